@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** What attention to compute: tensors and options, as plain data. */
+#ifndef FASTATTN_ATTENTION_H
+#define FASTATTN_ATTENTION_H
+
+#include "common.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Limits of every backend; a device may have lower ones, which fa_device_supports() tells. */
+#define FA_MAX_HEAD_DIM 576        /* dim_qk and dim_v: 512, and DeepSeek's 512 + 64                   */
+#define FA_MAX_LENGTH (1 << 28)    /* rows or keys of one sequence                                     */
+
+/** Element types. Appended to, never renumbered. */
+typedef enum fa_dtype {
+    FA_F32 = 0,
+    FA_F16 = 1,  /* IEEE 754 binary16                                        */
+    FA_BF16 = 2, /* the upper half of an f32                                 */
+    FA_BOOL = 3  /* one byte, 0 or not 0; the keep mask only                 */
+} fa_dtype;
+
+/** Bytes of one element; 0 for a value that is no fa_dtype. */
+FA_API size_t fa_dtype_size(fa_dtype dtype);
+
+/** "f32", "f16", "bf16", "bool"; "unknown" otherwise. */
+FA_API const char *fa_dtype_name(fa_dtype dtype);
+
+/**
+ * A tensor's type and layout, without its memory. Logical axes are always (batch, head, row, dim);
+ * strides, in elements, carry the physical layout: BHSD, BSHD, packed QKV, a view into a cache.
+ * stride[3] is 1; where it is 0, all four strides are taken as contiguous in logical order. A stride of 0
+ * on another axis of an input repeats that axis. Strides are never negative.
+ */
+typedef struct fa_tensor {
+    fa_dtype dtype;
+    int64_t shape[4];
+    int64_t stride[4];
+} fa_tensor;
+
+/** A contiguous tensor of the given shape. */
+FA_API fa_tensor fa_tensor_make(fa_dtype dtype, int64_t batch, int64_t heads, int64_t rows, int64_t dim);
+
+/**
+ * Bytes from a tensor's first element to the end of its last, which is what a buffer must hold behind
+ * its offset; 0 for an empty tensor. FA_INVALID (shape or stride negative, last stride not 1) or
+ * FA_OUT_OF_MEMORY (beyond PTRDIFF_MAX).
+ */
+FA_API fa_status fa_tensor_span(const fa_tensor *tensor, size_t *bytes);
+
+/**
+ * Which keys a row sees. Row i of a sequence stands at key position
+ *     p(i) = i + alignment + diagonal_offset,
+ * alignment being 0 for FA_MASK_CAUSAL_TOP_LEFT and len_kv - len_q otherwise (the last row stands at
+ * the last key). Causal: keys up to and with p(i). The windows below count from p(i) too.
+ */
+typedef enum fa_mask_kind {
+    FA_MASK_NONE = 0,
+    FA_MASK_CAUSAL_TOP_LEFT = 1,
+    FA_MASK_CAUSAL_BOTTOM_RIGHT = 2
+} fa_mask_kind;
+
+/** Overrides of the planner's choices: for tests, tuning and benchmarks. Zero means: the planner decides. */
+typedef struct fa_tuning {
+    size_t struct_size; /* sizeof(fa_tuning)                                                          */
+    const char *kernel; /* a kernel row's name, see fa_device_info.kernels; copied. FA_UNSUPPORTED if  */
+                        /* this device has no such row or the row does not serve the problem           */
+    int32_t block_q;    /* level-1 block: rows, rounded up to the row's level-2 tile                   */
+    int32_t block_kv;   /* level-1 block: keys, likewise                                               */
+    int32_t splits;     /* parts into which each row block's keys are split, merged afterwards         */
+} fa_tuning;
+
+/**
+ * One forward attention:  O = softmax(f(Q K^T)) V  over the visible keys, per query head, where
+ *     f(s) = softcap(scale * s) - slope * |p(i) - j| + bias(i, j),   softcap(x) = c * tanh(x / c).
+ * Heads of q are divided evenly among the heads of k and v (MHA, GQA, MQA).
+ * A row that sees no key gives 0, and an LSE of -inf (of the sink, where there is one).
+ * Keys that a row does not see never influence it, whatever their value; NaN and Inf in what it sees
+ * follow IEEE rules into that row.
+ *
+ * Zero means default everywhere. Fields are only ever appended; struct_size lets older callers meet
+ * newer libraries, and a newer caller's unknown field that is not zero is FA_UNSUPPORTED.
+ * Accumulation is f32 whatever the types.
+ */
+typedef struct fa_attention_desc {
+    size_t struct_size; /* sizeof(fa_attention_desc) */
+
+    /* q (batch, heads_q, rows, dim_qk); k (batch, heads_kv, keys, dim_qk); v (batch, heads_kv, keys,
+     * dim_v); o (batch, heads_q, rows, dim_v). Types f32, f16, bf16, each tensor its own. No two
+     * elements of o may share memory, nor o with an input. */
+    fa_tensor q, k, v, o;
+
+    float scale;          /* of the scores; 0: 1/sqrt(dim_qk)                                           */
+    float softcap;        /* 0: none                                                                    */
+    fa_mask_kind mask;
+    int64_t window_left;  /* keys visible up to and with p(i), so 1 is p(i) alone; 0: unlimited         */
+    int64_t window_right; /* the same on the other side                                                 */
+    int64_t prefix;       /* the first `prefix` keys are visible to every row (prefix-LM)               */
+    int64_t diagonal_offset; /* added to p(i): a chunk of rows or a part of the keys of a longer problem */
+
+    /* Packed sequences: q and o (or k and v) have batch 1 and the sequences one behind the other on the
+     * row axis; sequence n is rows cu_rows[n] to cu_rows[n + 1], `sequences` + 1 offsets, copied. Each of
+     * the two may be NULL: that side is a dense batch of `sequences` entries. */
+    int64_t sequences; /* 0 unless an array below is given */
+    const int64_t *cu_rows_q;
+    const int64_t *cu_rows_kv;
+    const int64_t *lens_kv; /* dense k and v: keys in use of each batch entry, copied; NULL: all */
+
+    /* Added to the scaled scores; f32, f16 or bf16, (batch, heads_q, rows, keys), each axis full or 1
+     * (repeated). With sequences: indexed by sequence and by row and key within it, each axis 1 or at
+     * least the longest. shape all 0: none. */
+    fa_tensor bias;
+
+    /* FA_BOOL, same shapes: a key is visible where not 0 (and where the mask above lets it be). */
+    fa_tensor keep;
+
+    const float *alibi_slopes; /* heads_q of them, copied; NULL: none. Press, Smith, Lewis, arXiv 2108.12409 */
+    const float *sinks;  /* heads_q logits that take weight and give no value, copied; NULL: none       */
+    int32_t want_lse;    /* 1: also the natural logarithm of each row's softmax denominator (with the   */
+                         /* sink's part), f32, contiguous (o.batch, heads_q, o.rows)                    */
+    const fa_tuning *tuning; /* NULL: the planner decides; copied */
+} fa_attention_desc;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

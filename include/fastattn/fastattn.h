@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** fastattn: exact attention for hardware that is not an A100. Includes every header but dlpack.h and reference.h. */
+#ifndef FASTATTN_FASTATTN_H
+#define FASTATTN_FASTATTN_H
+
+#include "attention.h"
+#include "buffer.h"
+#include "common.h"
+#include "context.h"
+#include "device.h"
+#include "plan.h"
+
+#endif
