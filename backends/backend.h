@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a backend implements. The core validates, chooses a kernel row, tiles and schedules; a backend
+ * executes plans and sees valid input only. Functions set the message with fa_fail() when they fail.
+ */
+#ifndef FA_BACKENDS_BACKEND_H
+#define FA_BACKENDS_BACKEND_H
+
+#include <fastattn/fastattn.h>
+#include <stdbool.h>
+
+#include "core/kernel.h"
+#include "core/plan.h"
+
+#define FA_BACKEND_ABI 1
+#define FA_MAX_ROWS 32
+
+typedef struct fa_backend {
+    uint32_t abi; /* FA_BACKEND_ABI */
+    const char *name;
+
+    /* How many devices there are; 0 with the reason. Opens the driver at its first call. */
+    int (*count)(const fa_context *context, char *reason, size_t reason_size);
+    /* Fills name, available, automatic, host_memory, units, onchip_bytes, and reason where not available. */
+    void (*describe)(const fa_context *context, int index, fa_device_info *info);
+
+    /* Fills limits, row, rows and impl of a device whose context, backend, index and info are set. */
+    fa_status (*open)(fa_device *device);
+    void (*close)(fa_device *device);
+
+    /* Fill address and impl of a buffer whose device and size are set (wrap: memory too). */
+    fa_status (*buffer_create)(fa_buffer *buffer);
+    fa_status (*buffer_wrap)(fa_buffer *buffer, void *memory);
+    void (*buffer_destroy)(fa_buffer *buffer);
+    fa_status (*buffer_write)(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source, size_t size);
+    fa_status (*buffer_read)(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target, size_t size);
+
+    fa_status (*queue_create)(fa_queue *queue);
+    fa_status (*queue_wait)(fa_queue *queue);
+    void (*queue_destroy)(fa_queue *queue);
+
+    /* Compiles or fetches what the plan's row needs, sets scratch_bytes and impl. */
+    fa_status (*plan_prepare)(fa_plan *plan);
+    void (*plan_release)(fa_plan *plan);
+    fa_status (*plan_run)(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);
+} fa_backend;
+
+struct fa_device {
+    fa_context *context;
+    const fa_backend *backend;
+    fa_device_info info;
+    fa_limits limits;
+    const fa_kernel_row *row[FA_MAX_ROWS]; /* best first */
+    int rows;
+    void *impl;
+};
+
+struct fa_queue {
+    fa_device *device;
+    void *impl;
+};
+
+struct fa_buffer {
+    fa_device *device;
+    size_t size;
+    bool owned;
+    void *address; /* host memory, or what the backend orders and compares ranges by */
+    void *impl;
+};
+
+/* Every backend built in; the last is NULL. */
+extern const fa_backend *const fa_backends[];
+
+#endif

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/context.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/status.h"
+
+#define FA_ALIGNMENT 64
+
+static void *system_allocate(void *user, size_t size, size_t alignment)
+{
+    (void)user;
+    void *memory = NULL;
+    return posix_memalign(&memory, alignment, size) == 0 ? memory : NULL;
+}
+
+static void system_release(void *user, void *memory, size_t size)
+{
+    (void)user;
+    (void)size;
+    free(memory);
+}
+
+fa_status fa_copy_struct(void *ours, size_t our_size, size_t oldest_size, const void *theirs, const char *name)
+{
+    size_t size;
+    memcpy(&size, theirs, sizeof(size));
+    if (size < oldest_size || size > ((size_t)1 << 16))
+        return fa_fail(FA_INVALID, "%s.struct_size is %zu, expected sizeof(%s), %zu", name, size, name, our_size);
+    const unsigned char *bytes = theirs;
+    for (size_t i = our_size; i < size; i++) {
+        if (bytes[i] != 0)
+            return fa_fail(FA_UNSUPPORTED, "%s: byte %zu is not 0, a field that this library (%s) does not know",
+                           name, i, fa_version());
+    }
+    memset(ours, 0, our_size);
+    memcpy(ours, theirs, size < our_size ? size : our_size);
+    return FA_OK;
+}
+
+fa_status fa_context_create(const fa_context_options *options, fa_context **context)
+{
+    fa_clear_error();
+    if (!context)
+        return fa_fail(FA_INVALID, "context is NULL, expected where to store the new context");
+    *context = NULL;
+    fa_context_options copy = {0};
+    if (options) {
+        fa_status status =
+            fa_copy_struct(&copy, sizeof(copy), sizeof(copy), options, "fa_context_options");
+        if (status != FA_OK)
+            return status;
+    }
+    if (!copy.allocator.allocate != !copy.allocator.release)
+        return fa_fail(FA_INVALID, "allocator.%s is NULL, expected both functions or neither",
+                       copy.allocator.allocate ? "release" : "allocate");
+    if ((int)copy.log_level < FA_LOG_NONE || copy.log_level > FA_LOG_DEBUG)
+        return fa_fail(FA_INVALID, "log_level is %d, expected 0 to %d", (int)copy.log_level, FA_LOG_DEBUG);
+    if (copy.log_level == FA_LOG_NONE)
+        copy.log_level = FA_LOG_INFO;
+    if (!copy.allocator.allocate)
+        copy.allocator = (fa_allocator){system_allocate, system_release, NULL};
+
+    fa_context *made = copy.allocator.allocate(copy.allocator.user, sizeof(*made), FA_ALIGNMENT);
+    if (!made)
+        return fa_fail(FA_OUT_OF_MEMORY, "no memory for a context (%zu bytes)", sizeof(*made));
+    made->options = copy;
+    *context = made;
+    return FA_OK;
+}
+
+void fa_context_destroy(fa_context *context)
+{
+    if (context)
+        context->options.allocator.release(context->options.allocator.user, context, sizeof(*context));
+}
+
+void *fa_alloc(const fa_context *context, size_t size)
+{
+    const fa_allocator *allocator = &context->options.allocator;
+    void *memory = NULL;
+    if (size <= PTRDIFF_MAX - FA_ALIGNMENT)
+        memory = allocator->allocate(allocator->user, size ? size : 1, FA_ALIGNMENT);
+    if (!memory)
+        (void)fa_fail(FA_OUT_OF_MEMORY, "no host memory for %zu bytes", size);
+    return memory;
+}
+
+void *fa_alloc_zeroed(const fa_context *context, size_t size)
+{
+    void *memory = fa_alloc(context, size);
+    if (memory)
+        memset(memory, 0, size);
+    return memory;
+}
+
+void fa_release(const fa_context *context, void *memory, size_t size)
+{
+    if (memory)
+        context->options.allocator.release(context->options.allocator.user, memory, size ? size : 1);
+}
+
+void fa_log(const fa_context *context, fa_log_level level, const char *format, ...)
+{
+    if (!context->options.log || level > context->options.log_level)
+        return;
+    char text[FA_MESSAGE_SIZE];
+    va_list list;
+    va_start(list, format);
+    (void)vsnprintf(text, sizeof(text), format, list);
+    va_end(list);
+    context->options.log(context->options.log_user, level, text);
+}

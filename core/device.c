@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Devices, queues and buffers: the checks that every backend would have to make, made once. */
+#include <stdio.h>
+#include <string.h>
+
+#include "backends/backend.h"
+#include "core/context.h"
+#include "core/registry.h"
+#include "core/status.h"
+
+/* Writes the names of a device's kernel rows into its info. */
+static void list_kernels(fa_device *device)
+{
+    size_t used = 0, size = sizeof(device->info.kernels);
+    for (int i = 0; i < device->rows && used < size; i++)
+        used += (size_t)snprintf(device->info.kernels + used, size - used, "%s%s", i ? "," : "", device->row[i]->name);
+}
+
+fa_status fa_device_open_entry(fa_context *context, const fa_device_entry *entry, fa_device **device)
+{
+    fa_device *made = fa_alloc_zeroed(context, sizeof(*made));
+    if (!made)
+        return FA_OUT_OF_MEMORY;
+    made->context = context;
+    made->backend = entry->backend;
+    made->info = entry->info;
+    fa_status status = entry->backend->open(made);
+    if (status != FA_OK) {
+        fa_release(context, made, sizeof(*made));
+        return status;
+    }
+    list_kernels(made);
+    *device = made;
+    return FA_OK;
+}
+
+void fa_device_close(fa_device *device)
+{
+    if (!device)
+        return;
+    device->backend->close(device);
+    fa_release(device->context, device, sizeof(*device));
+}
+
+fa_status fa_device_get_info(const fa_device *device, fa_device_info *info)
+{
+    fa_clear_error();
+    if (!device)
+        return fa_fail(FA_INVALID, "device is NULL");
+    return fa_device_info_copy(&device->info, info);
+}
+
+fa_status fa_queue_create(fa_device *device, fa_queue **queue)
+{
+    fa_clear_error();
+    if (!queue)
+        return fa_fail(FA_INVALID, "queue is NULL, expected where to store the new queue");
+    *queue = NULL;
+    if (!device)
+        return fa_fail(FA_INVALID, "device is NULL");
+    fa_queue *made = fa_alloc_zeroed(device->context, sizeof(*made));
+    if (!made)
+        return FA_OUT_OF_MEMORY;
+    made->device = device;
+    fa_status status = device->backend->queue_create(made);
+    if (status != FA_OK) {
+        fa_release(device->context, made, sizeof(*made));
+        return status;
+    }
+    *queue = made;
+    return FA_OK;
+}
+
+fa_status fa_queue_wait(fa_queue *queue)
+{
+    fa_clear_error();
+    if (!queue)
+        return fa_fail(FA_INVALID, "queue is NULL");
+    return queue->device->backend->queue_wait(queue);
+}
+
+void fa_queue_destroy(fa_queue *queue)
+{
+    if (!queue)
+        return;
+    (void)queue->device->backend->queue_wait(queue);
+    queue->device->backend->queue_destroy(queue);
+    fa_release(queue->device->context, queue, sizeof(*queue));
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/kernel.h"
+
+#include "core/status.h"
+
+static fa_status check_type(const fa_kernel_row *row, const fa_problem *p, int operand, unsigned types)
+{
+    fa_dtype dtype = p->tensor[operand].dtype;
+    if (types & FA_TYPE(dtype))
+        return FA_OK;
+    return fa_fail(FA_UNSUPPORTED, "%s: %s.dtype %s is not served", row->name, fa_operand_names[operand],
+                   fa_dtype_name(dtype));
+}
+
+fa_status fa_kernel_supports(const fa_kernel_row *row, const fa_problem *p)
+{
+    unsigned missing = p->features & ~row->features;
+    if (p->tuning.splits > 1 && !(row->features & FA_FEATURE_SPLIT))
+        missing |= FA_FEATURE_SPLIT;
+    if (missing)
+        return fa_fail(FA_UNSUPPORTED, "%s: %s is not served", row->name, fa_feature_name(missing & (~missing + 1)));
+    if (p->dim_qk > row->max_dim_qk)
+        return fa_fail(FA_UNSUPPORTED, "%s: q.shape[3] is %d, at most %d is served", row->name, p->dim_qk,
+                       row->max_dim_qk);
+    if (p->dim_v > row->max_dim_v)
+        return fa_fail(FA_UNSUPPORTED, "%s: v.shape[3] is %d, at most %d is served", row->name, p->dim_v,
+                       row->max_dim_v);
+    fa_dtype q = p->tensor[FA_Q].dtype, k = p->tensor[FA_K].dtype, v = p->tensor[FA_V].dtype;
+    if (row->same_types && (q != k || k != v))
+        return fa_fail(FA_UNSUPPORTED, "%s: q.dtype %s, k.dtype %s and v.dtype %s differ, one type is served",
+                       row->name, fa_dtype_name(q), fa_dtype_name(k), fa_dtype_name(v));
+    const unsigned types[] = {row->types_q, row->types_k, row->types_v, row->types_o};
+    for (int t = FA_Q; t <= FA_O; t++) {
+        fa_status status = check_type(row, p, t, types[t]);
+        if (status != FA_OK)
+            return status;
+    }
+    return FA_OK;
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A kernel row: what one kernel of a backend serves, and how it works. Backends list theirs, best first. */
+#ifndef FA_CORE_KERNEL_H
+#define FA_CORE_KERNEL_H
+
+#include "core/problem.h"
+#include "core/tiling.h"
+
+#define FA_TYPE(dtype) (1u << (dtype))
+#define FA_TYPES_FLOAT (FA_TYPE(FA_F32) | FA_TYPE(FA_F16) | FA_TYPE(FA_BF16))
+
+typedef struct fa_kernel_row {
+    const char *name;
+    unsigned features;                           /* FA_FEATURE_* that it serves                          */
+    unsigned types_q, types_k, types_v, types_o; /* FA_TYPE() masks                                      */
+    bool same_types;                             /* q, k and v must have one type                        */
+    int32_t max_dim_qk, max_dim_v;
+    bool baseline; /* a yardstick for benchmarks: runs when named, never chosen                            */
+    fa_dtype p_type; /* precision of the softmax weights in the second product; sets the tolerance        */
+    fa_tile_traits traits;
+    const void *impl; /* the backend's own */
+} fa_kernel_row;
+
+/* FA_OK when the row serves the problem; FA_UNSUPPORTED with the reason. */
+fa_status fa_kernel_supports(const fa_kernel_row *row, const fa_problem *problem);
+
+#endif

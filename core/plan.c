@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/plan.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "backends/backend.h"
+#include "core/context.h"
+#include "core/portable/softmax.h"
+#include "core/size.h"
+#include "core/status.h"
+
+static fa_tile_problem tile_problem(const fa_problem *p)
+{
+    fa_tile_problem t = {
+        .instances = p->sequences * p->heads_kv,
+        .dim_qk = p->dim_qk,
+        .dim_v = p->dim_v,
+        .far_bytes = (int32_t)fa_dtype_size(p->tensor[FA_K].dtype),
+        .density = 1,
+    };
+    double rows = 0, keys = 0, pairs = 0;
+    for (int64_t n = 0; n < p->sequences; n++) {
+        rows += p->sequence[n].len_q;
+        keys += p->sequence[n].len_kv;
+        pairs += (double)p->sequence[n].len_q * p->sequence[n].len_kv;
+    }
+    if (p->sequences > 0) {
+        t.rows = (int64_t)(rows * p->group / (double)p->sequences + 0.5);
+        t.keys = (int64_t)(keys / (double)p->sequences + 0.5);
+    }
+    if (pairs > 0 && (p->features & FA_FEATURE_MASK))
+        t.density = (double)fa_schedule_pairs(p) / pairs;
+    return t;
+}
+
+/* Takes `row` if it serves the problem faster than what was found so far. */
+static fa_status consider(const fa_device *device, const fa_problem *problem, const fa_tile_problem *shape,
+                          const fa_kernel_row *row, const fa_kernel_row **best, fa_tiling *tiling)
+{
+    fa_status status = fa_kernel_supports(row, problem);
+    if (status != FA_OK)
+        return status;
+    fa_tiling candidate;
+    int32_t block_q = problem->tuning.block_q, block_kv = problem->tuning.block_kv;
+    if (row->baseline) { /* a yardstick has the whole matrix as its one block */
+        block_q = FA_MAX(problem->max_len_q * problem->group, 1);
+        block_kv = FA_MAX(problem->max_len_kv, 1);
+    }
+    if (!fa_tiling_choose(row->name, &device->limits, &row->traits, shape, block_q, block_kv, &candidate))
+        return fa_fail(FA_UNSUPPORTED, "%s: a block of %d rows and %d keys needs %llu bytes on chip, %llu there are",
+                       row->name, candidate.block_q, candidate.block_kv,
+                       (unsigned long long)fa_tiling_onchip(&row->traits, shape, candidate.block_q, candidate.block_kv),
+                       (unsigned long long)device->limits.onchip_bytes);
+    if (!*best || candidate.seconds < tiling->seconds) {
+        *best = row;
+        *tiling = candidate;
+    }
+    return FA_OK;
+}
+
+fa_status fa_plan_choose(const fa_device *device, const fa_problem *problem, const fa_kernel_row **row,
+                         fa_tiling *tiling)
+{
+    const char *forced = problem->kernel_name;
+    fa_tile_problem shape = tile_problem(problem);
+    fa_status first = FA_OK; /* the best row's refusal is the one worth telling */
+    char reason[FA_MESSAGE_SIZE] = "";
+    *row = NULL;
+    for (int i = 0; i < device->rows; i++) {
+        const fa_kernel_row *candidate = device->row[i];
+        if (forced[0] ? strcmp(candidate->name, forced) != 0 : candidate->baseline)
+            continue;
+        fa_status status = consider(device, problem, &shape, candidate, row, tiling);
+        if (status != FA_OK && first == FA_OK) {
+            first = status;
+            (void)snprintf(reason, sizeof(reason), "%s", fa_last_error());
+        }
+    }
+    if (*row)
+        return FA_OK;
+    if (first != FA_OK)
+        return fa_fail(first, "%s", reason);
+    return fa_fail(FA_UNSUPPORTED, "tuning.kernel is \"%s\", expected one of: %s", forced, device->info.kernels);
+}
+
+static fa_args make_args(const fa_plan *plan)
+{
+    const fa_problem *p = &plan->problem;
+    return (fa_args){
+        .heads_q = p->heads_q,
+        .heads_kv = p->heads_kv,
+        .group = p->group,
+        .dim_qk = p->dim_qk,
+        .dim_v = p->dim_v,
+        .block_q = plan->tiling.block_q,
+        .block_kv = plan->tiling.block_kv,
+        .scale_log2 = p->scale * FA_LOG2E,
+        .softcap = p->softcap,
+    };
+}
+
+static fa_status lay_out_workspace(fa_plan *plan)
+{
+    size_t total = 0, rows = (size_t)plan->schedule.partial_rows;
+    bool fits = fa_grow(&total, plan->workers, plan->scratch_bytes);
+    plan->partial_offset = total;
+    fits = fits && fa_grow(&total, rows * sizeof(float), (size_t)plan->args.dim_v);
+    total = fa_align64(total);
+    plan->partial_lse_offset = total;
+    fits = fits && fa_grow(&total, rows, sizeof(float));
+    if (!fits)
+        return fa_fail(FA_OUT_OF_MEMORY, "the workspace for %u workers and %zu partial rows overflows memory",
+                       plan->workers, rows);
+    plan->workspace = fa_align64(total);
+    return FA_OK;
+}
+
+static fa_status plan_init(fa_plan *plan, const fa_attention_desc *desc)
+{
+    fa_device *device = plan->device;
+    fa_status status = fa_problem_init(device->context, desc, &plan->problem);
+    if (status != FA_OK)
+        return status;
+    status = fa_plan_choose(device, &plan->problem, &plan->row, &plan->tiling);
+    if (status != FA_OK)
+        return status;
+    status = fa_schedule_init(device->context, &plan->problem, &device->limits, &plan->row->traits, &plan->tiling,
+                              plan->row->features & FA_FEATURE_SPLIT, &plan->schedule);
+    if (status != FA_OK)
+        return status;
+    plan->args = make_args(plan);
+    plan->workers = plan->schedule.items < device->limits.units ? (uint32_t)plan->schedule.items : device->limits.units;
+    status = device->backend->plan_prepare(plan);
+    return status == FA_OK ? lay_out_workspace(plan) : status;
+}
+
+fa_status fa_plan_create(fa_device *device, const fa_attention_desc *desc, fa_plan **plan)
+{
+    fa_clear_error();
+    if (!plan)
+        return fa_fail(FA_INVALID, "plan is NULL, expected where to store the new plan");
+    *plan = NULL;
+    if (!device)
+        return fa_fail(FA_INVALID, "device is NULL");
+    fa_plan *made = fa_alloc_zeroed(device->context, sizeof(*made));
+    if (!made)
+        return FA_OUT_OF_MEMORY;
+    made->device = device;
+    fa_status status = plan_init(made, desc);
+    if (status != FA_OK) {
+        fa_plan_destroy(made);
+        return status;
+    }
+    fa_log(device->context, FA_LOG_DEBUG, "plan: %s, blocks %d x %d (%s), %lld items, %lld merges, %zu bytes",
+           made->row->name, made->tiling.block_q, made->tiling.block_kv, made->tiling.source,
+           (long long)made->schedule.items, (long long)made->schedule.merges, made->workspace);
+    *plan = made;
+    return FA_OK;
+}
+
+void fa_plan_destroy(fa_plan *plan)
+{
+    if (!plan)
+        return;
+    const fa_context *context = plan->device->context;
+    if (plan->impl)
+        plan->device->backend->plan_release(plan);
+    fa_schedule_release(context, &plan->schedule);
+    fa_problem_release(context, &plan->problem);
+    fa_release(context, plan, sizeof(*plan));
+}
+
+size_t fa_plan_workspace(const fa_plan *plan)
+{
+    return plan ? plan->workspace : 0;
+}
+
+fa_status fa_device_supports(fa_device *device, const fa_attention_desc *desc, char *reason, size_t reason_size)
+{
+    fa_clear_error();
+    fa_status status = FA_OK;
+    if (!device) {
+        status = fa_fail(FA_INVALID, "device is NULL");
+    } else {
+        fa_problem problem;
+        const fa_kernel_row *row;
+        fa_tiling tiling;
+        status = fa_problem_init(device->context, desc, &problem);
+        if (status == FA_OK) {
+            status = fa_plan_choose(device, &problem, &row, &tiling);
+            fa_problem_release(device->context, &problem);
+        }
+    }
+    if (status == FA_OK)
+        fa_clear_error();
+    if (reason && reason_size > 0)
+        (void)snprintf(reason, reason_size, "%s", fa_last_error());
+    return status;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef FA_CORE_PLAN_H
+#define FA_CORE_PLAN_H
+
+#include <fastattn/fastattn.h>
+
+#include "core/kernel.h"
+#include "core/portable/args.h"
+#include "core/schedule.h"
+
+struct fa_plan {
+    fa_device *device;
+    fa_problem problem;
+    const fa_kernel_row *row;
+    fa_tiling tiling;
+    fa_schedule schedule;
+    fa_args args;
+    uint32_t workers; /* units that have something to do: min(units, items) */
+
+    /* Workspace: scratch of each worker, then the partial outputs, then their LSE. */
+    size_t scratch_bytes; /* of one worker, a multiple of 64; the backend's */
+    size_t partial_offset, partial_lse_offset;
+    size_t workspace;
+
+    void *impl;
+};
+
+/* The buffers of one run, each checked against the plan. Absent operands are NULL. */
+typedef struct fa_binding {
+    fa_buffer *buffer[FA_OPERANDS];
+    size_t offset[FA_OPERANDS];
+    fa_buffer *workspace;
+    size_t workspace_offset;
+} fa_binding;
+
+/*
+ * The one place that answers "which kernel row, with which tiling?": the capability query, device
+ * selection and plan creation all come here. FA_UNSUPPORTED with the reason when no row serves it.
+ */
+fa_status fa_plan_choose(const fa_device *device, const fa_problem *problem, const fa_kernel_row **row,
+                         fa_tiling *tiling);
+
+#endif

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a plan tells about itself. */
+#include <stdio.h>
+#include <string.h>
+
+#include "backends/backend.h"
+#include "core/context.h"
+#include "core/plan.h"
+#include "core/size.h"
+#include "core/status.h"
+
+static double elements_bytes(const fa_problem *p, int operand, double elements)
+{
+    return elements * (double)fa_dtype_size(p->tensor[operand].dtype);
+}
+
+/* Every tensor read or written once, as far as sequences use it. */
+static double compulsory_bytes(const fa_problem *p)
+{
+    double rows = 0, keys = 0;
+    for (int64_t n = 0; n < p->sequences; n++) {
+        rows += (double)p->sequence[n].len_q;
+        keys += (double)p->sequence[n].len_kv;
+    }
+    return elements_bytes(p, FA_Q, rows * p->heads_q * p->dim_qk) +
+           elements_bytes(p, FA_O, rows * p->heads_q * p->dim_v) +
+           elements_bytes(p, FA_K, keys * p->heads_kv * p->dim_qk) +
+           elements_bytes(p, FA_V, keys * p->heads_kv * p->dim_v) + (double)p->span[FA_BIAS] +
+           (double)p->span[FA_KEEP] + (double)p->span[FA_LSE];
+}
+
+static double lower_bound_bytes(const fa_plan *plan)
+{
+    const fa_problem *p = &plan->problem;
+    double dim = 0.5 * (p->dim_qk + p->dim_v), bytes = (double)fa_dtype_size(p->tensor[FA_K].dtype);
+    double elements_on_chip = (double)plan->device->limits.onchip_bytes / bytes;
+    return (double)plan->schedule.pairs * dim * dim / elements_on_chip * bytes;
+}
+
+static void fill_costs(const fa_plan *plan, fa_plan_info *info)
+{
+    const fa_problem *p = &plan->problem;
+    const fa_schedule *s = &plan->schedule;
+    double q_bytes = (double)fa_dtype_size(p->tensor[FA_Q].dtype), o_bytes = (double)fa_dtype_size(p->tensor[FA_O].dtype);
+    double rows_done = 0, row_blocks = 0;
+    for (int64_t i = 0; i < s->items; i++)
+        rows_done += s->item[i].row_end - s->item[i].row_begin;
+    double blocks = (double)(s->blocks_full + s->blocks_partial);
+    row_blocks = (double)s->items;
+    double partial = (double)s->partial_rows * (p->dim_v + 1) * sizeof(float);
+    info->pairs = s->pairs;
+    info->flops = 2.0 * (double)s->pairs * (p->dim_qk + p->dim_v);
+    info->bytes_moved = rows_done * (p->dim_qk * q_bytes + p->dim_v * o_bytes) +
+                        elements_bytes(p, FA_K, s->key_reads * p->dim_qk) +
+                        elements_bytes(p, FA_V, s->key_reads * p->dim_v) + (double)p->span[FA_BIAS] +
+                        (double)p->span[FA_KEEP] + (double)p->span[FA_LSE] + 2 * partial;
+    info->bytes_compulsory = compulsory_bytes(p);
+    info->bytes_lower_bound = lower_bound_bytes(plan);
+    info->syncs = blocks + row_blocks + (double)s->merges;
+    info->rescales = row_blocks > 0 ? blocks * rows_done / row_blocks : 0;
+    info->imbalance = s->imbalance;
+    info->seconds = (s->makespan + plan->device->limits.launch_cycles) / plan->device->limits.clock_hz;
+}
+
+fa_status fa_plan_get_info(const fa_plan *plan, fa_plan_info *info)
+{
+    fa_clear_error();
+    if (!plan || !info)
+        return fa_fail(FA_INVALID, "%s is NULL", plan ? "info" : "plan");
+    size_t size = info->struct_size;
+    if (size < sizeof(*info))
+        return fa_fail(FA_INVALID, "fa_plan_info.struct_size is %zu, expected %zu", size, sizeof(*info));
+    const fa_schedule *s = &plan->schedule;
+    fa_plan_info made = {
+        .struct_size = size,
+        .weights = plan->row->p_type,
+        .block_q = plan->tiling.block_q,
+        .block_kv = plan->tiling.block_kv,
+        .tile_q = plan->tiling.tile.q,
+        .tile_kv = plan->tiling.tile.kv,
+        .tile_d = plan->tiling.tile.d,
+        .splits = s->splits,
+        .group = plan->problem.group,
+        .sequences = plan->problem.sequences,
+        .heads_kv = plan->problem.heads_kv,
+        .items = s->items,
+        .merge_items = s->merges,
+        .blocks_full = s->blocks_full,
+        .blocks_partial = s->blocks_partial,
+        .blocks_skipped = s->blocks_skipped,
+        .workspace = plan->workspace,
+    };
+    (void)snprintf(made.kernel, sizeof(made.kernel), "%s", plan->row->name);
+    fill_costs(plan, &made);
+    *info = made;
+    return FA_OK;
+}
+
+fa_status fa_plan_grid(const fa_plan *plan, int64_t sequence, int64_t *rows, int64_t *columns)
+{
+    fa_clear_error();
+    if (!plan || !rows || !columns)
+        return fa_fail(FA_INVALID, "%s is NULL", !plan ? "plan" : !rows ? "rows" : "columns");
+    if (sequence < 0 || sequence >= plan->problem.sequences)
+        return fa_fail(FA_INVALID, "sequence is %lld, expected 0 to %lld", (long long)sequence,
+                       (long long)plan->problem.sequences - 1);
+    const fa_sequence *s = &plan->problem.sequence[sequence];
+    *rows = fa_ceil_div((int64_t)s->len_q * plan->problem.group, plan->tiling.block_q);
+    *columns = fa_ceil_div(s->len_kv, plan->tiling.block_kv);
+    return FA_OK;
+}
+
+fa_status fa_plan_tile(const fa_plan *plan, int64_t sequence, int64_t row, int64_t column, fa_tile_class *tile)
+{
+    int64_t rows, columns;
+    fa_status status = fa_plan_grid(plan, sequence, &rows, &columns);
+    if (status != FA_OK)
+        return status;
+    if (!tile)
+        return fa_fail(FA_INVALID, "tile is NULL");
+    if (row < 0 || row >= rows || column < 0 || column >= columns)
+        return fa_fail(FA_INVALID, "row %lld, column %lld: expected less than %lld and %lld", (long long)row,
+                       (long long)column, (long long)rows, (long long)columns);
+    const fa_sequence *s = &plan->problem.sequence[sequence];
+    int group = plan->problem.group;
+    int64_t first = row * plan->tiling.block_q, last = (int64_t)s->len_q * group;
+    last = FA_MIN(first + plan->tiling.block_q, last) - 1;
+    int64_t key = column * plan->tiling.block_kv, end = FA_MIN(key + plan->tiling.block_kv, s->len_kv);
+    *tile = (fa_tile_class)fa_mask_classify(s->mask, (int)(first / group), (int)(last / group) + 1, (int)key, (int)end);
+    return FA_OK;
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An attention problem after validation: everything explicit, nothing left to check. */
+#ifndef FA_CORE_PROBLEM_H
+#define FA_CORE_PROBLEM_H
+
+#include <fastattn/attention.h>
+#include <stdbool.h>
+
+#include "core/portable/mask.h"
+
+struct fa_context;
+
+/* What a problem asks for beyond plain attention, and what a kernel row offers. */
+enum {
+    FA_FEATURE_MASK = 1 << 0, /* some row does not see every key */
+    FA_FEATURE_BIAS = 1 << 1,
+    FA_FEATURE_KEEP = 1 << 2,
+    FA_FEATURE_ALIBI = 1 << 3,
+    FA_FEATURE_SOFTCAP = 1 << 4,
+    FA_FEATURE_SINKS = 1 << 5,
+    FA_FEATURE_LSE = 1 << 6,
+    FA_FEATURE_SEQUENCES = 1 << 7, /* packed sequences, or lengths per batch entry */
+    FA_FEATURE_GROUPS = 1 << 8,    /* more query heads than KV heads */
+    FA_FEATURE_SPLIT = 1 << 9,     /* partial states; asked for through fa_tuning.splits */
+    FA_FEATURE_ALL = (1 << 10) - 1
+};
+
+const char *fa_feature_name(unsigned feature);
+
+/* One entry of a dense batch, or one packed sequence. */
+typedef struct fa_sequence {
+    int64_t q_batch, q_row;   /* where its rows begin in q and o    */
+    int64_t kv_batch, kv_row; /* where its keys begin in k and v    */
+    int32_t len_q, len_kv;
+    fa_mask mask;
+} fa_sequence;
+
+enum { FA_Q, FA_K, FA_V, FA_O, FA_BIAS, FA_KEEP, FA_LSE, FA_OPERANDS };
+extern const char *const fa_operand_names[FA_OPERANDS];
+
+typedef struct fa_problem {
+    fa_tensor tensor[FA_OPERANDS]; /* normalised; FA_LSE as a (batch, heads_q, rows, 1) tensor    */
+    size_t span[FA_OPERANDS];      /* bytes, 0 where absent or empty                              */
+    int32_t heads_q, heads_kv, group;
+    int32_t dim_qk, dim_v;
+    float scale, softcap;
+    unsigned features;
+    int64_t sequences;
+    fa_sequence *sequence;
+    float *alibi_slopes, *sinks; /* heads_q each, or NULL */
+    int32_t max_len_q, max_len_kv;
+    fa_tuning tuning; /* its kernel is copied to kernel_name, "" for none */
+    char kernel_name[64];
+} fa_problem;
+
+/* Validates and normalises. On failure the problem is empty and needs no release. */
+fa_status fa_problem_init(const struct fa_context *context, const fa_attention_desc *desc, fa_problem *problem);
+void fa_problem_release(const struct fa_context *context, fa_problem *problem);
+
+/* The row of the LSE array, and of a (batch, head, row) tensor, that belongs to row i of a sequence. */
+static inline int64_t fa_problem_lse_index(const fa_problem *p, const fa_sequence *s, int head, int64_t i)
+{
+    return (s->q_batch * p->heads_q + head) * p->tensor[FA_O].shape[2] + s->q_row + i;
+}
+
+/* Index of bias or keep for (sequence, head, row, key), with its axes of size 1 repeated. */
+static inline int64_t fa_problem_extra_offset(const fa_tensor *t, int64_t n, int64_t head, int64_t row)
+{
+    return (t->shape[0] > 1 ? n * t->stride[0] : 0) + (t->shape[1] > 1 ? head * t->stride[1] : 0) +
+           (t->shape[2] > 1 ? row * t->stride[2] : 0);
+}
+
+#endif

@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/registry.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backends/backend.h"
+#include "core/context.h"
+#include "core/plan.h"
+#include "core/status.h"
+
+#define FA_BACKEND(name) extern const fa_backend fa_backend_##name;
+#include "backends/list.inc"
+#undef FA_BACKEND
+
+#define FA_BACKEND(name) &fa_backend_##name,
+const fa_backend *const fa_backends[] = {
+#include "backends/list.inc"
+    NULL,
+};
+#undef FA_BACKEND
+
+#define NAME_SIZE 256
+
+/* One entry of an order of preference: a backend or "auto", and what picks a device of it. */
+typedef struct fa_choice {
+    char backend[64];
+    char device[128]; /* "" for any */
+} fa_choice;
+
+/* A text that grows up to the size of a message and is cut there. */
+typedef struct fa_text {
+    char bytes[FA_MESSAGE_SIZE / 2];
+    size_t used;
+} fa_text;
+
+static void append(fa_text *text, const char *separator, const char *a, const char *b)
+{
+    size_t room = sizeof(text->bytes) - text->used;
+    int wrote = snprintf(text->bytes + text->used, room, "%s%s%s", text->used ? separator : "", a, b);
+    if (wrote > 0)
+        text->used += (size_t)wrote < room ? (size_t)wrote : room - 1;
+}
+
+static size_t device_slots(const fa_context *context, const fa_backend *backend)
+{
+    char reason[256];
+    int count = backend->count(context, reason, sizeof(reason));
+    return count > 0 ? (size_t)count : 1;
+}
+
+static void describe(const fa_context *context, const fa_backend *backend, int index, fa_device_entry *entry)
+{
+    *entry = (fa_device_entry){.backend = backend};
+    fa_device_info *info = &entry->info;
+    info->struct_size = sizeof(*info);
+    info->index = index;
+    (void)snprintf(info->backend, sizeof(info->backend), "%s", backend->name);
+    if (backend->count(context, info->reason, sizeof(info->reason)) > 0)
+        backend->describe(context, index, info);
+}
+
+size_t fa_device_count(const fa_context *context)
+{
+    size_t count = 0;
+    for (int i = 0; context && fa_backends[i]; i++)
+        count += device_slots(context, fa_backends[i]);
+    return count;
+}
+
+fa_status fa_device_info_copy(const fa_device_info *ours, fa_device_info *theirs)
+{
+    if (!theirs)
+        return fa_fail(FA_INVALID, "info is NULL");
+    size_t size = theirs->struct_size;
+    if (size < sizeof(*ours))
+        return fa_fail(FA_INVALID, "fa_device_info.struct_size is %zu, expected %zu", size, sizeof(*ours));
+    *theirs = *ours;
+    theirs->struct_size = size;
+    return FA_OK;
+}
+
+fa_status fa_device_describe(const fa_context *context, size_t index, fa_device_info *info)
+{
+    fa_clear_error();
+    if (!context)
+        return fa_fail(FA_INVALID, "context is NULL");
+    size_t first = 0;
+    for (int i = 0; fa_backends[i]; i++) {
+        size_t slots = device_slots(context, fa_backends[i]);
+        if (index - first < slots) {
+            fa_device_entry entry;
+            describe(context, fa_backends[i], (int)(index - first), &entry);
+            return fa_device_info_copy(&entry.info, info);
+        }
+        first += slots;
+    }
+    return fa_fail(FA_INVALID, "index is %zu, expected less than %zu", index, first);
+}
+
+/* What this library has, each with why it cannot run where it cannot. */
+static void list_devices(const fa_context *context, fa_text *text)
+{
+    for (int i = 0; fa_backends[i]; i++) {
+        for (size_t d = 0; d < device_slots(context, fa_backends[i]); d++) {
+            fa_device_entry entry;
+            describe(context, fa_backends[i], (int)d, &entry);
+            char name[NAME_SIZE];
+            (void)snprintf(name, sizeof(name), "%s:%zu ", fa_backends[i]->name, d);
+            append(text, ", ", name, entry.info.available ? entry.info.name : entry.info.reason);
+        }
+    }
+}
+
+static bool name_contains(const char *name, const char *part)
+{
+    size_t length = strlen(part);
+    for (; *name; name++) {
+        size_t i = 0;
+        while (i < length && tolower((unsigned char)name[i]) == tolower((unsigned char)part[i]))
+            i++;
+        if (i == length)
+            return true;
+    }
+    return length == 0;
+}
+
+static bool is_chosen(const fa_choice *choice, const fa_device_entry *entry)
+{
+    if (strcmp(choice->backend, "auto") == 0) {
+        if (!entry->info.automatic)
+            return false;
+    } else if (strcmp(choice->backend, entry->backend->name) != 0) {
+        return false;
+    }
+    if (choice->device[0] == '\0')
+        return true;
+    if (strspn(choice->device, "0123456789") == strlen(choice->device))
+        return strtol(choice->device, NULL, 10) == entry->info.index;
+    return name_contains(entry->info.name, choice->device);
+}
+
+static bool is_backend(const char *name)
+{
+    if (strcmp(name, "auto") == 0)
+        return true;
+    for (int i = 0; fa_backends[i]; i++) {
+        if (strcmp(name, fa_backends[i]->name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Modelled seconds of `desc` on an open device, or why it is not served. */
+static fa_status model(const fa_device *device, const fa_attention_desc *desc, double *seconds)
+{
+    fa_problem problem;
+    const fa_kernel_row *row;
+    fa_tiling tiling = {0};
+    fa_status status = fa_problem_init(device->context, desc, &problem);
+    if (status != FA_OK)
+        return status;
+    status = fa_plan_choose(device, &problem, &row, &tiling);
+    fa_problem_release(device->context, &problem);
+    *seconds = tiling.seconds;
+    return status;
+}
+
+/* The yardstick where the caller names no problem. */
+static fa_attention_desc nominal_problem(void)
+{
+    fa_tensor t = fa_tensor_make(FA_F32, 1, 8, 1024, 64);
+    return (fa_attention_desc){.struct_size = sizeof(fa_attention_desc), .q = t, .k = t, .v = t, .o = t};
+}
+
+typedef struct fa_search {
+    fa_context *context;
+    const fa_attention_desc *desc;
+    fa_device *best;
+    double seconds;
+    fa_status worst; /* the status to return when nothing is found */
+    fa_text refusals;
+} fa_search;
+
+static fa_status try_entry(fa_search *search, const fa_device_entry *entry)
+{
+    if (!entry->info.available) {
+        append(&search->refusals, "; ", entry->backend->name, ": ");
+        append(&search->refusals, "", entry->info.reason, "");
+        return FA_OK;
+    }
+    fa_device *device;
+    fa_status status = fa_device_open_entry(search->context, entry, &device);
+    if (status == FA_OUT_OF_MEMORY)
+        return status;
+    double seconds = 0;
+    if (status == FA_OK) {
+        fa_attention_desc nominal = nominal_problem();
+        status = model(device, search->desc ? search->desc : &nominal, &seconds);
+        if (status != FA_OK && !search->desc)
+            status = FA_OK; /* usable, if not for the yardstick */
+    } else {
+        device = NULL;
+    }
+    if (status != FA_OK) {
+        append(&search->refusals, "; ", entry->info.name, ": ");
+        append(&search->refusals, "", fa_last_error(), "");
+        search->worst = status == FA_UNSUPPORTED ? FA_UNSUPPORTED : search->worst;
+        fa_device_close(device);
+        return status == FA_INVALID || status == FA_OUT_OF_MEMORY ? status : FA_OK;
+    }
+    if (search->best && seconds >= search->seconds) {
+        fa_device_close(device);
+        return FA_OK;
+    }
+    fa_device_close(search->best);
+    search->best = device;
+    search->seconds = seconds;
+    return FA_OK;
+}
+
+/* The fastest device that one entry of the order means. */
+static fa_status search_choice(fa_search *search, const fa_choice *choice)
+{
+    for (int i = 0; fa_backends[i]; i++) {
+        for (size_t d = 0; d < device_slots(search->context, fa_backends[i]); d++) {
+            fa_device_entry entry;
+            describe(search->context, fa_backends[i], (int)d, &entry);
+            if (!is_chosen(choice, &entry))
+                continue;
+            fa_status status = try_entry(search, &entry);
+            if (status != FA_OK)
+                return status;
+        }
+    }
+    return FA_OK;
+}
+
+/* Splits "backend[:device]" off an order; `device` is the default of entries that name none. */
+static fa_status next_choice(const char **order, const char *device, fa_choice *choice)
+{
+    size_t length = strcspn(*order, ",");
+    const char *colon = memchr(*order, ':', length);
+    size_t backend_length = colon ? (size_t)(colon - *order) : length;
+    size_t device_length = colon ? length - backend_length - 1 : strlen(device);
+    const char *device_text = colon ? colon + 1 : device;
+    if (backend_length >= sizeof(choice->backend) || device_length >= sizeof(choice->device))
+        return fa_fail(FA_NO_DEVICE, "\"%.*s\" is longer than any device's name", (int)length, *order);
+    memcpy(choice->backend, *order, backend_length);
+    choice->backend[backend_length] = '\0';
+    memcpy(choice->device, device_text, device_length);
+    choice->device[device_length] = '\0';
+    *order += length + ((*order)[length] == ',');
+    return FA_OK;
+}
+
+/* A NULL name means the environment. FASTATTN_DEVICE may name its backend too, and then decides. */
+static void resolve_name(const char *name, const char **order, const char **device)
+{
+    *device = "";
+    *order = name;
+    if (name)
+        return;
+    const char *backend = getenv("FASTATTN_BACKEND"), *wanted = getenv("FASTATTN_DEVICE");
+    *order = backend && backend[0] ? backend : "auto";
+    if (!wanted || !wanted[0])
+        return;
+    if (strchr(wanted, ':'))
+        *order = wanted;
+    else
+        *device = wanted;
+}
+
+static fa_status nothing_found(const fa_search *search, const char *order, const char *device)
+{
+    fa_text text = {.used = 0};
+    list_devices(search->context, &text);
+    const char *of = device[0] ? " with device " : "";
+    if (search->worst == FA_UNSUPPORTED)
+        return fa_fail(FA_UNSUPPORTED, "no device of \"%s\"%s%s serves this problem: %s", order, of, device,
+                       search->refusals.bytes);
+    return fa_fail(FA_NO_DEVICE, "nothing that \"%s\"%s%s names can run here; there are: %s", order, of, device,
+                   text.bytes);
+}
+
+static fa_status search_order(fa_search *search, const char *order, const char *device)
+{
+    const char *rest = order;
+    do {
+        fa_choice choice;
+        fa_status status = next_choice(&rest, device, &choice);
+        if (status == FA_OK && !is_backend(choice.backend)) {
+            fa_text text = {.used = 0};
+            list_devices(search->context, &text);
+            status = fa_fail(FA_NO_DEVICE, "\"%s\" in \"%s\" is no backend of this library; there are: auto, %s",
+                             choice.backend, order, text.bytes);
+        }
+        if (status == FA_OK && !search->best)
+            status = search_choice(search, &choice);
+        if (status != FA_OK)
+            return status;
+    } while (rest[0] != '\0');
+    return search->best ? FA_OK : nothing_found(search, order, device);
+}
+
+fa_status fa_device_open(fa_context *context, const char *name, const fa_attention_desc *desc, fa_device **device)
+{
+    fa_clear_error();
+    if (!device)
+        return fa_fail(FA_INVALID, "device is NULL, expected where to store the device");
+    *device = NULL;
+    if (!context)
+        return fa_fail(FA_INVALID, "context is NULL");
+    const char *order, *wanted;
+    resolve_name(name, &order, &wanted);
+    fa_search search = {.context = context, .desc = desc, .worst = FA_NO_DEVICE};
+    fa_status status = search_order(&search, order, wanted);
+    if (status != FA_OK) {
+        fa_device_close(search.best);
+        return status;
+    }
+    fa_clear_error();
+    fa_log(context, FA_LOG_INFO, "device: %s:%d %s", search.best->info.backend, search.best->info.index,
+           search.best->info.name);
+    *device = search.best;
+    return FA_OK;
+}

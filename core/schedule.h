@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The work list: which unit of work covers which rows and keys, and which partial results are merged. */
+#ifndef FA_CORE_SCHEDULE_H
+#define FA_CORE_SCHEDULE_H
+
+#include "core/problem.h"
+#include "core/tiling.h"
+
+struct fa_context;
+
+/*
+ * Rows [row_begin, row_end) of one KV head of one sequence against keys [key_begin, key_end). Rows are
+ * packed: position-major, the heads of the group innermost. key_begin is a multiple of block_kv; blocks
+ * inside the range may still be SKIP. An item that sees no key has key_begin == key_end and still
+ * writes its rows.
+ */
+typedef struct fa_work_item {
+    int32_t sequence, head_kv;
+    int32_t row_begin, row_end;
+    int32_t key_begin, key_end;
+    int64_t part_row; /* first row of this item in the partial results; -1: it writes o and lse itself */
+    double cycles;
+} fa_work_item;
+
+/* The parts of one row block lie `rows` = row_end - row_begin apart in the partial results. */
+typedef struct fa_merge_item {
+    int32_t sequence, head_kv;
+    int32_t row_begin, row_end;
+    int64_t part_row;
+    int32_t parts;
+} fa_merge_item;
+
+typedef struct fa_schedule {
+    fa_work_item *item; /* longest first */
+    int64_t items;
+    fa_merge_item *merge;
+    int64_t merges;
+    int64_t partial_rows; /* rows of partial results, each dim_v + 1 floats: normalised output, LSE */
+    int32_t splits;       /* most parts of one row block */
+    int64_t blocks_full, blocks_partial, blocks_skipped;
+    uint64_t pairs;
+    double key_reads;  /* keys fetched, summed over items */
+    double makespan;   /* modelled cycles of the busiest unit */
+    double imbalance;  /* makespan over the mean */
+} fa_schedule;
+
+/* Visible pairs of one head, summed over sequences: what FLOPs are counted from. */
+uint64_t fa_schedule_pairs(const fa_problem *problem);
+
+fa_status fa_schedule_init(const struct fa_context *context, const fa_problem *problem, const fa_limits *limits,
+                           const fa_tile_traits *traits, const fa_tiling *tiling, bool can_split,
+                           fa_schedule *schedule);
+void fa_schedule_release(const struct fa_context *context, fa_schedule *schedule);
+
+#endif

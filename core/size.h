@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sums and products of sizes that say when they do not fit. */
+#ifndef FA_CORE_SIZE_H
+#define FA_CORE_SIZE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+static inline bool fa_mul_i64(int64_t a, int64_t b, int64_t *product)
+{
+    return !__builtin_mul_overflow(a, b, product);
+}
+
+static inline bool fa_add_i64(int64_t a, int64_t b, int64_t *sum)
+{
+    return !__builtin_add_overflow(a, b, sum);
+}
+
+/* *total += a * b, false when that leaves [0, PTRDIFF_MAX]. */
+static inline bool fa_grow(size_t *total, size_t a, size_t b)
+{
+    size_t product, sum;
+    if (__builtin_mul_overflow(a, b, &product) || __builtin_add_overflow(*total, product, &sum) ||
+        sum > PTRDIFF_MAX)
+        return false;
+    *total = sum;
+    return true;
+}
+
+static inline int64_t fa_ceil_div(int64_t a, int64_t b)
+{
+    return a / b + (a % b != 0);
+}
+
+static inline int64_t fa_round_up(int64_t a, int64_t b)
+{
+    return fa_ceil_div(a, b) * b;
+}
+
+static inline size_t fa_align64(size_t size)
+{
+    return (size + 63) & ~(size_t)63;
+}
+
+#endif

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/tensor.h"
+
+#include "core/size.h"
+#include "core/status.h"
+
+size_t fa_dtype_size(fa_dtype dtype)
+{
+    switch (dtype) {
+    case FA_F32: return 4;
+    case FA_F16:
+    case FA_BF16: return 2;
+    case FA_BOOL: return 1;
+    }
+    return 0;
+}
+
+const char *fa_dtype_name(fa_dtype dtype)
+{
+    switch (dtype) {
+    case FA_F32: return "f32";
+    case FA_F16: return "f16";
+    case FA_BF16: return "bf16";
+    case FA_BOOL: return "bool";
+    }
+    return "unknown";
+}
+
+static bool contiguous_strides(fa_tensor *tensor)
+{
+    int64_t stride = 1;
+    for (int axis = 3; axis >= 0; axis--) {
+        tensor->stride[axis] = stride;
+        if (!fa_mul_i64(stride, tensor->shape[axis] > 0 ? tensor->shape[axis] : 1, &stride))
+            return false;
+    }
+    return true;
+}
+
+fa_tensor fa_tensor_make(fa_dtype dtype, int64_t batch, int64_t heads, int64_t rows, int64_t dim)
+{
+    /* Strides stay 0, which means contiguous: a shape that overflows is refused where it is used. */
+    return (fa_tensor){.dtype = dtype, .shape = {batch, heads, rows, dim}};
+}
+
+bool fa_tensor_is_empty(const fa_tensor *tensor)
+{
+    for (int axis = 0; axis < 4; axis++) {
+        if (tensor->shape[axis] == 0)
+            return true;
+    }
+    return false;
+}
+
+fa_status fa_tensor_normalise(fa_tensor *tensor, const char *name)
+{
+    if (fa_dtype_size(tensor->dtype) == 0)
+        return fa_fail(FA_INVALID, "%s.dtype is %d, expected an fa_dtype", name, (int)tensor->dtype);
+    for (int axis = 0; axis < 4; axis++) {
+        if (tensor->shape[axis] < 0)
+            return fa_fail(FA_INVALID, "%s.shape[%d] is %lld, expected at least 0", name, axis,
+                           (long long)tensor->shape[axis]);
+        if (tensor->stride[axis] < 0)
+            return fa_fail(FA_INVALID, "%s.stride[%d] is %lld, expected at least 0", name, axis,
+                           (long long)tensor->stride[axis]);
+    }
+    if (tensor->stride[3] > 1 && tensor->shape[3] > 1)
+        return fa_fail(FA_INVALID, "%s.stride[3] is %lld, expected 1 (or 0 for contiguous)", name,
+                       (long long)tensor->stride[3]);
+    if (tensor->stride[3] == 0 && !contiguous_strides(tensor))
+        return fa_fail(FA_OUT_OF_MEMORY, "%s.shape is %lld x %lld x %lld x %lld, more elements than fit in memory",
+                       name, (long long)tensor->shape[0], (long long)tensor->shape[1],
+                       (long long)tensor->shape[2], (long long)tensor->shape[3]);
+    tensor->stride[3] = 1;
+    return FA_OK;
+}
+
+fa_status fa_tensor_extent(const fa_tensor *tensor, const char *name, size_t *bytes)
+{
+    *bytes = 0;
+    if (fa_tensor_is_empty(tensor))
+        return FA_OK;
+    size_t last = 1;
+    for (int axis = 0; axis < 4; axis++) {
+        if (!fa_grow(&last, (size_t)(tensor->shape[axis] - 1), (size_t)tensor->stride[axis]))
+            return fa_fail(FA_OUT_OF_MEMORY, "%s: shape[%d] %lld with stride[%d] %lld overflows memory", name, axis,
+                           (long long)tensor->shape[axis], axis, (long long)tensor->stride[axis]);
+    }
+    size_t total = 0;
+    if (!fa_grow(&total, last, fa_dtype_size(tensor->dtype)))
+        return fa_fail(FA_OUT_OF_MEMORY, "%s: %zu elements of %s overflow memory", name, last,
+                       fa_dtype_name(tensor->dtype));
+    *bytes = total;
+    return FA_OK;
+}
+
+fa_status fa_tensor_span(const fa_tensor *tensor, size_t *bytes)
+{
+    fa_clear_error();
+    if (!tensor || !bytes)
+        return fa_fail(FA_INVALID, "%s is NULL", tensor ? "bytes" : "tensor");
+    fa_tensor copy = *tensor;
+    fa_status status = fa_tensor_normalise(&copy, "tensor");
+    return status == FA_OK ? fa_tensor_extent(&copy, "tensor", bytes) : status;
+}
+
+bool fa_tensor_is_injective(const fa_tensor *tensor)
+{
+    if (fa_tensor_is_empty(tensor))
+        return true;
+    bool used[4] = {false};
+    int64_t reach = 0; /* highest offset that the axes looked at so far can address */
+    for (int step = 0; step < 4; step++) {
+        int next = -1;
+        for (int axis = 0; axis < 4; axis++) {
+            if (!used[axis] && (next < 0 || tensor->stride[axis] < tensor->stride[next]))
+                next = axis;
+        }
+        used[next] = true;
+        if (tensor->shape[next] == 1)
+            continue;
+        if (tensor->stride[next] <= reach)
+            return false;
+        reach += (tensor->shape[next] - 1) * tensor->stride[next];
+    }
+    return true;
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef FA_CORE_TENSOR_H
+#define FA_CORE_TENSOR_H
+
+#include <fastattn/attention.h>
+#include <stdbool.h>
+
+/* Checks shape and strides, fills default strides; `name` is the field's, for the message. */
+fa_status fa_tensor_normalise(fa_tensor *tensor, const char *name);
+
+/* As fa_tensor_span(), for a normalised tensor. */
+fa_status fa_tensor_extent(const fa_tensor *tensor, const char *name, size_t *bytes);
+
+/* No two elements share memory. Sufficient, and necessary for every layout that nests its axes. */
+bool fa_tensor_is_injective(const fa_tensor *tensor);
+
+bool fa_tensor_is_empty(const fa_tensor *tensor);
+
+static inline int64_t fa_tensor_offset(const fa_tensor *t, int64_t b, int64_t h, int64_t r)
+{
+    return b * t->stride[0] + h * t->stride[1] + r * t->stride[2];
+}
+
+#endif

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/tiling.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "core/size.h"
+
+/* The part of the shorter of arithmetic and fetching that the longer does not hide. */
+#define EXPOSED 0.1
+
+#define MAX_BLOCK ((int64_t)1 << 20) /* rows or keys of a block: what fa_tuning can force, and far beyond use */
+
+/* Measured on the devices named; sizes that the model would miss by more than a few percent. */
+static const fa_tiling_row table[] = {
+    {NULL, 0, 0, 0, 0},
+};
+
+static int64_t at_most(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+uint64_t fa_tiling_onchip(const fa_tile_traits *t, const fa_tile_problem *p, int64_t block_q, int64_t block_kv)
+{
+    int64_t dqk = fa_round_up(p->dim_qk, t->tile.d), dv = fa_round_up(p->dim_v, t->tile.d);
+    int64_t bytes = 0;
+    if (t->stage & FA_STAGE_Q)
+        bytes += block_q * dqk * t->element_bytes;
+    if (t->stage & FA_STAGE_K)
+        bytes += block_kv * dqk * t->element_bytes * t->buffers;
+    if (t->stage & FA_STAGE_V)
+        bytes += block_kv * dv * t->element_bytes * t->buffers;
+    if (t->stage & FA_STAGE_S)
+        bytes += block_q * block_kv * t->score_bytes;
+    if (t->stage & FA_STAGE_O)
+        bytes += block_q * dv * (int64_t)sizeof(float);
+    return (uint64_t)bytes;
+}
+
+uint64_t fa_tiling_accum(const fa_limits *limits, const fa_tile_problem *p, int64_t block_q, int64_t block_kv)
+{
+    return limits->accum_bytes ? (uint64_t)(block_q * (p->dim_v + block_kv)) * sizeof(float) : 0;
+}
+
+static bool fits(const fa_limits *limits, const fa_tile_traits *t, const fa_tile_problem *p, int64_t block_q,
+                 int64_t block_kv)
+{
+    return fa_tiling_onchip(t, p, block_q, block_kv) <= limits->onchip_bytes &&
+           fa_tiling_accum(limits, p, block_q, block_kv) <= limits->accum_bytes &&
+           (t->max_block_q == 0 || block_q <= t->max_block_q) &&
+           (t->max_block_kv == 0 || block_kv <= t->max_block_kv);
+}
+
+double fa_tiling_block_cycles(const fa_limits *limits, const fa_tile_traits *t, const fa_tile_problem *p,
+                              int64_t rows, int64_t keys)
+{
+    double q = (double)fa_round_up(rows, t->tile.q), kv = (double)fa_round_up(keys, t->tile.kv);
+    double dqk = (double)fa_round_up(p->dim_qk, t->tile.d), dv = (double)fa_round_up(p->dim_v, t->tile.d);
+    double products = 2 * q * kv * (dqk + dv) / t->flops_per_cycle;
+    double softmax = q * kv / t->scores_per_cycle;
+    double rescale = q * dv / (t->flops_per_cycle / 2);
+    double fetch = (double)keys * (p->dim_qk + p->dim_v) * p->far_bytes * limits->units * limits->clock_hz /
+                   limits->bytes_per_second;
+    double compute = products + softmax + rescale;
+    return fmax(compute, fetch) + EXPOSED * fmin(compute, fetch) + limits->sync_cycles;
+}
+
+/* How evenly `items` equal pieces fill the units; long rows can be split, at a price. */
+static double evenness(double items, double units)
+{
+    if (items <= 0)
+        return 1;
+    double even = items / (ceil(items / units) * units);
+    return fmax(even, 0.85);
+}
+
+static double modelled_seconds(const fa_limits *limits, const fa_tile_traits *t, const fa_tile_problem *p,
+                               int64_t block_q, int64_t block_kv)
+{
+    double row_blocks = (double)fa_ceil_div(p->rows, block_q) * (double)p->instances;
+    double key_blocks = (double)p->keys / (double)block_kv;
+    /* A block that the mask cuts is computed whole. The cut enters it half a block of keys early on the
+     * average, and its last position sees further than its middle one, by which density counts. */
+    double positions = (double)at_most(block_q, p->rows) / (p->group > 0 ? p->group : 1);
+    double cut = 0.5 + 0.5 * positions / (double)block_kv;
+    double visited = p->density < 1 ? fmin(p->density * key_blocks + cut, key_blocks) : key_blocks;
+    double whole = fa_tiling_block_cycles(limits, t, p, at_most(block_q, p->rows), at_most(block_kv, p->keys));
+    double fixed = limits->item_cycles +
+                   2.0 * (double)at_most(block_q, p->rows) * (p->dim_qk + p->dim_v) / t->scores_per_cycle;
+    double cycles = row_blocks * (fmax(visited, 1) * whole + fixed);
+    return cycles / (limits->clock_hz * limits->units * evenness(row_blocks, limits->units)) +
+           limits->launch_cycles / limits->clock_hz;
+}
+
+static const fa_tiling_row *find_row(const char *kernel, const fa_tile_problem *p)
+{
+    int32_t dim = p->dim_qk > p->dim_v ? p->dim_qk : p->dim_v;
+    for (size_t i = 0; table[i].kernel; i++) {
+        if (strcmp(table[i].kernel, kernel) == 0 && dim <= table[i].max_dim && p->rows >= table[i].min_rows)
+            return &table[i];
+    }
+    return NULL;
+}
+
+/* Block sizes from low to high in doubling steps: neighbours differ less than the model's own error. */
+typedef struct size_range {
+    int64_t low, high;
+} size_range;
+
+static size_range range_of(int64_t forced, int64_t tile, int64_t length, int64_t max_block)
+{
+    if (forced)
+        return (size_range){fa_round_up(forced, tile), fa_round_up(forced, tile)};
+    int64_t limit = max_block > 0 ? at_most(max_block, MAX_BLOCK) : MAX_BLOCK;
+    int64_t high = fa_round_up(length > 0 ? at_most(length, limit) : 1, tile);
+    return (size_range){tile, high > limit && high > tile ? high - tile : high};
+}
+
+/*
+ * Of the sizes that fit and take at most `enough` seconds the one that needs least on-chip memory; where there
+ * is none, the fastest.
+ */
+static bool search(const fa_limits *limits, const fa_tile_traits *t, const fa_tile_problem *p, size_range q,
+                   size_range kv, double enough, fa_tiling *best)
+{
+    bool found = false;
+    uint64_t best_bytes = 0;
+    for (int64_t bq = q.low; bq < 2 * q.high; bq *= 2) {
+        int64_t block_q = at_most(bq, q.high);
+        for (int64_t bkv = kv.low; bkv < 2 * kv.high; bkv *= 2) {
+            int64_t block_kv = at_most(bkv, kv.high);
+            if (!fits(limits, t, p, block_q, block_kv))
+                break;
+            double seconds = modelled_seconds(limits, t, p, block_q, block_kv);
+            uint64_t bytes = fa_tiling_onchip(t, p, block_q, block_kv);
+            bool better = seconds <= enough ? best->seconds > enough || bytes < best_bytes : seconds < best->seconds;
+            if (!found || better) {
+                best->block_q = (int32_t)block_q;
+                best->block_kv = (int32_t)block_kv;
+                best->seconds = seconds;
+                best_bytes = bytes;
+            }
+            found = true;
+        }
+    }
+    return found;
+}
+
+bool fa_tiling_choose(const char *kernel, const fa_limits *limits, const fa_tile_traits *t, const fa_tile_problem *p,
+                      int32_t forced_q, int32_t forced_kv, fa_tiling *tiling)
+{
+    const fa_tiling_row *row = find_row(kernel, p);
+    const char *source = forced_q || forced_kv ? "tuning" : row ? "table" : "model";
+    if (row && !forced_q)
+        forced_q = row->block_q;
+    if (row && !forced_kv)
+        forced_kv = row->block_kv;
+    size_range q = range_of(forced_q, t->tile.q, p->rows, t->max_block_q);
+    size_range kv = range_of(forced_kv, t->tile.kv, p->keys, t->max_block_kv);
+    *tiling = (fa_tiling){(int32_t)q.low, (int32_t)kv.low, t->tile, INFINITY, source};
+    if (!search(limits, t, p, q, kv, -1, tiling))
+        return false;
+    /* A bigger block must pay: it costs memory and balance that the model sees only in part. Taking the
+     * smallest of the nearly fastest also means that more memory never makes the choice slower. */
+    double enough = tiling->seconds * 1.005;
+    tiling->seconds = INFINITY;
+    return search(limits, t, p, q, kv, enough, tiling);
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Two-level tiling as a pure function of what the device offers and what the problem is. No clock, no
+ * driver, no global state: made-up devices are tested like real ones.
+ */
+#ifndef FA_CORE_TILING_H
+#define FA_CORE_TILING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What one device offers. A unit is what works on one level-1 block at a time: a core, a multiprocessor. */
+typedef struct fa_limits {
+    uint32_t units;
+    uint64_t onchip_bytes;   /* level-1 staging of one unit: L2 of a core, shared memory of a block    */
+    uint64_t accum_bytes;    /* registers for the scores and the output of one block; 0: they are      */
+                             /* staged on chip like the rest                                           */
+    double clock_hz;
+    double bytes_per_second; /* far memory, all units together                                         */
+    double sync_cycles;      /* one block-level synchronisation, its latency not hidden                */
+    double item_cycles;      /* taking up one work item                                                */
+    double launch_cycles;    /* starting one run                                                       */
+} fa_limits;
+
+/* The level-2 tile: what the arithmetic unit eats at once. */
+typedef struct fa_tile {
+    int32_t q, kv, d;
+} fa_tile;
+
+/* What of a block a kernel keeps on chip. */
+enum { FA_STAGE_Q = 1, FA_STAGE_K = 2, FA_STAGE_V = 4, FA_STAGE_S = 8, FA_STAGE_O = 16 };
+
+/* How a kernel row works, as far as block sizes depend on it. */
+typedef struct fa_tile_traits {
+    fa_tile tile;
+    unsigned stage;
+    int32_t element_bytes;   /* of staged q, k, v                                                      */
+    int32_t score_bytes;     /* of staged scores                                                       */
+    int32_t buffers;         /* copies of K and V in flight                                            */
+    int32_t max_block_q, max_block_kv; /* 0: no limit of the kernel's own                              */
+    double flops_per_cycle;  /* of one unit, as the kernel's inner loop reaches it                     */
+    double scores_per_cycle; /* exp and mask included                                                  */
+} fa_tile_traits;
+
+/* What of the problem matters here. */
+typedef struct fa_tile_problem {
+    int64_t rows;          /* rows of one (sequence, KV head): query rows times group; the mean        */
+    int64_t keys;          /* likewise the mean                                                        */
+    int64_t instances;     /* sequences times KV heads                                                 */
+    int32_t dim_qk, dim_v;
+    int32_t far_bytes;     /* of one element of k and v in far memory                                  */
+    double density;        /* visible pairs over all pairs, 0 to 1                                     */
+    int32_t group;         /* rows per query position, where the mask cuts; 0 is taken as 1            */
+} fa_tile_problem;
+
+typedef struct fa_tiling {
+    int32_t block_q, block_kv; /* level 1 */
+    fa_tile tile;              /* level 2 */
+    double seconds;            /* modelled, by which sizes are compared */
+    const char *source;        /* "model", "table" or "tuning" */
+} fa_tiling;
+
+/* A measured choice that overrides the model: `name` is the kernel row's, dims are upper bounds. */
+typedef struct fa_tiling_row {
+    const char *kernel;
+    int32_t max_dim;   /* the larger of dim_qk and dim_v */
+    int64_t min_rows;  /* rows of the problem, at least    */
+    int32_t block_q, block_kv;
+} fa_tiling_row;
+
+/* Bytes that a block of this size keeps on chip, and in registers. */
+uint64_t fa_tiling_onchip(const fa_tile_traits *traits, const fa_tile_problem *problem, int64_t block_q,
+                          int64_t block_kv);
+uint64_t fa_tiling_accum(const fa_limits *limits, const fa_tile_problem *problem, int64_t block_q,
+                         int64_t block_kv);
+
+/* Modelled cycles of one unit for one block of keys against one block of rows. */
+double fa_tiling_block_cycles(const fa_limits *limits, const fa_tile_traits *traits,
+                              const fa_tile_problem *problem, int64_t rows, int64_t keys);
+
+/*
+ * Chooses. forced_q and forced_kv, where not 0, are taken (rounded up to tiles) instead of searched for.
+ * False when even one level-2 tile does not fit; *tiling then holds that tile, for the message.
+ */
+bool fa_tiling_choose(const char *kernel, const fa_limits *limits, const fa_tile_traits *traits,
+                      const fa_tile_problem *problem, int32_t forced_q, int32_t forced_kv, fa_tiling *tiling);
+
+#endif
