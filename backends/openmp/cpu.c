@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cpu.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+const char *const fa_isa_names[FA_ISAS] = {"scalar", "avx2", "avx512", "neon"};
+
+static bool processor_has(fa_isa isa)
+{
+    switch (isa) {
+    case FA_ISA_SCALAR: return true;
+#if defined(__x86_64__)
+    case FA_ISA_AVX2: {
+        unsigned a, b, c, d;
+        bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+        return f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    }
+    case FA_ISA_AVX512:
+        return processor_has(FA_ISA_AVX2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#elif defined(__aarch64__)
+    case FA_ISA_NEON: return true;
+#endif
+    default: return false;
+    }
+}
+
+static fa_isa find_limit(const char *text)
+{
+    int isa = 0;
+    while (isa < FA_ISAS && strcmp(text, fa_isa_names[isa]) != 0)
+        isa++;
+    return (fa_isa)isa;
+}
+
+const char *fa_cpu_bad_limit(void)
+{
+    const char *limit = getenv("FASTATTN_ISA");
+    return limit && limit[0] && find_limit(limit) == FA_ISAS ? limit : NULL;
+}
+
+bool fa_cpu_has(fa_isa isa)
+{
+    const char *limit = getenv("FASTATTN_ISA");
+    if (limit && limit[0] && isa > find_limit(limit))
+        return false;
+    return processor_has(isa);
+}
+
+size_t fa_cpu_l2_bytes(void)
+{
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+    long bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    if (bytes > 0)
+        return (size_t)bytes;
+#endif
+    return (size_t)512 << 10;
+}
+
+void fa_cpu_name(char *name, size_t size)
+{
+#if defined(__x86_64__)
+    unsigned word[12];
+    bool known = true;
+    for (unsigned i = 0; i < 3; i++)
+        known = known && __get_cpuid(0x80000002u + i, &word[4 * i], &word[4 * i + 1], &word[4 * i + 2], &word[4 * i + 3]);
+    if (known) {
+        const char *text = (const char *)word;
+        text += strspn(text, " ");
+        (void)snprintf(name, size, "%.*s", (int)(sizeof(word) - 1 - (size_t)(text - (const char *)word)), text);
+        return;
+    }
+    (void)snprintf(name, size, "x86-64");
+#elif defined(__aarch64__)
+    (void)snprintf(name, size, "AArch64");
+#else
+    (void)snprintf(name, size, "CPU");
+#endif
+}

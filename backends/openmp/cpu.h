@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the processor we run on can do. */
+#ifndef FA_OPENMP_CPU_H
+#define FA_OPENMP_CPU_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Ordered: each set includes the ones before it on its architecture. */
+typedef enum fa_isa { FA_ISA_SCALAR, FA_ISA_AVX2, FA_ISA_AVX512, FA_ISA_NEON, FA_ISAS } fa_isa;
+
+extern const char *const fa_isa_names[FA_ISAS];
+
+/* Whether the processor, and the system's saved state, have it; FASTATTN_ISA may set a lower limit. */
+bool fa_cpu_has(fa_isa isa);
+
+/* FASTATTN_ISA names no instruction set that we know: its value, else NULL. */
+const char *fa_cpu_bad_limit(void);
+
+/* Level-2 data cache of one core in bytes, 512 KiB where the system does not say. */
+size_t fa_cpu_l2_bytes(void);
+
+/* "AMD EPYC 9R14", or the architecture's name. */
+void fa_cpu_name(char *name, size_t size);
+
+#endif

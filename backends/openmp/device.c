@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backends/host_memory.h"
+#include "backends/openmp/cpu.h"
+#include "backends/openmp/kernel.h"
+#include "backends/openmp/run.h"
+#include "core/status.h"
+
+enum { MAX_THREADS = 1024 };
+
+typedef struct row_entry {
+    fa_isa isa;
+    fa_kernel_row row;
+} row_entry;
+
+/* Everything that a kernel's name decides. */
+#define FEATURES_tile FA_FEATURE_ALL
+#define FEATURES_rows FA_FEATURE_ALL
+#define FEATURES_standard (FA_FEATURE_MASK | FA_FEATURE_LSE | FA_FEATURE_GROUPS)
+#define STAGE_tile (FA_STAGE_Q | FA_STAGE_K | FA_STAGE_V | FA_STAGE_O)
+#define STAGE_rows (FA_STAGE_Q | FA_STAGE_S | FA_STAGE_O)
+#define STAGE_standard 0
+#define BASELINE_tile false
+#define BASELINE_rows false
+#define BASELINE_standard true
+#define TILE_tile(lanes, vecs) {lanes, 4, 1}
+#define TILE_rows(lanes, vecs) {1, lanes, 1}
+#define TILE_standard(lanes, vecs) {(lanes) * (vecs), 1, 1}
+#define MAX_Q_tile 0
+#define MAX_Q_rows 16
+#define MAX_Q_standard 0
+#define MAX_KV_tile 0
+#define MAX_KV_rows 512
+#define MAX_KV_standard 0
+#define ISA_scalar FA_ISA_SCALAR
+#define ISA_avx2 FA_ISA_AVX2
+#define ISA_avx512 FA_ISA_AVX512
+#define ISA_neon FA_ISA_NEON
+
+#define KERNEL(isa_name, kernel, lanes, vecs, flops, scores)   \
+    {ISA_##isa_name,                                           \
+     {.name = #isa_name "-" #kernel,                           \
+      .features = FEATURES_##kernel,                           \
+      .types_q = FA_TYPES_FLOAT,                               \
+      .types_k = FA_TYPES_FLOAT,                               \
+      .types_v = FA_TYPES_FLOAT,                               \
+      .types_o = FA_TYPES_FLOAT,                               \
+      .max_dim_qk = FA_MAX_HEAD_DIM,                           \
+      .max_dim_v = FA_MAX_HEAD_DIM,                            \
+      .baseline = BASELINE_##kernel,                           \
+      .p_type = FA_F32,                                        \
+      .traits = {.tile = TILE_##kernel(lanes, vecs),           \
+                 .stage = STAGE_##kernel,                      \
+                 .element_bytes = sizeof(float),               \
+                 .score_bytes = sizeof(float),                 \
+                 .buffers = 1,                                 \
+                 .max_block_q = MAX_Q_##kernel,                \
+                 .max_block_kv = MAX_KV_##kernel,              \
+                 .flops_per_cycle = flops,                     \
+                 .scores_per_cycle = scores},                  \
+      .impl = &fa_##isa_name##_##kernel}},
+
+static const row_entry rows[] = {
+#include "kernels.inc"
+};
+#undef KERNEL
+
+/* Threads of the device: FASTATTN_THREADS, else what OpenMP would use. 0: the variable is no such number. */
+static int thread_count(void)
+{
+    const char *text = getenv("FASTATTN_THREADS");
+    if (!text || !text[0])
+        return omp_get_max_threads() < MAX_THREADS ? omp_get_max_threads() : MAX_THREADS;
+    char *end;
+    long count = strtol(text, &end, 10);
+    return *end == '\0' && count >= 1 && count <= MAX_THREADS ? (int)count : 0;
+}
+
+static int openmp_count(const fa_context *context, char *reason, size_t reason_size)
+{
+    (void)context;
+    (void)reason;
+    (void)reason_size;
+    return 1;
+}
+
+static void openmp_describe(const fa_context *context, int index, fa_device_info *info)
+{
+    (void)context;
+    (void)index;
+    int threads = thread_count();
+    fa_cpu_name(info->name, sizeof(info->name));
+    info->automatic = 1;
+    info->host_memory = 1;
+    info->units = (uint32_t)threads;
+    info->onchip_bytes = fa_cpu_l2_bytes();
+    if (threads == 0)
+        (void)snprintf(info->reason, sizeof(info->reason), "FASTATTN_THREADS is \"%.32s\", expected 1 to %d",
+                       getenv("FASTATTN_THREADS"), MAX_THREADS);
+    else if (fa_cpu_bad_limit())
+        (void)snprintf(info->reason, sizeof(info->reason),
+                       "FASTATTN_ISA is \"%.32s\", expected scalar, avx2, avx512 or neon", fa_cpu_bad_limit());
+    else
+        info->available = 1;
+}
+
+static fa_status openmp_open(fa_device *device)
+{
+    device->limits = (fa_limits){
+        .units = device->info.units,
+        /* Half: the rest of L2 belongs to what streams through, and to the neighbours. */
+        .onchip_bytes = device->info.onchip_bytes / 2,
+        /* Round numbers: they weigh compute against memory and synchronisation, nothing finer. */
+        .clock_hz = 3e9,
+        .bytes_per_second = 12e9 * device->info.units,
+        .sync_cycles = 300,
+        .item_cycles = 1500,
+        .launch_cycles = device->info.units > 1 ? 6000 : 0,
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]) && device->rows < FA_MAX_ROWS; i++) {
+        if (fa_cpu_has(rows[i].isa))
+            device->row[device->rows++] = &rows[i].row;
+    }
+    return FA_OK;
+}
+
+static void openmp_close(fa_device *device)
+{
+    (void)device;
+}
+
+extern const fa_backend fa_backend_openmp;
+const fa_backend fa_backend_openmp = {
+    .abi = FA_BACKEND_ABI,
+    .name = "openmp",
+    .count = openmp_count,
+    .describe = openmp_describe,
+    .open = openmp_open,
+    .close = openmp_close,
+    .buffer_create = fa_host_buffer_create,
+    .buffer_wrap = fa_host_buffer_wrap,
+    .buffer_destroy = fa_host_buffer_destroy,
+    .buffer_write = fa_host_buffer_write,
+    .buffer_read = fa_host_buffer_read,
+    .queue_create = fa_host_queue_create,
+    .queue_wait = fa_host_queue_wait,
+    .queue_destroy = fa_host_queue_destroy,
+    .plan_prepare = fa_openmp_plan_prepare,
+    .plan_release = fa_openmp_plan_release,
+    .plan_run = fa_openmp_plan_run,
+};

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Between the caller's tensors, of any type and stride, and the f32 panels and blocks of the kernels. */
+#ifndef FA_OPENMP_PACK_H
+#define FA_OPENMP_PACK_H
+
+#include <fastattn/attention.h>
+
+#include "core/half.h"
+#include "micro.h"
+
+FA_INLINE vf load_typed(fa_dtype dtype, const void *base, int64_t index)
+{
+    if (dtype == FA_F32)
+        return v_load((const float *)base + index);
+    const uint16_t *half = (const uint16_t *)base + index;
+    return dtype == FA_F16 ? v_load_f16(half) : v_load_bf16(half);
+}
+
+FA_INLINE void store_typed(fa_dtype dtype, void *base, int64_t index, vf value)
+{
+    if (dtype == FA_F32)
+        v_store((float *)base + index, value);
+    else if (dtype == FA_F16)
+        v_store_f16((uint16_t *)base + index, value);
+    else
+        v_store_bf16((uint16_t *)base + index, value);
+}
+
+/* As above for the first `count` < VL elements; the other lanes are 0 and not touched in memory. */
+static inline vf load_some(fa_dtype dtype, const void *base, int64_t index, int count)
+{
+    float lane[VL] = {0};
+    for (int i = 0; i < count; i++)
+        lane[i] = fa_load(dtype, base, index + i);
+    return v_load(lane);
+}
+
+static inline void store_some(fa_dtype dtype, void *base, int64_t index, vf value, int count)
+{
+    float lane[VL];
+    v_store(lane, value);
+    for (int i = 0; i < count; i++)
+        fa_store(dtype, base, index + i, lane[i]);
+}
+
+/* `rows` rows of `dim` elements as f32, `target_stride` apart. */
+static inline void convert_rows(fa_dtype dtype, const void *base, int64_t index, int64_t stride, int rows, int dim,
+                                float *target, ptrdiff_t target_stride)
+{
+    for (int r = 0; r < rows; r++) {
+        int d = 0;
+        for (; d + VL <= dim; d += VL)
+            v_store(target + r * target_stride + d, load_typed(dtype, base, index + r * stride + d));
+        for (; d < dim; d++)
+            target[r * target_stride + d] = fa_load(dtype, base, index + r * stride + d);
+    }
+}
+
+/* Lanes of a panel from rows of a tensor: row[i] is the element offset of lane i, lanes from `count` on are 0. */
+static inline void pack_panel(fa_dtype dtype, const void *base, const int64_t row[PANEL], int count, int dim,
+                              float *panel)
+{
+    for (int lane = 0; lane < PANEL; lane += VL) {
+        for (int d = 0; d < dim; d += VL) {
+            int width = dim - d < VL ? dim - d : VL;
+            vf block[VL];
+            for (int i = 0; i < VL; i++) {
+                if (lane + i >= count)
+                    block[i] = v_set1(0.0f);
+                else if (width == VL)
+                    block[i] = load_typed(dtype, base, row[lane + i] + d);
+                else
+                    block[i] = load_some(dtype, base, row[lane + i] + d, width);
+            }
+            v_transpose(block);
+            for (int i = 0; i < width; i++)
+                v_store(panel + (d + i) * PANEL + lane, block[i]);
+        }
+    }
+}
+
+/* The way back, each lane times its factor. */
+static inline void unpack_panel(fa_dtype dtype, void *base, const int64_t row[PANEL], int count, int dim,
+                                const float *panel, const float factor[PANEL])
+{
+    for (int lane = 0; lane < count; lane += VL) {
+        vf scale = v_load(factor + lane);
+        for (int d = 0; d < dim; d += VL) {
+            int width = dim - d < VL ? dim - d : VL;
+            vf block[VL];
+            for (int i = 0; i < VL; i++)
+                block[i] = i < width ? v_mul(v_load(panel + (d + i) * PANEL + lane), scale) : v_set1(0.0f);
+            v_transpose(block);
+            for (int i = 0; i < VL && lane + i < count; i++) {
+                if (width == VL)
+                    store_typed(dtype, base, row[lane + i] + d, block[i]);
+                else
+                    store_some(dtype, base, row[lane + i] + d, block[i], width);
+            }
+        }
+    }
+}
+
+/* Cuts the next 64-byte aligned piece off a thread's scratch; with base NULL it only counts. */
+static inline float *take_scratch(char *base, size_t *used, size_t floats)
+{
+    float *memory = base ? (float *)(base + *used) : NULL;
+    *used += (floats * sizeof(float) + 63) & ~(size_t)63;
+    return memory;
+}
+
+#endif

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A panel of packed query rows: which rows its lanes are, and everything that is done to scores between the
+ * two products. Scores become base-2 logarithms: x = score * log2(e), so that weights are 2^(x - max).
+ */
+#ifndef FA_OPENMP_PANEL_H
+#define FA_OPENMP_PANEL_H
+
+#include "../kernel.h"
+#include "core/portable/softmax.h"
+#include "core/tensor.h"
+#include "pack.h"
+
+typedef struct fa_panel {
+    const fa_cpu_run *run;
+    const fa_sequence *sequence;
+    int32_t number;        /* of the sequence */
+    int count;             /* lanes in use */
+    int nv;                /* vectors in use */
+    int first, last;       /* positions of the first and the last lane, inclusive */
+    int position[PANEL];   /* query row within the sequence; unused lanes repeat the last */
+    int head[PANEL];       /* query head */
+    int begin[PANEL], end[PANEL];
+} fa_panel;
+
+static inline void panel_init(fa_panel *panel, const fa_cpu_run *run, const fa_work_item *item, int row)
+{
+    const fa_plan *plan = run->plan;
+    panel->run = run;
+    panel->number = item->sequence;
+    panel->sequence = &plan->problem.sequence[item->sequence];
+    panel->count = FA_MIN(item->row_end - row, (int)PANEL);
+    panel->nv = (panel->count + VL - 1) / VL;
+    for (int i = 0; i < PANEL; i++) {
+        int packed = row + FA_MIN(i, panel->count - 1);
+        panel->position[i] = fa_args_position(plan->args, packed);
+        panel->head[i] = fa_args_head(plan->args, item->head_kv, packed);
+        panel->begin[i] = fa_mask_begin(panel->sequence->mask, panel->position[i]);
+        panel->end[i] = fa_mask_end(panel->sequence->mask, panel->position[i]);
+    }
+    panel->first = panel->position[0];
+    panel->last = panel->position[PANEL - 1];
+}
+
+/* Element offset of each lane's row in a (batch, head, row, dim) tensor. */
+static inline void panel_rows(const fa_panel *panel, int operand, int64_t row[PANEL])
+{
+    const fa_tensor *t = &panel->run->plan->problem.tensor[operand];
+    const fa_sequence *s = panel->sequence;
+    for (int i = 0; i < PANEL; i++)
+        row[i] = fa_tensor_offset(t, s->q_batch, panel->head[i], s->q_row + panel->position[i]);
+}
+
+/* Turns scores of keys [key, key + keys) into x, hides what a lane does not see, and finds each lane's max. */
+void FA_ISA_NAME(panel_scores)(const fa_panel *panel, bool masked, int key, int keys, float *st, vf max[PANEL_VECS]);
+
+/* 2^(x - max) in place, x = st * factor; returns nothing for keys == 0. Adds to each lane's sum. */
+FA_INLINE void panel_weights(const int nv, float *st, int keys, vf factor, const vf max[PANEL_VECS], vf sum[PANEL_VECS])
+{
+    for (int j = 0; j < keys; j++) {
+#pragma GCC unroll 4
+        for (int n = 0; n < nv; n++) {
+            float *at = st + j * PANEL + n * VL;
+            vf p = v_exp2(v_fma(v_load(at), factor, v_sub(v_set1(0.0f), max[n])));
+            v_store(at, p);
+            sum[n] = v_add(sum[n], p);
+        }
+    }
+}
+
+/* Whether a lane sees a key: mask and keep together. For the rare paths that go element by element. */
+bool FA_ISA_NAME(panel_sees)(const fa_panel *panel, int lane, int key);
+
+/*
+ * Closes packed row `row` of an item, whose output was accumulated under `max`: folds the sink in, writes the
+ * LSE (to the partial results where the item is split), and returns the factor that normalises the output.
+ */
+float FA_ISA_NAME(row_close)(const fa_cpu_run *run, const fa_work_item *item, int row, float max, float sum);
+
+/* Closes every lane and writes the outputs. */
+void FA_ISA_NAME(panel_finish)(const fa_panel *panel, const fa_work_item *item, int row, const float *ot,
+                               const float *max, const float *sum);
+
+#endif

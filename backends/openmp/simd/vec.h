@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One vector vocabulary, four instruction sets. A file that includes this is compiled once for each, with
+ * FA_ISA naming it; everything here is static, so the copies do not meet.
+ *
+ *   VL            lanes of a vector of f32 (vf) or int (vi)
+ *   PANEL_VECS    vectors of query rows that a micro-kernel works on side by side
+ *   SCORE_KEYS    keys of a score micro-kernel: SCORE_KEYS * PANEL_VECS accumulators
+ *   VALUE_DIMS    likewise, output dims of a value micro-kernel
+ *   v_max(a, b)   b where either is NaN
+ *   v_round       to nearest, ties to even, for |a| < 2^22
+ *   v_scale_exp2  a * 2^n for whole n in [-126, 127]
+ *   v_sum, v_top  sum and maximum of the lanes; NaN may be lost from the maximum
+ *   vi_count(a)   a, a + 1, a + 2, ...
+ *   v_distance    |a - b| as f32
+ *   v_hide_outside  a where begin <= key < end, -inf elsewhere
+ *   v_transpose   VL vectors as a VL x VL matrix, in place
+ */
+#ifndef FA_OPENMP_VEC_H
+#define FA_OPENMP_VEC_H
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define FA_ISA_scalar 0
+#define FA_ISA_avx2 1
+#define FA_ISA_avx512 2
+#define FA_ISA_neon 3
+#define FA_GLUE_(a, b) a##b
+#define FA_GLUE(a, b) FA_GLUE_(a, b)
+#define FA_ISA_IS FA_GLUE(FA_ISA_, FA_ISA)
+
+/* fa_<isa>_<name>: what a file compiled per ISA exports. */
+#define FA_ISA_NAME(name) FA_GLUE(FA_GLUE(fa_, FA_ISA), FA_GLUE(_, name))
+
+#if FA_ISA_IS == FA_ISA_avx512
+#include "vec_avx512.h"
+#elif FA_ISA_IS == FA_ISA_avx2
+#include "vec_avx2.h"
+#elif FA_ISA_IS == FA_ISA_neon
+#include "vec_neon.h"
+#else
+#include "vec_scalar.h"
+#endif
+
+#include "vec_math.h"
+
+#endif

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The vector vocabulary (see vec.h) in AArch64 Advanced SIMD. */
+#include <arm_neon.h>
+
+enum { VL = 4, PANEL_VECS = 4, SCORE_KEYS = 6, VALUE_DIMS = 4 };
+
+typedef float32x4_t vf;
+typedef int32x4_t vi;
+
+static inline vf v_load(const float *p) { return vld1q_f32(p); }
+static inline void v_store(float *p, vf a) { vst1q_f32(p, a); }
+static inline vf v_set1(float a) { return vdupq_n_f32(a); }
+static inline vf v_add(vf a, vf b) { return vaddq_f32(a, b); }
+static inline vf v_sub(vf a, vf b) { return vsubq_f32(a, b); }
+static inline vf v_mul(vf a, vf b) { return vmulq_f32(a, b); }
+static inline vf v_div(vf a, vf b) { return vdivq_f32(a, b); }
+static inline vf v_fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
+static inline vf v_max(vf a, vf b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+static inline vf v_abs(vf a) { return vabsq_f32(a); }
+static inline vf v_round(vf a) { return vrndnq_f32(a); }
+static inline vf v_if_less(vf a, vf b, vf yes, vf no) { return vbslq_f32(vcltq_f32(a, b), yes, no); }
+static inline bool v_all_equal(vf a, vf b) { return vminvq_u32(vceqq_f32(a, b)) != 0; }
+static inline float v_top(vf a) { return vmaxvq_f32(a); }
+static inline float v_sum(vf a) { return vaddvq_f32(a); }
+
+static inline vf v_scale_exp2(vf a, vf n)
+{
+    int32x4_t exponent = vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23);
+    return vmulq_f32(a, vreinterpretq_f32_s32(exponent));
+}
+
+static inline vi vi_load(const int *p) { return vld1q_s32(p); }
+static inline vi vi_set1(int a) { return vdupq_n_s32(a); }
+static inline vi vi_count(int first)
+{
+    const int steps[4] = {0, 1, 2, 3};
+    return vaddq_s32(vdupq_n_s32(first), vld1q_s32(steps));
+}
+static inline vf v_distance(vi a, vi b) { return vcvtq_f32_s32(vabdq_s32(a, b)); }
+static inline vf v_hide_outside(vf a, vi key, vi begin, vi end)
+{
+    uint32x4_t seen = vandq_u32(vcleq_s32(begin, key), vcltq_s32(key, end));
+    return vbslq_f32(seen, a, vdupq_n_f32(-INFINITY));
+}
+
+static inline vf v_load_f16(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+static inline vf v_load_bf16(const uint16_t *p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
+static inline void v_store_f16(uint16_t *p, vf a) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(a))); }
+static inline void v_store_bf16(uint16_t *p, vf a)
+{
+    uint32x4_t bits = vreinterpretq_u32_f32(a), upper = vshrq_n_u32(bits, 16);
+    uint32x4_t odd = vandq_u32(upper, vdupq_n_u32(1));
+    uint32x4_t rounded = vshrq_n_u32(vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff))), 16);
+    uint32x4_t number = vceqq_f32(a, a);
+    vst1_u16(p, vmovn_u32(vbslq_u32(number, rounded, vorrq_u32(upper, vdupq_n_u32(0x40)))));
+}
+
+static inline void v_transpose(vf r[VL])
+{
+    float32x4x2_t a = vtrnq_f32(r[0], r[1]), b = vtrnq_f32(r[2], r[3]);
+    r[0] = vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0]));
+    r[1] = vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1]));
+    r[2] = vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0]));
+    r[3] = vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1]));
+}

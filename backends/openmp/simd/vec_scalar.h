@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The vector vocabulary (see vec.h) for a machine with no vectors that we know: one lane, plain C. */
+#include "core/half.h"
+
+enum { VL = 1, PANEL_VECS = 4, SCORE_KEYS = 4, VALUE_DIMS = 4 };
+
+typedef float vf;
+typedef int vi;
+
+static inline vf v_load(const float *p) { return *p; }
+static inline void v_store(float *p, vf a) { *p = a; }
+static inline vf v_set1(float a) { return a; }
+static inline vf v_add(vf a, vf b) { return a + b; }
+static inline vf v_sub(vf a, vf b) { return a - b; }
+static inline vf v_mul(vf a, vf b) { return a * b; }
+static inline vf v_div(vf a, vf b) { return a / b; }
+static inline vf v_fma(vf a, vf b, vf c) { return a * b + c; }
+static inline vf v_max(vf a, vf b) { return a > b ? a : b; }
+static inline vf v_abs(vf a) { return fabsf(a); }
+static inline vf v_round(vf a)
+{
+    /* Pushes the fraction out of the mantissa: exact for |a| < 2^22, and cheaper than a call. */
+    float pushed = a + 0x1.8p23f;
+    return pushed - 0x1.8p23f;
+}
+static inline vf v_if_less(vf a, vf b, vf yes, vf no) { return a < b ? yes : no; }
+static inline bool v_all_equal(vf a, vf b) { return a == b; }
+static inline float v_top(vf a) { return a; }
+static inline float v_sum(vf a) { return a; }
+
+static inline vf v_scale_exp2(vf a, vf n)
+{
+    return a * fa_bits_to_f32(((uint32_t)((n == n ? (int)n : 0) + 127)) << 23);
+}
+
+static inline vi vi_load(const int *p) { return *p; }
+static inline vi vi_set1(int a) { return a; }
+static inline vi vi_count(int first) { return first; }
+static inline vf v_distance(vi a, vi b) { return (float)(a > b ? a - b : b - a); }
+static inline vf v_hide_outside(vf a, vi key, vi begin, vi end) { return begin <= key && key < end ? a : -INFINITY; }
+
+static inline vf v_load_f16(const uint16_t *p) { return fa_half_load(*p); }
+static inline vf v_load_bf16(const uint16_t *p) { return fa_brain_load(*p); }
+static inline void v_store_f16(uint16_t *p, vf a) { *p = fa_half_store(a); }
+static inline void v_store_bf16(uint16_t *p, vf a) { *p = fa_brain_store(a); }
+
+static inline void v_transpose(vf r[VL])
+{
+    (void)r;
+}

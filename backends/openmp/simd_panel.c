@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "simd/panel.h"
+
+#define FA_LN2_F64 0.69314718055994530942
+
+bool FA_ISA_NAME(panel_sees)(const fa_panel *panel, int lane, int key)
+{
+    const fa_problem *p = &panel->run->plan->problem;
+    if (!fa_mask_visible(panel->sequence->mask, panel->position[lane], key))
+        return false;
+    if (!panel->run->keep)
+        return true;
+    const fa_tensor *keep = &p->tensor[FA_KEEP];
+    int64_t at = fa_problem_extra_offset(keep, panel->number, panel->head[lane], panel->position[lane]);
+    return ((const uint8_t *)panel->run->keep)[at + (keep->shape[3] > 1 ? key : 0)] != 0;
+}
+
+/* bias[key][lane] of up to VL keys for the lanes of one vector. */
+static void load_bias(const fa_panel *panel, int lane, int key, int keys, vf bias[VL])
+{
+    const fa_tensor *t = &panel->run->plan->problem.tensor[FA_BIAS];
+    for (int i = 0; i < VL; i++) {
+        int64_t at = fa_problem_extra_offset(t, panel->number, panel->head[lane + i], panel->position[lane + i]);
+        if (t->shape[3] == 1)
+            bias[i] = v_set1(fa_load(t->dtype, panel->run->bias, at));
+        else if (keys == VL)
+            bias[i] = load_typed(t->dtype, panel->run->bias, at + key);
+        else
+            bias[i] = load_some(t->dtype, panel->run->bias, at + key, keys);
+    }
+    v_transpose(bias);
+}
+
+static vf hide_unkept(const fa_panel *panel, int lane, int key, vf x)
+{
+    const fa_tensor *t = &panel->run->plan->problem.tensor[FA_KEEP];
+    const uint8_t *keep = panel->run->keep;
+    float value[VL];
+    v_store(value, x);
+    for (int i = 0; i < VL; i++) {
+        int64_t at = fa_problem_extra_offset(t, panel->number, panel->head[lane + i], panel->position[lane + i]);
+        if (!keep[at + (t->shape[3] > 1 ? key : 0)])
+            value[i] = -INFINITY;
+    }
+    return v_load(value);
+}
+
+/* One vector of lanes against up to VL keys. */
+static vf scores_of(const fa_panel *panel, bool masked, int lane, int key, int keys, float *st, vf max)
+{
+    const fa_problem *p = &panel->run->plan->problem;
+    vf scale = v_set1(panel->run->plan->args.scale_log2), bias[VL];
+    vf into_tanh = v_set1(p->softcap > 0 ? p->scale / p->softcap : 0), cap = v_set1(p->softcap * FA_LOG2E);
+    float slope[VL] = {0};
+    int position[VL];
+    for (int i = 0; p->alibi_slopes && i < VL; i++) {
+        slope[i] = -p->alibi_slopes[panel->head[lane + i]] * FA_LOG2E;
+        position[i] = panel->position[lane + i] + panel->sequence->mask.diagonal;
+    }
+    if (panel->run->bias)
+        load_bias(panel, lane, key, keys, bias);
+    vi begin = vi_load(panel->begin + lane), end = vi_load(panel->end + lane);
+    for (int j = 0; j < keys; j++) {
+        float *at = st + j * PANEL + lane;
+        vf x = v_load(at);
+        x = p->softcap > 0 ? v_mul(v_tanh(v_mul(x, into_tanh)), cap) : v_mul(x, scale);
+        if (p->alibi_slopes)
+            x = v_fma(v_load(slope), v_distance(vi_load(position), vi_set1(key + j)), x);
+        if (panel->run->bias)
+            x = v_fma(bias[j], v_set1(FA_LOG2E), x);
+        if (masked && key + j >= panel->sequence->mask.prefix)
+            x = v_hide_outside(x, vi_set1(key + j), begin, end);
+        if (panel->run->keep)
+            x = hide_unkept(panel, lane, key + j, x);
+        v_store(at, x);
+        max = v_max(max, x);
+    }
+    return max;
+}
+
+void FA_ISA_NAME(panel_scores)(const fa_panel *panel, bool masked, int key, int keys, float *st, vf max[PANEL_VECS])
+{
+    for (int n = 0; n < panel->nv; n++) {
+        max[n] = v_set1(-INFINITY);
+        for (int j = 0; j < keys; j += VL)
+            max[n] = scores_of(panel, masked, n * VL, key + j, FA_MIN(keys - j, (int)VL), st + j * PANEL, max[n]);
+    }
+}
+
+float FA_ISA_NAME(row_close)(const fa_cpu_run *run, const fa_work_item *item, int row, float max, float sum)
+{
+    const fa_plan *plan = run->plan;
+    const fa_problem *p = &plan->problem;
+    const fa_sequence *s = &p->sequence[item->sequence];
+    int head = fa_args_head(plan->args, item->head_kv, row);
+    fa_state state = {max, sum};
+    if (p->sinks && item->part_row < 0 && p->sinks[head] > FA_NEG_INF)
+        state = fa_state_merge(state, (fa_state){p->sinks[head] * FA_LOG2E, 1.0f});
+    float lse = state.sum == 0 ? FA_NEG_INF : (float)((double)state.max * FA_LN2_F64 + log((double)state.sum));
+    if (item->part_row >= 0)
+        run->partial_lse[item->part_row + row - item->row_begin] = lse;
+    else if (run->lse)
+        run->lse[fa_problem_lse_index(p, s, head, fa_args_position(plan->args, row))] = lse;
+    return state.sum == 0 ? 0 : fa_state_weight(max, state.max) / state.sum;
+}
+
+void FA_ISA_NAME(panel_finish)(const fa_panel *panel, const fa_work_item *item, int row, const float *ot,
+                               const float *max, const float *sum)
+{
+    const fa_cpu_run *run = panel->run;
+    const fa_problem *p = &run->plan->problem;
+    bool partial = item->part_row >= 0;
+    float factor[PANEL] = {0};
+    int64_t target[PANEL];
+    for (int i = 0; i < panel->count; i++) {
+        factor[i] = FA_ISA_NAME(row_close)(run, item, row + i, max[i], sum[i]);
+        target[i] = (item->part_row + row - item->row_begin + i) * p->dim_v;
+    }
+    if (!partial)
+        panel_rows(panel, FA_O, target);
+    unpack_panel(partial ? FA_F32 : p->tensor[FA_O].dtype, partial ? run->partial : run->o, target, panel->count,
+                 p->dim_v, ot, factor);
+}

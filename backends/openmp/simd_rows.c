@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Attention of few query rows, as in decoding, where reading K and V is the cost: head dims are lanes, each
+ * key and value is loaded and converted once per group of ROWS query rows and never copied.
+ */
+#include <float.h>
+#include <string.h>
+
+#include "simd/panel.h"
+
+enum {
+    ROWS = 4,       /* query rows that share a load          */
+    KEYS = 4,       /* keys of a score micro-kernel          */
+    VALUE_VECS = 4, /* vectors of output of a value micro-kernel */
+};
+
+typedef struct rows_scratch {
+    float *q, *o, *s; /* rows x q_stride, rows x o_stride, rows x s_stride */
+    float *max, *sum; /* rows                                              */
+    int q_stride, o_stride, s_stride;
+    size_t bytes;
+} rows_scratch;
+
+static int round_lanes(int n)
+{
+    return (n + VL - 1) / VL * VL;
+}
+
+static rows_scratch lay_out(const fa_plan *plan, void *memory)
+{
+    const fa_args *a = &plan->args;
+    size_t rows = (size_t)a->block_q;
+    rows_scratch s = {
+        .q_stride = round_lanes(a->dim_qk), .o_stride = round_lanes(a->dim_v), .s_stride = round_lanes(a->block_kv)};
+    s.q = take_scratch(memory, &s.bytes, rows * (size_t)s.q_stride);
+    s.o = take_scratch(memory, &s.bytes, rows * (size_t)s.o_stride);
+    s.s = take_scratch(memory, &s.bytes, rows * (size_t)s.s_stride);
+    s.max = take_scratch(memory, &s.bytes, rows);
+    s.sum = take_scratch(memory, &s.bytes, rows);
+    return s;
+}
+
+static size_t scratch_bytes(const fa_plan *plan)
+{
+    return lay_out(plan, NULL).bytes;
+}
+
+/* Rows of K or V of one head. */
+typedef struct typed_rows {
+    fa_dtype dtype;
+    const void *base;
+    int64_t index, stride;
+} typed_rows;
+
+/* s[row][key] for `rows` query rows and `keys` keys; both constants at each call. */
+FA_INLINE void score_rows(const int rows, const int keys, const fa_dtype dtype, const float *q, int q_stride,
+                          const typed_rows *k, int64_t key, int dim, float *s, int s_stride)
+{
+    vf acc[ROWS][KEYS];
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+#pragma GCC unroll 4
+        for (int j = 0; j < keys; j++)
+            acc[r][j] = v_set1(0.0f);
+    }
+    int64_t at = k->index + key * k->stride;
+    int d = 0;
+    for (; d + VL <= dim; d += VL) {
+        vf kv[KEYS];
+#pragma GCC unroll 4
+        for (int j = 0; j < keys; j++)
+            kv[j] = load_typed(dtype, k->base, at + j * k->stride + d);
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            vf qv = v_load(q + r * q_stride + d);
+#pragma GCC unroll 4
+            for (int j = 0; j < keys; j++)
+                acc[r][j] = v_fma(qv, kv[j], acc[r][j]);
+        }
+    }
+    if (d < dim) {
+#pragma GCC unroll 4
+        for (int j = 0; j < keys; j++) {
+            vf kv = load_some(dtype, k->base, at + j * k->stride + d, dim - d);
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++)
+                acc[r][j] = v_fma(v_load(q + r * q_stride + d), kv, acc[r][j]);
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+#pragma GCC unroll 4
+        for (int j = 0; j < keys; j++)
+            s[r * s_stride + j] = v_sum(acc[r][j]);
+    }
+}
+
+FA_INLINE void score_block(const int rows, const fa_dtype dtype, const float *q, int q_stride, const typed_rows *k,
+                           int keys, int dim, float *s, int s_stride)
+{
+    int j = 0;
+    for (; j + KEYS <= keys; j += KEYS)
+        score_rows(rows, KEYS, dtype, q, q_stride, k, j, dim, s + j, s_stride);
+    for (; j < keys; j++)
+        score_rows(rows, 1, dtype, q, q_stride, k, j, dim, s + j, s_stride);
+}
+
+/* o[row][d .. d + vecs * VL) += p[row][key] * v[key][..] */
+FA_INLINE void value_rows(const int rows, const int vecs, const fa_dtype dtype, const float *p, int p_stride,
+                          const typed_rows *v, int keys, int d, float *o, int o_stride)
+{
+    vf acc[ROWS][VALUE_VECS];
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+#pragma GCC unroll 4
+        for (int n = 0; n < vecs; n++)
+            acc[r][n] = v_load(o + r * o_stride + d + n * VL);
+    }
+    for (int j = 0; j < keys; j++) {
+        int64_t at = v->index + j * v->stride + d;
+        vf value[VALUE_VECS];
+#pragma GCC unroll 4
+        for (int n = 0; n < vecs; n++)
+            value[n] = load_typed(dtype, v->base, at + n * VL);
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            vf weight = v_set1(p[r * p_stride + j]);
+#pragma GCC unroll 4
+            for (int n = 0; n < vecs; n++)
+                acc[r][n] = v_fma(weight, value[n], acc[r][n]);
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+#pragma GCC unroll 4
+        for (int n = 0; n < vecs; n++)
+            v_store(o + r * o_stride + d + n * VL, acc[r][n]);
+    }
+}
+
+FA_INLINE void value_tail(const int rows, const fa_dtype dtype, const float *p, int p_stride, const typed_rows *v,
+                          int keys, int d, int count, float *o, int o_stride)
+{
+    for (int j = 0; j < keys; j++) {
+        vf value = load_some(dtype, v->base, v->index + j * v->stride + d, count);
+        for (int r = 0; r < rows; r++) {
+            float *at = o + r * o_stride + d;
+            v_store(at, v_fma(v_set1(p[r * p_stride + j]), value, v_load(at)));
+        }
+    }
+}
+
+FA_INLINE void value_block(const int rows, const fa_dtype dtype, const float *p, int p_stride, const typed_rows *v,
+                           int keys, int dim, float *o, int o_stride)
+{
+    int d = 0;
+    for (; d + VALUE_VECS * VL <= dim; d += VALUE_VECS * VL)
+        value_rows(rows, VALUE_VECS, dtype, p, p_stride, v, keys, d, o, o_stride);
+    for (; d + VL <= dim; d += VL)
+        value_rows(rows, 1, dtype, p, p_stride, v, keys, d, o, o_stride);
+    if (d < dim)
+        value_tail(rows, dtype, p, p_stride, v, keys, d, dim - d, o, o_stride);
+}
+
+/* Calls `block` with the number of rows and the type as constants: the loads decide the speed here. */
+#define FA_FOR_TYPE(block, rows, dtype, ...)               \
+    do {                                                   \
+        if ((dtype) == FA_F32)                             \
+            block(rows, FA_F32, __VA_ARGS__);              \
+        else if ((dtype) == FA_F16)                        \
+            block(rows, FA_F16, __VA_ARGS__);              \
+        else                                               \
+            block(rows, FA_BF16, __VA_ARGS__);             \
+    } while (0)
+
+static void scores(int rows, const rows_scratch *s, const typed_rows *k, int keys, int dim)
+{
+    int r = 0;
+    for (; r + ROWS <= rows; r += ROWS)
+        FA_FOR_TYPE(score_block, ROWS, k->dtype, s->q + r * s->q_stride, s->q_stride, k, keys, dim,
+                    s->s + r * s->s_stride, s->s_stride);
+    for (; r < rows; r++)
+        FA_FOR_TYPE(score_block, 1, k->dtype, s->q + r * s->q_stride, s->q_stride, k, keys, dim,
+                    s->s + r * s->s_stride, s->s_stride);
+}
+
+static void values(int rows, const rows_scratch *s, const typed_rows *v, int keys, int dim)
+{
+    int r = 0;
+    for (; r + ROWS <= rows; r += ROWS)
+        FA_FOR_TYPE(value_block, ROWS, v->dtype, s->s + r * s->s_stride, s->s_stride, v, keys, dim,
+                    s->o + r * s->o_stride, s->o_stride);
+    for (; r < rows; r++)
+        FA_FOR_TYPE(value_block, 1, v->dtype, s->s + r * s->s_stride, s->s_stride, v, keys, dim,
+                    s->o + r * s->o_stride, s->o_stride);
+}
+
+/* One query row: which it is, and what its scores need. */
+typedef struct query_row {
+    const fa_cpu_run *run;
+    const fa_sequence *sequence;
+    int32_t number, head, position;
+} query_row;
+
+static query_row row_of(const fa_cpu_run *run, const fa_work_item *item, int row)
+{
+    const fa_args *a = &run->plan->args;
+    return (query_row){
+        .run = run,
+        .sequence = &run->plan->problem.sequence[item->sequence],
+        .number = item->sequence,
+        .head = fa_args_head(*a, item->head_kv, row),
+        .position = fa_args_position(*a, row),
+    };
+}
+
+static int64_t extra_offset(const query_row *row, int operand)
+{
+    const fa_tensor *t = &row->run->plan->problem.tensor[operand];
+    return fa_problem_extra_offset(t, row->number, row->head, row->position);
+}
+
+static bool is_kept(const query_row *row, int key)
+{
+    const fa_tensor *t = &row->run->plan->problem.tensor[FA_KEEP];
+    if (!row->run->keep)
+        return true;
+    return ((const uint8_t *)row->run->keep)[extra_offset(row, FA_KEEP) + (t->shape[3] > 1 ? key : 0)] != 0;
+}
+
+/* Hides what the row does not see among VL keys, of which `count` exist. */
+static vf hide(const query_row *row, int key, int count, vf x)
+{
+    fa_mask m = row->sequence->mask;
+    if (key >= m.prefix && !row->run->keep) {
+        int end = FA_MIN(fa_mask_end(m, row->position), key + count);
+        return v_hide_outside(x, vi_count(key), vi_set1(fa_mask_begin(m, row->position)), vi_set1(end));
+    }
+    float lane[VL];
+    v_store(lane, x);
+    for (int i = 0; i < VL; i++) {
+        if (i >= count || !fa_mask_visible(m, row->position, key + i) || !is_kept(row, key + i))
+            lane[i] = -INFINITY;
+    }
+    return v_load(lane);
+}
+
+/* Scores of VL keys as base-2 logarithms, hidden ones -inf. */
+static vf transform(const query_row *row, int key, int count, vf x)
+{
+    const fa_problem *p = &row->run->plan->problem;
+    if (p->softcap > 0)
+        x = v_mul(v_tanh(v_mul(x, v_set1(p->scale / p->softcap))), v_set1(p->softcap * FA_LOG2E));
+    else
+        x = v_mul(x, v_set1(row->run->plan->args.scale_log2));
+    if (p->alibi_slopes) {
+        vf far = v_distance(vi_count(key), vi_set1(row->position + row->sequence->mask.diagonal));
+        x = v_fma(v_set1(-p->alibi_slopes[row->head] * FA_LOG2E), far, x);
+    }
+    if (row->run->bias) {
+        const fa_tensor *t = &p->tensor[FA_BIAS];
+        int64_t at = extra_offset(row, FA_BIAS);
+        vf bias = t->shape[3] == 1 ? v_set1(fa_load(t->dtype, row->run->bias, at))
+                  : count == VL    ? load_typed(t->dtype, row->run->bias, at + key)
+                                   : load_some(t->dtype, row->run->bias, at + key, count);
+        x = v_fma(bias, v_set1(FA_LOG2E), x);
+    }
+    return hide(row, key, count, x);
+}
+
+/* Softmax weights of one row over a block of keys, in place; rescales the row's output if its maximum rose. */
+static void weigh(const query_row *row, int key, int keys, float *s, float *max, float *sum, float *o, int o_stride)
+{
+    vf top = v_set1(-INFINITY), total = v_set1(0.0f);
+    for (int j = 0; j < keys; j += VL) {
+        vf x = transform(row, key + j, FA_MIN(keys - j, (int)VL), v_load(s + j));
+        v_store(s + j, x);
+        top = v_max(top, x);
+    }
+    /* A NaN score may be lost from the maximum; its weight is NaN all the same. */
+    float next = fmaxf(*max, v_top(top)), shift = next == -INFINITY ? 0 : next;
+    for (int j = 0; j < keys; j += VL) {
+        vf p = v_exp2(v_sub(v_load(s + j), v_set1(shift)));
+        v_store(s + j, p);
+        total = v_add(total, p);
+    }
+    float factor = fa_state_weight(*max, next);
+    if (next != *max) {
+        for (int d = 0; d < o_stride; d += VL)
+            v_store(o + d, v_mul(v_load(o + d), v_set1(factor)));
+        *sum *= factor;
+    }
+    *sum += v_sum(total);
+    *max = next;
+}
+
+/* As in the tiled kernel: a hidden value that is not finite must not be multiplied by its zero weight. */
+static bool values_finite(const typed_rows *v, int keys, int dim)
+{
+    vf zero = v_set1(0.0f), total = zero;
+    for (int j = 0; j < keys; j++) {
+        int64_t at = v->index + j * v->stride;
+        int d = 0;
+        for (; d + VL <= dim; d += VL)
+            total = v_fma(load_typed(v->dtype, v->base, at + d), zero, total);
+        if (d < dim)
+            total = v_fma(load_some(v->dtype, v->base, at + d, dim - d), zero, total);
+    }
+    return v_sum(total) == 0.0f;
+}
+
+static void values_guarded(const query_row *row, const typed_rows *v, int key, int keys, int dim, const float *p, float *o)
+{
+    for (int j = 0; j < keys; j++) {
+        if (!fa_mask_visible(row->sequence->mask, row->position, key + j) || !is_kept(row, key + j))
+            continue;
+        for (int d = 0; d < dim; d++)
+            o[d] += p[j] * fa_load(v->dtype, v->base, v->index + j * v->stride + d);
+    }
+}
+
+static void meet(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s, int key, int keys, bool partial)
+{
+    const fa_args *a = &run->plan->args;
+    const fa_problem *p = &run->plan->problem;
+    const fa_sequence *q = &p->sequence[item->sequence];
+    const fa_tensor *tk = &p->tensor[FA_K], *tv = &p->tensor[FA_V];
+    typed_rows k = {tk->dtype, run->k, fa_tensor_offset(tk, q->kv_batch, item->head_kv, q->kv_row + key), tk->stride[2]};
+    typed_rows v = {tv->dtype, run->v, fa_tensor_offset(tv, q->kv_batch, item->head_kv, q->kv_row + key), tv->stride[2]};
+    int rows = item->row_end - item->row_begin;
+
+    scores(rows, s, &k, keys, a->dim_qk);
+    for (int r = 0; r < rows; r++) {
+        query_row row = row_of(run, item, item->row_begin + r);
+        weigh(&row, key, keys, s->s + r * s->s_stride, s->max + r, s->sum + r, s->o + r * s->o_stride, s->o_stride);
+    }
+    if ((partial || run->keep) && !values_finite(&v, keys, a->dim_v)) {
+        for (int r = 0; r < rows; r++) {
+            query_row row = row_of(run, item, item->row_begin + r);
+            values_guarded(&row, &v, key, keys, a->dim_v, s->s + r * s->s_stride, s->o + r * s->o_stride);
+        }
+        return;
+    }
+    values(rows, s, &v, keys, a->dim_v);
+}
+
+static void start(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s)
+{
+    const fa_args *a = &run->plan->args;
+    const fa_tensor *t = &run->plan->problem.tensor[FA_Q];
+    int rows = item->row_end - item->row_begin;
+    memset(s->q, 0, (size_t)(rows * s->q_stride) * sizeof(float));
+    memset(s->o, 0, (size_t)(rows * s->o_stride) * sizeof(float));
+    for (int r = 0; r < rows; r++) {
+        query_row row = row_of(run, item, item->row_begin + r);
+        int64_t at = fa_tensor_offset(t, row.sequence->q_batch, row.head, row.sequence->q_row + row.position);
+        convert_rows(t->dtype, run->q, at, 0, 1, a->dim_qk, s->q + r * s->q_stride, 0);
+        s->max[r] = -INFINITY;
+        s->sum[r] = 0;
+    }
+}
+
+static void finish(const fa_cpu_run *run, const fa_work_item *item, int row, float *o, float max, float sum)
+{
+    const fa_problem *p = &run->plan->problem;
+    const fa_tensor *t = &p->tensor[FA_O];
+    bool partial = item->part_row >= 0;
+    query_row q = row_of(run, item, row);
+    fa_dtype dtype = partial ? FA_F32 : t->dtype;
+    void *base = partial ? (void *)run->partial : run->o;
+    int64_t at = partial ? (item->part_row + row - item->row_begin) * p->dim_v
+                         : fa_tensor_offset(t, q.sequence->q_batch, q.head, q.sequence->q_row + q.position);
+    vf factor = v_set1(FA_ISA_NAME(row_close)(run, item, row, max, sum));
+    for (int d = 0; d < p->dim_v; d += VL) {
+        vf value = v_mul(v_load(o + d), factor);
+        if (d + VL <= p->dim_v)
+            store_typed(dtype, base, at + d, value);
+        else
+            store_some(dtype, base, at + d, value, p->dim_v - d);
+    }
+}
+
+static void run_item(const fa_cpu_run *run, const fa_work_item *item, void *memory)
+{
+    const fa_args *a = &run->plan->args;
+    rows_scratch s = lay_out(run->plan, memory);
+    fa_mask m = run->plan->problem.sequence[item->sequence].mask;
+    int first = fa_args_position(*a, item->row_begin), last = fa_args_position(*a, item->row_end - 1);
+
+    start(run, item, &s);
+    for (int key = item->key_begin; key < item->key_end; key += a->block_kv) {
+        int end = FA_MIN(key + a->block_kv, item->key_end);
+        int tile = fa_mask_classify(m, first, last + 1, key, end);
+        if (tile != FA_CLASS_SKIP)
+            meet(run, item, &s, key, end - key, tile == FA_CLASS_PARTIAL);
+    }
+    for (int r = 0; r < item->row_end - item->row_begin; r++)
+        finish(run, item, item->row_begin + r, s.o + r * s.o_stride, s.max[r], s.sum[r]);
+}
+
+const fa_cpu_kernel FA_ISA_NAME(rows) = {scratch_bytes, run_item};

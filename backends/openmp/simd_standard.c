@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * "Standard attention", the yardstick: the whole matrix of scores in memory, softmax over it, second product.
+ * The same micro-kernels as the tiled kernel, so that a comparison shows what tiling is worth.
+ */
+#include <float.h>
+#include <string.h>
+
+#include "simd/panel.h"
+
+typedef struct standard_scratch {
+    float *qt, *ot;   /* panels x dim x PANEL           */
+    float *scores;    /* panels x keys x PANEL          */
+    float *max, *sum; /* panels x PANEL                 */
+    float *k, *v;     /* all keys of one head, as f32   */
+    size_t bytes;
+} standard_scratch;
+
+static standard_scratch lay_out(const fa_plan *plan, void *memory)
+{
+    const fa_args *a = &plan->args;
+    size_t panels = ((size_t)a->block_q + PANEL - 1) / PANEL, keys = (size_t)a->block_kv;
+    standard_scratch s = {0};
+    s.qt = take_scratch(memory, &s.bytes, panels * (size_t)a->dim_qk * PANEL);
+    s.ot = take_scratch(memory, &s.bytes, panels * (size_t)a->dim_v * PANEL);
+    s.scores = take_scratch(memory, &s.bytes, panels * keys * PANEL);
+    s.max = take_scratch(memory, &s.bytes, panels * PANEL);
+    s.sum = take_scratch(memory, &s.bytes, panels * PANEL);
+    s.k = take_scratch(memory, &s.bytes, keys * (size_t)a->dim_qk);
+    s.v = take_scratch(memory, &s.bytes, keys * (size_t)a->dim_v);
+    return s;
+}
+
+static size_t scratch_bytes(const fa_plan *plan)
+{
+    return lay_out(plan, NULL).bytes;
+}
+
+static void first_product(const fa_cpu_run *run, const fa_work_item *item, const standard_scratch *s, int panels, int keys)
+{
+    const fa_args *a = &run->plan->args;
+    const fa_tensor *q = &run->plan->problem.tensor[FA_Q];
+    for (int i = 0; i < panels; i++) {
+        fa_panel panel;
+        int64_t row[PANEL];
+        vf max[PANEL_VECS];
+        float *qt = s->qt + (size_t)i * (size_t)a->dim_qk * PANEL;
+        panel_init(&panel, run, item, item->row_begin + i * PANEL);
+        panel_rows(&panel, FA_Q, row);
+        pack_panel(q->dtype, run->q, row, panel.count, a->dim_qk, qt);
+        for (int n = 0; n < PANEL_VECS; n++)
+            max[n] = v_set1(-INFINITY);
+        score_panel(PANEL_VECS, qt, s->k, a->dim_qk, a->dim_qk, keys, s->scores + (size_t)i * (size_t)keys * PANEL, max);
+    }
+}
+
+static void softmax(const fa_cpu_run *run, const fa_work_item *item, const standard_scratch *s, int panels, int keys)
+{
+    for (int i = 0; i < panels; i++) {
+        fa_panel panel;
+        vf max[PANEL_VECS], sum[PANEL_VECS];
+        float *scores = s->scores + (size_t)i * (size_t)keys * PANEL;
+        panel_init(&panel, run, item, item->row_begin + i * PANEL);
+        panel.nv = PANEL_VECS;
+        FA_ISA_NAME(panel_scores)(&panel, true, 0, keys, scores, max);
+        for (int n = 0; n < PANEL_VECS; n++) {
+            v_store(s->max + i * PANEL + n * VL, max[n]);
+            max[n] = v_if_less(max[n], v_set1(-FLT_MAX), v_set1(0.0f), max[n]);
+            sum[n] = v_set1(0.0f);
+        }
+        panel_weights(PANEL_VECS, scores, keys, v_set1(1.0f), max, sum);
+        for (int n = 0; n < PANEL_VECS; n++)
+            v_store(s->sum + i * PANEL + n * VL, sum[n]);
+    }
+}
+
+static void second_product(const fa_cpu_run *run, const fa_work_item *item, const standard_scratch *s, int panels, int keys)
+{
+    const fa_args *a = &run->plan->args;
+    for (int i = 0; i < panels; i++) {
+        fa_panel panel;
+        float *ot = s->ot + (size_t)i * (size_t)a->dim_v * PANEL;
+        vf zero[PANEL_VECS];
+        for (int n = 0; n < PANEL_VECS; n++)
+            zero[n] = v_set1(0.0f);
+        memset(ot, 0, (size_t)a->dim_v * PANEL * sizeof(float));
+        value_panel(PANEL_VECS, s->scores + (size_t)i * (size_t)keys * PANEL, s->v, a->dim_v, keys, a->dim_v, zero, ot);
+        panel_init(&panel, run, item, item->row_begin + i * PANEL);
+        FA_ISA_NAME(panel_finish)(&panel, item, item->row_begin + i * PANEL, ot, s->max + i * PANEL, s->sum + i * PANEL);
+    }
+}
+
+/* One item is all rows of a KV head: the planner tiles this row's problems not at all. */
+static void run_item(const fa_cpu_run *run, const fa_work_item *item, void *memory)
+{
+    const fa_problem *p = &run->plan->problem;
+    const fa_args *a = &run->plan->args;
+    const fa_sequence *q = &p->sequence[item->sequence];
+    const fa_tensor *k = &p->tensor[FA_K], *v = &p->tensor[FA_V];
+    standard_scratch s = lay_out(run->plan, memory);
+    int panels = (item->row_end - item->row_begin + PANEL - 1) / PANEL, keys = q->len_kv;
+
+    convert_rows(k->dtype, run->k, fa_tensor_offset(k, q->kv_batch, item->head_kv, q->kv_row), k->stride[2], keys,
+                 a->dim_qk, s.k, a->dim_qk);
+    convert_rows(v->dtype, run->v, fa_tensor_offset(v, q->kv_batch, item->head_kv, q->kv_row), v->stride[2], keys,
+                 a->dim_v, s.v, a->dim_v);
+    first_product(run, item, &s, panels, keys);
+    softmax(run, item, &s, panels, keys);
+    second_product(run, item, &s, panels, keys);
+}
+
+const fa_cpu_kernel FA_ISA_NAME(standard) = {scratch_bytes, run_item};
