@@ -103,7 +103,7 @@ static fa_args make_args(const fa_plan *plan)
 static fa_status lay_out_workspace(fa_plan *plan)
 {
     size_t total = 0, rows = (size_t)plan->schedule.partial_rows;
-    bool fits = fa_grow(&total, plan->workers, plan->scratch_bytes);
+    bool fits = fa_grow(&total, plan->schedule.workers, plan->scratch_bytes);
     plan->partial_offset = total;
     fits = fits && fa_grow(&total, rows * sizeof(float), (size_t)plan->args.dim_v);
     total = fa_align64(total);
@@ -111,7 +111,7 @@ static fa_status lay_out_workspace(fa_plan *plan)
     fits = fits && fa_grow(&total, rows, sizeof(float));
     if (!fits)
         return fa_fail(FA_OUT_OF_MEMORY, "the workspace for %u workers and %zu partial rows overflows memory",
-                       plan->workers, rows);
+                       plan->schedule.workers, rows);
     plan->workspace = fa_align64(total);
     return FA_OK;
 }
@@ -130,7 +130,6 @@ static fa_status plan_init(fa_plan *plan, const fa_attention_desc *desc)
     if (status != FA_OK)
         return status;
     plan->args = make_args(plan);
-    plan->workers = plan->schedule.items < device->limits.units ? (uint32_t)plan->schedule.items : device->limits.units;
     status = device->backend->plan_prepare(plan);
     return status == FA_OK ? lay_out_workspace(plan) : status;
 }

@@ -15,7 +15,6 @@ struct fa_plan {
     fa_tiling tiling;
     fa_schedule schedule;
     fa_args args;
-    uint32_t workers; /* units that have something to do: min(units, items) */
 
     /* Workspace: scratch of each worker, then the partial outputs, then their LSE. */
     size_t scratch_bytes; /* of one worker, a multiple of 64; the backend's */

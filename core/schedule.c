@@ -239,15 +239,15 @@ static void simulate(const planner *w, double *heap)
     fa_schedule *out = w->out;
     uint32_t units = w->limits->units;
     memset(heap, 0, units * sizeof(*heap));
-    double total = 0;
+    out->cycles = out->makespan = 0;
     for (int64_t i = 0; i < out->items; i++) {
         heap_sink(heap, units, heap[0] + out->item[i].cycles);
-        total += out->item[i].cycles;
+        out->cycles += out->item[i].cycles;
     }
-    out->makespan = 0;
     for (uint32_t u = 0; u < units; u++)
         out->makespan = fmax(out->makespan, heap[u]);
-    out->imbalance = total > 0 ? fmax(out->makespan * units / total, 1) : 1; /* sums round */
+    out->imbalance = out->cycles > 0 ? fmax(out->makespan * units / out->cycles, 1) : 1; /* sums round */
+    out->workers = out->items < units ? (uint32_t)out->items : units;
     /* Merging reads the partial results once; the units share it evenly, after one more barrier. */
     if (out->merges > 0)
         out->makespan += w->limits->sync_cycles + w->limits->item_cycles +
@@ -307,6 +307,21 @@ static fa_status search(const fa_context *context, planner *w, fa_schedule *best
     return FA_OK;
 }
 
+/* Too little to share: one unit does it all, and what was split for the others is whole again. */
+static fa_status keep_to_one(const fa_context *context, planner *w, fa_schedule *schedule, double *heap)
+{
+    fa_status status = FA_OK;
+    if (schedule->merges > 0 && w->splits == 0) {
+        w->chunk = INT32_MAX;
+        release_lists(context, schedule);
+        status = build(context, w, schedule, heap);
+    }
+    schedule->workers = schedule->items > 0;
+    schedule->makespan = schedule->cycles;
+    schedule->imbalance = 1;
+    return status;
+}
+
 fa_status fa_schedule_init(const fa_context *context, const fa_problem *problem, const fa_limits *limits,
                            const fa_tile_traits *traits, const fa_tiling *tiling, bool can_split,
                            fa_schedule *schedule)
@@ -327,8 +342,11 @@ fa_status fa_schedule_init(const fa_context *context, const fa_problem *problem,
     if (!heap)
         return FA_OUT_OF_MEMORY;
     fa_status status = build(context, &w, schedule, heap);
+    double alone = schedule->cycles; /* one unit, nothing split */
     if (status == FA_OK && can_split && problem->tuning.splits == 0)
         status = search(context, &w, schedule, heap);
+    if (status == FA_OK && alone <= schedule->makespan + limits->launch_cycles)
+        status = keep_to_one(context, &w, schedule, heap);
     fa_release(context, heap, limits->units * sizeof(*heap));
     if (status != FA_OK)
         fa_schedule_release(context, schedule);

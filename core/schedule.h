@@ -40,6 +40,8 @@ typedef struct fa_schedule {
     int64_t blocks_full, blocks_partial, blocks_skipped;
     uint64_t pairs;
     double key_reads;  /* keys fetched, summed over items */
+    uint32_t workers;  /* units to run on: one where starting more would cost more than it gains */
+    double cycles;     /* modelled, summed over items */
     double makespan;   /* modelled cycles of the busiest unit */
     double imbalance;  /* makespan over the mean */
 } fa_schedule;

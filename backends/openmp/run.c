@@ -80,7 +80,7 @@ fa_status fa_openmp_plan_run(const fa_plan *plan, fa_queue *queue, const fa_bind
         .partial_lse = (float *)(workspace + plan->partial_lse_offset),
     };
     atomic_llong next = 0;
-    int workers = (int)plan->workers;
+    int workers = (int)plan->schedule.workers;
     if (workers == 1) {
         work(&run, &next, workspace);
         for (int64_t i = 0; i < plan->schedule.merges; i++)
