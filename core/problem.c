@@ -78,9 +78,6 @@ static fa_status check_tensors(fa_problem *p, const fa_attention_desc *d)
         return fa_fail(FA_INVALID, "o.stride is (%lld, %lld, %lld, 1): elements of o overlap",
                        (long long)p->tensor[FA_O].stride[0], (long long)p->tensor[FA_O].stride[1],
                        (long long)p->tensor[FA_O].stride[2]);
-    if (q[2] > INT32_MAX / 2 / (q[1] ? q[1] / k[1] : 1))
-        return fa_fail(FA_INVALID, "q.shape[2] is %lld rows of %lld heads on one KV head, expected a product of at most %d",
-                       (long long)q[2], (long long)(q[1] / k[1]), INT32_MAX / 2);
     p->heads_q = (int32_t)q[1];
     p->heads_kv = q[1] ? (int32_t)k[1] : 0;
     p->group = q[1] ? (int32_t)(q[1] / k[1]) : 1;
@@ -302,8 +299,8 @@ static fa_status init(const fa_context *context, const fa_attention_desc *d, fa_
         return FA_OUT_OF_MEMORY;
     fill_sequences(p, d);
     if ((int64_t)p->max_len_q * p->group > MAX_PACKED_ROWS)
-        return fa_fail(FA_INVALID, "q.shape[2] gives a sequence of %d rows for %d heads of q per head of k, expected at "
-                       "most %d together", p->max_len_q, p->group, MAX_PACKED_ROWS);
+        return fa_fail(FA_INVALID, "q.shape[2] gives a sequence of %d rows of %d heads on one KV head, expected a product "
+                       "of at most %d", p->max_len_q, p->group, MAX_PACKED_ROWS);
     TRY(check_extra(p, FA_BIAS, &d->bias, false));
     TRY(check_extra(p, FA_KEEP, &d->keep, true));
     TRY(add_lse(p, d));

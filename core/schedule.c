@@ -9,7 +9,7 @@
 #include "core/size.h"
 #include "core/status.h"
 
-#define MAX_ITEMS ((int64_t)1 << 24) /* of 48 bytes each */
+#define MAX_ITEMS ((int64_t)1 << 22) /* 200 MB of them: longer lists are a mistake in the sizes */
 
 typedef struct planner {
     const fa_problem *problem;
@@ -193,9 +193,13 @@ static void walk_problem(planner *w)
     fa_schedule *out = w->out;
     fa_work_item *item = out->item;
     fa_merge_item *merge = out->merge;
-    *out = (fa_schedule){.item = item, .merge = merge};
-    for (int64_t n = 0; n < w->problem->sequences; n++) {
+    *out = (fa_schedule){.item = item, .merge = merge, .splits = 1};
+    for (int64_t n = 0; n < w->problem->sequences && w->problem->heads_kv > 0; n++) {
         int64_t rows = (int64_t)w->problem->sequence[n].len_q * w->problem->group;
+        if (!w->fill && w->splits == 0 && w->chunk == INT32_MAX) { /* nothing is split: no need to look */
+            out->items += fa_ceil_div(rows, w->block_q) * w->problem->heads_kv;
+            continue;
+        }
         for (int64_t row = 0; row < rows && out->items <= MAX_ITEMS; row += w->block_q)
             plan_row_block(w, (int32_t)n, (int32_t)row, (int32_t)FA_MIN(row + w->block_q, rows));
     }

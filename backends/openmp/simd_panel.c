@@ -3,7 +3,7 @@
 
 #define FA_LN2_F64 0.69314718055994530942
 
-bool FA_ISA_NAME(panel_sees)(const fa_panel *panel, int lane, int key)
+static bool sees(const fa_panel *panel, int lane, int key)
 {
     const fa_problem *p = &panel->run->plan->problem;
     if (!fa_mask_visible(panel->sequence->mask, panel->position[lane], key))
@@ -13,6 +13,34 @@ bool FA_ISA_NAME(panel_sees)(const fa_panel *panel, int lane, int key)
     const fa_tensor *keep = &p->tensor[FA_KEEP];
     int64_t at = fa_problem_extra_offset(keep, panel->number, panel->head[lane], panel->position[lane]);
     return ((const uint8_t *)panel->run->keep)[at + (keep->shape[3] > 1 ? key : 0)] != 0;
+}
+
+bool FA_ISA_NAME(all_finite)(f32_rows v, int rows, int dim)
+{
+    vf zero = v_set1(0.0f), total = zero;
+    float rest = 0;
+    for (int r = 0; r < rows; r++) {
+        const float *row = v.base + r * v.stride;
+        int d = 0;
+        for (; d + VL <= dim; d += VL)
+            total = v_fma(v_load(row + d), zero, total);
+        for (; d < dim; d++)
+            rest += row[d] * 0.0f;
+    }
+    return v_sum(total) + rest == 0.0f;
+}
+
+void FA_ISA_NAME(add_guarded)(const fa_panel *panel, const float *st, f32_rows v, int key, int keys, float *ot)
+{
+    int dim = panel->run->plan->args.dim_v;
+    for (int j = 0; j < keys; j++) {
+        for (int lane = 0; lane < panel->count; lane++) {
+            if (!sees(panel, lane, key + j))
+                continue;
+            for (int d = 0; d < dim; d++)
+                ot[d * PANEL + lane] += st[j * PANEL + lane] * v.base[j * v.stride + d];
+        }
+    }
 }
 
 /* bias[key][lane] of up to VL keys for the lanes of one vector. */
@@ -45,8 +73,23 @@ static vf hide_unkept(const fa_panel *panel, int lane, int key, vf x)
     return v_load(value);
 }
 
-/* One vector of lanes against up to VL keys. */
-static vf scores_of(const fa_panel *panel, bool masked, int lane, int key, int keys, float *st, vf max)
+/* Hiding alone: one vector of lanes against `keys` keys. */
+static vf hide_scores(const fa_panel *panel, int lane, int key, int keys, float *st, vf max)
+{
+    vi begin = vi_load(panel->begin + lane), end = vi_load(panel->end + lane);
+    for (int j = 0; j < keys; j++) {
+        float *at = st + j * PANEL + lane;
+        vf x = v_load(at);
+        if (key + j >= panel->sequence->mask.prefix)
+            x = v_hide_outside(x, vi_set1(key + j), begin, end);
+        v_store(at, x);
+        max = v_max(max, x);
+    }
+    return max;
+}
+
+/* Everything that a description can ask for: one vector of lanes against up to VL keys. */
+static vf transform_scores(const fa_panel *panel, bool masked, int lane, int key, int keys, float *st, vf max)
 {
     const fa_problem *p = &panel->run->plan->problem;
     vf scale = v_set1(panel->run->plan->args.scale_log2), bias[VL];
@@ -80,10 +123,13 @@ static vf scores_of(const fa_panel *panel, bool masked, int lane, int key, int k
 
 void FA_ISA_NAME(panel_scores)(const fa_panel *panel, bool masked, int key, int keys, float *st, vf max[PANEL_VECS])
 {
+    bool transformed = scores_transformed(panel->run->plan);
     for (int n = 0; n < panel->nv; n++) {
         max[n] = v_set1(-INFINITY);
-        for (int j = 0; j < keys; j += VL)
-            max[n] = scores_of(panel, masked, n * VL, key + j, FA_MIN(keys - j, (int)VL), st + j * PANEL, max[n]);
+        if (!transformed)
+            max[n] = hide_scores(panel, n * VL, key, keys, st, max[n]);
+        for (int j = 0; transformed && j < keys; j += VL)
+            max[n] = transform_scores(panel, masked, n * VL, key + j, FA_MIN(keys - j, (int)VL), st + j * PANEL, max[n]);
     }
 }
 
@@ -110,10 +156,11 @@ void FA_ISA_NAME(panel_finish)(const fa_panel *panel, const fa_work_item *item, 
     const fa_cpu_run *run = panel->run;
     const fa_problem *p = &run->plan->problem;
     bool partial = item->part_row >= 0;
+    float units = scores_transformed(run->plan) ? 1 : run->plan->args.scale_log2;
     float factor[PANEL] = {0};
     int64_t target[PANEL];
     for (int i = 0; i < panel->count; i++) {
-        factor[i] = FA_ISA_NAME(row_close)(run, item, row + i, max[i], sum[i]);
+        factor[i] = FA_ISA_NAME(row_close)(run, item, row + i, max[i] * units, sum[i]);
         target[i] = (item->part_row + row - item->row_begin + i) * p->dim_v;
     }
     if (!partial)

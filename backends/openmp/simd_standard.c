@@ -56,6 +56,7 @@ static void first_product(const fa_cpu_run *run, const fa_work_item *item, const
 
 static void softmax(const fa_cpu_run *run, const fa_work_item *item, const standard_scratch *s, int panels, int keys)
 {
+    vf factor = v_set1(scores_transformed(run->plan) ? 1.0f : run->plan->args.scale_log2);
     for (int i = 0; i < panels; i++) {
         fa_panel panel;
         vf max[PANEL_VECS], sum[PANEL_VECS];
@@ -68,7 +69,7 @@ static void softmax(const fa_cpu_run *run, const fa_work_item *item, const stand
             max[n] = v_if_less(max[n], v_set1(-FLT_MAX), v_set1(0.0f), max[n]);
             sum[n] = v_set1(0.0f);
         }
-        panel_weights(PANEL_VECS, scores, keys, v_set1(1.0f), max, sum);
+        panel_weights(PANEL_VECS, scores, keys, factor, max, sum);
         for (int n = 0; n < PANEL_VECS; n++)
             v_store(s->sum + i * PANEL + n * VL, sum[n]);
     }
@@ -77,16 +78,20 @@ static void softmax(const fa_cpu_run *run, const fa_work_item *item, const stand
 static void second_product(const fa_cpu_run *run, const fa_work_item *item, const standard_scratch *s, int panels, int keys)
 {
     const fa_args *a = &run->plan->args;
+    f32_rows v = {s->v, a->dim_v};
+    bool guarded = (run->plan->problem.features & FA_FEATURE_MASK) && !FA_ISA_NAME(all_finite)(v, keys, a->dim_v);
     for (int i = 0; i < panels; i++) {
         fa_panel panel;
+        int row = item->row_begin + i * PANEL;
         float *ot = s->ot + (size_t)i * (size_t)a->dim_v * PANEL;
-        vf zero[PANEL_VECS];
-        for (int n = 0; n < PANEL_VECS; n++)
-            zero[n] = v_set1(0.0f);
+        const float *weights = s->scores + (size_t)i * (size_t)keys * PANEL;
+        panel_init(&panel, run, item, row);
         memset(ot, 0, (size_t)a->dim_v * PANEL * sizeof(float));
-        value_panel(PANEL_VECS, s->scores + (size_t)i * (size_t)keys * PANEL, s->v, a->dim_v, keys, a->dim_v, zero, ot);
-        panel_init(&panel, run, item, item->row_begin + i * PANEL);
-        FA_ISA_NAME(panel_finish)(&panel, item, item->row_begin + i * PANEL, ot, s->max + i * PANEL, s->sum + i * PANEL);
+        if (guarded)
+            FA_ISA_NAME(add_guarded)(&panel, weights, v, 0, keys, ot);
+        else
+            value_panel(PANEL_VECS, weights, v.base, v.stride, keys, a->dim_v, NULL, ot);
+        FA_ISA_NAME(panel_finish)(&panel, item, row, ot, s->max + i * PANEL, s->sum + i * PANEL);
     }
 }
 

@@ -45,12 +45,7 @@ static size_t scratch_bytes(const fa_plan *plan)
     return lay_out(plan, NULL).bytes;
 }
 
-/* A block of keys or values as f32: in place where that is what it is, converted where not. */
-typedef struct f32_rows {
-    const float *base;
-    ptrdiff_t stride;
-} f32_rows;
-
+/* Rows of K or V as f32: in place where that is what they are, converted where not. */
 static f32_rows fetch(const fa_tensor *t, const void *base, int64_t index, int rows, float *target, ptrdiff_t stride)
 {
     /* Rows far apart fall into few cache sets and pages: worth a copy even as f32. */
@@ -61,45 +56,16 @@ static f32_rows fetch(const fa_tensor *t, const void *base, int64_t index, int r
     return (f32_rows){target, stride};
 }
 
-static bool all_finite(f32_rows v, int rows, int dim)
-{
-    vf zero = v_set1(0.0f), total = zero;
-    float rest = 0;
-    for (int r = 0; r < rows; r++) {
-        const float *row = v.base + r * v.stride;
-        int d = 0;
-        for (; d + VL <= dim; d += VL)
-            total = v_fma(v_load(row + d), zero, total);
-        for (; d < dim; d++)
-            rest += row[d] * 0.0f;
-    }
-    return v_sum(total) + rest == 0.0f;
-}
-
-/* Values of a block in which a key that some lane must not see is not finite: 0 * Inf would be seen. */
-static void add_guarded(const fa_panel *panel, const float *st, f32_rows v, int key, int keys, float *ot)
-{
-    int dim = panel->run->plan->args.dim_v;
-    for (int j = 0; j < keys; j++) {
-        for (int lane = 0; lane < panel->count; lane++) {
-            if (!FA_ISA_NAME(panel_sees)(panel, lane, key + j))
-                continue;
-            for (int d = 0; d < dim; d++)
-                ot[d * PANEL + lane] += st[j * PANEL + lane] * v.base[j * v.stride + d];
-        }
-    }
-}
-
 /* One block of keys as the panels meet it. */
 typedef struct key_block {
     f32_rows k, v;
     int begin, end;
-    bool transforms; /* scores need more than a factor, mask aside */
-    bool guarded;    /* hidden values may not be finite */
+    bool transformed; /* scores become base-2 logarithms: see panel.h */
+    bool guarded;     /* hidden values may not be finite              */
 } key_block;
 
-/* The running state after a block: new maximum, factor for what came before. Returns whether any is not 1. */
-FA_INLINE bool advance_max(const int nv, float *running, const vf block[PANEL_VECS], vf max[PANEL_VECS],
+/* The running maximum after a block, and the factor for what came before. Returns whether any is not 1. */
+FA_INLINE bool advance_max(const int nv, float *running, const vf block[PANEL_VECS], vf factor, vf max[PANEL_VECS],
                            vf rescale[PANEL_VECS])
 {
     bool changes = false;
@@ -109,7 +75,7 @@ FA_INLINE bool advance_max(const int nv, float *running, const vf block[PANEL_VE
         v_store(running + n * VL, next);
         /* A lane that has seen nothing yet subtracts 0, not -inf. */
         max[n] = v_if_less(next, v_set1(-FLT_MAX), v_set1(0.0f), next);
-        rescale[n] = v_exp2(v_sub(old, max[n]));
+        rescale[n] = v_exp2(v_mul(v_sub(old, max[n]), factor));
         changes |= !v_all_equal(old, next);
     }
     return changes;
@@ -122,31 +88,24 @@ FA_INLINE void meet(const int nv, const fa_panel *panel, const key_block *block,
     const float *k = block->k.base + (begin - block->begin) * block->k.stride;
     f32_rows v = {block->v.base + (begin - block->begin) * block->v.stride, block->v.stride};
     vf top[PANEL_VECS], max[PANEL_VECS], rescale[PANEL_VECS], sum[PANEL_VECS];
-    vf factor = v_set1(1.0f);
+    vf factor = v_set1(block->transformed ? 1.0f : a->scale_log2);
     int keys = end - begin;
 
     for (int n = 0; n < nv; n++)
         top[n] = v_set1(-INFINITY);
     score_panel(nv, qt, k, block->k.stride, a->dim_qk, keys, st, top);
-    if (masked || block->transforms || a->scale_log2 < 0) {
+    if (masked || block->transformed)
         FA_ISA_NAME(panel_scores)(panel, masked, begin, keys, st, top);
-    } else {
-        factor = v_set1(a->scale_log2);
-        for (int n = 0; n < nv; n++)
-            top[n] = v_mul(top[n], factor);
-    }
-    bool changes = advance_max(nv, running, top, max, rescale);
+    bool changes = advance_max(nv, running, top, factor, max, rescale);
     for (int n = 0; n < nv; n++)
         sum[n] = v_mul(v_load(sums + n * VL), rescale[n]);
     panel_weights(nv, st, keys, factor, max, sum);
     for (int n = 0; n < nv; n++)
         v_store(sums + n * VL, sum[n]);
-    if (block->guarded) {
-        value_panel(nv, st, v.base, v.stride, 0, a->dim_v, changes ? rescale : NULL, ot);
-        add_guarded(panel, st, v, begin, keys, ot);
-    } else {
-        value_panel(nv, st, v.base, v.stride, keys, a->dim_v, changes ? rescale : NULL, ot);
-    }
+    int added = block->guarded ? 0 : keys;
+    value_panel(nv, st, v.base, v.stride, added, a->dim_v, changes ? rescale : NULL, ot);
+    if (block->guarded)
+        FA_ISA_NAME(add_guarded)(panel, st, v, begin, keys, ot);
 }
 
 /* Clips a block to the keys that some lane of the panel sees, classifies the rest, and meets it. */
@@ -178,7 +137,7 @@ static key_block fetch_block(const fa_cpu_run *run, const fa_work_item *item, in
     key_block block = {
         .begin = begin,
         .end = end,
-        .transforms = p->features & (FA_FEATURE_BIAS | FA_FEATURE_KEEP | FA_FEATURE_ALIBI | FA_FEATURE_SOFTCAP),
+        .transformed = scores_transformed(run->plan),
         .k = fetch(k, run->k, fa_tensor_offset(k, q->kv_batch, item->head_kv, q->kv_row + begin), end - begin, s->k,
                    s->k_stride),
         .v = fetch(v, run->v, fa_tensor_offset(v, q->kv_batch, item->head_kv, q->kv_row + begin), end - begin, s->v,
@@ -222,7 +181,7 @@ static void run_item(const fa_cpu_run *run, const fa_work_item *item, void *memo
         if (tile == FA_CLASS_SKIP)
             continue;
         key_block block = fetch_block(run, item, key, end, &s);
-        block.guarded = (tile == FA_CLASS_PARTIAL || run->keep) && !all_finite(block.v, end - key, a->dim_v);
+        block.guarded = (tile == FA_CLASS_PARTIAL || run->keep) && !FA_ISA_NAME(all_finite)(block.v, end - key, a->dim_v);
         for (int i = 0; i < panels; i++) {
             panel_init(&panel, run, item, item->row_begin + i * PANEL);
             visit(&panel, &block, s.qt + (size_t)i * qt_size, s.st, s.max + i * PANEL, s.sum + i * PANEL,

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A panel of packed query rows: which rows its lanes are, and everything that is done to scores between the
- * two products. Scores become base-2 logarithms: x = score * log2(e), so that weights are 2^(x - max).
+ * two products. A plan whose scores need nothing but a positive scale leaves them raw, and its weights are
+ * 2^((score - max) * factor) with factor = scale * log2(e). Any other plan turns them into base-2 logarithms
+ * first, with factor = 1. The difference comes before the product: the greatest score's weight is exactly 1,
+ * however large it is.
  */
 #ifndef FA_OPENMP_PANEL_H
 #define FA_OPENMP_PANEL_H
@@ -51,28 +54,48 @@ static inline void panel_rows(const fa_panel *panel, int operand, int64_t row[PA
         row[i] = fa_tensor_offset(t, s->q_batch, panel->head[i], s->q_row + panel->position[i]);
 }
 
-/* Turns scores of keys [key, key + keys) into x, hides what a lane does not see, and finds each lane's max. */
+/* Whether scores are turned into base-2 logarithms before the softmax; see above. */
+static inline bool scores_transformed(const fa_plan *plan)
+{
+    const unsigned terms = FA_FEATURE_BIAS | FA_FEATURE_KEEP | FA_FEATURE_ALIBI | FA_FEATURE_SOFTCAP;
+    return (plan->problem.features & terms) || plan->args.scale_log2 < 0;
+}
+
+/*
+ * Of keys [key, key + keys): turns scores into base-2 logarithms where the plan wants that, hides what a lane
+ * does not see, and finds each lane's greatest.
+ */
 void FA_ISA_NAME(panel_scores)(const fa_panel *panel, bool masked, int key, int keys, float *st, vf max[PANEL_VECS]);
 
-/* 2^(x - max) in place, x = st * factor; returns nothing for keys == 0. Adds to each lane's sum. */
+/* 2^((st - max) * factor) in place, added to each lane's sum. */
 FA_INLINE void panel_weights(const int nv, float *st, int keys, vf factor, const vf max[PANEL_VECS], vf sum[PANEL_VECS])
 {
     for (int j = 0; j < keys; j++) {
 #pragma GCC unroll 4
         for (int n = 0; n < nv; n++) {
             float *at = st + j * PANEL + n * VL;
-            vf p = v_exp2(v_fma(v_load(at), factor, v_sub(v_set1(0.0f), max[n])));
+            vf p = v_exp2(v_mul(v_sub(v_load(at), max[n]), factor));
             v_store(at, p);
             sum[n] = v_add(sum[n], p);
         }
     }
 }
 
-/* Whether a lane sees a key: mask and keep together. For the rare paths that go element by element. */
-bool FA_ISA_NAME(panel_sees)(const fa_panel *panel, int lane, int key);
+/* Rows of K or V as f32. */
+typedef struct f32_rows {
+    const float *base;
+    ptrdiff_t stride;
+} f32_rows;
 
 /*
- * Closes packed row `row` of an item, whose output was accumulated under `max`: folds the sink in, writes the
+ * A key that some lane must not see has weight 0 there; if its value is not finite, 0 times it would be seen.
+ * Blocks with hidden keys are therefore looked over, and added lane by lane where need be.
+ */
+bool FA_ISA_NAME(all_finite)(f32_rows v, int rows, int dim);
+void FA_ISA_NAME(add_guarded)(const fa_panel *panel, const float *st, f32_rows v, int key, int keys, float *ot);
+
+/*
+ * Closes packed row `row` of an item, whose output was accumulated under `max` (a base-2 logarithm): folds the sink in, writes the
  * LSE (to the partial results where the item is split), and returns the factor that normalises the output.
  */
 float FA_ISA_NAME(row_close)(const fa_cpu_run *run, const fa_work_item *item, int row, float max, float sum);
