@@ -41,7 +41,12 @@ static fa_status check(const fa_merge_desc *given, fa_merge_desc *d)
         return fa_fail(FA_INVALID, "o.stride: elements of o overlap");
     if (d->part_stride == 0)
         d->part_stride = (int64_t)(partial_span / fa_dtype_size(d->partial.dtype));
-    int64_t last;
+    int64_t last, states = 0;
+    const int64_t *shape = d->o.shape;
+    if (!fa_mul_i64(shape[0], shape[1], &states) || !fa_mul_i64(states, shape[2], &states) ||
+        !fa_mul_i64(states, FA_MAX(d->parts, 1), &states) || states > PTRDIFF_MAX / 4)
+        return fa_fail(FA_OUT_OF_MEMORY, "o.shape is %lld x %lld x %lld rows, parts %lld: more states than fit in memory",
+                       (long long)shape[0], (long long)shape[1], (long long)shape[2], (long long)d->parts);
     if (!fa_mul_i64(d->parts, d->part_stride, &last) || last > PTRDIFF_MAX / 8)
         return fa_fail(FA_OUT_OF_MEMORY, "parts %lld with part_stride %lld overflows memory", (long long)d->parts,
                        (long long)d->part_stride);
@@ -87,7 +92,7 @@ fa_status fa_merge_host(const fa_merge_desc *desc, const void *partial, const fl
                        lse ? "NULL" : "memory", (int)d.want_lse);
     const int64_t *shape = d.o.shape;
     int64_t rows = shape[0] * shape[1] * shape[2];
-    if (rows == 0)
+    if (rows == 0 || (shape[3] == 0 && !lse))
         return FA_OK;
     if (!o && shape[3] > 0)
         return fa_fail(FA_INVALID, "o is NULL");
@@ -100,7 +105,7 @@ fa_status fa_merge_host(const fa_merge_desc *desc, const void *partial, const fl
             .base = partial,
             .first = fa_tensor_offset(&d.partial, b, h, r),
             .stride = d.part_stride,
-            .lse = partial_lse + row,
+            .lse = partial_lse ? partial_lse + row : NULL, /* NULL without parts */
             .lse_stride = rows,
             .parts = d.parts,
             .sink = -INFINITY,

@@ -18,6 +18,7 @@ static fa_tile_problem tile_problem(const fa_problem *p)
         .dim_v = p->dim_v,
         .far_bytes = (int32_t)fa_dtype_size(p->tensor[FA_K].dtype),
         .density = 1,
+        .group = p->group,
     };
     double rows = 0, keys = 0, pairs = 0;
     for (int64_t n = 0; n < p->sequences; n++) {

@@ -2,6 +2,7 @@
 #include "core/registry.h"
 
 #include <ctype.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -199,8 +200,10 @@ static fa_status try_entry(fa_search *search, const fa_device_entry *entry)
     if (status == FA_OK) {
         fa_attention_desc nominal = nominal_problem();
         status = model(device, search->desc ? search->desc : &nominal, &seconds);
-        if (status != FA_OK && !search->desc)
-            status = FA_OK; /* usable, if not for the yardstick */
+        if (status != FA_OK && status != FA_OUT_OF_MEMORY && !search->desc) {
+            status = FA_OK; /* usable, if not for the yardstick: behind those that are */
+            seconds = INFINITY;
+        }
     } else {
         device = NULL;
     }

@@ -70,7 +70,8 @@ static fa_status bind(const fa_plan *plan, const fa_attention_args *args, fa_bin
         if (status != FA_OK)
             return status;
         const char *begin = (const char *)binding->buffer[t]->address + binding->offset[t];
-        range[ranges++] = (byte_range){name, begin, begin + p->span[t], t == FA_O || t == FA_LSE};
+        if (p->span[t] > 0) /* nothing overlaps an empty range */
+            range[ranges++] = (byte_range){name, begin, begin + p->span[t], t == FA_O || t == FA_LSE};
     }
     if (plan->workspace > 0) {
         fa_status status = check_buffer(plan, "workspace", args->workspace, args->workspace_offset, 64, plan->workspace);
