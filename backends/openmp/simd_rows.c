@@ -10,7 +10,7 @@
 
 enum {
     ROWS = 4,       /* query rows that share a load          */
-    KEYS = 4,       /* keys of a score micro-kernel          */
+    KEYS = 4,       /* keys of a score micro-kernel, or 1    */
     VALUE_VECS = 4, /* vectors of output of a value micro-kernel */
 };
 
@@ -89,9 +89,10 @@ FA_INLINE void score_rows(const int rows, const int keys, const fa_dtype dtype, 
     }
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) {
-#pragma GCC unroll 4
-        for (int j = 0; j < keys; j++)
-            s[r * s_stride + j] = v_sum(acc[r][j]);
+        if (keys == KEYS)
+            v_sum4(acc[r], s + r * s_stride);
+        else
+            s[r * s_stride] = v_sum(acc[r][0]);
     }
 }
 

@@ -11,6 +11,7 @@
  *   v_round       to nearest, ties to even, for |a| < 2^22
  *   v_scale_exp2  a * 2^n for whole n in [-126, 127]
  *   v_sum, v_top  sum and maximum of the lanes; NaN may be lost from the maximum
+ *   v_sum4        the sums of four vectors, stored one behind the other
  *   vi_count(a)   a, a + 1, a + 2, ...
  *   v_distance    |a - b| as f32
  *   v_hide_outside  a where begin <= key < end, -inf elsewhere

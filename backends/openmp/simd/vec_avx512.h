@@ -25,6 +25,14 @@ static inline vf v_if_less(vf a, vf b, vf yes, vf no)
 static inline bool v_all_equal(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ) == 0xffff; }
 static inline float v_top(vf a) { return _mm512_reduce_max_ps(a); }
 static inline float v_sum(vf a) { return _mm512_reduce_add_ps(a); }
+static inline void v_sum4(const vf a[4], float *sums)
+{
+    vf ab = _mm512_add_ps(_mm512_unpacklo_ps(a[0], a[1]), _mm512_unpackhi_ps(a[0], a[1]));
+    vf cd = _mm512_add_ps(_mm512_unpacklo_ps(a[2], a[3]), _mm512_unpackhi_ps(a[2], a[3]));
+    vf abcd = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(abcd), _mm512_extractf32x8_ps(abcd, 1));
+    _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
 
 static inline vf v_scale_exp2(vf a, vf n) { return _mm512_scalef_ps(a, n); }
 

@@ -22,6 +22,10 @@ static inline vf v_if_less(vf a, vf b, vf yes, vf no) { return vbslq_f32(vcltq_f
 static inline bool v_all_equal(vf a, vf b) { return vminvq_u32(vceqq_f32(a, b)) != 0; }
 static inline float v_top(vf a) { return vmaxvq_f32(a); }
 static inline float v_sum(vf a) { return vaddvq_f32(a); }
+static inline void v_sum4(const vf a[4], float *sums)
+{
+    vst1q_f32(sums, vpaddq_f32(vpaddq_f32(a[0], a[1]), vpaddq_f32(a[2], a[3])));
+}
 
 static inline vf v_scale_exp2(vf a, vf n)
 {

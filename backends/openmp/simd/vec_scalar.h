@@ -27,6 +27,11 @@ static inline vf v_if_less(vf a, vf b, vf yes, vf no) { return a < b ? yes : no;
 static inline bool v_all_equal(vf a, vf b) { return a == b; }
 static inline float v_top(vf a) { return a; }
 static inline float v_sum(vf a) { return a; }
+static inline void v_sum4(const vf a[4], float *sums)
+{
+    for (int i = 0; i < 4; i++)
+        sums[i] = a[i];
+}
 
 static inline vf v_scale_exp2(vf a, vf n)
 {
