@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Bytes become a description: sizes small and hostile, offsets in any order, arrays of every kind. Whatever
+ * they say, validation, planning and the queries about a plan on the null backend end in a status, leave no
+ * memory behind, and agree with each other.
+ */
+#include <fastattn/fastattn.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/problem.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+enum { MAX_SEQUENCES = 64, MAX_HEADS = 1 << 20, MAX_MEMORY = 8 << 20 };
+
+#define CHECK(condition)                                                                     \
+    do {                                                                                     \
+        if (!(condition)) {                                                                  \
+            fprintf(stderr, "line %d: %s: \"%s\"\n", __LINE__, #condition, fa_last_error()); \
+            abort();                                                                         \
+        }                                                                                    \
+    } while (0)
+
+typedef struct bytes {
+    const uint8_t *data;
+    size_t left;
+} bytes;
+
+/* 0 behind the end. */
+static uint8_t take(bytes *b)
+{
+    if (b->left == 0)
+        return 0;
+    b->left--;
+    return *b->data++;
+}
+
+static int64_t take_raw(bytes *b)
+{
+    uint64_t value = 0;
+    for (int i = 0; i < 8; i++)
+        value = value << 8 | take(b);
+    return (int64_t)value;
+}
+
+/* A number: mostly small, else near a power of two or anything at all. */
+static int64_t take_number(bytes *b)
+{
+    uint8_t kind = take(b);
+    if (kind < 224)
+        return kind % 48;
+    if (kind < 232)
+        return take(b) * 16;
+    if (kind < 252) {
+        uint8_t shift = take(b) % 63;
+        return ((int64_t)1 << shift) + take(b) % 4 - 1;
+    }
+    return kind == 255 ? take_raw(b) : -(int64_t)take(b);
+}
+
+static void take_tensor(bytes *b, fa_tensor *t)
+{
+    uint8_t kind = take(b);
+    int dtype = kind % 16 == 15 ? take(b) : kind % 3;
+    memcpy(&t->dtype, &dtype, sizeof(dtype)); /* may be no fa_dtype */
+    for (int axis = 0; axis < 4 && kind & 16; axis++)
+        t->shape[axis] = take_number(b);
+    for (int axis = 0; axis < 4 && kind & 32; axis++)
+        t->stride[axis] = axis == 3 && kind & 64 ? 1 : take_number(b);
+}
+
+/* Everything that a description may point to. */
+typedef struct arrays {
+    int64_t cu_q[MAX_SEQUENCES + 1], cu_kv[MAX_SEQUENCES + 1], lens[MAX_SEQUENCES];
+    fa_tuning tuning;
+    char kernel[80];
+} arrays;
+
+static float slopes[MAX_HEADS], sinks[MAX_HEADS];
+
+static void take_offsets(bytes *b, int64_t *cu)
+{
+    int64_t at = 0;
+    for (int i = 0; i <= MAX_SEQUENCES; i++) {
+        cu[i] = at;
+        uint8_t step = take(b);
+        at = step == 255 ? take_number(b) : at + step % 32;
+        if (at > INT64_MAX / 2 || at < -INT64_MAX / 2)
+            at = INT64_MAX / 2;
+    }
+}
+
+static void take_tuning(bytes *b, arrays *a)
+{
+    a->tuning = (fa_tuning){.struct_size = take(b) == 255 ? (size_t)take_number(b) % sizeof(fa_tuning)
+                                                          : sizeof(fa_tuning)};
+    a->tuning.block_q = (int32_t)take_number(b);
+    a->tuning.block_kv = (int32_t)take_number(b);
+    a->tuning.splits = (int32_t)take_number(b);
+    uint8_t named = take(b);
+    if (named < 192)
+        return;
+    size_t length = named < 224 ? 4 : take(b) % sizeof(a->kernel);
+    memset(a->kernel, 'x', sizeof(a->kernel));
+    memcpy(a->kernel, "null", 4);
+    a->kernel[length] = '\0';
+    a->tuning.kernel = a->kernel;
+}
+
+/* The shapes that agree with each other, from which single tensors then stray. */
+static void take_shapes(bytes *b, fa_attention_desc *d)
+{
+    int64_t batch = take_number(b), heads = take_number(b), group = take_number(b), rows = take_number(b);
+    int64_t keys = take_number(b), dim_qk = take_number(b), dim_v = take_number(b), heads_q;
+    if (__builtin_mul_overflow(heads, group, &heads_q))
+        heads_q = heads;
+    d->q = fa_tensor_make(FA_F32, batch, heads_q, rows, dim_qk);
+    d->k = fa_tensor_make(FA_F16, batch, heads, keys, dim_qk);
+    d->v = fa_tensor_make(FA_BF16, batch, heads, keys, dim_v);
+    d->o = fa_tensor_make(FA_F32, batch, heads_q, rows, dim_v);
+    uint8_t stray = take(b);
+    fa_tensor *const tensor[4] = {&d->q, &d->k, &d->v, &d->o};
+    for (int i = 0; i < 4; i++) {
+        if (stray >> i & 1)
+            take_tensor(b, tensor[i]);
+    }
+    if (stray & 16)
+        d->bias = fa_tensor_make(FA_F16, stray & 64 ? batch : 1, heads_q, rows, stray & 128 ? keys : 1);
+    if (stray & 32)
+        d->keep = fa_tensor_make(FA_BOOL, 1, stray & 64 ? heads_q : 1, rows, keys);
+}
+
+static void take_sequences(bytes *b, fa_attention_desc *d, arrays *a)
+{
+    uint8_t kind = take(b);
+    if (kind & 1) {
+        take_offsets(b, a->cu_q);
+        d->cu_rows_q = a->cu_q;
+        d->q.shape[0] = d->o.shape[0] = 1;
+    }
+    if (kind & 2) {
+        take_offsets(b, a->cu_kv);
+        d->cu_rows_kv = a->cu_kv;
+        d->k.shape[0] = d->v.shape[0] = 1;
+    }
+    d->sequences = take_number(b);
+    /* An array as long as the caller says it is, unless that is refused before the array is looked at. */
+    bool refused = d->sequences < 0 || d->sequences > 1 << 24;
+    if (kind & 3 && !refused && d->sequences > MAX_SEQUENCES)
+        d->sequences = MAX_SEQUENCES;
+    if (kind & 4 && d->q.shape[0] <= MAX_SEQUENCES && (!(kind & 3) || d->sequences <= MAX_SEQUENCES)) {
+        for (int i = 0; i < MAX_SEQUENCES; i++)
+            a->lens[i] = take_number(b);
+        d->lens_kv = a->lens;
+    }
+}
+
+static void take_desc(bytes *b, fa_attention_desc *d, arrays *a)
+{
+    memset(d, 0, sizeof(*d));
+    uint8_t kind = take(b);
+    d->struct_size = kind == 255 ? (size_t)take_number(b) % sizeof(*d) : sizeof(*d);
+    take_shapes(b, d);
+    if (kind & 1)
+        take_sequences(b, d, a);
+    uint8_t mask = take(b);
+    int mask_kind = mask < 250 ? mask % 3 : mask;
+    memcpy(&d->mask, &mask_kind, sizeof(mask_kind));
+    if (kind & 2) {
+        d->window_left = take_number(b);
+        d->window_right = take_number(b);
+        d->prefix = take_number(b);
+        d->diagonal_offset = take_number(b);
+    }
+    if (kind & 4) {
+        int32_t bits[2] = {(int32_t)take_raw(b), (int32_t)take_raw(b)};
+        memcpy(&d->scale, &bits[0], sizeof(d->scale));
+        memcpy(&d->softcap, &bits[1], sizeof(d->softcap));
+        memcpy(&slopes[take(b)], &bits[0], sizeof(slopes[0]));
+        d->want_lse = (int32_t)take_number(b);
+    }
+    d->alibi_slopes = kind & 8 ? slopes : NULL;
+    d->sinks = kind & 16 ? sinks : NULL;
+    if (kind & 32) {
+        take_tuning(b, a);
+        d->tuning = &a->tuning;
+    }
+}
+
+/* Hostile sizes may make the library ask for a lot: it gets little, and must give all of it back. */
+static size_t taken;
+
+static void *allocate(void *user, size_t size, size_t alignment)
+{
+    (void)user;
+    void *memory = NULL;
+    if (size > MAX_MEMORY - taken || posix_memalign(&memory, alignment, size) != 0)
+        return NULL;
+    taken += size;
+    return memory;
+}
+
+static void release(void *user, void *memory, size_t size)
+{
+    (void)user;
+    taken -= size;
+    free(memory);
+}
+
+static void check_plan(const fa_plan *plan)
+{
+    fa_plan_info info = {.struct_size = sizeof(info)};
+    CHECK(fa_plan_get_info(plan, &info) == FA_OK);
+    CHECK(info.imbalance >= 1 && info.seconds >= 0 && info.items >= 0 && info.splits >= 0);
+    CHECK(info.block_q % info.tile_q == 0 && info.block_kv % info.tile_kv == 0);
+    CHECK(info.blocks_full >= 0 && info.blocks_partial >= 0 && info.blocks_skipped >= 0);
+    CHECK(info.workspace == fa_plan_workspace(plan));
+    int64_t rows, columns;
+    for (int64_t n = 0; n < info.sequences && n < 4; n++) {
+        fa_tile_class tile;
+        CHECK(fa_plan_grid(plan, n, &rows, &columns) == FA_OK && rows >= 0 && columns >= 0);
+        if (rows > 0 && columns > 0)
+            CHECK(fa_plan_tile(plan, n, rows - 1, columns - 1, &tile) == FA_OK);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static arrays a;
+    bytes b = {data, size};
+    fa_attention_desc desc, before;
+    take_desc(&b, &desc, &a);
+    memcpy(&before, &desc, sizeof(desc));
+
+    const fa_context_options options = {.struct_size = sizeof(options),
+                                        .allocator = {allocate, release, NULL}};
+    fa_context *context;
+    fa_device *device;
+    CHECK(fa_context_create(&options, &context) == FA_OK);
+    CHECK(fa_device_open(context, "null", NULL, &device) == FA_OK);
+    size_t idle = taken;
+
+    fa_problem problem;
+    fa_status valid = fa_problem_init(context, &desc, &problem);
+    CHECK(valid == FA_OK || fa_last_error()[0]);
+    if (valid == FA_OK)
+        fa_problem_release(context, &problem);
+    CHECK(taken == idle);
+
+    char reason[256];
+    fa_status supported = fa_device_supports(device, &desc, reason, sizeof(reason));
+    CHECK((supported == FA_OK) == (reason[0] == '\0'));
+    CHECK(valid == FA_OK || supported == valid);
+    fa_plan *plan;
+    fa_status planned = fa_plan_create(device, &desc, &plan);
+    CHECK(planned == supported || planned == FA_OUT_OF_MEMORY);
+    CHECK((planned == FA_OK) == (plan != NULL));
+    if (planned == FA_OK)
+        check_plan(plan);
+    else
+        CHECK(fa_last_error()[0]);
+    fa_plan_destroy(plan);
+    CHECK(taken == idle);
+    CHECK(memcmp(&before, &desc, sizeof(desc)) == 0);
+
+    fa_device_close(device);
+    fa_context_destroy(context);
+    CHECK(taken == 0);
+    memset(slopes, 0, 256 * sizeof(slopes[0]));
+    return 0;
+}

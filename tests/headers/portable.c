@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every function of core/portable, as C11. portable.cl, .comp and .cu say the same in their languages. */
+#include "core/portable/args.h"
+#include "core/portable/mask.h"
+#include "core/portable/softmax.h"
+
+float use_portable(fa_args args, fa_mask mask, fa_state a, fa_state b, int row, int key);
+
+float use_portable(fa_args args, fa_mask mask, fa_state a, fa_state b, int row, int key)
+{
+    int position = fa_args_position(args, row), head = fa_args_head(args, 1, row);
+    int keys = fa_mask_end(mask, position) - fa_mask_begin(mask, position);
+    bool visible = fa_mask_visible(mask, position, key);
+    int tile = fa_mask_classify(mask, position, position + args.block_q, key, FA_MIN(key + args.block_kv, mask.len_kv));
+    if (tile == FA_CLASS_SKIP || (tile == FA_CLASS_PARTIAL && !visible) || mask.left == FA_UNLIMITED)
+        a = fa_state_empty();
+    fa_state s = fa_state_merge(a, b);
+    float lse = (s.max + s.sum * fa_state_weight(a.max, s.max)) * FA_LN2 + args.scale_log2 / FA_LOG2E;
+    return tile == FA_CLASS_FULL ? lse : FA_MAX(lse, (float)(head + keys));
+}

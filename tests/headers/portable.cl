@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every function of core/portable, as OpenCL C 1.2. */
+#include "core/portable/args.h"
+#include "core/portable/mask.h"
+#include "core/portable/softmax.h"
+
+__kernel void use_portable(fa_args args, fa_mask mask, __global const float *in, __global float *out)
+{
+    int row = (int)get_global_id(0), key = (int)get_global_id(1);
+    fa_state a, b;
+    a.max = in[0];
+    a.sum = in[1];
+    b.max = in[2];
+    b.sum = in[3];
+    int position = fa_args_position(args, row), head = fa_args_head(args, 1, row);
+    int keys = fa_mask_end(mask, position) - fa_mask_begin(mask, position);
+    bool visible = fa_mask_visible(mask, position, key);
+    int tile = fa_mask_classify(mask, position, position + args.block_q, key, FA_MIN(key + args.block_kv, mask.len_kv));
+    if (tile == FA_CLASS_SKIP || (tile == FA_CLASS_PARTIAL && !visible) || mask.left == FA_UNLIMITED)
+        a = fa_state_empty();
+    fa_state s = fa_state_merge(a, b);
+    float lse = (s.max + s.sum * fa_state_weight(a.max, s.max)) * FA_LN2 + args.scale_log2 / FA_LOG2E;
+    out[row] = tile == FA_CLASS_FULL ? lse : FA_MAX(lse, (float)(head + keys));
+}

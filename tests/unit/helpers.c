@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "helpers.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Lies right in front of each piece of memory. */
+typedef struct header {
+    size_t size;
+    void *block;
+} header;
+
+counting memory;
+fa_context *context;
+fa_device *null_device;
+fa_queue *null_queue;
+
+static void *counting_allocate(void *user, size_t size, size_t alignment)
+{
+    counting *books = user;
+    ck_assert_uint_gt(size, 0);
+    ck_assert_uint_gt(alignment, 0);
+    ck_assert_uint_eq(alignment & (alignment - 1), 0);
+    if (atomic_fetch_add(&books->calls, 1) == books->fail_at)
+        return NULL;
+    size_t front = alignment > sizeof(header) ? alignment : sizeof(header);
+    void *block = NULL;
+    if (size > SIZE_MAX - front || posix_memalign(&block, front, front + size) != 0)
+        return NULL;
+    unsigned char *given = (unsigned char *)block + front;
+    header h = {size, block};
+    memcpy(given - sizeof(h), &h, sizeof(h));
+    memset(given, 0xa5, size);
+    atomic_fetch_add(&books->live, 1);
+    atomic_fetch_add(&books->bytes, (long)size);
+    return given;
+}
+
+static void counting_release(void *user, void *given, size_t size)
+{
+    counting *books = user;
+    header h;
+    ck_assert_ptr_nonnull(given);
+    memcpy(&h, (unsigned char *)given - sizeof(h), sizeof(h));
+    ck_assert_msg(h.size == size, "released with size %zu, allocated with %zu", size, h.size);
+    atomic_fetch_sub(&books->live, 1);
+    atomic_fetch_sub(&books->bytes, (long)size);
+    free(h.block);
+}
+
+fa_allocator counting_allocator(counting *books)
+{
+    return (fa_allocator){counting_allocate, counting_release, books};
+}
+
+static void setup(void)
+{
+    unsetenv("FASTATTN_BACKEND");
+    unsetenv("FASTATTN_DEVICE");
+    atomic_store(&memory.calls, 0);
+    atomic_store(&memory.live, 0);
+    atomic_store(&memory.bytes, 0);
+    memory.fail_at = -1;
+    const fa_context_options options = {.struct_size = sizeof(options),
+                                        .allocator = counting_allocator(&memory)};
+    ck_assert_int_eq(fa_context_create(&options, &context), FA_OK);
+}
+
+static void teardown(void)
+{
+    fa_context_destroy(context);
+    context = NULL;
+    ck_assert_int_eq(atomic_load(&memory.live), 0);
+    ck_assert_int_eq(atomic_load(&memory.bytes), 0);
+}
+
+void add_context_fixture(TCase *tc)
+{
+    tcase_add_checked_fixture(tc, setup, teardown);
+}
+
+TCase *add_context_case(Suite *suite, const char *name)
+{
+    TCase *tc = tcase_create(name);
+    tcase_set_timeout(tc, 120); /* sanitizers and a busy machine are slow */
+    add_context_fixture(tc);
+    suite_add_tcase(suite, tc);
+    return tc;
+}
+
+/* splitmix64 */
+uint64_t random_bits(random_state *random)
+{
+    uint64_t z = random->state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+int64_t random_between(random_state *random, int64_t low, int64_t high)
+{
+    return low + (int64_t)(random_bits(random) % (uint64_t)(high - low + 1));
+}
+
+float random_float(random_state *random, float low, float high)
+{
+    return low + (high - low) * (float)(random_bits(random) >> 40) / (float)(1 << 24);
+}
+
+fa_attention_desc make_desc(int64_t batch, int64_t heads_q, int64_t heads_kv, int64_t len_q, int64_t len_kv,
+                            int64_t dim)
+{
+    return (fa_attention_desc){
+        .struct_size = sizeof(fa_attention_desc),
+        .q = fa_tensor_make(FA_F32, batch, heads_q, len_q, dim),
+        .k = fa_tensor_make(FA_F32, batch, heads_kv, len_kv, dim),
+        .v = fa_tensor_make(FA_F32, batch, heads_kv, len_kv, dim),
+        .o = fa_tensor_make(FA_F32, batch, heads_q, len_q, dim),
+    };
+}
+
+void assert_message(const char *part)
+{
+    ck_assert_msg(strstr(fa_last_error(), part) != NULL, "the message is \"%s\", expected \"%s\" in it",
+                  fa_last_error(), part);
+}
+
+fa_device *open_null(void)
+{
+    fa_device *opened;
+    fa_status status = fa_device_open(context, "null", NULL, &opened);
+    ck_assert_msg(status == FA_OK, "null: %s", fa_last_error());
+    return opened;
+}
+
+static void setup_device(void)
+{
+    null_device = open_null();
+    ck_assert_int_eq(fa_queue_create(null_device, &null_queue), FA_OK);
+}
+
+static void teardown_device(void)
+{
+    fa_queue_destroy(null_queue);
+    fa_device_close(null_device);
+}
+
+TCase *add_device_case(Suite *suite, const char *name)
+{
+    TCase *tc = add_context_case(suite, name);
+    tcase_add_checked_fixture(tc, setup_device, teardown_device);
+    return tc;
+}
+
+fa_plan *make_plan(const fa_attention_desc *desc)
+{
+    fa_plan *plan;
+    fa_status status = fa_plan_create(null_device, desc, &plan);
+    ck_assert_msg(status == FA_OK, "%s", fa_last_error());
+    return plan;
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef FASTATTN_TESTS_UNIT_SUITES_H
+#define FASTATTN_TESTS_UNIT_SUITES_H
+
+#include <check.h>
+
+Suite *mask_suite(void);
+Suite *problem_suite(void);
+Suite *tensor_suite(void);
+Suite *tiling_suite(void);
+Suite *schedule_suite(void);
+Suite *softmax_suite(void);
+Suite *merge_suite(void);
+Suite *reference_suite(void);
+Suite *context_suite(void);
+Suite *plan_suite(void);
+Suite *registry_suite(void);
+
+#endif
