@@ -15,16 +15,10 @@ static void tanh_array(const float *x, float *y, int count)
         v_store(y + i, v_tanh(v_load(x + i)));
 }
 
-static void round_array(const float *x, float *y, int count)
+static void exponent_array(const float *x, float *y, int count)
 {
     for (int i = 0; i < count; i += VL)
-        v_store(y + i, v_round(v_load(x + i)));
-}
-
-static void scale_exp2_array(const float *x, const float *n, float *y, int count)
-{
-    for (int i = 0; i < count; i += VL)
-        v_store(y + i, v_scale_exp2(v_load(x + i), v_load(n + i)));
+        v_store(y + i, v_exponent(v_load(x + i)));
 }
 
 static void max_array(const float *a, const float *b, float *y, int count)
@@ -48,6 +42,12 @@ static void store_array(fa_dtype dtype, const float *from, void *to, int count)
 static float sum(const float *x)
 {
     return v_sum(v_load(x));
+}
+
+static void sum4(const float *x, float *sums)
+{
+    const vf four[4] = {v_load(x), v_load(x + VL), v_load(x + 2 * VL), v_load(x + 3 * VL)};
+    v_sum4(four, sums);
 }
 
 static float top(const float *x)
@@ -101,8 +101,8 @@ static void store_some_from(fa_dtype dtype, const float *from, void *base, int64
 }
 
 /* Functions of pack.h are static, and some of them forced inline: these have an address. */
-static void convert(fa_dtype dtype, const void *base, int64_t index, int64_t stride, int rows, int dim, float *target,
-                    ptrdiff_t target_stride)
+static void convert(fa_dtype dtype, const void *base, int64_t index, int64_t stride, int rows, int dim,
+                    float *target, ptrdiff_t target_stride)
 {
     convert_rows(dtype, base, index, stride, rows, dim, target, target_stride);
 }
@@ -152,12 +152,12 @@ const vec_ops FA_ISA_NAME(vec_ops) = {
     .value_dims = VALUE_DIMS,
     .exp2 = exp2_array,
     .tanh = tanh_array,
-    .round = round_array,
-    .scale_exp2 = scale_exp2_array,
+    .exponent = exponent_array,
     .max = max_array,
     .load = load_array,
     .store = store_array,
     .sum = sum,
+    .sum4 = sum4,
     .top = top,
     .all_equal = all_equal,
     .if_less = if_less,

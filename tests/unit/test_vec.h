@@ -16,14 +16,14 @@ typedef struct vec_ops {
     /* On arrays whose `count` is a multiple of the lanes. */
     void (*exp2)(const float *x, float *y, int count);
     void (*tanh)(const float *x, float *y, int count);
-    void (*round)(const float *x, float *y, int count);
-    void (*scale_exp2)(const float *x, const float *n, float *y, int count);
+    void (*exponent)(const float *x, float *y, int count);
     void (*max)(const float *a, const float *b, float *y, int count);
     void (*load)(fa_dtype dtype, const void *from, float *to, int count);
     void (*store)(fa_dtype dtype, const float *from, void *to, int count);
 
     /* On one vector. */
     float (*sum)(const float *x);
+    void (*sum4)(const float *x, float *sums); /* of four vectors, one behind the other */
     float (*top)(const float *x);
     bool (*all_equal)(const float *a, const float *b);
     void (*if_less)(const float *a, const float *b, const float *yes, const float *no, float *y);

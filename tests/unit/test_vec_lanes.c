@@ -60,6 +60,22 @@ START_TEST(sum_and_top_take_every_lane)
 }
 END_TEST
 
+START_TEST(four_sums_stay_apart)
+{
+    const vec_ops *ops = vec_isa[_i];
+    for (int at = 0; at < 4 * ops->lanes; at++) {
+        float x[4 * MAX_LANES], sums[6] = {7, 7, 7, 7, 7, 7}, expected[6] = {7, 0, 0, 0, 0, 7};
+        for (int i = 0; i < 4 * ops->lanes; i++) {
+            x[i] = i == at ? 1000 : (float)(i * i); /* no two sums are alike */
+            expected[1 + i / ops->lanes] += x[i];
+        }
+        ops->sum4(x, sums + 1);
+        for (int i = 0; i < 6; i++)
+            ck_assert_float_eq(sums[i], expected[i]);
+    }
+}
+END_TEST
+
 START_TEST(equality_needs_every_lane)
 {
     const vec_ops *ops = vec_isa[_i];
@@ -143,7 +159,8 @@ START_TEST(what_lies_outside_is_hidden)
         for (int i = 0; i < ops->lanes; i++) {
             float expected = begin[i] <= key && key < end[i] ? a[i] : -INFINITY;
             if (!same_bits(y[i], expected))
-                ck_abort_msg("key %d of [%d, %d): %g becomes %g", key, begin[i], end[i], (double)a[i], (double)y[i]);
+                ck_abort_msg("key %d of [%d, %d): %g becomes %g", key, begin[i], end[i], (double)a[i],
+                             (double)y[i]);
         }
     }
 }
@@ -223,7 +240,8 @@ START_TEST(stores_round_ties_to_even)
             if (!isfinite(low) || isnan(high))
                 continue;
             /* Infinity stands where the next number would be. */
-            double next = isinf(high) ? copysign(dtype == FA_F16 ? 0x1p16 : 0x1p128, (double)high) : (double)high;
+            double beyond = copysign(dtype == FA_F16 ? 0x1p16 : 0x1p128, (double)high);
+            double next = isinf(high) ? beyond : (double)high;
             float tie = (float)(0.5 * ((double)low + next));
             x[used++] = nextafterf(tie, -INFINITY);
             x[used++] = tie;
@@ -260,6 +278,7 @@ void add_lane_tests(Suite *suite)
     tcase_set_timeout(tc, 240);
     tcase_add_loop_test(tc, max_gives_the_second_where_one_is_nan, 0, vec_isas);
     tcase_add_loop_test(tc, sum_and_top_take_every_lane, 0, vec_isas);
+    tcase_add_loop_test(tc, four_sums_stay_apart, 0, vec_isas);
     tcase_add_loop_test(tc, equality_needs_every_lane, 0, vec_isas);
     tcase_add_loop_test(tc, if_less_chooses_by_lane, 0, vec_isas);
     tcase_add_loop_test(tc, distances_are_absolute, 0, vec_isas);

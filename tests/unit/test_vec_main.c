@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Runs the tests of the vector mathematics in every instruction set that this CPU has; FASTATTN_ISA limits them. */
+/* The tests of the vector mathematics, in every instruction set that this CPU has; FASTATTN_ISA limits them. */
 #include <check.h>
 #include <stdlib.h>
 

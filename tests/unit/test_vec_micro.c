@@ -99,7 +99,8 @@ START_TEST(rows_are_converted)
             ops->convert_rows((fa_dtype)dtype, base, 1, stride, ROWS, dim, target, MAX_DIM + 1);
             for (int i = 0; i < ROWS * (MAX_DIM + 1); i++) {
                 int r = i / (MAX_DIM + 1), d = i % (MAX_DIM + 1);
-                ck_assert_float_eq(target[i], d < dim ? fa_load((fa_dtype)dtype, base, 1 + r * stride + d) : untouched);
+                float source = d < dim ? fa_load((fa_dtype)dtype, base, 1 + r * stride + d) : untouched;
+                ck_assert_float_eq(target[i], source);
             }
         }
     }
@@ -135,8 +136,8 @@ START_TEST(panels_are_packed)
             int d = i / ops->panel, lane = i % ops->panel;
             float expected = lane < count ? fa_load(dtype, base, row[lane] + d) : 0;
             if (panel[i] != expected)
-                ck_abort_msg("%s, %d rows of %d: dim %d of lane %d is %g, expected %g", fa_dtype_name(dtype), count, dim,
-                             d, lane, (double)panel[i], (double)expected);
+                ck_abort_msg("%s, %d rows of %d: dim %d of lane %d is %g, expected %g", fa_dtype_name(dtype),
+                             count, dim, d, lane, (double)panel[i], (double)expected);
         }
         ck_assert_float_eq(panel[dim * ops->panel], untouched);
     }
@@ -211,8 +212,8 @@ static void check_scores(const product *p, random_state *random)
             bool written = j < p->keys && lane < used;
             float found = st[j * panel + lane];
             if (written ? !(fabs((double)found - exact) <= sum_bound(p->dim) * size) : found != untouched)
-                ck_abort_msg("%d keys, dim %d: score of key %d, lane %d is %.9g, expected %.9g", p->keys, p->dim, j, lane,
-                             (double)found, written ? exact : (double)untouched);
+                ck_abort_msg("%d keys, dim %d: score of key %d, lane %d is %.9g, expected %.9g", p->keys, p->dim,
+                             j, lane, (double)found, written ? exact : (double)untouched);
             top = written && found > top ? found : top;
         }
         ck_assert_float_eq(max[lane], top);
@@ -241,8 +242,8 @@ static void check_values(const product *p, const float *rescale, random_state *r
             size += fabs(term);
         }
         if (!(fabs((double)ot[i] - exact) <= sum_bound(p->keys + 1) * size))
-            ck_abort_msg("%d keys, dim %d: value of dim %d, lane %d is %.9g, expected %.9g", p->keys, p->dim, d, lane,
-                         (double)ot[i], exact);
+            ck_abort_msg("%d keys, dim %d: value of dim %d, lane %d is %.9g, expected %.9g", p->keys, p->dim, d,
+                         lane, (double)ot[i], exact);
     }
 }
 

@@ -20,8 +20,8 @@
 
 enum { PANEL = VL * PANEL_VECS };
 
-FA_INLINE void score_tile(const int nv, const int keys, const float *qt, const float *k, ptrdiff_t stride, int dim,
-                          float *st, vf max[PANEL_VECS])
+FA_INLINE void score_tile(const int nv, const int keys, const float *qt, const float *k, ptrdiff_t stride,
+                          int dim, float *st, vf max[PANEL_VECS])
 {
     vf acc[SCORE_KEYS][PANEL_VECS];
 #pragma GCC unroll 16
@@ -54,8 +54,8 @@ FA_INLINE void score_tile(const int nv, const int keys, const float *qt, const f
 }
 
 /* Scores of `keys` keys, and each lane's greatest. */
-FA_INLINE void score_panel(const int nv, const float *qt, const float *k, ptrdiff_t stride, int dim, int keys, float *st,
-                           vf max[PANEL_VECS])
+FA_INLINE void score_panel(const int nv, const float *qt, const float *k, ptrdiff_t stride, int dim, int keys,
+                           float *st, vf max[PANEL_VECS])
 {
     const int small = 4;
     int j = 0;
@@ -67,8 +67,8 @@ FA_INLINE void score_panel(const int nv, const float *qt, const float *k, ptrdif
         score_tile(nv, 1, qt, k + j * stride, stride, dim, st + j * PANEL, max);
 }
 
-FA_INLINE void value_tile(const int nv, const int dims, const float *pt, const float *v, ptrdiff_t stride, int keys,
-                          const vf *rescale, float *ot)
+FA_INLINE void value_tile(const int nv, const int dims, const float *pt, const float *v, ptrdiff_t stride,
+                          int keys, const vf *rescale, float *ot)
 {
     vf acc[VALUE_DIMS][PANEL_VECS];
 #pragma GCC unroll 16

@@ -44,8 +44,8 @@ static inline void store_some(fa_dtype dtype, void *base, int64_t index, vf valu
 }
 
 /* `rows` rows of `dim` elements as f32, `target_stride` apart. */
-static inline void convert_rows(fa_dtype dtype, const void *base, int64_t index, int64_t stride, int rows, int dim,
-                                float *target, ptrdiff_t target_stride)
+static inline void convert_rows(fa_dtype dtype, const void *base, int64_t index, int64_t stride, int rows,
+                                int dim, float *target, ptrdiff_t target_stride)
 {
     for (int r = 0; r < rows; r++) {
         int d = 0;
@@ -79,6 +79,12 @@ static inline void pack_panel(fa_dtype dtype, const void *base, const int64_t ro
     }
 }
 
+/* a * factor, and 0 where the factor is 0, whatever a is: the row has no weights, or they are lost in a sink. */
+FA_INLINE vf normalised(vf a, vf factor)
+{
+    return v_if_less(v_abs(factor), v_set1(0x1p-149f), v_set1(0.0f), v_mul(a, factor));
+}
+
 /* The way back, each lane times its factor. */
 static inline void unpack_panel(fa_dtype dtype, void *base, const int64_t row[PANEL], int count, int dim,
                                 const float *panel, const float factor[PANEL])
@@ -89,7 +95,8 @@ static inline void unpack_panel(fa_dtype dtype, void *base, const int64_t row[PA
             int width = dim - d < VL ? dim - d : VL;
             vf block[VL];
             for (int i = 0; i < VL; i++)
-                block[i] = i < width ? v_mul(v_load(panel + (d + i) * PANEL + lane), scale) : v_set1(0.0f);
+                block[i] =
+                    i < width ? normalised(v_load(panel + (d + i) * PANEL + lane), scale) : v_set1(0.0f);
             v_transpose(block);
             for (int i = 0; i < VL && lane + i < count; i++) {
                 if (width == VL)

@@ -17,12 +17,12 @@
 typedef struct fa_panel {
     const fa_cpu_run *run;
     const fa_sequence *sequence;
-    int32_t number;        /* of the sequence */
-    int count;             /* lanes in use */
-    int nv;                /* vectors in use */
-    int first, last;       /* positions of the first and the last lane, inclusive */
-    int position[PANEL];   /* query row within the sequence; unused lanes repeat the last */
-    int head[PANEL];       /* query head */
+    int32_t number;      /* of the sequence */
+    int count;           /* lanes in use */
+    int nv;              /* vectors in use */
+    int first, last;     /* positions of the first and the last lane, inclusive */
+    int position[PANEL]; /* query row within the sequence; unused lanes repeat the last */
+    int head[PANEL];     /* query head */
     int begin[PANEL], end[PANEL];
 } fa_panel;
 
@@ -65,10 +65,12 @@ static inline bool scores_transformed(const fa_plan *plan)
  * Of keys [key, key + keys): turns scores into base-2 logarithms where the plan wants that, hides what a lane
  * does not see, and finds each lane's greatest.
  */
-void FA_ISA_NAME(panel_scores)(const fa_panel *panel, bool masked, int key, int keys, float *st, vf max[PANEL_VECS]);
+void FA_ISA_NAME(panel_scores)(const fa_panel *panel, bool masked, int key, int keys, float *st,
+                               vf max[PANEL_VECS]);
 
 /* 2^((st - max) * factor) in place, added to each lane's sum. */
-FA_INLINE void panel_weights(const int nv, float *st, int keys, vf factor, const vf max[PANEL_VECS], vf sum[PANEL_VECS])
+FA_INLINE void panel_weights(const int nv, float *st, int keys, vf factor, const vf max[PANEL_VECS],
+                             vf sum[PANEL_VECS])
 {
     for (int j = 0; j < keys; j++) {
 #pragma GCC unroll 4
@@ -92,11 +94,13 @@ typedef struct f32_rows {
  * Blocks with hidden keys are therefore looked over, and added lane by lane where need be.
  */
 bool FA_ISA_NAME(all_finite)(f32_rows v, int rows, int dim);
-void FA_ISA_NAME(add_guarded)(const fa_panel *panel, const float *st, f32_rows v, int key, int keys, float *ot);
+void FA_ISA_NAME(add_guarded)(const fa_panel *panel, const float *st, f32_rows v, int key, int keys,
+                              float *ot);
 
 /*
- * Closes packed row `row` of an item, whose output was accumulated under `max` (a base-2 logarithm): folds the sink in, writes the
- * LSE (to the partial results where the item is split), and returns the factor that normalises the output.
+ * Closes packed row `row` of an item, whose output was accumulated under `max` (a base-2 logarithm): folds the
+ * sink in, writes the LSE (to the partial results where the item is split), and returns the factor that
+ * normalises the output.
  */
 float FA_ISA_NAME(row_close)(const fa_cpu_run *run, const fa_work_item *item, int row, float max, float sum);
 

@@ -8,8 +8,7 @@
  *   SCORE_KEYS    keys of a score micro-kernel: SCORE_KEYS * PANEL_VECS accumulators
  *   VALUE_DIMS    likewise, output dims of a value micro-kernel
  *   v_max(a, b)   b where either is NaN
- *   v_round       to nearest, ties to even, for |a| < 2^22
- *   v_scale_exp2  a * 2^n for whole n in [-126, 127]
+ *   v_exponent    the lowest 9 bits of each lane as sign and exponent of a power of two
  *   v_sum, v_top  sum and maximum of the lanes; NaN may be lost from the maximum
  *   v_sum4        the sums of four vectors, stored one behind the other
  *   vi_count(a)   a, a + 1, a + 2, ...

@@ -17,7 +17,6 @@ static inline vf v_div(vf a, vf b) { return _mm512_div_ps(a, b); }
 static inline vf v_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 static inline vf v_max(vf a, vf b) { return _mm512_max_ps(a, b); }
 static inline vf v_abs(vf a) { return _mm512_abs_ps(a); }
-static inline vf v_round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline vf v_if_less(vf a, vf b, vf yes, vf no)
 {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
@@ -34,7 +33,7 @@ static inline void v_sum4(const vf a[4], float *sums)
     _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
 }
 
-static inline vf v_scale_exp2(vf a, vf n) { return _mm512_scalef_ps(a, n); }
+static inline vf v_exponent(vf a) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23)); }
 
 static inline vi vi_load(const int *p) { return _mm512_loadu_si512(p); }
 static inline vi vi_set1(int a) { return _mm512_set1_epi32(a); }

@@ -2,14 +2,15 @@
 /* exp2 and tanh over the vector vocabulary; error bounds in docs/numerics.md, checked by tests/unit. */
 
 /*
- * 2^x for x <= 127; results below 2^-126 are 0, NaN stays NaN. 2^0 is exactly 1.
- * x = n + f with |f| <= 1/2; (2^f - 1) / f by a Chebyshev fit of degree 5.
+ * 2^x for x <= 127; 0 below 2^-126.5, NaN stays NaN, and 2^0 is exactly 1.
+ * x = n + f with |f| <= 1/2. Adding 1.5 * 2^23 + 127 rounds x to n and leaves n + 127, which is the exponent of
+ * 2^n, in the lowest bits. (2^f - 1) / f by a Chebyshev fit of degree 5.
  */
 static inline vf v_exp2(vf x)
 {
-    vf clamped = v_max(v_set1(-127.0f), x);
-    vf n = v_round(clamped);
-    vf f = v_sub(clamped, n);
+    vf clamped = v_max(v_set1(-127.0f), x), magic = v_set1(0x1.8p23f + 127.0f);
+    vf pushed = v_add(clamped, magic);
+    vf f = v_sub(clamped, v_sub(pushed, magic));
     vf p = v_set1(1.545316295e-04f);
     p = v_fma(p, f, v_set1(1.339086336e-03f));
     p = v_fma(p, f, v_set1(9.618082557e-03f));
@@ -17,7 +18,7 @@ static inline vf v_exp2(vf x)
     p = v_fma(p, f, v_set1(2.402265076e-01f));
     p = v_fma(p, f, v_set1(6.931471880e-01f));
     p = v_fma(p, f, v_set1(1.0f));
-    return v_if_less(x, v_set1(-126.0f), v_set1(0.0f), v_scale_exp2(p, n));
+    return v_mul(p, v_exponent(pushed));
 }
 
 /*

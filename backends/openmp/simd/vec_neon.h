@@ -17,7 +17,6 @@ static inline vf v_div(vf a, vf b) { return vdivq_f32(a, b); }
 static inline vf v_fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
 static inline vf v_max(vf a, vf b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 static inline vf v_abs(vf a) { return vabsq_f32(a); }
-static inline vf v_round(vf a) { return vrndnq_f32(a); }
 static inline vf v_if_less(vf a, vf b, vf yes, vf no) { return vbslq_f32(vcltq_f32(a, b), yes, no); }
 static inline bool v_all_equal(vf a, vf b) { return vminvq_u32(vceqq_f32(a, b)) != 0; }
 static inline float v_top(vf a) { return vmaxvq_f32(a); }
@@ -27,11 +26,7 @@ static inline void v_sum4(const vf a[4], float *sums)
     vst1q_f32(sums, vpaddq_f32(vpaddq_f32(a[0], a[1]), vpaddq_f32(a[2], a[3])));
 }
 
-static inline vf v_scale_exp2(vf a, vf n)
-{
-    int32x4_t exponent = vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23);
-    return vmulq_f32(a, vreinterpretq_f32_s32(exponent));
-}
+static inline vf v_exponent(vf a) { return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(a), 23)); }
 
 static inline vi vi_load(const int *p) { return vld1q_s32(p); }
 static inline vi vi_set1(int a) { return vdupq_n_s32(a); }

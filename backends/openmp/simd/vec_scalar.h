@@ -17,12 +17,6 @@ static inline vf v_div(vf a, vf b) { return a / b; }
 static inline vf v_fma(vf a, vf b, vf c) { return a * b + c; }
 static inline vf v_max(vf a, vf b) { return a > b ? a : b; }
 static inline vf v_abs(vf a) { return fabsf(a); }
-static inline vf v_round(vf a)
-{
-    /* Pushes the fraction out of the mantissa: exact for |a| < 2^22, and cheaper than a call. */
-    float pushed = a + 0x1.8p23f;
-    return pushed - 0x1.8p23f;
-}
 static inline vf v_if_less(vf a, vf b, vf yes, vf no) { return a < b ? yes : no; }
 static inline bool v_all_equal(vf a, vf b) { return a == b; }
 static inline float v_top(vf a) { return a; }
@@ -33,10 +27,7 @@ static inline void v_sum4(const vf a[4], float *sums)
         sums[i] = a[i];
 }
 
-static inline vf v_scale_exp2(vf a, vf n)
-{
-    return a * fa_bits_to_f32(((uint32_t)((n == n ? (int)n : 0) + 127)) << 23);
-}
+static inline vf v_exponent(vf a) { return fa_bits_to_f32(fa_f32_to_bits(a) << 23); }
 
 static inline vi vi_load(const int *p) { return *p; }
 static inline vi vi_set1(int a) { return a; }
