@@ -32,8 +32,10 @@ typedef struct fa_backend {
     fa_status (*buffer_create)(fa_buffer *buffer);
     fa_status (*buffer_wrap)(fa_buffer *buffer, void *memory);
     void (*buffer_destroy)(fa_buffer *buffer);
-    fa_status (*buffer_write)(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source, size_t size);
-    fa_status (*buffer_read)(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target, size_t size);
+    fa_status (*buffer_write)(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source,
+                              size_t size);
+    fa_status (*buffer_read)(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target,
+                             size_t size);
 
     fa_status (*queue_create)(fa_queue *queue);
     fa_status (*queue_wait)(fa_queue *queue);

@@ -23,14 +23,16 @@ void fa_host_buffer_destroy(fa_buffer *buffer)
         fa_release(buffer->device->context, buffer->address, buffer->size);
 }
 
-fa_status fa_host_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source, size_t size)
+fa_status fa_host_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source,
+                               size_t size)
 {
     (void)queue;
     memcpy((char *)buffer->address + offset, source, size);
     return FA_OK;
 }
 
-fa_status fa_host_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target, size_t size)
+fa_status fa_host_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target,
+                              size_t size)
 {
     (void)queue;
     memcpy(target, (const char *)buffer->address + offset, size);

@@ -8,8 +8,10 @@
 fa_status fa_host_buffer_create(fa_buffer *buffer);
 fa_status fa_host_buffer_wrap(fa_buffer *buffer, void *memory);
 void fa_host_buffer_destroy(fa_buffer *buffer);
-fa_status fa_host_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source, size_t size);
-fa_status fa_host_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target, size_t size);
+fa_status fa_host_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source,
+                               size_t size);
+fa_status fa_host_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target,
+                              size_t size);
 fa_status fa_host_queue_create(fa_queue *queue);
 fa_status fa_host_queue_wait(fa_queue *queue);
 void fa_host_queue_destroy(fa_queue *queue);

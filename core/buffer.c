@@ -25,7 +25,8 @@ static fa_status make(fa_device *device, size_t size, void *memory, bool wrap, f
     made->device = device;
     made->size = size;
     made->owned = !wrap;
-    fa_status status = wrap ? device->backend->buffer_wrap(made, memory) : device->backend->buffer_create(made);
+    fa_status status =
+        wrap ? device->backend->buffer_wrap(made, memory) : device->backend->buffer_create(made);
     if (status != FA_OK) {
         fa_release(device->context, made, sizeof(*made));
         return status;
@@ -44,7 +45,8 @@ fa_status fa_buffer_wrap_host(fa_device *device, void *memory, size_t size, fa_b
     return make(device, size, memory, true, buffer);
 }
 
-static fa_status check_range(const fa_queue *queue, const fa_buffer *buffer, size_t offset, const void *host, size_t size)
+static fa_status check_range(const fa_queue *queue, const fa_buffer *buffer, size_t offset, const void *host,
+                             size_t size)
 {
     fa_clear_error();
     if (!queue || !buffer)

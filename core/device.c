@@ -13,7 +13,8 @@ static void list_kernels(fa_device *device)
 {
     size_t used = 0, size = sizeof(device->info.kernels);
     for (int i = 0; i < device->rows && used < size; i++)
-        used += (size_t)snprintf(device->info.kernels + used, size - used, "%s%s", i ? "," : "", device->row[i]->name);
+        used += (size_t)snprintf(device->info.kernels + used, size - used, "%s%s", i ? "," : "",
+                                 device->row[i]->name);
 }
 
 fa_status fa_device_open_entry(fa_context *context, const fa_device_entry *entry, fa_device **device)

@@ -32,8 +32,9 @@ static fa_status read_type(const dl_tensor *dl, fa_dtype *dtype)
     else if ((dl->code == DL_BOOL || dl->code == DL_UINT) && dl->bits == 8)
         *dtype = FA_BOOL;
     else
-        return fa_fail(FA_UNSUPPORTED, "dl_tensor.dtype is code %d with %d bits, expected f32, f16, bf16 or bool",
-                       dl->code, dl->bits);
+        return fa_fail(FA_UNSUPPORTED,
+                       "dl_tensor.dtype is code %d with %d bits, expected f32, f16, bf16 or bool", dl->code,
+                       dl->bits);
     return FA_OK;
 }
 
@@ -79,7 +80,8 @@ static int64_t default_stride(const dl_tensor *dl, int axis)
     return stride;
 }
 
-fa_status fa_tensor_from_dlpack(const void *dl_pointer, const int axes[4], fa_tensor *tensor, void **data, int *host)
+fa_status fa_tensor_from_dlpack(const void *dl_pointer, const int axes[4], fa_tensor *tensor, void **data,
+                                int *host)
 {
     fa_clear_error();
     if (!dl_pointer || !tensor)
@@ -112,8 +114,9 @@ fa_status fa_tensor_from_dlpack(const void *dl_pointer, const int axes[4], fa_te
             made.stride[axis] = 1; /* never stepped along */
     }
     if (made.shape[3] > 1 && made.stride[3] != 1)
-        return fa_fail(FA_UNSUPPORTED, "dl_tensor.strides[%d] is %lld, expected 1: the dim axis must be contiguous",
-                       axes[3], (long long)made.stride[3]);
+        return fa_fail(FA_UNSUPPORTED,
+                       "dl_tensor.strides[%d] is %lld, expected 1: the dim axis must be contiguous", axes[3],
+                       (long long)made.stride[3]);
     status = fa_tensor_normalise(&made, "dl_tensor");
     if (status != FA_OK)
         return status;
@@ -121,6 +124,7 @@ fa_status fa_tensor_from_dlpack(const void *dl_pointer, const int axes[4], fa_te
     if (data)
         *data = (char *)dl->data + dl->byte_offset;
     if (host)
-        *host = dl->device_type == DL_CPU || dl->device_type == DL_CUDA_HOST || dl->device_type == DL_ROCM_HOST;
+        *host =
+            dl->device_type == DL_CPU || dl->device_type == DL_CUDA_HOST || dl->device_type == DL_ROCM_HOST;
     return FA_OK;
 }

@@ -18,7 +18,8 @@ fa_status fa_kernel_supports(const fa_kernel_row *row, const fa_problem *p)
     if (p->tuning.splits > 1 && !(row->features & FA_FEATURE_SPLIT))
         missing |= FA_FEATURE_SPLIT;
     if (missing)
-        return fa_fail(FA_UNSUPPORTED, "%s: %s is not served", row->name, fa_feature_name(missing & (~missing + 1)));
+        return fa_fail(FA_UNSUPPORTED, "%s: %s is not served", row->name,
+                       fa_feature_name(missing & (~missing + 1)));
     if (p->dim_qk > row->max_dim_qk)
         return fa_fail(FA_UNSUPPORTED, "%s: q.shape[3] is %d, at most %d is served", row->name, p->dim_qk,
                        row->max_dim_qk);

@@ -45,11 +45,12 @@ static fa_status check(const fa_merge_desc *given, fa_merge_desc *d)
     const int64_t *shape = d->o.shape;
     if (!fa_mul_i64(shape[0], shape[1], &states) || !fa_mul_i64(states, shape[2], &states) ||
         !fa_mul_i64(states, FA_MAX(d->parts, 1), &states) || states > PTRDIFF_MAX / 4)
-        return fa_fail(FA_OUT_OF_MEMORY, "o.shape is %lld x %lld x %lld rows, parts %lld: more states than fit in memory",
+        return fa_fail(FA_OUT_OF_MEMORY,
+                       "o.shape is %lld x %lld x %lld rows, parts %lld: more states than fit in memory",
                        (long long)shape[0], (long long)shape[1], (long long)shape[2], (long long)d->parts);
     if (!fa_mul_i64(d->parts, d->part_stride, &last) || last > PTRDIFF_MAX / 8)
-        return fa_fail(FA_OUT_OF_MEMORY, "parts %lld with part_stride %lld overflows memory", (long long)d->parts,
-                       (long long)d->part_stride);
+        return fa_fail(FA_OUT_OF_MEMORY, "parts %lld with part_stride %lld overflows memory",
+                       (long long)d->parts, (long long)d->part_stride);
     return FA_OK;
 }
 
@@ -80,7 +81,8 @@ float fa_merge_parts(const fa_parts *p, int64_t dim, fa_dtype dtype, void *o, in
     return sum == 0 ? -INFINITY : max + logf(sum);
 }
 
-fa_status fa_merge_host(const fa_merge_desc *desc, const void *partial, const float *partial_lse, void *o, float *lse)
+fa_status fa_merge_host(const fa_merge_desc *desc, const void *partial, const float *partial_lse, void *o,
+                        float *lse)
 {
     fa_clear_error();
     fa_merge_desc d;
@@ -97,7 +99,8 @@ fa_status fa_merge_host(const fa_merge_desc *desc, const void *partial, const fl
     if (!o && shape[3] > 0)
         return fa_fail(FA_INVALID, "o is NULL");
     if (d.parts > 0 && (!partial || !partial_lse))
-        return fa_fail(FA_INVALID, "%s is NULL with %lld parts", partial ? "partial_lse" : "partial", (long long)d.parts);
+        return fa_fail(FA_INVALID, "%s is NULL with %lld parts", partial ? "partial_lse" : "partial",
+                       (long long)d.parts);
     for (int64_t row = 0; row < rows; row++) {
         int64_t b = row / (shape[1] * shape[2]), h = row / shape[2] % shape[1], r = row % shape[2];
         fa_parts parts = {

@@ -49,10 +49,11 @@ static fa_status consider(const fa_device *device, const fa_problem *problem, co
         block_kv = FA_MAX(problem->max_len_kv, 1);
     }
     if (!fa_tiling_choose(row->name, &device->limits, &row->traits, shape, block_q, block_kv, &candidate))
-        return fa_fail(FA_UNSUPPORTED, "%s: a block of %d rows and %d keys needs %llu bytes on chip, %llu there are",
-                       row->name, candidate.block_q, candidate.block_kv,
-                       (unsigned long long)fa_tiling_onchip(&row->traits, shape, candidate.block_q, candidate.block_kv),
-                       (unsigned long long)device->limits.onchip_bytes);
+        return fa_fail(
+            FA_UNSUPPORTED, "%s: a block of %d rows and %d keys needs %llu bytes on chip, %llu there are",
+            row->name, candidate.block_q, candidate.block_kv,
+            (unsigned long long)fa_tiling_onchip(&row->traits, shape, candidate.block_q, candidate.block_kv),
+            (unsigned long long)device->limits.onchip_bytes);
     if (!*best || candidate.seconds < tiling->seconds) {
         *best = row;
         *tiling = candidate;
@@ -82,7 +83,8 @@ fa_status fa_plan_choose(const fa_device *device, const fa_problem *problem, con
         return FA_OK;
     if (first != FA_OK)
         return fa_fail(first, "%s", reason);
-    return fa_fail(FA_UNSUPPORTED, "tuning.kernel is \"%s\", expected one of: %s", forced, device->info.kernels);
+    return fa_fail(FA_UNSUPPORTED, "tuning.kernel is \"%s\", expected one of: %s", forced,
+                   device->info.kernels);
 }
 
 static fa_args make_args(const fa_plan *plan)
@@ -126,8 +128,8 @@ static fa_status plan_init(fa_plan *plan, const fa_attention_desc *desc)
     status = fa_plan_choose(device, &plan->problem, &plan->row, &plan->tiling);
     if (status != FA_OK)
         return status;
-    status = fa_schedule_init(device->context, &plan->problem, &device->limits, &plan->row->traits, &plan->tiling,
-                              plan->row->features & FA_FEATURE_SPLIT, &plan->schedule);
+    status = fa_schedule_init(device->context, &plan->problem, &device->limits, &plan->row->traits,
+                              &plan->tiling, plan->row->features & FA_FEATURE_SPLIT, &plan->schedule);
     if (status != FA_OK)
         return status;
     plan->args = make_args(plan);
@@ -176,24 +178,14 @@ size_t fa_plan_workspace(const fa_plan *plan)
     return plan ? plan->workspace : 0;
 }
 
-fa_status fa_device_supports(fa_device *device, const fa_attention_desc *desc, char *reason, size_t reason_size)
+fa_status fa_device_supports(fa_device *device, const fa_attention_desc *desc, char *reason,
+                             size_t reason_size)
 {
     fa_clear_error();
-    fa_status status = FA_OK;
-    if (!device) {
-        status = fa_fail(FA_INVALID, "device is NULL");
-    } else {
-        fa_problem problem;
-        const fa_kernel_row *row;
-        fa_tiling tiling;
-        status = fa_problem_init(device->context, desc, &problem);
-        if (status == FA_OK) {
-            status = fa_plan_choose(device, &problem, &row, &tiling);
-            fa_problem_release(device->context, &problem);
-        }
-    }
-    if (status == FA_OK)
-        fa_clear_error();
+    /* By making the plan, so that the answer cannot differ from what making it would say. */
+    fa_plan *plan = NULL;
+    fa_status status = fa_plan_create(device, desc, &plan);
+    fa_plan_destroy(plan);
     if (reason && reason_size > 0)
         (void)snprintf(reason, reason_size, "%s", fa_last_error());
     return status;

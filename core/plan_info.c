@@ -41,7 +41,8 @@ static void fill_costs(const fa_plan *plan, fa_plan_info *info)
 {
     const fa_problem *p = &plan->problem;
     const fa_schedule *s = &plan->schedule;
-    double q_bytes = (double)fa_dtype_size(p->tensor[FA_Q].dtype), o_bytes = (double)fa_dtype_size(p->tensor[FA_O].dtype);
+    double q_bytes = (double)fa_dtype_size(p->tensor[FA_Q].dtype),
+           o_bytes = (double)fa_dtype_size(p->tensor[FA_O].dtype);
     double rows_done = 0, row_blocks = 0;
     for (int64_t i = 0; i < s->items; i++)
         rows_done += s->item[i].row_end - s->item[i].row_begin;
@@ -111,7 +112,8 @@ fa_status fa_plan_grid(const fa_plan *plan, int64_t sequence, int64_t *rows, int
     return FA_OK;
 }
 
-fa_status fa_plan_tile(const fa_plan *plan, int64_t sequence, int64_t row, int64_t column, fa_tile_class *tile)
+fa_status fa_plan_tile(const fa_plan *plan, int64_t sequence, int64_t row, int64_t column,
+                       fa_tile_class *tile)
 {
     int64_t rows, columns;
     fa_status status = fa_plan_grid(plan, sequence, &rows, &columns);
@@ -127,6 +129,7 @@ fa_status fa_plan_tile(const fa_plan *plan, int64_t sequence, int64_t row, int64
     int64_t first = row * plan->tiling.block_q, last = (int64_t)s->len_q * group;
     last = FA_MIN(first + plan->tiling.block_q, last) - 1;
     int64_t key = column * plan->tiling.block_kv, end = FA_MIN(key + plan->tiling.block_kv, s->len_kv);
-    *tile = (fa_tile_class)fa_mask_classify(s->mask, (int)(first / group), (int)(last / group) + 1, (int)key, (int)end);
+    *tile = (fa_tile_class)fa_mask_classify(s->mask, (int)(first / group), (int)(last / group) + 1, (int)key,
+                                            (int)end);
     return FA_OK;
 }

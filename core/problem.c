@@ -99,8 +99,8 @@ static fa_status check_offsets(const int64_t *cu, int64_t sequences, int64_t row
             return fa_fail(FA_INVALID, "%s[%lld] is %lld, expected at most the tensor's %lld rows", name,
                            (long long)n + 1, (long long)cu[n + 1], (long long)rows);
         if (cu[n + 1] - cu[n] > FA_MAX_LENGTH)
-            return fa_fail(FA_INVALID, "%s: sequence %lld has %lld rows, expected at most %d", name, (long long)n,
-                           (long long)(cu[n + 1] - cu[n]), FA_MAX_LENGTH);
+            return fa_fail(FA_INVALID, "%s: sequence %lld has %lld rows, expected at most %d", name,
+                           (long long)n, (long long)(cu[n + 1] - cu[n]), FA_MAX_LENGTH);
     }
     return FA_OK;
 }
@@ -197,8 +197,9 @@ static fa_status check_extra(fa_problem *p, int operand, const fa_tensor *given,
         if (!fits && ragged && axis >= 2)
             fits = s[axis] >= full[axis];
         if (!fits)
-            return fa_fail(FA_INVALID, "%s.shape[%d] is %lld, expected 1 or %s%lld", name, axis, (long long)s[axis],
-                           ragged && axis >= 2 ? "at least " : "", (long long)(ragged ? full : dense)[axis]);
+            return fa_fail(FA_INVALID, "%s.shape[%d] is %lld, expected 1 or %s%lld", name, axis,
+                           (long long)s[axis], ragged && axis >= 2 ? "at least " : "",
+                           (long long)(ragged ? full : dense)[axis]);
     }
     p->features |= operand == FA_BIAS ? FA_FEATURE_BIAS : FA_FEATURE_KEEP;
     return FA_OK;
@@ -299,8 +300,11 @@ static fa_status init(const fa_context *context, const fa_attention_desc *d, fa_
         return FA_OUT_OF_MEMORY;
     fill_sequences(p, d);
     if ((int64_t)p->max_len_q * p->group > MAX_PACKED_ROWS)
-        return fa_fail(FA_INVALID, "q.shape[2] gives a sequence of %d rows of %d heads on one KV head, expected a product "
-                       "of at most %d", p->max_len_q, p->group, MAX_PACKED_ROWS);
+        return fa_fail(
+            FA_INVALID,
+            "q.shape[2] gives a sequence of %d rows of %d heads on one KV head, expected a product "
+            "of at most %d",
+            p->max_len_q, p->group, MAX_PACKED_ROWS);
     TRY(check_extra(p, FA_BIAS, &d->bias, false));
     TRY(check_extra(p, FA_KEEP, &d->keep, true));
     TRY(add_lse(p, d));

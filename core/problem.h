@@ -54,7 +54,8 @@ typedef struct fa_problem {
 } fa_problem;
 
 /* Validates and normalises. On failure the problem is empty and needs no release. */
-fa_status fa_problem_init(const struct fa_context *context, const fa_attention_desc *desc, fa_problem *problem);
+fa_status fa_problem_init(const struct fa_context *context, const fa_attention_desc *desc,
+                          fa_problem *problem);
 void fa_problem_release(const struct fa_context *context, fa_problem *problem);
 
 /* The row of the LSE array, and of a (batch, head, row) tensor, that belongs to row i of a sequence. */

@@ -147,7 +147,8 @@ static float naive_score(const row_view *r, fa_naive_order order, int32_t key)
     float sum = 0;
     for (int32_t i = 0; i < p->dim_qk; i++) {
         int32_t d = visit(order, p->dim_qk, i);
-        sum += fa_load(p->tensor[FA_Q].dtype, r->in->q, r->q + d) * fa_load(p->tensor[FA_K].dtype, r->in->k, k + d);
+        sum += fa_load(p->tensor[FA_Q].dtype, r->in->q, r->q + d) *
+               fa_load(p->tensor[FA_K].dtype, r->in->k, k + d);
     }
     sum *= p->scale;
     if (p->softcap > 0)
@@ -164,7 +165,8 @@ static float round_to(fa_dtype dtype, float value)
     return fa_load(dtype, &element, 0);
 }
 
-static void naive_row(const row_view *r, fa_naive_order order, fa_dtype weights, float *weight, float *o, float *lse)
+static void naive_row(const row_view *r, fa_naive_order order, fa_dtype weights, float *weight, float *o,
+                      float *lse)
 {
     const fa_problem *p = r->p;
     int32_t keys = r->s->len_kv;
@@ -186,7 +188,8 @@ static void naive_row(const row_view *r, fa_naive_order order, fa_dtype weights,
         for (int32_t i = 0; i < keys; i++) {
             int32_t j = visit(order, keys, i);
             if (sees(r, j))
-                total += weight[j] * fa_load(p->tensor[FA_V].dtype, r->in->v, r->v + j * p->tensor[FA_V].stride[2] + d);
+                total += weight[j] *
+                         fa_load(p->tensor[FA_V].dtype, r->in->v, r->v + j * p->tensor[FA_V].stride[2] + d);
         }
         o[d] = round_to(p->tensor[FA_O].dtype, sum == 0 ? 0 : total / sum);
     }
@@ -222,10 +225,12 @@ static fa_status check_inputs(const fa_problem *p, const fa_inputs *in)
 {
     if (!in)
         return fa_fail(FA_INVALID, "inputs is NULL");
-    const void *given[] = {[FA_Q] = in->q, [FA_K] = in->k, [FA_V] = in->v, [FA_BIAS] = in->bias, [FA_KEEP] = in->keep};
+    const void *given[] = {
+        [FA_Q] = in->q, [FA_K] = in->k, [FA_V] = in->v, [FA_BIAS] = in->bias, [FA_KEEP] = in->keep};
     for (int t = 0; t <= FA_KEEP; t++) {
         if (t != FA_O && p->span[t] > 0 && !given[t])
-            return fa_fail(FA_INVALID, "inputs.%s is NULL, expected %zu bytes", fa_operand_names[t], p->span[t]);
+            return fa_fail(FA_INVALID, "inputs.%s is NULL, expected %zu bytes", fa_operand_names[t],
+                           p->span[t]);
     }
     return FA_OK;
 }
@@ -260,8 +265,8 @@ static fa_status run_reference(fa_context *context, const fa_attention_desc *des
     return status;
 }
 
-fa_status fa_reference_attention(fa_context *context, const fa_attention_desc *desc, const fa_inputs *inputs, double *o,
-                                 double *lse)
+fa_status fa_reference_attention(fa_context *context, const fa_attention_desc *desc, const fa_inputs *inputs,
+                                 double *o, double *lse)
 {
     reference_job job = {.o = o, .lse = lse};
     return run_reference(context, desc, inputs, &job);

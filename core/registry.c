@@ -284,8 +284,8 @@ static fa_status nothing_found(const fa_search *search, const char *order, const
     if (search->worst == FA_UNSUPPORTED)
         return fa_fail(FA_UNSUPPORTED, "no device of \"%s\"%s%s serves this problem: %s", order, of, device,
                        search->refusals.bytes);
-    return fa_fail(FA_NO_DEVICE, "nothing that \"%s\"%s%s names can run here; there are: %s", order, of, device,
-                   text.bytes);
+    return fa_fail(FA_NO_DEVICE, "nothing that \"%s\"%s%s names can run here; there are: %s", order, of,
+                   device, text.bytes);
 }
 
 static fa_status search_order(fa_search *search, const char *order, const char *device)
@@ -297,8 +297,9 @@ static fa_status search_order(fa_search *search, const char *order, const char *
         if (status == FA_OK && !is_backend(choice.backend)) {
             fa_text text = {.used = 0};
             list_devices(search->context, &text);
-            status = fa_fail(FA_NO_DEVICE, "\"%s\" in \"%s\" is no backend of this library; there are: auto, %s",
-                             choice.backend, order, text.bytes);
+            status =
+                fa_fail(FA_NO_DEVICE, "\"%s\" in \"%s\" is no backend of this library; there are: auto, %s",
+                        choice.backend, order, text.bytes);
         }
         if (status == FA_OK && !search->best)
             status = search_choice(search, &choice);
@@ -308,7 +309,8 @@ static fa_status search_order(fa_search *search, const char *order, const char *
     return search->best ? FA_OK : nothing_found(search, order, device);
 }
 
-fa_status fa_device_open(fa_context *context, const char *name, const fa_attention_desc *desc, fa_device **device)
+fa_status fa_device_open(fa_context *context, const char *name, const fa_attention_desc *desc,
+                         fa_device **device)
 {
     fa_clear_error();
     if (!device)

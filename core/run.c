@@ -21,10 +21,11 @@ static fa_status check_buffer(const fa_plan *plan, const char *name, const fa_bu
     if (buffer->device != plan->device)
         return fa_fail(FA_INVALID, "args.%s belongs to another device, %s", name, buffer->device->info.name);
     if (offset % alignment != 0)
-        return fa_fail(FA_INVALID, "args.%s_offset is %zu, expected a multiple of %zu", name, offset, alignment);
-    if (((uintptr_t)buffer->address + offset) % (alignment < 64 ? alignment : 1) != 0)
-        return fa_fail(FA_INVALID, "args.%s lies at address %p, expected a multiple of %zu", name, buffer->address,
+        return fa_fail(FA_INVALID, "args.%s_offset is %zu, expected a multiple of %zu", name, offset,
                        alignment);
+    if (((uintptr_t)buffer->address + offset) % (alignment < 64 ? alignment : 1) != 0)
+        return fa_fail(FA_INVALID, "args.%s lies at address %p, expected a multiple of %zu", name,
+                       buffer->address, alignment);
     if (offset > buffer->size || span > buffer->size - offset)
         return fa_fail(FA_INVALID, "args.%s has %zu bytes behind offset %zu, expected at least %zu", name,
                        offset > buffer->size ? 0 : buffer->size - offset, offset, span);
@@ -37,7 +38,8 @@ static fa_status check_overlap(const byte_range *range, int count)
     for (int w = 0; w < count; w++) {
         for (int r = 0; range[w].written && r < count; r++) {
             if (r != w && range[w].begin < range[r].end && range[r].begin < range[w].end)
-                return fa_fail(FA_INVALID, "args.%s overlaps args.%s by %zu bytes", range[w].name, range[r].name,
+                return fa_fail(FA_INVALID, "args.%s overlaps args.%s by %zu bytes", range[w].name,
+                               range[r].name,
                                (size_t)((range[w].end < range[r].end ? range[w].end : range[r].end) -
                                         (range[w].begin > range[r].begin ? range[w].begin : range[r].begin)));
         }
@@ -55,14 +57,20 @@ static fa_status bind(const fa_plan *plan, const fa_attention_args *args, fa_bin
         .workspace = args->workspace,
         .workspace_offset = args->workspace_offset,
     };
-    const bool wanted[FA_OPERANDS] = {true, true, true, true, p->features & FA_FEATURE_BIAS,
-                                      p->features & FA_FEATURE_KEEP, p->features & FA_FEATURE_LSE};
+    const bool wanted[FA_OPERANDS] = {true,
+                                      true,
+                                      true,
+                                      true,
+                                      p->features & FA_FEATURE_BIAS,
+                                      p->features & FA_FEATURE_KEEP,
+                                      p->features & FA_FEATURE_LSE};
     byte_range range[FA_OPERANDS + 1];
     int ranges = 0;
     for (int t = 0; t < FA_OPERANDS; t++) {
         const char *name = fa_operand_names[t];
         if (!wanted[t] && binding->buffer[t])
-            return fa_fail(FA_INVALID, "args.%s is given, expected NULL: the description has no %s", name, name);
+            return fa_fail(FA_INVALID, "args.%s is given, expected NULL: the description has no %s", name,
+                           name);
         if (!wanted[t] || (p->span[t] == 0 && !binding->buffer[t]))
             continue;
         fa_status status = check_buffer(plan, name, binding->buffer[t], binding->offset[t],
@@ -74,7 +82,8 @@ static fa_status bind(const fa_plan *plan, const fa_attention_args *args, fa_bin
             range[ranges++] = (byte_range){name, begin, begin + p->span[t], t == FA_O || t == FA_LSE};
     }
     if (plan->workspace > 0) {
-        fa_status status = check_buffer(plan, "workspace", args->workspace, args->workspace_offset, 64, plan->workspace);
+        fa_status status =
+            check_buffer(plan, "workspace", args->workspace, args->workspace_offset, 64, plan->workspace);
         if (status != FA_OK)
             return status;
         const char *begin = (const char *)args->workspace->address + args->workspace_offset;
@@ -173,8 +182,13 @@ fa_status fa_attention_host(fa_device *device, const fa_attention_desc *desc, co
     if (!device)
         return fa_fail(FA_INVALID, "device is NULL");
     /* Inputs are only read, but a buffer has one type for both. */
-    void *const memory[FA_OPERANDS] = {(void *)(uintptr_t)q,    (void *)(uintptr_t)k,    (void *)(uintptr_t)v, o,
-                                       (void *)(uintptr_t)bias, (void *)(uintptr_t)keep, lse};
+    void *const memory[FA_OPERANDS] = {(void *)(uintptr_t)q,
+                                       (void *)(uintptr_t)k,
+                                       (void *)(uintptr_t)v,
+                                       o,
+                                       (void *)(uintptr_t)bias,
+                                       (void *)(uintptr_t)keep,
+                                       lse};
     host_run run = {.device = device};
     fa_status status = host_execute(&run, desc, memory);
     host_release(&run);

@@ -92,24 +92,28 @@ static int64_t blocks_below(const planner *w, const row_view *v, int64_t end)
 
 /* Classes and cost of the blocks of keys [key_begin, key_end): what fa_mask_classify() says of each, in one
  * step. key_end is where the rows' sight ends, or the end of a block. */
-static block_walk walk_blocks(const planner *w, const row_view *v, int32_t rows, int64_t key_begin, int64_t key_end)
+static block_walk walk_blocks(const planner *w, const row_view *v, int32_t rows, int64_t key_begin,
+                              int64_t key_end)
 {
     int64_t from = key_begin / w->block_kv, to = fa_ceil_div(key_end, w->block_kv);
     int64_t seen = count_in(from, to, fa_ceil_div(v->prefix, w->block_kv), v->begin / w->block_kv,
                             fa_ceil_div(v->end, w->block_kv));
     int64_t all_from = v->prefix >= v->all_begin ? 0 : fa_ceil_div(v->all_begin, w->block_kv);
-    int64_t full = count_in(from, to, blocks_below(w, v, v->prefix), all_from, blocks_below(w, v, v->all_end));
+    int64_t full =
+        count_in(from, to, blocks_below(w, v, v->prefix), all_from, blocks_below(w, v, v->all_end));
     int64_t cut = to * w->block_kv - key_end;
     double cycles = (double)(seen - (cut > 0)) *
                     fa_tiling_block_cycles(w->limits, w->traits, &w->shape, rows, w->block_kv);
     if (cut > 0)
         cycles += fa_tiling_block_cycles(w->limits, w->traits, &w->shape, rows, w->block_kv - cut);
-    return (block_walk){.cycles = cycles, .full = full, .partial = seen - full, .keys = seen * w->block_kv - cut};
+    return (block_walk){
+        .cycles = cycles, .full = full, .partial = seen - full, .keys = seen * w->block_kv - cut};
 }
 
 static double epilogue_cycles(const planner *w, int32_t rows)
 {
-    return w->limits->item_cycles + 2.0 * rows * (w->shape.dim_qk + w->shape.dim_v) / w->traits->scores_per_cycle;
+    return w->limits->item_cycles +
+           2.0 * rows * (w->shape.dim_qk + w->shape.dim_v) / w->traits->scores_per_cycle;
 }
 
 /* Appends one part of a row block for every KV head: heads are alike. */
@@ -254,8 +258,9 @@ static void simulate(const planner *w, double *heap)
     out->workers = out->items < units ? (uint32_t)out->items : units;
     /* Merging reads the partial results once; the units share it evenly, after one more barrier. */
     if (out->merges > 0)
-        out->makespan += w->limits->sync_cycles + w->limits->item_cycles +
-                         (double)out->partial_rows * (w->shape.dim_v + 1) / (w->traits->scores_per_cycle * units);
+        out->makespan +=
+            w->limits->sync_cycles + w->limits->item_cycles +
+            (double)out->partial_rows * (w->shape.dim_v + 1) / (w->traits->scores_per_cycle * units);
 }
 
 static void release_lists(const fa_context *context, fa_schedule *s)
@@ -274,8 +279,8 @@ static fa_status build(const fa_context *context, planner *w, fa_schedule *out, 
     w->fill = false;
     walk_problem(w);
     if (out->items > MAX_ITEMS)
-        return fa_fail(FA_OUT_OF_MEMORY, "blocks of %d rows and %d keys make more than %lld work items", w->block_q,
-                       w->block_kv, (long long)MAX_ITEMS);
+        return fa_fail(FA_OUT_OF_MEMORY, "blocks of %d rows and %d keys make more than %lld work items",
+                       w->block_q, w->block_kv, (long long)MAX_ITEMS);
     out->item = fa_alloc(context, (size_t)out->items * sizeof(*out->item));
     out->merge = fa_alloc(context, (size_t)out->merges * sizeof(*out->merge));
     if (!out->item || !out->merge) {

@@ -39,19 +39,19 @@ typedef struct fa_schedule {
     int32_t splits;       /* most parts of one row block */
     int64_t blocks_full, blocks_partial, blocks_skipped;
     uint64_t pairs;
-    double key_reads;  /* keys fetched, summed over items */
-    uint32_t workers;  /* units to run on: one where starting more would cost more than it gains */
-    double cycles;     /* modelled, summed over items */
-    double makespan;   /* modelled cycles of the busiest unit */
-    double imbalance;  /* makespan over the mean */
+    double key_reads; /* keys fetched, summed over items */
+    uint32_t workers; /* units to run on: one where starting more would cost more than it gains */
+    double cycles;    /* modelled, summed over items */
+    double makespan;  /* modelled cycles of the busiest unit */
+    double imbalance; /* makespan over the mean */
 } fa_schedule;
 
 /* Visible pairs of one head, summed over sequences: what FLOPs are counted from. */
 uint64_t fa_schedule_pairs(const fa_problem *problem);
 
-fa_status fa_schedule_init(const struct fa_context *context, const fa_problem *problem, const fa_limits *limits,
-                           const fa_tile_traits *traits, const fa_tiling *tiling, bool can_split,
-                           fa_schedule *schedule);
+fa_status fa_schedule_init(const struct fa_context *context, const fa_problem *problem,
+                           const fa_limits *limits, const fa_tile_traits *traits, const fa_tiling *tiling,
+                           bool can_split, fa_schedule *schedule);
 void fa_schedule_release(const struct fa_context *context, fa_schedule *schedule);
 
 #endif

@@ -68,9 +68,10 @@ fa_status fa_tensor_normalise(fa_tensor *tensor, const char *name)
         return fa_fail(FA_INVALID, "%s.stride[3] is %lld, expected 1 (or 0 for contiguous)", name,
                        (long long)tensor->stride[3]);
     if (tensor->stride[3] == 0 && !contiguous_strides(tensor))
-        return fa_fail(FA_OUT_OF_MEMORY, "%s.shape is %lld x %lld x %lld x %lld, more elements than fit in memory",
-                       name, (long long)tensor->shape[0], (long long)tensor->shape[1],
-                       (long long)tensor->shape[2], (long long)tensor->shape[3]);
+        return fa_fail(FA_OUT_OF_MEMORY,
+                       "%s.shape is %lld x %lld x %lld x %lld, more elements than fit in memory", name,
+                       (long long)tensor->shape[0], (long long)tensor->shape[1], (long long)tensor->shape[2],
+                       (long long)tensor->shape[3]);
     tensor->stride[3] = 1;
     return FA_OK;
 }
@@ -83,8 +84,8 @@ fa_status fa_tensor_extent(const fa_tensor *tensor, const char *name, size_t *by
     size_t last = 1;
     for (int axis = 0; axis < 4; axis++) {
         if (!fa_grow(&last, (size_t)(tensor->shape[axis] - 1), (size_t)tensor->stride[axis]))
-            return fa_fail(FA_OUT_OF_MEMORY, "%s: shape[%d] %lld with stride[%d] %lld overflows memory", name, axis,
-                           (long long)tensor->shape[axis], axis, (long long)tensor->stride[axis]);
+            return fa_fail(FA_OUT_OF_MEMORY, "%s: shape[%d] %lld with stride[%d] %lld overflows memory", name,
+                           axis, (long long)tensor->shape[axis], axis, (long long)tensor->stride[axis]);
     }
     size_t total = 0;
     if (!fa_grow(&total, last, fa_dtype_size(tensor->dtype)))

@@ -10,7 +10,8 @@
 /* The part of the shorter of arithmetic and fetching that the longer does not hide. */
 #define EXPOSED 0.1
 
-#define MAX_BLOCK ((int64_t)1 << 20) /* rows or keys of a block: what fa_tuning can force, and far beyond use */
+#define MAX_BLOCK \
+    ((int64_t)1 << 20) /* rows or keys of a block: what fa_tuning can force, and far beyond use */
 
 /* Measured on the devices named; sizes that the model would miss by more than a few percent. */
 static const fa_tiling_row table[] = {
@@ -22,7 +23,8 @@ static int64_t at_most(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-uint64_t fa_tiling_onchip(const fa_tile_traits *t, const fa_tile_problem *p, int64_t block_q, int64_t block_kv)
+uint64_t fa_tiling_onchip(const fa_tile_traits *t, const fa_tile_problem *p, int64_t block_q,
+                          int64_t block_kv)
 {
     int64_t dqk = fa_round_up(p->dim_qk, t->tile.d), dv = fa_round_up(p->dim_v, t->tile.d);
     int64_t bytes = 0;
@@ -81,15 +83,18 @@ static double modelled_seconds(const fa_limits *limits, const fa_tile_traits *t,
 {
     double row_blocks = (double)fa_ceil_div(p->rows, block_q) * (double)p->instances;
     double key_blocks = (double)p->keys / (double)block_kv;
-    /* A block that the mask cuts is computed whole. The cut enters it half a block of keys early on the
-     * average, and its last position sees further than its middle one, by which density counts. */
-    double positions = (double)at_most(block_q, p->rows) / (p->group > 0 ? p->group : 1);
-    double cut = 0.5 + 0.5 * positions / (double)block_kv;
+    /* A block that the mask cuts is computed whole, or down to its tiles. The cut enters it half a step of keys
+     * early on the average, and the last position of a step sees further than its middle one, by which density
+     * counts. */
+    double rows = (double)(t->clips ? t->tile.q : at_most(block_q, p->rows));
+    double positions = rows / (p->group > 0 ? p->group : 1);
+    double cut = 0.5 * ((double)(t->clips ? t->tile.kv : block_kv) + positions) / (double)block_kv;
     double visited = p->density < 1 ? fmin(p->density * key_blocks + cut, key_blocks) : key_blocks;
-    double whole = fa_tiling_block_cycles(limits, t, p, at_most(block_q, p->rows), at_most(block_kv, p->keys));
+    double whole =
+        fa_tiling_block_cycles(limits, t, p, at_most(block_q, p->rows), at_most(block_kv, p->keys));
     double fixed = limits->item_cycles +
                    2.0 * (double)at_most(block_q, p->rows) * (p->dim_qk + p->dim_v) / t->scores_per_cycle;
-    double cycles = row_blocks * (fmax(visited, 1) * whole + fixed);
+    double cycles = row_blocks * ((t->clips ? visited : fmax(visited, 1)) * whole + fixed);
     return cycles / (limits->clock_hz * limits->units * evenness(row_blocks, limits->units)) +
            limits->launch_cycles / limits->clock_hz;
 }
@@ -135,7 +140,8 @@ static bool search(const fa_limits *limits, const fa_tile_traits *t, const fa_ti
                 break;
             double seconds = modelled_seconds(limits, t, p, block_q, block_kv);
             uint64_t bytes = fa_tiling_onchip(t, p, block_q, block_kv);
-            bool better = seconds <= enough ? best->seconds > enough || bytes < best_bytes : seconds < best->seconds;
+            bool better =
+                seconds <= enough ? best->seconds > enough || bytes < best_bytes : seconds < best->seconds;
             if (!found || better) {
                 best->block_q = (int32_t)block_q;
                 best->block_kv = (int32_t)block_kv;
@@ -148,8 +154,8 @@ static bool search(const fa_limits *limits, const fa_tile_traits *t, const fa_ti
     return found;
 }
 
-bool fa_tiling_choose(const char *kernel, const fa_limits *limits, const fa_tile_traits *t, const fa_tile_problem *p,
-                      int32_t forced_q, int32_t forced_kv, fa_tiling *tiling)
+bool fa_tiling_choose(const char *kernel, const fa_limits *limits, const fa_tile_traits *t,
+                      const fa_tile_problem *p, int32_t forced_q, int32_t forced_kv, fa_tiling *tiling)
 {
     const fa_tiling_row *row = find_row(kernel, p);
     const char *source = forced_q || forced_kv ? "tuning" : row ? "table" : "model";

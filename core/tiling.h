@@ -12,9 +12,9 @@
 /* What one device offers. A unit is what works on one level-1 block at a time: a core, a multiprocessor. */
 typedef struct fa_limits {
     uint32_t units;
-    uint64_t onchip_bytes;   /* level-1 staging of one unit: L2 of a core, shared memory of a block    */
-    uint64_t accum_bytes;    /* registers for the scores and the output of one block; 0: they are      */
-                             /* staged on chip like the rest                                           */
+    uint64_t onchip_bytes; /* level-1 staging of one unit: L2 of a core, shared memory of a block    */
+    uint64_t accum_bytes;  /* registers for the scores and the output of one block; 0: they are      */
+                           /* staged on chip like the rest                                           */
     double clock_hz;
     double bytes_per_second; /* far memory, all units together                                         */
     double sync_cycles;      /* one block-level synchronisation, its latency not hidden                */
@@ -34,23 +34,24 @@ enum { FA_STAGE_Q = 1, FA_STAGE_K = 2, FA_STAGE_V = 4, FA_STAGE_S = 8, FA_STAGE_
 typedef struct fa_tile_traits {
     fa_tile tile;
     unsigned stage;
-    int32_t element_bytes;   /* of staged q, k, v                                                      */
-    int32_t score_bytes;     /* of staged scores                                                       */
-    int32_t buffers;         /* copies of K and V in flight                                            */
+    int32_t element_bytes; /* of staged q, k, v                                                      */
+    int32_t score_bytes;   /* of staged scores                                                       */
+    int32_t buffers;       /* copies of K and V in flight                                            */
     int32_t max_block_q, max_block_kv; /* 0: no limit of the kernel's own                              */
+    bool clips;              /* of a block that the mask cuts, only the tiles it leaves are computed   */
     double flops_per_cycle;  /* of one unit, as the kernel's inner loop reaches it                     */
     double scores_per_cycle; /* exp and mask included                                                  */
 } fa_tile_traits;
 
 /* What of the problem matters here. */
 typedef struct fa_tile_problem {
-    int64_t rows;          /* rows of one (sequence, KV head): query rows times group; the mean        */
-    int64_t keys;          /* likewise the mean                                                        */
-    int64_t instances;     /* sequences times KV heads                                                 */
+    int64_t rows;      /* rows of one (sequence, KV head): query rows times group; the mean        */
+    int64_t keys;      /* likewise the mean                                                        */
+    int64_t instances; /* sequences times KV heads                                                 */
     int32_t dim_qk, dim_v;
-    int32_t far_bytes;     /* of one element of k and v in far memory                                  */
-    double density;        /* visible pairs over all pairs, 0 to 1                                     */
-    int32_t group;         /* rows per query position, where the mask cuts; 0 is taken as 1            */
+    int32_t far_bytes; /* of one element of k and v in far memory                                  */
+    double density;    /* visible pairs over all pairs, 0 to 1                                     */
+    int32_t group;     /* rows per query position, where the mask cuts; 0 is taken as 1            */
 } fa_tile_problem;
 
 typedef struct fa_tiling {
@@ -63,8 +64,8 @@ typedef struct fa_tiling {
 /* A measured choice that overrides the model: `name` is the kernel row's, dims are upper bounds. */
 typedef struct fa_tiling_row {
     const char *kernel;
-    int32_t max_dim;   /* the larger of dim_qk and dim_v */
-    int64_t min_rows;  /* rows of the problem, at least    */
+    int32_t max_dim;  /* the larger of dim_qk and dim_v */
+    int64_t min_rows; /* rows of the problem, at least    */
     int32_t block_q, block_kv;
 } fa_tiling_row;
 

@@ -23,8 +23,9 @@ static bool processor_has(fa_isa isa)
         return f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     }
     case FA_ISA_AVX512:
-        return processor_has(FA_ISA_AVX2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+        return processor_has(FA_ISA_AVX2) && __builtin_cpu_supports("avx512f") &&
+               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512vl");
 #elif defined(__aarch64__)
     case FA_ISA_NEON: return true;
 #endif
@@ -70,11 +71,13 @@ void fa_cpu_name(char *name, size_t size)
     unsigned word[12];
     bool known = true;
     for (unsigned i = 0; i < 3; i++)
-        known = known && __get_cpuid(0x80000002u + i, &word[4 * i], &word[4 * i + 1], &word[4 * i + 2], &word[4 * i + 3]);
+        known = known && __get_cpuid(0x80000002u + i, &word[4 * i], &word[4 * i + 1], &word[4 * i + 2],
+                                     &word[4 * i + 3]);
     if (known) {
         const char *text = (const char *)word;
         text += strspn(text, " ");
-        (void)snprintf(name, size, "%.*s", (int)(sizeof(word) - 1 - (size_t)(text - (const char *)word)), text);
+        (void)snprintf(name, size, "%.*s", (int)(sizeof(word) - 1 - (size_t)(text - (const char *)word)),
+                       text);
         return;
     }
     (void)snprintf(name, size, "x86-64");

@@ -22,16 +22,28 @@ typedef struct row_entry {
 #define FEATURES_rows FA_FEATURE_ALL
 #define FEATURES_standard (FA_FEATURE_MASK | FA_FEATURE_LSE | FA_FEATURE_GROUPS)
 #define STAGE_tile (FA_STAGE_Q | FA_STAGE_K | FA_STAGE_V | FA_STAGE_O)
-#define STAGE_rows (FA_STAGE_Q | FA_STAGE_S | FA_STAGE_O)
+#define STAGE_rows (FA_STAGE_Q | FA_STAGE_K | FA_STAGE_S | FA_STAGE_O) /* V takes K's place */
 #define STAGE_standard 0
 #define BASELINE_tile false
 #define BASELINE_rows false
 #define BASELINE_standard true
-#define TILE_tile(lanes, vecs) {lanes, 4, 1}
-#define TILE_rows(lanes, vecs) {1, lanes, 1}
-#define TILE_standard(lanes, vecs) {(lanes) * (vecs), 1, 1}
+#define TILE_tile(lanes, vecs) \
+    {                          \
+        (lanes) * (vecs), 4, 1 \
+    }
+#define TILE_rows(lanes, vecs) \
+    {                          \
+        1, lanes, 1            \
+    }
+#define TILE_standard(lanes, vecs) \
+    {                              \
+        (lanes) * (vecs), 1, 1     \
+    }
+#define CLIPS_tile true
+#define CLIPS_rows false
+#define CLIPS_standard false
 #define MAX_Q_tile 0
-#define MAX_Q_rows 16
+#define MAX_Q_rows 32
 #define MAX_Q_standard 0
 #define MAX_KV_tile 0
 #define MAX_KV_rows 512
@@ -41,27 +53,28 @@ typedef struct row_entry {
 #define ISA_avx512 FA_ISA_AVX512
 #define ISA_neon FA_ISA_NEON
 
-#define KERNEL(isa_name, kernel, lanes, vecs, flops, scores)   \
-    {ISA_##isa_name,                                           \
-     {.name = #isa_name "-" #kernel,                           \
-      .features = FEATURES_##kernel,                           \
-      .types_q = FA_TYPES_FLOAT,                               \
-      .types_k = FA_TYPES_FLOAT,                               \
-      .types_v = FA_TYPES_FLOAT,                               \
-      .types_o = FA_TYPES_FLOAT,                               \
-      .max_dim_qk = FA_MAX_HEAD_DIM,                           \
-      .max_dim_v = FA_MAX_HEAD_DIM,                            \
-      .baseline = BASELINE_##kernel,                           \
-      .p_type = FA_F32,                                        \
-      .traits = {.tile = TILE_##kernel(lanes, vecs),           \
-                 .stage = STAGE_##kernel,                      \
-                 .element_bytes = sizeof(float),               \
-                 .score_bytes = sizeof(float),                 \
-                 .buffers = 1,                                 \
-                 .max_block_q = MAX_Q_##kernel,                \
-                 .max_block_kv = MAX_KV_##kernel,              \
-                 .flops_per_cycle = flops,                     \
-                 .scores_per_cycle = scores},                  \
+#define KERNEL(isa_name, kernel, lanes, vecs, flops, scores) \
+    {ISA_##isa_name,                                         \
+     {.name = #isa_name "-" #kernel,                         \
+      .features = FEATURES_##kernel,                         \
+      .types_q = FA_TYPES_FLOAT,                             \
+      .types_k = FA_TYPES_FLOAT,                             \
+      .types_v = FA_TYPES_FLOAT,                             \
+      .types_o = FA_TYPES_FLOAT,                             \
+      .max_dim_qk = FA_MAX_HEAD_DIM,                         \
+      .max_dim_v = FA_MAX_HEAD_DIM,                          \
+      .baseline = BASELINE_##kernel,                         \
+      .p_type = FA_F32,                                      \
+      .traits = {.tile = TILE_##kernel(lanes, vecs),         \
+                 .stage = STAGE_##kernel,                    \
+                 .element_bytes = sizeof(float),             \
+                 .score_bytes = sizeof(float),               \
+                 .buffers = 1,                               \
+                 .clips = CLIPS_##kernel,                    \
+                 .max_block_q = MAX_Q_##kernel,              \
+                 .max_block_kv = MAX_KV_##kernel,            \
+                 .flops_per_cycle = flops,                   \
+                 .scores_per_cycle = scores},                \
       .impl = &fa_##isa_name##_##kernel}},
 
 static const row_entry rows[] = {
@@ -103,7 +116,8 @@ static void openmp_describe(const fa_context *context, int index, fa_device_info
                        getenv("FASTATTN_THREADS"), MAX_THREADS);
     else if (fa_cpu_bad_limit())
         (void)snprintf(info->reason, sizeof(info->reason),
-                       "FASTATTN_ISA is \"%.32s\", expected scalar, avx2, avx512 or neon", fa_cpu_bad_limit());
+                       "FASTATTN_ISA is \"%.32s\", expected scalar, avx2, avx512 or neon",
+                       fa_cpu_bad_limit());
     else
         info->available = 1;
 }

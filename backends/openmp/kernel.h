@@ -10,8 +10,8 @@ typedef struct fa_cpu_run {
     const fa_plan *plan;
     const void *q, *k, *v, *bias, *keep;
     void *o;
-    float *lse;          /* NULL: not wanted */
-    float *partial;      /* normalised outputs of split items, dim_v floats a row */
+    float *lse;     /* NULL: not wanted */
+    float *partial; /* normalised outputs of split items, dim_v floats a row */
     float *partial_lse;
 } fa_cpu_run;
 

@@ -31,7 +31,8 @@ static void merge_item(const fa_cpu_run *run, const fa_merge_item *merge)
     const fa_tensor *o = &p->tensor[FA_O];
     int64_t rows = merge->row_end - merge->row_begin;
     for (int row = merge->row_begin; row < merge->row_end; row++) {
-        int head = fa_args_head(plan->args, merge->head_kv, row), position = fa_args_position(plan->args, row);
+        int head = fa_args_head(plan->args, merge->head_kv, row),
+            position = fa_args_position(plan->args, row);
         int64_t part = merge->part_row + row - merge->row_begin;
         fa_parts parts = {
             .dtype = FA_F32,
@@ -66,7 +67,8 @@ static void work(const fa_cpu_run *run, atomic_llong *next, char *scratch)
 fa_status fa_openmp_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding)
 {
     (void)queue;
-    char *workspace = binding->workspace ? (char *)binding->workspace->address + binding->workspace_offset : NULL;
+    char *workspace =
+        binding->workspace ? (char *)binding->workspace->address + binding->workspace_offset : NULL;
     fa_cpu_run run = {
         .plan = plan,
         .q = fa_host_operand(binding, FA_Q),

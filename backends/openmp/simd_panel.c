@@ -30,7 +30,8 @@ bool FA_ISA_NAME(all_finite)(f32_rows v, int rows, int dim)
     return v_sum(total) + rest == 0.0f;
 }
 
-void FA_ISA_NAME(add_guarded)(const fa_panel *panel, const float *st, f32_rows v, int key, int keys, float *ot)
+void FA_ISA_NAME(add_guarded)(const fa_panel *panel, const float *st, f32_rows v, int key, int keys,
+                              float *ot)
 {
     int dim = panel->run->plan->args.dim_v;
     for (int j = 0; j < keys; j++) {
@@ -48,7 +49,8 @@ static void load_bias(const fa_panel *panel, int lane, int key, int keys, vf bia
 {
     const fa_tensor *t = &panel->run->plan->problem.tensor[FA_BIAS];
     for (int i = 0; i < VL; i++) {
-        int64_t at = fa_problem_extra_offset(t, panel->number, panel->head[lane + i], panel->position[lane + i]);
+        int64_t at =
+            fa_problem_extra_offset(t, panel->number, panel->head[lane + i], panel->position[lane + i]);
         if (t->shape[3] == 1)
             bias[i] = v_set1(fa_load(t->dtype, panel->run->bias, at));
         else if (keys == VL)
@@ -66,7 +68,8 @@ static vf hide_unkept(const fa_panel *panel, int lane, int key, vf x)
     float value[VL];
     v_store(value, x);
     for (int i = 0; i < VL; i++) {
-        int64_t at = fa_problem_extra_offset(t, panel->number, panel->head[lane + i], panel->position[lane + i]);
+        int64_t at =
+            fa_problem_extra_offset(t, panel->number, panel->head[lane + i], panel->position[lane + i]);
         if (!keep[at + (t->shape[3] > 1 ? key : 0)])
             value[i] = -INFINITY;
     }
@@ -121,7 +124,8 @@ static vf transform_scores(const fa_panel *panel, bool masked, int lane, int key
     return max;
 }
 
-void FA_ISA_NAME(panel_scores)(const fa_panel *panel, bool masked, int key, int keys, float *st, vf max[PANEL_VECS])
+void FA_ISA_NAME(panel_scores)(const fa_panel *panel, bool masked, int key, int keys, float *st,
+                               vf max[PANEL_VECS])
 {
     bool transformed = scores_transformed(panel->run->plan);
     for (int n = 0; n < panel->nv; n++) {
@@ -129,7 +133,8 @@ void FA_ISA_NAME(panel_scores)(const fa_panel *panel, bool masked, int key, int 
         if (!transformed)
             max[n] = hide_scores(panel, n * VL, key, keys, st, max[n]);
         for (int j = 0; transformed && j < keys; j += VL)
-            max[n] = transform_scores(panel, masked, n * VL, key + j, FA_MIN(keys - j, (int)VL), st + j * PANEL, max[n]);
+            max[n] = transform_scores(panel, masked, n * VL, key + j, FA_MIN(keys - j, (int)VL),
+                                      st + j * PANEL, max[n]);
     }
 }
 
@@ -142,7 +147,8 @@ float FA_ISA_NAME(row_close)(const fa_cpu_run *run, const fa_work_item *item, in
     fa_state state = {max, sum};
     if (p->sinks && item->part_row < 0 && p->sinks[head] > FA_NEG_INF)
         state = fa_state_merge(state, (fa_state){p->sinks[head] * FA_LOG2E, 1.0f});
-    float lse = state.sum == 0 ? FA_NEG_INF : (float)((double)state.max * FA_LN2_F64 + log((double)state.sum));
+    float lse =
+        state.sum == 0 ? FA_NEG_INF : (float)((double)state.max * FA_LN2_F64 + log((double)state.sum));
     if (item->part_row >= 0)
         run->partial_lse[item->part_row + row - item->row_begin] = lse;
     else if (run->lse)
@@ -165,6 +171,6 @@ void FA_ISA_NAME(panel_finish)(const fa_panel *panel, const fa_work_item *item, 
     }
     if (!partial)
         panel_rows(panel, FA_O, target);
-    unpack_panel(partial ? FA_F32 : p->tensor[FA_O].dtype, partial ? run->partial : run->o, target, panel->count,
-                 p->dim_v, ot, factor);
+    unpack_panel(partial ? FA_F32 : p->tensor[FA_O].dtype, partial ? run->partial : run->o, target,
+                 panel->count, p->dim_v, ot, factor);
 }

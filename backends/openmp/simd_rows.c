@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Attention of few query rows, as in decoding, where reading K and V is the cost: head dims are lanes, each
- * key and value is loaded and converted once per group of ROWS query rows and never copied.
+ * Attention of few query rows, as in decoding, where reading K and V is the cost: head dims are lanes, and each
+ * key and value is loaded and converted once for a group of ROWS query rows.
  */
 #include <float.h>
 #include <string.h>
@@ -17,6 +17,8 @@ enum {
 typedef struct rows_scratch {
     float *q, *o, *s; /* rows x q_stride, rows x o_stride, rows x s_stride */
     float *max, *sum; /* rows                                              */
+    float *kv;        /* a block of keys, then of values, as f32           */
+    ptrdiff_t kv_stride;
     int q_stride, o_stride, s_stride;
     size_t bytes;
 } rows_scratch;
@@ -30,13 +32,16 @@ static rows_scratch lay_out(const fa_plan *plan, void *memory)
 {
     const fa_args *a = &plan->args;
     size_t rows = (size_t)a->block_q;
-    rows_scratch s = {
-        .q_stride = round_lanes(a->dim_qk), .o_stride = round_lanes(a->dim_v), .s_stride = round_lanes(a->block_kv)};
+    rows_scratch s = {.q_stride = round_lanes(a->dim_qk),
+                      .o_stride = round_lanes(a->dim_v),
+                      .s_stride = round_lanes(a->block_kv)};
     s.q = take_scratch(memory, &s.bytes, rows * (size_t)s.q_stride);
     s.o = take_scratch(memory, &s.bytes, rows * (size_t)s.o_stride);
     s.s = take_scratch(memory, &s.bytes, rows * (size_t)s.s_stride);
     s.max = take_scratch(memory, &s.bytes, rows);
     s.sum = take_scratch(memory, &s.bytes, rows);
+    s.kv_stride = FA_MAX(s.q_stride, s.o_stride) + VL;
+    s.kv = take_scratch(memory, &s.bytes, (size_t)a->block_kv * (size_t)s.kv_stride);
     return s;
 }
 
@@ -96,8 +101,8 @@ FA_INLINE void score_rows(const int rows, const int keys, const fa_dtype dtype, 
     }
 }
 
-FA_INLINE void score_block(const int rows, const fa_dtype dtype, const float *q, int q_stride, const typed_rows *k,
-                           int keys, int dim, float *s, int s_stride)
+FA_INLINE void score_block(const int rows, const fa_dtype dtype, const float *q, int q_stride,
+                           const typed_rows *k, int keys, int dim, float *s, int s_stride)
 {
     int j = 0;
     for (; j + KEYS <= keys; j += KEYS)
@@ -139,8 +144,8 @@ FA_INLINE void value_rows(const int rows, const int vecs, const fa_dtype dtype, 
     }
 }
 
-FA_INLINE void value_tail(const int rows, const fa_dtype dtype, const float *p, int p_stride, const typed_rows *v,
-                          int keys, int d, int count, float *o, int o_stride)
+FA_INLINE void value_tail(const int rows, const fa_dtype dtype, const float *p, int p_stride,
+                          const typed_rows *v, int keys, int d, int count, float *o, int o_stride)
 {
     for (int j = 0; j < keys; j++) {
         vf value = load_some(dtype, v->base, v->index + j * v->stride + d, count);
@@ -151,8 +156,8 @@ FA_INLINE void value_tail(const int rows, const fa_dtype dtype, const float *p, 
     }
 }
 
-FA_INLINE void value_block(const int rows, const fa_dtype dtype, const float *p, int p_stride, const typed_rows *v,
-                           int keys, int dim, float *o, int o_stride)
+FA_INLINE void value_block(const int rows, const fa_dtype dtype, const float *p, int p_stride,
+                           const typed_rows *v, int keys, int dim, float *o, int o_stride)
 {
     int d = 0;
     for (; d + VALUE_VECS * VL <= dim; d += VALUE_VECS * VL)
@@ -164,14 +169,14 @@ FA_INLINE void value_block(const int rows, const fa_dtype dtype, const float *p,
 }
 
 /* Calls `block` with the number of rows and the type as constants: the loads decide the speed here. */
-#define FA_FOR_TYPE(block, rows, dtype, ...)               \
-    do {                                                   \
-        if ((dtype) == FA_F32)                             \
-            block(rows, FA_F32, __VA_ARGS__);              \
-        else if ((dtype) == FA_F16)                        \
-            block(rows, FA_F16, __VA_ARGS__);              \
-        else                                               \
-            block(rows, FA_BF16, __VA_ARGS__);             \
+#define FA_FOR_TYPE(block, rows, dtype, ...)   \
+    do {                                       \
+        if ((dtype) == FA_F32)                 \
+            block(rows, FA_F32, __VA_ARGS__);  \
+        else if ((dtype) == FA_F16)            \
+            block(rows, FA_F16, __VA_ARGS__);  \
+        else                                   \
+            block(rows, FA_BF16, __VA_ARGS__); \
     } while (0)
 
 static void scores(int rows, const rows_scratch *s, const typed_rows *k, int keys, int dim)
@@ -270,7 +275,8 @@ static vf transform(const query_row *row, int key, int count, vf x)
 }
 
 /* Softmax weights of one row over a block of keys, in place; rescales the row's output if its maximum rose. */
-static void weigh(const query_row *row, int key, int keys, float *s, float *max, float *sum, float *o, int o_stride)
+static void weigh(const query_row *row, int key, int keys, float *s, float *max, float *sum, float *o,
+                  int o_stride)
 {
     vf top = v_set1(-INFINITY), total = v_set1(0.0f);
     for (int j = 0; j < keys; j += VL) {
@@ -310,7 +316,8 @@ static bool values_finite(const typed_rows *v, int keys, int dim)
     return v_sum(total) == 0.0f;
 }
 
-static void values_guarded(const query_row *row, const typed_rows *v, int key, int keys, int dim, const float *p, float *o)
+static void values_guarded(const query_row *row, const typed_rows *v, int key, int keys, int dim,
+                           const float *p, float *o)
 {
     for (int j = 0; j < keys; j++) {
         if (!fa_mask_visible(row->sequence->mask, row->position, key + j) || !is_kept(row, key + j))
@@ -320,29 +327,42 @@ static void values_guarded(const query_row *row, const typed_rows *v, int key, i
     }
 }
 
-static void meet(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s, int key, int keys, bool partial)
+/* Rows [key, key + keys) of K or V. More than one group of query rows reads them again: as f32 then. */
+static typed_rows fetch(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s, int operand,
+                        const void *base, int key, int keys)
+{
+    const fa_tensor *t = &run->plan->problem.tensor[operand];
+    const fa_sequence *q = &run->plan->problem.sequence[item->sequence];
+    typed_rows rows = {t->dtype, base, fa_tensor_offset(t, q->kv_batch, item->head_kv, q->kv_row + key),
+                       t->stride[2]};
+    if (item->row_end - item->row_begin <= ROWS || t->dtype == FA_F32)
+        return rows;
+    convert_rows(t->dtype, base, rows.index, rows.stride, keys, (int)t->shape[3], s->kv, s->kv_stride);
+    return (typed_rows){FA_F32, s->kv, 0, s->kv_stride};
+}
+
+static void meet(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s, int key, int keys,
+                 bool partial)
 {
     const fa_args *a = &run->plan->args;
-    const fa_problem *p = &run->plan->problem;
-    const fa_sequence *q = &p->sequence[item->sequence];
-    const fa_tensor *tk = &p->tensor[FA_K], *tv = &p->tensor[FA_V];
-    typed_rows k = {tk->dtype, run->k, fa_tensor_offset(tk, q->kv_batch, item->head_kv, q->kv_row + key), tk->stride[2]};
-    typed_rows v = {tv->dtype, run->v, fa_tensor_offset(tv, q->kv_batch, item->head_kv, q->kv_row + key), tv->stride[2]};
     int rows = item->row_end - item->row_begin;
 
+    typed_rows k = fetch(run, item, s, FA_K, run->k, key, keys);
     scores(rows, s, &k, keys, a->dim_qk);
     for (int r = 0; r < rows; r++) {
         query_row row = row_of(run, item, item->row_begin + r);
-        weigh(&row, key, keys, s->s + r * s->s_stride, s->max + r, s->sum + r, s->o + r * s->o_stride, s->o_stride);
+        weigh(&row, key, keys, s->s + r * s->s_stride, s->max + r, s->sum + r, s->o + r * s->o_stride,
+              s->o_stride);
     }
-    if ((partial || run->keep) && !values_finite(&v, keys, a->dim_v)) {
-        for (int r = 0; r < rows; r++) {
-            query_row row = row_of(run, item, item->row_begin + r);
-            values_guarded(&row, &v, key, keys, a->dim_v, s->s + r * s->s_stride, s->o + r * s->o_stride);
-        }
+    typed_rows v = fetch(run, item, s, FA_V, run->v, key, keys);
+    if ((!partial && !run->keep) || values_finite(&v, keys, a->dim_v)) {
+        values(rows, s, &v, keys, a->dim_v);
         return;
     }
-    values(rows, s, &v, keys, a->dim_v);
+    for (int r = 0; r < rows; r++) {
+        query_row row = row_of(run, item, item->row_begin + r);
+        values_guarded(&row, &v, key, keys, a->dim_v, s->s + r * s->s_stride, s->o + r * s->o_stride);
+    }
 }
 
 static void start(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s)
@@ -373,7 +393,7 @@ static void finish(const fa_cpu_run *run, const fa_work_item *item, int row, flo
                          : fa_tensor_offset(t, q.sequence->q_batch, q.head, q.sequence->q_row + q.position);
     vf factor = v_set1(FA_ISA_NAME(row_close)(run, item, row, max, sum));
     for (int d = 0; d < p->dim_v; d += VL) {
-        vf value = v_mul(v_load(o + d), factor);
+        vf value = normalised(v_load(o + d), factor);
         if (d + VL <= p->dim_v)
             store_typed(dtype, base, at + d, value);
         else

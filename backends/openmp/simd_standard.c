@@ -36,7 +36,8 @@ static size_t scratch_bytes(const fa_plan *plan)
     return lay_out(plan, NULL).bytes;
 }
 
-static void first_product(const fa_cpu_run *run, const fa_work_item *item, const standard_scratch *s, int panels, int keys)
+static void first_product(const fa_cpu_run *run, const fa_work_item *item, const standard_scratch *s,
+                          int panels, int keys)
 {
     const fa_args *a = &run->plan->args;
     const fa_tensor *q = &run->plan->problem.tensor[FA_Q];
@@ -50,11 +51,13 @@ static void first_product(const fa_cpu_run *run, const fa_work_item *item, const
         pack_panel(q->dtype, run->q, row, panel.count, a->dim_qk, qt);
         for (int n = 0; n < PANEL_VECS; n++)
             max[n] = v_set1(-INFINITY);
-        score_panel(PANEL_VECS, qt, s->k, a->dim_qk, a->dim_qk, keys, s->scores + (size_t)i * (size_t)keys * PANEL, max);
+        score_panel(PANEL_VECS, qt, s->k, a->dim_qk, a->dim_qk, keys,
+                    s->scores + (size_t)i * (size_t)keys * PANEL, max);
     }
 }
 
-static void softmax(const fa_cpu_run *run, const fa_work_item *item, const standard_scratch *s, int panels, int keys)
+static void softmax(const fa_cpu_run *run, const fa_work_item *item, const standard_scratch *s, int panels,
+                    int keys)
 {
     vf factor = v_set1(scores_transformed(run->plan) ? 1.0f : run->plan->args.scale_log2);
     for (int i = 0; i < panels; i++) {
@@ -75,11 +78,13 @@ static void softmax(const fa_cpu_run *run, const fa_work_item *item, const stand
     }
 }
 
-static void second_product(const fa_cpu_run *run, const fa_work_item *item, const standard_scratch *s, int panels, int keys)
+static void second_product(const fa_cpu_run *run, const fa_work_item *item, const standard_scratch *s,
+                           int panels, int keys)
 {
     const fa_args *a = &run->plan->args;
     f32_rows v = {s->v, a->dim_v};
-    bool guarded = (run->plan->problem.features & FA_FEATURE_MASK) && !FA_ISA_NAME(all_finite)(v, keys, a->dim_v);
+    bool guarded =
+        (run->plan->problem.features & FA_FEATURE_MASK) && !FA_ISA_NAME(all_finite)(v, keys, a->dim_v);
     for (int i = 0; i < panels; i++) {
         fa_panel panel;
         int row = item->row_begin + i * PANEL;
@@ -105,10 +110,10 @@ static void run_item(const fa_cpu_run *run, const fa_work_item *item, void *memo
     standard_scratch s = lay_out(run->plan, memory);
     int panels = (item->row_end - item->row_begin + PANEL - 1) / PANEL, keys = q->len_kv;
 
-    convert_rows(k->dtype, run->k, fa_tensor_offset(k, q->kv_batch, item->head_kv, q->kv_row), k->stride[2], keys,
-                 a->dim_qk, s.k, a->dim_qk);
-    convert_rows(v->dtype, run->v, fa_tensor_offset(v, q->kv_batch, item->head_kv, q->kv_row), v->stride[2], keys,
-                 a->dim_v, s.v, a->dim_v);
+    convert_rows(k->dtype, run->k, fa_tensor_offset(k, q->kv_batch, item->head_kv, q->kv_row), k->stride[2],
+                 keys, a->dim_qk, s.k, a->dim_qk);
+    convert_rows(v->dtype, run->v, fa_tensor_offset(v, q->kv_batch, item->head_kv, q->kv_row), v->stride[2],
+                 keys, a->dim_v, s.v, a->dim_v);
     first_product(run, item, &s, panels, keys);
     softmax(run, item, &s, panels, keys);
     second_product(run, item, &s, panels, keys);

@@ -10,11 +10,11 @@
 
 /* The scratch of one thread, all of it 64-byte aligned. */
 typedef struct tile_scratch {
-    float *qt; /* panels x dim_qk x PANEL  */
-    float *ot; /* panels x dim_v x PANEL   */
+    float *qt;        /* panels x dim_qk x PANEL  */
+    float *ot;        /* panels x dim_v x PANEL   */
     float *max, *sum; /* panels x PANEL    */
-    float *st; /* block_kv x PANEL         */
-    float *k, *v; /* a block of keys as f32 */
+    float *st;        /* block_kv x PANEL         */
+    float *k, *v;     /* a block of keys as f32 */
     ptrdiff_t k_stride, v_stride;
     size_t bytes;
 } tile_scratch;
@@ -22,7 +22,7 @@ typedef struct tile_scratch {
 /* Rows of a converted block start at an odd number of vectors, so that they do not share a cache set. */
 static ptrdiff_t row_stride(int dim)
 {
-    return (dim + VL - 1) / VL * VL + VL;
+    return ((dim + VL - 1) / VL | 1) * VL;
 }
 
 static tile_scratch lay_out(const fa_plan *plan, void *memory)
@@ -46,7 +46,8 @@ static size_t scratch_bytes(const fa_plan *plan)
 }
 
 /* Rows of K or V as f32: in place where that is what they are, converted where not. */
-static f32_rows fetch(const fa_tensor *t, const void *base, int64_t index, int rows, float *target, ptrdiff_t stride)
+static f32_rows fetch(const fa_tensor *t, const void *base, int64_t index, int rows, float *target,
+                      ptrdiff_t stride)
 {
     /* Rows far apart fall into few cache sets and pages: worth a copy even as f32. */
     enum { FAR_APART = 512 };
@@ -65,8 +66,8 @@ typedef struct key_block {
 } key_block;
 
 /* The running maximum after a block, and the factor for what came before. Returns whether any is not 1. */
-FA_INLINE bool advance_max(const int nv, float *running, const vf block[PANEL_VECS], vf factor, vf max[PANEL_VECS],
-                           vf rescale[PANEL_VECS])
+FA_INLINE bool advance_max(const int nv, float *running, const vf block[PANEL_VECS], vf factor,
+                           vf max[PANEL_VECS], vf rescale[PANEL_VECS])
 {
     bool changes = false;
 #pragma GCC unroll 4
@@ -81,8 +82,8 @@ FA_INLINE bool advance_max(const int nv, float *running, const vf block[PANEL_VE
     return changes;
 }
 
-FA_INLINE void meet(const int nv, const fa_panel *panel, const key_block *block, bool masked, int begin, int end,
-                    const float *qt, float *st, float *running, float *sums, float *ot)
+FA_INLINE void meet(const int nv, const fa_panel *panel, const key_block *block, bool masked, int begin,
+                    int end, const float *qt, float *st, float *running, float *sums, float *ot)
 {
     const fa_args *a = &panel->run->plan->args;
     const float *k = block->k.base + (begin - block->begin) * block->k.stride;
@@ -109,8 +110,8 @@ FA_INLINE void meet(const int nv, const fa_panel *panel, const key_block *block,
 }
 
 /* Clips a block to the keys that some lane of the panel sees, classifies the rest, and meets it. */
-static void visit(const fa_panel *panel, const key_block *block, const float *qt, float *st, float *max, float *sum,
-                  float *ot)
+static void visit(const fa_panel *panel, const key_block *block, const float *qt, float *st, float *max,
+                  float *sum, float *ot)
 {
     fa_mask m = panel->sequence->mask;
     int begin = block->begin, end = block->end;
@@ -129,7 +130,8 @@ static void visit(const fa_panel *panel, const key_block *block, const float *qt
         meet(PANEL_VECS, panel, block, masked, begin, end, qt, st, max, sum, ot);
 }
 
-static key_block fetch_block(const fa_cpu_run *run, const fa_work_item *item, int begin, int end, const tile_scratch *s)
+static key_block fetch_block(const fa_cpu_run *run, const fa_work_item *item, int begin, int end,
+                             const tile_scratch *s)
 {
     const fa_problem *p = &run->plan->problem;
     const fa_sequence *q = &p->sequence[item->sequence];
@@ -138,10 +140,10 @@ static key_block fetch_block(const fa_cpu_run *run, const fa_work_item *item, in
         .begin = begin,
         .end = end,
         .transformed = scores_transformed(run->plan),
-        .k = fetch(k, run->k, fa_tensor_offset(k, q->kv_batch, item->head_kv, q->kv_row + begin), end - begin, s->k,
-                   s->k_stride),
-        .v = fetch(v, run->v, fa_tensor_offset(v, q->kv_batch, item->head_kv, q->kv_row + begin), end - begin, s->v,
-                   s->v_stride),
+        .k = fetch(k, run->k, fa_tensor_offset(k, q->kv_batch, item->head_kv, q->kv_row + begin), end - begin,
+                   s->k, s->k_stride),
+        .v = fetch(v, run->v, fa_tensor_offset(v, q->kv_batch, item->head_kv, q->kv_row + begin), end - begin,
+                   s->v, s->v_stride),
     };
     return block;
 }
@@ -155,7 +157,8 @@ static void start_panels(const fa_cpu_run *run, const fa_work_item *item, const 
         int64_t row[PANEL];
         panel_init(&panel, run, item, item->row_begin + i * PANEL);
         panel_rows(&panel, FA_Q, row);
-        pack_panel(q->dtype, run->q, row, panel.count, a->dim_qk, s->qt + (size_t)i * (size_t)a->dim_qk * PANEL);
+        pack_panel(q->dtype, run->q, row, panel.count, a->dim_qk,
+                   s->qt + (size_t)i * (size_t)a->dim_qk * PANEL);
     }
     memset(s->ot, 0, (size_t)panels * (size_t)a->dim_v * PANEL * sizeof(float));
     for (int i = 0; i < panels * PANEL; i++) {
@@ -181,7 +184,8 @@ static void run_item(const fa_cpu_run *run, const fa_work_item *item, void *memo
         if (tile == FA_CLASS_SKIP)
             continue;
         key_block block = fetch_block(run, item, key, end, &s);
-        block.guarded = (tile == FA_CLASS_PARTIAL || run->keep) && !FA_ISA_NAME(all_finite)(block.v, end - key, a->dim_v);
+        block.guarded =
+            (tile == FA_CLASS_PARTIAL || run->keep) && !FA_ISA_NAME(all_finite)(block.v, end - key, a->dim_v);
         for (int i = 0; i < panels; i++) {
             panel_init(&panel, run, item, item->row_begin + i * PANEL);
             visit(&panel, &block, s.qt + (size_t)i * qt_size, s.st, s.max + i * PANEL, s.sum + i * PANEL,
@@ -190,8 +194,9 @@ static void run_item(const fa_cpu_run *run, const fa_work_item *item, void *memo
     }
     for (int i = 0; i < panels; i++) {
         panel_init(&panel, run, item, item->row_begin + i * PANEL);
-        FA_ISA_NAME(panel_finish)(&panel, item, item->row_begin + i * PANEL, s.ot + (size_t)i * ot_size,
-                                  s.max + i * PANEL, s.sum + i * PANEL);
+        FA_ISA_NAME(panel_finish)
+        (&panel, item, item->row_begin + i * PANEL, s.ot + (size_t)i * ot_size, s.max + i * PANEL,
+         s.sum + i * PANEL);
     }
 }
 

@@ -18,7 +18,7 @@
 
 FA_STRUCT(fa_mask)
     int len_kv;   /* keys of the sequence                                                        */
-    int diagonal; /* the key position p(0) at which row 0 stands; |diagonal| < 2^29              */
+    int diagonal; /* the key position p(0) at which row 0 stands; |diagonal| <= 2^29             */
     int left;     /* keys visible up to and with p(i), FA_UNLIMITED for all                      */
     int right;    /* keys visible from p(i) on, with it, FA_UNLIMITED for all                    */
     int prefix;   /* keys that every row sees, at most len_kv                                    */

@@ -10,8 +10,8 @@ extern "C" {
 #endif
 
 /* Limits of every backend; a device may have lower ones, which fa_device_supports() tells. */
-#define FA_MAX_HEAD_DIM 576        /* dim_qk and dim_v: 512, and DeepSeek's 512 + 64                   */
-#define FA_MAX_LENGTH (1 << 28)    /* rows or keys of one sequence                                     */
+#define FA_MAX_HEAD_DIM 576     /* dim_qk and dim_v: 512, and DeepSeek's 512 + 64                   */
+#define FA_MAX_LENGTH (1 << 28) /* rows or keys of one sequence                                     */
 
 /** Element types. Appended to, never renumbered. */
 typedef enum fa_dtype {
@@ -91,12 +91,12 @@ typedef struct fa_attention_desc {
      * elements of o may share memory, nor o with an input. */
     fa_tensor q, k, v, o;
 
-    float scale;          /* of the scores; 0: 1/sqrt(dim_qk)                                           */
-    float softcap;        /* 0: none                                                                    */
+    float scale;   /* of the scores; 0: 1/sqrt(dim_qk)                                           */
+    float softcap; /* 0: none                                                                    */
     fa_mask_kind mask;
-    int64_t window_left;  /* keys visible up to and with p(i), so 1 is p(i) alone; 0: unlimited         */
-    int64_t window_right; /* the same on the other side                                                 */
-    int64_t prefix;       /* the first `prefix` keys are visible to every row (prefix-LM)               */
+    int64_t window_left;     /* keys visible up to and with p(i), so 1 is p(i) alone; 0: unlimited         */
+    int64_t window_right;    /* the same on the other side                                                 */
+    int64_t prefix;          /* the first `prefix` keys are visible to every row (prefix-LM)               */
     int64_t diagonal_offset; /* added to p(i): a chunk of rows or a part of the keys of a longer problem */
 
     /* Packed sequences: q and o (or k and v) have batch 1 and the sequences one behind the other on the
@@ -115,10 +115,11 @@ typedef struct fa_attention_desc {
     /* FA_BOOL, same shapes: a key is visible where not 0 (and where the mask above lets it be). */
     fa_tensor keep;
 
-    const float *alibi_slopes; /* heads_q of them, copied; NULL: none. Press, Smith, Lewis, arXiv 2108.12409 */
-    const float *sinks;  /* heads_q logits that take weight and give no value, copied; NULL: none       */
-    int32_t want_lse;    /* 1: also the natural logarithm of each row's softmax denominator (with the   */
-                         /* sink's part), f32, contiguous (o.batch, heads_q, o.rows)                    */
+    /* heads_q slopes, copied; NULL: none. Press, Smith, Lewis, arXiv 2108.12409. */
+    const float *alibi_slopes;
+    const float *sinks;      /* heads_q logits that take weight and give no value, copied; NULL: none       */
+    int32_t want_lse;        /* 1: also the natural logarithm of each row's softmax denominator (with the   */
+                             /* sink's part), f32, contiguous (o.batch, heads_q, o.rows)                    */
     const fa_tuning *tuning; /* NULL: the planner decides; copied */
 } fa_attention_desc;
 

@@ -34,7 +34,7 @@ typedef struct fa_attention_args {
     size_t struct_size; /* sizeof(fa_attention_args) */
     fa_buffer *q, *k, *v, *o;
     fa_buffer *bias, *keep, *lse; /* exactly where the description asks for them */
-    fa_buffer *workspace;         /* contents undefined before and after; NULL where fa_plan_workspace() is 0 */
+    fa_buffer *workspace; /* contents undefined before and after; NULL where fa_plan_workspace() is 0 */
     size_t q_offset, k_offset, v_offset, o_offset; /* multiples of the element size */
     size_t bias_offset, keep_offset, lse_offset;
     size_t workspace_offset; /* a multiple of 64 */
@@ -58,24 +58,24 @@ typedef struct fa_plan_info {
     size_t struct_size; /* sizeof(fa_plan_info), set by the caller                                     */
     char kernel[64];    /* the kernel row                                                              */
     fa_dtype weights;   /* precision of the softmax weights in the second product                      */
-    int32_t block_q, block_kv;        /* level 1: rows (of all heads of a group together) and keys     */
-    int32_t tile_q, tile_kv, tile_d;  /* level 2                                                       */
-    int32_t splits;                   /* most parts that one row block was split into; 1: none         */
-    int32_t group;                    /* query heads packed into the rows of one block                 */
-    int64_t sequences, heads_kv;      /* what fa_plan_tile() takes an index into; heads are alike      */
-    int64_t items, merge_items;       /* entries of the work list                                      */
+    int32_t block_q, block_kv;       /* level 1: rows (of all heads of a group together) and keys     */
+    int32_t tile_q, tile_kv, tile_d; /* level 2                                                       */
+    int32_t splits;                  /* most parts that one row block was split into; 1: none         */
+    int32_t group;                   /* query heads packed into the rows of one block                 */
+    int64_t sequences, heads_kv;     /* what fa_plan_tile() takes an index into; heads are alike      */
+    int64_t items, merge_items;      /* entries of the work list                                      */
     int64_t blocks_full, blocks_partial, blocks_skipped; /* level-1 blocks, all sequences and heads    */
-    uint64_t pairs;          /* visible (row, key) pairs over all heads, before `keep`                 */
-    double flops;            /* 2 * pairs * (dim_qk + dim_v)                                           */
-    double bytes_moved;      /* between far memory and the units, as scheduled                         */
-    double bytes_compulsory; /* each operand once                                                      */
+    uint64_t pairs;           /* visible (row, key) pairs over all heads, before `keep`                 */
+    double flops;             /* 2 * pairs * (dim_qk + dim_v)                                           */
+    double bytes_moved;       /* between far memory and the units, as scheduled                         */
+    double bytes_compulsory;  /* each operand once                                                      */
     double bytes_lower_bound; /* the I/O bound N^2 d^2 / M of arXiv 2205.14135 summed over heads, M one */
                               /* unit's on-chip memory                                                 */
-    double syncs;            /* block-level synchronisations                                           */
-    double rescales;         /* online-softmax rescales of a row                                       */
-    double imbalance;        /* busiest unit's modelled work over the mean, at least 1                 */
-    double seconds;          /* modelled                                                               */
-    size_t workspace;        /* bytes, as fa_plan_workspace()                                          */
+    double syncs;             /* block-level synchronisations                                           */
+    double rescales;          /* online-softmax rescales of a row                                       */
+    double imbalance;         /* busiest unit's modelled work over the mean, at least 1                 */
+    double seconds;           /* modelled                                                               */
+    size_t workspace;         /* bytes, as fa_plan_workspace()                                          */
 } fa_plan_info;
 
 /** Fills `info`. FA_INVALID: NULL or struct_size off. */
@@ -95,8 +95,8 @@ FA_API fa_status fa_plan_tile(const fa_plan *plan, int64_t sequence, int64_t row
  * Thread-safe.
  */
 FA_API fa_status fa_attention_host(fa_device *device, const fa_attention_desc *desc, const void *q,
-                                   const void *k, const void *v, const void *bias, const void *keep,
-                                   void *o, float *lse);
+                                   const void *k, const void *v, const void *bias, const void *keep, void *o,
+                                   float *lse);
 
 /**
  * Merges partial attention states: results over disjoint sets of keys, each a normalised output and its
@@ -106,11 +106,11 @@ FA_API fa_status fa_attention_host(fa_device *device, const fa_attention_desc *d
  * FlashInfer, arXiv 2501.01005, section 2.2.
  */
 typedef struct fa_merge_desc {
-    size_t struct_size;   /* sizeof(fa_merge_desc)                                                     */
-    int64_t parts;        /* at least 0; 0 gives empty states                                          */
-    fa_tensor partial;    /* one part's output: f32, f16 or bf16, any strides                          */
-    int64_t part_stride;  /* elements between parts; 0: parts lie one behind the other, contiguous     */
-    fa_tensor o;          /* same shape                                                                */
+    size_t struct_size;  /* sizeof(fa_merge_desc)                                                     */
+    int64_t parts;       /* at least 0; 0 gives empty states                                          */
+    fa_tensor partial;   /* one part's output: f32, f16 or bf16, any strides                          */
+    int64_t part_stride; /* elements between parts; 0: parts lie one behind the other, contiguous     */
+    fa_tensor o;         /* same shape                                                                */
     int32_t want_lse;
 } fa_merge_desc;
 

@@ -21,11 +21,15 @@ typedef struct fa_inputs {
  * desc->want_lse and desc->tuning do not matter. FA_INVALID as fa_plan_create(); FA_OUT_OF_MEMORY (one row
  * of scores).
  */
-FA_API fa_status fa_reference_attention(fa_context *context, const fa_attention_desc *desc, const fa_inputs *inputs,
-                                        double *o, double *lse);
+FA_API fa_status fa_reference_attention(fa_context *context, const fa_attention_desc *desc,
+                                        const fa_inputs *inputs, double *o, double *lse);
 
 /** The order in which a naive implementation sums over dims and keys: each is as right as the others. */
-typedef enum fa_naive_order { FA_ORDER_FORWARD = 0, FA_ORDER_BACKWARD = 1, FA_ORDER_STRIDED = 2 } fa_naive_order;
+typedef enum fa_naive_order {
+    FA_ORDER_FORWARD = 0,
+    FA_ORDER_BACKWARD = 1,
+    FA_ORDER_STRIDED = 2
+} fa_naive_order;
 #define FA_NAIVE_ORDERS 3
 
 /**
@@ -34,8 +38,9 @@ typedef enum fa_naive_order { FA_ORDER_FORWARD = 0, FA_ORDER_BACKWARD = 1, FA_OR
  * rounded to desc->o.dtype (and stored as f32, contiguous). Its error against the reference is what the
  * tolerance of every kernel is derived from: see docs/numerics.md. Returns as fa_reference_attention().
  */
-FA_API fa_status fa_naive_attention(fa_context *context, const fa_attention_desc *desc, const fa_inputs *inputs,
-                                    fa_naive_order order, fa_dtype weights, float *o, float *lse);
+FA_API fa_status fa_naive_attention(fa_context *context, const fa_attention_desc *desc,
+                                    const fa_inputs *inputs, fa_naive_order order, fa_dtype weights, float *o,
+                                    float *lse);
 
 /** Element conversions as every backend does them: to nearest, ties to even; NaN stays NaN, overflow is Inf. */
 FA_API float fa_f16_to_f32(uint16_t bits);
