@@ -33,8 +33,8 @@ typedef struct fa_binding {
 } fa_binding;
 
 /*
- * The one place that answers "which kernel row, with which tiling?": the capability query, device
- * selection and plan creation all come here. FA_UNSUPPORTED with the reason when no row serves it.
+ * The one place that answers "which kernel row, with which tiling?": device selection and plan creation, and
+ * through it the capability query, come here. FA_UNSUPPORTED with the reason when no row serves it.
  */
 fa_status fa_plan_choose(const fa_device *device, const fa_problem *problem, const fa_kernel_row **row,
                          fa_tiling *tiling);
