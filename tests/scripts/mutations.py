@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Breaks the kernels on purpose, one way at a time, and expects conformance to fail each time.
+
+Usage: tests/scripts/mutations.py [NAME...]     (from the repository root; works in a temporary copy)
+"""
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+TILE = "backends/openmp/simd_tile.c"
+ROWS = "backends/openmp/simd_rows.c"
+PANEL = "backends/openmp/simd_panel.c"
+
+# name: file, text as it stands, text that breaks it
+MUTATIONS = {
+    "dropped rescale": (TILE, "changes ? rescale : NULL", "NULL"),
+    "sum not rescaled": (TILE, "v_mul(v_load(sums + n * VL), rescale[n])", "v_load(sums + n * VL)"),
+    "no guard for hidden values": (TILE, "block->guarded ? 0 : keys", "keys"),
+    "mask one key late": ("core/portable/mask.h", "m.diagonal + i + m.right;", "m.diagonal + i + m.right + 1;"),
+    "partial tile taken for full": (TILE, "bool masked = tile == FA_CLASS_PARTIAL;", "bool masked = false;"),
+    "sink forgotten": (PANEL, "if (p->sinks && item->part_row < 0", "if (0 && p->sinks && item->part_row < 0"),
+    "softcap without its factor": (PANEL, "v_set1(p->softcap * FA_LOG2E)", "v_set1(FA_LOG2E)"),
+    "few rows: output not rescaled": (ROWS, "v_mul(v_load(o + d), v_set1(factor))", "v_load(o + d)"),
+    "few rows: last keys dropped": (ROWS, "for (; j < keys; j++)\n        score_rows", "for (; 0;)\n        score_rows"),
+    "merge without weights": ("core/merge.c", "float weight = expf(lse - max) / sum;", "float weight = 1 / sum;"),
+    "exp2 one term short": ("backends/openmp/simd/vec_math.h", "p = v_fma(p, f, v_set1(9.618082557e-03f));", ""),
+}
+
+
+def run(command, cwd):
+    return subprocess.run(command, cwd=cwd, text=True, capture_output=True, check=False)
+
+
+def conformance(tree):
+    """The last line of conformance on a fresh build of `tree`."""
+    built = run(["ninja", "-C", "build"], tree)
+    if built.returncode != 0:
+        sys.exit("does not build:\n" + built.stdout[-2000:])
+    result = run(["build/tools/fastattn", "conform", "--backend", "openmp"], tree)
+    return result.returncode, (result.stdout.strip() or "no output").splitlines()[-1]
+
+
+def main():
+    wanted = sys.argv[1:] or list(MUTATIONS)
+    survivors = 0
+    with tempfile.TemporaryDirectory() as folder:
+        tree = pathlib.Path(folder) / "tree"
+        shutil.copytree(".", tree, ignore=shutil.ignore_patterns("build*", ".git"))
+        if run(["meson", "setup", "build", "-Dtests=disabled"], tree).returncode != 0:
+            sys.exit("meson setup failed")
+        status, line = conformance(tree)
+        print(f"unchanged: {line}", flush=True)
+        if status != 0:
+            sys.exit("conformance fails without a mutation")
+        for name in wanted:
+            path, old, new = MUTATIONS[name]
+            text = (tree / path).read_text()
+            if text.count(old) < 1:
+                sys.exit(f"{name}: {path} has no {old!r}")
+            (tree / path).write_text(text.replace(old, new, 1))
+            status, line = conformance(tree)
+            (tree / path).write_text(text)
+            survivors += status == 0
+            print(f"{name}: {line}{'  SURVIVED' if status == 0 else ''}", flush=True)
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The bound. Let x be an element of o, r its row, and
+ *     W(r) = sum_j p_j max_d |v_jd|,
+ * p being the oracle's softmax weights: the size of what the row adds up, in which the error of any summation
+ * is naturally measured. W is the oracle's answer for a v of one column. Let e(r) be the largest error that the
+ * naive implementation makes in row r, over all dims and all orders of summation, its output kept in f32, and
+ *     rho = max e(r) / W(r)    over all rows.
+ * A result y passes when for every element
+ *     |y - x| <= 2 max(rho, floor(r)) W(r) + u |x| + tiny,
+ * u being the unit roundoff of the output type and tiny half its smallest step: before its one rounding to the
+ * output type, a result may be twice as wrong as the naive one. Measuring in W keeps rows, heads and sequences
+ * of small values from hiding behind large ones. Taking rho over all rows is what makes it no matter of luck:
+ * where two keys nearly tie, one row has nearly all of a head's error, and of one row there are only as many
+ * draws as there are orders. Where the whole tensor is tiny,
+ *     floor(r) = u32 (1 + S) + u_w
+ * helps: the sum, the weights (held in a type with unit roundoff u_w) and a score of size S are each rounded
+ * once at least. S is the least that the row's largest score can be, given the LSE of its keys (without a sink:
+ * the keys have a share P(r) of all weight, the answer for a v of ones) and their number.
+ *
+ * The LSE likewise with W = 1, since what an LSE is used for, its exponential, makes of an absolute error a
+ * relative one. There, floor(r) = u32 (1 + S).
+ *
+ * NaN must be NaN, an infinity the same infinity; an infinity for a finite value is taken for the first
+ * number that rounds to it. An empty row has W = 0, so that nothing but 0 passes.
+ */
+#include "check.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct check_reference {
+    fa_tensor o;         /* with explicit strides                                                 */
+    int64_t rows;        /* batch * heads * rows                                                  */
+    double *oracle;      /* rows * dim                                                            */
+    double *lse;         /* of each row: the oracle's                                             */
+    double *size;        /* of each row: W and P                                                  */
+    double *naive, *naive_lse; /* of each row: the largest naive error                            */
+    double *bound, *lse_bound; /* of each row, before the rounding of the output; NaN: of no sequence */
+    double largest_naive, largest_naive_lse;
+};
+
+/* How a type is laid out: bits of the significand with the hidden one, exponent of the smallest normal. */
+typedef struct float_format {
+    int precision, min_exponent;
+} float_format;
+
+static float_format format_of(fa_dtype dtype)
+{
+    switch (dtype) {
+    case FA_F16: return (float_format){11, -14};
+    case FA_BF16: return (float_format){8, -126};
+    default: return (float_format){24, -126};
+    }
+}
+
+static double unit_roundoff(fa_dtype dtype)
+{
+    return ldexp(1, -format_of(dtype).precision);
+}
+
+static double half_smallest_step(fa_dtype dtype)
+{
+    float_format f = format_of(dtype);
+    return ldexp(1, f.min_exponent - f.precision);
+}
+
+/* The smallest magnitude that rounds to infinity. */
+static double overflow_threshold(fa_dtype dtype)
+{
+    float_format f = format_of(dtype);
+    return ldexp(2 - ldexp(1, -f.precision), 1 - f.min_exponent);
+}
+
+static double load(fa_dtype dtype, const void *base, int64_t index)
+{
+    switch (dtype) {
+    case FA_F16: return (double)fa_f16_to_f32(((const uint16_t *)base)[index]);
+    case FA_BF16: return (double)fa_bf16_to_f32(((const uint16_t *)base)[index]);
+    default: return (double)((const float *)base)[index];
+    }
+}
+
+static fa_tensor with_strides(fa_tensor t)
+{
+    int64_t stride = 1;
+    for (int axis = 3; axis >= 0 && t.stride[3] == 0; axis--) {
+        if (axis < 3)
+            t.stride[axis] = stride;
+        stride *= t.shape[axis];
+    }
+    t.stride[3] = 1;
+    return t;
+}
+
+static int64_t offset_of(const fa_tensor *t, int64_t b, int64_t h, int64_t r)
+{
+    return b * t->stride[0] + h * t->stride[1] + r * t->stride[2];
+}
+
+static void *allocate(int64_t count, size_t size)
+{
+    return calloc(count > 0 ? (size_t)count : 1, size);
+}
+
+/* Sizes that do not fit are refused with the library's message before they are multiplied here. */
+static fa_status check_sizes(const fa_attention_desc *desc)
+{
+    size_t bytes;
+    fa_tensor o = desc->o, v = desc->v;
+    for (int axis = 0; axis < 4; axis++)
+        o.stride[axis] = v.stride[axis] = 0;
+    fa_status status = fa_tensor_span(&o, &bytes);
+    return status == FA_OK ? fa_tensor_span(&v, &bytes) : status;
+}
+
+/* The largest finite |v| of each key, and a 1 beside it. */
+static float *columns_of_v(const fa_attention_desc *desc, const void *v)
+{
+    fa_tensor t = with_strides(desc->v);
+    float *columns = allocate(2 * t.shape[0] * t.shape[1] * t.shape[2], sizeof(*columns)), *to = columns;
+    for (int64_t b = 0; columns && b < t.shape[0]; b++) {
+        for (int64_t h = 0; h < t.shape[1]; h++) {
+            for (int64_t j = 0; j < t.shape[2]; j++) {
+                double largest = 0;
+                for (int64_t d = 0; d < t.shape[3]; d++) {
+                    double value = fabs(load(t.dtype, v, offset_of(&t, b, h, j) + d));
+                    largest = isfinite(value) && value > largest ? value : largest;
+                }
+                *to++ = (float)largest;
+                *to++ = 1;
+            }
+        }
+    }
+    return columns;
+}
+
+static fa_status compute_size(check_reference *r, fa_context *context, const fa_attention_desc *desc,
+                              const fa_inputs *inputs)
+{
+    float *columns = columns_of_v(desc, inputs->v);
+    if (!columns)
+        return FA_OUT_OF_MEMORY;
+    const int64_t *q = desc->q.shape, *v = desc->v.shape;
+    fa_attention_desc d = *desc;
+    fa_inputs in = *inputs;
+    d.v = fa_tensor_make(FA_F32, v[0], v[1], v[2], 2);
+    d.o = fa_tensor_make(FA_F32, q[0], q[1], q[2], 2);
+    in.v = columns;
+    fa_status status = fa_reference_attention(context, &d, &in, r->size, NULL);
+    free(columns);
+    return status;
+}
+
+/* |a - b| where both are finite, else 0: what is not finite is compared by kind, not by distance. */
+static double distance(double a, double b)
+{
+    return isfinite(a) && isfinite(b) ? fabs(a - b) : 0;
+}
+
+static fa_status compute_naive(check_reference *r, fa_context *context, const fa_attention_desc *desc,
+                               const fa_inputs *inputs, fa_dtype weights)
+{
+    int64_t dim = r->o.shape[3];
+    fa_attention_desc d = *desc;
+    d.o = fa_tensor_make(FA_F32, r->o.shape[0], r->o.shape[1], r->o.shape[2], dim);
+    float *o = allocate(r->rows * dim, sizeof(*o)), *lse = allocate(r->rows, sizeof(*lse));
+    fa_status status = o && lse ? FA_OK : FA_OUT_OF_MEMORY;
+    for (int order = 0; order < FA_NAIVE_ORDERS && status == FA_OK; order++) {
+        status = fa_naive_attention(context, &d, inputs, (fa_naive_order)order, weights, o, lse);
+        for (int64_t i = 0; status == FA_OK && i < r->rows * dim; i++)
+            r->naive[i / dim] = fmax(r->naive[i / dim], distance((double)o[i], r->oracle[i]));
+        for (int64_t i = 0; status == FA_OK && i < r->rows; i++)
+            r->naive_lse[i] = fmax(r->naive_lse[i], distance((double)lse[i], r->lse[i]));
+    }
+    free(o);
+    free(lse);
+    return status;
+}
+
+/* The least |m| that a row's largest score m can have: it lies between lse - log(keys) and lse. */
+static double least_score(double lse, int64_t keys)
+{
+    double low = lse - log((double)keys);
+    return low > 0 ? low : lse < 0 ? -lse : 0;
+}
+
+/* `keys` is at least the number of keys that the row sees. */
+static void bound_row(check_reference *r, int64_t i, double rho, int64_t keys, fa_dtype weights)
+{
+    const double u = unit_roundoff(FA_F32);
+    bool judged = isfinite(r->lse[i]);
+    double size = r->size[2 * i], share = r->size[2 * i + 1];
+    double least = judged ? u * (1 + (share > 0 ? least_score(r->lse[i] + log(share), keys) : 0)) : 0;
+    r->bound[i] = judged && size > 0 ? 2 * fmax(rho, least + unit_roundoff(weights)) * size : 0;
+    r->lse_bound[i] = judged ? 2 * fmax(r->largest_naive_lse, least) : 0;
+}
+
+static void compute_bounds(check_reference *r, const fa_attention_desc *desc, fa_dtype weights)
+{
+    const int64_t *shape = r->o.shape, *cu = desc->cu_rows_q;
+    double rho = 0;
+    for (int64_t i = 0; i < r->rows; i++) {
+        r->largest_naive = fmax(r->largest_naive, r->naive[i]);
+        r->largest_naive_lse = fmax(r->largest_naive_lse, r->naive_lse[i]);
+        if (r->size[2 * i] > 0)
+            rho = fmax(rho, r->naive[i] / r->size[2 * i]);
+        r->bound[i] = NAN;
+    }
+    int64_t sequences = cu ? desc->sequences : shape[0];
+    for (int64_t n = 0; n < sequences * shape[1]; n++) {
+        int64_t sequence = n / shape[1], head = n % shape[1];
+        int64_t first = ((cu ? 0 : sequence) * shape[1] + head) * shape[2];
+        int64_t begin = cu ? cu[sequence] : 0, end = cu ? cu[sequence + 1] : shape[2];
+        for (int64_t i = begin; i < end; i++)
+            bound_row(r, first + i, rho, desc->k.shape[2], weights);
+    }
+}
+
+fa_status check_reference_create(fa_context *context, const fa_attention_desc *desc, const fa_inputs *inputs,
+                                 fa_dtype weights, check_reference **reference)
+{
+    *reference = NULL;
+    fa_status status = check_sizes(desc);
+    if (status != FA_OK)
+        return status;
+    check_reference *r = allocate(1, sizeof(*r));
+    if (!r)
+        return FA_OUT_OF_MEMORY;
+    r->o = with_strides(desc->o);
+    r->rows = r->o.shape[0] * r->o.shape[1] * r->o.shape[2];
+    r->oracle = allocate(r->rows * r->o.shape[3], sizeof(double));
+    r->size = allocate(2 * r->rows, sizeof(double));
+    double **const per_row[] = {&r->lse, &r->naive, &r->naive_lse, &r->bound, &r->lse_bound};
+    status = r->oracle && r->size ? FA_OK : FA_OUT_OF_MEMORY;
+    for (size_t i = 0; i < sizeof(per_row) / sizeof(per_row[0]); i++) {
+        *per_row[i] = allocate(r->rows, sizeof(double));
+        status = *per_row[i] ? status : FA_OUT_OF_MEMORY;
+    }
+    if (status == FA_OK)
+        status = fa_reference_attention(context, desc, inputs, r->oracle, r->lse);
+    if (status == FA_OK)
+        status = compute_size(r, context, desc, inputs);
+    if (status == FA_OK)
+        status = compute_naive(r, context, desc, inputs, weights);
+    if (status != FA_OK) {
+        check_reference_destroy(r);
+        return status;
+    }
+    compute_bounds(r, desc, weights);
+    *reference = r;
+    return FA_OK;
+}
+
+void check_reference_destroy(check_reference *r)
+{
+    if (!r)
+        return;
+    double *const arrays[] = {r->oracle, r->lse, r->size, r->naive, r->naive_lse, r->bound, r->lse_bound};
+    for (size_t i = 0; i < sizeof(arrays) / sizeof(arrays[0]); i++)
+        free(arrays[i]);
+    free(r);
+}
+
+/* How wrong `found` is, in units of its bound: at most 1 passes. INFINITY where no bound applies. */
+static double badness(double found, double expected, double bound, fa_dtype dtype, double *error)
+{
+    *error = 0;
+    if (isnan(expected) || isinf(expected)) {
+        bool same = isnan(expected) ? isnan(found) : found == expected;
+        return same ? 0 : INFINITY;
+    }
+    if (isnan(found))
+        return INFINITY;
+    if (isinf(found))
+        found = copysign(fmax(overflow_threshold(dtype), fabs(expected)), found);
+    *error = fabs(found - expected);
+    return *error == 0 ? 0 : *error / bound;
+}
+
+/* One number and what is known about it. */
+typedef struct finding {
+    const char *tensor;
+    int64_t row, dim; /* dim -1: there is none */
+    double found, expected, error, bound, naive, badness;
+} finding;
+
+static void describe(const check_reference *r, const finding *f, check_result *result)
+{
+    char at[96], dim[24] = "";
+    int64_t heads = r->o.shape[1], rows = r->o.shape[2];
+    if (f->dim >= 0)
+        (void)snprintf(dim, sizeof(dim), ",%lld", (long long)f->dim);
+    (void)snprintf(at, sizeof(at), "%s[%lld,%lld,%lld%s]", f->tensor, (long long)(f->row / rows / heads),
+                   (long long)(f->row / rows % heads), (long long)(f->row % rows), dim);
+    if (isinf(f->badness))
+        (void)snprintf(result->message, sizeof(result->message), "%s is %.9g, expected %.9g", at, f->found,
+                       f->expected);
+    else
+        (void)snprintf(result->message, sizeof(result->message),
+                       "%s is %.9g, expected %.9g: error %.3g, bound %.3g (naive error %.3g)", at, f->found,
+                       f->expected, f->error, f->bound, f->naive);
+}
+
+/* What `merges` merges of partial states add: each rounds two LSEs, a weight, a product and a sum. */
+static double merge_bound(const check_reference *r, int64_t row, int merges)
+{
+    if (merges == 0 || !(r->size[2 * row] > 0) || !isfinite(r->lse[row]))
+        return 0;
+    return merges * unit_roundoff(FA_F32) * (2 * fabs(r->lse[row]) + 3) * r->size[2 * row];
+}
+
+static finding worst_of_o(const check_reference *r, const void *o, int merges, double *max_error)
+{
+    const int64_t *shape = r->o.shape;
+    double u = unit_roundoff(r->o.dtype), tiny = half_smallest_step(r->o.dtype);
+    finding worst = {.tensor = "o", .badness = -1};
+    for (int64_t row = 0; row < r->rows; row++) {
+        int64_t at = offset_of(&r->o, row / shape[2] / shape[1], row / shape[2] % shape[1], row % shape[2]);
+        for (int64_t d = 0; d < shape[3] && !isnan(r->bound[row]); d++) {
+            finding f = {.tensor = "o", .row = row, .dim = d, .naive = r->largest_naive};
+            f.expected = r->oracle[row * shape[3] + d];
+            f.found = load(r->o.dtype, o, at + d);
+            f.bound = r->bound[row] + merge_bound(r, row, merges) + u * fabs(f.expected) + tiny;
+            f.badness = badness(f.found, f.expected, f.bound, r->o.dtype, &f.error);
+            *max_error = fmax(*max_error, f.error);
+            if (f.badness > worst.badness)
+                worst = f;
+        }
+    }
+    return worst;
+}
+
+static finding worst_of_lse(const check_reference *r, const float *lse, int merges)
+{
+    double u = unit_roundoff(FA_F32);
+    finding worst = {.tensor = "lse", .dim = -1, .badness = -1};
+    for (int64_t row = 0; row < r->rows; row++) {
+        if (isnan(r->bound[row]))
+            continue;
+        finding f = {.tensor = "lse", .row = row, .dim = -1, .naive = r->largest_naive_lse};
+        f.expected = r->lse[row];
+        f.found = (double)lse[row];
+        f.bound = r->lse_bound[row] + u * fabs(f.expected) + merges * u * (2 * fabs(f.expected) + 3);
+        f.badness = badness(f.found, f.expected, f.bound, FA_F32, &f.error);
+        if (f.badness > worst.badness)
+            worst = f;
+    }
+    return worst;
+}
+
+void check_compare(const check_reference *r, const void *o, const float *lse, int merges, check_result *result)
+{
+    *result = (check_result){.ok = 1};
+    finding worst = worst_of_o(r, o, merges, &result->max_error);
+    result->error = worst.error;
+    result->bound = worst.bound;
+    result->naive = worst.naive;
+    if (lse) {
+        finding worst_lse = worst_of_lse(r, lse, merges);
+        result->lse_error = worst_lse.error;
+        result->lse_bound = worst_lse.bound;
+        if (worst_lse.badness > 1)
+            worst = worst.badness > 1 ? worst : worst_lse;
+    }
+    if (worst.badness > 1) {
+        result->ok = 0;
+        describe(r, &worst, result);
+    }
+}
+
+fa_status check_run(fa_context *context, fa_device *device, const fa_attention_desc *desc, const fa_inputs *inputs,
+                    check_result *result)
+{
+    fa_plan *plan = NULL;
+    fa_plan_info info = {.struct_size = sizeof(info)};
+    check_reference *reference = NULL;
+    size_t bytes = 0;
+    *result = (check_result){0};
+    fa_status status = fa_plan_create(device, desc, &plan);
+    if (status == FA_OK)
+        status = fa_plan_get_info(plan, &info);
+    fa_plan_destroy(plan);
+    if (status == FA_OK)
+        status = fa_tensor_span(&desc->o, &bytes);
+    if (status == FA_OK)
+        status = check_reference_create(context, desc, inputs, info.weights, &reference);
+    if (status != FA_OK)
+        return status;
+    void *o = allocate((int64_t)bytes, 1);
+    float *lse = desc->want_lse ? allocate(reference->rows, sizeof(*lse)) : NULL;
+    if (!o || (desc->want_lse && !lse))
+        status = FA_OUT_OF_MEMORY;
+    if (status == FA_OK)
+        status = fa_attention_host(device, desc, inputs->q, inputs->k, inputs->v, inputs->bias, inputs->keep, o, lse);
+    if (status == FA_OK)
+        check_compare(reference, o, lse, 0, result);
+    free(o);
+    free(lse);
+    check_reference_destroy(reference);
+    return status;
+}

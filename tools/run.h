@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of `fastattn run` share. Each function that fails has printed why. */
+#ifndef FASTATTN_TOOLS_RUN_H
+#define FASTATTN_TOOLS_RUN_H
+
+#include <stdbool.h>
+
+#include <fastattn/fastattn.h>
+#include <fastattn/reference.h>
+
+#include "io/tensor_file.h"
+
+#define RUN_COMMAND "run"
+
+typedef struct run_options {
+    const char *file; /* one safetensors file; the `_name`s are tensors in it */
+    const char *q, *k, *v, *bias, *keep, *expect;
+    const char *q_name, *k_name, *v_name, *bias_name, *keep_name, *expect_name;
+    const char *alibi, *sinks;
+    const char *out, *lse, *out_dtype, *layout;
+    const char *causal, *backend, *kernel;
+    int64_t window_left, window_right, prefix, splits;
+    double scale, softcap, tolerance; /* NAN where not given */
+    int check, verbose;
+} run_options;
+
+/* Host memory of one problem and its description, which points into it. */
+typedef struct run_problem {
+    io_tensor q, k, v, bias, keep, expect;
+    float *alibi, *sinks; /* one per query head; NULL: none */
+    io_tensor o, lse;     /* as their files will hold them  */
+    fa_tuning tuning;
+    fa_attention_desc desc;
+} run_problem;
+
+/* run_inputs.c */
+
+/* Reads the files and fills the description. False after an error. */
+bool run_load(const run_options *options, run_problem *problem);
+/* Makes room for the outputs of a description that a device has accepted. */
+bool run_allocate(run_problem *problem);
+/* Also of a problem that run_load failed on. */
+void run_free(run_problem *problem);
+fa_inputs run_inputs(const run_problem *problem);
+
+/* run_execute.c */
+
+/* Plans and runs once; prints the summary line. `weights` is what the comparisons below need to know. */
+bool run_execute(fa_device *device, run_problem *problem, fa_dtype *weights);
+
+/* run_compare.c */
+
+/* Whether o is as near to the oracle as it must be; prints how near. */
+bool run_check(fa_context *context, const run_problem *problem, fa_dtype weights);
+/* Whether the expected tensor, if there is one, has the output's shape. */
+bool run_expect_fits(const run_problem *problem);
+/*
+ * Whether o agrees with the expected tensor; prints how well. A tolerance of NAN is derived: either of the
+ * two may be off by twice the largest naive error of its head, and by the rounding of its type.
+ */
+bool run_expect(fa_context *context, const run_problem *problem, fa_dtype weights, double tolerance);
+
+/* run_outputs.c */
+
+/* Refuses targets that could not be replaced, before time is spent on computing. */
+bool run_outputs_possible(const run_options *options);
+/* Writes o and lse, as far as they are asked for: both, or on failure neither. */
+bool run_write(const run_options *options, const run_problem *problem);
+
+#endif

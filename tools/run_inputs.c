@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From files to a description. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+#include "run.h"
+
+static bool to_dtype(io_type type, fa_dtype *dtype)
+{
+    switch (type) {
+    case IO_F32: *dtype = FA_F32; return true;
+    case IO_F16: *dtype = FA_F16; return true;
+    case IO_BF16: *dtype = FA_BF16; return true;
+    default: return false;
+    }
+}
+
+/* One tensor from its own npy file or by name from the safetensors file. */
+static bool read_tensor(const run_options *o, const char *what, const char *path, const char *name,
+                        io_tensor *out)
+{
+    io_error error;
+    if (path ? io_npy_read(path, out, &error) : io_safetensors_read(o->file, name, out, &error))
+        return true;
+    cli_error(RUN_COMMAND, "%s: %s", what, error.text);
+    return false;
+}
+
+static bool bad_type(const char *what, io_type type, const char *expected)
+{
+    cli_error(RUN_COMMAND, "%s has type %s, expected %s", what, io_type_name(type), expected);
+    return false;
+}
+
+static bool bad_rank(const char *what, int rank, const char *expected)
+{
+    cli_error(RUN_COMMAND, "%s has %d dimensions, expected %s", what, rank, expected);
+    return false;
+}
+
+/* Contiguous strides of a file whose axes are (batch, row, head, dim). */
+static void stride_bshd(fa_tensor *t)
+{
+    t->stride[3] = 1;
+    t->stride[1] = t->shape[3];
+    t->stride[2] = t->stride[1] * t->shape[1];
+    t->stride[0] = t->stride[2] * t->shape[2];
+}
+
+/* q, k or v. Axes that the file does not have are 1. */
+static bool describe(const char *what, const io_tensor *t, bool bshd, fa_tensor *out)
+{
+    int64_t shape[4] = {1, 1, 1, 1};
+    fa_dtype dtype;
+    if (!to_dtype(t->type, &dtype))
+        return bad_type(what, t->type, "f32, f16 or bf16");
+    if (t->rank < 2 || t->rank > 4)
+        return bad_rank(what, t->rank, "2 (row, dim), 3 (with heads) or 4 (with batch and heads)");
+    for (int axis = 0; axis < t->rank; axis++)
+        shape[4 - t->rank + axis] = t->shape[axis];
+    if (!bshd || t->rank == 2) {
+        *out = fa_tensor_make(dtype, shape[0], shape[1], shape[2], shape[3]);
+        return true;
+    }
+    *out = fa_tensor_make(dtype, shape[0], shape[2], shape[1], shape[3]);
+    if (t->bytes > 0)
+        stride_bshd(out);
+    return true;
+}
+
+/* bias or keep: the trailing axes of (batch, head, row, key). */
+static bool describe_scores(const char *what, const io_tensor *t, fa_tensor *out)
+{
+    int64_t shape[4] = {1, 1, 1, 1};
+    fa_dtype dtype = FA_BOOL;
+    bool keep = strcmp(what, "keep") == 0;
+    if (keep ? t->type != IO_U8 : !to_dtype(t->type, &dtype))
+        return bad_type(what, t->type, keep ? "u8 or bool" : "f32, f16 or bf16");
+    if (t->rank < 1 || t->rank > 4)
+        return bad_rank(what, t->rank, "1 to 4, the last of them the keys");
+    for (int axis = 0; axis < t->rank; axis++)
+        shape[4 - t->rank + axis] = t->shape[axis];
+    *out = fa_tensor_make(dtype, shape[0], shape[1], shape[2], shape[3]);
+    return true;
+}
+
+static float element(const io_tensor *t, int64_t i)
+{
+    if (t->type == IO_F32)
+        return ((const float *)t->data)[i];
+    uint16_t bits = ((const uint16_t *)t->data)[i];
+    return t->type == IO_F16 ? fa_f16_to_f32(bits) : fa_bf16_to_f32(bits);
+}
+
+/* One number for each query head. */
+static bool read_per_head(const run_options *o, const char *what, const char *path, int64_t heads,
+                          float **out)
+{
+    io_tensor t = {0};
+    fa_dtype dtype;
+    if (!path)
+        return true;
+    bool ok = read_tensor(o, what, path, NULL, &t);
+    if (ok && !to_dtype(t.type, &dtype))
+        ok = bad_type(what, t.type, "f32 or f16");
+    if (ok && t.rank != 1)
+        ok = bad_rank(what, t.rank, "1, the query heads");
+    if (ok && t.shape[0] != heads) {
+        cli_error(RUN_COMMAND, "%s has %lld elements, expected %lld as the heads of q", what,
+                  (long long)t.shape[0], (long long)heads);
+        ok = false;
+    }
+    if (ok) {
+        *out = malloc((size_t)heads * sizeof(float) + 1);
+        ok = *out != NULL;
+        if (!ok)
+            cli_error(RUN_COMMAND, "%s: no memory for %lld numbers", what, (long long)heads);
+        for (int64_t i = 0; ok && i < heads; i++)
+            (*out)[i] = element(&t, i);
+    }
+    io_tensor_free(&t);
+    return ok;
+}
+
+/* The output file has q's axes, with v's dim. */
+static bool describe_output(const run_options *o, run_problem *p)
+{
+    static const char *const dtypes[] = {"f32", "f16"};
+    fa_attention_desc *d = &p->desc;
+    int64_t dim = d->v.shape[3];
+    fa_dtype dtype = d->q.dtype == FA_BF16 ? FA_F32 : d->q.dtype;
+    if (o->out_dtype)
+        dtype = cli_word(RUN_COMMAND, "out-dtype", o->out_dtype, dtypes, 2) == 1 ? FA_F16 : FA_F32;
+    d->o = d->q;
+    d->o.dtype = dtype;
+    d->o.shape[3] = dim;
+    /* q's own strides show its layout. A dim over the limit will be refused, and might overflow here. */
+    if (d->o.stride[3] && dim <= FA_MAX_HEAD_DIM)
+        stride_bshd(&d->o);
+    p->o = (io_tensor){.type = dtype == FA_F16 ? IO_F16 : IO_F32, .rank = p->q.rank};
+    memcpy(p->o.shape, p->q.shape, sizeof(p->o.shape));
+    p->o.shape[p->q.rank - 1] = dim;
+    p->lse = (io_tensor){.type = IO_F32, .rank = p->q.rank - 1};
+    for (int axis = 0; axis < p->lse.rank; axis++)
+        p->lse.shape[axis] = d->q.shape[4 - p->q.rank + axis];
+    return true;
+}
+
+static void describe_options(const run_options *o, run_problem *p)
+{
+    fa_attention_desc *d = &p->desc;
+    d->struct_size = sizeof(*d);
+    d->scale = isnan(o->scale) ? 0 : (float)o->scale;
+    d->softcap = isnan(o->softcap) ? 0 : (float)o->softcap;
+    (void)cli_mask(RUN_COMMAND, o->causal, &d->mask);
+    d->window_left = o->window_left;
+    d->window_right = o->window_right;
+    d->prefix = o->prefix;
+    d->want_lse = o->lse != NULL;
+    p->tuning =
+        (fa_tuning){.struct_size = sizeof(p->tuning), .kernel = o->kernel, .splits = (int32_t)o->splits};
+    d->tuning = &p->tuning;
+}
+
+bool run_load(const run_options *o, run_problem *p)
+{
+    bool bshd = o->layout && strcmp(o->layout, "bshd") == 0;
+    fa_attention_desc *d = &p->desc;
+
+    if (!read_tensor(o, "q", o->q, o->q_name, &p->q) || !describe("q", &p->q, bshd, &d->q) ||
+        !read_tensor(o, "k", o->k, o->k_name, &p->k) || !describe("k", &p->k, bshd, &d->k) ||
+        !read_tensor(o, "v", o->v, o->v_name, &p->v) || !describe("v", &p->v, bshd, &d->v))
+        return false;
+    if ((o->bias || o->bias_name) && (!read_tensor(o, "bias", o->bias, o->bias_name, &p->bias) ||
+                                      !describe_scores("bias", &p->bias, &d->bias)))
+        return false;
+    if ((o->keep || o->keep_name) && (!read_tensor(o, "keep", o->keep, o->keep_name, &p->keep) ||
+                                      !describe_scores("keep", &p->keep, &d->keep)))
+        return false;
+    if ((o->expect || o->expect_name) && !read_tensor(o, "expect", o->expect, o->expect_name, &p->expect))
+        return false;
+    if (!read_per_head(o, "alibi", o->alibi, d->q.shape[1], &p->alibi) ||
+        !read_per_head(o, "sinks", o->sinks, d->q.shape[1], &p->sinks))
+        return false;
+    d->alibi_slopes = p->alibi;
+    d->sinks = p->sinks;
+    describe_options(o, p);
+    return describe_output(o, p);
+}
+
+bool run_allocate(run_problem *p)
+{
+    const int64_t *shape = p->desc.o.shape;
+    size_t rows = (size_t)(shape[0] * shape[1] * shape[2]);
+    p->o.bytes = rows * (size_t)shape[3] * fa_dtype_size(p->desc.o.dtype);
+    p->lse.bytes = p->desc.want_lse ? rows * sizeof(float) : 0;
+    p->o.data = calloc(1, p->o.bytes + 1);
+    p->lse.data = calloc(1, p->lse.bytes + 1);
+    if (p->o.data && p->lse.data)
+        return true;
+    cli_error(RUN_COMMAND, "no memory for the output, %zu bytes", p->o.bytes + p->lse.bytes);
+    return false;
+}
+
+void run_free(run_problem *p)
+{
+    io_tensor *const tensors[] = {&p->q, &p->k, &p->v, &p->bias, &p->keep, &p->expect, &p->o, &p->lse};
+    for (size_t i = 0; i < sizeof(tensors) / sizeof(tensors[0]); i++)
+        io_tensor_free(tensors[i]);
+    free(p->alibi);
+    free(p->sinks);
+}
+
+fa_inputs run_inputs(const run_problem *p)
+{
+    return (fa_inputs){
+        .q = p->q.data, .k = p->k.data, .v = p->v.data, .bias = p->bias.data, .keep = p->keep.data};
+}
