@@ -48,7 +48,7 @@ static fa_status consider(const fa_device *device, const fa_problem *problem, co
         block_q = FA_MAX(problem->max_len_q * problem->group, 1);
         block_kv = FA_MAX(problem->max_len_kv, 1);
     }
-    if (!fa_tiling_choose(row->name, &device->limits, &row->traits, shape, block_q, block_kv, &candidate))
+    if (!fa_tiling_choose(&device->limits, &row->traits, shape, block_q, block_kv, &candidate))
         return fa_fail(
             FA_UNSUPPORTED, "%s: a block of %d rows and %d keys needs %llu bytes on chip, %llu there are",
             row->name, candidate.block_q, candidate.block_kv,

@@ -13,11 +13,6 @@
 #define MAX_BLOCK \
     ((int64_t)1 << 20) /* rows or keys of a block: what fa_tuning can force, and far beyond use */
 
-/* Measured on the devices named; sizes that the model would miss by more than a few percent. */
-static const fa_tiling_row table[] = {
-    {NULL, 0, 0, 0, 0},
-};
-
 static int64_t at_most(int64_t a, int64_t b)
 {
     return a < b ? a : b;
@@ -66,7 +61,8 @@ double fa_tiling_block_cycles(const fa_limits *limits, const fa_tile_traits *t, 
     double fetch = (double)keys * (p->dim_qk + p->dim_v) * p->far_bytes * limits->units * limits->clock_hz /
                    limits->bytes_per_second;
     double compute = products + softmax + rescale;
-    return fmax(compute, fetch) + EXPOSED * fmin(compute, fetch) + limits->sync_cycles;
+    double exposed = t->serial_fetch ? 1 : EXPOSED;
+    return fmax(compute, fetch) + exposed * fmin(compute, fetch) + limits->sync_cycles;
 }
 
 /* How evenly `items` equal pieces fill the units; long rows can be split, at a price. */
@@ -97,16 +93,6 @@ static double modelled_seconds(const fa_limits *limits, const fa_tile_traits *t,
     double cycles = row_blocks * ((t->clips ? visited : fmax(visited, 1)) * whole + fixed);
     return cycles / (limits->clock_hz * limits->units * evenness(row_blocks, limits->units)) +
            limits->launch_cycles / limits->clock_hz;
-}
-
-static const fa_tiling_row *find_row(const char *kernel, const fa_tile_problem *p)
-{
-    int32_t dim = p->dim_qk > p->dim_v ? p->dim_qk : p->dim_v;
-    for (size_t i = 0; table[i].kernel; i++) {
-        if (strcmp(table[i].kernel, kernel) == 0 && dim <= table[i].max_dim && p->rows >= table[i].min_rows)
-            return &table[i];
-    }
-    return NULL;
 }
 
 /* Block sizes from low to high in doubling steps: neighbours differ less than the model's own error. */
@@ -154,15 +140,10 @@ static bool search(const fa_limits *limits, const fa_tile_traits *t, const fa_ti
     return found;
 }
 
-bool fa_tiling_choose(const char *kernel, const fa_limits *limits, const fa_tile_traits *t,
-                      const fa_tile_problem *p, int32_t forced_q, int32_t forced_kv, fa_tiling *tiling)
+bool fa_tiling_choose(const fa_limits *limits, const fa_tile_traits *t, const fa_tile_problem *p,
+                      int32_t forced_q, int32_t forced_kv, fa_tiling *tiling)
 {
-    const fa_tiling_row *row = find_row(kernel, p);
-    const char *source = forced_q || forced_kv ? "tuning" : row ? "table" : "model";
-    if (row && !forced_q)
-        forced_q = row->block_q;
-    if (row && !forced_kv)
-        forced_kv = row->block_kv;
+    const char *source = forced_q || forced_kv ? "tuning" : "model";
     size_range q = range_of(forced_q, t->tile.q, p->rows, t->max_block_q);
     size_range kv = range_of(forced_kv, t->tile.kv, p->keys, t->max_block_kv);
     *tiling = (fa_tiling){(int32_t)q.low, (int32_t)kv.low, t->tile, INFINITY, source};

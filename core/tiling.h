@@ -39,6 +39,7 @@ typedef struct fa_tile_traits {
     int32_t buffers;       /* copies of K and V in flight                                            */
     int32_t max_block_q, max_block_kv; /* 0: no limit of the kernel's own                              */
     bool clips;              /* of a block that the mask cuts, only the tiles it leaves are computed   */
+    bool serial_fetch;       /* a block is fetched, then computed on: neither hides the other */
     double flops_per_cycle;  /* of one unit, as the kernel's inner loop reaches it                     */
     double scores_per_cycle; /* exp and mask included                                                  */
 } fa_tile_traits;
@@ -58,16 +59,8 @@ typedef struct fa_tiling {
     int32_t block_q, block_kv; /* level 1 */
     fa_tile tile;              /* level 2 */
     double seconds;            /* modelled, by which sizes are compared */
-    const char *source;        /* "model", "table" or "tuning" */
+    const char *source;        /* "model" or "tuning" */
 } fa_tiling;
-
-/* A measured choice that overrides the model: `name` is the kernel row's, dims are upper bounds. */
-typedef struct fa_tiling_row {
-    const char *kernel;
-    int32_t max_dim;  /* the larger of dim_qk and dim_v */
-    int64_t min_rows; /* rows of the problem, at least    */
-    int32_t block_q, block_kv;
-} fa_tiling_row;
 
 /* Bytes that a block of this size keeps on chip, and in registers. */
 uint64_t fa_tiling_onchip(const fa_tile_traits *traits, const fa_tile_problem *problem, int64_t block_q,
@@ -83,7 +76,7 @@ double fa_tiling_block_cycles(const fa_limits *limits, const fa_tile_traits *tra
  * Chooses. forced_q and forced_kv, where not 0, are taken (rounded up to tiles) instead of searched for.
  * False when even one level-2 tile does not fit; *tiling then holds that tile, for the message.
  */
-bool fa_tiling_choose(const char *kernel, const fa_limits *limits, const fa_tile_traits *traits,
-                      const fa_tile_problem *problem, int32_t forced_q, int32_t forced_kv, fa_tiling *tiling);
+bool fa_tiling_choose(const fa_limits *limits, const fa_tile_traits *traits, const fa_tile_problem *problem,
+                      int32_t forced_q, int32_t forced_kv, fa_tiling *tiling);
 
 #endif

@@ -17,65 +17,45 @@ typedef struct row_entry {
     fa_kernel_row row;
 } row_entry;
 
-/* Everything that a kernel's name decides. */
-#define FEATURES_tile FA_FEATURE_ALL
-#define FEATURES_rows FA_FEATURE_ALL
-#define FEATURES_standard (FA_FEATURE_MASK | FA_FEATURE_LSE | FA_FEATURE_GROUPS)
-#define STAGE_tile (FA_STAGE_Q | FA_STAGE_K | FA_STAGE_V | FA_STAGE_O)
-#define STAGE_rows (FA_STAGE_Q | FA_STAGE_K | FA_STAGE_S | FA_STAGE_O) /* V takes K's place */
-#define STAGE_standard 0
-#define BASELINE_tile false
-#define BASELINE_rows false
-#define BASELINE_standard true
-#define TILE_tile(lanes, vecs) \
-    {                          \
-        (lanes) * (vecs), 4, 1 \
-    }
-#define TILE_rows(lanes, vecs) \
-    {                          \
-        1, lanes, 1            \
-    }
-#define TILE_standard(lanes, vecs) \
-    {                              \
-        (lanes) * (vecs), 1, 1     \
-    }
-#define CLIPS_tile true
-#define CLIPS_rows false
-#define CLIPS_standard false
-#define MAX_Q_tile 0
-#define MAX_Q_rows 32
-#define MAX_Q_standard 0
-#define MAX_KV_tile 0
-#define MAX_KV_rows 512
-#define MAX_KV_standard 0
+/* What a kernel's name decides. clang-format would give each of these lines of its own: */
+/* clang-format off */
+#define ROW_tile .features = FA_FEATURE_ALL
+#define ROW_rows .features = FA_FEATURE_ALL
+#define ROW_standard .features = FA_FEATURE_MASK | FA_FEATURE_LSE | FA_FEATURE_GROUPS, .baseline = true
+
+#define TRAITS_tile(lanes, vecs)                                        \
+    .tile = {lanes, 4, 1}, .clips = true, .serial_fetch = true,         \
+    .stage = FA_STAGE_Q | FA_STAGE_K | FA_STAGE_V | FA_STAGE_O
+#define TRAITS_rows(lanes, vecs)                                        \
+    .tile = {1, lanes, 1}, .max_block_q = 32, .max_block_kv = 512,      \
+    .stage = FA_STAGE_Q | FA_STAGE_S | FA_STAGE_O
+#define TRAITS_standard(lanes, vecs)                                    \
+    .tile = {(lanes) * (vecs), 1, 1}, .serial_fetch = true
+
 #define ISA_scalar FA_ISA_SCALAR
 #define ISA_avx2 FA_ISA_AVX2
 #define ISA_avx512 FA_ISA_AVX512
 #define ISA_neon FA_ISA_NEON
 
-#define KERNEL(isa_name, kernel, lanes, vecs, flops, scores) \
-    {ISA_##isa_name,                                         \
-     {.name = #isa_name "-" #kernel,                         \
-      .features = FEATURES_##kernel,                         \
-      .types_q = FA_TYPES_FLOAT,                             \
-      .types_k = FA_TYPES_FLOAT,                             \
-      .types_v = FA_TYPES_FLOAT,                             \
-      .types_o = FA_TYPES_FLOAT,                             \
-      .max_dim_qk = FA_MAX_HEAD_DIM,                         \
-      .max_dim_v = FA_MAX_HEAD_DIM,                          \
-      .baseline = BASELINE_##kernel,                         \
-      .p_type = FA_F32,                                      \
-      .traits = {.tile = TILE_##kernel(lanes, vecs),         \
-                 .stage = STAGE_##kernel,                    \
-                 .element_bytes = sizeof(float),             \
-                 .score_bytes = sizeof(float),               \
-                 .buffers = 1,                               \
-                 .clips = CLIPS_##kernel,                    \
-                 .max_block_q = MAX_Q_##kernel,              \
-                 .max_block_kv = MAX_KV_##kernel,            \
-                 .flops_per_cycle = flops,                   \
-                 .scores_per_cycle = scores},                \
+#define KERNEL(isa_name, kernel, lanes, vecs, flops, scores)            \
+    {ISA_##isa_name,                                                    \
+     {.name = #isa_name "-" #kernel,                                    \
+      ROW_##kernel,                                                     \
+      .types_q = FA_TYPES_FLOAT,                                        \
+      .types_k = FA_TYPES_FLOAT,                                        \
+      .types_v = FA_TYPES_FLOAT,                                        \
+      .types_o = FA_TYPES_FLOAT,                                        \
+      .max_dim_qk = FA_MAX_HEAD_DIM,                                    \
+      .max_dim_v = FA_MAX_HEAD_DIM,                                     \
+      .p_type = FA_F32,                                                 \
+      .traits = {TRAITS_##kernel(lanes, vecs),                          \
+                 .element_bytes = sizeof(float),                        \
+                 .score_bytes = sizeof(float),                          \
+                 .buffers = 1,                                          \
+                 .flops_per_cycle = flops,                              \
+                 .scores_per_cycle = scores},                           \
       .impl = &fa_##isa_name##_##kernel}},
+/* clang-format on */
 
 static const row_entry rows[] = {
 #include "kernels.inc"

@@ -12,12 +12,13 @@ enum {
     ROWS = 4,       /* query rows that share a load          */
     KEYS = 4,       /* keys of a score micro-kernel, or 1    */
     VALUE_VECS = 4, /* vectors of output of a value micro-kernel */
+    CHUNK = 32,     /* keys made f32 at a time               */
 };
 
 typedef struct rows_scratch {
     float *q, *o, *s; /* rows x q_stride, rows x o_stride, rows x s_stride */
     float *max, *sum; /* rows                                              */
-    float *kv;        /* a block of keys, then of values, as f32           */
+    float *kv;        /* a chunk of keys or values as f32                  */
     ptrdiff_t kv_stride;
     int q_stride, o_stride, s_stride;
     size_t bytes;
@@ -41,7 +42,7 @@ static rows_scratch lay_out(const fa_plan *plan, void *memory)
     s.max = take_scratch(memory, &s.bytes, rows);
     s.sum = take_scratch(memory, &s.bytes, rows);
     s.kv_stride = FA_MAX(s.q_stride, s.o_stride) + VL;
-    s.kv = take_scratch(memory, &s.bytes, (size_t)a->block_kv * (size_t)s.kv_stride);
+    s.kv = take_scratch(memory, &s.bytes, CHUNK * (size_t)s.kv_stride);
     return s;
 }
 
@@ -179,25 +180,26 @@ FA_INLINE void value_block(const int rows, const fa_dtype dtype, const float *p,
             block(rows, FA_BF16, __VA_ARGS__); \
     } while (0)
 
-static void scores(int rows, const rows_scratch *s, const typed_rows *k, int keys, int dim)
+/* Keys `first` and on of the block in hand; values likewise. */
+static void scores(int rows, const rows_scratch *s, const typed_rows *k, int first, int keys, int dim)
 {
     int r = 0;
     for (; r + ROWS <= rows; r += ROWS)
         FA_FOR_TYPE(score_block, ROWS, k->dtype, s->q + r * s->q_stride, s->q_stride, k, keys, dim,
-                    s->s + r * s->s_stride, s->s_stride);
+                    s->s + r * s->s_stride + first, s->s_stride);
     for (; r < rows; r++)
         FA_FOR_TYPE(score_block, 1, k->dtype, s->q + r * s->q_stride, s->q_stride, k, keys, dim,
-                    s->s + r * s->s_stride, s->s_stride);
+                    s->s + r * s->s_stride + first, s->s_stride);
 }
 
-static void values(int rows, const rows_scratch *s, const typed_rows *v, int keys, int dim)
+static void values(int rows, const rows_scratch *s, const typed_rows *v, int first, int keys, int dim)
 {
     int r = 0;
     for (; r + ROWS <= rows; r += ROWS)
-        FA_FOR_TYPE(value_block, ROWS, v->dtype, s->s + r * s->s_stride, s->s_stride, v, keys, dim,
+        FA_FOR_TYPE(value_block, ROWS, v->dtype, s->s + r * s->s_stride + first, s->s_stride, v, keys, dim,
                     s->o + r * s->o_stride, s->o_stride);
     for (; r < rows; r++)
-        FA_FOR_TYPE(value_block, 1, v->dtype, s->s + r * s->s_stride, s->s_stride, v, keys, dim,
+        FA_FOR_TYPE(value_block, 1, v->dtype, s->s + r * s->s_stride + first, s->s_stride, v, keys, dim,
                     s->o + r * s->o_stride, s->o_stride);
 }
 
@@ -327,42 +329,62 @@ static void values_guarded(const query_row *row, const typed_rows *v, int key, i
     }
 }
 
-/* Rows [key, key + keys) of K or V. More than one group of query rows reads them again: as f32 then. */
+/* More than one group of query rows reads K and V again: of f16 and bf16 it reads a chunk made f32, which stays
+ * in the first-level cache. */
+static bool converts(const fa_work_item *item, const fa_tensor *t)
+{
+    return item->row_end - item->row_begin > ROWS && t->dtype != FA_F32;
+}
+
+/* Rows [key, key + keys) of K or V. */
 static typed_rows fetch(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s, int operand,
                         const void *base, int key, int keys)
 {
     const fa_tensor *t = &run->plan->problem.tensor[operand];
     const fa_sequence *q = &run->plan->problem.sequence[item->sequence];
-    typed_rows rows = {t->dtype, base, fa_tensor_offset(t, q->kv_batch, item->head_kv, q->kv_row + key),
-                       t->stride[2]};
-    if (item->row_end - item->row_begin <= ROWS || t->dtype == FA_F32)
-        return rows;
-    convert_rows(t->dtype, base, rows.index, rows.stride, keys, (int)t->shape[3], s->kv, s->kv_stride);
+    int64_t at = fa_tensor_offset(t, q->kv_batch, item->head_kv, q->kv_row + key);
+    if (!converts(item, t))
+        return (typed_rows){t->dtype, base, at, t->stride[2]};
+    convert_rows(t->dtype, base, at, t->stride[2], keys, (int)t->shape[3], s->kv, s->kv_stride);
     return (typed_rows){FA_F32, s->kv, 0, s->kv_stride};
+}
+
+static void add_values(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s, int key,
+                       int first, int keys, bool partial)
+{
+    int dim = run->plan->args.dim_v, rows = item->row_end - item->row_begin;
+    typed_rows v = fetch(run, item, s, FA_V, run->v, key + first, keys);
+    if ((!partial && !run->keep) || values_finite(&v, keys, dim)) {
+        values(rows, s, &v, first, keys, dim);
+        return;
+    }
+    for (int r = 0; r < rows; r++) {
+        query_row row = row_of(run, item, item->row_begin + r);
+        values_guarded(&row, &v, key + first, keys, dim, s->s + r * s->s_stride + first,
+                       s->o + r * s->o_stride);
+    }
 }
 
 static void meet(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s, int key, int keys,
                  bool partial)
 {
-    const fa_args *a = &run->plan->args;
+    const fa_problem *p = &run->plan->problem;
     int rows = item->row_end - item->row_begin;
+    int step_k = converts(item, &p->tensor[FA_K]) ? CHUNK : keys;
+    int step_v = converts(item, &p->tensor[FA_V]) ? CHUNK : keys;
 
-    typed_rows k = fetch(run, item, s, FA_K, run->k, key, keys);
-    scores(rows, s, &k, keys, a->dim_qk);
+    for (int first = 0; first < keys; first += step_k) {
+        int count = FA_MIN(step_k, keys - first);
+        typed_rows k = fetch(run, item, s, FA_K, run->k, key + first, count);
+        scores(rows, s, &k, first, count, p->dim_qk);
+    }
     for (int r = 0; r < rows; r++) {
         query_row row = row_of(run, item, item->row_begin + r);
         weigh(&row, key, keys, s->s + r * s->s_stride, s->max + r, s->sum + r, s->o + r * s->o_stride,
               s->o_stride);
     }
-    typed_rows v = fetch(run, item, s, FA_V, run->v, key, keys);
-    if ((!partial && !run->keep) || values_finite(&v, keys, a->dim_v)) {
-        values(rows, s, &v, keys, a->dim_v);
-        return;
-    }
-    for (int r = 0; r < rows; r++) {
-        query_row row = row_of(run, item, item->row_begin + r);
-        values_guarded(&row, &v, key, keys, a->dim_v, s->s + r * s->s_stride, s->o + r * s->o_stride);
-    }
+    for (int first = 0; first < keys; first += step_v)
+        add_values(run, item, s, key, first, FA_MIN(step_v, keys - first), partial);
 }
 
 static void start(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s)

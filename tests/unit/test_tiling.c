@@ -128,7 +128,7 @@ static bool fits(const made_up *d, const fa_tile_problem *p, const fa_tiling *t)
 static fa_tiling choose(const made_up *d, const fa_tile_problem *p)
 {
     fa_tiling t;
-    if (!fa_tiling_choose("made up", &d->limits, &d->traits, p, 0, 0, &t))
+    if (!fa_tiling_choose(&d->limits, &d->traits, p, 0, 0, &t))
         ck_abort_msg("%s: nothing fits", d->name);
     return t;
 }
@@ -276,21 +276,21 @@ START_TEST(forced_sizes_are_rounded_up_to_tiles)
         fa_tile_problem p = square(d, 4096, 64, 1);
         fa_tiling t;
         int32_t q = d->traits.tile.q, kv = d->traits.tile.kv;
-        ck_assert(fa_tiling_choose("made up", &d->limits, &d->traits, &p, 1, 1, &t));
+        ck_assert(fa_tiling_choose(&d->limits, &d->traits, &p, 1, 1, &t));
         ck_assert(t.block_q == q && t.block_kv == kv);
         ck_assert_str_eq(t.source, "tuning");
-        ck_assert(fa_tiling_choose("made up", &d->limits, &d->traits, &p, q, kv + 1, &t));
+        ck_assert(fa_tiling_choose(&d->limits, &d->traits, &p, q, kv + 1, &t));
         ck_assert(t.block_q == q && t.block_kv == 2 * kv);
         /* One of the two: the other is searched for, and nothing is better than the free choice. */
         fa_tiling free_choice = choose(d, &p);
-        ck_assert(fa_tiling_choose("made up", &d->limits, &d->traits, &p, q, 0, &t));
+        ck_assert(fa_tiling_choose(&d->limits, &d->traits, &p, q, 0, &t));
         ck_assert_int_eq(t.block_q, q);
         ck_assert(t.block_kv % kv == 0 && t.seconds >= free_choice.seconds / 1.005);
-        ck_assert(fa_tiling_choose("made up", &d->limits, &d->traits, &p, 0, kv, &t));
+        ck_assert(fa_tiling_choose(&d->limits, &d->traits, &p, 0, kv, &t));
         ck_assert_int_eq(t.block_kv, kv);
         /* Larger than the problem, and still taken as asked for. */
         p.rows = p.keys = 1;
-        ck_assert(fa_tiling_choose("made up", &d->limits, &d->traits, &p, q, 2 * kv, &t));
+        ck_assert(fa_tiling_choose(&d->limits, &d->traits, &p, q, 2 * kv, &t));
         ck_assert(t.block_q == q && t.block_kv == 2 * kv);
     }
 }
@@ -304,14 +304,14 @@ START_TEST(a_device_too_small_is_refused)
         uint64_t least = fa_tiling_onchip(&d.traits, &p, d.traits.tile.q, d.traits.tile.kv);
         fa_tiling t;
         d.limits.onchip_bytes = least;
-        ck_assert(fa_tiling_choose("made up", &d.limits, &d.traits, &p, 0, 0, &t));
+        ck_assert(fa_tiling_choose(&d.limits, &d.traits, &p, 0, 0, &t));
         ck_assert(t.block_q == d.traits.tile.q && t.block_kv == d.traits.tile.kv);
         d.limits.onchip_bytes = least - 1;
-        ck_assert(!fa_tiling_choose("made up", &d.limits, &d.traits, &p, 0, 0, &t));
+        ck_assert(!fa_tiling_choose(&d.limits, &d.traits, &p, 0, 0, &t));
         /* The tile that does not fit is what the message tells. */
         ck_assert(t.block_q == d.traits.tile.q && t.block_kv == d.traits.tile.kv);
         d = devices[i];
-        ck_assert(!fa_tiling_choose("made up", &d.limits, &d.traits, &p, 1 << 20, 1 << 20, &t));
+        ck_assert(!fa_tiling_choose(&d.limits, &d.traits, &p, 1 << 20, 1 << 20, &t));
         ck_assert(t.block_q == 1 << 20 && t.block_kv == 1 << 20);
     }
     /* Registers too few for one tile. */
@@ -319,7 +319,7 @@ START_TEST(a_device_too_small_is_refused)
     fa_tile_problem p = square(&d, 4096, 128, 1);
     d.limits.accum_bytes = fa_tiling_accum(&d.limits, &p, 4, 4) - 1;
     fa_tiling t;
-    ck_assert(!fa_tiling_choose("made up", &d.limits, &d.traits, &p, 0, 0, &t));
+    ck_assert(!fa_tiling_choose(&d.limits, &d.traits, &p, 0, 0, &t));
 }
 END_TEST
 
@@ -332,7 +332,7 @@ START_TEST(limits_of_the_kernel_bind)
     fa_tiling t = choose(&d, &p);
     ck_assert_int_le(t.block_q, 48);
     ck_assert_int_le(t.block_kv, 16);
-    ck_assert(!fa_tiling_choose("made up", &d.limits, &d.traits, &p, 64, 0, &t));
+    ck_assert(!fa_tiling_choose(&d.limits, &d.traits, &p, 64, 0, &t));
 }
 END_TEST
 
