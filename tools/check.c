@@ -1,42 +1,57 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The bound. Let x be an element of o, r its row, and
+ * The bound. Let x be an element of o, r its row, p the oracle's softmax weights, and
  *     W(r) = sum_j p_j max_d |v_jd|,
- * p being the oracle's softmax weights: the size of what the row adds up, in which the error of any summation
- * is naturally measured. W is the oracle's answer for a v of one column. Let e(r) be the largest error that the
- * naive implementation makes in row r, over all dims and all orders of summation, its output kept in f32, and
+ * the size of what the row adds up, in which the error of any summation is naturally measured. Let e(r) be the
+ * largest error that the naive implementation makes in row r, over all dims and all orders of summation, its
+ * output kept in f32, and
  *     rho = max e(r) / W(r)    over all rows.
  * A result y passes when for every element
  *     |y - x| <= 2 max(rho, floor(r)) W(r) + u |x| + tiny,
  * u being the unit roundoff of the output type and tiny half its smallest step: before its one rounding to the
  * output type, a result may be twice as wrong as the naive one. Measuring in W keeps rows, heads and sequences
- * of small values from hiding behind large ones. Taking rho over all rows is what makes it no matter of luck:
- * where two keys nearly tie, one row has nearly all of a head's error, and of one row there are only as many
- * draws as there are orders. Where the whole tensor is tiny,
- *     floor(r) = u32 (1 + S) + u_w
- * helps: the sum, the weights (held in a type with unit roundoff u_w) and a score of size S are each rounded
- * once at least. S is the least that the row's largest score can be, given the LSE of its keys (without a sink:
- * the keys have a share P(r) of all weight, the answer for a v of ones) and their number.
+ * of small values from hiding behind large ones. Taking rho over all rows makes it less a matter of luck: where
+ * two keys nearly tie, one row has nearly all of a head's error, and of one row there are only as many draws
+ * as there are orders. Against what luck remains, above all in tiny tensors,
+ *     floor(r) = u32 (1 + c S + T / 4) + u_w:
+ * the sum and the weights (held in a type with unit roundoff u_w) are rounded once at least, and a score c times:
+ * by the scale, and by softcap, slopes and bias where there are such. S is the least that the row's largest
+ * score can be, given the LSE of its keys alone and their number. T is
+ * |scale| |q_r| sum_j p_j |k_j| over sum_j p_j, by Cauchy and Schwarz the size that scores are summed from; a
+ * quarter of u T is the root mean square of the error of a sum of random products, however many.
  *
  * The LSE likewise with W = 1, since what an LSE is used for, its exponential, makes of an absolute error a
- * relative one. There, floor(r) = u32 (1 + S).
+ * relative one. There, floor(r) = u32 (1 + c S + T / 4), and the one rounding is one of a number of size
+ * 1 + |lse| + log(keys): a largest score and a logarithm may each be as large, whatever is left of them.
+ *
+ * W, sum_j p_j |k_j| and sum_j p_j (less than 1 where there is a sink) are the oracle's answer for a v of three
+ * columns.
  *
  * NaN must be NaN, an infinity the same infinity; an infinity for a finite value is taken for the first
  * number that rounds to it. An empty row has W = 0, so that nothing but 0 passes.
  */
 #include "check.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+/* Of one row. The order is that of the columns in columns_of(). */
+typedef struct row_size {
+    double w, share, keys; /* W, sum_j p_j, sum_j p_j |k_j| */
+} row_size;
+
+enum { COLUMNS = sizeof(row_size) / sizeof(double) };
 
 struct check_reference {
     fa_tensor o;         /* with explicit strides                                                 */
     int64_t rows;        /* batch * heads * rows                                                  */
     double *oracle;      /* rows * dim                                                            */
     double *lse;         /* of each row: the oracle's                                             */
-    double *size;        /* of each row: W and P                                                  */
+    row_size *size;
+    int64_t keys;        /* at least as many as any row sees                                      */
     double *naive, *naive_lse; /* of each row: the largest naive error                            */
     double *bound, *lse_bound; /* of each row, before the rounding of the output; NaN: of no sequence */
     double largest_naive, largest_naive_lse;
@@ -116,23 +131,35 @@ static fa_status check_sizes(const fa_attention_desc *desc)
     return status == FA_OK ? fa_tensor_span(&v, &bytes) : status;
 }
 
-/* The largest finite |v| of each key, and a 1 beside it. */
-static float *columns_of_v(const fa_attention_desc *desc, const void *v)
+/* The Euclidean norm of what is finite in a row, and its largest magnitude. */
+static double norm_of(const fa_tensor *t, const void *base, int64_t index, double *largest)
 {
-    fa_tensor t = with_strides(desc->v);
-    float *columns = allocate(2 * t.shape[0] * t.shape[1] * t.shape[2], sizeof(*columns)), *to = columns;
-    for (int64_t b = 0; columns && b < t.shape[0]; b++) {
-        for (int64_t h = 0; h < t.shape[1]; h++) {
-            for (int64_t j = 0; j < t.shape[2]; j++) {
-                double largest = 0;
-                for (int64_t d = 0; d < t.shape[3]; d++) {
-                    double value = fabs(load(t.dtype, v, offset_of(&t, b, h, j) + d));
-                    largest = isfinite(value) && value > largest ? value : largest;
-                }
-                *to++ = (float)largest;
-                *to++ = 1;
-            }
+    double sum = 0;
+    *largest = 0;
+    for (int64_t d = 0; d < t->shape[3]; d++) {
+        double value = fabs(load(t->dtype, base, index + d));
+        if (isfinite(value)) {
+            sum += value * value;
+            *largest = fmax(*largest, value);
         }
+    }
+    return sqrt(sum);
+}
+
+/* The v of which the oracle makes a row_size. */
+static float *columns_of(const fa_attention_desc *desc, const fa_inputs *inputs)
+{
+    fa_tensor k = with_strides(desc->k), v = with_strides(desc->v);
+    int64_t rows = v.shape[0] * v.shape[1] * v.shape[2];
+    float *columns = allocate(COLUMNS * rows, sizeof(*columns));
+    for (int64_t row = 0; columns && row < rows; row++) {
+        int64_t b = row / v.shape[2] / v.shape[1], h = row / v.shape[2] % v.shape[1], j = row % v.shape[2];
+        double largest, largest_k;
+        (void)norm_of(&v, inputs->v, offset_of(&v, b, h, j), &largest);
+        double norm = norm_of(&k, inputs->k, offset_of(&k, b, h, j), &largest_k);
+        columns[COLUMNS * row] = (float)largest;
+        columns[COLUMNS * row + 1] = 1;
+        columns[COLUMNS * row + 2] = (float)fmin(norm, FLT_MAX);
     }
     return columns;
 }
@@ -140,16 +167,16 @@ static float *columns_of_v(const fa_attention_desc *desc, const void *v)
 static fa_status compute_size(check_reference *r, fa_context *context, const fa_attention_desc *desc,
                               const fa_inputs *inputs)
 {
-    float *columns = columns_of_v(desc, inputs->v);
+    float *columns = columns_of(desc, inputs);
     if (!columns)
         return FA_OUT_OF_MEMORY;
     const int64_t *q = desc->q.shape, *v = desc->v.shape;
     fa_attention_desc d = *desc;
     fa_inputs in = *inputs;
-    d.v = fa_tensor_make(FA_F32, v[0], v[1], v[2], 2);
-    d.o = fa_tensor_make(FA_F32, q[0], q[1], q[2], 2);
+    d.v = fa_tensor_make(FA_F32, v[0], v[1], v[2], COLUMNS);
+    d.o = fa_tensor_make(FA_F32, q[0], q[1], q[2], COLUMNS);
     in.v = columns;
-    fa_status status = fa_reference_attention(context, &d, &in, r->size, NULL);
+    fa_status status = fa_reference_attention(context, &d, &in, &r->size->w, NULL);
     free(columns);
     return status;
 }
@@ -187,26 +214,37 @@ static double least_score(double lse, int64_t keys)
     return low > 0 ? low : lse < 0 ? -lse : 0;
 }
 
-/* `keys` is at least the number of keys that the row sees. */
-static void bound_row(check_reference *r, int64_t i, double rho, int64_t keys, fa_dtype weights)
+/* How large the score that decides a row is at least, and what it is summed from: c S + T / 4. */
+static double score_size(const check_reference *r, const fa_attention_desc *desc, const void *q, int64_t row)
 {
-    const double u = unit_roundoff(FA_F32);
-    bool judged = isfinite(r->lse[i]);
-    double size = r->size[2 * i], share = r->size[2 * i + 1];
-    double least = judged ? u * (1 + (share > 0 ? least_score(r->lse[i] + log(share), keys) : 0)) : 0;
-    r->bound[i] = judged && size > 0 ? 2 * fmax(rho, least + unit_roundoff(weights)) * size : 0;
-    r->lse_bound[i] = judged ? 2 * fmax(r->largest_naive_lse, least) : 0;
+    const fa_tensor t = with_strides(desc->q);
+    const row_size *size = &r->size[row];
+    if (!(size->share > 0))
+        return 0;
+    int64_t b = row / t.shape[2] / t.shape[1], h = row / t.shape[2] % t.shape[1], i = row % t.shape[2];
+    double scale = desc->scale != 0 ? fabs((double)desc->scale) : 1 / sqrt((double)t.shape[3]), largest;
+    double terms = scale * norm_of(&t, q, offset_of(&t, b, h, i), &largest) * size->keys / size->share;
+    int roundings = 1 + (desc->softcap > 0) + (desc->alibi_slopes != NULL) + (desc->bias.shape[0] > 0);
+    return roundings * least_score(r->lse[row] + log(size->share), r->keys) + terms / 4;
 }
 
-static void compute_bounds(check_reference *r, const fa_attention_desc *desc, fa_dtype weights)
+static void bound_row(check_reference *r, int64_t row, double rho, double score, fa_dtype weights)
+{
+    bool judged = isfinite(r->lse[row]);
+    double w = r->size[row].w, least = unit_roundoff(FA_F32) * (1 + score);
+    r->bound[row] = judged && w > 0 ? 2 * fmax(rho, least + unit_roundoff(weights)) * w : 0;
+    r->lse_bound[row] = judged ? 2 * fmax(r->largest_naive_lse, least) : 0;
+}
+
+static void compute_bounds(check_reference *r, const fa_attention_desc *desc, const void *q, fa_dtype weights)
 {
     const int64_t *shape = r->o.shape, *cu = desc->cu_rows_q;
     double rho = 0;
     for (int64_t i = 0; i < r->rows; i++) {
         r->largest_naive = fmax(r->largest_naive, r->naive[i]);
         r->largest_naive_lse = fmax(r->largest_naive_lse, r->naive_lse[i]);
-        if (r->size[2 * i] > 0)
-            rho = fmax(rho, r->naive[i] / r->size[2 * i]);
+        if (r->size[i].w > 0)
+            rho = fmax(rho, r->naive[i] / r->size[i].w);
         r->bound[i] = NAN;
     }
     int64_t sequences = cu ? desc->sequences : shape[0];
@@ -215,7 +253,7 @@ static void compute_bounds(check_reference *r, const fa_attention_desc *desc, fa
         int64_t first = ((cu ? 0 : sequence) * shape[1] + head) * shape[2];
         int64_t begin = cu ? cu[sequence] : 0, end = cu ? cu[sequence + 1] : shape[2];
         for (int64_t i = begin; i < end; i++)
-            bound_row(r, first + i, rho, desc->k.shape[2], weights);
+            bound_row(r, first + i, rho, score_size(r, desc, q, first + i), weights);
     }
 }
 
@@ -232,7 +270,8 @@ fa_status check_reference_create(fa_context *context, const fa_attention_desc *d
     r->o = with_strides(desc->o);
     r->rows = r->o.shape[0] * r->o.shape[1] * r->o.shape[2];
     r->oracle = allocate(r->rows * r->o.shape[3], sizeof(double));
-    r->size = allocate(2 * r->rows, sizeof(double));
+    r->size = allocate(r->rows, sizeof(*r->size));
+    r->keys = desc->k.shape[2];
     double **const per_row[] = {&r->lse, &r->naive, &r->naive_lse, &r->bound, &r->lse_bound};
     status = r->oracle && r->size ? FA_OK : FA_OUT_OF_MEMORY;
     for (size_t i = 0; i < sizeof(per_row) / sizeof(per_row[0]); i++) {
@@ -249,7 +288,7 @@ fa_status check_reference_create(fa_context *context, const fa_attention_desc *d
         check_reference_destroy(r);
         return status;
     }
-    compute_bounds(r, desc, weights);
+    compute_bounds(r, desc, inputs->q, weights);
     *reference = r;
     return FA_OK;
 }
@@ -258,10 +297,17 @@ void check_reference_destroy(check_reference *r)
 {
     if (!r)
         return;
-    double *const arrays[] = {r->oracle, r->lse, r->size, r->naive, r->naive_lse, r->bound, r->lse_bound};
+    free(r->size);
+    double *const arrays[] = {r->oracle, r->lse, r->naive, r->naive_lse, r->bound, r->lse_bound};
     for (size_t i = 0; i < sizeof(arrays) / sizeof(arrays[0]); i++)
         free(arrays[i]);
     free(r);
+}
+
+const double *check_oracle(const check_reference *r, const double **lse)
+{
+    *lse = r->lse;
+    return r->oracle;
 }
 
 /* How wrong `found` is, in units of its bound: at most 1 passes. INFINITY where no bound applies. */
@@ -307,9 +353,9 @@ static void describe(const check_reference *r, const finding *f, check_result *r
 /* What `merges` merges of partial states add: each rounds two LSEs, a weight, a product and a sum. */
 static double merge_bound(const check_reference *r, int64_t row, int merges)
 {
-    if (merges == 0 || !(r->size[2 * row] > 0) || !isfinite(r->lse[row]))
+    if (merges == 0 || !(r->size[row].w > 0) || !isfinite(r->lse[row]))
         return 0;
-    return merges * unit_roundoff(FA_F32) * (2 * fabs(r->lse[row]) + 3) * r->size[2 * row];
+    return merges * unit_roundoff(FA_F32) * (2 * fabs(r->lse[row]) + 3) * r->size[row].w;
 }
 
 static finding worst_of_o(const check_reference *r, const void *o, int merges, double *max_error)
@@ -335,7 +381,7 @@ static finding worst_of_o(const check_reference *r, const void *o, int merges, d
 
 static finding worst_of_lse(const check_reference *r, const float *lse, int merges)
 {
-    double u = unit_roundoff(FA_F32);
+    double u = unit_roundoff(FA_F32), terms = r->keys > 1 ? log((double)r->keys) : 0;
     finding worst = {.tensor = "lse", .dim = -1, .badness = -1};
     for (int64_t row = 0; row < r->rows; row++) {
         if (isnan(r->bound[row]))
@@ -343,7 +389,7 @@ static finding worst_of_lse(const check_reference *r, const float *lse, int merg
         finding f = {.tensor = "lse", .row = row, .dim = -1, .naive = r->largest_naive_lse};
         f.expected = r->lse[row];
         f.found = (double)lse[row];
-        f.bound = r->lse_bound[row] + u * fabs(f.expected) + merges * u * (2 * fabs(f.expected) + 3);
+        f.bound = r->lse_bound[row] + u * (1 + fabs(f.expected) + terms) + merges * u * (2 * fabs(f.expected) + 3);
         f.badness = badness(f.found, f.expected, f.bound, FA_F32, &f.error);
         if (f.badness > worst.badness)
             worst = f;

@@ -21,6 +21,9 @@ fa_status check_reference_create(fa_context *context, const fa_attention_desc *d
                                  fa_dtype weights, check_reference **reference);
 void check_reference_destroy(check_reference *reference);
 
+/* What the library's oracle says: o (batch, head, row, dim), contiguous, and *lse (batch, head, row). */
+const double *check_oracle(const check_reference *reference, const double **lse);
+
 typedef struct check_result {
     int ok;
     double max_error;         /* over o, where both sides are finite                                  */

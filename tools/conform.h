@@ -168,21 +168,10 @@ void conform_store(fa_dtype dtype, void *base, int64_t index, float value);
 /* From now on, the inputs are to stay as they are. */
 void conform_data_keep(conform_data *data);
 
-/*
- * conform_spell.c: the same problem in the plainest form there is: f32, contiguous, as many heads of k and v as of
- * q, mask and keep as one full keep tensor, a full bias. The oracle shares its reading of strides, heads and masks
- * with the kernels, and would agree with them on a wrong one; of the plain form it has little to misread.
- */
-typedef struct conform_spelled {
-    fa_attention_desc desc;
-    fa_inputs inputs;
-    float *memory[CONFORM_KEEP];
-    unsigned char *keep;
-} conform_spelled;
+/* conform_oracle.c */
 
-/* False without memory; *spelled can be freed in any case. */
-bool conform_spell_out(const conform_data *data, conform_spelled *spelled);
-void conform_spelled_free(conform_spelled *spelled);
+/* Whether the library's oracle says what the suite's own does. False, with the first difference. */
+bool conform_oracles_agree(const conform_data *data, const check_reference *reference, char *message, size_t size);
 /* Makes every key that no row sees NaN, in k and in v. */
 void conform_poison(conform_data *data);
 

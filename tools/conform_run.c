@@ -95,29 +95,24 @@ static bool take_data(conform_suite *suite, const conform_case *c, const conform
     return true;
 }
 
-static fa_status make_reference(conform_suite *suite)
+/* What the result should be, made once for all rows. False, with the reason. */
+static bool take_reference(conform_suite *suite, fa_dtype weights, char *message, size_t size)
 {
-    conform_spelled spelled;
-    check_reference_destroy(suite->reference);
-    suite->reference = NULL;
-    fa_status status = conform_spell_out(&suite->data, &spelled) ? FA_OK : FA_OUT_OF_MEMORY;
-    if (status == FA_OK)
-        status = check_reference_create(suite->context, &spelled.desc, &spelled.inputs, suite->weights,
-                                        &suite->reference);
-    conform_spelled_free(&spelled);
-    return status;
-}
-
-static fa_status take_reference(conform_suite *suite, fa_dtype weights)
-{
-    fa_status status = FA_OK;
     if (suite->computes && (!suite->reference || suite->weights != weights)) {
+        const conform_data *data = &suite->data;
+        check_reference_destroy(suite->reference);
+        suite->reference = NULL;
         suite->weights = weights;
-        status = make_reference(suite);
+        fa_status status = check_reference_create(suite->context, &data->desc, &data->inputs, weights,
+                                                  &suite->reference);
+        if (status != FA_OK)
+            (void)snprintf(message, size, "%s from the oracle: %s", fa_status_name(status), fa_last_error());
+        if (status != FA_OK || !conform_oracles_agree(data, suite->reference, message, size))
+            return false;
     }
     if (suite->current->hazard == CONFORM_HIDDEN)
         conform_poison(&suite->data);
-    return status;
+    return true;
 }
 
 /* What runs of one case share. */
@@ -365,14 +360,13 @@ static conform_status run_plan(conform_suite *suite, const conform_case *c, cons
 {
     fa_plan_info info = {.struct_size = sizeof(info)};
     fa_status status = fa_plan_get_info(plan, &info);
-    if (status == FA_OK && !check_plan(&info, row, &suite->sizes, message, size))
-        return CONFORM_FAILED;
-    if (status == FA_OK)
-        status = take_reference(suite, info.weights);
     if (status != FA_OK) {
-        (void)snprintf(message, size, "%s: %s", fa_status_name(status), fa_last_error());
+        (void)snprintf(message, size, "%s from fa_plan_get_info: %s", fa_status_name(status), fa_last_error());
         return CONFORM_FAILED;
     }
+    if (!check_plan(&info, row, &suite->sizes, message, size) ||
+        !take_reference(suite, info.weights, message, size))
+        return CONFORM_FAILED;
     const run r = {suite, c, plan, result, message, size};
     return dispatch(&r) ? CONFORM_PASSED : CONFORM_FAILED;
 }
