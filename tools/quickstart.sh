@@ -251,7 +251,12 @@ fetch_arm64()
     : >"$sysroot/apt/status"
     case $ID in
     ubuntu) from="http://ports.ubuntu.com/ubuntu-ports $VERSION_CODENAME main universe" ;;
-    *) from="http://deb.debian.org/debian $VERSION_CODENAME main" ;;
+    *)
+        # One mirror serves every architecture: the machine's own. $(SITE) is apt's to expand.
+        # shellcheck disable=SC2016
+        mirror=$(apt-get indextargets --format '$(SITE)' | grep -v security | sort -u | head -n 1)
+        from="$mirror $VERSION_CODENAME main"
+        ;;
     esac
     echo "deb [signed-by=/usr/share/keyrings/${ID}-archive-keyring.gpg] $from" >"$sysroot/apt/sources.list"
     cat >"$sysroot/apt/apt.conf" <<EOF
