@@ -115,7 +115,7 @@ fa_status fa_plan_grid(const fa_plan *plan, int64_t sequence, int64_t *rows, int
 fa_status fa_plan_tile(const fa_plan *plan, int64_t sequence, int64_t row, int64_t column,
                        fa_tile_class *tile)
 {
-    int64_t rows, columns;
+    int64_t rows = 0, columns = 0;
     fa_status status = fa_plan_grid(plan, sequence, &rows, &columns);
     if (status != FA_OK)
         return status;
