@@ -35,6 +35,24 @@ static fa_tile_problem tile_problem(const fa_problem *p)
     return t;
 }
 
+/* Says what it was that even the smallest block allowed went beyond. */
+static fa_status refuse_block(const fa_device *device, const fa_kernel_row *row, const fa_tile_problem *shape,
+                              const fa_tiling *block)
+{
+    const fa_tile_traits *t = &row->traits;
+    if (t->max_block_q > 0 && block->block_q > t->max_block_q)
+        return fa_fail(FA_UNSUPPORTED, "%s: tuning.block_q makes blocks of %d rows, at most %d are served",
+                       row->name, block->block_q, t->max_block_q);
+    if (t->max_block_kv > 0 && block->block_kv > t->max_block_kv)
+        return fa_fail(FA_UNSUPPORTED, "%s: tuning.block_kv makes blocks of %d keys, at most %d are served",
+                       row->name, block->block_kv, t->max_block_kv);
+    return fa_fail(FA_UNSUPPORTED,
+                   "%s: a block of %d rows and %d keys needs %llu bytes on chip, %llu there are", row->name,
+                   block->block_q, block->block_kv,
+                   (unsigned long long)fa_tiling_onchip(t, shape, block->block_q, block->block_kv),
+                   (unsigned long long)device->limits.onchip_bytes);
+}
+
 /* Takes `row` if it serves the problem faster than what was found so far. */
 static fa_status consider(const fa_device *device, const fa_problem *problem, const fa_tile_problem *shape,
                           const fa_kernel_row *row, const fa_kernel_row **best, fa_tiling *tiling)
@@ -49,11 +67,7 @@ static fa_status consider(const fa_device *device, const fa_problem *problem, co
         block_kv = FA_MAX(problem->max_len_kv, 1);
     }
     if (!fa_tiling_choose(&device->limits, &row->traits, shape, block_q, block_kv, &candidate))
-        return fa_fail(
-            FA_UNSUPPORTED, "%s: a block of %d rows and %d keys needs %llu bytes on chip, %llu there are",
-            row->name, candidate.block_q, candidate.block_kv,
-            (unsigned long long)fa_tiling_onchip(&row->traits, shape, candidate.block_q, candidate.block_kv),
-            (unsigned long long)device->limits.onchip_bytes);
+        return refuse_block(device, row, shape, &candidate);
     if (!*best || candidate.seconds < tiling->seconds) {
         *best = row;
         *tiling = candidate;
