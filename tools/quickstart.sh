@@ -252,9 +252,12 @@ fetch_arm64()
     case $ID in
     ubuntu) from="http://ports.ubuntu.com/ubuntu-ports $VERSION_CODENAME main universe" ;;
     *)
-        # One mirror serves every architecture: the machine's own. $(SITE) is apt's to expand.
+        # One mirror serves every architecture: the machine's own, where apt has its lists. $(SITE) is
+        # apt's to expand.
         # shellcheck disable=SC2016
-        mirror=$(apt-get indextargets --format '$(SITE)' | grep -v security | sort -u | head -n 1)
+        mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Component: main' \
+            "Release: $VERSION_CODENAME" | head -n 1)
+        [ -n "$mirror" ] || die "apt has no source of $VERSION_CODENAME main to fetch arm64 libraries from"
         from="$mirror $VERSION_CODENAME main"
         ;;
     esac
