@@ -124,8 +124,13 @@ static void visit(const fa_panel *panel, const key_block *block, const float *qt
     if (tile == FA_CLASS_SKIP)
         return;
     bool masked = tile == FA_CLASS_PARTIAL;
+    /* The width is a constant in each: a panel that is not full works on the vectors it has. */
     if (panel->nv == 1)
         meet(1, panel, block, masked, begin, end, qt, st, max, sum, ot);
+    else if (PANEL_VECS > 2 && panel->nv == 2)
+        meet(FA_MIN(2, PANEL_VECS), panel, block, masked, begin, end, qt, st, max, sum, ot);
+    else if (PANEL_VECS > 3 && panel->nv == 3)
+        meet(FA_MIN(3, PANEL_VECS), panel, block, masked, begin, end, qt, st, max, sum, ot);
     else
         meet(PANEL_VECS, panel, block, masked, begin, end, qt, st, max, sum, ot);
 }

@@ -15,7 +15,7 @@
 #include "helpers.h"
 #include "test_vec.h"
 
-enum { MAX_LANES = 16, MAX_PANEL = 32, MAX_DIM = 40, MAX_KEYS = 40, FENCED = 1 << 16 };
+enum { MAX_LANES = 16, MAX_PANEL = 64, MAX_DIM = 40, MAX_KEYS = 40, FENCED = 1 << 16 };
 
 static const float untouched = -12345.0f;
 

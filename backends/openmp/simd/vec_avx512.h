@@ -2,7 +2,7 @@
 /* The vector vocabulary (see vec.h) in AVX-512 F, BW, DQ, VL. */
 #include <immintrin.h>
 
-enum { VL = 16, PANEL_VECS = 2, SCORE_KEYS = 12, VALUE_DIMS = 8 };
+enum { VL = 16, PANEL_VECS = 4, SCORE_KEYS = 6, VALUE_DIMS = 4 };
 
 typedef __m512 vf;
 typedef __m512i vi;
