@@ -75,7 +75,8 @@ typedef struct fa_tuning {
  * One forward attention:  O = softmax(f(Q K^T)) V  over the visible keys, per query head, where
  *     f(s) = softcap(scale * s) - slope * |p(i) - j| + bias(i, j),   softcap(x) = c * tanh(x / c).
  * Heads of q are divided evenly among the heads of k and v (MHA, GQA, MQA).
- * A row that sees no key gives 0, and an LSE of -inf (of the sink, where there is one).
+ * A row that sees no key, or none with a score above -inf, gives 0, and an LSE of -inf (of the sink, where
+ * there is one).
  * Keys that a row does not see never influence it, whatever their value; NaN and Inf in what it sees
  * follow IEEE rules into that row.
  *
