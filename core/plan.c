@@ -105,15 +105,12 @@ static fa_args make_args(const fa_plan *plan)
 {
     const fa_problem *p = &plan->problem;
     return (fa_args){
-        .heads_q = p->heads_q,
-        .heads_kv = p->heads_kv,
         .group = p->group,
         .dim_qk = p->dim_qk,
         .dim_v = p->dim_v,
         .block_q = plan->tiling.block_q,
         .block_kv = plan->tiling.block_kv,
         .scale_log2 = p->scale * FA_LOG2E,
-        .softcap = p->softcap,
     };
 }
 

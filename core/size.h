@@ -12,11 +12,6 @@ static inline bool fa_mul_i64(int64_t a, int64_t b, int64_t *product)
     return !__builtin_mul_overflow(a, b, product);
 }
 
-static inline bool fa_add_i64(int64_t a, int64_t b, int64_t *sum)
-{
-    return !__builtin_add_overflow(a, b, sum);
-}
-
 /* *total += a * b, false when that leaves [0, PTRDIFF_MAX]. */
 static inline bool fa_grow(size_t *total, size_t a, size_t b)
 {

@@ -7,15 +7,12 @@
 #include "mask.h"
 
 FA_STRUCT(fa_args)
-    int heads_q;
-    int heads_kv;
     int group;   /* heads_q / heads_kv: rows of a block are (position, head of the group), group innermost */
     int dim_qk;
     int dim_v;
     int block_q; /* level-1 block */
     int block_kv;
     float scale_log2; /* scale * log2(e); the factor of raw scores */
-    float softcap;    /* in natural units; 0: none */
 FA_STRUCT_END(fa_args)
 
 /* The query position and the query head that packed row r of a KV head stands for. */
