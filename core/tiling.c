@@ -7,7 +7,7 @@
 
 #include "core/size.h"
 
-/* The part of the shorter of arithmetic and fetching that the longer does not hide. */
+/* The part of the shorter of arithmetic and fetching that the longer never hides. */
 #define EXPOSED 0.1
 
 #define MAX_BLOCK \
@@ -61,7 +61,7 @@ double fa_tiling_block_cycles(const fa_limits *limits, const fa_tile_traits *t, 
     double fetch = (double)keys * (p->dim_qk + p->dim_v) * p->far_bytes * limits->units * limits->clock_hz /
                    limits->bytes_per_second;
     double compute = products + softmax + rescale;
-    double exposed = t->serial_fetch ? 1 : EXPOSED;
+    double exposed = p->far_bytes == t->in_place_bytes ? EXPOSED : fmax(t->exposed, EXPOSED);
     return fmax(compute, fetch) + exposed * fmin(compute, fetch) + limits->sync_cycles;
 }
 

@@ -38,8 +38,12 @@ typedef struct fa_tile_traits {
     int32_t score_bytes;   /* of staged scores                                                       */
     int32_t buffers;       /* copies of K and V in flight                                            */
     int32_t max_block_q, max_block_kv; /* 0: no limit of the kernel's own                              */
-    bool clips;              /* of a block that the mask cuts, only the tiles it leaves are computed   */
-    bool serial_fetch;       /* a block is fetched, then computed on: neither hides the other */
+    bool clips; /* of a block that the mask cuts, only the tiles it leaves are computed   */
+    /* Of the shorter of computing and fetching a block, the part that the longer does not hide: 1 where a block
+     * is fetched, then computed on. A tenth is taken at least, and where elements of K and V have
+     * in_place_bytes, since they are then read where they lie. */
+    double exposed;
+    int32_t in_place_bytes;
     double flops_per_cycle;  /* of one unit, as the kernel's inner loop reaches it                     */
     double scores_per_cycle; /* exp and mask included                                                  */
 } fa_tile_traits;

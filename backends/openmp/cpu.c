@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#if defined(__linux__)
+#define _DEFAULT_SOURCE /* syscall() */
+#endif
 #include "cpu.h"
 
 #include <stdio.h>
@@ -8,9 +11,38 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
 #endif
 
-const char *const fa_isa_names[FA_ISAS] = {"scalar", "avx2", "avx512", "neon"};
+/* Leaf 7: of subleaf 1 in eax, of subleaf 0 in edx. Compilers disagree about their names. */
+enum { CPUID_AVX512_BF16 = 1 << 5, CPUID_AMX_BF16 = 1 << 22, CPUID_AMX_TILE = 1 << 24 };
+#endif
+
+const char *const fa_isa_names[FA_ISAS] = {"scalar", "avx2", "avx512", "avx512bf16", "amx", "neon"};
+
+#if defined(__x86_64__) && defined(__linux__)
+/* Linux saves the tiles of a process only when asked to: they are 8 KiB a thread. */
+static bool permits_amx(void)
+{
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+#elif defined(__x86_64__)
+static bool permits_amx(void)
+{
+    return false;
+}
+#endif
+
+#if defined(__x86_64__)
+static bool has_amx_units(void)
+{
+    const unsigned needed = CPUID_AMX_BF16 | CPUID_AMX_TILE;
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & needed) == needed;
+}
+#endif
 
 static bool processor_has(fa_isa isa)
 {
@@ -26,11 +58,26 @@ static bool processor_has(fa_isa isa)
         return processor_has(FA_ISA_AVX2) && __builtin_cpu_supports("avx512f") &&
                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                __builtin_cpu_supports("avx512vl");
+    case FA_ISA_AVX512BF16: {
+        unsigned a, b, c, d;
+        return processor_has(FA_ISA_AVX512) && __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
+               (a & CPUID_AVX512_BF16);
+    }
+    case FA_ISA_AMX: return processor_has(FA_ISA_AVX512BF16) && has_amx_units() && permits_amx();
 #elif defined(__aarch64__)
     case FA_ISA_NEON: return true;
 #endif
     default: return false;
     }
+}
+
+bool fa_cpu_slow_pairs(void)
+{
+#if defined(__x86_64__)
+    return has_amx_units();
+#else
+    return false;
+#endif
 }
 
 static fa_isa find_limit(const char *text)

@@ -7,12 +7,29 @@
 #include <stddef.h>
 
 /* Ordered: each set includes the ones before it on its architecture. */
-typedef enum fa_isa { FA_ISA_SCALAR, FA_ISA_AVX2, FA_ISA_AVX512, FA_ISA_NEON, FA_ISAS } fa_isa;
+typedef enum fa_isa {
+    FA_ISA_SCALAR,
+    FA_ISA_AVX2,
+    FA_ISA_AVX512,
+    FA_ISA_AVX512BF16,
+    FA_ISA_AMX,
+    FA_ISA_NEON,
+    FA_ISAS
+} fa_isa;
 
 extern const char *const fa_isa_names[FA_ISAS];
 
-/* Whether the processor, and the system's saved state, have it; FASTATTN_ISA may set a lower limit. */
+/*
+ * Whether the processor, and the system's saved state, have it; FASTATTN_ISA may set a lower limit. For AMX this
+ * asks the system, once for the whole process, to save its registers.
+ */
 bool fa_cpu_has(fa_isa isa);
+
+/*
+ * Whether vdpbf16ps does less work a cycle than f32 multiply-adds do: so it is on processors that have AMX beside it
+ * (half of it on a Sapphire Rapids), where on Zen 4 it does twice as much.
+ */
+bool fa_cpu_slow_pairs(void);
 
 /* FASTATTN_ISA names no instruction set that we know: its value, else NULL. */
 const char *fa_cpu_bad_limit(void);

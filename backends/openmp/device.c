@@ -12,8 +12,12 @@
 
 enum { MAX_THREADS = 1024 };
 
+/* Of a row whose speed depends on it: where it is offered. */
+enum { PAIRS_ANY, PAIRS_SLOW, PAIRS_FAST };
+
 typedef struct row_entry {
     fa_isa isa;
+    int pairs;
     fa_kernel_row row;
 } row_entry;
 
@@ -24,21 +28,24 @@ typedef struct row_entry {
 #define ROW_standard .features = FA_FEATURE_MASK | FA_FEATURE_LSE | FA_FEATURE_GROUPS, .baseline = true
 
 #define TRAITS_tile(lanes, vecs)                                        \
-    .tile = {lanes, 4, 1}, .clips = true, .serial_fetch = true,         \
+    .tile = {lanes, 4, 1}, .clips = true,                               \
+    .exposed = 1, .in_place_bytes = sizeof(float),                      \
     .stage = FA_STAGE_Q | FA_STAGE_K | FA_STAGE_V | FA_STAGE_O
 #define TRAITS_rows(lanes, vecs)                                        \
     .tile = {1, lanes, 1}, .max_block_q = 32, .max_block_kv = 512,      \
     .stage = FA_STAGE_Q | FA_STAGE_S | FA_STAGE_O
 #define TRAITS_standard(lanes, vecs)                                    \
-    .tile = {(lanes) * (vecs), 1, 1}, .serial_fetch = true
+    .tile = {(lanes) * (vecs), 1, 1}, .exposed = 1
 
 #define ISA_scalar FA_ISA_SCALAR
 #define ISA_avx2 FA_ISA_AVX2
 #define ISA_avx512 FA_ISA_AVX512
+#define ISA_avx512bf16 FA_ISA_AVX512BF16
+#define ISA_amx FA_ISA_AMX
 #define ISA_neon FA_ISA_NEON
 
 #define KERNEL(isa_name, kernel, lanes, vecs, flops, scores)            \
-    {ISA_##isa_name,                                                    \
+    {ISA_##isa_name, PAIRS_ANY,                                         \
      {.name = #isa_name "-" #kernel,                                    \
       ROW_##kernel,                                                     \
       .types_q = FA_TYPES_FLOAT,                                        \
@@ -55,12 +62,36 @@ typedef struct row_entry {
                  .flops_per_cycle = flops,                              \
                  .scores_per_cycle = scores},                           \
       .impl = &fa_##isa_name##_##kernel}},
+
+#define PAIRS_KERNEL(isa_name, grain_kv, grain_d, flops, scores, pairs) \
+    {ISA_##isa_name, PAIRS_##pairs,                                     \
+     {.name = #isa_name "-tile",                                        \
+      ROW_tile,                                                         \
+      .types_q = FA_TYPE(FA_BF16),                                      \
+      .types_k = FA_TYPE(FA_BF16),                                      \
+      .types_v = FA_TYPE(FA_BF16),                                      \
+      .types_o = FA_TYPES_FLOAT,                                        \
+      .max_dim_qk = FA_MAX_HEAD_DIM,                                    \
+      .max_dim_v = FA_MAX_HEAD_DIM,                                     \
+      .p_type = FA_BF16,                                                \
+      .traits = {.tile = {16, grain_kv, grain_d},                       \
+                 .clips = true,                                         \
+                 .exposed = 0.4,                                        \
+                 .stage = FA_STAGE_Q | FA_STAGE_K | FA_STAGE_V |        \
+                          FA_STAGE_O,                                   \
+                 .element_bytes = 2,                                    \
+                 .score_bytes = sizeof(float),                          \
+                 .buffers = 1,                                          \
+                 .flops_per_cycle = flops,                              \
+                 .scores_per_cycle = scores},                           \
+      .impl = &fa_##isa_name##_tile}},
 /* clang-format on */
 
 static const row_entry rows[] = {
 #include "kernels.inc"
 };
 #undef KERNEL
+#undef PAIRS_KERNEL
 
 /* Threads of the device: FASTATTN_THREADS, else what OpenMP would use. 0: the variable is no such number. */
 static int thread_count(void)
@@ -96,7 +127,7 @@ static void openmp_describe(const fa_context *context, int index, fa_device_info
                        getenv("FASTATTN_THREADS"), MAX_THREADS);
     else if (fa_cpu_bad_limit())
         (void)snprintf(info->reason, sizeof(info->reason),
-                       "FASTATTN_ISA is \"%.32s\", expected scalar, avx2, avx512 or neon",
+                       "FASTATTN_ISA is \"%.32s\", expected scalar, avx2, avx512, avx512bf16, amx or neon",
                        fa_cpu_bad_limit());
     else
         info->available = 1;
@@ -116,7 +147,8 @@ static fa_status openmp_open(fa_device *device)
         .launch_cycles = device->info.units > 1 ? 6000 : 0,
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]) && device->rows < FA_MAX_ROWS; i++) {
-        if (fa_cpu_has(rows[i].isa))
+        bool suits = rows[i].pairs == PAIRS_ANY || (rows[i].pairs == PAIRS_SLOW) == fa_cpu_slow_pairs();
+        if (suits && fa_cpu_has(rows[i].isa))
             device->row[device->rows++] = &rows[i].row;
     }
     return FA_OK;

@@ -28,5 +28,6 @@ FA_CPU_ISA(avx2)
 FA_CPU_ISA(avx512)
 FA_CPU_ISA(neon)
 #undef FA_CPU_ISA
+extern const fa_cpu_kernel fa_avx512bf16_tile, fa_amx_tile;
 
 #endif

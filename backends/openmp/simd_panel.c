@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "simd/panel.h"
+#include "simd/tile.h"
 
 #define FA_LN2_F64 0.69314718055994530942
 
@@ -15,31 +16,18 @@ static bool sees(const fa_panel *panel, int lane, int key)
     return ((const uint8_t *)panel->run->keep)[at + (keep->shape[3] > 1 ? key : 0)] != 0;
 }
 
-bool FA_ISA_NAME(all_finite)(f32_rows v, int rows, int dim)
-{
-    vf zero = v_set1(0.0f), total = zero;
-    float rest = 0;
-    for (int r = 0; r < rows; r++) {
-        const float *row = v.base + r * v.stride;
-        int d = 0;
-        for (; d + VL <= dim; d += VL)
-            total = v_fma(v_load(row + d), zero, total);
-        for (; d < dim; d++)
-            rest += row[d] * 0.0f;
-    }
-    return v_sum(total) + rest == 0.0f;
-}
-
-void FA_ISA_NAME(add_guarded)(const fa_panel *panel, const float *st, f32_rows v, int key, int keys,
-                              float *ot)
+void FA_ISA_NAME(add_guarded)(const fa_panel *panel, const float *weights, const typed_rows *v, int key,
+                              int keys, float *ot)
 {
     int dim = panel->run->plan->args.dim_v;
     for (int j = 0; j < keys; j++) {
         for (int lane = 0; lane < panel->count; lane++) {
             if (!sees(panel, lane, key + j))
                 continue;
+            float weight = weight_at(weights, panel->nv, j, lane);
             for (int d = 0; d < dim; d++)
-                ot[d * PANEL + lane] += st[j * PANEL + lane] * v.base[j * v.stride + d];
+                ot[d * lane_count(panel->nv) + lane] +=
+                    weight * fa_load(v->dtype, v->base, v->index + j * v->stride + d);
         }
     }
 }
@@ -81,7 +69,7 @@ static vf hide_scores(const fa_panel *panel, int lane, int key, int keys, float 
 {
     vi begin = vi_load(panel->begin + lane), end = vi_load(panel->end + lane);
     for (int j = 0; j < keys; j++) {
-        float *at = st + j * PANEL + lane;
+        float *at = st + j * lane_count(panel->nv) + lane;
         vf x = v_load(at);
         if (key + j >= panel->sequence->mask.prefix)
             x = v_hide_outside(x, vi_set1(key + j), begin, end);
@@ -107,7 +95,7 @@ static vf transform_scores(const fa_panel *panel, bool masked, int lane, int key
         load_bias(panel, lane, key, keys, bias);
     vi begin = vi_load(panel->begin + lane), end = vi_load(panel->end + lane);
     for (int j = 0; j < keys; j++) {
-        float *at = st + j * PANEL + lane;
+        float *at = st + j * lane_count(panel->nv) + lane;
         vf x = v_load(at);
         x = p->softcap > 0 ? v_mul(v_tanh(v_mul(x, into_tanh)), cap) : v_mul(x, scale);
         if (p->alibi_slopes)
@@ -134,7 +122,7 @@ void FA_ISA_NAME(panel_scores)(const fa_panel *panel, bool masked, int key, int 
             max[n] = hide_scores(panel, n * VL, key, keys, st, max[n]);
         for (int j = 0; transformed && j < keys; j += VL)
             max[n] = transform_scores(panel, masked, n * VL, key + j, FA_MIN(keys - j, (int)VL),
-                                      st + j * PANEL, max[n]);
+                                      st + j * lane_count(panel->nv), max[n]);
     }
 }
 
@@ -172,5 +160,5 @@ void FA_ISA_NAME(panel_finish)(const fa_panel *panel, const fa_work_item *item, 
     if (!partial)
         panel_rows(panel, FA_O, target);
     unpack_panel(partial ? FA_F32 : p->tensor[FA_O].dtype, partial ? run->partial : run->o, target,
-                 panel->count, p->dim_v, ot, factor);
+                 panel->count, panel->nv, p->dim_v, ot, factor);
 }

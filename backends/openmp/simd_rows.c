@@ -51,16 +51,9 @@ static size_t scratch_bytes(const fa_plan *plan)
     return lay_out(plan, NULL).bytes;
 }
 
-/* Rows of K or V of one head. */
-typedef struct typed_rows {
-    fa_dtype dtype;
-    const void *base;
-    int64_t index, stride;
-} typed_rows;
-
 /* s[row][key] for `rows` query rows and `keys` keys; both constants at each call. */
 FA_INLINE void score_rows(const int rows, const int keys, const fa_dtype dtype, const float *q, int q_stride,
-                          const typed_rows *k, int64_t key, int dim, float *s, int s_stride)
+                          const typed_rows *k, int64_t key, int dim, rows_ahead ahead, float *s, int s_stride)
 {
     vf acc[ROWS][KEYS];
 #pragma GCC unroll 4
@@ -76,6 +69,8 @@ FA_INLINE void score_rows(const int rows, const int keys, const fa_dtype dtype, 
 #pragma GCC unroll 4
         for (int j = 0; j < keys; j++)
             kv[j] = load_typed(dtype, k->base, at + j * k->stride + d);
+        if (keys == KEYS && ahead.at)
+            __builtin_prefetch(ahead.at + (d / VL % 2) * ahead.stride + d / (2 * VL) * LINE_BYTES);
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) {
             vf qv = v_load(q + r * q_stride + d);
@@ -103,18 +98,21 @@ FA_INLINE void score_rows(const int rows, const int keys, const fa_dtype dtype, 
 }
 
 FA_INLINE void score_block(const int rows, const fa_dtype dtype, const float *q, int q_stride,
-                           const typed_rows *k, int keys, int dim, float *s, int s_stride)
+                           const typed_rows *k, int keys, int dim, rows_ahead ahead, float *s, int s_stride)
 {
     int j = 0;
-    for (; j + KEYS <= keys; j += KEYS)
-        score_rows(rows, KEYS, dtype, q, q_stride, k, j, dim, s + j, s_stride);
+    for (; j + KEYS <= keys; j += KEYS) {
+        score_rows(rows, KEYS, dtype, q, q_stride, k, j, dim, ahead, s + j, s_stride);
+        if (ahead.at)
+            ahead.at += KEYS * ahead.stride;
+    }
     for (; j < keys; j++)
-        score_rows(rows, 1, dtype, q, q_stride, k, j, dim, s + j, s_stride);
+        score_rows(rows, 1, dtype, q, q_stride, k, j, dim, ahead, s + j, s_stride);
 }
 
 /* o[row][d .. d + vecs * VL) += p[row][key] * v[key][..] */
 FA_INLINE void value_rows(const int rows, const int vecs, const fa_dtype dtype, const float *p, int p_stride,
-                          const typed_rows *v, int keys, int d, float *o, int o_stride)
+                          const typed_rows *v, int keys, int d, rows_ahead ahead, float *o, int o_stride)
 {
     vf acc[ROWS][VALUE_VECS];
 #pragma GCC unroll 4
@@ -126,6 +124,8 @@ FA_INLINE void value_rows(const int rows, const int vecs, const fa_dtype dtype, 
     for (int j = 0; j < keys; j++) {
         int64_t at = v->index + j * v->stride + d;
         vf value[VALUE_VECS];
+        if (ahead.at)
+            __builtin_prefetch(ahead.at + j * ahead.stride);
 #pragma GCC unroll 4
         for (int n = 0; n < vecs; n++)
             value[n] = load_typed(dtype, v->base, at + n * VL);
@@ -158,13 +158,16 @@ FA_INLINE void value_tail(const int rows, const fa_dtype dtype, const float *p, 
 }
 
 FA_INLINE void value_block(const int rows, const fa_dtype dtype, const float *p, int p_stride,
-                           const typed_rows *v, int keys, int dim, float *o, int o_stride)
+                           const typed_rows *v, int keys, int dim, rows_ahead ahead, float *o, int o_stride)
 {
     int d = 0;
-    for (; d + VALUE_VECS * VL <= dim; d += VALUE_VECS * VL)
-        value_rows(rows, VALUE_VECS, dtype, p, p_stride, v, keys, d, o, o_stride);
+    for (; d + VALUE_VECS * VL <= dim; d += VALUE_VECS * VL) {
+        value_rows(rows, VALUE_VECS, dtype, p, p_stride, v, keys, d, ahead, o, o_stride);
+        if (ahead.at)
+            ahead.at += LINE_BYTES;
+    }
     for (; d + VL <= dim; d += VL)
-        value_rows(rows, 1, dtype, p, p_stride, v, keys, d, o, o_stride);
+        value_rows(rows, 1, dtype, p, p_stride, v, keys, d, nothing_ahead, o, o_stride);
     if (d < dim)
         value_tail(rows, dtype, p, p_stride, v, keys, d, dim - d, o, o_stride);
 }
@@ -180,27 +183,38 @@ FA_INLINE void value_block(const int rows, const fa_dtype dtype, const float *p,
             block(rows, FA_BF16, __VA_ARGS__); \
     } while (0)
 
+/* The share of the lines ahead that the group of rows from `r` on starts: two groups start them all. */
+static rows_ahead share(rows_ahead ahead, int r, ptrdiff_t each)
+{
+    if (r / ROWS < 2)
+        return (rows_ahead){ahead.at ? ahead.at + r / ROWS * each : NULL, ahead.stride, ahead.line_elements};
+    return nothing_ahead;
+}
+
 /* Keys `first` and on of the block in hand; values likewise. */
-static void scores(int rows, const rows_scratch *s, const typed_rows *k, int first, int keys, int dim)
+static void scores(int rows, const rows_scratch *s, const typed_rows *k, int first, int keys, int dim,
+                   rows_ahead ahead)
 {
     int r = 0;
     for (; r + ROWS <= rows; r += ROWS)
         FA_FOR_TYPE(score_block, ROWS, k->dtype, s->q + r * s->q_stride, s->q_stride, k, keys, dim,
-                    s->s + r * s->s_stride + first, s->s_stride);
+                    share(ahead, r, 2 * ahead.stride), s->s + r * s->s_stride + first, s->s_stride);
     for (; r < rows; r++)
         FA_FOR_TYPE(score_block, 1, k->dtype, s->q + r * s->q_stride, s->q_stride, k, keys, dim,
-                    s->s + r * s->s_stride + first, s->s_stride);
+                    nothing_ahead, s->s + r * s->s_stride + first, s->s_stride);
 }
 
-static void values(int rows, const rows_scratch *s, const typed_rows *v, int first, int keys, int dim)
+static void values(int rows, const rows_scratch *s, const typed_rows *v, int first, int keys, int dim,
+                   rows_ahead ahead)
 {
     int r = 0;
     for (; r + ROWS <= rows; r += ROWS)
         FA_FOR_TYPE(value_block, ROWS, v->dtype, s->s + r * s->s_stride + first, s->s_stride, v, keys, dim,
-                    s->o + r * s->o_stride, s->o_stride);
+                    share(ahead, r, dim / (VALUE_VECS * VL) * LINE_BYTES), s->o + r * s->o_stride,
+                    s->o_stride);
     for (; r < rows; r++)
         FA_FOR_TYPE(value_block, 1, v->dtype, s->s + r * s->s_stride + first, s->s_stride, v, keys, dim,
-                    s->o + r * s->o_stride, s->o_stride);
+                    nothing_ahead, s->o + r * s->o_stride, s->o_stride);
 }
 
 /* One query row: which it is, and what its scores need. */
@@ -304,20 +318,6 @@ static void weigh(const query_row *row, int key, int keys, float *s, float *max,
 }
 
 /* As in the tiled kernel: a hidden value that is not finite must not be multiplied by its zero weight. */
-static bool values_finite(const typed_rows *v, int keys, int dim)
-{
-    vf zero = v_set1(0.0f), total = zero;
-    for (int j = 0; j < keys; j++) {
-        int64_t at = v->index + j * v->stride;
-        int d = 0;
-        for (; d + VL <= dim; d += VL)
-            total = v_fma(load_typed(v->dtype, v->base, at + d), zero, total);
-        if (d < dim)
-            total = v_fma(load_some(v->dtype, v->base, at + d, dim - d), zero, total);
-    }
-    return v_sum(total) == 0.0f;
-}
-
 static void values_guarded(const query_row *row, const typed_rows *v, int key, int keys, int dim,
                            const float *p, float *o)
 {
@@ -334,6 +334,19 @@ static void values_guarded(const query_row *row, const typed_rows *v, int key, i
 static bool converts(const fa_work_item *item, const fa_tensor *t)
 {
     return item->row_end - item->row_begin > ROWS && t->dtype != FA_F32;
+}
+
+/* What fetch() is going to convert behind these rows, if it does. */
+static rows_ahead ahead_of(const fa_cpu_run *run, const fa_work_item *item, int operand, const void *base,
+                           int key)
+{
+    const fa_tensor *t = &run->plan->problem.tensor[operand];
+    const fa_sequence *q = &run->plan->problem.sequence[item->sequence];
+    if (!converts(item, t) || key >= item->key_end)
+        return nothing_ahead;
+    int64_t at = fa_tensor_offset(t, q->kv_batch, item->head_kv, q->kv_row + key);
+    return (rows_ahead){(const char *)((const uint16_t *)base + at),
+                        t->stride[2] * (ptrdiff_t)sizeof(uint16_t), LINE_BYTES / (int)sizeof(uint16_t)};
 }
 
 /* Rows [key, key + keys) of K or V. */
@@ -354,8 +367,9 @@ static void add_values(const fa_cpu_run *run, const fa_work_item *item, const ro
 {
     int dim = run->plan->args.dim_v, rows = item->row_end - item->row_begin;
     typed_rows v = fetch(run, item, s, FA_V, run->v, key + first, keys);
-    if ((!partial && !run->keep) || values_finite(&v, keys, dim)) {
-        values(rows, s, &v, first, keys, dim);
+    if ((!partial && !run->keep) || rows_finite(&v, keys, dim)) {
+        rows_ahead ahead = ahead_of(run, item, FA_V, run->v, key + first + keys);
+        values(rows, s, &v, first, keys, dim, ahead);
         return;
     }
     for (int r = 0; r < rows; r++) {
@@ -370,21 +384,21 @@ static void meet(const fa_cpu_run *run, const fa_work_item *item, const rows_scr
 {
     const fa_problem *p = &run->plan->problem;
     int rows = item->row_end - item->row_begin;
-    int step_k = converts(item, &p->tensor[FA_K]) ? CHUNK : keys;
-    int step_v = converts(item, &p->tensor[FA_V]) ? CHUNK : keys;
+    int step = rows > ROWS ? CHUNK : keys; /* what is read again stays in the first-level cache */
 
-    for (int first = 0; first < keys; first += step_k) {
-        int count = FA_MIN(step_k, keys - first);
+    for (int first = 0; first < keys; first += step) {
+        int count = FA_MIN(step, keys - first);
         typed_rows k = fetch(run, item, s, FA_K, run->k, key + first, count);
-        scores(rows, s, &k, first, count, p->dim_qk);
+        rows_ahead ahead = ahead_of(run, item, FA_K, run->k, key + first + count);
+        scores(rows, s, &k, first, count, p->dim_qk, ahead);
     }
     for (int r = 0; r < rows; r++) {
         query_row row = row_of(run, item, item->row_begin + r);
         weigh(&row, key, keys, s->s + r * s->s_stride, s->max + r, s->sum + r, s->o + r * s->o_stride,
               s->o_stride);
     }
-    for (int first = 0; first < keys; first += step_v)
-        add_values(run, item, s, key, first, FA_MIN(step_v, keys - first), partial);
+    for (int first = 0; first < keys; first += step)
+        add_values(run, item, s, key, first, FA_MIN(step, keys - first), partial);
 }
 
 static void start(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "simd/panel.h"
+#include "simd/tile.h"
 
 typedef struct standard_scratch {
     float *qt, *ot;   /* panels x dim x PANEL           */
@@ -36,6 +37,13 @@ static size_t scratch_bytes(const fa_plan *plan)
     return lay_out(plan, NULL).bytes;
 }
 
+/* Every panel has all its vectors here, filled or not. */
+static void whole_panel(fa_panel *panel, const fa_cpu_run *run, const fa_work_item *item, int row)
+{
+    panel_init(panel, run, item, row);
+    panel->nv = PANEL_VECS;
+}
+
 static void first_product(const fa_cpu_run *run, const fa_work_item *item, const standard_scratch *s,
                           int panels, int keys)
 {
@@ -46,12 +54,12 @@ static void first_product(const fa_cpu_run *run, const fa_work_item *item, const
         int64_t row[PANEL];
         vf max[PANEL_VECS];
         float *qt = s->qt + (size_t)i * (size_t)a->dim_qk * PANEL;
-        panel_init(&panel, run, item, item->row_begin + i * PANEL);
+        whole_panel(&panel, run, item, item->row_begin + i * PANEL);
         panel_rows(&panel, FA_Q, row);
-        pack_panel(q->dtype, run->q, row, panel.count, a->dim_qk, qt);
+        pack_panel(q->dtype, run->q, row, panel.count, PANEL_VECS, a->dim_qk, qt);
         for (int n = 0; n < PANEL_VECS; n++)
             max[n] = v_set1(-INFINITY);
-        score_panel(PANEL_VECS, qt, s->k, a->dim_qk, a->dim_qk, keys,
+        score_panel(PANEL_VECS, qt, s->k, a->dim_qk, a->dim_qk, keys, nothing_ahead,
                     s->scores + (size_t)i * (size_t)keys * PANEL, max);
     }
 }
@@ -64,15 +72,14 @@ static void softmax(const fa_cpu_run *run, const fa_work_item *item, const stand
         fa_panel panel;
         vf max[PANEL_VECS], sum[PANEL_VECS];
         float *scores = s->scores + (size_t)i * (size_t)keys * PANEL;
-        panel_init(&panel, run, item, item->row_begin + i * PANEL);
-        panel.nv = PANEL_VECS;
+        whole_panel(&panel, run, item, item->row_begin + i * PANEL);
         FA_ISA_NAME(panel_scores)(&panel, true, 0, keys, scores, max);
         for (int n = 0; n < PANEL_VECS; n++) {
             v_store(s->max + i * PANEL + n * VL, max[n]);
             max[n] = v_if_less(max[n], v_set1(-FLT_MAX), v_set1(0.0f), max[n]);
             sum[n] = v_set1(0.0f);
         }
-        panel_weights(PANEL_VECS, scores, keys, factor, max, sum);
+        tile_weights(PANEL_VECS, scores, keys, factor, max, sum);
         for (int n = 0; n < PANEL_VECS; n++)
             v_store(s->sum + i * PANEL + n * VL, sum[n]);
     }
@@ -82,20 +89,19 @@ static void second_product(const fa_cpu_run *run, const fa_work_item *item, cons
                            int panels, int keys)
 {
     const fa_args *a = &run->plan->args;
-    f32_rows v = {s->v, a->dim_v};
-    bool guarded =
-        (run->plan->problem.features & FA_FEATURE_MASK) && !FA_ISA_NAME(all_finite)(v, keys, a->dim_v);
+    typed_rows v = {FA_F32, s->v, 0, a->dim_v};
+    bool guarded = (run->plan->problem.features & FA_FEATURE_MASK) && !rows_finite(&v, keys, a->dim_v);
     for (int i = 0; i < panels; i++) {
         fa_panel panel;
         int row = item->row_begin + i * PANEL;
         float *ot = s->ot + (size_t)i * (size_t)a->dim_v * PANEL;
         const float *weights = s->scores + (size_t)i * (size_t)keys * PANEL;
-        panel_init(&panel, run, item, row);
+        whole_panel(&panel, run, item, row);
         memset(ot, 0, (size_t)a->dim_v * PANEL * sizeof(float));
         if (guarded)
-            FA_ISA_NAME(add_guarded)(&panel, weights, v, 0, keys, ot);
+            FA_ISA_NAME(add_guarded)(&panel, weights, &v, 0, keys, ot);
         else
-            value_panel(PANEL_VECS, weights, v.base, v.stride, keys, a->dim_v, NULL, ot);
+            value_panel(PANEL_VECS, weights, s->v, a->dim_v, keys, a->dim_v, NULL, nothing_ahead, ot);
         FA_ISA_NAME(panel_finish)(&panel, item, row, ot, s->max + i * PANEL, s->sum + i * PANEL);
     }
 }

@@ -6,37 +6,35 @@
 #include <float.h>
 #include <string.h>
 
-#include "simd/panel.h"
+#include "simd/tile.h"
 
 /* The scratch of one thread, all of it 64-byte aligned. */
 typedef struct tile_scratch {
-    float *qt;        /* panels x dim_qk x PANEL  */
-    float *ot;        /* panels x dim_v x PANEL   */
-    float *max, *sum; /* panels x PANEL    */
-    float *st;        /* block_kv x PANEL         */
-    float *k, *v;     /* a block of keys as f32 */
-    ptrdiff_t k_stride, v_stride;
+    fa_panel *panel;  /* panels                     */
+    float *qt;        /* panels x q_vectors x PANEL */
+    float *ot;        /* panels x o_vectors x PANEL */
+    float *max, *sum; /* panels x PANEL             */
+    float *st;        /* block_kv x PANEL           */
+    float *k, *v;     /* a block of keys as the products read it */
+    size_t qt_size, ot_size;
     size_t bytes;
 } tile_scratch;
-
-/* Rows of a converted block start at an odd number of vectors, so that they do not share a cache set. */
-static ptrdiff_t row_stride(int dim)
-{
-    return ((dim + VL - 1) / VL | 1) * VL;
-}
 
 static tile_scratch lay_out(const fa_plan *plan, void *memory)
 {
     const fa_args *a = &plan->args;
-    size_t panels = ((size_t)a->block_q + PANEL - 1) / PANEL, keys = (size_t)a->block_kv;
-    tile_scratch s = {.k_stride = row_stride(a->dim_qk), .v_stride = row_stride(a->dim_v)};
-    s.qt = take_scratch(memory, &s.bytes, panels * (size_t)a->dim_qk * PANEL);
-    s.ot = take_scratch(memory, &s.bytes, panels * (size_t)a->dim_v * PANEL);
+    size_t panels = ((size_t)a->block_q + PANEL - 1) / PANEL;
+    size_t keys = ((size_t)a->block_kv + KEY_GRAIN - 1) / KEY_GRAIN * KEY_GRAIN;
+    tile_scratch s = {.qt_size = (size_t)q_vectors(a->dim_qk) * PANEL,
+                      .ot_size = (size_t)o_vectors(a->dim_v) * PANEL};
+    s.panel = (fa_panel *)take_scratch(memory, &s.bytes, panels * ((sizeof(fa_panel) + 3) / 4));
+    s.qt = take_scratch(memory, &s.bytes, panels * s.qt_size);
+    s.ot = take_scratch(memory, &s.bytes, panels * s.ot_size);
     s.max = take_scratch(memory, &s.bytes, panels * PANEL);
     s.sum = take_scratch(memory, &s.bytes, panels * PANEL);
     s.st = take_scratch(memory, &s.bytes, keys * PANEL);
-    s.k = take_scratch(memory, &s.bytes, keys * (size_t)s.k_stride);
-    s.v = take_scratch(memory, &s.bytes, keys * (size_t)s.v_stride);
+    s.k = take_scratch(memory, &s.bytes, k_floats(a->block_kv, a->dim_qk));
+    s.v = take_scratch(memory, &s.bytes, v_floats(a->block_kv, a->dim_v));
     return s;
 }
 
@@ -45,21 +43,11 @@ static size_t scratch_bytes(const fa_plan *plan)
     return lay_out(plan, NULL).bytes;
 }
 
-/* Rows of K or V as f32: in place where that is what they are, converted where not. */
-static f32_rows fetch(const fa_tensor *t, const void *base, int64_t index, int rows, float *target,
-                      ptrdiff_t stride)
-{
-    /* Rows far apart fall into few cache sets and pages: worth a copy even as f32. */
-    enum { FAR_APART = 512 };
-    if (t->dtype == FA_F32 && (t->stride[2] <= t->shape[3] || t->stride[2] < FAR_APART))
-        return (f32_rows){(const float *)base + index, (ptrdiff_t)t->stride[2]};
-    convert_rows(t->dtype, base, index, t->stride[2], rows, (int)t->shape[3], target, stride);
-    return (f32_rows){target, stride};
-}
-
 /* One block of keys as the panels meet it. */
 typedef struct key_block {
-    f32_rows k, v;
+    tile_operand k, v;
+    typed_rows values; /* v as the caller has it */
+    rows_ahead k_ahead, v_ahead;
     int begin, end;
     bool transformed; /* scores become base-2 logarithms: see panel.h */
     bool guarded;     /* hidden values may not be finite              */
@@ -86,27 +74,29 @@ FA_INLINE void meet(const int nv, const fa_panel *panel, const key_block *block,
                     int end, const float *qt, float *st, float *running, float *sums, float *ot)
 {
     const fa_args *a = &panel->run->plan->args;
-    const float *k = block->k.base + (begin - block->begin) * block->k.stride;
-    f32_rows v = {block->v.base + (begin - block->begin) * block->v.stride, block->v.stride};
+    int first = begin - block->begin, keys = end - begin;
     vf top[PANEL_VECS], max[PANEL_VECS], rescale[PANEL_VECS], sum[PANEL_VECS];
     vf factor = v_set1(block->transformed ? 1.0f : a->scale_log2);
-    int keys = end - begin;
 
     for (int n = 0; n < nv; n++)
         top[n] = v_set1(-INFINITY);
-    score_panel(nv, qt, k, block->k.stride, a->dim_qk, keys, st, top);
+    tile_scores(nv, qt, keys_from(block->k, first), a->dim_qk, keys, block->k_ahead, st, top);
     if (masked || block->transformed)
         FA_ISA_NAME(panel_scores)(panel, masked, begin, keys, st, top);
     bool changes = advance_max(nv, running, top, factor, max, rescale);
     for (int n = 0; n < nv; n++)
         sum[n] = v_mul(v_load(sums + n * VL), rescale[n]);
-    panel_weights(nv, st, keys, factor, max, sum);
+    tile_weights(nv, st, keys, factor, max, sum);
     for (int n = 0; n < nv; n++)
         v_store(sums + n * VL, sum[n]);
     int added = block->guarded ? 0 : keys;
-    value_panel(nv, st, v.base, v.stride, added, a->dim_v, changes ? rescale : NULL, ot);
-    if (block->guarded)
-        FA_ISA_NAME(add_guarded)(panel, st, v, begin, keys, ot);
+    tile_values(nv, st, values_from(block->v, first), added, a->dim_v, changes ? rescale : NULL,
+                block->v_ahead, ot);
+    if (block->guarded) {
+        typed_rows values = block->values;
+        values.index += first * values.stride;
+        FA_ISA_NAME(add_guarded)(panel, st, &values, begin, keys, ot);
+    }
 }
 
 /* Clips a block to the keys that some lane of the panel sees, classifies the rest, and meets it. */
@@ -117,6 +107,7 @@ static void visit(const fa_panel *panel, const key_block *block, const float *qt
     int begin = block->begin, end = block->end;
     if (begin >= m.prefix)
         begin = FA_MAX(begin, fa_mask_begin(m, panel->first));
+    begin -= (begin - block->begin) % KEY_GRAIN;
     end = FA_MIN(end, FA_MAX(fa_mask_end(m, panel->last), m.prefix));
     if (begin >= end)
         return;
@@ -135,21 +126,41 @@ static void visit(const fa_panel *panel, const key_block *block, const float *qt
         meet(PANEL_VECS, panel, block, masked, begin, end, qt, st, max, sum, ot);
 }
 
+static typed_rows rows_of(const fa_cpu_run *run, const fa_work_item *item, int operand, const void *base,
+                          int key)
+{
+    const fa_tensor *t = &run->plan->problem.tensor[operand];
+    const fa_sequence *q = &run->plan->problem.sequence[item->sequence];
+    return (typed_rows){t->dtype, base, fa_tensor_offset(t, q->kv_batch, item->head_kv, q->kv_row + key),
+                        t->stride[2]};
+}
+
+/* Of what is read in place: a conversion reads row after row, which processors foresee by themselves. */
+static rows_ahead ahead_of(const fa_cpu_run *run, const fa_work_item *item, int operand, const void *base,
+                           int key)
+{
+    typed_rows rows = rows_of(run, item, operand, base, key);
+    if (key >= item->key_end || rows.dtype != FA_F32)
+        return nothing_ahead;
+    return (rows_ahead){(const char *)((const float *)base + rows.index),
+                        rows.stride * (ptrdiff_t)sizeof(float), LINE_BYTES / (int)sizeof(float)};
+}
+
 static key_block fetch_block(const fa_cpu_run *run, const fa_work_item *item, int begin, int end,
                              const tile_scratch *s)
 {
-    const fa_problem *p = &run->plan->problem;
-    const fa_sequence *q = &p->sequence[item->sequence];
-    const fa_tensor *k = &p->tensor[FA_K], *v = &p->tensor[FA_V];
+    const fa_tensor *tensor = run->plan->problem.tensor;
+    typed_rows keys = rows_of(run, item, FA_K, run->k, begin);
     key_block block = {
         .begin = begin,
         .end = end,
         .transformed = scores_transformed(run->plan),
-        .k = fetch(k, run->k, fa_tensor_offset(k, q->kv_batch, item->head_kv, q->kv_row + begin), end - begin,
-                   s->k, s->k_stride),
-        .v = fetch(v, run->v, fa_tensor_offset(v, q->kv_batch, item->head_kv, q->kv_row + begin), end - begin,
-                   s->v, s->v_stride),
+        .values = rows_of(run, item, FA_V, run->v, begin),
+        .k_ahead = ahead_of(run, item, FA_K, run->k, end),
+        .v_ahead = ahead_of(run, item, FA_V, run->v, end),
     };
+    block.k = fetch_keys(&tensor[FA_K], &keys, end - begin, s->k);
+    block.v = fetch_values(&tensor[FA_V], &block.values, end - begin, run->plan->args.block_kv, s->v);
     return block;
 }
 
@@ -158,14 +169,13 @@ static void start_panels(const fa_cpu_run *run, const fa_work_item *item, const 
     const fa_args *a = &run->plan->args;
     const fa_tensor *q = &run->plan->problem.tensor[FA_Q];
     for (int i = 0; i < panels; i++) {
-        fa_panel panel;
         int64_t row[PANEL];
-        panel_init(&panel, run, item, item->row_begin + i * PANEL);
-        panel_rows(&panel, FA_Q, row);
-        pack_panel(q->dtype, run->q, row, panel.count, a->dim_qk,
-                   s->qt + (size_t)i * (size_t)a->dim_qk * PANEL);
+        panel_init(&s->panel[i], run, item, item->row_begin + i * PANEL);
+        panel_rows(&s->panel[i], FA_Q, row);
+        pack_queries(q->dtype, run->q, row, s->panel[i].count, s->panel[i].nv, a->dim_qk,
+                     s->qt + (size_t)i * s->qt_size);
     }
-    memset(s->ot, 0, (size_t)panels * (size_t)a->dim_v * PANEL * sizeof(float));
+    memset(s->ot, 0, (size_t)panels * s->ot_size * sizeof(float));
     for (int i = 0; i < panels * PANEL; i++) {
         s->max[i] = -INFINITY;
         s->sum[i] = 0;
@@ -179,10 +189,9 @@ static void run_item(const fa_cpu_run *run, const fa_work_item *item, void *memo
     int rows = item->row_end - item->row_begin, panels = (rows + PANEL - 1) / PANEL;
     fa_mask m = run->plan->problem.sequence[item->sequence].mask;
     int first = fa_args_position(*a, item->row_begin), last = fa_args_position(*a, item->row_end - 1);
-    size_t qt_size = (size_t)a->dim_qk * PANEL, ot_size = (size_t)a->dim_v * PANEL;
-    fa_panel panel;
 
     start_panels(run, item, &s, panels);
+    tile_begin();
     for (int key = item->key_begin; key < item->key_end; key += a->block_kv) {
         int end = FA_MIN(key + a->block_kv, item->key_end);
         int tile = fa_mask_classify(m, first, last + 1, key, end);
@@ -190,17 +199,17 @@ static void run_item(const fa_cpu_run *run, const fa_work_item *item, void *memo
             continue;
         key_block block = fetch_block(run, item, key, end, &s);
         block.guarded =
-            (tile == FA_CLASS_PARTIAL || run->keep) && !FA_ISA_NAME(all_finite)(block.v, end - key, a->dim_v);
+            (tile == FA_CLASS_PARTIAL || run->keep) && !rows_finite(&block.values, end - key, a->dim_v);
         for (int i = 0; i < panels; i++) {
-            panel_init(&panel, run, item, item->row_begin + i * PANEL);
-            visit(&panel, &block, s.qt + (size_t)i * qt_size, s.st, s.max + i * PANEL, s.sum + i * PANEL,
-                  s.ot + (size_t)i * ot_size);
+            visit(&s.panel[i], &block, s.qt + (size_t)i * s.qt_size, s.st, s.max + i * PANEL,
+                  s.sum + i * PANEL, s.ot + (size_t)i * s.ot_size);
+            block.k_ahead = block.v_ahead = nothing_ahead; /* once is enough */
         }
     }
+    tile_end();
     for (int i = 0; i < panels; i++) {
-        panel_init(&panel, run, item, item->row_begin + i * PANEL);
         FA_ISA_NAME(panel_finish)
-        (&panel, item, item->row_begin + i * PANEL, s.ot + (size_t)i * ot_size, s.max + i * PANEL,
+        (&s.panel[i], item, item->row_begin + i * PANEL, s.ot + (size_t)i * s.ot_size, s.max + i * PANEL,
          s.sum + i * PANEL);
     }
 }

@@ -2,6 +2,7 @@
 #include "test_vec.h"
 
 #include "backends/openmp/simd/pack.h"
+#include "core/portable/lang.h"
 
 static void exp2_array(const float *x, float *y, int count)
 {
@@ -109,47 +110,58 @@ static void convert(fa_dtype dtype, const void *base, int64_t index, int64_t str
 
 static void pack(fa_dtype dtype, const void *base, const int64_t *row, int count, int dim, float *panel)
 {
-    pack_panel(dtype, base, row, count, dim, panel);
+    pack_panel(dtype, base, row, count, PANEL_VECS, dim, panel);
 }
 
 static void unpack(fa_dtype dtype, void *base, const int64_t *row, int count, int dim, const float *panel,
                    const float *factor)
 {
-    unpack_panel(dtype, base, row, count, dim, panel, factor);
+    unpack_panel(dtype, base, row, count, PANEL_VECS, dim, panel, factor);
 }
 
-static void scores(bool whole, const float *qt, const float *k, ptrdiff_t stride, int dim, int keys, float *st,
-                   float *max)
+/* A call with the number of vectors as a constant, as the kernels make it. */
+#define WITH_VECTORS(nv, call, ...)                   \
+    do {                                              \
+        if ((nv) == 1)                                \
+            call(1, __VA_ARGS__);                     \
+        else if ((nv) == 2)                           \
+            call(FA_MIN(2, PANEL_VECS), __VA_ARGS__); \
+        else if ((nv) == 3)                           \
+            call(FA_MIN(3, PANEL_VECS), __VA_ARGS__); \
+        else                                          \
+            call(PANEL_VECS, __VA_ARGS__);            \
+    } while (0)
+
+static rows_ahead f32_ahead(const float *rows, ptrdiff_t stride)
+{
+    return (rows_ahead){(const char *)rows, stride * (ptrdiff_t)sizeof(float), LINE_BYTES / (int)sizeof(float)};
+}
+
+static void scores(int nv, const float *qt, const float *k, ptrdiff_t stride, int dim, int keys, float *st, float *max)
 {
     vf top_of[PANEL_VECS];
     for (int n = 0; n < PANEL_VECS; n++)
-        top_of[n] = v_load(max + n * VL);
-    if (whole)
-        score_panel(PANEL_VECS, qt, k, stride, dim, keys, st, top_of);
-    else
-        score_panel(1, qt, k, stride, dim, keys, st, top_of);
-    for (int n = 0; n < PANEL_VECS; n++)
+        top_of[n] = n < nv ? v_load(max + n * VL) : v_set1(0.0f);
+    WITH_VECTORS(nv, score_panel, qt, k, stride, dim, keys, f32_ahead(k, stride), st, top_of);
+    for (int n = 0; n < nv; n++)
         v_store(max + n * VL, top_of[n]);
 }
 
-static void values(bool whole, const float *pt, const float *v, ptrdiff_t stride, int keys, int dim,
-                   const float *rescale, float *ot)
+static void values(int nv, const float *pt, const float *v, ptrdiff_t stride, int keys, int dim, const float *rescale,
+                   float *ot)
 {
     vf factor[PANEL_VECS];
-    for (int n = 0; rescale && n < PANEL_VECS; n++)
+    for (int n = 0; rescale && n < nv; n++)
         factor[n] = v_load(rescale + n * VL);
-    if (whole)
-        value_panel(PANEL_VECS, pt, v, stride, keys, dim, rescale ? factor : NULL, ot);
-    else
-        value_panel(1, pt, v, stride, keys, dim, rescale ? factor : NULL, ot);
+    WITH_VECTORS(nv, value_panel, pt, v, stride, keys, dim, rescale ? factor : NULL, f32_ahead(v, stride), ot);
 }
 
 const vec_ops FA_ISA_NAME(vec_ops) = {
     .lanes = VL,
     .panel = PANEL,
     .panel_vecs = PANEL_VECS,
-    .score_keys = SCORE_KEYS,
-    .value_dims = VALUE_DIMS,
+    .most_keys = MOST_KEYS,
+    .most_dims = MOST_DIMS,
     .exp2 = exp2_array,
     .tanh = tanh_array,
     .exponent = exponent_array,

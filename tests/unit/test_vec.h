@@ -11,7 +11,7 @@
 #include <stddef.h>
 
 typedef struct vec_ops {
-    int lanes, panel, panel_vecs, score_keys, value_dims;
+    int lanes, panel, panel_vecs, most_keys, most_dims;
 
     /* On arrays whose `count` is a multiple of the lanes. */
     void (*exp2)(const float *x, float *y, int count);
@@ -40,11 +40,11 @@ typedef struct vec_ops {
     void (*unpack_panel)(fa_dtype dtype, void *base, const int64_t *row, int count, int dim, const float *panel,
                          const float *factor);
 
-    /* The micro-kernels on one vector of the panel, or on all of them. `max` is read and written, `rescale`
-     * NULL or one factor per lane. */
-    void (*scores)(bool whole, const float *qt, const float *k, ptrdiff_t stride, int dim, int keys, float *st,
+    /* The micro-kernels on a panel of `nv` vectors. `max` is read and written, `rescale` NULL or one factor per lane.
+     * Both look ahead at the rows that they are given. */
+    void (*scores)(int nv, const float *qt, const float *k, ptrdiff_t stride, int dim, int keys, float *st,
                    float *max);
-    void (*values)(bool whole, const float *pt, const float *v, ptrdiff_t stride, int keys, int dim,
+    void (*values)(int nv, const float *pt, const float *v, ptrdiff_t stride, int keys, int dim,
                    const float *rescale, float *ot);
 } vec_ops;
 

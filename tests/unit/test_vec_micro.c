@@ -190,7 +190,7 @@ static double sum_bound(int terms)
 
 typedef struct product {
     const vec_ops *ops;
-    bool whole;
+    int nv; /* vectors of the panel */
     int dim, keys, stride;
     float *rows; /* of k or v, in front of the fence */
 } product;
@@ -199,12 +199,12 @@ static void check_scores(const product *p, random_state *random)
 {
     static float qt[MAX_DIM * MAX_PANEL], st[(MAX_KEYS + 1) * MAX_PANEL];
     float max[MAX_PANEL];
-    int panel = p->ops->panel, used = p->whole ? panel : p->ops->lanes;
+    int panel = p->nv * p->ops->lanes;
     fill(random, qt, p->dim * panel);
     set(st, untouched, (p->keys + 1) * panel);
     for (int lane = 0; lane < panel; lane++)
         max[lane] = lane % 3 ? -INFINITY : 1;
-    p->ops->scores(p->whole, qt, p->rows, p->stride, p->dim, p->keys, st, max);
+    p->ops->scores(p->nv, qt, p->rows, p->stride, p->dim, p->keys, st, max);
     for (int lane = 0; lane < panel; lane++) {
         float top = lane % 3 ? -INFINITY : 1;
         for (int j = 0; j <= p->keys; j++) {
@@ -214,7 +214,7 @@ static void check_scores(const product *p, random_state *random)
                 exact += term;
                 size += fabs(term);
             }
-            bool written = j < p->keys && lane < used;
+            bool written = j < p->keys;
             float found = st[j * panel + lane];
             if (written ? !(fabs((double)found - exact) <= sum_bound(p->dim) * size) : found != untouched)
                 ck_abort_msg("%d keys, dim %d: score of key %d, lane %d is %.9g, expected %.9g", p->keys, p->dim,
@@ -228,16 +228,16 @@ static void check_scores(const product *p, random_state *random)
 static void check_values(const product *p, const float *rescale, random_state *random)
 {
     static float pt[MAX_KEYS * MAX_PANEL], ot[(MAX_DIM + 1) * MAX_PANEL], old[MAX_DIM * MAX_PANEL];
-    int panel = p->ops->panel, used = p->whole ? panel : p->ops->lanes;
+    int panel = p->nv * p->ops->lanes;
     fill(random, pt, p->keys * panel);
     fill(random, old, p->dim * panel);
     set(ot, untouched, (p->dim + 1) * panel);
     memcpy(ot, old, (size_t)(p->dim * panel) * sizeof(float));
-    p->ops->values(p->whole, pt, p->rows, p->stride, p->keys, p->dim, rescale, ot);
+    p->ops->values(p->nv, pt, p->rows, p->stride, p->keys, p->dim, rescale, ot);
     for (int i = 0; i < (p->dim + 1) * panel; i++) {
         int d = i / panel, lane = i % panel;
-        if (d == p->dim || lane >= used) {
-            ck_assert_float_eq(ot[i], d == p->dim ? untouched : old[i]);
+        if (d == p->dim) {
+            ck_assert_float_eq(ot[i], untouched);
             continue;
         }
         double exact = (double)old[i] * (rescale ? (double)rescale[lane] : 1), size = fabs(exact);
@@ -257,9 +257,9 @@ START_TEST(scores_are_dot_products)
 {
     const vec_ops *ops = vec_isa[_i];
     random_state random = {10};
-    for (int keys = 0; keys <= 2 * ops->score_keys + 1; keys++) {
+    for (int keys = 0; keys <= 2 * ops->most_keys + 1; keys++) {
         for (int dim = 1; dim <= MAX_DIM; dim += dim < 4 ? 1 : 3) {
-            product p = {ops, keys % 3 || dim % 2, dim, keys, dim + dim % 3, NULL};
+            product p = {ops, 1 + (keys + dim) % ops->panel_vecs, dim, keys, dim + dim % 3, NULL};
             int elements = keys > 0 ? (keys - 1) * p.stride + dim : 0;
             p.rows = fenced_elements(&random, FA_F32, elements);
             check_scores(&p, &random);
@@ -272,10 +272,10 @@ START_TEST(values_are_weighted_sums)
 {
     const vec_ops *ops = vec_isa[_i];
     random_state random = {11};
-    for (int dim = 1; dim <= 2 * ops->value_dims + 5; dim++) {
+    for (int dim = 1; dim <= 2 * ops->most_dims + 5; dim++) {
         for (int keys = 0; keys <= MAX_KEYS; keys += keys < 4 ? 1 : 3) {
             float rescale[MAX_PANEL];
-            product p = {ops, keys % 3 || dim % 2, dim, keys, dim + keys % 2, NULL};
+            product p = {ops, 1 + (keys + dim) % ops->panel_vecs, dim, keys, dim + keys % 2, NULL};
             int elements = keys > 0 ? (keys - 1) * p.stride + dim : 0;
             p.rows = fenced_elements(&random, FA_F32, elements);
             fill(&random, rescale, ops->panel);

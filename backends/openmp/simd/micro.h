@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The two micro-kernels. Query rows are lanes: a panel is PANEL rows side by side, stored transposed, so that
+ * The two micro-kernels. Query rows are lanes: a panel is up to PANEL rows side by side, stored transposed, so that
  * K and V are read in the layout they come in, one element at a time into all lanes, and the softmax between
  * the products needs no reduction across lanes.
  *
@@ -18,36 +18,87 @@
 
 #define FA_INLINE static inline __attribute__((always_inline))
 
-enum { PANEL = VL * PANEL_VECS };
+enum { PANEL = VL * PANEL_VECS, MOST_KEYS = 10, MOST_DIMS = 16 };
 
-FA_INLINE void score_tile(const int nv, const int keys, const float *qt, const float *k, ptrdiff_t stride,
-                          int dim, float *st, vf max[PANEL_VECS])
+/* Floats from one transposed row of a panel to the next: no wider than its vectors in use, or it would waste cache. */
+FA_INLINE int lane_count(const int nv)
 {
-    vf acc[SCORE_KEYS][PANEL_VECS];
+    return nv * VL;
+}
+
+
+/*
+ * A panel that is not full has registers left for more keys and dims: enough sums in flight all the same. A few less
+ * sums than a full panel has, or gcc 12 keeps some of q in memory.
+ */
+FA_INLINE int score_keys(const int nv)
+{
+    const int keys = nv == PANEL_VECS ? SCORE_KEYS : (SCORE_KEYS * PANEL_VECS - 4) / nv;
+    return keys < MOST_KEYS ? keys : MOST_KEYS;
+}
+
+FA_INLINE int value_dims(const int nv)
+{
+    const int dims = VALUE_DIMS * PANEL_VECS / nv;
+    return dims < MOST_DIMS ? dims : MOST_DIMS;
+}
+
+/*
+ * Rows that are read later, from memory. Loads of them are started a few cache lines at a time between the
+ * multiplications of now: started together they would wait for each other, and with nothing started memory
+ * would be idle now and the processor later. `at` is NULL where there are none.
+ */
+typedef struct rows_ahead {
+    const char *at;
+    ptrdiff_t stride;  /* bytes                   */
+    int line_elements; /* in one cache line       */
+} rows_ahead;
+
+enum { LINE_BYTES = 64 };
+
+static const rows_ahead nothing_ahead = {NULL, 0, 1};
+
+FA_INLINE rows_ahead skip_rows(rows_ahead ahead, int rows)
+{
+    ahead.at = ahead.at ? ahead.at + rows * ahead.stride : NULL;
+    return ahead;
+}
+
+/* Scores of a tile; of `ahead`, one row for each of its keys. */
+FA_INLINE void score_tile(const int nv, const int keys, const float *qt, const float *k, ptrdiff_t stride,
+                          int dim, rows_ahead ahead, float *st, vf max[PANEL_VECS])
+{
+    vf acc[MOST_KEYS][PANEL_VECS];
 #pragma GCC unroll 16
     for (int j = 0; j < keys; j++) {
 #pragma GCC unroll 4
         for (int n = 0; n < nv; n++)
             acc[j][n] = v_set1(0.0f);
     }
-    for (int d = 0; d < dim; d++) {
-        vf q[PANEL_VECS];
-#pragma GCC unroll 4
-        for (int n = 0; n < nv; n++)
-            q[n] = v_load(qt + d * PANEL + n * VL);
-#pragma GCC unroll 16
-        for (int j = 0; j < keys; j++) {
-            vf broadcast = v_set1(k[j * stride + d]);
+    int step = ahead.at ? ahead.line_elements : dim;
+    for (int from = 0; from < dim; from += step) {
+        for (int j = 0; ahead.at && j < keys; j++)
+            __builtin_prefetch(ahead.at + j * ahead.stride + from / step * LINE_BYTES);
+        int end = dim - from < step ? dim : from + step;
+        for (int d = from; d < end; d++) {
+            vf q[PANEL_VECS];
 #pragma GCC unroll 4
             for (int n = 0; n < nv; n++)
-                acc[j][n] = v_fma(broadcast, q[n], acc[j][n]);
+                q[n] = v_load(qt + d * lane_count(nv) + n * VL);
+#pragma GCC unroll 16
+            for (int j = 0; j < keys; j++) {
+                vf broadcast = v_set1(k[j * stride + d]);
+#pragma GCC unroll 4
+                for (int n = 0; n < nv; n++)
+                    acc[j][n] = v_fma(broadcast, q[n], acc[j][n]);
+            }
         }
     }
 #pragma GCC unroll 16
     for (int j = 0; j < keys; j++) {
 #pragma GCC unroll 4
         for (int n = 0; n < nv; n++) {
-            v_store(st + j * PANEL + n * VL, acc[j][n]);
+            v_store(st + j * lane_count(nv) + n * VL, acc[j][n]);
             max[n] = v_max(max[n], acc[j][n]);
         }
     }
@@ -55,62 +106,72 @@ FA_INLINE void score_tile(const int nv, const int keys, const float *qt, const f
 
 /* Scores of `keys` keys, and each lane's greatest. */
 FA_INLINE void score_panel(const int nv, const float *qt, const float *k, ptrdiff_t stride, int dim, int keys,
-                           float *st, vf max[PANEL_VECS])
+                           rows_ahead ahead, float *st, vf max[PANEL_VECS])
 {
-    const int small = 4;
+    const int tall = score_keys(nv), small = 4;
     int j = 0;
-    for (; j + SCORE_KEYS <= keys; j += SCORE_KEYS)
-        score_tile(nv, SCORE_KEYS, qt, k + j * stride, stride, dim, st + j * PANEL, max);
-    for (; small < SCORE_KEYS && j + small <= keys; j += small)
-        score_tile(nv, small, qt, k + j * stride, stride, dim, st + j * PANEL, max);
+    for (; j + tall <= keys; j += tall)
+        score_tile(nv, tall, qt, k + j * stride, stride, dim, skip_rows(ahead, j), st + j * lane_count(nv), max);
+    for (; small < tall && j + small <= keys; j += small)
+        score_tile(nv, small, qt, k + j * stride, stride, dim, skip_rows(ahead, j), st + j * lane_count(nv), max);
     for (; j < keys; j++)
-        score_tile(nv, 1, qt, k + j * stride, stride, dim, st + j * PANEL, max);
+        score_tile(nv, 1, qt, k + j * stride, stride, dim, skip_rows(ahead, j), st + j * lane_count(nv), max);
 }
 
+/* `which`: of the cache lines of a row ahead, half of the rows' line number which / 2. */
 FA_INLINE void value_tile(const int nv, const int dims, const float *pt, const float *v, ptrdiff_t stride,
-                          int keys, const vf *rescale, float *ot)
+                          int keys, const vf *rescale, rows_ahead ahead, int which, float *ot)
 {
-    vf acc[VALUE_DIMS][PANEL_VECS];
+    vf acc[MOST_DIMS][PANEL_VECS];
 #pragma GCC unroll 16
     for (int d = 0; d < dims; d++) {
 #pragma GCC unroll 4
         for (int n = 0; n < nv; n++) {
-            vf o = v_load(ot + d * PANEL + n * VL);
+            vf o = v_load(ot + d * lane_count(nv) + n * VL);
             acc[d][n] = rescale ? v_mul(o, rescale[n]) : o;
         }
     }
-    for (int j = 0; j < keys; j++) {
-        vf p[PANEL_VECS];
-#pragma GCC unroll 4
-        for (int n = 0; n < nv; n++)
-            p[n] = v_load(pt + j * PANEL + n * VL);
-#pragma GCC unroll 16
-        for (int d = 0; d < dims; d++) {
-            vf broadcast = v_set1(v[j * stride + d]);
+    const int group = 16; /* keys between which loads are started */
+    int step = ahead.at ? group : keys;
+    for (int from = 0; from < keys; from += step) {
+        const char *line = ahead.at + (from + which % 2 * group / 2) * ahead.stride + which / 2 * LINE_BYTES;
+        for (int i = 0; ahead.at && i < group / 2; i++)
+            __builtin_prefetch(line + i * ahead.stride);
+        int end = keys - from < step ? keys : from + step;
+        for (int j = from; j < end; j++) {
+            vf p[PANEL_VECS];
 #pragma GCC unroll 4
             for (int n = 0; n < nv; n++)
-                acc[d][n] = v_fma(broadcast, p[n], acc[d][n]);
+                p[n] = v_load(pt + j * lane_count(nv) + n * VL);
+#pragma GCC unroll 16
+            for (int d = 0; d < dims; d++) {
+                vf broadcast = v_set1(v[j * stride + d]);
+#pragma GCC unroll 4
+                for (int n = 0; n < nv; n++)
+                    acc[d][n] = v_fma(broadcast, p[n], acc[d][n]);
+            }
         }
     }
 #pragma GCC unroll 16
     for (int d = 0; d < dims; d++) {
 #pragma GCC unroll 4
         for (int n = 0; n < nv; n++)
-            v_store(ot + d * PANEL + n * VL, acc[d][n]);
+            v_store(ot + d * lane_count(nv) + n * VL, acc[d][n]);
     }
 }
 
 /* Adds `keys` weighted values to all `dim` outputs. `rescale` is NULL where every lane's factor is 1. */
 FA_INLINE void value_panel(const int nv, const float *pt, const float *v, ptrdiff_t stride, int keys, int dim,
-                           const vf *rescale, float *ot)
+                           const vf *rescale, rows_ahead ahead, float *ot)
 {
-    int d = 0;
-    for (; d + VALUE_DIMS <= dim; d += VALUE_DIMS)
-        value_tile(nv, VALUE_DIMS, pt, v + d, stride, keys, rescale, ot + d * PANEL);
-    for (; d + 2 <= dim; d += 2)
-        value_tile(nv, 2, pt, v + d, stride, keys, rescale, ot + d * PANEL);
+    const int wide = value_dims(nv), small = 2;
+    int lines = 2 * ((dim + ahead.line_elements - 1) / ahead.line_elements), d = 0;
+    for (int tile = 0; d + wide <= dim; d += wide, tile++)
+        value_tile(nv, wide, pt, v + d, stride, keys, rescale, tile < lines ? ahead : nothing_ahead, tile, ot + d * lane_count(nv));
+    for (; d + small <= dim; d += small)
+        value_tile(nv, small, pt, v + d, stride, keys, rescale, nothing_ahead, 0, ot + d * lane_count(nv));
     for (; d < dim; d++)
-        value_tile(nv, 1, pt, v + d, stride, keys, rescale, ot + d * PANEL);
+        value_tile(nv, 1, pt, v + d, stride, keys, rescale, nothing_ahead, 0, ot + d * lane_count(nv));
 }
 
 #endif

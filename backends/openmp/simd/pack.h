@@ -43,6 +43,28 @@ static inline void store_some(fa_dtype dtype, void *base, int64_t index, vf valu
         fa_store(dtype, base, index + i, lane[i]);
 }
 
+/* Rows of a tensor: the element offset of the first, and from one to the next. */
+typedef struct typed_rows {
+    fa_dtype dtype;
+    const void *base;
+    int64_t index, stride;
+} typed_rows;
+
+/* Whether `rows` rows of `dim` elements hold neither NaN nor infinity. */
+static inline bool rows_finite(const typed_rows *t, int rows, int dim)
+{
+    vf zero = v_set1(0.0f), total = zero;
+    for (int r = 0; r < rows; r++) {
+        int64_t at = t->index + r * t->stride;
+        int d = 0;
+        for (; d + VL <= dim; d += VL)
+            total = v_fma(load_typed(t->dtype, t->base, at + d), zero, total);
+        if (d < dim)
+            total = v_fma(load_some(t->dtype, t->base, at + d, dim - d), zero, total);
+    }
+    return v_sum(total) == 0.0f;
+}
+
 /* `rows` rows of `dim` elements as f32, `target_stride` apart. */
 static inline void convert_rows(fa_dtype dtype, const void *base, int64_t index, int64_t stride, int rows,
                                 int dim, float *target, ptrdiff_t target_stride)
@@ -56,11 +78,14 @@ static inline void convert_rows(fa_dtype dtype, const void *base, int64_t index,
     }
 }
 
-/* Lanes of a panel from rows of a tensor: row[i] is the element offset of lane i, lanes from `count` on are 0. */
-static inline void pack_panel(fa_dtype dtype, const void *base, const int64_t row[PANEL], int count, int dim,
-                              float *panel)
+/*
+ * The lanes of a panel of `nv` vectors from rows of a tensor: row[i] is the element offset of lane i, lanes from
+ * `count` on are 0.
+ */
+static inline void pack_panel(fa_dtype dtype, const void *base, const int64_t row[PANEL], int count, int nv,
+                              int dim, float *panel)
 {
-    for (int lane = 0; lane < PANEL; lane += VL) {
+    for (int lane = 0; lane < lane_count(nv); lane += VL) {
         for (int d = 0; d < dim; d += VL) {
             int width = dim - d < VL ? dim - d : VL;
             vf block[VL];
@@ -74,7 +99,7 @@ static inline void pack_panel(fa_dtype dtype, const void *base, const int64_t ro
             }
             v_transpose(block);
             for (int i = 0; i < width; i++)
-                v_store(panel + (d + i) * PANEL + lane, block[i]);
+                v_store(panel + (d + i) * lane_count(nv) + lane, block[i]);
         }
     }
 }
@@ -86,8 +111,8 @@ FA_INLINE vf normalised(vf a, vf factor)
 }
 
 /* The way back, each lane times its factor. */
-static inline void unpack_panel(fa_dtype dtype, void *base, const int64_t row[PANEL], int count, int dim,
-                                const float *panel, const float factor[PANEL])
+static inline void unpack_panel(fa_dtype dtype, void *base, const int64_t row[PANEL], int count, int nv,
+                                int dim, const float *panel, const float factor[PANEL])
 {
     for (int lane = 0; lane < count; lane += VL) {
         vf scale = v_load(factor + lane);
@@ -96,7 +121,7 @@ static inline void unpack_panel(fa_dtype dtype, void *base, const int64_t row[PA
             vf block[VL];
             for (int i = 0; i < VL; i++)
                 block[i] =
-                    i < width ? normalised(v_load(panel + (d + i) * PANEL + lane), scale) : v_set1(0.0f);
+                    i < width ? normalised(v_load(panel + (d + i) * lane_count(nv) + lane), scale) : v_set1(0.0f);
             v_transpose(block);
             for (int i = 0; i < VL && lane + i < count; i++) {
                 if (width == VL)

@@ -68,34 +68,13 @@ static inline bool scores_transformed(const fa_plan *plan)
 void FA_ISA_NAME(panel_scores)(const fa_panel *panel, bool masked, int key, int keys, float *st,
                                vf max[PANEL_VECS]);
 
-/* 2^((st - max) * factor) in place, added to each lane's sum. */
-FA_INLINE void panel_weights(const int nv, float *st, int keys, vf factor, const vf max[PANEL_VECS],
-                             vf sum[PANEL_VECS])
-{
-    for (int j = 0; j < keys; j++) {
-#pragma GCC unroll 4
-        for (int n = 0; n < nv; n++) {
-            float *at = st + j * PANEL + n * VL;
-            vf p = v_exp2(v_mul(v_sub(v_load(at), max[n]), factor));
-            v_store(at, p);
-            sum[n] = v_add(sum[n], p);
-        }
-    }
-}
-
-/* Rows of K or V as f32. */
-typedef struct f32_rows {
-    const float *base;
-    ptrdiff_t stride;
-} f32_rows;
-
 /*
  * A key that some lane must not see has weight 0 there; if its value is not finite, 0 times it would be seen.
- * Blocks with hidden keys are therefore looked over, and added lane by lane where need be.
+ * Blocks with hidden keys are therefore looked over, and added lane by lane where need be: `keys` keys from
+ * `key` on, `v` their values, `weights` as the kernel keeps them.
  */
-bool FA_ISA_NAME(all_finite)(f32_rows v, int rows, int dim);
-void FA_ISA_NAME(add_guarded)(const fa_panel *panel, const float *st, f32_rows v, int key, int keys,
-                              float *ot);
+void FA_ISA_NAME(add_guarded)(const fa_panel *panel, const float *weights, const typed_rows *v, int key,
+                              int keys, float *ot);
 
 /*
  * Closes packed row `row` of an item, whose output was accumulated under `max` (a base-2 logarithm): folds the

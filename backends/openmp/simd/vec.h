@@ -27,6 +27,8 @@
 #define FA_ISA_avx2 1
 #define FA_ISA_avx512 2
 #define FA_ISA_neon 3
+#define FA_ISA_avx512bf16 4
+#define FA_ISA_amx 5
 #define FA_GLUE_(a, b) a##b
 #define FA_GLUE(a, b) FA_GLUE_(a, b)
 #define FA_ISA_IS FA_GLUE(FA_ISA_, FA_ISA)
@@ -34,7 +36,10 @@
 /* fa_<isa>_<name>: what a file compiled per ISA exports. */
 #define FA_ISA_NAME(name) FA_GLUE(FA_GLUE(fa_, FA_ISA), FA_GLUE(_, name))
 
-#if FA_ISA_IS == FA_ISA_avx512
+/* Multiplies pairs of bf16: its tiled kernel is another one, on the same f32 vocabulary. */
+#define FA_ISA_PAIRS (FA_ISA_IS == FA_ISA_avx512bf16 || FA_ISA_IS == FA_ISA_amx)
+
+#if FA_ISA_IS == FA_ISA_avx512 || FA_ISA_PAIRS
 #include "vec_avx512.h"
 #elif FA_ISA_IS == FA_ISA_avx2
 #include "vec_avx2.h"

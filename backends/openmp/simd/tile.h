@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the level-1 loops of simd_tile.c leave to the kind of product: how a block is laid out, and the products
+ * themselves. tile_f32.h multiplies f32, tile_bf16.h pairs of bf16. Both define
+ *
+ *   KEY_GRAIN          a panel meets keys in multiples of this, counted from the block's first
+ *   tile_operand       K or V of a block as the products read it
+ *   q_vectors(dim)     vectors that a lane group's q fills; o_vectors(dim) likewise its output
+ *   k_floats, v_floats scratch for K and V of a block
+ *   fetch_keys, fetch_values   a block's K and V, in place where that is what the products read
+ *   keys_from, values_from     the same, from a key of the block on
+ *   pack_queries       lanes of a panel from rows of q
+ *   tile_scores        scores of `keys` keys, and each lane's greatest
+ *   tile_weights       2^((st - max) * factor) in place, added to each lane's sum
+ *   weight_at          one weight of those
+ *   tile_values        adds `keys` weighted values to the output; `rescale` is NULL where every factor is 1
+ *   rows_ahead         given to both products: the rows of K or V that the next block will fetch
+ *   tile_begin, tile_end       around all of a thread's products of an item
+ */
+#ifndef FA_OPENMP_TILE_H
+#define FA_OPENMP_TILE_H
+
+#include "panel.h"
+
+enum { FAR_APART_BYTES = 2048 };
+
+/* Rows far apart fall into few cache sets and pages: worth a copy even where they could be read in place. */
+static inline bool far_apart(const fa_tensor *t)
+{
+    int64_t bytes = (int64_t)fa_dtype_size(t->dtype);
+    return t->stride[2] > t->shape[3] && t->stride[2] * bytes >= FAR_APART_BYTES;
+}
+
+#if FA_ISA_PAIRS
+#include "tile_bf16.h"
+#else
+#include "tile_f32.h"
+#endif
+
+#endif

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Every kernel row on tensors that end where memory ends: what reads or writes one element too far dies here, in
+ * assembly too, which no sanitizer watches. The results are compared loosely; conformance compares them well.
+ */
+#include <check.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <fastattn/fastattn.h>
+
+#include "core/half.h"
+#include "helpers.h"
+
+typedef struct fence {
+    char *pages;
+    size_t mapped;
+    void *memory;
+} fence;
+
+static fence fence_make(size_t bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), usable = (bytes + page - 1) / page * page;
+    int zero = open("/dev/zero", O_RDWR);
+    ck_assert_int_ge(zero, 0);
+    fence f = {.mapped = usable + page};
+    f.pages = mmap(NULL, f.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE, zero, 0);
+    ck_assert_ptr_ne(f.pages, MAP_FAILED);
+    ck_assert_int_eq(mprotect(f.pages + usable, page, PROT_NONE), 0);
+    (void)close(zero);
+    f.memory = f.pages + usable - bytes;
+    return f;
+}
+
+typedef struct fenced_case {
+    int64_t heads_q, heads_kv, len_q, len_kv;
+    int64_t dim, dim_v;
+    int32_t block_kv;
+    bool causal;
+} fenced_case;
+
+static const fenced_case cases[] = {
+    {1, 1, 1, 1, 1, 1, 0, false},       {2, 1, 3, 5, 17, 9, 0, false},     {4, 2, 9, 33, 40, 40, 0, true},
+    {2, 2, 70, 70, 64, 64, 0, true},    {1, 1, 33, 95, 31, 33, 32, false}, {2, 1, 130, 67, 32, 80, 16, true},
+    {8, 1, 4, 64, 128, 128, 32, false}, {3, 3, 17, 161, 96, 48, 64, true},
+};
+enum { CASES = sizeof(cases) / sizeof(cases[0]) };
+
+/* One row on one case; a row that does not serve it is passed over. Returns whether it ran. */
+static bool attend(fa_context *owner, fa_device *device, const char *kernel, const fenced_case *c, fa_dtype dtype)
+{
+    fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = kernel, .block_kv = c->block_kv};
+    fa_attention_desc desc = {
+        .struct_size = sizeof(desc),
+        .q = fa_tensor_make(dtype, 1, c->heads_q, c->len_q, c->dim),
+        .k = fa_tensor_make(dtype, 1, c->heads_kv, c->len_kv, c->dim),
+        .v = fa_tensor_make(dtype, 1, c->heads_kv, c->len_kv, c->dim_v),
+        .o = fa_tensor_make(dtype, 1, c->heads_q, c->len_q, c->dim_v),
+        .mask = c->causal ? FA_MASK_CAUSAL_BOTTOM_RIGHT : FA_MASK_NONE,
+        .tuning = &tuning,
+    };
+    if (fa_device_supports(device, &desc, NULL, 0) != FA_OK)
+        return false;
+    size_t size = fa_dtype_size(dtype);
+    int64_t count[4] = {c->heads_q * c->len_q * c->dim, c->heads_kv * c->len_kv * c->dim,
+                        c->heads_kv * c->len_kv * c->dim_v, c->heads_q * c->len_q * c->dim_v};
+    fence f[4];
+    random_state random = {3};
+    for (int t = 0; t < 4; t++) {
+        f[t] = fence_make((size_t)count[t] * size);
+        for (int64_t i = 0; i < count[t]; i++)
+            fa_store(dtype, f[t].memory, i, random_float(&random, -1, 1));
+    }
+    fa_status status = fa_attention_host(device, &desc, f[0].memory, f[1].memory, f[2].memory, NULL, NULL,
+                                         f[3].memory, NULL);
+    ck_assert_msg(status == FA_OK, "%s: %s", kernel, fa_last_error());
+    double *exact = malloc((size_t)count[3] * sizeof(*exact));
+    ck_assert_ptr_nonnull(exact);
+    fa_inputs inputs = {.q = f[0].memory, .k = f[1].memory, .v = f[2].memory};
+    ck_assert_int_eq(fa_reference_attention(owner, &desc, &inputs, exact, NULL), FA_OK);
+    for (int64_t i = 0; i < count[3]; i++) {
+        double found = (double)fa_load(dtype, f[3].memory, i);
+        if (!(fabs(found - exact[i]) < 0.02))
+            ck_abort_msg("%s: element %lld is %g, expected %g", kernel, (long long)i, found, exact[i]);
+    }
+    free(exact);
+    for (int t = 0; t < 4; t++)
+        (void)munmap(f[t].pages, f[t].mapped);
+    return true;
+}
+
+START_TEST(no_row_reads_or_writes_beyond_a_tensor)
+{
+    fa_context *owner;
+    fa_device *device;
+    fa_device_info info = {.struct_size = sizeof(info)};
+    ck_assert_int_eq(fa_context_create(NULL, &owner), FA_OK);
+    ck_assert_int_eq(fa_device_open(owner, "openmp", NULL, &device), FA_OK);
+    ck_assert_int_eq(fa_device_get_info(device, &info), FA_OK);
+    char *names = info.kernels, *next;
+    for (char *name = names; name; name = next) {
+        next = strchr(name, ',');
+        if (next)
+            *next++ = '\0';
+        int ran = 0;
+        for (int i = 0; i < CASES * 3; i++)
+            ran += attend(owner, device, name, &cases[i / 3], (fa_dtype)(i % 3));
+        ck_assert_msg(ran > 0, "%s ran on no case", name);
+    }
+    fa_device_close(device);
+    fa_context_destroy(owner);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("fence");
+    TCase *tc = tcase_create("fence");
+    tcase_set_timeout(tc, 240);
+    tcase_add_test(tc, no_row_reads_or_writes_beyond_a_tensor);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
