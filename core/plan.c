@@ -53,21 +53,32 @@ static fa_status refuse_block(const fa_device *device, const fa_kernel_row *row,
                    (unsigned long long)device->limits.onchip_bytes);
 }
 
-/* Takes `row` if it serves the problem faster than what was found so far. */
-static fa_status consider(const fa_device *device, const fa_problem *problem, const fa_tile_problem *shape,
-                          const fa_kernel_row *row, const fa_kernel_row **best, fa_tiling *tiling)
+typedef bool tiling_search(const fa_limits *, const fa_tile_traits *, const fa_tile_problem *, int32_t,
+                           int32_t, fa_tiling *);
+
+static fa_status find_tiling(const fa_device *device, const fa_problem *problem, const fa_tile_problem *shape,
+                             const fa_kernel_row *row, tiling_search *find, fa_tiling *tiling)
 {
-    fa_status status = fa_kernel_supports(row, problem);
-    if (status != FA_OK)
-        return status;
-    fa_tiling candidate;
     int32_t block_q = problem->tuning.block_q, block_kv = problem->tuning.block_kv;
     if (row->baseline) { /* a yardstick has the whole matrix as its one block */
         block_q = FA_MAX(problem->max_len_q * problem->group, 1);
         block_kv = FA_MAX(problem->max_len_kv, 1);
     }
-    if (!fa_tiling_choose(&device->limits, &row->traits, shape, block_q, block_kv, &candidate))
-        return refuse_block(device, row, shape, &candidate);
+    if (!find(&device->limits, &row->traits, shape, block_q, block_kv, tiling))
+        return refuse_block(device, row, shape, tiling);
+    return FA_OK;
+}
+
+/* Takes `row` if it serves the problem faster than what was found so far. */
+static fa_status consider(const fa_device *device, const fa_problem *problem, const fa_tile_problem *shape,
+                          const fa_kernel_row *row, const fa_kernel_row **best, fa_tiling *tiling)
+{
+    fa_tiling candidate;
+    fa_status status = fa_kernel_supports(row, problem);
+    if (status == FA_OK)
+        status = find_tiling(device, problem, shape, row, fa_tiling_fastest, &candidate);
+    if (status != FA_OK)
+        return status;
     if (!*best || candidate.seconds < tiling->seconds) {
         *best = row;
         *tiling = candidate;
@@ -94,11 +105,45 @@ fa_status fa_plan_choose(const fa_device *device, const fa_problem *problem, con
         }
     }
     if (*row)
-        return FA_OK;
+        return find_tiling(device, problem, &shape, *row, fa_tiling_choose, tiling);
     if (first != FA_OK)
         return fa_fail(first, "%s", reason);
     return fa_fail(FA_UNSUPPORTED, "tuning.kernel is \"%s\", expected one of: %s", forced,
                    device->info.kernels);
+}
+
+/*
+ * Where the blocks that compute fastest are too few for the units to share, smaller ones may end sooner: only the
+ * schedule can tell. Halves block_q as long as that helps.
+ */
+static fa_status balance(fa_plan *plan)
+{
+    const fa_device *device = plan->device;
+    const fa_tile_traits *t = &plan->row->traits;
+    const double even = 1.05, better = 0.97;
+    bool can_split = plan->row->features & FA_FEATURE_SPLIT;
+    if (plan->row->baseline || plan->problem.tuning.block_q || plan->schedule.items == 0)
+        return FA_OK;
+    int failures = 0;
+    for (int64_t q = plan->tiling.block_q / 2;
+         q >= t->tile.q && failures < 3 && plan->schedule.workers > 1 && plan->schedule.imbalance > even;
+         q /= 2) {
+        fa_tiling tiling = plan->tiling;
+        fa_schedule candidate;
+        tiling.block_q = (int32_t)fa_round_up(q, t->tile.q);
+        fa_status status = fa_schedule_init(device->context, &plan->problem, &device->limits, t, &tiling,
+                                            can_split, &candidate);
+        if (status != FA_OK)
+            return status;
+        bool helps = candidate.makespan < better * plan->schedule.makespan;
+        fa_schedule_release(device->context, helps ? &plan->schedule : &candidate);
+        if (helps) {
+            plan->schedule = candidate;
+            plan->tiling = tiling;
+        }
+        failures = helps ? 0 : failures + 1;
+    }
+    return FA_OK;
 }
 
 static fa_args make_args(const fa_plan *plan)
@@ -141,6 +186,8 @@ static fa_status plan_init(fa_plan *plan, const fa_attention_desc *desc)
         return status;
     status = fa_schedule_init(device->context, &plan->problem, &device->limits, &plan->row->traits,
                               &plan->tiling, plan->row->features & FA_FEATURE_SPLIT, &plan->schedule);
+    if (status == FA_OK)
+        status = balance(plan);
     if (status != FA_OK)
         return status;
     plan->args = make_args(plan);

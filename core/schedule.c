@@ -102,7 +102,9 @@ static block_walk walk_blocks(const planner *w, const row_view *v, int32_t rows,
     int64_t full =
         count_in(from, to, blocks_below(w, v, v->prefix), all_from, blocks_below(w, v, v->all_end));
     int64_t cut = to * w->block_kv - key_end;
-    double cycles = (double)(seen - (cut > 0)) *
+    /* Of a block that the mask cuts, a kernel that clips computes half on the average. */
+    double whole = w->traits->clips ? 0.5 * (double)(seen + full) : (double)seen;
+    double cycles = fmax(whole - (cut > 0), 0) *
                     fa_tiling_block_cycles(w->limits, w->traits, &w->shape, rows, w->block_kv);
     if (cut > 0)
         cycles += fa_tiling_block_cycles(w->limits, w->traits, &w->shape, rows, w->block_kv - cut);
@@ -112,8 +114,8 @@ static block_walk walk_blocks(const planner *w, const row_view *v, int32_t rows,
 
 static double epilogue_cycles(const planner *w, int32_t rows)
 {
-    return w->limits->item_cycles +
-           2.0 * rows * (w->shape.dim_qk + w->shape.dim_v) / w->traits->scores_per_cycle;
+    return w->limits->item_cycles + 2.0 * (double)fa_round_up(rows, w->traits->tile.q) *
+                                        (w->shape.dim_qk + w->shape.dim_v) / w->traits->scores_per_cycle;
 }
 
 /* Appends one part of a row block for every KV head: heads are alike. */
@@ -299,7 +301,7 @@ static fa_status search(const fa_context *context, planner *w, fa_schedule *best
 {
     int64_t key_blocks = fa_ceil_div(w->problem->max_len_kv, w->block_kv);
     int64_t most = FA_MIN(key_blocks, MAX_ITEMS / FA_MAX(best->items, 1)); /* pieces, so that the list fits */
-    for (int64_t pieces = 2; pieces <= most && best->imbalance > 1.05; pieces += FA_MAX(pieces / 2, 1)) {
+    for (int64_t pieces = 2; pieces <= most && best->imbalance > 1.05; pieces += FA_MAX(pieces / 4, 1)) {
         w->chunk = (int32_t)fa_ceil_div(key_blocks, pieces);
         fa_schedule candidate;
         fa_status status = build(context, w, &candidate, heap);

@@ -30,7 +30,7 @@ uint64_t fa_tiling_onchip(const fa_tile_traits *t, const fa_tile_problem *p, int
     if (t->stage & FA_STAGE_V)
         bytes += block_kv * dv * t->element_bytes * t->buffers;
     if (t->stage & FA_STAGE_S)
-        bytes += block_q * block_kv * t->score_bytes;
+        bytes += (t->score_rows ? at_most(t->score_rows, block_q) : block_q) * block_kv * t->score_bytes;
     if (t->stage & FA_STAGE_O)
         bytes += block_q * dv * (int64_t)sizeof(float);
     return (uint64_t)bytes;
@@ -57,7 +57,7 @@ double fa_tiling_block_cycles(const fa_limits *limits, const fa_tile_traits *t, 
     double dqk = (double)fa_round_up(p->dim_qk, t->tile.d), dv = (double)fa_round_up(p->dim_v, t->tile.d);
     double products = 2 * q * kv * (dqk + dv) / t->flops_per_cycle;
     double softmax = q * kv / t->scores_per_cycle;
-    double rescale = q * dv / (t->flops_per_cycle / 2);
+    double rescale = q * dv / (t->rescales_per_cycle > 0 ? t->rescales_per_cycle : t->flops_per_cycle / 2);
     double fetch = (double)keys * (p->dim_qk + p->dim_v) * p->far_bytes * limits->units * limits->clock_hz /
                    limits->bytes_per_second;
     double compute = products + softmax + rescale;
@@ -88,8 +88,9 @@ static double modelled_seconds(const fa_limits *limits, const fa_tile_traits *t,
     double visited = p->density < 1 ? fmin(p->density * key_blocks + cut, key_blocks) : key_blocks;
     double whole =
         fa_tiling_block_cycles(limits, t, p, at_most(block_q, p->rows), at_most(block_kv, p->keys));
-    double fixed = limits->item_cycles +
-                   2.0 * (double)at_most(block_q, p->rows) * (p->dim_qk + p->dim_v) / t->scores_per_cycle;
+    /* Taking a block of rows up and writing it out: whole tiles, filled or not. */
+    double fixed = limits->item_cycles + 2.0 * (double)fa_round_up(at_most(block_q, p->rows), t->tile.q) *
+                                             (p->dim_qk + p->dim_v) / t->scores_per_cycle;
     double cycles = row_blocks * ((t->clips ? visited : fmax(visited, 1)) * whole + fixed);
     return cycles / (limits->clock_hz * limits->units * evenness(row_blocks, limits->units)) +
            limits->launch_cycles / limits->clock_hz;
@@ -140,18 +141,35 @@ static bool search(const fa_limits *limits, const fa_tile_traits *t, const fa_ti
     return found;
 }
 
-bool fa_tiling_choose(const fa_limits *limits, const fa_tile_traits *t, const fa_tile_problem *p,
-                      int32_t forced_q, int32_t forced_kv, fa_tiling *tiling)
+static bool search_ranges(const fa_limits *limits, const fa_tile_traits *t, const fa_tile_problem *p,
+                          int32_t forced_q, int32_t forced_kv, double enough, fa_tiling *tiling)
 {
     const char *source = forced_q || forced_kv ? "tuning" : "model";
     size_range q = range_of(forced_q, t->tile.q, p->rows, t->max_block_q);
     size_range kv = range_of(forced_kv, t->tile.kv, p->keys, t->max_block_kv);
     *tiling = (fa_tiling){(int32_t)q.low, (int32_t)kv.low, t->tile, INFINITY, source};
-    if (!search(limits, t, p, q, kv, -1, tiling))
+    if (search(limits, t, p, q, kv, enough, tiling))
+        return true;
+    if (!limits->onchip_soft || (!forced_q && !forced_kv))
+        return false;
+    /* Asked for beyond the cache: so be it, with the least of what was not asked for. */
+    fa_limits more = *limits;
+    more.onchip_bytes = UINT64_MAX;
+    return search(&more, t, p, q, kv, INFINITY, tiling);
+}
+
+bool fa_tiling_fastest(const fa_limits *limits, const fa_tile_traits *t, const fa_tile_problem *p,
+                       int32_t forced_q, int32_t forced_kv, fa_tiling *tiling)
+{
+    return search_ranges(limits, t, p, forced_q, forced_kv, -1, tiling);
+}
+
+bool fa_tiling_choose(const fa_limits *limits, const fa_tile_traits *t, const fa_tile_problem *p,
+                      int32_t forced_q, int32_t forced_kv, fa_tiling *tiling)
+{
+    if (!fa_tiling_fastest(limits, t, p, forced_q, forced_kv, tiling))
         return false;
     /* A bigger block must pay: it costs memory and balance that the model sees only in part. Taking the
      * smallest of the nearly fastest also means that more memory never makes the choice slower. */
-    double enough = tiling->seconds * 1.005;
-    tiling->seconds = INFINITY;
-    return search(limits, t, p, q, kv, enough, tiling);
+    return search_ranges(limits, t, p, forced_q, forced_kv, tiling->seconds * 1.005, tiling);
 }

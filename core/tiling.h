@@ -13,6 +13,7 @@
 typedef struct fa_limits {
     uint32_t units;
     uint64_t onchip_bytes; /* level-1 staging of one unit: L2 of a core, shared memory of a block    */
+    bool onchip_soft;      /* a cache: forced blocks may need more than onchip_bytes, and be slower         */
     uint64_t accum_bytes;  /* registers for the scores and the output of one block; 0: they are      */
                            /* staged on chip like the rest                                           */
     double clock_hz;
@@ -36,6 +37,7 @@ typedef struct fa_tile_traits {
     unsigned stage;
     int32_t element_bytes; /* of staged q, k, v                                                      */
     int32_t score_bytes;   /* of staged scores                                                       */
+    int32_t score_rows;    /* rows whose scores are staged at a time; 0: all of a block's            */
     int32_t buffers;       /* copies of K and V in flight                                            */
     int32_t max_block_q, max_block_kv; /* 0: no limit of the kernel's own                              */
     bool clips; /* of a block that the mask cuts, only the tiles it leaves are computed   */
@@ -46,6 +48,9 @@ typedef struct fa_tile_traits {
     int32_t in_place_bytes;
     double flops_per_cycle;  /* of one unit, as the kernel's inner loop reaches it                     */
     double scores_per_cycle; /* exp and mask included                                                  */
+    double
+        rescales_per_cycle; /* elements of output taken up, rescaled and put back for a block of keys; 0: half of
+                                  flops_per_cycle, as where that hides in the product                      */
 } fa_tile_traits;
 
 /* What of the problem matters here. */
@@ -77,9 +82,13 @@ double fa_tiling_block_cycles(const fa_limits *limits, const fa_tile_traits *tra
                               const fa_tile_problem *problem, int64_t rows, int64_t keys);
 
 /*
- * Chooses. forced_q and forced_kv, where not 0, are taken (rounded up to tiles) instead of searched for.
+ * The fastest block sizes by the model. forced_q and forced_kv, where not 0, are taken (rounded up to tiles) instead of searched for.
  * False when even one level-2 tile does not fit; *tiling then holds that tile, for the message.
  */
+bool fa_tiling_fastest(const fa_limits *limits, const fa_tile_traits *traits, const fa_tile_problem *problem,
+                       int32_t forced_q, int32_t forced_kv, fa_tiling *tiling);
+
+/* The same, but of the sizes that are nearly as fast the one that needs least on-chip memory. */
 bool fa_tiling_choose(const fa_limits *limits, const fa_tile_traits *traits, const fa_tile_problem *problem,
                       int32_t forced_q, int32_t forced_kv, fa_tiling *tiling);
 

@@ -30,9 +30,11 @@ typedef struct row_entry {
 #define TRAITS_tile(lanes, vecs)                                        \
     .tile = {lanes, 4, 1}, .clips = true,                               \
     .exposed = 1, .in_place_bytes = sizeof(float),                      \
-    .stage = FA_STAGE_Q | FA_STAGE_K | FA_STAGE_V | FA_STAGE_O
+    .score_rows = (lanes) * (vecs),                                     \
+    .stage = FA_STAGE_Q | FA_STAGE_K | FA_STAGE_V | FA_STAGE_S |        \
+             FA_STAGE_O
 #define TRAITS_rows(lanes, vecs)                                        \
-    .tile = {1, lanes, 1}, .max_block_q = 32, .max_block_kv = 512,      \
+    .tile = {1, 4, lanes}, .max_block_q = 32, .max_block_kv = 512,      \
     .stage = FA_STAGE_Q | FA_STAGE_S | FA_STAGE_O
 #define TRAITS_standard(lanes, vecs)                                    \
     .tile = {(lanes) * (vecs), 1, 1}, .exposed = 1
@@ -77,8 +79,10 @@ typedef struct row_entry {
       .traits = {.tile = {16, grain_kv, grain_d},                       \
                  .clips = true,                                         \
                  .exposed = 0.4,                                        \
+                 .rescales_per_cycle = 8,                               \
+                 .score_rows = 64,                                      \
                  .stage = FA_STAGE_Q | FA_STAGE_K | FA_STAGE_V |        \
-                          FA_STAGE_O,                                   \
+                          FA_STAGE_S | FA_STAGE_O,                      \
                  .element_bytes = 2,                                    \
                  .score_bytes = sizeof(float),                          \
                  .buffers = 1,                                          \
@@ -139,11 +143,12 @@ static fa_status openmp_open(fa_device *device)
         .units = device->info.units,
         /* Half: the rest of L2 belongs to what streams through, and to the neighbours. */
         .onchip_bytes = device->info.onchip_bytes / 2,
+        .onchip_soft = true,
         /* Round numbers: they weigh compute against memory and synchronisation, nothing finer. */
         .clock_hz = 3e9,
         .bytes_per_second = 12e9 * device->info.units,
         .sync_cycles = 300,
-        .item_cycles = 1500,
+        .item_cycles = 150,
         .launch_cycles = device->info.units > 1 ? 6000 : 0,
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]) && device->rows < FA_MAX_ROWS; i++) {

@@ -76,6 +76,7 @@ typedef struct fa_plan_info {
     double imbalance;         /* busiest unit's modelled work over the mean, at least 1                 */
     double seconds;           /* modelled                                                               */
     size_t workspace;         /* bytes, as fa_plan_workspace()                                          */
+    uint32_t workers;         /* units that run it: one where sharing would cost more than it gains     */
 } fa_plan_info;
 
 /** Fills `info`. FA_INVALID: NULL or struct_size off. */

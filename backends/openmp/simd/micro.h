@@ -134,9 +134,9 @@ FA_INLINE void value_tile(const int nv, const int dims, const float *pt, const f
     const int group = 16; /* keys between which loads are started */
     int step = ahead.at ? group : keys;
     for (int from = 0; from < keys; from += step) {
-        const char *line = ahead.at + (from + which % 2 * group / 2) * ahead.stride + which / 2 * LINE_BYTES;
+        ptrdiff_t line = (from + which % 2 * group / 2) * ahead.stride + which / 2 * LINE_BYTES;
         for (int i = 0; ahead.at && i < group / 2; i++)
-            __builtin_prefetch(line + i * ahead.stride);
+            __builtin_prefetch(ahead.at + line + i * ahead.stride);
         int end = keys - from < step ? keys : from + step;
         for (int j = from; j < end; j++) {
             vf p[PANEL_VECS];
