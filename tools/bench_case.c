@@ -9,7 +9,9 @@
 
 #include "bench.h"
 
-enum { MIN_RUNS = 5, MAX_RUNS = 200000, WARM_UP_RUNS = 1 };
+/* A sample is one run, or as many as take this long, so that reading the clock does not count. */
+#define MIN_SAMPLE 5e-6
+enum { MIN_SAMPLES = 5, MAX_SAMPLES = 200000, MAX_REPEAT = 1024 };
 
 /* Everything that one case holds; released together, in whatever state. */
 typedef struct setup {
@@ -29,8 +31,12 @@ typedef struct runner {
     fa_plan_info info;
     fa_buffer *workspace;
     fa_attention_args args;
-    double *seconds;
-    size_t runs, room;
+    fa_attention_desc desc; /* for calls without a plan; points to `tuning` */
+    fa_tuning tuning;
+    bool host;
+    int repeat;      /* runs of a sample */
+    double *seconds; /* of a run, by sample */
+    size_t samples, room;
     double total;
 } runner;
 
@@ -58,13 +64,11 @@ double bench_median(double *values, size_t count)
     return 0.5 * (values[(count - 1) / 2] + values[count / 2]);
 }
 
-bool bench_standard_row(const char *kernels, const char *kernel, char *row, size_t row_size)
+static bool find_standard_row(const char *kernels, const char *kernel, char *row, size_t row_size)
 {
     static const char suffix[] = "standard";
-    const size_t suffix_length = sizeof(suffix) - 1, kernel_length = strlen(kernel);
+    const size_t suffix_length = sizeof(suffix) - 1;
     bool found = false;
-    if (kernel_length >= suffix_length && !strcmp(kernel + kernel_length - suffix_length, suffix))
-        return false;
     for (const char *at = kernels; *at;) {
         at += strspn(at, ", ");
         size_t length = strcspn(at, ", ");
@@ -83,12 +87,39 @@ bool bench_standard_row(const char *kernels, const char *kernel, char *row, size
     return found;
 }
 
-double bench_peak_fraction(const bench_peak *peak, double flops_rate, double bytes_rate, bench_bound *bound)
+bool bench_standard_row(const char *kernels, const char *kernel, char *row, size_t row_size)
 {
+    /* What only multiplies bf16 numbers goes with the instruction set that does everything else there. */
+    static const char *const bases[][2] = {{"avx512bf16-", "avx512-"}, {"amx-", "avx512-"}};
+    static const char suffix[] = "standard";
+    const size_t suffix_length = sizeof(suffix) - 1, length = strlen(kernel);
+    if (length >= suffix_length && !strcmp(kernel + length - suffix_length, suffix))
+        return false;
+    bool found = find_standard_row(kernels, kernel, row, row_size);
+    for (size_t i = 0; !found && i < sizeof(bases) / sizeof(bases[0]); i++) {
+        if (!strncmp(kernel, bases[i][0], strlen(bases[i][0])))
+            found = find_standard_row(kernels, bases[i][1], row, row_size);
+    }
+    return found;
+}
+
+bench_ceiling bench_peak_ceiling(const bench_peak *peak, const char *kernel)
+{
+    for (int i = 0; i < peak->dots; i++) {
+        if (bench_isa_listed(kernel, peak->dot[i].isa))
+            return peak->dot[i];
+    }
+    return (bench_ceiling){peak->isa, peak->flops};
+}
+
+double bench_peak_fraction(const bench_peak *peak, const char *kernel, double flops_rate, double bytes_rate,
+                           bench_bound *bound)
+{
+    double flops = bench_peak_ceiling(peak, kernel).flops;
     *bound = BENCH_NO_BOUND;
-    if (!peak->known || !(peak->flops > 0) || !(peak->bytes > 0))
+    if (!peak->known || !(flops > 0) || !(peak->bytes > 0))
         return NAN;
-    double compute = flops_rate / peak->flops, memory = bytes_rate / peak->bytes;
+    double compute = flops_rate / flops, memory = bytes_rate / peak->bytes;
     *bound = compute >= memory ? BENCH_COMPUTE : memory <= 1.0 ? BENCH_MEMORY : BENCH_CACHE;
     return fmax(compute, memory);
 }
@@ -207,13 +238,13 @@ static void release_data(setup *s)
     free(s->data.o);
 }
 
-static bool runner_create(setup *s, const char *kernel, runner *r)
+static bool runner_create(setup *s, const fa_tuning *tuning, bench_call call, runner *r)
 {
-    fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = kernel};
-    fa_attention_desc desc = s->desc;
-    desc.tuning = kernel ? &tuning : NULL;
-    *r = (runner){.info.struct_size = sizeof(r->info)};
-    if (!passed(s->result, "plan", fa_plan_create(s->device, &desc, &r->plan)) ||
+    *r = (runner){.info.struct_size = sizeof(r->info), .desc = s->desc, .tuning = *tuning};
+    r->host = call == BENCH_HOST;
+    r->repeat = 1;
+    r->desc.tuning = &r->tuning;
+    if (!passed(s->result, "plan", fa_plan_create(s->device, &r->desc, &r->plan)) ||
         !passed(s->result, "plan", fa_plan_get_info(r->plan, &r->info)))
         return false;
     size_t bytes = fa_plan_workspace(r->plan);
@@ -247,13 +278,28 @@ static void runner_destroy(runner *r)
 
 static bool run(setup *s, const runner *r)
 {
+    const bench_data *d = &s->data;
+    if (r->host)
+        return passed(s->result, "fa_attention_host",
+                      fa_attention_host(s->device, &r->desc, d->q, d->k, d->v, NULL, NULL, d->o, NULL));
     return passed(s->result, "run", fa_plan_run(r->plan, s->queue, &r->args)) &&
            passed(s->result, "run", fa_queue_wait(s->queue));
 }
 
+static bool run_sample(setup *s, const runner *r, double *elapsed)
+{
+    double start = now();
+    for (int i = 0; i < r->repeat; i++) {
+        if (!run(s, r))
+            return false;
+    }
+    *elapsed = now() - start;
+    return true;
+}
+
 static bool run_timed(setup *s, runner *r)
 {
-    if (r->runs == r->room) {
+    if (r->samples == r->room) {
         size_t room = r->room ? 2 * r->room : 64;
         double *grown = realloc(r->seconds, room * sizeof(*grown));
         if (!grown)
@@ -261,13 +307,27 @@ static bool run_timed(setup *s, runner *r)
         r->seconds = grown;
         r->room = room;
     }
-    double start = now();
-    if (!run(s, r))
+    double elapsed;
+    if (!run_sample(s, r, &elapsed))
         return false;
-    double seconds = now() - start;
-    r->seconds[r->runs++] = seconds;
-    r->total += seconds;
+    r->seconds[r->samples++] = elapsed / r->repeat;
+    r->total += elapsed;
     return true;
+}
+
+/* Finds how many runs make a sample, after one that finds the caches and the threads cold. */
+static bool warm_up(setup *s, runner *r)
+{
+    double elapsed;
+    if (!run_sample(s, r, &elapsed))
+        return false;
+    for (;;) {
+        if (!run_sample(s, r, &elapsed))
+            return false;
+        if (elapsed >= MIN_SAMPLE || r->repeat >= MAX_REPEAT)
+            return true;
+        r->repeat *= 2;
+    }
 }
 
 /* NaN in what was there before tells an element that the run does not write. */
@@ -275,8 +335,9 @@ static bool check(setup *s, const runner *r, double *max_error)
 {
     memset(s->data.o, 0xff, s->o_bytes);
     char why[400];
-    if (!passed(s->result, "buffer", fa_buffer_write(s->queue, s->o, 0, s->data.o, s->o_bytes)) ||
-        !run(s, r) || !passed(s->result, "buffer", fa_buffer_read(s->queue, s->o, 0, s->data.o, s->o_bytes)))
+    if (!passed(s->result, "buffer", fa_buffer_write(s->queue, s->o, 0, s->data.o, s->o_bytes)) || !run(s, r))
+        return false;
+    if (!r->host && !passed(s->result, "buffer", fa_buffer_read(s->queue, s->o, 0, s->data.o, s->o_bytes)))
         return false;
     if (bench_verify(s->context, &s->result->problem, &s->desc, &s->data, r->info.weights, max_error, why,
                      sizeof(why)))
@@ -292,25 +353,23 @@ static bool check(setup *s, const runner *r, double *max_error)
  */
 static bool measure(setup *s, runner *ours, runner *standard, double min_time)
 {
-    for (int i = 0; i < WARM_UP_RUNS; i++) {
-        if (!run(s, ours) || (standard && !run(s, standard)))
-            return false;
-    }
-    while (ours->runs < MIN_RUNS || (ours->total < min_time && ours->runs < MAX_RUNS)) {
+    if (!warm_up(s, ours) || (standard && !warm_up(s, standard)))
+        return false;
+    while (ours->samples < MIN_SAMPLES || (ours->total < min_time && ours->samples < MAX_SAMPLES)) {
         double round = 0.0;
         if (standard) {
             double before = standard->total;
             if (!run_timed(s, standard))
                 return false;
-            round = fmin(standard->total - before, min_time / MIN_RUNS);
+            round = fmin(standard->total - before, min_time / MIN_SAMPLES);
         }
         double before = ours->total;
         do {
             if (!run_timed(s, ours))
                 return false;
-        } while (ours->total - before < round && ours->runs < MAX_RUNS);
+        } while (ours->total - before < round && ours->samples < MAX_SAMPLES);
     }
-    while (standard && standard->runs < MIN_RUNS) {
+    while (standard && standard->samples < MIN_SAMPLES) {
         if (!run_timed(s, standard) || !run_timed(s, ours))
             return false;
     }
@@ -319,15 +378,16 @@ static bool measure(setup *s, runner *ours, runner *standard, double min_time)
 
 static void conclude(bench_result *result, const bench_peak *peak, runner *ours, runner *standard)
 {
-    double median = bench_median(ours->seconds, ours->runs);
-    result->runs = (int)ours->runs;
+    double median = bench_median(ours->seconds, ours->samples);
+    result->runs = (int)ours->samples * ours->repeat;
     result->ms_median = 1e3 * median;
     result->ms_min = 1e3 * ours->seconds[0];
     result->flops_rate = bench_flops(&result->problem) / median;
     result->bytes_rate = ours->info.bytes_compulsory / median;
-    result->peak_fraction = bench_peak_fraction(peak, result->flops_rate, result->bytes_rate, &result->bound);
+    result->peak_fraction =
+        bench_peak_fraction(peak, result->kernel, result->flops_rate, result->bytes_rate, &result->bound);
     if (standard)
-        result->ratio_standard = bench_median(standard->seconds, standard->runs) / median;
+        result->ratio_standard = bench_median(standard->seconds, standard->samples) / median;
     result->status = BENCH_TIMED;
 }
 
@@ -344,7 +404,8 @@ static bool find_standard(setup *s, const runner *ours, runner *standard)
         return false;
     if (!bench_standard_row(info.kernels, ours->info.kernel, row, sizeof(row)))
         return true;
-    if (runner_create(s, row, standard) && check(s, standard, &error))
+    const fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = row};
+    if (runner_create(s, &tuning, BENCH_RUN, standard) && check(s, standard, &error))
         return true;
     runner_destroy(standard);
     return s->result->status == BENCH_UNSERVED;
@@ -354,10 +415,22 @@ static void run_case(setup *s, const bench_peak *peak, const bench_options *opti
 {
     runner ours = {.plan = NULL}, standard = {.plan = NULL};
     bench_result *result = s->result;
-    if (make_data(s) && runner_create(s, options->kernel, &ours)) {
+    const bench_case *c = &result->problem;
+    const fa_tuning tuning = {
+        .struct_size = sizeof(tuning),
+        .kernel = options->kernel,
+        .block_q = c->block_q,
+        .block_kv = c->block_kv,
+        .splits = c->splits,
+    };
+    if (make_data(s) && runner_create(s, &tuning, c->call, &ours)) {
         memcpy(result->kernel, ours.info.kernel, sizeof(result->kernel));
-        bool right =
-            check(s, &ours, &result->max_error) && (!options->standard || find_standard(s, &ours, &standard));
+        result->block_q = ours.info.block_q;
+        result->block_kv = ours.info.block_kv;
+        result->splits = ours.info.splits;
+        /* The yardstick is run with a plan, which would be no measure of a call that makes one. */
+        bool compare = options->standard && c->call == BENCH_RUN;
+        bool right = check(s, &ours, &result->max_error) && (!compare || find_standard(s, &ours, &standard));
         runner *yardstick = standard.plan ? &standard : NULL;
         if (right && measure(s, &ours, yardstick, options->min_time))
             conclude(result, peak, &ours, yardstick);

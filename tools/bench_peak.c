@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The ceilings of the machine: multiply-adds and memory reads per second, by all threads at once. */
+#if defined(__linux__)
+#define _DEFAULT_SOURCE /* madvise() */
+#include <sys/mman.h>
+#endif
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +19,8 @@
 #define MIN_BUFFER ((size_t)256 << 20)
 #define STEP_CHUNK 100000
 #define CHUNK_SECONDS 0.02
-enum { TRIES = 8, WARM_UP_TRIES = 2, CACHE_MULTIPLE = 4 };
+#define HUGE_PAGE ((size_t)2 << 20)
+enum { ROUNDS = 6, CACHE_MULTIPLE = 4 };
 
 static double now(void)
 {
@@ -94,16 +99,21 @@ size_t bench_cache_bytes(void)
 }
 
 #ifdef _OPENMP
+enum { MAX_JOBS = 1 + BENCH_MAX_DOTS + BENCH_READ_WAYS };
+
+/* What all threads do at once, each its own share. */
 typedef struct job {
     const bench_simd *simd;
     int threads;
     int64_t steps; /* multiply-adds, where data is NULL */
-    const float *data;
+    float *data;
     size_t slice; /* floats of each thread */
+    int way;
+    double best; /* operations or bytes per second */
 } job;
 
-/* Seconds from the first thread's start to the last one's end, and how many threads there really were. */
-static double run_job(const job *j, int *threads)
+/* Seconds from the first thread's start to the last one's end. */
+static double run_job(job *j)
 {
     double start = INFINITY, end = 0.0;
     volatile float sink = 0.0f;
@@ -113,8 +123,8 @@ static double run_job(const job *j, int *threads)
         size_t self = (size_t)omp_get_thread_num();
 #pragma omp barrier
         double begun = now();
-        float sum =
-            j->data ? j->simd->read(j->data + self * j->slice, j->slice) : j->simd->multiply_add(j->steps);
+        float sum = j->data ? j->simd->read[j->way](j->data + self * j->slice, j->slice)
+                            : j->simd->multiply_add(j->steps);
         double done = now();
 #pragma omp critical(bench_peak)
         {
@@ -125,23 +135,18 @@ static double run_job(const job *j, int *threads)
         }
     }
     (void)sink;
-    *threads = team;
+    j->threads = team;
+    double work = j->data ? (double)(j->slice * sizeof(float)) : (double)j->steps * j->simd->flops_per_step;
+    j->best = fmax(j->best, work * team / (end - start));
     return end - start;
 }
 
-static double measure_flops(job *j, int *threads)
+static job arithmetic_job(const bench_simd *simd, int threads)
 {
-    double best = 0.0;
-    j->data = NULL;
-    j->steps = STEP_CHUNK;
-    for (double seconds; (seconds = run_job(j, threads)) < CHUNK_SECONDS && j->steps < INT64_MAX / 64;)
-        j->steps *= seconds < CHUNK_SECONDS / 16 ? 16 : 2;
-    for (int i = 0; i < TRIES; i++) {
-        double seconds = run_job(j, threads);
-        double flops = (double)j->steps * j->simd->flops_per_step * *threads;
-        best = fmax(best, flops / seconds);
-    }
-    return best;
+    job j = {.simd = simd, .threads = threads, .steps = STEP_CHUNK};
+    for (double seconds; (seconds = run_job(&j)) < CHUNK_SECONDS && j.steps < INT64_MAX / 64;)
+        j.steps *= seconds < CHUNK_SECONDS / 16 ? 16 : 2;
+    return j;
 }
 
 /* Each thread writes its own slice first: on a machine of several memory nodes, it then lies near it. */
@@ -154,18 +159,41 @@ static void touch(float *data, const job *j)
     }
 }
 
-static double measure_bytes(job *j, float *data)
+/* In large pages where the system has them: a ceiling is not to be one of address translation. */
+static float *allocate(size_t bytes)
 {
-    double best = 0.0;
-    int threads;
-    touch(data, j);
-    j->data = data;
-    for (int i = 0; i < TRIES; i++) {
-        double seconds = run_job(j, &threads);
-        if (i >= WARM_UP_TRIES)
-            best = fmax(best, (double)threads * (double)(j->slice * sizeof(*data)) / seconds);
+    float *data = aligned_alloc(HUGE_PAGE, (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
+#if defined(MADV_HUGEPAGE)
+    if (data)
+        (void)madvise(data, bytes, MADV_HUGEPAGE);
+#endif
+    return data;
+}
+
+/* A job that reads a buffer of its own, or data NULL when memory is short. The caller frees the data. */
+static job reading_job(const bench_simd *simd, int threads, bench_peak *peak)
+{
+    size_t cache = bench_cache_bytes(), wanted = cache * CACHE_MULTIPLE, most = bench_memory_available() / 4;
+    wanted = wanted < MIN_BUFFER ? MIN_BUFFER : wanted;
+    wanted = wanted < most ? wanted : most;
+    job j = {.simd = simd, .threads = threads};
+    j.slice = wanted / sizeof(float) / (size_t)threads / BENCH_READ_FLOATS * BENCH_READ_FLOATS;
+    peak->buffer_bytes = j.slice * (size_t)threads * sizeof(float);
+    peak->cache_bytes = cache;
+    float *data = peak->buffer_bytes ? allocate(peak->buffer_bytes) : NULL;
+    if (data)
+        touch(data, &j);
+    j.data = data;
+    return j;
+}
+
+/* All jobs in turn: whatever else the machine does for a while lowers no single one of the results. */
+static void run_rounds(job *jobs, int count)
+{
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int i = 0; i < count; i++)
+            (void)run_job(&jobs[i]);
     }
-    return best;
 }
 
 bool bench_peak_measure(const fa_device_info *device, bench_peak *peak, char *message, size_t message_size)
@@ -176,30 +204,34 @@ bool bench_peak_measure(const fa_device_info *device, bench_peak *peak, char *me
         (void)snprintf(message, message_size, "no micro-benchmark for backend %s", device->backend);
         return false;
     }
-    job j = {.simd = simd, .threads = device->units > 0 ? (int)device->units : 1};
-    double flops = measure_flops(&j, &peak->threads);
-
-    size_t cache = bench_cache_bytes(), wanted = cache * CACHE_MULTIPLE, most = bench_memory_available() / 4;
-    wanted = wanted < MIN_BUFFER ? MIN_BUFFER : wanted;
-    wanted = wanted < most ? wanted : most;
-    j.threads = peak->threads;
-    j.slice = wanted / sizeof(float) / (size_t)j.threads / BENCH_READ_FLOATS * BENCH_READ_FLOATS;
-    size_t bytes = j.slice * (size_t)j.threads * sizeof(float);
-    float *data = bytes ? malloc(bytes) : NULL;
-    if (!data) {
-        (void)snprintf(message, message_size, "no memory for %zu bytes to read from", bytes);
+    job jobs[MAX_JOBS];
+    const bench_simd *dots[BENCH_MAX_DOTS];
+    int count = 0, found = bench_dots_find(device->kernels, dots);
+    jobs[count++] = arithmetic_job(simd, device->units > 0 ? (int)device->units : 1);
+    int threads = jobs[0].threads; /* what there really are */
+    for (int i = 0; i < found; i++)
+        jobs[count++] = arithmetic_job(dots[i], threads);
+    const job reading = reading_job(simd, threads, peak);
+    if (!reading.data) {
+        (void)snprintf(message, message_size, "no memory for %zu bytes to read from", peak->buffer_bytes);
         return false;
     }
-    *peak = (bench_peak){
-        .known = true,
-        .flops = flops,
-        .bytes = measure_bytes(&j, data),
-        .isa = simd->isa,
-        .threads = j.threads,
-        .buffer_bytes = bytes,
-        .cache_bytes = cache,
-    };
-    free(data);
+    for (int i = 0; i < BENCH_READ_WAYS; i++) {
+        jobs[count] = reading;
+        jobs[count++].way = i;
+    }
+    run_rounds(jobs, count);
+    free(reading.data);
+
+    peak->known = true;
+    peak->isa = simd->isa;
+    peak->threads = threads;
+    peak->flops = jobs[0].best;
+    peak->dots = found;
+    for (int i = 0; i < found; i++)
+        peak->dot[i] = (bench_ceiling){dots[i]->isa, jobs[1 + i].best};
+    for (int i = 1 + found; i < count; i++)
+        peak->bytes = fmax(peak->bytes, jobs[i].best);
     return true;
 }
 

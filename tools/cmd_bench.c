@@ -11,36 +11,51 @@
 static const char command[] = "bench";
 
 static const char usage[] =
-    "[--shape SHAPE | --suite prefill|decode|quick] [options]\n"
+    "[--shape SHAPE | --suite NAME] [options]\n"
     "\n"
-    "Times attention, each case after its result was checked against the oracle. Without --shape or --suite "
-    "it\n"
-    "runs the quick suite.\n"
+    "Times attention, each case after its result was checked against the oracle. Without --shape or --suite\n"
+    "it runs the quick suite.\n"
     "\n"
+    "Suites, in f32, f16 and bf16 where nothing else is said:\n"
+    "  quick      a case of each kind\n"
+    "  prefill    as many queries as keys, 512 to 4096\n"
+    "  decode     1 to 63 queries against a cache of 1024 to 16384 keys\n"
+    "  blocks     level-1 blocks of 64 to 1024 keys; first, the planner's own choice\n"
+    "  dims       head dims 1 to 576; f32 unless --dtype says otherwise\n"
+    "  tiny       1 to 64 queries and keys; f32 unless --dtype says otherwise\n"
+    "  overhead   one query, key and dim, so that what is timed is the call; f32 unless --dtype says "
+    "otherwise\n"
+    "\n"
+    "Columns:\n"
+    "  call       run: fa_plan_run with a plan made before; host: fa_attention_host, which plans, runs and\n"
+    "             releases; calls of less than 5 us are timed several at a time\n"
+    "  blocks     rows x keys of a level-1 block, and /N where row blocks are split into up to N parts\n"
     "  GFLOP/s    2 (D + DV) operations per visible pair of query and key: 4 B H S S D, halved when causal\n"
     "  GB/s       q, k, v and o, each moved once\n"
-    "  peak       the share of this machine's own ceilings, measured at the start: of f32 multiply-adds or "
-    "of\n"
-    "             memory reads, whichever is nearer, which 'bound' names; 'cache' when the data came from "
-    "there,\n"
-    "             and then the share may exceed 100 %\n"
-    "  standard   the time of \"standard attention\" (matrix product, softmax, matrix product, with every "
-    "score in\n"
-    "             memory), run in turn with it on the same device, over the time\n"
-    "  max error  of the timed configuration's output, against double precision; a sample of rows when it is "
-    "long\n"
+    "  peak       the share of this machine's own ceilings, measured at the start: of multiply-adds or of\n"
+    "             memory reads, whichever is nearer, which 'bound' names; 'cache' when the data came from\n"
+    "             there, and then the share may exceed 100 %. Multiply-adds are f32, or bf16 dot products\n"
+    "             for a kernel that is named after an instruction set for those\n"
+    "  standard   the time of \"standard attention\" (matrix product, softmax, matrix product, with every\n"
+    "             score in memory), run in turn with it on the same device, over the time\n"
+    "  max error  of the timed configuration's output, against double precision; a sample of rows when it\n"
+    "             is long\n"
     "\n"
+    "--plot draws rate against length, in the suite blocks against keys of a block, in dims against head "
+    "dim.\n"
     "FASTATTN_THREADS sets the number of threads of the openmp backend, FASTATTN_ISA its instruction set.\n"
     "\n"
     "Examples:\n"
     "  fastattn bench\n"
     "  fastattn bench --shape B1,H8,S2048,D128 --causal --dtype f16\n"
     "  fastattn bench --shape B1,H32,S1,D128,HK8,SK16384 --dtype bf16\n"
+    "  fastattn bench --shape B1,H8,S2048,D128 --block-q 256 --block-kv 128\n"
     "  fastattn bench --suite prefill --json prefill.json --plot prefill.svg";
 
 typedef struct arguments {
     const char *backend, *kernel, *shape, *dtype, *suite, *json, *plot;
     int causal, no_standard, verbose;
+    int64_t block_q, block_kv, splits;
     double min_time;
 } arguments;
 
@@ -48,9 +63,8 @@ typedef struct arguments {
 typedef struct session {
     fa_device_info device;
     bench_peak peak;
-    bench_case *cases;
+    bench_cases cases;
     bench_result *results;
-    size_t count, room;
 } session;
 
 static const fa_dtype all_dtypes[] = {FA_F32, FA_F16, FA_BF16};
@@ -61,17 +75,21 @@ static int parse(arguments *a, int argc, char **argv)
     const cli_option options[] = {
         {"shape", 's', &a->shape,
          "<B1,H8,S2048,D128[,HK8][,SK2048][,DV128]> batch, heads, rows, dim; those of k and v"},
-        {"suite", 's', &a->suite, "<prefill|decode|quick> a list of cases instead of one"},
+        {"suite", 's', &a->suite, "<name> one of the lists above instead of one case"},
         {"dtype", 's', &a->dtype,
-         "<f32|f16|bf16> element type of every tensor; with --shape f32, in a suite each"},
+         "<f32|f16|bf16> element type of every tensor; with --shape f32, in a suite each of its own"},
         {"causal", 'f', &a->causal, "mask what lies behind each row; the last row sees every key"},
         {"backend", 's', &a->backend, "<name> 'openmp', 'openmp:0', an order 'vulkan,openmp', or 'auto'"},
         {"kernel", 's', &a->kernel, "<row> the kernel row to time; see 'fastattn devices'"},
+        {"block-q", 'i', &a->block_q, "rows of a level-1 block; 0: the planner decides"},
+        {"block-kv", 'i', &a->block_kv, "keys of a level-1 block; 0: the planner decides"},
+        {"splits", 'i', &a->splits,
+         "parts that each row block's keys are split into; 0: the planner decides"},
         {"min-time", 'd', &a->min_time,
          "<seconds> time each case for at least this long, and five times; 0.5"},
         {"no-standard", 'f', &a->no_standard, "leave out the comparison with standard attention"},
         {"json", 's', &a->json, "<file> also write the results there, an array with an object per case"},
-        {"plot", 's', &a->plot, "<file> also draw rate against length there, as SVG"},
+        {"plot", 's', &a->plot, "<file> also draw the rates there, as SVG"},
         {"verbose", 'f', &a->verbose, "print the library's log on stderr"},
     };
     int parsed = cli_parse(command, usage, options, sizeof(options) / sizeof(options[0]), argc, argv);
@@ -93,124 +111,75 @@ static int parse(arguments *a, int argc, char **argv)
     return 0;
 }
 
-static bool add_case(session *s, const bench_case *c)
+static const char *const dtype_names[] = {"f32", "f16", "bf16"};
+
+static bool parse_shape(const arguments *a, int dtype, bench_case *c)
 {
-    if (s->count == s->room) {
-        size_t room = s->room ? 2 * s->room : 64;
-        bench_case *grown = realloc(s->cases, room * sizeof(*grown));
-        if (!grown)
+    char error[160];
+    *c = (bench_case){.dtype = all_dtypes[dtype], .causal = a->causal};
+    if (shape_parse(a->shape, &c->size, error, sizeof(error)))
+        return true;
+    cli_error(command, "--shape is '%.100s': %s", a->shape, error);
+    return false;
+}
+
+/* What the command line asks for goes to every case, except where it is what a suite is about. */
+static bool force_blocks(const arguments *a, bench_cases *cases)
+{
+    fa_tuning tuning;
+    if (!cli_int32(command, "block-q", a->block_q, &tuning.block_q) ||
+        !cli_int32(command, "block-kv", a->block_kv, &tuning.block_kv) ||
+        !cli_int32(command, "splits", a->splits, &tuning.splits))
+        return false;
+    for (size_t i = 0; i < cases->count; i++) {
+        bench_case *c = &cases->item[i];
+        if (c->axis == BENCH_BY_BLOCK && tuning.block_kv) {
+            cli_error(command, "--block-kv with --suite %s, which has its own widths of blocks", a->suite);
             return false;
-        s->cases = grown;
-        s->room = room;
+        }
+        c->block_q = tuning.block_q;
+        c->block_kv = tuning.block_kv ? tuning.block_kv : c->block_kv;
+        c->splits = tuning.splits;
     }
-    s->cases[s->count++] = *c;
     return true;
 }
 
-static bench_case square_case(int64_t length, int64_t dim, fa_dtype dtype, bool causal)
+/* A plot without a single case in it is refused before anything is timed. */
+static bool can_be_drawn(const arguments *a, const bench_cases *cases)
 {
-    return (bench_case){
-        .size = {.batch = 1,
-                 .heads_q = 8,
-                 .len_q = length,
-                 .dim_qk = dim,
-                 .heads_kv = 8,
-                 .len_kv = length,
-                 .dim_v = dim},
-        .dtype = dtype,
-        .causal = causal,
-    };
-}
-
-/* New tokens of one sequence against its cache, with the grouped heads of an 8-billion-parameter Llama 3. */
-static bench_case cache_case(int64_t rows, int64_t keys, fa_dtype dtype)
-{
-    return (bench_case){
-        .size = {.batch = 1,
-                 .heads_q = 32,
-                 .len_q = rows,
-                 .dim_qk = 128,
-                 .heads_kv = 8,
-                 .len_kv = keys,
-                 .dim_v = 128},
-        .dtype = dtype,
-    };
-}
-
-static bool add_prefill(session *s, fa_dtype dtype)
-{
-    bool ok = true;
-    for (int64_t dim = 64; dim <= 128; dim *= 2) {
-        for (int causal = 0; causal <= 1; causal++) {
-            for (int64_t length = 512; ok && length <= 4096; length *= 2) {
-                bench_case c = square_case(length, dim, dtype, causal);
-                ok = add_case(s, &c);
-            }
-        }
-    }
-    return ok;
-}
-
-static bool add_decode(session *s, fa_dtype dtype)
-{
-    /* Around powers of two, where a kernel that has one path for few rows and one for many has its seam. */
-    static const int64_t rows[] = {2, 3, 4, 7, 8, 12, 15, 16, 24, 31, 32, 48, 63};
-    const int64_t long_cache = 4096;
-    bool ok = true;
-    for (int64_t keys = 1024; ok && keys <= 16384; keys *= 2) {
-        bench_case c = cache_case(1, keys, dtype);
-        ok = add_case(s, &c);
-    }
-    for (size_t i = 0; ok && i < sizeof(rows) / sizeof(rows[0]); i++) {
-        bench_case c = cache_case(rows[i], long_cache, dtype);
-        ok = add_case(s, &c);
-    }
-    return ok;
-}
-
-static bool add_quick(session *s, fa_dtype dtype)
-{
-    const bench_case cases[] = {
-        square_case(512, 64, dtype, false),
-        square_case(1024, 128, dtype, false),
-        square_case(1024, 128, dtype, true),
-        cache_case(1, 4096, dtype),
-    };
-    bool ok = true;
-    for (size_t i = 0; ok && i < sizeof(cases) / sizeof(cases[0]); i++)
-        ok = add_case(s, &cases[i]);
-    return ok;
+    size_t drawn = 0;
+    for (size_t i = 0; i < cases->count; i++)
+        drawn += cases->item[i].axis != BENCH_NOT_DRAWN;
+    if (a->plot && !drawn)
+        cli_error(command,
+                  "--plot with --suite %s: what a call costs is no rate, so there is nothing to draw",
+                  a->suite);
+    return !a->plot || drawn;
 }
 
 /* EXIT_OK to go on. */
 static int list_cases(const arguments *a, session *s)
 {
-    static const char *const dtype_names[] = {"f32", "f16", "bf16"};
-    static const char *const suite_names[] = {"quick", "prefill", "decode"};
-    static bool (*const suites[])(session *, fa_dtype) = {add_quick, add_prefill, add_decode};
-    bool ok = true;
+    const char *suite_names[BENCH_SUITES];
+    bench_case one;
+    for (int i = 0; i < BENCH_SUITES; i++)
+        suite_names[i] = bench_suites[i].name;
     int dtype = cli_word(command, "dtype", a->dtype, dtype_names, DTYPES);
-    int suite = cli_word(command, "suite", a->suite, suite_names, sizeof(suites) / sizeof(suites[0]));
-    if (dtype < 0 || suite < 0)
+    int index = cli_word(command, "suite", a->suite, suite_names, BENCH_SUITES);
+    if (dtype < 0 || index < 0 || (a->shape && !parse_shape(a, dtype, &one)))
         return EXIT_USAGE;
-    if (a->shape) {
-        bench_case c = {.dtype = all_dtypes[dtype], .causal = a->causal};
-        char error[160];
-        if (!shape_parse(a->shape, &c.size, error, sizeof(error))) {
-            cli_error(command, "--shape is '%.100s': %s", a->shape, error);
-            return EXIT_USAGE;
-        }
-        ok = add_case(s, &c);
-    }
+    const bench_suite *suite = &bench_suites[index];
+    bool ok = !a->shape || bench_cases_add(&s->cases, &one);
     for (int i = 0; ok && !a->shape && i < DTYPES; i++) {
-        if (!a->dtype || i == dtype)
-            ok = suites[suite](s, all_dtypes[i]);
+        if (i == dtype || !(a->dtype || suite->f32_only))
+            ok = suite->add(&s->cases, all_dtypes[i]);
     }
-    s->results = calloc(s->count + 1, sizeof(*s->results));
-    if (ok && s->results)
-        return EXIT_OK;
-    cli_error(command, "no memory for the list of cases");
-    return EXIT_FAILED;
+    s->results = calloc(s->cases.count + 1, sizeof(*s->results));
+    if (!ok || !s->results) {
+        cli_error(command, "no memory for the list of cases");
+        return EXIT_FAILED;
+    }
+    return force_blocks(a, &s->cases) && can_be_drawn(a, &s->cases) ? EXIT_OK : EXIT_USAGE;
 }
 
 typedef void writer(FILE *, const fa_device_info *, const bench_peak *, const bench_result *, size_t);
@@ -237,7 +206,7 @@ static bool save(const session *s, const char *option, const char *path, writer 
     FILE *file = open_memstream(&text, &size);
     bool ok = file != NULL;
     if (ok) {
-        write(file, &s->device, &s->peak, s->results, s->count);
+        write(file, &s->device, &s->peak, s->results, s->cases.count);
         ok = !ferror(file);
         ok = fclose(file) == 0 && ok;
     }
@@ -261,15 +230,15 @@ static bool run_cases(fa_context *context, fa_device *device, const arguments *a
     if (!bench_peak_measure(&s->device, &s->peak, message, sizeof(message)))
         printf("peak unknown: %s\n", message);
     bench_print_header(&s->device, &s->peak);
-    for (size_t i = 0; i < s->count; i++) {
-        bench_case_run(context, device, &s->peak, &options, &s->cases[i], &s->results[i]);
+    for (size_t i = 0; i < s->cases.count; i++) {
+        bench_case_run(context, device, &s->peak, &options, &s->cases.item[i], &s->results[i]);
         bench_print_row(&s->results[i]);
         (void)fflush(stdout);
         timed += s->results[i].status == BENCH_TIMED;
         failed += s->results[i].status == BENCH_WRONG || s->results[i].status == BENCH_BROKEN;
     }
     if (failed)
-        cli_error(command, "%zu of %zu cases failed", failed, s->count);
+        cli_error(command, "%zu of %zu cases failed", failed, s->cases.count);
     else if (!timed)
         cli_error(command, "no case could be timed on %s:%d", s->device.backend, (int)s->device.index);
     return timed && !failed;
@@ -307,14 +276,14 @@ int cmd_bench(int argc, char **argv)
     if (parsed)
         return parsed == 1 ? EXIT_OK : EXIT_USAGE;
 
-    session s = {.count = 0};
+    session s = {.results = NULL};
     int code = list_cases(&a, &s);
     if (code == EXIT_OK) {
         fa_context *context = cli_context(command, a.verbose);
         code = context ? run_on_device(context, &a, &s) : EXIT_FAILED;
         fa_context_destroy(context);
     }
-    free(s.cases);
+    free(s.cases.item);
     free(s.results);
     return code;
 }

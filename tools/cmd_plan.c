@@ -7,6 +7,7 @@
 
 #include "cli.h"
 #include "picture.h"
+#include "plan_threads.h"
 #include "shape.h"
 
 static const char command[] = "plan";
@@ -16,13 +17,20 @@ static const char usage[] =
     "\n"
     "Shows what the planner decides for a problem, and what it expects that to cost; computes nothing.\n"
     "\n"
+    "--threads shows how the work is shared out, as if FASTATTN_THREADS were set to each number: 'imbalance' "
+    "is\n"
+    "the work of the busiest thread over the mean of all, 'workers' are the threads that get any. The model "
+    "gives\n"
+    "every thread the same share of memory bandwidth, however many there are.\n"
+    "\n"
     "Examples:\n"
     "  fastattn plan --shape B1,H8,S2048,D128 --causal bottom-right\n"
     "  fastattn plan --shape B1,H32,S1,D128,HK8,SK8192 --dtype f16     decoding with grouped heads\n"
-    "  fastattn plan --shape B1,H1,S4096,D64 --window-left 512 --block-q 128 --block-kv 128";
+    "  fastattn plan --shape B1,H1,S4096,D64 --window-left 512 --block-q 128 --block-kv 128\n"
+    "  fastattn plan --shape B1,H8,S2048,D128 --threads 1,2,4,8-64     a line for each number of threads";
 
 typedef struct plan_options {
-    const char *shape, *dtype, *causal, *backend, *kernel;
+    const char *shape, *dtype, *causal, *backend, *kernel, *threads;
     int64_t window_left, window_right, prefix, block_q, block_kv, splits;
     int json, verbose;
 } plan_options;
@@ -44,6 +52,7 @@ static int parse(plan_options *o, int argc, char **argv)
         {"block-kv", 'i', &o->block_kv, "keys of a level-1 block; 0: the planner decides"},
         {"splits", 'i', &o->splits,
          "parts that each row block's keys are split into; 0: the planner decides"},
+        {"threads", 's', &o->threads, "<1,2,4-8> print a table for these numbers of threads instead"},
         {"json", 'f', &o->json, "print a JSON object"},
         {"verbose", 'f', &o->verbose, "print the library's log on stderr"},
     };
@@ -143,7 +152,8 @@ static void print_text(const plan_options *o, const shape *s, const fa_device_in
            info->tile_kv, info->tile_d);
     printf("work list  %" PRId64 " items, %" PRId64 " merges; row blocks in at most %" PRId32 " parts\n",
            info->items, info->merge_items, info->splits);
-    printf("balance    busiest of %" PRIu32 " units %.3f times the mean\n", device->units, info->imbalance);
+    printf("balance    busiest of %" PRIu32 " units %.3f times the mean; %" PRIu32 " of them used\n", device->units,
+           info->imbalance, info->workers);
     printf("blocks     %" PRId64 " full, %" PRId64 " partial, %" PRId64 " skipped; %" PRId64
            " sequence%s, %" PRId64 " head%s of k and v\n",
            info->blocks_full, info->blocks_partial, info->blocks_skipped, info->sequences,
@@ -171,6 +181,7 @@ static void print_json(const fa_device_info *device, const fa_plan_info *info, c
         {"group", info->group},
         {"sequences", info->sequences},
         {"heads_kv", info->heads_kv},
+        {"workers", info->workers},
         {"items", info->items},
         {"merge_items", info->merge_items},
         {"blocks_full", info->blocks_full},
@@ -220,12 +231,35 @@ static fa_status show(fa_device *device, const plan_options *o, const shape *s, 
     return status;
 }
 
+static fa_status plan_once(fa_context *context, const plan_options *o, const shape *s,
+                           const fa_attention_desc *d)
+{
+    fa_device *device = NULL;
+    fa_status status = fa_device_open(context, o->backend, d, &device);
+    if (status != FA_OK)
+        cli_error(command, "%s", fa_last_error());
+    else
+        status = show(device, o, s, d);
+    fa_device_close(device);
+    return status;
+}
+
+static bool plan_each(fa_context *context, const plan_options *o, const shape *s, const fa_attention_desc *d,
+                      const plan_threads *threads)
+{
+    char sizes[160], problem[192];
+    shape_print(s, sizes, sizeof(sizes));
+    (void)snprintf(problem, sizeof(problem), "%s %s", sizes, fa_dtype_name(d->q.dtype));
+    return plan_threads_show(context, command, o->backend, problem, d, threads, o->json);
+}
+
 int cmd_plan(int argc, char **argv)
 {
     plan_options o = {0};
     fa_attention_desc d = {0};
     fa_tuning tuning = {0};
-    fa_device *device = NULL;
+    plan_threads threads;
+    char error[160];
     shape s = {0};
 
     int parsed = parse(&o, argc, argv);
@@ -233,15 +267,14 @@ int cmd_plan(int argc, char **argv)
         return parsed == 1 ? EXIT_OK : EXIT_USAGE;
     if (!make_problem(&o, &s, &d, &tuning))
         return EXIT_USAGE;
+    if (o.threads && !plan_threads_parse(o.threads, &threads, error, sizeof(error))) {
+        cli_error(command, "--threads is '%.100s': %s", o.threads, error);
+        return EXIT_USAGE;
+    }
     fa_context *context = cli_context(command, o.verbose);
     if (!context)
         return EXIT_FAILED;
-    fa_status status = fa_device_open(context, o.backend, &d, &device);
-    if (status != FA_OK)
-        cli_error(command, "%s", fa_last_error());
-    else
-        status = show(device, &o, &s, &d);
-    fa_device_close(device);
+    bool ok = o.threads ? plan_each(context, &o, &s, &d, &threads) : plan_once(context, &o, &s, &d) == FA_OK;
     fa_context_destroy(context);
-    return status == FA_OK ? EXIT_OK : EXIT_FAILED;
+    return ok ? EXIT_OK : EXIT_FAILED;
 }

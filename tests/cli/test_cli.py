@@ -4,65 +4,18 @@
 
 import json
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
 import unittest
 from pathlib import Path
 
 sys.dont_write_bytecode = True  # the source tree stays as it is
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from frame import Case, ComputingCase, call, devices  # noqa: E402
 from tensors import Tensor, attention, noise, npy_bytes, read_npy, write_npy, write_safetensors  # noqa: E402
 
-COMMAND = os.environ.get("FASTATTN_COMMAND", "fastattn")
 DATA = Path(__file__).resolve().parent.parent / "data"
 COMMANDS = ("devices", "run", "plan", "conform", "bench")
 BEFORE = b"what was here before"
-
-
-def call(*arguments, env=None, stdout=subprocess.PIPE):
-    chosen = ("FASTATTN_BACKEND", "FASTATTN_DEVICE")
-    clean = {name: value for name, value in os.environ.items() if name not in chosen}
-    return subprocess.run(
-        [COMMAND, *map(str, arguments)],
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        env={**clean, **(env or {})},
-        timeout=300,
-    )
-
-
-def devices():
-    return json.loads(call("devices", "--json").stdout)
-
-
-class Case(unittest.TestCase):
-    def setUp(self):
-        self.folder = Path(tempfile.mkdtemp(prefix="fastattn-cli-"))
-        self.addCleanup(shutil.rmtree, self.folder)
-
-    def expect(self, code, *arguments, mentions=(), **options):
-        """Runs the command; a failure explains itself on stderr, and success is silent there."""
-        done = call(*arguments, **options)
-        self.assertEqual(done.returncode, code, f"{arguments}: {done.stdout}{done.stderr}")
-        for part in mentions:
-            self.assertIn(str(part), done.stderr if code else done.stdout, arguments)
-        if code:
-            self.assertTrue(done.stderr.startswith("fastattn"), done.stderr)
-        else:
-            self.assertEqual(done.stderr, "", arguments)
-        return done
-
-    def usage(self, *arguments, mentions=()):
-        return self.expect(2, *arguments, mentions=mentions)
-
-    def failure(self, *arguments, mentions=()):
-        return self.expect(1, *arguments, mentions=mentions)
-
-    def path(self, name):
-        return self.folder / name
 
 
 class Frame(Case):
@@ -224,6 +177,40 @@ class Plan(Case):
     def test_splits(self):
         self.assertEqual(self.plan("--shape", "B1,H1,S1,D64,SK4096", "--splits", "4")["splits"], 4)
 
+    def threads(self, *arguments, env=None):
+        return json.loads(self.expect(0, "plan", *arguments, "--json", env=env).stdout)["schedules"]
+
+    def test_threads(self):
+        if not any(device["backend"] == "openmp" for device in devices()):
+            self.skipTest("built without the openmp backend")
+        shape = ("--backend", "openmp", "--shape", "B1,H8,S1024,D64")
+        lines = self.threads(*shape, "--threads", "1,2,8-10,64", env={"FASTATTN_THREADS": "no number"})
+        self.assertEqual([line["threads"] for line in lines], [1, 2, 8, 9, 10, 64])
+        self.assertEqual(lines[0]["speedup"], 1)
+        for line in lines:
+            self.assertTrue(1 <= line["workers"] <= min(line["threads"], line["items"]), line)
+            self.assertTrue(1 <= line["speedup"] <= 1.5 * line["threads"], line)
+            self.assertGreaterEqual(line["imbalance"], 1)
+            self.assertAlmostEqual(line["speedup"] * line["seconds"], lines[0]["seconds"])
+        text = self.expect(0, "plan", *shape, "--threads", "3,5", mentions=("imbalance", "speed-up")).stdout
+        self.assertEqual([line.split()[0] for line in text.splitlines()[-2:]], ["3", "5"])
+        one = self.threads("--backend", "openmp", "--shape", "B1,H1,S4,D16", "--threads", "64")
+        self.assertEqual((one[0]["workers"], one[0]["imbalance"]), (1, 1))
+        self.assertEqual(
+            self.plan(*shape, "--block-q", "64")["items"],
+            self.threads(*shape, "--block-q", "64", "--threads", "1")[0]["items"],
+        )
+
+    def test_bad_threads(self):
+        shape = ("plan", "--shape", "B1,H1,S16,D16", "--threads")
+        for text in ("0", "a", "1-", "-3", "4-2", "1025", "99999999999999999999", "1 2", "1.5", "0x2"):
+            self.usage(*shape[:-1], f"--threads={text}", mentions=("--threads", f"part '{text}'"))
+        for text in ("1,", ",1", "1,,2"):
+            self.usage(*shape, text, mentions=(f"'{text}'", "part ''", "1 to 1024"))
+        self.usage(*shape, "1-1024,7", mentions=("at most 1024",))
+        if any(device["backend"] == "null" for device in devices()):
+            self.failure(*shape, "1,2", "--backend", "null", mentions=("--threads", "null:0", "4 units"))
+
     def test_usage(self):
         self.usage("plan", mentions=("--shape",))
         for shape, part in (("B1,H8,S0,D128", "S0"), ("B1,H8,S9,D9,X1", "X1"), ("B1,H8,S9", "part D")):
@@ -241,12 +228,7 @@ class Plan(Case):
         self.failure("plan", "--shape", "B9000000000000,H9000000,S9000000,D16", mentions=("90000",))
 
 
-class RunCase(Case):
-    def setUp(self):
-        super().setUp()
-        if not any(device["available"] and device["automatic"] for device in devices()):
-            self.skipTest("no device that computes")
-
+class RunCase(ComputingCase):
     def inputs(self, q, k, v, names="qkv"):
         return [x for n, t in zip(names, (q, k, v)) for x in (f"--{n}", write_npy(self.path(f"{n}.npy"), t))]
 
@@ -281,13 +263,19 @@ class RealTensors(RunCase):
                 self.expect(0, "run", *file, "--expect", "o")
 
     def test_every_kernel(self):
+        expect = ["--check", "--expect", DATA / "o.npy"]
+        short = {name: read_npy(DATA / f"{name}.npy") for name in "qkv"}
+        for tensor in short.values():
+            tensor.dtype = "bf16"
+        bf16 = ["--file", write_safetensors(self.path("bf16.safetensors"), short), "--check"]
         for device in devices():
             name = f"{device['backend']}:{device['index']}"
             for kernel in device["kernels"] if device["available"] and device["automatic"] else []:
                 with self.subTest(f"{name} {kernel}"):
+                    only_bf16 = kernel.startswith(("amx-", "avx512bf16-"))
                     self.expect(
-                        0, "run", *self.NPY, "--check", "--expect", DATA / "o.npy", "--kernel", kernel,
-                        "--backend", name, mentions=(f"kernel {kernel},",),
+                        0, "run", *(bf16 if only_bf16 else self.NPY + expect), "--kernel", kernel,
+                        "--backend", name, mentions=(f"kernel {kernel},", "check: ok"),
                     )
 
     def test_padding_matters(self):

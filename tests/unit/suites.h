@@ -9,6 +9,7 @@ Suite *problem_suite(void);
 Suite *tensor_suite(void);
 Suite *tiling_suite(void);
 Suite *schedule_suite(void);
+Suite *balance_suite(void);
 Suite *softmax_suite(void);
 Suite *merge_suite(void);
 Suite *reference_suite(void);

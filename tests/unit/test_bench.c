@@ -1,18 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <check.h>
-#include <ctype.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <fastattn/reference.h>
 
-#include "tools/bench.h"
+#include "test_bench.h"
 
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
-static bench_case make_case(const char *text, fa_dtype dtype, bool causal)
+bench_case bench_test_case(const char *text, fa_dtype dtype, bool causal)
 {
     bench_case c = {.dtype = dtype, .causal = causal};
     char error[160];
@@ -20,34 +16,13 @@ static bench_case make_case(const char *text, fa_dtype dtype, bool causal)
     return c;
 }
 
-static bench_result make_result(const char *text, fa_dtype dtype, bool causal, double rate)
-{
-    return (bench_result){
-        .problem = make_case(text, dtype, causal),
-        .status = BENCH_TIMED,
-        .kernel = "avx2-tile",
-        .runs = 7,
-        .ms_median = 2.5,
-        .ms_min = 2.25,
-        .flops_rate = rate,
-        .bytes_rate = rate / 8,
-        .peak_fraction = 0.5,
-        .bound = BENCH_COMPUTE,
-        .ratio_standard = 3.0,
-        .max_error = 1e-6,
-    };
-}
-
-static const bench_peak known_peak = {
-    .known = true, .flops = 2e11, .bytes = 3e10, .isa = "avx2", .threads = 2};
-
-/* A name that neither JSON nor XML takes as it is. */
-static fa_device_info odd_device(void)
-{
-    fa_device_info device = {.struct_size = sizeof(device), .backend = "openmp"};
-    strcpy(device.name, "A<B> & \"C\" \\ D\n\xff");
-    return device;
-}
+const bench_peak bench_test_peak = {.known = true,
+                                    .flops = 2e11,
+                                    .bytes = 3e10,
+                                    .isa = "avx512",
+                                    .dot = {{"avx512bf16", 4e11}, {"amx", 3e12}},
+                                    .dots = 2,
+                                    .threads = 2};
 
 START_TEST(median_of_few)
 {
@@ -62,11 +37,11 @@ END_TEST
 
 START_TEST(flops_full_and_causal)
 {
-    bench_case c = make_case("B2,H8,S2048,D128", FA_F32, false);
+    bench_case c = bench_test_case("B2,H8,S2048,D128", FA_F32, false);
     ck_assert_double_eq(bench_flops(&c), 4.0 * 2 * 8 * 2048 * 2048 * 128);
     c.causal = true;
     ck_assert_double_eq(bench_flops(&c), 2.0 * 2 * 8 * 2048 * 2048 * 128);
-    c = make_case("B1,H4,S16,D64,SK100,DV32", FA_F32, false);
+    c = bench_test_case("B1,H4,S16,D64,SK100,DV32", FA_F32, false);
     ck_assert_double_eq(bench_flops(&c), 2.0 * 4 * 16 * 100 * (64 + 32));
 }
 END_TEST
@@ -76,7 +51,7 @@ START_TEST(flops_causal_rectangle)
 {
     const char *const shapes[] = {"B1,H1,S1,D8,SK64", "B1,H1,S16,D8,SK100", "B1,H1,S100,D8,SK16"};
     for (size_t i = 0; i < COUNT(shapes); i++) {
-        bench_case c = make_case(shapes[i], FA_F32, true);
+        bench_case c = bench_test_case(shapes[i], FA_F32, true);
         double pairs = 0;
         for (int64_t row = 0; row < c.size.len_q; row++)
             pairs += fmax(0, (double)(row + 1 + c.size.len_kv - c.size.len_q));
@@ -104,17 +79,58 @@ START_TEST(standard_row_of_same_isa)
 }
 END_TEST
 
+/* What only multiplies bf16 is measured by AVX-512, unless it has a yardstick of its own. */
+START_TEST(standard_row_of_dot_products)
+{
+    char row[64];
+    const char *kernels = "amx-tile,avx512bf16-tile,avx2-standard,avx512-standard";
+    ck_assert(bench_standard_row(kernels, "amx-tile", row, sizeof(row)));
+    ck_assert_str_eq(row, "avx512-standard");
+    ck_assert(bench_standard_row(kernels, "avx512bf16-tile", row, sizeof(row)));
+    ck_assert_str_eq(row, "avx512-standard");
+    ck_assert(bench_standard_row("avx512-standard,amx-standard", "amx-tile", row, sizeof(row)));
+    ck_assert_str_eq(row, "amx-standard");
+    ck_assert(!bench_standard_row("avx2-standard", "amx-tile", row, sizeof(row)));
+    ck_assert(!bench_standard_row(kernels, "avx512-standard", row, sizeof(row)));
+}
+END_TEST
+
 START_TEST(peak_fraction_is_the_nearer_ceiling)
 {
+    const char *kernel = "avx512-tile";
     bench_bound bound;
-    ck_assert_double_eq_tol(bench_peak_fraction(&known_peak, 1e11, 1e9, &bound), 0.5, 1e-12);
+    ck_assert_double_eq_tol(bench_peak_fraction(&bench_test_peak, kernel, 1e11, 1e9, &bound), 0.5, 1e-12);
     ck_assert_int_eq(bound, BENCH_COMPUTE);
-    ck_assert_double_eq_tol(bench_peak_fraction(&known_peak, 1e9, 2.4e10, &bound), 0.8, 1e-12);
+    ck_assert_double_eq_tol(bench_peak_fraction(&bench_test_peak, kernel, 1e9, 2.4e10, &bound), 0.8, 1e-12);
     ck_assert_int_eq(bound, BENCH_MEMORY);
-    ck_assert_double_eq_tol(bench_peak_fraction(&known_peak, 1e9, 6e10, &bound), 2.0, 1e-12);
+    ck_assert_double_eq_tol(bench_peak_fraction(&bench_test_peak, kernel, 1e9, 6e10, &bound), 2.0, 1e-12);
     ck_assert_int_eq(bound, BENCH_CACHE);
-    ck_assert_double_nan(bench_peak_fraction(&(bench_peak){.known = false}, 1e9, 1e9, &bound));
+    ck_assert_double_nan(bench_peak_fraction(&(bench_peak){.known = false}, kernel, 1e9, 1e9, &bound));
     ck_assert_int_eq(bound, BENCH_NO_BOUND);
+}
+END_TEST
+
+START_TEST(ceiling_is_that_of_the_kernels_instruction_set)
+{
+    static const struct {
+        const char *kernel, *isa;
+        double flops;
+    } cases[] = {
+        {"amx-tile", "amx", 3e12},       {"avx512bf16-tile", "avx512bf16", 4e11},
+        {"avx512-tile", "avx512", 2e11}, {"avx2-rows", "avx512", 2e11},
+        {"amx512-tile", "avx512", 2e11}, {"", "avx512", 2e11},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        bench_ceiling found = bench_peak_ceiling(&bench_test_peak, cases[i].kernel);
+        ck_assert_str_eq(found.isa, cases[i].isa);
+        ck_assert_double_eq(found.flops, cases[i].flops);
+    }
+    bench_bound bound;
+    ck_assert_double_eq_tol(bench_peak_fraction(&bench_test_peak, "amx-tile", 1.5e12, 1e9, &bound), 0.5,
+                            1e-12);
+    bench_peak without = bench_test_peak;
+    without.dots = 0;
+    ck_assert_str_eq(bench_peak_ceiling(&without, "amx-tile").isa, "avx512");
 }
 END_TEST
 
@@ -122,6 +138,7 @@ START_TEST(simd_is_one_that_is_listed)
 {
     ck_assert_ptr_null(bench_simd_find(""));
     ck_assert_ptr_null(bench_simd_find("mma16-tile"));
+    ck_assert_ptr_null(bench_simd_find("avx512bf16-tile,amx-tile"));
     const bench_simd *simd = bench_simd_find("riscv-tile, scalar-tile");
     ck_assert_ptr_nonnull(simd);
     ck_assert_str_eq(simd->isa, "scalar");
@@ -134,188 +151,62 @@ START_TEST(simd_reads_every_element)
 {
     const char *const lists[] = {"scalar-tile", "avx2-tile,scalar-tile", "avx512-tile,scalar-tile",
                                  "neon-tile,scalar-tile"};
-    enum { FLOATS = 2 * BENCH_READ_FLOATS };
-    float data[FLOATS];
+    enum { FLOATS = 2 * BENCH_READ_FLOATS, VALUES = 8 };
+    float *data = malloc(FLOATS * sizeof(*data));
     for (int i = 0; i < FLOATS; i++)
-        data[i] = (float)i;
-    for (size_t i = 0; i < COUNT(lists); i++)
-        ck_assert_float_eq(bench_simd_find(lists[i])->read(data, FLOATS), 0.5f * FLOATS * (FLOATS - 1));
+        data[i] = (float)(i % VALUES);
+    for (size_t i = 0; i < COUNT(lists); i++) {
+        for (int way = 0; way < BENCH_READ_WAYS; way++)
+            ck_assert_float_eq(bench_simd_find(lists[i])->read[way](data, FLOATS), 3.5f * FLOATS);
+    }
+    free(data);
 }
 END_TEST
 
-static json_t *load_results(const bench_peak *peak, const bench_result *results, size_t count)
+/* Those that this CPU has; each product is 2^-16, and there are half as many as operations. */
+START_TEST(dot_products_are_those_that_are_listed)
 {
-    fa_device_info device = odd_device();
-    char *text = NULL;
-    size_t size = 0;
-    FILE *file = open_memstream(&text, &size);
-    bench_write_json(file, &device, peak, results, count);
-    ck_assert_int_eq(fclose(file), 0);
-    json_error_t error;
-    json_t *array = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
-    ck_assert_msg(json_is_array(array), "line %d: %s in\n%s", error.line, error.text, text);
-    free(text);
-    return array;
-}
-
-START_TEST(json_has_every_key)
-{
-    static const char *const keys[] = {
-        "backend",   "device",         "dtype",     "batch",       "heads_q",  "heads_kv",
-        "len_q",     "len_kv",         "dim",       "dim_v",       "causal",   "kernel",
-        "ms_median", "ms_min",         "runs",      "tflops",      "gbps",     "peak_fraction",
-        "bound",     "ratio_standard", "max_error", "peak_tflops", "peak_gbps"};
-    bench_result results[] = {make_result("B1,H8,S512,D64,HK2,SK1024,DV32", FA_BF16, true, 1e11),
-                              make_result("B1,H8,S512,D64", FA_F32, false, 1e11)};
-    json_t *array = load_results(&known_peak, results, COUNT(results));
-    ck_assert_uint_eq(json_array_size(array), COUNT(results));
-    json_t *object = json_array_get(array, 0);
-    ck_assert_uint_eq(json_object_size(object), COUNT(keys));
-    for (size_t i = 0; i < COUNT(keys); i++)
-        ck_assert_msg(json_object_get(object, keys[i]) != NULL, "no %s", keys[i]);
-    ck_assert_int_eq(strncmp(json_string_value(json_object_get(object, "device")), "A<B> & \"C\" \\ D\n", 15),
-                     0);
-    ck_assert_str_eq(json_string_value(json_object_get(object, "dtype")), "bf16");
-    ck_assert_int_eq(json_integer_value(json_object_get(object, "heads_kv")), 2);
-    ck_assert_int_eq(json_integer_value(json_object_get(object, "dim_v")), 32);
-    ck_assert(json_is_true(json_object_get(object, "causal")));
-    ck_assert_double_eq_tol(json_real_value(json_object_get(object, "tflops")), 0.1, 1e-9);
-    ck_assert_str_eq(json_string_value(json_object_get(object, "bound")), "compute");
-    json_decref(array);
+    const bench_simd *found[BENCH_MAX_DOTS];
+    ck_assert_int_eq(bench_dots_find("", found), 0);
+    ck_assert_int_eq(bench_dots_find("avx512-tile,scalar-tile,avx512bf16,amx512-tile", found), 0);
+    int count = bench_dots_find("amx-tile,avx512bf16-tile,scalar-tile", found);
+    ck_assert_int_le(count, BENCH_MAX_DOTS);
+    for (int i = 0; i < count; i++) {
+        const int64_t steps = 64;
+        ck_assert_float_eq(found[i]->multiply_add(steps),
+                           (float)(steps * found[i]->flops_per_step / 2) / 65536);
+        const bench_simd *alone[BENCH_MAX_DOTS];
+        char row[32];
+        snprintf(row, sizeof(row), "%s-tile", found[i]->isa);
+        ck_assert_int_eq(bench_dots_find(row, alone), 1);
+        ck_assert_ptr_eq(alone[0], found[i]);
+    }
 }
 END_TEST
 
-START_TEST(json_says_null_for_what_is_missing)
+START_TEST(suites_hold_what_they_say)
 {
-    bench_result result = make_result("B1,H1,S8,D8", FA_F32, false, 1e9);
-    result.ratio_standard = result.peak_fraction = NAN;
-    result.max_error = INFINITY;
-    result.bound = BENCH_NO_BOUND;
-    json_t *array = load_results(&(bench_peak){.known = false}, &result, 1),
-           *object = json_array_get(array, 0);
-    const char *const keys[] = {"ratio_standard", "peak_fraction", "max_error",
-                                "bound",          "peak_tflops",   "peak_gbps"};
-    for (size_t i = 0; i < COUNT(keys); i++)
-        ck_assert_msg(json_is_null(json_object_get(object, keys[i])), "%s is not null", keys[i]);
-    json_decref(array);
-    array = load_results(&known_peak, NULL, 0);
-    ck_assert_uint_eq(json_array_size(array), 0);
-    json_decref(array);
-}
-END_TEST
-
-/* One tag at `*at`, which is '<'. Pushes, pops or leaves the stack of open elements. */
-static void parse_tag(const char **at, char stack[][16], int *depth)
-{
-    const char *s = *at + 1;
-    bool closing = *s == '/';
-    char name[16] = "";
-    s += closing;
-    for (size_t n = 0; isalpha((unsigned char)*s); s++) {
-        ck_assert_uint_lt(n, sizeof(name) - 1);
-        name[n++] = *s;
-    }
-    ck_assert_msg(name[0] != '\0', "no name at: %.40s", *at);
-    while (*s == ' ' || isalpha((unsigned char)*s)) {
-        s += strspn(s, " ");
-        s += strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-");
-        ck_assert_msg(!strncmp(s, "=\"", 2), "no value at: %.40s", s);
-        s += 2 + strcspn(s + 2, "\"<");
-        ck_assert_msg(*s == '"', "open quote at: %.40s", s);
-        s++;
-    }
-    bool empty = *s == '/';
-    s += empty;
-    ck_assert_msg(*s == '>', "no end of tag at: %.40s", *at);
-    *at = s + 1;
-    if (closing) {
-        ck_assert_int_gt(*depth, 0);
-        ck_assert_str_eq(stack[--*depth], name);
-    } else if (!empty) {
-        ck_assert_int_lt(*depth, 8);
-        strcpy(stack[(*depth)++], name);
-    }
-}
-
-static void assert_well_formed(const char *text)
-{
-    static const char *const entities[] = {"&lt;", "&gt;", "&amp;", "&quot;"};
-    char stack[8][16];
-    int depth = 0;
-    ck_assert_int_eq(strncmp(text, "<svg ", 5), 0);
-    for (const char *at = text; *at;) {
-        if (*at == '<') {
-            parse_tag(&at, stack, &depth);
-            continue;
+    static const struct {
+        const char *name;
+        size_t cases;
+    } expected[BENCH_SUITES] = {{"quick", 4}, {"prefill", 16}, {"decode", 18}, {"blocks", 24},
+                                {"dims", 13}, {"tiny", 12},    {"overhead", 2}};
+    for (int i = 0; i < BENCH_SUITES; i++) {
+        bench_cases cases = {.item = NULL};
+        ck_assert_str_eq(bench_suites[i].name, expected[i].name);
+        ck_assert(bench_suites[i].add(&cases, FA_BF16));
+        ck_assert_uint_eq(cases.count, expected[i].cases);
+        for (size_t n = 0; n < cases.count; n++) {
+            const bench_case *c = &cases.item[n];
+            ck_assert_int_eq(c->dtype, FA_BF16);
+            ck_assert(c->size.batch > 0 && c->size.heads_q > 0 && c->size.heads_kv > 0 && c->size.len_q > 0 &&
+                      c->size.len_kv > 0 && c->size.dim_qk > 0 && c->size.dim_v > 0);
+            ck_assert_int_eq(c->axis == BENCH_NOT_DRAWN, !strcmp(bench_suites[i].name, "overhead"));
+            ck_assert_int_eq(c->axis == BENCH_BY_BLOCK, !strcmp(bench_suites[i].name, "blocks"));
+            ck_assert(c->block_kv == 0 || c->axis == BENCH_BY_BLOCK);
         }
-        ck_assert_int_ne(*at, '>');
-        bool known = *at != '&';
-        for (size_t i = 0; !known && i < COUNT(entities); i++)
-            known = !strncmp(at, entities[i], strlen(entities[i]));
-        ck_assert_msg(known, "bare & at: %.40s", at);
-        ck_assert_msg(depth > 0 || isspace((unsigned char)*at), "text outside at: %.40s", at);
-        at++;
+        free(cases.item);
     }
-    ck_assert_int_eq(depth, 0);
-    ck_assert_ptr_null(strstr(text, "nan"));
-    ck_assert_ptr_null(strstr(text, "inf"));
-}
-
-static char *draw(const bench_peak *peak, const bench_result *results, size_t count)
-{
-    fa_device_info device = odd_device();
-    char *text = NULL;
-    size_t size = 0;
-    FILE *file = open_memstream(&text, &size);
-    bench_write_svg(file, &device, peak, results, count);
-    ck_assert_int_eq(fclose(file), 0);
-    assert_well_formed(text);
-    return text;
-}
-
-static int occurrences(const char *text, const char *word)
-{
-    int count = 0;
-    for (; (text = strstr(text, word)); text++)
-        count++;
-    return count;
-}
-
-START_TEST(svg_has_a_panel_per_kind_and_a_line_per_type)
-{
-    bench_result results[] = {
-        make_result("B1,H8,S1024,D64", FA_F32, false, 1.5e11),
-        make_result("B1,H8,S512,D64", FA_F32, false, 1e11),
-        make_result("B1,H8,S512,D64", FA_F16, false, 9e10),
-        make_result("B1,H8,S512,D64", FA_F32, true, 8e10),
-        make_result("B1,H8,S1,D64,SK512", FA_F32, false, 8e10),
-        make_result("B1,H8,S2,D64,SK512", FA_F32, false, 8e10),
-        make_result("B1,H8,S4096,D64", FA_F32, false, 1e11),
-    };
-    results[6].status = BENCH_WRONG;
-    results[2].ratio_standard = NAN;
-    char *text = draw(&known_peak, results, COUNT(results));
-    ck_assert_int_eq(occurrences(text, "font-weight=\"bold\""), 1 + 4);
-    ck_assert_int_eq(occurrences(text, "<polyline"), 2 * 5 - 1);
-    ck_assert_int_eq(occurrences(text, "<circle"), 6);
-    ck_assert_int_eq(occurrences(text, "f32 multiply-add"), 3);
-    ck_assert_int_eq(occurrences(text, "memory reads"), 1);
-    ck_assert_ptr_nonnull(strstr(text, "A&lt;B&gt; &amp; &quot;C&quot;"));
-    free(text);
-}
-END_TEST
-
-START_TEST(svg_of_little)
-{
-    bench_result result = make_result("B1,H1,S8,D8", FA_F32, false, 1e13);
-    char *text = draw(&(bench_peak){.known = false}, &result, 1);
-    ck_assert_ptr_nonnull(strstr(text, "TFLOP/s"));
-    free(text);
-    result.status = BENCH_UNSERVED;
-    text = draw(&known_peak, &result, 1);
-    ck_assert_ptr_nonnull(strstr(text, "no case was timed"));
-    free(text);
-    free(draw(&known_peak, NULL, 0));
 }
 END_TEST
 
@@ -347,11 +238,12 @@ static void close_device(void)
 START_TEST(case_is_checked_and_timed)
 {
     const bench_options options = {.min_time = 1e-4, .standard = true};
-    bench_case c = make_case("B1,H4,S33,D24,HK2,SK70", (fa_dtype)_i, true);
+    bench_case c = bench_test_case("B1,H4,S33,D24,HK2,SK70", (fa_dtype)_i, true);
     bench_result r;
-    bench_case_run(context, device, &known_peak, &options, &c, &r);
+    bench_case_run(context, device, &bench_test_peak, &options, &c, &r);
     ck_assert_msg(r.status == BENCH_TIMED, "%s", r.message);
     ck_assert_int_ge(r.runs, 5);
+    ck_assert(r.block_q > 0 && r.block_kv > 0 && r.splits > 0);
     ck_assert_double_gt(r.ms_min, 0);
     ck_assert_double_ge(r.ms_median, r.ms_min);
     ck_assert_double_ge(r.max_error, 0);
@@ -361,17 +253,47 @@ START_TEST(case_is_checked_and_timed)
 }
 END_TEST
 
+START_TEST(case_takes_its_blocks)
+{
+    const bench_options options = {.min_time = 1e-4, .standard = true};
+    bench_case c = bench_test_case("B1,H1,S64,D32,SK256", FA_F32, false);
+    c.block_q = c.block_kv = 64;
+    c.splits = 2;
+    bench_result r;
+    bench_case_run(context, device, &bench_test_peak, &options, &c, &r);
+    ck_assert_msg(r.status == BENCH_TIMED, "%s", r.message);
+    ck_assert_int_eq(r.block_q, 64);
+    ck_assert_int_eq(r.block_kv, 64);
+    ck_assert_int_eq(r.splits, 2);
+}
+END_TEST
+
+/* The call that plans for itself is checked like the others, and has no yardstick. */
+START_TEST(whole_call_is_checked_and_timed)
+{
+    const bench_options options = {.min_time = 1e-4, .standard = true};
+    bench_case c = bench_test_case("B1,H1,S1,D1", FA_F32, false);
+    bench_result r;
+    c.call = BENCH_HOST;
+    bench_case_run(context, device, &bench_test_peak, &options, &c, &r);
+    ck_assert_msg(r.status == BENCH_TIMED, "%s", r.message);
+    ck_assert_int_ge(r.runs, 5);
+    ck_assert_double_gt(r.ms_median, 0);
+    ck_assert_double_nan(r.ratio_standard);
+}
+END_TEST
+
 START_TEST(case_that_is_not_served_says_why)
 {
     const bench_options options = {.min_time = 1e-4, .kernel = "no-such-row"};
-    bench_case c = make_case("B1,H1,S8,D8", FA_F32, false);
+    bench_case c = bench_test_case("B1,H1,S8,D8", FA_F32, false);
     bench_result r;
-    bench_case_run(context, device, &known_peak, &options, &c, &r);
+    bench_case_run(context, device, &bench_test_peak, &options, &c, &r);
     ck_assert_int_eq(r.status, BENCH_UNSERVED);
     ck_assert_ptr_nonnull(strstr(r.message, "no-such-row"));
     ck_assert_double_nan(r.ms_median);
-    c = make_case("B1000000,H1000,S100000,D512", FA_F32, false);
-    bench_case_run(context, device, &known_peak, &options, &c, &r);
+    c = bench_test_case("B1000000,H1000,S100000,D512", FA_F32, false);
+    bench_case_run(context, device, &bench_test_peak, &options, &c, &r);
     ck_assert_int_eq(r.status, BENCH_UNSERVED);
 }
 END_TEST
@@ -380,7 +302,7 @@ END_TEST
  * would call the right result wrong; the first and the last row are always among the samples. */
 START_TEST(samples_tell_right_from_wrong)
 {
-    const bench_case c = make_case("B2,H4,S200,D64,HK2,SK600,DV48", FA_F32, _i);
+    const bench_case c = bench_test_case("B2,H4,S200,D64,HK2,SK600,DV48", FA_F32, _i);
     const shape *s = &c.size;
     const fa_attention_desc desc = {
         .struct_size = sizeof(desc),
@@ -426,29 +348,30 @@ END_TEST
 int main(void)
 {
     Suite *suite = suite_create("bench");
-    TCase *numbers = tcase_create("numbers"), *reports = tcase_create("reports"),
-          *cases = tcase_create("cases");
+    TCase *numbers = tcase_create("numbers"), *cases = tcase_create("cases");
     TCase *samples = tcase_create("samples");
     tcase_add_test(numbers, median_of_few);
     tcase_add_test(numbers, flops_full_and_causal);
     tcase_add_test(numbers, flops_causal_rectangle);
     tcase_add_test(numbers, standard_row_of_same_isa);
+    tcase_add_test(numbers, standard_row_of_dot_products);
+    tcase_add_test(numbers, ceiling_is_that_of_the_kernels_instruction_set);
+    tcase_add_test(numbers, dot_products_are_those_that_are_listed);
+    tcase_add_test(numbers, suites_hold_what_they_say);
     tcase_add_test(numbers, peak_fraction_is_the_nearer_ceiling);
     tcase_add_test(numbers, simd_is_one_that_is_listed);
     tcase_add_test(numbers, simd_reads_every_element);
-    tcase_add_test(reports, json_has_every_key);
-    tcase_add_test(reports, json_says_null_for_what_is_missing);
-    tcase_add_test(reports, svg_has_a_panel_per_kind_and_a_line_per_type);
-    tcase_add_test(reports, svg_of_little);
     tcase_add_checked_fixture(cases, open_device, close_device);
     tcase_add_loop_test(cases, case_is_checked_and_timed, FA_F32, FA_BF16 + 1);
+    tcase_add_test(cases, case_takes_its_blocks);
+    tcase_add_test(cases, whole_call_is_checked_and_timed);
     tcase_add_test(cases, case_that_is_not_served_says_why);
     tcase_set_timeout(cases, 60);
     tcase_add_checked_fixture(samples, make_context, destroy_context);
     tcase_add_loop_test(samples, samples_tell_right_from_wrong, 0, 2);
     tcase_set_timeout(samples, 60);
     suite_add_tcase(suite, numbers);
-    suite_add_tcase(suite, reports);
+    suite_add_tcase(suite, bench_test_reports());
     suite_add_tcase(suite, cases);
     suite_add_tcase(suite, samples);
 

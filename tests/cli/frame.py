@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calling the `fastattn` command, whose path is in FASTATTN_COMMAND, and what a call must come to."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+COMMAND = os.environ.get("FASTATTN_COMMAND", "fastattn")
+
+
+def call(*arguments, env=None, stdout=subprocess.PIPE):
+    chosen = ("FASTATTN_BACKEND", "FASTATTN_DEVICE")
+    clean = {name: value for name, value in os.environ.items() if name not in chosen}
+    return subprocess.run(
+        [COMMAND, *map(str, arguments)],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env={**clean, **(env or {})},
+        timeout=300,
+    )
+
+
+def devices():
+    return json.loads(call("devices", "--json").stdout)
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="fastattn-cli-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def expect(self, code, *arguments, mentions=(), **options):
+        """Runs the command; a failure explains itself on stderr, and success is silent there."""
+        done = call(*arguments, **options)
+        self.assertEqual(done.returncode, code, f"{arguments}: {done.stdout}{done.stderr}")
+        for part in mentions:
+            self.assertIn(str(part), done.stderr if code else done.stdout, arguments)
+        if code:
+            self.assertTrue(done.stderr.startswith("fastattn"), done.stderr)
+        else:
+            self.assertEqual(done.stderr, "", arguments)
+        return done
+
+    def usage(self, *arguments, mentions=()):
+        return self.expect(2, *arguments, mentions=mentions)
+
+    def failure(self, *arguments, mentions=()):
+        return self.expect(1, *arguments, mentions=mentions)
+
+    def path(self, name):
+        return self.folder / name
+
+
+class ComputingCase(Case):
+    def setUp(self):
+        super().setUp()
+        if not any(device["available"] and device["automatic"] for device in devices()):
+            self.skipTest("no device that computes")
