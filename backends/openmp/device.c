@@ -78,7 +78,7 @@ typedef struct row_entry {
       .p_type = FA_BF16,                                                \
       .traits = {.tile = {16, grain_kv, grain_d},                       \
                  .clips = true,                                         \
-                 .exposed = 0.4,                                        \
+                 .exposed = 0.3,                                        \
                  .rescales_per_cycle = 8,                               \
                  .score_rows = 64,                                      \
                  .stage = FA_STAGE_Q | FA_STAGE_K | FA_STAGE_V |        \

@@ -9,10 +9,11 @@
 #include "simd/panel.h"
 
 enum {
-    ROWS = 4,       /* query rows that share a load          */
-    KEYS = 4,       /* keys of a score micro-kernel, or 1    */
-    VALUE_VECS = 4, /* vectors of output of a value micro-kernel */
-    CHUNK = 32,     /* keys made f32 at a time               */
+    ROWS = 4,         /* query rows that share a load          */
+    KEYS = 4,         /* keys of a score micro-kernel, or 1    */
+    VALUE_VECS = 4,   /* vectors of output of a value micro-kernel */
+    CHUNK = 32,       /* keys made f32 at a time               */
+    FAR_BYTES = 8192, /* of rows, between what is read in place and what is loaded ahead */
 };
 
 typedef struct rows_scratch {
@@ -67,8 +68,10 @@ FA_INLINE void score_rows(const int rows, const int keys, const fa_dtype dtype, 
     for (; d + VL <= dim; d += VL) {
         vf kv[KEYS];
 #pragma GCC unroll 4
-        for (int j = 0; j < keys; j++)
+        for (int j = 0; j < keys; j++) {
             kv[j] = load_typed(dtype, k->base, at + j * k->stride + d);
+            load_far(dtype, k, at + j * k->stride + d, d);
+        }
         if (keys == KEYS && ahead.at)
             __builtin_prefetch(ahead.at + (d / VL % 2) * ahead.stride + d / (2 * VL) * LINE_BYTES);
 #pragma GCC unroll 4
@@ -127,8 +130,10 @@ FA_INLINE void value_rows(const int rows, const int vecs, const fa_dtype dtype, 
         if (ahead.at)
             __builtin_prefetch(ahead.at + j * ahead.stride);
 #pragma GCC unroll 4
-        for (int n = 0; n < vecs; n++)
+        for (int n = 0; n < vecs; n++) {
             value[n] = load_typed(dtype, v->base, at + n * VL);
+            load_far(dtype, v, at + n * VL, d + n * VL);
+        }
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) {
             vf weight = v_set1(p[r * p_stride + j]);
@@ -195,26 +200,30 @@ static rows_ahead share(rows_ahead ahead, int r, ptrdiff_t each)
 static void scores(int rows, const rows_scratch *s, const typed_rows *k, int first, int keys, int dim,
                    rows_ahead ahead)
 {
+    typed_rows again = *k; /* only the first group of rows finds them in memory */
+    again.far = 0;
     int r = 0;
     for (; r + ROWS <= rows; r += ROWS)
-        FA_FOR_TYPE(score_block, ROWS, k->dtype, s->q + r * s->q_stride, s->q_stride, k, keys, dim,
-                    share(ahead, r, 2 * ahead.stride), s->s + r * s->s_stride + first, s->s_stride);
+        FA_FOR_TYPE(score_block, ROWS, k->dtype, s->q + r * s->q_stride, s->q_stride, r ? &again : k, keys,
+                    dim, share(ahead, r, 2 * ahead.stride), s->s + r * s->s_stride + first, s->s_stride);
     for (; r < rows; r++)
-        FA_FOR_TYPE(score_block, 1, k->dtype, s->q + r * s->q_stride, s->q_stride, k, keys, dim,
+        FA_FOR_TYPE(score_block, 1, k->dtype, s->q + r * s->q_stride, s->q_stride, r ? &again : k, keys, dim,
                     nothing_ahead, s->s + r * s->s_stride + first, s->s_stride);
 }
 
 static void values(int rows, const rows_scratch *s, const typed_rows *v, int first, int keys, int dim,
                    rows_ahead ahead)
 {
+    typed_rows again = *v;
+    again.far = 0;
     int r = 0;
     for (; r + ROWS <= rows; r += ROWS)
-        FA_FOR_TYPE(value_block, ROWS, v->dtype, s->s + r * s->s_stride + first, s->s_stride, v, keys, dim,
-                    share(ahead, r, dim / (VALUE_VECS * VL) * LINE_BYTES), s->o + r * s->o_stride,
+        FA_FOR_TYPE(value_block, ROWS, v->dtype, s->s + r * s->s_stride + first, s->s_stride, r ? &again : v,
+                    keys, dim, share(ahead, r, dim / (VALUE_VECS * VL) * LINE_BYTES), s->o + r * s->o_stride,
                     s->o_stride);
     for (; r < rows; r++)
-        FA_FOR_TYPE(value_block, 1, v->dtype, s->s + r * s->s_stride + first, s->s_stride, v, keys, dim,
-                    nothing_ahead, s->o + r * s->o_stride, s->o_stride);
+        FA_FOR_TYPE(value_block, 1, v->dtype, s->s + r * s->s_stride + first, s->s_stride, r ? &again : v,
+                    keys, dim, nothing_ahead, s->o + r * s->o_stride, s->o_stride);
 }
 
 /* One query row: which it is, and what its scores need. */
@@ -356,10 +365,12 @@ static typed_rows fetch(const fa_cpu_run *run, const fa_work_item *item, const r
     const fa_tensor *t = &run->plan->problem.tensor[operand];
     const fa_sequence *q = &run->plan->problem.sequence[item->sequence];
     int64_t at = fa_tensor_offset(t, q->kv_batch, item->head_kv, q->kv_row + key);
-    if (!converts(item, t))
-        return (typed_rows){t->dtype, base, at, t->stride[2]};
+    if (!converts(item, t)) {
+        int64_t rows = FA_MAX(FAR_BYTES / (t->shape[3] * (int64_t)fa_dtype_size(t->dtype)), KEYS);
+        return (typed_rows){t->dtype, base, at, t->stride[2], rows * t->stride[2]};
+    }
     convert_rows(t->dtype, base, at, t->stride[2], keys, (int)t->shape[3], s->kv, s->kv_stride);
-    return (typed_rows){FA_F32, s->kv, 0, s->kv_stride};
+    return (typed_rows){FA_F32, s->kv, 0, s->kv_stride, 0};
 }
 
 static void add_values(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s, int key,

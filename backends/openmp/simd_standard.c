@@ -89,7 +89,7 @@ static void second_product(const fa_cpu_run *run, const fa_work_item *item, cons
                            int panels, int keys)
 {
     const fa_args *a = &run->plan->args;
-    typed_rows v = {FA_F32, s->v, 0, a->dim_v};
+    typed_rows v = {FA_F32, s->v, 0, a->dim_v, 0};
     bool guarded = (run->plan->problem.features & FA_FEATURE_MASK) && !rows_finite(&v, keys, a->dim_v);
     for (int i = 0; i < panels; i++) {
         fa_panel panel;

@@ -132,7 +132,7 @@ static typed_rows rows_of(const fa_cpu_run *run, const fa_work_item *item, int o
     const fa_tensor *t = &run->plan->problem.tensor[operand];
     const fa_sequence *q = &run->plan->problem.sequence[item->sequence];
     return (typed_rows){t->dtype, base, fa_tensor_offset(t, q->kv_batch, item->head_kv, q->kv_row + key),
-                        t->stride[2]};
+                        t->stride[2], 0};
 }
 
 /* Of what is read in place: a conversion reads row after row, which processors foresee by themselves. */

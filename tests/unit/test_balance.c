@@ -86,7 +86,7 @@ static const user_shape shapes[] = {
 static const struct {
     int64_t blocks;
     double imbalance;
-} bounds[] = {{8, 1.22}, {16, 1.18}, {32, 1.12}};
+} bounds[] = {{8, 1.25}, {16, 1.18}, {32, 1.12}};
 
 /* Seconds of a unit from which on the planner has no excuse, whatever blocks it chose. */
 static const double enough_seconds = 4e-3, enough_imbalance = 1.16;

@@ -48,7 +48,16 @@ typedef struct typed_rows {
     fa_dtype dtype;
     const void *base;
     int64_t index, stride;
+    int64_t far; /* where not 0: what lies so many elements further on is loaded ahead by who reads these rows */
 } typed_rows;
+
+/* Starts the load of what lies `far` behind element `index`, once for each cache line of a row. */
+FA_INLINE void load_far(const fa_dtype dtype, const typed_rows *t, int64_t index, int d)
+{
+    const int size = dtype == FA_F32 ? 4 : 2;
+    if (t->far && d * size % LINE_BYTES == 0)
+        __builtin_prefetch((const char *)t->base + (index + t->far) * size);
+}
 
 /* Whether `rows` rows of `dim` elements hold neither NaN nor infinity. */
 static inline bool rows_finite(const typed_rows *t, int rows, int dim)
