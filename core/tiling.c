@@ -10,12 +10,21 @@
 /* The part of the shorter of arithmetic and fetching that the longer never hides. */
 #define EXPOSED 0.1
 
+/* What a score costs more where the scores of a block do not fit into the nearest memory. */
+#define BEYOND_NEAR 1.4
+
 #define MAX_BLOCK \
     ((int64_t)1 << 20) /* rows or keys of a block: what fa_tuning can force, and far beyond use */
 
 static int64_t at_most(int64_t a, int64_t b)
 {
     return a < b ? a : b;
+}
+
+/* Of the scores that a kernel has in hand at a time. */
+static int64_t score_bytes(const fa_tile_traits *t, int64_t block_q, int64_t block_kv)
+{
+    return (t->score_rows ? at_most(t->score_rows, block_q) : block_q) * block_kv * t->score_bytes;
 }
 
 uint64_t fa_tiling_onchip(const fa_tile_traits *t, const fa_tile_problem *p, int64_t block_q,
@@ -30,7 +39,7 @@ uint64_t fa_tiling_onchip(const fa_tile_traits *t, const fa_tile_problem *p, int
     if (t->stage & FA_STAGE_V)
         bytes += block_kv * dv * t->element_bytes * t->buffers;
     if (t->stage & FA_STAGE_S)
-        bytes += (t->score_rows ? at_most(t->score_rows, block_q) : block_q) * block_kv * t->score_bytes;
+        bytes += score_bytes(t, block_q, block_kv);
     if (t->stage & FA_STAGE_O)
         bytes += block_q * dv * (int64_t)sizeof(float);
     return (uint64_t)bytes;
@@ -57,6 +66,8 @@ double fa_tiling_block_cycles(const fa_limits *limits, const fa_tile_traits *t, 
     double dqk = (double)fa_round_up(p->dim_qk, t->tile.d), dv = (double)fa_round_up(p->dim_v, t->tile.d);
     double products = 2 * q * kv * (dqk + dv) / t->flops_per_cycle;
     double softmax = q * kv / t->scores_per_cycle;
+    if (limits->near_bytes && score_bytes(t, (int64_t)q, (int64_t)kv) > (int64_t)limits->near_bytes)
+        softmax *= BEYOND_NEAR;
     double rescale = q * dv / (t->rescales_per_cycle > 0 ? t->rescales_per_cycle : t->flops_per_cycle / 2);
     double fetch = (double)keys * (p->dim_qk + p->dim_v) * p->far_bytes * limits->units * limits->clock_hz /
                    limits->bytes_per_second;

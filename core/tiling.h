@@ -13,9 +13,10 @@
 typedef struct fa_limits {
     uint32_t units;
     uint64_t onchip_bytes; /* level-1 staging of one unit: L2 of a core, shared memory of a block    */
-    bool onchip_soft;      /* a cache: forced blocks may need more than onchip_bytes, and be slower         */
-    uint64_t accum_bytes;  /* registers for the scores and the output of one block; 0: they are      */
-                           /* staged on chip like the rest                                           */
+    uint64_t near_bytes; /* a faster level before it, such as L1: scores beyond it cost more; 0: none       */
+    bool onchip_soft;    /* a cache: forced blocks may need more than onchip_bytes, and be slower         */
+    uint64_t accum_bytes; /* registers for the scores and the output of one block; 0: they are      */
+                          /* staged on chip like the rest                                           */
     double clock_hz;
     double bytes_per_second; /* far memory, all units together                                         */
     double sync_cycles;      /* one block-level synchronisation, its latency not hidden                */

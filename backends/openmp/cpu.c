@@ -102,6 +102,16 @@ bool fa_cpu_has(fa_isa isa)
     return processor_has(isa);
 }
 
+size_t fa_cpu_l1_bytes(void)
+{
+#if defined(_SC_LEVEL1_DCACHE_SIZE)
+    long bytes = sysconf(_SC_LEVEL1_DCACHE_SIZE);
+    if (bytes > 0)
+        return (size_t)bytes;
+#endif
+    return (size_t)32 << 10;
+}
+
 size_t fa_cpu_l2_bytes(void)
 {
 #if defined(_SC_LEVEL2_CACHE_SIZE)

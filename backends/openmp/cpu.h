@@ -34,6 +34,9 @@ bool fa_cpu_slow_pairs(void);
 /* FASTATTN_ISA names no instruction set that we know: its value, else NULL. */
 const char *fa_cpu_bad_limit(void);
 
+/* Level-1 data cache of one core in bytes, 32 KiB where the system does not say. */
+size_t fa_cpu_l1_bytes(void);
+
 /* Level-2 data cache of one core in bytes, 512 KiB where the system does not say. */
 size_t fa_cpu_l2_bytes(void);
 

@@ -144,6 +144,7 @@ static fa_status openmp_open(fa_device *device)
         /* Half: the rest of L2 belongs to what streams through, and to the neighbours. */
         .onchip_bytes = device->info.onchip_bytes / 2,
         .onchip_soft = true,
+        .near_bytes = fa_cpu_l1_bytes(),
         /* Round numbers: they weigh compute against memory and synchronisation, nothing finer. */
         .clock_hz = 3e9,
         .bytes_per_second = 12e9 * device->info.units,

@@ -57,9 +57,9 @@ FA_INLINE void score_rows(const int rows, const int keys, const fa_dtype dtype, 
                           const typed_rows *k, int64_t key, int dim, rows_ahead ahead, float *s, int s_stride)
 {
     vf acc[ROWS][KEYS];
-#pragma GCC unroll 4
+    FA_UNROLL
     for (int r = 0; r < rows; r++) {
-#pragma GCC unroll 4
+        FA_UNROLL
         for (int j = 0; j < keys; j++)
             acc[r][j] = v_set1(0.0f);
     }
@@ -67,31 +67,31 @@ FA_INLINE void score_rows(const int rows, const int keys, const fa_dtype dtype, 
     int d = 0;
     for (; d + VL <= dim; d += VL) {
         vf kv[KEYS];
-#pragma GCC unroll 4
+        FA_UNROLL
         for (int j = 0; j < keys; j++) {
             kv[j] = load_typed(dtype, k->base, at + j * k->stride + d);
             load_far(dtype, k, at + j * k->stride + d, d);
         }
         if (keys == KEYS && ahead.at)
             __builtin_prefetch(ahead.at + (d / VL % 2) * ahead.stride + d / (2 * VL) * LINE_BYTES);
-#pragma GCC unroll 4
+        FA_UNROLL
         for (int r = 0; r < rows; r++) {
             vf qv = v_load(q + r * q_stride + d);
-#pragma GCC unroll 4
+            FA_UNROLL
             for (int j = 0; j < keys; j++)
                 acc[r][j] = v_fma(qv, kv[j], acc[r][j]);
         }
     }
     if (d < dim) {
-#pragma GCC unroll 4
+        FA_UNROLL
         for (int j = 0; j < keys; j++) {
             vf kv = load_some(dtype, k->base, at + j * k->stride + d, dim - d);
-#pragma GCC unroll 4
+            FA_UNROLL
             for (int r = 0; r < rows; r++)
                 acc[r][j] = v_fma(v_load(q + r * q_stride + d), kv, acc[r][j]);
         }
     }
-#pragma GCC unroll 4
+    FA_UNROLL
     for (int r = 0; r < rows; r++) {
         if (keys == KEYS)
             v_sum4(acc[r], s + r * s_stride);
@@ -118,9 +118,9 @@ FA_INLINE void value_rows(const int rows, const int vecs, const fa_dtype dtype, 
                           const typed_rows *v, int keys, int d, rows_ahead ahead, float *o, int o_stride)
 {
     vf acc[ROWS][VALUE_VECS];
-#pragma GCC unroll 4
+    FA_UNROLL
     for (int r = 0; r < rows; r++) {
-#pragma GCC unroll 4
+        FA_UNROLL
         for (int n = 0; n < vecs; n++)
             acc[r][n] = v_load(o + r * o_stride + d + n * VL);
     }
@@ -129,22 +129,22 @@ FA_INLINE void value_rows(const int rows, const int vecs, const fa_dtype dtype, 
         vf value[VALUE_VECS];
         if (ahead.at)
             __builtin_prefetch(ahead.at + j * ahead.stride);
-#pragma GCC unroll 4
+        FA_UNROLL
         for (int n = 0; n < vecs; n++) {
             value[n] = load_typed(dtype, v->base, at + n * VL);
             load_far(dtype, v, at + n * VL, d + n * VL);
         }
-#pragma GCC unroll 4
+        FA_UNROLL
         for (int r = 0; r < rows; r++) {
             vf weight = v_set1(p[r * p_stride + j]);
-#pragma GCC unroll 4
+            FA_UNROLL
             for (int n = 0; n < vecs; n++)
                 acc[r][n] = v_fma(weight, value[n], acc[r][n]);
         }
     }
-#pragma GCC unroll 4
+    FA_UNROLL
     for (int r = 0; r < rows; r++) {
-#pragma GCC unroll 4
+        FA_UNROLL
         for (int n = 0; n < vecs; n++)
             v_store(o + r * o_stride + d + n * VL, acc[r][n]);
     }

@@ -58,7 +58,7 @@ FA_INLINE bool advance_max(const int nv, float *running, const vf block[PANEL_VE
                            vf max[PANEL_VECS], vf rescale[PANEL_VECS])
 {
     bool changes = false;
-#pragma GCC unroll 4
+    FA_UNROLL
     for (int n = 0; n < nv; n++) {
         vf old = v_load(running + n * VL), next = v_max(old, block[n]);
         v_store(running + n * VL, next);

@@ -18,6 +18,13 @@
 
 #define FA_INLINE static inline __attribute__((always_inline))
 
+/* Before a loop over registers, whose count is a constant: nothing of it may be left. */
+#if defined(__clang__)
+#define FA_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define FA_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 enum { PANEL = VL * PANEL_VECS, MOST_KEYS = 10, MOST_DIMS = 16 };
 
 /* Floats from one transposed row of a panel to the next: no wider than its vectors in use, or it would waste cache. */
@@ -69,9 +76,9 @@ FA_INLINE void score_tile(const int nv, const int keys, const float *qt, const f
                           int dim, rows_ahead ahead, float *st, vf max[PANEL_VECS])
 {
     vf acc[MOST_KEYS][PANEL_VECS];
-#pragma GCC unroll 16
+    FA_UNROLL
     for (int j = 0; j < keys; j++) {
-#pragma GCC unroll 4
+        FA_UNROLL
         for (int n = 0; n < nv; n++)
             acc[j][n] = v_set1(0.0f);
     }
@@ -82,21 +89,21 @@ FA_INLINE void score_tile(const int nv, const int keys, const float *qt, const f
         int end = dim - from < step ? dim : from + step;
         for (int d = from; d < end; d++) {
             vf q[PANEL_VECS];
-#pragma GCC unroll 4
+            FA_UNROLL
             for (int n = 0; n < nv; n++)
                 q[n] = v_load(qt + d * lane_count(nv) + n * VL);
-#pragma GCC unroll 16
+            FA_UNROLL
             for (int j = 0; j < keys; j++) {
                 vf broadcast = v_set1(k[j * stride + d]);
-#pragma GCC unroll 4
+                FA_UNROLL
                 for (int n = 0; n < nv; n++)
                     acc[j][n] = v_fma(broadcast, q[n], acc[j][n]);
             }
         }
     }
-#pragma GCC unroll 16
+    FA_UNROLL
     for (int j = 0; j < keys; j++) {
-#pragma GCC unroll 4
+        FA_UNROLL
         for (int n = 0; n < nv; n++) {
             v_store(st + j * lane_count(nv) + n * VL, acc[j][n]);
             max[n] = v_max(max[n], acc[j][n]);
@@ -123,9 +130,9 @@ FA_INLINE void value_tile(const int nv, const int dims, const float *pt, const f
                           int keys, const vf *rescale, rows_ahead ahead, int which, float *ot)
 {
     vf acc[MOST_DIMS][PANEL_VECS];
-#pragma GCC unroll 16
+    FA_UNROLL
     for (int d = 0; d < dims; d++) {
-#pragma GCC unroll 4
+        FA_UNROLL
         for (int n = 0; n < nv; n++) {
             vf o = v_load(ot + d * lane_count(nv) + n * VL);
             acc[d][n] = rescale ? v_mul(o, rescale[n]) : o;
@@ -140,21 +147,21 @@ FA_INLINE void value_tile(const int nv, const int dims, const float *pt, const f
         int end = keys - from < step ? keys : from + step;
         for (int j = from; j < end; j++) {
             vf p[PANEL_VECS];
-#pragma GCC unroll 4
+            FA_UNROLL
             for (int n = 0; n < nv; n++)
                 p[n] = v_load(pt + j * lane_count(nv) + n * VL);
-#pragma GCC unroll 16
+            FA_UNROLL
             for (int d = 0; d < dims; d++) {
                 vf broadcast = v_set1(v[j * stride + d]);
-#pragma GCC unroll 4
+                FA_UNROLL
                 for (int n = 0; n < nv; n++)
                     acc[d][n] = v_fma(broadcast, p[n], acc[d][n]);
             }
         }
     }
-#pragma GCC unroll 16
+    FA_UNROLL
     for (int d = 0; d < dims; d++) {
-#pragma GCC unroll 4
+        FA_UNROLL
         for (int n = 0; n < nv; n++)
             v_store(ot + d * lane_count(nv) + n * VL, acc[d][n]);
     }

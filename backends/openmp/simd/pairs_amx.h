@@ -81,7 +81,7 @@ FA_INLINE void pairs_product(const int nv, const uint16_t *a, ptrdiff_t stride, 
                              int pairs, const vf *rescale, const bool add, float *c)
 {
     for (int r = 0; rescale && r < rows; r++) {
-#pragma GCC unroll 4
+        FA_UNROLL
         for (int n = 0; n < nv; n++) {
             float *at = c + r * lane_count(nv) + n * VL;
             v_store(at, v_mul(v_load(at), rescale[n]));

@@ -23,9 +23,9 @@ FA_INLINE void pairs_tile(const int nv, const int rows, const uint16_t *a, ptrdi
                           int pairs, const vf *rescale, const bool add, float *c)
 {
     vf acc[PAIR_ROWS][PANEL_VECS];
-#pragma GCC unroll 8
+    FA_UNROLL
     for (int r = 0; r < rows; r++) {
-#pragma GCC unroll 4
+        FA_UNROLL
         for (int n = 0; n < nv; n++) {
             acc[r][n] = add ? v_load(c + r * lane_count(nv) + n * VL) : v_set1(0.0f);
             if (rescale)
@@ -34,22 +34,22 @@ FA_INLINE void pairs_tile(const int nv, const int rows, const uint16_t *a, ptrdi
     }
     for (int p = 0; p < pairs; p++) {
         __m512bh lanes[PANEL_VECS];
-#pragma GCC unroll 4
+        FA_UNROLL
         for (int n = 0; n < nv; n++)
             lanes[n] = (__m512bh)_mm512_loadu_si512(b + p * lane_count(nv) + n * VL);
-#pragma GCC unroll 8
+        FA_UNROLL
         for (int r = 0; r < rows; r++) {
             int bits;
             memcpy(&bits, a + r * stride + 2 * p, sizeof(bits));
             __m512i pair = _mm512_set1_epi32(bits);
-#pragma GCC unroll 4
+            FA_UNROLL
             for (int n = 0; n < nv; n++)
                 acc[r][n] = _mm512_dpbf16_ps(acc[r][n], (__m512bh)pair, lanes[n]);
         }
     }
-#pragma GCC unroll 8
+    FA_UNROLL
     for (int r = 0; r < rows; r++) {
-#pragma GCC unroll 4
+        FA_UNROLL
         for (int n = 0; n < nv; n++)
             v_store(c + r * lane_count(nv) + n * VL, acc[r][n]);
     }

@@ -138,15 +138,15 @@ FA_INLINE void tile_scores(const int nv, const float *qt, tile_operand k, int di
     (void)ahead;
     vf top[PANEL_VECS]; /* not in *max, which others have the address of: it would be stored at each key */
     pairs_product(nv, k.base, k.stride, round_to(keys, KEY_GRAIN), qt, q_vectors(dim), NULL, false, st);
-#pragma GCC unroll 4
+    FA_UNROLL
     for (int n = 0; n < nv; n++)
         top[n] = max[n];
     for (int j = 0; j < keys; j++) {
-#pragma GCC unroll 4
+        FA_UNROLL
         for (int n = 0; n < nv; n++)
             top[n] = v_max(top[n], v_load(st + j * lane_count(nv) + n * VL));
     }
-#pragma GCC unroll 4
+    FA_UNROLL
     for (int n = 0; n < nv; n++)
         max[n] = top[n];
 }
@@ -165,7 +165,7 @@ FA_INLINE void tile_weights(const int nv, float *st, int keys, vf factor, const 
 {
     int j = 0;
     for (; j + 2 <= keys; j += 2) {
-#pragma GCC unroll 4
+        FA_UNROLL
         for (int n = 0; n < nv; n++) {
             const float *at = st + j * lane_count(nv) + n * VL;
             vf even = v_exp2(v_mul(v_sub(v_load(at), max[n]), factor));
@@ -175,7 +175,7 @@ FA_INLINE void tile_weights(const int nv, float *st, int keys, vf factor, const 
         }
     }
     for (; j < round_to(keys, KEY_GRAIN); j += 2) {
-#pragma GCC unroll 4
+        FA_UNROLL
         for (int n = 0; n < nv; n++) {
             vf even = v_set1(0.0f);
             if (j < keys)

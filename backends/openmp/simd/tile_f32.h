@@ -85,7 +85,7 @@ FA_INLINE void tile_weights(const int nv, float *st, int keys, vf factor, const 
                             vf sum[PANEL_VECS])
 {
     for (int j = 0; j < keys; j++) {
-#pragma GCC unroll 4
+        FA_UNROLL
         for (int n = 0; n < nv; n++) {
             float *at = st + j * lane_count(nv) + n * VL;
             vf p = v_exp2(v_mul(v_sub(v_load(at), max[n]), factor));
