@@ -79,7 +79,7 @@ typedef struct row_entry {
       .traits = {.tile = {16, grain_kv, grain_d},                       \
                  .clips = true,                                         \
                  .exposed = 0.3,                                        \
-                 .rescales_per_cycle = 8,                               \
+                 .rescales_per_cycle = 4,                               \
                  .score_rows = 64,                                      \
                  .stage = FA_STAGE_Q | FA_STAGE_K | FA_STAGE_V |        \
                           FA_STAGE_S | FA_STAGE_O,                      \

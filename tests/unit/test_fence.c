@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every kernel row on tensors that end where memory ends: what reads or writes one element too far dies here, in
- * assembly too, which no sanitizer watches. The results are compared loosely; conformance compares them well.
+ * Every kernel row on tensors, and in a workspace, that end where memory ends: what reads or writes one element too
+ * far dies here, in assembly too, which no sanitizer watches. The results are compared loosely; conformance compares them well.
  */
 #include <check.h>
 #include <fcntl.h>
@@ -50,6 +50,35 @@ static const fenced_case cases[] = {
 };
 enum { CASES = sizeof(cases) / sizeof(cases[0]) };
 
+/* The workspace is as long as the plan says and not a byte longer. */
+static void run_fenced(fa_device *device, const fa_attention_desc *desc, const fence f[4], const int64_t count[4],
+                       size_t size)
+{
+    fa_plan *plan;
+    fa_queue *queue;
+    fa_buffer *buffer[5] = {NULL};
+    ck_assert_int_eq(fa_plan_create(device, desc, &plan), FA_OK);
+    ck_assert_int_eq(fa_queue_create(device, &queue), FA_OK);
+    fence workspace = fence_make(fa_plan_workspace(plan));
+    for (int t = 0; t < 4; t++)
+        ck_assert_int_eq(fa_buffer_wrap_host(device, f[t].memory, (size_t)count[t] * size, &buffer[t]), FA_OK);
+    ck_assert_int_eq(fa_buffer_wrap_host(device, workspace.memory, fa_plan_workspace(plan), &buffer[4]), FA_OK);
+    fa_attention_args args = {.struct_size = sizeof(args),
+                              .q = buffer[0],
+                              .k = buffer[1],
+                              .v = buffer[2],
+                              .o = buffer[3],
+                              .workspace = buffer[4]};
+    fa_status status = fa_plan_run(plan, queue, &args);
+    ck_assert_msg(status == FA_OK, "%s: %s", desc->tuning->kernel, fa_last_error());
+    ck_assert_int_eq(fa_queue_wait(queue), FA_OK);
+    for (int t = 0; t < 5; t++)
+        fa_buffer_destroy(buffer[t]);
+    (void)munmap(workspace.pages, workspace.mapped);
+    fa_queue_destroy(queue);
+    fa_plan_destroy(plan);
+}
+
 /* One row on one case; a row that does not serve it is passed over. Returns whether it ran. */
 static bool attend(fa_context *owner, fa_device *device, const char *kernel, const fenced_case *c, fa_dtype dtype)
 {
@@ -75,9 +104,7 @@ static bool attend(fa_context *owner, fa_device *device, const char *kernel, con
         for (int64_t i = 0; i < count[t]; i++)
             fa_store(dtype, f[t].memory, i, random_float(&random, -1, 1));
     }
-    fa_status status = fa_attention_host(device, &desc, f[0].memory, f[1].memory, f[2].memory, NULL, NULL,
-                                         f[3].memory, NULL);
-    ck_assert_msg(status == FA_OK, "%s: %s", kernel, fa_last_error());
+    run_fenced(device, &desc, f, count, size);
     double *exact = malloc((size_t)count[3] * sizeof(*exact));
     ck_assert_ptr_nonnull(exact);
     fa_inputs inputs = {.q = f[0].memory, .k = f[1].memory, .v = f[2].memory};
@@ -116,12 +143,37 @@ START_TEST(no_row_reads_or_writes_beyond_a_tensor)
 }
 END_TEST
 
+/* Only where rows are split do parts of the output join the blocks in the workspace. */
+START_TEST(workspace_does_not_grow_with_length)
+{
+    fa_context *owner;
+    fa_device *device;
+    ck_assert_int_eq(fa_context_create(NULL, &owner), FA_OK);
+    ck_assert_int_eq(fa_device_open(owner, "openmp", NULL, &device), FA_OK);
+    for (int dtype = FA_F32; dtype <= FA_BF16; dtype++) {
+        size_t first = 0;
+        for (int64_t length = 8192; length <= 131072; length *= 4) {
+            fa_tensor t = fa_tensor_make((fa_dtype)dtype, 1, 64, length, 128);
+            fa_attention_desc desc = {.struct_size = sizeof(desc), .q = t, .k = t, .v = t, .o = t};
+            fa_plan *plan;
+            ck_assert_int_eq(fa_plan_create(device, &desc, &plan), FA_OK);
+            first = first ? first : fa_plan_workspace(plan);
+            ck_assert_uint_eq(fa_plan_workspace(plan), first);
+            fa_plan_destroy(plan);
+        }
+    }
+    fa_device_close(device);
+    fa_context_destroy(owner);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("fence");
     TCase *tc = tcase_create("fence");
     tcase_set_timeout(tc, 240);
     tcase_add_test(tc, no_row_reads_or_writes_beyond_a_tensor);
+    tcase_add_test(tc, workspace_does_not_grow_with_length);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
