@@ -69,21 +69,17 @@ static fa_status find_tiling(const fa_device *device, const fa_problem *problem,
     return FA_OK;
 }
 
-/* Takes `row` if it serves the problem faster than what was found so far. */
+/* Takes `row`, which serves the problem, if that is faster than what was found so far. */
 static fa_status consider(const fa_device *device, const fa_problem *problem, const fa_tile_problem *shape,
                           const fa_kernel_row *row, const fa_kernel_row **best, fa_tiling *tiling)
 {
     fa_tiling candidate;
-    fa_status status = fa_kernel_supports(row, problem);
-    if (status == FA_OK)
-        status = find_tiling(device, problem, shape, row, fa_tiling_fastest, &candidate);
-    if (status != FA_OK)
-        return status;
-    if (!*best || candidate.seconds < tiling->seconds) {
+    fa_status status = find_tiling(device, problem, shape, row, fa_tiling_fastest, &candidate);
+    if (status == FA_OK && (!*best || candidate.seconds < tiling->seconds)) {
         *best = row;
         *tiling = candidate;
     }
-    return FA_OK;
+    return status;
 }
 
 fa_status fa_plan_choose(const fa_device *device, const fa_problem *problem, const fa_kernel_row **row,
@@ -91,23 +87,29 @@ fa_status fa_plan_choose(const fa_device *device, const fa_problem *problem, con
 {
     const char *forced = problem->kernel_name;
     fa_tile_problem shape = tile_problem(problem);
-    fa_status first = FA_OK; /* the best row's refusal is the one worth telling */
+    /* Of the refusals the first is worth telling, but of a row that only lacks room before any other. */
+    fa_status told = FA_OK;
+    bool told_serves = false;
     char reason[FA_MESSAGE_SIZE] = "";
     *row = NULL;
     for (int i = 0; i < device->rows; i++) {
         const fa_kernel_row *candidate = device->row[i];
         if (forced[0] ? strcmp(candidate->name, forced) != 0 : candidate->baseline)
             continue;
-        fa_status status = consider(device, problem, &shape, candidate, row, tiling);
-        if (status != FA_OK && first == FA_OK) {
-            first = status;
-            (void)snprintf(reason, sizeof(reason), "%s", fa_last_error());
-        }
+        fa_status status = fa_kernel_supports(candidate, problem);
+        bool serves = status == FA_OK;
+        if (serves)
+            status = consider(device, problem, &shape, candidate, row, tiling);
+        if (status == FA_OK || (told != FA_OK && (told_serves || !serves)))
+            continue;
+        told = status;
+        told_serves = serves;
+        (void)snprintf(reason, sizeof(reason), "%s", fa_last_error());
     }
     if (*row)
         return find_tiling(device, problem, &shape, *row, fa_tiling_choose, tiling);
-    if (first != FA_OK)
-        return fa_fail(first, "%s", reason);
+    if (told != FA_OK)
+        return fa_fail(told, "%s", reason);
     return fa_fail(FA_UNSUPPORTED, "tuning.kernel is \"%s\", expected one of: %s", forced,
                    device->info.kernels);
 }

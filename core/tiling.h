@@ -49,9 +49,9 @@ typedef struct fa_tile_traits {
     int32_t in_place_bytes;
     double flops_per_cycle;  /* of one unit, as the kernel's inner loop reaches it                     */
     double scores_per_cycle; /* exp and mask included                                                  */
-    double
-        rescales_per_cycle; /* elements of output taken up, rescaled and put back for a block of keys; 0: half of
-                                  flops_per_cycle, as where that hides in the product                      */
+    /* Elements of output that are taken up, rescaled and put back for a block of keys; 0: half of
+     * flops_per_cycle, as where that hides in the product. */
+    double rescales_per_cycle;
 } fa_tile_traits;
 
 /* What of the problem matters here. */
@@ -83,7 +83,8 @@ double fa_tiling_block_cycles(const fa_limits *limits, const fa_tile_traits *tra
                               const fa_tile_problem *problem, int64_t rows, int64_t keys);
 
 /*
- * The fastest block sizes by the model. forced_q and forced_kv, where not 0, are taken (rounded up to tiles) instead of searched for.
+ * The fastest block sizes by the model. forced_q and forced_kv, where not 0, are taken (rounded up to tiles)
+ * instead of searched for.
  * False when even one level-2 tile does not fit; *tiling then holds that tile, for the message.
  */
 bool fa_tiling_fastest(const fa_limits *limits, const fa_tile_traits *traits, const fa_tile_problem *problem,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Plans and runs on the null backend, which computes nothing and checks everything. */
+#include "backends/backend.h"
 #include "core/plan.h"
 
 #include <math.h>
@@ -50,6 +51,26 @@ START_TEST(what_a_plan_tells)
     ck_assert_uint_eq(info.workspace, fa_plan_workspace(plan));
     ck_assert_uint_eq(info.workspace, 4 * 64); /* four units, 64 bytes of scratch each */
     fa_plan_destroy(plan);
+}
+END_TEST
+
+/* Not the first row's, which another type would be needed for, but the one's that only lacks room. */
+START_TEST(refusal_is_of_the_row_that_nearly_serves)
+{
+    fa_kernel_row halves = *null_device->row[0], small = halves;
+    halves.name = "halves";
+    halves.types_q = FA_TYPE(FA_F16);
+    small.name = "small";
+    small.traits.stage = FA_STAGE_K;
+    null_device->row[0] = &halves;
+    null_device->row[1] = &small;
+    null_device->rows = 2;
+    null_device->limits.onchip_bytes = 16;
+    fa_tensor t = fa_tensor_make(FA_F32, 1, 1, 64, 64);
+    fa_attention_desc desc = {.struct_size = sizeof(desc), .q = t, .k = t, .v = t, .o = t};
+    fa_plan *plan;
+    ck_assert_int_eq(fa_plan_create(null_device, &desc, &plan), FA_UNSUPPORTED);
+    ck_assert_msg(strncmp(fa_last_error(), "small: a block of ", 18) == 0, "%s", fa_last_error());
 }
 END_TEST
 
@@ -524,6 +545,7 @@ Suite *plan_suite(void)
 {
     Suite *suite = suite_create("plan");
     TCase *plan = add_device_case(suite, "plan");
+    tcase_add_test(plan, refusal_is_of_the_row_that_nearly_serves);
     tcase_add_test(plan, what_a_plan_tells);
     tcase_add_test(plan, workspace_holds_the_parts);
     tcase_add_test(plan, grid_and_tiles);

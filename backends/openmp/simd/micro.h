@@ -27,12 +27,11 @@
 
 enum { PANEL = VL * PANEL_VECS, MOST_KEYS = 10, MOST_DIMS = 16 };
 
-/* Floats from one transposed row of a panel to the next: no wider than its vectors in use, or it would waste cache. */
+/* Floats from one transposed row of a panel to the next: only the vectors in use, or it would waste cache. */
 FA_INLINE int lane_count(const int nv)
 {
     return nv * VL;
 }
-
 
 /*
  * A panel that is not full has registers left for more keys and dims: enough sums in flight all the same. A few less
@@ -125,7 +124,7 @@ FA_INLINE void score_panel(const int nv, const float *qt, const float *k, ptrdif
         score_tile(nv, 1, qt, k + j * stride, stride, dim, skip_rows(ahead, j), st + j * lane_count(nv), max);
 }
 
-/* `which`: of the cache lines of a row ahead, half of the rows' line number which / 2. */
+/* Of the rows ahead, line number which / 2 of a row's cache lines, for every other eight rows. */
 FA_INLINE void value_tile(const int nv, const int dims, const float *pt, const float *v, ptrdiff_t stride,
                           int keys, const vf *rescale, rows_ahead ahead, int which, float *ot)
 {
@@ -174,7 +173,8 @@ FA_INLINE void value_panel(const int nv, const float *pt, const float *v, ptrdif
     const int wide = value_dims(nv), small = 2;
     int lines = 2 * ((dim + ahead.line_elements - 1) / ahead.line_elements), d = 0;
     for (int tile = 0; d + wide <= dim; d += wide, tile++)
-        value_tile(nv, wide, pt, v + d, stride, keys, rescale, tile < lines ? ahead : nothing_ahead, tile, ot + d * lane_count(nv));
+        value_tile(nv, wide, pt, v + d, stride, keys, rescale, tile < lines ? ahead : nothing_ahead, tile,
+                   ot + d * lane_count(nv));
     for (; d + small <= dim; d += small)
         value_tile(nv, small, pt, v + d, stride, keys, rescale, nothing_ahead, 0, ot + d * lane_count(nv));
     for (; d < dim; d++)

@@ -5,6 +5,8 @@
  * [key / 2][lane]. K is summed over its head dim and lies right as it comes. V is summed over keys: a block of
  * it is transposed, once for all panels. Both products are then the same one, pairs_product().
  */
+#include <string.h>
+
 #if FA_ISA_IS == FA_ISA_amx
 #include "pairs_amx.h"
 #else
