@@ -13,6 +13,7 @@ import tempfile
 TILE = "backends/openmp/simd_tile.c"
 ROWS = "backends/openmp/simd_rows.c"
 PANEL = "backends/openmp/simd_panel.c"
+BF16 = "backends/openmp/simd/tile_bf16.h"
 
 # name: file, text as it stands, text that breaks it
 MUTATIONS = {
@@ -25,6 +26,11 @@ MUTATIONS = {
     "softcap without its factor": (PANEL, "v_set1(p->softcap * FA_LOG2E)", "v_set1(FA_LOG2E)"),
     "few rows: output not rescaled": (ROWS, "v_mul(v_load(o + d), v_set1(factor))", "v_load(o + d)"),
     "few rows: last keys dropped": (ROWS, "for (; j < keys; j++)\n        score_rows", "for (; 0;)\n        score_rows"),
+    "bf16: odd key weighed as the even one": (BF16, "v_pair(even, odd)", "v_pair(even, even)"),
+    "bf16: last odd row of V dropped": (BF16, "even + 1 < rows", "even + 2 < rows"),
+    "bf16: last dims of q dropped": (BF16, "load_32(from, dim - 2 * pair)", "load_32(from, dim - 2 * pair - 1)"),
+    "AMX: one tile of four lost": ("backends/openmp/simd/pairs_amx.h", "_tile_dpbf16ps(3, 5, 7);", ";"),
+    "AMX: product not added": ("backends/openmp/simd/pairs_amx.h", "        _tile_loadd(0, c, line);", "        _tile_zero(0);"),
     "merge without weights": ("core/merge.c", "float weight = expf(lse - max) / sum;", "float weight = 1 / sum;"),
     "exp2 one term short": ("backends/openmp/simd/vec_math.h", "p = v_fma(p, f, v_set1(9.618082557e-03f));", ""),
 }
