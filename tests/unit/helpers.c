@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "helpers.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 /* Lies right in front of each piece of memory. */
 typedef struct header {
@@ -158,4 +161,24 @@ fa_plan *make_plan(const fa_attention_desc *desc)
     fa_status status = fa_plan_create(null_device, desc, &plan);
     ck_assert_msg(status == FA_OK, "%s", fa_last_error());
     return plan;
+}
+
+fence fence_make(size_t bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), usable = (bytes + page - 1) / page * page;
+    int zero = open("/dev/zero", O_RDWR);
+    ck_assert_int_ge(zero, 0);
+    fence f = {.mapped = usable + page};
+    f.pages = mmap(NULL, f.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE, zero, 0);
+    ck_assert_ptr_ne(f.pages, MAP_FAILED);
+    ck_assert_int_eq(mprotect(f.pages + usable, page, PROT_NONE), 0);
+    (void)close(zero);
+    f.memory = f.pages + usable - bytes;
+    return f;
+}
+
+void fence_release(fence *f)
+{
+    (void)munmap(f->pages, f->mapped);
+    *f = (fence){0};
 }

@@ -52,4 +52,14 @@ TCase *add_device_case(Suite *suite, const char *name);
 
 fa_plan *make_plan(const fa_attention_desc *desc);
 
+/* Memory whose end is the end of what may be touched. */
+typedef struct fence {
+    void *memory;
+    char *pages;
+    size_t mapped;
+} fence;
+
+fence fence_make(size_t bytes);
+void fence_release(fence *f);
+
 #endif

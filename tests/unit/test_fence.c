@@ -4,37 +4,14 @@
  * far dies here, in assembly too, which no sanitizer watches. The results are compared loosely; conformance compares them well.
  */
 #include <check.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <fastattn/fastattn.h>
 
 #include "core/half.h"
 #include "helpers.h"
-
-typedef struct fence {
-    char *pages;
-    size_t mapped;
-    void *memory;
-} fence;
-
-static fence fence_make(size_t bytes)
-{
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), usable = (bytes + page - 1) / page * page;
-    int zero = open("/dev/zero", O_RDWR);
-    ck_assert_int_ge(zero, 0);
-    fence f = {.mapped = usable + page};
-    f.pages = mmap(NULL, f.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE, zero, 0);
-    ck_assert_ptr_ne(f.pages, MAP_FAILED);
-    ck_assert_int_eq(mprotect(f.pages + usable, page, PROT_NONE), 0);
-    (void)close(zero);
-    f.memory = f.pages + usable - bytes;
-    return f;
-}
 
 typedef struct fenced_case {
     int64_t heads_q, heads_kv, len_q, len_kv;
@@ -74,7 +51,7 @@ static void run_fenced(fa_device *device, const fa_attention_desc *desc, const f
     ck_assert_int_eq(fa_queue_wait(queue), FA_OK);
     for (int t = 0; t < 5; t++)
         fa_buffer_destroy(buffer[t]);
-    (void)munmap(workspace.pages, workspace.mapped);
+    fence_release(&workspace);
     fa_queue_destroy(queue);
     fa_plan_destroy(plan);
 }
@@ -116,7 +93,7 @@ static bool attend(fa_context *owner, fa_device *device, const char *kernel, con
     }
     free(exact);
     for (int t = 0; t < 4; t++)
-        (void)munmap(f[t].pages, f[t].mapped);
+        fence_release(&f[t]);
     return true;
 }
 

@@ -4,12 +4,9 @@
  * they write lies in a pattern that must not change.
  */
 #include <check.h>
-#include <fcntl.h>
 #include <float.h>
 #include <math.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "core/half.h"
 #include "helpers.h"
@@ -22,18 +19,10 @@ static const float untouched = -12345.0f;
 /* Memory of `bytes` < FENCED whose end is the end of what may be touched. */
 static void *fenced(size_t bytes)
 {
-    static char *end;
-    if (!end) {
-        size_t page = (size_t)sysconf(_SC_PAGESIZE);
-        int zero = open("/dev/zero", O_RDWR);
-        ck_assert_int_ge(zero, 0);
-        char *pages = mmap(NULL, FENCED + page, PROT_READ | PROT_WRITE, MAP_PRIVATE, zero, 0);
-        ck_assert_ptr_ne(pages, MAP_FAILED);
-        ck_assert_int_eq(mprotect(pages + FENCED, page, PROT_NONE), 0);
-        (void)close(zero);
-        end = pages + FENCED;
-    }
-    return end - bytes;
+    static fence all;
+    if (!all.memory)
+        all = fence_make(FENCED);
+    return (char *)all.memory + FENCED - bytes;
 }
 
 static void fill(random_state *random, float *x, int count)
