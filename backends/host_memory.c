@@ -12,7 +12,7 @@
 
 #include "core/context.h"
 
-/* Large pages for what is large: reading K and V from memory is a tenth faster with them. A hint, no more. */
+/* Large pages for what is large: memory is read faster with them. A hint, no more. */
 static void prefer_large_pages(char *memory, size_t size)
 {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
