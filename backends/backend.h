@@ -12,7 +12,7 @@
 #include "core/kernel.h"
 #include "core/plan.h"
 
-#define FA_BACKEND_ABI 1
+#define FA_BACKEND_ABI 2
 #define FA_MAX_ROWS 32
 
 typedef struct fa_backend {
@@ -24,7 +24,8 @@ typedef struct fa_backend {
     /* Fills name, available, automatic, host_memory, units, onchip_bytes, and reason where not available. */
     void (*describe)(const fa_context *context, int index, fa_device_info *info);
 
-    /* Fills limits, row, rows and impl of a device whose context, backend, index and info are set. */
+    /* Fills limits, row, rows and impl of a device whose context, backend, index and info are set. impl is NULL,
+     * or what the backend's interop function handed to fa_device_open_entry(). */
     fa_status (*open)(fa_device *device);
     void (*close)(fa_device *device);
 
@@ -39,6 +40,8 @@ typedef struct fa_backend {
 
     fa_status (*queue_create)(fa_queue *queue);
     fa_status (*queue_wait)(fa_queue *queue);
+    /* Waits, then gives the device's time of the queue's last plan_run. NULL: queues are not timed. */
+    fa_status (*queue_seconds)(fa_queue *queue, double *seconds);
     void (*queue_destroy)(fa_queue *queue);
 
     /* Compiles or fetches what the plan's row needs, sets scratch_bytes and impl. */
@@ -66,7 +69,9 @@ struct fa_buffer {
     fa_device *device;
     size_t size;
     bool owned;
-    void *address; /* host memory, or what the backend orders and compares ranges by */
+    /* The memory that `address` lies in; only where it is the same can buffers share bytes. NULL: the host's. */
+    const void *storage;
+    void *address; /* host memory, or the offset in the storage */
     void *impl;
 };
 

@@ -25,6 +25,7 @@ fa_status fa_device_open_entry(fa_context *context, const fa_device_entry *entry
     made->context = context;
     made->backend = entry->backend;
     made->info = entry->info;
+    made->impl = entry->import;
     fa_status status = entry->backend->open(made);
     if (status != FA_OK) {
         fa_release(context, made, sizeof(*made));
@@ -78,6 +79,17 @@ fa_status fa_queue_wait(fa_queue *queue)
     if (!queue)
         return fa_fail(FA_INVALID, "queue is NULL");
     return queue->device->backend->queue_wait(queue);
+}
+
+fa_status fa_queue_seconds(fa_queue *queue, double *seconds)
+{
+    fa_clear_error();
+    if (!queue || !seconds)
+        return fa_fail(FA_INVALID, "%s is NULL", queue ? "seconds" : "queue");
+    const fa_backend *backend = queue->device->backend;
+    if (!backend->queue_seconds)
+        return fa_fail(FA_UNSUPPORTED, "the %s backend does not time its queues", backend->name);
+    return backend->queue_seconds(queue, seconds);
 }
 
 void fa_queue_destroy(fa_queue *queue)

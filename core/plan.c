@@ -53,6 +53,30 @@ static fa_status refuse_block(const fa_device *device, const fa_kernel_row *row,
                    (unsigned long long)device->limits.onchip_bytes);
 }
 
+/* A unit that works on several blocks side by side is as many units, each so much slower. */
+static fa_limits limits_of(const fa_device *device, const fa_kernel_row *row)
+{
+    fa_limits limits = device->limits;
+    double resident = row->traits.resident > 0 ? row->traits.resident : 1;
+    limits.units *= (uint32_t)resident;
+    limits.clock_hz /= resident;
+    limits.sync_cycles /= resident;
+    limits.item_cycles /= resident;
+    limits.launch_cycles /= resident;
+    limits.run_cycles /= resident;
+    return limits;
+}
+
+static fa_status check_spans(const fa_device *device, const fa_problem *p)
+{
+    for (int t = 0; t < FA_OPERANDS && device->limits.tensor_bytes; t++) {
+        if (p->span[t] > device->limits.tensor_bytes)
+            return fa_fail(FA_UNSUPPORTED, "%s spans %zu bytes, %s serves at most %llu", fa_operand_names[t], p->span[t],
+                           device->info.name, (unsigned long long)device->limits.tensor_bytes);
+    }
+    return FA_OK;
+}
+
 typedef bool tiling_search(const fa_limits *, const fa_tile_traits *, const fa_tile_problem *, int32_t,
                            int32_t, fa_tiling *);
 
@@ -64,7 +88,8 @@ static fa_status find_tiling(const fa_device *device, const fa_problem *problem,
         block_q = FA_MAX(problem->max_len_q * problem->group, 1);
         block_kv = FA_MAX(problem->max_len_kv, 1);
     }
-    if (!find(&device->limits, &row->traits, shape, block_q, block_kv, tiling))
+    fa_limits limits = limits_of(device, row);
+    if (!find(&limits, &row->traits, shape, block_q, block_kv, tiling))
         return refuse_block(device, row, shape, tiling);
     return FA_OK;
 }
@@ -92,6 +117,9 @@ fa_status fa_plan_choose(const fa_device *device, const fa_problem *problem, con
     bool told_serves = false;
     char reason[FA_MESSAGE_SIZE] = "";
     *row = NULL;
+    fa_status spans = check_spans(device, problem);
+    if (spans != FA_OK)
+        return spans;
     for (int i = 0; i < device->rows; i++) {
         const fa_kernel_row *candidate = device->row[i];
         if (forced[0] ? strcmp(candidate->name, forced) != 0 : candidate->baseline)
@@ -133,7 +161,7 @@ static fa_status balance(fa_plan *plan)
         fa_tiling tiling = plan->tiling;
         fa_schedule candidate;
         tiling.block_q = (int32_t)fa_round_up(q, t->tile.q);
-        fa_status status = fa_schedule_init(device->context, &plan->problem, &device->limits, t, &tiling,
+        fa_status status = fa_schedule_init(device->context, &plan->problem, &plan->limits, t, &tiling,
                                             can_split, &candidate);
         if (status != FA_OK)
             return status;
@@ -186,7 +214,8 @@ static fa_status plan_init(fa_plan *plan, const fa_attention_desc *desc)
     status = fa_plan_choose(device, &plan->problem, &plan->row, &plan->tiling);
     if (status != FA_OK)
         return status;
-    status = fa_schedule_init(device->context, &plan->problem, &device->limits, &plan->row->traits,
+    plan->limits = limits_of(device, plan->row);
+    status = fa_schedule_init(device->context, &plan->problem, &plan->limits, &plan->row->traits,
                               &plan->tiling, plan->row->features & FA_FEATURE_SPLIT, &plan->schedule);
     if (status == FA_OK)
         status = balance(plan);

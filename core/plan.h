@@ -13,6 +13,7 @@ struct fa_plan {
     fa_problem problem;
     const fa_kernel_row *row;
     fa_tiling tiling;
+    fa_limits limits; /* the device's, as seen by one of the row's resident blocks */
     fa_schedule schedule;
     fa_args args;
 

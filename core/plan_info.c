@@ -60,8 +60,8 @@ static void fill_costs(const fa_plan *plan, fa_plan_info *info)
     info->syncs = blocks + row_blocks + (double)s->merges;
     info->rescales = row_blocks > 0 ? blocks * rows_done / row_blocks : 0;
     info->imbalance = s->imbalance;
-    double launch = s->workers > 1 ? plan->device->limits.launch_cycles : 0;
-    info->seconds = (s->makespan + launch) / plan->device->limits.clock_hz;
+    double launch = s->workers > 1 ? plan->limits.launch_cycles : 0;
+    info->seconds = (s->makespan + launch + plan->limits.run_cycles) / plan->limits.clock_hz;
 }
 
 fa_status fa_plan_get_info(const fa_plan *plan, fa_plan_info *info)

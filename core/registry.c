@@ -128,14 +128,15 @@ static bool name_contains(const char *name, const char *part)
     return length == 0;
 }
 
+static bool is_named(const fa_choice *choice, const fa_backend *backend)
+{
+    return strcmp(choice->backend, "auto") == 0 || strcmp(choice->backend, backend->name) == 0;
+}
+
 static bool is_chosen(const fa_choice *choice, const fa_device_entry *entry)
 {
-    if (strcmp(choice->backend, "auto") == 0) {
-        if (!entry->info.automatic)
-            return false;
-    } else if (strcmp(choice->backend, entry->backend->name) != 0) {
+    if (strcmp(choice->backend, "auto") == 0 && !entry->info.automatic)
         return false;
-    }
     if (choice->device[0] == '\0')
         return true;
     if (strspn(choice->device, "0123456789") == strlen(choice->device))
@@ -182,6 +183,7 @@ typedef struct fa_search {
     fa_device *best;
     double seconds;
     fa_status worst; /* the status to return when nothing is found */
+    bool failed;     /* a device that is available could not be opened */
     fa_text refusals;
 } fa_search;
 
@@ -206,6 +208,7 @@ static fa_status try_entry(fa_search *search, const fa_device_entry *entry)
         }
     } else {
         device = NULL;
+        search->failed = true;
     }
     if (status != FA_OK) {
         append(&search->refusals, "; ", entry->info.name, ": ");
@@ -228,6 +231,8 @@ static fa_status try_entry(fa_search *search, const fa_device_entry *entry)
 static fa_status search_choice(fa_search *search, const fa_choice *choice)
 {
     for (int i = 0; fa_backends[i]; i++) {
+        if (!is_named(choice, fa_backends[i]))
+            continue; /* its driver is not even opened */
         for (size_t d = 0; d < device_slots(search->context, fa_backends[i]); d++) {
             fa_device_entry entry;
             describe(search->context, fa_backends[i], (int)d, &entry);
@@ -284,6 +289,9 @@ static fa_status nothing_found(const fa_search *search, const char *order, const
     if (search->worst == FA_UNSUPPORTED)
         return fa_fail(FA_UNSUPPORTED, "no device of \"%s\"%s%s serves this problem: %s", order, of, device,
                        search->refusals.bytes);
+    if (search->failed)
+        return fa_fail(FA_NO_DEVICE, "nothing that \"%s\"%s%s names can be opened: %s; there are: %s", order, of,
+                       device, search->refusals.bytes, text.bytes);
     return fa_fail(FA_NO_DEVICE, "nothing that \"%s\"%s%s names can run here; there are: %s", order, of,
                    device, text.bytes);
 }

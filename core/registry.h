@@ -10,9 +10,10 @@ struct fa_backend;
 typedef struct fa_device_entry {
     const struct fa_backend *backend;
     fa_device_info info;
+    void *import; /* for the backend's open(): what of the caller's it is to use; NULL: nothing */
 } fa_device_entry;
 
-/* Opens a device that the registry chose. */
+/* Opens a device that the registry chose, or that the caller brought. */
 fa_status fa_device_open_entry(fa_context *context, const fa_device_entry *entry, fa_device **device);
 
 /* Copies our info into a caller's struct of any version. */

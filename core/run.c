@@ -9,6 +9,7 @@
 
 typedef struct byte_range {
     const char *name;
+    const void *storage;
     const char *begin, *end;
     bool written;
 } byte_range;
@@ -32,12 +33,20 @@ static fa_status check_buffer(const fa_plan *plan, const char *name, const fa_bu
     return FA_OK;
 }
 
+static byte_range range_of(const char *name, const fa_buffer *buffer, size_t offset, size_t span,
+                           bool written)
+{
+    const char *begin = (const char *)buffer->address + offset;
+    return (byte_range){name, buffer->storage, begin, begin + span, written};
+}
+
 /* What is written may share no byte with anything else. */
 static fa_status check_overlap(const byte_range *range, int count)
 {
     for (int w = 0; w < count; w++) {
         for (int r = 0; range[w].written && r < count; r++) {
-            if (r != w && range[w].begin < range[r].end && range[r].begin < range[w].end)
+            if (r != w && range[w].storage == range[r].storage && range[w].begin < range[r].end &&
+                range[r].begin < range[w].end)
                 return fa_fail(FA_INVALID, "args.%s overlaps args.%s by %zu bytes", range[w].name,
                                range[r].name,
                                (size_t)((range[w].end < range[r].end ? range[w].end : range[r].end) -
@@ -77,17 +86,17 @@ static fa_status bind(const fa_plan *plan, const fa_attention_args *args, fa_bin
                                         fa_dtype_size(p->tensor[t].dtype), p->span[t]);
         if (status != FA_OK)
             return status;
-        const char *begin = (const char *)binding->buffer[t]->address + binding->offset[t];
         if (p->span[t] > 0) /* nothing overlaps an empty range */
-            range[ranges++] = (byte_range){name, begin, begin + p->span[t], t == FA_O || t == FA_LSE};
+            range[ranges++] = range_of(name, binding->buffer[t], binding->offset[t], p->span[t],
+                                       t == FA_O || t == FA_LSE);
     }
     if (plan->workspace > 0) {
         fa_status status =
             check_buffer(plan, "workspace", args->workspace, args->workspace_offset, 64, plan->workspace);
         if (status != FA_OK)
             return status;
-        const char *begin = (const char *)args->workspace->address + args->workspace_offset;
-        range[ranges++] = (byte_range){"workspace", begin, begin + plan->workspace, true};
+        range[ranges++] =
+            range_of("workspace", args->workspace, args->workspace_offset, plan->workspace, true);
     }
     return check_overlap(range, ranges);
 }

@@ -21,6 +21,11 @@ static int64_t at_most(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+static int64_t at_least(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 /* Of the scores that a kernel has in hand at a time. */
 static int64_t score_bytes(const fa_tile_traits *t, int64_t block_q, int64_t block_kv)
 {
@@ -31,7 +36,11 @@ uint64_t fa_tiling_onchip(const fa_tile_traits *t, const fa_tile_problem *p, int
                           int64_t block_kv)
 {
     int64_t dqk = fa_round_up(p->dim_qk, t->tile.d), dv = fa_round_up(p->dim_v, t->tile.d);
-    int64_t bytes = 0;
+    int64_t bytes = t->fixed_bytes;
+    if (t->slice) {
+        int64_t slice = t->slice * (block_q + at_least(block_kv, dv));
+        bytes += t->buffers * at_least(slice, t->exchange * block_q) * t->element_bytes;
+    }
     if (t->stage & FA_STAGE_Q)
         bytes += block_q * dqk * t->element_bytes;
     if (t->stage & FA_STAGE_K)
@@ -104,7 +113,7 @@ static double modelled_seconds(const fa_limits *limits, const fa_tile_traits *t,
                                              (p->dim_qk + p->dim_v) / t->scores_per_cycle;
     double cycles = row_blocks * ((t->clips ? visited : fmax(visited, 1)) * whole + fixed);
     return cycles / (limits->clock_hz * limits->units * evenness(row_blocks, limits->units)) +
-           limits->launch_cycles / limits->clock_hz;
+           (limits->launch_cycles + limits->run_cycles) / limits->clock_hz;
 }
 
 /* Block sizes from low to high in doubling steps: neighbours differ less than the model's own error. */

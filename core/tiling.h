@@ -21,7 +21,9 @@ typedef struct fa_limits {
     double bytes_per_second; /* far memory, all units together                                         */
     double sync_cycles;      /* one block-level synchronisation, its latency not hidden                */
     double item_cycles;      /* taking up one work item                                                */
-    double launch_cycles;    /* starting one run                                                       */
+    double launch_cycles;    /* starting one run on more than one unit                                 */
+    double run_cycles;       /* starting any run                                                       */
+    uint64_t tensor_bytes;   /* most bytes that one operand spans; 0: no limit                         */
 } fa_limits;
 
 /* The level-2 tile: what the arithmetic unit eats at once. */
@@ -40,6 +42,11 @@ typedef struct fa_tile_traits {
     int32_t score_bytes;   /* of staged scores                                                       */
     int32_t score_rows;    /* rows whose scores are staged at a time; 0: all of a block's            */
     int32_t buffers;       /* copies of K and V in flight                                            */
+    int32_t slice; /* of Q and K so many dims, then of the weights and V so many keys are staged at a time;  */
+                   /* 0: what `stage` says, whole                                                            */
+    int32_t exchange;    /* elements that each row leaves in the place of a slice                            */
+    int32_t fixed_bytes; /* staged whatever the block                                                       */
+    int32_t resident;    /* blocks that a unit works on side by side, each at its share of the speed; 0: 1  */
     int32_t max_block_q, max_block_kv; /* 0: no limit of the kernel's own                              */
     bool clips; /* of a block that the mask cuts, only the tiles it leaves are computed   */
     /* Of the shorter of computing and fetching a block, the part that the longer does not hide: 1 where a block

@@ -44,10 +44,11 @@ typedef struct bench_peak {
     bool known;   /* false: there is no micro-benchmark for this backend */
     double flops; /* f32 multiply-adds, two operations each, per second  */
     double bytes; /* read from memory per second                         */
-    const char *isa;
+    const char *isa; /* or what the loops were written in: "opencl"      */
     bench_ceiling dot[BENCH_MAX_DOTS]; /* bf16 dot products */
     int dots;
-    int threads;
+    const char *units_name; /* of what worked: "threads" */
+    int units;
     size_t buffer_bytes; /* what the reads went over                            */
     size_t cache_bytes;  /* all last-level caches together; 0: unknown          */
 } bench_peak;
@@ -69,7 +70,9 @@ typedef struct bench_result {
     char kernel[64];
     int32_t block_q, block_kv, splits; /* as planned; 0 where there is no plan */
     int runs;
+    bool by_device; /* ms_median and ms_min are by the device's clock, else by this machine's */
     double ms_median, ms_min;
+    double ms_wall; /* median, by this machine's clock */
     double flops_rate, bytes_rate; /* per second */
     double peak_fraction;
     bench_bound bound;
@@ -91,7 +94,7 @@ typedef struct bench_suite {
     bool (*add)(bench_cases *cases, fa_dtype dtype);
 } bench_suite;
 
-enum { BENCH_SUITES = 7 };
+enum { BENCH_SUITES = 8 };
 
 /* The first is the default. */
 extern const bench_suite bench_suites[BENCH_SUITES];
@@ -138,8 +141,14 @@ bool bench_verify(fa_context *context, const bench_case *c, const fa_attention_d
 size_t bench_memory_available(void);
 /* Bytes of all last-level caches together; 0 when the system does not tell. */
 size_t bench_cache_bytes(void);
-/* Measures for a few seconds. False, with the reason, when memory is short; peak->known is false then. */
-bool bench_peak_measure(const fa_device_info *device, bench_peak *peak, char *message, size_t message_size);
+/* Measures for a few seconds. False, with the reason, when that fails; peak->known is false then. */
+bool bench_peak_measure(const fa_device *device, const fa_device_info *info, bench_peak *peak, char *message,
+                        size_t message_size);
+
+/* bench_peak_opencl.c */
+
+/* The same of a device of the OpenCL backend. False, with the reason, where that is not built in. */
+bool bench_peak_opencl(const fa_device *device, bench_peak *peak, char *message, size_t message_size);
 
 /* bench_peak_simd.c */
 

@@ -33,11 +33,12 @@ typedef struct runner {
     fa_attention_args args;
     fa_attention_desc desc; /* for calls without a plan; points to `tuning` */
     fa_tuning tuning;
-    bool host;
+    bool host, by_device;
     int repeat;      /* runs of a sample */
-    double *seconds; /* of a run, by sample */
+    double *seconds; /* of a run, by sample: by the device's clock, else as `walls` */
+    double *walls;
     size_t samples, room;
-    double total;
+    double total; /* of `walls`, all runs */
 } runner;
 
 double bench_flops(const bench_case *c)
@@ -273,6 +274,7 @@ static void runner_destroy(runner *r)
     fa_plan_destroy(r->plan);
     fa_buffer_destroy(r->workspace);
     free(r->seconds);
+    free(r->walls);
     *r = (runner){.plan = NULL};
 }
 
@@ -286,45 +288,60 @@ static bool run(setup *s, const runner *r)
            passed(s->result, "run", fa_queue_wait(s->queue));
 }
 
-static bool run_sample(setup *s, const runner *r, double *elapsed)
+/* Whether the device times its runs shows at the first. Where it does, a sample is one run. */
+static bool run_sample(setup *s, runner *r, double *wall, double *device)
 {
     double start = now();
     for (int i = 0; i < r->repeat; i++) {
         if (!run(s, r))
             return false;
     }
-    *elapsed = now() - start;
-    return true;
+    *wall = now() - start;
+    if (!r->by_device)
+        return true;
+    fa_status status = fa_queue_seconds(s->queue, device);
+    r->by_device = status == FA_OK;
+    return status == FA_UNSUPPORTED || passed(s->result, "time", status);
+}
+
+static bool grow(runner *r)
+{
+    size_t room = r->room ? 2 * r->room : 64;
+    double *seconds = realloc(r->seconds, room * sizeof(*seconds));
+    if (seconds)
+        r->seconds = seconds;
+    double *walls = realloc(r->walls, room * sizeof(*walls));
+    if (walls)
+        r->walls = walls;
+    if (seconds && walls)
+        r->room = room;
+    return seconds && walls;
 }
 
 static bool run_timed(setup *s, runner *r)
 {
-    if (r->samples == r->room) {
-        size_t room = r->room ? 2 * r->room : 64;
-        double *grown = realloc(r->seconds, room * sizeof(*grown));
-        if (!grown)
-            return stop(s->result, BENCH_BROKEN, "times", "out of memory");
-        r->seconds = grown;
-        r->room = room;
-    }
-    double elapsed;
-    if (!run_sample(s, r, &elapsed))
+    if (r->samples == r->room && !grow(r))
+        return stop(s->result, BENCH_BROKEN, "times", "out of memory");
+    double wall, device = 0.0;
+    if (!run_sample(s, r, &wall, &device))
         return false;
-    r->seconds[r->samples++] = elapsed / r->repeat;
-    r->total += elapsed;
+    r->seconds[r->samples] = (r->by_device ? device : wall) / r->repeat;
+    r->walls[r->samples++] = wall / r->repeat;
+    r->total += wall;
     return true;
 }
 
 /* Finds how many runs make a sample, after one that finds the caches and the threads cold. */
 static bool warm_up(setup *s, runner *r)
 {
-    double elapsed;
-    if (!run_sample(s, r, &elapsed))
+    double wall, device = 0.0;
+    r->by_device = !r->host;
+    if (!run_sample(s, r, &wall, &device))
         return false;
     for (;;) {
-        if (!run_sample(s, r, &elapsed))
+        if (!run_sample(s, r, &wall, &device))
             return false;
-        if (elapsed >= MIN_SAMPLE || r->repeat >= MAX_REPEAT)
+        if (r->by_device || wall >= MIN_SAMPLE || r->repeat >= MAX_REPEAT)
             return true;
         r->repeat *= 2;
     }
@@ -382,6 +399,8 @@ static void conclude(bench_result *result, const bench_peak *peak, runner *ours,
     result->runs = (int)ours->samples * ours->repeat;
     result->ms_median = 1e3 * median;
     result->ms_min = 1e3 * ours->seconds[0];
+    result->ms_wall = 1e3 * bench_median(ours->walls, ours->samples);
+    result->by_device = ours->by_device;
     result->flops_rate = bench_flops(&result->problem) / median;
     result->bytes_rate = ours->info.bytes_compulsory / median;
     result->peak_fraction =
@@ -447,6 +466,7 @@ void bench_case_run(fa_context *context, fa_device *device, const bench_peak *pe
         .status = BENCH_BROKEN,
         .ms_median = NAN,
         .ms_min = NAN,
+        .ms_wall = NAN,
         .flops_rate = NAN,
         .bytes_rate = NAN,
         .peak_fraction = NAN,

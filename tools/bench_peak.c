@@ -196,18 +196,17 @@ static void run_rounds(job *jobs, int count)
     }
 }
 
-bool bench_peak_measure(const fa_device_info *device, bench_peak *peak, char *message, size_t message_size)
+static bool measure_cpu(const fa_device_info *info, bench_peak *peak, char *message, size_t message_size)
 {
-    *peak = (bench_peak){.known = false};
-    const bench_simd *simd = strcmp(device->backend, "openmp") ? NULL : bench_simd_find(device->kernels);
+    const bench_simd *simd = bench_simd_find(info->kernels);
     if (!simd) {
-        (void)snprintf(message, message_size, "no micro-benchmark for backend %s", device->backend);
+        (void)snprintf(message, message_size, "no micro-benchmark for any of %s", info->kernels);
         return false;
     }
     job jobs[MAX_JOBS];
     const bench_simd *dots[BENCH_MAX_DOTS];
-    int count = 0, found = bench_dots_find(device->kernels, dots);
-    jobs[count++] = arithmetic_job(simd, device->units > 0 ? (int)device->units : 1);
+    int count = 0, found = bench_dots_find(info->kernels, dots);
+    jobs[count++] = arithmetic_job(simd, info->units > 0 ? (int)info->units : 1);
     int threads = jobs[0].threads; /* what there really are */
     for (int i = 0; i < found; i++)
         jobs[count++] = arithmetic_job(dots[i], threads);
@@ -225,7 +224,8 @@ bool bench_peak_measure(const fa_device_info *device, bench_peak *peak, char *me
 
     peak->known = true;
     peak->isa = simd->isa;
-    peak->threads = threads;
+    peak->units_name = "threads";
+    peak->units = threads;
     peak->flops = jobs[0].best;
     peak->dots = found;
     for (int i = 0; i < found; i++)
@@ -236,12 +236,24 @@ bool bench_peak_measure(const fa_device_info *device, bench_peak *peak, char *me
 }
 
 #else
-bool bench_peak_measure(const fa_device_info *device, bench_peak *peak, char *message, size_t message_size)
+static bool measure_cpu(const fa_device_info *info, bench_peak *peak, char *message, size_t message_size)
 {
-    *peak = (bench_peak){.known = false};
+    (void)info;
+    (void)peak;
     (void)snprintf(message, message_size,
-                   "this command was built without OpenMP, so there is no micro-benchmark for %s",
-                   device->backend);
+                   "this command was built without OpenMP, so there is no micro-benchmark for the CPU");
     return false;
 }
 #endif
+
+bool bench_peak_measure(const fa_device *device, const fa_device_info *info, bench_peak *peak, char *message,
+                        size_t message_size)
+{
+    *peak = (bench_peak){.known = false};
+    if (!strcmp(info->backend, "openmp"))
+        return measure_cpu(info, peak, message, message_size);
+    if (!strcmp(info->backend, "opencl"))
+        return bench_peak_opencl(device, peak, message, message_size);
+    (void)snprintf(message, message_size, "no micro-benchmark for backend %s", info->backend);
+    return false;
+}

@@ -24,7 +24,7 @@ static double mebibytes(size_t bytes)
 
 static void print_ceilings(const bench_peak *peak)
 {
-    printf("peak, measured now, threads: %d\n", peak->threads);
+    printf("peak, measured now, %s: %d\n", peak->units_name, peak->units);
     printf("  f32 multiply-adds (%s): %.1f GFLOP/s\n", peak->isa, 1e-9 * peak->flops);
     for (int i = 0; i < peak->dots; i++)
         printf("  bf16 dot products (%s): %.1f GFLOP/s\n", peak->dot[i].isa, 1e-9 * peak->dot[i].flops);
@@ -47,9 +47,14 @@ void bench_print_header(const fa_device_info *device, const bench_peak *peak)
     printf("fastattn %s on %s:%d, %s\n", fa_version(), device->backend, (int)device->index, device->name);
     if (peak->known)
         print_ceilings(peak);
-    printf("%-5s %-26s %-6s %-4s %-16s %-11s %10s %10s %9s %8s %6s %-7s %9s %9s\n", "dtype", "shape", "mask",
-           "call", "kernel", "blocks", "ms median", "ms min", "GFLOP/s", "GB/s", "peak", "bound", "standard",
-           "max error");
+    printf("%-5s %-26s %-6s %-4s %-16s %-11s %10s %10s %-6s %9s %8s %6s %-7s %9s %9s\n", "dtype", "shape",
+           "mask", "call", "kernel", "blocks", "ms median", "ms min", "clock", "GFLOP/s", "GB/s", "peak",
+           "bound", "standard", "max error");
+}
+
+static const char *clock_name(const bench_result *r)
+{
+    return r->by_device ? "device" : "wall";
 }
 
 static const char *call_name(bench_call call)
@@ -83,8 +88,8 @@ void bench_print_row(const bench_result *r)
     printf("%-16s %-11s ", r->kernel, blocks);
     print_ms(r->ms_median);
     print_ms(r->ms_min);
-    printf("%9.1f %8.2f %6s %-7s %9s %9.1e\n", 1e-9 * r->flops_rate, 1e-9 * r->bytes_rate, fraction,
-           bench_bound_name(r->bound), ratio, r->max_error);
+    printf("%-6s %9.1f %8.2f %6s %-7s %9s %9.1e\n", clock_name(r), 1e-9 * r->flops_rate, 1e-9 * r->bytes_rate,
+           fraction, bench_bound_name(r->bound), ratio, r->max_error);
     if (r->message[0])
         printf("      no ratio: %s\n", r->message);
 }
@@ -162,6 +167,8 @@ static void json_result(FILE *file, const fa_device_info *device, const bench_pe
     json_integer(file, "splits", r->splits);
     json_number(file, "ms_median", r->ms_median);
     json_number(file, "ms_min", r->ms_min);
+    json_string(file, "clock", clock_name(r));
+    json_number(file, "ms_wall", r->ms_wall);
     json_integer(file, "runs", r->runs);
     json_number(file, "tflops", 1e-12 * r->flops_rate);
     json_number(file, "gbps", 1e-9 * r->bytes_rate);

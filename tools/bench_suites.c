@@ -141,6 +141,30 @@ static bool add_tiny(bench_cases *cases, fa_dtype dtype)
     return ok;
 }
 
+/* Enough work for a GPU; at the longest one batch less, where every score in memory takes most of it. */
+static bool add_gpu(bench_cases *cases, fa_dtype dtype)
+{
+    static const struct {
+        int64_t batch, length;
+    } squares[] = {{2, 2048}, {2, 4096}, {2, 8192}, {1, 16384}}, caches[] = {{16, 4096}, {1, 16384}};
+    bool ok = true;
+    for (int64_t dim = 64; dim <= 128; dim *= 2) {
+        for (int causal = 0; causal <= 1; causal++) {
+            for (size_t i = 0; ok && i < COUNT(squares); i++) {
+                bench_case c = square_case(16, squares[i].length, dim, dtype, causal);
+                c.size.batch = squares[i].batch;
+                ok = bench_cases_add(cases, &c);
+            }
+        }
+    }
+    for (size_t i = 0; ok && i < COUNT(caches); i++) {
+        bench_case c = cache_case(1, caches[i].length, dtype);
+        c.size.batch = caches[i].batch;
+        ok = bench_cases_add(cases, &c);
+    }
+    return ok;
+}
+
 static bool add_overhead(bench_cases *cases, fa_dtype dtype)
 {
     bench_case c = square_case(1, 1, 1, dtype, false);
@@ -154,5 +178,5 @@ static bool add_overhead(bench_cases *cases, fa_dtype dtype)
 const bench_suite bench_suites[BENCH_SUITES] = {
     {"quick", false, add_quick},      {"prefill", false, add_prefill}, {"decode", false, add_decode},
     {"blocks", false, add_blocks},    {"dims", true, add_dims},        {"tiny", true, add_tiny},
-    {"overhead", true, add_overhead},
+    {"overhead", true, add_overhead}, {"gpu", false, add_gpu},
 };

@@ -25,14 +25,18 @@ static const char usage[] =
     "  tiny       1 to 64 queries and keys; f32 unless --dtype says otherwise\n"
     "  overhead   one query, key and dim, so that what is timed is the call; f32 unless --dtype says "
     "otherwise\n"
+    "  gpu        as many queries as keys, 2048 to 16384, 16 heads; one query of 32 heads over 8 in batches of\n"
+    "             16 and 1, 4096 and 16384 keys\n"
     "\n"
     "Columns:\n"
     "  call       run: fa_plan_run with a plan made before; host: fa_attention_host, which plans, runs and\n"
     "             releases; calls of less than 5 us are timed several at a time\n"
     "  blocks     rows x keys of a level-1 block, and /N where row blocks are split into up to N parts\n"
+    "  clock      which one the times are by: device, from the start of a run's first kernel to the end of its\n"
+    "             last; wall, from the call to its end\n"
     "  GFLOP/s    2 (D + DV) operations per visible pair of query and key: 4 B H S S D, halved when causal\n"
     "  GB/s       q, k, v and o, each moved once\n"
-    "  peak       the share of this machine's own ceilings, measured at the start: of multiply-adds or of\n"
+    "  peak       the share of this device's own ceilings, measured at the start: of multiply-adds or of\n"
     "             memory reads, whichever is nearer, which 'bound' names; 'cache' when the data came from\n"
     "             there, and then the share may exceed 100 %. Multiply-adds are f32, or bf16 dot products\n"
     "             for a kernel that is named after an instruction set for those\n"
@@ -227,7 +231,7 @@ static bool run_cases(fa_context *context, fa_device *device, const arguments *a
     const bench_options options = {.kernel = a->kernel, .min_time = a->min_time, .standard = !a->no_standard};
     char message[256];
     size_t timed = 0, failed = 0;
-    if (!bench_peak_measure(&s->device, &s->peak, message, sizeof(message)))
+    if (!bench_peak_measure(device, &s->device, &s->peak, message, sizeof(message)))
         printf("peak unknown: %s\n", message);
     bench_print_header(&s->device, &s->peak);
     for (size_t i = 0; i < s->cases.count; i++) {

@@ -82,6 +82,13 @@ FA_API fa_status fa_queue_create(fa_device *device, fa_queue **queue);
 /** Returns when all work of the queue is done; the first failure among it, if any, is returned once. */
 FA_API fa_status fa_queue_wait(fa_queue *queue);
 
+/**
+ * Waits as fa_queue_wait() does, then gives the time that the device itself measured of the queue's last
+ * fa_plan_run(), from its first command's start to its last one's end. FA_UNSUPPORTED where the backend
+ * does not measure (the OpenMP and null backends do not). FA_INVALID: NULL, or nothing has run yet.
+ */
+FA_API fa_status fa_queue_seconds(fa_queue *queue, double *seconds);
+
 /** Waits, then destroys. NULL is allowed. */
 FA_API void fa_queue_destroy(fa_queue *queue);
 

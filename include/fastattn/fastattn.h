@@ -8,6 +8,7 @@
 #include "common.h"
 #include "context.h"
 #include "device.h"
+#include "opencl.h"
 #include "plan.h"
 
 #endif

@@ -11,7 +11,7 @@ sys.dont_write_bytecode = True  # the source tree stays as it is
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from frame import Case, ComputingCase  # noqa: E402
 
-SUITES = ("quick", "prefill", "decode", "blocks", "dims", "tiny", "overhead")
+SUITES = ("quick", "prefill", "decode", "blocks", "dims", "tiny", "overhead", "gpu")
 
 
 class Usage(Case):
@@ -49,6 +49,8 @@ class Bench(ComputingCase):
         for result in results:
             self.assertEqual((result["len_q"], result["dim"], result["dtype"]), (1, 1, "f32"))
             self.assertGreater(result["ms_median"], 0)
+            self.assertIn(result["clock"], ("wall", "device"))
+            self.assertGreater(result["ms_wall"], 0)
         self.assertIsNone(results[1]["ratio_standard"])
         rows = text.splitlines()[-2:]
         for row, call in zip(rows, ("run", "host")):

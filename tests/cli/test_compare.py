@@ -22,12 +22,14 @@ SHAPE = "B1,H2,S10,D100"
 FLOPS = 4 * 2 * 10 * 10 * 100
 
 # A worker that follows a script: what it answers to each kind of request, one after the other, and the last
-# one ever after. As a virtual environment's Python it also says that it has PyTorch.
+# one ever after. As a virtual environment's Python it also says that it has PyTorch. What the script says under a
+# device's name is for that device.
 PLAYER = """#!{python}
 import os, signal, sys, time
 if sys.argv[1:2] == ["-c"]:
     sys.exit(0)
 script = {script!r}
+script = {{**script, **script.get(sys.argv[1] if len(sys.argv) > 1 else "", {{}})}}
 print(script.get("hello", "ok a player"), flush=True)
 for line in sys.stdin:
     kind = line.split()[0]
@@ -40,6 +42,83 @@ for line in sys.stdin:
         print("asleep", os.getpid(), file=open({note!r}, "w"), flush=True)
         time.sleep(600)
     print(answer, flush=True)
+"""
+
+# As much of PyTorch as peers.py uses, with a GPU whose clock is `now`, in ms: waiting work takes 1000, attention
+# what its kernel takes.
+TORCH = """
+import types
+from contextlib import contextmanager
+
+__version__ = "2.x"
+float32, float16, bfloat16 = "f32", "f16", "bf16"
+version = types.SimpleNamespace(cuda="13.0")
+now, kernel, log = 0, None, []
+
+class Tensor:
+    def __init__(self, shape, kind=float32):
+        self.shape, self.kind = tuple(shape), kind
+    def to(self, kind):
+        return Tensor(self.shape, kind)
+    def float(self):
+        return self
+    abs = all = float
+    def max(self):
+        return 1
+    def __le__(self, limit):
+        return self
+
+def randn(shape, device):
+    assert device == "cuda"
+    return Tensor(shape)
+
+def ignore(*arguments):
+    pass
+
+set_num_threads = set_grad_enabled = manual_seed = set_float32_matmul_precision = ignore
+
+class Event:
+    def __init__(self, enable_timing):
+        self.at = None
+    def record(self):
+        self.at = now
+    def elapsed_time(self, end):
+        return end.at - self.at
+
+def wait(cycles):
+    global now
+    now += 1000
+
+cuda = types.SimpleNamespace(
+    is_available=lambda: {gpu!r}, get_device_name=lambda: "a GPU", synchronize=ignore, empty_cache=ignore,
+    mem_get_info=lambda: (1 << 20, 1 << 30), Event=Event, _sleep=wait)
+backends = types.SimpleNamespace(cudnn=types.SimpleNamespace(version=lambda: 91000))
+
+class SDPBackend:
+    FLASH_ATTENTION, EFFICIENT_ATTENTION, CUDNN_ATTENTION, MATH = 8, 12, 20, 40
+
+@contextmanager
+def sdpa_kernel(chosen):
+    global kernel
+    kernel = chosen[0]
+    yield
+    kernel = None
+
+def attend(q, k, v, is_causal, enable_gqa=False):
+    global now
+    if kernel == SDPBackend.CUDNN_ATTENTION and q.shape[3] > 64:
+        raise RuntimeError("No available kernel.")
+    now += kernel
+    return Tensor((*q.shape[:3], v.shape[3]))
+
+import sys
+functional = types.SimpleNamespace(scaled_dot_product_attention=attend)
+nn = types.ModuleType("torch.nn")
+nn.functional, nn.attention = functional, types.ModuleType("torch.nn.attention")
+nn.attention.SDPBackend, nn.attention.sdpa_kernel = SDPBackend, sdpa_kernel
+nn.__path__ = []
+sys.modules["torch.nn"], sys.modules["torch.nn.attention"] = nn, nn.attention
+__path__ = []
 """
 
 
@@ -97,7 +176,8 @@ class Arithmetic(unittest.TestCase):
                          [none, (None, 0.5), none])
 
     def test_suites(self):
-        sizes = {"prefill": (48, 48), "decode": (3, 3), "short": (3, 48), "dims": (1, 14), "tiny": (10, 10)}
+        sizes = {"prefill": (48, 48), "decode": (3, 3), "short": (3, 48), "dims": (1, 14), "tiny": (10, 10),
+                 "gpu": (36, 36)}
         for name, suite in SUITES.items():
             groups = suite(None)
             self.assertEqual((len(groups), sum(map(len, groups))), sizes[name])
@@ -129,9 +209,10 @@ class Driver(unittest.TestCase):
         quick = ("--worker", worker, "--threads", 1, "--min-time", 0.003, "--turns", 3)
         return [sys.executable, str(COMPARE / "compare.py"), *map(str, (*quick, *options))]
 
-    def compare(self, *options, code=0, worker=WORKER):
+    def compare(self, *options, code=0, worker=WORKER, env=None):
         done = subprocess.run(self.command(*options, worker=worker), stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, encoding="utf-8", timeout=300)
+                              stderr=subprocess.PIPE, encoding="utf-8", timeout=300,
+                              env={**os.environ, **(env or {})})
         self.assertEqual(done.returncode, code, f"{done.stdout}{done.stderr}")
         return done.stderr if code else done.stdout
 
@@ -178,6 +259,8 @@ class Driver(unittest.TestCase):
             "run 63 0 0": "no expected: run",
             "drop": "ok ",
             "run 63 0 1": "no expected: run",
+            # Too long for the oracle, which sees some of its rows.
+            "case 1 f16 1 4 300 64 2 900 64 1": "ok ",
         }
         done = subprocess.run([WORKER], input="".join(f"{line}\n" for line in requests), encoding="utf-8",
                               stdout=subprocess.PIPE, timeout=60,
@@ -191,6 +274,15 @@ class Driver(unittest.TestCase):
             if request == "run 63 1 3":
                 self.assertGreater(float(answer.split()[1]), 0)
 
+    def test_worker_takes_a_device(self):
+        for device, said in (("openmp:0", "ok fastattn .*, openmp:0, "), ("nowhere", "no FA_NO_DEVICE: .*nowhere"),
+                             ("null", "ok .*null")):
+            done = subprocess.run([WORKER, device], input="case 0 f32 1 1 4 8 1 4 8 0\n", encoding="utf-8",
+                                  stdout=subprocess.PIPE, timeout=60)
+            self.assertRegex(done.stdout, f"^{said}")
+            if device == "null":
+                self.assertIn("\nno wrong result of ", done.stdout)
+
     def test_median_of_turns_and_ratio(self):
         worker = self.player("worker", case=["ok our-tile"], run=["ok 9", "ok 0.002", "ok 0.008", "ok 0.004"])
         text = self.compare(*self.torch(run=["ok 0.01"]), "--torch-variants", "flash", "--shape", SHAPE,
@@ -200,8 +292,83 @@ class Driver(unittest.TestCase):
             ["f32", SHAPE, "full", "our-tile", "4.0000", "0.0", "0.01", "10.0000", "2.50x"]])
         peers = json.loads(self.json.read_text(encoding="utf-8"))["cases"][0]["peers"]
         self.assertEqual(peers["ours"]["turns_ms"], [2, 8, 4])
+        self.assertEqual((peers["ours"]["clock"], peers["ours"]["wall_ms"]), ("wall", 4))
         self.assertAlmostEqual(peers["ours"]["gflops"], FLOPS / 0.004 * 1e-9)
         self.assertAlmostEqual(peers["torch flash"]["ratio"], 2.5)
+
+    def fake_torch(self, gpu=True):
+        folder = self.folder / "site" / "torch"
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text(TORCH.replace("{gpu!r}", repr(gpu)), encoding="utf-8")
+        return {"PYTHONPATH": str(folder.parent)}
+
+    def test_backends_side_by_side(self):
+        worker = self.player("worker", opencl={"case": ["ok a-tile"], "run": ["ok 0.005 0.004"]},
+                             vulkan={"case": ["ok b-tile"], "run": ["ok 0.003 0.002"]},
+                             cuda={"hello": "no FA_NO_DEVICE: none"})
+        text = self.compare(*self.torch(run=["ok 0.01"]), "--torch-variants", "flash", "--shape", SHAPE,
+                            "--backends", "opencl,vulkan,cuda", "--json", self.json, worker=worker)
+        self.assertRegex(text, r"\ncuda: +NOT COMPARED: FA_NO_DEVICE: none\n")
+        self.assertRegex(text, r"\ndtype shape +mask +opencl kernel +opencl ms +wall ms +GFLOP/s +GB/s "
+                               r"vulkan kernel +vulkan ms +wall ms +GFLOP/s +GB/s +"
+                               r"torch flash ms +over opencl +over vulkan\n")
+        self.assertEqual(self.rows(text), [
+            ["f32", SHAPE, "full", "a-tile", "4.0000", "5.0000", "0.0", "0.01",
+             "b-tile", "2.0000", "3.0000", "0.0", "0.02", "10.0000", "2.50x", "5.00x"]])
+        found = json.loads(self.json.read_text(encoding="utf-8"))
+        peers = found["cases"][0]["peers"]
+        self.assertEqual((found["backends"], found["not_compared"]),
+                         (["opencl", "vulkan", "cuda"], {"cuda": "FA_NO_DEVICE: none"}))
+        self.assertEqual((peers["vulkan"]["clock"], peers["vulkan"]["wall_ms"]), ("device", 3))
+        self.assertEqual((peers["torch flash"]["clock"], peers["torch flash"]["ratio"]), ("wall", 2.5))
+        self.assertEqual(peers["torch flash"]["ratios"], {"opencl": 2.5, "vulkan": 5})
+
+    def test_pytorch_on_cuda(self):
+        worker = self.player("worker", run=["ok 0.006 0.004"])
+        shapes = ("--shape", SHAPE, "--shape", "B1,H2,S300,D64")
+        text = self.compare("--torch-device", "cuda", "--venv", "none", *shapes, "--dtype", "f32,f16",
+                            "--backends", "opencl", worker=worker, env=self.fake_torch())
+        self.assertIn("torch:     PyTorch 2.x, a GPU, CUDA 13.0, cuDNN 91000", text)
+        self.assertNotIn("sgemm", text)
+        self.assertRegex(text, "torch flash ms +ratio +torch efficient ms +ratio +torch cudnn ms +ratio "
+                               "+torch math ms +ratio\n")
+        f32, f16, long_f32, long_f16 = (row[8:] for row in self.rows(text))
+        self.assertEqual(f32, ["-", "-", "12.0000", "3.00x", "-", "-", "40.0000", "10.00x"])
+        self.assertEqual(f16[:6], ["8.0000", "2.00x", "12.0000", "3.00x", "failed", "[1]"])
+        self.assertEqual(long_f32, ["-", "-", "12.0000", "3.00x", "-", "-", "failed", "[2]", "-"])
+        self.assertEqual(long_f16[4:6], ["20.0000", "5.00x"])
+        self.assertIn("[1] torch cudnn: No available kernel.", text)
+        self.assertIn("[2] torch math: needs 2 MiB for scores, and nine tenths of the GPU's free", text)
+
+    def test_absent_cuda(self):
+        options = ("--torch-device", "cuda", "--venv", "none", "--shape", SHAPE)
+        worker = self.player("worker", run=["ok 0.01"])
+        text = self.compare(*options, worker=worker, env=self.fake_torch(gpu=False))
+        self.assertIn("torch:     NOT COMPARED: PyTorch 2.x finds no CUDA device", text)
+        self.assertEqual(len(self.rows(text)[0]), 8)
+
+    def test_absent_clock_is_told(self):
+        text = self.compare("--backends", "opencl", "--peers", "ours", "--shape", SHAPE,
+                            worker=self.player("worker", run=["ok 0.01"]))
+        self.assertIn("[1] ours: has no clock of the device, so its times are those of this machine's", text)
+
+    def test_build_folder_from_elsewhere(self):
+        """What Meson made at another place, or only what came of it, is taken as it is."""
+        folder = self.folder / "build"
+        worker = self.player("build/tools/compare/compare-worker", hello="ok the one that was brought")
+        command = [sys.executable, str(COMPARE / "compare.py"), "--peers", "ours", "--shape", SHAPE,
+                   "--min-time", "0.001", "--turns", "1", "--build", str(folder)]
+        for info in (None, {"directories": {"source": "/elsewhere", "build": "/elsewhere/build"}}, ["damaged"]):
+            if info:
+                (folder / "meson-info").mkdir(exist_ok=True)
+                (folder / "meson-info" / "meson-info.json").write_text(json.dumps(info), encoding="utf-8")
+            worker.write_text(PLAYER.format(
+                python=sys.executable, script={"hello": "ok brought", "run": ["ok 0.01"]}, note=""), "utf-8")
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+                                  timeout=60)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(f"taking {worker} as it is", done.stderr)
+            self.assertIn("ours:      brought", done.stdout)
 
     def test_summaries(self):
         worker = self.player("worker", run=["ok 0.5"])
@@ -257,7 +424,7 @@ class Driver(unittest.TestCase):
         self.assertEqual(sorted(os.listdir(self.folder)), ["results.json", "venv", "worker"])
 
     def test_wrong_answers(self):
-        for answer in ("ok nan", "ok 0", "ok", "ok fast", "1.0"):
+        for answer in ("ok nan", "ok 0", "ok", "ok fast", "1.0", "ok 1 0", "ok 1 1 1"):
             text = self.compare("--peers", "ours", "--shape", SHAPE, code=1,
                                 worker=self.player("worker", run=[answer]))
             self.assertIn("fastattn answered", text)
@@ -322,6 +489,11 @@ class Driver(unittest.TestCase):
             (["--shape", "B1,H8"], "part S is missing"),
             (["--dtype", "f32,f64"], "'f64' is unknown, expected some of f32, f16, bf16"),
             (["--peers", "torch"], "expected ours among them"),
+            (["--backends", "opencl,"], "'opencl,', expected devices such as opencl or opencl:1"),
+            (["--backends", "opencl,opencl"], "each once"),
+            (["--torch-device", "rocm"], "'rocm'"),
+            (["--torch-variants", "cudnn"], "cudnn, which PyTorch does not have on cpu, expected some of default"),
+            (["--torch-device", "cuda", "--peers", "ours,openblas"], "openblas, which runs on the CPU"),
             (["--threads", "0"], "whole number from 1 to 1024"),
             (["--turns", "1.5"], "whole number from 1 to 1000"),
             (["--min-time", "nan"], "at most 3600 seconds"),

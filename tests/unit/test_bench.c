@@ -22,7 +22,8 @@ const bench_peak bench_test_peak = {.known = true,
                                     .isa = "avx512",
                                     .dot = {{"avx512bf16", 4e11}, {"amx", 3e12}},
                                     .dots = 2,
-                                    .threads = 2};
+                                    .units_name = "threads",
+                                    .units = 2};
 
 START_TEST(median_of_few)
 {
@@ -190,7 +191,7 @@ START_TEST(suites_hold_what_they_say)
         const char *name;
         size_t cases;
     } expected[BENCH_SUITES] = {{"quick", 4}, {"prefill", 16}, {"decode", 18}, {"blocks", 24},
-                                {"dims", 13}, {"tiny", 12},    {"overhead", 2}};
+                                {"dims", 13}, {"tiny", 12},    {"overhead", 2}, {"gpu", 18}};
     for (int i = 0; i < BENCH_SUITES; i++) {
         bench_cases cases = {.item = NULL};
         ck_assert_str_eq(bench_suites[i].name, expected[i].name);
@@ -243,6 +244,8 @@ START_TEST(case_is_checked_and_timed)
     bench_case_run(context, device, &bench_test_peak, &options, &c, &r);
     ck_assert_msg(r.status == BENCH_TIMED, "%s", r.message);
     ck_assert_int_ge(r.runs, 5);
+    ck_assert(!r.by_device);
+    ck_assert_double_eq(r.ms_wall, r.ms_median);
     ck_assert(r.block_q > 0 && r.block_kv > 0 && r.splits > 0);
     ck_assert_double_gt(r.ms_min, 0);
     ck_assert_double_ge(r.ms_median, r.ms_min);
@@ -298,6 +301,45 @@ START_TEST(case_that_is_not_served_says_why)
 }
 END_TEST
 
+/* The same on memory and by the clock of another device, where there is one; its ceilings are above 0. */
+START_TEST(opencl_is_measured)
+{
+    setenv("FASTATTN_OPENCL_LIMITS", "alloc=16777216", 1);
+    fa_device *opencl;
+    if (fa_device_open(context, "opencl", NULL, &opencl) == FA_OK) {
+        fa_device_info info = {.struct_size = sizeof(info)};
+        bench_peak peak;
+        char message[256];
+        ck_assert_int_eq(fa_device_get_info(opencl, &info), FA_OK);
+        ck_assert_msg(bench_peak_measure(opencl, &info, &peak, message, sizeof(message)), "%s", message);
+        ck_assert(peak.known && peak.flops > 0 && peak.bytes > 0);
+        ck_assert_str_eq(peak.isa, "opencl");
+        ck_assert_uint_le(peak.buffer_bytes, 16777216);
+
+        const bench_options options = {.min_time = 1e-4, .standard = true};
+        bench_case c = bench_test_case("B1,H4,S33,D24,HK2,SK70", FA_F16, true);
+        bench_result r;
+        bench_case_run(context, opencl, &peak, &options, &c, &r);
+        ck_assert_msg(r.status == BENCH_TIMED, "%s", r.message);
+        ck_assert(r.by_device);
+        ck_assert_double_ge(r.ms_wall, r.ms_min);
+        fa_device_close(opencl);
+    }
+    unsetenv("FASTATTN_OPENCL_LIMITS");
+}
+END_TEST
+
+START_TEST(backend_without_a_loop_has_no_ceilings)
+{
+    const fa_device_info info = {.struct_size = sizeof(info), .backend = "null"};
+    bench_peak peak = bench_test_peak;
+    char message[256];
+    ck_assert(!bench_peak_measure(device, &info, &peak, message, sizeof(message)));
+    ck_assert(!peak.known);
+    ck_assert_str_eq(message, "no micro-benchmark for backend null");
+}
+END_TEST
+
 /* Long enough to be sampled. A sample that stood at the wrong place of the diagonal, or read the wrong head,
  * would call the right result wrong; the first and the last row are always among the samples. */
 START_TEST(samples_tell_right_from_wrong)
@@ -349,7 +391,7 @@ int main(void)
 {
     Suite *suite = suite_create("bench");
     TCase *numbers = tcase_create("numbers"), *cases = tcase_create("cases");
-    TCase *samples = tcase_create("samples");
+    TCase *samples = tcase_create("samples"), *opencl = tcase_create("opencl");
     tcase_add_test(numbers, median_of_few);
     tcase_add_test(numbers, flops_full_and_causal);
     tcase_add_test(numbers, flops_causal_rectangle);
@@ -366,14 +408,19 @@ int main(void)
     tcase_add_test(cases, case_takes_its_blocks);
     tcase_add_test(cases, whole_call_is_checked_and_timed);
     tcase_add_test(cases, case_that_is_not_served_says_why);
+    tcase_add_test(cases, backend_without_a_loop_has_no_ceilings);
     tcase_set_timeout(cases, 60);
     tcase_add_checked_fixture(samples, make_context, destroy_context);
     tcase_add_loop_test(samples, samples_tell_right_from_wrong, 0, 2);
     tcase_set_timeout(samples, 60);
+    tcase_add_checked_fixture(opencl, make_context, destroy_context);
+    tcase_add_test(opencl, opencl_is_measured);
+    tcase_set_timeout(opencl, 60);
     suite_add_tcase(suite, numbers);
     suite_add_tcase(suite, bench_test_reports());
     suite_add_tcase(suite, cases);
     suite_add_tcase(suite, samples);
+    suite_add_tcase(suite, opencl);
 
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

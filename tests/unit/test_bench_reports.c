@@ -21,6 +21,8 @@ static bench_result make_result(const char *text, fa_dtype dtype, bool causal, d
         .runs = 7,
         .ms_median = 2.5,
         .ms_min = 2.25,
+        .by_device = true,
+        .ms_wall = 2.75,
         .flops_rate = rate,
         .bytes_rate = rate / 8,
         .peak_fraction = 0.5,
@@ -69,6 +71,8 @@ START_TEST(json_has_every_key)
                                        "kernel",
                                        "ms_median",
                                        "ms_min",
+                                       "ms_wall",
+                                       "clock",
                                        "runs",
                                        "tflops",
                                        "gbps",
@@ -101,6 +105,8 @@ START_TEST(json_has_every_key)
     ck_assert(json_is_true(json_object_get(object, "causal")));
     ck_assert_double_eq_tol(json_real_value(json_object_get(object, "tflops")), 0.1, 1e-9);
     ck_assert_str_eq(json_string_value(json_object_get(object, "bound")), "compute");
+    ck_assert_str_eq(json_string_value(json_object_get(object, "clock")), "device");
+    ck_assert_double_eq(json_real_value(json_object_get(object, "ms_wall")), 2.75);
     ck_assert_str_eq(json_string_value(json_object_get(object, "call")), "run");
     ck_assert_int_eq(json_integer_value(json_object_get(object, "block_q")), 256);
     ck_assert_int_eq(json_integer_value(json_object_get(object, "block_kv")), 512);

@@ -434,6 +434,30 @@ START_TEST(overlapping_outputs_are_refused)
 }
 END_TEST
 
+/* The same address means the same bytes only in the same memory. */
+START_TEST(other_storage_does_not_overlap)
+{
+    static const char memory_of_a_device[2];
+    run_case r;
+    make_run(&r);
+    fa_buffer o = *r.buffer[3], q = *r.buffer[0];
+    q.address = o.address = (void *)(uintptr_t)64; /* an offset; the null backend touches nothing */
+    fa_attention_args a = r.args;
+    a.o = &o;
+    a.q = &q;
+    ck_assert_int_eq(fa_plan_run(r.plan, null_queue, &a), FA_INVALID);
+    assert_message("args.o overlaps args.q");
+    o.storage = &memory_of_a_device[0];
+    ck_assert_int_eq(fa_plan_run(r.plan, null_queue, &a), FA_OK);
+    q.storage = &memory_of_a_device[1];
+    ck_assert_int_eq(fa_plan_run(r.plan, null_queue, &a), FA_OK);
+    q.storage = o.storage;
+    ck_assert_int_eq(fa_plan_run(r.plan, null_queue, &a), FA_INVALID);
+    assert_message("args.o overlaps args.q");
+    free_run(&r);
+}
+END_TEST
+
 START_TEST(what_is_not_asked_for_is_refused)
 {
     run_case r;
@@ -557,6 +581,7 @@ Suite *plan_suite(void)
     tcase_add_test(run, runs);
     tcase_add_test(run, runs_refused_by_name);
     tcase_add_test(run, overlapping_outputs_are_refused);
+    tcase_add_test(run, other_storage_does_not_overlap);
     tcase_add_test(run, what_is_not_asked_for_is_refused);
     tcase_add_test(run, empty_problems_run);
     tcase_add_test(run, host_calls);

@@ -246,6 +246,19 @@ START_TEST(queues)
 }
 END_TEST
 
+START_TEST(queues_without_clocks_say_so)
+{
+    double seconds = 7;
+    ck_assert_int_eq(fa_queue_seconds(null_queue, &seconds), FA_UNSUPPORTED);
+    assert_message("the null backend does not time its queues");
+    ck_assert_int_eq(fa_queue_seconds(NULL, &seconds), FA_INVALID);
+    assert_message("queue is NULL");
+    ck_assert_int_eq(fa_queue_seconds(null_queue, NULL), FA_INVALID);
+    assert_message("seconds is NULL");
+    ck_assert(seconds == 7);
+}
+END_TEST
+
 Suite *registry_suite(void)
 {
     Suite *suite = suite_create("registry");
@@ -261,5 +274,6 @@ Suite *registry_suite(void)
     TCase *memory_case = add_device_case(suite, "buffers and queues");
     tcase_add_test(memory_case, buffers);
     tcase_add_test(memory_case, queues);
+    tcase_add_test(memory_case, queues_without_clocks_say_so);
     return suite;
 }

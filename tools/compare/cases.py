@@ -84,9 +84,9 @@ def prefill(dtypes):
             for length in (512, 1024, 2048, 4096)]
 
 
-def cached(suite, dtype, rows, keys):
+def cached(suite, dtype, rows, keys, batch=1):
     """New tokens against their cache, with the grouped heads of an 8-billion-parameter Llama 3."""
-    return Case(suite, dtype, 1, 32, rows, 128, 8, keys, 128)
+    return Case(suite, dtype, batch, 32, rows, 128, 8, keys, 128)
 
 
 def decode(dtypes):
@@ -111,7 +111,19 @@ def tiny(dtypes):
             for length in (1, 4, 16, 32, 64)]
 
 
-SUITES = {suite.__name__: suite for suite in (prefill, decode, short, dims, tiny)}
+def gpu(dtypes):
+    """Enough work for a GPU; at the longest one batch less, where every score in memory takes most of it."""
+    groups = []
+    for dtype in dtypes or ("f32", "f16"):
+        groups += [[Case("gpu", dtype, batch, 16, length, dim, 16, length, dim, causal)]
+                   for dim in (64, 128)
+                   for causal in (False, True)
+                   for batch, length in ((2, 2048), (2, 4096), (2, 8192), (1, 16384))]
+        groups += [[cached("gpu", dtype, 1, 4096, 16)], [cached("gpu", dtype, 1, 16384)]]
+    return groups
+
+
+SUITES = {suite.__name__: suite for suite in (prefill, decode, short, dims, tiny, gpu)}
 
 
 # --- Arithmetic. None stands for a number that could not be had, and gives None. ---

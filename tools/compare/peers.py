@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The other sides of compare.py, each a process of its own:  peers.py openblas|torch THREADS [LIBRARY]
+"""The other sides of compare.py, each a process of its own:
+
+    peers.py openblas THREADS [LIBRARY]
+    peers.py torch THREADS [cpu|cuda]
 
 One request a line on stdin, one answer a line on stdout, "ok ..." or "no <reason>"; the first answer, before
 any request, says who answers. worker.c is the same for fastattn.
 
     case SLOT ...          prepares a case and runs it once        ok
-    run SLOT WARM COUNT    median of COUNT runs, after WARM        ok SECONDS
+    run SLOT WARM COUNT    median of COUNT runs, after WARM        ok SECONDS [SECONDS BY THE DEVICE'S CLOCK]
     drop                   forgets every case                      ok
 
 OpenBLAS takes `case SLOT N`: sgemm of N x N matrices. PyTorch takes
-`case SLOT DTYPE B HQ SQ D HK SK DV CAUSAL VARIANT`, VARIANT being default, flash or math.
+`case SLOT DTYPE B HQ SQ D HK SK DV CAUSAL VARIANT`, VARIANT being default or one of Torch.KERNELS.
 """
 
 import ctypes
@@ -42,7 +45,27 @@ def memory_available():
     return math.inf
 
 
-class OpenBlas:
+class Clock:
+    """How runs are timed where the function returns when all is done."""
+
+    def seconds(self, function, warm, count):
+        """Medians: by this machine's clock, and by that of the device where there is one."""
+        for _ in range(warm):
+            function()
+        return (median_of(self.by_clock, function, count),)
+
+    @staticmethod
+    def by_clock(function, clock=time.perf_counter):
+        start = clock()
+        function()
+        return clock() - start
+
+
+def median_of(measure, function, count):
+    return statistics.median(measure(function) for _ in range(count))
+
+
+class OpenBlas(Clock):
     ROW_MAJOR, NO_TRANSPOSE = 101, 111
     PATTERN = 65521  # numbers that fill a matrix by repetition; a prime, so that no two rows are alike
 
@@ -109,20 +132,16 @@ class OpenBlas:
         pass
 
 
-class Torch:
-    def __init__(self, threads, _library=None):
-        warnings.simplefilter("ignore")
-        try:
-            import torch
-            import torch.nn.attention
-        except ImportError as error:
-            raise Refused(f"cannot import PyTorch: {error}") from None
+class Torch(Clock):
+    KERNELS = {"flash": "FLASH_ATTENTION", "efficient": "EFFICIENT_ATTENTION", "cudnn": "CUDNN_ATTENTION",
+               "math": "MATH"}
+    DEVICE = "cpu"
+
+    def __init__(self, torch, threads):
         self.torch = torch
         torch.set_num_threads(threads)
         torch.set_grad_enabled(False)
         torch.manual_seed(1)
-        backends = torch.nn.attention.SDPBackend
-        self.backends = {"default": None, "flash": backends.FLASH_ATTENTION, "math": backends.MATH}
         self.tensors = {}
 
     def introduction(self):
@@ -135,24 +154,27 @@ class Torch:
         if key not in self.tensors:
             kind = {"f32": self.torch.float32, "f16": self.torch.float16, "bf16": self.torch.bfloat16}[dtype]
             shapes = ((b, hq, sq, d), (b, hk, sk, d), (b, hk, sk, dv))
-            self.tensors[key] = [self.torch.randn(shape).to(kind) for shape in shapes]
+            self.tensors[key] = [self.torch.randn(shape, device=self.DEVICE).to(kind) for shape in shapes]
         return self.tensors[key]
 
-    @staticmethod
-    def check_memory(b, hq, sq, sk):
+    def most_memory(self):
+        return memory_available() / 2, "half of the available memory"
+
+    def check_memory(self, b, hq, sq, sk):
         """The math variant keeps every score in memory, more than once."""
         needed = 3 * 4 * b * hq * sq * sk
-        most = memory_available() / 2
+        most, what = self.most_memory()
         if needed > most:
-            raise Refused(f"needs {needed / 2**20:.0f} MiB for scores, and half of the available memory is "
-                          f"{most / 2**20:.0f} MiB")
+            raise Refused(f"needs {needed / 2**20:.0f} MiB for scores, and {what} is {most / 2**20:.0f} MiB")
 
     def case(self, dtype, *words):
         """A function that attends, after its result was looked at, and the context that picks the kernel."""
         torch = self.torch
         *sizes, causal = (int(word) for word in words[:-1])
         b, hq, sq, d, hk, sk, dv = sizes
-        backend = self.backends[words[-1]]
+        backend = None
+        if words[-1] != "default":
+            backend = getattr(torch.nn.attention.SDPBackend, self.KERNELS[words[-1]])
         if causal and sq != sk:
             raise Refused("PyTorch aligns a causal mask at the top left, fastattn at the bottom right")
         if words[-1] == "math":
@@ -186,16 +208,62 @@ class Torch:
         self.tensors.clear()
 
 
-def median_seconds(function, warm, count):
-    clock = time.perf_counter
-    for _ in range(warm):
-        function()
-    times = []
-    for _ in range(count):
+class TorchCuda(Torch):
+    DEVICE = "cuda"
+    # What the GPU is kept busy with while a call is on its way there: longer than Python needs for one.
+    COVER_CYCLES = 500000
+
+    def __init__(self, torch, threads):
+        super().__init__(torch, threads)
+        if not torch.cuda.is_available():
+            raise Refused(f"PyTorch {torch.__version__} finds no CUDA device")
+        torch.set_float32_matmul_precision("highest")  # an f32 product is one, not of TF32 numbers
+
+    def introduction(self):
+        torch = self.torch
+        return (f"PyTorch {torch.__version__}, {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, "
+                f"cuDNN {torch.backends.cudnn.version()}, no TF32 in products of the math kernel")
+
+    def most_memory(self):
+        return 0.9 * self.torch.cuda.mem_get_info()[0], "nine tenths of the GPU's free memory"
+
+    def seconds(self, function, warm, count):
+        for _ in range(warm):
+            function()
+        self.torch.cuda.synchronize()
+        return median_of(self.by_clock, function, count), median_of(self.by_events, function, count)
+
+    def by_clock(self, function, clock=time.perf_counter):
         start = clock()
         function()
-        times.append(clock() - start)
-    return statistics.median(times)
+        self.torch.cuda.synchronize()
+        return clock() - start
+
+    def by_events(self, function):
+        """From the start of a call's first kernel to the end of its last: the call waits behind other work on
+        the GPU, so that what Python takes to make it is not counted."""
+        cuda = self.torch.cuda
+        begin, end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
+        cuda._sleep(self.COVER_CYCLES)
+        begin.record()
+        function()
+        end.record()
+        cuda.synchronize()
+        return 1e-3 * begin.elapsed_time(end)
+
+    def drop(self):
+        super().drop()
+        self.torch.cuda.empty_cache()  # others want memory of this GPU too
+
+
+def open_torch(threads, device="cpu"):
+    warnings.simplefilter("ignore")
+    try:
+        import torch
+        import torch.nn.attention
+    except ImportError as error:
+        raise Refused(f"cannot import PyTorch: {error}") from None
+    return {"cpu": Torch, "cuda": TorchCuda}[device](torch, threads)
 
 
 def serve(peer, requests, answer):
@@ -210,7 +278,8 @@ def serve(peer, requests, answer):
             elif command == "run":
                 function, context = cases[words[0]]
                 with context():
-                    answer(f"ok {median_seconds(function, int(words[1]), int(words[2])):.9e}")
+                    times = peer.seconds(function, int(words[1]), int(words[2]))
+                answer(" ".join(["ok", *(f"{seconds:.9e}" for seconds in times)]))
             elif command == "drop":
                 cases.clear()
                 peer.drop()
@@ -233,7 +302,7 @@ def main():
         channel.flush()
 
     try:
-        peer = {"openblas": OpenBlas, "torch": Torch}[sys.argv[1]](int(sys.argv[2]), *sys.argv[3:])
+        peer = {"openblas": OpenBlas, "torch": open_torch}[sys.argv[1]](int(sys.argv[2]), *sys.argv[3:])
     except Refused as refusal:
         answer(f"no {refusal}")
         return 1

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What compare.py needs before it can start: fastattn's worker built, PyTorch in a virtual environment."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -36,10 +37,31 @@ def check_folder(folder, mark, kind, option):
         raise Missing(f"{folder} is there and no {kind}; name another with {option}")
 
 
+def made_elsewhere(folder):
+    """Whether Meson configured `folder` at another place, or only its programs were brought here."""
+    try:
+        info = json.loads((folder / "meson-info" / "meson-info.json").read_text(encoding="utf-8"))
+        return [Path(info["directories"][name]) for name in ("source", "build")] != [ROOT, folder.resolve()]
+    except (OSError, ValueError, LookupError, TypeError):
+        return True
+
+
+def built_worker(folder, meson):
+    """The worker that is in a folder in which nothing can be compiled; None where there is none."""
+    worker = folder / "tools" / "compare" / "compare-worker"
+    if not worker.exists() or (meson and not made_elsewhere(folder)):
+        return None
+    say(f"taking {worker} as it is: {'the folder was made elsewhere' if meson else 'there is no Meson here'}")
+    return worker
+
+
 def build_worker(folder):
     """Compiles fastattn's worker in a Meson build folder, made where it is not there; returns its path."""
     own = ROOT / "build-venv" / "bin" / "meson"  # where tools/quickstart.sh puts one on an old system
     meson = shutil.which("meson") or (str(own) if own.exists() else None)
+    worker = built_worker(folder, meson)
+    if worker:
+        return worker
     if not meson:
         raise Missing("Meson is not here to build fastattn with; tools/quickstart.sh sets everything up")
     check_folder(folder, "meson-private", "Meson build folder", "--build")
@@ -63,7 +85,12 @@ def has_module(python, name):
 
 
 def torch_python(folder, index):
-    """The Python of the virtual environment in `folder`. What is missing of it and PyTorch is installed."""
+    """The Python of the virtual environment in `folder`. What is missing of it and PyTorch is installed.
+    Without a folder, the Python that runs this."""
+    if folder is None:
+        if not has_module(sys.executable, "torch"):
+            raise Missing(f"{sys.executable} has no PyTorch, and --venv none takes it from there")
+        return sys.executable
     python = folder / "bin" / "python"
     if has_module(python, "torch"):
         return python

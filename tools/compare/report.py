@@ -13,21 +13,27 @@ SGEMM_SIZE = 2048
 
 @dataclass
 class Result:
-    """One case: the lane of each peer that was to time it, and that of sgemm, whose turns they shared."""
+    """One case: the lane of each that was to time it, which of them are fastattn's, and the lane of sgemm,
+    whose turns they shared."""
 
     case: object
     lanes: dict
+    ours: list
     sgemm: object = None
 
     def seconds(self, name):
         lane = self.lanes.get(name)
         return statistics.median(lane.turns) if lane and lane.turns else None
 
-    def rate(self, name="ours"):
+    def wall(self, name):
+        lane = self.lanes.get(name)
+        return statistics.median(lane.walls) if lane and lane.walls else None
+
+    def rate(self, name):
         return ratio(self.case.flops, self.seconds(name))
 
-    def speedup(self, name):
-        return ratio(self.seconds(name), self.seconds("ours"))
+    def speedup(self, name, ours):
+        return ratio(self.seconds(name), self.seconds(ours))
 
     @property
     def sgemm_rate(self):
@@ -43,52 +49,70 @@ def number(value, digits, factor=1.0, suffix=""):
 class Table:
     """Prints a row per case, and below it, once each, why something gave no number."""
 
-    def __init__(self, peers, sgemm, unit="ms"):
-        self.peers, self.sgemm, self.unit = peers, sgemm, unit
+    def __init__(self, ours, peers, sgemm, on_gpu, unit="ms"):
+        self.ours, self.peers, self.sgemm, self.on_gpu, self.unit = ours, peers, sgemm, on_gpu, unit
         self.reasons = []
 
     def columns(self):
-        """(title, width) of each; the first four are words."""
-        found = [("dtype", 5), ("shape", 28), ("mask", 6), ("kernel", 16)]
-        found += [(f"ours {self.unit}", 11), ("GFLOP/s", 9), ("GB/s", 8)]
+        """(title, width) of each; a width below 0 is of words, which stand at the left."""
+        alone = len(self.ours) == 1
+        found = [("dtype", -5), ("shape", -28), ("mask", -6)]
+        for name in self.ours:
+            found += [("kernel" if alone else f"{name} kernel", -16), (f"{name} {self.unit}", 11)]
+            found += [(f"wall {self.unit}", 11)] if self.on_gpu else []
+            found += [("GFLOP/s", 9), ("GB/s", 8)]
         found += [("sgemm", 9), ("of sgemm", 10)] if self.sgemm else []
         for name in self.peers:
-            found += [(f"{name} {self.unit}", max(11, len(name) + 4)), ("ratio", 10)]
+            found += [(f"{name} {self.unit}", max(11, len(name) + 4))]
+            found += [("ratio" if alone else f"over {ours}", 10) for ours in self.ours]
         return found
 
     def line(self, cells):
-        return " ".join(f"{cell:<{width}}" if i < 4 else f"{cell:>{width}}"
-                        for i, (cell, (_, width)) in enumerate(zip(cells, self.columns()))).rstrip()
+        return " ".join(f"{cell:<{-width}}" if width < 0 else f"{cell:>{width}}"
+                        for cell, (_, width) in zip(cells, self.columns())).rstrip()
 
     def header(self):
         print(self.line([title for title, _ in self.columns()]), flush=True)
 
-    def mark(self, name, lane, fresh):
-        """What stands where the time of a lane that failed would be."""
-        reason = f"{name}: {lane.error}"
+    def note(self, reason, fresh):
+        """The number under which a reason stands below the table."""
         if reason not in self.reasons:
             self.reasons.append(reason)
             fresh.append(reason)
-        return f"failed [{self.reasons.index(reason) + 1}]"
+        return self.reasons.index(reason) + 1
+
+    def mark(self, name, lane, fresh):
+        """What stands where the time of a lane that failed would be."""
+        return f"failed [{self.note(f'{name}: {lane.error}', fresh)}]"
+
+    def in_unit(self, seconds):
+        return number(seconds, *((2, 1e6) if self.unit == "us" else (4, 1e3)))
 
     def time(self, result, name, fresh):
-        lane = result.lanes[name]
+        lane = result.lanes.get(name)
+        if lane is None:
+            return "-"
         if lane.error:
             return self.mark(name, lane, fresh)
-        return number(result.seconds(name), *((2, 1e6) if self.unit == "us" else (4, 1e3)))
+        if lane.worker.on_gpu and lane.turns and not lane.by_device:
+            self.note(f"{name}: has no clock of the device, so its times are those of this machine's", fresh)
+        return self.in_unit(result.seconds(name))
 
     def row(self, result):
         case, fresh = result.case, []
-        seconds = result.seconds("ours")
-        cells = [case.dtype, case.shape, "causal" if case.causal else "full",
-                 result.lanes["ours"].kernel or "-", self.time(result, "ours", fresh),
-                 number(result.rate(), 1, 1e-9), number(ratio(case.bytes, seconds), 2, 1e-9)]
+        cells = [case.dtype, case.shape, "causal" if case.causal else "full"]
+        for name in self.ours:
+            cells += [result.lanes[name].kernel or "-", self.time(result, name, fresh)]
+            cells += [self.in_unit(result.wall(name))] if self.on_gpu else []
+            cells += [number(result.rate(name), 1, 1e-9),
+                      number(ratio(case.bytes, result.seconds(name)), 2, 1e-9)]
         if self.sgemm:
             sgemm = result.sgemm
             cells += [self.mark("sgemm", sgemm, fresh) if sgemm.error else number(result.sgemm_rate, 1, 1e-9),
-                      number(ratio(result.rate(), result.sgemm_rate), 1, 100, " %")]
+                      number(ratio(result.rate(self.ours[0]), result.sgemm_rate), 1, 100, " %")]
         for name in self.peers:
-            cells += [self.time(result, name, fresh), number(result.speedup(name), 2, 1, "x")]
+            cells += [self.time(result, name, fresh)]
+            cells += [number(result.speedup(name, ours), 2, 1, "x") for ours in self.ours]
         print(self.line(cells))
         for reason in fresh:
             print(f"      [{self.reasons.index(reason) + 1}] {reason}")
@@ -162,24 +186,32 @@ def scaled(value, factor):
 
 
 def lane_object(result, name):
+    """What is known of a lane. Its ratio is to fastattn's first backend; where there are more, to each."""
     lane = result.lanes[name]
     if lane.error:
         return {"error": lane.error}
-    about = {"kernel": lane.kernel} if name == "ours" else {"ratio": result.speedup(name)}
+    about = {"kernel": lane.kernel}
+    if name not in result.ours:
+        about = {"ratio": result.speedup(name, result.ours[0])}
+        if len(result.ours) > 1:
+            about["ratios"] = {ours: result.speedup(name, ours) for ours in result.ours}
     return {"ms": scaled(result.seconds(name), 1e3), "turns_ms": [1e3 * turn for turn in lane.turns],
-            "gflops": scaled(result.rate(name), 1e-9), **about}
+            "clock": "device" if lane.by_device else "wall", "wall_ms": scaled(result.wall(name), 1e3),
+            "gflops": scaled(result.rate(name), 1e-9),
+            "gbps": scaled(ratio(result.case.bytes, result.seconds(name)), 1e-9), **about}
 
 
 def case_object(result):
-    case = result.case
+    case, ours = result.case, result.ours[0]
     found = {
         **asdict(case), "shape": case.shape, "flops": case.flops, "bytes": case.bytes,
-        "gbps": scaled(ratio(case.bytes, result.seconds("ours")), 1e-9),
+        "gbps": scaled(ratio(case.bytes, result.seconds(ours)), 1e-9),
         "peers": {name: lane_object(result, name) for name in result.lanes},
     }
     if result.sgemm:
         found["sgemm"] = {"error": result.sgemm.error} if result.sgemm.error else {
-            "gflops": scaled(result.sgemm_rate, 1e-9), "fraction": ratio(result.rate(), result.sgemm_rate)}
+            "gflops": scaled(result.sgemm_rate, 1e-9),
+            "fraction": ratio(result.rate(ours), result.sgemm_rate)}
     return found
 
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fastattn's side of compare.py: a process that times attention on request. One request a line on stdin, one
- * answer a line on stdout, "ok ..." or "no <reason>"; the first answer, before any request, says who answers.
+ * fastattn's side of compare.py: a process that times attention on request, on the device that its argument
+ * names as for fa_device_open(), else on openmp. One request a line on stdin, one answer a line on stdout, "ok ..."
+ * or "no <reason>"; the first answer, before any request, says who answers.
  *
- *     case SLOT DTYPE B HQ SQ D HK SK DV CAUSAL    prepares and runs once      ok KERNEL
- *     run SLOT WARM COUNT                          median of COUNT runs        ok SECONDS
- *     drop                                         forgets every case          ok
+ *     case SLOT DTYPE B HQ SQ D HK SK DV CAUSAL    prepares, runs, checks    ok KERNEL
+ *     run SLOT WARM COUNT                          median of COUNT runs      ok SECONDS [BY THE DEVICE'S CLOCK]
+ *     drop                                         forgets every case        ok
  */
 #include <inttypes.h>
 #include <math.h>
@@ -18,6 +19,8 @@
 
 #include <fastattn/fastattn.h>
 #include <fastattn/reference.h>
+
+#include "tools/bench.h"
 
 enum { SLOTS = 64, MAX_RUNS = 1000000, Q = 0, K, V, O, TENSORS };
 
@@ -37,6 +40,12 @@ typedef struct worker {
     fa_queue *queue;
     slot slots[SLOTS];
 } worker;
+
+/* Host memory of a case's tensors, until its result is checked. */
+typedef struct host_data {
+    void *tensors[TENSORS];
+    size_t bytes[TENSORS];
+} host_data;
 
 #if defined(__GNUC__)
 __attribute__((format(printf, 2, 3)))
@@ -92,23 +101,23 @@ static void fill(void *data, fa_dtype dtype, size_t bytes, uint32_t seed)
     }
 }
 
-static bool make_tensor(worker *w, const fa_tensor *tensor, int index, fa_buffer **buffer)
+static bool make_tensor(worker *w, const fa_tensor *tensor, int index, host_data *host, fa_buffer **buffer)
 {
     size_t bytes;
     if (!passed(fa_tensor_span(tensor, &bytes)))
         return false;
-    void *data = malloc(bytes);
+    void *data = malloc(bytes ? bytes : 1);
     if (!data)
         return refuse("out of memory");
+    host->tensors[index] = data;
+    host->bytes[index] = bytes;
     /* NaN in o tells an element that the run does not write. */
     if (index == O)
         memset(data, 0xff, bytes);
     else
         fill(data, tensor->dtype, bytes, (uint32_t)index + 1);
-    bool ok = passed(fa_buffer_create(w->device, bytes, buffer)) &&
-              passed(fa_buffer_write(w->queue, *buffer, 0, data, bytes));
-    free(data);
-    return ok;
+    return passed(fa_buffer_create(w->device, bytes, buffer)) &&
+           passed(fa_buffer_write(w->queue, *buffer, 0, data, bytes));
 }
 
 static bool make_plan(worker *w, slot *s, const fa_attention_desc *desc)
@@ -137,15 +146,12 @@ static bool run_once(worker *w, const slot *s)
     return passed(fa_plan_run(s->plan, w->queue, &s->args)) && passed(fa_queue_wait(w->queue));
 }
 
-/* An output is a mean of values, so it lies among them; 1 % is for rounding. Conformance tests the rest. */
-static bool plausible(worker *w, const slot *s, fa_dtype dtype)
+/* An output is a mean of values, so it lies among them; 1 % is for rounding. */
+static bool plausible(const slot *s, const host_data *host, fa_dtype dtype)
 {
-    size_t bytes = fa_buffer_size(s->tensors[O]), size = fa_dtype_size(dtype);
-    char *data = malloc(bytes);
-    if (!data)
-        return refuse("out of memory");
-    bool ok = passed(fa_buffer_read(w->queue, s->tensors[O], 0, data, bytes));
-    for (size_t at = 0; ok && at < bytes; at += size) {
+    const char *data = host->tensors[O];
+    const size_t size = fa_dtype_size(dtype);
+    for (size_t at = 0; at < host->bytes[O]; at += size) {
         float value;
         uint16_t bits;
         memcpy(&bits, data + at, sizeof(bits));
@@ -156,11 +162,26 @@ static bool plausible(worker *w, const slot *s, fa_dtype dtype)
         if (!(fabsf(value) <= 1.01f * largest)) {
             answer("no", "wrong result of %s: element %zu of o is %g, expected a mean of values up to %g",
                    s->info.kernel, at / size, (double)value, (double)largest);
-            ok = false;
+            return false;
         }
     }
-    free(data);
-    return ok;
+    return true;
+}
+
+/* Every element is looked at; as many rows as there is time for are compared with the oracle. */
+static bool right(worker *w, const slot *s, const bench_case *c, const fa_attention_desc *desc,
+                  const host_data *host)
+{
+    const bench_data data = {host->tensors[Q], host->tensors[K], host->tensors[V], host->tensors[O]};
+    double error;
+    char why[400];
+    if (!passed(fa_buffer_read(w->queue, s->tensors[O], 0, data.o, host->bytes[O])) ||
+        !plausible(s, host, c->dtype))
+        return false;
+    if (bench_verify(w->context, c, desc, &data, s->info.weights, &error, why, sizeof(why)))
+        return true;
+    answer("no", "wrong result of %s: %s", s->info.kernel, why);
+    return false;
 }
 
 static bool find_dtype(const char *name, fa_dtype *dtype)
@@ -180,36 +201,56 @@ static slot *find_slot(worker *w, int index)
     return index >= 0 && index < SLOTS ? &w->slots[index] : NULL;
 }
 
-static void do_case(worker *w, const char *line)
+static bool parse_case(const char *line, int *index, bench_case *c)
 {
-    int index, causal;
+    int causal;
     char name[8];
-    int64_t b, hq, sq, d, hk, sk, dv;
-    fa_dtype t;
+    shape *s = &c->size;
+    *c = (bench_case){.dtype = FA_F32};
     if (sscanf(line,
                "case %d %7s %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64
                " %d",
-               &index, name, &b, &hq, &sq, &d, &hk, &sk, &dv, &causal) != 10 ||
-        !find_slot(w, index) || !find_dtype(name, &t)) {
+               index, name, &s->batch, &s->heads_q, &s->len_q, &s->dim_qk, &s->heads_kv, &s->len_kv,
+               &s->dim_v, &causal) != 10)
+        return false;
+    c->causal = causal != 0;
+    return find_dtype(name, &c->dtype);
+}
+
+static bool prepare(worker *w, slot *s, const bench_case *c)
+{
+    const shape *n = &c->size;
+    const fa_attention_desc desc = {
+        .struct_size = sizeof(desc),
+        .q = fa_tensor_make(c->dtype, n->batch, n->heads_q, n->len_q, n->dim_qk),
+        .k = fa_tensor_make(c->dtype, n->batch, n->heads_kv, n->len_kv, n->dim_qk),
+        .v = fa_tensor_make(c->dtype, n->batch, n->heads_kv, n->len_kv, n->dim_v),
+        .o = fa_tensor_make(c->dtype, n->batch, n->heads_q, n->len_q, n->dim_v),
+        .mask = c->causal ? FA_MASK_CAUSAL_BOTTOM_RIGHT : FA_MASK_NONE,
+    };
+    const fa_tensor *tensors[TENSORS] = {&desc.q, &desc.k, &desc.v, &desc.o};
+    host_data host = {.bytes = {0}};
+    bool ok = make_plan(w, s, &desc);
+    for (int i = 0; ok && i < TENSORS; i++)
+        ok = make_tensor(w, tensors[i], i, &host, &s->tensors[i]);
+    bind(s);
+    ok = ok && run_once(w, s) && right(w, s, c, &desc, &host);
+    for (int i = 0; i < TENSORS; i++)
+        free(host.tensors[i]);
+    return ok;
+}
+
+static void do_case(worker *w, const char *line)
+{
+    int index;
+    bench_case c;
+    slot *s = parse_case(line, &index, &c) ? find_slot(w, index) : NULL;
+    if (!s) {
         (void)refuse("expected: case SLOT DTYPE B HQ SQ D HK SK DV CAUSAL");
         return;
     }
-    const fa_attention_desc desc = {
-        .struct_size = sizeof(desc),
-        .q = fa_tensor_make(t, b, hq, sq, d),
-        .k = fa_tensor_make(t, b, hk, sk, d),
-        .v = fa_tensor_make(t, b, hk, sk, dv),
-        .o = fa_tensor_make(t, b, hq, sq, dv),
-        .mask = causal ? FA_MASK_CAUSAL_BOTTOM_RIGHT : FA_MASK_NONE,
-    };
-    const fa_tensor *tensors[TENSORS] = {&desc.q, &desc.k, &desc.v, &desc.o};
-    slot *s = find_slot(w, index);
     slot_clear(s);
-    bool ok = make_plan(w, s, &desc);
-    for (int i = 0; ok && i < TENSORS; i++)
-        ok = make_tensor(w, tensors[i], i, &s->tensors[i]);
-    bind(s);
-    if (ok && run_once(w, s) && plausible(w, s, t))
+    if (prepare(w, s, &c))
         answer("ok", "%s", s->info.kernel);
     else
         slot_clear(s);
@@ -222,10 +263,23 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static int compare_doubles(const void *a, const void *b)
+/* The times of runs by both clocks; device[0] is NAN where the device has none. */
+static bool time_runs(worker *w, const slot *s, int count, double *wall, double *device)
 {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+    bool by_device = true;
+    for (int i = 0; i < count; i++) {
+        double start = now();
+        if (!run_once(w, s))
+            return false;
+        wall[i] = now() - start;
+        fa_status status = by_device ? fa_queue_seconds(w->queue, &device[i]) : FA_UNSUPPORTED;
+        if (status != FA_UNSUPPORTED && !passed(status))
+            return false;
+        by_device = status == FA_OK;
+    }
+    if (!by_device)
+        device[0] = NAN;
+    return true;
 }
 
 static void do_run(worker *w, const char *line)
@@ -237,20 +291,18 @@ static void do_run(worker *w, const char *line)
         return;
     }
     const slot *s = find_slot(w, index);
-    double *seconds = malloc((size_t)count * sizeof(*seconds));
-    bool ok = seconds || refuse("out of memory");
+    double *wall = malloc(2 * (size_t)count * sizeof(*wall)), *device = wall ? wall + count : NULL;
+    bool ok = wall || refuse("out of memory");
     for (int i = 0; ok && i < warm; i++)
         ok = run_once(w, s);
-    for (int i = 0; ok && i < count; i++) {
-        double start = now();
-        ok = run_once(w, s);
-        seconds[i] = now() - start;
+    if (ok && time_runs(w, s, count, wall, device)) {
+        double median = bench_median(wall, (size_t)count);
+        if (isnan(device[0]))
+            answer("ok", "%.9e", median);
+        else
+            answer("ok", "%.9e %.9e", median, bench_median(device, (size_t)count));
     }
-    if (ok) {
-        qsort(seconds, (size_t)count, sizeof(*seconds), compare_doubles);
-        answer("ok", "%.9e", 0.5 * (seconds[(count - 1) / 2] + seconds[count / 2]));
-    }
-    free(seconds);
+    free(wall);
 }
 
 static void drop(worker *w)
@@ -268,8 +320,9 @@ static bool introduce(const worker *w)
 #endif
     if (!passed(fa_device_get_info(w->device, &info)))
         return false;
-    answer("ok", "fastattn %s, %s, threads: %" PRIu32 ", kernels: %s%s", fa_version(), info.name, info.units,
-           info.kernels, note);
+    answer("ok", "fastattn %s, %s:%" PRId32 ", %s, %s: %" PRIu32 ", kernels: %s%s", fa_version(),
+           info.backend, info.index, info.name, strcmp(info.backend, "openmp") ? "units" : "threads",
+           info.units, info.kernels, note);
     return true;
 }
 
@@ -290,11 +343,12 @@ static void serve(worker *w)
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     static worker w;
+    const char *name = argc > 1 ? argv[1] : "openmp";
     bool ok = passed(fa_context_create(NULL, &w.context)) &&
-              passed(fa_device_open(w.context, "openmp", NULL, &w.device)) &&
+              passed(fa_device_open(w.context, name, NULL, &w.device)) &&
               passed(fa_queue_create(w.device, &w.queue)) && introduce(&w);
     if (ok)
         serve(&w);

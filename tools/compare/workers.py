@@ -44,8 +44,8 @@ def environment(threads, isa):
 class Worker:
     """One process. `introduction` is what it says of itself."""
 
-    def __init__(self, name, command, env):
-        self.name = name
+    def __init__(self, name, command, env, on_gpu=False):
+        self.name, self.on_gpu = name, on_gpu
         # A file, not a pipe: nobody reads it while the worker writes.
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         try:
@@ -99,15 +99,16 @@ class Worker:
         return "; the end of what it printed:\n" + "\n".join("  " + line for line in lines) if lines else ""
 
     def time(self, slot, warm, count):
-        """Median seconds of `count` runs, after `warm` that do not count."""
+        """Median seconds of `count` runs, after `warm` that do not count: by this machine's clock, and by
+        the device's, None where it has none."""
         text = self.ask(f"run {slot} {warm} {count}")
         try:
-            seconds = float(text)
+            seconds = [float(word) for word in text.split()]
         except ValueError:
-            seconds = 0.0
-        if not 0 < seconds < float("inf"):
+            seconds = []
+        if len(seconds) not in (1, 2) or not all(0 < second < float("inf") for second in seconds):
             raise Died(f"{self.name} answered {text!r} when it was asked for a time, expected seconds")
-        return seconds
+        return seconds[0], seconds[1] if len(seconds) > 1 else None
 
     def close(self):
         for step in (self.process.stdin.close, self.process.stdout.close):
@@ -127,15 +128,18 @@ class Lane:
     """One thing that takes turns: a case of one worker, or of one variant of it."""
 
     WARM_SECONDS, LONG_RUN, MOST_RUNS = 0.005, 0.05, 500000
+    GPU_WARM_SECONDS = 0.05  # until its clock has risen
 
     def __init__(self, name, worker, slot, words):
         self.name, self.worker, self.slot = name, worker, slot
-        self.turns = []  # each turn's median, in seconds
+        self.turns = []  # each turn's median, in seconds: by the device's clock where it has one
+        self.walls = []  # the same by this machine's clock
+        self.by_device = False
         self.error = None
         self.kernel = None
         try:
             self.kernel = worker.ask(f"case {slot} {words}")
-            self.expected = worker.time(slot, 0, 1)
+            self.expected, _ = worker.time(slot, 0, 1)
         except Refused as reason:
             self.error = str(reason)
 
@@ -143,14 +147,17 @@ class Lane:
         if self.error:
             return
         time.sleep(PAUSE)
-        # A long run warms itself up.
+        # A long run warms a CPU up by itself.
         warm = 0
-        if self.expected <= self.LONG_RUN:
-            warm = min(int(self.WARM_SECONDS / self.expected) + 1, self.MOST_RUNS)
+        if self.worker.on_gpu or self.expected <= self.LONG_RUN:
+            warm_seconds = self.GPU_WARM_SECONDS if self.worker.on_gpu else self.WARM_SECONDS
+            warm = min(int(warm_seconds / self.expected) + 1, self.MOST_RUNS)
         count = max(1, min(round(seconds / self.expected), self.MOST_RUNS))
         try:
-            self.expected = self.worker.time(self.slot, warm, count)
-            self.turns.append(self.expected)
+            self.expected, device = self.worker.time(self.slot, warm, count)
+            self.by_device = device is not None
+            self.walls.append(self.expected)
+            self.turns.append(device if self.by_device else self.expected)
         except Refused as reason:
             self.error = str(reason)
-            self.turns = []
+            self.turns, self.walls = [], []

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What was expensive to make, kept on disk between processes: a blob by the text of its key. It knows
+ * nothing of OpenCL. Every failure is a miss: nothing here is ever an error.
+ *
+ * The folder is FASTATTN_CACHE, else $XDG_CACHE_HOME/fastattn, else $HOME/.cache/fastattn; FASTATTN_CACHE
+ * "off" or empty means none. Any number of threads and processes may use one folder.
+ */
+#ifndef FA_OPENCL_CACHE_H
+#define FA_OPENCL_CACHE_H
+
+#include <fastattn/context.h>
+#include <stdbool.h>
+
+/* The oldest files go when all together are larger than this. */
+#define FA_CACHE_BYTES ((size_t)64 << 20)
+
+/* A 64-bit hash of bytes (FNV-1a). */
+uint64_t fa_cache_hash(const void *bytes, size_t size);
+
+/* The blob stored last under this key, verified; release it with fa_release(). False: there is none. */
+bool fa_cache_load(const fa_context *context, const char *key, void **blob, size_t *size);
+
+/* Stores a blob in the place of what the key had. The first failure of the process is logged. */
+void fa_cache_store(const fa_context *context, const char *key, const void *blob, size_t size);
+
+#endif

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Operands in global memory. A tensor too large for one allocation lies in FA_CHUNKS of them, each of
+ * 1 << FA_CHUNK_SHIFT bytes; `memory` hides that. With FA_ALIGNED, all rows lie at multiples of 16 bytes and
+ * head dims are multiples of eight: then four or eight elements are read and written at once.
+ */
+#include "args.h"
+
+/*
+ * Loops over registers must be unrolled, since registers have no index. Where there are none to speak of, as in a
+ * processor that runs work-items in loops of its own, FA_COMPACT leaves them alone: it compiles ten times faster.
+ */
+#define FA_PRAGMA(text) _Pragma(#text)
+#define FA_ROLLED FA_PRAGMA(unroll 1)
+#ifdef FA_COMPACT
+#define FA_UNROLL FA_PRAGMA(unroll 1)
+#define FA_UNROLL_BY(n) FA_PRAGMA(unroll 1)
+#else
+#define FA_UNROLL FA_PRAGMA(unroll)
+#define FA_UNROLL_BY(n) FA_PRAGMA(unroll n)
+#endif
+
+#define FA_CAT2(a, b) a##b
+#define FA_CAT(a, b) FA_CAT2(a, b)
+
+#if FA_CHUNKS == 1
+typedef __global uchar *memory;
+#define FA_MEMORY(x) __global uchar *restrict x##0
+#define FA_GATHER(x) memory x = x##0
+static inline __global uchar *memory_at(memory m, long byte)
+{
+    return m + byte;
+}
+#else
+typedef struct memory {
+    __global uchar *chunk[FA_CHUNKS];
+} memory;
+#define FA_MEMORY4(x, a, b, c, d) __global uchar *x##a, __global uchar *x##b, __global uchar *x##c, __global uchar *x##d
+#if FA_CHUNKS == 4
+#define FA_MEMORY(x) FA_MEMORY4(x, 0, 1, 2, 3)
+#define FA_GATHER(x) memory x = {{x##0, x##1, x##2, x##3}}
+#else
+#define FA_MEMORY(x) FA_MEMORY4(x, 0, 1, 2, 3), FA_MEMORY4(x, 4, 5, 6, 7), FA_MEMORY4(x, 8, 9, 10, 11)
+#define FA_GATHER(x) memory x = {{x##0, x##1, x##2, x##3, x##4, x##5, x##6, x##7, x##8, x##9, x##10, x##11}}
+#endif
+static inline __global uchar *memory_at(memory m, long byte)
+{
+    return m.chunk[byte >> FA_CHUNK_SHIFT] + (byte & (((long)1 << FA_CHUNK_SHIFT) - 1));
+}
+#endif
+
+/* Types by number, as fa_dtype has them. */
+#define FA_BYTES_0 4
+#define FA_BYTES_1 2
+#define FA_BYTES_2 2
+#define FA_BYTES(type) FA_CAT(FA_BYTES_, type)
+
+static inline float load_0(memory m, long at)
+{
+    return *(__global const float *)memory_at(m, at * 4);
+}
+
+static inline float load_1(memory m, long at)
+{
+    return vload_half(0, (__global const half *)memory_at(m, at * 2));
+}
+
+static inline float load_2(memory m, long at)
+{
+    return as_float((uint) * (__global const ushort *)memory_at(m, at * 2) << 16);
+}
+
+static inline float load_any(int type, memory m, long at)
+{
+    return type == 0 ? load_0(m, at) : type == 1 ? load_1(m, at) : load_2(m, at);
+}
+
+static inline void store_0(memory m, long at, float x)
+{
+    *(__global float *)memory_at(m, at * 4) = x;
+}
+
+static inline void store_1(memory m, long at, float x)
+{
+    vstore_half_rte(x, 0, (__global half *)memory_at(m, at * 2));
+}
+
+static inline ushort brain(float x)
+{
+    uint bits = as_uint(x);
+    return (ushort)(isnan(x) ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static inline void store_2(memory m, long at, float x)
+{
+    *(__global ushort *)memory_at(m, at * 2) = brain(x);
+}
+
+/*
+ * Four elements as they lie in memory. They stay so until widened: a fetch ahead of its use then waits for nothing
+ * and takes no more registers than it must. One type holds those of q, k and v.
+ */
+#if FA_TYPE_Q == 0 || FA_TYPE_K == 0 || FA_TYPE_V == 0
+typedef uint4 raw;
+#define FA_RAW_HALVES(x) ((uint4)(as_uint2(x), (uint2)0))
+#define FA_HALVES(x) as_ushort4((x).xy)
+#define FA_RAW_WORDS(x) (x)
+#define FA_WORDS(x) (x)
+#else
+typedef uint2 raw;
+#define FA_RAW_HALVES(x) as_uint2(x)
+#define FA_HALVES(x) as_ushort4(x)
+#define FA_RAW_WORDS(x) ((uint2)0)
+#define FA_WORDS(x) ((uint4)0)
+#endif
+
+/* The elements of a row from byte `at` on, of which `count` exist; the others are 0. */
+#ifdef FA_ALIGNED
+#define FA_FETCH4(type, vector, element, pack)                                                         \
+    static inline raw FA_CAT(fetch4_, type)(memory m, long at, int count)                              \
+    {                                                                                                  \
+        vector x = 0;                                                                                  \
+        if (count > 0)                                                                                 \
+            x = *(__global const vector *)memory_at(m, at);                                            \
+        return pack(x);                                                                                \
+    }
+#else
+#define FA_FETCH4(type, vector, element, pack)                                                         \
+    static inline raw FA_CAT(fetch4_, type)(memory m, long at, int count)                              \
+    {                                                                                                  \
+        vector x = 0;                                                                                  \
+        if (count > 0)                                                                                 \
+            x.x = *(__global const element *)memory_at(m, at);                                         \
+        if (count > 1)                                                                                 \
+            x.y = *(__global const element *)memory_at(m, at + FA_BYTES(type));                        \
+        if (count > 2)                                                                                 \
+            x.z = *(__global const element *)memory_at(m, at + 2 * FA_BYTES(type));                    \
+        if (count > 3)                                                                                 \
+            x.w = *(__global const element *)memory_at(m, at + 3 * FA_BYTES(type));                    \
+        return pack(x);                                                                                \
+    }
+#endif
+FA_FETCH4(0, uint4, uint, FA_RAW_WORDS)
+FA_FETCH4(1, ushort4, ushort, FA_RAW_HALVES)
+FA_FETCH4(2, ushort4, ushort, FA_RAW_HALVES)
+
+static inline float4 widen_0(raw x)
+{
+    return as_float4(FA_WORDS(x));
+}
+
+static inline float4 widen_1(raw x)
+{
+#ifdef FA_FP16
+    return convert_float4(as_half4(FA_HALVES(x)));
+#else
+    ushort4 bits = FA_HALVES(x);
+    return vload_half4(0, (const half *)&bits);
+#endif
+}
+
+static inline float4 widen_2(raw x)
+{
+    return as_float4(convert_uint4(FA_HALVES(x)) << 16);
+}
+
+/* Eight elements, widened; as fetch4, of which the first `count` exist. */
+typedef struct octet {
+    float4 low, high;
+} octet;
+
+#ifdef FA_ALIGNED
+static inline octet fetch8_0(memory m, long at, int count)
+{
+    octet x = {0.0f, 0.0f};
+    if (count > 0) {
+        x.low = *(__global const float4 *)memory_at(m, at);
+        x.high = *(__global const float4 *)memory_at(m, at + 16);
+    }
+    return x;
+}
+
+static inline octet fetch8_1(memory m, long at, int count)
+{
+    uint4 bits = 0;
+    if (count > 0)
+        bits = *(__global const uint4 *)memory_at(m, at);
+#ifdef FA_FP16
+    float8 wide = convert_float8(as_half8(bits));
+#else
+    float8 wide = vload_half8(0, (const half *)&bits);
+#endif
+    octet x = {wide.lo, wide.hi};
+    return x;
+}
+
+static inline octet fetch8_2(memory m, long at, int count)
+{
+    uint4 bits = 0;
+    if (count > 0)
+        bits = *(__global const uint4 *)memory_at(m, at);
+    float8 wide = as_float8(convert_uint8(as_ushort8(bits)) << 16);
+    octet x = {wide.lo, wide.hi};
+    return x;
+}
+#else
+#define FA_FETCH8(type)                                                                                \
+    static inline octet FA_CAT(fetch8_, type)(memory m, long at, int count)                            \
+    {                                                                                                  \
+        octet x = {0.0f, 0.0f};                                                                        \
+        at /= FA_BYTES(type);                                                                          \
+        x.low.x = count > 0 ? FA_CAT(load_, type)(m, at) : 0.0f;                                       \
+        x.low.y = count > 1 ? FA_CAT(load_, type)(m, at + 1) : 0.0f;                                   \
+        x.low.z = count > 2 ? FA_CAT(load_, type)(m, at + 2) : 0.0f;                                   \
+        x.low.w = count > 3 ? FA_CAT(load_, type)(m, at + 3) : 0.0f;                                   \
+        x.high.x = count > 4 ? FA_CAT(load_, type)(m, at + 4) : 0.0f;                                  \
+        x.high.y = count > 5 ? FA_CAT(load_, type)(m, at + 5) : 0.0f;                                  \
+        x.high.z = count > 6 ? FA_CAT(load_, type)(m, at + 6) : 0.0f;                                  \
+        x.high.w = count > 7 ? FA_CAT(load_, type)(m, at + 7) : 0.0f;                                  \
+        return x;                                                                                      \
+    }
+FA_FETCH8(0)
+FA_FETCH8(1)
+FA_FETCH8(2)
+#endif
+
+static inline bool octet_is_finite(octet x)
+{
+    float4 zero = x.low * 0.0f + x.high * 0.0f;
+    return zero.x + zero.y + zero.z + zero.w == 0.0f;
+}
+
+#ifdef FA_ALIGNED
+#define FA_STORE4(type, whole)                                                                         \
+    static inline void FA_CAT(store4_, type)(memory m, long at, int count, float4 x)                   \
+    {                                                                                                  \
+        if (count > 0)                                                                                 \
+            whole;                                                                                     \
+    }
+#else
+#define FA_STORE4(type, whole)                                                                         \
+    static inline void FA_CAT(store4_, type)(memory m, long at, int count, float4 x)                   \
+    {                                                                                                  \
+        if (count > 0)                                                                                 \
+            FA_CAT(store_, type)(m, at, x.x);                                                          \
+        if (count > 1)                                                                                 \
+            FA_CAT(store_, type)(m, at + 1, x.y);                                                      \
+        if (count > 2)                                                                                 \
+            FA_CAT(store_, type)(m, at + 2, x.z);                                                      \
+        if (count > 3)                                                                                 \
+            FA_CAT(store_, type)(m, at + 3, x.w);                                                      \
+    }
+#endif
+FA_STORE4(0, *(__global float4 *)memory_at(m, at * 4) = x)
+FA_STORE4(1, vstorea_half4_rte(x, 0, (__global half *)memory_at(m, at * 2)))
+FA_STORE4(2, *(__global ushort4 *)memory_at(m, at * 2) =
+                 (ushort4)(brain(x.x), brain(x.y), brain(x.z), brain(x.w)))

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Merges the partial results of rows that were split: a work-group of FA_GROUP for each merge item. */
+#include "softmax.cl"
+
+__kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_merge(
+    __global const uchar *restrict table, FA_MEMORY(o), FA_MEMORY(lse), FA_MEMORY(partial), long o_offset,
+    long lse_offset, long partial_offset, long partial_lse_offset)
+{
+    FA_GATHER(o);
+    FA_GATHER(lse);
+    FA_GATHER(partial);
+    __global const fa_cl_params *p = (__global const fa_cl_params *)table;
+    const fa_cl_merge item = ((__global const fa_cl_merge *)(table + p->merges_at))[get_group_id(0)];
+    __global const fa_cl_sequence *sequence =
+        (__global const fa_cl_sequence *)(table + p->sequences_at) + item.sequence;
+    __global const float *sinks = (__global const float *)(table + p->sinks_at);
+    const long lse_at = partial_lse_offset, rows = item.row_end - item.row_begin;
+
+    for (int r = 0; r < rows; r++) {
+        const query at = query_of(p, sequence->mask, item.head_kv, item.row_begin + r, item.row_end);
+        const float sink = p->flags & FA_CL_SINKS ? sinks[at.head] : FA_NEG_INF;
+        float max = sink, sum = 0.0f;
+        for (int n = 0; n < item.parts; n++)
+            max = fmax(max, load_0(partial, lse_at + item.part_row + n * rows + r));
+        for (int n = 0; n < item.parts; n++) {
+            const float part = load_0(partial, lse_at + item.part_row + n * rows + r);
+            sum += part == FA_NEG_INF ? 0.0f : exp(part - max);
+        }
+        sum += sink == FA_NEG_INF ? 0.0f : exp(sink - max);
+        for (int d = get_local_id(0); d < p->dim_v; d += FA_GROUP) {
+            float total = 0.0f;
+            for (int n = 0; n < item.parts; n++) {
+                const float part = load_0(partial, lse_at + item.part_row + n * rows + r);
+                if (part != FA_NEG_INF)
+                    total += exp(part - max) / sum *
+                             load_0(partial, partial_offset + (item.part_row + n * rows + r) * p->dim_v + d);
+            }
+            FA_CAT(store_, FA_TYPE_O)(o, o_offset + sequence->o_at + at.head * p->o_stride[1] +
+                                             at.position * p->o_stride[2] + d, total);
+        }
+        if (get_local_id(0) == 0 && (p->flags & FA_CL_LSE))
+            store_0(lse, lse_offset + sequence->lse_at + (long)at.head * p->lse_rows + at.position,
+                    sum == 0.0f ? FA_NEG_INF : max + log(sum));
+    }
+}

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Attention of few rows: each key and value is fetched once, straight into registers, and all rows of the item use
+ * it. Bound by memory, so many work-groups of FA_GROUP run beside each other. For each block of FA_BLOCK_KV keys:
+ * FA_SPLIT work-items share the dims of a key and leave their parts of its scores in local memory; a few
+ * work-items for each row turn scores into weights; then every work-item adds up eight dims of the output (or
+ * OCTETS times eight) over the keys of its line. Lines are added up when the item ends.
+ */
+#include "softmax.cl"
+
+#define CEIL_DIV(a, b) (((a) + (b)-1) / (b))
+#define LINES_K (FA_GROUP / FA_SPLIT)
+#define KEYS (FA_BLOCK_KV / LINES_K)
+#define VECTORS_K CEIL_DIV(FA_DIM_QK, 8 * FA_SPLIT)
+#define DIM_Q (VECTORS_K * 8 * FA_SPLIT)
+#define OCTETS CEIL_DIV(FA_DIM_V, 8 * FA_GROUP)
+#define LANES_V CEIL_DIV(FA_DIM_V, 8 * OCTETS)
+#define LINES_V (FA_GROUP / LANES_V)
+#define PER_ROW (FA_GROUP / 8) /* work-items that weigh one row: there are at most eight */
+#define SCORES CEIL_DIV(FA_BLOCK_KV, PER_ROW)
+
+/* Local memory, in floats: the rows of q, the parts of the scores, the weights, and what is exchanged. */
+#define ROOM_Q (FA_BLOCK_Q * DIM_Q)
+#define PARTS (FA_SPLIT * FA_BLOCK_Q * FA_BLOCK_KV)
+#define SUMS (LINES_V * LANES_V * 8)
+#define ROOM_PARTS (PARTS > SUMS ? PARTS : SUMS)
+#define ROOM_WEIGHTS (FA_BLOCK_Q * FA_BLOCK_KV)
+
+static inline float dot_octet(octet a, octet b)
+{
+    float4 x = a.low * b.low + a.high * b.high;
+    return x.x + x.y + (x.z + x.w);
+}
+
+/* Scores of the block's keys, without scale, one part from each work-item. */
+static void score_keys(memory k, long k_at, FA_STRIDE stride, int dim_qk, __local const float4 *q, int id, int key,
+                       int key_end, __local float *parts)
+{
+    const int lane = id % FA_SPLIT, line = id / FA_SPLIT;
+    float s[KEYS][FA_BLOCK_Q];
+    FA_UNROLL
+    for (int n = 0; n < KEYS; n++) {
+        FA_UNROLL
+        for (int r = 0; r < FA_BLOCK_Q; r++)
+            s[n][r] = 0.0f;
+    }
+    FA_UNROLL_BY(4)
+    for (int c = 0; c < VECTORS_K; c++) {
+        const int d = (c * FA_SPLIT + lane) * 8;
+        octet keys[KEYS];
+        FA_UNROLL
+        for (int n = 0; n < KEYS; n++) {
+            int j = FA_MIN(key + line + n * LINES_K, key_end - 1);
+            keys[n] = FA_CAT(fetch8_, FA_TYPE_K)(k, k_at + (long)j * stride + d * FA_BYTES(FA_TYPE_K), dim_qk - d);
+        }
+        FA_UNROLL
+        for (int r = 0; r < FA_BLOCK_Q; r++) {
+            octet row = {q[(r * DIM_Q + d) / 4], q[(r * DIM_Q + d) / 4 + 1]};
+            FA_UNROLL
+            for (int n = 0; n < KEYS; n++)
+                s[n][r] += dot_octet(row, keys[n]);
+        }
+    }
+    FA_UNROLL
+    for (int n = 0; n < KEYS; n++) {
+        FA_UNROLL
+        for (int r = 0; r < FA_BLOCK_Q; r++)
+            parts[(lane * FA_BLOCK_Q + r) * FA_BLOCK_KV + line + n * LINES_K] = s[n][r];
+    }
+}
+
+/* Adds up the values of one line; hidden values that are not finite are kept away from their weights of 0. */
+static void add_values(memory v, long v_at, FA_STRIDE stride, int dim_v, __local const float *weights, int id,
+                       int key, int key_end, bool hides, scene sc, const fa_cl_item *item,
+                       float8 o[FA_BLOCK_Q][OCTETS])
+{
+    const int lane = id % LANES_V, line = id / LANES_V, count = FA_MIN(FA_BLOCK_KV, key_end - key);
+    if (line >= LINES_V)
+        return;
+    FA_UNROLL_BY(4)
+    for (int n = line; n < count; n += LINES_V) {
+        FA_UNROLL
+        for (int c = 0; c < OCTETS; c++) {
+            const int d = (lane + c * LANES_V) * 8;
+            octet x = FA_CAT(fetch8_, FA_TYPE_V)(v, v_at + (long)(key + n) * stride + d * FA_BYTES(FA_TYPE_V),
+                                                 dim_v - d);
+            float8 value = (float8)(x.low, x.high);
+            if (hides && !octet_is_finite(x)) {
+                FA_UNROLL
+                for (int r = 0; r < FA_BLOCK_Q; r++) {
+                    query at = query_of(sc.params, sc.sequence->mask, item->head_kv, item->row_begin + r, item->row_end);
+                    if (is_seen(at, sc.prefix, key + n) &&
+                        (!(sc.params->flags & FA_CL_KEEP) || is_kept(sc, at, key + n)))
+                        o[r][c] += weights[r * FA_BLOCK_KV + n] * value;
+                }
+            } else {
+                FA_UNROLL
+                for (int r = 0; r < FA_BLOCK_Q; r++)
+                    o[r][c] += weights[r * FA_BLOCK_KV + n] * value;
+            }
+        }
+    }
+}
+
+__kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
+    __global const uchar *restrict table, FA_MEMORY(q), FA_MEMORY(k), FA_MEMORY(v), FA_MEMORY(o),
+    FA_MEMORY(bias), FA_MEMORY(keep), FA_MEMORY(lse), FA_MEMORY(partial), long q_offset, long k_offset,
+    long v_offset, long o_offset, long bias_offset, long keep_offset, long lse_offset, long partial_offset,
+    long partial_lse_offset, __local float4 *room)
+{
+    __local float *rows = (__local float *)room, *parts = rows + ROOM_Q, *weights = parts + ROOM_PARTS;
+    __local float *exchange = weights + ROOM_WEIGHTS, *maxima = exchange + FA_GROUP;
+    FA_GATHER(q);
+    FA_GATHER(k);
+    FA_GATHER(v);
+    FA_GATHER(o);
+    FA_GATHER(bias);
+    FA_GATHER(keep);
+    FA_GATHER(lse);
+    FA_GATHER(partial);
+
+    __global const fa_cl_params *p = (__global const fa_cl_params *)table;
+    const fa_cl_item item = ((__global const fa_cl_item *)(table + p->items_at))[get_group_id(0)];
+    __global const fa_cl_sequence *sequence =
+        (__global const fa_cl_sequence *)(table + p->sequences_at) + item.sequence;
+    const fa_mask mask = sequence->mask;
+    const scene sc = {p, sequence, (__global const float *)(table + p->slopes_at),
+                      (__global const float *)(table + p->sinks_at), bias, keep, bias_offset, keep_offset, mask.prefix};
+    const long k_at = (k_offset + sequence->k_at + item.head_kv * p->k_stride[1]) * FA_BYTES(FA_TYPE_K);
+    const long v_at = (v_offset + sequence->v_at + item.head_kv * p->v_stride[1]) * FA_BYTES(FA_TYPE_V);
+    const FA_STRIDE k_stride = (FA_STRIDE)p->k_stride[2] * FA_BYTES(FA_TYPE_K);
+    const FA_STRIDE v_stride = (FA_STRIDE)p->v_stride[2] * FA_BYTES(FA_TYPE_V);
+    const int id = get_local_id(0), count = item.row_end - item.row_begin;
+
+    for (int n = id; n < ROOM_Q; n += FA_GROUP) {
+        int r = n / DIM_Q, d = n % DIM_Q;
+        query at = query_of(p, mask, item.head_kv, item.row_begin + r, item.row_end);
+        rows[n] = d < p->dim_qk ? FA_CAT(load_, FA_TYPE_Q)(q, q_offset + sequence->q_at + at.head * p->q_stride[1] +
+                                                                 at.position * p->q_stride[2] + d)
+                                : 0.0f;
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+
+    /* The row that this work-item weighs, if any, and its share of the row's sum. */
+    const int my_row = id / PER_ROW, my_lane = id % PER_ROW;
+    const bool weighs = my_row < count && my_row < FA_BLOCK_Q;
+    const query mine = query_of(p, mask, item.head_kv, item.row_begin + FA_MIN(my_row, count - 1), item.row_end);
+    fa_state state = fa_state_empty();
+    float max[FA_BLOCK_Q];
+    float8 out[FA_BLOCK_Q][OCTETS];
+    FA_UNROLL
+    for (int r = 0; r < FA_BLOCK_Q; r++) {
+        max[r] = FA_NEG_INF;
+        FA_UNROLL
+        for (int c = 0; c < OCTETS; c++)
+            out[r][c] = 0.0f;
+    }
+
+    const int first_row = item.row_begin / p->group, last_row = (item.row_end - 1) / p->group + 1;
+    FA_ROLLED
+    for (int key = item.key_begin; key < item.key_end; key += FA_BLOCK_KV) {
+        const int key_end = FA_MIN(key + FA_BLOCK_KV, item.key_end);
+        const int class = fa_mask_classify(mask, first_row, last_row, key, key_end);
+        const bool hides = class != FA_CLASS_FULL || (p->flags & FA_CL_KEEP);
+        if (class == FA_CLASS_SKIP)
+            continue;
+        score_keys(k, k_at, k_stride, p->dim_qk, (__local const float4 *)rows, id, key, key_end, parts);
+        barrier(CLK_LOCAL_MEM_FENCE);
+
+        float s[SCORES], next = state.max;
+        if (weighs) {
+            FA_UNROLL
+            for (int n = 0; n < SCORES; n++) {
+                const int at = my_lane + n * PER_ROW, j = key + at;
+                s[n] = FA_NEG_INF;
+                if (at < FA_BLOCK_KV && j < key_end && (class == FA_CLASS_FULL || is_seen(mine, mask.prefix, j))) {
+                    float x = 0.0f;
+                    FA_UNROLL
+                    for (int l = 0; l < FA_SPLIT; l++)
+                        x += parts[(l * FA_BLOCK_Q + my_row) * FA_BLOCK_KV + at];
+#if FA_TRANSFORM
+                    s[n] = transform(sc, mine, j, x);
+#else
+                    s[n] = x * p->scale_log2;
+#endif
+                }
+                next = fmax(next, s[n]);
+            }
+        }
+        exchange[id] = next;
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (weighs) {
+            FA_UNROLL_BY(4)
+            for (int n = 0; n < PER_ROW; n++)
+                next = fmax(next, exchange[my_row * PER_ROW + n]);
+            float total = 0.0f, base = finite_max(next);
+            FA_UNROLL
+            for (int n = 0; n < SCORES; n++) {
+                const int at = my_lane + n * PER_ROW;
+                const float weight = FA_EXP2(s[n] - base);
+                total += weight;
+                if (at < FA_BLOCK_KV)
+                    weights[my_row * FA_BLOCK_KV + at] = weight;
+            }
+            state.sum = state.sum * fa_state_weight(state.max, next) + total;
+            state.max = next;
+            if (my_lane == 0)
+                maxima[my_row] = next;
+        }
+        barrier(CLK_LOCAL_MEM_FENCE);
+
+        FA_UNROLL
+        for (int r = 0; r < FA_BLOCK_Q; r++) {
+            const float now = r < count ? maxima[r] : FA_NEG_INF, old = fa_state_weight(max[r], now);
+            max[r] = now;
+            FA_UNROLL
+            for (int c = 0; c < OCTETS; c++)
+                out[r][c] *= old;
+        }
+        add_values(v, v_at, v_stride, p->dim_v, weights, id, key, key_end, hides, sc, &item, out);
+    }
+
+    barrier(CLK_LOCAL_MEM_FENCE);
+    exchange[id] = state.sum;
+    if (weighs && my_lane == 0)
+        maxima[my_row] = state.max;
+    const int line = id / LANES_V;
+    FA_ROLLED
+    for (int r = 0; r < count; r++) {
+        const query at = query_of(p, mask, item.head_kv, item.row_begin + r, item.row_end);
+        const bool whole = item.part_row < 0, with_sink = whole && (p->flags & FA_CL_SINKS);
+        const long part = item.part_row + r;
+        fa_state row = fa_state_empty();
+        float row_lse, factor = 0.0f;
+        FA_UNROLL
+        for (int c = 0; c < OCTETS; c++) {
+            if (line < LINES_V)
+                vstore8(out[0][c], id, parts);
+            barrier(CLK_LOCAL_MEM_FENCE);
+            if (c == 0) {
+                row.max = maxima[r];
+                for (int n = 0; n < PER_ROW; n++)
+                    row.sum += exchange[r * PER_ROW + n];
+                factor = close_row(row, with_sink ? sc.sinks[at.head] : 0.0f, with_sink, &row_lse);
+                if (id == 0 && !whole)
+                    store_0(partial, partial_lse_offset + part, row_lse);
+                if (id == 0 && whole && (p->flags & FA_CL_LSE))
+                    store_0(lse, lse_offset + sequence->lse_at + (long)at.head * p->lse_rows + at.position, row_lse);
+            }
+            for (int n = id; n < LANES_V * 8; n += FA_GROUP) {
+                const int d = n + c * LANES_V * 8;
+                float total = 0.0f;
+                for (int l = 0; l < LINES_V; l++)
+                    total += parts[l * LANES_V * 8 + n];
+                if (d < p->dim_v && whole)
+                    FA_CAT(store_, FA_TYPE_O)(o, o_offset + sequence->o_at + at.head * p->o_stride[1] +
+                                                     at.position * p->o_stride[2] + d, total * factor);
+                else if (d < p->dim_v)
+                    store_0(partial, partial_offset + part * p->dim_v + d, total * factor);
+            }
+            barrier(CLK_LOCAL_MEM_FENCE);
+        }
+        FA_UNROLL
+        for (int i = 0; i + 1 < FA_BLOCK_Q; i++) {
+            FA_UNROLL
+            for (int c = 0; c < OCTETS; c++)
+                out[i][c] = out[i + 1][c];
+        }
+    }
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a description can do to scores, and how a row ends: the same for every kernel. */
+#include "core/portable/softmax.h"
+#include "memory.cl"
+
+/* One query row: where it stands and what it sees. */
+typedef struct query {
+    int head;
+    int position;
+    int begin, end; /* its interval of keys */
+    bool exists;
+} query;
+
+/* What is the same for a whole work item. */
+typedef struct scene {
+    __global const fa_cl_params *params;
+    __global const fa_cl_sequence *sequence;
+    __global const float *slopes, *sinks;
+    memory bias, keep;
+    long bias_at, keep_at; /* elements, of the first element */
+    int prefix;
+} scene;
+
+static inline query query_of(__global const fa_cl_params *p, fa_mask mask, int head_kv, int row, int row_end)
+{
+    query q;
+    q.exists = row < row_end;
+    int r = q.exists ? row : row_end - 1;
+    q.position = r / p->group;
+    q.head = head_kv * p->group + r - q.position * p->group;
+    q.begin = fa_mask_begin(mask, q.position);
+    q.end = fa_mask_end(mask, q.position);
+    return q;
+}
+
+static inline bool is_seen(query q, int prefix, int key)
+{
+    return key < prefix || (key >= q.begin && key < q.end);
+}
+
+static inline long extra_at(__global const fa_long *stride, int number, int head, int position, int key)
+{
+    return number * stride[0] + head * stride[1] + position * stride[2] + key * stride[3];
+}
+
+static inline bool is_kept(scene s, query q, int key)
+{
+    long at = extra_at(s.params->keep_stride, s.sequence->number, q.head, q.position, key);
+    return *memory_at(s.keep, s.keep_at + at) != 0;
+}
+
+/* A visible raw score as a base-2 logarithm; -inf where `keep` hides it. */
+static inline float transform(scene s, query q, int key, float x)
+{
+    int flags = s.params->flags;
+    x = flags & FA_CL_SOFTCAP ? s.params->cap_log2 * tanh(x * s.params->tanh_scale) : x * s.params->scale_log2;
+    if (flags & FA_CL_ALIBI) {
+        int distance = s.sequence->mask.diagonal + q.position - key;
+        x -= s.slopes[q.head] * FA_LOG2E * (float)(distance < 0 ? -distance : distance);
+    }
+    if (flags & FA_CL_BIAS) {
+        long at = extra_at(s.params->bias_stride, s.sequence->number, q.head, q.position, key);
+        x += load_any(s.params->bias_type, s.bias, s.bias_at + at) * FA_LOG2E;
+    }
+    if ((flags & FA_CL_KEEP) && !is_kept(s, q, key))
+        x = FA_NEG_INF;
+    return x;
+}
+
+/* 2^(x - max) is formed from this: an empty row must not see -inf - (-inf). */
+static inline float finite_max(float max)
+{
+    return max == FA_NEG_INF ? 0.0f : max;
+}
+
+/*
+ * Ends a row: the factor that normalises its output, and its LSE. ln 2 in two parts, for a sum that is as good as
+ * the double-precision one of other backends.
+ */
+static inline float close_row(fa_state state, float sink, bool with_sink, float *lse)
+{
+    const float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f;
+    float max = state.max;
+    if (with_sink && sink > FA_NEG_INF) {
+        fa_state other;
+        other.max = sink * FA_LOG2E;
+        other.sum = 1.0f;
+        state = fa_state_merge(state, other);
+    }
+    if (state.sum == 0.0f) {
+        *lse = FA_NEG_INF;
+        return 0.0f;
+    }
+    *lse = fma(state.max, ln2_high, fma(state.max, ln2_low, log(state.sum)));
+    return fa_state_weight(max, state.max) / state.sum;
+}

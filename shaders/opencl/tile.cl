@@ -1,0 +1,524 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Attention in two levels of tiles. A work-group takes one item: FA_BLOCK_Q packed rows against the item's keys in
+ * blocks of FA_BLOCK_KV. Work-item (x, y) holds a tile of FA_ROWS rows by KEYS keys of the scores, and of FA_ROWS
+ * rows by DIMS dims of the output, in registers for good. Both products run through local memory in steps of FA_DEPTH:
+ * dims of q and k for the scores, then keys of the weights and of v for the output. What a step needs is fetched
+ * into registers while the step before it computes.
+ *
+ * The keys of a work-item are 4 x + e + 4 FA_LANES g, e < 4: vectors of four, interleaved. Every step of the second
+ * product takes one key of each of FA_DEPTH work-items, so that all write weights at once.
+ */
+#include "softmax.cl"
+
+#define LINES (FA_BLOCK_Q / FA_ROWS)
+#define GROUP (FA_LANES * LINES)
+#define KEYS (FA_BLOCK_KV / FA_LANES)
+#define DIMS (FA_DIM_V / FA_LANES)
+#define WIDE (FA_BLOCK_KV > FA_DIM_V ? FA_BLOCK_KV : FA_DIM_V)
+#define STEPS_V (FA_BLOCK_KV / FA_DEPTH)
+
+/* Vectors of four that each work-item fetches for a step. */
+#define CEIL_DIV(a, b) (((a) + (b)-1) / (b))
+#define FETCH_Q CEIL_DIV(FA_BLOCK_Q * (FA_DEPTH / 4), GROUP)
+#define FETCH_K CEIL_DIV(FA_BLOCK_KV * (FA_DEPTH / 4), GROUP)
+#define FETCH_V CEIL_DIV(FA_DEPTH * (FA_DIM_V / 4), GROUP)
+#define FETCH (FETCH_Q + FETCH_K > FETCH_V ? FETCH_Q + FETCH_K : FETCH_V)
+
+/* Lines of the stage, in floats: padded so that neither writing columns nor reading lines meets one bank twice. */
+#define LINE_Q(d) ((d) * FA_BLOCK_Q + (d) / 4 * 8)
+#define LINE_K(d) ((d) * FA_BLOCK_KV + (d) / 4 * 8)
+#define LINE_P(t) ((t) * (FA_BLOCK_Q + 4))
+#define LINE_V(t) ((t) * FA_DIM_V)
+#define STAGE_ROWS LINE_P(FA_DEPTH)
+#define STAGE_STEP (STAGE_ROWS + FA_DEPTH * (WIDE + 2))
+#define STAGE (STAGE_STEP > LINE_P(FA_LANES) ? STAGE_STEP : LINE_P(FA_LANES))
+
+/* How many elements there are from dim d on: told at compile time where all there is room for exist. */
+#ifdef FA_WHOLE_QK
+#define COUNT_QK(s, d) 4
+#else
+#define COUNT_QK(s, d) ((s)->dim_qk - (d))
+#endif
+#ifdef FA_WHOLE_V
+#define COUNT_V(s, d) 4
+#else
+#define COUNT_V(s, d) ((s)->dim_v - (d))
+#endif
+
+/* Where the rows of this item come from. */
+typedef struct source {
+    memory q, k, v;
+    long k_at, v_at; /* bytes; of the sequence's first key */
+    FA_STRIDE k_stride, v_stride;
+    int dim_qk, dim_v;
+    int head_kv, row_begin, row_end;
+} source;
+
+/* Where the rows of q are that this work-item fetches from; those past the end are the last one again. */
+static void find_rows(__global const fa_cl_params *p, long q_at, const source *s, int id, long at[FETCH_Q])
+{
+    FA_UNROLL
+    for (int n = 0; n < FETCH_Q; n++) {
+        int row = FA_MIN(s->row_begin + (id + n * GROUP) / (FA_DEPTH / 4), s->row_end - 1);
+        int position = row / p->group, head = s->head_kv * p->group + row - position * p->group;
+        at[n] = q_at + (head * p->q_stride[1] + position * p->q_stride[2]) * FA_BYTES(FA_TYPE_Q);
+    }
+}
+
+static void fetch_q(const source *s, const long row[FETCH_Q], int id, int dim, raw to[FETCH])
+{
+    FA_UNROLL
+    for (int n = 0; n < FETCH_Q; n++) {
+        int d = dim + (id + n * GROUP) % (FA_DEPTH / 4) * 4;
+        to[n] = FA_CAT(fetch4_, FA_TYPE_Q)(s->q, row[n] + d * FA_BYTES(FA_TYPE_Q), COUNT_QK(s, d));
+    }
+}
+
+/* Keys past the end are the last one again: their scores are hidden, their weights 0. */
+static void fetch_k(const source *s, int id, int key, int key_end, int dim, raw to[FETCH])
+{
+    FA_UNROLL
+    for (int n = 0; n < FETCH_K; n++) {
+        int at = id + n * GROUP, j = FA_MIN(key + at / (FA_DEPTH / 4), key_end - 1);
+        int d = dim + at % (FA_DEPTH / 4) * 4;
+        long row = s->k_at + (long)j * s->k_stride;
+        to[FETCH_Q + n] = FA_CAT(fetch4_, FA_TYPE_K)(s->k, row + d * FA_BYTES(FA_TYPE_K), COUNT_QK(s, d));
+    }
+}
+
+/* The key, from the block's first, whose weight is number `slot` of a step. */
+static inline int key_of(int step, int slot)
+{
+    int at = step * FA_DEPTH + slot, group = at / FA_LANES, x = at % FA_LANES;
+    return group / 4 * (4 * FA_LANES) + x * 4 + group % 4;
+}
+
+static void fetch_v(const source *s, int id, int key, int key_end, int step, raw to[FETCH])
+{
+    FA_UNROLL
+    for (int n = 0; n < FETCH_V; n++) {
+        int at = id + n * GROUP, slot = at / (FA_DIM_V / 4), d = at % (FA_DIM_V / 4) * 4;
+        int j = FA_MIN(key + key_of(step, slot), key_end - 1);
+        long row = s->v_at + (long)j * s->v_stride;
+        to[n] = FA_CAT(fetch4_, FA_TYPE_V)(s->v, row + d * FA_BYTES(FA_TYPE_V), COUNT_V(s, d));
+    }
+}
+
+/* Dims become lines: line d of `to` is dim d of every row. */
+static inline void put_column(__local float *to, int width, float4 x)
+{
+    to[0] = x.x;
+    to[width] = x.y;
+    to[2 * width] = x.z;
+    to[3 * width] = x.w;
+}
+
+static void put_qk(__local float *stage, int id, const raw from[FETCH])
+{
+    FA_UNROLL
+    for (int n = 0; n < FETCH_Q; n++) {
+        int at = id + n * GROUP, row = at / (FA_DEPTH / 4), d = at % (FA_DEPTH / 4) * 4;
+        if (FA_BLOCK_Q * (FA_DEPTH / 4) % GROUP == 0 || row < FA_BLOCK_Q)
+            put_column(stage + LINE_Q(d) + row, FA_BLOCK_Q, FA_CAT(widen_, FA_TYPE_Q)(from[n]));
+    }
+    FA_UNROLL
+    for (int n = 0; n < FETCH_K; n++) {
+        int at = id + n * GROUP, key = at / (FA_DEPTH / 4), d = at % (FA_DEPTH / 4) * 4;
+        if (FA_BLOCK_KV * (FA_DEPTH / 4) % GROUP == 0 || key < FA_BLOCK_KV)
+            put_column(stage + STAGE_ROWS + LINE_K(d) + key, FA_BLOCK_KV, FA_CAT(widen_, FA_TYPE_K)(from[FETCH_Q + n]));
+    }
+}
+
+static bool is_finite(const raw v[FETCH])
+{
+    float4 zero = 0.0f;
+    FA_UNROLL
+    for (int n = 0; n < FETCH_V; n++)
+        zero += FA_CAT(widen_, FA_TYPE_V)(v[n]) * 0.0f;
+    return zero.x + zero.y + zero.z + zero.w == 0.0f;
+}
+
+static void put_v(__local float *stage, int id, const raw v[FETCH])
+{
+    __local float4 *to = (__local float4 *)(stage + STAGE_ROWS);
+    FA_UNROLL
+    for (int n = 0; n < FETCH_V; n++) {
+        int at = id + n * GROUP;
+        if (FA_DEPTH * (FA_DIM_V / 4) % GROUP == 0 || at < FA_DEPTH * (FA_DIM_V / 4))
+            to[at] = FA_CAT(widen_, FA_TYPE_V)(v[n]);
+    }
+}
+
+static inline void get_rows(__local const float *from, float to[FA_ROWS])
+{
+    FA_UNROLL
+    for (int i = 0; i < FA_ROWS; i += 4) {
+        float4 x = *(__local const float4 *)(from + i);
+        to[i] = x.x;
+        to[i + 1] = x.y;
+        to[i + 2] = x.z;
+        to[i + 3] = x.w;
+    }
+}
+
+static inline void put_rows(__local float *to, const float from[FA_ROWS])
+{
+    FA_UNROLL
+    for (int i = 0; i < FA_ROWS; i += 4)
+        *(__local float4 *)(to + i) = (float4)(from[i], from[i + 1], from[i + 2], from[i + 3]);
+}
+
+/* scores += q k^T over one step of dims. */
+static void multiply_qk(__local const float *stage, int x, int y, float s[FA_ROWS][KEYS])
+{
+    __local const float *a = stage + y * FA_ROWS, *b = stage + STAGE_ROWS + 4 * x;
+    FA_UNROLL
+    for (int d = 0; d < FA_DEPTH; d++) {
+        float rows[FA_ROWS];
+        get_rows(a + LINE_Q(d), rows);
+        FA_UNROLL
+        for (int g = 0; g < KEYS; g += 4) {
+            float4 keys = *(__local const float4 *)(b + LINE_K(d) + g * FA_LANES);
+            FA_UNROLL
+            for (int i = 0; i < FA_ROWS; i++) {
+                s[i][g] += rows[i] * keys.x;
+                s[i][g + 1] += rows[i] * keys.y;
+                s[i][g + 2] += rows[i] * keys.z;
+                s[i][g + 3] += rows[i] * keys.w;
+            }
+        }
+    }
+}
+
+/* output += weights v over one step of keys. */
+static void multiply_pv(__local const float *stage, int x, int y, float o[FA_ROWS][DIMS])
+{
+    __local const float *a = stage + y * FA_ROWS, *b = stage + STAGE_ROWS + 4 * x;
+    FA_UNROLL
+    for (int t = 0; t < FA_DEPTH; t++) {
+        float rows[FA_ROWS];
+        get_rows(a + LINE_P(t), rows);
+        FA_UNROLL
+        for (int g = 0; g < DIMS; g += 4) {
+            float4 dims = *(__local const float4 *)(b + LINE_V(t) + g * FA_LANES);
+            FA_UNROLL
+            for (int i = 0; i < FA_ROWS; i++) {
+                o[i][g] += rows[i] * dims.x;
+                o[i][g + 1] += rows[i] * dims.y;
+                o[i][g + 2] += rows[i] * dims.z;
+                o[i][g + 3] += rows[i] * dims.w;
+            }
+        }
+    }
+}
+
+/* Row 0 goes last and the others move up. Registers have no index: what is long and seldom treats row 0, in turns. */
+static inline void turn_rows(float rows[FA_ROWS][DIMS])
+{
+    FA_UNROLL
+    for (int g = 0; g < DIMS; g++) {
+        float first = rows[0][g];
+        FA_UNROLL
+        for (int i = 0; i + 1 < FA_ROWS; i++)
+            rows[i][g] = rows[i + 1][g];
+        rows[FA_ROWS - 1][g] = first;
+    }
+}
+
+/* multiply_pv() where a hidden value may not be finite: it must not meet its weight of 0. */
+static void multiply_guarded(__local const float *stage, int x, int y, float o[FA_ROWS][DIMS], scene sc,
+                             const source *src, int key, int step)
+{
+    __local const float *a = stage + y * FA_ROWS, *b = stage + STAGE_ROWS + 4 * x;
+    FA_ROLLED
+    for (int turn = 0; turn < FA_ROWS; turn++) {
+        query q = query_of(sc.params, sc.sequence->mask, src->head_kv, src->row_begin + y * FA_ROWS + turn,
+                           src->row_end);
+        FA_ROLLED
+        for (int t = 0; t < FA_DEPTH; t++) {
+            int j = key + key_of(step, t);
+            if (!is_seen(q, sc.prefix, j) || ((sc.params->flags & FA_CL_KEEP) && !is_kept(sc, q, j)))
+                continue;
+            float weight = a[LINE_P(t) + turn];
+            FA_UNROLL
+            for (int g = 0; g < DIMS; g++)
+                o[0][g] += weight * b[LINE_V(t) + g / 4 * 4 * FA_LANES + g % 4];
+        }
+        turn_rows(o);
+    }
+}
+
+/* The weights of one step: of each work-item in its turn, the keys that key_of() names. */
+static void put_weights(__local float *stage, int x, int y, int step, const float s[FA_ROWS][KEYS])
+{
+    FA_UNROLL
+    for (int g = 0; g < KEYS; g++) {
+        int slot = g * FA_LANES + x - step * FA_DEPTH;
+        float column[FA_ROWS];
+        FA_UNROLL
+        for (int i = 0; i < FA_ROWS; i++)
+            column[i] = s[i][g];
+        if (slot >= 0 && slot < FA_DEPTH)
+            put_rows(stage + LINE_P(slot) + y * FA_ROWS, column);
+    }
+}
+
+/*
+ * Scores that the mask cuts, or that a description transforms, row by row in turns.
+ */
+static void treat_scores(scene sc, const source *src, int x, int y, int key, int key_end, bool masked,
+                         float s[FA_ROWS][KEYS])
+{
+    FA_ROLLED
+    for (int turn = 0; turn < FA_ROWS; turn++) {
+        query q = query_of(sc.params, sc.sequence->mask, src->head_kv, src->row_begin + y * FA_ROWS + turn,
+                           src->row_end);
+        float row[KEYS];
+        FA_UNROLL
+        for (int g = 0; g < KEYS; g++) {
+            int j = key + g / 4 * 4 * FA_LANES + 4 * x + g % 4;
+            row[g] = s[0][g];
+            if (j >= key_end || (masked && !is_seen(q, sc.prefix, j)))
+                row[g] = FA_NEG_INF;
+#if FA_TRANSFORM
+            else
+                row[g] = transform(sc, q, j, row[g]);
+#endif
+        }
+        FA_UNROLL
+        for (int i = 0; i + 1 < FA_ROWS; i++) {
+            FA_UNROLL
+            for (int g = 0; g < KEYS; g++)
+                s[i][g] = s[i + 1][g];
+        }
+        FA_UNROLL
+        for (int g = 0; g < KEYS; g++)
+            s[FA_ROWS - 1][g] = row[g];
+    }
+}
+
+/* Every work-item of a line leaves a value for each of its rows, and gets the greatest, or the sum. */
+static void exchange_rows(__local float *room, int x, int y, bool add, float value[FA_ROWS])
+{
+    put_rows(room + LINE_P(x) + y * FA_ROWS, value);
+    barrier(CLK_LOCAL_MEM_FENCE);
+    FA_UNROLL_BY(2)
+    for (int n = 0; n < FA_LANES; n++) {
+        float rows[FA_ROWS];
+        get_rows(room + LINE_P(n) + y * FA_ROWS, rows);
+        FA_UNROLL
+        for (int i = 0; i < FA_ROWS; i++) {
+            if (n == 0)
+                value[i] = rows[i];
+            else
+                value[i] = add ? value[i] + rows[i] : fmax(value[i], rows[i]);
+        }
+    }
+}
+
+/* The first block from `key` on of which some row sees something; `key_end` where there is none. */
+static int next_block(__global const fa_cl_params *p, fa_mask mask, int row_begin, int row_end, int key,
+                      int key_end)
+{
+    int first = row_begin / p->group, last = (row_end - 1) / p->group + 1;
+    while (key < key_end &&
+           fa_mask_classify(mask, first, last, key, FA_MIN(key + FA_BLOCK_KV, key_end)) == FA_CLASS_SKIP)
+        key += FA_BLOCK_KV;
+    return FA_MIN(key, key_end);
+}
+
+/* Scores become weights, under the new maximum of each row. */
+static void weigh(__local float *room, int x, int y, float s[FA_ROWS][KEYS], float o[FA_ROWS][DIMS],
+                  float max[FA_ROWS], float sum[FA_ROWS])
+{
+    float next[FA_ROWS];
+    FA_UNROLL
+    for (int i = 0; i < FA_ROWS; i++) {
+        next[i] = max[i];
+        FA_UNROLL
+        for (int g = 0; g < KEYS; g++)
+            next[i] = fmax(next[i], s[i][g]);
+    }
+    exchange_rows(room, x, y, false, next);
+    FA_UNROLL
+    for (int i = 0; i < FA_ROWS; i++) {
+        float old = fa_state_weight(max[i], next[i]), base = finite_max(next[i]), total = 0.0f;
+        max[i] = next[i];
+        FA_UNROLL
+        for (int g = 0; g < KEYS; g++) {
+            s[i][g] = FA_EXP2(s[i][g] - base);
+            total += s[i][g];
+        }
+        sum[i] = sum[i] * old + total;
+        FA_UNROLL
+        for (int g = 0; g < DIMS; g++)
+            o[i][g] *= old;
+    }
+}
+
+/* The stage to write next: the other one, which all have done with since the last barrier, or the only one. */
+static inline int turn_stage(int stage)
+{
+#if FA_BUFFERS == 1
+    barrier(CLK_LOCAL_MEM_FENCE);
+    return stage;
+#else
+    return stage ^ 1;
+#endif
+}
+
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
+    __global const uchar *restrict table, FA_MEMORY(q), FA_MEMORY(k), FA_MEMORY(v), FA_MEMORY(o),
+    FA_MEMORY(bias), FA_MEMORY(keep), FA_MEMORY(lse), FA_MEMORY(partial), long q_offset, long k_offset,
+    long v_offset, long o_offset, long bias_offset, long keep_offset, long lse_offset, long partial_offset,
+    long partial_lse_offset, __local float4 *room)
+{
+    __local float *stages = (__local float *)(room + 1);
+    __local int *unsafe = (__local int *)room; /* some value that may be hidden is not finite */
+    FA_GATHER(q);
+    FA_GATHER(k);
+    FA_GATHER(v);
+    FA_GATHER(o);
+    FA_GATHER(bias);
+    FA_GATHER(keep);
+    FA_GATHER(lse);
+    FA_GATHER(partial);
+
+    __global const fa_cl_params *p = (__global const fa_cl_params *)table;
+    fa_cl_item item = ((__global const fa_cl_item *)(table + p->items_at))[get_group_id(0)];
+    __global const fa_cl_sequence *sequence =
+        (__global const fa_cl_sequence *)(table + p->sequences_at) + item.sequence;
+    const fa_mask mask = sequence->mask;
+    const scene sc = {p, sequence, (__global const float *)(table + p->slopes_at),
+                      (__global const float *)(table + p->sinks_at), bias, keep, bias_offset, keep_offset, mask.prefix};
+    const source src = {q, k, v,
+                        (k_offset + sequence->k_at + item.head_kv * p->k_stride[1]) * FA_BYTES(FA_TYPE_K),
+                        (v_offset + sequence->v_at + item.head_kv * p->v_stride[1]) * FA_BYTES(FA_TYPE_V),
+                        (FA_STRIDE)p->k_stride[2] * FA_BYTES(FA_TYPE_K),
+                        (FA_STRIDE)p->v_stride[2] * FA_BYTES(FA_TYPE_V),
+                        p->dim_qk, p->dim_v, item.head_kv, item.row_begin, item.row_end};
+
+    const int id = get_local_id(0), x = id % FA_LANES, y = id / FA_LANES;
+    float out[FA_ROWS][DIMS], max[FA_ROWS], sum[FA_ROWS];
+    FA_UNROLL
+    for (int i = 0; i < FA_ROWS; i++) {
+        max[i] = FA_NEG_INF;
+        sum[i] = 0.0f;
+        FA_UNROLL
+        for (int g = 0; g < DIMS; g++)
+            out[i][g] = 0.0f;
+    }
+    if (id == 0)
+        *unsafe = 0;
+
+    int stage = 0;
+    raw fetched[FETCH];
+    long rows_q[FETCH_Q];
+    find_rows(p, (q_offset + sequence->q_at) * FA_BYTES(FA_TYPE_Q), &src, id, rows_q);
+    const int first_row = item.row_begin / p->group, last_row = (item.row_end - 1) / p->group + 1;
+    int key = next_block(p, mask, item.row_begin, item.row_end, item.key_begin, item.key_end);
+    if (key < item.key_end) {
+        fetch_q(&src, rows_q, id, 0, fetched);
+        fetch_k(&src, id, key, item.key_end, 0, fetched);
+    }
+    while (key < item.key_end) {
+        const int key_end = FA_MIN(key + FA_BLOCK_KV, item.key_end);
+        float s[FA_ROWS][KEYS];
+        FA_UNROLL
+        for (int i = 0; i < FA_ROWS; i++) {
+            FA_UNROLL
+            for (int g = 0; g < KEYS; g++)
+                s[i][g] = 0.0f;
+        }
+        FA_ROLLED
+        for (int d = 0; d < src.dim_qk; d += FA_DEPTH) {
+            __local float *now = stages + stage * STAGE;
+            put_qk(now, id, fetched);
+            barrier(CLK_LOCAL_MEM_FENCE);
+            if (d + FA_DEPTH < src.dim_qk) {
+                fetch_q(&src, rows_q, id, d + FA_DEPTH, fetched);
+                fetch_k(&src, id, key, key_end, d + FA_DEPTH, fetched);
+            } else {
+                fetch_v(&src, id, key, key_end, 0, fetched);
+            }
+            multiply_qk(now, x, y, s);
+            stage = turn_stage(stage);
+        }
+
+        const bool masked = fa_mask_classify(mask, first_row, last_row, key, key_end) == FA_CLASS_PARTIAL;
+        const bool hides = masked || (p->flags & FA_CL_KEEP);
+#if FA_TRANSFORM
+        treat_scores(sc, &src, x, y, key, key_end, masked, s);
+#else
+        FA_UNROLL
+        for (int i = 0; i < FA_ROWS; i++) {
+            FA_UNROLL
+            for (int g = 0; g < KEYS; g++)
+                s[i][g] *= p->scale_log2;
+        }
+        if (masked || key_end < key + FA_BLOCK_KV)
+            treat_scores(sc, &src, x, y, key, key_end, masked, s);
+#endif
+        weigh(stages + stage * STAGE, x, y, s, out, max, sum);
+        stage = turn_stage(stage);
+
+        const int next = next_block(p, mask, item.row_begin, item.row_end, key + FA_BLOCK_KV, item.key_end);
+        FA_ROLLED
+        for (int step = 0; step < STEPS_V; step++) {
+            __local float *now = stages + stage * STAGE;
+            put_weights(now, x, y, step, s);
+            put_v(now, id, fetched);
+            if (hides && !is_finite(fetched))
+                *unsafe = 1;
+            barrier(CLK_LOCAL_MEM_FENCE);
+            if (step + 1 < STEPS_V) {
+                fetch_v(&src, id, key, key_end, step + 1, fetched);
+            } else if (next < item.key_end) {
+                fetch_q(&src, rows_q, id, 0, fetched);
+                fetch_k(&src, id, next, FA_MIN(next + FA_BLOCK_KV, item.key_end), 0, fetched);
+            }
+            if (hides && *unsafe)
+                multiply_guarded(now, x, y, out, sc, &src, key, step);
+            else
+                multiply_pv(now, x, y, out);
+            stage = turn_stage(stage);
+        }
+        key = next;
+    }
+
+    barrier(CLK_LOCAL_MEM_FENCE);
+    exchange_rows(stages, x, y, true, sum);
+    FA_ROLLED
+    for (int turn = 0; turn < FA_ROWS; turn++) {
+        const int row = item.row_begin + y * FA_ROWS + turn;
+        const query at = query_of(p, mask, item.head_kv, row, item.row_end);
+        const bool whole = item.part_row < 0, with_sink = whole && (p->flags & FA_CL_SINKS);
+        fa_state state;
+        state.max = max[0];
+        state.sum = sum[0];
+        float row_lse;
+        const float factor = close_row(state, with_sink ? sc.sinks[at.head] : 0.0f, with_sink, &row_lse);
+        const long part = item.part_row + row - item.row_begin;
+        if (at.exists && x == 0 && !whole)
+            store_0(partial, partial_lse_offset + part, row_lse);
+        if (at.exists && x == 0 && whole && (p->flags & FA_CL_LSE))
+            store_0(lse, lse_offset + sequence->lse_at + (long)at.head * p->lse_rows + at.position, row_lse);
+        FA_UNROLL
+        for (int g = 0; g < DIMS; g += 4) {
+            const int d = 4 * x + g * FA_LANES, count = at.exists ? p->dim_v - d : 0;
+            const float4 result = (float4)(out[0][g], out[0][g + 1], out[0][g + 2], out[0][g + 3]) * factor;
+            if (whole)
+                FA_CAT(store4_, FA_TYPE_O)(o, o_offset + sequence->o_at + at.head * p->o_stride[1] +
+                                                  at.position * p->o_stride[2] + d, count, result);
+            else
+                store4_0(partial, partial_offset + part * p->dim_v + d, count, result);
+        }
+        turn_rows(out);
+        FA_UNROLL
+        for (int i = 0; i + 1 < FA_ROWS; i++) {
+            max[i] = max[i + 1];
+            sum[i] = sum[i + 1];
+        }
+    }
+}

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which devices there are, and why one cannot be used. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "life.h"
+#include "suites.h"
+
+/* The listed OpenCL device whose name begins so; "" for the backend's only entry. */
+static fa_device_info find(const char *name)
+{
+    for (size_t i = 0; i < fa_device_count(context); i++) {
+        fa_device_info info = {.struct_size = sizeof(info)};
+        ck_assert_int_eq(fa_device_describe(context, i, &info), FA_OK);
+        if (strcmp(info.backend, "opencl") == 0 && strncmp(info.name, name, strlen(name)) == 0)
+            return info;
+    }
+    ck_abort_msg("no OpenCL device \"%s\"", name);
+    return (fa_device_info){0};
+}
+
+static void assert_unusable(const char *name, const char *reason)
+{
+    const fa_device_info info = find(name);
+    ck_assert_int_eq(info.available, 0);
+    ck_assert_int_eq(info.automatic, 0);
+    ck_assert_msg(strstr(info.reason, reason) != NULL, "%s: the reason is \"%s\", expected \"%s\" in it",
+                  name, info.reason, reason);
+    char choice[64];
+    fa_device *device;
+    (void)snprintf(choice, sizeof(choice), "opencl:%s", name);
+    ck_assert_int_eq(fa_device_open(context, name[0] ? choice : "opencl", NULL, &device), FA_NO_DEVICE);
+    assert_message(reason);
+    ck_assert_ptr_null(device);
+    ck_assert_int_eq(stub_live(), 0);
+}
+
+static void assert_opens(const char *choice, const char *name)
+{
+    fa_device *device;
+    ck_assert_msg(fa_device_open(context, choice, NULL, &device) == FA_OK, "%s: %s", choice, fa_last_error());
+    fa_device_info info = {.struct_size = sizeof(info)};
+    ck_assert_int_eq(fa_device_get_info(device, &info), FA_OK);
+    ck_assert_msg(strncmp(info.name, name, strlen(name)) == 0, "%s opened \"%s\"", choice, info.name);
+    ck_assert_int_gt(stub_live(), 0);
+    fa_device_close(device);
+    ck_assert_int_eq(stub_live(), 0);
+    ck_assert_str_eq(stub_misuse(), "");
+}
+
+START_TEST(all_are_listed)
+{
+    setenv("STUB_DEVICES", "nocompiler,unavailable,opencl10,bigendian,narrow,custom,unified,good,cpu", 1);
+    assert_unusable("nocompiler", "no compiler");
+    assert_unusable("unavailable", "not available");
+    assert_unusable("opencl10", "\"OpenCL 1.0 stub\", expected OpenCL 1.2");
+    assert_unusable("bigendian", "not little-endian");
+    assert_unusable("narrow", "at most 32 items, expected at least 64");
+    assert_unusable("custom", "custom device");
+    assert_opens("opencl", "unified");
+    assert_opens("opencl:good", "good");
+    const fa_device_info good = find("good"), unified = find("unified"), cpu = find("cpu");
+    ck_assert_int_eq(good.available, 1);
+    ck_assert_int_eq(good.automatic, 1);
+    ck_assert_int_eq(good.host_memory, 0);
+    ck_assert_uint_eq(good.units, 8);
+    ck_assert_uint_eq(good.onchip_bytes, 32 << 10);
+    ck_assert_str_eq(good.reason, "");
+    ck_assert_int_eq(unified.host_memory, 1);
+    ck_assert_int_eq(cpu.available, 1);
+    ck_assert_int_eq(cpu.automatic, 0);
+}
+END_TEST
+
+START_TEST(no_library)
+{
+    setenv("FASTATTN_OPENCL_LIBRARY", "/nowhere/libOpenCL.so", 1);
+    assert_unusable("", "FASTATTN_OPENCL_LIBRARY: /nowhere/libOpenCL.so");
+}
+END_TEST
+
+START_TEST(a_library_of_something_else)
+{
+    setenv("FASTATTN_OPENCL_LIBRARY", getenv("STUB_INCOMPLETE"), 1);
+    assert_unusable("", "no function clSetKernelArg, expected OpenCL 1.2");
+}
+END_TEST
+
+START_TEST(no_platform)
+{
+    stub_fail("clGetPlatformIDs", 0, -1001);
+    assert_unusable("", "no OpenCL platform");
+    assert_unusable("", "CL_PLATFORM_NOT_FOUND_KHR (-1001)");
+}
+END_TEST
+
+START_TEST(a_platform_without_devices)
+{
+    setenv("STUB_DEVICES", "", 1);
+    assert_unusable("", "Stub Platform");
+}
+END_TEST
+
+START_TEST(a_platform_that_fails)
+{
+    stub_fail("clGetDeviceIDs", 0, CL_OUT_OF_HOST_MEMORY);
+    assert_unusable("Stub Platform", "clGetDeviceIDs: CL_OUT_OF_HOST_MEMORY (-6)");
+}
+END_TEST
+
+START_TEST(a_device_that_will_not_open)
+{
+    fa_device *device;
+    stub_fail("clCreateContext", 0, CL_DEVICE_NOT_AVAILABLE);
+    ck_assert_int_ne(fa_device_open(context, "opencl", NULL, &device), FA_OK);
+    assert_message("clCreateContext: CL_DEVICE_NOT_AVAILABLE (-2)");
+    ck_assert_ptr_null(device);
+    ck_assert_int_eq(stub_live(), 0);
+    assert_opens("opencl", "good"); /* once more, and it works */
+}
+END_TEST
+
+START_TEST(limits_lower_and_never_raise)
+{
+    setenv("FASTATTN_OPENCL_LIMITS", "local=16384,unified=0", 1);
+    setenv("STUB_DEVICES", "unified", 1);
+    const fa_device_info low = find("unified");
+    ck_assert_uint_eq(low.onchip_bytes, 16384);
+    ck_assert_int_eq(low.host_memory, 0);
+    setenv("FASTATTN_OPENCL_LIMITS", "local=1048576,group=65536,alloc=1099511627776,subgroups=1,fp16=1", 1);
+    const fa_device_info high = find("unified");
+    ck_assert_uint_eq(high.onchip_bytes, 32 << 10);
+    ck_assert_int_eq(high.host_memory, 1);
+    static const char *const wrong[][2] = {{"locl=5", "\"locl=5\", expected local="},
+                                           {"local=", "\"local=\", expected a number"},
+                                           {"local=1k", "\"local=1k\", expected a number"},
+                                           {"group=-1", "\"group=-1\", expected a number"},
+                                           {"fp16=2", "\"fp16=2\", expected fp16=0 or fp16=1"},
+                                           {"group=64,,", "\"\", expected local="},
+                                           {"alloc=99999999999999999999", "expected a number"},
+                                           {"group=32", "at most 32 items, expected at least 64"}};
+    for (int i = 0; i < COUNT(wrong); i++) {
+        setenv("FASTATTN_OPENCL_LIMITS", wrong[i][0], 1);
+        assert_unusable("unified", wrong[i][1]);
+    }
+}
+END_TEST
+
+/* Buffers larger than one allocation lie in several. */
+START_TEST(buffers_in_parts)
+{
+    static const char *const kinds[] = {"good", "unified"};
+    enum { SIZE = 3 * 4096 + 100 };
+    static unsigned char bytes[SIZE], back[SIZE];
+    for (size_t i = 0; i < SIZE; i++)
+        bytes[i] = (unsigned char)(i * 7 + i / 256);
+    setenv("STUB_DEVICES", "good,unified", 1);
+    setenv("FASTATTN_OPENCL_LIMITS", "alloc=5000", 1);
+    for (int k = 0; k < COUNT(kinds); k++) {
+        fa_device *device;
+        fa_queue *queue;
+        fa_buffer *buffer;
+        char choice[32];
+        (void)snprintf(choice, sizeof(choice), "opencl:%s", kinds[k]);
+        ck_assert_msg(fa_device_open(context, choice, NULL, &device) == FA_OK, "%s", fa_last_error());
+        ck_assert_int_eq(fa_queue_create(device, &queue), FA_OK);
+        int before = stub_live();
+        ck_assert_msg(fa_buffer_create(device, SIZE, &buffer) == FA_OK, "%s", fa_last_error());
+        ck_assert_int_eq(stub_live(), before + 4);
+        ck_assert_int_eq(fa_buffer_write(queue, buffer, 0, bytes, SIZE), FA_OK);
+        static const size_t ranges[][2] = {{0, SIZE},     {4095, 2},       {4096, 4096}, {4000, 8300},
+                                           {SIZE - 1, 1}, {3 * 4096, 100}, {1, 1}};
+        for (int i = 0; i < COUNT(ranges); i++) {
+            memset(back, 0, sizeof(back));
+            ck_assert_int_eq(fa_buffer_read(queue, buffer, ranges[i][0], back, ranges[i][1]), FA_OK);
+            ck_assert_mem_eq(back, bytes + ranges[i][0], ranges[i][1]);
+        }
+        fa_buffer_destroy(buffer);
+        stub_fail("clCreateBuffer", 2, CL_MEM_OBJECT_ALLOCATION_FAILURE);
+        ck_assert_int_eq(fa_buffer_create(device, SIZE, &buffer), FA_OUT_OF_MEMORY);
+        ck_assert_ptr_null(buffer);
+        ck_assert_int_eq(stub_live(), before);
+        ck_assert_int_eq(fa_buffer_create(device, 0, &buffer), FA_OK);
+        ck_assert_int_eq(stub_live(), before);
+        fa_buffer_destroy(buffer);
+        fa_queue_destroy(queue);
+        fa_device_close(device);
+        ck_assert_int_eq(stub_live(), 0);
+        ck_assert_str_eq(stub_misuse(), "");
+    }
+}
+END_TEST
+
+void add_device_tests(Suite *suite)
+{
+    TCase *tc = add_context_case(suite, "devices");
+    tcase_add_test(tc, all_are_listed);
+    tcase_add_test(tc, no_library);
+    tcase_add_test(tc, a_library_of_something_else);
+    tcase_add_test(tc, no_platform);
+    tcase_add_test(tc, a_platform_without_devices);
+    tcase_add_test(tc, a_platform_that_fails);
+    tcase_add_test(tc, a_device_that_will_not_open);
+    tcase_add_test(tc, limits_lower_and_never_raise);
+    tcase_add_test(tc, buffers_in_parts);
+}
