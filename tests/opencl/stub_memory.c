@@ -149,7 +149,7 @@ static cl_int transfer(const char *function, cl_command_queue queue, cl_mem memo
         status = stub_event_make(queue, source ? CL_COMMAND_WRITE_BUFFER : CL_COMMAND_READ_BUFFER, event);
     if (status == CL_SUCCESS && source)
         memcpy(memory->bytes + offset, source, size);
-    else if (status == CL_SUCCESS)
+    else if (status == CL_SUCCESS && target)
         memcpy(target, memory->bytes + offset, size);
     stub_leave();
     return status;
