@@ -15,7 +15,10 @@
 #endif
 #include <CL/cl.h>
 
-/* The call of `function` after the next `after` ones returns `error`, once, and does nothing. */
+/*
+ * The call of `function` after the next `after` ones returns `error`, once, and does nothing. "kernel" stands
+ * for a kernel that is enqueued and then fails: its event tells of it, and clFinish() does not.
+ */
 void stub_fail(const char *function, int after, cl_int error);
 
 /* The same, and from then on whatever touches the device fails so: only queries and releases still work. */
@@ -39,5 +42,8 @@ const char *stub_misuse(void);
 /* How many bytes the log of a failed build has. Its last line is STUB_LOG_END. */
 #define STUB_LOG_BYTES 20000
 #define STUB_LOG_END "attention.cl:4711: error: this is where the log ends"
+
+/* What a kernel leaves in the first byte of each buffer that it may write. */
+#define STUB_MARK 0x4d
 
 #endif

@@ -50,21 +50,28 @@ struct _cl_mem {
     cl_mem root; /* of a sub-buffer */
     cl_mem_flags flags;
     size_t size, origin;
-    char *bytes;
-    bool owns;
+    char *bytes; /* as the device sees them */
+    char *host;  /* the caller's of CL_MEM_USE_HOST_PTR: mapping copies to and fro; NULL: none */
+    bool newer;  /* a kernel ran since the host and the device had the same */
     int mapped;
+    cl_map_flags map_flags; /* of the last mapping */
+    size_t map_offset, map_size;
 };
 
 struct _cl_event {
     stub_object object;
     cl_command_queue queue;
     cl_command_type command;
+    cl_int state;
     cl_ulong start, end;
 };
 
 /* Enters `function`: takes the lock, counts the call, and gives CL_SUCCESS or the error to return. */
 cl_int stub_enter(const char *function);
 void stub_leave(void);
+
+/* The same, in a call that has entered. */
+cl_int stub_step(const char *function);
 
 /* Notes wrong use and gives `error`. */
 cl_int stub_wrong(cl_int error, const char *what);
@@ -77,7 +84,7 @@ void stub_object_release(stub_object *object);
 /* The object is one of ours, alive and of this kind. */
 bool stub_is(const void *object, stub_kind kind);
 
-/* These bytes are the handle of an object that was released. */
+/* This is the handle of an object that was released. */
 bool stub_is_dead(const void *handle);
 
 void stub_count_mapping(int change);

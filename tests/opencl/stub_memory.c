@@ -10,7 +10,7 @@ static void free_bytes(stub_object *object)
     struct _cl_mem *memory = (struct _cl_mem *)object;
     if (memory->mapped != 0)
         (void)stub_wrong(CL_INVALID_OPERATION, "memory was released while it is mapped");
-    if (memory->owns)
+    if (!memory->root)
         free(memory->bytes);
 }
 
@@ -37,16 +37,16 @@ CL_API_ENTRY cl_mem CL_API_CALL clCreateBuffer(cl_context context, cl_mem_flags 
         made->context = context;
         made->flags = flags;
         made->size = size;
-        made->owns = (flags & CL_MEM_USE_HOST_PTR) == 0;
-        made->bytes = made->owns ? malloc(size) : host;
+        made->host = flags & CL_MEM_USE_HOST_PTR ? host : NULL;
+        made->bytes = malloc(size);
         if (!made->bytes) {
             stub_object_release(&made->object);
             made = NULL;
             status = CL_MEM_OBJECT_ALLOCATION_FAILURE;
-        } else if (made->owns) {
+        } else if (host) {
+            memcpy(made->bytes, host, size);
+        } else {
             memset(made->bytes, 0x5a, size);
-            if (flags & CL_MEM_COPY_HOST_PTR)
-                memcpy(made->bytes, host, size);
         }
     }
     stub_leave();
@@ -99,12 +99,11 @@ CL_API_ENTRY cl_int CL_API_CALL clReleaseMemObject(cl_mem memory)
 static cl_int memory_info(cl_mem memory, cl_mem_info name, size_t room, void *target, size_t *actual)
 {
     const cl_mem_object_type type = CL_MEM_OBJECT_BUFFER;
-    void *const host = memory->owns || memory->root ? NULL : memory->bytes;
     switch (name) {
     case CL_MEM_TYPE: return stub_answer(&type, sizeof(type), room, target, actual);
     case CL_MEM_FLAGS: return stub_answer(&memory->flags, sizeof(memory->flags), room, target, actual);
     case CL_MEM_SIZE: return stub_answer(&memory->size, sizeof(memory->size), room, target, actual);
-    case CL_MEM_HOST_PTR: return stub_answer(&host, sizeof(host), room, target, actual);
+    case CL_MEM_HOST_PTR: return stub_answer(&memory->host, sizeof(memory->host), room, target, actual);
     case CL_MEM_CONTEXT: return stub_answer(&memory->context, sizeof(memory->context), room, target, actual);
     case CL_MEM_OFFSET: return stub_answer(&memory->origin, sizeof(memory->origin), room, target, actual);
     case CL_MEM_ASSOCIATED_MEMOBJECT:
@@ -176,7 +175,7 @@ CL_API_ENTRY void *CL_API_CALL clEnqueueMapBuffer(cl_command_queue queue, cl_mem
                                                   cl_uint waits, const cl_event *list, cl_event *event,
                                                   cl_int *error)
 {
-    (void)blocking, (void)flags;
+    (void)blocking;
     void *mapped = NULL;
     cl_int status = stub_enter(__func__);
     if (status == CL_SUCCESS)
@@ -185,8 +184,13 @@ CL_API_ENTRY void *CL_API_CALL clEnqueueMapBuffer(cl_command_queue queue, cl_mem
         status = stub_event_make(queue, CL_COMMAND_MAP_BUFFER, event);
     if (status == CL_SUCCESS) {
         memory->mapped++;
+        memory->map_flags = flags;
+        memory->map_offset = offset;
+        memory->map_size = size;
         stub_count_mapping(1);
-        mapped = memory->bytes + offset;
+        mapped = (memory->host ? memory->host : memory->bytes) + offset;
+        if (memory->host && !(flags & CL_MAP_WRITE_INVALIDATE_REGION))
+            memcpy(mapped, memory->bytes + offset, size);
     }
     stub_leave();
     if (error)
@@ -206,12 +210,17 @@ CL_API_ENTRY cl_int CL_API_CALL clEnqueueUnmapMemObject(cl_command_queue queue, 
         status = stub_wrong(CL_INVALID_MEM_OBJECT, "memory is unmapped that is not mapped");
     }
     if (status == CL_SUCCESS &&
-        ((char *)mapped < memory->bytes || (char *)mapped >= memory->bytes + memory->size))
-        status = stub_wrong(CL_INVALID_VALUE, "what is unmapped lies outside its buffer");
+        (char *)mapped != (memory->host ? memory->host : memory->bytes) + memory->map_offset)
+        status = stub_wrong(CL_INVALID_VALUE, "what is unmapped is not what was mapped");
     if (status == CL_SUCCESS)
         status = stub_wait_list(waits, list);
     if (status == CL_SUCCESS)
         status = stub_event_make(queue, CL_COMMAND_UNMAP_MEM_OBJECT, event);
+    if (status == CL_SUCCESS && memory->host) {
+        if (memory->map_flags & (CL_MAP_WRITE | CL_MAP_WRITE_INVALIDATE_REGION))
+            memcpy(memory->bytes + memory->map_offset, mapped, memory->map_size);
+        memory->newer = memory->newer && memory->map_size < memory->size;
+    }
     stub_leave();
     return status;
 }
@@ -226,6 +235,7 @@ cl_int stub_event_make(cl_command_queue queue, cl_command_type command, cl_event
         return CL_OUT_OF_HOST_MEMORY;
     made->queue = queue;
     made->command = command;
+    made->state = command == CL_COMMAND_NDRANGE_KERNEL ? stub_step("kernel") : CL_COMPLETE;
     made->start = now += 1000;
     made->end = now += 1000;
     *event = made;
@@ -267,12 +277,11 @@ CL_API_ENTRY cl_int CL_API_CALL clWaitForEvents(cl_uint count, const cl_event *e
 CL_API_ENTRY cl_int CL_API_CALL clGetEventInfo(cl_event event, cl_event_info name, size_t room, void *target,
                                                size_t *actual)
 {
-    const cl_int done = CL_COMPLETE;
     cl_int status = stub_enter(__func__);
     if (status == CL_SUCCESS && !stub_is(event, STUB_EVENT))
         status = stub_wrong(CL_INVALID_EVENT, __func__);
     else if (status == CL_SUCCESS && name == CL_EVENT_COMMAND_EXECUTION_STATUS)
-        status = stub_answer(&done, sizeof(done), room, target, actual);
+        status = stub_answer(&event->state, sizeof(event->state), room, target, actual);
     else if (status == CL_SUCCESS && name == CL_EVENT_COMMAND_TYPE)
         status = stub_answer(&event->command, sizeof(event->command), room, target, actual);
     else if (status == CL_SUCCESS)

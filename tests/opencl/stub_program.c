@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The stub driver's programs and kernels. A binary is a header and the source. */
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +32,7 @@ struct _cl_kernel {
     cl_program program;
     unsigned char arg[MAX_ARGS][MAX_ARG_BYTES];
     size_t arg_size[MAX_ARGS];
+    pthread_t setter[MAX_ARGS];
 };
 
 static uint64_t checksum(const char *text, size_t size)
@@ -274,6 +276,7 @@ CL_API_ENTRY cl_int CL_API_CALL clSetKernelArg(cl_kernel kernel, cl_uint index, 
         status = stub_wrong(CL_INVALID_ARG_SIZE, __func__);
     if (status == CL_SUCCESS) {
         kernel->arg_size[index] = size;
+        kernel->setter[index] = pthread_self();
         memset(kernel->arg[index], 0, MAX_ARG_BYTES);
         if (value)
             memcpy(kernel->arg[index], value, size);
@@ -322,21 +325,57 @@ static cl_int check_range(cl_command_queue queue, cl_uint dimensions, const size
     return CL_SUCCESS;
 }
 
-/* No argument is missing, and none is memory that was released. */
-static cl_int check_args(cl_kernel kernel)
+/* The memory that an argument is; NULL: it is something else. */
+static cl_mem memory_of(cl_kernel kernel, int index)
+{
+    cl_mem memory;
+    memcpy(&memory, kernel->arg[index], sizeof(memory));
+    return kernel->arg_size[index] == sizeof(memory) && stub_is(memory, STUB_MEM) ? memory : NULL;
+}
+
+static int count_args(cl_kernel kernel)
 {
     int count = MAX_ARGS;
     while (count > 0 && kernel->arg_size[count - 1] == 0)
         count--;
-    for (int i = 0; i < count; i++) {
+    return count;
+}
+
+/*
+ * No argument is missing, and none is another thread's. Memory is alive and not mapped; the host's is as the
+ * host left it.
+ */
+static cl_int check_args(cl_kernel kernel)
+{
+    for (int i = 0; i < count_args(kernel); i++) {
         void *handle;
         memcpy(&handle, kernel->arg[i], sizeof(handle));
+        const struct _cl_mem *memory = memory_of(kernel, i);
         if (kernel->arg_size[i] == 0)
             return stub_wrong(CL_INVALID_KERNEL_ARGS, "a kernel runs without one of its arguments");
+        if (!pthread_equal(kernel->setter[i], pthread_self()))
+            return stub_wrong(CL_INVALID_KERNEL_ARGS,
+                              "a kernel runs with an argument that another thread set");
         if (kernel->arg_size[i] == sizeof(handle) && stub_is_dead(handle))
             return stub_wrong(CL_INVALID_KERNEL_ARGS, "a kernel runs with memory that was released");
+        if (memory && memory->mapped > 0)
+            return stub_wrong(CL_INVALID_KERNEL_ARGS, "a kernel runs with memory that is mapped");
+        if (memory && memory->host && !memory->newer &&
+            memcmp(memory->host, memory->bytes, memory->size) != 0)
+            return stub_wrong(CL_INVALID_KERNEL_ARGS, "a kernel runs with what the host had before");
     }
     return CL_SUCCESS;
+}
+
+static void leave_marks(cl_kernel kernel)
+{
+    for (int i = 0; i < count_args(kernel); i++) {
+        struct _cl_mem *memory = memory_of(kernel, i);
+        if (memory && !(memory->flags & CL_MEM_READ_ONLY)) {
+            memory->bytes[0] = STUB_MARK;
+            memory->newer = true;
+        }
+    }
 }
 
 CL_API_ENTRY cl_int CL_API_CALL clEnqueueNDRangeKernel(cl_command_queue queue, cl_kernel kernel,
@@ -358,6 +397,8 @@ CL_API_ENTRY cl_int CL_API_CALL clEnqueueNDRangeKernel(cl_command_queue queue, c
         status = stub_wait_list(waits, list);
     if (status == CL_SUCCESS)
         status = stub_event_make(queue, CL_COMMAND_NDRANGE_KERNEL, event);
+    if (status == CL_SUCCESS)
+        leave_marks(kernel);
     stub_leave();
     return status;
 }

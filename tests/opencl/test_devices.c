@@ -191,6 +191,49 @@ START_TEST(buffers_in_parts)
 }
 END_TEST
 
+/* The driver copies the host's memory: what the host writes goes there, what a kernel writes comes back. */
+START_TEST(host_memory_in_place)
+{
+    enum { OPERANDS = 4, FLOATS = 32 * 16 };
+    static float host[OPERANDS][FLOATS];
+    fa_device *device;
+    fa_queue *queue;
+    fa_plan *plan;
+    fa_buffer *buffer[OPERANDS];
+    const fa_attention_desc d = make_desc(1, 1, 1, 32, 32, 16);
+    setenv("STUB_DEVICES", "unified", 1);
+    ck_assert_msg(fa_device_open(context, "opencl", NULL, &device) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_queue_create(device, &queue), FA_OK);
+    ck_assert_msg(fa_plan_create(device, &d, &plan) == FA_OK, "%s", fa_last_error());
+    ck_assert_uint_eq(fa_plan_workspace(plan), 0);
+    for (int i = 0; i < OPERANDS; i++)
+        ck_assert_int_eq(fa_buffer_wrap_host(device, host[i], sizeof(host[i]), &buffer[i]), FA_OK);
+    const fa_attention_args args = {
+        .struct_size = sizeof(args), .q = buffer[0], .k = buffer[1], .v = buffer[2], .o = buffer[3]};
+    for (int turn = 0; turn < 2; turn++) {
+        for (int i = 0; i < OPERANDS; i++) {
+            for (int n = 0; n < FLOATS; n++)
+                host[i][n] = (float)(i + turn + 1);
+        }
+        ck_assert_msg(fa_plan_run(plan, queue, &args) == FA_OK, "%s: %s", fa_last_error(), stub_misuse());
+        ck_assert_int_eq(fa_queue_wait(queue), FA_OK);
+        for (int i = 0; i < OPERANDS; i++) {
+            unsigned char first;
+            memcpy(&first, host[i], 1);
+            ck_assert_int_eq(first == STUB_MARK, i == 3);
+            ck_assert_float_eq(host[i][1], (float)(i + turn + 1));
+        }
+    }
+    for (int i = 0; i < OPERANDS; i++)
+        fa_buffer_destroy(buffer[i]);
+    fa_plan_destroy(plan);
+    fa_queue_destroy(queue);
+    fa_device_close(device);
+    ck_assert_int_eq(stub_live(), 0);
+    ck_assert_str_eq(stub_misuse(), "");
+}
+END_TEST
+
 void add_device_tests(Suite *suite)
 {
     TCase *tc = add_context_case(suite, "devices");
@@ -203,4 +246,5 @@ void add_device_tests(Suite *suite)
     tcase_add_test(tc, a_device_that_will_not_open);
     tcase_add_test(tc, limits_lower_and_never_raise);
     tcase_add_test(tc, buffers_in_parts);
+    tcase_add_test(tc, host_memory_in_place);
 }

@@ -57,9 +57,9 @@ static void fail_once(const life *l, const outcome *good)
         return; /* the reason may be what the missing answer makes of the device */
     ck_assert_msg(strstr(r.message, number) && strstr(r.message, "CL_"), "%s: %s: \"%s\"", what, r.step,
                   r.message);
-    /* A wait tells of the event's state as clFinish's failure. */
-    ck_assert_msg(strstr(r.message, l->function) || strcmp(l->function, "clGetEventInfo") == 0, "%s: \"%s\"",
-                  what, r.message);
+    /* A wait tells of what an event says as clFinish's failure. */
+    bool by_event = strcmp(l->function, "clGetEventInfo") == 0 || strcmp(l->function, "kernel") == 0;
+    ck_assert_msg(strstr(r.message, by_event ? "clFinish" : l->function), "%s: \"%s\"", what, r.message);
 }
 
 static cl_int usual_error(const char *function)
@@ -76,6 +76,7 @@ static cl_int usual_error(const char *function)
         {"clEnqueueMapBuffer", CL_MAP_FAILURE},
         {"clEnqueueNDRangeKernel", CL_OUT_OF_RESOURCES},
         {"clFinish", CL_OUT_OF_RESOURCES},
+        {"kernel", CL_OUT_OF_RESOURCES},
     };
     for (int i = 0; i < COUNT(usual); i++) {
         if (strcmp(usual[i].function, function) == 0)
@@ -247,6 +248,11 @@ START_TEST(kernel_that_fails)
     ck_assert_int_eq(lost.waits[1], FA_OK);
     const outcome nvidia = fail_at("clFinish", 0, -9999);
     assert_told(&nvidia, "fa_queue_wait", FA_DEVICE_LOST, "(-9999)");
+    for (int kernel = 0; kernel < 2; kernel++) { /* of the parts, and of their merge */
+        const outcome event = fail_at("kernel", kernel, CL_OUT_OF_RESOURCES);
+        assert_told(&event, "fa_queue_wait", FA_DEVICE_LOST, "clFinish: CL_OUT_OF_RESOURCES (-5)");
+        ck_assert_int_eq(event.waits[1], FA_OK);
+    }
     const outcome refused = fail_at("clEnqueueNDRangeKernel", 0, -9999);
     assert_told(&refused, "fa_plan_run", FA_DEVICE_LOST, "clEnqueueNDRangeKernel: ");
 }
