@@ -13,7 +13,7 @@
 #include "core/tensor.h"
 #include "shaders/opencl/args.h"
 
-enum { MERGE_GROUP = 64, TILE_ROWS = 8, ROW_ALIGN = 16, DIM_ALIGN = 8 };
+enum { MERGE_GROUP = 128, TILE_ROWS = 8, ROW_ALIGN = 16, DIM_ALIGN = 8 };
 
 /* Compiler options, one after the other. */
 typedef struct option_text {
@@ -244,7 +244,7 @@ static fa_status make_kernels(const fa_plan *plan, fa_cl_plan *made)
     if (status == FA_OK && plan->schedule.merges > 0) {
         option_text options = {.used = 0};
         add_common(&options, plan, made->chunks);
-        add(&options, " -DFA_KERNEL_MERGE -DFA_GROUP=%d", MERGE_GROUP);
+        add(&options, " -DFA_KERNEL_MERGE -DFA_GROUP=%d", (int)made->merge_group);
         status = make_kernel(plan, &options, "fa_merge", &made->merge);
     }
     return status;
@@ -261,7 +261,7 @@ fa_status fa_cl_plan_prepare(fa_plan *plan)
     if (plan->schedule.items == 0)
         return FA_OK;
     made->group = (size_t)(kernel->kind == FA_CL_TILE ? plan->args.block_q / TILE_ROWS * kernel->lanes : kernel->group);
-    made->merge_group = MERGE_GROUP;
+    made->merge_group = FA_MIN(fa_cl_device_of(plan->device)->caps.group_size, MERGE_GROUP);
     made->local_bytes = local_bytes(plan);
     made->chunks = count_chunks(plan);
     fa_status status = make_kernels(plan, made);

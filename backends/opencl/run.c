@@ -78,12 +78,14 @@ static bool is_aligned(const fa_binding *binding)
     return true;
 }
 
-static fa_status enqueue(const launch *l, cl_command_queue queue, int64_t items, size_t group, cl_event *event)
+/* Work-groups of `group` for each item, `lines` of them. */
+static fa_status enqueue(const launch *l, cl_command_queue queue, int64_t items, size_t lines, size_t group,
+                         cl_event *event)
 {
     if (l->error != CL_SUCCESS)
         return fa_cl_fail(l->error, "clSetKernelArg");
-    size_t global = (size_t)items * group;
-    cl_int error = l->cl->clEnqueueNDRangeKernel(queue, l->kernel, 1, NULL, &global, &group, 0, NULL, event);
+    const size_t global[2] = {(size_t)items * group, lines}, local[2] = {group, 1};
+    cl_int error = l->cl->clEnqueueNDRangeKernel(queue, l->kernel, 2, NULL, global, local, 0, NULL, event);
     return error == CL_SUCCESS ? FA_OK : fa_cl_fail(error, "clEnqueueNDRangeKernel");
 }
 
@@ -105,7 +107,7 @@ static fa_status start_attention(const fa_plan *plan, fa_cl_queue *queue, const 
     pass(&l, sizeof(cl_long), &partial_at);
     pass(&l, sizeof(cl_long), &partial_lse_at);
     pass(&l, prepared->local_bytes, NULL);
-    return enqueue(&l, queue->handle, plan->schedule.items, prepared->group, event);
+    return enqueue(&l, queue->handle, plan->schedule.items, 1, prepared->group, event);
 }
 
 static fa_status start_merge(const fa_plan *plan, fa_cl_queue *queue, const place where[OPERANDS], cl_event *event)
@@ -123,7 +125,7 @@ static fa_status start_merge(const fa_plan *plan, fa_cl_queue *queue, const plac
     pass(&l, sizeof(cl_long), &where[FA_LSE].at);
     pass(&l, sizeof(cl_long), &partial_at);
     pass(&l, sizeof(cl_long), &partial_lse_at);
-    return enqueue(&l, queue->handle, plan->schedule.merges, prepared->merge_group, event);
+    return enqueue(&l, queue->handle, plan->schedule.merges, (size_t)plan->args.block_q, prepared->merge_group, event);
 }
 
 /* Before the run, all of the caller's host memory is brought to the device; after it, what was written comes back. */

@@ -164,70 +164,59 @@ static inline float4 widen_2(raw x)
     return as_float4(convert_uint4(FA_HALVES(x)) << 16);
 }
 
-/* Eight elements, widened; as fetch4, of which the first `count` exist. */
-typedef struct octet {
-    float4 low, high;
-} octet;
+/* Eight elements as they lie in memory, of which the first `count` exist; with FA_ALIGNED, all or none. */
+typedef uint8 raw8_0;
+typedef ushort8 raw8_1, raw8_2;
+#define FA_RAW8(type) FA_CAT(raw8_, type)
 
 #ifdef FA_ALIGNED
-static inline octet fetch8_0(memory m, long at, int count)
-{
-    octet x = {0.0f, 0.0f};
-    if (count > 0) {
-        x.low = *(__global const float4 *)memory_at(m, at);
-        x.high = *(__global const float4 *)memory_at(m, at + 16);
-    }
-    return x;
-}
-
-static inline octet fetch8_1(memory m, long at, int count)
-{
-    uint4 bits = 0;
-    if (count > 0)
-        bits = *(__global const uint4 *)memory_at(m, at);
-#ifdef FA_FP16
-    float8 wide = convert_float8(as_half8(bits));
-#else
-    float8 wide = vload_half8(0, (const half *)&bits);
-#endif
-    octet x = {wide.lo, wide.hi};
-    return x;
-}
-
-static inline octet fetch8_2(memory m, long at, int count)
-{
-    uint4 bits = 0;
-    if (count > 0)
-        bits = *(__global const uint4 *)memory_at(m, at);
-    float8 wide = as_float8(convert_uint8(as_ushort8(bits)) << 16);
-    octet x = {wide.lo, wide.hi};
-    return x;
-}
-#else
-#define FA_FETCH8(type)                                                                                \
-    static inline octet FA_CAT(fetch8_, type)(memory m, long at, int count)                            \
+#define FA_FETCH8(type, element, whole)                                                                \
+    static inline FA_RAW8(type) FA_CAT(fetch8_, type)(memory m, long at, int count)                    \
     {                                                                                                  \
-        octet x = {0.0f, 0.0f};                                                                        \
-        at /= FA_BYTES(type);                                                                          \
-        x.low.x = count > 0 ? FA_CAT(load_, type)(m, at) : 0.0f;                                       \
-        x.low.y = count > 1 ? FA_CAT(load_, type)(m, at + 1) : 0.0f;                                   \
-        x.low.z = count > 2 ? FA_CAT(load_, type)(m, at + 2) : 0.0f;                                   \
-        x.low.w = count > 3 ? FA_CAT(load_, type)(m, at + 3) : 0.0f;                                   \
-        x.high.x = count > 4 ? FA_CAT(load_, type)(m, at + 4) : 0.0f;                                  \
-        x.high.y = count > 5 ? FA_CAT(load_, type)(m, at + 5) : 0.0f;                                  \
-        x.high.z = count > 6 ? FA_CAT(load_, type)(m, at + 6) : 0.0f;                                  \
-        x.high.w = count > 7 ? FA_CAT(load_, type)(m, at + 7) : 0.0f;                                  \
+        FA_RAW8(type) x = 0;                                                                           \
+        if (count > 0)                                                                                 \
+            x = whole;                                                                                 \
         return x;                                                                                      \
     }
-FA_FETCH8(0)
-FA_FETCH8(1)
-FA_FETCH8(2)
+#else
+#define FA_FETCH8(type, element, whole)                                                                \
+    static inline FA_RAW8(type) FA_CAT(fetch8_, type)(memory m, long at, int count)                    \
+    {                                                                                                  \
+        element x[8];                                                                                  \
+        FA_UNROLL                                                                                      \
+        for (int i = 0; i < 8; i++)                                                                    \
+            x[i] = count > i ? *(__global const element *)memory_at(m, at + i * FA_BYTES(type)) : 0;   \
+        return (FA_RAW8(type))(x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]);                        \
+    }
 #endif
+FA_FETCH8(0, uint, (uint8)(*(__global const uint4 *)memory_at(m, at), *(__global const uint4 *)memory_at(m, at + 16)))
+FA_FETCH8(1, ushort, *(__global const ushort8 *)memory_at(m, at))
+FA_FETCH8(2, ushort, *(__global const ushort8 *)memory_at(m, at))
 
-static inline bool octet_is_finite(octet x)
+static inline float8 widen8_0(raw8_0 x)
 {
-    float4 zero = x.low * 0.0f + x.high * 0.0f;
-    return zero.x + zero.y + zero.z + zero.w == 0.0f;
+    return as_float8(x);
+}
+
+static inline float8 widen8_1(raw8_1 x)
+{
+#ifdef FA_FP16
+    return convert_float8(as_half8(x));
+#else
+    return vload_half8(0, (const half *)&x);
+#endif
+}
+
+static inline float8 widen8_2(raw8_2 x)
+{
+    return as_float8(convert_uint8(x) << 16);
+}
+
+static inline bool is_finite8(float8 x)
+{
+    float8 zero = x * 0.0f;
+    float4 sum = zero.lo + zero.hi;
+    return sum.x + sum.y + sum.z + sum.w == 0.0f;
 }
 
 #ifdef FA_ALIGNED

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Merges the partial results of rows that were split: a work-group of FA_GROUP for each merge item. */
+/* Merges the partial results of rows that were split: a work-group of FA_GROUP for each row of a merge item. */
 #include "softmax.cl"
 
 __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_merge(
@@ -14,32 +14,32 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_merge(
     __global const fa_cl_sequence *sequence =
         (__global const fa_cl_sequence *)(table + p->sequences_at) + item.sequence;
     __global const float *sinks = (__global const float *)(table + p->sinks_at);
-    const long lse_at = partial_lse_offset, rows = item.row_end - item.row_begin;
-
-    for (int r = 0; r < rows; r++) {
-        const query at = query_of(p, sequence->mask, item.head_kv, item.row_begin + r, item.row_end);
-        const float sink = p->flags & FA_CL_SINKS ? sinks[at.head] : FA_NEG_INF;
-        float max = sink, sum = 0.0f;
-        for (int n = 0; n < item.parts; n++)
-            max = fmax(max, load_0(partial, lse_at + item.part_row + n * rows + r));
+    const int rows = item.row_end - item.row_begin, r = get_group_id(1);
+    if (r >= rows)
+        return;
+    const query at = query_of(p, sequence->mask, item.head_kv, item.row_begin + r, item.row_end);
+    const float sink = p->flags & FA_CL_SINKS ? sinks[at.head] : FA_NEG_INF;
+    const long part_lse = partial_lse_offset + item.part_row + r, part = partial_offset + (item.part_row + r) * p->dim_v;
+    float max = sink, sum = 0.0f;
+    FA_UNROLL_BY(8)
+    for (int n = 0; n < item.parts; n++)
+        max = fmax(max, load_0(partial, part_lse + n * rows));
+    const float base = finite_max(max);
+    FA_UNROLL_BY(8)
+    for (int n = 0; n < item.parts; n++)
+        sum += exp(load_0(partial, part_lse + n * rows) - base);
+    sum += exp(sink - base);
+    for (int d = get_local_id(0); d < p->dim_v; d += FA_GROUP) {
+        float total = 0.0f;
+        FA_UNROLL_BY(8)
         for (int n = 0; n < item.parts; n++) {
-            const float part = load_0(partial, lse_at + item.part_row + n * rows + r);
-            sum += part == FA_NEG_INF ? 0.0f : exp(part - max);
+            const float weight = exp(load_0(partial, part_lse + n * rows) - base);
+            total += weight * load_0(partial, part + (long)n * rows * p->dim_v + d);
         }
-        sum += sink == FA_NEG_INF ? 0.0f : exp(sink - max);
-        for (int d = get_local_id(0); d < p->dim_v; d += FA_GROUP) {
-            float total = 0.0f;
-            for (int n = 0; n < item.parts; n++) {
-                const float part = load_0(partial, lse_at + item.part_row + n * rows + r);
-                if (part != FA_NEG_INF)
-                    total += exp(part - max) / sum *
-                             load_0(partial, partial_offset + (item.part_row + n * rows + r) * p->dim_v + d);
-            }
-            FA_CAT(store_, FA_TYPE_O)(o, o_offset + sequence->o_at + at.head * p->o_stride[1] +
-                                             at.position * p->o_stride[2] + d, total);
-        }
-        if (get_local_id(0) == 0 && (p->flags & FA_CL_LSE))
-            store_0(lse, lse_offset + sequence->lse_at + (long)at.head * p->lse_rows + at.position,
-                    sum == 0.0f ? FA_NEG_INF : max + log(sum));
+        FA_CAT(store_, FA_TYPE_O)(o, o_offset + sequence->o_at + at.head * p->o_stride[1] +
+                                         at.position * p->o_stride[2] + d, sum == 0.0f ? 0.0f : total / sum);
     }
+    if (get_local_id(0) == 0 && (p->flags & FA_CL_LSE))
+        store_0(lse, lse_offset + sequence->lse_at + (long)at.head * p->lse_rows + at.position,
+                sum == 0.0f ? FA_NEG_INF : max + log(sum));
 }

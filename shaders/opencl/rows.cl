@@ -4,7 +4,8 @@
  * it. Bound by memory, so many work-groups of FA_GROUP run beside each other. For each block of FA_BLOCK_KV keys:
  * FA_SPLIT work-items share the dims of a key and leave their parts of its scores in local memory; a few
  * work-items for each row turn scores into weights; then every work-item adds up eight dims of the output (or
- * OCTETS times eight) over the keys of its line. Lines are added up when the item ends.
+ * OCTETS times eight) over the keys of its line, whose first values were on their way all the while. Lines are added
+ * up when the item ends.
  */
 #include "softmax.cl"
 
@@ -16,8 +17,9 @@
 #define OCTETS CEIL_DIV(FA_DIM_V, 8 * FA_GROUP)
 #define LANES_V CEIL_DIV(FA_DIM_V, 8 * OCTETS)
 #define LINES_V (FA_GROUP / LANES_V)
-#define PER_ROW (FA_GROUP / 8) /* work-items that weigh one row: there are at most eight */
+#define PER_ROW FA_MIN(FA_GROUP / FA_BLOCK_Q, 32) /* work-items that weigh one row */
 #define SCORES CEIL_DIV(FA_BLOCK_KV, PER_ROW)
+#define AHEAD CEIL_DIV(16, FA_BYTES(FA_TYPE_V) * OCTETS) /* keys whose values are fetched before they are used */
 
 /* Local memory, in floats: the rows of q, the parts of the scores, the weights, and what is exchanged. */
 #define ROOM_Q (FA_BLOCK_Q * DIM_Q)
@@ -26,10 +28,16 @@
 #define ROOM_PARTS (PARTS > SUMS ? PARTS : SUMS)
 #define ROOM_WEIGHTS (FA_BLOCK_Q * FA_BLOCK_KV)
 
-static inline float dot_octet(octet a, octet b)
+static inline float add_product(float8 a, float8 b, float sum)
 {
-    float4 x = a.low * b.low + a.high * b.high;
-    return x.x + x.y + (x.z + x.w);
+    sum += a.s0 * b.s0;
+    sum += a.s1 * b.s1;
+    sum += a.s2 * b.s2;
+    sum += a.s3 * b.s3;
+    sum += a.s4 * b.s4;
+    sum += a.s5 * b.s5;
+    sum += a.s6 * b.s6;
+    return sum + a.s7 * b.s7;
 }
 
 /* Scores of the block's keys, without scale, one part from each work-item. */
@@ -44,21 +52,23 @@ static void score_keys(memory k, long k_at, FA_STRIDE stride, int dim_qk, __loca
         for (int r = 0; r < FA_BLOCK_Q; r++)
             s[n][r] = 0.0f;
     }
-    FA_UNROLL_BY(4)
+    FA_UNROLL_BY(2)
     for (int c = 0; c < VECTORS_K; c++) {
         const int d = (c * FA_SPLIT + lane) * 8;
-        octet keys[KEYS];
+        FA_RAW8(FA_TYPE_K) keys[KEYS];
         FA_UNROLL
         for (int n = 0; n < KEYS; n++) {
             int j = FA_MIN(key + line + n * LINES_K, key_end - 1);
             keys[n] = FA_CAT(fetch8_, FA_TYPE_K)(k, k_at + (long)j * stride + d * FA_BYTES(FA_TYPE_K), dim_qk - d);
         }
         FA_UNROLL
-        for (int r = 0; r < FA_BLOCK_Q; r++) {
-            octet row = {q[(r * DIM_Q + d) / 4], q[(r * DIM_Q + d) / 4 + 1]};
+        for (int n = 0; n < KEYS; n++) {
+            const float8 x = FA_CAT(widen8_, FA_TYPE_K)(keys[n]);
             FA_UNROLL
-            for (int n = 0; n < KEYS; n++)
-                s[n][r] += dot_octet(row, keys[n]);
+            for (int r = 0; r < FA_BLOCK_Q; r++) {
+                const float8 row = (float8)(q[(r * DIM_Q + d) / 4], q[(r * DIM_Q + d) / 4 + 1]);
+                s[n][r] = add_product(row, x, s[n][r]);
+            }
         }
     }
     FA_UNROLL
@@ -69,36 +79,37 @@ static void score_keys(memory k, long k_at, FA_STRIDE stride, int dim_qk, __loca
     }
 }
 
-/* Adds up the values of one line; hidden values that are not finite are kept away from their weights of 0. */
-static void add_values(memory v, long v_at, FA_STRIDE stride, int dim_v, __local const float *weights, int id,
-                       int key, int key_end, bool hides, scene sc, const fa_cl_item *item,
-                       float8 o[FA_BLOCK_Q][OCTETS])
+/* The values of AHEAD keys of this work-item's line, from the block's key `first` on; past the end, the last's. */
+static void fetch_values(memory v, long v_at, FA_STRIDE stride, int dim_v, int id, int key, int key_end, int first,
+                         FA_RAW8(FA_TYPE_V) to[AHEAD][OCTETS])
 {
-    const int lane = id % LANES_V, line = id / LANES_V, count = FA_MIN(FA_BLOCK_KV, key_end - key);
-    if (line >= LINES_V)
-        return;
-    FA_UNROLL_BY(4)
-    for (int n = line; n < count; n += LINES_V) {
+    const int lane = id % LANES_V, line = id / LANES_V;
+    FA_UNROLL
+    for (int a = 0; a < AHEAD; a++) {
+        const int j = FA_MIN(key + first + line + a * LINES_V, key_end - 1);
         FA_UNROLL
         for (int c = 0; c < OCTETS; c++) {
             const int d = (lane + c * LANES_V) * 8;
-            octet x = FA_CAT(fetch8_, FA_TYPE_V)(v, v_at + (long)(key + n) * stride + d * FA_BYTES(FA_TYPE_V),
-                                                 dim_v - d);
-            float8 value = (float8)(x.low, x.high);
-            if (hides && !octet_is_finite(x)) {
-                FA_UNROLL
-                for (int r = 0; r < FA_BLOCK_Q; r++) {
-                    query at = query_of(sc.params, sc.sequence->mask, item->head_kv, item->row_begin + r, item->row_end);
-                    if (is_seen(at, sc.prefix, key + n) &&
-                        (!(sc.params->flags & FA_CL_KEEP) || is_kept(sc, at, key + n)))
-                        o[r][c] += weights[r * FA_BLOCK_KV + n] * value;
-                }
-            } else {
-                FA_UNROLL
-                for (int r = 0; r < FA_BLOCK_Q; r++)
-                    o[r][c] += weights[r * FA_BLOCK_KV + n] * value;
-            }
+            to[a][c] = FA_CAT(fetch8_, FA_TYPE_V)(v, v_at + (long)j * stride + d * FA_BYTES(FA_TYPE_V), dim_v - d);
         }
+    }
+}
+
+/* output += weight value for every row; a hidden value that is not finite is kept away from its weight of 0. */
+static inline void add_value(float8 value, __local const float *weights, int key, bool hides, scene sc,
+                             const fa_cl_item *item, int c, float8 o[FA_BLOCK_Q][OCTETS])
+{
+    if (hides && !is_finite8(value)) {
+        FA_UNROLL
+        for (int r = 0; r < FA_BLOCK_Q; r++) {
+            query at = query_of(sc.params, sc.sequence->mask, item->head_kv, item->row_begin + r, item->row_end);
+            if (is_seen(at, sc.prefix, key) && (!(sc.params->flags & FA_CL_KEEP) || is_kept(sc, at, key)))
+                o[r][c] += weights[r * FA_BLOCK_KV] * value;
+        }
+    } else {
+        FA_UNROLL
+        for (int r = 0; r < FA_BLOCK_Q; r++)
+            o[r][c] += weights[r * FA_BLOCK_KV] * value;
     }
 }
 
@@ -130,7 +141,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     const long v_at = (v_offset + sequence->v_at + item.head_kv * p->v_stride[1]) * FA_BYTES(FA_TYPE_V);
     const FA_STRIDE k_stride = (FA_STRIDE)p->k_stride[2] * FA_BYTES(FA_TYPE_K);
     const FA_STRIDE v_stride = (FA_STRIDE)p->v_stride[2] * FA_BYTES(FA_TYPE_V);
-    const int id = get_local_id(0), count = item.row_end - item.row_begin;
+    const int id = get_local_id(0), line = id / LANES_V, count = item.row_end - item.row_begin;
 
     for (int n = id; n < ROOM_Q; n += FA_GROUP) {
         int r = n / DIM_Q, d = n % DIM_Q;
@@ -165,6 +176,8 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
         if (class == FA_CLASS_SKIP)
             continue;
         score_keys(k, k_at, k_stride, p->dim_qk, (__local const float4 *)rows, id, key, key_end, parts);
+        FA_RAW8(FA_TYPE_V) ahead[AHEAD][OCTETS];
+        fetch_values(v, v_at, v_stride, p->dim_v, id, key, key_end, 0, ahead);
         barrier(CLK_LOCAL_MEM_FENCE);
 
         float s[SCORES], next = state.max;
@@ -217,14 +230,28 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
             for (int c = 0; c < OCTETS; c++)
                 out[r][c] *= old;
         }
-        add_values(v, v_at, v_stride, p->dim_v, weights, id, key, key_end, hides, sc, &item, out);
+        if (line < LINES_V) {
+            FA_ROLLED
+            for (int n = line; n < key_end - key; n += AHEAD * LINES_V) {
+                FA_UNROLL
+                for (int a = 0; a < AHEAD; a++) {
+                    if (n + a * LINES_V < key_end - key) {
+                        FA_UNROLL
+                        for (int c = 0; c < OCTETS; c++)
+                            add_value(FA_CAT(widen8_, FA_TYPE_V)(ahead[a][c]), weights + n + a * LINES_V,
+                                      key + n + a * LINES_V, hides, sc, &item, c, out);
+                    }
+                }
+                if (n + AHEAD * LINES_V < key_end - key)
+                    fetch_values(v, v_at, v_stride, p->dim_v, id, key, key_end, n - line + AHEAD * LINES_V, ahead);
+            }
+        }
     }
 
     barrier(CLK_LOCAL_MEM_FENCE);
     exchange[id] = state.sum;
     if (weighs && my_lane == 0)
         maxima[my_row] = state.max;
-    const int line = id / LANES_V;
     FA_ROLLED
     for (int r = 0; r < count; r++) {
         const query at = query_of(p, mask, item.head_kv, item.row_begin + r, item.row_end);
