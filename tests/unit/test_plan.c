@@ -74,6 +74,39 @@ START_TEST(refusal_is_of_the_row_that_nearly_serves)
 }
 END_TEST
 
+/* A unit that holds four blocks at a time is planned for as four units of a quarter of its speed. */
+START_TEST(resident_blocks_share_a_unit)
+{
+    fa_kernel_row row = *null_device->row[0];
+    fa_attention_desc desc = make_desc(1, 8, 8, 512, 512, 64);
+    fa_plan *alone = make_plan(&desc);
+    row.traits.resident = 4;
+    null_device->row[0] = &row;
+    null_device->rows = 1;
+    fa_plan *shared = make_plan(&desc);
+    ck_assert_uint_eq(shared->limits.units, 4 * alone->limits.units);
+    ck_assert_double_eq_tol(shared->limits.clock_hz, alone->limits.clock_hz / 4, 1);
+    /* The same work at the same speed: work for all, so that only what a unit waits for can differ. */
+    double ratio = info_of(shared).seconds / info_of(alone).seconds;
+    ck_assert_msg(ratio > 0.7 && ratio < 1.3, "%g", ratio);
+    fa_plan_destroy(shared);
+    fa_plan_destroy(alone);
+}
+END_TEST
+
+START_TEST(operands_larger_than_the_device_allows)
+{
+    fa_attention_desc desc = make_desc(1, 2, 2, 16, 64, 32);
+    null_device->limits.tensor_bytes = 2 * 64 * 32 * 4;
+    ck_assert_int_eq(fa_device_supports(null_device, &desc, NULL, 0), FA_OK);
+    null_device->limits.tensor_bytes--;
+    fa_plan *plan;
+    ck_assert_int_eq(fa_plan_create(null_device, &desc, &plan), FA_UNSUPPORTED);
+    ck_assert_msg(strncmp(fa_last_error(), "k spans 16384 bytes, ", 21) == 0, "%s", fa_last_error());
+    ck_assert_msg(strstr(fa_last_error(), " serves at most 16383") != NULL, "%s", fa_last_error());
+}
+END_TEST
+
 START_TEST(workspace_holds_the_parts)
 {
     const fa_tuning tuning = {.struct_size = sizeof(tuning), .block_q = 16, .block_kv = 16, .splits = 3};
@@ -570,6 +603,8 @@ Suite *plan_suite(void)
     Suite *suite = suite_create("plan");
     TCase *plan = add_device_case(suite, "plan");
     tcase_add_test(plan, refusal_is_of_the_row_that_nearly_serves);
+    tcase_add_test(plan, resident_blocks_share_a_unit);
+    tcase_add_test(plan, operands_larger_than_the_device_allows);
     tcase_add_test(plan, what_a_plan_tells);
     tcase_add_test(plan, workspace_holds_the_parts);
     tcase_add_test(plan, grid_and_tiles);
