@@ -84,6 +84,15 @@ static void name_driver(reader *r, fa_cl_caps *caps)
                    (unsigned long long)fa_cache_hash(all, strlen(all)), all);
 }
 
+/* 10 major + minor; 0 where it cannot be read. */
+static int read_version(reader *r)
+{
+    char text[256];
+    int major, minor;
+    get_text(r, CL_DEVICE_VERSION, text, sizeof(text));
+    return sscanf(text, "OpenCL %2d.%1d", &major, &minor) == 2 ? 10 * major + minor : 0;
+}
+
 /* What makes a device unusable, whatever its limits. */
 static bool check_usable(reader *r, const fa_cl_caps *caps, const char *extensions)
 {
@@ -94,14 +103,13 @@ static bool check_usable(reader *r, const fa_cl_caps *caps, const char *extensio
     char version[256], profile[64];
     get_text(r, CL_DEVICE_VERSION, version, sizeof(version));
     get_text(r, CL_DEVICE_PROFILE, profile, sizeof(profile));
-    int major = 0, minor = 0;
     if (!r->ok)
         return false;
     if (caps->type & CL_DEVICE_TYPE_CUSTOM)
         return refuse(r, "a custom device, which runs only kernels of its own");
     if (!available)
         return refuse(r, "the driver says that it is not available (CL_DEVICE_AVAILABLE)");
-    if (sscanf(version, "OpenCL %3d.%3d", &major, &minor) != 2 || major < 1 || (major == 1 && minor < 2)) {
+    if (caps->version < 12) {
         char why[128];
         (void)snprintf(why, sizeof(why), "its version is \"%.48s\", expected OpenCL 1.2 or later", version);
         return refuse(r, why);
@@ -147,8 +155,9 @@ bool fa_cl_caps_query(const fa_cl *cl, cl_device_id id, fa_cl_caps *caps, char *
     char extensions[16384];
     get_text(&r, CL_DEVICE_EXTENSIONS, extensions, sizeof(extensions));
     caps->fp16 = has_word(extensions, "cl_khr_fp16");
-    caps->subgroups =
-        has_word(extensions, "cl_khr_subgroups") && has_word(extensions, "cl_khr_subgroup_shuffle");
+    caps->version = read_version(&r);
+    caps->subgroups = caps->version >= 20 && has_word(extensions, "cl_khr_subgroups") &&
+                      has_word(extensions, "cl_khr_subgroup_shuffle");
     name_driver(&r, caps);
     return check_usable(&r, caps, extensions);
 }

@@ -37,6 +37,7 @@ typedef struct fa_cl_caps {
     size_t base_align;    /* of a sub-buffer's origin, in bytes                                   */
     bool unified;         /* the host and the device share memory                                 */
     bool fp16;            /* cl_khr_fp16                                                          */
+    int version;          /* of OpenCL: 12, 20, 21, 22, 30                                        */
     bool subgroups;       /* sub-group shuffles: cl_khr_subgroups and cl_khr_subgroup_shuffle     */
     char driver[256];     /* platform, device, versions: what a program binary is good for        */
 } fa_cl_caps;

@@ -67,6 +67,8 @@ static void add_common(option_text *text, const fa_plan *plan, int chunks)
         add(text, " -DFA_FP16");
     if (!caps->local_real)
         add(text, " -DFA_COMPACT");
+    if (caps->subgroups) /* they came with OpenCL C 2.0 */
+        add(text, " -DFA_SUBGROUPS -cl-std=CL%d.0", caps->version / 10);
 }
 
 static int64_t padded_dim_v(const fa_plan *plan, const fa_cl_kernel *kernel)

@@ -141,7 +141,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     const long v_at = (v_offset + sequence->v_at + item.head_kv * p->v_stride[1]) * FA_BYTES(FA_TYPE_V);
     const FA_STRIDE k_stride = (FA_STRIDE)p->k_stride[2] * FA_BYTES(FA_TYPE_K);
     const FA_STRIDE v_stride = (FA_STRIDE)p->v_stride[2] * FA_BYTES(FA_TYPE_V);
-    const int id = get_local_id(0), line = id / LANES_V, count = item.row_end - item.row_begin;
+    const int id = work_item(), line = id / LANES_V, count = item.row_end - item.row_begin;
 
     for (int n = id; n < ROOM_Q; n += FA_GROUP) {
         int r = n / DIM_Q, d = n % DIM_Q;
@@ -200,12 +200,18 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
                 next = fmax(next, s[n]);
             }
         }
-        exchange[id] = next;
-        barrier(CLK_LOCAL_MEM_FENCE);
+        if (LANES_SHARE(PER_ROW)) {
+            next = lanes_max(next, PER_ROW);
+        } else {
+            exchange[id] = next;
+            barrier(CLK_LOCAL_MEM_FENCE);
+            if (weighs) {
+                FA_UNROLL_BY(4)
+                for (int n = 0; n < PER_ROW; n++)
+                    next = fmax(next, exchange[my_row * PER_ROW + n]);
+            }
+        }
         if (weighs) {
-            FA_UNROLL_BY(4)
-            for (int n = 0; n < PER_ROW; n++)
-                next = fmax(next, exchange[my_row * PER_ROW + n]);
             float total = 0.0f, base = finite_max(next);
             FA_UNROLL
             for (int n = 0; n < SCORES; n++) {

@@ -2,6 +2,7 @@
 /* What a description can do to scores, and how a row ends: the same for every kernel. */
 #include "core/portable/softmax.h"
 #include "memory.cl"
+#include "lanes.cl"
 
 /* One query row: where it stands and what it sees. */
 typedef struct query {

@@ -301,6 +301,12 @@ static void treat_scores(scene sc, const source *src, int x, int y, int key, int
 /* Every work-item of a line leaves a value for each of its rows, and gets the greatest, or the sum. */
 static void exchange_rows(__local float *room, int x, int y, bool add, float value[FA_ROWS])
 {
+    if (LANES_SHARE(FA_LANES)) {
+        FA_UNROLL
+        for (int i = 0; i < FA_ROWS; i++)
+            value[i] = add ? lanes_sum(value[i], FA_LANES) : lanes_max(value[i], FA_LANES);
+        return;
+    }
     put_rows(room + LINE_P(x) + y * FA_ROWS, value);
     barrier(CLK_LOCAL_MEM_FENCE);
     FA_UNROLL_BY(2)
@@ -399,7 +405,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
                         (FA_STRIDE)p->v_stride[2] * FA_BYTES(FA_TYPE_V),
                         p->dim_qk, p->dim_v, item.head_kv, item.row_begin, item.row_end};
 
-    const int id = get_local_id(0), x = id % FA_LANES, y = id / FA_LANES;
+    const int id = work_item(), x = id % FA_LANES, y = id / FA_LANES;
     float out[FA_ROWS][DIMS], max[FA_ROWS], sum[FA_ROWS];
     FA_UNROLL
     for (int i = 0; i < FA_ROWS; i++) {
@@ -461,7 +467,8 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
             treat_scores(sc, &src, x, y, key, key_end, masked, s);
 #endif
         weigh(stages + stage * STAGE, x, y, s, out, max, sum);
-        stage = turn_stage(stage);
+        if (!LANES_SHARE(FA_LANES))
+            stage = turn_stage(stage);
 
         const int next = next_block(p, mask, item.row_begin, item.row_end, key + FA_BLOCK_KV, item.key_end);
         FA_ROLLED
