@@ -14,6 +14,7 @@ enum {
     SMALL_GROUP = 64,      /* the least that a tile is made for                                             */
     PAD_STAGE = 6,         /* floats that the lines of a step are longer than what they hold                */
     PAD_EXCHANGE = 4,
+    PAD_LINES = 16,        /* floats after each four lines of a step of the yardstick                       */
     UNSAFE_BYTES = 16,     /* a flag in local memory                                                        */
 };
 
@@ -25,11 +26,14 @@ typedef struct row_entry {
 
 #define TILE(lanes_, dims, keys) {"tile" #lanes_, {.kind = FA_CL_TILE, .lanes = lanes_}, dims, keys},
 #define ROWS(group_, split_) {"rows" #group_, {.kind = FA_CL_ROWS, .group = group_, .split = split_}, FA_MAX_HEAD_DIM, 256},
+#define STANDARD(lanes_, depth_) \
+    {"standard", {.kind = FA_CL_STANDARD, .lanes = lanes_, .depth = depth_}, FA_MAX_HEAD_DIM, 0},
 static const row_entry entries[] = {
 #include "kernels.inc"
 };
 #undef TILE
 #undef ROWS
+#undef STANDARD
 
 enum { ENTRIES = sizeof(entries) / sizeof(entries[0]) };
 
@@ -123,6 +127,29 @@ static bool rows_row(const fa_cl_caps *caps, const row_entry *entry, const fa_cl
     return true;
 }
 
+/* The yardstick: tiles of both products in local memory, whole groups that a reduction can halve. */
+static void standard_row(const fa_cl_caps *caps, const row_entry *entry, fa_cl_kernel *kernel, fa_kernel_row *row)
+{
+    kernel->group = SMALL_GROUP;
+    while (kernel->group < LARGE_GROUP && (size_t)kernel->group * 2 <= caps->group_size)
+        kernel->group *= 2;
+    int32_t lines = kernel->group / kernel->lanes, wide = TILE_ROWS * (lines + kernel->lanes);
+    *row = common_row(entry);
+    row->features = FA_FEATURE_MASK | FA_FEATURE_LSE | FA_FEATURE_GROUPS;
+    row->baseline = true;
+    row->traits = (fa_tile_traits){
+        .tile = {lines, 4 * kernel->lanes, 4 * kernel->lanes},
+        .element_bytes = sizeof(float),
+        .score_bytes = sizeof(float),
+        .buffers = 1,
+        .fixed_bytes = UNSAFE_BYTES + 2 * (kernel->depth * wide + kernel->depth / 4 * 2 * PAD_LINES) *
+                                          (int32_t)sizeof(float),
+        .exposed = 1,
+        .flops_per_cycle = 100,
+        .scores_per_cycle = 4,
+    };
+}
+
 static void set_limits(fa_device *device, const fa_cl_caps *caps)
 {
     /* A driver does not say how fast its memory is. Round numbers: they weigh compute against memory. */
@@ -151,8 +178,12 @@ static fa_status opencl_open(fa_device *device)
         fa_cl_kernel *kernel = &d->kernels[device->rows];
         fa_kernel_row *row = &d->rows[device->rows];
         *kernel = entries[i].kernel;
-        bool runs = kernel->kind == FA_CL_TILE ? tile_row(&d->caps, &entries[i], kernel, row)
-                                               : rows_row(&d->caps, &entries[i], kernel, row);
+        bool runs = true;
+        switch (kernel->kind) {
+        case FA_CL_TILE: runs = tile_row(&d->caps, &entries[i], kernel, row); break;
+        case FA_CL_ROWS: runs = rows_row(&d->caps, &entries[i], kernel, row); break;
+        case FA_CL_STANDARD: standard_row(&d->caps, &entries[i], kernel, row); break;
+        }
         if (runs) {
             row->impl = kernel;
             device->row[device->rows++] = row;

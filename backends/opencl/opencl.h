@@ -13,15 +13,15 @@
 #include "backends/opencl/loader.h"
 
 /* What a kernel row of the device stands for; fa_kernel_row.impl. Its limits decide, so they are its own. */
-typedef enum fa_cl_kind { FA_CL_TILE, FA_CL_ROWS } fa_cl_kind;
+typedef enum fa_cl_kind { FA_CL_TILE, FA_CL_ROWS, FA_CL_STANDARD } fa_cl_kind;
 
 typedef struct fa_cl_kernel {
     fa_cl_kind kind;
-    int32_t lanes;  /* tile: work-items beside each other    */
-    int32_t depth;  /* tile: dims, or keys, of a step        */
-    int32_t stages; /* tile: steps in local memory at a time */
-    int32_t group;  /* rows: work-items of a group           */
-    int32_t split;  /* rows: work-items that share a key     */
+    int32_t lanes;  /* not rows: work-items beside each other */
+    int32_t depth;  /* not rows: dims, or keys, of a step     */
+    int32_t stages; /* tile: steps in local memory at a time  */
+    int32_t group;  /* not tile: work-items of a group        */
+    int32_t split;  /* rows: work-items that share a key      */
 } fa_cl_kernel;
 
 /* What of a device the kernels depend on: as the driver tells it, lowered by FASTATTN_OPENCL_LIMITS. */

@@ -15,13 +15,7 @@
 
 enum { MERGE_GROUP = 128, TILE_ROWS = 8, ROW_ALIGN = 16, DIM_ALIGN = 8 };
 
-/* Compiler options, one after the other. */
-typedef struct option_text {
-    char bytes[1024];
-    size_t used;
-} option_text;
-
-__attribute__((format(printf, 2, 3))) static void add(option_text *text, const char *format, ...)
+void fa_cl_options_add(fa_cl_options *text, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -35,8 +29,7 @@ static bool transforms(const fa_problem *p)
     return p->features & (FA_FEATURE_BIAS | FA_FEATURE_KEEP | FA_FEATURE_ALIBI | FA_FEATURE_SOFTCAP);
 }
 
-/* Whether rows of q, k, v and o can lie at multiples of 16 bytes. */
-static bool can_align(const fa_problem *p)
+bool fa_cl_can_align(const fa_problem *p)
 {
     if (p->dim_qk % DIM_ALIGN != 0 || p->dim_v % DIM_ALIGN != 0)
         return false;
@@ -51,24 +44,23 @@ static bool can_align(const fa_problem *p)
     return true;
 }
 
-/* What every kernel is told: types, how operands lie in chunks, whether strides need 64 bits. */
-static void add_common(option_text *text, const fa_plan *plan, int chunks)
+void fa_cl_options_common(fa_cl_options *text, const fa_plan *plan, int chunks)
 {
     const fa_problem *p = &plan->problem;
     const fa_cl_caps *caps = &fa_cl_device_of(plan->device)->caps;
     const int64_t far = (int64_t)1 << 28; /* elements */
     bool far_rows = p->tensor[FA_K].stride[2] >= far || p->tensor[FA_V].stride[2] >= far;
-    add(text, "-DFA_TYPE_Q=%d -DFA_TYPE_K=%d -DFA_TYPE_V=%d -DFA_TYPE_O=%d -DFA_CHUNKS=%d -DFA_STRIDE=%s",
+    fa_cl_options_add(text, "-DFA_TYPE_Q=%d -DFA_TYPE_K=%d -DFA_TYPE_V=%d -DFA_TYPE_O=%d -DFA_CHUNKS=%d -DFA_STRIDE=%s",
         p->tensor[FA_Q].dtype, p->tensor[FA_K].dtype, p->tensor[FA_V].dtype, p->tensor[FA_O].dtype, chunks,
         far_rows ? "long" : "int");
     if (chunks > 1)
-        add(text, " -DFA_CHUNK_SHIFT=%d", fa_cl_chunk_shift(caps));
+        fa_cl_options_add(text, " -DFA_CHUNK_SHIFT=%d", fa_cl_chunk_shift(caps));
     if (caps->fp16)
-        add(text, " -DFA_FP16");
+        fa_cl_options_add(text, " -DFA_FP16");
     if (!caps->local_real)
-        add(text, " -DFA_COMPACT");
+        fa_cl_options_add(text, " -DFA_COMPACT");
     if (caps->subgroups) /* they came with OpenCL C 2.0 */
-        add(text, " -DFA_SUBGROUPS -cl-std=CL%d.0", caps->version / 10);
+        fa_cl_options_add(text, " -DFA_SUBGROUPS -cl-std=CL%d.0", caps->version / 10);
 }
 
 static int64_t padded_dim_v(const fa_plan *plan, const fa_cl_kernel *kernel)
@@ -76,24 +68,24 @@ static int64_t padded_dim_v(const fa_plan *plan, const fa_cl_kernel *kernel)
     return fa_round_up(plan->problem.dim_v, 4 * kernel->lanes);
 }
 
-static void attention_options(option_text *text, const fa_plan *plan, int chunks, bool aligned)
+static void attention_options(fa_cl_options *text, const fa_plan *plan, int chunks, bool aligned)
 {
     const fa_problem *p = &plan->problem;
     const fa_cl_kernel *kernel = plan->row->impl;
-    add_common(text, plan, chunks);
-    add(text, " -DFA_TRANSFORM=%d -DFA_BLOCK_Q=%d -DFA_BLOCK_KV=%d%s", transforms(p), plan->args.block_q,
+    fa_cl_options_common(text, plan, chunks);
+    fa_cl_options_add(text, " -DFA_TRANSFORM=%d -DFA_BLOCK_Q=%d -DFA_BLOCK_KV=%d%s", transforms(p), plan->args.block_q,
         plan->args.block_kv, aligned ? " -DFA_ALIGNED" : "");
     if (kernel->kind == FA_CL_ROWS) {
-        add(text, " -DFA_KERNEL_ROWS -DFA_GROUP=%d -DFA_SPLIT=%d -DFA_DIM_QK=%d -DFA_DIM_V=%d", kernel->group,
+        fa_cl_options_add(text, " -DFA_KERNEL_ROWS -DFA_GROUP=%d -DFA_SPLIT=%d -DFA_DIM_QK=%d -DFA_DIM_V=%d", kernel->group,
             kernel->split, (int)fa_round_up(p->dim_qk, 8 * kernel->split), (int)fa_round_up(p->dim_v, 8));
         return;
     }
-    add(text, " -DFA_KERNEL_TILE -DFA_LANES=%d -DFA_ROWS=%d -DFA_DIM_V=%d -DFA_DEPTH=%d -DFA_BUFFERS=%d", kernel->lanes,
+    fa_cl_options_add(text, " -DFA_KERNEL_TILE -DFA_LANES=%d -DFA_ROWS=%d -DFA_DIM_V=%d -DFA_DEPTH=%d -DFA_BUFFERS=%d", kernel->lanes,
         TILE_ROWS, (int)padded_dim_v(plan, kernel), kernel->depth, kernel->stages);
     if (p->dim_qk % kernel->depth == 0)
-        add(text, " -DFA_WHOLE_QK");
+        fa_cl_options_add(text, " -DFA_WHOLE_QK");
     if (p->dim_v == padded_dim_v(plan, kernel))
-        add(text, " -DFA_WHOLE_V");
+        fa_cl_options_add(text, " -DFA_WHOLE_V");
 }
 
 /* Local memory of an attention group, as the kernels divide it. */
@@ -221,7 +213,7 @@ static fa_status make_table(const fa_plan *plan, fa_cl_plan *made)
     return error == CL_SUCCESS ? FA_OK : fa_cl_fail(error, "clCreateBuffer");
 }
 
-static fa_status make_kernel(const fa_plan *plan, const option_text *options, const char *name, cl_kernel *kernel)
+fa_status fa_cl_kernel_make(const fa_plan *plan, const fa_cl_options *options, const char *name, cl_kernel *kernel)
 {
     const fa_cl_device *device = fa_cl_device_of(plan->device);
     cl_program program;
@@ -238,16 +230,16 @@ static fa_status make_kernels(const fa_plan *plan, fa_cl_plan *made)
     const fa_cl_kernel *kernel = plan->row->impl;
     const char *name = kernel->kind == FA_CL_TILE ? "fa_tile" : "fa_rows";
     fa_status status = FA_OK;
-    for (int aligned = 0; aligned <= can_align(&plan->problem) && status == FA_OK; aligned++) {
-        option_text options = {.used = 0};
+    for (int aligned = 0; aligned <= fa_cl_can_align(&plan->problem) && status == FA_OK; aligned++) {
+        fa_cl_options options = {.used = 0};
         attention_options(&options, plan, made->chunks, aligned);
-        status = make_kernel(plan, &options, name, &made->attention[aligned]);
+        status = fa_cl_kernel_make(plan, &options, name, &made->attention[aligned]);
     }
     if (status == FA_OK && plan->schedule.merges > 0) {
-        option_text options = {.used = 0};
-        add_common(&options, plan, made->chunks);
-        add(&options, " -DFA_KERNEL_MERGE -DFA_GROUP=%d", (int)made->merge_group);
-        status = make_kernel(plan, &options, "fa_merge", &made->merge);
+        fa_cl_options options = {.used = 0};
+        fa_cl_options_common(&options, plan, made->chunks);
+        fa_cl_options_add(&options, " -DFA_KERNEL_MERGE -DFA_GROUP=%d", (int)made->merge_group);
+        status = fa_cl_kernel_make(plan, &options, "fa_merge", &made->merge);
     }
     return status;
 }
@@ -262,11 +254,17 @@ fa_status fa_cl_plan_prepare(fa_plan *plan)
     plan->impl = made;
     if (plan->schedule.items == 0)
         return FA_OK;
-    made->group = (size_t)(kernel->kind == FA_CL_TILE ? plan->args.block_q / TILE_ROWS * kernel->lanes : kernel->group);
-    made->merge_group = FA_MIN(fa_cl_device_of(plan->device)->caps.group_size, MERGE_GROUP);
-    made->local_bytes = local_bytes(plan);
     made->chunks = count_chunks(plan);
-    fa_status status = make_kernels(plan, made);
+    fa_status status;
+    if (kernel->kind == FA_CL_STANDARD) {
+        status = fa_cl_standard_prepare(plan, made);
+    } else {
+        made->group =
+            (size_t)(kernel->kind == FA_CL_TILE ? plan->args.block_q / TILE_ROWS * kernel->lanes : kernel->group);
+        made->merge_group = FA_MIN(fa_cl_device_of(plan->device)->caps.group_size, MERGE_GROUP);
+        made->local_bytes = local_bytes(plan);
+        status = make_kernels(plan, made);
+    }
     return status == FA_OK ? make_table(plan, made) : status;
 }
 
@@ -274,12 +272,13 @@ void fa_cl_plan_release(fa_plan *plan)
 {
     const fa_cl *cl = fa_cl_device_of(plan->device)->cl;
     fa_cl_plan *made = plan->impl;
-    for (int i = 0; i < 2; i++) {
-        if (made->attention[i])
-            (void)cl->clReleaseKernel(made->attention[i]);
+    const fa_cl_standard *standard = &made->standard;
+    const cl_kernel kernels[] = {made->attention[0],  made->attention[1],  made->merge,         standard->scores[0],
+                                 standard->scores[1], standard->output[0], standard->output[1], standard->softmax};
+    for (size_t i = 0; i < sizeof(kernels) / sizeof(kernels[0]); i++) {
+        if (kernels[i])
+            (void)cl->clReleaseKernel(kernels[i]);
     }
-    if (made->merge)
-        (void)cl->clReleaseKernel(made->merge);
     if (made->table)
         (void)cl->clReleaseMemObject(made->table);
     (void)pthread_mutex_destroy(&made->lock);

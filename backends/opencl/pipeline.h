@@ -10,12 +10,13 @@ enum { FA_CL_MAX_CHUNKS = 12 };
 /* Bytes of a chunk of a buffer that is too large for one allocation, as a power of two. */
 int fa_cl_chunk_shift(const fa_cl_caps *caps);
 
-/* pipeline.c */
-fa_status fa_cl_plan_prepare(fa_plan *plan);
-void fa_cl_plan_release(fa_plan *plan);
-
-/* run.c */
-fa_status fa_cl_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);
+/* The row `standard`: its kernels, of any rows and of rows at multiples of 16 bytes as below, and its launches. */
+typedef struct fa_cl_standard {
+    cl_kernel scores[2], softmax, output[2];
+    int32_t tile_rows, tile_keys, tile_dims; /* of one work-group of the two products */
+    int32_t items, rows;                     /* most of a launch: so many items, so many rows of each */
+    size_t factors_at;                       /* elements from the scores on */
+} fa_cl_standard;
 
 /* plan->impl */
 typedef struct fa_cl_plan {
@@ -26,6 +27,53 @@ typedef struct fa_cl_plan {
     size_t local_bytes;
     int chunks; /* that each operand may lie in */
     pthread_mutex_t lock; /* a kernel's arguments are part of the kernel */
+    fa_cl_standard standard;
 } fa_cl_plan;
+
+/* Compiler options, one after the other. */
+typedef struct fa_cl_options {
+    char bytes[1024];
+    size_t used;
+} fa_cl_options;
+
+/* Where an operand lies: the chunks that it touches, and where in the first of them it begins. */
+typedef struct fa_cl_place {
+    cl_mem chunk[FA_CL_MAX_CHUNKS];
+    cl_long at; /* elements */
+} fa_cl_place;
+
+enum { FA_CL_WORKSPACE = FA_OPERANDS, FA_CL_PLACES };
+
+/* A kernel whose arguments are being set, in order. */
+typedef struct fa_cl_launch {
+    const fa_cl *cl;
+    cl_kernel kernel;
+    cl_uint argument;
+    cl_int error;
+} fa_cl_launch;
+
+/* pipeline.c */
+fa_status fa_cl_plan_prepare(fa_plan *plan);
+void fa_cl_plan_release(fa_plan *plan);
+/* Whether rows of q, k, v and o can lie at multiples of 16 bytes. */
+bool fa_cl_can_align(const fa_problem *p);
+__attribute__((format(printf, 2, 3))) void fa_cl_options_add(fa_cl_options *text, const char *format, ...);
+/* What every kernel is told: types, how operands lie in chunks, whether strides need 64 bits. */
+void fa_cl_options_common(fa_cl_options *text, const fa_plan *plan, int chunks);
+fa_status fa_cl_kernel_make(const fa_plan *plan, const fa_cl_options *options, const char *name, cl_kernel *kernel);
+
+/* run.c */
+fa_status fa_cl_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);
+void fa_cl_pass(fa_cl_launch *l, size_t size, const void *value);
+void fa_cl_pass_memory(fa_cl_launch *l, const fa_cl_place *p, int chunks);
+/* `groups` by `lines` work-groups of `group` work-items. */
+fa_status fa_cl_enqueue(const fa_cl_launch *l, cl_command_queue queue, int64_t groups, size_t lines, size_t group,
+                        cl_event *event);
+
+/* standard.c: sets what a run needs, and the plan's scratch; FA_UNSUPPORTED where the scores do not fit. */
+fa_status fa_cl_standard_prepare(fa_plan *plan, fa_cl_plan *made);
+/* Enqueues all launches; `first` and `last` as of fa_cl_queue_keep(), where not NULL. */
+fa_status fa_cl_standard_run(const fa_plan *plan, fa_cl_queue *queue, const fa_cl_place where[FA_CL_PLACES],
+                             bool aligned, cl_event *first, cl_event *last);
 
 #endif

@@ -3,39 +3,25 @@
 #include "backends/opencl/pipeline.h"
 #include "core/status.h"
 
-enum { OPERANDS = FA_OPERANDS + 1, ALIGNMENT = 16 };
+enum { ALIGNMENT = 16 };
 
-/* Where an operand lies: the chunks that it touches, and where in the first of them it begins. */
-typedef struct place {
-    cl_mem chunk[FA_CL_MAX_CHUNKS];
-    cl_long at; /* elements */
-} place;
-
-/* A kernel whose arguments are being set, in order. */
-typedef struct launch {
-    const fa_cl *cl;
-    cl_kernel kernel;
-    cl_uint argument;
-    cl_int error;
-} launch;
-
-static void pass(launch *l, size_t size, const void *value)
+void fa_cl_pass(fa_cl_launch *l, size_t size, const void *value)
 {
     if (l->error == CL_SUCCESS)
         l->error = l->cl->clSetKernelArg(l->kernel, l->argument++, size, value);
 }
 
-static void pass_memory(launch *l, const place *p, int chunks)
+void fa_cl_pass_memory(fa_cl_launch *l, const fa_cl_place *p, int chunks)
 {
     for (int i = 0; i < chunks; i++)
-        pass(l, sizeof(cl_mem), &p->chunk[i]);
+        fa_cl_pass(l, sizeof(cl_mem), &p->chunk[i]);
 }
 
 static fa_status find_place(const fa_plan *plan, const char *name, const fa_buffer *buffer, size_t offset,
-                            size_t span, size_t element, place *out)
+                            size_t span, size_t element, fa_cl_place *out)
 {
     const fa_cl_plan *prepared = plan->impl;
-    *out = (place){.at = 0};
+    *out = (fa_cl_place){.at = 0};
     if (!buffer || span == 0)
         return FA_OK;
     const fa_cl_buffer *b = buffer->impl;
@@ -56,7 +42,7 @@ static fa_status find_place(const fa_plan *plan, const char *name, const fa_buff
     return FA_OK;
 }
 
-static fa_status find_places(const fa_plan *plan, const fa_binding *binding, place out[OPERANDS])
+static fa_status find_places(const fa_plan *plan, const fa_binding *binding, fa_cl_place out[FA_CL_PLACES])
 {
     for (int t = 0; t < FA_OPERANDS; t++) {
         fa_status status = find_place(plan, fa_operand_names[t], binding->buffer[t], binding->offset[t],
@@ -65,7 +51,7 @@ static fa_status find_places(const fa_plan *plan, const fa_binding *binding, pla
             return status;
     }
     return find_place(plan, "workspace", binding->workspace, binding->workspace_offset, plan->workspace, sizeof(float),
-                      &out[FA_OPERANDS]);
+                      &out[FA_CL_WORKSPACE]);
 }
 
 /* Whether q, k, v and o begin at multiples of 16 bytes, in their buffers and where those lie. */
@@ -78,54 +64,54 @@ static bool is_aligned(const fa_binding *binding)
     return true;
 }
 
-/* Work-groups of `group` for each item, `lines` of them. */
-static fa_status enqueue(const launch *l, cl_command_queue queue, int64_t items, size_t lines, size_t group,
-                         cl_event *event)
+fa_status fa_cl_enqueue(const fa_cl_launch *l, cl_command_queue queue, int64_t groups, size_t lines, size_t group,
+                        cl_event *event)
 {
     if (l->error != CL_SUCCESS)
         return fa_cl_fail(l->error, "clSetKernelArg");
-    const size_t global[2] = {(size_t)items * group, lines}, local[2] = {group, 1};
+    const size_t global[2] = {(size_t)groups * group, lines}, local[2] = {group, 1};
     cl_int error = l->cl->clEnqueueNDRangeKernel(queue, l->kernel, 2, NULL, global, local, 0, NULL, event);
     return error == CL_SUCCESS ? FA_OK : fa_cl_fail(error, "clEnqueueNDRangeKernel");
 }
 
 /* The attention kernel's arguments, as all of them have them. */
-static fa_status start_attention(const fa_plan *plan, fa_cl_queue *queue, const place where[OPERANDS], bool aligned,
+static fa_status start_attention(const fa_plan *plan, fa_cl_queue *queue, const fa_cl_place where[FA_CL_PLACES], bool aligned,
                                  cl_event *event)
 {
     const fa_cl_plan *prepared = plan->impl;
-    launch l = {.cl = fa_cl_device_of(plan->device)->cl,
+    fa_cl_launch l = {.cl = fa_cl_device_of(plan->device)->cl,
                 .kernel = prepared->attention[aligned && prepared->attention[1]]};
-    const place *partial = &where[FA_OPERANDS];
+    const fa_cl_place *partial = &where[FA_CL_WORKSPACE];
     cl_long partial_at = partial->at + (cl_long)(plan->partial_offset / sizeof(float));
     cl_long partial_lse_at = partial->at + (cl_long)(plan->partial_lse_offset / sizeof(float));
-    pass(&l, sizeof(cl_mem), &prepared->table);
-    for (int t = 0; t < OPERANDS; t++)
-        pass_memory(&l, &where[t], prepared->chunks);
+    fa_cl_pass(&l, sizeof(cl_mem), &prepared->table);
+    for (int t = 0; t < FA_CL_PLACES; t++)
+        fa_cl_pass_memory(&l, &where[t], prepared->chunks);
     for (int t = 0; t < FA_OPERANDS; t++)
-        pass(&l, sizeof(cl_long), &where[t].at);
-    pass(&l, sizeof(cl_long), &partial_at);
-    pass(&l, sizeof(cl_long), &partial_lse_at);
-    pass(&l, prepared->local_bytes, NULL);
-    return enqueue(&l, queue->handle, plan->schedule.items, 1, prepared->group, event);
+        fa_cl_pass(&l, sizeof(cl_long), &where[t].at);
+    fa_cl_pass(&l, sizeof(cl_long), &partial_at);
+    fa_cl_pass(&l, sizeof(cl_long), &partial_lse_at);
+    fa_cl_pass(&l, prepared->local_bytes, NULL);
+    return fa_cl_enqueue(&l, queue->handle, plan->schedule.items, 1, prepared->group, event);
 }
 
-static fa_status start_merge(const fa_plan *plan, fa_cl_queue *queue, const place where[OPERANDS], cl_event *event)
+static fa_status start_merge(const fa_plan *plan, fa_cl_queue *queue, const fa_cl_place where[FA_CL_PLACES], cl_event *event)
 {
     const fa_cl_plan *prepared = plan->impl;
-    launch l = {.cl = fa_cl_device_of(plan->device)->cl, .kernel = prepared->merge};
-    const place *partial = &where[FA_OPERANDS];
+    fa_cl_launch l = {.cl = fa_cl_device_of(plan->device)->cl, .kernel = prepared->merge};
+    const fa_cl_place *partial = &where[FA_CL_WORKSPACE];
     cl_long partial_at = partial->at + (cl_long)(plan->partial_offset / sizeof(float));
     cl_long partial_lse_at = partial->at + (cl_long)(plan->partial_lse_offset / sizeof(float));
-    pass(&l, sizeof(cl_mem), &prepared->table);
-    pass_memory(&l, &where[FA_O], prepared->chunks);
-    pass_memory(&l, &where[FA_LSE], prepared->chunks);
-    pass_memory(&l, partial, prepared->chunks);
-    pass(&l, sizeof(cl_long), &where[FA_O].at);
-    pass(&l, sizeof(cl_long), &where[FA_LSE].at);
-    pass(&l, sizeof(cl_long), &partial_at);
-    pass(&l, sizeof(cl_long), &partial_lse_at);
-    return enqueue(&l, queue->handle, plan->schedule.merges, (size_t)plan->args.block_q, prepared->merge_group, event);
+    fa_cl_pass(&l, sizeof(cl_mem), &prepared->table);
+    fa_cl_pass_memory(&l, &where[FA_O], prepared->chunks);
+    fa_cl_pass_memory(&l, &where[FA_LSE], prepared->chunks);
+    fa_cl_pass_memory(&l, partial, prepared->chunks);
+    fa_cl_pass(&l, sizeof(cl_long), &where[FA_O].at);
+    fa_cl_pass(&l, sizeof(cl_long), &where[FA_LSE].at);
+    fa_cl_pass(&l, sizeof(cl_long), &partial_at);
+    fa_cl_pass(&l, sizeof(cl_long), &partial_lse_at);
+    return fa_cl_enqueue(&l, queue->handle, plan->schedule.merges, (size_t)plan->args.block_q, prepared->merge_group,
+                         event);
 }
 
 /* Before the run, all of the caller's host memory is brought to the device; after it, what was written comes back. */
@@ -147,7 +133,7 @@ fa_status fa_cl_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding 
     fa_cl_plan *prepared = plan->impl;
     fa_cl_queue *q = queue->impl;
     const fa_cl *cl = fa_cl_device_of(plan->device)->cl;
-    place where[OPERANDS];
+    fa_cl_place where[FA_CL_PLACES];
     fa_status status = find_places(plan, binding, where);
     if (status == FA_OK)
         status = synchronise(queue, binding, false);
@@ -155,7 +141,11 @@ fa_status fa_cl_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding 
         return status;
     cl_event first = NULL, last = NULL;
     (void)pthread_mutex_lock(&prepared->lock);
-    status = start_attention(plan, q, where, is_aligned(binding), q->timed ? &first : NULL);
+    if (prepared->standard.softmax)
+        status = fa_cl_standard_run(plan, q, where, is_aligned(binding), q->timed ? &first : NULL,
+                                    q->timed ? &last : NULL);
+    else
+        status = start_attention(plan, q, where, is_aligned(binding), q->timed ? &first : NULL);
     if (status == FA_OK && prepared->merge)
         status = start_merge(plan, q, where, q->timed ? &last : NULL);
     (void)pthread_mutex_unlock(&prepared->lock);

@@ -20,6 +20,7 @@
 #define FA_UNROLL_BY(n) FA_PRAGMA(unroll n)
 #endif
 
+#define CEIL_DIV(a, b) (((a) + (b)-1) / (b))
 #define FA_CAT2(a, b) a##b
 #define FA_CAT(a, b) FA_CAT2(a, b)
 

@@ -9,7 +9,6 @@
  */
 #include "softmax.cl"
 
-#define CEIL_DIV(a, b) (((a) + (b)-1) / (b))
 #define LINES_K (FA_GROUP / FA_SPLIT)
 #define KEYS (FA_BLOCK_KV / LINES_K)
 #define VECTORS_K CEIL_DIV(FA_DIM_QK, 8 * FA_SPLIT)

@@ -9,6 +9,7 @@
  * The keys of a work-item are 4 x + e + 4 FA_LANES g, e < 4: vectors of four, interleaved. Every step of the second
  * product takes one key of each of FA_DEPTH work-items, so that all write weights at once.
  */
+#include "product.cl"
 #include "softmax.cl"
 
 #define LINES (FA_BLOCK_Q / FA_ROWS)
@@ -19,7 +20,6 @@
 #define STEPS_V (FA_BLOCK_KV / FA_DEPTH)
 
 /* Vectors of four that each work-item fetches for a step. */
-#define CEIL_DIV(a, b) (((a) + (b)-1) / (b))
 #define FETCH_Q CEIL_DIV(FA_BLOCK_Q * (FA_DEPTH / 4), GROUP)
 #define FETCH_K CEIL_DIV(FA_BLOCK_KV * (FA_DEPTH / 4), GROUP)
 #define FETCH_V CEIL_DIV(FA_DEPTH * (FA_DIM_V / 4), GROUP)
@@ -105,15 +105,6 @@ static void fetch_v(const source *s, int id, int key, int key_end, int step, raw
     }
 }
 
-/* Dims become lines: line d of `to` is dim d of every row. */
-static inline void put_column(__local float *to, int width, float4 x)
-{
-    to[0] = x.x;
-    to[width] = x.y;
-    to[2 * width] = x.z;
-    to[3 * width] = x.w;
-}
-
 static void put_qk(__local float *stage, int id, const raw from[FETCH])
 {
     FA_UNROLL
@@ -150,68 +141,9 @@ static void put_v(__local float *stage, int id, const raw v[FETCH])
     }
 }
 
-static inline void get_rows(__local const float *from, float to[FA_ROWS])
-{
-    FA_UNROLL
-    for (int i = 0; i < FA_ROWS; i += 4) {
-        float4 x = *(__local const float4 *)(from + i);
-        to[i] = x.x;
-        to[i + 1] = x.y;
-        to[i + 2] = x.z;
-        to[i + 3] = x.w;
-    }
-}
-
-static inline void put_rows(__local float *to, const float from[FA_ROWS])
-{
-    FA_UNROLL
-    for (int i = 0; i < FA_ROWS; i += 4)
-        *(__local float4 *)(to + i) = (float4)(from[i], from[i + 1], from[i + 2], from[i + 3]);
-}
-
-/* scores += q k^T over one step of dims. */
-static void multiply_qk(__local const float *stage, int x, int y, float s[FA_ROWS][KEYS])
-{
-    __local const float *a = stage + y * FA_ROWS, *b = stage + STAGE_ROWS + 4 * x;
-    FA_UNROLL
-    for (int d = 0; d < FA_DEPTH; d++) {
-        float rows[FA_ROWS];
-        get_rows(a + LINE_Q(d), rows);
-        FA_UNROLL
-        for (int g = 0; g < KEYS; g += 4) {
-            float4 keys = *(__local const float4 *)(b + LINE_K(d) + g * FA_LANES);
-            FA_UNROLL
-            for (int i = 0; i < FA_ROWS; i++) {
-                s[i][g] += rows[i] * keys.x;
-                s[i][g + 1] += rows[i] * keys.y;
-                s[i][g + 2] += rows[i] * keys.z;
-                s[i][g + 3] += rows[i] * keys.w;
-            }
-        }
-    }
-}
-
-/* output += weights v over one step of keys. */
-static void multiply_pv(__local const float *stage, int x, int y, float o[FA_ROWS][DIMS])
-{
-    __local const float *a = stage + y * FA_ROWS, *b = stage + STAGE_ROWS + 4 * x;
-    FA_UNROLL
-    for (int t = 0; t < FA_DEPTH; t++) {
-        float rows[FA_ROWS];
-        get_rows(a + LINE_P(t), rows);
-        FA_UNROLL
-        for (int g = 0; g < DIMS; g += 4) {
-            float4 dims = *(__local const float4 *)(b + LINE_V(t) + g * FA_LANES);
-            FA_UNROLL
-            for (int i = 0; i < FA_ROWS; i++) {
-                o[i][g] += rows[i] * dims.x;
-                o[i][g + 1] += rows[i] * dims.y;
-                o[i][g + 2] += rows[i] * dims.z;
-                o[i][g + 3] += rows[i] * dims.w;
-            }
-        }
-    }
-}
+/* scores += q k^T over one step of dims, output += weights v over one step of keys. */
+FA_PRODUCT(multiply_qk, LINE_Q, STAGE_ROWS, LINE_K, KEYS)
+FA_PRODUCT(multiply_pv, LINE_P, STAGE_ROWS, LINE_V, DIMS)
 
 /* Row 0 goes last and the others move up. Registers have no index: what is long and seldom treats row 0, in turns. */
 static inline void turn_rows(float rows[FA_ROWS][DIMS])
