@@ -10,7 +10,7 @@
 typedef struct byte_range {
     const char *name;
     const void *storage;
-    const char *begin, *end;
+    uintptr_t begin, end;
     bool written;
 } byte_range;
 
@@ -36,7 +36,7 @@ static fa_status check_buffer(const fa_plan *plan, const char *name, const fa_bu
 static byte_range range_of(const char *name, const fa_buffer *buffer, size_t offset, size_t span,
                            bool written)
 {
-    const char *begin = (const char *)buffer->address + offset;
+    uintptr_t begin = (uintptr_t)buffer->address + offset; /* a device's may begin at 0 */
     return (byte_range){name, buffer->storage, begin, begin + span, written};
 }
 

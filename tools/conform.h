@@ -186,7 +186,7 @@ typedef struct conform_outcome {
 
 typedef struct conform_row {
     char name[64];
-    int32_t tile_q, tile_kv;
+    int32_t tile_q, tile_kv; /* these and below: 0 until a case is run on the row */
     int32_t long_block_q, long_block_kv;
 } conform_row;
 
@@ -214,11 +214,11 @@ typedef struct conform_suite {
     size_t count[3]; /* by conform_status */
 } conform_suite;
 
-/* Lists the kernel rows of suite->device and what they work in. False, with the reason. */
-bool conform_suite_rows(conform_suite *suite, char *message, size_t size);
+/* Lists the kernel rows of suite->device. */
+void conform_suite_rows(conform_suite *suite);
 /* Runs a case on a row. *message (of `size` bytes) says what is wrong, or why it was skipped. */
-conform_status conform_run(conform_suite *suite, const conform_case *c, const conform_row *row,
-                           check_result *result, char *message, size_t size);
+conform_status conform_run(conform_suite *suite, const conform_case *c, conform_row *row, check_result *result,
+                           char *message, size_t size);
 void conform_suite_forget(conform_suite *suite);
 
 /* conform_exec.c: runs that show what they touch */

@@ -24,7 +24,7 @@ static bool probe(fa_device *device, const char *kernel, int64_t length, fa_plan
     return false;
 }
 
-bool conform_suite_rows(conform_suite *suite, char *message, size_t size)
+void conform_suite_rows(conform_suite *suite)
 {
     const char *at = suite->info.kernels;
     while (*at && suite->rows < CONFORM_MAX_ROWS) {
@@ -32,17 +32,24 @@ bool conform_suite_rows(conform_suite *suite, char *message, size_t size)
         int length = (int)strcspn(at, ",");
         (void)snprintf(row->name, sizeof(row->name), "%.*s", length, at);
         at += length + (at[length] == ',');
-        fa_plan_info brief, lengthy;
-        if (!probe(suite->device, row->name, 256, &brief) || !probe(suite->device, row->name, 4096, &lengthy)) {
-            (void)snprintf(message, size, "kernel row %s is listed but serves no plain attention: %s", row->name,
-                           fa_last_error());
-            return false;
-        }
-        row->tile_q = brief.tile_q;
-        row->tile_kv = brief.tile_kv;
-        row->long_block_q = lengthy.block_q;
-        row->long_block_kv = lengthy.block_kv;
     }
+}
+
+/* Makes plans, for which a backend may compile programs: so only for a row that cases are run on. */
+static bool measure_row(fa_device *device, conform_row *row, char *message, size_t size)
+{
+    fa_plan_info brief, lengthy;
+    if (row->tile_q > 0)
+        return true;
+    if (!probe(device, row->name, 256, &brief) || !probe(device, row->name, 4096, &lengthy)) {
+        (void)snprintf(message, size, "kernel row %s is listed but serves no plain attention: %s", row->name,
+                       fa_last_error());
+        return false;
+    }
+    row->tile_q = brief.tile_q;
+    row->tile_kv = brief.tile_kv;
+    row->long_block_q = lengthy.block_q;
+    row->long_block_kv = lengthy.block_kv;
     return true;
 }
 
@@ -382,13 +389,15 @@ static void add_description(const conform_case *c, char *message, size_t size)
     (void)snprintf(message + used, size - used, " (%s)", text);
 }
 
-conform_status conform_run(conform_suite *suite, const conform_case *c, const conform_row *row,
-                           check_result *result, char *message, size_t size)
+conform_status conform_run(conform_suite *suite, const conform_case *c, conform_row *row, check_result *result,
+                           char *message, size_t size)
 {
-    conform_sizes sizes = resolve(c, row);
     char reason[512];
     fa_plan *plan;
     *result = (check_result){0};
+    if (!measure_row(suite->device, row, message, size))
+        return CONFORM_FAILED;
+    conform_sizes sizes = resolve(c, row);
     if (!take_data(suite, c, &sizes)) {
         (void)snprintf(message, size, "out of memory");
         return CONFORM_FAILED;

@@ -218,7 +218,7 @@ test_release()
 test_asan()
 {
     CC=clang CXX=clang++ configure build-asan -Dwerror=true -Dtests=enabled -Dtools=enabled -Dfuzz=enabled \
-        -Dopencl=disabled -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
+        -Dopencl=enabled -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
     meson compile -C build-asan
     # LeakSanitizer at times crashes over threads that libomp keeps: leaks are looked for without them, and
     # the threads are tested without looking for leaks.
@@ -227,7 +227,7 @@ test_asan()
     ASAN_OPTIONS=halt_on_error=1:detect_leaks=0 \
         meson test -C build-asan --no-rebuild --print-errorlogs --suite conform || status=1
     ASAN_OPTIONS=halt_on_error=1:detect_leaks=1 OMP_NUM_THREADS=1 \
-        meson test -C build-asan --no-rebuild --print-errorlogs --suite unit --suite command --suite fuzz \
+        meson test -C build-asan --no-rebuild --print-errorlogs --suite unit --suite opencl --suite command --suite fuzz \
         --logbase testlog-leaks || status=1
     return $status
 }
@@ -235,7 +235,7 @@ test_asan()
 test_tsan()
 {
     CC=clang CXX=clang++ configure build-tsan -Dwerror=true -Dtests=enabled -Dtools=enabled \
-        -Dopencl=disabled -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false
+        -Dopencl=enabled -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false
     meson compile -C build-tsan
     # libomp is not instrumented: Archer tells ThreadSanitizer where OpenMP synchronises.
     archer=$(clang -print-resource-dir)/../../libarcher.so
@@ -245,7 +245,7 @@ test_tsan()
     setarch "$(uname -m)" -R true 2>/dev/null && fixed="setarch $(uname -m) -R"
     # shellcheck disable=SC2086
     OMP_TOOL_LIBRARIES=$archer TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1 FASTATTN_THREADS=4 \
-        $fixed meson test -C build-tsan --no-rebuild --print-errorlogs --suite unit --suite conform
+        $fixed meson test -C build-tsan --no-rebuild --print-errorlogs --suite unit --suite opencl --suite conform
 }
 
 # The arm64 libraries that the tests link, unpacked in a folder: the machine's own apt is left as it is.

@@ -128,7 +128,7 @@ static bool rows_row(const fa_cl_caps *caps, const row_entry *entry, const fa_cl
 }
 
 /* The yardstick: tiles of both products in local memory, whole groups that a reduction can halve. */
-static void standard_row(const fa_cl_caps *caps, const row_entry *entry, fa_cl_kernel *kernel, fa_kernel_row *row)
+static bool standard_row(const fa_cl_caps *caps, const row_entry *entry, fa_cl_kernel *kernel, fa_kernel_row *row)
 {
     kernel->group = SMALL_GROUP;
     while (kernel->group < LARGE_GROUP && (size_t)kernel->group * 2 <= caps->group_size)
@@ -148,6 +148,7 @@ static void standard_row(const fa_cl_caps *caps, const row_entry *entry, fa_cl_k
         .flops_per_cycle = 100,
         .scores_per_cycle = 4,
     };
+    return (size_t)row->traits.fixed_bytes <= caps->local_bytes;
 }
 
 static void set_limits(fa_device *device, const fa_cl_caps *caps)
@@ -178,12 +179,9 @@ static fa_status opencl_open(fa_device *device)
         fa_cl_kernel *kernel = &d->kernels[device->rows];
         fa_kernel_row *row = &d->rows[device->rows];
         *kernel = entries[i].kernel;
-        bool runs = true;
-        switch (kernel->kind) {
-        case FA_CL_TILE: runs = tile_row(&d->caps, &entries[i], kernel, row); break;
-        case FA_CL_ROWS: runs = rows_row(&d->caps, &entries[i], kernel, row); break;
-        case FA_CL_STANDARD: standard_row(&d->caps, &entries[i], kernel, row); break;
-        }
+        bool runs = kernel->kind == FA_CL_TILE   ? tile_row(&d->caps, &entries[i], kernel, row)
+                    : kernel->kind == FA_CL_ROWS ? rows_row(&d->caps, &entries[i], kernel, row)
+                                                 : standard_row(&d->caps, &entries[i], kernel, row);
         if (runs) {
             row->impl = kernel;
             device->row[device->rows++] = row;

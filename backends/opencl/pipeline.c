@@ -134,7 +134,7 @@ static void fill_params(const fa_plan *plan, fa_cl_params *out)
     out->dim_qk = p->dim_qk;
     out->dim_v = p->dim_v;
     out->lse_rows = (int)p->tensor[FA_O].shape[2];
-    out->bias_type = p->tensor[FA_BIAS].dtype;
+    out->bias_type = (int)p->tensor[FA_BIAS].dtype;
     out->scale_log2 = plan->args.scale_log2;
     out->tanh_scale = p->softcap > 0 ? p->scale / p->softcap : 0;
     out->cap_log2 = p->softcap * FA_LOG2E;

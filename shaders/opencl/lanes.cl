@@ -4,9 +4,6 @@
  * LANES work-items that lies in one, which LANES_SHARE() tells, then exchanges values without local memory.
  */
 #ifdef FA_SUBGROUPS
-#pragma OPENCL EXTENSION cl_khr_subgroups : enable
-#pragma OPENCL EXTENSION cl_khr_subgroup_shuffle : enable
-
 static inline int work_item(void)
 {
     return get_sub_group_id() * get_max_sub_group_size() + get_sub_group_local_id();
@@ -36,14 +33,6 @@ static inline int work_item(void)
 }
 
 #define LANES_SHARE(lanes) false
-
-static inline float lanes_max(float x, int lanes)
-{
-    return x;
-}
-
-static inline float lanes_sum(float x, int lanes)
-{
-    return x;
-}
+#define lanes_max(x, lanes) (x)
+#define lanes_sum(x, lanes) (x)
 #endif

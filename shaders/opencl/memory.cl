@@ -10,6 +10,9 @@
  * Loops over registers must be unrolled, since registers have no index. Where there are none to speak of, as in a
  * processor that runs work-items in loops of its own, FA_COMPACT leaves them alone: it compiles ten times faster.
  */
+#ifdef __clang__ /* its optimiser warns of loops that it cannot unroll */
+#pragma clang diagnostic ignored "-Wpass-failed"
+#endif
 #define FA_PRAGMA(text) _Pragma(#text)
 #define FA_ROLLED FA_PRAGMA(unroll 1)
 #ifdef FA_COMPACT
@@ -105,14 +108,11 @@ static inline void store_2(memory m, long at, float x)
 typedef uint4 raw;
 #define FA_RAW_HALVES(x) ((uint4)(as_uint2(x), (uint2)0))
 #define FA_HALVES(x) as_ushort4((x).xy)
-#define FA_RAW_WORDS(x) (x)
 #define FA_WORDS(x) (x)
 #else
 typedef uint2 raw;
 #define FA_RAW_HALVES(x) as_uint2(x)
 #define FA_HALVES(x) as_ushort4(x)
-#define FA_RAW_WORDS(x) ((uint2)0)
-#define FA_WORDS(x) ((uint4)0)
 #endif
 
 /* The elements of a row from byte `at` on, of which `count` exist; the others are 0. */
@@ -141,14 +141,17 @@ typedef uint2 raw;
         return pack(x);                                                                                \
     }
 #endif
-FA_FETCH4(0, uint4, uint, FA_RAW_WORDS)
 FA_FETCH4(1, ushort4, ushort, FA_RAW_HALVES)
 FA_FETCH4(2, ushort4, ushort, FA_RAW_HALVES)
+
+#ifdef FA_WORDS
+FA_FETCH4(0, uint4, uint, FA_WORDS)
 
 static inline float4 widen_0(raw x)
 {
     return as_float4(FA_WORDS(x));
 }
+#endif
 
 static inline float4 widen_1(raw x)
 {

@@ -167,13 +167,12 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     }
 
     const int first_row = item.row_begin / p->group, last_row = (item.row_end - 1) / p->group + 1;
+    int key = next_block(p, mask, item.row_begin, item.row_end, item.key_begin, item.key_end);
     FA_ROLLED
-    for (int key = item.key_begin; key < item.key_end; key += FA_BLOCK_KV) {
+    while (key < item.key_end) {
         const int key_end = FA_MIN(key + FA_BLOCK_KV, item.key_end);
         const int class = fa_mask_classify(mask, first_row, last_row, key, key_end);
         const bool hides = class != FA_CLASS_FULL || (p->flags & FA_CL_KEEP);
-        if (class == FA_CLASS_SKIP)
-            continue;
         score_keys(k, k_at, k_stride, p->dim_qk, (__local const float4 *)rows, id, key, key_end, parts);
         FA_RAW8(FA_TYPE_V) ahead[AHEAD][OCTETS];
         fetch_values(v, v_at, v_stride, p->dim_v, id, key, key_end, 0, ahead);
@@ -251,6 +250,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
                     fetch_values(v, v_at, v_stride, p->dim_v, id, key, key_end, n - line + AHEAD * LINES_V, ahead);
             }
         }
+        key = next_block(p, mask, item.row_begin, item.row_end, key + FA_BLOCK_KV, item.key_end);
     }
 
     barrier(CLK_LOCAL_MEM_FENCE);

@@ -39,6 +39,22 @@ static inline bool is_seen(query q, int prefix, int key)
     return key < prefix || (key >= q.begin && key < q.end);
 }
 
+#ifdef FA_BLOCK_KV
+/*
+ * The first block from `key` on of which some row sees something; `key_end` where there is none. Loops with barriers
+ * go from one to the next by this: PoCL 3.1 miscompiles a `continue` around the barriers, though all take it alike.
+ */
+static inline int next_block(__global const fa_cl_params *p, fa_mask mask, int row_begin, int row_end, int key,
+                             int key_end)
+{
+    int first = row_begin / p->group, last = (row_end - 1) / p->group + 1;
+    while (key < key_end &&
+           fa_mask_classify(mask, first, last, key, FA_MIN(key + FA_BLOCK_KV, key_end)) == FA_CLASS_SKIP)
+        key += FA_BLOCK_KV;
+    return FA_MIN(key, key_end);
+}
+#endif
+
 static inline long extra_at(__global const fa_long *stride, int number, int head, int position, int key)
 {
     return number * stride[0] + head * stride[1] + position * stride[2] + key * stride[3];

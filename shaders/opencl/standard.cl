@@ -13,6 +13,11 @@
 
 #define STRIDE(keys) (((keys) + 3) / 4 * 4)
 #define HIDDEN (-0.0f)
+#ifdef FA_HIDES
+#define HIDES true
+#else
+#define HIDES false
+#endif
 
 #ifdef FA_SOFTMAX
 
@@ -36,11 +41,8 @@ static float reduce(__local float *room, int id, bool add, float x)
 static inline int4 seen4(query at, int prefix, int keys, int key)
 {
     const int4 j = key + (int4)(0, 1, 2, 3);
-    int4 seen = j < (int4)keys;
-#ifdef FA_HIDES
-    seen &= (j < (int4)prefix) | ((j >= (int4)at.begin) & (j < (int4)at.end));
-#endif
-    return seen;
+    const int4 exists = j < (int4)keys;
+    return HIDES ? exists & ((j < (int4)prefix) | ((j >= (int4)at.begin) & (j < (int4)at.end))) : exists;
 }
 
 /* A work-group for each row. */
@@ -293,10 +295,8 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_standard_
             if (VECTORS_B % FA_GROUP == 0 || at < VECTORS_B)
                 *(__local float4 *)(now + STAGE_B + LINE_B(t) + c) = value;
         }
-#ifdef FA_HIDES
-        if (zero.x + zero.y + zero.z + zero.w != 0.0f)
+        if (HIDES && zero.x + zero.y + zero.z + zero.w != 0.0f)
             unsafe = 1;
-#endif
         barrier(CLK_LOCAL_MEM_FENCE);
         key += FA_DEPTH;
         if (key < keys) {

@@ -255,17 +255,6 @@ static void exchange_rows(__local float *room, int x, int y, bool add, float val
     }
 }
 
-/* The first block from `key` on of which some row sees something; `key_end` where there is none. */
-static int next_block(__global const fa_cl_params *p, fa_mask mask, int row_begin, int row_end, int key,
-                      int key_end)
-{
-    int first = row_begin / p->group, last = (row_end - 1) / p->group + 1;
-    while (key < key_end &&
-           fa_mask_classify(mask, first, last, key, FA_MIN(key + FA_BLOCK_KV, key_end)) == FA_CLASS_SKIP)
-        key += FA_BLOCK_KV;
-    return FA_MIN(key, key_end);
-}
-
 /* Scores become weights, under the new maximum of each row. */
 static void weigh(__local float *room, int x, int y, float s[FA_ROWS][KEYS], float o[FA_ROWS][DIMS],
                   float max[FA_ROWS], float sum[FA_ROWS])
