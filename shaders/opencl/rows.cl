@@ -171,6 +171,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     FA_ROLLED
     while (key < item.key_end) {
         const int key_end = FA_MIN(key + FA_BLOCK_KV, item.key_end);
+        const int next_key = next_block(p, mask, item.row_begin, item.row_end, key + FA_BLOCK_KV, item.key_end);
         const int class = fa_mask_classify(mask, first_row, last_row, key, key_end);
         const bool hides = class != FA_CLASS_FULL || (p->flags & FA_CL_KEEP);
         score_keys(k, k_at, k_stride, p->dim_qk, (__local const float4 *)rows, id, key, key_end, parts);
@@ -250,7 +251,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
                     fetch_values(v, v_at, v_stride, p->dim_v, id, key, key_end, n - line + AHEAD * LINES_V, ahead);
             }
         }
-        key = next_block(p, mask, item.row_begin, item.row_end, key + FA_BLOCK_KV, item.key_end);
+        key = next_key;
     }
 
     barrier(CLK_LOCAL_MEM_FENCE);
