@@ -186,7 +186,7 @@ typedef struct conform_outcome {
 
 typedef struct conform_row {
     char name[64];
-    int32_t tile_q, tile_kv; /* these and below: 0 until a case is run on the row */
+    int32_t tile_q, tile_kv; /* these and below: 0 until a case needs them */
     int32_t long_block_q, long_block_kv;
 } conform_row;
 

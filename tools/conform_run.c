@@ -35,21 +35,29 @@ void conform_suite_rows(conform_suite *suite)
     }
 }
 
-/* Makes plans, for which a backend may compile programs: so only for a row that cases are run on. */
-static bool measure_row(fa_device *device, conform_row *row, char *message, size_t size)
+static bool needs_tile(const conform_case *c)
 {
-    fa_plan_info brief, lengthy;
-    if (row->tile_q > 0)
-        return true;
-    if (!probe(device, row->name, 256, &brief) || !probe(device, row->name, 4096, &lengthy)) {
+    return c->blocks == CONFORM_BLOCKS_TWO_TILES || c->len_q.base == CONFORM_TILE || c->len_kv.base == CONFORM_TILE;
+}
+
+/* What the case needs to know of the row, and no more: a backend may have to compile programs for it. */
+static bool measure_row(fa_device *device, const conform_case *c, conform_row *row, char *message, size_t size)
+{
+    bool tile = needs_tile(c) && row->tile_q == 0, blocks = c->blocks == CONFORM_BLOCKS_LONG && row->long_block_q == 0;
+    fa_plan_info info;
+    if ((tile && !probe(device, row->name, 256, &info)) || (blocks && !probe(device, row->name, 4096, &info))) {
         (void)snprintf(message, size, "kernel row %s is listed but serves no plain attention: %s", row->name,
                        fa_last_error());
         return false;
     }
-    row->tile_q = brief.tile_q;
-    row->tile_kv = brief.tile_kv;
-    row->long_block_q = lengthy.block_q;
-    row->long_block_kv = lengthy.block_kv;
+    if (tile || blocks) {
+        row->tile_q = info.tile_q;
+        row->tile_kv = info.tile_kv;
+    }
+    if (blocks) {
+        row->long_block_q = info.block_q;
+        row->long_block_kv = info.block_kv;
+    }
     return true;
 }
 
@@ -395,7 +403,7 @@ conform_status conform_run(conform_suite *suite, const conform_case *c, conform_
     char reason[512];
     fa_plan *plan;
     *result = (check_result){0};
-    if (!measure_row(suite->device, row, message, size))
+    if (!measure_row(suite->device, c, row, message, size))
         return CONFORM_FAILED;
     conform_sizes sizes = resolve(c, row);
     if (!take_data(suite, c, &sizes)) {
