@@ -9,13 +9,13 @@
 #include "core/status.h"
 
 enum {
-    TILE_ROWS = 8,         /* rows of a work-item of the tile kernels                                       */
-    LARGE_GROUP = 256,     /* beyond it a work-item has too few registers                                   */
-    SMALL_GROUP = 64,      /* the least that a tile is made for                                             */
-    PAD_STAGE = 6,         /* floats that the lines of a step are longer than what they hold                */
+    TILE_ROWS = 8,     /* rows of a work-item of the tile kernels                                       */
+    LARGE_GROUP = 256, /* beyond it a work-item has too few registers                                   */
+    SMALL_GROUP = 64,  /* the least that a tile is made for                                             */
+    PAD_STAGE = 6,     /* floats that the lines of a step are longer than what they hold                */
     PAD_EXCHANGE = 4,
-    PAD_LINES = 16,        /* floats after each four lines of a step of the yardstick                       */
-    UNSAFE_BYTES = 16,     /* a flag in local memory                                                        */
+    PAD_LINES = 16,    /* floats after each four lines of a step of the yardstick                       */
+    UNSAFE_BYTES = 16, /* a flag in local memory                                                        */
 };
 
 typedef struct row_entry {
@@ -25,7 +25,8 @@ typedef struct row_entry {
 } row_entry;
 
 #define TILE(lanes_, dims, keys) {"tile" #lanes_, {.kind = FA_CL_TILE, .lanes = lanes_}, dims, keys},
-#define ROWS(group_, split_) {"rows" #group_, {.kind = FA_CL_ROWS, .group = group_, .split = split_}, FA_MAX_HEAD_DIM, 256},
+#define ROWS(group_, split_) \
+    {"rows" #group_, {.kind = FA_CL_ROWS, .group = group_, .split = split_}, FA_MAX_HEAD_DIM, 256},
 #define STANDARD(lanes_, depth_) \
     {"standard", {.kind = FA_CL_STANDARD, .lanes = lanes_, .depth = depth_}, FA_MAX_HEAD_DIM, 0},
 static const row_entry entries[] = {
@@ -87,7 +88,8 @@ static bool tile_row(const fa_cl_caps *caps, const row_entry *entry, fa_cl_kerne
     int32_t group = (int32_t)FA_MIN(caps->group_size, LARGE_GROUP), lines = group / kernel->lanes;
     if (lines == 0)
         return false;
-    int32_t rows = lines * TILE_ROWS, least = FA_MIN(lines, FA_MAX(SMALL_GROUP / kernel->lanes, 1)) * TILE_ROWS;
+    int32_t rows = lines * TILE_ROWS,
+            least = FA_MIN(lines, FA_MAX(SMALL_GROUP / kernel->lanes, 1)) * TILE_ROWS;
     choose_depth(kernel, entry, rows, caps->local_bytes);
     *row = common_row(entry);
     row->traits = (fa_tile_traits){
@@ -96,7 +98,8 @@ static bool tile_row(const fa_cl_caps *caps, const row_entry *entry, fa_cl_kerne
         .buffers = kernel->stages,
         .slice = kernel->depth,
         .exchange = kernel->lanes,
-        .fixed_bytes = UNSAFE_BYTES + kernel->stages * (kernel->depth * PAD_STAGE + kernel->lanes * PAD_EXCHANGE) *
+        .fixed_bytes = UNSAFE_BYTES + kernel->stages *
+                                          (kernel->depth * PAD_STAGE + kernel->lanes * PAD_EXCHANGE) *
                                           (int32_t)sizeof(float),
         .max_block_q = rows,
         .max_block_kv = entry->max_block_kv,
@@ -107,7 +110,8 @@ static bool tile_row(const fa_cl_caps *caps, const row_entry *entry, fa_cl_kerne
     return true;
 }
 
-static bool rows_row(const fa_cl_caps *caps, const row_entry *entry, const fa_cl_kernel *kernel, fa_kernel_row *row)
+static bool rows_row(const fa_cl_caps *caps, const row_entry *entry, const fa_cl_kernel *kernel,
+                     fa_kernel_row *row)
 {
     if (caps->group_size < (size_t)kernel->group)
         return false;
@@ -128,7 +132,8 @@ static bool rows_row(const fa_cl_caps *caps, const row_entry *entry, const fa_cl
 }
 
 /* The yardstick: tiles of both products in local memory, whole groups that a reduction can halve. */
-static bool standard_row(const fa_cl_caps *caps, const row_entry *entry, fa_cl_kernel *kernel, fa_kernel_row *row)
+static bool standard_row(const fa_cl_caps *caps, const row_entry *entry, fa_cl_kernel *kernel,
+                         fa_kernel_row *row)
 {
     kernel->group = SMALL_GROUP;
     while (kernel->group < LARGE_GROUP && (size_t)kernel->group * 2 <= caps->group_size)

@@ -27,19 +27,19 @@ typedef struct fa_cl_kernel {
 /* What of a device the kernels depend on: as the driver tells it, lowered by FASTATTN_OPENCL_LIMITS. */
 typedef struct fa_cl_caps {
     cl_device_type type;
-    uint32_t units;       /* compute units                                                        */
-    uint32_t clock_mhz;   /* at least 1                                                           */
-    size_t local_bytes;   /* local memory of one work-group                                       */
-    bool local_real;      /* local memory is memory of its own, not a cached part of global memory */
-    size_t group_size;    /* most work-items of a work-group, in its first dimension too          */
-    size_t alloc_bytes;   /* most bytes of one cl_mem                                             */
+    uint32_t units;     /* compute units                                                        */
+    uint32_t clock_mhz; /* at least 1                                                           */
+    size_t local_bytes; /* local memory of one work-group                                       */
+    bool local_real;    /* local memory is memory of its own, not a cached part of global memory */
+    size_t group_size;  /* most work-items of a work-group, in its first dimension too          */
+    size_t alloc_bytes; /* most bytes of one cl_mem                                             */
     uint64_t global_bytes;
-    size_t base_align;    /* of a sub-buffer's origin, in bytes                                   */
-    bool unified;         /* the host and the device share memory                                 */
-    bool fp16;            /* cl_khr_fp16                                                          */
-    int version;          /* of OpenCL: 12, 20, 21, 22, 30                                        */
-    bool subgroups;       /* sub-group shuffles: cl_khr_subgroups and cl_khr_subgroup_shuffle     */
-    char driver[256];     /* platform, device, versions: what a program binary is good for        */
+    size_t base_align; /* of a sub-buffer's origin, in bytes                                   */
+    bool unified;      /* the host and the device share memory                                 */
+    bool fp16;         /* cl_khr_fp16                                                          */
+    int version;       /* of OpenCL: 12, 20, 21, 22, 30                                        */
+    bool subgroups;    /* sub-group shuffles: cl_khr_subgroups and cl_khr_subgroup_shuffle     */
+    char driver[256];  /* platform, device, versions: what a program binary is good for        */
 } fa_cl_caps;
 
 /* device->impl */

@@ -50,7 +50,8 @@ void fa_cl_options_common(fa_cl_options *text, const fa_plan *plan, int chunks)
     const fa_cl_caps *caps = &fa_cl_device_of(plan->device)->caps;
     const int64_t far = (int64_t)1 << 28; /* elements */
     bool far_rows = p->tensor[FA_K].stride[2] >= far || p->tensor[FA_V].stride[2] >= far;
-    fa_cl_options_add(text, "-DFA_TYPE_Q=%d -DFA_TYPE_K=%d -DFA_TYPE_V=%d -DFA_TYPE_O=%d -DFA_CHUNKS=%d -DFA_STRIDE=%s",
+    fa_cl_options_add(
+        text, "-DFA_TYPE_Q=%d -DFA_TYPE_K=%d -DFA_TYPE_V=%d -DFA_TYPE_O=%d -DFA_CHUNKS=%d -DFA_STRIDE=%s",
         p->tensor[FA_Q].dtype, p->tensor[FA_K].dtype, p->tensor[FA_V].dtype, p->tensor[FA_O].dtype, chunks,
         far_rows ? "long" : "int");
     if (chunks > 1)
@@ -73,15 +74,17 @@ static void attention_options(fa_cl_options *text, const fa_plan *plan, int chun
     const fa_problem *p = &plan->problem;
     const fa_cl_kernel *kernel = plan->row->impl;
     fa_cl_options_common(text, plan, chunks);
-    fa_cl_options_add(text, " -DFA_TRANSFORM=%d -DFA_BLOCK_Q=%d -DFA_BLOCK_KV=%d%s", transforms(p), plan->args.block_q,
-        plan->args.block_kv, aligned ? " -DFA_ALIGNED" : "");
+    fa_cl_options_add(text, " -DFA_TRANSFORM=%d -DFA_BLOCK_Q=%d -DFA_BLOCK_KV=%d%s", transforms(p),
+                      plan->args.block_q, plan->args.block_kv, aligned ? " -DFA_ALIGNED" : "");
     if (kernel->kind == FA_CL_ROWS) {
-        fa_cl_options_add(text, " -DFA_KERNEL_ROWS -DFA_GROUP=%d -DFA_SPLIT=%d -DFA_DIM_QK=%d -DFA_DIM_V=%d", kernel->group,
-            kernel->split, (int)fa_round_up(p->dim_qk, 8 * kernel->split), (int)fa_round_up(p->dim_v, 8));
+        fa_cl_options_add(text, " -DFA_KERNEL_ROWS -DFA_GROUP=%d -DFA_SPLIT=%d -DFA_DIM_QK=%d -DFA_DIM_V=%d",
+                          kernel->group, kernel->split, (int)fa_round_up(p->dim_qk, 8 * kernel->split),
+                          (int)fa_round_up(p->dim_v, 8));
         return;
     }
-    fa_cl_options_add(text, " -DFA_KERNEL_TILE -DFA_LANES=%d -DFA_ROWS=%d -DFA_DIM_V=%d -DFA_DEPTH=%d -DFA_BUFFERS=%d", kernel->lanes,
-        TILE_ROWS, (int)padded_dim_v(plan, kernel), kernel->depth, kernel->stages);
+    fa_cl_options_add(
+        text, " -DFA_KERNEL_TILE -DFA_LANES=%d -DFA_ROWS=%d -DFA_DIM_V=%d -DFA_DEPTH=%d -DFA_BUFFERS=%d",
+        kernel->lanes, TILE_ROWS, (int)padded_dim_v(plan, kernel), kernel->depth, kernel->stages);
     if (p->dim_qk % kernel->depth == 0)
         fa_cl_options_add(text, " -DFA_WHOLE_QK");
     if (p->dim_v == padded_dim_v(plan, kernel))
@@ -138,9 +141,10 @@ static void fill_params(const fa_plan *plan, fa_cl_params *out)
     out->scale_log2 = plan->args.scale_log2;
     out->tanh_scale = p->softcap > 0 ? p->scale / p->softcap : 0;
     out->cap_log2 = p->softcap * FA_LOG2E;
-    out->flags = (p->features & FA_FEATURE_SOFTCAP ? FA_CL_SOFTCAP : 0) | (p->alibi_slopes ? FA_CL_ALIBI : 0) |
-                 (p->features & FA_FEATURE_BIAS ? FA_CL_BIAS : 0) | (p->features & FA_FEATURE_KEEP ? FA_CL_KEEP : 0) |
-                 (p->sinks ? FA_CL_SINKS : 0) | (p->features & FA_FEATURE_LSE ? FA_CL_LSE : 0);
+    out->flags = (p->features & FA_FEATURE_SOFTCAP ? FA_CL_SOFTCAP : 0) |
+                 (p->alibi_slopes ? FA_CL_ALIBI : 0) | (p->features & FA_FEATURE_BIAS ? FA_CL_BIAS : 0) |
+                 (p->features & FA_FEATURE_KEEP ? FA_CL_KEEP : 0) | (p->sinks ? FA_CL_SINKS : 0) |
+                 (p->features & FA_FEATURE_LSE ? FA_CL_LSE : 0);
 }
 
 static void fill_sequences(const fa_problem *p, fa_cl_sequence *out)
@@ -178,8 +182,9 @@ static fa_status make_table(const fa_plan *plan, fa_cl_plan *made)
     const fa_cl_device *device = fa_cl_device_of(plan->device);
     const fa_problem *p = &plan->problem;
     size_t size = sizeof(fa_cl_params), heads = (size_t)p->heads_q, at[5];
-    const size_t count[5] = {(size_t)p->sequences, (size_t)plan->schedule.items, (size_t)plan->schedule.merges,
-                             p->alibi_slopes ? heads : 0, p->sinks ? heads : 0};
+    const size_t count[5] = {(size_t)p->sequences, (size_t)plan->schedule.items,
+                             (size_t)plan->schedule.merges, p->alibi_slopes ? heads : 0,
+                             p->sinks ? heads : 0};
     const size_t bytes[5] = {sizeof(fa_cl_sequence), sizeof(fa_cl_item), sizeof(fa_cl_merge), sizeof(float),
                              sizeof(float)};
     for (int i = 0; i < 5; i++) {
@@ -188,8 +193,8 @@ static fa_status make_table(const fa_plan *plan, fa_cl_plan *made)
             return fa_fail(FA_OUT_OF_MEMORY, "a work list of %zu items overflows memory", count[1]);
     }
     if (size > device->caps.alloc_bytes)
-        return fa_fail(FA_OUT_OF_MEMORY, "a work list of %zu items needs %zu bytes, %s allocates at most %zu", count[1],
-                       size, plan->device->info.name, device->caps.alloc_bytes);
+        return fa_fail(FA_OUT_OF_MEMORY, "a work list of %zu items needs %zu bytes, %s allocates at most %zu",
+                       count[1], size, plan->device->info.name, device->caps.alloc_bytes);
     char *table = fa_alloc_zeroed(plan->device->context, size);
     if (!table)
         return FA_OUT_OF_MEMORY;
@@ -201,19 +206,21 @@ static fa_status make_table(const fa_plan *plan, fa_cl_plan *made)
     params->slopes_at = (fa_long)at[3];
     params->sinks_at = (fa_long)at[4];
     fill_sequences(p, (fa_cl_sequence *)(void *)(table + at[0]));
-    fill_lists(&plan->schedule, (fa_cl_item *)(void *)(table + at[1]), (fa_cl_merge *)(void *)(table + at[2]));
+    fill_lists(&plan->schedule, (fa_cl_item *)(void *)(table + at[1]),
+               (fa_cl_merge *)(void *)(table + at[2]));
     if (p->alibi_slopes)
         memcpy(table + at[3], p->alibi_slopes, heads * sizeof(float));
     if (p->sinks)
         memcpy(table + at[4], p->sinks, heads * sizeof(float));
     cl_int error;
-    made->table =
-        device->cl->clCreateBuffer(device->context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR, size, table, &error);
+    made->table = device->cl->clCreateBuffer(device->context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR, size,
+                                             table, &error);
     fa_release(plan->device->context, table, size);
     return error == CL_SUCCESS ? FA_OK : fa_cl_fail(error, "clCreateBuffer");
 }
 
-fa_status fa_cl_kernel_make(const fa_plan *plan, const fa_cl_options *options, const char *name, cl_kernel *kernel)
+fa_status fa_cl_kernel_make(const fa_plan *plan, const fa_cl_options *options, const char *name,
+                            cl_kernel *kernel)
 {
     const fa_cl_device *device = fa_cl_device_of(plan->device);
     cl_program program;
@@ -259,8 +266,8 @@ fa_status fa_cl_plan_prepare(fa_plan *plan)
     if (kernel->kind == FA_CL_STANDARD) {
         status = fa_cl_standard_prepare(plan, made);
     } else {
-        made->group =
-            (size_t)(kernel->kind == FA_CL_TILE ? plan->args.block_q / TILE_ROWS * kernel->lanes : kernel->group);
+        made->group = (size_t)(kernel->kind == FA_CL_TILE ? plan->args.block_q / TILE_ROWS * kernel->lanes
+                                                          : kernel->group);
         made->merge_group = FA_MIN(fa_cl_device_of(plan->device)->caps.group_size, MERGE_GROUP);
         made->local_bytes = local_bytes(plan);
         status = make_kernels(plan, made);
@@ -273,8 +280,9 @@ void fa_cl_plan_release(fa_plan *plan)
     const fa_cl *cl = fa_cl_device_of(plan->device)->cl;
     fa_cl_plan *made = plan->impl;
     const fa_cl_standard *standard = &made->standard;
-    const cl_kernel kernels[] = {made->attention[0],  made->attention[1],  made->merge,         standard->scores[0],
-                                 standard->scores[1], standard->output[0], standard->output[1], standard->softmax};
+    const cl_kernel kernels[] = {made->attention[0],  made->attention[1],  made->merge,
+                                 standard->scores[0], standard->scores[1], standard->output[0],
+                                 standard->output[1], standard->softmax};
     for (size_t i = 0; i < sizeof(kernels) / sizeof(kernels[0]); i++) {
         if (kernels[i])
             (void)cl->clReleaseKernel(kernels[i]);

@@ -20,12 +20,12 @@ typedef struct fa_cl_standard {
 
 /* plan->impl */
 typedef struct fa_cl_plan {
-    cl_mem table;           /* see shaders/opencl/args.h */
-    cl_kernel attention[2]; /* of any rows; of rows at multiples of 16 bytes, NULL where they cannot be */
-    cl_kernel merge;        /* NULL where nothing is split */
+    cl_mem table;              /* see shaders/opencl/args.h */
+    cl_kernel attention[2];    /* of any rows; of rows at multiples of 16 bytes, NULL where they cannot be */
+    cl_kernel merge;           /* NULL where nothing is split */
     size_t group, merge_group; /* work-items of a group */
     size_t local_bytes;
-    int chunks; /* that each operand may lie in */
+    int chunks;           /* that each operand may lie in */
     pthread_mutex_t lock; /* a kernel's arguments are part of the kernel */
     fa_cl_standard standard;
 } fa_cl_plan;
@@ -60,15 +60,16 @@ bool fa_cl_can_align(const fa_problem *p);
 __attribute__((format(printf, 2, 3))) void fa_cl_options_add(fa_cl_options *text, const char *format, ...);
 /* What every kernel is told: types, how operands lie in chunks, whether strides need 64 bits. */
 void fa_cl_options_common(fa_cl_options *text, const fa_plan *plan, int chunks);
-fa_status fa_cl_kernel_make(const fa_plan *plan, const fa_cl_options *options, const char *name, cl_kernel *kernel);
+fa_status fa_cl_kernel_make(const fa_plan *plan, const fa_cl_options *options, const char *name,
+                            cl_kernel *kernel);
 
 /* run.c */
 fa_status fa_cl_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);
 void fa_cl_pass(fa_cl_launch *l, size_t size, const void *value);
 void fa_cl_pass_memory(fa_cl_launch *l, const fa_cl_place *p, int chunks);
 /* `groups` by `lines` work-groups of `group` work-items. */
-fa_status fa_cl_enqueue(const fa_cl_launch *l, cl_command_queue queue, int64_t groups, size_t lines, size_t group,
-                        cl_event *event);
+fa_status fa_cl_enqueue(const fa_cl_launch *l, cl_command_queue queue, int64_t groups, size_t lines,
+                        size_t group, cl_event *event);
 
 /* standard.c: sets what a run needs, and the plan's scratch; FA_UNSUPPORTED where the scores do not fit. */
 fa_status fa_cl_standard_prepare(fa_plan *plan, fa_cl_plan *made);

@@ -28,14 +28,16 @@ static fa_status find_place(const fa_plan *plan, const char *name, const fa_buff
     size_t begin = b->origin + offset, end = begin + span;
     size_t first = begin / b->chunk_bytes, last = (end - 1) / b->chunk_bytes;
     if (last - first >= (size_t)prepared->chunks)
-        return fa_fail(FA_UNSUPPORTED,
-                       "args.%s lies across byte %zu of its buffer, where one of the device's allocations ends: "
-                       "expected an operand of less than %zu bytes to lie within one",
-                       name, (first + 1) * b->chunk_bytes, b->chunk_bytes);
+        return fa_fail(
+            FA_UNSUPPORTED,
+            "args.%s lies across byte %zu of its buffer, where one of the device's allocations ends: "
+            "expected an operand of less than %zu bytes to lie within one",
+            name, (first + 1) * b->chunk_bytes, b->chunk_bytes);
     if (prepared->chunks > 1 && b->chunks == 1 &&
         end > (size_t)1 << fa_cl_chunk_shift(&fa_cl_device_of(plan->device)->caps))
-        return fa_fail(FA_UNSUPPORTED, "args.%s: a wrapped cl_mem of more than the %zu bytes that the device allocates",
-                       name, (size_t)1 << fa_cl_chunk_shift(&fa_cl_device_of(plan->device)->caps));
+        return fa_fail(FA_UNSUPPORTED,
+                       "args.%s: a wrapped cl_mem of more than the %zu bytes that the device allocates", name,
+                       (size_t)1 << fa_cl_chunk_shift(&fa_cl_device_of(plan->device)->caps));
     for (int i = 0; i < prepared->chunks; i++)
         out->chunk[i] = b->chunk[first + (size_t)i <= last ? first + (size_t)i : last];
     out->at = (cl_long)((begin - first * b->chunk_bytes) / element);
@@ -45,27 +47,29 @@ static fa_status find_place(const fa_plan *plan, const char *name, const fa_buff
 static fa_status find_places(const fa_plan *plan, const fa_binding *binding, fa_cl_place out[FA_CL_PLACES])
 {
     for (int t = 0; t < FA_OPERANDS; t++) {
-        fa_status status = find_place(plan, fa_operand_names[t], binding->buffer[t], binding->offset[t],
-                                      plan->problem.span[t], fa_dtype_size(plan->problem.tensor[t].dtype), &out[t]);
+        fa_status status =
+            find_place(plan, fa_operand_names[t], binding->buffer[t], binding->offset[t],
+                       plan->problem.span[t], fa_dtype_size(plan->problem.tensor[t].dtype), &out[t]);
         if (status != FA_OK)
             return status;
     }
-    return find_place(plan, "workspace", binding->workspace, binding->workspace_offset, plan->workspace, sizeof(float),
-                      &out[FA_CL_WORKSPACE]);
+    return find_place(plan, "workspace", binding->workspace, binding->workspace_offset, plan->workspace,
+                      sizeof(float), &out[FA_CL_WORKSPACE]);
 }
 
 /* Whether q, k, v and o begin at multiples of 16 bytes, in their buffers and where those lie. */
 static bool is_aligned(const fa_binding *binding)
 {
     for (int t = FA_Q; t <= FA_O; t++) {
-        if (binding->buffer[t] && ((uintptr_t)binding->buffer[t]->address | binding->offset[t]) % ALIGNMENT != 0)
+        if (binding->buffer[t] &&
+            ((uintptr_t)binding->buffer[t]->address | binding->offset[t]) % ALIGNMENT != 0)
             return false;
     }
     return true;
 }
 
-fa_status fa_cl_enqueue(const fa_cl_launch *l, cl_command_queue queue, int64_t groups, size_t lines, size_t group,
-                        cl_event *event)
+fa_status fa_cl_enqueue(const fa_cl_launch *l, cl_command_queue queue, int64_t groups, size_t lines,
+                        size_t group, cl_event *event)
 {
     if (l->error != CL_SUCCESS)
         return fa_cl_fail(l->error, "clSetKernelArg");
@@ -75,12 +79,12 @@ fa_status fa_cl_enqueue(const fa_cl_launch *l, cl_command_queue queue, int64_t g
 }
 
 /* The attention kernel's arguments, as all of them have them. */
-static fa_status start_attention(const fa_plan *plan, fa_cl_queue *queue, const fa_cl_place where[FA_CL_PLACES], bool aligned,
-                                 cl_event *event)
+static fa_status start_attention(const fa_plan *plan, fa_cl_queue *queue,
+                                 const fa_cl_place where[FA_CL_PLACES], bool aligned, cl_event *event)
 {
     const fa_cl_plan *prepared = plan->impl;
     fa_cl_launch l = {.cl = fa_cl_device_of(plan->device)->cl,
-                .kernel = prepared->attention[aligned && prepared->attention[1]]};
+                      .kernel = prepared->attention[aligned && prepared->attention[1]]};
     const fa_cl_place *partial = &where[FA_CL_WORKSPACE];
     cl_long partial_at = partial->at + (cl_long)(plan->partial_offset / sizeof(float));
     cl_long partial_lse_at = partial->at + (cl_long)(plan->partial_lse_offset / sizeof(float));
@@ -95,7 +99,8 @@ static fa_status start_attention(const fa_plan *plan, fa_cl_queue *queue, const 
     return fa_cl_enqueue(&l, queue->handle, plan->schedule.items, 1, prepared->group, event);
 }
 
-static fa_status start_merge(const fa_plan *plan, fa_cl_queue *queue, const fa_cl_place where[FA_CL_PLACES], cl_event *event)
+static fa_status start_merge(const fa_plan *plan, fa_cl_queue *queue, const fa_cl_place where[FA_CL_PLACES],
+                             cl_event *event)
 {
     const fa_cl_plan *prepared = plan->impl;
     fa_cl_launch l = {.cl = fa_cl_device_of(plan->device)->cl, .kernel = prepared->merge};
@@ -110,8 +115,8 @@ static fa_status start_merge(const fa_plan *plan, fa_cl_queue *queue, const fa_c
     fa_cl_pass(&l, sizeof(cl_long), &where[FA_LSE].at);
     fa_cl_pass(&l, sizeof(cl_long), &partial_at);
     fa_cl_pass(&l, sizeof(cl_long), &partial_lse_at);
-    return fa_cl_enqueue(&l, queue->handle, plan->schedule.merges, (size_t)plan->args.block_q, prepared->merge_group,
-                         event);
+    return fa_cl_enqueue(&l, queue->handle, plan->schedule.merges, (size_t)plan->args.block_q,
+                         prepared->merge_group, event);
 }
 
 /* Before the run, all of the caller's host memory is brought to the device; after it, what was written comes back. */
