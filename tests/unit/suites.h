@@ -15,6 +15,7 @@ Suite *merge_suite(void);
 Suite *reference_suite(void);
 Suite *context_suite(void);
 Suite *plan_suite(void);
+Suite *run_suite(void);
 Suite *registry_suite(void);
 
 #endif
