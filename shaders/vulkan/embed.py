@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles the kernels to SPIR-V and makes one C file of them.
+
+    embed.py OUT.c DEPFILE ROOT FOLDER GLSLANG VALIDATOR MATRIX
+
+Each module is a shader with some macros. GLSLANG compiles it and VALIDATOR, unless "none", checks it. MATRIX is
+"yes" where GLSLANG knows cooperative matrices; without, the modules that need them are left out.
+"""
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+ADDRESS, SUBGROUPS = ("a", "-DFA_ADDRESS"), ("s", "-DFA_SUBGROUPS")
+# Base name, file, macros, and the variants that there are of it.
+SCALAR = [
+    ("tile", "tile.comp", [], (ADDRESS, SUBGROUPS)),
+    ("rows", "rows.comp", [], (ADDRESS, SUBGROUPS)),
+    ("merge", "merge.comp", [], (ADDRESS,)),
+    ("scores", "standard.comp", ["-DFA_SCORES"], (ADDRESS,)),
+    ("softmax", "standard.comp", ["-DFA_SOFTMAX"], (ADDRESS,)),
+    ("output", "standard.comp", ["-DFA_OUTPUT"], (ADDRESS,)),
+]
+MATRIX = [
+    ("matrix", "matrix.comp", [], (ADDRESS,)),
+    ("probe", "probe.comp", [], ()),
+]
+INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
+
+
+def variants(options):
+    """All subsets of the variants, as a suffix and macros."""
+    found = [("", [])]
+    for letter, macro in options:
+        found += [(suffix + letter, macros + [macro]) for suffix, macros in found]
+    return found
+
+
+def run(command):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))}:\n{done.stdout}")
+
+
+def includes(path, root, seen):
+    """Every file that `path` includes, itself too."""
+    if path in seen:
+        return
+    seen.add(path)
+    for name in INCLUDE.findall(path.read_text(encoding="utf-8")):
+        for folder in (path.parent, root):
+            if (folder / name).is_file():
+                includes((folder / name).resolve(), root, seen)
+                break
+
+
+def array(number, words):
+    lines = [f"static const uint32_t module{number}[] = {{"]
+    for start in range(0, len(words), 12):
+        lines.append("    " + ", ".join(f"0x{word:x}" for word in words[start:start + 12]) + ",")
+    return lines + ["};"]
+
+
+def main():
+    if len(sys.argv) != 8:
+        sys.exit(__doc__)
+    output, depfile, root, folder = (pathlib.Path(name) for name in sys.argv[1:5])
+    glslang, validator, matrix = sys.argv[5:]
+    root = root.resolve()
+    seen, lines, table = set(), [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        binary = pathlib.Path(scratch) / "module.spv"
+        for group, target in ((SCALAR, "vulkan1.1"), (MATRIX if matrix == "yes" else [], "vulkan1.3")):
+            for base, file, macros, options in group:
+                source = (folder / file).resolve()
+                includes(source, root, seen)
+                for suffix, more in variants(options):
+                    run([glslang, "--quiet", "--target-env", target, f"-I{folder}", f"-I{root}", *macros, *more, "-o",
+                         binary, source])
+                    if validator != "none":
+                        run([validator, "--target-env", target, binary])
+                    data = binary.read_bytes()
+                    words = [int.from_bytes(data[at:at + 4], "little") for at in range(0, len(data), 4)]
+                    lines += array(len(table), words)
+                    table.append(f'    {{"{base}.{suffix}", module{len(table)}, sizeof(module{len(table)})}},')
+    text = ["/* Made by embed.py. */", '#include "backends/vulkan/module.h"', "", *lines,
+            "const fa_vk_module fa_vk_modules[] = {", *table, "};",
+            "const size_t fa_vk_modules_count = sizeof(fa_vk_modules) / sizeof(fa_vk_modules[0]);", ""]
+    output.write_text("\n".join(text), encoding="ascii")
+    inputs = " ".join(str(path).replace(" ", "\\ ") for path in sorted(seen))
+    depfile.write_text(f"{output}: {inputs}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

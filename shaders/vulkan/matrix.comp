@@ -1,0 +1,547 @@
+#version 450
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Attention with cooperative matrices of 16 by 16, f16 in and f32 out. A work-group takes one item: BLOCK_Q packed rows
+ * against the item's keys in blocks of BLOCK_KV. Each subgroup holds TILES times 16 rows of q, and of the output, in
+ * registers for good. Keys and values are staged in shared memory in turns: while the scores are computed from the
+ * block's keys its values are on their way, and while the output is, the next block's keys are.
+ *
+ * Scores become weights in registers where it is known how a subgroup holds fragments (constants.h: LAYOUT), and
+ * through shared memory where it is not, or where a description transforms scores.
+ *
+ * A fragment's elements have indices that are constants in the source (EACH): a driver may lower them before it unrolls
+ * loops, and then keeps what a loop indexes in memory. So FA_ELEMENTS of a work-item are compiled in: 256 over the
+ * subgroup's size.
+ */
+#extension GL_GOOGLE_include_directive : require
+#extension GL_KHR_cooperative_matrix : require
+#extension GL_KHR_memory_scope_semantics : require
+#extension GL_KHR_shader_subgroup_basic : require
+#extension GL_KHR_shader_subgroup_shuffle : require
+#extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
+#define FA_SUBGROUPS
+#define FA_HALVES
+#include "softmax.glsl"
+
+layout(constant_id = FA_VK_BLOCK_Q) const int BLOCK_Q = 64;
+layout(constant_id = FA_VK_BLOCK_KV) const int BLOCK_KV = 32;
+layout(constant_id = FA_VK_DIM_QK) const int DIM_QK = 64;
+layout(constant_id = FA_VK_DIM_V) const int DIM_V = 64;
+layout(constant_id = FA_VK_WHOLE_QK) const int WHOLE_QK = 0;
+layout(constant_id = FA_VK_WHOLE_V) const int WHOLE_V = 0;
+layout(constant_id = FA_VK_TILES) const int TILES = 1;
+layout(constant_id = FA_VK_LAYOUT_ROWS) const int LAYOUT_ROWS = 0;
+layout(constant_id = FA_VK_LAYOUT_SLOTS) const int LAYOUT_SLOTS = 0;
+layout(constant_id = FA_VK_LAYOUT_LANES) const int LAYOUT_LANES = 0;
+layout(constant_id = FA_VK_LAYOUT_ELEMENTS) const int LAYOUT_ELEMENTS = 0;
+
+#define accumulator coopmat<float, gl_ScopeSubgroup, 16, 16, gl_MatrixUseAccumulator>
+#define operand_a coopmat<float16_t, gl_ScopeSubgroup, 16, 16, gl_MatrixUseA>
+#define operand_b coopmat<float16_t, gl_ScopeSubgroup, 16, 16, gl_MatrixUseB>
+
+const int ITEMS = BLOCK_Q / 16 / TILES * SUBGROUP;
+#define ELEMENTS FA_ELEMENTS
+#define EACH4(x, i) x(i) x(i + 1) x(i + 2) x(i + 3)
+#if FA_ELEMENTS == 4
+#define EACH(x) EACH4(x, 0)
+#elif FA_ELEMENTS == 8
+#define EACH(x) EACH4(x, 0) EACH4(x, 4)
+#else
+#define EACH(x) EACH4(x, 0) EACH4(x, 4) EACH4(x, 8) EACH4(x, 12)
+#endif
+
+const int SLOTS = LAYOUT_ROWS > 0 ? LAYOUT_ROWS : 1;
+const bool IN_REGISTERS = LAYOUT_ROWS > 0;
+const int STEPS_QK = DIM_QK / 16;
+const int STEPS_V = DIM_V / 16;
+const int STEPS_KV = BLOCK_KV / 16;
+
+/* Rows in shared memory, in vectors of eight halves: padded so that eight rows beside each other meet no bank twice. */
+const int LINE_QK = DIM_QK / 8 + 1;
+const int LINE_V = DIM_V / 8 + 1;
+const int ROOM_K = BLOCK_KV * LINE_QK;
+const int ROOM_KV = ROOM_K + BLOCK_KV * LINE_V;
+const int ROOM_Q = BLOCK_Q * LINE_QK;
+
+/* Work-items beside each other that fetch a row, a power of two; the last ones may have nothing to fetch. */
+#define POWER(n) ((n) <= 2 ? 2 : (n) <= 4 ? 4 : (n) <= 8 ? 8 : (n) <= 16 ? 16 : 32)
+const int WIDE_QK = POWER(DIM_QK / 8);
+const int WIDE_V = POWER(DIM_V / 8);
+const int LINES_K = ITEMS / WIDE_QK;
+const int LINES_V = ITEMS / WIDE_V;
+const int FETCH_K = CEIL_DIV(BLOCK_KV, LINES_K);
+const int FETCH_V = CEIL_DIV(BLOCK_KV, LINES_V);
+const int FETCH = FETCH_K > FETCH_V ? FETCH_K : FETCH_V;
+
+/* Scores and weights on their way through shared memory; a row of weights serves a guarded product too. */
+const int LINE_S = BLOCK_KV + 4;
+const int LINE_P = BLOCK_KV / 8 + 1;
+
+shared uvec4 room[ROOM_KV > ROOM_Q ? ROOM_KV : ROOM_Q];
+shared float scores[IN_REGISTERS ? 256 : BLOCK_Q * LINE_S];
+shared uvec4 weights[IN_REGISTERS ? 1 : BLOCK_Q * LINE_P];
+shared float factors[IN_REGISTERS ? 1 : BLOCK_Q];
+shared int unsafe; /* some value that may be hidden is not finite */
+
+work w;
+int id, lane, first_row; /* the subgroup's first row, from the item's */
+uvec4 fetched[FETCH];
+position keys_at, values_at, key_stride, value_stride;
+operand_a q[TILES][STEPS_QK];
+accumulator s[TILES][STEPS_KV];
+accumulator o[TILES][STEPS_V];
+int place[ELEMENTS]; /* of each element of an accumulator: 16 row + column */
+float maximum[TILES][SLOTS], sum[TILES][SLOTS];
+
+int slot_of(int i)
+{
+    return LAYOUT_SLOTS >> 3 * i & 7;
+}
+
+int element_of(int i)
+{
+    return LAYOUT_ELEMENTS >> 3 * i & 7;
+}
+
+/* keys_at and values_at are where this work-item's first vector lies in the sequence's first keys. */
+void fetch_keys(int key, int key_end)
+{
+    const int count = WHOLE_QK != 0 && DIM_QK == WIDE_QK * 8 ? 8 : w.dim_qk - id % WIDE_QK * 8;
+    [[unroll]] for (int n = 0; n < FETCH_K; n++) {
+        const int j = key + n * LINES_K;
+        fetched[n] = fetch_k8(1, keys_at + rows_on(j, key_stride), j + id / WIDE_QK < key_end ? count : 0).low;
+    }
+}
+
+void put_keys()
+{
+    [[unroll]] for (int n = 0; n < FETCH_K; n++) {
+        const int j = id / WIDE_QK + n * LINES_K, d = id % WIDE_QK;
+        if ((BLOCK_KV % LINES_K == 0 || j < BLOCK_KV) && (DIM_QK == WIDE_QK * 8 || d < DIM_QK / 8))
+            room[j * LINE_QK + d] = fetched[n];
+    }
+}
+
+void fetch_values(int key, int key_end)
+{
+    const int count = WHOLE_V != 0 && DIM_V == WIDE_V * 8 ? 8 : w.dim_v - id % WIDE_V * 8;
+    [[unroll]] for (int n = 0; n < FETCH_V; n++) {
+        const int j = key + n * LINES_V;
+        fetched[n] = fetch_v8(1, values_at + rows_on(j, value_stride), j + id / WIDE_V < key_end ? count : 0).low;
+    }
+}
+
+/* Whether all exponents are less than the highest. */
+bool values_are_finite()
+{
+    bool finite = true;
+    [[unroll]] for (int n = 0; n < FETCH_V; n++) {
+        const uvec4 low = fetched[n] & 0x7c00u, high = fetched[n] & 0x7c000000u;
+        finite = finite && all(notEqual(low, uvec4(0x7c00u))) && all(notEqual(high, uvec4(0x7c000000u)));
+    }
+    return finite;
+}
+
+void put_values()
+{
+    [[unroll]] for (int n = 0; n < FETCH_V; n++) {
+        const int j = id / WIDE_V + n * LINES_V, d = id % WIDE_V;
+        if ((BLOCK_KV % LINES_V == 0 || j < BLOCK_KV) && (DIM_V == WIDE_V * 8 || d < DIM_V / 8))
+            room[ROOM_K + j * LINE_V + d] = fetched[n];
+    }
+}
+
+/* Rows past the end are the last one again. */
+void load_rows()
+{
+    for (int n = id; n < BLOCK_Q * (DIM_QK / 8); n += ITEMS) {
+        const int r = n / (DIM_QK / 8), d = n % (DIM_QK / 8) * 8;
+        const query at_row = query_of(w, w.row_begin + r);
+        const position row = row_at(FA_VK_SLOT_Q, TYPE_Q, w.sequence + FA_VK_WORD_Q_AT, FA_VK_WORD_Q_STRIDE, at_row.head,
+                                    at_row.position_q);
+        room[r * LINE_QK + d / 8] = fetch_q8(1, row + position(2 * d), WHOLE_QK != 0 ? 8 : w.dim_qk - d).low;
+    }
+    barrier();
+    [[unroll]] for (int t = 0; t < TILES; t++) {
+        [[unroll]] for (int d = 0; d < STEPS_QK; d++)
+            coopMatLoad(q[t][d], room, (first_row + 16 * t) * LINE_QK + 2 * d, LINE_QK,
+                        gl_CooperativeMatrixLayoutRowMajor);
+    }
+    barrier();
+}
+
+/* Each subgroup learns where its elements are from a matrix of their places. */
+void find_places()
+{
+    for (int n = id; n < 256; n += ITEMS)
+        scores[n] = float(n);
+    barrier();
+    accumulator places;
+    coopMatLoad(places, scores, 0, 16, gl_CooperativeMatrixLayoutRowMajor);
+#define FIND(i) place[i] = int(places[i]);
+    EACH(FIND)
+    barrier();
+}
+
+void multiply_qk()
+{
+    [[unroll]] for (int t = 0; t < TILES; t++) {
+        [[unroll]] for (int n = 0; n < STEPS_KV; n++)
+            s[t][n] = accumulator(0.0);
+    }
+    [[unroll]] for (int d = 0; d < STEPS_QK; d++) {
+        [[unroll]] for (int n = 0; n < STEPS_KV; n++) {
+            operand_b keys;
+            coopMatLoad(keys, room, 16 * n * LINE_QK + 2 * d, LINE_QK, gl_CooperativeMatrixLayoutColumnMajor);
+            [[unroll]] for (int t = 0; t < TILES; t++)
+                s[t][n] = coopMatMulAdd(q[t][d], keys, s[t][n]);
+        }
+    }
+}
+
+/* The row of a slot, from the subgroup's tile's first. */
+int row_of_slot(int r)
+{
+    int row = 0;
+#define LOOK(i)                                                                                        \
+    if (slot_of(i) == r)                                                                               \
+        row = place[i] / 16;
+    EACH(LOOK)
+    return row;
+}
+
+/* Scores become base-2 logarithms, and hidden where they are. */
+void mask_in_registers(int t, int key, int key_end, bool masked)
+{
+    const float scale = table_float(FA_VK_WORD_SCALE_LOG2);
+    [[unroll]] for (int n = 0; n < STEPS_KV; n++)
+        s[t][n] = s[t][n] * scale;
+    if (!masked && key_end == key + BLOCK_KV)
+        return;
+    int begin[SLOTS], end[SLOTS];
+    [[unroll]] for (int r = 0; r < SLOTS; r++) {
+        const query at_row = query_of(w, w.row_begin + first_row + 16 * t + row_of_slot(r));
+        begin[r] = masked ? at_row.begin : 0;
+        end[r] = masked ? min(at_row.end, key_end) : key_end;
+    }
+    const int prefix = min(w.mask.prefix, key_end);
+    [[unroll]] for (int n = 0; n < STEPS_KV; n++) {
+#define HIDE(i)                                                                                        \
+    {                                                                                                  \
+        const int j = key + 16 * n + place[i] % 16;                                                    \
+        if (j >= prefix && (j < begin[slot_of(i)] || j >= end[slot_of(i)]))                            \
+            x[i] = FA_NEG_INF;                                                                         \
+    }
+        accumulator x = s[t][n];
+        EACH(HIDE)
+        s[t][n] = x;
+    }
+}
+
+/* Scores become weights, under the new maximum of each row, and the output is rescaled: in registers. */
+void weigh_in_registers(int t)
+{
+    float next[SLOTS], old[SLOTS], base[SLOTS];
+    [[unroll]] for (int r = 0; r < SLOTS; r++)
+        next[r] = maximum[t][r];
+    [[unroll]] for (int n = 0; n < STEPS_KV; n++) {
+#define COMPARE(i) next[slot_of(i)] = max(next[slot_of(i)], x[i]);
+        const accumulator x = s[t][n];
+        EACH(COMPARE)
+    }
+    [[unroll]] for (int r = 0; r < SLOTS; r++) {
+        [[unroll]] for (int bit = 1; bit < SUBGROUP; bit *= 2) {
+            if ((LAYOUT_LANES & bit) != 0)
+                next[r] = max(next[r], subgroupShuffleXor(next[r], bit));
+        }
+        old[r] = fa_state_weight(maximum[t][r], next[r]);
+        base[r] = finite_max(next[r]);
+        maximum[t][r] = next[r];
+        sum[t][r] *= old[r];
+    }
+    [[unroll]] for (int n = 0; n < STEPS_KV; n++) {
+#define WEIGH(i)                                                                                       \
+    {                                                                                                  \
+        x[i] = exp2(x[i] - base[slot_of(i)]);                                                          \
+        sum[t][slot_of(i)] += x[i];                                                                    \
+    }
+        accumulator x = s[t][n];
+        EACH(WEIGH)
+        s[t][n] = x;
+    }
+    [[unroll]] for (int n = 0; n < STEPS_V; n++) {
+#define RESCALE(i) x[i] *= old[slot_of(i)];
+        accumulator x = o[t][n];
+        EACH(RESCALE)
+        o[t][n] = x;
+    }
+}
+
+/* The same through shared memory, where each row has PER_ROW work-items. `maximum` and `sum` are of one row then. */
+const int PER_ROW = SUBGROUP / 16;
+
+void weigh_in_memory(int t, int key, int key_end, bool masked)
+{
+    const int row = first_row + 16 * t + lane / PER_ROW, part = lane % PER_ROW * (BLOCK_KV / PER_ROW);
+    const int from = row * LINE_S + part;
+    const float scale = table_float(FA_VK_WORD_SCALE_LOG2);
+    const query at_row = query_of(w, w.row_begin + row);
+    [[unroll]] for (int n = 0; n < STEPS_KV; n++)
+        coopMatStore(s[t][n], scores, (first_row + 16 * t) * LINE_S + 16 * n, LINE_S,
+                     gl_CooperativeMatrixLayoutRowMajor);
+    subgroupBarrier();
+    float next = maximum[t][0];
+    [[dont_unroll]] for (int n = 0; n < BLOCK_KV / PER_ROW; n++) {
+        const int j = key + part + n;
+        float score = FA_NEG_INF;
+        if (j < key_end && (!masked || is_seen(w, at_row, j)))
+            score = TRANSFORM != 0 ? transform(w, at_row, j, scores[from + n]) : scores[from + n] * scale;
+        scores[from + n] = score;
+        next = max(next, score);
+    }
+    next = lanes_max(next, PER_ROW);
+    const float old = fa_state_weight(maximum[t][0], next), base = finite_max(next);
+    maximum[t][0] = next;
+    float total = 0.0;
+    for (int n = 0; n < BLOCK_KV / PER_ROW; n += 2) {
+        const float even = exp2(scores[from + n] - base), odd = exp2(scores[from + n + 1] - base);
+        const int at = part + n;
+        total += even + odd;
+        weights[row * LINE_P + at / 8][at % 8 / 2] = packHalf2x16(vec2(even, odd));
+    }
+    sum[t][0] = sum[t][0] * old + total;
+    if (part == 0)
+        factors[row] = old;
+    subgroupBarrier();
+    [[unroll]] for (int n = 0; n < STEPS_V; n++) {
+#define RESCALE_ROW(i) x[i] *= factors[first_row + 16 * t + place[i] / 16];
+        accumulator x = o[t][n];
+        EACH(RESCALE_ROW)
+        o[t][n] = x;
+    }
+}
+
+/* The weights of keys 16 n to 16 n + 15 as first operands of the second product. */
+operand_a weights_of(int t, int n)
+{
+    operand_a p;
+    if (IN_REGISTERS) {
+#define TAKE(i) p[i] = float16_t(x[element_of(i)]);
+        const accumulator x = s[t][n];
+        EACH(TAKE)
+    } else {
+        coopMatLoad(p, weights, (first_row + 16 * t) * LINE_P + 2 * n, LINE_P, gl_CooperativeMatrixLayoutRowMajor);
+    }
+    return p;
+}
+
+void multiply_pv()
+{
+    [[unroll]] for (int n = 0; n < STEPS_KV; n++) {
+        operand_a p[TILES];
+        [[unroll]] for (int t = 0; t < TILES; t++)
+            p[t] = weights_of(t, n);
+        [[unroll]] for (int d = 0; d < STEPS_V; d++) {
+            operand_b values;
+            coopMatLoad(values, room, ROOM_K + 16 * n * LINE_V + 2 * d, LINE_V, gl_CooperativeMatrixLayoutRowMajor);
+            [[unroll]] for (int t = 0; t < TILES; t++)
+                o[t][d] = coopMatMulAdd(p[t], values, o[t][d]);
+        }
+    }
+}
+
+/* An element of the product of a tile's weights, which lie in the keys' room, and the values. */
+float guarded_element(int row, int d, int key, int key_end)
+{
+    const query at_row = query_of(w, w.row_begin + row);
+    float x = 0.0;
+    [[dont_unroll]] for (int j = 0; j < key_end - key; j++) {
+        if (is_seen(w, at_row, key + j) && ((w.flags & FA_TABLE_KEEP) == 0 || is_kept(w, at_row, key + j))) {
+            const float weight = unpackHalf2x16(room[row % 16 * LINE_P + j / 8][j % 8 / 2])[j % 2];
+            x += weight * unpackHalf2x16(room[ROOM_K + j * LINE_V + d / 8][d % 8 / 2])[d % 2];
+        }
+    }
+    return x;
+}
+
+/*
+ * The second product where a hidden value may not be finite: it must not meet its weight of 0. Tiles of rows in turns,
+ * through shared memory: seldom run, and in registers it would cost those of the usual product.
+ */
+void multiply_guarded(int key, int key_end)
+{
+    [[dont_unroll]] for (int turn = 0; turn < BLOCK_Q / 16; turn++) {
+        [[unroll]] for (int t = 0; t < TILES; t++) {
+            const bool mine = first_row + 16 * t == 16 * turn;
+            barrier();
+            if (mine) {
+                [[unroll]] for (int n = 0; n < STEPS_KV; n++)
+                    coopMatStore(weights_of(t, n), room, 2 * n, LINE_P, gl_CooperativeMatrixLayoutRowMajor);
+            }
+            barrier();
+            [[unroll]] for (int d = 0; d < STEPS_V; d++) {
+                if (mine) {
+                    [[dont_unroll]] for (int n = lane; n < 256; n += SUBGROUP)
+                        scores[n] = guarded_element(16 * turn + n / 16, 16 * d + n % 16, key, key_end);
+                }
+                barrier();
+                accumulator product;
+                coopMatLoad(product, scores, 0, 16, gl_CooperativeMatrixLayoutRowMajor);
+                if (mine)
+                    o[t][d] = o[t][d] + product;
+                barrier();
+            }
+        }
+    }
+}
+
+/* Ends the row of a slot: its factor; the work-item that `tells` writes what of the row ends with it. */
+float end_row(int row, fa_state state, bool tells)
+{
+    const query at_row = query_of(w, row);
+    float lse;
+    const float factor = close_row(state, w.whole ? sink_of(w, at_row) : FA_NEG_INF, lse);
+    if (at_row.exists && tells) {
+        if (!w.whole)
+            store_partial_lse(at(FA_VK_SLOT_PARTIAL_LSE) + (w.part_row + position(row - w.row_begin)) * 4, lse);
+        else if ((w.flags & FA_TABLE_LSE) != 0)
+            store_float_lse(lse_of(w, at_row), lse);
+    }
+    return factor;
+}
+
+/* Where a row of the result begins. */
+position result_at(int row)
+{
+    return w.whole ? row_of_o(w, query_of(w, row))
+                   : at(FA_VK_SLOT_PARTIAL) + (w.part_row + position(row - w.row_begin)) * position(w.dim_v * 4);
+}
+
+void write_element(position row, int d, float x)
+{
+    if (d >= w.dim_v)
+        return;
+    if (w.whole)
+        store_o(row + position(d * bytes_of(TYPE_O)), x);
+    else
+        store4_partial(row + position(d * 4), 1, vec4(x));
+}
+
+void write_from_registers(int t)
+{
+    const int first = w.row_begin + first_row + 16 * t;
+    [[unroll]] for (int r = 0; r < SLOTS; r++) {
+        [[unroll]] for (int bit = 1; bit < SUBGROUP; bit *= 2) {
+            if ((LAYOUT_LANES & bit) != 0)
+                sum[t][r] += subgroupShuffleXor(sum[t][r], bit);
+        }
+        const int row = first + row_of_slot(r);
+        fa_state state;
+        state.max = maximum[t][r];
+        state.sum = sum[t][r];
+        const float factor = end_row(row, state, (lane & LAYOUT_LANES) == 0);
+        const position to = result_at(row);
+        if (row < w.row_end) {
+            [[unroll]] for (int n = 0; n < STEPS_V; n++) {
+#define WRITE(i)                                                                                       \
+    if (slot_of(i) == r)                                                                               \
+        write_element(to, 16 * n + place[i] % 16, x[i] * factor);
+                const accumulator x = o[t][n];
+                EACH(WRITE)
+            }
+        }
+    }
+}
+
+void write_from_memory(int t)
+{
+    const int first = first_row + 16 * t;
+    fa_state state;
+    state.max = maximum[t][0];
+    state.sum = lanes_sum(sum[t][0], PER_ROW);
+    const float factor = end_row(w.row_begin + first + lane / PER_ROW, state, lane % PER_ROW == 0);
+    subgroupBarrier();
+    if (lane % PER_ROW == 0)
+        factors[first + lane / PER_ROW] = factor;
+    subgroupBarrier();
+    [[unroll]] for (int n = 0; n < STEPS_V; n++) {
+#define WRITE_ROW(i)                                                                                   \
+    {                                                                                                  \
+        const int row = first + place[i] / 16;                                                         \
+        if (w.row_begin + row < w.row_end)                                                             \
+            write_element(result_at(w.row_begin + row), 16 * n + place[i] % 16, x[i] * factors[row]);  \
+    }
+        const accumulator x = o[t][n];
+        EACH(WRITE_ROW)
+    }
+}
+
+void main()
+{
+    if (work_group() >= pc.groups)
+        return;
+    w = work_at(FA_VK_WORD_ITEMS_AT, work_group());
+    id = work_item();
+    lane = int(gl_SubgroupInvocationID);
+    first_row = int(gl_SubgroupID) * 16 * TILES;
+    keys_at = row_at(FA_VK_SLOT_K, 1, w.sequence + FA_VK_WORD_K_AT, FA_VK_WORD_K_STRIDE, w.head_kv,
+                     id / WIDE_QK) + position(id % WIDE_QK * 16);
+    values_at = row_at(FA_VK_SLOT_V, 1, w.sequence + FA_VK_WORD_V_AT, FA_VK_WORD_V_STRIDE, w.head_kv,
+                       id / WIDE_V) + position(id % WIDE_V * 16);
+    key_stride = table_wide(FA_VK_WORD_K_STRIDE + 4) * 2;
+    value_stride = table_wide(FA_VK_WORD_V_STRIDE + 4) * 2;
+    [[unroll]] for (int t = 0; t < TILES; t++) {
+        [[unroll]] for (int r = 0; r < SLOTS; r++) {
+            maximum[t][r] = FA_NEG_INF;
+            sum[t][r] = 0.0;
+        }
+        [[unroll]] for (int n = 0; n < STEPS_V; n++)
+            o[t][n] = accumulator(0.0);
+    }
+    if (id == 0)
+        unsafe = 0;
+    find_places();
+    load_rows();
+
+    int key = next_block(w, BLOCK_KV, w.key_begin);
+    if (key < w.key_end) {
+        fetch_keys(key, w.key_end);
+        put_keys();
+    }
+    while (key < w.key_end) {
+        const int key_end = min(key + BLOCK_KV, w.key_end), next = next_block(w, BLOCK_KV, key + BLOCK_KV);
+        const bool masked = classify(w, key, key_end) == FA_CLASS_PARTIAL;
+        const bool hides = masked || (w.flags & FA_TABLE_KEEP) != 0;
+        barrier();
+        fetch_values(key, key_end);
+        multiply_qk();
+        put_values();
+        if (hides && !values_are_finite())
+            unsafe = 1;
+        [[unroll]] for (int t = 0; t < TILES; t++) {
+            if (IN_REGISTERS) {
+                mask_in_registers(t, key, key_end, masked);
+                weigh_in_registers(t);
+            } else {
+                weigh_in_memory(t, key, key_end, masked);
+            }
+        }
+        barrier();
+        const bool guarded = hides && unsafe != 0;
+        if (next < w.key_end)
+            fetch_keys(next, w.key_end);
+        if (guarded)
+            multiply_guarded(key, key_end);
+        else
+            multiply_pv();
+        if (next < w.key_end)
+            put_keys();
+        key = next;
+    }
+    [[unroll]] for (int t = 0; t < TILES; t++) {
+        if (IN_REGISTERS)
+            write_from_registers(t);
+        else
+            write_from_memory(t);
+    }
+}

@@ -1,0 +1,36 @@
+#version 450
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Tells how a subgroup holds fragments: of each work-item, for each element of an accumulator and then of a first
+ * operand of 16 by 16, its place, 16 row + column.
+ */
+#extension GL_GOOGLE_include_directive : require
+#extension GL_KHR_cooperative_matrix : require
+#extension GL_KHR_memory_scope_semantics : require
+#extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
+#include "constants.h"
+
+layout(local_size_x_id = FA_VK_GROUP, local_size_y = 1, local_size_z = 1) in;
+layout(set = 0, binding = 0, std430) buffer places { uint place[]; };
+
+shared float numbers[256];
+shared float16_t half_numbers[256];
+
+void main()
+{
+    const uint id = gl_LocalInvocationIndex;
+    for (uint n = id; n < 256; n += gl_WorkGroupSize.x) {
+        numbers[n] = float(n);
+        half_numbers[n] = float16_t(n);
+    }
+    barrier();
+    coopmat<float, gl_ScopeSubgroup, 16, 16, gl_MatrixUseAccumulator> accumulator;
+    coopmat<float16_t, gl_ScopeSubgroup, 16, 16, gl_MatrixUseA> operand;
+    coopMatLoad(accumulator, numbers, 0, 16, gl_CooperativeMatrixLayoutRowMajor);
+    coopMatLoad(operand, half_numbers, 0, 16, gl_CooperativeMatrixLayoutRowMajor);
+    const uint count = 256 / gl_WorkGroupSize.x;
+    for (uint i = 0; i < count; i++) {
+        place[id * 2 * count + i] = i < accumulator.length() ? uint(accumulator[i]) : 256u;
+        place[id * 2 * count + count + i] = i < operand.length() && operand.length() == count ? uint(operand[i]) : 256u;
+    }
+}

@@ -1,0 +1,284 @@
+#version 450
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Attention of few rows: each key and value is fetched once, straight into registers, and all rows of the item use
+ * it. Bound by memory, so many work-groups of GROUP run beside each other. For each block of BLOCK_KV keys: SPLIT
+ * work-items share the dims of a key and leave their parts of its scores in shared memory; a few work-items for each
+ * row turn scores into weights; then every work-item adds up eight dims of the output (or OCTETS times eight) over the
+ * keys of its line, whose first values were on their way all the while. Lines are added up when the item ends.
+ */
+#extension GL_GOOGLE_include_directive : require
+#include "softmax.glsl"
+
+layout(constant_id = FA_VK_BLOCK_Q) const int BLOCK_Q = 1;
+layout(constant_id = FA_VK_BLOCK_KV) const int BLOCK_KV = 16;
+layout(constant_id = FA_VK_DIM_QK) const int DIM_QK = 32;
+layout(constant_id = FA_VK_DIM_V) const int DIM_V = 32;
+layout(constant_id = FA_VK_SPLIT) const int SPLIT = 4;
+
+const int LINES_K = GROUP / SPLIT;
+const int KEYS = BLOCK_KV / LINES_K;
+const int VECTORS_K = CEIL_DIV(DIM_QK, 8 * SPLIT);
+const int DIM_Q = VECTORS_K * 8 * SPLIT;
+const int OCTETS = CEIL_DIV(DIM_V, 8 * GROUP);
+const int LANES_V = CEIL_DIV(DIM_V, 8 * OCTETS);
+const int LINES_V = GROUP / LANES_V;
+const int PER_ROW = GROUP / BLOCK_Q < 32 ? GROUP / BLOCK_Q : 32; /* work-items that weigh one row */
+const int SCORES = CEIL_DIV(BLOCK_KV, PER_ROW);
+/* Keys whose values are fetched before they are used. */
+const int AHEAD = CEIL_DIV(16, (TYPE_V == 0 ? 4 : 2) * OCTETS);
+
+const int PARTS = SPLIT * BLOCK_Q * BLOCK_KV;
+const int SUMS = LINES_V * LANES_V * 8;
+
+shared vec4 rows_q[BLOCK_Q * DIM_Q / 4];
+shared float parts[PARTS > SUMS ? PARTS : SUMS];
+shared float weights[BLOCK_Q * BLOCK_KV];
+shared float exchange[GROUP];
+shared float maxima[BLOCK_Q];
+
+work w;
+int id;
+position keys_at, values_at, key_stride, value_stride;
+raw8 ahead[AHEAD][OCTETS];
+vec4 o[BLOCK_Q][OCTETS][2];
+
+void load_rows()
+{
+    for (int n = id; n < BLOCK_Q * DIM_Q; n += GROUP) {
+        const int r = n / DIM_Q, d = n % DIM_Q;
+        const query q = query_of(w, w.row_begin + r);
+        float element = 0.0;
+        if (d < w.dim_qk)
+            element = FA_LOAD(1, TYPE_Q, (row_at(FA_VK_SLOT_Q, TYPE_Q, w.sequence + FA_VK_WORD_Q_AT, FA_VK_WORD_Q_STRIDE,
+                                                 q.head, q.position_q) + position(d * bytes_of(TYPE_Q))));
+        rows_q[n >> 2][n & 3] = element;
+    }
+}
+
+/* Scores of the block's keys, without scale, one part from each work-item. */
+void score_keys(int key, int key_end)
+{
+    const int lane = id % SPLIT, line = id / SPLIT;
+    float s[KEYS][BLOCK_Q];
+    [[unroll]] for (int n = 0; n < KEYS; n++) {
+        [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
+            s[n][r] = 0.0;
+    }
+    [[unroll]] for (int c = 0; c < VECTORS_K; c++) {
+        const int d = (c * SPLIT + lane) * 8;
+        raw8 keys[KEYS];
+        [[unroll]] for (int n = 0; n < KEYS; n++) {
+            const int j = min(key + line + n * LINES_K, key_end - 1);
+            keys[n] = fetch_k8(TYPE_K, keys_at + rows_on(j, key_stride) + position(d * bytes_of(TYPE_K)), w.dim_qk - d);
+        }
+        [[unroll]] for (int n = 0; n < KEYS; n++) {
+            const vec4 low = low4(TYPE_K, keys[n]), high = high4(TYPE_K, keys[n]);
+            [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
+                s[n][r] += dot(rows_q[(r * DIM_Q + d) / 4], low) + dot(rows_q[(r * DIM_Q + d) / 4 + 1], high);
+        }
+    }
+    [[unroll]] for (int n = 0; n < KEYS; n++) {
+        [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
+            parts[(lane * BLOCK_Q + r) * BLOCK_KV + line + n * LINES_K] = s[n][r];
+    }
+}
+
+/* The values of AHEAD keys of this work-item's line, from the block's key `first` on; past the end, the last's. */
+void fetch_values(int key, int key_end, int first)
+{
+    const int lane = id % LANES_V, line = id / LANES_V;
+    [[unroll]] for (int a = 0; a < AHEAD; a++) {
+        const int j = min(key + first + line + a * LINES_V, key_end - 1);
+        [[unroll]] for (int c = 0; c < OCTETS; c++) {
+            const int d = (lane + c * LANES_V) * 8;
+            ahead[a][c] = fetch_v8(TYPE_V, values_at + rows_on(j, value_stride) + position(d * bytes_of(TYPE_V)),
+                                   w.dim_v - d);
+        }
+    }
+}
+
+/* output += weight value for every row; a hidden value that is not finite is kept away from its weight of 0. */
+void add_value(raw8 value, int at, int key, bool hides, int c)
+{
+    const vec4 low = low4(TYPE_V, value), high = high4(TYPE_V, value);
+    const bool guarded = hides && !(is_finite4(low) && is_finite4(high));
+    [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
+        bool used = true;
+        if (guarded) {
+            const query q = query_of(w, w.row_begin + r);
+            used = is_seen(w, q, key) && ((w.flags & FA_TABLE_KEEP) == 0 || is_kept(w, q, key));
+        }
+        if (used) {
+            o[r][c][0] += weights[r * BLOCK_KV + at] * low;
+            o[r][c][1] += weights[r * BLOCK_KV + at] * high;
+        }
+    }
+}
+
+/* The keys of the line from the block's first to its last. */
+void add_values(int key, int key_end, bool hides)
+{
+    const int line = id / LANES_V;
+    [[dont_unroll]] for (int n = line; n < key_end - key; n += AHEAD * LINES_V) {
+        [[unroll]] for (int a = 0; a < AHEAD; a++) {
+            const int at = n + a * LINES_V;
+            if (at < key_end - key) {
+                [[unroll]] for (int c = 0; c < OCTETS; c++)
+                    add_value(ahead[a][c], at, key + at, hides, c);
+            }
+        }
+        if (n + AHEAD * LINES_V < key_end - key)
+            fetch_values(key, key_end, n - line + AHEAD * LINES_V);
+    }
+}
+
+/* Lines add up what they have of row r, which is then written. The row's sum is in `exchange`. */
+void write_row(int r)
+{
+    const int count = LINES_V * LANES_V;
+    const query q = query_of(w, w.row_begin + r);
+    const position part = w.part_row + position(r);
+    const position to = w.whole ? row_of_o(w, q) : at(FA_VK_SLOT_PARTIAL) + part * position(w.dim_v * 4);
+    float factor = 0.0;
+    [[unroll]] for (int c = 0; c < OCTETS; c++) {
+        if (id < count) {
+            [[unroll]] for (int i = 0; i < BLOCK_Q; i++) {
+                if (i == r) {
+                    [[unroll]] for (int e = 0; e < 4; e++) {
+                        parts[id * 8 + e] = o[i][c][0][e];
+                        parts[id * 8 + 4 + e] = o[i][c][1][e];
+                    }
+                }
+            }
+        }
+        barrier();
+        if (c == 0) {
+            fa_state state;
+            float lse;
+            state.max = maxima[r];
+            state.sum = 0.0;
+            for (int n = 0; n < PER_ROW; n++)
+                state.sum += exchange[r * PER_ROW + n];
+            factor = close_row(state, w.whole ? sink_of(w, q) : FA_NEG_INF, lse);
+            if (id == 0) {
+                if (!w.whole)
+                    store_partial_lse(at(FA_VK_SLOT_PARTIAL_LSE) + part * 4, lse);
+                else if ((w.flags & FA_TABLE_LSE) != 0)
+                    store_float_lse(lse_of(w, q), lse);
+            }
+        }
+        for (int n = id; n < LANES_V * 2; n += GROUP) {
+            const int d = (n + c * LANES_V * 2) * 4;
+            vec4 total = vec4(0.0);
+            for (int l = 0; l < LINES_V; l++) {
+                const int from = (l * LANES_V * 2 + n) * 4;
+                total += vec4(parts[from], parts[from + 1], parts[from + 2], parts[from + 3]);
+            }
+            if (w.whole)
+                store4_o(to + position(d * bytes_of(TYPE_O)), w.dim_v - d, total * factor);
+            else
+                store4_partial(to + position(d * 4), w.dim_v - d, total * factor);
+        }
+        barrier();
+    }
+}
+
+void main()
+{
+    if (work_group() >= pc.groups)
+        return;
+    w = work_at(FA_VK_WORD_ITEMS_AT, work_group());
+    id = work_item();
+    keys_at = row_at(FA_VK_SLOT_K, TYPE_K, w.sequence + FA_VK_WORD_K_AT, FA_VK_WORD_K_STRIDE, w.head_kv, 0);
+    values_at = row_at(FA_VK_SLOT_V, TYPE_V, w.sequence + FA_VK_WORD_V_AT, FA_VK_WORD_V_STRIDE, w.head_kv, 0);
+    key_stride = table_wide(FA_VK_WORD_K_STRIDE + 4) * position(bytes_of(TYPE_K));
+    value_stride = table_wide(FA_VK_WORD_V_STRIDE + 4) * position(bytes_of(TYPE_V));
+    const float scale = table_float(FA_VK_WORD_SCALE_LOG2);
+    const int count = w.row_end - w.row_begin;
+    load_rows();
+    barrier();
+
+    /* The row that this work-item weighs, if any, and its share of the row's sum. */
+    const int my_row = id / PER_ROW, my_lane = id % PER_ROW;
+    const bool weighs = my_row < count && my_row < BLOCK_Q;
+    const query mine = query_of(w, w.row_begin + min(my_row, count - 1));
+    fa_state state = fa_state_empty();
+    float maximum[BLOCK_Q];
+    [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
+        maximum[r] = FA_NEG_INF;
+        [[unroll]] for (int c = 0; c < OCTETS; c++) {
+            o[r][c][0] = vec4(0.0);
+            o[r][c][1] = vec4(0.0);
+        }
+    }
+
+    int key = next_block(w, BLOCK_KV, w.key_begin);
+    while (key < w.key_end) {
+        const int key_end = min(key + BLOCK_KV, w.key_end);
+        const int next_key = next_block(w, BLOCK_KV, key + BLOCK_KV);
+        const bool full = classify(w, key, key_end) == FA_CLASS_FULL;
+        const bool hides = !full || (w.flags & FA_TABLE_KEEP) != 0;
+        score_keys(key, key_end);
+        fetch_values(key, key_end, 0);
+        barrier();
+
+        float s[SCORES], next = state.max;
+        [[unroll]] for (int n = 0; n < SCORES; n++) {
+            const int slot = my_lane + n * PER_ROW, j = key + slot;
+            s[n] = FA_NEG_INF;
+            if (weighs && slot < BLOCK_KV && j < key_end && (full || is_seen(w, mine, j))) {
+                float score = 0.0;
+                [[unroll]] for (int l = 0; l < SPLIT; l++)
+                    score += parts[(l * BLOCK_Q + my_row) * BLOCK_KV + slot];
+                s[n] = TRANSFORM != 0 ? transform(w, mine, j, score) : score * scale;
+            }
+            next = max(next, s[n]);
+        }
+        if (lanes_share(PER_ROW)) {
+            next = lanes_max(next, PER_ROW);
+        } else {
+            exchange[id] = next;
+            barrier();
+            if (weighs) {
+                for (int n = 0; n < PER_ROW; n++)
+                    next = max(next, exchange[my_row * PER_ROW + n]);
+            }
+        }
+        if (weighs) {
+            float total = 0.0;
+            const float base = finite_max(next);
+            [[unroll]] for (int n = 0; n < SCORES; n++) {
+                const int slot = my_lane + n * PER_ROW;
+                const float weight = exp2(s[n] - base);
+                total += weight;
+                if (slot < BLOCK_KV)
+                    weights[my_row * BLOCK_KV + slot] = weight;
+            }
+            state.sum = state.sum * fa_state_weight(state.max, next) + total;
+            state.max = next;
+            if (my_lane == 0)
+                maxima[my_row] = next;
+        }
+        barrier();
+
+        [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
+            const float now = r < count ? maxima[r] : FA_NEG_INF, old = fa_state_weight(maximum[r], now);
+            maximum[r] = now;
+            [[unroll]] for (int c = 0; c < OCTETS; c++) {
+                o[r][c][0] *= old;
+                o[r][c][1] *= old;
+            }
+        }
+        if (id < LINES_V * LANES_V)
+            add_values(key, key_end, hides);
+        key = next_key;
+    }
+
+    barrier();
+    exchange[id] = state.sum;
+    if (weighs && my_lane == 0)
+        maxima[my_row] = state.max;
+    for (int r = 0; r < count; r++)
+        write_row(r);
+}

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a description can do to scores, and how a row ends: the same for every kernel. */
+#ifdef FA_SUBGROUPS
+#extension GL_KHR_shader_subgroup_basic : require
+#extension GL_KHR_shader_subgroup_shuffle : require
+#endif
+#include "memory.glsl"
+#include "lanes.glsl"
+#include "core/portable/softmax.h"
+
+layout(constant_id = FA_VK_TRANSFORM) const int TRANSFORM = 0;
+layout(constant_id = FA_VK_FAR) const int FAR = 0;
+
+/* One query row: where it stands and what it sees. */
+struct query {
+    int head;
+    int position_q;
+    int begin, end; /* its interval of keys */
+    bool exists;
+};
+
+/* What is the same for a whole work item. */
+struct work {
+    bool whole;        /* the item writes its rows itself, and not a part of them */
+    position part_row; /* else the first of its rows among the partial results */
+    int head_kv, row_begin, row_end, key_begin, key_end;
+    int sequence; /* first word of its entry in the table */
+    fa_mask mask;
+    int group, dim_qk, dim_v, flags;
+};
+
+fa_mask mask_at(int sequence)
+{
+    fa_mask m;
+    m.len_kv = table_int(sequence + FA_VK_WORD_MASK);
+    m.diagonal = table_int(sequence + FA_VK_WORD_MASK + 1);
+    m.left = table_int(sequence + FA_VK_WORD_MASK + 2);
+    m.right = table_int(sequence + FA_VK_WORD_MASK + 3);
+    m.prefix = table_int(sequence + FA_VK_WORD_MASK + 4);
+    return m;
+}
+
+/* Item n of the list that begins at the byte which the table has at word `list`. */
+work work_at(int list, int n)
+{
+    const int item = table_int(list) / 4 + n * FA_VK_WORDS_ITEM;
+    work w;
+    w.whole = table_int(item + FA_VK_WORD_PART_ROW + 1) < 0;
+    w.part_row = table_wide(item + FA_VK_WORD_PART_ROW);
+    w.head_kv = table_int(item + FA_VK_WORD_HEAD_KV);
+    w.row_begin = table_int(item + FA_VK_WORD_ROW_BEGIN);
+    w.row_end = table_int(item + FA_VK_WORD_ROW_END);
+    w.key_begin = table_int(item + FA_VK_WORD_KEY_BEGIN);
+    w.key_end = table_int(item + FA_VK_WORD_KEY_END);
+    w.sequence = table_int(FA_VK_WORD_SEQUENCES_AT) / 4 + table_int(item + FA_VK_WORD_SEQUENCE) * FA_VK_WORDS_SEQUENCE;
+    w.mask = mask_at(w.sequence);
+    w.group = table_int(FA_VK_WORD_GROUP);
+    w.dim_qk = table_int(FA_VK_WORD_DIM_QK);
+    w.dim_v = table_int(FA_VK_WORD_DIM_V);
+    w.flags = table_int(FA_VK_WORD_FLAGS);
+    return w;
+}
+
+query query_of(work w, int row)
+{
+    query q;
+    q.exists = row < w.row_end;
+    const int r = q.exists ? row : w.row_end - 1;
+    q.position_q = r / w.group;
+    q.head = w.head_kv * w.group + r - q.position_q * w.group;
+    q.begin = fa_mask_begin(w.mask, q.position_q);
+    q.end = fa_mask_end(w.mask, q.position_q);
+    return q;
+}
+
+bool is_seen(work w, query q, int key)
+{
+    return key < w.mask.prefix || (key >= q.begin && key < q.end);
+}
+
+/* Where a row of an operand begins: its first byte. `strides` is the word of the operand's strides. */
+position row_at(int slot, int type, int first, int strides, int head, int row)
+{
+    return at(slot) + (table_wide(first) + position(head) * table_wide(strides + 2) +
+                       position(row) * table_wide(strides + 4)) * position(bytes_of(type));
+}
+
+/* How far row n lies from row 0. Most strides need few bits, and then the product is one instruction. */
+position rows_on(int n, position stride)
+{
+    return FAR != 0 ? position(n) * stride : position(n) * position(int(stride));
+}
+
+position row_of_o(work w, query q)
+{
+    return row_at(FA_VK_SLOT_O, TYPE_O, w.sequence + FA_VK_WORD_O_AT, FA_VK_WORD_O_STRIDE, q.head, q.position_q);
+}
+
+position lse_of(work w, query q)
+{
+    return at(FA_VK_SLOT_LSE) + (table_wide(w.sequence + FA_VK_WORD_LSE_AT) +
+                                 position(q.head) * position(table_int(FA_VK_WORD_LSE_ROWS)) +
+                                 position(q.position_q)) * 4;
+}
+
+/* How the item's block of keys from `key` on is seen by its rows. */
+int classify(work w, int key, int key_end)
+{
+    return fa_mask_classify(w.mask, w.row_begin / w.group, (w.row_end - 1) / w.group + 1, key, key_end);
+}
+
+/* The first block from `key` on of which some row sees something; key_end where there is none. */
+int next_block(work w, int block, int key)
+{
+    while (key < w.key_end && classify(w, key, min(key + block, w.key_end)) == FA_CLASS_SKIP)
+        key += block;
+    return min(key, w.key_end);
+}
+
+/* Elements of bias or keep, from the first on. */
+position extra_at(work w, int strides, query q, int key)
+{
+    return position(table_int(w.sequence + FA_VK_WORD_NUMBER)) * table_wide(strides) +
+           position(q.head) * table_wide(strides + 2) + position(q.position_q) * table_wide(strides + 4) +
+           position(key) * table_wide(strides + 6);
+}
+
+bool is_kept(work w, query q, int key)
+{
+    const position p = at(FA_VK_SLOT_KEEP) + extra_at(w, FA_VK_WORD_KEEP_STRIDE, q, key);
+    return (WORD1(6, p & ~position(3)) >> (uint(p & position(3)) * 8u) & 0xffu) != 0u;
+}
+
+float bias_of(work w, query q, int key)
+{
+    const int type = table_int(FA_VK_WORD_BIAS_TYPE);
+    const position p = at(FA_VK_SLOT_BIAS) +
+                       extra_at(w, FA_VK_WORD_BIAS_STRIDE, q, key) * position(bytes_of(type));
+    return FA_LOAD(5, type, p);
+}
+
+/* GLSL leaves tanh()'s error open, and large arguments may overflow on the way. */
+float tanh_exact(float x)
+{
+    const float size = abs(x);
+    if (size < 0.4) { /* the Taylor series */
+        const float y = x * x;
+        float series = fma(0.0035921, y, -0.0088632);
+        series = fma(series, y, 0.02186949);
+        series = fma(series, y, -0.053968254);
+        series = fma(series, y, 0.13333334);
+        series = fma(series, y, -0.33333334);
+        return fma(series * y, x, x);
+    }
+    const float low = exp2(-2.0 * FA_LOG2E * min(size, 20.0));
+    const float result = (1.0 - low) / (1.0 + low);
+    return isnan(x) ? x : x < 0.0 ? -result : result;
+}
+
+/* A visible raw score as a base-2 logarithm; -inf where `keep` hides it. */
+float transform(work w, query q, int key, float x)
+{
+    x = (w.flags & FA_TABLE_SOFTCAP) != 0
+            ? table_float(FA_VK_WORD_CAP_LOG2) * tanh_exact(x * table_float(FA_VK_WORD_TANH_SCALE))
+            : x * table_float(FA_VK_WORD_SCALE_LOG2);
+    if ((w.flags & FA_TABLE_ALIBI) != 0) {
+        const float slope = table_float(table_int(FA_VK_WORD_SLOPES_AT) / 4 + q.head);
+        x -= slope * FA_LOG2E * float(abs(w.mask.diagonal + q.position_q - key));
+    }
+    if ((w.flags & FA_TABLE_BIAS) != 0)
+        x += bias_of(w, q, key) * FA_LOG2E;
+    if ((w.flags & FA_TABLE_KEEP) != 0 && !is_kept(w, q, key))
+        x = FA_NEG_INF;
+    return x;
+}
+
+float sink_of(work w, query q)
+{
+    return (w.flags & FA_TABLE_SINKS) != 0 ? table_float(table_int(FA_VK_WORD_SINKS_AT) / 4 + q.head) : FA_NEG_INF;
+}
+
+/* 2^(x - max) is formed from this: an empty row must not see -inf - (-inf). */
+float finite_max(float max)
+{
+    return max == FA_NEG_INF ? 0.0 : max;
+}
+
+/*
+ * Ends a row: the factor that normalises its output, and its LSE. ln 2 in two parts, for a sum that is as good as
+ * the double-precision one of other backends.
+ */
+float close_row(fa_state state, float sink, out float lse)
+{
+    const float ln2_high = 0.693145751953125, ln2_low = 1.42860682030941723212e-6;
+    const float max = state.max;
+    if (sink > FA_NEG_INF) {
+        fa_state other;
+        other.max = sink * FA_LOG2E;
+        other.sum = 1.0;
+        state = fa_state_merge(state, other);
+    }
+    lse = FA_NEG_INF;
+    if (state.sum == 0.0)
+        return 0.0;
+    lse = fma(state.max, ln2_high, fma(state.max, ln2_low, log(state.sum)));
+    return fa_state_weight(max, state.max) / state.sum;
+}
