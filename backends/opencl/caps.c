@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backends/opencl/cache.h"
+#include "backends/cache.h"
 #include "backends/opencl/describe.h"
 
 /* The narrowest work-group that the kernels are written for. */

@@ -10,19 +10,8 @@
 #include <pthread.h>
 
 #include "backends/backend.h"
+#include "backends/gpu_rows.h"
 #include "backends/opencl/loader.h"
-
-/* What a kernel row of the device stands for; fa_kernel_row.impl. Its limits decide, so they are its own. */
-typedef enum fa_cl_kind { FA_CL_TILE, FA_CL_ROWS, FA_CL_STANDARD } fa_cl_kind;
-
-typedef struct fa_cl_kernel {
-    fa_cl_kind kind;
-    int32_t lanes;  /* not rows: work-items beside each other */
-    int32_t depth;  /* not rows: dims, or keys, of a step     */
-    int32_t stages; /* tile: steps in local memory at a time  */
-    int32_t group;  /* not tile: work-items of a group        */
-    int32_t split;  /* rows: work-items that share a key      */
-} fa_cl_kernel;
 
 /* What of a device the kernels depend on: as the driver tells it, lowered by FASTATTN_OPENCL_LIMITS. */
 typedef struct fa_cl_caps {
@@ -51,7 +40,7 @@ typedef struct fa_cl_device {
     pthread_mutex_t lock; /* of `programs` */
     struct fa_cl_program *programs;
     fa_kernel_row rows[FA_MAX_ROWS]; /* what fa_device.row points to */
-    fa_cl_kernel kernels[FA_MAX_ROWS];
+    fa_gpu_kernel kernels[FA_MAX_ROWS];
 } fa_cl_device;
 
 /* queue->impl: an in-order command queue, retained */

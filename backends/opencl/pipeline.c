@@ -6,14 +6,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backends/table.h"
 #include "core/context.h"
-#include "core/portable/softmax.h"
 #include "core/size.h"
 #include "core/status.h"
-#include "core/tensor.h"
-#include "shaders/opencl/args.h"
 
-enum { MERGE_GROUP = 128, TILE_ROWS = 8, ROW_ALIGN = 16, DIM_ALIGN = 8 };
+enum { MERGE_GROUP = 128 };
 
 void fa_cl_options_add(fa_cl_options *text, const char *format, ...)
 {
@@ -22,26 +20,6 @@ void fa_cl_options_add(fa_cl_options *text, const char *format, ...)
     int wrote = vsnprintf(text->bytes + text->used, sizeof(text->bytes) - text->used, format, arguments);
     va_end(arguments);
     text->used += wrote > 0 ? (size_t)wrote : 0;
-}
-
-static bool transforms(const fa_problem *p)
-{
-    return p->features & (FA_FEATURE_BIAS | FA_FEATURE_KEEP | FA_FEATURE_ALIBI | FA_FEATURE_SOFTCAP);
-}
-
-bool fa_cl_can_align(const fa_problem *p)
-{
-    if (p->dim_qk % DIM_ALIGN != 0 || p->dim_v % DIM_ALIGN != 0)
-        return false;
-    for (int t = FA_Q; t <= FA_O; t++) {
-        const fa_tensor *tensor = &p->tensor[t];
-        for (int axis = 0; axis < 3; axis++) {
-            if (tensor->shape[axis] > 1 &&
-                tensor->stride[axis] * (int64_t)fa_dtype_size(tensor->dtype) % ROW_ALIGN != 0)
-                return false;
-        }
-    }
-    return true;
 }
 
 void fa_cl_options_common(fa_cl_options *text, const fa_plan *plan, int chunks)
@@ -64,19 +42,14 @@ void fa_cl_options_common(fa_cl_options *text, const fa_plan *plan, int chunks)
         fa_cl_options_add(text, " -DFA_SUBGROUPS -cl-std=CL%d.0", caps->version / 10);
 }
 
-static int64_t padded_dim_v(const fa_plan *plan, const fa_cl_kernel *kernel)
-{
-    return fa_round_up(plan->problem.dim_v, 4 * kernel->lanes);
-}
-
 static void attention_options(fa_cl_options *text, const fa_plan *plan, int chunks, bool aligned)
 {
     const fa_problem *p = &plan->problem;
-    const fa_cl_kernel *kernel = plan->row->impl;
+    const fa_gpu_kernel *kernel = plan->row->impl;
     fa_cl_options_common(text, plan, chunks);
-    fa_cl_options_add(text, " -DFA_TRANSFORM=%d -DFA_BLOCK_Q=%d -DFA_BLOCK_KV=%d%s", transforms(p),
+    fa_cl_options_add(text, " -DFA_TRANSFORM=%d -DFA_BLOCK_Q=%d -DFA_BLOCK_KV=%d%s", fa_gpu_transforms(p),
                       plan->args.block_q, plan->args.block_kv, aligned ? " -DFA_ALIGNED" : "");
-    if (kernel->kind == FA_CL_ROWS) {
+    if (kernel->kind == FA_GPU_ROWS) {
         fa_cl_options_add(text, " -DFA_KERNEL_ROWS -DFA_GROUP=%d -DFA_SPLIT=%d -DFA_DIM_QK=%d -DFA_DIM_V=%d",
                           kernel->group, kernel->split, (int)fa_round_up(p->dim_qk, 8 * kernel->split),
                           (int)fa_round_up(p->dim_v, 8));
@@ -84,20 +57,20 @@ static void attention_options(fa_cl_options *text, const fa_plan *plan, int chun
     }
     fa_cl_options_add(
         text, " -DFA_KERNEL_TILE -DFA_LANES=%d -DFA_ROWS=%d -DFA_DIM_V=%d -DFA_DEPTH=%d -DFA_BUFFERS=%d",
-        kernel->lanes, TILE_ROWS, (int)padded_dim_v(plan, kernel), kernel->depth, kernel->stages);
+        kernel->lanes, FA_GPU_TILE_ROWS, (int)fa_gpu_padded_dim_v(plan, kernel), kernel->depth, kernel->stages);
     if (p->dim_qk % kernel->depth == 0)
         fa_cl_options_add(text, " -DFA_WHOLE_QK");
-    if (p->dim_v == padded_dim_v(plan, kernel))
+    if (p->dim_v == fa_gpu_padded_dim_v(plan, kernel))
         fa_cl_options_add(text, " -DFA_WHOLE_V");
 }
 
 /* Local memory of an attention group, as the kernels divide it. */
 static size_t local_bytes(const fa_plan *plan)
 {
-    const fa_cl_kernel *k = plan->row->impl;
+    const fa_gpu_kernel *k = plan->row->impl;
     int64_t block_q = plan->args.block_q, block_kv = plan->args.block_kv, floats;
-    if (k->kind == FA_CL_TILE) {
-        int64_t step = k->depth * (block_q + 4 + FA_MAX(block_kv, padded_dim_v(plan, k)) + 2);
+    if (k->kind == FA_GPU_TILE) {
+        int64_t step = k->depth * (block_q + 4 + FA_MAX(block_kv, fa_gpu_padded_dim_v(plan, k)) + 2);
         floats = 4 + k->stages * FA_MAX(step, k->lanes * (block_q + 4));
     } else {
         int64_t dim_q = fa_round_up(plan->problem.dim_qk, 8 * k->split);
@@ -120,98 +93,15 @@ static int count_chunks(const fa_plan *plan)
     return chunks <= 4 ? 4 : FA_CL_MAX_CHUNKS;
 }
 
-static void fill_params(const fa_plan *plan, fa_cl_params *out)
-{
-    const fa_problem *p = &plan->problem;
-    fa_long *const stride[] = {
-        [FA_Q] = out->q_stride, [FA_K] = out->k_stride, [FA_V] = out->v_stride, [FA_O] = out->o_stride};
-    for (int t = FA_Q; t <= FA_O; t++)
-        memcpy(stride[t], p->tensor[t].stride, 3 * sizeof(fa_long));
-    for (int axis = 0; axis < 4; axis++) {
-        const fa_tensor *bias = &p->tensor[FA_BIAS], *keep = &p->tensor[FA_KEEP];
-        out->bias_stride[axis] = bias->shape[axis] > 1 ? bias->stride[axis] : 0;
-        out->keep_stride[axis] = keep->shape[axis] > 1 ? keep->stride[axis] : 0;
-    }
-    out->heads_q = p->heads_q;
-    out->group = p->group;
-    out->dim_qk = p->dim_qk;
-    out->dim_v = p->dim_v;
-    out->lse_rows = (int)p->tensor[FA_O].shape[2];
-    out->bias_type = (int)p->tensor[FA_BIAS].dtype;
-    out->scale_log2 = plan->args.scale_log2;
-    out->tanh_scale = p->softcap > 0 ? p->scale / p->softcap : 0;
-    out->cap_log2 = p->softcap * FA_LOG2E;
-    out->flags = (p->features & FA_FEATURE_SOFTCAP ? FA_CL_SOFTCAP : 0) |
-                 (p->alibi_slopes ? FA_CL_ALIBI : 0) | (p->features & FA_FEATURE_BIAS ? FA_CL_BIAS : 0) |
-                 (p->features & FA_FEATURE_KEEP ? FA_CL_KEEP : 0) | (p->sinks ? FA_CL_SINKS : 0) |
-                 (p->features & FA_FEATURE_LSE ? FA_CL_LSE : 0);
-}
-
-static void fill_sequences(const fa_problem *p, fa_cl_sequence *out)
-{
-    for (int64_t n = 0; n < p->sequences; n++) {
-        const fa_sequence *s = &p->sequence[n];
-        out[n] = (fa_cl_sequence){
-            .q_at = fa_tensor_offset(&p->tensor[FA_Q], s->q_batch, 0, s->q_row),
-            .k_at = fa_tensor_offset(&p->tensor[FA_K], s->kv_batch, 0, s->kv_row),
-            .v_at = fa_tensor_offset(&p->tensor[FA_V], s->kv_batch, 0, s->kv_row),
-            .o_at = fa_tensor_offset(&p->tensor[FA_O], s->q_batch, 0, s->q_row),
-            .lse_at = fa_problem_lse_index(p, s, 0, 0),
-            .number = (int)n,
-            .mask = s->mask,
-        };
-    }
-}
-
-static void fill_lists(const fa_schedule *schedule, fa_cl_item *item, fa_cl_merge *merge)
-{
-    for (int64_t i = 0; i < schedule->items; i++) {
-        const fa_work_item *w = &schedule->item[i];
-        item[i] = (fa_cl_item){w->part_row, w->sequence,  w->head_kv, w->row_begin,
-                               w->row_end,  w->key_begin, w->key_end};
-    }
-    for (int64_t i = 0; i < schedule->merges; i++) {
-        const fa_merge_item *m = &schedule->merge[i];
-        merge[i] = (fa_cl_merge){m->part_row, m->sequence, m->head_kv, m->row_begin, m->row_end, m->parts, 0};
-    }
-}
-
-/* The plan as data: parameters, sequences, work items, merges, slopes and sinks in one buffer. */
+/* The plan's table, in device memory. */
 static fa_status make_table(const fa_plan *plan, fa_cl_plan *made)
 {
     const fa_cl_device *device = fa_cl_device_of(plan->device);
-    const fa_problem *p = &plan->problem;
-    size_t size = sizeof(fa_cl_params), heads = (size_t)p->heads_q, at[5];
-    const size_t count[5] = {(size_t)p->sequences, (size_t)plan->schedule.items,
-                             (size_t)plan->schedule.merges, p->alibi_slopes ? heads : 0,
-                             p->sinks ? heads : 0};
-    const size_t bytes[5] = {sizeof(fa_cl_sequence), sizeof(fa_cl_item), sizeof(fa_cl_merge), sizeof(float),
-                             sizeof(float)};
-    for (int i = 0; i < 5; i++) {
-        at[i] = size;
-        if (!fa_grow(&size, count[i], bytes[i]))
-            return fa_fail(FA_OUT_OF_MEMORY, "a work list of %zu items overflows memory", count[1]);
-    }
-    if (size > device->caps.alloc_bytes)
-        return fa_fail(FA_OUT_OF_MEMORY, "a work list of %zu items needs %zu bytes, %s allocates at most %zu",
-                       count[1], size, plan->device->info.name, device->caps.alloc_bytes);
-    char *table = fa_alloc_zeroed(plan->device->context, size);
-    if (!table)
-        return FA_OUT_OF_MEMORY;
-    fa_cl_params *params = (fa_cl_params *)(void *)table;
-    fill_params(plan, params);
-    params->sequences_at = (fa_long)at[0];
-    params->items_at = (fa_long)at[1];
-    params->merges_at = (fa_long)at[2];
-    params->slopes_at = (fa_long)at[3];
-    params->sinks_at = (fa_long)at[4];
-    fill_sequences(p, (fa_cl_sequence *)(void *)(table + at[0]));
-    fill_lists(&plan->schedule, (fa_cl_item *)(void *)(table + at[1]),
-               (fa_cl_merge *)(void *)(table + at[2]));
-    if (p->alibi_slopes)
-        memcpy(table + at[3], p->alibi_slopes, heads * sizeof(float));
-    if (p->sinks)
-        memcpy(table + at[4], p->sinks, heads * sizeof(float));
+    void *table;
+    size_t size;
+    fa_status status = fa_table_make(plan, device->caps.alloc_bytes, &table, &size);
+    if (status != FA_OK)
+        return status;
     cl_int error;
     made->table = device->cl->clCreateBuffer(device->context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR, size,
                                              table, &error);
@@ -234,10 +124,10 @@ fa_status fa_cl_kernel_make(const fa_plan *plan, const fa_cl_options *options, c
 
 static fa_status make_kernels(const fa_plan *plan, fa_cl_plan *made)
 {
-    const fa_cl_kernel *kernel = plan->row->impl;
-    const char *name = kernel->kind == FA_CL_TILE ? "fa_tile" : "fa_rows";
+    const fa_gpu_kernel *kernel = plan->row->impl;
+    const char *name = kernel->kind == FA_GPU_TILE ? "fa_tile" : "fa_rows";
     fa_status status = FA_OK;
-    for (int aligned = 0; aligned <= fa_cl_can_align(&plan->problem) && status == FA_OK; aligned++) {
+    for (int aligned = 0; aligned <= fa_gpu_can_align(&plan->problem) && status == FA_OK; aligned++) {
         fa_cl_options options = {.used = 0};
         attention_options(&options, plan, made->chunks, aligned);
         status = fa_cl_kernel_make(plan, &options, name, &made->attention[aligned]);
@@ -253,7 +143,7 @@ static fa_status make_kernels(const fa_plan *plan, fa_cl_plan *made)
 
 fa_status fa_cl_plan_prepare(fa_plan *plan)
 {
-    const fa_cl_kernel *kernel = plan->row->impl;
+    const fa_gpu_kernel *kernel = plan->row->impl;
     fa_cl_plan *made = fa_alloc_zeroed(plan->device->context, sizeof(*made));
     if (!made)
         return FA_OUT_OF_MEMORY;
@@ -263,10 +153,10 @@ fa_status fa_cl_plan_prepare(fa_plan *plan)
         return FA_OK;
     made->chunks = count_chunks(plan);
     fa_status status;
-    if (kernel->kind == FA_CL_STANDARD) {
+    if (kernel->kind == FA_GPU_STANDARD) {
         status = fa_cl_standard_prepare(plan, made);
     } else {
-        made->group = (size_t)(kernel->kind == FA_CL_TILE ? plan->args.block_q / TILE_ROWS * kernel->lanes
+        made->group = (size_t)(kernel->kind == FA_GPU_TILE ? plan->args.block_q / FA_GPU_TILE_ROWS * kernel->lanes
                                                           : kernel->group);
         made->merge_group = FA_MIN(fa_cl_device_of(plan->device)->caps.group_size, MERGE_GROUP);
         made->local_bytes = local_bytes(plan);

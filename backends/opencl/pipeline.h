@@ -13,14 +13,12 @@ int fa_cl_chunk_shift(const fa_cl_caps *caps);
 /* The row `standard`: its kernels, of any rows and of rows at multiples of 16 bytes as below, and its launches. */
 typedef struct fa_cl_standard {
     cl_kernel scores[2], softmax, output[2];
-    int32_t tile_rows, tile_keys, tile_dims; /* of one work-group of the two products */
-    int32_t items, rows;                     /* most of a launch: so many items, so many rows of each */
-    size_t factors_at;                       /* elements from the scores on */
+    fa_gpu_standard with;
 } fa_cl_standard;
 
 /* plan->impl */
 typedef struct fa_cl_plan {
-    cl_mem table;              /* see shaders/opencl/args.h */
+    cl_mem table;              /* see core/portable/table.h */
     cl_kernel attention[2];    /* of any rows; of rows at multiples of 16 bytes, NULL where they cannot be */
     cl_kernel merge;           /* NULL where nothing is split */
     size_t group, merge_group; /* work-items of a group */
@@ -55,8 +53,6 @@ typedef struct fa_cl_launch {
 /* pipeline.c */
 fa_status fa_cl_plan_prepare(fa_plan *plan);
 void fa_cl_plan_release(fa_plan *plan);
-/* Whether rows of q, k, v and o can lie at multiples of 16 bytes. */
-bool fa_cl_can_align(const fa_problem *p);
 __attribute__((format(printf, 2, 3))) void fa_cl_options_add(fa_cl_options *text, const char *format, ...);
 /* What every kernel is told: types, how operands lie in chunks, whether strides need 64 bits. */
 void fa_cl_options_common(fa_cl_options *text, const fa_plan *plan, int chunks);

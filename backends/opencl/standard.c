@@ -8,68 +8,10 @@
 #include "core/size.h"
 #include "core/status.h"
 
-enum {
-    MOST_ROWS = 8, /* of a work-item, in registers */
-    MOST_COLS = 8,
-    LEAST_COLS = 4, /* a vector */
-    SCORE_VECTOR = 4,
-};
-
-/* Enough that the second product, which has few tiles for each row, is work for all units. */
-static const size_t most_scratch = (size_t)1 << 30;
-
-static int64_t score_stride(const fa_problem *p)
-{
-    return FA_MAX(fa_round_up(p->max_len_kv, SCORE_VECTOR), SCORE_VECTOR);
-}
-
-static int32_t few_or_most(int32_t lanes, int32_t cols)
-{
-    return cols > LEAST_COLS * lanes ? MOST_COLS : LEAST_COLS;
-}
-
-/* Tiles of a work-group: as many rows as there are, up to the most. */
-static void choose_tiles(const fa_plan *plan, int64_t rows, fa_cl_standard *s)
-{
-    const fa_cl_kernel *kernel = plan->row->impl;
-    const fa_problem *p = &plan->problem;
-    int32_t lines = kernel->group / kernel->lanes, each = 1;
-    while (each < MOST_ROWS && (int64_t)lines * each < rows)
-        each *= 2;
-    s->tile_rows = lines * each;
-    s->tile_keys = kernel->lanes * few_or_most(kernel->lanes, p->max_len_kv);
-    s->tile_dims = kernel->lanes * few_or_most(kernel->lanes, p->dim_v);
-}
-
-/* How much of the work is one launch: the launches are few, and about equal. */
-static fa_status choose_launches(fa_plan *plan, int64_t rows, fa_cl_standard *s)
-{
-    const size_t limit = FA_MIN(fa_cl_device_of(plan->device)->caps.alloc_bytes / 4, most_scratch);
-    const int64_t stride = score_stride(&plan->problem);
-    const int64_t most = (int64_t)(limit / ((size_t)stride * sizeof(float)));
-    if (most < FA_MIN(rows, s->tile_rows))
-        return fa_fail(
-            FA_UNSUPPORTED,
-            "%s: the scores of %d rows and %d keys do not fit in %zu bytes of scratch, a quarter of what %s "
-            "allocates at once or 1 GiB",
-            plan->row->name, (int)FA_MIN(rows, s->tile_rows), plan->problem.max_len_kv, limit,
-            plan->device->info.name);
-    int64_t launches = fa_ceil_div(rows, most >= rows ? rows : most - most % s->tile_rows);
-    s->rows = (int32_t)FA_MIN(fa_round_up(fa_ceil_div(rows, launches), s->tile_rows), rows);
-    launches = fa_ceil_div(plan->schedule.items, FA_MAX(most / rows, 1));
-    s->items = (int32_t)fa_ceil_div(plan->schedule.items, launches);
-    /* The workspace is laid out as so many bytes for each worker, whatever they are used for. */
-    const size_t count = (size_t)s->items * (size_t)s->rows, scores = count * (size_t)stride;
-    const size_t bytes = fa_align64((scores + count) * sizeof(float));
-    s->factors_at = scores;
-    plan->scratch_bytes = fa_align64((size_t)fa_ceil_div((int64_t)bytes, plan->schedule.workers));
-    return FA_OK;
-}
-
 static fa_status make_kernel(const fa_plan *plan, const char *which, const char *name, int32_t tile_cols,
                              bool aligned, cl_kernel *made)
 {
-    const fa_cl_kernel *kernel = plan->row->impl;
+    const fa_gpu_kernel *kernel = plan->row->impl;
     const fa_cl_plan *prepared = plan->impl;
     fa_cl_options options = {.used = 0};
     fa_cl_options_common(&options, plan, prepared->chunks);
@@ -78,30 +20,28 @@ static fa_status make_kernel(const fa_plan *plan, const char *which, const char 
                       aligned ? " -DFA_ALIGNED" : "");
     if (tile_cols > 0)
         fa_cl_options_add(&options, " -DFA_LANES=%d -DFA_DEPTH=%d -DFA_ROWS=%d -DFA_COLS=%d", kernel->lanes,
-                          kernel->depth, prepared->standard.tile_rows / (kernel->group / kernel->lanes),
+                          kernel->depth, prepared->standard.with.tile_rows / (kernel->group / kernel->lanes),
                           tile_cols / kernel->lanes);
     return fa_cl_kernel_make(plan, &options, name, made);
 }
 
 fa_status fa_cl_standard_prepare(fa_plan *plan, fa_cl_plan *made)
 {
-    const fa_cl_kernel *kernel = plan->row->impl;
+    const fa_gpu_kernel *kernel = plan->row->impl;
     const fa_problem *p = &plan->problem;
     fa_cl_standard *s = &made->standard;
-    const int64_t rows = (int64_t)p->max_len_q * p->group;
     if (made->chunks > 1)
         return fa_fail(FA_UNSUPPORTED,
                        "%s: an operand that spans more than the %zu bytes that %s allocates at once",
                        plan->row->name, (size_t)1 << fa_cl_chunk_shift(&fa_cl_device_of(plan->device)->caps),
                        plan->device->info.name);
     made->group = (size_t)kernel->group;
-    choose_tiles(plan, rows, s);
-    fa_status status = choose_launches(plan, rows, s);
-    for (int aligned = 0; aligned <= fa_cl_can_align(p) && status == FA_OK; aligned++) {
+    fa_status status = fa_gpu_standard_choose(plan, fa_cl_device_of(plan->device)->caps.alloc_bytes, &s->with);
+    for (int aligned = 0; aligned <= fa_gpu_can_align(p) && status == FA_OK; aligned++) {
         status =
-            make_kernel(plan, "FA_SCORES", "fa_standard_scores", s->tile_keys, aligned, &s->scores[aligned]);
+            make_kernel(plan, "FA_SCORES", "fa_standard_scores", s->with.tile_keys, aligned, &s->scores[aligned]);
         if (status == FA_OK)
-            status = make_kernel(plan, "FA_OUTPUT", "fa_standard_output", s->tile_dims, aligned,
+            status = make_kernel(plan, "FA_OUTPUT", "fa_standard_output", s->with.tile_dims, aligned,
                                  &s->output[aligned]);
     }
     return status == FA_OK ? make_kernel(plan, "FA_SOFTMAX", "fa_standard_softmax", 0, false, &s->softmax)
@@ -123,7 +63,7 @@ static fa_status start(const step *s, cl_kernel kernel, int operands, const int 
     const fa_cl_plan *prepared = s->plan->impl;
     fa_cl_launch l = {.cl = fa_cl_device_of(s->plan->device)->cl, .kernel = kernel};
     const fa_cl_place *scratch = &s->where[FA_CL_WORKSPACE];
-    const cl_long factors_at = scratch->at + (cl_long)prepared->standard.factors_at;
+    const cl_long factors_at = scratch->at + (cl_long)prepared->standard.with.factors_at;
     const cl_int keys = s->plan->problem.max_len_kv;
     fa_cl_pass(&l, sizeof(cl_mem), &prepared->table);
     for (int i = 0; i < operands; i++)
@@ -145,19 +85,20 @@ static fa_status start(const step *s, cl_kernel kernel, int operands, const int 
 static fa_status start_all(const step *s, bool aligned, cl_event *first, cl_event *last)
 {
     static const int of_scores[] = {FA_Q, FA_K}, of_softmax[] = {FA_LSE}, of_output[] = {FA_V, FA_O};
-    const fa_cl_standard *with = &((const fa_cl_plan *)s->plan->impl)->standard;
+    const fa_cl_standard *kernels = &((const fa_cl_plan *)s->plan->impl)->standard;
+    const fa_gpu_standard *with = &kernels->with;
     const fa_problem *p = &s->plan->problem;
     const int64_t tiles = s->items * fa_ceil_div(s->rows, with->tile_rows);
     const bool scores = p->max_len_kv > 0;
-    aligned = aligned && with->scores[1];
+    aligned = aligned && kernels->scores[1];
     fa_status status = FA_OK;
     if (scores)
-        status = start(s, with->scores[aligned], 2, of_scores, false,
+        status = start(s, kernels->scores[aligned], 2, of_scores, false,
                        tiles * fa_ceil_div(p->max_len_kv, with->tile_keys), first);
     if (status == FA_OK)
-        status = start(s, with->softmax, 1, of_softmax, true, s->items * s->rows, scores ? NULL : first);
+        status = start(s, kernels->softmax, 1, of_softmax, true, s->items * s->rows, scores ? NULL : first);
     if (status == FA_OK)
-        status = start(s, with->output[aligned], 2, of_output, true,
+        status = start(s, kernels->output[aligned], 2, of_output, true,
                        tiles * fa_ceil_div(p->dim_v, with->tile_dims), last);
     return status;
 }
@@ -165,7 +106,7 @@ static fa_status start_all(const step *s, bool aligned, cl_event *first, cl_even
 fa_status fa_cl_standard_run(const fa_plan *plan, fa_cl_queue *queue, const fa_cl_place where[FA_CL_PLACES],
                              bool aligned, cl_event *first, cl_event *last)
 {
-    const fa_cl_standard *with = &((const fa_cl_plan *)plan->impl)->standard;
+    const fa_gpu_standard *with = &((const fa_cl_plan *)plan->impl)->standard.with;
     const int64_t items = plan->schedule.items, rows = (int64_t)plan->problem.max_len_q * plan->problem.group;
     fa_status status = FA_OK;
     for (int64_t item = 0; item < items && status == FA_OK; item += with->items) {

@@ -4,7 +4,7 @@
  * 1 << FA_CHUNK_SHIFT bytes; `memory` hides that. With FA_ALIGNED, all rows lie at multiples of 16 bytes and
  * head dims are multiples of eight: then four or eight elements are read and written at once.
  */
-#include "args.h"
+#include "core/portable/table.h"
 
 /*
  * Loops over registers must be unrolled, since registers have no index. Where there are none to speak of, as in a

@@ -9,16 +9,16 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_merge(
     FA_GATHER(o);
     FA_GATHER(lse);
     FA_GATHER(partial);
-    __global const fa_cl_params *p = (__global const fa_cl_params *)table;
-    const fa_cl_merge item = ((__global const fa_cl_merge *)(table + p->merges_at))[get_group_id(0)];
-    __global const fa_cl_sequence *sequence =
-        (__global const fa_cl_sequence *)(table + p->sequences_at) + item.sequence;
+    __global const fa_table_params *p = (__global const fa_table_params *)table;
+    const fa_table_merge item = ((__global const fa_table_merge *)(table + p->merges_at))[get_group_id(0)];
+    __global const fa_table_sequence *sequence =
+        (__global const fa_table_sequence *)(table + p->sequences_at) + item.sequence;
     __global const float *sinks = (__global const float *)(table + p->sinks_at);
     const int rows = item.row_end - item.row_begin, r = get_group_id(1);
     if (r >= rows)
         return;
     const query at = query_of(p, sequence->mask, item.head_kv, item.row_begin + r, item.row_end);
-    const float sink = p->flags & FA_CL_SINKS ? sinks[at.head] : FA_NEG_INF;
+    const float sink = p->flags & FA_TABLE_SINKS ? sinks[at.head] : FA_NEG_INF;
     const long part_lse = partial_lse_offset + item.part_row + r, part = partial_offset + (item.part_row + r) * p->dim_v;
     float max = sink, sum = 0.0f;
     FA_UNROLL_BY(8)
@@ -39,7 +39,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_merge(
         FA_CAT(store_, FA_TYPE_O)(o, o_offset + sequence->o_at + at.head * p->o_stride[1] +
                                          at.position * p->o_stride[2] + d, sum == 0.0f ? 0.0f : total / sum);
     }
-    if (get_local_id(0) == 0 && (p->flags & FA_CL_LSE))
+    if (get_local_id(0) == 0 && (p->flags & FA_TABLE_LSE))
         store_0(lse, lse_offset + sequence->lse_at + (long)at.head * p->lse_rows + at.position,
                 sum == 0.0f ? FA_NEG_INF : max + log(sum));
 }

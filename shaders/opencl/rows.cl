@@ -96,13 +96,13 @@ static void fetch_values(memory v, long v_at, FA_STRIDE stride, int dim_v, int i
 
 /* output += weight value for every row; a hidden value that is not finite is kept away from its weight of 0. */
 static inline void add_value(float8 value, __local const float *weights, int key, bool hides, scene sc,
-                             const fa_cl_item *item, int c, float8 o[FA_BLOCK_Q][OCTETS])
+                             const fa_table_item *item, int c, float8 o[FA_BLOCK_Q][OCTETS])
 {
     if (hides && !is_finite8(value)) {
         FA_UNROLL
         for (int r = 0; r < FA_BLOCK_Q; r++) {
             query at = query_of(sc.params, sc.sequence->mask, item->head_kv, item->row_begin + r, item->row_end);
-            if (is_seen(at, sc.prefix, key) && (!(sc.params->flags & FA_CL_KEEP) || is_kept(sc, at, key)))
+            if (is_seen(at, sc.prefix, key) && (!(sc.params->flags & FA_TABLE_KEEP) || is_kept(sc, at, key)))
                 o[r][c] += weights[r * FA_BLOCK_KV] * value;
         }
     } else {
@@ -129,10 +129,10 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     FA_GATHER(lse);
     FA_GATHER(partial);
 
-    __global const fa_cl_params *p = (__global const fa_cl_params *)table;
-    const fa_cl_item item = ((__global const fa_cl_item *)(table + p->items_at))[get_group_id(0)];
-    __global const fa_cl_sequence *sequence =
-        (__global const fa_cl_sequence *)(table + p->sequences_at) + item.sequence;
+    __global const fa_table_params *p = (__global const fa_table_params *)table;
+    const fa_table_item item = ((__global const fa_table_item *)(table + p->items_at))[get_group_id(0)];
+    __global const fa_table_sequence *sequence =
+        (__global const fa_table_sequence *)(table + p->sequences_at) + item.sequence;
     const fa_mask mask = sequence->mask;
     const scene sc = {p, sequence, (__global const float *)(table + p->slopes_at),
                       (__global const float *)(table + p->sinks_at), bias, keep, bias_offset, keep_offset, mask.prefix};
@@ -173,7 +173,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
         const int key_end = FA_MIN(key + FA_BLOCK_KV, item.key_end);
         const int next_key = next_block(p, mask, item.row_begin, item.row_end, key + FA_BLOCK_KV, item.key_end);
         const int class = fa_mask_classify(mask, first_row, last_row, key, key_end);
-        const bool hides = class != FA_CLASS_FULL || (p->flags & FA_CL_KEEP);
+        const bool hides = class != FA_CLASS_FULL || (p->flags & FA_TABLE_KEEP);
         score_keys(k, k_at, k_stride, p->dim_qk, (__local const float4 *)rows, id, key, key_end, parts);
         FA_RAW8(FA_TYPE_V) ahead[AHEAD][OCTETS];
         fetch_values(v, v_at, v_stride, p->dim_v, id, key, key_end, 0, ahead);
@@ -261,7 +261,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     FA_ROLLED
     for (int r = 0; r < count; r++) {
         const query at = query_of(p, mask, item.head_kv, item.row_begin + r, item.row_end);
-        const bool whole = item.part_row < 0, with_sink = whole && (p->flags & FA_CL_SINKS);
+        const bool whole = item.part_row < 0, with_sink = whole && (p->flags & FA_TABLE_SINKS);
         const long part = item.part_row + r;
         fa_state row = fa_state_empty();
         float row_lse, factor = 0.0f;
@@ -277,7 +277,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
                 factor = close_row(row, with_sink ? sc.sinks[at.head] : 0.0f, with_sink, &row_lse);
                 if (id == 0 && !whole)
                     store_0(partial, partial_lse_offset + part, row_lse);
-                if (id == 0 && whole && (p->flags & FA_CL_LSE))
+                if (id == 0 && whole && (p->flags & FA_TABLE_LSE))
                     store_0(lse, lse_offset + sequence->lse_at + (long)at.head * p->lse_rows + at.position, row_lse);
             }
             for (int n = id; n < LANES_V * 8; n += FA_GROUP) {

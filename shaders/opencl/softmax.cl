@@ -14,15 +14,15 @@ typedef struct query {
 
 /* What is the same for a whole work item. */
 typedef struct scene {
-    __global const fa_cl_params *params;
-    __global const fa_cl_sequence *sequence;
+    __global const fa_table_params *params;
+    __global const fa_table_sequence *sequence;
     __global const float *slopes, *sinks;
     memory bias, keep;
     long bias_at, keep_at; /* elements, of the first element */
     int prefix;
 } scene;
 
-static inline query query_of(__global const fa_cl_params *p, fa_mask mask, int head_kv, int row, int row_end)
+static inline query query_of(__global const fa_table_params *p, fa_mask mask, int head_kv, int row, int row_end)
 {
     query q;
     q.exists = row < row_end;
@@ -44,7 +44,7 @@ static inline bool is_seen(query q, int prefix, int key)
  * The first block from `key` on of which some row sees something; `key_end` where there is none. Loops with barriers
  * go from one to the next by this: PoCL 3.1 miscompiles a `continue` around the barriers, though all take it alike.
  */
-static inline int next_block(__global const fa_cl_params *p, fa_mask mask, int row_begin, int row_end, int key,
+static inline int next_block(__global const fa_table_params *p, fa_mask mask, int row_begin, int row_end, int key,
                              int key_end)
 {
     int first = row_begin / p->group, last = (row_end - 1) / p->group + 1;
@@ -70,16 +70,16 @@ static inline bool is_kept(scene s, query q, int key)
 static inline float transform(scene s, query q, int key, float x)
 {
     int flags = s.params->flags;
-    x = flags & FA_CL_SOFTCAP ? s.params->cap_log2 * tanh(x * s.params->tanh_scale) : x * s.params->scale_log2;
-    if (flags & FA_CL_ALIBI) {
+    x = flags & FA_TABLE_SOFTCAP ? s.params->cap_log2 * tanh(x * s.params->tanh_scale) : x * s.params->scale_log2;
+    if (flags & FA_TABLE_ALIBI) {
         int distance = s.sequence->mask.diagonal + q.position - key;
         x -= s.slopes[q.head] * FA_LOG2E * (float)(distance < 0 ? -distance : distance);
     }
-    if (flags & FA_CL_BIAS) {
+    if (flags & FA_TABLE_BIAS) {
         long at = extra_at(s.params->bias_stride, s.sequence->number, q.head, q.position, key);
         x += load_any(s.params->bias_type, s.bias, s.bias_at + at) * FA_LOG2E;
     }
-    if ((flags & FA_CL_KEEP) && !is_kept(s, q, key))
+    if ((flags & FA_TABLE_KEEP) && !is_kept(s, q, key))
         x = FA_NEG_INF;
     return x;
 }

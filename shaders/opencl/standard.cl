@@ -53,11 +53,11 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_standard_
     __local float room[FA_GROUP];
     FA_GATHER(lse);
     FA_GATHER(scratch);
-    __global const fa_cl_params *p = (__global const fa_cl_params *)table;
+    __global const fa_table_params *p = (__global const fa_table_params *)table;
     const int id = get_local_id(0), n = get_group_id(0), part = n / rows;
-    const fa_cl_item item = ((__global const fa_cl_item *)(table + p->items_at))[first + part];
-    __global const fa_cl_sequence *sequence =
-        (__global const fa_cl_sequence *)(table + p->sequences_at) + item.sequence;
+    const fa_table_item item = ((__global const fa_table_item *)(table + p->items_at))[first + part];
+    __global const fa_table_sequence *sequence =
+        (__global const fa_table_sequence *)(table + p->sequences_at) + item.sequence;
     const fa_mask mask = sequence->mask;
     const query at = query_of(p, mask, item.head_kv, row_begin + n - part * rows, item.row_end);
     __global float4 *row = (__global float4 *)memory_at(scratch, (scores_offset + (long)n * STRIDE(keys)) * 4);
@@ -78,7 +78,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_standard_
     if (id == 0) {
         float row_lse;
         store_0(scratch, factors_offset + n, close_row(state, 0.0f, false, &row_lse));
-        if (p->flags & FA_CL_LSE)
+        if (p->flags & FA_TABLE_LSE)
             store_0(lse, lse_offset + sequence->lse_at + (long)at.head * p->lse_rows + at.position, row_lse);
     }
 }
@@ -154,12 +154,12 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_standard_
     FA_GATHER(q);
     FA_GATHER(k);
     FA_GATHER(scratch);
-    __global const fa_cl_params *p = (__global const fa_cl_params *)table;
+    __global const fa_table_params *p = (__global const fa_table_params *)table;
     const int id = get_local_id(0), x = id % FA_LANES, y = id / FA_LANES;
     const tile here = tile_of(rows, keys);
-    const fa_cl_item item = ((__global const fa_cl_item *)(table + p->items_at))[first + here.part];
-    __global const fa_cl_sequence *sequence =
-        (__global const fa_cl_sequence *)(table + p->sequences_at) + item.sequence;
+    const fa_table_item item = ((__global const fa_table_item *)(table + p->items_at))[first + here.part];
+    __global const fa_table_sequence *sequence =
+        (__global const fa_table_sequence *)(table + p->sequences_at) + item.sequence;
 
     /* Rows and keys past the end are the last one again. */
     long rows_at[FETCH_A], keys_at[FETCH_B];
@@ -258,12 +258,12 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_standard_
     FA_GATHER(v);
     FA_GATHER(o);
     FA_GATHER(scratch);
-    __global const fa_cl_params *p = (__global const fa_cl_params *)table;
+    __global const fa_table_params *p = (__global const fa_table_params *)table;
     const int id = get_local_id(0), x = id % FA_LANES, y = id / FA_LANES;
     const tile here = tile_of(rows, p->dim_v);
-    const fa_cl_item item = ((__global const fa_cl_item *)(table + p->items_at))[first + here.part];
-    __global const fa_cl_sequence *sequence =
-        (__global const fa_cl_sequence *)(table + p->sequences_at) + item.sequence;
+    const fa_table_item item = ((__global const fa_table_item *)(table + p->items_at))[first + here.part];
+    __global const fa_table_sequence *sequence =
+        (__global const fa_table_sequence *)(table + p->sequences_at) + item.sequence;
     const long v_at = v_offset + sequence->v_at + item.head_kv * p->v_stride[1];
 
     long rows_at[FETCH_A];

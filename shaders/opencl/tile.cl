@@ -56,7 +56,7 @@ typedef struct source {
 } source;
 
 /* Where the rows of q are that this work-item fetches from; those past the end are the last one again. */
-static void find_rows(__global const fa_cl_params *p, long q_at, const source *s, int id, long at[FETCH_Q])
+static void find_rows(__global const fa_table_params *p, long q_at, const source *s, int id, long at[FETCH_Q])
 {
     FA_UNROLL
     for (int n = 0; n < FETCH_Q; n++) {
@@ -170,7 +170,7 @@ static void multiply_guarded(__local const float *stage, int x, int y, float o[F
         FA_ROLLED
         for (int t = 0; t < FA_DEPTH; t++) {
             int j = key + key_of(step, t);
-            if (!is_seen(q, sc.prefix, j) || ((sc.params->flags & FA_CL_KEEP) && !is_kept(sc, q, j)))
+            if (!is_seen(q, sc.prefix, j) || ((sc.params->flags & FA_TABLE_KEEP) && !is_kept(sc, q, j)))
                 continue;
             float weight = a[LINE_P(t) + turn];
             FA_UNROLL
@@ -312,10 +312,10 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
     FA_GATHER(lse);
     FA_GATHER(partial);
 
-    __global const fa_cl_params *p = (__global const fa_cl_params *)table;
-    fa_cl_item item = ((__global const fa_cl_item *)(table + p->items_at))[get_group_id(0)];
-    __global const fa_cl_sequence *sequence =
-        (__global const fa_cl_sequence *)(table + p->sequences_at) + item.sequence;
+    __global const fa_table_params *p = (__global const fa_table_params *)table;
+    fa_table_item item = ((__global const fa_table_item *)(table + p->items_at))[get_group_id(0)];
+    __global const fa_table_sequence *sequence =
+        (__global const fa_table_sequence *)(table + p->sequences_at) + item.sequence;
     const fa_mask mask = sequence->mask;
     const scene sc = {p, sequence, (__global const float *)(table + p->slopes_at),
                       (__global const float *)(table + p->sinks_at), bias, keep, bias_offset, keep_offset, mask.prefix};
@@ -374,7 +374,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
         }
 
         const bool masked = fa_mask_classify(mask, first_row, last_row, key, key_end) == FA_CLASS_PARTIAL;
-        const bool hides = masked || (p->flags & FA_CL_KEEP);
+        const bool hides = masked || (p->flags & FA_TABLE_KEEP);
 #if FA_TRANSFORM
         treat_scores(sc, &src, x, y, key, key_end, masked, s);
 #else
@@ -421,7 +421,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
     for (int turn = 0; turn < FA_ROWS; turn++) {
         const int row = item.row_begin + y * FA_ROWS + turn;
         const query at = query_of(p, mask, item.head_kv, row, item.row_end);
-        const bool whole = item.part_row < 0, with_sink = whole && (p->flags & FA_CL_SINKS);
+        const bool whole = item.part_row < 0, with_sink = whole && (p->flags & FA_TABLE_SINKS);
         fa_state state;
         state.max = max[0];
         state.sum = sum[0];
@@ -430,7 +430,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
         const long part = item.part_row + row - item.row_begin;
         if (at.exists && x == 0 && !whole)
             store_0(partial, partial_lse_offset + part, row_lse);
-        if (at.exists && x == 0 && whole && (p->flags & FA_CL_LSE))
+        if (at.exists && x == 0 && whole && (p->flags & FA_TABLE_LSE))
             store_0(lse, lse_offset + sequence->lse_at + (long)at.head * p->lse_rows + at.position, row_lse);
         FA_UNROLL
         for (int g = 0; g < DIMS; g += 4) {

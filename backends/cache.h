@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What was expensive to make, kept on disk between processes: a blob by the text of its key. It knows
- * nothing of OpenCL. Every failure is a miss: nothing here is ever an error.
+ * nothing of any backend. Every failure is a miss: nothing here is ever an error.
  *
  * The folder is FASTATTN_CACHE, else $XDG_CACHE_HOME/fastattn, else $HOME/.cache/fastattn; FASTATTN_CACHE
  * "off" or empty means none. Any number of threads and processes may use one folder.
  */
-#ifndef FA_OPENCL_CACHE_H
-#define FA_OPENCL_CACHE_H
+#ifndef FA_CACHE_H
+#define FA_CACHE_H
 
 #include <fastattn/context.h>
 #include <stdbool.h>

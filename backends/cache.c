@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "backends/opencl/cache.h"
+#include "backends/cache.h"
 
 #include <dirent.h>
 #include <errno.h>

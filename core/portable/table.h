@@ -1,13 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the host hands to the OpenCL kernels, as one table in device memory; compiled by both. 64-bit members come
- * first, so that no compiler inserts padding. Strides and offsets are in elements.
+ * What the host hands to the kernels of a GPU, as one table in device memory: parameters, then lists. 64-bit members
+ * come first, so that no compiler inserts padding. Strides and offsets are in elements. GLSL, which has no such structs
+ * everywhere, reads the table by words: it sees the flags only, and shaders/vulkan/constants.h says where words are.
  */
-#ifndef FA_OPENCL_ARGS_H
-#define FA_OPENCL_ARGS_H
+#ifndef FA_PORTABLE_TABLE_H
+#define FA_PORTABLE_TABLE_H
 
-#include "core/portable/mask.h"
+#include "mask.h"
 
+/* Flags of fa_table_params.flags. */
+#define FA_TABLE_SOFTCAP 1
+#define FA_TABLE_ALIBI 2
+#define FA_TABLE_BIAS 4
+#define FA_TABLE_KEEP 8
+#define FA_TABLE_SINKS 16
+#define FA_TABLE_LSE 32
+
+#ifndef FA_LANG_GLSL
 #if defined(__OPENCL_VERSION__) || defined(__OPENCL_C_VERSION__)
 typedef long fa_long;
 #else
@@ -15,15 +25,7 @@ typedef long fa_long;
 typedef int64_t fa_long;
 #endif
 
-/* Flags of fa_cl_params.flags. */
-#define FA_CL_SOFTCAP 1
-#define FA_CL_ALIBI 2
-#define FA_CL_BIAS 4
-#define FA_CL_KEEP 8
-#define FA_CL_SINKS 16
-#define FA_CL_LSE 32
-
-typedef struct fa_cl_params {
+typedef struct fa_table_params {
     fa_long q_stride[3], k_stride[3], v_stride[3], o_stride[3]; /* batch, head, row */
     fa_long bias_stride[4], keep_stride[4];                     /* 0 where the axis is repeated */
     fa_long sequences_at, items_at, merges_at, slopes_at, sinks_at; /* bytes into the table */
@@ -31,23 +33,25 @@ typedef struct fa_cl_params {
     float scale_log2;           /* of raw scores */
     float tanh_scale, cap_log2; /* with a softcap: cap_log2 * tanh(tanh_scale * score) instead */
     int flags;
-} fa_cl_params;
+} fa_table_params;
 
-typedef struct fa_cl_sequence {
+typedef struct fa_table_sequence {
     fa_long q_at, k_at, v_at, o_at; /* of its first row */
     fa_long lse_at;
     int number; /* index into bias and keep */
     fa_mask mask;
-} fa_cl_sequence;
+} fa_table_sequence;
 
-typedef struct fa_cl_item {
+typedef struct fa_table_item {
     fa_long part_row;
     int sequence, head_kv, row_begin, row_end, key_begin, key_end;
-} fa_cl_item;
+} fa_table_item;
 
-typedef struct fa_cl_merge {
+typedef struct fa_table_merge {
     fa_long part_row;
     int sequence, head_kv, row_begin, row_end, parts, unused;
-} fa_cl_merge;
+} fa_table_merge;
+
+#endif
 
 #endif

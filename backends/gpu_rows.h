@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Kernel rows that every GPU backend has, from what a device offers: which of them it runs, how they are tiled there,
+ * and what about a plan's operands and launches follows from that. The kernels themselves are the backend's.
+ */
+#ifndef FA_BACKENDS_GPU_ROWS_H
+#define FA_BACKENDS_GPU_ROWS_H
+
+#include "core/plan.h"
+
+typedef enum fa_gpu_kind { FA_GPU_TILE, FA_GPU_ROWS, FA_GPU_STANDARD, FA_GPU_MATRIX } fa_gpu_kind;
+
+/* What a kernel row of the device stands for; fa_kernel_row.impl. The device's limits decide, so it is its own. */
+typedef struct fa_gpu_kernel {
+    fa_gpu_kind kind;
+    int32_t lanes;  /* tile, standard: work-items beside each other            */
+    int32_t depth;  /* tile, standard: dims, or keys, of a step                */
+    int32_t stages; /* tile: steps in local memory at a time                   */
+    int32_t group;  /* rows, standard: work-items of a group                   */
+    int32_t split;  /* rows: work-items that share a key                       */
+    int32_t tiles;  /* matrix: tiles of 16 rows of a subgroup                  */
+} fa_gpu_kernel;
+
+enum { FA_GPU_TILE_ROWS = 8 }; /* rows of a work-item of the tile kernels */
+
+/* A line of a backend's kernels.inc. */
+typedef struct fa_gpu_entry {
+    const char *name;
+    fa_gpu_kernel kernel;
+    int32_t max_dim_v, max_block_kv;
+} fa_gpu_entry;
+
+typedef struct fa_gpu_limits {
+    uint32_t units;
+    double clock_hz;
+    size_t local_bytes;    /* of a work-group                    */
+    size_t group_size;     /* most work-items of a work-group    */
+    uint64_t tensor_bytes; /* as fa_limits has it                */
+} fa_gpu_limits;
+
+fa_limits fa_gpu_limits_of(const fa_gpu_limits *limits);
+
+/* Fills kernel and row, but for row->impl. False where the device does not run it, or the kind is the backend's own. */
+bool fa_gpu_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, fa_gpu_kernel *kernel, fa_kernel_row *row);
+
+/* A row that serves everything; traits are the caller's to fill. */
+fa_kernel_row fa_gpu_common_row(const fa_gpu_entry *entry);
+
+/* Whether scores are more than scaled and masked by structure. */
+bool fa_gpu_transforms(const fa_problem *p);
+/* Whether rows of q, k, v and o can lie at multiples of 16 bytes. */
+bool fa_gpu_can_align(const fa_problem *p);
+/* Dims of v as a tile kernel has them in registers. */
+int64_t fa_gpu_padded_dim_v(const fa_plan *plan, const fa_gpu_kernel *kernel);
+
+/* How the row `standard` works: the tiles of a work-group, and how much of the work is a launch. */
+typedef struct fa_gpu_standard {
+    int32_t tile_rows, tile_keys, tile_dims;
+    int32_t items, rows; /* most of a launch: so many items, so many rows of each */
+    size_t factors_at;   /* floats from the scores on                             */
+} fa_gpu_standard;
+
+/* Also sets the plan's scratch. FA_UNSUPPORTED where the scores do not fit a quarter of `most_bytes`. */
+fa_status fa_gpu_standard_choose(fa_plan *plan, size_t most_bytes, fa_gpu_standard *standard);
+
+#endif
