@@ -19,6 +19,7 @@ typedef struct fa_gpu_kernel {
     int32_t group;  /* rows, standard: work-items of a group                   */
     int32_t split;  /* rows: work-items that share a key                       */
     int32_t tiles;  /* matrix: tiles of 16 rows of a subgroup                  */
+    bool in_registers; /* matrix: scores become weights in registers           */
 } fa_gpu_kernel;
 
 enum { FA_GPU_TILE_ROWS = 8 }; /* rows of a work-item of the tile kernels */

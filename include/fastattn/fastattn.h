@@ -10,5 +10,6 @@
 #include "device.h"
 #include "opencl.h"
 #include "plan.h"
+#include "vulkan.h"
 
 #endif

@@ -24,8 +24,10 @@ SCALAR = [
     ("output", "standard.comp", ["-DFA_OUTPUT"], (ADDRESS,)),
 ]
 MATRIX = [
-    ("matrix", "matrix.comp", [], (ADDRESS,)),
-    ("probe", "probe.comp", [], ()),
+    ("matrix4", "matrix.comp", ["-DFA_ELEMENTS=4"], (ADDRESS,)),
+    ("matrix8", "matrix.comp", ["-DFA_ELEMENTS=8"], (ADDRESS,)),
+    ("matrix16", "matrix.comp", ["-DFA_ELEMENTS=16"], (ADDRESS,)),
+    ("probe", "probe.comp", [], (ADDRESS,)),
 ]
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 

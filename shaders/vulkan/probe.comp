@@ -8,13 +8,14 @@
 #extension GL_KHR_cooperative_matrix : require
 #extension GL_KHR_memory_scope_semantics : require
 #extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
-#include "constants.h"
+#include "memory.glsl"
 
 layout(local_size_x_id = FA_VK_GROUP, local_size_y = 1, local_size_z = 1) in;
-layout(set = 0, binding = 0, std430) buffer places { uint place[]; };
 
 shared float numbers[256];
 shared float16_t half_numbers[256];
+
+#define PLACE(n) WORD1(0, at(FA_VK_SLOT_TABLE) + position(n) * 4)
 
 void main()
 {
@@ -30,7 +31,7 @@ void main()
     coopMatLoad(operand, half_numbers, 0, 16, gl_CooperativeMatrixLayoutRowMajor);
     const uint count = 256 / gl_WorkGroupSize.x;
     for (uint i = 0; i < count; i++) {
-        place[id * 2 * count + i] = i < accumulator.length() ? uint(accumulator[i]) : 256u;
-        place[id * 2 * count + count + i] = i < operand.length() && operand.length() == count ? uint(operand[i]) : 256u;
+        PLACE(id * 2 * count + i) = i < accumulator.length() ? uint(accumulator[i]) : 256u;
+        PLACE(id * 2 * count + count + i) = i < operand.length() && operand.length() == count ? uint(operand[i]) : 256u;
     }
 }

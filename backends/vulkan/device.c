@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The device's limits and kernel rows. */
+#include "backends/vulkan/describe.h"
+#include "backends/vulkan/pipeline.h"
+#include "core/context.h"
+#include "core/size.h"
+#include "core/status.h"
+
+/* Blocks of a matrix kernel: most rows and keys. */
+typedef struct row_entry {
+    fa_gpu_entry gpu;
+    int32_t max_block_q;
+} row_entry;
+
+#define MATRIX(name_, in_registers_, tiles_, dims, rows, keys) \
+    {{name_, {.kind = FA_GPU_MATRIX, .tiles = tiles_, .in_registers = in_registers_}, dims, keys}, rows},
+#define TILE(lanes_, dims, keys) {{"tile" #lanes_, {.kind = FA_GPU_TILE, .lanes = lanes_}, dims, keys}, 0},
+#define ROWS(group_, split_) \
+    {{"rows" #group_, {.kind = FA_GPU_ROWS, .group = group_, .split = split_}, FA_MAX_HEAD_DIM, 256}, 0},
+#define STANDARD(lanes_, depth_) \
+    {{"standard", {.kind = FA_GPU_STANDARD, .lanes = lanes_, .depth = depth_}, FA_MAX_HEAD_DIM, 0}, 0},
+static const row_entry entries[] = {
+#include "kernels.inc"
+};
+#undef MATRIX
+#undef TILE
+#undef ROWS
+#undef STANDARD
+
+enum {
+    ENTRIES = sizeof(entries) / sizeof(entries[0]),
+    LINE_PAD = 16, /* bytes after each row of a matrix kernel in shared memory */
+};
+
+fa_vk_device *fa_vk_device_of(const fa_device *device)
+{
+    return device->impl;
+}
+
+/* Rows of q pass through the memory that keys and values are staged in later: as many as fit there. */
+static bool matrix_row(const fa_vk_device *d, const row_entry *entry, fa_gpu_kernel *kernel, fa_kernel_row *row)
+{
+    const fa_vk_caps *caps = &d->caps;
+    const int32_t dims = entry->gpu.max_dim_v, step = 16 * entry->gpu.kernel.tiles;
+    const int32_t fixed = 2048 + 2 * LINE_PAD * entry->gpu.max_block_kv;
+    *kernel = entry->gpu.kernel;
+    if (!caps->matrix || (kernel->in_registers && d->fragments.rows == 0) || caps->local_bytes < (size_t)fixed)
+        return false;
+    int32_t rows = (int32_t)((caps->local_bytes - (size_t)fixed) / (size_t)(2 * dims + LINE_PAD));
+    rows = FA_MIN(rows, entry->max_block_q);
+    rows = FA_MIN(rows, (int32_t)(caps->group_size / caps->subgroup_size) * step) / step * step;
+    if (rows == 0)
+        return false;
+    *row = fa_gpu_common_row(&entry->gpu);
+    row->types_q = row->types_k = row->types_v = FA_TYPE(FA_F16);
+    row->max_dim_qk = dims;
+    row->p_type = FA_F16;
+    if (kernel->in_registers)
+        row->features &= ~(unsigned)(FA_FEATURE_BIAS | FA_FEATURE_KEEP | FA_FEATURE_ALIBI | FA_FEATURE_SOFTCAP);
+    row->traits = (fa_tile_traits){
+        .tile = {step, 16, 16},
+        .stage = FA_STAGE_K | FA_STAGE_V | (kernel->in_registers ? 0 : FA_STAGE_S),
+        .element_bytes = 2,
+        .score_bytes = 6, /* f32 scores and f16 weights */
+        .buffers = 1,
+        .fixed_bytes = fixed + (kernel->in_registers ? 0 : (LINE_PAD + LINE_PAD + 4) * rows),
+        .max_block_q = rows,
+        .max_block_kv = entry->gpu.max_block_kv,
+        .exposed = 0.2,
+        .flops_per_cycle = kernel->in_registers ? 1400 : 500,
+        .scores_per_cycle = kernel->in_registers ? 60 : 12,
+        .rescales_per_cycle = 200,
+    };
+    return true;
+}
+
+static fa_status vulkan_open(fa_device *device)
+{
+    bool layout = false;
+    fa_status status = fa_vk_device_start(device, &layout);
+    if (status != FA_OK)
+        return status;
+    fa_vk_device *d = fa_vk_device_of(device);
+    d->caps.matrix = d->caps.matrix && fa_vk_has_module(d, "probe");
+    if (d->caps.matrix && layout)
+        fa_vk_probe(device);
+    const double clock_hz = 1.5e9; /* Vulkan does not tell */
+    const fa_gpu_limits limits = {
+        .units = d->caps.units,
+        .clock_hz = clock_hz,
+        .local_bytes = d->caps.local_bytes,
+        .group_size = d->caps.group_size,
+        .tensor_bytes = d->caps.address ? 0 : d->caps.range - d->caps.align,
+    };
+    device->limits = fa_gpu_limits_of(&limits);
+    for (int i = 0; i < ENTRIES; i++) {
+        fa_gpu_kernel *kernel = &d->kernels[device->rows];
+        fa_kernel_row *row = &d->rows[device->rows];
+        bool runs = entries[i].gpu.kernel.kind == FA_GPU_MATRIX
+                        ? matrix_row(d, &entries[i], kernel, row)
+                        : fa_gpu_row(&limits, &entries[i].gpu, kernel, row);
+        if (runs) {
+            row->impl = kernel;
+            device->row[device->rows++] = row;
+        }
+    }
+    return FA_OK;
+}
+
+const fa_backend fa_backend_vulkan = {
+    .abi = FA_BACKEND_ABI,
+    .name = "vulkan",
+    .count = fa_vk_device_count,
+    .describe = fa_vk_device_describe,
+    .open = vulkan_open,
+    .close = fa_vk_device_stop,
+    .buffer_create = fa_vk_buffer_create,
+    .buffer_destroy = fa_vk_buffer_destroy,
+    .buffer_write = fa_vk_buffer_write,
+    .buffer_read = fa_vk_buffer_read,
+    .queue_create = fa_vk_queue_create,
+    .queue_wait = fa_vk_queue_wait,
+    .queue_seconds = fa_vk_queue_seconds,
+    .queue_destroy = fa_vk_queue_destroy,
+    .plan_prepare = fa_vk_plan_prepare,
+    .plan_release = fa_vk_plan_release,
+    .plan_run = fa_vk_plan_run,
+};

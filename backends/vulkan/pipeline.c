@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Pipelines: made once for each kind of problem and kept; and what a plan needs of them. */
+#include "backends/vulkan/pipeline.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "backends/cache.h"
+#include "backends/table.h"
+#include "backends/vulkan/module.h"
+#include "core/context.h"
+#include "core/portable/table.h"
+#include "core/size.h"
+#include "core/status.h"
+
+_Static_assert(sizeof(fa_vk_push) == 112, "the kernels' push constants");
+#define FA_VK_SAME(word, type, member) \
+    _Static_assert((word) * 4 == offsetof(type, member), "constants.h says where " #member " lies")
+FA_VK_SAME(FA_VK_WORD_K_STRIDE, fa_table_params, k_stride);
+FA_VK_SAME(FA_VK_WORD_O_STRIDE, fa_table_params, o_stride);
+FA_VK_SAME(FA_VK_WORD_KEEP_STRIDE, fa_table_params, keep_stride);
+FA_VK_SAME(FA_VK_WORD_SEQUENCES_AT, fa_table_params, sequences_at);
+FA_VK_SAME(FA_VK_WORD_SINKS_AT, fa_table_params, sinks_at);
+FA_VK_SAME(FA_VK_WORD_GROUP, fa_table_params, group);
+FA_VK_SAME(FA_VK_WORD_LSE_ROWS, fa_table_params, lse_rows);
+FA_VK_SAME(FA_VK_WORD_SCALE_LOG2, fa_table_params, scale_log2);
+FA_VK_SAME(FA_VK_WORD_FLAGS, fa_table_params, flags);
+FA_VK_SAME(FA_VK_WORD_LSE_AT, fa_table_sequence, lse_at);
+FA_VK_SAME(FA_VK_WORD_NUMBER, fa_table_sequence, number);
+FA_VK_SAME(FA_VK_WORD_MASK, fa_table_sequence, mask);
+FA_VK_SAME(FA_VK_WORD_KEY_END, fa_table_item, key_end);
+FA_VK_SAME(FA_VK_WORD_PARTS, fa_table_merge, parts);
+_Static_assert(sizeof(fa_table_sequence) == FA_VK_WORDS_SEQUENCE * 4, "words of a sequence");
+_Static_assert(sizeof(fa_table_item) == FA_VK_WORDS_ITEM * 4 && sizeof(fa_table_merge) == FA_VK_WORDS_ITEM * 4,
+               "words of an item");
+
+enum { MERGE_GROUP = 128 };
+
+typedef struct fa_vk_pipeline {
+    struct fa_vk_pipeline *next;
+    const fa_vk_module *module;
+    fa_vk_constants constants;
+    VkPipeline handle;
+} fa_vk_pipeline;
+
+fa_status fa_vk_layouts_make(fa_vk_device *d)
+{
+    VkDescriptorSetLayoutBinding binding[FA_VK_SLOTS];
+    VkResult result = VK_SUCCESS;
+    for (uint32_t i = 0; i < FA_VK_SLOTS; i++)
+        binding[i] = (VkDescriptorSetLayoutBinding){i, VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, 1,
+                                                    VK_SHADER_STAGE_COMPUTE_BIT, NULL};
+    const VkDescriptorSetLayoutCreateInfo set = {
+        .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO,
+        .bindingCount = FA_VK_SLOTS,
+        .pBindings = binding,
+    };
+    if (!d->caps.address)
+        result = d->vk.vkCreateDescriptorSetLayout(d->handle, &set, NULL, &d->set_layout);
+    if (result != VK_SUCCESS)
+        return fa_vk_fail(result, "vkCreateDescriptorSetLayout");
+    const VkPushConstantRange push = {VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof(fa_vk_push)};
+    const VkPipelineLayoutCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
+        .setLayoutCount = d->set_layout ? 1 : 0,
+        .pSetLayouts = &d->set_layout,
+        .pushConstantRangeCount = 1,
+        .pPushConstantRanges = &push,
+    };
+    result = d->vk.vkCreatePipelineLayout(d->handle, &info, NULL, &d->layout);
+    return result == VK_SUCCESS ? FA_OK : fa_vk_fail(result, "vkCreatePipelineLayout");
+}
+
+void fa_vk_layouts_drop(fa_vk_device *d)
+{
+    if (d->layout)
+        d->vk.vkDestroyPipelineLayout(d->handle, d->layout, NULL);
+    if (d->set_layout)
+        d->vk.vkDestroyDescriptorSetLayout(d->handle, d->set_layout, NULL);
+}
+
+static const fa_vk_module *find_module(const fa_vk_device *d, const char *name, bool subgroups)
+{
+    char full[32];
+    (void)snprintf(full, sizeof(full), "%s.%s%s", name, d->caps.address ? "a" : "", subgroups ? "s" : "");
+    for (size_t i = 0; i < fa_vk_modules_count; i++) {
+        if (strcmp(fa_vk_modules[i].name, full) == 0)
+            return &fa_vk_modules[i];
+    }
+    return NULL;
+}
+
+bool fa_vk_has_module(const fa_vk_device *d, const char *name)
+{
+    return find_module(d, name, false) != NULL;
+}
+
+/* Matrix kernels and the probe of their layout use subgroups without saying so in their variant. */
+static bool is_whole(const fa_vk_device *d, const fa_vk_pipeline *p)
+{
+    return d->caps.full_subgroups && p->constants.value[FA_VK_SUBGROUP] > 1;
+}
+
+static VkResult create(const fa_vk_device *d, const fa_vk_pipeline *p, VkPipelineCache cache, VkPipeline *made)
+{
+    VkSpecializationMapEntry entry[FA_VK_CONSTANTS];
+    for (uint32_t i = 0; i < FA_VK_CONSTANTS; i++)
+        entry[i] = (VkSpecializationMapEntry){i, i * (uint32_t)sizeof(uint32_t), sizeof(uint32_t)};
+    const VkSpecializationInfo constants = {FA_VK_CONSTANTS, entry, sizeof(p->constants), &p->constants};
+    const VkPipelineShaderStageRequiredSubgroupSizeCreateInfo size = {
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
+        .requiredSubgroupSize = d->caps.subgroup_size,
+    };
+    const VkShaderModuleCreateInfo module = {
+        .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
+        .codeSize = p->module->bytes,
+        .pCode = p->module->words,
+    };
+    VkComputePipelineCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
+        .stage =
+            {
+                .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                .pNext = is_whole(d, p) ? &size : NULL,
+                .flags = is_whole(d, p) ? VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT : 0,
+                .stage = VK_SHADER_STAGE_COMPUTE_BIT,
+                .pName = "main",
+                .pSpecializationInfo = &constants,
+            },
+        .layout = d->layout,
+    };
+    VkResult result = d->vk.vkCreateShaderModule(d->handle, &module, NULL, &info.stage.module);
+    if (result != VK_SUCCESS)
+        return result;
+    *made = VK_NULL_HANDLE;
+    result = d->vk.vkCreateComputePipelines(d->handle, cache, 1, &info, NULL, made);
+    d->vk.vkDestroyShaderModule(d->handle, info.stage.module, NULL);
+    return result == VK_SUCCESS && !*made ? VK_ERROR_UNKNOWN : result;
+}
+
+static void store(const fa_device *device, VkPipelineCache cache, const char *key)
+{
+    const fa_vk_device *d = fa_vk_device_of(device);
+    size_t size = 0;
+    if (d->vk.vkGetPipelineCacheData(d->handle, cache, &size, NULL) != VK_SUCCESS || size == 0)
+        return;
+    void *blob = fa_alloc(device->context, size);
+    size_t got = size;
+    if (blob && d->vk.vkGetPipelineCacheData(d->handle, cache, &got, blob) == VK_SUCCESS && got <= size)
+        fa_cache_store(device->context, key, blob, got);
+    fa_release(device->context, blob, size);
+}
+
+/* Each pipeline has a cache of its own: a file is then as large as what it saves. */
+static fa_status make(const fa_device *device, fa_vk_pipeline *p, bool *cached)
+{
+    const fa_vk_device *d = fa_vk_device_of(device);
+    char key[sizeof(d->caps.driver) + FA_VK_CONSTANTS * 9 + 96];
+    int used = snprintf(key, sizeof(key), "vulkan\n%s\n%s %016llx\n", d->caps.driver, p->module->name,
+                        (unsigned long long)fa_cache_hash(p->module->words, p->module->bytes));
+    for (int i = 0; i < FA_VK_CONSTANTS; i++)
+        used += snprintf(key + used, sizeof(key) - (size_t)used, "%x ", (unsigned)p->constants.value[i]);
+    void *blob = NULL;
+    size_t size = 0;
+    *cached = fa_cache_load(device->context, key, &blob, &size);
+    const VkPipelineCacheCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO,
+        .initialDataSize = size,
+        .pInitialData = blob,
+    };
+    VkPipelineCache cache = VK_NULL_HANDLE;
+    /* Without one, pipelines are made all the same. */
+    if (d->vk.vkCreatePipelineCache(d->handle, &info, NULL, &cache) != VK_SUCCESS)
+        cache = VK_NULL_HANDLE;
+    fa_release(device->context, blob, size);
+    VkResult result = create(d, p, cache, &p->handle);
+    if (cache && result == VK_SUCCESS && !*cached)
+        store(device, cache, key);
+    if (cache)
+        d->vk.vkDestroyPipelineCache(d->handle, cache, NULL);
+    if (result == VK_SUCCESS)
+        return FA_OK;
+    if (result == VK_ERROR_OUT_OF_HOST_MEMORY || result == VK_ERROR_OUT_OF_DEVICE_MEMORY ||
+        result == VK_ERROR_DEVICE_LOST)
+        return fa_vk_fail(result, "vkCreateComputePipelines");
+    return fa_fail(FA_COMPILE, "vkCreateComputePipelines: %s (%d) with module %s on %s", fa_vk_error_name(result),
+                   (int)result, p->module->name, device->info.name);
+}
+
+fa_status fa_vk_pipeline_get(fa_device *device, const char *name, bool subgroups, const fa_vk_constants *constants,
+                             VkPipeline *pipeline)
+{
+    fa_vk_device *d = fa_vk_device_of(device);
+    const fa_vk_module *module = find_module(d, name, subgroups);
+    if (!module)
+        return fa_fail(FA_UNSUPPORTED, "this library was built without the kernel %s", name);
+    fa_status status = FA_OK;
+    bool cached = false, added = false;
+    (void)pthread_mutex_lock(&d->lock);
+    fa_vk_pipeline *found = d->pipelines;
+    while (found && (found->module != module || memcmp(&found->constants, constants, sizeof(*constants)) != 0))
+        found = found->next;
+    if (!found) {
+        found = fa_alloc_zeroed(device->context, sizeof(*found));
+        status = found ? FA_OK : FA_OUT_OF_MEMORY;
+        if (found) {
+            found->module = module;
+            found->constants = *constants;
+            status = make(device, found, &cached);
+        }
+        added = status == FA_OK;
+        if (added) {
+            found->next = d->pipelines;
+            d->pipelines = found;
+        } else {
+            fa_release(device->context, found, sizeof(*found));
+        }
+    }
+    (void)pthread_mutex_unlock(&d->lock);
+    if (status != FA_OK)
+        return status;
+    *pipeline = found->handle;
+    if (added) {
+        fa_clear_error(); /* of what the cache met on its way */
+        fa_log(device->context, FA_LOG_DEBUG, "vulkan: pipeline of %s: %s", module->name,
+               cached ? "from the cache" : "compiled");
+    }
+    return FA_OK;
+}
+
+void fa_vk_pipelines_release(fa_device *device)
+{
+    fa_vk_device *d = fa_vk_device_of(device);
+    while (d->pipelines) {
+        fa_vk_pipeline *next = d->pipelines->next;
+        d->vk.vkDestroyPipeline(d->handle, d->pipelines->handle, NULL);
+        fa_release(device->context, d->pipelines, sizeof(*d->pipelines));
+        d->pipelines = next;
+    }
+}
+
+/* Types, strides and subgroups: what every kernel is told. */
+static fa_vk_constants common_constants(const fa_plan *plan)
+{
+    const fa_problem *p = &plan->problem;
+    const fa_vk_caps *caps = &fa_vk_device_of(plan->device)->caps;
+    const int64_t far = (int64_t)1 << 28; /* elements */
+    fa_vk_constants c = {{0}};
+    c.value[FA_VK_TYPE_Q] = (uint32_t)p->tensor[FA_Q].dtype;
+    c.value[FA_VK_TYPE_K] = (uint32_t)p->tensor[FA_K].dtype;
+    c.value[FA_VK_TYPE_V] = (uint32_t)p->tensor[FA_V].dtype;
+    c.value[FA_VK_TYPE_O] = (uint32_t)p->tensor[FA_O].dtype;
+    c.value[FA_VK_FAR] = p->tensor[FA_K].stride[2] >= far || p->tensor[FA_V].stride[2] >= far;
+    c.value[FA_VK_SUBGROUP] = caps->subgroups ? caps->subgroup_size : 1;
+    return c;
+}
+
+static fa_vk_constants attention_constants(const fa_plan *plan, bool aligned)
+{
+    const fa_problem *p = &plan->problem;
+    const fa_gpu_kernel *k = plan->row->impl;
+    const fa_vk_device *d = fa_vk_device_of(plan->device);
+    const uint32_t block_q = (uint32_t)plan->args.block_q;
+    fa_vk_constants c = common_constants(plan);
+    uint32_t *v = c.value;
+    uint32_t step_qk = 16, step_v = 16;
+    v[FA_VK_ALIGNED] = aligned;
+    v[FA_VK_TRANSFORM] = fa_gpu_transforms(p);
+    v[FA_VK_BLOCK_Q] = block_q;
+    v[FA_VK_BLOCK_KV] = (uint32_t)plan->args.block_kv;
+    if (k->kind == FA_GPU_TILE) {
+        v[FA_VK_LANES] = (uint32_t)k->lanes;
+        v[FA_VK_DEPTH] = (uint32_t)k->depth;
+        v[FA_VK_BUFFERS] = (uint32_t)k->stages;
+        v[FA_VK_GROUP] = block_q / FA_GPU_TILE_ROWS * (uint32_t)k->lanes;
+        step_qk = (uint32_t)k->depth;
+        step_v = 4 * (uint32_t)k->lanes;
+    } else if (k->kind == FA_GPU_ROWS) {
+        v[FA_VK_GROUP] = (uint32_t)k->group;
+        v[FA_VK_SPLIT] = (uint32_t)k->split;
+        step_qk = 8 * (uint32_t)k->split;
+        step_v = 8;
+    } else {
+        v[FA_VK_TILES] = (uint32_t)k->tiles;
+        v[FA_VK_GROUP] = block_q / 16 / (uint32_t)k->tiles * d->caps.subgroup_size;
+        if (k->in_registers) {
+            v[FA_VK_LAYOUT_ROWS] = d->fragments.rows;
+            v[FA_VK_LAYOUT_SLOTS] = d->fragments.slots;
+            v[FA_VK_LAYOUT_LANES] = d->fragments.lanes;
+            v[FA_VK_LAYOUT_ELEMENTS] = d->fragments.elements;
+        }
+    }
+    v[FA_VK_DIM_QK] = (uint32_t)fa_round_up(p->dim_qk, step_qk);
+    v[FA_VK_DIM_V] = (uint32_t)fa_round_up(p->dim_v, step_v);
+    v[FA_VK_WHOLE_QK] = v[FA_VK_DIM_QK] == (uint32_t)p->dim_qk;
+    v[FA_VK_WHOLE_V] = v[FA_VK_DIM_V] == (uint32_t)p->dim_v;
+    return c;
+}
+
+static fa_status make_table(const fa_plan *plan, fa_vk_plan *made)
+{
+    fa_device *device = plan->device;
+    const fa_vk_caps *caps = &fa_vk_device_of(device)->caps;
+    void *table;
+    size_t size;
+    fa_status status = fa_table_make(plan, caps->address ? caps->alloc_bytes : caps->range, &table, &size);
+    if (status != FA_OK)
+        return status;
+    fa_queue queue = {.device = device};
+    status = fa_buffer_create(device, size, &made->table);
+    if (status == FA_OK)
+        status = fa_vk_queue_create(&queue);
+    if (status == FA_OK) {
+        status = fa_vk_buffer_write(&queue, made->table, 0, table, size);
+        fa_vk_queue_destroy(&queue);
+    }
+    fa_release(device->context, table, size);
+    return status;
+}
+
+static fa_status make_pipelines(fa_plan *plan, fa_vk_plan *made)
+{
+    static const char *const names[] = {
+        [FA_GPU_TILE] = "tile", [FA_GPU_ROWS] = "rows", [FA_GPU_MATRIX] = "matrix"};
+    const fa_gpu_kernel *k = plan->row->impl;
+    const fa_vk_caps *caps = &fa_vk_device_of(plan->device)->caps;
+    char name[16];
+    if (k->kind == FA_GPU_MATRIX)
+        (void)snprintf(name, sizeof(name), "%s%u", names[k->kind], 256 / (unsigned)caps->subgroup_size);
+    else
+        (void)snprintf(name, sizeof(name), "%s", names[k->kind]);
+    fa_status status = FA_OK;
+    for (int aligned = 0; aligned <= fa_gpu_can_align(&plan->problem) && status == FA_OK; aligned++) {
+        const fa_vk_constants constants = attention_constants(plan, aligned);
+        status = fa_vk_pipeline_get(plan->device, name, caps->subgroups && k->kind != FA_GPU_MATRIX, &constants,
+                                    &made->attention[aligned]);
+    }
+    if (status == FA_OK && plan->schedule.merges > 0) {
+        fa_vk_constants constants = common_constants(plan);
+        constants.value[FA_VK_SUBGROUP] = 1;
+        constants.value[FA_VK_GROUP] = (uint32_t)FA_MIN(caps->group_size, MERGE_GROUP);
+        status = fa_vk_pipeline_get(plan->device, "merge", false, &constants, &made->merge);
+    }
+    return status;
+}
+
+fa_status fa_vk_plan_prepare(fa_plan *plan)
+{
+    const fa_gpu_kernel *k = plan->row->impl;
+    fa_vk_plan *made = fa_alloc_zeroed(plan->device->context, sizeof(*made));
+    if (!made)
+        return FA_OUT_OF_MEMORY;
+    plan->impl = made;
+    if (plan->schedule.items == 0)
+        return FA_OK;
+    fa_status status = k->kind == FA_GPU_STANDARD ? fa_vk_standard_prepare(plan, made) : make_pipelines(plan, made);
+    return status == FA_OK ? make_table(plan, made) : status;
+}
+
+void fa_vk_plan_release(fa_plan *plan)
+{
+    fa_vk_plan *made = plan->impl;
+    fa_buffer_destroy(made->table);
+    fa_release(plan->device->context, made, sizeof(*made));
+}

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Binding buffers to a plan's pipelines, and recording and submitting them. */
+#include "backends/vulkan/pipeline.h"
+#include "core/size.h"
+#include "core/status.h"
+
+enum { ALIGNMENT = 16 };
+
+void fa_vk_barrier(const fa_vk_device *d, VkCommandBuffer commands)
+{
+    const VkMemoryBarrier barrier = {
+        .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
+        .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
+        .dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_READ_BIT |
+                         VK_ACCESS_TRANSFER_WRITE_BIT | VK_ACCESS_HOST_READ_BIT | VK_ACCESS_HOST_WRITE_BIT,
+    };
+    d->vk.vkCmdPipelineBarrier(commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT,
+                               VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT |
+                                   VK_PIPELINE_STAGE_HOST_BIT,
+                               0, 1, &barrier, 0, NULL, 0, NULL);
+}
+
+fa_status fa_vk_dispatch(const fa_vk_device *d, VkCommandBuffer commands, VkPipeline pipeline, const fa_vk_push *push,
+                         int64_t groups, uint32_t lines)
+{
+    const int64_t x = FA_MIN(groups, (int64_t)d->caps.groups[0]), y = fa_ceil_div(groups, x);
+    if (y > (int64_t)d->caps.groups[1] || lines > d->caps.groups[2] || groups > INT32_MAX)
+        return fa_fail(FA_UNSUPPORTED, "%lld by %u work-groups, the device dispatches at most %u, %u and %u",
+                       (long long)groups, lines, d->caps.groups[0], d->caps.groups[1], d->caps.groups[2]);
+    fa_vk_push pushed = *push;
+    pushed.groups = (int32_t)groups;
+    d->vk.vkCmdBindPipeline(commands, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);
+    d->vk.vkCmdPushConstants(commands, d->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof(pushed), &pushed);
+    d->vk.vkCmdDispatch(commands, (uint32_t)x, (uint32_t)y, lines);
+    return FA_OK;
+}
+
+void fa_vk_place_operands(const fa_vk_device *d, VkDescriptorSet set, const fa_vk_place where[FA_VK_SLOTS],
+                          fa_vk_push *push)
+{
+    VkDescriptorBufferInfo buffer[FA_VK_SLOTS];
+    VkWriteDescriptorSet write[FA_VK_SLOTS];
+    for (uint32_t i = 0; i < FA_VK_SLOTS; i++) {
+        const fa_vk_place *p = where[i].buffer ? &where[i] : &where[FA_VK_SLOT_TABLE];
+        if (d->caps.address) {
+            push->at[i] = p->buffer->address + p->at;
+            continue;
+        }
+        const size_t begin = p->at / d->caps.align * d->caps.align;
+        const size_t end = FA_MIN((p->at + p->bytes + 3) / 4 * 4, p->buffer->bytes);
+        push->at[i] = p->at - begin;
+        buffer[i] = (VkDescriptorBufferInfo){p->buffer->handle, begin, end - begin};
+        write[i] = (VkWriteDescriptorSet){
+            .sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
+            .dstSet = set,
+            .dstBinding = i,
+            .descriptorCount = 1,
+            .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+            .pBufferInfo = &buffer[i],
+        };
+    }
+    if (!d->caps.address)
+        d->vk.vkUpdateDescriptorSets(d->handle, FA_VK_SLOTS, write, 0, NULL);
+}
+
+static fa_vk_place place_of(const fa_buffer *buffer, size_t offset, size_t bytes)
+{
+    if (!buffer || bytes == 0)
+        return (fa_vk_place){NULL, 0, 0};
+    const fa_vk_buffer *b = buffer->impl;
+    return (fa_vk_place){b, b->origin + offset, bytes};
+}
+
+static void find_places(const fa_plan *plan, const fa_binding *binding, fa_vk_place where[FA_VK_SLOTS])
+{
+    static const int slot[FA_OPERANDS] = {
+        [FA_Q] = FA_VK_SLOT_Q,       [FA_K] = FA_VK_SLOT_K,       [FA_V] = FA_VK_SLOT_V,    [FA_O] = FA_VK_SLOT_O,
+        [FA_BIAS] = FA_VK_SLOT_BIAS, [FA_KEEP] = FA_VK_SLOT_KEEP, [FA_LSE] = FA_VK_SLOT_LSE};
+    const fa_vk_plan *prepared = plan->impl;
+    const fa_gpu_kernel *k = plan->row->impl;
+    where[FA_VK_SLOT_TABLE] = place_of(prepared->table, 0, prepared->table->size);
+    for (int t = 0; t < FA_OPERANDS; t++)
+        where[slot[t]] = place_of(binding->buffer[t], binding->offset[t], plan->problem.span[t]);
+    const bool standard = k->kind == FA_GPU_STANDARD;
+    const size_t at = standard ? 0 : plan->partial_offset;
+    const size_t lse_at = standard ? prepared->with.factors_at * sizeof(float) : plan->partial_lse_offset;
+    const size_t end = plan->workspace;
+    if (binding->workspace && end > lse_at) {
+        where[FA_VK_SLOT_PARTIAL] = place_of(binding->workspace, binding->workspace_offset + at, lse_at - at);
+        where[FA_VK_SLOT_PARTIAL_LSE] = place_of(binding->workspace, binding->workspace_offset + lse_at, end - lse_at);
+    }
+}
+
+/* Whether q, k, v and o begin at multiples of 16 bytes. */
+static bool is_aligned(const fa_vk_push *push)
+{
+    uint64_t all = push->at[FA_VK_SLOT_Q] | push->at[FA_VK_SLOT_K] | push->at[FA_VK_SLOT_V] | push->at[FA_VK_SLOT_O];
+    return all % ALIGNMENT == 0;
+}
+
+static fa_status record(const fa_plan *plan, const fa_binding *binding, VkCommandBuffer commands, VkDescriptorSet set)
+{
+    const fa_vk_device *d = fa_vk_device_of(plan->device);
+    const fa_vk_plan *prepared = plan->impl;
+    const fa_gpu_kernel *k = plan->row->impl;
+    fa_vk_place where[FA_VK_SLOTS] = {{NULL, 0, 0}};
+    fa_vk_push push = {.unused = 0};
+    find_places(plan, binding, where);
+    fa_vk_place_operands(d, set, where, &push);
+    fa_vk_barrier(d, commands);
+    if (set)
+        d->vk.vkCmdBindDescriptorSets(commands, VK_PIPELINE_BIND_POINT_COMPUTE, d->layout, 0, 1, &set, 0, NULL);
+    fa_status status;
+    if (k->kind == FA_GPU_STANDARD)
+        status = fa_vk_standard_record(plan, commands, &push, is_aligned(&push));
+    else
+        status = fa_vk_dispatch(d, commands, prepared->attention[is_aligned(&push) && prepared->attention[1]], &push,
+                                plan->schedule.items, 1);
+    if (status == FA_OK && prepared->merge) {
+        fa_vk_barrier(d, commands);
+        status = fa_vk_dispatch(d, commands, prepared->merge, &push, plan->schedule.merges,
+                                (uint32_t)plan->args.block_q);
+    }
+    fa_vk_barrier(d, commands);
+    return status;
+}
+
+fa_status fa_vk_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding)
+{
+    const fa_vk_queue *q = queue->impl;
+    if (q->recording) {
+        VkDescriptorSet set;
+        fa_status status = fa_vk_queue_next_set(queue, &set);
+        return status == FA_OK ? record(plan, binding, q->recording, set) : status;
+    }
+    fa_vk_slot *slot;
+    fa_status status = fa_vk_queue_begin(queue, true, &slot);
+    if (status == FA_OK)
+        status = record(plan, binding, slot->commands, slot->set);
+    return status == FA_OK ? fa_vk_queue_submit(queue, slot) : status;
+}
