@@ -58,7 +58,7 @@ static bool matrix_row(const fa_vk_device *d, const row_entry *entry, fa_gpu_ker
     if (kernel->in_registers)
         row->features &= ~(unsigned)(FA_FEATURE_BIAS | FA_FEATURE_KEEP | FA_FEATURE_ALIBI | FA_FEATURE_SOFTCAP);
     row->traits = (fa_tile_traits){
-        .tile = {step, 16, 16},
+        .tile = {rows, 16, 16}, /* fewer rows leave subgroups without work */
         .stage = FA_STAGE_K | FA_STAGE_V | (kernel->in_registers ? 0 : FA_STAGE_S),
         .element_bytes = 2,
         .score_bytes = 6, /* f32 scores and f16 weights */
