@@ -28,6 +28,8 @@ const int SCORES = CEIL_DIV(BLOCK_KV, PER_ROW);
 /* Keys whose values are fetched before they are used. */
 const int AHEAD = CEIL_DIV(16, (TYPE_V == 0 ? 4 : 2) * OCTETS);
 
+#define HIDDEN 0x80000000u /* bits of -0: the weight of a key that the row does not see */
+
 const int PARTS = SPLIT * BLOCK_Q * BLOCK_KV;
 const int SUMS = LINES_V * LANES_V * 8;
 
@@ -65,7 +67,7 @@ void score_keys(int key, int key_end)
         [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
             s[n][r] = 0.0;
     }
-    [[unroll]] for (int c = 0; c < VECTORS_K; c++) {
+    [[dont_unroll]] for (int c = 0; c < VECTORS_K; c++) {
         const int d = (c * SPLIT + lane) * 8;
         raw8 keys[KEYS];
         [[unroll]] for (int n = 0; n < KEYS; n++) {
@@ -98,20 +100,16 @@ void fetch_values(int key, int key_end, int first)
     }
 }
 
-/* output += weight value for every row; a hidden value that is not finite is kept away from its weight of 0. */
-void add_value(raw8 value, int at, int key, bool hides, int c)
+/* output += weight value for every row; a hidden value that is not finite is kept away from its weight. */
+void add_value(raw8 value, int at, bool hides, int c)
 {
     const vec4 low = low4(TYPE_V, value), high = high4(TYPE_V, value);
     const bool guarded = hides && !(is_finite4(low) && is_finite4(high));
     [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
-        bool used = true;
-        if (guarded) {
-            const query q = query_of(w, w.row_begin + r);
-            used = is_seen(w, q, key) && ((w.flags & FA_TABLE_KEEP) == 0 || is_kept(w, q, key));
-        }
-        if (used) {
-            o[r][c][0] += weights[r * BLOCK_KV + at] * low;
-            o[r][c][1] += weights[r * BLOCK_KV + at] * high;
+        const float weight = weights[r * BLOCK_KV + at];
+        if (!guarded || floatBitsToUint(weight) != HIDDEN) {
+            o[r][c][0] += weight * low;
+            o[r][c][1] += weight * high;
         }
     }
 }
@@ -125,7 +123,7 @@ void add_values(int key, int key_end, bool hides)
             const int at = n + a * LINES_V;
             if (at < key_end - key) {
                 [[unroll]] for (int c = 0; c < OCTETS; c++)
-                    add_value(ahead[a][c], at, key + at, hides, c);
+                    add_value(ahead[a][c], at, hides, c);
             }
         }
         if (n + AHEAD * LINES_V < key_end - key)
@@ -133,7 +131,7 @@ void add_values(int key, int key_end, bool hides)
     }
 }
 
-/* Lines add up what they have of row r, which is then written. The row's sum is in `exchange`. */
+/* Lines add up what they have of row r, which is then written. The row's sum is in `exchange`, its output in o[0]. */
 void write_row(int r)
 {
     const int count = LINES_V * LANES_V;
@@ -143,13 +141,9 @@ void write_row(int r)
     float factor = 0.0;
     [[unroll]] for (int c = 0; c < OCTETS; c++) {
         if (id < count) {
-            [[unroll]] for (int i = 0; i < BLOCK_Q; i++) {
-                if (i == r) {
-                    [[unroll]] for (int e = 0; e < 4; e++) {
-                        parts[id * 8 + e] = o[i][c][0][e];
-                        parts[id * 8 + 4 + e] = o[i][c][1][e];
-                    }
-                }
+            [[unroll]] for (int e = 0; e < 4; e++) {
+                parts[id * 8 + e] = o[0][c][0][e];
+                parts[id * 8 + 4 + e] = o[0][c][1][e];
             }
         }
         barrier();
@@ -181,6 +175,10 @@ void write_row(int r)
                 store4_partial(to + position(d * 4), w.dim_v - d, total * factor);
         }
         barrier();
+    }
+    [[unroll]] for (int i = 0; i + 1 < BLOCK_Q; i++) {
+        [[unroll]] for (int c = 0; c < OCTETS; c++)
+            o[i][c] = o[i + 1][c];
     }
 }
 
@@ -224,10 +222,14 @@ void main()
         barrier();
 
         float s[SCORES], next = state.max;
+        bool seen[SCORES];
         [[unroll]] for (int n = 0; n < SCORES; n++) {
             const int slot = my_lane + n * PER_ROW, j = key + slot;
             s[n] = FA_NEG_INF;
-            if (weighs && slot < BLOCK_KV && j < key_end && (full || is_seen(w, mine, j))) {
+            seen[n] = weighs && slot < BLOCK_KV && j < key_end && (full || is_seen(w, mine, j));
+            if (TRANSFORM != 0 && (w.flags & FA_TABLE_KEEP) != 0 && seen[n])
+                seen[n] = is_kept(w, mine, j);
+            if (seen[n]) {
                 float score = 0.0;
                 [[unroll]] for (int l = 0; l < SPLIT; l++)
                     score += parts[(l * BLOCK_Q + my_row) * BLOCK_KV + slot];
@@ -250,7 +252,7 @@ void main()
             const float base = finite_max(next);
             [[unroll]] for (int n = 0; n < SCORES; n++) {
                 const int slot = my_lane + n * PER_ROW;
-                const float weight = exp2(s[n] - base);
+                const float weight = seen[n] ? exp2(s[n] - base) : uintBitsToFloat(HIDDEN);
                 total += weight;
                 if (slot < BLOCK_KV)
                     weights[my_row * BLOCK_KV + slot] = weight;
@@ -279,6 +281,6 @@ void main()
     exchange[id] = state.sum;
     if (weighs && my_lane == 0)
         maxima[my_row] = state.max;
-    for (int r = 0; r < count; r++)
+    [[dont_unroll]] for (int r = 0; r < count; r++)
         write_row(r);
 }
