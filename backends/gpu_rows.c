@@ -17,7 +17,7 @@ enum {
     DIM_ALIGN = 8,     /* elements, likewise                                                            */
     MOST_ROWS = 8,     /* standard: of a work-item, in registers                                        */
     MOST_COLS = 8,
-    LEAST_COLS = 4,    /* a vector                                                                      */
+    LEAST_COLS = 4, /* a vector                                                                      */
     SCORE_VECTOR = 4,
 };
 
@@ -53,7 +53,8 @@ static void choose_depth(fa_gpu_kernel *kernel, const fa_gpu_entry *entry, int32
 }
 
 /* False where work-groups of the device are too small. */
-static bool tile_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, fa_gpu_kernel *kernel, fa_kernel_row *row)
+static bool tile_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, fa_gpu_kernel *kernel,
+                     fa_kernel_row *row)
 {
     int32_t group = (int32_t)FA_MIN(limits->group_size, LARGE_GROUP), lines = group / kernel->lanes;
     if (lines == 0)
@@ -126,7 +127,8 @@ static bool standard_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry,
     return (size_t)row->traits.fixed_bytes <= limits->local_bytes;
 }
 
-bool fa_gpu_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, fa_gpu_kernel *kernel, fa_kernel_row *row)
+bool fa_gpu_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, fa_gpu_kernel *kernel,
+                fa_kernel_row *row)
 {
     *kernel = entry->kernel;
     switch (kernel->kind) {

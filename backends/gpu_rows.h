@@ -13,12 +13,12 @@ typedef enum fa_gpu_kind { FA_GPU_TILE, FA_GPU_ROWS, FA_GPU_STANDARD, FA_GPU_MAT
 /* What a kernel row of the device stands for; fa_kernel_row.impl. The device's limits decide, so it is its own. */
 typedef struct fa_gpu_kernel {
     fa_gpu_kind kind;
-    int32_t lanes;  /* tile, standard: work-items beside each other            */
-    int32_t depth;  /* tile, standard: dims, or keys, of a step                */
-    int32_t stages; /* tile: steps in local memory at a time                   */
-    int32_t group;  /* rows, standard: work-items of a group                   */
-    int32_t split;  /* rows: work-items that share a key                       */
-    int32_t tiles;  /* matrix: tiles of 16 rows of a subgroup                  */
+    int32_t lanes;     /* tile, standard: work-items beside each other            */
+    int32_t depth;     /* tile, standard: dims, or keys, of a step                */
+    int32_t stages;    /* tile: steps in local memory at a time                   */
+    int32_t group;     /* rows, standard: work-items of a group                   */
+    int32_t split;     /* rows: work-items that share a key                       */
+    int32_t tiles;     /* matrix: tiles of 16 rows of a subgroup                  */
     bool in_registers; /* matrix: scores become weights in registers           */
 } fa_gpu_kernel;
 
@@ -42,7 +42,8 @@ typedef struct fa_gpu_limits {
 fa_limits fa_gpu_limits_of(const fa_gpu_limits *limits);
 
 /* Fills kernel and row, but for row->impl. False where the device does not run it, or the kind is the backend's own. */
-bool fa_gpu_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, fa_gpu_kernel *kernel, fa_kernel_row *row);
+bool fa_gpu_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, fa_gpu_kernel *kernel,
+                fa_kernel_row *row);
 
 /* A row that serves everything; traits are the caller's to fill. */
 fa_kernel_row fa_gpu_common_row(const fa_gpu_entry *entry);

@@ -33,7 +33,8 @@ static void fill_params(const fa_plan *plan, fa_table_params *out)
     out->tanh_scale = p->softcap > 0 ? p->scale / p->softcap : 0;
     out->cap_log2 = p->softcap * FA_LOG2E;
     out->flags = (p->features & FA_FEATURE_SOFTCAP ? FA_TABLE_SOFTCAP : 0) |
-                 (p->alibi_slopes ? FA_TABLE_ALIBI : 0) | (p->features & FA_FEATURE_BIAS ? FA_TABLE_BIAS : 0) |
+                 (p->alibi_slopes ? FA_TABLE_ALIBI : 0) |
+                 (p->features & FA_FEATURE_BIAS ? FA_TABLE_BIAS : 0) |
                  (p->features & FA_FEATURE_KEEP ? FA_TABLE_KEEP : 0) | (p->sinks ? FA_TABLE_SINKS : 0) |
                  (p->features & FA_FEATURE_LSE ? FA_TABLE_LSE : 0);
 }
@@ -59,11 +60,12 @@ static void fill_lists(const fa_schedule *schedule, fa_table_item *item, fa_tabl
     for (int64_t i = 0; i < schedule->items; i++) {
         const fa_work_item *w = &schedule->item[i];
         item[i] = (fa_table_item){w->part_row, w->sequence,  w->head_kv, w->row_begin,
-                               w->row_end,  w->key_begin, w->key_end};
+                                  w->row_end,  w->key_begin, w->key_end};
     }
     for (int64_t i = 0; i < schedule->merges; i++) {
         const fa_merge_item *m = &schedule->merge[i];
-        merge[i] = (fa_table_merge){m->part_row, m->sequence, m->head_kv, m->row_begin, m->row_end, m->parts, 0};
+        merge[i] =
+            (fa_table_merge){m->part_row, m->sequence, m->head_kv, m->row_begin, m->row_end, m->parts, 0};
     }
 }
 
@@ -74,8 +76,8 @@ fa_status fa_table_make(const fa_plan *plan, size_t most, void **made, size_t *m
     const size_t count[5] = {(size_t)p->sequences, (size_t)plan->schedule.items,
                              (size_t)plan->schedule.merges, p->alibi_slopes ? heads : 0,
                              p->sinks ? heads : 0};
-    const size_t bytes[5] = {sizeof(fa_table_sequence), sizeof(fa_table_item), sizeof(fa_table_merge), sizeof(float),
-                             sizeof(float)};
+    const size_t bytes[5] = {sizeof(fa_table_sequence), sizeof(fa_table_item), sizeof(fa_table_merge),
+                             sizeof(float), sizeof(float)};
     for (int i = 0; i < 5; i++) {
         at[i] = size;
         if (!fa_grow(&size, count[i], bytes[i]))

@@ -109,6 +109,11 @@ look_for_test_tools()
     want "glslangValidator" "glslang-tools" have glslangValidator
     want "OpenCL headers" "opencl-headers" test -e /usr/include/CL/cl.h
     want "an OpenCL driver" "ocl-icd-libopencl1 pocl-opencl-icd" has_file /etc/OpenCL/vendors/
+    want "Vulkan headers" "libvulkan-dev" test -e /usr/include/vulkan/vulkan_core.h
+    want "a Vulkan driver" "libvulkan1 mesa-vulkan-drivers" has_file /usr/share/vulkan/icd.d/
+    want "Vulkan's validation layer" "vulkan-validationlayers" \
+        test -e /usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json
+    want "spirv-val" "spirv-tools" have spirv-val
     want "shellcheck" "shellcheck" have shellcheck
     if [ "$(uname -m)" != aarch64 ]; then
         want "aarch64-linux-gnu-gcc" "gcc-aarch64-linux-gnu libc6-dev-arm64-cross" \
@@ -218,15 +223,15 @@ test_release()
 test_asan()
 {
     CC=clang CXX=clang++ configure build-asan -Dwerror=true -Dtests=enabled -Dtools=enabled -Dfuzz=enabled \
-        -Dopencl=enabled -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
+        -Dopencl=enabled -Dvulkan=enabled -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
     meson compile -C build-asan
     # LeakSanitizer at times crashes over threads that libomp or PoCL keep: leaks are looked for without them, and
     # libomp's threads are tested without looking for leaks. So is the stub driver, in processes by the hundred, which
     # count what they allocate themselves; its tests name it, whatever the library is here.
-    export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 FASTATTN_OPENCL_LIBRARY=none
+    export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 FASTATTN_OPENCL_LIBRARY=none FASTATTN_VULKAN_LIBRARY=none
     status=0
     ASAN_OPTIONS=halt_on_error=1:detect_leaks=0 \
-        meson test -C build-asan --no-rebuild --print-errorlogs --suite conform --suite opencl || status=1
+        meson test -C build-asan --no-rebuild --print-errorlogs --suite conform --suite opencl --suite vulkan || status=1
     ASAN_OPTIONS=halt_on_error=1:detect_leaks=1 OMP_NUM_THREADS=1 \
         meson test -C build-asan --no-rebuild --print-errorlogs --suite unit --suite command --suite fuzz \
         --logbase testlog-leaks || status=1
@@ -236,7 +241,7 @@ test_asan()
 test_tsan()
 {
     CC=clang CXX=clang++ configure build-tsan -Dwerror=true -Dtests=enabled -Dtools=enabled \
-        -Dopencl=enabled -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false
+        -Dopencl=enabled -Dvulkan=enabled -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false
     meson compile -C build-tsan
     # libomp is not instrumented: Archer tells ThreadSanitizer where OpenMP synchronises. Nor is an OpenCL driver,
     # of which nobody tells: the stub stands for it.
@@ -247,8 +252,8 @@ test_tsan()
     setarch "$(uname -m)" -R true 2>/dev/null && fixed="setarch $(uname -m) -R"
     # shellcheck disable=SC2086
     OMP_TOOL_LIBRARIES=$archer TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1 FASTATTN_THREADS=4 \
-        FASTATTN_OPENCL_LIBRARY=none $fixed meson test -C build-tsan --no-rebuild --print-errorlogs \
-        --suite unit --suite opencl --suite conform
+        FASTATTN_OPENCL_LIBRARY=none FASTATTN_VULKAN_LIBRARY=none $fixed meson test -C build-tsan --no-rebuild --print-errorlogs \
+        --suite unit --suite opencl --suite vulkan --suite conform
 }
 
 # The arm64 libraries that the tests link, unpacked in a folder: the machine's own apt is left as it is.

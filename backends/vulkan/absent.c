@@ -28,7 +28,8 @@ fa_status fa_queue_wrap_vulkan(fa_device *device, struct VkQueue_T *vk_queue, fa
     return absent();
 }
 
-fa_status fa_queue_record_vulkan(fa_device *device, struct VkCommandBuffer_T *vk_command_buffer, fa_queue **queue)
+fa_status fa_queue_record_vulkan(fa_device *device, struct VkCommandBuffer_T *vk_command_buffer,
+                                 fa_queue **queue)
 {
     (void)device;
     (void)vk_command_buffer;
@@ -37,8 +38,8 @@ fa_status fa_queue_record_vulkan(fa_device *device, struct VkCommandBuffer_T *vk
     return absent();
 }
 
-fa_status fa_buffer_wrap_vulkan(fa_device *device, uint64_t vk_buffer, size_t vk_size, size_t offset, size_t size,
-                                fa_buffer **buffer)
+fa_status fa_buffer_wrap_vulkan(fa_device *device, uint64_t vk_buffer, size_t vk_size, size_t offset,
+                                size_t size, fa_buffer **buffer)
 {
     (void)device;
     (void)vk_buffer;

@@ -8,7 +8,8 @@
 
 static uint64_t address_of(const fa_vk_device *d, VkBuffer handle)
 {
-    const VkBufferDeviceAddressInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO, .buffer = handle};
+    const VkBufferDeviceAddressInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO,
+                                            .buffer = handle};
     return d->caps.address ? d->vk.vkGetBufferDeviceAddress(d->handle, &info) : 0;
 }
 
@@ -48,7 +49,8 @@ static fa_status make_buffer(fa_buffer *buffer, const VkMemoryPropertyFlags *fla
     }
     if (result == VK_SUCCESS && status == FA_OK) {
         call = "vkBindBufferMemory";
-        result = d->vk.vkBindBufferMemory(d->handle, made->handle, made->piece.block->handle, made->piece.part->offset);
+        result = d->vk.vkBindBufferMemory(d->handle, made->handle, made->piece.block->handle,
+                                          made->piece.part->offset);
     }
     if (result != VK_SUCCESS || status != FA_OK) {
         fa_vk_buffer_destroy(buffer);
@@ -63,12 +65,12 @@ static fa_status make_buffer(fa_buffer *buffer, const VkMemoryPropertyFlags *fla
 
 fa_status fa_vk_buffer_create(fa_buffer *buffer)
 {
-    static const VkMemoryPropertyFlags
-        unified[] = {VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT | VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT |
-                     VK_MEMORY_PROPERTY_HOST_COHERENT_BIT},
-        apart[] = {VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT, 0};
+    static const VkMemoryPropertyFlags unified[] = {VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT |
+                                                    VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT |
+                                                    VK_MEMORY_PROPERTY_HOST_COHERENT_BIT},
+                                       apart[] = {VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT};
     const fa_vk_device *d = fa_vk_device_of(buffer->device);
-    fa_status status = d->caps.unified ? make_buffer(buffer, unified, 1) : make_buffer(buffer, apart, 2);
+    fa_status status = d->caps.unified ? make_buffer(buffer, unified, 1) : make_buffer(buffer, apart, 1);
     if (status == FA_OK && !d->caps.unified) /* FASTATTN_VULKAN_LIMITS: as if it were not */
         ((fa_vk_buffer *)buffer->impl)->mapped = NULL;
     return status;
@@ -77,7 +79,8 @@ fa_status fa_vk_buffer_create(fa_buffer *buffer)
 fa_status fa_vk_staging_create(fa_buffer *buffer)
 {
     static const VkMemoryPropertyFlags flags[] = {
-        VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT | VK_MEMORY_PROPERTY_HOST_CACHED_BIT,
+        VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT |
+            VK_MEMORY_PROPERTY_HOST_CACHED_BIT,
         VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT};
     return make_buffer(buffer, flags, 2);
 }
@@ -109,7 +112,8 @@ void fa_vk_buffer_destroy(fa_buffer *buffer)
 }
 
 /* One piece between the staging buffer and the device's own memory, in the queue's order and waited for. */
-static fa_status copy_piece(fa_queue *queue, VkBuffer from, size_t from_at, VkBuffer to, size_t to_at, size_t bytes)
+static fa_status copy_piece(fa_queue *queue, VkBuffer from, size_t from_at, VkBuffer to, size_t to_at,
+                            size_t bytes)
 {
     const fa_vk_device *d = fa_vk_device_of(queue->device);
     fa_vk_slot *slot;
@@ -125,8 +129,8 @@ static fa_status copy_piece(fa_queue *queue, VkBuffer from, size_t from_at, VkBu
 }
 
 /* One of source and target is NULL: the direction. */
-static fa_status copy_range(fa_queue *queue, const fa_buffer *buffer, size_t offset, const char *source, char *target,
-                            size_t size)
+static fa_status copy_range(fa_queue *queue, const fa_buffer *buffer, size_t offset, const char *source,
+                            char *target, size_t size)
 {
     const fa_vk_buffer *b = buffer->impl;
     const fa_vk_queue *q = queue->impl;
@@ -156,12 +160,14 @@ static fa_status copy_range(fa_queue *queue, const fa_buffer *buffer, size_t off
     return status;
 }
 
-fa_status fa_vk_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source, size_t size)
+fa_status fa_vk_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source,
+                             size_t size)
 {
     return copy_range(queue, buffer, offset, source, NULL, size);
 }
 
-fa_status fa_vk_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target, size_t size)
+fa_status fa_vk_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target,
+                            size_t size)
 {
     return copy_range(queue, buffer, offset, NULL, target, size);
 }

@@ -30,8 +30,8 @@ static bool has(const extension_list *list, const char *name)
     return false;
 }
 
-static bool list_extensions(const fa_vk_instance *instance, VkPhysicalDevice device, extension_list *list, char *reason,
-                            size_t reason_size)
+static bool list_extensions(const fa_vk_instance *instance, VkPhysicalDevice device, extension_list *list,
+                            char *reason, size_t reason_size)
 {
     VkResult result;
     do {
@@ -50,8 +50,8 @@ static bool list_extensions(const fa_vk_instance *instance, VkPhysicalDevice dev
     } while (result == VK_INCOMPLETE && list->count < MAX_EXTENSIONS);
     if (result == VK_SUCCESS || result == VK_INCOMPLETE)
         return true;
-    (void)snprintf(reason, reason_size, "vkEnumerateDeviceExtensionProperties: %s (%d)", fa_vk_error_name(result),
-                   (int)result);
+    (void)snprintf(reason, reason_size, "vkEnumerateDeviceExtensionProperties: %s (%d)",
+                   fa_vk_error_name(result), (int)result);
     return false;
 }
 
@@ -77,8 +77,8 @@ static void chain(fa_vk_features *f, void ***end, uint32_t version, uint32_t cor
     *end = (void **)&base->pNext;
 }
 
-bool fa_vk_features_query(const fa_vk_instance *instance, VkPhysicalDevice device, fa_vk_features *f, char *reason,
-                          size_t reason_size)
+bool fa_vk_features_query(const fa_vk_instance *instance, VkPhysicalDevice device, fa_vk_features *f,
+                          char *reason, size_t reason_size)
 {
     const uint32_t version = version_of(instance, device), never = UINT32_MAX;
     extension_list list = {NULL, 0};
@@ -90,16 +90,16 @@ bool fa_vk_features_query(const fa_vk_instance *instance, VkPhysicalDevice devic
     void **end = &f->base.pNext;
     chain(f, &end, version, VK_API_VERSION_1_1, &list, "", &f->storage16,
           VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_16BIT_STORAGE_FEATURES);
-    chain(f, &end, version, VK_API_VERSION_1_2, &list, VK_KHR_BUFFER_DEVICE_ADDRESS_EXTENSION_NAME, &f->address,
-          VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_BUFFER_DEVICE_ADDRESS_FEATURES);
+    chain(f, &end, version, VK_API_VERSION_1_2, &list, VK_KHR_BUFFER_DEVICE_ADDRESS_EXTENSION_NAME,
+          &f->address, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_BUFFER_DEVICE_ADDRESS_FEATURES);
     chain(f, &end, version, VK_API_VERSION_1_2, &list, VK_KHR_TIMELINE_SEMAPHORE_EXTENSION_NAME, &f->timeline,
           VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_TIMELINE_SEMAPHORE_FEATURES);
     chain(f, &end, version, VK_API_VERSION_1_2, &list, VK_KHR_SHADER_FLOAT16_INT8_EXTENSION_NAME, &f->float16,
           VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES);
-    chain(f, &end, version, VK_API_VERSION_1_2, &list, VK_KHR_VULKAN_MEMORY_MODEL_EXTENSION_NAME, &f->memory_model,
-          VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_MEMORY_MODEL_FEATURES);
-    chain(f, &end, version, VK_API_VERSION_1_3, &list, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME, &f->subgroup_size,
-          VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES);
+    chain(f, &end, version, VK_API_VERSION_1_2, &list, VK_KHR_VULKAN_MEMORY_MODEL_EXTENSION_NAME,
+          &f->memory_model, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_MEMORY_MODEL_FEATURES);
+    chain(f, &end, version, VK_API_VERSION_1_3, &list, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME,
+          &f->subgroup_size, VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES);
     chain(f, &end, version, never, &list, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME, &f->matrix,
           VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR);
     f->portability = has(&list, "VK_KHR_portability_subset");
@@ -132,13 +132,15 @@ static bool find_family(const fa_vk_instance *instance, VkPhysicalDevice device,
 /* Whether all of the device's own memory is the host's too. */
 static bool is_unified(const fa_vk_instance *instance, VkPhysicalDevice device)
 {
-    const VkMemoryPropertyFlags both = VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT | VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT |
+    const VkMemoryPropertyFlags both = VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT |
+                                       VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT |
                                        VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
     VkPhysicalDeviceMemoryProperties memory;
     uint64_t largest = 0, reached = 0;
     instance->vkGetPhysicalDeviceMemoryProperties(device, &memory);
     for (uint32_t i = 0; i < memory.memoryHeapCount; i++) {
-        if (memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT && memory.memoryHeaps[i].size > largest)
+        if (memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT &&
+            memory.memoryHeaps[i].size > largest)
             largest = memory.memoryHeaps[i].size;
     }
     for (uint32_t i = 0; i < memory.memoryTypeCount; i++) {
@@ -172,7 +174,8 @@ static bool has_matrix_shape(const fa_vk_instance *instance, VkPhysicalDevice de
     for (int i = 0; i < MAX_SHAPES; i++)
         shapes[i].sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR;
     VkResult result = instance->vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR(device, &count, shapes);
-    for (uint32_t i = 0; (result == VK_SUCCESS || result == VK_INCOMPLETE) && i < count && i < MAX_SHAPES; i++) {
+    for (uint32_t i = 0; (result == VK_SUCCESS || result == VK_INCOMPLETE) && i < count && i < MAX_SHAPES;
+         i++) {
         const VkCooperativeMatrixPropertiesKHR *s = &shapes[i];
         if (s->MSize == 16 && s->NSize == 16 && s->KSize == 16 && s->AType == VK_COMPONENT_TYPE_FLOAT16_KHR &&
             s->BType == VK_COMPONENT_TYPE_FLOAT16_KHR && s->CType == VK_COMPONENT_TYPE_FLOAT32_KHR &&
@@ -185,8 +188,8 @@ static bool has_matrix_shape(const fa_vk_instance *instance, VkPhysicalDevice de
 static void name_driver(const VkPhysicalDeviceProperties *p, fa_vk_caps *caps)
 {
     const uint64_t cache = fa_cache_hash(p->pipelineCacheUUID, VK_UUID_SIZE);
-    (void)snprintf(caps->driver, sizeof(caps->driver), "%.120s; %x:%x; %u; %u; %016llx", p->deviceName, p->vendorID,
-                   p->deviceID, p->driverVersion, p->apiVersion, (unsigned long long)cache);
+    (void)snprintf(caps->driver, sizeof(caps->driver), "%.120s; %x:%x; %u; %u; %016llx", p->deviceName,
+                   p->vendorID, p->deviceID, p->driverVersion, p->apiVersion, (unsigned long long)cache);
 }
 
 static size_t clamp_size(uint64_t bytes)
@@ -210,7 +213,8 @@ static void read_limits(const VkPhysicalDeviceProperties *p, fa_vk_caps *caps)
 
 /* What of the features is there, and if it is a caller's device, was enabled. */
 static void read_features(const fa_vk_instance *instance, VkPhysicalDevice device, const fa_vk_features *f,
-                          const VkPhysicalDeviceSubgroupProperties *subgroup, uint32_t enabled, fa_vk_caps *caps)
+                          const VkPhysicalDeviceSubgroupProperties *subgroup, uint32_t enabled,
+                          fa_vk_caps *caps)
 {
     const VkSubgroupFeatureFlags shuffles = VK_SUBGROUP_FEATURE_BASIC_BIT | VK_SUBGROUP_FEATURE_SHUFFLE_BIT;
     const uint32_t on = enabled ? enabled : UINT32_MAX;
@@ -224,14 +228,15 @@ static void read_features(const fa_vk_instance *instance, VkPhysicalDevice devic
     caps->subgroups = caps->full_subgroups && (subgroup->supportedStages & VK_SHADER_STAGE_COMPUTE_BIT) &&
                       (subgroup->supportedOperations & shuffles) == shuffles && subgroup->subgroupSize >= 4 &&
                       subgroup->subgroupSize <= MIN_GROUP;
-    caps->matrix = f->matrix.cooperativeMatrix && f->float16.shaderFloat16 && f->memory_model.vulkanMemoryModel &&
-                   f->storage16.storageBuffer16BitAccess && caps->subgroups && (on & FA_VULKAN_COOPERATIVE_MATRIX) &&
-                   f->base.features.shaderInt16 && subgroup->subgroupSize >= 16 && has_matrix_shape(instance, device);
+    caps->matrix = f->matrix.cooperativeMatrix && f->float16.shaderFloat16 &&
+                   f->memory_model.vulkanMemoryModel && f->storage16.storageBuffer16BitAccess &&
+                   caps->subgroups && (on & FA_VULKAN_COOPERATIVE_MATRIX) && f->base.features.shaderInt16 &&
+                   subgroup->subgroupSize >= 16 && has_matrix_shape(instance, device);
     caps->portability = f->portability;
 }
 
-bool fa_vk_caps_query(const fa_vk_instance *instance, VkPhysicalDevice device, uint32_t enabled, fa_vk_caps *caps,
-                      char *reason, size_t reason_size)
+bool fa_vk_caps_query(const fa_vk_instance *instance, VkPhysicalDevice device, uint32_t enabled,
+                      fa_vk_caps *caps, char *reason, size_t reason_size)
 {
     *caps = (fa_vk_caps){0};
     caps->version = version_of(instance, device);
@@ -246,9 +251,10 @@ bool fa_vk_caps_query(const fa_vk_instance *instance, VkPhysicalDevice device, u
     VkPhysicalDeviceShaderSMBuiltinsPropertiesNV sm = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_SM_BUILTINS_PROPERTIES_NV};
     VkPhysicalDeviceMaintenance3Properties maintenance = {
-        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES, .pNext = features.sm_count ? &sm : NULL};
-    VkPhysicalDeviceSubgroupProperties subgroup = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES,
-                                                   .pNext = &maintenance};
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES,
+        .pNext = features.sm_count ? &sm : NULL};
+    VkPhysicalDeviceSubgroupProperties subgroup = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES, .pNext = &maintenance};
     VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
                                               .pNext = &subgroup};
     instance->vkGetPhysicalDeviceProperties2(device, &properties);
@@ -274,10 +280,14 @@ static bool apply_limit(fa_vk_caps *caps, bool *layout, const char *text, size_t
         size_t *bytes;
         bool *flag;
     } keys[] = {
-        {"local=", 1024, &caps->local_bytes, NULL},    {"group=", 1, &caps->group_size, NULL},
-        {"range=", 4096, &caps->range, NULL},          {"address=", 0, NULL, &caps->address},
-        {"subgroups=", 0, NULL, &caps->subgroups},     {"matrix=", 0, NULL, &caps->matrix},
-        {"layout=", 0, NULL, layout},                  {"timeline=", 0, NULL, &caps->timeline},
+        {"local=", 1024, &caps->local_bytes, NULL},
+        {"group=", 1, &caps->group_size, NULL},
+        {"range=", 4096, &caps->range, NULL},
+        {"address=", 0, NULL, &caps->address},
+        {"subgroups=", 0, NULL, &caps->subgroups},
+        {"matrix=", 0, NULL, &caps->matrix},
+        {"layout=", 0, NULL, layout},
+        {"timeline=", 0, NULL, &caps->timeline},
         {"unified=", 0, NULL, &caps->unified},
     };
     const int shown = (int)(length < 64 ? length : 64);
@@ -291,21 +301,23 @@ static bool apply_limit(fa_vk_caps *caps, bool *layout, const char *text, size_t
         bool good = count > 0 && count < 19 && key_length + count == length &&
                     (keys[i].flag ? value <= 1 : value >= keys[i].least);
         if (!good && keys[i].flag)
-            (void)snprintf(reason, reason_size, "FASTATTN_VULKAN_LIMITS has \"%.*s\", expected %s0 or %s1", shown, text,
-                           keys[i].key, keys[i].key);
+            (void)snprintf(reason, reason_size, "FASTATTN_VULKAN_LIMITS has \"%.*s\", expected %s0 or %s1",
+                           shown, text, keys[i].key, keys[i].key);
         else if (!good)
-            (void)snprintf(reason, reason_size, "FASTATTN_VULKAN_LIMITS has \"%.*s\", expected a number of at least %zu",
-                           shown, text, keys[i].least);
+            (void)snprintf(reason, reason_size,
+                           "FASTATTN_VULKAN_LIMITS has \"%.*s\", expected a number of at least %zu", shown,
+                           text, keys[i].least);
         else if (keys[i].flag)
             *keys[i].flag = *keys[i].flag && value == 1;
         else if (value < *keys[i].bytes)
             *keys[i].bytes = (size_t)value;
         return good;
     }
-    (void)snprintf(reason, reason_size,
-                   "FASTATTN_VULKAN_LIMITS has \"%.*s\", expected local=, group=, range=, address=, subgroups=, "
-                   "matrix=, layout=, timeline= or unified= and a number",
-                   shown, text);
+    (void)snprintf(
+        reason, reason_size,
+        "FASTATTN_VULKAN_LIMITS has \"%.*s\", expected local=, group=, range=, address=, subgroups=, "
+        "matrix=, layout=, timeline= or unified= and a number",
+        shown, text);
     return false;
 }
 
@@ -322,7 +334,7 @@ bool fa_vk_caps_limit(fa_vk_caps *caps, bool *layout, char *reason, size_t reaso
     caps->matrix = caps->matrix && caps->subgroups;
     if (caps->group_size >= MIN_GROUP)
         return true;
-    (void)snprintf(reason, reason_size, "its work-groups have at most %zu items, expected at least %d", caps->group_size,
-                   MIN_GROUP);
+    (void)snprintf(reason, reason_size, "its work-groups have at most %zu items, expected at least %d",
+                   caps->group_size, MIN_GROUP);
     return false;
 }

@@ -31,8 +31,8 @@ typedef struct fa_vk_features {
     VkPhysicalDeviceVulkanMemoryModelFeatures memory_model;
     VkPhysicalDeviceSubgroupSizeControlFeatures subgroup_size;
     VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrix;
-    bool portability; /* an extension without features that matter here */
-    bool sm_count;    /* VK_NV_shader_sm_builtins */
+    bool portability;         /* an extension without features that matter here */
+    bool sm_count;            /* VK_NV_shader_sm_builtins */
     const char *extension[8]; /* to be enabled: what is not core in the device's version */
     uint32_t extensions;
 } fa_vk_features;
@@ -45,8 +45,8 @@ bool fa_vk_features_query(const fa_vk_instance *instance, VkPhysicalDevice devic
 
 /* What the kernels can use of it; `enabled`, where not 0, is a caller's FA_VULKAN_* bits. False with the reason where
  * the device cannot run them. */
-bool fa_vk_caps_query(const fa_vk_instance *instance, VkPhysicalDevice device, uint32_t enabled, fa_vk_caps *caps,
-                      char *reason, size_t reason_size);
+bool fa_vk_caps_query(const fa_vk_instance *instance, VkPhysicalDevice device, uint32_t enabled,
+                      fa_vk_caps *caps, char *reason, size_t reason_size);
 
 /* Lowers it by FASTATTN_VULKAN_LIMITS. False with the reason: the variable is wrong, or too little is left. */
 bool fa_vk_caps_limit(fa_vk_caps *caps, bool *layout, char *reason, size_t reason_size);

@@ -38,13 +38,15 @@ fa_vk_device *fa_vk_device_of(const fa_device *device)
 }
 
 /* Rows of q pass through the memory that keys and values are staged in later: as many as fit there. */
-static bool matrix_row(const fa_vk_device *d, const row_entry *entry, fa_gpu_kernel *kernel, fa_kernel_row *row)
+static bool matrix_row(const fa_vk_device *d, const row_entry *entry, fa_gpu_kernel *kernel,
+                       fa_kernel_row *row)
 {
     const fa_vk_caps *caps = &d->caps;
     const int32_t dims = entry->gpu.max_dim_v, step = 16 * entry->gpu.kernel.tiles;
     const int32_t fixed = 2048 + 2 * LINE_PAD * entry->gpu.max_block_kv;
     *kernel = entry->gpu.kernel;
-    if (!caps->matrix || (kernel->in_registers && d->fragments.rows == 0) || caps->local_bytes < (size_t)fixed)
+    if (!caps->matrix || (kernel->in_registers && d->fragments.rows == 0) ||
+        caps->local_bytes < (size_t)fixed)
         return false;
     int32_t rows = (int32_t)((caps->local_bytes - (size_t)fixed) / (size_t)(2 * dims + LINE_PAD));
     rows = FA_MIN(rows, entry->max_block_q);
@@ -56,7 +58,8 @@ static bool matrix_row(const fa_vk_device *d, const row_entry *entry, fa_gpu_ker
     row->max_dim_qk = dims;
     row->p_type = FA_F16;
     if (kernel->in_registers)
-        row->features &= ~(unsigned)(FA_FEATURE_BIAS | FA_FEATURE_KEEP | FA_FEATURE_ALIBI | FA_FEATURE_SOFTCAP);
+        row->features &=
+            ~(unsigned)(FA_FEATURE_BIAS | FA_FEATURE_KEEP | FA_FEATURE_ALIBI | FA_FEATURE_SOFTCAP);
     row->traits = (fa_tile_traits){
         .tile = {rows, 16, 16}, /* fewer rows leave subgroups without work */
         .stage = FA_STAGE_K | FA_STAGE_V | (kernel->in_registers ? 0 : FA_STAGE_S),

@@ -23,12 +23,15 @@ static fa_status check_desc(const fa_vulkan_device_desc *d)
     const uint32_t known = 2 * (uint32_t)FA_VULKAN_COOPERATIVE_MATRIX - 1;
     if (!d->instance || !d->physical_device || !d->device)
         return fa_fail(FA_INVALID, "desc.%s is NULL",
-                       !d->instance ? "instance" : !d->physical_device ? "physical_device" : "device");
+                       !d->instance          ? "instance"
+                       : !d->physical_device ? "physical_device"
+                                             : "device");
     if (d->api_version < VK_API_VERSION_1_1)
         return fa_fail(FA_INVALID, "desc.api_version is %u.%u, expected 1.1 or later",
                        VK_API_VERSION_MAJOR(d->api_version), VK_API_VERSION_MINOR(d->api_version));
     if (d->features == 0 || (d->features & ~(known | (uint32_t)FA_VULKAN_NOTHING)) != 0)
-        return fa_fail(FA_INVALID, "desc.features is 0x%x, expected FA_VULKAN_* bits, at least one", d->features);
+        return fa_fail(FA_INVALID, "desc.features is 0x%x, expected FA_VULKAN_* bits, at least one",
+                       d->features);
     return FA_OK;
 }
 
@@ -89,7 +92,8 @@ fa_status fa_queue_wrap_vulkan(fa_device *device, struct VkQueue_T *vk_queue, fa
     return status == FA_OK ? wrap(device, queue, vk_queue, VK_NULL_HANDLE) : status;
 }
 
-fa_status fa_queue_record_vulkan(fa_device *device, struct VkCommandBuffer_T *vk_command_buffer, fa_queue **queue)
+fa_status fa_queue_record_vulkan(fa_device *device, struct VkCommandBuffer_T *vk_command_buffer,
+                                 fa_queue **queue)
 {
     fa_clear_error();
     if (!queue)
@@ -99,8 +103,8 @@ fa_status fa_queue_record_vulkan(fa_device *device, struct VkCommandBuffer_T *vk
     return status == FA_OK ? wrap(device, queue, VK_NULL_HANDLE, vk_command_buffer) : status;
 }
 
-fa_status fa_buffer_wrap_vulkan(fa_device *device, uint64_t vk_buffer, size_t vk_size, size_t offset, size_t size,
-                                fa_buffer **buffer)
+fa_status fa_buffer_wrap_vulkan(fa_device *device, uint64_t vk_buffer, size_t vk_size, size_t offset,
+                                size_t size, fa_buffer **buffer)
 {
     fa_clear_error();
     if (!buffer)
@@ -110,7 +114,8 @@ fa_status fa_buffer_wrap_vulkan(fa_device *device, uint64_t vk_buffer, size_t vk
     if (status == FA_OK && offset % 64 != 0)
         status = fa_fail(FA_INVALID, "offset is %zu, expected a multiple of 64", offset);
     if (status == FA_OK && (offset > vk_size || size > vk_size - offset))
-        status = fa_fail(FA_INVALID, "offset %zu with size %zu is outside vk_buffer's %zu bytes", offset, size, vk_size);
+        status = fa_fail(FA_INVALID, "offset %zu with size %zu is outside vk_buffer's %zu bytes", offset,
+                         size, vk_size);
     if (status != FA_OK)
         return status;
     fa_buffer *made = fa_alloc_zeroed(device->context, sizeof(*made));

@@ -46,7 +46,8 @@ static void find_entry(void)
     if (symbol) /* POSIX promises that a function's address fits; ISO C has no cast for it. */
         memcpy(&entry, &symbol, sizeof(entry));
     else
-        (void)snprintf(entry_failure, sizeof(entry_failure), "the Vulkan library has no vkGetInstanceProcAddr");
+        (void)snprintf(entry_failure, sizeof(entry_failure),
+                       "the Vulkan library has no vkGetInstanceProcAddr");
 }
 
 PFN_vkGetInstanceProcAddr fa_vk_entry(char *reason, size_t reason_size)
@@ -58,7 +59,8 @@ PFN_vkGetInstanceProcAddr fa_vk_entry(char *reason, size_t reason_size)
 }
 
 /* One function of a table. Functions are of one size, but of many types. */
-static bool take(PFN_vkVoidFunction function, const char *name, void *member, char *reason, size_t reason_size)
+static bool take(PFN_vkVoidFunction function, const char *name, void *member, char *reason,
+                 size_t reason_size)
 {
     memcpy(member, &function, sizeof(function));
     if (!function)
@@ -66,8 +68,8 @@ static bool take(PFN_vkVoidFunction function, const char *name, void *member, ch
     return function != NULL;
 }
 
-bool fa_vk_load_instance(VkInstance handle, PFN_vkGetInstanceProcAddr get, uint32_t version, fa_vk_instance *instance,
-                         char *reason, size_t reason_size)
+bool fa_vk_load_instance(VkInstance handle, PFN_vkGetInstanceProcAddr get, uint32_t version,
+                         fa_vk_instance *instance, char *reason, size_t reason_size)
 {
     bool good = true;
     *instance = (fa_vk_instance){.handle = handle, .get = get, .version = version};
@@ -87,7 +89,8 @@ static PFN_vkVoidFunction find_either(const fa_vk_instance *instance, VkDevice d
     return function ? function : instance->vkGetDeviceProcAddr(device, extension);
 }
 
-bool fa_vk_load_device(const fa_vk_instance *instance, VkDevice device, fa_vk *vk, char *reason, size_t reason_size)
+bool fa_vk_load_device(const fa_vk_instance *instance, VkDevice device, fa_vk *vk, char *reason,
+                       size_t reason_size)
 {
     bool good = true;
 #define FA_VK_TAKE(name) \
@@ -115,7 +118,8 @@ static bool has_portability(PFN_vkEnumerateInstanceExtensionProperties enumerate
     return false;
 }
 
-static VkResult create_instance(uint32_t version, PFN_vkCreateInstance create, bool portability, VkInstance *made)
+static VkResult create_instance(uint32_t version, PFN_vkCreateInstance create, bool portability,
+                                VkInstance *made)
 {
     static const char *const names[] = {VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME};
     const VkApplicationInfo application = {
@@ -141,7 +145,8 @@ static void make_instance(void)
     PFN_vkGetInstanceProcAddr get = fa_vk_entry(reason, size);
     if (!get)
         return;
-    PFN_vkEnumerateInstanceVersion ask = (PFN_vkEnumerateInstanceVersion)get(NULL, "vkEnumerateInstanceVersion");
+    PFN_vkEnumerateInstanceVersion ask =
+        (PFN_vkEnumerateInstanceVersion)get(NULL, "vkEnumerateInstanceVersion");
     uint32_t version = VK_API_VERSION_1_0;
     if (ask && ask(&version) != VK_SUCCESS)
         version = VK_API_VERSION_1_0;
@@ -150,15 +155,15 @@ static void make_instance(void)
         return;
     }
     version = version < VK_API_VERSION_1_3 ? version : VK_API_VERSION_1_3;
-#define FA_VK_TAKE(name)                                               \
-    PFN_##name name;                                                   \
-    if (!take(get(NULL, #name), #name, &name, reason, size))           \
+#define FA_VK_TAKE(name)                                     \
+    PFN_##name name;                                         \
+    if (!take(get(NULL, #name), #name, &name, reason, size)) \
         return;
     FA_VK_GLOBAL_FUNCTIONS(FA_VK_TAKE)
 #undef FA_VK_TAKE
     VkInstance made = VK_NULL_HANDLE;
-    VkResult result =
-        create_instance(version, vkCreateInstance, has_portability(vkEnumerateInstanceExtensionProperties), &made);
+    VkResult result = create_instance(version, vkCreateInstance,
+                                      has_portability(vkEnumerateInstanceExtensionProperties), &made);
     if (result != VK_SUCCESS)
         (void)snprintf(reason, size, "no Vulkan instance (is a driver installed?): vkCreateInstance: %s (%d)",
                        fa_vk_error_name(result), (int)result);

@@ -15,66 +15,66 @@
     X(vkCreateInstance)           \
     X(vkEnumerateInstanceExtensionProperties)
 
-#define FA_VK_INSTANCE_FUNCTIONS(X)            \
-    X(vkDestroyInstance)                       \
-    X(vkEnumeratePhysicalDevices)              \
-    X(vkGetPhysicalDeviceProperties2)          \
-    X(vkGetPhysicalDeviceProperties)           \
-    X(vkGetPhysicalDeviceFeatures2)            \
-    X(vkGetPhysicalDeviceMemoryProperties)     \
+#define FA_VK_INSTANCE_FUNCTIONS(X)             \
+    X(vkDestroyInstance)                        \
+    X(vkEnumeratePhysicalDevices)               \
+    X(vkGetPhysicalDeviceProperties2)           \
+    X(vkGetPhysicalDeviceProperties)            \
+    X(vkGetPhysicalDeviceFeatures2)             \
+    X(vkGetPhysicalDeviceMemoryProperties)      \
     X(vkGetPhysicalDeviceQueueFamilyProperties) \
-    X(vkEnumerateDeviceExtensionProperties)    \
-    X(vkCreateDevice)                          \
+    X(vkEnumerateDeviceExtensionProperties)     \
+    X(vkCreateDevice)                           \
     X(vkGetDeviceProcAddr)
 
-#define FA_VK_DEVICE_FUNCTIONS(X)     \
-    X(vkDestroyDevice)                \
-    X(vkGetDeviceQueue)               \
-    X(vkAllocateMemory)               \
-    X(vkFreeMemory)                   \
-    X(vkMapMemory)                    \
-    X(vkCreateBuffer)                 \
-    X(vkDestroyBuffer)                \
-    X(vkGetBufferMemoryRequirements)  \
-    X(vkBindBufferMemory)             \
-    X(vkCreateSemaphore)              \
-    X(vkDestroySemaphore)             \
-    X(vkCreateFence)                  \
-    X(vkDestroyFence)                 \
-    X(vkResetFences)                  \
-    X(vkWaitForFences)                \
-    X(vkCreateShaderModule)           \
-    X(vkDestroyShaderModule)          \
-    X(vkCreateDescriptorSetLayout)    \
-    X(vkDestroyDescriptorSetLayout)   \
-    X(vkCreatePipelineLayout)         \
-    X(vkDestroyPipelineLayout)        \
-    X(vkCreatePipelineCache)          \
-    X(vkDestroyPipelineCache)         \
-    X(vkGetPipelineCacheData)         \
-    X(vkCreateComputePipelines)       \
-    X(vkDestroyPipeline)              \
-    X(vkCreateDescriptorPool)         \
-    X(vkDestroyDescriptorPool)        \
-    X(vkAllocateDescriptorSets)       \
-    X(vkUpdateDescriptorSets)         \
-    X(vkCreateCommandPool)            \
-    X(vkDestroyCommandPool)           \
-    X(vkAllocateCommandBuffers)       \
-    X(vkResetCommandBuffer)           \
-    X(vkBeginCommandBuffer)           \
-    X(vkEndCommandBuffer)             \
-    X(vkCmdBindPipeline)              \
-    X(vkCmdBindDescriptorSets)        \
-    X(vkCmdPushConstants)             \
-    X(vkCmdDispatch)                  \
-    X(vkCmdPipelineBarrier)           \
-    X(vkCmdCopyBuffer)                \
-    X(vkCreateQueryPool)              \
-    X(vkDestroyQueryPool)             \
-    X(vkCmdResetQueryPool)            \
-    X(vkCmdWriteTimestamp)            \
-    X(vkGetQueryPoolResults)          \
+#define FA_VK_DEVICE_FUNCTIONS(X)    \
+    X(vkDestroyDevice)               \
+    X(vkGetDeviceQueue)              \
+    X(vkAllocateMemory)              \
+    X(vkFreeMemory)                  \
+    X(vkMapMemory)                   \
+    X(vkCreateBuffer)                \
+    X(vkDestroyBuffer)               \
+    X(vkGetBufferMemoryRequirements) \
+    X(vkBindBufferMemory)            \
+    X(vkCreateSemaphore)             \
+    X(vkDestroySemaphore)            \
+    X(vkCreateFence)                 \
+    X(vkDestroyFence)                \
+    X(vkResetFences)                 \
+    X(vkWaitForFences)               \
+    X(vkCreateShaderModule)          \
+    X(vkDestroyShaderModule)         \
+    X(vkCreateDescriptorSetLayout)   \
+    X(vkDestroyDescriptorSetLayout)  \
+    X(vkCreatePipelineLayout)        \
+    X(vkDestroyPipelineLayout)       \
+    X(vkCreatePipelineCache)         \
+    X(vkDestroyPipelineCache)        \
+    X(vkGetPipelineCacheData)        \
+    X(vkCreateComputePipelines)      \
+    X(vkDestroyPipeline)             \
+    X(vkCreateDescriptorPool)        \
+    X(vkDestroyDescriptorPool)       \
+    X(vkAllocateDescriptorSets)      \
+    X(vkUpdateDescriptorSets)        \
+    X(vkCreateCommandPool)           \
+    X(vkDestroyCommandPool)          \
+    X(vkAllocateCommandBuffers)      \
+    X(vkResetCommandBuffer)          \
+    X(vkBeginCommandBuffer)          \
+    X(vkEndCommandBuffer)            \
+    X(vkCmdBindPipeline)             \
+    X(vkCmdBindDescriptorSets)       \
+    X(vkCmdPushConstants)            \
+    X(vkCmdDispatch)                 \
+    X(vkCmdPipelineBarrier)          \
+    X(vkCmdCopyBuffer)               \
+    X(vkCreateQueryPool)             \
+    X(vkDestroyQueryPool)            \
+    X(vkCmdResetQueryPool)           \
+    X(vkCmdWriteTimestamp)           \
+    X(vkGetQueryPoolResults)         \
     X(vkQueueSubmit)
 
 #define FA_VK_MEMBER(name) PFN_##name name;
@@ -85,7 +85,8 @@ typedef struct fa_vk_instance {
     PFN_vkGetInstanceProcAddr get;
     uint32_t version; /* of Vulkan, that was asked for */
     FA_VK_INSTANCE_FUNCTIONS(FA_VK_MEMBER)
-    PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR; /* or NULL */
+    PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR
+        vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR; /* or NULL */
 } fa_vk_instance;
 
 /* Of a device: vk->vkQueueSubmit(...). */
@@ -107,8 +108,9 @@ const fa_vk_instance *fa_vk_load(char *reason, size_t reason_size);
 PFN_vkGetInstanceProcAddr fa_vk_entry(char *reason, size_t reason_size);
 
 /* Fill a table. False with the reason: a function is missing. */
-bool fa_vk_load_instance(VkInstance handle, PFN_vkGetInstanceProcAddr get, uint32_t version, fa_vk_instance *instance,
-                         char *reason, size_t reason_size);
-bool fa_vk_load_device(const fa_vk_instance *instance, VkDevice device, fa_vk *vk, char *reason, size_t reason_size);
+bool fa_vk_load_instance(VkInstance handle, PFN_vkGetInstanceProcAddr get, uint32_t version,
+                         fa_vk_instance *instance, char *reason, size_t reason_size);
+bool fa_vk_load_device(const fa_vk_instance *instance, VkDevice device, fa_vk *vk, char *reason,
+                       size_t reason_size);
 
 #endif

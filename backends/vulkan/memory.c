@@ -37,7 +37,8 @@ static void join_next(const fa_context *context, fa_vk_part *part)
     fa_release(context, next, sizeof(*next));
 }
 
-fa_vk_part *fa_vk_parts_take(const fa_context *context, fa_vk_part *first, uint64_t size, uint64_t align, bool *failed)
+fa_vk_part *fa_vk_parts_take(const fa_context *context, fa_vk_part *first, uint64_t size, uint64_t align,
+                             bool *failed)
 {
     for (fa_vk_part *part = first; part; part = part->next) {
         uint64_t lead = align_up(part->offset, align) - part->offset;
@@ -159,8 +160,8 @@ static fa_status take_of_type(const fa_device *device, uint32_t type, const VkMe
     return FA_OK;
 }
 
-fa_status fa_vk_piece_take(const fa_device *device, const VkMemoryRequirements *needs, VkMemoryPropertyFlags flags,
-                           fa_vk_piece *piece)
+fa_status fa_vk_piece_take(const fa_device *device, const VkMemoryRequirements *needs,
+                           VkMemoryPropertyFlags flags, fa_vk_piece *piece)
 {
     fa_vk_device *d = fa_vk_device_of(device);
     *piece = (fa_vk_piece){NULL, NULL};
@@ -171,7 +172,8 @@ fa_status fa_vk_piece_take(const fa_device *device, const VkMemoryRequirements *
         fa_fail(FA_OUT_OF_MEMORY, "%s has no memory of the kind that a buffer needs", device->info.name);
     (void)pthread_mutex_lock(&d->lock);
     for (uint32_t type = 0; type < d->memory.memoryTypeCount && !piece->block; type++) {
-        if ((needs->memoryTypeBits >> type & 1) && (d->memory.memoryTypes[type].propertyFlags & flags) == flags)
+        if ((needs->memoryTypeBits >> type & 1) &&
+            (d->memory.memoryTypes[type].propertyFlags & flags) == flags)
             status = take_of_type(device, type, needs, piece);
     }
     (void)pthread_mutex_unlock(&d->lock);

@@ -22,7 +22,8 @@ typedef struct fa_vk_part {
 
 /* Takes `size` bytes at a multiple of `align`, a power of two, from a list of parts. NULL: no room, or (*failed) no host
  * memory. */
-fa_vk_part *fa_vk_parts_take(const fa_context *context, fa_vk_part *first, uint64_t size, uint64_t align, bool *failed);
+fa_vk_part *fa_vk_parts_take(const fa_context *context, fa_vk_part *first, uint64_t size, uint64_t align,
+                             bool *failed);
 /* Gives one back; returns whether nothing of the list is used any more. */
 bool fa_vk_parts_give(const fa_context *context, fa_vk_part *first, fa_vk_part *part);
 

@@ -15,7 +15,7 @@
 
 _Static_assert(sizeof(fa_vk_push) == 112, "the kernels' push constants");
 #define FA_VK_SAME(word, type, member) \
-    _Static_assert((word) * 4 == offsetof(type, member), "constants.h says where " #member " lies")
+    _Static_assert((word)*4 == offsetof(type, member), "constants.h says where " #member " lies")
 FA_VK_SAME(FA_VK_WORD_K_STRIDE, fa_table_params, k_stride);
 FA_VK_SAME(FA_VK_WORD_O_STRIDE, fa_table_params, o_stride);
 FA_VK_SAME(FA_VK_WORD_KEEP_STRIDE, fa_table_params, keep_stride);
@@ -31,7 +31,8 @@ FA_VK_SAME(FA_VK_WORD_MASK, fa_table_sequence, mask);
 FA_VK_SAME(FA_VK_WORD_KEY_END, fa_table_item, key_end);
 FA_VK_SAME(FA_VK_WORD_PARTS, fa_table_merge, parts);
 _Static_assert(sizeof(fa_table_sequence) == FA_VK_WORDS_SEQUENCE * 4, "words of a sequence");
-_Static_assert(sizeof(fa_table_item) == FA_VK_WORDS_ITEM * 4 && sizeof(fa_table_merge) == FA_VK_WORDS_ITEM * 4,
+_Static_assert(sizeof(fa_table_item) == FA_VK_WORDS_ITEM * 4 &&
+                   sizeof(fa_table_merge) == FA_VK_WORDS_ITEM * 4,
                "words of an item");
 
 enum { MERGE_GROUP = 128 };
@@ -101,7 +102,9 @@ static bool is_whole(const fa_vk_device *d, const fa_vk_pipeline *p)
     return d->caps.full_subgroups && p->constants.value[FA_VK_SUBGROUP] > 1;
 }
 
-static VkResult create(const fa_vk_device *d, const fa_vk_pipeline *p, VkPipelineCache cache, VkPipeline *made)
+/* *call names what failed. */
+static VkResult create(const fa_vk_device *d, const fa_vk_pipeline *p, VkPipelineCache cache,
+                       VkPipeline *made, const char **call)
 {
     VkSpecializationMapEntry entry[FA_VK_CONSTANTS];
     for (uint32_t i = 0; i < FA_VK_CONSTANTS; i++)
@@ -129,10 +132,12 @@ static VkResult create(const fa_vk_device *d, const fa_vk_pipeline *p, VkPipelin
             },
         .layout = d->layout,
     };
+    *call = "vkCreateShaderModule";
     VkResult result = d->vk.vkCreateShaderModule(d->handle, &module, NULL, &info.stage.module);
     if (result != VK_SUCCESS)
         return result;
     *made = VK_NULL_HANDLE;
+    *call = "vkCreateComputePipelines";
     result = d->vk.vkCreateComputePipelines(d->handle, cache, 1, &info, NULL, made);
     d->vk.vkDestroyShaderModule(d->handle, info.stage.module, NULL);
     return result == VK_SUCCESS && !*made ? VK_ERROR_UNKNOWN : result;
@@ -173,7 +178,8 @@ static fa_status make(const fa_device *device, fa_vk_pipeline *p, bool *cached)
     if (d->vk.vkCreatePipelineCache(d->handle, &info, NULL, &cache) != VK_SUCCESS)
         cache = VK_NULL_HANDLE;
     fa_release(device->context, blob, size);
-    VkResult result = create(d, p, cache, &p->handle);
+    const char *call;
+    VkResult result = create(d, p, cache, &p->handle, &call);
     if (cache && result == VK_SUCCESS && !*cached)
         store(device, cache, key);
     if (cache)
@@ -182,13 +188,13 @@ static fa_status make(const fa_device *device, fa_vk_pipeline *p, bool *cached)
         return FA_OK;
     if (result == VK_ERROR_OUT_OF_HOST_MEMORY || result == VK_ERROR_OUT_OF_DEVICE_MEMORY ||
         result == VK_ERROR_DEVICE_LOST)
-        return fa_vk_fail(result, "vkCreateComputePipelines");
-    return fa_fail(FA_COMPILE, "vkCreateComputePipelines: %s (%d) with module %s on %s", fa_vk_error_name(result),
+        return fa_vk_fail(result, call);
+    return fa_fail(FA_COMPILE, "%s: %s (%d) with module %s on %s", call, fa_vk_error_name(result),
                    (int)result, p->module->name, device->info.name);
 }
 
-fa_status fa_vk_pipeline_get(fa_device *device, const char *name, bool subgroups, const fa_vk_constants *constants,
-                             VkPipeline *pipeline)
+fa_status fa_vk_pipeline_get(fa_device *device, const char *name, bool subgroups,
+                             const fa_vk_constants *constants, VkPipeline *pipeline)
 {
     fa_vk_device *d = fa_vk_device_of(device);
     const fa_vk_module *module = find_module(d, name, subgroups);
@@ -198,7 +204,8 @@ fa_status fa_vk_pipeline_get(fa_device *device, const char *name, bool subgroups
     bool cached = false, added = false;
     (void)pthread_mutex_lock(&d->lock);
     fa_vk_pipeline *found = d->pipelines;
-    while (found && (found->module != module || memcmp(&found->constants, constants, sizeof(*constants)) != 0))
+    while (found &&
+           (found->module != module || memcmp(&found->constants, constants, sizeof(*constants)) != 0))
         found = found->next;
     if (!found) {
         found = fa_alloc_zeroed(device->context, sizeof(*found));
@@ -332,8 +339,8 @@ static fa_status make_pipelines(fa_plan *plan, fa_vk_plan *made)
     fa_status status = FA_OK;
     for (int aligned = 0; aligned <= fa_gpu_can_align(&plan->problem) && status == FA_OK; aligned++) {
         const fa_vk_constants constants = attention_constants(plan, aligned);
-        status = fa_vk_pipeline_get(plan->device, name, caps->subgroups && k->kind != FA_GPU_MATRIX, &constants,
-                                    &made->attention[aligned]);
+        status = fa_vk_pipeline_get(plan->device, name, caps->subgroups && k->kind != FA_GPU_MATRIX,
+                                    &constants, &made->attention[aligned]);
     }
     if (status == FA_OK && plan->schedule.merges > 0) {
         fa_vk_constants constants = common_constants(plan);
@@ -353,7 +360,8 @@ fa_status fa_vk_plan_prepare(fa_plan *plan)
     plan->impl = made;
     if (plan->schedule.items == 0)
         return FA_OK;
-    fa_status status = k->kind == FA_GPU_STANDARD ? fa_vk_standard_prepare(plan, made) : make_pipelines(plan, made);
+    fa_status status =
+        k->kind == FA_GPU_STANDARD ? fa_vk_standard_prepare(plan, made) : make_pipelines(plan, made);
     return status == FA_OK ? make_table(plan, made) : status;
 }
 

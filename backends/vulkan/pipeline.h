@@ -25,9 +25,9 @@ typedef struct fa_vk_place {
 
 /* plan->impl */
 typedef struct fa_vk_plan {
-    fa_buffer *table;          /* see core/portable/table.h */
-    VkPipeline attention[2];   /* of any rows; of rows at multiples of 16 bytes, none where they cannot be */
-    VkPipeline merge;          /* none where nothing is split */
+    fa_buffer *table;        /* see core/portable/table.h */
+    VkPipeline attention[2]; /* of any rows; of rows at multiples of 16 bytes, none where they cannot be */
+    VkPipeline merge;        /* none where nothing is split */
     VkPipeline scores[2], softmax, output[2]; /* of the row `standard` */
     fa_gpu_standard with;
 } fa_vk_plan;
@@ -48,8 +48,8 @@ bool fa_vk_has_module(const fa_vk_device *device, const char *name);
  * shared, and destroyed with the device. `name` is without the variant; `whole` asks for whole subgroups of the
  * device's size. FA_COMPILE where the driver refuses it.
  */
-fa_status fa_vk_pipeline_get(fa_device *device, const char *name, bool subgroups, const fa_vk_constants *constants,
-                             VkPipeline *pipeline);
+fa_status fa_vk_pipeline_get(fa_device *device, const char *name, bool subgroups,
+                             const fa_vk_constants *constants, VkPipeline *pipeline);
 void fa_vk_pipelines_release(fa_device *device);
 
 /* run.c */
@@ -60,12 +60,13 @@ fa_status fa_vk_dispatch(const fa_vk_device *device, VkCommandBuffer commands, V
 /* What was written before is seen by kernels, and by copies, after. */
 void fa_vk_barrier(const fa_vk_device *device, VkCommandBuffer commands);
 /* Fills push->at, and without addresses, the descriptor set too. An absent operand is the table. */
-void fa_vk_place_operands(const fa_vk_device *device, VkDescriptorSet set, const fa_vk_place where[FA_VK_SLOTS],
-                          fa_vk_push *push);
+void fa_vk_place_operands(const fa_vk_device *device, VkDescriptorSet set,
+                          const fa_vk_place where[FA_VK_SLOTS], fa_vk_push *push);
 
 /* standard.c */
 fa_status fa_vk_standard_prepare(fa_plan *plan, fa_vk_plan *made);
-fa_status fa_vk_standard_record(const fa_plan *plan, VkCommandBuffer commands, fa_vk_push *push, bool aligned);
+fa_status fa_vk_standard_record(const fa_plan *plan, VkCommandBuffer commands, fa_vk_push *push,
+                                bool aligned);
 
 /* probe.c: finds out device->fragments; they stay unknown where that fails. */
 void fa_vk_probe(fa_device *device);

@@ -132,8 +132,8 @@ static fa_status run(fa_device *device, fa_queue *queue, const fa_buffer *buffer
     fa_vk_push push = {.unused = 0};
     fa_vk_place_operands(d, slot->set, where, &push);
     if (slot->set)
-        d->vk.vkCmdBindDescriptorSets(slot->commands, VK_PIPELINE_BIND_POINT_COMPUTE, d->layout, 0, 1, &slot->set, 0,
-                                      NULL);
+        d->vk.vkCmdBindDescriptorSets(slot->commands, VK_PIPELINE_BIND_POINT_COMPUTE, d->layout, 0, 1,
+                                      &slot->set, 0, NULL);
     status = fa_vk_dispatch(d, slot->commands, pipeline, &push, 1, 1);
     fa_vk_barrier(d, slot->commands);
     return status == FA_OK ? fa_vk_queue_submit(queue, slot) : status;
@@ -160,6 +160,7 @@ void fa_vk_probe(fa_device *device)
     if (status == FA_OK && is_complete(&r))
         d->fragments = read_report(&r);
     if (status != FA_OK)
-        fa_log(device->context, FA_LOG_WARN, "vulkan: how matrices are held is not known: %s", fa_last_error());
+        fa_log(device->context, FA_LOG_WARN, "vulkan: how matrices are held is not known: %s",
+               fa_last_error());
     fa_clear_error();
 }

@@ -27,13 +27,15 @@ static VkResult take_set(const fa_vk_device *d, const fa_vk_queue *q, VkDescript
     return d->vk.vkAllocateDescriptorSets(d->handle, &info, set);
 }
 
-static VkResult make_commands(const fa_vk_device *d, fa_vk_queue *q)
+/* *call names what failed, here and below. */
+static VkResult make_commands(const fa_vk_device *d, fa_vk_queue *q, const char **call)
 {
     const VkCommandPoolCreateInfo pool = {
         .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
         .flags = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT,
         .queueFamilyIndex = d->caps.family,
     };
+    *call = "vkCreateCommandPool";
     VkResult result = d->vk.vkCreateCommandPool(d->handle, &pool, NULL, &q->pool);
     for (int i = 0; i < FA_VK_SLOTS_IN_FLIGHT && result == VK_SUCCESS; i++) {
         const VkCommandBufferAllocateInfo info = {
@@ -42,9 +44,12 @@ static VkResult make_commands(const fa_vk_device *d, fa_vk_queue *q)
             .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
             .commandBufferCount = 1,
         };
+        *call = "vkAllocateCommandBuffers";
         result = d->vk.vkAllocateCommandBuffers(d->handle, &info, &q->slot[i].commands);
-        if (result == VK_SUCCESS && d->set_layout)
+        if (result == VK_SUCCESS && d->set_layout) {
+            *call = "vkAllocateDescriptorSets";
             result = take_set(d, q, &q->slot[i].set);
+        }
     }
     return result;
 }
@@ -56,7 +61,8 @@ static VkResult make_signals(const fa_vk_device *d, fa_vk_queue *q)
         .sType = VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO,
         .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE,
     };
-    const VkSemaphoreCreateInfo semaphore = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO, .pNext = &type};
+    const VkSemaphoreCreateInfo semaphore = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO,
+                                             .pNext = &type};
     const VkFenceCreateInfo fence = {.sType = VK_STRUCTURE_TYPE_FENCE_CREATE_INFO};
     VkResult result = VK_SUCCESS;
     if (d->caps.timeline)
@@ -96,10 +102,8 @@ static fa_status fill(fa_queue *queue, fa_vk_lane *lane)
     fa_vk_queue *q = queue->impl;
     const char *call = "vkCreateDescriptorPool";
     VkResult result = d->set_layout ? make_sets(d, q, FA_VK_SLOTS_IN_FLIGHT) : VK_SUCCESS;
-    if (result == VK_SUCCESS) {
-        call = "vkCreateCommandPool";
-        result = make_commands(d, q);
-    }
+    if (result == VK_SUCCESS)
+        result = make_commands(d, q, &call);
     if (result == VK_SUCCESS) {
         call = d->caps.timeline ? "vkCreateSemaphore" : "vkCreateFence";
         result = make_signals(d, q);
@@ -223,7 +227,8 @@ fa_status fa_vk_queue_begin(fa_queue *queue, bool is_run, fa_vk_slot **begun)
     slot->timed = is_run && q->queries;
     if (slot->timed) {
         d->vk.vkCmdResetQueryPool(slot->commands, q->queries, slot->query, 2);
-        d->vk.vkCmdWriteTimestamp(slot->commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, q->queries, slot->query);
+        d->vk.vkCmdWriteTimestamp(slot->commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, q->queries,
+                                  slot->query);
     }
     *begun = slot;
     return FA_OK;
@@ -234,7 +239,8 @@ fa_status fa_vk_queue_submit(fa_queue *queue, fa_vk_slot *slot)
     const fa_vk_device *d = fa_vk_device_of(queue->device);
     fa_vk_queue *q = queue->impl;
     if (slot->timed)
-        d->vk.vkCmdWriteTimestamp(slot->commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, q->queries, slot->query + 1);
+        d->vk.vkCmdWriteTimestamp(slot->commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, q->queries,
+                                  slot->query + 1);
     VkResult result = d->vk.vkEndCommandBuffer(slot->commands);
     if (result != VK_SUCCESS)
         return fa_vk_fail(result, "vkEndCommandBuffer");
@@ -273,16 +279,19 @@ fa_status fa_vk_queue_seconds(fa_queue *queue, double *seconds)
     if (status != FA_OK)
         return status;
     if (q->recording || !q->queries)
-        return fa_fail(FA_UNSUPPORTED, "%s", q->recording ? "queue records and runs nothing"
-                                                           : "the device's queues have no timestamps");
+        return fa_fail(FA_UNSUPPORTED, "%s",
+                       q->recording ? "queue records and runs nothing"
+                                    : "the device's queues have no timestamps");
     if (q->last_run < 0)
         return fa_fail(FA_INVALID, "queue has run no plan yet");
     uint64_t at[2] = {0, 0};
-    VkResult result = d->vk.vkGetQueryPoolResults(d->handle, q->queries, q->slot[q->last_run].query, 2, sizeof(at), at,
-                                                  sizeof(at[0]), VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT);
+    VkResult result =
+        d->vk.vkGetQueryPoolResults(d->handle, q->queries, q->slot[q->last_run].query, 2, sizeof(at), at,
+                                    sizeof(at[0]), VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT);
     if (result != VK_SUCCESS)
         return fa_vk_fail(result, "vkGetQueryPoolResults");
-    const uint64_t mask = d->caps.timestamp_bits >= 64 ? UINT64_MAX : ((uint64_t)1 << d->caps.timestamp_bits) - 1;
+    const uint64_t mask =
+        d->caps.timestamp_bits >= 64 ? UINT64_MAX : ((uint64_t)1 << d->caps.timestamp_bits) - 1;
     *seconds = (double)((at[1] - at[0]) & mask) * d->caps.timestamp_seconds;
     return FA_OK;
 }

@@ -20,8 +20,8 @@ typedef struct fa_vk_slot {
 
 /* queue->impl */
 typedef struct fa_vk_queue {
-    fa_vk_lane *lane;     /* NULL: a queue that records */
-    fa_vk_lane own;       /* the caller's queue */
+    fa_vk_lane *lane; /* NULL: a queue that records */
+    fa_vk_lane own;   /* the caller's queue */
     VkCommandPool pool;
     VkDescriptorPool sets;
     VkSemaphore timeline;

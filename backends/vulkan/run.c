@@ -11,17 +11,18 @@ void fa_vk_barrier(const fa_vk_device *d, VkCommandBuffer commands)
     const VkMemoryBarrier barrier = {
         .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER,
         .srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
-        .dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_READ_BIT |
-                         VK_ACCESS_TRANSFER_WRITE_BIT | VK_ACCESS_HOST_READ_BIT | VK_ACCESS_HOST_WRITE_BIT,
+        .dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT |
+                         VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT |
+                         VK_ACCESS_HOST_READ_BIT | VK_ACCESS_HOST_WRITE_BIT,
     };
-    d->vk.vkCmdPipelineBarrier(commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT,
-                               VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT |
-                                   VK_PIPELINE_STAGE_HOST_BIT,
-                               0, 1, &barrier, 0, NULL, 0, NULL);
+    d->vk.vkCmdPipelineBarrier(
+        commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT,
+        VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT | VK_PIPELINE_STAGE_HOST_BIT, 0,
+        1, &barrier, 0, NULL, 0, NULL);
 }
 
-fa_status fa_vk_dispatch(const fa_vk_device *d, VkCommandBuffer commands, VkPipeline pipeline, const fa_vk_push *push,
-                         int64_t groups, uint32_t lines)
+fa_status fa_vk_dispatch(const fa_vk_device *d, VkCommandBuffer commands, VkPipeline pipeline,
+                         const fa_vk_push *push, int64_t groups, uint32_t lines)
 {
     const int64_t x = FA_MIN(groups, (int64_t)d->caps.groups[0]), y = fa_ceil_div(groups, x);
     if (y > (int64_t)d->caps.groups[1] || lines > d->caps.groups[2] || groups > INT32_MAX)
@@ -74,8 +75,9 @@ static fa_vk_place place_of(const fa_buffer *buffer, size_t offset, size_t bytes
 static void find_places(const fa_plan *plan, const fa_binding *binding, fa_vk_place where[FA_VK_SLOTS])
 {
     static const int slot[FA_OPERANDS] = {
-        [FA_Q] = FA_VK_SLOT_Q,       [FA_K] = FA_VK_SLOT_K,       [FA_V] = FA_VK_SLOT_V,    [FA_O] = FA_VK_SLOT_O,
-        [FA_BIAS] = FA_VK_SLOT_BIAS, [FA_KEEP] = FA_VK_SLOT_KEEP, [FA_LSE] = FA_VK_SLOT_LSE};
+        [FA_Q] = FA_VK_SLOT_Q,    [FA_K] = FA_VK_SLOT_K,       [FA_V] = FA_VK_SLOT_V,
+        [FA_O] = FA_VK_SLOT_O,    [FA_BIAS] = FA_VK_SLOT_BIAS, [FA_KEEP] = FA_VK_SLOT_KEEP,
+        [FA_LSE] = FA_VK_SLOT_LSE};
     const fa_vk_plan *prepared = plan->impl;
     const fa_gpu_kernel *k = plan->row->impl;
     where[FA_VK_SLOT_TABLE] = place_of(prepared->table, 0, prepared->table->size);
@@ -87,18 +89,21 @@ static void find_places(const fa_plan *plan, const fa_binding *binding, fa_vk_pl
     const size_t end = plan->workspace;
     if (binding->workspace && end > lse_at) {
         where[FA_VK_SLOT_PARTIAL] = place_of(binding->workspace, binding->workspace_offset + at, lse_at - at);
-        where[FA_VK_SLOT_PARTIAL_LSE] = place_of(binding->workspace, binding->workspace_offset + lse_at, end - lse_at);
+        where[FA_VK_SLOT_PARTIAL_LSE] =
+            place_of(binding->workspace, binding->workspace_offset + lse_at, end - lse_at);
     }
 }
 
 /* Whether q, k, v and o begin at multiples of 16 bytes. */
 static bool is_aligned(const fa_vk_push *push)
 {
-    uint64_t all = push->at[FA_VK_SLOT_Q] | push->at[FA_VK_SLOT_K] | push->at[FA_VK_SLOT_V] | push->at[FA_VK_SLOT_O];
+    uint64_t all =
+        push->at[FA_VK_SLOT_Q] | push->at[FA_VK_SLOT_K] | push->at[FA_VK_SLOT_V] | push->at[FA_VK_SLOT_O];
     return all % ALIGNMENT == 0;
 }
 
-static fa_status record(const fa_plan *plan, const fa_binding *binding, VkCommandBuffer commands, VkDescriptorSet set)
+static fa_status record(const fa_plan *plan, const fa_binding *binding, VkCommandBuffer commands,
+                        VkDescriptorSet set)
 {
     const fa_vk_device *d = fa_vk_device_of(plan->device);
     const fa_vk_plan *prepared = plan->impl;
@@ -109,13 +114,14 @@ static fa_status record(const fa_plan *plan, const fa_binding *binding, VkComman
     fa_vk_place_operands(d, set, where, &push);
     fa_vk_barrier(d, commands);
     if (set)
-        d->vk.vkCmdBindDescriptorSets(commands, VK_PIPELINE_BIND_POINT_COMPUTE, d->layout, 0, 1, &set, 0, NULL);
+        d->vk.vkCmdBindDescriptorSets(commands, VK_PIPELINE_BIND_POINT_COMPUTE, d->layout, 0, 1, &set, 0,
+                                      NULL);
     fa_status status;
     if (k->kind == FA_GPU_STANDARD)
         status = fa_vk_standard_record(plan, commands, &push, is_aligned(&push));
     else
-        status = fa_vk_dispatch(d, commands, prepared->attention[is_aligned(&push) && prepared->attention[1]], &push,
-                                plan->schedule.items, 1);
+        status = fa_vk_dispatch(d, commands, prepared->attention[is_aligned(&push) && prepared->attention[1]],
+                                &push, plan->schedule.items, 1);
     if (status == FA_OK && prepared->merge) {
         fa_vk_barrier(d, commands);
         status = fa_vk_dispatch(d, commands, prepared->merge, &push, plan->schedule.merges,

@@ -16,19 +16,19 @@ typedef struct fa_vk_caps {
     VkPhysicalDeviceType type;
     uint32_t version; /* the device's, or the instance's if that is less */
     uint32_t units;
-    size_t local_bytes;      /* shared memory of a work-group                                  */
-    size_t group_size;       /* most work-items of a work-group, in its first dimension too    */
-    uint32_t groups[3];      /* most work-groups of a dispatch                                 */
-    size_t range;            /* bytes behind one descriptor                                    */
-    size_t alloc_bytes;      /* most bytes of one allocation                                   */
-    size_t align;            /* of a descriptor's offset                                       */
-    bool unified;            /* the host reaches all of the device's memory                    */
-    bool address;            /* buffers are reached by address, and not by descriptors         */
-    bool timeline;           /* timeline semaphores                                            */
-    bool subgroups;          /* shuffles in compute kernels                                    */
-    bool full_subgroups;     /* a kernel can ask for whole subgroups of a size                 */
-    bool matrix;             /* cooperative matrices of 16 by 16 by 16, f16 and f32            */
-    bool portability;        /* VK_KHR_portability_subset                                      */
+    size_t local_bytes;  /* shared memory of a work-group                                  */
+    size_t group_size;   /* most work-items of a work-group, in its first dimension too    */
+    uint32_t groups[3];  /* most work-groups of a dispatch                                 */
+    size_t range;        /* bytes behind one descriptor                                    */
+    size_t alloc_bytes;  /* most bytes of one allocation                                   */
+    size_t align;        /* of a descriptor's offset                                       */
+    bool unified;        /* the host reaches all of the device's memory                    */
+    bool address;        /* buffers are reached by address, and not by descriptors         */
+    bool timeline;       /* timeline semaphores                                            */
+    bool subgroups;      /* shuffles in compute kernels                                    */
+    bool full_subgroups; /* a kernel can ask for whole subgroups of a size                 */
+    bool matrix;         /* cooperative matrices of 16 by 16 by 16, f16 and f32            */
+    bool portability;    /* VK_KHR_portability_subset                                      */
     uint32_t subgroup_size;
     uint32_t family;         /* of queues                                                      */
     uint32_t queues;         /* of that family                                                 */
@@ -73,11 +73,11 @@ typedef struct fa_vk_device {
 
 /* buffer->impl. fa_buffer.storage is the VkBuffer, fa_buffer.address the offset in it. */
 typedef struct fa_vk_buffer {
-    VkBuffer handle; /* VK_NULL_HANDLE where the size is 0 */
-    uint64_t address; /* of the VkBuffer's first byte; 0 without addresses */
-    size_t origin;    /* where the fa_buffer begins in it */
-    size_t bytes;     /* of the VkBuffer */
-    char *mapped;     /* the VkBuffer's first byte; NULL: not reachable */
+    VkBuffer handle;   /* VK_NULL_HANDLE where the size is 0 */
+    uint64_t address;  /* of the VkBuffer's first byte; 0 without addresses */
+    size_t origin;     /* where the fa_buffer begins in it */
+    size_t bytes;      /* of the VkBuffer */
+    char *mapped;      /* the VkBuffer's first byte; NULL: not reachable */
     fa_vk_piece piece; /* of the device's memory; nothing where the caller's is wrapped */
 } fa_vk_buffer;
 
@@ -92,8 +92,10 @@ fa_status fa_vk_buffer_wrap_handle(fa_buffer *buffer, VkBuffer handle, size_t by
 /* Memory that the host reaches, whatever the device's own is. */
 fa_status fa_vk_staging_create(fa_buffer *buffer);
 void fa_vk_buffer_destroy(fa_buffer *buffer);
-fa_status fa_vk_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source, size_t size);
-fa_status fa_vk_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target, size_t size);
+fa_status fa_vk_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source,
+                             size_t size);
+fa_status fa_vk_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target,
+                            size_t size);
 
 /* error.c */
 

@@ -100,7 +100,7 @@ static void *work(void *user)
             fa_device_info info = {.struct_size = sizeof(info)};
             (void)good(w, fa_device_describe(own, i, &info));
         }
-        if (good(w, fa_device_open(own, "opencl", NULL, &device)))
+        if (good(w, fa_device_open(own, FA_TEST_BACKEND, NULL, &device)))
             use_device(w, device);
     }
     fa_device_close(device);
@@ -133,7 +133,7 @@ static void prepare(bool masks)
 static fa_device *open_device(void)
 {
     fa_device *device;
-    ck_assert_msg(fa_device_open(context, "opencl", NULL, &device) == FA_OK, "%s", fa_last_error());
+    ck_assert_msg(fa_device_open(context, FA_TEST_BACKEND, NULL, &device) == FA_OK, "%s", fa_last_error());
     return device;
 }
 
@@ -285,7 +285,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("opencl threads");
+    Suite *suite = suite_create(FA_TEST_BACKEND " threads");
     TCase *tc = add_context_case(suite, "threads");
     tcase_add_test(tc, contexts_of_their_own);
     tcase_add_test(tc, one_device);

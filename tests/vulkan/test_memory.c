@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How blocks of device memory are divided: offsets alone, without a driver. */
+#include <stdlib.h>
+
+#include "backends/vulkan/memory.h"
+#include "core/context.h"
+#include "tests/unit/helpers.h"
+
+enum { BYTES = 1 << 16, PIECES = 60, TURNS = 20000 };
+
+/* Parts follow each other without gaps, and no two free ones do. */
+static void check_parts(const fa_vk_part *first)
+{
+    uint64_t at = 0;
+    for (const fa_vk_part *part = first; part; part = part->next) {
+        ck_assert_uint_eq(part->offset, at);
+        ck_assert_uint_gt(part->size, 0);
+        ck_assert(part->used || !part->next || part->next->used);
+        at += part->size;
+    }
+    ck_assert_uint_eq(at, BYTES);
+}
+
+static fa_vk_part *whole_block(void)
+{
+    fa_vk_part *first = fa_alloc_zeroed(context, sizeof(*first));
+    first->size = BYTES;
+    return first;
+}
+
+START_TEST(random_pieces)
+{
+    random_state random = {3};
+    fa_vk_part *first = whole_block(), *piece[PIECES] = {NULL};
+    for (int turn = 0; turn < TURNS; turn++) {
+        int n = (int)random_between(&random, 0, PIECES - 1);
+        bool failed = false;
+        if (piece[n]) {
+            (void)fa_vk_parts_give(context, first, piece[n]);
+            piece[n] = NULL;
+        } else {
+            uint64_t size = (uint64_t)random_between(&random, 1, BYTES / 16);
+            uint64_t align = (uint64_t)1 << random_between(&random, 0, 10);
+            piece[n] = fa_vk_parts_take(context, first, size, align, &failed);
+            ck_assert(!failed);
+            if (piece[n]) {
+                ck_assert_uint_eq(piece[n]->size, size);
+                ck_assert_uint_eq(piece[n]->offset % align, 0);
+            }
+        }
+        check_parts(first);
+    }
+    bool empty = false;
+    for (int n = 0; n < PIECES; n++) {
+        if (piece[n])
+            empty = fa_vk_parts_give(context, first, piece[n]);
+    }
+    ck_assert(empty && !first->next && !first->used);
+    fa_release(context, first, sizeof(*first));
+}
+END_TEST
+
+START_TEST(a_full_block_has_no_room)
+{
+    bool failed = false;
+    fa_vk_part *first = whole_block();
+    fa_vk_part *all = fa_vk_parts_take(context, first, BYTES, 256, &failed);
+    ck_assert_ptr_eq(all, first);
+    ck_assert_ptr_null(fa_vk_parts_take(context, first, 1, 1, &failed));
+    ck_assert(!failed);
+    ck_assert(fa_vk_parts_give(context, first, all));
+    ck_assert_ptr_null(fa_vk_parts_take(context, first, BYTES + 1, 1, &failed));
+    fa_release(context, first, sizeof(*first));
+}
+END_TEST
+
+START_TEST(without_host_memory_nothing_changes)
+{
+    bool failed = false;
+    fa_vk_part *first = whole_block();
+    memory.fail_at = memory.calls;
+    ck_assert_ptr_null(fa_vk_parts_take(context, first, 64, 64, &failed));
+    ck_assert(failed);
+    memory.fail_at = -1;
+    check_parts(first);
+    ck_assert(!first->used && !first->next);
+    fa_release(context, first, sizeof(*first));
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("vulkan memory");
+    TCase *tc = add_context_case(suite, "parts");
+    tcase_add_test(tc, random_pieces);
+    tcase_add_test(tc, a_full_block_has_no_room);
+    tcase_add_test(tc, without_host_memory_nothing_changes);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
