@@ -35,6 +35,7 @@ typedef struct object {
     char *bytes; /* of memory, and what is bound to a buffer */
     size_t size;
     bool recording;           /* of commands */
+    uint64_t pushed[16];      /* its push constants */
     struct object *child[64]; /* of a pool */
     int children;
 } object;
@@ -50,6 +51,7 @@ static uint32_t device_version = VK_API_VERSION_1_3, device_count = 1;
 static object the_queue = {.kind = QUEUE};
 static object physical_devices[4];
 static int instance_place;
+static object *buffers[1024]; /* that have memory */
 
 EXPORT void stub_fail(const char *function, int nth, VkResult result)
 {
@@ -317,7 +319,19 @@ CREATES(vkCreateQueryPool, VkQueryPoolCreateInfo, VkQueryPool, QUERIES)
 DESTROYS(vkDestroyQueryPool, VkQueryPool, QUERIES)
 DESTROYS(vkDestroyPipeline, VkPipeline, PIPELINE)
 DESTROYS(vkFreeMemory, VkDeviceMemory, MEMORY)
-DESTROYS(vkDestroyBuffer, VkBuffer, BUFFER)
+
+static void vkDestroyBuffer(VkDevice device, VkBuffer buffer, const VkAllocationCallbacks *a)
+{
+    (void)a;
+    check(OBJECT(device), DEVICE);
+    (void)pthread_mutex_lock(&lock);
+    for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++) {
+        if (buffers[i] == OBJECT(buffer))
+            buffers[i] = NULL;
+    }
+    (void)pthread_mutex_unlock(&lock);
+    drop(OBJECT(buffer), BUFFER);
+}
 
 static VkResult vkCreateDevice(VkPhysicalDevice physical, const VkDeviceCreateInfo *info,
                                const VkAllocationCallbacks *a, VkDevice *made)
@@ -398,7 +412,14 @@ static VkResult vkBindBufferMemory(VkDevice device, VkBuffer buffer, VkDeviceMem
     if (offset % 256 != 0 || offset + OBJECT(buffer)->size > OBJECT(memory)->size)
         misuses++;
     OBJECT(buffer)->bytes = OBJECT(memory)->bytes + offset;
-    memset(OBJECT(buffer)->bytes, 0, OBJECT(buffer)->size); /* nothing is computed, so all see the same */
+    (void)pthread_mutex_lock(&lock);
+    for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++) {
+        if (!buffers[i]) {
+            buffers[i] = OBJECT(buffer);
+            break;
+        }
+    }
+    (void)pthread_mutex_unlock(&lock);
     return VK_SUCCESS;
 }
 
@@ -542,12 +563,22 @@ static void vkCmdPushConstants(VkCommandBuffer commands, VkPipelineLayout layout
                                uint32_t offset, uint32_t size, const void *values)
 {
     (void)stages;
-    (void)offset;
-    (void)values;
     check_recording(commands);
     check(OBJECT(layout), LAYOUT);
-    if (size > 128)
+    if (offset != 0 || size > sizeof(OBJECT(commands)->pushed))
         misuses++;
+    else
+        memcpy(OBJECT(commands)->pushed, values, size);
+}
+
+/* The buffer that an address lies in, if any; the lock is taken. */
+static object *buffer_at(uint64_t address)
+{
+    for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++) {
+        if (buffers[i] && address - (uint64_t)(uintptr_t)buffers[i]->bytes < buffers[i]->size)
+            return buffers[i];
+    }
+    return NULL;
 }
 
 static void vkCmdDispatch(VkCommandBuffer commands, uint32_t x, uint32_t y, uint32_t z)
@@ -556,11 +587,17 @@ static void vkCmdDispatch(VkCommandBuffer commands, uint32_t x, uint32_t y, uint
     if (x == 0 || y == 0 || z == 0 || x > 65535 || y > 65535 || z > 65535)
         misuses++;
     dispatches++;
+    /* Something that is the same in every run: o becomes q, where both are told by their addresses. */
+    (void)pthread_mutex_lock(&lock);
+    const object *q = buffer_at(OBJECT(commands)->pushed[1]), *o = buffer_at(OBJECT(commands)->pushed[4]);
+    if (q && o && q != o)
+        memcpy(o->bytes, q->bytes, q->size < o->size ? q->size : o->size);
+    (void)pthread_mutex_unlock(&lock);
 }
 
 static void vkCmdPipelineBarrier(VkCommandBuffer commands, VkPipelineStageFlags from, VkPipelineStageFlags to,
                                  VkDependencyFlags flags, uint32_t barriers, const VkMemoryBarrier *barrier,
-                                 uint32_t b, const VkBufferMemoryBarrier *buffers, uint32_t i,
+                                 uint32_t b, const VkBufferMemoryBarrier *buffer_barriers, uint32_t i,
                                  const VkImageMemoryBarrier *images)
 {
     (void)from;
@@ -569,7 +606,7 @@ static void vkCmdPipelineBarrier(VkCommandBuffer commands, VkPipelineStageFlags 
     (void)barriers;
     (void)barrier;
     (void)b;
-    (void)buffers;
+    (void)buffer_barriers;
     (void)i;
     (void)images;
     check_recording(commands);

@@ -83,7 +83,7 @@ static void check_good_life(const char *kernel, int splits)
 }
 
 static const char *const limits[] = {"", "address=0", "timeline=0", "address=0,timeline=0,subgroups=0",
-                                     "local=16384,group=64,range=131072,address=0"};
+                                     "local=16384,group=64,range=1048576,address=0"};
 
 START_TEST(lives)
 {
