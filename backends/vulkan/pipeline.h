@@ -45,8 +45,8 @@ bool fa_vk_has_module(const fa_vk_device *device, const char *name);
 
 /*
  * The pipeline of a module with these constants, from the device's list, or made with what the cache on disk has of it;
- * shared, and destroyed with the device. `name` is without the variant; `whole` asks for whole subgroups of the
- * device's size. FA_COMPILE where the driver refuses it.
+ * shared, and destroyed with the device. `name` is without the variant, of which `subgroups` is a part. Kernels with
+ * FA_VK_SUBGROUP above 1 get whole subgroups of the device's size. FA_COMPILE where the driver refuses it.
  */
 fa_status fa_vk_pipeline_get(fa_device *device, const char *name, bool subgroups,
                              const fa_vk_constants *constants, VkPipeline *pipeline);

@@ -41,6 +41,10 @@ shared float maxima[BLOCK_Q];
 
 work w;
 int id;
+int my_row, my_lane; /* the row that this work-item weighs, if it `weighs` any, and which of PER_ROW it is */
+bool weighs;
+query mine;
+fa_state state; /* of that row, with this work-item's share of its sum */
 position keys_at, values_at, key_stride, value_stride;
 raw8 ahead[AHEAD][OCTETS];
 vec4 o[BLOCK_Q][OCTETS][2];
@@ -114,6 +118,53 @@ void add_value(raw8 value, int at, bool hides, int c)
     }
 }
 
+/* The parts of the block's scores become weights, under the new maximum of each row. */
+void weigh(int key, int key_end, bool full)
+{
+    const float scale = table_float(FA_VK_WORD_SCALE_LOG2);
+    float s[SCORES], next = state.max;
+    bool seen[SCORES];
+    [[unroll]] for (int n = 0; n < SCORES; n++) {
+        const int slot = my_lane + n * PER_ROW, j = key + slot;
+        s[n] = FA_NEG_INF;
+        seen[n] = weighs && slot < BLOCK_KV && j < key_end && (full || is_seen(w, mine, j));
+        if (TRANSFORM != 0 && (w.flags & FA_TABLE_KEEP) != 0 && seen[n])
+            seen[n] = is_kept(w, mine, j);
+        if (seen[n]) {
+            float score = 0.0;
+            [[unroll]] for (int l = 0; l < SPLIT; l++)
+                score += parts[(l * BLOCK_Q + my_row) * BLOCK_KV + slot];
+            s[n] = TRANSFORM != 0 ? transform(w, mine, j, score) : score * scale;
+        }
+        next = max(next, s[n]);
+    }
+    if (lanes_share(PER_ROW)) {
+        next = lanes_max(next, PER_ROW);
+    } else {
+        exchange[id] = next;
+        barrier();
+        if (weighs) {
+            for (int n = 0; n < PER_ROW; n++)
+                next = max(next, exchange[my_row * PER_ROW + n]);
+        }
+    }
+    if (weighs) {
+        float total = 0.0;
+        const float base = finite_max(next);
+        [[unroll]] for (int n = 0; n < SCORES; n++) {
+            const int slot = my_lane + n * PER_ROW;
+            const float weight = seen[n] ? exp2(s[n] - base) : uintBitsToFloat(HIDDEN);
+            total += weight;
+            if (slot < BLOCK_KV)
+                weights[my_row * BLOCK_KV + slot] = weight;
+        }
+        state.sum = state.sum * fa_state_weight(state.max, next) + total;
+        state.max = next;
+        if (my_lane == 0)
+            maxima[my_row] = next;
+    }
+}
+
 /* The keys of the line from the block's first to its last. */
 void add_values(int key, int key_end, bool hides)
 {
@@ -148,13 +199,13 @@ void write_row(int r)
         }
         barrier();
         if (c == 0) {
-            fa_state state;
+            fa_state row;
             float lse;
-            state.max = maxima[r];
-            state.sum = 0.0;
+            row.max = maxima[r];
+            row.sum = 0.0;
             for (int n = 0; n < PER_ROW; n++)
-                state.sum += exchange[r * PER_ROW + n];
-            factor = close_row(state, w.whole ? sink_of(w, q) : FA_NEG_INF, lse);
+                row.sum += exchange[r * PER_ROW + n];
+            factor = close_row(row, w.whole ? sink_of(w, q) : FA_NEG_INF, lse);
             if (id == 0) {
                 if (!w.whole)
                     store_partial_lse(at(FA_VK_SLOT_PARTIAL_LSE) + part * 4, lse);
@@ -192,16 +243,15 @@ void main()
     values_at = row_at(FA_VK_SLOT_V, TYPE_V, w.sequence + FA_VK_WORD_V_AT, FA_VK_WORD_V_STRIDE, w.head_kv, 0);
     key_stride = table_wide(FA_VK_WORD_K_STRIDE + 4) * position(bytes_of(TYPE_K));
     value_stride = table_wide(FA_VK_WORD_V_STRIDE + 4) * position(bytes_of(TYPE_V));
-    const float scale = table_float(FA_VK_WORD_SCALE_LOG2);
     const int count = w.row_end - w.row_begin;
     load_rows();
     barrier();
 
-    /* The row that this work-item weighs, if any, and its share of the row's sum. */
-    const int my_row = id / PER_ROW, my_lane = id % PER_ROW;
-    const bool weighs = my_row < count && my_row < BLOCK_Q;
-    const query mine = query_of(w, w.row_begin + min(my_row, count - 1));
-    fa_state state = fa_state_empty();
+    my_row = id / PER_ROW;
+    my_lane = id % PER_ROW;
+    weighs = my_row < count && my_row < BLOCK_Q;
+    mine = query_of(w, w.row_begin + min(my_row, count - 1));
+    state = fa_state_empty();
     float maximum[BLOCK_Q];
     [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
         maximum[r] = FA_NEG_INF;
@@ -221,47 +271,7 @@ void main()
         fetch_values(key, key_end, 0);
         barrier();
 
-        float s[SCORES], next = state.max;
-        bool seen[SCORES];
-        [[unroll]] for (int n = 0; n < SCORES; n++) {
-            const int slot = my_lane + n * PER_ROW, j = key + slot;
-            s[n] = FA_NEG_INF;
-            seen[n] = weighs && slot < BLOCK_KV && j < key_end && (full || is_seen(w, mine, j));
-            if (TRANSFORM != 0 && (w.flags & FA_TABLE_KEEP) != 0 && seen[n])
-                seen[n] = is_kept(w, mine, j);
-            if (seen[n]) {
-                float score = 0.0;
-                [[unroll]] for (int l = 0; l < SPLIT; l++)
-                    score += parts[(l * BLOCK_Q + my_row) * BLOCK_KV + slot];
-                s[n] = TRANSFORM != 0 ? transform(w, mine, j, score) : score * scale;
-            }
-            next = max(next, s[n]);
-        }
-        if (lanes_share(PER_ROW)) {
-            next = lanes_max(next, PER_ROW);
-        } else {
-            exchange[id] = next;
-            barrier();
-            if (weighs) {
-                for (int n = 0; n < PER_ROW; n++)
-                    next = max(next, exchange[my_row * PER_ROW + n]);
-            }
-        }
-        if (weighs) {
-            float total = 0.0;
-            const float base = finite_max(next);
-            [[unroll]] for (int n = 0; n < SCORES; n++) {
-                const int slot = my_lane + n * PER_ROW;
-                const float weight = seen[n] ? exp2(s[n] - base) : uintBitsToFloat(HIDDEN);
-                total += weight;
-                if (slot < BLOCK_KV)
-                    weights[my_row * BLOCK_KV + slot] = weight;
-            }
-            state.sum = state.sum * fa_state_weight(state.max, next) + total;
-            state.max = next;
-            if (my_lane == 0)
-                maxima[my_row] = next;
-        }
+        weigh(key, key_end, full);
         barrier();
 
         [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
