@@ -84,7 +84,11 @@ static fa_status vulkan_open(fa_device *device)
     if (status != FA_OK)
         return status;
     fa_vk_device *d = fa_vk_device_of(device);
-    d->caps.matrix = d->caps.matrix && fa_vk_has_module(d, "probe");
+    if (d->caps.matrix && !fa_vk_has_module(d, "probe")) {
+        d->caps.matrix = false;
+        fa_log(device->context, FA_LOG_WARN,
+               "vulkan: %s has cooperative matrices, this library was built without", device->info.name);
+    }
     if (d->caps.matrix && layout)
         fa_vk_probe(device);
     const double clock_hz = 1.5e9; /* Vulkan does not tell */
