@@ -95,7 +95,7 @@ static bool rows_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, con
         .fixed_bytes = (kernel->group * 9 + 8) * (int32_t)sizeof(float),
         .max_block_q = 8,
         .max_block_kv = entry->max_block_kv,
-        .resident = 8,
+        .resident = 2,
         .flops_per_cycle = 40,
         .scores_per_cycle = 2,
     };

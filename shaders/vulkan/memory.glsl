@@ -290,6 +290,19 @@ float load_partial(position p)
     return uintBitsToFloat(WORD1(8, p));
 }
 
+/* Of four, the first `count`; the others are 0. */
+vec4 load4_partial(position p, int count)
+{
+    if (count >= 4 && (p & position(15)) == 0)
+        return uintBitsToFloat(WORD4(8, p));
+    vec4 x = vec4(0.0);
+    [[unroll]] for (int e = 0; e < 4; e++) {
+        if (e < count)
+            x[e] = load_partial(p + position(4 * e));
+    }
+    return x;
+}
+
 void store4_partial(position p, int count, vec4 x)
 {
     if (count > 0)
