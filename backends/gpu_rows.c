@@ -194,9 +194,8 @@ static int32_t few_or_most(int32_t lanes, int32_t cols)
 }
 
 /* Tiles of a work-group: as many rows as there are, up to the most. */
-static void choose_tiles(const fa_plan *plan, int64_t rows, fa_gpu_standard *s)
+static void choose_tiles(const fa_plan *plan, const fa_gpu_kernel *kernel, int64_t rows, fa_gpu_standard *s)
 {
-    const fa_gpu_kernel *kernel = plan->row->impl;
     const fa_problem *p = &plan->problem;
     int32_t lines = kernel->group / kernel->lanes, each = 1;
     while (each < MOST_ROWS && (int64_t)lines * each < rows)
@@ -231,9 +230,9 @@ static fa_status choose_launches(fa_plan *plan, int64_t rows, size_t most_bytes,
     return FA_OK;
 }
 
-fa_status fa_gpu_standard_choose(fa_plan *plan, size_t most_bytes, fa_gpu_standard *s)
+fa_status fa_gpu_standard_choose(fa_plan *plan, const fa_gpu_kernel *kernel, size_t most_bytes, fa_gpu_standard *s)
 {
     const int64_t rows = (int64_t)plan->problem.max_len_q * plan->problem.group;
-    choose_tiles(plan, rows, s);
+    choose_tiles(plan, kernel, rows, s);
     return choose_launches(plan, rows, most_bytes, s);
 }

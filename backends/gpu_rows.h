@@ -63,6 +63,7 @@ typedef struct fa_gpu_standard {
 } fa_gpu_standard;
 
 /* Also sets the plan's scratch. FA_UNSUPPORTED where the scores do not fit a quarter of `most_bytes`. */
-fa_status fa_gpu_standard_choose(fa_plan *plan, size_t most_bytes, fa_gpu_standard *standard);
+fa_status fa_gpu_standard_choose(fa_plan *plan, const fa_gpu_kernel *kernel, size_t most_bytes,
+                                 fa_gpu_standard *standard);
 
 #endif

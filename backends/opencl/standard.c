@@ -36,7 +36,7 @@ fa_status fa_cl_standard_prepare(fa_plan *plan, fa_cl_plan *made)
                        plan->row->name, (size_t)1 << fa_cl_chunk_shift(&fa_cl_device_of(plan->device)->caps),
                        plan->device->info.name);
     made->group = (size_t)kernel->group;
-    fa_status status = fa_gpu_standard_choose(plan, fa_cl_device_of(plan->device)->caps.alloc_bytes, &s->with);
+    fa_status status = fa_gpu_standard_choose(plan, kernel, fa_cl_device_of(plan->device)->caps.alloc_bytes, &s->with);
     for (int aligned = 0; aligned <= fa_gpu_can_align(p) && status == FA_OK; aligned++) {
         status =
             make_kernel(plan, "FA_SCORES", "fa_standard_scores", s->with.tile_keys, aligned, &s->scores[aligned]);

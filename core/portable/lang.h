@@ -32,7 +32,11 @@
 #define FA_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define FA_MAX(a, b) ((a) > (b) ? (a) : (b))
 #define FA_EXP2(x) exp2f(x)
+#ifdef __CUDACC_RTC__
+#define FA_NEG_INF __int_as_float((int)0xff800000u)
+#else
 #define FA_NEG_INF (-__builtin_huge_valf())
+#endif
 
 #else
 #include <math.h>

@@ -20,6 +20,8 @@
 #ifndef FA_LANG_GLSL
 #if defined(__OPENCL_VERSION__) || defined(__OPENCL_C_VERSION__)
 typedef long fa_long;
+#elif defined(__CUDACC_RTC__)
+typedef long long fa_long;
 #else
 #include <stdint.h>
 typedef int64_t fa_long;

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "backends/cuda/cuda.h"
+#include "core/status.h"
+
+static CUdeviceptr address_of(const fa_buffer *buffer, size_t offset)
+{
+    return (CUdeviceptr)(uintptr_t)buffer->address + offset;
+}
+
+fa_status fa_cu_buffer_create(fa_buffer *buffer)
+{
+    const fa_cu_device *d = fa_cu_device_of(buffer->device);
+    CUdeviceptr memory = 0;
+    if (buffer->size == 0)
+        return FA_OK;
+    fa_status status = fa_cu_enter(buffer->device);
+    if (status != FA_OK)
+        return status;
+    CUresult error = d->cu->cuMemAlloc(&memory, buffer->size);
+    fa_cu_leave(buffer->device);
+    if (error == CUDA_ERROR_OUT_OF_MEMORY)
+        return fa_fail(FA_OUT_OF_MEMORY, "cuMemAlloc: no %zu bytes are left of the %llu of %s", buffer->size,
+                       (unsigned long long)d->caps.global_bytes, buffer->device->info.name);
+    if (error != CUDA_SUCCESS)
+        return fa_cu_fail(d->cu, error, "cuMemAlloc");
+    buffer->address = (void *)(uintptr_t)memory;
+    return FA_OK;
+}
+
+void fa_cu_buffer_destroy(fa_buffer *buffer)
+{
+    if (!buffer->owned || !buffer->address || fa_cu_enter(buffer->device) != FA_OK)
+        return;
+    (void)fa_cu_device_of(buffer->device)->cu->cuMemFree(address_of(buffer, 0));
+    fa_cu_leave(buffer->device);
+}
+
+/* Copies are ordered with the queue's other work, and over when the call returns. */
+static fa_status copy(fa_queue *queue, CUdeviceptr at, const void *source, void *target, size_t size)
+{
+    const fa_cu *cu = fa_cu_device_of(queue->device)->cu;
+    CUstream stream = ((const fa_cu_queue *)queue->impl)->stream;
+    bool captures;
+    fa_status status = fa_cu_queue_captures(queue, &captures);
+    if (status != FA_OK || size == 0)
+        return status;
+    if (captures)
+        return fa_fail(FA_UNSUPPORTED, "the queue's stream is being captured: a copy that the call waits for cannot be");
+    status = fa_cu_enter(queue->device);
+    if (status != FA_OK)
+        return status;
+    CUresult error = source ? cu->cuMemcpyHtoDAsync(at, source, size, stream)
+                            : cu->cuMemcpyDtoHAsync(target, at, size, stream);
+    const char *call = source ? "cuMemcpyHtoDAsync" : "cuMemcpyDtoHAsync";
+    if (error == CUDA_SUCCESS) {
+        error = cu->cuStreamSynchronize(stream);
+        call = "cuStreamSynchronize";
+    }
+    fa_cu_leave(queue->device);
+    return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(cu, error, call);
+}
+
+fa_status fa_cu_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source, size_t size)
+{
+    return copy(queue, address_of(buffer, offset), source, NULL, size);
+}
+
+fa_status fa_cu_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target, size_t size)
+{
+    return copy(queue, address_of(buffer, offset), NULL, target, size);
+}

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the CUDA backend share. */
+#ifndef FA_CUDA_CUDA_H
+#define FA_CUDA_CUDA_H
+
+#include <pthread.h>
+
+#include "backends/backend.h"
+#include "backends/cuda/loader.h"
+#include "backends/cuda/rows.h"
+
+/* What of a device the kernels depend on: as the driver tells it, lowered by FASTATTN_CUDA_LIMITS. */
+typedef struct fa_cu_caps {
+    int arch;            /* compute capability, ten times the major one and the minor one         */
+    int runs_arch;       /* likewise, not lowered                                                 */
+    int units;           /* multiprocessors                                                       */
+    int clock_khz;       /* at least 1                                                            */
+    size_t shared_bytes; /* shared memory of one block, opted in to                               */
+    double bytes_per_second;
+    uint64_t global_bytes;
+    bool integrated;
+    bool images;    /* kernels that were compiled with the library may be used               */
+    int driver;     /* CUDA version of the driver, such as 13000                             */
+    char name[128]; /* of the device                                                         */
+} fa_cu_caps;
+
+/* device->impl */
+typedef struct fa_cu_device {
+    const fa_cu *cu;
+    CUdevice id;
+    CUcontext context; /* retained where it is the primary one, else the caller's */
+    bool primary;
+    fa_cu_caps caps;
+    pthread_mutex_t lock; /* of `modules` */
+    struct fa_cu_module *modules;
+    fa_kernel_row rows[FA_MAX_ROWS]; /* what fa_device.row points to; impl points into fa_cuda_table */
+} fa_cu_device;
+
+/* queue->impl */
+typedef struct fa_cu_queue {
+    CUstream stream;
+    bool owned;
+    bool ran;             /* `first` and `last` are of a run */
+    CUevent first, last;
+} fa_cu_queue;
+
+/* device.c */
+extern const fa_backend fa_backend_cuda;
+fa_cu_device *fa_cu_device_of(const fa_device *device);
+/* Makes the device's context this thread's, until the matching leave. */
+fa_status fa_cu_enter(const fa_device *device);
+void fa_cu_leave(const fa_device *device);
+
+/* buffer.c, queue.c: entries of the vtable. A buffer's address is its CUdeviceptr. */
+fa_status fa_cu_buffer_create(fa_buffer *buffer);
+void fa_cu_buffer_destroy(fa_buffer *buffer);
+fa_status fa_cu_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source, size_t size);
+fa_status fa_cu_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target, size_t size);
+fa_status fa_cu_queue_create(fa_queue *queue);
+/* Of a stream; queue->impl is made. `owned`: it is destroyed with the queue. */
+fa_status fa_cu_queue_make(fa_queue *queue, CUstream stream, bool owned);
+fa_status fa_cu_queue_wait(fa_queue *queue);
+fa_status fa_cu_queue_seconds(fa_queue *queue, double *seconds);
+void fa_cu_queue_destroy(fa_queue *queue);
+/* Whether what is enqueued becomes part of a CUDA graph instead of running. */
+fa_status fa_cu_queue_captures(const fa_queue *queue, bool *captures);
+
+/* module.c */
+
+/*
+ * A kernel of line `row` of fa_cuda_table, compiled for elements of `type`: from the device's list, from the library,
+ * from the cache on disk, or compiled; it lives as long as the device. The device's context must be current.
+ * FA_COMPILE with the end of the compiler's log.
+ */
+fa_status fa_cu_function_get(fa_device *device, int row, fa_dtype type, int variant, CUfunction *function);
+void fa_cu_modules_release(fa_device *device);
+/* Whether there are kernels for a device, or a compiler that can make them; false with the reason. */
+bool fa_cu_can_compile(const fa_cu_caps *caps, char *reason, size_t reason_size);
+
+/* error.c */
+
+/* What an error of a driver call means: FA_OUT_OF_MEMORY or FA_DEVICE_LOST, with "CALL: NAME (number)". */
+fa_status fa_cu_fail(const fa_cu *cu, CUresult error, const char *call);
+const char *fa_cu_error_name(const fa_cu *cu, CUresult error);
+
+/* Kernels compiled with the library, made at build time from shaders/cuda: fatbins, none without nvcc. */
+typedef struct fa_cuda_image {
+    int row, type;
+    const void *bytes;
+} fa_cuda_image;
+extern const fa_cuda_image fa_cuda_images[];
+extern const size_t fa_cuda_image_count;
+/* Compute capabilities whose machine code the images hold, then 0; and that of their PTX, 0 without. */
+extern const int fa_cuda_archs[];
+extern const int fa_cuda_ptx_arch;
+
+/* The CUDA C++ source of all kernels, made at build time from shaders/cuda, backends/cuda and core/portable. */
+extern const char fa_cuda_source[];
+extern const size_t fa_cuda_source_size;
+
+#endif

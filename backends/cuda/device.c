@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The device's limits and kernel rows. */
+#include "backends/cuda/describe.h"
+#include "backends/cuda/pipeline.h"
+#include "core/context.h"
+#include "core/size.h"
+#include "core/status.h"
+
+fa_cu_device *fa_cu_device_of(const fa_device *device)
+{
+    return device->impl;
+}
+
+fa_status fa_cu_enter(const fa_device *device)
+{
+    const fa_cu_device *d = fa_cu_device_of(device);
+    CUresult error = d->cu->cuCtxPushCurrent(d->context);
+    return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(d->cu, error, "cuCtxPushCurrent");
+}
+
+void fa_cu_leave(const fa_device *device)
+{
+    CUcontext popped;
+    (void)fa_cu_device_of(device)->cu->cuCtxPopCurrent(&popped);
+}
+
+static fa_tile_traits fma_traits(const fa_cuda_row *t, int32_t most_q)
+{
+    return (fa_tile_traits){
+        .tile = {t->block_q, t->block_kv, 4 * t->lanes},
+        .element_bytes = sizeof(float),
+        .buffers = 2,
+        .slice = t->depth,
+        .fixed_bytes = (int32_t)sizeof(float) * (4 + 2 * 6 * t->depth),
+        .max_block_q = most_q,
+        .max_block_kv = t->block_kv,
+        .exposed = 0.4,
+        .flops_per_cycle = t->rows == 8 ? 150 : 100,
+        .scores_per_cycle = 8,
+    };
+}
+
+static fa_tile_traits rows_traits(const fa_cuda_row *t, int32_t most_q)
+{
+    return (fa_tile_traits){
+        .tile = {1, t->block_kv, 8 * t->lanes},
+        .stage = FA_STAGE_Q | FA_STAGE_S,
+        .element_bytes = sizeof(float),
+        .score_bytes = (t->lanes + 1) * (int32_t)sizeof(float),
+        .fixed_bytes = (t->group * 9 + 8) * (int32_t)sizeof(float),
+        .max_block_q = most_q,
+        .max_block_kv = t->block_kv,
+        .resident = 2,
+        .flops_per_cycle = 40,
+        .scores_per_cycle = 2,
+    };
+}
+
+static fa_tile_traits standard_traits(const fa_cuda_row *t)
+{
+    return (fa_tile_traits){
+        .tile = {t->lanes, 4 * t->lanes, 4 * t->lanes},
+        .element_bytes = sizeof(float),
+        .score_bytes = sizeof(float),
+        .buffers = 1,
+        .fixed_bytes = fa_cuda_shared_bytes(*t, FA_CUDA_SCORES),
+        .exposed = 1,
+        .flops_per_cycle = 100,
+        .scores_per_cycle = 4,
+    };
+}
+
+/* The most rows of a block for which shared memory suffices; 0: not even for the fewest. */
+static int32_t most_rows(const fa_cuda_row *t, size_t shared_bytes)
+{
+    int32_t most = 0;
+    for (int variant = 0; t->block_q << variant <= t->most_q; variant++) {
+        if ((size_t)fa_cuda_shared_bytes(*t, variant) <= shared_bytes)
+            most = t->block_q << variant;
+    }
+    return most;
+}
+
+/* False where the device does not run it, or it is no row of its own. */
+static bool make_row(const fa_cu_caps *caps, const fa_cuda_row *t, fa_kernel_row *row)
+{
+    const int32_t most_q = t->most_q > 0 ? most_rows(t, caps->shared_bytes) : 1;
+    if (t->kind == FA_CUDA_MERGE || most_q == 0)
+        return false;
+    *row = (fa_kernel_row){
+        .name = t->name,
+        .features = FA_FEATURE_ALL,
+        .types_q = FA_TYPES_FLOAT,
+        .types_k = FA_TYPES_FLOAT,
+        .types_v = FA_TYPES_FLOAT,
+        .types_o = FA_TYPES_FLOAT,
+        .max_dim_qk = t->dim_qk > 0 ? t->dim_qk : FA_MAX_HEAD_DIM,
+        .max_dim_v = t->dim_v > 0 ? FA_MIN(t->dim_v, FA_MAX_HEAD_DIM) : FA_MAX_HEAD_DIM,
+        .p_type = FA_F32,
+        .impl = t,
+    };
+    switch (t->kind) {
+    case FA_CUDA_FMA: row->traits = fma_traits(t, most_q); break;
+    case FA_CUDA_ROWS: row->traits = rows_traits(t, most_q); break;
+    default:
+        row->traits = standard_traits(t);
+        row->features = FA_FEATURE_MASK | FA_FEATURE_LSE | FA_FEATURE_GROUPS;
+        row->baseline = true;
+    }
+    return true;
+}
+
+static fa_limits limits_of(const fa_cu_caps *caps)
+{
+    const double start_seconds = 4e-6;
+    const double clock_hz = caps->clock_khz * 1e3;
+    return (fa_limits){
+        .units = (uint32_t)caps->units,
+        .onchip_bytes = caps->shared_bytes,
+        .clock_hz = clock_hz,
+        .bytes_per_second = caps->bytes_per_second > 0 ? caps->bytes_per_second : 16 * clock_hz * caps->units,
+        .sync_cycles = 1000,
+        .item_cycles = 2000,
+        .run_cycles = start_seconds * clock_hz,
+    };
+}
+
+static fa_status cuda_open(fa_device *device)
+{
+    fa_status status = fa_cu_device_start(device);
+    if (status != FA_OK)
+        return status;
+    fa_cu_device *d = fa_cu_device_of(device);
+    device->limits = limits_of(&d->caps);
+    for (int i = 0; i < FA_CUDA_TABLE_ROWS; i++) {
+        fa_kernel_row *row = &d->rows[device->rows];
+        if (make_row(&d->caps, &fa_cuda_table[i], row))
+            device->row[device->rows++] = row;
+    }
+    return FA_OK;
+}
+
+const fa_backend fa_backend_cuda = {
+    .abi = FA_BACKEND_ABI,
+    .name = "cuda",
+    .count = fa_cu_device_count,
+    .describe = fa_cu_device_describe,
+    .open = cuda_open,
+    .close = fa_cu_device_stop,
+    .buffer_create = fa_cu_buffer_create,
+    .buffer_destroy = fa_cu_buffer_destroy,
+    .buffer_write = fa_cu_buffer_write,
+    .buffer_read = fa_cu_buffer_read,
+    .queue_create = fa_cu_queue_create,
+    .queue_wait = fa_cu_queue_wait,
+    .queue_seconds = fa_cu_queue_seconds,
+    .queue_destroy = fa_cu_queue_destroy,
+    .plan_prepare = fa_cu_plan_prepare,
+    .plan_release = fa_cu_plan_release,
+    .plan_run = fa_cu_plan_run,
+};

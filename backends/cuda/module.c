@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Modules: found in the device's list, loaded from the library or from the cache on disk, or compiled. */
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "backends/cache.h"
+#include "backends/cuda/cuda.h"
+#include "core/context.h"
+#include "core/status.h"
+
+enum { MAX_ARCHS = 64 };
+
+typedef struct fa_cu_module {
+    struct fa_cu_module *next;
+    CUmodule handle;
+    int row, type;
+} fa_cu_module;
+
+/* Whether the library's images run on the device: machine code of its generation, or PTX. */
+static bool have_images(const fa_cu_caps *caps)
+{
+    if (!caps->images || fa_cuda_image_count == 0)
+        return false;
+    for (const int *arch = fa_cuda_archs; *arch; arch++) {
+        if (*arch / 10 == caps->runs_arch / 10 && *arch <= caps->runs_arch)
+            return true;
+    }
+    return fa_cuda_ptx_arch > 0 && fa_cuda_ptx_arch <= caps->runs_arch;
+}
+
+/* What NVRTC can compile for whose machine code runs on the device; 0 with the reason. */
+static int target_arch(const fa_nvrtc *nvrtc, const fa_cu_caps *caps, char *reason, size_t reason_size)
+{
+    int archs[MAX_ARCHS], count = 0, best = 0, major = 0, minor = 0;
+    if (nvrtc->nvrtcGetNumSupportedArchs(&count) != 0 || count < 0 || count > MAX_ARCHS ||
+        nvrtc->nvrtcGetSupportedArchs(archs) != 0)
+        count = 0;
+    for (int i = 0; i < count; i++) {
+        if (archs[i] / 10 == caps->runs_arch / 10 && archs[i] <= caps->runs_arch && archs[i] > best)
+            best = archs[i];
+    }
+    (void)nvrtc->nvrtcVersion(&major, &minor);
+    if (best == 0)
+        (void)snprintf(reason, reason_size, "NVRTC %d.%d does not compile for compute capability %d.%d", major, minor,
+                       caps->runs_arch / 10, caps->runs_arch % 10);
+    return best;
+}
+
+bool fa_cu_can_compile(const fa_cu_caps *caps, char *reason, size_t reason_size)
+{
+    char why[200];
+    if (have_images(caps))
+        return true;
+    const fa_nvrtc *nvrtc = fa_nvrtc_load(why, sizeof(why));
+    if (nvrtc && target_arch(nvrtc, caps, why, sizeof(why)) > 0)
+        return true;
+    (void)snprintf(reason, reason_size, "no kernels for compute capability %d.%d in this library, and %s",
+                   caps->runs_arch / 10, caps->runs_arch % 10, why);
+    return false;
+}
+
+/* The end of the log is where the errors are counted and the last of them stands. */
+static fa_status compile_failed(const fa_device *device, const fa_nvrtc *nvrtc, nvrtcProgram program, const char *name,
+                                int error)
+{
+    size_t size = 0, length = 0;
+    char *log = NULL;
+    if (nvrtc->nvrtcGetProgramLogSize(program, &size) == 0 && size > 0)
+        log = fa_alloc_zeroed(device->context, size + 1);
+    if (log && nvrtc->nvrtcGetProgramLog(program, log) == 0)
+        length = strlen(log);
+    while (length > 0 && isspace((unsigned char)log[length - 1]))
+        log[--length] = '\0';
+    const size_t room = FA_MESSAGE_SIZE - 160;
+    const char *tail = length > room ? log + length - room : log;
+    const char *line = length > room ? strchr(tail, '\n') : NULL;
+    if (line) /* of what is cut, whole lines */
+        tail = line + 1;
+    fa_status status = fa_fail(FA_COMPILE, "nvrtcCompileProgram: error %d of %s on %.60s: %s", error, name,
+                               device->info.name, length > 0 ? tail : "no log");
+    fa_release(device->context, log, size + 1);
+    return status;
+}
+
+/* The caller releases *cubin. */
+static fa_status compile(const fa_device *device, const fa_nvrtc *nvrtc, int arch, int row, int type, void **cubin,
+                         size_t *size)
+{
+    char target[32], defines[2][32];
+    const char *options[] = {target, "--std=c++17", "-default-device", defines[0], defines[1]};
+    nvrtcProgram program = NULL;
+    (void)snprintf(target, sizeof(target), "--gpu-architecture=sm_%d", arch);
+    (void)snprintf(defines[0], sizeof(defines[0]), "-DFA_ROW=%d", row);
+    (void)snprintf(defines[1], sizeof(defines[1]), "-DFA_TYPE=%d", type);
+    int error = nvrtc->nvrtcCreateProgram(&program, fa_cuda_source, "attention.cu", 0, NULL, NULL);
+    if (error != 0)
+        return fa_fail(FA_OUT_OF_MEMORY, "nvrtcCreateProgram: error %d", error);
+    fa_status status = FA_OK;
+    error = nvrtc->nvrtcCompileProgram(program, (int)(sizeof(options) / sizeof(options[0])), options);
+    if (error != 0)
+        status = compile_failed(device, nvrtc, program, fa_cuda_table[row].name, error);
+    else if (nvrtc->nvrtcGetCUBINSize(program, size) != 0 || *size == 0)
+        status = fa_fail(FA_COMPILE, "nvrtcGetCUBINSize: no machine code of %s", fa_cuda_table[row].name);
+    *cubin = status == FA_OK ? fa_alloc(device->context, *size) : NULL;
+    if (*cubin && nvrtc->nvrtcGetCUBIN(program, *cubin) != 0) {
+        status = fa_fail(FA_COMPILE, "nvrtcGetCUBIN: no machine code of %s", fa_cuda_table[row].name);
+        fa_release(device->context, *cubin, *size);
+        *cubin = NULL;
+    }
+    (void)nvrtc->nvrtcDestroyProgram(&program);
+    return status != FA_OK ? status : *cubin ? FA_OK : FA_OUT_OF_MEMORY;
+}
+
+/* From the cache on disk, else compiled and stored there. */
+static fa_status make_module(const fa_device *device, int row, int type, CUmodule *module)
+{
+    const fa_cu_device *d = fa_cu_device_of(device);
+    char why[200], key[160];
+    void *cubin;
+    size_t size;
+    int major = 0, minor = 0;
+    const fa_nvrtc *nvrtc = fa_nvrtc_load(why, sizeof(why));
+    int arch = nvrtc ? target_arch(nvrtc, &d->caps, why, sizeof(why)) : 0;
+    if (arch == 0)
+        return fa_fail(FA_COMPILE, "%s: %s", fa_cuda_table[row].name, why);
+    (void)nvrtc->nvrtcVersion(&major, &minor);
+    (void)snprintf(key, sizeof(key), "cuda sm_%d NVRTC %d.%d row %d type %d\n%016llx %zu", arch, major, minor, row, type,
+                   (unsigned long long)fa_cache_hash(fa_cuda_source, fa_cuda_source_size), fa_cuda_source_size);
+    if (fa_cache_load(device->context, key, &cubin, &size)) {
+        CUresult error = d->cu->cuModuleLoadData(module, cubin);
+        fa_release(device->context, cubin, size);
+        if (error == CUDA_SUCCESS)
+            return FA_OK;
+    }
+    fa_status status = compile(device, nvrtc, arch, row, type, &cubin, &size);
+    if (status != FA_OK)
+        return status;
+    CUresult error = d->cu->cuModuleLoadData(module, cubin);
+    if (error == CUDA_SUCCESS)
+        fa_cache_store(device->context, key, cubin, size);
+    fa_release(device->context, cubin, size);
+    return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(d->cu, error, "cuModuleLoadData");
+}
+
+/* From the library where that has it for this device. */
+static fa_status load_module(const fa_device *device, int row, int type, CUmodule *module, bool *compiled)
+{
+    const fa_cu_device *d = fa_cu_device_of(device);
+    *compiled = true;
+    for (size_t i = 0; have_images(&d->caps) && i < fa_cuda_image_count; i++) {
+        if (fa_cuda_images[i].row != row || fa_cuda_images[i].type != type)
+            continue;
+        *compiled = false;
+        CUresult error = d->cu->cuModuleLoadData(module, fa_cuda_images[i].bytes);
+        return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(d->cu, error, "cuModuleLoadData");
+    }
+    return make_module(device, row, type, module);
+}
+
+static fa_status get_module(fa_device *device, int row, int type, CUmodule *module)
+{
+    fa_cu_device *d = fa_cu_device_of(device);
+    fa_status status = FA_OK;
+    bool compiled = false, added = false;
+    (void)pthread_mutex_lock(&d->lock);
+    fa_cu_module *found = d->modules;
+    while (found && (found->row != row || found->type != type))
+        found = found->next;
+    if (!found) {
+        fa_cu_module *made = fa_alloc_zeroed(device->context, sizeof(*made));
+        status = made ? load_module(device, row, type, &made->handle, &compiled) : FA_OUT_OF_MEMORY;
+        added = status == FA_OK;
+        if (added) {
+            made->row = row;
+            made->type = type;
+            made->next = d->modules;
+            d->modules = found = made;
+        } else {
+            fa_release(device->context, made, sizeof(*made));
+        }
+    }
+    (void)pthread_mutex_unlock(&d->lock);
+    if (status != FA_OK)
+        return status;
+    *module = found->handle;
+    if (added) {
+        fa_clear_error(); /* of what the cache met on its way */
+        fa_log(device->context, FA_LOG_DEBUG, "cuda: %s of type %d: %s", fa_cuda_table[row].name, type,
+               compiled ? "compiled, or from the cache" : "from the library");
+    }
+    return FA_OK;
+}
+
+fa_status fa_cu_function_get(fa_device *device, int row, fa_dtype type, int variant, CUfunction *function)
+{
+    const fa_cu_device *d = fa_cu_device_of(device);
+    const int shared = fa_cuda_shared_bytes(fa_cuda_table[row], variant);
+    char name[32];
+    CUmodule module;
+    fa_status status = get_module(device, row, (int)type, &module);
+    if (status != FA_OK)
+        return status;
+    (void)snprintf(name, sizeof(name), "fa_kernel_%d", variant);
+    CUresult error = d->cu->cuModuleGetFunction(function, module, name);
+    if (error != CUDA_SUCCESS)
+        return fa_cu_fail(d->cu, error, "cuModuleGetFunction");
+    error = d->cu->cuFuncSetAttribute(*function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared);
+    return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(d->cu, error, "cuFuncSetAttribute");
+}
+
+void fa_cu_modules_release(fa_device *device)
+{
+    fa_cu_device *d = fa_cu_device_of(device);
+    bool entered = d->modules && fa_cu_enter(device) == FA_OK;
+    while (d->modules) {
+        fa_cu_module *next = d->modules->next;
+        if (entered)
+            (void)d->cu->cuModuleUnload(d->modules->handle);
+        fa_release(device->context, d->modules, sizeof(*d->modules));
+        d->modules = next;
+    }
+    if (entered)
+        fa_cu_leave(device);
+}

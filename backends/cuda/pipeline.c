@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a plan to its kernels and its table. */
+#include "backends/cuda/pipeline.h"
+
+#include "backends/table.h"
+#include "core/context.h"
+#include "core/status.h"
+
+static int row_number(const fa_cuda_row *row)
+{
+    return (int)(row - fa_cuda_table);
+}
+
+static int merge_row(void)
+{
+    int row = 0;
+    while (fa_cuda_table[row].kind != FA_CUDA_MERGE)
+        row++;
+    return row;
+}
+
+fa_status fa_cu_kernel_make(const fa_plan *plan, int row, fa_dtype type, int variant, fa_cu_kernel *kernel)
+{
+    kernel->group = (unsigned)fa_cuda_group(fa_cuda_table[row], variant);
+    kernel->shared_bytes = (unsigned)fa_cuda_shared_bytes(fa_cuda_table[row], variant);
+    return fa_cu_function_get(plan->device, row, type, variant, &kernel->function);
+}
+
+static int variant_of(const fa_cuda_row *row, int32_t block_q)
+{
+    int variant = 0;
+    while (row->block_q << variant < block_q)
+        variant++;
+    return variant;
+}
+
+/* The plan's table, in device memory. */
+static fa_status make_table(const fa_plan *plan, fa_cu_plan *made)
+{
+    const fa_cu_device *d = fa_cu_device_of(plan->device);
+    void *table;
+    size_t size;
+    fa_status status = fa_table_make(plan, (size_t)-1, &table, &size);
+    if (status != FA_OK)
+        return status;
+    const char *call = "cuMemAlloc";
+    CUresult error = d->cu->cuMemAlloc(&made->table, size);
+    if (error == CUDA_SUCCESS) {
+        call = "cuMemcpyHtoD";
+        error = d->cu->cuMemcpyHtoD(made->table, table, size);
+    }
+    fa_release(plan->device->context, table, size);
+    return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(d->cu, error, call);
+}
+
+static fa_status make_kernels(fa_plan *plan, fa_cu_plan *made)
+{
+    const fa_cuda_row *row = plan->row->impl;
+    if (row->kind == FA_CUDA_STANDARD)
+        return fa_cu_standard_prepare(plan, made);
+    fa_status status = fa_cu_kernel_make(plan, row_number(row), FA_F32, variant_of(row, plan->args.block_q),
+                                         &made->attention);
+    if (status == FA_OK && plan->schedule.merges > 0)
+        status = fa_cu_kernel_make(plan, merge_row(), FA_F32, 0, &made->merge);
+    return status;
+}
+
+fa_status fa_cu_plan_prepare(fa_plan *plan)
+{
+    fa_cu_plan *made = fa_alloc_zeroed(plan->device->context, sizeof(*made));
+    if (!made)
+        return FA_OUT_OF_MEMORY;
+    plan->impl = made;
+    if (plan->schedule.items == 0)
+        return FA_OK;
+    fa_status status = fa_cu_enter(plan->device);
+    if (status != FA_OK)
+        return status;
+    status = make_kernels(plan, made);
+    if (status == FA_OK)
+        status = make_table(plan, made);
+    fa_cu_leave(plan->device);
+    return status;
+}
+
+void fa_cu_plan_release(fa_plan *plan)
+{
+    fa_cu_plan *made = plan->impl;
+    if (made->table && fa_cu_enter(plan->device) == FA_OK) {
+        (void)fa_cu_device_of(plan->device)->cu->cuMemFree(made->table);
+        fa_cu_leave(plan->device);
+    }
+    fa_release(plan->device->context, made, sizeof(*made));
+}

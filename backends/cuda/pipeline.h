@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How plans become kernels and launches. */
+#ifndef FA_CUDA_PIPELINE_H
+#define FA_CUDA_PIPELINE_H
+
+#include "backends/cuda/cuda.h"
+#include "backends/gpu_rows.h"
+
+/* A kernel and how it is launched. */
+typedef struct fa_cu_kernel {
+    CUfunction function;
+    unsigned group, shared_bytes;
+} fa_cu_kernel;
+
+/* plan->impl */
+typedef struct fa_cu_plan {
+    CUdeviceptr table; /* see core/portable/table.h */
+    fa_cu_kernel attention, merge;
+    fa_cu_kernel scores, softmax, output; /* of the row `standard` */
+    fa_gpu_standard with;
+} fa_cu_plan;
+
+/* pipeline.c */
+fa_status fa_cu_plan_prepare(fa_plan *plan);
+void fa_cu_plan_release(fa_plan *plan);
+fa_status fa_cu_kernel_make(const fa_plan *plan, int row, fa_dtype type, int variant, fa_cu_kernel *kernel);
+
+/* run.c */
+fa_status fa_cu_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);
+fa_status fa_cu_launch(const fa_plan *plan, CUstream stream, const fa_cu_kernel *kernel, int64_t groups, int64_t lines,
+                       fa_cuda_args *args);
+
+/* standard.c: sets what a run needs, and the plan's scratch; FA_UNSUPPORTED where the scores do not fit. */
+fa_status fa_cu_standard_prepare(fa_plan *plan, fa_cu_plan *made);
+fa_status fa_cu_standard_run(const fa_plan *plan, CUstream stream, fa_cuda_args *args);
+
+#endif

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a line of kernels.inc says, and what of it both the host and the device code derive. C11 and CUDA C++. */
+#ifndef FA_CUDA_ROWS_H
+#define FA_CUDA_ROWS_H
+
+#include "core/portable/table.h"
+
+#ifdef __CUDACC__
+#define FA_CUDA_TABLE static constexpr
+#define FA_CUDA_FN __host__ __device__ constexpr
+#else
+#define FA_CUDA_TABLE static const
+#define FA_CUDA_FN static inline
+#endif
+
+enum { FA_CUDA_FMA, FA_CUDA_ROWS, FA_CUDA_STANDARD, FA_CUDA_MERGE };
+
+typedef struct fa_cuda_row {
+    const char *name;
+    int kind;
+    int dim_qk, dim_v;   /* most dims; dim_qk 0: any                                               */
+    int block_q, most_q; /* rows of a block: of variant n, block_q << n                            */
+    int block_kv;
+    int lanes; /* fma, standard: threads across; rows: those that share a key            */
+    int rows;  /* fma: of a thread; standard: likewise, and columns                      */
+    int depth; /* fma, standard: dims or keys of a step                                  */
+    int group; /* the others: threads of a block                                         */
+} fa_cuda_row;
+
+/* Kernels of a row: see attention.cu. Of the yardstick they are: */
+enum {
+    FA_CUDA_SCORES_FEW, /* one row of a thread */
+    FA_CUDA_SCORES,
+    FA_CUDA_OUTPUT_FEW,
+    FA_CUDA_OUTPUT,
+    FA_CUDA_SOFTMAX,
+    FA_CUDA_VARIANTS
+};
+
+#define FMA(name, dims, lanes, rows, least_q, most_q, keys, depth) \
+    {name, FA_CUDA_FMA, 0, dims, least_q, most_q, keys, lanes, rows, depth, 0},
+#define ROWS(name, dims, group, split) {name, FA_CUDA_ROWS, dims, dims, 1, 8, 128, split, 0, 0, group},
+#define STANDARD(name, lanes, rows, depth) {name, FA_CUDA_STANDARD, 0, 0, 0, 0, 0, lanes, rows, depth, lanes *lanes},
+#define MERGE(name, group) {name, FA_CUDA_MERGE, 0, 0, 0, 0, 0, 0, 0, 0, group},
+FA_CUDA_TABLE fa_cuda_row fa_cuda_table[] = {
+#include "backends/cuda/kernels.inc"
+};
+#undef FMA
+#undef ROWS
+#undef STANDARD
+#undef MERGE
+
+enum { FA_CUDA_TABLE_ROWS = sizeof(fa_cuda_table) / sizeof(fa_cuda_table[0]) };
+
+/* Threads of a block. */
+FA_CUDA_FN int fa_cuda_group(fa_cuda_row t, int variant)
+{
+    return t.kind == FA_CUDA_FMA ? (t.block_q << variant) / t.rows * t.lanes : t.group;
+}
+
+/* Shared memory of a block, in floats, as the kernels divide it. */
+
+FA_CUDA_FN int fa_cuda_fma_stage(fa_cuda_row t, int block_q)
+{
+    return t.depth * (block_q + 4 + (t.block_kv > t.dim_v ? t.block_kv : t.dim_v) + 2);
+}
+
+FA_CUDA_FN int fa_cuda_rows_sums(fa_cuda_row t, int block_q)
+{
+    return t.lanes * block_q * t.block_kv > 8 * t.group ? t.lanes * block_q * t.block_kv : 8 * t.group;
+}
+
+FA_CUDA_FN int fa_cuda_standard_line(fa_cuda_row t, int wide)
+{
+    return t.depth * wide + t.depth / 4 * 16;
+}
+
+FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_row t, int variant)
+{
+    return (int)sizeof(float) *
+           (t.kind == FA_CUDA_FMA    ? 4 + 2 * fa_cuda_fma_stage(t, t.block_q << variant)
+            : t.kind == FA_CUDA_ROWS ? (t.block_q << variant) * (t.dim_qk + t.block_kv) +
+                                           fa_cuda_rows_sums(t, t.block_q << variant) + t.group + 8
+            : t.kind == FA_CUDA_STANDARD ? 4 * fa_cuda_standard_line(t, t.lanes * t.rows)
+                                         : 5 * t.group);
+}
+
+/* What every kernel is given: addresses of first elements; NULL where an operand is absent. */
+typedef struct fa_cuda_args {
+    const unsigned char *table; /* see core/portable/table.h */
+    const unsigned char *q, *k, *v;
+    unsigned char *o;
+    const unsigned char *bias, *keep;
+    unsigned char *lse;
+    unsigned char *partial, *partial_lse; /* the yardstick: scores, and factors                 */
+    int type_q, type_k, type_v, type_o;   /* fa_dtype                                           */
+    int aligned;                          /* rows of q, k, v and o lie at multiples of 16 bytes */
+    int first, row_begin, rows;           /* the yardstick: what of the plan a launch does      */
+} fa_cuda_args;
+
+#endif

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Binding buffers to a plan's kernels, and launching them. */
+#include "backends/cuda/pipeline.h"
+#include "core/status.h"
+
+enum { ALIGNMENT = 16 };
+
+static unsigned char *address_of(const fa_buffer *buffer, size_t offset)
+{
+    return buffer && buffer->address ? (unsigned char *)buffer->address + offset : NULL;
+}
+
+/* Whether rows of q, k, v and o lie at multiples of 16 bytes. */
+static bool is_aligned(const fa_plan *plan, const fa_cuda_args *args)
+{
+    uintptr_t all = (uintptr_t)args->q | (uintptr_t)args->k | (uintptr_t)args->v | (uintptr_t)args->o;
+    return fa_gpu_can_align(&plan->problem) && all % ALIGNMENT == 0;
+}
+
+static fa_cuda_args bind(const fa_plan *plan, const fa_binding *binding)
+{
+    const fa_cu_plan *prepared = plan->impl;
+    const fa_tensor *tensor = plan->problem.tensor;
+    unsigned char *at[FA_OPERANDS];
+    for (int t = 0; t < FA_OPERANDS; t++)
+        at[t] = address_of(binding->buffer[t], binding->offset[t]);
+    fa_cuda_args args = {
+        .table = (const unsigned char *)(uintptr_t)prepared->table,
+        .q = at[FA_Q],
+        .k = at[FA_K],
+        .v = at[FA_V],
+        .o = at[FA_O],
+        .bias = at[FA_BIAS],
+        .keep = at[FA_KEEP],
+        .lse = at[FA_LSE],
+        .partial = address_of(binding->workspace, binding->workspace_offset + plan->partial_offset),
+        .partial_lse = address_of(binding->workspace, binding->workspace_offset + plan->partial_lse_offset),
+        .type_q = (int)tensor[FA_Q].dtype,
+        .type_k = (int)tensor[FA_K].dtype,
+        .type_v = (int)tensor[FA_V].dtype,
+        .type_o = (int)tensor[FA_O].dtype,
+    };
+    args.aligned = is_aligned(plan, &args);
+    return args;
+}
+
+fa_status fa_cu_launch(const fa_plan *plan, CUstream stream, const fa_cu_kernel *kernel, int64_t groups, int64_t lines,
+                       fa_cuda_args *args)
+{
+    const fa_cu *cu = fa_cu_device_of(plan->device)->cu;
+    void *parameters[] = {args};
+    CUresult error = cu->cuLaunchKernel(kernel->function, (unsigned)groups, (unsigned)lines, 1, kernel->group, 1, 1,
+                                        kernel->shared_bytes, stream, parameters, NULL);
+    return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(cu, error, "cuLaunchKernel");
+}
+
+static fa_status launch_all(const fa_plan *plan, CUstream stream, fa_cuda_args *args)
+{
+    const fa_cu_plan *prepared = plan->impl;
+    if (prepared->softmax.function)
+        return fa_cu_standard_run(plan, stream, args);
+    fa_status status = fa_cu_launch(plan, stream, &prepared->attention, plan->schedule.items, 1, args);
+    if (status == FA_OK && prepared->merge.function)
+        status = fa_cu_launch(plan, stream, &prepared->merge, plan->schedule.merges, plan->args.block_q, args);
+    return status;
+}
+
+fa_status fa_cu_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding)
+{
+    const fa_cu *cu = fa_cu_device_of(plan->device)->cu;
+    fa_cu_queue *q = queue->impl;
+    fa_cuda_args args = bind(plan, binding);
+    bool captures;
+    fa_status status = fa_cu_queue_captures(queue, &captures);
+    if (status == FA_OK)
+        status = fa_cu_enter(plan->device);
+    if (status != FA_OK)
+        return status;
+    CUresult error = CUDA_SUCCESS;
+    q->ran = false;
+    if (!captures)
+        error = cu->cuEventRecord(q->first, q->stream);
+    if (error == CUDA_SUCCESS)
+        status = launch_all(plan, q->stream, &args);
+    if (error == CUDA_SUCCESS && status == FA_OK && !captures) {
+        error = cu->cuEventRecord(q->last, q->stream);
+        q->ran = error == CUDA_SUCCESS;
+    }
+    fa_cu_leave(plan->device);
+    return error == CUDA_SUCCESS ? status : fa_cu_fail(cu, error, "cuEventRecord");
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The kernels of row number FA_ROW of kernels.inc. Each has up to FA_CUDA_VARIANTS: mostly blocks of more and more rows,
+ * each twice the last; backends/cuda/rows.h says what else. What a row has not is empty.
+ */
+#include "fma.cuh"
+#include "merge.cuh"
+#include "rows.cuh"
+#include "standard.cuh"
+
+template <int ROW, int VARIANT>
+__device__ __forceinline__ void run(const fa_cuda_args &a, float4 *room)
+{
+    constexpr fa_cuda_row R = fa_cuda_table[ROW];
+    constexpr int BLOCK_Q = R.block_q << VARIANT;
+    if constexpr (R.kind == FA_CUDA_FMA && BLOCK_Q <= R.most_q) {
+        fma_attention<ROW, BLOCK_Q>(a, room);
+    } else if constexpr (R.kind == FA_CUDA_ROWS && BLOCK_Q <= R.most_q) {
+        rows_attention<ROW, BLOCK_Q>(a, room);
+    } else if constexpr (R.kind == FA_CUDA_STANDARD) {
+        if constexpr (VARIANT == FA_CUDA_SCORES_FEW || VARIANT == FA_CUDA_SCORES)
+            standard_scores<ROW, VARIANT == FA_CUDA_SCORES ? R.rows : 1>(a, (float *)room);
+        else if constexpr (VARIANT == FA_CUDA_OUTPUT_FEW || VARIANT == FA_CUDA_OUTPUT)
+            standard_output<ROW, VARIANT == FA_CUDA_OUTPUT ? R.rows : 1>(a, (float *)room);
+        else
+            standard_softmax<R.group>(a, (float *)room);
+    } else if constexpr (R.kind == FA_CUDA_MERGE && VARIANT == 0) {
+        merge_parts<R.group>(a, room, (float *)(room + R.group));
+    }
+}
+
+#define KERNEL(name, variant)                                                                                    \
+    extern "C" __global__ void __launch_bounds__(fa_cuda_group(fa_cuda_table[FA_ROW], variant))                  \
+        name(const fa_cuda_args a)                                                                               \
+    {                                                                                                            \
+        extern __shared__ float4 room[];                                                                         \
+        run<FA_ROW, variant>(a, room);                                                                           \
+    }
+KERNEL(fa_kernel_0, 0)
+KERNEL(fa_kernel_1, 1)
+KERNEL(fa_kernel_2, 2)
+KERNEL(fa_kernel_3, 3)
+KERNEL(fa_kernel_4, 4)

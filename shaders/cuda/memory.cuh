@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Operands in global memory. Types are known at run time, and the same for all work-items: a branch on one costs little
+ * beside the arithmetic on what it fetches. Nothing is included that a compiler without a search path would lack.
+ */
+#pragma once
+
+#include "backends/cuda/rows.h"
+
+typedef unsigned char uchar;
+typedef unsigned short ushort;
+typedef unsigned int uint;
+
+#define UNROLL _Pragma("unroll")
+#define ROLLED _Pragma("unroll 1")
+
+enum { TYPE_F32, TYPE_F16, TYPE_BF16 }; /* as fa_dtype has them */
+
+__device__ constexpr int ceil_div(int a, int b)
+{
+    return (a + b - 1) / b;
+}
+
+__device__ __forceinline__ int bytes_of(int type)
+{
+    return type == TYPE_F32 ? 4 : 2;
+}
+
+__device__ __forceinline__ float from_half(ushort bits)
+{
+    float x;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+    return x;
+}
+
+__device__ __forceinline__ float from_brain(ushort bits)
+{
+    return __uint_as_float((uint)bits << 16);
+}
+
+__device__ __forceinline__ ushort to_half(float x)
+{
+    ushort bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+    return bits;
+}
+
+__device__ __forceinline__ ushort to_brain(float x)
+{
+    const uint bits = __float_as_uint(x);
+    return (ushort)(x != x ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+__device__ __forceinline__ ushort narrow(int type, float x)
+{
+    return type == TYPE_F16 ? to_half(x) : to_brain(x);
+}
+
+__device__ __forceinline__ float load(int type, const uchar *at)
+{
+    if (type == TYPE_F32)
+        return *(const float *)at;
+    return type == TYPE_F16 ? from_half(*(const ushort *)at) : from_brain(*(const ushort *)at);
+}
+
+__device__ __forceinline__ void store(int type, uchar *at, float x)
+{
+    if (type == TYPE_F32)
+        *(float *)at = x;
+    else
+        *(ushort *)at = narrow(type, x);
+}
+
+/*
+ * Four elements as they lie in memory, the two words of narrow ones in x and y. They stay so until widened: a fetch ahead
+ * of its use then waits for nothing.
+ */
+typedef uint4 raw4;
+
+/* N times four elements from at[n] on, of which count[n] exist; the others are 0. */
+template <int N>
+__device__ __forceinline__ void fetch4(int type, bool aligned, const uchar *const at[N], const int count[N], raw4 to[N])
+{
+    UNROLL
+    for (int n = 0; n < N; n++)
+        to[n] = make_uint4(0, 0, 0, 0);
+    if (aligned && type == TYPE_F32) {
+        UNROLL
+        for (int n = 0; n < N; n++) {
+            if (count[n] > 0)
+                to[n] = *(const uint4 *)at[n];
+        }
+    } else if (aligned) {
+        UNROLL
+        for (int n = 0; n < N; n++) {
+            if (count[n] > 0) {
+                const uint2 x = *(const uint2 *)at[n];
+                to[n].x = x.x;
+                to[n].y = x.y;
+            }
+        }
+    } else if (type == TYPE_F32) {
+        UNROLL
+        for (int n = 0; n < N; n++) {
+            const uint *from = (const uint *)at[n];
+            to[n].x = count[n] > 0 ? from[0] : 0;
+            to[n].y = count[n] > 1 ? from[1] : 0;
+            to[n].z = count[n] > 2 ? from[2] : 0;
+            to[n].w = count[n] > 3 ? from[3] : 0;
+        }
+    } else {
+        UNROLL
+        for (int n = 0; n < N; n++) {
+            const ushort *from = (const ushort *)at[n];
+            to[n].x = (count[n] > 0 ? from[0] : 0u) | (count[n] > 1 ? from[1] : 0u) << 16;
+            to[n].y = (count[n] > 2 ? from[2] : 0u) | (count[n] > 3 ? from[3] : 0u) << 16;
+        }
+    }
+}
+
+__device__ __forceinline__ float4 widen4(int type, raw4 x)
+{
+    if (type == TYPE_F32)
+        return make_float4(__uint_as_float(x.x), __uint_as_float(x.y), __uint_as_float(x.z), __uint_as_float(x.w));
+    if (type == TYPE_F16)
+        return make_float4(from_half((ushort)x.x), from_half((ushort)(x.x >> 16)), from_half((ushort)x.y),
+                           from_half((ushort)(x.y >> 16)));
+    return make_float4(__uint_as_float(x.x << 16), __uint_as_float(x.x & 0xffff0000u), __uint_as_float(x.y << 16),
+                       __uint_as_float(x.y & 0xffff0000u));
+}
+
+/* The first `count` of four elements. */
+__device__ __forceinline__ void store4(int type, bool aligned, uchar *at, int count, float4 x)
+{
+    if (count <= 0)
+        return;
+    if (aligned && type == TYPE_F32) {
+        *(float4 *)at = x;
+    } else if (aligned) {
+        *(uint2 *)at = make_uint2(narrow(type, x.x) | (uint)narrow(type, x.y) << 16,
+                                  narrow(type, x.z) | (uint)narrow(type, x.w) << 16);
+    } else {
+        const int bytes = bytes_of(type);
+        store(type, at, x.x);
+        if (count > 1)
+            store(type, at + bytes, x.y);
+        if (count > 2)
+            store(type, at + 2 * bytes, x.z);
+        if (count > 3)
+            store(type, at + 3 * bytes, x.w);
+    }
+}
+
+__device__ __forceinline__ bool is_finite4(float4 x)
+{
+    return x.x * 0.0f + x.y * 0.0f + (x.z * 0.0f + x.w * 0.0f) == 0.0f;
+}

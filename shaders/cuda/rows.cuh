@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Attention of few rows by multiply-adds: each key and value is fetched once, straight into registers, and all rows of
+ * the item use it. Bound by memory, so many blocks of R.group threads run beside each other. For each block of keys:
+ * SPLIT threads share the dims of a key and leave their parts of its scores in shared memory; PER_ROW threads turn each
+ * row's scores into weights; then every thread adds up eight dims of the output (or OCTETS times eight) over the keys
+ * of its line, whose first values were on their way all the while. Lines are added up when the item ends.
+ */
+#pragma once
+
+#include "softmax.cuh"
+
+/* Eight elements as they lie in memory; narrow ones in the first vector. */
+struct raw8 {
+    uint4 low, high;
+};
+
+/* N times eight elements, of which count[n] exist. */
+template <int N>
+__device__ __forceinline__ void fetch8(int type, bool aligned, const uchar *const at[N], const int count[N], raw8 to[N])
+{
+    UNROLL
+    for (int n = 0; n < N; n++)
+        to[n].low = to[n].high = make_uint4(0, 0, 0, 0);
+    if (aligned && type == TYPE_F32) {
+        UNROLL
+        for (int n = 0; n < N; n++) {
+            if (count[n] > 0) {
+                to[n].low = *(const uint4 *)at[n];
+                to[n].high = *(const uint4 *)(at[n] + 16);
+            }
+        }
+    } else if (aligned) {
+        UNROLL
+        for (int n = 0; n < N; n++) {
+            if (count[n] > 0)
+                to[n].low = *(const uint4 *)at[n];
+        }
+    } else {
+        UNROLL
+        for (int n = 0; n < N; n++) {
+            raw4 half[2];
+            const uchar *const parts[2] = {at[n], at[n] + 4 * bytes_of(type)};
+            const int counts[2] = {count[n], count[n] - 4};
+            fetch4<2>(type, false, parts, counts, half);
+            if (type == TYPE_F32) {
+                to[n].low = half[0];
+                to[n].high = half[1];
+            } else {
+                to[n].low = make_uint4(half[0].x, half[0].y, half[1].x, half[1].y);
+            }
+        }
+    }
+}
+
+__device__ __forceinline__ void widen8(int type, const raw8 &x, float to[8])
+{
+    if (type == TYPE_F32) {
+        const uint words[8] = {x.low.x, x.low.y, x.low.z, x.low.w, x.high.x, x.high.y, x.high.z, x.high.w};
+        UNROLL
+        for (int i = 0; i < 8; i++)
+            to[i] = __uint_as_float(words[i]);
+        return;
+    }
+    const uint words[4] = {x.low.x, x.low.y, x.low.z, x.low.w};
+    UNROLL
+    for (int i = 0; i < 4; i++) {
+        to[2 * i] = type == TYPE_F16 ? from_half((ushort)words[i]) : __uint_as_float(words[i] << 16);
+        to[2 * i + 1] = type == TYPE_F16 ? from_half((ushort)(words[i] >> 16)) : __uint_as_float(words[i] & 0xffff0000u);
+    }
+}
+
+template <int ROW, int BLOCK_Q>
+struct rows_kernel {
+    static constexpr fa_cuda_row R = fa_cuda_table[ROW];
+    static constexpr int GROUP = R.group, SPLIT = R.lanes, BLOCK_KV = R.block_kv;
+    static constexpr int LINES_K = GROUP / SPLIT, KEYS = BLOCK_KV / LINES_K, VECTORS_K = ceil_div(R.dim_qk, 8 * SPLIT);
+    static constexpr int DIM_Q = VECTORS_K * 8 * SPLIT, OCTETS = ceil_div(R.dim_v, 8 * GROUP);
+    static constexpr int LANES_V = ceil_div(R.dim_v, 8 * OCTETS), LINES_V = GROUP / LANES_V;
+    static constexpr int PER_ROW = GROUP / BLOCK_Q < 32 ? GROUP / BLOCK_Q : 32; /* threads that weigh one row */
+    static constexpr int SCORES = BLOCK_KV / PER_ROW;
+    static constexpr int AHEAD = 4; /* keys whose values are fetched before they are used */
+    static_assert(DIM_Q == R.dim_qk && BLOCK_KV % LINES_K == 0 && BLOCK_KV % PER_ROW == 0, "what the kernel is made for");
+
+    const scene &s;
+    const int id;
+    float *q, *parts, *weights, *exchange, *maxima; /* in shared memory */
+    float out[BLOCK_Q][OCTETS][8];
+
+    __device__ rows_kernel(const scene &of, float *room) : s(of), id(threadIdx.x)
+    {
+        q = room;
+        parts = q + BLOCK_Q * DIM_Q;
+        weights = parts + fa_cuda_rows_sums(R, BLOCK_Q);
+        exchange = weights + BLOCK_Q * BLOCK_KV;
+        maxima = exchange + GROUP;
+    }
+
+    /* Scores of the block's keys, without scale, one part from each thread. */
+    __device__ void score_keys(int key, int key_end)
+    {
+        const int lane = id % SPLIT, line = id / SPLIT;
+        float sc[KEYS][BLOCK_Q];
+        UNROLL
+        for (int n = 0; n < KEYS; n++) {
+            UNROLL
+            for (int r = 0; r < BLOCK_Q; r++)
+                sc[n][r] = 0.0f;
+        }
+        _Pragma("unroll 2") for (int c = 0; c < VECTORS_K; c++)
+        {
+            const int d = (c * SPLIT + lane) * 8;
+            const uchar *at[KEYS];
+            int count[KEYS];
+            raw8 keys[KEYS];
+            UNROLL
+            for (int n = 0; n < KEYS; n++) {
+                const int j = FA_MIN(key + line + n * LINES_K, key_end - 1);
+                at[n] = s.k + j * s.k_stride() + d * bytes_of(s.a.type_k);
+                count[n] = s.p->dim_qk - d;
+            }
+            fetch8<KEYS>(s.a.type_k, s.a.aligned, at, count, keys);
+            UNROLL
+            for (int n = 0; n < KEYS; n++) {
+                float x[8];
+                widen8(s.a.type_k, keys[n], x);
+                UNROLL
+                for (int r = 0; r < BLOCK_Q; r++) {
+                    const float4 *row = (const float4 *)(q + r * DIM_Q + d);
+                    const float4 low = row[0], high = row[1];
+                    sc[n][r] += low.x * x[0] + low.y * x[1] + low.z * x[2] + low.w * x[3] + high.x * x[4] +
+                                high.y * x[5] + high.z * x[6] + high.w * x[7];
+                }
+            }
+        }
+        UNROLL
+        for (int n = 0; n < KEYS; n++) {
+            UNROLL
+            for (int r = 0; r < BLOCK_Q; r++)
+                parts[(lane * BLOCK_Q + r) * BLOCK_KV + line + n * LINES_K] = sc[n][r];
+        }
+    }
+
+    /* The values of AHEAD keys of this thread's line, from the block's key `first` on; past the end, the last's. */
+    __device__ void fetch_values(int key, int key_end, int first, raw8 to[AHEAD * OCTETS])
+    {
+        const int lane = id % LANES_V, line = id / LANES_V;
+        const uchar *at[AHEAD * OCTETS];
+        int count[AHEAD * OCTETS];
+        UNROLL
+        for (int i = 0; i < AHEAD * OCTETS; i++) {
+            const int j = FA_MIN(key + first + line + i / OCTETS * LINES_V, key_end - 1);
+            const int d = (lane + i % OCTETS * LANES_V) * 8;
+            at[i] = s.v + j * s.v_stride() + d * bytes_of(s.a.type_v);
+            count[i] = s.p->dim_v - d;
+        }
+        fetch8<AHEAD * OCTETS>(s.a.type_v, s.a.aligned, at, count, to);
+    }
+
+    /* out += weight value for every row; a hidden value that is not finite is kept away from its weight of 0. */
+    __device__ void add_value(const raw8 &raw, int at, int key, bool hides, int c)
+    {
+        float value[8], zero = 0.0f;
+        widen8(s.a.type_v, raw, value);
+        if (hides) {
+            UNROLL
+            for (int i = 0; i < 8; i++)
+                zero += value[i] * 0.0f;
+        }
+        const bool guarded = hides && zero != 0.0f;
+        UNROLL
+        for (int r = 0; r < BLOCK_Q; r++) {
+            if (guarded && !is_visible(s, query(s, s.row_begin + r), key + at))
+                continue;
+            const float weight = weights[r * BLOCK_KV + at];
+            UNROLL
+            for (int i = 0; i < 8; i++)
+                out[r][c][i] += weight * value[i];
+        }
+    }
+
+    __device__ void add_values(int key, int key_end, bool hides, raw8 ahead[AHEAD * OCTETS])
+    {
+        const int line = id / LANES_V;
+        if (line >= LINES_V)
+            return;
+        ROLLED
+        for (int n = line; n < key_end - key; n += AHEAD * LINES_V) {
+            UNROLL
+            for (int i = 0; i < AHEAD * OCTETS; i++) {
+                const int at = n + i / OCTETS * LINES_V;
+                if (at < key_end - key)
+                    add_value(ahead[i], at, key, hides, i % OCTETS);
+            }
+            if (n + AHEAD * LINES_V < key_end - key)
+                fetch_values(key, key_end, n - line + AHEAD * LINES_V, ahead);
+        }
+    }
+
+    /* One row's scores become weights. */
+    __device__ fa_state weigh(const query &mine, int row, int lane, int key, int key_end, fa_state state)
+    {
+        float sc[SCORES], next = state.max, total = 0.0f;
+        const bool transformed = transforms(s);
+        UNROLL
+        for (int n = 0; n < SCORES; n++) {
+            const int at = lane + n * PER_ROW, j = key + at;
+            sc[n] = FA_NEG_INF;
+            if (j < key_end && mine.exists && mine.sees(s, j)) {
+                float x = 0.0f;
+                UNROLL
+                for (int l = 0; l < SPLIT; l++)
+                    x += parts[(l * BLOCK_Q + row) * BLOCK_KV + at];
+                sc[n] = transformed ? transform(s, mine, j, x) : x * s.p->scale_log2;
+            }
+            next = fmaxf(next, sc[n]);
+        }
+        next = lanes_max<PER_ROW>(next);
+        const float base = finite_max(next);
+        UNROLL
+        for (int n = 0; n < SCORES; n++) {
+            const float weight = exp2_fast(sc[n] - base);
+            total += weight;
+            weights[row * BLOCK_KV + lane + n * PER_ROW] = weight;
+        }
+        state.sum = state.sum * fa_state_weight(state.max, next) + total;
+        state.max = next;
+        return state;
+    }
+
+    __device__ void rescale(float max[BLOCK_Q])
+    {
+        UNROLL
+        for (int r = 0; r < BLOCK_Q; r++) {
+            const float now = maxima[r], old = fa_state_weight(max[r], now);
+            max[r] = now;
+            UNROLL
+            for (int c = 0; c < OCTETS; c++) {
+                UNROLL
+                for (int i = 0; i < 8; i++)
+                    out[r][c][i] *= old;
+            }
+        }
+    }
+
+    /* Lines are added up, row by row; row 0 is stored and the others move up. */
+    __device__ void finish(const fa_state &mine, int my_row, int my_lane, bool weighs)
+    {
+        __syncthreads();
+        if (weighs) {
+            const float total = lanes_sum<PER_ROW>(mine.sum);
+            if (my_lane == 0) {
+                maxima[my_row] = mine.max;
+                exchange[my_row] = total;
+            }
+        }
+        ROLLED
+        for (int r = 0; r < s.row_end - s.row_begin; r++) {
+            const query at(s, s.row_begin + r);
+            UNROLL
+            for (int c = 0; c < OCTETS; c++) {
+                __syncthreads();
+                if (id / LANES_V < LINES_V) {
+                    UNROLL
+                    for (int i = 0; i < 8; i++)
+                        parts[id * 8 + i] = out[0][c][i];
+                }
+                __syncthreads();
+                fa_state state;
+                state.max = maxima[r];
+                state.sum = exchange[r];
+                const target to(s, at, s.row_begin + r, state, id == 0 && c == 0);
+                for (int n = id; n < LANES_V * 8; n += GROUP) {
+                    const int d = n + c * LANES_V * 8;
+                    float total = 0.0f;
+                    for (int l = 0; l < LINES_V; l++)
+                        total += parts[l * LANES_V * 8 + n];
+                    if (d < s.p->dim_v)
+                        store(to.type, to.at + d * bytes_of(to.type), total * to.factor);
+                }
+            }
+            UNROLL
+            for (int i = 0; i + 1 < BLOCK_Q; i++) {
+                UNROLL
+                for (int c = 0; c < OCTETS; c++) {
+                    UNROLL
+                    for (int e = 0; e < 8; e++)
+                        out[i][c][e] = out[i + 1][c][e];
+                }
+            }
+        }
+    }
+
+    __device__ void run()
+    {
+        for (int n = id; n < BLOCK_Q * DIM_Q; n += GROUP) {
+            const int r = n / DIM_Q, d = n % DIM_Q;
+            const query at(s, s.row_begin + r);
+            q[n] = d < s.p->dim_qk ? load(s.a.type_q, at.q(s) + d * bytes_of(s.a.type_q)) : 0.0f;
+        }
+        const int my_row = id / PER_ROW, my_lane = id % PER_ROW;
+        const bool weighs = my_row < BLOCK_Q; /* whole warps, or none of one */
+        const query mine(s, s.row_begin + my_row);
+        fa_state state = fa_state_empty();
+        float max[BLOCK_Q];
+        UNROLL
+        for (int r = 0; r < BLOCK_Q; r++) {
+            max[r] = FA_NEG_INF;
+            UNROLL
+            for (int c = 0; c < OCTETS; c++) {
+                UNROLL
+                for (int i = 0; i < 8; i++)
+                    out[r][c][i] = 0.0f;
+            }
+        }
+        __syncthreads();
+        int key = s.next_block(s.key_begin, BLOCK_KV);
+        ROLLED
+        while (key < s.key_end) {
+            const int key_end = FA_MIN(key + BLOCK_KV, s.key_end);
+            const bool hides = s.is_cut(key, key_end) || (s.p->flags & FA_TABLE_KEEP);
+            raw8 ahead[AHEAD * OCTETS];
+            score_keys(key, key_end);
+            fetch_values(key, key_end, 0, ahead);
+            __syncthreads();
+            if (weighs) {
+                state = weigh(mine, my_row, my_lane, key, key_end, state);
+                if (my_lane == 0)
+                    maxima[my_row] = state.max;
+            }
+            __syncthreads();
+            rescale(max);
+            add_values(key, key_end, hides, ahead);
+            key = s.next_block(key + BLOCK_KV, BLOCK_KV);
+        }
+        finish(state, my_row, my_lane, weighs);
+    }
+};
+
+template <int ROW, int BLOCK_Q>
+__device__ __forceinline__ void rows_attention(const fa_cuda_args &a, float4 *room)
+{
+    const scene s(a, blockIdx.x);
+    rows_kernel<ROW, BLOCK_Q> kernel(s, (float *)room);
+    kernel.run();
+}

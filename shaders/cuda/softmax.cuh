@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a description can do to scores, how a row begins and how it ends: the same for every kernel. */
+#pragma once
+
+#include "core/portable/softmax.h"
+#include "memory.cuh"
+
+/* A work item, and what is the same for all of it. */
+struct scene {
+    const fa_cuda_args &a;
+    const fa_table_params *p;
+    fa_table_sequence sequence;
+    fa_mask mask;
+    int head_kv, row_begin, row_end, key_begin, key_end;
+    fa_long part_row;
+    const uchar *k, *v; /* the KV head's first rows */
+
+    __device__ scene(const fa_cuda_args &args, int item)
+        : a(args), p((const fa_table_params *)args.table)
+    {
+        const fa_table_item w = ((const fa_table_item *)(a.table + p->items_at))[item];
+        sequence = ((const fa_table_sequence *)(a.table + p->sequences_at))[w.sequence];
+        mask = sequence.mask;
+        head_kv = w.head_kv;
+        row_begin = w.row_begin;
+        row_end = w.row_end;
+        key_begin = w.key_begin;
+        key_end = w.key_end;
+        part_row = w.part_row;
+        k = a.k + (sequence.k_at + head_kv * p->k_stride[1]) * bytes_of(a.type_k);
+        v = a.v + (sequence.v_at + head_kv * p->v_stride[1]) * bytes_of(a.type_v);
+    }
+
+    __device__ fa_long k_stride() const { return p->k_stride[2] * bytes_of(a.type_k); }
+    __device__ fa_long v_stride() const { return p->v_stride[2] * bytes_of(a.type_v); }
+
+    /* Whether hidden keys are among [key, key_end), for some row of the item. */
+    __device__ bool is_cut(int key, int end) const
+    {
+        return fa_mask_classify(mask, row_begin / p->group, (row_end - 1) / p->group + 1, key, end) != FA_CLASS_FULL;
+    }
+
+    /* The first block of `keys` from `key` on of which some row sees something; key_end where there is none. */
+    __device__ int next_block(int key, int keys) const
+    {
+        const int first = row_begin / p->group, last = (row_end - 1) / p->group + 1;
+        while (key < key_end && fa_mask_classify(mask, first, last, key, FA_MIN(key + keys, key_end)) == FA_CLASS_SKIP)
+            key += keys;
+        return FA_MIN(key, key_end);
+    }
+};
+
+/* One query row: where it stands and what it sees. Rows past the item's end are its last one. */
+struct query {
+    int head, position;
+    int begin, end; /* its interval of keys */
+    bool exists;
+
+    __device__ query(const scene &s, int row)
+    {
+        exists = row < s.row_end;
+        const int r = exists ? row : s.row_end - 1;
+        position = r / s.p->group;
+        head = s.head_kv * s.p->group + r - position * s.p->group;
+        begin = fa_mask_begin(s.mask, position);
+        end = fa_mask_end(s.mask, position);
+    }
+
+    __device__ bool sees(const scene &s, int key) const
+    {
+        return key < s.mask.prefix || (key >= begin && key < end);
+    }
+
+    __device__ const uchar *q(const scene &s) const
+    {
+        return s.a.q + (s.sequence.q_at + head * s.p->q_stride[1] + position * s.p->q_stride[2]) * bytes_of(s.a.type_q);
+    }
+
+    __device__ uchar *o(const scene &s) const
+    {
+        return s.a.o + (s.sequence.o_at + head * s.p->o_stride[1] + position * s.p->o_stride[2]) * bytes_of(s.a.type_o);
+    }
+
+    __device__ float *lse(const scene &s) const
+    {
+        return (float *)s.a.lse + s.sequence.lse_at + (fa_long)head * s.p->lse_rows + position;
+    }
+
+    __device__ float sink(const scene &s) const
+    {
+        return s.p->flags & FA_TABLE_SINKS ? ((const float *)(s.a.table + s.p->sinks_at))[head] : FA_NEG_INF;
+    }
+};
+
+__device__ __forceinline__ fa_long extra_at(const scene &s, const fa_long stride[4], const query &q, int key)
+{
+    return s.sequence.number * stride[0] + q.head * stride[1] + q.position * stride[2] + key * stride[3];
+}
+
+__device__ __forceinline__ bool is_kept(const scene &s, const query &q, int key)
+{
+    return s.a.keep[extra_at(s, s.p->keep_stride, q, key)] != 0;
+}
+
+/* Whether neither the mask nor `keep` hides a key that exists. */
+__device__ __forceinline__ bool is_visible(const scene &s, const query &q, int key)
+{
+    return q.sees(s, key) && (!(s.p->flags & FA_TABLE_KEEP) || is_kept(s, q, key));
+}
+
+__device__ __forceinline__ bool transforms(const scene &s)
+{
+    return (s.p->flags & (FA_TABLE_SOFTCAP | FA_TABLE_ALIBI | FA_TABLE_BIAS | FA_TABLE_KEEP)) != 0;
+}
+
+/* A visible raw score as a base-2 logarithm; -inf where `keep` hides it. */
+__device__ __forceinline__ float transform(const scene &s, const query &q, int key, float x)
+{
+    const int flags = s.p->flags;
+    x = flags & FA_TABLE_SOFTCAP ? s.p->cap_log2 * tanhf(x * s.p->tanh_scale) : x * s.p->scale_log2;
+    if (flags & FA_TABLE_ALIBI) {
+        const int distance = s.mask.diagonal + q.position - key;
+        const float slope = ((const float *)(s.a.table + s.p->slopes_at))[q.head];
+        x -= slope * FA_LOG2E * (float)(distance < 0 ? -distance : distance);
+    }
+    if (flags & FA_TABLE_BIAS)
+        x += load(s.p->bias_type, s.a.bias + extra_at(s, s.p->bias_stride, q, key) * bytes_of(s.p->bias_type)) * FA_LOG2E;
+    if ((flags & FA_TABLE_KEEP) && !is_kept(s, q, key))
+        x = FA_NEG_INF;
+    return x;
+}
+
+/* 2^x to two units in the last place; what would be denormal is 0. */
+__device__ __forceinline__ float exp2_fast(float x)
+{
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(x) : "f"(x));
+    return x;
+}
+
+/* 2^(x - max) is formed from this: an empty row must not see -inf - (-inf). */
+__device__ __forceinline__ float finite_max(float max)
+{
+    return max == FA_NEG_INF ? 0.0f : max;
+}
+
+/* Ends a row: the factor that normalises its output, and its LSE. ln 2 in two parts, as in other backends. */
+__device__ __forceinline__ float close_row(fa_state state, float sink, float *lse)
+{
+    const float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f, max = state.max;
+    if (sink > FA_NEG_INF) {
+        fa_state other;
+        other.max = sink * FA_LOG2E;
+        other.sum = 1.0f;
+        state = fa_state_merge(state, other);
+    }
+    if (state.sum == 0.0f) {
+        *lse = FA_NEG_INF;
+        return 0.0f;
+    }
+    *lse = fmaf(state.max, ln2_high, fmaf(state.max, ln2_low, logf(state.sum)));
+    return fa_state_weight(max, state.max) / state.sum;
+}
+
+/* Where a finished row goes: the operand o, or the partial results of an item that is a part. */
+struct target {
+    uchar *at;
+    float factor;
+    int type;
+    bool aligned;
+
+    /* One work-item of the row, that `writes`, also stores its LSE. */
+    __device__ target(const scene &s, const query &q, int row, fa_state state, bool writes)
+    {
+        const bool whole = s.part_row < 0;
+        const fa_long part = s.part_row + row - s.row_begin;
+        float lse;
+        factor = close_row(state, whole ? q.sink(s) : FA_NEG_INF, &lse);
+        type = whole ? s.a.type_o : TYPE_F32;
+        aligned = whole ? s.a.aligned : s.p->dim_v % 4 == 0;
+        at = whole ? q.o(s) : s.a.partial + part * s.p->dim_v * 4;
+        if (writes && q.exists && !whole)
+            ((float *)s.a.partial_lse)[part] = lse;
+        if (writes && q.exists && whole && (s.p->flags & FA_TABLE_LSE))
+            *q.lse(s) = lse;
+    }
+};
+
+template <int LANES>
+__device__ __forceinline__ float lanes_max(float x)
+{
+    UNROLL
+    for (int bit = 1; bit < LANES; bit *= 2)
+        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, bit));
+    return x;
+}
+
+template <int LANES>
+__device__ __forceinline__ float lanes_sum(float x)
+{
+    UNROLL
+    for (int bit = 1; bit < LANES; bit *= 2)
+        x += __shfl_xor_sync(0xffffffffu, x, bit);
+    return x;
+}
