@@ -17,6 +17,7 @@ typedef struct fa_kernel_row {
     int32_t max_dim_qk, max_dim_v;
     bool baseline; /* a yardstick for benchmarks: runs when named, never chosen                            */
     fa_dtype p_type; /* precision of the softmax weights in the second product; sets the tolerance        */
+    bool p_as_v;     /* it is the type of v instead                                                  */
     fa_tile_traits traits;
     const void *impl; /* the backend's own */
 } fa_kernel_row;

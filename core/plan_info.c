@@ -75,7 +75,7 @@ fa_status fa_plan_get_info(const fa_plan *plan, fa_plan_info *info)
     const fa_schedule *s = &plan->schedule;
     fa_plan_info made = {
         .struct_size = size,
-        .weights = plan->row->p_type,
+        .weights = plan->row->p_as_v ? plan->problem.tensor[FA_V].dtype : plan->row->p_type,
         .block_q = plan->tiling.block_q,
         .block_kv = plan->tiling.block_kv,
         .tile_q = plan->tiling.tile.q,

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The device's limits and kernel rows. */
+#define FA_CUDA_DEFINE_TABLE
 #include "backends/cuda/describe.h"
 #include "backends/cuda/pipeline.h"
 #include "core/context.h"
 #include "core/size.h"
 #include "core/status.h"
+
+enum { TABLE_ROWS = sizeof(fa_cuda_table) / sizeof(fa_cuda_table[0]) };
 
 fa_cu_device *fa_cu_device_of(const fa_device *device)
 {
@@ -22,6 +25,22 @@ void fa_cu_leave(const fa_device *device)
 {
     CUcontext popped;
     (void)fa_cu_device_of(device)->cu->cuCtxPopCurrent(&popped);
+}
+
+static fa_tile_traits tensor_traits(const fa_cuda_row *t, int32_t most_q)
+{
+    return (fa_tile_traits){
+        .tile = {t->block_q, t->block_kv, 16},
+        .stage = FA_STAGE_K | FA_STAGE_V,
+        .element_bytes = 2,
+        .buffers = 2,
+        .fixed_bytes = t->split > 1 ? most_q * t->split * t->depth * (int32_t)sizeof(float) : 0,
+        .max_block_q = most_q,
+        .max_block_kv = t->block_kv,
+        .exposed = 0.1,
+        .flops_per_cycle = 1800,
+        .scores_per_cycle = 16,
+    };
 }
 
 static fa_tile_traits fma_traits(const fa_cuda_row *t, int32_t most_q)
@@ -74,9 +93,9 @@ static fa_tile_traits standard_traits(const fa_cuda_row *t)
 static int32_t most_rows(const fa_cuda_row *t, size_t shared_bytes)
 {
     int32_t most = 0;
-    for (int variant = 0; t->block_q << variant <= t->most_q; variant++) {
+    for (int variant = 0; fa_cuda_rows_of(*t, variant) <= t->most_q; variant++) {
         if ((size_t)fa_cuda_shared_bytes(*t, variant) <= shared_bytes)
-            most = t->block_q << variant;
+            most = fa_cuda_rows_of(*t, variant);
     }
     return most;
 }
@@ -85,7 +104,7 @@ static int32_t most_rows(const fa_cuda_row *t, size_t shared_bytes)
 static bool make_row(const fa_cu_caps *caps, const fa_cuda_row *t, fa_kernel_row *row)
 {
     const int32_t most_q = t->most_q > 0 ? most_rows(t, caps->shared_bytes) : 1;
-    if (t->kind == FA_CUDA_MERGE || most_q == 0)
+    if (t->kind == FA_CUDA_MERGE || most_q == 0 || t->unit > caps->arch)
         return false;
     *row = (fa_kernel_row){
         .name = t->name,
@@ -100,6 +119,12 @@ static bool make_row(const fa_cu_caps *caps, const fa_cuda_row *t, fa_kernel_row
         .impl = t,
     };
     switch (t->kind) {
+    case FA_CUDA_TENSOR:
+        row->traits = tensor_traits(t, most_q);
+        row->types_q = row->types_k = row->types_v = FA_TYPE(FA_F16) | FA_TYPE(FA_BF16);
+        row->same_types = true;
+        row->p_as_v = true;
+        break;
     case FA_CUDA_FMA: row->traits = fma_traits(t, most_q); break;
     case FA_CUDA_ROWS: row->traits = rows_traits(t, most_q); break;
     default:
@@ -132,7 +157,7 @@ static fa_status cuda_open(fa_device *device)
         return status;
     fa_cu_device *d = fa_cu_device_of(device);
     device->limits = limits_of(&d->caps);
-    for (int i = 0; i < FA_CUDA_TABLE_ROWS; i++) {
+    for (int i = 0; i < TABLE_ROWS; i++) {
         fa_kernel_row *row = &d->rows[device->rows];
         if (make_row(&d->caps, &fa_cuda_table[i], row))
             device->row[device->rows++] = row;

@@ -26,11 +26,11 @@ fa_status fa_cu_kernel_make(const fa_plan *plan, int row, fa_dtype type, int var
     return fa_cu_function_get(plan->device, row, type, variant, &kernel->function);
 }
 
-static int variant_of(const fa_cuda_row *row, int32_t block_q)
+static int variant_of(const fa_plan *plan, const fa_cuda_row *row)
 {
-    int variant = 0;
-    while (row->block_q << variant < block_q)
-        variant++;
+    int variant = row->kind == FA_CUDA_TENSOR && fa_gpu_transforms(&plan->problem) ? 1 : 0;
+    while (fa_cuda_rows_of(*row, variant) < plan->args.block_q)
+        variant += row->kind == FA_CUDA_TENSOR ? 2 : 1;
     return variant;
 }
 
@@ -58,8 +58,8 @@ static fa_status make_kernels(fa_plan *plan, fa_cu_plan *made)
     const fa_cuda_row *row = plan->row->impl;
     if (row->kind == FA_CUDA_STANDARD)
         return fa_cu_standard_prepare(plan, made);
-    fa_status status = fa_cu_kernel_make(plan, row_number(row), FA_F32, variant_of(row, plan->args.block_q),
-                                         &made->attention);
+    const fa_dtype type = row->unit > 0 ? plan->problem.tensor[FA_Q].dtype : FA_F32;
+    fa_status status = fa_cu_kernel_make(plan, row_number(row), type, variant_of(plan, row), &made->attention);
     if (status == FA_OK && plan->schedule.merges > 0)
         status = fa_cu_kernel_make(plan, merge_row(), FA_F32, 0, &made->merge);
     return status;

@@ -6,26 +6,32 @@
 #include "core/portable/table.h"
 
 #ifdef __CUDACC__
-#define FA_CUDA_TABLE static constexpr
 #define FA_CUDA_FN __host__ __device__ constexpr
 #else
-#define FA_CUDA_TABLE static const
 #define FA_CUDA_FN static inline
 #endif
 
-enum { FA_CUDA_FMA, FA_CUDA_ROWS, FA_CUDA_STANDARD, FA_CUDA_MERGE };
+enum { FA_CUDA_TENSOR, FA_CUDA_FMA, FA_CUDA_ROWS, FA_CUDA_STANDARD, FA_CUDA_MERGE };
 
 typedef struct fa_cuda_row {
     const char *name;
     int kind;
     int dim_qk, dim_v;   /* most dims; dim_qk 0: any                                               */
-    int block_q, most_q; /* rows of a block: of variant n, block_q << n                            */
+    int block_q, most_q; /* rows of a block: of variant n, block_q << n; tensor: << n / 2          */
     int block_kv;
     int lanes; /* fma, standard: threads across; rows: those that share a key            */
     int rows;  /* fma: of a thread; standard: likewise, and columns                      */
-    int depth; /* fma, standard: dims or keys of a step                                  */
-    int group; /* the others: threads of a block                                         */
+    int depth; /* fma, standard: dims or keys of a step; tensor: keys of a level-2 tile  */
+    int group; /* threads of a block; 0: follows from the others                         */
+    int unit;  /* tensor: the compute capability whose instructions are used; else 0     */
+    int split; /* tensor: warps that share a row                                         */
 } fa_cuda_row;
+
+/* Variants of a tensor row: odd ones do what a description can do to scores. */
+FA_CUDA_FN int fa_cuda_rows_of(fa_cuda_row t, int variant)
+{
+    return t.block_q << (t.kind == FA_CUDA_TENSOR ? variant / 2 : variant);
+}
 
 /* Kernels of a row: see attention.cu. Of the yardstick they are: */
 enum {
@@ -37,25 +43,35 @@ enum {
     FA_CUDA_VARIANTS
 };
 
+#define AMPERE(name, dims, least_q, most_q, keys, tile_kv, warps, split) \
+    {name, FA_CUDA_TENSOR, dims, dims, least_q, most_q, keys, 0, 0, tile_kv, 32 * warps, 80, split},
 #define FMA(name, dims, lanes, rows, least_q, most_q, keys, depth) \
-    {name, FA_CUDA_FMA, 0, dims, least_q, most_q, keys, lanes, rows, depth, 0},
-#define ROWS(name, dims, group, split) {name, FA_CUDA_ROWS, dims, dims, 1, 8, 128, split, 0, 0, group},
-#define STANDARD(name, lanes, rows, depth) {name, FA_CUDA_STANDARD, 0, 0, 0, 0, 0, lanes, rows, depth, lanes *lanes},
-#define MERGE(name, group) {name, FA_CUDA_MERGE, 0, 0, 0, 0, 0, 0, 0, 0, group},
-FA_CUDA_TABLE fa_cuda_row fa_cuda_table[] = {
+    {name, FA_CUDA_FMA, 0, dims, least_q, most_q, keys, lanes, rows, depth, 0, 0, 0},
+#define ROWS(name, dims, group, split) {name, FA_CUDA_ROWS, dims, dims, 1, 8, 128, split, 0, 0, group, 0, 0},
+#define STANDARD(name, lanes, rows, depth) {name, FA_CUDA_STANDARD, 0, 0, 0, 0, 0, lanes, rows, depth, lanes *lanes, 0, 0},
+#define MERGE(name, group) {name, FA_CUDA_MERGE, 0, 0, 0, 0, 0, 0, 0, 0, group, 0, 0},
+#if defined(__CUDACC__) || defined(FA_CUDA_DEFINE_TABLE)
+#ifdef __CUDACC__
+static constexpr
+#else
+const
+#endif
+    fa_cuda_row fa_cuda_table[] = {
 #include "backends/cuda/kernels.inc"
 };
+#else
+extern const fa_cuda_row fa_cuda_table[];
+#endif
+#undef AMPERE
 #undef FMA
 #undef ROWS
 #undef STANDARD
 #undef MERGE
 
-enum { FA_CUDA_TABLE_ROWS = sizeof(fa_cuda_table) / sizeof(fa_cuda_table[0]) };
-
 /* Threads of a block. */
 FA_CUDA_FN int fa_cuda_group(fa_cuda_row t, int variant)
 {
-    return t.kind == FA_CUDA_FMA ? (t.block_q << variant) / t.rows * t.lanes : t.group;
+    return t.group > 0 ? t.group : fa_cuda_rows_of(t, variant) / t.rows * t.lanes;
 }
 
 /* Shared memory of a block, in floats, as the kernels divide it. */
@@ -75,12 +91,19 @@ FA_CUDA_FN int fa_cuda_standard_line(fa_cuda_row t, int wide)
     return t.depth * wide + t.depth / 4 * 16;
 }
 
+/* Two stages of K and V, and the scores that warps of a row exchange. */
+FA_CUDA_FN int fa_cuda_tensor_words(fa_cuda_row t, int rows)
+{
+    return 2 * t.block_kv * t.dim_v + (t.split > 1 ? rows * t.split * t.depth : 0);
+}
+
 FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_row t, int variant)
 {
     return (int)sizeof(float) *
-           (t.kind == FA_CUDA_FMA    ? 4 + 2 * fa_cuda_fma_stage(t, t.block_q << variant)
-            : t.kind == FA_CUDA_ROWS ? (t.block_q << variant) * (t.dim_qk + t.block_kv) +
-                                           fa_cuda_rows_sums(t, t.block_q << variant) + t.group + 8
+           (t.kind == FA_CUDA_TENSOR ? fa_cuda_tensor_words(t, fa_cuda_rows_of(t, variant))
+            : t.kind == FA_CUDA_FMA  ? 4 + 2 * fa_cuda_fma_stage(t, fa_cuda_rows_of(t, variant))
+            : t.kind == FA_CUDA_ROWS ? fa_cuda_rows_of(t, variant) * (t.dim_qk + t.block_kv) +
+                                           fa_cuda_rows_sums(t, fa_cuda_rows_of(t, variant)) + t.group + 8
             : t.kind == FA_CUDA_STANDARD ? 4 * fa_cuda_standard_line(t, t.lanes * t.rows)
                                          : 5 * t.group);
 }
@@ -92,7 +115,8 @@ typedef struct fa_cuda_args {
     unsigned char *o;
     const unsigned char *bias, *keep;
     unsigned char *lse;
-    unsigned char *partial, *partial_lse; /* the yardstick: scores, and factors                 */
+    unsigned char *scratch;               /* the yardstick: its scores; partial_lse: factors    */
+    unsigned char *partial, *partial_lse; /* results of rows that are split                     */
     int type_q, type_k, type_v, type_o;   /* fa_dtype                                           */
     int aligned;                          /* rows of q, k, v and o lie at multiples of 16 bytes */
     int first, row_begin, rows;           /* the yardstick: what of the plan a launch does      */

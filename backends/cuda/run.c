@@ -33,6 +33,7 @@ static fa_cuda_args bind(const fa_plan *plan, const fa_binding *binding)
         .bias = at[FA_BIAS],
         .keep = at[FA_KEEP],
         .lse = at[FA_LSE],
+        .scratch = address_of(binding->workspace, binding->workspace_offset),
         .partial = address_of(binding->workspace, binding->workspace_offset + plan->partial_offset),
         .partial_lse = address_of(binding->workspace, binding->workspace_offset + plan->partial_lse_offset),
         .type_q = (int)tensor[FA_Q].dtype,

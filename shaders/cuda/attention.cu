@@ -7,13 +7,16 @@
 #include "merge.cuh"
 #include "rows.cuh"
 #include "standard.cuh"
+#include "tensor.cuh"
 
 template <int ROW, int VARIANT>
 __device__ __forceinline__ void run(const fa_cuda_args &a, float4 *room)
 {
     constexpr fa_cuda_row R = fa_cuda_table[ROW];
-    constexpr int BLOCK_Q = R.block_q << VARIANT;
-    if constexpr (R.kind == FA_CUDA_FMA && BLOCK_Q <= R.most_q) {
+    constexpr int BLOCK_Q = fa_cuda_rows_of(R, VARIANT);
+    if constexpr (R.kind == FA_CUDA_TENSOR && BLOCK_Q <= R.most_q) {
+        tensor_attention<ROW, BLOCK_Q, VARIANT % 2 != 0>(a, room);
+    } else if constexpr (R.kind == FA_CUDA_FMA && BLOCK_Q <= R.most_q) {
         fma_attention<ROW, BLOCK_Q>(a, room);
     } else if constexpr (R.kind == FA_CUDA_ROWS && BLOCK_Q <= R.most_q) {
         rows_attention<ROW, BLOCK_Q>(a, room);

@@ -13,7 +13,7 @@ import sys
 
 LINE = re.compile(r'^([A-Z]+)\("(\w+)"')
 # By kind: the least compute capability, and element types as fa_dtype numbers them; others read any type.
-KINDS = {}
+KINDS = {"AMPERE": (80, [1, 2])}
 
 
 def rows(path):

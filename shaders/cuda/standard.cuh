@@ -4,7 +4,7 @@
  * rows in place, and a second product. Three kernels.
  *
  * A launch covers a.rows packed rows from a.row_begin on of each of some items, from item a.first on. In scratch memory
- * (a.partial) they lie one after the other, stride_of(keys) floats each, and in a.partial_lse is one factor for each row.
+ * (a.scratch) they lie one after the other, stride_of(keys) floats each, and in a.partial_lse is one factor for each row.
  * Weights are not normalised before the second product, which multiplies its result by the row's factor instead. A
  * hidden weight is -0, so that it can be told from one that vanished: only the latter may meet a value that is not
  * finite.
@@ -47,7 +47,7 @@ __device__ __forceinline__ void standard_softmax(const fa_cuda_args &a, float *r
     const scene s(a, a.first + part);
     const int keys = s.mask.len_kv;
     const query at(s, a.row_begin + n - part * a.rows);
-    float *row = (float *)a.partial + (fa_long)n * stride_of(keys);
+    float *row = (float *)a.scratch + (fa_long)n * stride_of(keys);
     fa_state state = fa_state_empty();
     for (int j = threadIdx.x; j < keys; j += GROUP) {
         if (at.sees(s, j))
@@ -197,7 +197,7 @@ __device__ __forceinline__ void standard_scores(const fa_cuda_args &args, float 
     UNROLL
     for (int i = 0; i < ROWS; i++) {
         const int r = t.row + t.y * ROWS + i;
-        float *to = (float *)args.partial + ((fa_long)t.part * args.rows + r) * stride_of(keys);
+        float *to = (float *)args.scratch + ((fa_long)t.part * args.rows + r) * stride_of(keys);
         UNROLL
         for (int g = 0; g < tile::COLS; g++) {
             const int j = t.col + 4 * t.x + g / 4 * 4 * tile::LANES + g % 4;
@@ -222,7 +222,7 @@ __device__ __forceinline__ void standard_output(const fa_cuda_args &args, float 
     UNROLL
     for (int n = 0; n < tile::FETCH_A; n++) {
         const int r = FA_MIN(t.row + (t.id + n * tile::GROUP) / (tile::DEPTH / 4), args.rows - 1);
-        rows_at[n] = args.partial + ((fa_long)t.part * args.rows + r) * stride_of(keys) * 4;
+        rows_at[n] = args.scratch + ((fa_long)t.part * args.rows + r) * stride_of(keys) * 4;
     }
     int stage = 0, key = 0;
     auto fetch = [&] {

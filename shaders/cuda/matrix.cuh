@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What tensor cores from Turing on work with: fragments of 16 by 16 first operands (four words of a lane), 16 by 8
+ * second ones (two words, by pairs in a word of what is summed over), 16 by 8 sums (four floats). Lane l has of sums
+ * and of first operands rows l / 4 and l / 4 + 8, and of each 8 columns the two from 2 (l % 4) on.
+ */
+#pragma once
+
+#include "memory.cuh"
+
+__device__ __forceinline__ uint shared_address(const void *at)
+{
+    return (uint)__cvta_generic_to_shared(at);
+}
+
+/* Four 8 by 8 matrices of narrow elements: lane l gives the address of row l % 8 of matrix l / 8. */
+__device__ __forceinline__ void load_matrices(uint to[4], uint row)
+{
+#if __CUDA_ARCH__ >= 750
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(row)
+                 : "memory");
+#endif
+}
+
+/* Likewise, each of them transposed. */
+__device__ __forceinline__ void load_transposed(uint to[4], uint row)
+{
+#if __CUDA_ARCH__ >= 750
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(row)
+                 : "memory");
+#endif
+}
+
+/* sum += a b. UNIT is the compute capability whose instructions are used. */
+template <int UNIT, int TYPE>
+__device__ __forceinline__ void multiply_add(float sum[4], const uint a[4], const uint b[2])
+{
+    if constexpr (UNIT == 80 && TYPE == TYPE_F16) {
+#if __CUDA_ARCH__ >= 800
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                     "{%0, %1, %2, %3};"
+                     : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+    } else if constexpr (UNIT == 80) {
+#if __CUDA_ARCH__ >= 800
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                     "{%0, %1, %2, %3};"
+                     : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+    } else {
+#if __CUDA_ARCH__ >= 750
+        UNROLL
+        for (int i = 0; i < 2; i++)
+            asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+                         "{%0, %1, %2, %3};"
+                         : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+                         : "r"(a[2 * i]), "r"(a[2 * i + 1]), "r"(b[i]));
+#endif
+    }
+}
+
+/* Two numbers in a word, the first in its lower half. */
+template <int TYPE>
+__device__ __forceinline__ uint pack(float low, float high)
+{
+    uint word;
+    if constexpr (TYPE == TYPE_F16) {
+#if __CUDA_ARCH__ >= 800
+        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+#else
+        word = to_half(low) | (uint)to_half(high) << 16;
+#endif
+    } else {
+#if __CUDA_ARCH__ >= 800
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+#else
+        word = to_brain(low) | (uint)to_brain(high) << 16;
+#endif
+    }
+    return word;
+}
+
+template <int TYPE>
+__device__ __forceinline__ float unpack(uint word, int half)
+{
+    const ushort bits = (ushort)(half ? word >> 16 : word);
+    return TYPE == TYPE_F16 ? from_half(bits) : from_brain(bits);
+}
+
+/* Copies 16 bytes to shared memory, of which the first `bytes` are read and the others 0; none waits for it. */
+__device__ __forceinline__ void copy_async(uint to, const uchar *from, int bytes)
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+#endif
+}
+
+__device__ __forceinline__ void commit_copies()
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+/* Returns when at most so many of the last groups of copies are not over. */
+template <int PENDING>
+__device__ __forceinline__ void wait_copies()
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+#endif
+}
+
+/* Whether a narrow element, one of the two in a word, is infinite or no number. */
+template <int TYPE>
+__device__ __forceinline__ bool is_wild(uint word, int half)
+{
+    const uint exponent = TYPE == TYPE_F16 ? 0x7c00u : 0x7f80u;
+    return ((half ? word >> 16 : word) & exponent) == exponent;
+}

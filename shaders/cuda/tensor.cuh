@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Attention on tensor cores, in two levels of tiles. A block of threads takes one item: BLOCK_Q packed rows against the
+ * item's keys in blocks of R.block_kv, which are staged in shared memory, one stage ahead of the arithmetic. Each
+ * warp has TILES tiles of 16 rows by all dims of the output in registers for good, and its rows of q too. Of a staged
+ * block it takes TILE_KV keys at a time: scores, weights, and their part of the output, all in registers. Only when a
+ * score exceeds the base of its row by more than HEADROOM is the output rescaled, so that a level-1 block and mostly
+ * many of them pass without.
+ *
+ * With R.split 2, two warps share their rows: each has half the dims, of the scores' sums and of the output.
+ *
+ * Rows in shared memory are of 16-byte chunks; chunk c of row r lies at c ^ r % 8, so that eight rows' chunks of one
+ * number, which is what a matrix load reads at once, are in eight different groups of banks.
+ */
+#pragma once
+
+#include "matrix.cuh"
+#include "softmax.cuh"
+
+template <int ROW, int TYPE, int BLOCK_Q, bool TRANSFORMS>
+struct tensor_kernel {
+    static constexpr fa_cuda_row R = fa_cuda_table[ROW];
+    static constexpr int UNIT = R.unit, SPLIT = R.split, WARPS = R.group / 32, GROUP = R.group;
+    static constexpr int TILES = BLOCK_Q / 16 / (WARPS / SPLIT), BLOCK_KV = R.block_kv, TILE_KV = R.depth;
+    static constexpr int DIM = R.dim_v / SPLIT;       /* of a warp */
+    static constexpr int STEPS_QK = DIM / 16, STEPS_V = DIM / 16, STEPS_KV = TILE_KV / 16;
+    static constexpr int CHUNKS = R.dim_v / 8, LINE = R.dim_v * 2; /* of a row in shared memory */
+    static constexpr int STAGE = BLOCK_KV * LINE;     /* bytes of K, or V, of a stage */
+    static constexpr int COPIES = BLOCK_KV * CHUNKS / GROUP;
+    static constexpr float HEADROOM = 8.0f;           /* of weights, as a power of two */
+    static_assert(TILES >= 1 && CHUNKS >= 8 && CHUNKS % 8 == 0 && BLOCK_KV % TILE_KV == 0 && GROUP % CHUNKS == 0,
+                  "what the kernel is made for");
+
+    const scene &s;
+    const int lane, warp, part; /* part: which half of the dims */
+    const uint room;
+    uchar *const memory;
+    uint q[TILES][STEPS_QK][4];
+    float out[TILES][2 * STEPS_V][4];
+    float base[TILES][2], sum[TILES][2]; /* of rows lane / 4 and lane / 4 + 8 */
+    float scale;
+
+    __device__ tensor_kernel(const scene &of, uchar *shared)
+        : s(of), lane(threadIdx.x % 32), warp(threadIdx.x / 32), part(SPLIT == 2 ? warp % 2 : 0),
+          room(shared_address(shared)), memory(shared)
+    {
+    }
+
+    static __device__ uint chunk_at(int row, int chunk) { return row * LINE + (chunk ^ (row & 7)) * 16; }
+    __device__ int first_row() const { return warp / SPLIT * 16 * TILES; }
+    static __device__ int stage_k(int stage) { return stage * 2 * STAGE; }
+    static __device__ int stage_v(int stage) { return stage * 2 * STAGE + STAGE; }
+
+    /* 16 bytes of a row, where it is not aligned or not whole. */
+    __device__ void copy_elements(int to, const uchar *from, int count)
+    {
+        const ushort *element = (const ushort *)from;
+        uint word[4];
+        UNROLL
+        for (int i = 0; i < 4; i++)
+            word[i] = (2 * i < count ? element[2 * i] : 0u) | (2 * i + 1 < count ? element[2 * i + 1] : 0u) << 16;
+        *(uint4 *)(memory + to) = make_uint4(word[0], word[1], word[2], word[3]);
+    }
+
+    __device__ void copy_chunk(int to, const uchar *from, int count)
+    {
+        if (!s.a.aligned)
+            copy_elements(to, from, count);
+        else if constexpr (UNIT >= 80)
+            copy_async(room + to, from, count > 0 ? 16 : 0);
+        else
+            *(uint4 *)(memory + to) = count > 0 ? *(const uint4 *)from : make_uint4(0, 0, 0, 0);
+    }
+
+    /* Rows from `key` on of k or v; those past the end, and dims past the last, are 0. */
+    __device__ void copy_block(int to, const uchar *from, fa_long stride, int dims, int key, int key_end)
+    {
+        const int chunk = threadIdx.x % CHUNKS, row = threadIdx.x / CHUNKS;
+        UNROLL
+        for (int i = 0; i < COPIES; i++) {
+            const int r = row + i * (GROUP / CHUNKS), j = key + r;
+            const bool exists = j < key_end;
+            copy_chunk(to + chunk_at(r, chunk), from + (exists ? j : key) * stride + chunk * 16,
+                       exists ? dims - chunk * 8 : 0);
+        }
+    }
+
+    __device__ void copy_stage(int stage, int key)
+    {
+        if (key < s.key_end) {
+            copy_block(stage_k(stage), s.k, s.k_stride(), s.p->dim_qk, key, s.key_end);
+            copy_block(stage_v(stage), s.v, s.v_stride(), s.p->dim_v, key, s.key_end);
+        }
+        commit_copies();
+    }
+
+    /* Rows of q pass through the second stage, as many at a time as fit. */
+    __device__ void load_q()
+    {
+        constexpr int FIT = 2 * BLOCK_KV < BLOCK_Q ? 2 * BLOCK_KV : BLOCK_Q;
+        const int chunk = threadIdx.x % CHUNKS;
+        UNROLL
+        for (int from = 0; from < BLOCK_Q; from += FIT) {
+            __syncthreads();
+            ROLLED
+            for (int r = threadIdx.x / CHUNKS; r < FIT; r += GROUP / CHUNKS) {
+                const query at(s, s.row_begin + from + r);
+                copy_chunk(stage_k(1) + chunk_at(r, chunk), at.q(s) + chunk * 16, s.p->dim_qk - chunk * 8);
+            }
+            commit_copies();
+            wait_copies<0>();
+            __syncthreads();
+            UNROLL
+            for (int t = 0; t < TILES; t++) {
+                const int r = first_row() + 16 * t - from + lane % 16;
+                if (first_row() + 16 * t >= from && first_row() + 16 * t < from + FIT) {
+                    UNROLL
+                    for (int d = 0; d < STEPS_QK; d++)
+                        load_matrices(q[t][d], room + stage_k(1) + chunk_at(r, part * DIM / 8 + 2 * d + lane / 16));
+                }
+            }
+        }
+        __syncthreads();
+        scale = TRANSFORMS ? 1.0f : fabsf(s.p->scale_log2);
+        const uint sign = !TRANSFORMS && s.p->scale_log2 < 0.0f ? 0x80008000u : 0u;
+        UNROLL
+        for (int t = 0; t < TILES; t++) {
+            UNROLL
+            for (int d = 0; d < STEPS_QK; d++) {
+                UNROLL
+                for (int i = 0; i < 4; i++)
+                    q[t][d][i] ^= sign;
+            }
+        }
+    }
+
+    /* Raw scores of TILE_KV keys from the stage's key `at` on. */
+    __device__ void multiply_qk(int stage, int at, float sc[TILES][2 * STEPS_KV][4])
+    {
+        UNROLL
+        for (int t = 0; t < TILES; t++) {
+            UNROLL
+            for (int n = 0; n < 2 * STEPS_KV; n++) {
+                UNROLL
+                for (int i = 0; i < 4; i++)
+                    sc[t][n][i] = 0.0f;
+            }
+        }
+        const int row = at + lane % 8 + lane / 16 * 8, chunk = part * DIM / 8 + lane / 8 % 2;
+        UNROLL
+        for (int d = 0; d < STEPS_QK; d++) {
+            UNROLL
+            for (int n = 0; n < STEPS_KV; n++) {
+                uint keys[4];
+                load_matrices(keys, room + stage_k(stage) + chunk_at(row + 16 * n, chunk + 2 * d));
+                UNROLL
+                for (int t = 0; t < TILES; t++) {
+                    multiply_add<UNIT, TYPE>(sc[t][2 * n], q[t][d], keys);
+                    multiply_add<UNIT, TYPE>(sc[t][2 * n + 1], q[t][d], keys + 2);
+                }
+            }
+        }
+    }
+
+    /* The packed row of the item that element half of tile t is in, and the key of an element. */
+    __device__ int row_of(int t, int half) const { return s.row_begin + first_row() + 16 * t + 8 * half + lane / 4; }
+    __device__ int key_of(int key, int n, int i) const { return key + 8 * n + 2 * (lane % 4) + i % 2; }
+
+    /* Hides what the mask cuts, in registers; with TRANSFORMS, scores become base-2 logarithms too. */
+    __device__ void treat_scores(int key, int key_end, bool cut, float sc[TILES][2 * STEPS_KV][4])
+    {
+        UNROLL
+        for (int t = 0; t < TILES; t++) {
+            UNROLL
+            for (int half = 0; half < 2; half++) {
+                const query at(s, row_of(t, half));
+                if constexpr (TRANSFORMS) {
+                    ROLLED
+                    for (int turn = 0; turn < 2 * STEPS_KV; turn++) {
+                        float pair[2];
+                        UNROLL
+                        for (int i = 0; i < 2; i++) {
+                            const int j = key_of(key, turn, i);
+                            const bool hidden = j >= key_end || (cut && !at.sees(s, j));
+                            pair[i] = hidden ? FA_NEG_INF : transform(s, at, j, sc[t][0][2 * half + i]);
+                        }
+                        UNROLL
+                        for (int i = 0; i < 2; i++) {
+                            UNROLL
+                            for (int n = 0; n + 1 < 2 * STEPS_KV; n++)
+                                sc[t][n][2 * half + i] = sc[t][n + 1][2 * half + i];
+                            sc[t][2 * STEPS_KV - 1][2 * half + i] = pair[i];
+                        }
+                    }
+                } else {
+                    const int begin = cut ? at.begin : 0, end = cut ? FA_MIN(at.end, key_end) : key_end;
+                    const int prefix = cut ? FA_MIN(s.mask.prefix, key_end) : 0;
+                    UNROLL
+                    for (int n = 0; n < 2 * STEPS_KV; n++) {
+                        UNROLL
+                        for (int i = 0; i < 2; i++) {
+                            const int j = key_of(key, n, i);
+                            if (j >= prefix && (j < begin || j >= end))
+                                sc[t][n][2 * half + i] = FA_NEG_INF;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /* A new base for each row, its greatest score, and what was summed under the old one rescaled. */
+    __device__ void rescale(const float most[TILES][2])
+    {
+        UNROLL
+        for (int t = 0; t < TILES; t++) {
+            UNROLL
+            for (int half = 0; half < 2; half++) {
+                const float next = fmaxf(base[t][half], lanes_max<4>(most[t][half]) * scale);
+                const float old = fa_state_weight(base[t][half], next);
+                base[t][half] = next;
+                sum[t][half] *= old;
+                UNROLL
+                for (int n = 0; n < 2 * STEPS_V; n++) {
+                    out[t][n][2 * half] *= old;
+                    out[t][n][2 * half + 1] *= old;
+                }
+            }
+        }
+    }
+
+    /* Scores become weights, packed as first operands of the second product. */
+    __device__ void weigh(float sc[TILES][2 * STEPS_KV][4], uint weights[TILES][STEPS_KV][4])
+    {
+        float most[TILES][2];
+        bool exceeds = false;
+        UNROLL
+        for (int t = 0; t < TILES; t++) {
+            UNROLL
+            for (int half = 0; half < 2; half++) {
+                most[t][half] = FA_NEG_INF;
+                UNROLL
+                for (int n = 0; n < 2 * STEPS_KV; n++)
+                    most[t][half] = fmaxf(most[t][half], fmaxf(sc[t][n][2 * half], sc[t][n][2 * half + 1]));
+                exceeds = exceeds || most[t][half] * scale > base[t][half] + HEADROOM;
+            }
+        }
+        if (__any_sync(0xffffffffu, exceeds))
+            rescale(most);
+        UNROLL
+        for (int t = 0; t < TILES; t++) {
+            UNROLL
+            for (int half = 0; half < 2; half++) {
+                const float from = finite_max(base[t][half]);
+                UNROLL
+                for (int n = 0; n < 2 * STEPS_KV; n++) {
+                    UNROLL
+                    for (int i = 2 * half; i < 2 * half + 2; i++)
+                        sc[t][n][i] = exp2_fast(fmaf(sc[t][n][i], scale, -from));
+                    sum[t][half] += sc[t][n][2 * half] + sc[t][n][2 * half + 1];
+                    weights[t][n / 2][n % 2 * 2 + half] = pack<TYPE>(sc[t][n][2 * half], sc[t][n][2 * half + 1]);
+                }
+            }
+        }
+    }
+
+    __device__ void multiply_pv(int stage, int at, const uint weights[TILES][STEPS_KV][4])
+    {
+        const int row = at + lane % 16, chunk = part * DIM / 8 + lane / 16;
+        UNROLL
+        for (int n = 0; n < STEPS_KV; n++) {
+            UNROLL
+            for (int d = 0; d < STEPS_V; d++) {
+                uint values[4];
+                load_transposed(values, room + stage_v(stage) + chunk_at(row + 16 * n, chunk + 2 * d));
+                UNROLL
+                for (int t = 0; t < TILES; t++) {
+                    multiply_add<UNIT, TYPE>(out[t][2 * d], weights[t][n], values);
+                    multiply_add<UNIT, TYPE>(out[t][2 * d + 1], weights[t][n], values + 2);
+                }
+            }
+        }
+    }
+
+    /*
+     * Values of a block with hidden keys that are not finite must not meet a weight of 0: they become 0 where they are
+     * staged. True where there are any; add_wild() then brings back those that a row sees.
+     */
+    __device__ bool tame_values(int stage)
+    {
+        const int chunk = threadIdx.x % CHUNKS, row = threadIdx.x / CHUNKS;
+        bool wild = false;
+        ROLLED
+        for (int i = 0; i < COPIES; i++) {
+            uint *at = (uint *)(memory + stage_v(stage) + chunk_at(row + i * (GROUP / CHUNKS), chunk));
+            UNROLL
+            for (int w = 0; w < 4; w++) {
+                const uint word = at[w], low = is_wild<TYPE>(word, 0) ? 0xffffu : 0u,
+                           high = is_wild<TYPE>(word, 1) ? 0xffff0000u : 0u;
+                if (low | high) {
+                    at[w] = word & ~(low | high);
+                    wild = true;
+                }
+            }
+        }
+        return __syncthreads_or(wild) != 0;
+    }
+
+    /* The weight of the row of (t, half) and the tile's key number j: of another lane of the four that share the row. */
+    __device__ float weight_of(const uint weights[TILES][STEPS_KV][4], int t, int half, int j) const
+    {
+        uint word = 0;
+        UNROLL
+        for (int n = 0; n < 2 * STEPS_KV; n++) {
+            const uint other = __shfl_sync(0xffffffffu, weights[t][n / 2][n % 2 * 2 + half], (lane & ~3) | j % 8 / 2);
+            word = n == j / 8 ? other : word;
+        }
+        return unpack<TYPE>(word, j % 2);
+    }
+
+    __device__ void add_wild(int key, int key_end, const uint weights[TILES][STEPS_KV][4])
+    {
+        ROLLED
+        for (int n = 0; n < FA_MIN(TILE_KV, key_end - key); n++) {
+            const ushort *value = (const ushort *)(s.v + (key + n) * s.v_stride());
+            UNROLL
+            for (int t = 0; t < TILES; t++) {
+                UNROLL
+                for (int half = 0; half < 2; half++) {
+                    const float weight = weight_of(weights, t, half, n);
+                    const bool visible = is_visible(s, query(s, row_of(t, half)), key + n);
+                    UNROLL
+                    for (int d = 0; d < 2 * STEPS_V; d++) {
+                        UNROLL
+                        for (int i = 0; i < 2; i++) {
+                            const int dim = part * DIM + 8 * d + 2 * (lane % 4) + i;
+                            if (visible && dim < s.p->dim_v && is_wild<TYPE>(value[dim], 0))
+                                out[t][d][2 * half + i] += weight * unpack<TYPE>(value[dim], 0);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /* The scores' sums over the other half of the dims, from the warp that has them. */
+    __device__ void exchange(float sc[TILES][2 * STEPS_KV][4])
+    {
+        constexpr int WORDS = TILES * 2 * STEPS_KV * 4;
+        float *mine = (float *)(memory + 4 * STAGE) + (warp * WORDS) * 32 + lane;
+        const float *other = (float *)(memory + 4 * STAGE) + ((warp ^ 1) * WORDS) * 32 + lane;
+        UNROLL
+        for (int i = 0; i < WORDS; i++)
+            mine[i * 32] = sc[i / (8 * STEPS_KV)][i / 4 % (2 * STEPS_KV)][i % 4];
+        asm volatile("bar.sync %0, 64;" ::"r"(1 + warp / 2) : "memory");
+        UNROLL
+        for (int i = 0; i < WORDS; i++)
+            sc[i / (8 * STEPS_KV)][i / 4 % (2 * STEPS_KV)][i % 4] += other[i * 32];
+        asm volatile("bar.sync %0, 64;" ::"r"(1 + warp / 2) : "memory");
+    }
+
+    /* Two neighbouring dims of a row. */
+    __device__ void store_pair(const target &to, int dim, float low, float high)
+    {
+        const int count = s.p->dim_v - dim, bytes = bytes_of(to.type);
+        uchar *at = to.at + dim * bytes;
+        if (to.aligned && to.type == TYPE_F32 && count > 1)
+            *(float2 *)at = make_float2(low, high);
+        else if (to.aligned && count > 1)
+            *(uint *)at = narrow(to.type, low) | (uint)narrow(to.type, high) << 16;
+        else if (count > 0) {
+            store(to.type, at, low);
+            if (count > 1)
+                store(to.type, at + bytes, high);
+        }
+    }
+
+    __device__ void finish()
+    {
+        UNROLL
+        for (int t = 0; t < TILES; t++) {
+            UNROLL
+            for (int half = 0; half < 2; half++) {
+                const int row = row_of(t, half);
+                const query at(s, row);
+                fa_state state;
+                state.max = base[t][half];
+                state.sum = lanes_sum<4>(sum[t][half]);
+                const target to(s, at, row, state, part == 0 && lane % 4 == 0);
+                UNROLL
+                for (int d = 0; d < 2 * STEPS_V; d++) {
+                    if (at.exists)
+                        store_pair(to, part * DIM + 8 * d + 2 * (lane % 4), out[t][d][2 * half] * to.factor,
+                                   out[t][d][2 * half + 1] * to.factor);
+                }
+            }
+        }
+    }
+
+    __device__ void start()
+    {
+        UNROLL
+        for (int t = 0; t < TILES; t++) {
+            UNROLL
+            for (int half = 0; half < 2; half++) {
+                base[t][half] = FA_NEG_INF;
+                sum[t][half] = 0.0f;
+            }
+            UNROLL
+            for (int d = 0; d < 2 * STEPS_V; d++) {
+                UNROLL
+                for (int i = 0; i < 4; i++)
+                    out[t][d][i] = 0.0f;
+            }
+        }
+    }
+
+    /* TILE_KV keys of a staged block, key `at` of it being the item's key `key`. */
+    __device__ void take_tile(int stage, int at, int key, int key_end, bool cut, bool wild)
+    {
+        float sc[TILES][2 * STEPS_KV][4];
+        uint weights[TILES][STEPS_KV][4];
+        multiply_qk(stage, at, sc);
+        if constexpr (SPLIT == 2)
+            exchange(sc);
+        if (TRANSFORMS || cut || key + TILE_KV > key_end)
+            treat_scores(key, key_end, cut, sc);
+        weigh(sc, weights);
+        multiply_pv(stage, at, weights);
+        if (wild)
+            add_wild(key, key_end, weights);
+    }
+
+    __device__ void run()
+    {
+        int key = s.next_block(s.key_begin, BLOCK_KV), stage = 0;
+        copy_stage(0, key);
+        load_q();
+        start();
+        ROLLED
+        while (key < s.key_end) {
+            const int key_end = FA_MIN(key + BLOCK_KV, s.key_end), next = s.next_block(key + BLOCK_KV, BLOCK_KV);
+            const bool cut = s.is_cut(key, key_end);
+            wait_copies<0>();
+            __syncthreads();
+            copy_stage(stage ^ 1, next);
+            const bool wild = (cut || (TRANSFORMS && (s.p->flags & FA_TABLE_KEEP))) && tame_values(stage);
+            UNROLL
+            for (int at = 0; at < BLOCK_KV; at += TILE_KV) {
+                if (key + at < key_end)
+                    take_tile(stage, at, key + at, key_end, cut, wild);
+            }
+            stage ^= 1;
+            key = next;
+        }
+        finish();
+    }
+};
+
+template <int ROW, int BLOCK_Q, bool TRANSFORMS>
+__device__ __forceinline__ void tensor_attention(const fa_cuda_args &a, float4 *room)
+{
+    const scene s(a, blockIdx.x);
+    tensor_kernel<ROW, FA_TYPE, BLOCK_Q, TRANSFORMS> kernel(s, (uchar *)room);
+    kernel.run();
+}
