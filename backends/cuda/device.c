@@ -34,7 +34,7 @@ static fa_tile_traits tensor_traits(const fa_cuda_row *t, int32_t most_q)
         .stage = FA_STAGE_K | FA_STAGE_V,
         .element_bytes = 2,
         .buffers = 2,
-        .fixed_bytes = t->split > 1 ? most_q * t->split * t->depth * (int32_t)sizeof(float) : 0,
+        .fixed_bytes = (fa_cuda_tensor_words(*t, most_q) - 2 * t->block_kv * t->dim_v) * (int32_t)sizeof(float),
         .max_block_q = most_q,
         .max_block_kv = t->block_kv,
         .exposed = 0.1,

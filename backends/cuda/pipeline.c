@@ -43,6 +43,7 @@ static fa_status make_table(const fa_plan *plan, fa_cu_plan *made)
     fa_status status = fa_table_make(plan, (size_t)-1, &table, &size);
     if (status != FA_OK)
         return status;
+    made->params = *(const fa_table_params *)table;
     const char *call = "cuMemAlloc";
     CUresult error = d->cu->cuMemAlloc(&made->table, size);
     if (error == CUDA_SUCCESS) {

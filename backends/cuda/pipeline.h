@@ -14,6 +14,7 @@ typedef struct fa_cu_kernel {
 
 /* plan->impl */
 typedef struct fa_cu_plan {
+    fa_table_params params;
     CUdeviceptr table; /* see core/portable/table.h */
     fa_cu_kernel attention, merge;
     fa_cu_kernel scores, softmax, output; /* of the row `standard` */

@@ -21,10 +21,11 @@ typedef struct fa_cuda_row {
     int block_kv;
     int lanes; /* fma, standard: threads across; rows: those that share a key            */
     int rows;  /* fma: of a thread; standard: likewise, and columns                      */
-    int depth; /* fma, standard: dims or keys of a step; tensor: keys of a level-2 tile  */
+    int depth; /* fma, standard: dims or keys of a step                                  */
     int group; /* threads of a block; 0: follows from the others                         */
     int unit;  /* tensor: the compute capability whose instructions are used; else 0     */
     int split; /* tensor: warps that share a row                                         */
+    int held;  /* tensor: steps of 16 dims of q that stay in registers, of all           */
 } fa_cuda_row;
 
 /* Variants of a tensor row: odd ones do what a description can do to scores. */
@@ -43,13 +44,13 @@ enum {
     FA_CUDA_VARIANTS
 };
 
-#define AMPERE(name, dims, least_q, most_q, keys, tile_kv, warps, split) \
-    {name, FA_CUDA_TENSOR, dims, dims, least_q, most_q, keys, 0, 0, tile_kv, 32 * warps, 80, split},
+#define AMPERE(name, dims, least_q, most_q, keys, warps, split, held) \
+    {name, FA_CUDA_TENSOR, dims, dims, least_q, most_q, keys, 0, 0, 0, 32 * warps, 80, split, held},
 #define FMA(name, dims, lanes, rows, least_q, most_q, keys, depth) \
-    {name, FA_CUDA_FMA, 0, dims, least_q, most_q, keys, lanes, rows, depth, 0, 0, 0},
-#define ROWS(name, dims, group, split) {name, FA_CUDA_ROWS, dims, dims, 1, 8, 128, split, 0, 0, group, 0, 0},
-#define STANDARD(name, lanes, rows, depth) {name, FA_CUDA_STANDARD, 0, 0, 0, 0, 0, lanes, rows, depth, lanes *lanes, 0, 0},
-#define MERGE(name, group) {name, FA_CUDA_MERGE, 0, 0, 0, 0, 0, 0, 0, 0, group, 0, 0},
+    {name, FA_CUDA_FMA, 0, dims, least_q, most_q, keys, lanes, rows, depth, 0, 0, 0, 0},
+#define ROWS(name, dims, group, split) {name, FA_CUDA_ROWS, dims, dims, 1, 8, 128, split, 0, 0, group, 0, 0, 0},
+#define STANDARD(name, lanes, rows, depth) {name, FA_CUDA_STANDARD, 0, 0, 0, 0, 0, lanes, rows, depth, lanes *lanes, 0, 0, 0},
+#define MERGE(name, group) {name, FA_CUDA_MERGE, 0, 0, 0, 0, 0, 0, 0, 0, group, 0, 0, 0},
 #if defined(__CUDACC__) || defined(FA_CUDA_DEFINE_TABLE)
 #ifdef __CUDACC__
 static constexpr
@@ -91,10 +92,11 @@ FA_CUDA_FN int fa_cuda_standard_line(fa_cuda_row t, int wide)
     return t.depth * wide + t.depth / 4 * 16;
 }
 
-/* Two stages of K and V, and the scores that warps of a row exchange. */
+/* Two stages of K and V; rows of q that are not held; and the scores that warps of a row exchange. */
 FA_CUDA_FN int fa_cuda_tensor_words(fa_cuda_row t, int rows)
 {
-    return 2 * t.block_kv * t.dim_v + (t.split > 1 ? rows * t.split * t.depth : 0);
+    return 2 * t.block_kv * t.dim_v + (16 * t.held * t.split < t.dim_qk ? rows * t.dim_qk / 2 : 0) +
+           (t.split > 1 ? rows * t.split * t.block_kv : 0);
 }
 
 FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_row t, int variant)
@@ -110,7 +112,8 @@ FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_row t, int variant)
 
 /* What every kernel is given: addresses of first elements; NULL where an operand is absent. */
 typedef struct fa_cuda_args {
-    const unsigned char *table; /* see core/portable/table.h */
+    fa_table_params p;
+    const unsigned char *table; /* see core/portable/table.h; p is its beginning */
     const unsigned char *q, *k, *v;
     unsigned char *o;
     const unsigned char *bias, *keep;

@@ -25,6 +25,7 @@ static fa_cuda_args bind(const fa_plan *plan, const fa_binding *binding)
     for (int t = 0; t < FA_OPERANDS; t++)
         at[t] = address_of(binding->buffer[t], binding->offset[t]);
     fa_cuda_args args = {
+        .p = prepared->params,
         .table = (const unsigned char *)(uintptr_t)prepared->table,
         .q = at[FA_Q],
         .k = at[FA_K],

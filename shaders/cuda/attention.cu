@@ -36,7 +36,7 @@ __device__ __forceinline__ void run(const fa_cuda_args &a, float4 *room)
     extern "C" __global__ void __launch_bounds__(fa_cuda_group(fa_cuda_table[FA_ROW], variant))                  \
         name(const fa_cuda_args a)                                                                               \
     {                                                                                                            \
-        extern __shared__ float4 room[];                                                                         \
+        extern __shared__ __align__(1024) float4 room[];                                                                         \
         run<FA_ROW, variant>(a, room);                                                                           \
     }
 KERNEL(fa_kernel_0, 0)

@@ -14,7 +14,7 @@ struct merge_item {
     int rows, r;
 
     __device__ merge_item(const fa_cuda_args &args)
-        : a(args), p((const fa_table_params *)args.table),
+        : a(args), p(&args.p),
           w(((const fa_table_merge *)(a.table + p->merges_at))[blockIdx.x]), rows(w.row_end - w.row_begin), r(blockIdx.y)
     {
     }

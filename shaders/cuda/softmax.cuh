@@ -8,15 +8,16 @@
 /* A work item, and what is the same for all of it. */
 struct scene {
     const fa_cuda_args &a;
-    const fa_table_params *p;
+    const fa_table_params *const p;
     fa_table_sequence sequence;
     fa_mask mask;
     int head_kv, row_begin, row_end, key_begin, key_end;
+    int first_position, end_position;
     fa_long part_row;
     const uchar *k, *v; /* the KV head's first rows */
 
     __device__ scene(const fa_cuda_args &args, int item)
-        : a(args), p((const fa_table_params *)args.table)
+        : a(args), p(&args.p)
     {
         const fa_table_item w = ((const fa_table_item *)(a.table + p->items_at))[item];
         sequence = ((const fa_table_sequence *)(a.table + p->sequences_at))[w.sequence];
@@ -27,6 +28,8 @@ struct scene {
         key_begin = w.key_begin;
         key_end = w.key_end;
         part_row = w.part_row;
+        first_position = row_begin / p->group;
+        end_position = (row_end - 1) / p->group + 1;
         k = a.k + (sequence.k_at + head_kv * p->k_stride[1]) * bytes_of(a.type_k);
         v = a.v + (sequence.v_at + head_kv * p->v_stride[1]) * bytes_of(a.type_v);
     }
@@ -37,14 +40,14 @@ struct scene {
     /* Whether hidden keys are among [key, key_end), for some row of the item. */
     __device__ bool is_cut(int key, int end) const
     {
-        return fa_mask_classify(mask, row_begin / p->group, (row_end - 1) / p->group + 1, key, end) != FA_CLASS_FULL;
+        return fa_mask_classify(mask, first_position, end_position, key, end) != FA_CLASS_FULL;
     }
 
     /* The first block of `keys` from `key` on of which some row sees something; key_end where there is none. */
     __device__ int next_block(int key, int keys) const
     {
-        const int first = row_begin / p->group, last = (row_end - 1) / p->group + 1;
-        while (key < key_end && fa_mask_classify(mask, first, last, key, FA_MIN(key + keys, key_end)) == FA_CLASS_SKIP)
+        while (key < key_end && fa_mask_classify(mask, first_position, end_position, key, FA_MIN(key + keys, key_end)) ==
+                                    FA_CLASS_SKIP)
             key += keys;
         return FA_MIN(key, key_end);
     }

@@ -147,7 +147,7 @@ template <int ROW, int ROWS>
 __device__ __forceinline__ void standard_scores(const fa_cuda_args &args, float *room)
 {
     typedef standard_tile<ROW, ROWS> tile;
-    const fa_table_params *p = (const fa_table_params *)args.table;
+    const fa_table_params *p = &args.p;
     const int keys = ((const fa_table_sequence *)(args.table + p->sequences_at))->mask.len_kv;
     tile t(args.rows, keys);
     const scene s(args, args.first + t.part);
@@ -212,7 +212,7 @@ __device__ __forceinline__ void standard_output(const fa_cuda_args &args, float 
 {
     typedef standard_tile<ROW, ROWS> tile;
     __shared__ int unsafe; /* some value is not finite */
-    const fa_table_params *p = (const fa_table_params *)args.table;
+    const fa_table_params *p = &args.p;
     tile t(args.rows, p->dim_v);
     const scene s(args, args.first + t.part);
     const int keys = s.mask.len_kv;

@@ -2,10 +2,10 @@
 /*
  * Attention on tensor cores, in two levels of tiles. A block of threads takes one item: BLOCK_Q packed rows against the
  * item's keys in blocks of R.block_kv, which are staged in shared memory, one stage ahead of the arithmetic. Each
- * warp has TILES tiles of 16 rows by all dims of the output in registers for good, and its rows of q too. Of a staged
- * block it takes TILE_KV keys at a time: scores, weights, and their part of the output, all in registers. Only when a
- * score exceeds the base of its row by more than HEADROOM is the output rescaled, so that a level-1 block and mostly
- * many of them pass without.
+ * warp has TILES tiles of 16 rows by all dims of the output in registers for good, and R.held steps of its rows of q.
+ * Of a staged block it makes all scores, then takes 16 keys at a time, the level-2 tile: their weights, and their part
+ * of the output, all in registers. Only when a score exceeds the base of its row by more than HEADROOM is the output
+ * rescaled: at most once for a level-1 block, and for many of them not at all.
  *
  * With R.split 2, two warps share their rows: each has half the dims, of the scores' sums and of the output.
  *
@@ -21,24 +21,27 @@ template <int ROW, int TYPE, int BLOCK_Q, bool TRANSFORMS>
 struct tensor_kernel {
     static constexpr fa_cuda_row R = fa_cuda_table[ROW];
     static constexpr int UNIT = R.unit, SPLIT = R.split, WARPS = R.group / 32, GROUP = R.group;
-    static constexpr int TILES = BLOCK_Q / 16 / (WARPS / SPLIT), BLOCK_KV = R.block_kv, TILE_KV = R.depth;
+    static constexpr int TILES = BLOCK_Q / 16 / (WARPS / SPLIT), BLOCK_KV = R.block_kv;
     static constexpr int DIM = R.dim_v / SPLIT;       /* of a warp */
-    static constexpr int STEPS_QK = DIM / 16, STEPS_V = DIM / 16, STEPS_KV = TILE_KV / 16;
+    static constexpr int STEPS_QK = DIM / 16, STEPS_V = DIM / 16, STEPS_KV = BLOCK_KV / 16;
+    static constexpr int HELD = R.held;
     static constexpr int CHUNKS = R.dim_v / 8, LINE = R.dim_v * 2; /* of a row in shared memory */
     static constexpr int STAGE = BLOCK_KV * LINE;     /* bytes of K, or V, of a stage */
     static constexpr int COPIES = BLOCK_KV * CHUNKS / GROUP;
     static constexpr float HEADROOM = 8.0f;           /* of weights, as a power of two */
-    static_assert(TILES >= 1 && CHUNKS >= 8 && CHUNKS % 8 == 0 && BLOCK_KV % TILE_KV == 0 && GROUP % CHUNKS == 0,
+    static constexpr float LARGE = 65536.0f;
+    static_assert(TILES >= 1 && CHUNKS >= 8 && CHUNKS % 8 == 0 && BLOCK_KV % 16 == 0 && GROUP % CHUNKS == 0,
                   "what the kernel is made for");
 
     const scene &s;
     const int lane, warp, part; /* part: which half of the dims */
     const uint room;
     uchar *const memory;
-    uint q[TILES][STEPS_QK][4];
+    uint q[TILES][HELD > 0 ? HELD : 1][4];
     float out[TILES][2 * STEPS_V][4];
     float base[TILES][2], sum[TILES][2]; /* of rows lane / 4 and lane / 4 + 8 */
-    float scale;
+    float scale; /* of scores, not negative */
+    bool large;  /* some base is so large that scores are scaled before it is taken from them */
 
     __device__ tensor_kernel(const scene &of, uchar *shared)
         : s(of), lane(threadIdx.x % 32), warp(threadIdx.x / 32), part(SPLIT == 2 ? warp % 2 : 0),
@@ -50,6 +53,7 @@ struct tensor_kernel {
     __device__ int first_row() const { return warp / SPLIT * 16 * TILES; }
     static __device__ int stage_k(int stage) { return stage * 2 * STAGE; }
     static __device__ int stage_v(int stage) { return stage * 2 * STAGE + STAGE; }
+    static constexpr int ROWS_Q = 4 * STAGE, EXCHANGE = ROWS_Q + (HELD < STEPS_QK ? BLOCK_Q * LINE : 0);
 
     /* 16 bytes of a row, where it is not aligned or not whole. */
     __device__ void copy_elements(int to, const uchar *from, int count)
@@ -94,48 +98,72 @@ struct tensor_kernel {
         commit_copies();
     }
 
-    /* Rows of q pass through the second stage, as many at a time as fit. */
-    __device__ void load_q()
+    __device__ void copy_q(int to, int from, int rows)
+    {
+        const int chunk = threadIdx.x % CHUNKS;
+        ROLLED
+        for (int r = threadIdx.x / CHUNKS; r < rows; r += GROUP / CHUNKS) {
+            const query at(s, s.row_begin + from + r);
+            copy_chunk(to + chunk_at(r, chunk), at.q(s) + chunk * 16, s.p->dim_qk - chunk * 8);
+        }
+        commit_copies();
+    }
+
+    /*
+     * Where this lane's row of a matrix load is: `row` of those from `at` on, and the chunk of step 0. Rows lie at
+     * multiples of their length, and chunks of further steps differ in bits that are 0 here: an exclusive or finds them.
+     */
+    __device__ uint lane_at(int at, int row, int chunk) const { return room + at + chunk_at(row, part * DIM / 8 + chunk); }
+    static __device__ uint step_at(uint lane_at, int d) { return lane_at ^ d * 32; }
+
+    /* Step d of tile t's rows of q, which lie from `at` on, row `from` first. */
+    __device__ void load_rows(uint to[4], int at, int from, int t, int d)
+    {
+        load_matrices(to, step_at(lane_at(at, first_row() - from + lane % 16, lane / 16), d) + t * 16 * LINE);
+    }
+
+    /* Rows of q that are all held pass through the second stage, as many at a time as fit. */
+    __device__ void hold_q()
     {
         constexpr int FIT = 2 * BLOCK_KV < BLOCK_Q ? 2 * BLOCK_KV : BLOCK_Q;
-        const int chunk = threadIdx.x % CHUNKS;
         UNROLL
         for (int from = 0; from < BLOCK_Q; from += FIT) {
             __syncthreads();
-            ROLLED
-            for (int r = threadIdx.x / CHUNKS; r < FIT; r += GROUP / CHUNKS) {
-                const query at(s, s.row_begin + from + r);
-                copy_chunk(stage_k(1) + chunk_at(r, chunk), at.q(s) + chunk * 16, s.p->dim_qk - chunk * 8);
-            }
-            commit_copies();
+            copy_q(stage_k(1), from, FIT);
             wait_copies<0>();
             __syncthreads();
             UNROLL
             for (int t = 0; t < TILES; t++) {
-                const int r = first_row() + 16 * t - from + lane % 16;
                 if (first_row() + 16 * t >= from && first_row() + 16 * t < from + FIT) {
                     UNROLL
-                    for (int d = 0; d < STEPS_QK; d++)
-                        load_matrices(q[t][d], room + stage_k(1) + chunk_at(r, part * DIM / 8 + 2 * d + lane / 16));
+                    for (int d = 0; d < HELD; d++)
+                        load_rows(q[t][d], stage_k(1), from, t, d);
                 }
             }
         }
         __syncthreads();
-        scale = TRANSFORMS ? 1.0f : fabsf(s.p->scale_log2);
-        const uint sign = !TRANSFORMS && s.p->scale_log2 < 0.0f ? 0x80008000u : 0u;
-        UNROLL
-        for (int t = 0; t < TILES; t++) {
+    }
+
+    /* The others stay in shared memory. */
+    __device__ void load_q()
+    {
+        if constexpr (HELD == STEPS_QK) {
+            hold_q();
+        } else {
+            copy_q(ROWS_Q, 0, BLOCK_Q);
+            wait_copies<0>();
+            __syncthreads();
             UNROLL
-            for (int d = 0; d < STEPS_QK; d++) {
+            for (int t = 0; t < TILES; t++) {
                 UNROLL
-                for (int i = 0; i < 4; i++)
-                    q[t][d][i] ^= sign;
+                for (int d = 0; d < HELD; d++)
+                    load_rows(q[t][d], ROWS_Q, 0, t, d);
             }
         }
     }
 
-    /* Raw scores of TILE_KV keys from the stage's key `at` on. */
-    __device__ void multiply_qk(int stage, int at, float sc[TILES][2 * STEPS_KV][4])
+    /* Raw scores of a staged block. */
+    __device__ void multiply_qk(int stage, float sc[TILES][2 * STEPS_KV][4])
     {
         UNROLL
         for (int t = 0; t < TILES; t++) {
@@ -146,17 +174,24 @@ struct tensor_kernel {
                     sc[t][n][i] = 0.0f;
             }
         }
-        const int row = at + lane % 8 + lane / 16 * 8, chunk = part * DIM / 8 + lane / 8 % 2;
+        const uint at = lane_at(stage_k(stage), lane % 8 + lane / 16 * 8, lane / 8 % 2);
         UNROLL
         for (int d = 0; d < STEPS_QK; d++) {
+            uint rows[TILES][4];
+            UNROLL
+            for (int t = 0; t < TILES; t++) {
+                if (d >= HELD)
+                    load_rows(rows[t], ROWS_Q, 0, t, d);
+            }
             UNROLL
             for (int n = 0; n < STEPS_KV; n++) {
                 uint keys[4];
-                load_matrices(keys, room + stage_k(stage) + chunk_at(row + 16 * n, chunk + 2 * d));
+                load_matrices(keys, step_at(at, d) + n * 16 * LINE);
                 UNROLL
                 for (int t = 0; t < TILES; t++) {
-                    multiply_add<UNIT, TYPE>(sc[t][2 * n], q[t][d], keys);
-                    multiply_add<UNIT, TYPE>(sc[t][2 * n + 1], q[t][d], keys + 2);
+                    const uint *const a = d < HELD ? q[t][d < HELD ? d : 0] : rows[t];
+                    multiply_add<UNIT, TYPE>(sc[t][2 * n], a, keys);
+                    multiply_add<UNIT, TYPE>(sc[t][2 * n + 1], a, keys + 2);
                 }
             }
         }
@@ -166,44 +201,63 @@ struct tensor_kernel {
     __device__ int row_of(int t, int half) const { return s.row_begin + first_row() + 16 * t + 8 * half + lane / 4; }
     __device__ int key_of(int key, int n, int i) const { return key + 8 * n + 2 * (lane % 4) + i % 2; }
 
-    /* Hides what the mask cuts, in registers; with TRANSFORMS, scores become base-2 logarithms too. */
-    __device__ void treat_scores(int key, int key_end, bool cut, float sc[TILES][2 * STEPS_KV][4])
+    __device__ void scale_scores(float sc[TILES][2 * STEPS_KV][4], float by)
     {
+        UNROLL
+        for (int t = 0; t < TILES; t++) {
+            UNROLL
+            for (int n = 0; n < 2 * STEPS_KV; n++) {
+                UNROLL
+                for (int i = 0; i < 4; i++)
+                    sc[t][n][i] *= by;
+            }
+        }
+    }
+
+    /* Hides what the mask cuts. */
+    __device__ void hide_scores(int key, int key_end, bool cut, float sc[TILES][2 * STEPS_KV][4])
+    {
+        const int prefix = cut ? FA_MIN(s.mask.prefix, key_end) : 0;
         UNROLL
         for (int t = 0; t < TILES; t++) {
             UNROLL
             for (int half = 0; half < 2; half++) {
                 const query at(s, row_of(t, half));
-                if constexpr (TRANSFORMS) {
-                    ROLLED
-                    for (int turn = 0; turn < 2 * STEPS_KV; turn++) {
-                        float pair[2];
-                        UNROLL
-                        for (int i = 0; i < 2; i++) {
-                            const int j = key_of(key, turn, i);
-                            const bool hidden = j >= key_end || (cut && !at.sees(s, j));
-                            pair[i] = hidden ? FA_NEG_INF : transform(s, at, j, sc[t][0][2 * half + i]);
-                        }
-                        UNROLL
-                        for (int i = 0; i < 2; i++) {
-                            UNROLL
-                            for (int n = 0; n + 1 < 2 * STEPS_KV; n++)
-                                sc[t][n][2 * half + i] = sc[t][n + 1][2 * half + i];
-                            sc[t][2 * STEPS_KV - 1][2 * half + i] = pair[i];
-                        }
-                    }
-                } else {
-                    const int begin = cut ? at.begin : 0, end = cut ? FA_MIN(at.end, key_end) : key_end;
-                    const int prefix = cut ? FA_MIN(s.mask.prefix, key_end) : 0;
+                const int begin = cut ? at.begin : 0, end = cut ? FA_MIN(at.end, key_end) : key_end;
+                UNROLL
+                for (int n = 0; n < 2 * STEPS_KV; n++) {
                     UNROLL
-                    for (int n = 0; n < 2 * STEPS_KV; n++) {
-                        UNROLL
-                        for (int i = 0; i < 2; i++) {
-                            const int j = key_of(key, n, i);
-                            if (j >= prefix && (j < begin || j >= end))
-                                sc[t][n][2 * half + i] = FA_NEG_INF;
-                        }
+                    for (int i = 0; i < 2; i++) {
+                        const int j = key_of(key, n, i);
+                        if (j >= prefix && (j < begin || j >= end))
+                            sc[t][n][2 * half + i] = FA_NEG_INF;
                     }
+                }
+            }
+        }
+    }
+
+    /* Scores become base-2 logarithms as the description has them, and what is hidden -inf: eight keys in turn. */
+    __device__ void transform_scores(int key, int key_end, bool cut, float sc[TILES][2 * STEPS_KV][4])
+    {
+        ROLLED
+        for (int turn = 0; turn < 2 * STEPS_KV; turn++) {
+            UNROLL
+            for (int t = 0; t < TILES; t++) {
+                float first[4];
+                UNROLL
+                for (int i = 0; i < 4; i++) {
+                    const query at(s, row_of(t, i / 2));
+                    const int j = key_of(key, turn, i);
+                    const bool hidden = j >= key_end || (cut && !at.sees(s, j));
+                    first[i] = hidden ? FA_NEG_INF : transform(s, at, j, sc[t][0][i]);
+                }
+                UNROLL
+                for (int i = 0; i < 4; i++) {
+                    UNROLL
+                    for (int n = 0; n + 1 < 2 * STEPS_KV; n++)
+                        sc[t][n][i] = sc[t][n + 1][i];
+                    sc[t][2 * STEPS_KV - 1][i] = first[i];
                 }
             }
         }
@@ -218,6 +272,7 @@ struct tensor_kernel {
             for (int half = 0; half < 2; half++) {
                 const float next = fmaxf(base[t][half], lanes_max<4>(most[t][half]) * scale);
                 const float old = fa_state_weight(base[t][half], next);
+                large = large || fabsf(finite_max(next)) > LARGE;
                 base[t][half] = next;
                 sum[t][half] *= old;
                 UNROLL
@@ -227,10 +282,11 @@ struct tensor_kernel {
                 }
             }
         }
+        large = __any_sync(0xffffffffu, large);
     }
 
-    /* Scores become weights, packed as first operands of the second product. */
-    __device__ void weigh(float sc[TILES][2 * STEPS_KV][4], uint weights[TILES][STEPS_KV][4])
+    /* The greatest score of each of a lane's rows, and a new base where one exceeds the old one too far. */
+    __device__ void find_base(float sc[TILES][2 * STEPS_KV][4])
     {
         float most[TILES][2];
         bool exceeds = false;
@@ -247,37 +303,37 @@ struct tensor_kernel {
         }
         if (__any_sync(0xffffffffu, exceeds))
             rescale(most);
+    }
+
+    /* The weights of the block's step n of 16 keys, packed as first operands of the second product. */
+    __device__ void weigh(const float sc[TILES][2 * STEPS_KV][4], int n, float factor, uint weights[TILES][4])
+    {
         UNROLL
         for (int t = 0; t < TILES; t++) {
             UNROLL
-            for (int half = 0; half < 2; half++) {
-                const float from = finite_max(base[t][half]);
-                UNROLL
-                for (int n = 0; n < 2 * STEPS_KV; n++) {
-                    UNROLL
-                    for (int i = 2 * half; i < 2 * half + 2; i++)
-                        sc[t][n][i] = exp2_fast(fmaf(sc[t][n][i], scale, -from));
-                    sum[t][half] += sc[t][n][2 * half] + sc[t][n][2 * half + 1];
-                    weights[t][n / 2][n % 2 * 2 + half] = pack<TYPE>(sc[t][n][2 * half], sc[t][n][2 * half + 1]);
-                }
+            for (int i = 0; i < 4; i++) {
+                const int half = i % 2;
+                const float *const pair = sc[t][2 * n + i / 2] + 2 * half;
+                const float from = finite_max(base[t][half]), low = exp2_fast(fmaf(pair[0], factor, -from)),
+                            high = exp2_fast(fmaf(pair[1], factor, -from));
+                sum[t][half] += low + high;
+                weights[t][i] = pack<TYPE>(low, high);
             }
         }
     }
 
-    __device__ void multiply_pv(int stage, int at, const uint weights[TILES][STEPS_KV][4])
+    /* The part of the output of the block's step n of 16 keys. */
+    __device__ void multiply_pv(int stage, int n, const uint weights[TILES][4])
     {
-        const int row = at + lane % 16, chunk = part * DIM / 8 + lane / 16;
+        const uint at = lane_at(stage_v(stage), lane % 16, lane / 16) + n * 16 * LINE;
         UNROLL
-        for (int n = 0; n < STEPS_KV; n++) {
+        for (int d = 0; d < STEPS_V; d++) {
+            uint values[4];
+            load_transposed(values, step_at(at, d));
             UNROLL
-            for (int d = 0; d < STEPS_V; d++) {
-                uint values[4];
-                load_transposed(values, room + stage_v(stage) + chunk_at(row + 16 * n, chunk + 2 * d));
-                UNROLL
-                for (int t = 0; t < TILES; t++) {
-                    multiply_add<UNIT, TYPE>(out[t][2 * d], weights[t][n], values);
-                    multiply_add<UNIT, TYPE>(out[t][2 * d + 1], weights[t][n], values + 2);
-                }
+            for (int t = 0; t < TILES; t++) {
+                multiply_add<UNIT, TYPE>(out[t][2 * d], weights[t], values);
+                multiply_add<UNIT, TYPE>(out[t][2 * d + 1], weights[t], values + 2);
             }
         }
     }
@@ -306,22 +362,20 @@ struct tensor_kernel {
         return __syncthreads_or(wild) != 0;
     }
 
-    /* The weight of the row of (t, half) and the tile's key number j: of another lane of the four that share the row. */
-    __device__ float weight_of(const uint weights[TILES][STEPS_KV][4], int t, int half, int j) const
+    /* The weight of the row of (t, half) and key number j of a step: of another lane of the four that share the row. */
+    __device__ float weight_of(const uint weights[TILES][4], int t, int half, int j) const
     {
-        uint word = 0;
-        UNROLL
-        for (int n = 0; n < 2 * STEPS_KV; n++) {
-            const uint other = __shfl_sync(0xffffffffu, weights[t][n / 2][n % 2 * 2 + half], (lane & ~3) | j % 8 / 2);
-            word = n == j / 8 ? other : word;
-        }
-        return unpack<TYPE>(word, j % 2);
+        const int from = (lane & ~3) | j % 8 / 2;
+        const uint low = __shfl_sync(0xffffffffu, weights[t][half], from);
+        const uint high = __shfl_sync(0xffffffffu, weights[t][2 + half], from);
+        return unpack<TYPE>(j < 8 ? low : high, j % 2);
     }
 
-    __device__ void add_wild(int key, int key_end, const uint weights[TILES][STEPS_KV][4])
+    /* What tame_values() left out of a step of 16 keys from `key` on, for the rows that see it. */
+    __device__ void add_wild(int key, int key_end, const uint weights[TILES][4])
     {
         ROLLED
-        for (int n = 0; n < FA_MIN(TILE_KV, key_end - key); n++) {
+        for (int n = 0; n < FA_MIN(16, key_end - key); n++) {
             const ushort *value = (const ushort *)(s.v + (key + n) * s.v_stride());
             UNROLL
             for (int t = 0; t < TILES; t++) {
@@ -347,8 +401,8 @@ struct tensor_kernel {
     __device__ void exchange(float sc[TILES][2 * STEPS_KV][4])
     {
         constexpr int WORDS = TILES * 2 * STEPS_KV * 4;
-        float *mine = (float *)(memory + 4 * STAGE) + (warp * WORDS) * 32 + lane;
-        const float *other = (float *)(memory + 4 * STAGE) + ((warp ^ 1) * WORDS) * 32 + lane;
+        float *mine = (float *)(memory + EXCHANGE) + (warp * WORDS) * 32 + lane;
+        const float *other = (float *)(memory + EXCHANGE) + ((warp ^ 1) * WORDS) * 32 + lane;
         UNROLL
         for (int i = 0; i < WORDS; i++)
             mine[i * 32] = sc[i / (8 * STEPS_KV)][i / 4 % (2 * STEPS_KV)][i % 4];
@@ -399,6 +453,8 @@ struct tensor_kernel {
 
     __device__ void start()
     {
+        scale = TRANSFORMS ? 1.0f : fabsf(s.p->scale_log2);
+        large = false;
         UNROLL
         for (int t = 0; t < TILES; t++) {
             UNROLL
@@ -415,20 +471,41 @@ struct tensor_kernel {
         }
     }
 
-    /* TILE_KV keys of a staged block, key `at` of it being the item's key `key`. */
-    __device__ void take_tile(int stage, int at, int key, int key_end, bool cut, bool wild)
+    template <bool WILD>
+    __device__ void add_block(int stage, int key, int key_end, float factor, const float sc[TILES][2 * STEPS_KV][4])
     {
-        float sc[TILES][2 * STEPS_KV][4];
-        uint weights[TILES][STEPS_KV][4];
-        multiply_qk(stage, at, sc);
+        UNROLL
+        for (int n = 0; n < STEPS_KV; n++) {
+            uint weights[TILES][4];
+            weigh(sc, n, factor, weights);
+            multiply_pv(stage, n, weights);
+            if (WILD)
+                add_wild(key + 16 * n, key_end, weights);
+        }
+    }
+
+    /* A staged block, the item's keys from `key` on. */
+    __device__ void take_block(int stage, int key, int key_end, bool cut, bool wild)
+    {
+        float sc[TILES][2 * STEPS_KV][4], factor = scale;
+        multiply_qk(stage, sc);
         if constexpr (SPLIT == 2)
             exchange(sc);
-        if (TRANSFORMS || cut || key + TILE_KV > key_end)
-            treat_scores(key, key_end, cut, sc);
-        weigh(sc, weights);
-        multiply_pv(stage, at, weights);
+        if (!TRANSFORMS && s.p->scale_log2 < 0.0f)
+            scale_scores(sc, -1.0f);
+        if (TRANSFORMS)
+            transform_scores(key, key_end, cut, sc);
+        else if (cut || key + BLOCK_KV > key_end)
+            hide_scores(key, key_end, cut, sc);
+        find_base(sc);
+        if (large) {
+            scale_scores(sc, factor);
+            factor = 1.0f;
+        }
         if (wild)
-            add_wild(key, key_end, weights);
+            add_block<true>(stage, key, key_end, factor, sc);
+        else
+            add_block<false>(stage, key, key_end, factor, sc);
     }
 
     __device__ void run()
@@ -445,11 +522,7 @@ struct tensor_kernel {
             __syncthreads();
             copy_stage(stage ^ 1, next);
             const bool wild = (cut || (TRANSFORMS && (s.p->flags & FA_TABLE_KEEP))) && tame_values(stage);
-            UNROLL
-            for (int at = 0; at < BLOCK_KV; at += TILE_KV) {
-                if (key + at < key_end)
-                    take_tile(stage, at, key + at, key_end, cut, wild);
-            }
+            take_block(stage, key, key_end, cut, wild);
             stage ^= 1;
             key = next;
         }
