@@ -21,7 +21,7 @@ typedef struct fa_cuda_row {
     int block_kv;
     int lanes; /* fma, standard: threads across; rows: those that share a key            */
     int rows;  /* fma: of a thread; standard: likewise, and columns                      */
-    int depth; /* fma, standard: dims or keys of a step                                  */
+    int depth; /* fma, standard: dims or keys of a step; tensor: keys of a tile of scores */
     int group; /* threads of a block; 0: follows from the others                         */
     int unit;  /* tensor: the compute capability whose instructions are used; else 0     */
     int split; /* tensor: warps that share a row                                         */
@@ -44,8 +44,8 @@ enum {
     FA_CUDA_VARIANTS
 };
 
-#define AMPERE(name, dims, least_q, most_q, keys, warps, split, held) \
-    {name, FA_CUDA_TENSOR, dims, dims, least_q, most_q, keys, 0, 0, 0, 32 * warps, 80, split, held},
+#define AMPERE(name, dims, least_q, most_q, keys, tile_kv, warps, split, held) \
+    {name, FA_CUDA_TENSOR, dims, dims, least_q, most_q, keys, 0, 0, tile_kv, 32 * warps, 80, split, held},
 #define FMA(name, dims, lanes, rows, least_q, most_q, keys, depth) \
     {name, FA_CUDA_FMA, 0, dims, least_q, most_q, keys, lanes, rows, depth, 0, 0, 0, 0},
 #define ROWS(name, dims, group, split) {name, FA_CUDA_ROWS, dims, dims, 1, 8, 128, split, 0, 0, group, 0, 0, 0},

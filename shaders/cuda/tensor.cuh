@@ -3,9 +3,9 @@
  * Attention on tensor cores, in two levels of tiles. A block of threads takes one item: BLOCK_Q packed rows against the
  * item's keys in blocks of R.block_kv, which are staged in shared memory, one stage ahead of the arithmetic. Each
  * warp has TILES tiles of 16 rows by all dims of the output in registers for good, and R.held steps of its rows of q.
- * Of a staged block it makes all scores, then takes 16 keys at a time, the level-2 tile: their weights, and their part
- * of the output, all in registers. Only when a score exceeds the base of its row by more than HEADROOM is the output
- * rescaled: at most once for a level-1 block, and for many of them not at all.
+ * Of a staged block it makes the scores of TILE_KV keys at a time, then weights and their part of the output in steps of
+ * 16 keys, all in registers. Only when a score exceeds the base of its row by more than HEADROOM is the output rescaled:
+ * not for most level-1 blocks, however many tiles they are of.
  *
  * With R.split 2, two warps share their rows: each has half the dims, of the scores' sums and of the output.
  *
@@ -21,16 +21,16 @@ template <int ROW, int TYPE, int BLOCK_Q, bool TRANSFORMS>
 struct tensor_kernel {
     static constexpr fa_cuda_row R = fa_cuda_table[ROW];
     static constexpr int UNIT = R.unit, SPLIT = R.split, WARPS = R.group / 32, GROUP = R.group;
-    static constexpr int TILES = BLOCK_Q / 16 / (WARPS / SPLIT), BLOCK_KV = R.block_kv;
+    static constexpr int TILES = BLOCK_Q / 16 / (WARPS / SPLIT), BLOCK_KV = R.block_kv, TILE_KV = R.depth;
     static constexpr int DIM = R.dim_v / SPLIT;       /* of a warp */
-    static constexpr int STEPS_QK = DIM / 16, STEPS_V = DIM / 16, STEPS_KV = BLOCK_KV / 16;
+    static constexpr int STEPS_QK = DIM / 16, STEPS_V = DIM / 16, STEPS_KV = TILE_KV / 16;
     static constexpr int HELD = R.held;
     static constexpr int CHUNKS = R.dim_v / 8, LINE = R.dim_v * 2; /* of a row in shared memory */
     static constexpr int STAGE = BLOCK_KV * LINE;     /* bytes of K, or V, of a stage */
     static constexpr int COPIES = BLOCK_KV * CHUNKS / GROUP;
     static constexpr float HEADROOM = 8.0f;           /* of weights, as a power of two */
     static constexpr float LARGE = 65536.0f;
-    static_assert(TILES >= 1 && CHUNKS >= 8 && CHUNKS % 8 == 0 && BLOCK_KV % 16 == 0 && GROUP % CHUNKS == 0,
+    static_assert(TILES >= 1 && CHUNKS >= 8 && CHUNKS % 8 == 0 && BLOCK_KV % TILE_KV == 0 && TILE_KV % 16 == 0 && GROUP % CHUNKS == 0,
                   "what the kernel is made for");
 
     const scene &s;
@@ -162,8 +162,8 @@ struct tensor_kernel {
         }
     }
 
-    /* Raw scores of a staged block. */
-    __device__ void multiply_qk(int stage, float sc[TILES][2 * STEPS_KV][4])
+    /* Raw scores of a tile of a staged block, from its key `first` on. */
+    __device__ void multiply_qk(int stage, int first, float sc[TILES][2 * STEPS_KV][4])
     {
         UNROLL
         for (int t = 0; t < TILES; t++) {
@@ -174,7 +174,7 @@ struct tensor_kernel {
                     sc[t][n][i] = 0.0f;
             }
         }
-        const uint at = lane_at(stage_k(stage), lane % 8 + lane / 16 * 8, lane / 8 % 2);
+        const uint at = lane_at(stage_k(stage), lane % 8 + lane / 16 * 8, lane / 8 % 2) + first * LINE;
         UNROLL
         for (int d = 0; d < STEPS_QK; d++) {
             uint rows[TILES][4];
@@ -285,8 +285,12 @@ struct tensor_kernel {
         large = __any_sync(0xffffffffu, large);
     }
 
-    /* The greatest score of each of a lane's rows, and a new base where one exceeds the old one too far. */
-    __device__ void find_base(float sc[TILES][2 * STEPS_KV][4])
+    /*
+     * The greatest score of each of a lane's rows, and a new base where one exceeds the old one too far. Gives by what
+     * scores are still to be multiplied. Where a base is large, that is done here: a rounded product and its base then
+     * differ by no more than they should.
+     */
+    __device__ float find_base(float sc[TILES][2 * STEPS_KV][4])
     {
         float most[TILES][2];
         bool exceeds = false;
@@ -301,11 +305,17 @@ struct tensor_kernel {
                 exceeds = exceeds || most[t][half] * scale > base[t][half] + HEADROOM;
             }
         }
-        if (__any_sync(0xffffffffu, exceeds))
+        if (__builtin_expect(__any_sync(0xffffffffu, exceeds || large), 0)) {
             rescale(most);
+            if (large) {
+                scale_scores(sc, scale);
+                return 1.0f;
+            }
+        }
+        return scale;
     }
 
-    /* The weights of the block's step n of 16 keys, packed as first operands of the second product. */
+    /* The weights of the tile's step n of 16 keys, packed as first operands of the second product. */
     __device__ void weigh(const float sc[TILES][2 * STEPS_KV][4], int n, float factor, uint weights[TILES][4])
     {
         UNROLL
@@ -322,10 +332,10 @@ struct tensor_kernel {
         }
     }
 
-    /* The part of the output of the block's step n of 16 keys. */
-    __device__ void multiply_pv(int stage, int n, const uint weights[TILES][4])
+    /* The part of the output of 16 keys of a staged block, from its key `first` on. */
+    __device__ void multiply_pv(int stage, int first, const uint weights[TILES][4])
     {
-        const uint at = lane_at(stage_v(stage), lane % 16, lane / 16) + n * 16 * LINE;
+        const uint at = lane_at(stage_v(stage), lane % 16, lane / 16) + first * LINE;
         UNROLL
         for (int d = 0; d < STEPS_V; d++) {
             uint values[4];
@@ -471,41 +481,42 @@ struct tensor_kernel {
         }
     }
 
-    template <bool WILD>
-    __device__ void add_block(int stage, int key, int key_end, float factor, const float sc[TILES][2 * STEPS_KV][4])
+    /* A tile of a staged block: its key `first`, the item's key `key`. PLAIN where the row's whole work is a product. */
+    template <bool PLAIN>
+    __device__ void take_tile(int stage, int first, int key, int key_end, bool cut, bool wild)
     {
+        float sc[TILES][2 * STEPS_KV][4];
+        multiply_qk(stage, first, sc);
+        if constexpr (SPLIT == 2)
+            exchange(sc);
+        if constexpr (!PLAIN) {
+            if (!TRANSFORMS && s.p->scale_log2 < 0.0f)
+                scale_scores(sc, -1.0f);
+            if (TRANSFORMS)
+                transform_scores(key, key_end, cut, sc);
+            else
+                hide_scores(key, key_end, cut, sc);
+        }
+        const float factor = find_base(sc);
         UNROLL
         for (int n = 0; n < STEPS_KV; n++) {
             uint weights[TILES][4];
             weigh(sc, n, factor, weights);
-            multiply_pv(stage, n, weights);
-            if (WILD)
+            multiply_pv(stage, first + 16 * n, weights);
+            if (!PLAIN && wild)
                 add_wild(key + 16 * n, key_end, weights);
         }
     }
 
-    /* A staged block, the item's keys from `key` on. */
-    __device__ void take_block(int stage, int key, int key_end, bool cut, bool wild)
+    template <bool PLAIN>
+    __device__ void take_block(int stage, int key, int key_end, bool cut)
     {
-        float sc[TILES][2 * STEPS_KV][4], factor = scale;
-        multiply_qk(stage, sc);
-        if constexpr (SPLIT == 2)
-            exchange(sc);
-        if (!TRANSFORMS && s.p->scale_log2 < 0.0f)
-            scale_scores(sc, -1.0f);
-        if (TRANSFORMS)
-            transform_scores(key, key_end, cut, sc);
-        else if (cut || key + BLOCK_KV > key_end)
-            hide_scores(key, key_end, cut, sc);
-        find_base(sc);
-        if (large) {
-            scale_scores(sc, factor);
-            factor = 1.0f;
+        const bool wild = !PLAIN && (cut || (TRANSFORMS && (s.p->flags & FA_TABLE_KEEP))) && tame_values(stage);
+        _Pragma("unroll(PLAIN ? BLOCK_KV / TILE_KV : 1)")
+        for (int first = 0; first < BLOCK_KV; first += TILE_KV) {
+            if (PLAIN || key + first < key_end)
+                take_tile<PLAIN>(stage, first, key + first, key_end, cut, wild);
         }
-        if (wild)
-            add_block<true>(stage, key, key_end, factor, sc);
-        else
-            add_block<false>(stage, key, key_end, factor, sc);
     }
 
     __device__ void run()
@@ -514,6 +525,7 @@ struct tensor_kernel {
         copy_stage(0, key);
         load_q();
         start();
+        const bool negative = s.p->scale_log2 < 0.0f;
         ROLLED
         while (key < s.key_end) {
             const int key_end = FA_MIN(key + BLOCK_KV, s.key_end), next = s.next_block(key + BLOCK_KV, BLOCK_KV);
@@ -521,8 +533,10 @@ struct tensor_kernel {
             wait_copies<0>();
             __syncthreads();
             copy_stage(stage ^ 1, next);
-            const bool wild = (cut || (TRANSFORMS && (s.p->flags & FA_TABLE_KEEP))) && tame_values(stage);
-            take_block(stage, key, key_end, cut, wild);
+            if (TRANSFORMS || cut || key + BLOCK_KV > key_end || negative)
+                take_block<false>(stage, key, key_end, cut);
+            else
+                take_block<true>(stage, key, key_end, false);
             stage ^= 1;
             key = next;
         }
