@@ -66,34 +66,40 @@ struct tensor_kernel {
         *(uint4 *)(memory + to) = make_uint4(word[0], word[1], word[2], word[3]);
     }
 
-    __device__ void copy_chunk(int to, const uchar *from, int count)
+    /* Where chunk c of row number i of those that a thread copies lies: R.group / CHUNKS rows further each. */
+    static constexpr int ROWS_APART = GROUP / CHUNKS;
+    static __device__ uint copy_at(int row, int chunk, int i)
     {
-        if (!s.a.aligned)
-            copy_elements(to, from, count);
-        else if constexpr (UNIT >= 80)
-            copy_async(room + to, from, count > 0 ? 16 : 0);
-        else
-            *(uint4 *)(memory + to) = count > 0 ? *(const uint4 *)from : make_uint4(0, 0, 0, 0);
+        return (row + i * ROWS_APART) * LINE + (chunk ^ (row & 7) ^ (i * ROWS_APART & 7)) * 16;
     }
 
     /* Rows from `key` on of k or v; those past the end, and dims past the last, are 0. */
-    __device__ void copy_block(int to, const uchar *from, fa_long stride, int dims, int key, int key_end)
+    __device__ void copy_block(int to, const uchar *from, fa_long stride, int dims, int key)
     {
         const int chunk = threadIdx.x % CHUNKS, row = threadIdx.x / CHUNKS;
-        UNROLL
-        for (int i = 0; i < COPIES; i++) {
-            const int r = row + i * (GROUP / CHUNKS), j = key + r;
-            const bool exists = j < key_end;
-            copy_chunk(to + chunk_at(r, chunk), from + (exists ? j : key) * stride + chunk * 16,
-                       exists ? dims - chunk * 8 : 0);
+        const uchar *at = from + (key + row) * stride + chunk * 16;
+        const int count = dims - chunk * 8, rows = s.key_end - key - row;
+        if (!s.a.aligned) {
+            ROLLED
+            for (int i = 0; i < COPIES; i++)
+                copy_elements(to + copy_at(row, chunk, i), at + i * ROWS_APART * stride, i * ROWS_APART < rows ? count : 0);
+        } else if (BLOCK_KV <= s.key_end - key) {
+            UNROLL
+            for (int i = 0; i < COPIES; i++)
+                copy_async(room + to + copy_at(row, chunk, i), at + i * ROWS_APART * stride, count > 0 ? 16 : 0);
+        } else {
+            ROLLED
+            for (int i = 0; i < COPIES; i++)
+                copy_async(room + to + copy_at(row, chunk, i), at + i * ROWS_APART * stride,
+                           i * ROWS_APART < rows && count > 0 ? 16 : 0);
         }
     }
 
     __device__ void copy_stage(int stage, int key)
     {
         if (key < s.key_end) {
-            copy_block(stage_k(stage), s.k, s.k_stride(), s.p->dim_qk, key, s.key_end);
-            copy_block(stage_v(stage), s.v, s.v_stride(), s.p->dim_v, key, s.key_end);
+            copy_block(stage_k(stage), s.k, s.k_stride(), s.p->dim_qk, key);
+            copy_block(stage_v(stage), s.v, s.v_stride(), s.p->dim_v, key);
         }
         commit_copies();
     }
@@ -103,8 +109,12 @@ struct tensor_kernel {
         const int chunk = threadIdx.x % CHUNKS;
         ROLLED
         for (int r = threadIdx.x / CHUNKS; r < rows; r += GROUP / CHUNKS) {
-            const query at(s, s.row_begin + from + r);
-            copy_chunk(to + chunk_at(r, chunk), at.q(s) + chunk * 16, s.p->dim_qk - chunk * 8);
+            const uchar *at = query(s, s.row_begin + from + r).q(s) + chunk * 16;
+            const int count = s.p->dim_qk - chunk * 8;
+            if (s.a.aligned)
+                copy_async(room + to + chunk_at(r, chunk), at, count > 0 ? 16 : 0);
+            else
+                copy_elements(to + chunk_at(r, chunk), at, count);
         }
         commit_copies();
     }
