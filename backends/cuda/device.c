@@ -38,8 +38,23 @@ static fa_tile_traits tensor_traits(const fa_cuda_row *t, int32_t most_q)
         .max_block_q = most_q,
         .max_block_kv = t->block_kv,
         .exposed = 0.1,
-        .flops_per_cycle = 1800,
+        .flops_per_cycle = t->unit >= 80 ? 1800 : 1200,
         .scores_per_cycle = 16,
+    };
+}
+
+static fa_tile_traits decode_traits(const fa_cuda_row *t, int32_t most_q)
+{
+    return (fa_tile_traits){
+        .tile = {t->block_q, t->block_kv, 16},
+        .element_bytes = 2,
+        .fixed_bytes = fa_cuda_shared_bytes(*t, 0),
+        .max_block_q = most_q,
+        .max_block_kv = t->block_kv,
+        .resident = t->resident,
+        .exposed = 0.1,
+        .flops_per_cycle = t->unit >= 80 ? 1000 : 800,
+        .scores_per_cycle = 32,
     };
 }
 
@@ -69,7 +84,8 @@ static fa_tile_traits rows_traits(const fa_cuda_row *t, int32_t most_q)
         .fixed_bytes = (t->group * 9 + 8) * (int32_t)sizeof(float),
         .max_block_q = most_q,
         .max_block_kv = t->block_kv,
-        .resident = 2,
+        .resident = t->resident,
+        .exposed = 0.3,
         .flops_per_cycle = 40,
         .scores_per_cycle = 2,
     };
@@ -120,8 +136,9 @@ static bool make_row(const fa_cu_caps *caps, const fa_cuda_row *t, fa_kernel_row
     };
     switch (t->kind) {
     case FA_CUDA_TENSOR:
-        row->traits = tensor_traits(t, most_q);
-        row->types_q = row->types_k = row->types_v = FA_TYPE(FA_F16) | FA_TYPE(FA_BF16);
+    case FA_CUDA_DECODE:
+        row->traits = t->kind == FA_CUDA_TENSOR ? tensor_traits(t, most_q) : decode_traits(t, most_q);
+        row->types_q = row->types_k = row->types_v = FA_TYPE(FA_F16) | (t->unit >= 80 ? FA_TYPE(FA_BF16) : 0);
         row->same_types = true;
         row->p_as_v = true;
         break;

@@ -28,9 +28,9 @@ fa_status fa_cu_kernel_make(const fa_plan *plan, int row, fa_dtype type, int var
 
 static int variant_of(const fa_plan *plan, const fa_cuda_row *row)
 {
-    int variant = row->kind == FA_CUDA_TENSOR && fa_gpu_transforms(&plan->problem) ? 1 : 0;
+    int variant = row->unit > 0 && fa_gpu_transforms(&plan->problem) ? 1 : 0;
     while (fa_cuda_rows_of(*row, variant) < plan->args.block_q)
-        variant += row->kind == FA_CUDA_TENSOR ? 2 : 1;
+        variant += row->unit > 0 ? 2 : 1;
     return variant;
 }
 

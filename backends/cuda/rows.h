@@ -11,13 +11,13 @@
 #define FA_CUDA_FN static inline
 #endif
 
-enum { FA_CUDA_TENSOR, FA_CUDA_FMA, FA_CUDA_ROWS, FA_CUDA_STANDARD, FA_CUDA_MERGE };
+enum { FA_CUDA_TENSOR, FA_CUDA_DECODE, FA_CUDA_FMA, FA_CUDA_ROWS, FA_CUDA_STANDARD, FA_CUDA_MERGE };
 
 typedef struct fa_cuda_row {
     const char *name;
     int kind;
     int dim_qk, dim_v;   /* most dims; dim_qk 0: any                                               */
-    int block_q, most_q; /* rows of a block: of variant n, block_q << n; tensor: << n / 2          */
+    int block_q, most_q; /* rows of a block: see fa_cuda_rows_of()                                 */
     int block_kv;
     int lanes; /* fma, standard: threads across; rows: those that share a key            */
     int rows;  /* fma: of a thread; standard: likewise, and columns                      */
@@ -26,12 +26,13 @@ typedef struct fa_cuda_row {
     int unit;  /* tensor: the compute capability whose instructions are used; else 0     */
     int split; /* tensor: warps that share a row                                         */
     int held;  /* tensor: steps of 16 dims of q that stay in registers, of all           */
+    int resident; /* decode, rows: blocks that a multiprocessor has registers for           */
 } fa_cuda_row;
 
-/* Variants of a tensor row: odd ones do what a description can do to scores. */
+/* Variants of rows on tensor cores: odd ones do what a description can do to scores. */
 FA_CUDA_FN int fa_cuda_rows_of(fa_cuda_row t, int variant)
 {
-    return t.block_q << (t.kind == FA_CUDA_TENSOR ? variant / 2 : variant);
+    return t.block_q << (t.unit > 0 ? variant / 2 : variant);
 }
 
 /* Kernels of a row: see attention.cu. Of the yardstick they are: */
@@ -44,13 +45,19 @@ enum {
     FA_CUDA_VARIANTS
 };
 
-#define AMPERE(name, dims, least_q, most_q, keys, tile_kv, warps, split, held) \
-    {name, FA_CUDA_TENSOR, dims, dims, least_q, most_q, keys, 0, 0, tile_kv, 32 * warps, 80, split, held},
+#define FA_TENSOR(name, unit, dims, least_q, most_q, keys, tile_kv, warps, split, held) \
+    {name, FA_CUDA_TENSOR, dims, dims, least_q, most_q, keys, 0, 0, tile_kv, 32 * warps, unit, split, held, 0},
+#define FA_DECODE(name, unit, dims, most_q, warps, resident) \
+    {name, FA_CUDA_DECODE, dims, dims, 8, most_q, 16 * warps, 0, 0, 0, 32 * warps, unit, 0, 0, resident},
+#define AMPERE(name, ...) FA_TENSOR(name, 80, __VA_ARGS__)
+#define AMPERE_DECODE(name, ...) FA_DECODE(name, 80, __VA_ARGS__)
+#define TURING(name, ...) FA_TENSOR(name, 75, __VA_ARGS__)
+#define TURING_DECODE(name, ...) FA_DECODE(name, 75, __VA_ARGS__)
 #define FMA(name, dims, lanes, rows, least_q, most_q, keys, depth) \
-    {name, FA_CUDA_FMA, 0, dims, least_q, most_q, keys, lanes, rows, depth, 0, 0, 0, 0},
-#define ROWS(name, dims, group, split) {name, FA_CUDA_ROWS, dims, dims, 1, 8, 128, split, 0, 0, group, 0, 0, 0},
-#define STANDARD(name, lanes, rows, depth) {name, FA_CUDA_STANDARD, 0, 0, 0, 0, 0, lanes, rows, depth, lanes *lanes, 0, 0, 0},
-#define MERGE(name, group) {name, FA_CUDA_MERGE, 0, 0, 0, 0, 0, 0, 0, 0, group, 0, 0, 0},
+    {name, FA_CUDA_FMA, 0, dims, least_q, most_q, keys, lanes, rows, depth, 0, 0, 0, 0, 0},
+#define ROWS(name, dims, group, split) {name, FA_CUDA_ROWS, dims, dims, 1, 8, 128, split, 0, 0, group, 0, 0, 0, 2},
+#define STANDARD(name, lanes, rows, depth) {name, FA_CUDA_STANDARD, 0, 0, 0, 0, 0, lanes, rows, depth, lanes *lanes, 0, 0, 0, 0},
+#define MERGE(name, group) {name, FA_CUDA_MERGE, 0, 0, 0, 0, 0, 0, 0, 0, group, 0, 0, 0, 0},
 #if defined(__CUDACC__) || defined(FA_CUDA_DEFINE_TABLE)
 #ifdef __CUDACC__
 static constexpr
@@ -63,7 +70,12 @@ const
 #else
 extern const fa_cuda_row fa_cuda_table[];
 #endif
+#undef FA_TENSOR
+#undef FA_DECODE
 #undef AMPERE
+#undef AMPERE_DECODE
+#undef TURING
+#undef TURING_DECODE
 #undef FMA
 #undef ROWS
 #undef STANDARD
@@ -103,6 +115,7 @@ FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_row t, int variant)
 {
     return (int)sizeof(float) *
            (t.kind == FA_CUDA_TENSOR ? fa_cuda_tensor_words(t, fa_cuda_rows_of(t, variant))
+            : t.kind == FA_CUDA_DECODE ? t.group / 32 * fa_cuda_rows_of(t, variant) * (t.dim_v + 2)
             : t.kind == FA_CUDA_FMA  ? 4 + 2 * fa_cuda_fma_stage(t, fa_cuda_rows_of(t, variant))
             : t.kind == FA_CUDA_ROWS ? fa_cuda_rows_of(t, variant) * (t.dim_qk + t.block_kv) +
                                            fa_cuda_rows_sums(t, fa_cuda_rows_of(t, variant)) + t.group + 8

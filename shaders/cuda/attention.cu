@@ -3,6 +3,7 @@
  * The kernels of row number FA_ROW of kernels.inc. Each has up to FA_CUDA_VARIANTS: mostly blocks of more and more rows,
  * each twice the last; backends/cuda/rows.h says what else. What a row has not is empty.
  */
+#include "decode.cuh"
 #include "fma.cuh"
 #include "merge.cuh"
 #include "rows.cuh"
@@ -16,6 +17,8 @@ __device__ __forceinline__ void run(const fa_cuda_args &a, float4 *room)
     constexpr int BLOCK_Q = fa_cuda_rows_of(R, VARIANT);
     if constexpr (R.kind == FA_CUDA_TENSOR && BLOCK_Q <= R.most_q) {
         tensor_attention<ROW, BLOCK_Q, VARIANT % 2 != 0>(a, room);
+    } else if constexpr (R.kind == FA_CUDA_DECODE && BLOCK_Q <= R.most_q) {
+        decode_attention<ROW, BLOCK_Q, VARIANT % 2 != 0>(a, room);
     } else if constexpr (R.kind == FA_CUDA_FMA && BLOCK_Q <= R.most_q) {
         fma_attention<ROW, BLOCK_Q>(a, room);
     } else if constexpr (R.kind == FA_CUDA_ROWS && BLOCK_Q <= R.most_q) {

@@ -37,7 +37,9 @@ struct tensor_kernel {
     const int lane, warp, part; /* part: which half of the dims */
     const uint room;
     uchar *const memory;
+    uint at_q, at_k, at_v; /* what lane_at() gives of the rows of q, and of the first stage's K and V */
     uint q[TILES][HELD > 0 ? HELD : 1][4];
+    uint4 passing[COPIES];
     float out[TILES][2 * STEPS_V][4];
     float base[TILES][2], sum[TILES][2]; /* of rows lane / 4 and lane / 4 + 8 */
     float scale; /* of scores, not negative */
@@ -47,6 +49,11 @@ struct tensor_kernel {
         : s(of), lane(threadIdx.x % 32), warp(threadIdx.x / 32), part(SPLIT == 2 ? warp % 2 : 0),
           room(shared_address(shared)), memory(shared)
     {
+        at_q = lane_at(ROWS_Q, first_row() + lane % 16, lane / 16);
+        at_k = lane_at(stage_k(0), lane % 8 + lane / 16 * 8, lane / 8 % 2);
+        at_v = lane_at(stage_v(0), lane % 16, lane / 16);
+        /* The compiler would rather compute them each time than keep them. */
+        asm volatile("" : "+r"(at_q), "+r"(at_k), "+r"(at_v));
     }
 
     static __device__ uint chunk_at(int row, int chunk) { return row * LINE + (chunk ^ (row & 7)) * 16; }
@@ -56,14 +63,19 @@ struct tensor_kernel {
     static constexpr int ROWS_Q = 4 * STAGE, EXCHANGE = ROWS_Q + (HELD < STEPS_QK ? BLOCK_Q * LINE : 0);
 
     /* 16 bytes of a row, where it is not aligned or not whole. */
-    __device__ void copy_elements(int to, const uchar *from, int count)
+    static __device__ uint4 elements(const uchar *from, int count)
     {
         const ushort *element = (const ushort *)from;
         uint word[4];
         UNROLL
         for (int i = 0; i < 4; i++)
             word[i] = (2 * i < count ? element[2 * i] : 0u) | (2 * i + 1 < count ? element[2 * i + 1] : 0u) << 16;
-        *(uint4 *)(memory + to) = make_uint4(word[0], word[1], word[2], word[3]);
+        return make_uint4(word[0], word[1], word[2], word[3]);
+    }
+
+    __device__ void copy_elements(int to, const uchar *from, int count)
+    {
+        *(uint4 *)(memory + to) = elements(from, count);
     }
 
     /* Where chunk c of row number i of those that a thread copies lies: R.group / CHUNKS rows further each. */
@@ -95,9 +107,45 @@ struct tensor_kernel {
         }
     }
 
+    /*
+     * Without copies that nothing waits for, a block passes through registers: its K is fetched while the scores of the
+     * one before are made, its V while that one's output is.
+     */
+    __device__ void fetch_block(const uchar *from, fa_long stride, int dims, int key)
+    {
+        const int chunk = threadIdx.x % CHUNKS, row = threadIdx.x / CHUNKS;
+        const uchar *at = from + (key + row) * stride + chunk * 16;
+        const int count = dims - chunk * 8, rows = s.key_end - key - row;
+        UNROLL
+        for (int i = 0; i < COPIES; i++) {
+            const bool exists = count > 0 && i * ROWS_APART < rows;
+            passing[i] = make_uint4(0, 0, 0, 0);
+            if (exists && s.a.aligned)
+                passing[i] = *(const uint4 *)(at + i * ROWS_APART * stride);
+            else if (exists)
+                passing[i] = elements(at + i * ROWS_APART * stride, count);
+        }
+    }
+
+    __device__ void put_block(int to)
+    {
+        const int chunk = threadIdx.x % CHUNKS, row = threadIdx.x / CHUNKS;
+        UNROLL
+        for (int i = 0; i < COPIES; i++)
+            *(uint4 *)(memory + to + copy_at(row, chunk, i)) = passing[i];
+    }
+
+    __device__ void fetch_k(int key) { fetch_block(s.k, s.k_stride(), s.p->dim_qk, key); }
+    __device__ void fetch_v(int key) { fetch_block(s.v, s.v_stride(), s.p->dim_v, key); }
+
     __device__ void copy_stage(int stage, int key)
     {
-        if (key < s.key_end) {
+        if constexpr (UNIT < 80) {
+            fetch_k(key);
+            put_block(stage_k(stage));
+            fetch_v(key);
+            put_block(stage_v(stage));
+        } else if (key < s.key_end) {
             copy_block(stage_k(stage), s.k, s.k_stride(), s.p->dim_qk, key);
             copy_block(stage_v(stage), s.v, s.v_stride(), s.p->dim_v, key);
         }
@@ -111,8 +159,10 @@ struct tensor_kernel {
         for (int r = threadIdx.x / CHUNKS; r < rows; r += GROUP / CHUNKS) {
             const uchar *at = query(s, s.row_begin + from + r).q(s) + chunk * 16;
             const int count = s.p->dim_qk - chunk * 8;
-            if (s.a.aligned)
+            if (UNIT >= 80 && s.a.aligned)
                 copy_async(room + to + chunk_at(r, chunk), at, count > 0 ? 16 : 0);
+            else if (s.a.aligned)
+                *(uint4 *)(memory + to + chunk_at(r, chunk)) = count > 0 ? *(const uint4 *)at : make_uint4(0, 0, 0, 0);
             else
                 copy_elements(to + chunk_at(r, chunk), at, count);
         }
@@ -126,10 +176,10 @@ struct tensor_kernel {
     __device__ uint lane_at(int at, int row, int chunk) const { return room + at + chunk_at(row, part * DIM / 8 + chunk); }
     static __device__ uint step_at(uint lane_at, int d) { return lane_at ^ d * 32; }
 
-    /* Step d of tile t's rows of q, which lie from `at` on, row `from` first. */
-    __device__ void load_rows(uint to[4], int at, int from, int t, int d)
+    /* Step d of tile t's rows of q, of which this lane's first is at `at`. */
+    static __device__ void load_rows(uint to[4], uint at, int t, int d)
     {
-        load_matrices(to, step_at(lane_at(at, first_row() - from + lane % 16, lane / 16), d) + t * 16 * LINE);
+        load_matrices(to, step_at(at, d) + t * 16 * LINE);
     }
 
     /* Rows of q that are all held pass through the second stage, as many at a time as fit. */
@@ -142,12 +192,13 @@ struct tensor_kernel {
             copy_q(stage_k(1), from, FIT);
             wait_copies<0>();
             __syncthreads();
+            const uint at = at_q - ROWS_Q + stage_k(1) - from * LINE;
             UNROLL
             for (int t = 0; t < TILES; t++) {
                 if (first_row() + 16 * t >= from && first_row() + 16 * t < from + FIT) {
                     UNROLL
                     for (int d = 0; d < HELD; d++)
-                        load_rows(q[t][d], stage_k(1), from, t, d);
+                        load_rows(q[t][d], at, t, d);
                 }
             }
         }
@@ -167,7 +218,7 @@ struct tensor_kernel {
             for (int t = 0; t < TILES; t++) {
                 UNROLL
                 for (int d = 0; d < HELD; d++)
-                    load_rows(q[t][d], ROWS_Q, 0, t, d);
+                    load_rows(q[t][d], at_q, t, d);
             }
         }
     }
@@ -184,27 +235,36 @@ struct tensor_kernel {
                     sc[t][n][i] = 0.0f;
             }
         }
-        const uint at = lane_at(stage_k(stage), lane % 8 + lane / 16 * 8, lane / 8 % 2) + first * LINE;
+        const uint at = at_k + stage_k(stage) + first * LINE;
+        uint rows[2][TILES][4], keys[2][STEPS_KV][4];
+        load_step(at, 0, rows[0], keys[0]);
         UNROLL
         for (int d = 0; d < STEPS_QK; d++) {
-            uint rows[TILES][4];
-            UNROLL
-            for (int t = 0; t < TILES; t++) {
-                if (d >= HELD)
-                    load_rows(rows[t], ROWS_Q, 0, t, d);
-            }
+            if (d + 1 < STEPS_QK)
+                load_step(at, d + 1, rows[(d + 1) % 2], keys[(d + 1) % 2]);
             UNROLL
             for (int n = 0; n < STEPS_KV; n++) {
-                uint keys[4];
-                load_matrices(keys, step_at(at, d) + n * 16 * LINE);
                 UNROLL
                 for (int t = 0; t < TILES; t++) {
-                    const uint *const a = d < HELD ? q[t][d < HELD ? d : 0] : rows[t];
-                    multiply_add<UNIT, TYPE>(sc[t][2 * n], a, keys);
-                    multiply_add<UNIT, TYPE>(sc[t][2 * n + 1], a, keys + 2);
+                    const uint *const a = d < HELD ? q[t][d < HELD ? d : 0] : rows[d % 2][t];
+                    multiply_add<UNIT, TYPE>(sc[t][2 * n], a, keys[d % 2][n]);
+                    multiply_add<UNIT, TYPE>(sc[t][2 * n + 1], a, keys[d % 2][n] + 2);
                 }
             }
         }
+    }
+
+    /* What step d of the scores' product takes, a step before it is taken. */
+    __device__ void load_step(uint at, int d, uint rows[TILES][4], uint keys[STEPS_KV][4])
+    {
+        UNROLL
+        for (int t = 0; t < TILES; t++) {
+            if (d >= HELD)
+                load_rows(rows[t], at_q, t, d);
+        }
+        UNROLL
+        for (int n = 0; n < STEPS_KV; n++)
+            load_matrices(keys[n], step_at(at, d) + n * 16 * LINE);
     }
 
     /* The packed row of the item that element half of tile t is in, and the key of an element. */
@@ -342,18 +402,17 @@ struct tensor_kernel {
         }
     }
 
-    /* The part of the output of 16 keys of a staged block, from its key `first` on. */
-    __device__ void multiply_pv(int stage, int first, const uint weights[TILES][4])
+    /* The part of the output of 16 keys, from where this lane's first row of v is on. */
+    __device__ void multiply_pv(uint at, uint values[2][4], const uint weights[TILES][4])
     {
-        const uint at = lane_at(stage_v(stage), lane % 16, lane / 16) + first * LINE;
         UNROLL
         for (int d = 0; d < STEPS_V; d++) {
-            uint values[4];
-            load_transposed(values, step_at(at, d));
+            if (d + 1 < STEPS_V)
+                load_transposed(values[(d + 1) % 2], step_at(at, d + 1));
             UNROLL
             for (int t = 0; t < TILES; t++) {
-                multiply_add<UNIT, TYPE>(out[t][2 * d], weights[t], values);
-                multiply_add<UNIT, TYPE>(out[t][2 * d + 1], weights[t], values + 2);
+                multiply_add<UNIT, TYPE>(out[t][2 * d], weights[t], values[d % 2]);
+                multiply_add<UNIT, TYPE>(out[t][2 * d + 1], weights[t], values[d % 2] + 2);
             }
         }
     }
@@ -491,12 +550,20 @@ struct tensor_kernel {
         }
     }
 
-    /* A tile of a staged block: its key `first`, the item's key `key`. PLAIN where the row's whole work is a product. */
+    /*
+     * A tile of a staged block: its key `first`, the item's key `key`. PLAIN where neither a mask nor a description does
+     * anything to scores.
+     */
     template <bool PLAIN>
-    __device__ void take_tile(int stage, int first, int key, int key_end, bool cut, bool wild)
+    __device__ void take_tile(int stage, int first, int key, int key_end, bool cut, bool wild, int next)
     {
         float sc[TILES][2 * STEPS_KV][4];
         multiply_qk(stage, first, sc);
+        if constexpr (UNIT < 80) {
+            static_assert(UNIT >= 80 || TILE_KV == BLOCK_KV, "the next block passes through registers once");
+            put_block(stage_k(stage ^ 1));
+            fetch_v(next);
+        }
         if constexpr (SPLIT == 2)
             exchange(sc);
         if constexpr (!PLAIN) {
@@ -508,24 +575,26 @@ struct tensor_kernel {
                 hide_scores(key, key_end, cut, sc);
         }
         const float factor = find_base(sc);
+        const uint at = at_v + stage_k(stage) + first * LINE;
         UNROLL
         for (int n = 0; n < STEPS_KV; n++) {
-            uint weights[TILES][4];
+            uint weights[TILES][4], values[2][4];
+            load_transposed(values[0], at + n * 16 * LINE);
             weigh(sc, n, factor, weights);
-            multiply_pv(stage, first + 16 * n, weights);
+            multiply_pv(at + n * 16 * LINE, values, weights);
             if (!PLAIN && wild)
                 add_wild(key + 16 * n, key_end, weights);
         }
     }
 
     template <bool PLAIN>
-    __device__ void take_block(int stage, int key, int key_end, bool cut)
+    __device__ void take_block(int stage, int key, int key_end, bool cut, int next)
     {
         const bool wild = !PLAIN && (cut || (TRANSFORMS && (s.p->flags & FA_TABLE_KEEP))) && tame_values(stage);
-        _Pragma("unroll(PLAIN ? BLOCK_KV / TILE_KV : 1)")
+        ROLLED
         for (int first = 0; first < BLOCK_KV; first += TILE_KV) {
             if (PLAIN || key + first < key_end)
-                take_tile<PLAIN>(stage, first, key + first, key_end, cut, wild);
+                take_tile<PLAIN>(stage, first, key + first, key_end, cut, wild, next);
         }
     }
 
@@ -542,11 +611,16 @@ struct tensor_kernel {
             const bool cut = s.is_cut(key, key_end);
             wait_copies<0>();
             __syncthreads();
-            copy_stage(stage ^ 1, next);
-            if (TRANSFORMS || cut || key + BLOCK_KV > key_end || negative)
-                take_block<false>(stage, key, key_end, cut);
+            if constexpr (UNIT < 80)
+                fetch_k(next);
             else
-                take_block<true>(stage, key, key_end, false);
+                copy_stage(stage ^ 1, next);
+            if (TRANSFORMS || cut || key + BLOCK_KV > key_end || negative)
+                take_block<false>(stage, key, key_end, cut, next);
+            else
+                take_block<true>(stage, key, key_end, false, next);
+            if constexpr (UNIT < 80)
+                put_block(stage_v(stage ^ 1));
             stage ^= 1;
             key = next;
         }

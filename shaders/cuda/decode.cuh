@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Attention of few rows on tensor cores: bound by memory, so what counts is how many bytes are on their way. Every
+ * warp takes 16 keys at a time, straight from global memory into operands of its products; neither shared memory nor a
+ * barrier comes in between. Keys of the next 16 are on their way while values of these are multiplied, and the other
+ * way round. The products are transposed, S^T = K Q^T and O^T = V^T P^T, so that keys and dims fill the 16 rows of a
+ * tile and eight query rows its columns.
+ *
+ * What is summed over may come in any order as long as both operands have the same one. Lane l, with g = l / 4 and
+ * t = l % 4, fetches chunks of eight dims, 16 bytes: of keys g and g + 8 the chunks t, t + 4, ... as first operands of
+ * S^T, whose two steps of 16 dims take words 0, 1 and 2, 3 of a chunk; and of keys 2 t, 2 t + 1, 2 t + 8 and 2 t + 9 the
+ * chunks g, g + 8, ... of v. Word m of those has dims 2 m and 2 m + 1 of a chunk, which become rows g and g + 8 of tile m.
+ * When all keys are done, the warps' results are merged like those of split rows.
+ */
+#pragma once
+
+#include "matrix.cuh"
+#include "softmax.cuh"
+
+/* An 8 by 8 matrix of narrow elements, distributed by rows over a warp, transposed. */
+__device__ __forceinline__ uint transpose(uint word)
+{
+#if __CUDA_ARCH__ >= 750
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(word));
+#endif
+    return word;
+}
+
+template <int ROW, int TYPE, int BLOCK_Q, bool TRANSFORMS>
+struct decode_kernel {
+    static constexpr fa_cuda_row R = fa_cuda_table[ROW];
+    static constexpr int UNIT = R.unit, DIM = R.dim_v, BLOCK_KV = R.block_kv, WARPS = R.group / 32, COLUMNS = BLOCK_Q / 8;
+    static constexpr int CHUNKS_K = DIM / 32, CHUNKS_V = DIM / 64; /* of a lane, for each of its keys */
+    static constexpr float HEADROOM = 8.0f; /* as in tensor.cuh */
+    static_assert(DIM % 64 == 0 && BLOCK_KV == 16 * WARPS, "what the kernel is made for");
+
+    const scene &s;
+    const int lane, warp;
+    uint4 q[COLUMNS][CHUNKS_K];
+    uint4 k[2][CHUNKS_K], v[4][CHUNKS_V];
+    float out[COLUMNS][CHUNKS_V][4][4]; /* of a chunk, tile m: dims 2 m and 2 m + 1 of query rows 2 t and 2 t + 1 */
+    float base[COLUMNS][2], sum[COLUMNS][2];
+
+    __device__ decode_kernel(const scene &of) : s(of), lane(threadIdx.x % 32), warp(threadIdx.x / 32) {}
+
+    /* The first `count` of eight elements; the others are 0. */
+    __device__ uint4 fetch(const uchar *at, int count) const
+    {
+        if (s.a.aligned)
+            return count > 0 ? *(const uint4 *)at : make_uint4(0, 0, 0, 0);
+        const ushort *element = (const ushort *)at;
+        uint word[4];
+        UNROLL
+        for (int i = 0; i < 4; i++)
+            word[i] = (2 * i < count ? element[2 * i] : 0u) | (2 * i + 1 < count ? element[2 * i + 1] : 0u) << 16;
+        return make_uint4(word[0], word[1], word[2], word[3]);
+    }
+
+    __device__ void load_q()
+    {
+        UNROLL
+        for (int n = 0; n < COLUMNS; n++) {
+            const uchar *at = query(s, s.row_begin + 8 * n + lane / 4).q(s);
+            UNROLL
+            for (int c = 0; c < CHUNKS_K; c++) {
+                const int dim = (4 * c + lane % 4) * 8;
+                q[n][c] = fetch(at + dim * 2, s.p->dim_qk - dim);
+            }
+        }
+    }
+
+    __device__ void load_k(int key)
+    {
+        UNROLL
+        for (int i = 0; i < 2; i++) {
+            const int j = key + lane / 4 + 8 * i;
+            const uchar *at = s.k + (fa_long)j * s.k_stride();
+            UNROLL
+            for (int c = 0; c < CHUNKS_K; c++) {
+                const int dim = (4 * c + lane % 4) * 8;
+                k[i][c] = fetch(at + dim * 2, j < s.key_end ? s.p->dim_qk - dim : 0);
+            }
+        }
+    }
+
+    /* The key of slot i of this lane's values. */
+    __device__ int key_of(int key, int i) const { return key + lane % 4 * 2 + i % 2 + i / 2 * 8; }
+
+    __device__ void load_v(int key)
+    {
+        UNROLL
+        for (int i = 0; i < 4; i++) {
+            const int j = key_of(key, i);
+            const uchar *at = s.v + (fa_long)j * s.v_stride();
+            UNROLL
+            for (int c = 0; c < CHUNKS_V; c++) {
+                const int dim = (8 * c + lane / 4) * 8;
+                v[i][c] = fetch(at + dim * 2, j < s.key_end ? s.p->dim_v - dim : 0);
+            }
+        }
+    }
+
+    __device__ void multiply_qk(float sc[COLUMNS][4])
+    {
+        UNROLL
+        for (int n = 0; n < COLUMNS; n++) {
+            float odd[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+            UNROLL
+            for (int i = 0; i < 4; i++)
+                sc[n][i] = 0.0f;
+            UNROLL
+            for (int c = 0; c < CHUNKS_K; c++) {
+                const uint first[4] = {k[0][c].x, k[1][c].x, k[0][c].y, k[1][c].y}, of_first[2] = {q[n][c].x, q[n][c].y};
+                const uint second[4] = {k[0][c].z, k[1][c].z, k[0][c].w, k[1][c].w}, of_second[2] = {q[n][c].z, q[n][c].w};
+                multiply_add<UNIT, TYPE>(sc[n], first, of_first);
+                multiply_add<UNIT, TYPE>(odd, second, of_second);
+            }
+            UNROLL
+            for (int i = 0; i < 4; i++)
+                sc[n][i] += odd[i];
+        }
+    }
+
+    __device__ void scale_scores(float sc[COLUMNS][4])
+    {
+        UNROLL
+        for (int n = 0; n < COLUMNS; n++) {
+            UNROLL
+            for (int i = 0; i < 4; i++)
+                sc[n][i] *= s.p->scale_log2;
+        }
+    }
+
+    /* Element i of a column: query row 2 t + i % 2, key g + i / 2 * 8. */
+    __device__ int row_of(int n, int i) const { return s.row_begin + 8 * n + lane % 4 * 2 + i % 2; }
+    __device__ int key_at(int key, int i) const { return key + lane / 4 + i / 2 * 8; }
+
+    __device__ void treat_scores(int key, bool cut, float sc[COLUMNS][4])
+    {
+        UNROLL
+        for (int n = 0; n < COLUMNS; n++) {
+            UNROLL
+            for (int i = 0; i < 4; i++) {
+                const query at(s, row_of(n, i));
+                const int j = key_at(key, i);
+                if (j >= s.key_end || (cut && !at.sees(s, j)))
+                    sc[n][i] = FA_NEG_INF;
+                else if (TRANSFORMS)
+                    sc[n][i] = transform(s, at, j, sc[n][i]);
+            }
+        }
+    }
+
+    __device__ void rescale(float sc[COLUMNS][4])
+    {
+        UNROLL
+        for (int n = 0; n < COLUMNS; n++) {
+            UNROLL
+            for (int r = 0; r < 2; r++) {
+                float most = fmaxf(sc[n][r], sc[n][2 + r]);
+                UNROLL
+                for (int bit = 4; bit < 32; bit *= 2)
+                    most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, bit));
+                const float next = fmaxf(base[n][r], most), old = fa_state_weight(base[n][r], next);
+                base[n][r] = next;
+                sum[n][r] *= old;
+                UNROLL
+                for (int c = 0; c < CHUNKS_V; c++) {
+                    UNROLL
+                    for (int m = 0; m < 4; m++) {
+                        out[n][c][m][r] *= old;
+                        out[n][c][m][2 + r] *= old;
+                    }
+                }
+            }
+        }
+    }
+
+    /* Scores become weights, and those second operands. */
+    __device__ void weigh(float sc[COLUMNS][4], uint weights[COLUMNS][2])
+    {
+        bool exceeds = false;
+        UNROLL
+        for (int n = 0; n < COLUMNS; n++) {
+            UNROLL
+            for (int i = 0; i < 4; i++)
+                exceeds = exceeds || sc[n][i] > base[n][i % 2] + HEADROOM;
+        }
+        if (__any_sync(0xffffffffu, exceeds))
+            rescale(sc);
+        UNROLL
+        for (int n = 0; n < COLUMNS; n++) {
+            UNROLL
+            for (int i = 0; i < 4; i++) {
+                sc[n][i] = exp2_fast(sc[n][i] - finite_max(base[n][i % 2]));
+                sum[n][i % 2] += sc[n][i];
+            }
+            weights[n][0] = transpose(pack<TYPE>(sc[n][0], sc[n][1]));
+            weights[n][1] = transpose(pack<TYPE>(sc[n][2], sc[n][3]));
+        }
+    }
+
+    static __device__ uint word_of(const uint4 &x, int m) { return m == 0 ? x.x : m == 1 ? x.y : m == 2 ? x.z : x.w; }
+
+    __device__ void multiply_pv(const uint weights[COLUMNS][2])
+    {
+        UNROLL
+        for (int c = 0; c < CHUNKS_V; c++) {
+            UNROLL
+            for (int m = 0; m < 4; m++) {
+                const uint a = word_of(v[0][c], m), b = word_of(v[1][c], m), e = word_of(v[2][c], m), f = word_of(v[3][c], m);
+                const uint values[4] = {__byte_perm(a, b, 0x5410), __byte_perm(a, b, 0x7632), __byte_perm(e, f, 0x5410),
+                                        __byte_perm(e, f, 0x7632)};
+                UNROLL
+                for (int n = 0; n < COLUMNS; n++)
+                    multiply_add<UNIT, TYPE>(out[n][c][m], values, weights[n]);
+            }
+        }
+    }
+
+    /* Values of 16 keys that are not finite become 0; true for all lanes where there are any. */
+    __device__ bool tame_values()
+    {
+        bool wild = false;
+        UNROLL
+        for (int i = 0; i < 4; i++) {
+            UNROLL
+            for (int c = 0; c < CHUNKS_V; c++) {
+                uint *const words = &v[i][c].x;
+                UNROLL
+                for (int m = 0; m < 4; m++) {
+                    const uint hidden = (is_wild<TYPE>(words[m], 0) ? 0xffffu : 0u) |
+                                        (is_wild<TYPE>(words[m], 1) ? 0xffff0000u : 0u);
+                    wild = wild || hidden != 0;
+                    words[m] &= ~hidden;
+                }
+            }
+        }
+        return __any_sync(0xffffffffu, wild);
+    }
+
+    /* What tame_values() left out, for the rows that see it. */
+    __device__ void add_wild(int key, const float sc[COLUMNS][4])
+    {
+        ROLLED
+        for (int n = 0; n < FA_MIN(16, s.key_end - key); n++) {
+            const ushort *value = (const ushort *)(s.v + (fa_long)(key + n) * s.v_stride());
+            UNROLL
+            for (int col = 0; col < COLUMNS; col++) {
+                UNROLL
+                for (int r = 0; r < 2; r++) {
+                    const int from = n % 8 * 4 + lane % 4;
+                    const float low = __shfl_sync(0xffffffffu, sc[col][r], from);
+                    const float high = __shfl_sync(0xffffffffu, sc[col][2 + r], from);
+                    const float weight = n < 8 ? low : high;
+                    if (!is_visible(s, query(s, row_of(col, r)), key + n))
+                        continue;
+                    UNROLL
+                    for (int c = 0; c < CHUNKS_V; c++) {
+                        UNROLL
+                        for (int e = 0; e < 8; e++) {
+                            const int dim = (8 * c + lane / 4) * 8 + e;
+                            if (dim < s.p->dim_v && is_wild<TYPE>(value[dim], 0))
+                                out[col][c][e / 2][e % 2 * 2 + r] += weight * unpack<TYPE>(value[dim], 0);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    __device__ void start()
+    {
+        UNROLL
+        for (int n = 0; n < COLUMNS; n++) {
+            base[n][0] = base[n][1] = FA_NEG_INF;
+            sum[n][0] = sum[n][1] = 0.0f;
+            UNROLL
+            for (int c = 0; c < CHUNKS_V; c++) {
+                UNROLL
+                for (int i = 0; i < 16; i++)
+                    out[n][c][i / 4][i % 4] = 0.0f;
+            }
+        }
+    }
+
+    /* Every warp leaves its results; then each takes its share of the rows and puts them together. */
+    __device__ void finish(float *room)
+    {
+        float *const bases = room + WARPS * BLOCK_Q * DIM, *const sums = bases + WARPS * BLOCK_Q;
+        UNROLL
+        for (int n = 0; n < COLUMNS; n++) {
+            UNROLL
+            for (int r = 0; r < 2; r++) {
+                const int row = 8 * n + lane % 4 * 2 + r;
+                float total = sum[n][r];
+                UNROLL
+                for (int bit = 4; bit < 32; bit *= 2)
+                    total += __shfl_xor_sync(0xffffffffu, total, bit);
+                if (lane / 4 == 0) {
+                    bases[warp * BLOCK_Q + row] = base[n][r];
+                    sums[warp * BLOCK_Q + row] = total;
+                }
+                UNROLL
+                for (int c = 0; c < CHUNKS_V; c++) {
+                    float *const to = room + (warp * BLOCK_Q + row) * DIM + (8 * c + lane / 4) * 8;
+                    UNROLL
+                    for (int m = 0; m < 4; m++)
+                        *(float2 *)(to + 2 * m) = make_float2(out[n][c][m][r], out[n][c][m][2 + r]);
+                }
+            }
+        }
+        __syncthreads();
+        ROLLED
+        for (int row = warp; row < FA_MIN(BLOCK_Q, s.row_end - s.row_begin); row += WARPS) {
+            const query at(s, s.row_begin + row);
+            fa_state state = fa_state_empty();
+            float share[WARPS];
+            UNROLL
+            for (int w = 0; w < WARPS; w++)
+                state.max = fmaxf(state.max, bases[w * BLOCK_Q + row]);
+            UNROLL
+            for (int w = 0; w < WARPS; w++) {
+                share[w] = fa_state_weight(bases[w * BLOCK_Q + row], state.max);
+                state.sum += share[w] * sums[w * BLOCK_Q + row];
+            }
+            const target to(s, at, s.row_begin + row, state, lane == 0);
+            for (int d = 4 * lane; d < s.p->dim_v; d += 128) {
+                float4 total = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+                UNROLL
+                for (int w = 0; w < WARPS; w++) {
+                    const float4 x = *(const float4 *)(room + (w * BLOCK_Q + row) * DIM + d);
+                    total.x += share[w] * x.x;
+                    total.y += share[w] * x.y;
+                    total.z += share[w] * x.z;
+                    total.w += share[w] * x.w;
+                }
+                store4(to.type, to.aligned, to.at + d * bytes_of(to.type), s.p->dim_v - d,
+                       make_float4(total.x * to.factor, total.y * to.factor, total.z * to.factor, total.w * to.factor));
+            }
+        }
+    }
+
+    __device__ void run(float *room)
+    {
+        int block = s.next_block(s.key_begin, BLOCK_KV);
+        load_q();
+        start();
+        if (block < s.key_end)
+            load_k(block + 16 * warp);
+        ROLLED
+        while (block < s.key_end) {
+            const int key = block + 16 * warp, end = FA_MIN(block + BLOCK_KV, s.key_end);
+            const bool cut = s.is_cut(block, end), hides = cut || (TRANSFORMS && (s.p->flags & FA_TABLE_KEEP));
+            float sc[COLUMNS][4];
+            uint weights[COLUMNS][2];
+            load_v(key);
+            multiply_qk(sc);
+            block = s.next_block(block + BLOCK_KV, BLOCK_KV);
+            load_k(block + 16 * warp);
+            if (!TRANSFORMS)
+                scale_scores(sc);
+            if (TRANSFORMS || cut || key + 16 > s.key_end)
+                treat_scores(key, cut, sc);
+            weigh(sc, weights);
+            const bool wild = hides && tame_values();
+            multiply_pv(weights);
+            if (wild)
+                add_wild(key, sc);
+        }
+        finish(room);
+    }
+};
+
+template <int ROW, int BLOCK_Q, bool TRANSFORMS>
+__device__ __forceinline__ void decode_attention(const fa_cuda_args &a, float4 *room)
+{
+    const scene s(a, blockIdx.x);
+    decode_kernel<ROW, FA_TYPE, BLOCK_Q, TRANSFORMS> kernel(s);
+    kernel.run((float *)room);
+}
