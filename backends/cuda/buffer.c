@@ -45,7 +45,8 @@ static fa_status copy(fa_queue *queue, CUdeviceptr at, const void *source, void 
     if (status != FA_OK || size == 0)
         return status;
     if (captures)
-        return fa_fail(FA_UNSUPPORTED, "the queue's stream is being captured: a copy that the call waits for cannot be");
+        return fa_fail(FA_UNSUPPORTED,
+                       "the queue's stream is being captured: a copy that the call waits for cannot be");
     status = fa_cu_enter(queue->device);
     if (status != FA_OK)
         return status;
@@ -60,12 +61,14 @@ static fa_status copy(fa_queue *queue, CUdeviceptr at, const void *source, void 
     return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(cu, error, call);
 }
 
-fa_status fa_cu_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source, size_t size)
+fa_status fa_cu_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source,
+                             size_t size)
 {
     return copy(queue, address_of(buffer, offset), source, NULL, size);
 }
 
-fa_status fa_cu_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target, size_t size)
+fa_status fa_cu_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target,
+                            size_t size)
 {
     return copy(queue, address_of(buffer, offset), NULL, target, size);
 }

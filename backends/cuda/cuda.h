@@ -40,7 +40,7 @@ typedef struct fa_cu_device {
 typedef struct fa_cu_queue {
     CUstream stream;
     bool owned;
-    bool ran;             /* `first` and `last` are of a run */
+    bool ran; /* `first` and `last` are of a run */
     CUevent first, last;
 } fa_cu_queue;
 
@@ -54,8 +54,10 @@ void fa_cu_leave(const fa_device *device);
 /* buffer.c, queue.c: entries of the vtable. A buffer's address is its CUdeviceptr. */
 fa_status fa_cu_buffer_create(fa_buffer *buffer);
 void fa_cu_buffer_destroy(fa_buffer *buffer);
-fa_status fa_cu_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source, size_t size);
-fa_status fa_cu_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target, size_t size);
+fa_status fa_cu_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source,
+                             size_t size);
+fa_status fa_cu_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target,
+                            size_t size);
 fa_status fa_cu_queue_create(fa_queue *queue);
 /* Of a stream; queue->impl is made. `owned`: it is destroyed with the queue. */
 fa_status fa_cu_queue_make(fa_queue *queue, CUstream stream, bool owned);

@@ -46,7 +46,8 @@ static bool query(reader *r, fa_cu_caps *caps)
     check(r, r->cu->cuDriverGetVersion(&caps->driver), "cuDriverGetVersion");
     int major = get(r, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR),
         minor = get(r, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR),
-        clock = get(r, CU_DEVICE_ATTRIBUTE_CLOCK_RATE), memory_khz = get(r, CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE),
+        clock = get(r, CU_DEVICE_ATTRIBUTE_CLOCK_RATE),
+        memory_khz = get(r, CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE),
         bus_bits = get(r, CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH),
         mode = get(r, CU_DEVICE_ATTRIBUTE_COMPUTE_MODE);
     caps->units = get(r, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
@@ -61,7 +62,8 @@ static bool query(reader *r, fa_cu_caps *caps)
         r->ok = false;
     }
     if (r->ok && caps->arch < MIN_ARCH) {
-        (void)snprintf(r->reason, r->reason_size, "its compute capability is %d.%d, expected 6.0 or later", major, minor);
+        (void)snprintf(r->reason, r->reason_size, "its compute capability is %d.%d, expected 6.0 or later",
+                       major, minor);
         r->ok = false;
     }
     return r->ok;
@@ -79,9 +81,12 @@ static bool apply_limit(fa_cu_caps *caps, const char *text, size_t length, char 
             continue;
         size_t digits = strspn(text + key, "0123456789");
         unsigned long value = digits > 0 && digits < 10 ? strtoul(text + key, NULL, 10) : 0;
-        if (digits == 0 || digits >= 10 || key + digits != length || value < least[i] || (i == 2 && value > 1)) {
+        if (digits == 0 || digits >= 10 || key + digits != length || value < least[i] ||
+            (i == 2 && value > 1)) {
             (void)snprintf(reason, reason_size, "FASTATTN_CUDA_LIMITS has \"%.*s\", expected %s", shown, text,
-                           i == 2 ? "images=0 or images=1" : i == 1 ? "at least shared=16384" : "at least arch=60");
+                           i == 2   ? "images=0 or images=1"
+                           : i == 1 ? "at least shared=16384"
+                                    : "at least arch=60");
             return false;
         }
         if (i == 0 && (int)value < caps->arch)
@@ -93,7 +98,8 @@ static bool apply_limit(fa_cu_caps *caps, const char *text, size_t length, char 
         return true;
     }
     (void)snprintf(reason, reason_size,
-                   "FASTATTN_CUDA_LIMITS has \"%.*s\", expected arch=, shared= or images= and a number", shown, text);
+                   "FASTATTN_CUDA_LIMITS has \"%.*s\", expected arch=, shared= or images= and a number",
+                   shown, text);
     return false;
 }
 
@@ -112,7 +118,8 @@ static bool limit(fa_cu_caps *caps, char *reason, size_t reason_size)
 bool fa_cu_caps_read(const fa_cu *cu, CUdevice id, fa_cu_caps *caps, char *reason, size_t reason_size)
 {
     reader r = {cu, id, true, reason, reason_size};
-    return query(&r, caps) && limit(caps, reason, reason_size) && fa_cu_can_compile(caps, reason, reason_size);
+    return query(&r, caps) && limit(caps, reason, reason_size) &&
+           fa_cu_can_compile(caps, reason, reason_size);
 }
 
 int fa_cu_device_count(const fa_context *context, char *reason, size_t reason_size)
@@ -138,7 +145,8 @@ void fa_cu_device_describe(const fa_context *context, int index, fa_device_info 
     const fa_cu *cu = fa_cu_load(info->reason, sizeof(info->reason));
     CUresult error = cu ? cu->cuDeviceGet(&id, index) : CUDA_SUCCESS;
     if (error != CUDA_SUCCESS)
-        (void)snprintf(info->reason, sizeof(info->reason), "cuDeviceGet: %s (%d)", fa_cu_error_name(cu, error), error);
+        (void)snprintf(info->reason, sizeof(info->reason), "cuDeviceGet: %s (%d)",
+                       fa_cu_error_name(cu, error), error);
     info->available =
         cu && error == CUDA_SUCCESS && fa_cu_caps_read(cu, id, &caps, info->reason, sizeof(info->reason));
     (void)snprintf(info->name, sizeof(info->name), "%s", caps.name);
@@ -170,7 +178,8 @@ fa_status fa_cu_device_start(fa_device *device)
     if (made->cu) {
         CUresult error = made->cu->cuDeviceGet(&made->id, device->info.index);
         if (error != CUDA_SUCCESS)
-            (void)snprintf(reason, sizeof(reason), "cuDeviceGet: %s (%d)", fa_cu_error_name(made->cu, error), error);
+            (void)snprintf(reason, sizeof(reason), "cuDeviceGet: %s (%d)", fa_cu_error_name(made->cu, error),
+                           error);
         else
             (void)fa_cu_caps_read(made->cu, made->id, &made->caps, reason, sizeof(reason));
     }

@@ -34,7 +34,8 @@ static fa_tile_traits tensor_traits(const fa_cuda_row *t, int32_t most_q)
         .stage = FA_STAGE_K | FA_STAGE_V,
         .element_bytes = 2,
         .buffers = 2,
-        .fixed_bytes = (fa_cuda_tensor_words(*t, most_q) - 2 * t->block_kv * t->dim_v) * (int32_t)sizeof(float),
+        .fixed_bytes =
+            (fa_cuda_tensor_words(*t, most_q) - 2 * t->block_kv * t->dim_v) * (int32_t)sizeof(float),
         .max_block_q = most_q,
         .max_block_kv = t->block_kv,
         .exposed = 0.1,
@@ -65,7 +66,7 @@ static fa_tile_traits fma_traits(const fa_cuda_row *t, int32_t most_q)
         .element_bytes = sizeof(float),
         .buffers = 2,
         .slice = t->depth,
-        .fixed_bytes = (int32_t)sizeof(float) * (4 + 2 * 6 * t->depth),
+        .fixed_bytes = (int32_t)sizeof(float) * (4 + 2 * (4 * t->depth + FA_CUDA_BANKS)),
         .max_block_q = most_q,
         .max_block_kv = t->block_kv,
         .exposed = 0.4,

@@ -81,7 +81,8 @@ static fa_status check_stream(const fa_device *device, CUstream stream)
     CUresult error = d->cu->cuStreamGetCtx(stream, &of);
     if (error != CUDA_SUCCESS)
         return bad_handle(d->cu, error, "cuStreamGetCtx", "cu_stream");
-    return of == d->context ? FA_OK : fa_fail(FA_INVALID, "cu_stream belongs to another context than the device");
+    return of == d->context ? FA_OK
+                            : fa_fail(FA_INVALID, "cu_stream belongs to another context than the device");
 }
 
 fa_status fa_queue_wrap_cuda(fa_device *device, struct CUstream_st *cu_stream, fa_queue **queue)

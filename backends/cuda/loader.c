@@ -65,9 +65,12 @@ static const wanted compiler_list[] = {FA_NVRTC_FUNCTIONS(COMPILER_ENTRY)};
 
 static const char *const driver_names[] = {"libcuda.so.1", "libcuda.so", NULL};
 static const char *const compiler_names[] = {
-    "libnvrtc.so",      "libnvrtc.so.13",
-    "libnvrtc.so.12",   "libnvrtc.so.11.2",
-    "/usr/local/cuda/lib64/libnvrtc.so", NULL,
+    "libnvrtc.so",
+    "libnvrtc.so.13",
+    "libnvrtc.so.12",
+    "libnvrtc.so.11.2",
+    "/usr/local/cuda/lib64/libnvrtc.so",
+    NULL,
 };
 
 static pthread_once_t driver_once = PTHREAD_ONCE_INIT, compiler_once = PTHREAD_ONCE_INIT;
@@ -78,7 +81,8 @@ static fa_nvrtc compiler_functions;
 
 static void load_driver(void)
 {
-    if (!load_functions(&driver, driver_list, sizeof(driver_list) / sizeof(driver_list[0]), &driver_functions))
+    if (!load_functions(&driver, driver_list, sizeof(driver_list) / sizeof(driver_list[0]),
+                        &driver_functions))
         return;
     CUresult error = driver_functions.cuInit(0);
     const char *name = NULL;

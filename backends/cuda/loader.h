@@ -36,7 +36,7 @@ enum {
     CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT = 16,
     CU_DEVICE_ATTRIBUTE_INTEGRATED = 18,
     CU_DEVICE_ATTRIBUTE_COMPUTE_MODE = 20,
-    CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE = 36, /* kHz */
+    CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE = 36,       /* kHz */
     CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH = 37, /* bits */
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75,
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76,
@@ -53,59 +53,61 @@ enum {
 };
 
 /* Every function of the driver that is called: name, symbol, parameters. */
-#define FA_CUDA_FUNCTIONS(X)                                                                                     \
-    X(cuInit, "cuInit", (unsigned flags))                                                                        \
-    X(cuDriverGetVersion, "cuDriverGetVersion", (int *version))                                                  \
-    X(cuGetErrorName, "cuGetErrorName", (CUresult error, const char **name))                                     \
-    X(cuDeviceGetCount, "cuDeviceGetCount", (int *count))                                                        \
-    X(cuDeviceGet, "cuDeviceGet", (CUdevice * device, int ordinal))                                              \
-    X(cuDeviceGetName, "cuDeviceGetName", (char *name, int size, CUdevice device))                               \
-    X(cuDeviceGetAttribute, "cuDeviceGetAttribute", (int *value, int attribute, CUdevice device))                \
-    X(cuDeviceTotalMem, "cuDeviceTotalMem_v2", (size_t *bytes, CUdevice device))                                 \
-    X(cuDevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain", (CUcontext * context, CUdevice device))              \
-    X(cuDevicePrimaryCtxRelease, "cuDevicePrimaryCtxRelease_v2", (CUdevice device))                              \
-    X(cuCtxPushCurrent, "cuCtxPushCurrent_v2", (CUcontext context))                                              \
-    X(cuCtxPopCurrent, "cuCtxPopCurrent_v2", (CUcontext * context))                                              \
-    X(cuCtxGetDevice, "cuCtxGetDevice", (CUdevice * device))                                                     \
-    X(cuModuleLoadData, "cuModuleLoadData", (CUmodule * module, const void *image))                              \
-    X(cuModuleUnload, "cuModuleUnload", (CUmodule module))                                                       \
-    X(cuModuleGetFunction, "cuModuleGetFunction", (CUfunction * function, CUmodule module, const char *name))    \
-    X(cuFuncSetAttribute, "cuFuncSetAttribute", (CUfunction function, int attribute, int value))                 \
-    X(cuMemAlloc, "cuMemAlloc_v2", (CUdeviceptr * memory, size_t bytes))                                         \
-    X(cuMemFree, "cuMemFree_v2", (CUdeviceptr memory))                                                           \
-    X(cuMemcpyHtoD, "cuMemcpyHtoD_v2", (CUdeviceptr to, const void *from, size_t bytes))                         \
-    X(cuMemcpyHtoDAsync, "cuMemcpyHtoDAsync_v2",                                                                 \
-      (CUdeviceptr to, const void *from, size_t bytes, CUstream stream))                                         \
-    X(cuMemcpyDtoHAsync, "cuMemcpyDtoHAsync_v2", (void *to, CUdeviceptr from, size_t bytes, CUstream stream))    \
-    X(cuPointerGetAttribute, "cuPointerGetAttribute", (void *value, int attribute, CUdeviceptr memory))          \
-    X(cuStreamCreate, "cuStreamCreate", (CUstream * stream, unsigned flags))                                     \
-    X(cuStreamDestroy, "cuStreamDestroy_v2", (CUstream stream))                                                  \
-    X(cuStreamSynchronize, "cuStreamSynchronize", (CUstream stream))                                             \
-    X(cuStreamIsCapturing, "cuStreamIsCapturing", (CUstream stream, int *status))                                \
-    X(cuStreamGetCtx, "cuStreamGetCtx", (CUstream stream, CUcontext *context))                                   \
-    X(cuEventCreate, "cuEventCreate", (CUevent * event, unsigned flags))                                         \
-    X(cuEventDestroy, "cuEventDestroy_v2", (CUevent event))                                                      \
-    X(cuEventRecord, "cuEventRecord", (CUevent event, CUstream stream))                                          \
-    X(cuEventElapsedTime, "cuEventElapsedTime", (float *milliseconds, CUevent start, CUevent end))               \
-    X(cuLaunchKernel, "cuLaunchKernel",                                                                          \
-      (CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,                 \
-       unsigned block_y, unsigned block_z, unsigned shared_bytes, CUstream stream, void **parameters,            \
+#define FA_CUDA_FUNCTIONS(X)                                                                            \
+    X(cuInit, "cuInit", (unsigned flags))                                                               \
+    X(cuDriverGetVersion, "cuDriverGetVersion", (int *version))                                         \
+    X(cuGetErrorName, "cuGetErrorName", (CUresult error, const char **name))                            \
+    X(cuDeviceGetCount, "cuDeviceGetCount", (int *count))                                               \
+    X(cuDeviceGet, "cuDeviceGet", (CUdevice * device, int ordinal))                                     \
+    X(cuDeviceGetName, "cuDeviceGetName", (char *name, int size, CUdevice device))                      \
+    X(cuDeviceGetAttribute, "cuDeviceGetAttribute", (int *value, int attribute, CUdevice device))       \
+    X(cuDeviceTotalMem, "cuDeviceTotalMem_v2", (size_t * bytes, CUdevice device))                       \
+    X(cuDevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain", (CUcontext * context, CUdevice device))     \
+    X(cuDevicePrimaryCtxRelease, "cuDevicePrimaryCtxRelease_v2", (CUdevice device))                     \
+    X(cuCtxPushCurrent, "cuCtxPushCurrent_v2", (CUcontext context))                                     \
+    X(cuCtxPopCurrent, "cuCtxPopCurrent_v2", (CUcontext * context))                                     \
+    X(cuCtxGetDevice, "cuCtxGetDevice", (CUdevice * device))                                            \
+    X(cuModuleLoadData, "cuModuleLoadData", (CUmodule * module, const void *image))                     \
+    X(cuModuleUnload, "cuModuleUnload", (CUmodule module))                                              \
+    X(cuModuleGetFunction, "cuModuleGetFunction",                                                       \
+      (CUfunction * function, CUmodule module, const char *name))                                       \
+    X(cuFuncSetAttribute, "cuFuncSetAttribute", (CUfunction function, int attribute, int value))        \
+    X(cuMemAlloc, "cuMemAlloc_v2", (CUdeviceptr * memory, size_t bytes))                                \
+    X(cuMemFree, "cuMemFree_v2", (CUdeviceptr memory))                                                  \
+    X(cuMemcpyHtoD, "cuMemcpyHtoD_v2", (CUdeviceptr to, const void *from, size_t bytes))                \
+    X(cuMemcpyHtoDAsync, "cuMemcpyHtoDAsync_v2",                                                        \
+      (CUdeviceptr to, const void *from, size_t bytes, CUstream stream))                                \
+    X(cuMemcpyDtoHAsync, "cuMemcpyDtoHAsync_v2",                                                        \
+      (void *to, CUdeviceptr from, size_t bytes, CUstream stream))                                      \
+    X(cuPointerGetAttribute, "cuPointerGetAttribute", (void *value, int attribute, CUdeviceptr memory)) \
+    X(cuStreamCreate, "cuStreamCreate", (CUstream * stream, unsigned flags))                            \
+    X(cuStreamDestroy, "cuStreamDestroy_v2", (CUstream stream))                                         \
+    X(cuStreamSynchronize, "cuStreamSynchronize", (CUstream stream))                                    \
+    X(cuStreamIsCapturing, "cuStreamIsCapturing", (CUstream stream, int *status))                       \
+    X(cuStreamGetCtx, "cuStreamGetCtx", (CUstream stream, CUcontext * context))                         \
+    X(cuEventCreate, "cuEventCreate", (CUevent * event, unsigned flags))                                \
+    X(cuEventDestroy, "cuEventDestroy_v2", (CUevent event))                                             \
+    X(cuEventRecord, "cuEventRecord", (CUevent event, CUstream stream))                                 \
+    X(cuEventElapsedTime, "cuEventElapsedTime", (float *milliseconds, CUevent start, CUevent end))      \
+    X(cuLaunchKernel, "cuLaunchKernel",                                                                 \
+      (CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,        \
+       unsigned block_y, unsigned block_z, unsigned shared_bytes, CUstream stream, void **parameters,   \
        void **extra))
 
 /* Likewise of the compiler, whose errors are numbers of their own. */
-#define FA_NVRTC_FUNCTIONS(X)                                                                                    \
-    X(nvrtcVersion, "nvrtcVersion", (int *major, int *minor))                                                    \
-    X(nvrtcGetNumSupportedArchs, "nvrtcGetNumSupportedArchs", (int *count))                                      \
-    X(nvrtcGetSupportedArchs, "nvrtcGetSupportedArchs", (int *archs))                                            \
-    X(nvrtcCreateProgram, "nvrtcCreateProgram",                                                                  \
-      (nvrtcProgram * program, const char *source, const char *name, int headers,                                \
-       const char *const *header_sources, const char *const *header_names))                                      \
-    X(nvrtcDestroyProgram, "nvrtcDestroyProgram", (nvrtcProgram * program))                                      \
-    X(nvrtcCompileProgram, "nvrtcCompileProgram",                                                                \
-      (nvrtcProgram program, int options, const char *const *option))                                            \
-    X(nvrtcGetCUBINSize, "nvrtcGetCUBINSize", (nvrtcProgram program, size_t *size))                              \
-    X(nvrtcGetCUBIN, "nvrtcGetCUBIN", (nvrtcProgram program, char *cubin))                                       \
-    X(nvrtcGetProgramLogSize, "nvrtcGetProgramLogSize", (nvrtcProgram program, size_t *size))                    \
+#define FA_NVRTC_FUNCTIONS(X)                                                                  \
+    X(nvrtcVersion, "nvrtcVersion", (int *major, int *minor))                                  \
+    X(nvrtcGetNumSupportedArchs, "nvrtcGetNumSupportedArchs", (int *count))                    \
+    X(nvrtcGetSupportedArchs, "nvrtcGetSupportedArchs", (int *archs))                          \
+    X(nvrtcCreateProgram, "nvrtcCreateProgram",                                                \
+      (nvrtcProgram * program, const char *source, const char *name, int headers,              \
+       const char *const *header_sources, const char *const *header_names))                    \
+    X(nvrtcDestroyProgram, "nvrtcDestroyProgram", (nvrtcProgram * program))                    \
+    X(nvrtcCompileProgram, "nvrtcCompileProgram",                                              \
+      (nvrtcProgram program, int options, const char *const *option))                          \
+    X(nvrtcGetCUBINSize, "nvrtcGetCUBINSize", (nvrtcProgram program, size_t * size))           \
+    X(nvrtcGetCUBIN, "nvrtcGetCUBIN", (nvrtcProgram program, char *cubin))                     \
+    X(nvrtcGetProgramLogSize, "nvrtcGetProgramLogSize", (nvrtcProgram program, size_t * size)) \
     X(nvrtcGetProgramLog, "nvrtcGetProgramLog", (nvrtcProgram program, char *log))
 
 /* A pointer to each of them, under its own name: cu->cuStreamSynchronize(stream). */

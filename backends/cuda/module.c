@@ -42,8 +42,8 @@ static int target_arch(const fa_nvrtc *nvrtc, const fa_cu_caps *caps, char *reas
     }
     (void)nvrtc->nvrtcVersion(&major, &minor);
     if (best == 0)
-        (void)snprintf(reason, reason_size, "NVRTC %d.%d does not compile for compute capability %d.%d", major, minor,
-                       caps->runs_arch / 10, caps->runs_arch % 10);
+        (void)snprintf(reason, reason_size, "NVRTC %d.%d does not compile for compute capability %d.%d",
+                       major, minor, caps->runs_arch / 10, caps->runs_arch % 10);
     return best;
 }
 
@@ -61,8 +61,8 @@ bool fa_cu_can_compile(const fa_cu_caps *caps, char *reason, size_t reason_size)
 }
 
 /* The end of the log is where the errors are counted and the last of them stands. */
-static fa_status compile_failed(const fa_device *device, const fa_nvrtc *nvrtc, nvrtcProgram program, const char *name,
-                                int error)
+static fa_status compile_failed(const fa_device *device, const fa_nvrtc *nvrtc, nvrtcProgram program,
+                                const char *name, int error)
 {
     size_t size = 0, length = 0;
     char *log = NULL;
@@ -84,8 +84,8 @@ static fa_status compile_failed(const fa_device *device, const fa_nvrtc *nvrtc, 
 }
 
 /* The caller releases *cubin. */
-static fa_status compile(const fa_device *device, const fa_nvrtc *nvrtc, int arch, int row, int type, void **cubin,
-                         size_t *size)
+static fa_status compile(const fa_device *device, const fa_nvrtc *nvrtc, int arch, int row, int type,
+                         void **cubin, size_t *size)
 {
     char target[32], defines[2][32];
     const char *options[] = {target, "--std=c++17", "-default-device", defines[0], defines[1]};
@@ -125,8 +125,9 @@ static fa_status make_module(const fa_device *device, int row, int type, CUmodul
     if (arch == 0)
         return fa_fail(FA_COMPILE, "%s: %s", fa_cuda_table[row].name, why);
     (void)nvrtc->nvrtcVersion(&major, &minor);
-    (void)snprintf(key, sizeof(key), "cuda sm_%d NVRTC %d.%d row %d type %d\n%016llx %zu", arch, major, minor, row, type,
-                   (unsigned long long)fa_cache_hash(fa_cuda_source, fa_cuda_source_size), fa_cuda_source_size);
+    (void)snprintf(key, sizeof(key), "cuda sm_%d NVRTC %d.%d row %d type %d\n%016llx %zu", arch, major, minor,
+                   row, type, (unsigned long long)fa_cache_hash(fa_cuda_source, fa_cuda_source_size),
+                   fa_cuda_source_size);
     if (fa_cache_load(device->context, key, &cubin, &size)) {
         CUresult error = d->cu->cuModuleLoadData(module, cubin);
         fa_release(device->context, cubin, size);

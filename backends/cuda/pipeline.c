@@ -60,7 +60,8 @@ static fa_status make_kernels(fa_plan *plan, fa_cu_plan *made)
     if (row->kind == FA_CUDA_STANDARD)
         return fa_cu_standard_prepare(plan, made);
     const fa_dtype type = row->unit > 0 ? plan->problem.tensor[FA_Q].dtype : FA_F32;
-    fa_status status = fa_cu_kernel_make(plan, row_number(row), type, variant_of(plan, row), &made->attention);
+    fa_status status =
+        fa_cu_kernel_make(plan, row_number(row), type, variant_of(plan, row), &made->attention);
     if (status == FA_OK && plan->schedule.merges > 0)
         status = fa_cu_kernel_make(plan, merge_row(), FA_F32, 0, &made->merge);
     return status;

@@ -39,7 +39,8 @@ fa_status fa_cu_queue_create(fa_queue *queue)
     if (status != FA_OK)
         return status;
     CUresult error = cu->cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING);
-    status = error == CUDA_SUCCESS ? fa_cu_queue_make(queue, stream, true) : fa_cu_fail(cu, error, "cuStreamCreate");
+    status = error == CUDA_SUCCESS ? fa_cu_queue_make(queue, stream, true)
+                                   : fa_cu_fail(cu, error, "cuStreamCreate");
     if (status != FA_OK && stream)
         (void)cu->cuStreamDestroy(stream);
     fa_cu_leave(queue->device);

@@ -19,13 +19,13 @@ typedef struct fa_cuda_row {
     int dim_qk, dim_v;   /* most dims; dim_qk 0: any                                               */
     int block_q, most_q; /* rows of a block: see fa_cuda_rows_of()                                 */
     int block_kv;
-    int lanes; /* fma, standard: threads across; rows: those that share a key            */
-    int rows;  /* fma: of a thread; standard: likewise, and columns                      */
-    int depth; /* fma, standard: dims or keys of a step; tensor: keys of a tile of scores */
-    int group; /* threads of a block; 0: follows from the others                         */
-    int unit;  /* tensor: the compute capability whose instructions are used; else 0     */
-    int split; /* tensor: warps that share a row                                         */
-    int held;  /* tensor: steps of 16 dims of q that stay in registers, of all           */
+    int lanes;    /* fma, standard: threads across; rows: those that share a key            */
+    int rows;     /* fma: of a thread; standard: likewise, and columns                      */
+    int depth;    /* fma, standard: dims or keys of a step; tensor: keys of a tile of scores */
+    int group;    /* threads of a block; 0: follows from the others                         */
+    int unit;     /* tensor: the compute capability whose instructions are used; else 0     */
+    int split;    /* tensor: warps that share a row                                         */
+    int held;     /* tensor: steps of 16 dims of q that stay in registers, of all           */
     int resident; /* decode, rows: blocks that a multiprocessor has registers for           */
 } fa_cuda_row;
 
@@ -46,7 +46,8 @@ enum {
 };
 
 #define FA_TENSOR(name, unit, dims, least_q, most_q, keys, tile_kv, warps, split, held) \
-    {name, FA_CUDA_TENSOR, dims, dims, least_q, most_q, keys, 0, 0, tile_kv, 32 * warps, unit, split, held, 0},
+    {name, FA_CUDA_TENSOR, dims,       dims, least_q, most_q, keys, 0,                  \
+     0,    tile_kv,        32 * warps, unit, split,   held,   0},
 #define FA_DECODE(name, unit, dims, most_q, warps, resident) \
     {name, FA_CUDA_DECODE, dims, dims, 8, most_q, 16 * warps, 0, 0, 0, 32 * warps, unit, 0, 0, resident},
 #define AMPERE(name, ...) FA_TENSOR(name, 80, __VA_ARGS__)
@@ -55,8 +56,10 @@ enum {
 #define TURING_DECODE(name, ...) FA_DECODE(name, 75, __VA_ARGS__)
 #define FMA(name, dims, lanes, rows, least_q, most_q, keys, depth) \
     {name, FA_CUDA_FMA, 0, dims, least_q, most_q, keys, lanes, rows, depth, 0, 0, 0, 0, 0},
-#define ROWS(name, dims, group, split) {name, FA_CUDA_ROWS, dims, dims, 1, 8, 128, split, 0, 0, group, 0, 0, 0, 2},
-#define STANDARD(name, lanes, rows, depth) {name, FA_CUDA_STANDARD, 0, 0, 0, 0, 0, lanes, rows, depth, lanes *lanes, 0, 0, 0, 0},
+#define ROWS(name, dims, group, split) \
+    {name, FA_CUDA_ROWS, dims, dims, 1, 8, 128, split, 0, 0, group, 0, 0, 0, 2},
+#define STANDARD(name, lanes, rows, depth) \
+    {name, FA_CUDA_STANDARD, 0, 0, 0, 0, 0, lanes, rows, depth, lanes * lanes, 0, 0, 0, 0},
 #define MERGE(name, group) {name, FA_CUDA_MERGE, 0, 0, 0, 0, 0, 0, 0, 0, group, 0, 0, 0, 0},
 #if defined(__CUDACC__) || defined(FA_CUDA_DEFINE_TABLE)
 #ifdef __CUDACC__
@@ -89,9 +92,26 @@ FA_CUDA_FN int fa_cuda_group(fa_cuda_row t, int variant)
 
 /* Shared memory of a block, in floats, as the kernels divide it. */
 
+enum { FA_CUDA_BANKS = 32 };
+
+/* Fma: where line d of a step begins, its columns `width` floats. A warp writes four lines apart all at once. */
+FA_CUDA_FN int fa_cuda_fma_line(fa_cuda_row t, int width, int d)
+{
+    return d * width + d / 4 * (4 * FA_CUDA_BANKS / t.depth);
+}
+
 FA_CUDA_FN int fa_cuda_fma_stage(fa_cuda_row t, int block_q)
 {
-    return t.depth * (block_q + 4 + (t.block_kv > t.dim_v ? t.block_kv : t.dim_v) + 2);
+    return t.depth * (block_q + 4) + t.depth * (t.block_kv > t.dim_v ? t.block_kv : t.dim_v) + FA_CUDA_BANKS;
+}
+
+/*
+ * Tensor: where the chunk of 16 bytes of a row lies, lines of the rows `line` bytes long. Chunks of one number of eight
+ * rows, which is what a matrix load reads at once, are in different groups of banks, and so are neighbours in a row.
+ */
+FA_CUDA_FN int fa_cuda_chunk_at(int line, int row, int chunk)
+{
+    return row * line + (chunk ^ (row & 7)) * 16;
 }
 
 FA_CUDA_FN int fa_cuda_rows_sums(fa_cuda_row t, int block_q)
@@ -114,10 +134,10 @@ FA_CUDA_FN int fa_cuda_tensor_words(fa_cuda_row t, int rows)
 FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_row t, int variant)
 {
     return (int)sizeof(float) *
-           (t.kind == FA_CUDA_TENSOR ? fa_cuda_tensor_words(t, fa_cuda_rows_of(t, variant))
+           (t.kind == FA_CUDA_TENSOR   ? fa_cuda_tensor_words(t, fa_cuda_rows_of(t, variant))
             : t.kind == FA_CUDA_DECODE ? t.group / 32 * fa_cuda_rows_of(t, variant) * (t.dim_v + 2)
-            : t.kind == FA_CUDA_FMA  ? 4 + 2 * fa_cuda_fma_stage(t, fa_cuda_rows_of(t, variant))
-            : t.kind == FA_CUDA_ROWS ? fa_cuda_rows_of(t, variant) * (t.dim_qk + t.block_kv) +
+            : t.kind == FA_CUDA_FMA    ? 4 + 2 * fa_cuda_fma_stage(t, fa_cuda_rows_of(t, variant))
+            : t.kind == FA_CUDA_ROWS   ? fa_cuda_rows_of(t, variant) * (t.dim_qk + t.block_kv) +
                                            fa_cuda_rows_sums(t, fa_cuda_rows_of(t, variant)) + t.group + 8
             : t.kind == FA_CUDA_STANDARD ? 4 * fa_cuda_standard_line(t, t.lanes * t.rows)
                                          : 5 * t.group);

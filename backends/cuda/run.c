@@ -46,13 +46,13 @@ static fa_cuda_args bind(const fa_plan *plan, const fa_binding *binding)
     return args;
 }
 
-fa_status fa_cu_launch(const fa_plan *plan, CUstream stream, const fa_cu_kernel *kernel, int64_t groups, int64_t lines,
-                       fa_cuda_args *args)
+fa_status fa_cu_launch(const fa_plan *plan, CUstream stream, const fa_cu_kernel *kernel, int64_t groups,
+                       int64_t lines, fa_cuda_args *args)
 {
     const fa_cu *cu = fa_cu_device_of(plan->device)->cu;
     void *parameters[] = {args};
-    CUresult error = cu->cuLaunchKernel(kernel->function, (unsigned)groups, (unsigned)lines, 1, kernel->group, 1, 1,
-                                        kernel->shared_bytes, stream, parameters, NULL);
+    CUresult error = cu->cuLaunchKernel(kernel->function, (unsigned)groups, (unsigned)lines, 1, kernel->group,
+                                        1, 1, kernel->shared_bytes, stream, parameters, NULL);
     return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(cu, error, "cuLaunchKernel");
 }
 
@@ -63,7 +63,8 @@ static fa_status launch_all(const fa_plan *plan, CUstream stream, fa_cuda_args *
         return fa_cu_standard_run(plan, stream, args);
     fa_status status = fa_cu_launch(plan, stream, &prepared->attention, plan->schedule.items, 1, args);
     if (status == FA_OK && prepared->merge.function)
-        status = fa_cu_launch(plan, stream, &prepared->merge, plan->schedule.merges, plan->args.block_q, args);
+        status =
+            fa_cu_launch(plan, stream, &prepared->merge, plan->schedule.merges, plan->args.block_q, args);
     return status;
 }
 

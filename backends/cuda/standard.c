@@ -13,7 +13,8 @@ fa_status fa_cu_standard_prepare(fa_plan *plan, fa_cu_plan *made)
     const int row = (int)(t - fa_cuda_table);
     fa_gpu_standard *with = &made->with;
     const fa_gpu_kernel tiles = {.lanes = t->lanes, .group = t->group};
-    fa_status status = fa_gpu_standard_choose(plan, &tiles, fa_cu_device_of(plan->device)->caps.global_bytes, with);
+    fa_status status =
+        fa_gpu_standard_choose(plan, &tiles, fa_cu_device_of(plan->device)->caps.global_bytes, with);
     if (status != FA_OK)
         return status;
     const bool few = with->tile_rows == t->group / t->lanes;
@@ -23,7 +24,8 @@ fa_status fa_cu_standard_prepare(fa_plan *plan, fa_cu_plan *made)
     if (status == FA_OK)
         status = fa_cu_kernel_make(plan, row, FA_F32, FA_CUDA_SOFTMAX, &made->softmax);
     if (status == FA_OK)
-        status = fa_cu_kernel_make(plan, row, FA_F32, few ? FA_CUDA_OUTPUT_FEW : FA_CUDA_OUTPUT, &made->output);
+        status =
+            fa_cu_kernel_make(plan, row, FA_F32, few ? FA_CUDA_OUTPUT_FEW : FA_CUDA_OUTPUT, &made->output);
     return status;
 }
 
@@ -36,11 +38,13 @@ static fa_status start(const fa_plan *plan, CUstream stream, int64_t items, fa_c
     const int64_t tiles = items * fa_ceil_div(a->rows, with->tile_rows);
     fa_status status = FA_OK;
     if (p->max_len_kv > 0)
-        status = fa_cu_launch(plan, stream, &prepared->scores, tiles * fa_ceil_div(p->max_len_kv, with->tile_keys), 1, a);
+        status = fa_cu_launch(plan, stream, &prepared->scores,
+                              tiles * fa_ceil_div(p->max_len_kv, with->tile_keys), 1, a);
     if (status == FA_OK)
         status = fa_cu_launch(plan, stream, &prepared->softmax, items * a->rows, 1, a);
     if (status == FA_OK)
-        status = fa_cu_launch(plan, stream, &prepared->output, tiles * fa_ceil_div(p->dim_v, with->tile_dims), 1, a);
+        status = fa_cu_launch(plan, stream, &prepared->output, tiles * fa_ceil_div(p->dim_v, with->tile_dims),
+                              1, a);
     return status;
 }
 

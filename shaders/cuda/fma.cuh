@@ -29,8 +29,8 @@ struct fma_kernel {
     static constexpr int FETCH = FETCH_Q + FETCH_K > FETCH_V ? FETCH_Q + FETCH_K : FETCH_V;
 
     /* Lines of a stage: padded so that neither writing columns nor reading lines meets one bank twice. */
-    static __device__ constexpr int line_q(int d) { return d * BLOCK_Q + d / 4 * 8; }
-    static __device__ constexpr int line_k(int d) { return d * BLOCK_KV + d / 4 * 8; }
+    static __device__ constexpr int line_q(int d) { return fa_cuda_fma_line(R, BLOCK_Q, d); }
+    static __device__ constexpr int line_k(int d) { return fa_cuda_fma_line(R, BLOCK_KV, d); }
     static __device__ constexpr int line_p(int t) { return t * (BLOCK_Q + 4); }
     static __device__ constexpr int line_v(int t) { return t * R.dim_v; }
     static constexpr int STAGE_ROWS = DEPTH * (BLOCK_Q + 4);

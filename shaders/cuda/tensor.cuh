@@ -30,6 +30,8 @@ struct tensor_kernel {
     static constexpr int COPIES = BLOCK_KV * CHUNKS / GROUP;
     static constexpr float HEADROOM = 8.0f;           /* of weights, as a power of two */
     static constexpr float LARGE = 65536.0f;
+    static constexpr float LEAST = -3.402823466e38f;  /* the base of a row that has seen nothing: finite, so that the */
+                                                      /* weight of what is hidden is 0 under it too                   */
     static_assert(TILES >= 1 && CHUNKS >= 8 && CHUNKS % 8 == 0 && BLOCK_KV % TILE_KV == 0 && TILE_KV % 16 == 0 && GROUP % CHUNKS == 0,
                   "what the kernel is made for");
 
@@ -56,7 +58,7 @@ struct tensor_kernel {
         asm volatile("" : "+r"(at_q), "+r"(at_k), "+r"(at_v));
     }
 
-    static __device__ uint chunk_at(int row, int chunk) { return row * LINE + (chunk ^ (row & 7)) * 16; }
+    static __device__ uint chunk_at(int row, int chunk) { return fa_cuda_chunk_at(LINE, row, chunk); }
     __device__ int first_row() const { return warp / SPLIT * 16 * TILES; }
     static __device__ int stage_k(int stage) { return stage * 2 * STAGE; }
     static __device__ int stage_v(int stage) { return stage * 2 * STAGE + STAGE; }
@@ -341,8 +343,8 @@ struct tensor_kernel {
             UNROLL
             for (int half = 0; half < 2; half++) {
                 const float next = fmaxf(base[t][half], lanes_max<4>(most[t][half]) * scale);
-                const float old = fa_state_weight(base[t][half], next);
-                large = large || fabsf(finite_max(next)) > LARGE;
+                const float old = exp2_fast(base[t][half] - next);
+                large = large || (fabsf(next) > LARGE && next > LEAST);
                 base[t][half] = next;
                 sum[t][half] *= old;
                 UNROLL
@@ -372,7 +374,7 @@ struct tensor_kernel {
                 UNROLL
                 for (int n = 0; n < 2 * STEPS_KV; n++)
                     most[t][half] = fmaxf(most[t][half], fmaxf(sc[t][n][2 * half], sc[t][n][2 * half + 1]));
-                exceeds = exceeds || most[t][half] * scale > base[t][half] + HEADROOM;
+                exceeds = exceeds || fmaf(most[t][half], scale, -HEADROOM) > base[t][half];
             }
         }
         if (__builtin_expect(__any_sync(0xffffffffu, exceeds || large), 0)) {
@@ -394,8 +396,8 @@ struct tensor_kernel {
             for (int i = 0; i < 4; i++) {
                 const int half = i % 2;
                 const float *const pair = sc[t][2 * n + i / 2] + 2 * half;
-                const float from = finite_max(base[t][half]), low = exp2_fast(fmaf(pair[0], factor, -from)),
-                            high = exp2_fast(fmaf(pair[1], factor, -from));
+                const float low = exp2_fast(fmaf(pair[0], factor, -base[t][half])),
+                            high = exp2_fast(fmaf(pair[1], factor, -base[t][half]));
                 sum[t][half] += low + high;
                 weights[t][i] = pack<TYPE>(low, high);
             }
@@ -538,7 +540,7 @@ struct tensor_kernel {
         for (int t = 0; t < TILES; t++) {
             UNROLL
             for (int half = 0; half < 2; half++) {
-                base[t][half] = FA_NEG_INF;
+                base[t][half] = LEAST;
                 sum[t][half] = 0.0f;
             }
             UNROLL

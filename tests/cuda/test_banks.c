@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Shared memory has 32 banks of four bytes. What threads access at a time meets no bank twice: computed here from the
+ * functions that the kernels address by.
+ */
+#include <stdlib.h>
+
+#include "backends/cuda/rows.h"
+#include "tests/unit/helpers.h"
+
+enum { BANKS = 32, WIDE = 8 /* threads whose accesses of 16 bytes are one */ };
+
+static void check_wide(const fa_cuda_row *t, const int at[WIDE])
+{
+    unsigned met = 0;
+    for (int i = 0; i < WIDE; i++) {
+        ck_assert_msg(at[i] % 16 == 0, "%s: byte %d", t->name, at[i]);
+        met |= 1u << at[i] / 16 % WIDE;
+    }
+    ck_assert_msg(met == 0xff, "%s: 16-byte accesses meet in a bank, groups 0x%x of 0xff", t->name, met);
+}
+
+/* Matrix loads: eight rows from a multiple of eight on, one chunk of each. And copies: neighbours take chunks of a row. */
+static void check_tensor(const fa_cuda_row *t)
+{
+    const int line = t->dim_v * 2, chunks = t->dim_v / 8;
+    int at[WIDE];
+    for (int row = 0; row < t->block_kv; row += WIDE) {
+        for (int chunk = 0; chunk < chunks; chunk++) {
+            for (int i = 0; i < WIDE; i++)
+                at[i] = fa_cuda_chunk_at(line, row + i, chunk);
+            check_wide(t, at);
+        }
+        for (int chunk = 0; chunk < chunks; chunk += WIDE) {
+            for (int i = 0; i < WIDE; i++)
+                at[i] = fa_cuda_chunk_at(line, row, chunk + i);
+            check_wide(t, at);
+        }
+    }
+}
+
+/* A warp that writes vectors of four dims as columns, one dim at a time, and lanes that read lines four columns each. */
+static void check_fma_lines(const fa_cuda_row *t, int width)
+{
+    const int across = t->depth / 4;
+    for (int dim = 0; dim < 4; dim++) {
+        unsigned met = 0;
+        for (int thread = 0; thread < BANKS; thread++)
+            met |= 1u << (fa_cuda_fma_line(*t, width, thread % across * 4 + dim) + thread / across) % BANKS;
+        ck_assert_msg(met == 0xffffffffu, "%s: columns of %d meet in a bank: 0x%x", t->name, width, met);
+    }
+    int at[WIDE];
+    for (int term = 0; term < t->depth; term++) {
+        for (int i = 0; i < WIDE; i++)
+            at[i] = 4 * (fa_cuda_fma_line(*t, width, term) + 4 * i);
+        check_wide(t, at);
+    }
+}
+
+START_TEST(no_bank_is_met_twice)
+{
+    int tensor = 0, fma = 0;
+    for (const fa_cuda_row *t = fa_cuda_table; t->kind != FA_CUDA_MERGE; t++) {
+        if (t->kind == FA_CUDA_TENSOR) {
+            check_tensor(t);
+            tensor++;
+        }
+        if (t->kind == FA_CUDA_FMA) {
+            check_fma_lines(t, t->block_kv);
+            for (int rows = t->block_q; rows <= t->most_q; rows *= 2) {
+                if (rows % BANKS == 0)
+                    check_fma_lines(t, rows);
+            }
+            fma++;
+        }
+    }
+    ck_assert_int_ge(tensor, 7);
+    ck_assert_int_eq(fma, 4);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("cuda banks");
+    TCase *tc = tcase_create("banks");
+    tcase_add_test(tc, no_bank_is_met_twice);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}

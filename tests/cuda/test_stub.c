@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The backend's host side with a driver that computes nothing and fails at will. */
+#include <fastattn/cuda.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/cuda/stub.h"
+#include "tests/unit/helpers.h"
+
+enum { HEADS = 2, ROWS = 70, KEYS = 300, DIM = 32, MOST_CALLS = 60 };
+
+typedef struct life {
+    fa_device *device;
+    fa_queue *queue;
+    fa_buffer *buffer[4], *workspace;
+    fa_plan *plan;
+    long kept; /* objects of the test's own */
+} life;
+
+static float bytes_in[HEADS * KEYS * DIM], bytes_out[HEADS * KEYS * DIM];
+
+static fa_status make_things(life *l, const char *kernel, int splits)
+{
+    fa_attention_desc desc = make_desc(1, HEADS, HEADS, ROWS, KEYS, DIM);
+    fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = kernel, .splits = splits};
+    desc.tuning = &tuning;
+    fa_status status = fa_queue_create(l->device, &l->queue);
+    for (int t = 0; t < 4 && status == FA_OK; t++) {
+        status = fa_buffer_create(l->device, sizeof(bytes_in), &l->buffer[t]);
+        if (status == FA_OK)
+            status = fa_buffer_write(l->queue, l->buffer[t], 0, bytes_in, sizeof(bytes_in));
+    }
+    if (status == FA_OK)
+        status = fa_plan_create(l->device, &desc, &l->plan);
+    if (status == FA_OK && fa_plan_workspace(l->plan) > 0)
+        status = fa_buffer_create(l->device, fa_plan_workspace(l->plan), &l->workspace);
+    return status;
+}
+
+static fa_status run(const life *l, fa_queue *queue)
+{
+    const fa_attention_args args = {.struct_size = sizeof(args),
+                                    .q = l->buffer[0],
+                                    .k = l->buffer[1],
+                                    .v = l->buffer[2],
+                                    .o = l->buffer[3],
+                                    .workspace = l->workspace};
+    return fa_plan_run(l->plan, queue, &args);
+}
+
+/* From the device to a result; stops at the first failure. */
+static fa_status live_on(life *l, const char *kernel, int splits)
+{
+    double seconds;
+    fa_status status = fa_device_open(context, "cuda", NULL, &l->device);
+    if (status == FA_OK)
+        status = make_things(l, kernel, splits);
+    for (int turn = 0; turn < 3 && status == FA_OK; turn++)
+        status = run(l, l->queue);
+    if (status == FA_OK)
+        status = fa_queue_wait(l->queue);
+    if (status == FA_OK)
+        status = fa_queue_seconds(l->queue, &seconds);
+    if (status == FA_OK)
+        status = fa_buffer_read(l->queue, l->buffer[0], 0, bytes_out, sizeof(bytes_out));
+    return status;
+}
+
+static void die(life *l)
+{
+    fa_plan_destroy(l->plan);
+    for (int t = 0; t < 4; t++)
+        fa_buffer_destroy(l->buffer[t]);
+    fa_buffer_destroy(l->workspace);
+    fa_queue_destroy(l->queue);
+    fa_device_close(l->device);
+    ck_assert_int_eq(stub_live(), l->kept);
+    *l = (life){0};
+    ck_assert_int_eq(stub_misuses(), 0);
+}
+
+static void check_good_life(const char *kernel, int splits)
+{
+    life l = {0};
+    for (int i = 0; i < HEADS * KEYS * DIM; i++)
+        bytes_in[i] = (float)i;
+    memset(bytes_out, 0, sizeof(bytes_out));
+    const long launches = stub_launches();
+    fa_status status = live_on(&l, kernel, splits);
+    ck_assert_msg(status == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(memcmp(bytes_in, bytes_out, sizeof(bytes_in)), 0);
+    ck_assert_int_ge(stub_launches() - launches, 3);
+    die(&l);
+}
+
+static const char *const limits[] = {"", "images=0", "arch=60,shared=49152", "shared=65536,images=0"};
+
+START_TEST(lives)
+{
+    (void)setenv("FASTATTN_CUDA_LIMITS", limits[_i], 1);
+    check_good_life(NULL, 0);
+    check_good_life("fma64", 0);
+    check_good_life("rows64", 3);
+    check_good_life("standard", 0);
+    if (strstr(limits[_i], "images=0"))
+        ck_assert_int_gt(stub_compiles(), 0);
+}
+END_TEST
+
+static const char *const may_fail[] = {
+    "cuDevicePrimaryCtxRetain",
+    "cuCtxPushCurrent",
+    "cuModuleLoadData",
+    "cuModuleGetFunction",
+    "cuFuncSetAttribute",
+    "cuMemAlloc",
+    "cuMemcpyHtoD",
+    "cuMemcpyHtoDAsync",
+    "cuMemcpyDtoHAsync",
+    "cuStreamCreate",
+    "cuStreamSynchronize",
+    "cuEventCreate",
+    "cuEventRecord",
+    "cuEventElapsedTime",
+    "cuLaunchKernel",
+    "nvrtcCreateProgram",
+    "nvrtcCompileProgram",
+    "nvrtcGetCUBINSize",
+    "nvrtcGetCUBIN",
+};
+
+/* The nth call of a function fails, for all n that a life has: the failure is told, nothing leaks, and a life after it
+ * is good. What fails while a life ends has nobody to be told. */
+static void check_failures(const char *function, CUresult error)
+{
+    bool failed_once = false;
+    (void)setenv("FASTATTN_CUDA_LIMITS", "images=0", 1);
+    for (int nth = 1; nth <= MOST_CALLS; nth++) {
+        life l = {0};
+        stub_fail(function, nth, error);
+        fa_status status = live_on(&l, "rows64", 2);
+        bool failed = stub_has_failed();
+        stub_fail(NULL, 0, CUDA_SUCCESS);
+        if (!failed) {
+            ck_assert_msg(status == FA_OK, "%s", fa_last_error());
+            die(&l);
+            break;
+        }
+        failed_once = true;
+        ck_assert_msg(status != FA_OK, "call %d of %s failed unnoticed", nth, function);
+        assert_message(function);
+        die(&l);
+        check_good_life("rows64", 2);
+    }
+    ck_assert_msg(failed_once, "%s was never called", function);
+}
+
+START_TEST(failures_are_told)
+{
+    check_failures(may_fail[_i], CUDA_ERROR_OUT_OF_MEMORY);
+}
+END_TEST
+
+START_TEST(a_failed_launch_is_told)
+{
+    life l = {0};
+    stub_fail("cuLaunchKernel", 2, 719);
+    ck_assert_int_eq(live_on(&l, "fma64", 0), FA_DEVICE_LOST);
+    assert_message("cuLaunchKernel: unknown error (719)");
+    ck_assert_int_eq(fa_queue_wait(l.queue), FA_OK);
+    die(&l);
+}
+END_TEST
+
+/* Every call fails from some point on, as after a kernel that went astray: all is released even so. */
+START_TEST(a_lost_context_is_told)
+{
+    life l = {0};
+    ck_assert_int_eq(live_on(&l, "fma64", 0), FA_OK);
+    stub_fail("cuStreamSynchronize", 1, 700);
+    ck_assert_int_eq(fa_queue_wait(l.queue), FA_DEVICE_LOST);
+    assert_message("cuStreamSynchronize: unknown error (700)");
+    die(&l);
+}
+END_TEST
+
+START_TEST(out_of_memory_is_told)
+{
+    life l = {0};
+    fa_buffer *large = NULL;
+    ck_assert_int_eq(fa_device_open(context, "cuda", NULL, &l.device), FA_OK);
+    ck_assert_int_eq(fa_buffer_create(l.device, (size_t)1 << 40, &large), FA_OUT_OF_MEMORY);
+    assert_message("no 1099511627776 bytes are left of the 1073741824");
+    ck_assert_ptr_null(large);
+    die(&l);
+}
+END_TEST
+
+/* What NVRTC makes is kept: a second process, here a second device, finds it. */
+START_TEST(cubins_are_cached)
+{
+    char folder[] = "/tmp/fastattn-test-XXXXXX", command[64];
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    (void)setenv("FASTATTN_CACHE", folder, 1);
+    (void)setenv("FASTATTN_CUDA_LIMITS", "images=0", 1);
+    check_good_life("fma64", 2);
+    ck_assert_int_eq(stub_compiles(), 2); /* with what merges */
+    check_good_life("fma64", 2);
+    ck_assert_int_eq(stub_compiles(), 2);
+    /* One that the driver refuses is compiled anew. */
+    stub_fail("cuModuleLoadData", 1, CUDA_ERROR_INVALID_IMAGE);
+    check_good_life("fma64", 2);
+    ck_assert_int_eq(stub_compiles(), 3);
+    (void)snprintf(command, sizeof(command), "rm -r %s", folder);
+    ck_assert_int_eq(system(command), 0);
+}
+END_TEST
+
+static void check_reason(const char *expected)
+{
+    size_t count = fa_device_count(context);
+    for (size_t i = 0; i < count; i++) {
+        fa_device_info info = {.struct_size = sizeof(info)};
+        ck_assert_int_eq(fa_device_describe(context, i, &info), FA_OK);
+        if (strcmp(info.backend, "cuda") != 0)
+            continue;
+        ck_assert_int_eq(info.available, 0);
+        ck_assert_msg(strstr(info.reason, expected) != NULL, "\"%s\" lacks \"%s\"", info.reason, expected);
+        return;
+    }
+    ck_abort_msg("no cuda device is listed");
+}
+
+static const char *const queries[] = {"cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute",
+                                      "cuDeviceTotalMem", "cuDriverGetVersion"};
+
+START_TEST(queries_may_fail)
+{
+    (void)fa_device_count(context); /* the first call finds the driver */
+    stub_fail(queries[_i], 1, 999);
+    check_reason(queries[_i]);
+    stub_fail(NULL, 0, CUDA_SUCCESS);
+    check_good_life("fma64", 0);
+}
+END_TEST
+
+static const char *const bad_limits[][2] = {
+    {"arch=50", "expected at least arch=60"},
+    {"shared=1", "expected at least shared=16384"},
+    {"images=2", "expected images=0 or images=1"},
+    {"colour=1", "\"colour=1\", expected arch="},
+    {"arch=", "\"arch=\""},
+};
+
+START_TEST(bad_limits_are_named)
+{
+    (void)setenv("FASTATTN_CUDA_LIMITS", bad_limits[_i][0], 1);
+    check_reason(bad_limits[_i][1]);
+}
+END_TEST
+
+START_TEST(an_old_device_is_refused)
+{
+    stub_set_arch(52);
+    check_reason("its compute capability is 5.2, expected 6.0 or later");
+}
+END_TEST
+
+/* A device that neither the library nor the compiler has kernels for says so before anyone relies on it. */
+START_TEST(a_device_without_kernels_is_refused)
+{
+    stub_set_arch(61);
+    check_reason(
+        "no kernels for compute capability 6.1 in this library, and NVRTC 12.9 does not compile for");
+}
+END_TEST
+
+START_TEST(a_device_without_compiler_is_refused)
+{
+    stub_set_arch(61);
+    (void)setenv("FASTATTN_NVRTC_LIBRARY", "none-such.so", 1);
+    check_reason("none-such.so");
+}
+END_TEST
+
+START_TEST(a_prohibited_device_is_refused)
+{
+    stub_set_attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_MODE, CU_COMPUTEMODE_PROHIBITED);
+    check_reason("prohibited");
+}
+END_TEST
+
+START_TEST(no_device_is_told)
+{
+    stub_set_devices(0);
+    check_reason("the CUDA driver knows no device");
+}
+END_TEST
+
+START_TEST(a_driver_that_does_not_start_is_told)
+{
+    stub_fail("cuInit", 1, CUDA_ERROR_OUT_OF_MEMORY);
+    check_reason("cuInit: CUDA_ERROR_OUT_OF_MEMORY (2)");
+}
+END_TEST
+
+START_TEST(a_missing_library_is_named)
+{
+    (void)setenv("FASTATTN_CUDA_LIBRARY", "none-such.so", 1);
+    check_reason("FASTATTN_CUDA_LIBRARY: none-such.so");
+}
+END_TEST
+
+/* What an older GPU has no instructions for is not among its kernels. */
+START_TEST(rows_follow_the_device)
+{
+    static const struct {
+        const char *limits, *has, *lacks;
+    } cases[] = {
+        {"", "ampere128", "none"}, {"arch=75", "turing128", "ampere"}, {"arch=61", "fma128", "turing"}};
+    for (int i = 0; i < COUNT(cases); i++) {
+        fa_device *device = NULL;
+        fa_device_info info = {.struct_size = sizeof(info)};
+        (void)setenv("FASTATTN_CUDA_LIMITS", cases[i].limits, 1);
+        ck_assert_int_eq(fa_device_open(context, "cuda", NULL, &device), FA_OK);
+        ck_assert_int_eq(fa_device_get_info(device, &info), FA_OK);
+        ck_assert_ptr_nonnull(strstr(info.kernels, cases[i].has));
+        ck_assert_ptr_null(strstr(info.kernels, cases[i].lacks));
+        ck_assert_uint_lt(strlen(info.kernels), sizeof(info.kernels) - 1);
+        fa_device_close(device);
+    }
+}
+END_TEST
+
+/* A caller's context, stream and memory; and a stream that is being captured. */
+START_TEST(callers_things_are_used)
+{
+    life l = {.kept = 1};
+    CUcontext mine = stub_context(0);
+    ck_assert_int_eq(fa_device_open_cuda(context, mine, &l.device), FA_OK);
+    ck_assert_int_eq(make_things(&l, "fma64", 2), FA_OK);
+    CUstream stream = stub_stream(mine);
+    fa_queue *wrapped = NULL, *defaulted = NULL;
+    ck_assert_int_eq(fa_queue_wrap_cuda(l.device, stream, &wrapped), FA_OK);
+    ck_assert_int_eq(fa_queue_wrap_cuda(l.device, NULL, &defaulted), FA_OK);
+    ck_assert_int_eq(run(&l, defaulted), FA_OK);
+    fa_queue_destroy(defaulted);
+    ck_assert_int_eq(run(&l, wrapped), FA_OK);
+    double seconds;
+    ck_assert_int_eq(fa_queue_seconds(wrapped, &seconds), FA_OK);
+
+    stub_capture(stream, 1);
+    const long records = stub_records(), launches = stub_launches();
+    ck_assert_int_eq(run(&l, wrapped), FA_OK);
+    ck_assert_int_eq(stub_launches() - launches, 2);
+    ck_assert_int_eq(stub_records(), records);
+    ck_assert_int_eq(fa_queue_wait(wrapped), FA_OK);
+    ck_assert_int_eq(fa_buffer_read(wrapped, l.buffer[0], 0, bytes_out, sizeof(bytes_out)), FA_UNSUPPORTED);
+    assert_message("is being captured");
+    ck_assert_int_eq(fa_queue_seconds(wrapped, &seconds), FA_INVALID);
+    stub_capture(stream, 0);
+    fa_queue_destroy(wrapped);
+    stub_stream_destroy(stream);
+
+    const uint64_t at = (uint64_t)(uintptr_t)stub_address(fa_buffer_size(l.buffer[0]));
+    fa_buffer *part = NULL;
+    ck_assert_int_eq(fa_buffer_wrap_cuda(l.device, at + 64, sizeof(bytes_in) - 64, &part), FA_OK);
+    fa_buffer_destroy(part);
+    die(&l);
+    stub_context_destroy(mine);
+    ck_assert_int_eq(stub_live(), 0);
+}
+END_TEST
+
+START_TEST(wrong_things_are_refused)
+{
+    life l = {0};
+    fa_device *none = NULL;
+    fa_queue *queue = NULL;
+    fa_buffer *buffer = NULL;
+    CUcontext other = stub_context(0);
+    CUstream stream = stub_stream(other);
+    ck_assert_int_eq(fa_device_open_cuda(context, NULL, &none), FA_INVALID);
+    ck_assert_int_eq(fa_device_open_cuda(context, (CUcontext)(void *)stream, &none), FA_INVALID);
+    assert_message("cu_context: cuCtxPushCurrent");
+    ck_assert_int_eq(fa_device_open(context, "cuda", NULL, &l.device), FA_OK);
+    ck_assert_int_eq(fa_queue_wrap_cuda(l.device, stream, &queue), FA_INVALID);
+    assert_message("cu_stream belongs to another context");
+    ck_assert_int_eq(fa_queue_wrap_cuda(NULL, stream, &queue), FA_INVALID);
+    ck_assert_int_eq(fa_queue_wrap_cuda(l.device, stream, NULL), FA_INVALID);
+    ck_assert_int_eq(fa_buffer_wrap_cuda(l.device, 64, 64, &buffer), FA_INVALID);
+    assert_message("cu_pointer: cuPointerGetAttribute");
+    ck_assert_int_eq(fa_buffer_wrap_cuda(l.device, 65, 64, &buffer), FA_INVALID);
+    assert_message("cu_pointer is 0x41, expected a multiple of 64");
+    ck_assert_int_eq(fa_buffer_create(l.device, 4096, &l.buffer[0]), FA_OK);
+    const uint64_t at = (uint64_t)(uintptr_t)stub_address(4096);
+    ck_assert_int_eq(fa_buffer_wrap_cuda(l.device, at + 1024, 4096, &buffer), FA_INVALID);
+    assert_message("size is 4096, expected at most the 3072 bytes");
+    ck_assert_ptr_null(buffer);
+    ck_assert_ptr_null(queue);
+    stub_stream_destroy(stream);
+    stub_context_destroy(other);
+    die(&l);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("cuda stub");
+    (void)setenv("FASTATTN_CACHE", "off", 1);
+    TCase *tc = add_context_case(suite, "stub");
+    tcase_set_timeout(tc, 120);
+    tcase_add_loop_test(tc, lives, 0, COUNT(limits));
+    tcase_add_loop_test(tc, failures_are_told, 0, COUNT(may_fail));
+    tcase_add_test(tc, a_failed_launch_is_told);
+    tcase_add_test(tc, a_lost_context_is_told);
+    tcase_add_test(tc, out_of_memory_is_told);
+    tcase_add_test(tc, cubins_are_cached);
+    tcase_add_loop_test(tc, queries_may_fail, 0, COUNT(queries));
+    tcase_add_loop_test(tc, bad_limits_are_named, 0, COUNT(bad_limits));
+    tcase_add_test(tc, an_old_device_is_refused);
+    tcase_add_test(tc, a_device_without_kernels_is_refused);
+    tcase_add_test(tc, a_device_without_compiler_is_refused);
+    tcase_add_test(tc, a_prohibited_device_is_refused);
+    tcase_add_test(tc, no_device_is_told);
+    tcase_add_test(tc, a_driver_that_does_not_start_is_told);
+    tcase_add_test(tc, a_missing_library_is_named);
+    tcase_add_test(tc, rows_follow_the_device);
+    tcase_add_test(tc, callers_things_are_used);
+    tcase_add_test(tc, wrong_things_are_refused);
+    SRunner *runner = srunner_create(suite);
+    srunner_set_fork_status(runner, CK_FORK); /* the driver is looked for once in a process */
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
