@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The embedded source with the real run-time compiler, which has no search path: for the oldest GPU that a row's
+ * instructions are of and that this NVRTC knows. Skipped, with exit status 77, where there is none.
+ */
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "backends/cuda/cuda.h"
+
+enum { SKIPPED = 77, MOST_ARCHS = 64 };
+
+static int least_arch(const fa_nvrtc *nvrtc, int unit)
+{
+    int archs[MOST_ARCHS], count = 0, least = 0;
+    if (nvrtc->nvrtcGetNumSupportedArchs(&count) != 0 || count > MOST_ARCHS || nvrtc->nvrtcGetSupportedArchs(archs) != 0)
+        return 0;
+    for (int i = 0; i < count; i++) {
+        if (archs[i] >= 60 && archs[i] >= unit && (least == 0 || archs[i] < least))
+            least = archs[i];
+    }
+    return least;
+}
+
+static bool compile(const fa_nvrtc *nvrtc, int row)
+{
+    const fa_cuda_row *t = &fa_cuda_table[row];
+    char target[32], define[32], log[4096] = "";
+    const char *options[] = {target, "--std=c++17", "-default-device", define, t->unit > 0 ? "-DFA_TYPE=1" : "-DFA_TYPE=0"};
+    nvrtcProgram program = NULL;
+    size_t size = 0;
+    (void)snprintf(target, sizeof(target), "--gpu-architecture=sm_%d", least_arch(nvrtc, t->unit));
+    (void)snprintf(define, sizeof(define), "-DFA_ROW=%d", row);
+    if (nvrtc->nvrtcCreateProgram(&program, fa_cuda_source, "attention.cu", 0, NULL, NULL) != 0)
+        return false;
+    const int error = nvrtc->nvrtcCompileProgram(program, 5, options);
+    if (error == 0)
+        (void)nvrtc->nvrtcGetCUBINSize(program, &size);
+    else if (nvrtc->nvrtcGetProgramLogSize(program, &size) == 0 && size <= sizeof(log))
+        (void)nvrtc->nvrtcGetProgramLog(program, log);
+    (void)printf("%s, %s: %s, %zu bytes\n%s", t->name, target, error == 0 ? "compiled" : "FAILED", size, log);
+    (void)nvrtc->nvrtcDestroyProgram(&program);
+    return error == 0 && size > 0;
+}
+
+int main(void)
+{
+    char reason[256];
+    const fa_nvrtc *nvrtc = fa_nvrtc_load(reason, sizeof(reason));
+    if (!nvrtc) {
+        (void)printf("no NVRTC: %s\n", reason);
+        return SKIPPED;
+    }
+    bool good = true;
+    int kind = -1, unit = -1;
+    for (int row = 0; kind != FA_CUDA_MERGE; row++) {
+        /* The first, which is the smallest, of each kind and unit. */
+        if (fa_cuda_table[row].kind != kind || fa_cuda_table[row].unit != unit)
+            good = compile(nvrtc, row) && good;
+        kind = fa_cuda_table[row].kind;
+        unit = fa_cuda_table[row].unit;
+    }
+    return good ? EXIT_SUCCESS : EXIT_FAILURE;
+}
