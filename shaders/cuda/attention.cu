@@ -35,8 +35,14 @@ __device__ __forceinline__ void run(const fa_cuda_args &a, float4 *room)
     }
 }
 
+/* Of a variant that the row has not, it may be more than any GPU has. */
+constexpr int most_threads(int variant)
+{
+    return FA_MIN(fa_cuda_group(fa_cuda_table[FA_ROW], variant), 256);
+}
+
 #define KERNEL(name, variant)                                                                                    \
-    extern "C" __global__ void __launch_bounds__(fa_cuda_group(fa_cuda_table[FA_ROW], variant))                  \
+    extern "C" __global__ void __launch_bounds__(most_threads(variant))                                          \
         name(const fa_cuda_args a)                                                                               \
     {                                                                                                            \
         extern __shared__ __align__(1024) float4 room[];                                                                         \
