@@ -53,6 +53,7 @@ enum {
 #define AMPERE(name, ...) FA_TENSOR(name, 80, __VA_ARGS__)
 #define AMPERE_DECODE(name, ...) FA_DECODE(name, 80, __VA_ARGS__)
 #define TURING(name, ...) FA_TENSOR(name, 75, __VA_ARGS__)
+#define VOLTA(name, ...) FA_TENSOR(name, 70, __VA_ARGS__)
 #define TURING_DECODE(name, ...) FA_DECODE(name, 75, __VA_ARGS__)
 #define FMA(name, dims, lanes, rows, least_q, most_q, keys, depth) \
     {name, FA_CUDA_FMA, 0, dims, least_q, most_q, keys, lanes, rows, depth, 0, 0, 0, 0, 0},
@@ -78,6 +79,7 @@ extern const fa_cuda_row fa_cuda_table[];
 #undef AMPERE
 #undef AMPERE_DECODE
 #undef TURING
+#undef VOLTA
 #undef TURING_DECODE
 #undef FMA
 #undef ROWS
@@ -105,13 +107,19 @@ FA_CUDA_FN int fa_cuda_fma_stage(fa_cuda_row t, int block_q)
     return t.depth * (block_q + 4) + t.depth * (t.block_kv > t.dim_v ? t.block_kv : t.dim_v) + FA_CUDA_BANKS;
 }
 
+/* Tensor: what chunk numbers of a row are changed by. Volta's lanes read rows four apart from eight at once. */
+FA_CUDA_FN int fa_cuda_swizzle(int unit, int row)
+{
+    return unit == 70 ? (row & 3) | (row >> 1 & 4) : row & 7;
+}
+
 /*
  * Tensor: where the chunk of 16 bytes of a row lies, lines of the rows `line` bytes long. Chunks of one number of eight
  * rows, which is what a matrix load reads at once, are in different groups of banks, and so are neighbours in a row.
  */
-FA_CUDA_FN int fa_cuda_chunk_at(int line, int row, int chunk)
+FA_CUDA_FN int fa_cuda_chunk_at(int unit, int line, int row, int chunk)
 {
-    return row * line + (chunk ^ (row & 7)) * 16;
+    return row * line + (chunk ^ fa_cuda_swizzle(unit, row)) * 16;
 }
 
 FA_CUDA_FN int fa_cuda_rows_sums(fa_cuda_row t, int block_q)

@@ -15,6 +15,7 @@ LINE = re.compile(r'^([A-Z_]+)\("([\w-]+)"')
 # By kind: the least compute capability, and element types as fa_dtype numbers them; others read any type.
 KINDS = {
     "AMPERE": (80, [1, 2]), "AMPERE_DECODE": (80, [1, 2]), "TURING": (75, [1]), "TURING_DECODE": (75, [1]),
+    "VOLTA": (75, [1]),
 }
 
 

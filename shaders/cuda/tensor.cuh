@@ -14,25 +14,27 @@
  */
 #pragma once
 
-#include "matrix.cuh"
 #include "softmax.cuh"
+#include "volta.cuh"
 
 template <int ROW, int TYPE, int BLOCK_Q, bool TRANSFORMS>
 struct tensor_kernel {
     static constexpr fa_cuda_row R = fa_cuda_table[ROW];
-    static constexpr int UNIT = R.unit, SPLIT = R.split, WARPS = R.group / 32, GROUP = R.group;
-    static constexpr int TILES = BLOCK_Q / 16 / (WARPS / SPLIT), BLOCK_KV = R.block_kv, TILE_KV = R.depth;
-    static constexpr int DIM = R.dim_v / SPLIT;       /* of a warp */
-    static constexpr int STEPS_QK = DIM / 16, STEPS_V = DIM / 16, STEPS_KV = TILE_KV / 16;
-    static constexpr int HELD = R.held;
+    static constexpr int UNIT = R.unit, SPLIT = R.split, WARPS = R.group / 32, GROUP = R.group, HELD = R.held;
+    static constexpr int BLOCK_KV = R.block_kv, TILE_KV = R.depth, DIM = R.dim_v / SPLIT; /* DIM: of a warp */
     static constexpr int CHUNKS = R.dim_v / 8, LINE = R.dim_v * 2; /* of a row in shared memory */
-    static constexpr int STAGE = BLOCK_KV * LINE;     /* bytes of K, or V, of a stage */
+    static constexpr int STAGE = BLOCK_KV * LINE;                  /* bytes of K, or V, of a stage */
     static constexpr int COPIES = BLOCK_KV * CHUNKS / GROUP;
-    static constexpr float HEADROOM = 8.0f;           /* of weights, as a power of two */
+    static constexpr int ROWS_OF_WARP = BLOCK_Q / (WARPS / SPLIT), TILES = ROWS_OF_WARP / (UNIT == 70 ? 32 : 16);
+    typedef tensor_products<UNIT, TYPE, TILES, DIM, LINE, TILE_KV, HELD> products;
+    static constexpr int TILE_ROWS = products::TILE_ROWS, STEPS_KV = TILE_KV / 16; /* of 16 keys */
+    static constexpr int PARTS_KV = TILE_KV / products::SPAN, PARTS_V = DIM / products::SPAN, PARTS_STEP = 16 / products::SPAN;
+    static constexpr float HEADROOM = 8.0f; /* of weights, as a power of two */
     static constexpr float LARGE = 65536.0f;
-    static constexpr float LEAST = -3.402823466e38f;  /* the base of a row that has seen nothing: finite, so that the */
-                                                      /* weight of what is hidden is 0 under it too                   */
-    static_assert(TILES >= 1 && CHUNKS >= 8 && CHUNKS % 8 == 0 && BLOCK_KV % TILE_KV == 0 && TILE_KV % 16 == 0 && GROUP % CHUNKS == 0,
+    static constexpr float LEAST = -3.402823466e38f; /* the base of a row that has seen nothing: finite, so that the */
+                                                     /* weight of what is hidden is 0 under it too                   */
+    static_assert(TILES * TILE_ROWS == ROWS_OF_WARP && CHUNKS >= 8 && CHUNKS % 8 == 0 && BLOCK_KV % TILE_KV == 0 &&
+                      TILE_KV % 16 == 0 && GROUP % CHUNKS == 0,
                   "what the kernel is made for");
 
     const scene &s;
@@ -42,8 +44,8 @@ struct tensor_kernel {
     uint at_q, at_k, at_v; /* what lane_at() gives of the rows of q, and of the first stage's K and V */
     uint q[TILES][HELD > 0 ? HELD : 1][4];
     uint4 passing[COPIES];
-    float out[TILES][2 * STEPS_V][4];
-    float base[TILES][2], sum[TILES][2]; /* of rows lane / 4 and lane / 4 + 8 */
+    float out[TILES][PARTS_V][4];
+    float base[TILES][2], sum[TILES][2]; /* of this lane's two rows of each tile */
     float scale; /* of scores, not negative */
     bool large;  /* some base is so large that scores are scaled before it is taken from them */
 
@@ -51,18 +53,19 @@ struct tensor_kernel {
         : s(of), lane(threadIdx.x % 32), warp(threadIdx.x / 32), part(SPLIT == 2 ? warp % 2 : 0),
           room(shared_address(shared)), memory(shared)
     {
-        at_q = lane_at(ROWS_Q, first_row() + lane % 16, lane / 16);
-        at_k = lane_at(stage_k(0), lane % 8 + lane / 16 * 8, lane / 8 % 2);
-        at_v = lane_at(stage_v(0), lane % 16, lane / 16);
+        const int2 of_q = products::of_q(lane), of_k = products::of_k(lane), of_v = products::of_v(lane);
+        at_q = lane_at(ROWS_Q, first_row() + of_q.x, of_q.y);
+        at_k = lane_at(stage_k(0), of_k.x, of_k.y);
+        at_v = lane_at(stage_v(0), of_v.x, of_v.y);
         /* The compiler would rather compute them each time than keep them. */
         asm volatile("" : "+r"(at_q), "+r"(at_k), "+r"(at_v));
     }
 
-    static __device__ uint chunk_at(int row, int chunk) { return fa_cuda_chunk_at(LINE, row, chunk); }
-    __device__ int first_row() const { return warp / SPLIT * 16 * TILES; }
+    static __device__ uint chunk_at(int row, int chunk) { return fa_cuda_chunk_at(UNIT, LINE, row, chunk); }
+    __device__ int first_row() const { return warp / SPLIT * ROWS_OF_WARP; }
     static __device__ int stage_k(int stage) { return stage * 2 * STAGE; }
     static __device__ int stage_v(int stage) { return stage * 2 * STAGE + STAGE; }
-    static constexpr int ROWS_Q = 4 * STAGE, EXCHANGE = ROWS_Q + (HELD < STEPS_QK ? BLOCK_Q * LINE : 0);
+    static constexpr int ROWS_Q = 4 * STAGE, EXCHANGE = ROWS_Q + (HELD < products::STEPS_QK ? BLOCK_Q * LINE : 0);
 
     /* 16 bytes of a row, where it is not aligned or not whole. */
     static __device__ uint4 elements(const uchar *from, int count)
@@ -84,7 +87,8 @@ struct tensor_kernel {
     static constexpr int ROWS_APART = GROUP / CHUNKS;
     static __device__ uint copy_at(int row, int chunk, int i)
     {
-        return (row + i * ROWS_APART) * LINE + (chunk ^ (row & 7) ^ (i * ROWS_APART & 7)) * 16;
+        return (row + i * ROWS_APART) * LINE +
+               (chunk ^ fa_cuda_swizzle(UNIT, row) ^ fa_cuda_swizzle(UNIT, i * ROWS_APART)) * 16;
     }
 
     /* Rows from `key` on of k or v; those past the end, and dims past the last, are 0. */
@@ -171,18 +175,8 @@ struct tensor_kernel {
         commit_copies();
     }
 
-    /*
-     * Where this lane's row of a matrix load is: `row` of those from `at` on, and the chunk of step 0. Rows lie at
-     * multiples of their length, and chunks of further steps differ in bits that are 0 here: an exclusive or finds them.
-     */
+    /* Where a chunk of a row is, of the rows from `at` on and of this warp's part of their dims. */
     __device__ uint lane_at(int at, int row, int chunk) const { return room + at + chunk_at(row, part * DIM / 8 + chunk); }
-    static __device__ uint step_at(uint lane_at, int d) { return lane_at ^ d * 32; }
-
-    /* Step d of tile t's rows of q, of which this lane's first is at `at`. */
-    static __device__ void load_rows(uint to[4], uint at, int t, int d)
-    {
-        load_matrices(to, step_at(at, d) + t * 16 * LINE);
-    }
 
     /* Rows of q that are all held pass through the second stage, as many at a time as fit. */
     __device__ void hold_q()
@@ -197,10 +191,10 @@ struct tensor_kernel {
             const uint at = at_q - ROWS_Q + stage_k(1) - from * LINE;
             UNROLL
             for (int t = 0; t < TILES; t++) {
-                if (first_row() + 16 * t >= from && first_row() + 16 * t < from + FIT) {
+                if (first_row() + TILE_ROWS * t >= from && first_row() + TILE_ROWS * t < from + FIT) {
                     UNROLL
                     for (int d = 0; d < HELD; d++)
-                        load_rows(q[t][d], at, t, d);
+                        products::load_rows(q[t][d], at, t, d);
                 }
             }
         }
@@ -210,7 +204,7 @@ struct tensor_kernel {
     /* The others stay in shared memory. */
     __device__ void load_q()
     {
-        if constexpr (HELD == STEPS_QK) {
+        if constexpr (HELD == products::STEPS_QK) {
             hold_q();
         } else {
             copy_q(ROWS_Q, 0, BLOCK_Q);
@@ -220,65 +214,34 @@ struct tensor_kernel {
             for (int t = 0; t < TILES; t++) {
                 UNROLL
                 for (int d = 0; d < HELD; d++)
-                    load_rows(q[t][d], at_q, t, d);
+                    products::load_rows(q[t][d], at_q, t, d);
             }
         }
     }
 
-    /* Raw scores of a tile of a staged block, from its key `first` on. */
-    __device__ void multiply_qk(int stage, int first, float sc[TILES][2 * STEPS_KV][4])
+    /* The packed row of the item that this lane's row `half` of tile t is, and the key of an element. */
+    __device__ int row_of(int t, int half) const
+    {
+        return s.row_begin + first_row() + TILE_ROWS * t + products::row(lane, half);
+    }
+    __device__ int key_of(int key, int n, int i) const { return key + products::key(lane, n, i); }
+
+    __device__ void clear(float sc[TILES][PARTS_KV][4])
     {
         UNROLL
         for (int t = 0; t < TILES; t++) {
             UNROLL
-            for (int n = 0; n < 2 * STEPS_KV; n++) {
-                UNROLL
-                for (int i = 0; i < 4; i++)
-                    sc[t][n][i] = 0.0f;
-            }
-        }
-        const uint at = at_k + stage_k(stage) + first * LINE;
-        uint rows[2][TILES][4], keys[2][STEPS_KV][4];
-        load_step(at, 0, rows[0], keys[0]);
-        UNROLL
-        for (int d = 0; d < STEPS_QK; d++) {
-            if (d + 1 < STEPS_QK)
-                load_step(at, d + 1, rows[(d + 1) % 2], keys[(d + 1) % 2]);
-            UNROLL
-            for (int n = 0; n < STEPS_KV; n++) {
-                UNROLL
-                for (int t = 0; t < TILES; t++) {
-                    const uint *const a = d < HELD ? q[t][d < HELD ? d : 0] : rows[d % 2][t];
-                    multiply_add<UNIT, TYPE>(sc[t][2 * n], a, keys[d % 2][n]);
-                    multiply_add<UNIT, TYPE>(sc[t][2 * n + 1], a, keys[d % 2][n] + 2);
-                }
-            }
+            for (int n = 0; n < 4 * PARTS_KV; n++)
+                sc[t][n / 4][n % 4] = 0.0f;
         }
     }
 
-    /* What step d of the scores' product takes, a step before it is taken. */
-    __device__ void load_step(uint at, int d, uint rows[TILES][4], uint keys[STEPS_KV][4])
-    {
-        UNROLL
-        for (int t = 0; t < TILES; t++) {
-            if (d >= HELD)
-                load_rows(rows[t], at_q, t, d);
-        }
-        UNROLL
-        for (int n = 0; n < STEPS_KV; n++)
-            load_matrices(keys[n], step_at(at, d) + n * 16 * LINE);
-    }
-
-    /* The packed row of the item that element half of tile t is in, and the key of an element. */
-    __device__ int row_of(int t, int half) const { return s.row_begin + first_row() + 16 * t + 8 * half + lane / 4; }
-    __device__ int key_of(int key, int n, int i) const { return key + 8 * n + 2 * (lane % 4) + i % 2; }
-
-    __device__ void scale_scores(float sc[TILES][2 * STEPS_KV][4], float by)
+    __device__ void scale_scores(float sc[TILES][PARTS_KV][4], float by)
     {
         UNROLL
         for (int t = 0; t < TILES; t++) {
             UNROLL
-            for (int n = 0; n < 2 * STEPS_KV; n++) {
+            for (int n = 0; n < PARTS_KV; n++) {
                 UNROLL
                 for (int i = 0; i < 4; i++)
                     sc[t][n][i] *= by;
@@ -287,7 +250,7 @@ struct tensor_kernel {
     }
 
     /* Hides what the mask cuts. */
-    __device__ void hide_scores(int key, int key_end, bool cut, float sc[TILES][2 * STEPS_KV][4])
+    __device__ void hide_scores(int key, int key_end, bool cut, float sc[TILES][PARTS_KV][4])
     {
         const int prefix = cut ? FA_MIN(s.mask.prefix, key_end) : 0;
         UNROLL
@@ -297,7 +260,7 @@ struct tensor_kernel {
                 const query at(s, row_of(t, half));
                 const int begin = cut ? at.begin : 0, end = cut ? FA_MIN(at.end, key_end) : key_end;
                 UNROLL
-                for (int n = 0; n < 2 * STEPS_KV; n++) {
+                for (int n = 0; n < PARTS_KV; n++) {
                     UNROLL
                     for (int i = 0; i < 2; i++) {
                         const int j = key_of(key, n, i);
@@ -310,10 +273,10 @@ struct tensor_kernel {
     }
 
     /* Scores become base-2 logarithms as the description has them, and what is hidden -inf: eight keys in turn. */
-    __device__ void transform_scores(int key, int key_end, bool cut, float sc[TILES][2 * STEPS_KV][4])
+    __device__ void transform_scores(int key, int key_end, bool cut, float sc[TILES][PARTS_KV][4])
     {
         ROLLED
-        for (int turn = 0; turn < 2 * STEPS_KV; turn++) {
+        for (int turn = 0; turn < PARTS_KV; turn++) {
             UNROLL
             for (int t = 0; t < TILES; t++) {
                 float first[4];
@@ -327,9 +290,9 @@ struct tensor_kernel {
                 UNROLL
                 for (int i = 0; i < 4; i++) {
                     UNROLL
-                    for (int n = 0; n + 1 < 2 * STEPS_KV; n++)
+                    for (int n = 0; n + 1 < PARTS_KV; n++)
                         sc[t][n][i] = sc[t][n + 1][i];
-                    sc[t][2 * STEPS_KV - 1][i] = first[i];
+                    sc[t][PARTS_KV - 1][i] = first[i];
                 }
             }
         }
@@ -342,13 +305,13 @@ struct tensor_kernel {
         for (int t = 0; t < TILES; t++) {
             UNROLL
             for (int half = 0; half < 2; half++) {
-                const float next = fmaxf(base[t][half], lanes_max<4>(most[t][half]) * scale);
+                const float next = fmaxf(base[t][half], products::most(most[t][half]) * scale);
                 const float old = exp2_fast(base[t][half] - next);
                 large = large || (fabsf(next) > LARGE && next > LEAST);
                 base[t][half] = next;
                 sum[t][half] *= old;
                 UNROLL
-                for (int n = 0; n < 2 * STEPS_V; n++) {
+                for (int n = 0; n < PARTS_V; n++) {
                     out[t][n][2 * half] *= old;
                     out[t][n][2 * half + 1] *= old;
                 }
@@ -362,7 +325,7 @@ struct tensor_kernel {
      * scores are still to be multiplied. Where a base is large, that is done here: a rounded product and its base then
      * differ by no more than they should.
      */
-    __device__ float find_base(float sc[TILES][2 * STEPS_KV][4])
+    __device__ float find_base(float sc[TILES][PARTS_KV][4])
     {
         float most[TILES][2];
         bool exceeds = false;
@@ -372,7 +335,7 @@ struct tensor_kernel {
             for (int half = 0; half < 2; half++) {
                 most[t][half] = FA_NEG_INF;
                 UNROLL
-                for (int n = 0; n < 2 * STEPS_KV; n++)
+                for (int n = 0; n < PARTS_KV; n++)
                     most[t][half] = fmaxf(most[t][half], fmaxf(sc[t][n][2 * half], sc[t][n][2 * half + 1]));
                 exceeds = exceeds || fmaf(most[t][half], scale, -HEADROOM) > base[t][half];
             }
@@ -388,34 +351,23 @@ struct tensor_kernel {
     }
 
     /* The weights of the tile's step n of 16 keys, packed as first operands of the second product. */
-    __device__ void weigh(const float sc[TILES][2 * STEPS_KV][4], int n, float factor, uint weights[TILES][4])
+    __device__ void weigh(const float sc[TILES][PARTS_KV][4], int n, float factor, uint weights[TILES][products::WORDS])
     {
         UNROLL
         for (int t = 0; t < TILES; t++) {
+            float w[PARTS_STEP][4];
             UNROLL
-            for (int i = 0; i < 4; i++) {
-                const int half = i % 2;
-                const float *const pair = sc[t][2 * n + i / 2] + 2 * half;
-                const float low = exp2_fast(fmaf(pair[0], factor, -base[t][half])),
-                            high = exp2_fast(fmaf(pair[1], factor, -base[t][half]));
-                sum[t][half] += low + high;
-                weights[t][i] = pack<TYPE>(low, high);
+            for (int i = 0; i < 4 * PARTS_STEP; i++) {
+                const int part = i / 4, element = i % 4, half = element / 2;
+                w[part][element] = exp2_fast(fmaf(sc[t][PARTS_STEP * n + part][element], factor, -base[t][half]));
             }
-        }
-    }
-
-    /* The part of the output of 16 keys, from where this lane's first row of v is on. */
-    __device__ void multiply_pv(uint at, uint values[2][4], const uint weights[TILES][4])
-    {
-        UNROLL
-        for (int d = 0; d < STEPS_V; d++) {
-            if (d + 1 < STEPS_V)
-                load_transposed(values[(d + 1) % 2], step_at(at, d + 1));
             UNROLL
-            for (int t = 0; t < TILES; t++) {
-                multiply_add<UNIT, TYPE>(out[t][2 * d], weights[t], values[d % 2]);
-                multiply_add<UNIT, TYPE>(out[t][2 * d + 1], weights[t], values[d % 2] + 2);
+            for (int half = 0; half < 2; half++) {
+                UNROLL
+                for (int part = 0; part < PARTS_STEP; part++)
+                    sum[t][half] += w[part][2 * half] + w[part][2 * half + 1];
             }
+            products::pack_weights(lane, w, weights[t]);
         }
     }
 
@@ -443,17 +395,8 @@ struct tensor_kernel {
         return __syncthreads_or(wild) != 0;
     }
 
-    /* The weight of the row of (t, half) and key number j of a step: of another lane of the four that share the row. */
-    __device__ float weight_of(const uint weights[TILES][4], int t, int half, int j) const
-    {
-        const int from = (lane & ~3) | j % 8 / 2;
-        const uint low = __shfl_sync(0xffffffffu, weights[t][half], from);
-        const uint high = __shfl_sync(0xffffffffu, weights[t][2 + half], from);
-        return unpack<TYPE>(j < 8 ? low : high, j % 2);
-    }
-
     /* What tame_values() left out of a step of 16 keys from `key` on, for the rows that see it. */
-    __device__ void add_wild(int key, int key_end, const uint weights[TILES][4])
+    __device__ void add_wild(int key, int key_end, const uint weights[TILES][products::WORDS])
     {
         ROLLED
         for (int n = 0; n < FA_MIN(16, key_end - key); n++) {
@@ -462,13 +405,13 @@ struct tensor_kernel {
             for (int t = 0; t < TILES; t++) {
                 UNROLL
                 for (int half = 0; half < 2; half++) {
-                    const float weight = weight_of(weights, t, half, n);
+                    const float weight = products::weight_of(lane, weights[t], half, n);
                     const bool visible = is_visible(s, query(s, row_of(t, half)), key + n);
                     UNROLL
-                    for (int d = 0; d < 2 * STEPS_V; d++) {
+                    for (int d = 0; d < PARTS_V; d++) {
                         UNROLL
                         for (int i = 0; i < 2; i++) {
-                            const int dim = part * DIM + 8 * d + 2 * (lane % 4) + i;
+                            const int dim = part * DIM + products::dim(lane, d, i);
                             if (visible && dim < s.p->dim_v && is_wild<TYPE>(value[dim], 0))
                                 out[t][d][2 * half + i] += weight * unpack<TYPE>(value[dim], 0);
                         }
@@ -479,18 +422,18 @@ struct tensor_kernel {
     }
 
     /* The scores' sums over the other half of the dims, from the warp that has them. */
-    __device__ void exchange(float sc[TILES][2 * STEPS_KV][4])
+    __device__ void exchange(float sc[TILES][PARTS_KV][4])
     {
-        constexpr int WORDS = TILES * 2 * STEPS_KV * 4;
+        constexpr int WORDS = TILES * PARTS_KV * 4;
         float *mine = (float *)(memory + EXCHANGE) + (warp * WORDS) * 32 + lane;
         const float *other = (float *)(memory + EXCHANGE) + ((warp ^ 1) * WORDS) * 32 + lane;
         UNROLL
         for (int i = 0; i < WORDS; i++)
-            mine[i * 32] = sc[i / (8 * STEPS_KV)][i / 4 % (2 * STEPS_KV)][i % 4];
+            mine[i * 32] = sc[i / (4 * PARTS_KV)][i / 4 % PARTS_KV][i % 4];
         asm volatile("bar.sync %0, 64;" ::"r"(1 + warp / 2) : "memory");
         UNROLL
         for (int i = 0; i < WORDS; i++)
-            sc[i / (8 * STEPS_KV)][i / 4 % (2 * STEPS_KV)][i % 4] += other[i * 32];
+            sc[i / (4 * PARTS_KV)][i / 4 % PARTS_KV][i % 4] += other[i * 32];
         asm volatile("bar.sync %0, 64;" ::"r"(1 + warp / 2) : "memory");
     }
 
@@ -520,12 +463,12 @@ struct tensor_kernel {
                 const query at(s, row);
                 fa_state state;
                 state.max = base[t][half];
-                state.sum = lanes_sum<4>(sum[t][half]);
-                const target to(s, at, row, state, part == 0 && lane % 4 == 0);
+                state.sum = products::total(sum[t][half]);
+                const target to(s, at, row, state, part == 0 && products::key(lane, 0, 0) == 0);
                 UNROLL
-                for (int d = 0; d < 2 * STEPS_V; d++) {
+                for (int d = 0; d < PARTS_V; d++) {
                     if (at.exists)
-                        store_pair(to, part * DIM + 8 * d + 2 * (lane % 4), out[t][d][2 * half] * to.factor,
+                        store_pair(to, part * DIM + products::dim(lane, d, 0), out[t][d][2 * half] * to.factor,
                                    out[t][d][2 * half + 1] * to.factor);
                 }
             }
@@ -544,7 +487,7 @@ struct tensor_kernel {
                 sum[t][half] = 0.0f;
             }
             UNROLL
-            for (int d = 0; d < 2 * STEPS_V; d++) {
+            for (int d = 0; d < PARTS_V; d++) {
                 UNROLL
                 for (int i = 0; i < 4; i++)
                     out[t][d][i] = 0.0f;
@@ -559,8 +502,9 @@ struct tensor_kernel {
     template <bool PLAIN>
     __device__ void take_tile(int stage, int first, int key, int key_end, bool cut, bool wild, int next)
     {
-        float sc[TILES][2 * STEPS_KV][4];
-        multiply_qk(stage, first, sc);
+        float sc[TILES][PARTS_KV][4];
+        clear(sc);
+        products::multiply_qk(at_q, at_k + stage_k(stage) + first * LINE, q, sc);
         if constexpr (UNIT < 80) {
             static_assert(UNIT >= 80 || TILE_KV == BLOCK_KV, "the next block passes through registers once");
             put_block(stage_k(stage ^ 1));
@@ -580,10 +524,10 @@ struct tensor_kernel {
         const uint at = at_v + stage_k(stage) + first * LINE;
         UNROLL
         for (int n = 0; n < STEPS_KV; n++) {
-            uint weights[TILES][4], values[2][4];
-            load_transposed(values[0], at + n * 16 * LINE);
+            uint weights[TILES][products::WORDS], values[2][4];
+            products::load_first(at + n * 16 * LINE, values);
             weigh(sc, n, factor, weights);
-            multiply_pv(at + n * 16 * LINE, values, weights);
+            products::multiply_pv(at + n * 16 * LINE, values, weights, out);
             if (!PLAIN && wild)
                 add_wild(key + 16 * n, key_end, weights);
         }

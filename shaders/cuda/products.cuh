@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Both products of a tile on tensor cores from Turing on: what tensor.cuh leaves to the unit. A warp has TILES tiles of
+ * TILE_ROWS rows; sums come in fragments of four for each SPAN columns, elements 2 h and 2 h + 1 of two neighbouring
+ * columns in the lane's row h of two. Lines of rows in shared memory are LINE bytes long, their chunks swizzled.
+ */
+#pragma once
+
+#include "matrix.cuh"
+
+template <int UNIT, int TYPE, int TILES, int DIM, int LINE, int TILE_KV, int HELD>
+struct tensor_products {
+    static constexpr int TILE_ROWS = 16, SPAN = 8;
+    static constexpr int STEPS_QK = DIM / 16, STEPS_V = DIM / 16, STEPS_KV = TILE_KV / 16;
+    static constexpr int WORDS = 4; /* weights of 16 keys, packed */
+
+    /* Where elements are: row h of a tile, and column i of fragment n, of keys and of dims. */
+    static __device__ int row(int lane, int half) { return lane / 4 + 8 * half; }
+    static __device__ int key(int lane, int n, int i) { return 8 * n + 2 * (lane % 4) + i % 2; }
+    static __device__ int dim(int lane, int d, int i) { return 8 * d + 2 * (lane % 4) + i % 2; }
+
+    static __device__ float most(float x) { return fmaxf(x = fmaxf(x, other(x, 1)), other(x, 2)); }
+    static __device__ float total(float x) { return (x += other(x, 1)) + other(x, 2); }
+    static __device__ float other(float x, int bit) { return __shfl_xor_sync(0xffffffffu, x, bit); }
+
+    /* Row and chunk that a lane's address is of in loads from rows of q, k and v. */
+    static __device__ int2 of_q(int lane) { return make_int2(lane % 16, lane / 16); }
+    static __device__ int2 of_k(int lane) { return make_int2(lane % 8 + lane / 16 * 8, lane / 8 % 2); }
+    static __device__ int2 of_v(int lane) { return make_int2(lane % 16, lane / 16); }
+
+    /*
+     * The address of step d. Rows lie at multiples of their length, and chunks of further steps differ in bits that are
+     * 0 in the first: an exclusive or finds them.
+     */
+    static __device__ uint step_at(uint at, int d) { return at ^ d * 32; }
+
+    static __device__ void load_rows(uint to[4], uint at, int t, int d)
+    {
+        load_matrices(to, step_at(at, d) + t * TILE_ROWS * LINE);
+    }
+
+    /* What step d of the scores' product takes, a step before it is taken. */
+    static __device__ void load_step(uint at_q, uint at_k, int d, uint rows[TILES][4], uint keys[STEPS_KV][4])
+    {
+        UNROLL
+        for (int t = 0; t < TILES; t++) {
+            if (d >= HELD)
+                load_rows(rows[t], at_q, t, d);
+        }
+        UNROLL
+        for (int n = 0; n < STEPS_KV; n++)
+            load_matrices(keys[n], step_at(at_k, d) + n * 16 * LINE);
+    }
+
+    static __device__ void multiply_qk(uint at_q, uint at_k, const uint q[TILES][HELD > 0 ? HELD : 1][4],
+                                       float sc[TILES][TILE_KV / SPAN][4])
+    {
+        uint rows[2][TILES][4], keys[2][STEPS_KV][4];
+        load_step(at_q, at_k, 0, rows[0], keys[0]);
+        UNROLL
+        for (int d = 0; d < STEPS_QK; d++) {
+            if (d + 1 < STEPS_QK)
+                load_step(at_q, at_k, d + 1, rows[(d + 1) % 2], keys[(d + 1) % 2]);
+            UNROLL
+            for (int n = 0; n < STEPS_KV; n++) {
+                UNROLL
+                for (int t = 0; t < TILES; t++) {
+                    const uint *const a = d < HELD ? q[t][d < HELD ? d : 0] : rows[d % 2][t];
+                    multiply_add<UNIT, TYPE>(sc[t][2 * n], a, keys[d % 2][n]);
+                    multiply_add<UNIT, TYPE>(sc[t][2 * n + 1], a, keys[d % 2][n] + 2);
+                }
+            }
+        }
+    }
+
+    /* Sums of the first product are first operands of the second as they are. */
+    static __device__ void pack_weights(int lane, const float w[16 / SPAN][4], uint weights[WORDS])
+    {
+        (void)lane;
+        UNROLL
+        for (int i = 0; i < WORDS; i++)
+            weights[i] = pack<TYPE>(w[i / 2][i % 2 * 2], w[i / 2][i % 2 * 2 + 1]);
+    }
+
+    /* The weight of key number j of 16 in the lane's row h: of another lane of those that share the row. */
+    static __device__ float weight_of(int lane, const uint weights[WORDS], int half, int j)
+    {
+        const int from = (lane & ~3) | j % 8 / 2;
+        const uint low = __shfl_sync(0xffffffffu, weights[half], from);
+        const uint high = __shfl_sync(0xffffffffu, weights[2 + half], from);
+        return unpack<TYPE>(j < 8 ? low : high, j % 2);
+    }
+
+    /* The first values of 16 keys, and their part of the output. */
+    static __device__ void load_first(uint at, uint values[2][4]) { load_transposed(values[0], at); }
+
+    static __device__ void multiply_pv(uint at, uint values[2][4], const uint weights[TILES][WORDS],
+                                       float out[TILES][DIM / SPAN][4])
+    {
+        UNROLL
+        for (int d = 0; d < STEPS_V; d++) {
+            if (d + 1 < STEPS_V)
+                load_transposed(values[(d + 1) % 2], step_at(at, d + 1));
+            UNROLL
+            for (int t = 0; t < TILES; t++) {
+                multiply_add<UNIT, TYPE>(out[t][2 * d], weights[t], values[d % 2]);
+                multiply_add<UNIT, TYPE>(out[t][2 * d + 1], weights[t], values[d % 2] + 2);
+            }
+        }
+    }
+};
