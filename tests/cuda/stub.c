@@ -301,17 +301,21 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 {
     MAY_FAIL();
     object *o = &stub.primary[device - 100];
+    (void)pthread_mutex_lock(&stub.lock);
     o->kind = CONTEXT;
     o->device = device - 100;
     o->retained++;
+    (void)pthread_mutex_unlock(&stub.lock);
     *context = (CUcontext)(void *)o;
     return CUDA_SUCCESS;
 }
 
 CUresult cuDevicePrimaryCtxRelease(CUdevice device)
 {
+    (void)pthread_mutex_lock(&stub.lock);
     if (stub.primary[device - 100].retained-- <= 0)
         misuse("cuDevicePrimaryCtxRelease");
+    (void)pthread_mutex_unlock(&stub.lock);
     return CUDA_SUCCESS;
 }
 
