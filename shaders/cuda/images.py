@@ -12,10 +12,10 @@ import re
 import sys
 
 LINE = re.compile(r'^([A-Z_]+)\("([\w-]+)"')
-# By kind: the least compute capability, and element types as fa_dtype numbers them; others read any type.
-KINDS = {
+# By kind: the compute capability whose instructions it uses, and element types as fa_dtype numbers them; others read any.
+UNITS = {
     "AMPERE": (80, [1, 2]), "AMPERE_DECODE": (80, [1, 2]), "TURING": (75, [1]), "TURING_DECODE": (75, [1]),
-    "VOLTA": (75, [1]),
+    "VOLTA": (70, [1]),
 }
 
 
@@ -32,7 +32,7 @@ def flags(archs, least):
 
 def list_images(path, archs):
     for index, kind, name in rows(path):
-        least, types = KINDS.get(kind, (0, [0]))
+        least, types = UNITS.get(kind, (0, [0]))
         if any(arch >= least for arch in archs):
             for element in types:
                 print(index, element, name, flags(archs, least))
