@@ -101,10 +101,12 @@ fa_status fa_device_describe(const fa_context *context, size_t index, fa_device_
     return fa_fail(FA_INVALID, "index is %zu, expected less than %zu", index, first);
 }
 
-/* What this library has, each with why it cannot run where it cannot. */
-static void list_devices(const fa_context *context, fa_text *text)
+/* What this library has of the backends that `order` names, or of the others, each with why it cannot run where it cannot. */
+static void list_some(const fa_context *context, const char *order, bool named, fa_text *text)
 {
     for (int i = 0; fa_backends[i]; i++) {
+        if ((strstr(order, fa_backends[i]->name) != NULL) != named)
+            continue;
         for (size_t d = 0; d < device_slots(context, fa_backends[i]); d++) {
             fa_device_entry entry;
             describe(context, fa_backends[i], (int)d, &entry);
@@ -113,6 +115,13 @@ static void list_devices(const fa_context *context, fa_text *text)
             append(text, ", ", name, entry.info.available ? entry.info.name : entry.info.reason);
         }
     }
+}
+
+/* All of it: first what was asked for, since a long list is cut. */
+static void list_devices(const fa_context *context, const char *order, fa_text *text)
+{
+    list_some(context, order, true, text);
+    list_some(context, order, false, text);
 }
 
 static bool name_contains(const char *name, const char *part)
@@ -284,7 +293,7 @@ static void resolve_name(const char *name, const char **order, const char **devi
 static fa_status nothing_found(const fa_search *search, const char *order, const char *device)
 {
     fa_text text = {.used = 0};
-    list_devices(search->context, &text);
+    list_devices(search->context, order, &text);
     const char *of = device[0] ? " with device " : "";
     if (search->worst == FA_UNSUPPORTED)
         return fa_fail(FA_UNSUPPORTED, "no device of \"%s\"%s%s serves this problem: %s", order, of, device,
@@ -304,7 +313,7 @@ static fa_status search_order(fa_search *search, const char *order, const char *
         fa_status status = next_choice(&rest, device, &choice);
         if (status == FA_OK && !is_backend(choice.backend)) {
             fa_text text = {.used = 0};
-            list_devices(search->context, &text);
+            list_devices(search->context, order, &text);
             status =
                 fa_fail(FA_NO_DEVICE, "\"%s\" in \"%s\" is no backend of this library; there are: auto, %s",
                         choice.backend, order, text.bytes);

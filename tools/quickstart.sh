@@ -228,14 +228,15 @@ test_asan()
         -Db_sanitize=address,undefined -Db_lundef=false
     meson compile -C build-asan
     # LeakSanitizer at times crashes over threads that libomp or PoCL keep: leaks are looked for without them, and
-    # libomp's threads are tested without looking for leaks. So is the stub driver, in processes by the hundred, which
+    # libomp's threads are tested without looking for leaks. It also takes thread-local memory of libraries for what it is
+    # not where that begins 16 bytes into a page (as clang 14 does): that memory is left out. So is the stub driver, in processes by the hundred, which
     # count what they allocate themselves; its tests name it, whatever the library is here.
     export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 FASTATTN_CUDA_LIBRARY=none FASTATTN_OPENCL_LIBRARY=none \
         FASTATTN_VULKAN_LIBRARY=none
     status=0
     ASAN_OPTIONS=halt_on_error=1:detect_leaks=0 \
         meson test -C build-asan --no-rebuild --print-errorlogs --suite conform --suite cuda --suite opencl --suite vulkan || status=1
-    ASAN_OPTIONS=halt_on_error=1:detect_leaks=1 OMP_NUM_THREADS=1 \
+    ASAN_OPTIONS=halt_on_error=1:detect_leaks=1:intercept_tls_get_addr=0 OMP_NUM_THREADS=1 \
         meson test -C build-asan --no-rebuild --print-errorlogs --suite unit --suite command --suite fuzz \
         --logbase testlog-leaks || status=1
     return $status
