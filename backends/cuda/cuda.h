@@ -18,9 +18,7 @@ typedef struct fa_cu_caps {
     size_t shared_bytes; /* shared memory of one block, opted in to                               */
     double bytes_per_second;
     uint64_t global_bytes;
-    bool integrated;
     bool images;    /* kernels that were compiled with the library may be used               */
-    int driver;     /* CUDA version of the driver, such as 13000                             */
     char name[128]; /* of the device                                                         */
 } fa_cu_caps;
 

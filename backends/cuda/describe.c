@@ -43,7 +43,6 @@ static bool query(reader *r, fa_cu_caps *caps)
     if (!r->ok)
         (void)snprintf(caps->name, sizeof(caps->name), "a device without a name");
     check(r, r->cu->cuDeviceTotalMem(&total, r->id), "cuDeviceTotalMem");
-    check(r, r->cu->cuDriverGetVersion(&caps->driver), "cuDriverGetVersion");
     int major = get(r, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR),
         minor = get(r, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR),
         clock = get(r, CU_DEVICE_ATTRIBUTE_CLOCK_RATE),
@@ -52,7 +51,6 @@ static bool query(reader *r, fa_cu_caps *caps)
         mode = get(r, CU_DEVICE_ATTRIBUTE_COMPUTE_MODE);
     caps->units = get(r, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
     caps->shared_bytes = (size_t)get(r, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
-    caps->integrated = get(r, CU_DEVICE_ATTRIBUTE_INTEGRATED) != 0;
     caps->clock_khz = clock > 0 ? clock : 1;
     caps->bytes_per_second = 2.0 * memory_khz * 1e3 * bus_bits / 8; /* two transfers a cycle */
     caps->global_bytes = total;

@@ -39,7 +39,9 @@ static fa_tile_traits tensor_traits(const fa_cuda_row *t, int32_t most_q)
         .max_block_q = most_q,
         .max_block_kv = t->block_kv,
         .exposed = 0.1,
-        .flops_per_cycle = t->unit >= 80 ? 1800 : t->unit >= 75 ? 1200 : 600,
+        .flops_per_cycle = t->unit >= 80   ? 1800
+                           : t->unit >= 75 ? 1200
+                                           : 600,
         .scores_per_cycle = 16,
     };
 }

@@ -48,12 +48,7 @@ struct decode_kernel {
     {
         if (s.a.aligned)
             return count > 0 ? *(const uint4 *)at : make_uint4(0, 0, 0, 0);
-        const ushort *element = (const ushort *)at;
-        uint word[4];
-        UNROLL
-        for (int i = 0; i < 4; i++)
-            word[i] = (2 * i < count ? element[2 * i] : 0u) | (2 * i + 1 < count ? element[2 * i + 1] : 0u) << 16;
-        return make_uint4(word[0], word[1], word[2], word[3]);
+        return elements(at, count);
     }
 
     __device__ void load_q()

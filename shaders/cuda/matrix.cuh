@@ -8,6 +8,17 @@
 
 #include "memory.cuh"
 
+/* Eight narrow elements of a row that is not aligned or not whole, of which the first `count` exist; the others are 0. */
+__device__ __forceinline__ uint4 elements(const uchar *from, int count)
+{
+    const ushort *element = (const ushort *)from;
+    uint word[4];
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        word[i] = (2 * i < count ? element[2 * i] : 0u) | (2 * i + 1 < count ? element[2 * i + 1] : 0u) << 16;
+    return make_uint4(word[0], word[1], word[2], word[3]);
+}
+
 __device__ __forceinline__ uint shared_address(const void *at)
 {
     return (uint)__cvta_generic_to_shared(at);

@@ -78,8 +78,8 @@ __device__ __forceinline__ void merge_parts(const fa_cuda_args &a, float4 totals
                     part[i] = m.part(first + FA_MIN(n + i * lines, count - 1), d);
                 UNROLL
                 for (int i = 0; i < AHEAD; i++) {
-                    const float weight = n + i * lines < count ? weights[n + i * lines] : 0.0f;
                     if (n + i * lines < count) {
+                        const float weight = weights[n + i * lines];
                         total.x += weight * part[i].x;
                         total.y += weight * part[i].y;
                         total.z += weight * part[i].z;

@@ -67,17 +67,6 @@ struct tensor_kernel {
     static __device__ int stage_v(int stage) { return stage * 2 * STAGE + STAGE; }
     static constexpr int ROWS_Q = 4 * STAGE, EXCHANGE = ROWS_Q + (HELD < products::STEPS_QK ? BLOCK_Q * LINE : 0);
 
-    /* 16 bytes of a row, where it is not aligned or not whole. */
-    static __device__ uint4 elements(const uchar *from, int count)
-    {
-        const ushort *element = (const ushort *)from;
-        uint word[4];
-        UNROLL
-        for (int i = 0; i < 4; i++)
-            word[i] = (2 * i < count ? element[2 * i] : 0u) | (2 * i + 1 < count ? element[2 * i + 1] : 0u) << 16;
-        return make_uint4(word[0], word[1], word[2], word[3]);
-    }
-
     __device__ void copy_elements(int to, const uchar *from, int count)
     {
         *(uint4 *)(memory + to) = elements(from, count);

@@ -1,59 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "tests/cuda/stub.h"
+/* What the stub keeps, how tests steer it, and its NVRTC. */
+#include "tests/cuda/stub_internal.h"
 
-#include "backends/cuda/rows.h"
+stub_state stub = {.lock = PTHREAD_MUTEX_INITIALIZER, .arch = 90, .devices = 1, .compiled = {75, 80, 90}};
 
-#include <pthread.h>
-#include <stdatomic.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define EXPORT __attribute__((visibility("default")))
-
-typedef enum object_kind { CONTEXT = 0x5201, MODULE, FUNCTION, STREAM, EVENT, MEMORY, PROGRAM } object_kind;
-
-typedef struct object {
-    object_kind kind;
-    struct object *of; /* a module's function belongs to it; a stream to its context */
-    char *bytes;       /* of memory */
-    size_t size;
-    bool captures, recorded;
-    int device, retained;
-    struct object *next; /* of all memory */
-} object;
-
-enum { MOST_DEVICES = 4, MOST_ATTRIBUTES = 8, MOST_DEPTH = 16 };
-
-static struct {
-    pthread_mutex_t lock;
-    atomic_long live, misuses, launches, records, compiles;
-    char failing[64];
-    int nth, calls;
-    CUresult error;
-    bool failed, started;
-    int arch, devices;
-    int compiled[16];
-    struct {
-        int attribute, value;
-    } attributes[MOST_ATTRIBUTES];
-    int attribute_count;
-    object *memory;
-    object primary[MOST_DEVICES];
-} stub = {.lock = PTHREAD_MUTEX_INITIALIZER, .arch = 90, .devices = 1, .compiled = {75, 80, 90}};
-
-static _Thread_local object *current[MOST_DEPTH];
-static _Thread_local int depth;
-
-static void misuse(const char *what)
+void stub_misuse(const char *what)
 {
     (void)fprintf(stderr, "stub: %s\n", what);
     (void)atomic_fetch_add(&stub.misuses, 1);
 }
 
 /* What a call is to return. */
-static CUresult result_of(const char *function)
+CUresult stub_result(const char *function)
 {
     CUresult error = CUDA_SUCCESS;
     (void)pthread_mutex_lock(&stub.lock);
@@ -65,14 +23,7 @@ static CUresult result_of(const char *function)
     return error;
 }
 
-#define MAY_FAIL()                             \
-    do {                                       \
-        CUresult error_ = result_of(__func__); \
-        if (error_ != CUDA_SUCCESS)            \
-            return error_;                     \
-    } while (0)
-
-static object *make(object_kind kind)
+object *stub_make(object_kind kind)
 {
     object *o = calloc(1, sizeof(*o));
     if (!o)
@@ -82,27 +33,21 @@ static object *make(object_kind kind)
     return o;
 }
 
-static bool check(const void *handle, object_kind kind, const char *what)
+bool stub_check(const void *handle, object_kind kind, const char *what)
 {
     const object *o = handle;
     if (o && o->kind == kind)
         return true;
-    misuse(what);
+    stub_misuse(what);
     return false;
 }
 
-static void drop(void *handle, object_kind kind, const char *what)
+void stub_drop(void *handle, object_kind kind, const char *what)
 {
-    if (!check(handle, kind, what))
+    if (!stub_check(handle, kind, what))
         return;
     (void)atomic_fetch_sub(&stub.live, 1);
     free(handle);
-}
-
-static void need_context(const char *function)
-{
-    if (depth == 0 || !check(current[depth - 1], CONTEXT, "the current context is gone"))
-        misuse(function);
 }
 
 void EXPORT stub_fail(const char *function, int nth, CUresult error)
@@ -129,16 +74,6 @@ void EXPORT stub_set_devices(int count)
     stub.devices = count;
 }
 
-void EXPORT stub_set_compiled(const int *archs)
-{
-    int n = 0;
-    memset(stub.compiled, 0, sizeof(stub.compiled));
-    while (archs[n]) {
-        stub.compiled[n] = archs[n];
-        n++;
-    }
-}
-
 void EXPORT stub_set_attribute(int attribute, int value)
 {
     stub.attributes[stub.attribute_count].attribute = attribute;
@@ -147,14 +82,14 @@ void EXPORT stub_set_attribute(int attribute, int value)
 
 CUstream EXPORT stub_stream(CUcontext context)
 {
-    object *o = make(STREAM);
+    object *o = stub_make(STREAM);
     o->of = (object *)(void *)context;
     return (CUstream)(void *)o;
 }
 
 void EXPORT stub_stream_destroy(CUstream stream)
 {
-    drop(stream, STREAM, "stub_stream_destroy");
+    stub_drop(stream, STREAM, "stub_stream_destroy");
 }
 
 void EXPORT stub_capture(CUstream stream, int captures)
@@ -164,14 +99,14 @@ void EXPORT stub_capture(CUstream stream, int captures)
 
 CUcontext EXPORT stub_context(int device)
 {
-    object *o = make(CONTEXT);
+    object *o = stub_make(CONTEXT);
     o->device = device;
     return (CUcontext)(void *)o;
 }
 
 void EXPORT stub_context_destroy(CUcontext context)
 {
-    drop(context, CONTEXT, "stub_context_destroy");
+    stub_drop(context, CONTEXT, "stub_context_destroy");
 }
 
 EXPORT void *stub_address(size_t bytes)
@@ -180,14 +115,6 @@ EXPORT void *stub_address(size_t bytes)
     while (o && o->size != bytes)
         o = o->next;
     return o ? o->bytes : NULL;
-}
-
-long EXPORT stub_live(void)
-{
-    long retained = 0;
-    for (int i = 0; i < MOST_DEVICES; i++)
-        retained += stub.primary[i].retained;
-    return stub.live + retained + depth;
 }
 
 long EXPORT stub_misuses(void)
@@ -208,385 +135,6 @@ long EXPORT stub_records(void)
 long EXPORT stub_compiles(void)
 {
     return stub.compiles;
-}
-
-/* The driver's own functions, each under the symbol that the loader asks for. */
-#define DECLARE(name, symbol, parameters) CUresult EXPORT name parameters __asm__(symbol);
-FA_CUDA_FUNCTIONS(DECLARE)
-FA_NVRTC_FUNCTIONS(DECLARE)
-#undef DECLARE
-
-CUresult cuInit(unsigned flags)
-{
-    (void)flags;
-    MAY_FAIL();
-    stub.started = true;
-    return CUDA_SUCCESS;
-}
-
-CUresult cuDriverGetVersion(int *version)
-{
-    MAY_FAIL();
-    *version = 13000;
-    return CUDA_SUCCESS;
-}
-
-CUresult cuGetErrorName(CUresult error, const char **name)
-{
-    *name = error == CUDA_ERROR_OUT_OF_MEMORY    ? "CUDA_ERROR_OUT_OF_MEMORY"
-            : error == CUDA_ERROR_INVALID_HANDLE ? "CUDA_ERROR_INVALID_HANDLE"
-            : error == CUDA_ERROR_INVALID_VALUE  ? "CUDA_ERROR_INVALID_VALUE"
-                                                 : NULL;
-    return *name ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
-}
-
-CUresult cuDeviceGetCount(int *count)
-{
-    MAY_FAIL();
-    if (!stub.started)
-        misuse("cuDeviceGetCount before cuInit");
-    *count = stub.devices;
-    return CUDA_SUCCESS;
-}
-
-CUresult cuDeviceGet(CUdevice *device, int ordinal)
-{
-    MAY_FAIL();
-    if (ordinal < 0 || ordinal >= stub.devices)
-        return CUDA_ERROR_INVALID_VALUE;
-    *device = 100 + ordinal;
-    return CUDA_SUCCESS;
-}
-
-CUresult cuDeviceGetName(char *name, int size, CUdevice device)
-{
-    MAY_FAIL();
-    (void)snprintf(name, (size_t)size, "stub %d", device - 100);
-    return CUDA_SUCCESS;
-}
-
-CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
-{
-    MAY_FAIL();
-    if (device < 100 || device >= 100 + stub.devices)
-        misuse("cuDeviceGetAttribute");
-    for (int i = 0; i < stub.attribute_count; i++) {
-        if (stub.attributes[i].attribute == attribute) {
-            *value = stub.attributes[i].value;
-            return CUDA_SUCCESS;
-        }
-    }
-    switch (attribute) {
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = stub.arch / 10; break;
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = stub.arch % 10; break;
-    case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *value = 8; break;
-    case CU_DEVICE_ATTRIBUTE_CLOCK_RATE: *value = 1500000; break;
-    case CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE: *value = 1000000; break;
-    case CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH: *value = 256; break;
-    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *value = 98304; break;
-    default: *value = 0;
-    }
-    return CUDA_SUCCESS;
-}
-
-CUresult cuDeviceTotalMem(size_t *bytes, CUdevice device)
-{
-    (void)device;
-    MAY_FAIL();
-    *bytes = (size_t)1 << 30;
-    return CUDA_SUCCESS;
-}
-
-CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
-{
-    MAY_FAIL();
-    object *o = &stub.primary[device - 100];
-    (void)pthread_mutex_lock(&stub.lock);
-    o->kind = CONTEXT;
-    o->device = device - 100;
-    o->retained++;
-    (void)pthread_mutex_unlock(&stub.lock);
-    *context = (CUcontext)(void *)o;
-    return CUDA_SUCCESS;
-}
-
-CUresult cuDevicePrimaryCtxRelease(CUdevice device)
-{
-    (void)pthread_mutex_lock(&stub.lock);
-    if (stub.primary[device - 100].retained-- <= 0)
-        misuse("cuDevicePrimaryCtxRelease");
-    (void)pthread_mutex_unlock(&stub.lock);
-    return CUDA_SUCCESS;
-}
-
-CUresult cuCtxPushCurrent(CUcontext context)
-{
-    MAY_FAIL();
-    const object *o = (const object *)(const void *)context;
-    if (!o || o->kind != CONTEXT)
-        return CUDA_ERROR_INVALID_CONTEXT;
-    if (depth == MOST_DEPTH)
-        abort();
-    current[depth++] = (object *)(void *)context;
-    return CUDA_SUCCESS;
-}
-
-CUresult cuCtxPopCurrent(CUcontext *context)
-{
-    need_context(__func__);
-    *context = (CUcontext)(void *)current[--depth];
-    return CUDA_SUCCESS;
-}
-
-CUresult cuCtxGetDevice(CUdevice *device)
-{
-    MAY_FAIL();
-    need_context(__func__);
-    *device = 100 + current[depth - 1]->device;
-    return CUDA_SUCCESS;
-}
-
-CUresult cuModuleLoadData(CUmodule *module, const void *image)
-{
-    MAY_FAIL();
-    need_context(__func__);
-    if (!image)
-        misuse("cuModuleLoadData");
-    *module = (CUmodule)(void *)make(MODULE);
-    return CUDA_SUCCESS;
-}
-
-CUresult cuModuleUnload(CUmodule module)
-{
-    need_context(__func__);
-    drop(module, MODULE, "cuModuleUnload");
-    return CUDA_SUCCESS;
-}
-
-/* A module is its own function: it needs no second object to be told apart. */
-CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name)
-{
-    MAY_FAIL();
-    need_context(__func__);
-    (void)check(module, MODULE, "cuModuleGetFunction");
-    if (strncmp(name, "fa_kernel_", 10) != 0)
-        misuse("cuModuleGetFunction: a name that no module has");
-    *function = (CUfunction)(void *)module;
-    return CUDA_SUCCESS;
-}
-
-CUresult cuFuncSetAttribute(CUfunction function, int attribute, int value)
-{
-    MAY_FAIL();
-    (void)check(function, MODULE, "cuFuncSetAttribute");
-    if (attribute == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES && value > 98304)
-        return CUDA_ERROR_INVALID_VALUE;
-    return CUDA_SUCCESS;
-}
-
-/* The memory that a range lies in. */
-static object *find_memory(CUdeviceptr at, size_t bytes)
-{
-    (void)pthread_mutex_lock(&stub.lock);
-    object *o = stub.memory;
-    while (o && !(at >= (CUdeviceptr)(uintptr_t)o->bytes &&
-                  at + bytes <= (CUdeviceptr)(uintptr_t)o->bytes + o->size))
-        o = o->next;
-    (void)pthread_mutex_unlock(&stub.lock);
-    return o;
-}
-
-CUresult cuMemAlloc(CUdeviceptr *memory, size_t bytes)
-{
-    MAY_FAIL();
-    need_context(__func__);
-    if (bytes == 0)
-        return CUDA_ERROR_INVALID_VALUE;
-    if (bytes > (size_t)1 << 30)
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    object *o = make(MEMORY);
-    o->size = bytes;
-    o->bytes = aligned_alloc(512, (bytes + 511) / 512 * 512);
-    if (!o->bytes)
-        abort();
-    memset(o->bytes, 0, bytes);
-    (void)pthread_mutex_lock(&stub.lock);
-    o->next = stub.memory;
-    stub.memory = o;
-    (void)pthread_mutex_unlock(&stub.lock);
-    *memory = (CUdeviceptr)(uintptr_t)o->bytes;
-    return CUDA_SUCCESS;
-}
-
-CUresult cuMemFree(CUdeviceptr memory)
-{
-    need_context(__func__);
-    (void)pthread_mutex_lock(&stub.lock);
-    object **at = &stub.memory;
-    while (*at && (CUdeviceptr)(uintptr_t)(*at)->bytes != memory)
-        at = &(*at)->next;
-    object *o = *at;
-    if (o)
-        *at = o->next;
-    (void)pthread_mutex_unlock(&stub.lock);
-    if (o)
-        free(o->bytes);
-    drop(o, MEMORY, "cuMemFree");
-    return CUDA_SUCCESS;
-}
-
-static void check_stream(CUstream stream, const char *function)
-{
-    need_context(function);
-    if (stream)
-        (void)check(stream, STREAM, function);
-}
-
-static CUresult copy_bytes(void *to, const void *from, size_t bytes, CUdeviceptr device_side,
-                           const char *function)
-{
-    if (!find_memory(device_side, bytes))
-        misuse(function);
-    else
-        memcpy(to, from, bytes);
-    return CUDA_SUCCESS;
-}
-
-CUresult cuMemcpyHtoD(CUdeviceptr to, const void *from, size_t bytes)
-{
-    MAY_FAIL();
-    need_context(__func__);
-    return copy_bytes((void *)(uintptr_t)to, from, bytes, to, __func__);
-}
-
-CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t bytes, CUstream stream)
-{
-    MAY_FAIL();
-    check_stream(stream, __func__);
-    return copy_bytes((void *)(uintptr_t)to, from, bytes, to, __func__);
-}
-
-CUresult cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t bytes, CUstream stream)
-{
-    MAY_FAIL();
-    check_stream(stream, __func__);
-    return copy_bytes(to, (const void *)(uintptr_t)from, bytes, from, __func__);
-}
-
-CUresult cuPointerGetAttribute(void *value, int attribute, CUdeviceptr memory)
-{
-    MAY_FAIL();
-    const object *o = find_memory(memory, 1);
-    if (!o)
-        return CUDA_ERROR_INVALID_VALUE;
-    const CUdeviceptr start = (CUdeviceptr)(uintptr_t)o->bytes;
-    if (attribute == CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL)
-        memcpy(value, &o->device, sizeof(o->device));
-    else if (attribute == CU_POINTER_ATTRIBUTE_RANGE_START_ADDR)
-        memcpy(value, &start, sizeof(start));
-    else
-        memcpy(value, &o->size, sizeof(o->size));
-    return CUDA_SUCCESS;
-}
-
-CUresult cuStreamCreate(CUstream *stream, unsigned flags)
-{
-    (void)flags;
-    MAY_FAIL();
-    need_context(__func__);
-    *stream = stub_stream((CUcontext)(void *)current[depth - 1]);
-    return CUDA_SUCCESS;
-}
-
-CUresult cuStreamDestroy(CUstream stream)
-{
-    check_stream(stream, __func__);
-    drop(stream, STREAM, "cuStreamDestroy");
-    return CUDA_SUCCESS;
-}
-
-CUresult cuStreamSynchronize(CUstream stream)
-{
-    MAY_FAIL();
-    check_stream(stream, __func__);
-    if (stream && ((const object *)(const void *)stream)->captures)
-        misuse("cuStreamSynchronize while capturing");
-    return CUDA_SUCCESS;
-}
-
-CUresult cuStreamIsCapturing(CUstream stream, int *status)
-{
-    MAY_FAIL();
-    check_stream(stream, __func__);
-    *status = stream && ((const object *)(const void *)stream)->captures;
-    return CUDA_SUCCESS;
-}
-
-CUresult cuStreamGetCtx(CUstream stream, CUcontext *context)
-{
-    MAY_FAIL();
-    const object *o = (const object *)(const void *)stream;
-    if (o->kind != STREAM)
-        return CUDA_ERROR_INVALID_HANDLE;
-    *context = (CUcontext)(void *)o->of;
-    return CUDA_SUCCESS;
-}
-
-CUresult cuEventCreate(CUevent *event, unsigned flags)
-{
-    (void)flags;
-    MAY_FAIL();
-    need_context(__func__);
-    *event = (CUevent)(void *)make(EVENT);
-    return CUDA_SUCCESS;
-}
-
-CUresult cuEventDestroy(CUevent event)
-{
-    need_context(__func__);
-    drop(event, EVENT, "cuEventDestroy");
-    return CUDA_SUCCESS;
-}
-
-CUresult cuEventRecord(CUevent event, CUstream stream)
-{
-    MAY_FAIL();
-    check_stream(stream, __func__);
-    if (check(event, EVENT, "cuEventRecord"))
-        ((object *)(void *)event)->recorded = true;
-    (void)atomic_fetch_add(&stub.records, 1);
-    return CUDA_SUCCESS;
-}
-
-CUresult cuEventElapsedTime(float *milliseconds, CUevent start, CUevent end)
-{
-    MAY_FAIL();
-    need_context(__func__);
-    if (!check(start, EVENT, "cuEventElapsedTime") || !check(end, EVENT, "cuEventElapsedTime") ||
-        !((const object *)(const void *)start)->recorded || !((const object *)(const void *)end)->recorded)
-        misuse("cuEventElapsedTime of an event that was not recorded");
-    *milliseconds = 0.25f;
-    return CUDA_SUCCESS;
-}
-
-CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
-                        unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
-                        CUstream stream, void **parameters, void **extra)
-{
-    MAY_FAIL();
-    check_stream(stream, __func__);
-    (void)check(function, MODULE, "cuLaunchKernel");
-    if (grid_x == 0 || grid_y == 0 || grid_y > 65535 || grid_z != 1 || block_x == 0 || block_x > 1024 ||
-        block_y != 1 || block_z != 1 || shared_bytes > 98304 || !parameters || extra)
-        misuse("cuLaunchKernel");
-    (void)atomic_fetch_add(&stub.launches, 1);
-    /* What it writes is q, so that threads see whether they got another's. */
-    const fa_cuda_args *a = parameters ? parameters[0] : NULL;
-    const object *q = a ? find_memory((CUdeviceptr)(uintptr_t)a->q, 1) : NULL,
-                 *o = a ? find_memory((CUdeviceptr)(uintptr_t)a->o, 1) : NULL;
-    if (q && o)
-        memcpy(o->bytes, q->bytes, q->size < o->size ? q->size : o->size);
-    return CUDA_SUCCESS;
 }
 
 CUresult nvrtcVersion(int *major, int *minor)
@@ -618,14 +166,14 @@ CUresult nvrtcCreateProgram(nvrtcProgram *program, const char *source, const cha
 {
     MAY_FAIL();
     if (!strstr(source, "fa_kernel_0") || !name || headers || header_sources || header_names)
-        misuse("nvrtcCreateProgram");
-    *program = (nvrtcProgram)(void *)make(PROGRAM);
+        stub_misuse("nvrtcCreateProgram");
+    *program = (nvrtcProgram)(void *)stub_make(PROGRAM);
     return CUDA_SUCCESS;
 }
 
 CUresult nvrtcDestroyProgram(nvrtcProgram *program)
 {
-    drop(*program, PROGRAM, "nvrtcDestroyProgram");
+    stub_drop(*program, PROGRAM, "nvrtcDestroyProgram");
     *program = NULL;
     return CUDA_SUCCESS;
 }
@@ -633,9 +181,9 @@ CUresult nvrtcDestroyProgram(nvrtcProgram *program)
 CUresult nvrtcCompileProgram(nvrtcProgram program, int options, const char *const *option)
 {
     MAY_FAIL();
-    (void)check(program, PROGRAM, "nvrtcCompileProgram");
+    (void)stub_check(program, PROGRAM, "nvrtcCompileProgram");
     if (options < 1 || strncmp(option[0], "--gpu-architecture=sm_", 22) != 0)
-        misuse("nvrtcCompileProgram");
+        stub_misuse("nvrtcCompileProgram");
     (void)atomic_fetch_add(&stub.compiles, 1);
     return CUDA_SUCCESS;
 }
@@ -645,7 +193,7 @@ static const char cubin[] = "a cubin";
 CUresult nvrtcGetCUBINSize(nvrtcProgram program, size_t *size)
 {
     MAY_FAIL();
-    (void)check(program, PROGRAM, "nvrtcGetCUBINSize");
+    (void)stub_check(program, PROGRAM, "nvrtcGetCUBINSize");
     *size = sizeof(cubin);
     return CUDA_SUCCESS;
 }
@@ -653,7 +201,7 @@ CUresult nvrtcGetCUBINSize(nvrtcProgram program, size_t *size)
 CUresult nvrtcGetCUBIN(nvrtcProgram program, char *to)
 {
     MAY_FAIL();
-    (void)check(program, PROGRAM, "nvrtcGetCUBIN");
+    (void)stub_check(program, PROGRAM, "nvrtcGetCUBIN");
     memcpy(to, cubin, sizeof(cubin));
     return CUDA_SUCCESS;
 }
@@ -662,14 +210,14 @@ static const char build_log[] = "attention.cu(1): error: an identifier is undefi
 
 CUresult nvrtcGetProgramLogSize(nvrtcProgram program, size_t *size)
 {
-    (void)check(program, PROGRAM, "nvrtcGetProgramLogSize");
+    (void)stub_check(program, PROGRAM, "nvrtcGetProgramLogSize");
     *size = sizeof(build_log);
     return CUDA_SUCCESS;
 }
 
 CUresult nvrtcGetProgramLog(nvrtcProgram program, char *log)
 {
-    (void)check(program, PROGRAM, "nvrtcGetProgramLog");
+    (void)stub_check(program, PROGRAM, "nvrtcGetProgramLog");
     memcpy(log, build_log, sizeof(build_log));
     return CUDA_SUCCESS;
 }

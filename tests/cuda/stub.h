@@ -15,8 +15,6 @@ int stub_has_failed(void);
 /* The device's compute capability, ten times the major and the minor one; and how many devices there are. */
 void stub_set_arch(int arch);
 void stub_set_devices(int count);
-/* What NVRTC compiles for, then 0. */
-void stub_set_compiled(const int *archs);
 /* An attribute's value instead of the usual one. */
 void stub_set_attribute(int attribute, int value);
 /* Makes the stream of a context of device 0, and destroys it; whether it is being captured. */

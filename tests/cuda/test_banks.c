@@ -29,7 +29,8 @@ static void check_tensor(const fa_cuda_row *t)
         for (int chunk = 0; chunk < chunks; chunk++) {
             /* Volta: lanes 4 p to 4 p + 3 of two quad pairs read rows of q eight apart. */
             for (int i = 0; i < WIDE; i++)
-                at[i] = fa_cuda_chunk_at(t->unit, line, t->unit == 70 ? row * 2 + i % 4 + i / 4 * 8 : row + i, chunk);
+                at[i] = fa_cuda_chunk_at(t->unit, line, t->unit == 70 ? row * 2 + i % 4 + i / 4 * 8 : row + i,
+                                         chunk);
             check_wide(t, at);
         }
         for (int chunk = 0; chunk < chunks; chunk += WIDE) {

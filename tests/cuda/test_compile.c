@@ -14,7 +14,8 @@ enum { SKIPPED = 77, MOST_ARCHS = 64 };
 static int least_arch(const fa_nvrtc *nvrtc, int unit)
 {
     int archs[MOST_ARCHS], count = 0, least = 0;
-    if (nvrtc->nvrtcGetNumSupportedArchs(&count) != 0 || count > MOST_ARCHS || nvrtc->nvrtcGetSupportedArchs(archs) != 0)
+    if (nvrtc->nvrtcGetNumSupportedArchs(&count) != 0 || count > MOST_ARCHS ||
+        nvrtc->nvrtcGetSupportedArchs(archs) != 0)
         return 0;
     for (int i = 0; i < count; i++) {
         if (archs[i] >= 60 && archs[i] >= unit && (least == 0 || archs[i] < least))
@@ -27,7 +28,8 @@ static bool compile(const fa_nvrtc *nvrtc, int row)
 {
     const fa_cuda_row *t = &fa_cuda_table[row];
     char target[32], define[32], log[4096] = "";
-    const char *options[] = {target, "--std=c++17", "-default-device", define, t->unit > 0 ? "-DFA_TYPE=1" : "-DFA_TYPE=0"};
+    const char *options[] = {target, "--std=c++17", "-default-device", define,
+                             t->unit > 0 ? "-DFA_TYPE=1" : "-DFA_TYPE=0"};
     nvrtcProgram program = NULL;
     size_t size = 0;
     (void)snprintf(target, sizeof(target), "--gpu-architecture=sm_%d", least_arch(nvrtc, t->unit));

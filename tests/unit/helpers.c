@@ -128,6 +128,21 @@ void assert_message(const char *part)
                   fa_last_error(), part);
 }
 
+void assert_unavailable(const char *backend, const char *reason)
+{
+    size_t count = fa_device_count(context);
+    for (size_t i = 0; i < count; i++) {
+        fa_device_info info = {.struct_size = sizeof(info)};
+        ck_assert_int_eq(fa_device_describe(context, i, &info), FA_OK);
+        if (strcmp(info.backend, backend) != 0)
+            continue;
+        ck_assert_int_eq(info.available, 0);
+        ck_assert_msg(strstr(info.reason, reason) != NULL, "\"%s\" lacks \"%s\"", info.reason, reason);
+        return;
+    }
+    ck_abort_msg("no device of %s is listed", backend);
+}
+
 fa_device *open_null(void)
 {
     fa_device *opened;

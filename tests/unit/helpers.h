@@ -43,6 +43,9 @@ fa_attention_desc make_desc(int64_t batch, int64_t heads_q, int64_t heads_kv, in
 /* fa_last_error() holds `part`. */
 void assert_message(const char *part);
 
+/* The first device of the backend cannot be used, and says why. */
+void assert_unavailable(const char *backend, const char *reason);
+
 fa_device *open_null(void);
 
 /* A null device of the context above and a queue of it, opened before each test of the case. */

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A library that is opened at run time, and its functions in a table. Never closed: drivers leave threads behind. */
+#ifndef FA_BACKENDS_LIBRARY_H
+#define FA_BACKENDS_LIBRARY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+typedef struct fa_library {
+    const char *variable;     /* of the environment, which overrides the names            */
+    const char *const *names; /* in order of preference; the last is NULL                 */
+    const char *what;         /* "the OpenCL library"                                     */
+    const char *expected;     /* of one that lacks a function: "expected OpenCL 1.2"      */
+    char failure[256];        /* why it cannot be used; "" where it can                   */
+} fa_library;
+
+typedef struct fa_library_symbol {
+    const char *name;
+    size_t offset; /* of the pointer to it in the table */
+} fa_library_symbol;
+
+/* Fills the table. False with `failure`: of several names, why the first, the one to install, did not open. */
+bool fa_library_load(fa_library *library, const fa_library_symbol *symbols, size_t count, void *table);
+
+#endif
