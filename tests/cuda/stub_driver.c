@@ -26,6 +26,10 @@ CUresult cuInit(unsigned flags)
 {
     (void)flags;
     MAY_FAIL();
+    for (int i = 0; i < MOST_DEVICES; i++) {
+        stub.primary[i].kind = CONTEXT;
+        stub.primary[i].device = i;
+    }
     stub.started = true;
     return CUDA_SUCCESS;
 }
@@ -101,8 +105,6 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
     MAY_FAIL();
     object *o = &stub.primary[device - 100];
     (void)pthread_mutex_lock(&stub.lock);
-    o->kind = CONTEXT;
-    o->device = device - 100;
     o->retained++;
     (void)pthread_mutex_unlock(&stub.lock);
     *context = (CUcontext)(void *)o;
