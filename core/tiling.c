@@ -26,6 +26,17 @@ static int64_t at_least(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+/* Dims that are computed and staged: whole tiles. */
+static int64_t padded_qk(const fa_tile_traits *t, const fa_tile_problem *p)
+{
+    return at_least(fa_round_up(p->dim_qk, t->tile.d), t->least_dim_qk);
+}
+
+static int64_t padded_v(const fa_tile_traits *t, const fa_tile_problem *p)
+{
+    return at_least(fa_round_up(p->dim_v, t->tile.d), t->least_dim_v);
+}
+
 /* Of the scores that a kernel has in hand at a time. */
 static int64_t score_bytes(const fa_tile_traits *t, int64_t block_q, int64_t block_kv)
 {
@@ -35,7 +46,7 @@ static int64_t score_bytes(const fa_tile_traits *t, int64_t block_q, int64_t blo
 uint64_t fa_tiling_onchip(const fa_tile_traits *t, const fa_tile_problem *p, int64_t block_q,
                           int64_t block_kv)
 {
-    int64_t dqk = fa_round_up(p->dim_qk, t->tile.d), dv = fa_round_up(p->dim_v, t->tile.d);
+    int64_t dqk = padded_qk(t, p), dv = padded_v(t, p);
     int64_t bytes = t->fixed_bytes;
     if (t->slice) {
         int64_t slice = t->slice * (block_q + at_least(block_kv, dv));
@@ -72,7 +83,7 @@ double fa_tiling_block_cycles(const fa_limits *limits, const fa_tile_traits *t, 
                               int64_t rows, int64_t keys)
 {
     double q = (double)fa_round_up(rows, t->tile.q), kv = (double)fa_round_up(keys, t->tile.kv);
-    double dqk = (double)fa_round_up(p->dim_qk, t->tile.d), dv = (double)fa_round_up(p->dim_v, t->tile.d);
+    double dqk = (double)padded_qk(t, p), dv = (double)padded_v(t, p);
     double products = 2 * q * kv * (dqk + dv) / t->flops_per_cycle;
     double softmax = q * kv / t->scores_per_cycle;
     if (limits->near_bytes && score_bytes(t, (int64_t)q, (int64_t)kv) > (int64_t)limits->near_bytes)

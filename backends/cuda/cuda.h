@@ -16,6 +16,7 @@ typedef struct fa_cu_caps {
     int units;           /* multiprocessors                                                       */
     int clock_khz;       /* at least 1                                                            */
     size_t shared_bytes; /* shared memory of one block, opted in to                               */
+    size_t unit_shared_bytes; /* of a multiprocessor                                              */
     double bytes_per_second;
     uint64_t global_bytes;
     bool images;    /* kernels that were compiled with the library may be used               */

@@ -51,6 +51,7 @@ static bool query(reader *r, fa_cu_caps *caps)
         mode = get(r, CU_DEVICE_ATTRIBUTE_COMPUTE_MODE);
     caps->units = get(r, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
     caps->shared_bytes = (size_t)get(r, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
+    caps->unit_shared_bytes = (size_t)get(r, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR);
     caps->clock_khz = clock > 0 ? clock : 1;
     caps->bytes_per_second = 2.0 * memory_khz * 1e3 * bus_bits / 8; /* two transfers a cycle */
     caps->global_bytes = total;

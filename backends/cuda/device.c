@@ -7,7 +7,10 @@
 #include "core/size.h"
 #include "core/status.h"
 
-enum { TABLE_ROWS = sizeof(fa_cuda_table) / sizeof(fa_cuda_table[0]) };
+enum {
+    TABLE_ROWS = sizeof(fa_cuda_table) / sizeof(fa_cuda_table[0]),
+    DRIVER_SHARED = 1024, /* bytes of shared memory that the driver takes of each block */
+};
 
 fa_cu_device *fa_cu_device_of(const fa_device *device)
 {
@@ -27,15 +30,25 @@ void fa_cu_leave(const fa_device *device)
     (void)fa_cu_device_of(device)->cu->cuCtxPopCurrent(&popped);
 }
 
+static int most_variant(const fa_cuda_row *t, int32_t rows)
+{
+    int variant = 0;
+    while (fa_cuda_rows_of(*t, variant) < rows)
+        variant++;
+    return variant;
+}
+
 static fa_tile_traits tensor_traits(const fa_cuda_row *t, int32_t most_q)
 {
     return (fa_tile_traits){
         .tile = {t->block_q, t->block_kv, 16},
+        .least_dim_qk = t->dim_qk,
+        .least_dim_v = t->dim_v,
         .stage = FA_STAGE_K | FA_STAGE_V,
         .element_bytes = 2,
         .buffers = 2,
-        .fixed_bytes =
-            (fa_cuda_tensor_words(*t, most_q) - 2 * t->block_kv * t->dim_v) * (int32_t)sizeof(float),
+        .fixed_bytes = fa_cuda_shared_bytes(*t, most_variant(t, most_q)) -
+                       2 * t->block_kv * t->dim_v * (int32_t)sizeof(float),
         .max_block_q = most_q,
         .max_block_kv = t->block_kv,
         .exposed = 0.1,
@@ -50,6 +63,8 @@ static fa_tile_traits decode_traits(const fa_cuda_row *t, int32_t most_q)
 {
     return (fa_tile_traits){
         .tile = {t->block_q, t->block_kv, 16},
+        .least_dim_qk = t->dim_qk,
+        .least_dim_v = t->dim_v,
         .element_bytes = 2,
         .fixed_bytes = fa_cuda_shared_bytes(*t, 0),
         .max_block_q = most_q,
@@ -65,6 +80,7 @@ static fa_tile_traits fma_traits(const fa_cuda_row *t, int32_t most_q)
 {
     return (fa_tile_traits){
         .tile = {t->block_q, t->block_kv, 4 * t->lanes},
+        .least_dim_v = t->dim_v,
         .element_bytes = sizeof(float),
         .buffers = 2,
         .slice = t->depth,
@@ -108,12 +124,19 @@ static fa_tile_traits standard_traits(const fa_cuda_row *t)
     };
 }
 
-/* The most rows of a block for which shared memory suffices; 0: not even for the fewest. */
-static int32_t most_rows(const fa_cuda_row *t, size_t shared_bytes)
+/* Whether a block's shared memory suffices, and a multiprocessor's for as many blocks as the row is made for. */
+static bool has_room(const fa_cu_caps *caps, const fa_cuda_row *t, int variant)
+{
+    const size_t bytes = (size_t)fa_cuda_shared_bytes(*t, variant), blocks = t->kind == FA_CUDA_TENSOR ? (size_t)t->resident : 1;
+    return bytes <= caps->shared_bytes && (blocks == 1 || blocks * (bytes + DRIVER_SHARED) <= caps->unit_shared_bytes);
+}
+
+/* The most rows of a block for which there is room; 0: not even for the fewest. */
+static int32_t most_rows(const fa_cu_caps *caps, const fa_cuda_row *t)
 {
     int32_t most = 0;
     for (int variant = 0; fa_cuda_rows_of(*t, variant) <= t->most_q; variant++) {
-        if ((size_t)fa_cuda_shared_bytes(*t, variant) <= shared_bytes)
+        if (has_room(caps, t, variant))
             most = fa_cuda_rows_of(*t, variant);
     }
     return most;
@@ -122,7 +145,7 @@ static int32_t most_rows(const fa_cuda_row *t, size_t shared_bytes)
 /* False where the device does not run it, or it is no row of its own. */
 static bool make_row(const fa_cu_caps *caps, const fa_cuda_row *t, fa_kernel_row *row)
 {
-    const int32_t most_q = t->most_q > 0 ? most_rows(t, caps->shared_bytes) : 1;
+    const int32_t most_q = t->most_q > 0 ? most_rows(caps, t) : 1;
     if (t->kind == FA_CUDA_MERGE || most_q == 0 || t->unit > caps->arch)
         return false;
     *row = (fa_kernel_row){

@@ -26,12 +26,26 @@ fa_status fa_cu_kernel_make(const fa_plan *plan, int row, fa_dtype type, int var
     return fa_cu_function_get(plan->device, row, type, variant, &kernel->function);
 }
 
+static bool has_one_type(const fa_problem *p)
+{
+    return p->tensor[FA_K].dtype == p->tensor[FA_Q].dtype && p->tensor[FA_V].dtype == p->tensor[FA_Q].dtype;
+}
+
+/* The element type of the module: that of q, k and v where the row is compiled for each. */
+static fa_dtype type_of(const fa_plan *plan, const fa_cuda_row *row)
+{
+    const bool typed = row->unit > 0 || (row->kind == FA_CUDA_FMA && has_one_type(&plan->problem));
+    return typed ? plan->problem.tensor[FA_Q].dtype : FA_F32;
+}
+
 static int variant_of(const fa_plan *plan, const fa_cuda_row *row)
 {
-    int variant = row->unit > 0 && fa_gpu_transforms(&plan->problem) ? 1 : 0;
+    const bool odd =
+        row->unit > 0 ? fa_gpu_transforms(&plan->problem) : row->kind == FA_CUDA_FMA && !has_one_type(&plan->problem);
+    int variant = 0;
     while (fa_cuda_rows_of(*row, variant) < plan->args.block_q)
-        variant += row->unit > 0 ? 2 : 1;
-    return variant;
+        variant++;
+    return odd ? variant + 1 : variant;
 }
 
 /* The plan's table, in device memory. */
@@ -59,9 +73,7 @@ static fa_status make_kernels(fa_plan *plan, fa_cu_plan *made)
     const fa_cuda_row *row = plan->row->impl;
     if (row->kind == FA_CUDA_STANDARD)
         return fa_cu_standard_prepare(plan, made);
-    const fa_dtype type = row->unit > 0 ? plan->problem.tensor[FA_Q].dtype : FA_F32;
-    fa_status status =
-        fa_cu_kernel_make(plan, row_number(row), type, variant_of(plan, row), &made->attention);
+    fa_status status = fa_cu_kernel_make(plan, row_number(row), type_of(plan, row), variant_of(plan, row), &made->attention);
     if (status == FA_OK && plan->schedule.merges > 0)
         status = fa_cu_kernel_make(plan, merge_row(), FA_F32, 0, &made->merge);
     return status;

@@ -26,13 +26,16 @@ typedef struct fa_cuda_row {
     int unit;     /* tensor: the compute capability whose instructions are used; else 0     */
     int split;    /* tensor: warps that share a row                                         */
     int held;     /* tensor: steps of 16 dims of q that stay in registers, of all           */
-    int resident; /* decode, rows: blocks that a multiprocessor has registers for           */
+    int resident; /* blocks that a multiprocessor has registers for, or tensor: must have room for */
 } fa_cuda_row;
 
-/* Variants of rows on tensor cores: odd ones do what a description can do to scores. */
+/*
+ * Variants come in pairs, but for rows: odd ones of rows on tensor cores do what a description can do to scores; of fma, odd
+ * ones read q, k and v of different types.
+ */
 FA_CUDA_FN int fa_cuda_rows_of(fa_cuda_row t, int variant)
 {
-    return t.block_q << (t.unit > 0 ? variant / 2 : variant);
+    return t.block_q << (t.kind == FA_CUDA_ROWS ? variant : variant / 2);
 }
 
 /* Kernels of a row: see attention.cu. Of the yardstick they are: */
@@ -45,15 +48,16 @@ enum {
     FA_CUDA_VARIANTS
 };
 
-#define FA_TENSOR(name, unit, dims, least_q, most_q, keys, tile_kv, warps, split, held) \
-    {name, FA_CUDA_TENSOR, dims,       dims, least_q, most_q, keys, 0,                  \
-     0,    tile_kv,        32 * warps, unit, split,   held,   0},
+#define FA_TENSOR(name, unit, resident, dims, least_q, most_q, keys, tile_kv, warps, split, held) \
+    {name, FA_CUDA_TENSOR, dims,       dims, least_q, most_q, keys, 0,                            \
+     0,    tile_kv,        32 * warps, unit, split,   held,   resident},
 #define FA_DECODE(name, unit, dims, most_q, warps, resident) \
     {name, FA_CUDA_DECODE, dims, dims, 8, most_q, 16 * warps, 0, 0, 0, 32 * warps, unit, 0, 0, resident},
-#define AMPERE(name, ...) FA_TENSOR(name, 80, __VA_ARGS__)
+#define AMPERE(name, ...) FA_TENSOR(name, 80, 1, __VA_ARGS__)
+#define AMPERE_WIDE(name, ...) FA_TENSOR(name, 80, 2, __VA_ARGS__)
 #define AMPERE_DECODE(name, ...) FA_DECODE(name, 80, __VA_ARGS__)
-#define TURING(name, ...) FA_TENSOR(name, 75, __VA_ARGS__)
-#define VOLTA(name, ...) FA_TENSOR(name, 70, __VA_ARGS__)
+#define TURING(name, ...) FA_TENSOR(name, 75, 1, __VA_ARGS__)
+#define VOLTA(name, ...) FA_TENSOR(name, 70, 1, __VA_ARGS__)
 #define TURING_DECODE(name, ...) FA_DECODE(name, 75, __VA_ARGS__)
 #define FMA(name, dims, lanes, rows, least_q, most_q, keys, depth) \
     {name, FA_CUDA_FMA, 0, dims, least_q, most_q, keys, lanes, rows, depth, 0, 0, 0, 0, 0},
@@ -77,6 +81,7 @@ extern const fa_cuda_row fa_cuda_table[];
 #undef FA_TENSOR
 #undef FA_DECODE
 #undef AMPERE
+#undef AMPERE_WIDE
 #undef AMPERE_DECODE
 #undef TURING
 #undef VOLTA
@@ -139,10 +144,19 @@ FA_CUDA_FN int fa_cuda_tensor_words(fa_cuda_row t, int rows)
            (t.split > 1 ? rows * t.split * t.block_kv : 0);
 }
 
+/* Tensor: words behind those for an item of the table and its sequence, and whether a row has them. */
+enum { FA_CUDA_NOTES = 24 };
+
+FA_CUDA_FN bool fa_cuda_tensor_notes(fa_cuda_row t)
+{
+    return t.dim_v <= 128;
+}
+
 FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_row t, int variant)
 {
     return (int)sizeof(float) *
-           (t.kind == FA_CUDA_TENSOR   ? fa_cuda_tensor_words(t, fa_cuda_rows_of(t, variant))
+           (t.kind == FA_CUDA_TENSOR   ? fa_cuda_tensor_words(t, fa_cuda_rows_of(t, variant)) +
+                                           (fa_cuda_tensor_notes(t) ? FA_CUDA_NOTES : 0)
             : t.kind == FA_CUDA_DECODE ? t.group / 32 * fa_cuda_rows_of(t, variant) * (t.dim_v + 2)
             : t.kind == FA_CUDA_FMA    ? 4 + 2 * fa_cuda_fma_stage(t, fa_cuda_rows_of(t, variant))
             : t.kind == FA_CUDA_ROWS   ? fa_cuda_rows_of(t, variant) * (t.dim_qk + t.block_kv) +

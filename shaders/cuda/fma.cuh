@@ -13,7 +13,8 @@
 
 #include "softmax.cuh"
 
-template <int ROW, int BLOCK_Q>
+/* TYPE is that of q, k and v, and rows are aligned. With ANY each has a type of its own, and rows lie where they like. */
+template <int ROW, int TYPE, int BLOCK_Q, bool ANY>
 struct fma_kernel {
     static constexpr fa_cuda_row R = fa_cuda_table[ROW];
     static constexpr int LANES = R.lanes, ROWS = R.rows, DEPTH = R.depth, BLOCK_KV = R.block_kv;
@@ -37,147 +38,202 @@ struct fma_kernel {
 
     const scene &s;
     const int id, x, y;
+    const uint room; /* where the stages are */
+    const uint at_q, at_k, at_v; /* where this thread puts the first vectors that it fetches, of the first stage */
+    const uint at_weights;       /* and its weights of the first of its keys of a step                           */
+    const uint at_rows, at_columns; /* where what it multiplies begins                                           */
     raw4 fetched[FETCH];
-    const uchar *rows_q[FETCH_Q];
-    float sc[ROWS][KEYS], out[ROWS][DIMS], max[ROWS], sum[ROWS];
+    const uchar *rows_q[FETCH_Q], *rows_k[FETCH_K]; /* what this thread fetches of each step's dims: of its own first ones */
+    float sc[ROWS][KEYS], out[ROWS][DIMS];
+    float max, sum; /* of row x % ROWS of the thread's */
 
-    __device__ fma_kernel(const scene &of) : s(of), id(threadIdx.x), x(threadIdx.x % LANES), y(threadIdx.x / LANES) {}
+    __device__ fma_kernel(const scene &of, uint stages)
+        : s(of), id(keep(threadIdx.x)), x(id % LANES), y(id / LANES), room(stages),
+          at_q(keep(room + 4 * (line_q(dim_of(0)) + row_of(0)))),
+          at_k(keep(room + 4 * (STAGE_ROWS + line_k(dim_of(0)) + row_of(0)))), at_v(keep(room + 4 * STAGE_ROWS + 16 * id)),
+          at_weights(keep(room + 4 * (line_p(x) + y * ROWS))), at_rows(keep(room + 4 * y * ROWS)),
+          at_columns(keep(room + 4 * STAGE_ROWS + 16 * x))
+    {
+    }
 
-    /* Where the rows of q are that this thread fetches from; those past the end are the last one again. */
+    /* The scene, read again where it is seldom needed: kept in registers, it would take the room of operands. */
+    __device__ scene again() const { return scene(s.a, blockIdx.x); }
+
+    __device__ int type_q() const { return ANY ? s.a.type_q : TYPE; }
+    __device__ int type_k() const { return ANY ? s.a.type_k : TYPE; }
+    __device__ int type_v() const { return ANY ? s.a.type_v : TYPE; }
+
+    /* Of number n of the vectors that this thread fetches: row and dim of a step of the first product. */
+    static constexpr int ROWS_APART = GROUP / (DEPTH / 4);
+    __device__ int row_of(int n) const { return id / (DEPTH / 4) + n * ROWS_APART; }
+    __device__ int dim_of(int n) const { return id % (DEPTH / 4) * 4; }
+    static_assert(GROUP % (DEPTH / 4) == 0, "a thread's vectors are of one dim");
+
+    /* Rows past the end are the last one again. */
     __device__ void find_rows()
     {
         UNROLL
         for (int n = 0; n < FETCH_Q; n++)
-            rows_q[n] = query(s, s.row_begin + (id + n * GROUP) / (DEPTH / 4)).q(s);
+            rows_q[n] = query(s, s.row_begin + row_of(n)).q(s) + dim_of(n) * bytes_of(type_q());
     }
 
-    /* Keys past the end are the last one again: their scores are hidden, their weights 0. */
-    __device__ void fetch_qk(int key, int key_end, int dim)
+    /* Keys past the end likewise: their scores are hidden, their weights 0. */
+    __device__ void find_keys(int key)
     {
-        const uchar *at[FETCH_Q > FETCH_K ? FETCH_Q : FETCH_K];
-        int count[FETCH_Q > FETCH_K ? FETCH_Q : FETCH_K];
+        const fa_long stride = s.p->k_stride[2] * bytes_of(type_k());
         UNROLL
-        for (int n = 0; n < FETCH_Q; n++) {
-            const int d = dim + (id + n * GROUP) % (DEPTH / 4) * 4;
-            at[n] = rows_q[n] + d * bytes_of(s.a.type_q);
-            count[n] = s.p->dim_qk - d;
-        }
-        fetch4<FETCH_Q>(s.a.type_q, s.a.aligned, at, count, fetched);
-        UNROLL
-        for (int n = 0; n < FETCH_K; n++) {
-            const int i = id + n * GROUP, j = FA_MIN(key + i / (DEPTH / 4), key_end - 1), d = dim + i % (DEPTH / 4) * 4;
-            at[n] = s.k + j * s.k_stride() + d * bytes_of(s.a.type_k);
-            count[n] = s.p->dim_qk - d;
-        }
-        fetch4<FETCH_K>(s.a.type_k, s.a.aligned, at, count, fetched + FETCH_Q);
+        for (int n = 0; n < FETCH_K; n++)
+            rows_k[n] = s.k + FA_MIN(key + row_of(n), s.key_end - 1) * stride + dim_of(n) * bytes_of(type_k());
     }
 
-    /* The key, from the block's first, whose weight is number `slot` of a step. */
+    template <int N>
+    __device__ void fetch_dims(int type, const uchar *const rows[N], int dim, raw4 to[N])
+    {
+        const uchar *at[N];
+        int count[N];
+        UNROLL
+        for (int n = 0; n < N; n++) {
+            at[n] = rows[n] + dim * bytes_of(type);
+            count[n] = s.p->dim_qk - dim - dim_of(n);
+        }
+        fetch<N>(type, at, count, to);
+    }
+
+    template <int N>
+    __device__ void fetch(int type, const uchar *const at[N], const int count[N], raw4 to[N])
+    {
+        if constexpr (ANY) {
+            fetch4<N>(type, s.a.aligned, at, count, to);
+        } else {
+            UNROLL
+            for (int n = 0; n < N; n++)
+                to[n] = fetch_if<TYPE>(count[n] > 0, at[n]);
+        }
+    }
+
+    __device__ void fetch_qk(int dim)
+    {
+        fetch_dims<FETCH_Q>(type_q(), rows_q, dim, fetched);
+        fetch_dims<FETCH_K>(type_k(), rows_k, dim, fetched + FETCH_Q);
+    }
+
+    /* The key, from the block's first, whose weight is number `slot` of a step: what step and slot add up to. */
     static __device__ int key_of(int step, int slot)
     {
-        const int i = step * DEPTH + slot, group = i / LANES;
+        const uint i = step * DEPTH + slot, group = i / LANES;
         return group / 4 * (4 * LANES) + i % LANES * 4 + group % 4;
     }
 
-    __device__ void fetch_v(int key, int key_end, int step)
+    __device__ void fetch_v(int key, int step)
     {
         const uchar *at[FETCH_V];
         int count[FETCH_V];
+        const fa_long stride = s.p->v_stride[2] * bytes_of(type_v());
         UNROLL
         for (int n = 0; n < FETCH_V; n++) {
             const int i = id + n * GROUP, d = i % (R.dim_v / 4) * 4;
-            const int j = FA_MIN(key + key_of(step, i / (R.dim_v / 4)), key_end - 1);
-            at[n] = s.v + j * s.v_stride() + d * bytes_of(s.a.type_v);
-            count[n] = s.p->dim_v - d;
+            const int j = key + key_of(step, 0) + key_of(0, i / (R.dim_v / 4));
+            at[n] = s.v + j * stride + d * bytes_of(type_v());
+            count[n] = j < s.key_end ? s.p->dim_v - d : 0;
         }
-        fetch4<FETCH_V>(s.a.type_v, s.a.aligned, at, count, fetched);
+        fetch<FETCH_V>(type_v(), at, count, fetched);
     }
 
-    static __device__ void put_column(float *to, int width, float4 v)
+    static __device__ void put_column(uint to, int width, float4 v)
     {
-        to[0] = v.x;
-        to[width] = v.y;
-        to[2 * width] = v.z;
-        to[3 * width] = v.w;
+        store_shared(to, v.x);
+        store_shared(to + 4 * width, v.y);
+        store_shared(to + 8 * width, v.z);
+        store_shared(to + 12 * width, v.w);
     }
 
-    __device__ void put_qk(float *stage)
+    /* `stage` is where it begins, from the first one on, in bytes. */
+    __device__ void put_qk(uint stage)
     {
         UNROLL
         for (int n = 0; n < FETCH_Q; n++) {
-            const int i = id + n * GROUP, row = i / (DEPTH / 4), d = i % (DEPTH / 4) * 4;
-            if (BLOCK_Q * (DEPTH / 4) % GROUP == 0 || row < BLOCK_Q)
-                put_column(stage + line_q(d) + row, BLOCK_Q, widen4(s.a.type_q, fetched[n]));
+            if (FETCH_Q * ROWS_APART == BLOCK_Q || row_of(n) < BLOCK_Q)
+                put_column(at_q + stage + 4 * n * ROWS_APART, BLOCK_Q, widen4(type_q(), fetched[n]));
         }
         UNROLL
         for (int n = 0; n < FETCH_K; n++) {
-            const int i = id + n * GROUP, key = i / (DEPTH / 4), d = i % (DEPTH / 4) * 4;
-            if (BLOCK_KV * (DEPTH / 4) % GROUP == 0 || key < BLOCK_KV)
-                put_column(stage + STAGE_ROWS + line_k(d) + key, BLOCK_KV, widen4(s.a.type_k, fetched[FETCH_Q + n]));
+            if (FETCH_K * ROWS_APART == BLOCK_KV || row_of(n) < BLOCK_KV)
+                put_column(at_k + stage + 4 * n * ROWS_APART, BLOCK_KV, widen4(type_k(), fetched[FETCH_Q + n]));
         }
     }
 
-    /* False where one of them is not finite. */
-    __device__ bool put_v(float *stage)
+    /* True where it `matters` and one of them is not finite. */
+    __device__ bool put_v(uint stage, bool matters)
     {
-        float4 *to = (float4 *)(stage + STAGE_ROWS);
-        bool finite = true;
+        bool wild = false;
         UNROLL
         for (int n = 0; n < FETCH_V; n++) {
             const int i = id + n * GROUP;
-            const float4 value = widen4(s.a.type_v, fetched[n]);
+            const float4 value = widen4(type_v(), fetched[n]);
             if (DEPTH * (R.dim_v / 4) % GROUP == 0 || i < DEPTH * (R.dim_v / 4))
-                to[i] = value;
-            finite = finite && is_finite4(value);
+                store_shared(at_v + stage + 16 * n * GROUP, value);
+            if (matters)
+                wild = wild || !is_finite4(value);
         }
-        return finite;
+        return wild;
     }
 
-    static __device__ void get_rows(const float *from, float to[ROWS])
-    {
-        UNROLL
-        for (int i = 0; i < ROWS; i += 4) {
-            const float4 four = *(const float4 *)(from + i);
-            to[i] = four.x;
-            to[i + 1] = four.y;
-            to[i + 2] = four.z;
-            to[i + 3] = four.w;
-        }
-    }
-
-    /* sums += rows columns: one term of a step. */
+    /* What a term of a step takes: of each of the thread's rows one number, and of each of its columns. */
     template <int COLUMNS>
-    static __device__ void multiply(const float *rows, const float *columns, float sums[ROWS][COLUMNS])
-    {
-        float a[ROWS];
-        get_rows(rows, a);
-        UNROLL
-        for (int g = 0; g < COLUMNS; g += 4) {
-            const float4 b = *(const float4 *)(columns + g * LANES);
+    struct operands {
+        float4 row[ROWS / 4], column[COLUMNS / 4];
+
+        __device__ void load(uint rows, uint columns)
+        {
             UNROLL
-            for (int i = 0; i < ROWS; i++) {
-                sums[i][g] += a[i] * b.x;
-                sums[i][g + 1] += a[i] * b.y;
-                sums[i][g + 2] += a[i] * b.z;
-                sums[i][g + 3] += a[i] * b.w;
+            for (int i = 0; i < ROWS / 4; i++)
+                row[i] = load_shared(rows + 16 * i);
+            UNROLL
+            for (int g = 0; g < COLUMNS / 4; g++)
+                column[g] = load_shared(columns + 16 * g * LANES);
+        }
+
+        static __device__ void add(float a, float4 b, float *sums)
+        {
+            sums[0] += a * b.x;
+            sums[1] += a * b.y;
+            sums[2] += a * b.z;
+            sums[3] += a * b.w;
+        }
+
+        __device__ void multiply(float sums[ROWS][COLUMNS]) const
+        {
+            UNROLL
+            for (int g = 0; g < COLUMNS / 4; g++) {
+                UNROLL
+                for (int i = 0; i < ROWS / 4; i++) {
+                    add(row[i].x, column[g], sums[4 * i] + 4 * g);
+                    add(row[i].y, column[g], sums[4 * i + 1] + 4 * g);
+                    add(row[i].z, column[g], sums[4 * i + 2] + 4 * g);
+                    add(row[i].w, column[g], sums[4 * i + 3] + 4 * g);
+                }
             }
         }
-    }
+    };
 
-    __device__ void multiply_qk(const float *stage)
+    /*
+     * sums += rows columns, DEPTH terms. A term's operands are loaded while the one before is added; the first while
+     * `meanwhile` is done, which fetches what the next step takes.
+     */
+    template <int COLUMNS, typename ROW_LINE, typename COLUMN_LINE, typename MEANWHILE>
+    __device__ void multiply(uint stage, ROW_LINE row_line, COLUMN_LINE column_line, float sums[ROWS][COLUMNS],
+                             MEANWHILE meanwhile)
     {
-        const float *a = stage + y * ROWS, *b = stage + STAGE_ROWS + 4 * x;
+        operands<COLUMNS> two[2];
+        two[0].load(at_rows + stage, at_columns + stage);
+        meanwhile();
         UNROLL
-        for (int t = 0; t < DEPTH; t++)
-            multiply<KEYS>(a + line_q(t), b + line_k(t), sc);
-    }
-
-    __device__ void multiply_pv(const float *stage)
-    {
-        const float *a = stage + y * ROWS, *b = stage + STAGE_ROWS + 4 * x;
-        UNROLL
-        for (int t = 0; t < DEPTH; t++)
-            multiply<DIMS>(a + line_p(t), b + line_v(t), out);
+        for (int t = 0; t < DEPTH; t++) {
+            const int next = t + 1;
+            if (next < DEPTH)
+                two[next % 2].load(at_rows + stage + 4 * row_line(next), at_columns + stage + 4 * column_line(next));
+            two[t % 2].multiply(sums);
+        }
     }
 
     /* Row 0 goes last and the others move up. Registers have no index: what is long and seldom treats row 0, in turns. */
@@ -194,10 +250,10 @@ struct fma_kernel {
         }
     }
 
-    /* multiply_pv() where a hidden value may not be finite: it must not meet its weight of 0. */
-    __device__ void multiply_guarded(const float *stage, int key, int key_end, int step)
+    /* The second product where a hidden value may not be finite: it must not meet its weight of 0. */
+    __device__ void multiply_guarded(uint stage, int key, int key_end, int step)
     {
-        const float *a = stage + y * ROWS, *b = stage + STAGE_ROWS + 4 * x;
+        const scene s = again();
         ROLLED
         for (int turn = 0; turn < ROWS; turn++) {
             const query q(s, s.row_begin + y * ROWS + turn);
@@ -206,26 +262,26 @@ struct fma_kernel {
                 const int j = key + key_of(step, t);
                 if (j >= key_end || !is_visible(s, q, j))
                     continue;
-                const float weight = a[line_p(t) + turn];
+                const float weight = load_shared1(at_rows + stage + 4 * (line_p(t) + turn));
                 UNROLL
-                for (int g = 0; g < DIMS; g++)
-                    out[0][g] += weight * b[line_v(t) + g / 4 * 4 * LANES + g % 4];
+                for (int g = 0; g < DIMS; g += 4)
+                    operands<DIMS>::add(weight, load_shared(at_columns + stage + 4 * (line_v(t) + g * LANES)), out[0] + g);
             }
             turn_rows<DIMS>(out);
         }
     }
 
     /* The weights of one step: of each thread in its turn, the keys that key_of() names. */
-    __device__ void put_weights(float *stage, int step)
+    __device__ void put_weights(uint stage, int step)
     {
+        const uint to = at_weights + stage - 4 * line_p(step * DEPTH);
         UNROLL
         for (int g = 0; g < KEYS; g++) {
-            const int slot = g * LANES + x - step * DEPTH;
-            if (slot >= 0 && slot < DEPTH) {
+            if ((uint)(g * LANES + x - step * DEPTH) < DEPTH) {
                 UNROLL
                 for (int i = 0; i < ROWS; i += 4)
-                    *(float4 *)(stage + line_p(slot) + y * ROWS + i) =
-                        make_float4(sc[i][g], sc[i + 1][g], sc[i + 2][g], sc[i + 3][g]);
+                    store_shared(to + 4 * (line_p(g * LANES) + i),
+                                 make_float4(sc[i][g], sc[i + 1][g], sc[i + 2][g], sc[i + 3][g]));
             }
         }
     }
@@ -233,6 +289,7 @@ struct fma_kernel {
     /* Scores that the mask cuts, or that a description transforms, row by row in turns. */
     __device__ void treat_scores(int key, int key_end, bool cut, bool transformed)
     {
+        const scene s = again();
         ROLLED
         for (int turn = 0; turn < ROWS; turn++) {
             const query q(s, s.row_begin + y * ROWS + turn);
@@ -261,27 +318,63 @@ struct fma_kernel {
         }
     }
 
+    /* Of each row the greatest, or the sum, of what the lanes have that share it: that of row x % ROWS. */
+    template <bool SUM>
+    __device__ float reduce(float of[ROWS]) const
+    {
+        UNROLL
+        for (int bit = ROWS / 2; bit > 0; bit /= 2) {
+            UNROLL
+            for (int i = 0; i < bit; i++) {
+                const float mine = x & bit ? of[i + bit] : of[i], other = exchange(x & bit ? of[i] : of[i + bit], bit);
+                of[i] = SUM ? mine + other : fmaxf(mine, other);
+            }
+        }
+        UNROLL
+        for (int bit = ROWS; bit < LANES; bit *= 2) {
+            const float other = exchange(of[0], bit);
+            of[0] = SUM ? of[0] + other : fmaxf(of[0], other);
+        }
+        return of[0];
+    }
+    static __device__ float exchange(float value, int bit) { return __shfl_xor_sync(0xffffffffu, value, bit); }
+
+    /* What the lane has that keeps row i's. */
+    static __device__ float of_row(float value, int i) { return __shfl_sync(0xffffffffu, value, i, LANES); }
+
     /* Scores become weights, under the new maximum of each row. */
     __device__ void weigh()
     {
+        float all[ROWS];
         UNROLL
         for (int i = 0; i < ROWS; i++) {
-            float next = max[i], total = 0.0f;
+            all[i] = sc[i][0];
             UNROLL
-            for (int g = 0; g < KEYS; g++)
-                next = fmaxf(next, sc[i][g]);
-            next = lanes_max<LANES>(next);
-            const float old = fa_state_weight(max[i], next), base = finite_max(next);
-            max[i] = next;
+            for (int g = 1; g < KEYS; g++)
+                all[i] = fmaxf(all[i], sc[i][g]);
+        }
+        const float next = fmaxf(max, reduce<false>(all)), old = fa_state_weight(max, next), base = finite_max(next);
+        const bool rescales = __any_sync(0xffffffffu, old != 1.0f);
+        UNROLL
+        for (int i = 0; i < ROWS; i++) {
+            const float base_i = of_row(base, i);
+            all[i] = 0.0f;
             UNROLL
             for (int g = 0; g < KEYS; g++) {
-                sc[i][g] = exp2_fast(sc[i][g] - base);
-                total += sc[i][g];
+                sc[i][g] = exp2_fast(sc[i][g] - base_i);
+                all[i] += sc[i][g];
             }
-            sum[i] = sum[i] * old + total;
+        }
+        max = next;
+        sum = sum * old + reduce<true>(all);
+        if (rescales) {
             UNROLL
-            for (int g = 0; g < DIMS; g++)
-                out[i][g] *= old;
+            for (int i = 0; i < ROWS; i++) {
+                const float old_i = of_row(old, i);
+                UNROLL
+                for (int g = 0; g < DIMS; g++)
+                    out[i][g] *= old_i;
+            }
         }
     }
 
@@ -297,10 +390,10 @@ struct fma_kernel {
 
     __device__ void start()
     {
+        max = FA_NEG_INF;
+        sum = 0.0f;
         UNROLL
         for (int i = 0; i < ROWS; i++) {
-            max[i] = FA_NEG_INF;
-            sum[i] = 0.0f;
             UNROLL
             for (int g = 0; g < DIMS; g++)
                 out[i][g] = 0.0f;
@@ -309,16 +402,14 @@ struct fma_kernel {
 
     __device__ void finish()
     {
-        UNROLL
-        for (int i = 0; i < ROWS; i++)
-            sum[i] = lanes_sum<LANES>(sum[i]);
+        const scene s = again();
         ROLLED
         for (int turn = 0; turn < ROWS; turn++) {
             const int row = s.row_begin + y * ROWS + turn;
             const query q(s, row);
             fa_state state;
-            state.max = max[0];
-            state.sum = sum[0];
+            state.max = of_row(max, turn);
+            state.sum = of_row(sum, turn);
             const target to(s, q, row, state, x == 0);
             UNROLL
             for (int g = 0; g < DIMS; g += 4) {
@@ -328,41 +419,38 @@ struct fma_kernel {
                                    out[0][g + 3] * to.factor));
             }
             turn_rows<DIMS>(out);
-            UNROLL
-            for (int i = 0; i + 1 < ROWS; i++) {
-                max[i] = max[i + 1];
-                sum[i] = sum[i + 1];
-            }
         }
     }
 
-    __device__ void run(float *room)
+    /* `unsafe` says that some value that may be hidden is not finite. */
+    __device__ void run(volatile int *unsafe)
     {
-        volatile int *unsafe = (volatile int *)room; /* some value that may be hidden is not finite */
-        float *stages = room + 4;
-        int stage = 0;
+        constexpr uint OTHER = 4 * STAGE;
+        uint stage = 0;
         start();
         find_rows();
         if (id == 0)
             *unsafe = 0;
         int key = s.next_block(s.key_begin, BLOCK_KV);
-        if (key < s.key_end)
-            fetch_qk(key, s.key_end, 0);
+        if (key < s.key_end) {
+            find_keys(key);
+            fetch_qk(0);
+        }
         ROLLED
         while (key < s.key_end) {
             const int key_end = FA_MIN(key + BLOCK_KV, s.key_end);
             clear(sc);
             ROLLED
             for (int d = 0; d < s.p->dim_qk; d += DEPTH) {
-                float *now = stages + stage * STAGE;
-                put_qk(now);
+                put_qk(stage);
                 __syncthreads();
-                if (d + DEPTH < s.p->dim_qk)
-                    fetch_qk(key, key_end, d + DEPTH);
-                else
-                    fetch_v(key, key_end, 0);
-                multiply_qk(now);
-                stage ^= 1;
+                multiply<KEYS>(stage, line_q, line_k, sc, [&] {
+                    if (d + DEPTH < s.p->dim_qk)
+                        fetch_qk(d + DEPTH);
+                    else
+                        fetch_v(key, 0);
+                });
+                stage = OTHER - stage;
             }
             const bool cut = s.is_cut(key, key_end), transformed = transforms(s);
             const bool hides = cut || (s.p->flags & FA_TABLE_KEEP);
@@ -372,22 +460,27 @@ struct fma_kernel {
                 scale_scores();
             weigh();
             const int next = s.next_block(key + BLOCK_KV, BLOCK_KV);
+            if (next < s.key_end)
+                find_keys(next);
             ROLLED
             for (int step = 0; step < STEPS_V; step++) {
-                float *now = stages + stage * STAGE;
-                put_weights(now, step);
-                if (!put_v(now) && hides)
+                const auto fetch_next = [&] {
+                    if (step + 1 < STEPS_V)
+                        fetch_v(key, step + 1);
+                    else if (next < s.key_end)
+                        fetch_qk(0);
+                };
+                put_weights(stage, step);
+                if (put_v(stage, hides))
                     *unsafe = 1;
                 __syncthreads();
-                if (step + 1 < STEPS_V)
-                    fetch_v(key, key_end, step + 1);
-                else if (next < s.key_end)
-                    fetch_qk(next, FA_MIN(next + BLOCK_KV, s.key_end), 0);
-                if (hides && *unsafe)
-                    multiply_guarded(now, key, key_end, step);
-                else
-                    multiply_pv(now);
-                stage ^= 1;
+                if (hides && *unsafe) {
+                    fetch_next();
+                    multiply_guarded(stage, key, key_end, step);
+                } else {
+                    multiply<DIMS>(stage, line_p, line_v, out, fetch_next);
+                }
+                stage = OTHER - stage;
             }
             key = next;
         }
@@ -395,10 +488,19 @@ struct fma_kernel {
     }
 };
 
-template <int ROW, int BLOCK_Q>
+template <int ROW, int BLOCK_Q, bool ANY>
+__device__ __forceinline__ void run_fma(const scene &s, float4 *room)
+{
+    fma_kernel<ROW, FA_TYPE, BLOCK_Q, ANY> kernel(s, shared_address(room + 1));
+    kernel.run((volatile int *)room);
+}
+
+template <int ROW, int BLOCK_Q, bool ANY>
 __device__ __forceinline__ void fma_attention(const fa_cuda_args &a, float4 *room)
 {
     const scene s(a, blockIdx.x);
-    fma_kernel<ROW, BLOCK_Q> kernel(s);
-    kernel.run((float *)room);
+    if (!ANY && a.aligned)
+        run_fma<ROW, BLOCK_Q, false>(s, room);
+    else
+        run_fma<ROW, BLOCK_Q, true>(s, room);
 }

@@ -19,11 +19,6 @@ __device__ __forceinline__ uint4 elements(const uchar *from, int count)
     return make_uint4(word[0], word[1], word[2], word[3]);
 }
 
-__device__ __forceinline__ uint shared_address(const void *at)
-{
-    return (uint)__cvta_generic_to_shared(at);
-}
-
 /* Four 8 by 8 matrices of narrow elements: lane l gives the address of row l % 8 of matrix l / 8. */
 __device__ __forceinline__ void load_matrices(uint to[4], uint row)
 {
@@ -74,27 +69,6 @@ __device__ __forceinline__ void multiply_add(float sum[4], const uint a[4], cons
                          : "r"(a[2 * i]), "r"(a[2 * i + 1]), "r"(b[i]));
 #endif
     }
-}
-
-/* Two numbers in a word, the first in its lower half. */
-template <int TYPE>
-__device__ __forceinline__ uint pack(float low, float high)
-{
-    uint word;
-    if constexpr (TYPE == TYPE_F16) {
-#if __CUDA_ARCH__ >= 800
-        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
-#else
-        word = to_half(low) | (uint)to_half(high) << 16;
-#endif
-    } else {
-#if __CUDA_ARCH__ >= 800
-        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
-#else
-        word = to_brain(low) | (uint)to_brain(high) << 16;
-#endif
-    }
-    return word;
 }
 
 template <int TYPE>

@@ -21,6 +21,50 @@ __device__ constexpr int ceil_div(int a, int b)
     return (a + b - 1) / b;
 }
 
+__device__ __forceinline__ uint shared_address(const void *at)
+{
+    return (uint)__cvta_generic_to_shared(at);
+}
+
+/*
+ * x, held in a register from here on. The compiler would rather compute it anew each time, and begin with the thread's
+ * number, which takes long to read; it does not know that of an exchange among lanes.
+ */
+__device__ __forceinline__ uint keep(uint x)
+{
+    return __shfl_sync(0xffffffffu, x, threadIdx.x % 32);
+}
+
+/* Shared memory by address: what is written stays the order that loads are issued in. */
+__device__ __forceinline__ float4 load_shared(uint at)
+{
+    float4 x;
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w) : "r"(at) : "memory");
+    return x;
+}
+
+__device__ __forceinline__ float load_shared1(uint at)
+{
+    float x;
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(at) : "memory");
+    return x;
+}
+
+__device__ __forceinline__ void store_shared(uint to, float x)
+{
+    asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(x) : "memory");
+}
+
+__device__ __forceinline__ void store_shared(uint to, float4 x)
+{
+    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w) : "memory");
+}
+
+__device__ __forceinline__ void store_shared(uint to, uint4 x)
+{
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w) : "memory");
+}
+
 __device__ __forceinline__ int bytes_of(int type)
 {
     return type == TYPE_F32 ? 4 : 2;
@@ -56,6 +100,27 @@ __device__ __forceinline__ ushort narrow(int type, float x)
     return type == TYPE_F16 ? to_half(x) : to_brain(x);
 }
 
+/* Two numbers in a word, the first in its lower half. */
+template <int TYPE>
+__device__ __forceinline__ uint pack(float low, float high)
+{
+    uint word;
+    if constexpr (TYPE == TYPE_F16) {
+#if __CUDA_ARCH__ >= 800
+        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+#else
+        word = to_half(low) | (uint)to_half(high) << 16;
+#endif
+    } else {
+#if __CUDA_ARCH__ >= 800
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+#else
+        word = to_brain(low) | (uint)to_brain(high) << 16;
+#endif
+    }
+    return word;
+}
+
 __device__ __forceinline__ float load(int type, const uchar *at)
 {
     if (type == TYPE_F32)
@@ -76,6 +141,22 @@ __device__ __forceinline__ void store(int type, uchar *at, float x)
  * of its use then waits for nothing.
  */
 typedef uint4 raw4;
+
+/* Four elements that are aligned, or zeros: by a predicate, where the compiler would jump. */
+template <int TYPE>
+__device__ __forceinline__ raw4 fetch_if(bool exists, const uchar *at)
+{
+    raw4 x = make_uint4(0, 0, 0, 0);
+    if constexpr (TYPE == TYPE_F32)
+        asm volatile("{.reg .pred p; setp.ne.s32 p, %5, 0; @p ld.global.v4.u32 {%0, %1, %2, %3}, [%4];}"
+                     : "+r"(x.x), "+r"(x.y), "+r"(x.z), "+r"(x.w)
+                     : "l"(at), "r"((int)exists));
+    else
+        asm volatile("{.reg .pred p; setp.ne.s32 p, %3, 0; @p ld.global.v2.u32 {%0, %1}, [%2];}"
+                     : "+r"(x.x), "+r"(x.y)
+                     : "l"(at), "r"((int)exists));
+    return x;
+}
 
 /* N times four elements from at[n] on, of which count[n] exist; the others are 0. */
 template <int N>
@@ -129,6 +210,11 @@ __device__ __forceinline__ float4 widen4(int type, raw4 x)
                        __uint_as_float(x.y & 0xffff0000u));
 }
 
+__device__ __forceinline__ uint narrow2(int type, float low, float high)
+{
+    return type == TYPE_F16 ? pack<TYPE_F16>(low, high) : pack<TYPE_BF16>(low, high);
+}
+
 /* The first `count` of four elements. */
 __device__ __forceinline__ void store4(int type, bool aligned, uchar *at, int count, float4 x)
 {
@@ -137,8 +223,7 @@ __device__ __forceinline__ void store4(int type, bool aligned, uchar *at, int co
     if (aligned && type == TYPE_F32) {
         *(float4 *)at = x;
     } else if (aligned) {
-        *(uint2 *)at = make_uint2(narrow(type, x.x) | (uint)narrow(type, x.y) << 16,
-                                  narrow(type, x.z) | (uint)narrow(type, x.w) << 16);
+        *(uint2 *)at = make_uint2(narrow2(type, x.x, x.y), narrow2(type, x.z, x.w));
     } else {
         const int bytes = bytes_of(type);
         store(type, at, x.x);
@@ -148,6 +233,18 @@ __device__ __forceinline__ void store4(int type, bool aligned, uchar *at, int co
             store(type, at + 2 * bytes, x.z);
         if (count > 3)
             store(type, at + 3 * bytes, x.w);
+    }
+}
+
+/* The first `count` of eight elements. */
+__device__ __forceinline__ void store8(int type, bool aligned, uchar *at, int count, float4 low, float4 high)
+{
+    if (aligned && type != TYPE_F32 && count >= 8) {
+        *(uint4 *)at = make_uint4(narrow2(type, low.x, low.y), narrow2(type, low.z, low.w), narrow2(type, high.x, high.y),
+                                  narrow2(type, high.z, high.w));
+    } else {
+        store4(type, aligned, at, count, low);
+        store4(type, aligned, at + 4 * bytes_of(type), count - 4, high);
     }
 }
 

@@ -16,12 +16,20 @@ struct scene {
     fa_long part_row;
     const uchar *k, *v; /* the KV head's first rows */
 
-    __device__ scene(const fa_cuda_args &args, int item)
-        : a(args), p(&args.p)
+    static __device__ const fa_table_item *item_at(const fa_cuda_args &a, int item)
     {
-        const fa_table_item w = ((const fa_table_item *)(a.table + p->items_at))[item];
-        sequence = ((const fa_table_sequence *)(a.table + p->sequences_at))[w.sequence];
-        mask = sequence.mask;
+        return (const fa_table_item *)(a.table + a.p.items_at) + item;
+    }
+    static __device__ const fa_table_sequence *sequence_at(const fa_cuda_args &a, int number)
+    {
+        return (const fa_table_sequence *)(a.table + a.p.sequences_at) + number;
+    }
+
+    __device__ scene(const fa_cuda_args &args, int item) : scene(args, *item_at(args, item)) {}
+    __device__ scene(const fa_cuda_args &args, const fa_table_item &w) : scene(args, w, *sequence_at(args, w.sequence)) {}
+    __device__ scene(const fa_cuda_args &args, const fa_table_item &w, const fa_table_sequence &of)
+        : a(args), p(&args.p), sequence(of), mask(of.mask)
+    {
         head_kv = w.head_kv;
         row_begin = w.row_begin;
         row_end = w.row_end;

@@ -34,14 +34,17 @@ struct tensor_kernel {
     static constexpr float LEAST = -3.402823466e38f; /* the base of a row that has seen nothing: finite, so that the */
                                                      /* weight of what is hidden is 0 under it too                   */
     static_assert(TILES * TILE_ROWS == ROWS_OF_WARP && CHUNKS >= 8 && CHUNKS % 8 == 0 && BLOCK_KV % TILE_KV == 0 &&
-                      TILE_KV % 16 == 0 && GROUP % CHUNKS == 0,
+                      TILE_KV % 16 == 0 && GROUP % CHUNKS == 0 && ROWS_OF_WARP <= 32 && DIM <= 256 &&
+                      WARPS * TILE_ROWS * DIM <= fa_cuda_tensor_words(R, BLOCK_Q),
                   "what the kernel is made for");
 
     const scene &s;
+    const uint id;
     const int lane, warp, part; /* part: which half of the dims */
     const uint room;
     uchar *const memory;
-    uint at_q, at_k, at_v; /* what lane_at() gives of the rows of q, and of the first stage's K and V */
+    const uint at_copy;          /* where the first chunk goes that this thread copies, of the first stage's K */
+    const uint at_q, at_k, at_v; /* what lane_at() gives of the rows of q, and of the first stage's K and V    */
     uint q[TILES][HELD > 0 ? HELD : 1][4];
     uint4 passing[COPIES];
     float out[TILES][PARTS_V][4];
@@ -49,16 +52,23 @@ struct tensor_kernel {
     float scale; /* of scores, not negative */
     bool large;  /* some base is so large that scores are scaled before it is taken from them */
 
+    static constexpr int ITEM = fa_cuda_tensor_words(R, BLOCK_Q) * 4, SEQUENCE = ITEM + sizeof(fa_table_item);
+
     __device__ tensor_kernel(const scene &of, uchar *shared)
-        : s(of), lane(threadIdx.x % 32), warp(threadIdx.x / 32), part(SPLIT == 2 ? warp % 2 : 0),
-          room(shared_address(shared)), memory(shared)
+        : s(of), id(hold(threadIdx.x)), lane(id % 32), warp(id / 32), part(SPLIT == 2 ? warp % 2 : 0),
+          room(shared_address(shared)), memory(shared), at_copy(hold(room + chunk_at(id / CHUNKS, id % CHUNKS))),
+          at_q(hold(lane_at(ROWS_Q + first_row() * LINE, products::of_q(lane)))),
+          at_k(hold(lane_at(stage_k(0), products::of_k(lane)))), at_v(hold(lane_at(stage_v(0), products::of_v(lane))))
     {
-        const int2 of_q = products::of_q(lane), of_k = products::of_k(lane), of_v = products::of_v(lane);
-        at_q = lane_at(ROWS_Q, first_row() + of_q.x, of_q.y);
-        at_k = lane_at(stage_k(0), of_k.x, of_k.y);
-        at_v = lane_at(stage_v(0), of_v.x, of_v.y);
-        /* The compiler would rather compute them each time than keep them. */
-        asm volatile("" : "+r"(at_q), "+r"(at_k), "+r"(at_v));
+    }
+
+    /* Of many dims the output leaves no registers to hold anything else in. */
+    static constexpr bool NOTES = fa_cuda_tensor_notes(R);
+    static __device__ uint hold(uint x)
+    {
+        if constexpr (NOTES)
+            return keep(x);
+        return x;
     }
 
     static __device__ uint chunk_at(int row, int chunk) { return fa_cuda_chunk_at(UNIT, LINE, row, chunk); }
@@ -67,38 +77,44 @@ struct tensor_kernel {
     static __device__ int stage_v(int stage) { return stage * 2 * STAGE + STAGE; }
     static constexpr int ROWS_Q = 4 * STAGE, EXCHANGE = ROWS_Q + (HELD < products::STEPS_QK ? BLOCK_Q * LINE : 0);
 
-    __device__ void copy_elements(int to, const uchar *from, int count)
-    {
-        *(uint4 *)(memory + to) = elements(from, count);
-    }
-
-    /* Where chunk c of row number i of those that a thread copies lies: R.group / CHUNKS rows further each. */
+    /* Where chunk number i of a stage's K or V at `to` goes that a thread copies: R.group / CHUNKS rows further each. */
     static constexpr int ROWS_APART = GROUP / CHUNKS;
-    static __device__ uint copy_at(int row, int chunk, int i)
+    __device__ uint copy_at(int to, int i) const
     {
-        return (row + i * ROWS_APART) * LINE +
-               (chunk ^ fa_cuda_swizzle(UNIT, row) ^ fa_cuda_swizzle(UNIT, i * ROWS_APART)) * 16;
+        return (at_copy ^ fa_cuda_swizzle(UNIT, i * ROWS_APART) * 16) + to + i * ROWS_APART * LINE;
     }
 
-    /* Rows from `key` on of k or v; those past the end, and dims past the last, are 0. */
-    __device__ void copy_block(int to, const uchar *from, fa_long stride, int dims, int key)
+    /* Where this thread's first chunk of the block from `key` on is, of k or v. */
+    __device__ const uchar *block_at(const uchar *from, fa_long stride, int key) const
     {
-        const int chunk = threadIdx.x % CHUNKS, row = threadIdx.x / CHUNKS;
-        const uchar *at = from + (key + row) * stride + chunk * 16;
-        const int count = dims - chunk * 8, rows = s.key_end - key - row;
-        if (!s.a.aligned) {
-            ROLLED
-            for (int i = 0; i < COPIES; i++)
-                copy_elements(to + copy_at(row, chunk, i), at + i * ROWS_APART * stride, i * ROWS_APART < rows ? count : 0);
-        } else if (BLOCK_KV <= s.key_end - key) {
-            UNROLL
-            for (int i = 0; i < COPIES; i++)
-                copy_async(room + to + copy_at(row, chunk, i), at + i * ROWS_APART * stride, count > 0 ? 16 : 0);
-        } else {
-            ROLLED
-            for (int i = 0; i < COPIES; i++)
-                copy_async(room + to + copy_at(row, chunk, i), at + i * ROWS_APART * stride,
-                           i * ROWS_APART < rows && count > 0 ? 16 : 0);
+        return from + (key + (int)(id / CHUNKS)) * stride + id % CHUNKS * 16;
+    }
+    __device__ int dims_left(int dims) const { return dims - (int)(id % CHUNKS) * 8; }
+    __device__ int rows_left(int key) const { return s.key_end - key - (int)(id / CHUNKS); }
+
+    __device__ bool is_whole(int key) const { return s.a.aligned && key + BLOCK_KV <= s.key_end; }
+
+    /* A block of k or v that is whole and aligned; dims past the last are 0. */
+    __device__ void copy_whole(int to, const uchar *from, fa_long stride, int dims, int key)
+    {
+        const uchar *at = block_at(from, stride, key);
+        const int bytes = dims_left(dims) > 0 ? 16 : 0;
+        UNROLL
+        for (int i = 0; i < COPIES; i++)
+            copy_async(copy_at(to, i), at + i * ROWS_APART * stride, bytes);
+    }
+
+    /* Any other; rows past the end are 0 too. */
+    __device__ void copy_some(int to, const uchar *from, fa_long stride, int dims, int key)
+    {
+        const uchar *at = block_at(from, stride, key);
+        ROLLED
+        for (int i = 0; i < COPIES; i++) {
+            const int count = i * ROWS_APART < rows_left(key) ? dims_left(dims) : 0;
+            if (s.a.aligned)
+                copy_async(copy_at(to, i), at + i * ROWS_APART * stride, count > 0 ? 16 : 0);
+            else
+                store_shared(copy_at(to, i), elements(at + i * ROWS_APART * stride, count));
         }
     }
 
@@ -108,30 +124,30 @@ struct tensor_kernel {
      */
     __device__ void fetch_block(const uchar *from, fa_long stride, int dims, int key)
     {
-        const int chunk = threadIdx.x % CHUNKS, row = threadIdx.x / CHUNKS;
-        const uchar *at = from + (key + row) * stride + chunk * 16;
-        const int count = dims - chunk * 8, rows = s.key_end - key - row;
-        UNROLL
-        for (int i = 0; i < COPIES; i++) {
-            const bool exists = count > 0 && i * ROWS_APART < rows;
-            passing[i] = make_uint4(0, 0, 0, 0);
-            if (exists && s.a.aligned)
-                passing[i] = *(const uint4 *)(at + i * ROWS_APART * stride);
-            else if (exists)
-                passing[i] = elements(at + i * ROWS_APART * stride, count);
+        const uchar *at = block_at(from, stride, key);
+        const int count = dims_left(dims);
+        if (is_whole(key)) {
+            UNROLL
+            for (int i = 0; i < COPIES; i++)
+                passing[i] = count > 0 ? *(const uint4 *)(at + i * ROWS_APART * stride) : make_uint4(0, 0, 0, 0);
+        } else {
+            UNROLL
+            for (int i = 0; i < COPIES; i++)
+                passing[i] = elements(at + i * ROWS_APART * stride, i * ROWS_APART < rows_left(key) ? count : 0);
         }
     }
 
     __device__ void put_block(int to)
     {
-        const int chunk = threadIdx.x % CHUNKS, row = threadIdx.x / CHUNKS;
         UNROLL
         for (int i = 0; i < COPIES; i++)
-            *(uint4 *)(memory + to + copy_at(row, chunk, i)) = passing[i];
+            store_shared(copy_at(to, i), passing[i]);
     }
 
-    __device__ void fetch_k(int key) { fetch_block(s.k, s.k_stride(), s.p->dim_qk, key); }
-    __device__ void fetch_v(int key) { fetch_block(s.v, s.v_stride(), s.p->dim_v, key); }
+    __device__ fa_long k_stride() const { return s.p->k_stride[2] * 2; }
+    __device__ fa_long v_stride() const { return s.p->v_stride[2] * 2; }
+    __device__ void fetch_k(int key) { fetch_block(s.k, k_stride(), s.p->dim_qk, key); }
+    __device__ void fetch_v(int key) { fetch_block(s.v, v_stride(), s.p->dim_v, key); }
 
     __device__ void copy_stage(int stage, int key)
     {
@@ -140,32 +156,35 @@ struct tensor_kernel {
             put_block(stage_k(stage));
             fetch_v(key);
             put_block(stage_v(stage));
+        } else if (is_whole(key)) {
+            copy_whole(stage_k(stage), s.k, k_stride(), s.p->dim_qk, key);
+            copy_whole(stage_v(stage), s.v, v_stride(), s.p->dim_v, key);
         } else if (key < s.key_end) {
-            copy_block(stage_k(stage), s.k, s.k_stride(), s.p->dim_qk, key);
-            copy_block(stage_v(stage), s.v, s.v_stride(), s.p->dim_v, key);
+            copy_some(stage_k(stage), s.k, k_stride(), s.p->dim_qk, key);
+            copy_some(stage_v(stage), s.v, v_stride(), s.p->dim_v, key);
         }
         commit_copies();
     }
 
     __device__ void copy_q(int to, int from, int rows)
     {
-        const int chunk = threadIdx.x % CHUNKS;
+        const int chunk = id % CHUNKS;
         ROLLED
-        for (int r = threadIdx.x / CHUNKS; r < rows; r += GROUP / CHUNKS) {
+        for (int r = id / CHUNKS; r < rows; r += ROWS_APART) {
             const uchar *at = query(s, s.row_begin + from + r).q(s) + chunk * 16;
             const int count = s.p->dim_qk - chunk * 8;
             if (UNIT >= 80 && s.a.aligned)
                 copy_async(room + to + chunk_at(r, chunk), at, count > 0 ? 16 : 0);
             else if (s.a.aligned)
-                *(uint4 *)(memory + to + chunk_at(r, chunk)) = count > 0 ? *(const uint4 *)at : make_uint4(0, 0, 0, 0);
+                store_shared(room + to + chunk_at(r, chunk), count > 0 ? *(const uint4 *)at : make_uint4(0, 0, 0, 0));
             else
-                copy_elements(to + chunk_at(r, chunk), at, count);
+                store_shared(room + to + chunk_at(r, chunk), elements(at, count));
         }
         commit_copies();
     }
 
-    /* Where a chunk of a row is, of the rows from `at` on and of this warp's part of their dims. */
-    __device__ uint lane_at(int at, int row, int chunk) const { return room + at + chunk_at(row, part * DIM / 8 + chunk); }
+    /* Where a chunk of a row is (row in x, chunk in y), of the rows from `at` on and of this warp's part of their dims. */
+    __device__ uint lane_at(int at, int2 of) const { return room + at + chunk_at(of.x, part * DIM / 8 + of.y); }
 
     /* Rows of q that are all held pass through the second stage, as many at a time as fit. */
     __device__ void hold_q()
@@ -209,7 +228,7 @@ struct tensor_kernel {
     }
 
     /* The packed row of the item that this lane's row `half` of tile t is, and the key of an element. */
-    __device__ int row_of(int t, int half) const
+    __device__ int row_of(const scene &s, int t, int half) const
     {
         return s.row_begin + first_row() + TILE_ROWS * t + products::row(lane, half);
     }
@@ -238,15 +257,40 @@ struct tensor_kernel {
         }
     }
 
+    /*
+     * The scene, for what is not done for every block: it lies in shared memory from the beginning on, for in registers
+     * it would take the room of something that is. What it says is valid after the first barrier.
+     */
+    __device__ scene again() const
+    {
+        if constexpr (!NOTES)
+            return s;
+        return scene(s.a, *(const fa_table_item *)(memory + ITEM), *(const fa_table_sequence *)(memory + SEQUENCE));
+    }
+
+    __device__ void leave_scene()
+    {
+        if constexpr (!NOTES)
+            return;
+        const uint *item = (const uint *)scene::item_at(s.a, blockIdx.x);
+        constexpr int WORDS = sizeof(fa_table_item) / 4, ALL = WORDS + sizeof(fa_table_sequence) / 4;
+        static_assert(ALL <= FA_CUDA_NOTES && ALL <= 32, "one of a lane");
+        if (id < WORDS)
+            ((uint *)(memory + ITEM))[id] = item[id];
+        else if (id < ALL)
+            ((uint *)(memory + ITEM))[id] = ((const uint *)scene::sequence_at(s.a, ((const fa_table_item *)item)->sequence))[id - WORDS];
+    }
+
     /* Hides what the mask cuts. */
     __device__ void hide_scores(int key, int key_end, bool cut, float sc[TILES][PARTS_KV][4])
     {
+        const scene s = again();
         const int prefix = cut ? FA_MIN(s.mask.prefix, key_end) : 0;
         UNROLL
         for (int t = 0; t < TILES; t++) {
             UNROLL
             for (int half = 0; half < 2; half++) {
-                const query at(s, row_of(t, half));
+                const query at(s, row_of(s, t, half));
                 const int begin = cut ? at.begin : 0, end = cut ? FA_MIN(at.end, key_end) : key_end;
                 UNROLL
                 for (int n = 0; n < PARTS_KV; n++) {
@@ -264,6 +308,7 @@ struct tensor_kernel {
     /* Scores become base-2 logarithms as the description has them, and what is hidden -inf: eight keys in turn. */
     __device__ void transform_scores(int key, int key_end, bool cut, float sc[TILES][PARTS_KV][4])
     {
+        const scene s = again();
         ROLLED
         for (int turn = 0; turn < PARTS_KV; turn++) {
             UNROLL
@@ -271,7 +316,7 @@ struct tensor_kernel {
                 float first[4];
                 UNROLL
                 for (int i = 0; i < 4; i++) {
-                    const query at(s, row_of(t, i / 2));
+                    const query at(s, row_of(s, t, i / 2));
                     const int j = key_of(key, turn, i);
                     const bool hidden = j >= key_end || (cut && !at.sees(s, j));
                     first[i] = hidden ? FA_NEG_INF : transform(s, at, j, sc[t][0][i]);
@@ -366,11 +411,10 @@ struct tensor_kernel {
      */
     __device__ bool tame_values(int stage)
     {
-        const int chunk = threadIdx.x % CHUNKS, row = threadIdx.x / CHUNKS;
         bool wild = false;
         ROLLED
         for (int i = 0; i < COPIES; i++) {
-            uint *at = (uint *)(memory + stage_v(stage) + chunk_at(row + i * (GROUP / CHUNKS), chunk));
+            uint *at = (uint *)(memory + (copy_at(stage_v(stage), i) - room));
             UNROLL
             for (int w = 0; w < 4; w++) {
                 const uint word = at[w], low = is_wild<TYPE>(word, 0) ? 0xffffu : 0u,
@@ -387,6 +431,7 @@ struct tensor_kernel {
     /* What tame_values() left out of a step of 16 keys from `key` on, for the rows that see it. */
     __device__ void add_wild(int key, int key_end, const uint weights[TILES][products::WORDS])
     {
+        const scene s = again();
         ROLLED
         for (int n = 0; n < FA_MIN(16, key_end - key); n++) {
             const ushort *value = (const ushort *)(s.v + (key + n) * s.v_stride());
@@ -395,7 +440,7 @@ struct tensor_kernel {
                 UNROLL
                 for (int half = 0; half < 2; half++) {
                     const float weight = products::weight_of(lane, weights[t], half, n);
-                    const bool visible = is_visible(s, query(s, row_of(t, half)), key + n);
+                    const bool visible = is_visible(s, query(s, row_of(s, t, half)), key + n);
                     UNROLL
                     for (int d = 0; d < PARTS_V; d++) {
                         UNROLL
@@ -426,41 +471,70 @@ struct tensor_kernel {
         asm volatile("bar.sync %0, 64;" ::"r"(1 + warp / 2) : "memory");
     }
 
-    /* Two neighbouring dims of a row. */
-    __device__ void store_pair(const target &to, int dim, float low, float high)
+    /* How far a row's groups of eight dims are moved in finish(), for which rows of a half-warp differ. */
+    static __device__ int moved(int row) { return ((row ^ row >> 3) & 3) * 8; }
+
+    /* A tile's rows, by the factor that lane number r has of row r, as floats in shared memory. */
+    __device__ void put_rows(int t, float factor, float *rows)
     {
-        const int count = s.p->dim_v - dim, bytes = bytes_of(to.type);
-        uchar *at = to.at + dim * bytes;
-        if (to.aligned && to.type == TYPE_F32 && count > 1)
-            *(float2 *)at = make_float2(low, high);
-        else if (to.aligned && count > 1)
-            *(uint *)at = narrow(to.type, low) | (uint)narrow(to.type, high) << 16;
-        else if (count > 0) {
-            store(to.type, at, low);
-            if (count > 1)
-                store(to.type, at + bytes, high);
+        UNROLL
+        for (int half = 0; half < 2; half++) {
+            const int row = products::row(lane, half);
+            const float by = __shfl_sync(0xffffffffu, factor, t * TILE_ROWS + row);
+            UNROLL
+            for (int d = 0; d < PARTS_V; d++)
+                *(float2 *)(rows + row * DIM + (products::dim(lane, d, 0) ^ moved(row))) =
+                    make_float2(out[t][d][2 * half] * by, out[t][d][2 * half + 1] * by);
         }
     }
 
+    /* Whole lines of them, eight dims of a lane. `at` is where row r goes, in lane r; NULL where there is none. */
+    __device__ void store_rows(int t, const target &to, uchar *at, const float *rows)
+    {
+        constexpr int ACROSS = DIM / 8;
+        const int dim = part * DIM + lane % ACROSS * 8;
+        ROLLED
+        for (int row = lane / ACROSS; row < TILE_ROWS; row += 32 / ACROSS) {
+            const float *from = rows + row * DIM + (lane % ACROSS * 8 ^ moved(row));
+            uchar *line = (uchar *)__shfl_sync(0xffffffffu, (unsigned long long)at, t * TILE_ROWS + row);
+            if (line)
+                store8(to.type, to.aligned, line + dim * bytes_of(to.type), s.p->dim_v - dim, *(const float4 *)from,
+                       *(const float4 *)(from + 4));
+        }
+    }
+
+    /*
+     * Lane r of a warp ends its row r. The output passes through shared memory, a tile at a time: what runs once for each
+     * item has to be short, since fetching code takes longer than running it.
+     */
     __device__ void finish()
     {
+        float *const rows = (float *)memory + warp * TILE_ROWS * DIM, *const sums = rows + ROWS_OF_WARP;
+        const scene s = again();
+        __syncthreads();
         UNROLL
         for (int t = 0; t < TILES; t++) {
             UNROLL
             for (int half = 0; half < 2; half++) {
-                const int row = row_of(t, half);
-                const query at(s, row);
-                fa_state state;
-                state.max = base[t][half];
-                state.sum = products::total(sum[t][half]);
-                const target to(s, at, row, state, part == 0 && products::key(lane, 0, 0) == 0);
-                UNROLL
-                for (int d = 0; d < PARTS_V; d++) {
-                    if (at.exists)
-                        store_pair(to, part * DIM + products::dim(lane, d, 0), out[t][d][2 * half] * to.factor,
-                                   out[t][d][2 * half + 1] * to.factor);
-                }
+                const float total = products::total(sum[t][half]);
+                rows[t * TILE_ROWS + products::row(lane, half)] = base[t][half];
+                sums[t * TILE_ROWS + products::row(lane, half)] = total;
             }
+        }
+        __syncwarp();
+        const int row = s.row_begin + first_row() + lane;
+        const bool mine = lane < ROWS_OF_WARP;
+        const query q(s, row);
+        fa_state state;
+        state.max = rows[FA_MIN(lane, ROWS_OF_WARP - 1)];
+        state.sum = sums[FA_MIN(lane, ROWS_OF_WARP - 1)];
+        const target to(s, q, row, state, part == 0 && mine);
+        UNROLL
+        for (int t = 0; t < TILES; t++) {
+            __syncwarp();
+            put_rows(t, to.factor, rows);
+            __syncwarp();
+            store_rows(t, to, mine && q.exists ? to.at : NULL, rows);
         }
     }
 
@@ -536,6 +610,7 @@ struct tensor_kernel {
     __device__ void run()
     {
         int key = s.next_block(s.key_begin, BLOCK_KV), stage = 0;
+        leave_scene();
         copy_stage(0, key);
         load_q();
         start();

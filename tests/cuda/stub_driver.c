@@ -86,7 +86,8 @@ CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
     case CU_DEVICE_ATTRIBUTE_CLOCK_RATE: *value = 1500000; break;
     case CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE: *value = 1000000; break;
     case CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH: *value = 256; break;
-    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *value = 98304; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *value = 101376; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR: *value = 102400; break;
     default: *value = 0;
     }
     return CUDA_SUCCESS;
@@ -180,7 +181,7 @@ CUresult cuFuncSetAttribute(CUfunction function, int attribute, int value)
 {
     MAY_FAIL();
     (void)stub_check(function, MODULE, "cuFuncSetAttribute");
-    if (attribute == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES && value > 98304)
+    if (attribute == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES && value > 101376)
         return CUDA_ERROR_INVALID_VALUE;
     return CUDA_SUCCESS;
 }
@@ -378,7 +379,7 @@ CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, u
     check_stream(stream, __func__);
     (void)stub_check(function, MODULE, "cuLaunchKernel");
     if (grid_x == 0 || grid_y == 0 || grid_y > 65535 || grid_z != 1 || block_x == 0 || block_x > 1024 ||
-        block_y != 1 || block_z != 1 || shared_bytes > 98304 || !parameters || extra)
+        block_y != 1 || block_z != 1 || shared_bytes > 101376 || !parameters || extra)
         stub_misuse("cuLaunchKernel");
     (void)atomic_fetch_add(&stub.launches, 1);
     /* What it writes is q, so that threads see whether they got another's. */
