@@ -187,6 +187,7 @@ typedef struct conform_outcome {
 typedef struct conform_row {
     char name[64];
     int32_t tile_q, tile_kv; /* these and below: 0 until a case needs them */
+    int32_t two_q, two_kv;   /* a block of two tiles, or of one where no larger is served */
     int32_t long_block_q, long_block_kv;
 } conform_row;
 

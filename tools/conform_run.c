@@ -7,9 +7,9 @@
 #include "conform.h"
 
 /* A plan for rows x rows x dim 64 of some type that the row serves: what it works in is the row's own. */
-static bool probe(fa_device *device, const char *kernel, int64_t length, fa_plan_info *info)
+static bool probe(fa_device *device, const char *kernel, int64_t length, int32_t block_q, int32_t block_kv, fa_plan_info *info)
 {
-    fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = kernel};
+    fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = kernel, .block_q = block_q, .block_kv = block_kv};
     for (int dtype = FA_F32; dtype <= FA_BF16; dtype++) {
         fa_tensor t = fa_tensor_make((fa_dtype)dtype, 1, 1, length, 64);
         fa_attention_desc desc = {.struct_size = sizeof(desc), .q = t, .k = t, .v = t, .o = t, .tuning = &tuning};
@@ -40,12 +40,21 @@ static bool needs_tile(const conform_case *c)
     return c->blocks == CONFORM_BLOCKS_TWO_TILES || c->len_q.base == CONFORM_TILE || c->len_kv.base == CONFORM_TILE;
 }
 
+/* Blocks of two tiles, or of one where the row has none that large. */
+static void choose_blocks(fa_device *device, conform_row *row)
+{
+    fa_plan_info info;
+    row->two_q = probe(device, row->name, 256, 2 * row->tile_q, 0, &info) ? 2 * row->tile_q : row->tile_q;
+    row->two_kv = probe(device, row->name, 256, 0, 2 * row->tile_kv, &info) ? 2 * row->tile_kv : row->tile_kv;
+}
+
 /* What the case needs to know of the row, and no more: a backend may have to compile programs for it. */
 static bool measure_row(fa_device *device, const conform_case *c, conform_row *row, char *message, size_t size)
 {
     bool tile = needs_tile(c) && row->tile_q == 0, blocks = c->blocks == CONFORM_BLOCKS_LONG && row->long_block_q == 0;
     fa_plan_info info;
-    if ((tile && !probe(device, row->name, 256, &info)) || (blocks && !probe(device, row->name, 4096, &info))) {
+    if ((tile && !probe(device, row->name, 256, 0, 0, &info)) ||
+        (blocks && !probe(device, row->name, 4096, 0, 0, &info))) {
         (void)snprintf(message, size, "kernel row %s is listed but serves no plain attention: %s", row->name,
                        fa_last_error());
         return false;
@@ -54,6 +63,8 @@ static bool measure_row(fa_device *device, const conform_case *c, conform_row *r
         row->tile_q = info.tile_q;
         row->tile_kv = info.tile_kv;
     }
+    if (c->blocks == CONFORM_BLOCKS_TWO_TILES && row->two_q == 0)
+        choose_blocks(device, row);
     if (blocks) {
         row->long_block_q = info.block_q;
         row->long_block_kv = info.block_kv;
@@ -74,8 +85,8 @@ static conform_sizes resolve(const conform_case *c, const conform_row *row)
         s.block_q = c->block_q;
         s.block_kv = c->block_kv;
     } else if (c->blocks == CONFORM_BLOCKS_TWO_TILES) {
-        s.block_q = 2 * row->tile_q;
-        s.block_kv = 2 * row->tile_kv;
+        s.block_q = row->two_q;
+        s.block_kv = row->two_kv;
     } else if (c->blocks == CONFORM_BLOCKS_LONG) {
         s.block_q = row->long_block_q;
         s.block_kv = row->long_block_kv;

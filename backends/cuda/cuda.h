@@ -69,11 +69,11 @@ fa_status fa_cu_queue_captures(const fa_queue *queue, bool *captures);
 /* module.c */
 
 /*
- * A kernel of line `row` of fa_cuda_table, compiled for elements of `type`: from the device's list, from the library,
+ * A kernel of line `row` of fa_cuda_table, compiled for elements of `type`, a fa_dtype or FA_CUDA_ANY: from the device's list, from the library,
  * from the cache on disk, or compiled; it lives as long as the device. The device's context must be current.
  * FA_COMPILE with the end of the compiler's log.
  */
-fa_status fa_cu_function_get(fa_device *device, int row, fa_dtype type, int variant, CUfunction *function);
+fa_status fa_cu_function_get(fa_device *device, int row, int type, int variant, CUfunction *function);
 void fa_cu_modules_release(fa_device *device);
 /* Whether there are kernels for a device, or a compiler that can make them; false with the reason. */
 bool fa_cu_can_compile(const fa_cu_caps *caps, char *reason, size_t reason_size);

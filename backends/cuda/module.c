@@ -193,13 +193,13 @@ static fa_status get_module(fa_device *device, int row, int type, CUmodule *modu
     return FA_OK;
 }
 
-fa_status fa_cu_function_get(fa_device *device, int row, fa_dtype type, int variant, CUfunction *function)
+fa_status fa_cu_function_get(fa_device *device, int row, int type, int variant, CUfunction *function)
 {
     const fa_cu_device *d = fa_cu_device_of(device);
     const int shared = fa_cuda_shared_bytes(fa_cuda_table[row], variant);
     char name[32];
     CUmodule module;
-    fa_status status = get_module(device, row, (int)type, &module);
+    fa_status status = get_module(device, row, type, &module);
     if (status != FA_OK)
         return status;
     (void)snprintf(name, sizeof(name), "fa_kernel_%d", variant);

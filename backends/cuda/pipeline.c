@@ -19,33 +19,32 @@ static int merge_row(void)
     return row;
 }
 
-fa_status fa_cu_kernel_make(const fa_plan *plan, int row, fa_dtype type, int variant, fa_cu_kernel *kernel)
+fa_status fa_cu_kernel_make(const fa_plan *plan, int row, int type, int variant, fa_cu_kernel *kernel)
 {
     kernel->group = (unsigned)fa_cuda_group(fa_cuda_table[row], variant);
     kernel->shared_bytes = (unsigned)fa_cuda_shared_bytes(fa_cuda_table[row], variant);
     return fa_cu_function_get(plan->device, row, type, variant, &kernel->function);
 }
 
-static bool has_one_type(const fa_problem *p)
+/* What the row's module is compiled for: an element type, or FA_CUDA_ANY. */
+static int type_of(const fa_plan *plan, const fa_cuda_row *row)
 {
-    return p->tensor[FA_K].dtype == p->tensor[FA_Q].dtype && p->tensor[FA_V].dtype == p->tensor[FA_Q].dtype;
-}
-
-/* The element type of the module: that of q, k and v where the row is compiled for each. */
-static fa_dtype type_of(const fa_plan *plan, const fa_cuda_row *row)
-{
-    const bool typed = row->unit > 0 || (row->kind == FA_CUDA_FMA && has_one_type(&plan->problem));
-    return typed ? plan->problem.tensor[FA_Q].dtype : FA_F32;
+    const fa_tensor *tensor = plan->problem.tensor;
+    const fa_dtype type = tensor[FA_Q].dtype;
+    if (row->unit > 0)
+        return (int)type;
+    if (row->kind != FA_CUDA_FMA)
+        return FA_F32;
+    const bool same = tensor[FA_K].dtype == type && tensor[FA_V].dtype == type;
+    return same && fa_gpu_can_align(&plan->problem) ? (int)type : FA_CUDA_ANY;
 }
 
 static int variant_of(const fa_plan *plan, const fa_cuda_row *row)
 {
-    const bool odd =
-        row->unit > 0 ? fa_gpu_transforms(&plan->problem) : row->kind == FA_CUDA_FMA && !has_one_type(&plan->problem);
-    int variant = 0;
+    int variant = row->unit > 0 && fa_gpu_transforms(&plan->problem) ? 1 : 0;
     while (fa_cuda_rows_of(*row, variant) < plan->args.block_q)
-        variant++;
-    return odd ? variant + 1 : variant;
+        variant += row->unit > 0 ? 2 : 1;
+    return variant;
 }
 
 /* The plan's table, in device memory. */
@@ -73,7 +72,10 @@ static fa_status make_kernels(fa_plan *plan, fa_cu_plan *made)
     const fa_cuda_row *row = plan->row->impl;
     if (row->kind == FA_CUDA_STANDARD)
         return fa_cu_standard_prepare(plan, made);
-    fa_status status = fa_cu_kernel_make(plan, row_number(row), type_of(plan, row), variant_of(plan, row), &made->attention);
+    const int number = row_number(row), type = type_of(plan, row), variant = variant_of(plan, row);
+    fa_status status = fa_cu_kernel_make(plan, number, type, variant, &made->attention);
+    if (status == FA_OK && row->kind == FA_CUDA_FMA && type != FA_CUDA_ANY)
+        status = fa_cu_kernel_make(plan, number, FA_CUDA_ANY, variant, &made->unaligned);
     if (status == FA_OK && plan->schedule.merges > 0)
         status = fa_cu_kernel_make(plan, merge_row(), FA_F32, 0, &made->merge);
     return status;

@@ -17,6 +17,7 @@ typedef struct fa_cu_plan {
     fa_table_params params;
     CUdeviceptr table; /* see core/portable/table.h */
     fa_cu_kernel attention, merge;
+    fa_cu_kernel unaligned; /* in the place of `attention` where a run's buffers are not aligned; of fma only */
     fa_cu_kernel scores, softmax, output; /* of the row `standard` */
     fa_gpu_standard with;
 } fa_cu_plan;
@@ -24,7 +25,7 @@ typedef struct fa_cu_plan {
 /* pipeline.c */
 fa_status fa_cu_plan_prepare(fa_plan *plan);
 void fa_cu_plan_release(fa_plan *plan);
-fa_status fa_cu_kernel_make(const fa_plan *plan, int row, fa_dtype type, int variant, fa_cu_kernel *kernel);
+fa_status fa_cu_kernel_make(const fa_plan *plan, int row, int type, int variant, fa_cu_kernel *kernel);
 
 /* run.c */
 fa_status fa_cu_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);

@@ -29,13 +29,13 @@ typedef struct fa_cuda_row {
     int resident; /* blocks that a multiprocessor has registers for, or tensor: must have room for */
 } fa_cuda_row;
 
-/*
- * Variants come in pairs, but for rows: odd ones of rows on tensor cores do what a description can do to scores; of fma, odd
- * ones read q, k and v of different types.
- */
+/* In the place of an element type: the module of a row whose kernels read any, aligned or not. */
+enum { FA_CUDA_ANY = 3 };
+
+/* Variants of rows on tensor cores: odd ones do what a description can do to scores. */
 FA_CUDA_FN int fa_cuda_rows_of(fa_cuda_row t, int variant)
 {
-    return t.block_q << (t.kind == FA_CUDA_ROWS ? variant : variant / 2);
+    return t.block_q << (t.unit > 0 ? variant / 2 : variant);
 }
 
 /* Kernels of a row: see attention.cu. Of the yardstick they are: */

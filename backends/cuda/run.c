@@ -61,7 +61,9 @@ static fa_status launch_all(const fa_plan *plan, CUstream stream, fa_cuda_args *
     const fa_cu_plan *prepared = plan->impl;
     if (prepared->softmax.function)
         return fa_cu_standard_run(plan, stream, args);
-    fa_status status = fa_cu_launch(plan, stream, &prepared->attention, plan->schedule.items, 1, args);
+    const fa_cu_kernel *attention =
+        !args->aligned && prepared->unaligned.function ? &prepared->unaligned : &prepared->attention;
+    fa_status status = fa_cu_launch(plan, stream, attention, plan->schedule.items, 1, args);
     if (status == FA_OK && prepared->merge.function)
         status =
             fa_cu_launch(plan, stream, &prepared->merge, plan->schedule.merges, plan->args.block_q, args);

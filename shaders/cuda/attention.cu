@@ -20,8 +20,7 @@ __device__ __forceinline__ void run(const fa_cuda_args &a, float4 *room)
     } else if constexpr (R.kind == FA_CUDA_DECODE && BLOCK_Q <= R.most_q) {
         decode_attention<ROW, BLOCK_Q, VARIANT % 2 != 0>(a, room);
     } else if constexpr (R.kind == FA_CUDA_FMA && BLOCK_Q <= R.most_q) {
-        if constexpr (VARIANT % 2 == 0 || FA_TYPE == TYPE_F32) /* types that differ are one module's */
-            fma_attention<ROW, BLOCK_Q, VARIANT % 2 != 0>(a, room);
+        fma_attention<ROW, BLOCK_Q>(a, room);
     } else if constexpr (R.kind == FA_CUDA_ROWS && BLOCK_Q <= R.most_q) {
         rows_attention<ROW, BLOCK_Q>(a, room);
     } else if constexpr (R.kind == FA_CUDA_STANDARD) {

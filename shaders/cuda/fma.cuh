@@ -13,14 +13,15 @@
 
 #include "softmax.cuh"
 
-/* TYPE is that of q, k and v, and rows are aligned. With ANY each has a type of its own, and rows lie where they like. */
-template <int ROW, int TYPE, int BLOCK_Q, bool ANY>
+/* TYPE is that of q, k and v, and rows are aligned. With TYPE_ANY each has one of its own, and rows lie where they like. */
+template <int ROW, int TYPE, int BLOCK_Q>
 struct fma_kernel {
     static constexpr fa_cuda_row R = fa_cuda_table[ROW];
     static constexpr int LANES = R.lanes, ROWS = R.rows, DEPTH = R.depth, BLOCK_KV = R.block_kv;
     static constexpr int LINES = BLOCK_Q / ROWS, GROUP = LANES * LINES, KEYS = BLOCK_KV / LANES;
     static constexpr int DIMS = R.dim_v / LANES, STEPS_V = BLOCK_KV / DEPTH;
-    static constexpr int STAGE = fa_cuda_fma_stage(R, BLOCK_Q);
+    static constexpr bool ANY = TYPE == TYPE_ANY;
+    static constexpr uint OTHER = 4 * fa_cuda_fma_stage(R, BLOCK_Q); /* where the second stage begins, in bytes */
     static_assert(LANES <= 32 && ROWS % 4 == 0 && KEYS % 4 == 0 && DIMS % 4 == 0, "what the kernel is made for");
 
     /* Vectors of four that each thread fetches for a step. */
@@ -38,21 +39,25 @@ struct fma_kernel {
 
     const scene &s;
     const int id, x, y;
-    const uint room; /* where the stages are */
+    volatile int *const unsafe; /* some value that may be hidden is not finite */
+    const uint room;            /* where the stages are                         */
     const uint at_q, at_k, at_v; /* where this thread puts the first vectors that it fetches, of the first stage */
     const uint at_weights;       /* and its weights of the first of its keys of a step                           */
     const uint at_rows, at_columns; /* where what it multiplies begins                                           */
+    const int first_slot_key;       /* see slot_key()                                                            */
     raw4 fetched[FETCH];
     const uchar *rows_q[FETCH_Q], *rows_k[FETCH_K]; /* what this thread fetches of each step's dims: of its own first ones */
+    const uchar *rows_v;                            /* of a block's values                                                 */
     float sc[ROWS][KEYS], out[ROWS][DIMS];
-    float max, sum; /* of row x % ROWS of the thread's */
+    float max, sum; /* of row x % ROWS of the thread's                      */
+    uint stage;     /* where the stage of the present step begins, in bytes */
 
-    __device__ fma_kernel(const scene &of, uint stages)
-        : s(of), id(keep(threadIdx.x)), x(id % LANES), y(id / LANES), room(stages),
+    __device__ fma_kernel(const scene &of, volatile int *flag, uint stages)
+        : s(of), id(keep(threadIdx.x)), x(id % LANES), y(id / LANES), unsafe(flag), room(stages),
           at_q(keep(room + 4 * (line_q(dim_of(0)) + row_of(0)))),
           at_k(keep(room + 4 * (STAGE_ROWS + line_k(dim_of(0)) + row_of(0)))), at_v(keep(room + 4 * STAGE_ROWS + 16 * id)),
           at_weights(keep(room + 4 * (line_p(x) + y * ROWS))), at_rows(keep(room + 4 * y * ROWS)),
-          at_columns(keep(room + 4 * STAGE_ROWS + 16 * x))
+          at_columns(keep(room + 4 * STAGE_ROWS + 16 * x)), first_slot_key(keep(key_of(0, id / (R.dim_v / 4))))
     {
     }
 
@@ -68,6 +73,8 @@ struct fma_kernel {
     __device__ int row_of(int n) const { return id / (DEPTH / 4) + n * ROWS_APART; }
     __device__ int dim_of(int n) const { return id % (DEPTH / 4) * 4; }
     static_assert(GROUP % (DEPTH / 4) == 0, "a thread's vectors are of one dim");
+
+    __device__ fa_long v_stride() const { return s.p->v_stride[2] * bytes_of(type_v()); }
 
     /* Rows past the end are the last one again. */
     __device__ void find_rows()
@@ -124,17 +131,33 @@ struct fma_kernel {
         return group / 4 * (4 * LANES) + i % LANES * 4 + group % 4;
     }
 
+    /* Of number n of the vectors of v that this thread fetches for a step: key_of() of its slot, and dim. */
+    static constexpr int VECTORS = R.dim_v / 4, SLOTS_APART = GROUP / VECTORS;
+    static constexpr bool EVEN = GROUP % VECTORS == 0; /* then slots are SLOTS_APART from one vector to the next */
+    static_assert(!EVEN || LANES % SLOTS_APART == 0 || SLOTS_APART % LANES == 0, "keys of slots add up");
+    __device__ int slot_key(int n) const
+    {
+        return EVEN ? first_slot_key + key_of(0, n * SLOTS_APART) : key_of(0, (id + n * GROUP) / VECTORS);
+    }
+    __device__ int slot_dim(int n) const { return EVEN ? id % VECTORS * 4 : (id + n * GROUP) % VECTORS * 4; }
+
+    __device__ void find_values(int key)
+    {
+        if (EVEN)
+            rows_v = keep(s.v + (key + first_slot_key) * v_stride() + slot_dim(0) * bytes_of(type_v()));
+    }
+
     __device__ void fetch_v(int key, int step)
     {
         const uchar *at[FETCH_V];
         int count[FETCH_V];
-        const fa_long stride = s.p->v_stride[2] * bytes_of(type_v());
+        const int first = key_of(step, 0);
         UNROLL
         for (int n = 0; n < FETCH_V; n++) {
-            const int i = id + n * GROUP, d = i % (R.dim_v / 4) * 4;
-            const int j = key + key_of(step, 0) + key_of(0, i / (R.dim_v / 4));
-            at[n] = s.v + j * stride + d * bytes_of(type_v());
-            count[n] = j < s.key_end ? s.p->dim_v - d : 0;
+            const int j = key + first + slot_key(n);
+            at[n] = EVEN ? rows_v + (first + key_of(0, n * SLOTS_APART)) * v_stride()
+                         : s.v + j * v_stride() + slot_dim(n) * bytes_of(type_v());
+            count[n] = j < s.key_end ? s.p->dim_v - slot_dim(n) : 0;
         }
         fetch<FETCH_V>(type_v(), at, count, fetched);
     }
@@ -147,7 +170,6 @@ struct fma_kernel {
         store_shared(to + 12 * width, v.w);
     }
 
-    /* `stage` is where it begins, from the first one on, in bytes. */
     __device__ void put_qk(uint stage)
     {
         UNROLL
@@ -162,20 +184,25 @@ struct fma_kernel {
         }
     }
 
-    /* True where it `matters` and one of them is not finite. */
-    __device__ bool put_v(uint stage, bool matters)
+    /* Where it `matters`, notes that one of them is not finite. */
+    __device__ void put_v(uint stage, bool matters)
     {
-        bool wild = false;
+        float4 value[FETCH_V];
         UNROLL
         for (int n = 0; n < FETCH_V; n++) {
             const int i = id + n * GROUP;
-            const float4 value = widen4(type_v(), fetched[n]);
+            value[n] = widen4(type_v(), fetched[n]);
             if (DEPTH * (R.dim_v / 4) % GROUP == 0 || i < DEPTH * (R.dim_v / 4))
-                store_shared(at_v + stage + 16 * n * GROUP, value);
-            if (matters)
-                wild = wild || !is_finite4(value);
+                store_shared(at_v + stage + 16 * n * GROUP, value[n]);
         }
-        return wild;
+        if (matters) {
+            bool finite = true;
+            UNROLL
+            for (int n = 0; n < FETCH_V; n++)
+                finite = finite & is_finite4(value[n]);
+            if (!finite)
+                *unsafe = 1;
+        }
     }
 
     /* What a term of a step takes: of each of the thread's rows one number, and of each of its columns. */
@@ -218,15 +245,15 @@ struct fma_kernel {
 
     /*
      * sums += rows columns, DEPTH terms. A term's operands are loaded while the one before is added; the first while
-     * `meanwhile` is done, which fetches what the next step takes.
+     * `fetch` begins to fetch what the next step takes.
      */
-    template <int COLUMNS, typename ROW_LINE, typename COLUMN_LINE, typename MEANWHILE>
+    template <int COLUMNS, typename ROW_LINE, typename COLUMN_LINE, typename FETCH_NEXT>
     __device__ void multiply(uint stage, ROW_LINE row_line, COLUMN_LINE column_line, float sums[ROWS][COLUMNS],
-                             MEANWHILE meanwhile)
+                             FETCH_NEXT fetch)
     {
         operands<COLUMNS> two[2];
         two[0].load(at_rows + stage, at_columns + stage);
-        meanwhile();
+        fetch();
         UNROLL
         for (int t = 0; t < DEPTH; t++) {
             const int next = t + 1;
@@ -274,10 +301,11 @@ struct fma_kernel {
     /* The weights of one step: of each thread in its turn, the keys that key_of() names. */
     __device__ void put_weights(uint stage, int step)
     {
+        constexpr int PER_STEP = LANES < DEPTH ? DEPTH / LANES : 1;
         const uint to = at_weights + stage - 4 * line_p(step * DEPTH);
         UNROLL
         for (int g = 0; g < KEYS; g++) {
-            if ((uint)(g * LANES + x - step * DEPTH) < DEPTH) {
+            if (LANES <= DEPTH ? step == g / PER_STEP : (uint)(g * LANES + x - step * DEPTH) < DEPTH) {
                 UNROLL
                 for (int i = 0; i < ROWS; i += 4)
                     store_shared(to + 4 * (line_p(g * LANES) + i),
@@ -392,6 +420,7 @@ struct fma_kernel {
     {
         max = FA_NEG_INF;
         sum = 0.0f;
+        stage = 0;
         UNROLL
         for (int i = 0; i < ROWS; i++) {
             UNROLL
@@ -422,11 +451,50 @@ struct fma_kernel {
         }
     }
 
-    /* `unsafe` says that some value that may be hidden is not finite. */
-    __device__ void run(volatile int *unsafe)
+    /* The scores of a block, whose first step is fetched. The last step fetches the first values. */
+    __device__ void take_keys(int key)
     {
-        constexpr uint OTHER = 4 * STAGE;
-        uint stage = 0;
+        clear(sc);
+        ROLLED
+        for (int d = 0; d < s.p->dim_qk; d += DEPTH) {
+            put_qk(stage);
+            __syncthreads();
+            multiply<KEYS>(stage, line_q, line_k, sc, [&] {
+                if (d + DEPTH < s.p->dim_qk)
+                    fetch_qk(d + DEPTH);
+                else
+                    fetch_v(key, 0);
+            });
+            stage = OTHER - stage;
+        }
+    }
+
+    /* Their part of the output. The last step fetches the first of the next block, if there is one. */
+    __device__ void take_values(int key, int next, bool hides)
+    {
+        ROLLED
+        for (int step = 0; step < STEPS_V; step++) {
+            const auto fetch_next = [&] {
+                if (step + 1 < STEPS_V)
+                    fetch_v(key, step + 1);
+                else if (next < s.key_end)
+                    fetch_qk(0);
+            };
+            put_weights(stage, step);
+            put_v(stage, hides);
+            __syncthreads();
+            if (hides && *unsafe) {
+                fetch_next();
+                multiply_guarded(stage, key, FA_MIN(key + BLOCK_KV, s.key_end), step);
+            } else {
+                multiply<DIMS>(stage, line_p, line_v, out, fetch_next);
+            }
+            stage = OTHER - stage;
+        }
+    }
+
+    __device__ void run()
+    {
         start();
         find_rows();
         if (id == 0)
@@ -439,21 +507,9 @@ struct fma_kernel {
         ROLLED
         while (key < s.key_end) {
             const int key_end = FA_MIN(key + BLOCK_KV, s.key_end);
-            clear(sc);
-            ROLLED
-            for (int d = 0; d < s.p->dim_qk; d += DEPTH) {
-                put_qk(stage);
-                __syncthreads();
-                multiply<KEYS>(stage, line_q, line_k, sc, [&] {
-                    if (d + DEPTH < s.p->dim_qk)
-                        fetch_qk(d + DEPTH);
-                    else
-                        fetch_v(key, 0);
-                });
-                stage = OTHER - stage;
-            }
             const bool cut = s.is_cut(key, key_end), transformed = transforms(s);
-            const bool hides = cut || (s.p->flags & FA_TABLE_KEEP);
+            find_values(key);
+            take_keys(key);
             if (cut || transformed || key_end < key + BLOCK_KV)
                 treat_scores(key, key_end, cut, transformed);
             else
@@ -462,45 +518,18 @@ struct fma_kernel {
             const int next = s.next_block(key + BLOCK_KV, BLOCK_KV);
             if (next < s.key_end)
                 find_keys(next);
-            ROLLED
-            for (int step = 0; step < STEPS_V; step++) {
-                const auto fetch_next = [&] {
-                    if (step + 1 < STEPS_V)
-                        fetch_v(key, step + 1);
-                    else if (next < s.key_end)
-                        fetch_qk(0);
-                };
-                put_weights(stage, step);
-                if (put_v(stage, hides))
-                    *unsafe = 1;
-                __syncthreads();
-                if (hides && *unsafe) {
-                    fetch_next();
-                    multiply_guarded(stage, key, key_end, step);
-                } else {
-                    multiply<DIMS>(stage, line_p, line_v, out, fetch_next);
-                }
-                stage = OTHER - stage;
-            }
+            take_values(key, next, cut || (s.p->flags & FA_TABLE_KEEP));
             key = next;
         }
         finish();
     }
 };
 
-template <int ROW, int BLOCK_Q, bool ANY>
-__device__ __forceinline__ void run_fma(const scene &s, float4 *room)
-{
-    fma_kernel<ROW, FA_TYPE, BLOCK_Q, ANY> kernel(s, shared_address(room + 1));
-    kernel.run((volatile int *)room);
-}
-
-template <int ROW, int BLOCK_Q, bool ANY>
+/* FA_TYPE is that of q, k and v, or TYPE_ANY. */
+template <int ROW, int BLOCK_Q>
 __device__ __forceinline__ void fma_attention(const fa_cuda_args &a, float4 *room)
 {
     const scene s(a, blockIdx.x);
-    if (!ANY && a.aligned)
-        run_fma<ROW, BLOCK_Q, false>(s, room);
-    else
-        run_fma<ROW, BLOCK_Q, true>(s, room);
+    fma_kernel<ROW, FA_TYPE, BLOCK_Q> kernel(s, (volatile int *)room, shared_address(room + 1));
+    kernel.run();
 }

@@ -14,7 +14,7 @@ typedef unsigned int uint;
 #define UNROLL _Pragma("unroll")
 #define ROLLED _Pragma("unroll 1")
 
-enum { TYPE_F32, TYPE_F16, TYPE_BF16 }; /* as fa_dtype has them */
+enum { TYPE_F32, TYPE_F16, TYPE_BF16, TYPE_ANY = FA_CUDA_ANY }; /* as fa_dtype has them */
 
 __device__ constexpr int ceil_div(int a, int b)
 {
@@ -33,6 +33,11 @@ __device__ __forceinline__ uint shared_address(const void *at)
 __device__ __forceinline__ uint keep(uint x)
 {
     return __shfl_sync(0xffffffffu, x, threadIdx.x % 32);
+}
+
+__device__ __forceinline__ const uchar *keep(const uchar *at)
+{
+    return (const uchar *)__shfl_sync(0xffffffffu, (unsigned long long)at, threadIdx.x % 32);
 }
 
 /* Shared memory by address: what is written stays the order that loads are issued in. */

@@ -56,11 +56,14 @@ struct tensor_products {
                                        float sc[TILES][TILE_KV / SPAN][4])
     {
         uint rows[2][TILES][4], keys[2][STEPS_KV][4];
+        float half[TILES][TILE_KV / SPAN][4];
         load_step(at_q, at_k, 0, rows[0], keys[0]);
         UNROLL
         for (int d = 0; d < STEPS_QK; d++) {
             if (d + 1 < STEPS_QK)
                 load_step(at_q, at_k, d + 1, rows[(d + 1) % 2], keys[(d + 1) % 2]);
+            if (HALVES && d == STEPS_QK / 2)
+                set_aside(sc, half);
             UNROLL
             for (int n = 0; n < STEPS_KV; n++) {
                 UNROLL
@@ -70,6 +73,37 @@ struct tensor_products {
                     multiply_add<UNIT, TYPE>(sc[t][2 * n + 1], a, keys[d % 2][n] + 2);
                 }
             }
+        }
+        if (HALVES)
+            add(sc, half);
+    }
+
+    /*
+     * Tensor cores cut what they add off, always towards 0: that many sums of eight in a row would lean by more than
+     * rounding. Those of half the dims each do not.
+     */
+    static constexpr bool HALVES = UNIT == 75 && STEPS_QK > 8;
+
+    /* Sets the sums aside and begins anew; and puts both together. */
+    static __device__ void set_aside(float sc[TILES][TILE_KV / SPAN][4], float half[TILES][TILE_KV / SPAN][4])
+    {
+        UNROLL
+        for (int t = 0; t < TILES; t++) {
+            UNROLL
+            for (int n = 0; n < 4 * (TILE_KV / SPAN); n++) {
+                half[t][n / 4][n % 4] = sc[t][n / 4][n % 4];
+                sc[t][n / 4][n % 4] = 0.0f;
+            }
+        }
+    }
+
+    static __device__ void add(float sc[TILES][TILE_KV / SPAN][4], const float half[TILES][TILE_KV / SPAN][4])
+    {
+        UNROLL
+        for (int t = 0; t < TILES; t++) {
+            UNROLL
+            for (int n = 0; n < 4 * (TILE_KV / SPAN); n++)
+                sc[t][n / 4][n % 4] += half[t][n / 4][n % 4];
         }
     }
 

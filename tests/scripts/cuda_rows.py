@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lines of kernels.inc and their compilation, for the scripts that look at what a compiler makes of them."""
+import argparse
+import ctypes
+import importlib.util
+import pathlib
+import subprocess
+import sys
+import tempfile
+import typing
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "shaders/cuda/attention.cu"
+PRINTER = r"""
+#define FA_CUDA_DEFINE_TABLE
+#include <stdio.h>
+#include "backends/cuda/rows.h"
+int main(void)
+{
+    for (int i = 0; i < (int)(sizeof(fa_cuda_table) / sizeof(fa_cuda_table[0])); i++) {
+        const fa_cuda_row t = fa_cuda_table[i];
+        for (int v = 0; v < FA_CUDA_VARIANTS; v++)
+            if (fa_cuda_rows_of(t, v) <= t.most_q || t.most_q == 0)
+                printf("%s %d %d %d %d %d %d %d %d\n", t.name, v, fa_cuda_group(t, v), fa_cuda_shared_bytes(t, v),
+                       fa_cuda_rows_of(t, v), t.block_kv, t.depth, t.dim_qk + t.dim_v, t.split);
+    }
+}
+"""
+
+
+class Variant(typing.NamedTuple):
+    threads: int
+    shared: int  # bytes
+    rows: int    # of a block
+    block_kv: int
+    depth: int
+    dims: int    # of q and v together
+    split: int
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+IMAGES = load(ROOT / "shaders/cuda/images.py")
+
+
+def variants():
+    """{(name, number): Variant} of those that a row has."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = pathlib.Path(folder) / "rows"
+        subprocess.run(["cc", "-xc", "-I", ROOT, "-o", program, "-"], input=PRINTER, text=True, check=True)
+        lines = subprocess.run([program], capture_output=True, text=True, check=True).stdout.splitlines()
+    fields = [line.split() for line in lines]
+    return {(name, int(number)): Variant(*map(int, rest)) for name, number, *rest in fields}
+
+
+def rows():
+    """Each row's index, kind, name, unit and first element type."""
+    for index, kind, name in IMAGES.rows(ROOT / "backends/cuda/kernels.inc"):
+        unit, types = IMAGES.UNITS.get(kind, (0, [0]))
+        yield index, kind, name, unit, types[0]
+
+
+def parser(description):
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--nvcc", default="nvcc")
+    made.add_argument("--nvrtc")
+    made.add_argument("--ptxas", default="ptxas")
+    made.add_argument("--rows", type=lambda names: names.split(","), help="only these, separated by commas")
+    made.add_argument("arch", nargs="+", type=int)
+    return made
+
+
+def nvrtc_ptx(library, arch, defines):
+    """PTX from the library, for an assembler of the same release."""
+    lines = []
+    load(ROOT / "shaders/embed.py").inline(SOURCE, ROOT, [], lines)
+    nvrtc, program, size = ctypes.CDLL(library), ctypes.c_void_p(), ctypes.c_size_t()
+    options = [f"--gpu-architecture=compute_{arch}", "--std=c++17", "-default-device", *defines]
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), "\n".join(lines).encode(), b"attention.cu", 0, None, None)
+    if nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*map(str.encode, options))):
+        sys.exit(f"{library} does not compile for {arch}")
+    nvrtc.nvrtcGetPTXSize(program, ctypes.byref(size))
+    text = ctypes.create_string_buffer(size.value)
+    nvrtc.nvrtcGetPTX(program, text)
+    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+    return text.value
+
+
+def compile_row(options, arch, row, element, cubin):
+    """Makes the file of a row's kernels for elements of a type. Returns what the assembler says of them."""
+    defines = [f"-DFA_ROW={row}", f"-DFA_TYPE={element}"]
+    with tempfile.TemporaryDirectory() as folder:
+        if options.nvrtc:
+            ptx = pathlib.Path(folder) / "attention.ptx"
+            ptx.write_bytes(nvrtc_ptx(options.nvrtc, arch, defines))
+            command = [options.ptxas, "-v", f"-arch=sm_{arch}", "-o", cubin, ptx]
+        else:
+            command = [options.nvcc, "-std=c++17", f"-I{ROOT}", "-Xptxas=-v", f"-gencode=arch=compute_{arch},code=sm_{arch}",
+                       *defines, "-cubin", "-o", cubin, SOURCE]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(done.stderr)
+    return done.stderr
