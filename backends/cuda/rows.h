@@ -127,6 +127,15 @@ FA_CUDA_FN int fa_cuda_chunk_at(int unit, int line, int row, int chunk)
     return row * line + (chunk ^ fa_cuda_swizzle(unit, row)) * 16;
 }
 
+/*
+ * Tensor: how far a finished row's groups of eight dims are moved in a line of floats, so that rows which lanes write at
+ * once are in different banks.
+ */
+FA_CUDA_FN int fa_cuda_row_shift(int row)
+{
+    return ((row ^ row >> 3) & 3) * 8;
+}
+
 FA_CUDA_FN int fa_cuda_rows_sums(fa_cuda_row t, int block_q)
 {
     return t.lanes * block_q * t.block_kv > 8 * t.group ? t.lanes * block_q * t.block_kv : 8 * t.group;

@@ -39,8 +39,8 @@ struct fma_kernel {
 
     const scene &s;
     const int id, x, y;
-    volatile int *const unsafe; /* some value that may be hidden is not finite */
-    const uint room;            /* where the stages are                         */
+    volatile int *const unsafe; /* of each stage: some value that it had, and that may be hidden, is not finite */
+    const uint room;            /* where the stages are                                                         */
     const uint at_q, at_k, at_v; /* where this thread puts the first vectors that it fetches, of the first stage */
     const uint at_weights;       /* and its weights of the first of its keys of a step                           */
     const uint at_rows, at_columns; /* where what it multiplies begins                                           */
@@ -201,7 +201,7 @@ struct fma_kernel {
             for (int n = 0; n < FETCH_V; n++)
                 finite = finite & is_finite4(value[n]);
             if (!finite)
-                *unsafe = 1;
+                unsafe[stage > 0] = 1;
         }
     }
 
@@ -483,7 +483,7 @@ struct fma_kernel {
             put_weights(stage, step);
             put_v(stage, hides);
             __syncthreads();
-            if (hides && *unsafe) {
+            if (hides && unsafe[stage > 0]) {
                 fetch_next();
                 multiply_guarded(stage, key, FA_MIN(key + BLOCK_KV, s.key_end), step);
             } else {
@@ -497,8 +497,8 @@ struct fma_kernel {
     {
         start();
         find_rows();
-        if (id == 0)
-            *unsafe = 0;
+        if (id < 2)
+            unsafe[id] = 0;
         int key = s.next_block(s.key_begin, BLOCK_KV);
         if (key < s.key_end) {
             find_keys(key);

@@ -211,7 +211,7 @@ template <int ROW, int ROWS>
 __device__ __forceinline__ void standard_output(const fa_cuda_args &args, float *room)
 {
     typedef standard_tile<ROW, ROWS> tile;
-    __shared__ int unsafe; /* some value is not finite */
+    __shared__ int unsafe[2]; /* some value of a step that this stage had is not finite */
     const fa_table_params *p = &args.p;
     tile t(args.rows, p->dim_v);
     const scene s(args, args.first + t.part);
@@ -242,8 +242,8 @@ __device__ __forceinline__ void standard_output(const fa_cuda_args &args, float 
         fetch4<tile::FETCH_A>(TYPE_F32, false, at_a, count_a, t.a);
         fetch4<tile::FETCH_B>(args.type_v, args.aligned, at_b, count_b, t.b);
     };
-    if (t.id == 0)
-        unsafe = 0;
+    if (t.id < 2)
+        unsafe[t.id] = 0;
     __syncthreads();
     if (keys > 0)
         fetch();
@@ -262,12 +262,12 @@ __device__ __forceinline__ void standard_output(const fa_cuda_args &args, float 
                             i % (tile::TILE_COLS / 4) * 4) = value;
         }
         if (!finite)
-            unsafe = 1;
+            unsafe[stage] = 1;
         __syncthreads();
         key += tile::DEPTH;
         if (key < keys)
             fetch();
-        t.multiply(now, *(volatile int *)&unsafe != 0);
+        t.multiply(now, *(volatile int *)&unsafe[stage] != 0);
         stage ^= 1;
     }
     UNROLL

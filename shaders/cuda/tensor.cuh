@@ -471,9 +471,6 @@ struct tensor_kernel {
         asm volatile("bar.sync %0, 64;" ::"r"(1 + warp / 2) : "memory");
     }
 
-    /* How far a row's groups of eight dims are moved in finish(), for which rows of a half-warp differ. */
-    static __device__ int moved(int row) { return ((row ^ row >> 3) & 3) * 8; }
-
     /* A tile's rows, by the factor that lane number r has of row r, as floats in shared memory. */
     __device__ void put_rows(int t, float factor, float *rows)
     {
@@ -483,7 +480,7 @@ struct tensor_kernel {
             const float by = __shfl_sync(0xffffffffu, factor, t * TILE_ROWS + row);
             UNROLL
             for (int d = 0; d < PARTS_V; d++)
-                *(float2 *)(rows + row * DIM + (products::dim(lane, d, 0) ^ moved(row))) =
+                *(float2 *)(rows + row * DIM + (products::dim(lane, d, 0) ^ fa_cuda_row_shift(row))) =
                     make_float2(out[t][d][2 * half] * by, out[t][d][2 * half + 1] * by);
         }
     }
@@ -495,7 +492,7 @@ struct tensor_kernel {
         const int dim = part * DIM + lane % ACROSS * 8;
         ROLLED
         for (int row = lane / ACROSS; row < TILE_ROWS; row += 32 / ACROSS) {
-            const float *from = rows + row * DIM + (lane % ACROSS * 8 ^ moved(row));
+            const float *from = rows + row * DIM + (lane % ACROSS * 8 ^ fa_cuda_row_shift(row));
             uchar *line = (uchar *)__shfl_sync(0xffffffffu, (unsigned long long)at, t * TILE_ROWS + row);
             if (line)
                 store8(to.type, to.aligned, line + dim * bytes_of(to.type), s.p->dim_v - dim, *(const float4 *)from,

@@ -41,6 +41,17 @@ static void check_tensor(const fa_cuda_row *t)
     }
 }
 
+/* Finished rows as floats: the lanes of half a warp write pairs of neighbours, four lanes a row; reading, whole lines. */
+static void check_finished(const fa_cuda_row *t)
+{
+    for (int dim = 0; dim < t->dim_v / t->split; dim += WIDE) {
+        unsigned met = 0;
+        for (int lane = 0; lane < BANKS / 2; lane++)
+            met |= 3u << ((dim + 2 * (lane % 4)) ^ fa_cuda_row_shift(lane / 4)) % BANKS;
+        ck_assert_msg(met == 0xffffffffu, "%s: rows from dim %d on meet in a bank: 0x%x", t->name, dim, met);
+    }
+}
+
 /* A warp that writes vectors of four dims as columns, one dim at a time, and lanes that read lines four columns each. */
 static void check_fma_lines(const fa_cuda_row *t, int width)
 {
@@ -65,6 +76,8 @@ START_TEST(no_bank_is_met_twice)
     for (const fa_cuda_row *t = fa_cuda_table; t->kind != FA_CUDA_MERGE; t++) {
         if (t->kind == FA_CUDA_TENSOR) {
             check_tensor(t);
+            if (t->unit != 70) /* Volta's lanes are spread over more rows, and wait for each other once a row block */
+                check_finished(t);
             tensor++;
         }
         if (t->kind == FA_CUDA_FMA) {

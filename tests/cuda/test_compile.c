@@ -24,16 +24,16 @@ static int least_arch(const fa_nvrtc *nvrtc, int unit)
     return least;
 }
 
-static bool compile(const fa_nvrtc *nvrtc, int row)
+static bool compile(const fa_nvrtc *nvrtc, int row, int type)
 {
     const fa_cuda_row *t = &fa_cuda_table[row];
-    char target[32], define[32], log[4096] = "";
-    const char *options[] = {target, "--std=c++17", "-default-device", define,
-                             t->unit > 0 ? "-DFA_TYPE=1" : "-DFA_TYPE=0"};
+    char target[32], defines[2][32], log[4096] = "";
+    const char *options[] = {target, "--std=c++17", "-default-device", defines[0], defines[1]};
     nvrtcProgram program = NULL;
     size_t size = 0;
     (void)snprintf(target, sizeof(target), "--gpu-architecture=sm_%d", least_arch(nvrtc, t->unit));
-    (void)snprintf(define, sizeof(define), "-DFA_ROW=%d", row);
+    (void)snprintf(defines[0], sizeof(defines[0]), "-DFA_ROW=%d", row);
+    (void)snprintf(defines[1], sizeof(defines[1]), "-DFA_TYPE=%d", type);
     if (nvrtc->nvrtcCreateProgram(&program, fa_cuda_source, "attention.cu", 0, NULL, NULL) != 0)
         return false;
     const int error = nvrtc->nvrtcCompileProgram(program, 5, options);
@@ -59,7 +59,9 @@ int main(void)
     for (int row = 0; kind != FA_CUDA_MERGE; row++) {
         /* The first, which is the smallest, of each kind and unit. */
         if (fa_cuda_table[row].kind != kind || fa_cuda_table[row].unit != unit)
-            good = compile(nvrtc, row) && good;
+            good = compile(nvrtc, row, fa_cuda_table[row].unit > 0 ? FA_F16 : FA_F32) && good;
+        if (fa_cuda_table[row].kind == FA_CUDA_FMA && kind != FA_CUDA_FMA)
+            good = compile(nvrtc, row, FA_CUDA_ANY) && good;
         kind = fa_cuda_table[row].kind;
         unit = fa_cuda_table[row].unit;
     }

@@ -12,7 +12,7 @@ changes: the shortest path through the loop that has all products and stages a b
     HMMA ... rest    instructions by class: LDG with copies to shared memory, local with spills, float of FFMA, FADD, FMUL and
                      FMNMX, pack of conversions and PRMT
     /1000            total for 1000 multiply-adds of both products
-    wavefronts       of 128 bytes that loads from shared memory take where banks do not conflict
+    wavefronts       of 128 bytes that loads from shared memory take at the most where banks do not conflict
     around           instructions of a turn of the loop over blocks outside of what is counted, for each tile of the block
 
 Where a block is of one tile only, what is counted ends where the paths of blocks that are cut and that are not part and
@@ -48,15 +48,15 @@ class Kernel:
 
     def __init__(self, listing):
         self.names, self.before, self.loops = [], collections.defaultdict(list), collections.defaultdict(list)
-        labels, branches = {}, []
+        labels, matches = {}, []
         for line in listing:
             match = INSTRUCTION.match(line)
             if match:
-                branches.append(match)
+                matches.append(match)
                 self.names.append(match[2])
             elif LABEL.match(line):
                 labels[line.rstrip(":")] = len(self.names)
-        self.next = [list(follows(number, match, labels)) for number, match in enumerate(branches)]
+        self.next = [list(follows(number, match, labels)) for number, match in enumerate(matches)]
         self.next[-1] = []
         self.order = self.sort()
         self.place = {number: place for place, number in enumerate(self.order)}
@@ -96,11 +96,10 @@ class Kernel:
         """The cheapest way once around a loop, and its cost; costs of instructions are tuples, and add up."""
         best = {first: (cost(first), None)}
         for number in self.order[self.place[first] + 1:]:
-            ways = [best[other][0] for other in self.before[number] if other in best] if number in body else []
+            ways = [other for other in self.before[number] if other in best] if number in body else []
             if ways:
-                least = min(ways)
-                came = next(other for other in self.before[number] if other in best and best[other][0] == least)
-                best[number] = tuple(map(sum, zip(least, cost(number)))), came
+                came = min(ways, key=lambda other: best[other][0])
+                best[number] = tuple(map(sum, zip(best[came][0], cost(number)))), came
         number = min((last for last in self.loops[first] if last in best), key=lambda last: best[last][0])
         total, way = best[number][0], []
         while number is not None:
@@ -201,9 +200,8 @@ def main():
                 continue
             number = max(of for row, of in has if row == name and of % 2 == 0)
             with tempfile.TemporaryDirectory() as folder:
-                cubin = pathlib.Path(folder) / "cubin"
-                cuda_rows.compile_row(options, arch, index, element, cubin)
-                kernel = Kernel(disassemble(options, cubin, number))
+                cuda_rows.compile_row(options, arch, index, element, folder)
+                kernel = Kernel(disassemble(options, pathlib.Path(folder) / "cubin", number))
             report(arch, name, has[name, number], kernel)
 
 

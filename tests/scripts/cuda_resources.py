@@ -7,9 +7,9 @@
 Without --nvrtc, nvcc compiles. For GPUs that it knows no more, --nvrtc names a library that does and --ptxas the assembler
 that came with it. Nothing runs: no GPU is needed.
 """
-import os
 import re
 import sys
+import tempfile
 
 sys.dont_write_bytecode = True
 import cuda_rows  # noqa: E402  pylint: disable=wrong-import-position
@@ -37,7 +37,8 @@ def main():
     for arch in options.arch:
         for index, _, name, unit, element in cuda_rows.rows():
             if unit <= arch and (not options.rows or name in options.rows):
-                report(has, arch, name, element, cuda_rows.compile_row(options, arch, index, element, os.devnull))
+                with tempfile.TemporaryDirectory() as folder:
+                    report(has, arch, name, element, cuda_rows.compile_row(options, arch, index, element, folder))
 
 
 if __name__ == "__main__":

@@ -91,18 +91,17 @@ def nvrtc_ptx(library, arch, defines):
     return text.value
 
 
-def compile_row(options, arch, row, element, cubin):
-    """Makes the file of a row's kernels for elements of a type. Returns what the assembler says of them."""
-    defines = [f"-DFA_ROW={row}", f"-DFA_TYPE={element}"]
-    with tempfile.TemporaryDirectory() as folder:
-        if options.nvrtc:
-            ptx = pathlib.Path(folder) / "attention.ptx"
-            ptx.write_bytes(nvrtc_ptx(options.nvrtc, arch, defines))
-            command = [options.ptxas, "-v", f"-arch=sm_{arch}", "-o", cubin, ptx]
-        else:
-            command = [options.nvcc, "-std=c++17", f"-I{ROOT}", "-Xptxas=-v", f"-gencode=arch=compute_{arch},code=sm_{arch}",
-                       *defines, "-cubin", "-o", cubin, SOURCE]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+def compile_row(options, arch, row, element, folder):
+    """Makes the file "cubin" of a row's kernels for elements of a type. Returns what the assembler says of them."""
+    defines, cubin = [f"-DFA_ROW={row}", f"-DFA_TYPE={element}"], pathlib.Path(folder) / "cubin"
+    if options.nvrtc:
+        ptx = pathlib.Path(folder) / "attention.ptx"
+        ptx.write_bytes(nvrtc_ptx(options.nvrtc, arch, defines))
+        command = [options.ptxas, "-v", f"-arch=sm_{arch}", "-o", cubin, ptx]
+    else:
+        command = [options.nvcc, "-std=c++17", f"-I{ROOT}", "-Xptxas=-v", f"-gencode=arch=compute_{arch},code=sm_{arch}",
+                   *defines, "-cubin", "-o", cubin, SOURCE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.exit(done.stderr)
     return done.stderr

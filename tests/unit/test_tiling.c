@@ -337,6 +337,22 @@ START_TEST(limits_of_the_kernel_bind)
 END_TEST
 
 /* What a block keeps, by hand: Q 32 x 72, K 16 x 72 and V 16 x 40 (dims up to tiles of 8), twice, scores, output. */
+START_TEST(dims_that_are_computed_anyway_count)
+{
+    const fa_limits *limits = &devices[T4].limits;
+    fa_tile_traits traits = devices[T4].traits, wide = traits;
+    wide.least_dim_qk = wide.least_dim_v = 128;
+    fa_tile_problem few = {.rows = 4096, .keys = 4096, .instances = 16, .dim_qk = 64, .dim_v = 64, .far_bytes = 2, .density = 1};
+    fa_tile_problem many = few;
+    many.dim_qk = many.dim_v = 128;
+    ck_assert_uint_eq(fa_tiling_onchip(&wide, &few, 64, 64), fa_tiling_onchip(&traits, &many, 64, 64));
+    ck_assert_uint_eq(fa_tiling_onchip(&wide, &many, 64, 64), fa_tiling_onchip(&traits, &many, 64, 64));
+    double cost = fa_tiling_block_cycles(limits, &wide, &few, 64, 64);
+    ck_assert_double_gt(cost, fa_tiling_block_cycles(limits, &traits, &few, 64, 64));
+    ck_assert_double_le(cost, fa_tiling_block_cycles(limits, &traits, &many, 64, 64));
+}
+END_TEST
+
 START_TEST(bytes_by_hand)
 {
     const fa_tile_problem p = {.dim_qk = 70, .dim_v = 33};
@@ -406,6 +422,7 @@ Suite *tiling_suite(void)
     tcase_add_test(tc, forced_sizes_are_rounded_up_to_tiles);
     tcase_add_test(tc, a_device_too_small_is_refused);
     tcase_add_test(tc, limits_of_the_kernel_bind);
+    tcase_add_test(tc, dims_that_are_computed_anyway_count);
     tcase_add_test(tc, bytes_by_hand);
     tcase_add_test(tc, huge_problems_stay_in_range);
     tcase_add_test(tc, sizes_that_overflow_say_so);
