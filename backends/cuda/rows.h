@@ -158,7 +158,7 @@ enum { FA_CUDA_NOTES = 24 };
 
 FA_CUDA_FN bool fa_cuda_tensor_notes(fa_cuda_row t)
 {
-    return t.dim_v <= 128;
+    return t.dim_v <= (t.unit == 75 ? 64 : 128);
 }
 
 FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_row t, int variant)

@@ -34,8 +34,7 @@ struct tensor_kernel {
     static constexpr float LEAST = -3.402823466e38f; /* the base of a row that has seen nothing: finite, so that the */
                                                      /* weight of what is hidden is 0 under it too                   */
     static_assert(TILES * TILE_ROWS == ROWS_OF_WARP && CHUNKS >= 8 && CHUNKS % 8 == 0 && BLOCK_KV % TILE_KV == 0 &&
-                      TILE_KV % 16 == 0 && GROUP % CHUNKS == 0 && ROWS_OF_WARP <= 32 && DIM <= 256 &&
-                      WARPS * TILE_ROWS * DIM <= fa_cuda_tensor_words(R, BLOCK_Q),
+                      TILE_KV % 16 == 0 && GROUP % CHUNKS == 0 && ROWS_OF_WARP <= 32 && DIM <= 256,
                   "what the kernel is made for");
 
     const scene &s;
@@ -66,7 +65,7 @@ struct tensor_kernel {
     static constexpr bool NOTES = fa_cuda_tensor_notes(R);
     static __device__ uint hold(uint x)
     {
-        if constexpr (NOTES)
+        if constexpr (R.dim_v <= 128)
             return keep(x);
         return x;
     }
@@ -471,28 +470,37 @@ struct tensor_kernel {
         asm volatile("bar.sync %0, 64;" ::"r"(1 + warp / 2) : "memory");
     }
 
-    /* A tile's rows, by the factor that lane number r has of row r, as floats in shared memory. */
-    __device__ void put_rows(int t, float factor, float *rows)
+    /* Of a warp's finished rows, so many dims pass through shared memory at a time as there is room for. */
+    static constexpr int pieces_of(int dims)
+    {
+        return WARPS * TILE_ROWS * dims <= fa_cuda_tensor_words(R, BLOCK_Q) ? DIM / dims : pieces_of(dims / 2);
+    }
+    static constexpr int PIECES = pieces_of(DIM), PIECE = DIM / PIECES;
+
+    /* Those of a tile, by the factor that lane number r has of row r, as floats. */
+    __device__ void put_rows(int t, int piece, float factor, float *rows)
     {
         UNROLL
         for (int half = 0; half < 2; half++) {
             const int row = products::row(lane, half);
             const float by = __shfl_sync(0xffffffffu, factor, t * TILE_ROWS + row);
             UNROLL
-            for (int d = 0; d < PARTS_V; d++)
-                *(float2 *)(rows + row * DIM + (products::dim(lane, d, 0) ^ fa_cuda_row_shift(row))) =
+            for (int n = 0; n < PARTS_V / PIECES; n++) {
+                const int d = piece * (PARTS_V / PIECES) + n;
+                *(float2 *)(rows + row * PIECE + (products::dim(lane, n, 0) ^ fa_cuda_row_shift(row))) =
                     make_float2(out[t][d][2 * half] * by, out[t][d][2 * half + 1] * by);
+            }
         }
     }
 
     /* Whole lines of them, eight dims of a lane. `at` is where row r goes, in lane r; NULL where there is none. */
-    __device__ void store_rows(int t, const target &to, uchar *at, const float *rows)
+    __device__ void store_rows(int t, int piece, const target &to, uchar *at, const float *rows)
     {
-        constexpr int ACROSS = DIM / 8;
-        const int dim = part * DIM + lane % ACROSS * 8;
+        constexpr int ACROSS = PIECE / 8;
+        const int dim = part * DIM + piece * PIECE + lane % ACROSS * 8;
         ROLLED
         for (int row = lane / ACROSS; row < TILE_ROWS; row += 32 / ACROSS) {
-            const float *from = rows + row * DIM + (lane % ACROSS * 8 ^ fa_cuda_row_shift(row));
+            const float *from = rows + row * PIECE + (lane % ACROSS * 8 ^ fa_cuda_row_shift(row));
             uchar *line = (uchar *)__shfl_sync(0xffffffffu, (unsigned long long)at, t * TILE_ROWS + row);
             if (line)
                 store8(to.type, to.aligned, line + dim * bytes_of(to.type), s.p->dim_v - dim, *(const float4 *)from,
@@ -506,7 +514,7 @@ struct tensor_kernel {
      */
     __device__ void finish()
     {
-        float *const rows = (float *)memory + warp * TILE_ROWS * DIM, *const sums = rows + ROWS_OF_WARP;
+        float *const rows = (float *)memory + warp * TILE_ROWS * PIECE, *const sums = rows + ROWS_OF_WARP;
         const scene s = again();
         __syncthreads();
         UNROLL
@@ -527,11 +535,11 @@ struct tensor_kernel {
         state.sum = sums[FA_MIN(lane, ROWS_OF_WARP - 1)];
         const target to(s, q, row, state, part == 0 && mine);
         UNROLL
-        for (int t = 0; t < TILES; t++) {
+        for (int i = 0; i < TILES * PIECES; i++) {
             __syncwarp();
-            put_rows(t, to.factor, rows);
+            put_rows(i / PIECES, i % PIECES, to.factor, rows);
             __syncwarp();
-            store_rows(t, to, mine && q.exists ? to.at : NULL, rows);
+            store_rows(i / PIECES, i % PIECES, to, mine && q.exists ? to.at : NULL, rows);
         }
     }
 

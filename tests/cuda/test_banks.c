@@ -70,6 +70,26 @@ static void check_fma_lines(const fa_cuda_row *t, int width)
     }
 }
 
+/* What a block may have on the least GPU that has the unit: 7.0 has 96 KiB, 7.5 has 64, and of 8.x, 8.6 has 99. */
+START_TEST(rows_fit_where_they_are_made_for)
+{
+    int served[3] = {0};
+    for (const fa_cuda_row *t = fa_cuda_table; t->kind != FA_CUDA_MERGE; t++) {
+        const int bytes = fa_cuda_shared_bytes(*t, 0), unit = t->unit == 70 ? 0 : t->unit == 75 ? 1 : 2;
+        const int most[] = {98304, 65536, 101376};
+        if (t->kind == FA_CUDA_TENSOR && bytes <= most[unit])
+            served[unit] = FA_MAX(served[unit], t->dim_v);
+        if (t->kind == FA_CUDA_TENSOR && unit < 2)
+            ck_assert_msg(fa_cuda_shared_bytes(*t, t->most_q > t->block_q ? 2 : 0) <= most[unit], "%s", t->name);
+        if (t->kind == FA_CUDA_DECODE || t->kind == FA_CUDA_FMA || t->kind == FA_CUDA_ROWS)
+            ck_assert_msg(bytes <= 49152, "%s takes %d bytes", t->name, bytes);
+    }
+    ck_assert_int_eq(served[0], 256);
+    ck_assert_int_eq(served[1], 256);
+    ck_assert_int_eq(served[2], 512);
+}
+END_TEST
+
 START_TEST(no_bank_is_met_twice)
 {
     int tensor = 0, fma = 0;
@@ -98,6 +118,7 @@ int main(void)
 {
     Suite *suite = suite_create("cuda banks");
     TCase *tc = tcase_create("banks");
+    tcase_add_test(tc, rows_fit_where_they_are_made_for);
     tcase_add_test(tc, no_bank_is_met_twice);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
