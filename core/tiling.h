@@ -37,7 +37,8 @@ enum { FA_STAGE_Q = 1, FA_STAGE_K = 2, FA_STAGE_V = 4, FA_STAGE_S = 8, FA_STAGE_
 /* How a kernel row works, as far as block sizes depend on it. */
 typedef struct fa_tile_traits {
     fa_tile tile;
-    int32_t least_dim_qk, least_dim_v; /* dims that are computed, and staged, however few there are; 0: one tile's */
+    int32_t least_dim_qk; /* dims that are computed, and staged, however few there are; 0: one tile's */
+    int32_t least_dim_v;
     unsigned stage;
     int32_t element_bytes; /* of staged q, k, v                                                      */
     int32_t score_bytes;   /* of staged scores                                                       */

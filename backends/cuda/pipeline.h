@@ -17,7 +17,7 @@ typedef struct fa_cu_plan {
     fa_table_params params;
     CUdeviceptr table; /* see core/portable/table.h */
     fa_cu_kernel attention, merge;
-    fa_cu_kernel unaligned; /* in the place of `attention` where a run's buffers are not aligned; of fma only */
+    fa_cu_kernel unaligned; /* of fma: instead of `attention` where a run's buffers are not aligned */
     fa_cu_kernel scores, softmax, output; /* of the row `standard` */
     fa_gpu_standard with;
 } fa_cu_plan;

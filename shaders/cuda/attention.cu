@@ -41,12 +41,11 @@ constexpr int most_threads(int variant)
     return FA_MIN(fa_cuda_group(fa_cuda_table[FA_ROW], variant), 256);
 }
 
-#define KERNEL(name, variant)                                                                                    \
-    extern "C" __global__ void __launch_bounds__(most_threads(variant))                                          \
-        name(const fa_cuda_args a)                                                                               \
-    {                                                                                                            \
-        extern __shared__ __align__(1024) float4 room[];                                                                         \
-        run<FA_ROW, variant>(a, room);                                                                           \
+#define KERNEL(name, variant)                                                                          \
+    extern "C" __global__ void __launch_bounds__(most_threads(variant)) name(const fa_cuda_args a)     \
+    {                                                                                                  \
+        extern __shared__ __align__(1024) float4 room[];                                               \
+        run<FA_ROW, variant>(a, room);                                                                 \
     }
 KERNEL(fa_kernel_0, 0)
 KERNEL(fa_kernel_1, 1)

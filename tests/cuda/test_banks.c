@@ -96,7 +96,8 @@ START_TEST(no_bank_is_met_twice)
     for (const fa_cuda_row *t = fa_cuda_table; t->kind != FA_CUDA_MERGE; t++) {
         if (t->kind == FA_CUDA_TENSOR) {
             check_tensor(t);
-            if (t->unit != 70) /* Volta's lanes are spread over more rows, and wait for each other once a row block */
+            /* Volta's lanes are spread over more rows, and meet: once for each block of rows. */
+            if (t->unit != 70)
                 check_finished(t);
             tensor++;
         }
