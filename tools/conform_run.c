@@ -7,9 +7,11 @@
 #include "conform.h"
 
 /* A plan for rows x rows x dim 64 of some type that the row serves: what it works in is the row's own. */
-static bool probe(fa_device *device, const char *kernel, int64_t length, int32_t block_q, int32_t block_kv, fa_plan_info *info)
+static bool probe(fa_device *device, const char *kernel, int64_t length, int32_t block_q, int32_t block_kv,
+                  fa_plan_info *info)
 {
-    fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = kernel, .block_q = block_q, .block_kv = block_kv};
+    fa_tuning tuning = {
+        .struct_size = sizeof(tuning), .kernel = kernel, .block_q = block_q, .block_kv = block_kv};
     for (int dtype = FA_F32; dtype <= FA_BF16; dtype++) {
         fa_tensor t = fa_tensor_make((fa_dtype)dtype, 1, 1, length, 64);
         fa_attention_desc desc = {.struct_size = sizeof(desc), .q = t, .k = t, .v = t, .o = t, .tuning = &tuning};

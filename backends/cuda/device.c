@@ -127,8 +127,10 @@ static fa_tile_traits standard_traits(const fa_cuda_row *t)
 /* Whether a block's shared memory suffices, and a multiprocessor's for as many blocks as the row is made for. */
 static bool has_room(const fa_cu_caps *caps, const fa_cuda_row *t, int variant)
 {
-    const size_t bytes = (size_t)fa_cuda_shared_bytes(*t, variant), blocks = t->kind == FA_CUDA_TENSOR ? (size_t)t->resident : 1;
-    return bytes <= caps->shared_bytes && (blocks == 1 || blocks * (bytes + DRIVER_SHARED) <= caps->unit_shared_bytes);
+    const size_t bytes = (size_t)fa_cuda_shared_bytes(*t, variant),
+                 blocks = t->kind == FA_CUDA_TENSOR ? (size_t)t->resident : 1;
+    return bytes <= caps->shared_bytes &&
+           (blocks == 1 || blocks * (bytes + DRIVER_SHARED) <= caps->unit_shared_bytes);
 }
 
 /* The most rows of a block for which there is room; 0: not even for the fewest. */

@@ -342,7 +342,8 @@ START_TEST(dims_that_are_computed_anyway_count)
     const fa_limits *limits = &devices[T4].limits;
     fa_tile_traits traits = devices[T4].traits, wide = traits;
     wide.least_dim_qk = wide.least_dim_v = 128;
-    fa_tile_problem few = {.rows = 4096, .keys = 4096, .instances = 16, .dim_qk = 64, .dim_v = 64, .far_bytes = 2, .density = 1};
+    fa_tile_problem few = {
+        .rows = 4096, .keys = 4096, .instances = 16, .dim_qk = 64, .dim_v = 64, .far_bytes = 2, .density = 1};
     fa_tile_problem many = few;
     many.dim_qk = many.dim_v = 128;
     ck_assert_uint_eq(fa_tiling_onchip(&wide, &few, 64, 64), fa_tiling_onchip(&traits, &many, 64, 64));
