@@ -20,6 +20,17 @@ static void check_wide(const fa_cuda_row *t, const int at[WIDE])
     ck_assert_msg(met == 0xff, "%s: 16-byte accesses meet in a bank, groups 0x%x of 0xff", t->name, met);
 }
 
+/* Volta: of keys and values, eight lanes read four rows. */
+static void check_four(const fa_cuda_row *t, int row, int chunk)
+{
+    unsigned met = 0;
+    for (int i = 0; i < 4; i++) {
+        const unsigned group = 1u << fa_cuda_chunk_at(70, t->dim_v * 2, row + i, chunk) / 16 % WIDE;
+        ck_assert_msg((met & group) == 0, "%s: rows from %d on meet in a bank", t->name, row);
+        met |= group;
+    }
+}
+
 /* Matrix loads: eight rows from a multiple of eight on, one chunk of each. And copies: neighbours take chunks of a row. */
 static void check_tensor(const fa_cuda_row *t)
 {
@@ -32,6 +43,10 @@ static void check_tensor(const fa_cuda_row *t)
                 at[i] = fa_cuda_chunk_at(t->unit, line, t->unit == 70 ? row * 2 + i % 4 + i / 4 * 8 : row + i,
                                          chunk);
             check_wide(t, at);
+            if (t->unit == 70) {
+                check_four(t, row, chunk);
+                check_four(t, row + 4, chunk);
+            }
         }
         for (int chunk = 0; chunk < chunks; chunk += WIDE) {
             for (int i = 0; i < WIDE; i++)
