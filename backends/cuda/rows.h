@@ -153,7 +153,10 @@ FA_CUDA_FN int fa_cuda_tensor_words(fa_cuda_row t, int rows)
            (t.split > 1 ? rows * t.split * t.block_kv : 0);
 }
 
-/* Tensor: words behind those for an item of the table and its sequence, and whether a row has them. */
+/*
+ * Tensor: words behind those for an item of the table and its sequence, and whether a row has them: not where they would
+ * save no register, and not where 64 KiB, all that 7.5 has, are full.
+ */
 enum { FA_CUDA_NOTES = 24 };
 
 FA_CUDA_FN bool fa_cuda_tensor_notes(fa_cuda_row t)

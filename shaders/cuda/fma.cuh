@@ -40,22 +40,22 @@ struct fma_kernel {
     const scene &s;
     const int id, x, y;
     volatile int *const unsafe; /* of each stage: some value that it had, and that may be hidden, is not finite */
-    const uint room;            /* where the stages are                                                         */
-    const uint at_q, at_k, at_v; /* where this thread puts the first vectors that it fetches, of the first stage */
-    const uint at_weights;       /* and its weights of the first of its keys of a step                           */
-    const uint at_rows, at_columns; /* where what it multiplies begins                                           */
-    const int first_slot_key;       /* see slot_key()                                                            */
+    /*
+     * Addresses in the first stage: where this thread puts the first vectors that it fetches, and its weights of the first
+     * of its keys of a step; and where what it multiplies begins.
+     */
+    const uint room, at_q, at_k, at_v, at_weights, at_rows, at_columns;
+    const int first_slot_key; /* see slot_key() */
     raw4 fetched[FETCH];
-    const uchar *rows_q[FETCH_Q], *rows_k[FETCH_K]; /* what this thread fetches of each step's dims: of its own first ones */
-    const uchar *rows_v;                            /* of a block's values                                                 */
+    const uchar *rows_q[FETCH_Q], *rows_k[FETCH_K], *rows_v; /* where it fetches from, but for a step's dims or keys */
     float sc[ROWS][KEYS], out[ROWS][DIMS];
-    float max, sum; /* of row x % ROWS of the thread's                      */
-    uint stage;     /* where the stage of the present step begins, in bytes */
+    float max, sum; /* of row x % ROWS of the thread's */
+    uint stage;     /* where the stage of the present step begins, in bytes from the first */
 
     __device__ fma_kernel(const scene &of, volatile int *flag, uint stages)
         : s(of), id(keep(threadIdx.x)), x(id % LANES), y(id / LANES), unsafe(flag), room(stages),
-          at_q(keep(room + 4 * (line_q(dim_of(0)) + row_of(0)))),
-          at_k(keep(room + 4 * (STAGE_ROWS + line_k(dim_of(0)) + row_of(0)))), at_v(keep(room + 4 * STAGE_ROWS + 16 * id)),
+          at_q(keep(room + 4 * (line_q(first_dim()) + row_of(0)))),
+          at_k(keep(room + 4 * (STAGE_ROWS + line_k(first_dim()) + row_of(0)))), at_v(keep(room + 4 * STAGE_ROWS + 16 * id)),
           at_weights(keep(room + 4 * (line_p(x) + y * ROWS))), at_rows(keep(room + 4 * y * ROWS)),
           at_columns(keep(room + 4 * STAGE_ROWS + 16 * x)), first_slot_key(keep(key_of(0, id / (R.dim_v / 4))))
     {
@@ -68,10 +68,10 @@ struct fma_kernel {
     __device__ int type_k() const { return ANY ? s.a.type_k : TYPE; }
     __device__ int type_v() const { return ANY ? s.a.type_v : TYPE; }
 
-    /* Of number n of the vectors that this thread fetches: row and dim of a step of the first product. */
+    /* Of number n of the vectors that this thread fetches, of a step of the first product: its row; and the dim of all. */
     static constexpr int ROWS_APART = GROUP / (DEPTH / 4);
     __device__ int row_of(int n) const { return id / (DEPTH / 4) + n * ROWS_APART; }
-    __device__ int dim_of(int n) const { return id % (DEPTH / 4) * 4; }
+    __device__ int first_dim() const { return id % (DEPTH / 4) * 4; }
     static_assert(GROUP % (DEPTH / 4) == 0, "a thread's vectors are of one dim");
 
     __device__ fa_long v_stride() const { return s.p->v_stride[2] * bytes_of(type_v()); }
@@ -81,7 +81,7 @@ struct fma_kernel {
     {
         UNROLL
         for (int n = 0; n < FETCH_Q; n++)
-            rows_q[n] = query(s, s.row_begin + row_of(n)).q(s) + dim_of(n) * bytes_of(type_q());
+            rows_q[n] = query(s, s.row_begin + row_of(n)).q(s) + first_dim() * bytes_of(type_q());
     }
 
     /* Keys past the end likewise: their scores are hidden, their weights 0. */
@@ -90,7 +90,7 @@ struct fma_kernel {
         const fa_long stride = s.p->k_stride[2] * bytes_of(type_k());
         UNROLL
         for (int n = 0; n < FETCH_K; n++)
-            rows_k[n] = s.k + FA_MIN(key + row_of(n), s.key_end - 1) * stride + dim_of(n) * bytes_of(type_k());
+            rows_k[n] = s.k + FA_MIN(key + row_of(n), s.key_end - 1) * stride + first_dim() * bytes_of(type_k());
     }
 
     template <int N>
@@ -101,7 +101,7 @@ struct fma_kernel {
         UNROLL
         for (int n = 0; n < N; n++) {
             at[n] = rows[n] + dim * bytes_of(type);
-            count[n] = s.p->dim_qk - dim - dim_of(n);
+            count[n] = s.p->dim_qk - dim - first_dim();
         }
         fetch<N>(type, at, count, to);
     }

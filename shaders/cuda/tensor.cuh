@@ -271,13 +271,14 @@ struct tensor_kernel {
     {
         if constexpr (!NOTES)
             return;
-        const uint *item = (const uint *)scene::item_at(s.a, blockIdx.x);
         constexpr int WORDS = sizeof(fa_table_item) / 4, ALL = WORDS + sizeof(fa_table_sequence) / 4;
-        static_assert(ALL <= FA_CUDA_NOTES && ALL <= 32, "one of a lane");
+        static_assert(ALL <= FA_CUDA_NOTES && ALL <= 32, "a word for each lane of the first warp");
+        const fa_table_item *item = scene::item_at(s.a, blockIdx.x);
+        uint *to = (uint *)(memory + ITEM) + id;
         if (id < WORDS)
-            ((uint *)(memory + ITEM))[id] = item[id];
+            *to = ((const uint *)item)[id];
         else if (id < ALL)
-            ((uint *)(memory + ITEM))[id] = ((const uint *)scene::sequence_at(s.a, ((const fa_table_item *)item)->sequence))[id - WORDS];
+            *to = ((const uint *)scene::sequence_at(s.a, item->sequence))[id - WORDS];
     }
 
     /* Hides what the mask cuts. */
