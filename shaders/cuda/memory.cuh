@@ -40,7 +40,7 @@ __device__ __forceinline__ const uchar *keep(const uchar *at)
     return (const uchar *)__shfl_sync(0xffffffffu, (unsigned long long)at, threadIdx.x % 32);
 }
 
-/* Shared memory by address: what is written stays the order that loads are issued in. */
+/* Shared memory by address, in the order in which it is written here. */
 __device__ __forceinline__ float4 load_shared(uint at)
 {
     float4 x;
