@@ -214,8 +214,8 @@ quickstart()
 
 test_release()
 {
-    # Between them these two have every kernel; a release has more.
-    CC=gcc CXX=c++ configure build -Dwerror=true -Dtests=enabled -Dtools=enabled -Dfuzz=enabled -Dnvcc_archs=75,90
+    # Every kernel for one GPU, where nvcc is here; a release has more, and the test of run-time compilation others.
+    CC=gcc CXX=c++ configure build -Dwerror=true -Dtests=enabled -Dtools=enabled -Dfuzz=enabled -Dnvcc_archs=80
     meson compile -C build
     main_job
     meson test -C build --no-rebuild --print-errorlogs
