@@ -26,7 +26,7 @@ typedef struct conform_length {
 typedef enum conform_blocks {
     CONFORM_BLOCKS_PLANNED,
     CONFORM_BLOCKS_NUMBERS,
-    CONFORM_BLOCKS_TWO_TILES,
+    CONFORM_BLOCKS_TWO_TILES, /* or of one, where the row has none that large */
     CONFORM_BLOCKS_LONG
 } conform_blocks;
 

@@ -30,14 +30,6 @@ void fa_cu_leave(const fa_device *device)
     (void)fa_cu_device_of(device)->cu->cuCtxPopCurrent(&popped);
 }
 
-static int most_variant(const fa_cuda_row *t, int32_t rows)
-{
-    int variant = 0;
-    while (fa_cuda_rows_of(*t, variant) < rows)
-        variant++;
-    return variant;
-}
-
 static fa_tile_traits tensor_traits(const fa_cuda_row *t, int32_t most_q)
 {
     return (fa_tile_traits){
@@ -47,7 +39,7 @@ static fa_tile_traits tensor_traits(const fa_cuda_row *t, int32_t most_q)
         .stage = FA_STAGE_K | FA_STAGE_V,
         .element_bytes = 2,
         .buffers = 2,
-        .fixed_bytes = fa_cuda_shared_bytes(*t, most_variant(t, most_q)) -
+        .fixed_bytes = fa_cuda_shared_bytes(*t, fa_cuda_variant_of(*t, most_q)) -
                        2 * t->block_kv * t->dim_v * (int32_t)sizeof(float),
         .max_block_q = most_q,
         .max_block_kv = t->block_kv,

@@ -41,10 +41,7 @@ static int type_of(const fa_plan *plan, const fa_cuda_row *row)
 
 static int variant_of(const fa_plan *plan, const fa_cuda_row *row)
 {
-    int variant = row->unit > 0 && fa_gpu_transforms(&plan->problem) ? 1 : 0;
-    while (fa_cuda_rows_of(*row, variant) < plan->args.block_q)
-        variant += row->unit > 0 ? 2 : 1;
-    return variant;
+    return fa_cuda_variant_of(*row, plan->args.block_q) + (row->unit > 0 && fa_gpu_transforms(&plan->problem));
 }
 
 /* The plan's table, in device memory. */

@@ -38,6 +38,15 @@ FA_CUDA_FN int fa_cuda_rows_of(fa_cuda_row t, int variant)
     return t.block_q << (t.unit > 0 ? variant / 2 : variant);
 }
 
+/* The first variant with blocks of so many rows or more. */
+FA_CUDA_FN int fa_cuda_variant_of(fa_cuda_row t, int rows)
+{
+    int variant = 0;
+    while (fa_cuda_rows_of(t, variant) < rows)
+        variant++;
+    return variant;
+}
+
 /* Kernels of a row: see attention.cu. Of the yardstick they are: */
 enum {
     FA_CUDA_SCORES_FEW, /* one row of a thread */

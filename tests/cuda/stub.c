@@ -127,6 +127,11 @@ long EXPORT stub_launches(void)
     return stub.launches;
 }
 
+uintptr_t EXPORT stub_kernel(void)
+{
+    return stub.kernel;
+}
+
 long EXPORT stub_records(void)
 {
     return stub.records;

@@ -33,5 +33,7 @@ long stub_misuses(void);
 long stub_launches(void);
 long stub_records(void);
 long stub_compiles(void);
+/* Which module the kernel is of that was launched last. */
+uintptr_t stub_kernel(void);
 
 #endif

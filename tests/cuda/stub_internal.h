@@ -31,6 +31,7 @@ enum { MOST_DEVICES = 4, MOST_ATTRIBUTES = 8 };
 typedef struct stub_state {
     pthread_mutex_t lock;
     atomic_long live, misuses, launches, records, compiles;
+    atomic_uintptr_t kernel;
     char failing[64];
     int nth, calls;
     CUresult error;

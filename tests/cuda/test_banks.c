@@ -95,7 +95,7 @@ START_TEST(rows_fit_where_they_are_made_for)
         if (t->kind == FA_CUDA_TENSOR && bytes <= most[unit])
             served[unit] = FA_MAX(served[unit], t->dim_v);
         if (t->kind == FA_CUDA_TENSOR && unit < 2)
-            ck_assert_msg(fa_cuda_shared_bytes(*t, t->most_q > t->block_q ? 2 : 0) <= most[unit], "%s",
+            ck_assert_msg(fa_cuda_shared_bytes(*t, fa_cuda_variant_of(*t, t->most_q)) <= most[unit], "%s",
                           t->name);
         if (t->kind == FA_CUDA_DECODE || t->kind == FA_CUDA_FMA || t->kind == FA_CUDA_ROWS)
             ck_assert_msg(bytes <= 49152, "%s takes %d bytes", t->name, bytes);

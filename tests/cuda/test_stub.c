@@ -197,6 +197,28 @@ START_TEST(out_of_memory_is_told)
 }
 END_TEST
 
+/* Of fma, rows that begin where vectors cannot be read have a kernel of their own, and others never run it. */
+START_TEST(unaligned_buffers_have_their_kernel)
+{
+    life l = {0};
+    ck_assert_int_eq(live_on(&l, "fma64", 1), FA_OK); /* no merge behind it */
+    const uintptr_t aligned = stub_kernel();
+    fa_attention_args args = {.struct_size = sizeof(args),
+                              .q = l.buffer[0],
+                              .k = l.buffer[1],
+                              .v = l.buffer[2],
+                              .o = l.buffer[3],
+                              .q_offset = sizeof(float),
+                              .workspace = l.workspace};
+    ck_assert_int_eq(fa_plan_run(l.plan, l.queue, &args), FA_OK);
+    ck_assert_uint_ne(stub_kernel(), aligned);
+    ck_assert_int_eq(run(&l, l.queue), FA_OK);
+    ck_assert_uint_eq(stub_kernel(), aligned);
+    ck_assert_int_eq(fa_queue_wait(l.queue), FA_OK);
+    die(&l);
+}
+END_TEST
+
 /* What NVRTC makes is kept: a second process, here a second device, finds it. */
 START_TEST(cubins_are_cached)
 {
@@ -401,6 +423,7 @@ int main(void)
     tcase_add_test(tc, a_failed_launch_is_told);
     tcase_add_test(tc, a_lost_context_is_told);
     tcase_add_test(tc, out_of_memory_is_told);
+    tcase_add_test(tc, unaligned_buffers_have_their_kernel);
     tcase_add_test(tc, cubins_are_cached);
     tcase_add_loop_test(tc, queries_may_fail, 0, COUNT(queries));
     tcase_add_loop_test(tc, bad_limits_are_named, 0, COUNT(bad_limits));
