@@ -205,7 +205,7 @@ main_job()
 quickstart()
 {
     set_up look_for_build_tools
-    # nvcc would take a quarter of an hour for all GPUs; what one of them needs is compiled when it is first used.
+    # nvcc would take minutes for each kind of GPU; what one of them needs is compiled when it is first used.
     configure build -Dnvcc_archs=none
     meson compile -C build
     main_job
