@@ -16,9 +16,9 @@
 #include "core/status.h"
 
 #define SUFFIX ".fa-cache"
-#define TEMPORARY "tmp-" /* begins the name of a file that is being written */
 
-enum { PATH_SIZE = 4096, NAME_SIZE = 32, STALE_SECONDS = 3600 };
+/* An entry is named by 16 hexadecimal digits and SUFFIX. While it is written, a dot and 16 more digits follow. */
+enum { PATH_SIZE = 4096, NAME_SIZE = 48, DIGITS = 16, STALE_SECONDS = 3600 };
 
 /* A file is this, the key without its terminator, the blob. Lengths and checksum leave no byte unchecked. */
 typedef struct header {
@@ -58,10 +58,29 @@ static bool find_folder(char folder[PATH_SIZE])
     return length > 0 && length < PATH_SIZE - 2 * NAME_SIZE;
 }
 
-static void name_file(char path[PATH_SIZE + NAME_SIZE], const char *folder, const char *key)
+static void name_entry(char name[NAME_SIZE], const char *key)
 {
-    (void)snprintf(path, PATH_SIZE + NAME_SIZE, "%s/%016llx" SUFFIX, folder,
-                   (unsigned long long)fa_cache_hash(key, strlen(key)));
+    (void)snprintf(name, NAME_SIZE, "%016llx" SUFFIX, (unsigned long long)fa_cache_hash(key, strlen(key)));
+}
+
+typedef enum name_kind { FOREIGN, ENTRY, TEMPORARY } name_kind;
+
+/* What a name in the folder says: only names that nobody else gives are ours. */
+static name_kind kind_of(const char *name)
+{
+    static const char digits[] = "0123456789abcdef";
+    if (strspn(name, digits) != DIGITS || strncmp(name + DIGITS, SUFFIX, strlen(SUFFIX)) != 0)
+        return FOREIGN;
+    const char *rest = name + DIGITS + strlen(SUFFIX);
+    if (rest[0] == '\0')
+        return ENTRY;
+    return rest[0] == '.' && strspn(rest + 1, digits) == DIGITS && rest[1 + DIGITS] == '\0' ? TEMPORARY : FOREIGN;
+}
+
+/* Whether what stat() told is this user's alone to write. */
+static bool is_private(const struct stat *info)
+{
+    return info->st_uid == geteuid() && (info->st_mode & (S_IWGRP | S_IWOTH)) == 0;
 }
 
 static bool read_all(int file, void *bytes, size_t size)
@@ -115,8 +134,8 @@ static bool load_file(const fa_context *context, int file, const char *key, void
 {
     struct stat info;
     header head;
-    /* Another user's file is not run as ours. */
-    if (fstat(file, &info) != 0 || !S_ISREG(info.st_mode) || info.st_uid != geteuid() ||
+    /* What another user wrote, or could have, is not run as ours. */
+    if (fstat(file, &info) != 0 || !S_ISREG(info.st_mode) || !is_private(&info) ||
         info.st_size < (off_t)sizeof(head) || (uint64_t)info.st_size > FA_CACHE_BYTES ||
         !read_all(file, &head, sizeof(head)))
         return false;
@@ -137,13 +156,29 @@ static bool load_file(const fa_context *context, int file, const char *key, void
     return true;
 }
 
+/* -1 with errno: there is none, or others may write there and so put a file of their choice in place of ours. */
+static int open_folder(const char *folder)
+{
+    struct stat info;
+    int opened = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (opened >= 0 && (fstat(opened, &info) != 0 || !is_private(&info))) {
+        (void)close(opened);
+        errno = EPERM;
+        return -1;
+    }
+    return opened;
+}
+
 bool fa_cache_load(const fa_context *context, const char *key, void **blob, size_t *size)
 {
-    char folder[PATH_SIZE], path[PATH_SIZE + NAME_SIZE];
-    if (!find_folder(folder))
+    char path[PATH_SIZE], name[NAME_SIZE];
+    int folder = find_folder(path) ? open_folder(path) : -1;
+    if (folder < 0)
         return false;
-    name_file(path, folder, key);
-    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* not to hang on a pipe of that name */
+    name_entry(name, key);
+    /* O_NONBLOCK: not to hang on a pipe of that name. */
+    int file = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+    (void)close(folder);
     if (file < 0)
         return false;
     bool loaded = load_file(context, file, key, blob, size);
@@ -183,34 +218,33 @@ static uint64_t measure(DIR *listing, const char *kept, char oldest[NAME_SIZE])
     oldest[0] = '\0';
     rewinddir(listing);
     while ((entry = readdir(listing)) != NULL) {
-        size_t length = strlen(entry->d_name);
-        bool temporary = strncmp(entry->d_name, TEMPORARY, strlen(TEMPORARY)) == 0;
-        bool ours = length > strlen(SUFFIX) && length < NAME_SIZE &&
-                    strcmp(entry->d_name + length - strlen(SUFFIX), SUFFIX) == 0;
+        name_kind kind = kind_of(entry->d_name);
         struct stat info;
-        if ((!temporary && !ours) ||
-            fstatat(dirfd(listing), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(info.st_mode))
+        if (kind == FOREIGN || fstatat(dirfd(listing), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) != 0 ||
+            !S_ISREG(info.st_mode) || info.st_uid != geteuid())
             continue;
-        if (temporary) {
+        if (kind == TEMPORARY) {
             if (info.st_mtim.tv_sec < time(NULL) - STALE_SECONDS)
                 (void)unlinkat(dirfd(listing), entry->d_name, 0);
             continue;
         }
         total += (uint64_t)info.st_size;
         if (strcmp(entry->d_name, kept) != 0 && (oldest[0] == '\0' || is_older(&info.st_mtim, &age))) {
-            memcpy(oldest, entry->d_name, length + 1);
+            memcpy(oldest, entry->d_name, DIGITS + sizeof(SUFFIX));
             age = info.st_mtim;
         }
     }
     return total;
 }
 
-/* Removes the oldest files until the rest is no larger than it may be. */
-static void trim(const char *folder, const char *kept)
+/* Removes the oldest files until the rest is no larger than it may be. Closes the folder. */
+static void trim(int folder, const char *kept)
 {
-    DIR *listing = opendir(folder);
-    if (!listing)
+    DIR *listing = fdopendir(folder);
+    if (!listing) {
+        (void)close(folder);
         return;
+    }
     char oldest[NAME_SIZE];
     /* Each turn removes one, or finds that it is not allowed to. */
     while (measure(listing, kept, oldest) > FA_CACHE_BYTES && oldest[0] != '\0') {
@@ -220,39 +254,59 @@ static void trim(const char *folder, const char *kept)
     (void)closedir(listing);
 }
 
-/* Written aside and renamed, so that a reader sees the old file or the new one, whole. */
-static bool store_file(char *folder, const char *key, const void *blob, size_t size)
+/* A new file beside the entry. Process and count tell writers apart; where processes share no numbers, O_EXCL does. */
+static int open_temporary(int folder, const char *entry, char name[NAME_SIZE])
 {
-    char path[PATH_SIZE + NAME_SIZE], temporary[PATH_SIZE + NAME_SIZE];
+    static atomic_uint count;
+    int file = -1;
+    for (int tries = 0; file < 0 && tries < 1000; tries++) {
+        (void)snprintf(name, NAME_SIZE, "%.*s.%08lx%08x", DIGITS + (int)strlen(SUFFIX), entry,
+                       (unsigned long)getpid() & 0xffffffffu, atomic_fetch_add(&count, 1));
+        file = openat(folder, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (file < 0 && errno != EEXIST)
+            break;
+    }
+    return file;
+}
+
+/* Written aside and renamed, so that a reader sees the old file or the new one, whole. */
+static bool store_file(int folder, const char *name, const char *key, const void *blob, size_t size)
+{
+    char temporary[NAME_SIZE];
     header head = {.key_bytes = strlen(key), .blob_bytes = size, .checksum = checksum_of(key, blob, size)};
     memcpy(head.magic, magic, sizeof(magic));
-    if (!make_folder(folder))
-        return false;
-    name_file(path, folder, key);
-    (void)snprintf(temporary, sizeof(temporary), "%s/" TEMPORARY "XXXXXX", folder);
-    int file = mkstemp(temporary);
+    int file = open_temporary(folder, name, temporary);
     if (file < 0)
         return false;
     bool good = write_all(file, &head, sizeof(head)) && write_all(file, key, strlen(key)) &&
                 write_all(file, blob, size);
     good = close(file) == 0 && good;
-    good = good && rename(temporary, path) == 0;
+    good = good && renameat(folder, temporary, folder, name) == 0;
     if (!good) {
         int error = errno;
-        (void)unlink(temporary);
+        (void)unlinkat(folder, temporary, 0);
         errno = error;
-        return false;
     }
-    trim(folder, path + strlen(folder) + 1);
-    return true;
+    return good;
 }
 
 void fa_cache_store(const fa_context *context, const char *key, const void *blob, size_t size)
 {
     static atomic_flag told = ATOMIC_FLAG_INIT;
-    char folder[PATH_SIZE];
-    if (!find_folder(folder) || size > FA_CACHE_BYTES - sizeof(header) - strlen(key))
+    char path[PATH_SIZE], name[NAME_SIZE];
+    if (!find_folder(path) || size > FA_CACHE_BYTES - sizeof(header) - strlen(key))
         return;
-    if (!store_file(folder, key, blob, size) && !atomic_flag_test_and_set(&told))
-        fa_log(context, FA_LOG_WARN, "nothing can be cached in %.512s: %s", folder, strerror(errno));
+    name_entry(name, key);
+    int folder = make_folder(path) ? open_folder(path) : -1;
+    if (folder >= 0 && store_file(folder, name, key, blob, size)) {
+        trim(folder, name);
+        return;
+    }
+    int error = errno;
+    if (folder >= 0)
+        (void)close(folder);
+    if (!atomic_flag_test_and_set(&told))
+        fa_log(context, FA_LOG_WARN, "nothing can be cached in %.512s: %s", path,
+               error == EPERM ? "expected a folder that is this user's and that nobody else may write to"
+                              : strerror(error));
 }

@@ -5,6 +5,10 @@
  *
  * The folder is FASTATTN_CACHE, else $XDG_CACHE_HOME/fastattn, else $HOME/.cache/fastattn; FASTATTN_CACHE
  * "off" or empty means none. Any number of threads and processes may use one folder.
+ *
+ * A folder is made for its user alone. One that belongs to another user, or that its group or others may
+ * write to, is not used. An entry is taken only where it is a regular file under the same conditions, never
+ * through a symbolic link. Only names that nobody else gives are ever removed: see cache.c.
  */
 #ifndef FA_CACHE_H
 #define FA_CACHE_H

@@ -263,6 +263,63 @@ START_TEST(what_is_no_file_is_a_miss)
 }
 END_TEST
 
+/* An entry that is a link to another's file, or that others could have written, is none. */
+START_TEST(what_others_wrote_is_a_miss)
+{
+    char path[PATH], elsewhere[PATH];
+    store("key", "blob");
+    ck_assert_int_eq(count_files(folder, ".fa-cache", path), 1);
+    static const mode_t bad[] = {0620, 0602};
+    for (int i = 0; i < COUNT(bad); i++) {
+        ck_assert_int_eq(chmod(path, bad[i]), 0);
+        ck_assert_msg(misses("key"), "mode %o", (unsigned)bad[i]);
+    }
+    ck_assert_int_eq(chmod(path, 0644), 0);
+    ck_assert(holds("key", "blob"));
+    snprintf(elsewhere, sizeof(elsewhere), "%s/elsewhere", folder);
+    ck_assert_int_eq(rename(path, elsewhere), 0);
+    ck_assert_int_eq(symlink(elsewhere, path), 0);
+    ck_assert(misses("key"));
+    /* The next store takes the link's place, and leaves alone what it led to. */
+    store("key", "its successor");
+    ck_assert(holds("key", "its successor"));
+    ck_assert_int_eq(access(elsewhere, F_OK), 0);
+    if (geteuid() != 0)
+        return;
+    ck_assert_int_eq(chown(path, 65534, 65534), 0);
+    ck_assert(misses("key"));
+}
+END_TEST
+
+/* Whoever may write to the folder may put there what he likes. */
+START_TEST(a_folder_that_others_may_write_to_is_not_used)
+{
+    const fa_context_options options = {
+        .struct_size = sizeof(options), .log = count_warnings, .log_user = (void *)(uintptr_t)"nobody else"};
+    fa_context *talking;
+    store("key", "blob");
+    ck_assert_int_eq(fa_context_create(&options, &talking), FA_OK);
+    warnings = 0;
+    static const mode_t bad[] = {0720, 0702};
+    for (int i = 0; i < COUNT(bad); i++) {
+        ck_assert_int_eq(chmod(folder, bad[i]), 0);
+        ck_assert_msg(misses("key"), "mode %o", (unsigned)bad[i]);
+        fa_cache_store(talking, "other", "blob", 4);
+        ck_assert_int_eq(count_files(folder, "", NULL), 1);
+    }
+    ck_assert_int_eq(warnings, 1);
+    fa_context_destroy(talking);
+    ck_assert_int_eq(chmod(folder, 0755), 0);
+    ck_assert(holds("key", "blob"));
+    if (geteuid() != 0)
+        return;
+    ck_assert_int_eq(chown(folder, 65534, 65534), 0);
+    ck_assert(misses("key"));
+    store("other", "blob");
+    ck_assert_int_eq(count_files(folder, "", NULL), 1);
+}
+END_TEST
+
 static void set_age(const char *path, time_t seconds)
 {
     struct timespec times[2];
@@ -275,17 +332,25 @@ static void set_age(const char *path, time_t seconds)
 START_TEST(the_oldest_go)
 {
     static const size_t size = 12 * MEBIBYTE;
-    char key[16], foreign[96], stale[96], fresh[96];
+    static const char *const foreign[] = {
+        "notes.txt", "tmp-stale", "tmp-000000", "0123456789abcdef.fa-cache.part", "notes.fa-cache",
+        "0123456789abcdef.fa-cache.0123456789abcdeg", "0123456789ABCDEF.fa-cache.0123456789ABCDEF",
+    };
+    char key[16], path[COUNT(foreign)][PATH], stale[PATH], fresh[PATH], linked[PATH];
     char *bytes = calloc(1, size);
     ck_assert_ptr_nonnull(bytes);
-    snprintf(foreign, sizeof(foreign), "%s/notes.txt", folder);
-    snprintf(stale, sizeof(stale), "%s/tmp-stale", folder);
-    snprintf(fresh, sizeof(fresh), "%s/tmp-fresh", folder);
-    write_file(foreign, "x", 1);
+    for (int i = 0; i < COUNT(foreign); i++) {
+        snprintf(path[i], sizeof(path[i]), "%s/%s", folder, foreign[i]);
+        write_file(path[i], "x", 1);
+        set_age(path[i], 1000000);
+    }
+    snprintf(stale, sizeof(stale), "%s/0123456789abcdef.fa-cache.0000000a00000000", folder);
+    snprintf(fresh, sizeof(fresh), "%s/0123456789abcdef.fa-cache.0000000a00000001", folder);
+    snprintf(linked, sizeof(linked), "%s/0123456789abcdef.fa-cache.0000000a00000002", folder);
     write_file(stale, "x", 1);
     write_file(fresh, "x", 1);
-    set_age(foreign, 1000000);
     set_age(stale, 100000);
+    ck_assert_int_eq(symlink(path[0], linked), 0);
     for (int i = 0; i < 8; i++) {
         /* Their order in time is not that of their keys: 3 is the oldest, then 4 ... */
         snprintf(key, sizeof(key), "%d", (i + 3) % 8);
@@ -293,7 +358,7 @@ START_TEST(the_oldest_go)
         nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL); /* longer than a clock's tick */
     }
     free(bytes);
-    ck_assert_int_eq(count_files(folder, ".fa-cache", NULL), 5);
+    ck_assert_int_eq(count_files(folder, ".fa-cache", NULL), 5 + 1);
     for (int i = 0; i < 8; i++) {
         void *blob;
         size_t got;
@@ -303,8 +368,10 @@ START_TEST(the_oldest_go)
         if (there)
             fa_release(context, blob, got);
     }
-    ck_assert_int_eq(access(foreign, F_OK), 0);
+    for (int i = 0; i < COUNT(foreign); i++)
+        ck_assert_msg(access(path[i], F_OK) == 0, "%s was removed", path[i]);
     ck_assert_int_eq(access(fresh, F_OK), 0);
+    ck_assert_int_eq(access(linked, F_OK), 0);
     ck_assert_int_ne(access(stale, F_OK), 0);
     /* What is too large for all of it is not stored. */
     static char one[1];
@@ -391,6 +458,8 @@ int main(void)
     tcase_add_test(tc, damage_is_a_miss);
     tcase_add_test(tc, another_key_of_the_same_name_is_a_miss);
     tcase_add_test(tc, what_is_no_file_is_a_miss);
+    tcase_add_test(tc, what_others_wrote_is_a_miss);
+    tcase_add_test(tc, a_folder_that_others_may_write_to_is_not_used);
     tcase_add_test(tc, the_oldest_go);
     tcase_add_test(tc, without_memory_it_is_a_miss);
     tcase_add_test(tc, threads_share_it);
