@@ -61,6 +61,8 @@ fa_status fa_context_create(const fa_context_options *options, fa_context **cont
                        copy.allocator.allocate ? "release" : "allocate");
     if ((int)copy.log_level < FA_LOG_NONE || copy.log_level > FA_LOG_DEBUG)
         return fa_fail(FA_INVALID, "log_level is %d, expected 0 to %d", (int)copy.log_level, FA_LOG_DEBUG);
+    if (copy.threads < 0 || copy.threads > FA_MAX_THREADS)
+        return fa_fail(FA_INVALID, "threads is %d, expected 0 to %d", (int)copy.threads, FA_MAX_THREADS);
     if (copy.log_level == FA_LOG_NONE)
         copy.log_level = FA_LOG_INFO;
     if (!copy.allocator.allocate)

@@ -5,16 +5,15 @@
 #include <sys/mman.h>
 #endif
 #include <math.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "bench.h"
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 #define MIN_BUFFER ((size_t)256 << 20)
 #define STEP_CHUNK 100000
@@ -98,7 +97,6 @@ size_t bench_cache_bytes(void)
     return bytes;
 }
 
-#ifdef _OPENMP
 enum { MAX_JOBS = 1 + BENCH_MAX_DOTS + BENCH_READ_WAYS };
 
 /* What all threads do at once, each its own share. */
@@ -112,33 +110,65 @@ typedef struct job {
     double best; /* operations or bytes per second */
 } job;
 
+/* One thread of a job. */
+typedef struct member {
+    const job *work;
+    size_t self;
+    atomic_int *gate; /* threads that are not there yet */
+    double begun, done;
+} member;
+
+static void *do_share(void *user)
+{
+    member *m = user;
+    const job *j = m->work;
+    (void)atomic_fetch_sub(m->gate, 1);
+    while (atomic_load(m->gate) > 0)
+        (void)sched_yield();
+    m->begun = now();
+    (void)(j->data ? j->simd->read[j->way](j->data + m->self * j->slice, j->slice) : j->simd->multiply_add(j->steps));
+    m->done = now();
+    return NULL;
+}
+
+/* Each thread writes its own slice first: on a machine of several memory nodes, it then lies near it. */
+static void *touch_share(void *user)
+{
+    const member *m = user;
+    memset(m->work->data + m->self * m->work->slice, 0, m->work->slice * sizeof(float));
+    return NULL;
+}
+
+/* Runs `share` for each of the threads at once, this one included. Where some cannot be started, the job has fewer. */
+static double run_shares(job *j, void *(*share)(void *))
+{
+    static member team[FA_MAX_THREADS];
+    static pthread_t thread[FA_MAX_THREADS];
+    atomic_int gate = j->threads;
+    int started = 1;
+    for (int i = 0; i < j->threads; i++)
+        team[i] = (member){.work = j, .self = (size_t)i, .gate = &gate};
+    while (started < j->threads && pthread_create(&thread[started], NULL, share, &team[started]) == 0)
+        started++;
+    (void)atomic_fetch_sub(&gate, j->threads - started);
+    j->threads = started;
+    (void)share(&team[0]);
+    double start = team[0].begun, end = team[0].done;
+    for (int i = 1; i < started; i++) {
+        (void)pthread_join(thread[i], NULL);
+        start = fmin(start, team[i].begun);
+        end = fmax(end, team[i].done);
+    }
+    return end - start;
+}
+
 /* Seconds from the first thread's start to the last one's end. */
 static double run_job(job *j)
 {
-    double start = INFINITY, end = 0.0;
-    volatile float sink = 0.0f;
-    int team = 1;
-#pragma omp parallel num_threads(j->threads)
-    {
-        size_t self = (size_t)omp_get_thread_num();
-#pragma omp barrier
-        double begun = now();
-        float sum = j->data ? j->simd->read[j->way](j->data + self * j->slice, j->slice)
-                            : j->simd->multiply_add(j->steps);
-        double done = now();
-#pragma omp critical(bench_peak)
-        {
-            start = fmin(start, begun);
-            end = fmax(end, done);
-            sink = sum;
-            team = omp_get_num_threads();
-        }
-    }
-    (void)sink;
-    j->threads = team;
+    double seconds = run_shares(j, do_share);
     double work = j->data ? (double)(j->slice * sizeof(float)) : (double)j->steps * j->simd->flops_per_step;
-    j->best = fmax(j->best, work * team / (end - start));
-    return end - start;
+    j->best = fmax(j->best, work * j->threads / seconds);
+    return seconds;
 }
 
 static job arithmetic_job(const bench_simd *simd, int threads)
@@ -147,16 +177,6 @@ static job arithmetic_job(const bench_simd *simd, int threads)
     for (double seconds; (seconds = run_job(&j)) < CHUNK_SECONDS && j.steps < INT64_MAX / 64;)
         j.steps *= seconds < CHUNK_SECONDS / 16 ? 16 : 2;
     return j;
-}
-
-/* Each thread writes its own slice first: on a machine of several memory nodes, it then lies near it. */
-static void touch(float *data, const job *j)
-{
-#pragma omp parallel num_threads(j->threads)
-    {
-        size_t self = (size_t)omp_get_thread_num();
-        memset(data + self * j->slice, 0, j->slice * sizeof(*data));
-    }
 }
 
 /* In large pages where the system has them: a ceiling is not to be one of address translation. */
@@ -180,10 +200,9 @@ static job reading_job(const bench_simd *simd, int threads, bench_peak *peak)
     j.slice = wanted / sizeof(float) / (size_t)threads / BENCH_READ_FLOATS * BENCH_READ_FLOATS;
     peak->buffer_bytes = j.slice * (size_t)threads * sizeof(float);
     peak->cache_bytes = cache;
-    float *data = peak->buffer_bytes ? allocate(peak->buffer_bytes) : NULL;
-    if (data)
-        touch(data, &j);
-    j.data = data;
+    j.data = peak->buffer_bytes ? allocate(peak->buffer_bytes) : NULL;
+    if (j.data)
+        (void)run_shares(&j, touch_share);
     return j;
 }
 
@@ -234,17 +253,6 @@ static bool measure_cpu(const fa_device_info *info, bench_peak *peak, char *mess
         peak->bytes = fmax(peak->bytes, jobs[i].best);
     return true;
 }
-
-#else
-static bool measure_cpu(const fa_device_info *info, bench_peak *peak, char *message, size_t message_size)
-{
-    (void)info;
-    (void)peak;
-    (void)snprintf(message, message_size,
-                   "this command was built without OpenMP, so there is no micro-benchmark for the CPU");
-    return false;
-}
-#endif
 
 bool bench_peak_measure(const fa_device *device, const fa_device_info *info, bench_peak *peak, char *message,
                         size_t message_size)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #if defined(__linux__)
-#define _DEFAULT_SOURCE /* syscall() */
+#define _GNU_SOURCE /* syscall(), sched_getaffinity() */
 #endif
 #include "cpu.h"
 
@@ -8,6 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#if defined(__linux__)
+#include <sched.h>
+#elif defined(_WIN32)
+#include <windows.h>
+#endif
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -100,6 +106,23 @@ bool fa_cpu_has(fa_isa isa)
     if (limit && limit[0] && isa > find_limit(limit))
         return false;
     return processor_has(isa);
+}
+
+int32_t fa_cpu_count(void)
+{
+#if defined(__linux__)
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof(set), &set) == 0)
+        return CPU_COUNT(&set);
+#endif
+#if defined(_WIN32)
+    SYSTEM_INFO info;
+    GetSystemInfo(&info);
+    return (int32_t)info.dwNumberOfProcessors;
+#else
+    long count = sysconf(_SC_NPROCESSORS_ONLN);
+    return count > 0 ? (int32_t)count : 1;
+#endif
 }
 
 size_t fa_cpu_l1_bytes(void)

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* Ordered: each set includes the ones before it on its architecture. */
 typedef enum fa_isa {
@@ -33,6 +34,9 @@ bool fa_cpu_slow_pairs(void);
 
 /* FASTATTN_ISA names no instruction set that we know: its value, else NULL. */
 const char *fa_cpu_bad_limit(void);
+
+/* CPUs that this process may run on, at least 1. */
+int32_t fa_cpu_count(void);
 
 /* Level-1 data cache of one core in bytes, 32 KiB where the system does not say. */
 size_t fa_cpu_l1_bytes(void);

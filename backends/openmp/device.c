@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,10 +6,11 @@
 #include "backends/host_memory.h"
 #include "backends/openmp/cpu.h"
 #include "backends/openmp/kernel.h"
+#include "backends/openmp/pool.h"
 #include "backends/openmp/run.h"
+#include "backends/openmp/runtime.h"
+#include "core/context.h"
 #include "core/status.h"
-
-enum { MAX_THREADS = 1024 };
 
 /* Of a row whose speed depends on it: where it is offered. */
 enum { PAIRS_ANY, PAIRS_SLOW, PAIRS_FAST };
@@ -97,15 +97,19 @@ static const row_entry rows[] = {
 #undef KERNEL
 #undef PAIRS_KERNEL
 
-/* Threads of the device: FASTATTN_THREADS, else what OpenMP would use. 0: the variable is no such number. */
-static int thread_count(void)
+/* Threads of the device; 0: FASTATTN_THREADS is no such number. */
+static int32_t thread_count(const fa_context *context)
 {
+    if (context->options.threads > 0)
+        return context->options.threads;
     const char *text = getenv("FASTATTN_THREADS");
-    if (!text || !text[0])
-        return omp_get_max_threads() < MAX_THREADS ? omp_get_max_threads() : MAX_THREADS;
+    if (!text || !text[0]) {
+        int32_t threads = fa_runtime_threads();
+        return threads < FA_MAX_THREADS ? threads : FA_MAX_THREADS;
+    }
     char *end;
     long count = strtol(text, &end, 10);
-    return *end == '\0' && count >= 1 && count <= MAX_THREADS ? (int)count : 0;
+    return *end == '\0' && count >= 1 && count <= FA_MAX_THREADS ? (int32_t)count : 0;
 }
 
 static int openmp_count(const fa_context *context, char *reason, size_t reason_size)
@@ -118,9 +122,8 @@ static int openmp_count(const fa_context *context, char *reason, size_t reason_s
 
 static void openmp_describe(const fa_context *context, int index, fa_device_info *info)
 {
-    (void)context;
     (void)index;
-    int threads = thread_count();
+    int32_t threads = thread_count(context);
     fa_cpu_name(info->name, sizeof(info->name));
     info->automatic = 1;
     info->host_memory = 1;
@@ -128,7 +131,7 @@ static void openmp_describe(const fa_context *context, int index, fa_device_info
     info->onchip_bytes = fa_cpu_l2_bytes();
     if (threads == 0)
         (void)snprintf(info->reason, sizeof(info->reason), "FASTATTN_THREADS is \"%.32s\", expected 1 to %d",
-                       getenv("FASTATTN_THREADS"), MAX_THREADS);
+                       getenv("FASTATTN_THREADS"), FA_MAX_THREADS);
     else if (fa_cpu_bad_limit())
         (void)snprintf(info->reason, sizeof(info->reason),
                        "FASTATTN_ISA is \"%.32s\", expected scalar, avx2, avx512, avx512bf16, amx or neon",
@@ -157,12 +160,26 @@ static fa_status openmp_open(fa_device *device)
         if (suits && fa_cpu_has(rows[i].isa))
             device->row[device->rows++] = &rows[i].row;
     }
+    fa_cpu_device *made = fa_alloc_zeroed(device->context, sizeof(*made));
+    if (!made)
+        return FA_OUT_OF_MEMORY;
+    made->runtime_threads = fa_runtime_threads();
+    if (!device->context->options.executor.parallel_for) {
+        made->pool = fa_pool_create(device->context, (int32_t)device->info.units);
+        if (!made->pool) {
+            fa_release(device->context, made, sizeof(*made));
+            return FA_OUT_OF_MEMORY;
+        }
+    }
+    device->impl = made;
     return FA_OK;
 }
 
 static void openmp_close(fa_device *device)
 {
-    (void)device;
+    fa_cpu_device *d = device->impl;
+    fa_pool_destroy(d->pool);
+    fa_release(device->context, d, sizeof(*d));
 }
 
 extern const fa_backend fa_backend_openmp;

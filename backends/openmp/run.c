@@ -2,13 +2,16 @@
 /* Executing a plan: threads take work items off the list, then merge what was split. */
 #include "backends/openmp/run.h"
 
-#include <omp.h>
 #include <stdatomic.h>
 
 #include "backends/host_memory.h"
 #include "backends/openmp/kernel.h"
+#include "backends/openmp/runtime.h"
+#include "core/context.h"
+#include "core/floating.h"
 #include "core/merge.h"
 #include "core/portable/softmax.h"
+#include "core/status.h"
 #include "core/tensor.h"
 
 fa_status fa_openmp_plan_prepare(fa_plan *plan)
@@ -23,9 +26,17 @@ void fa_openmp_plan_release(fa_plan *plan)
     (void)plan;
 }
 
-static void merge_item(const fa_cpu_run *run, const fa_merge_item *merge)
+static void do_item(const fa_cpu_run *run, int64_t index, void *scratch)
 {
+    const fa_cpu_kernel *kernel = run->plan->row->impl;
+    kernel->item(run, &run->plan->schedule.item[index], scratch);
+}
+
+static void do_merge(const fa_cpu_run *run, int64_t index, void *scratch)
+{
+    (void)scratch;
     const fa_plan *plan = run->plan;
+    const fa_merge_item *merge = &plan->schedule.merge[index];
     const fa_problem *p = &plan->problem;
     const fa_sequence *s = &p->sequence[merge->sequence];
     const fa_tensor *o = &p->tensor[FA_O];
@@ -51,17 +62,81 @@ static void merge_item(const fa_cpu_run *run, const fa_merge_item *merge)
     }
 }
 
-/* Each worker takes the next item of the list; the longest come first, so they end close together. */
-static void work(const fa_cpu_run *run, atomic_llong *next, char *scratch)
+/* A list of work that tasks take from, one after the other. */
+typedef struct loop {
+    const fa_cpu_run *run;
+    void (*one)(const fa_cpu_run *run, int64_t index, void *scratch);
+    int64_t count;
+    char *scratch; /* of `tasks` tasks */
+    int32_t tasks;
+    atomic_llong next;
+    atomic_int begun, ended;
+} loop;
+
+/* Each takes the next of the list; the longest come first, so that all end close together. */
+static void take(void *argument, int32_t index)
 {
-    const fa_plan *plan = run->plan;
-    const fa_cpu_kernel *kernel = plan->row->impl;
+    (void)index; /* an executor may give it twice: scratch goes by who comes first */
+    loop *l = argument;
+    int task = atomic_fetch_add_explicit(&l->begun, 1, memory_order_relaxed);
+    if (task >= l->tasks)
+        return;
+    fa_float_state before = fa_float_enter();
     for (;;) {
-        long long i = atomic_fetch_add_explicit(next, 1, memory_order_relaxed);
-        if (i >= plan->schedule.items)
+        long long i = atomic_fetch_add_explicit(&l->next, 1, memory_order_relaxed);
+        if (i >= l->count)
             break;
-        kernel->item(run, &plan->schedule.item[i], scratch);
+        l->one(l->run, i, l->scratch + (size_t)task * l->run->plan->scratch_bytes);
     }
+    fa_float_leave(before);
+    (void)atomic_fetch_add_explicit(&l->ended, 1, memory_order_release);
+}
+
+static void do_alone(const loop *l)
+{
+    fa_float_state before = fa_float_enter();
+    for (int64_t i = 0; i < l->count; i++)
+        l->one(l->run, i, l->scratch);
+    fa_float_leave(before);
+}
+
+static fa_status share(const fa_device *device, loop *l)
+{
+    const fa_cpu_device *d = device->impl;
+    const fa_executor *executor = &device->context->options.executor;
+    if (l->tasks == 1) {
+        do_alone(l);
+        return FA_OK;
+    }
+    if (d->pool) {
+        fa_pool_run(d->pool, l->tasks, take, l);
+        return FA_OK;
+    }
+    executor->parallel_for(executor->user, l->tasks, take, l);
+    int ended = atomic_load_explicit(&l->ended, memory_order_acquire), begun = atomic_load(&l->begun);
+    if (atomic_load(&l->next) < l->count || ended < (begun < l->tasks ? begun : l->tasks))
+        return fa_fail(FA_INVALID, "executor.parallel_for returned when %d of %d tasks were done", ended, l->tasks);
+    return FA_OK;
+}
+
+/* Tasks for the plan's items: no more than OpenMP allows now, where that is less than when the device was opened. */
+static int32_t item_tasks(const fa_plan *plan)
+{
+    const fa_cpu_device *d = plan->device->impl;
+    int32_t workers = (int32_t)plan->schedule.workers;
+    if (workers <= 1 || !d->pool)
+        return 1 < workers ? workers : 1;
+    int32_t allowed = fa_runtime_threads();
+    return allowed < d->runtime_threads && allowed < workers ? allowed : workers;
+}
+
+/* What is merged faster than shared, one task does. */
+static int32_t merge_tasks(const fa_plan *plan, int32_t most)
+{
+    enum { FLOATS_OF_TASK = 4096 };
+    int64_t tasks = plan->schedule.partial_rows * (plan->args.dim_v + 1) / FLOATS_OF_TASK;
+    tasks = tasks < plan->schedule.merges ? tasks : plan->schedule.merges;
+    return tasks < 1 ? 1 : tasks < most ? (int32_t)tasks : most;
 }
 
 fa_status fa_openmp_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding)
@@ -81,23 +156,16 @@ fa_status fa_openmp_plan_run(const fa_plan *plan, fa_queue *queue, const fa_bind
         .partial = (float *)(workspace + plan->partial_offset),
         .partial_lse = (float *)(workspace + plan->partial_lse_offset),
     };
-    atomic_llong next = 0;
-    int workers = (int)plan->schedule.workers;
-    if (workers == 1) {
-        work(&run, &next, workspace);
-        for (int64_t i = 0; i < plan->schedule.merges; i++)
-            merge_item(&run, &plan->schedule.merge[i]);
-        return FA_OK;
-    }
-#pragma omp parallel num_threads(workers) default(none) shared(run, next, workspace, plan)
-    {
-        work(&run, &next, workspace + (size_t)omp_get_thread_num() * plan->scratch_bytes);
-        if (plan->schedule.merges > 0) {
-#pragma omp barrier
-#pragma omp for schedule(static) nowait
-            for (int64_t i = 0; i < plan->schedule.merges; i++)
-                merge_item(&run, &plan->schedule.merge[i]);
-        }
-    }
-    return FA_OK;
+    int32_t tasks = item_tasks(plan);
+    loop items = {
+        .run = &run, .one = do_item, .count = plan->schedule.items, .scratch = workspace, .tasks = tasks};
+    fa_status status = share(plan->device, &items);
+    if (status != FA_OK || plan->schedule.merges == 0)
+        return status;
+    loop merges = {.run = &run,
+                   .one = do_merge,
+                   .count = plan->schedule.merges,
+                   .scratch = workspace,
+                   .tasks = merge_tasks(plan, tasks)};
+    return share(plan->device, &merges);
 }

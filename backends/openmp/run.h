@@ -3,6 +3,13 @@
 #define FA_OPENMP_RUN_H
 
 #include "backends/backend.h"
+#include "backends/openmp/pool.h"
+
+/* What a device of this backend has of its own. */
+typedef struct fa_cpu_device {
+    fa_pool *pool;           /* NULL: the context's executor shares work */
+    int32_t runtime_threads; /* what OpenMP allowed when it was opened */
+} fa_cpu_device;
 
 fa_status fa_openmp_plan_prepare(fa_plan *plan);
 void fa_openmp_plan_release(fa_plan *plan);

@@ -36,19 +36,41 @@ typedef struct fa_allocator {
     void *user;
 } fa_allocator;
 
+/**
+ * The caller's own parallel for. An engine that has a thread pool gives it here; the library then starts no
+ * thread for computing. `parallel_for` calls task(argument, i) once for each i in 0 to count - 1, on any threads,
+ * in any order, at the same time or one after the other, and returns when all these calls have returned.
+ *
+ * fa_plan_run() and fa_attention_host() call it on their caller's thread, at most twice a run, with no lock held,
+ * and only where the plan has work for more than one thread. `count` is at most fa_plan_info.workers. Runs on
+ * several threads call it on several threads at the same time. It must not throw, and must not leave by longjmp().
+ * A task neither blocks nor calls back. Results do not depend on how tasks are spread, bit for bit.
+ */
+typedef struct fa_executor {
+    void (*parallel_for)(void *user, int32_t count, void (*task)(void *argument, int32_t index), void *argument);
+    void *user;
+} fa_executor;
+
+/** The most threads that fa_context_options.threads and FASTATTN_THREADS may ask for. */
+#define FA_MAX_THREADS 1024
+
 typedef struct fa_context_options {
     size_t struct_size;     /* sizeof(fa_context_options)                                        */
     fa_log_fn log;          /* NULL: silence; the library itself never prints                    */
     void *log_user;         /* handed to `log`                                                   */
     fa_log_level log_level; /* the most detailed level delivered; 0 with a callback: FA_LOG_INFO */
+    int32_t threads;        /* of the OpenMP-SIMD backend, the caller's included: plans are made */
+                            /* for so many. 0: FASTATTN_THREADS, else what OpenMP would use,     */
+                            /* else one for each CPU that the process may use. See threads.md    */
     fa_allocator allocator; /* zero: the C library's                                             */
+    fa_executor executor;   /* zero: threads of the library's own, which sleep between runs      */
 } fa_context_options;
 
 /**
  * Makes a context. `options` may be NULL: all defaults. Nothing is opened yet: a driver is first
  * looked for when devices are listed or opened.
- * Returns FA_INVALID (context NULL, half an allocator, struct_size off) or FA_OUT_OF_MEMORY; *context
- * is then NULL.
+ * Returns FA_INVALID (context NULL, half an allocator, threads out of range, struct_size off) or
+ * FA_OUT_OF_MEMORY; *context is then NULL.
  */
 FA_API fa_status fa_context_create(const fa_context_options *options, fa_context **context);
 

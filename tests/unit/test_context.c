@@ -51,6 +51,14 @@ START_TEST(options_refused_by_name)
     o = good;
     o.log_level = (fa_log_level)4;
     refuse(&o, FA_INVALID, "log_level is 4, expected 0 to 3");
+    static const int32_t threads[] = {-1, FA_MAX_THREADS + 1, INT32_MAX};
+    for (int i = 0; i < COUNT(threads); i++) {
+        char message[64];
+        o = good;
+        o.threads = threads[i];
+        snprintf(message, sizeof(message), "threads is %d, expected 0 to 1024", (int)threads[i]);
+        refuse(&o, FA_INVALID, message);
+    }
     o = good;
     memory.fail_at = atomic_load(&memory.calls);
     refuse(&o, FA_OUT_OF_MEMORY, "no memory for a context");
