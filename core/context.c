@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/status.h"
+#include "core/structs.h"
 
 #define FA_ALIGNMENT 64
 
@@ -24,26 +25,6 @@ static void system_release(void *user, void *memory, size_t size)
     free(memory);
 }
 
-fa_status fa_copy_struct(void *ours, size_t our_size, size_t oldest_size, const void *theirs,
-                         const char *name)
-{
-    size_t size;
-    memcpy(&size, theirs, sizeof(size));
-    if (size < oldest_size || size > ((size_t)1 << 16))
-        return fa_fail(FA_INVALID, "%s.struct_size is %zu, expected sizeof(%s), %zu", name, size, name,
-                       our_size);
-    const unsigned char *bytes = theirs;
-    for (size_t i = our_size; i < size; i++) {
-        if (bytes[i] != 0)
-            return fa_fail(FA_UNSUPPORTED,
-                           "%s: byte %zu is not 0, a field that this library (%s) does not know", name, i,
-                           fa_version());
-    }
-    memset(ours, 0, our_size);
-    memcpy(ours, theirs, size < our_size ? size : our_size);
-    return FA_OK;
-}
-
 fa_status fa_context_create(const fa_context_options *options, fa_context **context)
 {
     fa_clear_error();
@@ -52,7 +33,8 @@ fa_status fa_context_create(const fa_context_options *options, fa_context **cont
     *context = NULL;
     fa_context_options copy = {0};
     if (options) {
-        fa_status status = fa_copy_struct(&copy, sizeof(copy), sizeof(copy), options, "fa_context_options");
+        fa_status status = fa_copy_struct(&copy, sizeof(copy), FA_CONTEXT_OPTIONS_0_1, options,
+                                          "fa_context_options");
         if (status != FA_OK)
             return status;
     }

@@ -8,13 +8,14 @@
 #include "core/plan.h"
 #include "core/size.h"
 #include "core/status.h"
+#include "core/structs.h"
 #include "core/tensor.h"
 
 static fa_status check(const fa_merge_desc *given, fa_merge_desc *d)
 {
     if (!given)
         return fa_fail(FA_INVALID, "desc is NULL, expected an fa_merge_desc");
-    fa_status status = fa_copy_struct(d, sizeof(*d), sizeof(*d), given, "fa_merge_desc");
+    fa_status status = fa_copy_struct(d, sizeof(*d), FA_MERGE_DESC_0_1, given, "fa_merge_desc");
     if (status == FA_OK)
         status = fa_tensor_normalise(&d->partial, "partial");
     if (status == FA_OK)

@@ -8,6 +8,7 @@
 #include "core/plan.h"
 #include "core/size.h"
 #include "core/status.h"
+#include "core/structs.h"
 
 static double elements_bytes(const fa_problem *p, int operand, double elements)
 {
@@ -69,12 +70,8 @@ fa_status fa_plan_get_info(const fa_plan *plan, fa_plan_info *info)
     fa_clear_error();
     if (!plan || !info)
         return fa_fail(FA_INVALID, "%s is NULL", plan ? "info" : "plan");
-    size_t size = info->struct_size;
-    if (size < sizeof(*info))
-        return fa_fail(FA_INVALID, "fa_plan_info.struct_size is %zu, expected %zu", size, sizeof(*info));
     const fa_schedule *s = &plan->schedule;
     fa_plan_info made = {
-        .struct_size = size,
         .weights = plan->row->p_as_v ? plan->problem.tensor[FA_V].dtype : plan->row->p_type,
         .block_q = plan->tiling.block_q,
         .block_kv = plan->tiling.block_kv,
@@ -95,8 +92,7 @@ fa_status fa_plan_get_info(const fa_plan *plan, fa_plan_info *info)
     };
     (void)snprintf(made.kernel, sizeof(made.kernel), "%s", plan->row->name);
     fill_costs(plan, &made);
-    *info = made;
-    return FA_OK;
+    return fa_fill_struct(&made, sizeof(made), FA_PLAN_INFO_0_1, info, "fa_plan_info");
 }
 
 fa_status fa_plan_grid(const fa_plan *plan, int64_t sequence, int64_t *rows, int64_t *columns)

@@ -7,6 +7,7 @@
 #include "core/context.h"
 #include "core/size.h"
 #include "core/status.h"
+#include "core/structs.h"
 #include "core/tensor.h"
 
 #define MAX_PACKED_ROWS (1 << 30) /* rows times group: int holds any row of a block, and a block more */
@@ -209,7 +210,7 @@ static fa_status check_tuning(fa_problem *p, const fa_attention_desc *d)
 {
     if (!d->tuning)
         return FA_OK;
-    TRY(fa_copy_struct(&p->tuning, sizeof(p->tuning), sizeof(p->tuning), d->tuning, "fa_tuning"));
+    TRY(fa_copy_struct(&p->tuning, sizeof(p->tuning), FA_TUNING_0_1, d->tuning, "fa_tuning"));
     TRY(check_limit("tuning.block_q", p->tuning.block_q, 0, 1 << 20));
     TRY(check_limit("tuning.block_kv", p->tuning.block_kv, 0, 1 << 20));
     TRY(check_limit("tuning.splits", p->tuning.splits, 0, 1 << 16));
@@ -319,7 +320,7 @@ fa_status fa_problem_init(const fa_context *context, const fa_attention_desc *de
     if (!desc)
         return fa_fail(FA_INVALID, "desc is NULL, expected an fa_attention_desc");
     fa_attention_desc copy;
-    TRY(fa_copy_struct(&copy, sizeof(copy), sizeof(copy), desc, "fa_attention_desc"));
+    TRY(fa_copy_struct(&copy, sizeof(copy), FA_ATTENTION_DESC_0_1, desc, "fa_attention_desc"));
     fa_status status = init(context, &copy, problem);
     problem->tuning.kernel = NULL; /* the caller's string; ours is kernel_name */
     if (status != FA_OK)

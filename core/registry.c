@@ -11,6 +11,7 @@
 #include "core/context.h"
 #include "core/plan.h"
 #include "core/status.h"
+#include "core/structs.h"
 
 #define FA_BACKEND(name) extern const fa_backend fa_backend_##name;
 #include "backends/list.inc"
@@ -75,12 +76,7 @@ fa_status fa_device_info_copy(const fa_device_info *ours, fa_device_info *theirs
 {
     if (!theirs)
         return fa_fail(FA_INVALID, "info is NULL");
-    size_t size = theirs->struct_size;
-    if (size < sizeof(*ours))
-        return fa_fail(FA_INVALID, "fa_device_info.struct_size is %zu, expected %zu", size, sizeof(*ours));
-    *theirs = *ours;
-    theirs->struct_size = size;
-    return FA_OK;
+    return fa_fill_struct(ours, sizeof(*ours), FA_DEVICE_INFO_0_1, theirs, "fa_device_info");
 }
 
 fa_status fa_device_describe(const fa_context *context, size_t index, fa_device_info *info)

@@ -6,6 +6,7 @@
 #include "core/context.h"
 #include "core/plan.h"
 #include "core/status.h"
+#include "core/structs.h"
 
 typedef struct byte_range {
     const char *name;
@@ -110,7 +111,7 @@ fa_status fa_plan_run(const fa_plan *plan, fa_queue *queue, const fa_attention_a
         return fa_fail(FA_INVALID, "queue belongs to device %s, the plan to %s", queue->device->info.name,
                        plan->device->info.name);
     fa_attention_args copy;
-    fa_status status = fa_copy_struct(&copy, sizeof(copy), sizeof(copy), args, "fa_attention_args");
+    fa_status status = fa_copy_struct(&copy, sizeof(copy), FA_ATTENTION_ARGS_0_1, args, "fa_attention_args");
     if (status != FA_OK)
         return status;
     fa_binding binding;

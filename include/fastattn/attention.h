@@ -80,8 +80,7 @@ typedef struct fa_tuning {
  * Keys that a row does not see never influence it, whatever their value; NaN and Inf in what it sees
  * follow IEEE rules into that row.
  *
- * Zero means default everywhere. Fields are only ever appended; struct_size lets older callers meet
- * newer libraries, and a newer caller's unknown field that is not zero is FA_UNSUPPORTED.
+ * Zero means default everywhere. Fields are only ever appended: common.h says what struct_size promises.
  * Accumulation is f32 whatever the types.
  */
 typedef struct fa_attention_desc {

@@ -21,6 +21,16 @@
 extern "C" {
 #endif
 
+/*
+ * Structs that begin with `struct_size` grow from version to version, at their end only. The caller sets it to the
+ * sizeof of the struct that it was compiled with, and zeroes what it does not use.
+ *  - Read by the library: a shorter struct of an older caller has its missing fields taken as zero. In a longer one of a
+ *    newer caller, what this library does not know must be zero; else FA_UNSUPPORTED.
+ *  - Filled by the library: the fields that the caller has; those that this library does not know become zero.
+ * No byte behind struct_size is touched. Sizes below version 0.1's are FA_INVALID. Structs without struct_size
+ * (fa_tensor, fa_allocator, fa_executor, fa_inputs) never change. tests/abi holds all this.
+ */
+
 /**
  * What a call came to. Every value but FA_OK leaves a message for fa_last_error(), and leaves the
  * caller's memory and every object as they were, except where a call says otherwise.

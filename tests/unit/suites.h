@@ -17,5 +17,6 @@ Suite *context_suite(void);
 Suite *plan_suite(void);
 Suite *run_suite(void);
 Suite *registry_suite(void);
+Suite *structs_suite(void);
 
 #endif

@@ -65,36 +65,6 @@ START_TEST(options_refused_by_name)
 }
 END_TEST
 
-START_TEST(newer_and_older_structs)
-{
-    struct newer {
-        fa_context_options options;
-        unsigned char unknown[24];
-    } newer;
-    memset(&newer, 0, sizeof(newer));
-    newer.options.struct_size = sizeof(newer);
-    fa_context *made;
-    ck_assert_int_eq(fa_context_create(&newer.options, &made), FA_OK);
-    fa_context_destroy(made);
-    for (int i = 0; i < COUNT(newer.unknown); i++) {
-        char message[64];
-        newer.unknown[i] = 1;
-        snprintf(message, sizeof(message), "fa_context_options: byte %zu is not 0",
-                 sizeof(newer.options) + (size_t)i);
-        refuse(&newer.options, FA_UNSUPPORTED, message);
-        newer.unknown[i] = 0;
-    }
-    /* A struct that grew since: the fields an older caller has, zero for the rest. */
-    struct grown {
-        size_t struct_size;
-        int32_t old, added;
-    } ours = {0, 1, 2};
-    const struct grown theirs = {offsetof(struct grown, added), 5, 6};
-    ck_assert_int_eq(fa_copy_struct(&ours, sizeof(ours), theirs.struct_size, &theirs, "grown"), FA_OK);
-    ck_assert(ours.old == 5 && ours.added == 0);
-}
-END_TEST
-
 typedef struct log_record {
     int messages;
     fa_log_level most_detailed;
@@ -290,7 +260,6 @@ Suite *context_suite(void)
     TCase *tc = add_context_case(suite, "context");
     tcase_add_test(tc, defaults);
     tcase_add_test(tc, options_refused_by_name);
-    tcase_add_test(tc, newer_and_older_structs);
     tcase_add_test(tc, log_levels);
     tcase_add_test(tc, long_log_messages_are_cut);
     tcase_add_test(tc, messages_belong_to_their_thread);

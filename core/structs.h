@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Public structs that begin with struct_size: callers built against another version have shorter or longer ones. */
+#ifndef FA_CORE_STRUCTS_H
+#define FA_CORE_STRUCTS_H
+
+#include <fastattn/fastattn.h>
+#include <fastattn/vulkan.h>
+#include <stddef.h>
+
+/* sizeof(type) of the version in which `last` was the last field. */
+#define FA_SIZE_THROUGH(type, last)                                                                        \
+    ((offsetof(type, last) + sizeof(((type *)0)->last) + _Alignof(type) - 1) / _Alignof(type) * _Alignof(type))
+
+/*
+ * The sizes of version 0.1, the shortest structs that are accepted, for ever. A later field begins at or behind
+ * them, never in the padding at their end, which older callers leave undefined; tests/abi holds that.
+ */
+#define FA_CONTEXT_OPTIONS_0_1 FA_SIZE_THROUGH(fa_context_options, executor)
+#define FA_DEVICE_INFO_0_1 FA_SIZE_THROUGH(fa_device_info, kernels)
+#define FA_TUNING_0_1 FA_SIZE_THROUGH(fa_tuning, splits)
+#define FA_ATTENTION_DESC_0_1 FA_SIZE_THROUGH(fa_attention_desc, tuning)
+#define FA_ATTENTION_ARGS_0_1 FA_SIZE_THROUGH(fa_attention_args, workspace_offset)
+#define FA_PLAN_INFO_0_1 FA_SIZE_THROUGH(fa_plan_info, workers)
+#define FA_MERGE_DESC_0_1 FA_SIZE_THROUGH(fa_merge_desc, want_lse)
+#define FA_VULKAN_DEVICE_DESC_0_1 FA_SIZE_THROUGH(fa_vulkan_device_desc, get_instance_proc_addr)
+
+/* Until 0.1 is released, its last fields are the last there are. The first field added later ends these lines. */
+_Static_assert(FA_CONTEXT_OPTIONS_0_1 == sizeof(fa_context_options), "name the last field above");
+_Static_assert(FA_DEVICE_INFO_0_1 == sizeof(fa_device_info), "name the last field above");
+_Static_assert(FA_TUNING_0_1 == sizeof(fa_tuning), "name the last field above");
+_Static_assert(FA_ATTENTION_DESC_0_1 == sizeof(fa_attention_desc), "name the last field above");
+_Static_assert(FA_ATTENTION_ARGS_0_1 == sizeof(fa_attention_args), "name the last field above");
+_Static_assert(FA_PLAN_INFO_0_1 == sizeof(fa_plan_info), "name the last field above");
+_Static_assert(FA_MERGE_DESC_0_1 == sizeof(fa_merge_desc), "name the last field above");
+_Static_assert(FA_VULKAN_DEVICE_DESC_0_1 == sizeof(fa_vulkan_device_desc), "name the last field above");
+
+/*
+ * Copies a caller's input struct of `oldest_size` bytes or more into ours: the fields it has, zero for the rest.
+ * What it has beyond our_size must be zero. Reads nothing behind the caller's struct_size. `name` is the type's.
+ */
+fa_status fa_copy_struct(void *ours, size_t our_size, size_t oldest_size, const void *theirs,
+                         const char *name);
+
+/*
+ * Fills a caller's output struct of `oldest_size` bytes or more from ours: the fields it has, zero for those that we
+ * do not know. Its struct_size stays, and nothing behind that is written.
+ */
+fa_status fa_fill_struct(const void *ours, size_t our_size, size_t oldest_size, void *theirs,
+                         const char *name);
+
+#endif
