@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <fastattn/reference.h>
 
+#include <float.h>
 #include <math.h>
 
 #include "core/context.h"
@@ -102,7 +103,8 @@ static double score(const row_view *r, int32_t key)
     return sum + (double)bias_of(r, key);
 }
 
-static void reference_row(const row_view *r, double *weight, double *o, double *lse)
+/* Weights of a row's keys under its largest score, their sum with the sink's, and the LSE. */
+static double weigh_row(const row_view *r, double *weight, double *lse)
 {
     const fa_problem *p = r->p;
     int32_t keys = r->s->len_kv;
@@ -117,15 +119,217 @@ static void reference_row(const row_view *r, double *weight, double *o, double *
     }
     if (p->sinks && p->sinks[r->head] != -INFINITY)
         sum += exp((double)p->sinks[r->head] - max);
+    *lse = sum == 0 ? -INFINITY : max + log(sum);
+    return sum;
+}
+
+static void reference_row(const row_view *r, double *weight, double *o, double *lse)
+{
+    const fa_problem *p = r->p;
+    double sum = weigh_row(r, weight, lse);
     for (int32_t d = 0; d < p->dim_v; d++) {
         double total = 0;
-        for (int32_t j = 0; j < keys; j++) {
+        for (int32_t j = 0; j < r->s->len_kv; j++) {
             if (sees(r, j))
                 total += weight[j] * load_at(r, FA_V, r->in->v, r->v + j * p->tensor[FA_V].stride[2] + d);
         }
         o[d] = sum == 0 ? 0 : total / sum;
     }
-    *lse = sum == 0 ? -INFINITY : max + log(sum);
+}
+
+/* What f32 arithmetic can make of a number. */
+typedef struct range {
+    double low, high;
+} range;
+
+static const double unit = 0x1p-24;
+
+static range widened(range x, double relative, double absolute)
+{
+    return (range){x.low - relative * fabs(x.low) - absolute, x.high + relative * fabs(x.high) + absolute};
+}
+
+/* Rounding keeps the order of numbers: what lies between two ends lies between the rounded ends, once rounded. */
+static range rounded(range x)
+{
+    return (range){(double)(float)x.low, (double)(float)x.high};
+}
+
+/*
+ * What a score can come to, in any order of summation. Matrix units cut sums off instead of rounding them, which costs
+ * 2 u each, and what is subnormal may become 0. A slope's or a bias's size decides the last rounding: where it swallows
+ * the product, the range is one number, and keys of the same bias tie exactly.
+ */
+static range score_range(const row_view *r, int32_t key)
+{
+    const fa_problem *p = r->p;
+    int64_t k = r->k + key * p->tensor[FA_K].stride[2];
+    double sum = 0, size = 0, scale = (double)p->scale, cap = (double)p->softcap;
+    for (int32_t d = 0; d < p->dim_qk; d++) {
+        double product = load_at(r, FA_Q, r->in->q, r->q + d) * load_at(r, FA_K, r->in->k, k + d);
+        sum += product;
+        size += fabs(product);
+    }
+    range x = widened((range){sum, sum}, 0, 2 * (p->dim_qk + 1.0) * (unit * size + (double)FLT_MIN));
+    x = scale < 0 ? (range){scale * x.high, scale * x.low} : (range){scale * x.low, scale * x.high};
+    x = widened(x, 3 * unit, (double)FLT_MIN);
+    if (cap > 0) {
+        x = (range){cap * tanh(x.low / cap), cap * tanh(x.high / cap)};
+        x = widened(x, 8 * unit, (double)FLT_MIN + cap * 0x1p-149);
+        x = (range){fmax(x.low, -cap), fmin(x.high, cap)};
+    }
+    if (p->alibi_slopes) {
+        double exact = (double)p->alibi_slopes[r->head] * distance(r, key), once = (double)(float)exact;
+        x = rounded((range){x.low - fmax(exact, once), x.high - fmin(exact, once)});
+    }
+    double bias = (double)bias_of(r, key);
+    return p->features & FA_FEATURE_BIAS ? rounded((range){x.low + bias, x.high + bias}) : x;
+}
+
+/*
+ * What merging partial states adds to the score of a key: the LSE of the key's part is rounded, and lies between the
+ * key's score and the LSE of the row.
+ */
+static range merged(range x, double top, double keys, int merges)
+{
+    double size = fmax(fmax(fabs(x.low), fabs(x.high)), fabs(top) + log(keys));
+    return widened(x, 0, merges * unit * (2 * size + 3));
+}
+
+/* A sum of exponentials, whose terms are held apart from their logarithms' size: 1e38 and log(2) have no sum. */
+typedef struct log_sum {
+    int32_t first;         /* the largest term                         */
+    double top, sum;       /* its exponent; the sum of all under it    */
+    double second, others; /* likewise of all terms but the largest    */
+} log_sum;
+
+static double term(const range *score, int32_t j, bool high)
+{
+    return high ? score[j].high : score[j].low;
+}
+
+static log_sum sum_terms(const range *score, int32_t count, bool high)
+{
+    log_sum s = {.top = -INFINITY, .second = -INFINITY};
+    for (int32_t j = 0; j < count; j++) {
+        if (term(score, j, high) > s.top) {
+            s.first = j;
+            s.top = term(score, j, high);
+        }
+    }
+    for (int32_t j = 0; j < count; j++)
+        s.second = j == s.first ? s.second : fmax(s.second, term(score, j, high));
+    for (int32_t j = 0; j < count && s.second > -INFINITY; j++)
+        s.others += j == s.first ? 0 : exp(term(score, j, high) - s.second);
+    s.sum = 1 + s.others * exp(s.second - s.top);
+    return s;
+}
+
+/* The logarithm of a sum without term j, less `from`. */
+static double sum_without(const log_sum *s, const range *score, int32_t j, bool high, double from)
+{
+    if (j == s->first)
+        return s->second == -INFINITY ? -INFINITY : s->second - from + log(s->others);
+    return s->top - from + log(s->sum - exp(term(score, j, high) - s->top));
+}
+
+/* Key j's share by one end of its own range and the other of all others. */
+static double share_of(const log_sum *s, const range *score, int32_t j, bool high)
+{
+    double own = term(score, j, high);
+    return own == -INFINITY ? 0 : 1 / (1 + exp(sum_without(s, score, j, !high, own)));
+}
+
+/* The ranges of a row's scores, behind them the sink, and the sums of their exponentials, of all low and all high ends. */
+typedef struct row_range {
+    range *score;
+    log_sum low, high;
+} row_range;
+
+/* False where scores leave the range of f32. */
+static bool range_row(const row_view *r, int merges, range *score, row_range *row)
+{
+    const fa_problem *p = r->p;
+    int32_t keys = r->s->len_kv;
+    double sink = p->sinks ? (double)p->sinks[r->head] : -INFINITY, top = sink;
+    for (int32_t j = 0; j < keys; j++) {
+        score[j] = sees(r, j) ? score_range(r, j) : (range){-INFINITY, -INFINITY};
+        top = fmax(top, score[j].high);
+    }
+    for (int32_t j = 0; j < keys && merges > 0; j++)
+        score[j] = isfinite(score[j].high) ? merged(score[j], top, keys, merges) : score[j];
+    score[keys] = (range){sink, sink};
+    *row = (row_range){score, sum_terms(score, keys + 1, false), sum_terms(score, keys + 1, true)};
+    return isfinite(row->low.top) && isfinite(row->high.top);
+}
+
+/* The most by which the share of key j can differ from `share`, by its own score and the others'. */
+static double share_limit(const row_range *row, int32_t j, double share)
+{
+    double most = share_of(&row->low, row->score, j, true), least = share_of(&row->high, row->score, j, false);
+    return fmax(fmax(most - share, share - least), 0);
+}
+
+static double unit_roundoff(fa_dtype dtype)
+{
+    return dtype == FA_F32 ? unit : dtype == FA_F16 ? 0x1p-11 : 0x1p-8;
+}
+
+/* The distance of subnormal numbers; f32 and bf16 may lose all of them. */
+static double smallest_step(fa_dtype dtype)
+{
+    return dtype == FA_F16 ? 0x1p-24 : (double)FLT_MIN;
+}
+
+/*
+ * The largest error of an output, in any dim: each share p_j moves its value's distance from the result. No more than
+ * the result's distance from what weights can give at all, which lies between the least value and the largest.
+ */
+static double limit_output(const row_view *r, const double *share, const double *change, double relative)
+{
+    double limit = 0;
+    for (int32_t d = 0; d < r->p->dim_v; d++) {
+        double o = 0, moved = 0, least = INFINITY, most = -INFINITY;
+        for (int pass = 0; pass < 2; pass++) {
+            for (int32_t j = 0; j < r->s->len_kv; j++) {
+                double v = sees(r, j) ? load_at(r, FA_V, r->in->v, r->v + j * r->p->tensor[FA_V].stride[2] + d) : 0;
+                if (!sees(r, j) || !isfinite(v))
+                    continue;
+                o += pass == 0 ? share[j] * v : 0;
+                moved += pass == 1 ? change[j] * fabs(v - o) + relative * share[j] * fabs(v) : 0;
+                least = fmin(least, v);
+                most = fmax(most, v);
+            }
+        }
+        if (r->p->sinks) {
+            least = fmin(least, 0);
+            most = fmax(most, 0);
+        }
+        double farthest = fmax(most - o, o - least) + relative * fmax(fabs(most), fabs(least));
+        limit = fmax(limit, fmin(moved, farthest));
+    }
+    return limit;
+}
+
+/* Of one row: see fa_reference_limit(). `memory` holds four numbers for each key and for the sink. */
+static void limit_row(const row_view *r, fa_dtype weights, int merges, double *memory, double *o, double *lse)
+{
+    int32_t keys = r->s->len_kv;
+    double *share = memory, *change = memory + keys + 1, exact, sum = weigh_row(r, share, &exact);
+    row_range row;
+    if (sum == 0 || !isfinite(exact) || !range_row(r, merges, (range *)(void *)(change + keys + 1), &row)) {
+        *o = *lse = sum == 0 ? 0 : INFINITY;
+        return;
+    }
+    /* Sums of weights and of products, exponentials, the rounding of weights; tiny weights may be lost. */
+    double relative = 2 * unit * (keys + 100.0) + unit_roundoff(weights);
+    for (int32_t j = 0; j < keys; j++) {
+        share[j] /= sum;
+        change[j] = share_limit(&row, j, share[j]) + smallest_step(weights);
+    }
+    *o = limit_output(r, share, change, relative);
+    double low = row.low.top + log(row.low.sum), high = row.high.top + log(row.high.sum);
+    *lse = fmax(exact - low, high - exact) + relative + merges * unit * (2 * fabs(exact) + 3);
 }
 
 /* The order in which a naive implementation visits `count` things: step `i` of it. */
@@ -196,12 +400,14 @@ static void naive_row(const row_view *r, fa_naive_order order, fa_dtype weights,
     *lse = sum == 0 ? -INFINITY : max + logf(sum);
 }
 
-/* Which of the two to run, and where its results go. */
+/* Which of the three to run, and where its results go. */
 typedef struct reference_job {
     double *o, *lse;
+    double *limit, *lse_limit;
     float *naive_o, *naive_lse;
     fa_naive_order order;
     fa_dtype weights;
+    int merges;
 } reference_job;
 
 static void run_row(const reference_job *job, const row_view *r, void *weight)
@@ -213,6 +419,8 @@ static void run_row(const reference_job *job, const row_view *r, void *weight)
         reference_row(r, weight, job->o + at * p->dim_v, &lse);
         if (job->lse)
             job->lse[at] = lse;
+    } else if (job->limit) {
+        limit_row(r, job->weights, job->merges, weight, job->limit + at, job->lse_limit + at);
     } else {
         float lse;
         naive_row(r, job->order, job->weights, weight, job->naive_o + at * p->dim_v, &lse);
@@ -241,14 +449,15 @@ static fa_status run_reference(fa_context *context, const fa_attention_desc *des
     fa_clear_error();
     if (!context)
         return fa_fail(FA_INVALID, "context is NULL");
-    if (!job->o && !job->naive_o)
+    if (!job->o && !job->limit && !job->naive_o)
         return fa_fail(FA_INVALID, "o is NULL");
     fa_problem p;
     fa_status status = fa_problem_init(context, desc, &p);
     if (status != FA_OK)
         return status;
     status = check_inputs(&p, inputs);
-    size_t bytes = (size_t)p.max_len_kv * sizeof(double);
+    enum { NUMBERS = 4 }; /* of a key, and of the sink, at most */
+    size_t bytes = NUMBERS * ((size_t)p.max_len_kv + 1) * sizeof(double);
     void *weight = status == FA_OK ? fa_alloc(context, bytes) : NULL;
     if (status == FA_OK && !weight)
         status = FA_OUT_OF_MEMORY;
@@ -272,14 +481,37 @@ fa_status fa_reference_attention(fa_context *context, const fa_attention_desc *d
     return run_reference(context, desc, inputs, &job);
 }
 
+static fa_status check_weights(fa_dtype weights)
+{
+    if (weights == FA_BOOL || fa_dtype_size(weights) == 0)
+        return fa_fail(FA_INVALID, "weights is %s, expected f32, f16 or bf16", fa_dtype_name(weights));
+    return FA_OK;
+}
+
+fa_status fa_reference_limit(fa_context *context, const fa_attention_desc *desc, const fa_inputs *inputs,
+                             fa_dtype weights, int32_t merges, double *o, double *lse)
+{
+    fa_clear_error();
+    fa_status status = check_weights(weights);
+    if (status != FA_OK)
+        return status;
+    if (merges < 0)
+        return fa_fail(FA_INVALID, "merges is %d, expected at least 0", (int)merges);
+    if (!lse)
+        return fa_fail(FA_INVALID, "lse is NULL");
+    reference_job job = {.limit = o, .lse_limit = lse, .weights = weights, .merges = merges};
+    return run_reference(context, desc, inputs, &job);
+}
+
 fa_status fa_naive_attention(fa_context *context, const fa_attention_desc *desc, const fa_inputs *inputs,
                              fa_naive_order order, fa_dtype weights, float *o, float *lse)
 {
     fa_clear_error();
     if ((int)order < 0 || order >= FA_NAIVE_ORDERS)
         return fa_fail(FA_INVALID, "order is %d, expected 0 to %d", (int)order, FA_NAIVE_ORDERS - 1);
-    if (weights == FA_BOOL || fa_dtype_size(weights) == 0)
-        return fa_fail(FA_INVALID, "weights is %s, expected f32, f16 or bf16", fa_dtype_name(weights));
+    fa_status status = check_weights(weights);
+    if (status != FA_OK)
+        return status;
     reference_job job = {.naive_o = o, .naive_lse = lse, .order = order, .weights = weights};
     return run_reference(context, desc, inputs, &job);
 }

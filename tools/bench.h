@@ -8,6 +8,7 @@
 
 #include <fastattn/fastattn.h>
 
+#include "check.h"
 #include "shape.h"
 
 /* What is timed: fa_plan_run() of a plan made before, or fa_attention_host(), which plans, runs and releases. */
@@ -132,7 +133,7 @@ typedef struct bench_data {
  * against all its keys. *max_error is the largest difference; false, with the reason, when it is too large.
  */
 bool bench_verify(fa_context *context, const bench_case *c, const fa_attention_desc *desc,
-                  const bench_data *data, fa_dtype weights, double *max_error, char *message,
+                  const bench_data *data, const check_means *means, double *max_error, char *message,
                   size_t message_size);
 
 /* bench_peak.c */

@@ -356,8 +356,8 @@ static bool check(setup *s, const runner *r, double *max_error)
         return false;
     if (!r->host && !passed(s->result, "buffer", fa_buffer_read(s->queue, s->o, 0, s->data.o, s->o_bytes)))
         return false;
-    if (bench_verify(s->context, &s->result->problem, &s->desc, &s->data, r->info.weights, max_error, why,
-                     sizeof(why)))
+    const check_means means = {.weights = r->info.weights, .split = r->info.splits > 1};
+    if (bench_verify(s->context, &s->result->problem, &s->desc, &s->data, &means, max_error, why, sizeof(why)))
         return true;
     char what[96];
     (void)snprintf(what, sizeof(what), "wrong result of %s", r->info.kernel);

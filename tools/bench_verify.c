@@ -55,7 +55,7 @@ static void describe_piece(const fa_attention_desc *desc, const bench_data *data
 }
 
 static bool verify_piece(fa_context *context, const fa_attention_desc *desc, const bench_data *data,
-                         const piece *p, fa_dtype weights, double *max_error, char *message,
+                         const piece *p, const check_means *means, double *max_error, char *message,
                          size_t message_size)
 {
     fa_attention_desc part;
@@ -64,13 +64,13 @@ static bool verify_piece(fa_context *context, const fa_attention_desc *desc, con
     describe_piece(desc, data, p, &part, &inputs, &o);
 
     check_reference *reference;
-    fa_status status = check_reference_create(context, &part, &inputs, weights, &reference);
+    fa_status status = check_reference_create(context, &part, &inputs, means, &reference);
     if (status != FA_OK) {
         (void)snprintf(message, message_size, "oracle: %s: %s", fa_status_name(status), fa_last_error());
         return false;
     }
     check_result result;
-    check_compare(reference, o, NULL, 0, &result);
+    check_compare(reference, o, NULL, &result);
     check_reference_destroy(reference);
     if (result.max_error > *max_error)
         *max_error = result.max_error;
@@ -84,7 +84,7 @@ static bool verify_piece(fa_context *context, const fa_attention_desc *desc, con
 }
 
 bool bench_verify(fa_context *context, const bench_case *c, const fa_attention_desc *desc,
-                  const bench_data *data, fa_dtype weights, double *max_error, char *message,
+                  const bench_data *data, const check_means *means, double *max_error, char *message,
                   size_t message_size)
 {
     const shape *s = &c->size;
@@ -93,7 +93,7 @@ bool bench_verify(fa_context *context, const bench_case *c, const fa_attention_d
         (double)s->heads_q / (double)s->heads_kv * (double)s->len_kv * (double)(s->dim_qk + s->dim_v);
     *max_error = 0.0;
     if (row_cost * (double)instances * (double)s->len_q <= ORACLE_BUDGET)
-        return verify_piece(context, desc, data, &(piece){.whole = true}, weights, max_error, message,
+        return verify_piece(context, desc, data, &(piece){.whole = true}, means, max_error, message,
                             message_size);
 
     double affordable = ORACLE_BUDGET / row_cost;
@@ -106,7 +106,7 @@ bool bench_verify(fa_context *context, const bench_case *c, const fa_attention_d
         p.batch = instance / s->heads_kv;
         p.head_kv = instance % s->heads_kv;
         p.row = (s->len_q - p.rows) * i / last;
-        if (!verify_piece(context, desc, data, &p, weights, max_error, message, message_size))
+        if (!verify_piece(context, desc, data, &p, means, max_error, message, message_size))
             return false;
     }
     return true;

@@ -24,11 +24,17 @@
  * relative one. There, floor(r) = u32 (1 + c S + T / 4), and the one rounding is one of a number of size
  * 1 + |lse| + log(keys): a largest score and a logarithm may each be as large, whatever is left of them.
  *
+ * Nothing of this is wider than what can be wrong. A score of 1e9 that is rounded by one unit can make any key the
+ * heaviest, and then again cannot, where no other comes near, or where a bias swallowed the products and all keys tie:
+ * fa_reference_limit() tells which, row by row, and the lesser of the two counts. Without it, a row of scores beyond
+ * 2^24 would let everything pass. Where a plan was split, the limit knows that the LSE of its parts were rounded.
+ *
  * W, sum_j p_j |k_j| and sum_j p_j (less than 1 where there is a sink) are the oracle's answer for a v of three
  * columns.
  *
- * NaN must be NaN, an infinity the same infinity; an infinity for a finite value is taken for the first
- * number that rounds to it. An empty row has W = 0, so that nothing but 0 passes.
+ * NaN must be NaN, an infinity the same infinity; an infinity in o for a finite value is taken for the first
+ * number that rounds to it, and is wrong in an LSE, where it has a meaning of its own. An empty row has W = 0, so that
+ * nothing but 0 passes.
  */
 #include "check.h"
 
@@ -53,6 +59,7 @@ struct check_reference {
     row_size *size;
     int64_t keys;        /* at least as many as any row sees                                      */
     double *naive, *naive_lse; /* of each row: the largest naive error                            */
+    double *limit, *lse_limit; /* of each row: the most that can be wrong                         */
     double *bound, *lse_bound; /* of each row, before the rounding of the output; NaN: of no sequence */
     double largest_naive, largest_naive_lse;
 };
@@ -228,15 +235,19 @@ static double score_size(const check_reference *r, const fa_attention_desc *desc
     return roundings * least_score(r->lse[row] + log(size->share), r->keys) + terms / 4;
 }
 
-static void bound_row(check_reference *r, int64_t row, double rho, double score, fa_dtype weights)
+static void bound_row(check_reference *r, int64_t row, double rho, double score, const check_means *means)
 {
-    bool judged = isfinite(r->lse[row]);
     double w = r->size[row].w, least = unit_roundoff(FA_F32) * (1 + score);
-    r->bound[row] = judged && w > 0 ? 2 * fmax(rho, least + unit_roundoff(weights)) * w : 0;
-    r->lse_bound[row] = judged ? 2 * fmax(r->largest_naive_lse, least) : 0;
+    double merges = means->merges * unit_roundoff(FA_F32) * (2 * fabs(r->lse[row]) + 3);
+    bool judged = isfinite(r->lse[row]);
+    r->bound[row] = r->lse_bound[row] = 0;
+    if (judged && w > 0)
+        r->bound[row] = fmin((2 * fmax(rho, least + unit_roundoff(means->weights)) + merges) * w, r->limit[row]);
+    if (judged)
+        r->lse_bound[row] = fmin(2 * fmax(r->largest_naive_lse, least) + merges, r->lse_limit[row]);
 }
 
-static void compute_bounds(check_reference *r, const fa_attention_desc *desc, const void *q, fa_dtype weights)
+static void compute_bounds(check_reference *r, const fa_attention_desc *desc, const void *q, const check_means *means)
 {
     const int64_t *shape = r->o.shape, *cu = desc->cu_rows_q;
     double rho = 0;
@@ -253,12 +264,12 @@ static void compute_bounds(check_reference *r, const fa_attention_desc *desc, co
         int64_t first = ((cu ? 0 : sequence) * shape[1] + head) * shape[2];
         int64_t begin = cu ? cu[sequence] : 0, end = cu ? cu[sequence + 1] : shape[2];
         for (int64_t i = begin; i < end; i++)
-            bound_row(r, first + i, rho, score_size(r, desc, q, first + i), weights);
+            bound_row(r, first + i, rho, score_size(r, desc, q, first + i), means);
     }
 }
 
 fa_status check_reference_create(fa_context *context, const fa_attention_desc *desc, const fa_inputs *inputs,
-                                 fa_dtype weights, check_reference **reference)
+                                 const check_means *means, check_reference **reference)
 {
     *reference = NULL;
     fa_status status = check_sizes(desc);
@@ -272,7 +283,8 @@ fa_status check_reference_create(fa_context *context, const fa_attention_desc *d
     r->oracle = allocate(r->rows * r->o.shape[3], sizeof(double));
     r->size = allocate(r->rows, sizeof(*r->size));
     r->keys = desc->k.shape[2];
-    double **const per_row[] = {&r->lse, &r->naive, &r->naive_lse, &r->bound, &r->lse_bound};
+    double **const per_row[] = {&r->lse,   &r->naive,     &r->naive_lse, &r->limit, &r->lse_limit,
+                                &r->bound, &r->lse_bound};
     status = r->oracle && r->size ? FA_OK : FA_OUT_OF_MEMORY;
     for (size_t i = 0; i < sizeof(per_row) / sizeof(per_row[0]); i++) {
         *per_row[i] = allocate(r->rows, sizeof(double));
@@ -283,12 +295,15 @@ fa_status check_reference_create(fa_context *context, const fa_attention_desc *d
     if (status == FA_OK)
         status = compute_size(r, context, desc, inputs);
     if (status == FA_OK)
-        status = compute_naive(r, context, desc, inputs, weights);
+        status = compute_naive(r, context, desc, inputs, means->weights);
+    if (status == FA_OK)
+        status = fa_reference_limit(context, desc, inputs, means->weights, means->merges + means->split, r->limit,
+                                    r->lse_limit);
     if (status != FA_OK) {
         check_reference_destroy(r);
         return status;
     }
-    compute_bounds(r, desc, inputs->q, weights);
+    compute_bounds(r, desc, inputs->q, means);
     *reference = r;
     return FA_OK;
 }
@@ -298,7 +313,8 @@ void check_reference_destroy(check_reference *r)
     if (!r)
         return;
     free(r->size);
-    double *const arrays[] = {r->oracle, r->lse, r->naive, r->naive_lse, r->bound, r->lse_bound};
+    double *const arrays[] = {r->oracle, r->lse,       r->naive, r->naive_lse,
+                              r->limit,  r->lse_limit, r->bound, r->lse_bound};
     for (size_t i = 0; i < sizeof(arrays) / sizeof(arrays[0]); i++)
         free(arrays[i]);
     free(r);
@@ -350,15 +366,7 @@ static void describe(const check_reference *r, const finding *f, check_result *r
                        f->expected, f->error, f->bound, f->naive);
 }
 
-/* What `merges` merges of partial states add: each rounds two LSEs, a weight, a product and a sum. */
-static double merge_bound(const check_reference *r, int64_t row, int merges)
-{
-    if (merges == 0 || !(r->size[row].w > 0) || !isfinite(r->lse[row]))
-        return 0;
-    return merges * unit_roundoff(FA_F32) * (2 * fabs(r->lse[row]) + 3) * r->size[row].w;
-}
-
-static finding worst_of_o(const check_reference *r, const void *o, int merges, double *max_error)
+static finding worst_of_o(const check_reference *r, const void *o, double *max_error)
 {
     const int64_t *shape = r->o.shape;
     double u = unit_roundoff(r->o.dtype), tiny = half_smallest_step(r->o.dtype);
@@ -369,7 +377,7 @@ static finding worst_of_o(const check_reference *r, const void *o, int merges, d
             finding f = {.tensor = "o", .row = row, .dim = d, .naive = r->largest_naive};
             f.expected = r->oracle[row * shape[3] + d];
             f.found = load(r->o.dtype, o, at + d);
-            f.bound = r->bound[row] + merge_bound(r, row, merges) + u * fabs(f.expected) + tiny;
+            f.bound = r->bound[row] + u * fabs(f.expected) + tiny;
             f.badness = badness(f.found, f.expected, f.bound, r->o.dtype, &f.error);
             *max_error = fmax(*max_error, f.error);
             if (f.badness > worst.badness)
@@ -379,7 +387,7 @@ static finding worst_of_o(const check_reference *r, const void *o, int merges, d
     return worst;
 }
 
-static finding worst_of_lse(const check_reference *r, const float *lse, int merges)
+static finding worst_of_lse(const check_reference *r, const float *lse)
 {
     double u = unit_roundoff(FA_F32), terms = r->keys > 1 ? log((double)r->keys) : 0;
     finding worst = {.tensor = "lse", .dim = -1, .badness = -1};
@@ -389,23 +397,25 @@ static finding worst_of_lse(const check_reference *r, const float *lse, int merg
         finding f = {.tensor = "lse", .row = row, .dim = -1, .naive = r->largest_naive_lse};
         f.expected = r->lse[row];
         f.found = (double)lse[row];
-        f.bound = r->lse_bound[row] + u * (1 + fabs(f.expected) + terms) + merges * u * (2 * fabs(f.expected) + 3);
+        f.bound = r->lse_bound[row] + u * (1 + fabs(f.expected) + terms);
         f.badness = badness(f.found, f.expected, f.bound, FA_F32, &f.error);
+        if (isinf(f.found) && fabs(f.expected) <= (double)FLT_MAX)
+            f.badness = (double)INFINITY; /* of an empty row, or of one with an infinite score */
         if (f.badness > worst.badness)
             worst = f;
     }
     return worst;
 }
 
-void check_compare(const check_reference *r, const void *o, const float *lse, int merges, check_result *result)
+void check_compare(const check_reference *r, const void *o, const float *lse, check_result *result)
 {
     *result = (check_result){.ok = 1};
-    finding worst = worst_of_o(r, o, merges, &result->max_error);
+    finding worst = worst_of_o(r, o, &result->max_error);
     result->error = worst.error;
     result->bound = worst.bound;
     result->naive = worst.naive;
     if (lse) {
-        finding worst_lse = worst_of_lse(r, lse, merges);
+        finding worst_lse = worst_of_lse(r, lse);
         result->lse_error = worst_lse.error;
         result->lse_bound = worst_lse.bound;
         if (worst_lse.badness > 1)
@@ -429,10 +439,11 @@ fa_status check_run(fa_context *context, fa_device *device, const fa_attention_d
     if (status == FA_OK)
         status = fa_plan_get_info(plan, &info);
     fa_plan_destroy(plan);
+    const check_means means = {.weights = info.weights, .split = info.splits > 1};
     if (status == FA_OK)
         status = fa_tensor_span(&desc->o, &bytes);
     if (status == FA_OK)
-        status = check_reference_create(context, desc, inputs, info.weights, &reference);
+        status = check_reference_create(context, desc, inputs, &means, &reference);
     if (status != FA_OK)
         return status;
     void *o = allocate((int64_t)bytes, 1);
@@ -442,7 +453,7 @@ fa_status check_run(fa_context *context, fa_device *device, const fa_attention_d
     if (status == FA_OK)
         status = fa_attention_host(device, desc, inputs->q, inputs->k, inputs->v, inputs->bias, inputs->keep, o, lse);
     if (status == FA_OK)
-        check_compare(reference, o, lse, 0, result);
+        check_compare(reference, o, lse, result);
     free(o);
     free(lse);
     check_reference_destroy(reference);

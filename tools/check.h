@@ -6,19 +6,29 @@
 #ifndef FASTATTN_TOOLS_CHECK_H
 #define FASTATTN_TOOLS_CHECK_H
 
+#include <stdbool.h>
+
 #include <fastattn/fastattn.h>
 #include <fastattn/reference.h>
 
 /* What a problem's output should be, and how far off each element may be. Immutable once made. */
 typedef struct check_reference check_reference;
 
+/* By what means a result was computed, as far as its error depends on it. */
+typedef struct check_means {
+    fa_dtype weights; /* fa_plan_info.weights                                                            */
+    bool split;       /* fa_plan_info.splits > 1                                                         */
+    int merges;       /* of partial states, between the kernels and the result, by the caller: each is granted its
+                       * own roundings; a plan's own are not                                             */
+} check_means;
+
 /*
- * Computes the oracle, the naive results and the bounds. `weights` is fa_plan_info.weights of the plan whose
- * result will be judged. Slow: five untiled single-threaded passes. Returns as fa_reference_attention(), with
- * its message in fa_last_error(); FA_OUT_OF_MEMORY of this module's own memory leaves no message.
+ * Computes the oracle, the naive results and the bounds. Slow: six untiled single-threaded passes. Returns as
+ * fa_reference_attention(), with its message in fa_last_error(); FA_OUT_OF_MEMORY of this module's own memory
+ * leaves no message.
  */
 fa_status check_reference_create(fa_context *context, const fa_attention_desc *desc, const fa_inputs *inputs,
-                                 fa_dtype weights, check_reference **reference);
+                                 const check_means *means, check_reference **reference);
 void check_reference_destroy(check_reference *reference);
 
 /* What the library's oracle says: o (batch, head, row, dim), contiguous, and *lse (batch, head, row). */
@@ -35,11 +45,9 @@ typedef struct check_result {
 
 /*
  * Judges a result. `o` is of the type and layout that the reference's description gave it, `lse` is NULL where
- * it is not to be looked at. `merges` is how many merges of partial states lie between the kernels and this
- * result (0 for a plan's own output, split or not); each is granted its own roundings.
+ * it is not to be looked at.
  */
-void check_compare(const check_reference *reference, const void *o, const float *lse, int merges,
-                   check_result *result);
+void check_compare(const check_reference *reference, const void *o, const float *lse, check_result *result);
 
 /*
  * All of it in one call: plans, runs through fa_attention_host() with an output of its own, judges. A status

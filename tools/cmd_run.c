@@ -147,7 +147,7 @@ static bool check_options(run_options *o)
 static bool compute(const run_options *o, fa_context *context, run_problem *p)
 {
     fa_device *device;
-    fa_dtype weights = FA_F32;
+    check_means means = {FA_F32, false, 0};
 
     if (!run_outputs_possible(o) || !run_load(o, p) || !run_expect_fits(p))
         return false;
@@ -155,12 +155,12 @@ static bool compute(const run_options *o, fa_context *context, run_problem *p)
         cli_error(RUN_COMMAND, "%s", fa_last_error());
         return false;
     }
-    bool ok = run_allocate(p) && run_execute(device, p, &weights);
+    bool ok = run_allocate(p) && run_execute(device, p, &means);
     fa_device_close(device);
     if (ok && o->check)
-        ok = run_check(context, p, weights);
+        ok = run_check(context, p, &means);
     if (ok && p->expect.data)
-        ok = run_expect(context, p, weights, o->tolerance);
+        ok = run_expect(context, p, &means, o->tolerance);
     return ok && run_write(o, p);
 }
 

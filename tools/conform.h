@@ -64,8 +64,20 @@ typedef enum conform_hazard {
     CONFORM_INF_K,
     CONFORM_INF_V,
     CONFORM_HIDDEN, /* keys that no row sees become NaN, after the expected result was computed      */
+    CONFORM_HIDDEN_INF, /* they become infinite, of either sign                                      */
     CONFORM_HAZARDS
 } conform_hazard;
+
+/* A bias that holds the largest number of its type, or the lowest: what frameworks mask with. */
+typedef enum conform_bias_ends {
+    CONFORM_BIAS_TAME,
+    CONFORM_BIAS_MIN_ALL,  /* the lowest everywhere, so that keys weigh the same          */
+    CONFORM_BIAS_MIN_ROWS, /* in every other row                                          */
+    CONFORM_BIAS_MIN_KEYS, /* for about half of the keys                                  */
+    CONFORM_BIAS_MAX_ALL,  /* the largest everywhere                                      */
+    CONFORM_BIAS_MAX_KEY,  /* for one key of a row                                        */
+    CONFORM_BIAS_BOTH      /* the largest for one key of a row, the lowest for all others */
+} conform_bias_ends;
 
 typedef enum conform_test { CONFORM_RUN, CONFORM_THREADS, CONFORM_MERGE } conform_test;
 
@@ -88,6 +100,10 @@ typedef struct conform_case {
     bool alibi, sinks, no_sinks; /* no_sinks: sinks of -inf, which are as good as none               */
     bool no_lse;
     float softcap, scale;
+    conform_bias_ends bias_ends;
+    float slope, sink;   /* of the first head, the others' being parts of it; 0: tame                */
+    float gain_q, gain_k, gain_v; /* how large elements are; 0: 1                                    */
+    bool ramp;           /* q and k have one dim that is not 0: rows are +-gain_q, keys fall from gain_k on */
     conform_blocks blocks;
     int32_t block_q, block_kv, splits;
 } conform_case;
@@ -132,6 +148,7 @@ typedef struct conform_data {
     fa_tuning tuning;
     void *memory[CONFORM_INPUTS];   /* exactly as large as needed; NULL: none, or in another's memory */
     void *pristine[CONFORM_INPUTS]; /* what it must still be after a run                             */
+    void *tame[CONFORM_INPUTS];     /* with a hazard: the same, every element finite; else NULL      */
     size_t bytes[CONFORM_INPUTS];
     int home[CONFORM_INPUTS];       /* in whose memory the tensor lies                               */
     size_t offset[CONFORM_INPUTS];  /* bytes into it                                                 */
@@ -145,6 +162,8 @@ bool conform_data_make(const conform_case *c, const conform_sizes *sizes, uint64
 void conform_data_free(conform_data *data);
 /* Whether a row of q belongs to some sequence. */
 bool conform_data_uses_row(const conform_data *data, int64_t batch, int64_t row);
+/* Exchanges the inputs and their tame versions, where there are such. */
+void conform_data_exchange(conform_data *data);
 /* Whether an input is no longer what it was. */
 bool conform_data_changed(const conform_data *data);
 
@@ -172,8 +191,10 @@ void conform_data_keep(conform_data *data);
 
 /* Whether the library's oracle says what the suite's own does. False, with the first difference. */
 bool conform_oracles_agree(const conform_data *data, const check_reference *reference, char *message, size_t size);
-/* Makes every key that no row sees NaN, in k and in v. */
-void conform_poison(conform_data *data);
+/* Makes every key that no row sees NaN or infinite, in k and in v. */
+void conform_poison(conform_data *data, conform_hazard hazard);
+/* Whether a row of q, or a key that it sees, is another in the tame inputs. */
+bool conform_meets_hazard(const conform_data *data, int64_t sequence, int64_t head, int64_t row);
 
 typedef enum conform_status { CONFORM_PASSED, CONFORM_FAILED, CONFORM_SKIPPED } conform_status;
 
@@ -206,7 +227,7 @@ typedef struct conform_suite {
     /* The problem at hand, kept for the next row as long as it is the same. */
     const conform_case *current;
     conform_sizes sizes;
-    fa_dtype weights;
+    check_means means;
     conform_data data;
     check_reference *reference;
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From a case to a problem with its inputs. Whatever no sequence uses is NaN: gaps, padding, keys beyond a length. */
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +45,15 @@ void conform_store(fa_dtype dtype, void *base, int64_t index, float value)
     case FA_BF16: ((uint16_t *)base)[index] = fa_f32_to_bf16(value); break;
     case FA_BOOL: ((unsigned char *)base)[index] = (unsigned char)value; break;
     default: ((float *)base)[index] = value;
+    }
+}
+
+static float conform_load(fa_dtype dtype, const void *base, int64_t index)
+{
+    switch (dtype) {
+    case FA_F16: return fa_f16_to_f32(((const uint16_t *)base)[index]);
+    case FA_BF16: return fa_bf16_to_f32(((const uint16_t *)base)[index]);
+    default: return ((const float *)base)[index];
     }
 }
 
@@ -257,7 +267,15 @@ int64_t conform_index(const fa_tensor *t, int64_t b, int64_t h, int64_t r)
     return b * t->stride[0] + h * t->stride[1] + r * t->stride[2];
 }
 
-static void fill_operand(conform_data *data, int t, float gain, conform_random *random)
+/* Element d of row i of q or k: products are gain_q * gain_k at most, each key's another. */
+static float ramp(int t, int64_t i, int64_t count, int64_t d)
+{
+    if (d > 0)
+        return 0;
+    return t == CONFORM_Q ? (i % 3 == 2 ? -1.0f : 1.0f) : 1 - (float)i / (float)count;
+}
+
+static void fill_operand(const conform_case *c, conform_data *data, int t, float gain, conform_random *random)
 {
     fa_tensor tensor = conform_strides(*conform_tensor(&data->desc, t));
     void *base = conform_address(data, t);
@@ -266,9 +284,41 @@ static void fill_operand(conform_data *data, int t, float gain, conform_random *
         for (int64_t h = 0; h < tensor.shape[1]; h++) {
             for (int64_t i = 0; i < p.count; i++) {
                 int64_t row = conform_index(&tensor, p.batch, h, p.begin + i);
-                for (int64_t d = 0; d < tensor.shape[3]; d++)
-                    conform_store(tensor.dtype, base, row + d, gain * conform_random_normal(random));
+                for (int64_t d = 0; d < tensor.shape[3]; d++) {
+                    bool ramps = c->ramp && t != CONFORM_V;
+                    float value = ramps ? ramp(t, i, p.count, d) : conform_random_normal(random);
+                    conform_store(tensor.dtype, base, row + d, gain * value);
+                }
             }
+        }
+    }
+}
+
+/* The largest finite number of a type. */
+static float largest_of(fa_dtype dtype)
+{
+    return dtype == FA_F16 ? 65504.0f : dtype == FA_BF16 ? 0x1.fep127f : FLT_MAX;
+}
+
+static void fill_bias_ends(const conform_case *c, conform_data *data, conform_random *random)
+{
+    fa_tensor tensor = conform_strides(data->desc.bias);
+    const int64_t *s = tensor.shape;
+    float largest = largest_of(tensor.dtype);
+    for (int64_t row = 0; row < s[0] * s[1] * s[2]; row++) {
+        for (int64_t j = 0; j < s[3]; j++) {
+            float value = conform_random_normal(random);
+            bool half = conform_random_below(random, 2) == 0, chosen = j == row * 5 % s[3];
+            switch (c->bias_ends) {
+            case CONFORM_BIAS_MIN_ALL: value = -largest; break;
+            case CONFORM_BIAS_MIN_ROWS: value = row % 2 ? value : -largest; break;
+            case CONFORM_BIAS_MIN_KEYS: value = half ? value : -largest; break;
+            case CONFORM_BIAS_MAX_ALL: value = largest; break;
+            case CONFORM_BIAS_MAX_KEY: value = chosen ? largest : value; break;
+            case CONFORM_BIAS_BOTH: value = chosen ? largest : -largest; break;
+            case CONFORM_BIAS_TAME: break;
+            }
+            conform_store(tensor.dtype, conform_address(data, CONFORM_BIAS), row * s[3] + j, value);
         }
     }
 }
@@ -314,8 +364,11 @@ static bool fill_heads(const conform_case *c, conform_data *data, conform_random
     if (!data->slopes || !data->sinks)
         return false;
     for (int32_t h = 0; h < c->heads_q; h++) {
-        data->slopes[h] = ldexpf(1, -1 - h % 8);
+        float part = 1 / (float)(1 + h / 2), sign = h % 2 ? -1.0f : 1.0f;
+        data->slopes[h] = c->slope != 0 ? c->slope * part : ldexpf(1, -1 - h % 8);
         data->sinks[h] = c->no_sinks ? -INFINITY : conform_random_normal(random);
+        if (c->sink != 0)
+            data->sinks[h] = c->sink * part * sign;
     }
     data->desc.alibi_slopes = c->alibi ? data->slopes : NULL;
     data->desc.sinks = c->sinks || c->no_sinks ? data->sinks : NULL;
@@ -332,13 +385,17 @@ static void fill(const conform_case *c, conform_data *data, conform_random *rand
         gain_q = 1e15f;
         gain_k = 1e15f;
     }
-    fill_operand(data, CONFORM_Q, gain_q, random);
-    fill_operand(data, CONFORM_K, gain_k, random);
+    gain_q *= c->gain_q != 0 ? c->gain_q : 1;
+    gain_k *= c->gain_k != 0 ? c->gain_k : 1;
+    fill_operand(c, data, CONFORM_Q, gain_q, random);
+    fill_operand(c, data, CONFORM_K, gain_k, random);
     if (data->home[CONFORM_V] != CONFORM_K)
-        fill_operand(data, CONFORM_V, 1, random);
-    fill_extra(data, CONFORM_BIAS, c->bias_holes, random);
+        fill_operand(c, data, CONFORM_V, c->gain_v != 0 ? c->gain_v : 1, random);
+    if (c->bias_ends == CONFORM_BIAS_TAME)
+        fill_extra(data, CONFORM_BIAS, c->bias_holes, random);
+    else
+        fill_bias_ends(c, data, random);
     fill_extra(data, CONFORM_KEEP, false, random);
-    place_hazard(data, c->hazard);
 }
 
 void conform_data_keep(conform_data *data)
@@ -346,6 +403,36 @@ void conform_data_keep(conform_data *data)
     for (int t = 0; t < CONFORM_INPUTS; t++) {
         if (data->memory[t])
             memcpy(data->pristine[t], data->memory[t], data->bytes[t]);
+    }
+}
+
+/* Copies of the inputs, 1 where nothing was stored yet. */
+static bool make_tame(conform_data *data)
+{
+    for (int t = CONFORM_Q; t <= CONFORM_V; t++) {
+        fa_dtype dtype = conform_tensor(&data->desc, t)->dtype;
+        if (!data->memory[t])
+            continue;
+        data->tame[t] = malloc(data->bytes[t]);
+        if (!data->tame[t])
+            return false;
+        memcpy(data->tame[t], data->memory[t], data->bytes[t]);
+        for (size_t i = 0; i < data->bytes[t] / fa_dtype_size(dtype); i++) {
+            if (isnan(conform_load(dtype, data->tame[t], (int64_t)i)))
+                conform_store(dtype, data->tame[t], (int64_t)i, 1);
+        }
+    }
+    return true;
+}
+
+void conform_data_exchange(conform_data *data)
+{
+    for (int t = 0; t < CONFORM_INPUTS; t++) {
+        if (!data->tame[t])
+            continue;
+        memcpy(data->pristine[t], data->tame[t], data->bytes[t]);
+        memcpy(data->tame[t], data->memory[t], data->bytes[t]);
+        memcpy(data->memory[t], data->pristine[t], data->bytes[t]);
     }
 }
 
@@ -393,6 +480,9 @@ bool conform_data_make(const conform_case *c, const conform_sizes *sizes, uint64
     if (!allocate(data))
         return false;
     fill(c, data, &random);
+    if (c->hazard >= CONFORM_NAN_Q && !make_tame(data))
+        return false;
+    place_hazard(data, c->hazard);
     conform_data_keep(data);
     return true;
 }
@@ -402,6 +492,7 @@ void conform_data_free(conform_data *data)
     for (int t = 0; t < CONFORM_INPUTS; t++) {
         free(data->memory[t]);
         free(data->pristine[t]);
+        free(data->tame[t]);
     }
     free(data->offsets_q);
     free(data->offsets_kv);

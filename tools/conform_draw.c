@@ -10,7 +10,7 @@
 const char *conform_hazard_name(conform_hazard hazard)
 {
     static const char *const names[CONFORM_HAZARDS] = {"tame",  "large", "huge",  "nan-q", "nan-k",
-                                                       "nan-v", "inf-q", "inf-k", "inf-v", "hidden"};
+                                                       "nan-v", "inf-q", "inf-k", "inf-v", "hidden", "hidden-inf"};
     return names[hazard];
 }
 

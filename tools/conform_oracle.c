@@ -5,6 +5,7 @@
  */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "conform.h"
 
@@ -171,7 +172,7 @@ static bool is_hidden(const conform_data *data, int64_t n, int64_t head_kv, int6
     return true;
 }
 
-void conform_poison(conform_data *data)
+void conform_poison(conform_data *data, conform_hazard hazard)
 {
     for (int t = CONFORM_K; t <= CONFORM_V; t++) {
         fa_tensor tensor = conform_strides(*conform_tensor(&data->desc, t));
@@ -181,10 +182,36 @@ void conform_poison(conform_data *data)
                 int64_t head = at / p.count, j = at % p.count;
                 int64_t row = conform_index(&tensor, p.batch, head, p.begin + j);
                 bool hidden = is_hidden(data, n, head, j);
-                for (int64_t d = 0; hidden && d < tensor.shape[3]; d++)
-                    conform_store(tensor.dtype, conform_address(data, t), row + d, NAN);
+                for (int64_t d = 0; hidden && d < tensor.shape[3]; d++) {
+                    float infinity = (row + d) % 2 ? INFINITY : -INFINITY;
+                    conform_store(tensor.dtype, conform_address(data, t), row + d,
+                                  hazard == CONFORM_HIDDEN ? NAN : infinity);
+                }
             }
         }
     }
     conform_data_keep(data);
+}
+
+/* Whether a row of an operand is another in the tame inputs. */
+static bool is_changed(const conform_data *data, int t, const fa_tensor *tensor, int64_t index)
+{
+    size_t element = fa_dtype_size(tensor->dtype), at = data->offset[t] + (size_t)index * element;
+    const char *now = data->memory[data->home[t]], *tame = data->tame[data->home[t]];
+    return memcmp(now + at, tame + at, (size_t)tensor->shape[3] * element) != 0;
+}
+
+bool conform_meets_hazard(const conform_data *data, int64_t n, int64_t head, int64_t row)
+{
+    const fa_attention_desc *d = &data->desc;
+    const row_of r = {data, n, head, row, conform_part_q(d, n), conform_part_kv(d, n)};
+    fa_tensor q = conform_strides(d->q), k = conform_strides(d->k), v = conform_strides(d->v);
+    if (is_changed(data, CONFORM_Q, &q, conform_index(&q, r.q.batch, head, r.q.begin + row)))
+        return true;
+    for (int64_t j = 0; j < r.kv.count; j++) {
+        if (sees(&r, j) && (is_changed(data, CONFORM_K, &k, key_offset(&r, &k, j)) ||
+                            is_changed(data, CONFORM_V, &v, key_offset(&r, &v, j))))
+            return true;
+    }
+    return false;
 }

@@ -8,6 +8,7 @@
 #include <fastattn/fastattn.h>
 #include <fastattn/reference.h>
 
+#include "check.h"
 #include "io/tensor_file.h"
 
 #define RUN_COMMAND "run"
@@ -45,20 +46,21 @@ fa_inputs run_inputs(const run_problem *problem);
 
 /* run_execute.c */
 
-/* Plans and runs once; prints the summary line. `weights` is what the comparisons below need to know. */
-bool run_execute(fa_device *device, run_problem *problem, fa_dtype *weights);
+/* Plans and runs once; prints the summary line. `means` is what the comparisons below need to know. */
+bool run_execute(fa_device *device, run_problem *problem, check_means *means);
 
 /* run_compare.c */
 
 /* Whether o is as near to the oracle as it must be; prints how near. */
-bool run_check(fa_context *context, const run_problem *problem, fa_dtype weights);
+bool run_check(fa_context *context, const run_problem *problem, const check_means *means);
 /* Whether the expected tensor, if there is one, has the output's shape. */
 bool run_expect_fits(const run_problem *problem);
 /*
  * Whether o agrees with the expected tensor; prints how well. A tolerance of NAN is derived: either of the
- * two may be off by twice the largest naive error of its head, and by the rounding of its type.
+ * two may be off by twice the largest naive error of its head, as far as fa_reference_limit() goes, and by the
+ * rounding of its type.
  */
-bool run_expect(fa_context *context, const run_problem *problem, fa_dtype weights, double tolerance);
+bool run_expect(fa_context *context, const run_problem *problem, const check_means *means, double tolerance);
 
 /* run_outputs.c */
 

@@ -15,16 +15,16 @@ static void report_failure(const char *what)
     cli_error(RUN_COMMAND, "%s: %s", what, message[0] ? message : "not enough memory for it");
 }
 
-bool run_check(fa_context *context, const run_problem *p, fa_dtype weights)
+bool run_check(fa_context *context, const run_problem *p, const check_means *means)
 {
     const fa_inputs inputs = run_inputs(p);
     check_reference *reference;
     check_result result;
-    if (check_reference_create(context, &p->desc, &inputs, weights, &reference) != FA_OK) {
+    if (check_reference_create(context, &p->desc, &inputs, means, &reference) != FA_OK) {
         report_failure("--check");
         return false;
     }
-    check_compare(reference, p->o.data, p->desc.want_lse ? p->lse.data : NULL, 0, &result);
+    check_compare(reference, p->o.data, p->desc.want_lse ? p->lse.data : NULL, &result);
     check_reference_destroy(reference);
     printf("check: %s, largest error %.3g; nearest to its bound: error %.3g, bound %.3g (naive %.3g)",
            result.ok ? "ok" : "FAILED", result.max_error, result.error, result.bound, result.naive);
@@ -80,6 +80,25 @@ static fa_status naive_errors(fa_context *context, const run_problem *p, fa_dtyp
     return status;
 }
 
+/* For each row, how far apart two results may be before their roundings: each is granted twice the largest naive error
+ * of the head, and no more than can be wrong. */
+static fa_status row_tolerances(fa_context *context, const run_problem *p, const check_means *means, double *allowed)
+{
+    const int64_t *shape = p->desc.o.shape;
+    int64_t heads = shape[0] * shape[1], rows = heads * shape[2];
+    const fa_inputs inputs = run_inputs(p);
+    double *errors = calloc((size_t)heads + 1, sizeof(*errors)), *lse = calloc((size_t)rows + 1, sizeof(*lse));
+    fa_status status = errors && lse ? naive_errors(context, p, means->weights, errors) : FA_OUT_OF_MEMORY;
+    if (status == FA_OK)
+        status = fa_reference_limit(context, &p->desc, &inputs, means->weights, means->merges + means->split, allowed,
+                                    lse);
+    for (int64_t row = 0; row < rows && status == FA_OK; row++)
+        allowed[row] = fmin(4 * errors[row / shape[2]], 2 * allowed[row]);
+    free(errors);
+    free(lse);
+    return status;
+}
+
 /* The element whose difference is worst by what it may be. */
 typedef struct worst {
     double largest; /* difference anywhere */
@@ -105,8 +124,8 @@ static void judge(worst *w, double found, double expected, double tolerance, con
                  w->over || over};
 }
 
-/* `errors`: each head's naive error, or NULL: `tolerance` counts everywhere. Files are in the layout of o. */
-static worst compare(const run_problem *p, const double *errors, double tolerance)
+/* `rows`: what each row is allowed, or NULL: `tolerance` counts everywhere. Files are in the layout of o. */
+static worst compare(const run_problem *p, const double *rows, double tolerance)
 {
     const fa_tensor *o = &p->desc.o;
     const int64_t *shape = o->shape;
@@ -116,16 +135,15 @@ static worst compare(const run_problem *p, const double *errors, double toleranc
 
     for (at[0] = 0; at[0] < shape[0]; at[0]++) {
         for (at[1] = 0; at[1] < shape[1]; at[1]++) {
-            double head = errors ? errors[at[0] * shape[1] + at[1]] : 0;
             for (at[2] = 0; at[2] < shape[2]; at[2]++) {
                 int64_t row = bshd ? (at[0] * shape[2] + at[2]) * shape[1] + at[1]
                                    : (at[0] * shape[1] + at[1]) * shape[2] + at[2];
+                double derived = rows ? rows[(at[0] * shape[1] + at[1]) * shape[2] + at[2]] : 0;
                 for (at[3] = 0; at[3] < shape[3]; at[3]++) {
                     int64_t i = row * shape[3] + at[3];
                     double found = value_at(&p->o, i), expected = value_at(&p->expect, i);
                     double allowed =
-                        errors ? 4 * head + rounding(p->o.type, found) + rounding(p->expect.type, expected)
-                               : tolerance;
+                        rows ? derived + rounding(p->o.type, found) + rounding(p->expect.type, expected) : tolerance;
                     judge(&w, found, expected, allowed, at);
                 }
             }
@@ -160,19 +178,20 @@ bool run_expect_fits(const run_problem *p)
     return !p->expect.data || same_shape(p);
 }
 
-bool run_expect(fa_context *context, const run_problem *p, fa_dtype weights, double tolerance)
+bool run_expect(fa_context *context, const run_problem *p, const check_means *means, double tolerance)
 {
-    double *errors = NULL;
+    const int64_t *shape = p->desc.o.shape;
+    double *rows = NULL;
     if (isnan(tolerance)) {
-        errors = calloc((size_t)(p->desc.o.shape[0] * p->desc.o.shape[1]) + 1, sizeof(*errors));
-        if (!errors || naive_errors(context, p, weights, errors) != FA_OK) {
+        rows = calloc((size_t)(shape[0] * shape[1] * shape[2]) + 1, sizeof(*rows));
+        if (!rows || row_tolerances(context, p, means, rows) != FA_OK) {
             report_failure("--expect");
-            free(errors);
+            free(rows);
             return false;
         }
     }
-    worst w = compare(p, errors, tolerance);
-    free(errors);
+    worst w = compare(p, rows, tolerance);
+    free(rows);
     printf("expect: %s, largest difference %.3g; nearest to its tolerance: difference %.3g, tolerance %.3g\n",
            w.over ? "FAILED" : "ok", w.largest, w.difference, fmax(w.tolerance, 0));
     if (w.over)

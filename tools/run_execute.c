@@ -101,7 +101,7 @@ static fa_status execute(execution *e, run_problem *p, fa_plan_info *info, fa_de
     return status;
 }
 
-bool run_execute(fa_device *device, run_problem *p, fa_dtype *weights)
+bool run_execute(fa_device *device, run_problem *p, check_means *means)
 {
     fa_plan_info info = {.struct_size = sizeof(info)};
     fa_device_info about = {.struct_size = sizeof(about)};
@@ -119,6 +119,6 @@ bool run_execute(fa_device *device, run_problem *p, fa_dtype *weights)
            " x %" PRId32 " x %" PRId32 ", splits %" PRId32 "\n",
            about.backend, about.index, about.name, info.kernel, 1e3 * seconds, info.block_q, info.block_kv,
            info.tile_q, info.tile_kv, info.tile_d, info.splits);
-    *weights = info.weights;
+    *means = (check_means){.weights = info.weights, .split = info.splits > 1};
     return true;
 }

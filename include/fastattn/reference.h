@@ -18,8 +18,8 @@ typedef struct fa_inputs {
 /**
  * The problem in double precision, untiled. `o` is f64, contiguous, of the shape of desc->o; `lse` likewise
  * (batch, head, row), or NULL. Rows that belong to no packed sequence are left as they are. desc->o's layout,
- * desc->want_lse and desc->tuning do not matter. FA_INVALID as fa_plan_create(); FA_OUT_OF_MEMORY (one row
- * of scores).
+ * desc->want_lse and desc->tuning do not matter. FA_INVALID as fa_plan_create(); FA_OUT_OF_MEMORY (four
+ * f64 for each key of a row).
  */
 FA_API fa_status fa_reference_attention(fa_context *context, const fa_attention_desc *desc,
                                         const fa_inputs *inputs, double *o, double *lse);
@@ -41,6 +41,17 @@ typedef enum fa_naive_order {
 FA_API fa_status fa_naive_attention(fa_context *context, const fa_attention_desc *desc,
                                     const fa_inputs *inputs, fa_naive_order order, fa_dtype weights, float *o,
                                     float *lse);
+
+/**
+ * The most by which f32 arithmetic can be wrong, whatever its order: for each row, no element of o is further
+ * than `o` from fa_reference_attention()'s, nor is the LSE further than `lse`. Both are f64, contiguous (batch,
+ * head, row), and infinite where scores are beyond the range of f32. `weights` is the type in which softmax
+ * weights are kept, `merges` how many merges of partial states lie between the kernel and the result; the
+ * output's own rounding is not included. A tolerance above this limit checks nothing: see docs/numerics.md.
+ * Returns as fa_reference_attention().
+ */
+FA_API fa_status fa_reference_limit(fa_context *context, const fa_attention_desc *desc, const fa_inputs *inputs,
+                                    fa_dtype weights, int32_t merges, double *o, double *lse);
 
 /** Element conversions as every backend does them: to nearest, ties to even; NaN stays NaN, overflow is Inf. */
 FA_API float fa_f16_to_f32(uint16_t bits);

@@ -367,17 +367,18 @@ START_TEST(samples_tell_right_from_wrong)
     ck_assert_int_eq(fa_naive_attention(context, &desc, &inputs, FA_ORDER_FORWARD, FA_F32, data[3], NULL),
                      FA_OK);
 
+    const check_means means = {.weights = FA_F32};
     const bench_data views = {data[0], data[1], data[2], data[3]};
     const size_t last = bytes / sizeof(float) - 1, places[] = {0, last};
     char message[400] = "";
     double error;
-    ck_assert_msg(bench_verify(context, &c, &desc, &views, FA_F32, &error, message, sizeof(message)), "%s",
+    ck_assert_msg(bench_verify(context, &c, &desc, &views, &means, &error, message, sizeof(message)), "%s",
                   message);
     ck_assert_double_lt(error, 1e-4);
     for (size_t i = 0; i < COUNT(places); i++) {
         float right = data[3][places[i]];
         data[3][places[i]] += 0.01f;
-        ck_assert(!bench_verify(context, &c, &desc, &views, FA_F32, &error, message, sizeof(message)));
+        ck_assert(!bench_verify(context, &c, &desc, &views, &means, &error, message, sizeof(message)));
         ck_assert_double_eq_tol(error, 0.01, 1e-4);
         ck_assert_str_ne(message, "");
         data[3][places[i]] = right;
