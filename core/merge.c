@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "core/context.h"
+#include "core/floating.h"
 #include "core/half.h"
 #include "core/plan.h"
 #include "core/size.h"
@@ -55,7 +56,7 @@ static fa_status check(const fa_merge_desc *given, fa_merge_desc *d)
     return FA_OK;
 }
 
-float fa_merge_parts(const fa_parts *p, int64_t dim, fa_dtype dtype, void *o, int64_t at)
+FA_FLOAT_APART float fa_merge_parts(const fa_parts *p, int64_t dim, fa_dtype dtype, void *o, int64_t at)
 {
     enum { CHUNK = 64 };
     float max = p->sink, sum = 0;
@@ -102,6 +103,7 @@ fa_status fa_merge_host(const fa_merge_desc *desc, const void *partial, const fl
     if (d.parts > 0 && (!partial || !partial_lse))
         return fa_fail(FA_INVALID, "%s is NULL with %lld parts", partial ? "partial_lse" : "partial",
                        (long long)d.parts);
+    fa_float_state before = fa_float_enter();
     for (int64_t row = 0; row < rows; row++) {
         int64_t b = row / (shape[1] * shape[2]), h = row / shape[2] % shape[1], r = row % shape[2];
         fa_parts parts = {
@@ -118,5 +120,6 @@ fa_status fa_merge_host(const fa_merge_desc *desc, const void *partial, const fl
         if (lse)
             lse[row] = merged;
     }
+    fa_float_leave(before);
     return FA_OK;
 }

@@ -6,6 +6,7 @@
 
 #include "backends/backend.h"
 #include "core/context.h"
+#include "core/floating.h"
 #include "core/portable/softmax.h"
 #include "core/size.h"
 #include "core/status.h"
@@ -205,7 +206,7 @@ static fa_status lay_out_workspace(fa_plan *plan)
     return FA_OK;
 }
 
-static fa_status plan_init(fa_plan *plan, const fa_attention_desc *desc)
+FA_FLOAT_APART static fa_status plan_init(fa_plan *plan, const fa_attention_desc *desc)
 {
     fa_device *device = plan->device;
     fa_status status = fa_problem_init(device->context, desc, &plan->problem);
@@ -238,7 +239,9 @@ fa_status fa_plan_create(fa_device *device, const fa_attention_desc *desc, fa_pl
     if (!made)
         return FA_OUT_OF_MEMORY;
     made->device = device;
+    fa_float_state before = fa_float_enter();
     fa_status status = plan_init(made, desc);
+    fa_float_leave(before);
     if (status != FA_OK) {
         fa_plan_destroy(made);
         return status;

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "core/context.h"
+#include "core/floating.h"
 #include "core/half.h"
 #include "core/problem.h"
 #include "core/status.h"
@@ -443,7 +444,7 @@ static fa_status check_inputs(const fa_problem *p, const fa_inputs *in)
     return FA_OK;
 }
 
-static fa_status run_reference(fa_context *context, const fa_attention_desc *desc, const fa_inputs *inputs,
+FA_FLOAT_APART static fa_status run_reference(fa_context *context, const fa_attention_desc *desc, const fa_inputs *inputs,
                                const reference_job *job)
 {
     fa_clear_error();
@@ -478,7 +479,10 @@ fa_status fa_reference_attention(fa_context *context, const fa_attention_desc *d
                                  double *o, double *lse)
 {
     reference_job job = {.o = o, .lse = lse};
-    return run_reference(context, desc, inputs, &job);
+    fa_float_state before = fa_float_enter();
+    fa_status status = run_reference(context, desc, inputs, &job);
+    fa_float_leave(before);
+    return status;
 }
 
 static fa_status check_weights(fa_dtype weights)
@@ -513,5 +517,8 @@ fa_status fa_naive_attention(fa_context *context, const fa_attention_desc *desc,
     if (status != FA_OK)
         return status;
     reference_job job = {.naive_o = o, .naive_lse = lse, .order = order, .weights = weights};
-    return run_reference(context, desc, inputs, &job);
+    fa_float_state before = fa_float_enter();
+    fa_status status = run_reference(context, desc, inputs, &job);
+    fa_float_leave(before);
+    return status;
 }

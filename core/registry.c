@@ -9,6 +9,7 @@
 
 #include "backends/backend.h"
 #include "core/context.h"
+#include "core/floating.h"
 #include "core/plan.h"
 #include "core/status.h"
 #include "core/structs.h"
@@ -301,7 +302,7 @@ static fa_status nothing_found(const fa_search *search, const char *order, const
                    device, text.bytes);
 }
 
-static fa_status search_order(fa_search *search, const char *order, const char *device)
+FA_FLOAT_APART static fa_status search_order(fa_search *search, const char *order, const char *device)
 {
     const char *rest = order;
     do {
@@ -334,7 +335,9 @@ fa_status fa_device_open(fa_context *context, const char *name, const fa_attenti
     const char *order, *wanted;
     resolve_name(name, &order, &wanted);
     fa_search search = {.context = context, .desc = desc, .worst = FA_NO_DEVICE};
+    fa_float_state before = fa_float_enter();
     fa_status status = search_order(&search, order, wanted);
+    fa_float_leave(before);
     if (status != FA_OK) {
         fa_device_close(search.best);
         return status;

@@ -130,9 +130,16 @@ static bool help_anyone(fa_pool *pool)
     return false;
 }
 
-/* Returns when a job was published after the `seen`-th. False: the pool ends. */
+static bool goes_on(const fa_pool *pool)
+{
+    return !atomic_load_explicit(&pool->stop, memory_order_relaxed);
+}
+
+/* Returns when a job was published after the `seen`-th. False: the pool ends, which is published as a job is. */
 static bool await_job(fa_pool *pool, unsigned seen)
 {
+    if (!goes_on(pool))
+        return false; /* it was the `seen`-th */
     for (int64_t since = 0; atomic_load_explicit(&pool->published, memory_order_acquire) == seen;) {
         if (spin(pool, &since))
             continue;
@@ -144,7 +151,7 @@ static bool await_job(fa_pool *pool, unsigned seen)
         (void)pthread_mutex_unlock(&pool->lock);
         break;
     }
-    return !atomic_load_explicit(&pool->stop, memory_order_relaxed);
+    return goes_on(pool);
 }
 
 static void *helper(void *user)
