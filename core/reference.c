@@ -444,7 +444,7 @@ static fa_status check_inputs(const fa_problem *p, const fa_inputs *in)
     return FA_OK;
 }
 
-FA_FLOAT_APART static fa_status run_reference(fa_context *context, const fa_attention_desc *desc, const fa_inputs *inputs,
+FA_FLOAT_APART static fa_status run_rows(fa_context *context, const fa_attention_desc *desc, const fa_inputs *inputs,
                                const reference_job *job)
 {
     fa_clear_error();
@@ -475,14 +475,20 @@ FA_FLOAT_APART static fa_status run_reference(fa_context *context, const fa_atte
     return status;
 }
 
+static fa_status run_reference(fa_context *context, const fa_attention_desc *desc, const fa_inputs *inputs,
+                               const reference_job *job)
+{
+    fa_float_state before = fa_float_enter();
+    fa_status status = run_rows(context, desc, inputs, job);
+    fa_float_leave(before);
+    return status;
+}
+
 fa_status fa_reference_attention(fa_context *context, const fa_attention_desc *desc, const fa_inputs *inputs,
                                  double *o, double *lse)
 {
     reference_job job = {.o = o, .lse = lse};
-    fa_float_state before = fa_float_enter();
-    fa_status status = run_reference(context, desc, inputs, &job);
-    fa_float_leave(before);
-    return status;
+    return run_reference(context, desc, inputs, &job);
 }
 
 static fa_status check_weights(fa_dtype weights)
@@ -517,8 +523,5 @@ fa_status fa_naive_attention(fa_context *context, const fa_attention_desc *desc,
     if (status != FA_OK)
         return status;
     reference_job job = {.naive_o = o, .naive_lse = lse, .order = order, .weights = weights};
-    fa_float_state before = fa_float_enter();
-    fa_status status = run_reference(context, desc, inputs, &job);
-    fa_float_leave(before);
-    return status;
+    return run_reference(context, desc, inputs, &job);
 }
