@@ -16,18 +16,19 @@ static bool sees(const fa_panel *panel, int lane, int key)
     return ((const uint8_t *)panel->run->keep)[at + (keep->shape[3] > 1 ? key : 0)] != 0;
 }
 
-void FA_ISA_NAME(add_guarded)(const fa_panel *panel, const float *weights, const typed_rows *v, int key,
-                              int keys, float *ot)
+void FA_ISA_NAME(add_infinite)(const fa_panel *panel, const float *weights, const typed_rows *v, int key,
+                               int keys, float *ot)
 {
     int dim = panel->run->plan->args.dim_v;
     for (int j = 0; j < keys; j++) {
-        for (int lane = 0; lane < panel->count; lane++) {
-            if (!sees(panel, lane, key + j))
+        for (int d = 0; d < dim; d++) {
+            float value = fa_load(v->dtype, v->base, v->index + j * v->stride + d);
+            if (isfinite(value))
                 continue;
-            float weight = weight_at(weights, panel->nv, j, lane);
-            for (int d = 0; d < dim; d++)
-                ot[d * lane_count(panel->nv) + lane] +=
-                    weight * fa_load(v->dtype, v->base, v->index + j * v->stride + d);
+            for (int lane = 0; lane < panel->count; lane++) {
+                if (sees(panel, lane, key + j))
+                    ot[d * lane_count(panel->nv) + lane] += weight_at(weights, panel->nv, j, lane) * value;
+            }
         }
     }
 }

@@ -326,15 +326,18 @@ static void weigh(const query_row *row, int key, int keys, float *s, float *max,
     *max = next;
 }
 
-/* As in the tiled kernel: a hidden value that is not finite must not be multiplied by its zero weight. */
-static void values_guarded(const query_row *row, const typed_rows *v, int key, int keys, int dim,
-                           const float *p, float *o)
+/* Of the values that a row sees, those that are not finite: see add_infinite() in panel.h. */
+static void add_infinite(const query_row *row, const typed_rows *v, int key, int keys, int dim, const float *p,
+                         float *o)
 {
     for (int j = 0; j < keys; j++) {
         if (!fa_mask_visible(row->sequence->mask, row->position, key + j) || !is_kept(row, key + j))
             continue;
-        for (int d = 0; d < dim; d++)
-            o[d] += p[j] * fa_load(v->dtype, v->base, v->index + j * v->stride + d);
+        for (int d = 0; d < dim; d++) {
+            float value = fa_load(v->dtype, v->base, v->index + j * v->stride + d);
+            if (!isfinite(value))
+                o[d] += p[j] * value;
+        }
     }
 }
 
@@ -358,19 +361,48 @@ static rows_ahead ahead_of(const fa_cpu_run *run, const fa_work_item *item, int 
                         t->stride[2] * (ptrdiff_t)sizeof(uint16_t), LINE_BYTES / (int)sizeof(uint16_t)};
 }
 
+/* The rows of K or V from `key` on, where they lie. */
+static typed_rows rows_at(const fa_cpu_run *run, const fa_work_item *item, int operand, const void *base, int key)
+{
+    const fa_tensor *t = &run->plan->problem.tensor[operand];
+    const fa_sequence *q = &run->plan->problem.sequence[item->sequence];
+    int64_t at = fa_tensor_offset(t, q->kv_batch, item->head_kv, q->kv_row + key);
+    int64_t rows = FA_MAX(FAR_BYTES / (t->shape[3] * (int64_t)fa_dtype_size(t->dtype)), KEYS);
+    return (typed_rows){t->dtype, base, at, t->stride[2], rows * t->stride[2]};
+}
+
+/* Up to CHUNK rows as f32, in scratch. */
+static typed_rows convert(const rows_scratch *s, const typed_rows *from, int keys, int dim)
+{
+    convert_rows(from->dtype, from->base, from->index, from->stride, keys, dim, s->kv, s->kv_stride);
+    return (typed_rows){FA_F32, s->kv, 0, s->kv_stride, 0};
+}
+
 /* Rows [key, key + keys) of K or V. */
 static typed_rows fetch(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s, int operand,
                         const void *base, int key, int keys)
 {
     const fa_tensor *t = &run->plan->problem.tensor[operand];
-    const fa_sequence *q = &run->plan->problem.sequence[item->sequence];
-    int64_t at = fa_tensor_offset(t, q->kv_batch, item->head_kv, q->kv_row + key);
-    if (!converts(item, t)) {
-        int64_t rows = FA_MAX(FAR_BYTES / (t->shape[3] * (int64_t)fa_dtype_size(t->dtype)), KEYS);
-        return (typed_rows){t->dtype, base, at, t->stride[2], rows * t->stride[2]};
+    typed_rows rows = rows_at(run, item, operand, base, key);
+    return converts(item, t) ? convert(s, &rows, keys, (int)t->shape[3]) : rows;
+}
+
+/* Adds values of which some are not finite and some row may not see: the same arithmetic on a copy without those. */
+static void add_cleaned(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s, int key,
+                        int first, int keys)
+{
+    int dim = run->plan->args.dim_v, rows = item->row_end - item->row_begin;
+    for (int end = first + keys; first < end; first += CHUNK) {
+        int count = FA_MIN(CHUNK, end - first);
+        typed_rows v = rows_at(run, item, FA_V, run->v, key + first), cleaned = convert(s, &v, count, dim);
+        clean_rows(s->kv, s->kv_stride, count, dim);
+        values(rows, s, &cleaned, first, count, dim, nothing_ahead);
+        for (int r = 0; r < rows; r++) {
+            query_row row = row_of(run, item, item->row_begin + r);
+            add_infinite(&row, &v, key + first, count, dim, s->s + r * s->s_stride + first,
+                         s->o + r * s->o_stride);
+        }
     }
-    convert_rows(t->dtype, base, at, t->stride[2], keys, (int)t->shape[3], s->kv, s->kv_stride);
-    return (typed_rows){FA_F32, s->kv, 0, s->kv_stride, 0};
 }
 
 static void add_values(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s, int key,
@@ -378,16 +410,12 @@ static void add_values(const fa_cpu_run *run, const fa_work_item *item, const ro
 {
     int dim = run->plan->args.dim_v, rows = item->row_end - item->row_begin;
     typed_rows v = fetch(run, item, s, FA_V, run->v, key + first, keys);
-    if ((!partial && !run->keep) || rows_finite(&v, keys, dim)) {
-        rows_ahead ahead = ahead_of(run, item, FA_V, run->v, key + first + keys);
-        values(rows, s, &v, first, keys, dim, ahead);
+    if ((partial || run->keep) && !rows_finite(&v, keys, dim)) {
+        add_cleaned(run, item, s, key, first, keys);
         return;
     }
-    for (int r = 0; r < rows; r++) {
-        query_row row = row_of(run, item, item->row_begin + r);
-        values_guarded(&row, &v, key + first, keys, dim, s->s + r * s->s_stride + first,
-                       s->o + r * s->o_stride);
-    }
+    rows_ahead ahead = ahead_of(run, item, FA_V, run->v, key + first + keys);
+    values(rows, s, &v, first, keys, dim, ahead);
 }
 
 static void meet(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s, int key, int keys,

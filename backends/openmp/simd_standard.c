@@ -89,8 +89,12 @@ static void second_product(const fa_cpu_run *run, const fa_work_item *item, cons
                            int panels, int keys)
 {
     const fa_args *a = &run->plan->args;
-    typed_rows v = {FA_F32, s->v, 0, a->dim_v, 0};
-    bool guarded = (run->plan->problem.features & FA_FEATURE_MASK) && !rows_finite(&v, keys, a->dim_v);
+    const fa_sequence *q = &run->plan->problem.sequence[item->sequence];
+    const fa_tensor *t = &run->plan->problem.tensor[FA_V];
+    typed_rows v = {t->dtype, run->v, fa_tensor_offset(t, q->kv_batch, item->head_kv, q->kv_row), t->stride[2], 0};
+    bool cleaned = (run->plan->problem.features & FA_FEATURE_MASK) && !rows_finite(&v, keys, a->dim_v);
+    if (cleaned)
+        clean_rows(s->v, a->dim_v, keys, a->dim_v);
     for (int i = 0; i < panels; i++) {
         fa_panel panel;
         int row = item->row_begin + i * PANEL;
@@ -98,10 +102,9 @@ static void second_product(const fa_cpu_run *run, const fa_work_item *item, cons
         const float *weights = s->scores + (size_t)i * (size_t)keys * PANEL;
         whole_panel(&panel, run, item, row);
         memset(ot, 0, (size_t)a->dim_v * PANEL * sizeof(float));
-        if (guarded)
-            FA_ISA_NAME(add_guarded)(&panel, weights, &v, 0, keys, ot);
-        else
-            value_panel(PANEL_VECS, weights, s->v, a->dim_v, keys, a->dim_v, NULL, nothing_ahead, ot);
+        value_panel(PANEL_VECS, weights, s->v, a->dim_v, keys, a->dim_v, NULL, nothing_ahead, ot);
+        if (cleaned)
+            FA_ISA_NAME(add_infinite)(&panel, weights, &v, 0, keys, ot);
         FA_ISA_NAME(panel_finish)(&panel, item, row, ot, s->max + i * PANEL, s->sum + i * PANEL);
     }
 }

@@ -50,7 +50,7 @@ typedef struct key_block {
     rows_ahead k_ahead, v_ahead;
     int begin, end;
     bool transformed; /* scores become base-2 logarithms: see panel.h */
-    bool guarded;     /* hidden values may not be finite              */
+    bool cleaned;     /* values that are not finite are 0 in v        */
 } key_block;
 
 /* The running maximum after a block, and the factor for what came before. Returns whether any is not 1. */
@@ -89,13 +89,12 @@ FA_INLINE void meet(const int nv, const fa_panel *panel, const key_block *block,
     tile_weights(nv, st, keys, factor, max, sum);
     for (int n = 0; n < nv; n++)
         v_store(sums + n * VL, sum[n]);
-    int added = block->guarded ? 0 : keys;
-    tile_values(nv, st, values_from(block->v, first), added, a->dim_v, changes ? rescale : NULL,
-                block->v_ahead, ot);
-    if (block->guarded) {
+    tile_values(nv, st, values_from(block->v, first), keys, a->dim_v, changes ? rescale : NULL, block->v_ahead,
+                ot);
+    if (block->cleaned) {
         typed_rows values = block->values;
         values.index += first * values.stride;
-        FA_ISA_NAME(add_guarded)(panel, st, &values, begin, keys, ot);
+        FA_ISA_NAME(add_infinite)(panel, st, &values, begin, keys, ot);
     }
 }
 
@@ -146,7 +145,8 @@ static rows_ahead ahead_of(const fa_cpu_run *run, const fa_work_item *item, int 
                         rows.stride * (ptrdiff_t)sizeof(float), LINE_BYTES / (int)sizeof(float)};
 }
 
-static key_block fetch_block(const fa_cpu_run *run, const fa_work_item *item, int begin, int end,
+/* `hides`: some row does not see some of its keys. */
+static key_block fetch_block(const fa_cpu_run *run, const fa_work_item *item, int begin, int end, bool hides,
                              const tile_scratch *s)
 {
     const fa_tensor *tensor = run->plan->problem.tensor;
@@ -160,7 +160,9 @@ static key_block fetch_block(const fa_cpu_run *run, const fa_work_item *item, in
         .v_ahead = ahead_of(run, item, FA_V, run->v, end),
     };
     block.k = fetch_keys(&tensor[FA_K], &keys, end - begin, s->k);
-    block.v = fetch_values(&tensor[FA_V], &block.values, end - begin, run->plan->args.block_kv, s->v);
+    block.cleaned = hides && !rows_finite(&block.values, end - begin, run->plan->args.dim_v);
+    block.v = (block.cleaned ? clean_values : fetch_values)(&tensor[FA_V], &block.values, end - begin,
+                                                            run->plan->args.block_kv, s->v);
     return block;
 }
 
@@ -197,9 +199,7 @@ static void run_item(const fa_cpu_run *run, const fa_work_item *item, void *memo
         int tile = fa_mask_classify(m, first, last + 1, key, end);
         if (tile == FA_CLASS_SKIP)
             continue;
-        key_block block = fetch_block(run, item, key, end, &s);
-        block.guarded =
-            (tile == FA_CLASS_PARTIAL || run->keep) && !rows_finite(&block.values, end - key, a->dim_v);
+        key_block block = fetch_block(run, item, key, end, tile == FA_CLASS_PARTIAL || run->keep, &s);
         for (int i = 0; i < panels; i++) {
             visit(&s.panel[i], &block, s.qt + (size_t)i * s.qt_size, s.st, s.max + i * PANEL,
                   s.sum + i * PANEL, s.ot + (size_t)i * s.ot_size);

@@ -87,6 +87,21 @@ static inline void convert_rows(fa_dtype dtype, const void *base, int64_t index,
     }
 }
 
+/* Rows of f32 with 0 for what is not finite. */
+static inline void clean_rows(float *rows, ptrdiff_t stride, int count, int dim)
+{
+    for (int r = 0; r < count; r++) {
+        float *row = rows + r * stride;
+        int d = 0;
+        for (; d + VL <= dim; d += VL) {
+            vf value = v_load(row + d);
+            v_store(row + d, v_if_less(v_abs(value), v_set1(INFINITY), value, v_set1(0.0f)));
+        }
+        for (; d < dim; d++)
+            row[d] = isfinite(row[d]) ? row[d] : 0;
+    }
+}
+
 /*
  * The lanes of a panel of `nv` vectors from rows of a tensor: row[i] is the element offset of lane i, lanes from
  * `count` on are 0.

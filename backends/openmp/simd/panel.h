@@ -69,12 +69,13 @@ void FA_ISA_NAME(panel_scores)(const fa_panel *panel, bool masked, int key, int 
                                vf max[PANEL_VECS]);
 
 /*
- * A key that some lane must not see has weight 0 there; if its value is not finite, 0 times it would be seen.
- * Blocks with hidden keys are therefore looked over, and added lane by lane where need be: `keys` keys from
- * `key` on, `v` their values, `weights` as the kernel keeps them.
+ * A key that some lane must not see has weight 0 there; if its value is not finite, 0 times it would be seen. Blocks
+ * with hidden keys are therefore looked over, and where need be the product takes a copy with 0 for what is not
+ * finite, by the same arithmetic, so that lanes that do not see it cannot tell. This adds it to the lanes that do:
+ * of `keys` keys from `key` on, `v` being their values, `weights` as the kernel keeps them.
  */
-void FA_ISA_NAME(add_guarded)(const fa_panel *panel, const float *weights, const typed_rows *v, int key,
-                              int keys, float *ot);
+void FA_ISA_NAME(add_infinite)(const fa_panel *panel, const float *weights, const typed_rows *v, int key,
+                               int keys, float *ot);
 
 /*
  * Closes packed row `row` of an item, whose output was accumulated under `max` (a base-2 logarithm): folds the

@@ -8,6 +8,7 @@
  *   q_vectors(dim)     vectors that a lane group's q fills; o_vectors(dim) likewise its output
  *   k_floats, v_floats scratch for K and V of a block
  *   fetch_keys, fetch_values   a block's K and V, in place where that is what the products read
+ *   clean_values       V likewise, in scratch, with 0 for what is not finite
  *   keys_from, values_from     the same, from a key of the block on
  *   pack_queries       lanes of a panel from rows of q
  *   tile_scores        scores of `keys` keys, and each lane's greatest

@@ -106,6 +106,19 @@ static inline tile_operand fetch_values(const fa_tensor *t, const typed_rows *fr
     return made;
 }
 
+static inline tile_operand clean_values(const fa_tensor *t, const typed_rows *from, int rows, int block_kv,
+                                        float *scratch)
+{
+    const uint16_t exponent = 0x7f80;
+    tile_operand made = fetch_values(t, from, rows, block_kv, scratch);
+    for (int d = 0; d < (int)t->shape[3]; d++) {
+        uint16_t *row = (uint16_t *)scratch + d * made.stride;
+        for (int key = 0; key < rows; key++)
+            row[key] = (row[key] & exponent) == exponent ? 0 : row[key];
+    }
+    return made;
+}
+
 static inline tile_operand keys_from(tile_operand k, int key)
 {
     return (tile_operand){k.base + key * k.stride, k.stride};

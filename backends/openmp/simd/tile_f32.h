@@ -59,6 +59,16 @@ static inline tile_operand fetch_values(const fa_tensor *t, const typed_rows *fr
     return fetch_keys(t, from, rows, scratch);
 }
 
+static inline tile_operand clean_values(const fa_tensor *t, const typed_rows *from, int rows, int block_kv,
+                                        float *scratch)
+{
+    int dim = (int)t->shape[3];
+    (void)block_kv;
+    convert_rows(from->dtype, from->base, from->index, from->stride, rows, dim, scratch, row_stride(dim));
+    clean_rows(scratch, row_stride(dim), rows, dim);
+    return (tile_operand){scratch, row_stride(dim)};
+}
+
 static inline tile_operand keys_from(tile_operand k, int key)
 {
     return (tile_operand){k.base + key * k.stride, k.stride};
