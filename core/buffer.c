@@ -32,7 +32,7 @@ static fa_status make(fa_device *device, size_t size, void *memory, bool wrap, f
         return status;
     }
     *buffer = made;
-    return FA_OK;
+    return fa_finish(FA_OK);
 }
 
 fa_status fa_buffer_create(fa_device *device, size_t size, fa_buffer **buffer)
@@ -67,7 +67,7 @@ fa_status fa_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, con
     fa_status status = check_range(queue, buffer, offset, source, size);
     if (status != FA_OK || size == 0)
         return status;
-    return queue->device->backend->buffer_write(queue, buffer, offset, source, size);
+    return fa_finish(queue->device->backend->buffer_write(queue, buffer, offset, source, size));
 }
 
 fa_status fa_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target, size_t size)
@@ -75,7 +75,7 @@ fa_status fa_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset
     fa_status status = check_range(queue, buffer, offset, target, size);
     if (status != FA_OK || size == 0)
         return status;
-    return queue->device->backend->buffer_read(queue, buffer, offset, target, size);
+    return fa_finish(queue->device->backend->buffer_read(queue, buffer, offset, target, size));
 }
 
 size_t fa_buffer_size(const fa_buffer *buffer)
@@ -87,6 +87,8 @@ void fa_buffer_destroy(fa_buffer *buffer)
 {
     if (!buffer)
         return;
+    fa_message kept = fa_message_keep();
     buffer->device->backend->buffer_destroy(buffer);
     fa_release(buffer->device->context, buffer, sizeof(*buffer));
+    fa_message_restore(&kept);
 }

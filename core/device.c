@@ -33,15 +33,17 @@ fa_status fa_device_open_entry(fa_context *context, const fa_device_entry *entry
     }
     list_kernels(made);
     *device = made;
-    return FA_OK;
+    return fa_finish(FA_OK);
 }
 
 void fa_device_close(fa_device *device)
 {
     if (!device)
         return;
+    fa_message kept = fa_message_keep();
     device->backend->close(device);
     fa_release(device->context, device, sizeof(*device));
+    fa_message_restore(&kept);
 }
 
 fa_status fa_device_get_info(const fa_device *device, fa_device_info *info)
@@ -70,7 +72,7 @@ fa_status fa_queue_create(fa_device *device, fa_queue **queue)
         return status;
     }
     *queue = made;
-    return FA_OK;
+    return fa_finish(FA_OK);
 }
 
 fa_status fa_queue_wait(fa_queue *queue)
@@ -78,7 +80,7 @@ fa_status fa_queue_wait(fa_queue *queue)
     fa_clear_error();
     if (!queue)
         return fa_fail(FA_INVALID, "queue is NULL");
-    return queue->device->backend->queue_wait(queue);
+    return fa_finish(queue->device->backend->queue_wait(queue));
 }
 
 fa_status fa_queue_seconds(fa_queue *queue, double *seconds)
@@ -89,14 +91,16 @@ fa_status fa_queue_seconds(fa_queue *queue, double *seconds)
     const fa_backend *backend = queue->device->backend;
     if (!backend->queue_seconds)
         return fa_fail(FA_UNSUPPORTED, "the %s backend does not time its queues", backend->name);
-    return backend->queue_seconds(queue, seconds);
+    return fa_finish(backend->queue_seconds(queue, seconds));
 }
 
 void fa_queue_destroy(fa_queue *queue)
 {
     if (!queue)
         return;
+    fa_message kept = fa_message_keep();
     (void)queue->device->backend->queue_wait(queue);
     queue->device->backend->queue_destroy(queue);
     fa_release(queue->device->context, queue, sizeof(*queue));
+    fa_message_restore(&kept);
 }

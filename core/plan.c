@@ -250,7 +250,7 @@ fa_status fa_plan_create(fa_device *device, const fa_attention_desc *desc, fa_pl
            made->row->name, made->tiling.block_q, made->tiling.block_kv, made->tiling.source,
            (long long)made->schedule.items, (long long)made->schedule.merges, made->workspace);
     *plan = made;
-    return FA_OK;
+    return fa_finish(FA_OK);
 }
 
 void fa_plan_destroy(fa_plan *plan)
@@ -258,11 +258,13 @@ void fa_plan_destroy(fa_plan *plan)
     if (!plan)
         return;
     const fa_context *context = plan->device->context;
+    fa_message kept = fa_message_keep();
     if (plan->impl)
         plan->device->backend->plan_release(plan);
     fa_schedule_release(context, &plan->schedule);
     fa_problem_release(context, &plan->problem);
     fa_release(context, plan, sizeof(*plan));
+    fa_message_restore(&kept);
 }
 
 size_t fa_plan_workspace(const fa_plan *plan)

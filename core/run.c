@@ -118,7 +118,7 @@ fa_status fa_plan_run(const fa_plan *plan, fa_queue *queue, const fa_attention_a
     status = bind(plan, &copy, &binding);
     if (status != FA_OK || plan->schedule.items == 0)
         return status;
-    return plan->device->backend->plan_run(plan, queue, &binding);
+    return fa_finish(plan->device->backend->plan_run(plan, queue, &binding));
 }
 
 /* Host memory as device buffers: in place where the device can, copied in and out where not. */
@@ -202,5 +202,5 @@ fa_status fa_attention_host(fa_device *device, const fa_attention_desc *desc, co
     host_run run = {.device = device};
     fa_status status = host_execute(&run, desc, memory);
     host_release(&run);
-    return status;
+    return fa_finish(status);
 }

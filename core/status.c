@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #define FA_STRING_(x) #x
 #define FA_STRING(x) FA_STRING_(x)
@@ -24,6 +25,25 @@ fa_status fa_fail(fa_status status, const char *format, ...)
 void fa_clear_error(void)
 {
     last_error[0] = '\0';
+}
+
+fa_status fa_finish(fa_status status)
+{
+    if (status == FA_OK)
+        fa_clear_error();
+    return status;
+}
+
+fa_message fa_message_keep(void)
+{
+    fa_message kept;
+    memcpy(kept.text, last_error, sizeof(kept.text));
+    return kept;
+}
+
+void fa_message_restore(const fa_message *kept)
+{
+    memcpy(last_error, kept->text, sizeof(last_error));
 }
 
 const char *fa_last_error(void)

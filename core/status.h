@@ -12,4 +12,15 @@ fa_status fa_fail(fa_status status, const char *format, ...) __attribute__((form
 /* Called on entry by every public function that can fail: no stale message survives a success. */
 void fa_clear_error(void);
 
+/* The last step of a public function that may have tried in vain before it succeeded: a success leaves no message. */
+fa_status fa_finish(fa_status status);
+
+/* This thread's message, for what must leave it as it was: destroying things. */
+typedef struct fa_message {
+    char text[FA_MESSAGE_SIZE];
+} fa_message;
+
+fa_message fa_message_keep(void);
+void fa_message_restore(const fa_message *kept);
+
 #endif

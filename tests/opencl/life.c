@@ -30,8 +30,10 @@ static float host[OPERANDS][HEADS * KEYS * DIM];
 static bool went(world *w, const char *step, fa_status status)
 {
     outcome *r = w->result;
-    if (status == FA_OK)
+    if (status == FA_OK) {
+        ck_assert_msg(fa_last_error()[0] == '\0', "%s leaves \"%s\"", step, fa_last_error());
         return true;
+    }
     if (r->failures++ == 0) {
         r->status = status;
         (void)snprintf(r->step, sizeof(r->step), "%s", step);
