@@ -34,6 +34,13 @@ typedef struct fa_binding {
 } fa_binding;
 
 /*
+ * Every check of a run's memory: that operands are there exactly where the problem has them, where they lie and how
+ * large they are, and that what is written shares no byte with anything. FA_INVALID names the operand.
+ */
+fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, const fa_problem *problem,
+                           size_t workspace);
+
+/*
  * The one place that answers "which kernel row, with which tiling?": device selection and plan creation, and
  * through it the capability query, come here. FA_UNSUPPORTED with the reason when no row serves it.
  */

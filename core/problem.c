@@ -314,13 +314,20 @@ static fa_status init(const fa_context *context, const fa_attention_desc *d, fa_
     return copy_floats(context, d->sinks, p->heads_q, &p->sinks);
 }
 
+fa_status fa_problem_read_desc(const fa_attention_desc *theirs, fa_attention_desc *ours)
+{
+    if (!theirs)
+        return fa_fail(FA_INVALID, "desc is NULL, expected an fa_attention_desc");
+    TRY(fa_copy_struct(ours, sizeof(*ours), FA_ATTENTION_DESC_0_1, theirs, "fa_attention_desc"));
+    ours->struct_size = sizeof(*ours);
+    return FA_OK;
+}
+
 fa_status fa_problem_init(const fa_context *context, const fa_attention_desc *desc, fa_problem *problem)
 {
     memset(problem, 0, sizeof(*problem));
-    if (!desc)
-        return fa_fail(FA_INVALID, "desc is NULL, expected an fa_attention_desc");
     fa_attention_desc copy;
-    TRY(fa_copy_struct(&copy, sizeof(copy), FA_ATTENTION_DESC_0_1, desc, "fa_attention_desc"));
+    TRY(fa_problem_read_desc(desc, &copy));
     fa_status status = init(context, &copy, problem);
     problem->tuning.kernel = NULL; /* the caller's string; ours is kernel_name */
     if (status != FA_OK)

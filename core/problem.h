@@ -53,6 +53,9 @@ typedef struct fa_problem {
     char kernel_name[64];
 } fa_problem;
 
+/* A caller's description of any version as one of ours; what it points to stays the caller's. */
+fa_status fa_problem_read_desc(const fa_attention_desc *theirs, fa_attention_desc *ours);
+
 /* Validates and normalises. On failure the problem is empty and needs no release. */
 fa_status fa_problem_init(const struct fa_context *context, const fa_attention_desc *desc,
                           fa_problem *problem);

@@ -4,69 +4,66 @@
 
 #include "backends/backend.h"
 #include "core/context.h"
+#include "core/overlap.h"
 #include "core/plan.h"
 #include "core/status.h"
 #include "core/structs.h"
 
-typedef struct byte_range {
+/* What a run reads or writes. */
+typedef struct operand {
     const char *name;
-    const void *storage;
-    uintptr_t begin, end;
+    fa_extent extent;
     bool written;
-} byte_range;
+} operand;
 
-static fa_status check_buffer(const fa_plan *plan, const char *name, const fa_buffer *buffer, size_t offset,
-                              size_t alignment, size_t span)
+static fa_status check_buffer(const fa_device *device, const char *name, const fa_buffer *buffer,
+                              size_t offset, size_t alignment, size_t span)
 {
     if (!buffer)
         return fa_fail(FA_INVALID, "args.%s is NULL, expected a buffer of at least %zu bytes", name, span);
-    if (buffer->device != plan->device)
+    if (buffer->device != device)
         return fa_fail(FA_INVALID, "args.%s belongs to another device, %s", name, buffer->device->info.name);
     if (offset % alignment != 0)
         return fa_fail(FA_INVALID, "args.%s_offset is %zu, expected a multiple of %zu", name, offset,
                        alignment);
-    if (((uintptr_t)buffer->address + offset) % (alignment < 64 ? alignment : 1) != 0)
+    if (((uintptr_t)buffer->address + offset) % alignment != 0)
         return fa_fail(FA_INVALID, "args.%s lies at address %p, expected a multiple of %zu", name,
-                       buffer->address, alignment);
+                       (void *)((uintptr_t)buffer->address + offset), alignment);
     if (offset > buffer->size || span > buffer->size - offset)
         return fa_fail(FA_INVALID, "args.%s has %zu bytes behind offset %zu, expected at least %zu", name,
                        offset > buffer->size ? 0 : buffer->size - offset, offset, span);
     return FA_OK;
 }
 
-static byte_range range_of(const char *name, const fa_buffer *buffer, size_t offset, size_t span,
-                           bool written)
-{
-    uintptr_t begin = (uintptr_t)buffer->address + offset; /* a device's may begin at 0 */
-    return (byte_range){name, buffer->storage, begin, begin + span, written};
-}
-
-/* What is written may share no byte with anything else. */
-static fa_status check_overlap(const byte_range *range, int count)
+/* What is written may share no byte with anything else. Its rows may lie between another's. */
+static fa_status check_overlap(const operand *operands, int count)
 {
     for (int w = 0; w < count; w++) {
-        for (int r = 0; range[w].written && r < count; r++) {
-            if (r != w && range[w].storage == range[r].storage && range[w].begin < range[r].end &&
-                range[r].begin < range[w].end)
-                return fa_fail(FA_INVALID, "args.%s overlaps args.%s by %zu bytes", range[w].name,
-                               range[r].name,
-                               (size_t)((range[w].end < range[r].end ? range[w].end : range[r].end) -
-                                        (range[w].begin > range[r].begin ? range[w].begin : range[r].begin)));
+        for (int r = 0; operands[w].written && r < count; r++) {
+            if (r == w)
+                continue;
+            fa_meeting met = fa_extents_meet(&operands[w].extent, &operands[r].extent);
+            if (met == FA_MEET)
+                return fa_fail(FA_INVALID, "args.%s overlaps args.%s: elements of both lie at the same bytes",
+                               operands[w].name, operands[r].name);
+            if (met == FA_UNDECIDED)
+                return fa_fail(FA_INVALID,
+                               "args.%s overlaps args.%s: their rows alternate, and in too many ways to tell "
+                               "whether they share bytes",
+                               operands[w].name, operands[r].name);
         }
     }
     return FA_OK;
 }
 
-static fa_status bind(const fa_plan *plan, const fa_attention_args *args, fa_binding *binding)
+static uintptr_t place_of(const fa_buffer *buffer, size_t offset)
 {
-    const fa_problem *p = &plan->problem;
-    *binding = (fa_binding){
-        .buffer = {args->q, args->k, args->v, args->o, args->bias, args->keep, args->lse},
-        .offset = {args->q_offset, args->k_offset, args->v_offset, args->o_offset, args->bias_offset,
-                   args->keep_offset, args->lse_offset},
-        .workspace = args->workspace,
-        .workspace_offset = args->workspace_offset,
-    };
+    return (uintptr_t)buffer->address + offset; /* a device's may begin at 0 */
+}
+
+fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, const fa_problem *p,
+                           size_t workspace)
+{
     const bool wanted[FA_OPERANDS] = {true,
                                       true,
                                       true,
@@ -74,32 +71,37 @@ static fa_status bind(const fa_plan *plan, const fa_attention_args *args, fa_bin
                                       p->features & FA_FEATURE_BIAS,
                                       p->features & FA_FEATURE_KEEP,
                                       p->features & FA_FEATURE_LSE};
-    byte_range range[FA_OPERANDS + 1];
-    int ranges = 0;
+    operand operands[FA_OPERANDS + 1];
+    int count = 0;
     for (int t = 0; t < FA_OPERANDS; t++) {
         const char *name = fa_operand_names[t];
-        if (!wanted[t] && binding->buffer[t])
+        const fa_buffer *buffer = binding->buffer[t];
+        if (!wanted[t] && buffer)
             return fa_fail(FA_INVALID, "args.%s is given, expected NULL: the description has no %s", name,
                            name);
-        if (!wanted[t] || (p->span[t] == 0 && !binding->buffer[t]))
+        if (!wanted[t] || (p->span[t] == 0 && !buffer))
             continue;
-        fa_status status = check_buffer(plan, name, binding->buffer[t], binding->offset[t],
+        fa_status status = check_buffer(device, name, buffer, binding->offset[t],
                                         fa_dtype_size(p->tensor[t].dtype), p->span[t]);
         if (status != FA_OK)
             return status;
-        if (p->span[t] > 0) /* nothing overlaps an empty range */
-            range[ranges++] = range_of(name, binding->buffer[t], binding->offset[t], p->span[t],
-                                       t == FA_O || t == FA_LSE);
+        operands[count++] = (operand){name,
+                                      fa_extent_of_tensor(&p->tensor[t], p->span[t], buffer->storage,
+                                                          place_of(buffer, binding->offset[t])),
+                                      t == FA_O || t == FA_LSE};
     }
-    if (plan->workspace > 0) {
+    if (workspace > 0) {
+        const fa_buffer *buffer = binding->workspace;
         fa_status status =
-            check_buffer(plan, "workspace", args->workspace, args->workspace_offset, 64, plan->workspace);
+            check_buffer(device, "workspace", buffer, binding->workspace_offset, 64, workspace);
         if (status != FA_OK)
             return status;
-        range[ranges++] =
-            range_of("workspace", args->workspace, args->workspace_offset, plan->workspace, true);
+        operands[count++] = (operand){
+            "workspace",
+            fa_extent_of_bytes(workspace, buffer->storage, place_of(buffer, binding->workspace_offset)),
+            true};
     }
-    return check_overlap(range, ranges);
+    return check_overlap(operands, count);
 }
 
 fa_status fa_plan_run(const fa_plan *plan, fa_queue *queue, const fa_attention_args *args)
@@ -114,93 +116,15 @@ fa_status fa_plan_run(const fa_plan *plan, fa_queue *queue, const fa_attention_a
     fa_status status = fa_copy_struct(&copy, sizeof(copy), FA_ATTENTION_ARGS_0_1, args, "fa_attention_args");
     if (status != FA_OK)
         return status;
-    fa_binding binding;
-    status = bind(plan, &copy, &binding);
+    const fa_binding binding = {
+        .buffer = {copy.q, copy.k, copy.v, copy.o, copy.bias, copy.keep, copy.lse},
+        .offset = {copy.q_offset, copy.k_offset, copy.v_offset, copy.o_offset, copy.bias_offset,
+                   copy.keep_offset, copy.lse_offset},
+        .workspace = copy.workspace,
+        .workspace_offset = copy.workspace_offset,
+    };
+    status = fa_binding_check(&binding, plan->device, &plan->problem, plan->workspace);
     if (status != FA_OK || plan->schedule.items == 0)
         return status;
     return fa_finish(plan->device->backend->plan_run(plan, queue, &binding));
-}
-
-/* Host memory as device buffers: in place where the device can, copied in and out where not. */
-typedef struct host_run {
-    fa_device *device;
-    fa_plan *plan;
-    fa_queue *queue;
-    fa_buffer *buffer[FA_OPERANDS];
-    fa_buffer *workspace;
-} host_run;
-
-static void host_release(host_run *run)
-{
-    for (int t = 0; t < FA_OPERANDS; t++)
-        fa_buffer_destroy(run->buffer[t]);
-    fa_buffer_destroy(run->workspace);
-    fa_queue_destroy(run->queue);
-    fa_plan_destroy(run->plan);
-}
-
-static fa_status host_operand(host_run *run, int t, void *memory)
-{
-    size_t span = run->plan->problem.span[t];
-    if (!memory) {
-        /* Absent, or empty; a run without memory that the description asks for is refused by bind(). */
-        return FA_OK;
-    }
-    if (run->device->info.host_memory)
-        return fa_buffer_wrap_host(run->device, memory, span, &run->buffer[t]);
-    fa_status status = fa_buffer_create(run->device, span, &run->buffer[t]);
-    /* Outputs travel too: gaps between their rows are the caller's and come back unchanged. */
-    return status == FA_OK ? fa_buffer_write(run->queue, run->buffer[t], 0, memory, span) : status;
-}
-
-static fa_status host_execute(host_run *run, const fa_attention_desc *desc, void *const memory[FA_OPERANDS])
-{
-    fa_status status = fa_plan_create(run->device, desc, &run->plan);
-    if (status == FA_OK)
-        status = fa_queue_create(run->device, &run->queue);
-    for (int t = 0; t < FA_OPERANDS && status == FA_OK; t++)
-        status = host_operand(run, t, memory[t]);
-    if (status == FA_OK && run->plan->workspace > 0)
-        status = fa_buffer_create(run->device, run->plan->workspace, &run->workspace);
-    if (status != FA_OK)
-        return status;
-    fa_attention_args args = {
-        .struct_size = sizeof(args),
-        .q = run->buffer[FA_Q],
-        .k = run->buffer[FA_K],
-        .v = run->buffer[FA_V],
-        .o = run->buffer[FA_O],
-        .bias = run->buffer[FA_BIAS],
-        .keep = run->buffer[FA_KEEP],
-        .lse = run->buffer[FA_LSE],
-        .workspace = run->workspace,
-    };
-    status = fa_plan_run(run->plan, run->queue, &args);
-    if (status == FA_OK)
-        status = fa_queue_wait(run->queue);
-    for (int t = FA_O; t < FA_OPERANDS && status == FA_OK && !run->device->info.host_memory; t++) {
-        if ((t == FA_O || t == FA_LSE) && run->buffer[t])
-            status = fa_buffer_read(run->queue, run->buffer[t], 0, memory[t], run->plan->problem.span[t]);
-    }
-    return status;
-}
-
-fa_status fa_attention_host(fa_device *device, const fa_attention_desc *desc, const void *q, const void *k,
-                            const void *v, const void *bias, const void *keep, void *o, float *lse)
-{
-    fa_clear_error();
-    if (!device)
-        return fa_fail(FA_INVALID, "device is NULL");
-    /* Inputs are only read, but a buffer has one type for both. */
-    void *const memory[FA_OPERANDS] = {(void *)(uintptr_t)q,
-                                       (void *)(uintptr_t)k,
-                                       (void *)(uintptr_t)v,
-                                       o,
-                                       (void *)(uintptr_t)bias,
-                                       (void *)(uintptr_t)keep,
-                                       lse};
-    host_run run = {.device = device};
-    fa_status status = host_execute(&run, desc, memory);
-    host_release(&run);
-    return fa_finish(status);
 }

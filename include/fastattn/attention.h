@@ -88,7 +88,8 @@ typedef struct fa_attention_desc {
 
     /* q (batch, heads_q, rows, dim_qk); k (batch, heads_kv, keys, dim_qk); v (batch, heads_kv, keys,
      * dim_v); o (batch, heads_q, rows, dim_v). Types f32, f16, bf16, each tensor its own. No two
-     * elements of o may share memory, nor o with an input. */
+     * elements of o may share memory, nor one of o and one of an input: rows of o between those of q, k
+     * and v in one packed buffer are fine. */
     fa_tensor q, k, v, o;
 
     float scale;   /* of the scores; 0: 1/sqrt(dim_qk)                                           */

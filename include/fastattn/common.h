@@ -50,8 +50,9 @@ typedef enum fa_status {
 FA_API const char *fa_status_name(fa_status status);
 
 /**
- * The message of this thread's last failed fa_ call. Valid until this thread's next fa_ call; "" when
- * nothing has failed. Never NULL. Thread-safe: each thread has its own.
+ * The message of this thread's last fa_ call that returns a status: why it failed, or "" where it returned
+ * FA_OK. Other calls, such as those that destroy things, leave it as it is. Valid until this thread's next
+ * fa_ call; "" before the first. Never NULL. Thread-safe: each thread has its own.
  */
 FA_API const char *fa_last_error(void);
 

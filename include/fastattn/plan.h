@@ -37,13 +37,13 @@ typedef struct fa_attention_args {
     fa_buffer *workspace; /* contents undefined before and after; NULL where fa_plan_workspace() is 0 */
     size_t q_offset, k_offset, v_offset, o_offset; /* multiples of the element size */
     size_t bias_offset, keep_offset, lse_offset;
-    size_t workspace_offset; /* a multiple of 64 */
+    size_t workspace_offset; /* a multiple of 64, as in wrapped memory the address is */
 } fa_attention_args;
 
 /**
  * Enqueues the plan. Allocates nothing and compiles nothing. FA_INVALID: a buffer missing, too small, of
- * another device, misaligned, or o, lse or workspace sharing bytes with another; nothing is enqueued
- * then. FA_DEVICE_LOST.
+ * another device, misaligned, or an element of o, lse or workspace sharing bytes with one of another; nothing
+ * is enqueued then. Tensors whose rows alternate in one piece of memory share none. FA_DEVICE_LOST.
  */
 FA_API fa_status fa_plan_run(const fa_plan *plan, fa_queue *queue, const fa_attention_args *args);
 
@@ -92,8 +92,10 @@ FA_API fa_status fa_plan_tile(const fa_plan *plan, int64_t sequence, int64_t row
 /**
  * Plan, buffers, run and wait in one call, for host memory: each pointer is a tensor's first element.
  * bias, keep and lse are NULL exactly where desc does not ask for them. Devices that cannot reach host
- * memory copy. Returns what fa_plan_create() and fa_plan_run() return; on failure nothing was written.
- * Thread-safe.
+ * memory copy: the elements of rows that a sequence has, not what lies between them, so that a view into a
+ * large cache costs what it shows. Returns what fa_plan_create() and fa_plan_run() return. On failure nothing
+ * was written; but a device that works in place (fa_device_info.host_memory) and fails in the middle of the
+ * work may have written a part of o and lse. Thread-safe.
  */
 FA_API fa_status fa_attention_host(fa_device *device, const fa_attention_desc *desc, const void *q,
                                    const void *k, const void *v, const void *bias, const void *keep, void *o,

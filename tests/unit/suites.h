@@ -16,6 +16,8 @@ Suite *reference_suite(void);
 Suite *context_suite(void);
 Suite *plan_suite(void);
 Suite *run_suite(void);
+Suite *overlap_suite(void);
+Suite *host_suite(void);
 Suite *messages_suite(void);
 Suite *registry_suite(void);
 Suite *structs_suite(void);

@@ -128,10 +128,10 @@ static fa_device *open_chatty(void)
 }
 
 /* The call succeeds and leaves no message, neither its own nor an older one. */
-#define QUIET(call)                                                 \
-    do {                                                            \
-        (void)fa_fail(FA_IO, "stale");                              \
-        ck_assert_msg((call) == FA_OK, #call ": %s", fa_last_error()); \
+#define QUIET(call)                                                                         \
+    do {                                                                                    \
+        (void)fa_fail(FA_IO, "stale");                                                      \
+        ck_assert_msg((call) == FA_OK, #call ": %s", fa_last_error());                      \
         ck_assert_msg(fa_last_error()[0] == '\0', #call " leaves \"%s\"", fa_last_error()); \
     } while (0)
 
@@ -188,8 +188,7 @@ START_TEST(success_leaves_no_message)
     const fa_inputs in = {q, k, v, NULL, NULL};
     QUIET(fa_reference_attention(context, &d, &in, exact, NULL));
     QUIET(fa_naive_attention(context, &d, &in, FA_ORDER_FORWARD, FA_F32, o, NULL));
-    const fa_merge_desc merge = {
-        .struct_size = sizeof(merge), .parts = 1, .partial = d.q, .o = d.o};
+    const fa_merge_desc merge = {.struct_size = sizeof(merge), .parts = 1, .partial = d.q, .o = d.o};
     QUIET(fa_merge_host(&merge, q, lse, o, NULL));
     size_t span;
     QUIET(fa_tensor_span(&d.q, &span));
