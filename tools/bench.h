@@ -85,6 +85,7 @@ typedef struct bench_options {
     const char *kernel; /* NULL: the planner's choice               */
     double min_time;    /* seconds of timed runs of each case       */
     bool standard;      /* also time "standard attention", in turn  */
+    bool ignore_memory; /* time what memory seems too short for     */
 } bench_options;
 
 /* bench_suites.c */
@@ -138,7 +139,7 @@ bool bench_verify(fa_context *context, const bench_case *c, const fa_attention_d
 
 /* bench_peak.c */
 
-/* Bytes that can be had without swapping, as far as the system tells; SIZE_MAX when it does not. */
+/* Bytes that this process can still take, as far as the system tells; SIZE_MAX when it does not. */
 size_t bench_memory_available(void);
 /* Bytes of all last-level caches together; 0 when the system does not tell. */
 size_t bench_cache_bytes(void);

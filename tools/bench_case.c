@@ -8,6 +8,7 @@
 #include <fastattn/reference.h>
 
 #include "bench.h"
+#include "cli.h"
 
 /* A sample is one run, or as many as take this long, so that reading the clock does not count. */
 #define MIN_SAMPLE 5e-6
@@ -22,6 +23,7 @@ typedef struct setup {
     bench_data data;
     fa_buffer *q, *k, *v, *o;
     size_t q_bytes, k_bytes, v_bytes, o_bytes;
+    bool ignore_memory;
     bench_result *result;
 } setup;
 
@@ -204,6 +206,15 @@ static bool make_tensor(setup *s, const fa_tensor *tensor, size_t bytes, uint64_
            passed(s->result, "buffer", fa_buffer_write(s->queue, *buffer, 0, *data, bytes));
 }
 
+/* Whether there is memory for so much more. What is to come of a case is small beside its data and its workspaces. */
+static bool fits(setup *s, const char *what, double bytes)
+{
+    char why[384];
+    if (s->ignore_memory || cli_memory_fits(bytes, why, sizeof(why)))
+        return true;
+    return stop(s->result, BENCH_UNSERVED, what, why);
+}
+
 static bool make_data(setup *s)
 {
     const fa_attention_desc *d = &s->desc;
@@ -212,15 +223,10 @@ static bool make_data(setup *s)
         !passed(s->result, "v", fa_tensor_span(&d->v, &s->v_bytes)) ||
         !passed(s->result, "o", fa_tensor_span(&d->o, &s->o_bytes)))
         return false;
-    /* Each tensor lies here and in its buffer; half of what there is stays for everything else. */
+    /* Each tensor lies here and in its buffer. */
     double bytes = 2.0 * ((double)s->q_bytes + (double)s->k_bytes + (double)s->v_bytes + (double)s->o_bytes);
-    double most = 0.5 * (double)bench_memory_available();
-    if (bytes > most) {
-        char why[192];
-        (void)snprintf(why, sizeof(why), "needs %.0f MiB, and half of the available memory is %.0f MiB",
-                       bytes / 1048576, most / 1048576);
-        return stop(s->result, BENCH_UNSERVED, "data", why);
-    }
+    if (!fits(s, "data", bytes))
+        return false;
     return make_tensor(s, &d->q, s->q_bytes, 1, &s->data.q, &s->q) &&
            make_tensor(s, &d->k, s->k_bytes, 2, &s->data.k, &s->k) &&
            make_tensor(s, &d->v, s->v_bytes, 3, &s->data.v, &s->v) &&
@@ -249,13 +255,10 @@ static bool runner_create(setup *s, const fa_tuning *tuning, bench_call call, ru
         !passed(s->result, "plan", fa_plan_get_info(r->plan, &r->info)))
         return false;
     size_t bytes = fa_plan_workspace(r->plan);
-    if (bytes > bench_memory_available() / 2) {
-        char why[192];
-        (void)snprintf(why, sizeof(why),
-                       "%s needs a workspace of %zu MiB, more than half of the available memory",
-                       r->info.kernel, bytes >> 20);
-        return stop(s->result, BENCH_UNSERVED, "plan", why);
-    }
+    char what[96];
+    (void)snprintf(what, sizeof(what), "workspace of %s", r->info.kernel);
+    if (!fits(s, what, (double)bytes))
+        return false;
     if (bytes && !passed(s->result, "workspace", fa_buffer_create(s->device, bytes, &r->workspace)))
         return false;
     r->args = (fa_attention_args){
@@ -473,7 +476,8 @@ void bench_case_run(fa_context *context, fa_device *device, const bench_peak *pe
         .ratio_standard = NAN,
         .max_error = NAN,
     };
-    setup s = {.context = context, .device = device, .result = result};
+    setup s = {
+        .context = context, .device = device, .ignore_memory = options->ignore_memory, .result = result};
     describe(c, &s.desc);
     if (passed(result, "queue", fa_queue_create(device, &s.queue)))
         run_case(&s, peak, options);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "bench.h"
+#include "io/memory.h"
 
 #define MIN_BUFFER ((size_t)256 << 20)
 #define STEP_CHUNK 100000
@@ -50,22 +51,9 @@ static unsigned long long read_number(const char *path, const char *key)
 
 size_t bench_memory_available(void)
 {
-    unsigned long long bytes = read_number("/proc/meminfo", "MemAvailable:") * 1024;
-    if (!bytes) {
-        long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-        bytes = pages > 0 && page > 0 ? (unsigned long long)pages * (unsigned long long)page : SIZE_MAX;
-    }
-    /* A container's limit, in either version of control groups. */
-    static const char *const limits[][2] = {
-        {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
-        {"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"},
-    };
-    for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
-        unsigned long long limit = read_number(limits[i][0], ""), used = read_number(limits[i][1], "");
-        if (limit > used && limit - used < bytes)
-            bytes = limit - used;
-    }
-    return bytes < SIZE_MAX ? (size_t)bytes : SIZE_MAX;
+    io_memory memory;
+    io_memory_available(&memory);
+    return memory.bytes < SIZE_MAX ? (size_t)memory.bytes : SIZE_MAX;
 }
 
 /* The highest level of cache of one CPU. A cache that several CPUs share counts for the first of them. */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "bench.h"
+#include "cli.h"
 
 enum { PANEL_WIDTH = 520, PANEL_HEIGHT = 330, HEADER = 70, COLUMNS = 2 };
 enum { LEFT = 62, RIGHT = 20, TOP = 44, BOTTOM = 46, LABEL_ROOM = 30 };
@@ -116,20 +117,6 @@ static void list_ceilings(panel *p, const bench_peak *peak, const bench_result *
         if (at == p->ceilings && at < MAX_CEILINGS)
             p->ceiling[p->ceilings++] =
                 (ceiling){found.flops, "bf16 dot products", found.isa, colours[results[i].problem.dtype]};
-    }
-}
-
-/* Text from outside the program, as XML takes it. */
-static void put_text(FILE *file, const char *text)
-{
-    for (; *text; text++) {
-        switch (*text) {
-        case '<': fputs("&lt;", file); break;
-        case '>': fputs("&gt;", file); break;
-        case '&': fputs("&amp;", file); break;
-        case '"': fputs("&quot;", file); break;
-        default: fputc((unsigned char)*text < 0x20 || (unsigned char)*text > 0x7e ? '?' : *text, file);
-        }
     }
 }
 
@@ -331,7 +318,7 @@ static void draw_header(FILE *file, const fa_device_info *device)
     fprintf(file,
             "<text x=\"12\" y=\"24\" font-size=\"15\" font-weight=\"bold\">fastattn %s, %s: ", fa_version(),
             device->backend);
-    put_text(file, device->name);
+    cli_xml_text(file, device->name);
     fputs("</text>\n", file);
     for (int i = 0; i < DTYPES; i++) {
         fprintf(file, "<line x1=\"%d\" y1=\"44\" x2=\"%d\" y2=\"44\" stroke=\"%s\" stroke-width=\"2\"/>\n",

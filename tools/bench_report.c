@@ -44,7 +44,8 @@ static void print_ceilings(const bench_peak *peak)
 
 void bench_print_header(const fa_device_info *device, const bench_peak *peak)
 {
-    printf("fastattn %s on %s:%d, %s\n", fa_version(), device->backend, (int)device->index, device->name);
+    printf("fastattn %s on %s:%d, %s\n", fa_version(), device->backend, (int)device->index,
+           cli_plain(device->name).text);
     if (peak->known)
         print_ceilings(peak);
     printf("%-5s %-26s %-6s %-4s %-16s %-11s %10s %10s %-6s %9s %8s %6s %-7s %9s %9s\n", "dtype", "shape",
@@ -75,7 +76,8 @@ void bench_print_row(const bench_result *r)
     printf("%-5s %-26s %-6s %-4s ", fa_dtype_name(r->problem.dtype), sizes,
            r->problem.causal ? "causal" : "full", call_name(r->problem.call));
     if (r->status != BENCH_TIMED) {
-        printf("%s: %s\n", r->status == BENCH_UNSERVED ? "not served" : "FAILED", r->message);
+        printf("%s: %s\n", r->status == BENCH_UNSERVED ? "not served" : "FAILED",
+               cli_plain(r->message).text);
         return;
     }
     if (!isnan(r->peak_fraction))
@@ -91,7 +93,7 @@ void bench_print_row(const bench_result *r)
     printf("%-6s %9.1f %8.2f %6s %-7s %9s %9.1e\n", clock_name(r), 1e-9 * r->flops_rate, 1e-9 * r->bytes_rate,
            fraction, bench_bound_name(r->bound), ratio, r->max_error);
     if (r->message[0])
-        printf("      no ratio: %s\n", r->message);
+        printf("      no ratio: %s\n", cli_plain(r->message).text);
 }
 
 static void json_name(FILE *file, const char *name)

@@ -31,6 +31,9 @@ fa_status check_reference_create(fa_context *context, const fa_attention_desc *d
                                  const check_means *means, check_reference **reference);
 void check_reference_destroy(check_reference *reference);
 
+/* About how many bytes check_reference_create() takes at its peak. */
+double check_reference_bytes(const fa_attention_desc *desc);
+
 /* What the library's oracle says: o (batch, head, row, dim), contiguous, and *lse (batch, head, row). */
 const double *check_oracle(const check_reference *reference, const double **lse);
 

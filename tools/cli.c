@@ -7,16 +7,51 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/memory.h"
+
+static void print_message(const char *command, const char *kind, const char *format, va_list arguments)
+{
+    char text[4096];
+    (void)vsnprintf(text, sizeof(text), format, arguments);
+    /* What was printed so far comes first where both streams go to one place. */
+    (void)fflush(stdout);
+    (void)fprintf(stderr, "fastattn %s: %s", command, kind);
+    io_put_plain(stderr, text);
+    (void)fputc('\n', stderr);
+}
+
 void cli_error(const char *command, const char *format, ...)
 {
     va_list arguments;
-    /* What was printed so far comes first where both streams go to one place. */
-    (void)fflush(stdout);
-    (void)fprintf(stderr, "fastattn %s: ", command);
     va_start(arguments, format);
-    (void)vfprintf(stderr, format, arguments);
+    print_message(command, "", format, arguments);
     va_end(arguments);
-    (void)fputc('\n', stderr);
+}
+
+void cli_note(const char *command, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    print_message(command, "note: ", format, arguments);
+    va_end(arguments);
+}
+
+cli_text cli_plain(const char *text)
+{
+    cli_text plain;
+    (void)io_plain(plain.text, sizeof(plain.text), text);
+    return plain;
+}
+
+bool cli_memory_fits(double bytes, char *why, size_t size)
+{
+    io_memory memory;
+    io_memory_available(&memory);
+    if (bytes <= (double)memory.bytes)
+        return true;
+    (void)snprintf(why, size, "needs about %.1f MiB, and %.1f MiB are available (%s)", bytes / 1048576,
+                   (double)memory.bytes / 1048576, memory.limit);
+    return false;
 }
 
 static int usage_error(const char *command)
@@ -233,7 +268,9 @@ static void print_log(void *user, fa_log_level level, const char *message)
 {
     static const char *const names[] = {"", "warning", "info", "debug"};
     (void)user;
-    (void)fprintf(stderr, "fastattn: %s: %s\n", names[level & 3], message);
+    (void)fprintf(stderr, "fastattn: %s: ", names[level & 3]);
+    io_put_plain(stderr, message);
+    (void)fputc('\n', stderr);
 }
 
 fa_context *cli_context(const char *command, bool verbose)
@@ -249,50 +286,56 @@ fa_context *cli_context(const char *command, bool verbose)
     return context;
 }
 
-/* Bytes of the UTF-8 sequence at `text`; 0 where there is none. */
-static int utf8_length(const unsigned char *text)
+/* JSON numbers characters as UTF-16 does. */
+static void put_json_escape(FILE *file, uint32_t code)
 {
-    static const struct {
-        unsigned char mask, lead, low, high; /* low, high: bounds of the second byte */
-        int length;
-    } forms[] = {
-        {0xe0, 0xc0, 0x80, 0xbf, 2}, {0xff, 0xe0, 0xa0, 0xbf, 3}, {0xff, 0xed, 0x80, 0x9f, 3},
-        {0xf0, 0xe0, 0x80, 0xbf, 3}, {0xff, 0xf0, 0x90, 0xbf, 4}, {0xff, 0xf4, 0x80, 0x8f, 4},
-        {0xfc, 0xf0, 0x80, 0xbf, 4},
-    };
-    if (text[0] < 0x80)
-        return 1;
-    if (text[0] == 0xc0 || text[0] == 0xc1)
-        return 0;
-    for (size_t f = 0; f < sizeof(forms) / sizeof(forms[0]); f++) {
-        if ((text[0] & forms[f].mask) != forms[f].lead)
-            continue;
-        if (text[1] < forms[f].low || text[1] > forms[f].high)
-            return 0;
-        for (int i = 2; i < forms[f].length; i++) {
-            if ((text[i] & 0xc0) != 0x80)
-                return 0;
-        }
-        return forms[f].length;
-    }
-    return 0;
+    if (code < 0x10000)
+        (void)fprintf(file, "\\u%04x", (unsigned)code);
+    else
+        (void)fprintf(file, "\\u%04x\\u%04x", 0xd800 + (unsigned)((code - 0x10000) >> 10),
+                      0xdc00 + (unsigned)((code - 0x10000) & 0x3ff));
 }
 
 void cli_json_string(FILE *file, const char *text)
 {
-    const unsigned char *at = (const unsigned char *)text;
     (void)fputc('"', file);
-    while (*at) {
-        int length = utf8_length(at);
-        if (*at == '"' || *at == '\\')
-            (void)fprintf(file, "\\%c", *at);
-        else if (*at < 0x20)
-            (void)fprintf(file, "\\u%04x", *at);
-        else if (length == 0)
+    while (*text) {
+        uint32_t code;
+        size_t length = io_utf8(text, &code);
+        if (code == IO_NO_CHARACTER)
             (void)fputc('?', file);
+        else if (code == '"' || code == '\\')
+            (void)fprintf(file, "\\%c", (char)code);
+        else if (!io_is_plain(code))
+            put_json_escape(file, code);
         else
-            (void)fwrite(at, 1, (size_t)length, file);
-        at += length > 0 ? length : 1;
+            (void)fwrite(text, 1, length, file);
+        text += length;
     }
     (void)fputc('"', file);
+}
+
+void cli_xml_text(FILE *file, const char *text)
+{
+    while (*text) {
+        uint32_t code;
+        size_t length = io_utf8(text, &code);
+        switch (code) {
+        case '&': (void)fputs("&amp;", file); break;
+        case '<': (void)fputs("&lt;", file); break;
+        case '>': (void)fputs("&gt;", file); break;
+        case '"': (void)fputs("&quot;", file); break;
+        case 0xfffe:
+        case 0xffff:
+        case IO_NO_CHARACTER: (void)fputc('?', file); break;
+        default:
+            if (code < 0x20)
+                (void)fputc(' ', file);
+            else if (!io_is_plain(code))
+                (void)fprintf(file, "&#x%x;", (unsigned)code);
+            else
+                (void)fwrite(text, 1, length, file);
+        }
+        text += length;
+    }
 }

@@ -8,6 +8,8 @@
 
 #include <fastattn/fastattn.h>
 
+#include "io/text.h"
+
 /* Exit codes of the command. A command line that cannot be understood is EXIT_USAGE; one that can be,
  * but asks for what cannot be done, is EXIT_FAILED. */
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
@@ -31,11 +33,23 @@ enum { CLI_MAX_OPTIONS = 64 };
 int cli_parse(const char *command, const char *usage, const cli_option *options, int count, int argc,
               char **argv);
 
-/* Prints "fastattn <command>: ..." and a newline on stderr. */
 #if defined(__GNUC__)
-__attribute__((format(printf, 2, 3)))
+#define CLI_PRINTF(text, first) __attribute__((format(printf, text, first)))
+#else
+#define CLI_PRINTF(text, first)
 #endif
-void cli_error(const char *command, const char *format, ...);
+
+/* Prints "fastattn <command>: ..." and a newline on stderr, all of it plain: see io/text.h. */
+CLI_PRINTF(2, 3) void cli_error(const char *command, const char *format, ...);
+/* The same of what is no error: "fastattn <command>: note: ...". */
+CLI_PRINTF(2, 3) void cli_note(const char *command, const char *format, ...);
+
+/* A text from outside the program in its plain form, for a line that is printed. */
+typedef struct cli_text {
+    char text[1024];
+} cli_text;
+
+cli_text cli_plain(const char *text);
 
 /* What an option that takes one of a few words was given: the index of `text` in `words`, or -1 after an
  * error that lists them. NULL stands for words[0]. */
@@ -50,7 +64,14 @@ bool cli_int32(const char *command, const char *option, int64_t value, int32_t *
 /* A context whose log goes to stderr when `verbose`; NULL after an error message. */
 fa_context *cli_context(const char *command, bool verbose);
 
-/* `text` as a JSON string with its quotes. What is not UTF-8 becomes '?', so that the file stays JSON. */
+/* Whether the process can take so many bytes more. False: `why` says how many it needs and what there are. */
+bool cli_memory_fits(double bytes, char *why, size_t size);
+
+/* `text` as a JSON string with its quotes. What is not UTF-8 becomes '?', so that the file stays JSON; what is not
+ * plain is escaped, so that a terminal can show the file. */
 void cli_json_string(FILE *file, const char *text);
+
+/* `text` as it may stand between tags or quotes of XML. What XML cannot hold becomes '?' or a space. */
+void cli_xml_text(FILE *file, const char *text);
 
 #endif

@@ -6,7 +6,7 @@
 
 #include "bench.h"
 #include "cli.h"
-#include "io/internal.h"
+#include "output.h"
 
 static const char command[] = "bench";
 
@@ -56,9 +56,12 @@ static const char usage[] =
     "  fastattn bench --shape B1,H8,S2048,D128 --block-q 256 --block-kv 128\n"
     "  fastattn bench --suite prefill --json prefill.json --plot prefill.svg";
 
+enum { JSON, PLOT, OUTPUTS };
+
 typedef struct arguments {
-    const char *backend, *kernel, *shape, *dtype, *suite, *json, *plot;
-    int causal, no_standard, verbose;
+    const char *backend, *kernel, *shape, *dtype, *suite;
+    cli_file outputs[OUTPUTS];
+    int causal, no_standard, verbose, ignore_memory;
     int64_t block_q, block_kv, splits;
     double min_time;
 } arguments;
@@ -92,8 +95,10 @@ static int parse(arguments *a, int argc, char **argv)
         {"min-time", 'd', &a->min_time,
          "<seconds> time each case for at least this long, and five times; 0.5"},
         {"no-standard", 'f', &a->no_standard, "leave out the comparison with standard attention"},
-        {"json", 's', &a->json, "<file> also write the results there, an array with an object per case"},
-        {"plot", 's', &a->plot, "<file> also draw the rates there, as SVG"},
+        {"json", 's', &a->outputs[JSON].path,
+         "<file> also write the results there, an array with an object per case; - for standard output"},
+        {"plot", 's', &a->outputs[PLOT].path, "<file> also draw the rates there, as SVG; - for standard output"},
+        {"ignore-memory", 'f', &a->ignore_memory, "time also the cases that memory seems too short for"},
         {"verbose", 'f', &a->verbose, "print the library's log on stderr"},
     };
     int parsed = cli_parse(command, usage, options, sizeof(options) / sizeof(options[0]), argc, argv);
@@ -154,11 +159,12 @@ static bool can_be_drawn(const arguments *a, const bench_cases *cases)
     size_t drawn = 0;
     for (size_t i = 0; i < cases->count; i++)
         drawn += cases->item[i].axis != BENCH_NOT_DRAWN;
-    if (a->plot && !drawn)
+    bool wanted = a->outputs[PLOT].path != NULL;
+    if (wanted && !drawn)
         cli_error(command,
                   "--plot with --suite %s: what a call costs is no rate, so there is nothing to draw",
                   a->suite);
-    return !a->plot || drawn;
+    return !wanted || drawn;
 }
 
 /* EXIT_OK to go on. */
@@ -186,53 +192,29 @@ static int list_cases(const arguments *a, session *s)
     return force_blocks(a, &s->cases) && can_be_drawn(a, &s->cases) ? EXIT_OK : EXIT_USAGE;
 }
 
-typedef void writer(FILE *, const fa_device_info *, const bench_peak *, const bench_result *, size_t);
-
-/* Tells a place where no file can be made before minutes were spent on what would go there. */
-static bool possible(const char *option, const char *path)
+static void write_json(FILE *file, const void *what)
 {
-    io_error error;
-    io_atomic target;
-    bool ok = !path || io_atomic_begin(&target, path, &error);
-    if (path)
-        (void)io_atomic_end(&target, false, NULL);
-    if (!ok)
-        cli_error(command, "--%s: %s", option, error.text);
-    return ok;
+    const session *s = what;
+    bench_write_json(file, &s->device, &s->peak, s->results, s->cases.count);
 }
 
-/* Made in memory, then put in place whole. */
-static bool save(const session *s, const char *option, const char *path, writer *write)
+static void write_svg(FILE *file, const void *what)
 {
-    char *text = NULL;
-    size_t size = 0;
-    io_error error = {"out of memory"};
-    FILE *file = open_memstream(&text, &size);
-    bool ok = file != NULL;
-    if (ok) {
-        write(file, &s->device, &s->peak, s->results, s->cases.count);
-        ok = !ferror(file);
-        ok = fclose(file) == 0 && ok;
-    }
-    if (ok) {
-        io_atomic target;
-        ok = io_atomic_begin(&target, path, &error) && io_atomic_write(&target, text, size, &error);
-        ok = io_atomic_end(&target, ok, &error);
-    }
-    free(text);
-    if (!ok)
-        cli_error(command, "--%s: %s", option, error.text);
-    return ok;
+    const session *s = what;
+    bench_write_svg(file, &s->device, &s->peak, s->results, s->cases.count);
 }
 
 /* False when a case failed, or none could be timed. */
 static bool run_cases(fa_context *context, fa_device *device, const arguments *a, session *s)
 {
-    const bench_options options = {.kernel = a->kernel, .min_time = a->min_time, .standard = !a->no_standard};
+    const bench_options options = {.kernel = a->kernel,
+                                   .min_time = a->min_time,
+                                   .standard = !a->no_standard,
+                                   .ignore_memory = a->ignore_memory};
     char message[256];
     size_t timed = 0, failed = 0;
     if (!bench_peak_measure(device, &s->device, &s->peak, message, sizeof(message)))
-        printf("peak unknown: %s\n", message);
+        printf("peak unknown: %s\n", cli_plain(message).text);
     bench_print_header(&s->device, &s->peak);
     for (size_t i = 0; i < s->cases.count; i++) {
         bench_case_run(context, device, &s->peak, &options, &s->cases.item[i], &s->results[i]);
@@ -248,7 +230,7 @@ static bool run_cases(fa_context *context, fa_device *device, const arguments *a
     return timed && !failed;
 }
 
-static int run_on_device(fa_context *context, const arguments *a, session *s)
+static int run_on_device(fa_context *context, arguments *a, session *s)
 {
     fa_device *device;
     if (fa_device_open(context, a->backend, NULL, &device) != FA_OK) {
@@ -263,10 +245,10 @@ static int run_on_device(fa_context *context, const arguments *a, session *s)
         cli_error(command,
                   "the null backend computes nothing, so there is nothing to time; choose another with "
                   "--backend or FASTATTN_BACKEND");
-    } else if (possible("json", a->json) && possible("plot", a->plot)) {
+    } else if (output_check(command, a->outputs, OUTPUTS, NULL, 0)) {
         bool ok = run_cases(context, device, a, s);
-        ok = (!a->json || save(s, "json", a->json, bench_write_json)) && ok;
-        ok = (!a->plot || save(s, "plot", a->plot, bench_write_svg)) && ok;
+        ok = output_save(command, &a->outputs[JSON], write_json, s) && ok;
+        ok = output_save(command, &a->outputs[PLOT], write_svg, s) && ok;
         code = ok ? EXIT_OK : EXIT_FAILED;
     }
     fa_device_close(device);
@@ -275,7 +257,7 @@ static int run_on_device(fa_context *context, const arguments *a, session *s)
 
 int cmd_bench(int argc, char **argv)
 {
-    arguments a = {.min_time = 0.5};
+    arguments a = {.outputs = {[JSON] = {"json", NULL}, [PLOT] = {"plot", NULL}}, .min_time = 0.5};
     int parsed = parse(&a, argc, argv);
     if (parsed)
         return parsed == 1 ? EXIT_OK : EXIT_USAGE;

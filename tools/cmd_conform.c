@@ -8,6 +8,7 @@
 
 #include "cli.h"
 #include "conform.h"
+#include "output.h"
 
 static const char command[] = "conform";
 
@@ -28,9 +29,10 @@ static const char usage[] =
     "null backend computes nothing: there, calls, guards and inputs are checked, results are not.";
 
 typedef struct conform_options {
-    const char *backend, *filter, *kernel, *json, *junit;
+    const char *backend, *filter, *kernel;
+    cli_file reports[2]; /* JSON, JUnit XML */
     int64_t seed;
-    int list, verbose;
+    int list, verbose, ignore_memory;
 } conform_options;
 
 static int parse(conform_options *o, int argc, char **argv)
@@ -41,8 +43,9 @@ static int parse(conform_options *o, int argc, char **argv)
         {"kernel", 's', &o->kernel, "<row> only this kernel row; see 'fastattn devices'"},
         {"seed", 'i', &o->seed, "of the data and the random cases; 1"},
         {"list", 'f', &o->list, "print the names, run nothing"},
-        {"json", 's', &o->json, "<file> write a report as JSON"},
-        {"junit", 's', &o->junit, "<file> write a report as JUnit XML"},
+        {"json", 's', &o->reports[0].path, "<file> write a report as JSON; - for standard output"},
+        {"junit", 's', &o->reports[1].path, "<file> write a report as JUnit XML; - for standard output"},
+        {"ignore-memory", 'f', &o->ignore_memory, "run also the cases that memory seems too short for"},
         {"verbose", 'f', &o->verbose, "print every result, and the library's log on stderr"},
     };
     int parsed = cli_parse(command, usage, options, sizeof(options) / sizeof(options[0]), argc, argv);
@@ -136,14 +139,8 @@ static size_t count_chosen(const conform_suite *suite, const conform_options *o,
 
 static bool write_reports(const conform_suite *suite, const conform_options *o)
 {
-    char message[512];
-    bool json = !o->json || conform_write_json(suite, o->json, message, sizeof(message));
-    if (!json)
-        cli_error(command, "--json: %s", message);
-    bool junit = !o->junit || conform_write_junit(suite, o->junit, message, sizeof(message));
-    if (!junit)
-        cli_error(command, "--junit: %s", message);
-    return json && junit;
+    bool json = output_save(command, &o->reports[0], conform_write_json, suite);
+    return output_save(command, &o->reports[1], conform_write_junit, suite) && json;
 }
 
 static int run_suite(conform_suite *suite, const conform_options *o, const conform_list *list)
@@ -157,7 +154,8 @@ static int run_suite(conform_suite *suite, const conform_options *o, const confo
     }
     if (o->list)
         return EXIT_OK;
-    printf("%s:%d (%s), seed %llu: %zu cases on %s\n", suite->info.backend, (int)suite->info.index, suite->info.name,
+    printf("%s:%d (%s), seed %llu: %zu cases on %s\n", suite->info.backend, (int)suite->info.index,
+           cli_plain(suite->info.name).text,
            (unsigned long long)suite->seed, total, o->kernel ? o->kernel : suite->info.kernels);
     if (!suite->computes)
         printf("This backend computes nothing: calls, guards and inputs are checked, results are not.\n");
@@ -199,11 +197,14 @@ static bool has_row(const conform_suite *suite, const char *name)
 
 int cmd_conform(int argc, char **argv)
 {
-    conform_options o = {.seed = 1};
+    conform_options o = {.reports = {{"json", NULL}, {"junit", NULL}}, .seed = 1};
     int parsed = parse(&o, argc, argv);
     if (parsed)
         return parsed == 1 ? EXIT_OK : EXIT_USAGE;
-    conform_suite suite = {.backend = o.backend, .seed = (uint64_t)o.seed};
+    if (!o.list && !output_check(command, o.reports, 2, NULL, 0))
+        return EXIT_FAILED;
+    conform_suite suite = {
+        .backend = o.backend, .seed = (uint64_t)o.seed, .ignore_memory = o.ignore_memory};
     conform_list list = {0};
     int code = EXIT_FAILED;
     suite.context = cli_context(command, o.verbose);

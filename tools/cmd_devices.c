@@ -29,9 +29,9 @@ static void print_row(const fa_device_info *info)
     if (info->onchip_bytes)
         (void)snprintf(memory, sizeof(memory), "%.0f KiB", (double)info->onchip_bytes / 1024);
     printf("%-12s  %-9s  %5s  %9s  %s\n", device, info->available ? "yes" : "no", units, memory,
-           info->name[0] ? info->name : "-");
+           info->name[0] ? cli_plain(info->name).text : "-");
     if (info->reason[0])
-        printf("%14s%s\n", "", info->reason);
+        printf("%14s%s\n", "", cli_plain(info->reason).text);
     if (!info->available)
         return;
     printf("%14skernels: %s\n", "", info->kernels[0] ? info->kernels : "none");

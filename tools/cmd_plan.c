@@ -143,7 +143,7 @@ static void print_text(const plan_options *o, const shape *s, const fa_device_in
     char text[160];
     shape_print(s, text, sizeof(text));
     printf("%s %s on %s:%" PRId32 " (%s)\n\n", text, o->dtype ? o->dtype : "f32", device->backend,
-           device->index, device->name);
+           device->index, cli_plain(device->name).text);
     printf("kernel     %s, softmax weights %s\n", info->kernel, fa_dtype_name(info->weights));
     printf("level 1    blocks of %" PRId32 " rows x %" PRId32 " keys, %" PRId32
            " query head%s packed into the rows\n",

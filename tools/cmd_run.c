@@ -13,8 +13,10 @@ static const char usage[] =
     "       fastattn run --file T.safetensors [options] --out O.npy\n"
     "\n"
     "Computes the attention of tensors in files. Axes are (batch, head, row, dim); a file with three has\n"
-    "batch 1, one with two also one head. npy files hold f32 or f16, safetensors files also bf16.\n"
-    "Outputs appear whole or not at all, and not when --check or --expect fails.\n"
+    "batch 1, one with two also one head. npy files hold f32 or f16, safetensors files also bf16; f64 is\n"
+    "rounded to f32, which a note says. Outputs appear whole or not at all, and not when --check or --expect\n"
+    "fails. They replace no input. Before anything is read, what is needed is compared with the memory that\n"
+    "this process can still take.\n"
     "\n"
     "Examples:\n"
     "  fastattn run --q q.npy --k k.npy --v v.npy --out o.npy --check\n"
@@ -24,7 +26,7 @@ static const char usage[] =
 static int parse(run_options *o, int argc, char **argv)
 {
     const cli_option options[] = {
-        {"q", 's', &o->q, "<file.npy> queries"},
+        {"q", 's', &o->q, "<file.npy> queries; - or a pipe, as <(...) makes one, for this and all other inputs"},
         {"k", 's', &o->k, "<file.npy> keys"},
         {"v", 's', &o->v, "<file.npy> values"},
         {"bias", 's', &o->bias,
@@ -47,8 +49,9 @@ static int parse(run_options *o, int argc, char **argv)
         {"softcap", 'd', &o->softcap, "scores become X * tanh(score / X); none"},
         {"alibi", 's', &o->alibi, "<file.npy> one slope per query head"},
         {"sinks", 's', &o->sinks, "<file.npy> one logit per query head that takes weight and gives no value"},
-        {"out", 's', &o->out, "<file.npy> the output; may be left out with --check or --expect"},
-        {"lse", 's', &o->lse, "<file.npy> also the logarithm of each row's softmax denominator, f32"},
+        {"out", 's', &o->outputs[0].path, "<file.npy> the output, - for standard output; may be left out with --check or --expect"},
+        {"lse", 's', &o->outputs[1].path,
+         "<file.npy> also the logarithm of each row's softmax denominator, f32"},
         {"out-dtype", 's', &o->out_dtype, "<f32|f16> type of the output; that of q, f32 for bf16"},
         {"backend", 's', &o->backend, "<name> 'openmp', 'openmp:0', an order 'vulkan,openmp', or 'auto'"},
         {"kernel", 's', &o->kernel, "<row> the kernel row to run; see 'fastattn devices'"},
@@ -59,6 +62,7 @@ static int parse(run_options *o, int argc, char **argv)
          "<file.npy|tensor> compare with an output computed elsewhere; a tensor is in --file"},
         {"expect-name", 's', &o->expect_name, "<tensor> the same, always a tensor in --file"},
         {"tolerance", 'd', &o->tolerance, "largest difference --expect allows; derived from naive errors"},
+        {"ignore-memory", 'f', &o->ignore_memory, "go on where memory seems too short"},
         {"verbose", 'f', &o->verbose, "print the library's log on stderr"},
     };
     return cli_parse(RUN_COMMAND, usage, options, sizeof(options) / sizeof(options[0]), argc, argv);
@@ -137,36 +141,53 @@ static bool check_options(run_options *o)
         cli_word(RUN_COMMAND, "layout", o->layout, layouts, 2) < 0 ||
         cli_word(RUN_COMMAND, "out-dtype", o->out_dtype, dtypes, 2) < 0)
         return false;
-    if (!o->out && !o->check && !o->expect && !o->expect_name) {
+    if (!o->outputs[0].path && !o->check && !o->expect && !o->expect_name) {
         cli_error(RUN_COMMAND, "--out is missing, expected a .npy file to write (or --check, or --expect)");
         return false;
     }
     return true;
 }
 
-static bool compute(const run_options *o, fa_context *context, run_problem *p)
+/* From an open device to outputs in memory, compared with what they should be. */
+static bool compute_on(const run_options *o, fa_context *context, fa_device *device, run_problem *p)
+{
+    fa_device_info about = {.struct_size = sizeof(about)};
+    fa_plan_info info = {.struct_size = sizeof(info)};
+    fa_plan *plan = NULL;
+    bool ok = fa_device_get_info(device, &about) == FA_OK && fa_plan_create(device, &p->desc, &plan) == FA_OK &&
+              fa_plan_get_info(plan, &info) == FA_OK;
+    if (!ok)
+        cli_error(RUN_COMMAND, "%s", fa_last_error());
+    ok = ok && (o->ignore_memory || run_fits(o, p, &about, plan)) && run_load(p) && run_allocate(p) &&
+         run_execute(device, plan, &info, p);
+    fa_plan_destroy(plan);
+    const check_means means = {.weights = info.weights, .split = info.splits > 1};
+    if (ok && o->check)
+        ok = run_check(context, p, &means);
+    if (ok && p->has_expect)
+        ok = run_expect(context, p, &means, o->tolerance);
+    return ok;
+}
+
+static bool compute(run_options *o, fa_context *context, run_problem *p)
 {
     fa_device *device;
-    check_means means = {FA_F32, false, 0};
 
-    if (!run_outputs_possible(o) || !run_load(o, p) || !run_expect_fits(p))
+    if (!run_outputs_possible(o) || !run_describe(o, p) || !run_expect_fits(p))
         return false;
     if (fa_device_open(context, o->backend, &p->desc, &device) != FA_OK) {
         cli_error(RUN_COMMAND, "%s", fa_last_error());
         return false;
     }
-    bool ok = run_allocate(p) && run_execute(device, p, &means);
+    bool ok = compute_on(o, context, device, p);
     fa_device_close(device);
-    if (ok && o->check)
-        ok = run_check(context, p, &means);
-    if (ok && p->expect.data)
-        ok = run_expect(context, p, &means, o->tolerance);
     return ok && run_write(o, p);
 }
 
 int cmd_run(int argc, char **argv)
 {
-    run_options o = {.scale = (double)NAN, .softcap = (double)NAN, .tolerance = (double)NAN};
+    run_options o = {.outputs = {{"out", NULL}, {"lse", NULL}}, .scale = (double)NAN, .softcap = (double)NAN,
+                     .tolerance = (double)NAN};
     run_problem problem = {0};
 
     int parsed = parse(&o, argc, argv);

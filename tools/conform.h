@@ -220,6 +220,7 @@ typedef struct conform_suite {
     fa_device_info info;
     const char *backend; /* as it was asked for; NULL: not at all */
     uint64_t seed;
+    bool ignore_memory;  /* run what memory seems too short for */
     bool computes;       /* false: the null backend, whose results mean nothing */
     conform_row row[CONFORM_MAX_ROWS];
     int rows;
@@ -274,8 +275,8 @@ bool conform_execute_host(fa_device *device, const conform_data *data, conform_o
 bool conform_record(conform_suite *suite, const conform_outcome *outcome);
 void conform_print_failure(const conform_suite *suite, const conform_outcome *outcome);
 void conform_print_skips(const conform_suite *suite);
-/* Writes to a temporary name and renames. False, with the reason, when that fails. */
-bool conform_write_json(const conform_suite *suite, const char *path, char *message, size_t size);
-bool conform_write_junit(const conform_suite *suite, const char *path, char *message, size_t size);
+/* Reports of a conform_suite, as output_save() takes them. */
+void conform_write_json(FILE *file, const void *suite);
+void conform_write_junit(FILE *file, const void *suite);
 
 #endif

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cli.h"
 #include "conform.h"
@@ -38,8 +36,9 @@ static const char *message_of(const conform_outcome *outcome)
 void conform_print_failure(const conform_suite *suite, const conform_outcome *outcome)
 {
     printf("FAILED %s:%s: %s; reproduce: fastattn conform --backend %s --seed %llu --filter '%s:%s'\n",
-           outcome->kernel, outcome->name, message_of(outcome), suite->backend ? suite->backend : suite->info.backend,
-           (unsigned long long)suite->seed, outcome->kernel, outcome->name);
+           outcome->kernel, outcome->name, cli_plain(message_of(outcome)).text,
+           cli_plain(suite->backend ? suite->backend : suite->info.backend).text, (unsigned long long)suite->seed,
+           outcome->kernel, outcome->name);
     (void)fflush(stdout);
 }
 
@@ -65,7 +64,7 @@ static void print_skips_of(const conform_suite *suite, const char *kernel)
             }
         }
         if (earlier == 0 && reasons++ < SHOWN)
-            printf("skipped %zu of %s: %s\n", alike, kernel, message_of(first));
+            printf("skipped %zu of %s: %s\n", alike, kernel, cli_plain(message_of(first)).text);
     }
     if (reasons > SHOWN)
         printf("skipped others of %s for %zu more reasons: see --json\n", kernel, reasons - SHOWN);
@@ -86,8 +85,9 @@ static void write_number(FILE *file, const char *name, double value)
         (void)fprintf(file, ", \"%s\": null", name);
 }
 
-static void write_json(const conform_suite *suite, FILE *file)
+void conform_write_json(FILE *file, const void *what)
 {
+    const conform_suite *suite = what;
     (void)fprintf(file, "{\"backend\": ");
     cli_json_string(file, suite->info.backend);
     (void)fprintf(file, ", \"device\": ");
@@ -112,76 +112,26 @@ static void write_json(const conform_suite *suite, FILE *file)
     (void)fprintf(file, "\n]}\n");
 }
 
-/* Text between tags or quotes. Control characters have no place in XML 1.0, escaped or not. */
-static void write_xml_text(FILE *file, const char *text)
+void conform_write_junit(FILE *file, const void *what)
 {
-    for (; *text; text++) {
-        switch (*text) {
-        case '&': (void)fputs("&amp;", file); break;
-        case '<': (void)fputs("&lt;", file); break;
-        case '>': (void)fputs("&gt;", file); break;
-        case '"': (void)fputs("&quot;", file); break;
-        default: (void)fputc((unsigned char)*text < 0x20 ? ' ' : *text, file);
-        }
-    }
-}
-
-static void write_junit(const conform_suite *suite, FILE *file)
-{
+    const conform_suite *suite = what;
     (void)fprintf(file, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n<testsuite name=\"conform-");
-    write_xml_text(file, suite->info.backend);
+    cli_xml_text(file, suite->info.backend);
     (void)fprintf(file, "\" tests=\"%zu\" failures=\"%zu\" errors=\"0\" skipped=\"%zu\">\n", suite->outcome_count,
                   suite->count[CONFORM_FAILED], suite->count[CONFORM_SKIPPED]);
     for (size_t i = 0; i < suite->outcome_count; i++) {
         const conform_outcome *o = &suite->outcomes[i];
         (void)fprintf(file, "<testcase classname=\"");
-        write_xml_text(file, o->kernel);
+        cli_xml_text(file, o->kernel);
         (void)fprintf(file, "\" name=\"");
-        write_xml_text(file, o->name);
+        cli_xml_text(file, o->name);
         if (o->status == CONFORM_PASSED) {
             (void)fprintf(file, "\"/>\n");
             continue;
         }
         (void)fprintf(file, "\"><%s message=\"", o->status == CONFORM_FAILED ? "failure" : "skipped");
-        write_xml_text(file, message_of(o));
+        cli_xml_text(file, message_of(o));
         (void)fprintf(file, "\"/></testcase>\n");
     }
     (void)fprintf(file, "</testsuite>\n</testsuites>\n");
-}
-
-static bool write_file(const conform_suite *suite, const char *path, void (*writer)(const conform_suite *, FILE *),
-                       char *message, size_t size)
-{
-    size_t length = strlen(path) + 32;
-    char *temporary = malloc(length);
-    if (!temporary) {
-        (void)snprintf(message, size, "out of memory");
-        return false;
-    }
-    (void)snprintf(temporary, length, "%s.%ld.tmp", path, (long)getpid());
-    FILE *file = fopen(temporary, "wx");
-    bool ok = file != NULL;
-    if (ok) {
-        writer(suite, file);
-        ok = !ferror(file);
-        ok = fclose(file) == 0 && ok;
-        ok = ok && rename(temporary, path) == 0;
-    }
-    if (!ok) {
-        (void)snprintf(message, size, "%s: %s", path, strerror(errno));
-        if (file)
-            (void)remove(temporary);
-    }
-    free(temporary);
-    return ok;
-}
-
-bool conform_write_json(const conform_suite *suite, const char *path, char *message, size_t size)
-{
-    return write_file(suite, path, write_json, message, size);
-}
-
-bool conform_write_junit(const conform_suite *suite, const char *path, char *message, size_t size)
-{
-    return write_file(suite, path, write_junit, message, size);
 }

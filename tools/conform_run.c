@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli.h"
 #include "conform.h"
 
 /* A plan for rows x rows x dim 64 of some type that the row serves: what it works in is the row's own. */
@@ -98,6 +99,26 @@ static conform_sizes resolve(const conform_case *c, const conform_row *row)
     if (c->layout == CONFORM_PACKED)
         s.len_kv = s.len_q;
     return s;
+}
+
+/* About what a case takes: each input with a copy to compare with, in a buffer, and to read back; each output twice, in
+ * a buffer, and as the oracle and naive results; the work of the oracle. */
+static double bytes_of(const conform_case *c, const conform_sizes *sizes)
+{
+    double rows = (double)c->batch * c->heads_q * sizes->len_q, keys = (double)c->batch * c->heads_kv * sizes->len_kv;
+    double scores = (c->bias_axes == CONFORM_NO_AXES ? 0.0 : 4.0) + (c->keep_axes == CONFORM_NO_AXES ? 0.0 : 1.0);
+    double inputs = sizeof(float) * (rows * c->dim_qk + keys * (c->dim_qk + c->dim_v)) +
+                    scores * (double)c->batch * c->heads_q * sizes->len_q * sizes->len_kv;
+    return 4 * inputs + rows * c->dim_v * (3 * sizeof(float) + 2 * sizeof(double)) + keys * 3 * sizeof(float);
+}
+
+/* Whether memory holds the case. The system is asked only where that can matter. */
+static bool fits(const conform_suite *suite, const conform_case *c, const conform_sizes *sizes, char *message,
+                 size_t size)
+{
+    const double careful = 128 << 20;
+    double bytes = bytes_of(c, sizes);
+    return suite->ignore_memory || bytes < careful || cli_memory_fits(bytes, message, size);
 }
 
 void conform_suite_forget(conform_suite *suite)
@@ -465,6 +486,8 @@ conform_status conform_run(conform_suite *suite, const conform_case *c, conform_
     if (!measure_row(suite->device, c, row, message, size))
         return CONFORM_FAILED;
     conform_sizes sizes = resolve(c, row);
+    if (!fits(suite, c, &sizes, message, size))
+        return CONFORM_SKIPPED;
     if (!take_data(suite, c, &sizes)) {
         (void)snprintf(message, size, "out of memory");
         return CONFORM_FAILED;

@@ -48,7 +48,7 @@ static int dispatch(int argc, char **argv)
         if (strcmp(argv[1], commands[i].name) == 0)
             return commands[i].run(argc - 1, argv + 1);
     }
-    (void)fprintf(stderr, "fastattn: unknown command '%s', expected", argv[1]);
+    (void)fprintf(stderr, "fastattn: unknown command '%s', expected", cli_plain(argv[1]).text);
     for (int i = 0; i < COMMAND_COUNT; i++)
         (void)fprintf(stderr, "%s %s", i == 0 ? "" : i + 1 < COMMAND_COUNT ? "," : " or", commands[i].name);
     (void)fprintf(stderr, "\nTry 'fastattn --help'.\n");

@@ -96,7 +96,7 @@ static void print_head(const char *problem, const fa_device_info *device, bool j
         return;
     }
     printf("%s on %s:%" PRId32 " (%s), modelled for %s set to each number\n\n", problem, device->backend,
-           device->index, device->name, variable);
+           device->index, cli_plain(device->name).text, variable);
     printf("%7s  %-16s %-11s %8s %6s %7s %9s %11s %8s\n", "threads", "kernel", "blocks", "items", "splits",
            "workers", "imbalance", "ms", "speed-up");
 }

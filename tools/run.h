@@ -9,7 +9,8 @@
 #include <fastattn/reference.h>
 
 #include "check.h"
-#include "io/tensor_file.h"
+#include "io/source.h"
+#include "output.h"
 
 #define RUN_COMMAND "run"
 
@@ -18,16 +19,31 @@ typedef struct run_options {
     const char *q, *k, *v, *bias, *keep, *expect;
     const char *q_name, *k_name, *v_name, *bias_name, *keep_name, *expect_name;
     const char *alibi, *sinks;
-    const char *out, *lse, *out_dtype, *layout;
+    cli_file outputs[2]; /* o, lse */
+    const char *out_dtype, *layout;
     const char *causal, *backend, *kernel;
     int64_t window_left, window_right, prefix, splits;
     double scale, softcap, tolerance; /* NAN where not given */
-    int check, verbose;
+    int check, verbose, ignore_memory;
 } run_options;
 
-/* Host memory of one problem and its description, which points into it. */
+/* A tensor that was found, and is not read yet. */
+typedef struct run_input {
+    const char *what;
+    io_source own;     /* its file, unless it is in --file */
+    io_source *source; /* NULL: this input is not given    */
+    io_found found;
+    io_tensor *tensor; /* where it goes                    */
+} run_input;
+
+enum { RUN_INPUTS = 6 };
+
+/* Host memory of one problem and its description, which points into it. Until run_load(), tensors have no data. */
 typedef struct run_problem {
+    io_source file; /* --file */
+    run_input inputs[RUN_INPUTS];
     io_tensor q, k, v, bias, keep, expect;
+    bool has_expect;
     float *alibi, *sinks; /* one per query head; NULL: none */
     io_tensor o, lse;     /* as their files will hold them  */
     fa_tuning tuning;
@@ -36,18 +52,26 @@ typedef struct run_problem {
 
 /* run_inputs.c */
 
-/* Reads the files and fills the description. False after an error. */
-bool run_load(const run_options *options, run_problem *problem);
+/* Opens the files and fills the description. False after an error. */
+bool run_describe(const run_options *options, run_problem *problem);
+/* Reads what was found, and closes the files. False after an error. */
+bool run_load(run_problem *problem);
 /* Makes room for the outputs of a description that a device has accepted. */
 bool run_allocate(run_problem *problem);
-/* Also of a problem that run_load failed on. */
+/* Also of a problem that could not be described. */
 void run_free(run_problem *problem);
 fa_inputs run_inputs(const run_problem *problem);
 
+/* run_memory.c */
+
+/* Whether there is memory for all that is to come; says what is needed where there is not. */
+bool run_fits(const run_options *options, const run_problem *problem, const fa_device_info *device,
+              const fa_plan *plan);
+
 /* run_execute.c */
 
-/* Plans and runs once; prints the summary line. `means` is what the comparisons below need to know. */
-bool run_execute(fa_device *device, run_problem *problem, check_means *means);
+/* Runs the plan once; prints the summary line. */
+bool run_execute(fa_device *device, const fa_plan *plan, const fa_plan_info *info, run_problem *problem);
 
 /* run_compare.c */
 
@@ -64,9 +88,9 @@ bool run_expect(fa_context *context, const run_problem *problem, const check_mea
 
 /* run_outputs.c */
 
-/* Refuses targets that could not be replaced, before time is spent on computing. */
-bool run_outputs_possible(const run_options *options);
+/* Refuses targets that cannot be written, or that are inputs, before time is spent on computing. */
+bool run_outputs_possible(run_options *options);
 /* Writes o and lse, as far as they are asked for: both, or on failure neither. */
-bool run_write(const run_options *options, const run_problem *problem);
+bool run_write(run_options *options, const run_problem *problem);
 
 #endif

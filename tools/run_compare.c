@@ -175,7 +175,7 @@ static bool same_shape(const run_problem *p)
 
 bool run_expect_fits(const run_problem *p)
 {
-    return !p->expect.data || same_shape(p);
+    return !p->has_expect || same_shape(p);
 }
 
 bool run_expect(fa_context *context, const run_problem *p, const check_means *means, double tolerance)

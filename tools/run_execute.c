@@ -12,7 +12,7 @@ enum { Q, K, V, BIAS, KEEP, O, LSE, WORKSPACE, BUFFERS };
 typedef struct execution {
     fa_device *device;
     fa_queue *queue;
-    fa_plan *plan;
+    const fa_plan *plan;
     fa_buffer *buffer[BUFFERS];
     int host_memory;
 } execution;
@@ -76,15 +76,10 @@ static fa_status run_plan(execution *e, double *seconds)
     return status;
 }
 
-static fa_status execute(execution *e, run_problem *p, fa_plan_info *info, fa_device_info *device,
-                         double *seconds)
+static fa_status execute(execution *e, run_problem *p, fa_device_info *device, double *seconds)
 {
     fa_status status = fa_device_get_info(e->device, device);
     e->host_memory = device->host_memory;
-    if (status == FA_OK)
-        status = fa_plan_create(e->device, &p->desc, &e->plan);
-    if (status == FA_OK)
-        status = fa_plan_get_info(e->plan, info);
     if (status == FA_OK)
         status = fa_queue_create(e->device, &e->queue);
     if (status == FA_OK)
@@ -101,24 +96,21 @@ static fa_status execute(execution *e, run_problem *p, fa_plan_info *info, fa_de
     return status;
 }
 
-bool run_execute(fa_device *device, run_problem *p, check_means *means)
+bool run_execute(fa_device *device, const fa_plan *plan, const fa_plan_info *info, run_problem *p)
 {
-    fa_plan_info info = {.struct_size = sizeof(info)};
     fa_device_info about = {.struct_size = sizeof(about)};
-    execution e = {.device = device};
+    execution e = {.device = device, .plan = plan};
     double seconds = 0;
 
-    fa_status status = execute(&e, p, &info, &about, &seconds);
+    fa_status status = execute(&e, p, &about, &seconds);
     for (int i = 0; i < BUFFERS; i++)
         fa_buffer_destroy(e.buffer[i]);
     fa_queue_destroy(e.queue);
-    fa_plan_destroy(e.plan);
     if (status != FA_OK)
         return false;
     printf("%s:%" PRId32 " (%s), kernel %s, one run %.3f ms, blocks %" PRId32 " x %" PRId32 ", tiles %" PRId32
            " x %" PRId32 " x %" PRId32 ", splits %" PRId32 "\n",
-           about.backend, about.index, about.name, info.kernel, 1e3 * seconds, info.block_q, info.block_kv,
-           info.tile_q, info.tile_kv, info.tile_d, info.splits);
-    *means = (check_means){.weights = info.weights, .split = info.splits > 1};
+           about.backend, about.index, cli_plain(about.name).text, info->kernel, 1e3 * seconds, info->block_q,
+           info->block_kv, info->tile_q, info->tile_kv, info->tile_d, info->splits);
     return true;
 }

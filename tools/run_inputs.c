@@ -17,15 +17,37 @@ static bool to_dtype(io_type type, fa_dtype *dtype)
     }
 }
 
-/* One tensor from its own npy file or by name from the safetensors file. */
-static bool read_tensor(const run_options *o, const char *what, const char *path, const char *name,
-                        io_tensor *out)
+/* One tensor in its own npy file or by name in the safetensors file, up to its data. */
+static bool find(const run_options *o, run_problem *p, const char *what, const char *path, const char *name,
+                 run_input *in)
 {
     io_error error;
-    if (path ? io_npy_read(path, out, &error) : io_safetensors_read(o->file, name, out, &error))
-        return true;
-    cli_error(RUN_COMMAND, "%s: %s", what, error.text);
-    return false;
+    in->what = what;
+    in->source = path ? &in->own : &p->file;
+    bool ok = path ? io_source_open(&in->own, path, &error) && io_npy_find(&in->own, &in->found, &error)
+                   : (p->file.name || io_source_open(&p->file, o->file, &error)) &&
+                         io_safetensors_find(&p->file, name, &in->found, &error);
+    if (!ok)
+        cli_error(RUN_COMMAND, "%s: %s", what, error.text);
+    return ok;
+}
+
+/* The data of what was found. A file of its own is closed. */
+static bool load(run_input *in, io_tensor *out)
+{
+    io_error error;
+    const char *name = in->source->name;
+    bool ok = io_load(in->source, &in->found, out, &error);
+    if (ok && in->source == &in->own)
+        ok = io_source_close(&in->own, &error);
+    if (!ok)
+        cli_error(RUN_COMMAND, "%s: %s", in->what, error.text);
+    else if (out->overflows)
+        cli_note(RUN_COMMAND, "%s: %s holds f64, rounded to f32; %llu finite numbers became infinite", in->what, name,
+                 (unsigned long long)out->overflows);
+    else if (out->narrowed)
+        cli_note(RUN_COMMAND, "%s: %s holds f64, rounded to f32", in->what, name);
+    return ok;
 }
 
 static bool bad_type(const char *what, io_type type, const char *expected)
@@ -95,14 +117,15 @@ static float element(const io_tensor *t, int64_t i)
 }
 
 /* One number for each query head. */
-static bool read_per_head(const run_options *o, const char *what, const char *path, int64_t heads,
-                          float **out)
+static bool read_per_head(const run_options *o, run_problem *p, const char *what, const char *path,
+                          int64_t heads, float **out)
 {
+    run_input in = {.own.fd = -1};
     io_tensor t = {0};
     fa_dtype dtype;
     if (!path)
         return true;
-    bool ok = read_tensor(o, what, path, NULL, &t);
+    bool ok = find(o, p, what, path, NULL, &in) && load(&in, &t);
     if (ok && !to_dtype(t.type, &dtype))
         ok = bad_type(what, t.type, "f32 or f16");
     if (ok && t.rank != 1)
@@ -121,6 +144,7 @@ static bool read_per_head(const run_options *o, const char *what, const char *pa
             (*out)[i] = element(&t, i);
     }
     io_tensor_free(&t);
+    (void)io_source_close(&in.own, NULL);
     return ok;
 }
 
@@ -158,36 +182,71 @@ static void describe_options(const run_options *o, run_problem *p)
     d->window_left = o->window_left;
     d->window_right = o->window_right;
     d->prefix = o->prefix;
-    d->want_lse = o->lse != NULL;
+    d->want_lse = o->outputs[1].path != NULL;
     p->tuning =
         (fa_tuning){.struct_size = sizeof(p->tuning), .kernel = o->kernel, .splits = (int32_t)o->splits};
     d->tuning = &p->tuning;
 }
 
-bool run_load(const run_options *o, run_problem *p)
+/* Of each input that is given, the file and what it says of the tensor. */
+static bool find_inputs(const run_options *o, run_problem *p)
+{
+    const struct {
+        const char *what, *path, *name;
+        io_tensor *tensor;
+    } wanted[RUN_INPUTS] = {
+        {"q", o->q, o->q_name, &p->q},
+        {"k", o->k, o->k_name, &p->k},
+        {"v", o->v, o->v_name, &p->v},
+        {"bias", o->bias, o->bias_name, &p->bias},
+        {"keep", o->keep, o->keep_name, &p->keep},
+        {"expect", o->expect, o->expect_name, &p->expect},
+    };
+    for (int i = 0; i < RUN_INPUTS; i++) {
+        run_input *in = &p->inputs[i];
+        if (!wanted[i].path && !wanted[i].name)
+            continue;
+        if (!find(o, p, wanted[i].what, wanted[i].path, wanted[i].name, in))
+            return false;
+        in->tensor = wanted[i].tensor;
+        *in->tensor = in->found.tensor;
+    }
+    p->has_expect = o->expect || o->expect_name;
+    return true;
+}
+
+bool run_describe(const run_options *o, run_problem *p)
 {
     bool bshd = o->layout && strcmp(o->layout, "bshd") == 0;
     fa_attention_desc *d = &p->desc;
 
-    if (!read_tensor(o, "q", o->q, o->q_name, &p->q) || !describe("q", &p->q, bshd, &d->q) ||
-        !read_tensor(o, "k", o->k, o->k_name, &p->k) || !describe("k", &p->k, bshd, &d->k) ||
-        !read_tensor(o, "v", o->v, o->v_name, &p->v) || !describe("v", &p->v, bshd, &d->v))
+    if (!find_inputs(o, p) || !describe("q", &p->q, bshd, &d->q) || !describe("k", &p->k, bshd, &d->k) ||
+        !describe("v", &p->v, bshd, &d->v))
         return false;
-    if ((o->bias || o->bias_name) && (!read_tensor(o, "bias", o->bias, o->bias_name, &p->bias) ||
-                                      !describe_scores("bias", &p->bias, &d->bias)))
+    if ((o->bias || o->bias_name) && !describe_scores("bias", &p->bias, &d->bias))
         return false;
-    if ((o->keep || o->keep_name) && (!read_tensor(o, "keep", o->keep, o->keep_name, &p->keep) ||
-                                      !describe_scores("keep", &p->keep, &d->keep)))
+    if ((o->keep || o->keep_name) && !describe_scores("keep", &p->keep, &d->keep))
         return false;
-    if ((o->expect || o->expect_name) && !read_tensor(o, "expect", o->expect, o->expect_name, &p->expect))
-        return false;
-    if (!read_per_head(o, "alibi", o->alibi, d->q.shape[1], &p->alibi) ||
-        !read_per_head(o, "sinks", o->sinks, d->q.shape[1], &p->sinks))
+    if (!read_per_head(o, p, "alibi", o->alibi, d->q.shape[1], &p->alibi) ||
+        !read_per_head(o, p, "sinks", o->sinks, d->q.shape[1], &p->sinks))
         return false;
     d->alibi_slopes = p->alibi;
     d->sinks = p->sinks;
     describe_options(o, p);
     return describe_output(o, p);
+}
+
+bool run_load(run_problem *p)
+{
+    io_error error;
+    for (int i = 0; i < RUN_INPUTS; i++) {
+        if (p->inputs[i].source && !load(&p->inputs[i], p->inputs[i].tensor))
+            return false;
+    }
+    if (io_source_close(&p->file, &error))
+        return true;
+    cli_error(RUN_COMMAND, "file: %s", error.text);
+    return false;
 }
 
 bool run_allocate(run_problem *p)
@@ -206,6 +265,9 @@ bool run_allocate(run_problem *p)
 
 void run_free(run_problem *p)
 {
+    for (int i = 0; i < RUN_INPUTS; i++)
+        (void)io_source_close(&p->inputs[i].own, NULL);
+    (void)io_source_close(&p->file, NULL);
     io_tensor *const tensors[] = {&p->q, &p->k, &p->v, &p->bias, &p->keep, &p->expect, &p->o, &p->lse};
     for (size_t i = 0; i < sizeof(tensors) / sizeof(tensors[0]); i++)
         io_tensor_free(tensors[i]);

@@ -12,7 +12,7 @@ from pathlib import Path
 COMMAND = os.environ.get("FASTATTN_COMMAND", "fastattn")
 
 
-def call(*arguments, env=None, stdout=subprocess.PIPE):
+def call(*arguments, env=None, stdout=subprocess.PIPE, **options):
     chosen = ("FASTATTN_BACKEND", "FASTATTN_DEVICE")
     clean = {name: value for name, value in os.environ.items() if name not in chosen}
     return subprocess.run(
@@ -20,8 +20,10 @@ def call(*arguments, env=None, stdout=subprocess.PIPE):
         stdout=stdout,
         stderr=subprocess.PIPE,
         encoding="utf-8",
+        errors="surrogateescape",
         env={**clean, **(env or {})},
         timeout=300,
+        **options,
     )
 
 

@@ -214,6 +214,7 @@ static const struct {
     {"a\"b\\c", "\"a\\\"b\\\\c\""},
     {"tab\tend\n", "\"tab\\u0009end\\u000a\""},
     {"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80", "\"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\""},
+    {"\x7f\xc2\x9b\xe2\x80\xae\xf3\xa0\x81\x81", "\"\\u007f\\u009b\\u202e\\udb40\\udc41\""},
     {"\x80|\xc3|\xc0\xaf|\xed\xa0\x80|\xf5\x80\x80\x80|\xe2\x82", "\"?|?|??|???|????|??\""},
 };
 
@@ -221,6 +222,36 @@ START_TEST(json_strings)
 {
     cli_json_string(stdout, strings[_i].text);
     ck_assert_str_eq(text_of(1), strings[_i].json);
+}
+END_TEST
+
+static const struct {
+    const char *text, *xml;
+} xml_texts[] = {
+    {"a<b> & \"c\"", "a&lt;b&gt; &amp; &quot;c&quot;"},
+    {"\x1b[m\n", " [m "},
+    {"\xc3\xa9\xf0\x9f\x98\x80", "\xc3\xa9\xf0\x9f\x98\x80"},
+    {"\x7f\xc2\x9b\xe2\x80\xae", "&#x7f;&#x9b;&#x202e;"},
+    {"\xff|\xef\xbf\xbe|\xed\xa0\x80", "?|?|???"},
+};
+
+START_TEST(texts_in_xml)
+{
+    cli_xml_text(stdout, xml_texts[_i].text);
+    ck_assert_str_eq(text_of(1), xml_texts[_i].xml);
+}
+END_TEST
+
+/* Whatever a message quotes, and whoever wrote it. */
+START_TEST(messages_are_plain)
+{
+    values v;
+    cli_error("test", "%s", "first\nsecond\x1b[2J\xe2\x80\xae");
+    cli_note("test", "%s", "\xc2\x9b\xff");
+    ck_assert_str_eq(text_of(2), "fastattn test: first\\x0asecond\\x1b[2J\\u202e\nfastattn test: note: \\x9b\\xff\n");
+    ck_assert_int_eq(parse("--\x1b[2J", &v), 2);
+    ck_assert_ptr_null(strchr(text_of(2), '\x1b'));
+    ck_assert_str_eq(cli_plain("\x1b").text, "\\x1b");
 }
 END_TEST
 
@@ -311,6 +342,8 @@ int main(void)
     tcase_add_test(tc, mask_words);
     tcase_add_test(tc, int32_range);
     tcase_add_loop_test(tc, json_strings, 0, COUNT(strings));
+    tcase_add_loop_test(tc, texts_in_xml, 0, COUNT(xml_texts));
+    tcase_add_test(tc, messages_are_plain);
     tcase_add_loop_test(tc, good_shapes, 0, COUNT(shapes));
     tcase_add_loop_test(tc, bad_shapes_are_refused, 0, COUNT(bad_shapes));
     tcase_add_test(tc, short_error_buffers_are_kept_to);

@@ -25,7 +25,8 @@ extern io_error err;
 
 /* A path in the test's own folder, in a buffer that the next call reuses. */
 const char *in_folder(const char *name);
-int count_files(bool remove_them);
+/* Of files and folders in it. */
+int count_files(void);
 
 void append(blob *b, const void *bytes, size_t size);
 /* The bytes 1, 2, 3..., so that every element is told from every other. */
@@ -36,6 +37,15 @@ blob read_blob(const char *path);
 
 void assert_refused(bool result, const char *file, const char *field, const char *found);
 
+/* Makes a folder in the test's own. */
+const char *make_folder(const char *name);
+/* Makes a file there of a text. */
+void write_text(const char *path, const char *text);
+void write_blob(const char *path, const blob *b);
+
 void add_format_tests(TCase *tc);
+void add_output_tests(TCase *tc);
+void add_stream_tests(TCase *tc);
+void add_system_tests(TCase *tc);
 
 #endif

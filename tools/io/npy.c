@@ -27,12 +27,12 @@ typedef struct npy_dtype {
 
 /* A type that is also written comes before one that is only read. */
 static const npy_dtype dtypes[] = {
-    { "<f4", IO_F32, 4 }, { "<f2", IO_F16, 2 }, { "|u1", IO_U8, 1 },
+    { "<f4", IO_F32, 4 }, { "<f2", IO_F16, 2 }, { "<f8", IO_F32, 8 }, { "|u1", IO_U8, 1 },
     { "|b1", IO_U8, 1 },  { "<i8", IO_I64, 8 }, { "<i4", IO_I64, 4 },
 };
 enum { DTYPE_COUNT = sizeof(dtypes) / sizeof(dtypes[0]) };
 
-#define DTYPES_TEXT "'<f4', '<f2', '|u1', '|b1', '<i8' or '<i4'"
+#define DTYPES_TEXT "'<f4', '<f2', '<f8', '|u1', '|b1', '<i8' or '<i4'"
 
 enum { KEY_DESCR, KEY_ORDER, KEY_SHAPE, KEY_COUNT };
 static const char *const keys[KEY_COUNT] = { "descr", "fortran_order", "shape" };
@@ -244,9 +244,12 @@ static bool parse_header(header *h)
 }
 
 /* Sets where the header's text starts and how long it is. */
-static bool read_prefix(const io_source *s, uint64_t *start, size_t *size, io_error *err)
+static bool read_prefix(io_source *s, uint64_t *start, size_t *size, io_error *err)
 {
     uint8_t p[PREFIX_V2] = { 0 };
+
+    if (!io_source_reach(s, PREFIX_V2, err))
+        return false;
     const size_t have = s->size < PREFIX_V2 ? (size_t) s->size : PREFIX_V2;
 
     if (!io_source_read(s, 0, p, have, err))
@@ -274,6 +277,8 @@ static bool read_prefix(const io_source *s, uint64_t *start, size_t *size, io_er
     if (length > MAX_HEADER)
         return io_fail(err, s->name, "header length", "found %" PRIu32 ", expected at most %d",
                        length, MAX_HEADER);
+    if (!io_source_reach(s, *start + length, err))
+        return false;
     if (length > s->size - *start)
         return io_fail(err, s->name, "header length", "found %" PRIu32 ", expected at most the "
                        "%" PRIu64 " bytes that follow it", length, s->size - *start);
@@ -282,7 +287,7 @@ static bool read_prefix(const io_source *s, uint64_t *start, size_t *size, io_er
 }
 
 /* The file must hold exactly the data, which also bounds the memory that is taken for it. */
-static bool check_data(const header *h, const io_source *s, uint64_t start, size_t *bytes)
+static bool check_data(const header *h, io_source *s, uint64_t start, size_t *bytes)
 {
     const size_t element = io_type_size(h->dtype->type);
 
@@ -290,6 +295,9 @@ static bool check_data(const header *h, const io_source *s, uint64_t start, size
         return io_fail(h->err, h->file, "shape", "found a product of dimensions that overflows, "
                        "expected one that memory can hold");
     const uint64_t expected = *bytes / element * h->dtype->stored;
+    /* One byte more, so that a stream shows what follows. */
+    if (!io_source_reach(s, expected < UINT64_MAX / 2 ? start + expected + 1 : UINT64_MAX, h->err))
+        return false;
     const uint64_t found = s->size - start;
     if (found != expected)
         return io_fail(h->err, h->file, "data", "found %" PRIu64 " bytes, expected %" PRIu64
@@ -298,12 +306,13 @@ static bool check_data(const header *h, const io_source *s, uint64_t start, size
     return true;
 }
 
-static bool load(const io_source *s, io_tensor *out, io_error *err)
+bool io_npy_find(io_source *s, io_found *found, io_error *err)
 {
     header h = { .file = s->name, .err = err };
     uint64_t start = 0;
     size_t bytes = 0;
 
+    *found = (io_found) { .stored = 0 };
     if (!read_prefix(s, &start, &h.size, err))
         return false;
     char *text = malloc(h.size + 1);
@@ -312,20 +321,28 @@ static bool load(const io_source *s, io_tensor *out, io_error *err)
                        "bytes", h.size);
     h.text = text;
 
-    bool ok = io_source_read(s, start, text, h.size, err) && parse_header(&h) &&
-              check_data(&h, s, start + h.size, &bytes);
+    const bool ok = io_source_read(s, start, text, h.size, err) && parse_header(&h) &&
+                    check_data(&h, s, start + h.size, &bytes);
     if (ok) {
-        *out = (io_tensor) { .type = h.dtype->type, .rank = h.rank, .bytes = bytes };
-        memcpy(out->shape, h.shape, sizeof(h.shape));
-        ok = io_tensor_load(out, s, start + h.size, h.dtype->stored, h.fortran, err);
+        found->tensor = (io_tensor) { .type = h.dtype->type, .rank = h.rank, .bytes = bytes };
+        memcpy(found->tensor.shape, h.shape, sizeof(h.shape));
+        found->offset = start + h.size;
+        found->stored = h.dtype->stored;
+        found->fortran = h.fortran;
     }
     free(text);
     return ok;
 }
 
+static bool load(io_source *s, io_tensor *out, io_error *err)
+{
+    io_found found;
+    return io_npy_find(s, &found, err) && io_load(s, &found, out, err);
+}
+
 bool io_npy_parse(const void *bytes, size_t size, const char *name, io_tensor *out, io_error *err)
 {
-    const io_source s = io_source_memory(bytes, size, name);
+    io_source s = io_source_memory(bytes, size, name);
 
     *out = (io_tensor) { 0 };
     return load(&s, out, err);
@@ -381,19 +398,23 @@ static size_t format_header(char *out, size_t size, const io_tensor *t)
     return total;
 }
 
-bool io_npy_write(const char *path, const io_tensor *t, io_error *err)
+bool io_npy_put(io_output *o, const io_tensor *t, io_error *err)
 {
     char head[512];
-    io_atomic a;
 
-    if (!io_tensor_check(t, path, "tensor", err))
+    if (!io_tensor_check(t, o->path, "tensor", err))
         return false;
     if (!find_descr(t->type))
-        return io_fail(err, path, "type", "found %s, which npy cannot hold, expected f32, f16, u8 "
+        return io_fail(err, o->path, "type", "found %s, which npy cannot hold, expected f32, f16, u8 "
                        "or i64 (a .safetensors file takes it)", io_type_name(t->type));
 
     const size_t size = format_header(head, sizeof(head), t);
-    const bool ok = io_atomic_begin(&a, path, err) && io_atomic_write(&a, head, size, err) &&
-                    io_atomic_write(&a, t->data, t->bytes, err);
-    return io_atomic_end(&a, ok, err);
+    return io_output_write(o, head, size, err) && io_output_write(o, t->data, t->bytes, err);
+}
+
+bool io_npy_write(const char *path, const io_tensor *t, io_error *err)
+{
+    io_output o;
+    const bool ok = io_output_begin(&o, path, err) && io_npy_put(&o, t, err);
+    return io_output_end(&o, ok, err);
 }

@@ -31,8 +31,8 @@ typedef struct st_dtype {
 
 /* A type that is also written comes before one that is only read. */
 static const st_dtype dtypes[] = {
-    { "F32", IO_F32, 4 }, { "F16", IO_F16, 2 }, { "BF16", IO_BF16, 2 }, { "U8", IO_U8, 1 },
-    { "BOOL", IO_U8, 1 }, { "I64", IO_I64, 8 }, { "I32", IO_I64, 4 },
+    { "F32", IO_F32, 4 }, { "F16", IO_F16, 2 }, { "BF16", IO_BF16, 2 }, { "F64", IO_F32, 8 },
+    { "U8", IO_U8, 1 },   { "BOOL", IO_U8, 1 }, { "I64", IO_I64, 8 }, { "I32", IO_I64, 4 },
 };
 enum { DTYPE_COUNT = sizeof(dtypes) / sizeof(dtypes[0]) };
 
@@ -42,7 +42,9 @@ typedef struct entry {
     const json_t *json;
     const st_dtype *dtype;
     io_tensor tensor;
-    uint64_t begin, end;
+    uint64_t begin;
+    io_source *source;
+    uint64_t data; /* where in the source all data begins */
 } entry;
 
 static const char *field_name(char field[FIELD_SIZE], const char *tensor, const char *key)
@@ -75,7 +77,7 @@ static bool get_dtype(entry *e)
             return true;
         }
     }
-    return refuse(e, "dtype", json, "\"F32\", \"F16\", \"BF16\", \"U8\", \"BOOL\", \"I64\" or "
+    return refuse(e, "dtype", json, "\"F32\", \"F16\", \"BF16\", \"F64\", \"U8\", \"BOOL\", \"I64\" or "
                   "\"I32\"");
 }
 
@@ -101,7 +103,7 @@ static bool get_shape(entry *e)
     return true;
 }
 
-static bool get_offsets(entry *e, uint64_t data_size)
+static bool get_offsets(entry *e)
 {
     const json_t *json = json_object_get(e->json, "data_offsets");
     const json_t *ends[2] = { json_array_get(json, 0), json_array_get(json, 1) };
@@ -113,6 +115,9 @@ static bool get_offsets(entry *e, uint64_t data_size)
     const json_int_t begin = json_integer_value(ends[0]), end = json_integer_value(ends[1]);
     if (begin < 0 || begin > end)
         return refuse(e, "data_offsets", json, "0 <= begin <= end");
+    if (!io_source_reach(e->source, e->data + (uint64_t) end, e->err))
+        return false;
+    const uint64_t data_size = e->source->size - e->data;
     if ((uint64_t) end > data_size) {
         snprintf(expected, sizeof(expected), "an end within the %" PRIu64 " bytes of data in the "
                  "file", data_size);
@@ -125,7 +130,6 @@ static bool get_offsets(entry *e, uint64_t data_size)
         return refuse(e, "data_offsets", json, expected);
     }
     e->begin = (uint64_t) begin;
-    e->end = (uint64_t) end;
     return true;
 }
 
@@ -148,21 +152,23 @@ static bool refuse_name(const entry *e, json_t *root)
                    "expected one of: %s", count, count ? names : "(none)");
 }
 
-static bool find_entry(entry *e, json_t *root, uint64_t data_size)
+static bool find_entry(entry *e, json_t *root)
 {
     e->json = strcmp(e->name, metadata_key) ? json_object_get(root, e->name) : NULL;
     if (!e->json)
         return refuse_name(e, root);
     if (!json_is_object(e->json))
         return refuse(e, NULL, e->json, "an object with dtype, shape and data_offsets");
-    return get_dtype(e) && get_shape(e) && get_offsets(e, data_size);
+    return get_dtype(e) && get_shape(e) && get_offsets(e);
 }
 
-static bool read_length(const io_source *s, size_t *length, io_error *err)
+static bool read_length(io_source *s, size_t *length, io_error *err)
 {
     uint8_t p[LENGTH_SIZE];
     uint64_t found = 0;
 
+    if (!io_source_reach(s, LENGTH_SIZE, err))
+        return false;
     if (s->size < LENGTH_SIZE)
         return io_fail(err, s->name, "header length", "found a file of %" PRIu64 " bytes, expected "
                        "at least %d", s->size, LENGTH_SIZE);
@@ -174,6 +180,8 @@ static bool read_length(const io_source *s, size_t *length, io_error *err)
     if (found > MAX_HEADER)
         return io_fail(err, s->name, "header length", "found %" PRIu64 ", expected at most %d",
                        found, MAX_HEADER);
+    if (!io_source_reach(s, LENGTH_SIZE + found, err))
+        return false;
     if (found > s->size - LENGTH_SIZE)
         return io_fail(err, s->name, "header length", "found %" PRIu64 ", expected at most the %"
                        PRIu64 " bytes that follow it", found, s->size - LENGTH_SIZE);
@@ -181,7 +189,7 @@ static bool read_length(const io_source *s, size_t *length, io_error *err)
     return true;
 }
 
-static json_t *read_header(const io_source *s, size_t length, io_error *err)
+static json_t *read_header(io_source *s, size_t length, io_error *err)
 {
     json_t *root = NULL;
     json_error_t why;
@@ -206,30 +214,36 @@ static json_t *read_header(const io_source *s, size_t length, io_error *err)
     return root;
 }
 
-static bool load(const io_source *s, const char *name, io_tensor *out, io_error *err)
+bool io_safetensors_find(io_source *s, const char *name, io_found *found, io_error *err)
 {
-    entry e = { .file = s->name, .name = name, .err = err };
+    entry e = { .file = s->name, .name = name, .err = err, .source = s };
     size_t length = 0;
 
+    *found = (io_found) { .stored = 0 };
     if (!read_length(s, &length, err))
         return false;
     json_t *root = read_header(s, length, err);
     if (!root)
         return false;
 
-    const uint64_t data = LENGTH_SIZE + (uint64_t) length;
-    const bool ok = find_entry(&e, root, s->size - data);
+    e.data = LENGTH_SIZE + (uint64_t) length;
+    const bool ok = find_entry(&e, root);
     json_decref(root);
-    if (!ok)
-        return false;
-    *out = e.tensor;
-    return io_tensor_load(out, s, data + e.begin, e.dtype->stored, false, err);
+    if (ok)
+        *found = (io_found) { .tensor = e.tensor, .offset = e.data + e.begin, .stored = e.dtype->stored };
+    return ok;
+}
+
+static bool load(io_source *s, const char *name, io_tensor *out, io_error *err)
+{
+    io_found found;
+    return io_safetensors_find(s, name, &found, err) && io_load(s, &found, out, err);
 }
 
 bool io_safetensors_parse(const void *bytes, size_t size, const char *file,
                           const char *tensor_name, io_tensor *out, io_error *err)
 {
-    const io_source s = io_source_memory(bytes, size, file);
+    io_source s = io_source_memory(bytes, size, file);
 
     *out = (io_tensor) { 0 };
     return load(&s, tensor_name, out, err);
@@ -350,15 +364,15 @@ static bool format_header(output *o, const json_t *root)
 
 static bool write_file(const output *o)
 {
-    io_atomic a;
-    bool ok = io_atomic_begin(&a, o->path, o->err) &&
-              io_atomic_write(&a, o->header, o->header_size, o->err);
+    io_output file;
+    bool ok = io_output_begin(&file, o->path, o->err) &&
+              io_output_write(&file, o->header, o->header_size, o->err);
 
     for (int i = 0; ok && i < o->count; i++) {
         const io_tensor *t = &o->tensors[o->order[i]];
-        ok = io_atomic_write(&a, t->data, t->bytes, o->err);
+        ok = io_output_write(&file, t->data, t->bytes, o->err);
     }
-    return io_atomic_end(&a, ok, o->err);
+    return io_output_end(&file, ok, o->err);
 }
 
 bool io_safetensors_write(const char *path, const char *const *names, const io_tensor *tensors,

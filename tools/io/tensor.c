@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "internal.h"
 
-enum { ALIGNMENT = 64 };
+enum { ALIGNMENT = 64, PART = 1024 };
 
 static const struct {
     const char *name;
@@ -123,22 +124,45 @@ static bool to_c_order(io_tensor *t, const char *file, io_error *err)
     return true;
 }
 
-bool io_tensor_load(io_tensor *t, const io_source *s, uint64_t offset, size_t stored,
-                    bool fortran, io_error *err)
+/* Rounds to nearest, as the default of a conversion is. */
+static bool load_doubles(io_tensor *t, io_source *s, uint64_t offset, io_error *err)
 {
-    const size_t element = io_type_size(t->type);
-    const size_t count = t->bytes / element;
+    double part[PART];
+    float *to = t->data;
+    const size_t count = t->bytes / sizeof(*to);
 
-    t->data = alloc(t->bytes);
-    bool ok = t->data || io_fail(err, s->name, "data", "found %zu bytes, expected no more than "
-                                 "the memory that is free", t->bytes);
-    ok = ok && io_source_read(s, offset, t->data, count * stored, err);
-    if (ok && stored < element)
-        widen_i32(t->data, count);
-    if (ok && fortran && t->rank > 1)
-        ok = to_c_order(t, s->name, err);
+    for (size_t done = 0, n; done < count; done += n) {
+        n = count - done < PART ? count - done : PART;
+        if (!io_source_read(s, offset + done * sizeof(*part), part, n * sizeof(*part), err))
+            return false;
+        for (size_t i = 0; i < n; i++) {
+            to[done + i] = (float) part[i];
+            t->overflows += isinf(to[done + i]) && !isinf(part[i]);
+        }
+    }
+    t->narrowed = true;
+    return true;
+}
+
+bool io_load(io_source *s, const io_found *found, io_tensor *out, io_error *err)
+{
+    const size_t element = io_type_size(found->tensor.type);
+    const size_t count = found->tensor.bytes / element;
+
+    *out = found->tensor;
+    out->data = alloc(out->bytes);
+    bool ok = out->data || io_fail(err, s->name, "data", "found %zu bytes, expected no more than "
+                                   "the memory that is free", out->bytes);
+    if (found->stored > element)
+        ok = ok && load_doubles(out, s, found->offset, err);
+    else
+        ok = ok && io_source_read(s, found->offset, out->data, count * found->stored, err);
+    if (ok && found->stored < element)
+        widen_i32(out->data, count);
+    if (ok && found->fortran && out->rank > 1)
+        ok = to_c_order(out, s->name, err);
     if (!ok)
-        io_tensor_free(t);
+        io_tensor_free(out);
     return ok;
 }
 

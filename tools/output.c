@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "output.h"
+
+#include <stdlib.h>
+
+#include "cli.h"
+#include "io/output.h"
+
+static bool is_no_input(const char *command, const cli_file *output, const cli_file *inputs, int count)
+{
+    for (int i = 0; i < count; i++) {
+        if (inputs[i].path && io_output_replaces(output->path, inputs[i].path)) {
+            cli_error(command, "--%s is '%s', the file that --%s '%s' reads, expected another", output->option,
+                      output->path, inputs[i].option, inputs[i].path);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool is_no_other(const char *command, const cli_file *outputs, int count)
+{
+    for (int i = 0; i < count - 1; i++) {
+        if (outputs[i].path && io_output_same(outputs[i].path, outputs[count - 1].path)) {
+            cli_error(command, "--%s is '%s' and --%s is '%s', expected two files", outputs[i].option,
+                      outputs[i].path, outputs[count - 1].option, outputs[count - 1].path);
+            return false;
+        }
+    }
+    return true;
+}
+
+bool output_check(const char *command, cli_file *outputs, int count, const cli_file *inputs, int input_count)
+{
+    io_error error = {""};
+    bool claim = false;
+    for (int i = 0; i < count; i++) {
+        if (!outputs[i].path)
+            continue;
+        if (io_output_is_stdout(outputs[i].path)) {
+            outputs[i].path = "-";
+            claim = true;
+        }
+        if (!is_no_other(command, outputs, i + 1) || !is_no_input(command, &outputs[i], inputs, input_count))
+            return false;
+        if (!io_output_possible(outputs[i].path, &error)) {
+            cli_error(command, "--%s: %s", outputs[i].option, error.text);
+            return false;
+        }
+    }
+    if (!claim || io_output_claim_stdout(&error))
+        return true;
+    cli_error(command, "%s", error.text);
+    return false;
+}
+
+/* The text is made in memory: what is wrong with the file shows with its reason, and nothing of it was written. */
+static bool make_text(output_writer *write, const void *what, char **text, size_t *size)
+{
+    FILE *file = open_memstream(text, size);
+    if (!file)
+        return false;
+    write(file, what);
+    bool ok = !ferror(file);
+    return fclose(file) == 0 && ok;
+}
+
+bool output_save(const char *command, const cli_file *output, output_writer *write, const void *what)
+{
+    char *text = NULL;
+    size_t size = 0;
+    io_error error = {"out of memory"};
+    if (!output->path)
+        return true;
+    bool ok = make_text(write, what, &text, &size);
+    if (ok) {
+        io_output file;
+        ok = io_output_begin(&file, output->path, &error) && io_output_write(&file, text, size, &error);
+        ok = io_output_end(&file, ok, &error);
+    }
+    free(text);
+    if (!ok)
+        cli_error(command, "--%s: %s", output->option, error.text);
+    return ok;
+}
