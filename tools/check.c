@@ -313,7 +313,7 @@ double check_reference_bytes(const fa_attention_desc *desc)
     const int64_t *q = desc->q.shape, *k = desc->k.shape;
     double rows = (double)q[0] * (double)q[1] * (double)q[2], keys = (double)k[0] * (double)k[1] * (double)k[2];
     double values = rows * (double)desc->v.shape[3];
-    return values * (sizeof(double) + sizeof(float)) + rows * (sizeof(row_size) + 5 * sizeof(double) + sizeof(float)) +
+    return values * (sizeof(double) + sizeof(float)) + rows * (sizeof(row_size) + 7 * sizeof(double) + sizeof(float)) +
            keys * COLUMNS * sizeof(float);
 }
 
