@@ -157,7 +157,8 @@ fa_limits fa_gpu_limits_of(const fa_gpu_limits *limits)
 
 bool fa_gpu_transforms(const fa_problem *p)
 {
-    return p->features & (FA_FEATURE_BIAS | FA_FEATURE_KEEP | FA_FEATURE_ALIBI | FA_FEATURE_SOFTCAP);
+    const unsigned terms = FA_FEATURE_BIAS | FA_FEATURE_KEEP | FA_FEATURE_ALIBI | FA_FEATURE_SOFTCAP;
+    return (p->features & terms) || p->scale == 0;
 }
 
 bool fa_gpu_can_align(const fa_problem *p)
@@ -167,8 +168,7 @@ bool fa_gpu_can_align(const fa_problem *p)
     for (int t = FA_Q; t <= FA_O; t++) {
         const fa_tensor *tensor = &p->tensor[t];
         for (int axis = 0; axis < 3; axis++) {
-            if (tensor->shape[axis] > 1 &&
-                tensor->stride[axis] * (int64_t)fa_dtype_size(tensor->dtype) % ROW_ALIGN != 0)
+            if (tensor->stride[axis] * (int64_t)fa_dtype_size(tensor->dtype) % ROW_ALIGN != 0)
                 return false;
         }
     }

@@ -20,8 +20,8 @@ static void fill_params(const fa_plan *plan, fa_table_params *out)
         memcpy(stride[t], p->tensor[t].stride, 3 * sizeof(fa_long));
     for (int axis = 0; axis < 4; axis++) {
         const fa_tensor *bias = &p->tensor[FA_BIAS], *keep = &p->tensor[FA_KEEP];
-        out->bias_stride[axis] = bias->shape[axis] > 1 ? bias->stride[axis] : 0;
-        out->keep_stride[axis] = keep->shape[axis] > 1 ? keep->stride[axis] : 0;
+        out->bias_stride[axis] = bias->stride[axis];
+        out->keep_stride[axis] = keep->stride[axis];
     }
     out->heads_q = p->heads_q;
     out->group = p->group;

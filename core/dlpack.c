@@ -113,11 +113,15 @@ fa_status fa_tensor_from_dlpack(const void *dl_pointer, const int axes[4], fa_te
         if (made.shape[axis] <= 1)
             made.stride[axis] = 1; /* never stepped along */
     }
-    if (made.shape[3] > 1 && made.stride[3] != 1)
+    if (made.shape[3] > 1 && made.stride[3] != 1 && made.stride[3] != 0)
         return fa_fail(FA_UNSUPPORTED,
-                       "dl_tensor.strides[%d] is %lld, expected 1: the dim axis must be contiguous", axes[3],
-                       (long long)made.stride[3]);
-    status = fa_tensor_normalise(&made, "dl_tensor");
+                       "dl_tensor.strides[%d] is %lld, expected 1: the last axis must be contiguous, or 0: repeated",
+                       axes[3], (long long)made.stride[3]);
+    if (made.stride[0] == 0 && made.stride[1] == 0 && made.stride[2] == 0 && made.stride[3] == 0)
+        return fa_fail(FA_UNSUPPORTED,
+                       "dl_tensor.strides are all 0: one element repeated along every axis, expected axes of size 1");
+    fa_tensor checked = made;
+    status = fa_tensor_normalise(&checked, "dl_tensor", true);
     if (status != FA_OK)
         return status;
     *tensor = made;

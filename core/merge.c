@@ -18,9 +18,9 @@ static fa_status check(const fa_merge_desc *given, fa_merge_desc *d)
         return fa_fail(FA_INVALID, "desc is NULL, expected an fa_merge_desc");
     fa_status status = fa_copy_struct(d, sizeof(*d), FA_MERGE_DESC_0_1, given, "fa_merge_desc");
     if (status == FA_OK)
-        status = fa_tensor_normalise(&d->partial, "partial");
+        status = fa_tensor_normalise(&d->partial, "partial", false);
     if (status == FA_OK)
-        status = fa_tensor_normalise(&d->o, "o");
+        status = fa_tensor_normalise(&d->o, "o", false);
     size_t span, partial_span;
     if (status == FA_OK)
         status = fa_tensor_extent(&d->o, "o", &span);

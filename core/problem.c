@@ -56,7 +56,7 @@ static fa_status check_tensors(fa_problem *p, const fa_attention_desc *d)
         p->tensor[t] = *given[t];
         if (p->tensor[t].dtype == FA_BOOL)
             return fa_fail(FA_INVALID, "%s.dtype is bool, expected f32, f16 or bf16", fa_operand_names[t]);
-        TRY(fa_tensor_normalise(&p->tensor[t], fa_operand_names[t]));
+        TRY(fa_tensor_normalise(&p->tensor[t], fa_operand_names[t], false));
         TRY(fa_tensor_extent(&p->tensor[t], fa_operand_names[t], &p->span[t]));
     }
     const int64_t *q = p->tensor[FA_Q].shape, *k = p->tensor[FA_K].shape, *v = p->tensor[FA_V].shape;
@@ -87,62 +87,139 @@ static fa_status check_tensors(fa_problem *p, const fa_attention_desc *d)
     return FA_OK;
 }
 
-/* Offsets rise from at least 0 to at most the rows there are, and no sequence is longer than the limit. */
-static fa_status check_offsets(const int64_t *cu, int64_t sequences, int64_t rows, const char *name)
+/* The caller's offsets or lengths, in either width; neither where there are none. */
+typedef struct index_list {
+    const char *name;
+    const int64_t *wide;
+    const int32_t *narrow;
+} index_list;
+
+typedef struct side_lists {
+    index_list cu, lens;
+} side_lists;
+
+static bool is_given(const index_list *list)
 {
-    if (cu[0] < 0)
-        return fa_fail(FA_INVALID, "%s[0] is %lld, expected at least 0", name, (long long)cu[0]);
+    return list->wide || list->narrow;
+}
+
+static int64_t index_at(const index_list *list, int64_t n)
+{
+    return list->wide ? list->wide[n] : list->narrow[n];
+}
+
+/* `name` is that of the wide field; the narrow one's ends in 32. */
+static fa_status take_list(const int64_t *wide, const int32_t *narrow, const char *name, const char *name32,
+                           index_list *list)
+{
+    if (wide && narrow)
+        return fa_fail(FA_INVALID, "%s is given with %s, expected one of the two", name32, name);
+    *list = (index_list){narrow ? name32 : name, wide, narrow};
+    return FA_OK;
+}
+
+static fa_status take_side(side_lists *side)
+{
+    if (is_given(&side->lens) && is_given(&side->cu))
+        return fa_fail(FA_INVALID, "%s is given with %s, expected one of the two", side->lens.name,
+                       side->cu.name);
+    return FA_OK;
+}
+
+static fa_status take_lists(const fa_attention_desc *d, side_lists *q, side_lists *kv)
+{
+    TRY(take_list(d->cu_rows_q, d->cu_rows_q32, "cu_rows_q", "cu_rows_q32", &q->cu));
+    TRY(take_list(d->cu_rows_kv, d->cu_rows_kv32, "cu_rows_kv", "cu_rows_kv32", &kv->cu));
+    TRY(take_list(d->lens_q, d->lens_q32, "lens_q", "lens_q32", &q->lens));
+    TRY(take_list(d->lens_kv, d->lens_kv32, "lens_kv", "lens_kv32", &kv->lens));
+    TRY(take_side(q));
+    return take_side(kv);
+}
+
+/* Offsets rise from at least 0 to at most the rows there are, and no sequence is longer than the limit. */
+static fa_status check_offsets(const index_list *cu, int64_t sequences, int64_t rows)
+{
+    const char *name = cu->name;
+    int64_t begin = index_at(cu, 0);
+    if (begin < 0)
+        return fa_fail(FA_INVALID, "%s[0] is %lld, expected at least 0", name, (long long)begin);
     for (int64_t n = 0; n < sequences; n++) {
-        if (cu[n + 1] < cu[n])
+        int64_t end = index_at(cu, n + 1);
+        if (end < begin)
             return fa_fail(FA_INVALID, "%s[%lld] is %lld, expected at least %s[%lld], %lld", name,
-                           (long long)n + 1, (long long)cu[n + 1], name, (long long)n, (long long)cu[n]);
-        if (cu[n + 1] > rows)
+                           (long long)n + 1, (long long)end, name, (long long)n, (long long)begin);
+        if (end > rows)
             return fa_fail(FA_INVALID, "%s[%lld] is %lld, expected at most the tensor's %lld rows", name,
-                           (long long)n + 1, (long long)cu[n + 1], (long long)rows);
-        if (cu[n + 1] - cu[n] > FA_MAX_LENGTH)
+                           (long long)n + 1, (long long)end, (long long)rows);
+        if (end - begin > FA_MAX_LENGTH)
             return fa_fail(FA_INVALID, "%s: sequence %lld has %lld rows, expected at most %d", name,
-                           (long long)n, (long long)(cu[n + 1] - cu[n]), FA_MAX_LENGTH);
+                           (long long)n, (long long)(end - begin), FA_MAX_LENGTH);
+        begin = end;
     }
     return FA_OK;
 }
 
-static fa_status check_side(const fa_problem *p, int operand, const int64_t *cu, const char *cu_name)
+static fa_status check_side(const fa_problem *p, int operand, const side_lists *side)
 {
     const int64_t *shape = p->tensor[operand].shape;
     char field[16] = {fa_operand_names[operand][0], 0};
     strcat(field, ".shape[2]");
-    if (!cu)
+    if (!is_given(&side->cu))
         return check_limit(field, shape[2], 0, FA_MAX_LENGTH);
     TRY(check_axis(p, operand, 0, 1, "the batch of packed sequences"));
-    return check_offsets(cu, p->sequences, shape[2], cu_name);
+    return check_offsets(&side->cu, p->sequences, shape[2]);
 }
 
-static fa_status check_sequences(fa_problem *p, const fa_attention_desc *d)
+static fa_status check_lengths(const fa_problem *p, int operand, const index_list *lens)
 {
-    bool packed = d->cu_rows_q || d->cu_rows_kv;
+    int64_t most = p->tensor[operand].shape[2];
+    for (int64_t n = 0; is_given(lens) && n < p->sequences; n++) {
+        int64_t length = index_at(lens, n);
+        if (length < 0 || length > most)
+            return fa_fail(FA_INVALID, "%s[%lld] is %lld, expected 0 to %s.shape[2], %lld", lens->name,
+                           (long long)n, (long long)length, fa_operand_names[operand], (long long)most);
+    }
+    return FA_OK;
+}
+
+static fa_status check_sequences(fa_problem *p, const fa_attention_desc *d, const side_lists *q,
+                                 const side_lists *kv)
+{
+    bool packed = is_given(&q->cu) || is_given(&kv->cu);
     int64_t batch_q = p->tensor[FA_Q].shape[0], batch_kv = p->tensor[FA_K].shape[0];
-    if (d->lens_kv && d->cu_rows_kv)
-        return fa_fail(FA_INVALID, "lens_kv is given with cu_rows_kv, expected one of the two");
     if (packed)
         TRY(check_limit("sequences", d->sequences, 0, 1 << 24));
     else if (d->sequences != 0 && d->sequences != batch_q)
-        return fa_fail(FA_INVALID, "sequences is %lld without cu_rows_q or cu_rows_kv, expected 0",
-                       (long long)d->sequences);
+        return fa_fail(FA_INVALID,
+                       "sequences is %lld, expected 0 or q.shape[0], %lld, as neither cu_rows_q nor cu_rows_kv is given",
+                       (long long)d->sequences, (long long)batch_q);
     p->sequences = packed ? d->sequences : batch_q;
     TRY(check_limit("q.shape[0]", batch_q, 0, 1 << 24));
-    TRY(check_side(p, FA_Q, d->cu_rows_q, "cu_rows_q"));
-    TRY(check_side(p, FA_K, d->cu_rows_kv, "cu_rows_kv"));
-    if (!d->cu_rows_q)
+    TRY(check_side(p, FA_Q, q));
+    TRY(check_side(p, FA_K, kv));
+    if (!is_given(&q->cu))
         TRY(check_axis(p, FA_Q, 0, p->sequences, "sequences"));
-    if (!d->cu_rows_kv && batch_kv != p->sequences)
+    if (!is_given(&kv->cu) && batch_kv != p->sequences)
         return check_axis(p, FA_K, 0, p->sequences, packed ? "sequences" : "q.shape[0]");
-    for (int64_t n = 0; d->lens_kv && n < p->sequences; n++) {
-        if (d->lens_kv[n] < 0 || d->lens_kv[n] > p->tensor[FA_K].shape[2])
-            return fa_fail(FA_INVALID, "lens_kv[%lld] is %lld, expected 0 to k.shape[2], %lld", (long long)n,
-                           (long long)d->lens_kv[n], (long long)p->tensor[FA_K].shape[2]);
-    }
-    if (packed || d->lens_kv)
+    TRY(check_lengths(p, FA_Q, &q->lens));
+    TRY(check_lengths(p, FA_K, &kv->lens));
+    if (packed || is_given(&q->lens) || is_given(&kv->lens))
         p->features |= FA_FEATURE_SEQUENCES;
+    return FA_OK;
+}
+
+static fa_status check_alignment(const fa_attention_desc *d)
+{
+    if ((int)d->mask < FA_MASK_NONE || d->mask > FA_MASK_CAUSAL_BOTTOM_RIGHT)
+        return fa_fail(FA_INVALID, "mask is %d, expected an fa_mask_kind", (int)d->mask);
+    if ((int)d->alignment < FA_ALIGN_DEFAULT || d->alignment > FA_ALIGN_BOTTOM_RIGHT)
+        return fa_fail(FA_INVALID, "alignment is %d, expected an fa_alignment", (int)d->alignment);
+    if ((d->mask == FA_MASK_CAUSAL_TOP_LEFT && d->alignment == FA_ALIGN_BOTTOM_RIGHT) ||
+        (d->mask == FA_MASK_CAUSAL_BOTTOM_RIGHT && d->alignment == FA_ALIGN_TOP_LEFT))
+        return fa_fail(FA_INVALID, "alignment is %d (%s), expected %d or 0 with mask %d (causal, %s)",
+                       (int)d->alignment, d->alignment == FA_ALIGN_TOP_LEFT ? "top left" : "bottom right",
+                       FA_ALIGN_TOP_LEFT + FA_ALIGN_BOTTOM_RIGHT - (int)d->alignment, (int)d->mask,
+                       d->mask == FA_MASK_CAUSAL_TOP_LEFT ? "top left" : "bottom right");
     return FA_OK;
 }
 
@@ -152,8 +229,8 @@ static fa_status check_numbers(fa_problem *p, const fa_attention_desc *d)
         return fa_fail(FA_INVALID, "scale is %g, expected a finite number", (double)d->scale);
     if (!isfinite(d->softcap) || d->softcap < 0)
         return fa_fail(FA_INVALID, "softcap is %g, expected 0 or a positive number", (double)d->softcap);
-    if ((int)d->mask < FA_MASK_NONE || d->mask > FA_MASK_CAUSAL_BOTTOM_RIGHT)
-        return fa_fail(FA_INVALID, "mask is %d, expected an fa_mask_kind", (int)d->mask);
+    TRY(check_limit("scale_is_set", d->scale_is_set, 0, 1));
+    TRY(check_alignment(d));
     TRY(check_limit("window_left", d->window_left, 0, INT64_MAX));
     TRY(check_limit("window_right", d->window_right, 0, INT64_MAX));
     TRY(check_limit("prefix", d->prefix, 0, INT64_MAX));
@@ -167,7 +244,7 @@ static fa_status check_numbers(fa_problem *p, const fa_attention_desc *d)
             return fa_fail(FA_INVALID, "sinks[%lld] is %g, expected a finite number or -inf", (long long)h,
                            (double)d->sinks[h]);
     }
-    p->scale = d->scale != 0 ? d->scale : (float)(1.0 / sqrt(p->dim_qk));
+    p->scale = d->scale != 0 || d->scale_is_set ? d->scale : (float)(1.0 / sqrt(p->dim_qk));
     p->softcap = d->softcap;
     p->features |= d->softcap > 0 ? FA_FEATURE_SOFTCAP : 0;
     p->features |= d->alibi_slopes ? FA_FEATURE_ALIBI : 0;
@@ -185,7 +262,7 @@ static fa_status check_extra(fa_problem *p, int operand, const fa_tensor *given,
         return FA_OK;
     fa_tensor *t = &p->tensor[operand];
     *t = *given;
-    TRY(fa_tensor_normalise(t, name));
+    TRY(fa_tensor_normalise(t, name, true));
     TRY(fa_tensor_extent(t, name, &p->span[operand]));
     if ((t->dtype == FA_BOOL) != wants_bool)
         return fa_fail(FA_INVALID, "%s.dtype is %s, expected %s", name, fa_dtype_name(t->dtype),
@@ -231,7 +308,8 @@ static int clamp_window(int64_t window)
 
 static fa_mask make_mask(const fa_attention_desc *d, int32_t len_q, int32_t len_kv)
 {
-    int64_t alignment = d->mask == FA_MASK_CAUSAL_TOP_LEFT ? 0 : (int64_t)len_kv - len_q;
+    bool top_left = d->alignment == FA_ALIGN_TOP_LEFT || d->mask == FA_MASK_CAUSAL_TOP_LEFT;
+    int64_t alignment = top_left ? 0 : (int64_t)len_kv - len_q;
     fa_mask m = {
         .len_kv = len_kv,
         .diagonal = (int)(alignment + d->diagonal_offset),
@@ -244,23 +322,22 @@ static fa_mask make_mask(const fa_attention_desc *d, int32_t len_q, int32_t len_
     return m;
 }
 
-static void fill_sequences(fa_problem *p, const fa_attention_desc *d)
+/* Where sequence n begins on its side, and how many rows it has. */
+static int32_t place_sequence(const side_lists *side, int64_t n, int64_t whole, int64_t *batch, int64_t *row)
+{
+    *batch = is_given(&side->cu) ? 0 : n;
+    *row = is_given(&side->cu) ? index_at(&side->cu, n) : 0;
+    if (is_given(&side->cu))
+        return (int32_t)(index_at(&side->cu, n + 1) - *row);
+    return (int32_t)(is_given(&side->lens) ? index_at(&side->lens, n) : whole);
+}
+
+static void fill_sequences(fa_problem *p, const fa_attention_desc *d, const side_lists *q, const side_lists *kv)
 {
     for (int64_t n = 0; n < p->sequences; n++) {
         fa_sequence *s = &p->sequence[n];
-        *s = (fa_sequence){.q_batch = n, .kv_batch = n};
-        s->len_q = (int32_t)p->tensor[FA_Q].shape[2];
-        s->len_kv = (int32_t)(d->lens_kv ? d->lens_kv[n] : p->tensor[FA_K].shape[2]);
-        if (d->cu_rows_q) {
-            s->q_batch = 0;
-            s->q_row = d->cu_rows_q[n];
-            s->len_q = (int32_t)(d->cu_rows_q[n + 1] - d->cu_rows_q[n]);
-        }
-        if (d->cu_rows_kv) {
-            s->kv_batch = 0;
-            s->kv_row = d->cu_rows_kv[n];
-            s->len_kv = (int32_t)(d->cu_rows_kv[n + 1] - d->cu_rows_kv[n]);
-        }
+        s->len_q = place_sequence(q, n, p->tensor[FA_Q].shape[2], &s->q_batch, &s->q_row);
+        s->len_kv = place_sequence(kv, n, p->tensor[FA_K].shape[2], &s->kv_batch, &s->kv_row);
         s->mask = make_mask(d, s->len_q, s->len_kv);
         p->max_len_q = FA_MAX(p->max_len_q, s->len_q);
         p->max_len_kv = FA_MAX(p->max_len_kv, s->len_kv);
@@ -287,19 +364,21 @@ static fa_status add_lse(fa_problem *p, const fa_attention_desc *d)
         return FA_OK;
     const int64_t *o = p->tensor[FA_O].shape;
     p->tensor[FA_LSE] = fa_tensor_make(FA_F32, o[0], o[1], o[2], 1);
-    TRY(fa_tensor_normalise(&p->tensor[FA_LSE], "lse"));
+    TRY(fa_tensor_normalise(&p->tensor[FA_LSE], "lse", false));
     return fa_tensor_extent(&p->tensor[FA_LSE], "lse", &p->span[FA_LSE]);
 }
 
 static fa_status init(const fa_context *context, const fa_attention_desc *d, fa_problem *p)
 {
     TRY(check_tensors(p, d));
-    TRY(check_sequences(p, d));
+    side_lists q, kv;
+    TRY(take_lists(d, &q, &kv));
+    TRY(check_sequences(p, d, &q, &kv));
     TRY(check_numbers(p, d));
     p->sequence = fa_alloc(context, (size_t)p->sequences * sizeof(*p->sequence));
     if (!p->sequence)
         return FA_OUT_OF_MEMORY;
-    fill_sequences(p, d);
+    fill_sequences(p, d, &q, &kv);
     if ((int64_t)p->max_len_q * p->group > MAX_PACKED_ROWS)
         return fa_fail(
             FA_INVALID,

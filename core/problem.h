@@ -39,7 +39,8 @@ enum { FA_Q, FA_K, FA_V, FA_O, FA_BIAS, FA_KEEP, FA_LSE, FA_OPERANDS };
 extern const char *const fa_operand_names[FA_OPERANDS];
 
 typedef struct fa_problem {
-    fa_tensor tensor[FA_OPERANDS]; /* normalised; FA_LSE as a (batch, heads_q, rows, 1) tensor    */
+    fa_tensor tensor[FA_OPERANDS]; /* normalised: an axis of size 1 has stride 0, but the last 1 (of bias and keep */
+                                   /* 0 where repeated); FA_LSE as a (batch, heads_q, rows, 1) tensor             */
     size_t span[FA_OPERANDS];      /* bytes, 0 where absent or empty                              */
     int32_t heads_q, heads_kv, group;
     int32_t dim_qk, dim_v;
@@ -67,11 +68,10 @@ static inline int64_t fa_problem_lse_index(const fa_problem *p, const fa_sequenc
     return (s->q_batch * p->heads_q + head) * p->tensor[FA_O].shape[2] + s->q_row + i;
 }
 
-/* Index of bias or keep for (sequence, head, row, key), with its axes of size 1 repeated. */
+/* Index of bias or keep for (sequence, head, row) and key 0; the next key is stride[3], 0 or 1, further. */
 static inline int64_t fa_problem_extra_offset(const fa_tensor *t, int64_t n, int64_t head, int64_t row)
 {
-    return (t->shape[0] > 1 ? n * t->stride[0] : 0) + (t->shape[1] > 1 ? head * t->stride[1] : 0) +
-           (t->shape[2] > 1 ? row * t->stride[2] : 0);
+    return n * t->stride[0] + head * t->stride[1] + row * t->stride[2];
 }
 
 #endif

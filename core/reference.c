@@ -65,7 +65,7 @@ static bool sees(const row_view *r, int32_t key)
     const fa_tensor *keep = &r->p->tensor[FA_KEEP];
     if (!(r->p->features & FA_FEATURE_KEEP))
         return true;
-    int64_t at = fa_problem_extra_offset(keep, r->sequence, r->head, r->row) + (keep->shape[3] > 1 ? key : 0);
+    int64_t at = fa_problem_extra_offset(keep, r->sequence, r->head, r->row) + key * keep->stride[3];
     return fa_load(FA_BOOL, r->in->keep, at) != 0;
 }
 
@@ -74,7 +74,7 @@ static float bias_of(const row_view *r, int32_t key)
     const fa_tensor *bias = &r->p->tensor[FA_BIAS];
     if (!(r->p->features & FA_FEATURE_BIAS))
         return 0;
-    int64_t at = fa_problem_extra_offset(bias, r->sequence, r->head, r->row) + (bias->shape[3] > 1 ? key : 0);
+    int64_t at = fa_problem_extra_offset(bias, r->sequence, r->head, r->row) + key * bias->stride[3];
     return fa_load(bias->dtype, r->in->bias, at);
 }
 

@@ -52,7 +52,12 @@ bool fa_tensor_is_empty(const fa_tensor *tensor)
     return false;
 }
 
-fa_status fa_tensor_normalise(fa_tensor *tensor, const char *name)
+static bool has_strides(const fa_tensor *tensor)
+{
+    return tensor->stride[0] != 0 || tensor->stride[1] != 0 || tensor->stride[2] != 0 || tensor->stride[3] != 0;
+}
+
+fa_status fa_tensor_normalise(fa_tensor *tensor, const char *name, bool repeats_last)
 {
     if (fa_dtype_size(tensor->dtype) == 0)
         return fa_fail(FA_INVALID, "%s.dtype is %d, expected an fa_dtype", name, (int)tensor->dtype);
@@ -60,19 +65,24 @@ fa_status fa_tensor_normalise(fa_tensor *tensor, const char *name)
         if (tensor->shape[axis] < 0)
             return fa_fail(FA_INVALID, "%s.shape[%d] is %lld, expected at least 0", name, axis,
                            (long long)tensor->shape[axis]);
-        if (tensor->stride[axis] < 0)
+        if (tensor->stride[axis] < 0 && tensor->shape[axis] > 1)
             return fa_fail(FA_INVALID, "%s.stride[%d] is %lld, expected at least 0", name, axis,
                            (long long)tensor->stride[axis]);
     }
-    if (tensor->stride[3] > 1 && tensor->shape[3] > 1)
-        return fa_fail(FA_INVALID, "%s.stride[3] is %lld, expected 1 (or 0 for contiguous)", name,
-                       (long long)tensor->stride[3]);
-    if (tensor->stride[3] == 0 && !contiguous_strides(tensor))
+    bool given = has_strides(tensor), one = tensor->shape[3] == 1;
+    if (given && tensor->shape[3] > 1 && tensor->stride[3] != 1 && !(repeats_last && tensor->stride[3] == 0))
+        return fa_fail(FA_INVALID, "%s.stride[3] is %lld, expected 1 (or all four 0 for contiguous%s)", name,
+                       (long long)tensor->stride[3], repeats_last ? ", or 0: repeated" : "");
+    if (!given && !contiguous_strides(tensor))
         return fa_fail(FA_OUT_OF_MEMORY,
                        "%s.shape is %lld x %lld x %lld x %lld, more elements than fit in memory", name,
                        (long long)tensor->shape[0], (long long)tensor->shape[1], (long long)tensor->shape[2],
                        (long long)tensor->shape[3]);
-    tensor->stride[3] = 1;
+    for (int axis = 0; axis < 3; axis++) {
+        if (tensor->shape[axis] == 1)
+            tensor->stride[axis] = 0;
+    }
+    tensor->stride[3] = !repeats_last ? 1 : one ? 0 : tensor->stride[3];
     return FA_OK;
 }
 
@@ -101,7 +111,7 @@ fa_status fa_tensor_span(const fa_tensor *tensor, size_t *bytes)
     if (!tensor || !bytes)
         return fa_fail(FA_INVALID, "%s is NULL", tensor ? "bytes" : "tensor");
     fa_tensor copy = *tensor;
-    fa_status status = fa_tensor_normalise(&copy, "tensor");
+    fa_status status = fa_tensor_normalise(&copy, "tensor", true);
     return status == FA_OK ? fa_tensor_extent(&copy, "tensor", bytes) : status;
 }
 

@@ -5,8 +5,11 @@
 #include <fastattn/attention.h>
 #include <stdbool.h>
 
-/* Checks shape and strides, fills default strides; `name` is the field's, for the message. */
-fa_status fa_tensor_normalise(fa_tensor *tensor, const char *name);
+/*
+ * Checks shape and strides, fills default strides; `name` is the field's, for the message. Then an axis of size 1 has
+ * stride 0, and the last has 1; with `repeats_last` it may have 0, as given or because its size is 1.
+ */
+fa_status fa_tensor_normalise(fa_tensor *tensor, const char *name, bool repeats_last);
 
 /* As fa_tensor_span(), for a normalised tensor. */
 fa_status fa_tensor_extent(const fa_tensor *tensor, const char *name, size_t *bytes);

@@ -108,7 +108,8 @@ static double load(fa_dtype dtype, const void *base, int64_t index)
 static fa_tensor with_strides(fa_tensor t)
 {
     int64_t stride = 1;
-    for (int axis = 3; axis >= 0 && t.stride[3] == 0; axis--) {
+    bool contiguous = !t.stride[0] && !t.stride[1] && !t.stride[2] && !t.stride[3];
+    for (int axis = 3; axis >= 0 && contiguous; axis--) {
         if (axis < 3)
             t.stride[axis] = stride;
         stride *= t.shape[axis];
@@ -229,7 +230,8 @@ static double score_size(const check_reference *r, const fa_attention_desc *desc
     if (!(size->share > 0))
         return 0;
     int64_t b = row / t.shape[2] / t.shape[1], h = row / t.shape[2] % t.shape[1], i = row % t.shape[2];
-    double scale = desc->scale != 0 ? fabs((double)desc->scale) : 1 / sqrt((double)t.shape[3]), largest;
+    bool set = desc->scale != 0 || desc->scale_is_set;
+    double scale = set ? fabs((double)desc->scale) : 1 / sqrt((double)t.shape[3]), largest;
     double terms = scale * norm_of(&t, q, offset_of(&t, b, h, i), &largest) * size->keys / size->share;
     int roundings = 1 + (desc->softcap > 0) + (desc->alibi_slopes != NULL) + (desc->bias.shape[0] > 0);
     return roundings * least_score(r->lse[row] + log(size->share), r->keys) + terms / 4;
@@ -247,9 +249,27 @@ static void bound_row(check_reference *r, int64_t row, double rho, double score,
         r->lse_bound[row] = fmin(2 * fmax(r->largest_naive_lse, least) + merges, r->lse_limit[row]);
 }
 
+static int64_t index_at(const int64_t *wide, const int32_t *narrow, int64_t n)
+{
+    return wide ? wide[n] : narrow[n];
+}
+
+/* The rows of q's tensor that a sequence, or a batch entry, uses. */
+static void rows_of(const fa_attention_desc *d, int64_t n, int64_t *begin, int64_t *end)
+{
+    *begin = 0;
+    *end = d->q.shape[2];
+    if (d->cu_rows_q || d->cu_rows_q32) {
+        *begin = index_at(d->cu_rows_q, d->cu_rows_q32, n);
+        *end = index_at(d->cu_rows_q, d->cu_rows_q32, n + 1);
+    } else if (d->lens_q || d->lens_q32) {
+        *end = index_at(d->lens_q, d->lens_q32, n);
+    }
+}
+
 static void compute_bounds(check_reference *r, const fa_attention_desc *desc, const void *q, const check_means *means)
 {
-    const int64_t *shape = r->o.shape, *cu = desc->cu_rows_q;
+    const int64_t *shape = r->o.shape;
     double rho = 0;
     for (int64_t i = 0; i < r->rows; i++) {
         r->largest_naive = fmax(r->largest_naive, r->naive[i]);
@@ -258,11 +278,12 @@ static void compute_bounds(check_reference *r, const fa_attention_desc *desc, co
             rho = fmax(rho, r->naive[i] / r->size[i].w);
         r->bound[i] = NAN;
     }
-    int64_t sequences = cu ? desc->sequences : shape[0];
+    bool packed = desc->cu_rows_q || desc->cu_rows_q32;
+    int64_t sequences = packed ? desc->sequences : shape[0];
     for (int64_t n = 0; n < sequences * shape[1]; n++) {
-        int64_t sequence = n / shape[1], head = n % shape[1];
-        int64_t first = ((cu ? 0 : sequence) * shape[1] + head) * shape[2];
-        int64_t begin = cu ? cu[sequence] : 0, end = cu ? cu[sequence + 1] : shape[2];
+        int64_t sequence = n / shape[1], head = n % shape[1], begin, end;
+        int64_t first = ((packed ? 0 : sequence) * shape[1] + head) * shape[2];
+        rows_of(desc, sequence, &begin, &end);
         for (int64_t i = begin; i < end; i++)
             bound_row(r, first + i, rho, score_size(r, desc, q, first + i), means);
     }

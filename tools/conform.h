@@ -50,6 +50,9 @@ typedef enum conform_packing {
     CONFORM_PACK_GAPS, /* both, with rows before and behind that belong to no sequence               */
     CONFORM_LENS,      /* dense k and v, lens_kv                                                     */
     CONFORM_PACK_Q_LENS,
+    CONFORM_LENS_Q,
+    CONFORM_LENS_BOTH, /* as many rows as keys in each entry, where the tensors have as many         */
+    CONFORM_PACK_KV_LENS_Q,
     CONFORM_PACKINGS
 } conform_packing;
 
@@ -93,12 +96,17 @@ typedef struct conform_case {
     conform_packing packing;
     conform_hazard hazard;
     fa_mask_kind mask;
+    fa_alignment alignment;
     int32_t window_left, window_right, prefix, diagonal_offset;
     fa_dtype bias;
     int bias_axes, keep_axes; /* bit n: axis n is full, not 1                                        */
+    int repeats;              /* of bias and keep: bit n: axis n has stride 0 where it is full       */
     bool bias_holes;          /* some of it is -inf                                                  */
     bool alibi, sinks, no_sinks; /* no_sinks: sinks of -inf, which are as good as none               */
     bool no_lse;
+    bool narrow;              /* offsets and lengths as 32-bit integers                              */
+    bool singles;             /* axes of size 1 have strides that make no sense                      */
+    bool scale_zero;
     float softcap, scale;
     conform_bias_ends bias_ends;
     float slope, sink;   /* of the first head, the others' being parts of it; 0: tame                */
@@ -153,7 +161,8 @@ typedef struct conform_data {
     int home[CONFORM_INPUTS];       /* in whose memory the tensor lies                               */
     size_t offset[CONFORM_INPUTS];  /* bytes into it                                                 */
     fa_inputs inputs;
-    int64_t *offsets_q, *offsets_kv, *lens_kv;
+    int64_t *offsets_q, *offsets_kv, *lens_q, *lens_kv;
+    int32_t *narrow; /* the four again, where the case asks for that */
     float *slopes, *sinks;
 } conform_data;
 

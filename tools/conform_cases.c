@@ -72,7 +72,8 @@ void conform_name(conform_case *c, const char *label)
     static const char *const layouts[CONFORM_LAYOUTS] = {"", "/bshd", "/packed-qkv", "/view", "/broadcast",
                                                          "/v-in-k", "/overlap"};
     static const char *const packings[CONFORM_PACKINGS] = {"",           "/seq-both", "/seq-q",     "/seq-kv",
-                                                           "/seq-gaps", "/lens-kv", "/seq-q-lens"};
+                                                           "/seq-gaps", "/lens-kv", "/seq-q-lens",
+                                                           "/lens-q",   "/lens",    "/seq-kv-lens-q"};
     char types[32], len_q[24], len_kv[24], dims[24];
     print_types(c, types, sizeof(types));
     print_length(c->len_q, len_q, sizeof(len_q));
@@ -341,6 +342,86 @@ static bool add_packings(conform_list *list)
         c.no_lse = true;
         set_heads(&c, 4, 6, 3);
         ok = ok && add(list, &c, "sequences-causal-br-bias-keep-sinks");
+        c.narrow = true;
+        ok = ok && add(list, &c, "sequences-int32-causal-br-bias-keep-sinks");
+    }
+    return ok;
+}
+
+/* p(i) from the top left without a causal mask, and what follows the lengths of padded rows. */
+static bool add_alignments(conform_list *list)
+{
+    bool ok = true;
+    for (size_t t = 0; t < COUNT(float_types); t++) {
+        conform_case c = basic;
+        set_types(&c, float_types[t]);
+        set_heads(&c, 4, 4, 2);
+        set_lengths(&c, 41, 70);
+        for (int alignment = FA_ALIGN_TOP_LEFT; alignment <= FA_ALIGN_BOTTOM_RIGHT; alignment++) {
+            const char *name = alignment == FA_ALIGN_TOP_LEFT ? "tl" : "br";
+            c.alignment = (fa_alignment)alignment;
+            c.alibi = true;
+            ok = ok && add(list, &c, "align-%s-alibi", name);
+            c.window_left = 11;
+            c.window_right = 6;
+            ok = ok && add(list, &c, "align-%s-alibi-window-l11-r6", name);
+            c.alibi = false;
+            ok = ok && add(list, &c, "align-%s-window-l11-r6", name);
+            c.window_left = c.window_right = 0;
+        }
+        c.alignment = FA_ALIGN_DEFAULT;
+        set_lengths(&c, 53, 53);
+        c.packing = CONFORM_LENS_BOTH;
+        c.alibi = true;
+        ok = ok && add(list, &c, "padded-encoder-alibi");
+        c.window_left = c.window_right = 9;
+        c.layout = CONFORM_BSHD;
+        ok = ok && add(list, &c, "padded-encoder-alibi-window-l9-r9");
+        c.hazard = CONFORM_HIDDEN;
+        ok = ok && add(list, &c, "padded-encoder-alibi-window-l9-r9-hidden");
+    }
+    return ok;
+}
+
+/* Axes without a stride of their own: full axes that repeat, and axes of size 1. */
+static bool add_strides(conform_list *list)
+{
+    static const struct {
+        const char *label;
+        int axes, repeats;
+    } shapes[] = {{"bhq0", 15, 8}, {"b00k", 15, 6}, {"00q0", 15, 11}, {"1h10", 10, 8}, {"b1qk", 13, 0}};
+    bool ok = true;
+    for (size_t i = 0; i < COUNT(shapes); i++) {
+        conform_case c = basic;
+        set_types(&c, float_types[i % COUNT(float_types)]);
+        set_heads(&c, 2, 4, 2);
+        c.bias = float_types[(i + 1) % COUNT(float_types)];
+        c.bias_axes = shapes[i].axes;
+        c.repeats = shapes[i].repeats;
+        ok = ok && add(list, &c, "repeated-bias-%s", shapes[i].label);
+        c.keep_axes = shapes[COUNT(shapes) - 1 - i].axes;
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        ok = ok && add(list, &c, "repeated-bias-keep-%s-causal-br", shapes[i].label);
+        c.bias_axes = CONFORM_NO_AXES;
+        ok = ok && add(list, &c, "repeated-keep-%s-causal-br", shapes[i].label);
+    }
+    static const int32_t sizes[][5] = {/* batch, heads_q, heads_kv, len_q, len_kv */
+                                       {1, 4, 2, 33, 47}, {2, 1, 1, 1, 50}, {1, 1, 1, 1, 1}, {1, 3, 1, 20, 1}};
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        conform_case c = basic;
+        c.singles = true;
+        set_heads(&c, sizes[i][0], sizes[i][1], sizes[i][2]);
+        set_lengths(&c, sizes[i][3], sizes[i][4]);
+        for (size_t t = 0; t < COUNT(float_types); t++) {
+            set_types(&c, float_types[t]);
+            set_dims(&c, 32, 32);
+            ok = ok && add(list, &c, "singles");
+            set_dims(&c, 1, 1);
+            c.bias_axes = 12;
+            c.keep_axes = 4;
+            ok = ok && add(list, &c, "singles-bias-keep");
+            c.bias_axes = c.keep_axes = CONFORM_NO_AXES;
+        }
     }
     return ok;
 }
@@ -410,6 +491,25 @@ static bool add_scores(conform_list *list)
             ok = ok && add(list, &c, "%s-causal-br-offset-20", extras[i].label);
             c.diagonal_offset = 0;
         }
+    }
+    return ok;
+}
+
+/* All scores of q and k are 0: means, or what the other terms make. */
+static bool add_scale_zero(conform_list *list)
+{
+    bool ok = true;
+    for (size_t t = 0; t < COUNT(float_types); t++) {
+        conform_case c = basic;
+        set_types(&c, float_types[t]);
+        set_heads(&c, 2, 6, 2);
+        c.scale_zero = true;
+        ok = ok && add(list, &c, "scale-zero");
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        ok = ok && add(list, &c, "scale-zero-causal-br");
+        c.alibi = c.sinks = true;
+        c.softcap = 12;
+        ok = ok && add(list, &c, "scale-zero-causal-br-alibi-sinks-softcap12");
     }
     return ok;
 }
@@ -686,6 +786,9 @@ static bool add_threads_and_merges(conform_list *list)
         c.bias_axes = 14;
         c.keep_axes = 12;
         ok = ok && add(list, &c, "merge-alibi-window-l40-r15-prefix44-sinks-bias-keep");
+        c.alignment = FA_ALIGN_TOP_LEFT;
+        c.repeats = 8;
+        ok = ok && add(list, &c, "merge-align-tl-alibi-window-l40-r15-bias-keep");
     }
     return ok;
 }
@@ -718,9 +821,9 @@ bool conform_list_make(uint64_t seed, conform_list *list)
     enum { RANDOM_CASES = 200 };
     *list = (conform_list){0};
     bool ok = add_dims(list) && add_edges(list) && add_lengths(list) && add_heads(list) && add_types(list) &&
-              add_layouts(list) && add_masks(list) && add_packings(list) && add_bias(list) && add_scores(list) &&
-              add_hazards(list) && add_ends(list) && add_bias_ends(list) && add_blocks(list) &&
-              add_threads_and_merges(list) && add_empty(list);
+              add_layouts(list) && add_masks(list) && add_packings(list) && add_alignments(list) && add_bias(list) &&
+              add_strides(list) && add_scores(list) && add_scale_zero(list) && add_hazards(list) && add_ends(list) &&
+              add_bias_ends(list) && add_blocks(list) && add_threads_and_merges(list) && add_empty(list);
     for (int i = 0; ok && i < RANDOM_CASES; i++) {
         conform_case c = basic;
         conform_draw(seed, i, &c);

@@ -60,12 +60,11 @@ static float conform_load(fa_dtype dtype, const void *base, int64_t index)
 fa_tensor conform_strides(fa_tensor t)
 {
     int64_t stride = 1;
-    for (int axis = 3; axis >= 0 && t.stride[3] == 0; axis--) {
-        if (axis < 3)
-            t.stride[axis] = stride;
+    bool contiguous = !t.stride[0] && !t.stride[1] && !t.stride[2] && !t.stride[3];
+    for (int axis = 3; axis >= 0 && contiguous; axis--) {
+        t.stride[axis] = stride;
         stride *= t.shape[axis];
     }
-    t.stride[3] = 1;
     return t;
 }
 
@@ -77,17 +76,24 @@ fa_tensor *conform_tensor(fa_attention_desc *desc, int input)
 
 static bool packs_q(conform_packing packing)
 {
-    return packing != CONFORM_DENSE && packing != CONFORM_PACK_KV && packing != CONFORM_LENS;
+    return packing == CONFORM_PACK_BOTH || packing == CONFORM_PACK_Q || packing == CONFORM_PACK_GAPS ||
+           packing == CONFORM_PACK_Q_LENS;
 }
 
 static bool packs_kv(conform_packing packing)
 {
-    return packing == CONFORM_PACK_BOTH || packing == CONFORM_PACK_KV || packing == CONFORM_PACK_GAPS;
+    return packing == CONFORM_PACK_BOTH || packing == CONFORM_PACK_KV || packing == CONFORM_PACK_GAPS ||
+           packing == CONFORM_PACK_KV_LENS_Q;
 }
 
-static bool has_lens(conform_packing packing)
+static bool has_lens_q(conform_packing packing)
 {
-    return packing == CONFORM_LENS || packing == CONFORM_PACK_Q_LENS;
+    return packing == CONFORM_LENS_Q || packing == CONFORM_LENS_BOTH || packing == CONFORM_PACK_KV_LENS_Q;
+}
+
+static bool has_lens_kv(conform_packing packing)
+{
+    return packing == CONFORM_LENS || packing == CONFORM_PACK_Q_LENS || packing == CONFORM_LENS_BOTH;
 }
 
 /* Of sequence n, where the longest has `length`: long, empty, single and middling ones, out of step. */
@@ -103,45 +109,78 @@ static int64_t keys_of(int32_t n, int32_t length)
     return lengths[n % 5];
 }
 
+/* The lists that the description has, as 32-bit integers instead. */
+static bool narrow_lists(conform_data *data, size_t count)
+{
+    fa_attention_desc *d = &data->desc;
+    const int64_t **const wide[] = {&d->cu_rows_q, &d->cu_rows_kv, &d->lens_q, &d->lens_kv};
+    const int32_t **const narrow[] = {&d->cu_rows_q32, &d->cu_rows_kv32, &d->lens_q32, &d->lens_kv32};
+    int32_t *to = data->narrow = malloc(4 * count * sizeof(int32_t));
+    for (int list = 0; to && list < 4; list++, to += count) {
+        bool is_lens = list >= 2;
+        if (!*wide[list])
+            continue;
+        for (size_t n = 0; n < count - is_lens; n++)
+            to[n] = (int32_t)(*wide[list])[n];
+        *narrow[list] = to;
+        *wide[list] = NULL;
+    }
+    return to != NULL;
+}
+
 static bool make_offsets(const conform_case *c, const conform_sizes *sizes, conform_data *data)
 {
     int64_t before = c->packing == CONFORM_PACK_GAPS ? 2 : 0;
     size_t bytes = ((size_t)c->batch + 1) * sizeof(int64_t);
     data->offsets_q = malloc(bytes);
     data->offsets_kv = malloc(bytes);
+    data->lens_q = malloc(bytes);
     data->lens_kv = malloc(bytes);
-    if (!data->offsets_q || !data->offsets_kv || !data->lens_kv)
+    if (!data->offsets_q || !data->offsets_kv || !data->lens_q || !data->lens_kv)
         return false;
     data->offsets_q[0] = data->offsets_kv[0] = before;
     for (int32_t n = 0; n < c->batch; n++) {
         data->offsets_q[n + 1] = data->offsets_q[n] + rows_of(n, sizes->len_q);
         data->offsets_kv[n + 1] = data->offsets_kv[n] + keys_of(n, sizes->len_kv);
+        data->lens_q[n] = rows_of(n, sizes->len_q);
         data->lens_kv[n] = keys_of(n, sizes->len_kv);
+        if (c->packing == CONFORM_LENS_BOTH && sizes->len_q == sizes->len_kv)
+            data->lens_kv[n] = data->lens_q[n]; /* a padded encoder */
     }
     if (packs_q(c->packing) || packs_kv(c->packing))
         data->desc.sequences = c->batch;
     data->desc.cu_rows_q = packs_q(c->packing) ? data->offsets_q : NULL;
     data->desc.cu_rows_kv = packs_kv(c->packing) ? data->offsets_kv : NULL;
-    data->desc.lens_kv = has_lens(c->packing) ? data->lens_kv : NULL;
-    return true;
+    data->desc.lens_q = has_lens_q(c->packing) ? data->lens_q : NULL;
+    data->desc.lens_kv = has_lens_kv(c->packing) ? data->lens_kv : NULL;
+    return !c->narrow || narrow_lists(data, (size_t)c->batch + 1);
+}
+
+/* Offsets and lengths come in two widths, of which at most one is there. */
+static conform_part part_of(const int64_t *cu, const int32_t *cu32, const int64_t *lens, const int32_t *lens32,
+                            int64_t n, int64_t rows)
+{
+    if (cu)
+        return (conform_part){0, cu[n], cu[n + 1] - cu[n]};
+    if (cu32)
+        return (conform_part){0, cu32[n], cu32[n + 1] - cu32[n]};
+    return (conform_part){n, 0, lens ? lens[n] : lens32 ? lens32[n] : rows};
 }
 
 conform_part conform_part_q(const fa_attention_desc *d, int64_t n)
 {
-    return d->cu_rows_q ? (conform_part){0, d->cu_rows_q[n], d->cu_rows_q[n + 1] - d->cu_rows_q[n]}
-                        : (conform_part){n, 0, d->q.shape[2]};
+    return part_of(d->cu_rows_q, d->cu_rows_q32, d->lens_q, d->lens_q32, n, d->q.shape[2]);
 }
 
 conform_part conform_part_kv(const fa_attention_desc *d, int64_t n)
 {
-    if (d->cu_rows_kv)
-        return (conform_part){0, d->cu_rows_kv[n], d->cu_rows_kv[n + 1] - d->cu_rows_kv[n]};
-    return (conform_part){n, 0, d->lens_kv ? d->lens_kv[n] : d->k.shape[2]};
+    return part_of(d->cu_rows_kv, d->cu_rows_kv32, d->lens_kv, d->lens_kv32, n, d->k.shape[2]);
 }
 
 int64_t conform_sequences(const fa_attention_desc *d)
 {
-    return d->cu_rows_q || d->cu_rows_kv ? d->sequences : d->q.shape[0];
+    bool packed = d->cu_rows_q || d->cu_rows_kv || d->cu_rows_q32 || d->cu_rows_kv32;
+    return packed ? d->sequences : d->q.shape[0];
 }
 
 bool conform_data_uses_row(const conform_data *data, int64_t batch, int64_t row)
@@ -226,6 +265,36 @@ static void lay_out_packed(conform_data *data)
         memcpy(tensor->stride, stride, sizeof(stride));
         data->home[t] = CONFORM_Q;
         data->offset[t] = (size_t)lead[t] * fa_dtype_size(tensor->dtype);
+    }
+}
+
+/* Axes of bias or keep that are full, but have one element. */
+static void repeat_axes(const conform_case *c, fa_tensor *t)
+{
+    if (c->repeats == 0 || t->shape[0] == 0)
+        return;
+    *t = conform_strides(*t);
+    for (int axis = 0; axis < 4; axis++) {
+        if (c->repeats >> axis & 1)
+            t->stride[axis] = 0;
+    }
+    if (!t->stride[0] && !t->stride[1] && !t->stride[2] && !t->stride[3])
+        *t = (fa_tensor){t->dtype, {1, 1, 1, 1}, {0}}; /* strides of 0 would mean contiguous */
+}
+
+/* What other libraries leave in the strides of axes that have one element. */
+static void set_singles(fa_attention_desc *d)
+{
+    static const int64_t odd[] = {7, -1, INT64_MAX, 0};
+    fa_tensor *const tensors[] = {&d->q, &d->k, &d->v, &d->o, &d->bias, &d->keep};
+    for (int t = 0; t < 6; t++) {
+        if (tensors[t]->shape[0] == 0)
+            continue;
+        *tensors[t] = conform_strides(*tensors[t]);
+        for (int axis = 0; axis < 4; axis++) {
+            if (tensors[t]->shape[axis] == 1)
+                tensors[t]->stride[axis] = odd[(t + axis) % 4];
+        }
     }
 }
 
@@ -337,7 +406,8 @@ static void fill_extra(conform_data *data, int t, bool holes, conform_random *ra
             float value = is_keep ? (float)(1 + conform_random_below(random, 255)) : conform_random_normal(random);
             if (hole)
                 value = is_keep ? 0 : -INFINITY;
-            conform_store(tensor.dtype, conform_address(data, t), row * s[3] + j, value);
+            int64_t at = conform_index(&tensor, row / s[2] / s[1], row / s[2] % s[1], row % s[2]);
+            conform_store(tensor.dtype, conform_address(data, t), at + j * tensor.stride[3], value);
         }
     }
 }
@@ -448,9 +518,11 @@ bool conform_data_make(const conform_case *c, const conform_sizes *sizes, uint64
     };
     data->desc = (fa_attention_desc){
         .struct_size = sizeof(data->desc),
-        .scale = c->scale,
+        .scale = c->scale_zero ? 0 : c->scale,
+        .scale_is_set = c->scale_zero,
         .softcap = c->softcap,
         .mask = c->mask,
+        .alignment = c->alignment,
         .window_left = c->window_left,
         .window_right = c->window_right,
         .prefix = c->prefix,
@@ -477,6 +549,10 @@ bool conform_data_make(const conform_case *c, const conform_sizes *sizes, uint64
         memcpy(data->desc.v.stride, k.stride, sizeof(k.stride));
         data->home[CONFORM_V] = CONFORM_K;
     }
+    repeat_axes(c, &data->desc.bias);
+    repeat_axes(c, &data->desc.keep);
+    if (c->singles)
+        set_singles(&data->desc);
     if (!allocate(data))
         return false;
     fill(c, data, &random);
@@ -496,7 +572,9 @@ void conform_data_free(conform_data *data)
     }
     free(data->offsets_q);
     free(data->offsets_kv);
+    free(data->lens_q);
     free(data->lens_kv);
+    free(data->narrow);
     free(data->slopes);
     free(data->sinks);
     *data = (conform_data){0};

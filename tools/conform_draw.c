@@ -79,6 +79,8 @@ static void draw_mask(conform_random *r, conform_case *c)
         c->window_right = between(r, 1, 60);
     if (chance(r, 20))
         c->prefix = between(r, 1, 40);
+    if (c->mask == FA_MASK_NONE && chance(r, 50))
+        c->alignment = (fa_alignment)between(r, FA_ALIGN_DEFAULT, FA_ALIGN_BOTTOM_RIGHT);
     if (chance(r, 25))
         c->diagonal_offset = between(r, -40, 40);
     if (chance(r, 25))
@@ -92,6 +94,9 @@ static void draw_scores(conform_random *r, conform_case *c)
         c->bias_axes = between(r, 0, 15);
         c->bias_holes = chance(r, 40);
     }
+    c->repeats = chance(r, 30) ? between(r, 1, 15) : 0;
+    c->narrow = chance(r, 50);
+    c->singles = chance(r, 15);
     c->alibi = chance(r, 20);
     c->sinks = chance(r, 20);
     c->no_sinks = !c->sinks && chance(r, 5);
@@ -100,6 +105,7 @@ static void draw_scores(conform_random *r, conform_case *c)
         c->softcap = (float)between(r, 1, 40);
     if (chance(r, 25))
         c->scale = (float)between(r, -20, 20) / 16;
+    c->scale_zero = c->scale == 0 && chance(r, 10);
 }
 
 static void draw_hazard(conform_random *r, conform_case *c)
@@ -145,6 +151,7 @@ static void note_axes(char *text, size_t size, const char *name, int axes)
 void conform_describe(const conform_case *c, char *text, size_t size)
 {
     static const char *const masks[] = {"", " causal-tl", " causal-br"};
+    static const char *const alignments[] = {"", " align-tl", " align-br"};
     const struct {
         const char *name;
         int32_t value;
@@ -153,13 +160,17 @@ void conform_describe(const conform_case *c, char *text, size_t size)
                    {"block-kv", c->block_kv}};
     conform_case unnamed = *c;
     conform_name(&unnamed, "");
-    (void)snprintf(text, size, "%s%s", unnamed.name + 1, masks[c->mask]);
+    (void)snprintf(text, size, "%s%s%s", unnamed.name + 1, masks[c->mask], alignments[c->alignment]);
     for (size_t i = 0; i < COUNT(numbers); i++) {
         if (numbers[i].value != 0)
             note(text, size, " %s %d", numbers[i].name, numbers[i].value);
     }
     note_axes(text, size, c->bias_holes ? "bias-holes" : "bias", c->bias_axes);
     note_axes(text, size, "keep", c->keep_axes);
+    if (c->repeats != 0)
+        note_axes(text, size, "repeated", c->repeats);
+    note(text, size, "%s%s%s", c->narrow ? " int32" : "", c->singles ? " singles" : "",
+         c->scale_zero ? " scale-0" : "");
     note(text, size, "%s%s%s%s", c->alibi ? " alibi" : "", c->sinks ? " sinks" : "", c->no_sinks ? " sinks-inf" : "",
          c->no_lse ? " no-lse" : "");
     if (c->softcap > 0)

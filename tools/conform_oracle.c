@@ -32,13 +32,14 @@ static double load_repeated(const row_of *r, const fa_tensor *given, const void 
     fa_tensor t = conform_strides(*given);
     const int64_t *s = t.shape;
     int64_t row = conform_index(&t, s[0] > 1 ? r->n : 0, s[1] > 1 ? r->h : 0, s[2] > 1 ? r->i : 0);
-    return load(&t, base, row + (s[3] > 1 ? j : 0));
+    return load(&t, base, row + (s[3] > 1 ? j * t.stride[3] : 0));
 }
 
 static int64_t position_of(const row_of *r)
 {
     const fa_attention_desc *d = &r->data->desc;
-    int64_t alignment = d->mask == FA_MASK_CAUSAL_TOP_LEFT ? 0 : r->kv.count - r->q.count;
+    bool top_left = d->mask == FA_MASK_CAUSAL_TOP_LEFT || d->alignment == FA_ALIGN_TOP_LEFT;
+    int64_t alignment = top_left ? 0 : r->kv.count - r->q.count;
     return r->i + alignment + d->diagonal_offset;
 }
 
@@ -71,7 +72,7 @@ static double score(const row_of *r, int64_t j)
     const fa_inputs *in = &r->data->inputs;
     fa_tensor q = conform_strides(d->q), k = conform_strides(d->k);
     int64_t at_q = conform_index(&q, r->q.batch, r->h, r->q.begin + r->i), at_k = key_offset(r, &k, j);
-    float scale = d->scale != 0 ? d->scale : (float)(1 / sqrt((double)q.shape[3]));
+    float scale = d->scale != 0 || d->scale_is_set ? d->scale : (float)(1 / sqrt((double)q.shape[3]));
     double s = 0;
     for (int64_t c = 0; c < q.shape[3]; c++)
         s += load(&q, in->q, at_q + c) * load(&k, in->k, at_k + c);

@@ -334,7 +334,7 @@ static const void *take_columns(fa_tensor *t, const void *base, int64_t begin, i
     if (t->shape[0] == 0 || t->shape[3] == 1)
         return base;
     t->shape[3] = end - begin;
-    return shifted(base, t->dtype, begin);
+    return shifted(base, t->dtype, begin * t->stride[3]);
 }
 
 /* The same attention over keys [begin, end) alone, rows keeping their positions; o becomes contiguous f32. */
@@ -351,7 +351,8 @@ static void narrow(const conform_data *data, int64_t begin, int64_t end, fa_atte
     in->bias = take_columns(&d->bias, in->bias, begin, end);
     in->keep = take_columns(&d->keep, in->keep, begin, end);
     d->o = fa_tensor_make(FA_F32, d->o.shape[0], d->o.shape[1], d->o.shape[2], d->o.shape[3]);
-    d->diagonal_offset += d->mask == FA_MASK_CAUSAL_TOP_LEFT ? -begin : keys - end;
+    bool top_left = d->mask == FA_MASK_CAUSAL_TOP_LEFT || d->alignment == FA_ALIGN_TOP_LEFT;
+    d->diagonal_offset += top_left ? -begin : keys - end;
     d->prefix = d->prefix > begin ? d->prefix - begin : 0;
     if (begin > 0)
         d->sinks = NULL; /* they count once */

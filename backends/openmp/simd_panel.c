@@ -13,7 +13,7 @@ static bool sees(const fa_panel *panel, int lane, int key)
         return true;
     const fa_tensor *keep = &p->tensor[FA_KEEP];
     int64_t at = fa_problem_extra_offset(keep, panel->number, panel->head[lane], panel->position[lane]);
-    return ((const uint8_t *)panel->run->keep)[at + (keep->shape[3] > 1 ? key : 0)] != 0;
+    return ((const uint8_t *)panel->run->keep)[at + key * keep->stride[3]] != 0;
 }
 
 void FA_ISA_NAME(add_infinite)(const fa_panel *panel, const float *weights, const typed_rows *v, int key,
@@ -40,7 +40,7 @@ static void load_bias(const fa_panel *panel, int lane, int key, int keys, vf bia
     for (int i = 0; i < VL; i++) {
         int64_t at =
             fa_problem_extra_offset(t, panel->number, panel->head[lane + i], panel->position[lane + i]);
-        if (t->shape[3] == 1)
+        if (t->stride[3] == 0)
             bias[i] = v_set1(fa_load(t->dtype, panel->run->bias, at));
         else if (keys == VL)
             bias[i] = load_typed(t->dtype, panel->run->bias, at + key);
@@ -59,7 +59,7 @@ static vf hide_unkept(const fa_panel *panel, int lane, int key, vf x)
     for (int i = 0; i < VL; i++) {
         int64_t at =
             fa_problem_extra_offset(t, panel->number, panel->head[lane + i], panel->position[lane + i]);
-        if (!keep[at + (t->shape[3] > 1 ? key : 0)])
+        if (!keep[at + key * t->stride[3]])
             value[i] = -INFINITY;
     }
     return v_load(value);

@@ -256,7 +256,7 @@ static bool is_kept(const query_row *row, int key)
     const fa_tensor *t = &row->run->plan->problem.tensor[FA_KEEP];
     if (!row->run->keep)
         return true;
-    return ((const uint8_t *)row->run->keep)[extra_offset(row, FA_KEEP) + (t->shape[3] > 1 ? key : 0)] != 0;
+    return ((const uint8_t *)row->run->keep)[extra_offset(row, FA_KEEP) + key * t->stride[3]] != 0;
 }
 
 /* Hides what the row does not see among VL keys, of which `count` exist. */
@@ -291,7 +291,7 @@ static vf transform(const query_row *row, int key, int count, vf x)
     if (row->run->bias) {
         const fa_tensor *t = &p->tensor[FA_BIAS];
         int64_t at = extra_offset(row, FA_BIAS);
-        vf bias = t->shape[3] == 1 ? v_set1(fa_load(t->dtype, row->run->bias, at))
+        vf bias = t->stride[3] == 0 ? v_set1(fa_load(t->dtype, row->run->bias, at))
                   : count == VL    ? load_typed(t->dtype, row->run->bias, at + key)
                                    : load_some(t->dtype, row->run->bias, at + key, count);
         x = v_fma(bias, v_set1(FA_LOG2E), x);

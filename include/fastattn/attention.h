@@ -30,8 +30,11 @@ FA_API const char *fa_dtype_name(fa_dtype dtype);
 /**
  * A tensor's type and layout, without its memory. Logical axes are always (batch, head, row, dim);
  * strides, in elements, carry the physical layout: BHSD, BSHD, packed QKV, a view into a cache.
- * stride[3] is 1; where it is 0, all four strides are taken as contiguous in logical order. A stride of 0
- * on another axis of an input repeats that axis. Strides are never negative.
+ *
+ * Four strides of 0 mean contiguous in logical order. Otherwise stride[3] is 1, or 0 in bias and keep, which then have
+ * one element for all keys. A stride of 0 on another axis of an input repeats that axis too. Strides are not negative.
+ * The stride of an axis of size 1 is not looked at, whatever it is. (A tensor that is one element repeated along every
+ * axis has sizes of 1: four strides of 0 would mean contiguous.)
  */
 typedef struct fa_tensor {
     fa_dtype dtype;
@@ -44,7 +47,7 @@ FA_API fa_tensor fa_tensor_make(fa_dtype dtype, int64_t batch, int64_t heads, in
 
 /**
  * Bytes from a tensor's first element to the end of its last, which is what a buffer must hold behind
- * its offset; 0 for an empty tensor. FA_INVALID (shape or stride negative, last stride not 1) or
+ * its offset; 0 for an empty tensor. FA_INVALID (shape or stride negative, last stride neither 0 nor 1) or
  * FA_OUT_OF_MEMORY (beyond PTRDIFF_MAX).
  */
 FA_API fa_status fa_tensor_span(const fa_tensor *tensor, size_t *bytes);
@@ -52,14 +55,21 @@ FA_API fa_status fa_tensor_span(const fa_tensor *tensor, size_t *bytes);
 /**
  * Which keys a row sees. Row i of a sequence stands at key position
  *     p(i) = i + alignment + diagonal_offset,
- * alignment being 0 for FA_MASK_CAUSAL_TOP_LEFT and len_kv - len_q otherwise (the last row stands at
- * the last key). Causal: keys up to and with p(i). The windows below count from p(i) too.
+ * where fa_alignment says what the alignment is. Causal: keys up to and with p(i). Windows and ALiBi count from p(i)
+ * too.
  */
 typedef enum fa_mask_kind {
     FA_MASK_NONE = 0,
     FA_MASK_CAUSAL_TOP_LEFT = 1,
     FA_MASK_CAUSAL_BOTTOM_RIGHT = 2
 } fa_mask_kind;
+
+/** Where row 0 of a sequence stands, before diagonal_offset. */
+typedef enum fa_alignment {
+    FA_ALIGN_DEFAULT = 0,     /* as the mask says; bottom right for FA_MASK_NONE                 */
+    FA_ALIGN_TOP_LEFT = 1,    /* at key 0: the alignment is 0                                    */
+    FA_ALIGN_BOTTOM_RIGHT = 2 /* so that the last row stands at the last key: len_kv - len_q     */
+} fa_alignment;
 
 /** Overrides of the planner's choices: for tests, tuning and benchmarks. Zero means: the planner decides. */
 typedef struct fa_tuning {
@@ -74,7 +84,7 @@ typedef struct fa_tuning {
 /**
  * One forward attention:  O = softmax(f(Q K^T)) V  over the visible keys, per query head, where
  *     f(s) = softcap(scale * s) - slope * |p(i) - j| + bias(i, j),   softcap(x) = c * tanh(x / c).
- * Heads of q are divided evenly among the heads of k and v (MHA, GQA, MQA).
+ * Heads of q are divided evenly among the heads of k and v (MHA, GQA, MQA): head h uses KV head h / (heads_q / heads_kv).
  * A row that sees no key, or none with a score above -inf, gives 0, and an LSE of -inf (of the sink, where
  * there is one).
  * Keys that a row does not see never influence it, whatever their value; NaN and Inf in what it sees
@@ -82,6 +92,45 @@ typedef struct fa_tuning {
  *
  * Zero means default everywhere. Fields are only ever appended: common.h says what struct_size promises.
  * Accumulation is f32 whatever the types.
+ *
+ * What others call it. Shapes: with (batch, rows, heads, dim), as FlashAttention has, give the strides of that order.
+ *
+ *   FlashAttention         here
+ *   softmax_scale          scale (None: 0)
+ *   causal=True            mask = FA_MASK_CAUSAL_BOTTOM_RIGHT
+ *   window_size=(l, r)     window_left = l + 1, window_right = r + 1; -1 is 0. It does not count p(i) itself, we do.
+ *                          With causal=True, r is not looked at: leave window_right 0
+ *   softcap                softcap
+ *   alibi_slopes           alibi_slopes
+ *   cu_seqlens_q, _k       cu_rows_q32, cu_rows_kv32, sequences = batch; max_seqlen_q and _k are not needed
+ *   seqused_k, cache_seqlens  lens_kv32
+ *   seqused_q              lens_q32
+ *   learnable_sink, s_aux  sinks
+ *   softmax_lse            lse; a row without keys has -inf here and +inf there
+ *
+ *   PyTorch, scaled_dot_product_attention
+ *   scale                  scale (None: 0; 0.0: scale_is_set)
+ *   is_causal=True         mask = FA_MASK_CAUSAL_TOP_LEFT; causal_lower_right() is FA_MASK_CAUSAL_BOTTOM_RIGHT
+ *   attn_mask, bool        keep: in both, true is visible. Expanded axes have size 1 or stride 0
+ *   attn_mask, float       bias
+ *   enable_gqa             nothing: the numbers of heads say it
+ *   a row without keys     0 here, NaN there from some kernels
+ *
+ *   ONNX, Attention (opset 23 and 24)
+ *   scale                  scale; the roots by which q and k are multiplied there make the same product
+ *   is_causal=1            mask = FA_MASK_CAUSAL_TOP_LEFT; with past_key of P keys also diagonal_offset = P;
+ *                          with nonpad_kv_seqlen: FA_MASK_CAUSAL_BOTTOM_RIGHT
+ *   attn_mask, bool        keep; float: bias. Added after softcap in both (opset 24's erratum)
+ *   past_key, past_value   k and v hold past and present keys together
+ *   nonpad_kv_seqlen       lens_kv
+ *   q_num_heads, kv_num_heads  the sizes of axis 1
+ *
+ *   ggml, ggml_flash_attn_ext
+ *   ne[3], ne[2], ne[1], ne[0]  batch, head, row, dim; strides are nb / element size. Its result is (dim, heads, rows)
+ *   scale                  scale
+ *   mask                   bias, f16, with its padding of rows and keys cut off by shape; windows are in it
+ *   logit_softcap          softcap
+ *   sinks                  sinks
  */
 typedef struct fa_attention_desc {
     size_t struct_size; /* sizeof(fa_attention_desc) */
@@ -92,9 +141,11 @@ typedef struct fa_attention_desc {
      * and v in one packed buffer are fine. */
     fa_tensor q, k, v, o;
 
-    float scale;   /* of the scores; 0: 1/sqrt(dim_qk)                                           */
-    float softcap; /* 0: none                                                                    */
+    float scale;          /* of the scores, finite; 0: 1/sqrt(dim_qk)                                         */
+    int32_t scale_is_set; /* 1: `scale` is meant even where it is 0, which makes all scores of q and k 0      */
+    float softcap;        /* 0: none                                                                          */
     fa_mask_kind mask;
+    fa_alignment alignment; /* of p(i), with or without a causal mask, whose own alignment it may not contradict */
     int64_t window_left;     /* keys visible up to and with p(i), so 1 is p(i) alone; 0: unlimited         */
     int64_t window_right;    /* the same on the other side                                                 */
     int64_t prefix;          /* the first `prefix` keys are visible to every row (prefix-LM)               */
@@ -102,15 +153,26 @@ typedef struct fa_attention_desc {
 
     /* Packed sequences: q and o (or k and v) have batch 1 and the sequences one behind the other on the
      * row axis; sequence n is rows cu_rows[n] to cu_rows[n + 1], `sequences` + 1 offsets, copied. Each of
-     * the two may be NULL: that side is a dense batch of `sequences` entries. */
-    int64_t sequences; /* 0 unless an array below is given */
+     * the two may be NULL: that side is a dense batch of `sequences` entries. (cu_seqlens elsewhere.) */
+    int64_t sequences; /* how many cu_rows_q or cu_rows_kv pack; without them 0, or q's batch */
     const int64_t *cu_rows_q;
     const int64_t *cu_rows_kv;
-    const int64_t *lens_kv; /* dense k and v: keys in use of each batch entry, copied; NULL: all */
+
+    /* Dense tensors that are padded: rows of q and o, and keys of k and v, in use of each batch entry, from the first
+     * on; copied; NULL: all. p(i) is counted from these lengths. Rows of o and lse behind a length are not written.
+     * (seqused, cache_seqlens, nonpad_kv_seqlen elsewhere.) */
+    const int64_t *lens_q;
+    const int64_t *lens_kv;
+
+    /* The same four as 32-bit integers. Of each pair at most one is given. */
+    const int32_t *cu_rows_q32;
+    const int32_t *cu_rows_kv32;
+    const int32_t *lens_q32;
+    const int32_t *lens_kv32;
 
     /* Added to the scaled scores; f32, f16 or bf16, (batch, heads_q, rows, keys), each axis full or 1
-     * (repeated). With sequences: indexed by sequence and by row and key within it, each axis 1 or at
-     * least the longest. shape all 0: none. */
+     * (repeated). With sequences or lengths: indexed by sequence and by row and key within it, each axis 1 or at
+     * least the longest. shape all 0: none. (attn_mask elsewhere.) */
     fa_tensor bias;
 
     /* FA_BOOL, same shapes: a key is visible where not 0 (and where the mask above lets it be). */

@@ -241,6 +241,15 @@ START_TEST(numbers)
         {{F32(softcap, (double)INFINITY)}, FA_INVALID, "softcap is inf, expected 0 or a positive number"},
         {{I32(mask, 3)}, FA_INVALID, "mask is 3, expected an fa_mask_kind"},
         {{I32(mask, -1)}, FA_INVALID, "mask is -1, expected an fa_mask_kind"},
+        {{I32(alignment, 3)}, FA_INVALID, "alignment is 3, expected an fa_alignment"},
+        {{I32(alignment, -1)}, FA_INVALID, "alignment is -1, expected an fa_alignment"},
+        {{I32(alignment, FA_ALIGN_TOP_LEFT), I32(mask, FA_MASK_CAUSAL_BOTTOM_RIGHT)},
+         FA_INVALID,
+         "alignment is 1 (top left), expected 2 or 0 with mask 2 (causal, bottom right)"},
+        {{I32(alignment, FA_ALIGN_BOTTOM_RIGHT), I32(mask, FA_MASK_CAUSAL_TOP_LEFT)},
+         FA_INVALID,
+         "alignment is 2 (bottom right), expected 1 or 0 with mask 1 (causal, top left)"},
+        {{I32(scale_is_set, 2)}, FA_INVALID, "scale_is_set is 2, expected 0 to 1"},
         {{I64(window_left, -1)}, FA_INVALID, "window_left is -1, expected 0 to "},
         {{I64(window_right, INT64_MIN)}, FA_INVALID, "window_right is -9223372036854775808, expected 0 to "},
         {{I64(prefix, -7)}, FA_INVALID, "prefix is -7, expected 0 to "},
@@ -263,12 +272,13 @@ START_TEST(sequences)
     /* `good` has a fourth offset, which only the entry that claims three sequences reads. */
     static const int64_t good[] = {0, 3, 8, 1}, falling[] = {0, 5, 4}, beyond[] = {0, 5, 9},
                          negative[] = {-1, 5, 8};
+    static const int32_t lens32[] = {8, 13}, falling32[] = {0, 5, 4};
     static const int64_t lens[] = {12, 13}, low[] = {-1, 4}, good_kv[] = {0, 3, 12};
 #define PACK_Q I64(q.shape[0], 1), I64(o.shape[0], 1)
 #define PACK_KV I64(k.shape[0], 1), I64(v.shape[0], 1)
     static const refusal row[] = {
-        {{I64(sequences, 3)}, FA_INVALID, "sequences is 3 without cu_rows_q or cu_rows_kv, expected 0"},
-        {{I64(sequences, -1)}, FA_INVALID, "sequences is -1 without cu_rows_q or cu_rows_kv, expected 0"},
+        {{I64(sequences, 3)}, FA_INVALID, "sequences is 3, expected 0 or q.shape[0], 2, as neither cu_rows_q nor cu_rows_kv is given"},
+        {{I64(sequences, -1)}, FA_INVALID, "sequences is -1, expected 0 or q.shape[0], 2, as neither"},
         {{PACK_Q, PTR(cu_rows_q, good), I64(sequences, -1)},
          FA_INVALID,
          "sequences is -1, expected 0 to 16777216"},
@@ -308,6 +318,26 @@ START_TEST(sequences)
         {{PACK_KV, PTR(cu_rows_kv, good), I64(sequences, 1)},
          FA_INVALID,
          "q.shape[0] is 2, expected 1 as sequences"},
+        {{PTR(lens_kv, good), I64(sequences, 3)}, FA_INVALID, "sequences is 3, expected 0 or q.shape[0], 2"},
+        {{PTR(lens_q, lens)}, FA_INVALID, "lens_q[0] is 12, expected 0 to q.shape[2], 8"},
+        {{PTR(lens_q, low)}, FA_INVALID, "lens_q[0] is -1, expected 0 to q.shape[2], 8"},
+        {{PTR(lens_q32, lens32)}, FA_INVALID, "lens_q32[1] is 13, expected 0 to q.shape[2], 8"},
+        {{PTR(lens_kv32, lens32)}, FA_INVALID, "lens_kv32[1] is 13, expected 0 to k.shape[2], 12"},
+        {{PACK_Q, PTR(cu_rows_q32, falling32), I64(sequences, 2)},
+         FA_INVALID,
+         "cu_rows_q32[2] is 4, expected at least cu_rows_q32[1], 5"},
+        {{PACK_KV, PTR(cu_rows_kv32, falling32), I64(sequences, 2)},
+         FA_INVALID,
+         "cu_rows_kv32[2] is 4, expected at least cu_rows_kv32[1], 5"},
+        {{PACK_Q, PTR(cu_rows_q, good), PTR(cu_rows_q32, falling32), I64(sequences, 2)},
+         FA_INVALID,
+         "cu_rows_q32 is given with cu_rows_q, expected one of the two"},
+        {{PTR(lens_kv, good), PTR(lens_kv32, lens32)},
+         FA_INVALID,
+         "lens_kv32 is given with lens_kv, expected one of the two"},
+        {{PACK_Q, PTR(cu_rows_q, good), PTR(lens_q32, lens32), I64(sequences, 2)},
+         FA_INVALID,
+         "lens_q32 is given with cu_rows_q, expected one of the two"},
         {{PTR(lens_kv, lens)}, FA_INVALID, "lens_kv[1] is 13, expected 0 to k.shape[2], 12"},
         {{PTR(lens_kv, low)}, FA_INVALID, "lens_kv[0] is -1, expected 0 to k.shape[2], 12"},
         {{PACK_KV, PTR(cu_rows_kv, good), PTR(lens_kv, lens), I64(sequences, 2)},
@@ -474,7 +504,8 @@ END_TEST
 /* attention.h, in its words: alignment, p(i), causality, windows, prefix. */
 static bool sees(const fa_attention_desc *d, int64_t len_q, int64_t len_kv, int64_t i, int64_t j)
 {
-    int64_t alignment = d->mask == FA_MASK_CAUSAL_TOP_LEFT ? 0 : len_kv - len_q;
+    bool top_left = d->mask == FA_MASK_CAUSAL_TOP_LEFT || d->alignment == FA_ALIGN_TOP_LEFT;
+    int64_t alignment = top_left ? 0 : len_kv - len_q;
     int64_t p = i + alignment + d->diagonal_offset;
     if (j < d->prefix)
         return true;
@@ -493,6 +524,8 @@ START_TEST(masks_mean_what_the_header_says)
         int64_t len_q = random_between(&random, 1, 12), len_kv = random_between(&random, 1, 12);
         fa_attention_desc d = make_desc(1, 1, 1, len_q, len_kv, 1);
         d.mask = (fa_mask_kind)random_between(&random, 0, 2);
+        if (d.mask == FA_MASK_NONE || random_bits(&random) % 2)
+            d.alignment = d.mask ? (fa_alignment)d.mask : (fa_alignment)random_between(&random, 0, 2);
         d.window_left =
             random_bits(&random) % 2 ? random_between(&random, 0, 14) : far[random_bits(&random) % 5];
         d.window_right =
@@ -553,6 +586,136 @@ START_TEST(sequences_are_where_the_offsets_say)
 }
 END_TEST
 
+static bool same_sequences(const fa_problem *a, const fa_problem *b)
+{
+    bool same = a->sequences == b->sequences && a->features == b->features;
+    for (int64_t n = 0; same && n < a->sequences; n++) {
+        const fa_sequence *s = &a->sequence[n], *t = &b->sequence[n];
+        same = s->q_batch == t->q_batch && s->q_row == t->q_row && s->kv_batch == t->kv_batch &&
+               s->kv_row == t->kv_row && s->len_q == t->len_q && s->len_kv == t->len_kv &&
+               memcmp(&s->mask, &t->mask, sizeof(s->mask)) == 0;
+    }
+    return same;
+}
+
+/* Offsets and lengths say the same in either width. */
+START_TEST(lists_of_either_width)
+{
+    static const int64_t cu_q[] = {0, 3, 8}, cu_kv[] = {1, 1, 12}, lens_q[] = {8, 5}, lens_kv[] = {0, 12};
+    static const int32_t cu_q32[] = {0, 3, 8}, cu_kv32[] = {1, 1, 12}, lens_q32[] = {8, 5}, lens_kv32[] = {0, 12};
+    for (int which = 0; which < 16; which++) { /* packed or with lengths, on each side, and which of the two is narrow */
+        fa_attention_desc wide = base();
+        wide.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        if (which & 3)
+            wide.sequences = 2;
+        if (which & 1)
+            wide.q.shape[0] = wide.o.shape[0] = 1;
+        if (which & 2)
+            wide.k.shape[0] = wide.v.shape[0] = 1;
+        fa_attention_desc mixed = wide;
+        wide.cu_rows_q = which & 1 ? cu_q : NULL;
+        wide.lens_q = which & 1 ? NULL : lens_q;
+        wide.cu_rows_kv = which & 2 ? cu_kv : NULL;
+        wide.lens_kv = which & 2 ? NULL : lens_kv;
+        mixed.cu_rows_q = which & 4 ? NULL : wide.cu_rows_q;
+        mixed.lens_q = which & 4 ? NULL : wide.lens_q;
+        mixed.cu_rows_kv = which & 8 ? NULL : wide.cu_rows_kv;
+        mixed.lens_kv = which & 8 ? NULL : wide.lens_kv;
+        mixed.cu_rows_q32 = (which & 5) == 5 ? cu_q32 : NULL;
+        mixed.lens_q32 = (which & 5) == 4 ? lens_q32 : NULL;
+        mixed.cu_rows_kv32 = (which & 10) == 10 ? cu_kv32 : NULL;
+        mixed.lens_kv32 = (which & 10) == 8 ? lens_kv32 : NULL;
+        fa_problem p = accept(&wide), q = accept(&mixed);
+        ck_assert(p.features & FA_FEATURE_SEQUENCES);
+        ck_assert(same_sequences(&p, &q));
+        fa_problem_release(context, &p);
+        fa_problem_release(context, &q);
+    }
+}
+END_TEST
+
+/* A padded encoder: the rows in use stand at the keys in use, wherever the padding ends. */
+START_TEST(lengths_of_rows)
+{
+    const int64_t lens[] = {3, 0, 9};
+    fa_attention_desc d = make_desc(3, 2, 2, 9, 9, 4);
+    d.lens_q = d.lens_kv = lens;
+    fa_problem p = accept(&d);
+    for (int n = 0; n < 3; n++) {
+        ck_assert_int_eq(p.sequence[n].q_batch, n);
+        ck_assert_int_eq(p.sequence[n].q_row, 0);
+        ck_assert_int_eq(p.sequence[n].len_q, lens[n]);
+        ck_assert_int_eq(p.sequence[n].len_kv, lens[n]);
+        ck_assert_int_eq(p.sequence[n].mask.diagonal, 0);
+    }
+    ck_assert_int_eq(p.max_len_q, 9);
+    fa_problem_release(context, &p);
+}
+END_TEST
+
+START_TEST(a_scale_of_zero)
+{
+    fa_attention_desc d = base();
+    d.scale_is_set = 1;
+    fa_problem p = accept(&d);
+    ck_assert(p.scale == 0);
+    fa_problem_release(context, &p);
+    d.scale = 3;
+    p = accept(&d);
+    ck_assert(p.scale == 3);
+    fa_problem_release(context, &p);
+}
+END_TEST
+
+/* Strides that no element is reached by do not matter: not to spans, overlaps or what kernels are told. */
+START_TEST(strides_of_single_axes)
+{
+    static const int64_t odd[] = {0, 7, -1, INT64_MAX, INT64_MIN};
+    for (int at = 0; at < COUNT(operand); at++) {
+        for (int i = 0; i < COUNT(odd) * 4; i++) {
+            fa_attention_desc d = make_desc(1, 1, 1, 1, 1, 1);
+            d.bias = fa_tensor_make(FA_F32, 1, 1, 1, 1);
+            d.keep = fa_tensor_make(FA_BOOL, 1, 1, 1, 1);
+            fa_problem plain = accept(&d);
+            fa_tensor *tensor = (fa_tensor *)(void *)((char *)&d + operand[at].offset);
+            tensor->stride[i % 4] = odd[i / 4];
+            fa_problem p = accept(&d);
+            ck_assert_int_eq(memcmp(p.tensor, plain.tensor, sizeof(p.tensor)), 0);
+            ck_assert_int_eq(memcmp(p.span, plain.span, sizeof(p.span)), 0);
+            fa_problem_release(context, &p);
+            fa_problem_release(context, &plain);
+        }
+    }
+}
+END_TEST
+
+/* Bias and keep may have one element for all keys, whatever the size of that axis; the others may not. */
+START_TEST(keys_repeated)
+{
+    for (int t = 0; t < COUNT(operand); t++) {
+        fa_attention_desc d = base_with_extras();
+        fa_tensor *tensor = (fa_tensor *)(void *)((char *)&d + operand[t].offset);
+        for (int axis = 0; axis < 3; axis++)
+            tensor->stride[axis] = (int64_t)10000 >> 4 * axis;
+        char message[80];
+        snprintf(message, sizeof(message), "%s.stride[3] is 0, expected 1", operand[t].name);
+        if (t < 4) {
+            refuse(&d, FA_INVALID, message);
+            continue;
+        }
+        fa_problem p = accept(&d);
+        ck_assert_int_eq(p.tensor[t == 4 ? FA_BIAS : FA_KEEP].stride[3], 0);
+        ck_assert_uint_eq(p.span[t == 4 ? FA_BIAS : FA_KEEP],
+                          (10000 + 3 * 625 + 7 * 39 + 1) * fa_dtype_size(tensor->dtype));
+        fa_problem_release(context, &p);
+        tensor->shape[3] = 1;
+        p = accept(&d);
+        ck_assert_int_eq(p.tensor[t == 4 ? FA_BIAS : FA_KEEP].stride[3], 0);
+        fa_problem_release(context, &p);
+    }
+}
+END_TEST
+
 /* Each size at 0, on its own and with others: valid. */
 START_TEST(empty_problems_are_valid)
 {
@@ -595,6 +758,11 @@ Suite *problem_suite(void)
     tcase_add_test(good, masks_that_hide_nothing_are_no_feature);
     tcase_add_test(good, masks_mean_what_the_header_says);
     tcase_add_test(good, sequences_are_where_the_offsets_say);
+    tcase_add_test(good, lists_of_either_width);
+    tcase_add_test(good, lengths_of_rows);
+    tcase_add_test(good, a_scale_of_zero);
+    tcase_add_test(good, strides_of_single_axes);
+    tcase_add_test(good, keys_repeated);
     tcase_add_test(good, empty_problems_are_valid);
     return suite;
 }

@@ -48,6 +48,10 @@ START_TEST(spans)
     /* An axis of one element has no use for its stride. */
     ck_assert_uint_eq(span_of((fa_tensor){FA_F32, {1, 1, 1, 5}, {INT64_MAX, INT64_MAX, INT64_MAX, 1}}), 20);
     ck_assert_uint_eq(span_of((fa_tensor){FA_F32, {2, 2, 2, 1}, {4, 2, 1, 77}}), 4 * 8);
+    ck_assert_uint_eq(span_of((fa_tensor){FA_F32, {1, 1, 1, 5}, {-1, INT64_MIN, 0, 1}}), 20);
+    /* Only four strides of 0 mean contiguous; else the last axis repeats. */
+    ck_assert_uint_eq(span_of((fa_tensor){FA_F32, {2, 3, 4, 5}, {0, 0, 1, 0}}), 4 * 4);
+    ck_assert_uint_eq(span_of((fa_tensor){FA_F32, {1, 3, 4, 5}, {1, 0, 0, 0}}), 4);
 }
 END_TEST
 
@@ -59,7 +63,7 @@ START_TEST(bad_tensors)
         const char *message;
     } row[] = {
         {{FA_F32, {1, -2, 1, 1}, {0}}, FA_INVALID, "tensor.shape[1] is -2, expected at least 0"},
-        {{FA_F32, {1, 1, 1, 1}, {1, 1, -1, 1}}, FA_INVALID, "tensor.stride[2] is -1, expected at least 0"},
+        {{FA_F32, {1, 1, 2, 1}, {1, 1, -1, 1}}, FA_INVALID, "tensor.stride[2] is -1, expected at least 0"},
         {{FA_F32, {1, 1, 1, 4}, {1, 1, 1, 3}}, FA_INVALID, "tensor.stride[3] is 3, expected 1"},
         {{(fa_dtype)5, {1, 1, 1, 4}, {0}}, FA_INVALID, "tensor.dtype is 5, expected an fa_dtype"},
         {{FA_F32, {INT64_MAX, 2, 1, 1}, {0}},
@@ -210,6 +214,16 @@ START_TEST(dlpack_layouts)
     from.strides = dl_strides;
     ck_assert_int_eq(fa_tensor_from_dlpack(&from, NULL, &t, NULL, NULL), FA_OK);
     ck_assert(t.stride[1] == 0 && t.shape[1] == 3);
+    const int64_t bias[4] = {4, 0, 1, 0}, scalar[4] = {0, 0, 0, 0};
+    memcpy(dl_strides, bias, sizeof(bias));
+    ck_assert_int_eq(fa_tensor_from_dlpack(&from, NULL, &t, NULL, NULL), FA_OK);
+    ck_assert(t.stride[0] == 4 && t.stride[3] == 0 && span_of(t) == 32);
+    /* One element for all, told from a contiguous tensor by an axis of size 1. */
+    from = make_dl(4, 1, 3, 4, 5);
+    memcpy(dl_strides, scalar, sizeof(scalar));
+    from.strides = dl_strides;
+    ck_assert_int_eq(fa_tensor_from_dlpack(&from, NULL, &t, NULL, NULL), FA_OK);
+    ck_assert_uint_eq(span_of(t), 4);
 }
 END_TEST
 
@@ -291,11 +305,10 @@ START_TEST(dlpack_refusals)
     const int64_t transposed[4] = {60, 20, 1, 4};
     memcpy(dl_strides, transposed, sizeof(transposed));
     refuse_dl(&from, NULL, FA_UNSUPPORTED,
-              "dl_tensor.strides[3] is 4, expected 1: the dim axis must be contiguous");
-    /* A dim axis that repeats one element is no contiguous one. */
-    const int64_t repeated[4] = {60, 20, 5, 0};
-    memcpy(dl_strides, repeated, sizeof(repeated));
-    refuse_dl(&from, NULL, FA_UNSUPPORTED, "dl_tensor.strides[3] is 0, expected 1");
+              "dl_tensor.strides[3] is 4, expected 1: the last axis must be contiguous, or 0");
+    /* Four strides of 0 would mean contiguous. */
+    memset(dl_strides, 0, sizeof(dl_strides));
+    refuse_dl(&from, NULL, FA_UNSUPPORTED, "dl_tensor.strides are all 0");
     from = make_dl(4, 2, -3, 4, 5);
     refuse_dl(&from, NULL, FA_INVALID, "dl_tensor.shape[1] is -3, expected at least 0");
     from = make_dl(4, INT64_MAX, INT64_MAX, INT64_MAX, INT64_MAX);

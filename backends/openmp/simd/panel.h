@@ -58,7 +58,7 @@ static inline void panel_rows(const fa_panel *panel, int operand, int64_t row[PA
 static inline bool scores_transformed(const fa_plan *plan)
 {
     const unsigned terms = FA_FEATURE_BIAS | FA_FEATURE_KEEP | FA_FEATURE_ALIBI | FA_FEATURE_SOFTCAP;
-    return (plan->problem.features & terms) || plan->args.scale_log2 < 0;
+    return (plan->problem.features & terms) || plan->args.scale_log2 <= 0;
 }
 
 /*
