@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "core/context.h"
+#include "core/environment.h"
 #include "core/status.h"
 
 #define SUFFIX ".fa-cache"
@@ -45,7 +46,8 @@ uint64_t fa_cache_hash(const void *bytes, size_t size)
 /* False where there is no folder to use, or its name is too long to work with. */
 static bool find_folder(char folder[PATH_SIZE])
 {
-    const char *chosen = getenv("FASTATTN_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    const char *chosen = fa_environment("FASTATTN_CACHE"), *xdg = fa_environment("XDG_CACHE_HOME");
+    const char *home = fa_environment("HOME");
     int length;
     if (chosen)
         length = strcmp(chosen, "off") == 0 ? 0 : snprintf(folder, PATH_SIZE, "%s", chosen);

@@ -4,7 +4,8 @@
  * nothing of any backend. Every failure is a miss: nothing here is ever an error.
  *
  * The folder is FASTATTN_CACHE, else $XDG_CACHE_HOME/fastattn, else $HOME/.cache/fastattn; FASTATTN_CACHE
- * "off" or empty means none. Any number of threads and processes may use one folder.
+ * "off" or empty means none, and a program with more rights
+ * than the user who started it has none. Any number of threads and processes may use one folder.
  *
  * A folder is made for its user alone. One that belongs to another user, or that its group or others may
  * write to, is not used. An entry is taken only where it is a regular file under the same conditions, never

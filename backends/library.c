@@ -3,18 +3,35 @@
 
 #include <dlfcn.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-static void *open_library(fa_library *l)
+#include "core/environment.h"
+
+static void *open_name(const char *name)
 {
-    const char *forced = getenv(l->variable);
+#if defined(RTLD_NOLOAD)
+    return dlopen(name, RTLD_NOW | RTLD_LOCAL | (fa_is_privileged() ? RTLD_NOLOAD : 0));
+#else
+    return fa_is_privileged() ? NULL : dlopen(name, RTLD_NOW | RTLD_LOCAL);
+#endif
+}
+
+void *fa_library_open(fa_library *l)
+{
+    const char *forced = fa_environment(l->variable);
     const char *const only[] = {forced, NULL};
     bool by_name = !forced || !forced[0];
     for (const char *const *name = by_name ? l->names : only; *name; name++) {
-        void *handle = dlopen(*name, RTLD_NOW | RTLD_LOCAL);
+        void *handle = open_name(*name);
         if (handle)
             return handle;
+        if (fa_is_privileged()) {
+            (void)snprintf(l->failure, sizeof(l->failure),
+                           "%s is not opened: this program has more rights than who started it, whose environment "
+                           "drivers obey",
+                           l->names[0]);
+            continue;
+        }
         const char *error = dlerror();
         if (l->failure[0] == '\0')
             (void)snprintf(l->failure, sizeof(l->failure), "%s%s%s", by_name ? "" : l->variable,
@@ -25,7 +42,7 @@ static void *open_library(fa_library *l)
 
 bool fa_library_load(fa_library *l, const fa_library_symbol *symbols, size_t count, void *table)
 {
-    void *handle = open_library(l);
+    void *handle = fa_library_open(l);
     if (!handle)
         return false;
     l->failure[0] = '\0';

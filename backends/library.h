@@ -19,7 +19,13 @@ typedef struct fa_library_symbol {
     size_t offset; /* of the pointer to it in the table */
 } fa_library_symbol;
 
-/* Fills the table. False with `failure`: of several names, why the first, the one to install, did not open. */
+/*
+ * The first that opens. NULL with `failure`: of several names, why the first, the one to install, did not. A privileged
+ * program gets what it has loaded itself and no other: loaders and drivers obey the environment of who started it.
+ */
+void *fa_library_open(fa_library *library);
+
+/* Opens it and fills the table. False with `failure`. */
 bool fa_library_load(fa_library *library, const fa_library_symbol *symbols, size_t count, void *table);
 
 #endif

@@ -9,6 +9,7 @@
 
 #include "backends/backend.h"
 #include "core/context.h"
+#include "core/environment.h"
 #include "core/floating.h"
 #include "core/plan.h"
 #include "core/status.h"
@@ -277,7 +278,7 @@ static void resolve_name(const char *name, const char **order, const char **devi
     *order = name;
     if (name)
         return;
-    const char *backend = getenv("FASTATTN_BACKEND"), *wanted = getenv("FASTATTN_DEVICE");
+    const char *backend = fa_environment("FASTATTN_BACKEND"), *wanted = fa_environment("FASTATTN_DEVICE");
     *order = backend && backend[0] ? backend : "auto";
     if (!wanted || !wanted[0])
         return;

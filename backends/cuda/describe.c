@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/context.h"
+#include "core/environment.h"
 #include "core/status.h"
 
 enum { MIN_ARCH = 60, MIN_SHARED = 16384 };
@@ -104,7 +105,7 @@ static bool apply_limit(fa_cu_caps *caps, const char *text, size_t length, char 
 
 static bool limit(fa_cu_caps *caps, char *reason, size_t reason_size)
 {
-    const char *rest = getenv("FASTATTN_CUDA_LIMITS");
+    const char *rest = fa_environment("FASTATTN_CUDA_LIMITS");
     while (rest && rest[0]) {
         size_t length = strcspn(rest, ",");
         if (!apply_limit(caps, rest, length, reason, reason_size))

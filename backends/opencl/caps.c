@@ -5,6 +5,7 @@
 
 #include "backends/cache.h"
 #include "backends/opencl/describe.h"
+#include "core/environment.h"
 
 /* The narrowest work-group that the kernels are written for. */
 enum { MIN_GROUP = 64 };
@@ -210,7 +211,7 @@ static bool apply_limit(fa_cl_caps *caps, const char *text, size_t length, char 
 
 bool fa_cl_caps_limit(fa_cl_caps *caps, char *reason, size_t reason_size)
 {
-    const char *rest = getenv("FASTATTN_OPENCL_LIMITS");
+    const char *rest = fa_environment("FASTATTN_OPENCL_LIMITS");
     while (rest && rest[0]) {
         size_t length = strcspn(rest, ",");
         if (!apply_limit(caps, rest, length, reason, reason_size))

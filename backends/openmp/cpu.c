@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/environment.h"
+
 #if defined(__linux__)
 #include <sched.h>
 #elif defined(_WIN32)
@@ -96,13 +98,13 @@ static fa_isa find_limit(const char *text)
 
 const char *fa_cpu_bad_limit(void)
 {
-    const char *limit = getenv("FASTATTN_ISA");
+    const char *limit = fa_environment("FASTATTN_ISA");
     return limit && limit[0] && find_limit(limit) == FA_ISAS ? limit : NULL;
 }
 
 bool fa_cpu_has(fa_isa isa)
 {
-    const char *limit = getenv("FASTATTN_ISA");
+    const char *limit = fa_environment("FASTATTN_ISA");
     if (limit && limit[0] && isa > find_limit(limit))
         return false;
     return processor_has(isa);

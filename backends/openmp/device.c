@@ -10,6 +10,7 @@
 #include "backends/openmp/run.h"
 #include "backends/openmp/runtime.h"
 #include "core/context.h"
+#include "core/environment.h"
 #include "core/status.h"
 
 /* Of a row whose speed depends on it: where it is offered. */
@@ -102,7 +103,7 @@ static int32_t thread_count(const fa_context *context)
 {
     if (context->options.threads > 0)
         return context->options.threads;
-    const char *text = getenv("FASTATTN_THREADS");
+    const char *text = fa_environment("FASTATTN_THREADS");
     if (!text || !text[0]) {
         int32_t threads = fa_runtime_threads();
         return threads < FA_MAX_THREADS ? threads : FA_MAX_THREADS;
@@ -131,7 +132,7 @@ static void openmp_describe(const fa_context *context, int index, fa_device_info
     info->onchip_bytes = fa_cpu_l2_bytes();
     if (threads == 0)
         (void)snprintf(info->reason, sizeof(info->reason), "FASTATTN_THREADS is \"%.32s\", expected 1 to %d",
-                       getenv("FASTATTN_THREADS"), FA_MAX_THREADS);
+                       fa_environment("FASTATTN_THREADS"), FA_MAX_THREADS);
     else if (fa_cpu_bad_limit())
         (void)snprintf(info->reason, sizeof(info->reason),
                        "FASTATTN_ISA is \"%.32s\", expected scalar, avx2, avx512, avx512bf16, amx or neon",

@@ -7,6 +7,7 @@
 
 #include "backends/cache.h"
 #include "backends/vulkan/describe.h"
+#include "core/environment.h"
 
 enum {
     MIN_GROUP = 64, /* the narrowest work-group that the kernels are written for */
@@ -323,7 +324,7 @@ static bool apply_limit(fa_vk_caps *caps, bool *layout, const char *text, size_t
 
 bool fa_vk_caps_limit(fa_vk_caps *caps, bool *layout, char *reason, size_t reason_size)
 {
-    const char *rest = getenv("FASTATTN_VULKAN_LIMITS");
+    const char *rest = fa_environment("FASTATTN_VULKAN_LIMITS");
     *layout = true;
     while (rest && rest[0]) {
         size_t length = strcspn(rest, ",");

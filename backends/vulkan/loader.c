@@ -4,57 +4,39 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "backends/library.h"
 #include "backends/vulkan/vulkan.h"
 
 enum { MAX_EXTENSIONS = 512 };
 
-static const char *const usual_names[] = {"libvulkan.so.1", "libvulkan.so"};
+static const char *const usual_names[] = {"libvulkan.so.1", "libvulkan.so", NULL};
+static fa_library loader = {
+    .variable = "FASTATTN_VULKAN_LIBRARY", .names = usual_names, .what = "the Vulkan library"};
 
 static pthread_once_t entry_once = PTHREAD_ONCE_INIT, instance_once = PTHREAD_ONCE_INIT;
 static PFN_vkGetInstanceProcAddr entry;
 static fa_vk_instance process_instance;
-static char entry_failure[256], instance_failure[256];
-
-/* The first library that opens. The failure told is why the first candidate, the one to install, did not. */
-static void *open_library(void)
-{
-    const char *forced = getenv("FASTATTN_VULKAN_LIBRARY");
-    bool by_name = !forced || !forced[0];
-    const char *const *names = by_name ? usual_names : &forced;
-    size_t count = by_name ? sizeof(usual_names) / sizeof(usual_names[0]) : 1;
-    for (size_t i = 0; i < count; i++) {
-        void *library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-        if (library)
-            return library;
-        const char *error = dlerror();
-        if (i == 0)
-            (void)snprintf(entry_failure, sizeof(entry_failure), "%s%s",
-                           by_name ? "" : "FASTATTN_VULKAN_LIBRARY: ", error ? error : names[i]);
-    }
-    return NULL;
-}
+static char instance_failure[256];
 
 static void find_entry(void)
 {
-    void *library = open_library();
+    void *library = fa_library_open(&loader);
     if (!library)
         return;
     void *symbol = dlsym(library, "vkGetInstanceProcAddr");
     if (symbol) /* POSIX promises that a function's address fits; ISO C has no cast for it. */
         memcpy(&entry, &symbol, sizeof(entry));
     else
-        (void)snprintf(entry_failure, sizeof(entry_failure),
-                       "the Vulkan library has no vkGetInstanceProcAddr");
+        (void)snprintf(loader.failure, sizeof(loader.failure), "%s has no vkGetInstanceProcAddr", loader.what);
 }
 
 PFN_vkGetInstanceProcAddr fa_vk_entry(char *reason, size_t reason_size)
 {
     (void)pthread_once(&entry_once, find_entry);
     if (!entry)
-        (void)snprintf(reason, reason_size, "%s", entry_failure);
+        (void)snprintf(reason, reason_size, "%s", loader.failure);
     return entry;
 }
 
