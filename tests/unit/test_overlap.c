@@ -167,7 +167,7 @@ START_TEST(ends_of_memory)
 {
     const fa_tensor row = fa_tensor_make(FA_F32, 1, 1, 1, 16);
     fa_tensor t = row;
-    ck_assert_int_eq(fa_tensor_normalise(&t, "t"), FA_OK);
+    ck_assert_int_eq(fa_tensor_normalise(&t, "t", false), FA_OK);
     size_t end = SIZE_MAX - 127;
     ck_assert_int_eq(meet(&t, end, &t, end + 60), FA_MEET);
     ck_assert_int_eq(meet(&t, end, &t, end + 64 - 1), FA_MEET);
