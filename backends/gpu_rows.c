@@ -155,12 +155,6 @@ fa_limits fa_gpu_limits_of(const fa_gpu_limits *limits)
     };
 }
 
-bool fa_gpu_transforms(const fa_problem *p)
-{
-    const unsigned terms = FA_FEATURE_BIAS | FA_FEATURE_KEEP | FA_FEATURE_ALIBI | FA_FEATURE_SOFTCAP;
-    return (p->features & terms) || p->scale == 0;
-}
-
 bool fa_gpu_can_align(const fa_problem *p)
 {
     if (p->dim_qk % DIM_ALIGN != 0 || p->dim_v % DIM_ALIGN != 0)

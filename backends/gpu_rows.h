@@ -48,8 +48,6 @@ bool fa_gpu_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, fa_gpu_k
 /* A row that serves everything; traits are the caller's to fill. */
 fa_kernel_row fa_gpu_common_row(const fa_gpu_entry *entry);
 
-/* Whether scores are more than scaled and masked by structure. */
-bool fa_gpu_transforms(const fa_problem *p);
 /* Whether rows of q, k, v and o can lie at multiples of 16 bytes. */
 bool fa_gpu_can_align(const fa_problem *p);
 /* Dims of v as a tile kernel has them in registers. */

@@ -5,7 +5,6 @@
 
 #include "backends/backend.h"
 #include "core/context.h"
-#include "core/portable/softmax.h"
 #include "core/portable/table.h"
 #include "core/size.h"
 #include "core/status.h"
@@ -29,11 +28,8 @@ static void fill_params(const fa_plan *plan, fa_table_params *out)
     out->dim_v = p->dim_v;
     out->lse_rows = (int)p->tensor[FA_O].shape[2];
     out->bias_type = (int)p->tensor[FA_BIAS].dtype;
-    out->scale_log2 = plan->args.scale_log2;
-    out->tanh_scale = p->softcap > 0 ? p->scale / p->softcap : 0;
-    out->cap_log2 = p->softcap * FA_LOG2E;
-    out->flags = (p->features & FA_FEATURE_SOFTCAP ? FA_TABLE_SOFTCAP : 0) |
-                 (p->alibi_slopes ? FA_TABLE_ALIBI : 0) |
+    out->score = plan->score;
+    out->flags = (p->alibi_slopes ? FA_TABLE_ALIBI : 0) |
                  (p->features & FA_FEATURE_BIAS ? FA_TABLE_BIAS : 0) |
                  (p->features & FA_FEATURE_KEEP ? FA_TABLE_KEEP : 0) | (p->sinks ? FA_TABLE_SINKS : 0) |
                  (p->features & FA_FEATURE_LSE ? FA_TABLE_LSE : 0);

@@ -7,7 +7,6 @@
 #include "backends/backend.h"
 #include "core/context.h"
 #include "core/floating.h"
-#include "core/portable/softmax.h"
 #include "core/size.h"
 #include "core/status.h"
 
@@ -186,7 +185,6 @@ static fa_args make_args(const fa_plan *plan)
         .dim_v = p->dim_v,
         .block_q = plan->tiling.block_q,
         .block_kv = plan->tiling.block_kv,
-        .scale_log2 = p->scale * FA_LOG2E,
     };
 }
 
@@ -223,6 +221,7 @@ FA_FLOAT_APART static fa_status plan_init(fa_plan *plan, const fa_attention_desc
     if (status != FA_OK)
         return status;
     plan->args = make_args(plan);
+    plan->score = fa_problem_score(&plan->problem);
     status = device->backend->plan_prepare(plan);
     return status == FA_OK ? lay_out_workspace(plan) : status;
 }

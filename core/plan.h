@@ -7,6 +7,7 @@
 #include "core/kernel.h"
 #include "core/portable/args.h"
 #include "core/schedule.h"
+#include "core/score.h"
 
 struct fa_plan {
     fa_device *device;
@@ -16,6 +17,7 @@ struct fa_plan {
     fa_limits limits; /* the device's, as seen by one of the row's resident blocks */
     fa_schedule schedule;
     fa_args args;
+    fa_score score;
 
     /* Workspace: scratch of each worker, then the partial outputs, then their LSE. */
     size_t scratch_bytes; /* of one worker, a multiple of 64; the backend's */

@@ -47,7 +47,7 @@ static void attention_options(fa_cl_options *text, const fa_plan *plan, int chun
     const fa_problem *p = &plan->problem;
     const fa_gpu_kernel *kernel = plan->row->impl;
     fa_cl_options_common(text, plan, chunks);
-    fa_cl_options_add(text, " -DFA_TRANSFORM=%d -DFA_BLOCK_Q=%d -DFA_BLOCK_KV=%d%s", fa_gpu_transforms(p),
+    fa_cl_options_add(text, " -DFA_TRANSFORM=%d -DFA_BLOCK_Q=%d -DFA_BLOCK_KV=%d%s", plan->score.transforms,
                       plan->args.block_q, plan->args.block_kv, aligned ? " -DFA_ALIGNED" : "");
     if (kernel->kind == FA_GPU_ROWS) {
         fa_cl_options_add(text, " -DFA_KERNEL_ROWS -DFA_GROUP=%d -DFA_SPLIT=%d -DFA_DIM_QK=%d -DFA_DIM_V=%d",

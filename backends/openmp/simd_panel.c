@@ -2,8 +2,6 @@
 #include "simd/panel.h"
 #include "simd/tile.h"
 
-#define FA_LN2_F64 0.69314718055994530942
-
 static bool sees(const fa_panel *panel, int lane, int key)
 {
     const fa_problem *p = &panel->run->plan->problem;
@@ -84,12 +82,12 @@ static vf hide_scores(const fa_panel *panel, int lane, int key, int keys, float 
 static vf transform_scores(const fa_panel *panel, bool masked, int lane, int key, int keys, float *st, vf max)
 {
     const fa_problem *p = &panel->run->plan->problem;
-    vf scale = v_set1(panel->run->plan->args.scale_log2), bias[VL];
-    vf into_tanh = v_set1(p->softcap > 0 ? p->scale / p->softcap : 0), cap = v_set1(p->softcap * FA_LOG2E);
+    const fa_score *score = &panel->run->plan->score;
+    vf bias[VL];
     float slope[VL] = {0};
     int position[VL];
     for (int i = 0; p->alibi_slopes && i < VL; i++) {
-        slope[i] = -p->alibi_slopes[panel->head[lane + i]] * FA_LOG2E;
+        slope[i] = -p->alibi_slopes[panel->head[lane + i]];
         position[i] = panel->position[lane + i] + panel->sequence->mask.diagonal;
     }
     if (panel->run->bias)
@@ -98,11 +96,11 @@ static vf transform_scores(const fa_panel *panel, bool masked, int lane, int key
     for (int j = 0; j < keys; j++) {
         float *at = st + j * lane_count(panel->nv) + lane;
         vf x = v_load(at);
-        x = p->softcap > 0 ? v_mul(v_tanh(v_mul(x, into_tanh)), cap) : v_mul(x, scale);
+        x = scale_score(score, x);
         if (p->alibi_slopes)
             x = v_fma(v_load(slope), v_distance(vi_load(position), vi_set1(key + j)), x);
         if (panel->run->bias)
-            x = v_fma(bias[j], v_set1(FA_LOG2E), x);
+            x = v_add(bias[j], x);
         if (masked && key + j >= panel->sequence->mask.prefix)
             x = v_hide_outside(x, vi_set1(key + j), begin, end);
         if (panel->run->keep)
@@ -116,7 +114,7 @@ static vf transform_scores(const fa_panel *panel, bool masked, int lane, int key
 void FA_ISA_NAME(panel_scores)(const fa_panel *panel, bool masked, int key, int keys, float *st,
                                vf max[PANEL_VECS])
 {
-    bool transformed = scores_transformed(panel->run->plan);
+    bool transformed = panel->run->plan->score.transforms;
     for (int n = 0; n < panel->nv; n++) {
         max[n] = v_set1(-INFINITY);
         if (!transformed)
@@ -133,16 +131,13 @@ float FA_ISA_NAME(row_close)(const fa_cpu_run *run, const fa_work_item *item, in
     const fa_problem *p = &plan->problem;
     const fa_sequence *s = &p->sequence[item->sequence];
     int head = fa_args_head(plan->args, item->head_kv, row);
-    fa_state state = {max, sum};
-    if (p->sinks && item->part_row < 0 && p->sinks[head] > FA_NEG_INF)
-        state = fa_state_merge(state, (fa_state){p->sinks[head] * FA_LOG2E, 1.0f});
-    float lse =
-        state.sum == 0 ? FA_NEG_INF : (float)((double)state.max * FA_LN2_F64 + log((double)state.sum));
+    float sink = p->sinks && item->part_row < 0 ? p->sinks[head] : FA_NEG_INF;
+    fa_closed closed = fa_state_close((fa_state){max, sum}, plan->score.natural, sink);
     if (item->part_row >= 0)
-        run->partial_lse[item->part_row + row - item->row_begin] = lse;
+        run->partial_lse[item->part_row + row - item->row_begin] = closed.lse;
     else if (run->lse)
-        run->lse[fa_problem_lse_index(p, s, head, fa_args_position(plan->args, row))] = lse;
-    return state.sum == 0 ? 0 : fa_state_weight(max, state.max) / state.sum;
+        run->lse[fa_problem_lse_index(p, s, head, fa_args_position(plan->args, row))] = closed.lse;
+    return closed.factor;
 }
 
 void FA_ISA_NAME(panel_finish)(const fa_panel *panel, const fa_work_item *item, int row, const float *ot,
@@ -151,11 +146,10 @@ void FA_ISA_NAME(panel_finish)(const fa_panel *panel, const fa_work_item *item, 
     const fa_cpu_run *run = panel->run;
     const fa_problem *p = &run->plan->problem;
     bool partial = item->part_row >= 0;
-    float units = scores_transformed(run->plan) ? 1 : run->plan->args.scale_log2;
     float factor[PANEL] = {0};
     int64_t target[PANEL];
     for (int i = 0; i < panel->count; i++) {
-        factor[i] = FA_ISA_NAME(row_close)(run, item, row + i, max[i] * units, sum[i]);
+        factor[i] = FA_ISA_NAME(row_close)(run, item, row + i, max[i], sum[i]);
         target[i] = (item->part_row + row - item->row_begin + i) * p->dim_v;
     }
     if (!partial)

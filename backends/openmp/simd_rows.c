@@ -276,17 +276,15 @@ static vf hide(const query_row *row, int key, int count, vf x)
     return v_load(lane);
 }
 
-/* Scores of VL keys as base-2 logarithms, hidden ones -inf. */
+/* Scores of VL keys as the plan wants them, hidden ones -inf. */
 static vf transform(const query_row *row, int key, int count, vf x)
 {
     const fa_problem *p = &row->run->plan->problem;
-    if (p->softcap > 0)
-        x = v_mul(v_tanh(v_mul(x, v_set1(p->scale / p->softcap))), v_set1(p->softcap * FA_LOG2E));
-    else
-        x = v_mul(x, v_set1(row->run->plan->args.scale_log2));
+    if (row->run->plan->score.transforms)
+        x = scale_score(&row->run->plan->score, x);
     if (p->alibi_slopes) {
         vf far = v_distance(vi_count(key), vi_set1(row->position + row->sequence->mask.diagonal));
-        x = v_fma(v_set1(-p->alibi_slopes[row->head] * FA_LOG2E), far, x);
+        x = v_fma(v_set1(-p->alibi_slopes[row->head]), far, x);
     }
     if (row->run->bias) {
         const fa_tensor *t = &p->tensor[FA_BIAS];
@@ -294,7 +292,7 @@ static vf transform(const query_row *row, int key, int count, vf x)
         vf bias = t->stride[3] == 0 ? v_set1(fa_load(t->dtype, row->run->bias, at))
                   : count == VL    ? load_typed(t->dtype, row->run->bias, at + key)
                                    : load_some(t->dtype, row->run->bias, at + key, count);
-        x = v_fma(bias, v_set1(FA_LOG2E), x);
+        x = v_add(bias, x);
     }
     return hide(row, key, count, x);
 }
@@ -310,13 +308,13 @@ static void weigh(const query_row *row, int key, int keys, float *s, float *max,
         top = v_max(top, x);
     }
     /* A NaN score may be lost from the maximum; its weight is NaN all the same. */
-    float next = fmaxf(*max, v_top(top)), shift = next == -INFINITY ? 0 : next;
+    float next = fmaxf(*max, v_top(top)), shift = fa_safe_max(next), unit = row->run->plan->score.unit;
     for (int j = 0; j < keys; j += VL) {
-        vf p = v_exp2(v_sub(v_load(s + j), v_set1(shift)));
+        vf p = v_exp2(v_mul(v_sub(v_load(s + j), v_set1(shift)), v_set1(unit)));
         v_store(s + j, p);
         total = v_add(total, p);
     }
-    float factor = fa_state_weight(*max, next);
+    float factor = fa_state_weight(*max, next, unit);
     if (next != *max) {
         for (int d = 0; d < o_stride; d += VL)
             v_store(o + d, v_mul(v_load(o + d), v_set1(factor)));

@@ -67,7 +67,7 @@ static void first_product(const fa_cpu_run *run, const fa_work_item *item, const
 static void softmax(const fa_cpu_run *run, const fa_work_item *item, const standard_scratch *s, int panels,
                     int keys)
 {
-    vf factor = v_set1(scores_transformed(run->plan) ? 1.0f : run->plan->args.scale_log2);
+    vf factor = v_set1(run->plan->score.unit);
     for (int i = 0; i < panels; i++) {
         fa_panel panel;
         vf max[PANEL_VECS], sum[PANEL_VECS];

@@ -49,8 +49,8 @@ typedef struct key_block {
     typed_rows values; /* v as the caller has it */
     rows_ahead k_ahead, v_ahead;
     int begin, end;
-    bool transformed; /* scores become base-2 logarithms: see panel.h */
-    bool cleaned;     /* values that are not finite are 0 in v        */
+    bool transformed; /* scores become natural logarithms: see panel.h */
+    bool cleaned;     /* values that are not finite are 0 in v          */
 } key_block;
 
 /* The running maximum after a block, and the factor for what came before. Returns whether any is not 1. */
@@ -76,7 +76,7 @@ FA_INLINE void meet(const int nv, const fa_panel *panel, const key_block *block,
     const fa_args *a = &panel->run->plan->args;
     int first = begin - block->begin, keys = end - begin;
     vf top[PANEL_VECS], max[PANEL_VECS], rescale[PANEL_VECS], sum[PANEL_VECS];
-    vf factor = v_set1(block->transformed ? 1.0f : a->scale_log2);
+    vf factor = v_set1(panel->run->plan->score.unit);
 
     for (int n = 0; n < nv; n++)
         top[n] = v_set1(-INFINITY);
@@ -154,7 +154,7 @@ static key_block fetch_block(const fa_cpu_run *run, const fa_work_item *item, in
     key_block block = {
         .begin = begin,
         .end = end,
-        .transformed = scores_transformed(run->plan),
+        .transformed = run->plan->score.transforms,
         .values = rows_of(run, item, FA_V, run->v, begin),
         .k_ahead = ahead_of(run, item, FA_K, run->k, end),
         .v_ahead = ahead_of(run, item, FA_V, run->v, end),

@@ -23,7 +23,8 @@ FA_VK_SAME(FA_VK_WORD_SEQUENCES_AT, fa_table_params, sequences_at);
 FA_VK_SAME(FA_VK_WORD_SINKS_AT, fa_table_params, sinks_at);
 FA_VK_SAME(FA_VK_WORD_GROUP, fa_table_params, group);
 FA_VK_SAME(FA_VK_WORD_LSE_ROWS, fa_table_params, lse_rows);
-FA_VK_SAME(FA_VK_WORD_SCALE_LOG2, fa_table_params, scale_log2);
+FA_VK_SAME(FA_VK_WORD_SCORE, fa_table_params, score);
+FA_VK_SAME(FA_VK_WORD_SCORE + 6, fa_table_params, score.transforms);
 FA_VK_SAME(FA_VK_WORD_FLAGS, fa_table_params, flags);
 FA_VK_SAME(FA_VK_WORD_LSE_AT, fa_table_sequence, lse_at);
 FA_VK_SAME(FA_VK_WORD_NUMBER, fa_table_sequence, number);
@@ -272,7 +273,7 @@ static fa_vk_constants attention_constants(const fa_plan *plan, bool aligned)
     uint32_t *v = c.value;
     uint32_t step_qk = 16, step_v = 16;
     v[FA_VK_ALIGNED] = aligned;
-    v[FA_VK_TRANSFORM] = fa_gpu_transforms(p);
+    v[FA_VK_TRANSFORM] = (uint32_t)plan->score.transforms;
     v[FA_VK_BLOCK_Q] = block_q;
     v[FA_VK_BLOCK_KV] = (uint32_t)plan->args.block_kv;
     if (k->kind == FA_GPU_TILE) {

@@ -12,7 +12,6 @@ FA_STRUCT(fa_args)
     int dim_v;
     int block_q; /* level-1 block */
     int block_kv;
-    float scale_log2; /* scale * log2(e); the factor of raw scores */
 FA_STRUCT_END(fa_args)
 
 /* The query position and the query head that packed row r of a KV head stands for. */

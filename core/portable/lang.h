@@ -2,7 +2,8 @@
 /*
  * The words in which C11, CUDA C++, OpenCL C and GLSL differ, for the headers beside this one.
  * FA_FN starts a function; FA_STRUCT(name) ... FA_STRUCT_END(name) declares a struct type `name`.
- * The headers use int, float and bool only, pass structs by value, and take no addresses.
+ * The headers use int, fa_uint, float and bool only, pass structs by value, and take no addresses.
+ * FA_FMA may round twice in GLSL. GLSL has no tanh with a bounded error, so FA_TANH is in score.h there.
  */
 #ifndef FA_PORTABLE_LANG_H
 #define FA_PORTABLE_LANG_H
@@ -13,7 +14,14 @@
 #define FA_STRUCT_END(name) };
 #define FA_MIN(a, b) min(a, b)
 #define FA_MAX(a, b) max(a, b)
+#define FA_ABS(x) abs(x)
 #define FA_EXP2(x) exp2(x)
+#define FA_LOG(x) log(x)
+#define FA_FMA(a, b, c) fma(a, b, c)
+#define FA_FLOAT(x) float(x)
+#define fa_uint uint
+#define FA_AS_UINT(x) floatBitsToUint(x)
+#define FA_AS_FLOAT(x) uintBitsToFloat(x)
 #define FA_NEG_INF uintBitsToFloat(0xff800000u)
 
 #elif defined(__OPENCL_VERSION__) || defined(__OPENCL_C_VERSION__)
@@ -22,7 +30,15 @@
 #define FA_STRUCT_END(name) } name;
 #define FA_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define FA_MAX(a, b) ((a) > (b) ? (a) : (b))
+#define FA_ABS(x) fabs(x)
 #define FA_EXP2(x) exp2(x)
+#define FA_LOG(x) log(x)
+#define FA_FMA(a, b, c) fma(a, b, c)
+#define FA_TANH(x) tanh(x)
+#define FA_FLOAT(x) ((float)(x))
+#define fa_uint uint
+#define FA_AS_UINT(x) as_uint(x)
+#define FA_AS_FLOAT(x) as_float(x)
 #define FA_NEG_INF (-INFINITY)
 
 #elif defined(__CUDACC__) || defined(__CUDACC_RTC__)
@@ -31,7 +47,15 @@
 #define FA_STRUCT_END(name) };
 #define FA_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define FA_MAX(a, b) ((a) > (b) ? (a) : (b))
+#define FA_ABS(x) fabsf(x)
 #define FA_EXP2(x) exp2f(x)
+#define FA_LOG(x) logf(x)
+#define FA_FMA(a, b, c) fmaf(a, b, c)
+#define FA_TANH(x) tanhf(x)
+#define FA_FLOAT(x) ((float)(x))
+typedef unsigned int fa_uint;
+#define FA_AS_UINT(x) __float_as_uint(x)
+#define FA_AS_FLOAT(x) __uint_as_float(x)
 #ifdef __CUDACC_RTC__
 #define FA_NEG_INF __int_as_float((int)0xff800000u)
 #else
@@ -41,13 +65,48 @@
 #else
 #include <math.h>
 #include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
 #define FA_FN static inline
 #define FA_STRUCT(name) typedef struct name {
 #define FA_STRUCT_END(name) } name;
 #define FA_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define FA_MAX(a, b) ((a) > (b) ? (a) : (b))
+#define FA_ABS(x) fabsf(x)
 #define FA_EXP2(x) exp2f(x)
+#define FA_LOG(x) logf(x)
+#define FA_FMA(a, b, c) fmaf(a, b, c)
+#define FA_TANH(x) tanhf(x)
+#define FA_FLOAT(x) ((float)(x))
+#define FA_AS_UINT(x) fa_as_uint(x)
+#define FA_AS_FLOAT(x) fa_as_float(x)
 #define FA_NEG_INF (-INFINITY)
+typedef uint32_t fa_uint;
+
+static inline fa_uint fa_as_uint(float x)
+{
+    fa_uint bits;
+    memcpy(&bits, &x, sizeof(bits));
+    return bits;
+}
+
+static inline float fa_as_float(fa_uint bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof(x));
+    return x;
+}
 #endif
+
+/* Compilers may take x * 0 for 0, so values that are not finite are told by their bits. */
+FA_FN bool fa_is_finite(float x)
+{
+    return (FA_AS_UINT(x) & 0x7f800000u) != 0x7f800000u;
+}
+
+FA_FN bool fa_is_nan(float x)
+{
+    return (FA_AS_UINT(x) & 0x7fffffffu) > 0x7f800000u;
+}
 
 #endif

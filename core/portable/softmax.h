@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The online softmax in base 2: scores are multiplied by log2(e) beforehand, so that p = 2^(s - max).
- * An empty state is max = -inf, sum = 0. Nothing here forms -inf - (-inf). A state with max = +inf
- * stands for a row with an infinite score; its weights are NaN, as IEEE arithmetic has it.
+ * The online softmax. The weight of score x is 2^((x - max) * unit). Only a difference of two scores is ever
+ * multiplied by `unit`: a score near the end of f32's range would overflow. `unit` is log2(e) for natural scores,
+ * and scale * log2(e) for raw products (score.h says which a plan has).
+ *
+ * An empty state is max = -inf, sum = 0. Nothing here forms -inf - (-inf). A state with max = +inf stands for a row
+ * with an infinite score; its weights are NaN, as IEEE arithmetic has it.
  */
 #ifndef FA_PORTABLE_SOFTMAX_H
 #define FA_PORTABLE_SOFTMAX_H
@@ -10,12 +13,17 @@
 #include "lang.h"
 
 #define FA_LOG2E 1.44269504088896340736f
-#define FA_LN2 0.693147180559945309417f
 
 FA_STRUCT(fa_state)
     float max;
     float sum;
 FA_STRUCT_END(fa_state)
+
+/* What ends a row: its output is multiplied by `factor`, `lse` is natural. */
+FA_STRUCT(fa_closed)
+    float factor;
+    float lse;
+FA_STRUCT_END(fa_closed)
 
 FA_FN fa_state fa_state_empty(void)
 {
@@ -25,18 +33,47 @@ FA_FN fa_state fa_state_empty(void)
     return s;
 }
 
-/* What a result accumulated under `old_max` is multiplied by when the maximum becomes `new_max`. */
-FA_FN float fa_state_weight(float old_max, float new_max)
+/* The maximum as scores may subtract it: 0 for a row that has seen nothing. */
+FA_FN float fa_safe_max(float max)
 {
-    return old_max == FA_NEG_INF ? 0.0f : FA_EXP2(old_max - new_max);
+    return max == FA_NEG_INF ? 0.0f : max;
 }
 
-FA_FN fa_state fa_state_merge(fa_state a, fa_state b)
+/* The weight of a score; `max` is safe. The difference may overflow to -inf, whose weight is 0. */
+FA_FN float fa_weight(float score, float max, float unit)
+{
+    return FA_EXP2((score - max) * unit);
+}
+
+/* What a result accumulated under `old_max` is multiplied by when the maximum becomes `new_max`. */
+FA_FN float fa_state_weight(float old_max, float new_max, float unit)
+{
+    return old_max == FA_NEG_INF ? 0.0f : fa_weight(old_max, new_max, unit);
+}
+
+FA_FN fa_state fa_state_merge(fa_state a, fa_state b, float unit)
 {
     fa_state s;
     s.max = FA_MAX(a.max, b.max);
-    s.sum = a.sum * fa_state_weight(a.max, s.max) + b.sum * fa_state_weight(b.max, s.max);
+    s.sum = a.sum * fa_state_weight(a.max, s.max, unit) + b.sum * fa_state_weight(b.max, s.max, unit);
     return s;
+}
+
+/* Ends a row whose scores times `natural` are natural logarithms; `sink` is -inf where there is none. */
+FA_FN fa_closed fa_state_close(fa_state s, float natural, float sink)
+{
+    fa_closed closed;
+    float top = s.max * natural;
+    float base = FA_MAX(top, sink);
+    float kept = fa_state_weight(top, base, FA_LOG2E);
+    float sum = s.sum * kept + fa_state_weight(sink, base, FA_LOG2E);
+    closed.factor = 0.0f;
+    closed.lse = FA_NEG_INF;
+    if (sum != 0.0f) {
+        closed.factor = kept / sum;
+        closed.lse = base > top ? base + FA_LOG(sum) : FA_FMA(s.max, natural, FA_LOG(sum));
+    }
+    return closed;
 }
 
 #endif

@@ -8,14 +8,14 @@
 #define FA_PORTABLE_TABLE_H
 
 #include "mask.h"
+#include "score.h"
 
 /* Flags of fa_table_params.flags. */
-#define FA_TABLE_SOFTCAP 1
-#define FA_TABLE_ALIBI 2
-#define FA_TABLE_BIAS 4
-#define FA_TABLE_KEEP 8
-#define FA_TABLE_SINKS 16
-#define FA_TABLE_LSE 32
+#define FA_TABLE_ALIBI 1
+#define FA_TABLE_BIAS 2
+#define FA_TABLE_KEEP 4
+#define FA_TABLE_SINKS 8
+#define FA_TABLE_LSE 16
 
 #ifndef FA_LANG_GLSL
 #if defined(__OPENCL_VERSION__) || defined(__OPENCL_C_VERSION__)
@@ -32,8 +32,7 @@ typedef struct fa_table_params {
     fa_long bias_stride[4], keep_stride[4];                     /* 0 where the axis is repeated */
     fa_long sequences_at, items_at, merges_at, slopes_at, sinks_at; /* bytes into the table */
     int heads_q, group, dim_qk, dim_v, lse_rows, bias_type;
-    float scale_log2;           /* of raw scores */
-    float tanh_scale, cap_log2; /* with a softcap: cap_log2 * tanh(tanh_scale * score) instead */
+    fa_score score;
     int flags;
 } fa_table_params;
 

@@ -122,7 +122,7 @@ struct decode_kernel {
         for (int n = 0; n < COLUMNS; n++) {
             UNROLL
             for (int i = 0; i < 4; i++)
-                sc[n][i] *= s.p->scale_log2;
+                sc[n][i] *= s.p->score.unit;
         }
     }
 
@@ -156,7 +156,7 @@ struct decode_kernel {
                 UNROLL
                 for (int bit = 4; bit < 32; bit *= 2)
                     most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, bit));
-                const float next = fmaxf(base[n][r], most), old = fa_state_weight(base[n][r], next);
+                const float next = fmaxf(base[n][r], most), old = fa_state_weight(base[n][r], next, 1.0f);
                 base[n][r] = next;
                 sum[n][r] *= old;
                 UNROLL
@@ -187,7 +187,7 @@ struct decode_kernel {
         for (int n = 0; n < COLUMNS; n++) {
             UNROLL
             for (int i = 0; i < 4; i++) {
-                sc[n][i] = exp2_fast(sc[n][i] - finite_max(base[n][i % 2]));
+                sc[n][i] = exp2_fast(sc[n][i] - fa_safe_max(base[n][i % 2]));
                 sum[n][i % 2] += sc[n][i];
             }
             weights[n][0] = transpose(pack<TYPE>(sc[n][0], sc[n][1]));
@@ -316,7 +316,7 @@ struct decode_kernel {
                 state.max = fmaxf(state.max, bases[w * BLOCK_Q + row]);
             UNROLL
             for (int w = 0; w < WARPS; w++) {
-                share[w] = fa_state_weight(bases[w * BLOCK_Q + row], state.max);
+                share[w] = fa_state_weight(bases[w * BLOCK_Q + row], state.max, 1.0f);
                 state.sum += share[w] * sums[w * BLOCK_Q + row];
             }
             const target to(s, at, s.row_begin + row, state, lane == 0);

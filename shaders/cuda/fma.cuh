@@ -329,7 +329,7 @@ struct fma_kernel {
                 else if (transformed)
                     sc[0][g] = transform(s, q, j, sc[0][g]);
                 else
-                    sc[0][g] *= s.p->scale_log2;
+                    sc[0][g] *= s.p->score.unit;
             }
             turn_rows<KEYS>(sc);
         }
@@ -337,7 +337,7 @@ struct fma_kernel {
 
     __device__ void scale_scores()
     {
-        const float scale = s.p->scale_log2;
+        const float scale = s.p->score.unit;
         UNROLL
         for (int i = 0; i < ROWS; i++) {
             UNROLL
@@ -381,7 +381,7 @@ struct fma_kernel {
             for (int g = 1; g < KEYS; g++)
                 all[i] = fmaxf(all[i], sc[i][g]);
         }
-        const float next = fmaxf(max, reduce<false>(all)), old = fa_state_weight(max, next), base = finite_max(next);
+        const float next = fmaxf(max, reduce<false>(all)), old = fa_state_weight(max, next, 1.0f), base = fa_safe_max(next);
         const bool rescales = __any_sync(0xffffffffu, old != 1.0f);
         UNROLL
         for (int i = 0; i < ROWS; i++) {

@@ -57,7 +57,7 @@ __device__ __forceinline__ void merge_parts(const fa_cuda_args &a, float4 totals
     __syncthreads();
     for (int n = 0; n < FA_MIN(parts, GROUP); n++)
         most = fmaxf(most, weights[n]);
-    const float base = finite_max(most);
+    const float base = fa_safe_max(most);
     for (int from = 0; from < vectors; from += lanes) {
         const int d = (from + lane) * 4;
         const bool has = line < lines && d < p->dim_v;

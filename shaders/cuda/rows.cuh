@@ -211,19 +211,19 @@ struct rows_kernel {
                 UNROLL
                 for (int l = 0; l < SPLIT; l++)
                     x += parts[(l * BLOCK_Q + row) * BLOCK_KV + at];
-                sc[n] = transformed ? transform(s, mine, j, x) : x * s.p->scale_log2;
+                sc[n] = transformed ? transform(s, mine, j, x) : x * s.p->score.unit;
             }
             next = fmaxf(next, sc[n]);
         }
         next = lanes_max<PER_ROW>(next);
-        const float base = finite_max(next);
+        const float base = fa_safe_max(next);
         UNROLL
         for (int n = 0; n < SCORES; n++) {
             const float weight = exp2_fast(sc[n] - base);
             total += weight;
             weights[row * BLOCK_KV + lane + n * PER_ROW] = weight;
         }
-        state.sum = state.sum * fa_state_weight(state.max, next) + total;
+        state.sum = state.sum * fa_state_weight(state.max, next, 1.0f) + total;
         state.max = next;
         return state;
     }
@@ -232,7 +232,7 @@ struct rows_kernel {
     {
         UNROLL
         for (int r = 0; r < BLOCK_Q; r++) {
-            const float now = maxima[r], old = fa_state_weight(max[r], now);
+            const float now = maxima[r], old = fa_state_weight(max[r], now, 1.0f);
             max[r] = now;
             UNROLL
             for (int c = 0; c < OCTETS; c++) {

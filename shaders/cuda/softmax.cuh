@@ -121,24 +121,23 @@ __device__ __forceinline__ bool is_visible(const scene &s, const query &q, int k
 
 __device__ __forceinline__ bool transforms(const scene &s)
 {
-    return (s.p->flags & (FA_TABLE_SOFTCAP | FA_TABLE_ALIBI | FA_TABLE_BIAS | FA_TABLE_KEEP)) != 0;
+    return s.p->score.transforms != 0;
 }
 
 /* A visible raw score as a base-2 logarithm; -inf where `keep` hides it. */
 __device__ __forceinline__ float transform(const scene &s, const query &q, int key, float x)
 {
     const int flags = s.p->flags;
-    x = flags & FA_TABLE_SOFTCAP ? s.p->cap_log2 * tanhf(x * s.p->tanh_scale) : x * s.p->scale_log2;
+    fa_terms t = fa_terms_none();
     if (flags & FA_TABLE_ALIBI) {
-        const int distance = s.mask.diagonal + q.position - key;
-        const float slope = ((const float *)(s.a.table + s.p->slopes_at))[q.head];
-        x -= slope * FA_LOG2E * (float)(distance < 0 ? -distance : distance);
+        t.distance = s.mask.diagonal + q.position - key;
+        t.slope = ((const float *)(s.a.table + s.p->slopes_at))[q.head];
     }
     if (flags & FA_TABLE_BIAS)
-        x += load(s.p->bias_type, s.a.bias + extra_at(s, s.p->bias_stride, q, key) * bytes_of(s.p->bias_type)) * FA_LOG2E;
-    if ((flags & FA_TABLE_KEEP) && !is_kept(s, q, key))
-        x = FA_NEG_INF;
-    return x;
+        t.bias = load(s.p->bias_type, s.a.bias + extra_at(s, s.p->bias_stride, q, key) * bytes_of(s.p->bias_type));
+    if (flags & FA_TABLE_KEEP)
+        t.kept = is_kept(s, q, key);
+    return fa_score_of(s.p->score, t, x) * FA_LOG2E;
 }
 
 /* 2^x to two units in the last place; what would be denormal is 0. */
@@ -148,29 +147,8 @@ __device__ __forceinline__ float exp2_fast(float x)
     return x;
 }
 
-/* 2^(x - max) is formed from this: an empty row must not see -inf - (-inf). */
-__device__ __forceinline__ float finite_max(float max)
-{
-    return max == FA_NEG_INF ? 0.0f : max;
-}
-
-/* Ends a row: the factor that normalises its output, and its LSE. ln 2 in two parts, as in other backends. */
-__device__ __forceinline__ float close_row(fa_state state, float sink, float *lse)
-{
-    const float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f, max = state.max;
-    if (sink > FA_NEG_INF) {
-        fa_state other;
-        other.max = sink * FA_LOG2E;
-        other.sum = 1.0f;
-        state = fa_state_merge(state, other);
-    }
-    if (state.sum == 0.0f) {
-        *lse = FA_NEG_INF;
-        return 0.0f;
-    }
-    *lse = fmaf(state.max, ln2_high, fmaf(state.max, ln2_low, logf(state.sum)));
-    return fa_state_weight(max, state.max) / state.sum;
-}
+/* Maxima are base-2 logarithms here. */
+static constexpr float LN2 = 0.693147180559945309417f;
 
 /* Where a finished row goes: the operand o, or the partial results of an item that is a part. */
 struct target {
@@ -184,15 +162,15 @@ struct target {
     {
         const bool whole = s.part_row < 0;
         const fa_long part = s.part_row + row - s.row_begin;
-        float lse;
-        factor = close_row(state, whole ? q.sink(s) : FA_NEG_INF, &lse);
+        const fa_closed closed = fa_state_close(state, LN2, whole ? q.sink(s) : FA_NEG_INF);
+        factor = closed.factor;
         type = whole ? s.a.type_o : TYPE_F32;
         aligned = whole ? s.a.aligned : s.p->dim_v % 4 == 0;
         at = whole ? q.o(s) : s.a.partial + part * s.p->dim_v * 4;
         if (writes && q.exists && !whole)
-            ((float *)s.a.partial_lse)[part] = lse;
+            ((float *)s.a.partial_lse)[part] = closed.lse;
         if (writes && q.exists && whole && (s.p->flags & FA_TABLE_LSE))
-            *q.lse(s) = lse;
+            *q.lse(s) = closed.lse;
     }
 };
 

@@ -56,16 +56,16 @@ __device__ __forceinline__ void standard_softmax(const fa_cuda_args &a, float *r
     state.max = reduce<GROUP, false>(room, state.max);
     for (int j = threadIdx.x; j < keys; j += GROUP) {
         const bool seen = at.sees(s, j);
-        const float weight = exp2_fast(row[j] - finite_max(state.max));
+        const float weight = exp2_fast(row[j] - fa_safe_max(state.max));
         row[j] = seen ? weight : -0.0f;
         state.sum += seen ? weight : 0.0f;
     }
     state.sum = reduce<GROUP, true>(room, state.sum);
     if (threadIdx.x == 0) {
-        float lse;
-        ((float *)a.partial_lse)[n] = close_row(state, FA_NEG_INF, &lse);
+        const fa_closed closed = fa_state_close(state, LN2, FA_NEG_INF);
+        ((float *)a.partial_lse)[n] = closed.factor;
         if (s.p->flags & FA_TABLE_LSE)
-            *at.lse(s) = lse;
+            *at.lse(s) = closed.lse;
     }
 }
 
@@ -194,6 +194,7 @@ __device__ __forceinline__ void standard_scores(const fa_cuda_args &args, float 
         t.multiply(now, false);
         stage ^= 1;
     }
+    const float factor = p->score.transforms ? p->score.scale * p->score.scale_rest * FA_LOG2E : p->score.unit;
     UNROLL
     for (int i = 0; i < ROWS; i++) {
         const int r = t.row + t.y * ROWS + i;
@@ -202,7 +203,7 @@ __device__ __forceinline__ void standard_scores(const fa_cuda_args &args, float 
         for (int g = 0; g < tile::COLS; g++) {
             const int j = t.col + 4 * t.x + g / 4 * 4 * tile::LANES + g % 4;
             if (r < args.rows && j < keys)
-                to[j] = t.sum[i][g] * p->scale_log2;
+                to[j] = t.sum[i][g] * factor;
         }
     }
 }

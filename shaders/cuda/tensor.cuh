@@ -546,7 +546,7 @@ struct tensor_kernel {
 
     __device__ void start()
     {
-        scale = TRANSFORMS ? 1.0f : fabsf(s.p->scale_log2);
+        scale = TRANSFORMS ? 1.0f : fabsf(s.p->score.unit);
         large = false;
         UNROLL
         for (int t = 0; t < TILES; t++) {
@@ -582,7 +582,7 @@ struct tensor_kernel {
         if constexpr (SPLIT == 2)
             exchange(sc);
         if constexpr (!PLAIN) {
-            if (!TRANSFORMS && s.p->scale_log2 < 0.0f)
+            if (!TRANSFORMS && s.p->score.unit < 0.0f)
                 scale_scores(sc, -1.0f);
             if (TRANSFORMS)
                 transform_scores(key, key_end, cut, sc);
@@ -620,7 +620,7 @@ struct tensor_kernel {
         copy_stage(0, key);
         load_q();
         start();
-        const bool negative = s.p->scale_log2 < 0.0f;
+        const bool negative = s.p->score.unit < 0.0f;
         ROLLED
         while (key < s.key_end) {
             const int key_end = FA_MIN(key + BLOCK_KV, s.key_end), next = s.next_block(key + BLOCK_KV, BLOCK_KV);

@@ -24,16 +24,16 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_merge(
     FA_UNROLL_BY(8)
     for (int n = 0; n < item.parts; n++)
         max = fmax(max, load_0(partial, part_lse + n * rows));
-    const float base = finite_max(max);
+    const float base = fa_safe_max(max);
     FA_UNROLL_BY(8)
     for (int n = 0; n < item.parts; n++)
-        sum += exp(load_0(partial, part_lse + n * rows) - base);
-    sum += exp(sink - base);
+        sum += fa_weight(load_0(partial, part_lse + n * rows), base, FA_LOG2E);
+    sum += fa_weight(sink, base, FA_LOG2E);
     for (int d = get_local_id(0); d < p->dim_v; d += FA_GROUP) {
         float total = 0.0f;
         FA_UNROLL_BY(8)
         for (int n = 0; n < item.parts; n++) {
-            const float weight = exp(load_0(partial, part_lse + n * rows) - base);
+            const float weight = fa_weight(load_0(partial, part_lse + n * rows), base, FA_LOG2E);
             total += weight * load_0(partial, part + (long)n * rows * p->dim_v + d);
         }
         FA_CAT(store_, FA_TYPE_O)(o, o_offset + sequence->o_at + at.head * p->o_stride[1] +

@@ -155,6 +155,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     const int my_row = id / PER_ROW, my_lane = id % PER_ROW;
     const bool weighs = my_row < count && my_row < FA_BLOCK_Q;
     const query mine = query_of(p, mask, item.head_kv, item.row_begin + FA_MIN(my_row, count - 1), item.row_end);
+    const float unit = p->score.unit;
     fa_state state = fa_state_empty();
     float max[FA_BLOCK_Q];
     float8 out[FA_BLOCK_Q][OCTETS];
@@ -190,11 +191,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
                     FA_UNROLL
                     for (int l = 0; l < FA_SPLIT; l++)
                         x += parts[(l * FA_BLOCK_Q + my_row) * FA_BLOCK_KV + at];
-#if FA_TRANSFORM
-                    s[n] = transform(sc, mine, j, x);
-#else
-                    s[n] = x * p->scale_log2;
-#endif
+                    s[n] = FA_TRANSFORM ? transform(sc, mine, j, x) : x;
                 }
                 next = fmax(next, s[n]);
             }
@@ -211,16 +208,16 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
             }
         }
         if (weighs) {
-            float total = 0.0f, base = finite_max(next);
+            float total = 0.0f, base = fa_safe_max(next);
             FA_UNROLL
             for (int n = 0; n < SCORES; n++) {
                 const int at = my_lane + n * PER_ROW;
-                const float weight = FA_EXP2(s[n] - base);
+                const float weight = fa_weight(s[n], base, unit);
                 total += weight;
                 if (at < FA_BLOCK_KV)
                     weights[my_row * FA_BLOCK_KV + at] = weight;
             }
-            state.sum = state.sum * fa_state_weight(state.max, next) + total;
+            state.sum = state.sum * fa_state_weight(state.max, next, unit) + total;
             state.max = next;
             if (my_lane == 0)
                 maxima[my_row] = next;
@@ -229,7 +226,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
 
         FA_UNROLL
         for (int r = 0; r < FA_BLOCK_Q; r++) {
-            const float now = r < count ? maxima[r] : FA_NEG_INF, old = fa_state_weight(max[r], now);
+            const float now = r < count ? maxima[r] : FA_NEG_INF, old = fa_state_weight(max[r], now, unit);
             max[r] = now;
             FA_UNROLL
             for (int c = 0; c < OCTETS; c++)
@@ -261,10 +258,10 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     FA_ROLLED
     for (int r = 0; r < count; r++) {
         const query at = query_of(p, mask, item.head_kv, item.row_begin + r, item.row_end);
-        const bool whole = item.part_row < 0, with_sink = whole && (p->flags & FA_TABLE_SINKS);
+        const bool whole = item.part_row < 0;
         const long part = item.part_row + r;
         fa_state row = fa_state_empty();
-        float row_lse, factor = 0.0f;
+        fa_closed closed;
         FA_UNROLL
         for (int c = 0; c < OCTETS; c++) {
             if (line < LINES_V)
@@ -274,11 +271,11 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
                 row.max = maxima[r];
                 for (int n = 0; n < PER_ROW; n++)
                     row.sum += exchange[r * PER_ROW + n];
-                factor = close_row(row, with_sink ? sc.sinks[at.head] : 0.0f, with_sink, &row_lse);
+                closed = close_row(sc, at, row, whole);
                 if (id == 0 && !whole)
-                    store_0(partial, partial_lse_offset + part, row_lse);
+                    store_0(partial, partial_lse_offset + part, closed.lse);
                 if (id == 0 && whole && (p->flags & FA_TABLE_LSE))
-                    store_0(lse, lse_offset + sequence->lse_at + (long)at.head * p->lse_rows + at.position, row_lse);
+                    store_0(lse, lse_offset + sequence->lse_at + (long)at.head * p->lse_rows + at.position, closed.lse);
             }
             for (int n = id; n < LANES_V * 8; n += FA_GROUP) {
                 const int d = n + c * LANES_V * 8;
@@ -287,9 +284,9 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
                     total += parts[l * LANES_V * 8 + n];
                 if (d < p->dim_v && whole)
                     FA_CAT(store_, FA_TYPE_O)(o, o_offset + sequence->o_at + at.head * p->o_stride[1] +
-                                                     at.position * p->o_stride[2] + d, total * factor);
+                                                     at.position * p->o_stride[2] + d, total * closed.factor);
                 else if (d < p->dim_v)
-                    store_0(partial, partial_offset + part * p->dim_v + d, total * factor);
+                    store_0(partial, partial_offset + part * p->dim_v + d, total * closed.factor);
             }
             barrier(CLK_LOCAL_MEM_FENCE);
         }

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a description can do to scores, and how a row ends: the same for every kernel. */
-#include "core/portable/softmax.h"
 #include "memory.cl"
 #include "lanes.cl"
 
@@ -66,48 +65,27 @@ static inline bool is_kept(scene s, query q, int key)
     return *memory_at(s.keep, s.keep_at + at) != 0;
 }
 
-/* A visible raw score as a base-2 logarithm; -inf where `keep` hides it. */
+/* A visible raw product as a natural score; -inf where `keep` hides it. */
 static inline float transform(scene s, query q, int key, float x)
 {
     int flags = s.params->flags;
-    x = flags & FA_TABLE_SOFTCAP ? s.params->cap_log2 * tanh(x * s.params->tanh_scale) : x * s.params->scale_log2;
+    fa_terms t = fa_terms_none();
     if (flags & FA_TABLE_ALIBI) {
-        int distance = s.sequence->mask.diagonal + q.position - key;
-        x -= s.slopes[q.head] * FA_LOG2E * (float)(distance < 0 ? -distance : distance);
+        t.slope = s.slopes[q.head];
+        t.distance = s.sequence->mask.diagonal + q.position - key;
     }
     if (flags & FA_TABLE_BIAS) {
         long at = extra_at(s.params->bias_stride, s.sequence->number, q.head, q.position, key);
-        x += load_any(s.params->bias_type, s.bias, s.bias_at + at) * FA_LOG2E;
+        t.bias = load_any(s.params->bias_type, s.bias, s.bias_at + at);
     }
-    if ((flags & FA_TABLE_KEEP) && !is_kept(s, q, key))
-        x = FA_NEG_INF;
-    return x;
+    if (flags & FA_TABLE_KEEP)
+        t.kept = is_kept(s, q, key);
+    return fa_score_of(s.params->score, t, x);
 }
 
-/* 2^(x - max) is formed from this: an empty row must not see -inf - (-inf). */
-static inline float finite_max(float max)
+/* Ends a row of an item that is `whole`, or a part of one: sinks count once, in the whole. */
+static inline fa_closed close_row(scene s, query q, fa_state state, bool whole)
 {
-    return max == FA_NEG_INF ? 0.0f : max;
-}
-
-/*
- * Ends a row: the factor that normalises its output, and its LSE. ln 2 in two parts, for a sum that is as good as
- * the double-precision one of other backends.
- */
-static inline float close_row(fa_state state, float sink, bool with_sink, float *lse)
-{
-    const float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f;
-    float max = state.max;
-    if (with_sink && sink > FA_NEG_INF) {
-        fa_state other;
-        other.max = sink * FA_LOG2E;
-        other.sum = 1.0f;
-        state = fa_state_merge(state, other);
-    }
-    if (state.sum == 0.0f) {
-        *lse = FA_NEG_INF;
-        return 0.0f;
-    }
-    *lse = fma(state.max, ln2_high, fma(state.max, ln2_low, log(state.sum)));
-    return fa_state_weight(max, state.max) / state.sum;
+    float sink = whole && (s.params->flags & FA_TABLE_SINKS) ? s.sinks[q.head] : FA_NEG_INF;
+    return fa_state_close(state, s.params->score.natural, sink);
 }

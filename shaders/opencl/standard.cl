@@ -69,17 +69,17 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_standard_
     state.max = reduce(room, id, false, fmax(fmax(max.x, max.y), fmax(max.z, max.w)));
     for (int key = id * 4; key < keys; key += FA_GROUP * 4) {
         const int4 seen = seen4(at, mask.prefix, keys, key);
-        const float4 weight = FA_EXP2(row[key / 4] - finite_max(state.max));
+        const float4 weight = FA_EXP2((row[key / 4] - fa_safe_max(state.max)) * p->score.unit);
         row[key / 4] = select((float4)HIDDEN, weight, seen);
         sum += select((float4)0.0f, weight, seen);
     }
     state.sum = reduce(room, id, true, sum.x + sum.y + (sum.z + sum.w));
 
     if (id == 0) {
-        float row_lse;
-        store_0(scratch, factors_offset + n, close_row(state, 0.0f, false, &row_lse));
+        const fa_closed closed = fa_state_close(state, p->score.natural, FA_NEG_INF);
+        store_0(scratch, factors_offset + n, closed.factor);
         if (p->flags & FA_TABLE_LSE)
-            store_0(lse, lse_offset + sequence->lse_at + (long)at.head * p->lse_rows + at.position, row_lse);
+            store_0(lse, lse_offset + sequence->lse_at + (long)at.head * p->lse_rows + at.position, closed.lse);
     }
 }
 
@@ -197,6 +197,8 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_standard_
         stage ^= 1;
     }
 
+    const float scale = p->score.transforms ? p->score.scale : 1.0f;
+    const float rest = p->score.transforms ? p->score.scale_rest : 1.0f;
     FA_UNROLL
     for (int i = 0; i < FA_ROWS; i++) {
         const int r = here.row + y * FA_ROWS + i;
@@ -206,7 +208,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_standard_
             const int j = here.col + 4 * x + g * FA_LANES;
             if (r < rows && j < keys)
                 *(__global float4 *)memory_at(scratch, (at + j) * 4) =
-                    (float4)(sum[i][g], sum[i][g + 1], sum[i][g + 2], sum[i][g + 3]) * p->scale_log2;
+                    (float4)(sum[i][g], sum[i][g + 1], sum[i][g + 2], sum[i][g + 3]) * scale * rest;
         }
     }
 }

@@ -213,10 +213,8 @@ static void treat_scores(scene sc, const source *src, int x, int y, int key, int
             row[g] = s[0][g];
             if (j >= key_end || (masked && !is_seen(q, sc.prefix, j)))
                 row[g] = FA_NEG_INF;
-#if FA_TRANSFORM
-            else
+            else if (FA_TRANSFORM)
                 row[g] = transform(sc, q, j, row[g]);
-#endif
         }
         FA_UNROLL
         for (int i = 0; i + 1 < FA_ROWS; i++) {
@@ -256,7 +254,7 @@ static void exchange_rows(__local float *room, int x, int y, bool add, float val
 }
 
 /* Scores become weights, under the new maximum of each row. */
-static void weigh(__local float *room, int x, int y, float s[FA_ROWS][KEYS], float o[FA_ROWS][DIMS],
+static void weigh(__local float *room, int x, int y, float unit, float s[FA_ROWS][KEYS], float o[FA_ROWS][DIMS],
                   float max[FA_ROWS], float sum[FA_ROWS])
 {
     float next[FA_ROWS];
@@ -270,11 +268,11 @@ static void weigh(__local float *room, int x, int y, float s[FA_ROWS][KEYS], flo
     exchange_rows(room, x, y, false, next);
     FA_UNROLL
     for (int i = 0; i < FA_ROWS; i++) {
-        float old = fa_state_weight(max[i], next[i]), base = finite_max(next[i]), total = 0.0f;
+        float old = fa_state_weight(max[i], next[i], unit), base = fa_safe_max(next[i]), total = 0.0f;
         max[i] = next[i];
         FA_UNROLL
         for (int g = 0; g < KEYS; g++) {
-            s[i][g] = FA_EXP2(s[i][g] - base);
+            s[i][g] = fa_weight(s[i][g], base, unit);
             total += s[i][g];
         }
         sum[i] = sum[i] * old + total;
@@ -375,19 +373,9 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
 
         const bool masked = fa_mask_classify(mask, first_row, last_row, key, key_end) == FA_CLASS_PARTIAL;
         const bool hides = masked || (p->flags & FA_TABLE_KEEP);
-#if FA_TRANSFORM
-        treat_scores(sc, &src, x, y, key, key_end, masked, s);
-#else
-        FA_UNROLL
-        for (int i = 0; i < FA_ROWS; i++) {
-            FA_UNROLL
-            for (int g = 0; g < KEYS; g++)
-                s[i][g] *= p->scale_log2;
-        }
-        if (masked || key_end < key + FA_BLOCK_KV)
+        if (FA_TRANSFORM || masked || key_end < key + FA_BLOCK_KV)
             treat_scores(sc, &src, x, y, key, key_end, masked, s);
-#endif
-        weigh(stages + stage * STAGE, x, y, s, out, max, sum);
+        weigh(stages + stage * STAGE, x, y, p->score.unit, s, out, max, sum);
         if (!LANES_SHARE(FA_LANES))
             stage = turn_stage(stage);
 
@@ -421,21 +409,20 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
     for (int turn = 0; turn < FA_ROWS; turn++) {
         const int row = item.row_begin + y * FA_ROWS + turn;
         const query at = query_of(p, mask, item.head_kv, row, item.row_end);
-        const bool whole = item.part_row < 0, with_sink = whole && (p->flags & FA_TABLE_SINKS);
+        const bool whole = item.part_row < 0;
         fa_state state;
         state.max = max[0];
         state.sum = sum[0];
-        float row_lse;
-        const float factor = close_row(state, with_sink ? sc.sinks[at.head] : 0.0f, with_sink, &row_lse);
+        const fa_closed closed = close_row(sc, at, state, whole);
         const long part = item.part_row + row - item.row_begin;
         if (at.exists && x == 0 && !whole)
-            store_0(partial, partial_lse_offset + part, row_lse);
+            store_0(partial, partial_lse_offset + part, closed.lse);
         if (at.exists && x == 0 && whole && (p->flags & FA_TABLE_LSE))
-            store_0(lse, lse_offset + sequence->lse_at + (long)at.head * p->lse_rows + at.position, row_lse);
+            store_0(lse, lse_offset + sequence->lse_at + (long)at.head * p->lse_rows + at.position, closed.lse);
         FA_UNROLL
         for (int g = 0; g < DIMS; g += 4) {
             const int d = 4 * x + g * FA_LANES, count = at.exists ? p->dim_v - d : 0;
-            const float4 result = (float4)(out[0][g], out[0][g + 1], out[0][g + 2], out[0][g + 3]) * factor;
+            const float4 result = (float4)(out[0][g], out[0][g + 1], out[0][g + 2], out[0][g + 3]) * closed.factor;
             if (whole)
                 FA_CAT(store4_, FA_TYPE_O)(o, o_offset + sequence->o_at + at.head * p->o_stride[1] +
                                                   at.position * p->o_stride[2] + d, count, result);

@@ -64,10 +64,8 @@
 #define FA_VK_WORD_DIM_V 53
 #define FA_VK_WORD_LSE_ROWS 54
 #define FA_VK_WORD_BIAS_TYPE 55
-#define FA_VK_WORD_SCALE_LOG2 56
-#define FA_VK_WORD_TANH_SCALE 57
-#define FA_VK_WORD_CAP_LOG2 58
-#define FA_VK_WORD_FLAGS 59
+#define FA_VK_WORD_SCORE 56 /* seven words: an fa_score */
+#define FA_VK_WORD_FLAGS 63
 #define FA_VK_WORDS_SEQUENCE 16
 #define FA_VK_WORD_Q_AT 0 /* of a sequence */
 #define FA_VK_WORD_K_AT 2

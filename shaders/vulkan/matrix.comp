@@ -210,12 +210,9 @@ int row_of_slot(int r)
     return row;
 }
 
-/* Scores become base-2 logarithms, and hidden where they are. */
+/* Scores are hidden where they are. */
 void mask_in_registers(int t, int key, int key_end, bool masked)
 {
-    const float scale = table_float(FA_VK_WORD_SCALE_LOG2);
-    [[unroll]] for (int n = 0; n < STEPS_KV; n++)
-        s[t][n] = s[t][n] * scale;
     if (!masked && key_end == key + BLOCK_KV)
         return;
     int begin[SLOTS], end[SLOTS];
@@ -241,6 +238,7 @@ void mask_in_registers(int t, int key, int key_end, bool masked)
 /* Scores become weights, under the new maximum of each row, and the output is rescaled: in registers. */
 void weigh_in_registers(int t)
 {
+    const float unit = score_data().unit;
     float next[SLOTS], old[SLOTS], base[SLOTS];
     [[unroll]] for (int r = 0; r < SLOTS; r++)
         next[r] = maximum[t][r];
@@ -254,15 +252,15 @@ void weigh_in_registers(int t)
             if ((LAYOUT_LANES & bit) != 0)
                 next[r] = max(next[r], subgroupShuffleXor(next[r], bit));
         }
-        old[r] = fa_state_weight(maximum[t][r], next[r]);
-        base[r] = finite_max(next[r]);
+        old[r] = fa_state_weight(maximum[t][r], next[r], unit);
+        base[r] = fa_safe_max(next[r]);
         maximum[t][r] = next[r];
         sum[t][r] *= old[r];
     }
     [[unroll]] for (int n = 0; n < STEPS_KV; n++) {
 #define WEIGH(i)                                                                                       \
     {                                                                                                  \
-        x[i] = exp2(x[i] - base[slot_of(i)]);                                                          \
+        x[i] = fa_weight(x[i], base[slot_of(i)], unit);                                                          \
         sum[t][slot_of(i)] += x[i];                                                                    \
     }
         accumulator x = s[t][n];
@@ -284,7 +282,7 @@ void weigh_in_memory(int t, int key, int key_end, bool masked)
 {
     const int row = first_row + 16 * t + lane / PER_ROW, part = lane % PER_ROW * (BLOCK_KV / PER_ROW);
     const int from = row * LINE_S + part;
-    const float scale = table_float(FA_VK_WORD_SCALE_LOG2);
+    const float unit = score_data().unit;
     const query at_row = query_of(w, w.row_begin + row);
     [[unroll]] for (int n = 0; n < STEPS_KV; n++)
         coopMatStore(s[t][n], scores, (first_row + 16 * t) * LINE_S + 16 * n, LINE_S,
@@ -295,16 +293,17 @@ void weigh_in_memory(int t, int key, int key_end, bool masked)
         const int j = key + part + n;
         float score = FA_NEG_INF;
         if (j < key_end && (!masked || is_seen(w, at_row, j)))
-            score = TRANSFORM != 0 ? transform(w, at_row, j, scores[from + n]) : scores[from + n] * scale;
+            score = TRANSFORM != 0 ? transform(w, at_row, j, scores[from + n]) : scores[from + n];
         scores[from + n] = score;
         next = max(next, score);
     }
     next = lanes_max(next, PER_ROW);
-    const float old = fa_state_weight(maximum[t][0], next), base = finite_max(next);
+    const float old = fa_state_weight(maximum[t][0], next, unit), base = fa_safe_max(next);
     maximum[t][0] = next;
     float total = 0.0;
     for (int n = 0; n < BLOCK_KV / PER_ROW; n += 2) {
-        const float even = exp2(scores[from + n] - base), odd = exp2(scores[from + n + 1] - base);
+        const float even = fa_weight(scores[from + n], base, unit);
+        const float odd = fa_weight(scores[from + n + 1], base, unit);
         const int at = part + n;
         total += even + odd;
         weights[row * LINE_P + at / 8][at % 8 / 2] = packHalf2x16(vec2(even, odd));
@@ -399,15 +398,14 @@ void multiply_guarded(int key, int key_end)
 float end_row(int row, fa_state state, bool tells)
 {
     const query at_row = query_of(w, row);
-    float lse;
-    const float factor = close_row(state, w.whole ? sink_of(w, at_row) : FA_NEG_INF, lse);
+    const fa_closed closed = close_row(w, at_row, state);
     if (at_row.exists && tells) {
         if (!w.whole)
-            store_partial_lse(at(FA_VK_SLOT_PARTIAL_LSE) + (w.part_row + position(row - w.row_begin)) * 4, lse);
+            store_partial_lse(at(FA_VK_SLOT_PARTIAL_LSE) + (w.part_row + position(row - w.row_begin)) * 4, closed.lse);
         else if ((w.flags & FA_TABLE_LSE) != 0)
-            store_float_lse(lse_of(w, at_row), lse);
+            store_float_lse(lse_of(w, at_row), closed.lse);
     }
-    return factor;
+    return closed.factor;
 }
 
 /* Where a row of the result begins. */

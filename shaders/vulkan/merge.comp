@@ -66,7 +66,7 @@ void main()
     lse_at = at(FA_VK_SLOT_PARTIAL_LSE) + (w.part_row + position(r)) * 4;
     part_at = at(FA_VK_SLOT_PARTIAL) + (w.part_row + position(r)) * position(w.dim_v * 4);
     const query q = query_of(w, w.row_begin + r);
-    const float sink = sink_of(w, q), most = find_most(sink), base = finite_max(most);
+    const float sink = sink_of(w, q), most = find_most(sink), base = fa_safe_max(most);
     const position to = row_of_o(w, q);
     const int vectors = CEIL_DIV(w.dim_v, 4), lanes = min(vectors, GROUP), lines = GROUP / lanes;
     const int lane = id % lanes, line = id / lanes;
@@ -75,11 +75,11 @@ void main()
         const int d = (from + lane) * 4;
         const bool has = line < lines && d < w.dim_v;
         vec4 total = vec4(0.0);
-        sum = exp(sink - base);
+        sum = fa_weight(sink, base, FA_LOG2E);
         for (int first = 0; first < parts; first += GROUP) {
             const int count = min(parts - first, GROUP);
             barrier();
-            weights[id] = id < count ? exp(lse_of_part(first + id) - base) : 0.0;
+            weights[id] = id < count ? fa_weight(lse_of_part(first + id), base, FA_LOG2E) : 0.0;
             barrier();
             for (int n = 0; n < count; n++)
                 sum += weights[n];

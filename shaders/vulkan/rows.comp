@@ -45,6 +45,7 @@ int my_row, my_lane; /* the row that this work-item weighs, if it `weighs` any, 
 bool weighs;
 query mine;
 fa_state state; /* of that row, with this work-item's share of its sum */
+float unit;
 position keys_at, values_at, key_stride, value_stride;
 raw8 ahead[AHEAD][OCTETS];
 vec4 o[BLOCK_Q][OCTETS][2];
@@ -121,7 +122,6 @@ void add_value(raw8 value, int at, bool hides, int c)
 /* The parts of the block's scores become weights, under the new maximum of each row. */
 void weigh(int key, int key_end, bool full)
 {
-    const float scale = table_float(FA_VK_WORD_SCALE_LOG2);
     float s[SCORES], next = state.max;
     bool seen[SCORES];
     [[unroll]] for (int n = 0; n < SCORES; n++) {
@@ -134,7 +134,7 @@ void weigh(int key, int key_end, bool full)
             float score = 0.0;
             [[unroll]] for (int l = 0; l < SPLIT; l++)
                 score += parts[(l * BLOCK_Q + my_row) * BLOCK_KV + slot];
-            s[n] = TRANSFORM != 0 ? transform(w, mine, j, score) : score * scale;
+            s[n] = TRANSFORM != 0 ? transform(w, mine, j, score) : score;
         }
         next = max(next, s[n]);
     }
@@ -150,15 +150,15 @@ void weigh(int key, int key_end, bool full)
     }
     if (weighs) {
         float total = 0.0;
-        const float base = finite_max(next);
+        const float base = fa_safe_max(next);
         [[unroll]] for (int n = 0; n < SCORES; n++) {
             const int slot = my_lane + n * PER_ROW;
-            const float weight = seen[n] ? exp2(s[n] - base) : uintBitsToFloat(HIDDEN);
+            const float weight = seen[n] ? fa_weight(s[n], base, unit) : uintBitsToFloat(HIDDEN);
             total += weight;
             if (slot < BLOCK_KV)
                 weights[my_row * BLOCK_KV + slot] = weight;
         }
-        state.sum = state.sum * fa_state_weight(state.max, next) + total;
+        state.sum = state.sum * fa_state_weight(state.max, next, unit) + total;
         state.max = next;
         if (my_lane == 0)
             maxima[my_row] = next;
@@ -189,7 +189,7 @@ void write_row(int r)
     const query q = query_of(w, w.row_begin + r);
     const position part = w.part_row + position(r);
     const position to = w.whole ? row_of_o(w, q) : at(FA_VK_SLOT_PARTIAL) + part * position(w.dim_v * 4);
-    float factor = 0.0;
+    fa_closed closed;
     [[unroll]] for (int c = 0; c < OCTETS; c++) {
         if (id < count) {
             [[unroll]] for (int e = 0; e < 4; e++) {
@@ -200,17 +200,16 @@ void write_row(int r)
         barrier();
         if (c == 0) {
             fa_state row;
-            float lse;
             row.max = maxima[r];
             row.sum = 0.0;
             for (int n = 0; n < PER_ROW; n++)
                 row.sum += exchange[r * PER_ROW + n];
-            factor = close_row(row, w.whole ? sink_of(w, q) : FA_NEG_INF, lse);
+            closed = close_row(w, q, row);
             if (id == 0) {
                 if (!w.whole)
-                    store_partial_lse(at(FA_VK_SLOT_PARTIAL_LSE) + part * 4, lse);
+                    store_partial_lse(at(FA_VK_SLOT_PARTIAL_LSE) + part * 4, closed.lse);
                 else if ((w.flags & FA_TABLE_LSE) != 0)
-                    store_float_lse(lse_of(w, q), lse);
+                    store_float_lse(lse_of(w, q), closed.lse);
             }
         }
         for (int n = id; n < LANES_V * 2; n += GROUP) {
@@ -221,9 +220,9 @@ void write_row(int r)
                 total += vec4(parts[from], parts[from + 1], parts[from + 2], parts[from + 3]);
             }
             if (w.whole)
-                store4_o(to + position(d * bytes_of(TYPE_O)), w.dim_v - d, total * factor);
+                store4_o(to + position(d * bytes_of(TYPE_O)), w.dim_v - d, total * closed.factor);
             else
-                store4_partial(to + position(d * 4), w.dim_v - d, total * factor);
+                store4_partial(to + position(d * 4), w.dim_v - d, total * closed.factor);
         }
         barrier();
     }
@@ -252,6 +251,7 @@ void main()
     weighs = my_row < count && my_row < BLOCK_Q;
     mine = query_of(w, w.row_begin + min(my_row, count - 1));
     state = fa_state_empty();
+    unit = score_data().unit;
     float maximum[BLOCK_Q];
     [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
         maximum[r] = FA_NEG_INF;
@@ -275,7 +275,7 @@ void main()
         barrier();
 
         [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
-            const float now = r < count ? maxima[r] : FA_NEG_INF, old = fa_state_weight(maximum[r], now);
+            const float now = r < count ? maxima[r] : FA_NEG_INF, old = fa_state_weight(maximum[r], now, unit);
             maximum[r] = now;
             [[unroll]] for (int c = 0; c < OCTETS; c++) {
                 o[r][c][0] *= old;

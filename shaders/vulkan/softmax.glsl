@@ -6,7 +6,6 @@
 #endif
 #include "memory.glsl"
 #include "lanes.glsl"
-#include "core/portable/softmax.h"
 
 layout(constant_id = FA_VK_TRANSFORM) const int TRANSFORM = 0;
 layout(constant_id = FA_VK_FAR) const int FAR = 0;
@@ -139,39 +138,32 @@ float bias_of(work w, query q, int key)
     return FA_LOAD(5, type, p);
 }
 
-/* GLSL leaves tanh()'s error open, and large arguments may overflow on the way. */
-float tanh_exact(float x)
+fa_score score_data()
 {
-    const float size = abs(x);
-    if (size < 0.4) { /* the Taylor series */
-        const float y = x * x;
-        float series = fma(0.0035921, y, -0.0088632);
-        series = fma(series, y, 0.02186949);
-        series = fma(series, y, -0.053968254);
-        series = fma(series, y, 0.13333334);
-        series = fma(series, y, -0.33333334);
-        return fma(series * y, x, x);
-    }
-    const float low = exp2(-2.0 * FA_LOG2E * min(size, 20.0));
-    const float result = (1.0 - low) / (1.0 + low);
-    return isnan(x) ? x : x < 0.0 ? -result : result;
+    fa_score s;
+    s.scale = table_float(FA_VK_WORD_SCORE);
+    s.scale_rest = table_float(FA_VK_WORD_SCORE + 1);
+    s.cap = table_float(FA_VK_WORD_SCORE + 2);
+    s.cap_inverse = table_float(FA_VK_WORD_SCORE + 3);
+    s.unit = table_float(FA_VK_WORD_SCORE + 4);
+    s.natural = table_float(FA_VK_WORD_SCORE + 5);
+    s.transforms = table_int(FA_VK_WORD_SCORE + 6);
+    return s;
 }
 
-/* A visible raw score as a base-2 logarithm; -inf where `keep` hides it. */
+/* A visible raw product as a natural score; -inf where `keep` hides it. */
 float transform(work w, query q, int key, float x)
 {
-    x = (w.flags & FA_TABLE_SOFTCAP) != 0
-            ? table_float(FA_VK_WORD_CAP_LOG2) * tanh_exact(x * table_float(FA_VK_WORD_TANH_SCALE))
-            : x * table_float(FA_VK_WORD_SCALE_LOG2);
+    fa_terms t = fa_terms_none();
     if ((w.flags & FA_TABLE_ALIBI) != 0) {
-        const float slope = table_float(table_int(FA_VK_WORD_SLOPES_AT) / 4 + q.head);
-        x -= slope * FA_LOG2E * float(abs(w.mask.diagonal + q.position_q - key));
+        t.slope = table_float(table_int(FA_VK_WORD_SLOPES_AT) / 4 + q.head);
+        t.distance = w.mask.diagonal + q.position_q - key;
     }
     if ((w.flags & FA_TABLE_BIAS) != 0)
-        x += bias_of(w, q, key) * FA_LOG2E;
-    if ((w.flags & FA_TABLE_KEEP) != 0 && !is_kept(w, q, key))
-        x = FA_NEG_INF;
-    return x;
+        t.bias = bias_of(w, q, key);
+    if ((w.flags & FA_TABLE_KEEP) != 0)
+        t.kept = is_kept(w, q, key);
+    return fa_score_of(score_data(), t, x);
 }
 
 float sink_of(work w, query q)
@@ -179,29 +171,8 @@ float sink_of(work w, query q)
     return (w.flags & FA_TABLE_SINKS) != 0 ? table_float(table_int(FA_VK_WORD_SINKS_AT) / 4 + q.head) : FA_NEG_INF;
 }
 
-/* 2^(x - max) is formed from this: an empty row must not see -inf - (-inf). */
-float finite_max(float max)
+/* Ends a row; sinks count once, in the item that is whole. */
+fa_closed close_row(work w, query q, fa_state state)
 {
-    return max == FA_NEG_INF ? 0.0 : max;
-}
-
-/*
- * Ends a row: the factor that normalises its output, and its LSE. ln 2 in two parts, for a sum that is as good as
- * the double-precision one of other backends.
- */
-float close_row(fa_state state, float sink, out float lse)
-{
-    const float ln2_high = 0.693145751953125, ln2_low = 1.42860682030941723212e-6;
-    const float max = state.max;
-    if (sink > FA_NEG_INF) {
-        fa_state other;
-        other.max = sink * FA_LOG2E;
-        other.sum = 1.0;
-        state = fa_state_merge(state, other);
-    }
-    lse = FA_NEG_INF;
-    if (state.sum == 0.0)
-        return 0.0;
-    lse = fma(state.max, ln2_high, fma(state.max, ln2_low, log(state.sum)));
-    return fa_state_weight(max, state.max) / state.sum;
+    return fa_state_close(state, score_data().natural, w.whole ? sink_of(w, q) : FA_NEG_INF);
 }

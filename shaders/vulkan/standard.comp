@@ -54,12 +54,13 @@ void main()
             state.max = max(state.max, load_partial(scores + position(key) * 4));
     }
     state.max = reduce(false, state.max);
+    const float unit = score_data().unit;
     float sum = 0.0;
     for (int key = id; key < STRIDE; key += GROUP) {
         const position p = scores + position(key) * 4;
         uint weight = HIDDEN;
         if (key < pc.keys && (HIDES == 0 || is_seen(w, q, key))) {
-            const float seen = exp2(load_partial(p) - finite_max(state.max));
+            const float seen = fa_weight(load_partial(p), fa_safe_max(state.max), unit);
             sum += seen;
             weight = floatBitsToUint(seen);
         }
@@ -68,10 +69,10 @@ void main()
     state.sum = reduce(true, sum);
 
     if (id == 0) {
-        float lse;
-        store_partial_lse(at(FA_VK_SLOT_PARTIAL_LSE) + position(n) * 4, close_row(state, FA_NEG_INF, lse));
+        const fa_closed closed = close_row(w, q, state);
+        store_partial_lse(at(FA_VK_SLOT_PARTIAL_LSE) + position(n) * 4, closed.factor);
         if ((w.flags & FA_TABLE_LSE) != 0)
-            store_float_lse(lse_of(w, q), lse);
+            store_float_lse(lse_of(w, q), closed.lse);
     }
 }
 
@@ -193,7 +194,8 @@ void main()
 {
     if (!begin(pc.keys))
         return;
-    const float scale = table_float(FA_VK_WORD_SCALE_LOG2);
+    const fa_score score = score_data();
+    const float scale = score.transforms != 0 ? score.scale : 1.0, rest = score.transforms != 0 ? score.scale_rest : 1.0;
     find_rows();
     fetch(0);
     int stage = 0;
@@ -210,7 +212,7 @@ void main()
         const position to = at(FA_VK_SLOT_PARTIAL) + (position(part * pc.rows + r) * position(STRIDE)) * 4;
         [[unroll]] for (int g = 0; g < COLS / 4; g++) {
             const int j = tile_col + 4 * (x + g * LANES);
-            store4_partial(to + position(j * 4), r < pc.rows ? pc.keys - j : 0, sum[i][g] * scale);
+            store4_partial(to + position(j * 4), r < pc.rows ? pc.keys - j : 0, sum[i][g] * scale * rest);
         }
     }
 }

@@ -227,7 +227,7 @@ void exchange_rows(int stage, bool add, inout float value[ROWS])
 }
 
 /* Scores become weights, under the new maximum of each row. */
-void weigh(int stage)
+void weigh(int stage, float unit)
 {
     float next[ROWS];
     [[unroll]] for (int i = 0; i < ROWS; i++) {
@@ -238,11 +238,11 @@ void weigh(int stage)
     }
     exchange_rows(stage, false, next);
     [[unroll]] for (int i = 0; i < ROWS; i++) {
-        const float old = fa_state_weight(maximum[i], next[i]), base = finite_max(next[i]);
+        const float old = fa_state_weight(maximum[i], next[i], unit), base = fa_safe_max(next[i]);
         vec4 total = vec4(0.0);
         maximum[i] = next[i];
         [[unroll]] for (int g = 0; g < KEYS; g++) {
-            s[i][g] = exp2(s[i][g] - base);
+            s[i][g] = exp2((s[i][g] - base) * unit);
             total += s[i][g];
         }
         sum[i] = sum[i] * old + (total.x + total.y + (total.z + total.w));
@@ -269,22 +269,21 @@ void write_rows()
         fa_state state;
         state.max = maximum[0];
         state.sum = sum[0];
-        float lse;
-        const float factor = close_row(state, w.whole ? sink_of(w, q) : FA_NEG_INF, lse);
+        const fa_closed closed = close_row(w, q, state);
         const position part = w.part_row + position(row - w.row_begin);
         if (q.exists && x == 0) {
             if (!w.whole)
-                store_partial_lse(at(FA_VK_SLOT_PARTIAL_LSE) + part * 4, lse);
+                store_partial_lse(at(FA_VK_SLOT_PARTIAL_LSE) + part * 4, closed.lse);
             else if ((w.flags & FA_TABLE_LSE) != 0)
-                store_float_lse(lse_of(w, q), lse);
+                store_float_lse(lse_of(w, q), closed.lse);
         }
         const position to = w.whole ? row_of_o(w, q) : at(FA_VK_SLOT_PARTIAL) + part * position(w.dim_v * 4);
         [[unroll]] for (int g = 0; g < DIMS; g++) {
             const int d = 4 * (x + g * LANES), count = q.exists ? w.dim_v - d : 0;
             if (w.whole)
-                store4_o(to + position(d * bytes_of(TYPE_O)), count, o[0][g] * factor);
+                store4_o(to + position(d * bytes_of(TYPE_O)), count, o[0][g] * closed.factor);
             else
-                store4_partial(to + position(d * 4), count, o[0][g] * factor);
+                store4_partial(to + position(d * 4), count, o[0][g] * closed.factor);
         }
         turn_output();
         [[unroll]] for (int i = 0; i + 1 < ROWS; i++) {
@@ -306,7 +305,7 @@ void main()
     values_at = row_at(FA_VK_SLOT_V, TYPE_V, w.sequence + FA_VK_WORD_V_AT, FA_VK_WORD_V_STRIDE, w.head_kv, 0);
     key_stride = table_wide(FA_VK_WORD_K_STRIDE + 4) * position(bytes_of(TYPE_K));
     value_stride = table_wide(FA_VK_WORD_V_STRIDE + 4) * position(bytes_of(TYPE_V));
-    const float scale = table_float(FA_VK_WORD_SCALE_LOG2);
+    const float unit = score_data().unit;
     [[unroll]] for (int i = 0; i < ROWS; i++) {
         maximum[i] = FA_NEG_INF;
         sum[i] = 0.0;
@@ -340,15 +339,9 @@ void main()
 
         const bool masked = classify(w, key, key_end) == FA_CLASS_PARTIAL;
         const bool hides = masked || (w.flags & FA_TABLE_KEEP) != 0;
-        if (TRANSFORM == 0) {
-            [[unroll]] for (int i = 0; i < ROWS; i++) {
-                [[unroll]] for (int g = 0; g < KEYS; g++)
-                    s[i][g] *= scale;
-            }
-        }
         if (TRANSFORM != 0 || masked || key_end < key + BLOCK_KV)
             treat_scores(key, key_end, masked);
-        weigh(stage);
+        weigh(stage, unit);
         if (!lanes_share(LANES))
             stage = turn_stage(stage);
 

@@ -4,6 +4,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "core/portable/args.h"
 #include "core/portable/mask.h"
+#include "core/portable/score.h"
 #include "core/portable/softmax.h"
 
 layout(local_size_x = 8, local_size_y = 8) in;
@@ -12,6 +13,7 @@ layout(set = 0, binding = 0) readonly buffer Constants
 {
     fa_args args;
     fa_mask mask;
+    fa_score score;
 };
 layout(set = 0, binding = 1) readonly buffer States
 {
@@ -32,7 +34,10 @@ void main()
     int tile = fa_mask_classify(mask, position, position + args.block_q, key, FA_MIN(key + args.block_kv, mask.len_kv));
     if (tile == FA_CLASS_SKIP || (tile == FA_CLASS_PARTIAL && !visible) || mask.left == FA_UNLIMITED)
         a = fa_state_empty();
-    fa_state s = fa_state_merge(a, b);
-    float lse = (s.max + s.sum * fa_state_weight(a.max, s.max)) * FA_LN2 + args.scale_log2 / FA_LOG2E;
+    fa_state s = fa_state_merge(a, b, score.unit);
+    fa_terms terms = fa_terms_none();
+    terms.distance = position - key;
+    s.max = fa_score_of(score, terms, s.max) + fa_weight(a.max, fa_safe_max(b.max), score.unit);
+    float lse = fa_is_finite(s.max) ? fa_state_close(s, score.natural, a.max).lse : FA_FLOAT(fa_is_nan(s.max));
     results[row] = tile == FA_CLASS_FULL ? lse : FA_MAX(lse, float(head + keys));
 }

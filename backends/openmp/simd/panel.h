@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A panel of packed query rows: which rows its lanes are, and everything that is done to scores between the
- * two products. A plan whose scores need nothing but a positive scale leaves them raw, and its weights are
- * 2^((score - max) * factor) with factor = scale * log2(e). Any other plan turns them into base-2 logarithms
- * first, with factor = 1. The difference comes before the product: the greatest score's weight is exactly 1,
- * however large it is.
+ * two products. core/portable/score.h says what that is: a plan leaves scores raw, or makes natural logarithms of
+ * them. Either way the weights are 2^((score - max) * unit).
  */
 #ifndef FA_OPENMP_PANEL_H
 #define FA_OPENMP_PANEL_H
@@ -54,15 +52,18 @@ static inline void panel_rows(const fa_panel *panel, int operand, int64_t row[PA
         row[i] = fa_tensor_offset(t, s->q_batch, panel->head[i], s->q_row + panel->position[i]);
 }
 
-/* Whether scores are turned into base-2 logarithms before the softmax; see above. */
-static inline bool scores_transformed(const fa_plan *plan)
+/* The scaled and capped score of a raw product, as fa_score_of() has it. */
+static inline vf scale_score(const fa_score *s, vf x)
 {
-    const unsigned terms = FA_FEATURE_BIAS | FA_FEATURE_KEEP | FA_FEATURE_ALIBI | FA_FEATURE_SOFTCAP;
-    return (plan->problem.features & terms) || plan->args.scale_log2 <= 0;
+    x = v_mul(v_mul(x, v_set1(s->scale)), v_set1(s->scale_rest));
+    if (s->cap_inverse == 0)
+        return x;
+    vf y = v_mul(v_mul(x, v_set1(0.25f)), v_set1(s->cap_inverse));
+    return v_mul(v_tanh(y), v_set1(s->cap));
 }
 
 /*
- * Of keys [key, key + keys): turns scores into base-2 logarithms where the plan wants that, hides what a lane
+ * Of keys [key, key + keys): turns scores into natural logarithms where the plan wants that, hides what a lane
  * does not see, and finds each lane's greatest.
  */
 void FA_ISA_NAME(panel_scores)(const fa_panel *panel, bool masked, int key, int keys, float *st,
@@ -78,7 +79,7 @@ void FA_ISA_NAME(add_infinite)(const fa_panel *panel, const float *weights, cons
                                int keys, float *ot);
 
 /*
- * Closes packed row `row` of an item, whose output was accumulated under `max` (a base-2 logarithm): folds the
+ * Closes packed row `row` of an item, whose output was accumulated under `max` (in the plan's unit): folds the
  * sink in, writes the LSE (to the partial results where the item is split), and returns the factor that
  * normalises the output.
  */
