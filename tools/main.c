@@ -6,6 +6,7 @@
 
 #include "cli.h"
 #include "cmd.h"
+#include "io/output.h"
 
 static const struct {
     const char *name;
@@ -57,6 +58,7 @@ static int dispatch(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    io_hold_streams();
     int code = dispatch(argc, argv);
     errno = 0;
     int failed = ferror(stdout);

@@ -3,13 +3,14 @@
 """Tests of `fastattn bench`, whose path is in FASTATTN_COMMAND. What it measures is not judged."""
 
 import json
+import resource
 import sys
 import unittest
 from pathlib import Path
 
 sys.dont_write_bytecode = True  # the source tree stays as it is
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from frame import Case, ComputingCase  # noqa: E402
+from frame import Case, ComputingCase, call  # noqa: E402
 
 SUITES = ("quick", "prefill", "decode", "blocks", "dims", "tiny", "overhead", "gpu")
 
@@ -63,6 +64,18 @@ class Bench(ComputingCase):
         self.assertEqual([results[0][name] for name in ("block_q", "block_kv", "splits")], [32, 64, 2])
         self.assertEqual(text.splitlines()[-1].split()[5], "32x64/2")
         self.assertTrue(plot.read_text(encoding="utf-8").startswith("<svg "))
+
+    def test_what_a_case_needs_is_compared_with_memory(self):
+        def limit():
+            resource.setrlimit(resource.RLIMIT_AS, (1536 << 20, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+        env = {"FASTATTN_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        arguments = ("bench", "--backend", "openmp", "--shape", "B1,H1,S1,D64,SK4194304", "--min-time", "0.001")
+        done = call(*arguments, env=env, preexec_fn=limit)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertRegex(
+            done.stdout, r"not served: data: needs about 40\d\d\.\d MiB, and \d+\.\d MiB are available \(RLIMIT_AS\)"
+        )
 
     def test_ceilings(self):
         """Those of the instruction set that is left are the only ones."""

@@ -703,6 +703,20 @@ class Streams(RunCase):
                 self.assertEqual(target.read_bytes(), BEFORE)
                 self.assertFalse([p for p in self.folder.iterdir() if ".tmp" in p.name])
 
+    def test_closed_streams(self):
+        """What is printed does not go into a file that takes the place of a closed stream."""
+        out, options = self.path("o.npy"), (*self.arguments, "--check", "--out", self.path("o.npy"))
+        for closed, code in ((">&-", 1), ("2>&-", 0), ("<&-", 0), ("<&- >&- 2>&-", 1)):
+            with self.subTest(closed):
+                out.unlink(missing_ok=True)
+                line = ["sh", "-c", f'exec "$0" "$@" {closed}', COMMAND, "run", *map(str, options)]
+                done = subprocess.run(line, capture_output=True, encoding="utf-8", check=False)
+                self.assertEqual(done.returncode, code, done.stderr)
+                self.assert_near(read_npy(out), self.expected)
+        done = subprocess.run(["sh", "-c", 'exec "$0" run "$@" >&-', COMMAND, *map(str, self.arguments), "--out", "-"],
+                              capture_output=True, encoding="utf-8", check=False)
+        self.assertEqual((done.returncode, "--out: -: open: " in done.stderr), (1, True), done.stderr)
+
     def test_reports_in_one_file(self):
         one = self.path("one")
         conform = ("conform", "--backend", "null", "--filter", "*:causal-br/f32*")

@@ -410,6 +410,20 @@ class Driver(unittest.TestCase):
         ours = json.loads(self.json.read_text(encoding="utf-8"))["cases"][0]["peers"]["ours"]
         self.assertEqual(ours, {"error": "FA_UNSUPPORTED: so"})
 
+    def test_where_results_go(self):
+        worker = self.player("worker", run=["ok 0.01"])
+        link, target = self.folder / "link", self.folder / "target"
+        link.symlink_to("target")
+        target.write_text("what was here before", encoding="utf-8")
+        target.chmod(0o600)
+        self.compare("--peers", "ours", "--shape", SHAPE, "--json", link, worker=worker)
+        self.assertTrue(link.is_symlink())
+        self.assertEqual(target.stat().st_mode & 0o777, 0o600)
+        self.assertEqual(len(json.loads(target.read_text(encoding="utf-8"))["cases"]), 1)
+        device = os.stat("/dev/null").st_rdev
+        self.compare("--peers", "ours", "--shape", SHAPE, "--json", "/dev/null", worker=worker)
+        self.assertEqual(os.stat("/dev/null").st_rdev, device)
+
     def test_worker_dies(self):
         self.json.write_text("what was here before", encoding="utf-8")
         options = ("--shape", SHAPE, "--json", self.json)

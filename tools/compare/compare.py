@@ -14,6 +14,7 @@ sys.dont_write_bytecode = True  # the source tree stays as it is
 from cases import DTYPES, SUITES, Case, parse_shape  # noqa: E402
 from prepare import ROOT, Missing, build_worker, say, torch_python  # noqa: E402
 from report import SGEMM_SIZE, SUMMARIES, Result, Table, save  # noqa: E402
+from text import plain  # noqa: E402
 from workers import Died, Lane, Refused, Worker, environment  # noqa: E402
 
 PEERS = ("ours", "openblas", "torch")
@@ -130,7 +131,10 @@ def shape(text):
 
 def is_file_place(path):
     """Whether a file can be put there, asked before minutes are spent on what is to be in it."""
-    return not os.path.isdir(path) and os.access(os.path.dirname(path) or ".", os.W_OK)
+    path = os.path.realpath(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        return not os.path.isdir(path) and os.access(path, os.W_OK)
+    return os.access(os.path.dirname(path), os.W_OK)
 
 
 def available_cpus():
@@ -249,7 +253,7 @@ def start_workers(options, workers):
 def print_introductions(options, workers, absent):
     for name in (*options.names, *options.peers[1:]):
         told = workers[name].introduction if name in workers else f"NOT COMPARED: {absent[name]}"
-        print(f"{name + ':':<10} {told}")
+        print(f"{name + ':':<10} {plain(told)}")
     print(f"{'turns:':<10} {options.turns}, {options.min_time:g} s of each in all"
           f"{', every process kept to ' + options.isa if options.isa else ''}\n", flush=True)
 

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from text import plain
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PROBE = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
@@ -18,7 +20,7 @@ class Missing(Exception):
 
 
 def say(text):
-    print(f"compare: {text}", file=sys.stderr, flush=True)
+    print(f"compare: {plain(text)}", file=sys.stderr, flush=True)
 
 
 def call(command, what):

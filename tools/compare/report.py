@@ -2,11 +2,11 @@
 """Results as tables for people and as JSON for machines."""
 
 import json
-import os
 import statistics
 from dataclasses import asdict, dataclass
 
 from cases import SLACK, falls, of_neighbours, over_line, ratio
+from text import plain, put
 
 SGEMM_SIZE = 2048
 
@@ -115,7 +115,7 @@ class Table:
             cells += [number(result.speedup(name, ours), 2, 1, "x") for ours in self.ours]
         print(self.line(cells))
         for reason in fresh:
-            print(f"      [{self.reasons.index(reason) + 1}] {reason}")
+            print(f"      [{self.reasons.index(reason) + 1}] {plain(reason)}")
 
 
 # --- What several cases tell together: printed behind their table, returned for the JSON. ---
@@ -216,15 +216,5 @@ def case_object(result):
 
 
 def save(path, about, results, summaries):
-    """Puts the file in place whole, or leaves what was there."""
-    part = f"{path}.part{os.getpid()}"
-    try:
-        with open(part, "w", encoding="utf-8") as file:
-            json.dump({**about, "cases": [case_object(result) for result in results], "summaries": summaries},
-                      file, indent=1)
-            file.write("\n")
-        os.replace(part, path)
-    except BaseException:
-        if os.path.exists(part):
-            os.remove(part)
-        raise
+    found = {**about, "cases": [case_object(result) for result in results], "summaries": summaries}
+    put(path, json.dumps(found, indent=1) + "\n")

@@ -58,6 +58,14 @@ static char *follow(const char *path)
     return strdup(now);
 }
 
+void io_hold_streams(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) < 0)
+            (void) open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY); /* the lowest that is free */
+    }
+}
+
 /* One of the process's own streams, where the path is another name of it; else -1. What is written there through a
  * second description would start at the file's beginning, and a new file would take its place. */
 static int own_stream(const struct stat *found)

@@ -20,6 +20,10 @@ typedef struct io_output {
     int fd;
 } io_output;
 
+/* Where one of the three standard streams is closed, the next file that is opened would be it, and get what is printed.
+ * To be called first: what then stands in for it fails as it would, the input on reading, the others on writing. */
+void io_hold_streams(void);
+
 /* Whether it could be written now. Opens no pipe: that waits for a reader, and its end tells him something. */
 bool io_output_possible(const char *path, io_error *err);
 
