@@ -24,7 +24,7 @@ enum { DEADLY_COUNT = sizeof(deadly) / sizeof(deadly[0]) };
  */
 static atomic_flag busy = ATOMIC_FLAG_INIT;
 static const char *names[MAX_FILES];
-static pid_t owner;
+static _Atomic pid_t owner;
 
 static void enter(sigset_t *before)
 {
@@ -73,6 +73,7 @@ static void install(void)
 
     if (owner == getpid())
         return;
+    owner = getpid();
     for (int i = 0; i < DEADLY_COUNT; i++)
         sigaddset(&action.sa_mask, deadly[i]);
     for (int i = 0; i < DEADLY_COUNT; i++) {
@@ -80,7 +81,6 @@ static void install(void)
             found.sa_handler == SIG_DFL)
             (void) sigaction(deadly[i], &action, NULL);
     }
-    owner = getpid();
 }
 
 /* The file and its entry in `names` come into being together. */
