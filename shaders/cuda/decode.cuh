@@ -14,6 +14,7 @@
  */
 #pragma once
 
+#include "base.h"
 #include "matrix.cuh"
 #include "softmax.cuh"
 
@@ -31,17 +32,17 @@ struct decode_kernel {
     static constexpr fa_cuda_row R = fa_cuda_table[ROW];
     static constexpr int UNIT = R.unit, DIM = R.dim_v, BLOCK_KV = R.block_kv, WARPS = R.group / 32, COLUMNS = BLOCK_Q / 8;
     static constexpr int CHUNKS_K = DIM / 32, CHUNKS_V = DIM / 64; /* of a lane, for each of its keys */
-    static constexpr float HEADROOM = 8.0f; /* as in tensor.cuh */
     static_assert(DIM % 64 == 0 && BLOCK_KV == 16 * WARPS, "what the kernel is made for");
 
     const scene &s;
     const int lane, warp;
+    const float headroom; /* by how much a score may exceed its row's base, which is a score itself */
     uint4 q[COLUMNS][CHUNKS_K];
     uint4 k[2][CHUNKS_K], v[4][CHUNKS_V];
     float out[COLUMNS][CHUNKS_V][4][4]; /* of a chunk, tile m: dims 2 m and 2 m + 1 of query rows 2 t and 2 t + 1 */
     float base[COLUMNS][2], sum[COLUMNS][2];
 
-    __device__ decode_kernel(const scene &of) : s(of), lane(threadIdx.x % 32), warp(threadIdx.x / 32) {}
+    __device__ decode_kernel(const scene &of) : s(of), lane(threadIdx.x % 32), warp(threadIdx.x / 32), headroom(FA_BASE_HEADROOM / of.p->score.unit) {}
 
     /* The first `count` of eight elements; the others are 0. */
     __device__ uint4 fetch(const uchar *at, int count) const
@@ -116,16 +117,6 @@ struct decode_kernel {
         }
     }
 
-    __device__ void scale_scores(float sc[COLUMNS][4])
-    {
-        UNROLL
-        for (int n = 0; n < COLUMNS; n++) {
-            UNROLL
-            for (int i = 0; i < 4; i++)
-                sc[n][i] *= s.p->score.unit;
-        }
-    }
-
     /* Element i of a column: query row 2 t + i % 2, key g + i / 2 * 8. */
     __device__ int row_of(int n, int i) const { return s.row_begin + 8 * n + lane % 4 * 2 + i % 2; }
     __device__ int key_at(int key, int i) const { return key + lane / 4 + i / 2 * 8; }
@@ -146,7 +137,14 @@ struct decode_kernel {
         }
     }
 
-    __device__ void rescale(float sc[COLUMNS][4])
+    /* Whether a score is too large for the base of its row. Nothing is, for a row that has seen nothing, but -inf. */
+    __device__ bool exceeds(float score, float base) const { return score > base + headroom; }
+
+    /*
+     * A new base for each row whose greatest score exceeds the old one too far, with what was summed under that rescaled.
+     * Rows decide alone: what the others of the warp see does not change their arithmetic.
+     */
+    __device__ void rescale(const float sc[COLUMNS][4])
     {
         UNROLL
         for (int n = 0; n < COLUMNS; n++) {
@@ -156,7 +154,8 @@ struct decode_kernel {
                 UNROLL
                 for (int bit = 4; bit < 32; bit *= 2)
                     most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, bit));
-                const float next = fmaxf(base[n][r], most), old = fa_state_weight(base[n][r], next, 1.0f);
+                const float next = exceeds(most, base[n][r]) ? most : base[n][r];
+                const float old = next > base[n][r] ? fa_state_weight(base[n][r], next, s.p->score.unit) : 1.0f;
                 base[n][r] = next;
                 sum[n][r] *= old;
                 UNROLL
@@ -174,20 +173,20 @@ struct decode_kernel {
     /* Scores become weights, and those second operands. */
     __device__ void weigh(float sc[COLUMNS][4], uint weights[COLUMNS][2])
     {
-        bool exceeds = false;
+        bool any = false;
         UNROLL
         for (int n = 0; n < COLUMNS; n++) {
             UNROLL
             for (int i = 0; i < 4; i++)
-                exceeds = exceeds || sc[n][i] > base[n][i % 2] + HEADROOM;
+                any = any || exceeds(sc[n][i], base[n][i % 2]);
         }
-        if (__any_sync(0xffffffffu, exceeds))
+        if (__any_sync(0xffffffffu, any))
             rescale(sc);
         UNROLL
         for (int n = 0; n < COLUMNS; n++) {
             UNROLL
             for (int i = 0; i < 4; i++) {
-                sc[n][i] = exp2_fast(sc[n][i] - fa_safe_max(base[n][i % 2]));
+                sc[n][i] = exp2_fast((sc[n][i] - fa_safe_max(base[n][i % 2])) * s.p->score.unit);
                 sum[n][i % 2] += sc[n][i];
             }
             weights[n][0] = transpose(pack<TYPE>(sc[n][0], sc[n][1]));
@@ -316,7 +315,7 @@ struct decode_kernel {
                 state.max = fmaxf(state.max, bases[w * BLOCK_Q + row]);
             UNROLL
             for (int w = 0; w < WARPS; w++) {
-                share[w] = fa_state_weight(bases[w * BLOCK_Q + row], state.max, 1.0f);
+                share[w] = fa_state_weight(bases[w * BLOCK_Q + row], state.max, s.p->score.unit);
                 state.sum += share[w] * sums[w * BLOCK_Q + row];
             }
             const target to(s, at, s.row_begin + row, state, lane == 0);
@@ -353,8 +352,6 @@ struct decode_kernel {
             multiply_qk(sc);
             block = s.next_block(block + BLOCK_KV, BLOCK_KV);
             load_k(block + 16 * warp);
-            if (!TRANSFORMS)
-                scale_scores(sc);
             if (TRANSFORMS || cut || key + 16 > s.key_end)
                 treat_scores(key, cut, sc);
             weigh(sc, weights);

@@ -277,7 +277,7 @@ struct fma_kernel {
         }
     }
 
-    /* The second product where a hidden value may not be finite: it must not meet its weight of 0. */
+    /* The second product where a hidden value may not be finite: it is 0 for the rows that do not see it. */
     __device__ void multiply_guarded(uint stage, int key, int key_end, int step)
     {
         const scene s = again();
@@ -287,12 +287,16 @@ struct fma_kernel {
             ROLLED
             for (int t = 0; t < DEPTH; t++) {
                 const int j = key + key_of(step, t);
-                if (j >= key_end || !is_visible(s, q, j))
-                    continue;
+                const bool hidden = j >= key_end || !is_visible(s, q, j);
                 const float weight = load_shared1(at_rows + stage + 4 * (line_p(t) + turn));
                 UNROLL
-                for (int g = 0; g < DIMS; g += 4)
-                    operands<DIMS>::add(weight, load_shared(at_columns + stage + 4 * (line_v(t) + g * LANES)), out[0] + g);
+                for (int g = 0; g < DIMS; g += 4) {
+                    float4 value = load_shared(at_columns + stage + 4 * (line_v(t) + g * LANES));
+                    if (hidden)
+                        value = make_float4(finite_or_0(value.x), finite_or_0(value.y), finite_or_0(value.z),
+                                            finite_or_0(value.w));
+                    operands<DIMS>::add(weight, value, out[0] + g);
+                }
             }
             turn_rows<DIMS>(out);
         }
@@ -328,21 +332,8 @@ struct fma_kernel {
                     sc[0][g] = FA_NEG_INF;
                 else if (transformed)
                     sc[0][g] = transform(s, q, j, sc[0][g]);
-                else
-                    sc[0][g] *= s.p->score.unit;
             }
             turn_rows<KEYS>(sc);
-        }
-    }
-
-    __device__ void scale_scores()
-    {
-        const float scale = s.p->score.unit;
-        UNROLL
-        for (int i = 0; i < ROWS; i++) {
-            UNROLL
-            for (int g = 0; g < KEYS; g++)
-                sc[i][g] *= scale;
         }
     }
 
@@ -381,7 +372,8 @@ struct fma_kernel {
             for (int g = 1; g < KEYS; g++)
                 all[i] = fmaxf(all[i], sc[i][g]);
         }
-        const float next = fmaxf(max, reduce<false>(all)), old = fa_state_weight(max, next, 1.0f), base = fa_safe_max(next);
+        const float unit = s.p->score.unit, next = fmaxf(max, reduce<false>(all));
+        const float old = fa_state_weight(max, next, unit), base = fa_safe_max(next);
         const bool rescales = __any_sync(0xffffffffu, old != 1.0f);
         UNROLL
         for (int i = 0; i < ROWS; i++) {
@@ -389,7 +381,7 @@ struct fma_kernel {
             all[i] = 0.0f;
             UNROLL
             for (int g = 0; g < KEYS; g++) {
-                sc[i][g] = exp2_fast(sc[i][g] - base_i);
+                sc[i][g] = exp2_fast((sc[i][g] - base_i) * unit);
                 all[i] += sc[i][g];
             }
         }
@@ -512,8 +504,6 @@ struct fma_kernel {
             take_keys(key);
             if (cut || transformed || key_end < key + BLOCK_KV)
                 treat_scores(key, key_end, cut, transformed);
-            else
-                scale_scores();
             weigh();
             const int next = s.next_block(key + BLOCK_KV, BLOCK_KV);
             if (next < s.key_end)

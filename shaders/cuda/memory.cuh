@@ -70,6 +70,14 @@ __device__ __forceinline__ void store_shared(uint to, uint4 x)
     asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w) : "memory");
 }
 
+/* Floats of a thread that are seldom needed. They lie in memory, for in registers they would take the room of others. */
+template <int N>
+struct seldom {
+    volatile float at[N];
+    __device__ __forceinline__ float get(int i) const { return at[i]; }
+    __device__ __forceinline__ void set(int i, float x) { at[i] = x; }
+};
+
 __device__ __forceinline__ int bytes_of(int type)
 {
     return type == TYPE_F32 ? 4 : 2;
@@ -251,6 +259,12 @@ __device__ __forceinline__ void store8(int type, bool aligned, uchar *at, int co
         store4(type, aligned, at, count, low);
         store4(type, aligned, at + 4 * bytes_of(type), count - 4, high);
     }
+}
+
+/* What a row meets in the place of a hidden value that is not finite, since 0 times that would not be 0. */
+__device__ __forceinline__ float finite_or_0(float x)
+{
+    return fa_is_finite(x) ? x : 0.0f;
 }
 
 __device__ __forceinline__ bool is_finite4(float4 x)

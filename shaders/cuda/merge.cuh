@@ -62,11 +62,11 @@ __device__ __forceinline__ void merge_parts(const fa_cuda_args &a, float4 totals
         const int d = (from + lane) * 4;
         const bool has = line < lines && d < p->dim_v;
         float4 total = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        sum = exp2f((sink - base) * FA_LOG2E);
+        sum = fa_weight(sink, base, FA_LOG2E);
         for (int first = 0; first < parts; first += GROUP) {
             const int count = FA_MIN(parts - first, GROUP);
             __syncthreads();
-            weights[id] = id < count ? exp2f((m.lse(first + id) - base) * FA_LOG2E) : 0.0f;
+            weights[id] = id < count ? fa_weight(m.lse(first + id), base, FA_LOG2E) : 0.0f;
             __syncthreads();
             for (int n = 0; n < count; n++)
                 sum += weights[n];

@@ -157,7 +157,7 @@ struct rows_kernel {
         fetch8<AHEAD * OCTETS>(s.a.type_v, s.a.aligned, at, count, to);
     }
 
-    /* out += weight value for every row; a hidden value that is not finite is kept away from its weight of 0. */
+    /* out += weight value for every row; a hidden value that is not finite is left out, as is its weight of 0. */
     __device__ void add_value(const raw8 &raw, int at, int key, bool hides, int c)
     {
         float value[8], zero = 0.0f;
@@ -211,19 +211,19 @@ struct rows_kernel {
                 UNROLL
                 for (int l = 0; l < SPLIT; l++)
                     x += parts[(l * BLOCK_Q + row) * BLOCK_KV + at];
-                sc[n] = transformed ? transform(s, mine, j, x) : x * s.p->score.unit;
+                sc[n] = transformed ? transform(s, mine, j, x) : x;
             }
             next = fmaxf(next, sc[n]);
         }
         next = lanes_max<PER_ROW>(next);
-        const float base = fa_safe_max(next);
+        const float base = fa_safe_max(next), unit = s.p->score.unit;
         UNROLL
         for (int n = 0; n < SCORES; n++) {
-            const float weight = exp2_fast(sc[n] - base);
+            const float weight = exp2_fast((sc[n] - base) * unit);
             total += weight;
             weights[row * BLOCK_KV + lane + n * PER_ROW] = weight;
         }
-        state.sum = state.sum * fa_state_weight(state.max, next, 1.0f) + total;
+        state.sum = state.sum * fa_state_weight(state.max, next, unit) + total;
         state.max = next;
         return state;
     }
@@ -232,7 +232,7 @@ struct rows_kernel {
     {
         UNROLL
         for (int r = 0; r < BLOCK_Q; r++) {
-            const float now = maxima[r], old = fa_state_weight(max[r], now, 1.0f);
+            const float now = maxima[r], old = fa_state_weight(max[r], now, s.p->score.unit);
             max[r] = now;
             UNROLL
             for (int c = 0; c < OCTETS; c++) {

@@ -124,7 +124,7 @@ __device__ __forceinline__ bool transforms(const scene &s)
     return s.p->score.transforms != 0;
 }
 
-/* A visible raw score as a base-2 logarithm; -inf where `keep` hides it. */
+/* A visible raw product as a score, a natural logarithm; -inf where `keep` hides it. */
 __device__ __forceinline__ float transform(const scene &s, const query &q, int key, float x)
 {
     const int flags = s.p->flags;
@@ -137,7 +137,7 @@ __device__ __forceinline__ float transform(const scene &s, const query &q, int k
         t.bias = load(s.p->bias_type, s.a.bias + extra_at(s, s.p->bias_stride, q, key) * bytes_of(s.p->bias_type));
     if (flags & FA_TABLE_KEEP)
         t.kept = is_kept(s, q, key);
-    return fa_score_of(s.p->score, t, x) * FA_LOG2E;
+    return fa_score_of(s.p->score, t, x);
 }
 
 /* 2^x to two units in the last place; what would be denormal is 0. */
@@ -146,9 +146,6 @@ __device__ __forceinline__ float exp2_fast(float x)
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(x) : "f"(x));
     return x;
 }
-
-/* Maxima are base-2 logarithms here. */
-static constexpr float LN2 = 0.693147180559945309417f;
 
 /* Where a finished row goes: the operand o, or the partial results of an item that is a part. */
 struct target {
@@ -162,7 +159,7 @@ struct target {
     {
         const bool whole = s.part_row < 0;
         const fa_long part = s.part_row + row - s.row_begin;
-        const fa_closed closed = fa_state_close(state, LN2, whole ? q.sink(s) : FA_NEG_INF);
+        const fa_closed closed = fa_state_close(state, s.p->score.natural, whole ? q.sink(s) : FA_NEG_INF);
         factor = closed.factor;
         type = whole ? s.a.type_o : TYPE_F32;
         aligned = whole ? s.a.aligned : s.p->dim_v % 4 == 0;

@@ -50,19 +50,21 @@ __device__ __forceinline__ void standard_softmax(const fa_cuda_args &a, float *r
     float *row = (float *)a.scratch + (fa_long)n * stride_of(keys);
     fa_state state = fa_state_empty();
     for (int j = threadIdx.x; j < keys; j += GROUP) {
+        if (transforms(s))
+            row[j] = fa_score_of(s.p->score, fa_terms_none(), row[j]);
         if (at.sees(s, j))
             state.max = fmaxf(state.max, row[j]);
     }
     state.max = reduce<GROUP, false>(room, state.max);
     for (int j = threadIdx.x; j < keys; j += GROUP) {
         const bool seen = at.sees(s, j);
-        const float weight = exp2_fast(row[j] - fa_safe_max(state.max));
+        const float weight = exp2_fast((row[j] - fa_safe_max(state.max)) * s.p->score.unit);
         row[j] = seen ? weight : -0.0f;
         state.sum += seen ? weight : 0.0f;
     }
     state.sum = reduce<GROUP, true>(room, state.sum);
     if (threadIdx.x == 0) {
-        const fa_closed closed = fa_state_close(state, LN2, FA_NEG_INF);
+        const fa_closed closed = fa_state_close(state, s.p->score.natural, FA_NEG_INF);
         ((float *)a.partial_lse)[n] = closed.factor;
         if (s.p->flags & FA_TABLE_LSE)
             *at.lse(s) = closed.lse;
@@ -119,8 +121,7 @@ struct standard_tile {
         }
     }
 
-    /* With `guarded`, a value that is not finite does not meet a hidden weight. */
-    __device__ void multiply(const float *stage, bool guarded)
+    __device__ void multiply(const float *stage)
     {
         UNROLL
         for (int t = 0; t < DEPTH; t++) {
@@ -136,7 +137,24 @@ struct standard_tile {
                 for (int i = 0; i < ROWS; i++) {
                     UNROLL
                     for (int e = 0; e < 4; e++)
-                        sum[i][g + e] += guarded && is_hidden(rows[i]) ? 0.0f : rows[i] * column[e];
+                        sum[i][g + e] += rows[i] * column[e];
+                }
+            }
+        }
+    }
+
+    /* Likewise, but a hidden weight meets 0 in the place of a value that is not finite. */
+    __device__ void multiply_guarded(const float *stage)
+    {
+        ROLLED
+        for (int t = 0; t < DEPTH; t++) {
+            UNROLL
+            for (int i = 0; i < ROWS; i++) {
+                const float row = stage[line_a(t) + y * ROWS + i];
+                UNROLL
+                for (int g = 0; g < COLS; g++) {
+                    const float value = stage[STAGE_B + line_b(t) + 4 * x + g / 4 * 4 * LANES + g % 4];
+                    sum[i][g] += row * (is_hidden(row) ? finite_or_0(value) : value);
                 }
             }
         }
@@ -191,10 +209,9 @@ __device__ __forceinline__ void standard_scores(const fa_cuda_args &args, float 
         d += tile::DEPTH;
         if (d < p->dim_qk)
             fetch();
-        t.multiply(now, false);
+        t.multiply(now);
         stage ^= 1;
     }
-    const float factor = p->score.transforms ? p->score.scale * p->score.scale_rest * FA_LOG2E : p->score.unit;
     UNROLL
     for (int i = 0; i < ROWS; i++) {
         const int r = t.row + t.y * ROWS + i;
@@ -203,7 +220,7 @@ __device__ __forceinline__ void standard_scores(const fa_cuda_args &args, float 
         for (int g = 0; g < tile::COLS; g++) {
             const int j = t.col + 4 * t.x + g / 4 * 4 * tile::LANES + g % 4;
             if (r < args.rows && j < keys)
-                to[j] = t.sum[i][g] * factor;
+                to[j] = t.sum[i][g];
         }
     }
 }
@@ -268,7 +285,10 @@ __device__ __forceinline__ void standard_output(const fa_cuda_args &args, float 
         key += tile::DEPTH;
         if (key < keys)
             fetch();
-        t.multiply(now, *(volatile int *)&unsafe[stage] != 0);
+        if (*(volatile int *)&unsafe[stage])
+            t.multiply_guarded(now);
+        else
+            t.multiply(now);
         stage ^= 1;
     }
     UNROLL

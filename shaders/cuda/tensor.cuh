@@ -4,8 +4,9 @@
  * item's keys in blocks of R.block_kv, which are staged in shared memory, one stage ahead of the arithmetic. Each
  * warp has TILES tiles of 16 rows by all dims of the output in registers for good, and R.held steps of its rows of q.
  * Of a staged block it makes the scores of TILE_KV keys at a time, then weights and their part of the output in steps of
- * 16 keys, all in registers. Only when a score exceeds the base of its row by more than HEADROOM is the output rescaled:
- * not for most level-1 blocks, however many tiles they are of.
+ * 16 keys, all in registers. Only when a score exceeds the base of its row too far (base.h) is the output rescaled:
+ * not for most level-1 blocks, however many tiles they are of. Each row decides that alone: what other rows of the warp
+ * see does not change its arithmetic.
  *
  * With R.split 2, two warps share their rows: each has half the dims, of the scores' sums and of the output.
  *
@@ -14,6 +15,7 @@
  */
 #pragma once
 
+#include "base.h"
 #include "softmax.cuh"
 #include "volta.cuh"
 
@@ -29,10 +31,6 @@ struct tensor_kernel {
     typedef tensor_products<UNIT, TYPE, TILES, DIM, LINE, TILE_KV, HELD> products;
     static constexpr int TILE_ROWS = products::TILE_ROWS, STEPS_KV = TILE_KV / 16; /* of 16 keys */
     static constexpr int PARTS_KV = TILE_KV / products::SPAN, PARTS_V = DIM / products::SPAN, PARTS_STEP = 16 / products::SPAN;
-    static constexpr float HEADROOM = 8.0f; /* of weights, as a power of two */
-    static constexpr float LARGE = 65536.0f;
-    static constexpr float LEAST = -3.402823466e38f; /* the base of a row that has seen nothing: finite, so that the */
-                                                     /* weight of what is hidden is 0 under it too                   */
     static_assert(TILES * TILE_ROWS == ROWS_OF_WARP && CHUNKS >= 8 && CHUNKS % 8 == 0 && BLOCK_KV % TILE_KV == 0 &&
                       TILE_KV % 16 == 0 && GROUP % CHUNKS == 0 && ROWS_OF_WARP <= 32 && DIM <= 256,
                   "what the kernel is made for");
@@ -48,8 +46,8 @@ struct tensor_kernel {
     uint4 passing[COPIES];
     float out[TILES][PARTS_V][4];
     float base[TILES][2], sum[TILES][2]; /* of this lane's two rows of each tile */
-    float scale; /* of scores, not negative */
-    bool large;  /* some base is so large that scores are scaled before it is taken from them */
+    seldom<2 * TILES> greatest;          /* likewise, the score that the base is of */
+    bool apart;                          /* some row of the warp is */
 
     static constexpr int ITEM = fa_cuda_tensor_words(R, BLOCK_Q) * 4, SEQUENCE = ITEM + sizeof(fa_table_item);
 
@@ -243,19 +241,6 @@ struct tensor_kernel {
         }
     }
 
-    __device__ void scale_scores(float sc[TILES][PARTS_KV][4], float by)
-    {
-        UNROLL
-        for (int t = 0; t < TILES; t++) {
-            UNROLL
-            for (int n = 0; n < PARTS_KV; n++) {
-                UNROLL
-                for (int i = 0; i < 4; i++)
-                    sc[t][n][i] *= by;
-            }
-        }
-    }
-
     /*
      * The scene, for what is not done for every block: it lies in shared memory from the beginning on, for in registers
      * it would take the room of something that is. What it says is valid after the first barrier.
@@ -305,7 +290,7 @@ struct tensor_kernel {
         }
     }
 
-    /* Scores become base-2 logarithms as the description has them, and what is hidden -inf: eight keys in turn. */
+    /* Scores become natural logarithms as the description has them, and what is hidden -inf: eight keys in turn. */
     __device__ void transform_scores(int key, int key_end, bool cut, float sc[TILES][PARTS_KV][4])
     {
         const scene s = again();
@@ -332,34 +317,68 @@ struct tensor_kernel {
         }
     }
 
-    /* A new base for each row, its greatest score, and what was summed under the old one rescaled. */
-    __device__ void rescale(const float most[TILES][2])
+    /*
+     * A new base for each row whose greatest score exceeds the old one too far, with what was summed under that rescaled;
+     * and scores of rows apart become differences.
+     */
+    __device__ void take_bases(float sc[TILES][PARTS_KV][4], const float most[TILES][2])
+    {
+        const float unit = s.p->score.unit;
+        float by[TILES][2], origin[TILES][2];
+        bool changes = false;
+        apart = false;
+        UNROLL
+        for (int t = 0; t < TILES; t++) {
+            UNROLL
+            for (int half = 0; half < 2; half++) {
+                const fa_base old = fa_base_of(greatest.get(2 * t + half), unit);
+                const fa_base next = fa_base_next(old, products::most(most[t][half]), unit);
+                by[t][half] = fa_base_weight(old, next, unit);
+                base[t][half] = next.base;
+                origin[t][half] = next.origin;
+                greatest.set(2 * t + half, next.greatest);
+                changes = changes || next.greatest != old.greatest;
+                apart = apart || fa_base_is_apart(next.greatest, unit);
+            }
+        }
+        apart = __any_sync(0xffffffffu, apart);
+        if (__any_sync(0xffffffffu, changes))
+            rescale(by);
+        if (apart)
+            subtract(sc, origin);
+    }
+
+    __device__ void rescale(const float by[TILES][2])
     {
         UNROLL
         for (int t = 0; t < TILES; t++) {
             UNROLL
             for (int half = 0; half < 2; half++) {
-                const float next = fmaxf(base[t][half], products::most(most[t][half]) * scale);
-                const float old = exp2_fast(base[t][half] - next);
-                large = large || (fabsf(next) > LARGE && next > LEAST);
-                base[t][half] = next;
-                sum[t][half] *= old;
+                sum[t][half] *= by[t][half];
                 UNROLL
                 for (int n = 0; n < PARTS_V; n++) {
-                    out[t][n][2 * half] *= old;
-                    out[t][n][2 * half + 1] *= old;
+                    out[t][n][2 * half] *= by[t][half];
+                    out[t][n][2 * half + 1] *= by[t][half];
                 }
             }
         }
-        large = __any_sync(0xffffffffu, large);
     }
 
-    /*
-     * The greatest score of each of a lane's rows, and a new base where one exceeds the old one too far. Gives by what
-     * scores are still to be multiplied. Where a base is large, that is done here: a rounded product and its base then
-     * differ by no more than they should.
-     */
-    __device__ float find_base(float sc[TILES][PARTS_KV][4])
+    __device__ void subtract(float sc[TILES][PARTS_KV][4], const float origin[TILES][2])
+    {
+        UNROLL
+        for (int t = 0; t < TILES; t++) {
+            UNROLL
+            for (int n = 0; n < PARTS_KV; n++) {
+                UNROLL
+                for (int i = 0; i < 4; i++)
+                    sc[t][n][i] -= origin[t][i / 2];
+            }
+        }
+    }
+
+    /* The greatest score of each of a lane's rows, and new bases where one exceeds the old one too far. */
+    __device__ void find_bases(float sc[TILES][PARTS_KV][4])
     {
         float most[TILES][2];
         bool exceeds = false;
@@ -371,21 +390,15 @@ struct tensor_kernel {
                 UNROLL
                 for (int n = 0; n < PARTS_KV; n++)
                     most[t][half] = fmaxf(most[t][half], fmaxf(sc[t][n][2 * half], sc[t][n][2 * half + 1]));
-                exceeds = exceeds || fmaf(most[t][half], scale, -HEADROOM) > base[t][half];
+                exceeds = exceeds || fa_base_exceeds(most[t][half], base[t][half], s.p->score.unit);
             }
         }
-        if (__builtin_expect(__any_sync(0xffffffffu, exceeds || large), 0)) {
-            rescale(most);
-            if (large) {
-                scale_scores(sc, scale);
-                return 1.0f;
-            }
-        }
-        return scale;
+        if (__builtin_expect(__any_sync(0xffffffffu, exceeds || apart), 0))
+            take_bases(sc, most);
     }
 
     /* The weights of the tile's step n of 16 keys, packed as first operands of the second product. */
-    __device__ void weigh(const float sc[TILES][PARTS_KV][4], int n, float factor, uint weights[TILES][products::WORDS])
+    __device__ void weigh(const float sc[TILES][PARTS_KV][4], int n, uint weights[TILES][products::WORDS])
     {
         UNROLL
         for (int t = 0; t < TILES; t++) {
@@ -393,7 +406,7 @@ struct tensor_kernel {
             UNROLL
             for (int i = 0; i < 4 * PARTS_STEP; i++) {
                 const int part = i / 4, element = i % 4, half = element / 2;
-                w[part][element] = exp2_fast(fmaf(sc[t][PARTS_STEP * n + part][element], factor, -base[t][half]));
+                w[part][element] = exp2_fast(fmaf(sc[t][PARTS_STEP * n + part][element], s.p->score.unit, -base[t][half]));
             }
             UNROLL
             for (int half = 0; half < 2; half++) {
@@ -523,7 +536,7 @@ struct tensor_kernel {
             UNROLL
             for (int half = 0; half < 2; half++) {
                 const float total = products::total(sum[t][half]);
-                rows[t * TILE_ROWS + products::row(lane, half)] = base[t][half];
+                rows[t * TILE_ROWS + products::row(lane, half)] = greatest.get(2 * t + half);
                 sums[t * TILE_ROWS + products::row(lane, half)] = total;
             }
         }
@@ -546,13 +559,13 @@ struct tensor_kernel {
 
     __device__ void start()
     {
-        scale = TRANSFORMS ? 1.0f : fabsf(s.p->score.unit);
-        large = false;
+        apart = true;
         UNROLL
         for (int t = 0; t < TILES; t++) {
             UNROLL
             for (int half = 0; half < 2; half++) {
-                base[t][half] = LEAST;
+                base[t][half] = 0.0f;
+                greatest.set(2 * t + half, FA_NEG_INF);
                 sum[t][half] = 0.0f;
             }
             UNROLL
@@ -582,20 +595,18 @@ struct tensor_kernel {
         if constexpr (SPLIT == 2)
             exchange(sc);
         if constexpr (!PLAIN) {
-            if (!TRANSFORMS && s.p->score.unit < 0.0f)
-                scale_scores(sc, -1.0f);
             if (TRANSFORMS)
                 transform_scores(key, key_end, cut, sc);
             else
                 hide_scores(key, key_end, cut, sc);
         }
-        const float factor = find_base(sc);
+        find_bases(sc);
         const uint at = at_v + stage_k(stage) + first * LINE;
         UNROLL
         for (int n = 0; n < STEPS_KV; n++) {
             uint weights[TILES][products::WORDS], values[2][4];
             products::load_first(at + n * 16 * LINE, values);
-            weigh(sc, n, factor, weights);
+            weigh(sc, n, weights);
             products::multiply_pv(at + n * 16 * LINE, values, weights, out);
             if (!PLAIN && wild)
                 add_wild(key + 16 * n, key_end, weights);
@@ -620,7 +631,6 @@ struct tensor_kernel {
         copy_stage(0, key);
         load_q();
         start();
-        const bool negative = s.p->score.unit < 0.0f;
         ROLLED
         while (key < s.key_end) {
             const int key_end = FA_MIN(key + BLOCK_KV, s.key_end), next = s.next_block(key + BLOCK_KV, BLOCK_KV);
@@ -631,7 +641,7 @@ struct tensor_kernel {
                 fetch_k(next);
             else
                 copy_stage(stage ^ 1, next);
-            if (TRANSFORMS || cut || key + BLOCK_KV > key_end || negative)
+            if (TRANSFORMS || cut || key + BLOCK_KV > key_end)
                 take_block<false>(stage, key, key_end, cut, next);
             else
                 take_block<true>(stage, key, key_end, false, next);
