@@ -21,8 +21,10 @@ struct fma_kernel {
     static constexpr int LINES = BLOCK_Q / ROWS, GROUP = LANES * LINES, KEYS = BLOCK_KV / LANES;
     static constexpr int DIMS = R.dim_v / LANES, STEPS_V = BLOCK_KV / DEPTH;
     static constexpr bool ANY = TYPE == TYPE_ANY;
+    static constexpr int PARTIAL = 64; /* dims that a score is summed over in one go */
     static constexpr uint OTHER = 4 * fa_cuda_fma_stage(R, BLOCK_Q); /* where the second stage begins, in bytes */
-    static_assert(LANES <= 32 && ROWS % 4 == 0 && KEYS % 4 == 0 && DIMS % 4 == 0, "what the kernel is made for");
+    static_assert(LANES <= 32 && ROWS % 4 == 0 && KEYS % 4 == 0 && DIMS % 4 == 0 && PARTIAL % DEPTH == 0,
+                  "what the kernel is made for");
 
     /* Vectors of four that each thread fetches for a step. */
     static constexpr int FETCH_Q = ceil_div(BLOCK_Q * (DEPTH / 4), GROUP);
@@ -443,22 +445,69 @@ struct fma_kernel {
         }
     }
 
+    /*
+     * A long sum in one chain is less exact than that of its parts. Sums of the dims before wait in memory, since there are
+     * no registers for as many again. (In a struct: arrays of one type may come to share their memory with others.)
+     */
+    struct waiting {
+        float4 four[ROWS * KEYS / 4];
+    };
+
+    /* The sums begin anew; what they were is added to those before, if there are any. */
+    __device__ void set_aside(waiting &sums, bool more)
+    {
+        if (more)
+            add(sums);
+        const uint to = local_address(&sums);
+        UNROLL
+        for (int i = 0; i < ROWS; i++) {
+            UNROLL
+            for (int g = 0; g < KEYS; g += 4)
+                store_local(to + 4 * (i * KEYS + g), make_float4(sc[i][g], sc[i][g + 1], sc[i][g + 2], sc[i][g + 3]));
+        }
+        clear(sc);
+    }
+
+    __device__ void add(const waiting &sums)
+    {
+        const uint from = local_address(&sums);
+        UNROLL
+        for (int i = 0; i < ROWS; i++) {
+            UNROLL
+            for (int g = 0; g < KEYS; g += 4) {
+                const float4 x = load_local(from + 4 * (i * KEYS + g));
+                sc[i][g] += x.x;
+                sc[i][g + 1] += x.y;
+                sc[i][g + 2] += x.z;
+                sc[i][g + 3] += x.w;
+            }
+        }
+    }
+
     /* The scores of a block, whose first step is fetched. The last step fetches the first values. */
     __device__ void take_keys(int key)
     {
+        waiting aside;
         clear(sc);
         ROLLED
-        for (int d = 0; d < s.p->dim_qk; d += DEPTH) {
-            put_qk(stage);
-            __syncthreads();
-            multiply<KEYS>(stage, line_q, line_k, sc, [&] {
-                if (d + DEPTH < s.p->dim_qk)
-                    fetch_qk(d + DEPTH);
-                else
-                    fetch_v(key, 0);
-            });
-            stage = OTHER - stage;
+        for (int first = 0; first < s.p->dim_qk; first += PARTIAL) {
+            if (first > 0)
+                set_aside(aside, first > PARTIAL);
+            ROLLED
+            for (int d = first; d < FA_MIN(first + PARTIAL, s.p->dim_qk); d += DEPTH) {
+                put_qk(stage);
+                __syncthreads();
+                multiply<KEYS>(stage, line_q, line_k, sc, [&] {
+                    if (d + DEPTH < s.p->dim_qk)
+                        fetch_qk(d + DEPTH);
+                    else
+                        fetch_v(key, 0);
+                });
+                stage = OTHER - stage;
+            }
         }
+        if (s.p->dim_qk > PARTIAL)
+            add(aside);
     }
 
     /* Their part of the output. The last step fetches the first of the next block, if there is one. */

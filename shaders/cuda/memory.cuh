@@ -70,6 +70,24 @@ __device__ __forceinline__ void store_shared(uint to, uint4 x)
     asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w) : "memory");
 }
 
+/* A thread's own memory by address. The compiler does not see what that is of, and leaves it there. */
+__device__ __forceinline__ uint local_address(const void *at)
+{
+    return keep((uint)__cvta_generic_to_local(at));
+}
+
+__device__ __forceinline__ float4 load_local(uint at)
+{
+    float4 x;
+    asm volatile("ld.local.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w) : "r"(at) : "memory");
+    return x;
+}
+
+__device__ __forceinline__ void store_local(uint to, float4 x)
+{
+    asm volatile("st.local.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w) : "memory");
+}
+
 /* Floats of a thread that are seldom needed. They lie in memory, for in registers they would take the room of others. */
 template <int N>
 struct seldom {
