@@ -6,6 +6,7 @@
 #include "core/context.h"
 #include "core/floating.h"
 #include "core/half.h"
+#include "core/overlap.h"
 #include "core/plan.h"
 #include "core/size.h"
 #include "core/status.h"
@@ -56,21 +57,28 @@ static fa_status check(const fa_merge_desc *given, fa_merge_desc *d)
     return FA_OK;
 }
 
+/* Of a part: -inf where its state is empty. */
+static float lse_of(const fa_parts *p, int64_t part)
+{
+    float lse = p->lse[part * p->lse_stride];
+    return p->inf_is_empty && lse == INFINITY ? -INFINITY : lse;
+}
+
 FA_FLOAT_APART float fa_merge_parts(const fa_parts *p, int64_t dim, fa_dtype dtype, void *o, int64_t at)
 {
     enum { CHUNK = 64 };
     float max = p->sink, sum = 0;
     for (int64_t i = 0; i < p->parts; i++)
-        max = fmaxf(max, p->lse[i * p->lse_stride]);
+        max = fmaxf(max, lse_of(p, i));
     for (int64_t i = 0; i < p->parts; i++)
-        sum += p->lse[i * p->lse_stride] == -INFINITY ? 0 : expf(p->lse[i * p->lse_stride] - max);
+        sum += lse_of(p, i) == -INFINITY ? 0 : expf(lse_of(p, i) - max);
     sum += p->sink == -INFINITY ? 0 : expf(p->sink - max);
 
     for (int64_t d = 0; d < dim; d += CHUNK) {
         float total[CHUNK] = {0};
         int64_t width = dim - d < CHUNK ? dim - d : CHUNK;
         for (int64_t i = 0; i < p->parts; i++) {
-            float lse = p->lse[i * p->lse_stride];
+            float lse = lse_of(p, i);
             if (lse == -INFINITY)
                 continue; /* an empty state: its output is not looked at */
             float weight = expf(lse - max) / sum;
@@ -81,6 +89,91 @@ FA_FLOAT_APART float fa_merge_parts(const fa_parts *p, int64_t dim, fa_dtype dty
             fa_store(dtype, o, at + d + e, total[e]);
     }
     return sum == 0 ? -INFINITY : max + logf(sum);
+}
+
+/*
+ * FlashAttention marks a row that sees no key by an LSE of +inf beside zeros. An infinite score leaves that LSE too,
+ * but NaN in its row. Whether every +inf of this row is such a mark.
+ */
+static bool inf_marks_empty(const fa_parts *p, int64_t dim)
+{
+    for (int64_t i = 0; i < p->parts; i++) {
+        for (int64_t d = 0; p->lse[i * p->lse_stride] == INFINITY && d < dim; d++) {
+            if (fa_load(p->dtype, p->base, p->first + i * p->stride + d) != 0)
+                return false;
+        }
+    }
+    return true;
+}
+
+/* Parts [first, first + count) of the outputs. */
+static fa_extent extent_of_parts(const fa_merge_desc *d, const void *partial, int64_t first, int64_t count)
+{
+    const size_t stride = (size_t)d->part_stride * fa_dtype_size(d->partial.dtype);
+    size_t span = 0;
+    if (count > 0)
+        (void)fa_tensor_extent(&d->partial, "partial", &span); /* check() has seen that it has one */
+    fa_extent e =
+        fa_extent_of_tensor(&d->partial, span, NULL, (uintptr_t)partial + (size_t)(first * (int64_t)stride));
+    fa_extent_repeat(&e, count, stride);
+    return e;
+}
+
+/* Which of the parts o lies on element for element, and so may replace; -1: none. */
+static int64_t part_in_place(const fa_merge_desc *d, const void *partial, const void *o)
+{
+    const size_t stride = (size_t)d->part_stride * fa_dtype_size(d->partial.dtype);
+    uintptr_t from = (uintptr_t)partial, at = (uintptr_t)o;
+    if (d->o.dtype != d->partial.dtype || at < from || stride == 0 || (at - from) % stride != 0 ||
+        (at - from) / stride >= (uintptr_t)d->parts)
+        return -1;
+    for (int axis = 0; axis < 3; axis++) {
+        if (d->o.shape[axis] > 1 && d->o.stride[axis] != d->partial.stride[axis])
+            return -1;
+    }
+    return (int64_t)((at - from) / stride);
+}
+
+/* What is written is an input element for element, row by row, or shares no byte with one. */
+static fa_status check_apart(const fa_merge_desc *d, const void *partial, const float *partial_lse,
+                             const void *o, const float *lse)
+{
+    const size_t states = (size_t)(d->o.shape[0] * d->o.shape[1] * d->o.shape[2]) * sizeof(float);
+    const int64_t part = part_in_place(d, partial, o);
+    const size_t lse_part = states && (uintptr_t)lse >= (uintptr_t)partial_lse
+                                ? ((uintptr_t)lse - (uintptr_t)partial_lse) / states
+                                : 0;
+    const bool lse_in_place = lse && partial_lse && lse_part < (size_t)d->parts &&
+                              (uintptr_t)partial_lse + lse_part * states == (uintptr_t)lse;
+    size_t span = 0;
+    (void)fa_tensor_extent(&d->o, "o", &span);
+    const fa_extent out = fa_extent_of_tensor(&d->o, span, NULL, (uintptr_t)o),
+                    out_lse = fa_extent_of_bytes(lse ? states : 0, NULL, (uintptr_t)lse),
+                    before = extent_of_parts(d, partial, 0, part < 0 ? d->parts : part),
+                    after = extent_of_parts(d, partial, part + 1, part < 0 ? 0 : d->parts - part - 1),
+                    all = extent_of_parts(d, partial, 0, d->parts),
+                    all_lse = fa_extent_of_bytes(states * (size_t)d->parts, NULL, (uintptr_t)partial_lse),
+                    none = {.span = 0};
+    const struct {
+        const char *written, *other;
+        const fa_extent *a, *b;
+    } pair[] = {
+        {"o", "partial", &out, &before},
+        {"o", "partial", &out, &after},
+        {"o", "partial_lse", &out, &all_lse},
+        {"o", "lse", &out, &out_lse},
+        {"lse", "partial", &out_lse, &all},
+        {"lse", "partial_lse", &out_lse, lse_in_place ? &none : &all_lse},
+    };
+    for (size_t i = 0; i < sizeof(pair) / sizeof(pair[0]); i++) {
+        if (fa_extents_meet(pair[i].a, pair[i].b) != FA_APART)
+            return fa_fail(
+                FA_INVALID,
+                "%s overlaps %s, expected memory apart from it, or exactly that of one part with the "
+                "same type and strides",
+                pair[i].written, pair[i].other);
+    }
+    return FA_OK;
 }
 
 fa_status fa_merge_host(const fa_merge_desc *desc, const void *partial, const float *partial_lse, void *o,
@@ -103,6 +196,9 @@ fa_status fa_merge_host(const fa_merge_desc *desc, const void *partial, const fl
     if (d.parts > 0 && (!partial || !partial_lse))
         return fa_fail(FA_INVALID, "%s is NULL with %lld parts", partial ? "partial_lse" : "partial",
                        (long long)d.parts);
+    status = check_apart(&d, partial, partial_lse, o, lse);
+    if (status != FA_OK)
+        return status;
     fa_float_state before = fa_float_enter();
     for (int64_t row = 0; row < rows; row++) {
         int64_t b = row / (shape[1] * shape[2]), h = row / shape[2] % shape[1], r = row % shape[2];
@@ -116,6 +212,7 @@ fa_status fa_merge_host(const fa_merge_desc *desc, const void *partial, const fl
             .parts = d.parts,
             .sink = -INFINITY,
         };
+        parts.inf_is_empty = inf_marks_empty(&parts, shape[3]);
         float merged = fa_merge_parts(&parts, shape[3], d.o.dtype, o, fa_tensor_offset(&d.o, b, h, r));
         if (lse)
             lse[row] = merged;

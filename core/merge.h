@@ -3,6 +3,7 @@
 #define FA_CORE_MERGE_H
 
 #include <fastattn/attention.h>
+#include <stdbool.h>
 
 /* The parts of one row: `parts` normalised outputs of `dim` elements and their LSE, each a stride apart. */
 typedef struct fa_parts {
@@ -12,7 +13,8 @@ typedef struct fa_parts {
     const float *lse;
     int64_t lse_stride;
     int64_t parts;
-    float sink; /* one more part, of weight e^sink and value 0; -inf for none */
+    float sink;        /* one more part, of weight e^sink and value 0; -inf for none */
+    bool inf_is_empty; /* an LSE of +inf, like one of -inf, is that of an empty state */
 } fa_parts;
 
 /* Writes `dim` merged elements from element `at` of `o` on; returns the LSE. */

@@ -202,6 +202,114 @@ START_TEST(infinities_and_nans_stay_in_their_row)
 }
 END_TEST
 
+/* FlashAttention's mark of an empty row is +inf beside zeros; an infinite score is +inf beside NaN. */
+START_TEST(infinite_marks)
+{
+    enum { DIM = 70 };
+    static float partial[3][2][DIM], o[2][DIM];
+    float lses[3][2] = {{INFINITY, 1}, {2, INFINITY}, {INFINITY, 1}}, lse[2];
+    fa_merge_desc d = {.struct_size = sizeof(d), .parts = 3, .want_lse = 1};
+    d.partial = d.o = fa_tensor_make(FA_F32, 1, 1, 2, DIM);
+    for (int i = 0; i < DIM; i++) {
+        partial[1][0][i] = 5;
+        partial[0][1][i] = 1;
+        partial[2][1][i] = 3;
+    }
+    ck_assert_int_eq(fa_merge_host(&d, partial, lses[0], o, lse), FA_OK);
+    for (int i = 0; i < DIM; i++)
+        ck_assert(o[0][i] == 5 && o[1][i] == 2);
+    ck_assert(lse[0] == 2 && fabsf(lse[1] - 1.69314718f) < 1e-6f);
+    /* In place, where marks are overwritten as the merge goes on. */
+    static float again[3][2][DIM];
+    memcpy(again, partial, sizeof(again));
+    ck_assert_int_eq(fa_merge_host(&d, again, lses[0], again[0], lse), FA_OK);
+    ck_assert_mem_eq(again[0], o, sizeof(o));
+    /* Nothing but marks. */
+    const float all[6] = {INFINITY, -INFINITY, INFINITY, INFINITY, -INFINITY, INFINITY};
+    memset(partial, 0, sizeof(partial));
+    ck_assert_int_eq(fa_merge_host(&d, partial, all, o, lse), FA_OK);
+    for (int i = 0; i < DIM; i++)
+        ck_assert(o[0][i] == 0 && o[1][i] == 0);
+    ck_assert(lse[0] == -INFINITY && lse[1] == -INFINITY);
+    /* A state of infinite scores: one element that is not 0 tells. */
+    partial[2][0][DIM - 1] = NAN;
+    lses[2][1] = 1;
+    ck_assert_int_eq(fa_merge_host(&d, partial, lses[0], o, lse), FA_OK);
+    ck_assert(isnan(o[0][0]) && isnan(o[0][DIM - 1]) && isnan(lse[0]) && !isnan(o[1][0]) && !isnan(lse[1]));
+}
+END_TEST
+
+/* o may be any one of the parts, and lse that of any one: the same result as elsewhere. */
+START_TEST(in_place)
+{
+    enum { PARTS = 3, HEADS = 2, ROWS = 5, DIM = 67, PITCH = 70, PART = ROWS * HEADS * PITCH };
+    static float partial[PARTS * PART], expected[PART], work[PARTS * PART];
+    float lses[PARTS * HEADS * ROWS], expected_lse[HEADS * ROWS], work_lse[PARTS * HEADS * ROWS];
+    random_state random = {5};
+    for (int i = 0; i < COUNT(partial); i++)
+        partial[i] = random_float(&random, -1, 1);
+    for (int i = 0; i < COUNT(lses); i++)
+        lses[i] = random_float(&random, -2, 2);
+    fa_merge_desc d = {.struct_size = sizeof(d), .parts = PARTS, .part_stride = PART, .want_lse = 1};
+    d.partial = d.o = (fa_tensor){FA_F32, {1, HEADS, ROWS, DIM}, {0, PITCH, HEADS * PITCH, 1}};
+    for (int part = 0; part < PARTS; part++) {
+        memcpy(work, partial, sizeof(work));
+        memcpy(work_lse, lses, sizeof(lses));
+        memcpy(expected, partial + part * PART, sizeof(expected));
+        ck_assert_int_eq(fa_merge_host(&d, partial, lses, expected, expected_lse), FA_OK);
+        fa_status status = fa_merge_host(&d, work, work_lse, work + part * PART,
+                                         work_lse + (PARTS - 1 - part) * HEADS * ROWS);
+        ck_assert_msg(status == FA_OK, "%s", fa_last_error());
+        ck_assert_mem_eq(work + part * PART, expected, sizeof(expected));
+        ck_assert_mem_eq(work_lse + (PARTS - 1 - part) * HEADS * ROWS, expected_lse, sizeof(expected_lse));
+    }
+    /* Anything else that shares a byte is refused, and nothing written; what lies between rows is free. */
+    const struct {
+        float *o, *lse;
+        int64_t stride;
+        fa_dtype dtype;
+        const char *message; /* NULL: served */
+    } row[] = {
+        {work + PITCH, work_lse, HEADS * PITCH, FA_F32, "o overlaps partial"},
+        {work + 1, work_lse, HEADS * PITCH, FA_F32, "o overlaps partial"},
+        {work + PART / 2, work_lse, HEADS * PITCH, FA_F32, "o overlaps partial"},
+        {work, work_lse, HEADS * PITCH, FA_F16, "o overlaps partial"},
+        {work, work_lse, HEADS * PITCH + 1, FA_F32, "o overlaps partial"},
+        {expected, work_lse + 1, HEADS * PITCH, FA_F32, "lse overlaps partial_lse"},
+        {expected, work + 1, HEADS * PITCH, FA_F32, "lse overlaps partial"},
+        {expected, expected, HEADS * PITCH, FA_F32, "o overlaps lse"},
+        {work_lse, expected_lse, HEADS * PITCH, FA_F32, "o overlaps partial_lse"},
+        {expected, expected_lse, HEADS * PITCH, FA_F32, NULL},
+    };
+    for (int i = 0; i < COUNT(row); i++) {
+        fa_merge_desc e = d;
+        e.o.dtype = row[i].dtype;
+        e.o.stride[2] = row[i].stride;
+        memcpy(work, partial, sizeof(work));
+        memcpy(work_lse, lses, sizeof(lses));
+        fa_status status = fa_merge_host(&e, work, work_lse, row[i].o, row[i].lse);
+        ck_assert_msg(status == (row[i].message ? FA_INVALID : FA_OK), "row %d: %s", i, fa_last_error());
+        if (row[i].message)
+            assert_message(row[i].message);
+        ck_assert_mem_eq(work, partial, sizeof(work));
+        ck_assert_mem_eq(work_lse, lses, sizeof(lses));
+    }
+    /* Outputs in the gaps between the parts' rows. */
+    static float woven[2 * PARTS * PART];
+    fa_merge_desc w = d;
+    w.partial.stride[1] = w.o.stride[1] = 2 * PITCH;
+    w.partial.stride[2] = w.o.stride[2] = 2 * HEADS * PITCH;
+    w.part_stride = 2 * PART;
+    ck_assert_int_eq(fa_merge_host(&w, woven, lses, woven + PITCH, expected_lse), FA_OK);
+    /* Parts on top of each other may be read, not written to. */
+    w.part_stride = PITCH;
+    static float wide[2 * PART];
+    ck_assert_int_eq(fa_merge_host(&w, woven, lses, wide, expected_lse), FA_OK);
+    ck_assert_int_eq(fa_merge_host(&w, woven, lses, woven, expected_lse), FA_INVALID);
+    assert_message("o overlaps partial");
+}
+END_TEST
+
 START_TEST(types_and_strides)
 {
     static const struct {
@@ -321,6 +429,8 @@ Suite *merge_suite(void)
     tcase_add_test(tc, associative_and_commutative);
     tcase_add_test(tc, empty_states);
     tcase_add_test(tc, infinities_and_nans_stay_in_their_row);
+    tcase_add_test(tc, infinite_marks);
+    tcase_add_test(tc, in_place);
     tcase_add_test(tc, types_and_strides);
     tcase_add_test(tc, refused_by_name);
     suite_add_tcase(suite, tc);
