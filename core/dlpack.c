@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <fastattn/dlpack.h>
 
+#include <stdbool.h>
+
 #include "core/status.h"
 #include "core/tensor.h"
 
@@ -17,7 +19,7 @@ typedef struct dl_tensor {
 } dl_tensor;
 
 enum { DL_INT = 0, DL_UINT = 1, DL_FLOAT = 2, DL_BFLOAT = 4, DL_BOOL = 6 };
-enum { DL_CPU = 1, DL_CUDA_HOST = 3, DL_ROCM_HOST = 11 };
+enum { DL_CPU = 1, DL_CUDA_HOST = 3, DL_OPENCL = 4, DL_VULKAN = 7, DL_METAL = 8, DL_ROCM_HOST = 11 };
 
 static fa_status read_type(const dl_tensor *dl, fa_dtype *dtype)
 {
@@ -80,6 +82,39 @@ static int64_t default_stride(const dl_tensor *dl, int axis)
     return stride;
 }
 
+/* There `data` is a handle, which an offset cannot be added to. */
+static bool is_handle(const dl_tensor *dl)
+{
+    return dl->device_type == DL_OPENCL || dl->device_type == DL_VULKAN || dl->device_type == DL_METAL;
+}
+
+/* Where the first of `span` bytes lies. */
+static fa_status find_data(const dl_tensor *dl, const fa_tensor *tensor, size_t span, void **data)
+{
+    const size_t element = fa_dtype_size(tensor->dtype);
+    uintptr_t at = (uintptr_t)dl->data;
+    if (is_handle(dl) && dl->byte_offset > 0)
+        return fa_fail(
+            FA_UNSUPPORTED,
+            "dl_tensor.byte_offset is %llu, expected 0 on a device (type %d) whose data is a handle",
+            (unsigned long long)dl->byte_offset, (int)dl->device_type);
+    if (!dl->data && span > 0)
+        return fa_fail(FA_INVALID, "dl_tensor.data is NULL, expected %zu bytes", span);
+    if (dl->byte_offset > PTRDIFF_MAX || dl->byte_offset > UINTPTR_MAX - at ||
+        span > UINTPTR_MAX - at - (uintptr_t)dl->byte_offset)
+        return fa_fail(FA_INVALID,
+                       "dl_tensor.byte_offset is %llu: %zu bytes behind it leave the memory there is",
+                       (unsigned long long)dl->byte_offset, span);
+    at += (uintptr_t)dl->byte_offset;
+    if (!is_handle(dl) && span > 0 && at % element != 0)
+        return fa_fail(
+            FA_INVALID,
+            "dl_tensor.byte_offset is %llu with data at %p, expected an address that is a multiple of %zu",
+            (unsigned long long)dl->byte_offset, dl->data, element);
+    *data = (void *)at;
+    return FA_OK;
+}
+
 fa_status fa_tensor_from_dlpack(const void *dl_pointer, const int axes[4], fa_tensor *tensor, void **data,
                                 int *host)
 {
@@ -114,19 +149,27 @@ fa_status fa_tensor_from_dlpack(const void *dl_pointer, const int axes[4], fa_te
             made.stride[axis] = 1; /* never stepped along */
     }
     if (made.shape[3] > 1 && made.stride[3] != 1 && made.stride[3] != 0)
-        return fa_fail(FA_UNSUPPORTED,
-                       "dl_tensor.strides[%d] is %lld, expected 1: the last axis must be contiguous, or 0: repeated",
-                       axes[3], (long long)made.stride[3]);
+        return fa_fail(
+            FA_UNSUPPORTED,
+            "dl_tensor.strides[%d] is %lld, expected 1: the last axis must be contiguous, or 0: repeated",
+            axes[3], (long long)made.stride[3]);
     if (made.stride[0] == 0 && made.stride[1] == 0 && made.stride[2] == 0 && made.stride[3] == 0)
-        return fa_fail(FA_UNSUPPORTED,
-                       "dl_tensor.strides are all 0: one element repeated along every axis, expected axes of size 1");
+        return fa_fail(
+            FA_UNSUPPORTED,
+            "dl_tensor.strides are all 0: one element repeated along every axis, expected axes of size 1");
     fa_tensor checked = made;
     status = fa_tensor_normalise(&checked, "dl_tensor", true);
+    size_t span;
+    void *found = NULL;
+    if (status == FA_OK)
+        status = fa_tensor_extent(&checked, "dl_tensor", &span);
+    if (status == FA_OK && data)
+        status = find_data(dl, &checked, span, &found);
     if (status != FA_OK)
         return status;
     *tensor = made;
     if (data)
-        *data = (char *)dl->data + dl->byte_offset;
+        *data = found;
     if (host)
         *host =
             dl->device_type == DL_CPU || dl->device_type == DL_CUDA_HOST || dl->device_type == DL_ROCM_HOST;

@@ -318,6 +318,64 @@ START_TEST(dlpack_refusals)
 }
 END_TEST
 
+/* Where the data lies, or is said to. */
+START_TEST(dlpack_data)
+{
+    static const struct {
+        uintptr_t data; /* behind dl_memory; SIZE_MAX: NULL */
+        uint64_t byte_offset;
+        int32_t device;
+        fa_status status;
+        const char *message;
+    } row[] = {
+        {0, 16, 1, FA_OK, ""},
+        {2, 6, 1, FA_OK, ""},
+        {0, 2, 1, FA_INVALID, "dl_tensor.byte_offset is 2 with data at "},
+        {0, UINT64_MAX, 1, FA_INVALID, "dl_tensor.byte_offset is 18446744073709551615: 480 bytes behind it"},
+        {0, (uint64_t)1 << 63, 2, FA_INVALID, "dl_tensor.byte_offset is 9223372036854775808: "},
+        {SIZE_MAX, 0, 1, FA_INVALID, "dl_tensor.data is NULL, expected 480 bytes"},
+        {SIZE_MAX, 64, 1, FA_INVALID, "dl_tensor.data is NULL"},
+        {1, 0, 4, FA_OK, ""}, /* a handle has no alignment */
+        {0, 16, 4, FA_UNSUPPORTED,
+         "dl_tensor.byte_offset is 16, expected 0 on a device (type 4) whose data is a handle"},
+        {0, 16, 7, FA_UNSUPPORTED, "dl_tensor.byte_offset is 16, expected 0"},
+        {0, 16, 2, FA_OK, ""},
+    };
+    for (int i = 0; i < COUNT(row); i++) {
+        dl from = make_dl(4, 2, 3, 4, 5);
+        char *data = row[i].data == SIZE_MAX ? NULL : (char *)dl_memory + row[i].data;
+        from.data = data;
+        from.byte_offset = row[i].byte_offset;
+        from.device.type = row[i].device;
+        fa_tensor t;
+        void *found = &t;
+        fa_status status = fa_tensor_from_dlpack(&from, NULL, &t, &found, NULL);
+        ck_assert_msg(status == row[i].status, "row %d: %s \"%s\"", i, fa_status_name(status),
+                      fa_last_error());
+        assert_message(row[i].message);
+        if (status == FA_OK)
+            ck_assert_ptr_eq(found, data + row[i].byte_offset);
+        else
+            ck_assert_ptr_eq(found, &t);
+        /* The layout alone. */
+        ck_assert_int_eq(fa_tensor_from_dlpack(&from, NULL, &t, NULL, NULL), FA_OK);
+    }
+    /* Nothing may lie at NULL. */
+    dl from = make_dl(4, 2, 0, 4, 5);
+    from.data = NULL;
+    fa_tensor t;
+    void *found = &t;
+    ck_assert_int_eq(fa_tensor_from_dlpack(&from, NULL, &t, &found, NULL), FA_OK);
+    ck_assert_ptr_null(found);
+    /* Strides that carry out of memory. */
+    from = make_dl(4, 2, 3, 4, 5);
+    const int64_t far[4] = {INT64_MAX, INT64_MAX, 5, 1};
+    memcpy(dl_strides, far, sizeof(far));
+    from.strides = dl_strides;
+    refuse_dl(&from, NULL, FA_OUT_OF_MEMORY, "dl_tensor: shape[0] 2 with stride[0]");
+}
+END_TEST
+
 Suite *tensor_suite(void)
 {
     Suite *suite = suite_create("tensor");
@@ -331,6 +389,7 @@ Suite *tensor_suite(void)
     tcase_add_test(dlpack, dlpack_layouts);
     tcase_add_test(dlpack, dlpack_types_and_devices);
     tcase_add_test(dlpack, dlpack_refusals);
+    tcase_add_test(dlpack, dlpack_data);
     suite_add_tcase(suite, dlpack);
     return suite;
 }
