@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/registry.h"
 
-#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,6 +38,26 @@ typedef struct fa_text {
     char bytes[FA_MESSAGE_SIZE / 2];
     size_t used;
 } fa_text;
+
+/* Names are compared without regard to case, in ASCII whatever the locale. */
+static char fold(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+}
+
+static bool is_same(const char *a, const char *b, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        if (fold(a[i]) != fold(b[i]))
+            return false;
+    }
+    return true;
+}
+
+static bool is_name(const char *text, size_t length, const char *name)
+{
+    return strlen(name) == length && is_same(text, name, length);
+}
 
 static void append(fa_text *text, const char *separator, const char *a, const char *b)
 {
@@ -99,11 +118,21 @@ fa_status fa_device_describe(const fa_context *context, size_t index, fa_device_
     return fa_fail(FA_INVALID, "index is %zu, expected less than %zu", index, first);
 }
 
+static bool names_backend(const char *order, const char *backend)
+{
+    for (size_t length; *order; order += length + (order[length] == ',')) {
+        length = strcspn(order, ",");
+        if (is_name(order, FA_MIN(length, strcspn(order, ":")), backend))
+            return true;
+    }
+    return false;
+}
+
 /* What this library has of the backends that `order` names, or of the others, each with why it cannot run where it cannot. */
 static void list_some(const fa_context *context, const char *order, bool named, fa_text *text)
 {
     for (int i = 0; fa_backends[i]; i++) {
-        if ((strstr(order, fa_backends[i]->name) != NULL) != named)
+        if (names_backend(order, fa_backends[i]->name) != named)
             continue;
         for (size_t d = 0; d < device_slots(context, fa_backends[i]); d++) {
             fa_device_entry entry;
@@ -124,26 +153,26 @@ static void list_devices(const fa_context *context, const char *order, fa_text *
 
 static bool name_contains(const char *name, const char *part)
 {
-    size_t length = strlen(part);
-    for (; *name; name++) {
-        size_t i = 0;
-        while (i < length && tolower((unsigned char)name[i]) == tolower((unsigned char)part[i]))
-            i++;
-        if (i == length)
+    size_t length = strlen(part), left = strlen(name);
+    for (; left >= length; name++, left--) {
+        if (is_same(name, part, length))
             return true;
     }
-    return length == 0;
+    return false;
+}
+
+static bool is_auto(const fa_choice *choice)
+{
+    return is_name(choice->backend, strlen(choice->backend), "auto");
 }
 
 static bool is_named(const fa_choice *choice, const fa_backend *backend)
 {
-    return strcmp(choice->backend, "auto") == 0 || strcmp(choice->backend, backend->name) == 0;
+    return is_auto(choice) || is_name(choice->backend, strlen(choice->backend), backend->name);
 }
 
 static bool is_chosen(const fa_choice *choice, const fa_device_entry *entry)
 {
-    if (strcmp(choice->backend, "auto") == 0 && !entry->info.automatic)
-        return false;
     if (choice->device[0] == '\0')
         return true;
     if (strspn(choice->device, "0123456789") == strlen(choice->device))
@@ -153,10 +182,10 @@ static bool is_chosen(const fa_choice *choice, const fa_device_entry *entry)
 
 static bool is_backend(const char *name)
 {
-    if (strcmp(name, "auto") == 0)
+    if (is_name(name, strlen(name), "auto"))
         return true;
     for (int i = 0; fa_backends[i]; i++) {
-        if (strcmp(name, fa_backends[i]->name) == 0)
+        if (is_name(name, strlen(name), fa_backends[i]->name))
             return true;
     }
     return false;
@@ -192,6 +221,7 @@ typedef struct fa_search {
     fa_status worst; /* the status to return when nothing is found */
     bool failed;     /* a device that is available could not be opened */
     fa_text refusals;
+    fa_text passed_over; /* what "auto" with a device names and never takes */
 } fa_search;
 
 static fa_status try_entry(fa_search *search, const fa_device_entry *entry)
@@ -234,6 +264,14 @@ static fa_status try_entry(fa_search *search, const fa_device_entry *entry)
     return FA_OK;
 }
 
+static void pass_over(fa_search *search, const fa_device_entry *entry)
+{
+    char name[NAME_SIZE];
+    (void)snprintf(name, sizeof(name), "\"%s:%d\" (", entry->backend->name, entry->info.index);
+    append(&search->passed_over, ", ", name, entry->info.name);
+    append(&search->passed_over, "", ")", "");
+}
+
 /* The fastest device that one entry of the order means. */
 static fa_status search_choice(fa_search *search, const fa_choice *choice)
 {
@@ -245,6 +283,11 @@ static fa_status search_choice(fa_search *search, const fa_choice *choice)
             describe(search->context, fa_backends[i], (int)d, &entry);
             if (!is_chosen(choice, &entry))
                 continue;
+            if (is_auto(choice) && !entry.info.automatic) {
+                if (choice->device[0] && entry.info.available)
+                    pass_over(search, &entry);
+                continue;
+            }
             fa_status status = try_entry(search, &entry);
             if (status != FA_OK)
                 return status;
@@ -297,8 +340,13 @@ static fa_status nothing_found(const fa_search *search, const char *order, const
         return fa_fail(FA_UNSUPPORTED, "no device of \"%s\"%s%s serves this problem: %s", order, of, device,
                        search->refusals.bytes);
     if (search->failed)
-        return fa_fail(FA_NO_DEVICE, "nothing that \"%s\"%s%s names can be opened: %s; there are: %s", order, of,
-                       device, search->refusals.bytes, text.bytes);
+        return fa_fail(FA_NO_DEVICE, "nothing that \"%s\"%s%s names can be opened: %s; there are: %s", order,
+                       of, device, search->refusals.bytes, text.bytes);
+    if (search->passed_over.used > 0)
+        return fa_fail(FA_NO_DEVICE,
+                       "\"%s\"%s%s names %s, which \"auto\" never takes: name it with its backend, as it "
+                       "stands here; there are: %s",
+                       order, of, device, search->passed_over.bytes, text.bytes);
     return fa_fail(FA_NO_DEVICE, "nothing that \"%s\"%s%s names can run here; there are: %s", order, of,
                    device, text.bytes);
 }

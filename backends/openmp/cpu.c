@@ -88,6 +88,17 @@ bool fa_cpu_slow_pairs(void)
 #endif
 }
 
+static bool is_of_this_architecture(fa_isa isa)
+{
+#if defined(__x86_64__)
+    return isa != FA_ISA_NEON;
+#elif defined(__aarch64__)
+    return isa == FA_ISA_SCALAR || isa == FA_ISA_NEON;
+#else
+    return isa == FA_ISA_SCALAR;
+#endif
+}
+
 static fa_isa find_limit(const char *text)
 {
     int isa = 0;
@@ -99,7 +110,19 @@ static fa_isa find_limit(const char *text)
 const char *fa_cpu_bad_limit(void)
 {
     const char *limit = fa_environment("FASTATTN_ISA");
-    return limit && limit[0] && find_limit(limit) == FA_ISAS ? limit : NULL;
+    if (!limit || !limit[0])
+        return NULL;
+    fa_isa isa = find_limit(limit);
+    return isa == FA_ISAS || !is_of_this_architecture(isa) ? limit : NULL;
+}
+
+void fa_cpu_list_isas(char *text, size_t size)
+{
+    size_t used = 0;
+    for (int isa = 0; isa < FA_ISAS && used < size; isa++) {
+        if (is_of_this_architecture((fa_isa)isa))
+            used += (size_t)snprintf(text + used, size - used, "%s%s", used ? ", " : "", fa_isa_names[isa]);
+    }
 }
 
 bool fa_cpu_has(fa_isa isa)

@@ -32,8 +32,14 @@ bool fa_cpu_has(fa_isa isa);
  */
 bool fa_cpu_slow_pairs(void);
 
-/* FASTATTN_ISA names no instruction set that we know: its value, else NULL. */
+/*
+ * The value of FASTATTN_ISA where it is no instruction set of this architecture, else NULL. It is the highest to use:
+ * one that this processor lacks limits nothing.
+ */
 const char *fa_cpu_bad_limit(void);
+
+/* What it may be: "scalar, neon". */
+void fa_cpu_list_isas(char *text, size_t size);
 
 /* CPUs that this process may run on, at least 1. */
 int32_t fa_cpu_count(void);

@@ -133,11 +133,12 @@ static void openmp_describe(const fa_context *context, int index, fa_device_info
     if (threads == 0)
         (void)snprintf(info->reason, sizeof(info->reason), "FASTATTN_THREADS is \"%.32s\", expected 1 to %d",
                        fa_environment("FASTATTN_THREADS"), FA_MAX_THREADS);
-    else if (fa_cpu_bad_limit())
-        (void)snprintf(info->reason, sizeof(info->reason),
-                       "FASTATTN_ISA is \"%.32s\", expected scalar, avx2, avx512, avx512bf16, amx or neon",
-                       fa_cpu_bad_limit());
-    else
+    else if (fa_cpu_bad_limit()) {
+        char sets[64];
+        fa_cpu_list_isas(sets, sizeof(sets));
+        (void)snprintf(info->reason, sizeof(info->reason), "FASTATTN_ISA is \"%.32s\", expected one of: %s",
+                       fa_cpu_bad_limit(), sets);
+    } else
         info->available = 1;
 }
 

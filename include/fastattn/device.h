@@ -47,9 +47,10 @@ FA_API fa_status fa_device_describe(const fa_context *context, size_t index, fa_
  *
  * `name`: NULL takes FASTATTN_BACKEND and FASTATTN_DEVICE from the environment, and "auto" where they
  * are unset. Otherwise a comma-separated order of preference, each entry "auto", a backend ("openmp"),
- * or a backend with a device's index or a part of its name ("vulkan:1", "opencl:mali"). The first entry
- * that can run is taken; "auto" takes the fastest usable device by the plan's cost model, never a
- * software rasteriser before the native CPU and never the null backend.
+ * or a backend with a device's index or a part of its name ("vulkan:1", "opencl:mali"), all without regard
+ * to case. The first entry that can run is taken; "auto" takes the fastest usable device by the plan's cost model, never a
+ * software rasteriser before the native CPU and never the null backend. Where "auto:NAME", or FASTATTN_DEVICE
+ * without a backend, names only such a device, the message says so.
  *
  * `desc`: the problem to choose for, or NULL. With one, an entry that does not support the problem is
  * passed over, and "auto" ranks by this problem's modelled time.

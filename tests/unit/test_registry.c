@@ -77,7 +77,8 @@ END_TEST
 START_TEST(names_that_open)
 {
     static const char *const names[] = {"null",  "null:0",      "null:computes",   "null:COMPUTES NOTHING",
-                                        "null:", "null:7,null", "null:gpu,null:0", "null,null:5"};
+                                        "null:", "null:7,null", "null:gpu,null:0", "null,null:5",
+                                        "Null",  "NULL:0",      "nULL:7,NuLL"};
     for (int i = 0; i < COUNT(names); i++)
         assert_opens(names[i], "null");
 }
@@ -88,7 +89,10 @@ START_TEST(names_that_do_not)
     assert_refused("nonsense",
                    "\"nonsense\" in \"nonsense\" is no backend of this library; there are: auto, ");
     assert_refused("", "\"\" in \"\" is no backend of this library");
-    assert_refused("Null", "\"Null\" in \"Null\" is no backend");
+    assert_refused("nul", "\"nul\" in \"nul\" is no backend");
+    assert_refused("nulls", "\"nulls\" in \"nulls\" is no backend");
+    assert_refused("AUTO:computes",
+                   "\"AUTO:computes\" names \"null:0\" (computes nothing), which \"auto\" never takes");
     assert_refused("null:1", "nothing that \"null:1\" names can run here; there are: ");
     assert_refused("null:-1", "nothing that \"null:-1\" names");
     assert_refused("null:99999999999999999999", "nothing that \"null:99999999999999999999\" names");
@@ -104,6 +108,56 @@ START_TEST(names_that_do_not)
     fa_device *device;
     ck_assert_int_eq(fa_device_open(context, name, NULL, &device), FA_NO_DEVICE);
     assert_message("is longer than any device's name");
+}
+END_TEST
+
+/* What was asked for comes first in the list, which is cut: by its whole name, not by a part of another. */
+START_TEST(lists_begin_with_what_was_asked_for)
+{
+    fa_device *device;
+    ck_assert_int_eq(fa_device_open(context, "xnullx,NULL:9", NULL, &device), FA_NO_DEVICE);
+    assert_message("there are: auto, null:0 computes nothing");
+    ck_assert_int_eq(fa_device_open(context, "NULL:9", NULL, &device), FA_NO_DEVICE);
+    assert_message("there are: null:0 computes nothing");
+    ck_assert_int_eq(fa_device_open(context, "xnullx", NULL, &device), FA_NO_DEVICE);
+    size_t count = fa_device_count(context);
+    fa_device_info first = {.struct_size = sizeof(first)};
+    ck_assert_int_eq(fa_device_describe(context, 0, &first), FA_OK);
+    if (count > 1 && strcmp(first.backend, "null") != 0) {
+        char message[64];
+        ck_assert_int_eq(fa_device_open(context, "xnullx", NULL, &device), FA_NO_DEVICE);
+        snprintf(message, sizeof(message), "there are: auto, %s:0 ", first.backend);
+        assert_message(message);
+    }
+}
+END_TEST
+
+/* FASTATTN_ISA is a limit: what the processor lacks limits nothing, what its architecture cannot have is an error. */
+START_TEST(instruction_sets)
+{
+#if defined(__x86_64__)
+    static const char *const ours[] = {"scalar", "avx2", "avx512", "avx512bf16", "amx"}, *const wrong[] = {
+                                                                                             "neon", "sse"};
+#elif defined(__aarch64__)
+    static const char *const ours[] = {"scalar", "neon"}, *const wrong[] = {"avx2", "avx512", "amx"};
+#else
+    static const char *const ours[] = {"scalar"}, *const wrong[] = {"neon", "avx2"};
+#endif
+    fa_device *device;
+    if (fa_device_open(context, "openmp", NULL, &device) != FA_OK)
+        return; /* a library without it */
+    fa_device_close(device);
+    for (int i = 0; i < COUNT(ours); i++) {
+        setenv("FASTATTN_ISA", ours[i], 1);
+        assert_opens("openmp", "openmp");
+    }
+    for (int i = 0; i < COUNT(wrong); i++) {
+        char reason[80];
+        setenv("FASTATTN_ISA", wrong[i], 1);
+        snprintf(reason, sizeof(reason), "FASTATTN_ISA is \"%s\", expected one of: scalar", wrong[i]);
+        assert_unavailable("openmp", reason);
+    }
+    unsetenv("FASTATTN_ISA");
 }
 END_TEST
 
@@ -269,6 +323,8 @@ Suite *registry_suite(void)
     tcase_add_test(tc, names_that_do_not);
     tcase_add_test(tc, arguments_refused_by_name);
     tcase_add_test(tc, environment);
+    tcase_add_test(tc, lists_begin_with_what_was_asked_for);
+    tcase_add_test(tc, instruction_sets);
     tcase_add_test(tc, automatic_is_never_null);
     tcase_add_test(tc, devices_for_a_problem);
     TCase *memory_case = add_device_case(suite, "buffers and queues");
