@@ -17,6 +17,9 @@ static fa_status make(fa_device *device, size_t size, void *memory, bool wrap, f
         return fa_fail(FA_INVALID, "memory is NULL with size %zu", size);
     if (size > PTRDIFF_MAX)
         return fa_fail(FA_OUT_OF_MEMORY, "size is %zu, expected at most %zu", size, (size_t)PTRDIFF_MAX);
+    if (wrap && size > UINTPTR_MAX - (uintptr_t)memory)
+        return fa_fail(FA_INVALID, "size is %zu from address %p on, expected memory that there can be", size,
+                       memory);
     if (wrap && !device->info.host_memory)
         return fa_fail(FA_UNSUPPORTED, "%s cannot use host memory in place", device->info.name);
     fa_buffer *made = fa_alloc_zeroed(device->context, sizeof(*made));

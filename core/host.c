@@ -113,7 +113,9 @@ static fa_tensor compact(const fa_tensor *t)
 {
     int axes[3];
     fa_tensor made = *t;
-    int64_t stride = t->shape[3];
+    if (t->stride[3] == 0)
+        made.shape[3] = 1;
+    int64_t stride = made.shape[3];
     if (fa_tensor_is_empty(t))
         return made;
     memset(made.stride, 0, 3 * sizeof(made.stride[0]));

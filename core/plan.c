@@ -31,7 +31,7 @@ static fa_tile_problem tile_problem(const fa_problem *p)
         t.keys = (int64_t)(keys / (double)p->sequences + 0.5);
     }
     if (pairs > 0 && (p->features & FA_FEATURE_MASK))
-        t.density = (double)fa_schedule_pairs(p) / pairs;
+        t.density = fa_schedule_pairs(p) / pairs;
     return t;
 }
 
@@ -53,26 +53,12 @@ static fa_status refuse_block(const fa_device *device, const fa_kernel_row *row,
                    (unsigned long long)device->limits.onchip_bytes);
 }
 
-/* A unit that works on several blocks side by side is as many units, each so much slower. */
-static fa_limits limits_of(const fa_device *device, const fa_kernel_row *row)
-{
-    fa_limits limits = device->limits;
-    double resident = row->traits.resident > 0 ? row->traits.resident : 1;
-    limits.units *= (uint32_t)resident;
-    limits.clock_hz /= resident;
-    limits.sync_cycles /= resident;
-    limits.item_cycles /= resident;
-    limits.launch_cycles /= resident;
-    limits.run_cycles /= resident;
-    return limits;
-}
-
 static fa_status check_spans(const fa_device *device, const fa_problem *p)
 {
     for (int t = 0; t < FA_OPERANDS && device->limits.tensor_bytes; t++) {
         if (p->span[t] > device->limits.tensor_bytes)
-            return fa_fail(FA_UNSUPPORTED, "%s spans %zu bytes, %s serves at most %llu", fa_operand_names[t], p->span[t],
-                           device->info.name, (unsigned long long)device->limits.tensor_bytes);
+            return fa_fail(FA_UNSUPPORTED, "%s spans %zu bytes, %s serves at most %llu", fa_operand_names[t],
+                           p->span[t], device->info.name, (unsigned long long)device->limits.tensor_bytes);
     }
     return FA_OK;
 }
@@ -88,7 +74,7 @@ static fa_status find_tiling(const fa_device *device, const fa_problem *problem,
         block_q = FA_MAX(problem->max_len_q * problem->group, 1);
         block_kv = FA_MAX(problem->max_len_kv, 1);
     }
-    fa_limits limits = limits_of(device, row);
+    fa_limits limits = fa_limits_sane(&device->limits, row->traits.resident);
     if (!find(&limits, &row->traits, shape, block_q, block_kv, tiling))
         return refuse_block(device, row, shape, tiling);
     return FA_OK;
@@ -201,6 +187,11 @@ static fa_status lay_out_workspace(fa_plan *plan)
         return fa_fail(FA_OUT_OF_MEMORY, "the workspace for %u workers and %zu partial rows overflows memory",
                        plan->schedule.workers, rows);
     plan->workspace = fa_align64(total);
+    const uint64_t most = plan->device->limits.tensor_bytes;
+    if (most > 0 && plan->workspace > most)
+        return fa_fail(FA_UNSUPPORTED,
+                       "the workspace for %zu rows in parts has %zu bytes, %s serves at most %llu", rows,
+                       plan->workspace, plan->device->info.name, (unsigned long long)most);
     return FA_OK;
 }
 
@@ -213,7 +204,7 @@ FA_FLOAT_APART static fa_status plan_init(fa_plan *plan, const fa_attention_desc
     status = fa_plan_choose(device, &plan->problem, &plan->row, &plan->tiling);
     if (status != FA_OK)
         return status;
-    plan->limits = limits_of(device, plan->row);
+    plan->limits = fa_limits_sane(&device->limits, plan->row->traits.resident);
     status = fa_schedule_init(device->context, &plan->problem, &plan->limits, &plan->row->traits,
                               &plan->tiling, plan->row->features & FA_FEATURE_SPLIT, &plan->schedule);
     if (status == FA_OK)

@@ -35,7 +35,7 @@ static double lower_bound_bytes(const fa_plan *plan)
     const fa_problem *p = &plan->problem;
     double dim = 0.5 * (p->dim_qk + p->dim_v), bytes = (double)fa_dtype_size(p->tensor[FA_K].dtype);
     double elements_on_chip = (double)plan->device->limits.onchip_bytes / bytes;
-    return (double)plan->schedule.pairs * dim * dim / elements_on_chip * bytes;
+    return fa_schedule_pairs(p) * p->heads_q * dim * dim / elements_on_chip * bytes;
 }
 
 static void fill_costs(const fa_plan *plan, fa_plan_info *info)
@@ -51,7 +51,7 @@ static void fill_costs(const fa_plan *plan, fa_plan_info *info)
     row_blocks = (double)s->items;
     double partial = (double)s->partial_rows * (p->dim_v + 1) * sizeof(float);
     info->pairs = s->pairs;
-    info->flops = 2.0 * (double)s->pairs * (p->dim_qk + p->dim_v);
+    info->flops = 2.0 * fa_schedule_pairs(p) * p->heads_q * (p->dim_qk + p->dim_v);
     info->bytes_moved = rows_done * (p->dim_qk * q_bytes + p->dim_v * o_bytes) +
                         elements_bytes(p, FA_K, s->key_reads * p->dim_qk) +
                         elements_bytes(p, FA_V, s->key_reads * p->dim_v) + (double)p->span[FA_BIAS] +

@@ -36,18 +36,33 @@ static int64_t sum_clamped(int64_t first, int64_t count, int64_t low, int64_t hi
     return below * low + within + (count - upto) * high;
 }
 
-/* In closed form: lengths may be far beyond what is worth walking. */
-uint64_t fa_schedule_pairs(const fa_problem *problem)
+/* At most 2^56. In closed form: lengths may be far beyond what is worth walking. */
+static uint64_t sequence_pairs(const fa_sequence *s)
+{
+    const fa_mask *m = &s->mask;
+    int64_t rows = s->len_q, keys = s->len_kv, prefix = m->prefix;
+    int64_t ends = sum_clamped((int64_t)m->diagonal + m->right, rows, prefix, keys);
+    int64_t begins = sum_clamped((int64_t)m->diagonal - m->left + 1, rows, prefix, keys);
+    return (uint64_t)(prefix * rows + ends - begins);
+}
+
+double fa_schedule_pairs(const fa_problem *problem)
+{
+    double pairs = 0;
+    for (int64_t n = 0; n < problem->sequences; n++)
+        pairs += (double)sequence_pairs(&problem->sequence[n]);
+    return pairs;
+}
+
+/* Of all heads, and no more than the type holds. */
+static uint64_t count_pairs(const fa_problem *problem)
 {
     uint64_t pairs = 0;
     for (int64_t n = 0; n < problem->sequences; n++) {
-        const fa_mask *m = &problem->sequence[n].mask;
-        int64_t rows = problem->sequence[n].len_q, keys = problem->sequence[n].len_kv, prefix = m->prefix;
-        int64_t ends = sum_clamped((int64_t)m->diagonal + m->right, rows, prefix, keys);
-        int64_t begins = sum_clamped((int64_t)m->diagonal - m->left + 1, rows, prefix, keys);
-        pairs += (uint64_t)(prefix * rows + ends - begins);
+        if (__builtin_add_overflow(pairs, sequence_pairs(&problem->sequence[n]), &pairs))
+            return UINT64_MAX;
     }
-    return pairs;
+    return __builtin_mul_overflow(pairs, (uint64_t)problem->heads_q, &pairs) ? UINT64_MAX : pairs;
 }
 
 /* What the rows of a block see: keys [0, prefix) and [begin, end) of at least one row, [all_begin, all_end) of
@@ -362,7 +377,7 @@ fa_status fa_schedule_init(const fa_context *context, const fa_problem *problem,
     if (status != FA_OK)
         fa_schedule_release(context, schedule);
     else
-        schedule->pairs = fa_schedule_pairs(problem) * (uint64_t)problem->heads_q;
+        schedule->pairs = count_pairs(problem);
     return status;
 }
 

@@ -38,7 +38,7 @@ typedef struct fa_schedule {
     int64_t partial_rows; /* rows of partial results, each dim_v + 1 floats: normalised output, LSE */
     int32_t splits;       /* most parts of one row block */
     int64_t blocks_full, blocks_partial, blocks_skipped;
-    uint64_t pairs;
+    uint64_t pairs;   /* of all heads; UINT64_MAX where there are more */
     double key_reads; /* keys fetched, summed over items */
     uint32_t workers; /* units to run on: one where starting more would cost more than it gains */
     double cycles;    /* modelled, summed over items */
@@ -47,7 +47,7 @@ typedef struct fa_schedule {
 } fa_schedule;
 
 /* Visible pairs of one head, summed over sequences: what FLOPs are counted from. */
-uint64_t fa_schedule_pairs(const fa_problem *problem);
+double fa_schedule_pairs(const fa_problem *problem);
 
 fa_status fa_schedule_init(const struct fa_context *context, const fa_problem *problem,
                            const fa_limits *limits, const fa_tile_traits *traits, const fa_tiling *tiling,

@@ -78,8 +78,9 @@ fa_status fa_tensor_normalise(fa_tensor *tensor, const char *name, bool repeats_
                        "%s.shape is %lld x %lld x %lld x %lld, more elements than fit in memory", name,
                        (long long)tensor->shape[0], (long long)tensor->shape[1], (long long)tensor->shape[2],
                        (long long)tensor->shape[3]);
+    const bool empty = fa_tensor_is_empty(tensor);
     for (int axis = 0; axis < 3; axis++) {
-        if (tensor->shape[axis] == 1)
+        if (tensor->shape[axis] == 1 || empty) /* never stepped along, and products with it stay small */
             tensor->stride[axis] = 0;
     }
     tensor->stride[3] = !repeats_last ? 1 : one ? 0 : tensor->stride[3];

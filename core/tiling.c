@@ -16,6 +16,30 @@
 #define MAX_BLOCK \
     ((int64_t)1 << 20) /* rows or keys of a block: what fa_tuning can force, and far beyond use */
 
+#define MAX_UNITS (1 << 14) /* blocks that are worked on at a time: the largest GPUs have a third of that */
+
+/* `value` within [low, high]; `low` where it is no number. */
+static double within(double value, double low, double high)
+{
+    return value > low ? fmin(value, high) : low;
+}
+
+fa_limits fa_limits_sane(const fa_limits *limits, int32_t resident)
+{
+    const double cycles = 1e12; /* more than an hour */
+    const double blocks = resident > 1 ? resident : 1;
+    fa_limits sane = *limits;
+    sane.units = (uint32_t)within(limits->units * blocks, 1, MAX_UNITS);
+    sane.onchip_bytes = limits->onchip_bytes < INT64_MAX ? limits->onchip_bytes : INT64_MAX;
+    sane.clock_hz = within(limits->clock_hz, 1e3, 1e15) / blocks;
+    sane.bytes_per_second = within(limits->bytes_per_second, 1e3, 1e18);
+    sane.sync_cycles = within(limits->sync_cycles, 0, cycles) / blocks;
+    sane.item_cycles = within(limits->item_cycles, 0, cycles) / blocks;
+    sane.launch_cycles = within(limits->launch_cycles, 0, cycles) / blocks;
+    sane.run_cycles = within(limits->run_cycles, 0, cycles) / blocks;
+    return sane;
+}
+
 static int64_t at_most(int64_t a, int64_t b)
 {
     return a < b ? a : b;

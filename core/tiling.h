@@ -26,6 +26,13 @@ typedef struct fa_limits {
     uint64_t tensor_bytes;   /* most bytes that one operand spans; 0: no limit                         */
 } fa_limits;
 
+/*
+ * The same, each value within what a device can have: what a driver says may be 0, NaN or 2^31 units, and the
+ * planner's work and arithmetic grow with it. Each unit works on `resident` blocks side by side (0 is 1): it is as
+ * many units, each so much slower.
+ */
+fa_limits fa_limits_sane(const fa_limits *limits, int32_t resident);
+
 /* The level-2 tile: what the arithmetic unit eats at once. */
 typedef struct fa_tile {
     int32_t q, kv, d;

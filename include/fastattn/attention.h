@@ -147,7 +147,8 @@ typedef struct fa_attention_desc {
     fa_mask_kind mask;
     fa_alignment alignment; /* of p(i), with or without a causal mask, whose own alignment it may not contradict */
     int64_t window_left;     /* keys visible up to and with p(i), so 1 is p(i) alone; 0: unlimited         */
-    int64_t window_right;    /* the same on the other side                                                 */
+    int64_t window_right;    /* the same on the other side; a causal mask is a right window of 1, and the   */
+                             /* narrower of the two holds                                              */
     int64_t prefix;          /* the first `prefix` keys are visible to every row (prefix-LM)               */
     int64_t diagonal_offset; /* added to p(i): a chunk of rows or a part of the keys of a longer problem */
 

@@ -65,8 +65,9 @@ typedef struct fa_plan_info {
     int64_t sequences, heads_kv;     /* what fa_plan_tile() takes an index into; heads are alike      */
     int64_t items, merge_items;      /* entries of the work list                                      */
     int64_t blocks_full, blocks_partial, blocks_skipped; /* level-1 blocks, all sequences and heads    */
-    uint64_t pairs;           /* visible (row, key) pairs over all heads, before `keep`                 */
-    double flops;             /* 2 * pairs * (dim_qk + dim_v)                                           */
+    uint64_t pairs;           /* visible (row, key) pairs over all heads, before `keep`; UINT64_MAX     */
+                              /* where there are more                                                  */
+    double flops;             /* 2 * pairs * (dim_qk + dim_v), of all pairs, however many               */
     double bytes_moved;       /* between far memory and the units, as scheduled                         */
     double bytes_compulsory;  /* each operand once                                                      */
     double bytes_lower_bound; /* the I/O bound N^2 d^2 / M of arXiv 2205.14135 summed over heads, M one */
@@ -105,7 +106,9 @@ FA_API fa_status fa_attention_host(fa_device *device, const fa_attention_desc *d
  * Merges partial attention states: results over disjoint sets of keys, each a normalised output and its
  * LSE, into the result over all of them:
  *     lse = log sum_p exp(lse_p),   o = sum_p exp(lse_p - lse) * o_p.
- * Associative up to rounding, and safe on empty states (LSE -inf), whose output is not looked at.
+ * Associative up to rounding, and safe on empty states (LSE -inf), whose output is not looked at. An LSE of
+ * +inf beside an output of zeros, which is how FlashAttention marks a row that sees no key, is an empty state
+ * too; beside anything else it is an infinite score and gives NaN.
  * FlashInfer, arXiv 2501.01005, section 2.2.
  */
 typedef struct fa_merge_desc {
@@ -119,8 +122,9 @@ typedef struct fa_merge_desc {
 
 /**
  * Merges in host memory. `partial_lse` is f32, contiguous (parts, batch, head, row); `lse` is f32 (batch,
- * head, row), NULL exactly where not wanted. FA_INVALID names the field; nothing is written then.
- * Thread-safe.
+ * head, row), NULL exactly where not wanted. In place: `o` may be one of the parts, in its type and strides,
+ * and `lse` that of one of them; any other byte that an output shares with an input or an output is FA_INVALID.
+ * FA_INVALID names the field; nothing is written then. Thread-safe.
  */
 FA_API fa_status fa_merge_host(const fa_merge_desc *desc, const void *partial, const float *partial_lse,
                                void *o, float *lse);

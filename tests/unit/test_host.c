@@ -225,6 +225,13 @@ START_TEST(bias_and_keep)
     s.d.bias = (fa_tensor){FA_F32, {1, 1, S, S}, {0, 0, 1, 1}};
     s.most_sent = 3 * PLAIN * sizeof(float) + (2 * S - 1) * sizeof(float) + B * S;
     compare(&s, "a sliding bias");
+    /* One element for all keys, of each row or of all. */
+    s.d.bias = (fa_tensor){FA_F32, {1, H, S, S}, {0, 2 * S, 2, 0}};
+    s.most_sent = 3 * PLAIN * sizeof(float) + H * S * sizeof(float) + B * S;
+    compare(&s, "a bias for each row");
+    s.d.bias = (fa_tensor){FA_F32, {1, 1, 1, S}, {5, 5, 5, 0}};
+    s.most_sent = 3 * PLAIN * sizeof(float) + sizeof(float) + B * S;
+    compare(&s, "one bias");
 }
 END_TEST
 

@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <time.h>
 
 #include "helpers.h"
 #include "suites.h"
@@ -90,6 +91,80 @@ START_TEST(resident_blocks_share_a_unit)
     ck_assert_msg(ratio > 0.7 && ratio < 1.3, "%g", ratio);
     fa_plan_destroy(shared);
     fa_plan_destroy(alone);
+}
+END_TEST
+
+/* More pairs than a number holds: as many as it holds, and the right FLOPs. */
+START_TEST(pairs_beyond_64_bits)
+{
+    const fa_tuning tuning = {.struct_size = sizeof(tuning), .block_q = 1 << 20, .block_kv = 1 << 20};
+    static const int64_t heads[] = {1, 255, 256, 1024, 16384};
+    null_device->limits.onchip_soft = true; /* blocks as large as that */
+    for (int i = 0; i < COUNT(heads); i++) {
+        fa_attention_desc d = make_desc(1, heads[i], heads[i], FA_MAX_LENGTH, FA_MAX_LENGTH, 1);
+        d.tuning = &tuning;
+        fa_plan *plan = make_plan(&d);
+        fa_plan_info info = info_of(plan);
+        double pairs = 0x1p56 * (double)heads[i];
+        ck_assert_uint_eq(info.pairs, heads[i] < 256 ? (uint64_t)heads[i] << 56 : UINT64_MAX);
+        ck_assert_double_eq_tol(info.flops, 4 * pairs, 1e-12 * pairs);
+        ck_assert(info.bytes_lower_bound > 0 && info.seconds > 0);
+        fa_plan_destroy(plan);
+    }
+}
+END_TEST
+
+/* Whatever a driver claims to have, a plan is made, in little time, and its numbers are numbers. */
+START_TEST(devices_that_cannot_be)
+{
+    static const double numbers[] = {0,      -1,    (double)NAN, (double)INFINITY, -(double)INFINITY,
+                                     1e-300, 1e300, 0x1p40};
+    static const uint32_t units[] = {0, 1, 1u << 20, 1u << 31, UINT32_MAX};
+    static const uint64_t bytes[] = {1 << 16, UINT64_MAX, (uint64_t)1 << 63};
+    const fa_limits real = null_device->limits;
+    fa_kernel_row row = *null_device->row[0];
+    null_device->row[0] = &row;
+    clock_t start = clock();
+    for (int n = 0; n < COUNT(units) * COUNT(numbers) * COUNT(bytes); n++) {
+        const double number = numbers[n / COUNT(units) % COUNT(numbers)];
+        row.traits.resident = n % 2 ? 32 : 0; /* 2^31 times 32 is 0 in 32 bits */
+        fa_limits *l = &null_device->limits;
+        *l = real;
+        l->units = units[n % COUNT(units)];
+        l->onchip_bytes = bytes[n / COUNT(units) / COUNT(numbers)];
+        l->clock_hz = l->bytes_per_second = l->sync_cycles = l->item_cycles = l->launch_cycles =
+            l->run_cycles = number;
+        /* One query that reads many keys, and many that read few: where the planner looks for parts. */
+        const fa_attention_desc few = make_desc(1, 1, 1, 1, 1 << 20, 64),
+                                many = make_desc(2, 8, 8, 4096, 4096, 64);
+        for (int i = 0; i < 2; i++) {
+            fa_plan *plan = make_plan(i ? &many : &few);
+            fa_plan_info info = info_of(plan);
+            ck_assert_msg(isfinite(info.seconds) && isfinite(info.imbalance) && info.imbalance >= 1 &&
+                              info.workers >= 1 && info.items >= 1,
+                          "%u units, %g: %g s, imbalance %g, %u workers", l->units, number, info.seconds,
+                          info.imbalance, info.workers);
+            fa_plan_destroy(plan);
+        }
+    }
+    ck_assert_msg(clock() - start < 60 * CLOCKS_PER_SEC, "planning takes too long");
+}
+END_TEST
+
+/* A workspace that a descriptor of the device cannot reach is refused when the plan is made, not when it runs. */
+START_TEST(workspaces_larger_than_the_device_allows)
+{
+    const fa_tuning tuning = {.struct_size = sizeof(tuning), .block_q = 16, .block_kv = 16, .splits = 4};
+    fa_attention_desc d = make_desc(1, 2, 2, 16, 64, 64);
+    d.tuning = &tuning;
+    fa_plan *plan = make_plan(&d);
+    size_t workspace = fa_plan_workspace(plan);
+    fa_plan_destroy(plan);
+    null_device->limits.tensor_bytes = workspace;
+    fa_plan_destroy(make_plan(&d));
+    null_device->limits.tensor_bytes--;
+    ck_assert_int_eq(fa_device_supports(null_device, &d, NULL, 0), FA_UNSUPPORTED);
+    assert_message("the workspace for 128 rows in parts has ");
 }
 END_TEST
 
@@ -316,6 +391,9 @@ Suite *plan_suite(void)
     tcase_add_test(plan, refusal_is_of_the_row_that_nearly_serves);
     tcase_add_test(plan, resident_blocks_share_a_unit);
     tcase_add_test(plan, operands_larger_than_the_device_allows);
+    tcase_add_test(plan, workspaces_larger_than_the_device_allows);
+    tcase_add_test(plan, pairs_beyond_64_bits);
+    tcase_add_test(plan, devices_that_cannot_be);
     tcase_add_test(plan, what_a_plan_tells);
     tcase_add_test(plan, workspace_holds_the_parts);
     tcase_add_test(plan, grid_and_tiles);

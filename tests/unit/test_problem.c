@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/tensor.h"
 #include "helpers.h"
 #include "suites.h"
 
@@ -277,7 +278,9 @@ START_TEST(sequences)
 #define PACK_Q I64(q.shape[0], 1), I64(o.shape[0], 1)
 #define PACK_KV I64(k.shape[0], 1), I64(v.shape[0], 1)
     static const refusal row[] = {
-        {{I64(sequences, 3)}, FA_INVALID, "sequences is 3, expected 0 or q.shape[0], 2, as neither cu_rows_q nor cu_rows_kv is given"},
+        {{I64(sequences, 3)},
+         FA_INVALID,
+         "sequences is 3, expected 0 or q.shape[0], 2, as neither cu_rows_q nor cu_rows_kv is given"},
         {{I64(sequences, -1)}, FA_INVALID, "sequences is -1, expected 0 or q.shape[0], 2, as neither"},
         {{PACK_Q, PTR(cu_rows_q, good), I64(sequences, -1)},
          FA_INVALID,
@@ -516,6 +519,64 @@ static bool sees(const fa_attention_desc *d, int64_t len_q, int64_t len_kv, int6
     return d->window_right == 0 || j - p < d->window_right;
 }
 
+/* Beside a causal mask a window to the right is held to as well, and cuts nothing that the mask leaves. */
+START_TEST(windows_to_the_right_of_a_causal_mask)
+{
+    static const int64_t windows[] = {0, 1, 2, 7, FA_MAX_LENGTH, INT64_MAX};
+    for (int kind = FA_MASK_CAUSAL_TOP_LEFT; kind <= FA_MASK_CAUSAL_BOTTOM_RIGHT; kind++) {
+        for (int i = 0; i < COUNT(windows); i++) {
+            fa_attention_desc d = make_desc(1, 1, 1, 9, 13, 1);
+            d.mask = (fa_mask_kind)kind;
+            d.window_right = windows[i];
+            fa_problem p = accept(&d);
+            for (int cell = 0; cell < 9 * 13; cell++) {
+                int row = cell / 13, key = cell % 13, at = row + (kind == FA_MASK_CAUSAL_TOP_LEFT ? 0 : 4);
+                ck_assert_int_eq(fa_mask_visible(p.sequence[0].mask, row, key), key <= at);
+            }
+            fa_problem_release(context, &p);
+        }
+    }
+}
+END_TEST
+
+/* Numbers at the ends of their types where nothing is stepped along or read: no product of them overflows. */
+START_TEST(strides_that_are_not_used)
+{
+    static const int64_t rows[] = {0, 0, 0, 0}, keys[] = {0, 0, 1, 1};
+    const fa_tensor one = {FA_F32, {1, 1, 1, 4}, {INT64_MAX, INT64_MAX, INT64_MAX, 1}};
+    const fa_tensor none = {FA_F32, {1, 1, 0, 4}, {INT64_MAX, INT64_MAX, INT64_MAX, 1}};
+    fa_attention_desc d = {.struct_size = sizeof(d), .q = none, .k = one, .v = one, .o = none};
+    d.sequences = 3;
+    d.cu_rows_q = rows;
+    d.cu_rows_kv = keys;
+    d.want_lse = 1;
+    fa_problem p = accept(&d);
+    for (int n = 0; n < 3; n++) {
+        const fa_sequence *s = &p.sequence[n];
+        ck_assert_int_eq(fa_tensor_offset(&p.tensor[FA_K], s->kv_batch, 0, s->kv_row), 0);
+        ck_assert_int_eq(fa_tensor_offset(&p.tensor[FA_O], s->q_batch, 0, s->q_row), 0);
+    }
+    fa_problem_release(context, &p);
+    /* A batch of nothing: each entry would be a stride further. */
+    const fa_tensor empty = {FA_F32, {5, 2, 0, 4}, {INT64_MAX, INT64_MAX, INT64_MAX, 1}};
+    d = make_desc(5, 2, 2, 3, 3, 4);
+    d.k = d.v = empty;
+    p = accept(&d);
+    for (int n = 0; n < 5; n++)
+        ck_assert_int_eq(fa_tensor_offset(&p.tensor[FA_K], p.sequence[n].kv_batch, 1, 0), 0);
+    fa_problem_release(context, &p);
+    fa_device *device;
+    static float q[5 * 2 * 3 * 4], o[5 * 2 * 3 * 4];
+    if (fa_device_open(context, "openmp", NULL, &device) == FA_OK) {
+        memset(o, 0x55, sizeof(o));
+        ck_assert_int_eq(fa_attention_host(device, &d, q, q, q, NULL, NULL, o, NULL), FA_OK);
+        for (int i = 0; i < COUNT(o); i++)
+            ck_assert(o[i] == 0);
+        fa_device_close(device);
+    }
+}
+END_TEST
+
 START_TEST(masks_mean_what_the_header_says)
 {
     random_state random = {1};
@@ -602,8 +663,10 @@ static bool same_sequences(const fa_problem *a, const fa_problem *b)
 START_TEST(lists_of_either_width)
 {
     static const int64_t cu_q[] = {0, 3, 8}, cu_kv[] = {1, 1, 12}, lens_q[] = {8, 5}, lens_kv[] = {0, 12};
-    static const int32_t cu_q32[] = {0, 3, 8}, cu_kv32[] = {1, 1, 12}, lens_q32[] = {8, 5}, lens_kv32[] = {0, 12};
-    for (int which = 0; which < 16; which++) { /* packed or with lengths, on each side, and which of the two is narrow */
+    static const int32_t cu_q32[] = {0, 3, 8}, cu_kv32[] = {1, 1, 12}, lens_q32[] = {8, 5},
+                         lens_kv32[] = {0, 12};
+    for (int which = 0; which < 16;
+         which++) { /* packed or with lengths, on each side, and which of the two is narrow */
         fa_attention_desc wide = base();
         wide.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
         if (which & 3)
@@ -757,6 +820,8 @@ Suite *problem_suite(void)
     tcase_add_test(good, defaults_are_filled_in);
     tcase_add_test(good, masks_that_hide_nothing_are_no_feature);
     tcase_add_test(good, masks_mean_what_the_header_says);
+    tcase_add_test(good, windows_to_the_right_of_a_causal_mask);
+    tcase_add_test(good, strides_that_are_not_used);
     tcase_add_test(good, sequences_are_where_the_offsets_say);
     tcase_add_test(good, lists_of_either_width);
     tcase_add_test(good, lengths_of_rows);

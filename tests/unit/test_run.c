@@ -165,6 +165,69 @@ START_TEST(overlapping_outputs_are_refused)
 }
 END_TEST
 
+/* Rows of o, lse and the inputs by turns in one buffer: what they share is a span, no byte. */
+START_TEST(rows_by_turns)
+{
+    enum { ROWS = 10, HEADS = 3, DIM = 8, ROW = 4 * HEADS * DIM + 4 };
+    fa_attention_desc d = make_desc(1, HEADS, HEADS, ROWS, ROWS, DIM);
+    d.q.stride[0] = d.q.stride[3] = 1;
+    d.q.stride[1] = DIM;
+    d.q.stride[2] = ROW;
+    memcpy(d.k.stride, d.q.stride, sizeof(d.q.stride));
+    memcpy(d.v.stride, d.q.stride, sizeof(d.q.stride));
+    memcpy(d.o.stride, d.q.stride, sizeof(d.q.stride));
+    fa_plan *plan = make_plan(&d);
+    fa_buffer *buffer, *workspace;
+    ck_assert_int_eq(fa_buffer_create(null_device, ROWS * ROW * 4, &buffer), FA_OK);
+    ck_assert_int_eq(fa_buffer_create(null_device, fa_plan_workspace(plan), &workspace), FA_OK);
+    fa_attention_args a = {.struct_size = sizeof(a),
+                           .q = buffer,
+                           .k = buffer,
+                           .v = buffer,
+                           .o = buffer,
+                           .workspace = workspace,
+                           .k_offset = HEADS * DIM * 4,
+                           .v_offset = 2 * HEADS * DIM * 4};
+    for (size_t at = 0; at <= 4 * (ROW - HEADS * DIM); at += 4) {
+        a.o_offset = at;
+        fa_status status = fa_plan_run(plan, null_queue, &a);
+        bool apart = at >= 3 * HEADS * DIM * 4;
+        ck_assert_msg(status == (apart ? FA_OK : FA_INVALID), "o at %zu: %s", at, fa_last_error());
+        if (!apart)
+            assert_message("args.o overlaps args.");
+    }
+    fa_buffer_destroy(workspace);
+    fa_buffer_destroy(buffer);
+    fa_plan_destroy(plan);
+}
+END_TEST
+
+/* What kernels take to lie at multiples of 64 bytes does, also in memory that the caller wrapped. */
+START_TEST(workspaces_at_odd_addresses)
+{
+    static _Alignas(64) unsigned char odd[1 << 16];
+    run_case r;
+    make_run(&r);
+    for (size_t shift = 0; shift <= 128; shift += 8) {
+        fa_buffer *wrapped;
+        fa_attention_args a = r.args;
+        ck_assert_int_eq(fa_buffer_wrap_host(null_device, odd + shift, sizeof(odd) - shift, &wrapped), FA_OK);
+        a.workspace = wrapped;
+        fa_status status = fa_plan_run(r.plan, null_queue, &a);
+        ck_assert_int_eq(status, shift % 64 == 0 ? FA_OK : FA_INVALID);
+        if (shift % 64 != 0)
+            assert_message("args.workspace lies at address ");
+        fa_buffer_destroy(wrapped);
+    }
+    fa_buffer *wrapped;
+    ck_assert_int_eq(fa_buffer_wrap_host(null_device, odd, PTRDIFF_MAX, &wrapped), FA_OK);
+    fa_buffer_destroy(wrapped);
+    ck_assert_int_eq(fa_buffer_wrap_host(null_device, (void *)(UINTPTR_MAX - 63), 65, &wrapped), FA_INVALID);
+    assert_message("size is 65 from address ");
+    free_run(&r);
+}
+END_TEST
+
 /* The same address means the same bytes only in the same memory. */
 START_TEST(other_storage_does_not_overlap)
 {
@@ -303,6 +366,8 @@ Suite *run_suite(void)
     tcase_add_test(run, runs);
     tcase_add_test(run, runs_refused_by_name);
     tcase_add_test(run, overlapping_outputs_are_refused);
+    tcase_add_test(run, rows_by_turns);
+    tcase_add_test(run, workspaces_at_odd_addresses);
     tcase_add_test(run, other_storage_does_not_overlap);
     tcase_add_test(run, what_is_not_asked_for_is_refused);
     tcase_add_test(run, empty_problems_run);

@@ -245,7 +245,7 @@ static void check_counts(const planned *p, uint64_t visible)
     ck_assert_int_eq(p->schedule.blocks_partial, count[FA_CLASS_PARTIAL]);
     ck_assert_int_eq(p->schedule.blocks_full, count[FA_CLASS_FULL]);
     ck_assert_uint_eq(p->schedule.pairs, visible);
-    ck_assert_uint_eq(fa_schedule_pairs(&p->problem) * (uint64_t)p->problem.heads_q, visible);
+    ck_assert_uint_eq((uint64_t)fa_schedule_pairs(&p->problem) * (uint64_t)p->problem.heads_q, visible);
     ck_assert(p->schedule.imbalance >= 1);
     ck_assert(p->schedule.makespan >= 0);
 }
@@ -400,14 +400,14 @@ START_TEST(pairs_of_long_sequences)
     const uint64_t n = FA_MAX_LENGTH;
     d.mask = FA_MASK_CAUSAL_TOP_LEFT;
     ck_assert_int_eq(fa_problem_init(context, &d, &p), FA_OK);
-    ck_assert(fa_schedule_pairs(&p) == n * (n + 1) / 2);
+    ck_assert(fa_schedule_pairs(&p) == (double)(n * (n + 1) / 2));
     fa_problem_release(context, &p);
     d.window_left = 1000;
     d.prefix = 10;
     ck_assert_int_eq(fa_problem_init(context, &d, &p), FA_OK);
     /* Rows 0 to 999 see row + 1 keys and what of the prefix lies ahead; 9 rows more overlap the prefix. */
     uint64_t expected = 1000 * 1001 / 2 + 45 + (n - 1000) * 1010 - 45;
-    ck_assert(fa_schedule_pairs(&p) == expected);
+    ck_assert(fa_schedule_pairs(&p) == (double)expected);
     fa_problem_release(context, &p);
 }
 END_TEST
