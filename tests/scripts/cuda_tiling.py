@@ -17,7 +17,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TABLE, KERNEL = "backends/cuda/kernels.inc", "shaders/cuda/tensor.cuh"
+TABLE, BASE = "backends/cuda/kernels.inc", "shaders/cuda/base.h"
 ROWS = ("ampere64-wide", "ampere128", "turing64", "turing128")
 SHAPES = {"ampere64-wide": (64, 2048, 8192), "ampere128": (128, 2048, 8192), "turing64": (64, 8192), "turing128": (128, 8192)}
 LINE = re.compile(r'^([A-Z_]+\("([\w-]+)", \d+, \d+, \d+, )(\d+), (\d+)(.*)$')
@@ -43,7 +43,7 @@ def only_rows(tree, one_tile):
 
 
 def rescale_at_once(tree):
-    replace(tree, KERNEL, "HEADROOM = 8.0f; /* of weights", "HEADROOM = 0.0f; /* of weights")
+    replace(tree, BASE, "FA_BASE_HEADROOM 8.0f", "FA_BASE_HEADROOM 0.0f")
 
 
 # name: what is changed beyond the choice of rows, and whether blocks are of one tile
