@@ -33,7 +33,9 @@ enum { CLI_MAX_OPTIONS = 64 };
 int cli_parse(const char *command, const char *usage, const cli_option *options, int count, int argc,
               char **argv);
 
-#if defined(__GNUC__)
+#if defined(__MINGW_PRINTF_FORMAT) /* by stdio.h: that of its printf */
+#define CLI_PRINTF(text, first) __attribute__((format(__MINGW_PRINTF_FORMAT, text, first)))
+#elif defined(__GNUC__)
 #define CLI_PRINTF(text, first) __attribute__((format(printf, text, first)))
 #else
 #define CLI_PRINTF(text, first)

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cmd.h"
 
-#include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cli.h"
 #include "conform.h"
+#include "glob.h"
 #include "output.h"
 
 static const char command[] = "conform";
@@ -73,7 +73,7 @@ static bool chosen(const conform_options *o, const conform_row *row, const confo
     full_name name = name_of(row, c);
     if (o->kernel && strcmp(o->kernel, row->name) != 0)
         return false;
-    return !o->filter || fnmatch(o->filter, name.text, 0) == 0;
+    return !o->filter || glob_match(o->filter, name.text);
 }
 
 static void show_progress(size_t done, size_t total, const char *name)

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "output.h"
 
-#include <stdlib.h>
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 #include "io/output.h"
@@ -54,31 +56,32 @@ bool output_check(const char *command, cli_file *outputs, int count, const cli_f
     return false;
 }
 
-/* The text is made in memory: what is wrong with the file shows with its reason, and nothing of it was written. */
-static bool make_text(output_writer *write, const void *what, char **text, size_t *size)
+/* Into an output that is open. */
+static bool put_text(io_output *o, output_writer *write, const void *what, io_error *error)
 {
-    FILE *file = open_memstream(text, size);
-    if (!file)
-        return false;
-    write(file, what);
-    bool ok = !ferror(file);
-    return fclose(file) == 0 && ok;
+    int copy = dup(o->fd);
+    FILE *file = copy >= 0 ? fdopen(copy, "wb") : NULL;
+    bool ok = file != NULL;
+    errno = 0;
+    if (ok)
+        write(file, what);
+    ok = ok && !ferror(file);
+    if (file ? fclose(file) != 0 : copy >= 0 && close(copy) != 0)
+        ok = false;
+    if (!ok)
+        (void)snprintf(error->text, sizeof(error->text), "%.300s: write: %.120s, expected room for all of it",
+                       cli_plain(o->path).text, errno ? strerror(errno) : "it failed");
+    return ok;
 }
 
 bool output_save(const char *command, const cli_file *output, output_writer *write, const void *what)
 {
-    char *text = NULL;
-    size_t size = 0;
-    io_error error = {"out of memory"};
+    io_error error = {""};
+    io_output file;
     if (!output->path)
         return true;
-    bool ok = make_text(write, what, &text, &size);
-    if (ok) {
-        io_output file;
-        ok = io_output_begin(&file, output->path, &error) && io_output_write(&file, text, size, &error);
-        ok = io_output_end(&file, ok, &error);
-    }
-    free(text);
+    bool ok = io_output_begin(&file, output->path, &error) && put_text(&file, write, what, &error);
+    ok = io_output_end(&file, ok, &error);
     if (!ok)
         cli_error(command, "--%s: %s", output->option, error.text);
     return ok;

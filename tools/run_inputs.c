@@ -255,8 +255,8 @@ bool run_allocate(run_problem *p)
     size_t rows = (size_t)(shape[0] * shape[1] * shape[2]);
     p->o.bytes = rows * (size_t)shape[3] * fa_dtype_size(p->desc.o.dtype);
     p->lse.bytes = p->desc.want_lse ? rows * sizeof(float) : 0;
-    p->o.data = calloc(1, p->o.bytes + 1);
-    p->lse.data = calloc(1, p->lse.bytes + 1);
+    p->o.data = p->o.memory = calloc(1, p->o.bytes + 1);
+    p->lse.data = p->lse.memory = calloc(1, p->lse.bytes + 1);
     if (p->o.data && p->lse.data)
         return true;
     cli_error(RUN_COMMAND, "no memory for the output, %zu bytes", p->o.bytes + p->lse.bytes);

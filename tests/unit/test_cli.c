@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The command line's parser, and that of shapes. */
 #include <check.h>
+#include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "tools/cli.h"
+#include "tools/glob.h"
 #include "tools/shape.h"
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
@@ -242,6 +244,25 @@ START_TEST(texts_in_xml)
 }
 END_TEST
 
+/* What fnmatch() says, of patterns that it does not call undefined. */
+START_TEST(patterns_match_as_in_a_shell)
+{
+    static const char *const patterns[] = {
+        "", "*", "**", "a", "?", "a*", "*a", "a*b", "*a*b*", "[ab]", "[a-c]*", "[!a]*", "[]a]", "[!]a]*", "[a-]", "a[",
+        "[a", "\\*", "\\[a]", "a?c", "*:causal-br/*", "tile[0-9]:[wk]*/f32*", "*b*b", "*[!b]", "[a-c-e]", "?*?",
+    };
+    static const char *const words[] = {
+        "", "a", "b", "ab", "abc", "aab", "abab", "]", "-", "*", "[", "[a", "a[", "[a]", "x:causal-br/f32/q", "tile8:wide/f32",
+        "tile8:side/f32", "acb", "bb", "e", "d", "bab", "abbba", "\xc3\xa9",
+    };
+    for (int p = 0; p < COUNT(patterns); p++) {
+        for (int s = 0; s < COUNT(words); s++)
+            ck_assert_msg(glob_match(patterns[p], words[s]) == (fnmatch(patterns[p], words[s], 0) == 0), "'%s' '%s'",
+                          patterns[p], words[s]);
+    }
+}
+END_TEST
+
 /* Whatever a message quotes, and whoever wrote it. */
 START_TEST(messages_are_plain)
 {
@@ -344,6 +365,7 @@ int main(void)
     tcase_add_loop_test(tc, json_strings, 0, COUNT(strings));
     tcase_add_loop_test(tc, texts_in_xml, 0, COUNT(xml_texts));
     tcase_add_test(tc, messages_are_plain);
+    tcase_add_test(tc, patterns_match_as_in_a_shell);
     tcase_add_loop_test(tc, good_shapes, 0, COUNT(shapes));
     tcase_add_loop_test(tc, bad_shapes_are_refused, 0, COUNT(bad_shapes));
     tcase_add_test(tc, short_error_buffers_are_kept_to);

@@ -10,7 +10,26 @@
 #error "tensor files are read and written on little-endian machines only"
 #endif
 
-#if defined(__GNUC__)
+#include <fcntl.h>
+#include <stdio.h>
+#if defined(_WIN32)
+#include <io.h>
+#endif
+
+/* Flags that only some systems have, or need. */
+#if !defined(O_CLOEXEC)
+#define O_CLOEXEC 0
+#endif
+#if !defined(O_NOCTTY)
+#define O_NOCTTY 0
+#endif
+#if !defined(O_BINARY)
+#define O_BINARY 0
+#endif
+
+#if defined(__MINGW_PRINTF_FORMAT) /* by stdio.h: that of its printf */
+#define IO_PRINTF(text, first) __attribute__((format(__MINGW_PRINTF_FORMAT, text, first)))
+#elif defined(__GNUC__)
 #define IO_PRINTF(text, first) __attribute__((format(printf, text, first)))
 #else
 #define IO_PRINTF(text, first)

@@ -25,7 +25,7 @@ bool io_source_open(io_source *s, const char *path, io_error *err)
     const bool dash = strcmp(path, "-") == 0;
 
     *s = (io_source) { .name = dash ? "standard input" : path };
-    s->fd = dash ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    s->fd = dash ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_BINARY);
     if (s->fd < 0)
         return io_fail(err, s->name, "open", "%s, expected a readable file", strerror(errno));
 
@@ -35,6 +35,9 @@ bool io_source_open(io_source *s, const char *path, io_error *err)
     } else if (S_ISDIR(st.st_mode)) {
         io_fail(err, s->name, "open", "found a folder, expected a file or a pipe");
     } else {
+#if defined(_WIN32)
+        (void) _setmode(s->fd, O_BINARY);
+#endif
         /* Somebody may have read a part of standard input already. */
         s->stream = !S_ISREG(st.st_mode) || (dash && lseek(s->fd, 0, SEEK_CUR) != 0);
         s->size = s->stream ? 0 : (uint64_t) st.st_size;
@@ -51,7 +54,7 @@ bool io_source_open(io_source *s, const char *path, io_error *err)
 static ssize_t read_some(io_source *s, uint64_t offset, uint8_t *dst, uint64_t size, io_error *err)
 {
     for (;;) {
-        const ssize_t n = read(s->fd, dst, size < IO_MAX_CHUNK ? (size_t) size : IO_MAX_CHUNK);
+        const ssize_t n = read(s->fd, dst, (unsigned) (size < IO_MAX_CHUNK ? size : IO_MAX_CHUNK));
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)

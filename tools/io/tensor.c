@@ -73,10 +73,13 @@ bool io_tensor_check(const io_tensor *t, const char *file, const char *field, io
     return true;
 }
 
-static void *alloc(size_t bytes)
+/* Makes room for t->bytes. Not every system has aligned_alloc(). */
+static bool alloc(io_tensor *t)
 {
-    const size_t blocks = bytes / ALIGNMENT + 1;
-    return aligned_alloc(ALIGNMENT, blocks * ALIGNMENT);
+    t->memory = malloc(t->bytes + ALIGNMENT);
+    if (t->memory)
+        t->data = (char *) t->memory + (ALIGNMENT - (uintptr_t) t->memory % ALIGNMENT);
+    return t->memory != NULL;
 }
 
 /* From the last element down, so that no stored one is overwritten before it is read. */
@@ -114,13 +117,13 @@ static void fortran_to_c(const io_tensor *t, const unsigned char *src, unsigned 
 
 static bool to_c_order(io_tensor *t, const char *file, io_error *err)
 {
-    void *ordered = alloc(t->bytes);
-    if (!ordered)
+    io_tensor ordered = *t;
+    if (!alloc(&ordered))
         return io_fail(err, file, "fortran_order", "found True, expected room for another %zu "
                        "bytes to bring the data into C order", t->bytes);
-    fortran_to_c(t, t->data, ordered);
-    free(t->data);
-    t->data = ordered;
+    fortran_to_c(t, t->data, ordered.data);
+    free(t->memory);
+    *t = ordered;
     return true;
 }
 
@@ -150,9 +153,8 @@ bool io_load(io_source *s, const io_found *found, io_tensor *out, io_error *err)
     const size_t count = found->tensor.bytes / element;
 
     *out = found->tensor;
-    out->data = alloc(out->bytes);
-    bool ok = out->data || io_fail(err, s->name, "data", "found %zu bytes, expected no more than "
-                                   "the memory that is free", out->bytes);
+    bool ok = alloc(out) || io_fail(err, s->name, "data", "found %zu bytes, expected no more than "
+                                "the memory that is free", out->bytes);
     if (found->stored > element)
         ok = ok && load_doubles(out, s, found->offset, err);
     else
@@ -168,6 +170,6 @@ bool io_load(io_source *s, const io_found *found, io_tensor *out, io_error *err)
 
 void io_tensor_free(io_tensor *t)
 {
-    free(t->data);
+    free(t->memory);
     *t = (io_tensor) { 0 };
 }

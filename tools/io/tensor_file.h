@@ -21,6 +21,7 @@ typedef struct io_tensor {
     int64_t shape[IO_MAX_RANK];
     void *data;
     size_t bytes;
+    void *memory;       /* what io_tensor_free frees, and data lies in */
     bool narrowed;      /* the file holds double precision */
     uint64_t overflows; /* finite numbers of such a file that became infinite */
 } io_tensor;
