@@ -3,6 +3,7 @@
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -56,6 +57,14 @@ class Case(unittest.TestCase):
 
     def path(self, name):
         return self.folder / name
+
+
+def address_space(bytes):
+    """What a child calls to be given no more addresses; None where the command could not start so, as with sanitizers."""
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+    return limit if call("--version", preexec_fn=limit).returncode == 0 else None
 
 
 class ComputingCase(Case):

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "tools/cli.h"
+#include "tools/conform.h"
 #include "tools/glob.h"
 #include "tools/shape.h"
 
@@ -263,6 +264,41 @@ START_TEST(patterns_match_as_in_a_shell)
 }
 END_TEST
 
+/* A case that no machine holds is passed over before memory is taken for it. */
+START_TEST(conform_passes_over_what_is_too_large)
+{
+    conform_case c = {
+        .name = "huge", .q = FA_F32, .k = FA_F32, .v = FA_F32, .o = FA_F32, .batch = 1 << 20, .heads_q = 64, .heads_kv = 64,
+        .dim_qk = 512, .dim_v = 512, .len_q = {CONFORM_FIXED, 1}, .len_kv = {CONFORM_FIXED, 1 << 28},
+        .bias_axes = CONFORM_NO_AXES, .keep_axes = CONFORM_NO_AXES,
+    };
+    conform_suite suite = {.backend = "null", .seed = 1, .info.struct_size = sizeof(suite.info)};
+    char message[1024] = "";
+    check_result result;
+    ck_assert_int_eq(fa_context_create(NULL, &suite.context), FA_OK);
+    if (fa_device_open(suite.context, "null", NULL, &suite.device) == FA_OK) {
+        ck_assert_int_eq(fa_device_get_info(suite.device, &suite.info), FA_OK);
+        conform_suite_rows(&suite);
+        ck_assert_int_eq(conform_run(&suite, &c, &suite.row[0], &result, message, sizeof(message)), CONFORM_SKIPPED);
+        assert_mentions(message, "needs about ");
+        assert_mentions(message, " MiB are available (");
+    }
+    conform_suite_forget(&suite);
+    fa_device_close(suite.device);
+    fa_context_destroy(suite.context);
+}
+END_TEST
+
+START_TEST(memory_that_fits)
+{
+    char why[384] = "";
+    ck_assert(cli_memory_fits(1, why, sizeof(why)));
+    ck_assert_str_eq(why, "");
+    ck_assert(!cli_memory_fits(1e19, why, sizeof(why)));
+    assert_mentions(why, "needs about 9536743164062.5 MiB, and ");
+}
+END_TEST
+
 /* Whatever a message quotes, and whoever wrote it. */
 START_TEST(messages_are_plain)
 {
@@ -365,6 +401,8 @@ int main(void)
     tcase_add_loop_test(tc, json_strings, 0, COUNT(strings));
     tcase_add_loop_test(tc, texts_in_xml, 0, COUNT(xml_texts));
     tcase_add_test(tc, messages_are_plain);
+    tcase_add_test(tc, conform_passes_over_what_is_too_large);
+    tcase_add_test(tc, memory_that_fits);
     tcase_add_test(tc, patterns_match_as_in_a_shell);
     tcase_add_loop_test(tc, good_shapes, 0, COUNT(shapes));
     tcase_add_loop_test(tc, bad_shapes_are_refused, 0, COUNT(bad_shapes));
