@@ -100,9 +100,12 @@ static void second_product(const fa_cpu_run *run, const fa_work_item *item, cons
         int row = item->row_begin + i * PANEL;
         float *ot = s->ot + (size_t)i * (size_t)a->dim_v * PANEL;
         const float *weights = s->scores + (size_t)i * (size_t)keys * PANEL;
+        vf ones[PANEL_VECS];
         whole_panel(&panel, run, item, row);
+        for (int n = 0; n < PANEL_VECS; n++)
+            ones[n] = v_set1(1.0f);
         memset(ot, 0, (size_t)a->dim_v * PANEL * sizeof(float));
-        value_panel(PANEL_VECS, weights, s->v, a->dim_v, keys, a->dim_v, NULL, nothing_ahead, ot);
+        value_panel(PANEL_VECS, weights, s->v, a->dim_v, keys, a->dim_v, ones, nothing_ahead, ot);
         if (cleaned)
             FA_ISA_NAME(add_infinite)(&panel, weights, &v, 0, keys, ot);
         FA_ISA_NAME(panel_finish)(&panel, item, row, ot, s->max + i * PANEL, s->sum + i * PANEL);

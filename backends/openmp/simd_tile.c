@@ -89,14 +89,29 @@ FA_INLINE void meet(const int nv, const fa_panel *panel, const key_block *block,
     tile_weights(nv, st, keys, factor, max, sum);
     for (int n = 0; n < nv; n++)
         v_store(sums + n * VL, sum[n]);
-    tile_values(nv, st, values_from(block->v, first), keys, a->dim_v, changes ? rescale : NULL, block->v_ahead,
-                ot);
+    tile_values(nv, st, values_from(block->v, first), keys, a->dim_v, rescale, changes, block->v_ahead, ot);
     if (block->cleaned) {
         typed_rows values = block->values;
         values.index += first * values.stride;
         FA_ISA_NAME(add_infinite)(panel, st, &values, begin, keys, ot);
     }
 }
+
+/*
+ * The width of a panel is a constant in each: one that is not full works on the vectors it has. Functions of their own:
+ * in one together, gcc 12 keeps what the inner loops need in memory.
+ */
+#define FA_MEET(nv)                                                                                              \
+    static void meet_##nv(const fa_panel *panel, const key_block *block, bool masked, int begin, int end,         \
+                          const float *qt, float *st, float *max, float *sum, float *ot)                         \
+    {                                                                                                            \
+        if (nv <= PANEL_VECS)                                                                                    \
+            meet(FA_MIN(nv, PANEL_VECS), panel, block, masked, begin, end, qt, st, max, sum, ot);                 \
+    }
+FA_MEET(1)
+FA_MEET(2)
+FA_MEET(3)
+FA_MEET(4)
 
 /* Clips a block to the keys that some lane of the panel sees, classifies the rest, and meets it. */
 static void visit(const fa_panel *panel, const key_block *block, const float *qt, float *st, float *max,
@@ -113,16 +128,9 @@ static void visit(const fa_panel *panel, const key_block *block, const float *qt
     int tile = fa_mask_classify(m, panel->first, panel->last + 1, begin, end);
     if (tile == FA_CLASS_SKIP)
         return;
-    bool masked = tile == FA_CLASS_PARTIAL;
-    /* The width is a constant in each: a panel that is not full works on the vectors it has. */
-    if (panel->nv == 1)
-        meet(1, panel, block, masked, begin, end, qt, st, max, sum, ot);
-    else if (PANEL_VECS > 2 && panel->nv == 2)
-        meet(FA_MIN(2, PANEL_VECS), panel, block, masked, begin, end, qt, st, max, sum, ot);
-    else if (PANEL_VECS > 3 && panel->nv == 3)
-        meet(FA_MIN(3, PANEL_VECS), panel, block, masked, begin, end, qt, st, max, sum, ot);
-    else
-        meet(PANEL_VECS, panel, block, masked, begin, end, qt, st, max, sum, ot);
+    static void (*const meet[])(const fa_panel *, const key_block *, bool, int, int, const float *, float *, float *,
+                                float *, float *) = {NULL, meet_1, meet_2, meet_3, meet_4};
+    meet[panel->nv](panel, block, tile == FA_CLASS_PARTIAL, begin, end, qt, st, max, sum, ot);
 }
 
 static typed_rows rows_of(const fa_cpu_run *run, const fa_work_item *item, int operand, const void *base,

@@ -151,9 +151,9 @@ static void values(int nv, const float *pt, const float *v, ptrdiff_t stride, in
                    float *ot)
 {
     vf factor[PANEL_VECS];
-    for (int n = 0; rescale && n < nv; n++)
-        factor[n] = v_load(rescale + n * VL);
-    WITH_VECTORS(nv, value_panel, pt, v, stride, keys, dim, rescale ? factor : NULL, f32_ahead(v, stride), ot);
+    for (int n = 0; n < PANEL_VECS; n++)
+        factor[n] = n < nv ? v_load(rescale + n * VL) : v_set1(0.0f);
+    WITH_VECTORS(nv, value_panel, pt, v, stride, keys, dim, factor, f32_ahead(v, stride), ot);
 }
 
 const vec_ops FA_ISA_NAME(vec_ops) = {

@@ -40,7 +40,7 @@ typedef struct vec_ops {
     void (*unpack_panel)(fa_dtype dtype, void *base, const int64_t *row, int count, int dim, const float *panel,
                          const float *factor);
 
-    /* The micro-kernels on a panel of `nv` vectors. `max` is read and written, `rescale` NULL or one factor per lane.
+    /* The micro-kernels on a panel of `nv` vectors. `max` is read and written, `rescale` is one factor per lane.
      * Both look ahead at the rows that they are given. */
     void (*scores)(int nv, const float *qt, const float *k, ptrdiff_t stride, int dim, int keys, float *st,
                    float *max);

@@ -70,43 +70,65 @@ FA_INLINE rows_ahead skip_rows(rows_ahead ahead, int rows)
     return ahead;
 }
 
+/*
+ * Where the part of the head dims that begins at `part` ends. Rounding errors of one long sum grow as its length, so
+ * that long heads are summed in parts, which meet in memory: registers have no room for a second set of sums.
+ */
+static inline int part_end(int part, int dim)
+{
+    enum { DIMS = 64, MOST = 96 };
+    return dim - part > MOST ? part + DIMS : dim;
+}
+
 /* Scores of a tile; of `ahead`, one row for each of its keys. */
 FA_INLINE void score_tile(const int nv, const int keys, const float *qt, const float *k, ptrdiff_t stride,
                           int dim, rows_ahead ahead, float *st, vf max[PANEL_VECS])
 {
     vf acc[MOST_KEYS][PANEL_VECS];
+    int step = ahead.at ? ahead.line_elements : dim;
+    int part = 0, stop;
+    do {
+        stop = part_end(part, dim);
+        FA_UNROLL
+        for (int j = 0; j < keys; j++) {
+            FA_UNROLL
+            for (int n = 0; n < nv; n++)
+                acc[j][n] = v_set1(0.0f);
+        }
+        for (int from = part; from < stop; from += step) {
+            for (int j = 0; ahead.at && j < keys; j++)
+                __builtin_prefetch(ahead.at + j * ahead.stride + from / step * LINE_BYTES);
+            int end = stop - from < step ? stop : from + step;
+            for (int d = from; d < end; d++) {
+                vf q[PANEL_VECS];
+                FA_UNROLL
+                for (int n = 0; n < nv; n++)
+                    q[n] = v_load(qt + d * lane_count(nv) + n * VL);
+                FA_UNROLL
+                for (int j = 0; j < keys; j++) {
+                    vf broadcast = v_set1(k[j * stride + d]);
+                    FA_UNROLL
+                    for (int n = 0; n < nv; n++)
+                        acc[j][n] = v_fma(broadcast, q[n], acc[j][n]);
+                }
+            }
+        }
+        FA_UNROLL
+        for (int j = 0; j < keys; j++) {
+            FA_UNROLL
+            for (int n = 0; n < nv; n++) {
+                float *at = st + j * lane_count(nv) + n * VL;
+                acc[j][n] = part > 0 ? v_add(v_load(at), acc[j][n]) : acc[j][n];
+                v_store(at, acc[j][n]);
+            }
+        }
+        part = stop;
+    } while (part < dim);
     FA_UNROLL
     for (int j = 0; j < keys; j++) {
         FA_UNROLL
         for (int n = 0; n < nv; n++)
-            acc[j][n] = v_set1(0.0f);
-    }
-    int step = ahead.at ? ahead.line_elements : dim;
-    for (int from = 0; from < dim; from += step) {
-        for (int j = 0; ahead.at && j < keys; j++)
-            __builtin_prefetch(ahead.at + j * ahead.stride + from / step * LINE_BYTES);
-        int end = dim - from < step ? dim : from + step;
-        for (int d = from; d < end; d++) {
-            vf q[PANEL_VECS];
-            FA_UNROLL
-            for (int n = 0; n < nv; n++)
-                q[n] = v_load(qt + d * lane_count(nv) + n * VL);
-            FA_UNROLL
-            for (int j = 0; j < keys; j++) {
-                vf broadcast = v_set1(k[j * stride + d]);
-                FA_UNROLL
-                for (int n = 0; n < nv; n++)
-                    acc[j][n] = v_fma(broadcast, q[n], acc[j][n]);
-            }
-        }
-    }
-    FA_UNROLL
-    for (int j = 0; j < keys; j++) {
-        FA_UNROLL
-        for (int n = 0; n < nv; n++) {
-            v_store(st + j * lane_count(nv) + n * VL, acc[j][n]);
             max[n] = v_max(max[n], acc[j][n]);
-        }
     }
 }
 
@@ -124,7 +146,7 @@ FA_INLINE void score_panel(const int nv, const float *qt, const float *k, ptrdif
         score_tile(nv, 1, qt, k + j * stride, stride, dim, skip_rows(ahead, j), st + j * lane_count(nv), max);
 }
 
-/* Of the rows ahead, line number which / 2 of a row's cache lines, for every other eight rows. */
+/* A block is summed up before it meets what was there: keys are summed in parts, too. Of the rows ahead, line number which / 2 of a row's cache lines, for every other eight rows. */
 FA_INLINE void value_tile(const int nv, const int dims, const float *pt, const float *v, ptrdiff_t stride,
                           int keys, const vf *rescale, rows_ahead ahead, int which, float *ot)
 {
@@ -132,10 +154,8 @@ FA_INLINE void value_tile(const int nv, const int dims, const float *pt, const f
     FA_UNROLL
     for (int d = 0; d < dims; d++) {
         FA_UNROLL
-        for (int n = 0; n < nv; n++) {
-            vf o = v_load(ot + d * lane_count(nv) + n * VL);
-            acc[d][n] = rescale ? v_mul(o, rescale[n]) : o;
-        }
+        for (int n = 0; n < nv; n++)
+            acc[d][n] = v_set1(0.0f);
     }
     const int group = 16; /* keys between which loads are started */
     int step = ahead.at ? group : keys;
@@ -161,12 +181,14 @@ FA_INLINE void value_tile(const int nv, const int dims, const float *pt, const f
     FA_UNROLL
     for (int d = 0; d < dims; d++) {
         FA_UNROLL
-        for (int n = 0; n < nv; n++)
-            v_store(ot + d * lane_count(nv) + n * VL, acc[d][n]);
+        for (int n = 0; n < nv; n++) {
+            float *at = ot + d * lane_count(nv) + n * VL;
+            v_store(at, v_fma(v_load(at), rescale[n], acc[d][n]));
+        }
     }
 }
 
-/* Adds `keys` weighted values to all `dim` outputs. `rescale` is NULL where every lane's factor is 1. */
+/* Adds `keys` weighted values to all `dim` outputs. */
 FA_INLINE void value_panel(const int nv, const float *pt, const float *v, ptrdiff_t stride, int keys, int dim,
                            const vf *rescale, rows_ahead ahead, float *ot)
 {

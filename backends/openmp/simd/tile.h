@@ -14,7 +14,7 @@
  *   tile_scores        scores of `keys` keys, and each lane's greatest
  *   tile_weights       2^((st - max) * factor) in place, added to each lane's sum
  *   weight_at          one weight of those
- *   tile_values        adds `keys` weighted values to the output; `rescale` is NULL where every factor is 1
+ *   tile_values        adds `keys` weighted values to the output, times `rescale`; `rescales`: some factor is not 1
  *   rows_ahead         given to both products: the rows of K or V that the next block will fetch
  *   tile_begin, tile_end       around all of a thread's products of an item
  */

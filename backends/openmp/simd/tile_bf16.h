@@ -208,8 +208,9 @@ static inline float weight_at(const float *weights, int nv, int key, int lane)
 }
 
 FA_INLINE void tile_values(const int nv, const float *weights, tile_operand v, int keys, int dim,
-                           const vf *rescale, rows_ahead ahead, float *ot)
+                           const vf *rescale, bool rescales, rows_ahead ahead, float *ot)
 {
     (void)ahead;
-    pairs_product(nv, v.base, v.stride, dim, weights, round_to(keys, KEY_GRAIN) / 2, rescale, true, ot);
+    pairs_product(nv, v.base, v.stride, dim, weights, round_to(keys, KEY_GRAIN) / 2, rescales ? rescale : NULL, true,
+                  ot);
 }

@@ -94,14 +94,25 @@ FA_INLINE void tile_scores(const int nv, const float *qt, tile_operand k, int di
 FA_INLINE void tile_weights(const int nv, float *st, int keys, vf factor, const vf max[PANEL_VECS],
                             vf sum[PANEL_VECS])
 {
-    for (int j = 0; j < keys; j++) {
+    enum { PART = 32 }; /* keys: all terms are positive, and the error of one long sum would show */
+    for (int from = 0; from < keys; from += PART) {
+        int end = keys - from < PART ? keys : from + PART;
+        vf part[PANEL_VECS];
         FA_UNROLL
-        for (int n = 0; n < nv; n++) {
-            float *at = st + j * lane_count(nv) + n * VL;
-            vf p = v_exp2(v_mul(v_sub(v_load(at), max[n]), factor));
-            v_store(at, p);
-            sum[n] = v_add(sum[n], p);
+        for (int n = 0; n < nv; n++)
+            part[n] = v_set1(0.0f);
+        for (int j = from; j < end; j++) {
+            FA_UNROLL
+            for (int n = 0; n < nv; n++) {
+                float *at = st + j * lane_count(nv) + n * VL;
+                vf p = v_exp2(v_mul(v_sub(v_load(at), max[n]), factor));
+                v_store(at, p);
+                part[n] = v_add(part[n], p);
+            }
         }
+        FA_UNROLL
+        for (int n = 0; n < nv; n++)
+            sum[n] = v_add(sum[n], part[n]);
     }
 }
 
@@ -111,7 +122,8 @@ static inline float weight_at(const float *weights, int nv, int key, int lane)
 }
 
 FA_INLINE void tile_values(const int nv, const float *weights, tile_operand v, int keys, int dim,
-                           const vf *rescale, rows_ahead ahead, float *ot)
+                           const vf *rescale, bool rescales, rows_ahead ahead, float *ot)
 {
+    (void)rescales;
     value_panel(nv, weights, v.base, v.stride, keys, dim, rescale, ahead, ot);
 }
