@@ -73,23 +73,52 @@ fa_status fa_cl_buffer_wrap(fa_buffer *buffer, void *memory)
     return make_chunks(buffer, CL_MEM_READ_WRITE | CL_MEM_USE_HOST_PTR, memory);
 }
 
-fa_status fa_cl_buffer_wrap_mem(fa_buffer *buffer, cl_mem memory, size_t origin)
+/* Sub-buffers in the place of chunks, from the one on that the buffer begins in. */
+static fa_status make_sub_buffers(fa_buffer *buffer, cl_mem root, size_t root_origin)
 {
     const fa_cl *cl = fa_cl_device_of(buffer->device)->cl;
-    cl_int error = cl->clRetainMemObject(memory);
+    fa_cl_buffer *b = buffer->impl;
+    const size_t end = b->origin + buffer->size;
+    for (size_t i = b->origin / b->chunk_bytes; i < b->chunks; i++) {
+        size_t begin = i * b->chunk_bytes;
+        const cl_buffer_region region = {root_origin + begin, FA_MIN(b->chunk_bytes, end - begin)};
+        cl_int error;
+        b->chunk[i] = cl->clCreateSubBuffer(root, 0, CL_BUFFER_CREATE_TYPE_REGION, &region, &error);
+        if (error != CL_SUCCESS) {
+            b->chunk[i] = NULL;
+            return fa_cl_fail(error, "clCreateSubBuffer");
+        }
+    }
+    return FA_OK;
+}
+
+fa_status fa_cl_buffer_wrap_mem(fa_buffer *buffer, cl_mem memory, size_t origin, cl_mem root,
+                                size_t root_origin)
+{
+    const fa_cl_device *device = fa_cl_device_of(buffer->device);
+    size_t bytes = chunk_bytes(&device->caps), end = origin + buffer->size;
+    size_t chunks = end > bytes ? end / bytes + (end % bytes != 0) : 1;
+    cl_int error = device->cl->clRetainMemObject(memory);
     if (error != CL_SUCCESS)
         return fa_cl_fail(error, "clRetainMemObject");
-    fa_cl_buffer *made = fa_alloc_zeroed(buffer->device->context, impl_bytes(1));
+    fa_cl_buffer *made = fa_alloc_zeroed(buffer->device->context, impl_bytes(chunks));
     if (!made) {
-        (void)cl->clReleaseMemObject(memory);
+        (void)device->cl->clReleaseMemObject(memory);
         return FA_OUT_OF_MEMORY;
     }
-    made->chunk_bytes = origin + buffer->size;
-    made->chunks = 1;
+    made->chunk_bytes = bytes;
+    made->chunks = chunks;
     made->origin = origin;
-    made->chunk[0] = memory;
+    made->whole = memory;
     buffer->impl = made;
-    return FA_OK;
+    if (chunks == 1) {
+        made->chunk[0] = memory;
+        return FA_OK;
+    }
+    fa_status status = make_sub_buffers(buffer, root, root_origin);
+    if (status != FA_OK)
+        fa_cl_buffer_destroy(buffer);
+    return status;
 }
 
 void fa_cl_buffer_destroy(fa_buffer *buffer)
@@ -97,9 +126,11 @@ void fa_cl_buffer_destroy(fa_buffer *buffer)
     const fa_cl *cl = fa_cl_device_of(buffer->device)->cl;
     fa_cl_buffer *b = buffer->impl;
     for (size_t i = 0; i < b->chunks; i++) {
-        if (b->chunk[i])
+        if (b->chunk[i] && b->chunk[i] != b->whole)
             (void)cl->clReleaseMemObject(b->chunk[i]);
     }
+    if (b->whole)
+        (void)cl->clReleaseMemObject(b->whole);
     fa_release(buffer->device->context, b, impl_bytes(b->chunks));
     buffer->impl = NULL;
 }
@@ -153,13 +184,14 @@ static fa_status copy_range(fa_queue *queue, const fa_buffer *buffer, size_t off
     fa_status status = FA_OK;
     for (size_t done = 0, part; done < size && status == FA_OK; done += part) {
         size_t at = b->origin + offset + done;
-        size_t chunk = b->chunks > 1 ? at / b->chunk_bytes : 0;
+        size_t chunk = b->whole ? 0 : at / b->chunk_bytes, rest = size - done;
         at -= chunk * b->chunk_bytes;
-        part = b->chunk_bytes - at < size - done ? b->chunk_bytes - at : size - done;
+        part = b->whole ? rest : FA_MIN(b->chunk_bytes - at, rest);
         const char *from = source ? source + done : NULL;
         char *to = target ? target + done : NULL;
-        status = b->mapped ? copy_mapped(queue, b->chunk[chunk], at, from, to, part)
-                           : copy_bytes(queue, b->chunk[chunk], at, from, to, part);
+        cl_mem memory = b->whole ? b->whole : b->chunk[chunk];
+        status = b->mapped ? copy_mapped(queue, memory, at, from, to, part)
+                           : copy_bytes(queue, memory, at, from, to, part);
     }
     return status;
 }

@@ -203,7 +203,7 @@ fa_status fa_buffer_wrap_opencl(fa_device *device, struct _cl_mem *cl_mem, size_
         .storage = m.root,
         .address = (void *)(m.root_offset + offset),
     };
-    status = fa_cl_buffer_wrap_mem(made, cl_mem, offset);
+    status = fa_cl_buffer_wrap_mem(made, cl_mem, offset, m.root, m.root_offset);
     if (status != FA_OK) {
         fa_release(device->context, made, sizeof(*made));
         return status;

@@ -52,16 +52,18 @@ typedef struct fa_cl_queue {
 
 /*
  * buffer->impl. A buffer larger than the device allocates at once lies in several cl_mem, each of
- * `chunk_bytes` but the last; an empty one in none. A wrapped cl_mem is one chunk, and `origin`, a multiple
- * of 64, is where the buffer begins in it. fa_buffer.storage identifies the memory, fa_buffer.address is
- * the offset in it.
+ * `chunk_bytes` but the last; an empty one in none. `origin`, a multiple of 64, is where it begins in the first.
+ * A wrapped cl_mem is `whole`; where it is larger than a chunk, its chunks are sub-buffers of it, those before
+ * the origin NULL, and else it is its own chunk. fa_buffer.storage identifies the memory, fa_buffer.address is the
+ * offset in it.
  */
 typedef struct fa_cl_buffer {
     size_t chunk_bytes;
     size_t chunks;
     size_t origin;
-    void *host;  /* the caller's memory, in place: synchronised by mapping it; NULL: none     */
-    bool mapped; /* transfers map it, since it is memory that the host has too; else they copy */
+    void *host;   /* the caller's memory, in place: synchronised by mapping it; NULL: none     */
+    bool mapped;  /* transfers map it, since it is memory that the host has too; else they copy */
+    cl_mem whole; /* retained; NULL: the chunks are all there is                                   */
     cl_mem chunk[];
 } fa_cl_buffer;
 
@@ -72,8 +74,9 @@ fa_cl_device *fa_cl_device_of(const fa_device *device);
 /* buffer.c, queue.c: entries of the vtable */
 fa_status fa_cl_buffer_create(fa_buffer *buffer);
 fa_status fa_cl_buffer_wrap(fa_buffer *buffer, void *memory);
-/* The caller's cl_mem, retained, as one chunk; storage and address are the caller's to set. */
-fa_status fa_cl_buffer_wrap_mem(fa_buffer *buffer, cl_mem memory, size_t origin);
+/* The caller's cl_mem, retained, which begins at root_origin of `root`, or is that; storage and address are set. */
+fa_status fa_cl_buffer_wrap_mem(fa_buffer *buffer, cl_mem memory, size_t origin, cl_mem root,
+                                size_t root_origin);
 void fa_cl_buffer_destroy(fa_buffer *buffer);
 fa_status fa_cl_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source,
                              size_t size);

@@ -57,7 +57,8 @@ static void attention_options(fa_cl_options *text, const fa_plan *plan, int chun
     }
     fa_cl_options_add(
         text, " -DFA_KERNEL_TILE -DFA_LANES=%d -DFA_ROWS=%d -DFA_DIM_V=%d -DFA_DEPTH=%d -DFA_BUFFERS=%d",
-        kernel->lanes, FA_GPU_TILE_ROWS, (int)fa_gpu_padded_dim_v(plan, kernel), kernel->depth, kernel->stages);
+        kernel->lanes, FA_GPU_TILE_ROWS, (int)fa_gpu_padded_dim_v(plan, kernel), kernel->depth,
+        kernel->stages);
     if (p->dim_qk % kernel->depth == 0)
         fa_cl_options_add(text, " -DFA_WHOLE_QK");
     if (p->dim_v == fa_gpu_padded_dim_v(plan, kernel))
@@ -90,7 +91,7 @@ static int count_chunks(const fa_plan *plan)
     if (largest >> shift == 0)
         return 1;
     size_t chunks = (largest >> shift) + 2;
-    return chunks <= 4 ? 4 : FA_CL_MAX_CHUNKS;
+    return chunks <= FA_CL_FEW_CHUNKS ? FA_CL_FEW_CHUNKS : FA_CL_MAX_CHUNKS;
 }
 
 /* The plan's table, in device memory. */
@@ -122,22 +123,26 @@ fa_status fa_cl_kernel_make(const fa_plan *plan, const fa_cl_options *options, c
     return error == CL_SUCCESS ? FA_OK : fa_cl_fail(error, "clCreateKernel");
 }
 
-static fa_status make_kernels(const fa_plan *plan, fa_cl_plan *made)
+fa_status fa_cl_kernels_make(const fa_plan *plan, int chunks, fa_cl_kernels *kernels)
 {
+    const fa_cl_plan *made = plan->impl;
     const fa_gpu_kernel *kernel = plan->row->impl;
     const char *name = kernel->kind == FA_GPU_TILE ? "fa_tile" : "fa_rows";
     fa_status status = FA_OK;
     for (int aligned = 0; aligned <= fa_gpu_can_align(&plan->problem) && status == FA_OK; aligned++) {
         fa_cl_options options = {.used = 0};
-        attention_options(&options, plan, made->chunks, aligned);
-        status = fa_cl_kernel_make(plan, &options, name, &made->attention[aligned]);
+        attention_options(&options, plan, chunks, aligned);
+        if (!kernels->attention[aligned])
+            status = fa_cl_kernel_make(plan, &options, name, &kernels->attention[aligned]);
     }
-    if (status == FA_OK && plan->schedule.merges > 0) {
+    if (status == FA_OK && plan->schedule.merges > 0 && !kernels->merge) {
         fa_cl_options options = {.used = 0};
-        fa_cl_options_common(&options, plan, made->chunks);
+        fa_cl_options_common(&options, plan, chunks);
         fa_cl_options_add(&options, " -DFA_KERNEL_MERGE -DFA_GROUP=%d", (int)made->merge_group);
-        status = fa_cl_kernel_make(plan, &options, "fa_merge", &made->merge);
+        status = fa_cl_kernel_make(plan, &options, "fa_merge", &kernels->merge);
     }
+    if (status == FA_OK)
+        kernels->chunks = chunks;
     return status;
 }
 
@@ -151,16 +156,18 @@ fa_status fa_cl_plan_prepare(fa_plan *plan)
     plan->impl = made;
     if (plan->schedule.items == 0)
         return FA_OK;
-    made->chunks = count_chunks(plan);
+    const int chunks = count_chunks(plan);
     fa_status status;
     if (kernel->kind == FA_GPU_STANDARD) {
+        made->usual.chunks = chunks;
         status = fa_cl_standard_prepare(plan, made);
     } else {
-        made->group = (size_t)(kernel->kind == FA_GPU_TILE ? plan->args.block_q / FA_GPU_TILE_ROWS * kernel->lanes
-                                                          : kernel->group);
+        made->group =
+            (size_t)(kernel->kind == FA_GPU_TILE ? plan->args.block_q / FA_GPU_TILE_ROWS * kernel->lanes
+                                                 : kernel->group);
         made->merge_group = FA_MIN(fa_cl_device_of(plan->device)->caps.group_size, MERGE_GROUP);
         made->local_bytes = local_bytes(plan);
-        status = make_kernels(plan, made);
+        status = fa_cl_kernels_make(plan, chunks, &made->usual);
     }
     return status == FA_OK ? make_table(plan, made) : status;
 }
@@ -170,9 +177,12 @@ void fa_cl_plan_release(fa_plan *plan)
     const fa_cl *cl = fa_cl_device_of(plan->device)->cl;
     fa_cl_plan *made = plan->impl;
     const fa_cl_standard *standard = &made->standard;
-    const cl_kernel kernels[] = {made->attention[0],  made->attention[1],  made->merge,
-                                 standard->scores[0], standard->scores[1], standard->output[0],
-                                 standard->output[1], standard->softmax};
+    const fa_cl_kernels *usual = &made->usual, *crossing = &made->crossing;
+    const cl_kernel kernels[] = {
+        usual->attention[0],    usual->attention[1], usual->merge,        crossing->attention[0],
+        crossing->attention[1], crossing->merge,     standard->scores[0], standard->scores[1],
+        standard->output[0],    standard->output[1], standard->softmax,
+    };
     for (size_t i = 0; i < sizeof(kernels) / sizeof(kernels[0]); i++) {
         if (kernels[i])
             (void)cl->clReleaseKernel(kernels[i]);

@@ -5,7 +5,7 @@
 
 #include "backends/opencl/opencl.h"
 
-enum { FA_CL_MAX_CHUNKS = 12 };
+enum { FA_CL_MAX_CHUNKS = 12, FA_CL_FEW_CHUNKS = 4 };
 
 /* Bytes of a chunk of a buffer that is too large for one allocation, as a power of two. */
 int fa_cl_chunk_shift(const fa_cl_caps *caps);
@@ -16,15 +16,22 @@ typedef struct fa_cl_standard {
     fa_gpu_standard with;
 } fa_cl_standard;
 
+/* Kernels for operands that lie in so many chunks each; 0: not made. */
+typedef struct fa_cl_kernels {
+    int chunks;
+    cl_kernel attention[2]; /* of any rows; of rows at multiples of 16 bytes, NULL where they cannot be */
+    cl_kernel merge;        /* NULL where nothing is split */
+} fa_cl_kernels;
+
 /* plan->impl */
 typedef struct fa_cl_plan {
-    cl_mem table;              /* see core/portable/table.h */
-    cl_kernel attention[2];    /* of any rows; of rows at multiples of 16 bytes, NULL where they cannot be */
-    cl_kernel merge;           /* NULL where nothing is split */
+    cl_mem table; /* see core/portable/table.h */
+    /* `usual` serves what a chunk holds in one chunk. Where such an operand crosses the end of one inside a larger
+     * buffer, which no plan can know, `crossing` is made at the first such run. */
+    fa_cl_kernels usual, crossing;
     size_t group, merge_group; /* work-items of a group */
     size_t local_bytes;
-    int chunks;           /* that each operand may lie in */
-    pthread_mutex_t lock; /* a kernel's arguments are part of the kernel */
+    pthread_mutex_t lock; /* of `crossing`; and a kernel's arguments are part of the kernel */
     fa_cl_standard standard;
 } fa_cl_plan;
 
@@ -54,6 +61,8 @@ typedef struct fa_cl_launch {
 fa_status fa_cl_plan_prepare(fa_plan *plan);
 void fa_cl_plan_release(fa_plan *plan);
 __attribute__((format(printf, 2, 3))) void fa_cl_options_add(fa_cl_options *text, const char *format, ...);
+/* Makes all kernels for operands in up to `chunks` chunks, as far as they are not there yet. */
+fa_status fa_cl_kernels_make(const fa_plan *plan, int chunks, fa_cl_kernels *kernels);
 /* What every kernel is told: types, how operands lie in chunks, whether strides need 64 bits. */
 void fa_cl_options_common(fa_cl_options *text, const fa_plan *plan, int chunks);
 fa_status fa_cl_kernel_make(const fa_plan *plan, const fa_cl_options *options, const char *name,

@@ -17,44 +17,106 @@ void fa_cl_pass_memory(fa_cl_launch *l, const fa_cl_place *p, int chunks)
         fa_cl_pass(l, sizeof(cl_mem), &p->chunk[i]);
 }
 
-static fa_status find_place(const fa_plan *plan, const char *name, const fa_buffer *buffer, size_t offset,
-                            size_t span, size_t element, fa_cl_place *out)
+/* An operand, or the workspace, of a run; `buffer` is NULL, or `span` 0, where there is none. */
+typedef struct operand {
+    const char *name;
+    const fa_buffer *buffer;
+    size_t offset, span, element;
+} operand;
+
+static operand operand_of(const fa_plan *plan, const fa_binding *binding, int place)
 {
-    const fa_cl_plan *prepared = plan->impl;
-    *out = (fa_cl_place){.at = 0};
-    if (!buffer || span == 0)
-        return FA_OK;
-    const fa_cl_buffer *b = buffer->impl;
-    size_t begin = b->origin + offset, end = begin + span;
+    if (place == FA_CL_WORKSPACE)
+        return (operand){"workspace", binding->workspace, binding->workspace_offset, plan->workspace,
+                         sizeof(float)};
+    return (operand){fa_operand_names[place], binding->buffer[place], binding->offset[place],
+                     plan->problem.span[place], fa_dtype_size(plan->problem.tensor[place].dtype)};
+}
+
+/* Whether an operand lies in more than one cl_mem. */
+static bool crosses(const operand *o)
+{
+    const fa_cl_buffer *b = o->buffer ? o->buffer->impl : NULL;
+    if (!b || o->span == 0 || b->whole)
+        return false;
+    size_t begin = b->origin + o->offset;
+    return begin / b->chunk_bytes != (begin + o->span - 1) / b->chunk_bytes;
+}
+
+static fa_cl_place find_place(const operand *o, int chunks)
+{
+    fa_cl_place out = {.at = 0};
+    if (!o->buffer || o->span == 0)
+        return out;
+    const fa_cl_buffer *b = o->buffer->impl;
+    size_t begin = b->origin + o->offset, end = begin + o->span;
     size_t first = begin / b->chunk_bytes, last = (end - 1) / b->chunk_bytes;
-    if (last - first >= (size_t)prepared->chunks)
-        return fa_fail(
-            FA_UNSUPPORTED,
-            "args.%s lies across byte %zu of its buffer, where one of the device's allocations ends: "
-            "expected an operand of less than %zu bytes to lie within one",
-            name, (first + 1) * b->chunk_bytes, b->chunk_bytes);
-    if (prepared->chunks > 1 && b->chunks == 1 &&
-        end > (size_t)1 << fa_cl_chunk_shift(&fa_cl_device_of(plan->device)->caps))
-        return fa_fail(FA_UNSUPPORTED,
-                       "args.%s: a wrapped cl_mem of more than the %zu bytes that the device allocates", name,
-                       (size_t)1 << fa_cl_chunk_shift(&fa_cl_device_of(plan->device)->caps));
-    for (int i = 0; i < prepared->chunks; i++)
-        out->chunk[i] = b->chunk[first + (size_t)i <= last ? first + (size_t)i : last];
-    out->at = (cl_long)((begin - first * b->chunk_bytes) / element);
+    if (chunks == 1 && b->whole) {
+        out.chunk[0] = b->whole;
+        out.at = (cl_long)(begin / o->element);
+        return out;
+    }
+    for (size_t i = 0; i < (size_t)chunks; i++)
+        out.chunk[i] = b->chunk[FA_MIN(first + i, last)];
+    out.at = (cl_long)((begin - first * b->chunk_bytes) / o->element);
+    return out;
+}
+
+static bool wraps_same_memory(const fa_buffer *a, const fa_buffer *b)
+{
+    const fa_cl_buffer *first = a->impl, *second = b->impl;
+    return a != b && first->host && second->host && (uintptr_t)a->address < (uintptr_t)b->address + b->size &&
+           (uintptr_t)b->address < (uintptr_t)a->address + a->size;
+}
+
+/* OpenCL knows nothing of two cl_mem that wrap the same bytes of the host: what one writes the other overwrites. */
+static fa_status check_wraps(const fa_plan *plan, const fa_binding *binding)
+{
+    static const int written[] = {FA_O, FA_LSE, FA_CL_WORKSPACE};
+    for (size_t w = 0; w < sizeof(written) / sizeof(written[0]); w++) {
+        const operand out = operand_of(plan, binding, written[w]);
+        for (int t = 0; out.buffer && t < FA_CL_PLACES; t++) {
+            const operand other = operand_of(plan, binding, t);
+            if (other.buffer && wraps_same_memory(out.buffer, other.buffer))
+                return fa_fail(
+                    FA_INVALID,
+                    "args.%s and args.%s lie in two buffers that wrap the same host memory, expected one "
+                    "buffer, and offsets",
+                    out.name, other.name);
+        }
+    }
     return FA_OK;
 }
 
-static fa_status find_places(const fa_plan *plan, const fa_binding *binding, fa_cl_place out[FA_CL_PLACES])
+/* Where everything lies, and the kernels for operands that lie so. The lock is held. */
+static fa_status find_places(const fa_plan *plan, const fa_binding *binding, fa_cl_place out[FA_CL_PLACES],
+                             const fa_cl_kernels **kernels)
 {
-    for (int t = 0; t < FA_OPERANDS; t++) {
-        fa_status status =
-            find_place(plan, fa_operand_names[t], binding->buffer[t], binding->offset[t],
-                       plan->problem.span[t], fa_dtype_size(plan->problem.tensor[t].dtype), &out[t]);
-        if (status != FA_OK)
-            return status;
+    fa_cl_plan *prepared = plan->impl;
+    *kernels = &prepared->usual;
+    for (int t = 0; t < FA_CL_PLACES; t++) {
+        const operand o = operand_of(plan, binding, t);
+        if (prepared->usual.chunks > 1 || !crosses(&o))
+            continue;
+        if (prepared->standard.softmax)
+            return fa_fail(
+                FA_UNSUPPORTED,
+                "args.%s lies across the end of one of the device's allocations of its buffer, which %s "
+                "does not serve",
+                o.name, plan->row->name);
+        if (prepared->crossing.chunks == 0) {
+            fa_status status = fa_cl_kernels_make(plan, FA_CL_FEW_CHUNKS, &prepared->crossing);
+            if (status != FA_OK)
+                return status;
+        }
+        *kernels = &prepared->crossing;
+        break;
     }
-    return find_place(plan, "workspace", binding->workspace, binding->workspace_offset, plan->workspace,
-                      sizeof(float), &out[FA_CL_WORKSPACE]);
+    for (int t = 0; t < FA_CL_PLACES; t++) {
+        const operand o = operand_of(plan, binding, t);
+        out[t] = find_place(&o, (*kernels)->chunks);
+    }
+    return FA_OK;
 }
 
 /* Whether q, k, v and o begin at multiples of 16 bytes, in their buffers and where those lie. */
@@ -79,18 +141,18 @@ fa_status fa_cl_enqueue(const fa_cl_launch *l, cl_command_queue queue, int64_t g
 }
 
 /* The attention kernel's arguments, as all of them have them. */
-static fa_status start_attention(const fa_plan *plan, fa_cl_queue *queue,
+static fa_status start_attention(const fa_plan *plan, const fa_cl_kernels *kernels, fa_cl_queue *queue,
                                  const fa_cl_place where[FA_CL_PLACES], bool aligned, cl_event *event)
 {
     const fa_cl_plan *prepared = plan->impl;
     fa_cl_launch l = {.cl = fa_cl_device_of(plan->device)->cl,
-                      .kernel = prepared->attention[aligned && prepared->attention[1]]};
+                      .kernel = kernels->attention[aligned && kernels->attention[1]]};
     const fa_cl_place *partial = &where[FA_CL_WORKSPACE];
     cl_long partial_at = partial->at + (cl_long)(plan->partial_offset / sizeof(float));
     cl_long partial_lse_at = partial->at + (cl_long)(plan->partial_lse_offset / sizeof(float));
     fa_cl_pass(&l, sizeof(cl_mem), &prepared->table);
     for (int t = 0; t < FA_CL_PLACES; t++)
-        fa_cl_pass_memory(&l, &where[t], prepared->chunks);
+        fa_cl_pass_memory(&l, &where[t], kernels->chunks);
     for (int t = 0; t < FA_OPERANDS; t++)
         fa_cl_pass(&l, sizeof(cl_long), &where[t].at);
     fa_cl_pass(&l, sizeof(cl_long), &partial_at);
@@ -99,18 +161,18 @@ static fa_status start_attention(const fa_plan *plan, fa_cl_queue *queue,
     return fa_cl_enqueue(&l, queue->handle, plan->schedule.items, 1, prepared->group, event);
 }
 
-static fa_status start_merge(const fa_plan *plan, fa_cl_queue *queue, const fa_cl_place where[FA_CL_PLACES],
-                             cl_event *event)
+static fa_status start_merge(const fa_plan *plan, const fa_cl_kernels *kernels, fa_cl_queue *queue,
+                             const fa_cl_place where[FA_CL_PLACES], cl_event *event)
 {
     const fa_cl_plan *prepared = plan->impl;
-    fa_cl_launch l = {.cl = fa_cl_device_of(plan->device)->cl, .kernel = prepared->merge};
+    fa_cl_launch l = {.cl = fa_cl_device_of(plan->device)->cl, .kernel = kernels->merge};
     const fa_cl_place *partial = &where[FA_CL_WORKSPACE];
     cl_long partial_at = partial->at + (cl_long)(plan->partial_offset / sizeof(float));
     cl_long partial_lse_at = partial->at + (cl_long)(plan->partial_lse_offset / sizeof(float));
     fa_cl_pass(&l, sizeof(cl_mem), &prepared->table);
-    fa_cl_pass_memory(&l, &where[FA_O], prepared->chunks);
-    fa_cl_pass_memory(&l, &where[FA_LSE], prepared->chunks);
-    fa_cl_pass_memory(&l, partial, prepared->chunks);
+    fa_cl_pass_memory(&l, &where[FA_O], kernels->chunks);
+    fa_cl_pass_memory(&l, &where[FA_LSE], kernels->chunks);
+    fa_cl_pass_memory(&l, partial, kernels->chunks);
     fa_cl_pass(&l, sizeof(cl_long), &where[FA_O].at);
     fa_cl_pass(&l, sizeof(cl_long), &where[FA_LSE].at);
     fa_cl_pass(&l, sizeof(cl_long), &partial_at);
@@ -139,20 +201,25 @@ fa_status fa_cl_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding 
     fa_cl_queue *q = queue->impl;
     const fa_cl *cl = fa_cl_device_of(plan->device)->cl;
     fa_cl_place where[FA_CL_PLACES];
-    fa_status status = find_places(plan, binding, where);
-    if (status == FA_OK)
-        status = synchronise(queue, binding, false);
-    if (status != FA_OK)
-        return status;
+    const fa_cl_kernels *kernels;
     cl_event first = NULL, last = NULL;
     (void)pthread_mutex_lock(&prepared->lock);
+    fa_status status = check_wraps(plan, binding);
+    if (status == FA_OK)
+        status = find_places(plan, binding, where, &kernels);
+    if (status == FA_OK)
+        status = synchronise(queue, binding, false);
+    if (status != FA_OK) {
+        (void)pthread_mutex_unlock(&prepared->lock);
+        return status;
+    }
     if (prepared->standard.softmax)
         status = fa_cl_standard_run(plan, q, where, is_aligned(binding), q->timed ? &first : NULL,
                                     q->timed ? &last : NULL);
     else
-        status = start_attention(plan, q, where, is_aligned(binding), q->timed ? &first : NULL);
-    if (status == FA_OK && prepared->merge)
-        status = start_merge(plan, q, where, q->timed ? &last : NULL);
+        status = start_attention(plan, kernels, q, where, is_aligned(binding), q->timed ? &first : NULL);
+    if (status == FA_OK && kernels->merge)
+        status = start_merge(plan, kernels, q, where, q->timed ? &last : NULL);
     (void)pthread_mutex_unlock(&prepared->lock);
     fa_cl_queue_keep(queue, first, last ? last : first);
     if (status == FA_OK)

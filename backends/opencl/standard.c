@@ -14,7 +14,7 @@ static fa_status make_kernel(const fa_plan *plan, const char *which, const char 
     const fa_gpu_kernel *kernel = plan->row->impl;
     const fa_cl_plan *prepared = plan->impl;
     fa_cl_options options = {.used = 0};
-    fa_cl_options_common(&options, plan, prepared->chunks);
+    fa_cl_options_common(&options, plan, prepared->usual.chunks);
     fa_cl_options_add(&options, " -DFA_KERNEL_STANDARD -D%s -DFA_GROUP=%d%s%s", which, kernel->group,
                       plan->problem.features & FA_FEATURE_MASK ? " -DFA_HIDES" : "",
                       aligned ? " -DFA_ALIGNED" : "");
@@ -30,16 +30,17 @@ fa_status fa_cl_standard_prepare(fa_plan *plan, fa_cl_plan *made)
     const fa_gpu_kernel *kernel = plan->row->impl;
     const fa_problem *p = &plan->problem;
     fa_cl_standard *s = &made->standard;
-    if (made->chunks > 1)
+    if (made->usual.chunks > 1)
         return fa_fail(FA_UNSUPPORTED,
                        "%s: an operand that spans more than the %zu bytes that %s allocates at once",
                        plan->row->name, (size_t)1 << fa_cl_chunk_shift(&fa_cl_device_of(plan->device)->caps),
                        plan->device->info.name);
     made->group = (size_t)kernel->group;
-    fa_status status = fa_gpu_standard_choose(plan, kernel, fa_cl_device_of(plan->device)->caps.alloc_bytes, &s->with);
+    fa_status status = fa_gpu_standard_choose(
+        plan, kernel, (size_t)1 << fa_cl_chunk_shift(&fa_cl_device_of(plan->device)->caps), &s->with);
     for (int aligned = 0; aligned <= fa_gpu_can_align(p) && status == FA_OK; aligned++) {
-        status =
-            make_kernel(plan, "FA_SCORES", "fa_standard_scores", s->with.tile_keys, aligned, &s->scores[aligned]);
+        status = make_kernel(plan, "FA_SCORES", "fa_standard_scores", s->with.tile_keys, aligned,
+                             &s->scores[aligned]);
         if (status == FA_OK)
             status = make_kernel(plan, "FA_OUTPUT", "fa_standard_output", s->with.tile_dims, aligned,
                                  &s->output[aligned]);
@@ -67,8 +68,8 @@ static fa_status start(const step *s, cl_kernel kernel, int operands, const int 
     const cl_int keys = s->plan->problem.max_len_kv;
     fa_cl_pass(&l, sizeof(cl_mem), &prepared->table);
     for (int i = 0; i < operands; i++)
-        fa_cl_pass_memory(&l, &s->where[operand[i]], prepared->chunks);
-    fa_cl_pass_memory(&l, scratch, prepared->chunks);
+        fa_cl_pass_memory(&l, &s->where[operand[i]], prepared->usual.chunks);
+    fa_cl_pass_memory(&l, scratch, prepared->usual.chunks);
     for (int i = 0; i < operands; i++)
         fa_cl_pass(&l, sizeof(cl_long), &s->where[operand[i]].at);
     fa_cl_pass(&l, sizeof(cl_long), &scratch->at);

@@ -207,7 +207,7 @@ static void read_limits(const VkPhysicalDeviceProperties *p, fa_vk_caps *caps)
                            ? l->maxComputeWorkGroupInvocations
                            : l->maxComputeWorkGroupSize[0];
     memcpy(caps->groups, l->maxComputeWorkGroupCount, sizeof(caps->groups));
-    caps->range = l->maxStorageBufferRange;
+    caps->range = l->maxStorageBufferRange / 4 * 4; /* kernels read whole words */
     caps->align = l->minStorageBufferOffsetAlignment > 4 ? clamp_size(l->minStorageBufferOffsetAlignment) : 4;
     caps->timestamp_seconds = (double)l->timestampPeriod * 1e-9;
 }

@@ -36,8 +36,9 @@ static fa_status make_pipeline(const fa_plan *plan, const char *name, int32_t ti
 fa_status fa_vk_standard_prepare(fa_plan *plan, fa_vk_plan *made)
 {
     const fa_vk_caps *caps = &fa_vk_device_of(plan->device)->caps;
-    fa_status status = fa_gpu_standard_choose(plan, plan->row->impl,
-                                              caps->address ? caps->alloc_bytes : caps->range, &made->with);
+    fa_status status = fa_gpu_standard_choose(
+        plan, plan->row->impl, caps->address ? caps->alloc_bytes : caps->range - caps->align - 64,
+        &made->with);
     for (int aligned = 0; aligned <= fa_gpu_can_align(&plan->problem) && status == FA_OK; aligned++) {
         status = make_pipeline(plan, "scores", made->with.tile_keys, aligned, &made->scores[aligned]);
         if (status == FA_OK)

@@ -22,7 +22,9 @@ FA_API fa_status fa_buffer_create(fa_device *device, size_t size, fa_buffer **bu
 
 /**
  * Wraps `size` bytes of host memory, which stay the caller's and must outlive the buffer. Only where
- * fa_device_info.host_memory is 1; FA_UNSUPPORTED elsewhere. FA_INVALID: NULL with a size.
+ * fa_device_info.host_memory is 1; FA_UNSUPPORTED elsewhere. FA_INVALID: NULL with a size. Memory that a run writes
+ * is wrapped once: tensors that lie among each other share a buffer and differ in their offsets. (OpenCL refuses two
+ * buffers that wrap the same bytes in one run, if it writes to one; its drivers may keep copies of each.)
  */
 FA_API fa_status fa_buffer_wrap_host(fa_device *device, void *memory, size_t size, fa_buffer **buffer);
 

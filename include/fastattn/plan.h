@@ -41,7 +41,9 @@ typedef struct fa_attention_args {
 } fa_attention_args;
 
 /**
- * Enqueues the plan. Allocates nothing and compiles nothing. FA_INVALID: a buffer missing, too small, of
+ * Enqueues the plan. Allocates nothing and compiles nothing, but for one case: the first run on OpenCL in which an
+ * operand crosses the end of one of the device's allocations, of which a large buffer has several, compiles kernels
+ * for that, and may return FA_COMPILE or FA_OUT_OF_MEMORY. FA_INVALID: a buffer missing, too small, of
  * another device, misaligned, or an element of o, lse or workspace sharing bytes with one of another; nothing
  * is enqueued then. Tensors whose rows alternate in one piece of memory share none. FA_DEVICE_LOST.
  */

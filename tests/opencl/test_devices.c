@@ -191,6 +191,117 @@ START_TEST(buffers_in_parts)
 }
 END_TEST
 
+/* An operand may cross the end of an allocation, wherever its buffer has one: supports() cannot know where. */
+START_TEST(operands_across_parts)
+{
+    enum { PART = 16384, ROWS = 2 * 16 * 16 * 4, KEYS = 2 * 80 * 16 * 4, SIZE = 8 * PART };
+    const fa_tuning tuning = {.struct_size = sizeof(tuning), .block_kv = 16, .splits = 2};
+    fa_attention_desc d = make_desc(1, 2, 2, 16, 80, 16);
+    d.want_lse = 1;
+    d.tuning = &tuning;
+    setenv("FASTATTN_OPENCL_LIMITS", "alloc=16384", 1);
+    fa_device *device;
+    fa_queue *queue;
+    fa_plan *plan;
+    fa_buffer *buffer;
+    ck_assert_msg(fa_device_open(context, "opencl", NULL, &device) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_device_supports(device, &d, NULL, 0), FA_OK);
+    ck_assert_int_eq(fa_plan_create(device, &d, &plan), FA_OK);
+    ck_assert_uint_gt(fa_plan_workspace(plan), 0);
+    ck_assert_int_eq(fa_queue_create(device, &queue), FA_OK);
+    ck_assert_int_eq(fa_buffer_create(device, SIZE, &buffer), FA_OK);
+    fa_attention_args plain = {.struct_size = sizeof(plain),
+                               .q = buffer,
+                               .k = buffer,
+                               .v = buffer,
+                               .o = buffer,
+                               .lse = buffer,
+                               .workspace = buffer,
+                               .k_offset = ROWS,
+                               .v_offset = PART,
+                               .o_offset = PART + KEYS,
+                               .lse_offset = 2 * PART,
+                               .workspace_offset = 3 * PART};
+    int compiled = stub_compiled();
+    fa_status status = fa_plan_run(plan, queue, &plain);
+    ck_assert_msg(status == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(stub_compiled(), compiled); /* a run compiles nothing ... */
+    size_t *const offset[] = {&plain.q_offset, &plain.k_offset,   &plain.v_offset,
+                              &plain.o_offset, &plain.lse_offset, &plain.workspace_offset};
+    for (int i = 0; i < COUNT(offset); i++) {
+        size_t kept = *offset[i];
+        *offset[i] = 6 * PART - 64; /* beyond everything else */
+        if (i == 0) { /* ... but for the first one that needs other kernels; what fails is tried again */
+            stub_fail("clBuildProgram", 1, CL_BUILD_PROGRAM_FAILURE);
+            ck_assert_int_eq(fa_plan_run(plan, queue, &plain), FA_COMPILE);
+            assert_message("clBuildProgram");
+        }
+        status = fa_plan_run(plan, queue, &plain);
+        ck_assert_msg(status == FA_OK, "operand %d: %s", i, fa_last_error());
+        if (i == 0)
+            compiled = stub_compiled();
+        ck_assert_int_eq(stub_compiled(), compiled);
+        *offset[i] = kept;
+    }
+    ck_assert_int_eq(fa_queue_wait(queue), FA_OK);
+    fa_buffer_destroy(buffer);
+    fa_queue_destroy(queue);
+    fa_plan_destroy(plan);
+    fa_device_close(device);
+    ck_assert_int_eq(stub_live(), 0);
+    ck_assert_str_eq(stub_misuse(), "");
+}
+END_TEST
+
+/* A driver keeps a copy of each wrap: two of the same bytes would overwrite each other's results. */
+START_TEST(wraps_of_the_same_memory)
+{
+    enum { ROWS = 16, DIM = 16, PITCH = 4 * DIM };
+    static float host[ROWS * PITCH];
+    fa_attention_desc d = make_desc(1, 1, 1, ROWS, ROWS, DIM);
+    d.q.stride[0] = d.q.stride[1] = ROWS * PITCH;
+    d.q.stride[2] = PITCH;
+    d.q.stride[3] = 1;
+    d.k = d.v = d.o = d.q;
+    setenv("STUB_DEVICES", "unified", 1);
+    fa_device *device;
+    fa_queue *queue;
+    fa_plan *plan;
+    fa_buffer *whole, *part;
+    ck_assert_msg(fa_device_open(context, "opencl", NULL, &device) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_queue_create(device, &queue), FA_OK);
+    ck_assert_int_eq(fa_plan_create(device, &d, &plan), FA_OK);
+    ck_assert_int_eq(fa_buffer_wrap_host(device, host, sizeof(host), &whole), FA_OK);
+    ck_assert_int_eq(fa_buffer_wrap_host(device, host + 3 * DIM, sizeof(host) - 3 * DIM * 4, &part), FA_OK);
+    fa_attention_args a = {.struct_size = sizeof(a),
+                           .q = whole,
+                           .k = whole,
+                           .v = whole,
+                           .o = part,
+                           .k_offset = DIM * 4,
+                           .v_offset = 2 * DIM * 4};
+    ck_assert_int_eq(fa_plan_run(plan, queue, &a), FA_INVALID);
+    assert_message("args.o and args.q lie in two buffers that wrap the same host memory");
+    a.o = whole;
+    a.o_offset = 3 * DIM * 4;
+    ck_assert_msg(fa_plan_run(plan, queue, &a) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_queue_wait(queue), FA_OK);
+    fa_buffer_destroy(part);
+    fa_buffer_destroy(whole);
+    /* The call for host memory does so by itself. */
+    for (int i = 0; i < COUNT(host); i++)
+        host[i] = 1;
+    fa_status status =
+        fa_attention_host(device, &d, host, host + DIM, host + 2 * DIM, NULL, NULL, host + 3 * DIM, NULL);
+    ck_assert_msg(status == FA_OK, "%s", fa_last_error());
+    fa_plan_destroy(plan);
+    fa_queue_destroy(queue);
+    fa_device_close(device);
+    ck_assert_int_eq(stub_live(), 0);
+    ck_assert_str_eq(stub_misuse(), "");
+}
+END_TEST
+
 /* The driver copies the host's memory: what the host writes goes there, what a kernel writes comes back. */
 START_TEST(host_memory_in_place)
 {
@@ -246,5 +357,7 @@ void add_device_tests(Suite *suite)
     tcase_add_test(tc, a_device_that_will_not_open);
     tcase_add_test(tc, limits_lower_and_never_raise);
     tcase_add_test(tc, buffers_in_parts);
+    tcase_add_test(tc, operands_across_parts);
+    tcase_add_test(tc, wraps_of_the_same_memory);
     tcase_add_test(tc, host_memory_in_place);
 }

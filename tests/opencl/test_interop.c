@@ -306,6 +306,74 @@ static void refuse_queue(fa_device *of, cl_command_queue handle, const char *mes
     ck_assert_ptr_null(made);
 }
 
+/* Operands that cross the ends of what the device allocates at once, in buffers of ours and in the caller's memory:
+ * what they come to is the same wherever they lie. */
+START_TEST(across_the_ends_of_allocations)
+{
+    enum { PART = 16384, SIZE = 5 * PART };
+    float expected[OUTPUTS], found[OUTPUTS];
+    fa_device *small;
+    fa_queue *q;
+    fa_plan *p;
+    fa_buffer *created, *wrapped;
+    cl_mem large = make_memory(cl_own, SIZE);
+    setenv("FASTATTN_OPENCL_LIMITS", "alloc=16384", 1);
+    ck_assert_msg(fa_device_open_opencl(context, cl_own, id, &small) == FA_OK, "%s", fa_last_error());
+    unsetenv("FASTATTN_OPENCL_LIMITS");
+    ck_assert_int_eq(fa_queue_wrap_opencl(small, cl_queue, &q), FA_OK);
+    ck_assert_msg(fa_plan_create(small, &desc, &p) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_buffer_create(small, SIZE, &created), FA_OK);
+    ck_assert_msg(fa_buffer_wrap_opencl(small, large, 64, 0, &wrapped) == FA_OK, "%s", fa_last_error());
+    fa_buffer *workspace = NULL;
+    if (fa_plan_workspace(p) > 0)
+        ck_assert_int_eq(fa_buffer_create(small, fa_plan_workspace(p), &workspace), FA_OK);
+    /* Of q, k, v and o: in our buffer or in the caller's, and where. */
+    static const struct {
+        bool callers[TENSORS];
+        size_t offset[TENSORS];
+    } row[] = {
+        {{false, false, false, false}, {0, PART, 2 * PART, 3 * PART}},
+        {{false, false, false, false}, {PART - 64, 2 * PART - 32, 3 * PART - 16, 4 * PART - 4}},
+        {{true, true, true, true}, {PART - 64, 2 * PART - 32, 3 * PART - 16, 4 * PART - 4}},
+        {{true, false, true, false}, {3 * PART, PART - 128, PART - 64, 4 * PART - 256}},
+        {{false, true, false, true}, {3 * PART, PART - 128, PART - 64, 4 * PART - 256}},
+    };
+    for (int i = 0; i < COUNT(row); i++) {
+        fa_buffer *at[TENSORS];
+        for (int t = 0; t < TENSORS; t++) {
+            at[t] = row[i].callers[t] ? wrapped : created;
+            size_t bytes = t == Q || t == O ? sizeof(expected) : BYTES;
+            ck_assert_int_eq(fa_buffer_write(q, at[t], row[i].offset[t], host[t], bytes), FA_OK);
+        }
+        const fa_attention_args args = {.struct_size = sizeof(args),
+                                        .q = at[Q],
+                                        .k = at[K],
+                                        .v = at[V],
+                                        .o = at[O],
+                                        .q_offset = row[i].offset[Q],
+                                        .k_offset = row[i].offset[K],
+                                        .v_offset = row[i].offset[V],
+                                        .o_offset = row[i].offset[O],
+                                        .workspace = workspace};
+        ck_assert_msg(fa_plan_run(p, q, &args) == FA_OK, "row %d: %s", i, fa_last_error());
+        ck_assert_int_eq(
+            fa_buffer_read(q, at[O], row[i].offset[O], i == 0 ? expected : found, sizeof(expected)), FA_OK);
+        for (int n = 0; i > 0 && n < OUTPUTS; n++)
+            ck_assert_msg(fabsf(found[n] - expected[n]) <= 1e-6f, "row %d, element %d: %g, expected %g", i, n,
+                          (double)found[n], (double)expected[n]);
+    }
+    ck_assert(fabsf(expected[0]) > 0);
+    fa_buffer_destroy(workspace);
+    fa_buffer_destroy(wrapped);
+    fa_buffer_destroy(created);
+    fa_plan_destroy(p);
+    fa_queue_destroy(q);
+    fa_device_close(small);
+    check_released(references_of_memory, large);
+    (void)cl->clReleaseMemObject(large);
+}
+END_TEST
+
 START_TEST(memory_refused_by_name)
 {
     cl_context other = make_context();
@@ -407,6 +475,7 @@ int main(void)
     tcase_add_test(tc, queues_without_times);
     tcase_add_test(tc, parts_of_one_memory);
     tcase_add_test(tc, overlaps_are_found);
+    tcase_add_test(tc, across_the_ends_of_allocations);
     tcase_add_test(tc, memory_refused_by_name);
     tcase_add_test(tc, queues_refused_by_name);
     tcase_add_test(tc, devices_refused_by_name);
