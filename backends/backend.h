@@ -44,6 +44,12 @@ typedef struct fa_backend {
     fa_status (*queue_seconds)(fa_queue *queue, double *seconds);
     void (*queue_destroy)(fa_queue *queue);
 
+    /* A wrapped buffer of host memory is its address and nothing more: runs take host pointers as they are. */
+    bool host_pointers;
+
+    /* Scratch of one worker of a plan whose problem, row, tiling and args are set; it never falls as blocks grow.
+     * NULL: none but a yardstick's. */
+    size_t (*scratch_bytes)(const fa_plan *plan);
     /* Compiles or fetches what the plan's row needs, sets scratch_bytes and impl. */
     fa_status (*plan_prepare)(fa_plan *plan);
     void (*plan_release)(fa_plan *plan);

@@ -162,7 +162,7 @@ static fa_status balance(fa_plan *plan)
     return FA_OK;
 }
 
-static fa_args make_args(const fa_plan *plan)
+fa_args fa_plan_args(const fa_plan *plan)
 {
     const fa_problem *p = &plan->problem;
     return (fa_args){
@@ -174,7 +174,7 @@ static fa_args make_args(const fa_plan *plan)
     };
 }
 
-static fa_status lay_out_workspace(fa_plan *plan)
+fa_status fa_plan_lay_out(fa_plan *plan)
 {
     size_t total = 0, rows = (size_t)plan->schedule.partial_rows;
     bool fits = fa_grow(&total, plan->schedule.workers, plan->scratch_bytes);
@@ -211,10 +211,10 @@ FA_FLOAT_APART static fa_status plan_init(fa_plan *plan, const fa_attention_desc
         status = balance(plan);
     if (status != FA_OK)
         return status;
-    plan->args = make_args(plan);
+    plan->args = fa_plan_args(plan);
     plan->score = fa_problem_score(&plan->problem);
     status = device->backend->plan_prepare(plan);
-    return status == FA_OK ? lay_out_workspace(plan) : status;
+    return status == FA_OK ? fa_plan_lay_out(plan) : status;
 }
 
 fa_status fa_plan_create(fa_device *device, const fa_attention_desc *desc, fa_plan **plan)

@@ -42,6 +42,12 @@ typedef struct fa_binding {
 fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, const fa_problem *problem,
                            size_t workspace);
 
+/* What kernels are told, of a plan's problem and tiling. */
+fa_args fa_plan_args(const fa_plan *plan);
+
+/* Fills the workspace's layout, of schedule and scratch_bytes. */
+fa_status fa_plan_lay_out(fa_plan *plan);
+
 /*
  * The one place that answers "which kernel row, with which tiling?": device selection and plan creation, and
  * through it the capability query, come here. FA_UNSUPPORTED with the reason when no row serves it.

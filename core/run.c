@@ -104,16 +104,31 @@ fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, c
     return check_overlap(operands, count);
 }
 
-fa_status fa_plan_run(const fa_plan *plan, fa_queue *queue, const fa_attention_args *args)
+static fa_status check_call(const fa_plan *plan, const fa_queue *queue, const void *args)
 {
-    fa_clear_error();
     if (!plan || !queue || !args)
         return fa_fail(FA_INVALID, "%s is NULL", !plan ? "plan" : !queue ? "queue" : "args");
     if (queue->device != plan->device)
         return fa_fail(FA_INVALID, "queue belongs to device %s, the plan to %s", queue->device->info.name,
                        plan->device->info.name);
+    return FA_OK;
+}
+
+static fa_status run_bound(const fa_plan *plan, fa_queue *queue, const fa_binding *binding)
+{
+    fa_status status = fa_binding_check(binding, plan->device, &plan->problem, plan->workspace);
+    if (status != FA_OK || plan->schedule.items == 0)
+        return status;
+    return fa_finish(plan->device->backend->plan_run(plan, queue, binding));
+}
+
+fa_status fa_plan_run(const fa_plan *plan, fa_queue *queue, const fa_attention_args *args)
+{
+    fa_clear_error();
     fa_attention_args copy;
-    fa_status status = fa_copy_struct(&copy, sizeof(copy), FA_ATTENTION_ARGS_0_1, args, "fa_attention_args");
+    fa_status status = check_call(plan, queue, args);
+    if (status == FA_OK)
+        status = fa_copy_struct(&copy, sizeof(copy), FA_ATTENTION_ARGS_0_1, args, "fa_attention_args");
     if (status != FA_OK)
         return status;
     const fa_binding binding = {
@@ -123,8 +138,37 @@ fa_status fa_plan_run(const fa_plan *plan, fa_queue *queue, const fa_attention_a
         .workspace = copy.workspace,
         .workspace_offset = copy.workspace_offset,
     };
-    status = fa_binding_check(&binding, plan->device, &plan->problem, plan->workspace);
-    if (status != FA_OK || plan->schedule.items == 0)
+    return run_bound(plan, queue, &binding);
+}
+
+/* A pointer as a buffer of just the bytes that the plan needs there; NULL where there is none. */
+static fa_buffer *as_buffer(const fa_plan *plan, void *memory, size_t size, fa_buffer *buffer)
+{
+    *buffer = (fa_buffer){.device = plan->device, .size = size, .address = memory};
+    return memory ? buffer : NULL;
+}
+
+fa_status fa_plan_run_host(const fa_plan *plan, fa_queue *queue, const fa_host_args *args)
+{
+    fa_clear_error();
+    fa_host_args a;
+    fa_status status = check_call(plan, queue, args);
+    if (status == FA_OK)
+        status = fa_copy_struct(&a, sizeof(a), FA_HOST_ARGS_0_1, args, "fa_host_args");
+    if (status != FA_OK)
         return status;
-    return fa_finish(plan->device->backend->plan_run(plan, queue, &binding));
+    const fa_device *device = plan->device;
+    if (!device->backend->host_pointers)
+        return fa_fail(FA_UNSUPPORTED, "%s does not run on host pointers%s", device->info.name,
+                       device->info.host_memory ? ": wrap them in buffers" : "");
+    /* Inputs are only read, but a buffer has one type for both. */
+    void *const memory[FA_OPERANDS] = {(void *)(uintptr_t)a.q,    (void *)(uintptr_t)a.k,
+                                       (void *)(uintptr_t)a.v,    a.o,
+                                       (void *)(uintptr_t)a.bias, (void *)(uintptr_t)a.keep,
+                                       a.lse};
+    fa_buffer buffer[FA_OPERANDS], workspace;
+    fa_binding binding = {.workspace = as_buffer(plan, a.workspace, plan->workspace, &workspace)};
+    for (int t = 0; t < FA_OPERANDS; t++)
+        binding.buffer[t] = as_buffer(plan, memory[t], plan->problem.span[t], &buffer[t]);
+    return run_bound(plan, queue, &binding);
 }

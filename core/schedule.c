@@ -11,6 +11,8 @@
 
 #define MAX_ITEMS ((int64_t)1 << 22) /* 200 MB of them: longer lists are a mistake in the sizes */
 
+#define ENOUGH_ITEMS 32 /* of each unit: more balance no better, and each part is to be merged */
+
 typedef struct planner {
     const fa_problem *problem;
     const fa_limits *limits;
@@ -311,9 +313,16 @@ static fa_status build(const fa_context *context, planner *w, fa_schedule *out, 
     return FA_OK;
 }
 
+int64_t fa_schedule_most_partial_rows(const fa_limits *limits, int64_t block_q, int64_t rows)
+{
+    return (int64_t)limits->units * ENOUGH_ITEMS * FA_MIN(block_q, rows);
+}
+
 /* Tries ever shorter chunks of keys and keeps the shortest makespan. */
 static fa_status search(const fa_context *context, planner *w, fa_schedule *best, double *heap)
 {
+    int64_t most_rows = fa_schedule_most_partial_rows(
+        w->limits, w->block_q, (int64_t)w->problem->max_len_q * w->problem->group);
     int64_t key_blocks = fa_ceil_div(w->problem->max_len_kv, w->block_kv);
     int64_t most = FA_MIN(key_blocks, MAX_ITEMS / FA_MAX(best->items, 1)); /* pieces, so that the list fits */
     for (int64_t pieces = 2; pieces <= most && best->imbalance > 1.05; pieces += FA_MAX(pieces / 4, 1)) {
@@ -322,8 +331,8 @@ static fa_status search(const fa_context *context, planner *w, fa_schedule *best
         fa_status status = build(context, w, &candidate, heap);
         if (status != FA_OK)
             return status;
-        bool enough = candidate.items > (int64_t)w->limits->units * 32;
-        bool better = candidate.makespan < best->makespan * 0.97;
+        bool enough = candidate.items > (int64_t)w->limits->units * ENOUGH_ITEMS;
+        bool better = candidate.makespan < best->makespan * 0.97 && candidate.partial_rows <= most_rows;
         release_lists(context, better ? best : &candidate);
         if (better)
             *best = candidate;

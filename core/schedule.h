@@ -49,6 +49,12 @@ typedef struct fa_schedule {
 /* Visible pairs of one head, summed over sequences: what FLOPs are counted from. */
 double fa_schedule_pairs(const fa_problem *problem);
 
+/*
+ * The most partial rows of a schedule whose parts were not asked for by number: enough for 32 items of block_q rows on
+ * each unit, which balance however long they are. `rows` are those of the longest sequence, all heads of a group.
+ */
+int64_t fa_schedule_most_partial_rows(const fa_limits *limits, int64_t block_q, int64_t rows);
+
 fa_status fa_schedule_init(const struct fa_context *context, const fa_problem *problem,
                            const fa_limits *limits, const fa_tile_traits *traits, const fa_tiling *tiling,
                            bool can_split, fa_schedule *schedule);

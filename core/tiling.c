@@ -228,3 +228,29 @@ bool fa_tiling_choose(const fa_limits *limits, const fa_tile_traits *t, const fa
      * smallest of the nearly fastest also means that more memory never makes the choice slower. */
     return search_ranges(limits, t, p, forced_q, forced_kv, tiling->seconds * 1.005, tiling);
 }
+
+bool fa_tiling_next_largest(const fa_limits *limits, const fa_tile_traits *t, const fa_tile_problem *p,
+                            int32_t forced_q, int32_t forced_kv, fa_tiling *tiling)
+{
+    size_range q = range_of(forced_q, t->tile.q, p->rows, t->max_block_q);
+    size_range kv = range_of(forced_kv, t->tile.kv, p->keys, t->max_block_kv);
+    bool first = tiling->block_q == 0;
+    int64_t block_q = first ? q.low : tiling->block_q + t->tile.q;
+    bool fit = fits(limits, t, p, block_q, kv.low);
+    bool forced_beyond = first && limits->onchip_soft && (forced_q || forced_kv);
+    if (block_q > q.high || (!fit && !forced_beyond))
+        return false;
+    /* Of whole tiles of keys, `low` fit (or are forced) and `beyond` do not. */
+    int64_t low = kv.low / t->tile.kv, beyond = fit ? kv.high / t->tile.kv + 1 : low + 1;
+    while (beyond - low > 1) {
+        int64_t middle = low + (beyond - low) / 2;
+        if (fits(limits, t, p, block_q, middle * t->tile.kv))
+            low = middle;
+        else
+            beyond = middle;
+    }
+    tiling->tile = t->tile;
+    tiling->block_q = (int32_t)block_q;
+    tiling->block_kv = (int32_t)(low * t->tile.kv);
+    return true;
+}

@@ -110,4 +110,13 @@ bool fa_tiling_fastest(const fa_limits *limits, const fa_tile_traits *traits, co
 bool fa_tiling_choose(const fa_limits *limits, const fa_tile_traits *traits, const fa_tile_problem *problem,
                       int32_t forced_q, int32_t forced_kv, fa_tiling *tiling);
 
+/*
+ * Steps through the largest blocks that a search may end at, whatever the lengths up to problem->rows and keys: each
+ * block_q in turn, from the one after tiling->block_q (0: the first), with the most keys that fit beside it.
+ * False behind the last. Every other block that a search may end at has no more rows and no more keys than one of these.
+ */
+bool fa_tiling_next_largest(const fa_limits *limits, const fa_tile_traits *traits,
+                            const fa_tile_problem *problem, int32_t forced_q, int32_t forced_kv,
+                            fa_tiling *tiling);
+
 #endif

@@ -278,6 +278,10 @@ bool conform_execute(fa_device *device, const fa_plan *plan, const conform_data 
 bool conform_execute_host(fa_device *device, const conform_data *data, conform_output *output, char *message,
                           size_t size);
 
+/* The same through fa_plan_run_host(). */
+bool conform_execute_pointers(fa_device *device, const fa_plan *plan, const conform_data *data, conform_output *output,
+                              char *message, size_t size);
+
 /* conform_report.c */
 
 /* Appends; false without memory. */

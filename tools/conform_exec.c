@@ -242,3 +242,35 @@ bool conform_execute_host(fa_device *device, const conform_data *data, conform_o
         (void)snprintf(message, size, "an input was changed by fa_attention_host");
     return status == FA_OK && !changed;
 }
+
+bool conform_execute_pointers(fa_device *device, const fa_plan *plan, const conform_data *data, conform_output *output,
+                              char *message, size_t size)
+{
+    const fa_inputs *in = &data->inputs;
+    fa_queue *queue = NULL;
+    unsigned char *workspace = malloc(fa_plan_workspace(plan) + WORKSPACE_GUARD);
+    fa_host_args args = {
+        .struct_size = sizeof(args),
+        .q = in->q,
+        .k = in->k,
+        .v = in->v,
+        .bias = in->bias,
+        .keep = in->keep,
+        .o = output->o + output->o_offset,
+        .lse = output->lse ? (float *)(void *)(output->lse + output->lse_offset) : NULL,
+        .workspace = workspace ? workspace + WORKSPACE_GUARD - (uintptr_t)workspace % WORKSPACE_GUARD : NULL,
+    };
+    fa_status status = workspace ? fa_queue_create(device, &queue) : FA_OUT_OF_MEMORY;
+    if (status == FA_OK)
+        status = fa_plan_run_host(plan, queue, &args);
+    if (status == FA_OK)
+        status = fa_queue_wait(queue);
+    fa_queue_destroy(queue);
+    free(workspace);
+    bool changed = status == FA_OK && conform_data_changed(data);
+    if (status != FA_OK)
+        (void)snprintf(message, size, "%s from fa_plan_run_host: %s", fa_status_name(status), fa_last_error());
+    else if (changed)
+        (void)snprintf(message, size, "an input was changed by fa_plan_run_host");
+    return status == FA_OK && !changed;
+}

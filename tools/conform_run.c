@@ -240,6 +240,28 @@ static bool test_tame(const run *r, const conform_output *output)
     return ok;
 }
 
+/* Devices whose memory is the host's. Others refuse; OpenCL's take it wrapped. */
+static bool runs_on_pointers(const conform_suite *suite)
+{
+    return suite->info.host_memory && strcmp(suite->info.backend, "opencl") != 0;
+}
+
+/* The plan on host pointers as they are. */
+static bool test_pointers(const run *r, const conform_output *expected)
+{
+    const conform_data *data = &r->suite->data;
+    conform_output output;
+    bool ok = conform_output_make(data, &output) || out_of_memory(r);
+    ok = ok && conform_execute_pointers(r->suite->device, r->plan, data, &output, r->message, r->size);
+    ok = ok && conform_output_intact(&output, data, r->message, r->size);
+    if (ok && !same_bits(expected, &output)) {
+        (void)snprintf(r->message, r->size, "fa_plan_run_host gave other bits than the run on buffers before it");
+        ok = false;
+    }
+    conform_output_free(&output);
+    return ok;
+}
+
 /* On buffers, judged; then once more through the host call, which must give the same bits. */
 static bool test_run(const run *r)
 {
@@ -255,6 +277,7 @@ static bool test_run(const run *r)
         (void)snprintf(r->message, r->size, "fa_attention_host gave other bits than the run on buffers before it");
         ok = false;
     }
+    ok = ok && (!runs_on_pointers(r->suite) || test_pointers(r, &first));
     ok = ok && test_tame(r, &first);
     conform_output_free(&first);
     conform_output_free(&second);

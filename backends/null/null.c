@@ -64,9 +64,15 @@ static void null_close(fa_device *device)
     (void)device;
 }
 
+static size_t null_scratch(const fa_plan *plan)
+{
+    (void)plan;
+    return 64;
+}
+
 static fa_status null_prepare(fa_plan *plan)
 {
-    plan->scratch_bytes = 64;
+    plan->scratch_bytes = null_scratch(plan);
     return FA_OK;
 }
 
@@ -99,6 +105,8 @@ const fa_backend fa_backend_null = {
     .queue_create = fa_host_queue_create,
     .queue_wait = fa_host_queue_wait,
     .queue_destroy = fa_host_queue_destroy,
+    .host_pointers = true,
+    .scratch_bytes = null_scratch,
     .plan_prepare = null_prepare,
     .plan_release = null_release,
     .plan_run = null_run,

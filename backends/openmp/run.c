@@ -14,10 +14,15 @@
 #include "core/status.h"
 #include "core/tensor.h"
 
-fa_status fa_openmp_plan_prepare(fa_plan *plan)
+size_t fa_openmp_scratch_bytes(const fa_plan *plan)
 {
     const fa_cpu_kernel *kernel = plan->row->impl;
-    plan->scratch_bytes = kernel->scratch_bytes(plan);
+    return kernel->scratch_bytes(plan);
+}
+
+fa_status fa_openmp_plan_prepare(fa_plan *plan)
+{
+    plan->scratch_bytes = fa_openmp_scratch_bytes(plan);
     return FA_OK;
 }
 

@@ -11,6 +11,7 @@ typedef struct fa_cpu_device {
     int32_t runtime_threads; /* what OpenMP allowed when it was opened */
 } fa_cpu_device;
 
+size_t fa_openmp_scratch_bytes(const fa_plan *plan);
 fa_status fa_openmp_plan_prepare(fa_plan *plan);
 void fa_openmp_plan_release(fa_plan *plan);
 fa_status fa_openmp_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);

@@ -29,6 +29,17 @@ FA_API void fa_plan_destroy(fa_plan *plan);
 /** Bytes of scratch that each run needs, independent of the sequence lengths but for split parts. */
 FA_API size_t fa_plan_workspace(const fa_plan *plan);
 
+/**
+ * Bytes of scratch that suffice for every plan of a family, so that one workspace serves requests of all lengths:
+ * for `largest`, and for each description that this device serves and that differs from it only
+ *  - in size: q, k, v and o have a smaller or equal shape[0] and shape[2], packed or not, of any strides;
+ *  - in `sequences`, offsets and lengths; in mask, alignment, windows, prefix and diagonal_offset;
+ *  - in values: scale, softcap, slopes, factors, sinks; and in whether there are bias, keep, slopes, sinks and LSE.
+ * Types, dims, heads and tuning are largest's. Nothing is compiled. FA_INVALID, FA_UNSUPPORTED (where tuning names a
+ * kernel that ends in "standard", too), FA_OUT_OF_MEMORY as for fa_plan_create(); *bytes is 0 then.
+ */
+FA_API fa_status fa_workspace_bound(fa_device *device, const fa_attention_desc *largest, size_t *bytes);
+
 /** Buffers of the plan's device. A tensor's first element is `..._offset` bytes into its buffer. */
 typedef struct fa_attention_args {
     size_t struct_size; /* sizeof(fa_attention_args) */
@@ -48,6 +59,22 @@ typedef struct fa_attention_args {
  * is enqueued then. Tensors whose rows alternate in one piece of memory share none. FA_DEVICE_LOST.
  */
 FA_API fa_status fa_plan_run(const fa_plan *plan, fa_queue *queue, const fa_attention_args *args);
+
+/** Host memory of one run: each pointer is a tensor's first element, NULL exactly where the description has none. */
+typedef struct fa_host_args {
+    size_t struct_size; /* sizeof(fa_host_args) */
+    const void *q, *k, *v, *bias, *keep;
+    void *o;
+    float *lse;
+    void *workspace; /* fa_plan_workspace() bytes at a multiple of 64; contents undefined before and after */
+} fa_host_args;
+
+/**
+ * fa_plan_run() on host memory as it is, without buffers, with the same checks but for sizes, which pointers do not
+ * tell. Allocates nothing. FA_UNSUPPORTED where fa_device_info.host_memory is not 1, or where the device takes host
+ * memory through fa_buffer_wrap_host() only (OpenCL).
+ */
+FA_API fa_status fa_plan_run_host(const fa_plan *plan, fa_queue *queue, const fa_host_args *args);
 
 typedef enum fa_tile_class {
     FA_TILE_SKIP = 0,    /* no key visible to any row: never scheduled                        */

@@ -21,5 +21,6 @@ Suite *host_suite(void);
 Suite *messages_suite(void);
 Suite *registry_suite(void);
 Suite *structs_suite(void);
+Suite *workspace_suite(void);
 
 #endif

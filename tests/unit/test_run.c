@@ -125,6 +125,64 @@ START_TEST(runs_refused_by_name)
 }
 END_TEST
 
+static void refuse_host(const fa_plan *plan, const fa_host_args *a, const char *message)
+{
+    ck_assert_int_eq(fa_plan_run_host(plan, null_queue, a), FA_INVALID);
+    assert_message(message);
+}
+
+/* Runs on pointers as they are: what fa_plan_run() checks is checked, and nothing is allocated. */
+START_TEST(runs_on_host_pointers)
+{
+    static _Alignas(64) char storage[8][4 * BYTES];
+    const fa_attention_desc d = full_desc();
+    fa_plan *plan = make_plan(&d);
+    char *const s[8] = {storage[0], storage[1], storage[2], storage[3],
+                        storage[4], storage[5], storage[6], storage[7]};
+    ck_assert_uint_le(fa_plan_workspace(plan), sizeof(storage[7]));
+    const fa_host_args good = {.struct_size = sizeof(good),
+                               .q = s[0],
+                               .k = s[1],
+                               .v = s[2],
+                               .bias = s[4],
+                               .keep = s[5],
+                               .o = s[3],
+                               .lse = (float *)(void *)s[6],
+                               .workspace = s[7]};
+    long calls = atomic_load(&memory.calls);
+    ck_assert_int_eq(fa_plan_run_host(plan, null_queue, &good), FA_OK);
+    ck_assert_int_eq(atomic_load(&memory.calls), calls);
+    fa_host_args a = good;
+    a.v = a.k; /* inputs may share memory, and bytes lie anywhere */
+    a.keep = s[5] + 1;
+    ck_assert_int_eq(fa_plan_run_host(plan, null_queue, &a), FA_OK);
+    a = good;
+    a.q = NULL;
+    refuse_host(plan, &a, "args.q is NULL, expected a buffer of at least 256 bytes");
+    a = good;
+    a.lse = NULL;
+    refuse_host(plan, &a, "args.lse is NULL, expected a buffer of at least 128 bytes");
+    a = good;
+    a.workspace = NULL;
+    refuse_host(plan, &a, "args.workspace is NULL");
+    a = good;
+    a.workspace = s[7] + 32;
+    refuse_host(plan, &a, "args.workspace lies at address ");
+    a = good;
+    a.bias = s[4] + 2;
+    refuse_host(plan, &a, "args.bias lies at address ");
+    a = good;
+    a.o = s[1] + BYTES - 4;
+    refuse_host(plan, &a, "args.o overlaps args.k");
+    ck_assert_int_eq(fa_plan_run_host(NULL, null_queue, &good), FA_INVALID);
+    assert_message("plan is NULL");
+    ck_assert_int_eq(fa_plan_run_host(plan, NULL, &good), FA_INVALID);
+    assert_message("queue is NULL");
+    refuse_host(plan, NULL, "args is NULL");
+    fa_plan_destroy(plan);
+}
+END_TEST
+
 /* o, lse and workspace share no byte with anything. */
 START_TEST(overlapping_outputs_are_refused)
 {
@@ -364,6 +422,7 @@ Suite *run_suite(void)
     Suite *suite = suite_create("run");
     TCase *run = add_device_case(suite, "run");
     tcase_add_test(run, runs);
+    tcase_add_test(run, runs_on_host_pointers);
     tcase_add_test(run, runs_refused_by_name);
     tcase_add_test(run, overlapping_outputs_are_refused);
     tcase_add_test(run, rows_by_turns);

@@ -45,6 +45,16 @@ static fa_status call_args(void *at)
     return status;
 }
 
+static fa_status call_host_args(void *at)
+{
+    const fa_attention_desc d = make_desc(1, 0, 0, 8, 8, 8);
+    fa_plan *plan;
+    ck_assert_int_eq(fa_plan_create(null_device, &d, &plan), FA_OK);
+    fa_status status = fa_plan_run_host(plan, null_queue, at);
+    fa_plan_destroy(plan);
+    return status;
+}
+
 static fa_status call_merge(void *at)
 {
     return fa_merge_host(at, NULL, NULL, NULL, NULL);
@@ -81,6 +91,7 @@ static const public_struct inputs[] = {
     {"fa_tuning", sizeof(fa_tuning), FA_TUNING_0_1, call_tuning},
     {"fa_attention_desc", sizeof(fa_attention_desc), FA_ATTENTION_DESC_0_1, call_desc},
     {"fa_attention_args", sizeof(fa_attention_args), FA_ATTENTION_ARGS_0_1, call_args},
+    {"fa_host_args", sizeof(fa_host_args), FA_HOST_ARGS_0_1, call_host_args},
     {"fa_merge_desc", sizeof(fa_merge_desc), FA_MERGE_DESC_0_1, call_merge},
 };
 
