@@ -4,6 +4,8 @@
 
 #include <fastattn/context.h>
 
+#include "core/status.h"
+
 struct fa_context {
     fa_context_options options;
 };
@@ -15,6 +17,6 @@ void *fa_alloc_zeroed(const fa_context *context, size_t size);
 void fa_release(const fa_context *context, void *memory, size_t size);
 
 void fa_log(const fa_context *context, fa_log_level level, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+    FA_PRINTF(3, 4);
 
 #endif

@@ -7,6 +7,8 @@
 #include <fastattn/reference.h>
 #include <string.h>
 
+#include "core/assumptions.h"
+
 static inline float fa_bits_to_f32(uint32_t bits)
 {
     float value;

@@ -4,10 +4,19 @@
 
 #include <fastattn/common.h>
 
+#include "core/assumptions.h"
+
 #define FA_MESSAGE_SIZE 1024
 
+/* Which printf a function's format is of: MinGW has Windows' own, too. */
+#if defined(__MINGW32__)
+#define FA_PRINTF(format_at, first) __attribute__((format(gnu_printf, format_at, first)))
+#else
+#define FA_PRINTF(format_at, first) __attribute__((format(printf, format_at, first)))
+#endif
+
 /* Sets this thread's message and returns `status`, so that a check is one line. */
-fa_status fa_fail(fa_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+fa_status fa_fail(fa_status status, const char *format, ...) FA_PRINTF(2, 3);
 
 /* Called on entry by every public function that can fail: no stale message survives a success. */
 void fa_clear_error(void);

@@ -7,8 +7,8 @@
 #include "backends/opencl/describe.h"
 #include "core/environment.h"
 
-/* The narrowest work-group that the kernels are written for. */
-enum { MIN_GROUP = 64 };
+/* The narrowest work-group that the kernels are written for, and the longest text that a driver is believed. */
+enum { MIN_GROUP = 64, MAX_TEXT = 1 << 20 };
 
 /* Queries of one device, up to the first that fails. */
 typedef struct reader {
@@ -43,6 +43,30 @@ static void get_text(reader *r, cl_device_info parameter, char *text, size_t tex
         text[0] = '\0';
 }
 
+static bool refuse(reader *r, const char *why)
+{
+    if (r->ok)
+        (void)snprintf(r->reason, r->reason_size, "%s", why);
+    r->ok = false;
+    return false;
+}
+
+/* Of any length, in memory to free(); NULL, and the device refused, where there is none. */
+static char *get_long_text(reader *r, cl_device_info parameter)
+{
+    size_t size = 0;
+    if (!r->ok)
+        return NULL;
+    if (r->cl->clGetDeviceInfo(r->id, parameter, 0, NULL, &size) != CL_SUCCESS || size > MAX_TEXT)
+        size = 0;
+    char *text = calloc(size + 1, 1);
+    if (!text)
+        (void)refuse(r, "no host memory to list its extensions");
+    else if (size > 0 && r->cl->clGetDeviceInfo(r->id, parameter, size, text, NULL) != CL_SUCCESS)
+        text[0] = '\0';
+    return text;
+}
+
 static bool has_word(const char *words, const char *word)
 {
     size_t length = strlen(word);
@@ -50,14 +74,6 @@ static bool has_word(const char *words, const char *word)
         if ((at == words || at[-1] == ' ') && (at[length] == ' ' || at[length] == '\0'))
             return true;
     }
-    return false;
-}
-
-static bool refuse(reader *r, const char *why)
-{
-    if (r->ok)
-        (void)snprintf(r->reason, r->reason_size, "%s", why);
-    r->ok = false;
     return false;
 }
 
@@ -153,14 +169,17 @@ bool fa_cl_caps_query(const fa_cl *cl, cl_device_id id, fa_cl_caps *caps, char *
     caps->global_bytes = global;
     caps->base_align = align_bits >= 8 ? align_bits / 8 : 1;
     caps->unified = unified != CL_FALSE;
-    char extensions[16384];
-    get_text(&r, CL_DEVICE_EXTENSIONS, extensions, sizeof(extensions));
+    char *extensions = get_long_text(&r, CL_DEVICE_EXTENSIONS);
+    if (!extensions)
+        return false;
     caps->fp16 = has_word(extensions, "cl_khr_fp16");
     caps->version = read_version(&r);
     caps->subgroups = caps->version >= 20 && has_word(extensions, "cl_khr_subgroups") &&
                       has_word(extensions, "cl_khr_subgroup_shuffle");
     name_driver(&r, caps);
-    return check_usable(&r, caps, extensions);
+    bool usable = check_usable(&r, caps, extensions);
+    free(extensions);
+    return usable;
 }
 
 /* One key=value of FASTATTN_OPENCL_LIMITS. */

@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "backends/library.h"
@@ -88,16 +89,20 @@ bool fa_vk_load_device(const fa_vk_instance *instance, VkDevice device, fa_vk *v
 }
 
 /* Drivers that are Vulkan on top of something else are listed only to those who say that they know. */
-static bool has_portability(PFN_vkEnumerateInstanceExtensionProperties enumerate)
+static VkResult find_portability(PFN_vkEnumerateInstanceExtensionProperties enumerate, bool *portability)
 {
-    VkExtensionProperties found[MAX_EXTENSIONS];
     uint32_t count = MAX_EXTENSIONS;
+    VkExtensionProperties *found = calloc(count, sizeof(*found)); /* too much for a thread's stack */
+    if (!found)
+        return VK_ERROR_OUT_OF_HOST_MEMORY;
     VkResult result = enumerate(NULL, &count, found);
+    *portability = false;
     for (uint32_t i = 0; (result == VK_SUCCESS || result == VK_INCOMPLETE) && i < count; i++) {
         if (strcmp(found[i].extensionName, VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME) == 0)
-            return true;
+            *portability = true;
     }
-    return false;
+    free(found);
+    return VK_SUCCESS; /* a library that cannot tell has none */
 }
 
 static VkResult create_instance(uint32_t version, PFN_vkCreateInstance create, bool portability,
@@ -144,8 +149,10 @@ static void make_instance(void)
     FA_VK_GLOBAL_FUNCTIONS(FA_VK_TAKE)
 #undef FA_VK_TAKE
     VkInstance made = VK_NULL_HANDLE;
-    VkResult result = create_instance(version, vkCreateInstance,
-                                      has_portability(vkEnumerateInstanceExtensionProperties), &made);
+    bool portability = false;
+    VkResult result = find_portability(vkEnumerateInstanceExtensionProperties, &portability);
+    if (result == VK_SUCCESS)
+        result = create_instance(version, vkCreateInstance, portability, &made);
     if (result != VK_SUCCESS)
         (void)snprintf(reason, size, "no Vulkan instance (is a driver installed?): vkCreateInstance: %s (%d)",
                        fa_vk_error_name(result), (int)result);
