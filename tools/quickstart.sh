@@ -5,6 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 logs=build-logs
 sysroot=$PWD/build-sysroot
+windows=$PWD/build-windows-root
 
 usage()
 {
@@ -13,13 +14,15 @@ Usage: tools/quickstart.sh          set up, build in build/, compute attention o
        tools/quickstart.sh test     set up, build and pass all tests
        tools/quickstart.sh --help   print this
 
-Set-up installs what is missing with apt-get (as root, or through sudo) and nothing where all is there.
-Without apt-get it names what is missing.
+Set-up installs what is missing with apt-get (as root, or through sudo) and nothing where all is there: a compiler,
+Meson, jansson, and for the GPU backends OpenCL's and Vulkan's headers and a GLSL compiler. Without apt-get it names
+what is missing. The last lines say which backends are in, and which devices they found.
 
 The tests are, each in a build folder of its own: all of them with gcc and warnings as errors (build/);
 unit tests, conformance and fuzzing with clang's AddressSanitizer and UndefinedBehaviorSanitizer
-(build-asan/); threads with ThreadSanitizer (build-tsan/); the NEON kernels, cross-compiled and emulated
-(build-arm64/). What a stage printed is kept in build-logs/. The last line sums up: N passed, N failed,
+(build-asan/); threads with ThreadSanitizer (build-tsan/); threads with small stacks on musl (build-musl/);
+the CPU's kernels on Windows, cross-compiled and run by Wine (build-windows/); the NEON kernels,
+cross-compiled and emulated (build-arm64/). What a stage printed is kept in build-logs/. The last line sums up: N passed, N failed,
 N skipped. A stage whose tools cannot be had here is skipped, or failed where CI is set to true.
 
 Exit status: 0 done, 1 failed, 2 the command line is wrong.
@@ -48,6 +51,14 @@ as_root()
     else
         die "installing packages takes root or sudo; run as root: $*"
     fi
+}
+
+have_one_of()
+{
+    for name in "$@"; do
+        have "$name" && return
+    done
+    return 1
 }
 
 # compiles COMPILER FLAG...: the compiler is there, and makes a program with these flags.
@@ -80,15 +91,30 @@ want()
     packages="$packages $debs"
 }
 
+# wish WHAT DEBIAN_PACKAGES COMMAND...: the same of what can be done without.
+wish()
+{
+    needed=$missing
+    want "$@"
+    [ "$missing" = "$needed" ] || wishes="$wishes
+  - $1"
+    missing=$needed
+}
+
 look_for_build_tools()
 {
     missing=
+    wishes=
     packages=
-    want "a C11 compiler with OpenMP (gcc, or clang with libomp)" "gcc libc6-dev" has_openmp "${CC:-cc}"
+    want "a C11 compiler (gcc or clang)" "gcc libc6-dev" compiles "${CC:-cc}"
     want "Meson 1.0 or later" "meson" has_meson
     want "Ninja" "ninja-build" have ninja
     want "pkg-config" "pkg-config" have pkg-config
     want "jansson with its headers" "libjansson-dev" pkg-config --exists jansson
+    # For the GPU backends. Their drivers are looked for at run time.
+    wish "OpenCL headers, for the OpenCL backend" "opencl-headers" test -e /usr/include/CL/cl.h
+    wish "Vulkan headers, for the Vulkan backend" "libvulkan-dev" test -e /usr/include/vulkan/vulkan_core.h
+    wish "glslangValidator, for the Vulkan backend" "glslang-tools" have_one_of glslangValidator glslang
 }
 
 # A folder with something in it.
@@ -115,6 +141,12 @@ look_for_test_tools()
         test -e /usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json
     want "spirv-val" "spirv-tools" have spirv-val
     want "shellcheck" "shellcheck" have shellcheck
+    want "musl-gcc" "musl-tools" have musl-gcc
+    if [ "$(uname -m)" = x86_64 ]; then
+        want "x86_64-w64-mingw32-gcc-posix" "gcc-mingw-w64-x86-64-posix" have x86_64-w64-mingw32-gcc-posix
+        want "wine" "wine wine64" have wine
+        want "CMake, to build libraries for Windows" "cmake make" have cmake
+    fi
     if [ "$(uname -m)" != aarch64 ]; then
         want "aarch64-linux-gnu-gcc" "gcc-aarch64-linux-gnu libc6-dev-arm64-cross" \
             has_openmp aarch64-linux-gnu-gcc
@@ -162,15 +194,17 @@ fetch_meson()
 set_up()
 {
     "$1"
-    [ -z "$missing" ] && return
-    if have apt-get; then
+    [ -z "$missing$wishes" ] && return
+    # What can be done without is no reason to stop where nobody can be root.
+    if have apt-get && { [ -n "$missing" ] || [ "$(id -u)" -eq 0 ] || have sudo; }; then
         install_packages
     else
-        echo "Missing here:$missing"
+        echo "Missing here:$missing$wishes"
     fi
     has_meson || fetch_meson
     look_for_build_tools
     [ -z "$missing" ] || die "still missing; please install, then run this again:$missing"
+    [ -z "$wishes" ] || echo "Going on without:$wishes"
 }
 
 # --- Building ----------------------------------------------------------------------------------------
@@ -198,8 +232,6 @@ main_job()
         build/tools/fastattn run --file tests/data/$file.safetensors ${tensors#"$file"} --check --expect-name o \
             --out "build/$file-o.npy"
     done
-    echo
-    echo "The outputs are in build/*-o.npy. Next: build/tools/fastattn --help"
 }
 
 quickstart()
@@ -209,6 +241,12 @@ quickstart()
     configure build -Dnvcc_archs=none
     meson compile -C build
     main_job
+    echo
+    echo "The backends of this build, and the devices that they found:"
+    echo
+    build/tools/fastattn devices
+    echo
+    echo "The outputs are in build/*-o.npy. Next: build/tools/fastattn --help"
 }
 
 # --- Testing -----------------------------------------------------------------------------------------
@@ -263,38 +301,51 @@ test_tsan()
         --suite unit --suite cuda --suite opencl --suite vulkan --suite conform
 }
 
-# The arm64 libraries that the tests link, unpacked in a folder: the machine's own apt is left as it is.
-fetch_arm64()
+# The URL of the mirror from which this machine gets COMPONENT. $(SITE) is apt's to expand.
+# shellcheck disable=SC2016
+mirror()
 {
-    [ -f "$sysroot/cross.txt" ] && return
-    have apt-get || die "the arm64 libraries are fetched with apt-get, which is not here"
-    # shellcheck source=/dev/null
-    . /etc/os-release
-    mkdir -p "$sysroot/apt/lists/partial" "$sysroot/apt/cache/archives/partial"
-    : >"$sysroot/apt/status"
-    case $ID in
-    ubuntu) from="http://ports.ubuntu.com/ubuntu-ports $VERSION_CODENAME main universe" ;;
-    *)
-        # One mirror serves every architecture: the machine's own, where apt has its lists. $(SITE) is
-        # apt's to expand.
-        # shellcheck disable=SC2016
-        mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Component: main' \
-            "Release: $VERSION_CODENAME" | head -n 1)
-        [ -n "$mirror" ] || die "apt has no source of $VERSION_CODENAME main to fetch arm64 libraries from"
-        from="$mirror $VERSION_CODENAME main"
-        ;;
-    esac
-    echo "deb [signed-by=/usr/share/keyrings/${ID}-archive-keyring.gpg] $from" >"$sysroot/apt/sources.list"
-    cat >"$sysroot/apt/apt.conf" <<EOF
-APT::Architecture "arm64";
-APT::Architectures { "arm64"; };
-Dir::State "$sysroot/apt";
-Dir::State::status "$sysroot/apt/status";
-Dir::Cache "$sysroot/apt/cache";
-Dir::Etc::sourcelist "$sysroot/apt/sources.list";
+    apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Component: $1" "Release: $VERSION_CODENAME" |
+        head -n 1
+}
+
+# own_apt FOLDER KIND MIRROR: an apt of our own in FOLDER, for "deb" or "deb-src"; the machine's is left as it is.
+own_apt()
+{
+    have apt-get || die "what the tests link is fetched with apt-get, which is not here"
+    [ -n "$3" ] || die "apt has no source of $VERSION_CODENAME main to fetch from"
+    mkdir -p "$1/apt/lists/partial" "$1/apt/cache/archives/partial"
+    : >"$1/apt/status"
+    components=main
+    [ "$ID" != ubuntu ] || components="main universe"
+    echo "$2 [signed-by=/usr/share/keyrings/${ID}-archive-keyring.gpg] $3 $VERSION_CODENAME $components" \
+        >"$1/apt/sources.list"
+    cat >"$1/apt/apt.conf" <<EOF
+Dir::State "$1/apt";
+Dir::State::status "$1/apt/status";
+Dir::Cache "$1/apt/cache";
+Dir::Etc::sourcelist "$1/apt/sources.list";
 Dir::Etc::sourceparts "-";
 Acquire::Languages "none";
 APT::Sandbox::User "";
+EOF
+}
+
+# The arm64 libraries that the tests link, unpacked in a folder.
+fetch_arm64()
+{
+    [ -f "$sysroot/cross.txt" ] && return
+    # shellcheck source=/dev/null
+    . /etc/os-release
+    # Debian's mirrors serve every architecture, Ubuntu's do not.
+    if [ "$ID" = ubuntu ]; then
+        own_apt "$sysroot" deb http://ports.ubuntu.com/ubuntu-ports
+    else
+        own_apt "$sysroot" deb "$(mirror main)"
+    fi
+    cat >>"$sysroot/apt/apt.conf" <<EOF
+APT::Architecture "arm64";
+APT::Architectures { "arm64"; };
 EOF
     APT_CONFIG=$sysroot/apt/apt.conf apt-get -q update
     (cd "$sysroot/apt" && APT_CONFIG=$sysroot/apt/apt.conf apt-get -q download check libsubunit-dev libsubunit0 \
@@ -316,6 +367,55 @@ test_neon()
         -Dwerror=true -Dtests=enabled -Dtools=enabled -Dnvcc_archs=none
     meson compile -C build-arm64
     meson test -C build-arm64 --no-rebuild --print-errorlogs --suite unit --suite conform --timeout-multiplier 4
+}
+
+# jansson and Check for Windows, which no distribution has compiled: from their sources.
+fetch_windows()
+{
+    [ -f "$windows/cross.txt" ] && return
+    # shellcheck source=/dev/null
+    . /etc/os-release
+    own_apt "$windows" deb-src "$(mirror main)"
+    APT_CONFIG=$windows/apt/apt.conf apt-get -q update
+    (cd "$windows/apt" && APT_CONFIG=$windows/apt/apt.conf apt-get -q source --download-only jansson check)
+    cat >"$windows/toolchain.cmake" <<EOF
+set(CMAKE_SYSTEM_NAME Windows)
+set(CMAKE_C_COMPILER x86_64-w64-mingw32-gcc-posix)
+set(CMAKE_FIND_ROOT_PATH /usr/x86_64-w64-mingw32)
+EOF
+    for library in jansson check; do
+        mkdir -p "$windows/$library"
+        tar -xf "$windows/apt/${library}"_*.orig.tar.* -C "$windows/$library" --strip-components=1
+        cmake -S "$windows/$library" -B "$windows/$library/build" -DCMAKE_BUILD_TYPE=Release \
+            -DCMAKE_TOOLCHAIN_FILE="$windows/toolchain.cmake" -DCMAKE_INSTALL_PREFIX="$windows/usr" \
+            -DJANSSON_BUILD_DOCS=OFF -DJANSSON_EXAMPLES=OFF -DJANSSON_WITHOUT_TESTS=ON -DCHECK_ENABLE_TESTS=OFF
+        cmake --build "$windows/$library/build" --target install
+    done
+    rm -f "$windows"/usr/lib/*.dll.a # the tests are one file each
+    cat >"$windows/cross.txt" <<EOF
+[properties]
+pkg_config_libdir = '$windows/usr/lib/pkgconfig'
+EOF
+}
+
+test_windows()
+{
+    fetch_windows
+    configure build-windows --cross-file cross/x86_64-w64-mingw32.txt --cross-file "$windows/cross.txt" \
+        -Dtests=enabled -Dtools=enabled
+    meson compile -C build-windows
+    WINEDEBUG=-all WINEPREFIX=$PWD/build-windows/wine meson test -C build-windows --no-rebuild --print-errorlogs \
+        --suite unit --suite conform --suite command --timeout-multiplier 4
+}
+
+# musl's threads have small stacks. Fast math is asked for here, as some distributions do, and must change nothing. What
+# pkg-config knows is for another C library.
+test_musl()
+{
+    CC=musl-gcc CFLAGS=-Ofast PKG_CONFIG_LIBDIR=$PWD/build-musl configure build-musl -Dwerror=true -Dtools=disabled \
+        -Dopenmp=disabled -Dnvcc_archs=none
+    meson compile -C build-musl
+    meson test -C build-musl --no-rebuild --print-errorlogs --suite unit
 }
 
 total_passed=0
@@ -394,6 +494,10 @@ run_tests()
     stage "gcc, all tests" build test_release gcc c++ python3
     stage "clang, ASan + UBSan" build-asan test_asan clang
     stage "clang, TSan" build-tsan test_tsan clang
+    stage "musl, small stacks" build-musl test_musl musl-gcc
+    if [ "$(uname -m)" = x86_64 ]; then
+        stage "Windows under Wine" build-windows test_windows x86_64-w64-mingw32-gcc-posix wine cmake make
+    fi
     if [ "$(uname -m)" != aarch64 ]; then
         stage "NEON under qemu" build-arm64 test_neon aarch64-linux-gnu-gcc qemu-aarch64
     fi

@@ -36,7 +36,10 @@ typedef struct fa_device_info {
                            /* that end in "standard" are yardsticks, run only when named            */
 } fa_device_info;
 
-/** How many devices there are, usable or not: a backend without a device counts once, with its reason. */
+/**
+ * How many devices there are, usable or not: a backend without a device counts once, with its reason, also one that
+ * was left out when the library was built.
+ */
 FA_API size_t fa_device_count(const fa_context *context);
 
 /** Describes device `index` of fa_device_count(). FA_INVALID: NULL, index out of range, struct_size off. */

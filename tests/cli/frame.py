@@ -32,6 +32,10 @@ def devices():
     return json.loads(call("devices", "--json").stdout)
 
 
+def can_run(backend):
+    return any(device["backend"] == backend and device["available"] for device in devices())
+
+
 class Case(unittest.TestCase):
     def setUp(self):
         self.folder = Path(tempfile.mkdtemp(prefix="fastattn-cli-"))

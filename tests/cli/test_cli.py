@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True  # the source tree stays as it is
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from frame import COMMAND, Case, ComputingCase, address_space, call, devices  # noqa: E402
+from frame import COMMAND, Case, ComputingCase, address_space, call, can_run, devices  # noqa: E402
 from tensors import Tensor, attention, noise, npy_bytes, read_npy, write_npy, write_safetensors  # noqa: E402
 
 DATA = Path(__file__).resolve().parent.parent / "data"
@@ -82,6 +82,12 @@ class Devices(Case):
             self.assertEqual(device["available"], bool(device["kernels"]))
             for kernel in device["kernels"]:
                 self.assertIn(kernel, table)
+
+    def test_every_backend_is_listed(self):
+        """Also those that were left out of this build, with what they lacked."""
+        self.assertEqual(
+            {device["backend"] for device in devices()}, {"openmp", "cuda", "opencl", "vulkan", "null"}
+        )
 
 
 class Backends(Case):
@@ -190,7 +196,7 @@ class Plan(Case):
         return json.loads(self.expect(0, "plan", *arguments, "--json", env=env).stdout)["schedules"]
 
     def test_threads(self):
-        if not any(device["backend"] == "openmp" for device in devices()):
+        if not can_run("openmp"):
             self.skipTest("built without the openmp backend")
         shape = ("--backend", "openmp", "--shape", "B1,H8,S1024,D64")
         lines = self.threads(*shape, "--threads", "1,2,8-10,64", env={"FASTATTN_THREADS": "no number"})
@@ -217,7 +223,7 @@ class Plan(Case):
         for text in ("1,", ",1", "1,,2"):
             self.usage(*shape, text, mentions=(f"'{text}'", "part ''", "1 to 1024"))
         self.usage(*shape, "1-1024,7", mentions=("at most 1024",))
-        if any(device["backend"] == "null" for device in devices()):
+        if can_run("null"):
             self.failure(*shape, "1,2", "--backend", "null", mentions=("--threads", "null:0", "4 units"))
 
     def test_usage(self):
@@ -316,7 +322,7 @@ class RealTensors(RunCase):
         self.assertEqual(out.read_bytes(), BEFORE)
 
     def test_null_backend_fails_the_check(self):
-        if not any(device["backend"] == "null" for device in devices()):
+        if not can_run("null"):
             self.skipTest("built without the null backend")
         self.failure("run", *self.NPY, "--backend", "null", "--check", mentions=("--check",))
 

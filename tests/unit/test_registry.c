@@ -52,6 +52,37 @@ START_TEST(devices_are_listed)
 }
 END_TEST
 
+/* Whether it was built in, or what it lacked: a backend is never just not there. */
+START_TEST(every_backend_is_listed)
+{
+    static const struct {
+        const char *name;
+        int built;
+    } known[] = {
+        {"openmp", 1},
+        {"cuda", FA_WITH_CUDA},
+        {"opencl", FA_WITH_OPENCL},
+        {"vulkan", FA_WITH_VULKAN},
+        {"null", FA_WITH_NULL},
+    };
+    for (int k = 0; k < COUNT(known); k++) {
+        int listed = 0;
+        for (size_t i = 0; i < fa_device_count(context); i++) {
+            fa_device_info info = {.struct_size = sizeof(info)};
+            ck_assert_int_eq(fa_device_describe(context, i, &info), FA_OK);
+            listed += strcmp(info.backend, known[k].name) == 0;
+        }
+        ck_assert_msg(listed > 0, "no device of %s is listed", known[k].name);
+        if (known[k].built)
+            continue;
+        fa_device *device;
+        assert_unavailable(known[k].name, "left out when this library was built: ");
+        ck_assert_int_eq(fa_device_open(context, known[k].name, NULL, &device), FA_NO_DEVICE);
+        assert_message("left out when this library was built: ");
+    }
+}
+END_TEST
+
 START_TEST(descriptions_refused_by_name)
 {
     fa_device_info info = {.struct_size = sizeof(info)};
@@ -318,6 +349,7 @@ Suite *registry_suite(void)
     Suite *suite = suite_create("registry");
     TCase *tc = add_context_case(suite, "registry");
     tcase_add_test(tc, devices_are_listed);
+    tcase_add_test(tc, every_backend_is_listed);
     tcase_add_test(tc, descriptions_refused_by_name);
     tcase_add_test(tc, names_that_open);
     tcase_add_test(tc, names_that_do_not);
