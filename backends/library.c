@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/environment.h"
+#include "core/platform.h"
 
 static void *open_name(const char *name)
 {
@@ -21,6 +22,12 @@ void *fa_library_open(fa_library *l)
     const char *forced = fa_environment(l->variable);
     const char *const only[] = {forced, NULL};
     bool by_name = !forced || !forced[0];
+    if (fa_is_static_program()) {
+        (void)snprintf(l->failure, sizeof(l->failure),
+                       "%s is not opened: this program is linked statically, and drivers need a dynamic loader",
+                       l->names[0]);
+        return NULL;
+    }
     for (const char *const *name = by_name ? l->names : only; *name; name++) {
         void *handle = open_name(*name);
         if (handle)

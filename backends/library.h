@@ -21,7 +21,8 @@ typedef struct fa_library_symbol {
 
 /*
  * The first that opens. NULL with `failure`: of several names, why the first, the one to install, did not. A privileged
- * program gets what it has loaded itself and no other: loaders and drivers obey the environment of who started it.
+ * program gets what it has loaded itself and no other: loaders and drivers obey the environment of who started it. A
+ * statically linked program gets none.
  */
 void *fa_library_open(fa_library *library);
 

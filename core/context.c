@@ -3,9 +3,9 @@
 
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "core/platform.h"
 #include "core/status.h"
 #include "core/structs.h"
 
@@ -14,15 +14,14 @@
 static void *system_allocate(void *user, size_t size, size_t alignment)
 {
     (void)user;
-    void *memory = NULL;
-    return posix_memalign(&memory, alignment, size) == 0 ? memory : NULL;
+    return fa_system_allocate(size, alignment);
 }
 
 static void system_release(void *user, void *memory, size_t size)
 {
     (void)user;
     (void)size;
-    free(memory);
+    fa_system_release(memory);
 }
 
 fa_status fa_context_create(const fa_context_options *options, fa_context **context)
