@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "bench.h"
+#include "core/platform.h"
 #include "io/memory.h"
 
 #define MIN_BUFFER ((size_t)256 << 20)
@@ -79,7 +80,11 @@ static size_t cpu_cache_bytes(long cpu)
 size_t bench_cache_bytes(void)
 {
     size_t bytes = 0;
+#if defined(_SC_NPROCESSORS_CONF)
     long cpus = sysconf(_SC_NPROCESSORS_CONF);
+#else
+    long cpus = 0; /* where nothing tells of their caches either */
+#endif
     for (long cpu = 0; cpu < cpus; cpu++)
         bytes += cpu_cache_bytes(cpu);
     return bytes;
@@ -170,7 +175,7 @@ static job arithmetic_job(const bench_simd *simd, int threads)
 /* In large pages where the system has them: a ceiling is not to be one of address translation. */
 static float *allocate(size_t bytes)
 {
-    float *data = aligned_alloc(HUGE_PAGE, (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
+    float *data = fa_system_allocate((bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE, HUGE_PAGE);
 #if defined(MADV_HUGEPAGE)
     if (data)
         (void)madvise(data, bytes, MADV_HUGEPAGE);
@@ -227,7 +232,7 @@ static bool measure_cpu(const fa_device_info *info, bench_peak *peak, char *mess
         jobs[count++].way = i;
     }
     run_rounds(jobs, count);
-    free(reading.data);
+    fa_system_release(reading.data);
 
     peak->known = true;
     peak->isa = simd->isa;

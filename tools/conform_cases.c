@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli.h"
 #include "conform.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -98,7 +99,7 @@ static bool append(conform_list *list, const conform_case *c)
 }
 
 /* Appends a copy under a name made of the label and of what every case has. */
-__attribute__((format(printf, 3, 4)))
+CLI_PRINTF(3, 4)
 static bool add(conform_list *list, const conform_case *c, const char *label, ...)
 {
     char text[64];

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "cli.h"
 #include "conform.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -130,7 +131,7 @@ static void draw_hazard(conform_random *r, conform_case *c)
         c->layout = CONFORM_BHSD;
 }
 
-static void note(char *text, size_t size, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static void note(char *text, size_t size, const char *format, ...) CLI_PRINTF(3, 4);
 
 static void note(char *text, size_t size, const char *format, ...)
 {

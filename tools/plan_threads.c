@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "core/context.h"
 
 static const char variable[] = "FASTATTN_THREADS";
 
@@ -59,16 +60,14 @@ typedef struct outcome {
 static bool plan_on(fa_context *context, const char *command, const char *backend,
                     const fa_attention_desc *desc, int threads, outcome *out)
 {
-    char text[16];
+    fa_context_options options = context->options;
+    fa_context *own = NULL;
     fa_device *device = NULL;
     fa_plan *plan = NULL;
     *out = (outcome){.device.struct_size = sizeof(out->device), .plan.struct_size = sizeof(out->plan)};
-    (void)snprintf(text, sizeof(text), "%d", threads);
-    if (setenv(variable, text, 1) != 0) {
-        cli_error(command, "no memory to set %s", variable);
-        return false;
-    }
-    bool ok = fa_device_open(context, backend, desc, &device) == FA_OK &&
+    options.struct_size = sizeof(options);
+    options.threads = threads;
+    bool ok = fa_context_create(&options, &own) == FA_OK && fa_device_open(own, backend, desc, &device) == FA_OK &&
               fa_device_get_info(device, &out->device) == FA_OK &&
               fa_plan_create(device, desc, &plan) == FA_OK && fa_plan_get_info(plan, &out->plan) == FA_OK;
     if (!ok) {
@@ -76,12 +75,13 @@ static bool plan_on(fa_context *context, const char *command, const char *backen
     } else if (out->device.units != (uint32_t)threads) {
         cli_error(command,
                   "--threads: %s:%" PRId32 " has %" PRIu32
-                  " units whatever %s says, expected a backend that goes by it",
-                  out->device.backend, out->device.index, out->device.units, variable);
+                  " units whatever a context's threads are, expected a backend that goes by them",
+                  out->device.backend, out->device.index, out->device.units);
         ok = false;
     }
     fa_plan_destroy(plan);
     fa_device_close(device);
+    fa_context_destroy(own);
     return ok;
 }
 
@@ -121,8 +121,8 @@ static void print_outcome(const outcome *o, int threads, double one, bool first,
            p->kernel, blocks, p->items, p->splits, p->workers, p->imbalance, 1e3 * p->seconds, speedup);
 }
 
-static bool show(fa_context *context, const char *command, const char *backend, const char *problem,
-                 const fa_attention_desc *desc, const plan_threads *list, bool json)
+bool plan_threads_show(fa_context *context, const char *command, const char *backend, const char *problem,
+                       const fa_attention_desc *desc, const plan_threads *list, bool json)
 {
     outcome o;
     if (!plan_on(context, command, backend, desc, 1, &o))
@@ -138,22 +138,4 @@ static bool show(fa_context *context, const char *command, const char *backend, 
     if (json)
         printf("\n]}\n");
     return true;
-}
-
-bool plan_threads_show(fa_context *context, const char *command, const char *backend, const char *problem,
-                       const fa_attention_desc *desc, const plan_threads *list, bool json)
-{
-    const char *now = getenv(variable);
-    char *before = now ? strdup(now) : NULL;
-    if (now && !before) {
-        cli_error(command, "no memory to keep %s", variable);
-        return false;
-    }
-    bool ok = show(context, command, backend, problem, desc, list, json);
-    if (before)
-        (void)setenv(variable, before, 1);
-    else
-        (void)unsetenv(variable);
-    free(before);
-    return ok;
 }

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "helpers.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
+
+#include "core/platform.h"
+#include "platform.h"
 
 /* Lies right in front of each piece of memory. */
 typedef struct header {
@@ -27,8 +27,8 @@ static void *counting_allocate(void *user, size_t size, size_t alignment)
     if (atomic_fetch_add(&books->calls, 1) == books->fail_at)
         return NULL;
     size_t front = alignment > sizeof(header) ? alignment : sizeof(header);
-    void *block = NULL;
-    if (size > SIZE_MAX - front || posix_memalign(&block, front, front + size) != 0)
+    void *block = size <= SIZE_MAX - front ? fa_system_allocate(front + size, front) : NULL;
+    if (!block)
         return NULL;
     unsigned char *given = (unsigned char *)block + front;
     header h = {size, block};
@@ -48,7 +48,7 @@ static void counting_release(void *user, void *given, size_t size)
     ck_assert_msg(h.size == size, "released with size %zu, allocated with %zu", size, h.size);
     atomic_fetch_sub(&books->live, 1);
     atomic_fetch_sub(&books->bytes, (long)size);
-    free(h.block);
+    fa_system_release(h.block);
 }
 
 fa_allocator counting_allocator(counting *books)
@@ -180,20 +180,15 @@ fa_plan *make_plan(const fa_attention_desc *desc)
 
 fence fence_make(size_t bytes)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), usable = (bytes + page - 1) / page * page;
-    int zero = open("/dev/zero", O_RDWR);
-    ck_assert_int_ge(zero, 0);
-    fence f = {.mapped = usable + page};
-    f.pages = mmap(NULL, f.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE, zero, 0);
-    ck_assert_ptr_ne(f.pages, MAP_FAILED);
-    ck_assert_int_eq(mprotect(f.pages + usable, page, PROT_NONE), 0);
-    (void)close(zero);
+    size_t page = platform_page(), usable = (bytes + page - 1) / page * page;
+    fence f = {.pages = platform_fenced(usable), .usable = usable};
+    ck_assert_ptr_nonnull(f.pages);
     f.memory = f.pages + usable - bytes;
     return f;
 }
 
 void fence_release(fence *f)
 {
-    (void)munmap(f->pages, f->mapped);
+    platform_fenced_release(f->pages, f->usable);
     *f = (fence){0};
 }

@@ -6,6 +6,20 @@
 #include <fastattn/fastattn.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdlib.h>
+
+#if defined(_WIN32)
+/* POSIX's, of what Windows has. */
+static inline int setenv(const char *name, const char *value, int replace)
+{
+    return !replace && getenv(name) ? 0 : _putenv_s(name, value);
+}
+
+static inline int unsetenv(const char *name)
+{
+    return _putenv_s(name, "");
+}
+#endif
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 
@@ -59,7 +73,7 @@ fa_plan *make_plan(const fa_attention_desc *desc);
 typedef struct fence {
     void *memory;
     char *pages;
-    size_t mapped;
+    size_t usable;
 } fence;
 
 fence fence_make(size_t bytes);
