@@ -3,7 +3,8 @@
  * The words in which C11, CUDA C++, OpenCL C and GLSL differ, for the headers beside this one.
  * FA_FN starts a function; FA_STRUCT(name) ... FA_STRUCT_END(name) declares a struct type `name`.
  * The headers use int, fa_uint, float and bool only, pass structs by value, and take no addresses.
- * FA_FMA may round twice in GLSL. GLSL has no tanh with a bounded error, so FA_TANH is in score.h there.
+ * FA_SUBNORMALS is defined where arithmetic is known to keep subnormal numbers. FA_FMA may round twice in GLSL.
+ * GLSL has no tanh with a bounded error, so FA_TANH is in score.h there.
  */
 #ifndef FA_PORTABLE_LANG_H
 #define FA_PORTABLE_LANG_H
@@ -53,6 +54,7 @@
 #define FA_FMA(a, b, c) fmaf(a, b, c)
 #define FA_TANH(x) tanhf(x)
 #define FA_FLOAT(x) ((float)(x))
+#define FA_SUBNORMALS
 typedef unsigned int fa_uint;
 #define FA_AS_UINT(x) __float_as_uint(x)
 #define FA_AS_FLOAT(x) __uint_as_float(x)

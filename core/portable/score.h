@@ -68,14 +68,35 @@ FA_FN float fa_softcap(fa_score s, float x)
     return FA_ABS(y) < 1.220703125e-4f ? x : s.cap * FA_TANH(y);
 }
 
+/*
+ * The steps of fa_score_of(), in their order: for kernels that branch around what a plan has not. Where subnormal numbers
+ * are not flushed, factors may be multiplied first: that is the same for all scores.
+ */
+FA_FN float fa_score_scaled(fa_score s, float x)
+{
+#ifdef FA_SUBNORMALS
+    x *= s.scale * s.scale_rest;
+    return s.cap_inverse > 0.0f ? s.cap * FA_TANH(x * (0.25f * s.cap_inverse)) : x;
+#else
+    x = x * s.scale * s.scale_rest;
+    return s.cap_inverse > 0.0f ? fa_softcap(s, x) : x;
+#endif
+}
+
+FA_FN float fa_score_sloped(float x, float slope, int distance)
+{
+    return x - slope * FA_ABS(FA_FLOAT(distance));
+}
+
+FA_FN float fa_score_biased(float x, float bias)
+{
+    return x + bias;
+}
+
 /* A visible raw product as a natural score; -inf where `keep` hides it. */
 FA_FN float fa_score_of(fa_score s, fa_terms t, float x)
 {
-    x = x * s.scale * s.scale_rest;
-    if (s.cap_inverse > 0.0f)
-        x = fa_softcap(s, x);
-    x -= t.slope * FA_ABS(FA_FLOAT(t.distance));
-    x += t.bias;
+    x = fa_score_biased(fa_score_sloped(fa_score_scaled(s, x), t.slope, t.distance), t.bias);
     return t.kept ? x : FA_NEG_INF;
 }
 

@@ -128,16 +128,14 @@ __device__ __forceinline__ bool transforms(const scene &s)
 __device__ __forceinline__ float transform(const scene &s, const query &q, int key, float x)
 {
     const int flags = s.p->flags;
-    fa_terms t = fa_terms_none();
-    if (flags & FA_TABLE_ALIBI) {
-        t.distance = s.mask.diagonal + q.position - key;
-        t.slope = ((const float *)(s.a.table + s.p->slopes_at))[q.head];
-    }
+    x = fa_score_scaled(s.p->score, x);
+    if (flags & FA_TABLE_ALIBI)
+        x = fa_score_sloped(x, ((const float *)(s.a.table + s.p->slopes_at))[q.head], s.mask.diagonal + q.position - key);
     if (flags & FA_TABLE_BIAS)
-        t.bias = load(s.p->bias_type, s.a.bias + extra_at(s, s.p->bias_stride, q, key) * bytes_of(s.p->bias_type));
-    if (flags & FA_TABLE_KEEP)
-        t.kept = is_kept(s, q, key);
-    return fa_score_of(s.p->score, t, x);
+        x = fa_score_biased(x, load(s.p->bias_type, s.a.bias + extra_at(s, s.p->bias_stride, q, key) * bytes_of(s.p->bias_type)));
+    if ((flags & FA_TABLE_KEEP) && !is_kept(s, q, key))
+        x = FA_NEG_INF;
+    return x;
 }
 
 /* 2^x to two units in the last place; what would be denormal is 0. */

@@ -51,7 +51,7 @@ __device__ __forceinline__ void standard_softmax(const fa_cuda_args &a, float *r
     fa_state state = fa_state_empty();
     for (int j = threadIdx.x; j < keys; j += GROUP) {
         if (transforms(s))
-            row[j] = fa_score_of(s.p->score, fa_terms_none(), row[j]);
+            row[j] = fa_score_scaled(s.p->score, row[j]);
         if (at.sees(s, j))
             state.max = fmaxf(state.max, row[j]);
     }
