@@ -9,6 +9,8 @@
 #include "core/size.h"
 #include "core/status.h"
 
+/* A run is shared where that takes at most this part of its time on one unit: less gain is not worth the other units. */
+#define SHARE_GAIN 0.8
 #define MAX_ITEMS ((int64_t)1 << 22) /* 200 MB of them: longer lists are a mistake in the sizes */
 
 #define ENOUGH_ITEMS 32 /* of each unit: more balance no better, and each part is to be merged */
@@ -380,7 +382,7 @@ fa_status fa_schedule_init(const fa_context *context, const fa_problem *problem,
     double alone = schedule->cycles; /* one unit, nothing split */
     if (status == FA_OK && can_split && problem->tuning.splits == 0)
         status = search(context, &w, schedule, heap);
-    if (status == FA_OK && alone <= schedule->makespan + limits->launch_cycles)
+    if (status == FA_OK && alone * SHARE_GAIN <= schedule->makespan + limits->launch_cycles)
         status = keep_to_one(context, &w, schedule, heap);
     fa_release(context, heap, limits->units * sizeof(*heap));
     if (status != FA_OK)

@@ -172,6 +172,31 @@ START_TEST(little_work_stays_with_one_unit)
 }
 END_TEST
 
+/* Others are started where that saves a fifth of the time, with what starting them takes, and only there. */
+START_TEST(sharing_saves_a_fifth)
+{
+    int shared = 0, kept = 0;
+    for (int64_t length = 1; length <= 256; length += 3) {
+        fa_attention_desc d = make_desc(1, 8, 8, _i ? 1 : length, length, 64);
+        double seconds[2];
+        uint32_t workers = 0;
+        for (uint32_t units = 1; units <= 2; units++) {
+            fa_plan_info info = {.struct_size = sizeof(info)};
+            fa_plan *plan = share(&d, units);
+            ck_assert_int_eq(fa_plan_get_info(plan, &info), FA_OK);
+            seconds[units - 1] = info.seconds;
+            workers = info.workers;
+            fa_plan_destroy(plan);
+        }
+        shared += workers > 1;
+        kept += workers == 1;
+        ck_assert_msg(workers == 1 || seconds[1] < 0.8 * seconds[0], "length %d: %g s shared, %g s alone", (int)length,
+                      seconds[1], seconds[0]);
+    }
+    ck_assert(shared > 0 && kept > 0);
+}
+END_TEST
+
 Suite *balance_suite(void)
 {
     Suite *suite = suite_create("balance");
@@ -179,5 +204,6 @@ Suite *balance_suite(void)
     tcase_add_loop_test(tc, work_is_shared_evenly, 0, COUNT(shapes));
     tcase_add_loop_test(tc, unequal_sequences_are_shared_evenly, 0, 2);
     tcase_add_test(tc, little_work_stays_with_one_unit);
+    tcase_add_loop_test(tc, sharing_saves_a_fifth, 0, 2);
     return suite;
 }
