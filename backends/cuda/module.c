@@ -159,38 +159,55 @@ static fa_status load_module(const fa_device *device, int row, int type, CUmodul
     return make_module(device, row, type, module);
 }
 
-static fa_status get_module(fa_device *device, int row, int type, CUmodule *module)
+/* The module in the device's list; where there is none, `added`, unless that is NULL. */
+static fa_cu_module *find_module(fa_cu_device *d, int row, int type, fa_cu_module *added)
 {
-    fa_cu_device *d = fa_cu_device_of(device);
-    fa_status status = FA_OK;
-    bool compiled = false, added = false;
     (void)pthread_mutex_lock(&d->lock);
     fa_cu_module *found = d->modules;
     while (found && (found->row != row || found->type != type))
         found = found->next;
-    if (!found) {
-        fa_cu_module *made = fa_alloc_zeroed(device->context, sizeof(*made));
-        status = made ? load_module(device, row, type, &made->handle, &compiled) : FA_OUT_OF_MEMORY;
-        added = status == FA_OK;
-        if (added) {
-            made->row = row;
-            made->type = type;
-            made->next = d->modules;
-            d->modules = found = made;
-        } else {
-            fa_release(device->context, made, sizeof(*made));
-        }
+    if (!found && added) {
+        added->next = d->modules;
+        d->modules = found = added;
     }
     (void)pthread_mutex_unlock(&d->lock);
-    if (status != FA_OK)
+    return found;
+}
+
+/* Not under the lock: the caller's allocator and log are called. Another thread may be making the same. */
+static fa_status add_module(fa_device *device, int row, int type, fa_cu_module **added)
+{
+    fa_cu_device *d = fa_cu_device_of(device);
+    bool compiled = false;
+    fa_cu_module *made = fa_alloc_zeroed(device->context, sizeof(*made));
+    if (!made)
+        return FA_OUT_OF_MEMORY;
+    fa_status status = load_module(device, row, type, &made->handle, &compiled);
+    if (status != FA_OK) {
+        fa_release(device->context, made, sizeof(*made));
         return status;
-    *module = found->handle;
-    if (added) {
-        fa_clear_error(); /* of what the cache met on its way */
+    }
+    fa_clear_error(); /* of what the cache met on its way */
+    made->row = row;
+    made->type = type;
+    *added = find_module(d, row, type, made);
+    if (*added != made) {
+        (void)d->cu->cuModuleUnload(made->handle);
+        fa_release(device->context, made, sizeof(*made));
+    } else {
         fa_log(device->context, FA_LOG_DEBUG, "cuda: %s of type %d: %s", fa_cuda_table[row].name, type,
                compiled ? "compiled, or from the cache" : "from the library");
     }
     return FA_OK;
+}
+
+static fa_status get_module(fa_device *device, int row, int type, CUmodule *module)
+{
+    fa_cu_module *found = find_module(fa_cu_device_of(device), row, type, NULL);
+    fa_status status = found ? FA_OK : add_module(device, row, type, &found);
+    if (status == FA_OK)
+        *module = found->handle;
+    return status;
 }
 
 fa_status fa_cu_function_get(fa_device *device, int row, int type, int variant, CUfunction *function)

@@ -131,8 +131,13 @@ static fa_status make_program(const fa_device *device, const char *options, cons
     return status;
 }
 
-static fa_status add_program(const fa_device *device, const char *options, bool *cached,
-                             fa_cl_program **added)
+static void drop_program(const fa_device *device, fa_cl_program *program)
+{
+    (void)fa_cl_device_of(device)->cl->clReleaseProgram(program->handle);
+    fa_release(device->context, program, program->bytes);
+}
+
+static fa_status new_program(const fa_device *device, const char *options, bool *cached, fa_cl_program **program)
 {
     const fa_cl_device *d = fa_cl_device_of(device);
     size_t bytes = sizeof(fa_cl_program) + strlen(options) + 1;
@@ -153,36 +158,45 @@ static fa_status add_program(const fa_device *device, const char *options, bool 
         fa_release(device->context, made, bytes);
         return status;
     }
-    *added = made;
+    *program = made;
     return FA_OK;
+}
+
+/* The program of these options in the device's list; where there is none, `added`, unless that is NULL. */
+static fa_cl_program *find_program(fa_cl_device *d, const char *options, fa_cl_program *added)
+{
+    (void)pthread_mutex_lock(&d->lock);
+    fa_cl_program *found = d->programs;
+    while (found && strcmp(found->options, options) != 0)
+        found = found->next;
+    if (!found && added) {
+        added->next = d->programs;
+        d->programs = found = added;
+    }
+    (void)pthread_mutex_unlock(&d->lock);
+    return found;
 }
 
 fa_status fa_cl_program_get(fa_device *device, const char *options, cl_program *program)
 {
     fa_cl_device *d = fa_cl_device_of(device);
-    fa_status status = FA_OK;
-    bool added = false, cached = false;
-    (void)pthread_mutex_lock(&d->lock);
-    fa_cl_program *found = d->programs;
-    while (found && strcmp(found->options, options) != 0)
-        found = found->next;
+    fa_cl_program *found = find_program(d, options, NULL);
     if (!found) {
-        status = add_program(device, options, &cached, &found);
-        added = status == FA_OK;
-    }
-    if (added) {
-        found->next = d->programs;
-        d->programs = found;
-    }
-    (void)pthread_mutex_unlock(&d->lock);
-    if (status != FA_OK)
-        return status;
-    *program = found->handle;
-    if (added) {
+        /* Not under the lock: the caller's allocator and log are called. Another thread may be making the same. */
+        bool cached = false;
+        fa_cl_program *made;
+        fa_status status = new_program(device, options, &cached, &made);
+        if (status != FA_OK)
+            return status;
         fa_clear_error(); /* of what the cache met on its way */
-        fa_log(device->context, FA_LOG_DEBUG, "opencl: program %s: %s",
-               cached ? "from the cache" : "compiled", options);
+        found = find_program(d, options, made);
+        if (found != made)
+            drop_program(device, made);
+        else
+            fa_log(device->context, FA_LOG_DEBUG, "opencl: program %s: %s", cached ? "from the cache" : "compiled",
+                   options);
     }
+    *program = found->handle;
     return FA_OK;
 }
 
@@ -191,8 +205,7 @@ void fa_cl_programs_release(fa_device *device)
     fa_cl_device *d = fa_cl_device_of(device);
     while (d->programs) {
         fa_cl_program *next = d->programs->next;
-        (void)d->cl->clReleaseProgram(d->programs->handle);
-        fa_release(device->context, d->programs, d->programs->bytes);
+        drop_program(device, d->programs);
         d->programs = next;
     }
 }

@@ -13,32 +13,66 @@ static uint64_t align_up(uint64_t x, uint64_t align)
     return (x + align - 1) & ~(align - 1);
 }
 
-/* Cuts a part in two at `size` bytes. False: no host memory. */
-static bool cut(const fa_context *context, fa_vk_part *part, uint64_t size)
+enum { SPARE_PARTS = 3 }; /* of a new block, and what a piece of it cuts off before and behind */
+
+static void keep_part(fa_vk_spares *spares, fa_vk_part *part)
+{
+    part->next = spares->parts;
+    spares->parts = part;
+}
+
+static fa_vk_part *spare_part(fa_vk_spares *spares)
+{
+    fa_vk_part *part = spares->parts;
+    spares->parts = part->next;
+    return part;
+}
+
+void fa_vk_spares_give(const fa_context *context, fa_vk_spares *spares)
+{
+    while (spares->parts)
+        fa_release(context, spare_part(spares), sizeof(fa_vk_part));
+    fa_release(context, spares->block, sizeof(*spares->block));
+    spares->block = NULL;
+}
+
+bool fa_vk_spares_take(const fa_context *context, fa_vk_spares *spares)
+{
+    *spares = (fa_vk_spares){.block = fa_alloc_zeroed(context, sizeof(fa_vk_block))};
+    bool all = spares->block != NULL;
+    for (int i = 0; all && i < SPARE_PARTS; i++) {
+        fa_vk_part *part = fa_alloc_zeroed(context, sizeof(*part));
+        all = part != NULL;
+        if (part)
+            keep_part(spares, part);
+    }
+    if (!all)
+        fa_vk_spares_give(context, spares);
+    return all;
+}
+
+/* Cuts a part in two at `size` bytes. */
+static void cut(fa_vk_spares *spares, fa_vk_part *part, uint64_t size)
 {
     if (size == part->size)
-        return true;
-    fa_vk_part *rest = fa_alloc_zeroed(context, sizeof(*rest));
-    if (!rest)
-        return false;
+        return;
+    fa_vk_part *rest = spare_part(spares);
     *rest = (fa_vk_part){part->next, part->offset + size, part->size - size, false};
     part->next = rest;
     part->size = size;
-    return true;
 }
 
-static void join_next(const fa_context *context, fa_vk_part *part)
+static void join_next(fa_vk_spares *spares, fa_vk_part *part)
 {
     fa_vk_part *next = part->next;
     if (part->used || !next || next->used)
         return;
     part->size += next->size;
     part->next = next->next;
-    fa_release(context, next, sizeof(*next));
+    keep_part(spares, next);
 }
 
-fa_vk_part *fa_vk_parts_take(const fa_context *context, fa_vk_part *first, uint64_t size, uint64_t align,
-                             bool *failed)
+fa_vk_part *fa_vk_parts_take(fa_vk_spares *spares, fa_vk_part *first, uint64_t size, uint64_t align)
 {
     for (fa_vk_part *part = first; part; part = part->next) {
         uint64_t lead = align_up(part->offset, align) - part->offset;
@@ -46,43 +80,35 @@ fa_vk_part *fa_vk_parts_take(const fa_context *context, fa_vk_part *first, uint6
             continue;
         fa_vk_part *taken = part;
         if (lead > 0) {
-            *failed = !cut(context, part, lead);
+            cut(spares, part, lead);
             taken = part->next;
         }
-        if (!*failed)
-            *failed = !cut(context, taken, size);
-        if (*failed) {
-            join_next(context, part);
-            return NULL;
-        }
+        cut(spares, taken, size);
         taken->used = true;
         return taken;
     }
     return NULL;
 }
 
-bool fa_vk_parts_give(const fa_context *context, fa_vk_part *first, fa_vk_part *part)
+bool fa_vk_parts_give(fa_vk_spares *spares, fa_vk_part *first, fa_vk_part *part)
 {
     part->used = false;
-    join_next(context, part);
+    join_next(spares, part);
     fa_vk_part *before = first;
     while (before != part && before->next != part)
         before = before->next;
     if (before != part)
-        join_next(context, before);
+        join_next(spares, before);
     return !first->used && !first->next;
 }
 
-static fa_status make_block(const fa_device *device, uint32_t type, uint64_t bytes, fa_vk_block **made)
+/* Of the spare block, which stays one when that fails. */
+static fa_status make_block(const fa_device *device, fa_vk_spares *spares, uint32_t type, uint64_t bytes,
+                            fa_vk_block **made)
 {
     fa_vk_device *d = fa_vk_device_of(device);
     const VkMemoryType *t = &d->memory.memoryTypes[type];
-    fa_vk_block *block = fa_alloc_zeroed(device->context, sizeof(*block));
-    fa_vk_part *part = block ? fa_alloc_zeroed(device->context, sizeof(*part)) : NULL;
-    if (!part) {
-        fa_release(device->context, block, sizeof(*block));
-        return FA_OUT_OF_MEMORY;
-    }
+    fa_vk_block *block = spares->block;
     const VkMemoryAllocateFlagsInfo flags = {
         .sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_FLAGS_INFO,
         .flags = VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT,
@@ -103,59 +129,51 @@ static fa_status make_block(const fa_device *device, uint32_t type, uint64_t byt
         if (result != VK_SUCCESS)
             d->vk.vkFreeMemory(d->handle, block->handle, NULL);
     }
-    if (result != VK_SUCCESS) {
-        fa_release(device->context, part, sizeof(*part));
-        fa_release(device->context, block, sizeof(*block));
+    if (result != VK_SUCCESS)
         return fa_vk_fail(result, call);
-    }
-    part->size = bytes;
+    spares->block = NULL;
     block->type = type;
-    block->first = part;
+    block->first = spare_part(spares);
+    *block->first = (fa_vk_part){.size = bytes};
     block->next = d->heap.blocks;
     d->heap.blocks = block;
     *made = block;
     return FA_OK;
 }
 
-static void drop_block(const fa_device *device, fa_vk_block *block)
+/* Its records become spares. */
+static void drop_block(fa_vk_device *d, fa_vk_spares *spares, fa_vk_block *block)
 {
-    fa_vk_device *d = fa_vk_device_of(device);
     fa_vk_block **at = &d->heap.blocks;
     while (*at != block)
         at = &(*at)->next;
     *at = block->next;
     d->vk.vkFreeMemory(d->handle, block->handle, NULL);
-    fa_release(device->context, block->first, sizeof(*block->first));
-    fa_release(device->context, block, sizeof(*block));
+    keep_part(spares, block->first);
+    spares->block = block;
 }
 
-static fa_status take_of_type(const fa_device *device, uint32_t type, const VkMemoryRequirements *needs,
-                              fa_vk_piece *piece)
+static fa_status take_of_type(const fa_device *device, fa_vk_spares *spares, uint32_t type,
+                              const VkMemoryRequirements *needs, fa_vk_piece *piece)
 {
     fa_vk_device *d = fa_vk_device_of(device);
     const uint64_t heap = d->memory.memoryHeaps[d->memory.memoryTypes[type].heapIndex].size;
     uint64_t bytes = FA_MIN(most_block_bytes, heap / 8);
-    bool own = needs->size >= bytes / 2, failed = false;
+    bool own = needs->size >= bytes / 2;
     for (fa_vk_block *block = d->heap.blocks; block && !own; block = block->next) {
         if (block->type != type)
             continue;
-        piece->part = fa_vk_parts_take(device->context, block->first, needs->size, needs->alignment, &failed);
-        if (failed)
-            return FA_OUT_OF_MEMORY;
+        piece->part = fa_vk_parts_take(spares, block->first, needs->size, needs->alignment);
         if (piece->part) {
             piece->block = block;
             return FA_OK;
         }
     }
     fa_vk_block *block = NULL;
-    fa_status status = make_block(device, type, own ? needs->size : bytes, &block);
+    fa_status status = make_block(device, spares, type, own ? needs->size : bytes, &block);
     if (status != FA_OK)
         return status;
-    piece->part = fa_vk_parts_take(device->context, block->first, needs->size, needs->alignment, &failed);
-    if (!piece->part) {
-        drop_block(device, block);
-        return FA_OUT_OF_MEMORY;
-    }
+    piece->part = fa_vk_parts_take(spares, block->first, needs->size, needs->alignment);
     piece->block = block;
     return FA_OK;
 }
@@ -168,15 +186,19 @@ fa_status fa_vk_piece_take(const fa_device *device, const VkMemoryRequirements *
     if (needs->size > d->caps.alloc_bytes)
         return fa_fail(FA_OUT_OF_MEMORY, "a buffer needs %llu bytes, %s allocates at most %zu",
                        (unsigned long long)needs->size, device->info.name, d->caps.alloc_bytes);
+    fa_vk_spares spares;
+    if (!fa_vk_spares_take(device->context, &spares))
+        return FA_OUT_OF_MEMORY;
     fa_status status =
         fa_fail(FA_OUT_OF_MEMORY, "%s has no memory of the kind that a buffer needs", device->info.name);
     (void)pthread_mutex_lock(&d->lock);
     for (uint32_t type = 0; type < d->memory.memoryTypeCount && !piece->block; type++) {
         if ((needs->memoryTypeBits >> type & 1) &&
             (d->memory.memoryTypes[type].propertyFlags & flags) == flags)
-            status = take_of_type(device, type, needs, piece);
+            status = take_of_type(device, &spares, type, needs, piece);
     }
     (void)pthread_mutex_unlock(&d->lock);
+    fa_vk_spares_give(device->context, &spares);
     if (status == FA_OK)
         fa_clear_error();
     return status;
@@ -187,9 +209,11 @@ void fa_vk_piece_give(const fa_device *device, fa_vk_piece *piece)
     fa_vk_device *d = fa_vk_device_of(device);
     if (!piece->block)
         return;
+    fa_vk_spares spares = {NULL, NULL};
     (void)pthread_mutex_lock(&d->lock);
-    if (fa_vk_parts_give(device->context, piece->block->first, piece->part))
-        drop_block(device, piece->block);
+    if (fa_vk_parts_give(&spares, piece->block->first, piece->part))
+        drop_block(d, &spares, piece->block);
     (void)pthread_mutex_unlock(&d->lock);
+    fa_vk_spares_give(device->context, &spares);
     *piece = (fa_vk_piece){NULL, NULL};
 }

@@ -20,13 +20,6 @@ typedef struct fa_vk_part {
     bool used;
 } fa_vk_part;
 
-/* Takes `size` bytes at a multiple of `align`, a power of two, from a list of parts. NULL: no room, or (*failed) no host
- * memory. */
-fa_vk_part *fa_vk_parts_take(const fa_context *context, fa_vk_part *first, uint64_t size, uint64_t align,
-                             bool *failed);
-/* Gives one back; returns whether nothing of the list is used any more. */
-bool fa_vk_parts_give(const fa_context *context, fa_vk_part *first, fa_vk_part *part);
-
 typedef struct fa_vk_block {
     struct fa_vk_block *next;
     VkDeviceMemory handle;
@@ -34,6 +27,25 @@ typedef struct fa_vk_block {
     char *mapped; /* NULL where the host does not reach it */
     fa_vk_part *first;
 } fa_vk_block;
+
+/*
+ * Host memory for these records. It is the caller's allocator's, which is not called under the device's lock: what may
+ * be needed is taken before, what is left or free is given back after.
+ */
+typedef struct fa_vk_spares {
+    fa_vk_part *parts;
+    fa_vk_block *block;
+} fa_vk_spares;
+
+/* Records for taking one piece. False: no host memory, and nothing to give back. */
+bool fa_vk_spares_take(const fa_context *context, fa_vk_spares *spares);
+void fa_vk_spares_give(const fa_context *context, fa_vk_spares *spares);
+
+/* Takes `size` bytes at a multiple of `align`, a power of two, from a list of parts. NULL: no room. Takes at most two
+ * spare parts. */
+fa_vk_part *fa_vk_parts_take(fa_vk_spares *spares, fa_vk_part *first, uint64_t size, uint64_t align);
+/* Gives one back; returns whether nothing of the list is used any more. Parts that joined others become spares. */
+bool fa_vk_parts_give(fa_vk_spares *spares, fa_vk_part *first, fa_vk_part *part);
 
 typedef struct fa_vk_heap {
     fa_vk_block *blocks;

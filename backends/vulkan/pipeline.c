@@ -194,6 +194,55 @@ static fa_status make(const fa_device *device, fa_vk_pipeline *p, bool *cached)
                    (int)result, p->module->name, device->info.name);
 }
 
+static void drop_pipeline(const fa_device *device, fa_vk_pipeline *pipeline)
+{
+    const fa_vk_device *d = fa_vk_device_of(device);
+    d->vk.vkDestroyPipeline(d->handle, pipeline->handle, NULL);
+    fa_release(device->context, pipeline, sizeof(*pipeline));
+}
+
+/* The pipeline in the device's list; where there is none, `added`, unless that is NULL. */
+static fa_vk_pipeline *find_pipeline(fa_vk_device *d, const fa_vk_module *module, const fa_vk_constants *constants,
+                                     fa_vk_pipeline *added)
+{
+    (void)pthread_mutex_lock(&d->lock);
+    fa_vk_pipeline *found = d->pipelines;
+    while (found &&
+           (found->module != module || memcmp(&found->constants, constants, sizeof(*constants)) != 0))
+        found = found->next;
+    if (!found && added) {
+        added->next = d->pipelines;
+        d->pipelines = found = added;
+    }
+    (void)pthread_mutex_unlock(&d->lock);
+    return found;
+}
+
+/* Not under the lock: the caller's allocator and log are called. Another thread may be making the same. */
+static fa_status add_pipeline(fa_device *device, const fa_vk_module *module, const fa_vk_constants *constants,
+                              fa_vk_pipeline **added)
+{
+    bool cached = false;
+    fa_vk_pipeline *made = fa_alloc_zeroed(device->context, sizeof(*made));
+    if (!made)
+        return FA_OUT_OF_MEMORY;
+    made->module = module;
+    made->constants = *constants;
+    fa_status status = make(device, made, &cached);
+    if (status != FA_OK) {
+        fa_release(device->context, made, sizeof(*made));
+        return status;
+    }
+    fa_clear_error(); /* of what the cache met on its way */
+    *added = find_pipeline(fa_vk_device_of(device), module, constants, made);
+    if (*added != made)
+        drop_pipeline(device, made);
+    else
+        fa_log(device->context, FA_LOG_DEBUG, "vulkan: pipeline of %s: %s", module->name,
+               cached ? "from the cache" : "compiled");
+    return FA_OK;
+}
+
 fa_status fa_vk_pipeline_get(fa_device *device, const char *name, bool subgroups,
                              const fa_vk_constants *constants, VkPipeline *pipeline)
 {
@@ -201,39 +250,11 @@ fa_status fa_vk_pipeline_get(fa_device *device, const char *name, bool subgroups
     const fa_vk_module *module = find_module(d, name, subgroups);
     if (!module)
         return fa_fail(FA_UNSUPPORTED, "this library was built without the kernel %s", name);
-    fa_status status = FA_OK;
-    bool cached = false, added = false;
-    (void)pthread_mutex_lock(&d->lock);
-    fa_vk_pipeline *found = d->pipelines;
-    while (found &&
-           (found->module != module || memcmp(&found->constants, constants, sizeof(*constants)) != 0))
-        found = found->next;
-    if (!found) {
-        found = fa_alloc_zeroed(device->context, sizeof(*found));
-        status = found ? FA_OK : FA_OUT_OF_MEMORY;
-        if (found) {
-            found->module = module;
-            found->constants = *constants;
-            status = make(device, found, &cached);
-        }
-        added = status == FA_OK;
-        if (added) {
-            found->next = d->pipelines;
-            d->pipelines = found;
-        } else {
-            fa_release(device->context, found, sizeof(*found));
-        }
-    }
-    (void)pthread_mutex_unlock(&d->lock);
-    if (status != FA_OK)
-        return status;
-    *pipeline = found->handle;
-    if (added) {
-        fa_clear_error(); /* of what the cache met on its way */
-        fa_log(device->context, FA_LOG_DEBUG, "vulkan: pipeline of %s: %s", module->name,
-               cached ? "from the cache" : "compiled");
-    }
-    return FA_OK;
+    fa_vk_pipeline *found = find_pipeline(d, module, constants, NULL);
+    fa_status status = found ? FA_OK : add_pipeline(device, module, constants, &found);
+    if (status == FA_OK)
+        *pipeline = found->handle;
+    return status;
 }
 
 void fa_vk_pipelines_release(fa_device *device)
@@ -241,8 +262,7 @@ void fa_vk_pipelines_release(fa_device *device)
     fa_vk_device *d = fa_vk_device_of(device);
     while (d->pipelines) {
         fa_vk_pipeline *next = d->pipelines->next;
-        d->vk.vkDestroyPipeline(d->handle, d->pipelines->handle, NULL);
-        fa_release(device->context, d->pipelines, sizeof(*d->pipelines));
+        drop_pipeline(device, d->pipelines);
         d->pipelines = next;
     }
 }
