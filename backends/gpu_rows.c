@@ -74,6 +74,7 @@ static bool tile_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, fa_
                                           (int32_t)sizeof(float),
         .max_block_q = rows,
         .max_block_kv = entry->max_block_kv,
+        .key_turns = 16,
         .exposed = 0.4,
         .flops_per_cycle = 140,
         .scores_per_cycle = 8,
@@ -95,6 +96,7 @@ static bool rows_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, con
         .fixed_bytes = (kernel->group * 9 + 8) * (int32_t)sizeof(float),
         .max_block_q = 8,
         .max_block_kv = entry->max_block_kv,
+        .key_turns = 8,
         .resident = 2,
         .flops_per_cycle = 40,
         .scores_per_cycle = 2,
@@ -120,6 +122,7 @@ static bool standard_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry,
         .buffers = 1,
         .fixed_bytes = UNSAFE_BYTES + 2 * (kernel->depth * wide + kernel->depth / 4 * 2 * PAD_LINES) *
                                           (int32_t)sizeof(float),
+        .key_turns = 2,
         .exposed = 1,
         .flops_per_cycle = 100,
         .scores_per_cycle = 4,
@@ -152,6 +155,7 @@ fa_limits fa_gpu_limits_of(const fa_gpu_limits *limits)
         .item_cycles = 2000,
         .run_cycles = start_seconds * limits->clock_hz,
         .tensor_bytes = limits->tensor_bytes,
+        .loop_turns = limits->loop_turns,
     };
 }
 

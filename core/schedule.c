@@ -22,6 +22,7 @@ typedef struct planner {
     fa_tile_problem shape;
     int32_t block_q, block_kv;
     int32_t chunk;  /* most blocks of keys in one item */
+    int32_t most;   /* what `chunk` never exceeds */
     int32_t splits; /* parts asked for; 0: as `chunk` says */
     fa_schedule *out;
     bool fill; /* first pass counts, second pass writes: one piece of code */
@@ -200,7 +201,8 @@ static void plan_row_block(planner *w, int32_t n, int32_t row_begin, int32_t row
     int64_t begin = v.prefix > 0 ? 0 : v.begin, end = FA_MAX(v.end, v.prefix);
     begin -= begin % w->block_kv;
     int64_t blocks = fa_ceil_div(end - begin, w->block_kv), heads = w->problem->heads_kv;
-    int64_t parts = w->splits ? w->splits : fa_ceil_div(blocks, w->chunk);
+    int64_t parts = w->splits ? FA_MIN(w->splits, fa_tiling_parts(w->limits)) : fa_ceil_div(blocks, w->chunk);
+    parts = FA_MAX(parts, fa_ceil_div(blocks, w->most));
     parts = FA_MAX(FA_MIN(parts, blocks), 1);
     if (w->fill) {
         fa_work_item item = {n, 0, row_begin, row_end, (int32_t)begin, (int32_t)end, -1, 0};
@@ -328,7 +330,7 @@ static fa_status search(const fa_context *context, planner *w, fa_schedule *best
     int64_t key_blocks = fa_ceil_div(w->problem->max_len_kv, w->block_kv);
     int64_t most = FA_MIN(key_blocks, MAX_ITEMS / FA_MAX(best->items, 1)); /* pieces, so that the list fits */
     for (int64_t pieces = 2; pieces <= most && best->imbalance > 1.05; pieces += FA_MAX(pieces / 4, 1)) {
-        w->chunk = (int32_t)fa_ceil_div(key_blocks, pieces);
+        w->chunk = (int32_t)FA_MIN(fa_ceil_div(key_blocks, pieces), w->most);
         fa_schedule candidate;
         fa_status status = build(context, w, &candidate, heap);
         if (status != FA_OK)
@@ -349,7 +351,7 @@ static fa_status keep_to_one(const fa_context *context, planner *w, fa_schedule 
 {
     fa_status status = FA_OK;
     if (schedule->merges > 0 && w->splits == 0) {
-        w->chunk = INT32_MAX;
+        w->chunk = w->most;
         release_lists(context, schedule);
         status = build(context, w, schedule, heap);
     }
@@ -373,8 +375,12 @@ fa_status fa_schedule_init(const fa_context *context, const fa_problem *problem,
         .block_q = tiling->block_q,
         .block_kv = tiling->block_kv,
         .chunk = INT32_MAX,
+        .most = INT32_MAX,
         .splits = problem->tuning.splits,
     };
+    const int32_t item_keys = fa_tiling_item_keys(limits, traits);
+    if (item_keys > 0 && can_split)
+        w.chunk = w.most = FA_MAX(item_keys / w.block_kv, 1);
     double *heap = fa_alloc(context, limits->units * sizeof(*heap));
     if (!heap)
         return FA_OUT_OF_MEMORY;

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "core/portable/lang.h"
 #include "core/size.h"
 
 /* The part of the shorter of arithmetic and fetching that the longer never hides. */
@@ -253,4 +254,16 @@ bool fa_tiling_next_largest(const fa_limits *limits, const fa_tile_traits *t, co
     tiling->block_q = (int32_t)block_q;
     tiling->block_kv = (int32_t)(low * t->tile.kv);
     return true;
+}
+
+/* Half of the turns are left for what does not grow with the keys: rows, dims, blocks that the mask skips. */
+int32_t fa_tiling_item_keys(const fa_limits *limits, const fa_tile_traits *traits)
+{
+    return limits->loop_turns && traits->key_turns ? FA_MAX(limits->loop_turns / 2 / traits->key_turns, 1) : 0;
+}
+
+int32_t fa_tiling_parts(const fa_limits *limits)
+{
+    enum { PART_TURNS = 8 }; /* of all loops of a merge, for one part and up to FA_MAX_HEAD_DIM dims */
+    return limits->loop_turns ? FA_MAX(limits->loop_turns / PART_TURNS, 1) : INT32_MAX;
 }

@@ -24,6 +24,8 @@ typedef struct fa_limits {
     double launch_cycles;    /* starting one run on more than one unit                                 */
     double run_cycles;       /* starting any run                                                       */
     uint64_t tensor_bytes;   /* most bytes that one operand spans; 0: no limit                         */
+    int32_t loop_turns;      /* after so many turns of a kernel's loops, all together, the driver ends */
+                             /* them; 0: it lets them end                                              */
 } fa_limits;
 
 /*
@@ -57,6 +59,7 @@ typedef struct fa_tile_traits {
     int32_t fixed_bytes; /* staged whatever the block                                                       */
     int32_t resident;    /* blocks that a unit works on side by side, each at its share of the speed; 0: 1  */
     int32_t max_block_q, max_block_kv; /* 0: no limit of the kernel's own                              */
+    int32_t key_turns; /* most turns of loops that a key costs, its share of a block's included           */
     bool clips; /* of a block that the mask cuts, only the tiles it leaves are computed   */
     /* Of the shorter of computing and fetching a block, the part that the longer does not hide: 1 where a block
      * is fetched, then computed on. A tenth is taken at least, and where elements of K and V have
@@ -118,5 +121,11 @@ bool fa_tiling_choose(const fa_limits *limits, const fa_tile_traits *traits, con
 bool fa_tiling_next_largest(const fa_limits *limits, const fa_tile_traits *traits,
                             const fa_tile_problem *problem, int32_t forced_q, int32_t forced_kv,
                             fa_tiling *tiling);
+
+/* Most keys of one work item, so that no loop is ended before its time; 0: no limit. */
+int32_t fa_tiling_item_keys(const fa_limits *limits, const fa_tile_traits *traits);
+
+/* Most parts of a merge, likewise. */
+int32_t fa_tiling_parts(const fa_limits *limits);
 
 #endif

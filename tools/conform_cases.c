@@ -172,6 +172,29 @@ static bool add_edges(conform_list *list)
     return ok;
 }
 
+/* A driver may end loops after a number of turns, and counters of 16 bits end too. */
+static bool add_long(conform_list *list)
+{
+    conform_case c = basic;
+    bool ok = true;
+    set_heads(&c, 1, 1, 1);
+    set_dims(&c, 4, 4);
+    set_lengths(&c, 2, 1000003);
+    ok = ok && add(list, &c, "long");
+    set_types(&c, FA_F16);
+    c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+    c.window_left = 150000;
+    c.prefix = 70001;
+    set_lengths(&c, 2, 300007);
+    ok = ok && add(list, &c, "long-causal-br-window-l150000-prefix70001");
+    c.window_left = c.prefix = 0;
+    c.packing = CONFORM_PACK_BOTH;
+    set_heads(&c, 2, 2, 1);
+    set_lengths(&c, 2, 200003);
+    ok = ok && add(list, &c, "long-causal-br");
+    return ok;
+}
+
 static bool add_lengths(conform_list *list)
 {
     static const int32_t lengths[][2] = {{0, 5},   {5, 0},   {1, 1},    {1, 2},     {2, 1},   {3, 5},    {7, 11},
@@ -821,7 +844,7 @@ bool conform_list_make(uint64_t seed, conform_list *list)
 {
     enum { RANDOM_CASES = 200 };
     *list = (conform_list){0};
-    bool ok = add_dims(list) && add_edges(list) && add_lengths(list) && add_heads(list) && add_types(list) &&
+    bool ok = add_dims(list) && add_edges(list) && add_long(list) && add_lengths(list) && add_heads(list) && add_types(list) &&
               add_layouts(list) && add_masks(list) && add_packings(list) && add_alignments(list) && add_bias(list) &&
               add_strides(list) && add_scores(list) && add_scale_zero(list) && add_hazards(list) && add_ends(list) &&
               add_bias_ends(list) && add_blocks(list) && add_threads_and_merges(list) && add_empty(list);

@@ -14,6 +14,7 @@ enum {
     MAX_EXTENSIONS = 1024,
     MAX_FAMILIES = 32,
     MAX_SHAPES = 128,
+    LLVMPIPE_TURNS = 65535, /* LP_MAX_TGSI_LOOP_ITERATIONS: of all loops of a kernel together, without a word */
 };
 
 /* Names of extensions that a device has. */
@@ -105,6 +106,7 @@ bool fa_vk_features_query(const fa_vk_instance *instance, VkPhysicalDevice devic
           VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR);
     f->portability = has(&list, "VK_KHR_portability_subset");
     f->sm_count = has(&list, VK_NV_SHADER_SM_BUILTINS_EXTENSION_NAME);
+    f->driver = version >= VK_API_VERSION_1_2 || has(&list, VK_KHR_DRIVER_PROPERTIES_EXTENSION_NAME);
     if (f->portability)
         f->extension[f->extensions++] = "VK_KHR_portability_subset";
     free(list.found);
@@ -251,9 +253,11 @@ bool fa_vk_caps_query(const fa_vk_instance *instance, VkPhysicalDevice device, u
         return false;
     VkPhysicalDeviceShaderSMBuiltinsPropertiesNV sm = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_SM_BUILTINS_PROPERTIES_NV};
+    VkPhysicalDeviceDriverProperties driver = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_DRIVER_PROPERTIES,
+                                               .pNext = features.sm_count ? &sm : NULL};
     VkPhysicalDeviceMaintenance3Properties maintenance = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES,
-        .pNext = features.sm_count ? &sm : NULL};
+        .pNext = features.driver ? &driver : driver.pNext};
     VkPhysicalDeviceSubgroupProperties subgroup = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES, .pNext = &maintenance};
     VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
@@ -262,6 +266,7 @@ bool fa_vk_caps_query(const fa_vk_instance *instance, VkPhysicalDevice device, u
     read_limits(&properties.properties, caps);
     caps->alloc_bytes = clamp_size(maintenance.maxMemoryAllocationSize);
     caps->units = count_units(caps, &sm);
+    caps->loop_turns = driver.driverID == VK_DRIVER_ID_MESA_LLVMPIPE ? LLVMPIPE_TURNS : SIZE_MAX;
     caps->unified = is_unified(instance, device);
     read_features(instance, device, &features, &subgroup, enabled, caps);
     name_driver(&properties.properties, caps);
@@ -284,6 +289,7 @@ static bool apply_limit(fa_vk_caps *caps, bool *layout, const char *text, size_t
         {"local=", 1024, &caps->local_bytes, NULL},
         {"group=", 1, &caps->group_size, NULL},
         {"range=", 4096, &caps->range, NULL},
+        {"loops=", 4096, &caps->loop_turns, NULL},
         {"address=", 0, NULL, &caps->address},
         {"subgroups=", 0, NULL, &caps->subgroups},
         {"matrix=", 0, NULL, &caps->matrix},
@@ -316,7 +322,7 @@ static bool apply_limit(fa_vk_caps *caps, bool *layout, const char *text, size_t
     }
     (void)snprintf(
         reason, reason_size,
-        "FASTATTN_VULKAN_LIMITS has \"%.*s\", expected local=, group=, range=, address=, subgroups=, "
+        "FASTATTN_VULKAN_LIMITS has \"%.*s\", expected local=, group=, range=, loops=, address=, subgroups=, "
         "matrix=, layout=, timeline= or unified= and a number",
         shown, text);
     return false;

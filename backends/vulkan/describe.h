@@ -12,6 +12,7 @@
  *     matrix=0        no cooperative matrices
  *     layout=0        how a subgroup holds their fragments is not looked into
  *     timeline=0      fences, no timeline semaphores
+ *     loops=N         loops end after N turns, at least 4096: work items have fewer keys
  *     unified=0       the host does not reach the device's memory: every transfer is staged
  * A value above the driver's changes nothing. With an unknown key or a bad number no Vulkan device is available, and the
  * reason names it. It is read whenever a device is described or opened.
@@ -33,6 +34,7 @@ typedef struct fa_vk_features {
     VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrix;
     bool portability;         /* an extension without features that matter here */
     bool sm_count;            /* VK_NV_shader_sm_builtins */
+    bool driver;              /* VK_KHR_driver_properties */
     const char *extension[8]; /* to be enabled: what is not core in the device's version */
     uint32_t extensions;
 } fa_vk_features;

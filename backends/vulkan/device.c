@@ -69,6 +69,7 @@ static bool matrix_row(const fa_vk_device *d, const row_entry *entry, fa_gpu_ker
         .fixed_bytes = fixed + (kernel->in_registers ? 0 : (LINE_PAD + LINE_PAD + 4) * rows),
         .max_block_q = rows,
         .max_block_kv = entry->gpu.max_block_kv,
+        .key_turns = 16,
         .exposed = 0.2,
         .flops_per_cycle = kernel->in_registers ? 1400 : 500,
         .scores_per_cycle = kernel->in_registers ? 60 : 12,
@@ -98,6 +99,7 @@ static fa_status vulkan_open(fa_device *device)
         .local_bytes = d->caps.local_bytes,
         .group_size = d->caps.group_size,
         .tensor_bytes = d->caps.address ? 0 : d->caps.range - d->caps.align,
+        .loop_turns = d->caps.loop_turns <= INT32_MAX ? (int32_t)d->caps.loop_turns : 0,
     };
     device->limits = fa_gpu_limits_of(&limits);
     for (int i = 0; i < ENTRIES; i++) {

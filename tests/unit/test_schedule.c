@@ -412,6 +412,33 @@ START_TEST(pairs_of_long_sequences)
 }
 END_TEST
 
+/* Where a driver ends loops, items have few enough keys, whatever else is asked for. */
+START_TEST(loops_bound_the_keys_of_an_item)
+{
+    fa_limits ends = limits;
+    fa_tile_traits loops = traits;
+    fa_tuning tuning = {.struct_size = sizeof(tuning), .splits = _i};
+    fa_tiling tiling = {4, 16, traits.tile, 0, "tuning"};
+    fa_attention_desc d = make_desc(1, 2, 1, 3, 100003, 8);
+    fa_problem p;
+    fa_schedule s;
+    ends.loop_turns = 1000;
+    loops.key_turns = 2;
+    d.tuning = &tuning;
+    ck_assert_int_eq(fa_problem_init(context, &d, &p), FA_OK);
+    ck_assert_int_eq(fa_schedule_init(context, &p, &ends, &loops, &tiling, true, &s), FA_OK);
+    ck_assert_int_eq(fa_tiling_item_keys(&ends, &loops), 250);
+    int64_t keys = 0;
+    for (int64_t i = 0; i < s.items; i++) {
+        ck_assert_int_le(s.item[i].key_end - s.item[i].key_begin, 250);
+        keys += s.item[i].key_end - s.item[i].key_begin;
+    }
+    ck_assert_int_eq(keys, 2 * 100003); /* two blocks of rows */
+    fa_schedule_release(context, &s);
+    fa_problem_release(context, &p);
+}
+END_TEST
+
 /* More work items than memory is spent on: refused at once, by number. */
 START_TEST(too_many_items_are_refused)
 {
@@ -439,5 +466,6 @@ Suite *schedule_suite(void)
     tcase_add_test(tc, equal_questions_get_equal_answers);
     tcase_add_test(tc, pairs_of_long_sequences);
     tcase_add_test(tc, too_many_items_are_refused);
+    tcase_add_loop_test(tc, loops_bound_the_keys_of_an_item, 0, 4);
     return suite;
 }
