@@ -42,9 +42,15 @@ static fa_status bound_row(fa_plan *plan, const family *f, size_t scratch, int64
     bool splits = plan->row->features & FA_FEATURE_SPLIT;
     int64_t most_parts = p->tuning.splits ? FA_MIN(p->tuning.splits, blocks) : splits ? blocks : 1;
     most_parts = FA_MAX(most_parts, 1);
+    /* Where a driver ends loops: items are whole blocks, so that each has at least half of the keys it may have. */
+    const int64_t item_keys = splits ? fa_tiling_item_keys(&plan->limits, &plan->row->traits) : 0;
+    const int64_t needed = item_keys > 0 && f->shape.keys > item_keys / 2 ? 2 * f->shape.keys / item_keys + 1 : 1;
+    most_parts = FA_MAX(most_parts, needed);
     int64_t partial = most_parts > 1 ? product(f->rows, most_parts) : 0;
     if (p->tuning.splits == 0)
         partial = FA_MIN(partial, fa_schedule_most_partial_rows(&plan->limits, block_q, f->shape.rows));
+    if (needed > 1)
+        partial = FA_MAX(partial, product(f->rows, needed));
     int64_t items = product(f->rows, most_parts);
     plan->scratch_bytes = scratch;
     plan->schedule.workers = (uint32_t)FA_MIN(items, (int64_t)plan->limits.units);
