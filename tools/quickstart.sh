@@ -404,7 +404,9 @@ test_windows()
     configure build-windows --cross-file cross/x86_64-w64-mingw32.txt --cross-file "$windows/cross.txt" \
         -Dtests=enabled -Dtools=enabled
     meson compile -C build-windows
-    WINEDEBUG=-all WINEPREFIX=$PWD/build-windows/wine meson test -C build-windows --no-rebuild --print-errorlogs \
+    export WINEDEBUG=-all WINEPREFIX="$PWD/build-windows/wine"
+    wine wineboot --init # once, not by several tests at the same time
+    meson test -C build-windows --no-rebuild --print-errorlogs \
         --suite unit --suite conform --suite command --timeout-multiplier 4
 }
 
