@@ -18,7 +18,9 @@ enum {
 
 typedef struct rows_scratch {
     float *q, *o, *s; /* rows x q_stride, rows x o_stride, rows x s_stride */
+    float *part;      /* what a block of keys adds to o                    */
     float *max, *sum; /* rows                                              */
+    float *factor;    /* of o, as it meets what a block adds               */
     float *kv;        /* a chunk of keys or values as f32                  */
     ptrdiff_t kv_stride;
     int q_stride, o_stride, s_stride;
@@ -39,9 +41,11 @@ static rows_scratch lay_out(const fa_plan *plan, void *memory)
                       .s_stride = round_lanes(a->block_kv)};
     s.q = take_scratch(memory, &s.bytes, rows * (size_t)s.q_stride);
     s.o = take_scratch(memory, &s.bytes, rows * (size_t)s.o_stride);
+    s.part = take_scratch(memory, &s.bytes, rows * (size_t)s.o_stride);
     s.s = take_scratch(memory, &s.bytes, rows * (size_t)s.s_stride);
     s.max = take_scratch(memory, &s.bytes, rows);
     s.sum = take_scratch(memory, &s.bytes, rows);
+    s.factor = take_scratch(memory, &s.bytes, rows);
     s.kv_stride = FA_MAX(s.q_stride, s.o_stride) + VL;
     s.kv = take_scratch(memory, &s.bytes, CHUNK * (size_t)s.kv_stride);
     return s;
@@ -52,9 +56,9 @@ static size_t scratch_bytes(const fa_plan *plan)
     return lay_out(plan, NULL).bytes;
 }
 
-/* s[row][key] for `rows` query rows and `keys` keys; both constants at each call. */
+/* s[row][key] over dims [d, dim) for `rows` query rows and `keys` keys; both constants at each call. */
 FA_INLINE void score_rows(const int rows, const int keys, const fa_dtype dtype, const float *q, int q_stride,
-                          const typed_rows *k, int64_t key, int dim, rows_ahead ahead, float *s, int s_stride)
+                          const typed_rows *k, int64_t key, int d, int dim, rows_ahead ahead, float *s, int s_stride)
 {
     vf acc[ROWS][KEYS];
     FA_UNROLL
@@ -64,7 +68,6 @@ FA_INLINE void score_rows(const int rows, const int keys, const fa_dtype dtype, 
             acc[r][j] = v_set1(0.0f);
     }
     int64_t at = k->index + key * k->stride;
-    int d = 0;
     for (; d + VL <= dim; d += VL) {
         vf kv[KEYS];
         FA_UNROLL
@@ -100,17 +103,32 @@ FA_INLINE void score_rows(const int rows, const int keys, const fa_dtype dtype, 
     }
 }
 
+/* As above over all dims. Lanes are sums of a part of the dims each; where there is one, dims are summed in parts. */
+FA_INLINE void score_parts(const int rows, const int keys, const fa_dtype dtype, const float *q, int q_stride,
+                           const typed_rows *k, int64_t key, int dim, rows_ahead ahead, float *s, int s_stride)
+{
+    int part = VL > 1 ? dim : part_end(0, dim);
+    score_rows(rows, keys, dtype, q, q_stride, k, key, 0, part, ahead, s, s_stride);
+    for (int stop; VL == 1 && part < dim; part = stop) {
+        float more[ROWS * KEYS];
+        stop = part_end(part, dim);
+        score_rows(rows, keys, dtype, q, q_stride, k, key, part, stop, nothing_ahead, more, KEYS);
+        for (int i = 0; i < rows * keys; i++)
+            s[i / keys * s_stride + i % keys] += more[i / keys * KEYS + i % keys];
+    }
+}
+
 FA_INLINE void score_block(const int rows, const fa_dtype dtype, const float *q, int q_stride,
                            const typed_rows *k, int keys, int dim, rows_ahead ahead, float *s, int s_stride)
 {
     int j = 0;
     for (; j + KEYS <= keys; j += KEYS) {
-        score_rows(rows, KEYS, dtype, q, q_stride, k, j, dim, ahead, s + j, s_stride);
+        score_parts(rows, KEYS, dtype, q, q_stride, k, j, dim, ahead, s + j, s_stride);
         if (ahead.at)
             ahead.at += KEYS * ahead.stride;
     }
     for (; j < keys; j++)
-        score_rows(rows, 1, dtype, q, q_stride, k, j, dim, ahead, s + j, s_stride);
+        score_parts(rows, 1, dtype, q, q_stride, k, j, dim, ahead, s + j, s_stride);
 }
 
 /* o[row][d .. d + vecs * VL) += p[row][key] * v[key][..] */
@@ -219,11 +237,11 @@ static void values(int rows, const rows_scratch *s, const typed_rows *v, int fir
     int r = 0;
     for (; r + ROWS <= rows; r += ROWS)
         FA_FOR_TYPE(value_block, ROWS, v->dtype, s->s + r * s->s_stride + first, s->s_stride, r ? &again : v,
-                    keys, dim, share(ahead, r, dim / (VALUE_VECS * VL) * LINE_BYTES), s->o + r * s->o_stride,
+                    keys, dim, share(ahead, r, dim / (VALUE_VECS * VL) * LINE_BYTES), s->part + r * s->o_stride,
                     s->o_stride);
     for (; r < rows; r++)
         FA_FOR_TYPE(value_block, 1, v->dtype, s->s + r * s->s_stride + first, s->s_stride, r ? &again : v,
-                    keys, dim, nothing_ahead, s->o + r * s->o_stride, s->o_stride);
+                    keys, dim, nothing_ahead, s->part + r * s->o_stride, s->o_stride);
 }
 
 /* One query row: which it is, and what its scores need. */
@@ -297,9 +315,8 @@ static vf transform(const query_row *row, int key, int count, vf x)
     return hide(row, key, count, x);
 }
 
-/* Softmax weights of one row over a block of keys, in place; rescales the row's output if its maximum rose. */
-static void weigh(const query_row *row, int key, int keys, float *s, float *max, float *sum, float *o,
-                  int o_stride)
+/* Softmax weights of one row over a block of keys, in place. Returns the factor for what came before. */
+static float weigh(const query_row *row, int key, int keys, float *s, float *max, float *sum)
 {
     vf top = v_set1(-INFINITY), total = v_set1(0.0f);
     for (int j = 0; j < keys; j += VL) {
@@ -315,13 +332,9 @@ static void weigh(const query_row *row, int key, int keys, float *s, float *max,
         total = v_add(total, p);
     }
     float factor = fa_state_weight(*max, next, unit);
-    if (next != *max) {
-        for (int d = 0; d < o_stride; d += VL)
-            v_store(o + d, v_mul(v_load(o + d), v_set1(factor)));
-        *sum *= factor;
-    }
-    *sum += v_sum(total);
+    *sum = *sum * factor + v_sum(total);
     *max = next;
+    return factor;
 }
 
 /* Of the values that a row sees, those that are not finite: see add_infinite() in panel.h. */
@@ -398,7 +411,7 @@ static void add_cleaned(const fa_cpu_run *run, const fa_work_item *item, const r
         for (int r = 0; r < rows; r++) {
             query_row row = row_of(run, item, item->row_begin + r);
             add_infinite(&row, &v, key + first, count, dim, s->s + r * s->s_stride + first,
-                         s->o + r * s->o_stride);
+                         s->part + r * s->o_stride);
         }
     }
 }
@@ -416,6 +429,16 @@ static void add_values(const fa_cpu_run *run, const fa_work_item *item, const ro
     values(rows, s, &v, first, keys, dim, ahead);
 }
 
+/* A block is summed up before it meets what was there: many keys are summed in parts. */
+static void add_part(const rows_scratch *s, int rows)
+{
+    for (int r = 0; r < rows; r++) {
+        vf factor = v_set1(s->factor[r]);
+        for (int d = r * s->o_stride; d < (r + 1) * s->o_stride; d += VL)
+            v_store(s->o + d, v_fma(v_load(s->o + d), factor, v_load(s->part + d)));
+    }
+}
+
 static void meet(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s, int key, int keys,
                  bool partial)
 {
@@ -431,11 +454,12 @@ static void meet(const fa_cpu_run *run, const fa_work_item *item, const rows_scr
     }
     for (int r = 0; r < rows; r++) {
         query_row row = row_of(run, item, item->row_begin + r);
-        weigh(&row, key, keys, s->s + r * s->s_stride, s->max + r, s->sum + r, s->o + r * s->o_stride,
-              s->o_stride);
+        s->factor[r] = weigh(&row, key, keys, s->s + r * s->s_stride, s->max + r, s->sum + r);
     }
+    memset(s->part, 0, (size_t)(rows * s->o_stride) * sizeof(float));
     for (int first = 0; first < keys; first += step)
         add_values(run, item, s, key, first, FA_MIN(step, keys - first), partial);
+    add_part(s, rows);
 }
 
 static void start(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s)
