@@ -29,9 +29,11 @@ static void fill_params(const fa_plan *plan, fa_table_params *out)
     out->lse_rows = (int)p->tensor[FA_O].shape[2];
     out->bias_type = (int)p->tensor[FA_BIAS].dtype;
     out->score = plan->score;
+    out->slope_stride = p->alibi_stride;
     out->flags = (p->alibi_slopes ? FA_TABLE_ALIBI : 0) |
                  (p->features & FA_FEATURE_BIAS ? FA_TABLE_BIAS : 0) |
                  (p->features & FA_FEATURE_KEEP ? FA_TABLE_KEEP : 0) | (p->sinks ? FA_TABLE_SINKS : 0) |
+                 (p->bias_factors ? FA_TABLE_BIAS_FACTORS : 0) |
                  (p->features & FA_FEATURE_LSE ? FA_TABLE_LSE : 0);
 }
 
@@ -68,17 +70,18 @@ static void fill_lists(const fa_schedule *schedule, fa_table_item *item, fa_tabl
 fa_status fa_table_make(const fa_plan *plan, size_t most, void **made, size_t *made_size)
 {
     const fa_problem *p = &plan->problem;
-    size_t size = sizeof(fa_table_params), heads = (size_t)p->heads_q, at[5];
-    const size_t count[5] = {(size_t)p->sequences, (size_t)plan->schedule.items,
-                             (size_t)plan->schedule.merges, p->alibi_slopes ? heads : 0,
-                             p->sinks ? heads : 0};
-    const size_t bytes[5] = {sizeof(fa_table_sequence), sizeof(fa_table_item), sizeof(fa_table_merge),
-                             sizeof(float), sizeof(float)};
-    for (int i = 0; i < 5; i++) {
+    size_t size = sizeof(fa_table_params), heads = (size_t)p->heads_q, at[6];
+    const size_t count[6] = {(size_t)p->sequences, (size_t)plan->schedule.items,
+                             (size_t)plan->schedule.merges, p->alibi_slopes ? fa_problem_slopes(p) : 0,
+                             p->sinks ? heads : 0, p->bias_factors ? heads : 0};
+    const size_t bytes[6] = {sizeof(fa_table_sequence), sizeof(fa_table_item), sizeof(fa_table_merge),
+                             sizeof(float), sizeof(float), sizeof(float)};
+    for (int i = 0; i < 6; i++) {
         at[i] = size;
         if (!fa_grow(&size, count[i], bytes[i]))
             return fa_fail(FA_OUT_OF_MEMORY, "a work list of %zu items overflows memory", count[1]);
     }
+    most = FA_MIN(most, (size_t)INT32_MAX); /* shaders count in ints */
     if (size > most)
         return fa_fail(FA_OUT_OF_MEMORY, "a work list of %zu items needs %zu bytes, %s allocates at most %zu",
                        count[1], size, plan->device->info.name, most);
@@ -92,13 +95,16 @@ fa_status fa_table_make(const fa_plan *plan, size_t most, void **made, size_t *m
     params->merges_at = (fa_long)at[2];
     params->slopes_at = (fa_long)at[3];
     params->sinks_at = (fa_long)at[4];
+    params->factors_at = (int)at[5];
     fill_sequences(p, (fa_table_sequence *)(void *)(table + at[0]));
     fill_lists(&plan->schedule, (fa_table_item *)(void *)(table + at[1]),
                (fa_table_merge *)(void *)(table + at[2]));
     if (p->alibi_slopes)
-        memcpy(table + at[3], p->alibi_slopes, heads * sizeof(float));
+        memcpy(table + at[3], p->alibi_slopes, fa_problem_slopes(p) * sizeof(float));
     if (p->sinks)
         memcpy(table + at[4], p->sinks, heads * sizeof(float));
+    if (p->bias_factors)
+        memcpy(table + at[5], p->bias_factors, heads * sizeof(float));
     *made = table;
     *made_size = size;
     return FA_OK;

@@ -6,7 +6,7 @@
 #include "core/plan.h"
 
 /*
- * Parameters, sequences, work items, merges, slopes and sinks in one piece of host memory; release it with
+ * Parameters, sequences, work items, merges, slopes, sinks and factors in one piece of host memory; release it with
  * fa_release(). FA_OUT_OF_MEMORY where it is larger than `most` bytes, which a device allocates at once.
  */
 fa_status fa_table_make(const fa_plan *plan, size_t most, void **table, size_t *size);

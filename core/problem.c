@@ -223,6 +223,24 @@ static fa_status check_alignment(const fa_attention_desc *d)
     return FA_OK;
 }
 
+static fa_status check_slopes(const fa_problem *p, const fa_attention_desc *d)
+{
+    if (!d->alibi_slopes && d->alibi_stride != 0)
+        return fa_fail(FA_INVALID, "alibi_stride is %lld, expected 0 without alibi_slopes",
+                       (long long)d->alibi_stride);
+    if (!d->bias.shape[0] && !d->bias.shape[1] && !d->bias.shape[2] && !d->bias.shape[3] && d->bias_factors)
+        return fa_fail(FA_INVALID, "bias_factors is given without bias, expected NULL");
+    TRY(check_limit("alibi_stride", d->alibi_stride, 0, (int64_t)1 << 36)); /* times 2^24 sequences fits */
+    for (int64_t n = 0; d->alibi_slopes && n < (d->alibi_stride ? p->sequences : 1); n++) {
+        for (int64_t h = n * d->alibi_stride; h < n * d->alibi_stride + p->heads_q; h++) {
+            if (!isfinite(d->alibi_slopes[h]))
+                return fa_fail(FA_INVALID, "alibi_slopes[%lld] is %g, expected a finite number", (long long)h,
+                               (double)d->alibi_slopes[h]);
+        }
+    }
+    return FA_OK;
+}
+
 static fa_status check_numbers(fa_problem *p, const fa_attention_desc *d)
 {
     if (!isfinite(d->scale))
@@ -236,10 +254,11 @@ static fa_status check_numbers(fa_problem *p, const fa_attention_desc *d)
     TRY(check_limit("prefix", d->prefix, 0, INT64_MAX));
     TRY(check_limit("diagonal_offset", d->diagonal_offset, -FA_MAX_LENGTH, FA_MAX_LENGTH));
     TRY(check_limit("want_lse", d->want_lse, 0, 1));
+    TRY(check_slopes(p, d));
     for (int64_t h = 0; h < p->heads_q; h++) {
-        if (d->alibi_slopes && !isfinite(d->alibi_slopes[h]))
-            return fa_fail(FA_INVALID, "alibi_slopes[%lld] is %g, expected a finite number", (long long)h,
-                           (double)d->alibi_slopes[h]);
+        if (d->bias_factors && !isfinite(d->bias_factors[h]))
+            return fa_fail(FA_INVALID, "bias_factors[%lld] is %g, expected a finite number", (long long)h,
+                           (double)d->bias_factors[h]);
         if (d->sinks && (isnan(d->sinks[h]) || d->sinks[h] == INFINITY))
             return fa_fail(FA_INVALID, "sinks[%lld] is %g, expected a finite number or -inf", (long long)h,
                            (double)d->sinks[h]);
@@ -248,6 +267,7 @@ static fa_status check_numbers(fa_problem *p, const fa_attention_desc *d)
     p->softcap = d->softcap;
     p->features |= d->softcap > 0 ? FA_FEATURE_SOFTCAP : 0;
     p->features |= d->alibi_slopes ? FA_FEATURE_ALIBI : 0;
+    p->alibi_stride = d->alibi_stride ? p->heads_q : 0;
     p->features |= d->sinks ? FA_FEATURE_SINKS : 0;
     p->features |= d->want_lse ? FA_FEATURE_LSE : 0;
     p->features |= p->group > 1 ? FA_FEATURE_GROUPS : 0;
@@ -347,14 +367,17 @@ static void fill_sequences(fa_problem *p, const fa_attention_desc *d, const side
     }
 }
 
-static fa_status copy_floats(const fa_context *context, const float *from, int32_t count, float **to)
+/* `rows` of `count` floats, whose first elements lie `stride` apart. */
+static fa_status copy_floats(const fa_context *context, const float *from, int64_t rows, int64_t count,
+                             int64_t stride, float **to)
 {
     if (!from)
         return FA_OK;
-    *to = fa_alloc(context, (size_t)count * sizeof(float));
+    *to = fa_alloc(context, (size_t)(rows * count) * sizeof(float));
     if (!*to)
         return FA_OUT_OF_MEMORY;
-    memcpy(*to, from, (size_t)count * sizeof(float));
+    for (int64_t n = 0; n < rows; n++)
+        memcpy(*to + n * count, from + n * stride, (size_t)count * sizeof(float));
     return FA_OK;
 }
 
@@ -389,8 +412,10 @@ static fa_status init(const fa_context *context, const fa_attention_desc *d, fa_
     TRY(check_extra(p, FA_KEEP, &d->keep, true));
     TRY(add_lse(p, d));
     TRY(check_tuning(p, d));
-    TRY(copy_floats(context, d->alibi_slopes, p->heads_q, &p->alibi_slopes));
-    return copy_floats(context, d->sinks, p->heads_q, &p->sinks);
+    TRY(copy_floats(context, d->alibi_slopes, p->alibi_stride ? p->sequences : 1, p->heads_q, d->alibi_stride,
+                    &p->alibi_slopes));
+    TRY(copy_floats(context, d->bias_factors, 1, p->heads_q, 0, &p->bias_factors));
+    return copy_floats(context, d->sinks, 1, p->heads_q, 0, &p->sinks);
 }
 
 fa_status fa_problem_read_desc(const fa_attention_desc *theirs, fa_attention_desc *ours)
@@ -417,7 +442,8 @@ fa_status fa_problem_init(const fa_context *context, const fa_attention_desc *de
 void fa_problem_release(const fa_context *context, fa_problem *problem)
 {
     fa_release(context, problem->sequence, (size_t)problem->sequences * sizeof(*problem->sequence));
-    fa_release(context, problem->alibi_slopes, (size_t)problem->heads_q * sizeof(float));
+    fa_release(context, problem->alibi_slopes, fa_problem_slopes(problem) * sizeof(float));
+    fa_release(context, problem->bias_factors, (size_t)problem->heads_q * sizeof(float));
     fa_release(context, problem->sinks, (size_t)problem->heads_q * sizeof(float));
     memset(problem, 0, sizeof(*problem));
 }

@@ -48,7 +48,8 @@ typedef struct fa_problem {
     unsigned features;
     int64_t sequences;
     fa_sequence *sequence;
-    float *alibi_slopes, *sinks; /* heads_q each, or NULL */
+    float *alibi_slopes, *bias_factors, *sinks; /* heads_q each, or NULL                               */
+    int32_t alibi_stride; /* between the slopes of two sequences: heads_q, or 0 where all have the same */
     int32_t max_len_q, max_len_kv;
     fa_tuning tuning; /* its kernel is copied to kernel_name, "" for none */
     char kernel_name[64];
@@ -66,6 +67,18 @@ void fa_problem_release(const struct fa_context *context, fa_problem *problem);
 static inline int64_t fa_problem_lse_index(const fa_problem *p, const fa_sequence *s, int head, int64_t i)
 {
     return (s->q_batch * p->heads_q + head) * p->tensor[FA_O].shape[2] + s->q_row + i;
+}
+
+/* How many slopes there are, where there are any. */
+static inline size_t fa_problem_slopes(const fa_problem *p)
+{
+    return (size_t)p->heads_q * (p->alibi_stride ? (size_t)p->sequences : 1);
+}
+
+/* The slope of a head of sequence n. */
+static inline float fa_problem_slope(const fa_problem *p, int64_t n, int64_t head)
+{
+    return p->alibi_slopes[n * p->alibi_stride + head];
 }
 
 /* Index of bias or keep for (sequence, head, row) and key 0; the next key is stride[3], 0 or 1, further. */

@@ -69,6 +69,16 @@ static bool sees(const row_view *r, int32_t key)
     return fa_load(FA_BOOL, r->in->keep, at) != 0;
 }
 
+static float factor_of(const row_view *r)
+{
+    return r->p->bias_factors ? r->p->bias_factors[r->head] : 1;
+}
+
+static float slope_of(const row_view *r)
+{
+    return fa_problem_slope(r->p, r->sequence, r->head);
+}
+
 static float bias_of(const row_view *r, int32_t key)
 {
     const fa_tensor *bias = &r->p->tensor[FA_BIAS];
@@ -100,8 +110,8 @@ static double score(const row_view *r, int32_t key)
     if (p->softcap > 0)
         sum = (double)p->softcap * tanh(sum / (double)p->softcap);
     if (p->alibi_slopes)
-        sum -= (double)p->alibi_slopes[r->head] * distance(r, key);
-    return sum + (double)bias_of(r, key);
+        sum -= (double)slope_of(r) * distance(r, key);
+    return sum + (double)factor_of(r) * (double)bias_of(r, key);
 }
 
 /* Weights of a row's keys under its largest score, their sum with the sink's, and the LSE. */
@@ -180,11 +190,11 @@ static range score_range(const row_view *r, int32_t key)
         x = (range){fmax(x.low, -cap), fmin(x.high, cap)};
     }
     if (p->alibi_slopes) {
-        double exact = (double)p->alibi_slopes[r->head] * distance(r, key), once = (double)(float)exact;
+        double exact = (double)slope_of(r) * distance(r, key), once = (double)(float)exact;
         x = rounded((range){x.low - fmax(exact, once), x.high - fmin(exact, once)});
     }
-    double bias = (double)bias_of(r, key);
-    return p->features & FA_FEATURE_BIAS ? rounded((range){x.low + bias, x.high + bias}) : x;
+    double bias = (double)factor_of(r) * (double)bias_of(r, key), once = (double)(float)bias;
+    return p->features & FA_FEATURE_BIAS ? rounded((range){x.low + fmin(bias, once), x.high + fmax(bias, once)}) : x;
 }
 
 /*
@@ -359,8 +369,8 @@ static float naive_score(const row_view *r, fa_naive_order order, int32_t key)
     if (p->softcap > 0)
         sum = p->softcap * tanhf(sum / p->softcap);
     if (p->alibi_slopes)
-        sum -= p->alibi_slopes[r->head] * (float)distance(r, key);
-    return sum + bias_of(r, key);
+        sum -= slope_of(r) * (float)distance(r, key);
+    return sum + factor_of(r) * bias_of(r, key);
 }
 
 static float round_to(fa_dtype dtype, float value)

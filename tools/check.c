@@ -233,7 +233,8 @@ static double score_size(const check_reference *r, const fa_attention_desc *desc
     bool set = desc->scale != 0 || desc->scale_is_set;
     double scale = set ? fabs((double)desc->scale) : 1 / sqrt((double)t.shape[3]), largest;
     double terms = scale * norm_of(&t, q, offset_of(&t, b, h, i), &largest) * size->keys / size->share;
-    int roundings = 1 + (desc->softcap > 0) + (desc->alibi_slopes != NULL) + (desc->bias.shape[0] > 0);
+    int roundings = 1 + (desc->softcap > 0) + (desc->alibi_slopes != NULL) + (desc->bias.shape[0] > 0) +
+                    (desc->bias_factors != NULL);
     return roundings * least_score(r->lse[row] + log(size->share), r->keys) + terms / 4;
 }
 

@@ -104,6 +104,8 @@ typedef struct conform_case {
     bool bias_holes;          /* some of it is -inf                                                  */
     bool alibi, sinks, no_sinks; /* no_sinks: sinks of -inf, which are as good as none               */
     bool no_lse;
+    bool slopes_each;         /* ALiBi's slopes of each batch entry or sequence                      */
+    bool factors;             /* of the bias, one per head                                           */
     bool narrow;              /* offsets and lengths as 32-bit integers                              */
     bool singles;             /* axes of size 1 have strides that make no sense                      */
     bool scale_zero;
@@ -163,7 +165,7 @@ typedef struct conform_data {
     fa_inputs inputs;
     int64_t *offsets_q, *offsets_kv, *lens_q, *lens_kv;
     int32_t *narrow; /* the four again, where the case asks for that */
-    float *slopes, *sinks;
+    float *slopes, *factors, *sinks;
 } conform_data;
 
 /* False without memory; *data can be freed in any case. */

@@ -519,6 +519,42 @@ static bool add_scores(conform_list *list)
     return ok;
 }
 
+/* Slopes of each batch entry, and factors of the bias per head, alone and with everything else. */
+static bool add_per_head(conform_list *list)
+{
+    bool ok = true;
+    for (size_t t = 0; t < COUNT(float_types); t++) {
+        conform_case c = basic;
+        set_types(&c, float_types[t]);
+        set_heads(&c, 3, 6, 2);
+        c.alibi = c.slopes_each = true;
+        ok = ok && add(list, &c, "slopes-each");
+        c.packing = CONFORM_PACK_BOTH;
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        ok = ok && add(list, &c, "slopes-each-causal-br");
+        c.packing = CONFORM_DENSE;
+        c.alibi = c.slopes_each = false;
+        c.factors = true;
+        c.bias = float_types[(t + 1) % COUNT(float_types)];
+        c.bias_axes = 12;
+        ok = ok && add(list, &c, "bias-factors-11qk-causal-br");
+        c.mask = FA_MASK_NONE;
+        c.bias_axes = 15;
+        c.bias_holes = true;
+        ok = ok && add(list, &c, "bias-factors-holes-bhqk");
+        c.alibi = c.slopes_each = c.sinks = true;
+        c.softcap = 9;
+        c.bias_axes = 8;
+        c.keep_axes = 5;
+        ok = ok && add(list, &c, "bias-factors-keep-slopes-each-sinks-softcap9");
+        c.test = CONFORM_MERGE;
+        c.softcap = 0;
+        c.bias_holes = false;
+        ok = ok && add(list, &c, "merge-bias-factors-keep-slopes-each-sinks");
+    }
+    return ok;
+}
+
 /* All scores of q and k are 0: means, or what the other terms make. */
 static bool add_scale_zero(conform_list *list)
 {
@@ -846,7 +882,7 @@ bool conform_list_make(uint64_t seed, conform_list *list)
     *list = (conform_list){0};
     bool ok = add_dims(list) && add_edges(list) && add_long(list) && add_lengths(list) && add_heads(list) && add_types(list) &&
               add_layouts(list) && add_masks(list) && add_packings(list) && add_alignments(list) && add_bias(list) &&
-              add_strides(list) && add_scores(list) && add_scale_zero(list) && add_hazards(list) && add_ends(list) &&
+              add_strides(list) && add_scores(list) && add_per_head(list) && add_scale_zero(list) && add_hazards(list) && add_ends(list) &&
               add_bias_ends(list) && add_blocks(list) && add_threads_and_merges(list) && add_empty(list);
     for (int i = 0; ok && i < RANDOM_CASES; i++) {
         conform_case c = basic;

@@ -429,9 +429,11 @@ static void place_hazard(conform_data *data, conform_hazard hazard)
 static bool fill_heads(const conform_case *c, conform_data *data, conform_random *random)
 {
     size_t count = c->heads_q > 0 ? (size_t)c->heads_q : 1;
-    data->slopes = malloc(count * sizeof(float));
+    size_t entries = c->slopes_each ? (size_t)c->batch + 1 : 1, stride = count + 3;
+    data->slopes = malloc(entries * stride * sizeof(float));
+    data->factors = malloc(count * sizeof(float));
     data->sinks = malloc(count * sizeof(float));
-    if (!data->slopes || !data->sinks)
+    if (!data->slopes || !data->factors || !data->sinks)
         return false;
     for (int32_t h = 0; h < c->heads_q; h++) {
         float part = 1 / (float)(1 + h / 2), sign = h % 2 ? -1.0f : 1.0f;
@@ -440,7 +442,15 @@ static bool fill_heads(const conform_case *c, conform_data *data, conform_random
         if (c->sink != 0)
             data->sinks[h] = c->sink * part * sign;
     }
+    for (size_t n = 1; n < entries; n++) {
+        for (size_t h = 0; h < stride; h++)
+            data->slopes[n * stride + h] = h < (size_t)c->heads_q ? data->slopes[h] * (1 + (float)n / 4) : NAN;
+    }
+    for (int32_t h = 0; h < c->heads_q; h++)
+        data->factors[h] = (float)(1 + h % 5) * 0.375f;
     data->desc.alibi_slopes = c->alibi ? data->slopes : NULL;
+    data->desc.alibi_stride = c->alibi && c->slopes_each ? (int64_t)stride : 0;
+    data->desc.bias_factors = c->factors && c->bias_axes != CONFORM_NO_AXES ? data->factors : NULL;
     data->desc.sinks = c->sinks || c->no_sinks ? data->sinks : NULL;
     return true;
 }
@@ -576,6 +586,7 @@ void conform_data_free(conform_data *data)
     free(data->lens_kv);
     free(data->narrow);
     free(data->slopes);
+    free(data->factors);
     free(data->sinks);
     *data = (conform_data){0};
 }

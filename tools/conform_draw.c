@@ -102,6 +102,8 @@ static void draw_scores(conform_random *r, conform_case *c)
     c->sinks = chance(r, 20);
     c->no_sinks = !c->sinks && chance(r, 5);
     c->no_lse = chance(r, 20);
+    c->slopes_each = c->alibi && chance(r, 40);
+    c->factors = c->bias_axes != CONFORM_NO_AXES && chance(r, 40);
     if (chance(r, 20))
         c->softcap = (float)between(r, 1, 40);
     if (chance(r, 25))
@@ -170,6 +172,7 @@ void conform_describe(const conform_case *c, char *text, size_t size)
     note_axes(text, size, "keep", c->keep_axes);
     if (c->repeats != 0)
         note_axes(text, size, "repeated", c->repeats);
+    note(text, size, "%s%s", c->slopes_each ? " slopes-each" : "", c->factors ? " factors" : "");
     note(text, size, "%s%s%s", c->narrow ? " int32" : "", c->singles ? " singles" : "",
          c->scale_zero ? " scale-0" : "");
     note(text, size, "%s%s%s%s", c->alibi ? " alibi" : "", c->sinks ? " sinks" : "", c->no_sinks ? " sinks-inf" : "",

@@ -80,8 +80,9 @@ static double score(const row_of *r, int64_t j)
     if (d->softcap > 0)
         s = (double)d->softcap * tanh(s / (double)d->softcap);
     if (d->alibi_slopes)
-        s -= (double)d->alibi_slopes[r->h] * fabs((double)(position_of(r) - j));
-    return d->bias.shape[0] > 0 ? s + load_repeated(r, &d->bias, in->bias, j) : s;
+        s -= (double)d->alibi_slopes[r->n * d->alibi_stride + r->h] * fabs((double)(position_of(r) - j));
+    double factor = d->bias_factors ? (double)d->bias_factors[r->h] : 1;
+    return d->bias.shape[0] > 0 ? s + factor * load_repeated(r, &d->bias, in->bias, j) : s;
 }
 
 /* Fills o and returns the LSE. `weight` has room for one number per key. */

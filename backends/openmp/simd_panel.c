@@ -34,6 +34,7 @@ void FA_ISA_NAME(add_infinite)(const fa_panel *panel, const float *weights, cons
 /* bias[key][lane] of up to VL keys for the lanes of one vector. */
 static void load_bias(const fa_panel *panel, int lane, int key, int keys, vf bias[VL])
 {
+    const float *factors = panel->run->plan->problem.bias_factors;
     const fa_tensor *t = &panel->run->plan->problem.tensor[FA_BIAS];
     for (int i = 0; i < VL; i++) {
         int64_t at =
@@ -44,6 +45,8 @@ static void load_bias(const fa_panel *panel, int lane, int key, int keys, vf bia
             bias[i] = load_typed(t->dtype, panel->run->bias, at + key);
         else
             bias[i] = load_some(t->dtype, panel->run->bias, at + key, keys);
+        if (factors)
+            bias[i] = v_mul(bias[i], v_set1(factors[panel->head[lane + i]]));
     }
     v_transpose(bias);
 }
@@ -87,7 +90,7 @@ static vf transform_scores(const fa_panel *panel, bool masked, int lane, int key
     float slope[VL] = {0};
     int position[VL];
     for (int i = 0; p->alibi_slopes && i < VL; i++) {
-        slope[i] = -p->alibi_slopes[panel->head[lane + i]];
+        slope[i] = -fa_problem_slope(p, panel->number, panel->head[lane + i]);
         position[i] = panel->position[lane + i] + panel->sequence->mask.diagonal;
     }
     if (panel->run->bias)

@@ -302,7 +302,7 @@ static vf transform(const query_row *row, int key, int count, vf x)
         x = scale_score(&row->run->plan->score, x);
     if (p->alibi_slopes) {
         vf far = v_distance(vi_count(key), vi_set1(row->position + row->sequence->mask.diagonal));
-        x = v_fma(v_set1(-p->alibi_slopes[row->head]), far, x);
+        x = v_fma(v_set1(-fa_problem_slope(p, row->number, row->head)), far, x);
     }
     if (row->run->bias) {
         const fa_tensor *t = &p->tensor[FA_BIAS];
@@ -310,6 +310,8 @@ static vf transform(const query_row *row, int key, int count, vf x)
         vf bias = t->stride[3] == 0 ? v_set1(fa_load(t->dtype, row->run->bias, at))
                   : count == VL    ? load_typed(t->dtype, row->run->bias, at + key)
                                    : load_some(t->dtype, row->run->bias, at + key, count);
+        if (p->bias_factors)
+            bias = v_mul(bias, v_set1(p->bias_factors[row->head]));
         x = v_add(bias, x);
     }
     return hide(row, key, count, x);

@@ -26,6 +26,8 @@ FA_VK_SAME(FA_VK_WORD_LSE_ROWS, fa_table_params, lse_rows);
 FA_VK_SAME(FA_VK_WORD_SCORE, fa_table_params, score);
 FA_VK_SAME(FA_VK_WORD_SCORE + 6, fa_table_params, score.transforms);
 FA_VK_SAME(FA_VK_WORD_FLAGS, fa_table_params, flags);
+FA_VK_SAME(FA_VK_WORD_SLOPE_STRIDE, fa_table_params, slope_stride);
+FA_VK_SAME(FA_VK_WORD_FACTORS_AT, fa_table_params, factors_at);
 FA_VK_SAME(FA_VK_WORD_LSE_AT, fa_table_sequence, lse_at);
 FA_VK_SAME(FA_VK_WORD_NUMBER, fa_table_sequence, number);
 FA_VK_SAME(FA_VK_WORD_MASK, fa_table_sequence, mask);

@@ -16,6 +16,7 @@
 #define FA_TABLE_KEEP 4
 #define FA_TABLE_SINKS 8
 #define FA_TABLE_LSE 16
+#define FA_TABLE_BIAS_FACTORS 32
 
 #ifndef FA_LANG_GLSL
 #if defined(__OPENCL_VERSION__) || defined(__OPENCL_C_VERSION__)
@@ -34,6 +35,8 @@ typedef struct fa_table_params {
     int heads_q, group, dim_qk, dim_v, lse_rows, bias_type;
     fa_score score;
     int flags;
+    int slope_stride; /* between the slopes of two sequences; 0: all have the same */
+    int factors_at;   /* bytes into the table: factors of the bias */
 } fa_table_params;
 
 typedef struct fa_table_sequence {

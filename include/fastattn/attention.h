@@ -83,7 +83,7 @@ typedef struct fa_tuning {
 
 /**
  * One forward attention:  O = softmax(f(Q K^T)) V  over the visible keys, per query head, where
- *     f(s) = softcap(scale * s) - slope * |p(i) - j| + bias(i, j),   softcap(x) = c * tanh(x / c).
+ *     f(s) = softcap(scale * s) - slope * |p(i) - j| + factor * bias(i, j),   softcap(x) = c * tanh(x / c).
  * Heads of q are divided evenly among the heads of k and v (MHA, GQA, MQA): head h uses KV head h / (heads_q / heads_kv).
  * A row that sees no key, or none with a score above -inf, gives 0, and an LSE of -inf (of the sink, where
  * there is one).
@@ -101,7 +101,7 @@ typedef struct fa_tuning {
  *   window_size=(l, r)     window_left = l + 1, window_right = r + 1; -1 is 0. It does not count p(i) itself, we do.
  *                          With causal=True, r is not looked at: leave window_right 0
  *   softcap                softcap
- *   alibi_slopes           alibi_slopes
+ *   alibi_slopes           alibi_slopes; of shape (batch, heads): also alibi_stride = heads
  *   cu_seqlens_q, _k       cu_rows_q32, cu_rows_kv32, sequences = batch; max_seqlen_q and _k are not needed
  *   seqused_k, cache_seqlens  lens_kv32
  *   seqused_q              lens_q32
@@ -129,6 +129,8 @@ typedef struct fa_tuning {
  *   ne[3], ne[2], ne[1], ne[0]  batch, head, row, dim; strides are nb / element size. Its result is (dim, heads, rows)
  *   scale                  scale
  *   mask                   bias, f16, with its padding of rows and keys cut off by shape; windows are in it
+ *   max_bias               bias_factors: for n the largest power of 2 up to heads, m = max_bias, head h has
+ *                          2^(-m (h + 1) / n) if h < n, else 2^(-m (2 (h - n) + 1) / (2 n))
  *   logit_softcap          softcap
  *   sinks                  sinks
  */
@@ -176,11 +178,17 @@ typedef struct fa_attention_desc {
      * least the longest. shape all 0: none. (attn_mask elsewhere.) */
     fa_tensor bias;
 
+    /* heads_q finite factors of the bias, copied; NULL: 1. A factor of 0 makes NaN of an infinite bias. */
+    const float *bias_factors;
+
     /* FA_BOOL, same shapes: a key is visible where not 0 (and where the mask above lets it be). */
     fa_tensor keep;
 
-    /* heads_q slopes, copied; NULL: none. Press, Smith, Lewis, arXiv 2108.12409. */
+    /* heads_q finite slopes, copied; NULL: none. Press, Smith, Lewis, arXiv 2108.12409. Those of batch entry (or
+     * sequence) n begin at alibi_slopes[n * alibi_stride]; 0: all have the same. */
     const float *alibi_slopes;
+    int64_t alibi_stride;
+
     const float *sinks;      /* heads_q logits that take weight and give no value, copied; NULL: none       */
     int32_t want_lse;        /* 1: also the natural logarithm of each row's softmax denominator (with the   */
                              /* sink's part), f32, contiguous (o.batch, heads_q, o.rows)                    */

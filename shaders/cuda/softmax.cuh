@@ -129,10 +129,16 @@ __device__ __forceinline__ float transform(const scene &s, const query &q, int k
 {
     const int flags = s.p->flags;
     x = fa_score_scaled(s.p->score, x);
-    if (flags & FA_TABLE_ALIBI)
-        x = fa_score_sloped(x, ((const float *)(s.a.table + s.p->slopes_at))[q.head], s.mask.diagonal + q.position - key);
-    if (flags & FA_TABLE_BIAS)
-        x = fa_score_biased(x, load(s.p->bias_type, s.a.bias + extra_at(s, s.p->bias_stride, q, key) * bytes_of(s.p->bias_type)));
+    if (flags & FA_TABLE_ALIBI) {
+        const float *slopes = (const float *)(s.a.table + s.p->slopes_at) + s.sequence.number * s.p->slope_stride;
+        x = fa_score_sloped(x, slopes[q.head], s.mask.diagonal + q.position - key);
+    }
+    if (flags & FA_TABLE_BIAS) {
+        float bias = load(s.p->bias_type, s.a.bias + extra_at(s, s.p->bias_stride, q, key) * bytes_of(s.p->bias_type));
+        if (flags & FA_TABLE_BIAS_FACTORS)
+            bias *= ((const float *)(s.a.table + s.p->factors_at))[q.head];
+        x = fa_score_biased(x, bias);
+    }
     if ((flags & FA_TABLE_KEEP) && !is_kept(s, q, key))
         x = FA_NEG_INF;
     return x;

@@ -71,13 +71,15 @@ static inline float transform(scene s, query q, int key, float x)
     int flags = s.params->flags;
     fa_terms t = fa_terms_none();
     if (flags & FA_TABLE_ALIBI) {
-        t.slope = s.slopes[q.head];
+        t.slope = s.slopes[s.sequence->number * s.params->slope_stride + q.head];
         t.distance = s.sequence->mask.diagonal + q.position - key;
     }
     if (flags & FA_TABLE_BIAS) {
         long at = extra_at(s.params->bias_stride, s.sequence->number, q.head, q.position, key);
         t.bias = load_any(s.params->bias_type, s.bias, s.bias_at + at);
     }
+    if (flags & FA_TABLE_BIAS_FACTORS) /* the parameters begin the table */
+        t.bias *= ((__global const float *)((__global const char *)s.params + s.params->factors_at))[q.head];
     if (flags & FA_TABLE_KEEP)
         t.kept = is_kept(s, q, key);
     return fa_score_of(s.params->score, t, x);

@@ -66,6 +66,8 @@
 #define FA_VK_WORD_BIAS_TYPE 55
 #define FA_VK_WORD_SCORE 56 /* seven words: an fa_score */
 #define FA_VK_WORD_FLAGS 63
+#define FA_VK_WORD_SLOPE_STRIDE 64
+#define FA_VK_WORD_FACTORS_AT 65
 #define FA_VK_WORDS_SEQUENCE 16
 #define FA_VK_WORD_Q_AT 0 /* of a sequence */
 #define FA_VK_WORD_K_AT 2

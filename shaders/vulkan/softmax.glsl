@@ -156,11 +156,14 @@ float transform(work w, query q, int key, float x)
 {
     fa_terms t = fa_terms_none();
     if ((w.flags & FA_TABLE_ALIBI) != 0) {
-        t.slope = table_float(table_int(FA_VK_WORD_SLOPES_AT) / 4 + q.head);
+        t.slope = table_float(table_int(FA_VK_WORD_SLOPES_AT) / 4 +
+                              table_int(w.sequence + FA_VK_WORD_NUMBER) * table_int(FA_VK_WORD_SLOPE_STRIDE) + q.head);
         t.distance = w.mask.diagonal + q.position_q - key;
     }
     if ((w.flags & FA_TABLE_BIAS) != 0)
         t.bias = bias_of(w, q, key);
+    if ((w.flags & FA_TABLE_BIAS_FACTORS) != 0)
+        t.bias *= table_float(table_int(FA_VK_WORD_FACTORS_AT) / 4 + q.head);
     if ((w.flags & FA_TABLE_KEEP) != 0)
         t.kept = is_kept(w, q, key);
     return fa_score_of(score_data(), t, x);

@@ -234,6 +234,7 @@ START_TEST(numbers)
 {
     static const float slopes[] = {0.5f, 0.25f, INFINITY, 0.1f}, sinks[] = {0, -INFINITY, 1, NAN};
     static const float positive[] = {0, INFINITY, 0, 0};
+    static const float each[] = {1, 2, 3, 4, 9, 5, 6, INFINITY, 8};
     static const refusal row[] = {
         {{F32(scale, (double)NAN)}, FA_INVALID, "scale is nan, expected a finite number"},
         {{F32(scale, (double)INFINITY)}, FA_INVALID, "scale is inf, expected a finite number"},
@@ -261,6 +262,17 @@ START_TEST(numbers)
         {{I32(want_lse, 2)}, FA_INVALID, "want_lse is 2, expected 0 to 1"},
         {{I32(want_lse, -1)}, FA_INVALID, "want_lse is -1, expected 0 to 1"},
         {{PTR(alibi_slopes, slopes)}, FA_INVALID, "alibi_slopes[2] is inf, expected a finite number"},
+        {{I64(alibi_stride, 5)}, FA_INVALID, "alibi_stride is 5, expected 0 without alibi_slopes"},
+        {{PTR(alibi_slopes, each), I64(alibi_stride, -1)}, FA_INVALID, "alibi_stride is -1, expected 0 to "},
+        {{PTR(alibi_slopes, each), I64(alibi_stride, INT64_MAX)}, FA_INVALID, "alibi_stride is 922"},
+        {{PTR(alibi_slopes, each), I64(alibi_stride, 5)},
+         FA_INVALID,
+         "alibi_slopes[7] is inf, expected a finite number"},
+        {{PTR(bias_factors, each)}, FA_INVALID, "bias_factors is given without bias, expected NULL"},
+        {{PTR(bias_factors, slopes), I64(bias.shape[0], 1), I64(bias.shape[1], 1), I64(bias.shape[2], 1),
+          I64(bias.shape[3], 1)},
+         FA_INVALID,
+         "bias_factors[2] is inf, expected a finite number"},
         {{PTR(sinks, sinks)}, FA_INVALID, "sinks[3] is nan, expected a finite number or -inf"},
         {{PTR(sinks, positive)}, FA_INVALID, "sinks[1] is inf, expected a finite number or -inf"},
     };
@@ -716,6 +728,23 @@ START_TEST(lengths_of_rows)
 }
 END_TEST
 
+START_TEST(slopes_of_each_sequence)
+{
+    static const float slopes[] = {1, 2, 3, 4, NAN, 5, 6, 7, 8};
+    fa_attention_desc d = base();
+    d.alibi_slopes = slopes;
+    d.alibi_stride = 5;
+    fa_problem p = accept(&d);
+    for (int h = 0; h < 4; h++)
+        ck_assert(fa_problem_slope(&p, 0, h) == (float)(1 + h) && fa_problem_slope(&p, 1, h) == (float)(5 + h));
+    fa_problem_release(context, &p);
+    d.alibi_stride = 0;
+    p = accept(&d);
+    ck_assert(fa_problem_slope(&p, 1, 3) == 4);
+    fa_problem_release(context, &p);
+}
+END_TEST
+
 START_TEST(a_scale_of_zero)
 {
     fa_attention_desc d = base();
@@ -825,6 +854,7 @@ Suite *problem_suite(void)
     tcase_add_test(good, sequences_are_where_the_offsets_say);
     tcase_add_test(good, lists_of_either_width);
     tcase_add_test(good, lengths_of_rows);
+    tcase_add_test(good, slopes_of_each_sequence);
     tcase_add_test(good, a_scale_of_zero);
     tcase_add_test(good, strides_of_single_axes);
     tcase_add_test(good, keys_repeated);
