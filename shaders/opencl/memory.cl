@@ -216,11 +216,15 @@ static inline float8 widen8_2(raw8_2 x)
     return as_float8(convert_uint8(x) << 16);
 }
 
-static inline bool is_finite8(float8 x)
+/* Which elements are not finite, as select() and any() take them. By bits: compilers may take x * 0 for 0. */
+static inline int4 not_finite4(float4 x)
 {
-    float8 zero = x * 0.0f;
-    float4 sum = zero.lo + zero.hi;
-    return sum.x + sum.y + sum.z + sum.w == 0.0f;
+    return (as_int4(x) & 0x7f800000) == (int4)0x7f800000;
+}
+
+static inline int8 not_finite8(float8 x)
+{
+    return (as_int8(x) & 0x7f800000) == (int8)0x7f800000;
 }
 
 #ifdef FA_ALIGNED

@@ -94,21 +94,22 @@ static void fetch_values(memory v, long v_at, FA_STRIDE stride, int dim_v, int i
     }
 }
 
-/* output += weight value for every row; a hidden value that is not finite is kept away from its weight of 0. */
+/* output += weight value for every row. What is not finite is 0 where it may be hidden, and added where it is seen. */
 static inline void add_value(float8 value, __local const float *weights, int key, bool hides, scene sc,
                              const fa_table_item *item, int c, float8 o[FA_BLOCK_Q][OCTETS])
 {
-    if (hides && !is_finite8(value)) {
+    const int8 odd = hides ? not_finite8(value) : (int8)0;
+    const float8 finite = select(value, (float8)0.0f, odd);
+    FA_UNROLL
+    for (int r = 0; r < FA_BLOCK_Q; r++)
+        o[r][c] += weights[r * FA_BLOCK_KV] * finite;
+    if (any(odd)) {
         FA_UNROLL
         for (int r = 0; r < FA_BLOCK_Q; r++) {
             query at = query_of(sc.params, sc.sequence->mask, item->head_kv, item->row_begin + r, item->row_end);
-            if (is_seen(at, sc.prefix, key) && (!(sc.params->flags & FA_TABLE_KEEP) || is_kept(sc, at, key)))
-                o[r][c] += weights[r * FA_BLOCK_KV] * value;
+            if (is_visible(sc, at, key))
+                o[r][c] += weights[r * FA_BLOCK_KV] * select((float8)0.0f, value, odd);
         }
-    } else {
-        FA_UNROLL
-        for (int r = 0; r < FA_BLOCK_Q; r++)
-            o[r][c] += weights[r * FA_BLOCK_KV] * value;
     }
 }
 

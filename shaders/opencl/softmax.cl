@@ -65,6 +65,12 @@ static inline bool is_kept(scene s, query q, int key)
     return *memory_at(s.keep, s.keep_at + at) != 0;
 }
 
+/* Whether neither the mask nor `keep` hides the key. */
+static inline bool is_visible(scene s, query q, int key)
+{
+    return is_seen(q, s.prefix, key) && (!(s.params->flags & FA_TABLE_KEEP) || is_kept(s, q, key));
+}
+
 /* A visible raw product as a natural score; -inf where `keep` hides it. */
 static inline float transform(scene s, query q, int key, float x)
 {

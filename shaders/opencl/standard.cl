@@ -215,7 +215,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_standard_
 
 #else
 
-/* multiply() where a hidden value may not be finite: it must not meet its weight of 0. */
+/* multiply() where a hidden value may not be finite: it is 0 for the rows that do not see it. */
 static void multiply_guarded(__local const float *stage, int x, int y, float sum[FA_ROWS][FA_COLS])
 {
     __local const float *a = stage + y * FA_ROWS, *b = stage + STAGE_B + 4 * x;
@@ -227,8 +227,10 @@ static void multiply_guarded(__local const float *stage, int x, int y, float sum
         for (int i = 0; i < FA_ROWS; i++) {
             const bool hidden = as_uint(rows[i]) == as_uint(HIDDEN);
             FA_UNROLL
-            for (int g = 0; g < FA_COLS; g++)
-                sum[i][g] += hidden ? 0.0f : rows[i] * b[LINE_B(t) + g / 4 * 4 * FA_LANES + g % 4];
+            for (int g = 0; g < FA_COLS; g++) {
+                const float value = b[LINE_B(t) + g / 4 * 4 * FA_LANES + g % 4];
+                sum[i][g] += rows[i] * (hidden && !fa_is_finite(value) ? 0.0f : value);
+            }
         }
     }
 }
@@ -287,17 +289,17 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_standard_
     FETCH_VALUES()
     while (key < keys) {
         __local float *now = (__local float *)room + stage * STAGE;
-        float4 zero = 0.0f;
+        int4 odd = 0;
         PUT_COLUMNS(now, LINE_A, TILE_ROWS, VECTORS_A, FETCH_A, a[n])
         FA_UNROLL
         for (int n = 0; n < FETCH_B; n++) {
             const int at = id + n * FA_GROUP, t = at / (TILE_COLS / 4), c = at % (TILE_COLS / 4) * 4;
             const float4 value = FA_CAT(widen_, FA_TYPE_V)(b[n]);
-            zero += value * 0.0f;
+            odd |= not_finite4(value);
             if (VECTORS_B % FA_GROUP == 0 || at < VECTORS_B)
                 *(__local float4 *)(now + STAGE_B + LINE_B(t) + c) = value;
         }
-        if (HIDES && zero.x + zero.y + zero.z + zero.w != 0.0f)
+        if (HIDES && any(odd))
             unsafe = 1;
         barrier(CLK_LOCAL_MEM_FENCE);
         key += FA_DEPTH;

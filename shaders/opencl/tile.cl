@@ -123,11 +123,11 @@ static void put_qk(__local float *stage, int id, const raw from[FETCH])
 
 static bool is_finite(const raw v[FETCH])
 {
-    float4 zero = 0.0f;
+    int4 odd = 0;
     FA_UNROLL
     for (int n = 0; n < FETCH_V; n++)
-        zero += FA_CAT(widen_, FA_TYPE_V)(v[n]) * 0.0f;
-    return zero.x + zero.y + zero.z + zero.w == 0.0f;
+        odd |= not_finite4(FA_CAT(widen_, FA_TYPE_V)(v[n]));
+    return !any(odd);
 }
 
 static void put_v(__local float *stage, int id, const raw v[FETCH])
@@ -158,7 +158,10 @@ static inline void turn_rows(float rows[FA_ROWS][DIMS])
     }
 }
 
-/* multiply_pv() where a hidden value may not be finite: it must not meet its weight of 0. */
+/*
+ * multiply_pv() where a hidden value may not be finite: it is 0 for the rows that do not see it, whose sums are then the
+ * same to the last bit as if it were finite.
+ */
 static void multiply_guarded(__local const float *stage, int x, int y, float o[FA_ROWS][DIMS], scene sc,
                              const source *src, int key, int step)
 {
@@ -169,13 +172,13 @@ static void multiply_guarded(__local const float *stage, int x, int y, float o[F
                            src->row_end);
         FA_ROLLED
         for (int t = 0; t < FA_DEPTH; t++) {
-            int j = key + key_of(step, t);
-            if (!is_seen(q, sc.prefix, j) || ((sc.params->flags & FA_TABLE_KEEP) && !is_kept(sc, q, j)))
-                continue;
+            const bool visible = is_visible(sc, q, key + key_of(step, t));
             float weight = a[LINE_P(t) + turn];
             FA_UNROLL
-            for (int g = 0; g < DIMS; g++)
-                o[0][g] += weight * b[LINE_V(t) + g / 4 * 4 * FA_LANES + g % 4];
+            for (int g = 0; g < DIMS; g++) {
+                const float value = b[LINE_V(t) + g / 4 * 4 * FA_LANES + g % 4];
+                o[0][g] += weight * (visible || fa_is_finite(value) ? value : 0.0f);
+            }
         }
         turn_rows(o);
     }

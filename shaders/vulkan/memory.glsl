@@ -234,6 +234,12 @@ bool is_finite4(vec4 x)
     return all(lessThan(floatBitsToUint(x) & 0x7fffffffu, uvec4(0x7f800000u)));
 }
 
+/* The elements that are finite, and 0 for the others. */
+vec4 finite_part(vec4 x)
+{
+    return mix(vec4(0.0), x, lessThan(floatBitsToUint(x) & 0x7fffffffu, uvec4(0x7f800000u)));
+}
+
 FA_DEFINE_FETCH(fetch_q, 1)
 FA_DEFINE_FETCH(fetch_k, 2)
 FA_DEFINE_FETCH(fetch_v, 3)

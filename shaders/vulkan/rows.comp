@@ -105,17 +105,16 @@ void fetch_values(int key, int key_end, int first)
     }
 }
 
-/* output += weight value for every row; a hidden value that is not finite is kept away from its weight. */
+/* output += weight value for every row; a hidden value that is not finite is 0 for the rows that do not see it. */
 void add_value(raw8 value, int at, bool hides, int c)
 {
     const vec4 low = low4(TYPE_V, value), high = high4(TYPE_V, value);
     const bool guarded = hides && !(is_finite4(low) && is_finite4(high));
     [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
         const float weight = weights[r * BLOCK_KV + at];
-        if (!guarded || floatBitsToUint(weight) != HIDDEN) {
-            o[r][c][0] += weight * low;
-            o[r][c][1] += weight * high;
-        }
+        const bool hidden = guarded && floatBitsToUint(weight) == HIDDEN;
+        o[r][c][0] += weight * (hidden ? finite_part(low) : low);
+        o[r][c][1] += weight * (hidden ? finite_part(high) : high);
     }
 }
 

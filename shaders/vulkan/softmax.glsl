@@ -130,6 +130,12 @@ bool is_kept(work w, query q, int key)
     return (WORD1(6, p & ~position(3)) >> (uint(p & position(3)) * 8u) & 0xffu) != 0u;
 }
 
+/* Whether neither the mask nor `keep` hides the key. */
+bool is_visible(work w, query q, int key)
+{
+    return is_seen(w, q, key) && ((w.flags & FA_TABLE_KEEP) == 0 || is_kept(w, q, key));
+}
+
 float bias_of(work w, query q, int key)
 {
     const int type = table_int(FA_VK_WORD_BIAS_TYPE);

@@ -223,16 +223,16 @@ vec4 a[FETCH_A];
 uvec4 b[FETCH_B];
 position values_at, value_stride;
 
-/* multiply() where a hidden value may not be finite: it must not meet its weight of 0. */
+/* multiply() where a hidden value may not be finite: it is 0 for the rows that do not see it. */
 void multiply_guarded(int stage)
 {
     for (int t = 0; t < DEPTH; t++) {
         [[unroll]] for (int i = 0; i < ROWS; i++) {
             const int at = stage + LINE_A(t) + y * ROWS + i;
             const float row = room[at >> 2][at & 3];
-            if (floatBitsToUint(row) != HIDDEN) {
-                [[unroll]] for (int g = 0; g < COLS / 4; g++)
-                    sum[i][g] += row * room[(stage + STAGE_B + LINE_B(t)) / 4 + x + g * LANES];
+            [[unroll]] for (int g = 0; g < COLS / 4; g++) {
+                const vec4 value = room[(stage + STAGE_B + LINE_B(t)) / 4 + x + g * LANES];
+                sum[i][g] += row * (floatBitsToUint(row) == HIDDEN ? finite_part(value) : value);
             }
         }
     }

@@ -151,18 +151,21 @@ void turn_output()
     }
 }
 
-/* The second product where a hidden value may not be finite: it must not meet its weight of 0. */
+/*
+ * The second product where a hidden value may not be finite: it is 0 for the rows that do not see it, whose sums are then
+ * the same to the last bit as if it were finite.
+ */
 void multiply_guarded(int stage, int key, int step)
 {
     [[dont_unroll]] for (int turn = 0; turn < ROWS; turn++) {
         const query q = query_of(w, w.row_begin + y * ROWS + turn);
         [[dont_unroll]] for (int t = 0; t < DEPTH; t++) {
-            const int j = key + key_of(step, t);
-            if (!is_seen(w, q, j) || ((w.flags & FA_TABLE_KEEP) != 0 && !is_kept(w, q, j)))
-                continue;
+            const bool visible = is_visible(w, q, key + key_of(step, t));
             const float weight = room[(stage + LINE_P(t) + y * ROWS) / 4 + turn / 4][turn % 4];
-            [[unroll]] for (int g = 0; g < DIMS; g++)
-                o[0][g] += weight * room[(stage + STAGE_ROWS + LINE_V(t)) / 4 + x + g * LANES];
+            [[unroll]] for (int g = 0; g < DIMS; g++) {
+                const vec4 value = room[(stage + STAGE_ROWS + LINE_V(t)) / 4 + x + g * LANES];
+                o[0][g] += weight * (visible ? value : finite_part(value));
+            }
         }
         turn_output();
     }
