@@ -637,6 +637,13 @@ static bool add_hazards(conform_list *list)
             c.window_left = 0;
             c.keep_axes = CONFORM_NO_AXES;
         }
+        /* The infinity is in the only key too: rows have an infinite score, or none above -inf beside a value of inf. */
+        c.hazard = CONFORM_INF_V;
+        c.mask = FA_MASK_NONE;
+        c.layout = CONFORM_SHARED;
+        set_lengths(&c, 20, 1);
+        for (c.splits = 0; c.splits <= 2; c.splits += 2)
+            ok = ok && add(list, &c, "%s-scores%s", conform_hazard_name(c.hazard), c.splits ? "-splits2" : "");
     }
     return ok;
 }
@@ -697,7 +704,8 @@ static conform_case ends_of(const ends_case *e, fa_dtype dtype)
     c.sinks = e->sink != 0;
     c.gain_q = e->gain_q;
     c.gain_k = e->gain_k;
-    c.gain_v = e->gain_v;
+    /* Keys of a ramp tie in bf16: sums of their values, before they are divided, must not overflow. */
+    c.gain_v = dtype == FA_BF16 ? e->gain_v / 8 : e->gain_v;
     c.ramp = e->ramp;
     c.bias_ends = e->bias;
     c.bias_axes = e->bias == CONFORM_BIAS_TAME ? CONFORM_NO_AXES : 14;

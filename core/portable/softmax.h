@@ -76,4 +76,13 @@ FA_FN fa_closed fa_state_close(fa_state s, float natural, float sink)
     return closed;
 }
 
+/*
+ * One element of an output that is complete: times the row's factor. A row whose factor is 0 has no weights, or they are
+ * lost in a sink: it is 0, though a weight of 0 may have met a value that is not finite.
+ */
+FA_FN float fa_normalised(float x, float factor)
+{
+    return factor == 0.0f ? 0.0f : x * factor;
+}
+
 #endif

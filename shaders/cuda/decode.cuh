@@ -330,7 +330,7 @@ struct decode_kernel {
                     total.w += share[w] * x.w;
                 }
                 store4(to.type, to.aligned, to.at + d * bytes_of(to.type), s.p->dim_v - d,
-                       make_float4(total.x * to.factor, total.y * to.factor, total.z * to.factor, total.w * to.factor));
+                       normalised(total, to.factor));
             }
         }
     }

@@ -276,7 +276,7 @@ struct rows_kernel {
                     for (int l = 0; l < LINES_V; l++)
                         total += parts[l * LANES_V * 8 + n];
                     if (d < s.p->dim_v)
-                        store(to.type, to.at + d * bytes_of(to.type), total * to.factor);
+                        store(to.type, to.at + d * bytes_of(to.type), fa_normalised(total, to.factor));
                 }
             }
             UNROLL

@@ -151,6 +151,12 @@ __device__ __forceinline__ float exp2_fast(float x)
     return x;
 }
 
+__device__ __forceinline__ float4 normalised(float4 x, float factor)
+{
+    return make_float4(fa_normalised(x.x, factor), fa_normalised(x.y, factor), fa_normalised(x.z, factor),
+                       fa_normalised(x.w, factor));
+}
+
 /* Where a finished row goes: the operand o, or the partial results of an item that is a part. */
 struct target {
     uchar *at;

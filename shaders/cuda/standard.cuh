@@ -300,8 +300,7 @@ __device__ __forceinline__ void standard_output(const fa_cuda_args &args, float 
         for (int g = 0; g < tile::COLS; g += 4) {
             const int d = t.col + 4 * t.x + g * tile::LANES;
             store4(args.type_o, args.aligned, q.o(s) + d * bytes_of(args.type_o), r < args.rows ? p->dim_v - d : 0,
-                   make_float4(t.sum[i][g] * factor, t.sum[i][g + 1] * factor, t.sum[i][g + 2] * factor,
-                               t.sum[i][g + 3] * factor));
+                   normalised(make_float4(t.sum[i][g], t.sum[i][g + 1], t.sum[i][g + 2], t.sum[i][g + 3]), factor));
         }
     }
 }

@@ -502,7 +502,7 @@ struct tensor_kernel {
             for (int n = 0; n < PARTS_V / PIECES; n++) {
                 const int d = piece * (PARTS_V / PIECES) + n;
                 *(float2 *)(rows + row * PIECE + (products::dim(lane, n, 0) ^ fa_cuda_row_shift(row))) =
-                    make_float2(out[t][d][2 * half] * by, out[t][d][2 * half + 1] * by);
+                    make_float2(fa_normalised(out[t][d][2 * half], by), fa_normalised(out[t][d][2 * half + 1], by));
             }
         }
     }

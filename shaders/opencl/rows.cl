@@ -285,9 +285,9 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
                     total += parts[l * LANES_V * 8 + n];
                 if (d < p->dim_v && whole)
                     FA_CAT(store_, FA_TYPE_O)(o, o_offset + sequence->o_at + at.head * p->o_stride[1] +
-                                                     at.position * p->o_stride[2] + d, total * closed.factor);
+                                                     at.position * p->o_stride[2] + d, fa_normalised(total, closed.factor));
                 else if (d < p->dim_v)
-                    store_0(partial, partial_offset + part * p->dim_v + d, total * closed.factor);
+                    store_0(partial, partial_offset + part * p->dim_v + d, fa_normalised(total, closed.factor));
             }
             barrier(CLK_LOCAL_MEM_FENCE);
         }

@@ -91,6 +91,12 @@ static inline float transform(scene s, query q, int key, float x)
     return fa_score_of(s.params->score, t, x);
 }
 
+static inline float4 normalised(float4 x, float factor)
+{
+    return (float4)(fa_normalised(x.x, factor), fa_normalised(x.y, factor), fa_normalised(x.z, factor),
+                    fa_normalised(x.w, factor));
+}
+
 /* Ends a row of an item that is `whole`, or a part of one: sinks count once, in the whole. */
 static inline fa_closed close_row(scene s, query q, fa_state state, bool whole)
 {

@@ -324,7 +324,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_standard_
         for (int g = 0; g < FA_COLS; g += 4) {
             const int d = here.col + 4 * x + g * FA_LANES;
             FA_CAT(store4_, FA_TYPE_O)(o, o_at + d, r < rows ? p->dim_v - d : 0,
-                                       (float4)(sum[i][g], sum[i][g + 1], sum[i][g + 2], sum[i][g + 3]) * factor);
+                                       normalised((float4)(sum[i][g], sum[i][g + 1], sum[i][g + 2], sum[i][g + 3]), factor));
         }
     }
 }

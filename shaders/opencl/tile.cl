@@ -425,7 +425,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
         FA_UNROLL
         for (int g = 0; g < DIMS; g += 4) {
             const int d = 4 * x + g * FA_LANES, count = at.exists ? p->dim_v - d : 0;
-            const float4 result = (float4)(out[0][g], out[0][g + 1], out[0][g + 2], out[0][g + 3]) * closed.factor;
+            const float4 result = normalised((float4)(out[0][g], out[0][g + 1], out[0][g + 2], out[0][g + 3]), closed.factor);
             if (whole)
                 FA_CAT(store4_, FA_TYPE_O)(o, o_offset + sequence->o_at + at.head * p->o_stride[1] +
                                                   at.position * p->o_stride[2] + d, count, result);

@@ -465,7 +465,7 @@ void write_from_registers(int t)
             [[unroll]] for (int n = 0; n < STEPS_V; n++) {
 #define WRITE(i)                                                                                       \
     if (slot_of(i) == r)                                                                               \
-        write_element(to, 16 * n + place[i] % 16, x[i] * factor);
+        write_element(to, 16 * n + place[i] % 16, fa_normalised(x[i], factor));
                 const accumulator x = o[t][n];
                 EACH(WRITE)
             }
@@ -489,7 +489,7 @@ void write_from_memory(int t)
     {                                                                                                  \
         const int row = first + place[i] / 16;                                                         \
         if (w.row_begin + row < w.row_end)                                                             \
-            write_element(result_at(w.row_begin + row), 16 * n + place[i] % 16, x[i] * factors[row]);  \
+            write_element(result_at(w.row_begin + row), 16 * n + place[i] % 16, fa_normalised(x[i], factors[row]));  \
     }
         const accumulator x = o[t][n];
         EACH(WRITE_ROW)

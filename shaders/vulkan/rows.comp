@@ -219,9 +219,9 @@ void write_row(int r)
                 total += vec4(parts[from], parts[from + 1], parts[from + 2], parts[from + 3]);
             }
             if (w.whole)
-                store4_o(to + position(d * bytes_of(TYPE_O)), w.dim_v - d, total * closed.factor);
+                store4_o(to + position(d * bytes_of(TYPE_O)), w.dim_v - d, normalised(total, closed.factor));
             else
-                store4_partial(to + position(d * 4), w.dim_v - d, total * closed.factor);
+                store4_partial(to + position(d * 4), w.dim_v - d, normalised(total, closed.factor));
         }
         barrier();
     }

@@ -180,6 +180,12 @@ float sink_of(work w, query q)
     return (w.flags & FA_TABLE_SINKS) != 0 ? table_float(table_int(FA_VK_WORD_SINKS_AT) / 4 + q.head) : FA_NEG_INF;
 }
 
+vec4 normalised(vec4 x, float factor)
+{
+    return vec4(fa_normalised(x.x, factor), fa_normalised(x.y, factor), fa_normalised(x.z, factor),
+                fa_normalised(x.w, factor));
+}
+
 /* Ends a row; sinks count once, in the item that is whole. */
 fa_closed close_row(work w, query q, fa_state state)
 {

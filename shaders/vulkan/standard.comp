@@ -309,7 +309,7 @@ void main()
             load_partial_lse(at(FA_VK_SLOT_PARTIAL_LSE) + position(part * pc.rows + min(r, pc.rows - 1)) * 4);
         [[unroll]] for (int g = 0; g < COLS / 4; g++) {
             const int d = tile_col + 4 * (x + g * LANES);
-            store4_o(to + position(d * bytes_of(TYPE_O)), r < pc.rows ? w.dim_v - d : 0, sum[i][g] * factor);
+            store4_o(to + position(d * bytes_of(TYPE_O)), r < pc.rows ? w.dim_v - d : 0, normalised(sum[i][g], factor));
         }
     }
 }

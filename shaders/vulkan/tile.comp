@@ -284,9 +284,9 @@ void write_rows()
         [[unroll]] for (int g = 0; g < DIMS; g++) {
             const int d = 4 * (x + g * LANES), count = q.exists ? w.dim_v - d : 0;
             if (w.whole)
-                store4_o(to + position(d * bytes_of(TYPE_O)), count, o[0][g] * closed.factor);
+                store4_o(to + position(d * bytes_of(TYPE_O)), count, normalised(o[0][g], closed.factor));
             else
-                store4_partial(to + position(d * 4), count, o[0][g] * closed.factor);
+                store4_partial(to + position(d * 4), count, normalised(o[0][g], closed.factor));
         }
         turn_output();
         [[unroll]] for (int i = 0; i + 1 < ROWS; i++) {
