@@ -160,10 +160,17 @@ static range widened(range x, double relative, double absolute)
     return (range){x.low - relative * fabs(x.low) - absolute, x.high + relative * fabs(x.high) + absolute};
 }
 
+/* Volatile, because gcc 12 rounds nothing where it makes one vector of two numbers that are rounded. */
+static double as_f32(double x)
+{
+    volatile float nearest = (float)x;
+    return (double)nearest;
+}
+
 /* Rounding keeps the order of numbers: what lies between two ends lies between the rounded ends, once rounded. */
 static range rounded(range x)
 {
-    return (range){(double)(float)x.low, (double)(float)x.high};
+    return (range){as_f32(x.low), as_f32(x.high)};
 }
 
 /*
@@ -190,10 +197,10 @@ static range score_range(const row_view *r, int32_t key)
         x = (range){fmax(x.low, -cap), fmin(x.high, cap)};
     }
     if (p->alibi_slopes) {
-        double exact = (double)slope_of(r) * distance(r, key), once = (double)(float)exact;
+        double exact = (double)slope_of(r) * distance(r, key), once = as_f32(exact);
         x = rounded((range){x.low - fmax(exact, once), x.high - fmin(exact, once)});
     }
-    double bias = (double)factor_of(r) * (double)bias_of(r, key), once = (double)(float)bias;
+    double bias = (double)factor_of(r) * (double)bias_of(r, key), once = as_f32(bias);
     return p->features & FA_FEATURE_BIAS ? rounded((range){x.low + fmin(bias, once), x.high + fmax(bias, once)}) : x;
 }
 
