@@ -389,7 +389,7 @@ EOF
         cmake -S "$windows/$library" -B "$windows/$library/build" -DCMAKE_BUILD_TYPE=Release \
             -DCMAKE_TOOLCHAIN_FILE="$windows/toolchain.cmake" -DCMAKE_INSTALL_PREFIX="$windows/usr" \
             -DJANSSON_BUILD_DOCS=OFF -DJANSSON_EXAMPLES=OFF -DJANSSON_WITHOUT_TESTS=ON -DCHECK_ENABLE_TESTS=OFF
-        cmake --build "$windows/$library/build" --target install
+        cmake --build "$windows/$library/build" --parallel --target install
     done
     rm -f "$windows"/usr/lib/*.dll.a # the tests are one file each
     cat >"$windows/cross.txt" <<EOF
