@@ -159,6 +159,12 @@ fa_limits fa_gpu_limits_of(const fa_gpu_limits *limits)
     };
 }
 
+bool fa_gpu_in_parts(const fa_problem *p)
+{
+    enum { LONG_DIM = 128 };
+    return p->dim_qk > LONG_DIM;
+}
+
 bool fa_gpu_can_align(const fa_problem *p)
 {
     if (p->dim_qk % DIM_ALIGN != 0 || p->dim_v % DIM_ALIGN != 0)

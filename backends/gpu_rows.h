@@ -51,6 +51,8 @@ fa_kernel_row fa_gpu_common_row(const fa_gpu_entry *entry);
 
 /* Whether rows of q, k, v and o can lie at multiples of 16 bytes. */
 bool fa_gpu_can_align(const fa_problem *p);
+/* Whether a tile kernel sums scores over 64 dims at a time: one long sum is less exact, parts take registers. */
+bool fa_gpu_in_parts(const fa_problem *p);
 /* Dims of v as a tile kernel has them in registers. */
 int64_t fa_gpu_padded_dim_v(const fa_plan *plan, const fa_gpu_kernel *kernel);
 

@@ -59,6 +59,8 @@ static void attention_options(fa_cl_options *text, const fa_plan *plan, int chun
         text, " -DFA_KERNEL_TILE -DFA_LANES=%d -DFA_ROWS=%d -DFA_DIM_V=%d -DFA_DEPTH=%d -DFA_BUFFERS=%d",
         kernel->lanes, FA_GPU_TILE_ROWS, (int)fa_gpu_padded_dim_v(plan, kernel), kernel->depth,
         kernel->stages);
+    if (fa_gpu_in_parts(p))
+        fa_cl_options_add(text, " -DFA_IN_PARTS");
     if (p->dim_qk % kernel->depth == 0)
         fa_cl_options_add(text, " -DFA_WHOLE_QK");
     if (p->dim_v == fa_gpu_padded_dim_v(plan, kernel))

@@ -302,6 +302,7 @@ static fa_vk_constants attention_constants(const fa_plan *plan, bool aligned)
         v[FA_VK_LANES] = (uint32_t)k->lanes;
         v[FA_VK_DEPTH] = (uint32_t)k->depth;
         v[FA_VK_BUFFERS] = (uint32_t)k->stages;
+        v[FA_VK_IN_PARTS] = fa_gpu_in_parts(p);
         v[FA_VK_GROUP] = block_q / FA_GPU_TILE_ROWS * (uint32_t)k->lanes;
         step_qk = (uint32_t)k->depth;
         step_v = 4 * (uint32_t)k->lanes;

@@ -18,6 +18,12 @@
 #define DIMS (FA_DIM_V / FA_LANES)
 #define WIDE (FA_BLOCK_KV > FA_DIM_V ? FA_BLOCK_KV : FA_DIM_V)
 #define STEPS_V (FA_BLOCK_KV / FA_DEPTH)
+#define PART 64 /* dims that a score is summed over at a time, where FA_IN_PARTS */
+#ifdef FA_IN_PARTS
+#define IN_PARTS true
+#else
+#define IN_PARTS false
+#endif
 
 /* Vectors of four that each work-item fetches for a step. */
 #define FETCH_Q CEIL_DIV(FA_BLOCK_Q * (FA_DEPTH / 4), GROUP)
@@ -144,6 +150,19 @@ static void put_v(__local float *stage, int id, const raw v[FETCH])
 /* scores += q k^T over one step of dims, output += weights v over one step of keys. */
 FA_PRODUCT(multiply_qk, LINE_Q, STAGE_ROWS, LINE_K, KEYS)
 FA_PRODUCT(multiply_pv, LINE_P, STAGE_ROWS, LINE_V, DIMS)
+
+/* Sums begin anew; what they were is added to others. */
+static inline void set_aside(float sums[FA_ROWS][KEYS], float to[FA_ROWS][KEYS])
+{
+    FA_UNROLL
+    for (int i = 0; i < FA_ROWS; i++) {
+        FA_UNROLL
+        for (int g = 0; g < KEYS; g++) {
+            to[i][g] += sums[i][g];
+            sums[i][g] = 0.0f;
+        }
+    }
+}
 
 /* Row 0 goes last and the others move up. Registers have no index: what is long and seldom treats row 0, in turns. */
 static inline void turn_rows(float rows[FA_ROWS][DIMS])
@@ -352,12 +371,12 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
     }
     while (key < item.key_end) {
         const int key_end = FA_MIN(key + FA_BLOCK_KV, item.key_end);
-        float s[FA_ROWS][KEYS];
+        float s[FA_ROWS][KEYS], aside[FA_ROWS][KEYS];
         FA_UNROLL
         for (int i = 0; i < FA_ROWS; i++) {
             FA_UNROLL
             for (int g = 0; g < KEYS; g++)
-                s[i][g] = 0.0f;
+                s[i][g] = aside[i][g] = 0.0f;
         }
         FA_ROLLED
         for (int d = 0; d < src.dim_qk; d += FA_DEPTH) {
@@ -371,8 +390,12 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
                 fetch_v(&src, id, key, key_end, 0, fetched);
             }
             multiply_qk(now, x, y, s);
+            if (IN_PARTS && (d + FA_DEPTH) % PART == 0 && d + FA_DEPTH < src.dim_qk)
+                set_aside(s, aside);
             stage = turn_stage(stage);
         }
+        if (IN_PARTS)
+            set_aside(aside, s);
 
         const bool masked = fa_mask_classify(mask, first_row, last_row, key, key_end) == FA_CLASS_PARTIAL;
         const bool hides = masked || (p->flags & FA_TABLE_KEEP);

@@ -21,6 +21,8 @@ layout(constant_id = FA_VK_BLOCK_KV) const int BLOCK_KV = 32;
 layout(constant_id = FA_VK_DIM_V) const int DIM_V = 32;
 layout(constant_id = FA_VK_BUFFERS) const int BUFFERS = 1;
 layout(constant_id = FA_VK_WHOLE_QK) const int WHOLE_QK = 0;
+layout(constant_id = FA_VK_IN_PARTS) const int IN_PARTS = 0;
+const int PART = 64; /* dims that a score is summed over at a time, where IN_PARTS */
 layout(constant_id = FA_VK_WHOLE_V) const int WHOLE_V = 0;
 
 /* GROUP as it follows from the others, for the compiler to see. */
@@ -53,7 +55,7 @@ int id, x, y;
 uvec4 fetched[FETCH];
 position rows_q[FETCH_Q];
 position keys_at, values_at, key_stride, value_stride;
-vec4 s[ROWS][KEYS];
+vec4 s[ROWS][KEYS], aside[ROWS][KEYS];
 vec4 o[ROWS][DIMS];
 float maximum[ROWS], sum[ROWS];
 
@@ -139,6 +141,17 @@ void put_v(int stage)
             room[(stage + STAGE_ROWS) / 4 + at] = widen4(TYPE_V, fetched[n]);
     }
 }
+
+/* Sums begin anew; what they were is added to others. */
+#define SET_ASIDE(sums, to)                                                                            \
+    {                                                                                                  \
+        [[unroll]] for (int i = 0; i < ROWS; i++) {                                                    \
+            [[unroll]] for (int g = 0; g < KEYS; g++) {                                                \
+                to[i][g] += sums[i][g];                                                                \
+                sums[i][g] = vec4(0.0);                                                                \
+            }                                                                                          \
+        }                                                                                              \
+    }
 
 /* Row 0 goes last and the others move up. Registers have no index: what is long and seldom treats row 0, in turns. */
 void turn_output()
@@ -327,7 +340,7 @@ void main()
         const int key_end = min(key + BLOCK_KV, w.key_end);
         [[unroll]] for (int i = 0; i < ROWS; i++) {
             [[unroll]] for (int g = 0; g < KEYS; g++)
-                s[i][g] = vec4(0.0);
+                s[i][g] = aside[i][g] = vec4(0.0);
         }
         [[dont_unroll]] for (int d = 0; d < w.dim_qk; d += DEPTH) {
             put_qk(stage);
@@ -337,8 +350,12 @@ void main()
             else
                 fetch_v(key, key_end, 0);
             MULTIPLY(stage + y * ROWS, LINE_Q, stage + STAGE_ROWS + 4 * x, LINE_K, KEYS, s)
+            if (IN_PARTS != 0 && (d + DEPTH) % PART == 0 && d + DEPTH < w.dim_qk)
+                SET_ASIDE(s, aside)
             stage = turn_stage(stage);
         }
+        if (IN_PARTS != 0)
+            SET_ASIDE(aside, s)
 
         const bool masked = classify(w, key, key_end) == FA_CLASS_PARTIAL;
         const bool hides = masked || (w.flags & FA_TABLE_KEEP) != 0;
