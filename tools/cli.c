@@ -254,6 +254,17 @@ bool cli_mask(const char *command, const char *text, fa_mask_kind *mask)
     return word >= 0;
 }
 
+bool cli_alignment(const char *command, const char *text, fa_alignment *alignment)
+{
+    static const char *const words[] = {"top-left", "bottom-right"};
+    *alignment = FA_ALIGN_DEFAULT;
+    if (!text)
+        return true;
+    int word = cli_word(command, "align", text, words, 2);
+    *alignment = word == 0 ? FA_ALIGN_TOP_LEFT : FA_ALIGN_BOTTOM_RIGHT;
+    return word >= 0;
+}
+
 bool cli_int32(const char *command, const char *option, int64_t value, int32_t *out)
 {
     if (value < 0 || value > INT32_MAX) {

@@ -59,6 +59,8 @@ int cli_word(const char *command, const char *option, const char *text, const ch
 
 /* --causal's value, NULL for none. False after an error. */
 bool cli_mask(const char *command, const char *text, fa_mask_kind *mask);
+/* Reads --align likewise; a NULL `text` is the default. */
+bool cli_alignment(const char *command, const char *text, fa_alignment *alignment);
 
 /* A value of an 'i' option that must fit the library's 32 bits. False after an error. */
 bool cli_int32(const char *command, const char *option, int64_t value, int32_t *out);

@@ -30,7 +30,7 @@ static const char usage[] =
     "  fastattn plan --shape B1,H8,S2048,D128 --threads 1,2,4,8-64     a line for each number of threads";
 
 typedef struct plan_options {
-    const char *shape, *dtype, *causal, *backend, *kernel, *threads;
+    const char *shape, *dtype, *causal, *align, *backend, *kernel, *threads;
     int64_t window_left, window_right, prefix, block_q, block_kv, splits;
     int json, verbose;
 } plan_options;
@@ -43,6 +43,8 @@ static int parse(plan_options *o, int argc, char **argv)
         {"dtype", 's', &o->dtype, "<f32|f16|bf16> element type of every tensor; f32"},
         {"causal", 's', &o->causal,
          "<top-left|bottom-right> which corner the diagonal starts from or ends in"},
+        {"align", 's', &o->align,
+         "<top-left|bottom-right> where windows count from without --causal; bottom-right"},
         {"window-left", 'i', &o->window_left, "keys visible up to and with the row's own; 0: all"},
         {"window-right", 'i', &o->window_right, "keys visible from the row's own on; 0: all"},
         {"prefix", 'i', &o->prefix, "keys at the start that every row sees"},
@@ -70,7 +72,7 @@ static bool make_problem(const plan_options *o, shape *s, fa_attention_desc *d, 
     static const char *const dtypes[] = {"f32", "f16", "bf16"};
     char error[160];
     int dtype = cli_word(command, "dtype", o->dtype, dtypes, 3);
-    if (dtype < 0 || !cli_mask(command, o->causal, &d->mask))
+    if (dtype < 0 || !cli_mask(command, o->causal, &d->mask) || !cli_alignment(command, o->align, &d->alignment))
         return false;
     if (!shape_parse(o->shape, s, error, sizeof(error))) {
         cli_error(command, "--shape is '%.100s': %s", o->shape, error);

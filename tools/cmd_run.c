@@ -42,12 +42,18 @@ static int parse(run_options *o, int argc, char **argv)
          "<bhsd|bshd> order of the files' axes: heads before rows, or behind; bhsd"},
         {"causal", 's', &o->causal,
          "<top-left|bottom-right> which corner the diagonal starts from or ends in"},
+        {"align", 's', &o->align,
+         "<top-left|bottom-right> where windows and ALiBi count from without --causal; bottom-right"},
         {"window-left", 'i', &o->window_left, "keys visible up to and with the row's own; 0: all"},
         {"window-right", 'i', &o->window_right, "keys visible from the row's own on; 0: all"},
         {"prefix", 'i', &o->prefix, "keys at the start that every row sees"},
-        {"scale", 'd', &o->scale, "of the scores; 1/sqrt(dim)"},
+        {"lens-q", 's', &o->lens_q,
+         "<file.npy> rows in use of each batch entry, whole numbers; those behind are 0 in the outputs"},
+        {"lens-kv", 's', &o->lens_kv, "<file.npy> keys in use of each batch entry"},
+        {"scale", 'd', &o->scale, "of the scores, 0 too; 1/sqrt(dim)"},
         {"softcap", 'd', &o->softcap, "scores become X * tanh(score / X); none"},
-        {"alibi", 's', &o->alibi, "<file.npy> one slope per query head"},
+        {"alibi", 's', &o->alibi, "<file.npy> one slope per query head, or per batch entry and query head"},
+        {"bias-factors", 's', &o->bias_factors, "<file.npy> one factor of the bias per query head"},
         {"sinks", 's', &o->sinks, "<file.npy> one logit per query head that takes weight and gives no value"},
         {"out", 's', &o->outputs[0].path, "<file.npy> the output, - for standard output; may be left out with --check or --expect"},
         {"lse", 's', &o->outputs[1].path,
@@ -114,8 +120,8 @@ static bool check_numbers(const run_options *o)
 {
     const double limit = (double)FLT_MAX;
     int32_t splits;
-    if (o->scale == 0 || fabs(o->scale) > limit) {
-        cli_error(RUN_COMMAND, "--scale is %g, expected a number other than 0 that f32 can hold", o->scale);
+    if (fabs(o->scale) > limit) {
+        cli_error(RUN_COMMAND, "--scale is %g, expected a number that f32 can hold", o->scale);
         return false;
     }
     if (o->softcap <= 0 || o->softcap > limit) {
@@ -137,7 +143,9 @@ static bool check_options(run_options *o)
 {
     static const char *const layouts[] = {"bhsd", "bshd"}, *const dtypes[] = {"f32", "f16"};
     fa_mask_kind mask;
+    fa_alignment alignment;
     if (!check_sources(o) || !check_numbers(o) || !cli_mask(RUN_COMMAND, o->causal, &mask) ||
+        !cli_alignment(RUN_COMMAND, o->align, &alignment) ||
         cli_word(RUN_COMMAND, "layout", o->layout, layouts, 2) < 0 ||
         cli_word(RUN_COMMAND, "out-dtype", o->out_dtype, dtypes, 2) < 0)
         return false;

@@ -18,10 +18,10 @@ typedef struct run_options {
     const char *file; /* one safetensors file; the `_name`s are tensors in it */
     const char *q, *k, *v, *bias, *keep, *expect;
     const char *q_name, *k_name, *v_name, *bias_name, *keep_name, *expect_name;
-    const char *alibi, *sinks;
+    const char *alibi, *bias_factors, *sinks, *lens_q, *lens_kv;
     cli_file outputs[2]; /* o, lse */
     const char *out_dtype, *layout;
-    const char *causal, *backend, *kernel;
+    const char *causal, *align, *backend, *kernel;
     int64_t window_left, window_right, prefix, splits;
     double scale, softcap, tolerance; /* NAN where not given */
     int check, verbose, ignore_memory;
@@ -44,8 +44,9 @@ typedef struct run_problem {
     run_input inputs[RUN_INPUTS];
     io_tensor q, k, v, bias, keep, expect;
     bool has_expect;
-    float *alibi, *sinks; /* one per query head; NULL: none */
-    io_tensor o, lse;     /* as their files will hold them  */
+    float *alibi, *bias_factors, *sinks; /* one per query head, slopes perhaps for each batch entry; NULL: none */
+    int64_t *lens_q, *lens_kv;           /* one per batch entry; NULL: all                                     */
+    io_tensor o, lse;                    /* as their files will hold them                                      */
     fa_tuning tuning;
     fa_attention_desc desc;
 } run_problem;

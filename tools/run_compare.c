@@ -138,6 +138,8 @@ static worst compare(const run_problem *p, const double *rows, double tolerance)
             for (at[2] = 0; at[2] < shape[2]; at[2]++) {
                 int64_t row = bshd ? (at[0] * shape[2] + at[2]) * shape[1] + at[1]
                                    : (at[0] * shape[1] + at[1]) * shape[2] + at[2];
+                if (p->lens_q && at[2] >= p->lens_q[at[0]])
+                    continue; /* nobody's result */
                 double derived = rows ? rows[(at[0] * shape[1] + at[1]) * shape[2] + at[2]] : 0;
                 for (at[3] = 0; at[3] < shape[3]; at[3]++) {
                     int64_t i = row * shape[3] + at[3];

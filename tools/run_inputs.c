@@ -116,36 +116,93 @@ static float element(const io_tensor *t, int64_t i)
     return t->type == IO_F16 ? fa_f16_to_f32(bits) : fa_bf16_to_f32(bits);
 }
 
-/* One number for each query head. */
-static bool read_per_head(const run_options *o, run_problem *p, const char *what, const char *path,
-                          int64_t heads, float **out)
+/* The whole of a file of a few numbers. `t` is released in any case. */
+static bool read_small(const run_options *o, run_problem *p, const char *what, const char *path, io_tensor *t)
 {
     run_input in = {.own.fd = -1};
+    bool ok = find(o, p, what, path, NULL, &in) && load(&in, t);
+    (void)io_source_close(&in.own, NULL);
+    return ok;
+}
+
+static bool has_elements(const char *what, const io_tensor *t, int axis, int64_t expected, const char *of)
+{
+    if (t->shape[axis] == expected)
+        return true;
+    const char *along = t->rank == 1 ? "" : axis == 0 ? " along axis 0" : " along axis 1";
+    cli_error(RUN_COMMAND, "%s has %lld elements%s, expected %lld as the %s of q", what, (long long)t->shape[axis],
+              along, (long long)expected, of);
+    return false;
+}
+
+static void *numbers(const char *what, int64_t count, size_t size)
+{
+    void *memory = malloc((size_t)count * size + 1);
+    if (!memory)
+        cli_error(RUN_COMMAND, "%s: no memory for %lld numbers", what, (long long)count);
+    return memory;
+}
+
+/* One number for each query head or, where `stride` is given, perhaps for each batch entry and head. */
+static bool read_per_head(const run_options *o, run_problem *p, const char *what, const char *path, float **out,
+                          int64_t *stride)
+{
+    int64_t batch = p->desc.q.shape[0], heads = p->desc.q.shape[1];
     io_tensor t = {0};
     fa_dtype dtype;
     if (!path)
         return true;
-    bool ok = find(o, p, what, path, NULL, &in) && load(&in, &t);
+    bool ok = read_small(o, p, what, path, &t);
     if (ok && !to_dtype(t.type, &dtype))
         ok = bad_type(what, t.type, "f32 or f16");
-    if (ok && t.rank != 1)
-        ok = bad_rank(what, t.rank, "1, the query heads");
-    if (ok && t.shape[0] != heads) {
-        cli_error(RUN_COMMAND, "%s has %lld elements, expected %lld as the heads of q", what,
-                  (long long)t.shape[0], (long long)heads);
-        ok = false;
-    }
-    if (ok) {
-        *out = malloc((size_t)heads * sizeof(float) + 1);
-        ok = *out != NULL;
-        if (!ok)
-            cli_error(RUN_COMMAND, "%s: no memory for %lld numbers", what, (long long)heads);
-        for (int64_t i = 0; ok && i < heads; i++)
-            (*out)[i] = element(&t, i);
-    }
+    if (ok && t.rank != 1 && !(stride && t.rank == 2))
+        ok = bad_rank(what, t.rank, stride ? "1, the query heads, or 2, with the batch" : "1, the query heads");
+    ok = ok && has_elements(what, &t, t.rank - 1, heads, "heads") &&
+         (t.rank == 1 || has_elements(what, &t, 0, batch, "batch"));
+    int64_t count = ok && t.rank == 2 ? batch * heads : heads;
+    if (ok && t.rank == 2)
+        *stride = heads;
+    ok = ok && (*out = numbers(what, count, sizeof(float))) != NULL;
+    for (int64_t i = 0; ok && i < count; i++)
+        (*out)[i] = element(&t, i);
     io_tensor_free(&t);
-    (void)io_source_close(&in.own, NULL);
     return ok;
+}
+
+/* One whole number for each batch entry. */
+static bool read_lengths(const run_options *o, run_problem *p, const char *what, const char *path, int64_t **out)
+{
+    int64_t batch = p->desc.q.shape[0];
+    io_tensor t = {0};
+    if (!path)
+        return true;
+    bool ok = read_small(o, p, what, path, &t);
+    if (ok && t.type != IO_I64)
+        ok = bad_type(what, t.type, "whole numbers of 32 or 64 bits");
+    if (ok && t.rank != 1)
+        ok = bad_rank(what, t.rank, "1, the batch");
+    ok = ok && has_elements(what, &t, 0, batch, "batch") && (*out = numbers(what, batch, sizeof(int64_t))) != NULL;
+    if (ok && batch > 0)
+        memcpy(*out, t.data, (size_t)batch * sizeof(int64_t));
+    io_tensor_free(&t);
+    return ok;
+}
+
+static bool read_lists(const run_options *o, run_problem *p)
+{
+    fa_attention_desc *d = &p->desc;
+    if (!read_per_head(o, p, "alibi", o->alibi, &p->alibi, &d->alibi_stride) ||
+        !read_per_head(o, p, "bias-factors", o->bias_factors, &p->bias_factors, NULL) ||
+        !read_per_head(o, p, "sinks", o->sinks, &p->sinks, NULL) ||
+        !read_lengths(o, p, "lens-q", o->lens_q, &p->lens_q) ||
+        !read_lengths(o, p, "lens-kv", o->lens_kv, &p->lens_kv))
+        return false;
+    d->alibi_slopes = p->alibi;
+    d->bias_factors = p->bias_factors;
+    d->sinks = p->sinks;
+    d->lens_q = p->lens_q;
+    d->lens_kv = p->lens_kv;
+    return true;
 }
 
 /* The output file has q's axes, with v's dim. */
@@ -177,8 +234,10 @@ static void describe_options(const run_options *o, run_problem *p)
     fa_attention_desc *d = &p->desc;
     d->struct_size = sizeof(*d);
     d->scale = isnan(o->scale) ? 0 : (float)o->scale;
+    d->scale_is_set = !isnan(o->scale);
     d->softcap = isnan(o->softcap) ? 0 : (float)o->softcap;
     (void)cli_mask(RUN_COMMAND, o->causal, &d->mask);
+    (void)cli_alignment(RUN_COMMAND, o->align, &d->alignment);
     d->window_left = o->window_left;
     d->window_right = o->window_right;
     d->prefix = o->prefix;
@@ -227,11 +286,8 @@ bool run_describe(const run_options *o, run_problem *p)
         return false;
     if ((o->keep || o->keep_name) && !describe_scores("keep", &p->keep, &d->keep))
         return false;
-    if (!read_per_head(o, p, "alibi", o->alibi, d->q.shape[1], &p->alibi) ||
-        !read_per_head(o, p, "sinks", o->sinks, d->q.shape[1], &p->sinks))
+    if (!read_lists(o, p))
         return false;
-    d->alibi_slopes = p->alibi;
-    d->sinks = p->sinks;
     describe_options(o, p);
     return describe_output(o, p);
 }
@@ -272,7 +328,10 @@ void run_free(run_problem *p)
     for (size_t i = 0; i < sizeof(tensors) / sizeof(tensors[0]); i++)
         io_tensor_free(tensors[i]);
     free(p->alibi);
+    free(p->bias_factors);
     free(p->sinks);
+    free(p->lens_q);
+    free(p->lens_kv);
 }
 
 fa_inputs run_inputs(const run_problem *p)

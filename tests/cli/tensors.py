@@ -8,7 +8,8 @@ import re
 import struct
 from pathlib import Path
 
-NPY = {"f64": ("<f8", "d"), "f32": ("<f4", "f"), "f16": ("<f2", "e"), "bool": ("|b1", "?"), "i64": ("<i8", "q")}
+NPY = {"f64": ("<f8", "d"), "f32": ("<f4", "f"), "f16": ("<f2", "e"), "bool": ("|b1", "?"), "i32": ("<i4", "i"),
+       "i64": ("<i8", "q")}
 SAFETENSORS = {"f32": "F32", "f16": "F16", "bf16": "BF16", "bool": "BOOL"}
 
 

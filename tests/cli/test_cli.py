@@ -172,8 +172,11 @@ class Plan(Case):
         self.check_cells(plan, 200, 333, lambda i, j: j <= i + 133)
         plan = self.plan("--shape", "B1,H1,S200,D32,SK333", "--causal", "top-left", "--prefix", "70", *blocks)
         self.check_cells(plan, 200, 333, lambda i, j: j <= i or j < 70)
-        plan = self.plan("--shape", "B1,H1,S300,D32", "--window-left", "80", "--window-right", "40", *blocks)
+        windows = ("--window-left", "80", "--window-right", "40", *blocks)
+        plan = self.plan("--shape", "B1,H1,S300,D32", *windows)
         self.check_cells(plan, 300, 300, lambda i, j: i - 80 < j < i + 40)
+        plan = self.plan("--shape", "B1,H1,S200,D32,SK333", "--align", "top-left", *windows)
+        self.check_cells(plan, 200, 333, lambda i, j: i - 80 < j < i + 40)
 
     def test_scaled_picture(self):
         shape = ("--shape", "B1,H1,S4096,D32", "--causal=bottom-right", "--block-q=16", "--block-kv=16")
@@ -353,6 +356,37 @@ class Options(RunCase):
             "--causal", "top-left", "--prefix", 3, "--splits", 2, visible=lambda b, h, i, j: j <= i or j < 3
         )
 
+    def test_alignment(self):
+        self.check("--window-left=2", "--align=top-left", visible=lambda b, h, i, j: i - j < 2)
+        self.check("--window-right=2", "--align", "bottom-right", visible=lambda b, h, i, j: j - i - 2 < 2)
+        refused = ("run", *self.arguments, "--check", "--causal", "top-left", "--align", "bottom-right")
+        self.failure(*refused, mentions=("alignment is 2 (bottom right)", "top left"))
+
+    def test_lengths(self):
+        """Rows behind a length are 0 in the output, and what is expected of them does not matter."""
+        lens_q, lens_kv = (4, 2), (7, 3)
+        out, lse = self.run_ok(
+            *self.arguments, "--lens-q", write_npy(self.path("lq.npy"), Tensor((2,), lens_q, "i32")),
+            "--lens-kv", write_npy(self.path("lkv.npy"), Tensor((2,), lens_kv, "i64")), "--check",
+        )
+        expected, expected_lse = attention(
+            self.q, self.k, self.v, visible=lambda b, h, i, j: j < lens_kv[b]
+        )
+        for b in range(2):
+            for h in range(4):
+                for i in range(5):
+                    used = i < lens_q[b]
+                    self.assertAlmostEqual(lse[b, h, i], expected_lse[b, h, i] if used else 0, 4)
+                    for d in range(6):
+                        self.assertAlmostEqual(out[b, h, i, d], expected[b, h, i, d] if used else 0, 4)
+        again = ("run", *self.arguments, "--lens-kv", self.path("lkv.npy"), "--expect")
+        write_npy(self.path("e.npy"), expected)
+        self.expect(0, *again, self.path("e.npy"))
+        expected.values[-1] = 99.0  # of batch entry 1, row 4
+        write_npy(self.path("e.npy"), expected)
+        self.failure(*again, self.path("e.npy"), mentions=("batch 1", "row 4"))
+        self.expect(0, *again, self.path("e.npy"), "--lens-q", self.path("lq.npy"))
+
     def test_rows_without_keys(self):
         self.q = noise(1, 2, 4, 9, 8)
         self.arguments = self.inputs(self.q, self.k, self.v)
@@ -361,15 +395,27 @@ class Options(RunCase):
     def test_scores(self):
         self.check("--scale", "0.5", scale=0.5)
         self.check("--scale=-0.5", scale=-0.5)
+        self.check("--scale", "0", scale=0)
         self.check("--softcap", "2", softcap=2)
         slopes, sinks = [0.5, 0.25, 0.125, 0.0625], [0.5, -1.0, 2.0, 0.0]
         self.check("--alibi", write_npy(self.path("a.npy"), Tensor((4,), slopes)), slopes=slopes)
+        per_batch = noise(7, 2, 4)
+        self.check(
+            "--alibi", write_npy(self.path("a.npy"), per_batch), "--align", "top-left",
+            bias=lambda b, h, i, j: -per_batch[b, h] * abs(i - j),
+        )
         self.check("--sinks", write_npy(self.path("s.npy"), Tensor((4,), sinks, "f16")), sinks=sinks)
 
     def test_bias_and_keep(self):
         bias, per_key = noise(5, 4, 5, 7), noise(6, 7, dtype="f16")
         self.check("--bias", write_npy(self.path("b.npy"), bias), bias=lambda b, h, i, j: bias[h, i, j])
         self.check("--bias", write_npy(self.path("b.npy"), per_key), bias=lambda b, h, i, j: per_key[(j,)])
+        factors = [0.5, 0.0, -1.0, 2.0]
+        self.check(
+            "--bias", write_npy(self.path("b.npy"), bias), "--bias-factors",
+            write_npy(self.path("f.npy"), Tensor((4,), factors)),
+            bias=lambda b, h, i, j: factors[h] * bias[h, i, j],
+        )
         keep = Tensor((2, 1, 1, 7), [1, 1, 0, 1, 0, 0, 1, 0, 0, 1, 1, 1, 1, 0], "bool")
         self.check("--keep", write_npy(self.path("m.npy"), keep), visible=lambda b, h, i, j: keep[b, 0, 0, j])
 
@@ -503,6 +549,11 @@ class BadInput(RunCase):
             ("bias", noise(4, 1, 1, 1, 5, 7), ("bias has 5 dimensions",)),
             ("keep", Tensor((2, 1, 1, 7), [1] * 14, "bool"), ("keep.shape[0]", "2")),
             ("alibi", noise(4, 3), ("alibi has 3 elements, expected 2",)),
+            ("alibi", noise(4, 3, 2), ("alibi has 3 elements along axis 0, expected 1",)),
+            ("lens-q", noise(4, 1), ("lens-q has type f32, expected whole numbers",)),
+            ("lens-kv", Tensor((2,), (1, 2), "i32"), ("lens-kv has 2 elements, expected 1",)),
+            ("lens-kv", Tensor((1,), (99,), "i64"), ("lens_kv[0] is 99",)),
+            ("bias-factors", noise(4, 2), ("bias_factors is given without bias",)),
             ("sinks", noise(4, 2, 1), ("sinks has 2 dimensions, expected 1",)),
             ("expect", noise(4, 1, 2, 5, 8), ("(1, 2, 5, 8)", "(1, 2, 5, 6)")),
         ):
@@ -545,7 +596,7 @@ class BadInput(RunCase):
                     "run", *self.arguments, "--out", self.path("o.npy"), "--lse", bad, mentions=("--lse is", bad, "--k")
                 )
         self.failure("run", "--file", file, "--out", file, mentions=("--out is", "--file"))
-        for option in ("bias", "keep", "alibi", "sinks", "expect"):
+        for option in ("bias", "keep", "alibi", "bias-factors", "sinks", "lens-q", "lens-kv", "expect"):
             path = write_npy(self.path("x.npy"), noise(4, 2))
             self.failure("run", *self.arguments, f"--{option}", path, "--out", path, mentions=(f"--{option}",))
         with open(self.path("q.npy"), "rb") as q:
@@ -575,7 +626,7 @@ class BadInput(RunCase):
         self.refuse(2, *self.arguments, "--layout", "bdsh", mentions=("'bdsh'", "bhsd or bshd"))
         self.refuse(2, *self.arguments, "--out-dtype", "bf16", mentions=("'bf16'", "f32 or f16"))
         self.refuse(2, *self.arguments, "--causal", "1", mentions=("--causal is '1'",))
-        self.refuse(2, *self.arguments, "--scale", "0", mentions=("--scale is 0",))
+        self.refuse(2, *self.arguments, "--align", "left", mentions=("--align is 'left'",))
         self.refuse(2, *self.arguments, "--scale", "1e300", mentions=("--scale is 1e+300",))
         self.refuse(2, *self.arguments, "--softcap", "-1", mentions=("--softcap is -1",))
         self.refuse(2, *self.arguments, "--splits=x", mentions=("--splits is 'x'",))
