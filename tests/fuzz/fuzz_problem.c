@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Bytes become a description: sizes small and hostile, offsets in any order, arrays of every kind. Whatever
- * they say, validation, planning and the queries about a plan on the null backend end in a status, leave no
- * memory behind, and agree with each other.
+ * they say, validation, planning, the bound of workspaces and the queries about a plan on the null backend end in a
+ * status, leave no memory behind, and agree with each other.
  */
 #include <fastattn/fastattn.h>
 #include <stdbool.h>
@@ -74,12 +74,14 @@ static void take_tensor(bytes *b, fa_tensor *t)
 
 /* Everything that a description may point to. */
 typedef struct arrays {
-    int64_t cu_q[MAX_SEQUENCES + 1], cu_kv[MAX_SEQUENCES + 1], lens[MAX_SEQUENCES];
+    int64_t cu_q[MAX_SEQUENCES + 1], cu_kv[MAX_SEQUENCES + 1], lens_q[MAX_SEQUENCES], lens_kv[MAX_SEQUENCES];
+    int32_t narrow[4][MAX_SEQUENCES + 1];
     fa_tuning tuning;
     char kernel[80];
 } arrays;
 
-static float slopes[MAX_HEADS], sinks[MAX_HEADS];
+/* The slopes' second half is for those of later batch entries. Factors of the bias are the first half. */
+static float slopes[2 * MAX_HEADS], sinks[MAX_HEADS];
 
 static void take_offsets(bytes *b, int64_t *cu)
 {
@@ -153,8 +155,81 @@ static void take_sequences(bytes *b, fa_attention_desc *d, arrays *a)
         d->sequences = MAX_SEQUENCES;
     if (kind & 4 && d->q.shape[0] <= MAX_SEQUENCES && (!(kind & 3) || d->sequences <= MAX_SEQUENCES)) {
         for (int i = 0; i < MAX_SEQUENCES; i++)
-            a->lens[i] = take_number(b);
-        d->lens_kv = a->lens;
+            a->lens_kv[i] = take_number(b);
+        d->lens_kv = a->lens_kv;
+    }
+}
+
+/* Slopes for each batch entry, as far apart as memory goes, unless the distance or the batch is refused first. */
+static void take_slopes(bytes *b, fa_attention_desc *d)
+{
+    int64_t count = d->cu_rows_q || d->cu_rows_kv ? d->sequences : d->q.shape[0];
+    int64_t stride = take_number(b);
+    bool refused = stride < 0 || stride > (int64_t)1 << 36 || count > 1 << 24;
+    if (!refused && count > 1 && stride > MAX_HEADS / (count - 1))
+        stride = MAX_HEADS / (count - 1);
+    d->alibi_stride = stride;
+}
+
+/* Contiguous, but for axes that are repeated, and axes that have any stride at all. */
+static void take_strides(bytes *b, fa_tensor *t)
+{
+    uint8_t kind = take(b);
+    int64_t next = 1;
+    for (int axis = 3; axis >= 0; axis--) {
+        t->stride[axis] = kind >> axis & 1 ? 0 : next;
+        if (kind >> axis & 16)
+            t->stride[axis] = t->shape[axis] == 1 ? take_raw(b) : take_number(b);
+        if (t->shape[axis] > 0 && __builtin_mul_overflow(next, t->shape[axis], &next))
+            next = 1;
+    }
+}
+
+/* Some lists become 32-bit ones; of some, both stay. */
+static void take_narrow(bytes *b, fa_attention_desc *d, arrays *a)
+{
+    const int64_t **const wide[4] = {&d->cu_rows_q, &d->cu_rows_kv, &d->lens_q, &d->lens_kv};
+    const int32_t **const narrow[4] = {&d->cu_rows_q32, &d->cu_rows_kv32, &d->lens_q32, &d->lens_kv32};
+    uint8_t which = take(b), both = take(b);
+    for (int list = 0; list < 4; list++) {
+        if (!*wide[list] || !(which >> list & 1))
+            continue;
+        for (int i = 0; i < MAX_SEQUENCES + (list < 2); i++)
+            a->narrow[list][i] = (int32_t)(*wide[list])[i];
+        *narrow[list] = a->narrow[list];
+        if (both != 16 + list)
+            *wide[list] = NULL;
+    }
+}
+
+/* Drawn behind everything else, so that older seeds mean what they meant: 0 is nothing. */
+static void take_additions(bytes *b, fa_attention_desc *d, arrays *a)
+{
+    uint8_t kind = take(b);
+    if (kind & 1) {
+        int alignment = take(b);
+        alignment = alignment < 250 ? alignment % 3 : alignment;
+        memcpy(&d->alignment, &alignment, sizeof(alignment));
+    }
+    if (kind & 2)
+        d->scale_is_set = (int32_t)take_number(b);
+    if (kind & 4)
+        take_slopes(b, d);
+    if (kind & 8)
+        d->bias_factors = slopes;
+    bool packed = d->cu_rows_q || d->cu_rows_kv;
+    if (kind & 16 && d->q.shape[0] <= MAX_SEQUENCES && (!packed || d->sequences <= MAX_SEQUENCES)) {
+        for (int i = 0; i < MAX_SEQUENCES; i++)
+            a->lens_q[i] = take_number(b);
+        d->lens_q = a->lens_q;
+    }
+    if (kind & 32)
+        take_narrow(b, d, a);
+    uint8_t strided = kind & 64 ? take(b) : 0;
+    fa_tensor *const tensor[6] = {&d->q, &d->k, &d->v, &d->o, &d->bias, &d->keep};
+    for (int i = 0; i < 6; i++) {
+        if (strided >> i & 1)
+            take_strides(b, tensor[i]);
     }
 }
 
@@ -188,6 +263,7 @@ static void take_desc(bytes *b, fa_attention_desc *d, arrays *a)
         take_tuning(b, a);
         d->tuning = &a->tuning;
     }
+    take_additions(b, d, a);
 }
 
 /* Hostile sizes may make the library ask for a lot: it gets little, and must give all of it back. */
@@ -208,6 +284,15 @@ static void release(void *user, void *memory, size_t size)
     (void)user;
     taken -= size;
     free(memory);
+}
+
+/* A family has its largest member in it. */
+static void check_bound(fa_device *device, const fa_attention_desc *desc, const fa_plan *plan)
+{
+    size_t bytes;
+    fa_status status = fa_workspace_bound(device, desc, &bytes);
+    CHECK(status == FA_OK || (status == FA_OUT_OF_MEMORY && bytes == 0));
+    CHECK(status != FA_OK || bytes >= fa_plan_workspace(plan));
 }
 
 static void check_plan(const fa_plan *plan)
@@ -258,10 +343,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fa_status planned = fa_plan_create(device, &desc, &plan);
     CHECK(planned == supported || planned == FA_OUT_OF_MEMORY);
     CHECK((planned == FA_OK) == (plan != NULL));
-    if (planned == FA_OK)
+    if (planned == FA_OK) {
         check_plan(plan);
-    else
+        check_bound(device, &desc, plan);
+    } else {
         CHECK(fa_last_error()[0]);
+    }
     fa_plan_destroy(plan);
     CHECK(taken == idle);
     CHECK(memcmp(&before, &desc, sizeof(desc)) == 0);
