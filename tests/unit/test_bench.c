@@ -410,13 +410,13 @@ int main(void)
     tcase_add_test(cases, whole_call_is_checked_and_timed);
     tcase_add_test(cases, case_that_is_not_served_says_why);
     tcase_add_test(cases, backend_without_a_loop_has_no_ceilings);
-    tcase_set_timeout(cases, 60);
+    tcase_set_timeout(cases, 240);
     tcase_add_checked_fixture(samples, make_context, destroy_context);
     tcase_add_loop_test(samples, samples_tell_right_from_wrong, 0, 2);
-    tcase_set_timeout(samples, 60);
+    tcase_set_timeout(samples, 240);
     tcase_add_checked_fixture(opencl, make_context, destroy_context);
     tcase_add_test(opencl, opencl_is_measured);
-    tcase_set_timeout(opencl, 60);
+    tcase_set_timeout(opencl, 240);
     suite_add_tcase(suite, numbers);
     suite_add_tcase(suite, bench_test_reports());
     suite_add_tcase(suite, cases);
