@@ -84,7 +84,11 @@ static fa_attention_desc draw_largest(random_state *random, fa_tuning *tuning)
     return d;
 }
 
+#ifdef FA_TEST_BACKEND
+static const char *const backends[] = {FA_TEST_BACKEND};
+#else
 static const char *const backends[] = {"null", "openmp"};
+#endif
 
 START_TEST(no_plan_needs_more)
 {
