@@ -17,15 +17,15 @@ BF16 = "backends/openmp/simd/tile_bf16.h"
 
 # name: file, text as it stands, text that breaks it
 MUTATIONS = {
-    "dropped rescale": (TILE, "changes ? rescale : NULL", "NULL"),
+    "dropped rescale": (TILE, "rescale, changes, block->v_ahead", "rescale, false, block->v_ahead"),
     "sum not rescaled": (TILE, "v_mul(v_load(sums + n * VL), rescale[n])", "v_load(sums + n * VL)"),
-    "no guard for hidden values": (TILE, "block->guarded ? 0 : keys", "keys"),
+    "no guard for hidden values": (TILE, "block.cleaned = hides && !rows_finite", "block.cleaned = false && !rows_finite"),
     "mask one key late": ("core/portable/mask.h", "m.diagonal + i + m.right;", "m.diagonal + i + m.right + 1;"),
-    "partial tile taken for full": (TILE, "bool masked = tile == FA_CLASS_PARTIAL;", "bool masked = false;"),
+    "partial tile taken for full": (TILE, "panel, block, tile == FA_CLASS_PARTIAL, begin", "panel, block, false, begin"),
     "sink forgotten": (PANEL, "p->sinks && item->part_row < 0", "0 && p->sinks && item->part_row < 0"),
     "softcap without its factor": ("backends/openmp/simd/panel.h", "v_mul(v_tanh(y), v_set1(s->cap))", "v_tanh(y)"),
-    "few rows: output not rescaled": (ROWS, "v_mul(v_load(o + d), v_set1(factor))", "v_load(o + d)"),
-    "few rows: last keys dropped": (ROWS, "for (; j < keys; j++)\n        score_rows", "for (; 0;)\n        score_rows"),
+    "few rows: output not rescaled": (ROWS, "v_fma(v_load(s->o + d), factor, v_load(s->part + d))", "v_add(v_load(s->o + d), v_load(s->part + d))"),
+    "few rows: last keys dropped": (ROWS, "for (; j < keys; j++)\n        score_parts", "for (; 0;)\n        score_parts"),
     "bf16: odd key weighed as the even one": (BF16, "v_pair(even, odd)", "v_pair(even, even)"),
     "bf16: last odd row of V dropped": (BF16, "even + 1 < rows", "even + 2 < rows"),
     "bf16: last dims of q dropped": (BF16, "load_32(from, dim - 2 * pair)", "load_32(from, dim - 2 * pair - 1)"),
@@ -51,11 +51,15 @@ def conformance(tree):
 
 def main():
     wanted = sys.argv[1:] or list(MUTATIONS)
+    unknown = [name for name in wanted if name not in MUTATIONS]
+    if unknown:
+        sys.exit(f"{unknown[0]!r} is none of: " + ", ".join(MUTATIONS))
     survivors = 0
     with tempfile.TemporaryDirectory() as folder:
         tree = pathlib.Path(folder) / "tree"
         shutil.copytree(".", tree, ignore=shutil.ignore_patterns("build*", ".git"))
-        if run(["meson", "setup", "build", "-Dtests=disabled"], tree).returncode != 0:
+        others = [f"-D{backend}=disabled" for backend in ("cuda", "opencl", "vulkan")]
+        if run(["meson", "setup", "build", "-Dtests=disabled", *others], tree).returncode != 0:
             sys.exit("meson setup failed")
         status, line = conformance(tree)
         print(f"unchanged: {line}", flush=True)
