@@ -17,7 +17,7 @@ BF16 = "backends/openmp/simd/tile_bf16.h"
 
 # name: file, text as it stands, text that breaks it
 MUTATIONS = {
-    "dropped rescale": (TILE, "rescale, changes, block->v_ahead", "rescale, false, block->v_ahead"),
+    "dropped rescale": ("backends/openmp/simd/micro.h", "v_fma(v_load(at), rescale[n], acc[d][n])", "v_add(v_load(at), acc[d][n])"),
     "sum not rescaled": (TILE, "v_mul(v_load(sums + n * VL), rescale[n])", "v_load(sums + n * VL)"),
     "no guard for hidden values": (TILE, "block.cleaned = hides && !rows_finite", "block.cleaned = false && !rows_finite"),
     "mask one key late": ("core/portable/mask.h", "m.diagonal + i + m.right;", "m.diagonal + i + m.right + 1;"),
