@@ -94,23 +94,23 @@ static void fetch_values(memory v, long v_at, FA_STRIDE stride, int dim_v, int i
     }
 }
 
-/* output += weight value for every row. What is not finite is 0 where it may be hidden, and added where it is seen. */
+/* output += weight value for every row. What is not finite and may be hidden is added apart, and only where it is seen. */
 static inline void add_value(float8 value, __local const float *weights, int key, bool hides, scene sc,
                              const fa_table_item *item, int c, float8 o[FA_BLOCK_Q][OCTETS])
 {
-    const int8 odd = hides ? not_finite8(value) : (int8)0;
-    const float8 finite = select(value, (float8)0.0f, odd);
-    FA_UNROLL
-    for (int r = 0; r < FA_BLOCK_Q; r++)
-        o[r][c] += weights[r * FA_BLOCK_KV] * finite;
-    if (any(odd)) {
+    if (hides && any(not_finite8(value))) {
+        const int8 odd = not_finite8(value);
         FA_UNROLL
         for (int r = 0; r < FA_BLOCK_Q; r++) {
             query at = query_of(sc.params, sc.sequence->mask, item->head_kv, item->row_begin + r, item->row_end);
             if (is_visible(sc, at, key))
                 o[r][c] += weights[r * FA_BLOCK_KV] * select((float8)0.0f, value, odd);
         }
+        value = select(value, (float8)0.0f, odd);
     }
+    FA_UNROLL
+    for (int r = 0; r < FA_BLOCK_Q; r++)
+        o[r][c] += weights[r * FA_BLOCK_KV] * value;
 }
 
 __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
