@@ -21,7 +21,8 @@ struct fma_kernel {
     static constexpr int LINES = BLOCK_Q / ROWS, GROUP = LANES * LINES, KEYS = BLOCK_KV / LANES;
     static constexpr int DIMS = R.dim_v / LANES, STEPS_V = BLOCK_KV / DEPTH;
     static constexpr bool ANY = TYPE == TYPE_ANY;
-    static constexpr int PARTIAL = 64; /* dims that a score is summed over in one go */
+    static constexpr int PARTIAL = 128; /* dims that a score is summed over in one go, where rows are longer */
+    static constexpr bool IN_PARTS = R.dim_v > PARTIAL;
     static constexpr uint OTHER = 4 * fa_cuda_fma_stage(R, BLOCK_Q); /* where the second stage begins, in bytes */
     static_assert(LANES <= 32 && ROWS % 4 == 0 && KEYS % 4 == 0 && DIMS % 4 == 0 && PARTIAL % DEPTH == 0,
                   "what the kernel is made for");
@@ -486,26 +487,23 @@ struct fma_kernel {
     /* The scores of a block, whose first step is fetched. The last step fetches the first values. */
     __device__ void take_keys(int key)
     {
-        waiting aside;
+        [[maybe_unused]] waiting aside;
         clear(sc);
         ROLLED
-        for (int first = 0; first < s.p->dim_qk; first += PARTIAL) {
-            if (first > 0)
-                set_aside(aside, first > PARTIAL);
-            ROLLED
-            for (int d = first; d < FA_MIN(first + PARTIAL, s.p->dim_qk); d += DEPTH) {
-                put_qk(stage);
-                __syncthreads();
-                multiply<KEYS>(stage, line_q, line_k, sc, [&] {
-                    if (d + DEPTH < s.p->dim_qk)
-                        fetch_qk(d + DEPTH);
-                    else
-                        fetch_v(key, 0);
-                });
-                stage = OTHER - stage;
-            }
+        for (int d = 0; d < s.p->dim_qk; d += DEPTH) {
+            if (IN_PARTS && d > 0 && d % PARTIAL == 0)
+                set_aside(aside, d > PARTIAL);
+            put_qk(stage);
+            __syncthreads();
+            multiply<KEYS>(stage, line_q, line_k, sc, [&] {
+                if (d + DEPTH < s.p->dim_qk)
+                    fetch_qk(d + DEPTH);
+                else
+                    fetch_v(key, 0);
+            });
+            stage = OTHER - stage;
         }
-        if (s.p->dim_qk > PARTIAL)
+        if (IN_PARTS && s.p->dim_qk > PARTIAL)
             add(aside);
     }
 
