@@ -142,19 +142,6 @@ bool values_are_finite()
     return finite;
 }
 
-/* Halves that are not finite become 0. */
-void keep_finite()
-{
-    [[unroll]] for (int n = 0; n < FETCH_V; n++) {
-        [[unroll]] for (int i = 0; i < 4; i++) {
-            if ((fetched[n][i] & 0x7c00u) == 0x7c00u)
-                fetched[n][i] &= 0xffff0000u;
-            if ((fetched[n][i] & 0x7c000000u) == 0x7c000000u)
-                fetched[n][i] &= 0xffffu;
-        }
-    }
-}
-
 void put_values()
 {
     [[unroll]] for (int n = 0; n < FETCH_V; n++) {
@@ -367,29 +354,25 @@ void multiply_pv()
     }
 }
 
-/*
- * What the product of a tile's weights, which lie in the keys' room, and the values lacks in one element: the values that
- * are not finite, as they lie in memory, where the row sees them. -0 changes nothing.
- */
-float missing_element(int row, int d, int key, int key_end)
+/* An element of the product of a tile's weights, which lie in the keys' room, and the values. */
+float guarded_element(int row, int d, int key, int key_end)
 {
     const query at_row = query_of(w, w.row_begin + row);
-    float x = -0.0;
-    [[dont_unroll]] for (int j = 0; d < w.dim_v && j < key_end - key; j++) {
-        const position from =
-            row_at(FA_VK_SLOT_V, 1, w.sequence + FA_VK_WORD_V_AT, FA_VK_WORD_V_STRIDE, w.head_kv, key + j);
-        const float value = FA_LOAD(3, 1, (from + position(2 * d)));
-        if (!fa_is_finite(value) && is_visible(w, at_row, key + j))
-            x += unpackHalf2x16(room[row % 16 * LINE_P + j / 8][j % 8 / 2])[j % 2] * value;
+    float x = 0.0;
+    [[dont_unroll]] for (int j = 0; j < key_end - key; j++) {
+        if (is_visible(w, at_row, key + j)) {
+            const float weight = unpackHalf2x16(room[row % 16 * LINE_P + j / 8][j % 8 / 2])[j % 2];
+            x += weight * unpackHalf2x16(room[ROOM_K + j * LINE_V + d / 8][d % 8 / 2])[d % 2];
+        }
     }
     return x;
 }
 
 /*
- * Adds the values that are not finite, which were staged as 0 where they may be hidden, to the rows that see them. Tiles
- * of rows in turns, through shared memory: seldom run, and in registers it would cost those of the usual product.
+ * The second product where a hidden value may not be finite: it must not meet its weight of 0. Tiles of rows in turns,
+ * through shared memory: seldom run, and in registers it would cost those of the usual product.
  */
-void add_missing(int key, int key_end)
+void multiply_guarded(int key, int key_end)
 {
     [[dont_unroll]] for (int turn = 0; turn < BLOCK_Q / 16; turn++) {
         [[unroll]] for (int t = 0; t < TILES; t++) {
@@ -403,7 +386,7 @@ void add_missing(int key, int key_end)
             [[unroll]] for (int d = 0; d < STEPS_V; d++) {
                 if (mine) {
                     [[dont_unroll]] for (int n = lane; n < 256; n += SUBGROUP)
-                        scores[n] = missing_element(16 * turn + n / 16, 16 * d + n % 16, key, key_end);
+                        scores[n] = guarded_element(16 * turn + n / 16, 16 * d + n % 16, key, key_end);
                 }
                 barrier();
                 accumulator product;
@@ -535,11 +518,9 @@ void main()
         barrier();
         fetch_values(key, key_end);
         multiply_qk();
-        if (hides && !values_are_finite()) {
-            unsafe = 1;
-            keep_finite();
-        }
         put_values();
+        if (hides && !values_are_finite())
+            unsafe = 1;
         [[unroll]] for (int t = 0; t < TILES; t++) {
             if (IN_REGISTERS) {
                 mask_in_registers(t, key, key_end, masked);
@@ -549,12 +530,13 @@ void main()
             }
         }
         barrier();
-        const bool missing = hides && unsafe != 0;
+        const bool guarded = hides && unsafe != 0;
         if (next < w.key_end)
             fetch_keys(next, w.key_end);
-        multiply_pv();
-        if (missing)
-            add_missing(key, key_end);
+        if (guarded)
+            multiply_guarded(key, key_end);
+        else
+            multiply_pv();
         if (next < w.key_end)
             put_keys();
         key = next;
