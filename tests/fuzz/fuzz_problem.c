@@ -289,10 +289,10 @@ static void release(void *user, void *memory, size_t size)
 /* A family has its largest member in it. */
 static void check_bound(fa_device *device, const fa_attention_desc *desc, const fa_plan *plan)
 {
-    size_t bytes;
-    fa_status status = fa_workspace_bound(device, desc, &bytes);
-    CHECK(status == FA_OK || (status == FA_OUT_OF_MEMORY && bytes == 0));
-    CHECK(status != FA_OK || bytes >= fa_plan_workspace(plan));
+    size_t needed;
+    fa_status status = fa_workspace_bound(device, desc, &needed);
+    CHECK(status == FA_OK || (status == FA_OUT_OF_MEMORY && needed == 0));
+    CHECK(status != FA_OK || needed >= fa_plan_workspace(plan));
 }
 
 static void check_plan(const fa_plan *plan)
