@@ -176,6 +176,13 @@ static fa_status check_apart(const fa_merge_desc *d, const void *partial, const 
     return FA_OK;
 }
 
+static fa_status check_alignment(const char *name, const void *memory, size_t alignment)
+{
+    if ((uintptr_t)memory % alignment == 0)
+        return FA_OK;
+    return fa_fail(FA_INVALID, "%s lies at address %p, expected a multiple of %zu", name, memory, alignment);
+}
+
 fa_status fa_merge_host(const fa_merge_desc *desc, const void *partial, const float *partial_lse, void *o,
                         float *lse)
 {
@@ -196,7 +203,15 @@ fa_status fa_merge_host(const fa_merge_desc *desc, const void *partial, const fl
     if (d.parts > 0 && (!partial || !partial_lse))
         return fa_fail(FA_INVALID, "%s is NULL with %lld parts", partial ? "partial_lse" : "partial",
                        (long long)d.parts);
-    status = check_apart(&d, partial, partial_lse, o, lse);
+    status = check_alignment("partial", partial, fa_dtype_size(d.partial.dtype));
+    if (status == FA_OK)
+        status = check_alignment("partial_lse", partial_lse, sizeof(float));
+    if (status == FA_OK)
+        status = check_alignment("o", o, fa_dtype_size(d.o.dtype));
+    if (status == FA_OK)
+        status = check_alignment("lse", lse, sizeof(float));
+    if (status == FA_OK)
+        status = check_apart(&d, partial, partial_lse, o, lse);
     if (status != FA_OK)
         return status;
     fa_float_state before = fa_float_enter();

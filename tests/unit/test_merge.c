@@ -240,6 +240,24 @@ START_TEST(infinite_marks)
 END_TEST
 
 /* o may be any one of the parts, and lse that of any one: the same result as elsewhere. */
+START_TEST(odd_addresses)
+{
+    _Alignas(8) static char memory[4][64];
+    fa_merge_desc d = {.struct_size = sizeof(d), .parts = 1, .want_lse = 1};
+    d.partial = fa_tensor_make(FA_F32, 1, 1, 1, 4);
+    d.o = fa_tensor_make(FA_F16, 1, 1, 1, 4);
+    static const char *const names[] = {"partial lies at", "partial_lse lies at", "o lies at", "lse lies at"};
+    for (int odd = 0; odd <= 4; odd++) { /* the last of them is right */
+        char *at[4];
+        for (int i = 0; i < 4; i++)
+            at[i] = memory[i] + (i == odd);
+        fa_status status = fa_merge_host(&d, at[0], (void *)at[1], at[2], (void *)at[3]);
+        ck_assert_int_eq(status, odd < 4 ? FA_INVALID : FA_OK);
+        ck_assert(odd == 4 || strncmp(fa_last_error(), names[odd], strlen(names[odd])) == 0);
+    }
+}
+END_TEST
+
 START_TEST(in_place)
 {
     enum { PARTS = 3, HEADS = 2, ROWS = 5, DIM = 67, PITCH = 70, PART = ROWS * HEADS * PITCH };
@@ -431,6 +449,7 @@ Suite *merge_suite(void)
     tcase_add_test(tc, infinities_and_nans_stay_in_their_row);
     tcase_add_test(tc, infinite_marks);
     tcase_add_test(tc, in_place);
+    tcase_add_test(tc, odd_addresses);
     tcase_add_test(tc, types_and_strides);
     tcase_add_test(tc, refused_by_name);
     suite_add_tcase(suite, tc);
