@@ -146,7 +146,10 @@ FA_INLINE void score_panel(const int nv, const float *qt, const float *k, ptrdif
         score_tile(nv, 1, qt, k + j * stride, stride, dim, skip_rows(ahead, j), st + j * lane_count(nv), max);
 }
 
-/* A block is summed up before it meets what was there: keys are summed in parts, too. Of the rows ahead, line number which / 2 of a row's cache lines, for every other eight rows. */
+/*
+ * Values of a tile. A block is summed up before it meets the output, so that keys are summed in parts too. Of the rows
+ * ahead it loads cache line number which / 2, for every other eight rows.
+ */
 FA_INLINE void value_tile(const int nv, const int dims, const float *pt, const float *v, ptrdiff_t stride,
                           int keys, const vf *rescale, rows_ahead ahead, int which, float *ot)
 {
