@@ -239,10 +239,9 @@ START_TEST(infinite_marks)
 }
 END_TEST
 
-/* o may be any one of the parts, and lse that of any one: the same result as elsewhere. */
 START_TEST(odd_addresses)
 {
-    _Alignas(8) static char memory[4][64];
+    _Alignas(8) static char bytes[4][64];
     fa_merge_desc d = {.struct_size = sizeof(d), .parts = 1, .want_lse = 1};
     d.partial = fa_tensor_make(FA_F32, 1, 1, 1, 4);
     d.o = fa_tensor_make(FA_F16, 1, 1, 1, 4);
@@ -250,7 +249,7 @@ START_TEST(odd_addresses)
     for (int odd = 0; odd <= 4; odd++) { /* the last of them is right */
         char *at[4];
         for (int i = 0; i < 4; i++)
-            at[i] = memory[i] + (i == odd);
+            at[i] = bytes[i] + (i == odd);
         fa_status status = fa_merge_host(&d, at[0], (void *)at[1], at[2], (void *)at[3]);
         ck_assert_int_eq(status, odd < 4 ? FA_INVALID : FA_OK);
         ck_assert(odd == 4 || strncmp(fa_last_error(), names[odd], strlen(names[odd])) == 0);
@@ -258,6 +257,7 @@ START_TEST(odd_addresses)
 }
 END_TEST
 
+/* o may be any one of the parts, and lse that of any one: the same result as elsewhere. */
 START_TEST(in_place)
 {
     enum { PARTS = 3, HEADS = 2, ROWS = 5, DIM = 67, PITCH = 70, PART = ROWS * HEADS * PITCH };
