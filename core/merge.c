@@ -57,38 +57,41 @@ static fa_status check(const fa_merge_desc *given, fa_merge_desc *d)
     return FA_OK;
 }
 
-/* Of a part: -inf where its state is empty. */
-static float lse_of(const fa_parts *p, int64_t part)
+static fa_state state_of(const fa_parts *p, int64_t part)
 {
-    float lse = p->lse[part * p->lse_stride];
-    return p->inf_is_empty && lse == INFINITY ? -INFINITY : lse;
+    if (p->state)
+        return p->state[part * p->state_stride];
+    float lse = p->lse[part * p->state_stride];
+    bool empty = lse == -INFINITY || (p->inf_is_empty && lse == INFINITY);
+    return empty ? fa_state_empty() : (fa_state){lse, 1};
 }
 
 FA_FLOAT_APART float fa_merge_parts(const fa_parts *p, int64_t dim, fa_dtype dtype, void *o, int64_t at)
 {
     enum { CHUNK = 64 };
-    float max = p->sink, sum = 0;
+    fa_state whole = fa_state_empty();
     for (int64_t i = 0; i < p->parts; i++)
-        max = fmaxf(max, lse_of(p, i));
+        whole.max = fmaxf(whole.max, state_of(p, i).max);
+    const float max = fa_safe_max(whole.max);
     for (int64_t i = 0; i < p->parts; i++)
-        sum += lse_of(p, i) == -INFINITY ? 0 : expf(lse_of(p, i) - max);
-    sum += p->sink == -INFINITY ? 0 : expf(p->sink - max);
+        whole.sum += fa_part_weight(state_of(p, i), max, p->unit);
+    const fa_closed closed = fa_state_close(whole, p->natural, p->sink);
 
     for (int64_t d = 0; d < dim; d += CHUNK) {
         float total[CHUNK] = {0};
         int64_t width = dim - d < CHUNK ? dim - d : CHUNK;
         for (int64_t i = 0; i < p->parts; i++) {
-            float lse = lse_of(p, i);
-            if (lse == -INFINITY)
+            fa_state part = state_of(p, i);
+            if (part.max == -INFINITY && part.sum == 0)
                 continue; /* an empty state: its output is not looked at */
-            float weight = expf(lse - max) / sum;
+            float weight = fa_part_weight(part, max, p->unit) * closed.factor;
             for (int64_t e = 0; e < width; e++)
                 total[e] += weight * fa_load(p->dtype, p->base, p->first + i * p->stride + d + e);
         }
         for (int64_t e = 0; e < width; e++)
-            fa_store(dtype, o, at + d + e, total[e]);
+            fa_store(dtype, o, at + d + e, closed.factor == 0 ? 0 : total[e]);
     }
-    return sum == 0 ? -INFINITY : max + logf(sum);
+    return closed.lse;
 }
 
 /*
@@ -98,7 +101,7 @@ FA_FLOAT_APART float fa_merge_parts(const fa_parts *p, int64_t dim, fa_dtype dty
 static bool inf_marks_empty(const fa_parts *p, int64_t dim)
 {
     for (int64_t i = 0; i < p->parts; i++) {
-        for (int64_t d = 0; p->lse[i * p->lse_stride] == INFINITY && d < dim; d++) {
+        for (int64_t d = 0; p->lse[i * p->state_stride] == INFINITY && d < dim; d++) {
             if (fa_load(p->dtype, p->base, p->first + i * p->stride + d) != 0)
                 return false;
         }
@@ -223,8 +226,10 @@ fa_status fa_merge_host(const fa_merge_desc *desc, const void *partial, const fl
             .first = fa_tensor_offset(&d.partial, b, h, r),
             .stride = d.part_stride,
             .lse = partial_lse ? partial_lse + row : NULL, /* NULL without parts */
-            .lse_stride = rows,
+            .state_stride = rows,
             .parts = d.parts,
+            .unit = FA_LOG2E,
+            .natural = 1,
             .sink = -INFINITY,
         };
         parts.inf_is_empty = inf_marks_empty(&parts, shape[3]);

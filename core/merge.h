@@ -5,16 +5,20 @@
 #include <fastattn/attention.h>
 #include <stdbool.h>
 
-/* The parts of one row: `parts` normalised outputs of `dim` elements and their LSE, each a stride apart. */
+#include "core/portable/softmax.h"
+
+/* The parts of one row: `parts` normalised outputs of `dim` elements and what they weigh, each a stride apart. */
 typedef struct fa_parts {
     fa_dtype dtype;
     const void *base;
     int64_t first, stride; /* elements */
-    const float *lse;
-    int64_t lse_stride;
+    const fa_state *state;
+    const float *lse;      /* of each part, where `state` is NULL */
+    int64_t state_stride;
     int64_t parts;
-    float sink;        /* one more part, of weight e^sink and value 0; -inf for none */
-    bool inf_is_empty; /* an LSE of +inf, like one of -inf, is that of an empty state */
+    float unit, natural;   /* as in fa_score */
+    float sink;            /* one more part, of weight e^sink and value 0; -inf for none */
+    bool inf_is_empty;     /* an LSE of +inf, like one of -inf, is that of an empty state */
 } fa_parts;
 
 /* Writes `dim` merged elements from element `at` of `o` on; returns the LSE. */

@@ -195,8 +195,8 @@ fa_status fa_plan_lay_out(fa_plan *plan)
     plan->partial_offset = total;
     fits = fits && fa_grow(&total, rows * sizeof(float), (size_t)plan->args.dim_v);
     total = fa_align64(total);
-    plan->partial_lse_offset = total;
-    fits = fits && fa_grow(&total, rows, sizeof(float));
+    plan->partial_state_offset = total;
+    fits = fits && fa_grow(&total, rows, sizeof(fa_state));
     if (!fits)
         return fa_fail(FA_OUT_OF_MEMORY, "the workspace for %u workers and %zu partial rows overflows memory",
                        plan->schedule.workers, rows);

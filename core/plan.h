@@ -21,7 +21,7 @@ struct fa_plan {
 
     /* Workspace: scratch of each worker, then the partial outputs, then their LSE. */
     size_t scratch_bytes; /* of one worker, a multiple of 64; the backend's */
-    size_t partial_offset, partial_lse_offset;
+    size_t partial_offset, partial_state_offset;
     size_t workspace;
 
     void *impl;

@@ -27,7 +27,7 @@
  * Nothing of this is wider than what can be wrong. A score of 1e9 that is rounded by one unit can make any key the
  * heaviest, and then again cannot, where no other comes near, or where a bias swallowed the products and all keys tie:
  * fa_reference_limit() tells which, row by row, and the lesser of the two counts. Without it, a row of scores beyond
- * 2^24 would let everything pass. Where a plan was split, the limit knows that the LSE of its parts were rounded.
+ * 2^24 would let everything pass.
  *
  * W, sum_j p_j |k_j| and sum_j p_j (less than 1 where there is a sink) are the oracle's answer for a v of three
  * columns.
@@ -319,8 +319,7 @@ fa_status check_reference_create(fa_context *context, const fa_attention_desc *d
     if (status == FA_OK)
         status = compute_naive(r, context, desc, inputs, means->weights);
     if (status == FA_OK)
-        status = fa_reference_limit(context, desc, inputs, means->weights, means->merges + means->split, r->limit,
-                                    r->lse_limit);
+        status = fa_reference_limit(context, desc, inputs, means->weights, means->merges, r->limit, r->lse_limit);
     if (status != FA_OK) {
         check_reference_destroy(r);
         return status;
@@ -470,7 +469,7 @@ fa_status check_run(fa_context *context, fa_device *device, const fa_attention_d
     if (status == FA_OK)
         status = fa_plan_get_info(plan, &info);
     fa_plan_destroy(plan);
-    const check_means means = {.weights = info.weights, .split = info.splits > 1};
+    const check_means means = {.weights = info.weights};
     if (status == FA_OK)
         status = fa_tensor_span(&desc->o, &bytes);
     if (status == FA_OK)

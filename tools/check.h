@@ -17,9 +17,7 @@ typedef struct check_reference check_reference;
 /* By what means a result was computed, as far as its error depends on it. */
 typedef struct check_means {
     fa_dtype weights; /* fa_plan_info.weights                                                            */
-    bool split;       /* fa_plan_info.splits > 1                                                         */
-    int merges;       /* of partial states, between the kernels and the result, by the caller: each is granted its
-                       * own roundings; a plan's own are not                                             */
+    int merges;       /* by the caller, of LSE that were rounded: each is granted that; a plan's own are not    */
 } check_means;
 
 /*

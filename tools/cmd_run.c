@@ -169,7 +169,7 @@ static bool compute_on(const run_options *o, fa_context *context, fa_device *dev
     ok = ok && (o->ignore_memory || run_fits(o, p, &about, plan)) && run_load(p) && run_allocate(p) &&
          run_execute(device, plan, &info, p);
     fa_plan_destroy(plan);
-    const check_means means = {.weights = info.weights, .split = info.splits > 1};
+    const check_means means = {.weights = info.weights};
     if (ok && o->check)
         ok = run_check(context, p, &means);
     if (ok && p->has_expect)

@@ -147,7 +147,7 @@ static bool take_data(conform_suite *suite, const conform_case *c, const conform
 /* What the result should be, made once for all rows. False, with the reason. */
 static bool take_reference(conform_suite *suite, check_means means, char *message, size_t size)
 {
-    bool same = suite->means.weights == means.weights && suite->means.split == means.split;
+    bool same = suite->means.weights == means.weights;
     if (suite->computes && (!suite->reference || !same)) {
         const conform_data *data = &suite->data;
         check_reference_destroy(suite->reference);
@@ -483,7 +483,7 @@ static conform_status run_plan(conform_suite *suite, const conform_case *c, cons
         (void)snprintf(message, size, "%s from fa_plan_get_info: %s", fa_status_name(status), fa_last_error());
         return CONFORM_FAILED;
     }
-    const check_means means = {info.weights, info.splits > 1, c->test == CONFORM_MERGE ? PARTS : 0};
+    const check_means means = {info.weights, c->test == CONFORM_MERGE ? PARTS : 0};
     if (!check_plan(&info, row, &suite->sizes, message, size) || !take_reference(suite, means, message, size))
         return CONFORM_FAILED;
     const run r = {suite, c, plan, result, message, size};

@@ -90,8 +90,7 @@ static fa_status row_tolerances(fa_context *context, const run_problem *p, const
     double *errors = calloc((size_t)heads + 1, sizeof(*errors)), *lse = calloc((size_t)rows + 1, sizeof(*lse));
     fa_status status = errors && lse ? naive_errors(context, p, means->weights, errors) : FA_OUT_OF_MEMORY;
     if (status == FA_OK)
-        status = fa_reference_limit(context, &p->desc, &inputs, means->weights, means->merges + means->split, allowed,
-                                    lse);
+        status = fa_reference_limit(context, &p->desc, &inputs, means->weights, means->merges, allowed, lse);
     for (int64_t row = 0; row < rows && status == FA_OK; row++)
         allowed[row] = fmin(4 * errors[row / shape[2]], 2 * allowed[row]);
     free(errors);

@@ -194,11 +194,11 @@ typedef struct fa_cuda_args {
     unsigned char *o;
     const unsigned char *bias, *keep;
     unsigned char *lse;
-    unsigned char *scratch;               /* the yardstick: its scores; partial_lse: factors    */
-    unsigned char *partial, *partial_lse; /* results of rows that are split                     */
-    int type_q, type_k, type_v, type_o;   /* fa_dtype                                           */
-    int aligned;                          /* rows of q, k, v and o lie at multiples of 16 bytes */
-    int first, row_begin, rows;           /* the yardstick: what of the plan a launch does      */
+    unsigned char *scratch;                 /* the yardstick: its scores                          */
+    unsigned char *partial, *partial_state; /* of rows that are split; the yardstick: factors     */
+    int type_q, type_k, type_v, type_o;     /* fa_dtype                                           */
+    int aligned;                            /* rows of q, k, v and o lie at multiples of 16 bytes */
+    int first, row_begin, rows;             /* the yardstick: what of the plan a launch does      */
 } fa_cuda_args;
 
 #endif

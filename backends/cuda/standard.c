@@ -53,7 +53,7 @@ fa_status fa_cu_standard_run(const fa_plan *plan, CUstream stream, fa_cuda_args 
     const fa_gpu_standard *with = &((const fa_cu_plan *)plan->impl)->with;
     const int64_t items = plan->schedule.items, rows = (int64_t)plan->problem.max_len_q * plan->problem.group;
     fa_status status = FA_OK;
-    args->partial_lse = args->scratch + with->factors_at * sizeof(float);
+    args->partial_state = args->scratch + with->factors_at * sizeof(float);
     for (int64_t item = 0; item < items && status == FA_OK; item += with->items) {
         for (int64_t row = 0; row < rows && status == FA_OK; row += with->rows) {
             args->first = (int)item;

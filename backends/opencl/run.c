@@ -149,14 +149,14 @@ static fa_status start_attention(const fa_plan *plan, const fa_cl_kernels *kerne
                       .kernel = kernels->attention[aligned && kernels->attention[1]]};
     const fa_cl_place *partial = &where[FA_CL_WORKSPACE];
     cl_long partial_at = partial->at + (cl_long)(plan->partial_offset / sizeof(float));
-    cl_long partial_lse_at = partial->at + (cl_long)(plan->partial_lse_offset / sizeof(float));
+    cl_long partial_state_at = partial->at + (cl_long)(plan->partial_state_offset / sizeof(float));
     fa_cl_pass(&l, sizeof(cl_mem), &prepared->table);
     for (int t = 0; t < FA_CL_PLACES; t++)
         fa_cl_pass_memory(&l, &where[t], kernels->chunks);
     for (int t = 0; t < FA_OPERANDS; t++)
         fa_cl_pass(&l, sizeof(cl_long), &where[t].at);
     fa_cl_pass(&l, sizeof(cl_long), &partial_at);
-    fa_cl_pass(&l, sizeof(cl_long), &partial_lse_at);
+    fa_cl_pass(&l, sizeof(cl_long), &partial_state_at);
     fa_cl_pass(&l, prepared->local_bytes, NULL);
     return fa_cl_enqueue(&l, queue->handle, plan->schedule.items, 1, prepared->group, event);
 }
@@ -168,7 +168,7 @@ static fa_status start_merge(const fa_plan *plan, const fa_cl_kernels *kernels, 
     fa_cl_launch l = {.cl = fa_cl_device_of(plan->device)->cl, .kernel = kernels->merge};
     const fa_cl_place *partial = &where[FA_CL_WORKSPACE];
     cl_long partial_at = partial->at + (cl_long)(plan->partial_offset / sizeof(float));
-    cl_long partial_lse_at = partial->at + (cl_long)(plan->partial_lse_offset / sizeof(float));
+    cl_long partial_state_at = partial->at + (cl_long)(plan->partial_state_offset / sizeof(float));
     fa_cl_pass(&l, sizeof(cl_mem), &prepared->table);
     fa_cl_pass_memory(&l, &where[FA_O], kernels->chunks);
     fa_cl_pass_memory(&l, &where[FA_LSE], kernels->chunks);
@@ -176,7 +176,7 @@ static fa_status start_merge(const fa_plan *plan, const fa_cl_kernels *kernels, 
     fa_cl_pass(&l, sizeof(cl_long), &where[FA_O].at);
     fa_cl_pass(&l, sizeof(cl_long), &where[FA_LSE].at);
     fa_cl_pass(&l, sizeof(cl_long), &partial_at);
-    fa_cl_pass(&l, sizeof(cl_long), &partial_lse_at);
+    fa_cl_pass(&l, sizeof(cl_long), &partial_state_at);
     return fa_cl_enqueue(&l, queue->handle, plan->schedule.merges, (size_t)plan->args.block_q,
                          prepared->merge_group, event);
 }

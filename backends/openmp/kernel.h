@@ -12,7 +12,7 @@ typedef struct fa_cpu_run {
     void *o;
     float *lse;     /* NULL: not wanted */
     float *partial; /* normalised outputs of split items, dim_v floats a row */
-    float *partial_lse;
+    fa_state *partial_state;
 } fa_cpu_run;
 
 /* A kernel executes one work item at a time, on one thread, in scratch of its own. */

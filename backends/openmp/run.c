@@ -55,9 +55,11 @@ static void do_merge(const fa_cpu_run *run, int64_t index, void *scratch)
             .base = run->partial,
             .first = part * p->dim_v,
             .stride = rows * p->dim_v,
-            .lse = run->partial_lse + part,
-            .lse_stride = rows,
+            .state = run->partial_state + part,
+            .state_stride = rows,
             .parts = merge->parts,
+            .unit = plan->score.unit,
+            .natural = plan->score.natural,
             .sink = p->sinks ? p->sinks[head] : FA_NEG_INF,
         };
         float lse = fa_merge_parts(&parts, p->dim_v, o->dtype, run->o,
@@ -159,7 +161,7 @@ fa_status fa_openmp_plan_run(const fa_plan *plan, fa_queue *queue, const fa_bind
         .o = fa_host_operand(binding, FA_O),
         .lse = fa_host_operand(binding, FA_LSE),
         .partial = (float *)(workspace + plan->partial_offset),
-        .partial_lse = (float *)(workspace + plan->partial_lse_offset),
+        .partial_state = (fa_state *)(workspace + plan->partial_state_offset),
     };
     int32_t tasks = item_tasks(plan);
     loop items = {

@@ -135,9 +135,10 @@ float FA_ISA_NAME(row_close)(const fa_cpu_run *run, const fa_work_item *item, in
     const fa_sequence *s = &p->sequence[item->sequence];
     int head = fa_args_head(plan->args, item->head_kv, row);
     float sink = p->sinks && item->part_row < 0 ? p->sinks[head] : FA_NEG_INF;
-    fa_closed closed = fa_state_close((fa_state){max, sum}, plan->score.natural, sink);
+    const fa_state state = {max, sum};
+    fa_closed closed = fa_state_close(state, plan->score.natural, sink);
     if (item->part_row >= 0)
-        run->partial_lse[item->part_row + row - item->row_begin] = closed.lse;
+        run->partial_state[item->part_row + row - item->row_begin] = state;
     else if (run->lse)
         run->lse[fa_problem_lse_index(p, s, head, fa_args_position(plan->args, row))] = closed.lse;
     return closed.factor;

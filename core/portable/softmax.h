@@ -59,14 +59,26 @@ FA_FN fa_state fa_state_merge(fa_state a, fa_state b, float unit)
     return s;
 }
 
+/*
+ * A part of a row leaves its state and an output that is divided by the state's sum. This is what the output counts in the
+ * whole; `max` is safe, and at least that of the part. Its LSE would not do: beyond 2^24 an f32 loses the logarithm
+ * of the sum.
+ */
+FA_FN float fa_part_weight(fa_state part, float max, float unit)
+{
+    return part.sum * fa_weight(part.max, max, unit);
+}
+
 /* Ends a row whose scores times `natural` are natural logarithms; `sink` is -inf where there is none. */
 FA_FN fa_closed fa_state_close(fa_state s, float natural, float sink)
 {
     fa_closed closed;
-    float top = s.max * natural;
-    float base = FA_MAX(top, sink);
-    float kept = fa_state_weight(top, base, FA_LOG2E);
-    float sum = s.sum * kept + fa_state_weight(sink, base, FA_LOG2E);
+    float top = s.max * natural, base = top, kept = 1.0f, sum = s.sum;
+    if (sink != FA_NEG_INF) {
+        base = FA_MAX(top, sink);
+        kept = fa_state_weight(top, base, FA_LOG2E);
+        sum = s.sum * kept + fa_weight(sink, base, FA_LOG2E);
+    }
     closed.factor = 0.0f;
     closed.lse = FA_NEG_INF;
     if (sum != 0.0f) {

@@ -19,9 +19,10 @@ struct merge_item {
     {
     }
 
-    __device__ float lse(int n) const
+    __device__ fa_state state(int n) const
     {
-        return ((const float *)a.partial_lse)[w.part_row + r + (fa_long)n * rows];
+        const float2 at = ((const float2 *)a.partial_state)[w.part_row + r + (fa_long)n * rows];
+        return {at.x, at.y};
     }
 
     __device__ float4 part(int n, int d) const
@@ -50,26 +51,27 @@ __device__ __forceinline__ void merge_parts(const fa_cuda_args &a, float4 totals
     const int id = threadIdx.x, parts = m.w.parts, vectors = ceil_div(p->dim_v, 4), lanes = FA_MIN(vectors, GROUP);
     const int lines = GROUP / lanes, lane = id % lanes, line = id / lanes;
 
-    float most = sink, sum = 0.0f;
+    fa_state whole = fa_state_empty();
+    fa_closed closed = {};
     for (int n = id; n < parts; n += GROUP)
-        most = fmaxf(most, m.lse(n));
-    weights[id] = most;
+        whole.max = fmaxf(whole.max, m.state(n).max);
+    weights[id] = whole.max;
     __syncthreads();
     for (int n = 0; n < FA_MIN(parts, GROUP); n++)
-        most = fmaxf(most, weights[n]);
-    const float base = fa_safe_max(most);
+        whole.max = fmaxf(whole.max, weights[n]);
+    const float base = fa_safe_max(whole.max);
     for (int from = 0; from < vectors; from += lanes) {
         const int d = (from + lane) * 4;
         const bool has = line < lines && d < p->dim_v;
         float4 total = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        sum = fa_weight(sink, base, FA_LOG2E);
+        whole.sum = 0.0f;
         for (int first = 0; first < parts; first += GROUP) {
             const int count = FA_MIN(parts - first, GROUP);
             __syncthreads();
-            weights[id] = id < count ? fa_weight(m.lse(first + id), base, FA_LOG2E) : 0.0f;
+            weights[id] = id < count ? fa_part_weight(m.state(first + id), base, p->score.unit) : 0.0f;
             __syncthreads();
             for (int n = 0; n < count; n++)
-                sum += weights[n];
+                whole.sum += weights[n];
             ROLLED
             for (int n = line; has && n < count; n += AHEAD * lines) {
                 float4 part[AHEAD];
@@ -89,6 +91,7 @@ __device__ __forceinline__ void merge_parts(const fa_cuda_args &a, float4 totals
             }
         }
         totals[id] = total;
+        closed = fa_state_close(whole, p->score.natural, sink);
         __syncthreads();
         if (has && line == 0) {
             for (int l = 1; l < lines; l++) {
@@ -98,13 +101,10 @@ __device__ __forceinline__ void merge_parts(const fa_cuda_args &a, float4 totals
                 total.z += other.z;
                 total.w += other.w;
             }
-            const float factor = sum == 0.0f ? 0.0f : 1.0f / sum;
-            store4(a.type_o, a.aligned, o + d * bytes_of(a.type_o), p->dim_v - d,
-                   sum == 0.0f ? make_float4(0.0f, 0.0f, 0.0f, 0.0f)
-                               : make_float4(total.x * factor, total.y * factor, total.z * factor, total.w * factor));
+            store4(a.type_o, a.aligned, o + d * bytes_of(a.type_o), p->dim_v - d, normalised(total, closed.factor));
         }
     }
     if (id == 0 && (p->flags & FA_TABLE_LSE))
         ((float *)a.lse)[sequence->lse_at + (fa_long)head * p->lse_rows + position] =
-            sum == 0.0f ? FA_NEG_INF : most + logf(sum);
+            closed.lse;
 }

@@ -175,7 +175,7 @@ struct target {
         aligned = whole ? s.a.aligned : s.p->dim_v % 4 == 0;
         at = whole ? q.o(s) : s.a.partial + part * s.p->dim_v * 4;
         if (writes && q.exists && !whole)
-            ((float *)s.a.partial_lse)[part] = closed.lse;
+            ((float2 *)s.a.partial_state)[part] = make_float2(state.max, state.sum);
         if (writes && q.exists && whole && (s.p->flags & FA_TABLE_LSE))
             *q.lse(s) = closed.lse;
     }

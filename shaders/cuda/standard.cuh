@@ -4,7 +4,7 @@
  * rows in place, and a second product. Three kernels.
  *
  * A launch covers a.rows packed rows from a.row_begin on of each of some items, from item a.first on. In scratch memory
- * (a.scratch) they lie one after the other, stride_of(keys) floats each, and in a.partial_lse is one factor for each row.
+ * (a.scratch) they lie one after the other, stride_of(keys) floats each, and in a.partial_state is one factor for each row.
  * Weights are not normalised before the second product, which multiplies its result by the row's factor instead. A
  * hidden weight is -0, so that it can be told from one that vanished: only the latter may meet a value that is not
  * finite.
@@ -65,7 +65,7 @@ __device__ __forceinline__ void standard_softmax(const fa_cuda_args &a, float *r
     state.sum = reduce<GROUP, true>(room, state.sum);
     if (threadIdx.x == 0) {
         const fa_closed closed = fa_state_close(state, s.p->score.natural, FA_NEG_INF);
-        ((float *)a.partial_lse)[n] = closed.factor;
+        ((float *)a.partial_state)[n] = closed.factor;
         if (s.p->flags & FA_TABLE_LSE)
             *at.lse(s) = closed.lse;
     }
@@ -295,7 +295,7 @@ __device__ __forceinline__ void standard_output(const fa_cuda_args &args, float 
     for (int i = 0; i < ROWS; i++) {
         const int r = t.row + t.y * ROWS + i;
         const query q(s, args.row_begin + r);
-        const float factor = r < args.rows ? ((const float *)args.partial_lse)[(fa_long)t.part * args.rows + r] : 0.0f;
+        const float factor = r < args.rows ? ((const float *)args.partial_state)[(fa_long)t.part * args.rows + r] : 0.0f;
         UNROLL
         for (int g = 0; g < tile::COLS; g += 4) {
             const int d = t.col + 4 * t.x + g * tile::LANES;

@@ -117,7 +117,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     __global const uchar *restrict table, FA_MEMORY(q), FA_MEMORY(k), FA_MEMORY(v), FA_MEMORY(o),
     FA_MEMORY(bias), FA_MEMORY(keep), FA_MEMORY(lse), FA_MEMORY(partial), long q_offset, long k_offset,
     long v_offset, long o_offset, long bias_offset, long keep_offset, long lse_offset, long partial_offset,
-    long partial_lse_offset, __local float4 *room)
+    long partial_state_offset, __local float4 *room)
 {
     __local float *rows = (__local float *)room, *parts = rows + ROOM_Q, *weights = parts + ROOM_PARTS;
     __local float *exchange = weights + ROOM_WEIGHTS, *maxima = exchange + FA_GROUP;
@@ -274,7 +274,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
                     row.sum += exchange[r * PER_ROW + n];
                 closed = close_row(sc, at, row, whole);
                 if (id == 0 && !whole)
-                    store_0(partial, partial_lse_offset + part, closed.lse);
+                    store_state(partial, partial_state_offset, part, row);
                 if (id == 0 && whole && (p->flags & FA_TABLE_LSE))
                     store_0(lse, lse_offset + sequence->lse_at + (long)at.head * p->lse_rows + at.position, closed.lse);
             }

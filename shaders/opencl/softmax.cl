@@ -97,6 +97,21 @@ static inline float4 normalised(float4 x, float factor)
                     fa_normalised(x.w, factor));
 }
 
+/* What a part of a split row leaves, two floats each. */
+static inline void store_state(memory states, long first, long part, fa_state state)
+{
+    store_0(states, first + 2 * part, state.max);
+    store_0(states, first + 2 * part + 1, state.sum);
+}
+
+static inline fa_state load_state(memory states, long first, long part)
+{
+    fa_state state;
+    state.max = load_0(states, first + 2 * part);
+    state.sum = load_0(states, first + 2 * part + 1);
+    return state;
+}
+
 /* Ends a row of an item that is `whole`, or a part of one: sinks count once, in the whole. */
 static inline fa_closed close_row(scene s, query q, fa_state state, bool whole)
 {

@@ -319,7 +319,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
     __global const uchar *restrict table, FA_MEMORY(q), FA_MEMORY(k), FA_MEMORY(v), FA_MEMORY(o),
     FA_MEMORY(bias), FA_MEMORY(keep), FA_MEMORY(lse), FA_MEMORY(partial), long q_offset, long k_offset,
     long v_offset, long o_offset, long bias_offset, long keep_offset, long lse_offset, long partial_offset,
-    long partial_lse_offset, __local float4 *room)
+    long partial_state_offset, __local float4 *room)
 {
     __local float *stages = (__local float *)(room + 1);
     __local int *unsafe = (__local int *)room; /* some value that may be hidden is not finite */
@@ -442,7 +442,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
         const fa_closed closed = close_row(sc, at, state, whole);
         const long part = item.part_row + row - item.row_begin;
         if (at.exists && x == 0 && !whole)
-            store_0(partial, partial_lse_offset + part, closed.lse);
+            store_state(partial, partial_state_offset, part, state);
         if (at.exists && x == 0 && whole && (p->flags & FA_TABLE_LSE))
             store_0(lse, lse_offset + sequence->lse_at + (long)at.head * p->lse_rows + at.position, closed.lse);
         FA_UNROLL

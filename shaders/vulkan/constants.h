@@ -46,7 +46,7 @@
 #define FA_VK_SLOT_KEEP 6
 #define FA_VK_SLOT_LSE 7
 #define FA_VK_SLOT_PARTIAL 8     /* standard: the scores */
-#define FA_VK_SLOT_PARTIAL_LSE 9 /* standard: the factors of rows */
+#define FA_VK_SLOT_STATE 9 /* standard: the factors of rows */
 #define FA_VK_SLOTS 10
 
 #define FA_VK_WORD_Q_STRIDE 0

@@ -406,7 +406,7 @@ float end_row(int row, fa_state state, bool tells)
     const fa_closed closed = close_row(w, at_row, state);
     if (at_row.exists && tells) {
         if (!w.whole)
-            store_partial_lse(at(FA_VK_SLOT_PARTIAL_LSE) + (w.part_row + position(row - w.row_begin)) * 4, closed.lse);
+            store_part_state(w.part_row + position(row - w.row_begin), state);
         else if ((w.flags & FA_TABLE_LSE) != 0)
             store_float_lse(lse_of(w, at_row), closed.lse);
     }

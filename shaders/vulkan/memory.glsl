@@ -321,12 +321,12 @@ void store4_partial(position p, int count, vec4 x)
         WORD1(8, p + 12) = floatBitsToUint(x.w);
 }
 
-float load_partial_lse(position p)
+float load_state(position p)
 {
     return uintBitsToFloat(WORD1(9, p));
 }
 
-void store_partial_lse(position p, float x)
+void store_state(position p, float x)
 {
     WORD1(9, p) = floatBitsToUint(x);
 }

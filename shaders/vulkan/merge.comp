@@ -15,18 +15,19 @@ shared vec4 totals[GROUP];
 
 work w;
 int id, rows, parts;
-position lse_at, part_at;
+position first_part, part_at;
 
-float lse_of_part(int n)
+fa_state state_of_part(int n)
 {
-    return load_partial_lse(lse_at + position(n * rows) * 4);
+    return load_part_state(first_part + position(n * rows));
 }
 
-/* The greatest LSE of all parts. */
-float find_most(float most)
+/* The greatest maximum of all parts. */
+float find_most()
 {
+    float most = FA_NEG_INF;
     for (int n = id; n < parts; n += GROUP)
-        most = max(most, lse_of_part(n));
+        most = max(most, state_of_part(n).max);
     weights[id] = most;
     barrier();
     for (int n = 0; n < min(parts, GROUP); n++)
@@ -63,37 +64,41 @@ void main()
     if (r >= rows)
         return;
     parts = table_int(table_int(FA_VK_WORD_MERGES_AT) / 4 + work_group() * FA_VK_WORDS_ITEM + FA_VK_WORD_PARTS);
-    lse_at = at(FA_VK_SLOT_PARTIAL_LSE) + (w.part_row + position(r)) * 4;
-    part_at = at(FA_VK_SLOT_PARTIAL) + (w.part_row + position(r)) * position(w.dim_v * 4);
+    first_part = w.part_row + position(r);
+    part_at = at(FA_VK_SLOT_PARTIAL) + first_part * position(w.dim_v * 4);
     const query q = query_of(w, w.row_begin + r);
-    const float sink = sink_of(w, q), most = find_most(sink), base = fa_safe_max(most);
+    const float unit = score_data().unit;
+    fa_state whole;
+    whole.max = find_most();
+    const float base = fa_safe_max(whole.max);
     const position to = row_of_o(w, q);
     const int vectors = CEIL_DIV(w.dim_v, 4), lanes = min(vectors, GROUP), lines = GROUP / lanes;
     const int lane = id % lanes, line = id / lanes;
-    float sum = 0.0;
+    fa_closed closed;
     for (int from = 0; from < vectors; from += lanes) {
         const int d = (from + lane) * 4;
         const bool has = line < lines && d < w.dim_v;
         vec4 total = vec4(0.0);
-        sum = fa_weight(sink, base, FA_LOG2E);
+        whole.sum = 0.0;
         for (int first = 0; first < parts; first += GROUP) {
             const int count = min(parts - first, GROUP);
             barrier();
-            weights[id] = id < count ? fa_weight(lse_of_part(first + id), base, FA_LOG2E) : 0.0;
+            weights[id] = id < count ? fa_part_weight(state_of_part(first + id), base, unit) : 0.0;
             barrier();
             for (int n = 0; n < count; n++)
-                sum += weights[n];
+                whole.sum += weights[n];
             if (has)
                 total += add_parts(first, count, line, lines, d);
         }
         totals[id] = total;
+        closed = fa_state_close(whole, score_data().natural, sink_of(w, q));
         barrier();
         if (has && line == 0) {
             for (int l = 1; l < lines; l++)
                 total += totals[l * lanes + lane];
-            store4_o(to + position(d * bytes_of(TYPE_O)), w.dim_v - d, sum == 0.0 ? vec4(0.0) : total / sum);
+            store4_o(to + position(d * bytes_of(TYPE_O)), w.dim_v - d, normalised(total, closed.factor));
         }
     }
     if (id == 0 && (w.flags & FA_TABLE_LSE) != 0)
-        store_float_lse(lse_of(w, q), sum == 0.0 ? FA_NEG_INF : most + log(sum));
+        store_float_lse(lse_of(w, q), closed.lse);
 }

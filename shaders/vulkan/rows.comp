@@ -206,7 +206,7 @@ void write_row(int r)
             closed = close_row(w, q, row);
             if (id == 0) {
                 if (!w.whole)
-                    store_partial_lse(at(FA_VK_SLOT_PARTIAL_LSE) + part * 4, closed.lse);
+                    store_part_state(part, row);
                 else if ((w.flags & FA_TABLE_LSE) != 0)
                     store_float_lse(lse_of(w, q), closed.lse);
             }

@@ -186,6 +186,23 @@ vec4 normalised(vec4 x, float factor)
                 fa_normalised(x.w, factor));
 }
 
+/* What part row n of split rows leaves. */
+void store_part_state(position n, fa_state state)
+{
+    const position p = at(FA_VK_SLOT_STATE) + n * 8;
+    store_state(p, state.max);
+    store_state(p + 4, state.sum);
+}
+
+fa_state load_part_state(position n)
+{
+    const position p = at(FA_VK_SLOT_STATE) + n * 8;
+    fa_state state;
+    state.max = load_state(p);
+    state.sum = load_state(p + 4);
+    return state;
+}
+
 /* Ends a row; sinks count once, in the item that is whole. */
 fa_closed close_row(work w, query q, fa_state state)
 {

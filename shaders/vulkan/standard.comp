@@ -70,7 +70,7 @@ void main()
 
     if (id == 0) {
         const fa_closed closed = close_row(w, q, state);
-        store_partial_lse(at(FA_VK_SLOT_PARTIAL_LSE) + position(n) * 4, closed.factor);
+        store_state(at(FA_VK_SLOT_STATE) + position(n) * 4, closed.factor);
         if ((w.flags & FA_TABLE_LSE) != 0)
             store_float_lse(lse_of(w, q), closed.lse);
     }
@@ -306,7 +306,7 @@ void main()
         const query q = query_of(w, pc.row_begin + min(r, pc.rows - 1));
         const position to = row_of_o(w, q);
         const float factor =
-            load_partial_lse(at(FA_VK_SLOT_PARTIAL_LSE) + position(part * pc.rows + min(r, pc.rows - 1)) * 4);
+            load_state(at(FA_VK_SLOT_STATE) + position(part * pc.rows + min(r, pc.rows - 1)) * 4);
         [[unroll]] for (int g = 0; g < COLS / 4; g++) {
             const int d = tile_col + 4 * (x + g * LANES);
             store4_o(to + position(d * bytes_of(TYPE_O)), r < pc.rows ? w.dim_v - d : 0, normalised(sum[i][g], factor));

@@ -289,7 +289,7 @@ void write_rows()
         const position part = w.part_row + position(row - w.row_begin);
         if (q.exists && x == 0) {
             if (!w.whole)
-                store_partial_lse(at(FA_VK_SLOT_PARTIAL_LSE) + part * 4, closed.lse);
+                store_part_state(part, state);
             else if ((w.flags & FA_TABLE_LSE) != 0)
                 store_float_lse(lse_of(w, q), closed.lse);
         }

@@ -190,13 +190,13 @@ START_TEST(workspace_holds_the_parts)
     fa_plan_info info = info_of(plan);
     ck_assert_int_eq(info.splits, 3);
     ck_assert_int_eq(info.merge_items, 2);
-    size_t partial = 2 * 3 * 10 * 6 * 4, lse = 2 * 3 * 10 * 4;
-    size_t least = 4 * 64 + partial + lse;
+    size_t partial = 2 * 3 * 10 * 6 * 4, states = 2 * 3 * 10 * 8;
+    size_t least = 4 * 64 + partial + states;
     ck_assert(info.workspace >= least && info.workspace < least + 128 && info.workspace % 64 == 0);
     ck_assert_uint_eq(plan->partial_offset % 64, 0);
-    ck_assert(plan->partial_lse_offset >= plan->partial_offset + partial &&
-              plan->partial_lse_offset % 64 == 0);
-    ck_assert(plan->partial_lse_offset + lse <= plan->workspace);
+    ck_assert(plan->partial_state_offset >= plan->partial_offset + partial &&
+              plan->partial_state_offset % 64 == 0);
+    ck_assert(plan->partial_state_offset + states <= plan->workspace);
     fa_plan_destroy(plan);
 }
 END_TEST

@@ -178,7 +178,7 @@ static bool right(worker *w, const slot *s, const bench_case *c, const fa_attent
     if (!passed(fa_buffer_read(w->queue, s->tensors[O], 0, data.o, host->bytes[O])) ||
         !plausible(s, host, c->dtype))
         return false;
-    const check_means means = {.weights = s->info.weights, .split = s->info.splits > 1};
+    const check_means means = {.weights = s->info.weights};
     if (bench_verify(w->context, c, desc, &data, &means, &error, why, sizeof(why)))
         return true;
     answer("no", "wrong result of %s: %s", s->info.kernel, why);
