@@ -53,7 +53,7 @@ static void check_row(const float score[KEYS], float unit)
     double greatest = -INFINITY, out = 0, sum = 0;
     for (int j = 0; j < KEYS; j++) {
         value[j] = (float)(j % 7 - 3) / 3;
-        greatest = fmax(greatest, (double)score[j]);
+        greatest = (double)score[j] > greatest ? (double)score[j] : greatest;
     }
     for (int j = 0; j < KEYS; j++) {
         const double weight = exp2(((double)score[j] - greatest) * (double)unit);
