@@ -80,6 +80,29 @@ static bool ends_in(const char *text, const char *end)
     return length >= tail && strcmp(text + length - tail, end) == 0;
 }
 
+/* Standard input can be read once. */
+static bool check_stream(const run_options *o)
+{
+    const struct {
+        const char *option, *path;
+    } inputs[] = {
+        {"file", o->file}, {"q", o->q}, {"k", o->k}, {"v", o->v}, {"bias", o->bias}, {"keep", o->keep},
+        {"expect", o->expect}, {"alibi", o->alibi}, {"bias-factors", o->bias_factors}, {"sinks", o->sinks},
+        {"lens-q", o->lens_q}, {"lens-kv", o->lens_kv},
+    };
+    const char *first = NULL;
+    for (size_t i = 0; i < sizeof(inputs) / sizeof(inputs[0]); i++) {
+        if (!inputs[i].path || strcmp(inputs[i].path, "-") != 0)
+            continue;
+        if (first) {
+            cli_error(RUN_COMMAND, "--%s is '-' and so is --%s, expected standard input once", inputs[i].option, first);
+            return false;
+        }
+        first = inputs[i].option;
+    }
+    return true;
+}
+
 /* Each tensor comes from one place, and q, k and v come from somewhere. */
 static bool check_sources(run_options *o)
 {
@@ -144,7 +167,7 @@ static bool check_options(run_options *o)
     static const char *const layouts[] = {"bhsd", "bshd"}, *const dtypes[] = {"f32", "f16"};
     fa_mask_kind mask;
     fa_alignment alignment;
-    if (!check_sources(o) || !check_numbers(o) || !cli_mask(RUN_COMMAND, o->causal, &mask) ||
+    if (!check_sources(o) || !check_stream(o) || !check_numbers(o) || !cli_mask(RUN_COMMAND, o->causal, &mask) ||
         !cli_alignment(RUN_COMMAND, o->align, &alignment) ||
         cli_word(RUN_COMMAND, "layout", o->layout, layouts, 2) < 0 ||
         cli_word(RUN_COMMAND, "out-dtype", o->out_dtype, dtypes, 2) < 0)

@@ -563,7 +563,7 @@ class BadInput(RunCase):
 
     def test_types(self):
         whole = Tensor((1, 2, 5, 8), [1] * 80, "i64")
-        self.refuse(1, *self.replaced("q", whole), mentions=("q has type i64",))
+        self.refuse(1, *self.replaced("q", whole), mentions=("q has type integer",))
         for option, dtype, size in (("keep", "f32", 7), ("bias", "bool", 7), ("alibi", "i64", 2)):
             path = write_npy(self.path("x.npy"), Tensor((size,), [1] * size, dtype))
             self.refuse(1, *self.arguments, f"--{option}", path, mentions=(f"{option} has type ",))
@@ -672,6 +672,11 @@ class Streams(RunCase):
         )
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assert_near(read_npy(self.path("o.npy")), self.expected)
+
+    def test_standard_input_is_read_once(self):
+        for second in ("--bias", "--lens-kv"):
+            self.expect(2, "run", *self.arguments, "--keep", "-", second, "-", "--check",
+                        mentions=("'-' and so is", "expected standard input once"))
 
     def test_safetensors_from_a_pipe(self):
         tensors = {"v": self.v, "q": self.q, "unused": noise(4, 1000), "k": self.k}

@@ -406,7 +406,7 @@ bool io_npy_put(io_output *o, const io_tensor *t, io_error *err)
         return false;
     if (!find_descr(t->type))
         return io_fail(err, o->path, "type", "found %s, which npy cannot hold, expected f32, f16, u8 "
-                       "or i64 (a .safetensors file takes it)", io_type_name(t->type));
+                       "or integer (a .safetensors file takes it)", io_type_name(t->type));
 
     const size_t size = format_header(head, sizeof(head), t);
     return io_output_write(o, head, size, err) && io_output_write(o, t->data, t->bytes, err);

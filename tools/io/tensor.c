@@ -12,7 +12,7 @@ static const struct {
     size_t size;
 } types[] = {
     [IO_F32] = { "f32", 4 }, [IO_F16] = { "f16", 2 }, [IO_BF16] = { "bf16", 2 },
-    [IO_U8] = { "u8", 1 },   [IO_I64] = { "i64", 8 },
+    [IO_U8] = { "u8", 1 },   [IO_I64] = { "integer", 8 },
 };
 
 static bool type_known(io_type type)
