@@ -681,7 +681,6 @@ int main(void)
     tcase_add_test(tc, number_of_threads);
     tcase_add_loop_test(tc, threads_refused, 0, THREADS - 1);
     tcase_add_test(tc, late_threads_are_not_waited_for);
-    tcase_add_test(tc, after_fork);
     tcase_add_test(tc, process_limit);
     tcase_add_test(tc, idle_threads_sleep);
 #if FA_WITH_OMP_RUNTIME
@@ -691,6 +690,11 @@ int main(void)
     tcase_add_test(tc, executors);
     tcase_add_test(tc, executor_that_does_nothing);
     tcase_add_test(tc, rounding_of_the_caller);
+    tc = add_context_case(suite, "fork");
+    tcase_set_tags(tc, "fork"); /* an emulator of processes may not survive a fork beside other threads */
+    tcase_set_timeout(tc, 2 * SECONDS);
+    tcase_add_checked_fixture(tc, begin, NULL);
+    tcase_add_test(tc, after_fork);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);
