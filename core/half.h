@@ -8,36 +8,23 @@
 #include <string.h>
 
 #include "core/assumptions.h"
-
-static inline float fa_bits_to_f32(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof(value));
-    return value;
-}
-
-static inline uint32_t fa_f32_to_bits(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof(bits));
-    return bits;
-}
+#include "core/portable/lang.h"
 
 static inline float fa_half_load(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, mantissa = h & 0x3ffu;
     if (exponent == 31)
-        return fa_bits_to_f32(sign | 0x7f800000u | mantissa << 13 | (mantissa ? 0x400000u : 0));
+        return fa_as_float(sign | 0x7f800000u | mantissa << 13 | (mantissa ? 0x400000u : 0));
     if (exponent == 0) { /* a multiple of 2^-24: exact in f32 */
         float value = (float)mantissa * 0x1p-24f;
         return sign ? -value : value;
     }
-    return fa_bits_to_f32(sign | (exponent + 112) << 23 | mantissa << 13);
+    return fa_as_float(sign | (exponent + 112) << 23 | mantissa << 13);
 }
 
 static inline uint16_t fa_half_store(float value)
 {
-    uint32_t bits = fa_f32_to_bits(value), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffffu;
+    uint32_t bits = fa_as_uint(value), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffffu;
     if (magnitude > 0x7f800000u)
         return (uint16_t)(sign | 0x7e00 | (magnitude >> 13 & 0x3ff));
     if (magnitude >= 0x477ff000u) /* rounds to 65536 or more */
@@ -54,12 +41,12 @@ static inline uint16_t fa_half_store(float value)
 
 static inline float fa_brain_load(uint16_t b)
 {
-    return fa_bits_to_f32((uint32_t)b << 16);
+    return fa_as_float((uint32_t)b << 16);
 }
 
 static inline uint16_t fa_brain_store(float value)
 {
-    uint32_t bits = fa_f32_to_bits(value);
+    uint32_t bits = fa_as_uint(value);
     if ((bits & 0x7fffffffu) > 0x7f800000u)
         return (uint16_t)(bits >> 16 | 0x40);
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);

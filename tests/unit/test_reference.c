@@ -5,22 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/portable/lang.h"
 #include "helpers.h"
 #include "suites.h"
-
-static float bits_to_float(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof(value));
-    return value;
-}
-
-static uint32_t float_to_bits(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof(bits));
-    return bits;
-}
 
 /* What a binary format's bits mean, by IEEE 754's own formula; NaN for its NaNs. */
 static double meaning(uint16_t bits, int exponent_bits, int mantissa_bits)
@@ -115,7 +102,7 @@ START_TEST(random_floats_are_rounded)
 {
     random_state random = {1};
     for (int n = 0; n < 200000; n++) {
-        float value = bits_to_float((uint32_t)random_bits(&random));
+        float value = fa_as_float((uint32_t)random_bits(&random));
         for (int i = 0; i < COUNT(formats) && isfinite(value); i++)
             check_store(&formats[i], value);
     }
@@ -124,10 +111,10 @@ START_TEST(random_floats_are_rounded)
         ck_assert_uint_eq(formats[i].store(INFINITY), infinity);
         ck_assert_uint_eq(formats[i].store(-INFINITY), infinity | 0x8000);
         /* NaN stays NaN even where its payload lies in the bits that are dropped. */
-        ck_assert(isnan(formats[i].load(formats[i].store(bits_to_float(0x7f800001u)))));
-        ck_assert(isnan(formats[i].load(formats[i].store(bits_to_float(0xffffffffu)))));
+        ck_assert(isnan(formats[i].load(formats[i].store(fa_as_float(0x7f800001u)))));
+        ck_assert(isnan(formats[i].load(formats[i].store(fa_as_float(0xffffffffu)))));
     }
-    ck_assert_uint_eq(float_to_bits(fa_f16_to_f32(0x8000)), 0x80000000u);
+    ck_assert_uint_eq(fa_as_uint(fa_f16_to_f32(0x8000)), 0x80000000u);
 }
 END_TEST
 
@@ -355,7 +342,7 @@ START_TEST(naive_follows_the_reference)
     d.o.dtype = FA_BF16;
     ck_assert_int_eq(fa_naive_attention(context, &d, &in, FA_ORDER_FORWARD, FA_F32, o, NULL), FA_OK);
     for (int i = 0; i < SIZE; i++)
-        ck_assert_uint_eq(float_to_bits(o[i]) & 0xffff, 0);
+        ck_assert_uint_eq(fa_as_uint(o[i]) & 0xffff, 0);
 }
 END_TEST
 

@@ -13,7 +13,7 @@ enum { MAX_LANES = 16, CHUNK = 4096 };
 
 static bool same_bits(float a, float b)
 {
-    return fa_f32_to_bits(a) == fa_f32_to_bits(b);
+    return fa_as_uint(a) == fa_as_uint(b);
 }
 
 START_TEST(max_gives_the_second_where_one_is_nan)
@@ -221,7 +221,7 @@ START_TEST(stores_round_as_plain_c_does)
         static float x[CHUNK];
         for (uint64_t bits = 0; bits <= UINT32_MAX;) {
             for (int i = 0; i < CHUNK; i++, bits += STRIDE)
-                x[i] = fa_bits_to_f32((uint32_t)(bits < UINT32_MAX ? bits : UINT32_MAX));
+                x[i] = fa_as_float((uint32_t)(bits < UINT32_MAX ? bits : UINT32_MAX));
             check_stores(vec_isa[_i], (fa_dtype)dtype, x);
         }
     }

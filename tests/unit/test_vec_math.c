@@ -65,11 +65,11 @@ static int wanted_stride(void)
 static void measure(measured *m, float from, float to)
 {
     static float x[CHUNK];
-    uint64_t bits = fa_f32_to_bits(from), last = fa_f32_to_bits(to);
+    uint64_t bits = fa_as_uint(from), last = fa_as_uint(to);
     uint64_t stride = wanted_stride() > 0 ? (uint64_t)wanted_stride() : STRIDE;
     while (bits <= last) {
         for (int i = 0; i < CHUNK; i++, bits += stride)
-            x[i] = fa_bits_to_f32((uint32_t)(bits < last ? bits : last));
+            x[i] = fa_as_float((uint32_t)(bits < last ? bits : last));
         measure_chunk(m, x);
     }
 }
@@ -111,7 +111,7 @@ static float call(array_function f, float x)
         in[i] = x;
     f(in, out, MAX_LANES);
     for (int i = 1; i < MAX_LANES; i++)
-        ck_assert_msg(fa_f32_to_bits(out[i]) == fa_f32_to_bits(out[0]), "%a: lane %d gives %a, lane 0 %a",
+        ck_assert_msg(fa_as_uint(out[i]) == fa_as_uint(out[0]), "%a: lane %d gives %a, lane 0 %a",
                       (double)x, i, (double)out[i], (double)out[0]);
     return out[0];
 }
@@ -131,7 +131,7 @@ START_TEST(exp2_is_0_far_below)
                            -256,    -384, -1e4f,   -1e10f, -FLT_MAX, -INFINITY};
     for (int i = 0; i < COUNT(below); i++) {
         float y = call(vec_isa[_i]->exp2, below[i]);
-        ck_assert_msg(fa_f32_to_bits(y) == 0, "2^%a is %a, expected 0", (double)below[i], (double)y);
+        ck_assert_msg(fa_as_uint(y) == 0, "2^%a is %a, expected 0", (double)below[i], (double)y);
     }
 }
 END_TEST
@@ -155,8 +155,8 @@ START_TEST(nan_stays_nan)
 {
     const uint32_t nans[] = {0x7fc00000, 0xffc00000, 0x7f800001, 0xff800001, 0x7fffffff};
     for (int i = 0; i < COUNT(nans); i++) {
-        ck_assert(isnan(call(vec_isa[_i]->exp2, fa_bits_to_f32(nans[i]))));
-        ck_assert(isnan(call(vec_isa[_i]->tanh, fa_bits_to_f32(nans[i]))));
+        ck_assert(isnan(call(vec_isa[_i]->exp2, fa_as_float(nans[i]))));
+        ck_assert(isnan(call(vec_isa[_i]->tanh, fa_as_float(nans[i]))));
     }
 }
 END_TEST
@@ -164,8 +164,8 @@ END_TEST
 START_TEST(exponents_are_taken_from_the_lowest_bits)
 {
     for (uint32_t bits = 0; bits < 1 << 9; bits++) {
-        float y = call(vec_isa[_i]->exponent, fa_bits_to_f32(0x4b400000 + bits));
-        ck_assert_uint_eq(fa_f32_to_bits(y), bits << 23);
+        float y = call(vec_isa[_i]->exponent, fa_as_float(0x4b400000 + bits));
+        ck_assert_uint_eq(fa_as_uint(y), bits << 23);
     }
 }
 END_TEST

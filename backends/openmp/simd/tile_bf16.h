@@ -203,8 +203,8 @@ FA_INLINE void tile_weights(const int nv, float *st, int keys, vf factor, const 
 
 static inline float weight_at(const float *weights, int nv, int key, int lane)
 {
-    uint32_t pair = fa_f32_to_bits(weights[key / 2 * lane_count(nv) + lane]);
-    return fa_bits_to_f32(key % 2 ? pair & 0xffff0000u : pair << 16);
+    uint32_t pair = fa_as_uint(weights[key / 2 * lane_count(nv) + lane]);
+    return fa_as_float(key % 2 ? pair & 0xffff0000u : pair << 16);
 }
 
 FA_INLINE void tile_values(const int nv, const float *weights, tile_operand v, int keys, int dim,

@@ -27,7 +27,7 @@ static inline void v_sum4(const vf a[4], float *sums)
         sums[i] = a[i];
 }
 
-static inline vf v_exponent(vf a) { return fa_bits_to_f32(fa_f32_to_bits(a) << 23); }
+static inline vf v_exponent(vf a) { return fa_as_float(fa_as_uint(a) << 23); }
 
 static inline vi vi_load(const int *p) { return *p; }
 static inline vi vi_set1(int a) { return a; }
