@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Merges the partial results of rows that were split: a work-group of FA_GROUP for each row of a merge item. */
+/*
+ * Merges the partial results of rows that were split: a work-group of FA_GROUP for each row of a merge item. Its
+ * work-items weigh the parts in turns, and have a dim of the result each.
+ */
 #include "softmax.cl"
 
 __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_merge(
     __global const uchar *restrict table, FA_MEMORY(o), FA_MEMORY(lse), FA_MEMORY(partial), long o_offset,
     long lse_offset, long partial_offset, long partial_state_offset)
 {
+    __local float weights[FA_GROUP]; /* of parts, in turns of as many as there are work-items */
     FA_GATHER(o);
     FA_GATHER(lse);
     FA_GATHER(partial);
@@ -20,25 +24,39 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_merge(
     const query at = query_of(p, sequence->mask, item.head_kv, item.row_begin + r, item.row_end);
     const float sink = p->flags & FA_TABLE_SINKS ? sinks[at.head] : FA_NEG_INF;
     const long row = item.part_row + r, part = partial_offset + row * p->dim_v;
+    const int id = get_local_id(0), parts = item.parts;
     fa_state whole = fa_state_empty();
-    FA_UNROLL_BY(8)
-    for (int n = 0; n < item.parts; n++)
+    for (int n = id; n < parts; n += FA_GROUP)
         whole.max = fmax(whole.max, load_state(partial, partial_state_offset, row + n * rows).max);
+    weights[id] = whole.max;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (int n = 0; n < min(parts, FA_GROUP); n++)
+        whole.max = fmax(whole.max, weights[n]);
     const float base = fa_safe_max(whole.max), unit = p->score.unit;
-    FA_UNROLL_BY(8)
-    for (int n = 0; n < item.parts; n++)
-        whole.sum += fa_part_weight(load_state(partial, partial_state_offset, row + n * rows), base, unit);
-    const fa_closed closed = fa_state_close(whole, p->score.natural, sink);
-    for (int d = get_local_id(0); d < p->dim_v; d += FA_GROUP) {
+    fa_closed closed;
+    for (int from = 0; from < p->dim_v; from += FA_GROUP) {
+        const int d = from + id;
         float total = 0.0f;
-        FA_UNROLL_BY(8)
-        for (int n = 0; n < item.parts; n++) {
-            const float weight = fa_part_weight(load_state(partial, partial_state_offset, row + n * rows), base, unit);
-            total += weight * load_0(partial, part + (long)n * rows * p->dim_v + d);
+        whole.sum = 0.0f;
+        for (int first = 0; first < parts; first += FA_GROUP) {
+            const int count = min(parts - first, FA_GROUP);
+            barrier(CLK_LOCAL_MEM_FENCE);
+            if (id < count)
+                weights[id] =
+                    fa_part_weight(load_state(partial, partial_state_offset, row + (first + id) * rows), base, unit);
+            barrier(CLK_LOCAL_MEM_FENCE);
+            FA_UNROLL_BY(8)
+            for (int n = 0; n < count; n++) {
+                whole.sum += weights[n];
+                if (d < p->dim_v)
+                    total += weights[n] * load_0(partial, part + (long)(first + n) * rows * p->dim_v + d);
+            }
         }
-        FA_CAT(store_, FA_TYPE_O)(o, o_offset + sequence->o_at + at.head * p->o_stride[1] +
-                                         at.position * p->o_stride[2] + d, fa_normalised(total, closed.factor));
+        closed = fa_state_close(whole, p->score.natural, sink);
+        if (d < p->dim_v)
+            FA_CAT(store_, FA_TYPE_O)(o, o_offset + sequence->o_at + at.head * p->o_stride[1] +
+                                             at.position * p->o_stride[2] + d, fa_normalised(total, closed.factor));
     }
-    if (get_local_id(0) == 0 && (p->flags & FA_TABLE_LSE))
+    if (id == 0 && (p->flags & FA_TABLE_LSE))
         store_0(lse, lse_offset + sequence->lse_at + (long)at.head * p->lse_rows + at.position, closed.lse);
 }
