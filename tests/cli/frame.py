@@ -10,7 +10,10 @@ import tempfile
 import unittest
 from pathlib import Path
 
+from tensors import read_npy, write_npy
+
 COMMAND = os.environ.get("FASTATTN_COMMAND", "fastattn")
+DATA = Path(__file__).resolve().parent.parent / "data"
 
 
 def call(*arguments, env=None, stdout=subprocess.PIPE, **options):
@@ -76,3 +79,16 @@ class ComputingCase(Case):
         super().setUp()
         if not any(device["available"] and device["automatic"] for device in devices()):
             self.skipTest("no device that computes")
+
+
+class RunCase(ComputingCase):
+    def inputs(self, q, k, v, names="qkv"):
+        return [x for n, t in zip(names, (q, k, v)) for x in (f"--{n}", write_npy(self.path(f"{n}.npy"), t))]
+
+    def run_ok(self, *arguments):
+        self.expect(0, "run", *arguments, "--out", self.path("o.npy"), "--lse", self.path("lse.npy"))
+        self.assertFalse([p for p in self.folder.iterdir() if ".npy." in p.name], "a temporary file was left")
+        return read_npy(self.path("o.npy")), read_npy(self.path("lse.npy"))
+
+    def assert_near(self, found, expected, limit=2e-5):
+        self.assertLessEqual(found.difference(expected), limit)
