@@ -19,7 +19,7 @@ struct fa_plan {
     fa_args args;
     fa_score score;
 
-    /* Workspace: scratch of each worker, then the partial outputs, then their LSE. */
+    /* Workspace: scratch of each worker, then the partial outputs, then their states. */
     size_t scratch_bytes; /* of one worker, a multiple of 64; the backend's */
     size_t partial_offset, partial_state_offset;
     size_t workspace;

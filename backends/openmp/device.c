@@ -155,7 +155,7 @@ static fa_status openmp_open(fa_device *device)
         .bytes_per_second = 12e9 * device->info.units,
         .sync_cycles = 300,
         .item_cycles = 150,
-        /* Between a helper that looks and one that sleeps: what 20 us take on one thread is not shared by two. */
+        /* Between 1 us where a helper looks for work and 20 us where it sleeps: docs/threads.md. */
         .launch_cycles = device->info.units > 1 ? 18000 : 0,
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]) && device->rows < FA_MAX_ROWS; i++) {

@@ -80,7 +80,7 @@ void FA_ISA_NAME(add_infinite)(const fa_panel *panel, const float *weights, cons
 
 /*
  * Closes packed row `row` of an item, whose output was accumulated under `max` (in the plan's unit): folds the
- * sink in, writes the LSE (to the partial results where the item is split), and returns the factor that
+ * sink in, writes the LSE (where the item is split, the state to the partial results), and returns the factor that
  * normalises the output.
  */
 float FA_ISA_NAME(row_close)(const fa_cpu_run *run, const fa_work_item *item, int row, float max, float sum);
