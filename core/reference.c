@@ -173,6 +173,14 @@ static range rounded(range x)
     return (range){as_f32(x.low), as_f32(x.high)};
 }
 
+/* Beyond f32's range a number becomes infinite, and two of them NaN: what is made of those is not told apart. */
+static const range anything = {-INFINITY, INFINITY};
+
+static bool in_f32(range x)
+{
+    return fmax(fabs(x.low), fabs(x.high)) <= (double)FLT_MAX;
+}
+
 /*
  * What a score can come to, in any order of summation. Matrix units cut sums off instead of rounding them, which costs
  * 2 u each, and what is subnormal may become 0. A slope's or a bias's size decides the last rounding: where it swallows
@@ -189,8 +197,12 @@ static range score_range(const row_view *r, int32_t key)
         size += fabs(product);
     }
     range x = widened((range){sum, sum}, 0, 2 * (p->dim_qk + 1.0) * (unit * size + (double)FLT_MIN));
+    if (!in_f32(x))
+        return anything;
     x = scale < 0 ? (range){scale * x.high, scale * x.low} : (range){scale * x.low, scale * x.high};
     x = widened(x, 3 * unit, (double)FLT_MIN);
+    if (!in_f32(x))
+        return anything;
     if (cap > 0) {
         x = (range){cap * tanh(x.low / cap), cap * tanh(x.high / cap)};
         x = widened(x, 8 * unit, (double)FLT_MIN + cap * 0x1p-149);
@@ -300,12 +312,13 @@ static double smallest_step(fa_dtype dtype)
 }
 
 /*
- * The largest error of an output, in any dim: each share p_j moves its value's distance from the result. No more than
- * the result's distance from what weights can give at all, which lies between the least value and the largest.
+ * The largest error of an output, in any dim: each share p_j moves its value's distance from the result, the sink's a
+ * value of 0. No more than the result's distance from what weights can give at all, which lies between the least value and
+ * the largest.
  */
 static double limit_output(const row_view *r, const double *share, const double *change, double relative)
 {
-    double limit = 0;
+    double limit = 0, change_of_sink = change[r->s->len_kv];
     for (int32_t d = 0; d < r->p->dim_v; d++) {
         double o = 0, moved = 0, least = INFINITY, most = -INFINITY;
         for (int pass = 0; pass < 2; pass++) {
@@ -320,6 +333,7 @@ static double limit_output(const row_view *r, const double *share, const double 
             }
         }
         if (r->p->sinks) {
+            moved += change_of_sink * fabs(o);
             least = fmin(least, 0);
             most = fmax(most, 0);
         }
@@ -341,10 +355,13 @@ static void limit_row(const row_view *r, fa_dtype weights, int merges, double *m
     }
     /* Sums of weights and of products, exponentials, the rounding of weights; tiny weights may be lost. */
     double relative = 2 * unit * (keys + 100.0) + unit_roundoff(weights);
+    double of_sink = 1;
     for (int32_t j = 0; j < keys; j++) {
         share[j] /= sum;
+        of_sink -= share[j];
         change[j] = share_limit(&row, j, share[j]) + smallest_step(weights);
     }
+    change[keys] = r->p->sinks ? share_limit(&row, keys, fmax(of_sink, 0)) : 0;
     *o = limit_output(r, share, change, relative);
     double low = row.low.top + log(row.low.sum), high = row.high.top + log(row.high.sum);
     *lse = fmax(exact - low, high - exact) + relative + merges * unit * (2 * fabs(exact) + 3);

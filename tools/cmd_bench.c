@@ -91,7 +91,7 @@ static int parse(arguments *a, int argc, char **argv)
         {"block-q", 'i', &a->block_q, "rows of a level-1 block; 0: the planner decides"},
         {"block-kv", 'i', &a->block_kv, "keys of a level-1 block; 0: the planner decides"},
         {"splits", 'i', &a->splits,
-         "parts that each row block's keys are split into; 0: the planner decides"},
+         "most parts that each row block's keys are split into; 0: the planner decides"},
         {"min-time", 'd', &a->min_time,
          "<seconds> time each case for at least this long, and five times; 0.5"},
         {"no-standard", 'f', &a->no_standard, "leave out the comparison with standard attention"},

@@ -53,7 +53,7 @@ static int parse(plan_options *o, int argc, char **argv)
         {"block-q", 'i', &o->block_q, "rows of a level-1 block; 0: the planner decides"},
         {"block-kv", 'i', &o->block_kv, "keys of a level-1 block; 0: the planner decides"},
         {"splits", 'i', &o->splits,
-         "parts that each row block's keys are split into; 0: the planner decides"},
+         "most parts that each row block's keys are split into; 0: the planner decides"},
         {"threads", 's', &o->threads, "<1,2,4-8> print a table for these numbers of threads instead"},
         {"json", 'f', &o->json, "print a JSON object"},
         {"verbose", 'f', &o->verbose, "print the library's log on stderr"},

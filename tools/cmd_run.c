@@ -62,7 +62,7 @@ static int parse(run_options *o, int argc, char **argv)
         {"backend", 's', &o->backend, "<name> 'openmp', 'openmp:0', an order 'vulkan,openmp', or 'auto'"},
         {"kernel", 's', &o->kernel, "<row> the kernel row to run; see 'fastattn devices'"},
         {"splits", 'i', &o->splits,
-         "parts that each row block's keys are split into; 0: the planner decides"},
+         "most parts that each row block's keys are split into; 0: the planner decides"},
         {"check", 'f', &o->check, "compare with the double-precision oracle; slow for long sequences"},
         {"expect", 's', &o->expect,
          "<file.npy|tensor> compare with an output computed elsewhere; a tensor is in --file"},

@@ -78,7 +78,8 @@ typedef struct fa_tuning {
                         /* this device has no such row or the row does not serve the problem           */
     int32_t block_q;    /* level-1 block: rows, rounded up to the row's level-2 tile                   */
     int32_t block_kv;   /* level-1 block: keys, likewise                                               */
-    int32_t splits;     /* parts into which each row block's keys are split, merged afterwards         */
+    int32_t splits;     /* parts into which each row block's keys are split, merged afterwards; fewer  */
+                        /* where they have fewer blocks (of block_kv keys): fa_plan_info.splits tells  */
 } fa_tuning;
 
 /**

@@ -45,7 +45,7 @@ FA_API fa_status fa_naive_attention(fa_context *context, const fa_attention_desc
 /**
  * The most by which f32 arithmetic can be wrong, whatever its order: for each row, no element of o is further
  * than `o` from fa_reference_attention()'s, nor is the LSE further than `lse`. Both are f64, contiguous (batch,
- * head, row), and infinite where scores are beyond the range of f32. `weights` is the type in which softmax
+ * head, row), and infinite where scores, or products of q and k, are beyond f32. `weights` is the type in which softmax
  * weights are kept, `merges` how many merges of partial states lie between the kernel and the result; the
  * output's own rounding is not included. A tolerance above this limit checks nothing: see docs/numerics.md.
  * Returns as fa_reference_attention().

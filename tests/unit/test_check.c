@@ -203,6 +203,40 @@ START_TEST(empty_rows_are_zero)
 }
 END_TEST
 
+/* A sink that ties with scores as f32 rounds them: what f32 makes of them passes, and no more. */
+START_TEST(sinks_tie_with_keys)
+{
+    const float sinks[] = {1e9f};
+    make_problem(1e9f);
+    for (int j = 0; j < KEYS * DIM; j++)
+        p.v[j] = 1;
+    p.desc.sinks = sinks;
+    compute();
+    ck_assert_float_eq_tol(p.o[0], (float)KEYS / (KEYS + 1), 1e-6f);
+    ck_assert(passes());
+    ck_assert(!passes_with_lse(1, -INFINITY));
+    for (int d = 0; d < DIM; d++)
+        p.o[d] = 1.01f;
+    ck_assert(!passes());
+}
+END_TEST
+
+/* q.k is beyond f32 where the score is not: naive arithmetic is NaN. */
+START_TEST(products_beyond_f32_are_not_judged)
+{
+    double limit[ROWS], lse_limit[ROWS];
+    make_problem(0);
+    p.desc.bias = (fa_tensor){0};
+    for (int d = 0; d < DIM; d++)
+        p.q[d] = 1e19f;
+    for (int i = 0; i < KEYS * DIM; i++)
+        p.k[i] = 1e19f;
+    const fa_inputs inputs = inputs_of();
+    ck_assert_int_eq(fa_reference_limit(context, &p.desc, &inputs, FA_F32, 0, limit, lse_limit), FA_OK);
+    ck_assert(isinf(limit[0]) && isinf(lse_limit[0]) && isfinite(limit[1]) && isfinite(lse_limit[1]));
+}
+END_TEST
+
 /* Elements in the type and layout of the case. */
 static void *as_output(const fa_attention_desc *desc, const float *o)
 {
@@ -315,6 +349,8 @@ int main(void)
     tcase_add_test(bounds, a_row_that_nobody_can_tell_excuses_no_other);
     tcase_add_test(bounds, merged_rows_stay_among_their_values);
     tcase_add_test(bounds, empty_rows_are_zero);
+    tcase_add_test(bounds, sinks_tie_with_keys);
+    tcase_add_test(bounds, products_beyond_f32_are_not_judged);
     tcase_add_test(bounds, limit_is_above_naive_errors);
     tcase_add_test(bounds, limit_refuses_bad_arguments);
     tcase_add_test(ends, naive_arithmetic_passes_at_the_ends);
