@@ -320,6 +320,7 @@ static vf transform(const query_row *row, int key, int count, vf x)
 /* Softmax weights of one row over a block of keys, in place. Returns the factor for what came before. */
 static float weigh(const query_row *row, int key, int keys, float *s, float *max, float *sum)
 {
+    enum { PART = 32 * VL }; /* keys: all terms are positive, and the error of one long sum would show */
     vf top = v_set1(-INFINITY), total = v_set1(0.0f);
     for (int j = 0; j < keys; j += VL) {
         vf x = transform(row, key + j, FA_MIN(keys - j, (int)VL), v_load(s + j));
@@ -328,10 +329,14 @@ static float weigh(const query_row *row, int key, int keys, float *s, float *max
     }
     /* A NaN score may be lost from the maximum; its weight is NaN all the same. */
     float next = fmaxf(*max, v_top(top)), shift = fa_safe_max(next), unit = row->run->plan->score.unit;
-    for (int j = 0; j < keys; j += VL) {
-        vf p = v_exp2(v_mul(v_sub(v_load(s + j), v_set1(shift)), v_set1(unit)));
-        v_store(s + j, p);
-        total = v_add(total, p);
+    for (int from = 0; from < keys; from += PART) {
+        vf part = v_set1(0.0f);
+        for (int j = from; j < FA_MIN(from + PART, keys); j += VL) {
+            vf p = v_exp2(v_mul(v_sub(v_load(s + j), v_set1(shift)), v_set1(unit)));
+            v_store(s + j, p);
+            part = v_add(part, p);
+        }
+        total = v_add(total, part);
     }
     float factor = fa_state_weight(*max, next, unit);
     *sum = *sum * factor + v_sum(total);
