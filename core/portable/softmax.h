@@ -51,14 +51,6 @@ FA_FN float fa_state_weight(float old_max, float new_max, float unit)
     return old_max == FA_NEG_INF ? 0.0f : fa_weight(old_max, new_max, unit);
 }
 
-FA_FN fa_state fa_state_merge(fa_state a, fa_state b, float unit)
-{
-    fa_state s;
-    s.max = FA_MAX(a.max, b.max);
-    s.sum = a.sum * fa_state_weight(a.max, s.max, unit) + b.sum * fa_state_weight(b.max, s.max, unit);
-    return s;
-}
-
 /*
  * A part of a row leaves its state and an output that is divided by the state's sum. This is what the output counts in the
  * whole; `max` is safe, and at least that of the part. Its LSE would not do: beyond 2^24 an f32 loses the logarithm

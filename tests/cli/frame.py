@@ -14,6 +14,7 @@ from tensors import read_npy, write_npy
 
 COMMAND = os.environ.get("FASTATTN_COMMAND", "fastattn")
 DATA = Path(__file__).resolve().parent.parent / "data"
+BEFORE = b"what was here before"  # in an output that a command must leave
 
 
 def call(*arguments, env=None, stdout=subprocess.PIPE, **options):

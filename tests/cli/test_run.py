@@ -9,10 +9,8 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True  # the source tree stays as it is
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from frame import DATA, RunCase, call, can_run, devices  # noqa: E402
+from frame import BEFORE, DATA, RunCase, call, can_run, devices  # noqa: E402
 from tensors import Tensor, attention, noise, npy_bytes, read_npy, write_npy, write_safetensors  # noqa: E402
-
-BEFORE = b"what was here before"
 
 
 class RealTensors(RunCase):

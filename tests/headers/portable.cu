@@ -15,7 +15,9 @@ extern "C" __global__ void use_portable(fa_args args, fa_mask mask, fa_score sco
     int tile = fa_mask_classify(mask, position, position + args.block_q, key, FA_MIN(key + args.block_kv, mask.len_kv));
     if (tile == FA_CLASS_SKIP || (tile == FA_CLASS_PARTIAL && !visible) || mask.left == FA_UNLIMITED)
         a = fa_state_empty();
-    fa_state s = fa_state_merge(a, b, score.unit);
+    fa_state s;
+    s.max = FA_MAX(a.max, b.max);
+    s.sum = fa_part_weight(a, fa_safe_max(s.max), score.unit) + fa_part_weight(b, fa_safe_max(s.max), score.unit);
     fa_terms terms = fa_terms_none();
     terms.distance = position - key;
     s.max = fa_score_of(score, terms, s.max) + fa_weight(a.max, fa_safe_max(b.max), score.unit);

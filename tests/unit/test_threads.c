@@ -20,6 +20,7 @@
 #include <fastattn/reference.h>
 
 #include "backends/openmp/pool.h"
+#include "core/portable/lang.h"
 #include "helpers.h"
 
 #if FA_WITH_OMP_RUNTIME
@@ -621,12 +622,8 @@ static void compute(setup *s, outcome *r)
     const fa_merge_desc merge = {.struct_size = sizeof(merge), .parts = 2, .partial = half, .o = half};
     for (int i = 0; i < COUNT(lse); i++)
         lse[i] = (float)(i % 5);
-    for (int i = 0; i < COUNT(r->half); i++) { /* from 2^-25 on: most become subnormal halves */
-        uint32_t bits = 0x33000000u + (uint32_t)i * 0x15a5a5u;
-        float value;
-        memcpy(&value, &bits, sizeof(value));
-        r->half[i] = fa_f32_to_f16(value);
-    }
+    for (int i = 0; i < COUNT(r->half); i++) /* from 2^-25 on: most become subnormal halves */
+        r->half[i] = fa_f32_to_f16(fa_as_float(0x33000000u + (uint32_t)i * 0x15a5a5u));
     fa_status status[] = {
         run(s, r->o),
         fa_merge_host(&merge, q, lse, r->merged, NULL),
