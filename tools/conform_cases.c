@@ -1,52 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The cases of the suite. Small on purpose: what matters is where the edges are, not how much there is. */
-#include <float.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli.h"
-#include "conform.h"
-
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
-static const conform_case basic = {
-    .batch = 1,
-    .heads_q = 2,
-    .heads_kv = 1,
-    .dim_qk = 32,
-    .dim_v = 32,
-    .len_q = {CONFORM_FIXED, 33},
-    .len_kv = {CONFORM_FIXED, 47},
-    .bias_axes = CONFORM_NO_AXES,
-    .keep_axes = CONFORM_NO_AXES,
-};
-
-static const fa_dtype float_types[] = {FA_F32, FA_F16, FA_BF16};
-
-static void set_types(conform_case *c, fa_dtype dtype)
-{
-    c->q = c->k = c->v = c->o = dtype;
-}
-
-static void set_lengths(conform_case *c, int32_t len_q, int32_t len_kv)
-{
-    c->len_q = (conform_length){CONFORM_FIXED, len_q};
-    c->len_kv = (conform_length){CONFORM_FIXED, len_kv};
-}
-
-static void set_heads(conform_case *c, int32_t batch, int32_t heads_q, int32_t heads_kv)
-{
-    c->batch = batch;
-    c->heads_q = heads_q;
-    c->heads_kv = heads_kv;
-}
-
-static void set_dims(conform_case *c, int32_t dim_qk, int32_t dim_v)
-{
-    c->dim_qk = dim_qk;
-    c->dim_v = dim_v;
-}
+#include "conform_cases.h"
 
 static void print_length(conform_length length, char *text, size_t size)
 {
@@ -98,9 +56,7 @@ static bool append(conform_list *list, const conform_case *c)
     return true;
 }
 
-/* Appends a copy under a name made of the label and of what every case has. */
-CLI_PRINTF(3, 4)
-static bool add(conform_list *list, const conform_case *c, const char *label, ...)
+bool conform_add(conform_list *list, const conform_case *c, const char *label, ...)
 {
     char text[64];
     va_list arguments;
@@ -127,7 +83,7 @@ static bool add_dims(conform_list *list)
             set_lengths(&c, 19, 37);
             set_dims(&c, dims[i][0], dims[i][1]);
             c.mask = t == 1 ? FA_MASK_CAUSAL_BOTTOM_RIGHT : FA_MASK_NONE;
-            ok = ok && add(list, &c, t == 1 ? "dims-causal-br" : "dims");
+            ok = ok && conform_add(list, &c, t == 1 ? "dims-causal-br" : "dims");
         }
     }
     return ok;
@@ -148,15 +104,15 @@ static bool add_edges(conform_list *list)
         set_types(&c, FA_F32);
         set_heads(&c, 1, 1, 1);
         set_dims(&c, 24, 24);
-        ok = ok && add(list, &c, "edge");
+        ok = ok && conform_add(list, &c, "edge");
         c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
-        ok = ok && add(list, &c, "edge-causal-br");
+        ok = ok && conform_add(list, &c, "edge-causal-br");
         if ((row + column) % COUNT(edges) != 5)
             continue;
         set_types(&c, row % 2 ? FA_F16 : FA_BF16);
         set_heads(&c, 1, 4, 2);
         set_dims(&c, 40, 40);
-        ok = ok && add(list, &c, "edge-causal-br");
+        ok = ok && conform_add(list, &c, "edge-causal-br");
     }
     c = basic;
     c.blocks = CONFORM_BLOCKS_LONG;
@@ -164,10 +120,10 @@ static bool add_edges(conform_list *list)
     for (int32_t off = -1; off <= 1; off++) {
         c.len_q = (conform_length){CONFORM_BLOCK, off};
         c.len_kv = (conform_length){CONFORM_FIXED, 9};
-        ok = ok && add(list, &c, "edge-long");
+        ok = ok && conform_add(list, &c, "edge-long");
         c.len_q = (conform_length){CONFORM_FIXED, 3};
         c.len_kv = (conform_length){CONFORM_BLOCK, off};
-        ok = ok && add(list, &c, "edge-long");
+        ok = ok && conform_add(list, &c, "edge-long");
     }
     return ok;
 }
@@ -180,18 +136,18 @@ static bool add_long(conform_list *list)
     set_heads(&c, 1, 1, 1);
     set_dims(&c, 4, 4);
     set_lengths(&c, 2, 1000003);
-    ok = ok && add(list, &c, "long");
+    ok = ok && conform_add(list, &c, "long");
     set_types(&c, FA_F16);
     c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
     c.window_left = 150000;
     c.prefix = 70001;
     set_lengths(&c, 2, 300007);
-    ok = ok && add(list, &c, "long-causal-br-window-l150000-prefix70001");
+    ok = ok && conform_add(list, &c, "long-causal-br-window-l150000-prefix70001");
     c.window_left = c.prefix = 0;
     c.packing = CONFORM_PACK_BOTH;
     set_heads(&c, 2, 2, 1);
     set_lengths(&c, 2, 200003);
-    ok = ok && add(list, &c, "long-causal-br");
+    ok = ok && conform_add(list, &c, "long-causal-br");
     return ok;
 }
 
@@ -210,7 +166,7 @@ static bool add_lengths(conform_list *list)
         set_types(&c, float_types[i % COUNT(float_types)]);
         set_lengths(&c, lengths[i / COUNT(masks)][0], lengths[i / COUNT(masks)][1]);
         c.mask = masks[i % COUNT(masks)].mask;
-        ok = ok && add(list, &c, "%s", masks[i % COUNT(masks)].label);
+        ok = ok && conform_add(list, &c, "%s", masks[i % COUNT(masks)].label);
     }
     return ok;
 }
@@ -224,10 +180,10 @@ static bool add_heads(conform_list *list)
         set_types(&c, i % 2 ? FA_F32 : FA_F16);
         set_heads(&c, 2, heads[i][0], heads[i][1]);
         set_dims(&c, 40, 40);
-        ok = ok && add(list, &c, "heads");
+        ok = ok && conform_add(list, &c, "heads");
         c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
         set_lengths(&c, 17, 64);
-        ok = ok && add(list, &c, "causal-br");
+        ok = ok && conform_add(list, &c, "causal-br");
     }
     return ok;
 }
@@ -248,7 +204,7 @@ static bool add_types(conform_list *list)
         c.o = mixes[i][3];
         c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
         c.dim_qk = c.dim_v = 40;
-        ok = ok && add(list, &c, "types-causal-br");
+        ok = ok && conform_add(list, &c, "types-causal-br");
     }
     return ok;
 }
@@ -264,10 +220,10 @@ static bool add_layouts(conform_list *list)
             set_lengths(&c, 31, layout == CONFORM_PACKED ? 31 : 53);
             set_dims(&c, 37, layout == CONFORM_SHARED ? 29 : 37);
             c.layout = (conform_layout)layout;
-            ok = ok && add(list, &c, "layout");
+            ok = ok && conform_add(list, &c, "layout");
             c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
             c.bias_axes = c.keep_axes = 12;
-            ok = ok && add(list, &c, "layout-causal-br-bias-keep");
+            ok = ok && conform_add(list, &c, "layout-causal-br-bias-keep");
         }
     }
     conform_case c = basic;
@@ -277,7 +233,7 @@ static bool add_layouts(conform_list *list)
     c.layout = CONFORM_SHARED;
     for (size_t t = 0; t < COUNT(float_types); t++) {
         set_types(&c, float_types[t]);
-        ok = ok && add(list, &c, "latent");
+        ok = ok && conform_add(list, &c, "latent");
     }
     return ok;
 }
@@ -331,7 +287,7 @@ static bool add_masks(conform_list *list)
         c.prefix = masks[m].prefix;
         c.diagonal_offset = masks[m].offset;
         c.blocks = CONFORM_BLOCKS_TWO_TILES;
-        ok = ok && add(list, &c, "%s", masks[m].label);
+        ok = ok && conform_add(list, &c, "%s", masks[m].label);
     }
     return ok;
 }
@@ -345,29 +301,29 @@ static bool add_packings(conform_list *list)
         set_heads(&c, 5, 2, 1);
         set_lengths(&c, 39, 58);
         c.packing = (conform_packing)packing;
-        ok = ok && add(list, &c, "sequences");
+        ok = ok && conform_add(list, &c, "sequences");
         c.mask = FA_MASK_CAUSAL_TOP_LEFT;
-        ok = ok && add(list, &c, "sequences-causal-tl");
+        ok = ok && conform_add(list, &c, "sequences-causal-tl");
         c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
-        ok = ok && add(list, &c, "sequences-causal-br");
+        ok = ok && conform_add(list, &c, "sequences-causal-br");
         c.layout = CONFORM_BSHD;
         c.alibi = true;
-        ok = ok && add(list, &c, "sequences-causal-br-alibi");
+        ok = ok && conform_add(list, &c, "sequences-causal-br-alibi");
         c.window_left = 9;
         c.layout = CONFORM_VIEW;
-        ok = ok && add(list, &c, "sequences-causal-br-alibi-window-l9");
+        ok = ok && conform_add(list, &c, "sequences-causal-br-alibi-window-l9");
         c.alibi = false;
         c.window_left = 0;
         c.layout = CONFORM_BHSD;
         c.bias_axes = 15;
         c.keep_axes = 13;
-        ok = ok && add(list, &c, "sequences-causal-br-bias-keep");
+        ok = ok && conform_add(list, &c, "sequences-causal-br-bias-keep");
         c.sinks = true;
         c.no_lse = true;
         set_heads(&c, 4, 6, 3);
-        ok = ok && add(list, &c, "sequences-causal-br-bias-keep-sinks");
+        ok = ok && conform_add(list, &c, "sequences-causal-br-bias-keep-sinks");
         c.narrow = true;
-        ok = ok && add(list, &c, "sequences-int32-causal-br-bias-keep-sinks");
+        ok = ok && conform_add(list, &c, "sequences-int32-causal-br-bias-keep-sinks");
     }
     return ok;
 }
@@ -385,24 +341,24 @@ static bool add_alignments(conform_list *list)
             const char *name = alignment == FA_ALIGN_TOP_LEFT ? "tl" : "br";
             c.alignment = (fa_alignment)alignment;
             c.alibi = true;
-            ok = ok && add(list, &c, "align-%s-alibi", name);
+            ok = ok && conform_add(list, &c, "align-%s-alibi", name);
             c.window_left = 11;
             c.window_right = 6;
-            ok = ok && add(list, &c, "align-%s-alibi-window-l11-r6", name);
+            ok = ok && conform_add(list, &c, "align-%s-alibi-window-l11-r6", name);
             c.alibi = false;
-            ok = ok && add(list, &c, "align-%s-window-l11-r6", name);
+            ok = ok && conform_add(list, &c, "align-%s-window-l11-r6", name);
             c.window_left = c.window_right = 0;
         }
         c.alignment = FA_ALIGN_DEFAULT;
         set_lengths(&c, 53, 53);
         c.packing = CONFORM_LENS_BOTH;
         c.alibi = true;
-        ok = ok && add(list, &c, "padded-encoder-alibi");
+        ok = ok && conform_add(list, &c, "padded-encoder-alibi");
         c.window_left = c.window_right = 9;
         c.layout = CONFORM_BSHD;
-        ok = ok && add(list, &c, "padded-encoder-alibi-window-l9-r9");
+        ok = ok && conform_add(list, &c, "padded-encoder-alibi-window-l9-r9");
         c.hazard = CONFORM_HIDDEN;
-        ok = ok && add(list, &c, "padded-encoder-alibi-window-l9-r9-hidden");
+        ok = ok && conform_add(list, &c, "padded-encoder-alibi-window-l9-r9-hidden");
     }
     return ok;
 }
@@ -422,12 +378,12 @@ static bool add_strides(conform_list *list)
         c.bias = float_types[(i + 1) % COUNT(float_types)];
         c.bias_axes = shapes[i].axes;
         c.repeats = shapes[i].repeats;
-        ok = ok && add(list, &c, "repeated-bias-%s", shapes[i].label);
+        ok = ok && conform_add(list, &c, "repeated-bias-%s", shapes[i].label);
         c.keep_axes = shapes[COUNT(shapes) - 1 - i].axes;
         c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
-        ok = ok && add(list, &c, "repeated-bias-keep-%s-causal-br", shapes[i].label);
+        ok = ok && conform_add(list, &c, "repeated-bias-keep-%s-causal-br", shapes[i].label);
         c.bias_axes = CONFORM_NO_AXES;
-        ok = ok && add(list, &c, "repeated-keep-%s-causal-br", shapes[i].label);
+        ok = ok && conform_add(list, &c, "repeated-keep-%s-causal-br", shapes[i].label);
     }
     static const int32_t sizes[][5] = {/* batch, heads_q, heads_kv, len_q, len_kv */
                                        {1, 4, 2, 33, 47}, {2, 1, 1, 1, 50}, {1, 1, 1, 1, 1}, {1, 3, 1, 20, 1}};
@@ -439,11 +395,11 @@ static bool add_strides(conform_list *list)
         for (size_t t = 0; t < COUNT(float_types); t++) {
             set_types(&c, float_types[t]);
             set_dims(&c, 32, 32);
-            ok = ok && add(list, &c, "singles");
+            ok = ok && conform_add(list, &c, "singles");
             set_dims(&c, 1, 1);
             c.bias_axes = 12;
             c.keep_axes = 4;
-            ok = ok && add(list, &c, "singles-bias-keep");
+            ok = ok && conform_add(list, &c, "singles-bias-keep");
             c.bias_axes = c.keep_axes = CONFORM_NO_AXES;
         }
     }
@@ -465,19 +421,19 @@ static bool add_bias(conform_list *list)
             set_types(&c, float_types[(t + i) % COUNT(float_types)]);
             c.bias = float_types[t];
             c.bias_axes = shapes[i].axes;
-            ok = ok && add(list, &c, "bias-%s-%s", fa_dtype_name(c.bias), shapes[i].label);
+            ok = ok && conform_add(list, &c, "bias-%s-%s", fa_dtype_name(c.bias), shapes[i].label);
             c.bias_holes = true;
             c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
-            ok = ok && add(list, &c, "bias-holes-%s-%s", fa_dtype_name(c.bias), shapes[i].label);
+            ok = ok && conform_add(list, &c, "bias-holes-%s-%s", fa_dtype_name(c.bias), shapes[i].label);
             c.bias_holes = false;
             c.mask = FA_MASK_NONE;
         }
         c.bias_axes = CONFORM_NO_AXES;
         c.keep_axes = shapes[i].axes;
-        ok = ok && add(list, &c, "keep-%s", shapes[i].label);
+        ok = ok && conform_add(list, &c, "keep-%s", shapes[i].label);
         c.mask = FA_MASK_CAUSAL_TOP_LEFT;
         c.bias_axes = shapes[COUNT(shapes) - 1 - i].axes;
-        ok = ok && add(list, &c, "keep-%s-bias-%s-causal-tl", shapes[i].label, shapes[COUNT(shapes) - 1 - i].label);
+        ok = ok && conform_add(list, &c, "keep-%s-bias-%s-causal-tl", shapes[i].label, shapes[COUNT(shapes) - 1 - i].label);
     }
     return ok;
 }
@@ -509,10 +465,10 @@ static bool add_scores(conform_list *list)
         for (size_t t = 0; t < COUNT(float_types); t++) {
             set_types(&c, float_types[t]);
             c.mask = FA_MASK_NONE;
-            ok = ok && add(list, &c, "%s", extras[i].label);
+            ok = ok && conform_add(list, &c, "%s", extras[i].label);
             c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
             c.diagonal_offset = -20; /* some rows see no key */
-            ok = ok && add(list, &c, "%s-causal-br-offset-20", extras[i].label);
+            ok = ok && conform_add(list, &c, "%s-causal-br-offset-20", extras[i].label);
             c.diagonal_offset = 0;
         }
     }
@@ -528,29 +484,29 @@ static bool add_per_head(conform_list *list)
         set_types(&c, float_types[t]);
         set_heads(&c, 3, 6, 2);
         c.alibi = c.slopes_each = true;
-        ok = ok && add(list, &c, "slopes-each");
+        ok = ok && conform_add(list, &c, "slopes-each");
         c.packing = CONFORM_PACK_BOTH;
         c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
-        ok = ok && add(list, &c, "slopes-each-causal-br");
+        ok = ok && conform_add(list, &c, "slopes-each-causal-br");
         c.packing = CONFORM_DENSE;
         c.alibi = c.slopes_each = false;
         c.factors = true;
         c.bias = float_types[(t + 1) % COUNT(float_types)];
         c.bias_axes = 12;
-        ok = ok && add(list, &c, "bias-factors-11qk-causal-br");
+        ok = ok && conform_add(list, &c, "bias-factors-11qk-causal-br");
         c.mask = FA_MASK_NONE;
         c.bias_axes = 15;
         c.bias_holes = true;
-        ok = ok && add(list, &c, "bias-factors-holes-bhqk");
+        ok = ok && conform_add(list, &c, "bias-factors-holes-bhqk");
         c.alibi = c.slopes_each = c.sinks = true;
         c.softcap = 9;
         c.bias_axes = 8;
         c.keep_axes = 5;
-        ok = ok && add(list, &c, "bias-factors-keep-slopes-each-sinks-softcap9");
+        ok = ok && conform_add(list, &c, "bias-factors-keep-slopes-each-sinks-softcap9");
         c.test = CONFORM_MERGE;
         c.softcap = 0;
         c.bias_holes = false;
-        ok = ok && add(list, &c, "merge-bias-factors-keep-slopes-each-sinks");
+        ok = ok && conform_add(list, &c, "merge-bias-factors-keep-slopes-each-sinks");
     }
     return ok;
 }
@@ -564,216 +520,12 @@ static bool add_scale_zero(conform_list *list)
         set_types(&c, float_types[t]);
         set_heads(&c, 2, 6, 2);
         c.scale_zero = true;
-        ok = ok && add(list, &c, "scale-zero");
+        ok = ok && conform_add(list, &c, "scale-zero");
         c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
-        ok = ok && add(list, &c, "scale-zero-causal-br");
+        ok = ok && conform_add(list, &c, "scale-zero-causal-br");
         c.alibi = c.sinks = true;
         c.softcap = 12;
-        ok = ok && add(list, &c, "scale-zero-causal-br-alibi-sinks-softcap12");
-    }
-    return ok;
-}
-
-/* Keys that no row sees, each for another reason. */
-static bool add_hidden(conform_list *list, conform_case c, conform_hazard hazard)
-{
-    bool ok = true;
-    const char *name = conform_hazard_name(hazard);
-    c.hazard = hazard;
-    set_heads(&c, 2, 4, 2);
-    set_lengths(&c, 40, 91);
-    c.mask = FA_MASK_CAUSAL_TOP_LEFT;
-    ok = ok && add(list, &c, "%s-causal-tl", name);
-    c.layout = CONFORM_VIEW;
-    ok = ok && add(list, &c, "%s-causal-tl", name);
-    c.mask = FA_MASK_NONE;
-    c.window_left = 11;
-    c.window_right = 6;
-    c.diagonal_offset = -20;
-    ok = ok && add(list, &c, "%s-window-l11-r6", name);
-    c.prefix = 5;
-    ok = ok && add(list, &c, "%s-window-l11-r6-prefix5", name);
-    c.window_left = c.window_right = c.prefix = c.diagonal_offset = 0;
-    c.layout = CONFORM_BHSD;
-    c.keep_axes = 9;
-    ok = ok && add(list, &c, "%s-keep-b11k", name);
-    c.mask = FA_MASK_CAUSAL_TOP_LEFT;
-    c.packing = CONFORM_PACK_BOTH;
-    c.keep_axes = CONFORM_NO_AXES;
-    ok = ok && add(list, &c, "%s-causal-tl", name);
-    /* Few rows, as in decoding, keys beyond a length, and parts of which one is hidden. */
-    c.mask = FA_MASK_NONE;
-    c.packing = CONFORM_LENS;
-    set_lengths(&c, 2, 91);
-    ok = ok && add(list, &c, "%s", name);
-    c.packing = CONFORM_DENSE;
-    c.window_left = 30;
-    c.splits = 3;
-    set_lengths(&c, 3, 333);
-    return ok && add(list, &c, "%s-window-l30-splits3", name);
-}
-
-static bool add_hazards(conform_list *list)
-{
-    bool ok = true;
-    for (size_t t = 0; t < COUNT(float_types); t++) {
-        conform_case c = basic;
-        set_types(&c, float_types[t]);
-        c.dim_qk = c.dim_v = 24;
-        ok = ok && add_hidden(list, c, CONFORM_HIDDEN) && add_hidden(list, c, CONFORM_HIDDEN_INF);
-        for (int hazard = CONFORM_LARGE; hazard < CONFORM_HIDDEN; hazard++) {
-            if (hazard == CONFORM_HUGE && float_types[t] == FA_F16)
-                continue;
-            c.hazard = (conform_hazard)hazard;
-            c.mask = FA_MASK_NONE;
-            set_lengths(&c, 48, 48);
-            ok = ok && add(list, &c, "%s", conform_hazard_name(c.hazard));
-            c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
-            ok = ok && add(list, &c, "%s-causal-br", conform_hazard_name(c.hazard));
-            c.window_left = 10;
-            c.keep_axes = 12;
-            set_lengths(&c, 70, 90);
-            ok = ok && add(list, &c, "%s-causal-br-window-l10-keep", conform_hazard_name(c.hazard));
-            c.window_left = 0;
-            c.keep_axes = CONFORM_NO_AXES;
-        }
-        /* The infinity is in the only key too: rows have an infinite score, or none above -inf beside a value of inf. */
-        c.hazard = CONFORM_INF_V;
-        c.mask = FA_MASK_NONE;
-        c.layout = CONFORM_SHARED;
-        set_lengths(&c, 20, 1);
-        for (c.splits = 0; c.splits <= 2; c.splits += 2)
-            ok = ok && add(list, &c, "%s-scores%s", conform_hazard_name(c.hazard), c.splits ? "-splits2" : "");
-    }
-    return ok;
-}
-
-/* A number or a tensor at an end of f32's range, or of its own type's; naive f32 arithmetic is right there. */
-typedef struct ends_case {
-    const char *label;
-    conform_bias_ends bias;
-    float scale, softcap, slope, sink;
-    float gain_q, gain_k, gain_v;
-    bool ramp, f16; /* f16: its range is enough */
-} ends_case;
-
-/* q.k is at most 16 * 12 * gain_q * gain_k, twelve being the square of the largest random number. */
-static const ends_case ends[] = {
-    {.label = "scale1e-40", .scale = 1e-40f, .f16 = true},
-    {.label = "scale-1e-40", .scale = -1e-40f, .f16 = true},
-    {.label = "scale1e-30", .scale = 1e-30f, .gain_q = 1e15f, .gain_k = 1e15f},
-    {.label = "scale1e-38-qk-max", .scale = 1e-38f, .gain_q = 1.3e18f, .gain_k = 1.3e18f},
-    {.label = "scale1e30", .scale = 1e30f, .f16 = true},
-    {.label = "scale1.7e36", .scale = 1.7e36f, .f16 = true},
-    {.label = "scale-1.7e36", .scale = -1.7e36f, .f16 = true},
-    {.label = "scale-max", .scale = FLT_MAX, .gain_q = 0.005f, .f16 = true},
-    {.label = "softcap1e-30", .softcap = 1e-30f, .f16 = true},
-    {.label = "softcap1e-40", .softcap = 1e-40f, .f16 = true},
-    {.label = "softcap1e30", .softcap = 1e30f, .f16 = true},
-    {.label = "softcap-max", .softcap = FLT_MAX, .f16 = true},
-    {.label = "softcap30-qk-max", .softcap = 30, .gain_q = 1.3e18f, .gain_k = 1.3e18f},
-    {.label = "softcap-max-scale1.7e36", .softcap = FLT_MAX, .scale = 1.7e36f, .f16 = true},
-    {.label = "softcap1e-40-scale1e-40", .softcap = 1e-40f, .scale = 1e-40f, .f16 = true},
-    {.label = "alibi-max", .slope = FLT_MAX, .f16 = true},
-    {.label = "alibi1e37", .slope = 1e37f, .f16 = true},
-    {.label = "alibi-1e37", .slope = -1e37f, .f16 = true},
-    {.label = "alibi1e-40", .slope = 1e-40f, .f16 = true},
-    {.label = "sinks-max", .sink = FLT_MAX, .f16 = true},
-    {.label = "sinks-max-bias-min", .sink = FLT_MAX, .bias = CONFORM_BIAS_MIN_ROWS, .f16 = true},
-    {.label = "qk-max", .scale = 1, .gain_q = 1.82e19f, .gain_k = 1.82e19f, .ramp = true},
-    {.label = "qk-max-default-scale", .gain_q = 1.82e19f, .gain_k = 1.82e19f, .ramp = true},
-    {.label = "qk-max-scale7.8e28", .scale = 7.8e28f, .gain_q = 65504, .gain_k = 65504, .ramp = true, .f16 = true},
-    {.label = "qk-max-scale-7.8e28", .scale = -7.8e28f, .gain_q = 65504, .gain_k = 65504, .ramp = true, .f16 = true},
-    {.label = "qk-1e-30", .gain_q = 1e-30f, .gain_k = 1e-30f},
-    {.label = "v-max", .scale = 1, .gain_q = 1e15f, .gain_k = 1e15f, .gain_v = 9.8e37f, .ramp = true},
-    {.label = "v-max-of-f16", .gain_v = 18900, .f16 = true},
-};
-
-static conform_case ends_of(const ends_case *e, fa_dtype dtype)
-{
-    conform_case c = basic;
-    set_types(&c, dtype);
-    set_heads(&c, 1, 4, 2);
-    set_lengths(&c, 9, 21);
-    set_dims(&c, 16, 16);
-    c.scale = e->scale;
-    c.softcap = e->softcap;
-    c.slope = e->slope;
-    c.alibi = e->slope != 0;
-    c.sink = e->sink;
-    c.sinks = e->sink != 0;
-    c.gain_q = e->gain_q;
-    c.gain_k = e->gain_k;
-    /* Keys of a ramp tie in bf16: sums of their values, before they are divided, must not overflow. */
-    c.gain_v = dtype == FA_BF16 ? e->gain_v / 8 : e->gain_v;
-    c.ramp = e->ramp;
-    c.bias_ends = e->bias;
-    c.bias_axes = e->bias == CONFORM_BIAS_TAME ? CONFORM_NO_AXES : 14;
-    return c;
-}
-
-static bool add_ends(conform_list *list)
-{
-    bool ok = true;
-    for (size_t i = 0; i < COUNT(ends) * COUNT(float_types); i++) {
-        const ends_case *e = &ends[i / COUNT(float_types)];
-        fa_dtype dtype = float_types[i % COUNT(float_types)];
-        if (dtype == FA_F16 && !e->f16)
-            continue;
-        conform_case c = ends_of(e, dtype);
-        ok = ok && add(list, &c, "ends-%s", e->label);
-        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
-        ok = ok && add(list, &c, "ends-%s-causal-br", e->label);
-        c.mask = FA_MASK_NONE;
-        set_lengths(&c, 5, 1);
-        ok = ok && add(list, &c, "ends-%s", e->label);
-        c.blocks = CONFORM_BLOCKS_TWO_TILES;
-        c.splits = 2;
-        set_lengths(&c, 3, 300);
-        c.slope /= 16; /* a distance is 300 at most, not 20 */
-        ok = ok && add(list, &c, "ends-%s-splits2", e->label);
-    }
-    return ok;
-}
-
-static bool add_bias_ends(conform_list *list)
-{
-    static const struct {
-        const char *label;
-        conform_bias_ends bias;
-    } kinds[] = {{"min", CONFORM_BIAS_MIN_ALL},       {"min-rows", CONFORM_BIAS_MIN_ROWS},
-                 {"min-keys", CONFORM_BIAS_MIN_KEYS}, {"max", CONFORM_BIAS_MAX_ALL},
-                 {"max-key", CONFORM_BIAS_MAX_KEY},   {"max-key-min", CONFORM_BIAS_BOTH}};
-    bool ok = true;
-    for (size_t i = 0; i < COUNT(kinds) * COUNT(float_types); i++) {
-        const char *label = kinds[i / COUNT(float_types)].label;
-        const ends_case e = {.bias = kinds[i / COUNT(float_types)].bias};
-        fa_dtype bias = float_types[i % COUNT(float_types)];
-        conform_case c = ends_of(&e, float_types[i / COUNT(float_types) % COUNT(float_types)]);
-        c.bias = bias;
-        ok = ok && add(list, &c, "ends-bias-%s-%s", fa_dtype_name(bias), label);
-        c.mask = FA_MASK_CAUSAL_TOP_LEFT; /* the first row sees one key */
-        c.sinks = true;
-        ok = ok && add(list, &c, "ends-bias-%s-%s-causal-tl-sinks", fa_dtype_name(bias), label);
-        c.sinks = false;
-        c.mask = FA_MASK_NONE;
-        c.alibi = true;
-        c.softcap = 20;
-        c.keep_axes = 12;
-        ok = ok && add(list, &c, "ends-bias-%s-%s-keep-alibi-softcap", fa_dtype_name(bias), label);
-        c.alibi = false;
-        c.softcap = 0;
-        c.keep_axes = CONFORM_NO_AXES;
-        set_lengths(&c, 5, 1);
-        ok = ok && add(list, &c, "ends-bias-%s-%s", fa_dtype_name(bias), label);
-        c.blocks = CONFORM_BLOCKS_TWO_TILES;
-        set_lengths(&c, 3, 300);
-        ok = ok && add(list, &c, "ends-bias-%s-%s", fa_dtype_name(bias), label);
-        c.splits = 2;
-        ok = ok && add(list, &c, "ends-bias-%s-%s-splits2", fa_dtype_name(bias), label);
-        c.splits = 0;
-        c.test = CONFORM_MERGE;
-        ok = ok && add(list, &c, "ends-bias-%s-%s-merge", fa_dtype_name(bias), label);
+        ok = ok && conform_add(list, &c, "scale-zero-causal-br-alibi-sinks-softcap12");
     }
     return ok;
 }
@@ -791,21 +543,21 @@ static bool add_blocks(conform_list *list)
             set_types(&c, float_types[t]);
             set_heads(&c, 1, 4, 2);
             set_lengths(&c, 1, 333);
-            ok = ok && add(list, &c, "splits%d", splits[i]);
+            ok = ok && conform_add(list, &c, "splits%d", splits[i]);
             set_lengths(&c, 37, 250);
-            ok = ok && add(list, &c, "splits%d", splits[i]);
+            ok = ok && conform_add(list, &c, "splits%d", splits[i]);
             c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
             c.sinks = t == 1;
-            ok = ok && add(list, &c, "splits%d-causal-br%s", splits[i], t == 1 ? "-sinks" : "");
+            ok = ok && conform_add(list, &c, "splits%d-causal-br%s", splits[i], t == 1 ? "-sinks" : "");
             set_lengths(&c, 130, 120); /* the first rows see no key */
-            ok = ok && add(list, &c, "splits%d-causal-br%s", splits[i], t == 1 ? "-sinks" : "");
+            ok = ok && conform_add(list, &c, "splits%d-causal-br%s", splits[i], t == 1 ? "-sinks" : "");
             c.mask = FA_MASK_NONE;
             c.sinks = false;
         }
         set_heads(&c, 3, 2, 1);
         set_lengths(&c, 5, 210);
         c.packing = CONFORM_LENS;
-        ok = ok && add(list, &c, "splits%d", splits[i]);
+        ok = ok && conform_add(list, &c, "splits%d", splits[i]);
     }
     for (size_t i = 0; i < COUNT(blocks); i++) {
         conform_case c = basic;
@@ -814,9 +566,9 @@ static bool add_blocks(conform_list *list)
         c.block_q = blocks[i][0];
         c.block_kv = blocks[i][1];
         set_lengths(&c, 77, 83);
-        ok = ok && add(list, &c, "blocks-%d-%d", c.block_q, c.block_kv);
+        ok = ok && conform_add(list, &c, "blocks-%d-%d", c.block_q, c.block_kv);
         c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
-        ok = ok && add(list, &c, "blocks-%d-%d-causal-br", c.block_q, c.block_kv);
+        ok = ok && conform_add(list, &c, "blocks-%d-%d-causal-br", c.block_q, c.block_kv);
     }
     return ok;
 }
@@ -831,32 +583,32 @@ static bool add_threads_and_merges(conform_list *list)
         set_lengths(&c, 60, 100);
         c.test = CONFORM_THREADS;
         c.blocks = CONFORM_BLOCKS_TWO_TILES;
-        ok = ok && add(list, &c, "threads");
+        ok = ok && conform_add(list, &c, "threads");
         c.splits = 3;
         c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
-        ok = ok && add(list, &c, "threads-splits3-causal-br");
+        ok = ok && conform_add(list, &c, "threads-splits3-causal-br");
         c.splits = 0;
         c.test = CONFORM_MERGE;
-        ok = ok && add(list, &c, "merge-causal-br");
+        ok = ok && conform_add(list, &c, "merge-causal-br");
         c.mask = FA_MASK_CAUSAL_TOP_LEFT;
         c.layout = CONFORM_VIEW;
-        ok = ok && add(list, &c, "merge-causal-tl");
+        ok = ok && conform_add(list, &c, "merge-causal-tl");
         c.mask = FA_MASK_NONE;
-        ok = ok && add(list, &c, "merge");
+        ok = ok && conform_add(list, &c, "merge");
         c.layout = CONFORM_BSHD;
         c.sinks = true;
-        ok = ok && add(list, &c, "merge-sinks");
+        ok = ok && conform_add(list, &c, "merge-sinks");
         c.alibi = true;
         c.window_left = 40;
         c.window_right = 15;
         c.prefix = 44;
-        ok = ok && add(list, &c, "merge-alibi-window-l40-r15-prefix44-sinks");
+        ok = ok && conform_add(list, &c, "merge-alibi-window-l40-r15-prefix44-sinks");
         c.bias_axes = 14;
         c.keep_axes = 12;
-        ok = ok && add(list, &c, "merge-alibi-window-l40-r15-prefix44-sinks-bias-keep");
+        ok = ok && conform_add(list, &c, "merge-alibi-window-l40-r15-prefix44-sinks-bias-keep");
         c.alignment = FA_ALIGN_TOP_LEFT;
         c.repeats = 8;
-        ok = ok && add(list, &c, "merge-align-tl-alibi-window-l40-r15-bias-keep");
+        ok = ok && conform_add(list, &c, "merge-align-tl-alibi-window-l40-r15-bias-keep");
     }
     return ok;
 }
@@ -865,23 +617,23 @@ static bool add_empty(conform_list *list)
 {
     conform_case c = basic;
     set_heads(&c, 0, 2, 1);
-    bool ok = add(list, &c, "empty");
+    bool ok = conform_add(list, &c, "empty");
     c.packing = CONFORM_PACK_BOTH;
-    ok = ok && add(list, &c, "empty");
+    ok = ok && conform_add(list, &c, "empty");
     c = basic;
     set_heads(&c, 2, 0, 0);
-    ok = ok && add(list, &c, "empty");
+    ok = ok && conform_add(list, &c, "empty");
     c = basic;
     set_lengths(&c, 0, 0);
-    ok = ok && add(list, &c, "empty");
+    ok = ok && conform_add(list, &c, "empty");
     set_lengths(&c, 9, 0);
     c.sinks = true;
-    ok = ok && add(list, &c, "empty-sinks");
+    ok = ok && conform_add(list, &c, "empty-sinks");
     set_heads(&c, 3, 2, 1);
     set_lengths(&c, 9, 20);
     c.packing = CONFORM_LENS;
     c.splits = 3;
-    return ok && add(list, &c, "empty-sinks-splits3");
+    return ok && conform_add(list, &c, "empty-sinks-splits3");
 }
 
 bool conform_list_make(uint64_t seed, conform_list *list)
@@ -890,8 +642,8 @@ bool conform_list_make(uint64_t seed, conform_list *list)
     *list = (conform_list){0};
     bool ok = add_dims(list) && add_edges(list) && add_long(list) && add_lengths(list) && add_heads(list) && add_types(list) &&
               add_layouts(list) && add_masks(list) && add_packings(list) && add_alignments(list) && add_bias(list) &&
-              add_strides(list) && add_scores(list) && add_per_head(list) && add_scale_zero(list) && add_hazards(list) && add_ends(list) &&
-              add_bias_ends(list) && add_blocks(list) && add_threads_and_merges(list) && add_empty(list);
+              add_strides(list) && add_scores(list) && add_per_head(list) && add_scale_zero(list) && conform_add_hazards(list) &&
+              add_blocks(list) && add_threads_and_merges(list) && add_empty(list);
     for (int i = 0; ok && i < RANDOM_CASES; i++) {
         conform_case c = basic;
         conform_draw(seed, i, &c);
