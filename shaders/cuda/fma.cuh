@@ -447,39 +447,36 @@ struct fma_kernel {
 
     /*
      * A long sum in one chain is less exact than that of its parts. Sums of the dims before wait in memory, since there are
-     * no registers for as many again. (In a struct: arrays of one type may come to share their memory with others.)
+     * no registers for as many again.
      */
-    struct waiting {
-        float4 four[ROWS * KEYS / 4];
-    };
+    typedef held<ROWS * KEYS / 4, true> waiting;
 
     /* The sums begin anew; what they were is added to those before, if there are any. */
-    __device__ void set_aside(waiting &sums, bool more)
+    __device__ void set_aside(const waiting &before, bool more)
     {
         if (more)
-            add(sums);
-        const uint to = local_address(&sums);
+            add(before);
         UNROLL
         for (int i = 0; i < ROWS; i++) {
             UNROLL
             for (int g = 0; g < KEYS; g += 4)
-                store_local(to + 4 * (i * KEYS + g), make_float4(sc[i][g], sc[i][g + 1], sc[i][g + 2], sc[i][g + 3]));
+                before.set((i * KEYS + g) / 4, make_uint4(__float_as_uint(sc[i][g]), __float_as_uint(sc[i][g + 1]),
+                                                          __float_as_uint(sc[i][g + 2]), __float_as_uint(sc[i][g + 3])));
         }
         clear(sc);
     }
 
-    __device__ void add(const waiting &sums)
+    __device__ void add(const waiting &before)
     {
-        const uint from = local_address(&sums);
         UNROLL
         for (int i = 0; i < ROWS; i++) {
             UNROLL
             for (int g = 0; g < KEYS; g += 4) {
-                const float4 x = load_local(from + 4 * (i * KEYS + g));
-                sc[i][g] += x.x;
-                sc[i][g + 1] += x.y;
-                sc[i][g + 2] += x.z;
-                sc[i][g + 3] += x.w;
+                const uint4 x = before.get((i * KEYS + g) / 4);
+                sc[i][g] += __uint_as_float(x.x);
+                sc[i][g + 1] += __uint_as_float(x.y);
+                sc[i][g + 2] += __uint_as_float(x.z);
+                sc[i][g + 3] += __uint_as_float(x.w);
             }
         }
     }
@@ -487,12 +484,15 @@ struct fma_kernel {
     /* The scores of a block, whose first step is fetched. The last step fetches the first values. */
     __device__ void take_keys(int key)
     {
-        [[maybe_unused]] waiting aside;
+        [[maybe_unused]] typename waiting::room room_before;
+        [[maybe_unused]] waiting before;
+        if (IN_PARTS)
+            before.use(room_before);
         clear(sc);
         ROLLED
         for (int d = 0; d < s.p->dim_qk; d += DEPTH) {
             if (IN_PARTS && d > 0 && d % PARTIAL == 0)
-                set_aside(aside, d > PARTIAL);
+                set_aside(before, d > PARTIAL);
             put_qk(stage);
             __syncthreads();
             multiply<KEYS>(stage, line_q, line_k, sc, [&] {
@@ -504,7 +504,7 @@ struct fma_kernel {
             stage = OTHER - stage;
         }
         if (IN_PARTS && s.p->dim_qk > PARTIAL)
-            add(aside);
+            add(before);
     }
 
     /* Their part of the output. The last step fetches the first of the next block, if there is one. */

@@ -76,17 +76,38 @@ __device__ __forceinline__ uint local_address(const void *at)
     return keep((uint)__cvta_generic_to_local(at));
 }
 
-__device__ __forceinline__ float4 load_local(uint at)
-{
-    float4 x;
-    asm volatile("ld.local.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w) : "r"(at) : "memory");
-    return x;
-}
+/* Vectors of a thread: in registers, or in its memory where they would take the registers of what is needed sooner. */
+template <int N, bool IN_MEMORY>
+struct held {
+    struct room {};
+    uint4 at[N];
+    __device__ __forceinline__ void use(room &) {}
+    __device__ __forceinline__ uint4 get(int i) const { return at[i]; }
+    __device__ __forceinline__ void set(int i, uint4 x) { at[i] = x; }
+};
 
-__device__ __forceinline__ void store_local(uint to, float4 x)
-{
-    asm volatile("st.local.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w) : "memory");
-}
+template <int N>
+struct held<N, true> {
+    struct room {
+        uint4 at[N];
+    };
+    uint first;
+    __device__ __forceinline__ void use(room &there) { first = local_address(&there); }
+    __device__ __forceinline__ uint4 get(int i) const
+    {
+        uint4 x;
+        asm volatile("ld.local.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+                     : "r"(first + 16 * i)
+                     : "memory");
+        return x;
+    }
+    __device__ __forceinline__ void set(int i, uint4 x) const
+    {
+        asm volatile("st.local.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(first + 16 * i), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
+                     : "memory");
+    }
+};
 
 /* Floats of a thread that are seldom needed. They lie in memory, for in registers they would take the room of others. */
 template <int N>

@@ -8,6 +8,24 @@
 
 #include "matrix.cuh"
 
+/* The steps of q of 16 dims that a thread holds, of each tile. More than eight vectors lie in its memory. */
+template <int TILES, int HELD>
+struct held_rows {
+    static constexpr int COUNT = TILES * HELD;
+    typedef held<(COUNT > 0 ? COUNT : 1), (COUNT > 8)> vectors;
+    vectors rows;
+
+    __device__ __forceinline__ void get(int t, int d, uint to[4]) const
+    {
+        const uint4 x = rows.get(t * HELD + d);
+        to[0] = x.x, to[1] = x.y, to[2] = x.z, to[3] = x.w;
+    }
+    __device__ __forceinline__ void set(int t, int d, const uint from[4])
+    {
+        rows.set(t * HELD + d, make_uint4(from[0], from[1], from[2], from[3]));
+    }
+};
+
 template <int UNIT, int TYPE, int TILES, int DIM, int LINE, int TILE_KV, int HELD>
 struct tensor_products {
     static constexpr int TILE_ROWS = 16, SPAN = 8;
@@ -40,11 +58,14 @@ struct tensor_products {
     }
 
     /* What step d of the scores' product takes, a step before it is taken. */
-    static __device__ void load_step(uint at_q, uint at_k, int d, uint rows[TILES][4], uint keys[STEPS_KV][4])
+    static __device__ void load_step(uint at_q, uint at_k, const held_rows<TILES, HELD> &q, int d, uint rows[TILES][4],
+                                     uint keys[STEPS_KV][4])
     {
         UNROLL
         for (int t = 0; t < TILES; t++) {
-            if (d >= HELD)
+            if (d < HELD)
+                q.get(t, d, rows[t]);
+            else
                 load_rows(rows[t], at_q, t, d);
         }
         UNROLL
@@ -52,25 +73,24 @@ struct tensor_products {
             load_matrices(keys[n], step_at(at_k, d) + n * 16 * LINE);
     }
 
-    static __device__ void multiply_qk(uint at_q, uint at_k, const uint q[TILES][HELD > 0 ? HELD : 1][4],
+    static __device__ void multiply_qk(uint at_q, uint at_k, const held_rows<TILES, HELD> &q,
                                        float sc[TILES][TILE_KV / SPAN][4])
     {
         uint rows[2][TILES][4], keys[2][STEPS_KV][4];
         float half[TILES][TILE_KV / SPAN][4];
-        load_step(at_q, at_k, 0, rows[0], keys[0]);
+        load_step(at_q, at_k, q, 0, rows[0], keys[0]);
         UNROLL
         for (int d = 0; d < STEPS_QK; d++) {
             if (d + 1 < STEPS_QK)
-                load_step(at_q, at_k, d + 1, rows[(d + 1) % 2], keys[(d + 1) % 2]);
+                load_step(at_q, at_k, q, d + 1, rows[(d + 1) % 2], keys[(d + 1) % 2]);
             if (HALVES && d == STEPS_QK / 2)
                 set_aside(sc, half);
             UNROLL
             for (int n = 0; n < STEPS_KV; n++) {
                 UNROLL
                 for (int t = 0; t < TILES; t++) {
-                    const uint *const a = d < HELD ? q[t][d < HELD ? d : 0] : rows[d % 2][t];
-                    multiply_add<UNIT, TYPE>(sc[t][2 * n], a, keys[d % 2][n]);
-                    multiply_add<UNIT, TYPE>(sc[t][2 * n + 1], a, keys[d % 2][n] + 2);
+                    multiply_add<UNIT, TYPE>(sc[t][2 * n], rows[d % 2][t], keys[d % 2][n]);
+                    multiply_add<UNIT, TYPE>(sc[t][2 * n + 1], rows[d % 2][t], keys[d % 2][n] + 2);
                 }
             }
         }

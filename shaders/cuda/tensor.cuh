@@ -42,7 +42,7 @@ struct tensor_kernel {
     uchar *const memory;
     const uint at_copy;          /* where the first chunk goes that this thread copies, of the first stage's K */
     const uint at_q, at_k, at_v; /* what lane_at() gives of the rows of q, and of the first stage's K and V    */
-    uint q[TILES][HELD > 0 ? HELD : 1][4];
+    held_rows<TILES, HELD> q;
     uint4 passing[COPIES];
     float out[TILES][PARTS_V][4];
     float base[TILES][2], sum[TILES][2]; /* of this lane's two rows of each tile */
@@ -183,6 +183,13 @@ struct tensor_kernel {
     /* Where a chunk of a row is (row in x, chunk in y), of the rows from `at` on and of this warp's part of their dims. */
     __device__ uint lane_at(int at, int2 of) const { return room + at + chunk_at(of.x, part * DIM / 8 + of.y); }
 
+    __device__ void hold_row(uint at, int t, int d)
+    {
+        uint rows[4];
+        products::load_rows(rows, at, t, d);
+        q.set(t, d, rows);
+    }
+
     /* Rows of q that are all held pass through the second stage, as many at a time as fit. */
     __device__ void hold_q()
     {
@@ -199,7 +206,7 @@ struct tensor_kernel {
                 if (first_row() + TILE_ROWS * t >= from && first_row() + TILE_ROWS * t < from + FIT) {
                     UNROLL
                     for (int d = 0; d < HELD; d++)
-                        products::load_rows(q[t][d], at, t, d);
+                        hold_row(at, t, d);
                 }
             }
         }
@@ -219,7 +226,7 @@ struct tensor_kernel {
             for (int t = 0; t < TILES; t++) {
                 UNROLL
                 for (int d = 0; d < HELD; d++)
-                    products::load_rows(q[t][d], at_q, t, d);
+                    hold_row(at_q, t, d);
             }
         }
     }
@@ -325,7 +332,7 @@ struct tensor_kernel {
     {
         const float unit = s.p->score.unit;
         float by[TILES][2], origin[TILES][2];
-        bool changes = false;
+        bool changes = false; /* what was summed: a row that has seen nothing has no sum yet */
         apart = false;
         UNROLL
         for (int t = 0; t < TILES; t++) {
@@ -337,7 +344,7 @@ struct tensor_kernel {
                 base[t][half] = next.base;
                 origin[t][half] = next.origin;
                 greatest.set(2 * t + half, next.greatest);
-                changes = changes || next.greatest != old.greatest;
+                changes = changes || (next.greatest != old.greatest && old.greatest != FA_NEG_INF);
                 apart = apart || fa_base_is_apart(next.greatest, unit);
             }
         }
@@ -627,6 +634,8 @@ struct tensor_kernel {
     __device__ void run()
     {
         int key = s.next_block(s.key_begin, BLOCK_KV), stage = 0;
+        typename held_rows<TILES, HELD>::vectors::room room_q;
+        q.rows.use(room_q);
         leave_scene();
         copy_stage(0, key);
         load_q();

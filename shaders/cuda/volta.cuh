@@ -71,7 +71,7 @@ struct tensor_products<70, TYPE, TILES, DIM, LINE, TILE_KV, HELD> {
         load_chunk(to, step_at(at, d) + t * TILE_ROWS * LINE);
     }
 
-    static __device__ void multiply_qk(uint at_q, uint at_k, const uint q[TILES][HELD > 0 ? HELD : 1][4],
+    static __device__ void multiply_qk(uint at_q, uint at_k, const held_rows<TILES, HELD> &q,
                                        float sc[TILES][TILE_KV / SPAN][4])
     {
         UNROLL
@@ -79,7 +79,9 @@ struct tensor_products<70, TYPE, TILES, DIM, LINE, TILE_KV, HELD> {
             uint rows[TILES][4];
             UNROLL
             for (int t = 0; t < TILES; t++) {
-                if (d >= HELD)
+                if (d < HELD)
+                    q.get(t, d, rows[t]);
+                else
                     load_rows(rows[t], at_q, t, d);
             }
             UNROLL
@@ -88,9 +90,8 @@ struct tensor_products<70, TYPE, TILES, DIM, LINE, TILE_KV, HELD> {
                 load_chunk(keys, (step_at(at_k, d) ^ n % 2 * 64) + n * 8 * LINE);
                 UNROLL
                 for (int t = 0; t < TILES; t++) {
-                    const uint *const a = d < HELD ? q[t][d < HELD ? d : 0] : rows[t];
-                    multiply_quads<false>(&sc[t][2 * n], a[0], a[1], keys[0], keys[1]);
-                    multiply_quads<false>(&sc[t][2 * n], a[2], a[3], keys[2], keys[3]);
+                    multiply_quads<false>(&sc[t][2 * n], rows[t][0], rows[t][1], keys[0], keys[1]);
+                    multiply_quads<false>(&sc[t][2 * n], rows[t][2], rows[t][3], keys[2], keys[3]);
                 }
             }
         }
