@@ -113,6 +113,28 @@ static inline void add_value(float8 value, __local const float *weights, int key
         o[r][c] += weights[r * FA_BLOCK_KV] * value;
 }
 
+/* The keys of a work-item's line, from the block's first to its last. `hides` is constant: most blocks need no guard. */
+static inline void add_values(memory v, long v_at, FA_STRIDE stride, int id, int key, int key_end,
+                              __local const float *weights, const bool hides, scene sc, const fa_table_item *item,
+                              FA_RAW8(FA_TYPE_V) ahead[AHEAD][OCTETS], float8 o[FA_BLOCK_Q][OCTETS])
+{
+    const int line = id / LANES_V;
+    FA_ROLLED
+    for (int n = line; n < key_end - key; n += AHEAD * LINES_V) {
+        FA_UNROLL
+        for (int a = 0; a < AHEAD; a++) {
+            const int at = n + a * LINES_V;
+            if (at < key_end - key) {
+                FA_UNROLL
+                for (int c = 0; c < OCTETS; c++)
+                    add_value(FA_CAT(widen8_, FA_TYPE_V)(ahead[a][c]), weights + at, key + at, hides, sc, item, c, o);
+            }
+        }
+        if (n + AHEAD * LINES_V < key_end - key)
+            fetch_values(v, v_at, stride, sc.params->dim_v, id, key, key_end, n - line + AHEAD * LINES_V, ahead);
+    }
+}
+
 __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     __global const uchar *restrict table, FA_MEMORY(q), FA_MEMORY(k), FA_MEMORY(v), FA_MEMORY(o),
     FA_MEMORY(bias), FA_MEMORY(keep), FA_MEMORY(lse), FA_MEMORY(partial), long q_offset, long k_offset,
@@ -233,22 +255,10 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
             for (int c = 0; c < OCTETS; c++)
                 out[r][c] *= old;
         }
-        if (line < LINES_V) {
-            FA_ROLLED
-            for (int n = line; n < key_end - key; n += AHEAD * LINES_V) {
-                FA_UNROLL
-                for (int a = 0; a < AHEAD; a++) {
-                    if (n + a * LINES_V < key_end - key) {
-                        FA_UNROLL
-                        for (int c = 0; c < OCTETS; c++)
-                            add_value(FA_CAT(widen8_, FA_TYPE_V)(ahead[a][c]), weights + n + a * LINES_V,
-                                      key + n + a * LINES_V, hides, sc, &item, c, out);
-                    }
-                }
-                if (n + AHEAD * LINES_V < key_end - key)
-                    fetch_values(v, v_at, v_stride, p->dim_v, id, key, key_end, n - line + AHEAD * LINES_V, ahead);
-            }
-        }
+        if (line < LINES_V && hides)
+            add_values(v, v_at, v_stride, id, key, key_end, weights, true, sc, &item, ahead, out);
+        else if (line < LINES_V)
+            add_values(v, v_at, v_stride, id, key, key_end, weights, false, sc, &item, ahead, out);
         key = next_key;
     }
 

@@ -105,16 +105,25 @@ void fetch_values(int key, int key_end, int first)
     }
 }
 
-/* output += weight value for every row; a hidden value that is not finite is 0 for the rows that do not see it. */
+/* output += weight value for every row. What is not finite and may be hidden is added apart, and only where it is seen. */
 void add_value(raw8 value, int at, bool hides, int c)
 {
-    const vec4 low = low4(TYPE_V, value), high = high4(TYPE_V, value);
-    const bool guarded = hides && !(is_finite4(low) && is_finite4(high));
+    vec4 low = low4(TYPE_V, value), high = high4(TYPE_V, value);
+    if (hides && !(is_finite4(low) && is_finite4(high))) {
+        [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
+            const float weight = weights[r * BLOCK_KV + at];
+            if (floatBitsToUint(weight) != HIDDEN) {
+                o[r][c][0] += weight * wild_part(low);
+                o[r][c][1] += weight * wild_part(high);
+            }
+        }
+        low = finite_part(low);
+        high = finite_part(high);
+    }
     [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
         const float weight = weights[r * BLOCK_KV + at];
-        const bool hidden = guarded && floatBitsToUint(weight) == HIDDEN;
-        o[r][c][0] += weight * (hidden ? finite_part(low) : low);
-        o[r][c][1] += weight * (hidden ? finite_part(high) : high);
+        o[r][c][0] += weight * low;
+        o[r][c][1] += weight * high;
     }
 }
 
@@ -164,8 +173,8 @@ void weigh(int key, int key_end, bool full)
     }
 }
 
-/* The keys of the line from the block's first to its last. */
-void add_values(int key, int key_end, bool hides)
+/* The keys of the line from the block's first to its last. `hides` is constant: most blocks need no guard. */
+void add_values(int key, int key_end, const bool hides)
 {
     const int line = id / LANES_V;
     [[dont_unroll]] for (int n = line; n < key_end - key; n += AHEAD * LINES_V) {
@@ -281,8 +290,10 @@ void main()
                 o[r][c][1] *= old;
             }
         }
-        if (id < LINES_V * LANES_V)
-            add_values(key, key_end, hides);
+        if (id < LINES_V * LANES_V && hides)
+            add_values(key, key_end, true);
+        else if (id < LINES_V * LANES_V)
+            add_values(key, key_end, false);
         key = next_key;
     }
 
