@@ -12,6 +12,9 @@
  * A fragment's elements have indices that are constants in the source (EACH): a driver may lower them before it unrolls
  * loops, and then keeps what a loop indexes in memory. So FA_ELEMENTS of a work-item are compiled in: 256 over the
  * subgroup's size.
+ *
+ * A value that is not finite must not meet a weight of 0. In blocks with hidden keys such values become 0 as they are
+ * staged. An item that had any looks for them once more when its rows are written, and adds them to those that see them.
  */
 #extension GL_GOOGLE_include_directive : require
 #extension GL_KHR_cooperative_matrix : require
@@ -73,15 +76,23 @@ const int FETCH_K = CEIL_DIV(BLOCK_KV, LINES_K);
 const int FETCH_V = CEIL_DIV(BLOCK_KV, LINES_V);
 const int FETCH = FETCH_K > FETCH_V ? FETCH_K : FETCH_V;
 
-/* Scores and weights on their way through shared memory; a row of weights serves a guarded product too. */
+/* Scores and weights on their way through shared memory. */
 const int LINE_S = BLOCK_KV + 4;
 const int LINE_P = BLOCK_KV / 8 + 1;
 
-shared uvec4 room[ROOM_KV > ROOM_Q ? ROOM_KV : ROOM_Q];
+/* When the keys are done: marks of the values to be added, of 64 dims in a vector; then each row's maximum and factor. */
+const int LINE_MARKS = CEIL_DIV(DIM_V, 64);
+const int ROOM_MARKS = BLOCK_Q * LINE_MARKS;
+const int ROOM_WILD = ROOM_MARKS + BLOCK_Q / 2;
+#define MARK_POSITIVE 1u
+#define MARK_NEGATIVE 2u /* a sum of both infinities is NaN */
+
+const int ROOM_LOOP = ROOM_KV > ROOM_Q ? ROOM_KV : ROOM_Q;
+shared uvec4 room[ROOM_LOOP > ROOM_WILD ? ROOM_LOOP : ROOM_WILD];
 shared float scores[IN_REGISTERS ? 256 : BLOCK_Q * LINE_S];
 shared uvec4 weights[IN_REGISTERS ? 1 : BLOCK_Q * LINE_P];
 shared float factors[IN_REGISTERS ? 1 : BLOCK_Q];
-shared int unsafe; /* some value that may be hidden is not finite */
+shared int wild; /* some value that may be hidden is not finite */
 
 work w;
 int id, lane, first_row; /* the subgroup's first row, from the item's */
@@ -131,15 +142,22 @@ void fetch_values(int key, int key_end)
     }
 }
 
-/* Whether all exponents are less than the highest. */
-bool values_are_finite()
+/* The highest bit of each half that is not finite. */
+uvec4 wild_halves(uvec4 x)
 {
-    bool finite = true;
+    return (x & 0x7fff7fffu) + 0x04000400u & 0x80008000u;
+}
+
+/* What is not finite among the fetched values becomes 0. Whether there is any. */
+bool tame_values()
+{
+    uvec4 any = uvec4(0u);
     [[unroll]] for (int n = 0; n < FETCH_V; n++) {
-        const uvec4 low = fetched[n] & 0x7c00u, high = fetched[n] & 0x7c000000u;
-        finite = finite && all(notEqual(low, uvec4(0x7c00u))) && all(notEqual(high, uvec4(0x7c000000u)));
+        const uvec4 halves = wild_halves(fetched[n]);
+        fetched[n] &= ~((halves >> 15) * 0xffffu);
+        any |= halves;
     }
-    return finite;
+    return any != uvec4(0u);
 }
 
 void put_values()
@@ -354,56 +372,16 @@ void multiply_pv()
     }
 }
 
-/* An element of the product of a tile's weights, which lie in the keys' room, and the values. */
-float guarded_element(int row, int d, int key, int key_end)
-{
-    const query at_row = query_of(w, w.row_begin + row);
-    float x = 0.0;
-    [[dont_unroll]] for (int j = 0; j < key_end - key; j++) {
-        if (is_visible(w, at_row, key + j)) {
-            const float weight = unpackHalf2x16(room[row % 16 * LINE_P + j / 8][j % 8 / 2])[j % 2];
-            x += weight * unpackHalf2x16(room[ROOM_K + j * LINE_V + d / 8][d % 8 / 2])[d % 2];
-        }
-    }
-    return x;
-}
-
-/*
- * The second product where a hidden value may not be finite: it must not meet its weight of 0. Tiles of rows in turns,
- * through shared memory: seldom run, and in registers it would cost those of the usual product.
- */
-void multiply_guarded(int key, int key_end)
-{
-    [[dont_unroll]] for (int turn = 0; turn < BLOCK_Q / 16; turn++) {
-        [[unroll]] for (int t = 0; t < TILES; t++) {
-            const bool mine = first_row + 16 * t == 16 * turn;
-            barrier();
-            if (mine) {
-                [[unroll]] for (int n = 0; n < STEPS_KV; n++)
-                    coopMatStore(weights_of(t, n), room, 2 * n, LINE_P, gl_CooperativeMatrixLayoutRowMajor);
-            }
-            barrier();
-            [[unroll]] for (int d = 0; d < STEPS_V; d++) {
-                if (mine) {
-                    [[dont_unroll]] for (int n = lane; n < 256; n += SUBGROUP)
-                        scores[n] = guarded_element(16 * turn + n / 16, 16 * d + n % 16, key, key_end);
-                }
-                barrier();
-                accumulator product;
-                coopMatLoad(product, scores, 0, 16, gl_CooperativeMatrixLayoutRowMajor);
-                if (mine)
-                    o[t][d] = o[t][d] + product;
-                barrier();
-            }
-        }
-    }
-}
-
 /* Ends the row of a slot: its factor; the work-item that `tells` writes what of the row ends with it. */
 float end_row(int row, fa_state state, bool tells)
 {
     const query at_row = query_of(w, row);
     const fa_closed closed = close_row(w, at_row, state);
+    if (wild != 0 && tells) {
+        const int r = row - w.row_begin;
+        room[ROOM_MARKS + r / 2][r % 2 * 2] = floatBitsToUint(state.max);
+        room[ROOM_MARKS + r / 2][r % 2 * 2 + 1] = floatBitsToUint(closed.factor);
+    }
     if (at_row.exists && tells) {
         if (!w.whole)
             store_part_state(w.part_row + position(row - w.row_begin), state);
@@ -479,6 +457,90 @@ void write_from_memory(int t)
     }
 }
 
+/* The weight of a key under its row's last maximum. */
+float weight_of(int row, query at_row, int key)
+{
+    const position from_q = row_at(FA_VK_SLOT_Q, TYPE_Q, w.sequence + FA_VK_WORD_Q_AT, FA_VK_WORD_Q_STRIDE, at_row.head,
+                                   at_row.position_q);
+    const position from_k = row_at(FA_VK_SLOT_K, 1, w.sequence + FA_VK_WORD_K_AT, FA_VK_WORD_K_STRIDE, w.head_kv, key);
+    float score = 0.0;
+    [[dont_unroll]] for (int d = 0; d < w.dim_qk; d += 8) {
+        const raw8 x = fetch_q8(1, from_q + position(2 * d), w.dim_qk - d);
+        const raw8 y = fetch_k8(1, from_k + position(2 * d), w.dim_qk - d);
+        score += dot(low4(1, x), low4(1, y)) + dot(high4(1, x), high4(1, y));
+    }
+    if (TRANSFORM != 0)
+        score = transform(w, at_row, key, score);
+    const float most = uintBitsToFloat(room[ROOM_MARKS + row / 2][row % 2 * 2]);
+    return fa_weight(score, fa_safe_max(most), score_data().unit);
+}
+
+/* The mark of a half that is not finite, times a weight. */
+uint mark_of(uint bits, bool weighs)
+{
+    return !weighs || (bits & 0x3ffu) != 0u ? MARK_POSITIVE | MARK_NEGATIVE
+           : (bits & 0x8000u) != 0u         ? MARK_NEGATIVE
+                                            : MARK_POSITIVE;
+}
+
+/* Marks what a row sees that is not finite. A row whose factor is 0 stays 0. */
+void mark_row(int row)
+{
+    const query at_row = query_of(w, w.row_begin + row);
+    if (uintBitsToFloat(room[ROOM_MARKS + row / 2][row % 2 * 2 + 1]) == 0.0)
+        return;
+    [[dont_unroll]] for (int key = w.key_begin; key < w.key_end; key++) {
+        if (!is_visible(w, at_row, key))
+            continue;
+        const position from = row_at(FA_VK_SLOT_V, 1, w.sequence + FA_VK_WORD_V_AT, FA_VK_WORD_V_STRIDE, w.head_kv, key);
+        float weight = -1.0; /* not known yet */
+        [[dont_unroll]] for (int d = 0; d < w.dim_v; d += 8) {
+            const uvec4 x = fetch_v8(1, from + position(2 * d), w.dim_v - d).low;
+            if (wild_halves(x) == uvec4(0u))
+                continue;
+            if (weight < 0.0)
+                weight = weight_of(row, at_row, key);
+            [[dont_unroll]] for (int e = 0; e < 8; e++) {
+                const uint bits = x[e / 2] >> e % 2 * 16;
+                if ((bits & 0x7c00u) == 0x7c00u)
+                    room[row * LINE_MARKS + d / 64][d / 16 % 4] |= mark_of(bits, weight > 0.0) << (d % 16 + e) * 2;
+            }
+        }
+    }
+}
+
+/* Adds what of an element's row is marked to the element, which this work-item has written. */
+void add_mark(int row, int d)
+{
+    const uint mark = room[row * LINE_MARKS + d / 64][d / 16 % 4] >> d % 16 * 2 & 3u;
+    if (mark == 0u || d >= w.dim_v || w.row_begin + row >= w.row_end)
+        return;
+    const position from = result_at(w.row_begin + row) + position(d * (w.whole ? bytes_of(TYPE_O) : 4));
+    const float x = !w.whole       ? load_partial(from)
+                    : TYPE_O == 0 ? uintBitsToFloat(WORD1(4, from))
+                                  : widen(TYPE_O, uint(HALF(4, from)));
+    write_element(result_at(w.row_begin + row), d, x + uintBitsToFloat(mark == MARK_POSITIVE   ? 0x7f800000u
+                                                                       : mark == MARK_NEGATIVE ? 0xff800000u
+                                                                                               : 0x7fc00000u));
+}
+
+/* Adds the values that are not finite, and were staged as 0, to the rows that see them. Seldom run. */
+void add_wild()
+{
+    for (int n = id; n < ROOM_MARKS; n += ITEMS)
+        room[n] = uvec4(0u);
+    barrier();
+    [[dont_unroll]] for (int row = id; row < w.row_end - w.row_begin; row += ITEMS)
+        mark_row(row);
+    barrier();
+    [[dont_unroll]] for (int row = first_row; row < first_row + 16 * TILES; row += 16) {
+        [[dont_unroll]] for (int d = 0; d < DIM_V; d += 16) {
+#define ADD(i) add_mark(row + place[i] / 16, d + place[i] % 16);
+            EACH(ADD)
+        }
+    }
+}
+
 void main()
 {
     if (work_group() >= pc.groups)
@@ -502,7 +564,7 @@ void main()
             o[t][n] = accumulator(0.0);
     }
     if (id == 0)
-        unsafe = 0;
+        wild = 0;
     find_places();
     load_rows();
 
@@ -518,9 +580,9 @@ void main()
         barrier();
         fetch_values(key, key_end);
         multiply_qk();
+        if (hides && tame_values())
+            wild = 1;
         put_values();
-        if (hides && !values_are_finite())
-            unsafe = 1;
         [[unroll]] for (int t = 0; t < TILES; t++) {
             if (IN_REGISTERS) {
                 mask_in_registers(t, key, key_end, masked);
@@ -530,21 +592,20 @@ void main()
             }
         }
         barrier();
-        const bool guarded = hides && unsafe != 0;
         if (next < w.key_end)
             fetch_keys(next, w.key_end);
-        if (guarded)
-            multiply_guarded(key, key_end);
-        else
-            multiply_pv();
+        multiply_pv();
         if (next < w.key_end)
             put_keys();
         key = next;
     }
+    barrier();
     [[unroll]] for (int t = 0; t < TILES; t++) {
         if (IN_REGISTERS)
             write_from_registers(t);
         else
             write_from_memory(t);
     }
+    if (wild != 0)
+        add_wild();
 }
