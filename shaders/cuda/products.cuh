@@ -8,7 +8,7 @@
 
 #include "matrix.cuh"
 
-/* The steps of q of 16 dims that a thread holds, of each tile. More than eight vectors lie in its memory. */
+/* The vectors of q that a thread holds: HELD steps of 16 dims of each tile. More than eight lie in the thread's memory. */
 template <int TILES, int HELD>
 struct held_rows {
     static constexpr int COUNT = TILES * HELD;

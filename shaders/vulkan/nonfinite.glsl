@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The part of matrix.comp that adds values which are not finite. They were staged as 0, since a row that does not see them
+ * must not meet them. Each work-item first marks what some rows see. It then adds the marks to the elements that it wrote.
+ */
+
+/* The weight of a key under its row's last maximum. */
+float weight_of(int row, query at_row, int key)
+{
+    const position from_q = row_at(FA_VK_SLOT_Q, TYPE_Q, w.sequence + FA_VK_WORD_Q_AT, FA_VK_WORD_Q_STRIDE, at_row.head,
+                                   at_row.position_q);
+    const position from_k = row_at(FA_VK_SLOT_K, 1, w.sequence + FA_VK_WORD_K_AT, FA_VK_WORD_K_STRIDE, w.head_kv, key);
+    float score = 0.0;
+    [[dont_unroll]] for (int d = 0; d < w.dim_qk; d += 8) {
+        const raw8 x = fetch_q8(1, from_q + position(2 * d), w.dim_qk - d);
+        const raw8 y = fetch_k8(1, from_k + position(2 * d), w.dim_qk - d);
+        score += dot(low4(1, x), low4(1, y)) + dot(high4(1, x), high4(1, y));
+    }
+    if (TRANSFORM != 0)
+        score = transform(w, at_row, key, score);
+    const float most = uintBitsToFloat(room[ROOM_MARKS + row / 2][row % 2 * 2]);
+    return fa_weight(score, fa_safe_max(most), score_data().unit);
+}
+
+/* The mark of a half that is not finite, times a weight. */
+uint mark_of(uint bits, bool weighs)
+{
+    return !weighs || (bits & 0x3ffu) != 0u ? MARK_POSITIVE | MARK_NEGATIVE
+           : (bits & 0x8000u) != 0u         ? MARK_NEGATIVE
+                                            : MARK_POSITIVE;
+}
+
+/* Marks what a row sees that is not finite. A row whose factor is 0 stays 0. */
+void mark_row(int row)
+{
+    const query at_row = query_of(w, w.row_begin + row);
+    if (uintBitsToFloat(room[ROOM_MARKS + row / 2][row % 2 * 2 + 1]) == 0.0)
+        return;
+    [[dont_unroll]] for (int key = w.key_begin; key < w.key_end; key++) {
+        if (!is_visible(w, at_row, key))
+            continue;
+        const position from = row_at(FA_VK_SLOT_V, 1, w.sequence + FA_VK_WORD_V_AT, FA_VK_WORD_V_STRIDE, w.head_kv, key);
+        float weight = -1.0; /* not known yet */
+        [[dont_unroll]] for (int d = 0; d < w.dim_v; d += 8) {
+            const uvec4 x = fetch_v8(1, from + position(2 * d), w.dim_v - d).low;
+            if (wild_halves(x) == uvec4(0u))
+                continue;
+            if (weight < 0.0)
+                weight = weight_of(row, at_row, key);
+            [[dont_unroll]] for (int e = 0; e < 8; e++) {
+                const uint bits = x[e / 2] >> e % 2 * 16;
+                if ((bits & 0x7c00u) == 0x7c00u)
+                    room[row * LINE_MARKS + d / 64][d / 16 % 4] |= mark_of(bits, weight > 0.0) << (d % 16 + e) * 2;
+            }
+        }
+    }
+}
+
+/* Adds what of an element's row is marked to the element, which this work-item has written. */
+void add_mark(int row, int d)
+{
+    const uint mark = room[row * LINE_MARKS + d / 64][d / 16 % 4] >> d % 16 * 2 & 3u;
+    if (mark == 0u || d >= w.dim_v || w.row_begin + row >= w.row_end)
+        return;
+    const position from = result_at(w.row_begin + row) + position(d * (w.whole ? bytes_of(TYPE_O) : 4));
+    const float x = !w.whole       ? load_partial(from)
+                    : TYPE_O == 0 ? uintBitsToFloat(WORD1(4, from))
+                                  : widen(TYPE_O, uint(HALF(4, from)));
+    write_element(result_at(w.row_begin + row), d, x + uintBitsToFloat(mark == MARK_POSITIVE   ? 0x7f800000u
+                                                                       : mark == MARK_NEGATIVE ? 0xff800000u
+                                                                                               : 0x7fc00000u));
+}
+
+/* Adds the values that are not finite, and were staged as 0, to the rows that see them. Seldom run. */
+void add_wild()
+{
+    for (int n = id; n < ROOM_MARKS; n += ITEMS)
+        room[n] = uvec4(0u);
+    barrier();
+    [[dont_unroll]] for (int row = id; row < w.row_end - w.row_begin; row += ITEMS)
+        mark_row(row);
+    barrier();
+    [[dont_unroll]] for (int row = first_row; row < first_row + 16 * TILES; row += 16) {
+        [[dont_unroll]] for (int d = 0; d < DIM_V; d += 16) {
+#define ADD(i) add_mark(row + place[i] / 16, d + place[i] % 16);
+            EACH(ADD)
+        }
+    }
+}
