@@ -5,14 +5,15 @@
 #include "backends/backend.h"
 
 /* FA_LACKS_... come from meson.build. */
-#define FA_ABSENT(backend, lacks)                                                                   \
-    static int count_##backend(const fa_context *context, char *reason, size_t reason_size)        \
-    {                                                                                               \
-        (void)context;                                                                              \
-        (void)snprintf(reason, reason_size, "left out when this library was built: %s", lacks);    \
-        return 0;                                                                                   \
-    }                                                                                               \
-    const fa_backend fa_backend_##backend = {.abi = FA_BACKEND_ABI, .name = #backend, .count = count_##backend};
+#define FA_ABSENT(backend, lacks)                                                               \
+    static int count_##backend(const fa_context *context, char *reason, size_t reason_size)     \
+    {                                                                                           \
+        (void)context;                                                                          \
+        (void)snprintf(reason, reason_size, "left out when this library was built: %s", lacks); \
+        return 0;                                                                               \
+    }                                                                                           \
+    const fa_backend fa_backend_##backend = {                                                   \
+        .abi = FA_BACKEND_ABI, .name = #backend, .count = count_##backend};
 
 #if !FA_WITH_CUDA
 FA_ABSENT(cuda, FA_LACKS_CUDA)

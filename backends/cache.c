@@ -76,7 +76,8 @@ static name_kind kind_of(const char *name)
     const char *rest = name + DIGITS + strlen(SUFFIX);
     if (rest[0] == '\0')
         return ENTRY;
-    return rest[0] == '.' && strspn(rest + 1, digits) == DIGITS && rest[1 + DIGITS] == '\0' ? TEMPORARY : FOREIGN;
+    return rest[0] == '.' && strspn(rest + 1, digits) == DIGITS && rest[1 + DIGITS] == '\0' ? TEMPORARY
+                                                                                            : FOREIGN;
 }
 
 /* Whether what stat() told is this user's alone to write. */

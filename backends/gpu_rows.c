@@ -234,7 +234,8 @@ static fa_status choose_launches(fa_plan *plan, int64_t rows, size_t most_bytes,
     return FA_OK;
 }
 
-fa_status fa_gpu_standard_choose(fa_plan *plan, const fa_gpu_kernel *kernel, size_t most_bytes, fa_gpu_standard *s)
+fa_status fa_gpu_standard_choose(fa_plan *plan, const fa_gpu_kernel *kernel, size_t most_bytes,
+                                 fa_gpu_standard *s)
 {
     const int64_t rows = (int64_t)plan->problem.max_len_q * plan->problem.group;
     choose_tiles(plan, kernel, rows, s);

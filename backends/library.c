@@ -23,9 +23,10 @@ void *fa_library_open(fa_library *l)
     const char *const only[] = {forced, NULL};
     bool by_name = !forced || !forced[0];
     if (fa_is_static_program()) {
-        (void)snprintf(l->failure, sizeof(l->failure),
-                       "%s is not opened: this program is linked statically, and drivers need a dynamic loader",
-                       l->names[0]);
+        (void)snprintf(
+            l->failure, sizeof(l->failure),
+            "%s is not opened: this program is linked statically, and drivers need a dynamic loader",
+            l->names[0]);
         return NULL;
     }
     for (const char *const *name = by_name ? l->names : only; *name; name++) {
@@ -33,10 +34,11 @@ void *fa_library_open(fa_library *l)
         if (handle)
             return handle;
         if (fa_is_privileged()) {
-            (void)snprintf(l->failure, sizeof(l->failure),
-                           "%s is not opened: this program has more rights than who started it, whose environment "
-                           "drivers obey",
-                           l->names[0]);
+            (void)snprintf(
+                l->failure, sizeof(l->failure),
+                "%s is not opened: this program has more rights than who started it, whose environment "
+                "drivers obey",
+                l->names[0]);
             continue;
         }
         const char *error = dlerror();

@@ -30,11 +30,10 @@ static void fill_params(const fa_plan *plan, fa_table_params *out)
     out->bias_type = (int)p->tensor[FA_BIAS].dtype;
     out->score = plan->score;
     out->slope_stride = p->alibi_stride;
-    out->flags = (p->alibi_slopes ? FA_TABLE_ALIBI : 0) |
-                 (p->features & FA_FEATURE_BIAS ? FA_TABLE_BIAS : 0) |
-                 (p->features & FA_FEATURE_KEEP ? FA_TABLE_KEEP : 0) | (p->sinks ? FA_TABLE_SINKS : 0) |
-                 (p->bias_factors ? FA_TABLE_BIAS_FACTORS : 0) |
-                 (p->features & FA_FEATURE_LSE ? FA_TABLE_LSE : 0);
+    out->flags =
+        (p->alibi_slopes ? FA_TABLE_ALIBI : 0) | (p->features & FA_FEATURE_BIAS ? FA_TABLE_BIAS : 0) |
+        (p->features & FA_FEATURE_KEEP ? FA_TABLE_KEEP : 0) | (p->sinks ? FA_TABLE_SINKS : 0) |
+        (p->bias_factors ? FA_TABLE_BIAS_FACTORS : 0) | (p->features & FA_FEATURE_LSE ? FA_TABLE_LSE : 0);
 }
 
 static void fill_sequences(const fa_problem *p, fa_table_sequence *out)
@@ -71,11 +70,15 @@ fa_status fa_table_make(const fa_plan *plan, size_t most, void **made, size_t *m
 {
     const fa_problem *p = &plan->problem;
     size_t size = sizeof(fa_table_params), heads = (size_t)p->heads_q, at[6];
-    const size_t count[6] = {(size_t)p->sequences, (size_t)plan->schedule.items,
+    const size_t count[6] = {(size_t)p->sequences,          (size_t)plan->schedule.items,
                              (size_t)plan->schedule.merges, p->alibi_slopes ? fa_problem_slopes(p) : 0,
-                             p->sinks ? heads : 0, p->bias_factors ? heads : 0};
-    const size_t bytes[6] = {sizeof(fa_table_sequence), sizeof(fa_table_item), sizeof(fa_table_merge),
-                             sizeof(float), sizeof(float), sizeof(float)};
+                             p->sinks ? heads : 0,          p->bias_factors ? heads : 0};
+    const size_t bytes[6] = {sizeof(fa_table_sequence),
+                             sizeof(fa_table_item),
+                             sizeof(fa_table_merge),
+                             sizeof(float),
+                             sizeof(float),
+                             sizeof(float)};
     for (int i = 0; i < 6; i++) {
         at[i] = size;
         if (!fa_grow(&size, count[i], bytes[i]))

@@ -9,13 +9,15 @@
 #include <float.h>
 #include <limits.h>
 
-#if defined(__FAST_MATH__) || defined(_M_FP_FAST) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ > 0)
+#if defined(__FAST_MATH__) || defined(_M_FP_FAST) || \
+    (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ > 0)
 #error "fastattn needs infinities and NaN: build it without -ffast-math, -Ofast and -ffinite-math-only"
 #endif
 
 /* Of gcc alone; clang has no macros for these. */
 #if defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__NO_SIGNED_ZEROS__)
-#error "fastattn bounds its rounding errors: build it without -funsafe-math-optimizations and what that implies"
+#error \
+    "fastattn bounds its rounding errors: build it without -funsafe-math-optimizations and what that implies"
 #endif
 
 _Static_assert(sizeof(0.1) == 8, "constants are double: build without -fsingle-precision-constant");

@@ -32,8 +32,8 @@ fa_status fa_context_create(const fa_context_options *options, fa_context **cont
     *context = NULL;
     fa_context_options copy = {0};
     if (options) {
-        fa_status status = fa_copy_struct(&copy, sizeof(copy), FA_CONTEXT_OPTIONS_0_1, options,
-                                          "fa_context_options");
+        fa_status status =
+            fa_copy_struct(&copy, sizeof(copy), FA_CONTEXT_OPTIONS_0_1, options, "fa_context_options");
         if (status != FA_OK)
             return status;
     }

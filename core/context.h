@@ -16,7 +16,6 @@ void *fa_alloc(const fa_context *context, size_t size);
 void *fa_alloc_zeroed(const fa_context *context, size_t size);
 void fa_release(const fa_context *context, void *memory, size_t size);
 
-void fa_log(const fa_context *context, fa_log_level level, const char *format, ...)
-    FA_PRINTF(3, 4);
+void fa_log(const fa_context *context, fa_log_level level, const char *format, ...) FA_PRINTF(3, 4);
 
 #endif

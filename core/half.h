@@ -29,11 +29,13 @@ static inline uint16_t fa_half_store(float value)
         return (uint16_t)(sign | 0x7e00 | (magnitude >> 13 & 0x3ff));
     if (magnitude >= 0x477ff000u) /* rounds to 65536 or more */
         return (uint16_t)(sign | 0x7c00);
-    if (magnitude < 0x38800000u) { /* below 2^-14: a multiple of 2^-24. In integers, whatever way the caller rounds */
+    if (magnitude <
+        0x38800000u) { /* below 2^-14: a multiple of 2^-24. In integers, whatever way the caller rounds */
         uint32_t shift = 126 - (magnitude >> 23), significand = (magnitude & 0x7fffffu) | 0x800000u;
         if (shift > 24)
             return (uint16_t)sign;
-        return (uint16_t)(sign | (significand + (1u << (shift - 1)) - 1 + (significand >> shift & 1)) >> shift);
+        return (uint16_t)(sign |
+                          (significand + (1u << (shift - 1)) - 1 + (significand >> shift & 1)) >> shift);
     }
     uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1);
     return (uint16_t)(sign | (rounded - 0x38000000u) >> 13);

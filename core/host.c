@@ -125,7 +125,8 @@ static fa_tensor compact(const fa_tensor *t)
             return *t;
     }
     if (made.stride[0] == 0 && made.stride[1] == 0 && made.stride[2] == 0 && made.stride[3] == 0)
-        return fa_tensor_make(t->dtype, 1, 1, 1, 1); /* one element; in a description, strides of 0 are contiguous */
+        return fa_tensor_make(t->dtype, 1, 1, 1,
+                              1); /* one element; in a description, strides of 0 are contiguous */
     return made;
 }
 

@@ -13,12 +13,12 @@ typedef struct fa_parts {
     const void *base;
     int64_t first, stride; /* elements */
     const fa_state *state;
-    const float *lse;      /* of each part, where `state` is NULL */
+    const float *lse; /* of each part, where `state` is NULL */
     int64_t state_stride;
     int64_t parts;
-    float unit, natural;   /* as in fa_score */
-    float sink;            /* one more part, of weight e^sink and value 0; -inf for none */
-    bool inf_is_empty;     /* an LSE of +inf, like one of -inf, is that of an empty state */
+    float unit, natural; /* as in fa_score */
+    float sink;          /* one more part, of weight e^sink and value 0; -inf for none */
+    bool inf_is_empty;   /* an LSE of +inf, like one of -inf, is that of an empty state */
 } fa_parts;
 
 /* Writes `dim` merged elements from element `at` of `o` on; returns the LSE. */

@@ -67,12 +67,14 @@ static fa_status check_spans(const fa_device *device, const fa_problem *p)
 static fa_status check_loops(const fa_device *device, const fa_kernel_row *row, const fa_problem *p)
 {
     int64_t most = fa_tiling_item_keys(&device->limits, &row->traits);
-    if (most > 0 && (row->features & FA_FEATURE_SPLIT)) /* blocks do not fill an item, so it has half at least */
+    if (most > 0 &&
+        (row->features & FA_FEATURE_SPLIT)) /* blocks do not fill an item, so it has half at least */
         most *= fa_tiling_parts(&device->limits) / 2;
     if (most == 0 || p->max_len_kv <= most)
         return FA_OK;
-    return fa_fail(FA_UNSUPPORTED, "%s: %d keys, but %s ends loops after %d turns: at most %lld keys are served",
-                   row->name, p->max_len_kv, device->info.name, device->limits.loop_turns, (long long)most);
+    return fa_fail(FA_UNSUPPORTED,
+                   "%s: %d keys, but %s ends loops after %d turns: at most %lld keys are served", row->name,
+                   p->max_len_kv, device->info.name, device->limits.loop_turns, (long long)most);
 }
 
 typedef bool tiling_search(const fa_limits *, const fa_tile_traits *, const fa_tile_problem *, int32_t,

@@ -190,9 +190,10 @@ static fa_status check_sequences(fa_problem *p, const fa_attention_desc *d, cons
     if (packed)
         TRY(check_limit("sequences", d->sequences, 0, 1 << 24));
     else if (d->sequences != 0 && d->sequences != batch_q)
-        return fa_fail(FA_INVALID,
-                       "sequences is %lld, expected 0 or q.shape[0], %lld, as neither cu_rows_q nor cu_rows_kv is given",
-                       (long long)d->sequences, (long long)batch_q);
+        return fa_fail(
+            FA_INVALID,
+            "sequences is %lld, expected 0 or q.shape[0], %lld, as neither cu_rows_q nor cu_rows_kv is given",
+            (long long)d->sequences, (long long)batch_q);
     p->sequences = packed ? d->sequences : batch_q;
     TRY(check_limit("q.shape[0]", batch_q, 0, 1 << 24));
     TRY(check_side(p, FA_Q, q));
@@ -352,7 +353,8 @@ static int32_t place_sequence(const side_lists *side, int64_t n, int64_t whole, 
     return (int32_t)(is_given(&side->lens) ? index_at(&side->lens, n) : whole);
 }
 
-static void fill_sequences(fa_problem *p, const fa_attention_desc *d, const side_lists *q, const side_lists *kv)
+static void fill_sequences(fa_problem *p, const fa_attention_desc *d, const side_lists *q,
+                           const side_lists *kv)
 {
     for (int64_t n = 0; n < p->sequences; n++) {
         fa_sequence *s = &p->sequence[n];

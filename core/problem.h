@@ -39,9 +39,10 @@ enum { FA_Q, FA_K, FA_V, FA_O, FA_BIAS, FA_KEEP, FA_LSE, FA_OPERANDS };
 extern const char *const fa_operand_names[FA_OPERANDS];
 
 typedef struct fa_problem {
-    fa_tensor tensor[FA_OPERANDS]; /* normalised: an axis of size 1 has stride 0, but the last 1 (of bias and keep */
-                                   /* 0 where repeated); FA_LSE as a (batch, heads_q, rows, 1) tensor             */
-    size_t span[FA_OPERANDS];      /* bytes, 0 where absent or empty                              */
+    /* Normalised: an axis of size 1 has stride 0, but the last has 1; bias and keep have 0 where repeated. */
+    /* FA_LSE is a (batch, heads_q, rows, 1) tensor. */
+    fa_tensor tensor[FA_OPERANDS];
+    size_t span[FA_OPERANDS]; /* bytes, 0 where absent or empty                              */
     int32_t heads_q, heads_kv, group;
     int32_t dim_qk, dim_v;
     float scale, softcap;

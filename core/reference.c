@@ -213,7 +213,9 @@ static range score_range(const row_view *r, int32_t key)
         x = rounded((range){x.low - fmax(exact, once), x.high - fmin(exact, once)});
     }
     double bias = (double)factor_of(r) * (double)bias_of(r, key), once = as_f32(bias);
-    return p->features & FA_FEATURE_BIAS ? rounded((range){x.low + fmin(bias, once), x.high + fmax(bias, once)}) : x;
+    return p->features & FA_FEATURE_BIAS
+               ? rounded((range){x.low + fmin(bias, once), x.high + fmax(bias, once)})
+               : x;
 }
 
 /*
@@ -296,7 +298,8 @@ static bool range_row(const row_view *r, int merges, range *score, row_range *ro
 /* The most by which the share of key j can differ from `share`, by its own score and the others'. */
 static double share_limit(const row_range *row, int32_t j, double share)
 {
-    double most = share_of(&row->low, row->score, j, true), least = share_of(&row->high, row->score, j, false);
+    double most = share_of(&row->low, row->score, j, true),
+           least = share_of(&row->high, row->score, j, false);
     return fmax(fmax(most - share, share - least), 0);
 }
 
@@ -323,7 +326,8 @@ static double limit_output(const row_view *r, const double *share, const double 
         double o = 0, moved = 0, least = INFINITY, most = -INFINITY;
         for (int pass = 0; pass < 2; pass++) {
             for (int32_t j = 0; j < r->s->len_kv; j++) {
-                double v = sees(r, j) ? load_at(r, FA_V, r->in->v, r->v + j * r->p->tensor[FA_V].stride[2] + d) : 0;
+                double v =
+                    sees(r, j) ? load_at(r, FA_V, r->in->v, r->v + j * r->p->tensor[FA_V].stride[2] + d) : 0;
                 if (!sees(r, j) || !isfinite(v))
                     continue;
                 o += pass == 0 ? share[j] * v : 0;
@@ -478,8 +482,8 @@ static fa_status check_inputs(const fa_problem *p, const fa_inputs *in)
     return FA_OK;
 }
 
-FA_FLOAT_APART static fa_status run_rows(fa_context *context, const fa_attention_desc *desc, const fa_inputs *inputs,
-                               const reference_job *job)
+FA_FLOAT_APART static fa_status run_rows(fa_context *context, const fa_attention_desc *desc,
+                                         const fa_inputs *inputs, const reference_job *job)
 {
     fa_clear_error();
     if (!context)

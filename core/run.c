@@ -162,9 +162,12 @@ fa_status fa_plan_run_host(const fa_plan *plan, fa_queue *queue, const fa_host_a
         return fa_fail(FA_UNSUPPORTED, "%s does not run on host pointers%s", device->info.name,
                        device->info.host_memory ? ": wrap them in buffers" : "");
     /* Inputs are only read, but a buffer has one type for both. */
-    void *const memory[FA_OPERANDS] = {(void *)(uintptr_t)a.q,    (void *)(uintptr_t)a.k,
-                                       (void *)(uintptr_t)a.v,    a.o,
-                                       (void *)(uintptr_t)a.bias, (void *)(uintptr_t)a.keep,
+    void *const memory[FA_OPERANDS] = {(void *)(uintptr_t)a.q,
+                                       (void *)(uintptr_t)a.k,
+                                       (void *)(uintptr_t)a.v,
+                                       a.o,
+                                       (void *)(uintptr_t)a.bias,
+                                       (void *)(uintptr_t)a.keep,
                                        a.lse};
     fa_buffer buffer[FA_OPERANDS], workspace;
     fa_binding binding = {.workspace = as_buffer(plan, a.workspace, plan->workspace, &workspace)};

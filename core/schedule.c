@@ -325,8 +325,8 @@ int64_t fa_schedule_most_partial_rows(const fa_limits *limits, int64_t block_q, 
 /* Tries ever shorter chunks of keys and keeps the shortest makespan. */
 static fa_status search(const fa_context *context, planner *w, fa_schedule *best, double *heap)
 {
-    int64_t most_rows = fa_schedule_most_partial_rows(
-        w->limits, w->block_q, (int64_t)w->problem->max_len_q * w->problem->group);
+    int64_t most_rows = fa_schedule_most_partial_rows(w->limits, w->block_q,
+                                                      (int64_t)w->problem->max_len_q * w->problem->group);
     int64_t key_blocks = fa_ceil_div(w->problem->max_len_kv, w->block_kv);
     int64_t most = FA_MIN(key_blocks, MAX_ITEMS / FA_MAX(best->items, 1)); /* pieces, so that the list fits */
     for (int64_t pieces = 2; pieces <= most && best->imbalance > 1.05; pieces += FA_MAX(pieces / 4, 1)) {

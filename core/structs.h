@@ -8,8 +8,9 @@
 #include <stddef.h>
 
 /* sizeof(type) of the version in which `last` was the last field. */
-#define FA_SIZE_THROUGH(type, last)                                                                        \
-    ((offsetof(type, last) + sizeof(((type *)0)->last) + _Alignof(type) - 1) / _Alignof(type) * _Alignof(type))
+#define FA_SIZE_THROUGH(type, last)                                                             \
+    ((offsetof(type, last) + sizeof(((type *)0)->last) + _Alignof(type) - 1) / _Alignof(type) * \
+     _Alignof(type))
 
 /*
  * The sizes of version 0.1, the shortest structs that are accepted, for ever. A later field begins at or behind

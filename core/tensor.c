@@ -54,7 +54,8 @@ bool fa_tensor_is_empty(const fa_tensor *tensor)
 
 static bool has_strides(const fa_tensor *tensor)
 {
-    return tensor->stride[0] != 0 || tensor->stride[1] != 0 || tensor->stride[2] != 0 || tensor->stride[3] != 0;
+    return tensor->stride[0] != 0 || tensor->stride[1] != 0 || tensor->stride[2] != 0 ||
+           tensor->stride[3] != 0;
 }
 
 fa_status fa_tensor_normalise(fa_tensor *tensor, const char *name, bool repeats_last)

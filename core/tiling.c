@@ -259,7 +259,8 @@ bool fa_tiling_next_largest(const fa_limits *limits, const fa_tile_traits *t, co
 /* Half of the turns are left for what does not grow with the keys: rows, dims, blocks that the mask skips. */
 int32_t fa_tiling_item_keys(const fa_limits *limits, const fa_tile_traits *traits)
 {
-    return limits->loop_turns && traits->key_turns ? FA_MAX(limits->loop_turns / 2 / traits->key_turns, 1) : 0;
+    return limits->loop_turns && traits->key_turns ? FA_MAX(limits->loop_turns / 2 / traits->key_turns, 1)
+                                                   : 0;
 }
 
 int32_t fa_tiling_parts(const fa_limits *limits)

@@ -53,14 +53,14 @@ typedef struct fa_tile_traits {
     int32_t score_bytes;   /* of staged scores                                                       */
     int32_t score_rows;    /* rows whose scores are staged at a time; 0: all of a block's            */
     int32_t buffers;       /* copies of K and V in flight                                            */
-    int32_t slice; /* of Q and K so many dims, then of the weights and V so many keys are staged at a time;  */
-                   /* 0: what `stage` says, whole                                                            */
-    int32_t exchange;    /* elements that each row leaves in the place of a slice                            */
+    /* Dims of Q and K, then keys of the weights and V, that are staged at a time; 0: all that `stage` says. */
+    int32_t slice;
+    int32_t exchange; /* elements that each row leaves in the place of a slice                            */
     int32_t fixed_bytes; /* staged whatever the block                                                       */
     int32_t resident;    /* blocks that a unit works on side by side, each at its share of the speed; 0: 1  */
     int32_t max_block_q, max_block_kv; /* 0: no limit of the kernel's own                              */
     int32_t key_turns; /* most turns of loops that a key costs, its share of a block's included           */
-    bool clips; /* of a block that the mask cuts, only the tiles it leaves are computed   */
+    bool clips;        /* of a block that the mask cuts, only the tiles it leaves are computed   */
     /* Of the shorter of computing and fetching a block, the part that the longer does not hide: 1 where a block
      * is fetched, then computed on. A tenth is taken at least, and where elements of K and V have
      * in_place_bytes, since they are then read where they lie. */

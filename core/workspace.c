@@ -23,7 +23,8 @@ static fa_status measure(const fa_problem *p, family *f)
                             .dim_v = p->dim_v,
                             .group = p->group}};
     if (!fa_mul_i64(q[0], q[2], &f->rows) || !fa_mul_i64(f->rows, p->heads_q, &f->rows))
-        return fa_fail(FA_OUT_OF_MEMORY, "q.shape is %lld x %lld x %lld rows: a bound on parts of them overflows memory",
+        return fa_fail(FA_OUT_OF_MEMORY,
+                       "q.shape is %lld x %lld x %lld rows: a bound on parts of them overflows memory",
                        (long long)q[0], (long long)q[1], (long long)q[2]);
     return FA_OK;
 }
@@ -44,7 +45,8 @@ static fa_status bound_row(fa_plan *plan, const family *f, size_t scratch, int64
     most_parts = FA_MAX(most_parts, 1);
     /* Where a driver ends loops: items are whole blocks, so that each has at least half of the keys it may have. */
     const int64_t item_keys = splits ? fa_tiling_item_keys(&plan->limits, &plan->row->traits) : 0;
-    const int64_t needed = item_keys > 0 && f->shape.keys > item_keys / 2 ? 2 * f->shape.keys / item_keys + 1 : 1;
+    const int64_t needed =
+        item_keys > 0 && f->shape.keys > item_keys / 2 ? 2 * f->shape.keys / item_keys + 1 : 1;
     most_parts = FA_MAX(most_parts, needed);
     int64_t partial = most_parts > 1 ? product(f->rows, most_parts) : 0;
     if (p->tuning.splits == 0)
@@ -67,7 +69,8 @@ static fa_status try_row(const fa_device *device, fa_plan *plan, const family *f
     int64_t block_q = 0, blocks = 0;
     plan->limits = fa_limits_sane(&device->limits, t->resident);
     plan->tiling = (fa_tiling){0};
-    while (fa_tiling_next_largest(&plan->limits, t, &f->shape, tuning->block_q, tuning->block_kv, &plan->tiling)) {
+    while (fa_tiling_next_largest(&plan->limits, t, &f->shape, tuning->block_q, tuning->block_kv,
+                                  &plan->tiling)) {
         plan->args = fa_plan_args(plan);
         if (device->backend->scratch_bytes)
             scratch = FA_MAX(scratch, device->backend->scratch_bytes(plan));
@@ -75,7 +78,8 @@ static fa_status try_row(const fa_device *device, fa_plan *plan, const family *f
     }
     if (block_q == 0)
         return FA_OK; /* no block fits: no plan */
-    blocks = fa_ceil_div(f->shape.keys, tuning->block_kv ? fa_round_up(tuning->block_kv, t->tile.kv) : t->tile.kv);
+    blocks =
+        fa_ceil_div(f->shape.keys, tuning->block_kv ? fa_round_up(tuning->block_kv, t->tile.kv) : t->tile.kv);
     fa_status status = bound_row(plan, f, scratch, block_q, blocks);
     if (status == FA_OK)
         *bytes = FA_MAX(*bytes, plan->workspace);

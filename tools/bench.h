@@ -42,10 +42,10 @@ enum { BENCH_MAX_DOTS = 2 };
 
 /* The ceilings of a device, as measured in this process. */
 typedef struct bench_peak {
-    bool known;   /* false: there is no micro-benchmark for this backend */
-    double flops; /* f32 multiply-adds, two operations each, per second  */
-    double bytes; /* read from memory per second                         */
-    const char *isa; /* or what the loops were written in: "opencl"      */
+    bool known;                        /* false: there is no micro-benchmark for this backend */
+    double flops;                      /* f32 multiply-adds, two operations each, per second  */
+    double bytes;                      /* read from memory per second                         */
+    const char *isa;                   /* or what the loops were written in: "opencl"      */
     bench_ceiling dot[BENCH_MAX_DOTS]; /* bf16 dot products */
     int dots;
     const char *units_name; /* of what worked: "threads" */
@@ -73,7 +73,7 @@ typedef struct bench_result {
     int runs;
     bool by_device; /* ms_median and ms_min are by the device's clock, else by this machine's */
     double ms_median, ms_min;
-    double ms_wall; /* median, by this machine's clock */
+    double ms_wall;                /* median, by this machine's clock */
     double flops_rate, bytes_rate; /* per second */
     double peak_fraction;
     bench_bound bound;

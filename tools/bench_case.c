@@ -360,7 +360,8 @@ static bool check(setup *s, const runner *r, double *max_error)
     if (!r->host && !passed(s->result, "buffer", fa_buffer_read(s->queue, s->o, 0, s->data.o, s->o_bytes)))
         return false;
     const check_means means = {.weights = r->info.weights};
-    if (bench_verify(s->context, &s->result->problem, &s->desc, &s->data, &means, max_error, why, sizeof(why)))
+    if (bench_verify(s->context, &s->result->problem, &s->desc, &s->data, &means, max_error, why,
+                     sizeof(why)))
         return true;
     char what[96];
     (void)snprintf(what, sizeof(what), "wrong result of %s", r->info.kernel);

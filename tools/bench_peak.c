@@ -119,7 +119,8 @@ static void *do_share(void *user)
     while (atomic_load(m->gate) > 0)
         (void)sched_yield();
     m->begun = now();
-    (void)(j->data ? j->simd->read[j->way](j->data + m->self * j->slice, j->slice) : j->simd->multiply_add(j->steps));
+    (void)(j->data ? j->simd->read[j->way](j->data + m->self * j->slice, j->slice)
+                   : j->simd->multiply_add(j->steps));
     m->done = now();
     return NULL;
 }

@@ -34,7 +34,7 @@ enum { VECTORS = 24, VECTOR_FLOATS = 16 };
     TWELVE_VECTORS(DO)  \
     DO(12) DO(13) DO(14) DO(15) DO(16) DO(17) DO(18) DO(19) DO(20) DO(21) DO(22) DO(23)
 /* Each from a value of its own as far as the compiler knows: equal ones would be computed once for all. */
-#define START(n) __m512 acc##n = _mm512_set1_ps((n) * zero);
+#define START(n) __m512 acc##n = _mm512_set1_ps((n)*zero);
 #define STEP(n) acc##n = _mm512_dpbf16_ps(acc##n, tiny, tiny);
 #define TOTAL(n) total = _mm512_add_ps(total, acc##n);
 

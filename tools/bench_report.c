@@ -76,8 +76,7 @@ void bench_print_row(const bench_result *r)
     printf("%-5s %-26s %-6s %-4s ", fa_dtype_name(r->problem.dtype), sizes,
            r->problem.causal ? "causal" : "full", call_name(r->problem.call));
     if (r->status != BENCH_TIMED) {
-        printf("%s: %s\n", r->status == BENCH_UNSERVED ? "not served" : "FAILED",
-               cli_plain(r->message).text);
+        printf("%s: %s\n", r->status == BENCH_UNSERVED ? "not served" : "FAILED", cli_plain(r->message).text);
         return;
     }
     if (!isnan(r->peak_fraction))

@@ -52,12 +52,12 @@ typedef struct row_size {
 enum { COLUMNS = sizeof(row_size) / sizeof(double) };
 
 struct check_reference {
-    fa_tensor o;         /* with explicit strides                                                 */
-    int64_t rows;        /* batch * heads * rows                                                  */
-    double *oracle;      /* rows * dim                                                            */
-    double *lse;         /* of each row: the oracle's                                             */
+    fa_tensor o;    /* with explicit strides                                                 */
+    int64_t rows;   /* batch * heads * rows                                                  */
+    double *oracle; /* rows * dim                                                            */
+    double *lse;    /* of each row: the oracle's                                             */
     row_size *size;
-    int64_t keys;        /* at least as many as any row sees                                      */
+    int64_t keys;              /* at least as many as any row sees                                      */
     double *naive, *naive_lse; /* of each row: the largest naive error                            */
     double *limit, *lse_limit; /* of each row: the most that can be wrong                         */
     double *bound, *lse_bound; /* of each row, before the rounding of the output; NaN: of no sequence */
@@ -245,7 +245,8 @@ static void bound_row(check_reference *r, int64_t row, double rho, double score,
     bool judged = isfinite(r->lse[row]);
     r->bound[row] = r->lse_bound[row] = 0;
     if (judged && w > 0)
-        r->bound[row] = fmin((2 * fmax(rho, least + unit_roundoff(means->weights)) + merges) * w, r->limit[row]);
+        r->bound[row] =
+            fmin((2 * fmax(rho, least + unit_roundoff(means->weights)) + merges) * w, r->limit[row]);
     if (judged)
         r->lse_bound[row] = fmin(2 * fmax(r->largest_naive_lse, least) + merges, r->lse_limit[row]);
 }
@@ -268,7 +269,8 @@ static void rows_of(const fa_attention_desc *d, int64_t n, int64_t *begin, int64
     }
 }
 
-static void compute_bounds(check_reference *r, const fa_attention_desc *desc, const void *q, const check_means *means)
+static void compute_bounds(check_reference *r, const fa_attention_desc *desc, const void *q,
+                           const check_means *means)
 {
     const int64_t *shape = r->o.shape;
     double rho = 0;
@@ -305,8 +307,8 @@ fa_status check_reference_create(fa_context *context, const fa_attention_desc *d
     r->oracle = allocate(r->rows * r->o.shape[3], sizeof(double));
     r->size = allocate(r->rows, sizeof(*r->size));
     r->keys = desc->k.shape[2];
-    double **const per_row[] = {&r->lse,   &r->naive,     &r->naive_lse, &r->limit, &r->lse_limit,
-                                &r->bound, &r->lse_bound};
+    double **const per_row[] = {&r->lse,       &r->naive, &r->naive_lse, &r->limit,
+                                &r->lse_limit, &r->bound, &r->lse_bound};
     status = r->oracle && r->size ? FA_OK : FA_OUT_OF_MEMORY;
     for (size_t i = 0; i < sizeof(per_row) / sizeof(per_row[0]); i++) {
         *per_row[i] = allocate(r->rows, sizeof(double));
@@ -319,7 +321,8 @@ fa_status check_reference_create(fa_context *context, const fa_attention_desc *d
     if (status == FA_OK)
         status = compute_naive(r, context, desc, inputs, means->weights);
     if (status == FA_OK)
-        status = fa_reference_limit(context, desc, inputs, means->weights, means->merges, r->limit, r->lse_limit);
+        status =
+            fa_reference_limit(context, desc, inputs, means->weights, means->merges, r->limit, r->lse_limit);
     if (status != FA_OK) {
         check_reference_destroy(r);
         return status;
@@ -332,10 +335,11 @@ fa_status check_reference_create(fa_context *context, const fa_attention_desc *d
 double check_reference_bytes(const fa_attention_desc *desc)
 {
     const int64_t *q = desc->q.shape, *k = desc->k.shape;
-    double rows = (double)q[0] * (double)q[1] * (double)q[2], keys = (double)k[0] * (double)k[1] * (double)k[2];
+    double rows = (double)q[0] * (double)q[1] * (double)q[2],
+           keys = (double)k[0] * (double)k[1] * (double)k[2];
     double values = rows * (double)desc->v.shape[3];
-    return values * (sizeof(double) + sizeof(float)) + rows * (sizeof(row_size) + 7 * sizeof(double) + sizeof(float)) +
-           keys * COLUMNS * sizeof(float);
+    return values * (sizeof(double) + sizeof(float)) +
+           rows * (sizeof(row_size) + 7 * sizeof(double) + sizeof(float)) + keys * COLUMNS * sizeof(float);
 }
 
 void check_reference_destroy(check_reference *r)
@@ -457,8 +461,8 @@ void check_compare(const check_reference *r, const void *o, const float *lse, ch
     }
 }
 
-fa_status check_run(fa_context *context, fa_device *device, const fa_attention_desc *desc, const fa_inputs *inputs,
-                    check_result *result)
+fa_status check_run(fa_context *context, fa_device *device, const fa_attention_desc *desc,
+                    const fa_inputs *inputs, check_result *result)
 {
     fa_plan *plan = NULL;
     fa_plan_info info = {.struct_size = sizeof(info)};
@@ -481,7 +485,8 @@ fa_status check_run(fa_context *context, fa_device *device, const fa_attention_d
     if (!o || (desc->want_lse && !lse))
         status = FA_OUT_OF_MEMORY;
     if (status == FA_OK)
-        status = fa_attention_host(device, desc, inputs->q, inputs->k, inputs->v, inputs->bias, inputs->keep, o, lse);
+        status = fa_attention_host(device, desc, inputs->q, inputs->k, inputs->v, inputs->bias, inputs->keep,
+                                   o, lse);
     if (status == FA_OK)
         check_compare(reference, o, lse, result);
     free(o);

@@ -17,7 +17,7 @@ typedef struct check_reference check_reference;
 /* By what means a result was computed, as far as its error depends on it. */
 typedef struct check_means {
     fa_dtype weights; /* fa_plan_info.weights                                                            */
-    int merges;       /* by the caller, of LSE that were rounded: each is granted that; a plan's own are not    */
+    int merges; /* by the caller, of LSE that were rounded: each is granted that; a plan's own are not    */
 } check_means;
 
 /*
@@ -37,11 +37,11 @@ const double *check_oracle(const check_reference *reference, const double **lse)
 
 typedef struct check_result {
     int ok;
-    double max_error;         /* over o, where both sides are finite                                  */
-    double error, bound;      /* of the element of o that comes nearest to its bound, or is worst beyond */
-    double naive;             /* the naive implementation's largest error in o, before the rounding to its type */
+    double max_error;    /* over o, where both sides are finite                                  */
+    double error, bound; /* of the element of o that comes nearest to its bound, or is worst beyond */
+    double naive;        /* the naive implementation's largest error in o, before the rounding to its type */
     double lse_error, lse_bound;
-    char message[256];        /* what differs and where; "" when ok                                   */
+    char message[256]; /* what differs and where; "" when ok                                   */
 } check_result;
 
 /*
@@ -54,7 +54,7 @@ void check_compare(const check_reference *reference, const void *o, const float 
  * All of it in one call: plans, runs through fa_attention_host() with an output of its own, judges. A status
  * other than FA_OK says that it could not be run, which is not what result->ok == 0 says.
  */
-fa_status check_run(fa_context *context, fa_device *device, const fa_attention_desc *desc, const fa_inputs *inputs,
-                    check_result *result);
+fa_status check_run(fa_context *context, fa_device *device, const fa_attention_desc *desc,
+                    const fa_inputs *inputs, check_result *result);
 
 #endif

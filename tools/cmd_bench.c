@@ -97,7 +97,8 @@ static int parse(arguments *a, int argc, char **argv)
         {"no-standard", 'f', &a->no_standard, "leave out the comparison with standard attention"},
         {"json", 's', &a->outputs[JSON].path,
          "<file> also write the results there, an array with an object per case; - for standard output"},
-        {"plot", 's', &a->outputs[PLOT].path, "<file> also draw the rates there, as SVG; - for standard output"},
+        {"plot", 's', &a->outputs[PLOT].path,
+         "<file> also draw the rates there, as SVG; - for standard output"},
         {"ignore-memory", 'f', &a->ignore_memory, "time also the cases that memory seems too short for"},
         {"verbose", 'f', &a->verbose, "print the library's log on stderr"},
     };

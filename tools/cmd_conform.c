@@ -147,16 +147,17 @@ static int run_suite(conform_suite *suite, const conform_options *o, const confo
 {
     size_t total = count_chosen(suite, o, list);
     if (total == 0) {
-        cli_error(command, "no case matches --filter '%s' on %s, expected a glob such as '*:causal-br/*'; the names: "
-                           "fastattn conform --list",
+        cli_error(command,
+                  "no case matches --filter '%s' on %s, expected a glob such as '*:causal-br/*'; the names: "
+                  "fastattn conform --list",
                   o->filter ? o->filter : "*", o->kernel ? o->kernel : suite->info.kernels);
         return EXIT_USAGE;
     }
     if (o->list)
         return EXIT_OK;
     printf("%s:%d (%s), seed %llu: %zu cases on %s\n", suite->info.backend, (int)suite->info.index,
-           cli_plain(suite->info.name).text,
-           (unsigned long long)suite->seed, total, o->kernel ? o->kernel : suite->info.kernels);
+           cli_plain(suite->info.name).text, (unsigned long long)suite->seed, total,
+           o->kernel ? o->kernel : suite->info.kernels);
     if (!suite->computes)
         printf("This backend computes nothing: calls, guards and inputs are checked, results are not.\n");
     bool ok = run_all(suite, o, list, total);
@@ -166,8 +167,8 @@ static int run_suite(conform_suite *suite, const conform_options *o, const confo
         cli_error(command, "every case was skipped, so that nothing was shown");
         ok = false;
     }
-    printf("%zu passed, %zu failed, %zu skipped\n", suite->count[CONFORM_PASSED], suite->count[CONFORM_FAILED],
-           suite->count[CONFORM_SKIPPED]);
+    printf("%zu passed, %zu failed, %zu skipped\n", suite->count[CONFORM_PASSED],
+           suite->count[CONFORM_FAILED], suite->count[CONFORM_SKIPPED]);
     return ok && suite->count[CONFORM_FAILED] == 0 ? EXIT_OK : EXIT_FAILED;
 }
 
@@ -203,8 +204,7 @@ int cmd_conform(int argc, char **argv)
         return parsed == 1 ? EXIT_OK : EXIT_USAGE;
     if (!o.list && !output_check(command, o.reports, 2, NULL, 0))
         return EXIT_FAILED;
-    conform_suite suite = {
-        .backend = o.backend, .seed = (uint64_t)o.seed, .ignore_memory = o.ignore_memory};
+    conform_suite suite = {.backend = o.backend, .seed = (uint64_t)o.seed, .ignore_memory = o.ignore_memory};
     conform_list list = {0};
     int code = EXIT_FAILED;
     suite.context = cli_context(command, o.verbose);

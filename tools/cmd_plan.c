@@ -72,7 +72,8 @@ static bool make_problem(const plan_options *o, shape *s, fa_attention_desc *d, 
     static const char *const dtypes[] = {"f32", "f16", "bf16"};
     char error[160];
     int dtype = cli_word(command, "dtype", o->dtype, dtypes, 3);
-    if (dtype < 0 || !cli_mask(command, o->causal, &d->mask) || !cli_alignment(command, o->align, &d->alignment))
+    if (dtype < 0 || !cli_mask(command, o->causal, &d->mask) ||
+        !cli_alignment(command, o->align, &d->alignment))
         return false;
     if (!shape_parse(o->shape, s, error, sizeof(error))) {
         cli_error(command, "--shape is '%.100s': %s", o->shape, error);
@@ -154,8 +155,8 @@ static void print_text(const plan_options *o, const shape *s, const fa_device_in
            info->tile_kv, info->tile_d);
     printf("work list  %" PRId64 " items, %" PRId64 " merges; row blocks in at most %" PRId32 " parts\n",
            info->items, info->merge_items, info->splits);
-    printf("balance    busiest of %" PRIu32 " units %.3f times the mean; %" PRIu32 " of them used\n", device->units,
-           info->imbalance, info->workers);
+    printf("balance    busiest of %" PRIu32 " units %.3f times the mean; %" PRIu32 " of them used\n",
+           device->units, info->imbalance, info->workers);
     printf("blocks     %" PRId64 " full, %" PRId64 " partial, %" PRId64 " skipped; %" PRId64
            " sequence%s, %" PRId64 " head%s of k and v\n",
            info->blocks_full, info->blocks_partial, info->blocks_skipped, info->sequences,

@@ -26,7 +26,8 @@ static const char usage[] =
 static int parse(run_options *o, int argc, char **argv)
 {
     const cli_option options[] = {
-        {"q", 's', &o->q, "<file.npy> queries; - or a pipe, as <(...) makes one, for this and all other inputs"},
+        {"q", 's', &o->q,
+         "<file.npy> queries; - or a pipe, as <(...) makes one, for this and all other inputs"},
         {"k", 's', &o->k, "<file.npy> keys"},
         {"v", 's', &o->v, "<file.npy> values"},
         {"bias", 's', &o->bias,
@@ -55,7 +56,8 @@ static int parse(run_options *o, int argc, char **argv)
         {"alibi", 's', &o->alibi, "<file.npy> one slope per query head, or per batch entry and query head"},
         {"bias-factors", 's', &o->bias_factors, "<file.npy> one factor of the bias per query head"},
         {"sinks", 's', &o->sinks, "<file.npy> one logit per query head that takes weight and gives no value"},
-        {"out", 's', &o->outputs[0].path, "<file.npy> the output, - for standard output; may be left out with --check or --expect"},
+        {"out", 's', &o->outputs[0].path,
+         "<file.npy> the output, - for standard output; may be left out with --check or --expect"},
         {"lse", 's', &o->outputs[1].path,
          "<file.npy> also the logarithm of each row's softmax denominator, f32"},
         {"out-dtype", 's', &o->out_dtype, "<f32|f16> type of the output; that of q, f32 for bf16"},
@@ -86,16 +88,18 @@ static bool check_stream(const run_options *o)
     const struct {
         const char *option, *path;
     } inputs[] = {
-        {"file", o->file}, {"q", o->q}, {"k", o->k}, {"v", o->v}, {"bias", o->bias}, {"keep", o->keep},
-        {"expect", o->expect}, {"alibi", o->alibi}, {"bias-factors", o->bias_factors}, {"sinks", o->sinks},
-        {"lens-q", o->lens_q}, {"lens-kv", o->lens_kv},
+        {"file", o->file},     {"q", o->q},           {"k", o->k},
+        {"v", o->v},           {"bias", o->bias},     {"keep", o->keep},
+        {"expect", o->expect}, {"alibi", o->alibi},   {"bias-factors", o->bias_factors},
+        {"sinks", o->sinks},   {"lens-q", o->lens_q}, {"lens-kv", o->lens_kv},
     };
     const char *first = NULL;
     for (size_t i = 0; i < sizeof(inputs) / sizeof(inputs[0]); i++) {
         if (!inputs[i].path || strcmp(inputs[i].path, "-") != 0)
             continue;
         if (first) {
-            cli_error(RUN_COMMAND, "--%s is '-' and so is --%s, expected standard input once", inputs[i].option, first);
+            cli_error(RUN_COMMAND, "--%s is '-' and so is --%s, expected standard input once",
+                      inputs[i].option, first);
             return false;
         }
         first = inputs[i].option;
@@ -167,8 +171,8 @@ static bool check_options(run_options *o)
     static const char *const layouts[] = {"bhsd", "bshd"}, *const dtypes[] = {"f32", "f16"};
     fa_mask_kind mask;
     fa_alignment alignment;
-    if (!check_sources(o) || !check_stream(o) || !check_numbers(o) || !cli_mask(RUN_COMMAND, o->causal, &mask) ||
-        !cli_alignment(RUN_COMMAND, o->align, &alignment) ||
+    if (!check_sources(o) || !check_stream(o) || !check_numbers(o) ||
+        !cli_mask(RUN_COMMAND, o->causal, &mask) || !cli_alignment(RUN_COMMAND, o->align, &alignment) ||
         cli_word(RUN_COMMAND, "layout", o->layout, layouts, 2) < 0 ||
         cli_word(RUN_COMMAND, "out-dtype", o->out_dtype, dtypes, 2) < 0)
         return false;
@@ -185,8 +189,8 @@ static bool compute_on(const run_options *o, fa_context *context, fa_device *dev
     fa_device_info about = {.struct_size = sizeof(about)};
     fa_plan_info info = {.struct_size = sizeof(info)};
     fa_plan *plan = NULL;
-    bool ok = fa_device_get_info(device, &about) == FA_OK && fa_plan_create(device, &p->desc, &plan) == FA_OK &&
-              fa_plan_get_info(plan, &info) == FA_OK;
+    bool ok = fa_device_get_info(device, &about) == FA_OK &&
+              fa_plan_create(device, &p->desc, &plan) == FA_OK && fa_plan_get_info(plan, &info) == FA_OK;
     if (!ok)
         cli_error(RUN_COMMAND, "%s", fa_last_error());
     ok = ok && (o->ignore_memory || run_fits(o, p, &about, plan)) && run_load(p) && run_allocate(p) &&
@@ -217,7 +221,9 @@ static bool compute(run_options *o, fa_context *context, run_problem *p)
 
 int cmd_run(int argc, char **argv)
 {
-    run_options o = {.outputs = {{"out", NULL}, {"lse", NULL}}, .scale = (double)NAN, .softcap = (double)NAN,
+    run_options o = {.outputs = {{"out", NULL}, {"lse", NULL}},
+                     .scale = (double)NAN,
+                     .softcap = (double)NAN,
                      .tolerance = (double)NAN};
     run_problem problem = {0};
 

@@ -31,10 +31,10 @@ typedef enum conform_blocks {
 } conform_blocks;
 
 typedef enum conform_layout {
-    CONFORM_BHSD,      /* contiguous                                                                 */
-    CONFORM_BSHD,      /* rows outside heads                                                         */
-    CONFORM_PACKED,    /* q, k and v of one row beside each other in one memory                      */
-    CONFORM_VIEW,      /* every tensor inside a larger one, NaN in the gaps                          */
+    CONFORM_BHSD,   /* contiguous                                                                 */
+    CONFORM_BSHD,   /* rows outside heads                                                         */
+    CONFORM_PACKED, /* q, k and v of one row beside each other in one memory                      */
+    CONFORM_VIEW,   /* every tensor inside a larger one, NaN in the gaps                          */
     /* Below, keys share memory. */
     CONFORM_BROADCAST, /* k and v stored once for all batch entries and heads                        */
     CONFORM_SHARED,    /* v is the first columns of k, as in multi-head latent attention             */
@@ -58,15 +58,15 @@ typedef enum conform_packing {
 
 typedef enum conform_hazard {
     CONFORM_TAME,
-    CONFORM_LARGE,  /* scores to about 1e4                                                           */
-    CONFORM_HUGE,   /* scores to about 1e30                                                          */
-    CONFORM_NAN_Q,  /* one row                                                                       */
+    CONFORM_LARGE, /* scores to about 1e4                                                           */
+    CONFORM_HUGE,  /* scores to about 1e30                                                          */
+    CONFORM_NAN_Q, /* one row                                                                       */
     CONFORM_NAN_K,
     CONFORM_NAN_V,
     CONFORM_INF_Q,
     CONFORM_INF_K,
     CONFORM_INF_V,
-    CONFORM_HIDDEN, /* keys that no row sees become NaN, after the expected result was computed      */
+    CONFORM_HIDDEN,     /* keys that no row sees become NaN, after the expected result was computed      */
     CONFORM_HIDDEN_INF, /* they become infinite, of either sign                                      */
     CONFORM_HAZARDS
 } conform_hazard;
@@ -99,21 +99,21 @@ typedef struct conform_case {
     fa_alignment alignment;
     int32_t window_left, window_right, prefix, diagonal_offset;
     fa_dtype bias;
-    int bias_axes, keep_axes; /* bit n: axis n is full, not 1                                        */
-    int repeats;              /* of bias and keep: bit n: axis n has stride 0 where it is full       */
-    bool bias_holes;          /* some of it is -inf                                                  */
+    int bias_axes, keep_axes;    /* bit n: axis n is full, not 1                                        */
+    int repeats;                 /* of bias and keep: bit n: axis n has stride 0 where it is full       */
+    bool bias_holes;             /* some of it is -inf                                                  */
     bool alibi, sinks, no_sinks; /* no_sinks: sinks of -inf, which are as good as none               */
     bool no_lse;
-    bool slopes_each;         /* ALiBi's slopes of each batch entry or sequence                      */
-    bool factors;             /* of the bias, one per head                                           */
-    bool narrow;              /* offsets and lengths as 32-bit integers                              */
-    bool singles;             /* axes of size 1 have strides that make no sense                      */
+    bool slopes_each; /* ALiBi's slopes of each batch entry or sequence                      */
+    bool factors;     /* of the bias, one per head                                           */
+    bool narrow;      /* offsets and lengths as 32-bit integers                              */
+    bool singles;     /* axes of size 1 have strides that make no sense                      */
     bool scale_zero;
     float softcap, scale;
     conform_bias_ends bias_ends;
-    float slope, sink;   /* of the first head, the others' being parts of it; 0: tame                */
+    float slope, sink; /* of the first head, the others' being parts of it; 0: tame                */
     float gain_q, gain_k, gain_v; /* how large elements are; 0: 1                                    */
-    bool ramp;           /* q and k have one dim that is not 0: rows are +-gain_q, keys fall from gain_k on */
+    bool ramp; /* q and k have one dim that is not 0: rows are +-gain_q, keys fall from gain_k on */
     conform_blocks blocks;
     int32_t block_q, block_kv, splits;
 } conform_case;
@@ -160,8 +160,8 @@ typedef struct conform_data {
     void *pristine[CONFORM_INPUTS]; /* what it must still be after a run                             */
     void *tame[CONFORM_INPUTS];     /* with a hazard: the same, every element finite; else NULL      */
     size_t bytes[CONFORM_INPUTS];
-    int home[CONFORM_INPUTS];       /* in whose memory the tensor lies                               */
-    size_t offset[CONFORM_INPUTS];  /* bytes into it                                                 */
+    int home[CONFORM_INPUTS];      /* in whose memory the tensor lies                               */
+    size_t offset[CONFORM_INPUTS]; /* bytes into it                                                 */
     fa_inputs inputs;
     int64_t *offsets_q, *offsets_kv, *lens_q, *lens_kv;
     int32_t *narrow; /* the four again, where the case asks for that */
@@ -201,7 +201,8 @@ void conform_data_keep(conform_data *data);
 /* conform_oracle.c */
 
 /* Whether the library's oracle says what the suite's own does. False, with the first difference. */
-bool conform_oracles_agree(const conform_data *data, const check_reference *reference, char *message, size_t size);
+bool conform_oracles_agree(const conform_data *data, const check_reference *reference, char *message,
+                           size_t size);
 /* Makes every key that no row sees NaN or infinite, in k and in v. */
 void conform_poison(conform_data *data, conform_hazard hazard);
 /* Whether a row of q, or a key that it sees, is another in the tame inputs. */
@@ -231,8 +232,8 @@ typedef struct conform_suite {
     fa_device_info info;
     const char *backend; /* as it was asked for; NULL: not at all */
     uint64_t seed;
-    bool ignore_memory;  /* run what memory seems too short for */
-    bool computes;       /* false: the null backend, whose results mean nothing */
+    bool ignore_memory; /* run what memory seems too short for */
+    bool computes;      /* false: the null backend, whose results mean nothing */
     conform_row row[CONFORM_MAX_ROWS];
     int rows;
 
@@ -251,8 +252,8 @@ typedef struct conform_suite {
 /* Lists the kernel rows of suite->device. */
 void conform_suite_rows(conform_suite *suite);
 /* Runs a case on a row. *message (of `size` bytes) says what is wrong, or why it was skipped. */
-conform_status conform_run(conform_suite *suite, const conform_case *c, conform_row *row, check_result *result,
-                           char *message, size_t size);
+conform_status conform_run(conform_suite *suite, const conform_case *c, conform_row *row,
+                           check_result *result, char *message, size_t size);
 void conform_suite_forget(conform_suite *suite);
 
 /* conform_exec.c: runs that show what they touch */
@@ -270,7 +271,8 @@ void conform_output_free(conform_output *output);
 const void *conform_output_o(const conform_output *output);
 const float *conform_output_lse(const conform_output *output);
 /* False, with the reason, when a byte was written that belongs to no row of the result. */
-bool conform_output_intact(const conform_output *output, const conform_data *data, char *message, size_t size);
+bool conform_output_intact(const conform_output *output, const conform_data *data, char *message,
+                           size_t size);
 
 /* Runs a plan on buffers of the device, at odd offsets, in a workspace full of NaN. False, with the reason, when
  * a call fails, an input changes, or the workspace overflows. */
@@ -281,8 +283,8 @@ bool conform_execute_host(fa_device *device, const conform_data *data, conform_o
                           size_t size);
 
 /* The same through fa_plan_run_host(). */
-bool conform_execute_pointers(fa_device *device, const fa_plan *plan, const conform_data *data, conform_output *output,
-                              char *message, size_t size);
+bool conform_execute_pointers(fa_device *device, const fa_plan *plan, const conform_data *data,
+                              conform_output *output, char *message, size_t size);
 
 /* conform_report.c */
 

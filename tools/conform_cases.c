@@ -22,24 +22,24 @@ static void print_types(const conform_case *c, char *text, size_t size)
     if (c->q == c->k && c->k == c->v && c->v == c->o)
         (void)snprintf(text, size, "%s", fa_dtype_name(c->q));
     else
-        (void)snprintf(text, size, "%s.%s.%s.%s", fa_dtype_name(c->q), fa_dtype_name(c->k), fa_dtype_name(c->v),
-                       fa_dtype_name(c->o));
+        (void)snprintf(text, size, "%s.%s.%s.%s", fa_dtype_name(c->q), fa_dtype_name(c->k),
+                       fa_dtype_name(c->v), fa_dtype_name(c->o));
 }
 
 void conform_name(conform_case *c, const char *label)
 {
-    static const char *const layouts[CONFORM_LAYOUTS] = {"", "/bshd", "/packed-qkv", "/view", "/broadcast",
-                                                         "/v-in-k", "/overlap"};
-    static const char *const packings[CONFORM_PACKINGS] = {"",           "/seq-both", "/seq-q",     "/seq-kv",
-                                                           "/seq-gaps", "/lens-kv", "/seq-q-lens",
-                                                           "/lens-q",   "/lens",    "/seq-kv-lens-q"};
+    static const char *const layouts[CONFORM_LAYOUTS] = {"",           "/bshd",   "/packed-qkv", "/view",
+                                                         "/broadcast", "/v-in-k", "/overlap"};
+    static const char *const packings[CONFORM_PACKINGS] = {
+        "",         "/seq-both",   "/seq-q",  "/seq-kv", "/seq-gaps",
+        "/lens-kv", "/seq-q-lens", "/lens-q", "/lens",   "/seq-kv-lens-q"};
     char types[32], len_q[24], len_kv[24], dims[24];
     print_types(c, types, sizeof(types));
     print_length(c->len_q, len_q, sizeof(len_q));
     print_length(c->len_kv, len_kv, sizeof(len_kv));
     (void)snprintf(dims, sizeof(dims), c->dim_qk == c->dim_v ? "d%d" : "d%d-dv%d", c->dim_qk, c->dim_v);
-    (void)snprintf(c->name, sizeof(c->name), "%s/%s/sq%s-skv%s/b%d-h%d-hk%d/%s%s%s", label, types, len_q, len_kv,
-                   c->batch, c->heads_q, c->heads_kv, dims, layouts[c->layout], packings[c->packing]);
+    (void)snprintf(c->name, sizeof(c->name), "%s/%s/sq%s-skv%s/b%d-h%d-hk%d/%s%s%s", label, types, len_q,
+                   len_kv, c->batch, c->heads_q, c->heads_kv, dims, layouts[c->layout], packings[c->packing]);
 }
 
 static bool append(conform_list *list, const conform_case *c)
@@ -71,9 +71,9 @@ bool conform_add(conform_list *list, const conform_case *c, const char *label, .
 static bool add_dims(conform_list *list)
 {
     static const int32_t dims[][2] = {
-        {1, 1},    {2, 2},    {3, 3},     {8, 8},     {16, 16},   {17, 17},   {32, 32},   {40, 40},
-        {64, 64},  {72, 72},  {80, 80},   {96, 96},   {112, 112}, {128, 128}, {192, 192}, {256, 256},
-        {512, 512}, {576, 576}, {192, 128}, {576, 512}, {64, 1},   {1, 64},    {40, 72},   {129, 127},
+        {1, 1},     {2, 2},     {3, 3},     {8, 8},     {16, 16},   {17, 17},   {32, 32},   {40, 40},
+        {64, 64},   {72, 72},   {80, 80},   {96, 96},   {112, 112}, {128, 128}, {192, 192}, {256, 256},
+        {512, 512}, {576, 576}, {192, 128}, {576, 512}, {64, 1},    {1, 64},    {40, 72},   {129, 127},
     };
     bool ok = true;
     for (size_t i = 0; i < COUNT(dims); i++) {
@@ -153,12 +153,14 @@ static bool add_long(conform_list *list)
 
 static bool add_lengths(conform_list *list)
 {
-    static const int32_t lengths[][2] = {{0, 5},   {5, 0},   {1, 1},    {1, 2},     {2, 1},   {3, 5},    {7, 11},
-                                         {13, 97}, {97, 13}, {101, 103}, {1, 251}, {251, 1}, {127, 129}, {64, 64}};
+    static const int32_t lengths[][2] = {{0, 5},   {5, 0},   {1, 1},     {1, 2},   {2, 1},
+                                         {3, 5},   {7, 11},  {13, 97},   {97, 13}, {101, 103},
+                                         {1, 251}, {251, 1}, {127, 129}, {64, 64}};
     static const struct {
         const char *label;
         fa_mask_kind mask;
-    } masks[] = {{"lengths", FA_MASK_NONE}, {"lengths-causal-tl", FA_MASK_CAUSAL_TOP_LEFT},
+    } masks[] = {{"lengths", FA_MASK_NONE},
+                 {"lengths-causal-tl", FA_MASK_CAUSAL_TOP_LEFT},
                  {"lengths-causal-br", FA_MASK_CAUSAL_BOTTOM_RIGHT}};
     bool ok = true;
     for (size_t i = 0; i < COUNT(lengths) * COUNT(masks); i++) {
@@ -191,9 +193,11 @@ static bool add_heads(conform_list *list)
 static bool add_types(conform_list *list)
 {
     static const fa_dtype mixes[][4] = {
-        {FA_F32, FA_F16, FA_F16, FA_F32},   {FA_F16, FA_F32, FA_F32, FA_F16},  {FA_BF16, FA_F16, FA_F16, FA_F32},
-        {FA_F32, FA_BF16, FA_F16, FA_BF16}, {FA_F16, FA_F16, FA_F16, FA_F32},  {FA_BF16, FA_BF16, FA_BF16, FA_F32},
-        {FA_F32, FA_F32, FA_F32, FA_F16},   {FA_F32, FA_F32, FA_F32, FA_BF16}, {FA_F16, FA_BF16, FA_F32, FA_F16},
+        {FA_F32, FA_F16, FA_F16, FA_F32},  {FA_F16, FA_F32, FA_F32, FA_F16},
+        {FA_BF16, FA_F16, FA_F16, FA_F32}, {FA_F32, FA_BF16, FA_F16, FA_BF16},
+        {FA_F16, FA_F16, FA_F16, FA_F32},  {FA_BF16, FA_BF16, FA_BF16, FA_F32},
+        {FA_F32, FA_F32, FA_F32, FA_F16},  {FA_F32, FA_F32, FA_F32, FA_BF16},
+        {FA_F16, FA_BF16, FA_F32, FA_F16},
     };
     bool ok = true;
     for (size_t i = 0; i < COUNT(mixes); i++) {
@@ -386,7 +390,10 @@ static bool add_strides(conform_list *list)
         ok = ok && conform_add(list, &c, "repeated-keep-%s-causal-br", shapes[i].label);
     }
     static const int32_t sizes[][5] = {/* batch, heads_q, heads_kv, len_q, len_kv */
-                                       {1, 4, 2, 33, 47}, {2, 1, 1, 1, 50}, {1, 1, 1, 1, 1}, {1, 3, 1, 20, 1}};
+                                       {1, 4, 2, 33, 47},
+                                       {2, 1, 1, 1, 50},
+                                       {1, 1, 1, 1, 1},
+                                       {1, 3, 1, 20, 1}};
     for (size_t i = 0; i < COUNT(sizes); i++) {
         conform_case c = basic;
         c.singles = true;
@@ -412,7 +419,8 @@ static bool add_bias(conform_list *list)
     static const struct {
         const char *label;
         int axes;
-    } shapes[] = {{"bhqk", 15}, {"11qk", 12}, {"1hqk", 14}, {"b11k", 9}, {"1h11", 2}, {"1111", 0}, {"11q1", 4}};
+    } shapes[] = {{"bhqk", 15}, {"11qk", 12}, {"1hqk", 14}, {"b11k", 9},
+                  {"1h11", 2},  {"1111", 0},  {"11q1", 4}};
     bool ok = true;
     for (size_t i = 0; i < COUNT(shapes); i++) {
         conform_case c = basic;
@@ -433,7 +441,8 @@ static bool add_bias(conform_list *list)
         ok = ok && conform_add(list, &c, "keep-%s", shapes[i].label);
         c.mask = FA_MASK_CAUSAL_TOP_LEFT;
         c.bias_axes = shapes[COUNT(shapes) - 1 - i].axes;
-        ok = ok && conform_add(list, &c, "keep-%s-bias-%s-causal-tl", shapes[i].label, shapes[COUNT(shapes) - 1 - i].label);
+        ok = ok && conform_add(list, &c, "keep-%s-bias-%s-causal-tl", shapes[i].label,
+                               shapes[COUNT(shapes) - 1 - i].label);
     }
     return ok;
 }
@@ -445,9 +454,9 @@ static bool add_scores(conform_list *list)
         bool alibi, sinks, no_sinks, no_lse;
         float softcap, scale;
     } extras[] = {
-        {"alibi", true, false, false, false, 0, 0},      {"softcap5", false, false, false, false, 5, 0},
+        {"alibi", true, false, false, false, 0, 0},          {"softcap5", false, false, false, false, 5, 0},
         {"softcap0.5", false, false, false, false, 0.5f, 0}, {"softcap30", false, false, false, false, 30, 2},
-        {"sinks", false, true, false, false, 0, 0},      {"sinks-inf", false, false, true, false, 0, 0},
+        {"sinks", false, true, false, false, 0, 0},          {"sinks-inf", false, false, true, false, 0, 0},
         {"scale-0.5", false, false, false, false, 0, -0.5f}, {"scale30", false, false, false, false, 0, 30},
         {"scale1e-3", false, false, false, false, 0, 1e-3f}, {"no-lse", false, false, false, true, 0, 0},
         {"all", true, true, false, false, 12, 0.4f},
@@ -640,10 +649,11 @@ bool conform_list_make(uint64_t seed, conform_list *list)
 {
     enum { RANDOM_CASES = 200 };
     *list = (conform_list){0};
-    bool ok = add_dims(list) && add_edges(list) && add_long(list) && add_lengths(list) && add_heads(list) && add_types(list) &&
-              add_layouts(list) && add_masks(list) && add_packings(list) && add_alignments(list) && add_bias(list) &&
-              add_strides(list) && add_scores(list) && add_per_head(list) && add_scale_zero(list) && conform_add_hazards(list) &&
-              add_blocks(list) && add_threads_and_merges(list) && add_empty(list);
+    bool ok = add_dims(list) && add_edges(list) && add_long(list) && add_lengths(list) && add_heads(list) &&
+              add_types(list) && add_layouts(list) && add_masks(list) && add_packings(list) &&
+              add_alignments(list) && add_bias(list) && add_strides(list) && add_scores(list) &&
+              add_per_head(list) && add_scale_zero(list) && conform_add_hazards(list) && add_blocks(list) &&
+              add_threads_and_merges(list) && add_empty(list);
     for (int i = 0; ok && i < RANDOM_CASES; i++) {
         conform_case c = basic;
         conform_draw(seed, i, &c);

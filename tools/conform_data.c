@@ -157,8 +157,8 @@ static bool make_offsets(const conform_case *c, const conform_sizes *sizes, conf
 }
 
 /* Offsets and lengths come in two widths, of which at most one is there. */
-static conform_part part_of(const int64_t *cu, const int32_t *cu32, const int64_t *lens, const int32_t *lens32,
-                            int64_t n, int64_t rows)
+static conform_part part_of(const int64_t *cu, const int32_t *cu32, const int64_t *lens,
+                            const int32_t *lens32, int64_t n, int64_t rows)
 {
     if (cu)
         return (conform_part){0, cu[n], cu[n + 1] - cu[n]};
@@ -256,7 +256,8 @@ static void make_tensors(const conform_case *c, const conform_sizes *sizes, conf
 static void lay_out_packed(conform_data *data)
 {
     fa_attention_desc *d = &data->desc;
-    int64_t q = d->q.shape[1] * d->q.shape[3], k = d->k.shape[1] * d->k.shape[3], v = d->v.shape[1] * d->v.shape[3];
+    int64_t q = d->q.shape[1] * d->q.shape[3], k = d->k.shape[1] * d->k.shape[3],
+            v = d->v.shape[1] * d->v.shape[3];
     int64_t row = q + k + v;
     const int64_t lead[] = {0, q, q + k};
     for (int t = CONFORM_Q; t <= CONFORM_V; t++) {
@@ -403,7 +404,8 @@ static void fill_extra(conform_data *data, int t, bool holes, conform_random *ra
         for (int64_t j = 0; j < s[3]; j++) {
             bool hole = blind || ((is_keep || holes) && conform_random_below(random, 10) < 3);
             /* Any byte but 0 means visible. */
-            float value = is_keep ? (float)(1 + conform_random_below(random, 255)) : conform_random_normal(random);
+            float value =
+                is_keep ? (float)(1 + conform_random_below(random, 255)) : conform_random_normal(random);
             if (hole)
                 value = is_keep ? 0 : -INFINITY;
             int64_t at = conform_index(&tensor, row / s[2] / s[1], row / s[2] % s[1], row % s[2]);
@@ -422,8 +424,8 @@ static void place_hazard(conform_data *data, conform_hazard hazard)
     conform_part p = t == CONFORM_Q ? conform_part_q(&data->desc, 0) : conform_part_kv(&data->desc, 0);
     if (p.count > 0)
         conform_store(tensor.dtype, conform_address(data, t),
-              conform_index(&tensor, p.batch, 0, p.begin + p.count / 2) + tensor.shape[3] / 2,
-              hazard >= CONFORM_INF_Q ? INFINITY : NAN);
+                      conform_index(&tensor, p.batch, 0, p.begin + p.count / 2) + tensor.shape[3] / 2,
+                      hazard >= CONFORM_INF_Q ? INFINITY : NAN);
 }
 
 static bool fill_heads(const conform_case *c, conform_data *data, conform_random *random)
@@ -444,7 +446,8 @@ static bool fill_heads(const conform_case *c, conform_data *data, conform_random
     }
     for (size_t n = 1; n < entries; n++) {
         for (size_t h = 0; h < stride; h++)
-            data->slopes[n * stride + h] = h < (size_t)c->heads_q ? data->slopes[h] * (1 + (float)n / 4) : NAN;
+            data->slopes[n * stride + h] =
+                h < (size_t)c->heads_q ? data->slopes[h] * (1 + (float)n / 4) : NAN;
     }
     for (int32_t h = 0; h < c->heads_q; h++)
         data->factors[h] = (float)(1 + h % 5) * 0.375f;

@@ -10,8 +10,9 @@
 
 const char *conform_hazard_name(conform_hazard hazard)
 {
-    static const char *const names[CONFORM_HAZARDS] = {"tame",  "large", "huge",  "nan-q", "nan-k",
-                                                       "nan-v", "inf-q", "inf-k", "inf-v", "hidden", "hidden-inf"};
+    static const char *const names[CONFORM_HAZARDS] = {"tame",  "large",  "huge",      "nan-q",
+                                                       "nan-k", "nan-v",  "inf-q",     "inf-k",
+                                                       "inf-v", "hidden", "hidden-inf"};
     return names[hazard];
 }
 
@@ -147,8 +148,8 @@ static void note(char *text, size_t size, const char *format, ...)
 static void note_axes(char *text, size_t size, const char *name, int axes)
 {
     if (axes != CONFORM_NO_AXES)
-        note(text, size, " %s-%s%s%s%s", name, axes & 1 ? "b" : "1", axes & 2 ? "h" : "1", axes & 4 ? "q" : "1",
-             axes & 8 ? "k" : "1");
+        note(text, size, " %s-%s%s%s%s", name, axes & 1 ? "b" : "1", axes & 2 ? "h" : "1",
+             axes & 4 ? "q" : "1", axes & 8 ? "k" : "1");
 }
 
 void conform_describe(const conform_case *c, char *text, size_t size)
@@ -158,8 +159,9 @@ void conform_describe(const conform_case *c, char *text, size_t size)
     const struct {
         const char *name;
         int32_t value;
-    } numbers[] = {{"window-left", c->window_left}, {"window-right", c->window_right}, {"prefix", c->prefix},
-                   {"offset", c->diagonal_offset},  {"splits", c->splits},             {"block-q", c->block_q},
+    } numbers[] = {{"window-left", c->window_left}, {"window-right", c->window_right},
+                   {"prefix", c->prefix},           {"offset", c->diagonal_offset},
+                   {"splits", c->splits},           {"block-q", c->block_q},
                    {"block-kv", c->block_kv}};
     conform_case unnamed = *c;
     conform_name(&unnamed, "");
@@ -175,8 +177,8 @@ void conform_describe(const conform_case *c, char *text, size_t size)
     note(text, size, "%s%s", c->slopes_each ? " slopes-each" : "", c->factors ? " factors" : "");
     note(text, size, "%s%s%s", c->narrow ? " int32" : "", c->singles ? " singles" : "",
          c->scale_zero ? " scale-0" : "");
-    note(text, size, "%s%s%s%s", c->alibi ? " alibi" : "", c->sinks ? " sinks" : "", c->no_sinks ? " sinks-inf" : "",
-         c->no_lse ? " no-lse" : "");
+    note(text, size, "%s%s%s%s", c->alibi ? " alibi" : "", c->sinks ? " sinks" : "",
+         c->no_sinks ? " sinks-inf" : "", c->no_lse ? " no-lse" : "");
     if (c->softcap > 0)
         note(text, size, " softcap %g", (double)c->softcap);
     if (c->scale != 0)

@@ -5,7 +5,7 @@
 #include "conform.h"
 
 enum {
-    GUARD = 192,        /* bytes around an output, a few vectors of any device                  */
+    GUARD = 192,         /* bytes around an output, a few vectors of any device                  */
     WORKSPACE_GUARD = 64 /* bytes around the workspace, which must lie at a multiple of as much */
 };
 
@@ -81,8 +81,9 @@ static bool intact(const unsigned char *memory, size_t total, size_t offset, con
         at++;
     free(expected);
     if (at < total)
-        (void)snprintf(message, size, "%s: the byte at %lld from its first element was written, it belongs to no row",
-                       name, (long long)at - (long long)offset);
+        (void)snprintf(message, size,
+                       "%s: the byte at %lld from its first element was written, it belongs to no row", name,
+                       (long long)at - (long long)offset);
     return at == total;
 }
 
@@ -117,7 +118,8 @@ static size_t lead_of(const conform_data *data, int t)
     return fa_dtype_size(conform_tensor(&desc, t)->dtype);
 }
 
-static fa_status prepare(execution *e, const fa_plan *plan, const conform_data *data, const conform_output *output)
+static fa_status prepare(execution *e, const fa_plan *plan, const conform_data *data,
+                         const conform_output *output)
 {
     fa_status status = fa_queue_create(e->device, &e->queue);
     for (int t = 0; t < CONFORM_INPUTS && status == FA_OK; t++) {
@@ -179,13 +181,14 @@ static fa_status launch(execution *e, const fa_plan *plan, const conform_data *d
 /* What the run must have left alone: its inputs, and the surroundings of the workspace. */
 static fa_status inspect(execution *e, const conform_data *data, const char **fault)
 {
-    static const char *const changed[CONFORM_INPUTS] = {"q was changed by the run", "k was changed by the run",
-                                                        "v was changed by the run", "bias was changed by the run",
-                                                        "keep was changed by the run"};
+    static const char *const changed[CONFORM_INPUTS] = {
+        "q was changed by the run", "k was changed by the run", "v was changed by the run",
+        "bias was changed by the run", "keep was changed by the run"};
     for (int t = 0; t < CONFORM_INPUTS; t++) {
         if (!data->memory[t])
             continue;
-        fa_status status = fa_buffer_read(e->queue, e->input[t], lead_of(data, t), e->scratch, data->bytes[t]);
+        fa_status status =
+            fa_buffer_read(e->queue, e->input[t], lead_of(data, t), e->scratch, data->bytes[t]);
         if (status != FA_OK)
             return status;
         if (memcmp(e->scratch, data->pristine[t], data->bytes[t]) != 0)
@@ -221,7 +224,8 @@ bool conform_execute(fa_device *device, const fa_plan *plan, const conform_data 
     if (status == FA_OK)
         status = inspect(&e, data, &fault);
     if (status != FA_OK)
-        (void)snprintf(message, size, "%s from a run on buffers: %s", fa_status_name(status), fa_last_error());
+        (void)snprintf(message, size, "%s from a run on buffers: %s", fa_status_name(status),
+                       fa_last_error());
     else if (fault)
         (void)snprintf(message, size, "%s", fault);
     release(&e);
@@ -237,14 +241,15 @@ bool conform_execute_host(fa_device *device, const conform_data *data, conform_o
                                          output->o + output->o_offset, lse);
     bool changed = status == FA_OK && conform_data_changed(data);
     if (status != FA_OK)
-        (void)snprintf(message, size, "%s from fa_attention_host: %s", fa_status_name(status), fa_last_error());
+        (void)snprintf(message, size, "%s from fa_attention_host: %s", fa_status_name(status),
+                       fa_last_error());
     else if (changed)
         (void)snprintf(message, size, "an input was changed by fa_attention_host");
     return status == FA_OK && !changed;
 }
 
-bool conform_execute_pointers(fa_device *device, const fa_plan *plan, const conform_data *data, conform_output *output,
-                              char *message, size_t size)
+bool conform_execute_pointers(fa_device *device, const fa_plan *plan, const conform_data *data,
+                              conform_output *output, char *message, size_t size)
 {
     const fa_inputs *in = &data->inputs;
     fa_queue *queue = NULL;
@@ -269,7 +274,8 @@ bool conform_execute_pointers(fa_device *device, const fa_plan *plan, const conf
     free(workspace);
     bool changed = status == FA_OK && conform_data_changed(data);
     if (status != FA_OK)
-        (void)snprintf(message, size, "%s from fa_plan_run_host: %s", fa_status_name(status), fa_last_error());
+        (void)snprintf(message, size, "%s from fa_plan_run_host: %s", fa_status_name(status),
+                       fa_last_error());
     else if (changed)
         (void)snprintf(message, size, "an input was changed by fa_plan_run_host");
     return status == FA_OK && !changed;

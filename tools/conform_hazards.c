@@ -73,7 +73,8 @@ static bool add_nonfinite(conform_list *list)
         c.layout = CONFORM_SHARED;
         set_lengths(&c, 20, 1);
         for (c.splits = 0; c.splits <= 2; c.splits += 2)
-            ok = ok && conform_add(list, &c, "%s-scores%s", conform_hazard_name(c.hazard), c.splits ? "-splits2" : "");
+            ok = ok && conform_add(list, &c, "%s-scores%s", conform_hazard_name(c.hazard),
+                                   c.splits ? "-splits2" : "");
     }
     return ok;
 }
@@ -112,8 +113,18 @@ static const ends_case ends[] = {
     {.label = "sinks-max-bias-min", .sink = FLT_MAX, .bias = CONFORM_BIAS_MIN_ROWS, .f16 = true},
     {.label = "qk-max", .scale = 1, .gain_q = 1.82e19f, .gain_k = 1.82e19f, .ramp = true},
     {.label = "qk-max-default-scale", .gain_q = 1.82e19f, .gain_k = 1.82e19f, .ramp = true},
-    {.label = "qk-max-scale7.8e28", .scale = 7.8e28f, .gain_q = 65504, .gain_k = 65504, .ramp = true, .f16 = true},
-    {.label = "qk-max-scale-7.8e28", .scale = -7.8e28f, .gain_q = 65504, .gain_k = 65504, .ramp = true, .f16 = true},
+    {.label = "qk-max-scale7.8e28",
+     .scale = 7.8e28f,
+     .gain_q = 65504,
+     .gain_k = 65504,
+     .ramp = true,
+     .f16 = true},
+    {.label = "qk-max-scale-7.8e28",
+     .scale = -7.8e28f,
+     .gain_q = 65504,
+     .gain_k = 65504,
+     .ramp = true,
+     .f16 = true},
     {.label = "qk-1e-30", .gain_q = 1e-30f, .gain_k = 1e-30f},
     {.label = "v-max", .scale = 1, .gain_q = 1e15f, .gain_k = 1e15f, .gain_v = 9.8e37f, .ramp = true},
     {.label = "v-max-of-f16", .gain_v = 18900, .f16 = true},

@@ -119,8 +119,8 @@ static bool agree(double a, double b)
     return fabs(a - b) <= 1e-9 * (1 + fabs(a));
 }
 
-static bool compare_row(const row_of *r, const check_reference *reference, double *weight, double *o, char *message,
-                        size_t size)
+static bool compare_row(const row_of *r, const check_reference *reference, double *weight, double *o,
+                        char *message, size_t size)
 {
     const fa_attention_desc *d = &r->data->desc;
     const double *lse, *oracle = check_oracle(reference, &lse);
@@ -131,15 +131,17 @@ static bool compare_row(const row_of *r, const check_reference *reference, doubl
     for (int64_t c = 0; c < dim && wrong == dim; c++)
         wrong = agree(o[c], oracle[at * dim + c]) ? dim : c;
     if (wrong < dim)
-        (void)snprintf(message, size,
-                       "fa_reference_attention is wrong at [%lld,%lld,%lld,%lld]: o %.9g, lse %.9g, by the suite's "
-                       "own oracle %.9g, %.9g",
-                       (long long)r->q.batch, (long long)r->h, (long long)row, (long long)wrong,
-                       oracle[at * dim + wrong], lse[at], o[wrong], own);
+        (void)snprintf(
+            message, size,
+            "fa_reference_attention is wrong at [%lld,%lld,%lld,%lld]: o %.9g, lse %.9g, by the suite's "
+            "own oracle %.9g, %.9g",
+            (long long)r->q.batch, (long long)r->h, (long long)row, (long long)wrong,
+            oracle[at * dim + wrong], lse[at], o[wrong], own);
     return wrong == dim;
 }
 
-bool conform_oracles_agree(const conform_data *data, const check_reference *reference, char *message, size_t size)
+bool conform_oracles_agree(const conform_data *data, const check_reference *reference, char *message,
+                           size_t size)
 {
     const fa_attention_desc *d = &data->desc;
     double *weight = malloc(((size_t)d->k.shape[2] + 1) * sizeof(double));

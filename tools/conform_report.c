@@ -37,14 +37,15 @@ void conform_print_failure(const conform_suite *suite, const conform_outcome *ou
 {
     printf("FAILED %s:%s: %s; reproduce: fastattn conform --backend %s --seed %llu --filter '%s:%s'\n",
            outcome->kernel, outcome->name, cli_plain(message_of(outcome)).text,
-           cli_plain(suite->backend ? suite->backend : suite->info.backend).text, (unsigned long long)suite->seed,
-           outcome->kernel, outcome->name);
+           cli_plain(suite->backend ? suite->backend : suite->info.backend).text,
+           (unsigned long long)suite->seed, outcome->kernel, outcome->name);
     (void)fflush(stdout);
 }
 
 static bool same_skip(const conform_outcome *a, const conform_outcome *b)
 {
-    return a->status == b->status && strcmp(a->kernel, b->kernel) == 0 && strcmp(message_of(a), message_of(b)) == 0;
+    return a->status == b->status && strcmp(a->kernel, b->kernel) == 0 &&
+           strcmp(message_of(a), message_of(b)) == 0;
 }
 
 /* The reasons why one row declined cases, each once, as many as a reader wants to see. */
@@ -92,7 +93,8 @@ void conform_write_json(FILE *file, const void *what)
     cli_json_string(file, suite->info.backend);
     (void)fprintf(file, ", \"device\": ");
     cli_json_string(file, suite->info.name);
-    (void)fprintf(file, ", \"seed\": %llu, \"compared\": %s, \"passed\": %zu, \"failed\": %zu, \"skipped\": %zu",
+    (void)fprintf(file,
+                  ", \"seed\": %llu, \"compared\": %s, \"passed\": %zu, \"failed\": %zu, \"skipped\": %zu",
                   (unsigned long long)suite->seed, suite->computes ? "true" : "false",
                   suite->count[CONFORM_PASSED], suite->count[CONFORM_FAILED], suite->count[CONFORM_SKIPPED]);
     (void)fprintf(file, ",\n \"cases\": [");
@@ -115,10 +117,11 @@ void conform_write_json(FILE *file, const void *what)
 void conform_write_junit(FILE *file, const void *what)
 {
     const conform_suite *suite = what;
-    (void)fprintf(file, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n<testsuite name=\"conform-");
+    (void)fprintf(file,
+                  "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n<testsuite name=\"conform-");
     cli_xml_text(file, suite->info.backend);
-    (void)fprintf(file, "\" tests=\"%zu\" failures=\"%zu\" errors=\"0\" skipped=\"%zu\">\n", suite->outcome_count,
-                  suite->count[CONFORM_FAILED], suite->count[CONFORM_SKIPPED]);
+    (void)fprintf(file, "\" tests=\"%zu\" failures=\"%zu\" errors=\"0\" skipped=\"%zu\">\n",
+                  suite->outcome_count, suite->count[CONFORM_FAILED], suite->count[CONFORM_SKIPPED]);
     for (size_t i = 0; i < suite->outcome_count; i++) {
         const conform_outcome *o = &suite->outcomes[i];
         (void)fprintf(file, "<testcase classname=\"");

@@ -15,7 +15,8 @@ static bool probe(fa_device *device, const char *kernel, int64_t length, int32_t
         .struct_size = sizeof(tuning), .kernel = kernel, .block_q = block_q, .block_kv = block_kv};
     for (int dtype = FA_F32; dtype <= FA_BF16; dtype++) {
         fa_tensor t = fa_tensor_make((fa_dtype)dtype, 1, 1, length, 64);
-        fa_attention_desc desc = {.struct_size = sizeof(desc), .q = t, .k = t, .v = t, .o = t, .tuning = &tuning};
+        fa_attention_desc desc = {
+            .struct_size = sizeof(desc), .q = t, .k = t, .v = t, .o = t, .tuning = &tuning};
         fa_plan *plan;
         if (fa_plan_create(device, &desc, &plan) != FA_OK)
             continue;
@@ -40,7 +41,8 @@ void conform_suite_rows(conform_suite *suite)
 
 static bool needs_tile(const conform_case *c)
 {
-    return c->blocks == CONFORM_BLOCKS_TWO_TILES || c->len_q.base == CONFORM_TILE || c->len_kv.base == CONFORM_TILE;
+    return c->blocks == CONFORM_BLOCKS_TWO_TILES || c->len_q.base == CONFORM_TILE ||
+           c->len_kv.base == CONFORM_TILE;
 }
 
 /* Blocks of two tiles, or of one where the row has none that large. */
@@ -52,9 +54,11 @@ static void choose_blocks(fa_device *device, conform_row *row)
 }
 
 /* What the case needs to know of the row, and no more: a backend may have to compile programs for it. */
-static bool measure_row(fa_device *device, const conform_case *c, conform_row *row, char *message, size_t size)
+static bool measure_row(fa_device *device, const conform_case *c, conform_row *row, char *message,
+                        size_t size)
 {
-    bool tile = needs_tile(c) && row->tile_q == 0, blocks = c->blocks == CONFORM_BLOCKS_LONG && row->long_block_q == 0;
+    bool tile = needs_tile(c) && row->tile_q == 0,
+         blocks = c->blocks == CONFORM_BLOCKS_LONG && row->long_block_q == 0;
     fa_plan_info info;
     if ((tile && !probe(device, row->name, 256, 0, 0, &info)) ||
         (blocks && !probe(device, row->name, 4096, 0, 0, &info))) {
@@ -105,8 +109,10 @@ static conform_sizes resolve(const conform_case *c, const conform_row *row)
  * a buffer, and as the oracle and naive results; the work of the oracle. */
 static double bytes_of(const conform_case *c, const conform_sizes *sizes)
 {
-    double rows = (double)c->batch * c->heads_q * sizes->len_q, keys = (double)c->batch * c->heads_kv * sizes->len_kv;
-    double scores = (c->bias_axes == CONFORM_NO_AXES ? 0.0 : 4.0) + (c->keep_axes == CONFORM_NO_AXES ? 0.0 : 1.0);
+    double rows = (double)c->batch * c->heads_q * sizes->len_q,
+           keys = (double)c->batch * c->heads_kv * sizes->len_kv;
+    double scores =
+        (c->bias_axes == CONFORM_NO_AXES ? 0.0 : 4.0) + (c->keep_axes == CONFORM_NO_AXES ? 0.0 : 1.0);
     double inputs = sizeof(float) * (rows * c->dim_qk + keys * (c->dim_qk + c->dim_v)) +
                     scores * (double)c->batch * c->heads_q * sizes->len_q * sizes->len_kv;
     return 4 * inputs + rows * c->dim_v * (3 * sizeof(float) + 2 * sizeof(double)) + keys * 3 * sizeof(float);
@@ -233,7 +239,8 @@ static bool test_tame(const run *r, const conform_output *output)
     conform_output tame;
     bool made = conform_output_make(data, &tame);
     conform_data_exchange(data);
-    bool ok = made ? conform_execute(r->suite->device, r->plan, data, &tame, r->message, r->size) : out_of_memory(r);
+    bool ok = made ? conform_execute(r->suite->device, r->plan, data, &tame, r->message, r->size)
+                   : out_of_memory(r);
     conform_data_exchange(data);
     ok = ok && same_rows(r, output, &tame);
     conform_output_free(&tame);
@@ -255,7 +262,8 @@ static bool test_pointers(const run *r, const conform_output *expected)
     ok = ok && conform_execute_pointers(r->suite->device, r->plan, data, &output, r->message, r->size);
     ok = ok && conform_output_intact(&output, data, r->message, r->size);
     if (ok && !same_bits(expected, &output)) {
-        (void)snprintf(r->message, r->size, "fa_plan_run_host gave other bits than the run on buffers before it");
+        (void)snprintf(r->message, r->size,
+                       "fa_plan_run_host gave other bits than the run on buffers before it");
         ok = false;
     }
     conform_output_free(&output);
@@ -268,13 +276,15 @@ static bool test_run(const run *r)
     const conform_data *data = &r->suite->data;
     fa_device *device = r->suite->device;
     conform_output first, second;
-    bool made_first = conform_output_make(data, &first), made = conform_output_make(data, &second) && made_first;
+    bool made_first = conform_output_make(data, &first),
+         made = conform_output_make(data, &second) && made_first;
     bool ok = made ? conform_execute(device, r->plan, data, &first, r->message, r->size) : out_of_memory(r);
     ok = ok && conform_output_intact(&first, data, r->message, r->size) && compare(r, &first);
     ok = ok && conform_execute_host(device, data, &second, r->message, r->size);
     ok = ok && conform_output_intact(&second, data, r->message, r->size);
     if (ok && !same_bits(&first, &second)) {
-        (void)snprintf(r->message, r->size, "fa_attention_host gave other bits than the run on buffers before it");
+        (void)snprintf(r->message, r->size,
+                       "fa_attention_host gave other bits than the run on buffers before it");
         ok = false;
     }
     ok = ok && (!runs_on_pointers(r->suite) || test_pointers(r, &first));
@@ -298,7 +308,8 @@ static void *work(void *argument)
     const conform_suite *suite = w->r->suite;
     w->ok = true;
     for (int i = 0; i < REPEATS && w->ok; i++)
-        w->ok = conform_execute(suite->device, w->r->plan, &suite->data, &w->output, w->message, sizeof(w->message));
+        w->ok = conform_execute(suite->device, w->r->plan, &suite->data, &w->output, w->message,
+                                sizeof(w->message));
     return NULL;
 }
 
@@ -388,7 +399,8 @@ static bool test_merge(const run *r)
 {
     const conform_data *data = &r->suite->data;
     const fa_tensor *o = &data->desc.o;
-    int64_t keys = data->desc.k.shape[2], rows = o->shape[0] * o->shape[1] * o->shape[2], size = rows * o->shape[3];
+    int64_t keys = data->desc.k.shape[2], rows = o->shape[0] * o->shape[1] * o->shape[2],
+            size = rows * o->shape[3];
     const int64_t bounds[PARTS + 1] = {0, keys / 3, keys / 3 + 1, keys / 3 + 1, keys};
     float *partial = malloc((size_t)(PARTS * size) * sizeof(float));
     float *partial_lse = malloc((size_t)(PARTS * rows) * sizeof(float));
@@ -400,8 +412,8 @@ static bool test_merge(const run *r)
         fa_attention_desc d;
         fa_inputs in;
         narrow(data, bounds[p], bounds[p + 1], &d, &in);
-        status = fa_attention_host(r->suite->device, &d, in.q, in.k, in.v, in.bias, in.keep, partial + p * size,
-                                   partial_lse + p * rows);
+        status = fa_attention_host(r->suite->device, &d, in.q, in.k, in.v, in.bias, in.keep,
+                                   partial + p * size, partial_lse + p * rows);
     }
     fa_merge_desc merge = {
         .struct_size = sizeof(merge),
@@ -448,18 +460,20 @@ static conform_status declined(conform_suite *suite, const char *reason, char *m
 }
 
 /* The planner's answers must hold together. */
-static bool check_plan(const fa_plan_info *info, const conform_row *row, const conform_sizes *sizes, char *message,
-                       size_t size)
+static bool check_plan(const fa_plan_info *info, const conform_row *row, const conform_sizes *sizes,
+                       char *message, size_t size)
 {
     int32_t excess_q = info->block_q - sizes->block_q, excess_kv = info->block_kv - sizes->block_kv;
     bool rounded = info->block_q % info->tile_q == 0 && info->block_kv % info->tile_kv == 0;
     bool forced_q = sizes->block_q == 0 || (excess_q >= 0 && excess_q < info->tile_q);
     bool forced_kv = sizes->block_kv == 0 || (excess_kv >= 0 && excess_kv < info->tile_kv);
     if (strcmp(info->kernel, row->name) != 0)
-        (void)snprintf(message, size, "the plan's kernel is %s although %s was forced", info->kernel, row->name);
+        (void)snprintf(message, size, "the plan's kernel is %s although %s was forced", info->kernel,
+                       row->name);
     else if (!is_yardstick(row->name) && !(rounded && forced_q && forced_kv))
         (void)snprintf(message, size, "the plan has blocks of %d x %d in tiles of %d x %d, asked for %d x %d",
-                       info->block_q, info->block_kv, info->tile_q, info->tile_kv, sizes->block_q, sizes->block_kv);
+                       info->block_q, info->block_kv, info->tile_q, info->tile_kv, sizes->block_q,
+                       sizes->block_kv);
     else
         return true;
     return false;
@@ -480,7 +494,8 @@ static conform_status run_plan(conform_suite *suite, const conform_case *c, cons
     fa_plan_info info = {.struct_size = sizeof(info)};
     fa_status status = fa_plan_get_info(plan, &info);
     if (status != FA_OK) {
-        (void)snprintf(message, size, "%s from fa_plan_get_info: %s", fa_status_name(status), fa_last_error());
+        (void)snprintf(message, size, "%s from fa_plan_get_info: %s", fa_status_name(status),
+                       fa_last_error());
         return CONFORM_FAILED;
     }
     const check_means means = {info.weights, c->test == CONFORM_MERGE ? PARTS : 0};
@@ -501,8 +516,8 @@ static void add_description(const conform_case *c, char *message, size_t size)
     (void)snprintf(message + used, size - used, " (%s)", text);
 }
 
-conform_status conform_run(conform_suite *suite, const conform_case *c, conform_row *row, check_result *result,
-                           char *message, size_t size)
+conform_status conform_run(conform_suite *suite, const conform_case *c, conform_row *row,
+                           check_result *result, char *message, size_t size)
 {
     char reason[512];
     fa_plan *plan;
@@ -522,7 +537,8 @@ conform_status conform_run(conform_suite *suite, const conform_case *c, conform_
     conform_status outcome = CONFORM_FAILED;
     if (supported != planned)
         (void)snprintf(message, size, "fa_device_supports says %s (%s), fa_plan_create %s (%s)",
-                       fa_status_name(supported), reason, fa_status_name(planned), planned ? fa_last_error() : "");
+                       fa_status_name(supported), reason, fa_status_name(planned),
+                       planned ? fa_last_error() : "");
     else if (supported == FA_UNSUPPORTED)
         outcome = declined(suite, reason, message, size);
     else if (supported != FA_OK)

@@ -12,8 +12,8 @@ static bool is_no_input(const char *command, const cli_file *output, const cli_f
 {
     for (int i = 0; i < count; i++) {
         if (inputs[i].path && io_output_replaces(output->path, inputs[i].path)) {
-            cli_error(command, "--%s is '%s', the file that --%s '%s' reads, expected another", output->option,
-                      output->path, inputs[i].option, inputs[i].path);
+            cli_error(command, "--%s is '%s', the file that --%s '%s' reads, expected another",
+                      output->option, output->path, inputs[i].option, inputs[i].path);
             return false;
         }
     }

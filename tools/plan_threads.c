@@ -67,7 +67,8 @@ static bool plan_on(fa_context *context, const char *command, const char *backen
     *out = (outcome){.device.struct_size = sizeof(out->device), .plan.struct_size = sizeof(out->plan)};
     options.struct_size = sizeof(options);
     options.threads = threads;
-    bool ok = fa_context_create(&options, &own) == FA_OK && fa_device_open(own, backend, desc, &device) == FA_OK &&
+    bool ok = fa_context_create(&options, &own) == FA_OK &&
+              fa_device_open(own, backend, desc, &device) == FA_OK &&
               fa_device_get_info(device, &out->device) == FA_OK &&
               fa_plan_create(device, desc, &plan) == FA_OK && fa_plan_get_info(plan, &out->plan) == FA_OK;
     if (!ok) {

@@ -141,6 +141,7 @@ look_for_test_tools()
         test -e /usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json
     want "spirv-val" "spirv-tools" have spirv-val
     want "shellcheck" "shellcheck" have shellcheck
+    wish "clang-format 14, to check the layout of C" "clang-format-14" have clang-format-14
     want "musl-gcc" "musl-tools" have musl-gcc
     if [ "$(uname -m)" = x86_64 ]; then
         want "x86_64-w64-mingw32-gcc-posix" "gcc-mingw-w64-x86-64-posix" have x86_64-w64-mingw32-gcc-posix

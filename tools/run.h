@@ -44,9 +44,10 @@ typedef struct run_problem {
     run_input inputs[RUN_INPUTS];
     io_tensor q, k, v, bias, keep, expect;
     bool has_expect;
-    float *alibi, *bias_factors, *sinks; /* one per query head, slopes perhaps for each batch entry; NULL: none */
-    int64_t *lens_q, *lens_kv;           /* one per batch entry; NULL: all                                     */
-    io_tensor o, lse;                    /* as their files will hold them                                      */
+    /* One per query head, slopes perhaps for each batch entry; NULL: none. */
+    float *alibi, *bias_factors, *sinks;
+    int64_t *lens_q, *lens_kv; /* one per batch entry; NULL: all                                     */
+    io_tensor o, lse;          /* as their files will hold them                                      */
     fa_tuning tuning;
     fa_attention_desc desc;
 } run_problem;

@@ -82,12 +82,14 @@ static fa_status naive_errors(fa_context *context, const run_problem *p, fa_dtyp
 
 /* For each row, how far apart two results may be before their roundings: each is granted twice the largest naive error
  * of the head, and no more than can be wrong. */
-static fa_status row_tolerances(fa_context *context, const run_problem *p, const check_means *means, double *allowed)
+static fa_status row_tolerances(fa_context *context, const run_problem *p, const check_means *means,
+                                double *allowed)
 {
     const int64_t *shape = p->desc.o.shape;
     int64_t heads = shape[0] * shape[1], rows = heads * shape[2];
     const fa_inputs inputs = run_inputs(p);
-    double *errors = calloc((size_t)heads + 1, sizeof(*errors)), *lse = calloc((size_t)rows + 1, sizeof(*lse));
+    double *errors = calloc((size_t)heads + 1, sizeof(*errors)),
+           *lse = calloc((size_t)rows + 1, sizeof(*lse));
     fa_status status = errors && lse ? naive_errors(context, p, means->weights, errors) : FA_OUT_OF_MEMORY;
     if (status == FA_OK)
         status = fa_reference_limit(context, &p->desc, &inputs, means->weights, means->merges, allowed, lse);
@@ -144,7 +146,8 @@ static worst compare(const run_problem *p, const double *rows, double tolerance)
                     int64_t i = row * shape[3] + at[3];
                     double found = value_at(&p->o, i), expected = value_at(&p->expect, i);
                     double allowed =
-                        rows ? derived + rounding(p->o.type, found) + rounding(p->expect.type, expected) : tolerance;
+                        rows ? derived + rounding(p->o.type, found) + rounding(p->expect.type, expected)
+                             : tolerance;
                     judge(&w, found, expected, allowed, at);
                 }
             }

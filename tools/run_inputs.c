@@ -43,8 +43,8 @@ static bool load(run_input *in, io_tensor *out)
     if (!ok)
         cli_error(RUN_COMMAND, "%s: %s", in->what, error.text);
     else if (out->overflows)
-        cli_note(RUN_COMMAND, "%s: %s holds f64, rounded to f32; %llu finite numbers became infinite", in->what, name,
-                 (unsigned long long)out->overflows);
+        cli_note(RUN_COMMAND, "%s: %s holds f64, rounded to f32; %llu finite numbers became infinite",
+                 in->what, name, (unsigned long long)out->overflows);
     else if (out->narrowed)
         cli_note(RUN_COMMAND, "%s: %s holds f64, rounded to f32", in->what, name);
     return ok;
@@ -130,8 +130,8 @@ static bool has_elements(const char *what, const io_tensor *t, int axis, int64_t
     if (t->shape[axis] == expected)
         return true;
     const char *along = t->rank == 1 ? "" : axis == 0 ? " along axis 0" : " along axis 1";
-    cli_error(RUN_COMMAND, "%s has %lld elements%s, expected %lld as the %s of q", what, (long long)t->shape[axis],
-              along, (long long)expected, of);
+    cli_error(RUN_COMMAND, "%s has %lld elements%s, expected %lld as the %s of q", what,
+              (long long)t->shape[axis], along, (long long)expected, of);
     return false;
 }
 
@@ -144,8 +144,8 @@ static void *numbers(const char *what, int64_t count, size_t size)
 }
 
 /* One number for each query head or, where `stride` is given, perhaps for each batch entry and head. */
-static bool read_per_head(const run_options *o, run_problem *p, const char *what, const char *path, float **out,
-                          int64_t *stride)
+static bool read_per_head(const run_options *o, run_problem *p, const char *what, const char *path,
+                          float **out, int64_t *stride)
 {
     int64_t batch = p->desc.q.shape[0], heads = p->desc.q.shape[1];
     io_tensor t = {0};
@@ -156,7 +156,8 @@ static bool read_per_head(const run_options *o, run_problem *p, const char *what
     if (ok && !to_dtype(t.type, &dtype))
         ok = bad_type(what, t.type, "f32 or f16");
     if (ok && t.rank != 1 && !(stride && t.rank == 2))
-        ok = bad_rank(what, t.rank, stride ? "1, the query heads, or 2, with the batch" : "1, the query heads");
+        ok = bad_rank(what, t.rank,
+                      stride ? "1, the query heads, or 2, with the batch" : "1, the query heads");
     ok = ok && has_elements(what, &t, t.rank - 1, heads, "heads") &&
          (t.rank == 1 || has_elements(what, &t, 0, batch, "batch"));
     int64_t count = ok && t.rank == 2 ? batch * heads : heads;
@@ -170,7 +171,8 @@ static bool read_per_head(const run_options *o, run_problem *p, const char *what
 }
 
 /* One whole number for each batch entry. */
-static bool read_lengths(const run_options *o, run_problem *p, const char *what, const char *path, int64_t **out)
+static bool read_lengths(const run_options *o, run_problem *p, const char *what, const char *path,
+                         int64_t **out)
 {
     int64_t batch = p->desc.q.shape[0];
     io_tensor t = {0};
@@ -181,7 +183,8 @@ static bool read_lengths(const run_options *o, run_problem *p, const char *what,
         ok = bad_type(what, t.type, "whole numbers of 32 or 64 bits");
     if (ok && t.rank != 1)
         ok = bad_rank(what, t.rank, "1, the batch");
-    ok = ok && has_elements(what, &t, 0, batch, "batch") && (*out = numbers(what, batch, sizeof(int64_t))) != NULL;
+    ok = ok && has_elements(what, &t, 0, batch, "batch") &&
+         (*out = numbers(what, batch, sizeof(int64_t))) != NULL;
     if (ok && batch > 0)
         memcpy(*out, t.data, (size_t)batch * sizeof(int64_t));
     io_tensor_free(&t);

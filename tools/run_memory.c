@@ -30,15 +30,19 @@ static double output_bytes(const run_problem *p)
 {
     const int64_t *o = p->desc.o.shape;
     double rows = (double)o[0] * (double)o[1] * (double)o[2];
-    return output_values(p) * (double)fa_dtype_size(p->desc.o.dtype) + (p->desc.want_lse ? rows * sizeof(float) : 0);
+    return output_values(p) * (double)fa_dtype_size(p->desc.o.dtype) +
+           (p->desc.want_lse ? rows * sizeof(float) : 0);
 }
 
-bool run_fits(const run_options *options, const run_problem *p, const fa_device_info *device, const fa_plan *plan)
+bool run_fits(const run_options *options, const run_problem *p, const fa_device_info *device,
+              const fa_plan *plan)
 {
     double inputs = input_bytes(p), outputs = output_bytes(p);
     double workspace = (double)fa_plan_workspace(plan);
     /* Devices that "auto" leaves out are drivers that compute on the CPU: their buffers lie in the same memory. */
-    double device_bytes = device->host_memory ? workspace : device->automatic ? 0 : inputs + outputs + workspace;
+    double device_bytes = device->host_memory ? workspace
+                          : device->automatic ? 0
+                                              : inputs + outputs + workspace;
     double check = options->check ? check_reference_bytes(&p->desc) : 0;
     double expect = p->has_expect ? output_values(p) * (sizeof(double) + sizeof(float)) : 0;
     char why[384];

@@ -22,7 +22,8 @@ bool run_outputs_possible(run_options *o)
 static bool stage(const cli_file *file, const io_tensor *tensor, io_output *out)
 {
     io_error error;
-    if (io_output_begin(out, file->path, &error) && io_npy_put(out, tensor, &error) && io_output_finish(out, &error))
+    if (io_output_begin(out, file->path, &error) && io_npy_put(out, tensor, &error) &&
+        io_output_finish(out, &error))
         return true;
     cli_error(RUN_COMMAND, "--%s: %s", file->option, error.text);
     return false;

@@ -11,11 +11,11 @@
 
 /* What of a device the kernels depend on: as the driver tells it, lowered by FASTATTN_CUDA_LIMITS. */
 typedef struct fa_cu_caps {
-    int arch;            /* compute capability, ten times the major one and the minor one         */
-    int runs_arch;       /* likewise, not lowered                                                 */
-    int units;           /* multiprocessors                                                       */
-    int clock_khz;       /* at least 1                                                            */
-    size_t shared_bytes; /* shared memory of one block, opted in to                               */
+    int arch;                 /* compute capability, ten times the major one and the minor one         */
+    int runs_arch;            /* likewise, not lowered                                                 */
+    int units;                /* multiprocessors                                                       */
+    int clock_khz;            /* at least 1                                                            */
+    size_t shared_bytes;      /* shared memory of one block, opted in to                               */
     size_t unit_shared_bytes; /* of a multiprocessor                                              */
     double bytes_per_second;
     uint64_t global_bytes;

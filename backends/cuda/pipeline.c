@@ -41,8 +41,7 @@ static int type_of(const fa_plan *plan, const fa_cuda_row *row)
 
 static int variant_of(const fa_plan *plan, const fa_cuda_row *row)
 {
-    return fa_cuda_variant_of(*row, plan->args.block_q) +
-           (row->unit > 0 && plan->score.transforms);
+    return fa_cuda_variant_of(*row, plan->args.block_q) + (row->unit > 0 && plan->score.transforms);
 }
 
 /* The plan's table, in device memory. */

@@ -58,7 +58,7 @@ enum {
 };
 
 #define FA_TENSOR(name, unit, resident, dims, least_q, most_q, keys, tile_kv, warps, split, held) \
-    {name, FA_CUDA_TENSOR, dims,       dims, least_q, most_q, keys, 0,                            \
+    {name, FA_CUDA_TENSOR, dims,       dims, least_q, most_q, keys,    0,                         \
      0,    tile_kv,        32 * warps, unit, split,   held,   resident},
 #define FA_DECODE(name, unit, dims, most_q, warps, resident) \
     {name, FA_CUDA_DECODE, dims, dims, 8, most_q, 16 * warps, 0, 0, 0, 32 * warps, unit, 0, 0, resident},
@@ -176,7 +176,7 @@ FA_CUDA_FN bool fa_cuda_tensor_notes(fa_cuda_row t)
 FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_row t, int variant)
 {
     return (int)sizeof(float) *
-           (t.kind == FA_CUDA_TENSOR   ? fa_cuda_tensor_words(t, fa_cuda_rows_of(t, variant)) +
+           (t.kind == FA_CUDA_TENSOR ? fa_cuda_tensor_words(t, fa_cuda_rows_of(t, variant)) +
                                            (fa_cuda_tensor_notes(t) ? FA_CUDA_NOTES : 0)
             : t.kind == FA_CUDA_DECODE ? t.group / 32 * fa_cuda_rows_of(t, variant) * (t.dim_v + 2)
             : t.kind == FA_CUDA_FMA    ? 4 + 2 * fa_cuda_fma_stage(t, fa_cuda_rows_of(t, variant))

@@ -36,7 +36,8 @@ static fa_cuda_args bind(const fa_plan *plan, const fa_binding *binding)
         .lse = at[FA_LSE],
         .scratch = address_of(binding->workspace, binding->workspace_offset),
         .partial = address_of(binding->workspace, binding->workspace_offset + plan->partial_offset),
-        .partial_state = address_of(binding->workspace, binding->workspace_offset + plan->partial_state_offset),
+        .partial_state =
+            address_of(binding->workspace, binding->workspace_offset + plan->partial_state_offset),
         .type_q = (int)tensor[FA_Q].dtype,
         .type_k = (int)tensor[FA_K].dtype,
         .type_v = (int)tensor[FA_V].dtype,

@@ -137,7 +137,8 @@ static void drop_program(const fa_device *device, fa_cl_program *program)
     fa_release(device->context, program, program->bytes);
 }
 
-static fa_status new_program(const fa_device *device, const char *options, bool *cached, fa_cl_program **program)
+static fa_status new_program(const fa_device *device, const char *options, bool *cached,
+                             fa_cl_program **program)
 {
     const fa_cl_device *d = fa_cl_device_of(device);
     size_t bytes = sizeof(fa_cl_program) + strlen(options) + 1;
@@ -193,8 +194,8 @@ fa_status fa_cl_program_get(fa_device *device, const char *options, cl_program *
         if (found != made)
             drop_program(device, made);
         else
-            fa_log(device->context, FA_LOG_DEBUG, "opencl: program %s: %s", cached ? "from the cache" : "compiled",
-                   options);
+            fa_log(device->context, FA_LOG_DEBUG, "opencl: program %s: %s",
+                   cached ? "from the cache" : "compiled", options);
     }
     *program = found->handle;
     return FA_OK;

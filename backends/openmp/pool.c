@@ -14,10 +14,10 @@
 #include "core/context.h"
 
 enum {
-    SLOTS = 16,       /* calling threads that are helped at the same time */
-    SPIN_NS = 50000,  /* about what it takes to wake a thread */
-    PAUSES = 4,       /* between two looks */
-    CACHE_LINE = 64,  /* and what fa_alloc() aligns to */
+    SLOTS = 16,      /* calling threads that are helped at the same time */
+    SPIN_NS = 50000, /* about what it takes to wake a thread */
+    PAUSES = 4,      /* between two looks */
+    CACHE_LINE = 64, /* and what fa_alloc() aligns to */
 };
 
 /* The state of a slot: how many helpers are at work on its job, and: */
@@ -201,8 +201,8 @@ static void start_helpers(fa_pool *pool, int32_t wanted)
         atomic_store(&pool->refused, true);
     (void)pthread_mutex_unlock(&pool->lock);
     if (error != 0)
-        fa_log(pool->context, FA_LOG_WARN, "openmp: the system starts no more than %d of %d threads: %s", started,
-               pool->most, strerror(error));
+        fa_log(pool->context, FA_LOG_WARN, "openmp: the system starts no more than %d of %d threads: %s",
+               started, pool->most, strerror(error));
 }
 
 /* Whether the pool's threads are this process's. The lock may be held by a thread that the fork left behind. */
@@ -212,9 +212,10 @@ static bool is_ours(fa_pool *pool)
     if (atomic_compare_exchange_strong(&pool->process, &process, self) || process == self)
         return true;
     if (!atomic_exchange(&pool->told, true))
-        fa_log(pool->context, FA_LOG_WARN,
-               "openmp: the device's threads stayed in the process that was forked: one thread does all; a device opened "
-               "in this process has its own");
+        fa_log(
+            pool->context, FA_LOG_WARN,
+            "openmp: the device's threads stayed in the process that was forked: one thread does all; a device opened "
+            "in this process has its own");
     return false;
 }
 

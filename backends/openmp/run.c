@@ -122,7 +122,8 @@ static fa_status share(const fa_device *device, loop *l)
     executor->parallel_for(executor->user, l->tasks, take, l);
     int ended = atomic_load_explicit(&l->ended, memory_order_acquire), begun = atomic_load(&l->begun);
     if (atomic_load(&l->next) < l->count || ended < (begun < l->tasks ? begun : l->tasks))
-        return fa_fail(FA_INVALID, "executor.parallel_for returned when %d of %d tasks were done", ended, l->tasks);
+        return fa_fail(FA_INVALID, "executor.parallel_for returned when %d of %d tasks were done", ended,
+                       l->tasks);
     return FA_OK;
 }
 

@@ -58,7 +58,8 @@ static size_t scratch_bytes(const fa_plan *plan)
 
 /* s[row][key] over dims [d, dim) for `rows` query rows and `keys` keys; both constants at each call. */
 FA_INLINE void score_rows(const int rows, const int keys, const fa_dtype dtype, const float *q, int q_stride,
-                          const typed_rows *k, int64_t key, int d, int dim, rows_ahead ahead, float *s, int s_stride)
+                          const typed_rows *k, int64_t key, int d, int dim, rows_ahead ahead, float *s,
+                          int s_stride)
 {
     vf acc[ROWS][KEYS];
     FA_UNROLL
@@ -105,7 +106,8 @@ FA_INLINE void score_rows(const int rows, const int keys, const fa_dtype dtype, 
 
 /* As above over all dims. Lanes are sums of a part of the dims each; where there is one, dims are summed in parts. */
 FA_INLINE void score_parts(const int rows, const int keys, const fa_dtype dtype, const float *q, int q_stride,
-                           const typed_rows *k, int64_t key, int dim, rows_ahead ahead, float *s, int s_stride)
+                           const typed_rows *k, int64_t key, int dim, rows_ahead ahead, float *s,
+                           int s_stride)
 {
     int part = VL > 1 ? dim : part_end(0, dim);
     score_rows(rows, keys, dtype, q, q_stride, k, key, 0, part, ahead, s, s_stride);
@@ -237,8 +239,8 @@ static void values(int rows, const rows_scratch *s, const typed_rows *v, int fir
     int r = 0;
     for (; r + ROWS <= rows; r += ROWS)
         FA_FOR_TYPE(value_block, ROWS, v->dtype, s->s + r * s->s_stride + first, s->s_stride, r ? &again : v,
-                    keys, dim, share(ahead, r, dim / (VALUE_VECS * VL) * LINE_BYTES), s->part + r * s->o_stride,
-                    s->o_stride);
+                    keys, dim, share(ahead, r, dim / (VALUE_VECS * VL) * LINE_BYTES),
+                    s->part + r * s->o_stride, s->o_stride);
     for (; r < rows; r++)
         FA_FOR_TYPE(value_block, 1, v->dtype, s->s + r * s->s_stride + first, s->s_stride, r ? &again : v,
                     keys, dim, nothing_ahead, s->part + r * s->o_stride, s->o_stride);
@@ -308,8 +310,8 @@ static vf transform(const query_row *row, int key, int count, vf x)
         const fa_tensor *t = &p->tensor[FA_BIAS];
         int64_t at = extra_offset(row, FA_BIAS);
         vf bias = t->stride[3] == 0 ? v_set1(fa_load(t->dtype, row->run->bias, at))
-                  : count == VL    ? load_typed(t->dtype, row->run->bias, at + key)
-                                   : load_some(t->dtype, row->run->bias, at + key, count);
+                  : count == VL     ? load_typed(t->dtype, row->run->bias, at + key)
+                                    : load_some(t->dtype, row->run->bias, at + key, count);
         if (p->bias_factors)
             bias = v_mul(bias, v_set1(p->bias_factors[row->head]));
         x = v_add(bias, x);
@@ -345,8 +347,8 @@ static float weigh(const query_row *row, int key, int keys, float *s, float *max
 }
 
 /* Of the values that a row sees, those that are not finite: see add_infinite() in panel.h. */
-static void add_infinite(const query_row *row, const typed_rows *v, int key, int keys, int dim, const float *p,
-                         float *o)
+static void add_infinite(const query_row *row, const typed_rows *v, int key, int keys, int dim,
+                         const float *p, float *o)
 {
     for (int j = 0; j < keys; j++) {
         if (!fa_mask_visible(row->sequence->mask, row->position, key + j) || !is_kept(row, key + j))
@@ -380,7 +382,8 @@ static rows_ahead ahead_of(const fa_cpu_run *run, const fa_work_item *item, int 
 }
 
 /* The rows of K or V from `key` on, where they lie. */
-static typed_rows rows_at(const fa_cpu_run *run, const fa_work_item *item, int operand, const void *base, int key)
+static typed_rows rows_at(const fa_cpu_run *run, const fa_work_item *item, int operand, const void *base,
+                          int key)
 {
     const fa_tensor *t = &run->plan->problem.tensor[operand];
     const fa_sequence *q = &run->plan->problem.sequence[item->sequence];

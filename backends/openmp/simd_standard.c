@@ -91,7 +91,8 @@ static void second_product(const fa_cpu_run *run, const fa_work_item *item, cons
     const fa_args *a = &run->plan->args;
     const fa_sequence *q = &run->plan->problem.sequence[item->sequence];
     const fa_tensor *t = &run->plan->problem.tensor[FA_V];
-    typed_rows v = {t->dtype, run->v, fa_tensor_offset(t, q->kv_batch, item->head_kv, q->kv_row), t->stride[2], 0};
+    typed_rows v = {t->dtype, run->v, fa_tensor_offset(t, q->kv_batch, item->head_kv, q->kv_row),
+                    t->stride[2], 0};
     bool cleaned = (run->plan->problem.features & FA_FEATURE_MASK) && !rows_finite(&v, keys, a->dim_v);
     if (cleaned)
         clean_rows(s->v, a->dim_v, keys, a->dim_v);

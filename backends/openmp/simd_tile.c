@@ -101,12 +101,12 @@ FA_INLINE void meet(const int nv, const fa_panel *panel, const key_block *block,
  * The width of a panel is a constant in each: one that is not full works on the vectors it has. Functions of their own:
  * in one together, gcc 12 keeps what the inner loops need in memory.
  */
-#define FA_MEET(nv)                                                                                              \
-    static void meet_##nv(const fa_panel *panel, const key_block *block, bool masked, int begin, int end,         \
-                          const float *qt, float *st, float *max, float *sum, float *ot)                         \
-    {                                                                                                            \
-        if (nv <= PANEL_VECS)                                                                                    \
-            meet(FA_MIN(nv, PANEL_VECS), panel, block, masked, begin, end, qt, st, max, sum, ot);                 \
+#define FA_MEET(nv)                                                                                       \
+    static void meet_##nv(const fa_panel *panel, const key_block *block, bool masked, int begin, int end, \
+                          const float *qt, float *st, float *max, float *sum, float *ot)                  \
+    {                                                                                                     \
+        if (nv <= PANEL_VECS)                                                                             \
+            meet(FA_MIN(nv, PANEL_VECS), panel, block, masked, begin, end, qt, st, max, sum, ot);         \
     }
 FA_MEET(1)
 FA_MEET(2)
@@ -128,8 +128,8 @@ static void visit(const fa_panel *panel, const key_block *block, const float *qt
     int tile = fa_mask_classify(m, panel->first, panel->last + 1, begin, end);
     if (tile == FA_CLASS_SKIP)
         return;
-    static void (*const meet[])(const fa_panel *, const key_block *, bool, int, int, const float *, float *, float *,
-                                float *, float *) = {NULL, meet_1, meet_2, meet_3, meet_4};
+    static void (*const meet[])(const fa_panel *, const key_block *, bool, int, int, const float *, float *,
+                                float *, float *, float *) = {NULL, meet_1, meet_2, meet_3, meet_4};
     meet[panel->nv](panel, block, tile == FA_CLASS_PARTIAL, begin, end, qt, st, max, sum, ot);
 }
 

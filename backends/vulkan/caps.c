@@ -14,7 +14,7 @@ enum {
     MAX_EXTENSIONS = 1024,
     MAX_FAMILIES = 32,
     MAX_SHAPES = 128,
-    LLVMPIPE_TURNS = 65535, /* LP_MAX_TGSI_LOOP_ITERATIONS: of all loops of a kernel together, without a word */
+    LLVMPIPE_TURNS = 65535, /* LP_MAX_TGSI_LOOP_ITERATIONS: turns of all loops of a kernel together */
 };
 
 /* Names of extensions that a device has. */
@@ -286,16 +286,11 @@ static bool apply_limit(fa_vk_caps *caps, bool *layout, const char *text, size_t
         size_t *bytes;
         bool *flag;
     } keys[] = {
-        {"local=", 1024, &caps->local_bytes, NULL},
-        {"group=", 1, &caps->group_size, NULL},
-        {"range=", 4096, &caps->range, NULL},
-        {"loops=", 4096, &caps->loop_turns, NULL},
-        {"address=", 0, NULL, &caps->address},
-        {"subgroups=", 0, NULL, &caps->subgroups},
-        {"matrix=", 0, NULL, &caps->matrix},
-        {"layout=", 0, NULL, layout},
-        {"timeline=", 0, NULL, &caps->timeline},
-        {"unified=", 0, NULL, &caps->unified},
+        {"local=", 1024, &caps->local_bytes, NULL}, {"group=", 1, &caps->group_size, NULL},
+        {"range=", 4096, &caps->range, NULL},       {"loops=", 4096, &caps->loop_turns, NULL},
+        {"address=", 0, NULL, &caps->address},      {"subgroups=", 0, NULL, &caps->subgroups},
+        {"matrix=", 0, NULL, &caps->matrix},        {"layout=", 0, NULL, layout},
+        {"timeline=", 0, NULL, &caps->timeline},    {"unified=", 0, NULL, &caps->unified},
     };
     const int shown = (int)(length < 64 ? length : 64);
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {

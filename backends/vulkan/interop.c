@@ -45,7 +45,8 @@ fa_status fa_device_open_vulkan(fa_context *context, const fa_vulkan_device_desc
     if (!context || !desc)
         return fa_fail(FA_INVALID, "%s is NULL", context ? "desc" : "context");
     fa_vulkan_device_desc d;
-    fa_status status = fa_copy_struct(&d, sizeof(d), FA_VULKAN_DEVICE_DESC_0_1, desc, "fa_vulkan_device_desc");
+    fa_status status =
+        fa_copy_struct(&d, sizeof(d), FA_VULKAN_DEVICE_DESC_0_1, desc, "fa_vulkan_device_desc");
     if (status == FA_OK)
         status = check_desc(&d);
     if (status != FA_OK)

@@ -30,7 +30,8 @@ static void find_entry(void)
     if (symbol) /* POSIX promises that a function's address fits; ISO C has no cast for it. */
         memcpy(&entry, &symbol, sizeof(entry));
     else
-        (void)snprintf(loader.failure, sizeof(loader.failure), "%s has no vkGetInstanceProcAddr", loader.what);
+        (void)snprintf(loader.failure, sizeof(loader.failure), "%s has no vkGetInstanceProcAddr",
+                       loader.what);
 }
 
 PFN_vkGetInstanceProcAddr fa_vk_entry(char *reason, size_t reason_size)

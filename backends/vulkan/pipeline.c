@@ -204,8 +204,8 @@ static void drop_pipeline(const fa_device *device, fa_vk_pipeline *pipeline)
 }
 
 /* The pipeline in the device's list; where there is none, `added`, unless that is NULL. */
-static fa_vk_pipeline *find_pipeline(fa_vk_device *d, const fa_vk_module *module, const fa_vk_constants *constants,
-                                     fa_vk_pipeline *added)
+static fa_vk_pipeline *find_pipeline(fa_vk_device *d, const fa_vk_module *module,
+                                     const fa_vk_constants *constants, fa_vk_pipeline *added)
 {
     (void)pthread_mutex_lock(&d->lock);
     fa_vk_pipeline *found = d->pipelines;

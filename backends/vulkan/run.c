@@ -85,10 +85,12 @@ static void find_places(const fa_plan *plan, const fa_binding *binding, fa_vk_pl
         where[slot[t]] = place_of(binding->buffer[t], binding->offset[t], plan->problem.span[t]);
     const bool standard = k->kind == FA_GPU_STANDARD;
     const size_t at = standard ? 0 : plan->partial_offset;
-    const size_t states_at = standard ? prepared->with.factors_at * sizeof(float) : plan->partial_state_offset;
+    const size_t states_at =
+        standard ? prepared->with.factors_at * sizeof(float) : plan->partial_state_offset;
     const size_t end = plan->workspace;
     if (binding->workspace && end > states_at) {
-        where[FA_VK_SLOT_PARTIAL] = place_of(binding->workspace, binding->workspace_offset + at, states_at - at);
+        where[FA_VK_SLOT_PARTIAL] =
+            place_of(binding->workspace, binding->workspace_offset + at, states_at - at);
         where[FA_VK_SLOT_STATE] =
             place_of(binding->workspace, binding->workspace_offset + states_at, end - states_at);
     }

@@ -7,7 +7,7 @@
 #include "mask.h"
 
 FA_STRUCT(fa_args)
-    int group;   /* heads_q / heads_kv: rows of a block are (position, head of the group), group innermost */
+    int group; /* heads_q / heads_kv: rows of a block are (position, head of the group), group innermost */
     int dim_qk;
     int dim_v;
     int block_q; /* level-1 block */

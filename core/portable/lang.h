@@ -9,6 +9,8 @@
 #ifndef FA_PORTABLE_LANG_H
 #define FA_PORTABLE_LANG_H
 
+/* A line for each word: */
+/* clang-format off */
 #if defined(GL_core_profile) || defined(VULKAN) || defined(FA_LANG_GLSL)
 #define FA_FN
 #define FA_STRUCT(name) struct name {

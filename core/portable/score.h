@@ -15,8 +15,8 @@ FA_STRUCT(fa_score)
     float scale, scale_rest; /* multiplied one after the other; no factor is subnormal */
     float cap;               /* the softcap, and 4 / softcap as far as f32 goes; both 0 without one */
     float cap_inverse;
-    float unit;              /* of a difference of two scores, to a base-2 logarithm */
-    float natural;           /* of a score, to a natural logarithm */
+    float unit;    /* of a difference of two scores, to a base-2 logarithm */
+    float natural; /* of a score, to a natural logarithm */
     int transforms;
 FA_STRUCT_END(fa_score)
 

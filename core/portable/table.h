@@ -29,8 +29,8 @@ typedef int64_t fa_long;
 #endif
 
 typedef struct fa_table_params {
-    fa_long q_stride[3], k_stride[3], v_stride[3], o_stride[3]; /* batch, head, row */
-    fa_long bias_stride[4], keep_stride[4];                     /* 0 where the axis is repeated */
+    fa_long q_stride[3], k_stride[3], v_stride[3], o_stride[3];     /* batch, head, row */
+    fa_long bias_stride[4], keep_stride[4];                         /* 0 where the axis is repeated */
     fa_long sequences_at, items_at, merges_at, slopes_at, sinks_at; /* bytes into the table */
     int heads_q, group, dim_qk, dim_v, lse_rows, bias_type;
     fa_score score;

@@ -144,15 +144,15 @@ typedef struct fa_attention_desc {
      * and v in one packed buffer are fine. */
     fa_tensor q, k, v, o;
 
-    float scale;          /* of the scores, finite; 0: 1/sqrt(dim_qk)                                         */
-    int32_t scale_is_set; /* 1: `scale` is meant even where it is 0, which makes all scores of q and k 0      */
-    float softcap;        /* 0: none                                                                          */
+    float scale; /* of the scores, finite; 0: 1/sqrt(dim_qk)                                         */
+    int32_t scale_is_set; /* 1: use `scale` even where it is 0, which makes all scores of q and k 0 */
+    float softcap; /* 0: none                                                                          */
     fa_mask_kind mask;
-    fa_alignment alignment; /* of p(i), with or without a causal mask, whose own alignment it may not contradict */
-    int64_t window_left;     /* keys visible up to and with p(i), so 1 is p(i) alone; 0: unlimited         */
-    int64_t window_right;    /* the same on the other side; a causal mask is a right window of 1, and the   */
-                             /* narrower of the two holds                                              */
-    int64_t prefix;          /* the first `prefix` keys are visible to every row (prefix-LM)               */
+    fa_alignment alignment; /* of p(i), also without a causal mask; must not contradict a causal mask's own */
+    int64_t window_left;    /* keys visible up to and with p(i), so 1 is p(i) alone; 0: unlimited         */
+    int64_t window_right;   /* the same on the other side; a causal mask is a right window of 1, and the   */
+                            /* narrower of the two holds                                              */
+    int64_t prefix;         /* the first `prefix` keys are visible to every row (prefix-LM)               */
     int64_t diagonal_offset; /* added to p(i): a chunk of rows or a part of the keys of a longer problem */
 
     /* Packed sequences: q and o (or k and v) have batch 1 and the sequences one behind the other on the

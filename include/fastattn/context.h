@@ -47,7 +47,8 @@ typedef struct fa_allocator {
  * A task neither blocks nor calls back. Results do not depend on how tasks are spread, bit for bit.
  */
 typedef struct fa_executor {
-    void (*parallel_for)(void *user, int32_t count, void (*task)(void *argument, int32_t index), void *argument);
+    void (*parallel_for)(void *user, int32_t count, void (*task)(void *argument, int32_t index),
+                         void *argument);
     void *user;
 } fa_executor;
 

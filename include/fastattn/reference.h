@@ -50,8 +50,9 @@ FA_API fa_status fa_naive_attention(fa_context *context, const fa_attention_desc
  * output's own rounding is not included. A tolerance above this limit checks nothing: see docs/numerics.md.
  * Returns as fa_reference_attention().
  */
-FA_API fa_status fa_reference_limit(fa_context *context, const fa_attention_desc *desc, const fa_inputs *inputs,
-                                    fa_dtype weights, int32_t merges, double *o, double *lse);
+FA_API fa_status fa_reference_limit(fa_context *context, const fa_attention_desc *desc,
+                                    const fa_inputs *inputs, fa_dtype weights, int32_t merges, double *o,
+                                    double *lse);
 
 /** Element conversions as every backend does them: to nearest, ties to even; NaN stays NaN, overflow is Inf. */
 FA_API float fa_f16_to_f32(uint16_t bits);

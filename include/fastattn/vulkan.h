@@ -28,10 +28,10 @@ enum {
     FA_VULKAN_BUFFER_DEVICE_ADDRESS = 1 << 0, /* bufferDeviceAddress */
     FA_VULKAN_INT64 = 1 << 1,                 /* shaderInt64, without which addresses are not used */
     FA_VULKAN_TIMELINE = 1 << 2,              /* timelineSemaphore */
-    FA_VULKAN_SUBGROUP_SIZE_CONTROL = 1 << 3, /* subgroupSizeControl and computeFullSubgroups: subgroups are used */
-    FA_VULKAN_COOPERATIVE_MATRIX = 1 << 4, /* cooperativeMatrix, shaderFloat16, shaderInt16, storageBuffer16BitAccess, */
-                                           /* vulkanMemoryModel */
-    FA_VULKAN_NOTHING = 1 << 30            /* none of these */
+    FA_VULKAN_SUBGROUP_SIZE_CONTROL = 1 << 3, /* subgroupSizeControl and computeFullSubgroups */
+    /** cooperativeMatrix, shaderFloat16, shaderInt16, storageBuffer16BitAccess and vulkanMemoryModel */
+    FA_VULKAN_COOPERATIVE_MATRIX = 1 << 4,
+    FA_VULKAN_NOTHING = 1 << 30 /* none of these */
 };
 
 typedef struct fa_vulkan_device_desc {
@@ -39,9 +39,10 @@ typedef struct fa_vulkan_device_desc {
     struct VkInstance_T *instance;
     struct VkPhysicalDevice_T *physical_device;
     struct VkDevice_T *device;
-    uint32_t api_version;  /* that the instance was made with, such as VK_API_VERSION_1_2; at least 1.1 */
-    uint32_t queue_family; /* with compute; queue 0 of it must exist, and is used by queues that fa_queue_create() makes */
-    uint32_t features;     /* FA_VULKAN_* bits; at least one */
+    uint32_t api_version; /* that the instance was made with, such as VK_API_VERSION_1_2; at least 1.1 */
+    /** One with compute. Its queue 0 must exist; queues of fa_queue_create() use it. */
+    uint32_t queue_family;
+    uint32_t features; /* FA_VULKAN_* bits; at least one */
     /** Of the loader that made the instance; NULL: fastattn's, libvulkan.so.1 or what FASTATTN_VULKAN_LIBRARY names. */
     void (*(*get_instance_proc_addr)(struct VkInstance_T *, const char *))(void);
 } fa_vulkan_device_desc;
@@ -51,7 +52,8 @@ typedef struct fa_vulkan_device_desc {
  * api_version or features that are off. FA_NO_DEVICE: it cannot run fastattn's kernels, and the message says why.
  * *device is NULL then.
  */
-FA_API fa_status fa_device_open_vulkan(fa_context *context, const fa_vulkan_device_desc *desc, fa_device **device);
+FA_API fa_status fa_device_open_vulkan(fa_context *context, const fa_vulkan_device_desc *desc,
+                                       fa_device **device);
 
 /**
  * Makes a queue of the caller's VkQueue, of the family that the device was opened with. Runs and copies are submitted to
@@ -77,8 +79,8 @@ FA_API fa_status fa_queue_record_vulkan(fa_device *device, struct VkCommandBuffe
  * would overwrite their own input are refused between wraps of one VkBuffer too. FA_INVALID: NULL, or a range outside
  * it. *buffer is NULL then. Destroy with fa_buffer_destroy().
  */
-FA_API fa_status fa_buffer_wrap_vulkan(fa_device *device, uint64_t vk_buffer, size_t vk_size, size_t offset, size_t size,
-                                       fa_buffer **buffer);
+FA_API fa_status fa_buffer_wrap_vulkan(fa_device *device, uint64_t vk_buffer, size_t vk_size, size_t offset,
+                                       size_t size, fa_buffer **buffer);
 
 #ifdef __cplusplus
 }

@@ -20,20 +20,21 @@
 #define FA_VK_BUFFERS 11 /* steps in shared memory at a time */
 #define FA_VK_DIM_QK 12  /* rounded up to what the kernel takes at once */
 #define FA_VK_DIM_V 13
-#define FA_VK_GROUP 14 /* work-items of a work-group */
-#define FA_VK_SPLIT 15 /* work-items that share a key */
+#define FA_VK_GROUP 14    /* work-items of a work-group */
+#define FA_VK_SPLIT 15    /* work-items that share a key */
 #define FA_VK_WHOLE_QK 16 /* head dims are not rounded up */
 #define FA_VK_WHOLE_V 17
 #define FA_VK_SUBGROUP 18 /* work-items of a subgroup; 1 where there are none */
 #define FA_VK_ROWS 19
 #define FA_VK_COLS 20
-#define FA_VK_FAR 21 /* strides of keys and values need more than 31 bits */
+#define FA_VK_FAR 21   /* strides of keys and values need more than 31 bits */
 #define FA_VK_TILES 22 /* matrix: tiles of 16 rows of a subgroup */
 /* How a subgroup holds fragments of 16 by 16, as far as registers alone can turn scores into weights. */
-#define FA_VK_LAYOUT_ROWS 23    /* rows that a work-item has elements of; 0: shared memory is used instead */
-#define FA_VK_LAYOUT_SLOTS 24   /* of each element of an accumulator, 3 bits: which of these rows it is of */
-#define FA_VK_LAYOUT_LANES 25   /* bits of a work-item's number that those with the same rows differ in */
-#define FA_VK_LAYOUT_ELEMENTS 26 /* of each element of the first operand, 3 bits: the accumulator's in its place */
+#define FA_VK_LAYOUT_ROWS 23  /* rows that a work-item has elements of; 0: shared memory is used instead */
+#define FA_VK_LAYOUT_SLOTS 24 /* of each element of an accumulator, 3 bits: which of these rows it is of */
+#define FA_VK_LAYOUT_LANES 25 /* bits of a work-item's number that those with the same rows differ in */
+#define FA_VK_LAYOUT_ELEMENTS \
+    26                    /* of each element of the first operand, 3 bits: the accumulator's in its place */
 #define FA_VK_IN_PARTS 27 /* tile: scores are summed over 64 dims at a time */
 #define FA_VK_CONSTANTS 32
 
@@ -45,8 +46,8 @@
 #define FA_VK_SLOT_BIAS 5
 #define FA_VK_SLOT_KEEP 6
 #define FA_VK_SLOT_LSE 7
-#define FA_VK_SLOT_PARTIAL 8     /* standard: the scores */
-#define FA_VK_SLOT_STATE 9 /* standard: the factors of rows */
+#define FA_VK_SLOT_PARTIAL 8 /* standard: the scores */
+#define FA_VK_SLOT_STATE 9   /* standard: the factors of rows */
 #define FA_VK_SLOTS 10
 
 #define FA_VK_WORD_Q_STRIDE 0

@@ -13,7 +13,8 @@ enum { ROWS = 2048, KEYS = 2048, DIM = 4 };
 static float q[ROWS * DIM], k[KEYS * DIM], v[KEYS * DIM], o[ROWS * DIM];
 
 /* The engine's parallel for, which may be a loop. */
-static void parallel_for(void *user, int32_t count, void (*task)(void *argument, int32_t index), void *argument)
+static void parallel_for(void *user, int32_t count, void (*task)(void *argument, int32_t index),
+                         void *argument)
 {
     *(int *)user += 1;
     for (int32_t i = count; i-- > 0;)
@@ -120,7 +121,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s: %s\n", fa_status_name(status), fa_last_error());
     fa_device_close(device);
     fa_context_destroy(context);
-    printf("fastattn %s: %g %g %g %g, %d parallel loops\n", fa_version(), (double)o[0], (double)o[1], (double)o[2],
-           (double)o[3], runs);
+    printf("fastattn %s: %g %g %g %g, %d parallel loops\n", fa_version(), (double)o[0], (double)o[1],
+           (double)o[2], (double)o[3], runs);
     return failed || status != FA_OK;
 }

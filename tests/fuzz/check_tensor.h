@@ -24,14 +24,14 @@ static inline void check_tensor(const io_tensor *t)
     check(t->rank >= 0 && t->rank <= IO_MAX_RANK);
     for (int d = 0; d < t->rank; d++) {
         check(t->shape[d] >= 0);
-        expected *= (size_t) t->shape[d];
+        expected *= (size_t)t->shape[d];
     }
-    check(t->bytes == expected && data && (uintptr_t) data % 64 == 0);
+    check(t->bytes == expected && data && (uintptr_t)data % 64 == 0);
     for (size_t i = 0; i < t->bytes; i++)
         sum = (sum << 1 | sum >> 31) ^ data[i];
 
     volatile unsigned keep = sum;
-    (void) keep;
+    (void)keep;
 }
 
 #endif

@@ -8,7 +8,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     io_tensor t;
-    io_error err = { "" };
+    io_error err = {""};
 
     if (io_npy_parse(data, size, "fuzz.npy", &t, &err)) {
         check_tensor(&t);

@@ -53,7 +53,7 @@ static void add_file(corpus *c, const char *path)
     if (!file)
         die("open", path);
 
-    input in = { resize(NULL, MAX_INPUT), 0 };
+    input in = {resize(NULL, MAX_INPUT), 0};
     in.size = fread(in.data, 1, MAX_INPUT, file);
     if (ferror(file))
         die("read", path);
@@ -86,7 +86,7 @@ static void add_path(corpus *c, const char *path)
         die("list", path);
     for (int i = 0; i < count; i++) {
         const int length = snprintf(child, sizeof(child), "%s/%s", path, names[i]->d_name);
-        if (length >= 0 && (size_t) length < sizeof(child))
+        if (length >= 0 && (size_t)length < sizeof(child))
             add_path(c, child);
         free(names[i]);
     }
@@ -104,7 +104,7 @@ static uint64_t next_random(uint64_t *state)
 
 static size_t below(uint64_t *state, size_t limit)
 {
-    return limit ? (size_t) (next_random(state) % limit) : 0;
+    return limit ? (size_t)(next_random(state) % limit) : 0;
 }
 
 static void insert(input *m, size_t at, const uint8_t *bytes, size_t size)
@@ -124,14 +124,36 @@ static void erase(input *m, size_t at, size_t size)
 /* Both formats are mostly text, where flipped bits alone stop at the first token. */
 static void insert_token(input *m, uint64_t *state)
 {
-    static const char *const tokens[] = {
-        "{", "}", "[", "]", "(", ")", ",", ":", "'", "\"", "\\", "-", "0", "1e9", " ",
-        "4294967296", "9223372036854775807", "18446744073709551616", "True", "'>f4'", "'|O'",
-        "\"q\":", "\"F64\"", "\"BOOL\"", "\\u0000", "\"data_offsets\":", "'shape':",
-    };
+    static const char *const tokens[] = {"{",
+                                         "}",
+                                         "[",
+                                         "]",
+                                         "(",
+                                         ")",
+                                         ",",
+                                         ":",
+                                         "'",
+                                         "\"",
+                                         "\\",
+                                         "-",
+                                         "0",
+                                         "1e9",
+                                         " ",
+                                         "4294967296",
+                                         "9223372036854775807",
+                                         "18446744073709551616",
+                                         "True",
+                                         "'>f4'",
+                                         "'|O'",
+                                         "\"q\":",
+                                         "\"F64\"",
+                                         "\"BOOL\"",
+                                         "\\u0000",
+                                         "\"data_offsets\":",
+                                         "'shape':"};
     const char *token = tokens[below(state, sizeof(tokens) / sizeof(tokens[0]))];
 
-    insert(m, below(state, m->size + 1), (const uint8_t *) token, strlen(token));
+    insert(m, below(state, m->size + 1), (const uint8_t *)token, strlen(token));
 }
 
 static void splice(input *m, const corpus *c, uint64_t *state)
@@ -151,24 +173,16 @@ static void edit(input *m, const corpus *c, uint64_t *state)
     switch (below(state, 7)) {
     case 0:
         if (m->size > 0)
-            m->data[at] ^= (uint8_t) (1u << below(state, 8));
+            m->data[at] ^= (uint8_t)(1u << below(state, 8));
         break;
     case 1:
         if (m->size > 0)
-            m->data[at] = (uint8_t) next_random(state);
+            m->data[at] = (uint8_t)next_random(state);
         break;
-    case 2:
-        m->size = at;
-        break;
-    case 3:
-        erase(m, at, below(state, m->size - at + 1));
-        break;
-    case 4:
-        splice(m, c, state);
-        break;
-    default:
-        insert_token(m, state);
-        break;
+    case 2: m->size = at; break;
+    case 3: erase(m, at, below(state, m->size - at + 1)); break;
+    case 4: splice(m, c, state); break;
+    default: insert_token(m, state); break;
     }
 }
 
@@ -183,7 +197,7 @@ static void run_mutant(const corpus *c, uint64_t seed, uint64_t number, const ch
 {
     uint64_t state = seed ^ number * 0xd1342543de82ef95u;
     const input *from = &c->inputs[below(&state, c->count)];
-    input m = { resize(NULL, from->size), from->size };
+    input m = {resize(NULL, from->size), from->size};
 
     memcpy(m.data, from->data, from->size);
     for (size_t edits = 1 + below(&state, MAX_EDITS); edits > 0; edits--)
@@ -217,7 +231,7 @@ static bool take_number(const char *arg, const char *option, uint64_t *value)
 
 int main(int argc, char **argv)
 {
-    corpus c = { NULL, 0 };
+    corpus c = {NULL, 0};
     uint64_t runs = 0, seed = 1;
     const char *last = NULL;
 
@@ -238,7 +252,7 @@ int main(int argc, char **argv)
         LLVMFuzzerTestOneInput(c.inputs[i].data, c.inputs[i].size);
     for (uint64_t i = 0; i < runs; i++)
         run_mutant(&c, seed, i, last);
-    printf("%zu inputs and %llu mutants of them done\n", c.count, (unsigned long long) runs);
+    printf("%zu inputs and %llu mutants of them done\n", c.count, (unsigned long long)runs);
 
     for (size_t i = 0; i < c.count; i++)
         free(c.inputs[i].data);

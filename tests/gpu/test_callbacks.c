@@ -14,10 +14,10 @@
 enum { HEADS = 2, ROWS = 40, KEYS = 96, DIM = 32, SECONDS = 100 };
 enum { OUT = HEADS * ROWS * DIM, IN = HEADS * KEYS * DIM };
 
-static fa_context *outer;  /* NULL: being made */
-static fa_device *opened;  /* NULL: being opened */
-static int depth;          /* of calls out */
-static long called[2];     /* by the log, by the allocator */
+static fa_context *outer; /* NULL: being made */
+static fa_device *opened; /* NULL: being opened */
+static int depth;         /* of calls out */
+static long called[2];    /* by the log, by the allocator */
 static float q[OUT], k[IN], v[IN], o[OUT];
 static fa_tuning tuning = {.struct_size = sizeof(tuning), .splits = 2};
 

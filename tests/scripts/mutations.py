@@ -50,7 +50,14 @@ def conformance(tree):
     return result.returncode, (result.stdout.strip() or "no output").splitlines()[-1]
 
 
+def check_texts():
+    for name, (path, old, _) in MUTATIONS.items():
+        if old not in pathlib.Path(path).read_text():
+            sys.exit(f"{name}: {path} has no {old!r}")
+
+
 def main():
+    check_texts()
     wanted = sys.argv[1:] or list(MUTATIONS)
     unknown = [name for name in wanted if name not in MUTATIONS]
     if unknown:
@@ -69,8 +76,6 @@ def main():
         for name in wanted:
             path, old, new = MUTATIONS[name]
             text = (tree / path).read_text()
-            if text.count(old) < 1:
-                sys.exit(f"{name}: {path} has no {old!r}")
             (tree / path).write_text(text.replace(old, new, 1))
             status, line = conformance(tree)
             (tree / path).write_text(text)

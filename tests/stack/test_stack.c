@@ -35,7 +35,8 @@ typedef struct job {
 static int went(job *j, const char *what, fa_status status)
 {
     if (status != FA_OK && j->failure[0] == '\0')
-        (void)snprintf(j->failure, sizeof(j->failure), "%s: %s: %s", what, fa_status_name(status), fa_last_error());
+        (void)snprintf(j->failure, sizeof(j->failure), "%s: %s: %s", what, fa_status_name(status),
+                       fa_last_error());
     return status == FA_OK;
 }
 
@@ -60,8 +61,8 @@ static void compare(job *j, const char *kernel, int count)
 {
     for (int i = 0; j->computes && i < count; i++) {
         if (!(fabs((double)o[i] - exact_o[i]) < 1e-4) && j->failure[0] == '\0')
-            (void)snprintf(j->failure, sizeof(j->failure), "%s: o[%d] is %g, expected %g", kernel, i, (double)o[i],
-                           exact_o[i]);
+            (void)snprintf(j->failure, sizeof(j->failure), "%s: o[%d] is %g, expected %g", kernel, i,
+                           (double)o[i], exact_o[i]);
     }
 }
 
@@ -72,11 +73,15 @@ static void run_kernel(job *j, fa_context *context, fa_device *device, const cha
     static const int64_t lens[BATCH] = {KEYS, KEYS / 2};
     const char *name = kernel ? kernel : "planned";
     for (int kind = 0; kind < 6; kind++) {
-        fa_attention_desc desc = describe(kind == 4 ? FA_F16 : kind == 5 ? FA_BF16 : FA_F32, kind == 1 ? 1 : ROWS);
+        fa_attention_desc desc = describe(kind == 4   ? FA_F16
+                                          : kind == 5 ? FA_BF16
+                                                      : FA_F32,
+                                          kind == 1 ? 1 : ROWS);
         fa_inputs inputs = {q, k, v, NULL, NULL};
         void *out = o;
         char reason[256];
-        const fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = kernel, .splits = kind == 1 ? 3 : 0};
+        const fa_tuning tuning = {
+            .struct_size = sizeof(tuning), .kernel = kernel, .splits = kind == 1 ? 3 : 0};
         desc.tuning = &tuning;
         if (kind == 2) {
             desc.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
@@ -98,12 +103,14 @@ static void run_kernel(job *j, fa_context *context, fa_device *device, const cha
         }
         if (fa_device_supports(device, &desc, reason, sizeof(reason)) != FA_OK)
             continue; /* a kernel of other types or shapes */
-        if (!went(j, name, fa_attention_host(device, &desc, inputs.q, inputs.k, inputs.v, inputs.bias, inputs.keep, out,
-                                             lse)))
+        if (!went(j, name,
+                  fa_attention_host(device, &desc, inputs.q, inputs.k, inputs.v, inputs.bias, inputs.keep,
+                                    out, lse)))
             continue;
         j->ran++;
         desc.tuning = NULL;
-        if (kind < 4 && went(j, "reference", fa_reference_attention(context, &desc, &inputs, exact_o, exact_lse)))
+        if (kind < 4 &&
+            went(j, "reference", fa_reference_attention(context, &desc, &inputs, exact_o, exact_lse)))
             compare(j, name, kind == 1 ? BATCH * HEADS * DIM : Q);
     }
 }
@@ -125,8 +132,12 @@ static void run_plan(job *j, fa_device *device)
     for (int i = 0; good && i < 3; i++)
         good = went(j, "fa_buffer_write", fa_buffer_write(queue, buffer[i], 0, inputs[i], size[i]));
     if (good) {
-        fa_attention_args args = {.struct_size = sizeof(args), .q = buffer[0], .k = buffer[1], .v = buffer[2],
-                                  .o = buffer[3], .lse = buffer[4]};
+        fa_attention_args args = {.struct_size = sizeof(args),
+                                  .q = buffer[0],
+                                  .k = buffer[1],
+                                  .v = buffer[2],
+                                  .o = buffer[3],
+                                  .lse = buffer[4]};
         fa_plan_info info = {.struct_size = sizeof(info)};
         int64_t rows, columns;
         fa_tile_class tile;
@@ -150,11 +161,13 @@ static void run_host_functions(job *j, fa_context *context)
 {
     fa_attention_desc desc = describe(FA_F32, ROWS);
     const fa_inputs inputs = {q, k, v, NULL, NULL};
-    fa_merge_desc merge = {.struct_size = sizeof(merge), .parts = 2, .partial = desc.o, .o = desc.o, .want_lse = 1};
+    fa_merge_desc merge = {
+        .struct_size = sizeof(merge), .parts = 2, .partial = desc.o, .o = desc.o, .want_lse = 1};
     size_t bytes;
     for (int order = 0; order < FA_NAIVE_ORDERS; order++)
-        (void)went(j, "fa_naive_attention",
-                   fa_naive_attention(context, &desc, &inputs, (fa_naive_order)order, FA_F32, naive_o, naive_lse));
+        (void)went(
+            j, "fa_naive_attention",
+            fa_naive_attention(context, &desc, &inputs, (fa_naive_order)order, FA_F32, naive_o, naive_lse));
     (void)went(j, "fa_reference_limit",
                fa_reference_limit(context, &desc, &inputs, FA_F32, 1, limit_o, limit_lse));
     (void)went(j, "fa_merge_host", fa_merge_host(&merge, partial, partial_lse, o, lse));
@@ -216,7 +229,8 @@ static int run_on(const char *backend, int computes, size_t stack)
     (void)pthread_attr_destroy(&attributes);
     if (j.failure[0] == '\0' && j.ran == 0)
         (void)snprintf(j.failure, sizeof(j.failure), "no device of it ran a problem");
-    printf("%s, %zu bytes of stack: %ld problems%s%s\n", backend, stack, j.ran, j.failure[0] ? "; " : "", j.failure);
+    printf("%s, %zu bytes of stack: %ld problems%s%s\n", backend, stack, j.ran, j.failure[0] ? "; " : "",
+           j.failure);
     (void)fflush(stdout);
     return j.failure[0] == '\0';
 }
@@ -234,5 +248,6 @@ int main(int argc, char **argv)
     for (int i = 0; i < BATCH * KEYS; i++)
         keep[i] = i % 5 != 0;
     int computes = argc > 2 && strcmp(argv[2], "computes") == 0;
-    return run_on(argv[1], computes, (size_t)128 << 10) && run_on(argv[1], computes, (size_t)64 << 10) ? 0 : 1;
+    return run_on(argv[1], computes, (size_t)128 << 10) && run_on(argv[1], computes, (size_t)64 << 10) ? 0
+                                                                                                       : 1;
 }

@@ -6,8 +6,8 @@
 
 static int is_declined(const fa_device_info *info)
 {
-    return !info->available &&
-           (strstr(info->reason, "linked statically") || strstr(info->reason, "left out when this library was built"));
+    return !info->available && (strstr(info->reason, "linked statically") ||
+                                strstr(info->reason, "left out when this library was built"));
 }
 
 static int computes(fa_context *context)

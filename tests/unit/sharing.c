@@ -26,10 +26,11 @@ typedef struct problem {
 
 /* Decoding and small prefill, from what one thread does in a microsecond on. */
 static const problem problems[] = {
-    {1, 1, 1, 256, 64},   {4, 4, 1, 64, 64},    {4, 4, 1, 128, 64},    {8, 8, 1, 128, 64},   {8, 8, 1, 256, 64},
-    {8, 8, 1, 512, 64},   {8, 2, 1, 512, 128},  {8, 8, 1, 1024, 64},   {8, 8, 1, 2048, 64},  {32, 8, 1, 256, 128},
-    {32, 8, 1, 512, 128}, {32, 8, 1, 1024, 128}, {32, 8, 1, 4096, 128}, {1, 1, 32, 32, 64},   {1, 1, 64, 64, 64},
-    {8, 8, 8, 8, 64},     {8, 8, 16, 16, 64},   {8, 8, 32, 32, 64},    {8, 8, 64, 64, 64},   {8, 8, 128, 128, 64},
+    {1, 1, 1, 256, 64},    {4, 4, 1, 64, 64},    {4, 4, 1, 128, 64},   {8, 8, 1, 128, 64},
+    {8, 8, 1, 256, 64},    {8, 8, 1, 512, 64},   {8, 2, 1, 512, 128},  {8, 8, 1, 1024, 64},
+    {8, 8, 1, 2048, 64},   {32, 8, 1, 256, 128}, {32, 8, 1, 512, 128}, {32, 8, 1, 1024, 128},
+    {32, 8, 1, 4096, 128}, {1, 1, 32, 32, 64},   {1, 1, 64, 64, 64},   {8, 8, 8, 8, 64},
+    {8, 8, 16, 16, 64},    {8, 8, 32, 32, 64},   {8, 8, 64, 64, 64},   {8, 8, 128, 128, 64},
 };
 
 static double now(void)
@@ -157,16 +158,17 @@ static void stop_busy(const pid_t *process, int count)
 static void show(int threads, int busy)
 {
     pid_t process[MAX_BUSY];
-    (void)printf("\n%d threads, %d busy processes\n%-22s %8s %7s | %8s %8s %6s | %8s %8s %6s\n", threads, busy,
-                 "problem", "model", "planned", "alone", "shared", "ratio", "alone", "shared", "ratio");
+    (void)printf("\n%d threads, %d busy processes\n%-22s %8s %7s | %8s %8s %6s | %8s %8s %6s\n", threads,
+                 busy, "problem", "model", "planned", "alone", "shared", "ratio", "alone", "shared", "ratio");
     (void)printf("%-22s %8s %7s | %24s | %24s\n", "", "", "", "called at once", "called after a pause");
     int started = start_busy(process, busy);
-    machine one = open_machine(1, false), all = open_machine(threads, true), planner = open_machine(threads, false);
+    machine one = open_machine(1, false), all = open_machine(threads, true),
+            planner = open_machine(threads, false);
     for (size_t i = 0; i < sizeof(problems) / sizeof(problems[0]); i++) {
         const problem *p = &problems[i];
         char name[64];
-        (void)snprintf(name, sizeof(name), "H%d/%d S%d,%d D%d", (int)p->heads_q, (int)p->heads_kv, (int)p->rows,
-                       (int)p->keys, (int)p->dim);
+        (void)snprintf(name, sizeof(name), "H%d/%d S%d,%d D%d", (int)p->heads_q, (int)p->heads_kv,
+                       (int)p->rows, (int)p->keys, (int)p->dim);
         timing alone = measure(&one, p), shared = measure(&all, p), planned = measure(&planner, p);
         (void)printf("%-22s %8.1f %7s | %8.1f %8.1f %6.2f | %8.1f %8.1f %6.2f\n", name, alone.model,
                      planned.workers > 1 ? "shared" : "alone", alone.at_once, shared.at_once,

@@ -190,8 +190,8 @@ START_TEST(sharing_saves_a_fifth)
         }
         shared += workers > 1;
         kept += workers == 1;
-        ck_assert_msg(workers == 1 || seconds[1] < 0.8 * seconds[0], "length %d: %g s shared, %g s alone", (int)length,
-                      seconds[1], seconds[0]);
+        ck_assert_msg(workers == 1 || seconds[1] < 0.8 * seconds[0], "length %d: %g s shared, %g s alone",
+                      (int)length, seconds[1], seconds[0]);
     }
     ck_assert(shared > 0 && kept > 0);
 }

@@ -190,7 +190,7 @@ START_TEST(suites_hold_what_they_say)
     static const struct {
         const char *name;
         size_t cases;
-    } expected[BENCH_SUITES] = {{"quick", 4}, {"prefill", 16}, {"decode", 18}, {"blocks", 24},
+    } expected[BENCH_SUITES] = {{"quick", 4}, {"prefill", 16}, {"decode", 18},  {"blocks", 24},
                                 {"dims", 13}, {"tiny", 12},    {"overhead", 2}, {"gpu", 18}};
     for (int i = 0; i < BENCH_SUITES; i++) {
         bench_cases cases = {.item = NULL};

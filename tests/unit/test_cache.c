@@ -295,7 +295,7 @@ END_TEST
 START_TEST(a_folder_that_others_may_write_to_is_not_used)
 {
     const fa_context_options options = {
-        .struct_size = sizeof(options), .log = count_warnings, .log_user = (void *)(uintptr_t)"nobody else"};
+        .struct_size = sizeof(options), .log = count_warnings, .log_user = (void *)(uintptr_t) "nobody else"};
     fa_context *talking;
     store("key", "blob");
     ck_assert_int_eq(fa_context_create(&options, &talking), FA_OK);
@@ -332,10 +332,13 @@ static void set_age(const char *path, time_t seconds)
 START_TEST(the_oldest_go)
 {
     static const size_t size = 12 * MEBIBYTE;
-    static const char *const foreign[] = {
-        "notes.txt", "tmp-stale", "tmp-000000", "0123456789abcdef.fa-cache.part", "notes.fa-cache",
-        "0123456789abcdef.fa-cache.0123456789abcdeg", "0123456789ABCDEF.fa-cache.0123456789ABCDEF",
-    };
+    static const char *const foreign[] = {"notes.txt",
+                                          "tmp-stale",
+                                          "tmp-000000",
+                                          "0123456789abcdef.fa-cache.part",
+                                          "notes.fa-cache",
+                                          "0123456789abcdef.fa-cache.0123456789abcdeg",
+                                          "0123456789ABCDEF.fa-cache.0123456789ABCDEF"};
     char key[16], path[COUNT(foreign)][PATH], stale[PATH], fresh[PATH], linked[PATH];
     char *bytes = calloc(1, size);
     ck_assert_ptr_nonnull(bytes);

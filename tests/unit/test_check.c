@@ -47,7 +47,8 @@ static void make_problem(float bias)
 static void compute(void)
 {
     const fa_inputs inputs = inputs_of();
-    ck_assert_int_eq(fa_naive_attention(context, &p.desc, &inputs, FA_ORDER_FORWARD, FA_F32, p.o, p.lse), FA_OK);
+    ck_assert_int_eq(fa_naive_attention(context, &p.desc, &inputs, FA_ORDER_FORWARD, FA_F32, p.o, p.lse),
+                     FA_OK);
 }
 
 /* Whether the judge passes p.o and p.lse. */
@@ -98,7 +99,8 @@ START_TEST(rows_of_the_lowest_number_are_the_mean)
         ck_assert(passes());
         /* In double precision, 1e9 swallows nothing: there the exact result is another, and only 0 is surely none. */
         for (int key = fabsf(biases[i]) > 1e20f ? 0 : KEYS; key <= KEYS; key++)
-            ck_assert_msg(!passes_with(1, key), "bias %g: the value of key %d passes", (double)biases[i], key);
+            ck_assert_msg(!passes_with(1, key), "bias %g: the value of key %d passes", (double)biases[i],
+                          key);
         ck_assert(!passes_with_lse(1, -INFINITY));
         ck_assert(!passes_with_lse(1, INFINITY));
         ck_assert(!passes_with_lse(1, 0));
@@ -160,8 +162,8 @@ START_TEST(a_row_that_nobody_can_tell_excuses_no_other)
         p.q[d] = d == 0;
     compute();
     ck_assert(passes());
-    ck_assert(passes_with(0, 1));                           /* exact                        */
-    ck_assert(!passes_with(0, 0) && !passes_with(0, 2));    /* farther off than one of f32's */
+    ck_assert(passes_with(0, 1));                        /* exact                        */
+    ck_assert(!passes_with(0, 0) && !passes_with(0, 2)); /* farther off than one of f32's */
     ck_assert(!passes_with(1, KEYS));
     ck_assert(!passes_with(1, 0));
 }
@@ -259,12 +261,14 @@ static void judge_naive(const conform_case *c)
     char message[256] = "";
     ck_assert(conform_data_make(c, &sizes, 1, &data));
     ck_assert_int_eq(check_reference_create(context, &data.desc, &data.inputs, &means, &reference), FA_OK);
-    ck_assert_msg(conform_oracles_agree(&data, reference, message, sizeof(message)), "%s: %s", c->name, message);
+    ck_assert_msg(conform_oracles_agree(&data, reference, message, sizeof(message)), "%s: %s", c->name,
+                  message);
     int64_t rows = data.desc.o.shape[1] * data.desc.o.shape[2], count = rows * data.desc.o.shape[3];
     float *o = malloc((size_t)count * sizeof(*o)), *lse = malloc((size_t)rows * sizeof(*lse));
     for (int order = 0; order < FA_NAIVE_ORDERS; order++) {
         ck_assert_int_eq(
-            fa_naive_attention(context, &data.desc, &data.inputs, (fa_naive_order)order, FA_F32, o, lse), FA_OK);
+            fa_naive_attention(context, &data.desc, &data.inputs, (fa_naive_order)order, FA_F32, o, lse),
+            FA_OK);
         for (int64_t i = 0; i < count; i++)
             ck_assert_msg(isfinite(o[i]), "%s: naive arithmetic is not finite", c->name);
         void *stored = as_output(&data.desc, o);
@@ -314,7 +318,8 @@ START_TEST(limit_is_above_naive_errors)
             for (int d = 0; d < DIM; d++)
                 ck_assert_double_le(fabs((double)p.o[row * DIM + d] - o[row * DIM + d]), limit[row]);
             /* An LSE is rounded once more, as all that is stored. */
-            ck_assert_double_le(fabs((double)p.lse[row] - lse[row]), lse_limit[row] + fabs(lse[row]) * 0x1p-23);
+            ck_assert_double_le(fabs((double)p.lse[row] - lse[row]),
+                                lse_limit[row] + fabs(lse[row]) * 0x1p-23);
             ck_assert_double_le(limit[row], size > 100 ? 4 : 1e-3);
         }
     }

@@ -248,18 +248,60 @@ END_TEST
 /* What fnmatch() says, of patterns that it does not call undefined. */
 START_TEST(patterns_match_as_in_a_shell)
 {
-    static const char *const patterns[] = {
-        "", "*", "**", "a", "?", "a*", "*a", "a*b", "*a*b*", "[ab]", "[a-c]*", "[!a]*", "[]a]", "[!]a]*", "[a-]", "a[",
-        "[a", "\\*", "\\[a]", "a?c", "*:causal-br/*", "tile[0-9]:[wk]*/f32*", "*b*b", "*[!b]", "[a-c-e]", "?*?",
-    };
-    static const char *const words[] = {
-        "", "a", "b", "ab", "abc", "aab", "abab", "]", "-", "*", "[", "[a", "a[", "[a]", "x:causal-br/f32/q", "tile8:wide/f32",
-        "tile8:side/f32", "acb", "bb", "e", "d", "bab", "abbba", "\xc3\xa9",
-    };
+    static const char *const patterns[] = {"",
+                                           "*",
+                                           "**",
+                                           "a",
+                                           "?",
+                                           "a*",
+                                           "*a",
+                                           "a*b",
+                                           "*a*b*",
+                                           "[ab]",
+                                           "[a-c]*",
+                                           "[!a]*",
+                                           "[]a]",
+                                           "[!]a]*",
+                                           "[a-]",
+                                           "a[",
+                                           "[a",
+                                           "\\*",
+                                           "\\[a]",
+                                           "a?c",
+                                           "*:causal-br/*",
+                                           "tile[0-9]:[wk]*/f32*",
+                                           "*b*b",
+                                           "*[!b]",
+                                           "[a-c-e]",
+                                           "?*?"};
+    static const char *const words[] = {"",
+                                        "a",
+                                        "b",
+                                        "ab",
+                                        "abc",
+                                        "aab",
+                                        "abab",
+                                        "]",
+                                        "-",
+                                        "*",
+                                        "[",
+                                        "[a",
+                                        "a[",
+                                        "[a]",
+                                        "x:causal-br/f32/q",
+                                        "tile8:wide/f32",
+                                        "tile8:side/f32",
+                                        "acb",
+                                        "bb",
+                                        "e",
+                                        "d",
+                                        "bab",
+                                        "abbba",
+                                        "\xc3\xa9"};
     for (int p = 0; p < COUNT(patterns); p++) {
         for (int s = 0; s < COUNT(words); s++)
-            ck_assert_msg(glob_match(patterns[p], words[s]) == (fnmatch(patterns[p], words[s], 0) == 0), "'%s' '%s'",
-                          patterns[p], words[s]);
+            ck_assert_msg(glob_match(patterns[p], words[s]) == (fnmatch(patterns[p], words[s], 0) == 0),
+                          "'%s' '%s'", patterns[p], words[s]);
     }
 }
 END_TEST
@@ -268,9 +310,20 @@ END_TEST
 START_TEST(conform_passes_over_what_is_too_large)
 {
     conform_case c = {
-        .name = "huge", .q = FA_F32, .k = FA_F32, .v = FA_F32, .o = FA_F32, .batch = 1 << 20, .heads_q = 64, .heads_kv = 64,
-        .dim_qk = 512, .dim_v = 512, .len_q = {CONFORM_FIXED, 1}, .len_kv = {CONFORM_FIXED, 1 << 28},
-        .bias_axes = CONFORM_NO_AXES, .keep_axes = CONFORM_NO_AXES,
+        .name = "huge",
+        .q = FA_F32,
+        .k = FA_F32,
+        .v = FA_F32,
+        .o = FA_F32,
+        .batch = 1 << 20,
+        .heads_q = 64,
+        .heads_kv = 64,
+        .dim_qk = 512,
+        .dim_v = 512,
+        .len_q = {CONFORM_FIXED, 1},
+        .len_kv = {CONFORM_FIXED, 1 << 28},
+        .bias_axes = CONFORM_NO_AXES,
+        .keep_axes = CONFORM_NO_AXES,
     };
     conform_suite suite = {.backend = "null", .seed = 1, .info.struct_size = sizeof(suite.info)};
     char message[1024] = "";
@@ -279,7 +332,8 @@ START_TEST(conform_passes_over_what_is_too_large)
     if (fa_device_open(suite.context, "null", NULL, &suite.device) == FA_OK) {
         ck_assert_int_eq(fa_device_get_info(suite.device, &suite.info), FA_OK);
         conform_suite_rows(&suite);
-        ck_assert_int_eq(conform_run(&suite, &c, &suite.row[0], &result, message, sizeof(message)), CONFORM_SKIPPED);
+        ck_assert_int_eq(conform_run(&suite, &c, &suite.row[0], &result, message, sizeof(message)),
+                         CONFORM_SKIPPED);
         assert_mentions(message, "needs about ");
         assert_mentions(message, " MiB are available (");
     }
@@ -305,7 +359,8 @@ START_TEST(messages_are_plain)
     values v;
     cli_error("test", "%s", "first\nsecond\x1b[2J\xe2\x80\xae");
     cli_note("test", "%s", "\xc2\x9b\xff");
-    ck_assert_str_eq(text_of(2), "fastattn test: first\\x0asecond\\x1b[2J\\u202e\nfastattn test: note: \\x9b\\xff\n");
+    ck_assert_str_eq(text_of(2),
+                     "fastattn test: first\\x0asecond\\x1b[2J\\u202e\nfastattn test: note: \\x9b\\xff\n");
     ck_assert_int_eq(parse("--\x1b[2J", &v), 2);
     ck_assert_ptr_null(strchr(text_of(2), '\x1b'));
     ck_assert_str_eq(cli_plain("\x1b").text, "\\x1b");

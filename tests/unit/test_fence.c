@@ -28,8 +28,8 @@ static const fenced_case cases[] = {
 enum { CASES = sizeof(cases) / sizeof(cases[0]) };
 
 /* The workspace is as long as the plan says and not a byte longer. */
-static void run_fenced(fa_device *device, const fa_attention_desc *desc, const fence f[4], const int64_t count[4],
-                       size_t size)
+static void run_fenced(fa_device *device, const fa_attention_desc *desc, const fence f[4],
+                       const int64_t count[4], size_t size)
 {
     fa_plan *plan;
     fa_queue *queue;
@@ -38,8 +38,10 @@ static void run_fenced(fa_device *device, const fa_attention_desc *desc, const f
     ck_assert_int_eq(fa_queue_create(device, &queue), FA_OK);
     fence workspace = fence_make(fa_plan_workspace(plan));
     for (int t = 0; t < 4; t++)
-        ck_assert_int_eq(fa_buffer_wrap_host(device, f[t].memory, (size_t)count[t] * size, &buffer[t]), FA_OK);
-    ck_assert_int_eq(fa_buffer_wrap_host(device, workspace.memory, fa_plan_workspace(plan), &buffer[4]), FA_OK);
+        ck_assert_int_eq(fa_buffer_wrap_host(device, f[t].memory, (size_t)count[t] * size, &buffer[t]),
+                         FA_OK);
+    ck_assert_int_eq(fa_buffer_wrap_host(device, workspace.memory, fa_plan_workspace(plan), &buffer[4]),
+                     FA_OK);
     fa_attention_args args = {.struct_size = sizeof(args),
                               .q = buffer[0],
                               .k = buffer[1],
@@ -57,7 +59,8 @@ static void run_fenced(fa_device *device, const fa_attention_desc *desc, const f
 }
 
 /* One row on one case; a row that does not serve it is passed over. Returns whether it ran. */
-static bool attend(fa_context *owner, fa_device *device, const char *kernel, const fenced_case *c, fa_dtype dtype)
+static bool attend(fa_context *owner, fa_device *device, const char *kernel, const fenced_case *c,
+                   fa_dtype dtype)
 {
     fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = kernel, .block_kv = c->block_kv};
     fa_attention_desc desc = {

@@ -26,8 +26,8 @@ static void setup(void)
 
     snprintf(folder, sizeof(folder), "%s/test_io.XXXXXX", base ? base : "/tmp");
     ck_assert_ptr_nonnull(mkdtemp(folder));
-    tensor = (io_tensor) { 0 };
-    err = (io_error) { "" };
+    tensor = (io_tensor){0};
+    err = (io_error){""};
 }
 
 const char *in_folder(const char *name)
@@ -86,15 +86,15 @@ void append(blob *b, const void *bytes, size_t size)
 void append_data(blob *b, size_t size)
 {
     for (size_t i = 0; i < size; i++)
-        append(b, &(uint8_t) { (uint8_t) (i + 1) }, 1);
+        append(b, &(uint8_t){(uint8_t)(i + 1)}, 1);
 }
 
 blob make_npy(int major, const char *header, size_t data)
 {
     const size_t length = strlen(header);
-    const uint8_t prefix[12] = { 0x93, 'N', 'U', 'M', 'P', 'Y', (uint8_t) major, 0,
-                                 (uint8_t) length, (uint8_t) (length >> 8) };
-    blob b = { .size = 0 };
+    const uint8_t prefix[12] = {
+        0x93, 'N', 'U', 'M', 'P', 'Y', (uint8_t)major, 0, (uint8_t)length, (uint8_t)(length >> 8)};
+    blob b = {.size = 0};
 
     append(&b, prefix, major == 1 ? 10 : 12);
     append(&b, header, length);
@@ -105,10 +105,10 @@ blob make_npy(int major, const char *header, size_t data)
 blob make_safetensors(const char *header, size_t data)
 {
     const uint64_t length = strlen(header);
-    blob b = { .size = 0 };
+    blob b = {.size = 0};
 
     append(&b, &length, sizeof(length));
-    append(&b, header, (size_t) length);
+    append(&b, header, (size_t)length);
     append_data(&b, data);
     return b;
 }
@@ -123,7 +123,7 @@ void write_blob(const char *path, const blob *b)
 
 blob read_blob(const char *path)
 {
-    blob b = { .size = 0 };
+    blob b = {.size = 0};
     FILE *file = fopen(path, "rb");
     ck_assert_ptr_nonnull(file);
     b.size = fread(b.bytes, 1, MAX_BYTES, file);
@@ -135,8 +135,7 @@ void assert_refused(bool result, const char *file, const char *field, const char
 {
     ck_assert_msg(!result, "accepted, expected '%s: ... %s'", field, found);
     ck_assert_msg(strstr(err.text, file) && strstr(err.text, field) && strstr(err.text, found),
-                  "error is '%s', expected it to name '%s', '%s' and '%s'", err.text, file, field,
-                  found);
+                  "error is '%s', expected it to name '%s', '%s' and '%s'", err.text, file, field, found);
     ck_assert_msg(strstr(err.text, "expected"), "'%s' does not say what was expected", err.text);
     ck_assert_ptr_null(tensor.data);
     ck_assert_uint_eq(tensor.bytes, 0);
@@ -150,24 +149,24 @@ static const struct {
     io_tensor tensor;
     const char *found;
 } bad_tensors[] = {
-    { { .type = (io_type) 99, .rank = 0, .data = some_data, .bytes = 4 }, "type is 99" },
-    { { .type = IO_F32, .rank = 9, .data = some_data, .bytes = 4 }, "rank is 9" },
-    { { .type = IO_F32, .rank = -1, .data = some_data, .bytes = 4 }, "rank is -1" },
-    { { .type = IO_F32, .rank = 1, .shape = { -2 }, .data = some_data }, "negative" },
-    { { .type = IO_F32, .rank = 2, .shape = { INT64_MAX, 2 }, .data = some_data }, "overflows" },
-    { { .type = IO_F32, .rank = 1, .shape = { 2 }, .data = some_data, .bytes = 4 }, "bytes is 4" },
-    { { .type = IO_F32, .rank = 1, .shape = { 2 }, .bytes = 8 }, "data is NULL" },
+    {{.type = (io_type)99, .rank = 0, .data = some_data, .bytes = 4}, "type is 99"},
+    {{.type = IO_F32, .rank = 9, .data = some_data, .bytes = 4}, "rank is 9"},
+    {{.type = IO_F32, .rank = -1, .data = some_data, .bytes = 4}, "rank is -1"},
+    {{.type = IO_F32, .rank = 1, .shape = {-2}, .data = some_data}, "negative"},
+    {{.type = IO_F32, .rank = 2, .shape = {INT64_MAX, 2}, .data = some_data}, "overflows"},
+    {{.type = IO_F32, .rank = 1, .shape = {2}, .data = some_data, .bytes = 4}, "bytes is 4"},
+    {{.type = IO_F32, .rank = 1, .shape = {2}, .bytes = 8}, "data is NULL"},
 };
 
 START_TEST(writers_refuse_bad_tensors)
 {
-    const char *names[] = { "q" };
+    const char *names[] = {"q"};
     const char *path = in_folder("t.out");
 
     assert_refused(io_npy_write(path, &bad_tensors[_i].tensor, &err), "t.out", "tensor",
                    bad_tensors[_i].found);
-    assert_refused(io_safetensors_write(path, names, &bad_tensors[_i].tensor, 1, &err), "t.out",
-                   "tensor 'q'", bad_tensors[_i].found);
+    assert_refused(io_safetensors_write(path, names, &bad_tensors[_i].tensor, 1, &err), "t.out", "tensor 'q'",
+                   bad_tensors[_i].found);
     ck_assert_int_eq(count_files(), 0);
 }
 END_TEST
@@ -175,20 +174,20 @@ END_TEST
 static const struct {
     const char *names[2], *shown, *found;
 } bad_names[] = {
-    { { "q", "q" }, "'q'", "twice" },
-    { { "q", "__metadata__" }, "__metadata__", "reserved" },
-    { { "q", "\xff" }, "'\\xff'", "UTF-8" },
+    {{"q", "q"}, "'q'", "twice"},
+    {{"q", "__metadata__"}, "__metadata__", "reserved"},
+    {{"q", "\xff"}, "'\\xff'", "UTF-8"},
 };
 
 START_TEST(safetensors_write_refuses_names)
 {
-    const io_tensor t = { .type = IO_F32, .data = some_data, .bytes = 4 };
-    const io_tensor two[] = { t, t };
+    const io_tensor t = {.type = IO_F32, .data = some_data, .bytes = 4};
+    const io_tensor two[] = {t, t};
 
-    assert_refused(io_safetensors_write(in_folder("t.out"), bad_names[_i].names, two, 2, &err),
-                   "t.out", bad_names[_i].shown, bad_names[_i].found);
-    assert_refused(io_safetensors_write(in_folder("t.out"), bad_names[_i].names, two, -1, &err),
-                   "t.out", "count", "-1");
+    assert_refused(io_safetensors_write(in_folder("t.out"), bad_names[_i].names, two, 2, &err), "t.out",
+                   bad_names[_i].shown, bad_names[_i].found);
+    assert_refused(io_safetensors_write(in_folder("t.out"), bad_names[_i].names, two, -1, &err), "t.out",
+                   "count", "-1");
     ck_assert_int_eq(count_files(), 0);
 }
 END_TEST
@@ -200,8 +199,7 @@ START_TEST(read_refuses_what_is_no_file)
     const char *path = in_folder("t.npy");
 
     assert_refused(io_npy_read(path, &tensor, &err), "t.npy", "open", strerror(ENOENT));
-    assert_refused(io_safetensors_read(path, "q", &tensor, &err), "t.npy", "open",
-                   strerror(ENOENT));
+    assert_refused(io_safetensors_read(path, "q", &tensor, &err), "t.npy", "open", strerror(ENOENT));
     assert_refused(io_npy_read(folder, &tensor, &err), folder, "open", "found a folder");
 }
 END_TEST
@@ -214,8 +212,8 @@ START_TEST(read_reports_bad_content)
     write_blob(in_folder("t.npy"), &npy);
     assert_refused(io_npy_read(in_folder("t.npy"), &tensor, &err), "t.npy", "data", "9 bytes");
     write_blob(in_folder("t.st"), &st);
-    assert_refused(io_safetensors_read(in_folder("t.st"), "q", &tensor, &err), "t.st",
-                   "tensor 'q'", "(none)");
+    assert_refused(io_safetensors_read(in_folder("t.st"), "q", &tensor, &err), "t.st", "tensor 'q'",
+                   "(none)");
 }
 END_TEST
 
@@ -237,8 +235,8 @@ END_TEST
 
 /* ---- atomic writing ---- */
 
-static const io_tensor big = { .type = IO_F32, .rank = 1, .shape = { 32 }, .data = some_data,
-                               .bytes = sizeof(some_data) };
+static const io_tensor big = {
+    .type = IO_F32, .rank = 1, .shape = {32}, .data = some_data, .bytes = sizeof(some_data)};
 
 typedef bool writer(const char *path);
 
@@ -249,10 +247,10 @@ static bool write_npy(const char *path)
 
 static bool write_safetensors(const char *path)
 {
-    return io_safetensors_write(path, (const char *const[]) { "q" }, &big, 1, &err);
+    return io_safetensors_write(path, (const char *const[]){"q"}, &big, 1, &err);
 }
 
-static writer *const writers[] = { write_npy, write_safetensors };
+static writer *const writers[] = {write_npy, write_safetensors};
 
 static blob write_old(const char *path)
 {
@@ -315,7 +313,7 @@ START_TEST(full_disk_keeps_target)
 
     ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &before), 0);
     signal(SIGXFSZ, SIG_IGN);
-    limit = (struct rlimit) { 136, before.rlim_max };
+    limit = (struct rlimit){136, before.rlim_max};
     ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
     const bool ok = writers[_i](path);
     ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &before), 0);
@@ -333,7 +331,7 @@ START_TEST(unwritable_folder_keeps_target)
     const bool root = geteuid() == 0;
 
     if (root)
-        ck_assert_int_eq(chown(path, NOBODY, (gid_t) -1), 0);
+        ck_assert_int_eq(chown(path, NOBODY, (gid_t)-1), 0);
     ck_assert_int_eq(chmod(folder, 0555), 0);
     if (root)
         ck_assert_int_eq(seteuid(NOBODY), 0);
@@ -404,7 +402,7 @@ START_TEST(stale_temporary_is_stepped_over)
 {
     char name[64];
 
-    snprintf(name, sizeof(name), ".fastattn-%ld-0.tmp", (long) getpid());
+    snprintf(name, sizeof(name), ".fastattn-%ld-0.tmp", (long)getpid());
     const blob old = write_old(in_folder(name));
     ck_assert_msg(writers[_i](in_folder("t")), "%s", err.text);
     assert_old(in_folder(name), &old, 2);

@@ -6,10 +6,9 @@
 
 #include "tensor_file.h"
 
-#define COUNT(array) ((int) (sizeof(array) / sizeof((array)[0])))
+#define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 
-#define NPY(descr, order, shape) \
-    "{'descr': " descr ", 'fortran_order': " order ", 'shape': " shape "}"
+#define NPY(descr, order, shape) "{'descr': " descr ", 'fortran_order': " order ", 'shape': " shape "}"
 #define NPY_SHAPE(shape) NPY("'<f4'", "False", shape)
 
 enum { MAX_BYTES = 2048 };

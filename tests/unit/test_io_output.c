@@ -78,7 +78,7 @@ START_TEST(owners_are_kept)
 }
 END_TEST
 
-static const char *const devices[] = { "/dev/null", "/dev/full" };
+static const char *const devices[] = {"/dev/null", "/dev/full"};
 
 /* Devices stay what they are, and what they say is passed on. */
 START_TEST(devices_are_written_to)
@@ -109,8 +109,8 @@ static void *read_pipe(void *text)
 {
     const int fd = open(path, O_RDONLY);
     size_t used = 0;
-    for (ssize_t n; (n = read(fd, (char *) text + used, 64 - used)) > 0;)
-        used += (size_t) n;
+    for (ssize_t n; (n = read(fd, (char *)text + used, 64 - used)) > 0;)
+        used += (size_t)n;
     close(fd);
     return NULL;
 }
@@ -135,14 +135,15 @@ END_TEST
 /* "-" and every other name of what standard output is; what else is printed goes elsewhere once it is claimed. */
 START_TEST(standard_output)
 {
-    const int kept[] = { dup(STDOUT_FILENO), dup(STDERR_FILENO) };
+    const int kept[] = {dup(STDOUT_FILENO), dup(STDERR_FILENO)};
 
     strcpy(path, in_folder("out"));
     strcpy(other, in_folder("err"));
     fflush(stdout);
     ck_assert_ptr_nonnull(freopen(path, "w", stdout));
     ck_assert_int_ge(dup2(open(other, O_WRONLY | O_CREAT, 0600), STDERR_FILENO), 0);
-    const bool named = io_output_is_stdout("-") && io_output_is_stdout(path) && io_output_is_stdout("/dev/stdout");
+    const bool named =
+        io_output_is_stdout("-") && io_output_is_stdout(path) && io_output_is_stdout("/dev/stdout");
     const bool others = io_output_is_stdout(other) || io_output_is_stdout(in_folder("none"));
     bool ok = io_output_possible("-", &err);
     printf("printed before, ");
@@ -174,11 +175,20 @@ START_TEST(same_files)
         const char *a, *b;
         bool same, replaces;
     } cases[] = {
-        { "a", "a", true, true },           { "a", "./a", true, true },          { "a", "hard", true, true },
-        { "a", "soft", true, true },        { "soft", "hard", true, true },      { "a", "below/../a", true, true },
-        { "a", "new", false, false },       { "new", "a", false, false },        { "new", "newer", false, false },
-        { "new", "./new", true, false },    { "new", "below/../new", true, false },
-        { "new", "below/new", false, false }, { "to-new", "new", true, false },  { "pipe", "pipe", true, false },
+        {"a", "a", true, true},
+        {"a", "./a", true, true},
+        {"a", "hard", true, true},
+        {"a", "soft", true, true},
+        {"soft", "hard", true, true},
+        {"a", "below/../a", true, true},
+        {"a", "new", false, false},
+        {"new", "a", false, false},
+        {"new", "newer", false, false},
+        {"new", "./new", true, false},
+        {"new", "below/../new", true, false},
+        {"new", "below/new", false, false},
+        {"to-new", "new", true, false},
+        {"pipe", "pipe", true, false},
     };
     for (int i = 0; i < COUNT(cases); i++) {
         strcpy(path, in_folder(cases[i].a));
@@ -186,14 +196,15 @@ START_TEST(same_files)
         ck_assert_msg(io_output_same(path, other) == cases[i].same, "%s %s", path, other);
         ck_assert_msg(io_output_replaces(path, other) == cases[i].replaces, "%s %s", path, other);
     }
-    ck_assert(io_output_same("-", "-") && !io_output_same("-", path) && !io_output_same("/dev/null", "/dev/null"));
+    ck_assert(io_output_same("-", "-") && !io_output_same("-", path) &&
+              !io_output_same("/dev/null", "/dev/null"));
 }
 END_TEST
 
 /* Both or neither, and what is given up leaves nothing. */
 START_TEST(two_outputs_at_once)
 {
-    io_output a, b, *const both[] = { &a, &b };
+    io_output a, b, *const both[] = {&a, &b};
 
     strcpy(path, in_folder("a"));
     strcpy(other, in_folder("b"));
@@ -214,8 +225,8 @@ START_TEST(two_outputs_at_once)
 }
 END_TEST
 
-static const int signals[] = { SIGHUP,  SIGINT,  SIGQUIT, SIGPIPE, SIGALRM,
-                               SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ };
+static const int signals[] = {SIGHUP,  SIGINT,  SIGQUIT, SIGPIPE, SIGALRM,
+                              SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ};
 
 /* A child in which no signal has a handler, as in a program that just began: Check has some of its own. */
 static pid_t start_child(void)
@@ -223,7 +234,7 @@ static pid_t start_child(void)
     const pid_t child = fork();
     ck_assert_int_ge(child, 0);
     for (int i = 0; child == 0 && i < COUNT(signals); i++)
-        (void) signal(signals[i], SIG_DFL);
+        (void)signal(signals[i], SIG_DFL);
     return child;
 }
 
@@ -231,8 +242,8 @@ static pid_t start_child(void)
 static void die_of(int number)
 {
     io_output a, b;
-    if (io_output_begin(&a, path, NULL) && io_output_write(&a, "new", 3, NULL) && io_output_begin(&b, other, NULL) &&
-        io_output_finish(&a, NULL))
+    if (io_output_begin(&a, path, NULL) && io_output_write(&a, "new", 3, NULL) &&
+        io_output_begin(&b, other, NULL) && io_output_finish(&a, NULL))
         raise(number);
     _exit(1);
 }
@@ -279,12 +290,12 @@ static void write_for_ever(void)
 {
     pthread_t thread;
     for (int i = 0; i < 3; i++)
-        (void) pthread_create(&thread, NULL, idle, NULL);
+        (void)pthread_create(&thread, NULL, idle, NULL);
     for (;;) {
-        io_output a, b, *const both[] = { &a, &b };
+        io_output a, b, *const both[] = {&a, &b};
         const bool ok = io_output_begin(&a, path, NULL) && io_output_write(&a, "new", 3, NULL);
         if (ok && io_output_begin(&b, other, NULL))
-            (void) io_output_commit(both, 2, NULL);
+            (void)io_output_commit(both, 2, NULL);
         io_output_discard(&a);
         io_output_discard(&b);
     }
@@ -297,13 +308,13 @@ START_TEST(a_signal_at_any_moment_leaves_nothing)
     strcpy(other, in_folder("b"));
     for (int round = 0; round < ROUNDS; round++) {
         int status;
-        (void) unlink(other);
+        (void)unlink(other);
         const pid_t child = start_child();
         if (child == 0)
             write_for_ever();
         while (access(other, F_OK) != 0)
-            nanosleep(&(struct timespec) { .tv_nsec = 100000 }, NULL);
-        nanosleep(&(struct timespec) { .tv_nsec = 20011 * (long) round }, NULL);
+            nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+        nanosleep(&(struct timespec){.tv_nsec = 20011 * (long)round}, NULL);
         ck_assert_int_eq(kill(child, signals[round % COUNT(signals)]), 0);
         ck_assert_int_eq(waitpid(child, &status, 0), child);
         ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == signals[round % COUNT(signals)]);

@@ -26,7 +26,7 @@ static void *write_pipe(void *argument)
     const int fd = open(path, O_WRONLY);
     for (size_t done = 0, n; done < w->b->size; done += n) {
         n = w->b->size - done < w->piece ? w->b->size - done : w->piece;
-        if (write(fd, w->b->bytes + done, n) != (ssize_t) n)
+        if (write(fd, w->b->bytes + done, n) != (ssize_t)n)
             break;
     }
     close(fd);
@@ -44,12 +44,12 @@ static pthread_t start_writer(writing *w)
     return writer;
 }
 
-static const size_t pieces[] = { 1, 7, MAX_BYTES };
+static const size_t pieces[] = {1, 7, MAX_BYTES};
 
 START_TEST(npy_from_a_pipe)
 {
     const blob whole = make_npy(1, NPY_SHAPE("(2, 3)"), 24);
-    writing w = { &whole, pieces[_i] };
+    writing w = {&whole, pieces[_i]};
 
     pthread_t writer = start_writer(&w);
     ck_assert_msg(io_npy_read(path, &tensor, &err), "%s", err.text);
@@ -60,14 +60,14 @@ START_TEST(npy_from_a_pipe)
 
     blob part = whole;
     while (part.size-- > 0) {
-        writing cut = { &part, pieces[_i] };
+        writing cut = {&part, pieces[_i]};
         writer = start_writer(&cut);
         assert_refused(io_npy_read(path, &tensor, &err), "pipe", "", "found");
         pthread_join(writer, NULL);
     }
     part = whole;
     append(&part, "x", 1);
-    writing longer = { &part, pieces[_i] };
+    writing longer = {&part, pieces[_i]};
     writer = start_writer(&longer);
     assert_refused(io_npy_read(path, &tensor, &err), "pipe", "data", "something follows");
     pthread_join(writer, NULL);
@@ -78,8 +78,9 @@ END_TEST
 START_TEST(safetensors_from_a_pipe)
 {
     const blob whole = make_safetensors("{\"a\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[0,3]},"
-                                        "\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[3,7]}}", 9);
-    writing w = { &whole, pieces[_i] };
+                                        "\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[3,7]}}",
+                                        9);
+    writing w = {&whole, pieces[_i]};
     io_source s;
     io_found a, b, none;
 
@@ -102,7 +103,7 @@ END_TEST
 START_TEST(standard_input)
 {
     const blob whole = make_npy(1, NPY_SHAPE("(2, 3)"), 24);
-    blob framed = { .size = 0 };
+    blob framed = {.size = 0};
     append(&framed, "read by somebody else", 21);
     append(&framed, whole.bytes, whole.size);
     write_blob(in_folder("file"), &framed);
@@ -121,7 +122,8 @@ START_TEST(endless_streams_end)
 {
     assert_refused(io_npy_read("/dev/zero", &tensor, &err), "/dev/zero", "magic", "no npy file");
     assert_refused(io_npy_read("/dev/null", &tensor, &err), "/dev/null", "magic", "no npy file");
-    assert_refused(io_safetensors_read("/dev/zero", "q", &tensor, &err), "/dev/zero", "header", "an empty one");
+    assert_refused(io_safetensors_read("/dev/zero", "q", &tensor, &err), "/dev/zero", "header",
+                   "an empty one");
 }
 END_TEST
 

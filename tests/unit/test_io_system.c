@@ -9,7 +9,7 @@
 #include "test_io.h"
 #include "text.h"
 
-#define MIB ((uint64_t) 1 << 20)
+#define MIB ((uint64_t)1 << 20)
 
 /* A file of a made-up system, its folders too. */
 static void put(const char *name, const char *text)
@@ -46,8 +46,9 @@ static void assert_available(uint64_t bytes, const char *limit)
     ck_assert_str_eq(m.limit, limit);
 }
 
-static const char v2_mount[] = "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
-                               "30 21 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
+static const char v2_mount[] =
+    "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
+    "30 21 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
 
 START_TEST(memory_without_groups)
 {
@@ -119,8 +120,8 @@ START_TEST(memory_of_version_1)
                "31 21 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n"
                "32 21 0:28 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
                "33 21 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n");
-    put_group("sys/fs/cgroup/memory", "memory.limit_in_bytes", "9223372036854771712\n", "memory.usage_in_bytes",
-              "1073741824\n");
+    put_group("sys/fs/cgroup/memory", "memory.limit_in_bytes", "9223372036854771712\n",
+              "memory.usage_in_bytes", "1073741824\n");
     put_group("sys/fs/cgroup/memory/jobs", "memory.limit_in_bytes", "1073741824\n", "memory.usage_in_bytes",
               "314572800\n");
     put_group("sys/fs/cgroup/memory/jobs/one", "memory.limit_in_bytes", "9223372036854771712\n",
@@ -162,15 +163,21 @@ END_TEST
 static const struct {
     const char *text, *plain;
 } texts[] = {
-    { "", "" },
-    { "plain, \xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80 \xd7\xa9", "plain, \xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80 \xd7\xa9" },
-    { "\x1b[2J\a\b\t\r\n\x7f", "\\x1b[2J\\x07\\x08\\x09\\x0d\\x0a\\x7f" },
-    { "\xc2\x9b" "31m", "\\x9b31m" },                      /* CSI as one character */
-    { "a\xe2\x80\xae" "b\xe2\x80\xac", "a\\u202eb\\u202c" }, /* right to left */
-    { "\xe2\x81\xa6\xe2\x81\xa9\xd8\x9c", "\\u2066\\u2069\\u061c" },
-    { "\xe2\x80\x8b\xef\xbb\xbf\xe2\x80\xa8", "\\u200b\\ufeff\\u2028" },
-    { "\xf3\xa0\x81\x81", "\\U000e0041" },                  /* a tag, which nobody sees */
-    { "\xff\x80|\xc0\xaf|\xed\xa0\x80|\xf4\x90\x80\x80|\xe2\x82", "\\xff\\x80|\\xc0\\xaf|\\xed\\xa0\\x80|\\xf4\\x90\\x80\\x80|\\xe2\\x82" },
+    {"", ""},
+    {"plain, \xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80 \xd7\xa9",
+     "plain, \xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80 \xd7\xa9"},
+    {"\x1b[2J\a\b\t\r\n\x7f", "\\x1b[2J\\x07\\x08\\x09\\x0d\\x0a\\x7f"},
+    {"\xc2\x9b"
+     "31m",
+     "\\x9b31m"}, /* CSI as one character */
+    {"a\xe2\x80\xae"
+     "b\xe2\x80\xac",
+     "a\\u202eb\\u202c"}, /* right to left */
+    {"\xe2\x81\xa6\xe2\x81\xa9\xd8\x9c", "\\u2066\\u2069\\u061c"},
+    {"\xe2\x80\x8b\xef\xbb\xbf\xe2\x80\xa8", "\\u200b\\ufeff\\u2028"},
+    {"\xf3\xa0\x81\x81", "\\U000e0041"}, /* a tag, which nobody sees */
+    {"\xff\x80|\xc0\xaf|\xed\xa0\x80|\xf4\x90\x80\x80|\xe2\x82",
+     "\\xff\\x80|\\xc0\\xaf|\\xed\\xa0\\x80|\\xf4\\x90\\x80\\x80|\\xe2\\x82"},
 };
 
 START_TEST(text_becomes_plain)

@@ -118,8 +118,8 @@ START_TEST(errors_are_those_of_blocked_sums)
             continue; /* a yardstick of speed, with one block for all keys; or for bf16 alone */
         ck_assert_int_eq(fa_attention_host(device, &p.desc, p.q, p.k, p.v, NULL, NULL, p.o, NULL), FA_OK);
         double ratio = error_of(&p) / yardstick;
-        ck_assert_msg(ratio <= 1.1, "%s, dim %d, %d keys: %.2f times the error of blocked sums", row, p.dim, p.keys,
-                      ratio);
+        ck_assert_msg(ratio <= 1.1, "%s, dim %d, %d keys: %.2f times the error of blocked sums", row, p.dim,
+                      p.keys, ratio);
         judged++;
     }
     ck_assert_int_ge(judged, 2);

@@ -736,7 +736,8 @@ START_TEST(slopes_of_each_sequence)
     d.alibi_stride = 5;
     fa_problem p = accept(&d);
     for (int h = 0; h < 4; h++)
-        ck_assert(fa_problem_slope(&p, 0, h) == (float)(1 + h) && fa_problem_slope(&p, 1, h) == (float)(5 + h));
+        ck_assert(fa_problem_slope(&p, 0, h) == (float)(1 + h) &&
+                  fa_problem_slope(&p, 1, h) == (float)(5 + h));
     fa_problem_release(context, &p);
     d.alibi_stride = 0;
     p = accept(&d);

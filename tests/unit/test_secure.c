@@ -22,8 +22,9 @@
 
 enum { NOBODY = 65534, PATH = 512 };
 
-static const char *const libraries[] = {"FASTATTN_CUDA_LIBRARY", "FASTATTN_NVRTC_LIBRARY", "FASTATTN_OPENCL_LIBRARY",
-                                        "FASTATTN_VULKAN_LIBRARY", "OCL_ICD_VENDORS", "OPENCL_LAYERS"};
+static const char *const libraries[] = {"FASTATTN_CUDA_LIBRARY",   "FASTATTN_NVRTC_LIBRARY",
+                                        "FASTATTN_OPENCL_LIBRARY", "FASTATTN_VULKAN_LIBRARY",
+                                        "OCL_ICD_VENDORS",         "OPENCL_LAYERS"};
 static const char *const folders[] = {"FASTATTN_CACHE", "XDG_CACHE_HOME", "HOME"};
 static char base[PATH] = "/tmp/fastattn-secure-XXXXXX";
 
@@ -62,7 +63,8 @@ static void in_base(char path[PATH], const char *name)
 static void copy_file(const char *from, const char *to, mode_t mode)
 {
     char bytes[4096];
-    int source = open(from, O_RDONLY | O_CLOEXEC), target = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0700);
+    int source = open(from, O_RDONLY | O_CLOEXEC),
+        target = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0700);
     need(source >= 0 && target >= 0, "a copy's files");
     for (ssize_t got; (got = read(source, bytes, sizeof(bytes))) > 0;)
         need(write(target, bytes, (size_t)got) == got, "writing a copy");
@@ -94,7 +96,8 @@ static void start_copy(const char *folder)
             need(unsetenv(folders[i]) == 0, "unsetenv");
         need(setenv(folder, path, 1) == 0, "setenv");
         in_base(path, "open/mark");
-        need(setenv("PLANTED_MARK", path, 1) == 0 && setenv("FASTATTN_BACKEND", "nonsense", 1) == 0, "setenv");
+        need(setenv("PLANTED_MARK", path, 1) == 0 && setenv("FASTATTN_BACKEND", "nonsense", 1) == 0,
+             "setenv");
         need(setgid(NOBODY) == 0 && setuid(NOBODY) == 0, "another user");
         (void)execl(program, program, (char *)NULL);
         _exit(EXIT_FAILURE);

@@ -138,8 +138,8 @@ static void expect_size(const public_struct *s, size_t size)
     memset(at + size, 0xff, BEHIND);
     expect(s, size, at);
     for (size_t i = 0; i < BEHIND; i++)
-        ck_assert_msg(at[size + i] == 0xff, "%s of %zu bytes: byte %zu behind it was written", s->name,
-                      size, i);
+        ck_assert_msg(at[size + i] == 0xff, "%s of %zu bytes: byte %zu behind it was written", s->name, size,
+                      i);
 }
 
 /* Cut at every byte, and so at every field. */

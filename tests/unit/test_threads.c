@@ -53,8 +53,10 @@ static atomic_bool hold;         /* new threads do not begin */
 static atomic_int warnings;
 static char last_warning[512];
 
-int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument);
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument);
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
+                          void *argument);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
+                          void *argument);
 
 typedef struct held {
     void *(*start)(void *);
@@ -70,7 +72,8 @@ static void *begin_late(void *user)
     return h.start(h.argument);
 }
 
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument)
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
+                          void *argument)
 {
     if (atomic_load(&created) >= atomic_load(&refuse_behind))
         return EAGAIN;
@@ -110,10 +113,8 @@ typedef struct setup {
 
 static void open_with(setup *s, int threads, fa_executor executor)
 {
-    const fa_context_options options = {.struct_size = sizeof(options),
-                                        .log = note_warning,
-                                        .threads = threads,
-                                        .executor = executor};
+    const fa_context_options options = {
+        .struct_size = sizeof(options), .log = note_warning, .threads = threads, .executor = executor};
     s->tuning = (fa_tuning){.struct_size = sizeof(s->tuning), .splits = 2};
     s->desc = make_desc(1, HEADS, HEADS, ROWS, KEYS, DIM);
     s->desc.tuning = &s->tuning;
@@ -537,9 +538,14 @@ static void openmp_team(void *user, int32_t count, task_fn task, void *argument)
 
 START_TEST(executors)
 {
-    void (*const all[])(void *, int32_t, task_fn, void *) = {serial, backwards, each_twice, only_the_first, thread_each,
+    void (*const all[])(void *, int32_t, task_fn, void *) = {
+        serial,
+        backwards,
+        each_twice,
+        only_the_first,
+        thread_each,
 #if FA_WITH_OMP_RUNTIME
-                                                             openmp_team,
+        openmp_team,
 #endif
     };
     for (int i = 0; i < COUNT(all); i++) {
@@ -577,9 +583,7 @@ typedef struct rounding {
 
 static const rounding roundings[] = {
 #if defined(FE_UPWARD) && defined(FE_DOWNWARD) && defined(FE_TOWARDZERO)
-    {FE_UPWARD, 0},
-    {FE_DOWNWARD, 0},
-    {FE_TOWARDZERO, 0},
+    {FE_UPWARD, 0},          {FE_DOWNWARD, 0}, {FE_TOWARDZERO, 0},
 #endif
 #if defined(__x86_64__)
     {FE_TONEAREST, 0x8040}, /* flushes */
@@ -657,8 +661,8 @@ START_TEST(rounding_of_the_caller)
                 compute(&s, &other);
                 ck_assert_int_eq(status, FA_OK);
                 ck_assert_uint_eq(after, before);
-                ck_assert_msg(memcmp(&other, &expected, sizeof(other)) == 0, "%d threads, executor %d, rounding %d",
-                              threads[t], e, i);
+                ck_assert_msg(memcmp(&other, &expected, sizeof(other)) == 0,
+                              "%d threads, executor %d, rounding %d", threads[t], e, i);
             }
             close_all(&s);
         }

@@ -366,7 +366,8 @@ START_TEST(bytes_by_hand)
     t.stage = FA_STAGE_S | FA_STAGE_O;
     ck_assert_uint_eq(fa_tiling_onchip(&t, &p, 32, 16), 32 * 16 * 4 + 32 * 40 * 4);
     /* In slices: 4 lines of 32 rows beside 16 keys or 40 dims of v; what is exchanged takes the place of one. */
-    t = (fa_tile_traits){.tile = {16, 8, 8}, .element_bytes = 4, .buffers = 2, .slice = 4, .fixed_bytes = 100};
+    t = (fa_tile_traits){
+        .tile = {16, 8, 8}, .element_bytes = 4, .buffers = 2, .slice = 4, .fixed_bytes = 100};
     ck_assert_uint_eq(fa_tiling_onchip(&t, &p, 32, 16), 100 + 2 * 4 * (32 + 40) * 4);
     ck_assert_uint_eq(fa_tiling_onchip(&t, &p, 32, 48), 100 + 2 * 4 * (32 + 48) * 4);
     t.exchange = 16;

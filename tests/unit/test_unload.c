@@ -16,8 +16,8 @@ typedef struct library {
     void *handle;
     fa_status (*context_create)(const fa_context_options *, fa_context **);
     fa_status (*device_open)(fa_context *, const char *, const fa_attention_desc *, fa_device **);
-    fa_status (*attention_host)(fa_device *, const fa_attention_desc *, const void *, const void *, const void *,
-                                const void *, const void *, void *, float *);
+    fa_status (*attention_host)(fa_device *, const fa_attention_desc *, const void *, const void *,
+                                const void *, const void *, const void *, void *, float *);
     void (*device_close)(fa_device *);
     void (*context_destroy)(fa_context *);
 } library;

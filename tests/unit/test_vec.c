@@ -134,10 +134,12 @@ static void unpack(fa_dtype dtype, void *base, const int64_t *row, int count, in
 
 static rows_ahead f32_ahead(const float *rows, ptrdiff_t stride)
 {
-    return (rows_ahead){(const char *)rows, stride * (ptrdiff_t)sizeof(float), LINE_BYTES / (int)sizeof(float)};
+    return (rows_ahead){(const char *)rows, stride * (ptrdiff_t)sizeof(float),
+                        LINE_BYTES / (int)sizeof(float)};
 }
 
-static void scores(int nv, const float *qt, const float *k, ptrdiff_t stride, int dim, int keys, float *st, float *max)
+static void scores(int nv, const float *qt, const float *k, ptrdiff_t stride, int dim, int keys, float *st,
+                   float *max)
 {
     vf top_of[PANEL_VECS];
     for (int n = 0; n < PANEL_VECS; n++)
@@ -147,8 +149,8 @@ static void scores(int nv, const float *qt, const float *k, ptrdiff_t stride, in
         v_store(max + n * VL, top_of[n]);
 }
 
-static void values(int nv, const float *pt, const float *v, ptrdiff_t stride, int keys, int dim, const float *rescale,
-                   float *ot)
+static void values(int nv, const float *pt, const float *v, ptrdiff_t stride, int keys, int dim,
+                   const float *rescale, float *ot)
 {
     vf factor[PANEL_VECS];
     for (int n = 0; n < PANEL_VECS; n++)

@@ -36,9 +36,10 @@ typedef struct vec_ops {
 
     void (*convert_rows)(fa_dtype dtype, const void *base, int64_t index, int64_t stride, int rows, int dim,
                          float *target, ptrdiff_t target_stride);
-    void (*pack_panel)(fa_dtype dtype, const void *base, const int64_t *row, int count, int dim, float *panel);
-    void (*unpack_panel)(fa_dtype dtype, void *base, const int64_t *row, int count, int dim, const float *panel,
-                         const float *factor);
+    void (*pack_panel)(fa_dtype dtype, const void *base, const int64_t *row, int count, int dim,
+                       float *panel);
+    void (*unpack_panel)(fa_dtype dtype, void *base, const int64_t *row, int count, int dim,
+                         const float *panel, const float *factor);
 
     /* The micro-kernels on a panel of `nv` vectors. `max` is read and written, `rescale` is one factor per lane.
      * Both look ahead at the rows that they are given. */

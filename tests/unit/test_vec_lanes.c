@@ -191,8 +191,8 @@ START_TEST(every_half_loads)
         for (int i = 0; i < 1 << 16; i++) {
             float expected = fa_load((fa_dtype)dtype, from, i);
             if (isnan(expected) ? !isnan(to[i]) : !same_bits(to[i], expected))
-                ck_abort_msg("%s 0x%04x loads as %a, expected %a", fa_dtype_name((fa_dtype)dtype), (unsigned)i,
-                             (double)to[i], (double)expected);
+                ck_abort_msg("%s 0x%04x loads as %a, expected %a", fa_dtype_name((fa_dtype)dtype),
+                             (unsigned)i, (double)to[i], (double)expected);
         }
     }
 }

@@ -111,8 +111,8 @@ static float call(array_function f, float x)
         in[i] = x;
     f(in, out, MAX_LANES);
     for (int i = 1; i < MAX_LANES; i++)
-        ck_assert_msg(fa_as_uint(out[i]) == fa_as_uint(out[0]), "%a: lane %d gives %a, lane 0 %a",
-                      (double)x, i, (double)out[i], (double)out[0]);
+        ck_assert_msg(fa_as_uint(out[i]) == fa_as_uint(out[0]), "%a: lane %d gives %a, lane 0 %a", (double)x,
+                      i, (double)out[i], (double)out[0]);
     return out[0];
 }
 
@@ -127,7 +127,7 @@ END_TEST
 /* Also beyond where the exponent would leave its field. */
 START_TEST(exp2_is_0_far_below)
 {
-    const float below[] = {-126.5f, -127, -127.5f, -149,  -150,     -255,
+    const float below[] = {-126.5f, -127, -127.5f, -149,   -150,     -255,
                            -256,    -384, -1e4f,   -1e10f, -FLT_MAX, -INFINITY};
     for (int i = 0; i < COUNT(below); i++) {
         float y = call(vec_isa[_i]->exp2, below[i]);

@@ -206,8 +206,8 @@ static void check_scores(const product *p, random_state *random)
             bool written = j < p->keys;
             float found = st[j * panel + lane];
             if (written ? !(fabs((double)found - exact) <= sum_bound(p->dim) * size) : found != untouched)
-                ck_abort_msg("%d keys, dim %d: score of key %d, lane %d is %.9g, expected %.9g", p->keys, p->dim,
-                             j, lane, (double)found, written ? exact : (double)untouched);
+                ck_abort_msg("%d keys, dim %d: score of key %d, lane %d is %.9g, expected %.9g", p->keys,
+                             p->dim, j, lane, (double)found, written ? exact : (double)untouched);
             top = written && found > top ? found : top;
         }
         ck_assert_float_eq(max[lane], top);
@@ -236,8 +236,8 @@ static void check_values(const product *p, const float *rescale, random_state *r
             size += fabs(term);
         }
         if (!(fabs((double)ot[i] - exact) <= sum_bound(p->keys + 1) * size))
-            ck_abort_msg("%d keys, dim %d: value of dim %d, lane %d is %.9g, expected %.9g", p->keys, p->dim, d,
-                         lane, (double)ot[i], exact);
+            ck_abort_msg("%d keys, dim %d: value of dim %d, lane %d is %.9g, expected %.9g", p->keys, p->dim,
+                         d, lane, (double)ot[i], exact);
     }
 }
 

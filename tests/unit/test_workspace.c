@@ -11,7 +11,8 @@ enum { MOST_SEQUENCES = 40 };
 /* A member of the family of `largest`: other sizes, packed or dense, other masks and extras. */
 typedef struct member {
     fa_attention_desc desc;
-    int64_t cu_q[MOST_SEQUENCES + 1], cu_kv[MOST_SEQUENCES + 1], lens_q[MOST_SEQUENCES], lens_kv[MOST_SEQUENCES];
+    int64_t cu_q[MOST_SEQUENCES + 1], cu_kv[MOST_SEQUENCES + 1], lens_q[MOST_SEQUENCES],
+        lens_kv[MOST_SEQUENCES];
     float per_head[64];
 } member;
 
@@ -124,8 +125,8 @@ START_TEST(no_plan_needs_more)
             ck_assert_int_eq(fa_plan_get_info(plan, &info), FA_OK);
             size_t needed = fa_plan_workspace(plan);
             fa_plan_destroy(plan);
-            ck_assert_msg(needed <= bound, "family %d, member %d, %s: %zu bytes needed, the bound is %zu", f, n,
-                          info.kernel, needed, bound);
+            ck_assert_msg(needed <= bound, "family %d, member %d, %s: %zu bytes needed, the bound is %zu", f,
+                          n, info.kernel, needed, bound);
             plans++;
             split += info.merge_items > 0;
             near += needed > 0 && needed >= bound / 4;

@@ -48,7 +48,7 @@ typedef struct host_data {
 } host_data;
 
 #if defined(__GNUC__)
-__attribute__((format(printf, 2, 3)))
+static void answer(const char *verdict, const char *format, ...) __attribute__((format(printf, 2, 3)));
 #endif
 static void answer(const char *verdict, const char *format, ...)
 {

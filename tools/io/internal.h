@@ -36,11 +36,10 @@
 #endif
 
 /* Linux moves at most this much less one page in one call, and other systems refuse more. */
-#define IO_MAX_CHUNK ((size_t) 1 << 30)
+#define IO_MAX_CHUNK ((size_t)1 << 30)
 
 /* Returns false, so that a check can end in `return io_fail(...)`. */
-bool io_fail(io_error *err, const char *file, const char *field, const char *format, ...)
-    IO_PRINTF(4, 5);
+bool io_fail(io_error *err, const char *file, const char *field, const char *format, ...) IO_PRINTF(4, 5);
 
 /* Reads a stream up to byte `end`, or to its end: s->size is then true up to there. False when reading fails. */
 bool io_source_reach(io_source *s, uint64_t end, io_error *err);

@@ -16,14 +16,14 @@ enum { PATH_SIZE = 1024, MAX_FIELDS = 24 };
 /* A version of control groups: its file system, and its files in a group's folder. */
 typedef struct version {
     const char *file_system;
-    const char *limits[2];   /* NULL: no second one */
+    const char *limits[2]; /* NULL: no second one */
     const char *usage;
     const char *reclaimable; /* a line of memory.stat */
 } version;
 
 static const version versions[] = {
-    { "cgroup2", { "memory.max", "memory.high" }, "memory.current", "inactive_file " },
-    { "cgroup", { "memory.limit_in_bytes", NULL }, "memory.usage_in_bytes", "total_inactive_file " },
+    {"cgroup2", {"memory.max", "memory.high"}, "memory.current", "inactive_file "},
+    {"cgroup", {"memory.limit_in_bytes", NULL}, "memory.usage_in_bytes", "total_inactive_file "},
 };
 
 static void lower(io_memory *m, uint64_t bytes, const char *limit, const char *where)
@@ -41,7 +41,7 @@ static FILE *open_in(const char *root, const char *path)
 {
     char name[3 * PATH_SIZE + 64];
     const int length = snprintf(name, sizeof(name), "%s%s", root, path);
-    return length > 0 && (size_t) length < sizeof(name) ? fopen(name, "r") : NULL;
+    return length > 0 && (size_t)length < sizeof(name) ? fopen(name, "r") : NULL;
 }
 
 /* The number behind `key`, which begins a line of a small text file. False: there is none, or no limit ("max"). */
@@ -62,11 +62,12 @@ static bool read_number(const char *root, const char *path, const char *key, uin
         *number = strtoull(text, NULL, 10);
     }
     if (file)
-        (void) fclose(file);
+        (void)fclose(file);
     return found;
 }
 
-static bool read_file_of(const char *root, const char *folder, const char *name, const char *key, uint64_t *number)
+static bool read_file_of(const char *root, const char *folder, const char *name, const char *key,
+                         uint64_t *number)
 {
     char path[2 * PATH_SIZE + 64];
     snprintf(path, sizeof(path), "%s/%s", folder, name);
@@ -80,7 +81,7 @@ static void ask_group(const char *root, const version *v, const char *folder, co
 
     if (!read_file_of(root, folder, v->usage, "", &used))
         return;
-    (void) read_file_of(root, folder, "memory.stat", v->reclaimable, &cached);
+    (void)read_file_of(root, folder, "memory.stat", v->reclaimable, &cached);
     used -= cached < used ? cached : used;
     for (int i = 0; i < 2 && v->limits[i]; i++) {
         char what[96];
@@ -121,7 +122,7 @@ static void decode(char *path)
     for (const char *from = path; *from; to++) {
         if (from[0] == '\\' && from[1] >= '0' && from[1] <= '3' && from[2] >= '0' && from[2] <= '7' &&
             from[3] >= '0' && from[3] <= '7') {
-            *to = (char) ((from[1] - '0') * 64 + (from[2] - '0') * 8 + (from[3] - '0'));
+            *to = (char)((from[1] - '0') * 64 + (from[2] - '0') * 8 + (from[3] - '0'));
             from += 4;
         } else {
             *to = *from++;
@@ -165,7 +166,7 @@ static bool find_mount(const char *root, const version *v, mount *out)
         found = parse_mount(line, v, out);
     free(line);
     if (file)
-        (void) fclose(file);
+        (void)fclose(file);
     return found;
 }
 
@@ -190,7 +191,7 @@ static bool find_group(const char *root, const version *v, char group[PATH_SIZE]
     }
     free(line);
     if (file)
-        (void) fclose(file);
+        (void)fclose(file);
     return found;
 }
 
@@ -214,8 +215,8 @@ static void ask_groups(const char *root, const version *v, io_memory *m)
     if (!find_group(root, v, group) || !find_mount(root, v, &at))
         return;
     const size_t point = !strcmp(at.point, "/") ? 0 : strlen(at.point);
-    snprintf(folder, sizeof(folder), "%.*s%s", (int) point, at.point, below(group, at.group));
-    for (char *slash = folder; slash; ) {
+    snprintf(folder, sizeof(folder), "%.*s%s", (int)point, at.point, below(group, at.group));
+    for (char *slash = folder; slash;) {
         ask_group(root, v, folder, folder[point] ? folder + point : "/", m);
         slash = strrchr(folder + point, '/');
         if (slash)
@@ -233,7 +234,7 @@ static void ask_kernel(const char *root, io_memory *m)
     }
     const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     if (root[0] == '\0' && pages > 0 && page > 0)
-        lower(m, (uint64_t) pages * (uint64_t) page, "the machine's memory", "");
+        lower(m, (uint64_t)pages * (uint64_t)page, "the machine's memory", "");
 }
 
 void io_memory_available_in(const char *root, uint64_t address_space, io_memory *m)
@@ -241,12 +242,12 @@ void io_memory_available_in(const char *root, uint64_t address_space, io_memory 
     uint64_t pages;
     const long page = sysconf(_SC_PAGESIZE);
 
-    *m = (io_memory) { .bytes = UINT64_MAX };
+    *m = (io_memory){.bytes = UINT64_MAX};
     ask_kernel(root, m);
     for (size_t i = 0; i < sizeof(versions) / sizeof(versions[0]); i++)
         ask_groups(root, &versions[i], m);
     if (address_space != UINT64_MAX && page > 0 && read_number(root, "/proc/self/statm", "", &pages)) {
-        const uint64_t used = pages * (uint64_t) page;
+        const uint64_t used = pages * (uint64_t)page;
         lower(m, address_space > used ? address_space - used : 0, "RLIMIT_AS", "");
     }
 }
@@ -256,5 +257,5 @@ void io_memory_available(io_memory *m)
     struct rlimit limit;
     const bool limited = getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
 
-    io_memory_available_in("", limited ? (uint64_t) limit.rlim_cur : UINT64_MAX, m);
+    io_memory_available_in("", limited ? (uint64_t)limit.rlim_cur : UINT64_MAX, m);
 }

@@ -28,7 +28,7 @@ static bool same_inode(const struct stat *a, const struct stat *b)
 static size_t folder_length(const char *path)
 {
     const char *slash = strrchr(path, '/');
-    return slash ? (size_t) (slash - path) + 1 : 0;
+    return slash ? (size_t)(slash - path) + 1 : 0;
 }
 
 /* What a link in `now` leads to. False where there is none, or it is too long. */
@@ -38,10 +38,10 @@ static bool follow_once(char now[PATH_SIZE])
     const ssize_t length = readlink(now, link, sizeof(link) - 1);
     const size_t folder = length > 0 && link[0] != '/' ? folder_length(now) : 0;
 
-    if (length <= 0 || folder + (size_t) length >= PATH_SIZE)
+    if (length <= 0 || folder + (size_t)length >= PATH_SIZE)
         return false;
-    memcpy(now + folder, link, (size_t) length);
-    now[folder + (size_t) length] = '\0';
+    memcpy(now + folder, link, (size_t)length);
+    now[folder + (size_t)length] = '\0';
     return true;
 }
 
@@ -62,7 +62,7 @@ void io_hold_streams(void)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
         if (fcntl(fd, F_GETFD) < 0)
-            (void) open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY); /* the lowest that is free */
+            (void)open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY); /* the lowest that is free */
     }
 }
 
@@ -70,7 +70,7 @@ void io_hold_streams(void)
  * second description would start at the file's beginning, and a new file would take its place. */
 static int own_stream(const struct stat *found)
 {
-    const int streams[] = { standard_output, STDERR_FILENO };
+    const int streams[] = {standard_output, STDERR_FILENO};
     struct stat st;
 
     for (int i = 0; i < 2; i++) {
@@ -86,7 +86,8 @@ typedef struct place {
     bool exists;
     struct stat st; /* where it exists */
     int stream;     /* of the process: write there; else -1 */
-    char *target;   /* the file to replace; NULL: open the path itself, which is no file that could be replaced */
+    char *
+        target; /* the file to replace; NULL: open the path itself, which is no file that could be replaced */
 } place;
 
 static bool find_target(place *p, const char *path, io_error *err)
@@ -106,7 +107,7 @@ static bool find_target(place *p, const char *path, io_error *err)
 
 static bool find_place(place *p, const char *path, io_error *err)
 {
-    *p = (place) { .stream = is_dash(path) ? standard_output : -1 };
+    *p = (place){.stream = is_dash(path) ? standard_output : -1};
     if (p->stream >= 0)
         return true;
     if (path[folder_length(path)] == '\0')
@@ -131,16 +132,18 @@ static bool find_place(place *p, const char *path, io_error *err)
 static void keep_attributes(int fd, const struct stat *old)
 {
     if (fchown(fd, old->st_uid, old->st_gid) != 0)
-        (void) fchown(fd, (uid_t) -1, old->st_gid);
-    (void) fchmod(fd, old->st_mode & 0777);
+        (void)fchown(fd, (uid_t)-1, old->st_gid);
+    (void)fchmod(fd, old->st_mode & 0777);
 }
 
 static bool open_file(io_output *o, const place *p, io_error *err)
 {
     o->fd = io_temporary_open(&o->temporary, p->target, folder_length(p->target));
     if (o->fd < 0)
-        return io_fail(err, o->path, "create", "%s for a temporary file beside it, expected a folder "
-                       "that can be written to", strerror(errno));
+        return io_fail(err, o->path, "create",
+                       "%s for a temporary file beside it, expected a folder "
+                       "that can be written to",
+                       strerror(errno));
     if (p->exists)
         keep_attributes(o->fd, &p->st);
     return true;
@@ -159,7 +162,7 @@ bool io_output_begin(io_output *o, const char *path, io_error *err)
 {
     place p;
 
-    *o = (io_output) { .path = path, .fd = -1 };
+    *o = (io_output){.path = path, .fd = -1};
     if (!find_place(&p, path, err))
         return false;
     o->target = p.target;
@@ -168,7 +171,7 @@ bool io_output_begin(io_output *o, const char *path, io_error *err)
 
 bool io_output_possible(const char *path, io_error *err)
 {
-    io_output o = { .fd = -1 };
+    io_output o = {.fd = -1};
     place p;
 
     if (!find_place(&p, path, err))
@@ -177,7 +180,8 @@ bool io_output_possible(const char *path, io_error *err)
     if (p.stream >= 0) {
         const int flags = fcntl(p.stream, F_GETFL);
         if (flags < 0 || (flags & O_ACCMODE) == O_RDONLY)
-            ok = io_fail(err, path, "open", "found it closed, or open only for reading, expected to write to it");
+            ok = io_fail(err, path, "open",
+                         "found it closed, or open only for reading, expected to write to it");
     } else if (p.target) {
         o.path = path;
         o.target = p.target;
@@ -197,10 +201,11 @@ bool io_output_claim_stdout(io_error *err)
 {
     if (standard_output != STDOUT_FILENO)
         return true;
-    (void) fflush(stdout);
+    (void)fflush(stdout);
     const int kept = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
     if (kept < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0)
-        return io_fail(err, "-", "open", "%s, expected standard output and standard error to be open", strerror(errno));
+        return io_fail(err, "-", "open", "%s, expected standard output and standard error to be open",
+                       strerror(errno));
     standard_output = kept;
     return true;
 }
@@ -214,14 +219,14 @@ static bool look(const char *path, int stream, struct stat *st)
 /* Of two names that nothing has yet: whether the same file would come into being. */
 static bool same_new_name(const char *a, const char *b)
 {
-    char *names[] = { follow(a), follow(b) };
+    char *names[] = {follow(a), follow(b)};
     struct stat st[2];
     bool same = names[0] && names[1];
 
     for (int i = 0; i < 2 && same; i++) {
         char *name = names[i] + folder_length(names[i]);
         char folder[PATH_SIZE];
-        snprintf(folder, sizeof(folder), "%.*s", (int) (name - names[i]), names[i]);
+        snprintf(folder, sizeof(folder), "%.*s", (int)(name - names[i]), names[i]);
         same = stat(folder[0] ? folder : ".", &st[i]) == 0;
     }
     same = same && same_inode(&st[0], &st[1]) &&
@@ -234,7 +239,7 @@ static bool same_new_name(const char *a, const char *b)
 bool io_output_same(const char *a, const char *b)
 {
     struct stat st[2];
-    const bool there[] = { look(a, standard_output, &st[0]), look(b, standard_output, &st[1]) };
+    const bool there[] = {look(a, standard_output, &st[0]), look(b, standard_output, &st[1])};
 
     if (is_dash(a) && is_dash(b))
         return true;
@@ -246,8 +251,8 @@ bool io_output_same(const char *a, const char *b)
 bool io_output_replaces(const char *path, const char *input)
 {
     struct stat st[2];
-    return look(path, standard_output, &st[0]) && look(input, STDIN_FILENO, &st[1]) && same_inode(&st[0], &st[1]) &&
-           S_ISREG(st[0].st_mode);
+    return look(path, standard_output, &st[0]) && look(input, STDIN_FILENO, &st[1]) &&
+           same_inode(&st[0], &st[1]) && S_ISREG(st[0].st_mode);
 }
 
 bool io_output_write(io_output *o, const void *data, size_t size, io_error *err)
@@ -262,7 +267,7 @@ bool io_output_write(io_output *o, const void *data, size_t size, io_error *err)
             return io_fail(err, o->path, "write", "%s, expected room for %zu bytes more",
                            n < 0 ? strerror(errno) : "nothing was taken", size);
         src += n;
-        size -= (size_t) n;
+        size -= (size_t)n;
     }
     return true;
 }
@@ -270,8 +275,10 @@ bool io_output_write(io_output *o, const void *data, size_t size, io_error *err)
 bool io_output_finish(io_output *o, io_error *err)
 {
     /* Pipes, devices and a few file systems have nothing to sync, and say so. */
-    const bool synced = fsync(o->fd) == 0 || errno == EINVAL || errno == ENOTSUP || (!o->target && errno == EROFS);
-    bool ok = synced || io_fail(err, o->path, "sync", "%s, expected the data to reach the disk", strerror(errno));
+    const bool synced =
+        fsync(o->fd) == 0 || errno == EINVAL || errno == ENOTSUP || (!o->target && errno == EROFS);
+    bool ok =
+        synced || io_fail(err, o->path, "sync", "%s, expected the data to reach the disk", strerror(errno));
     /* Network file systems may report a full disk only here. */
     if (close(o->fd) != 0 && ok)
         ok = io_fail(err, o->path, "close", "%s, expected the data to reach the disk", strerror(errno));
@@ -293,15 +300,15 @@ static void sync_folder(const char *path)
 
     const int fd = open(length ? folder : ".", O_RDONLY | O_CLOEXEC);
     if (fd >= 0) {
-        (void) fsync(fd);
+        (void)fsync(fd);
         close(fd);
     }
 }
 
 bool io_output_commit(io_output *const *outputs, int count, io_error *err)
 {
-    io_temporary *files[MAX_OUTPUTS] = { NULL };
-    const char *targets[MAX_OUTPUTS] = { NULL }, *paths[MAX_OUTPUTS] = { NULL };
+    io_temporary *files[MAX_OUTPUTS] = {NULL};
+    const char *targets[MAX_OUTPUTS] = {NULL}, *paths[MAX_OUTPUTS] = {NULL};
     int named = 0;
 
     for (int i = 0; i < count && named < MAX_OUTPUTS; i++) {
@@ -326,12 +333,12 @@ void io_output_discard(io_output *o)
         close(o->fd);
     io_temporary_remove(&o->temporary);
     free(o->target);
-    *o = (io_output) { .fd = -1 };
+    *o = (io_output){.fd = -1};
 }
 
 bool io_output_end(io_output *o, bool ok, io_error *err)
 {
-    io_output *const one[] = { o };
+    io_output *const one[] = {o};
 
     ok = ok && io_output_finish(o, err) && io_output_commit(one, 1, err);
     io_output_discard(o);

@@ -10,8 +10,8 @@
 #ifndef FASTATTN_TOOLS_IO_OUTPUT_H
 #define FASTATTN_TOOLS_IO_OUTPUT_H
 
-#include "tensor_file.h"
 #include "temporary.h"
+#include "tensor_file.h"
 
 typedef struct io_output {
     const char *path;

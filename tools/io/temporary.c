@@ -14,8 +14,8 @@
 enum { MAX_FILES = 8, MAX_TRIES = 1000, NAME_SIZE = 64 };
 
 /* Signals whose default action ends the process, and which come from outside or from a limit. */
-static const int deadly[] = { SIGHUP,  SIGINT,  SIGQUIT, SIGPIPE, SIGALRM,
-                              SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ };
+static const int deadly[] = {SIGHUP,  SIGINT,  SIGQUIT, SIGPIPE, SIGALRM,
+                             SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ};
 enum { DEADLY_COUNT = sizeof(deadly) / sizeof(deadly[0]) };
 
 /*
@@ -30,7 +30,7 @@ static void enter(sigset_t *before)
 {
     sigset_t all;
     sigfillset(&all);
-    (void) pthread_sigmask(SIG_SETMASK, &all, before);
+    (void)pthread_sigmask(SIG_SETMASK, &all, before);
     while (atomic_flag_test_and_set(&busy))
         continue;
 }
@@ -39,7 +39,7 @@ static void leave(const sigset_t *before)
 {
     const int error = errno;
     atomic_flag_clear(&busy);
-    (void) pthread_sigmask(SIG_SETMASK, before, NULL);
+    (void)pthread_sigmask(SIG_SETMASK, before, NULL);
     errno = error;
 }
 
@@ -55,21 +55,21 @@ static void clean_up(int number)
             continue;
         for (int i = 0; i < MAX_FILES; i++) {
             if (names[i])
-                (void) unlink(names[i]);
+                (void)unlink(names[i]);
         }
     }
-    (void) signal(number, SIG_DFL);
-    (void) raise(number);
+    (void)signal(number, SIG_DFL);
+    (void)raise(number);
     sigemptyset(&one);
     sigaddset(&one, number);
-    (void) pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+    (void)pthread_sigmask(SIG_UNBLOCK, &one, NULL);
 }
 
 /* Once in a process: a handler that has set the default again must not find itself there again. What the process
  * ignores, as under nohup, or handles itself, stays so. */
 static void install(void)
 {
-    struct sigaction action = { .sa_handler = clean_up }, found;
+    struct sigaction action = {.sa_handler = clean_up}, found;
 
     if (owner == getpid())
         return;
@@ -79,7 +79,7 @@ static void install(void)
     for (int i = 0; i < DEADLY_COUNT; i++) {
         if (sigaction(deadly[i], NULL, &found) == 0 && !(found.sa_flags & SA_SIGINFO) &&
             found.sa_handler == SIG_DFL)
-            (void) sigaction(deadly[i], &action, NULL);
+            (void)sigaction(deadly[i], &action, NULL);
     }
 }
 
@@ -122,7 +122,7 @@ int io_temporary_open(io_temporary *t, const char *path, size_t length)
     /* The target's own name is left out: it may already be as long as the system allows. Not mkstemp: its files are
      * 0600 whatever the umask says, and the result would stay so. */
     for (int i = 0; i < MAX_TRIES && fd < 0; i++) {
-        snprintf(name + length, NAME_SIZE, ".fastattn-%ld-%d.tmp", (long) getpid(), i);
+        snprintf(name + length, NAME_SIZE, ".fastattn-%ld-%d.tmp", (long)getpid(), i);
         fd = make(name, entry);
         if (fd < 0 && errno != EEXIST)
             break;
@@ -171,7 +171,7 @@ void io_temporary_remove(io_temporary *t)
     if (!t->name)
         return;
     enter(&before);
-    (void) unlink(t->name);
+    (void)unlink(t->name);
     forget(t);
     leave(&before);
     free(t->name);

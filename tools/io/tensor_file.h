@@ -41,14 +41,12 @@ const char *io_type_name(io_type type);
 
 /* Versions 1.0 to 3.0; a file in Fortran order is brought into C order. */
 bool io_npy_read(const char *path, io_tensor *out, io_error *err);
-bool io_npy_parse(const void *bytes, size_t size, const char *name, io_tensor *out,
-                  io_error *err);
+bool io_npy_parse(const void *bytes, size_t size, const char *name, io_tensor *out, io_error *err);
 
 /* Reads the header and that one tensor's bytes, however large the rest of the file is. */
-bool io_safetensors_read(const char *path, const char *tensor_name, io_tensor *out,
-                         io_error *err);
-bool io_safetensors_parse(const void *bytes, size_t size, const char *file,
-                          const char *tensor_name, io_tensor *out, io_error *err);
+bool io_safetensors_read(const char *path, const char *tensor_name, io_tensor *out, io_error *err);
+bool io_safetensors_parse(const void *bytes, size_t size, const char *file, const char *tensor_name,
+                          io_tensor *out, io_error *err);
 
 /* Files are written as output.h says. */
 
@@ -58,8 +56,8 @@ bool io_npy_write(const char *path, const io_tensor *t, io_error *err);
 struct io_output;
 bool io_npy_put(struct io_output *o, const io_tensor *t, io_error *err);
 /* The tensors' data is laid out by falling element size, so that each of them lies aligned. */
-bool io_safetensors_write(const char *path, const char *const *names, const io_tensor *tensors,
-                          int count, io_error *err);
+bool io_safetensors_write(const char *path, const char *const *names, const io_tensor *tensors, int count,
+                          io_error *err);
 
 void io_tensor_free(io_tensor *t);
 

@@ -15,15 +15,14 @@ size_t io_utf8(const char *text, uint32_t *code)
     static const struct {
         unsigned char mask, lead, more;
         uint32_t least;
-    } forms[] = { { 0x80, 0, 0, 0 }, { 0xe0, 0xc0, 1, 0x80 }, { 0xf0, 0xe0, 2, 0x800 },
-                  { 0xf8, 0xf0, 3, 0x10000 } };
-    const unsigned char *byte = (const unsigned char *) text;
+    } forms[] = {{0x80, 0, 0, 0}, {0xe0, 0xc0, 1, 0x80}, {0xf0, 0xe0, 2, 0x800}, {0xf8, 0xf0, 3, 0x10000}};
+    const unsigned char *byte = (const unsigned char *)text;
 
     *code = IO_NO_CHARACTER;
     for (size_t f = 0; f < sizeof(forms) / sizeof(forms[0]); f++) {
         if ((byte[0] & forms[f].mask) != forms[f].lead)
             continue;
-        uint32_t value = byte[0] & (unsigned char) ~forms[f].mask;
+        uint32_t value = byte[0] & (unsigned char)~forms[f].mask;
         for (size_t i = 1; i <= forms[f].more; i++) {
             if ((byte[i] & 0xc0) != 0x80)
                 return 1;
@@ -32,7 +31,7 @@ size_t io_utf8(const char *text, uint32_t *code)
         if (value < forms[f].least || value > 0x10ffff || (value >= 0xd800 && value <= 0xdfff))
             return 1;
         *code = value;
-        return 1 + (size_t) forms[f].more;
+        return 1 + (size_t)forms[f].more;
     }
     return 1;
 }
@@ -40,9 +39,9 @@ size_t io_utf8(const char *text, uint32_t *code)
 bool io_is_plain(uint32_t code)
 {
     static const uint32_t others[][2] = {
-        { 0, 0x1f },          { 0x7f, 0x9f },     { 0xad, 0xad },       { 0x61c, 0x61c },
-        { 0x180e, 0x180e },   { 0x200b, 0x200f }, { 0x2028, 0x202e },   { 0x2060, 0x206f },
-        { 0xfeff, 0xfeff },   { 0xfff9, 0xfffb }, { 0xe0000, 0xe0fff }, { 0x110000, IO_NO_CHARACTER },
+        {0, 0x1f},        {0x7f, 0x9f},     {0xad, 0xad},       {0x61c, 0x61c},
+        {0x180e, 0x180e}, {0x200b, 0x200f}, {0x2028, 0x202e},   {0x2060, 0x206f},
+        {0xfeff, 0xfeff}, {0xfff9, 0xfffb}, {0xe0000, 0xe0fff}, {0x110000, IO_NO_CHARACTER},
     };
 
     for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
@@ -64,9 +63,12 @@ static size_t escape(const char *text, char form[ESCAPE_SIZE])
         return length;
     }
     if (code == IO_NO_CHARACTER)
-        code = (unsigned char) text[0];
-    snprintf(form, ESCAPE_SIZE, code < 0x100 ? "\\x%02x" : code < 0x10000 ? "\\u%04x" : "\\U%08x",
-             (unsigned) code);
+        code = (unsigned char)text[0];
+    snprintf(form, ESCAPE_SIZE,
+             code < 0x100     ? "\\x%02x"
+             : code < 0x10000 ? "\\u%04x"
+                              : "\\U%08x",
+             (unsigned)code);
     return length;
 }
 
@@ -97,7 +99,7 @@ void io_put_plain(FILE *file, const char *text)
 
     while (*text) {
         text += escape(text, form);
-        (void) fputs(form, file);
+        (void)fputs(form, file);
     }
 }
 
@@ -114,10 +116,10 @@ bool io_fail(io_error *err, const char *file, const char *field, const char *for
     const int used = snprintf(text, sizeof(text), "%s%s: %s: ", cut ? ellipsis : "",
                               cut ? file + length - MAX_NAME_SHOWN : file, field);
 
-    if (used > 0 && (size_t) used < sizeof(text)) {
+    if (used > 0 && (size_t)used < sizeof(text)) {
         va_list args;
         va_start(args, format);
-        (void) vsnprintf(text + used, sizeof(text) - (size_t) used, format, args);
+        (void)vsnprintf(text + used, sizeof(text) - (size_t)used, format, args);
         va_end(args);
     }
     io_plain(err->text, sizeof(err->text), text);

@@ -27,8 +27,8 @@ static bool is_dash(const char *path)
 static const char *reason(char text[REASON_SIZE])
 {
     const DWORD code = GetLastError();
-    DWORD length = FormatMessageA(FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS, NULL, code, 0, text,
-                                  REASON_SIZE, NULL);
+    DWORD length = FormatMessageA(FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS, NULL, code, 0,
+                                  text, REASON_SIZE, NULL);
     while (length > 0 && strchr("\r\n. ", text[length - 1]))
         length--;
     text[length] = '\0';
@@ -41,7 +41,7 @@ static const char *reason(char text[REASON_SIZE])
 typedef struct place {
     bool exists, folder, file; /* file: on a disk, so that it can be replaced */
     BY_HANDLE_FILE_INFORMATION info;
-    char *target;              /* its full name, links followed, to be freed */
+    char *target; /* its full name, links followed, to be freed */
 } place;
 
 static void look_handle(HANDLE handle, place *p)
@@ -56,9 +56,9 @@ static bool look(const char *path, int dash, place *p)
 {
     char text[MAX_PATH] = "";
 
-    *p = (place) { .exists = false };
+    *p = (place){.exists = false};
     if (is_dash(path)) {
-        look_handle((HANDLE) _get_osfhandle(dash), p);
+        look_handle((HANDLE)_get_osfhandle(dash), p);
         return true;
     }
     const HANDLE handle = CreateFileA(path, 0, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL,
@@ -84,7 +84,7 @@ static bool same_file(const place *a, const place *b)
 /* One of the process's own streams, where the path is another name of the file that it goes to; else -1. */
 static int own_stream(const place *p)
 {
-    const int streams[] = { standard_output, STDERR };
+    const int streams[] = {standard_output, STDERR};
     place own;
 
     for (int i = 0; i < 2; i++) {
@@ -98,7 +98,7 @@ void io_hold_streams(void)
 {
     for (int fd = STDIN; fd <= STDERR; fd++) {
         if (_get_osfhandle(fd) == -1)
-            (void) _open("NUL", fd == STDIN ? _O_WRONLY : _O_RDONLY);
+            (void)_open("NUL", fd == STDIN ? _O_WRONLY : _O_RDONLY);
     }
 }
 
@@ -116,17 +116,18 @@ bool io_output_claim_stdout(io_error *err)
 {
     if (standard_output != STDOUT)
         return true;
-    (void) fflush(stdout);
+    (void)fflush(stdout);
     const int kept = _dup(STDOUT);
     if (kept < 0 || _dup2(STDERR, STDOUT) < 0)
-        return io_fail(err, "-", "open", "%s, expected standard output and standard error to be open", strerror(errno));
+        return io_fail(err, "-", "open", "%s, expected standard output and standard error to be open",
+                       strerror(errno));
     standard_output = kept;
     return true;
 }
 
 static bool compare(const char *a, const char *b, int dash_of_b, bool also_new)
 {
-    place p, q = { .exists = false };
+    place p, q = {.exists = false};
     bool same = look(a, standard_output, &p) && look(b, dash_of_b, &q) &&
                 (same_file(&p, &q) || (also_new && !p.exists && !q.exists && !_stricmp(p.target, q.target)));
 
@@ -150,7 +151,7 @@ static bool open_stream(io_output *o, int stream, io_error *err)
     o->fd = stream >= 0 ? _dup(stream) : _open(o->path, _O_WRONLY | _O_BINARY);
     if (o->fd < 0)
         return io_fail(err, o->path, "open", "%s, expected to write to it", strerror(errno));
-    (void) _setmode(o->fd, _O_BINARY);
+    (void)_setmode(o->fd, _O_BINARY);
     return true;
 }
 
@@ -166,7 +167,7 @@ static size_t folder_length(const char *path)
 /* Whether the system removes the file once nobody has it open, as after the end of the process. */
 static bool set_doomed(HANDLE handle, bool doomed)
 {
-    FILE_DISPOSITION_INFO info = { .DeleteFile = doomed };
+    FILE_DISPOSITION_INFO info = {.DeleteFile = doomed};
     return SetFileInformationByHandle(handle, FileDispositionInfo, &info, sizeof(info));
 }
 
@@ -188,12 +189,14 @@ static bool open_file(io_output *o, io_error *err)
     }
     if (handle == INVALID_HANDLE_VALUE) {
         free(name);
-        return io_fail(err, o->path, "create", "%s for a temporary file beside it, expected a folder that can be "
-                       "written to", reason(text));
+        return io_fail(err, o->path, "create",
+                       "%s for a temporary file beside it, expected a folder that can be "
+                       "written to",
+                       reason(text));
     }
-    (void) set_doomed(handle, true);
+    (void)set_doomed(handle, true);
     o->temporary.name = name;
-    o->fd = _open_osfhandle((intptr_t) handle, _O_WRONLY | _O_BINARY);
+    o->fd = _open_osfhandle((intptr_t)handle, _O_WRONLY | _O_BINARY);
     if (o->fd >= 0)
         return true;
     CloseHandle(handle);
@@ -204,7 +207,7 @@ bool io_output_begin(io_output *o, const char *path, io_error *err)
 {
     place p;
 
-    *o = (io_output) { .path = path, .fd = -1 };
+    *o = (io_output){.path = path, .fd = -1};
     if (is_dash(path))
         return open_stream(o, standard_output, err);
     if (path[folder_length(path)] == '\0')
@@ -241,19 +244,19 @@ bool io_output_write(io_output *o, const void *data, size_t size, io_error *err)
     const unsigned char *src = data;
 
     while (size > 0) {
-        const int n = _write(o->fd, src, (unsigned) (size < IO_MAX_CHUNK ? size : IO_MAX_CHUNK));
+        const int n = _write(o->fd, src, (unsigned)(size < IO_MAX_CHUNK ? size : IO_MAX_CHUNK));
         if (n <= 0)
             return io_fail(err, o->path, "write", "%s, expected room for %zu bytes more",
                            n < 0 ? strerror(errno) : "nothing was taken", size);
         src += n;
-        size -= (size_t) n;
+        size -= (size_t)n;
     }
     return true;
 }
 
 bool io_output_finish(io_output *o, io_error *err)
 {
-    bool ok = !o->target || (_commit(o->fd) == 0 && set_doomed((HANDLE) _get_osfhandle(o->fd), false)) ||
+    bool ok = !o->target || (_commit(o->fd) == 0 && set_doomed((HANDLE)_get_osfhandle(o->fd), false)) ||
               io_fail(err, o->path, "sync", "%s, expected the data to reach the disk", strerror(errno));
     if (_close(o->fd) != 0 && ok)
         ok = io_fail(err, o->path, "close", "%s, expected the data to reach the disk", strerror(errno));
@@ -281,17 +284,17 @@ bool io_output_commit(io_output *const *outputs, int count, io_error *err)
 void io_output_discard(io_output *o)
 {
     if (o->fd >= 0)
-        (void) _close(o->fd);
+        (void)_close(o->fd);
     if (o->temporary.name)
-        (void) DeleteFileA(o->temporary.name);
+        (void)DeleteFileA(o->temporary.name);
     free(o->temporary.name);
     free(o->target);
-    *o = (io_output) { .fd = -1 };
+    *o = (io_output){.fd = -1};
 }
 
 bool io_output_end(io_output *o, bool ok, io_error *err)
 {
-    io_output *const one[] = { o };
+    io_output *const one[] = {o};
 
     ok = ok && io_output_finish(o, err) && io_output_commit(one, 1, err);
     io_output_discard(o);
@@ -300,17 +303,17 @@ bool io_output_end(io_output *o, bool ok, io_error *err)
 
 void io_memory_available(io_memory *m)
 {
-    MEMORYSTATUSEX status = { .dwLength = sizeof(status) };
+    MEMORYSTATUSEX status = {.dwLength = sizeof(status)};
 
-    *m = (io_memory) { .bytes = UINT64_MAX };
+    *m = (io_memory){.bytes = UINT64_MAX};
     if (!GlobalMemoryStatusEx(&status))
         return;
     const struct {
         uint64_t bytes;
         const char *limit;
-    } limits[] = { { status.ullAvailPhys, "the machine's memory" },
-                   { status.ullAvailPageFile, "what the system can commit" },
-                   { status.ullAvailVirtual, "the address space" } };
+    } limits[] = {{status.ullAvailPhys, "the machine's memory"},
+                  {status.ullAvailPageFile, "what the system can commit"},
+                  {status.ullAvailVirtual, "the address space"}};
     for (int i = 0; i < 3; i++) {
         if (limits[i].bytes < m->bytes) {
             m->bytes = limits[i].bytes;

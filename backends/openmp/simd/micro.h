@@ -139,9 +139,11 @@ FA_INLINE void score_panel(const int nv, const float *qt, const float *k, ptrdif
     const int tall = score_keys(nv), small = 4;
     int j = 0;
     for (; j + tall <= keys; j += tall)
-        score_tile(nv, tall, qt, k + j * stride, stride, dim, skip_rows(ahead, j), st + j * lane_count(nv), max);
+        score_tile(nv, tall, qt, k + j * stride, stride, dim, skip_rows(ahead, j), st + j * lane_count(nv),
+                   max);
     for (; small < tall && j + small <= keys; j += small)
-        score_tile(nv, small, qt, k + j * stride, stride, dim, skip_rows(ahead, j), st + j * lane_count(nv), max);
+        score_tile(nv, small, qt, k + j * stride, stride, dim, skip_rows(ahead, j), st + j * lane_count(nv),
+                   max);
     for (; j < keys; j++)
         score_tile(nv, 1, qt, k + j * stride, stride, dim, skip_rows(ahead, j), st + j * lane_count(nv), max);
 }

@@ -48,7 +48,7 @@ typedef struct typed_rows {
     fa_dtype dtype;
     const void *base;
     int64_t index, stride;
-    int64_t far; /* where not 0: what lies so many elements further on is loaded ahead by who reads these rows */
+    int64_t far; /* elements ahead of a row that its reader prefetches; 0: none */
 } typed_rows;
 
 /* Starts the load of what lies `far` behind element `index`, once for each cache line of a row. */
@@ -144,8 +144,8 @@ static inline void unpack_panel(fa_dtype dtype, void *base, const int64_t row[PA
             int width = dim - d < VL ? dim - d : VL;
             vf block[VL];
             for (int i = 0; i < VL; i++)
-                block[i] =
-                    i < width ? normalised(v_load(panel + (d + i) * lane_count(nv) + lane), scale) : v_set1(0.0f);
+                block[i] = i < width ? normalised(v_load(panel + (d + i) * lane_count(nv) + lane), scale)
+                                     : v_set1(0.0f);
             v_transpose(block);
             for (int i = 0; i < VL && lane + i < count; i++) {
                 if (width == VL)

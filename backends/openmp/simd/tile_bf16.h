@@ -72,7 +72,8 @@ static inline tile_operand fetch_keys(const fa_tensor *t, const typed_rows *from
     tile_operand made = {(const uint16_t *)scratch, row_stride(dim)};
     for (int r = 0; r < round_to(rows, KEY_GRAIN); r++) {
         for (int d = 0; d < padded; d += 32) {
-            __m512i part = r < rows ? load_32(source + r * from->stride + d, dim - d) : _mm512_setzero_si512();
+            __m512i part =
+                r < rows ? load_32(source + r * from->stride + d, dim - d) : _mm512_setzero_si512();
             _mm512_storeu_si512((uint16_t *)scratch + r * made.stride + d, part);
         }
     }
@@ -94,8 +95,8 @@ static inline tile_operand fetch_values(const fa_tensor *t, const typed_rows *fr
                 const uint16_t *at = source + even * from->stride + d;
                 __m512i two = even < rows ? load_16_wide(at, dim - d) : _mm512_setzero_si512();
                 if (even + 1 < rows)
-                    two = _mm512_or_si512(
-                        two, _mm512_slli_epi32(load_16_wide(at + from->stride, dim - d), 16));
+                    two =
+                        _mm512_or_si512(two, _mm512_slli_epi32(load_16_wide(at + from->stride, dim - d), 16));
                 block[i] = _mm512_castsi512_ps(two);
             }
             v_transpose(block);
@@ -138,7 +139,8 @@ static inline void pack_queries(fa_dtype dtype, const void *base, const int64_t 
             vf block[VL];
             for (int i = 0; i < VL; i++) {
                 const uint16_t *from = (const uint16_t *)base + row[lane + i] + 2 * pair;
-                block[i] = lane + i < count ? _mm512_castsi512_ps(load_32(from, dim - 2 * pair)) : v_set1(0.0f);
+                block[i] =
+                    lane + i < count ? _mm512_castsi512_ps(load_32(from, dim - 2 * pair)) : v_set1(0.0f);
             }
             v_transpose(block);
             for (int i = 0; i < VL && pair + i < q_vectors(dim); i++)
@@ -147,8 +149,8 @@ static inline void pack_queries(fa_dtype dtype, const void *base, const int64_t 
     }
 }
 
-FA_INLINE void tile_scores(const int nv, const float *qt, tile_operand k, int dim, int keys,
-                           rows_ahead ahead, float *st, vf max[PANEL_VECS])
+FA_INLINE void tile_scores(const int nv, const float *qt, tile_operand k, int dim, int keys, rows_ahead ahead,
+                           float *st, vf max[PANEL_VECS])
 {
     (void)ahead;
     vf top[PANEL_VECS]; /* not in *max, which others have the address of: it would be stored at each key */
@@ -169,8 +171,8 @@ FA_INLINE void tile_scores(const int nv, const float *qt, tile_operand k, int di
 /* a in the lower halves of the lanes, b in the upper ones, both rounded to bf16. */
 static inline vf v_pair(vf a, vf b)
 {
-    const __m512i interleave = _mm512_add_epi32(
-        _mm512_mullo_epi32(vi_count(0), _mm512_set1_epi32(0x10001)), _mm512_set1_epi32(0x100000));
+    const __m512i interleave = _mm512_add_epi32(_mm512_mullo_epi32(vi_count(0), _mm512_set1_epi32(0x10001)),
+                                                _mm512_set1_epi32(0x100000));
     return _mm512_castsi512_ps(_mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(b, a)));
 }
 
@@ -211,6 +213,6 @@ FA_INLINE void tile_values(const int nv, const float *weights, tile_operand v, i
                            const vf *rescale, bool rescales, rows_ahead ahead, float *ot)
 {
     (void)ahead;
-    pairs_product(nv, v.base, v.stride, dim, weights, round_to(keys, KEY_GRAIN) / 2, rescales ? rescale : NULL, true,
-                  ot);
+    pairs_product(nv, v.base, v.stride, dim, weights, round_to(keys, KEY_GRAIN) / 2,
+                  rescales ? rescale : NULL, true, ot);
 }

@@ -85,8 +85,8 @@ static inline void pack_queries(fa_dtype dtype, const void *base, const int64_t 
     pack_panel(dtype, base, row, count, nv, dim, qt);
 }
 
-FA_INLINE void tile_scores(const int nv, const float *qt, tile_operand k, int dim, int keys,
-                           rows_ahead ahead, float *st, vf max[PANEL_VECS])
+FA_INLINE void tile_scores(const int nv, const float *qt, tile_operand k, int dim, int keys, rows_ahead ahead,
+                           float *st, vf max[PANEL_VECS])
 {
     score_panel(nv, qt, k.base, k.stride, dim, keys, ahead, st, max);
 }

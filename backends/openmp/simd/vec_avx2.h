@@ -7,6 +7,8 @@ enum { VL = 8, PANEL_VECS = 2, SCORE_KEYS = 6, VALUE_DIMS = 6 };
 typedef __m256 vf;
 typedef __m256i vi;
 
+/* A line for each word: */
+/* clang-format off */
 static inline vf v_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline void v_store(float *p, vf a) { _mm256_storeu_ps(p, a); }
 static inline vf v_set1(float a) { return _mm256_set1_ps(a); }

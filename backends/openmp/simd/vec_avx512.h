@@ -7,6 +7,8 @@ enum { VL = 16, PANEL_VECS = 4, SCORE_KEYS = 6, VALUE_DIMS = 4 };
 typedef __m512 vf;
 typedef __m512i vi;
 
+/* A line for each word: */
+/* clang-format off */
 static inline vf v_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline void v_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
 static inline vf v_set1(float a) { return _mm512_set1_ps(a); }

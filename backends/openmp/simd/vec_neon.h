@@ -7,6 +7,8 @@ enum { VL = 4, PANEL_VECS = 4, SCORE_KEYS = 6, VALUE_DIMS = 4 };
 typedef float32x4_t vf;
 typedef int32x4_t vi;
 
+/* A line for each word: */
+/* clang-format off */
 static inline vf v_load(const float *p) { return vld1q_f32(p); }
 static inline void v_store(float *p, vf a) { vst1q_f32(p, a); }
 static inline vf v_set1(float a) { return vdupq_n_f32(a); }

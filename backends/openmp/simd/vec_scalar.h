@@ -7,6 +7,8 @@ enum { VL = 1, PANEL_VECS = 4, SCORE_KEYS = 4, VALUE_DIMS = 4 };
 typedef float vf;
 typedef int vi;
 
+/* A line for each word: */
+/* clang-format off */
 static inline vf v_load(const float *p) { return *p; }
 static inline void v_store(float *p, vf a) { *p = a; }
 static inline vf v_set1(float a) { return a; }
