@@ -97,7 +97,7 @@ shared int wild; /* some value that may be hidden is not finite */
 work w;
 int id, lane, first_row; /* the subgroup's first row, from the item's */
 uvec4 fetched[FETCH];
-position keys_at, values_at, key_stride, value_stride;
+address keys_at, values_at, key_stride, value_stride;
 operand_a q[TILES][STEPS_QK];
 accumulator s[TILES][STEPS_KV];
 accumulator o[TILES][STEPS_V];
@@ -175,9 +175,9 @@ void load_rows()
     for (int n = id; n < BLOCK_Q * (DIM_QK / 8); n += ITEMS) {
         const int r = n / (DIM_QK / 8), d = n % (DIM_QK / 8) * 8;
         const query at_row = query_of(w, w.row_begin + r);
-        const position row = row_at(FA_VK_SLOT_Q, TYPE_Q, w.sequence + FA_VK_WORD_Q_AT, FA_VK_WORD_Q_STRIDE, at_row.head,
-                                    at_row.position_q);
-        room[r * LINE_QK + d / 8] = fetch_q8(1, row + position(2 * d), WHOLE_QK != 0 ? 8 : w.dim_qk - d).low;
+        const address row = row_at(FA_VK_SLOT_Q, TYPE_Q, w.sequence + FA_VK_WORD_Q_AT, FA_VK_WORD_Q_STRIDE, at_row.head,
+                                    at_row.position);
+        room[r * LINE_QK + d / 8] = fetch_q8(1, row + address(2 * d), WHOLE_QK != 0 ? 8 : w.dim_qk - d).low;
     }
     barrier();
     [[unroll]] for (int t = 0; t < TILES; t++) {
@@ -384,7 +384,7 @@ float end_row(int row, fa_state state, bool tells)
     }
     if (at_row.exists && tells) {
         if (!w.whole)
-            store_part_state(w.part_row + position(row - w.row_begin), state);
+            store_part_state(w.part_row + address(row - w.row_begin), state);
         else if ((w.flags & FA_TABLE_LSE) != 0)
             store_float_lse(lse_of(w, at_row), closed.lse);
     }
@@ -392,20 +392,20 @@ float end_row(int row, fa_state state, bool tells)
 }
 
 /* Where a row of the result begins. */
-position result_at(int row)
+address result_at(int row)
 {
     return w.whole ? row_of_o(w, query_of(w, row))
-                   : at(FA_VK_SLOT_PARTIAL) + (w.part_row + position(row - w.row_begin)) * position(w.dim_v * 4);
+                   : at(FA_VK_SLOT_PARTIAL) + (w.part_row + address(row - w.row_begin)) * address(w.dim_v * 4);
 }
 
-void write_element(position row, int d, float x)
+void write_element(address row, int d, float x)
 {
     if (d >= w.dim_v)
         return;
     if (w.whole)
-        store_o(row + position(d * bytes_of(TYPE_O)), x);
+        store_o(row + address(d * bytes_of(TYPE_O)), x);
     else
-        store4_partial(row + position(d * 4), 1, vec4(x));
+        store4_partial(row + address(d * 4), 1, vec4(x));
 }
 
 void write_from_registers(int t)
@@ -421,7 +421,7 @@ void write_from_registers(int t)
         state.max = maximum[t][r];
         state.sum = sum[t][r];
         const float factor = end_row(row, state, (lane & LAYOUT_LANES) == 0);
-        const position to = result_at(row);
+        const address to = result_at(row);
         if (row < w.row_end) {
             [[unroll]] for (int n = 0; n < STEPS_V; n++) {
 #define WRITE(i)                                                                                       \
@@ -468,9 +468,9 @@ void main()
     lane = int(gl_SubgroupInvocationID);
     first_row = int(gl_SubgroupID) * 16 * TILES;
     keys_at = row_at(FA_VK_SLOT_K, 1, w.sequence + FA_VK_WORD_K_AT, FA_VK_WORD_K_STRIDE, w.head_kv,
-                     id / WIDE_QK) + position(id % WIDE_QK * 16);
+                     id / WIDE_QK) + address(id % WIDE_QK * 16);
     values_at = row_at(FA_VK_SLOT_V, 1, w.sequence + FA_VK_WORD_V_AT, FA_VK_WORD_V_STRIDE, w.head_kv,
-                       id / WIDE_V) + position(id % WIDE_V * 16);
+                       id / WIDE_V) + address(id % WIDE_V * 16);
     key_stride = table_wide(FA_VK_WORD_K_STRIDE + 4) * 2;
     value_stride = table_wide(FA_VK_WORD_V_STRIDE + 4) * 2;
     [[unroll]] for (int t = 0; t < TILES; t++) {

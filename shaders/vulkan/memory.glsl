@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Operands in memory. With FA_ADDRESS they are reached by address, else through descriptors; either way an element
- * is told by its operand's slot and a position in bytes, which counts from at(slot) on. Memory is read and written in
+ * is told by its operand's slot and an address in bytes, which counts from at(slot) on. Memory is read and written in
  * words of 32 bits, so that no device needs more for f16, bf16 and bytes.
  *
  * With ALIGNED all rows lie at multiples of 16 bytes and head dims are multiples of eight: then four or eight elements
@@ -36,19 +36,19 @@ layout(push_constant) uniform run {
 #define CEIL_DIV(a, b) (((a) + (b) - 1) / (b))
 
 #ifdef FA_ADDRESS
-#define position int64_t
+#define address int64_t
 layout(buffer_reference, std430, buffer_reference_align = 4) buffer words1 { uint w[]; };
 layout(buffer_reference, std430, buffer_reference_align = 8) buffer words2 { uvec2 w; };
 layout(buffer_reference, std430, buffer_reference_align = 16) buffer words4 { uvec4 w; };
 
-position at(int slot)
+address at(int slot)
 {
-    return position(packUint2x32(pc.at[slot]));
+    return address(packUint2x32(pc.at[slot]));
 }
 
-position wide(uvec2 x)
+address wide(uvec2 x)
 {
-    return position(packUint2x32(x));
+    return address(packUint2x32(x));
 }
 
 #ifdef FA_HALVES
@@ -59,7 +59,7 @@ layout(buffer_reference, std430, buffer_reference_align = 2) buffer halves1 { ui
 #define WORD2(slot, p) words2(uint64_t(p)).w
 #define WORD4(slot, p) words4(uint64_t(p)).w
 #else
-#define position uint
+#define address uint
 #define FA_OPERAND(slot)                                                                               \
     layout(set = 0, binding = slot, std430) buffer one_##slot { uint w[]; } m1_##slot;                 \
     layout(set = 0, binding = slot, std430) buffer two_##slot { uvec2 w[]; } m2_##slot;                \
@@ -75,13 +75,13 @@ FA_OPERAND(7)
 FA_OPERAND(8)
 FA_OPERAND(9)
 
-position at(int slot)
+address at(int slot)
 {
     return pc.at[slot].x;
 }
 
-/* What lies behind one descriptor has positions of 32 bits. */
-position wide(uvec2 x)
+/* What lies behind one descriptor has addresses of 32 bits. */
+address wide(uvec2 x)
 {
     return x.x;
 }
@@ -98,7 +98,7 @@ layout(set = 0, binding = 4, std430) buffer half_4 { uint16_t w[]; } mhalf_4;
 
 uint table_word(int index)
 {
-    return WORD1(FA_VK_SLOT_TABLE, at(FA_VK_SLOT_TABLE) + position(index) * 4);
+    return WORD1(FA_VK_SLOT_TABLE, at(FA_VK_SLOT_TABLE) + address(index) * 4);
 }
 
 int table_int(int index)
@@ -111,7 +111,7 @@ float table_float(int index)
     return uintBitsToFloat(table_word(index));
 }
 
-position table_wide(int index)
+address table_wide(int index)
 {
     return wide(uvec2(table_word(index), table_word(index + 1)));
 }
@@ -160,17 +160,17 @@ uint narrow(int type, float x)
 /* One element of an operand. */
 #define FA_LOAD(slot, type, p)                                                                         \
     widen(type, (type) == 0 ? WORD1(slot, p)                                                           \
-                            : WORD1(slot, (p) & ~position(3)) >> (uint((p) & position(2)) * 8u) & 0xffffu)
+                            : WORD1(slot, (p) & ~address(3)) >> (uint((p) & address(2)) * 8u) & 0xffffu)
 #define FA_BITS(slot, type, p)                                                                         \
     ((type) == 0 ? WORD1(slot, p)                                                                      \
-                 : WORD1(slot, (p) & ~position(3)) >> (uint((p) & position(2)) * 8u) & 0xffffu)
+                 : WORD1(slot, (p) & ~address(3)) >> (uint((p) & address(2)) * 8u) & 0xffffu)
 
 /*
  * Four elements as they lie in memory, of which the first `count` exist; the others are 0. They stay so until widened:
  * a fetch ahead of its use then waits for nothing and takes no more registers than it must.
  */
 #define FA_DEFINE_FETCH(name, slot)                                                                    \
-    uvec4 name##4(int type, position p, int count)                                                     \
+    uvec4 name##4(int type, address p, int count)                                                     \
     {                                                                                                  \
         uvec4 x = uvec4(0u);                                                                           \
         if (ALIGNED != 0) {                                                                            \
@@ -182,7 +182,7 @@ uint narrow(int type, float x)
             }                                                                                          \
             return x;                                                                                  \
         }                                                                                              \
-        const position step = position(bytes_of(type));                                                \
+        const address step = address(bytes_of(type));                                                \
         if (count > 0)                                                                                 \
             x.x = FA_BITS(slot, type, p);                                                              \
         if (count > 1)                                                                                 \
@@ -194,7 +194,7 @@ uint narrow(int type, float x)
         return type == 0 ? x : uvec4(x.x | x.y << 16, x.z | x.w << 16, 0u, 0u);                        \
     }                                                                                                  \
                                                                                                        \
-    raw8 name##8(int type, position p, int count)                                                      \
+    raw8 name##8(int type, address p, int count)                                                      \
     {                                                                                                  \
         raw8 x;                                                                                        \
         if (ALIGNED != 0 && type != 0) {                                                               \
@@ -203,7 +203,7 @@ uint narrow(int type, float x)
             return x;                                                                                  \
         }                                                                                              \
         const uvec4 low = name##4(type, p, count);                                                     \
-        const uvec4 high = name##4(type, p + position(4 * bytes_of(type)), count - 4);                 \
+        const uvec4 high = name##4(type, p + address(4 * bytes_of(type)), count - 4);                 \
         x.low = type == 0 ? low : uvec4(low.xy, high.xy);                                              \
         x.high = high;                                                                                 \
         return x;                                                                                      \
@@ -251,7 +251,7 @@ FA_DEFINE_FETCH(fetch_k, 2)
 FA_DEFINE_FETCH(fetch_v, 3)
 
 /* One element of the output. The other half of a word may be written by another invocation at the same time. */
-void store_o(position p, float x)
+void store_o(address p, float x)
 {
     const uint bits = narrow(TYPE_O, x);
     if (TYPE_O == 0) {
@@ -261,14 +261,14 @@ void store_o(position p, float x)
 #ifdef FA_HALVES
     HALF(4, p) = uint16_t(bits);
 #else
-    const uint shift = uint(p & position(2)) * 8u;
-    const position word = p & ~position(3);
+    const uint shift = uint(p & address(2)) * 8u;
+    const address word = p & ~address(3);
     atomicAnd(WORD1(4, word), ~(0xffffu << shift));
     atomicOr(WORD1(4, word), bits << shift);
 #endif
 }
 
-void store4_o(position p, int count, vec4 x)
+void store4_o(address p, int count, vec4 x)
 {
     if (ALIGNED != 0) {
         if (count > 0) {
@@ -280,7 +280,7 @@ void store4_o(position p, int count, vec4 x)
         }
         return;
     }
-    const position step = position(bytes_of(TYPE_O));
+    const address step = address(bytes_of(TYPE_O));
     if (count > 0)
         store_o(p, x.x);
     if (count > 1)
@@ -291,31 +291,31 @@ void store4_o(position p, int count, vec4 x)
         store_o(p + 3 * step, x.w);
 }
 
-void store_float_lse(position p, float x)
+void store_float_lse(address p, float x)
 {
     WORD1(7, p) = floatBitsToUint(x);
 }
 
 /* Partial outputs, or the scores of the yardstick: floats. */
-float load_partial(position p)
+float load_partial(address p)
 {
     return uintBitsToFloat(WORD1(8, p));
 }
 
 /* Of four, the first `count`; the others are 0. */
-vec4 load4_partial(position p, int count)
+vec4 load4_partial(address p, int count)
 {
-    if (count >= 4 && (p & position(15)) == 0)
+    if (count >= 4 && (p & address(15)) == 0)
         return uintBitsToFloat(WORD4(8, p));
     vec4 x = vec4(0.0);
     [[unroll]] for (int e = 0; e < 4; e++) {
         if (e < count)
-            x[e] = load_partial(p + position(4 * e));
+            x[e] = load_partial(p + address(4 * e));
     }
     return x;
 }
 
-void store4_partial(position p, int count, vec4 x)
+void store4_partial(address p, int count, vec4 x)
 {
     if (count > 0)
         WORD1(8, p) = floatBitsToUint(x.x);
@@ -327,12 +327,12 @@ void store4_partial(position p, int count, vec4 x)
         WORD1(8, p + 12) = floatBitsToUint(x.w);
 }
 
-float load_state(position p)
+float load_state(address p)
 {
     return uintBitsToFloat(WORD1(9, p));
 }
 
-void store_state(position p, float x)
+void store_state(address p, float x)
 {
     WORD1(9, p) = floatBitsToUint(x);
 }

@@ -15,11 +15,11 @@ shared vec4 totals[GROUP];
 
 work w;
 int id, rows, parts;
-position first_part, part_at;
+address first_part, part_at;
 
 fa_state state_of_part(int n)
 {
-    return load_part_state(first_part + position(n * rows));
+    return load_part_state(first_part + address(n * rows));
 }
 
 /* The greatest maximum of all parts. */
@@ -43,7 +43,7 @@ vec4 add_parts(int first, int count, int line, int lines, int d)
         vec4 part[AHEAD];
         [[unroll]] for (int a = 0; a < AHEAD; a++) {
             const int at = first + min(n + a * lines, count - 1);
-            part[a] = load4_partial(part_at + (position(at * rows) * position(w.dim_v) + position(d)) * 4, w.dim_v - d);
+            part[a] = load4_partial(part_at + (address(at * rows) * address(w.dim_v) + address(d)) * 4, w.dim_v - d);
         }
         [[unroll]] for (int a = 0; a < AHEAD; a++) {
             if (n + a * lines < count)
@@ -64,14 +64,14 @@ void main()
     if (r >= rows)
         return;
     parts = table_int(table_int(FA_VK_WORD_MERGES_AT) / 4 + work_group() * FA_VK_WORDS_ITEM + FA_VK_WORD_PARTS);
-    first_part = w.part_row + position(r);
-    part_at = at(FA_VK_SLOT_PARTIAL) + first_part * position(w.dim_v * 4);
+    first_part = w.part_row + address(r);
+    part_at = at(FA_VK_SLOT_PARTIAL) + first_part * address(w.dim_v * 4);
     const query q = query_of(w, w.row_begin + r);
     const float unit = score_data().unit;
     fa_state whole;
     whole.max = find_most();
     const float base = fa_safe_max(whole.max);
-    const position to = row_of_o(w, q);
+    const address to = row_of_o(w, q);
     const int vectors = CEIL_DIV(w.dim_v, 4), lanes = min(vectors, GROUP), lines = GROUP / lanes;
     const int lane = id % lanes, line = id / lanes;
     fa_closed closed;
@@ -96,7 +96,7 @@ void main()
         if (has && line == 0) {
             for (int l = 1; l < lines; l++)
                 total += totals[l * lanes + lane];
-            store4_o(to + position(d * bytes_of(TYPE_O)), w.dim_v - d, normalised(total, closed.factor));
+            store4_o(to + address(d * bytes_of(TYPE_O)), w.dim_v - d, normalised(total, closed.factor));
         }
     }
     if (id == 0 && (w.flags & FA_TABLE_LSE) != 0)

@@ -7,13 +7,13 @@
 /* The weight of a key under its row's last maximum. */
 float weight_of(int row, query at_row, int key)
 {
-    const position from_q = row_at(FA_VK_SLOT_Q, TYPE_Q, w.sequence + FA_VK_WORD_Q_AT, FA_VK_WORD_Q_STRIDE, at_row.head,
-                                   at_row.position_q);
-    const position from_k = row_at(FA_VK_SLOT_K, 1, w.sequence + FA_VK_WORD_K_AT, FA_VK_WORD_K_STRIDE, w.head_kv, key);
+    const address from_q = row_at(FA_VK_SLOT_Q, TYPE_Q, w.sequence + FA_VK_WORD_Q_AT, FA_VK_WORD_Q_STRIDE, at_row.head,
+                                   at_row.position);
+    const address from_k = row_at(FA_VK_SLOT_K, 1, w.sequence + FA_VK_WORD_K_AT, FA_VK_WORD_K_STRIDE, w.head_kv, key);
     float score = 0.0;
     [[dont_unroll]] for (int d = 0; d < w.dim_qk; d += 8) {
-        const raw8 x = fetch_q8(1, from_q + position(2 * d), w.dim_qk - d);
-        const raw8 y = fetch_k8(1, from_k + position(2 * d), w.dim_qk - d);
+        const raw8 x = fetch_q8(1, from_q + address(2 * d), w.dim_qk - d);
+        const raw8 y = fetch_k8(1, from_k + address(2 * d), w.dim_qk - d);
         score += dot(low4(1, x), low4(1, y)) + dot(high4(1, x), high4(1, y));
     }
     if (TRANSFORM != 0)
@@ -39,10 +39,10 @@ void mark_row(int row)
     [[dont_unroll]] for (int key = w.key_begin; key < w.key_end; key++) {
         if (!is_visible(w, at_row, key))
             continue;
-        const position from = row_at(FA_VK_SLOT_V, 1, w.sequence + FA_VK_WORD_V_AT, FA_VK_WORD_V_STRIDE, w.head_kv, key);
+        const address from = row_at(FA_VK_SLOT_V, 1, w.sequence + FA_VK_WORD_V_AT, FA_VK_WORD_V_STRIDE, w.head_kv, key);
         float weight = -1.0; /* not known yet */
         [[dont_unroll]] for (int d = 0; d < w.dim_v; d += 8) {
-            const uvec4 x = fetch_v8(1, from + position(2 * d), w.dim_v - d).low;
+            const uvec4 x = fetch_v8(1, from + address(2 * d), w.dim_v - d).low;
             if (wild_halves(x) == uvec4(0u))
                 continue;
             if (weight < 0.0)
@@ -62,7 +62,7 @@ void add_mark(int row, int d)
     const uint mark = room[row * LINE_MARKS + d / 64][d / 16 % 4] >> d % 16 * 2 & 3u;
     if (mark == 0u || d >= w.dim_v || w.row_begin + row >= w.row_end)
         return;
-    const position from = result_at(w.row_begin + row) + position(d * (w.whole ? bytes_of(TYPE_O) : 4));
+    const address from = result_at(w.row_begin + row) + address(d * (w.whole ? bytes_of(TYPE_O) : 4));
     const float x = !w.whole       ? load_partial(from)
                     : TYPE_O == 0 ? uintBitsToFloat(WORD1(4, from))
                                   : widen(TYPE_O, uint(HALF(4, from)));

@@ -15,7 +15,7 @@ layout(local_size_x_id = FA_VK_GROUP, local_size_y = 1, local_size_z = 1) in;
 shared float numbers[256];
 shared float16_t half_numbers[256];
 
-#define PLACE(n) WORD1(0, at(FA_VK_SLOT_TABLE) + position(n) * 4)
+#define PLACE(n) WORD1(0, at(FA_VK_SLOT_TABLE) + address(n) * 4)
 
 void main()
 {

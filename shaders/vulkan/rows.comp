@@ -46,7 +46,7 @@ bool weighs;
 query mine;
 fa_state state; /* of that row, with this work-item's share of its sum */
 float unit;
-position keys_at, values_at, key_stride, value_stride;
+address keys_at, values_at, key_stride, value_stride;
 raw8 ahead[AHEAD][OCTETS];
 vec4 o[BLOCK_Q][OCTETS][2];
 
@@ -58,7 +58,7 @@ void load_rows()
         float element = 0.0;
         if (d < w.dim_qk)
             element = FA_LOAD(1, TYPE_Q, (row_at(FA_VK_SLOT_Q, TYPE_Q, w.sequence + FA_VK_WORD_Q_AT, FA_VK_WORD_Q_STRIDE,
-                                                 q.head, q.position_q) + position(d * bytes_of(TYPE_Q))));
+                                                 q.head, q.position) + address(d * bytes_of(TYPE_Q))));
         rows_q[n >> 2][n & 3] = element;
     }
 }
@@ -77,7 +77,7 @@ void score_keys(int key, int key_end)
         raw8 keys[KEYS];
         [[unroll]] for (int n = 0; n < KEYS; n++) {
             const int j = min(key + line + n * LINES_K, key_end - 1);
-            keys[n] = fetch_k8(TYPE_K, keys_at + rows_on(j, key_stride) + position(d * bytes_of(TYPE_K)), w.dim_qk - d);
+            keys[n] = fetch_k8(TYPE_K, keys_at + rows_on(j, key_stride) + address(d * bytes_of(TYPE_K)), w.dim_qk - d);
         }
         [[unroll]] for (int n = 0; n < KEYS; n++) {
             const vec4 low = low4(TYPE_K, keys[n]), high = high4(TYPE_K, keys[n]);
@@ -99,7 +99,7 @@ void fetch_values(int key, int key_end, int first)
         const int j = min(key + first + line + a * LINES_V, key_end - 1);
         [[unroll]] for (int c = 0; c < OCTETS; c++) {
             const int d = (lane + c * LANES_V) * 8;
-            ahead[a][c] = fetch_v8(TYPE_V, values_at + rows_on(j, value_stride) + position(d * bytes_of(TYPE_V)),
+            ahead[a][c] = fetch_v8(TYPE_V, values_at + rows_on(j, value_stride) + address(d * bytes_of(TYPE_V)),
                                    w.dim_v - d);
         }
     }
@@ -195,8 +195,8 @@ void write_row(int r)
 {
     const int count = LINES_V * LANES_V;
     const query q = query_of(w, w.row_begin + r);
-    const position part = w.part_row + position(r);
-    const position to = w.whole ? row_of_o(w, q) : at(FA_VK_SLOT_PARTIAL) + part * position(w.dim_v * 4);
+    const address part = w.part_row + address(r);
+    const address to = w.whole ? row_of_o(w, q) : at(FA_VK_SLOT_PARTIAL) + part * address(w.dim_v * 4);
     fa_closed closed;
     [[unroll]] for (int c = 0; c < OCTETS; c++) {
         if (id < count) {
@@ -228,9 +228,9 @@ void write_row(int r)
                 total += vec4(parts[from], parts[from + 1], parts[from + 2], parts[from + 3]);
             }
             if (w.whole)
-                store4_o(to + position(d * bytes_of(TYPE_O)), w.dim_v - d, normalised(total, closed.factor));
+                store4_o(to + address(d * bytes_of(TYPE_O)), w.dim_v - d, normalised(total, closed.factor));
             else
-                store4_partial(to + position(d * 4), w.dim_v - d, normalised(total, closed.factor));
+                store4_partial(to + address(d * 4), w.dim_v - d, normalised(total, closed.factor));
         }
         barrier();
     }
@@ -248,8 +248,8 @@ void main()
     id = work_item();
     keys_at = row_at(FA_VK_SLOT_K, TYPE_K, w.sequence + FA_VK_WORD_K_AT, FA_VK_WORD_K_STRIDE, w.head_kv, 0);
     values_at = row_at(FA_VK_SLOT_V, TYPE_V, w.sequence + FA_VK_WORD_V_AT, FA_VK_WORD_V_STRIDE, w.head_kv, 0);
-    key_stride = table_wide(FA_VK_WORD_K_STRIDE + 4) * position(bytes_of(TYPE_K));
-    value_stride = table_wide(FA_VK_WORD_V_STRIDE + 4) * position(bytes_of(TYPE_V));
+    key_stride = table_wide(FA_VK_WORD_K_STRIDE + 4) * address(bytes_of(TYPE_K));
+    value_stride = table_wide(FA_VK_WORD_V_STRIDE + 4) * address(bytes_of(TYPE_V));
     const int count = w.row_end - w.row_begin;
     load_rows();
     barrier();

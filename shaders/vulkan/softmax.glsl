@@ -13,7 +13,7 @@ layout(constant_id = FA_VK_FAR) const int FAR = 0;
 /* One query row: where it stands and what it sees. */
 struct query {
     int head;
-    int position_q;
+    int position;
     int begin, end; /* its interval of keys */
     bool exists;
 };
@@ -21,7 +21,7 @@ struct query {
 /* What is the same for a whole work item. */
 struct work {
     bool whole;        /* the item writes its rows itself, and not a part of them */
-    position part_row; /* else the first of its rows among the partial results */
+    address part_row; /* else the first of its rows among the partial results */
     int head_kv, row_begin, row_end, key_begin, key_end;
     int sequence; /* first word of its entry in the table */
     fa_mask mask;
@@ -65,10 +65,10 @@ query query_of(work w, int row)
     query q;
     q.exists = row < w.row_end;
     const int r = q.exists ? row : w.row_end - 1;
-    q.position_q = r / w.group;
-    q.head = w.head_kv * w.group + r - q.position_q * w.group;
-    q.begin = fa_mask_begin(w.mask, q.position_q);
-    q.end = fa_mask_end(w.mask, q.position_q);
+    q.position = r / w.group;
+    q.head = w.head_kv * w.group + r - q.position * w.group;
+    q.begin = fa_mask_begin(w.mask, q.position);
+    q.end = fa_mask_end(w.mask, q.position);
     return q;
 }
 
@@ -78,28 +78,28 @@ bool is_seen(work w, query q, int key)
 }
 
 /* Where a row of an operand begins: its first byte. `strides` is the word of the operand's strides. */
-position row_at(int slot, int type, int first, int strides, int head, int row)
+address row_at(int slot, int type, int first, int strides, int head, int row)
 {
-    return at(slot) + (table_wide(first) + position(head) * table_wide(strides + 2) +
-                       position(row) * table_wide(strides + 4)) * position(bytes_of(type));
+    return at(slot) + (table_wide(first) + address(head) * table_wide(strides + 2) +
+                       address(row) * table_wide(strides + 4)) * address(bytes_of(type));
 }
 
 /* How far row n lies from row 0. Most strides need few bits, and then the product is one instruction. */
-position rows_on(int n, position stride)
+address rows_on(int n, address stride)
 {
-    return FAR != 0 ? position(n) * stride : position(n) * position(int(stride));
+    return FAR != 0 ? address(n) * stride : address(n) * address(int(stride));
 }
 
-position row_of_o(work w, query q)
+address row_of_o(work w, query q)
 {
-    return row_at(FA_VK_SLOT_O, TYPE_O, w.sequence + FA_VK_WORD_O_AT, FA_VK_WORD_O_STRIDE, q.head, q.position_q);
+    return row_at(FA_VK_SLOT_O, TYPE_O, w.sequence + FA_VK_WORD_O_AT, FA_VK_WORD_O_STRIDE, q.head, q.position);
 }
 
-position lse_of(work w, query q)
+address lse_of(work w, query q)
 {
     return at(FA_VK_SLOT_LSE) + (table_wide(w.sequence + FA_VK_WORD_LSE_AT) +
-                                 position(q.head) * position(table_int(FA_VK_WORD_LSE_ROWS)) +
-                                 position(q.position_q)) * 4;
+                                 address(q.head) * address(table_int(FA_VK_WORD_LSE_ROWS)) +
+                                 address(q.position)) * 4;
 }
 
 /* How the item's block of keys from `key` on is seen by its rows. */
@@ -117,17 +117,17 @@ int next_block(work w, int block, int key)
 }
 
 /* Elements of bias or keep, from the first on. */
-position extra_at(work w, int strides, query q, int key)
+address extra_at(work w, int strides, query q, int key)
 {
-    return position(table_int(w.sequence + FA_VK_WORD_NUMBER)) * table_wide(strides) +
-           position(q.head) * table_wide(strides + 2) + position(q.position_q) * table_wide(strides + 4) +
-           position(key) * table_wide(strides + 6);
+    return address(table_int(w.sequence + FA_VK_WORD_NUMBER)) * table_wide(strides) +
+           address(q.head) * table_wide(strides + 2) + address(q.position) * table_wide(strides + 4) +
+           address(key) * table_wide(strides + 6);
 }
 
 bool is_kept(work w, query q, int key)
 {
-    const position p = at(FA_VK_SLOT_KEEP) + extra_at(w, FA_VK_WORD_KEEP_STRIDE, q, key);
-    return (WORD1(6, p & ~position(3)) >> (uint(p & position(3)) * 8u) & 0xffu) != 0u;
+    const address p = at(FA_VK_SLOT_KEEP) + extra_at(w, FA_VK_WORD_KEEP_STRIDE, q, key);
+    return (WORD1(6, p & ~address(3)) >> (uint(p & address(3)) * 8u) & 0xffu) != 0u;
 }
 
 /* Whether neither the mask nor `keep` hides the key. */
@@ -139,8 +139,8 @@ bool is_visible(work w, query q, int key)
 float bias_of(work w, query q, int key)
 {
     const int type = table_int(FA_VK_WORD_BIAS_TYPE);
-    const position p = at(FA_VK_SLOT_BIAS) +
-                       extra_at(w, FA_VK_WORD_BIAS_STRIDE, q, key) * position(bytes_of(type));
+    const address p = at(FA_VK_SLOT_BIAS) +
+                       extra_at(w, FA_VK_WORD_BIAS_STRIDE, q, key) * address(bytes_of(type));
     return FA_LOAD(5, type, p);
 }
 
@@ -164,7 +164,7 @@ float transform(work w, query q, int key, float x)
     if ((w.flags & FA_TABLE_ALIBI) != 0) {
         t.slope = table_float(table_int(FA_VK_WORD_SLOPES_AT) / 4 +
                               table_int(w.sequence + FA_VK_WORD_NUMBER) * table_int(FA_VK_WORD_SLOPE_STRIDE) + q.head);
-        t.distance = w.mask.diagonal + q.position_q - key;
+        t.distance = w.mask.diagonal + q.position - key;
     }
     if ((w.flags & FA_TABLE_BIAS) != 0)
         t.bias = bias_of(w, q, key);
@@ -187,16 +187,16 @@ vec4 normalised(vec4 x, float factor)
 }
 
 /* What part row n of split rows leaves. */
-void store_part_state(position n, fa_state state)
+void store_part_state(address n, fa_state state)
 {
-    const position p = at(FA_VK_SLOT_STATE) + n * 8;
+    const address p = at(FA_VK_SLOT_STATE) + n * 8;
     store_state(p, state.max);
     store_state(p + 4, state.sum);
 }
 
-fa_state load_part_state(position n)
+fa_state load_part_state(address n)
 {
-    const position p = at(FA_VK_SLOT_STATE) + n * 8;
+    const address p = at(FA_VK_SLOT_STATE) + n * 8;
     fa_state state;
     state.max = load_state(p);
     state.sum = load_state(p + 4);

@@ -45,19 +45,19 @@ void main()
         return;
     const work w = work_at(FA_VK_WORD_ITEMS_AT, pc.first + part);
     const query q = query_of(w, pc.row_begin + n - part * pc.rows);
-    const position scores = at(FA_VK_SLOT_PARTIAL) + position(n) * position(STRIDE) * 4;
+    const address scores = at(FA_VK_SLOT_PARTIAL) + address(n) * address(STRIDE) * 4;
 
     fa_state state;
     state.max = FA_NEG_INF;
     for (int key = id; key < pc.keys; key += GROUP) {
         if (HIDES == 0 || is_seen(w, q, key))
-            state.max = max(state.max, load_partial(scores + position(key) * 4));
+            state.max = max(state.max, load_partial(scores + address(key) * 4));
     }
     state.max = reduce(false, state.max);
     const float unit = score_data().unit;
     float sum = 0.0;
     for (int key = id; key < STRIDE; key += GROUP) {
-        const position p = scores + position(key) * 4;
+        const address p = scores + address(key) * 4;
         uint weight = HIDDEN;
         if (key < pc.keys && (HIDES == 0 || is_seen(w, q, key))) {
             const float seen = fa_weight(load_partial(p), fa_safe_max(state.max), unit);
@@ -70,7 +70,7 @@ void main()
 
     if (id == 0) {
         const fa_closed closed = close_row(w, q, state);
-        store_state(at(FA_VK_SLOT_STATE) + position(n) * 4, closed.factor);
+        store_state(at(FA_VK_SLOT_STATE) + address(n) * 4, closed.factor);
         if ((w.flags & FA_TABLE_LSE) != 0)
             store_float_lse(lse_of(w, q), closed.lse);
     }
@@ -106,7 +106,7 @@ work w;
 int id, x, y;
 int part, tile_row, tile_col; /* the item, from the launch's first; the tile's first row and column */
 vec4 sum[ROWS][COLS / 4];
-position rows_at[FETCH_A];
+address rows_at[FETCH_A];
 
 /* False where the launch has no such tile. */
 bool begin(int cols)
@@ -148,7 +148,7 @@ void multiply(int stage)
 #ifdef FA_SCORES
 
 uvec4 a[FETCH_A], b[FETCH_B];
-position keys_at[FETCH_B];
+address keys_at[FETCH_B];
 
 void find_rows()
 {
@@ -156,7 +156,7 @@ void find_rows()
     [[unroll]] for (int n = 0; n < FETCH_A; n++) {
         const int r = min(tile_row + (id + n * GROUP) / (DEPTH / 4), pc.rows - 1);
         const query q = query_of(w, pc.row_begin + r);
-        rows_at[n] = row_at(FA_VK_SLOT_Q, TYPE_Q, w.sequence + FA_VK_WORD_Q_AT, FA_VK_WORD_Q_STRIDE, q.head, q.position_q);
+        rows_at[n] = row_at(FA_VK_SLOT_Q, TYPE_Q, w.sequence + FA_VK_WORD_Q_AT, FA_VK_WORD_Q_STRIDE, q.head, q.position);
     }
     [[unroll]] for (int n = 0; n < FETCH_B; n++) {
         const int j = min(tile_col + (id + n * GROUP) / (DEPTH / 4), pc.keys - 1);
@@ -168,11 +168,11 @@ void fetch(int d)
 {
     [[unroll]] for (int n = 0; n < FETCH_A; n++) {
         const int at = id + n * GROUP, dim = d + at % (DEPTH / 4) * 4;
-        a[n] = fetch_q4(TYPE_Q, rows_at[n] + position(dim * bytes_of(TYPE_Q)), at < VECTORS_A ? w.dim_qk - dim : 0);
+        a[n] = fetch_q4(TYPE_Q, rows_at[n] + address(dim * bytes_of(TYPE_Q)), at < VECTORS_A ? w.dim_qk - dim : 0);
     }
     [[unroll]] for (int n = 0; n < FETCH_B; n++) {
         const int at = id + n * GROUP, dim = d + at % (DEPTH / 4) * 4;
-        b[n] = fetch_k4(TYPE_K, keys_at[n] + position(dim * bytes_of(TYPE_K)), at < VECTORS_B ? w.dim_qk - dim : 0);
+        b[n] = fetch_k4(TYPE_K, keys_at[n] + address(dim * bytes_of(TYPE_K)), at < VECTORS_B ? w.dim_qk - dim : 0);
     }
 }
 
@@ -209,10 +209,10 @@ void main()
     }
     [[unroll]] for (int i = 0; i < ROWS; i++) {
         const int r = tile_row + y * ROWS + i;
-        const position to = at(FA_VK_SLOT_PARTIAL) + (position(part * pc.rows + r) * position(STRIDE)) * 4;
+        const address to = at(FA_VK_SLOT_PARTIAL) + (address(part * pc.rows + r) * address(STRIDE)) * 4;
         [[unroll]] for (int g = 0; g < COLS / 4; g++) {
             const int j = tile_col + 4 * (x + g * LANES);
-            store4_partial(to + position(j * 4), r < pc.rows ? pc.keys - j : 0, sum[i][g] * scale * rest);
+            store4_partial(to + address(j * 4), r < pc.rows ? pc.keys - j : 0, sum[i][g] * scale * rest);
         }
     }
 }
@@ -221,7 +221,7 @@ void main()
 
 vec4 a[FETCH_A];
 uvec4 b[FETCH_B];
-position values_at, value_stride;
+address values_at, value_stride;
 
 /* multiply() where a hidden value may not be finite: it is 0 for the rows that do not see it. */
 void multiply_guarded(int stage)
@@ -246,12 +246,12 @@ void fetch(int key)
         a[n] = vec4(uintBitsToFloat(HIDDEN));
         if (at < VECTORS_A && j < pc.keys) {
             [[unroll]] for (int e = 0; e < 4; e++)
-                a[n][e] = load_partial(rows_at[n] + position((j + e) * 4));
+                a[n][e] = load_partial(rows_at[n] + address((j + e) * 4));
         }
     }
     [[unroll]] for (int n = 0; n < FETCH_B; n++) {
         const int at = id + n * GROUP, j = key + at / (TILE_COLS / 4), d = tile_col + at % (TILE_COLS / 4) * 4;
-        b[n] = fetch_v4(TYPE_V, values_at + rows_on(j, value_stride) + position(d * bytes_of(TYPE_V)),
+        b[n] = fetch_v4(TYPE_V, values_at + rows_on(j, value_stride) + address(d * bytes_of(TYPE_V)),
                         at < VECTORS_B && j < pc.keys ? w.dim_v - d : 0);
     }
 }
@@ -280,10 +280,10 @@ void main()
     if (!begin(table_int(FA_VK_WORD_DIM_V)))
         return;
     values_at = row_at(FA_VK_SLOT_V, TYPE_V, w.sequence + FA_VK_WORD_V_AT, FA_VK_WORD_V_STRIDE, w.head_kv, 0);
-    value_stride = table_wide(FA_VK_WORD_V_STRIDE + 4) * position(bytes_of(TYPE_V));
+    value_stride = table_wide(FA_VK_WORD_V_STRIDE + 4) * address(bytes_of(TYPE_V));
     [[unroll]] for (int n = 0; n < FETCH_A; n++) {
         const int r = min(tile_row + (id + n * GROUP) / (DEPTH / 4), pc.rows - 1);
-        rows_at[n] = at(FA_VK_SLOT_PARTIAL) + position(part * pc.rows + r) * position(STRIDE) * 4;
+        rows_at[n] = at(FA_VK_SLOT_PARTIAL) + address(part * pc.rows + r) * address(STRIDE) * 4;
     }
     if (id == 0)
         unsafe = 0;
@@ -304,12 +304,12 @@ void main()
     [[unroll]] for (int i = 0; i < ROWS; i++) {
         const int r = tile_row + y * ROWS + i;
         const query q = query_of(w, pc.row_begin + min(r, pc.rows - 1));
-        const position to = row_of_o(w, q);
+        const address to = row_of_o(w, q);
         const float factor =
-            load_state(at(FA_VK_SLOT_STATE) + position(part * pc.rows + min(r, pc.rows - 1)) * 4);
+            load_state(at(FA_VK_SLOT_STATE) + address(part * pc.rows + min(r, pc.rows - 1)) * 4);
         [[unroll]] for (int g = 0; g < COLS / 4; g++) {
             const int d = tile_col + 4 * (x + g * LANES);
-            store4_o(to + position(d * bytes_of(TYPE_O)), r < pc.rows ? w.dim_v - d : 0, normalised(sum[i][g], factor));
+            store4_o(to + address(d * bytes_of(TYPE_O)), r < pc.rows ? w.dim_v - d : 0, normalised(sum[i][g], factor));
         }
     }
 }

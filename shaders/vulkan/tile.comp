@@ -53,8 +53,8 @@ shared int unsafe; /* some value that may be hidden is not finite */
 work w;
 int id, x, y;
 uvec4 fetched[FETCH];
-position rows_q[FETCH_Q];
-position keys_at, values_at, key_stride, value_stride;
+address rows_q[FETCH_Q];
+address keys_at, values_at, key_stride, value_stride;
 vec4 s[ROWS][KEYS], aside[ROWS][KEYS];
 vec4 o[ROWS][DIMS];
 float maximum[ROWS], sum[ROWS];
@@ -85,11 +85,11 @@ void fetch_qk(int key, int key_end, int dim)
 {
     [[unroll]] for (int n = 0; n < FETCH_Q; n++) {
         const int d = dim + (id + n * ITEMS) % (DEPTH / 4) * 4;
-        fetched[n] = fetch_q4(TYPE_Q, rows_q[n] + position(d * bytes_of(TYPE_Q)), count_qk(d));
+        fetched[n] = fetch_q4(TYPE_Q, rows_q[n] + address(d * bytes_of(TYPE_Q)), count_qk(d));
     }
     [[unroll]] for (int n = 0; n < FETCH_K; n++) {
         const int at = id + n * ITEMS, j = min(key + at / (DEPTH / 4), key_end - 1), d = dim + at % (DEPTH / 4) * 4;
-        fetched[FETCH_Q + n] = fetch_k4(TYPE_K, keys_at + rows_on(j, key_stride) + position(d * bytes_of(TYPE_K)),
+        fetched[FETCH_Q + n] = fetch_k4(TYPE_K, keys_at + rows_on(j, key_stride) + address(d * bytes_of(TYPE_K)),
                                         count_qk(d));
     }
 }
@@ -106,7 +106,7 @@ void fetch_v(int key, int key_end, int step)
     [[unroll]] for (int n = 0; n < FETCH_V; n++) {
         const int at = id + n * ITEMS, slot = at / (DIM_V / 4), d = at % (DIM_V / 4) * 4;
         const int j = min(key + key_of(step, slot), key_end - 1);
-        fetched[n] = fetch_v4(TYPE_V, values_at + rows_on(j, value_stride) + position(d * bytes_of(TYPE_V)),
+        fetched[n] = fetch_v4(TYPE_V, values_at + rows_on(j, value_stride) + address(d * bytes_of(TYPE_V)),
                               count_v(d));
     }
 }
@@ -286,20 +286,20 @@ void write_rows()
         state.max = maximum[0];
         state.sum = sum[0];
         const fa_closed closed = close_row(w, q, state);
-        const position part = w.part_row + position(row - w.row_begin);
+        const address part = w.part_row + address(row - w.row_begin);
         if (q.exists && x == 0) {
             if (!w.whole)
                 store_part_state(part, state);
             else if ((w.flags & FA_TABLE_LSE) != 0)
                 store_float_lse(lse_of(w, q), closed.lse);
         }
-        const position to = w.whole ? row_of_o(w, q) : at(FA_VK_SLOT_PARTIAL) + part * position(w.dim_v * 4);
+        const address to = w.whole ? row_of_o(w, q) : at(FA_VK_SLOT_PARTIAL) + part * address(w.dim_v * 4);
         [[unroll]] for (int g = 0; g < DIMS; g++) {
             const int d = 4 * (x + g * LANES), count = q.exists ? w.dim_v - d : 0;
             if (w.whole)
-                store4_o(to + position(d * bytes_of(TYPE_O)), count, normalised(o[0][g], closed.factor));
+                store4_o(to + address(d * bytes_of(TYPE_O)), count, normalised(o[0][g], closed.factor));
             else
-                store4_partial(to + position(d * 4), count, normalised(o[0][g], closed.factor));
+                store4_partial(to + address(d * 4), count, normalised(o[0][g], closed.factor));
         }
         turn_output();
         [[unroll]] for (int i = 0; i + 1 < ROWS; i++) {
@@ -319,8 +319,8 @@ void main()
     y = id / LANES;
     keys_at = row_at(FA_VK_SLOT_K, TYPE_K, w.sequence + FA_VK_WORD_K_AT, FA_VK_WORD_K_STRIDE, w.head_kv, 0);
     values_at = row_at(FA_VK_SLOT_V, TYPE_V, w.sequence + FA_VK_WORD_V_AT, FA_VK_WORD_V_STRIDE, w.head_kv, 0);
-    key_stride = table_wide(FA_VK_WORD_K_STRIDE + 4) * position(bytes_of(TYPE_K));
-    value_stride = table_wide(FA_VK_WORD_V_STRIDE + 4) * position(bytes_of(TYPE_V));
+    key_stride = table_wide(FA_VK_WORD_K_STRIDE + 4) * address(bytes_of(TYPE_K));
+    value_stride = table_wide(FA_VK_WORD_V_STRIDE + 4) * address(bytes_of(TYPE_V));
     const float unit = score_data().unit;
     [[unroll]] for (int i = 0; i < ROWS; i++) {
         maximum[i] = FA_NEG_INF;
