@@ -18,17 +18,17 @@ float fa_f16_to_f32(uint16_t bits)
 
 uint16_t fa_f32_to_f16(float value)
 {
-    return fa_half_store(value);
+    return (uint16_t)fa_f16_narrow(value);
 }
 
 float fa_bf16_to_f32(uint16_t bits)
 {
-    return fa_brain_load(bits);
+    return fa_bf16_widen(bits);
 }
 
 uint16_t fa_f32_to_bf16(float value)
 {
-    return fa_brain_store(value);
+    return (uint16_t)fa_bf16_narrow(value);
 }
 
 /* One query row of one head, and where its operands are. */

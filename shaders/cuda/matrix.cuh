@@ -75,7 +75,7 @@ template <int TYPE>
 __device__ __forceinline__ float unpack(uint word, int half)
 {
     const ushort bits = (ushort)(half ? word >> 16 : word);
-    return TYPE == TYPE_F16 ? from_half(bits) : from_brain(bits);
+    return TYPE == TYPE_F16 ? from_half(bits) : fa_bf16_widen(bits);
 }
 
 /* Copies 16 bytes to shared memory, of which the first `bytes` are read and the others 0; none waits for it. */

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "backends/cuda/rows.h"
+#include "core/portable/format.h"
 
 typedef unsigned char uchar;
 typedef unsigned short ushort;
@@ -129,11 +130,6 @@ __device__ __forceinline__ float from_half(ushort bits)
     return x;
 }
 
-__device__ __forceinline__ float from_brain(ushort bits)
-{
-    return __uint_as_float((uint)bits << 16);
-}
-
 __device__ __forceinline__ ushort to_half(float x)
 {
     ushort bits;
@@ -141,15 +137,9 @@ __device__ __forceinline__ ushort to_half(float x)
     return bits;
 }
 
-__device__ __forceinline__ ushort to_brain(float x)
-{
-    const uint bits = __float_as_uint(x);
-    return (ushort)(x != x ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
 __device__ __forceinline__ ushort narrow(int type, float x)
 {
-    return type == TYPE_F16 ? to_half(x) : to_brain(x);
+    return type == TYPE_F16 ? to_half(x) : (ushort)fa_bf16_narrow(x);
 }
 
 /* Two numbers in a word, the first in its lower half. */
@@ -167,7 +157,7 @@ __device__ __forceinline__ uint pack(float low, float high)
 #if __CUDA_ARCH__ >= 800
         asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
 #else
-        word = to_brain(low) | (uint)to_brain(high) << 16;
+        word = fa_bf16_narrow(low) | fa_bf16_narrow(high) << 16;
 #endif
     }
     return word;
@@ -177,7 +167,7 @@ __device__ __forceinline__ float load(int type, const uchar *at)
 {
     if (type == TYPE_F32)
         return *(const float *)at;
-    return type == TYPE_F16 ? from_half(*(const ushort *)at) : from_brain(*(const ushort *)at);
+    return type == TYPE_F16 ? from_half(*(const ushort *)at) : fa_bf16_widen(*(const ushort *)at);
 }
 
 __device__ __forceinline__ void store(int type, uchar *at, float x)

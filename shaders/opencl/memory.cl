@@ -4,6 +4,7 @@
  * 1 << FA_CHUNK_SHIFT bytes; `memory` hides that. With FA_ALIGNED, all rows lie at multiples of 16 bytes and
  * head dims are multiples of eight: then four or eight elements are read and written at once.
  */
+#include "core/portable/format.h"
 #include "core/portable/table.h"
 
 /*
@@ -71,7 +72,7 @@ static inline float load_1(memory m, long at)
 
 static inline float load_2(memory m, long at)
 {
-    return as_float((uint) * (__global const ushort *)memory_at(m, at * 2) << 16);
+    return fa_bf16_widen(*(__global const ushort *)memory_at(m, at * 2));
 }
 
 static inline float load_any(int type, memory m, long at)
@@ -89,15 +90,9 @@ static inline void store_1(memory m, long at, float x)
     vstore_half_rte(x, 0, (__global half *)memory_at(m, at * 2));
 }
 
-static inline ushort brain(float x)
-{
-    uint bits = as_uint(x);
-    return (ushort)(isnan(x) ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
 static inline void store_2(memory m, long at, float x)
 {
-    *(__global ushort *)memory_at(m, at * 2) = brain(x);
+    *(__global ushort *)memory_at(m, at * 2) = (ushort)fa_bf16_narrow(x);
 }
 
 /*
@@ -251,4 +246,5 @@ static inline int8 not_finite8(float8 x)
 FA_STORE4(0, *(__global float4 *)memory_at(m, at * 4) = x)
 FA_STORE4(1, vstorea_half4_rte(x, 0, (__global half *)memory_at(m, at * 2)))
 FA_STORE4(2, *(__global ushort4 *)memory_at(m, at * 2) =
-                 (ushort4)(brain(x.x), brain(x.y), brain(x.z), brain(x.w)))
+                 (ushort4)((ushort)fa_bf16_narrow(x.x), (ushort)fa_bf16_narrow(x.y), (ushort)fa_bf16_narrow(x.z),
+                           (ushort)fa_bf16_narrow(x.w)))

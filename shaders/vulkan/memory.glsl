@@ -20,6 +20,7 @@
 
 #include "constants.h"
 #define FA_LANG_GLSL
+#include "core/portable/format.h"
 #include "core/portable/table.h"
 
 layout(constant_id = FA_VK_TYPE_Q) const int TYPE_Q = 0;
@@ -124,7 +125,7 @@ int bytes_of(int type)
 /* Elements, as bits and as numbers. */
 float widen(int type, uint bits)
 {
-    return type == 0 ? uintBitsToFloat(bits) : type == 1 ? unpackHalf2x16(bits).x : uintBitsToFloat(bits << 16);
+    return type == 0 ? uintBitsToFloat(bits) : type == 1 ? unpackHalf2x16(bits).x : fa_bf16_widen(bits);
 }
 
 vec2 widen2(int type, uint bits)
@@ -132,29 +133,9 @@ vec2 widen2(int type, uint bits)
     return type == 1 ? unpackHalf2x16(bits) : vec2(uintBitsToFloat(bits << 16), uintBitsToFloat(bits & 0xffff0000u));
 }
 
-/* Rounded to nearest, ties to even; packHalf2x16() may round either way. */
-uint narrow_half(float x)
-{
-    const uint bits = floatBitsToUint(x), sign = bits >> 16 & 0x8000u;
-    uint rest = bits & 0x7fffffffu;
-    if (rest > 0x7f800000u)
-        return sign | 0x7e00u;
-    if (rest >= 0x477ff000u)
-        return sign | 0x7c00u;
-    if (rest < 0x38800000u) /* a multiple of 2^-24: what adding 1/2 rounds to */
-        return sign | (floatBitsToUint(uintBitsToFloat(rest) + 0.5) - 0x3f000000u);
-    rest -= 0x38000000u;
-    return sign | (rest + 0xfffu + (rest >> 13 & 1u)) >> 13;
-}
-
 uint narrow(int type, float x)
 {
-    const uint bits = floatBitsToUint(x);
-    if (type == 0)
-        return bits;
-    if (type == 1)
-        return narrow_half(x);
-    return (bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 0x40u : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    return type == 0 ? floatBitsToUint(x) : type == 1 ? fa_f16_narrow(x) : fa_bf16_narrow(x);
 }
 
 /* One element of an operand. */
