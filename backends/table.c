@@ -66,48 +66,54 @@ static void fill_lists(const fa_schedule *schedule, fa_table_item *item, fa_tabl
     }
 }
 
+/* Lists begin at multiples of 64 bytes, and of the size of their entries. */
+_Static_assert(64 % sizeof(fa_table_sequence) == 0 && 64 % sizeof(fa_table_item) == 0 &&
+                   64 % sizeof(fa_table_merge) == 0,
+               "entries that fill 64 bytes");
+_Static_assert(sizeof(fa_table_params) % 8 == 0, "std430 rounds its size up");
+
 fa_status fa_table_make(const fa_plan *plan, size_t most, void **made, size_t *made_size)
 {
+    enum { LISTS = 6 };
     const fa_problem *p = &plan->problem;
-    size_t size = sizeof(fa_table_params), heads = (size_t)p->heads_q, at[6];
-    const size_t count[6] = {(size_t)p->sequences,          (size_t)plan->schedule.items,
-                             (size_t)plan->schedule.merges, p->alibi_slopes ? fa_problem_slopes(p) : 0,
-                             p->sinks ? heads : 0,          p->bias_factors ? heads : 0};
-    const size_t bytes[6] = {sizeof(fa_table_sequence),
-                             sizeof(fa_table_item),
-                             sizeof(fa_table_merge),
-                             sizeof(float),
-                             sizeof(float),
-                             sizeof(float)};
-    for (int i = 0; i < 6; i++) {
-        at[i] = size;
-        if (!fa_grow(&size, count[i], bytes[i]))
-            return fa_fail(FA_OUT_OF_MEMORY, "a work list of %zu items overflows memory", count[1]);
-    }
+    const fa_schedule *schedule = &plan->schedule;
+    fa_table_params params = {.flags = 0};
+    const struct {
+        size_t count, bytes;
+        int *at;            /* where its first entry's number goes     */
+        const void *floats; /* its entries; NULL: they are filled below */
+    } list[LISTS] = {
+        {(size_t)p->sequences, sizeof(fa_table_sequence), &params.sequences_at, NULL},
+        {(size_t)schedule->items, sizeof(fa_table_item), &params.items_at, NULL},
+        {(size_t)schedule->merges, sizeof(fa_table_merge), &params.merges_at, NULL},
+        {p->alibi_slopes ? fa_problem_slopes(p) : 0, sizeof(float), &params.slopes_at, p->alibi_slopes},
+        {p->sinks ? (size_t)p->heads_q : 0, sizeof(float), &params.sinks_at, p->sinks},
+        {p->bias_factors ? (size_t)p->heads_q : 0, sizeof(float), &params.factors_at, p->bias_factors},
+    };
+    size_t size = sizeof(params), begin[LISTS];
     most = FA_MIN(most, (size_t)INT32_MAX); /* shaders count in ints */
+    for (int i = 0; i < LISTS; i++) {
+        begin[i] = size = fa_align64(size);
+        if (!fa_grow(&size, list[i].count, list[i].bytes))
+            return fa_fail(FA_OUT_OF_MEMORY, "a work list of %zu items overflows memory",
+                           (size_t)schedule->items);
+    }
     if (size > most)
         return fa_fail(FA_OUT_OF_MEMORY, "a work list of %zu items needs %zu bytes, %s allocates at most %zu",
-                       count[1], size, plan->device->info.name, most);
+                       (size_t)schedule->items, size, plan->device->info.name, most);
     char *table = fa_alloc_zeroed(plan->device->context, size);
     if (!table)
         return FA_OUT_OF_MEMORY;
-    fa_table_params *params = (fa_table_params *)(void *)table;
-    fill_params(plan, params);
-    params->sequences_at = (fa_long)at[0];
-    params->items_at = (fa_long)at[1];
-    params->merges_at = (fa_long)at[2];
-    params->slopes_at = (fa_long)at[3];
-    params->sinks_at = (fa_long)at[4];
-    params->factors_at = (int)at[5];
-    fill_sequences(p, (fa_table_sequence *)(void *)(table + at[0]));
-    fill_lists(&plan->schedule, (fa_table_item *)(void *)(table + at[1]),
-               (fa_table_merge *)(void *)(table + at[2]));
-    if (p->alibi_slopes)
-        memcpy(table + at[3], p->alibi_slopes, fa_problem_slopes(p) * sizeof(float));
-    if (p->sinks)
-        memcpy(table + at[4], p->sinks, heads * sizeof(float));
-    if (p->bias_factors)
-        memcpy(table + at[5], p->bias_factors, heads * sizeof(float));
+    for (int i = 0; i < LISTS; i++) {
+        *list[i].at = (int)(begin[i] / list[i].bytes);
+        if (list[i].floats && list[i].count > 0)
+            memcpy(table + begin[i], list[i].floats, list[i].count * list[i].bytes);
+    }
+    fill_params(plan, &params);
+    memcpy(table, &params, sizeof(params));
+    fill_sequences(p, (fa_table_sequence *)(void *)(table + begin[0]));
+    fill_lists(schedule, (fa_table_item *)(void *)(table + begin[1]),
+               (fa_table_merge *)(void *)(table + begin[2]));
     *made = table;
     *made_size = size;
     return FA_OK;

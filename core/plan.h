@@ -5,9 +5,15 @@
 #include <fastattn/fastattn.h>
 
 #include "core/kernel.h"
-#include "core/portable/args.h"
 #include "core/schedule.h"
 #include "core/score.h"
+
+/* What kernels are told, of a plan's problem and tiling. */
+typedef struct fa_args {
+    int group; /* heads_q / heads_kv, see core/portable/row.h */
+    int dim_qk, dim_v;
+    int block_q, block_kv; /* a level-1 block */
+} fa_args;
 
 struct fa_plan {
     fa_device *device;
@@ -42,7 +48,6 @@ typedef struct fa_binding {
 fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, const fa_problem *problem,
                            size_t workspace);
 
-/* What kernels are told, of a plan's problem and tiling. */
 fa_args fa_plan_args(const fa_plan *plan);
 
 /* Fills the workspace's layout, of schedule and scratch_bytes. */

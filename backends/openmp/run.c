@@ -10,6 +10,7 @@
 #include "core/context.h"
 #include "core/floating.h"
 #include "core/merge.h"
+#include "core/portable/row.h"
 #include "core/portable/softmax.h"
 #include "core/status.h"
 #include "core/tensor.h"
@@ -47,8 +48,8 @@ static void do_merge(const fa_cpu_run *run, int64_t index, void *scratch)
     const fa_tensor *o = &p->tensor[FA_O];
     int64_t rows = merge->row_end - merge->row_begin;
     for (int row = merge->row_begin; row < merge->row_end; row++) {
-        int head = fa_args_head(plan->args, merge->head_kv, row),
-            position = fa_args_position(plan->args, row);
+        int head = fa_row_head(plan->args.group, merge->head_kv, row),
+            position = fa_row_position(plan->args.group, row);
         int64_t part = merge->part_row + row - merge->row_begin;
         fa_parts parts = {
             .dtype = FA_F32,

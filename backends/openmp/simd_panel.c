@@ -133,14 +133,14 @@ float FA_ISA_NAME(row_close)(const fa_cpu_run *run, const fa_work_item *item, in
     const fa_plan *plan = run->plan;
     const fa_problem *p = &plan->problem;
     const fa_sequence *s = &p->sequence[item->sequence];
-    int head = fa_args_head(plan->args, item->head_kv, row);
+    int head = fa_row_head(plan->args.group, item->head_kv, row);
     float sink = p->sinks && item->part_row < 0 ? p->sinks[head] : FA_NEG_INF;
     const fa_state state = {max, sum};
     fa_closed closed = fa_state_close(state, plan->score.natural, sink);
     if (item->part_row >= 0)
         run->partial_state[item->part_row + row - item->row_begin] = state;
     else if (run->lse)
-        run->lse[fa_problem_lse_index(p, s, head, fa_args_position(plan->args, row))] = closed.lse;
+        run->lse[fa_problem_lse_index(p, s, head, fa_row_position(plan->args.group, row))] = closed.lse;
     return closed.factor;
 }
 

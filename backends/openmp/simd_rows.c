@@ -260,8 +260,8 @@ static query_row row_of(const fa_cpu_run *run, const fa_work_item *item, int row
         .run = run,
         .sequence = &run->plan->problem.sequence[item->sequence],
         .number = item->sequence,
-        .head = fa_args_head(*a, item->head_kv, row),
-        .position = fa_args_position(*a, row),
+        .head = fa_row_head(a->group, item->head_kv, row),
+        .position = fa_row_position(a->group, row),
     };
 }
 
@@ -512,15 +512,14 @@ static void run_item(const fa_cpu_run *run, const fa_work_item *item, void *memo
 {
     const fa_args *a = &run->plan->args;
     rows_scratch s = lay_out(run->plan, memory);
-    fa_mask m = run->plan->problem.sequence[item->sequence].mask;
-    int first = fa_args_position(*a, item->row_begin), last = fa_args_position(*a, item->row_end - 1);
+    fa_walk walk = fa_walk_of(run->plan->problem.sequence[item->sequence].mask, a->group, item->row_begin,
+                              item->row_end, item->key_end);
 
     start(run, item, &s);
-    for (int key = item->key_begin; key < item->key_end; key += a->block_kv) {
+    for (int key = fa_walk_next(walk, item->key_begin, a->block_kv); key < item->key_end;
+         key = fa_walk_next(walk, key + a->block_kv, a->block_kv)) {
         int end = FA_MIN(key + a->block_kv, item->key_end);
-        int tile = fa_mask_classify(m, first, last + 1, key, end);
-        if (tile != FA_CLASS_SKIP)
-            meet(run, item, &s, key, end - key, tile == FA_CLASS_PARTIAL);
+        meet(run, item, &s, key, end - key, fa_walk_class(walk, key, end) == FA_CLASS_PARTIAL);
     }
     for (int r = 0; r < item->row_end - item->row_begin; r++)
         finish(run, item, item->row_begin + r, s.o + r * s.o_stride, s.max[r], s.sum[r]);

@@ -197,17 +197,16 @@ static void run_item(const fa_cpu_run *run, const fa_work_item *item, void *memo
     const fa_args *a = &run->plan->args;
     tile_scratch s = lay_out(run->plan, memory);
     int rows = item->row_end - item->row_begin, panels = (rows + PANEL - 1) / PANEL;
-    fa_mask m = run->plan->problem.sequence[item->sequence].mask;
-    int first = fa_args_position(*a, item->row_begin), last = fa_args_position(*a, item->row_end - 1);
+    fa_walk walk = fa_walk_of(run->plan->problem.sequence[item->sequence].mask, a->group, item->row_begin,
+                              item->row_end, item->key_end);
 
     start_panels(run, item, &s, panels);
     tile_begin();
-    for (int key = item->key_begin; key < item->key_end; key += a->block_kv) {
+    for (int key = fa_walk_next(walk, item->key_begin, a->block_kv); key < item->key_end;
+         key = fa_walk_next(walk, key + a->block_kv, a->block_kv)) {
         int end = FA_MIN(key + a->block_kv, item->key_end);
-        int tile = fa_mask_classify(m, first, last + 1, key, end);
-        if (tile == FA_CLASS_SKIP)
-            continue;
-        key_block block = fetch_block(run, item, key, end, tile == FA_CLASS_PARTIAL || run->keep, &s);
+        bool masked = fa_walk_class(walk, key, end) == FA_CLASS_PARTIAL;
+        key_block block = fetch_block(run, item, key, end, masked || run->keep, &s);
         for (int i = 0; i < panels; i++) {
             visit(&s.panel[i], &block, s.qt + (size_t)i * s.qt_size, s.st, s.max + i * PANEL,
                   s.sum + i * PANEL, s.ot + (size_t)i * s.ot_size);

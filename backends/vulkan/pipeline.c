@@ -9,34 +9,10 @@
 #include "backends/table.h"
 #include "backends/vulkan/module.h"
 #include "core/context.h"
-#include "core/portable/table.h"
 #include "core/size.h"
 #include "core/status.h"
 
 _Static_assert(sizeof(fa_vk_push) == 112, "the kernels' push constants");
-#define FA_VK_SAME(word, type, member) \
-    _Static_assert((word)*4 == offsetof(type, member), "constants.h says where " #member " lies")
-FA_VK_SAME(FA_VK_WORD_K_STRIDE, fa_table_params, k_stride);
-FA_VK_SAME(FA_VK_WORD_O_STRIDE, fa_table_params, o_stride);
-FA_VK_SAME(FA_VK_WORD_KEEP_STRIDE, fa_table_params, keep_stride);
-FA_VK_SAME(FA_VK_WORD_SEQUENCES_AT, fa_table_params, sequences_at);
-FA_VK_SAME(FA_VK_WORD_SINKS_AT, fa_table_params, sinks_at);
-FA_VK_SAME(FA_VK_WORD_GROUP, fa_table_params, group);
-FA_VK_SAME(FA_VK_WORD_LSE_ROWS, fa_table_params, lse_rows);
-FA_VK_SAME(FA_VK_WORD_SCORE, fa_table_params, score);
-FA_VK_SAME(FA_VK_WORD_SCORE + 6, fa_table_params, score.transforms);
-FA_VK_SAME(FA_VK_WORD_FLAGS, fa_table_params, flags);
-FA_VK_SAME(FA_VK_WORD_SLOPE_STRIDE, fa_table_params, slope_stride);
-FA_VK_SAME(FA_VK_WORD_FACTORS_AT, fa_table_params, factors_at);
-FA_VK_SAME(FA_VK_WORD_LSE_AT, fa_table_sequence, lse_at);
-FA_VK_SAME(FA_VK_WORD_NUMBER, fa_table_sequence, number);
-FA_VK_SAME(FA_VK_WORD_MASK, fa_table_sequence, mask);
-FA_VK_SAME(FA_VK_WORD_KEY_END, fa_table_item, key_end);
-FA_VK_SAME(FA_VK_WORD_PARTS, fa_table_merge, parts);
-_Static_assert(sizeof(fa_table_sequence) == FA_VK_WORDS_SEQUENCE * 4, "words of a sequence");
-_Static_assert(sizeof(fa_table_item) == FA_VK_WORDS_ITEM * 4 &&
-                   sizeof(fa_table_merge) == FA_VK_WORDS_ITEM * 4,
-               "words of an item");
 
 enum { MERGE_GROUP = 128 };
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The words in which C11, CUDA C++, OpenCL C and GLSL differ, for the headers beside this one.
- * FA_FN starts a function; FA_STRUCT(name) ... FA_STRUCT_END(name) declares a struct type `name`.
- * The headers use int, fa_uint, float and bool only, pass structs by value, and take no addresses.
+ * FA_FN starts a function, FA_KERNEL_FN one that kernels alone call. FA_STRUCT(name) ... FA_STRUCT_END(name) declares
+ * a struct type `name`.
+ * The headers use int, fa_uint, float and bool only, pass structs by value, and take no addresses. An fa_long is what
+ * 64 bits of memory are read as.
  * FA_SUBNORMALS is defined where arithmetic is known to keep subnormal numbers. FA_FMA may round twice in GLSL.
  * GLSL has no tanh with a bounded error, so FA_TANH is in score.h there.
  */
@@ -13,6 +15,7 @@
 /* clang-format off */
 #if defined(GL_core_profile) || defined(VULKAN) || defined(FA_LANG_GLSL)
 #define FA_FN
+#define FA_KERNEL_FN
 #define FA_STRUCT(name) struct name {
 #define FA_STRUCT_END(name) };
 #define FA_MIN(a, b) min(a, b)
@@ -23,12 +26,14 @@
 #define FA_FMA(a, b, c) fma(a, b, c)
 #define FA_FLOAT(x) float(x)
 #define fa_uint uint
+#define fa_long uvec2
 #define FA_AS_UINT(x) floatBitsToUint(x)
 #define FA_AS_FLOAT(x) uintBitsToFloat(x)
 #define FA_NEG_INF uintBitsToFloat(0xff800000u)
 
 #elif defined(__OPENCL_VERSION__) || defined(__OPENCL_C_VERSION__)
 #define FA_FN static inline
+#define FA_KERNEL_FN static inline
 #define FA_STRUCT(name) typedef struct name {
 #define FA_STRUCT_END(name) } name;
 #define FA_MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -40,12 +45,14 @@
 #define FA_TANH(x) tanh(x)
 #define FA_FLOAT(x) ((float)(x))
 #define fa_uint uint
+#define fa_long long
 #define FA_AS_UINT(x) as_uint(x)
 #define FA_AS_FLOAT(x) as_float(x)
 #define FA_NEG_INF (-INFINITY)
 
 #elif defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #define FA_FN static __host__ __device__ __forceinline__
+#define FA_KERNEL_FN static __device__ __forceinline__
 #define FA_STRUCT(name) struct name {
 #define FA_STRUCT_END(name) };
 #define FA_MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -58,6 +65,7 @@
 #define FA_FLOAT(x) ((float)(x))
 #define FA_SUBNORMALS
 typedef unsigned int fa_uint;
+typedef long long fa_long;
 #define FA_AS_UINT(x) __float_as_uint(x)
 #define FA_AS_FLOAT(x) __uint_as_float(x)
 #ifdef __CUDACC_RTC__
@@ -72,6 +80,7 @@ typedef unsigned int fa_uint;
 #include <stdint.h>
 #include <string.h>
 #define FA_FN static inline
+#define FA_KERNEL_FN static inline
 #define FA_STRUCT(name) typedef struct name {
 #define FA_STRUCT_END(name) } name;
 #define FA_MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -86,6 +95,7 @@ typedef unsigned int fa_uint;
 #define FA_AS_FLOAT(x) fa_as_float(x)
 #define FA_NEG_INF (-INFINITY)
 typedef uint32_t fa_uint;
+typedef int64_t fa_long;
 
 static inline fa_uint fa_as_uint(float x)
 {

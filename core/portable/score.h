@@ -4,7 +4,7 @@
  * roundings of a naive f32 implementation. The core fills fa_score once for a plan (core/score.c), which is then in
  * one of two modes:
  *   raw:       `transforms` is 0. Scores stay raw products, weights are 2^((x - max) * unit), unit = scale * log2(e).
- *   otherwise: fa_score_of() makes natural logarithms of them, and unit = log2(e).
+ *   otherwise: the functions below make natural logarithms of them, and unit = log2(e).
  */
 #ifndef FA_PORTABLE_SCORE_H
 #define FA_PORTABLE_SCORE_H
@@ -19,24 +19,6 @@ FA_STRUCT(fa_score)
     float natural; /* of a score, to a natural logarithm */
     int transforms;
 FA_STRUCT_END(fa_score)
-
-/* What a description adds to one score. */
-FA_STRUCT(fa_terms)
-    float slope;  /* ALiBi's, of this head */
-    int distance; /* from the row's position to the key, of either sign */
-    float bias;
-    bool kept;
-FA_STRUCT_END(fa_terms)
-
-FA_FN fa_terms fa_terms_none(void)
-{
-    fa_terms t;
-    t.slope = 0.0f;
-    t.distance = 0;
-    t.bias = 0.0f;
-    t.kept = true;
-    return t;
-}
 
 #ifndef FA_TANH
 #define FA_TANH(x) fa_tanh(x)
@@ -69,8 +51,8 @@ FA_FN float fa_softcap(fa_score s, float x)
 }
 
 /*
- * The steps of fa_score_of(), in their order: for kernels that branch around what a plan has not. Where subnormal numbers
- * are not flushed, factors may be multiplied first: that is the same for all scores.
+ * The steps from a raw product to its score, in their order. Where subnormal numbers are not flushed, factors may be
+ * multiplied first: that is the same for all scores.
  */
 FA_FN float fa_score_scaled(fa_score s, float x)
 {
@@ -91,13 +73,6 @@ FA_FN float fa_score_sloped(float x, float slope, int distance)
 FA_FN float fa_score_biased(float x, float bias)
 {
     return x + bias;
-}
-
-/* A visible raw product as a natural score; -inf where `keep` hides it. */
-FA_FN float fa_score_of(fa_score s, fa_terms t, float x)
-{
-    x = fa_score_biased(fa_score_sloped(fa_score_scaled(s, x), t.slope, t.distance), t.bias);
-    return t.kept ? x : FA_NEG_INF;
 }
 
 #endif

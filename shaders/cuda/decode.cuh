@@ -34,7 +34,7 @@ struct decode_kernel {
     static constexpr int CHUNKS_K = DIM / 32, CHUNKS_V = DIM / 64; /* of a lane, for each of its keys */
     static_assert(DIM % 64 == 0 && BLOCK_KV == 16 * WARPS, "what the kernel is made for");
 
-    const scene &s;
+    const work &s;
     const int lane, warp;
     const float headroom; /* by how much a score may exceed its row's base, which is a score itself */
     uint4 q[COLUMNS][CHUNKS_K];
@@ -42,7 +42,7 @@ struct decode_kernel {
     float out[COLUMNS][CHUNKS_V][4][4]; /* of a chunk, tile m: dims 2 m and 2 m + 1 of query rows 2 t and 2 t + 1 */
     float base[COLUMNS][2], sum[COLUMNS][2];
 
-    __device__ decode_kernel(const scene &of) : s(of), lane(threadIdx.x % 32), warp(threadIdx.x / 32), headroom(FA_BASE_HEADROOM / of.p->score.unit) {}
+    __device__ decode_kernel(const work &of) : s(of), lane(threadIdx.x % 32), warp(threadIdx.x / 32), headroom(FA_BASE_HEADROOM / of.p->score.unit) {}
 
     /* The first `count` of eight elements; the others are 0. */
     __device__ uint4 fetch(const uchar *at, int count) const
@@ -132,7 +132,7 @@ struct decode_kernel {
                 if (j >= s.key_end || (cut && !at.sees(s, j)))
                     sc[n][i] = FA_NEG_INF;
                 else if (TRANSFORMS)
-                    sc[n][i] = transform(s, at, j, sc[n][i]);
+                    sc[n][i] = fa_work_score(s, at, j, sc[n][i]);
             }
         }
     }
@@ -247,7 +247,7 @@ struct decode_kernel {
                     const float low = __shfl_sync(0xffffffffu, sc[col][r], from);
                     const float high = __shfl_sync(0xffffffffu, sc[col][2 + r], from);
                     const float weight = n < 8 ? low : high;
-                    if (!is_visible(s, query(s, row_of(col, r)), key + n))
+                    if (!fa_work_shows(s, query(s, row_of(col, r)), key + n))
                         continue;
                     UNROLL
                     for (int c = 0; c < CHUNKS_V; c++) {
@@ -337,7 +337,7 @@ struct decode_kernel {
 
     __device__ void run(float *room)
     {
-        int block = s.next_block(s.key_begin, BLOCK_KV);
+        int block = fa_walk_next(s.walk, s.key_begin, BLOCK_KV);
         load_q();
         start();
         if (block < s.key_end)
@@ -350,7 +350,7 @@ struct decode_kernel {
             uint weights[COLUMNS][2];
             load_v(key);
             multiply_qk(sc);
-            block = s.next_block(block + BLOCK_KV, BLOCK_KV);
+            block = fa_walk_next(s.walk, block + BLOCK_KV, BLOCK_KV);
             load_k(block + 16 * warp);
             if (TRANSFORMS || cut || key + 16 > s.key_end)
                 treat_scores(key, cut, sc);
@@ -367,7 +367,7 @@ struct decode_kernel {
 template <int ROW, int BLOCK_Q, bool TRANSFORMS>
 __device__ __forceinline__ void decode_attention(const fa_cuda_args &a, float4 *room)
 {
-    const scene s(a, blockIdx.x);
+    const work s(a, blockIdx.x);
     decode_kernel<ROW, FA_TYPE, BLOCK_Q, TRANSFORMS> kernel(s);
     kernel.run((float *)room);
 }

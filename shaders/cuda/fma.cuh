@@ -40,7 +40,7 @@ struct fma_kernel {
     static __device__ constexpr int line_v(int t) { return t * R.dim_v; }
     static constexpr int STAGE_ROWS = DEPTH * (BLOCK_Q + 4);
 
-    const scene &s;
+    const work &s;
     const int id, x, y;
     volatile int *const unsafe; /* of each stage: some value that it had, and that may be hidden, is not finite */
     /*
@@ -55,7 +55,7 @@ struct fma_kernel {
     float max, sum; /* of row x % ROWS of the thread's */
     uint stage;     /* where the stage of the present step begins, in bytes from the first */
 
-    __device__ fma_kernel(const scene &of, volatile int *flag, uint stages)
+    __device__ fma_kernel(const work &of, volatile int *flag, uint stages)
         : s(of), id(keep(threadIdx.x)), x(id % LANES), y(id / LANES), unsafe(flag), room(stages),
           at_q(keep(room + 4 * (line_q(first_dim()) + row_of(0)))),
           at_k(keep(room + 4 * (STAGE_ROWS + line_k(first_dim()) + row_of(0)))), at_v(keep(room + 4 * STAGE_ROWS + 16 * id)),
@@ -64,8 +64,8 @@ struct fma_kernel {
     {
     }
 
-    /* The scene, read again where it is seldom needed: kept in registers, it would take the room of operands. */
-    __device__ scene again() const { return scene(s.a, blockIdx.x); }
+    /* The work, read again where it is seldom needed: kept in registers, it would take the room of operands. */
+    __device__ work again() const { return work(s.a, blockIdx.x); }
 
     __device__ int type_q() const { return ANY ? s.a.type_q : TYPE; }
     __device__ int type_k() const { return ANY ? s.a.type_k : TYPE; }
@@ -283,14 +283,14 @@ struct fma_kernel {
     /* The second product where a hidden value may not be finite: it is 0 for the rows that do not see it. */
     __device__ void multiply_guarded(uint stage, int key, int key_end, int step)
     {
-        const scene s = again();
+        const work s = again();
         ROLLED
         for (int turn = 0; turn < ROWS; turn++) {
             const query q(s, s.row_begin + y * ROWS + turn);
             ROLLED
             for (int t = 0; t < DEPTH; t++) {
                 const int j = key + key_of(step, t);
-                const bool hidden = j >= key_end || !is_visible(s, q, j);
+                const bool hidden = j >= key_end || !fa_work_shows(s, q, j);
                 const float weight = load_shared1(at_rows + stage + 4 * (line_p(t) + turn));
                 UNROLL
                 for (int g = 0; g < DIMS; g += 4) {
@@ -324,7 +324,7 @@ struct fma_kernel {
     /* Scores that the mask cuts, or that a description transforms, row by row in turns. */
     __device__ void treat_scores(int key, int key_end, bool cut, bool transformed)
     {
-        const scene s = again();
+        const work s = again();
         ROLLED
         for (int turn = 0; turn < ROWS; turn++) {
             const query q(s, s.row_begin + y * ROWS + turn);
@@ -334,7 +334,7 @@ struct fma_kernel {
                 if (j >= key_end || (cut && !q.sees(s, j)))
                     sc[0][g] = FA_NEG_INF;
                 else if (transformed)
-                    sc[0][g] = transform(s, q, j, sc[0][g]);
+                    sc[0][g] = fa_work_score(s, q, j, sc[0][g]);
             }
             turn_rows<KEYS>(sc);
         }
@@ -426,7 +426,7 @@ struct fma_kernel {
 
     __device__ void finish()
     {
-        const scene s = again();
+        const work s = again();
         ROLLED
         for (int turn = 0; turn < ROWS; turn++) {
             const int row = s.row_begin + y * ROWS + turn;
@@ -537,7 +537,7 @@ struct fma_kernel {
         find_rows();
         if (id < 2)
             unsafe[id] = 0;
-        int key = s.next_block(s.key_begin, BLOCK_KV);
+        int key = fa_walk_next(s.walk, s.key_begin, BLOCK_KV);
         if (key < s.key_end) {
             find_keys(key);
             fetch_qk(0);
@@ -551,7 +551,7 @@ struct fma_kernel {
             if (cut || transformed || key_end < key + BLOCK_KV)
                 treat_scores(key, key_end, cut, transformed);
             weigh();
-            const int next = s.next_block(key + BLOCK_KV, BLOCK_KV);
+            const int next = fa_walk_next(s.walk, key + BLOCK_KV, BLOCK_KV);
             if (next < s.key_end)
                 find_keys(next);
             take_values(key, next, cut || (s.p->flags & FA_TABLE_KEEP));
@@ -565,7 +565,7 @@ struct fma_kernel {
 template <int ROW, int BLOCK_Q>
 __device__ __forceinline__ void fma_attention(const fa_cuda_args &a, float4 *room)
 {
-    const scene s(a, blockIdx.x);
+    const work s(a, blockIdx.x);
     fma_kernel<ROW, FA_TYPE, BLOCK_Q> kernel(s, (volatile int *)room, shared_address(room + 1));
     kernel.run();
 }

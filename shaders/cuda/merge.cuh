@@ -15,7 +15,7 @@ struct merge_item {
 
     __device__ merge_item(const fa_cuda_args &args)
         : a(args), p(&args.p),
-          w(((const fa_table_merge *)(a.table + p->merges_at))[blockIdx.x]), rows(w.row_end - w.row_begin), r(blockIdx.y)
+          w(((const fa_table_merge *)a.table)[p->merges_at + blockIdx.x]), rows(w.row_end - w.row_begin), r(blockIdx.y)
     {
     }
 
@@ -43,11 +43,9 @@ __device__ __forceinline__ void merge_parts(const fa_cuda_args &a, float4 totals
     if (m.r >= m.rows)
         return;
     const fa_table_params *p = m.p;
-    const fa_table_sequence *sequence = (const fa_table_sequence *)(a.table + p->sequences_at) + m.w.sequence;
-    const int row = m.w.row_begin + m.r, position = row / p->group, head = m.w.head_kv * p->group + row % p->group;
-    const float sink =
-        p->flags & FA_TABLE_SINKS ? ((const float *)(a.table + p->sinks_at))[head] : FA_NEG_INF;
-    uchar *o = a.o + (sequence->o_at + head * p->o_stride[1] + position * p->o_stride[2]) * bytes_of(a.type_o);
+    const work s(a, {m.w.part_row, m.w.sequence, m.w.head_kv, m.w.row_begin, m.w.row_end, 0, 0});
+    const query row(s, m.w.row_begin + m.r);
+    uchar *o = row.o(s);
     const int id = threadIdx.x, parts = m.w.parts, vectors = ceil_div(p->dim_v, 4), lanes = FA_MIN(vectors, GROUP);
     const int lines = GROUP / lanes, lane = id % lanes, line = id / lanes;
 
@@ -91,7 +89,7 @@ __device__ __forceinline__ void merge_parts(const fa_cuda_args &a, float4 totals
             }
         }
         totals[id] = total;
-        closed = fa_state_close(whole, p->score.natural, sink);
+        closed = fa_work_close(s, row, whole, true);
         __syncthreads();
         if (has && line == 0) {
             for (int l = 1; l < lines; l++) {
@@ -105,6 +103,5 @@ __device__ __forceinline__ void merge_parts(const fa_cuda_args &a, float4 totals
         }
     }
     if (id == 0 && (p->flags & FA_TABLE_LSE))
-        ((float *)a.lse)[sequence->lse_at + (fa_long)head * p->lse_rows + position] =
-            closed.lse;
+        *row.lse(s) = closed.lse;
 }

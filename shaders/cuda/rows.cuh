@@ -82,12 +82,12 @@ struct rows_kernel {
     static constexpr int AHEAD = 4; /* keys whose values are fetched before they are used */
     static_assert(DIM_Q == R.dim_qk && BLOCK_KV % LINES_K == 0 && BLOCK_KV % PER_ROW == 0, "what the kernel is made for");
 
-    const scene &s;
+    const work &s;
     const int id;
     float *q, *parts, *weights, *exchange, *maxima; /* in shared memory */
     float out[BLOCK_Q][OCTETS][8];
 
-    __device__ rows_kernel(const scene &of, float *room) : s(of), id(threadIdx.x)
+    __device__ rows_kernel(const work &of, float *room) : s(of), id(threadIdx.x)
     {
         q = room;
         parts = q + BLOCK_Q * DIM_Q;
@@ -170,7 +170,7 @@ struct rows_kernel {
         const bool guarded = hides && zero != 0.0f;
         UNROLL
         for (int r = 0; r < BLOCK_Q; r++) {
-            if (guarded && !is_visible(s, query(s, s.row_begin + r), key + at))
+            if (guarded && !fa_work_shows(s, query(s, s.row_begin + r), key + at))
                 continue;
             const float weight = weights[r * BLOCK_KV + at];
             UNROLL
@@ -211,7 +211,7 @@ struct rows_kernel {
                 UNROLL
                 for (int l = 0; l < SPLIT; l++)
                     x += parts[(l * BLOCK_Q + row) * BLOCK_KV + at];
-                sc[n] = transformed ? transform(s, mine, j, x) : x;
+                sc[n] = transformed ? fa_work_score(s, mine, j, x) : x;
             }
             next = fmaxf(next, sc[n]);
         }
@@ -314,7 +314,7 @@ struct rows_kernel {
             }
         }
         __syncthreads();
-        int key = s.next_block(s.key_begin, BLOCK_KV);
+        int key = fa_walk_next(s.walk, s.key_begin, BLOCK_KV);
         ROLLED
         while (key < s.key_end) {
             const int key_end = FA_MIN(key + BLOCK_KV, s.key_end);
@@ -331,7 +331,7 @@ struct rows_kernel {
             __syncthreads();
             rescale(max);
             add_values(key, key_end, hides, ahead);
-            key = s.next_block(key + BLOCK_KV, BLOCK_KV);
+            key = fa_walk_next(s.walk, key + BLOCK_KV, BLOCK_KV);
         }
         finish(state, my_row, my_lane, weighs);
     }
@@ -340,7 +340,7 @@ struct rows_kernel {
 template <int ROW, int BLOCK_Q>
 __device__ __forceinline__ void rows_attention(const fa_cuda_args &a, float4 *room)
 {
-    const scene s(a, blockIdx.x);
+    const work s(a, blockIdx.x);
     rows_kernel<ROW, BLOCK_Q> kernel(s, (float *)room);
     kernel.run();
 }

@@ -2,45 +2,41 @@
 /* What a description can do to scores, how a row begins and how it ends: the same for every kernel. */
 #pragma once
 
-#include "core/portable/softmax.h"
+#include "core/portable/walk.h"
 #include "memory.cuh"
 
+/* The words of core/portable/work.h, which follows. */
+#define FA_WORK const work &
+#define FA_PARAM(w, member) (w).p->member
+#define FA_SEQUENCE(w, member) (w).sequence.member
+#define FA_FLOAT_AT(w, n) ((const float *)(w).a.table)[n]
+#define FA_INDEX(x) ((fa_long)(x))
+#define FA_WIDE(x) (x)
+#define FA_LOAD_BIAS(w, n) load((w).p->bias_type, (w).a.bias + (n) * bytes_of((w).p->bias_type))
+#define FA_LOAD_KEEP(w, n) (w).a.keep[n]
+
 /* A work item, and what is the same for all of it. */
-struct scene {
+struct work {
     const fa_cuda_args &a;
     const fa_table_params *const p;
     fa_table_sequence sequence;
-    fa_mask mask;
     int head_kv, row_begin, row_end, key_begin, key_end;
-    int first_position, end_position;
+    fa_walk walk;
     fa_long part_row;
     const uchar *k, *v; /* the KV head's first rows */
 
     static __device__ const fa_table_item *item_at(const fa_cuda_args &a, int item)
     {
-        return (const fa_table_item *)(a.table + a.p.items_at) + item;
+        return (const fa_table_item *)a.table + a.p.items_at + item;
     }
     static __device__ const fa_table_sequence *sequence_at(const fa_cuda_args &a, int number)
     {
-        return (const fa_table_sequence *)(a.table + a.p.sequences_at) + number;
+        return (const fa_table_sequence *)a.table + a.p.sequences_at + number;
     }
 
-    __device__ scene(const fa_cuda_args &args, int item) : scene(args, *item_at(args, item)) {}
-    __device__ scene(const fa_cuda_args &args, const fa_table_item &w) : scene(args, w, *sequence_at(args, w.sequence)) {}
-    __device__ scene(const fa_cuda_args &args, const fa_table_item &w, const fa_table_sequence &of)
-        : a(args), p(&args.p), sequence(of), mask(of.mask)
-    {
-        head_kv = w.head_kv;
-        row_begin = w.row_begin;
-        row_end = w.row_end;
-        key_begin = w.key_begin;
-        key_end = w.key_end;
-        part_row = w.part_row;
-        first_position = row_begin / p->group;
-        end_position = (row_end - 1) / p->group + 1;
-        k = a.k + (sequence.k_at + head_kv * p->k_stride[1]) * bytes_of(a.type_k);
-        v = a.v + (sequence.v_at + head_kv * p->v_stride[1]) * bytes_of(a.type_v);
-    }
+    __device__ work(const fa_cuda_args &args, int item) : work(args, *item_at(args, item)) {}
+    __device__ work(const fa_cuda_args &args, const fa_table_item &w) : work(args, w, *sequence_at(args, w.sequence)) {}
+    __device__ work(const fa_cuda_args &args, const fa_table_item &w, const fa_table_sequence &of);
 
     __device__ fa_long k_stride() const { return p->k_stride[2] * bytes_of(a.type_k); }
     __device__ fa_long v_stride() const { return p->v_stride[2] * bytes_of(a.type_v); }
@@ -48,100 +44,39 @@ struct scene {
     /* Whether hidden keys are among [key, key_end), for some row of the item. */
     __device__ bool is_cut(int key, int end) const
     {
-        return fa_mask_classify(mask, first_position, end_position, key, end) != FA_CLASS_FULL;
-    }
-
-    /* The first block of `keys` from `key` on of which some row sees something; key_end where there is none. */
-    __device__ int next_block(int key, int keys) const
-    {
-        while (key < key_end && fa_mask_classify(mask, first_position, end_position, key, FA_MIN(key + keys, key_end)) ==
-                                    FA_CLASS_SKIP)
-            key += keys;
-        return FA_MIN(key, key_end);
+        return fa_walk_class(walk, key, end) != FA_CLASS_FULL;
     }
 };
 
-/* One query row: where it stands and what it sees. Rows past the item's end are its last one. */
-struct query {
-    int head, position;
-    int begin, end; /* its interval of keys */
-    bool exists;
+#include "core/portable/work.h"
 
-    __device__ query(const scene &s, int row)
-    {
-        exists = row < s.row_end;
-        const int r = exists ? row : s.row_end - 1;
-        position = r / s.p->group;
-        head = s.head_kv * s.p->group + r - position * s.p->group;
-        begin = fa_mask_begin(s.mask, position);
-        end = fa_mask_end(s.mask, position);
-    }
+__device__ __forceinline__ work::work(const fa_cuda_args &args, const fa_table_item &w, const fa_table_sequence &of)
+    : a(args), p(&args.p), sequence(of)
+{
+    head_kv = w.head_kv;
+    row_begin = w.row_begin;
+    row_end = w.row_end;
+    key_begin = w.key_begin;
+    key_end = w.key_end;
+    part_row = w.part_row;
+    walk = fa_walk_of(of.mask, p->group, row_begin, row_end, key_end);
+    k = a.k + FA_HEAD_AT(*this, k) * bytes_of(a.type_k);
+    v = a.v + FA_HEAD_AT(*this, v) * bytes_of(a.type_v);
+}
 
-    __device__ bool sees(const scene &s, int key) const
-    {
-        return key < s.mask.prefix || (key >= begin && key < end);
-    }
+/* A packed row, and where what belongs to it lies. */
+struct query : fa_row {
+    __device__ query(const work &s, int row) : fa_row(fa_work_row(s, row)) {}
 
-    __device__ const uchar *q(const scene &s) const
-    {
-        return s.a.q + (s.sequence.q_at + head * s.p->q_stride[1] + position * s.p->q_stride[2]) * bytes_of(s.a.type_q);
-    }
-
-    __device__ uchar *o(const scene &s) const
-    {
-        return s.a.o + (s.sequence.o_at + head * s.p->o_stride[1] + position * s.p->o_stride[2]) * bytes_of(s.a.type_o);
-    }
-
-    __device__ float *lse(const scene &s) const
-    {
-        return (float *)s.a.lse + s.sequence.lse_at + (fa_long)head * s.p->lse_rows + position;
-    }
-
-    __device__ float sink(const scene &s) const
-    {
-        return s.p->flags & FA_TABLE_SINKS ? ((const float *)(s.a.table + s.p->sinks_at))[head] : FA_NEG_INF;
-    }
+    __device__ bool sees(const work &s, int key) const { return fa_row_sees(*this, s.walk.mask, key); }
+    __device__ const uchar *q(const work &s) const { return s.a.q + FA_ROW_AT(s, q, *this) * bytes_of(s.a.type_q); }
+    __device__ uchar *o(const work &s) const { return s.a.o + FA_ROW_AT(s, o, *this) * bytes_of(s.a.type_o); }
+    __device__ float *lse(const work &s) const { return (float *)s.a.lse + FA_LSE_AT(s, *this); }
 };
 
-__device__ __forceinline__ fa_long extra_at(const scene &s, const fa_long stride[4], const query &q, int key)
-{
-    return s.sequence.number * stride[0] + q.head * stride[1] + q.position * stride[2] + key * stride[3];
-}
-
-__device__ __forceinline__ bool is_kept(const scene &s, const query &q, int key)
-{
-    return s.a.keep[extra_at(s, s.p->keep_stride, q, key)] != 0;
-}
-
-/* Whether neither the mask nor `keep` hides a key that exists. */
-__device__ __forceinline__ bool is_visible(const scene &s, const query &q, int key)
-{
-    return q.sees(s, key) && (!(s.p->flags & FA_TABLE_KEEP) || is_kept(s, q, key));
-}
-
-__device__ __forceinline__ bool transforms(const scene &s)
+__device__ __forceinline__ bool transforms(const work &s)
 {
     return s.p->score.transforms != 0;
-}
-
-/* A visible raw product as a score, a natural logarithm; -inf where `keep` hides it. */
-__device__ __forceinline__ float transform(const scene &s, const query &q, int key, float x)
-{
-    const int flags = s.p->flags;
-    x = fa_score_scaled(s.p->score, x);
-    if (flags & FA_TABLE_ALIBI) {
-        const float *slopes = (const float *)(s.a.table + s.p->slopes_at) + s.sequence.number * s.p->slope_stride;
-        x = fa_score_sloped(x, slopes[q.head], s.mask.diagonal + q.position - key);
-    }
-    if (flags & FA_TABLE_BIAS) {
-        float bias = load(s.p->bias_type, s.a.bias + extra_at(s, s.p->bias_stride, q, key) * bytes_of(s.p->bias_type));
-        if (flags & FA_TABLE_BIAS_FACTORS)
-            bias *= ((const float *)(s.a.table + s.p->factors_at))[q.head];
-        x = fa_score_biased(x, bias);
-    }
-    if ((flags & FA_TABLE_KEEP) && !is_kept(s, q, key))
-        x = FA_NEG_INF;
-    return x;
 }
 
 /* 2^x to two units in the last place; what would be denormal is 0. */
@@ -165,11 +100,11 @@ struct target {
     bool aligned;
 
     /* One work-item of the row, that `writes`, also stores its LSE. */
-    __device__ target(const scene &s, const query &q, int row, fa_state state, bool writes)
+    __device__ target(const work &s, const query &q, int row, fa_state state, bool writes)
     {
         const bool whole = s.part_row < 0;
         const fa_long part = s.part_row + row - s.row_begin;
-        const fa_closed closed = fa_state_close(state, s.p->score.natural, whole ? q.sink(s) : FA_NEG_INF);
+        const fa_closed closed = fa_work_close(s, q, state, whole);
         factor = closed.factor;
         type = whole ? s.a.type_o : TYPE_F32;
         aligned = whole ? s.a.aligned : s.p->dim_v % 4 == 0;

@@ -44,8 +44,8 @@ template <int GROUP>
 __device__ __forceinline__ void standard_softmax(const fa_cuda_args &a, float *room)
 {
     const int n = blockIdx.x, part = n / a.rows;
-    const scene s(a, a.first + part);
-    const int keys = s.mask.len_kv;
+    const work s(a, a.first + part);
+    const int keys = s.walk.mask.len_kv;
     const query at(s, a.row_begin + n - part * a.rows);
     float *row = (float *)a.scratch + (fa_long)n * stride_of(keys);
     fa_state state = fa_state_empty();
@@ -166,9 +166,9 @@ __device__ __forceinline__ void standard_scores(const fa_cuda_args &args, float 
 {
     typedef standard_tile<ROW, ROWS> tile;
     const fa_table_params *p = &args.p;
-    const int keys = ((const fa_table_sequence *)(args.table + p->sequences_at))->mask.len_kv;
+    const int keys = ((const fa_table_sequence *)args.table)[p->sequences_at].mask.len_kv;
     tile t(args.rows, keys);
-    const scene s(args, args.first + t.part);
+    const work s(args, args.first + t.part);
 
     /* Rows and keys past the end are the last one again. */
     const uchar *rows_at[tile::FETCH_A], *keys_at[tile::FETCH_B], *at_a[tile::FETCH_A], *at_b[tile::FETCH_B];
@@ -232,8 +232,8 @@ __device__ __forceinline__ void standard_output(const fa_cuda_args &args, float 
     __shared__ int unsafe[2]; /* some value of a step that this stage had is not finite */
     const fa_table_params *p = &args.p;
     tile t(args.rows, p->dim_v);
-    const scene s(args, args.first + t.part);
-    const int keys = s.mask.len_kv;
+    const work s(args, args.first + t.part);
+    const int keys = s.walk.mask.len_kv;
 
     const uchar *rows_at[tile::FETCH_A], *at_a[tile::FETCH_A], *at_b[tile::FETCH_B];
     int count_a[tile::FETCH_A], count_b[tile::FETCH_B];

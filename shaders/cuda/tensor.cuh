@@ -35,7 +35,7 @@ struct tensor_kernel {
                       TILE_KV % 16 == 0 && GROUP % CHUNKS == 0 && ROWS_OF_WARP <= 32 && DIM <= 256,
                   "what the kernel is made for");
 
-    const scene &s;
+    const work &s;
     const uint id;
     const int lane, warp, part; /* part: which half of the dims */
     const uint room;
@@ -51,7 +51,7 @@ struct tensor_kernel {
 
     static constexpr int ITEM = fa_cuda_tensor_words(R, BLOCK_Q) * 4, SEQUENCE = ITEM + sizeof(fa_table_item);
 
-    __device__ tensor_kernel(const scene &of, uchar *shared)
+    __device__ tensor_kernel(const work &of, uchar *shared)
         : s(of), id(hold(threadIdx.x)), lane(id % 32), warp(id / 32), part(SPLIT == 2 ? warp % 2 : 0),
           room(shared_address(shared)), memory(shared), at_copy(hold(room + chunk_at(id / CHUNKS, id % CHUNKS))),
           at_q(hold(lane_at(ROWS_Q + first_row() * LINE, products::of_q(lane)))),
@@ -232,7 +232,7 @@ struct tensor_kernel {
     }
 
     /* The packed row of the item that this lane's row `half` of tile t is, and the key of an element. */
-    __device__ int row_of(const scene &s, int t, int half) const
+    __device__ int row_of(const work &s, int t, int half) const
     {
         return s.row_begin + first_row() + TILE_ROWS * t + products::row(lane, half);
     }
@@ -249,14 +249,14 @@ struct tensor_kernel {
     }
 
     /*
-     * The scene, for what is not done for every block: it lies in shared memory from the beginning on, for in registers
+     * The work, for what is not done for every block: it lies in shared memory from the beginning on, for in registers
      * it would take the room of something that is. What it says is valid after the first barrier.
      */
-    __device__ scene again() const
+    __device__ work again() const
     {
         if constexpr (!NOTES)
             return s;
-        return scene(s.a, *(const fa_table_item *)(memory + ITEM), *(const fa_table_sequence *)(memory + SEQUENCE));
+        return work(s.a, *(const fa_table_item *)(memory + ITEM), *(const fa_table_sequence *)(memory + SEQUENCE));
     }
 
     __device__ void leave_scene()
@@ -265,19 +265,19 @@ struct tensor_kernel {
             return;
         constexpr int WORDS = sizeof(fa_table_item) / 4, ALL = WORDS + sizeof(fa_table_sequence) / 4;
         static_assert(ALL <= FA_CUDA_NOTES && ALL <= 32, "a word for each lane of the first warp");
-        const fa_table_item *item = scene::item_at(s.a, blockIdx.x);
+        const fa_table_item *item = work::item_at(s.a, blockIdx.x);
         uint *to = (uint *)(memory + ITEM) + id;
         if (id < WORDS)
             *to = ((const uint *)item)[id];
         else if (id < ALL)
-            *to = ((const uint *)scene::sequence_at(s.a, item->sequence))[id - WORDS];
+            *to = ((const uint *)work::sequence_at(s.a, item->sequence))[id - WORDS];
     }
 
     /* Hides what the mask cuts. */
     __device__ void hide_scores(int key, int key_end, bool cut, float sc[TILES][PARTS_KV][4])
     {
-        const scene s = again();
-        const int prefix = cut ? FA_MIN(s.mask.prefix, key_end) : 0;
+        const work s = again();
+        const int prefix = cut ? FA_MIN(s.walk.mask.prefix, key_end) : 0;
         UNROLL
         for (int t = 0; t < TILES; t++) {
             UNROLL
@@ -300,7 +300,7 @@ struct tensor_kernel {
     /* Scores become natural logarithms as the description has them, and what is hidden -inf: eight keys in turn. */
     __device__ void transform_scores(int key, int key_end, bool cut, float sc[TILES][PARTS_KV][4])
     {
-        const scene s = again();
+        const work s = again();
         ROLLED
         for (int turn = 0; turn < PARTS_KV; turn++) {
             UNROLL
@@ -311,7 +311,7 @@ struct tensor_kernel {
                     const query at(s, row_of(s, t, i / 2));
                     const int j = key_of(key, turn, i);
                     const bool hidden = j >= key_end || (cut && !at.sees(s, j));
-                    first[i] = hidden ? FA_NEG_INF : transform(s, at, j, sc[t][0][i]);
+                    first[i] = hidden ? FA_NEG_INF : fa_work_score(s, at, j, sc[t][0][i]);
                 }
                 UNROLL
                 for (int i = 0; i < 4; i++) {
@@ -451,7 +451,7 @@ struct tensor_kernel {
     /* What tame_values() left out of a step of 16 keys from `key` on, for the rows that see it. */
     __device__ void add_wild(int key, int key_end, const uint weights[TILES][products::WORDS])
     {
-        const scene s = again();
+        const work s = again();
         ROLLED
         for (int n = 0; n < FA_MIN(16, key_end - key); n++) {
             const ushort *value = (const ushort *)(s.v + (key + n) * s.v_stride());
@@ -460,7 +460,7 @@ struct tensor_kernel {
                 UNROLL
                 for (int half = 0; half < 2; half++) {
                     const float weight = products::weight_of(lane, weights[t], half, n);
-                    const bool visible = is_visible(s, query(s, row_of(s, t, half)), key + n);
+                    const bool visible = fa_work_shows(s, query(s, row_of(s, t, half)), key + n);
                     UNROLL
                     for (int d = 0; d < PARTS_V; d++) {
                         UNROLL
@@ -536,7 +536,7 @@ struct tensor_kernel {
     __device__ void finish()
     {
         float *const rows = (float *)memory + warp * TILE_ROWS * PIECE, *const sums = rows + ROWS_OF_WARP;
-        const scene s = again();
+        const work s = again();
         __syncthreads();
         UNROLL
         for (int t = 0; t < TILES; t++) {
@@ -633,7 +633,7 @@ struct tensor_kernel {
 
     __device__ void run()
     {
-        int key = s.next_block(s.key_begin, BLOCK_KV), stage = 0;
+        int key = fa_walk_next(s.walk, s.key_begin, BLOCK_KV), stage = 0;
         typename held_rows<TILES, HELD>::vectors::room room_q;
         q.rows.use(room_q);
         leave_scene();
@@ -642,7 +642,7 @@ struct tensor_kernel {
         start();
         ROLLED
         while (key < s.key_end) {
-            const int key_end = FA_MIN(key + BLOCK_KV, s.key_end), next = s.next_block(key + BLOCK_KV, BLOCK_KV);
+            const int key_end = FA_MIN(key + BLOCK_KV, s.key_end), next = fa_walk_next(s.walk, key + BLOCK_KV, BLOCK_KV);
             const bool cut = s.is_cut(key, key_end);
             wait_copies<0>();
             __syncthreads();
@@ -666,7 +666,7 @@ struct tensor_kernel {
 template <int ROW, int BLOCK_Q, bool TRANSFORMS>
 __device__ __forceinline__ void tensor_attention(const fa_cuda_args &a, float4 *room)
 {
-    const scene s(a, blockIdx.x);
+    const work s(a, blockIdx.x);
     tensor_kernel<ROW, FA_TYPE, BLOCK_Q, TRANSFORMS> kernel(s, (uchar *)room);
     kernel.run();
 }

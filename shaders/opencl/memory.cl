@@ -6,6 +6,7 @@
  */
 #include "core/portable/format.h"
 #include "core/portable/table.h"
+#include "core/portable/walk.h"
 
 /*
  * Loops over registers must be unrolled, since registers have no index. Where there are none to speak of, as in a

@@ -14,15 +14,12 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_merge(
     FA_GATHER(lse);
     FA_GATHER(partial);
     __global const fa_table_params *p = (__global const fa_table_params *)table;
-    const fa_table_merge item = ((__global const fa_table_merge *)(table + p->merges_at))[get_group_id(0)];
-    __global const fa_table_sequence *sequence =
-        (__global const fa_table_sequence *)(table + p->sequences_at) + item.sequence;
-    __global const float *sinks = (__global const float *)(table + p->sinks_at);
+    const fa_table_merge item = ((__global const fa_table_merge *)table)[p->merges_at + get_group_id(0)];
+    const work w = work_of(table, item.sequence, item.head_kv, item.row_begin, item.row_end, 0, 0);
     const int rows = item.row_end - item.row_begin, r = get_group_id(1);
     if (r >= rows)
         return;
-    const query at = query_of(p, sequence->mask, item.head_kv, item.row_begin + r, item.row_end);
-    const float sink = p->flags & FA_TABLE_SINKS ? sinks[at.head] : FA_NEG_INF;
+    const fa_row at = fa_work_row(w, item.row_begin + r);
     const long row = item.part_row + r, part = partial_offset + row * p->dim_v;
     const int id = get_local_id(0), parts = item.parts;
     fa_state whole = fa_state_empty();
@@ -52,11 +49,10 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_merge(
                     total += weights[n] * load_0(partial, part + (long)(first + n) * rows * p->dim_v + d);
             }
         }
-        closed = fa_state_close(whole, p->score.natural, sink);
+        closed = fa_work_close(w, at, whole, true);
         if (d < p->dim_v)
-            FA_CAT(store_, FA_TYPE_O)(o, o_offset + sequence->o_at + at.head * p->o_stride[1] +
-                                             at.position * p->o_stride[2] + d, fa_normalised(total, closed.factor));
+            FA_CAT(store_, FA_TYPE_O)(o, o_offset + FA_ROW_AT(w, o, at) + d, fa_normalised(total, closed.factor));
     }
-    if (id == 0 && (p->flags & FA_TABLE_LSE))
-        store_0(lse, lse_offset + sequence->lse_at + (long)at.head * p->lse_rows + at.position, closed.lse);
+    if (id == 0 && fa_work_has(w, FA_TABLE_LSE))
+        store_0(lse, lse_offset + FA_LSE_AT(w, at), closed.lse);
 }

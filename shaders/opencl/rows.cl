@@ -95,15 +95,14 @@ static void fetch_values(memory v, long v_at, FA_STRIDE stride, int dim_v, int i
 }
 
 /* output += weight value for every row. What is not finite and may be hidden is added apart, and only where it is seen. */
-static inline void add_value(float8 value, __local const float *weights, int key, bool hides, scene sc,
-                             const fa_table_item *item, int c, float8 o[FA_BLOCK_Q][OCTETS])
+static inline void add_value(float8 value, __local const float *weights, int key, bool hides, work w, int c,
+                             float8 o[FA_BLOCK_Q][OCTETS])
 {
     if (hides && any(not_finite8(value))) {
         const int8 odd = not_finite8(value);
         FA_UNROLL
         for (int r = 0; r < FA_BLOCK_Q; r++) {
-            query at = query_of(sc.params, sc.sequence->mask, item->head_kv, item->row_begin + r, item->row_end);
-            if (is_visible(sc, at, key))
+            if (fa_work_shows(w, fa_work_row(w, w.row_begin + r), key))
                 o[r][c] += weights[r * FA_BLOCK_KV] * select((float8)0.0f, value, odd);
         }
         value = select(value, (float8)0.0f, odd);
@@ -115,8 +114,7 @@ static inline void add_value(float8 value, __local const float *weights, int key
 
 /* The keys of a work-item's line, from the block's first to its last. `hides` is constant: most blocks need no guard. */
 static inline void add_values(memory v, long v_at, FA_STRIDE stride, int id, int key, int key_end,
-                              __local const float *weights, const bool hides, scene sc, const fa_table_item *item,
-                              FA_RAW8(FA_TYPE_V) ahead[AHEAD][OCTETS], float8 o[FA_BLOCK_Q][OCTETS])
+                              __local const float *weights, const bool hides, work w, FA_RAW8(FA_TYPE_V) ahead[AHEAD][OCTETS], float8 o[FA_BLOCK_Q][OCTETS])
 {
     const int line = id / LANES_V;
     FA_ROLLED
@@ -127,11 +125,11 @@ static inline void add_values(memory v, long v_at, FA_STRIDE stride, int id, int
             if (at < key_end - key) {
                 FA_UNROLL
                 for (int c = 0; c < OCTETS; c++)
-                    add_value(FA_CAT(widen8_, FA_TYPE_V)(ahead[a][c]), weights + at, key + at, hides, sc, item, c, o);
+                    add_value(FA_CAT(widen8_, FA_TYPE_V)(ahead[a][c]), weights + at, key + at, hides, w, c, o);
             }
         }
         if (n + AHEAD * LINES_V < key_end - key)
-            fetch_values(v, v_at, stride, sc.params->dim_v, id, key, key_end, n - line + AHEAD * LINES_V, ahead);
+            fetch_values(v, v_at, stride, w.p->dim_v, id, key, key_end, n - line + AHEAD * LINES_V, ahead);
     }
 }
 
@@ -152,33 +150,26 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     FA_GATHER(lse);
     FA_GATHER(partial);
 
-    __global const fa_table_params *p = (__global const fa_table_params *)table;
-    const fa_table_item item = ((__global const fa_table_item *)(table + p->items_at))[get_group_id(0)];
-    __global const fa_table_sequence *sequence =
-        (__global const fa_table_sequence *)(table + p->sequences_at) + item.sequence;
-    const fa_mask mask = sequence->mask;
-    const scene sc = {p, sequence, (__global const float *)(table + p->slopes_at),
-                      (__global const float *)(table + p->sinks_at), bias, keep, bias_offset, keep_offset, mask.prefix};
-    const long k_at = (k_offset + sequence->k_at + item.head_kv * p->k_stride[1]) * FA_BYTES(FA_TYPE_K);
-    const long v_at = (v_offset + sequence->v_at + item.head_kv * p->v_stride[1]) * FA_BYTES(FA_TYPE_V);
-    const FA_STRIDE k_stride = (FA_STRIDE)p->k_stride[2] * FA_BYTES(FA_TYPE_K);
-    const FA_STRIDE v_stride = (FA_STRIDE)p->v_stride[2] * FA_BYTES(FA_TYPE_V);
-    const int id = work_item(), line = id / LANES_V, count = item.row_end - item.row_begin;
+    const work w = work_at(table, get_group_id(0), bias, bias_offset, keep, keep_offset);
+    const int dim_qk = w.p->dim_qk, dim_v = w.p->dim_v;
+    const long k_at = (k_offset + FA_HEAD_AT(w, k)) * FA_BYTES(FA_TYPE_K);
+    const long v_at = (v_offset + FA_HEAD_AT(w, v)) * FA_BYTES(FA_TYPE_V);
+    const FA_STRIDE k_stride = (FA_STRIDE)w.p->k_stride[2] * FA_BYTES(FA_TYPE_K);
+    const FA_STRIDE v_stride = (FA_STRIDE)w.p->v_stride[2] * FA_BYTES(FA_TYPE_V);
+    const int id = work_item(), line = id / LANES_V, count = w.row_end - w.row_begin;
 
     for (int n = id; n < ROOM_Q; n += FA_GROUP) {
         int r = n / DIM_Q, d = n % DIM_Q;
-        query at = query_of(p, mask, item.head_kv, item.row_begin + r, item.row_end);
-        rows[n] = d < p->dim_qk ? FA_CAT(load_, FA_TYPE_Q)(q, q_offset + sequence->q_at + at.head * p->q_stride[1] +
-                                                                 at.position * p->q_stride[2] + d)
-                                : 0.0f;
+        const fa_row at = fa_work_row(w, w.row_begin + r);
+        rows[n] = d < dim_qk ? FA_CAT(load_, FA_TYPE_Q)(q, q_offset + FA_ROW_AT(w, q, at) + d) : 0.0f;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
 
     /* The row that this work-item weighs, if any, and its share of the row's sum. */
     const int my_row = id / PER_ROW, my_lane = id % PER_ROW;
     const bool weighs = my_row < count && my_row < FA_BLOCK_Q;
-    const query mine = query_of(p, mask, item.head_kv, item.row_begin + FA_MIN(my_row, count - 1), item.row_end);
-    const float unit = p->score.unit;
+    const fa_row mine = fa_work_row(w, w.row_begin + my_row);
+    const float unit = w.p->score.unit;
     fa_state state = fa_state_empty();
     float max[FA_BLOCK_Q];
     float8 out[FA_BLOCK_Q][OCTETS];
@@ -190,17 +181,16 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
             out[r][c] = 0.0f;
     }
 
-    const int first_row = item.row_begin / p->group, last_row = (item.row_end - 1) / p->group + 1;
-    int key = next_block(p, mask, item.row_begin, item.row_end, item.key_begin, item.key_end);
+    int key = fa_walk_next(w.walk, w.key_begin, FA_BLOCK_KV);
     FA_ROLLED
-    while (key < item.key_end) {
-        const int key_end = FA_MIN(key + FA_BLOCK_KV, item.key_end);
-        const int next_key = next_block(p, mask, item.row_begin, item.row_end, key + FA_BLOCK_KV, item.key_end);
-        const int class = fa_mask_classify(mask, first_row, last_row, key, key_end);
-        const bool hides = class != FA_CLASS_FULL || (p->flags & FA_TABLE_KEEP);
-        score_keys(k, k_at, k_stride, p->dim_qk, (__local const float4 *)rows, id, key, key_end, parts);
+    while (key < w.key_end) {
+        const int key_end = FA_MIN(key + FA_BLOCK_KV, w.key_end);
+        const int next_key = fa_walk_next(w.walk, key + FA_BLOCK_KV, FA_BLOCK_KV);
+        const int class = fa_walk_class(w.walk, key, key_end);
+        const bool hides = class != FA_CLASS_FULL || fa_work_has(w, FA_TABLE_KEEP);
+        score_keys(k, k_at, k_stride, dim_qk, (__local const float4 *)rows, id, key, key_end, parts);
         FA_RAW8(FA_TYPE_V) ahead[AHEAD][OCTETS];
-        fetch_values(v, v_at, v_stride, p->dim_v, id, key, key_end, 0, ahead);
+        fetch_values(v, v_at, v_stride, dim_v, id, key, key_end, 0, ahead);
         barrier(CLK_LOCAL_MEM_FENCE);
 
         float s[SCORES], next = state.max;
@@ -209,12 +199,12 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
             for (int n = 0; n < SCORES; n++) {
                 const int at = my_lane + n * PER_ROW, j = key + at;
                 s[n] = FA_NEG_INF;
-                if (at < FA_BLOCK_KV && j < key_end && (class == FA_CLASS_FULL || is_seen(mine, mask.prefix, j))) {
+                if (at < FA_BLOCK_KV && j < key_end && (class == FA_CLASS_FULL || fa_row_sees(mine, w.walk.mask, j))) {
                     float x = 0.0f;
                     FA_UNROLL
                     for (int l = 0; l < FA_SPLIT; l++)
                         x += parts[(l * FA_BLOCK_Q + my_row) * FA_BLOCK_KV + at];
-                    s[n] = FA_TRANSFORM ? transform(sc, mine, j, x) : x;
+                    s[n] = FA_TRANSFORM ? fa_work_score(w, mine, j, x) : x;
                 }
                 next = fmax(next, s[n]);
             }
@@ -256,9 +246,9 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
                 out[r][c] *= old;
         }
         if (line < LINES_V && hides)
-            add_values(v, v_at, v_stride, id, key, key_end, weights, true, sc, &item, ahead, out);
+            add_values(v, v_at, v_stride, id, key, key_end, weights, true, w, ahead, out);
         else if (line < LINES_V)
-            add_values(v, v_at, v_stride, id, key, key_end, weights, false, sc, &item, ahead, out);
+            add_values(v, v_at, v_stride, id, key, key_end, weights, false, w, ahead, out);
         key = next_key;
     }
 
@@ -268,9 +258,9 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
         maxima[my_row] = state.max;
     FA_ROLLED
     for (int r = 0; r < count; r++) {
-        const query at = query_of(p, mask, item.head_kv, item.row_begin + r, item.row_end);
-        const bool whole = item.part_row < 0;
-        const long part = item.part_row + r;
+        const fa_row at = fa_work_row(w, w.row_begin + r);
+        const bool whole = w.part_row < 0;
+        const long part = w.part_row + r;
         fa_state row = fa_state_empty();
         fa_closed closed;
         FA_UNROLL
@@ -282,22 +272,22 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
                 row.max = maxima[r];
                 for (int n = 0; n < PER_ROW; n++)
                     row.sum += exchange[r * PER_ROW + n];
-                closed = close_row(sc, at, row, whole);
+                closed = fa_work_close(w, at, row, whole);
                 if (id == 0 && !whole)
                     store_state(partial, partial_state_offset, part, row);
-                if (id == 0 && whole && (p->flags & FA_TABLE_LSE))
-                    store_0(lse, lse_offset + sequence->lse_at + (long)at.head * p->lse_rows + at.position, closed.lse);
+                if (id == 0 && whole && fa_work_has(w, FA_TABLE_LSE))
+                    store_0(lse, lse_offset + FA_LSE_AT(w, at), closed.lse);
             }
             for (int n = id; n < LANES_V * 8; n += FA_GROUP) {
                 const int d = n + c * LANES_V * 8;
                 float total = 0.0f;
                 for (int l = 0; l < LINES_V; l++)
                     total += parts[l * LANES_V * 8 + n];
-                if (d < p->dim_v && whole)
-                    FA_CAT(store_, FA_TYPE_O)(o, o_offset + sequence->o_at + at.head * p->o_stride[1] +
-                                                     at.position * p->o_stride[2] + d, fa_normalised(total, closed.factor));
-                else if (d < p->dim_v)
-                    store_0(partial, partial_offset + part * p->dim_v + d, fa_normalised(total, closed.factor));
+                if (d < dim_v && whole)
+                    FA_CAT(store_, FA_TYPE_O)(o, o_offset + FA_ROW_AT(w, o, at) + d,
+                                              fa_normalised(total, closed.factor));
+                else if (d < dim_v)
+                    store_0(partial, partial_offset + part * dim_v + d, fa_normalised(total, closed.factor));
             }
             barrier(CLK_LOCAL_MEM_FENCE);
         }

@@ -3,93 +3,56 @@
 #include "memory.cl"
 #include "lanes.cl"
 
-/* One query row: where it stands and what it sees. */
-typedef struct query {
-    int head;
-    int position;
-    int begin, end; /* its interval of keys */
-    bool exists;
-} query;
-
 /* What is the same for a whole work item. */
-typedef struct scene {
-    __global const fa_table_params *params;
+typedef struct work {
+    __global const fa_table_params *p; /* they begin the table */
     __global const fa_table_sequence *sequence;
-    __global const float *slopes, *sinks;
     memory bias, keep;
     long bias_at, keep_at; /* elements, of the first element */
-    int prefix;
-} scene;
+    long part_row; /* the first of its rows among the partial results; -1: it writes o itself */
+    int head_kv, row_begin, row_end, key_begin, key_end;
+    fa_walk walk;
+} work;
 
-static inline query query_of(__global const fa_table_params *p, fa_mask mask, int head_kv, int row, int row_end)
+static inline work work_of(__global const uchar *table, int sequence, int head_kv, int row_begin, int row_end,
+                           int key_begin, int key_end)
 {
-    query q;
-    q.exists = row < row_end;
-    int r = q.exists ? row : row_end - 1;
-    q.position = r / p->group;
-    q.head = head_kv * p->group + r - q.position * p->group;
-    q.begin = fa_mask_begin(mask, q.position);
-    q.end = fa_mask_end(mask, q.position);
-    return q;
+    work w;
+    w.p = (__global const fa_table_params *)table;
+    w.sequence = (__global const fa_table_sequence *)table + w.p->sequences_at + sequence;
+    w.head_kv = head_kv;
+    w.row_begin = row_begin;
+    w.row_end = row_end;
+    w.key_begin = key_begin;
+    w.key_end = key_end;
+    w.walk = fa_walk_of(w.sequence->mask, w.p->group, row_begin, row_end, key_end);
+    return w;
 }
 
-static inline bool is_seen(query q, int prefix, int key)
+/* Item n of the plan. */
+static inline work work_at(__global const uchar *table, int n, memory bias, long bias_at, memory keep, long keep_at)
 {
-    return key < prefix || (key >= q.begin && key < q.end);
+    const int first = ((__global const fa_table_params *)table)->items_at;
+    const fa_table_item item = ((__global const fa_table_item *)table)[first + n];
+    work w = work_of(table, item.sequence, item.head_kv, item.row_begin, item.row_end, item.key_begin, item.key_end);
+    w.part_row = item.part_row;
+    w.bias = bias;
+    w.bias_at = bias_at;
+    w.keep = keep;
+    w.keep_at = keep_at;
+    return w;
 }
 
-#ifdef FA_BLOCK_KV
-/*
- * The first block from `key` on of which some row sees something; `key_end` where there is none. Loops with barriers
- * go from one to the next by this: PoCL 3.1 miscompiles a `continue` around the barriers, though all take it alike.
- */
-static inline int next_block(__global const fa_table_params *p, fa_mask mask, int row_begin, int row_end, int key,
-                             int key_end)
-{
-    int first = row_begin / p->group, last = (row_end - 1) / p->group + 1;
-    while (key < key_end &&
-           fa_mask_classify(mask, first, last, key, FA_MIN(key + FA_BLOCK_KV, key_end)) == FA_CLASS_SKIP)
-        key += FA_BLOCK_KV;
-    return FA_MIN(key, key_end);
-}
-#endif
-
-static inline long extra_at(__global const fa_long *stride, int number, int head, int position, int key)
-{
-    return number * stride[0] + head * stride[1] + position * stride[2] + key * stride[3];
-}
-
-static inline bool is_kept(scene s, query q, int key)
-{
-    long at = extra_at(s.params->keep_stride, s.sequence->number, q.head, q.position, key);
-    return *memory_at(s.keep, s.keep_at + at) != 0;
-}
-
-/* Whether neither the mask nor `keep` hides the key. */
-static inline bool is_visible(scene s, query q, int key)
-{
-    return is_seen(q, s.prefix, key) && (!(s.params->flags & FA_TABLE_KEEP) || is_kept(s, q, key));
-}
-
-/* A visible raw product as a natural score; -inf where `keep` hides it. */
-static inline float transform(scene s, query q, int key, float x)
-{
-    int flags = s.params->flags;
-    fa_terms t = fa_terms_none();
-    if (flags & FA_TABLE_ALIBI) {
-        t.slope = s.slopes[s.sequence->number * s.params->slope_stride + q.head];
-        t.distance = s.sequence->mask.diagonal + q.position - key;
-    }
-    if (flags & FA_TABLE_BIAS) {
-        long at = extra_at(s.params->bias_stride, s.sequence->number, q.head, q.position, key);
-        t.bias = load_any(s.params->bias_type, s.bias, s.bias_at + at);
-    }
-    if (flags & FA_TABLE_BIAS_FACTORS) /* the parameters begin the table */
-        t.bias *= ((__global const float *)((__global const char *)s.params + s.params->factors_at))[q.head];
-    if (flags & FA_TABLE_KEEP)
-        t.kept = is_kept(s, q, key);
-    return fa_score_of(s.params->score, t, x);
-}
+/* The words of core/portable/work.h. */
+#define FA_WORK work
+#define FA_PARAM(w, member) (w).p->member
+#define FA_SEQUENCE(w, member) (w).sequence->member
+#define FA_FLOAT_AT(w, n) ((__global const float *)(w).p)[n]
+#define FA_INDEX(x) ((long)(x))
+#define FA_WIDE(x) (x)
+#define FA_LOAD_BIAS(w, n) load_any((w).p->bias_type, (w).bias, (w).bias_at + (n))
+#define FA_LOAD_KEEP(w, n) *memory_at((w).keep, (w).keep_at + (n))
+#include "core/portable/work.h"
 
 static inline float4 normalised(float4 x, float factor)
 {
@@ -110,11 +73,4 @@ static inline fa_state load_state(memory states, long first, long part)
     state.max = load_0(states, first + 2 * part);
     state.sum = load_0(states, first + 2 * part + 1);
     return state;
-}
-
-/* Ends a row of an item that is `whole`, or a part of one: sinks count once, in the whole. */
-static inline fa_closed close_row(scene s, query q, fa_state state, bool whole)
-{
-    float sink = whole && (s.params->flags & FA_TABLE_SINKS) ? s.sinks[q.head] : FA_NEG_INF;
-    return fa_state_close(state, s.params->score.natural, sink);
 }

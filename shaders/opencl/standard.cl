@@ -38,7 +38,7 @@ static float reduce(__local float *room, int id, bool add, float x)
 }
 
 /* Which of four keys the row sees: -1 or 0, as select() takes them. */
-static inline int4 seen4(query at, int prefix, int keys, int key)
+static inline int4 seen4(fa_row at, int prefix, int keys, int key)
 {
     const int4 j = key + (int4)(0, 1, 2, 3);
     const int4 exists = j < (int4)keys;
@@ -55,11 +55,11 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_standard_
     FA_GATHER(scratch);
     __global const fa_table_params *p = (__global const fa_table_params *)table;
     const int id = get_local_id(0), n = get_group_id(0), part = n / rows;
-    const fa_table_item item = ((__global const fa_table_item *)(table + p->items_at))[first + part];
+    const fa_table_item item = ((__global const fa_table_item *)table)[p->items_at + first + part];
     __global const fa_table_sequence *sequence =
-        (__global const fa_table_sequence *)(table + p->sequences_at) + item.sequence;
+        (__global const fa_table_sequence *)table + p->sequences_at + item.sequence;
     const fa_mask mask = sequence->mask;
-    const query at = query_of(p, mask, item.head_kv, row_begin + n - part * rows, item.row_end);
+    const fa_row at = fa_row_of(mask, p->group, item.head_kv, row_begin + n - part * rows, item.row_end);
     __global float4 *row = (__global float4 *)memory_at(scratch, (scores_offset + (long)n * STRIDE(keys)) * 4);
 
     fa_state state;
@@ -157,16 +157,16 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_standard_
     __global const fa_table_params *p = (__global const fa_table_params *)table;
     const int id = get_local_id(0), x = id % FA_LANES, y = id / FA_LANES;
     const tile here = tile_of(rows, keys);
-    const fa_table_item item = ((__global const fa_table_item *)(table + p->items_at))[first + here.part];
+    const fa_table_item item = ((__global const fa_table_item *)table)[p->items_at + first + here.part];
     __global const fa_table_sequence *sequence =
-        (__global const fa_table_sequence *)(table + p->sequences_at) + item.sequence;
+        (__global const fa_table_sequence *)table + p->sequences_at + item.sequence;
 
     /* Rows and keys past the end are the last one again. */
     long rows_at[FETCH_A], keys_at[FETCH_B];
     FA_UNROLL
     for (int n = 0; n < FETCH_A; n++) {
         const int r = FA_MIN(here.row + (id + n * FA_GROUP) / (FA_DEPTH / 4), rows - 1);
-        const query at = query_of(p, sequence->mask, item.head_kv, row_begin + r, item.row_end);
+        const fa_row at = fa_row_of(sequence->mask, p->group, item.head_kv, row_begin + r, item.row_end);
         rows_at[n] = (q_offset + sequence->q_at + at.head * p->q_stride[1] + at.position * p->q_stride[2]) *
                      FA_BYTES(FA_TYPE_Q);
     }
@@ -265,9 +265,9 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_standard_
     __global const fa_table_params *p = (__global const fa_table_params *)table;
     const int id = get_local_id(0), x = id % FA_LANES, y = id / FA_LANES;
     const tile here = tile_of(rows, p->dim_v);
-    const fa_table_item item = ((__global const fa_table_item *)(table + p->items_at))[first + here.part];
+    const fa_table_item item = ((__global const fa_table_item *)table)[p->items_at + first + here.part];
     __global const fa_table_sequence *sequence =
-        (__global const fa_table_sequence *)(table + p->sequences_at) + item.sequence;
+        (__global const fa_table_sequence *)table + p->sequences_at + item.sequence;
     const long v_at = v_offset + sequence->v_at + item.head_kv * p->v_stride[1];
 
     long rows_at[FETCH_A];
@@ -317,7 +317,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_standard_
     FA_UNROLL
     for (int i = 0; i < FA_ROWS; i++) {
         const int r = here.row + y * FA_ROWS + i;
-        const query at = query_of(p, sequence->mask, item.head_kv, row_begin + r, item.row_end);
+        const fa_row at = fa_row_of(sequence->mask, p->group, item.head_kv, row_begin + r, item.row_end);
         const long o_at = o_offset + sequence->o_at + at.head * p->o_stride[1] + at.position * p->o_stride[2];
         const float factor = r < rows ? load_0(scratch, factors_offset + here.part * rows + r) : 0.0f;
         FA_UNROLL

@@ -58,17 +58,15 @@ typedef struct source {
     long k_at, v_at; /* bytes; of the sequence's first key */
     FA_STRIDE k_stride, v_stride;
     int dim_qk, dim_v;
-    int head_kv, row_begin, row_end;
 } source;
 
 /* Where the rows of q are that this work-item fetches from; those past the end are the last one again. */
-static void find_rows(__global const fa_table_params *p, long q_at, const source *s, int id, long at[FETCH_Q])
+static void find_rows(work w, long q_offset, int id, long at[FETCH_Q])
 {
     FA_UNROLL
     for (int n = 0; n < FETCH_Q; n++) {
-        int row = FA_MIN(s->row_begin + (id + n * GROUP) / (FA_DEPTH / 4), s->row_end - 1);
-        int position = row / p->group, head = s->head_kv * p->group + row - position * p->group;
-        at[n] = q_at + (head * p->q_stride[1] + position * p->q_stride[2]) * FA_BYTES(FA_TYPE_Q);
+        const fa_row row = fa_work_row(w, w.row_begin + (id + n * GROUP) / (FA_DEPTH / 4));
+        at[n] = (q_offset + FA_ROW_AT(w, q, row)) * FA_BYTES(FA_TYPE_Q);
     }
 }
 
@@ -181,17 +179,16 @@ static inline void turn_rows(float rows[FA_ROWS][DIMS])
  * multiply_pv() where a hidden value may not be finite: it is 0 for the rows that do not see it, whose sums are then the
  * same to the last bit as if it were finite.
  */
-static void multiply_guarded(__local const float *stage, int x, int y, float o[FA_ROWS][DIMS], scene sc,
-                             const source *src, int key, int step)
+static void multiply_guarded(__local const float *stage, int x, int y, float o[FA_ROWS][DIMS], work w, int key,
+                             int step)
 {
     __local const float *a = stage + y * FA_ROWS, *b = stage + STAGE_ROWS + 4 * x;
     FA_ROLLED
     for (int turn = 0; turn < FA_ROWS; turn++) {
-        query q = query_of(sc.params, sc.sequence->mask, src->head_kv, src->row_begin + y * FA_ROWS + turn,
-                           src->row_end);
+        const fa_row q = fa_work_row(w, w.row_begin + y * FA_ROWS + turn);
         FA_ROLLED
         for (int t = 0; t < FA_DEPTH; t++) {
-            const bool visible = is_visible(sc, q, key + key_of(step, t));
+            const bool visible = fa_work_shows(w, q, key + key_of(step, t));
             float weight = a[LINE_P(t) + turn];
             FA_UNROLL
             for (int g = 0; g < DIMS; g++) {
@@ -221,22 +218,20 @@ static void put_weights(__local float *stage, int x, int y, int step, const floa
 /*
  * Scores that the mask cuts, or that a description transforms, row by row in turns.
  */
-static void treat_scores(scene sc, const source *src, int x, int y, int key, int key_end, bool masked,
-                         float s[FA_ROWS][KEYS])
+static void treat_scores(work w, int x, int y, int key, int key_end, bool masked, float s[FA_ROWS][KEYS])
 {
     FA_ROLLED
     for (int turn = 0; turn < FA_ROWS; turn++) {
-        query q = query_of(sc.params, sc.sequence->mask, src->head_kv, src->row_begin + y * FA_ROWS + turn,
-                           src->row_end);
+        const fa_row q = fa_work_row(w, w.row_begin + y * FA_ROWS + turn);
         float row[KEYS];
         FA_UNROLL
         for (int g = 0; g < KEYS; g++) {
             int j = key + g / 4 * 4 * FA_LANES + 4 * x + g % 4;
             row[g] = s[0][g];
-            if (j >= key_end || (masked && !is_seen(q, sc.prefix, j)))
+            if (j >= key_end || (masked && !fa_row_sees(q, w.walk.mask, j)))
                 row[g] = FA_NEG_INF;
             else if (FA_TRANSFORM)
-                row[g] = transform(sc, q, j, row[g]);
+                row[g] = fa_work_score(w, q, j, row[g]);
         }
         FA_UNROLL
         for (int i = 0; i + 1 < FA_ROWS; i++) {
@@ -332,19 +327,13 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
     FA_GATHER(lse);
     FA_GATHER(partial);
 
-    __global const fa_table_params *p = (__global const fa_table_params *)table;
-    fa_table_item item = ((__global const fa_table_item *)(table + p->items_at))[get_group_id(0)];
-    __global const fa_table_sequence *sequence =
-        (__global const fa_table_sequence *)(table + p->sequences_at) + item.sequence;
-    const fa_mask mask = sequence->mask;
-    const scene sc = {p, sequence, (__global const float *)(table + p->slopes_at),
-                      (__global const float *)(table + p->sinks_at), bias, keep, bias_offset, keep_offset, mask.prefix};
+    const work w = work_at(table, get_group_id(0), bias, bias_offset, keep, keep_offset);
     const source src = {q, k, v,
-                        (k_offset + sequence->k_at + item.head_kv * p->k_stride[1]) * FA_BYTES(FA_TYPE_K),
-                        (v_offset + sequence->v_at + item.head_kv * p->v_stride[1]) * FA_BYTES(FA_TYPE_V),
-                        (FA_STRIDE)p->k_stride[2] * FA_BYTES(FA_TYPE_K),
-                        (FA_STRIDE)p->v_stride[2] * FA_BYTES(FA_TYPE_V),
-                        p->dim_qk, p->dim_v, item.head_kv, item.row_begin, item.row_end};
+                        (k_offset + FA_HEAD_AT(w, k)) * FA_BYTES(FA_TYPE_K),
+                        (v_offset + FA_HEAD_AT(w, v)) * FA_BYTES(FA_TYPE_V),
+                        (FA_STRIDE)w.p->k_stride[2] * FA_BYTES(FA_TYPE_K),
+                        (FA_STRIDE)w.p->v_stride[2] * FA_BYTES(FA_TYPE_V),
+                        w.p->dim_qk, w.p->dim_v};
 
     const int id = work_item(), x = id % FA_LANES, y = id / FA_LANES;
     float out[FA_ROWS][DIMS], max[FA_ROWS], sum[FA_ROWS];
@@ -362,15 +351,14 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
     int stage = 0;
     raw fetched[FETCH];
     long rows_q[FETCH_Q];
-    find_rows(p, (q_offset + sequence->q_at) * FA_BYTES(FA_TYPE_Q), &src, id, rows_q);
-    const int first_row = item.row_begin / p->group, last_row = (item.row_end - 1) / p->group + 1;
-    int key = next_block(p, mask, item.row_begin, item.row_end, item.key_begin, item.key_end);
-    if (key < item.key_end) {
+    find_rows(w, q_offset, id, rows_q);
+    int key = fa_walk_next(w.walk, w.key_begin, FA_BLOCK_KV);
+    if (key < w.key_end) {
         fetch_q(&src, rows_q, id, 0, fetched);
-        fetch_k(&src, id, key, item.key_end, 0, fetched);
+        fetch_k(&src, id, key, w.key_end, 0, fetched);
     }
-    while (key < item.key_end) {
-        const int key_end = FA_MIN(key + FA_BLOCK_KV, item.key_end);
+    while (key < w.key_end) {
+        const int key_end = FA_MIN(key + FA_BLOCK_KV, w.key_end);
         float s[FA_ROWS][KEYS], aside[FA_ROWS][KEYS];
         FA_UNROLL
         for (int i = 0; i < FA_ROWS; i++) {
@@ -397,15 +385,15 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
         if (IN_PARTS)
             set_aside(aside, s);
 
-        const bool masked = fa_mask_classify(mask, first_row, last_row, key, key_end) == FA_CLASS_PARTIAL;
-        const bool hides = masked || (p->flags & FA_TABLE_KEEP);
+        const bool masked = fa_walk_class(w.walk, key, key_end) == FA_CLASS_PARTIAL;
+        const bool hides = masked || fa_work_has(w, FA_TABLE_KEEP);
         if (FA_TRANSFORM || masked || key_end < key + FA_BLOCK_KV)
-            treat_scores(sc, &src, x, y, key, key_end, masked, s);
-        weigh(stages + stage * STAGE, x, y, p->score.unit, s, out, max, sum);
+            treat_scores(w, x, y, key, key_end, masked, s);
+        weigh(stages + stage * STAGE, x, y, w.p->score.unit, s, out, max, sum);
         if (!LANES_SHARE(FA_LANES))
             stage = turn_stage(stage);
 
-        const int next = next_block(p, mask, item.row_begin, item.row_end, key + FA_BLOCK_KV, item.key_end);
+        const int next = fa_walk_next(w.walk, key + FA_BLOCK_KV, FA_BLOCK_KV);
         FA_ROLLED
         for (int step = 0; step < STEPS_V; step++) {
             __local float *now = stages + stage * STAGE;
@@ -416,12 +404,12 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
             barrier(CLK_LOCAL_MEM_FENCE);
             if (step + 1 < STEPS_V) {
                 fetch_v(&src, id, key, key_end, step + 1, fetched);
-            } else if (next < item.key_end) {
+            } else if (next < w.key_end) {
                 fetch_q(&src, rows_q, id, 0, fetched);
-                fetch_k(&src, id, next, FA_MIN(next + FA_BLOCK_KV, item.key_end), 0, fetched);
+                fetch_k(&src, id, next, FA_MIN(next + FA_BLOCK_KV, w.key_end), 0, fetched);
             }
             if (hides && *unsafe)
-                multiply_guarded(now, x, y, out, sc, &src, key, step);
+                multiply_guarded(now, x, y, out, w, key, step);
             else
                 multiply_pv(now, x, y, out);
             stage = turn_stage(stage);
@@ -433,27 +421,26 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
     exchange_rows(stages, x, y, true, sum);
     FA_ROLLED
     for (int turn = 0; turn < FA_ROWS; turn++) {
-        const int row = item.row_begin + y * FA_ROWS + turn;
-        const query at = query_of(p, mask, item.head_kv, row, item.row_end);
-        const bool whole = item.part_row < 0;
+        const int row = w.row_begin + y * FA_ROWS + turn;
+        const fa_row at = fa_work_row(w, row);
+        const bool whole = w.part_row < 0;
         fa_state state;
         state.max = max[0];
         state.sum = sum[0];
-        const fa_closed closed = close_row(sc, at, state, whole);
-        const long part = item.part_row + row - item.row_begin;
+        const fa_closed closed = fa_work_close(w, at, state, whole);
+        const long part = w.part_row + row - w.row_begin;
         if (at.exists && x == 0 && !whole)
             store_state(partial, partial_state_offset, part, state);
-        if (at.exists && x == 0 && whole && (p->flags & FA_TABLE_LSE))
-            store_0(lse, lse_offset + sequence->lse_at + (long)at.head * p->lse_rows + at.position, closed.lse);
+        if (at.exists && x == 0 && whole && fa_work_has(w, FA_TABLE_LSE))
+            store_0(lse, lse_offset + FA_LSE_AT(w, at), closed.lse);
         FA_UNROLL
         for (int g = 0; g < DIMS; g += 4) {
-            const int d = 4 * x + g * FA_LANES, count = at.exists ? p->dim_v - d : 0;
+            const int d = 4 * x + g * FA_LANES, count = at.exists ? src.dim_v - d : 0;
             const float4 result = normalised((float4)(out[0][g], out[0][g + 1], out[0][g + 2], out[0][g + 3]), closed.factor);
             if (whole)
-                FA_CAT(store4_, FA_TYPE_O)(o, o_offset + sequence->o_at + at.head * p->o_stride[1] +
-                                                  at.position * p->o_stride[2] + d, count, result);
+                FA_CAT(store4_, FA_TYPE_O)(o, o_offset + FA_ROW_AT(w, o, at) + d, count, result);
             else
-                store4_0(partial, partial_offset + part * p->dim_v + d, count, result);
+                store4_0(partial, partial_offset + part * src.dim_v + d, count, result);
         }
         turn_rows(out);
         FA_UNROLL

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the host and the Vulkan kernels agree on, compiled by both: specialisation constants by number, operands by
- * slot, and where the members of the plan's table (core/portable/table.h) lie, in words of 32 bits.
+ * What the host and the Vulkan kernels agree on beside core/portable, compiled by both: specialisation constants by
+ * number, operands by slot.
  */
 #ifndef FA_VULKAN_CONSTANTS_H
 #define FA_VULKAN_CONSTANTS_H
@@ -49,43 +49,5 @@
 #define FA_VK_SLOT_PARTIAL 8 /* standard: the scores */
 #define FA_VK_SLOT_STATE 9   /* standard: the factors of rows */
 #define FA_VK_SLOTS 10
-
-#define FA_VK_WORD_Q_STRIDE 0
-#define FA_VK_WORD_K_STRIDE 6
-#define FA_VK_WORD_V_STRIDE 12
-#define FA_VK_WORD_O_STRIDE 18
-#define FA_VK_WORD_BIAS_STRIDE 24
-#define FA_VK_WORD_KEEP_STRIDE 32
-#define FA_VK_WORD_SEQUENCES_AT 40
-#define FA_VK_WORD_ITEMS_AT 42
-#define FA_VK_WORD_MERGES_AT 44
-#define FA_VK_WORD_SLOPES_AT 46
-#define FA_VK_WORD_SINKS_AT 48
-#define FA_VK_WORD_GROUP 51
-#define FA_VK_WORD_DIM_QK 52
-#define FA_VK_WORD_DIM_V 53
-#define FA_VK_WORD_LSE_ROWS 54
-#define FA_VK_WORD_BIAS_TYPE 55
-#define FA_VK_WORD_SCORE 56 /* seven words: an fa_score */
-#define FA_VK_WORD_FLAGS 63
-#define FA_VK_WORD_SLOPE_STRIDE 64
-#define FA_VK_WORD_FACTORS_AT 65
-#define FA_VK_WORDS_SEQUENCE 16
-#define FA_VK_WORD_Q_AT 0 /* of a sequence */
-#define FA_VK_WORD_K_AT 2
-#define FA_VK_WORD_V_AT 4
-#define FA_VK_WORD_O_AT 6
-#define FA_VK_WORD_LSE_AT 8
-#define FA_VK_WORD_NUMBER 10
-#define FA_VK_WORD_MASK 11
-#define FA_VK_WORDS_ITEM 8 /* of a work item and of a merge item */
-#define FA_VK_WORD_PART_ROW 0
-#define FA_VK_WORD_SEQUENCE 2
-#define FA_VK_WORD_HEAD_KV 3
-#define FA_VK_WORD_ROW_BEGIN 4
-#define FA_VK_WORD_ROW_END 5
-#define FA_VK_WORD_KEY_BEGIN 6
-#define FA_VK_WORD_KEY_END 7
-#define FA_VK_WORD_PARTS 6 /* of a merge item */
 
 #endif

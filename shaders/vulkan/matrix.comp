@@ -174,9 +174,8 @@ void load_rows()
 {
     for (int n = id; n < BLOCK_Q * (DIM_QK / 8); n += ITEMS) {
         const int r = n / (DIM_QK / 8), d = n % (DIM_QK / 8) * 8;
-        const query at_row = query_of(w, w.row_begin + r);
-        const address row = row_at(FA_VK_SLOT_Q, TYPE_Q, w.sequence + FA_VK_WORD_Q_AT, FA_VK_WORD_Q_STRIDE, at_row.head,
-                                    at_row.position);
+        const fa_row at_row = fa_work_row(w, w.row_begin + r);
+        const address row = row_of_q(w, at_row);
         room[r * LINE_QK + d / 8] = fetch_q8(1, row + address(2 * d), WHOLE_QK != 0 ? 8 : w.dim_qk - d).low;
     }
     barrier();
@@ -232,7 +231,7 @@ int row_of_slot(int r)
 void mask_in_registers(int t, int key, int key_end, bool masked)
 {
     if (TRANSFORM != 0) {
-        const fa_score score = score_data();
+        const fa_score score = PARAMS.score;
         [[unroll]] for (int n = 0; n < STEPS_KV; n++)
             s[t][n] = s[t][n] * score.scale * score.scale_rest;
     }
@@ -240,11 +239,11 @@ void mask_in_registers(int t, int key, int key_end, bool masked)
         return;
     int begin[SLOTS], end[SLOTS];
     [[unroll]] for (int r = 0; r < SLOTS; r++) {
-        const query at_row = query_of(w, w.row_begin + first_row + 16 * t + row_of_slot(r));
+        const fa_row at_row = fa_work_row(w, w.row_begin + first_row + 16 * t + row_of_slot(r));
         begin[r] = masked ? at_row.begin : 0;
         end[r] = masked ? min(at_row.end, key_end) : key_end;
     }
-    const int prefix = min(w.mask.prefix, key_end);
+    const int prefix = min(w.walk.mask.prefix, key_end);
     [[unroll]] for (int n = 0; n < STEPS_KV; n++) {
 #define HIDE(i)                                                                                        \
     {                                                                                                  \
@@ -261,7 +260,7 @@ void mask_in_registers(int t, int key, int key_end, bool masked)
 /* Scores become weights, under the new maximum of each row, and the output is rescaled: in registers. */
 void weigh_in_registers(int t)
 {
-    const float unit = score_data().unit;
+    const float unit = PARAMS.score.unit;
     float next[SLOTS], old[SLOTS], base[SLOTS];
     [[unroll]] for (int r = 0; r < SLOTS; r++)
         next[r] = maximum[t][r];
@@ -305,8 +304,8 @@ void weigh_in_memory(int t, int key, int key_end, bool masked)
 {
     const int row = first_row + 16 * t + lane / PER_ROW, part = lane % PER_ROW * (BLOCK_KV / PER_ROW);
     const int from = row * LINE_S + part;
-    const float unit = score_data().unit;
-    const query at_row = query_of(w, w.row_begin + row);
+    const float unit = PARAMS.score.unit;
+    const fa_row at_row = fa_work_row(w, w.row_begin + row);
     [[unroll]] for (int n = 0; n < STEPS_KV; n++)
         coopMatStore(s[t][n], scores, (first_row + 16 * t) * LINE_S + 16 * n, LINE_S,
                      gl_CooperativeMatrixLayoutRowMajor);
@@ -315,8 +314,8 @@ void weigh_in_memory(int t, int key, int key_end, bool masked)
     [[dont_unroll]] for (int n = 0; n < BLOCK_KV / PER_ROW; n++) {
         const int j = key + part + n;
         float score = FA_NEG_INF;
-        if (j < key_end && (!masked || is_seen(w, at_row, j)))
-            score = TRANSFORM != 0 ? transform(w, at_row, j, scores[from + n]) : scores[from + n];
+        if (j < key_end && (!masked || fa_row_sees(at_row, w.walk.mask, j)))
+            score = TRANSFORM != 0 ? fa_work_score(w, at_row, j, scores[from + n]) : scores[from + n];
         scores[from + n] = score;
         next = max(next, score);
     }
@@ -375,8 +374,8 @@ void multiply_pv()
 /* Ends the row of a slot: its factor; the work-item that `tells` writes what of the row ends with it. */
 float end_row(int row, fa_state state, bool tells)
 {
-    const query at_row = query_of(w, row);
-    const fa_closed closed = close_row(w, at_row, state);
+    const fa_row at_row = fa_work_row(w, row);
+    const fa_closed closed = fa_work_close(w, at_row, state, w.whole);
     if (wild != 0 && tells) {
         const int r = row - w.row_begin;
         room[ROOM_MARKS + r / 2][r % 2 * 2] = floatBitsToUint(state.max);
@@ -394,7 +393,7 @@ float end_row(int row, fa_state state, bool tells)
 /* Where a row of the result begins. */
 address result_at(int row)
 {
-    return w.whole ? row_of_o(w, query_of(w, row))
+    return w.whole ? row_of_o(w, fa_work_row(w, row))
                    : at(FA_VK_SLOT_PARTIAL) + (w.part_row + address(row - w.row_begin)) * address(w.dim_v * 4);
 }
 
@@ -463,16 +462,14 @@ void main()
 {
     if (work_group() >= pc.groups)
         return;
-    w = work_at(FA_VK_WORD_ITEMS_AT, work_group());
+    w = work_at(work_group());
     id = work_item();
     lane = int(gl_SubgroupInvocationID);
     first_row = int(gl_SubgroupID) * 16 * TILES;
-    keys_at = row_at(FA_VK_SLOT_K, 1, w.sequence + FA_VK_WORD_K_AT, FA_VK_WORD_K_STRIDE, w.head_kv,
-                     id / WIDE_QK) + address(id % WIDE_QK * 16);
-    values_at = row_at(FA_VK_SLOT_V, 1, w.sequence + FA_VK_WORD_V_AT, FA_VK_WORD_V_STRIDE, w.head_kv,
-                       id / WIDE_V) + address(id % WIDE_V * 16);
-    key_stride = table_wide(FA_VK_WORD_K_STRIDE + 4) * 2;
-    value_stride = table_wide(FA_VK_WORD_V_STRIDE + 4) * 2;
+    keys_at = row_of_k(w, id / WIDE_QK) + address(id % WIDE_QK * 16);
+    values_at = row_of_v(w, id / WIDE_V) + address(id % WIDE_V * 16);
+    key_stride = wide(PARAMS.k_stride[2]) * 2;
+    value_stride = wide(PARAMS.v_stride[2]) * 2;
     [[unroll]] for (int t = 0; t < TILES; t++) {
         [[unroll]] for (int r = 0; r < SLOTS; r++) {
             maximum[t][r] = FA_NEG_INF;
@@ -486,14 +483,14 @@ void main()
     find_places();
     load_rows();
 
-    int key = next_block(w, BLOCK_KV, w.key_begin);
+    int key = fa_walk_next(w.walk, w.key_begin, BLOCK_KV);
     if (key < w.key_end) {
         fetch_keys(key, w.key_end);
         put_keys();
     }
     while (key < w.key_end) {
-        const int key_end = min(key + BLOCK_KV, w.key_end), next = next_block(w, BLOCK_KV, key + BLOCK_KV);
-        const bool masked = classify(w, key, key_end) == FA_CLASS_PARTIAL;
+        const int key_end = min(key + BLOCK_KV, w.key_end), next = fa_walk_next(w.walk, key + BLOCK_KV, BLOCK_KV);
+        const bool masked = fa_walk_class(w.walk, key, key_end) == FA_CLASS_PARTIAL;
         const bool hides = masked || (w.flags & FA_TABLE_KEEP) != 0;
         barrier();
         fetch_values(key, key_end);

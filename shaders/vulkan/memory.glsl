@@ -22,6 +22,7 @@
 #define FA_LANG_GLSL
 #include "core/portable/format.h"
 #include "core/portable/table.h"
+#include "core/portable/walk.h"
 
 layout(constant_id = FA_VK_TYPE_Q) const int TYPE_Q = 0;
 layout(constant_id = FA_VK_TYPE_K) const int TYPE_K = 0;
@@ -56,6 +57,9 @@ address wide(uvec2 x)
 layout(buffer_reference, std430, buffer_reference_align = 2) buffer halves1 { uint16_t w; };
 #define HALF(slot, p) halves1(uint64_t(p)).w
 #endif
+#define FA_TABLE_VIEW(type)                                                                            \
+    layout(buffer_reference, std430, buffer_reference_align = 8) buffer view_##type { type entry[]; };
+#define TABLE(type) view_##type(uint64_t(at(FA_VK_SLOT_TABLE))).entry
 #define WORD1(slot, p) words1(uint64_t(p)).w[0]
 #define WORD2(slot, p) words2(uint64_t(p)).w
 #define WORD4(slot, p) words4(uint64_t(p)).w
@@ -91,31 +95,22 @@ address wide(uvec2 x)
 layout(set = 0, binding = 4, std430) buffer half_4 { uint16_t w[]; } mhalf_4;
 #define HALF(slot, p) FA_NAME(half, slot).w[(p) >> 1]
 #endif
+#define FA_TABLE_VIEW(type)                                                                            \
+    layout(set = 0, binding = FA_VK_SLOT_TABLE, std430) buffer view_##type { type entry[]; } table_##type;
+#define TABLE(type) table_##type.entry
 #define FA_NAME(width, slot) m##width##_##slot
 #define WORD1(slot, p) FA_NAME(1, slot).w[(p) >> 2]
 #define WORD2(slot, p) FA_NAME(2, slot).w[(p) >> 3]
 #define WORD4(slot, p) FA_NAME(4, slot).w[(p) >> 4]
 #endif
 
-uint table_word(int index)
-{
-    return WORD1(FA_VK_SLOT_TABLE, at(FA_VK_SLOT_TABLE) + address(index) * 4);
-}
-
-int table_int(int index)
-{
-    return int(table_word(index));
-}
-
-float table_float(int index)
-{
-    return uintBitsToFloat(table_word(index));
-}
-
-address table_wide(int index)
-{
-    return wide(uvec2(table_word(index), table_word(index + 1)));
-}
+/* The plan's table: PARAMS, and lists by the numbers of their entries. */
+FA_TABLE_VIEW(fa_table_params)
+FA_TABLE_VIEW(fa_table_sequence)
+FA_TABLE_VIEW(fa_table_item)
+FA_TABLE_VIEW(fa_table_merge)
+FA_TABLE_VIEW(float)
+#define PARAMS TABLE(fa_table_params)[0]
 
 int bytes_of(int type)
 {

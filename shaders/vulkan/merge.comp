@@ -57,17 +57,18 @@ void main()
 {
     if (work_group() >= pc.groups)
         return;
-    w = work_at(FA_VK_WORD_MERGES_AT, work_group());
+    const fa_table_merge merge = TABLE(fa_table_merge)[PARAMS.merges_at + work_group()];
+    w = work_of(wide(merge.part_row), merge.sequence, merge.head_kv, merge.row_begin, merge.row_end, 0, 0);
     id = work_item();
     rows = w.row_end - w.row_begin;
     const int r = int(gl_WorkGroupID.z);
     if (r >= rows)
         return;
-    parts = table_int(table_int(FA_VK_WORD_MERGES_AT) / 4 + work_group() * FA_VK_WORDS_ITEM + FA_VK_WORD_PARTS);
+    parts = merge.parts;
     first_part = w.part_row + address(r);
     part_at = at(FA_VK_SLOT_PARTIAL) + first_part * address(w.dim_v * 4);
-    const query q = query_of(w, w.row_begin + r);
-    const float unit = score_data().unit;
+    const fa_row q = fa_work_row(w, w.row_begin + r);
+    const float unit = PARAMS.score.unit;
     fa_state whole;
     whole.max = find_most();
     const float base = fa_safe_max(whole.max);
@@ -91,7 +92,7 @@ void main()
                 total += add_parts(first, count, line, lines, d);
         }
         totals[id] = total;
-        closed = fa_state_close(whole, score_data().natural, sink_of(w, q));
+        closed = fa_work_close(w, q, whole, true);
         barrier();
         if (has && line == 0) {
             for (int l = 1; l < lines; l++)

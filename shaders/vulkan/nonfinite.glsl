@@ -5,11 +5,10 @@
  */
 
 /* The weight of a key under its row's last maximum. */
-float weight_of(int row, query at_row, int key)
+float weight_of(int row, fa_row at_row, int key)
 {
-    const address from_q = row_at(FA_VK_SLOT_Q, TYPE_Q, w.sequence + FA_VK_WORD_Q_AT, FA_VK_WORD_Q_STRIDE, at_row.head,
-                                   at_row.position);
-    const address from_k = row_at(FA_VK_SLOT_K, 1, w.sequence + FA_VK_WORD_K_AT, FA_VK_WORD_K_STRIDE, w.head_kv, key);
+    const address from_q = row_of_q(w, at_row);
+    const address from_k = row_of_k(w, key);
     float score = 0.0;
     [[dont_unroll]] for (int d = 0; d < w.dim_qk; d += 8) {
         const raw8 x = fetch_q8(1, from_q + address(2 * d), w.dim_qk - d);
@@ -17,9 +16,9 @@ float weight_of(int row, query at_row, int key)
         score += dot(low4(1, x), low4(1, y)) + dot(high4(1, x), high4(1, y));
     }
     if (TRANSFORM != 0)
-        score = transform(w, at_row, key, score);
+        score = fa_work_score(w, at_row, key, score);
     const float most = uintBitsToFloat(room[ROOM_MARKS + row / 2][row % 2 * 2]);
-    return fa_weight(score, fa_safe_max(most), score_data().unit);
+    return fa_weight(score, fa_safe_max(most), PARAMS.score.unit);
 }
 
 /* The mark of a half that is not finite, times a weight. */
@@ -33,13 +32,13 @@ uint mark_of(uint bits, bool weighs)
 /* Marks what a row sees that is not finite. A row whose factor is 0 stays 0. */
 void mark_row(int row)
 {
-    const query at_row = query_of(w, w.row_begin + row);
+    const fa_row at_row = fa_work_row(w, w.row_begin + row);
     if (uintBitsToFloat(room[ROOM_MARKS + row / 2][row % 2 * 2 + 1]) == 0.0)
         return;
     [[dont_unroll]] for (int key = w.key_begin; key < w.key_end; key++) {
-        if (!is_visible(w, at_row, key))
+        if (!fa_work_shows(w, at_row, key))
             continue;
-        const address from = row_at(FA_VK_SLOT_V, 1, w.sequence + FA_VK_WORD_V_AT, FA_VK_WORD_V_STRIDE, w.head_kv, key);
+        const address from = row_of_v(w, key);
         float weight = -1.0; /* not known yet */
         [[dont_unroll]] for (int d = 0; d < w.dim_v; d += 8) {
             const uvec4 x = fetch_v8(1, from + address(2 * d), w.dim_v - d).low;

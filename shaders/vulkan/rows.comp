@@ -43,7 +43,7 @@ work w;
 int id;
 int my_row, my_lane; /* the row that this work-item weighs, if it `weighs` any, and which of PER_ROW it is */
 bool weighs;
-query mine;
+fa_row mine;
 fa_state state; /* of that row, with this work-item's share of its sum */
 float unit;
 address keys_at, values_at, key_stride, value_stride;
@@ -54,11 +54,10 @@ void load_rows()
 {
     for (int n = id; n < BLOCK_Q * DIM_Q; n += GROUP) {
         const int r = n / DIM_Q, d = n % DIM_Q;
-        const query q = query_of(w, w.row_begin + r);
+        const fa_row q = fa_work_row(w, w.row_begin + r);
         float element = 0.0;
         if (d < w.dim_qk)
-            element = FA_LOAD(1, TYPE_Q, (row_at(FA_VK_SLOT_Q, TYPE_Q, w.sequence + FA_VK_WORD_Q_AT, FA_VK_WORD_Q_STRIDE,
-                                                 q.head, q.position) + address(d * bytes_of(TYPE_Q))));
+            element = FA_LOAD(1, TYPE_Q, (row_of_q(w, q) + address(d * bytes_of(TYPE_Q))));
         rows_q[n >> 2][n & 3] = element;
     }
 }
@@ -135,14 +134,14 @@ void weigh(int key, int key_end, bool full)
     [[unroll]] for (int n = 0; n < SCORES; n++) {
         const int slot = my_lane + n * PER_ROW, j = key + slot;
         s[n] = FA_NEG_INF;
-        seen[n] = weighs && slot < BLOCK_KV && j < key_end && (full || is_seen(w, mine, j));
+        seen[n] = weighs && slot < BLOCK_KV && j < key_end && (full || fa_row_sees(mine, w.walk.mask, j));
         if (TRANSFORM != 0 && (w.flags & FA_TABLE_KEEP) != 0 && seen[n])
-            seen[n] = is_kept(w, mine, j);
+            seen[n] = fa_work_keeps(w, mine, j);
         if (seen[n]) {
             float score = 0.0;
             [[unroll]] for (int l = 0; l < SPLIT; l++)
                 score += parts[(l * BLOCK_Q + my_row) * BLOCK_KV + slot];
-            s[n] = TRANSFORM != 0 ? transform(w, mine, j, score) : score;
+            s[n] = TRANSFORM != 0 ? fa_work_score(w, mine, j, score) : score;
         }
         next = max(next, s[n]);
     }
@@ -194,7 +193,7 @@ void add_values(int key, int key_end, const bool hides)
 void write_row(int r)
 {
     const int count = LINES_V * LANES_V;
-    const query q = query_of(w, w.row_begin + r);
+    const fa_row q = fa_work_row(w, w.row_begin + r);
     const address part = w.part_row + address(r);
     const address to = w.whole ? row_of_o(w, q) : at(FA_VK_SLOT_PARTIAL) + part * address(w.dim_v * 4);
     fa_closed closed;
@@ -212,7 +211,7 @@ void write_row(int r)
             row.sum = 0.0;
             for (int n = 0; n < PER_ROW; n++)
                 row.sum += exchange[r * PER_ROW + n];
-            closed = close_row(w, q, row);
+            closed = fa_work_close(w, q, row, w.whole);
             if (id == 0) {
                 if (!w.whole)
                     store_part_state(part, row);
@@ -244,12 +243,12 @@ void main()
 {
     if (work_group() >= pc.groups)
         return;
-    w = work_at(FA_VK_WORD_ITEMS_AT, work_group());
+    w = work_at(work_group());
     id = work_item();
-    keys_at = row_at(FA_VK_SLOT_K, TYPE_K, w.sequence + FA_VK_WORD_K_AT, FA_VK_WORD_K_STRIDE, w.head_kv, 0);
-    values_at = row_at(FA_VK_SLOT_V, TYPE_V, w.sequence + FA_VK_WORD_V_AT, FA_VK_WORD_V_STRIDE, w.head_kv, 0);
-    key_stride = table_wide(FA_VK_WORD_K_STRIDE + 4) * address(bytes_of(TYPE_K));
-    value_stride = table_wide(FA_VK_WORD_V_STRIDE + 4) * address(bytes_of(TYPE_V));
+    keys_at = row_of_k(w, 0);
+    values_at = row_of_v(w, 0);
+    key_stride = wide(PARAMS.k_stride[2]) * address(bytes_of(TYPE_K));
+    value_stride = wide(PARAMS.v_stride[2]) * address(bytes_of(TYPE_V));
     const int count = w.row_end - w.row_begin;
     load_rows();
     barrier();
@@ -257,9 +256,9 @@ void main()
     my_row = id / PER_ROW;
     my_lane = id % PER_ROW;
     weighs = my_row < count && my_row < BLOCK_Q;
-    mine = query_of(w, w.row_begin + min(my_row, count - 1));
+    mine = fa_work_row(w, w.row_begin + min(my_row, count - 1));
     state = fa_state_empty();
-    unit = score_data().unit;
+    unit = PARAMS.score.unit;
     float maximum[BLOCK_Q];
     [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
         maximum[r] = FA_NEG_INF;
@@ -269,11 +268,11 @@ void main()
         }
     }
 
-    int key = next_block(w, BLOCK_KV, w.key_begin);
+    int key = fa_walk_next(w.walk, w.key_begin, BLOCK_KV);
     while (key < w.key_end) {
         const int key_end = min(key + BLOCK_KV, w.key_end);
-        const int next_key = next_block(w, BLOCK_KV, key + BLOCK_KV);
-        const bool full = classify(w, key, key_end) == FA_CLASS_FULL;
+        const int next_key = fa_walk_next(w.walk, key + BLOCK_KV, BLOCK_KV);
+        const bool full = fa_walk_class(w.walk, key, key_end) == FA_CLASS_FULL;
         const bool hides = !full || (w.flags & FA_TABLE_KEEP) != 0;
         score_keys(key, key_end);
         fetch_values(key, key_end, 0);

@@ -43,23 +43,23 @@ void main()
     const int id = int(gl_LocalInvocationIndex), n = work_group(), part = n / pc.rows;
     if (n >= pc.groups)
         return;
-    const work w = work_at(FA_VK_WORD_ITEMS_AT, pc.first + part);
-    const query q = query_of(w, pc.row_begin + n - part * pc.rows);
+    const work w = work_at(pc.first + part);
+    const fa_row q = fa_work_row(w, pc.row_begin + n - part * pc.rows);
     const address scores = at(FA_VK_SLOT_PARTIAL) + address(n) * address(STRIDE) * 4;
 
     fa_state state;
     state.max = FA_NEG_INF;
     for (int key = id; key < pc.keys; key += GROUP) {
-        if (HIDES == 0 || is_seen(w, q, key))
+        if (HIDES == 0 || fa_row_sees(q, w.walk.mask, key))
             state.max = max(state.max, load_partial(scores + address(key) * 4));
     }
     state.max = reduce(false, state.max);
-    const float unit = score_data().unit;
+    const float unit = PARAMS.score.unit;
     float sum = 0.0;
     for (int key = id; key < STRIDE; key += GROUP) {
         const address p = scores + address(key) * 4;
         uint weight = HIDDEN;
-        if (key < pc.keys && (HIDES == 0 || is_seen(w, q, key))) {
+        if (key < pc.keys && (HIDES == 0 || fa_row_sees(q, w.walk.mask, key))) {
             const float seen = fa_weight(load_partial(p), fa_safe_max(state.max), unit);
             sum += seen;
             weight = floatBitsToUint(seen);
@@ -69,7 +69,7 @@ void main()
     state.sum = reduce(true, sum);
 
     if (id == 0) {
-        const fa_closed closed = close_row(w, q, state);
+        const fa_closed closed = fa_work_close(w, q, state, w.whole);
         store_state(at(FA_VK_SLOT_STATE) + address(n) * 4, closed.factor);
         if ((w.flags & FA_TABLE_LSE) != 0)
             store_float_lse(lse_of(w, q), closed.lse);
@@ -118,7 +118,7 @@ bool begin(int cols)
     part = line / down;
     tile_row = line % down * TILE_ROWS;
     tile_col = (n - line * across) * TILE_COLS;
-    w = work_at(FA_VK_WORD_ITEMS_AT, pc.first + part);
+    w = work_at(pc.first + part);
     id = int(gl_LocalInvocationIndex);
     x = id % LANES;
     y = id / LANES;
@@ -155,12 +155,12 @@ void find_rows()
     /* Rows and keys past the end are the last one again. */
     [[unroll]] for (int n = 0; n < FETCH_A; n++) {
         const int r = min(tile_row + (id + n * GROUP) / (DEPTH / 4), pc.rows - 1);
-        const query q = query_of(w, pc.row_begin + r);
-        rows_at[n] = row_at(FA_VK_SLOT_Q, TYPE_Q, w.sequence + FA_VK_WORD_Q_AT, FA_VK_WORD_Q_STRIDE, q.head, q.position);
+        const fa_row q = fa_work_row(w, pc.row_begin + r);
+        rows_at[n] = row_of_q(w, q);
     }
     [[unroll]] for (int n = 0; n < FETCH_B; n++) {
         const int j = min(tile_col + (id + n * GROUP) / (DEPTH / 4), pc.keys - 1);
-        keys_at[n] = row_at(FA_VK_SLOT_K, TYPE_K, w.sequence + FA_VK_WORD_K_AT, FA_VK_WORD_K_STRIDE, w.head_kv, j);
+        keys_at[n] = row_of_k(w, j);
     }
 }
 
@@ -194,7 +194,7 @@ void main()
 {
     if (!begin(pc.keys))
         return;
-    const fa_score score = score_data();
+    const fa_score score = PARAMS.score;
     const float scale = score.transforms != 0 ? score.scale : 1.0, rest = score.transforms != 0 ? score.scale_rest : 1.0;
     find_rows();
     fetch(0);
@@ -277,10 +277,10 @@ void put(int stage)
 
 void main()
 {
-    if (!begin(table_int(FA_VK_WORD_DIM_V)))
+    if (!begin(PARAMS.dim_v))
         return;
-    values_at = row_at(FA_VK_SLOT_V, TYPE_V, w.sequence + FA_VK_WORD_V_AT, FA_VK_WORD_V_STRIDE, w.head_kv, 0);
-    value_stride = table_wide(FA_VK_WORD_V_STRIDE + 4) * address(bytes_of(TYPE_V));
+    values_at = row_of_v(w, 0);
+    value_stride = wide(PARAMS.v_stride[2]) * address(bytes_of(TYPE_V));
     [[unroll]] for (int n = 0; n < FETCH_A; n++) {
         const int r = min(tile_row + (id + n * GROUP) / (DEPTH / 4), pc.rows - 1);
         rows_at[n] = at(FA_VK_SLOT_PARTIAL) + address(part * pc.rows + r) * address(STRIDE) * 4;
@@ -303,7 +303,7 @@ void main()
     }
     [[unroll]] for (int i = 0; i < ROWS; i++) {
         const int r = tile_row + y * ROWS + i;
-        const query q = query_of(w, pc.row_begin + min(r, pc.rows - 1));
+        const fa_row q = fa_work_row(w, pc.row_begin + min(r, pc.rows - 1));
         const address to = row_of_o(w, q);
         const float factor =
             load_state(at(FA_VK_SLOT_STATE) + address(part * pc.rows + min(r, pc.rows - 1)) * 4);

@@ -74,9 +74,8 @@ int count_v(int d)
 void find_rows()
 {
     [[unroll]] for (int n = 0; n < FETCH_Q; n++) {
-        const int row = min(w.row_begin + (id + n * ITEMS) / (DEPTH / 4), w.row_end - 1);
-        const int q_row = row / w.group, head = w.head_kv * w.group + row - q_row * w.group;
-        rows_q[n] = row_at(FA_VK_SLOT_Q, TYPE_Q, w.sequence + FA_VK_WORD_Q_AT, FA_VK_WORD_Q_STRIDE, head, q_row);
+        const fa_row q = fa_work_row(w, w.row_begin + (id + n * ITEMS) / (DEPTH / 4));
+        rows_q[n] = row_of_q(w, q);
     }
 }
 
@@ -171,9 +170,9 @@ void turn_output()
 void multiply_guarded(int stage, int key, int step)
 {
     [[dont_unroll]] for (int turn = 0; turn < ROWS; turn++) {
-        const query q = query_of(w, w.row_begin + y * ROWS + turn);
+        const fa_row q = fa_work_row(w, w.row_begin + y * ROWS + turn);
         [[dont_unroll]] for (int t = 0; t < DEPTH; t++) {
-            const bool visible = is_visible(w, q, key + key_of(step, t));
+            const bool visible = fa_work_shows(w, q, key + key_of(step, t));
             const float weight = room[(stage + LINE_P(t) + y * ROWS) / 4 + turn / 4][turn % 4];
             [[unroll]] for (int g = 0; g < DIMS; g++) {
                 const vec4 value = room[(stage + STAGE_ROWS + LINE_V(t)) / 4 + x + g * LANES];
@@ -203,15 +202,15 @@ void put_weights(int stage, int step)
 void treat_scores(int key, int key_end, bool masked)
 {
     [[dont_unroll]] for (int turn = 0; turn < ROWS; turn++) {
-        const query q = query_of(w, w.row_begin + y * ROWS + turn);
+        const fa_row q = fa_work_row(w, w.row_begin + y * ROWS + turn);
         [[unroll]] for (int g = 0; g < KEYS; g++) {
             vec4 row = s[0][g];
             [[unroll]] for (int e = 0; e < 4; e++) {
                 const int j = key + g * 4 * LANES + 4 * x + e;
-                if (j >= key_end || (masked && !is_seen(w, q, j)))
+                if (j >= key_end || (masked && !fa_row_sees(q, w.walk.mask, j)))
                     row[e] = FA_NEG_INF;
                 else if (TRANSFORM != 0)
-                    row[e] = transform(w, q, j, row[e]);
+                    row[e] = fa_work_score(w, q, j, row[e]);
             }
             [[unroll]] for (int i = 0; i + 1 < ROWS; i++)
                 s[i][g] = s[i + 1][g];
@@ -281,11 +280,11 @@ void write_rows()
 {
     [[dont_unroll]] for (int turn = 0; turn < ROWS; turn++) {
         const int row = w.row_begin + y * ROWS + turn;
-        const query q = query_of(w, row);
+        const fa_row q = fa_work_row(w, row);
         fa_state state;
         state.max = maximum[0];
         state.sum = sum[0];
-        const fa_closed closed = close_row(w, q, state);
+        const fa_closed closed = fa_work_close(w, q, state, w.whole);
         const address part = w.part_row + address(row - w.row_begin);
         if (q.exists && x == 0) {
             if (!w.whole)
@@ -313,15 +312,15 @@ void main()
 {
     if (work_group() >= pc.groups)
         return;
-    w = work_at(FA_VK_WORD_ITEMS_AT, work_group());
+    w = work_at(work_group());
     id = work_item();
     x = id % LANES;
     y = id / LANES;
-    keys_at = row_at(FA_VK_SLOT_K, TYPE_K, w.sequence + FA_VK_WORD_K_AT, FA_VK_WORD_K_STRIDE, w.head_kv, 0);
-    values_at = row_at(FA_VK_SLOT_V, TYPE_V, w.sequence + FA_VK_WORD_V_AT, FA_VK_WORD_V_STRIDE, w.head_kv, 0);
-    key_stride = table_wide(FA_VK_WORD_K_STRIDE + 4) * address(bytes_of(TYPE_K));
-    value_stride = table_wide(FA_VK_WORD_V_STRIDE + 4) * address(bytes_of(TYPE_V));
-    const float unit = score_data().unit;
+    keys_at = row_of_k(w, 0);
+    values_at = row_of_v(w, 0);
+    key_stride = wide(PARAMS.k_stride[2]) * address(bytes_of(TYPE_K));
+    value_stride = wide(PARAMS.v_stride[2]) * address(bytes_of(TYPE_V));
+    const float unit = PARAMS.score.unit;
     [[unroll]] for (int i = 0; i < ROWS; i++) {
         maximum[i] = FA_NEG_INF;
         sum[i] = 0.0;
@@ -333,7 +332,7 @@ void main()
 
     int stage = 0;
     find_rows();
-    int key = next_block(w, BLOCK_KV, w.key_begin);
+    int key = fa_walk_next(w.walk, w.key_begin, BLOCK_KV);
     if (key < w.key_end)
         fetch_qk(key, w.key_end, 0);
     while (key < w.key_end) {
@@ -357,7 +356,7 @@ void main()
         if (IN_PARTS != 0)
             SET_ASIDE(aside, s)
 
-        const bool masked = classify(w, key, key_end) == FA_CLASS_PARTIAL;
+        const bool masked = fa_walk_class(w.walk, key, key_end) == FA_CLASS_PARTIAL;
         const bool hides = masked || (w.flags & FA_TABLE_KEEP) != 0;
         if (TRANSFORM != 0 || masked || key_end < key + BLOCK_KV)
             treat_scores(key, key_end, masked);
@@ -365,7 +364,7 @@ void main()
         if (!lanes_share(LANES))
             stage = turn_stage(stage);
 
-        const int next = next_block(w, BLOCK_KV, key + BLOCK_KV);
+        const int next = fa_walk_next(w.walk, key + BLOCK_KV, BLOCK_KV);
         [[dont_unroll]] for (int step = 0; step < STEPS_V; step++) {
             put_weights(stage, step);
             put_v(stage);

@@ -1,30 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every function of core/portable, as OpenCL C 1.2. */
-#include "core/portable/args.h"
-#include "core/portable/mask.h"
-#include "core/portable/score.h"
-#include "core/portable/softmax.h"
+#include "portable.h"
 
-__kernel void use_portable(fa_args args, fa_mask mask, fa_score score, __global const float *in, __global float *out)
+__kernel void use(fa_mask mask, fa_score score, __global const fa_state *state, __global float *out)
 {
     int row = (int)get_global_id(0), key = (int)get_global_id(1);
-    fa_state a, b;
-    a.max = in[0];
-    a.sum = in[1];
-    b.max = in[2];
-    b.sum = in[3];
-    int position = fa_args_position(args, row), head = fa_args_head(args, 1, row);
-    int keys = fa_mask_end(mask, position) - fa_mask_begin(mask, position);
-    bool visible = fa_mask_visible(mask, position, key);
-    int tile = fa_mask_classify(mask, position, position + args.block_q, key, FA_MIN(key + args.block_kv, mask.len_kv));
-    if (tile == FA_CLASS_SKIP || (tile == FA_CLASS_PARTIAL && !visible) || mask.left == FA_UNLIMITED)
-        a = fa_state_empty();
-    fa_state s;
-    s.max = FA_MAX(a.max, b.max);
-    s.sum = fa_part_weight(a, fa_safe_max(s.max), score.unit) + fa_part_weight(b, fa_safe_max(s.max), score.unit);
-    fa_terms terms = fa_terms_none();
-    terms.distance = position - key;
-    s.max = fa_score_of(score, terms, s.max) + fa_weight(a.max, fa_safe_max(b.max), score.unit);
-    float lse = fa_is_finite(s.max) ? fa_state_close(s, score.natural, a.max).lse : FA_FLOAT(fa_is_nan(s.max));
-    out[row] = tile == FA_CLASS_FULL ? lse : FA_MAX(lse, (float)(head + keys));
+    out[row] = use_portable(mask, score, state[0], state[1], row, key);
 }

@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-#include "core/portable/args.h"
+#include "core/portable/row.h"
 #include "helpers.h"
 #include "suites.h"
 
@@ -109,11 +109,16 @@ END_TEST
 
 START_TEST(packed_rows_name_their_position_and_head)
 {
-    const fa_args args = {.group = 3};
+    const fa_mask causal = {.len_kv = 40, .diagonal = 5, .left = 4, .right = 1, .prefix = 2};
     for (int head_kv = 0; head_kv < 4; head_kv++) {
-        for (int row = 0; row < 30; row++) {
-            ck_assert_int_eq(fa_args_position(args, row), row / 3);
-            ck_assert_int_eq(fa_args_head(args, head_kv, row), head_kv * 3 + row % 3);
+        for (int row = 0; row < 33; row++) {
+            fa_row r = fa_row_of(causal, 3, head_kv, row, 30);
+            int expected = row < 30 ? row : 29;
+            ck_assert_int_eq(r.position, expected / 3);
+            ck_assert_int_eq(r.head, head_kv * 3 + expected % 3);
+            ck_assert_int_eq(r.exists, row < 30);
+            for (int key = 0; key < 40; key++)
+                ck_assert_int_eq(fa_row_sees(r, causal, key), fa_mask_visible(causal, r.position, key));
         }
     }
 }

@@ -9,6 +9,7 @@
 
 #include "../kernel.h"
 #include "core/portable/softmax.h"
+#include "core/portable/walk.h"
 #include "core/tensor.h"
 #include "pack.h"
 
@@ -33,11 +34,11 @@ static inline void panel_init(fa_panel *panel, const fa_cpu_run *run, const fa_w
     panel->count = FA_MIN(item->row_end - row, (int)PANEL);
     panel->nv = (panel->count + VL - 1) / VL;
     for (int i = 0; i < PANEL; i++) {
-        int packed = row + FA_MIN(i, panel->count - 1);
-        panel->position[i] = fa_args_position(plan->args, packed);
-        panel->head[i] = fa_args_head(plan->args, item->head_kv, packed);
-        panel->begin[i] = fa_mask_begin(panel->sequence->mask, panel->position[i]);
-        panel->end[i] = fa_mask_end(panel->sequence->mask, panel->position[i]);
+        fa_row at = fa_row_of(panel->sequence->mask, plan->args.group, item->head_kv, row + i, item->row_end);
+        panel->position[i] = at.position;
+        panel->head[i] = at.head;
+        panel->begin[i] = at.begin;
+        panel->end[i] = at.end;
     }
     panel->first = panel->position[0];
     panel->last = panel->position[PANEL - 1];
@@ -52,7 +53,7 @@ static inline void panel_rows(const fa_panel *panel, int operand, int64_t row[PA
         row[i] = fa_tensor_offset(t, s->q_batch, panel->head[i], s->q_row + panel->position[i]);
 }
 
-/* The scaled and capped score of a raw product, as fa_score_of() has it. */
+/* The scaled and capped score of a raw product, as fa_score_scaled() has it. */
 static inline vf scale_score(const fa_score *s, vf x)
 {
     x = v_mul(v_mul(x, v_set1(s->scale)), v_set1(s->scale_rest));

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A function that calls every function of core/portable, to be compiled in each of its languages. */
+#include "core/portable/format.h"
+#include "core/portable/row.h"
+#include "core/portable/score.h"
+#include "core/portable/softmax.h"
+#include "core/portable/table.h"
+#include "core/portable/walk.h"
+
+FA_FN float use_portable(fa_mask mask, fa_score score, fa_state a, fa_state b, int row, int key)
+{
+    const int group = 2, rows = 8, keys = 4;
+    fa_row r = fa_row_of(mask, group, 1, row, row + rows);
+    fa_walk walk = fa_walk_of(mask, group, row, row + rows, mask.len_kv);
+    int block = fa_walk_next(walk, key, keys),
+        kind = fa_walk_class(walk, block, FA_MIN(block + keys, mask.len_kv));
+    bool visible = fa_mask_visible(mask, r.position, key) && fa_row_sees(r, mask, key);
+    if (kind == FA_CLASS_SKIP || (kind == FA_CLASS_PARTIAL && !visible) || mask.left == FA_UNLIMITED)
+        a = fa_state_empty();
+    fa_state s;
+    s.max = FA_MAX(a.max, b.max);
+    s.sum =
+        fa_part_weight(a, fa_safe_max(s.max), score.unit) + fa_part_weight(b, fa_safe_max(s.max), score.unit);
+    s.max = fa_score_biased(fa_score_sloped(fa_score_scaled(score, s.max), 0.5f, r.position - key), b.sum);
+    s.max += fa_weight(a.max, fa_safe_max(b.max), score.unit) * fa_state_weight(a.max, b.max, score.unit);
+    float lse =
+        fa_is_finite(s.max) ? fa_state_close(s, score.natural, a.max).lse : FA_FLOAT(fa_is_nan(s.max));
+    lse += fa_bf16_widen(fa_bf16_narrow(lse)) + FA_FLOAT(fa_f16_narrow(lse));
+    return kind == FA_CLASS_FULL ? fa_normalised(lse, s.sum) : FA_MAX(lse, FA_FLOAT(r.head));
+}
