@@ -2,7 +2,7 @@
 /* The backends that this library was built without: each is listed, and says what it lacked. The CPU is always there. */
 #include <stdio.h>
 
-#include "backends/backend.h"
+#include "core/backend.h"
 
 /* FA_LACKS_... come from meson.build. */
 #define FA_ABSENT(backend, lacks)                                                               \

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "backends/gpu_rows.h"
 
-#include "backends/backend.h"
+#include "core/backend.h"
 #include "core/size.h"
 #include "core/status.h"
 #include "core/tensor.h"

@@ -3,7 +3,7 @@
 #ifndef FA_BACKENDS_HOST_MEMORY_H
 #define FA_BACKENDS_HOST_MEMORY_H
 
-#include "backends/backend.h"
+#include "core/backend.h"
 
 fa_status fa_host_buffer_create(fa_buffer *buffer);
 fa_status fa_host_buffer_wrap(fa_buffer *buffer, void *memory);

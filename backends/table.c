@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "backends/backend.h"
+#include "core/backend.h"
 #include "core/context.h"
 #include "core/portable/table.h"
 #include "core/size.h"

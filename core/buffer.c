@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
-#include "backends/backend.h"
+#include "core/backend.h"
 #include "core/context.h"
 #include "core/status.h"
 

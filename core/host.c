@@ -2,7 +2,7 @@
 /* Attention on host memory in one call: in place where the device can, copied in and out where not. */
 #include <string.h>
 
-#include "backends/backend.h"
+#include "core/backend.h"
 #include "core/context.h"
 #include "core/plan.h"
 #include "core/size.h"

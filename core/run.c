@@ -2,7 +2,7 @@
 /* Binding buffers to a plan: every check of a run, made once for all backends. */
 #include <string.h>
 
-#include "backends/backend.h"
+#include "core/backend.h"
 #include "core/context.h"
 #include "core/overlap.h"
 #include "core/plan.h"

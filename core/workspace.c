@@ -2,7 +2,7 @@
 /* A workspace that suffices for every length: what the choices of planning can come to, at their worst. */
 #include <string.h>
 
-#include "backends/backend.h"
+#include "core/backend.h"
 #include "core/context.h"
 #include "core/plan.h"
 #include "core/size.h"

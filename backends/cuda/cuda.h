@@ -5,9 +5,9 @@
 
 #include <pthread.h>
 
-#include "backends/backend.h"
 #include "backends/cuda/loader.h"
 #include "backends/cuda/rows.h"
+#include "core/backend.h"
 
 /* What of a device the kernels depend on: as the driver tells it, lowered by FASTATTN_CUDA_LIMITS. */
 typedef struct fa_cu_caps {

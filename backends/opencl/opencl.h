@@ -9,9 +9,9 @@
 #include <CL/cl.h>
 #include <pthread.h>
 
-#include "backends/backend.h"
 #include "backends/gpu_rows.h"
 #include "backends/opencl/loader.h"
+#include "core/backend.h"
 
 /* What of a device the kernels depend on: as the driver tells it, lowered by FASTATTN_OPENCL_LIMITS. */
 typedef struct fa_cl_caps {

@@ -2,8 +2,8 @@
 #ifndef FA_OPENMP_RUN_H
 #define FA_OPENMP_RUN_H
 
-#include "backends/backend.h"
 #include "backends/openmp/pool.h"
+#include "core/backend.h"
 
 /* What a device of this backend has of its own. */
 typedef struct fa_cpu_device {

@@ -5,10 +5,10 @@
 
 #include <pthread.h>
 
-#include "backends/backend.h"
 #include "backends/gpu_rows.h"
 #include "backends/vulkan/loader.h"
 #include "backends/vulkan/memory.h"
+#include "core/backend.h"
 #include "shaders/vulkan/constants.h"
 
 /* What of a device the kernels depend on: as the driver tells it, lowered by FASTATTN_VULKAN_LIMITS. */

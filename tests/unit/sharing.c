@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "backends/backend.h"
+#include "core/backend.h"
 #include "core/context.h"
 
 enum { RUNS = 301, PAUSE_NS = 300000, MAX_BUSY = 256 };

@@ -2,7 +2,7 @@
 /* How evenly the planner shares work among 1 to 64 units of a processor, most of which no test machine has. */
 #include <stdio.h>
 
-#include "backends/backend.h"
+#include "core/backend.h"
 #include "core/plan.h"
 #include "helpers.h"
 #include "suites.h"

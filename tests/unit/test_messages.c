@@ -3,7 +3,7 @@
 #include <fastattn/dlpack.h>
 #include <fastattn/reference.h>
 
-#include "backends/backend.h"
+#include "core/backend.h"
 #include "core/registry.h"
 #include "core/status.h"
 #include "helpers.h"

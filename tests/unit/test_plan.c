@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Plans on the null backend, which computes nothing. */
-#include "backends/backend.h"
+#include "core/backend.h"
 #include "core/plan.h"
 
 #include <math.h>

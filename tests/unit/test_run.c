@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Runs on the null backend, which computes nothing and checks everything. */
-#include "backends/backend.h"
+#include "core/backend.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -3,8 +3,8 @@
  * What a backend implements. The core validates, chooses a kernel row, tiles and schedules; a backend
  * executes plans and sees valid input only. Functions set the message with fa_fail() when they fail.
  */
-#ifndef FA_BACKENDS_BACKEND_H
-#define FA_BACKENDS_BACKEND_H
+#ifndef FA_CORE_BACKEND_H
+#define FA_CORE_BACKEND_H
 
 #include <fastattn/fastattn.h>
 #include <stdbool.h>
