@@ -81,7 +81,4 @@ struct fa_buffer {
     void *impl;
 };
 
-/* Every backend built in; the last is NULL. */
-extern const fa_backend *const fa_backends[];
-
 #endif

@@ -5,8 +5,9 @@
 
 #include "core/backend.h"
 #include "core/context.h"
-#include "core/registry.h"
+#include "core/device.h"
 #include "core/status.h"
+#include "core/structs.h"
 
 /* Writes the names of a device's kernel rows into its info. */
 static void list_kernels(fa_device *device)
@@ -44,6 +45,13 @@ void fa_device_close(fa_device *device)
     device->backend->close(device);
     fa_release(device->context, device, sizeof(*device));
     fa_message_restore(&kept);
+}
+
+fa_status fa_device_info_copy(const fa_device_info *ours, fa_device_info *theirs)
+{
+    if (!theirs)
+        return fa_fail(FA_INVALID, "info is NULL");
+    return fa_fill_struct(ours, sizeof(*ours), FA_DEVICE_INFO_0_1, theirs, "fa_device_info");
 }
 
 fa_status fa_device_get_info(const fa_device *device, fa_device_info *info)

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "core/registry.h"
-
+/* Which devices there are, and which one a name means. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,18 +7,19 @@
 
 #include "core/backend.h"
 #include "core/context.h"
+#include "core/device.h"
 #include "core/environment.h"
 #include "core/floating.h"
 #include "core/plan.h"
 #include "core/status.h"
-#include "core/structs.h"
 
 #define FA_BACKEND(name) extern const fa_backend fa_backend_##name;
 #include "backends/list.inc"
 #undef FA_BACKEND
 
+/* Every backend built in; the last is NULL. */
 #define FA_BACKEND(name) &fa_backend_##name,
-const fa_backend *const fa_backends[] = {
+static const fa_backend *const backends[] = {
 #include "backends/list.inc"
     NULL,
 };
@@ -88,16 +88,9 @@ static void describe(const fa_context *context, const fa_backend *backend, int i
 size_t fa_device_count(const fa_context *context)
 {
     size_t count = 0;
-    for (int i = 0; context && fa_backends[i]; i++)
-        count += device_slots(context, fa_backends[i]);
+    for (int i = 0; context && backends[i]; i++)
+        count += device_slots(context, backends[i]);
     return count;
-}
-
-fa_status fa_device_info_copy(const fa_device_info *ours, fa_device_info *theirs)
-{
-    if (!theirs)
-        return fa_fail(FA_INVALID, "info is NULL");
-    return fa_fill_struct(ours, sizeof(*ours), FA_DEVICE_INFO_0_1, theirs, "fa_device_info");
 }
 
 fa_status fa_device_describe(const fa_context *context, size_t index, fa_device_info *info)
@@ -106,11 +99,11 @@ fa_status fa_device_describe(const fa_context *context, size_t index, fa_device_
     if (!context)
         return fa_fail(FA_INVALID, "context is NULL");
     size_t first = 0;
-    for (int i = 0; fa_backends[i]; i++) {
-        size_t slots = device_slots(context, fa_backends[i]);
+    for (int i = 0; backends[i]; i++) {
+        size_t slots = device_slots(context, backends[i]);
         if (index - first < slots) {
             fa_device_entry entry;
-            describe(context, fa_backends[i], (int)(index - first), &entry);
+            describe(context, backends[i], (int)(index - first), &entry);
             return fa_device_info_copy(&entry.info, info);
         }
         first += slots;
@@ -131,14 +124,14 @@ static bool names_backend(const char *order, const char *backend)
 /* What this library has of the backends that `order` names, or of the others, each with why it cannot run where it cannot. */
 static void list_some(const fa_context *context, const char *order, bool named, fa_text *text)
 {
-    for (int i = 0; fa_backends[i]; i++) {
-        if (names_backend(order, fa_backends[i]->name) != named)
+    for (int i = 0; backends[i]; i++) {
+        if (names_backend(order, backends[i]->name) != named)
             continue;
-        for (size_t d = 0; d < device_slots(context, fa_backends[i]); d++) {
+        for (size_t d = 0; d < device_slots(context, backends[i]); d++) {
             fa_device_entry entry;
-            describe(context, fa_backends[i], (int)d, &entry);
+            describe(context, backends[i], (int)d, &entry);
             char name[NAME_SIZE];
-            (void)snprintf(name, sizeof(name), "%s:%zu ", fa_backends[i]->name, d);
+            (void)snprintf(name, sizeof(name), "%s:%zu ", backends[i]->name, d);
             append(text, ", ", name, entry.info.available ? entry.info.name : entry.info.reason);
         }
     }
@@ -184,8 +177,8 @@ static bool is_backend(const char *name)
 {
     if (is_name(name, strlen(name), "auto"))
         return true;
-    for (int i = 0; fa_backends[i]; i++) {
-        if (is_name(name, strlen(name), fa_backends[i]->name))
+    for (int i = 0; backends[i]; i++) {
+        if (is_name(name, strlen(name), backends[i]->name))
             return true;
     }
     return false;
@@ -275,12 +268,12 @@ static void pass_over(fa_search *search, const fa_device_entry *entry)
 /* The fastest device that one entry of the order means. */
 static fa_status search_choice(fa_search *search, const fa_choice *choice)
 {
-    for (int i = 0; fa_backends[i]; i++) {
-        if (!is_named(choice, fa_backends[i]))
+    for (int i = 0; backends[i]; i++) {
+        if (!is_named(choice, backends[i]))
             continue; /* its driver is not even opened */
-        for (size_t d = 0; d < device_slots(search->context, fa_backends[i]); d++) {
+        for (size_t d = 0; d < device_slots(search->context, backends[i]); d++) {
             fa_device_entry entry;
-            describe(search->context, fa_backends[i], (int)d, &entry);
+            describe(search->context, backends[i], (int)d, &entry);
             if (!is_chosen(choice, &entry))
                 continue;
             if (is_auto(choice) && !entry.info.automatic) {

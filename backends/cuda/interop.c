@@ -5,7 +5,7 @@
 
 #include "backends/cuda/describe.h"
 #include "core/context.h"
-#include "core/registry.h"
+#include "core/device.h"
 #include "core/status.h"
 
 /* A handle that CUDA does not know is the caller's mistake; all else is a failure. */

@@ -4,7 +4,7 @@
 
 #include "backends/opencl/describe.h"
 #include "core/context.h"
-#include "core/registry.h"
+#include "core/device.h"
 #include "core/status.h"
 
 enum { MAX_CONTEXT_DEVICES = 64 };

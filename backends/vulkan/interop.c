@@ -6,7 +6,7 @@
 #include "backends/vulkan/describe.h"
 #include "backends/vulkan/queue.h"
 #include "core/context.h"
-#include "core/registry.h"
+#include "core/device.h"
 #include "core/status.h"
 #include "core/structs.h"
 

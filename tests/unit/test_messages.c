@@ -4,7 +4,7 @@
 #include <fastattn/reference.h>
 
 #include "core/backend.h"
-#include "core/registry.h"
+#include "core/device.h"
 #include "core/status.h"
 #include "helpers.h"
 #include "suites.h"
