@@ -24,9 +24,9 @@ typedef struct fa_backend {
     /* Fills name, available, automatic, host_memory, units, onchip_bytes, and reason where not available. */
     void (*describe)(const fa_context *context, int index, fa_device_info *info);
 
-    /* Fills limits, row, rows and impl of a device whose context, backend, index and info are set. impl is NULL,
-     * or what the backend's interop function handed to fa_device_open_entry(). */
-    fa_status (*open)(fa_device *device);
+    /* Fills limits, row, rows and impl of a device whose context, backend and info are set. `import` is what the
+     * backend's interop function gave to fa_device_open_entry(), or NULL. */
+    fa_status (*open)(fa_device *device, void *import);
     void (*close)(fa_device *device);
 
     /* Fill address and impl of a buffer whose device and size are set (wrap: memory too). */

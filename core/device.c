@@ -26,8 +26,7 @@ fa_status fa_device_open_entry(fa_context *context, const fa_device_entry *entry
     made->context = context;
     made->backend = entry->backend;
     made->info = entry->info;
-    made->impl = entry->import;
-    fa_status status = entry->backend->open(made);
+    fa_status status = entry->backend->open(made, entry->import);
     if (status != FA_OK) {
         fa_release(context, made, sizeof(*made));
         return status;

@@ -166,11 +166,9 @@ static fa_status take_context(fa_cu_device *made, CUcontext import)
     return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(made->cu, error, "cuDevicePrimaryCtxRetain");
 }
 
-fa_status fa_cu_device_start(fa_device *device)
+fa_status fa_cu_device_start(fa_device *device, CUcontext import)
 {
     char reason[256] = "";
-    CUcontext import = device->impl;
-    device->impl = NULL;
     fa_cu_device *made = fa_alloc_zeroed(device->context, sizeof(*made));
     if (!made)
         return FA_OUT_OF_MEMORY;

@@ -24,10 +24,10 @@ int fa_cu_device_count(const fa_context *context, char *reason, size_t reason_si
 void fa_cu_device_describe(const fa_context *context, int index, fa_device_info *info);
 
 /*
- * Makes device->impl with everything but the kernel rows. device->impl is the caller's context before it (see
- * fa_device_entry.import), or NULL for the primary one. FA_NO_DEVICE where it cannot be used any more.
+ * Makes device->impl with everything but the kernel rows. `import` is the caller's context, or NULL for the
+ * primary one. FA_NO_DEVICE where it cannot be used any more.
  */
-fa_status fa_cu_device_start(fa_device *device);
+fa_status fa_cu_device_start(fa_device *device, CUcontext import);
 
 /* Releases it, and its modules. */
 void fa_cu_device_stop(fa_device *device);

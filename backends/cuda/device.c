@@ -187,9 +187,9 @@ static fa_limits limits_of(const fa_cu_caps *caps)
     };
 }
 
-static fa_status cuda_open(fa_device *device)
+static fa_status cuda_open(fa_device *device, void *import)
 {
-    fa_status status = fa_cu_device_start(device);
+    fa_status status = fa_cu_device_start(device, import);
     if (status != FA_OK)
         return status;
     fa_cu_device *d = fa_cu_device_of(device);

@@ -43,8 +43,9 @@ static void null_describe(const fa_context *context, int index, fa_device_info *
     info->onchip_bytes = 1 << 20;
 }
 
-static fa_status null_open(fa_device *device)
+static fa_status null_open(fa_device *device, void *import)
 {
+    (void)import;
     device->limits = (fa_limits){
         .units = device->info.units,
         .onchip_bytes = device->info.onchip_bytes,

@@ -178,13 +178,11 @@ static cl_context make_context(const fa_cl *cl, cl_device_id id, cl_int *error)
     return cl->clCreateContext(properties, 1, &id, NULL, NULL, error);
 }
 
-fa_status fa_cl_device_start(fa_device *device)
+fa_status fa_cl_device_start(fa_device *device, const fa_cl_import *import)
 {
     char reason[256];
-    const fa_cl_import *import = device->impl;
     const fa_cl *cl = fa_cl_load(reason, sizeof(reason));
     cl_device_id id = import ? import->id : list.device[device->info.index].id;
-    device->impl = NULL;
     fa_cl_device *made = fa_alloc_zeroed(device->context, sizeof(*made));
     if (!made)
         return FA_OUT_OF_MEMORY;

@@ -42,17 +42,17 @@ void fa_cl_device_describe(const fa_context *context, int index, fa_device_info 
 /* The whole of `info` for a device that the caller names; index is -1 where the list above lacks it. */
 void fa_cl_describe_id(const fa_cl *cl, cl_device_id id, fa_device_info *info);
 
-/* What device->impl points to when a caller's context is to be used: see fa_device_entry.import. */
+/* fa_device_entry.import: the caller's context, and its device. */
 typedef struct fa_cl_import {
     cl_context context;
     cl_device_id id;
 } fa_cl_import;
 
 /*
- * Makes device->impl with everything but the kernel rows: context (retained, where device->impl was an
- * fa_cl_import), device, capabilities, lock. FA_NO_DEVICE where it cannot be used any more.
+ * Makes device->impl with everything but the kernel rows: context (that of `import`, retained, or one of our
+ * own), device, capabilities, lock. FA_NO_DEVICE where it cannot be used any more.
  */
-fa_status fa_cl_device_start(fa_device *device);
+fa_status fa_cl_device_start(fa_device *device, const fa_cl_import *import);
 
 /* Releases it, and its programs. */
 void fa_cl_device_stop(fa_device *device);

@@ -35,9 +35,9 @@ int fa_cl_chunk_shift(const fa_cl_caps *caps)
     return shift;
 }
 
-static fa_status opencl_open(fa_device *device)
+static fa_status opencl_open(fa_device *device, void *import)
 {
-    fa_status status = fa_cl_device_start(device);
+    fa_status status = fa_cl_device_start(device, import);
     if (status != FA_OK)
         return status;
     fa_cl_device *d = fa_cl_device_of(device);

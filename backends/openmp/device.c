@@ -142,8 +142,9 @@ static void openmp_describe(const fa_context *context, int index, fa_device_info
         info->available = 1;
 }
 
-static fa_status openmp_open(fa_device *device)
+static fa_status openmp_open(fa_device *device, void *import)
 {
+    (void)import;
     device->limits = (fa_limits){
         .units = device->info.units,
         /* Half: the rest of L2 belongs to what streams through, and to the neighbours. */

@@ -173,10 +173,8 @@ static fa_status connect(const fa_device *device, fa_vk_device *d, const fa_vk_i
     return fa_vk_layouts_make(d);
 }
 
-fa_status fa_vk_device_start(fa_device *device, bool *layout)
+fa_status fa_vk_device_start(fa_device *device, const fa_vk_import *import, bool *layout)
 {
-    const fa_vk_import *import = device->impl;
-    device->impl = NULL;
     fa_vk_device *made = fa_alloc_zeroed(device->context, sizeof(*made));
     if (!made)
         return FA_OUT_OF_MEMORY;

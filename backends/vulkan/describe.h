@@ -59,7 +59,7 @@ bool fa_vk_caps_limit(fa_vk_caps *caps, bool *layout, char *reason, size_t reaso
 int fa_vk_device_count(const fa_context *context, char *reason, size_t reason_size);
 void fa_vk_device_describe(const fa_context *context, int index, fa_device_info *info);
 
-/* What device->impl points to when a caller's device is to be used: see fa_device_entry.import. */
+/* fa_device_entry.import: the caller's device, and what it was made of. */
 typedef struct fa_vk_import {
     fa_vk_instance instance;
     VkPhysicalDevice physical;
@@ -72,9 +72,10 @@ void fa_vk_describe_import(const fa_vk_import *import, fa_device_info *info);
 
 /*
  * Makes device->impl with everything but the kernel rows: the VkDevice, functions, capabilities, queues, layouts.
- * *layout: fragments may be looked into. FA_NO_DEVICE where it cannot be used any more.
+ * `import` NULL: a VkDevice of our own. *layout: fragments may be looked into. FA_NO_DEVICE where it cannot be
+ * used any more.
  */
-fa_status fa_vk_device_start(fa_device *device, bool *layout);
+fa_status fa_vk_device_start(fa_device *device, const fa_vk_import *import, bool *layout);
 /* Releases it, its pipelines and its memory. */
 void fa_vk_device_stop(fa_device *device);
 

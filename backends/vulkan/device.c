@@ -78,10 +78,10 @@ static bool matrix_row(const fa_vk_device *d, const row_entry *entry, fa_gpu_ker
     return true;
 }
 
-static fa_status vulkan_open(fa_device *device)
+static fa_status vulkan_open(fa_device *device, void *import)
 {
     bool layout = false;
-    fa_status status = fa_vk_device_start(device, &layout);
+    fa_status status = fa_vk_device_start(device, import, &layout);
     if (status != FA_OK)
         return status;
     fa_vk_device *d = fa_vk_device_of(device);

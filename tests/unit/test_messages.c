@@ -18,10 +18,10 @@ static void chat(void)
     (void)fa_fail(FA_DEVICE_LOST, "tried in vain");
 }
 
-static fa_status chatty_open(fa_device *device)
+static fa_status chatty_open(fa_device *device, void *import)
 {
     chat();
-    return quiet->open(device);
+    return quiet->open(device, import);
 }
 
 static void chatty_close(fa_device *device)
