@@ -3,7 +3,7 @@
 #ifndef FA_CORE_KERNEL_H
 #define FA_CORE_KERNEL_H
 
-#include "core/problem.h"
+#include "core/attention/problem.h"
 #include "core/tiling.h"
 
 #define FA_TYPE(dtype) (1u << (dtype))

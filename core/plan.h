@@ -4,9 +4,9 @@
 
 #include <fastattn/fastattn.h>
 
+#include "core/attention/schedule.h"
+#include "core/attention/score.h"
 #include "core/kernel.h"
-#include "core/schedule.h"
-#include "core/score.h"
 
 /* What kernels are told, of a plan's problem and tiling. */
 typedef struct fa_args {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What happens to a raw product q . k before the softmax: scale, softcap, ALiBi, bias, keep, in this order, with the
- * roundings of a naive f32 implementation. The core fills fa_score once for a plan (core/score.c), which is then in
- * one of two modes:
+ * roundings of a naive f32 implementation. core/attention/score.c fills fa_score once for a plan, which is then in one of two
+ * modes:
  *   raw:       `transforms` is 0. Scores stay raw products, weights are 2^((x - max) * unit), unit = scale * log2(e).
  *   otherwise: the functions below make natural logarithms of them, and unit = log2(e).
  */

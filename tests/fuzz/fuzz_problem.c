@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/problem.h"
+#include "core/attention/problem.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

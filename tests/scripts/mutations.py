@@ -31,7 +31,7 @@ MUTATIONS = {
     "bf16: last dims of q dropped": (BF16, "load_32(from, dim - 2 * pair)", "load_32(from, dim - 2 * pair - 1)"),
     "AMX: one tile of four lost": ("backends/openmp/simd/pairs_amx.h", "_tile_dpbf16ps(3, 5, 7);", ";"),
     "AMX: product not added": ("backends/openmp/simd/pairs_amx.h", "        _tile_loadd(0, c, line);", "        _tile_zero(0);"),
-    "merge without weights": ("core/merge.c", "fa_part_weight(part, max, p->unit) * closed.factor", "closed.factor"),
+    "merge without weights": ("core/attention/merge.c", "fa_part_weight(part, max, p->unit) * closed.factor", "closed.factor"),
     "parts without their sums": ("core/portable/softmax.h", "part.sum * fa_weight(part.max, max, unit)", "fa_weight(part.max, max, unit)"),
     "exp2 one term short": ("backends/openmp/simd/vec_math.h", "p = v_fma(p, f, v_set1(9.618082557e-03f));", ""),
 }

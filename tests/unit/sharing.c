@@ -4,7 +4,7 @@
  * shared by all, whatever the planner would choose; called again at once, called after a pause in which helpers fall
  * asleep, and with another process busy on each CPU but one. Times are medians in microseconds. "model" is what the
  * planner thinks of one thread, "planned" what it would choose: launch_cycles of backends/openmp/device.c and SHARE_GAIN
- * of core/schedule.c decide that. For a machine with nothing else running.
+ * of core/attention/schedule.c decide that. For a machine with nothing else running.
  */
 #include <fastattn/fastattn.h>
 #include <signal.h>

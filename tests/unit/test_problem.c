@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "core/problem.h"
+#include "core/attention/problem.h"
 
 #include <math.h>
 #include <stddef.h>

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The work list: which unit of work covers which rows and keys, and which partial results are merged. */
-#ifndef FA_CORE_SCHEDULE_H
-#define FA_CORE_SCHEDULE_H
+#ifndef FA_CORE_ATTENTION_SCHEDULE_H
+#define FA_CORE_ATTENTION_SCHEDULE_H
 
-#include "core/problem.h"
+#include "core/attention/problem.h"
 #include "core/tiling.h"
 
 struct fa_context;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef FA_CORE_MERGE_H
-#define FA_CORE_MERGE_H
+#ifndef FA_CORE_ATTENTION_MERGE_H
+#define FA_CORE_ATTENTION_MERGE_H
 
 #include <fastattn/attention.h>
 #include <stdbool.h>

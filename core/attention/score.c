@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "core/score.h"
+#include "core/attention/score.h"
 
 #include <float.h>
 #include <math.h>

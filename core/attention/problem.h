@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* An attention problem after validation: everything explicit, nothing left to check. */
-#ifndef FA_CORE_PROBLEM_H
-#define FA_CORE_PROBLEM_H
+#ifndef FA_CORE_ATTENTION_PROBLEM_H
+#define FA_CORE_ATTENTION_PROBLEM_H
 
 #include <fastattn/attention.h>
 #include <stdbool.h>

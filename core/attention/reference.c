@@ -4,10 +4,10 @@
 #include <float.h>
 #include <math.h>
 
+#include "core/attention/problem.h"
 #include "core/context.h"
 #include "core/floating.h"
 #include "core/half.h"
-#include "core/problem.h"
 #include "core/status.h"
 #include "core/tensor.h"
 
