@@ -36,7 +36,7 @@
  * number that rounds to it, and is wrong in an LSE, where it has a meaning of its own. An empty row has W = 0, so that
  * nothing but 0 passes.
  */
-#include "check.h"
+#include "tools/check.h"
 
 #include <float.h>
 #include <math.h>

@@ -8,7 +8,7 @@
 
 #include <fastattn/fastattn.h>
 
-#include "io/text.h"
+#include "tools/io/text.h"
 
 /* Exit codes of the command. A command line that cannot be understood is EXIT_USAGE; one that can be,
  * but asks for what cannot be done, is EXIT_FAILED. */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cmd.h"
+#include "tools/cmd.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "cli.h"
+#include "tools/cli.h"
 
 static const char command[] = "devices";
 

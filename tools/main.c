@@ -4,9 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli.h"
-#include "cmd.h"
-#include "io/output.h"
+#include "tools/cli.h"
+#include "tools/cmd.h"
+#include "tools/io/output.h"
 
 static const struct {
     const char *name;

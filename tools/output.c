@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "output.h"
+#include "tools/output.h"
 
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "cli.h"
-#include "io/output.h"
+#include "tools/cli.h"
+#include "tools/io/output.h"
 
 static bool is_no_input(const char *command, const cli_file *output, const cli_file *inputs, int count)
 {

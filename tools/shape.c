@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "shape.h"
+#include "tools/shape.h"
 
 #include <inttypes.h>
 #include <stdio.h>

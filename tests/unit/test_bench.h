@@ -4,7 +4,7 @@
 
 #include <check.h>
 
-#include "tools/bench.h"
+#include "tools/bench/bench.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../tools/check.h"
-#include "../../tools/conform.h"
 #include "helpers.h"
+#include "tools/check.h"
+#include "tools/conform/conform.h"
 
 enum { ROWS = 4, KEYS = 8, DIM = 4 };
 

@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "tools/cli.h"
-#include "tools/conform.h"
-#include "tools/glob.h"
+#include "tools/conform/conform.h"
+#include "tools/conform/glob.h"
 #include "tools/shape.h"
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))

@@ -20,7 +20,7 @@
 #include <fastattn/fastattn.h>
 #include <fastattn/reference.h>
 
-#include "tools/bench.h"
+#include "tools/bench/bench.h"
 
 enum { SLOTS = 64, MAX_RUNS = 1000000, Q = 0, K, V, O, TENSORS };
 

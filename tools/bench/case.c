@@ -1,0 +1,487 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One case: its data, its plans, and the clock. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <fastattn/reference.h>
+
+#include "tools/bench/bench.h"
+#include "tools/cli.h"
+
+/* A sample is one run, or as many as take this long, so that reading the clock does not count. */
+#define MIN_SAMPLE 5e-6
+enum { MIN_SAMPLES = 5, MAX_SAMPLES = 200000, MAX_REPEAT = 1024 };
+
+/* Everything that one case holds; released together, in whatever state. */
+typedef struct setup {
+    fa_context *context;
+    fa_device *device;
+    fa_queue *queue;
+    fa_attention_desc desc;
+    bench_data data;
+    fa_buffer *q, *k, *v, *o;
+    size_t q_bytes, k_bytes, v_bytes, o_bytes;
+    bool ignore_memory;
+    bench_result *result;
+} setup;
+
+/* One kernel row on that data, and the seconds that its runs took. */
+typedef struct runner {
+    fa_plan *plan;
+    fa_plan_info info;
+    fa_buffer *workspace;
+    fa_attention_args args;
+    fa_attention_desc desc; /* for calls without a plan; points to `tuning` */
+    fa_tuning tuning;
+    bool host, by_device;
+    int repeat;      /* runs of a sample */
+    double *seconds; /* of a run, by sample: by the device's clock, else as `walls` */
+    double *walls;
+    size_t samples, room;
+    double total; /* of `walls`, all runs */
+} runner;
+
+double bench_flops(const bench_case *c)
+{
+    const shape *s = &c->size;
+    double rows = (double)s->len_q, keys = (double)s->len_kv, pairs = rows * keys;
+    /* The area on the visible side of the diagonal, which ends in the last row's last key. */
+    if (c->causal)
+        pairs = rows < keys ? rows * keys - 0.5 * rows * rows : 0.5 * keys * keys;
+    return 2.0 * (double)(s->batch * s->heads_q) * pairs * (double)(s->dim_qk + s->dim_v);
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double bench_median(double *values, size_t count)
+{
+    if (!count)
+        return NAN;
+    qsort(values, count, sizeof(*values), compare_doubles);
+    return 0.5 * (values[(count - 1) / 2] + values[count / 2]);
+}
+
+static bool find_standard_row(const char *kernels, const char *kernel, char *row, size_t row_size)
+{
+    static const char suffix[] = "standard";
+    const size_t suffix_length = sizeof(suffix) - 1;
+    bool found = false;
+    for (const char *at = kernels; *at;) {
+        at += strspn(at, ", ");
+        size_t length = strcspn(at, ", ");
+        /* The prefix ends in '-', or is empty in a backend that has a single yardstick. */
+        if (length >= suffix_length && length < row_size &&
+            !memcmp(at + length - suffix_length, suffix, suffix_length)) {
+            size_t prefix = length - suffix_length;
+            if (!strncmp(at, kernel, prefix) && (prefix > 0 || !found)) {
+                memcpy(row, at, length);
+                row[length] = '\0';
+                found = true;
+            }
+        }
+        at += length;
+    }
+    return found;
+}
+
+bool bench_standard_row(const char *kernels, const char *kernel, char *row, size_t row_size)
+{
+    /* What only multiplies bf16 numbers goes with the instruction set that does everything else there. */
+    static const char *const bases[][2] = {{"avx512bf16-", "avx512-"}, {"amx-", "avx512-"}};
+    static const char suffix[] = "standard";
+    const size_t suffix_length = sizeof(suffix) - 1, length = strlen(kernel);
+    if (length >= suffix_length && !strcmp(kernel + length - suffix_length, suffix))
+        return false;
+    bool found = find_standard_row(kernels, kernel, row, row_size);
+    for (size_t i = 0; !found && i < sizeof(bases) / sizeof(bases[0]); i++) {
+        if (!strncmp(kernel, bases[i][0], strlen(bases[i][0])))
+            found = find_standard_row(kernels, bases[i][1], row, row_size);
+    }
+    return found;
+}
+
+bench_ceiling bench_peak_ceiling(const bench_peak *peak, const char *kernel)
+{
+    for (int i = 0; i < peak->dots; i++) {
+        if (bench_isa_listed(kernel, peak->dot[i].isa))
+            return peak->dot[i];
+    }
+    return (bench_ceiling){peak->isa, peak->flops};
+}
+
+double bench_peak_fraction(const bench_peak *peak, const char *kernel, double flops_rate, double bytes_rate,
+                           bench_bound *bound)
+{
+    double flops = bench_peak_ceiling(peak, kernel).flops;
+    *bound = BENCH_NO_BOUND;
+    if (!peak->known || !(flops > 0) || !(peak->bytes > 0))
+        return NAN;
+    double compute = flops_rate / flops, memory = bytes_rate / peak->bytes;
+    *bound = compute >= memory ? BENCH_COMPUTE : memory <= 1.0 ? BENCH_MEMORY : BENCH_CACHE;
+    return fmax(compute, memory);
+}
+
+static double now(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* The reason why the case ends here. False, so that a step can end in `return stop(...)`. */
+static bool stop(bench_result *result, bench_status status, const char *what, const char *why)
+{
+    result->status = status;
+    (void)snprintf(result->message, sizeof(result->message), "%s: %s", what, why);
+    return false;
+}
+
+static bool passed(bench_result *result, const char *what, fa_status status)
+{
+    if (status == FA_OK)
+        return true;
+    bench_status kind =
+        status == FA_UNSUPPORTED || status == FA_OUT_OF_MEMORY ? BENCH_UNSERVED : BENCH_BROKEN;
+    char why[400];
+    (void)snprintf(why, sizeof(why), "%s: %s", fa_status_name(status), fa_last_error());
+    return stop(result, kind, what, why);
+}
+
+/* splitmix64 (Steele, Lea, Flood, OOPSLA 2014). */
+static uint64_t next_random(uint64_t *state)
+{
+    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+/* Mean 0, variance 1 and nearly normal, as activations are: four uniform numbers added up. */
+static void fill(void *data, fa_dtype dtype, size_t bytes, uint64_t seed)
+{
+    const float scale = 1.7320508f / 65536.0f; /* sqrt(12 / 4), of numbers of 16 bits */
+    size_t count = bytes / fa_dtype_size(dtype);
+    for (size_t i = 0; i < count; i++) {
+        uint64_t r = next_random(&seed);
+        uint32_t sum = (uint32_t)(r & 0xffff) + (uint32_t)(r >> 16 & 0xffff) + (uint32_t)(r >> 32 & 0xffff) +
+                       (uint32_t)(r >> 48);
+        float value = ((float)sum - 131070.0f) * scale;
+        if (dtype == FA_F32)
+            ((float *)data)[i] = value;
+        else
+            ((uint16_t *)data)[i] = dtype == FA_F16 ? fa_f32_to_f16(value) : fa_f32_to_bf16(value);
+    }
+}
+
+static void describe(const bench_case *c, fa_attention_desc *desc)
+{
+    const shape *s = &c->size;
+    *desc = (fa_attention_desc){
+        .struct_size = sizeof(*desc),
+        .q = fa_tensor_make(c->dtype, s->batch, s->heads_q, s->len_q, s->dim_qk),
+        .k = fa_tensor_make(c->dtype, s->batch, s->heads_kv, s->len_kv, s->dim_qk),
+        .v = fa_tensor_make(c->dtype, s->batch, s->heads_kv, s->len_kv, s->dim_v),
+        .o = fa_tensor_make(c->dtype, s->batch, s->heads_q, s->len_q, s->dim_v),
+        .mask = c->causal ? FA_MASK_CAUSAL_BOTTOM_RIGHT : FA_MASK_NONE,
+    };
+}
+
+static bool make_tensor(setup *s, const fa_tensor *tensor, size_t bytes, uint64_t seed, void **data,
+                        fa_buffer **buffer)
+{
+    *data = malloc(bytes ? bytes : 1);
+    if (!*data)
+        return stop(s->result, BENCH_UNSERVED, "data", "out of memory");
+    if (seed)
+        fill(*data, tensor->dtype, bytes, seed);
+    else
+        memset(*data, 0, bytes);
+    return passed(s->result, "buffer", fa_buffer_create(s->device, bytes, buffer)) &&
+           passed(s->result, "buffer", fa_buffer_write(s->queue, *buffer, 0, *data, bytes));
+}
+
+/* Whether there is memory for so much more. What is to come of a case is small beside its data and its workspaces. */
+static bool fits(setup *s, const char *what, double bytes)
+{
+    char why[384];
+    if (s->ignore_memory || cli_memory_fits(bytes, why, sizeof(why)))
+        return true;
+    return stop(s->result, BENCH_UNSERVED, what, why);
+}
+
+static bool make_data(setup *s)
+{
+    const fa_attention_desc *d = &s->desc;
+    if (!passed(s->result, "q", fa_tensor_span(&d->q, &s->q_bytes)) ||
+        !passed(s->result, "k", fa_tensor_span(&d->k, &s->k_bytes)) ||
+        !passed(s->result, "v", fa_tensor_span(&d->v, &s->v_bytes)) ||
+        !passed(s->result, "o", fa_tensor_span(&d->o, &s->o_bytes)))
+        return false;
+    /* Each tensor lies here and in its buffer. */
+    double bytes = 2.0 * ((double)s->q_bytes + (double)s->k_bytes + (double)s->v_bytes + (double)s->o_bytes);
+    if (!fits(s, "data", bytes))
+        return false;
+    return make_tensor(s, &d->q, s->q_bytes, 1, &s->data.q, &s->q) &&
+           make_tensor(s, &d->k, s->k_bytes, 2, &s->data.k, &s->k) &&
+           make_tensor(s, &d->v, s->v_bytes, 3, &s->data.v, &s->v) &&
+           make_tensor(s, &d->o, s->o_bytes, 0, &s->data.o, &s->o);
+}
+
+static void release_data(setup *s)
+{
+    fa_buffer_destroy(s->q);
+    fa_buffer_destroy(s->k);
+    fa_buffer_destroy(s->v);
+    fa_buffer_destroy(s->o);
+    free(s->data.q);
+    free(s->data.k);
+    free(s->data.v);
+    free(s->data.o);
+}
+
+static bool runner_create(setup *s, const fa_tuning *tuning, bench_call call, runner *r)
+{
+    *r = (runner){.info.struct_size = sizeof(r->info), .desc = s->desc, .tuning = *tuning};
+    r->host = call == BENCH_HOST;
+    r->repeat = 1;
+    r->desc.tuning = &r->tuning;
+    if (!passed(s->result, "plan", fa_plan_create(s->device, &r->desc, &r->plan)) ||
+        !passed(s->result, "plan", fa_plan_get_info(r->plan, &r->info)))
+        return false;
+    size_t bytes = fa_plan_workspace(r->plan);
+    char what[96];
+    (void)snprintf(what, sizeof(what), "workspace of %s", r->info.kernel);
+    if (!fits(s, what, (double)bytes))
+        return false;
+    if (bytes && !passed(s->result, "workspace", fa_buffer_create(s->device, bytes, &r->workspace)))
+        return false;
+    r->args = (fa_attention_args){
+        .struct_size = sizeof(r->args),
+        .q = s->q,
+        .k = s->k,
+        .v = s->v,
+        .o = s->o,
+        .workspace = r->workspace,
+    };
+    return true;
+}
+
+static void runner_destroy(runner *r)
+{
+    fa_plan_destroy(r->plan);
+    fa_buffer_destroy(r->workspace);
+    free(r->seconds);
+    free(r->walls);
+    *r = (runner){.plan = NULL};
+}
+
+static bool run(setup *s, const runner *r)
+{
+    const bench_data *d = &s->data;
+    if (r->host)
+        return passed(s->result, "fa_attention_host",
+                      fa_attention_host(s->device, &r->desc, d->q, d->k, d->v, NULL, NULL, d->o, NULL));
+    return passed(s->result, "run", fa_plan_run(r->plan, s->queue, &r->args)) &&
+           passed(s->result, "run", fa_queue_wait(s->queue));
+}
+
+/* Whether the device times its runs shows at the first. Where it does, a sample is one run. */
+static bool run_sample(setup *s, runner *r, double *wall, double *device)
+{
+    double start = now();
+    for (int i = 0; i < r->repeat; i++) {
+        if (!run(s, r))
+            return false;
+    }
+    *wall = now() - start;
+    if (!r->by_device)
+        return true;
+    fa_status status = fa_queue_seconds(s->queue, device);
+    r->by_device = status == FA_OK;
+    return status == FA_UNSUPPORTED || passed(s->result, "time", status);
+}
+
+static bool grow(runner *r)
+{
+    size_t room = r->room ? 2 * r->room : 64;
+    double *seconds = realloc(r->seconds, room * sizeof(*seconds));
+    if (seconds)
+        r->seconds = seconds;
+    double *walls = realloc(r->walls, room * sizeof(*walls));
+    if (walls)
+        r->walls = walls;
+    if (seconds && walls)
+        r->room = room;
+    return seconds && walls;
+}
+
+static bool run_timed(setup *s, runner *r)
+{
+    if (r->samples == r->room && !grow(r))
+        return stop(s->result, BENCH_BROKEN, "times", "out of memory");
+    double wall, device = 0.0;
+    if (!run_sample(s, r, &wall, &device))
+        return false;
+    r->seconds[r->samples] = (r->by_device ? device : wall) / r->repeat;
+    r->walls[r->samples++] = wall / r->repeat;
+    r->total += wall;
+    return true;
+}
+
+/* Finds how many runs make a sample, after one that finds the caches and the threads cold. */
+static bool warm_up(setup *s, runner *r)
+{
+    double wall, device = 0.0;
+    r->by_device = !r->host;
+    if (!run_sample(s, r, &wall, &device))
+        return false;
+    for (;;) {
+        if (!run_sample(s, r, &wall, &device))
+            return false;
+        if (r->by_device || wall >= MIN_SAMPLE || r->repeat >= MAX_REPEAT)
+            return true;
+        r->repeat *= 2;
+    }
+}
+
+/* NaN in what was there before tells an element that the run does not write. */
+static bool check(setup *s, const runner *r, double *max_error)
+{
+    memset(s->data.o, 0xff, s->o_bytes);
+    char why[400];
+    if (!passed(s->result, "buffer", fa_buffer_write(s->queue, s->o, 0, s->data.o, s->o_bytes)) || !run(s, r))
+        return false;
+    if (!r->host && !passed(s->result, "buffer", fa_buffer_read(s->queue, s->o, 0, s->data.o, s->o_bytes)))
+        return false;
+    const check_means means = {.weights = r->info.weights};
+    if (bench_verify(s->context, &s->result->problem, &s->desc, &s->data, &means, max_error, why,
+                     sizeof(why)))
+        return true;
+    char what[96];
+    (void)snprintf(what, sizeof(what), "wrong result of %s", r->info.kernel);
+    return stop(s->result, BENCH_WRONG, what, why);
+}
+
+/*
+ * Ours and the standard in turn, so that whatever else the machine does meets both alike. In each round ours
+ * runs as long as the standard did, though for a slow standard no longer than its share of min_time.
+ */
+static bool measure(setup *s, runner *ours, runner *standard, double min_time)
+{
+    if (!warm_up(s, ours) || (standard && !warm_up(s, standard)))
+        return false;
+    while (ours->samples < MIN_SAMPLES || (ours->total < min_time && ours->samples < MAX_SAMPLES)) {
+        double round = 0.0;
+        if (standard) {
+            double before = standard->total;
+            if (!run_timed(s, standard))
+                return false;
+            round = fmin(standard->total - before, min_time / MIN_SAMPLES);
+        }
+        double before = ours->total;
+        do {
+            if (!run_timed(s, ours))
+                return false;
+        } while (ours->total - before < round && ours->samples < MAX_SAMPLES);
+    }
+    while (standard && standard->samples < MIN_SAMPLES) {
+        if (!run_timed(s, standard) || !run_timed(s, ours))
+            return false;
+    }
+    return true;
+}
+
+static void conclude(bench_result *result, const bench_peak *peak, runner *ours, runner *standard)
+{
+    double median = bench_median(ours->seconds, ours->samples);
+    result->runs = (int)ours->samples * ours->repeat;
+    result->ms_median = 1e3 * median;
+    result->ms_min = 1e3 * ours->seconds[0];
+    result->ms_wall = 1e3 * bench_median(ours->walls, ours->samples);
+    result->by_device = ours->by_device;
+    result->flops_rate = bench_flops(&result->problem) / median;
+    result->bytes_rate = ours->info.bytes_compulsory / median;
+    result->peak_fraction =
+        bench_peak_fraction(peak, result->kernel, result->flops_rate, result->bytes_rate, &result->bound);
+    if (standard)
+        result->ratio_standard = bench_median(standard->seconds, standard->samples) / median;
+    result->status = BENCH_TIMED;
+}
+
+/*
+ * The yardstick: a row that serves this case, within memory, with a right result. There need not be one,
+ * which leaves standard->plan NULL; false is for one that computes something wrong.
+ */
+static bool find_standard(setup *s, const runner *ours, runner *standard)
+{
+    fa_device_info info = {.struct_size = sizeof(info)};
+    char row[64];
+    double error;
+    if (!passed(s->result, "device", fa_device_get_info(s->device, &info)))
+        return false;
+    if (!bench_standard_row(info.kernels, ours->info.kernel, row, sizeof(row)))
+        return true;
+    const fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = row};
+    if (runner_create(s, &tuning, BENCH_RUN, standard) && check(s, standard, &error))
+        return true;
+    runner_destroy(standard);
+    return s->result->status == BENCH_UNSERVED;
+}
+
+static void run_case(setup *s, const bench_peak *peak, const bench_options *options)
+{
+    runner ours = {.plan = NULL}, standard = {.plan = NULL};
+    bench_result *result = s->result;
+    const bench_case *c = &result->problem;
+    const fa_tuning tuning = {
+        .struct_size = sizeof(tuning),
+        .kernel = options->kernel,
+        .block_q = c->block_q,
+        .block_kv = c->block_kv,
+        .splits = c->splits,
+    };
+    if (make_data(s) && runner_create(s, &tuning, c->call, &ours)) {
+        memcpy(result->kernel, ours.info.kernel, sizeof(result->kernel));
+        result->block_q = ours.info.block_q;
+        result->block_kv = ours.info.block_kv;
+        result->splits = ours.info.splits;
+        /* The yardstick is run with a plan, which would be no measure of a call that makes one. */
+        bool compare = options->standard && c->call == BENCH_RUN;
+        bool right = check(s, &ours, &result->max_error) && (!compare || find_standard(s, &ours, &standard));
+        runner *yardstick = standard.plan ? &standard : NULL;
+        if (right && measure(s, &ours, yardstick, options->min_time))
+            conclude(result, peak, &ours, yardstick);
+    }
+    runner_destroy(&standard);
+    runner_destroy(&ours);
+}
+
+void bench_case_run(fa_context *context, fa_device *device, const bench_peak *peak,
+                    const bench_options *options, const bench_case *c, bench_result *result)
+{
+    *result = (bench_result){
+        .problem = *c,
+        .status = BENCH_BROKEN,
+        .ms_median = NAN,
+        .ms_min = NAN,
+        .ms_wall = NAN,
+        .flops_rate = NAN,
+        .bytes_rate = NAN,
+        .peak_fraction = NAN,
+        .ratio_standard = NAN,
+        .max_error = NAN,
+    };
+    setup s = {
+        .context = context, .device = device, .ignore_memory = options->ignore_memory, .result = result};
+    describe(c, &s.desc);
+    if (passed(result, "queue", fa_queue_create(device, &s.queue)))
+        run_case(&s, peak, options);
+    release_data(&s);
+    fa_queue_destroy(s.queue);
+}

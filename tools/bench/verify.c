@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Is what is about to be timed right? The oracle needs minutes for a long problem, so it sees samples. */
+#include <stdio.h>
+
+#include "tools/bench/bench.h"
+#include "tools/check.h"
+
+/* Multiply-adds that one pass of the oracle may take: a fraction of a second. */
+#define ORACLE_BUDGET ((double)(1 << 24))
+enum { MAX_PIECES = 8 };
+
+/* Rows [row, row + rows) of the heads that share one KV head, or the whole problem. */
+typedef struct piece {
+    bool whole;
+    int64_t batch, head_kv, row, rows;
+} piece;
+
+/* Rows of heads of a contiguous tensor, as a view: the strides stay those of the whole. */
+static fa_tensor part_of(const fa_tensor *whole, int64_t heads, int64_t rows)
+{
+    fa_tensor part = {.dtype = whole->dtype, .shape = {1, heads, rows, whole->shape[3]}};
+    part.stride[3] = 1;
+    for (int axis = 2; axis >= 0; axis--)
+        part.stride[axis] = part.stride[axis + 1] * whole->shape[axis + 1];
+    return part;
+}
+
+static const char *address(const void *base, const fa_tensor *whole, int64_t batch, int64_t head, int64_t row)
+{
+    const int64_t *n = whole->shape;
+    int64_t element = ((batch * n[1] + head) * n[2] + row) * n[3];
+    return (const char *)base + (size_t)element * fa_dtype_size(whole->dtype);
+}
+
+/* A problem of its own that has the piece as its answer: the same keys, the diagonal moved to its rows. */
+static void describe_piece(const fa_attention_desc *desc, const bench_data *data, const piece *p,
+                           fa_attention_desc *part, fa_inputs *inputs, const void **o)
+{
+    *part = *desc;
+    part->tuning = NULL;
+    *inputs = (fa_inputs){.q = data->q, .k = data->k, .v = data->v};
+    *o = data->o;
+    if (p->whole)
+        return;
+    int64_t group = desc->q.shape[1] / desc->k.shape[1], head = p->head_kv * group, keys = desc->k.shape[2];
+    part->q = part_of(&desc->q, group, p->rows);
+    part->o = part_of(&desc->o, group, p->rows);
+    part->k = part_of(&desc->k, 1, keys);
+    part->v = part_of(&desc->v, 1, keys);
+    part->diagonal_offset = desc->diagonal_offset + p->row + p->rows - desc->q.shape[2];
+    inputs->q = address(data->q, &desc->q, p->batch, head, p->row);
+    inputs->k = address(data->k, &desc->k, p->batch, p->head_kv, 0);
+    inputs->v = address(data->v, &desc->v, p->batch, p->head_kv, 0);
+    *o = address(data->o, &desc->o, p->batch, head, p->row);
+}
+
+static bool verify_piece(fa_context *context, const fa_attention_desc *desc, const bench_data *data,
+                         const piece *p, const check_means *means, double *max_error, char *message,
+                         size_t message_size)
+{
+    fa_attention_desc part;
+    fa_inputs inputs;
+    const void *o;
+    describe_piece(desc, data, p, &part, &inputs, &o);
+
+    check_reference *reference;
+    fa_status status = check_reference_create(context, &part, &inputs, means, &reference);
+    if (status != FA_OK) {
+        (void)snprintf(message, message_size, "oracle: %s: %s", fa_status_name(status), fa_last_error());
+        return false;
+    }
+    check_result result;
+    check_compare(reference, o, NULL, &result);
+    check_reference_destroy(reference);
+    if (result.max_error > *max_error)
+        *max_error = result.max_error;
+    if (!result.ok && p->whole) {
+        (void)snprintf(message, message_size, "%s", result.message);
+    } else if (!result.ok) {
+        (void)snprintf(message, message_size, "batch %lld, KV head %lld, from row %lld: %s",
+                       (long long)p->batch, (long long)p->head_kv, (long long)p->row, result.message);
+    }
+    return result.ok;
+}
+
+bool bench_verify(fa_context *context, const bench_case *c, const fa_attention_desc *desc,
+                  const bench_data *data, const check_means *means, double *max_error, char *message,
+                  size_t message_size)
+{
+    const shape *s = &c->size;
+    int64_t instances = s->batch * s->heads_kv;
+    double row_cost =
+        (double)s->heads_q / (double)s->heads_kv * (double)s->len_kv * (double)(s->dim_qk + s->dim_v);
+    *max_error = 0.0;
+    if (row_cost * (double)instances * (double)s->len_q <= ORACLE_BUDGET)
+        return verify_piece(context, desc, data, &(piece){.whole = true}, means, max_error, message,
+                            message_size);
+
+    double affordable = ORACLE_BUDGET / row_cost;
+    int64_t pieces = affordable < 1 ? 1 : affordable < MAX_PIECES ? (int64_t)affordable : MAX_PIECES;
+    double most_rows = affordable / (double)pieces;
+    piece p = {.rows = most_rows < 1 ? 1 : (double)s->len_q < most_rows ? s->len_q : (int64_t)most_rows};
+    for (int64_t i = 0; i < pieces; i++) {
+        /* From the first row of the first head to the last row of the last: tails are where mistakes are. */
+        int64_t last = pieces > 1 ? pieces - 1 : 1, instance = (instances - 1) * i / last;
+        p.batch = instance / s->heads_kv;
+        p.head_kv = instance % s->heads_kv;
+        p.row = (s->len_q - p.rows) * i / last;
+        if (!verify_piece(context, desc, data, &p, means, max_error, message, message_size))
+            return false;
+    }
+    return true;
+}

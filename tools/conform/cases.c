@@ -1,0 +1,671 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The cases of the suite. Small on purpose: what matters is where the edges are, not how much there is. */
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/conform/cases.h"
+
+static void print_length(conform_length length, char *text, size_t size)
+{
+    static const char *const bases[] = {"", "tile", "block"};
+    if (length.base == CONFORM_FIXED)
+        (void)snprintf(text, size, "%d", length.add);
+    else if (length.add == 0)
+        (void)snprintf(text, size, "%s", bases[length.base]);
+    else
+        (void)snprintf(text, size, "%s%+d", bases[length.base], length.add);
+}
+
+static void print_types(const conform_case *c, char *text, size_t size)
+{
+    if (c->q == c->k && c->k == c->v && c->v == c->o)
+        (void)snprintf(text, size, "%s", fa_dtype_name(c->q));
+    else
+        (void)snprintf(text, size, "%s.%s.%s.%s", fa_dtype_name(c->q), fa_dtype_name(c->k),
+                       fa_dtype_name(c->v), fa_dtype_name(c->o));
+}
+
+void conform_name(conform_case *c, const char *label)
+{
+    static const char *const layouts[CONFORM_LAYOUTS] = {"",           "/bshd",   "/packed-qkv", "/view",
+                                                         "/broadcast", "/v-in-k", "/overlap"};
+    static const char *const packings[CONFORM_PACKINGS] = {
+        "",         "/seq-both",   "/seq-q",  "/seq-kv", "/seq-gaps",
+        "/lens-kv", "/seq-q-lens", "/lens-q", "/lens",   "/seq-kv-lens-q"};
+    char types[32], len_q[24], len_kv[24], dims[24];
+    print_types(c, types, sizeof(types));
+    print_length(c->len_q, len_q, sizeof(len_q));
+    print_length(c->len_kv, len_kv, sizeof(len_kv));
+    (void)snprintf(dims, sizeof(dims), c->dim_qk == c->dim_v ? "d%d" : "d%d-dv%d", c->dim_qk, c->dim_v);
+    (void)snprintf(c->name, sizeof(c->name), "%s/%s/sq%s-skv%s/b%d-h%d-hk%d/%s%s%s", label, types, len_q,
+                   len_kv, c->batch, c->heads_q, c->heads_kv, dims, layouts[c->layout], packings[c->packing]);
+}
+
+static bool append(conform_list *list, const conform_case *c)
+{
+    if (list->count == list->room) {
+        size_t room = list->room ? 2 * list->room : 256;
+        conform_case *grown = realloc(list->cases, room * sizeof(*grown));
+        if (!grown)
+            return false;
+        list->cases = grown;
+        list->room = room;
+    }
+    list->cases[list->count++] = *c;
+    return true;
+}
+
+bool conform_add(conform_list *list, const conform_case *c, const char *label, ...)
+{
+    char text[64];
+    va_list arguments;
+    conform_case named = *c;
+    va_start(arguments, label);
+    (void)vsnprintf(text, sizeof(text), label, arguments);
+    va_end(arguments);
+    conform_name(&named, text);
+    return append(list, &named);
+}
+
+static bool add_dims(conform_list *list)
+{
+    static const int32_t dims[][2] = {
+        {1, 1},     {2, 2},     {3, 3},     {8, 8},     {16, 16},   {17, 17},   {32, 32},   {40, 40},
+        {64, 64},   {72, 72},   {80, 80},   {96, 96},   {112, 112}, {128, 128}, {192, 192}, {256, 256},
+        {512, 512}, {576, 576}, {192, 128}, {576, 512}, {64, 1},    {1, 64},    {40, 72},   {129, 127},
+    };
+    bool ok = true;
+    for (size_t i = 0; i < COUNT(dims); i++) {
+        for (size_t t = 0; t < COUNT(float_types); t++) {
+            conform_case c = basic;
+            set_types(&c, float_types[t]);
+            set_lengths(&c, 19, 37);
+            set_dims(&c, dims[i][0], dims[i][1]);
+            c.mask = t == 1 ? FA_MASK_CAUSAL_BOTTOM_RIGHT : FA_MASK_NONE;
+            ok = ok && conform_add(list, &c, t == 1 ? "dims-causal-br" : "dims");
+        }
+    }
+    return ok;
+}
+
+static bool add_edges(conform_list *list)
+{
+    static const conform_length edges[] = {{CONFORM_TILE, -1},  {CONFORM_TILE, 0},  {CONFORM_TILE, 1},
+                                           {CONFORM_BLOCK, -1}, {CONFORM_BLOCK, 0}, {CONFORM_BLOCK, 1}};
+    bool ok = true;
+    conform_case c = basic;
+    c.blocks = CONFORM_BLOCKS_TWO_TILES;
+    for (size_t i = 0; i < COUNT(edges) * COUNT(edges); i++) {
+        size_t row = i / COUNT(edges), column = i % COUNT(edges);
+        c.len_q = edges[row];
+        c.len_kv = edges[column];
+        c.mask = FA_MASK_NONE;
+        set_types(&c, FA_F32);
+        set_heads(&c, 1, 1, 1);
+        set_dims(&c, 24, 24);
+        ok = ok && conform_add(list, &c, "edge");
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        ok = ok && conform_add(list, &c, "edge-causal-br");
+        if ((row + column) % COUNT(edges) != 5)
+            continue;
+        set_types(&c, row % 2 ? FA_F16 : FA_BF16);
+        set_heads(&c, 1, 4, 2);
+        set_dims(&c, 40, 40);
+        ok = ok && conform_add(list, &c, "edge-causal-br");
+    }
+    c = basic;
+    c.blocks = CONFORM_BLOCKS_LONG;
+    set_heads(&c, 1, 1, 1);
+    for (int32_t off = -1; off <= 1; off++) {
+        c.len_q = (conform_length){CONFORM_BLOCK, off};
+        c.len_kv = (conform_length){CONFORM_FIXED, 9};
+        ok = ok && conform_add(list, &c, "edge-long");
+        c.len_q = (conform_length){CONFORM_FIXED, 3};
+        c.len_kv = (conform_length){CONFORM_BLOCK, off};
+        ok = ok && conform_add(list, &c, "edge-long");
+    }
+    return ok;
+}
+
+/* A driver may end loops after a number of turns, and counters of 16 bits end too. */
+static bool add_long(conform_list *list)
+{
+    conform_case c = basic;
+    bool ok = true;
+    set_heads(&c, 1, 1, 1);
+    set_dims(&c, 4, 4);
+    set_lengths(&c, 2, 1000003);
+    ok = ok && conform_add(list, &c, "long");
+    set_types(&c, FA_F16);
+    c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+    c.window_left = 150000;
+    c.prefix = 70001;
+    set_lengths(&c, 2, 300007);
+    ok = ok && conform_add(list, &c, "long-causal-br-window-l150000-prefix70001");
+    c.window_left = c.prefix = 0;
+    c.packing = CONFORM_PACK_BOTH;
+    set_heads(&c, 2, 2, 1);
+    set_lengths(&c, 2, 200003);
+    ok = ok && conform_add(list, &c, "long-causal-br");
+    return ok;
+}
+
+static bool add_lengths(conform_list *list)
+{
+    static const int32_t lengths[][2] = {{0, 5},   {5, 0},   {1, 1},     {1, 2},   {2, 1},
+                                         {3, 5},   {7, 11},  {13, 97},   {97, 13}, {101, 103},
+                                         {1, 251}, {251, 1}, {127, 129}, {64, 64}};
+    static const struct {
+        const char *label;
+        fa_mask_kind mask;
+    } masks[] = {{"lengths", FA_MASK_NONE},
+                 {"lengths-causal-tl", FA_MASK_CAUSAL_TOP_LEFT},
+                 {"lengths-causal-br", FA_MASK_CAUSAL_BOTTOM_RIGHT}};
+    bool ok = true;
+    for (size_t i = 0; i < COUNT(lengths) * COUNT(masks); i++) {
+        conform_case c = basic;
+        set_types(&c, float_types[i % COUNT(float_types)]);
+        set_lengths(&c, lengths[i / COUNT(masks)][0], lengths[i / COUNT(masks)][1]);
+        c.mask = masks[i % COUNT(masks)].mask;
+        ok = ok && conform_add(list, &c, "%s", masks[i % COUNT(masks)].label);
+    }
+    return ok;
+}
+
+static bool add_heads(conform_list *list)
+{
+    static const int32_t heads[][2] = {{1, 1}, {4, 4}, {4, 2}, {6, 2}, {8, 1}, {5, 1}, {7, 7}, {12, 3}};
+    bool ok = true;
+    for (size_t i = 0; i < COUNT(heads); i++) {
+        conform_case c = basic;
+        set_types(&c, i % 2 ? FA_F32 : FA_F16);
+        set_heads(&c, 2, heads[i][0], heads[i][1]);
+        set_dims(&c, 40, 40);
+        ok = ok && conform_add(list, &c, "heads");
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        set_lengths(&c, 17, 64);
+        ok = ok && conform_add(list, &c, "causal-br");
+    }
+    return ok;
+}
+
+static bool add_types(conform_list *list)
+{
+    static const fa_dtype mixes[][4] = {
+        {FA_F32, FA_F16, FA_F16, FA_F32},  {FA_F16, FA_F32, FA_F32, FA_F16},
+        {FA_BF16, FA_F16, FA_F16, FA_F32}, {FA_F32, FA_BF16, FA_F16, FA_BF16},
+        {FA_F16, FA_F16, FA_F16, FA_F32},  {FA_BF16, FA_BF16, FA_BF16, FA_F32},
+        {FA_F32, FA_F32, FA_F32, FA_F16},  {FA_F32, FA_F32, FA_F32, FA_BF16},
+        {FA_F16, FA_BF16, FA_F32, FA_F16},
+    };
+    bool ok = true;
+    for (size_t i = 0; i < COUNT(mixes); i++) {
+        conform_case c = basic;
+        c.q = mixes[i][0];
+        c.k = mixes[i][1];
+        c.v = mixes[i][2];
+        c.o = mixes[i][3];
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        c.dim_qk = c.dim_v = 40;
+        ok = ok && conform_add(list, &c, "types-causal-br");
+    }
+    return ok;
+}
+
+static bool add_layouts(conform_list *list)
+{
+    bool ok = true;
+    for (int layout = CONFORM_BSHD; layout < CONFORM_LAYOUTS; layout++) {
+        for (size_t t = 0; t < COUNT(float_types); t++) {
+            conform_case c = basic;
+            set_types(&c, float_types[t]);
+            set_heads(&c, 2, 4, 2);
+            set_lengths(&c, 31, layout == CONFORM_PACKED ? 31 : 53);
+            set_dims(&c, 37, layout == CONFORM_SHARED ? 29 : 37);
+            c.layout = (conform_layout)layout;
+            ok = ok && conform_add(list, &c, "layout");
+            c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+            c.bias_axes = c.keep_axes = 12;
+            ok = ok && conform_add(list, &c, "layout-causal-br-bias-keep");
+        }
+    }
+    conform_case c = basic;
+    set_heads(&c, 1, 8, 1);
+    set_lengths(&c, 3, 70);
+    set_dims(&c, 576, 512);
+    c.layout = CONFORM_SHARED;
+    for (size_t t = 0; t < COUNT(float_types); t++) {
+        set_types(&c, float_types[t]);
+        ok = ok && conform_add(list, &c, "latent");
+    }
+    return ok;
+}
+
+static bool add_masks(conform_list *list)
+{
+    enum { NONE = FA_MASK_NONE, TL = FA_MASK_CAUSAL_TOP_LEFT, BR = FA_MASK_CAUSAL_BOTTOM_RIGHT };
+    static const struct {
+        const char *label;
+        int mask;
+        int32_t left, right, prefix, offset;
+    } masks[] = {
+        {"none", NONE, 0, 0, 0, 0},
+        {"causal-tl", TL, 0, 0, 0, 0},
+        {"causal-br", BR, 0, 0, 0, 0},
+        {"window-l1", NONE, 1, 0, 0, 0},
+        {"window-r1", NONE, 0, 1, 0, 0},
+        {"window-l5", NONE, 5, 0, 0, 0},
+        {"window-r3", NONE, 0, 3, 0, 0},
+        {"window-l1-r1", NONE, 1, 1, 0, 0},
+        {"window-l7-r4", NONE, 7, 4, 0, 0},
+        {"window-l20-r30", NONE, 20, 30, 0, 0},
+        {"window-l1000-r1000", NONE, 1000, 1000, 0, 0},
+        {"causal-tl-window-l6", TL, 6, 0, 0, 0},
+        {"causal-br-window-l6", BR, 6, 0, 0, 0},
+        {"causal-br-window-l33", BR, 33, 0, 0, 0},
+        {"causal-tl-prefix7", TL, 0, 0, 7, 0},
+        {"causal-br-prefix18", BR, 0, 0, 18, 0},
+        {"prefix1000", BR, 0, 0, 1000, 0},
+        {"window-l4-prefix3", BR, 4, 0, 3, 0},
+        {"window-l4-r4-prefix20", NONE, 4, 4, 20, 0},
+        {"causal-tl-offset9", TL, 0, 0, 0, 9},
+        {"causal-br-offset-9", BR, 0, 0, 0, -9},
+        {"window-l5-r5-offset12", NONE, 5, 5, 0, 12},
+        {"all-masked", BR, 0, 0, 0, -1000},
+        {"all-masked-but-prefix2", BR, 0, 0, 2, -1000},
+        {"window-beyond", NONE, 3, 3, 0, 1000},
+        {"causal-tl-offset1000", TL, 0, 0, 0, 1000},
+    };
+    static const int32_t lengths[][2] = {{29, 61}, {61, 29}, {45, 45}};
+    bool ok = true;
+    for (size_t i = 0; i < COUNT(masks) * COUNT(lengths); i++) {
+        size_t m = i / COUNT(lengths), l = i % COUNT(lengths);
+        conform_case c = basic;
+        set_types(&c, float_types[l]);
+        set_lengths(&c, lengths[l][0], lengths[l][1]);
+        c.dim_qk = c.dim_v = 20;
+        c.mask = (fa_mask_kind)masks[m].mask;
+        c.window_left = masks[m].left;
+        c.window_right = masks[m].right;
+        c.prefix = masks[m].prefix;
+        c.diagonal_offset = masks[m].offset;
+        c.blocks = CONFORM_BLOCKS_TWO_TILES;
+        ok = ok && conform_add(list, &c, "%s", masks[m].label);
+    }
+    return ok;
+}
+
+static bool add_packings(conform_list *list)
+{
+    bool ok = true;
+    for (int packing = CONFORM_PACK_BOTH; packing < CONFORM_PACKINGS; packing++) {
+        conform_case c = basic;
+        set_types(&c, packing % 2 ? FA_F32 : FA_F16);
+        set_heads(&c, 5, 2, 1);
+        set_lengths(&c, 39, 58);
+        c.packing = (conform_packing)packing;
+        ok = ok && conform_add(list, &c, "sequences");
+        c.mask = FA_MASK_CAUSAL_TOP_LEFT;
+        ok = ok && conform_add(list, &c, "sequences-causal-tl");
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        ok = ok && conform_add(list, &c, "sequences-causal-br");
+        c.layout = CONFORM_BSHD;
+        c.alibi = true;
+        ok = ok && conform_add(list, &c, "sequences-causal-br-alibi");
+        c.window_left = 9;
+        c.layout = CONFORM_VIEW;
+        ok = ok && conform_add(list, &c, "sequences-causal-br-alibi-window-l9");
+        c.alibi = false;
+        c.window_left = 0;
+        c.layout = CONFORM_BHSD;
+        c.bias_axes = 15;
+        c.keep_axes = 13;
+        ok = ok && conform_add(list, &c, "sequences-causal-br-bias-keep");
+        c.sinks = true;
+        c.no_lse = true;
+        set_heads(&c, 4, 6, 3);
+        ok = ok && conform_add(list, &c, "sequences-causal-br-bias-keep-sinks");
+        c.narrow = true;
+        ok = ok && conform_add(list, &c, "sequences-int32-causal-br-bias-keep-sinks");
+    }
+    return ok;
+}
+
+/* p(i) from the top left without a causal mask, and what follows the lengths of padded rows. */
+static bool add_alignments(conform_list *list)
+{
+    bool ok = true;
+    for (size_t t = 0; t < COUNT(float_types); t++) {
+        conform_case c = basic;
+        set_types(&c, float_types[t]);
+        set_heads(&c, 4, 4, 2);
+        set_lengths(&c, 41, 70);
+        for (int alignment = FA_ALIGN_TOP_LEFT; alignment <= FA_ALIGN_BOTTOM_RIGHT; alignment++) {
+            const char *name = alignment == FA_ALIGN_TOP_LEFT ? "tl" : "br";
+            c.alignment = (fa_alignment)alignment;
+            c.alibi = true;
+            ok = ok && conform_add(list, &c, "align-%s-alibi", name);
+            c.window_left = 11;
+            c.window_right = 6;
+            ok = ok && conform_add(list, &c, "align-%s-alibi-window-l11-r6", name);
+            c.alibi = false;
+            ok = ok && conform_add(list, &c, "align-%s-window-l11-r6", name);
+            c.window_left = c.window_right = 0;
+        }
+        c.alignment = FA_ALIGN_DEFAULT;
+        set_lengths(&c, 53, 53);
+        c.packing = CONFORM_LENS_BOTH;
+        c.alibi = true;
+        ok = ok && conform_add(list, &c, "padded-encoder-alibi");
+        c.window_left = c.window_right = 9;
+        c.layout = CONFORM_BSHD;
+        ok = ok && conform_add(list, &c, "padded-encoder-alibi-window-l9-r9");
+        c.hazard = CONFORM_HIDDEN;
+        ok = ok && conform_add(list, &c, "padded-encoder-alibi-window-l9-r9-hidden");
+    }
+    return ok;
+}
+
+/* Axes without a stride of their own: full axes that repeat, and axes of size 1. */
+static bool add_strides(conform_list *list)
+{
+    static const struct {
+        const char *label;
+        int axes, repeats;
+    } shapes[] = {{"bhq0", 15, 8}, {"b00k", 15, 6}, {"00q0", 15, 11}, {"1h10", 10, 8}, {"b1qk", 13, 0}};
+    bool ok = true;
+    for (size_t i = 0; i < COUNT(shapes); i++) {
+        conform_case c = basic;
+        set_types(&c, float_types[i % COUNT(float_types)]);
+        set_heads(&c, 2, 4, 2);
+        c.bias = float_types[(i + 1) % COUNT(float_types)];
+        c.bias_axes = shapes[i].axes;
+        c.repeats = shapes[i].repeats;
+        ok = ok && conform_add(list, &c, "repeated-bias-%s", shapes[i].label);
+        c.keep_axes = shapes[COUNT(shapes) - 1 - i].axes;
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        ok = ok && conform_add(list, &c, "repeated-bias-keep-%s-causal-br", shapes[i].label);
+        c.bias_axes = CONFORM_NO_AXES;
+        ok = ok && conform_add(list, &c, "repeated-keep-%s-causal-br", shapes[i].label);
+    }
+    static const int32_t sizes[][5] = {/* batch, heads_q, heads_kv, len_q, len_kv */
+                                       {1, 4, 2, 33, 47},
+                                       {2, 1, 1, 1, 50},
+                                       {1, 1, 1, 1, 1},
+                                       {1, 3, 1, 20, 1}};
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        conform_case c = basic;
+        c.singles = true;
+        set_heads(&c, sizes[i][0], sizes[i][1], sizes[i][2]);
+        set_lengths(&c, sizes[i][3], sizes[i][4]);
+        for (size_t t = 0; t < COUNT(float_types); t++) {
+            set_types(&c, float_types[t]);
+            set_dims(&c, 32, 32);
+            ok = ok && conform_add(list, &c, "singles");
+            set_dims(&c, 1, 1);
+            c.bias_axes = 12;
+            c.keep_axes = 4;
+            ok = ok && conform_add(list, &c, "singles-bias-keep");
+            c.bias_axes = c.keep_axes = CONFORM_NO_AXES;
+        }
+    }
+    return ok;
+}
+
+static bool add_bias(conform_list *list)
+{
+    /* As (batch, heads, rows, keys). */
+    static const struct {
+        const char *label;
+        int axes;
+    } shapes[] = {{"bhqk", 15}, {"11qk", 12}, {"1hqk", 14}, {"b11k", 9},
+                  {"1h11", 2},  {"1111", 0},  {"11q1", 4}};
+    bool ok = true;
+    for (size_t i = 0; i < COUNT(shapes); i++) {
+        conform_case c = basic;
+        set_heads(&c, 2, 4, 2);
+        for (size_t t = 0; t < COUNT(float_types); t++) {
+            set_types(&c, float_types[(t + i) % COUNT(float_types)]);
+            c.bias = float_types[t];
+            c.bias_axes = shapes[i].axes;
+            ok = ok && conform_add(list, &c, "bias-%s-%s", fa_dtype_name(c.bias), shapes[i].label);
+            c.bias_holes = true;
+            c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+            ok = ok && conform_add(list, &c, "bias-holes-%s-%s", fa_dtype_name(c.bias), shapes[i].label);
+            c.bias_holes = false;
+            c.mask = FA_MASK_NONE;
+        }
+        c.bias_axes = CONFORM_NO_AXES;
+        c.keep_axes = shapes[i].axes;
+        ok = ok && conform_add(list, &c, "keep-%s", shapes[i].label);
+        c.mask = FA_MASK_CAUSAL_TOP_LEFT;
+        c.bias_axes = shapes[COUNT(shapes) - 1 - i].axes;
+        ok = ok && conform_add(list, &c, "keep-%s-bias-%s-causal-tl", shapes[i].label,
+                               shapes[COUNT(shapes) - 1 - i].label);
+    }
+    return ok;
+}
+
+static bool add_scores(conform_list *list)
+{
+    static const struct {
+        const char *label;
+        bool alibi, sinks, no_sinks, no_lse;
+        float softcap, scale;
+    } extras[] = {
+        {"alibi", true, false, false, false, 0, 0},          {"softcap5", false, false, false, false, 5, 0},
+        {"softcap0.5", false, false, false, false, 0.5f, 0}, {"softcap30", false, false, false, false, 30, 2},
+        {"sinks", false, true, false, false, 0, 0},          {"sinks-inf", false, false, true, false, 0, 0},
+        {"scale-0.5", false, false, false, false, 0, -0.5f}, {"scale30", false, false, false, false, 0, 30},
+        {"scale1e-3", false, false, false, false, 0, 1e-3f}, {"no-lse", false, false, false, true, 0, 0},
+        {"all", true, true, false, false, 12, 0.4f},
+    };
+    bool ok = true;
+    for (size_t i = 0; i < COUNT(extras); i++) {
+        conform_case c = basic;
+        set_heads(&c, 2, 6, 2);
+        c.alibi = extras[i].alibi;
+        c.sinks = extras[i].sinks;
+        c.no_sinks = extras[i].no_sinks;
+        c.no_lse = extras[i].no_lse;
+        c.softcap = extras[i].softcap;
+        c.scale = extras[i].scale;
+        for (size_t t = 0; t < COUNT(float_types); t++) {
+            set_types(&c, float_types[t]);
+            c.mask = FA_MASK_NONE;
+            ok = ok && conform_add(list, &c, "%s", extras[i].label);
+            c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+            c.diagonal_offset = -20; /* some rows see no key */
+            ok = ok && conform_add(list, &c, "%s-causal-br-offset-20", extras[i].label);
+            c.diagonal_offset = 0;
+        }
+    }
+    return ok;
+}
+
+/* Slopes of each batch entry, and factors of the bias per head, alone and with everything else. */
+static bool add_per_head(conform_list *list)
+{
+    bool ok = true;
+    for (size_t t = 0; t < COUNT(float_types); t++) {
+        conform_case c = basic;
+        set_types(&c, float_types[t]);
+        set_heads(&c, 3, 6, 2);
+        c.alibi = c.slopes_each = true;
+        ok = ok && conform_add(list, &c, "slopes-each");
+        c.packing = CONFORM_PACK_BOTH;
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        ok = ok && conform_add(list, &c, "slopes-each-causal-br");
+        c.packing = CONFORM_DENSE;
+        c.alibi = c.slopes_each = false;
+        c.factors = true;
+        c.bias = float_types[(t + 1) % COUNT(float_types)];
+        c.bias_axes = 12;
+        ok = ok && conform_add(list, &c, "bias-factors-11qk-causal-br");
+        c.mask = FA_MASK_NONE;
+        c.bias_axes = 15;
+        c.bias_holes = true;
+        ok = ok && conform_add(list, &c, "bias-factors-holes-bhqk");
+        c.alibi = c.slopes_each = c.sinks = true;
+        c.softcap = 9;
+        c.bias_axes = 8;
+        c.keep_axes = 5;
+        ok = ok && conform_add(list, &c, "bias-factors-keep-slopes-each-sinks-softcap9");
+        c.test = CONFORM_MERGE;
+        c.softcap = 0;
+        c.bias_holes = false;
+        ok = ok && conform_add(list, &c, "merge-bias-factors-keep-slopes-each-sinks");
+    }
+    return ok;
+}
+
+/* All scores of q and k are 0: means, or what the other terms make. */
+static bool add_scale_zero(conform_list *list)
+{
+    bool ok = true;
+    for (size_t t = 0; t < COUNT(float_types); t++) {
+        conform_case c = basic;
+        set_types(&c, float_types[t]);
+        set_heads(&c, 2, 6, 2);
+        c.scale_zero = true;
+        ok = ok && conform_add(list, &c, "scale-zero");
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        ok = ok && conform_add(list, &c, "scale-zero-causal-br");
+        c.alibi = c.sinks = true;
+        c.softcap = 12;
+        ok = ok && conform_add(list, &c, "scale-zero-causal-br-alibi-sinks-softcap12");
+    }
+    return ok;
+}
+
+static bool add_blocks(conform_list *list)
+{
+    static const int32_t splits[] = {2, 3, 7};
+    static const int32_t blocks[][2] = {{5, 7}, {1, 1}, {33, 65}, {1000, 3}, {3, 200}, {15, 31}};
+    bool ok = true;
+    for (size_t i = 0; i < COUNT(splits); i++) {
+        conform_case c = basic;
+        c.splits = splits[i];
+        c.blocks = CONFORM_BLOCKS_TWO_TILES;
+        for (size_t t = 0; t < COUNT(float_types); t++) {
+            set_types(&c, float_types[t]);
+            set_heads(&c, 1, 4, 2);
+            set_lengths(&c, 1, 333);
+            ok = ok && conform_add(list, &c, "splits%d", splits[i]);
+            set_lengths(&c, 37, 250);
+            ok = ok && conform_add(list, &c, "splits%d", splits[i]);
+            c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+            c.sinks = t == 1;
+            ok = ok && conform_add(list, &c, "splits%d-causal-br%s", splits[i], t == 1 ? "-sinks" : "");
+            set_lengths(&c, 130, 120); /* the first rows see no key */
+            ok = ok && conform_add(list, &c, "splits%d-causal-br%s", splits[i], t == 1 ? "-sinks" : "");
+            c.mask = FA_MASK_NONE;
+            c.sinks = false;
+        }
+        set_heads(&c, 3, 2, 1);
+        set_lengths(&c, 5, 210);
+        c.packing = CONFORM_LENS;
+        ok = ok && conform_add(list, &c, "splits%d", splits[i]);
+    }
+    for (size_t i = 0; i < COUNT(blocks); i++) {
+        conform_case c = basic;
+        set_types(&c, float_types[i % COUNT(float_types)]);
+        c.blocks = CONFORM_BLOCKS_NUMBERS;
+        c.block_q = blocks[i][0];
+        c.block_kv = blocks[i][1];
+        set_lengths(&c, 77, 83);
+        ok = ok && conform_add(list, &c, "blocks-%d-%d", c.block_q, c.block_kv);
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        ok = ok && conform_add(list, &c, "blocks-%d-%d-causal-br", c.block_q, c.block_kv);
+    }
+    return ok;
+}
+
+static bool add_threads_and_merges(conform_list *list)
+{
+    bool ok = true;
+    for (size_t t = 0; t < COUNT(float_types); t++) {
+        conform_case c = basic;
+        set_types(&c, float_types[t]);
+        set_heads(&c, 2, 4, 2);
+        set_lengths(&c, 60, 100);
+        c.test = CONFORM_THREADS;
+        c.blocks = CONFORM_BLOCKS_TWO_TILES;
+        ok = ok && conform_add(list, &c, "threads");
+        c.splits = 3;
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        ok = ok && conform_add(list, &c, "threads-splits3-causal-br");
+        c.splits = 0;
+        c.test = CONFORM_MERGE;
+        ok = ok && conform_add(list, &c, "merge-causal-br");
+        c.mask = FA_MASK_CAUSAL_TOP_LEFT;
+        c.layout = CONFORM_VIEW;
+        ok = ok && conform_add(list, &c, "merge-causal-tl");
+        c.mask = FA_MASK_NONE;
+        ok = ok && conform_add(list, &c, "merge");
+        c.layout = CONFORM_BSHD;
+        c.sinks = true;
+        ok = ok && conform_add(list, &c, "merge-sinks");
+        c.alibi = true;
+        c.window_left = 40;
+        c.window_right = 15;
+        c.prefix = 44;
+        ok = ok && conform_add(list, &c, "merge-alibi-window-l40-r15-prefix44-sinks");
+        c.bias_axes = 14;
+        c.keep_axes = 12;
+        ok = ok && conform_add(list, &c, "merge-alibi-window-l40-r15-prefix44-sinks-bias-keep");
+        c.alignment = FA_ALIGN_TOP_LEFT;
+        c.repeats = 8;
+        ok = ok && conform_add(list, &c, "merge-align-tl-alibi-window-l40-r15-bias-keep");
+    }
+    return ok;
+}
+
+static bool add_empty(conform_list *list)
+{
+    conform_case c = basic;
+    set_heads(&c, 0, 2, 1);
+    bool ok = conform_add(list, &c, "empty");
+    c.packing = CONFORM_PACK_BOTH;
+    ok = ok && conform_add(list, &c, "empty");
+    c = basic;
+    set_heads(&c, 2, 0, 0);
+    ok = ok && conform_add(list, &c, "empty");
+    c = basic;
+    set_lengths(&c, 0, 0);
+    ok = ok && conform_add(list, &c, "empty");
+    set_lengths(&c, 9, 0);
+    c.sinks = true;
+    ok = ok && conform_add(list, &c, "empty-sinks");
+    set_heads(&c, 3, 2, 1);
+    set_lengths(&c, 9, 20);
+    c.packing = CONFORM_LENS;
+    c.splits = 3;
+    return ok && conform_add(list, &c, "empty-sinks-splits3");
+}
+
+bool conform_list_make(uint64_t seed, conform_list *list)
+{
+    enum { RANDOM_CASES = 200 };
+    *list = (conform_list){0};
+    bool ok = add_dims(list) && add_edges(list) && add_long(list) && add_lengths(list) && add_heads(list) &&
+              add_types(list) && add_layouts(list) && add_masks(list) && add_packings(list) &&
+              add_alignments(list) && add_bias(list) && add_strides(list) && add_scores(list) &&
+              add_per_head(list) && add_scale_zero(list) && conform_add_hazards(list) && add_blocks(list) &&
+              add_threads_and_merges(list) && add_empty(list);
+    for (int i = 0; ok && i < RANDOM_CASES; i++) {
+        conform_case c = basic;
+        conform_draw(seed, i, &c);
+        ok = append(list, &c);
+    }
+    if (!ok)
+        conform_list_free(list);
+    return ok;
+}
+
+void conform_list_free(conform_list *list)
+{
+    free(list->cases);
+    *list = (conform_list){0};
+}

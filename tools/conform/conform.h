@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The conformance suite: what its parts tell each other. */
+#ifndef FASTATTN_TOOLS_CONFORM_H
+#define FASTATTN_TOOLS_CONFORM_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include <fastattn/fastattn.h>
+#include <fastattn/reference.h>
+
+#include "tools/check.h"
+
+/*
+ * A length, fixed or relative to what the kernel row works in: TILE is the row's level-2 tile, BLOCK the
+ * level-1 block that the case asks for. The case's name holds the relation, so it is the same everywhere.
+ */
+typedef enum conform_base { CONFORM_FIXED, CONFORM_TILE, CONFORM_BLOCK } conform_base;
+typedef struct conform_length {
+    conform_base base;
+    int32_t add;
+} conform_length;
+
+/* Level-1 blocks: the planner's for this problem; forced to the numbers in the case; forced to two tiles by
+ * two tiles; forced to what the planner takes for a long problem. */
+typedef enum conform_blocks {
+    CONFORM_BLOCKS_PLANNED,
+    CONFORM_BLOCKS_NUMBERS,
+    CONFORM_BLOCKS_TWO_TILES, /* or of one, where the row has none that large */
+    CONFORM_BLOCKS_LONG
+} conform_blocks;
+
+typedef enum conform_layout {
+    CONFORM_BHSD,   /* contiguous                                                                 */
+    CONFORM_BSHD,   /* rows outside heads                                                         */
+    CONFORM_PACKED, /* q, k and v of one row beside each other in one memory                      */
+    CONFORM_VIEW,   /* every tensor inside a larger one, NaN in the gaps                          */
+    /* Below, keys share memory. */
+    CONFORM_BROADCAST, /* k and v stored once for all batch entries and heads                        */
+    CONFORM_SHARED,    /* v is the first columns of k, as in multi-head latent attention             */
+    CONFORM_OVERLAP,   /* each row of k and v begins inside the row before it                        */
+    CONFORM_LAYOUTS
+} conform_layout;
+
+typedef enum conform_packing {
+    CONFORM_DENSE,
+    CONFORM_PACK_BOTH,
+    CONFORM_PACK_Q,
+    CONFORM_PACK_KV,
+    CONFORM_PACK_GAPS, /* both, with rows before and behind that belong to no sequence               */
+    CONFORM_LENS,      /* dense k and v, lens_kv                                                     */
+    CONFORM_PACK_Q_LENS,
+    CONFORM_LENS_Q,
+    CONFORM_LENS_BOTH, /* as many rows as keys in each entry, where the tensors have as many         */
+    CONFORM_PACK_KV_LENS_Q,
+    CONFORM_PACKINGS
+} conform_packing;
+
+typedef enum conform_hazard {
+    CONFORM_TAME,
+    CONFORM_LARGE, /* scores to about 1e4                                                           */
+    CONFORM_HUGE,  /* scores to about 1e30                                                          */
+    CONFORM_NAN_Q, /* one row                                                                       */
+    CONFORM_NAN_K,
+    CONFORM_NAN_V,
+    CONFORM_INF_Q,
+    CONFORM_INF_K,
+    CONFORM_INF_V,
+    CONFORM_HIDDEN,     /* keys that no row sees become NaN, after the expected result was computed      */
+    CONFORM_HIDDEN_INF, /* they become infinite, of either sign                                      */
+    CONFORM_HAZARDS
+} conform_hazard;
+
+/* A bias that holds the largest number of its type, or the lowest: what frameworks mask with. */
+typedef enum conform_bias_ends {
+    CONFORM_BIAS_TAME,
+    CONFORM_BIAS_MIN_ALL,  /* the lowest everywhere, so that keys weigh the same          */
+    CONFORM_BIAS_MIN_ROWS, /* in every other row                                          */
+    CONFORM_BIAS_MIN_KEYS, /* for about half of the keys                                  */
+    CONFORM_BIAS_MAX_ALL,  /* the largest everywhere                                      */
+    CONFORM_BIAS_MAX_KEY,  /* for one key of a row                                        */
+    CONFORM_BIAS_BOTH      /* the largest for one key of a row, the lowest for all others */
+} conform_bias_ends;
+
+typedef enum conform_test { CONFORM_RUN, CONFORM_THREADS, CONFORM_MERGE } conform_test;
+
+enum { CONFORM_NO_AXES = -1 }; /* of bias_axes and keep_axes */
+
+typedef struct conform_case {
+    char name[192];
+    conform_test test;
+    fa_dtype q, k, v, o;
+    int32_t batch, heads_q, heads_kv, dim_qk, dim_v;
+    conform_length len_q, len_kv;
+    conform_layout layout;
+    conform_packing packing;
+    conform_hazard hazard;
+    fa_mask_kind mask;
+    fa_alignment alignment;
+    int32_t window_left, window_right, prefix, diagonal_offset;
+    fa_dtype bias;
+    int bias_axes, keep_axes;    /* bit n: axis n is full, not 1                                        */
+    int repeats;                 /* of bias and keep: bit n: axis n has stride 0 where it is full       */
+    bool bias_holes;             /* some of it is -inf                                                  */
+    bool alibi, sinks, no_sinks; /* no_sinks: sinks of -inf, which are as good as none               */
+    bool no_lse;
+    bool slopes_each; /* ALiBi's slopes of each batch entry or sequence                      */
+    bool factors;     /* of the bias, one per head                                           */
+    bool narrow;      /* offsets and lengths as 32-bit integers                              */
+    bool singles;     /* axes of size 1 have strides that make no sense                      */
+    bool scale_zero;
+    float softcap, scale;
+    conform_bias_ends bias_ends;
+    float slope, sink; /* of the first head, the others' being parts of it; 0: tame                */
+    float gain_q, gain_k, gain_v; /* how large elements are; 0: 1                                    */
+    bool ramp; /* q and k have one dim that is not 0: rows are +-gain_q, keys fall from gain_k on */
+    conform_blocks blocks;
+    int32_t block_q, block_kv, splits;
+} conform_case;
+
+typedef struct conform_list {
+    conform_case *cases;
+    size_t count, room;
+} conform_list;
+
+/* Every case of the suite. The seed matters for the cases named random/NNN; false without memory. */
+bool conform_list_make(uint64_t seed, conform_list *list);
+void conform_list_free(conform_list *list);
+
+/* Fills c->name from a label and what every case has. */
+void conform_name(conform_case *c, const char *label);
+const char *conform_hazard_name(conform_hazard hazard);
+
+/* The cases named random/NNN, and what was drawn, as text. */
+void conform_draw(uint64_t seed, int number, conform_case *c);
+void conform_describe(const conform_case *c, char *text, size_t size);
+
+/* A small generator, for data and for random cases: SplitMix64. */
+typedef struct conform_random {
+    uint64_t state;
+} conform_random;
+
+conform_random conform_random_of(uint64_t seed, const char *name);
+uint32_t conform_random_below(conform_random *random, uint32_t bound);
+/* Bell-shaped, mean 0, variance 1. */
+float conform_random_normal(conform_random *random);
+
+/* What a case comes to on one kernel row. */
+typedef struct conform_sizes {
+    int32_t len_q, len_kv, block_q, block_kv;
+} conform_sizes;
+
+enum { CONFORM_Q, CONFORM_K, CONFORM_V, CONFORM_BIAS, CONFORM_KEEP, CONFORM_INPUTS };
+
+/* A case's problem with its inputs. */
+typedef struct conform_data {
+    fa_attention_desc desc;
+    fa_tuning tuning;
+    void *memory[CONFORM_INPUTS];   /* exactly as large as needed; NULL: none, or in another's memory */
+    void *pristine[CONFORM_INPUTS]; /* what it must still be after a run                             */
+    void *tame[CONFORM_INPUTS];     /* with a hazard: the same, every element finite; else NULL      */
+    size_t bytes[CONFORM_INPUTS];
+    int home[CONFORM_INPUTS];      /* in whose memory the tensor lies                               */
+    size_t offset[CONFORM_INPUTS]; /* bytes into it                                                 */
+    fa_inputs inputs;
+    int64_t *offsets_q, *offsets_kv, *lens_q, *lens_kv;
+    int32_t *narrow; /* the four again, where the case asks for that */
+    float *slopes, *factors, *sinks;
+} conform_data;
+
+/* False without memory; *data can be freed in any case. */
+bool conform_data_make(const conform_case *c, const conform_sizes *sizes, uint64_t seed, conform_data *data);
+void conform_data_free(conform_data *data);
+/* Whether a row of q belongs to some sequence. */
+bool conform_data_uses_row(const conform_data *data, int64_t batch, int64_t row);
+/* Exchanges the inputs and their tame versions, where there are such. */
+void conform_data_exchange(conform_data *data);
+/* Whether an input is no longer what it was. */
+bool conform_data_changed(const conform_data *data);
+
+/* One operand's tensor of a description, by CONFORM_Q and so on. */
+fa_tensor *conform_tensor(fa_attention_desc *desc, int input);
+/* A tensor with its strides spelled out. */
+fa_tensor conform_strides(fa_tensor tensor);
+
+/* Where a sequence's rows or keys begin in their tensor, and how many there are. */
+typedef struct conform_part {
+    int64_t batch, begin, count;
+} conform_part;
+
+conform_part conform_part_q(const fa_attention_desc *desc, int64_t sequence);
+conform_part conform_part_kv(const fa_attention_desc *desc, int64_t sequence);
+int64_t conform_sequences(const fa_attention_desc *desc);
+int64_t conform_index(const fa_tensor *tensor, int64_t batch, int64_t head, int64_t row);
+/* The first element of an input; NULL where it has none. */
+void *conform_address(const conform_data *data, int input);
+void conform_store(fa_dtype dtype, void *base, int64_t index, float value);
+/* From now on, the inputs are to stay as they are. */
+void conform_data_keep(conform_data *data);
+
+/* oracle.c */
+
+/* Whether the library's oracle says what the suite's own does. False, with the first difference. */
+bool conform_oracles_agree(const conform_data *data, const check_reference *reference, char *message,
+                           size_t size);
+/* Makes every key that no row sees NaN or infinite, in k and in v. */
+void conform_poison(conform_data *data, conform_hazard hazard);
+/* Whether a row of q, or a key that it sees, is another in the tame inputs. */
+bool conform_meets_hazard(const conform_data *data, int64_t sequence, int64_t head, int64_t row);
+
+typedef enum conform_status { CONFORM_PASSED, CONFORM_FAILED, CONFORM_SKIPPED } conform_status;
+
+typedef struct conform_outcome {
+    const char *kernel, *name;
+    conform_status status;
+    double error, bound; /* 0 where nothing was compared */
+    char *message;       /* why it is not passed; NULL: no memory for it, or passed */
+} conform_outcome;
+
+typedef struct conform_row {
+    char name[64];
+    int32_t tile_q, tile_kv; /* these and below: 0 until a case needs them */
+    int32_t two_q, two_kv;   /* a block of two tiles, or of one where no larger is served */
+    int32_t long_block_q, long_block_kv;
+} conform_row;
+
+enum { CONFORM_MAX_ROWS = 32 };
+
+typedef struct conform_suite {
+    fa_context *context;
+    fa_device *device;
+    fa_device_info info;
+    const char *backend; /* as it was asked for; NULL: not at all */
+    uint64_t seed;
+    bool ignore_memory; /* run what memory seems too short for */
+    bool computes;      /* false: the null backend, whose results mean nothing */
+    conform_row row[CONFORM_MAX_ROWS];
+    int rows;
+
+    /* The problem at hand, kept for the next row as long as it is the same. */
+    const conform_case *current;
+    conform_sizes sizes;
+    check_means means;
+    conform_data data;
+    check_reference *reference;
+
+    conform_outcome *outcomes;
+    size_t outcome_count, outcome_room;
+    size_t count[3]; /* by conform_status */
+} conform_suite;
+
+/* Lists the kernel rows of suite->device. */
+void conform_suite_rows(conform_suite *suite);
+/* Runs a case on a row. *message (of `size` bytes) says what is wrong, or why it was skipped. */
+conform_status conform_run(conform_suite *suite, const conform_case *c, conform_row *row,
+                           check_result *result, char *message, size_t size);
+void conform_suite_forget(conform_suite *suite);
+
+/* exec.c: runs that show what they touch */
+
+/* o and lse in host memory, a pattern around them and in their gaps. */
+typedef struct conform_output {
+    unsigned char *o, *lse; /* the whole memory; lse NULL where there is none */
+    size_t o_bytes, lse_bytes;
+    size_t o_offset, lse_offset;
+} conform_output;
+
+/* False without memory; *output can be freed in any case. */
+bool conform_output_make(const conform_data *data, conform_output *output);
+void conform_output_free(conform_output *output);
+const void *conform_output_o(const conform_output *output);
+const float *conform_output_lse(const conform_output *output);
+/* False, with the reason, when a byte was written that belongs to no row of the result. */
+bool conform_output_intact(const conform_output *output, const conform_data *data, char *message,
+                           size_t size);
+
+/* Runs a plan on buffers of the device, at odd offsets, in a workspace full of NaN. False, with the reason, when
+ * a call fails, an input changes, or the workspace overflows. */
+bool conform_execute(fa_device *device, const fa_plan *plan, const conform_data *data, conform_output *output,
+                     char *message, size_t size);
+/* The same through fa_attention_host(). */
+bool conform_execute_host(fa_device *device, const conform_data *data, conform_output *output, char *message,
+                          size_t size);
+
+/* The same through fa_plan_run_host(). */
+bool conform_execute_pointers(fa_device *device, const fa_plan *plan, const conform_data *data,
+                              conform_output *output, char *message, size_t size);
+
+/* report.c */
+
+/* Appends; false without memory. */
+bool conform_record(conform_suite *suite, const conform_outcome *outcome);
+void conform_print_failure(const conform_suite *suite, const conform_outcome *outcome);
+void conform_print_skips(const conform_suite *suite);
+/* Reports of a conform_suite, as output_save() takes them. */
+void conform_write_json(FILE *file, const void *suite);
+void conform_write_junit(FILE *file, const void *suite);
+
+#endif

@@ -1,0 +1,595 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a case to a problem with its inputs. Whatever no sequence uses is NaN: gaps, padding, keys beyond a length. */
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/conform/conform.h"
+
+conform_random conform_random_of(uint64_t seed, const char *name)
+{
+    conform_random random = {0xcbf29ce484222325u ^ (seed * 0x9e3779b97f4a7c15u)};
+    for (; *name; name++)
+        random.state = (random.state ^ (unsigned char)*name) * 0x100000001b3u;
+    return random;
+}
+
+static uint64_t next(conform_random *random)
+{
+    uint64_t z = random->state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+uint32_t conform_random_below(conform_random *random, uint32_t bound)
+{
+    return (uint32_t)((next(random) >> 32) * bound >> 32);
+}
+
+float conform_random_normal(conform_random *random)
+{
+    /* A sum of four uniform numbers: variance 1/3, so that sqrt(3) makes it 1. */
+    uint64_t bits = next(random);
+    float sum = 0;
+    for (int i = 0; i < 4; i++)
+        sum += (float)(bits >> (16 * i) & 0xffff) * 0x1p-15f - 1;
+    return sum * 0.8660254f;
+}
+
+void conform_store(fa_dtype dtype, void *base, int64_t index, float value)
+{
+    switch (dtype) {
+    case FA_F16: ((uint16_t *)base)[index] = fa_f32_to_f16(value); break;
+    case FA_BF16: ((uint16_t *)base)[index] = fa_f32_to_bf16(value); break;
+    case FA_BOOL: ((unsigned char *)base)[index] = (unsigned char)value; break;
+    default: ((float *)base)[index] = value;
+    }
+}
+
+static float conform_load(fa_dtype dtype, const void *base, int64_t index)
+{
+    switch (dtype) {
+    case FA_F16: return fa_f16_to_f32(((const uint16_t *)base)[index]);
+    case FA_BF16: return fa_bf16_to_f32(((const uint16_t *)base)[index]);
+    default: return ((const float *)base)[index];
+    }
+}
+
+fa_tensor conform_strides(fa_tensor t)
+{
+    int64_t stride = 1;
+    bool contiguous = !t.stride[0] && !t.stride[1] && !t.stride[2] && !t.stride[3];
+    for (int axis = 3; axis >= 0 && contiguous; axis--) {
+        t.stride[axis] = stride;
+        stride *= t.shape[axis];
+    }
+    return t;
+}
+
+fa_tensor *conform_tensor(fa_attention_desc *desc, int input)
+{
+    fa_tensor *const tensors[CONFORM_INPUTS] = {&desc->q, &desc->k, &desc->v, &desc->bias, &desc->keep};
+    return tensors[input];
+}
+
+static bool packs_q(conform_packing packing)
+{
+    return packing == CONFORM_PACK_BOTH || packing == CONFORM_PACK_Q || packing == CONFORM_PACK_GAPS ||
+           packing == CONFORM_PACK_Q_LENS;
+}
+
+static bool packs_kv(conform_packing packing)
+{
+    return packing == CONFORM_PACK_BOTH || packing == CONFORM_PACK_KV || packing == CONFORM_PACK_GAPS ||
+           packing == CONFORM_PACK_KV_LENS_Q;
+}
+
+static bool has_lens_q(conform_packing packing)
+{
+    return packing == CONFORM_LENS_Q || packing == CONFORM_LENS_BOTH || packing == CONFORM_PACK_KV_LENS_Q;
+}
+
+static bool has_lens_kv(conform_packing packing)
+{
+    return packing == CONFORM_LENS || packing == CONFORM_PACK_Q_LENS || packing == CONFORM_LENS_BOTH;
+}
+
+/* Of sequence n, where the longest has `length`: long, empty, single and middling ones, out of step. */
+static int64_t rows_of(int32_t n, int32_t length)
+{
+    const int32_t lengths[] = {length, 0, length > 0, length / 2, length / 3};
+    return lengths[n % 5];
+}
+
+static int64_t keys_of(int32_t n, int32_t length)
+{
+    const int32_t lengths[] = {length, length / 2, 0, length > 0, length - length / 4};
+    return lengths[n % 5];
+}
+
+/* The lists that the description has, as 32-bit integers instead. */
+static bool narrow_lists(conform_data *data, size_t count)
+{
+    fa_attention_desc *d = &data->desc;
+    const int64_t **const wide[] = {&d->cu_rows_q, &d->cu_rows_kv, &d->lens_q, &d->lens_kv};
+    const int32_t **const narrow[] = {&d->cu_rows_q32, &d->cu_rows_kv32, &d->lens_q32, &d->lens_kv32};
+    int32_t *to = data->narrow = malloc(4 * count * sizeof(int32_t));
+    for (int list = 0; to && list < 4; list++, to += count) {
+        bool is_lens = list >= 2;
+        if (!*wide[list])
+            continue;
+        for (size_t n = 0; n < count - is_lens; n++)
+            to[n] = (int32_t)(*wide[list])[n];
+        *narrow[list] = to;
+        *wide[list] = NULL;
+    }
+    return to != NULL;
+}
+
+static bool make_offsets(const conform_case *c, const conform_sizes *sizes, conform_data *data)
+{
+    int64_t before = c->packing == CONFORM_PACK_GAPS ? 2 : 0;
+    size_t bytes = ((size_t)c->batch + 1) * sizeof(int64_t);
+    data->offsets_q = malloc(bytes);
+    data->offsets_kv = malloc(bytes);
+    data->lens_q = malloc(bytes);
+    data->lens_kv = malloc(bytes);
+    if (!data->offsets_q || !data->offsets_kv || !data->lens_q || !data->lens_kv)
+        return false;
+    data->offsets_q[0] = data->offsets_kv[0] = before;
+    for (int32_t n = 0; n < c->batch; n++) {
+        data->offsets_q[n + 1] = data->offsets_q[n] + rows_of(n, sizes->len_q);
+        data->offsets_kv[n + 1] = data->offsets_kv[n] + keys_of(n, sizes->len_kv);
+        data->lens_q[n] = rows_of(n, sizes->len_q);
+        data->lens_kv[n] = keys_of(n, sizes->len_kv);
+        if (c->packing == CONFORM_LENS_BOTH && sizes->len_q == sizes->len_kv)
+            data->lens_kv[n] = data->lens_q[n]; /* a padded encoder */
+    }
+    if (packs_q(c->packing) || packs_kv(c->packing))
+        data->desc.sequences = c->batch;
+    data->desc.cu_rows_q = packs_q(c->packing) ? data->offsets_q : NULL;
+    data->desc.cu_rows_kv = packs_kv(c->packing) ? data->offsets_kv : NULL;
+    data->desc.lens_q = has_lens_q(c->packing) ? data->lens_q : NULL;
+    data->desc.lens_kv = has_lens_kv(c->packing) ? data->lens_kv : NULL;
+    return !c->narrow || narrow_lists(data, (size_t)c->batch + 1);
+}
+
+/* Offsets and lengths come in two widths, of which at most one is there. */
+static conform_part part_of(const int64_t *cu, const int32_t *cu32, const int64_t *lens,
+                            const int32_t *lens32, int64_t n, int64_t rows)
+{
+    if (cu)
+        return (conform_part){0, cu[n], cu[n + 1] - cu[n]};
+    if (cu32)
+        return (conform_part){0, cu32[n], cu32[n + 1] - cu32[n]};
+    return (conform_part){n, 0, lens ? lens[n] : lens32 ? lens32[n] : rows};
+}
+
+conform_part conform_part_q(const fa_attention_desc *d, int64_t n)
+{
+    return part_of(d->cu_rows_q, d->cu_rows_q32, d->lens_q, d->lens_q32, n, d->q.shape[2]);
+}
+
+conform_part conform_part_kv(const fa_attention_desc *d, int64_t n)
+{
+    return part_of(d->cu_rows_kv, d->cu_rows_kv32, d->lens_kv, d->lens_kv32, n, d->k.shape[2]);
+}
+
+int64_t conform_sequences(const fa_attention_desc *d)
+{
+    bool packed = d->cu_rows_q || d->cu_rows_kv || d->cu_rows_q32 || d->cu_rows_kv32;
+    return packed ? d->sequences : d->q.shape[0];
+}
+
+bool conform_data_uses_row(const conform_data *data, int64_t batch, int64_t row)
+{
+    for (int64_t n = 0; n < conform_sequences(&data->desc); n++) {
+        conform_part p = conform_part_q(&data->desc, n);
+        if (p.batch == batch && row >= p.begin && row < p.begin + p.count)
+            return true;
+    }
+    return false;
+}
+
+bool conform_data_changed(const conform_data *data)
+{
+    for (int t = 0; t < CONFORM_INPUTS; t++) {
+        if (data->memory[t] && memcmp(data->memory[t], data->pristine[t], data->bytes[t]) != 0)
+            return true;
+    }
+    return false;
+}
+
+/* Strides of a tensor in a layout; the first element stands `*lead` elements into its memory. */
+static void lay_out(conform_layout layout, bool is_kv, fa_tensor *t, int64_t *lead)
+{
+    const int64_t *s = t->shape;
+    int64_t row = s[3];
+    *lead = 0;
+    if (layout == CONFORM_BSHD || layout == CONFORM_PACKED) {
+        *t = (fa_tensor){t->dtype, {s[0], s[1], s[2], s[3]}, {s[2] * s[1] * row, row, s[1] * row, 1}};
+    } else if (layout == CONFORM_VIEW) {
+        row += 3;
+        int64_t head = (s[2] + 2) * row + 5;
+        *t = (fa_tensor){t->dtype, {s[0], s[1], s[2], s[3]}, {s[1] * head + 7, head, row, 1}};
+        *lead = 11;
+    } else if (layout == CONFORM_BROADCAST && is_kv) {
+        *t = (fa_tensor){t->dtype, {s[0], s[1], s[2], s[3]}, {0, 0, row, 1}};
+    } else if (layout == CONFORM_OVERLAP && is_kv) {
+        row = (row + 1) / 2;
+        int64_t head = s[2] * row + s[3];
+        *t = (fa_tensor){t->dtype, {s[0], s[1], s[2], s[3]}, {s[1] * head, head, row, 1}};
+    }
+}
+
+static void make_tensors(const conform_case *c, const conform_sizes *sizes, conform_data *data)
+{
+    fa_attention_desc *d = &data->desc;
+    int64_t behind = c->packing == CONFORM_PACK_GAPS ? 3 : 0;
+    int64_t batch_q = c->batch, rows = sizes->len_q, batch_kv = c->batch, keys = sizes->len_kv;
+    if (packs_q(c->packing)) {
+        batch_q = 1;
+        rows = data->offsets_q[c->batch] + behind;
+    }
+    if (packs_kv(c->packing)) {
+        batch_kv = 1;
+        keys = data->offsets_kv[c->batch] + behind;
+    }
+    d->q = fa_tensor_make(c->q, batch_q, c->heads_q, rows, c->dim_qk);
+    d->k = fa_tensor_make(c->k, batch_kv, c->heads_kv, keys, c->dim_qk);
+    d->v = fa_tensor_make(c->v, batch_kv, c->heads_kv, keys, c->dim_v);
+    d->o = fa_tensor_make(c->o, batch_q, c->heads_q, rows, c->dim_v);
+    const int64_t full[4] = {c->batch, c->heads_q, sizes->len_q, sizes->len_kv};
+    for (int axis = 0; axis < 4; axis++) {
+        if (c->bias_axes != CONFORM_NO_AXES)
+            d->bias.shape[axis] = c->bias_axes >> axis & 1 ? full[axis] : 1;
+        if (c->keep_axes != CONFORM_NO_AXES)
+            d->keep.shape[axis] = c->keep_axes >> axis & 1 ? full[axis] : 1;
+    }
+    d->bias.dtype = c->bias;
+    d->keep.dtype = FA_BOOL;
+}
+
+/* The three tensors of CONFORM_PACKED: one memory, a row of q, k and v at a time. */
+static void lay_out_packed(conform_data *data)
+{
+    fa_attention_desc *d = &data->desc;
+    int64_t q = d->q.shape[1] * d->q.shape[3], k = d->k.shape[1] * d->k.shape[3],
+            v = d->v.shape[1] * d->v.shape[3];
+    int64_t row = q + k + v;
+    const int64_t lead[] = {0, q, q + k};
+    for (int t = CONFORM_Q; t <= CONFORM_V; t++) {
+        fa_tensor *tensor = conform_tensor(d, t);
+        const int64_t stride[4] = {tensor->shape[2] * row, tensor->shape[3], row, 1};
+        memcpy(tensor->stride, stride, sizeof(stride));
+        data->home[t] = CONFORM_Q;
+        data->offset[t] = (size_t)lead[t] * fa_dtype_size(tensor->dtype);
+    }
+}
+
+/* Axes of bias or keep that are full, but have one element. */
+static void repeat_axes(const conform_case *c, fa_tensor *t)
+{
+    if (c->repeats == 0 || t->shape[0] == 0)
+        return;
+    *t = conform_strides(*t);
+    for (int axis = 0; axis < 4; axis++) {
+        if (c->repeats >> axis & 1)
+            t->stride[axis] = 0;
+    }
+    if (!t->stride[0] && !t->stride[1] && !t->stride[2] && !t->stride[3])
+        *t = (fa_tensor){t->dtype, {1, 1, 1, 1}, {0}}; /* strides of 0 would mean contiguous */
+}
+
+/* What other libraries leave in the strides of axes that have one element. */
+static void set_singles(fa_attention_desc *d)
+{
+    static const int64_t odd[] = {7, -1, INT64_MAX, 0};
+    fa_tensor *const tensors[] = {&d->q, &d->k, &d->v, &d->o, &d->bias, &d->keep};
+    for (int t = 0; t < 6; t++) {
+        if (tensors[t]->shape[0] == 0)
+            continue;
+        *tensors[t] = conform_strides(*tensors[t]);
+        for (int axis = 0; axis < 4; axis++) {
+            if (tensors[t]->shape[axis] == 1)
+                tensors[t]->stride[axis] = odd[(t + axis) % 4];
+        }
+    }
+}
+
+static bool allocate(conform_data *data)
+{
+    for (int t = 0; t < CONFORM_INPUTS; t++) {
+        size_t span;
+        if (fa_tensor_span(conform_tensor(&data->desc, t), &span) != FA_OK)
+            return false;
+        size_t end = data->offset[t] + span, *bytes = &data->bytes[data->home[t]];
+        *bytes = span > 0 && end > *bytes ? end : *bytes;
+    }
+    for (int t = 0; t < CONFORM_INPUTS; t++) {
+        if (data->bytes[t] == 0)
+            continue;
+        data->memory[t] = malloc(data->bytes[t]);
+        data->pristine[t] = malloc(data->bytes[t]);
+        if (!data->memory[t] || !data->pristine[t])
+            return false;
+        memset(data->memory[t], 0xff, data->bytes[t]); /* NaN in every type */
+    }
+    const void **const inputs[CONFORM_INPUTS] = {&data->inputs.q, &data->inputs.k, &data->inputs.v,
+                                                 &data->inputs.bias, &data->inputs.keep};
+    for (int t = 0; t < CONFORM_INPUTS; t++) {
+        unsigned char *home = data->memory[data->home[t]];
+        *inputs[t] = home ? home + data->offset[t] : NULL;
+    }
+    return true;
+}
+
+void *conform_address(const conform_data *data, int t)
+{
+    unsigned char *home = data->memory[data->home[t]];
+    return home ? home + data->offset[t] : NULL;
+}
+
+int64_t conform_index(const fa_tensor *t, int64_t b, int64_t h, int64_t r)
+{
+    return b * t->stride[0] + h * t->stride[1] + r * t->stride[2];
+}
+
+/* Element d of row i of q or k: products are gain_q * gain_k at most, each key's another. */
+static float ramp(int t, int64_t i, int64_t count, int64_t d)
+{
+    if (d > 0)
+        return 0;
+    return t == CONFORM_Q ? (i % 3 == 2 ? -1.0f : 1.0f) : 1 - (float)i / (float)count;
+}
+
+static void fill_operand(const conform_case *c, conform_data *data, int t, float gain, conform_random *random)
+{
+    fa_tensor tensor = conform_strides(*conform_tensor(&data->desc, t));
+    void *base = conform_address(data, t);
+    for (int64_t n = 0; n < conform_sequences(&data->desc); n++) {
+        conform_part p = t == CONFORM_Q ? conform_part_q(&data->desc, n) : conform_part_kv(&data->desc, n);
+        for (int64_t h = 0; h < tensor.shape[1]; h++) {
+            for (int64_t i = 0; i < p.count; i++) {
+                int64_t row = conform_index(&tensor, p.batch, h, p.begin + i);
+                for (int64_t d = 0; d < tensor.shape[3]; d++) {
+                    bool ramps = c->ramp && t != CONFORM_V;
+                    float value = ramps ? ramp(t, i, p.count, d) : conform_random_normal(random);
+                    conform_store(tensor.dtype, base, row + d, gain * value);
+                }
+            }
+        }
+    }
+}
+
+/* The largest finite number of a type. */
+static float largest_of(fa_dtype dtype)
+{
+    return dtype == FA_F16 ? 65504.0f : dtype == FA_BF16 ? 0x1.fep127f : FLT_MAX;
+}
+
+static void fill_bias_ends(const conform_case *c, conform_data *data, conform_random *random)
+{
+    fa_tensor tensor = conform_strides(data->desc.bias);
+    const int64_t *s = tensor.shape;
+    float largest = largest_of(tensor.dtype);
+    for (int64_t row = 0; row < s[0] * s[1] * s[2]; row++) {
+        for (int64_t j = 0; j < s[3]; j++) {
+            float value = conform_random_normal(random);
+            bool half = conform_random_below(random, 2) == 0, chosen = j == row * 5 % s[3];
+            switch (c->bias_ends) {
+            case CONFORM_BIAS_MIN_ALL: value = -largest; break;
+            case CONFORM_BIAS_MIN_ROWS: value = row % 2 ? value : -largest; break;
+            case CONFORM_BIAS_MIN_KEYS: value = half ? value : -largest; break;
+            case CONFORM_BIAS_MAX_ALL: value = largest; break;
+            case CONFORM_BIAS_MAX_KEY: value = chosen ? largest : value; break;
+            case CONFORM_BIAS_BOTH: value = chosen ? largest : -largest; break;
+            case CONFORM_BIAS_TAME: break;
+            }
+            conform_store(tensor.dtype, conform_address(data, CONFORM_BIAS), row * s[3] + j, value);
+        }
+    }
+}
+
+/* bias or keep: rows that see nothing are among them where there is an axis of rows. */
+static void fill_extra(conform_data *data, int t, bool holes, conform_random *random)
+{
+    fa_tensor tensor = conform_strides(*conform_tensor(&data->desc, t));
+    const int64_t *s = tensor.shape;
+    bool is_keep = t == CONFORM_KEEP;
+    for (int64_t row = 0; row < s[0] * s[1] * s[2]; row++) {
+        bool blind = s[2] > 1 && row % s[2] % 5 == 3 && (is_keep || holes);
+        for (int64_t j = 0; j < s[3]; j++) {
+            bool hole = blind || ((is_keep || holes) && conform_random_below(random, 10) < 3);
+            /* Any byte but 0 means visible. */
+            float value =
+                is_keep ? (float)(1 + conform_random_below(random, 255)) : conform_random_normal(random);
+            if (hole)
+                value = is_keep ? 0 : -INFINITY;
+            int64_t at = conform_index(&tensor, row / s[2] / s[1], row / s[2] % s[1], row % s[2]);
+            conform_store(tensor.dtype, conform_address(data, t), at + j * tensor.stride[3], value);
+        }
+    }
+}
+
+/* One number in the middle of the first sequence's first head. */
+static void place_hazard(conform_data *data, conform_hazard hazard)
+{
+    if (hazard < CONFORM_NAN_Q || hazard > CONFORM_INF_V || conform_sequences(&data->desc) == 0)
+        return;
+    int t = CONFORM_Q + ((int)hazard - CONFORM_NAN_Q) % 3;
+    fa_tensor tensor = conform_strides(*conform_tensor(&data->desc, t));
+    conform_part p = t == CONFORM_Q ? conform_part_q(&data->desc, 0) : conform_part_kv(&data->desc, 0);
+    if (p.count > 0)
+        conform_store(tensor.dtype, conform_address(data, t),
+                      conform_index(&tensor, p.batch, 0, p.begin + p.count / 2) + tensor.shape[3] / 2,
+                      hazard >= CONFORM_INF_Q ? INFINITY : NAN);
+}
+
+static bool fill_heads(const conform_case *c, conform_data *data, conform_random *random)
+{
+    size_t count = c->heads_q > 0 ? (size_t)c->heads_q : 1;
+    size_t entries = c->slopes_each ? (size_t)c->batch + 1 : 1, stride = count + 3;
+    data->slopes = malloc(entries * stride * sizeof(float));
+    data->factors = malloc(count * sizeof(float));
+    data->sinks = malloc(count * sizeof(float));
+    if (!data->slopes || !data->factors || !data->sinks)
+        return false;
+    for (int32_t h = 0; h < c->heads_q; h++) {
+        float part = 1 / (float)(1 + h / 2), sign = h % 2 ? -1.0f : 1.0f;
+        data->slopes[h] = c->slope != 0 ? c->slope * part : ldexpf(1, -1 - h % 8);
+        data->sinks[h] = c->no_sinks ? -INFINITY : conform_random_normal(random);
+        if (c->sink != 0)
+            data->sinks[h] = c->sink * part * sign;
+    }
+    for (size_t n = 1; n < entries; n++) {
+        for (size_t h = 0; h < stride; h++)
+            data->slopes[n * stride + h] =
+                h < (size_t)c->heads_q ? data->slopes[h] * (1 + (float)n / 4) : NAN;
+    }
+    for (int32_t h = 0; h < c->heads_q; h++)
+        data->factors[h] = (float)(1 + h % 5) * 0.375f;
+    data->desc.alibi_slopes = c->alibi ? data->slopes : NULL;
+    data->desc.alibi_stride = c->alibi && c->slopes_each ? (int64_t)stride : 0;
+    data->desc.bias_factors = c->factors && c->bias_axes != CONFORM_NO_AXES ? data->factors : NULL;
+    data->desc.sinks = c->sinks || c->no_sinks ? data->sinks : NULL;
+    return true;
+}
+
+static void fill(const conform_case *c, conform_data *data, conform_random *random)
+{
+    /* Scores have a standard deviation of 1 with the default scale, times the two gains. */
+    float gain_q = 1, gain_k = 1;
+    if (c->hazard == CONFORM_LARGE)
+        gain_q = 3000;
+    if (c->hazard == CONFORM_HUGE) {
+        gain_q = 1e15f;
+        gain_k = 1e15f;
+    }
+    gain_q *= c->gain_q != 0 ? c->gain_q : 1;
+    gain_k *= c->gain_k != 0 ? c->gain_k : 1;
+    fill_operand(c, data, CONFORM_Q, gain_q, random);
+    fill_operand(c, data, CONFORM_K, gain_k, random);
+    if (data->home[CONFORM_V] != CONFORM_K)
+        fill_operand(c, data, CONFORM_V, c->gain_v != 0 ? c->gain_v : 1, random);
+    if (c->bias_ends == CONFORM_BIAS_TAME)
+        fill_extra(data, CONFORM_BIAS, c->bias_holes, random);
+    else
+        fill_bias_ends(c, data, random);
+    fill_extra(data, CONFORM_KEEP, false, random);
+}
+
+void conform_data_keep(conform_data *data)
+{
+    for (int t = 0; t < CONFORM_INPUTS; t++) {
+        if (data->memory[t])
+            memcpy(data->pristine[t], data->memory[t], data->bytes[t]);
+    }
+}
+
+/* Copies of the inputs, 1 where nothing was stored yet. */
+static bool make_tame(conform_data *data)
+{
+    for (int t = CONFORM_Q; t <= CONFORM_V; t++) {
+        fa_dtype dtype = conform_tensor(&data->desc, t)->dtype;
+        if (!data->memory[t])
+            continue;
+        data->tame[t] = malloc(data->bytes[t]);
+        if (!data->tame[t])
+            return false;
+        memcpy(data->tame[t], data->memory[t], data->bytes[t]);
+        for (size_t i = 0; i < data->bytes[t] / fa_dtype_size(dtype); i++) {
+            if (isnan(conform_load(dtype, data->tame[t], (int64_t)i)))
+                conform_store(dtype, data->tame[t], (int64_t)i, 1);
+        }
+    }
+    return true;
+}
+
+void conform_data_exchange(conform_data *data)
+{
+    for (int t = 0; t < CONFORM_INPUTS; t++) {
+        if (!data->tame[t])
+            continue;
+        memcpy(data->pristine[t], data->tame[t], data->bytes[t]);
+        memcpy(data->tame[t], data->memory[t], data->bytes[t]);
+        memcpy(data->memory[t], data->pristine[t], data->bytes[t]);
+    }
+}
+
+bool conform_data_make(const conform_case *c, const conform_sizes *sizes, uint64_t seed, conform_data *data)
+{
+    conform_random random = conform_random_of(seed, c->name);
+    *data = (conform_data){0};
+    data->tuning = (fa_tuning){
+        .struct_size = sizeof(data->tuning),
+        .block_q = sizes->block_q,
+        .block_kv = sizes->block_kv,
+        .splits = c->splits,
+    };
+    data->desc = (fa_attention_desc){
+        .struct_size = sizeof(data->desc),
+        .scale = c->scale_zero ? 0 : c->scale,
+        .scale_is_set = c->scale_zero,
+        .softcap = c->softcap,
+        .mask = c->mask,
+        .alignment = c->alignment,
+        .window_left = c->window_left,
+        .window_right = c->window_right,
+        .prefix = c->prefix,
+        .diagonal_offset = c->diagonal_offset,
+        .want_lse = !c->no_lse,
+        .tuning = &data->tuning,
+    };
+    if (!make_offsets(c, sizes, data) || !fill_heads(c, data, &random))
+        return false;
+    make_tensors(c, sizes, data);
+    for (int t = 0; t < CONFORM_INPUTS; t++) {
+        int64_t lead = 0;
+        data->home[t] = t;
+        if (t <= CONFORM_V)
+            lay_out(c->layout, t != CONFORM_Q, conform_tensor(&data->desc, t), &lead);
+        data->offset[t] = (size_t)lead * fa_dtype_size(conform_tensor(&data->desc, t)->dtype);
+    }
+    int64_t lead_of_o;
+    lay_out(c->layout, false, &data->desc.o, &lead_of_o);
+    if (c->layout == CONFORM_PACKED)
+        lay_out_packed(data);
+    if (c->layout == CONFORM_SHARED) {
+        fa_tensor k = conform_strides(data->desc.k);
+        memcpy(data->desc.v.stride, k.stride, sizeof(k.stride));
+        data->home[CONFORM_V] = CONFORM_K;
+    }
+    repeat_axes(c, &data->desc.bias);
+    repeat_axes(c, &data->desc.keep);
+    if (c->singles)
+        set_singles(&data->desc);
+    if (!allocate(data))
+        return false;
+    fill(c, data, &random);
+    if (c->hazard >= CONFORM_NAN_Q && !make_tame(data))
+        return false;
+    place_hazard(data, c->hazard);
+    conform_data_keep(data);
+    return true;
+}
+
+void conform_data_free(conform_data *data)
+{
+    for (int t = 0; t < CONFORM_INPUTS; t++) {
+        free(data->memory[t]);
+        free(data->pristine[t]);
+        free(data->tame[t]);
+    }
+    free(data->offsets_q);
+    free(data->offsets_kv);
+    free(data->lens_q);
+    free(data->lens_kv);
+    free(data->narrow);
+    free(data->slopes);
+    free(data->factors);
+    free(data->sinks);
+    *data = (conform_data){0};
+}

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/conform/conform.h"
+
+enum {
+    GUARD = 192,         /* bytes around an output, a few vectors of any device                  */
+    WORKSPACE_GUARD = 64 /* bytes around the workspace, which must lie at a multiple of as much */
+};
+
+/* No two neighbours alike, so that a guard overwritten by a copy of its surroundings shows. */
+static unsigned char pattern(size_t at)
+{
+    return (unsigned char)(0xa5 ^ at * 37);
+}
+
+static unsigned char *make_guarded(size_t bytes)
+{
+    unsigned char *memory = malloc(bytes);
+    for (size_t i = 0; memory && i < bytes; i++)
+        memory[i] = pattern(i);
+    return memory;
+}
+
+bool conform_output_make(const conform_data *data, conform_output *output)
+{
+    const fa_tensor *o = &data->desc.o;
+    size_t span;
+    *output = (conform_output){0};
+    if (fa_tensor_span(o, &span) != FA_OK)
+        return false;
+    /* One element off the alignment that the guard would give. */
+    output->o_offset = GUARD + fa_dtype_size(o->dtype);
+    output->o_bytes = output->o_offset + span + GUARD;
+    output->o = make_guarded(output->o_bytes);
+    if (!data->desc.want_lse)
+        return output->o != NULL;
+    output->lse_offset = GUARD + sizeof(float);
+    size_t rows = (size_t)(o->shape[0] * o->shape[1] * o->shape[2]);
+    output->lse_bytes = output->lse_offset + rows * sizeof(float) + GUARD;
+    output->lse = make_guarded(output->lse_bytes);
+    return output->o && output->lse;
+}
+
+void conform_output_free(conform_output *output)
+{
+    free(output->o);
+    free(output->lse);
+    *output = (conform_output){0};
+}
+
+const void *conform_output_o(const conform_output *output)
+{
+    return output->o + output->o_offset;
+}
+
+const float *conform_output_lse(const conform_output *output)
+{
+    return output->lse ? (const float *)(const void *)(output->lse + output->lse_offset) : NULL;
+}
+
+/* Whether `memory` is the pattern but for `bytes` behind `offset` in each used row. */
+static bool intact(const unsigned char *memory, size_t total, size_t offset, const fa_tensor *t,
+                   const conform_data *data, const char *name, char *message, size_t size)
+{
+    unsigned char *expected = make_guarded(total);
+    if (!expected) {
+        (void)snprintf(message, size, "out of memory");
+        return false;
+    }
+    size_t element = fa_dtype_size(t->dtype), row_bytes = (size_t)t->shape[3] * element;
+    for (int64_t i = 0; i < t->shape[0] * t->shape[1] * t->shape[2]; i++) {
+        int64_t b = i / t->shape[2] / t->shape[1], h = i / t->shape[2] % t->shape[1], r = i % t->shape[2];
+        size_t at = offset + (size_t)(b * t->stride[0] + h * t->stride[1] + r * t->stride[2]) * element;
+        if (conform_data_uses_row(data, b, r))
+            memcpy(expected + at, memory + at, row_bytes);
+    }
+    size_t at = 0;
+    while (at < total && memory[at] == expected[at])
+        at++;
+    free(expected);
+    if (at < total)
+        (void)snprintf(message, size,
+                       "%s: the byte at %lld from its first element was written, it belongs to no row", name,
+                       (long long)at - (long long)offset);
+    return at == total;
+}
+
+bool conform_output_intact(const conform_output *output, const conform_data *data, char *message, size_t size)
+{
+    fa_tensor o = conform_strides(data->desc.o);
+    fa_tensor lse = conform_strides(fa_tensor_make(FA_F32, o.shape[0], o.shape[1], o.shape[2], 1));
+    return intact(output->o, output->o_bytes, output->o_offset, &o, data, "o", message, size) &&
+           (!output->lse ||
+            intact(output->lse, output->lse_bytes, output->lse_offset, &lse, data, "lse", message, size));
+}
+
+/* The buffers of one run. */
+typedef struct execution {
+    fa_device *device;
+    fa_queue *queue;
+    fa_buffer *input[CONFORM_INPUTS], *o, *lse, *workspace;
+    size_t workspace_bytes;
+    unsigned char *scratch; /* as large as the largest buffer */
+} execution;
+
+static fa_status upload(execution *e, fa_buffer **buffer, size_t lead, const void *source, size_t bytes)
+{
+    fa_status status = fa_buffer_create(e->device, lead + bytes, buffer);
+    return status == FA_OK ? fa_buffer_write(e->queue, *buffer, lead, source, bytes) : status;
+}
+
+/* Inputs lie one element off a buffer's own alignment. */
+static size_t lead_of(const conform_data *data, int t)
+{
+    fa_attention_desc desc = data->desc;
+    return fa_dtype_size(conform_tensor(&desc, t)->dtype);
+}
+
+static fa_status prepare(execution *e, const fa_plan *plan, const conform_data *data,
+                         const conform_output *output)
+{
+    fa_status status = fa_queue_create(e->device, &e->queue);
+    for (int t = 0; t < CONFORM_INPUTS && status == FA_OK; t++) {
+        if (data->memory[t])
+            status = upload(e, &e->input[t], lead_of(data, t), data->memory[t], data->bytes[t]);
+    }
+    if (status == FA_OK)
+        status = upload(e, &e->o, 0, output->o, output->o_bytes);
+    if (status == FA_OK && output->lse)
+        status = upload(e, &e->lse, 0, output->lse, output->lse_bytes);
+    size_t largest = e->workspace_bytes = WORKSPACE_GUARD + fa_plan_workspace(plan) + WORKSPACE_GUARD;
+    for (int t = 0; t < CONFORM_INPUTS; t++)
+        largest = data->bytes[t] > largest ? data->bytes[t] : largest;
+    if (status == FA_OK && !(e->scratch = malloc(largest)))
+        status = FA_OUT_OF_MEMORY;
+    if (status != FA_OK)
+        return status;
+    memset(e->scratch, 0xff, e->workspace_bytes);
+    return upload(e, &e->workspace, 0, e->scratch, e->workspace_bytes);
+}
+
+static fa_status launch(execution *e, const fa_plan *plan, const conform_data *data, conform_output *output)
+{
+    size_t offset[CONFORM_INPUTS];
+    fa_buffer *buffer[CONFORM_INPUTS];
+    for (int t = 0; t < CONFORM_INPUTS; t++) {
+        buffer[t] = e->input[data->home[t]];
+        offset[t] = buffer[t] ? lead_of(data, data->home[t]) + data->offset[t] : 0;
+    }
+    fa_attention_args args = {
+        .struct_size = sizeof(args),
+        .q = buffer[CONFORM_Q],
+        .k = buffer[CONFORM_K],
+        .v = buffer[CONFORM_V],
+        .o = e->o,
+        .bias = buffer[CONFORM_BIAS],
+        .keep = buffer[CONFORM_KEEP],
+        .lse = e->lse,
+        .workspace = fa_plan_workspace(plan) > 0 ? e->workspace : NULL,
+        .q_offset = offset[CONFORM_Q],
+        .k_offset = offset[CONFORM_K],
+        .v_offset = offset[CONFORM_V],
+        .o_offset = output->o_offset,
+        .bias_offset = offset[CONFORM_BIAS],
+        .keep_offset = offset[CONFORM_KEEP],
+        .lse_offset = output->lse_offset,
+        .workspace_offset = WORKSPACE_GUARD,
+    };
+    fa_status status = fa_plan_run(plan, e->queue, &args);
+    if (status == FA_OK)
+        status = fa_queue_wait(e->queue);
+    if (status == FA_OK)
+        status = fa_buffer_read(e->queue, e->o, 0, output->o, output->o_bytes);
+    if (status == FA_OK && output->lse)
+        status = fa_buffer_read(e->queue, e->lse, 0, output->lse, output->lse_bytes);
+    return status;
+}
+
+/* What the run must have left alone: its inputs, and the surroundings of the workspace. */
+static fa_status inspect(execution *e, const conform_data *data, const char **fault)
+{
+    static const char *const changed[CONFORM_INPUTS] = {
+        "q was changed by the run", "k was changed by the run", "v was changed by the run",
+        "bias was changed by the run", "keep was changed by the run"};
+    for (int t = 0; t < CONFORM_INPUTS; t++) {
+        if (!data->memory[t])
+            continue;
+        fa_status status =
+            fa_buffer_read(e->queue, e->input[t], lead_of(data, t), e->scratch, data->bytes[t]);
+        if (status != FA_OK)
+            return status;
+        if (memcmp(e->scratch, data->pristine[t], data->bytes[t]) != 0)
+            *fault = changed[t];
+    }
+    fa_status status = fa_buffer_read(e->queue, e->workspace, 0, e->scratch, e->workspace_bytes);
+    for (size_t i = 0; status == FA_OK && i < WORKSPACE_GUARD; i++) {
+        if (e->scratch[i] != 0xff || e->scratch[e->workspace_bytes - 1 - i] != 0xff)
+            *fault = "a byte beside the workspace was written";
+    }
+    return status;
+}
+
+static void release(execution *e)
+{
+    for (int t = 0; t < CONFORM_INPUTS; t++)
+        fa_buffer_destroy(e->input[t]);
+    fa_buffer_destroy(e->o);
+    fa_buffer_destroy(e->lse);
+    fa_buffer_destroy(e->workspace);
+    fa_queue_destroy(e->queue);
+    free(e->scratch);
+}
+
+bool conform_execute(fa_device *device, const fa_plan *plan, const conform_data *data, conform_output *output,
+                     char *message, size_t size)
+{
+    execution e = {.device = device};
+    const char *fault = NULL;
+    fa_status status = prepare(&e, plan, data, output);
+    if (status == FA_OK)
+        status = launch(&e, plan, data, output);
+    if (status == FA_OK)
+        status = inspect(&e, data, &fault);
+    if (status != FA_OK)
+        (void)snprintf(message, size, "%s from a run on buffers: %s", fa_status_name(status),
+                       fa_last_error());
+    else if (fault)
+        (void)snprintf(message, size, "%s", fault);
+    release(&e);
+    return status == FA_OK && !fault;
+}
+
+bool conform_execute_host(fa_device *device, const conform_data *data, conform_output *output, char *message,
+                          size_t size)
+{
+    const fa_inputs *in = &data->inputs;
+    float *lse = output->lse ? (float *)(void *)(output->lse + output->lse_offset) : NULL;
+    fa_status status = fa_attention_host(device, &data->desc, in->q, in->k, in->v, in->bias, in->keep,
+                                         output->o + output->o_offset, lse);
+    bool changed = status == FA_OK && conform_data_changed(data);
+    if (status != FA_OK)
+        (void)snprintf(message, size, "%s from fa_attention_host: %s", fa_status_name(status),
+                       fa_last_error());
+    else if (changed)
+        (void)snprintf(message, size, "an input was changed by fa_attention_host");
+    return status == FA_OK && !changed;
+}
+
+bool conform_execute_pointers(fa_device *device, const fa_plan *plan, const conform_data *data,
+                              conform_output *output, char *message, size_t size)
+{
+    const fa_inputs *in = &data->inputs;
+    fa_queue *queue = NULL;
+    unsigned char *workspace = malloc(fa_plan_workspace(plan) + WORKSPACE_GUARD);
+    fa_host_args args = {
+        .struct_size = sizeof(args),
+        .q = in->q,
+        .k = in->k,
+        .v = in->v,
+        .bias = in->bias,
+        .keep = in->keep,
+        .o = output->o + output->o_offset,
+        .lse = output->lse ? (float *)(void *)(output->lse + output->lse_offset) : NULL,
+        .workspace = workspace ? workspace + WORKSPACE_GUARD - (uintptr_t)workspace % WORKSPACE_GUARD : NULL,
+    };
+    fa_status status = workspace ? fa_queue_create(device, &queue) : FA_OUT_OF_MEMORY;
+    if (status == FA_OK)
+        status = fa_plan_run_host(plan, queue, &args);
+    if (status == FA_OK)
+        status = fa_queue_wait(queue);
+    fa_queue_destroy(queue);
+    free(workspace);
+    bool changed = status == FA_OK && conform_data_changed(data);
+    if (status != FA_OK)
+        (void)snprintf(message, size, "%s from fa_plan_run_host: %s", fa_status_name(status),
+                       fa_last_error());
+    else if (changed)
+        (void)snprintf(message, size, "an input was changed by fa_plan_run_host");
+    return status == FA_OK && !changed;
+}

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A second oracle. The library's own reads strides, heads, masks and offsets with the functions that the kernels
+ * use, and would agree with them on a wrong one. This one is written from the public headers alone.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/conform/conform.h"
+
+static double load(const fa_tensor *t, const void *base, int64_t index)
+{
+    switch (t->dtype) {
+    case FA_F16: return (double)fa_f16_to_f32(((const uint16_t *)base)[index]);
+    case FA_BF16: return (double)fa_bf16_to_f32(((const uint16_t *)base)[index]);
+    case FA_BOOL: return (double)((const unsigned char *)base)[index];
+    default: return (double)((const float *)base)[index];
+    }
+}
+
+/* One row of one head of a sequence. */
+typedef struct row_of {
+    const conform_data *data;
+    int64_t n, h, i;
+    conform_part q, kv;
+} row_of;
+
+/* An element of bias or keep, whose axes of size 1 are repeated. */
+static double load_repeated(const row_of *r, const fa_tensor *given, const void *base, int64_t j)
+{
+    fa_tensor t = conform_strides(*given);
+    const int64_t *s = t.shape;
+    int64_t row = conform_index(&t, s[0] > 1 ? r->n : 0, s[1] > 1 ? r->h : 0, s[2] > 1 ? r->i : 0);
+    return load(&t, base, row + (s[3] > 1 ? j * t.stride[3] : 0));
+}
+
+static int64_t position_of(const row_of *r)
+{
+    const fa_attention_desc *d = &r->data->desc;
+    bool top_left = d->mask == FA_MASK_CAUSAL_TOP_LEFT || d->alignment == FA_ALIGN_TOP_LEFT;
+    int64_t alignment = top_left ? 0 : r->kv.count - r->q.count;
+    return r->i + alignment + d->diagonal_offset;
+}
+
+static bool sees(const row_of *r, int64_t j)
+{
+    const fa_attention_desc *d = &r->data->desc;
+    int64_t position = position_of(r);
+    bool visible = true;
+    if (d->mask != FA_MASK_NONE && j > position)
+        visible = false;
+    if (d->window_left > 0 && j <= position - d->window_left)
+        visible = false;
+    if (d->window_right > 0 && j >= position + d->window_right)
+        visible = false;
+    if (j < d->prefix)
+        visible = true;
+    return visible && (d->keep.shape[0] == 0 || load_repeated(r, &d->keep, r->data->inputs.keep, j) != 0);
+}
+
+/* The offset of key j of the KV head that this row's head belongs to. */
+static int64_t key_offset(const row_of *r, const fa_tensor *t, int64_t j)
+{
+    int64_t group = r->data->desc.q.shape[1] / t->shape[1];
+    return conform_index(t, r->kv.batch, r->h / group, r->kv.begin + j);
+}
+
+static double score(const row_of *r, int64_t j)
+{
+    const fa_attention_desc *d = &r->data->desc;
+    const fa_inputs *in = &r->data->inputs;
+    fa_tensor q = conform_strides(d->q), k = conform_strides(d->k);
+    int64_t at_q = conform_index(&q, r->q.batch, r->h, r->q.begin + r->i), at_k = key_offset(r, &k, j);
+    float scale = d->scale != 0 || d->scale_is_set ? d->scale : (float)(1 / sqrt((double)q.shape[3]));
+    double s = 0;
+    for (int64_t c = 0; c < q.shape[3]; c++)
+        s += load(&q, in->q, at_q + c) * load(&k, in->k, at_k + c);
+    s *= (double)scale;
+    if (d->softcap > 0)
+        s = (double)d->softcap * tanh(s / (double)d->softcap);
+    if (d->alibi_slopes)
+        s -= (double)d->alibi_slopes[r->n * d->alibi_stride + r->h] * fabs((double)(position_of(r) - j));
+    double factor = d->bias_factors ? (double)d->bias_factors[r->h] : 1;
+    return d->bias.shape[0] > 0 ? s + factor * load_repeated(r, &d->bias, in->bias, j) : s;
+}
+
+/* Fills o and returns the LSE. `weight` has room for one number per key. */
+static double attend(const row_of *r, double *weight, double *o)
+{
+    const fa_attention_desc *d = &r->data->desc;
+    fa_tensor v = conform_strides(d->v);
+    double sink = d->sinks ? (double)d->sinks[r->h] : -INFINITY, max = sink, sum = 0;
+    for (int64_t j = 0; j < r->kv.count; j++) {
+        weight[j] = sees(r, j) ? score(r, j) : -INFINITY;
+        max = weight[j] > max ? weight[j] : max;
+    }
+    for (int64_t c = 0; c < v.shape[3]; c++)
+        o[c] = 0;
+    for (int64_t j = 0; j < r->kv.count; j++) {
+        if (!sees(r, j))
+            continue;
+        double p = weight[j] == -INFINITY ? 0 : exp(weight[j] - max);
+        sum += p;
+        for (int64_t c = 0; c < v.shape[3]; c++)
+            o[c] += p * load(&v, r->data->inputs.v, key_offset(r, &v, j) + c);
+    }
+    sum += sink == -INFINITY ? 0 : exp(sink - max);
+    for (int64_t c = 0; c < v.shape[3]; c++)
+        o[c] = sum == 0 ? 0 : o[c] / sum;
+    return sum == 0 ? -INFINITY : max + log(sum);
+}
+
+/* Both are f64 sums of the same terms. */
+static bool agree(double a, double b)
+{
+    if (isnan(a) || isnan(b) || isinf(a) || isinf(b))
+        return isnan(a) ? isnan(b) : a == b;
+    return fabs(a - b) <= 1e-9 * (1 + fabs(a));
+}
+
+static bool compare_row(const row_of *r, const check_reference *reference, double *weight, double *o,
+                        char *message, size_t size)
+{
+    const fa_attention_desc *d = &r->data->desc;
+    const double *lse, *oracle = check_oracle(reference, &lse);
+    int64_t dim = d->v.shape[3], row = r->q.begin + r->i, heads = d->q.shape[1];
+    int64_t at = (r->q.batch * heads + r->h) * d->q.shape[2] + row;
+    double own = attend(r, weight, o);
+    int64_t wrong = agree(own, lse[at]) ? dim : 0;
+    for (int64_t c = 0; c < dim && wrong == dim; c++)
+        wrong = agree(o[c], oracle[at * dim + c]) ? dim : c;
+    if (wrong < dim)
+        (void)snprintf(
+            message, size,
+            "fa_reference_attention is wrong at [%lld,%lld,%lld,%lld]: o %.9g, lse %.9g, by the suite's "
+            "own oracle %.9g, %.9g",
+            (long long)r->q.batch, (long long)r->h, (long long)row, (long long)wrong,
+            oracle[at * dim + wrong], lse[at], o[wrong], own);
+    return wrong == dim;
+}
+
+bool conform_oracles_agree(const conform_data *data, const check_reference *reference, char *message,
+                           size_t size)
+{
+    const fa_attention_desc *d = &data->desc;
+    double *weight = malloc(((size_t)d->k.shape[2] + 1) * sizeof(double));
+    double *o = malloc((size_t)d->v.shape[3] * sizeof(double));
+    bool ok = weight && o;
+    if (!ok)
+        (void)snprintf(message, size, "out of memory");
+    for (int64_t n = 0; ok && n < conform_sequences(d); n++) {
+        row_of r = {data, n, 0, 0, conform_part_q(d, n), conform_part_kv(d, n)};
+        for (int64_t at = 0; ok && at < d->q.shape[1] * r.q.count; at++) {
+            r.h = at / r.q.count;
+            r.i = at % r.q.count;
+            ok = compare_row(&r, reference, weight, o, message, size);
+        }
+    }
+    free(weight);
+    free(o);
+    return ok;
+}
+
+static bool is_hidden(const conform_data *data, int64_t n, int64_t head_kv, int64_t j)
+{
+    const fa_attention_desc *d = &data->desc;
+    int64_t group = d->q.shape[1] / d->k.shape[1];
+    row_of r = {data, n, 0, 0, conform_part_q(d, n), conform_part_kv(d, n)};
+    for (r.h = head_kv * group; r.h < (head_kv + 1) * group; r.h++) {
+        for (r.i = 0; r.i < r.q.count; r.i++) {
+            if (sees(&r, j))
+                return false;
+        }
+    }
+    return true;
+}
+
+void conform_poison(conform_data *data, conform_hazard hazard)
+{
+    for (int t = CONFORM_K; t <= CONFORM_V; t++) {
+        fa_tensor tensor = conform_strides(*conform_tensor(&data->desc, t));
+        for (int64_t n = 0; n < conform_sequences(&data->desc); n++) {
+            conform_part p = conform_part_kv(&data->desc, n);
+            for (int64_t at = 0; at < tensor.shape[1] * p.count; at++) {
+                int64_t head = at / p.count, j = at % p.count;
+                int64_t row = conform_index(&tensor, p.batch, head, p.begin + j);
+                bool hidden = is_hidden(data, n, head, j);
+                for (int64_t d = 0; hidden && d < tensor.shape[3]; d++) {
+                    float infinity = (row + d) % 2 ? INFINITY : -INFINITY;
+                    conform_store(tensor.dtype, conform_address(data, t), row + d,
+                                  hazard == CONFORM_HIDDEN ? NAN : infinity);
+                }
+            }
+        }
+    }
+    conform_data_keep(data);
+}
+
+/* Whether a row of an operand is another in the tame inputs. */
+static bool is_changed(const conform_data *data, int t, const fa_tensor *tensor, int64_t index)
+{
+    size_t element = fa_dtype_size(tensor->dtype), at = data->offset[t] + (size_t)index * element;
+    const char *now = data->memory[data->home[t]], *tame = data->tame[data->home[t]];
+    return memcmp(now + at, tame + at, (size_t)tensor->shape[3] * element) != 0;
+}
+
+bool conform_meets_hazard(const conform_data *data, int64_t n, int64_t head, int64_t row)
+{
+    const fa_attention_desc *d = &data->desc;
+    const row_of r = {data, n, head, row, conform_part_q(d, n), conform_part_kv(d, n)};
+    fa_tensor q = conform_strides(d->q), k = conform_strides(d->k), v = conform_strides(d->v);
+    if (is_changed(data, CONFORM_Q, &q, conform_index(&q, r.q.batch, head, r.q.begin + row)))
+        return true;
+    for (int64_t j = 0; j < r.kv.count; j++) {
+        if (sees(&r, j) && (is_changed(data, CONFORM_K, &k, key_offset(&r, &k, j)) ||
+                            is_changed(data, CONFORM_V, &v, key_offset(&r, &v, j))))
+            return true;
+    }
+    return false;
+}

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/cmd.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+
+#include "tools/cli.h"
+#include "tools/plan/picture.h"
+#include "tools/plan/threads.h"
+#include "tools/shape.h"
+
+static const char command[] = "plan";
+
+static const char usage[] =
+    "--shape SHAPE [options]\n"
+    "\n"
+    "Shows what the planner decides for a problem, and what it expects that to cost; computes nothing.\n"
+    "\n"
+    "--threads shows how the work is shared out, as if FASTATTN_THREADS were set to each number: 'imbalance' "
+    "is\n"
+    "the work of the busiest thread over the mean of all, 'workers' are the threads that get any. The model "
+    "gives\n"
+    "every thread the same share of memory bandwidth, however many there are.\n"
+    "\n"
+    "Examples:\n"
+    "  fastattn plan --shape B1,H8,S2048,D128 --causal bottom-right\n"
+    "  fastattn plan --shape B1,H32,S1,D128,HK8,SK8192 --dtype f16     decoding with grouped heads\n"
+    "  fastattn plan --shape B1,H1,S4096,D64 --window-left 512 --block-q 128 --block-kv 128\n"
+    "  fastattn plan --shape B1,H8,S2048,D128 --threads 1,2,4,8-64     a line for each number of threads";
+
+typedef struct plan_options {
+    const char *shape, *dtype, *causal, *align, *backend, *kernel, *threads;
+    int64_t window_left, window_right, prefix, block_q, block_kv, splits;
+    int json, verbose;
+} plan_options;
+
+static int parse(plan_options *o, int argc, char **argv)
+{
+    const cli_option options[] = {
+        {"shape", 's', &o->shape,
+         "<B1,H8,S2048,D128[,HK8][,SK2048][,DV128]> batch, heads, rows, dim; those of k and v"},
+        {"dtype", 's', &o->dtype, "<f32|f16|bf16> element type of every tensor; f32"},
+        {"causal", 's', &o->causal,
+         "<top-left|bottom-right> which corner the diagonal starts from or ends in"},
+        {"align", 's', &o->align,
+         "<top-left|bottom-right> where windows count from without --causal; bottom-right"},
+        {"window-left", 'i', &o->window_left, "keys visible up to and with the row's own; 0: all"},
+        {"window-right", 'i', &o->window_right, "keys visible from the row's own on; 0: all"},
+        {"prefix", 'i', &o->prefix, "keys at the start that every row sees"},
+        {"backend", 's', &o->backend, "<name> 'openmp', 'openmp:0', an order 'vulkan,openmp', or 'auto'"},
+        {"kernel", 's', &o->kernel, "<row> the kernel row to plan for; see 'fastattn devices'"},
+        {"block-q", 'i', &o->block_q, "rows of a level-1 block; 0: the planner decides"},
+        {"block-kv", 'i', &o->block_kv, "keys of a level-1 block; 0: the planner decides"},
+        {"splits", 'i', &o->splits,
+         "most parts that each row block's keys are split into; 0: the planner decides"},
+        {"threads", 's', &o->threads, "<1,2,4-8> print a table for these numbers of threads instead"},
+        {"json", 'f', &o->json, "print a JSON object"},
+        {"verbose", 'f', &o->verbose, "print the library's log on stderr"},
+    };
+    int parsed = cli_parse(command, usage, options, sizeof(options) / sizeof(options[0]), argc, argv);
+    if (parsed == 0 && !o->shape) {
+        cli_error(command, "--shape is missing, expected a shape such as B1,H8,S2048,D128");
+        return 2;
+    }
+    return parsed;
+}
+
+/* Fills the problem; `tuning` must live as long as it. */
+static bool make_problem(const plan_options *o, shape *s, fa_attention_desc *d, fa_tuning *tuning)
+{
+    static const char *const dtypes[] = {"f32", "f16", "bf16"};
+    char error[160];
+    int dtype = cli_word(command, "dtype", o->dtype, dtypes, 3);
+    if (dtype < 0 || !cli_mask(command, o->causal, &d->mask) ||
+        !cli_alignment(command, o->align, &d->alignment))
+        return false;
+    if (!shape_parse(o->shape, s, error, sizeof(error))) {
+        cli_error(command, "--shape is '%.100s': %s", o->shape, error);
+        return false;
+    }
+    if (!cli_int32(command, "block-q", o->block_q, &tuning->block_q) ||
+        !cli_int32(command, "block-kv", o->block_kv, &tuning->block_kv) ||
+        !cli_int32(command, "splits", o->splits, &tuning->splits))
+        return false;
+    tuning->struct_size = sizeof(*tuning);
+    tuning->kernel = o->kernel;
+    d->struct_size = sizeof(*d);
+    d->q = fa_tensor_make((fa_dtype)dtype, s->batch, s->heads_q, s->len_q, s->dim_qk);
+    d->k = fa_tensor_make((fa_dtype)dtype, s->batch, s->heads_kv, s->len_kv, s->dim_qk);
+    d->v = fa_tensor_make((fa_dtype)dtype, s->batch, s->heads_kv, s->len_kv, s->dim_v);
+    d->o = fa_tensor_make((fa_dtype)dtype, s->batch, s->heads_q, s->len_q, s->dim_v);
+    d->window_left = o->window_left;
+    d->window_right = o->window_right;
+    d->prefix = o->prefix;
+    d->tuning = tuning;
+    return true;
+}
+
+typedef struct cost {
+    const char *name, *label, *unit;
+    double value;
+} cost;
+
+enum { COSTS = 9 };
+
+static void list_costs(const fa_plan_info *info, cost costs[COSTS])
+{
+    const cost made[COSTS] = {
+        {"pairs", "visible pairs", "", (double)info->pairs},
+        {"flops", "arithmetic", "FLOP", info->flops},
+        {"bytes_moved", "moved", "B", info->bytes_moved},
+        {"bytes_compulsory", "compulsory", "B", info->bytes_compulsory},
+        {"bytes_lower_bound", "I/O lower bound", "B", info->bytes_lower_bound},
+        {"syncs", "synchronisations", "", info->syncs},
+        {"rescales", "rescales of a row", "", info->rescales},
+        {"seconds", "modelled time", "s", info->seconds},
+        {"workspace", "workspace", "B", (double)info->workspace},
+    };
+    for (int i = 0; i < COSTS; i++)
+        costs[i] = made[i];
+}
+
+/* Three digits and an SI prefix. */
+static void print_cost(const cost *c)
+{
+    static const char *const prefixes[] = {"n", "u", "m", "", "k", "M", "G", "T", "P", "E"};
+    const int plain = 3, largest = 9;
+    double value = c->value;
+    int prefix = plain;
+    for (; fabs(value) >= 999.5 && prefix < largest; prefix++)
+        value /= 1000;
+    for (; c->unit[0] == 's' && value != 0 && fabs(value) < 0.9995 && prefix > 0; prefix--)
+        value *= 1000;
+    int decimals = value < 9.995 ? 2 : value < 99.95 ? 1 : 0;
+    if (prefix == plain && c->unit[0] != 's')
+        decimals = 0;
+    const char *space = prefixes[prefix][0] || c->unit[0] ? " " : "";
+    printf("  %-18s %.*f%s%s%s\n", c->label, decimals, value, space, prefixes[prefix], c->unit);
+}
+
+static void print_text(const plan_options *o, const shape *s, const fa_device_info *device,
+                       const fa_plan_info *info, const picture *image)
+{
+    cost costs[COSTS];
+    char text[160];
+    shape_print(s, text, sizeof(text));
+    printf("%s %s on %s:%" PRId32 " (%s)\n\n", text, o->dtype ? o->dtype : "f32", device->backend,
+           device->index, cli_plain(device->name).text);
+    printf("kernel     %s, softmax weights %s\n", info->kernel, fa_dtype_name(info->weights));
+    printf("level 1    blocks of %" PRId32 " rows x %" PRId32 " keys, %" PRId32
+           " query head%s packed into the rows\n",
+           info->block_q, info->block_kv, info->group, info->group == 1 ? "" : "s");
+    printf("level 2    tiles of %" PRId32 " rows x %" PRId32 " keys x %" PRId32 " dims\n", info->tile_q,
+           info->tile_kv, info->tile_d);
+    printf("work list  %" PRId64 " items, %" PRId64 " merges; row blocks in at most %" PRId32 " parts\n",
+           info->items, info->merge_items, info->splits);
+    printf("balance    busiest of %" PRIu32 " units %.3f times the mean; %" PRIu32 " of them used\n",
+           device->units, info->imbalance, info->workers);
+    printf("blocks     %" PRId64 " full, %" PRId64 " partial, %" PRId64 " skipped; %" PRId64
+           " sequence%s, %" PRId64 " head%s of k and v\n",
+           info->blocks_full, info->blocks_partial, info->blocks_skipped, info->sequences,
+           info->sequences == 1 ? "" : "s", info->heads_kv, info->heads_kv == 1 ? "" : "s");
+    printf("costs\n");
+    list_costs(info, costs);
+    for (int i = 0; i < COSTS; i++)
+        print_cost(&costs[i]);
+    printf("\n");
+    picture_print(image);
+}
+
+static void print_json(const fa_device_info *device, const fa_plan_info *info, const picture *image)
+{
+    const struct {
+        const char *name;
+        int64_t value;
+    } counts[] = {
+        {"block_q", info->block_q},
+        {"block_kv", info->block_kv},
+        {"tile_q", info->tile_q},
+        {"tile_kv", info->tile_kv},
+        {"tile_d", info->tile_d},
+        {"splits", info->splits},
+        {"group", info->group},
+        {"sequences", info->sequences},
+        {"heads_kv", info->heads_kv},
+        {"workers", info->workers},
+        {"items", info->items},
+        {"merge_items", info->merge_items},
+        {"blocks_full", info->blocks_full},
+        {"blocks_partial", info->blocks_partial},
+        {"blocks_skipped", info->blocks_skipped},
+    };
+    cost costs[COSTS];
+    printf("{\"backend\": ");
+    cli_json_string(stdout, device->backend);
+    printf(", \"index\": %" PRId32 ", \"device\": ", device->index);
+    cli_json_string(stdout, device->name);
+    printf(", \"kernel\": ");
+    cli_json_string(stdout, info->kernel);
+    printf(", \"weights\": \"%s\"", fa_dtype_name(info->weights));
+    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++)
+        printf(",\n \"%s\": %" PRId64, counts[i].name, counts[i].value);
+    list_costs(info, costs);
+    for (int i = 0; i < COSTS; i++)
+        printf(",\n \"%s\": %.15g", costs[i].name, costs[i].value);
+    printf(",\n \"imbalance\": %.15g,\n \"tiles\": ", info->imbalance);
+    picture_print_json(image);
+    printf("}\n");
+}
+
+/* Plans on an open device. */
+static fa_status show(fa_device *device, const plan_options *o, const shape *s, const fa_attention_desc *d)
+{
+    fa_device_info info = {.struct_size = sizeof(info)};
+    fa_plan_info plan_info = {.struct_size = sizeof(plan_info)};
+    picture image;
+    fa_plan *plan;
+
+    fa_status status = fa_plan_create(device, d, &plan);
+    if (status == FA_OK)
+        status = fa_device_get_info(device, &info);
+    if (status == FA_OK)
+        status = fa_plan_get_info(plan, &plan_info);
+    if (status == FA_OK)
+        status = picture_make(plan, &plan_info, s->len_q, s->len_kv, &image);
+    if (status != FA_OK)
+        cli_error(command, "%s", fa_last_error());
+    else if (o->json)
+        print_json(&info, &plan_info, &image);
+    else
+        print_text(o, s, &info, &plan_info, &image);
+    fa_plan_destroy(plan);
+    return status;
+}
+
+static fa_status plan_once(fa_context *context, const plan_options *o, const shape *s,
+                           const fa_attention_desc *d)
+{
+    fa_device *device = NULL;
+    fa_status status = fa_device_open(context, o->backend, d, &device);
+    if (status != FA_OK)
+        cli_error(command, "%s", fa_last_error());
+    else
+        status = show(device, o, s, d);
+    fa_device_close(device);
+    return status;
+}
+
+static bool plan_each(fa_context *context, const plan_options *o, const shape *s, const fa_attention_desc *d,
+                      const plan_threads *threads)
+{
+    char sizes[160], problem[192];
+    shape_print(s, sizes, sizeof(sizes));
+    (void)snprintf(problem, sizeof(problem), "%s %s", sizes, fa_dtype_name(d->q.dtype));
+    return plan_threads_show(context, command, o->backend, problem, d, threads, o->json);
+}
+
+int cmd_plan(int argc, char **argv)
+{
+    plan_options o = {0};
+    fa_attention_desc d = {0};
+    fa_tuning tuning = {0};
+    plan_threads threads;
+    char error[160];
+    shape s = {0};
+
+    int parsed = parse(&o, argc, argv);
+    if (parsed)
+        return parsed == 1 ? EXIT_OK : EXIT_USAGE;
+    if (!make_problem(&o, &s, &d, &tuning))
+        return EXIT_USAGE;
+    if (o.threads && !plan_threads_parse(o.threads, &threads, error, sizeof(error))) {
+        cli_error(command, "--threads is '%.100s': %s", o.threads, error);
+        return EXIT_USAGE;
+    }
+    fa_context *context = cli_context(command, o.verbose);
+    if (!context)
+        return EXIT_FAILED;
+    bool ok = o.threads ? plan_each(context, &o, &s, &d, &threads) : plan_once(context, &o, &s, &d) == FA_OK;
+    fa_context_destroy(context);
+    return ok ? EXIT_OK : EXIT_FAILED;
+}

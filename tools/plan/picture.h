@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The tile classes of a plan's first sequence as text, for `plan`. */
+#ifndef FASTATTN_TOOLS_PLAN_PICTURE_H
+#define FASTATTN_TOOLS_PLAN_PICTURE_H
+
+#include <stdbool.h>
+
+#include <fastattn/fastattn.h>
+
+enum { PICTURE_COLUMNS = 64, PICTURE_ROWS = 32 };
+
+typedef struct picture {
+    int64_t grid_rows, grid_columns; /* level-1 blocks                                                 */
+    int rows, columns;               /* cells; a cell covers one or more blocks                        */
+    bool sampled;                    /* too many blocks to look at each                                */
+    int64_t len_q, len_kv;           /* what the axes count                                            */
+    int32_t block_q, block_kv, group;
+    fa_tile_class cell[PICTURE_ROWS][PICTURE_COLUMNS]; /* blocks that differ make a cell PARTIAL */
+} picture;
+
+fa_status picture_make(const fa_plan *plan, const fa_plan_info *info, int64_t len_q, int64_t len_kv,
+                       picture *out);
+void picture_print(const picture *p);
+void picture_print_json(const picture *p);
+
+#endif
