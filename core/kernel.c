@@ -8,7 +8,7 @@ static fa_status check_type(const fa_kernel_row *row, const fa_problem *p, int o
     fa_dtype dtype = p->tensor[operand].dtype;
     if (types & FA_TYPE(dtype))
         return FA_OK;
-    return fa_fail(FA_UNSUPPORTED, "%s: %s.dtype %s is not served", row->name, fa_operand_names[operand],
+    return fa_fail(FA_UNSUPPORTED, "%s: %s.dtype %s is not served", row->name, fa_operands[operand].name,
                    fa_dtype_name(dtype));
 }
 

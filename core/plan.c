@@ -57,7 +57,7 @@ static fa_status check_spans(const fa_device *device, const fa_problem *p)
 {
     for (int t = 0; t < FA_OPERANDS && device->limits.tensor_bytes; t++) {
         if (p->span[t] > device->limits.tensor_bytes)
-            return fa_fail(FA_UNSUPPORTED, "%s spans %zu bytes, %s serves at most %llu", fa_operand_names[t],
+            return fa_fail(FA_UNSUPPORTED, "%s spans %zu bytes, %s serves at most %llu", fa_operands[t].name,
                            p->span[t], device->info.name, (unsigned long long)device->limits.tensor_bytes);
     }
     return FA_OK;

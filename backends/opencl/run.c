@@ -29,7 +29,7 @@ static operand operand_of(const fa_plan *plan, const fa_binding *binding, int pl
     if (place == FA_CL_WORKSPACE)
         return (operand){"workspace", binding->workspace, binding->workspace_offset, plan->workspace,
                          sizeof(float)};
-    return (operand){fa_operand_names[place], binding->buffer[place], binding->offset[place],
+    return (operand){fa_operands[place].name, binding->buffer[place], binding->offset[place],
                      plan->problem.span[place], fa_dtype_size(plan->problem.tensor[place].dtype)};
 }
 

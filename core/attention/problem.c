@@ -12,7 +12,11 @@
 
 #define MAX_PACKED_ROWS (1 << 30) /* rows times group: int holds any row of a block, and a block more */
 
-const char *const fa_operand_names[FA_OPERANDS] = {"q", "k", "v", "o", "bias", "keep", "lse"};
+#define FA_OPERAND(constant, field, written, feature) [FA_##constant] = {#field, written, feature},
+const fa_operand fa_operands[FA_OPERANDS] = {
+#include "core/attention/operands.inc"
+};
+#undef FA_OPERAND
 
 const char *fa_feature_name(unsigned feature)
 {
@@ -30,7 +34,7 @@ static fa_status check_axis(const fa_problem *p, int operand, int axis, int64_t 
     int64_t found = p->tensor[operand].shape[axis];
     if (found == expected)
         return FA_OK;
-    return fa_fail(FA_INVALID, "%s.shape[%d] is %lld, expected %lld as %s", fa_operand_names[operand], axis,
+    return fa_fail(FA_INVALID, "%s.shape[%d] is %lld, expected %lld as %s", fa_operands[operand].name, axis,
                    (long long)found, (long long)expected, of);
 }
 
@@ -55,9 +59,9 @@ static fa_status check_tensors(fa_problem *p, const fa_attention_desc *d)
     for (int t = FA_Q; t <= FA_O; t++) {
         p->tensor[t] = *given[t];
         if (p->tensor[t].dtype == FA_BOOL)
-            return fa_fail(FA_INVALID, "%s.dtype is bool, expected f32, f16 or bf16", fa_operand_names[t]);
-        TRY(fa_tensor_normalise(&p->tensor[t], fa_operand_names[t], false));
-        TRY(fa_tensor_extent(&p->tensor[t], fa_operand_names[t], &p->span[t]));
+            return fa_fail(FA_INVALID, "%s.dtype is bool, expected f32, f16 or bf16", fa_operands[t].name);
+        TRY(fa_tensor_normalise(&p->tensor[t], fa_operands[t].name, false));
+        TRY(fa_tensor_extent(&p->tensor[t], fa_operands[t].name, &p->span[t]));
     }
     const int64_t *q = p->tensor[FA_Q].shape, *k = p->tensor[FA_K].shape, *v = p->tensor[FA_V].shape;
     TRY(check_limit("q.shape[3]", q[3], 1, FA_MAX_HEAD_DIM));
@@ -162,7 +166,7 @@ static fa_status check_offsets(const index_list *cu, int64_t sequences, int64_t 
 static fa_status check_side(const fa_problem *p, int operand, const side_lists *side)
 {
     const int64_t *shape = p->tensor[operand].shape;
-    char field[16] = {fa_operand_names[operand][0], 0};
+    char field[16] = {fa_operands[operand].name[0], 0};
     strcat(field, ".shape[2]");
     if (!is_given(&side->cu))
         return check_limit(field, shape[2], 0, FA_MAX_LENGTH);
@@ -177,7 +181,7 @@ static fa_status check_lengths(const fa_problem *p, int operand, const index_lis
         int64_t length = index_at(lens, n);
         if (length < 0 || length > most)
             return fa_fail(FA_INVALID, "%s[%lld] is %lld, expected 0 to %s.shape[2], %lld", lens->name,
-                           (long long)n, (long long)length, fa_operand_names[operand], (long long)most);
+                           (long long)n, (long long)length, fa_operands[operand].name, (long long)most);
     }
     return FA_OK;
 }
@@ -277,7 +281,7 @@ static fa_status check_numbers(fa_problem *p, const fa_attention_desc *d)
 
 static fa_status check_extra(fa_problem *p, int operand, const fa_tensor *given, bool wants_bool)
 {
-    const char *name = fa_operand_names[operand];
+    const char *name = fa_operands[operand].name;
     const int64_t *s = given->shape;
     if (s[0] == 0 && s[1] == 0 && s[2] == 0 && s[3] == 0)
         return FA_OK;
@@ -300,7 +304,7 @@ static fa_status check_extra(fa_problem *p, int operand, const fa_tensor *given,
                            (long long)s[axis], ragged && axis >= 2 ? "at least " : "",
                            (long long)(ragged ? full : dense)[axis]);
     }
-    p->features |= operand == FA_BIAS ? FA_FEATURE_BIAS : FA_FEATURE_KEEP;
+    p->features |= fa_operands[operand].feature;
     return FA_OK;
 }
 

@@ -35,8 +35,20 @@ typedef struct fa_sequence {
     fa_mask mask;
 } fa_sequence;
 
-enum { FA_Q, FA_K, FA_V, FA_O, FA_BIAS, FA_KEEP, FA_LSE, FA_OPERANDS };
-extern const char *const fa_operand_names[FA_OPERANDS];
+#define FA_OPERAND(constant, field, written, feature) FA_##constant,
+enum {
+#include "core/attention/operands.inc"
+    FA_OPERANDS
+};
+#undef FA_OPERAND
+
+typedef struct fa_operand {
+    const char *name;
+    bool written;     /* by a run */
+    unsigned feature; /* that a problem has where it has this operand; 0: every problem has it */
+} fa_operand;
+
+extern const fa_operand fa_operands[FA_OPERANDS];
 
 typedef struct fa_problem {
     /* Normalised: an axis of size 1 has stride 0, but the last has 1; bias and keep have 0 where repeated. */

@@ -474,9 +474,9 @@ static fa_status check_inputs(const fa_problem *p, const fa_inputs *in)
         return fa_fail(FA_INVALID, "inputs is NULL");
     const void *given[] = {
         [FA_Q] = in->q, [FA_K] = in->k, [FA_V] = in->v, [FA_BIAS] = in->bias, [FA_KEEP] = in->keep};
-    for (int t = 0; t <= FA_KEEP; t++) {
-        if (t != FA_O && p->span[t] > 0 && !given[t])
-            return fa_fail(FA_INVALID, "inputs.%s is NULL, expected %zu bytes", fa_operand_names[t],
+    for (int t = 0; t < FA_OPERANDS; t++) {
+        if (!fa_operands[t].written && p->span[t] > 0 && !given[t])
+            return fa_fail(FA_INVALID, "inputs.%s is NULL, expected %zu bytes", fa_operands[t].name,
                            p->span[t]);
     }
     return FA_OK;

@@ -74,7 +74,7 @@ fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, c
     operand operands[FA_OPERANDS + 1];
     int count = 0;
     for (int t = 0; t < FA_OPERANDS; t++) {
-        const char *name = fa_operand_names[t];
+        const char *name = fa_operands[t].name;
         const fa_buffer *buffer = binding->buffer[t];
         if (!wanted[t] && buffer)
             return fa_fail(FA_INVALID, "args.%s is given, expected NULL: the description has no %s", name,
