@@ -64,22 +64,17 @@ static uintptr_t place_of(const fa_buffer *buffer, size_t offset)
 fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, const fa_problem *p,
                            size_t workspace)
 {
-    const bool wanted[FA_OPERANDS] = {true,
-                                      true,
-                                      true,
-                                      true,
-                                      p->features & FA_FEATURE_BIAS,
-                                      p->features & FA_FEATURE_KEEP,
-                                      p->features & FA_FEATURE_LSE};
     operand operands[FA_OPERANDS + 1];
     int count = 0;
     for (int t = 0; t < FA_OPERANDS; t++) {
         const char *name = fa_operands[t].name;
+        const unsigned feature = fa_operands[t].feature;
+        const bool wanted = !feature || (p->features & feature);
         const fa_buffer *buffer = binding->buffer[t];
-        if (!wanted[t] && buffer)
+        if (!wanted && buffer)
             return fa_fail(FA_INVALID, "args.%s is given, expected NULL: the description has no %s", name,
                            name);
-        if (!wanted[t] || (p->span[t] == 0 && !buffer))
+        if (!wanted || (p->span[t] == 0 && !buffer))
             continue;
         fa_status status = check_buffer(device, name, buffer, binding->offset[t],
                                         fa_dtype_size(p->tensor[t].dtype), p->span[t]);
@@ -88,7 +83,7 @@ fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, c
         operands[count++] = (operand){name,
                                       fa_extent_of_tensor(&p->tensor[t], p->span[t], buffer->storage,
                                                           place_of(buffer, binding->offset[t])),
-                                      t == FA_O || t == FA_LSE};
+                                      fa_operands[t].written};
     }
     if (workspace > 0) {
         const fa_buffer *buffer = binding->workspace;
@@ -131,13 +126,12 @@ fa_status fa_plan_run(const fa_plan *plan, fa_queue *queue, const fa_attention_a
         status = fa_copy_struct(&copy, sizeof(copy), FA_ATTENTION_ARGS_0_1, args, "fa_attention_args");
     if (status != FA_OK)
         return status;
-    const fa_binding binding = {
-        .buffer = {copy.q, copy.k, copy.v, copy.o, copy.bias, copy.keep, copy.lse},
-        .offset = {copy.q_offset, copy.k_offset, copy.v_offset, copy.o_offset, copy.bias_offset,
-                   copy.keep_offset, copy.lse_offset},
-        .workspace = copy.workspace,
-        .workspace_offset = copy.workspace_offset,
-    };
+    fa_binding binding = {.workspace = copy.workspace, .workspace_offset = copy.workspace_offset};
+#define FA_OPERAND(constant, field, written, feature) \
+    binding.buffer[FA_##constant] = copy.field;       \
+    binding.offset[FA_##constant] = copy.field##_offset;
+#include "core/attention/operands.inc"
+#undef FA_OPERAND
     return run_bound(plan, queue, &binding);
 }
 
@@ -161,14 +155,12 @@ fa_status fa_plan_run_host(const fa_plan *plan, fa_queue *queue, const fa_host_a
     if (!device->backend->host_pointers)
         return fa_fail(FA_UNSUPPORTED, "%s does not run on host pointers%s", device->info.name,
                        device->info.host_memory ? ": wrap them in buffers" : "");
+#define FA_OPERAND(constant, field, written, feature) [FA_##constant] = (void *)(uintptr_t)a.field,
     /* Inputs are only read, but a buffer has one type for both. */
-    void *const memory[FA_OPERANDS] = {(void *)(uintptr_t)a.q,
-                                       (void *)(uintptr_t)a.k,
-                                       (void *)(uintptr_t)a.v,
-                                       a.o,
-                                       (void *)(uintptr_t)a.bias,
-                                       (void *)(uintptr_t)a.keep,
-                                       a.lse};
+    void *const memory[FA_OPERANDS] = {
+#include "core/attention/operands.inc"
+    };
+#undef FA_OPERAND
     fa_buffer buffer[FA_OPERANDS], workspace;
     fa_binding binding = {.workspace = as_buffer(plan, a.workspace, plan->workspace, &workspace)};
     for (int t = 0; t < FA_OPERANDS; t++)
