@@ -48,6 +48,9 @@ typedef struct fa_binding {
 fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, const fa_problem *problem,
                            size_t workspace);
 
+/* fa_plan_run() of buffers that are bound: checks them and runs. The queue is the plan's device's. */
+fa_status fa_plan_run_bound(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);
+
 fa_args fa_plan_args(const fa_plan *plan);
 
 /* Fills the workspace's layout, of schedule and scratch_bytes. */

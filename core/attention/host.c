@@ -17,8 +17,7 @@ typedef struct host_run {
     fa_plan *plan;
     fa_queue *queue;
     fa_buffer *made[FA_OPERANDS]; /* to be destroyed */
-    fa_buffer *workspace;
-    fa_binding binding;
+    fa_binding binding;           /* its workspace too is to be destroyed */
     /* Of a device that copies: */
     fa_problem problem; /* the caller's; that of the plan has the same tensors without gaps */
     char *staging;      /* PIECE bytes */
@@ -229,7 +228,7 @@ static fa_status copy_operands(host_run *run)
             continue;
         status = fa_buffer_create(run->device, span, &run->made[t]);
         run->binding.buffer[t] = run->made[t];
-        if (status == FA_OK && t != FA_O && t != FA_LSE && span > 0)
+        if (status == FA_OK && !fa_operands[t].written && span > 0)
             status = upload(run, t);
     }
     return status;
@@ -239,9 +238,9 @@ static fa_status copy_operands(host_run *run)
 static fa_status download(host_run *run)
 {
     fa_status status = FA_OK;
-    for (int t = FA_O; t < FA_OPERANDS && status == FA_OK; t += FA_LSE - FA_O) {
+    for (int t = 0; t < FA_OPERANDS && status == FA_OK; t++) {
         size_t span = run->plan->problem.span[t];
-        if (!run->made[t] || span == 0)
+        if (!fa_operands[t].written || !run->made[t] || span == 0)
             continue;
         run->result[t] = fa_alloc(run->device->context, span);
         status = run->result[t] ? fa_buffer_read(run->queue, run->made[t], 0, run->result[t], span)
@@ -273,7 +272,7 @@ static void host_release(host_run *run)
         if (run->result[t])
             fa_release(context, run->result[t], run->plan->problem.span[t]);
     }
-    fa_buffer_destroy(run->workspace);
+    fa_buffer_destroy(run->binding.workspace);
     fa_queue_destroy(run->queue);
     fa_plan_destroy(run->plan);
     fa_release(context, run->staging, PIECE);
@@ -304,26 +303,7 @@ static fa_status prepare(host_run *run, const fa_attention_desc *desc, bool in_p
 
 static fa_status execute(host_run *run)
 {
-    const fa_binding *b = &run->binding;
-    const fa_attention_args args = {
-        .struct_size = sizeof(args),
-        .q = b->buffer[FA_Q],
-        .k = b->buffer[FA_K],
-        .v = b->buffer[FA_V],
-        .o = b->buffer[FA_O],
-        .bias = b->buffer[FA_BIAS],
-        .keep = b->buffer[FA_KEEP],
-        .lse = b->buffer[FA_LSE],
-        .workspace = run->workspace,
-        .q_offset = b->offset[FA_Q],
-        .k_offset = b->offset[FA_K],
-        .v_offset = b->offset[FA_V],
-        .o_offset = b->offset[FA_O],
-        .bias_offset = b->offset[FA_BIAS],
-        .keep_offset = b->offset[FA_KEEP],
-        .lse_offset = b->offset[FA_LSE],
-    };
-    fa_status status = fa_plan_run(run->plan, run->queue, &args);
+    fa_status status = fa_plan_run_bound(run->plan, run->queue, &run->binding);
     return status == FA_OK ? fa_queue_wait(run->queue) : status;
 }
 
@@ -336,13 +316,13 @@ static fa_status host_execute(host_run *run, const fa_attention_desc *desc)
     if (status == FA_OK)
         status = in_place ? wrap_operands(run) : copy_operands(run);
     if (status == FA_OK && run->plan->workspace > 0)
-        status = fa_buffer_create(run->device, run->plan->workspace, &run->workspace);
+        status = fa_buffer_create(run->device, run->plan->workspace, &run->binding.workspace);
     if (status == FA_OK)
         status = execute(run);
     if (status != FA_OK || in_place)
         return status;
     status = download(run);
-    for (int t = FA_O; t < FA_OPERANDS && status == FA_OK; t += FA_LSE - FA_O) {
+    for (int t = 0; t < FA_OPERANDS && status == FA_OK; t++) {
         if (run->result[t])
             hand_out(run, t);
     }
@@ -355,14 +335,12 @@ fa_status fa_attention_host(fa_device *device, const fa_attention_desc *desc, co
     fa_clear_error();
     if (!device)
         return fa_fail(FA_INVALID, "device is NULL");
+#define FA_OPERAND(constant, field, written, feature) [FA_##constant] = (void *)(uintptr_t)field,
     /* Inputs are only read, but a buffer has one type for both. */
-    void *const memory[FA_OPERANDS] = {(void *)(uintptr_t)q,
-                                       (void *)(uintptr_t)k,
-                                       (void *)(uintptr_t)v,
-                                       o,
-                                       (void *)(uintptr_t)bias,
-                                       (void *)(uintptr_t)keep,
-                                       lse};
+    void *const memory[FA_OPERANDS] = {
+#include "core/attention/operands.inc"
+    };
+#undef FA_OPERAND
     host_run run = {.device = device, .memory = memory};
     fa_status status = host_execute(&run, desc);
     host_release(&run);

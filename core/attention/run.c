@@ -109,7 +109,7 @@ static fa_status check_call(const fa_plan *plan, const fa_queue *queue, const vo
     return FA_OK;
 }
 
-static fa_status run_bound(const fa_plan *plan, fa_queue *queue, const fa_binding *binding)
+fa_status fa_plan_run_bound(const fa_plan *plan, fa_queue *queue, const fa_binding *binding)
 {
     fa_status status = fa_binding_check(binding, plan->device, &plan->problem, plan->workspace);
     if (status != FA_OK || plan->schedule.items == 0)
@@ -132,7 +132,7 @@ fa_status fa_plan_run(const fa_plan *plan, fa_queue *queue, const fa_attention_a
     binding.offset[FA_##constant] = copy.field##_offset;
 #include "core/attention/operands.inc"
 #undef FA_OPERAND
-    return run_bound(plan, queue, &binding);
+    return fa_plan_run_bound(plan, queue, &binding);
 }
 
 /* A pointer as a buffer of just the bytes that the plan needs there; NULL where there is none. */
@@ -165,5 +165,5 @@ fa_status fa_plan_run_host(const fa_plan *plan, fa_queue *queue, const fa_host_a
     fa_binding binding = {.workspace = as_buffer(plan, a.workspace, plan->workspace, &workspace)};
     for (int t = 0; t < FA_OPERANDS; t++)
         binding.buffer[t] = as_buffer(plan, memory[t], plan->problem.span[t], &buffer[t]);
-    return run_bound(plan, queue, &binding);
+    return fa_plan_run_bound(plan, queue, &binding);
 }
