@@ -50,6 +50,12 @@ static inline void set_dims(conform_case *c, int32_t dim_qk, int32_t dim_v)
 CLI_PRINTF(3, 4)
 bool conform_add(conform_list *list, const conform_case *c, const char *label, ...);
 
+/* Masks, packed sequences, lengths, the diagonal. */
+bool conform_add_masks(conform_list *list);
+
+/* What happens to a score. */
+bool conform_add_scores(conform_list *list);
+
 /* Numbers that are not finite or at the ends of f32's range, hidden or seen. */
 bool conform_add_hazards(conform_list *list);
 

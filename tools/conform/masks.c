@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Cases of masks, of packed sequences and lengths, and of where the diagonal lies. */
+#include "tools/conform/cases.h"
+
+static bool add_masks(conform_list *list)
+{
+    enum { NONE = FA_MASK_NONE, TL = FA_MASK_CAUSAL_TOP_LEFT, BR = FA_MASK_CAUSAL_BOTTOM_RIGHT };
+    static const struct {
+        const char *label;
+        int mask;
+        int32_t left, right, prefix, offset;
+    } masks[] = {
+        {"none", NONE, 0, 0, 0, 0},
+        {"causal-tl", TL, 0, 0, 0, 0},
+        {"causal-br", BR, 0, 0, 0, 0},
+        {"window-l1", NONE, 1, 0, 0, 0},
+        {"window-r1", NONE, 0, 1, 0, 0},
+        {"window-l5", NONE, 5, 0, 0, 0},
+        {"window-r3", NONE, 0, 3, 0, 0},
+        {"window-l1-r1", NONE, 1, 1, 0, 0},
+        {"window-l7-r4", NONE, 7, 4, 0, 0},
+        {"window-l20-r30", NONE, 20, 30, 0, 0},
+        {"window-l1000-r1000", NONE, 1000, 1000, 0, 0},
+        {"causal-tl-window-l6", TL, 6, 0, 0, 0},
+        {"causal-br-window-l6", BR, 6, 0, 0, 0},
+        {"causal-br-window-l33", BR, 33, 0, 0, 0},
+        {"causal-tl-prefix7", TL, 0, 0, 7, 0},
+        {"causal-br-prefix18", BR, 0, 0, 18, 0},
+        {"prefix1000", BR, 0, 0, 1000, 0},
+        {"window-l4-prefix3", BR, 4, 0, 3, 0},
+        {"window-l4-r4-prefix20", NONE, 4, 4, 20, 0},
+        {"causal-tl-offset9", TL, 0, 0, 0, 9},
+        {"causal-br-offset-9", BR, 0, 0, 0, -9},
+        {"window-l5-r5-offset12", NONE, 5, 5, 0, 12},
+        {"all-masked", BR, 0, 0, 0, -1000},
+        {"all-masked-but-prefix2", BR, 0, 0, 2, -1000},
+        {"window-beyond", NONE, 3, 3, 0, 1000},
+        {"causal-tl-offset1000", TL, 0, 0, 0, 1000},
+    };
+    static const int32_t lengths[][2] = {{29, 61}, {61, 29}, {45, 45}};
+    bool ok = true;
+    for (size_t i = 0; i < COUNT(masks) * COUNT(lengths); i++) {
+        size_t m = i / COUNT(lengths), l = i % COUNT(lengths);
+        conform_case c = basic;
+        set_types(&c, float_types[l]);
+        set_lengths(&c, lengths[l][0], lengths[l][1]);
+        c.dim_qk = c.dim_v = 20;
+        c.mask = (fa_mask_kind)masks[m].mask;
+        c.window_left = masks[m].left;
+        c.window_right = masks[m].right;
+        c.prefix = masks[m].prefix;
+        c.diagonal_offset = masks[m].offset;
+        c.blocks = CONFORM_BLOCKS_TWO_TILES;
+        ok = ok && conform_add(list, &c, "%s", masks[m].label);
+    }
+    return ok;
+}
+
+static bool add_packings(conform_list *list)
+{
+    bool ok = true;
+    for (int packing = CONFORM_PACK_BOTH; packing < CONFORM_PACKINGS; packing++) {
+        conform_case c = basic;
+        set_types(&c, packing % 2 ? FA_F32 : FA_F16);
+        set_heads(&c, 5, 2, 1);
+        set_lengths(&c, 39, 58);
+        c.packing = (conform_packing)packing;
+        ok = ok && conform_add(list, &c, "sequences");
+        c.mask = FA_MASK_CAUSAL_TOP_LEFT;
+        ok = ok && conform_add(list, &c, "sequences-causal-tl");
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        ok = ok && conform_add(list, &c, "sequences-causal-br");
+        c.layout = CONFORM_BSHD;
+        c.alibi = true;
+        ok = ok && conform_add(list, &c, "sequences-causal-br-alibi");
+        c.window_left = 9;
+        c.layout = CONFORM_VIEW;
+        ok = ok && conform_add(list, &c, "sequences-causal-br-alibi-window-l9");
+        c.alibi = false;
+        c.window_left = 0;
+        c.layout = CONFORM_BHSD;
+        c.bias_axes = 15;
+        c.keep_axes = 13;
+        ok = ok && conform_add(list, &c, "sequences-causal-br-bias-keep");
+        c.sinks = true;
+        c.no_lse = true;
+        set_heads(&c, 4, 6, 3);
+        ok = ok && conform_add(list, &c, "sequences-causal-br-bias-keep-sinks");
+        c.narrow = true;
+        ok = ok && conform_add(list, &c, "sequences-int32-causal-br-bias-keep-sinks");
+    }
+    return ok;
+}
+
+/* p(i) from the top left without a causal mask, and what follows the lengths of padded rows. */
+static bool add_alignments(conform_list *list)
+{
+    bool ok = true;
+    for (size_t t = 0; t < COUNT(float_types); t++) {
+        conform_case c = basic;
+        set_types(&c, float_types[t]);
+        set_heads(&c, 4, 4, 2);
+        set_lengths(&c, 41, 70);
+        for (int alignment = FA_ALIGN_TOP_LEFT; alignment <= FA_ALIGN_BOTTOM_RIGHT; alignment++) {
+            const char *name = alignment == FA_ALIGN_TOP_LEFT ? "tl" : "br";
+            c.alignment = (fa_alignment)alignment;
+            c.alibi = true;
+            ok = ok && conform_add(list, &c, "align-%s-alibi", name);
+            c.window_left = 11;
+            c.window_right = 6;
+            ok = ok && conform_add(list, &c, "align-%s-alibi-window-l11-r6", name);
+            c.alibi = false;
+            ok = ok && conform_add(list, &c, "align-%s-window-l11-r6", name);
+            c.window_left = c.window_right = 0;
+        }
+        c.alignment = FA_ALIGN_DEFAULT;
+        set_lengths(&c, 53, 53);
+        c.packing = CONFORM_LENS_BOTH;
+        c.alibi = true;
+        ok = ok && conform_add(list, &c, "padded-encoder-alibi");
+        c.window_left = c.window_right = 9;
+        c.layout = CONFORM_BSHD;
+        ok = ok && conform_add(list, &c, "padded-encoder-alibi-window-l9-r9");
+        c.hazard = CONFORM_HIDDEN;
+        ok = ok && conform_add(list, &c, "padded-encoder-alibi-window-l9-r9-hidden");
+    }
+    return ok;
+}
+bool conform_add_masks(conform_list *list)
+{
+    return add_masks(list) && add_packings(list) && add_alignments(list);
+}
