@@ -335,12 +335,3 @@ void io_output_discard(io_output *o)
     free(o->target);
     *o = (io_output){.fd = -1};
 }
-
-bool io_output_end(io_output *o, bool ok, io_error *err)
-{
-    io_output *const one[] = {o};
-
-    ok = ok && io_output_finish(o, err) && io_output_commit(one, 1, err);
-    io_output_discard(o);
-    return ok;
-}

@@ -52,6 +52,13 @@ bool io_output_commit(io_output *const *outputs, int count, io_error *err);
 /* Frees it; removes what was not put in place. */
 void io_output_discard(io_output *o);
 /* When ok: finish, commit. Always: discard. */
-bool io_output_end(io_output *o, bool ok, io_error *err);
+static inline bool io_output_end(io_output *o, bool ok, io_error *err)
+{
+    io_output *const one[] = {o};
+
+    ok = ok && io_output_finish(o, err) && io_output_commit(one, 1, err);
+    io_output_discard(o);
+    return ok;
+}
 
 #endif
