@@ -86,8 +86,7 @@ typedef struct place {
     bool exists;
     struct stat st; /* where it exists */
     int stream;     /* of the process: write there; else -1 */
-    char *
-        target; /* the file to replace; NULL: open the path itself, which is no file that could be replaced */
+    char *target;   /* the file to replace; NULL: the path itself is opened, which is no such file */
 } place;
 
 static bool find_target(place *p, const char *path, io_error *err)
