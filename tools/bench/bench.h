@@ -137,12 +137,15 @@ bool bench_verify(fa_context *context, const bench_case *c, const fa_attention_d
                   const bench_data *data, const check_means *means, double *max_error, char *message,
                   size_t message_size);
 
-/* peak.c */
+/* machine.c */
 
 /* Bytes that this process can still take, as far as the system tells; SIZE_MAX when it does not. */
 size_t bench_memory_available(void);
 /* Bytes of all last-level caches together; 0 when the system does not tell. */
 size_t bench_cache_bytes(void);
+
+/* peak.c */
+
 /* Measures for a few seconds. False, with the reason, when that fails; peak->known is false then. */
 bool bench_peak_measure(const fa_device *device, const fa_device_info *info, bench_peak *peak, char *message,
                         size_t message_size);
