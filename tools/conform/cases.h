@@ -46,6 +46,9 @@ static inline void set_dims(conform_case *c, int32_t dim_qk, int32_t dim_v)
     c->dim_v = dim_v;
 }
 
+/* Appends a copy. False without memory. */
+bool conform_append(conform_list *list, const conform_case *c);
+
 /* Appends a copy under a name made of the label and of what every case has. */
 CLI_PRINTF(3, 4)
 bool conform_add(conform_list *list, const conform_case *c, const char *label, ...);
