@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Which files of the library may use which: no two use each other, the core knows backends by their list alone, and no
-backend knows another.
+"""Which files may use which: no two use each other, the core knows backends by their list alone, and no backend knows
+another.
 
-Usage: check_arrows.py STATIC_LIBRARY SOURCE_ROOT
+Usage: check_arrows.py SOURCE_ROOT STATIC_LIBRARY...
 
-An arrow goes from one object to another that defines a function or data that it uses.
+An arrow goes from one object of a library to another that defines a function or data that it uses.
 """
 import collections
 import os
@@ -23,7 +23,7 @@ def find_arrows(library):
     command = [os.environ.get("NM", "nm"), "-A", "-g", "-P", library]
     home, uses = {}, []
     for line in subprocess.run(command, text=True, capture_output=True, check=True).stdout.splitlines():
-        member, name, kind = re.match(r".*\[(.*)\.o\]: (\S+) (\S)", line).groups()
+        member, name, kind = re.match(r".*\[(?:.*/)?(.*)\.o\]: (\S+) (\S)", line).groups()
         if kind in "Uw":
             uses.append((member, name))
         else:
@@ -82,8 +82,8 @@ def check_includes(root):
 
 
 def main():
-    root = pathlib.Path(sys.argv[2])
-    arrows = find_arrows(sys.argv[1])
+    root, libraries = pathlib.Path(sys.argv[1]), sys.argv[2:]
+    arrows = {user: used for library in libraries for user, used in find_arrows(library).items()}
     backends = re.findall(r"^FA_BACKEND\((\w+)\)", (root / "backends/list.inc").read_text(), re.M)
     if not arrows or not backends:
         sys.exit("no object uses another, or no backend is listed")
