@@ -11,26 +11,6 @@
 #include "core/status.h"
 #include "core/tensor.h"
 
-float fa_f16_to_f32(uint16_t bits)
-{
-    return fa_half_load(bits);
-}
-
-uint16_t fa_f32_to_f16(float value)
-{
-    return (uint16_t)fa_f16_narrow(value);
-}
-
-float fa_bf16_to_f32(uint16_t bits)
-{
-    return fa_bf16_widen(bits);
-}
-
-uint16_t fa_f32_to_bf16(float value)
-{
-    return (uint16_t)fa_bf16_narrow(value);
-}
-
 /* One query row of one head, and where its operands are. */
 typedef struct row_view {
     const fa_problem *p;
