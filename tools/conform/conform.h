@@ -135,7 +135,7 @@ const char *conform_hazard_name(conform_hazard hazard);
 void conform_draw(uint64_t seed, int number, conform_case *c);
 void conform_describe(const conform_case *c, char *text, size_t size);
 
-/* A small generator, for data and for random cases: SplitMix64. */
+/* random.c: a small generator, for data and for random cases: SplitMix64 */
 typedef struct conform_random {
     uint64_t state;
 } conform_random;
@@ -168,6 +168,8 @@ typedef struct conform_data {
     float *slopes, *factors, *sinks;
 } conform_data;
 
+/* data.c */
+
 /* False without memory; *data can be freed in any case. */
 bool conform_data_make(const conform_case *c, const conform_sizes *sizes, uint64_t seed, conform_data *data);
 void conform_data_free(conform_data *data);
@@ -177,6 +179,20 @@ bool conform_data_uses_row(const conform_data *data, int64_t batch, int64_t row)
 void conform_data_exchange(conform_data *data);
 /* Whether an input is no longer what it was. */
 bool conform_data_changed(const conform_data *data);
+
+/* From now on, the inputs are to stay as they are. */
+void conform_data_keep(conform_data *data);
+
+/* fill.c: the parts of conform_data_make() */
+
+/* What there is one of for each head. False without memory. */
+bool conform_fill_heads(const conform_case *c, conform_data *data, conform_random *random);
+/* The tensors, when they have their memory. */
+void conform_fill(const conform_case *c, conform_data *data, conform_random *random);
+/* One number in the middle of the first sequence's first head. */
+void conform_place_hazard(conform_data *data, conform_hazard hazard);
+
+/* tensors.c */
 
 /* One operand's tensor of a description, by CONFORM_Q and so on. */
 fa_tensor *conform_tensor(fa_attention_desc *desc, int input);
@@ -195,8 +211,8 @@ int64_t conform_index(const fa_tensor *tensor, int64_t batch, int64_t head, int6
 /* The first element of an input; NULL where it has none. */
 void *conform_address(const conform_data *data, int input);
 void conform_store(fa_dtype dtype, void *base, int64_t index, float value);
-/* From now on, the inputs are to stay as they are. */
-void conform_data_keep(conform_data *data);
+/* Of a float type. */
+float conform_load(fa_dtype dtype, const void *base, int64_t index);
 
 /* oracle.c */
 

@@ -1,78 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From a case to a problem with its inputs. Whatever no sequence uses is NaN: gaps, padding, keys beyond a length. */
-#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "tools/conform/conform.h"
-
-conform_random conform_random_of(uint64_t seed, const char *name)
-{
-    conform_random random = {0xcbf29ce484222325u ^ (seed * 0x9e3779b97f4a7c15u)};
-    for (; *name; name++)
-        random.state = (random.state ^ (unsigned char)*name) * 0x100000001b3u;
-    return random;
-}
-
-static uint64_t next(conform_random *random)
-{
-    uint64_t z = random->state += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-uint32_t conform_random_below(conform_random *random, uint32_t bound)
-{
-    return (uint32_t)((next(random) >> 32) * bound >> 32);
-}
-
-float conform_random_normal(conform_random *random)
-{
-    /* A sum of four uniform numbers: variance 1/3, so that sqrt(3) makes it 1. */
-    uint64_t bits = next(random);
-    float sum = 0;
-    for (int i = 0; i < 4; i++)
-        sum += (float)(bits >> (16 * i) & 0xffff) * 0x1p-15f - 1;
-    return sum * 0.8660254f;
-}
-
-void conform_store(fa_dtype dtype, void *base, int64_t index, float value)
-{
-    switch (dtype) {
-    case FA_F16: ((uint16_t *)base)[index] = fa_f32_to_f16(value); break;
-    case FA_BF16: ((uint16_t *)base)[index] = fa_f32_to_bf16(value); break;
-    case FA_BOOL: ((unsigned char *)base)[index] = (unsigned char)value; break;
-    default: ((float *)base)[index] = value;
-    }
-}
-
-static float conform_load(fa_dtype dtype, const void *base, int64_t index)
-{
-    switch (dtype) {
-    case FA_F16: return fa_f16_to_f32(((const uint16_t *)base)[index]);
-    case FA_BF16: return fa_bf16_to_f32(((const uint16_t *)base)[index]);
-    default: return ((const float *)base)[index];
-    }
-}
-
-fa_tensor conform_strides(fa_tensor t)
-{
-    int64_t stride = 1;
-    bool contiguous = !t.stride[0] && !t.stride[1] && !t.stride[2] && !t.stride[3];
-    for (int axis = 3; axis >= 0 && contiguous; axis--) {
-        t.stride[axis] = stride;
-        stride *= t.shape[axis];
-    }
-    return t;
-}
-
-fa_tensor *conform_tensor(fa_attention_desc *desc, int input)
-{
-    fa_tensor *const tensors[CONFORM_INPUTS] = {&desc->q, &desc->k, &desc->v, &desc->bias, &desc->keep};
-    return tensors[input];
-}
 
 static bool packs_q(conform_packing packing)
 {
@@ -154,33 +86,6 @@ static bool make_offsets(const conform_case *c, const conform_sizes *sizes, conf
     data->desc.lens_q = has_lens_q(c->packing) ? data->lens_q : NULL;
     data->desc.lens_kv = has_lens_kv(c->packing) ? data->lens_kv : NULL;
     return !c->narrow || narrow_lists(data, (size_t)c->batch + 1);
-}
-
-/* Offsets and lengths come in two widths, of which at most one is there. */
-static conform_part part_of(const int64_t *cu, const int32_t *cu32, const int64_t *lens,
-                            const int32_t *lens32, int64_t n, int64_t rows)
-{
-    if (cu)
-        return (conform_part){0, cu[n], cu[n + 1] - cu[n]};
-    if (cu32)
-        return (conform_part){0, cu32[n], cu32[n + 1] - cu32[n]};
-    return (conform_part){n, 0, lens ? lens[n] : lens32 ? lens32[n] : rows};
-}
-
-conform_part conform_part_q(const fa_attention_desc *d, int64_t n)
-{
-    return part_of(d->cu_rows_q, d->cu_rows_q32, d->lens_q, d->lens_q32, n, d->q.shape[2]);
-}
-
-conform_part conform_part_kv(const fa_attention_desc *d, int64_t n)
-{
-    return part_of(d->cu_rows_kv, d->cu_rows_kv32, d->lens_kv, d->lens_kv32, n, d->k.shape[2]);
-}
-
-int64_t conform_sequences(const fa_attention_desc *d)
-{
-    bool packed = d->cu_rows_q || d->cu_rows_kv || d->cu_rows_q32 || d->cu_rows_kv32;
-    return packed ? d->sequences : d->q.shape[0];
 }
 
 bool conform_data_uses_row(const conform_data *data, int64_t batch, int64_t row)
@@ -326,161 +231,6 @@ static bool allocate(conform_data *data)
     return true;
 }
 
-void *conform_address(const conform_data *data, int t)
-{
-    unsigned char *home = data->memory[data->home[t]];
-    return home ? home + data->offset[t] : NULL;
-}
-
-int64_t conform_index(const fa_tensor *t, int64_t b, int64_t h, int64_t r)
-{
-    return b * t->stride[0] + h * t->stride[1] + r * t->stride[2];
-}
-
-/* Element d of row i of q or k: products are gain_q * gain_k at most, each key's another. */
-static float ramp(int t, int64_t i, int64_t count, int64_t d)
-{
-    if (d > 0)
-        return 0;
-    return t == CONFORM_Q ? (i % 3 == 2 ? -1.0f : 1.0f) : 1 - (float)i / (float)count;
-}
-
-static void fill_operand(const conform_case *c, conform_data *data, int t, float gain, conform_random *random)
-{
-    fa_tensor tensor = conform_strides(*conform_tensor(&data->desc, t));
-    void *base = conform_address(data, t);
-    for (int64_t n = 0; n < conform_sequences(&data->desc); n++) {
-        conform_part p = t == CONFORM_Q ? conform_part_q(&data->desc, n) : conform_part_kv(&data->desc, n);
-        for (int64_t h = 0; h < tensor.shape[1]; h++) {
-            for (int64_t i = 0; i < p.count; i++) {
-                int64_t row = conform_index(&tensor, p.batch, h, p.begin + i);
-                for (int64_t d = 0; d < tensor.shape[3]; d++) {
-                    bool ramps = c->ramp && t != CONFORM_V;
-                    float value = ramps ? ramp(t, i, p.count, d) : conform_random_normal(random);
-                    conform_store(tensor.dtype, base, row + d, gain * value);
-                }
-            }
-        }
-    }
-}
-
-/* The largest finite number of a type. */
-static float largest_of(fa_dtype dtype)
-{
-    return dtype == FA_F16 ? 65504.0f : dtype == FA_BF16 ? 0x1.fep127f : FLT_MAX;
-}
-
-static void fill_bias_ends(const conform_case *c, conform_data *data, conform_random *random)
-{
-    fa_tensor tensor = conform_strides(data->desc.bias);
-    const int64_t *s = tensor.shape;
-    float largest = largest_of(tensor.dtype);
-    for (int64_t row = 0; row < s[0] * s[1] * s[2]; row++) {
-        for (int64_t j = 0; j < s[3]; j++) {
-            float value = conform_random_normal(random);
-            bool half = conform_random_below(random, 2) == 0, chosen = j == row * 5 % s[3];
-            switch (c->bias_ends) {
-            case CONFORM_BIAS_MIN_ALL: value = -largest; break;
-            case CONFORM_BIAS_MIN_ROWS: value = row % 2 ? value : -largest; break;
-            case CONFORM_BIAS_MIN_KEYS: value = half ? value : -largest; break;
-            case CONFORM_BIAS_MAX_ALL: value = largest; break;
-            case CONFORM_BIAS_MAX_KEY: value = chosen ? largest : value; break;
-            case CONFORM_BIAS_BOTH: value = chosen ? largest : -largest; break;
-            case CONFORM_BIAS_TAME: break;
-            }
-            conform_store(tensor.dtype, conform_address(data, CONFORM_BIAS), row * s[3] + j, value);
-        }
-    }
-}
-
-/* bias or keep: rows that see nothing are among them where there is an axis of rows. */
-static void fill_extra(conform_data *data, int t, bool holes, conform_random *random)
-{
-    fa_tensor tensor = conform_strides(*conform_tensor(&data->desc, t));
-    const int64_t *s = tensor.shape;
-    bool is_keep = t == CONFORM_KEEP;
-    for (int64_t row = 0; row < s[0] * s[1] * s[2]; row++) {
-        bool blind = s[2] > 1 && row % s[2] % 5 == 3 && (is_keep || holes);
-        for (int64_t j = 0; j < s[3]; j++) {
-            bool hole = blind || ((is_keep || holes) && conform_random_below(random, 10) < 3);
-            /* Any byte but 0 means visible. */
-            float value =
-                is_keep ? (float)(1 + conform_random_below(random, 255)) : conform_random_normal(random);
-            if (hole)
-                value = is_keep ? 0 : -INFINITY;
-            int64_t at = conform_index(&tensor, row / s[2] / s[1], row / s[2] % s[1], row % s[2]);
-            conform_store(tensor.dtype, conform_address(data, t), at + j * tensor.stride[3], value);
-        }
-    }
-}
-
-/* One number in the middle of the first sequence's first head. */
-static void place_hazard(conform_data *data, conform_hazard hazard)
-{
-    if (hazard < CONFORM_NAN_Q || hazard > CONFORM_INF_V || conform_sequences(&data->desc) == 0)
-        return;
-    int t = CONFORM_Q + ((int)hazard - CONFORM_NAN_Q) % 3;
-    fa_tensor tensor = conform_strides(*conform_tensor(&data->desc, t));
-    conform_part p = t == CONFORM_Q ? conform_part_q(&data->desc, 0) : conform_part_kv(&data->desc, 0);
-    if (p.count > 0)
-        conform_store(tensor.dtype, conform_address(data, t),
-                      conform_index(&tensor, p.batch, 0, p.begin + p.count / 2) + tensor.shape[3] / 2,
-                      hazard >= CONFORM_INF_Q ? INFINITY : NAN);
-}
-
-static bool fill_heads(const conform_case *c, conform_data *data, conform_random *random)
-{
-    size_t count = c->heads_q > 0 ? (size_t)c->heads_q : 1;
-    size_t entries = c->slopes_each ? (size_t)c->batch + 1 : 1, stride = count + 3;
-    data->slopes = malloc(entries * stride * sizeof(float));
-    data->factors = malloc(count * sizeof(float));
-    data->sinks = malloc(count * sizeof(float));
-    if (!data->slopes || !data->factors || !data->sinks)
-        return false;
-    for (int32_t h = 0; h < c->heads_q; h++) {
-        float part = 1 / (float)(1 + h / 2), sign = h % 2 ? -1.0f : 1.0f;
-        data->slopes[h] = c->slope != 0 ? c->slope * part : ldexpf(1, -1 - h % 8);
-        data->sinks[h] = c->no_sinks ? -INFINITY : conform_random_normal(random);
-        if (c->sink != 0)
-            data->sinks[h] = c->sink * part * sign;
-    }
-    for (size_t n = 1; n < entries; n++) {
-        for (size_t h = 0; h < stride; h++)
-            data->slopes[n * stride + h] =
-                h < (size_t)c->heads_q ? data->slopes[h] * (1 + (float)n / 4) : NAN;
-    }
-    for (int32_t h = 0; h < c->heads_q; h++)
-        data->factors[h] = (float)(1 + h % 5) * 0.375f;
-    data->desc.alibi_slopes = c->alibi ? data->slopes : NULL;
-    data->desc.alibi_stride = c->alibi && c->slopes_each ? (int64_t)stride : 0;
-    data->desc.bias_factors = c->factors && c->bias_axes != CONFORM_NO_AXES ? data->factors : NULL;
-    data->desc.sinks = c->sinks || c->no_sinks ? data->sinks : NULL;
-    return true;
-}
-
-static void fill(const conform_case *c, conform_data *data, conform_random *random)
-{
-    /* Scores have a standard deviation of 1 with the default scale, times the two gains. */
-    float gain_q = 1, gain_k = 1;
-    if (c->hazard == CONFORM_LARGE)
-        gain_q = 3000;
-    if (c->hazard == CONFORM_HUGE) {
-        gain_q = 1e15f;
-        gain_k = 1e15f;
-    }
-    gain_q *= c->gain_q != 0 ? c->gain_q : 1;
-    gain_k *= c->gain_k != 0 ? c->gain_k : 1;
-    fill_operand(c, data, CONFORM_Q, gain_q, random);
-    fill_operand(c, data, CONFORM_K, gain_k, random);
-    if (data->home[CONFORM_V] != CONFORM_K)
-        fill_operand(c, data, CONFORM_V, c->gain_v != 0 ? c->gain_v : 1, random);
-    if (c->bias_ends == CONFORM_BIAS_TAME)
-        fill_extra(data, CONFORM_BIAS, c->bias_holes, random);
-    else
-        fill_bias_ends(c, data, random);
-    fill_extra(data, CONFORM_KEEP, false, random);
-}
-
 void conform_data_keep(conform_data *data)
 {
     for (int t = 0; t < CONFORM_INPUTS; t++) {
@@ -543,7 +293,7 @@ bool conform_data_make(const conform_case *c, const conform_sizes *sizes, uint64
         .want_lse = !c->no_lse,
         .tuning = &data->tuning,
     };
-    if (!make_offsets(c, sizes, data) || !fill_heads(c, data, &random))
+    if (!make_offsets(c, sizes, data) || !conform_fill_heads(c, data, &random))
         return false;
     make_tensors(c, sizes, data);
     for (int t = 0; t < CONFORM_INPUTS; t++) {
@@ -568,10 +318,10 @@ bool conform_data_make(const conform_case *c, const conform_sizes *sizes, uint64
         set_singles(&data->desc);
     if (!allocate(data))
         return false;
-    fill(c, data, &random);
+    conform_fill(c, data, &random);
     if (c->hazard >= CONFORM_NAN_Q && !make_tame(data))
         return false;
-    place_hazard(data, c->hazard);
+    conform_place_hazard(data, c->hazard);
     conform_data_keep(data);
     return true;
 }

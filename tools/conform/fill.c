@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the inputs of a case hold. Whatever no sequence uses stays as it is. */
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "tools/conform/conform.h"
+
+/* Element d of row i of q or k: products are gain_q * gain_k at most, each key's another. */
+static float ramp(int t, int64_t i, int64_t count, int64_t d)
+{
+    if (d > 0)
+        return 0;
+    return t == CONFORM_Q ? (i % 3 == 2 ? -1.0f : 1.0f) : 1 - (float)i / (float)count;
+}
+
+static void fill_operand(const conform_case *c, conform_data *data, int t, float gain, conform_random *random)
+{
+    fa_tensor tensor = conform_strides(*conform_tensor(&data->desc, t));
+    void *base = conform_address(data, t);
+    for (int64_t n = 0; n < conform_sequences(&data->desc); n++) {
+        conform_part p = t == CONFORM_Q ? conform_part_q(&data->desc, n) : conform_part_kv(&data->desc, n);
+        for (int64_t h = 0; h < tensor.shape[1]; h++) {
+            for (int64_t i = 0; i < p.count; i++) {
+                int64_t row = conform_index(&tensor, p.batch, h, p.begin + i);
+                for (int64_t d = 0; d < tensor.shape[3]; d++) {
+                    bool ramps = c->ramp && t != CONFORM_V;
+                    float value = ramps ? ramp(t, i, p.count, d) : conform_random_normal(random);
+                    conform_store(tensor.dtype, base, row + d, gain * value);
+                }
+            }
+        }
+    }
+}
+
+/* The largest finite number of a type. */
+static float largest_of(fa_dtype dtype)
+{
+    return dtype == FA_F16 ? 65504.0f : dtype == FA_BF16 ? 0x1.fep127f : FLT_MAX;
+}
+
+static void fill_bias_ends(const conform_case *c, conform_data *data, conform_random *random)
+{
+    fa_tensor tensor = conform_strides(data->desc.bias);
+    const int64_t *s = tensor.shape;
+    float largest = largest_of(tensor.dtype);
+    for (int64_t row = 0; row < s[0] * s[1] * s[2]; row++) {
+        for (int64_t j = 0; j < s[3]; j++) {
+            float value = conform_random_normal(random);
+            bool half = conform_random_below(random, 2) == 0, chosen = j == row * 5 % s[3];
+            switch (c->bias_ends) {
+            case CONFORM_BIAS_MIN_ALL: value = -largest; break;
+            case CONFORM_BIAS_MIN_ROWS: value = row % 2 ? value : -largest; break;
+            case CONFORM_BIAS_MIN_KEYS: value = half ? value : -largest; break;
+            case CONFORM_BIAS_MAX_ALL: value = largest; break;
+            case CONFORM_BIAS_MAX_KEY: value = chosen ? largest : value; break;
+            case CONFORM_BIAS_BOTH: value = chosen ? largest : -largest; break;
+            case CONFORM_BIAS_TAME: break;
+            }
+            conform_store(tensor.dtype, conform_address(data, CONFORM_BIAS), row * s[3] + j, value);
+        }
+    }
+}
+
+/* bias or keep: rows that see nothing are among them where there is an axis of rows. */
+static void fill_extra(conform_data *data, int t, bool holes, conform_random *random)
+{
+    fa_tensor tensor = conform_strides(*conform_tensor(&data->desc, t));
+    const int64_t *s = tensor.shape;
+    bool is_keep = t == CONFORM_KEEP;
+    for (int64_t row = 0; row < s[0] * s[1] * s[2]; row++) {
+        bool blind = s[2] > 1 && row % s[2] % 5 == 3 && (is_keep || holes);
+        for (int64_t j = 0; j < s[3]; j++) {
+            bool hole = blind || ((is_keep || holes) && conform_random_below(random, 10) < 3);
+            /* Any byte but 0 means visible. */
+            float value =
+                is_keep ? (float)(1 + conform_random_below(random, 255)) : conform_random_normal(random);
+            if (hole)
+                value = is_keep ? 0 : -INFINITY;
+            int64_t at = conform_index(&tensor, row / s[2] / s[1], row / s[2] % s[1], row % s[2]);
+            conform_store(tensor.dtype, conform_address(data, t), at + j * tensor.stride[3], value);
+        }
+    }
+}
+
+void conform_place_hazard(conform_data *data, conform_hazard hazard)
+{
+    if (hazard < CONFORM_NAN_Q || hazard > CONFORM_INF_V || conform_sequences(&data->desc) == 0)
+        return;
+    int t = CONFORM_Q + ((int)hazard - CONFORM_NAN_Q) % 3;
+    fa_tensor tensor = conform_strides(*conform_tensor(&data->desc, t));
+    conform_part p = t == CONFORM_Q ? conform_part_q(&data->desc, 0) : conform_part_kv(&data->desc, 0);
+    if (p.count > 0)
+        conform_store(tensor.dtype, conform_address(data, t),
+                      conform_index(&tensor, p.batch, 0, p.begin + p.count / 2) + tensor.shape[3] / 2,
+                      hazard >= CONFORM_INF_Q ? INFINITY : NAN);
+}
+
+bool conform_fill_heads(const conform_case *c, conform_data *data, conform_random *random)
+{
+    size_t count = c->heads_q > 0 ? (size_t)c->heads_q : 1;
+    size_t entries = c->slopes_each ? (size_t)c->batch + 1 : 1, stride = count + 3;
+    data->slopes = malloc(entries * stride * sizeof(float));
+    data->factors = malloc(count * sizeof(float));
+    data->sinks = malloc(count * sizeof(float));
+    if (!data->slopes || !data->factors || !data->sinks)
+        return false;
+    for (int32_t h = 0; h < c->heads_q; h++) {
+        float part = 1 / (float)(1 + h / 2), sign = h % 2 ? -1.0f : 1.0f;
+        data->slopes[h] = c->slope != 0 ? c->slope * part : ldexpf(1, -1 - h % 8);
+        data->sinks[h] = c->no_sinks ? -INFINITY : conform_random_normal(random);
+        if (c->sink != 0)
+            data->sinks[h] = c->sink * part * sign;
+    }
+    for (size_t n = 1; n < entries; n++) {
+        for (size_t h = 0; h < stride; h++)
+            data->slopes[n * stride + h] =
+                h < (size_t)c->heads_q ? data->slopes[h] * (1 + (float)n / 4) : NAN;
+    }
+    for (int32_t h = 0; h < c->heads_q; h++)
+        data->factors[h] = (float)(1 + h % 5) * 0.375f;
+    data->desc.alibi_slopes = c->alibi ? data->slopes : NULL;
+    data->desc.alibi_stride = c->alibi && c->slopes_each ? (int64_t)stride : 0;
+    data->desc.bias_factors = c->factors && c->bias_axes != CONFORM_NO_AXES ? data->factors : NULL;
+    data->desc.sinks = c->sinks || c->no_sinks ? data->sinks : NULL;
+    return true;
+}
+
+void conform_fill(const conform_case *c, conform_data *data, conform_random *random)
+{
+    /* Scores have a standard deviation of 1 with the default scale, times the two gains. */
+    float gain_q = 1, gain_k = 1;
+    if (c->hazard == CONFORM_LARGE)
+        gain_q = 3000;
+    if (c->hazard == CONFORM_HUGE) {
+        gain_q = 1e15f;
+        gain_k = 1e15f;
+    }
+    gain_q *= c->gain_q != 0 ? c->gain_q : 1;
+    gain_k *= c->gain_k != 0 ? c->gain_k : 1;
+    fill_operand(c, data, CONFORM_Q, gain_q, random);
+    fill_operand(c, data, CONFORM_K, gain_k, random);
+    if (data->home[CONFORM_V] != CONFORM_K)
+        fill_operand(c, data, CONFORM_V, c->gain_v != 0 ? c->gain_v : 1, random);
+    if (c->bias_ends == CONFORM_BIAS_TAME)
+        fill_extra(data, CONFORM_BIAS, c->bias_holes, random);
+    else
+        fill_bias_ends(c, data, random);
+    fill_extra(data, CONFORM_KEEP, false, random);
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where elements of a case's tensors lie, and what they hold. */
+#include "tools/conform/conform.h"
+
+void conform_store(fa_dtype dtype, void *base, int64_t index, float value)
+{
+    switch (dtype) {
+    case FA_F16: ((uint16_t *)base)[index] = fa_f32_to_f16(value); break;
+    case FA_BF16: ((uint16_t *)base)[index] = fa_f32_to_bf16(value); break;
+    case FA_BOOL: ((unsigned char *)base)[index] = (unsigned char)value; break;
+    default: ((float *)base)[index] = value;
+    }
+}
+
+float conform_load(fa_dtype dtype, const void *base, int64_t index)
+{
+    switch (dtype) {
+    case FA_F16: return fa_f16_to_f32(((const uint16_t *)base)[index]);
+    case FA_BF16: return fa_bf16_to_f32(((const uint16_t *)base)[index]);
+    default: return ((const float *)base)[index];
+    }
+}
+
+fa_tensor conform_strides(fa_tensor t)
+{
+    int64_t stride = 1;
+    bool contiguous = !t.stride[0] && !t.stride[1] && !t.stride[2] && !t.stride[3];
+    for (int axis = 3; axis >= 0 && contiguous; axis--) {
+        t.stride[axis] = stride;
+        stride *= t.shape[axis];
+    }
+    return t;
+}
+
+fa_tensor *conform_tensor(fa_attention_desc *desc, int input)
+{
+    fa_tensor *const tensors[CONFORM_INPUTS] = {&desc->q, &desc->k, &desc->v, &desc->bias, &desc->keep};
+    return tensors[input];
+}
+
+void *conform_address(const conform_data *data, int t)
+{
+    unsigned char *home = data->memory[data->home[t]];
+    return home ? home + data->offset[t] : NULL;
+}
+
+int64_t conform_index(const fa_tensor *t, int64_t b, int64_t h, int64_t r)
+{
+    return b * t->stride[0] + h * t->stride[1] + r * t->stride[2];
+}
+
+/* Offsets and lengths come in two widths, of which at most one is there. */
+static conform_part part_of(const int64_t *cu, const int32_t *cu32, const int64_t *lens,
+                            const int32_t *lens32, int64_t n, int64_t rows)
+{
+    if (cu)
+        return (conform_part){0, cu[n], cu[n + 1] - cu[n]};
+    if (cu32)
+        return (conform_part){0, cu32[n], cu32[n + 1] - cu32[n]};
+    return (conform_part){n, 0, lens ? lens[n] : lens32 ? lens32[n] : rows};
+}
+
+conform_part conform_part_q(const fa_attention_desc *d, int64_t n)
+{
+    return part_of(d->cu_rows_q, d->cu_rows_q32, d->lens_q, d->lens_q32, n, d->q.shape[2]);
+}
+
+conform_part conform_part_kv(const fa_attention_desc *d, int64_t n)
+{
+    return part_of(d->cu_rows_kv, d->cu_rows_kv32, d->lens_kv, d->lens_kv32, n, d->k.shape[2]);
+}
+
+int64_t conform_sequences(const fa_attention_desc *d)
+{
+    bool packed = d->cu_rows_q || d->cu_rows_kv || d->cu_rows_q32 || d->cu_rows_kv32;
+    return packed ? d->sequences : d->q.shape[0];
+}
