@@ -452,7 +452,7 @@ static fa_status check_inputs(const fa_problem *p, const fa_inputs *in)
 {
     if (!in)
         return fa_fail(FA_INVALID, "inputs is NULL");
-    const void *given[] = {
+    const void *given[FA_OPERANDS] = {
         [FA_Q] = in->q, [FA_K] = in->k, [FA_V] = in->v, [FA_BIAS] = in->bias, [FA_KEEP] = in->keep};
     for (int t = 0; t < FA_OPERANDS; t++) {
         if (!fa_operands[t].written && p->span[t] > 0 && !given[t])
