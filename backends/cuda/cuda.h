@@ -35,6 +35,11 @@ typedef struct fa_cu_device {
     fa_kernel_row rows[FA_MAX_ROWS]; /* what fa_device.row points to; impl points into fa_cuda_table */
 } fa_cu_device;
 
+static inline fa_cu_device *fa_cu_device_of(const fa_device *device)
+{
+    return device->impl;
+}
+
 /* queue->impl */
 typedef struct fa_cu_queue {
     CUstream stream;
@@ -45,7 +50,6 @@ typedef struct fa_cu_queue {
 
 /* device.c */
 extern const fa_backend fa_backend_cuda;
-fa_cu_device *fa_cu_device_of(const fa_device *device);
 /* Makes the device's context this thread's, until the matching leave. */
 fa_status fa_cu_enter(const fa_device *device);
 void fa_cu_leave(const fa_device *device);

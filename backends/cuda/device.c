@@ -12,11 +12,6 @@ enum {
     DRIVER_SHARED = 1024, /* bytes of shared memory that the driver takes of each block */
 };
 
-fa_cu_device *fa_cu_device_of(const fa_device *device)
-{
-    return device->impl;
-}
-
 fa_status fa_cu_enter(const fa_device *device)
 {
     const fa_cu_device *d = fa_cu_device_of(device);

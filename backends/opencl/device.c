@@ -22,11 +22,6 @@ static const fa_gpu_entry entries[] = {
 
 enum { ENTRIES = sizeof(entries) / sizeof(entries[0]) };
 
-fa_cl_device *fa_cl_device_of(const fa_device *device)
-{
-    return device->impl;
-}
-
 int fa_cl_chunk_shift(const fa_cl_caps *caps)
 {
     int shift = 0;

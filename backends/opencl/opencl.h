@@ -43,6 +43,11 @@ typedef struct fa_cl_device {
     fa_gpu_kernel kernels[FA_MAX_ROWS];
 } fa_cl_device;
 
+static inline fa_cl_device *fa_cl_device_of(const fa_device *device)
+{
+    return device->impl;
+}
+
 /* queue->impl: an in-order command queue, retained */
 typedef struct fa_cl_queue {
     cl_command_queue handle;
@@ -69,7 +74,6 @@ typedef struct fa_cl_buffer {
 
 /* device.c */
 extern const fa_backend fa_backend_opencl;
-fa_cl_device *fa_cl_device_of(const fa_device *device);
 
 /* buffer.c, queue.c: entries of the vtable */
 fa_status fa_cl_buffer_create(fa_buffer *buffer);

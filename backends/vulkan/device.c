@@ -32,11 +32,6 @@ enum {
     LINE_PAD = 16, /* bytes after each row of a matrix kernel in shared memory */
 };
 
-fa_vk_device *fa_vk_device_of(const fa_device *device)
-{
-    return device->impl;
-}
-
 /* Rows of q pass through the memory that keys and values are staged in later: as many as fit there. */
 static bool matrix_row(const fa_vk_device *d, const row_entry *entry, fa_gpu_kernel *kernel,
                        fa_kernel_row *row)

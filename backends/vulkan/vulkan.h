@@ -72,6 +72,11 @@ typedef struct fa_vk_device {
     fa_gpu_kernel kernels[FA_MAX_ROWS];
 } fa_vk_device;
 
+static inline fa_vk_device *fa_vk_device_of(const fa_device *device)
+{
+    return device->impl;
+}
+
 /* buffer->impl. fa_buffer.storage is the VkBuffer, fa_buffer.address the offset in it. */
 typedef struct fa_vk_buffer {
     VkBuffer handle;   /* VK_NULL_HANDLE where the size is 0 */
@@ -84,7 +89,6 @@ typedef struct fa_vk_buffer {
 
 /* device.c */
 extern const fa_backend fa_backend_vulkan;
-fa_vk_device *fa_vk_device_of(const fa_device *device);
 
 /* buffer.c: entries of the vtable */
 fa_status fa_vk_buffer_create(fa_buffer *buffer);
