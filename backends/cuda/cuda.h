@@ -50,6 +50,11 @@ typedef struct fa_cu_queue {
 
 /* device.c */
 extern const fa_backend fa_backend_cuda;
+
+/* kernels.c: fills the rows that the device runs, best first; returns how many. */
+int fa_cu_rows_make(const fa_cu_caps *caps, fa_kernel_row rows[FA_MAX_ROWS]);
+
+/* context.c */
 /* Makes the device's context this thread's, until the matching leave. */
 fa_status fa_cu_enter(const fa_device *device);
 void fa_cu_leave(const fa_device *device);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Binding buffers to a plan's kernels, and launching them. */
-#include "backends/cuda/pipeline.h"
+#include "backends/cuda/plan.h"
 #include "core/status.h"
 
 enum { ALIGNMENT = 16 };
@@ -45,16 +45,6 @@ static fa_cuda_args bind(const fa_plan *plan, const fa_binding *binding)
     };
     args.aligned = is_aligned(plan, &args);
     return args;
-}
-
-fa_status fa_cu_launch(const fa_plan *plan, CUstream stream, const fa_cu_kernel *kernel, int64_t groups,
-                       int64_t lines, fa_cuda_args *args)
-{
-    const fa_cu *cu = fa_cu_device_of(plan->device)->cu;
-    void *parameters[] = {args};
-    CUresult error = cu->cuLaunchKernel(kernel->function, (unsigned)groups, (unsigned)lines, 1, kernel->group,
-                                        1, 1, kernel->shared_bytes, stream, parameters, NULL);
-    return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(cu, error, "cuLaunchKernel");
 }
 
 static fa_status launch_all(const fa_plan *plan, CUstream stream, fa_cuda_args *args)

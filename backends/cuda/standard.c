@@ -4,7 +4,7 @@
  * through the workspace. The planner makes one item of all rows of a KV head. A launch takes as many items as
  * the workspace has room for the scores of, or where it has not for one, a range of that item's rows.
  */
-#include "backends/cuda/pipeline.h"
+#include "backends/cuda/plan.h"
 #include "core/size.h"
 
 fa_status fa_cu_standard_prepare(fa_plan *plan, fa_cu_plan *made)

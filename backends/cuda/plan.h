@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How plans become kernels and launches. */
-#ifndef FA_CUDA_PIPELINE_H
-#define FA_CUDA_PIPELINE_H
+#ifndef FA_CUDA_PLAN_H
+#define FA_CUDA_PLAN_H
 
 #include "backends/cuda/cuda.h"
 #include "backends/gpu_rows.h"
@@ -22,15 +22,18 @@ typedef struct fa_cu_plan {
     fa_gpu_standard with;
 } fa_cu_plan;
 
-/* pipeline.c */
+/* launch.c: `row` is a line of fa_cuda_table, `type` and `variant` are as fa_cu_function_get() has them. */
+fa_status fa_cu_kernel_make(const fa_plan *plan, int row, int type, int variant, fa_cu_kernel *kernel);
+/* `groups` by `lines` blocks. */
+fa_status fa_cu_launch(const fa_plan *plan, CUstream stream, const fa_cu_kernel *kernel, int64_t groups,
+                       int64_t lines, fa_cuda_args *args);
+
+/* prepare.c */
 fa_status fa_cu_plan_prepare(fa_plan *plan);
 void fa_cu_plan_release(fa_plan *plan);
-fa_status fa_cu_kernel_make(const fa_plan *plan, int row, int type, int variant, fa_cu_kernel *kernel);
 
 /* run.c */
 fa_status fa_cu_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);
-fa_status fa_cu_launch(const fa_plan *plan, CUstream stream, const fa_cu_kernel *kernel, int64_t groups,
-                       int64_t lines, fa_cuda_args *args);
 
 /* standard.c: sets what a run needs, and the plan's scratch; FA_UNSUPPORTED where the scores do not fit. */
 fa_status fa_cu_standard_prepare(fa_plan *plan, fa_cu_plan *made);

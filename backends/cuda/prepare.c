@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From a plan to its kernels and its table. */
-#include "backends/cuda/pipeline.h"
+#include "backends/cuda/plan.h"
 
 #include "backends/table.h"
 #include "core/context.h"
@@ -17,13 +17,6 @@ static int merge_row(void)
     while (fa_cuda_table[row].kind != FA_CUDA_MERGE)
         row++;
     return row;
-}
-
-fa_status fa_cu_kernel_make(const fa_plan *plan, int row, int type, int variant, fa_cu_kernel *kernel)
-{
-    kernel->group = (unsigned)fa_cuda_group(fa_cuda_table[row], variant);
-    kernel->shared_bytes = (unsigned)fa_cuda_shared_bytes(fa_cuda_table[row], variant);
-    return fa_cu_function_get(plan->device, row, type, variant, &kernel->function);
 }
 
 /* What the row's module is compiled for: an element type, or FA_CUDA_ANY. */

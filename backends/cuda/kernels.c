@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The kernel rows of a device, from the lines of kernels.inc. */
+#define FA_CUDA_DEFINE_TABLE
+#include "backends/cuda/cuda.h"
+#include "core/size.h"
+
+enum {
+    TABLE_ROWS = sizeof(fa_cuda_table) / sizeof(fa_cuda_table[0]),
+    DRIVER_SHARED = 1024, /* bytes of shared memory that the driver takes of each block */
+};
+
+static fa_tile_traits tensor_traits(const fa_cuda_row *t, int32_t most_q)
+{
+    return (fa_tile_traits){
+        .tile = {t->block_q, t->block_kv, 16},
+        .least_dim_qk = t->dim_qk,
+        .least_dim_v = t->dim_v,
+        .stage = FA_STAGE_K | FA_STAGE_V,
+        .element_bytes = 2,
+        .buffers = 2,
+        .fixed_bytes = fa_cuda_shared_bytes(*t, fa_cuda_variant_of(*t, most_q)) -
+                       2 * t->block_kv * t->dim_v * (int32_t)sizeof(float),
+        .max_block_q = most_q,
+        .max_block_kv = t->block_kv,
+        .exposed = 0.1,
+        .flops_per_cycle = t->unit >= 80   ? 1800
+                           : t->unit >= 75 ? 1200
+                                           : 600,
+        .scores_per_cycle = 16,
+    };
+}
+
+static fa_tile_traits decode_traits(const fa_cuda_row *t, int32_t most_q)
+{
+    return (fa_tile_traits){
+        .tile = {t->block_q, t->block_kv, 16},
+        .least_dim_qk = t->dim_qk,
+        .least_dim_v = t->dim_v,
+        .element_bytes = 2,
+        .fixed_bytes = fa_cuda_shared_bytes(*t, 0),
+        .max_block_q = most_q,
+        .max_block_kv = t->block_kv,
+        .resident = t->resident,
+        .exposed = 0.1,
+        .flops_per_cycle = t->unit >= 80 ? 1000 : 800,
+        .scores_per_cycle = 32,
+    };
+}
+
+static fa_tile_traits fma_traits(const fa_cuda_row *t, int32_t most_q)
+{
+    return (fa_tile_traits){
+        .tile = {t->block_q, t->block_kv, 4 * t->lanes},
+        .least_dim_v = t->dim_v,
+        .element_bytes = sizeof(float),
+        .buffers = 2,
+        .slice = t->depth,
+        .fixed_bytes = (int32_t)sizeof(float) * (4 + 2 * (4 * t->depth + FA_CUDA_BANKS)),
+        .max_block_q = most_q,
+        .max_block_kv = t->block_kv,
+        .exposed = 0.4,
+        .flops_per_cycle = t->rows == 8 ? 150 : 100,
+        .scores_per_cycle = 8,
+    };
+}
+
+static fa_tile_traits rows_traits(const fa_cuda_row *t, int32_t most_q)
+{
+    return (fa_tile_traits){
+        .tile = {1, t->block_kv, 8 * t->lanes},
+        .stage = FA_STAGE_Q | FA_STAGE_S,
+        .element_bytes = sizeof(float),
+        .score_bytes = (t->lanes + 1) * (int32_t)sizeof(float),
+        .fixed_bytes = (t->group * 9 + 8) * (int32_t)sizeof(float),
+        .max_block_q = most_q,
+        .max_block_kv = t->block_kv,
+        .resident = t->resident,
+        .exposed = 0.3,
+        .flops_per_cycle = 40,
+        .scores_per_cycle = 2,
+    };
+}
+
+static fa_tile_traits standard_traits(const fa_cuda_row *t)
+{
+    return (fa_tile_traits){
+        .tile = {t->lanes, 4 * t->lanes, 4 * t->lanes},
+        .element_bytes = sizeof(float),
+        .score_bytes = sizeof(float),
+        .buffers = 1,
+        .fixed_bytes = fa_cuda_shared_bytes(*t, FA_CUDA_SCORES),
+        .exposed = 1,
+        .flops_per_cycle = 100,
+        .scores_per_cycle = 4,
+    };
+}
+
+/* Whether a block's shared memory suffices, and a multiprocessor's for as many blocks as the row is made for. */
+static bool has_room(const fa_cu_caps *caps, const fa_cuda_row *t, int variant)
+{
+    const size_t bytes = (size_t)fa_cuda_shared_bytes(*t, variant),
+                 blocks = t->kind == FA_CUDA_TENSOR ? (size_t)t->resident : 1;
+    return bytes <= caps->shared_bytes &&
+           (blocks == 1 || blocks * (bytes + DRIVER_SHARED) <= caps->unit_shared_bytes);
+}
+
+/* The most rows of a block for which there is room; 0: not even for the fewest. */
+static int32_t most_rows(const fa_cu_caps *caps, const fa_cuda_row *t)
+{
+    int32_t most = 0;
+    for (int variant = 0; fa_cuda_rows_of(*t, variant) <= t->most_q; variant++) {
+        if (has_room(caps, t, variant))
+            most = fa_cuda_rows_of(*t, variant);
+    }
+    return most;
+}
+
+/* False where the device does not run it, or it is no row of its own. */
+static bool make_row(const fa_cu_caps *caps, const fa_cuda_row *t, fa_kernel_row *row)
+{
+    const int32_t most_q = t->most_q > 0 ? most_rows(caps, t) : 1;
+    if (t->kind == FA_CUDA_MERGE || most_q == 0 || t->unit > caps->arch)
+        return false;
+    *row = (fa_kernel_row){
+        .name = t->name,
+        .features = FA_FEATURE_ALL,
+        .types_q = FA_TYPES_FLOAT,
+        .types_k = FA_TYPES_FLOAT,
+        .types_v = FA_TYPES_FLOAT,
+        .types_o = FA_TYPES_FLOAT,
+        .max_dim_qk = t->dim_qk > 0 ? t->dim_qk : FA_MAX_HEAD_DIM,
+        .max_dim_v = t->dim_v > 0 ? FA_MIN(t->dim_v, FA_MAX_HEAD_DIM) : FA_MAX_HEAD_DIM,
+        .p_type = FA_F32,
+        .impl = t,
+    };
+    switch (t->kind) {
+    case FA_CUDA_TENSOR:
+    case FA_CUDA_DECODE:
+        row->traits = t->kind == FA_CUDA_TENSOR ? tensor_traits(t, most_q) : decode_traits(t, most_q);
+        row->types_q = row->types_k = row->types_v = FA_TYPE(FA_F16) | (t->unit >= 80 ? FA_TYPE(FA_BF16) : 0);
+        row->same_types = true;
+        row->p_as_v = true;
+        break;
+    case FA_CUDA_FMA: row->traits = fma_traits(t, most_q); break;
+    case FA_CUDA_ROWS: row->traits = rows_traits(t, most_q); break;
+    default:
+        row->traits = standard_traits(t);
+        row->features = FA_FEATURE_MASK | FA_FEATURE_LSE | FA_FEATURE_GROUPS;
+        row->baseline = true;
+    }
+    return true;
+}
+
+int fa_cu_rows_make(const fa_cu_caps *caps, fa_kernel_row rows[FA_MAX_ROWS])
+{
+    int made = 0;
+    for (int i = 0; i < TABLE_ROWS; i++)
+        made += make_row(caps, &fa_cuda_table[i], &rows[made]);
+    return made;
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "backends/cuda/plan.h"
+
+fa_status fa_cu_kernel_make(const fa_plan *plan, int row, int type, int variant, fa_cu_kernel *kernel)
+{
+    kernel->group = (unsigned)fa_cuda_group(fa_cuda_table[row], variant);
+    kernel->shared_bytes = (unsigned)fa_cuda_shared_bytes(fa_cuda_table[row], variant);
+    return fa_cu_function_get(plan->device, row, type, variant, &kernel->function);
+}
+
+fa_status fa_cu_launch(const fa_plan *plan, CUstream stream, const fa_cu_kernel *kernel, int64_t groups,
+                       int64_t lines, fa_cuda_args *args)
+{
+    const fa_cu *cu = fa_cu_device_of(plan->device)->cu;
+    void *parameters[] = {args};
+    CUresult error = cu->cuLaunchKernel(kernel->function, (unsigned)groups, (unsigned)lines, 1, kernel->group,
+                                        1, 1, kernel->shared_bytes, stream, parameters, NULL);
+    return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(cu, error, "cuLaunchKernel");
+}
