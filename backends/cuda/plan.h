@@ -28,15 +28,15 @@ fa_status fa_cu_kernel_make(const fa_plan *plan, int row, int type, int variant,
 fa_status fa_cu_launch(const fa_plan *plan, CUstream stream, const fa_cu_kernel *kernel, int64_t groups,
                        int64_t lines, fa_cuda_args *args);
 
+/* standard.c: sets what a run needs, and the plan's scratch; FA_UNSUPPORTED where the scores do not fit. */
+fa_status fa_cu_standard_prepare(fa_plan *plan, fa_cu_plan *made);
+fa_status fa_cu_standard_run(const fa_plan *plan, CUstream stream, fa_cuda_args *args);
+
 /* prepare.c */
 fa_status fa_cu_plan_prepare(fa_plan *plan);
 void fa_cu_plan_release(fa_plan *plan);
 
 /* run.c */
 fa_status fa_cu_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);
-
-/* standard.c: sets what a run needs, and the plan's scratch; FA_UNSUPPORTED where the scores do not fit. */
-fa_status fa_cu_standard_prepare(fa_plan *plan, fa_cu_plan *made);
-fa_status fa_cu_standard_run(const fa_plan *plan, CUstream stream, fa_cuda_args *args);
 
 #endif

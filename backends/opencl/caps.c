@@ -254,3 +254,11 @@ bool fa_cl_read_caps(const fa_cl *cl, cl_device_id id, fa_cl_caps *caps, char *r
 {
     return fa_cl_caps_query(cl, id, caps, reason, reason_size) && fa_cl_caps_limit(caps, reason, reason_size);
 }
+
+int fa_cl_chunk_shift(const fa_cl_caps *caps)
+{
+    int shift = 0;
+    while (caps->alloc_bytes >> shift > 1)
+        shift++;
+    return shift;
+}

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The device's limits and kernel rows. */
-#include <stdio.h>
-
 #include "backends/opencl/describe.h"
-#include "backends/opencl/pipeline.h"
+#include "backends/opencl/plan.h"
 #include "core/context.h"
 #include "core/size.h"
 #include "core/status.h"
@@ -21,14 +19,6 @@ static const fa_gpu_entry entries[] = {
 #undef STANDARD
 
 enum { ENTRIES = sizeof(entries) / sizeof(entries[0]) };
-
-int fa_cl_chunk_shift(const fa_cl_caps *caps)
-{
-    int shift = 0;
-    while (caps->alloc_bytes >> shift > 1)
-        shift++;
-    return shift;
-}
 
 static fa_status opencl_open(fa_device *device, void *import)
 {

@@ -75,6 +75,9 @@ typedef struct fa_cl_buffer {
 /* device.c */
 extern const fa_backend fa_backend_opencl;
 
+/* caps.c: bytes of a chunk of a buffer that is too large for one allocation, as a power of two. */
+int fa_cl_chunk_shift(const fa_cl_caps *caps);
+
 /* buffer.c, queue.c: entries of the vtable */
 fa_status fa_cl_buffer_create(fa_buffer *buffer);
 fa_status fa_cl_buffer_wrap(fa_buffer *buffer, void *memory);

@@ -1,21 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Binding buffers to a plan's kernels, and enqueuing them. */
-#include "backends/opencl/pipeline.h"
+#include "backends/opencl/plan.h"
 #include "core/status.h"
 
 enum { ALIGNMENT = 16 };
-
-void fa_cl_pass(fa_cl_launch *l, size_t size, const void *value)
-{
-    if (l->error == CL_SUCCESS)
-        l->error = l->cl->clSetKernelArg(l->kernel, l->argument++, size, value);
-}
-
-void fa_cl_pass_memory(fa_cl_launch *l, const fa_cl_place *p, int chunks)
-{
-    for (int i = 0; i < chunks; i++)
-        fa_cl_pass(l, sizeof(cl_mem), &p->chunk[i]);
-}
 
 /* An operand, or the workspace, of a run; `buffer` is NULL, or `span` 0, where there is none. */
 typedef struct operand {
@@ -128,16 +116,6 @@ static bool is_aligned(const fa_binding *binding)
             return false;
     }
     return true;
-}
-
-fa_status fa_cl_enqueue(const fa_cl_launch *l, cl_command_queue queue, int64_t groups, size_t lines,
-                        size_t group, cl_event *event)
-{
-    if (l->error != CL_SUCCESS)
-        return fa_cl_fail(l->error, "clSetKernelArg");
-    const size_t global[2] = {(size_t)groups * group, lines}, local[2] = {group, 1};
-    cl_int error = l->cl->clEnqueueNDRangeKernel(queue, l->kernel, 2, NULL, global, local, 0, NULL, event);
-    return error == CL_SUCCESS ? FA_OK : fa_cl_fail(error, "clEnqueueNDRangeKernel");
 }
 
 /* The attention kernel's arguments, as all of them have them. */

@@ -4,7 +4,7 @@
  * through the workspace. The planner makes one item of all rows of a KV head. A launch takes as many items as
  * the workspace has room for the scores of, or where it has not for one, a range of that item's rows.
  */
-#include "backends/opencl/pipeline.h"
+#include "backends/opencl/plan.h"
 #include "core/size.h"
 #include "core/status.h"
 

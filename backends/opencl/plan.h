@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How plans become kernels and commands. */
-#ifndef FA_OPENCL_PIPELINE_H
-#define FA_OPENCL_PIPELINE_H
+#ifndef FA_OPENCL_PLAN_H
+#define FA_OPENCL_PLAN_H
 
 #include "backends/opencl/opencl.h"
 
 enum { FA_CL_MAX_CHUNKS = 12, FA_CL_FEW_CHUNKS = 4 };
-
-/* Bytes of a chunk of a buffer that is too large for one allocation, as a power of two. */
-int fa_cl_chunk_shift(const fa_cl_caps *caps);
 
 /* The row `standard`: its kernels, of any rows and of rows at multiples of 16 bytes as below, and its launches. */
 typedef struct fa_cl_standard {
@@ -57,19 +54,12 @@ typedef struct fa_cl_launch {
     cl_int error;
 } fa_cl_launch;
 
-/* pipeline.c */
-fa_status fa_cl_plan_prepare(fa_plan *plan);
-void fa_cl_plan_release(fa_plan *plan);
+/* launch.c */
 __attribute__((format(printf, 2, 3))) void fa_cl_options_add(fa_cl_options *text, const char *format, ...);
-/* Makes all kernels for operands in up to `chunks` chunks, as far as they are not there yet. */
-fa_status fa_cl_kernels_make(const fa_plan *plan, int chunks, fa_cl_kernels *kernels);
 /* What every kernel is told: types, how operands lie in chunks, whether strides need 64 bits. */
 void fa_cl_options_common(fa_cl_options *text, const fa_plan *plan, int chunks);
 fa_status fa_cl_kernel_make(const fa_plan *plan, const fa_cl_options *options, const char *name,
                             cl_kernel *kernel);
-
-/* run.c */
-fa_status fa_cl_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);
 void fa_cl_pass(fa_cl_launch *l, size_t size, const void *value);
 void fa_cl_pass_memory(fa_cl_launch *l, const fa_cl_place *p, int chunks);
 /* `groups` by `lines` work-groups of `group` work-items. */
@@ -81,5 +71,14 @@ fa_status fa_cl_standard_prepare(fa_plan *plan, fa_cl_plan *made);
 /* Enqueues all launches; `first` and `last` as of fa_cl_queue_keep(), where not NULL. */
 fa_status fa_cl_standard_run(const fa_plan *plan, fa_cl_queue *queue, const fa_cl_place where[FA_CL_PLACES],
                              bool aligned, cl_event *first, cl_event *last);
+
+/* prepare.c */
+fa_status fa_cl_plan_prepare(fa_plan *plan);
+void fa_cl_plan_release(fa_plan *plan);
+/* Makes all kernels for operands in up to `chunks` chunks, as far as they are not there yet. */
+fa_status fa_cl_kernels_make(const fa_plan *plan, int chunks, fa_cl_kernels *kernels);
+
+/* run.c */
+fa_status fa_cl_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);
 
 #endif
