@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The device's limits and kernel rows. */
 #include "backends/vulkan/describe.h"
-#include "backends/vulkan/pipeline.h"
+#include "backends/vulkan/plan.h"
 #include "core/context.h"
 #include "core/size.h"
 #include "core/status.h"

@@ -1,20 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pipelines: made once for each kind of problem and kept; and what a plan needs of them. */
+/* Pipelines: made once for each kind of problem, and kept. */
 #include "backends/vulkan/pipeline.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "backends/cache.h"
-#include "backends/table.h"
 #include "backends/vulkan/module.h"
 #include "core/context.h"
-#include "core/size.h"
 #include "core/status.h"
 
 _Static_assert(sizeof(fa_vk_push) == 112, "the kernels' push constants");
-
-enum { MERGE_GROUP = 128 };
 
 typedef struct fa_vk_pipeline {
     struct fa_vk_pipeline *next;
@@ -243,131 +239,4 @@ void fa_vk_pipelines_release(fa_device *device)
         drop_pipeline(device, d->pipelines);
         d->pipelines = next;
     }
-}
-
-/* Types, strides and subgroups: what every kernel is told. */
-static fa_vk_constants common_constants(const fa_plan *plan)
-{
-    const fa_problem *p = &plan->problem;
-    const fa_vk_caps *caps = &fa_vk_device_of(plan->device)->caps;
-    const int64_t far = (int64_t)1 << 28; /* elements */
-    fa_vk_constants c = {{0}};
-    c.value[FA_VK_TYPE_Q] = (uint32_t)p->tensor[FA_Q].dtype;
-    c.value[FA_VK_TYPE_K] = (uint32_t)p->tensor[FA_K].dtype;
-    c.value[FA_VK_TYPE_V] = (uint32_t)p->tensor[FA_V].dtype;
-    c.value[FA_VK_TYPE_O] = (uint32_t)p->tensor[FA_O].dtype;
-    c.value[FA_VK_FAR] = p->tensor[FA_K].stride[2] >= far || p->tensor[FA_V].stride[2] >= far;
-    c.value[FA_VK_SUBGROUP] = caps->subgroups ? caps->subgroup_size : 1;
-    return c;
-}
-
-static fa_vk_constants attention_constants(const fa_plan *plan, bool aligned)
-{
-    const fa_problem *p = &plan->problem;
-    const fa_gpu_kernel *k = plan->row->impl;
-    const fa_vk_device *d = fa_vk_device_of(plan->device);
-    const uint32_t block_q = (uint32_t)plan->args.block_q;
-    fa_vk_constants c = common_constants(plan);
-    uint32_t *v = c.value;
-    uint32_t step_qk = 16, step_v = 16;
-    v[FA_VK_ALIGNED] = aligned;
-    v[FA_VK_TRANSFORM] = (uint32_t)plan->score.transforms;
-    v[FA_VK_BLOCK_Q] = block_q;
-    v[FA_VK_BLOCK_KV] = (uint32_t)plan->args.block_kv;
-    if (k->kind == FA_GPU_TILE) {
-        v[FA_VK_LANES] = (uint32_t)k->lanes;
-        v[FA_VK_DEPTH] = (uint32_t)k->depth;
-        v[FA_VK_BUFFERS] = (uint32_t)k->stages;
-        v[FA_VK_IN_PARTS] = fa_gpu_in_parts(p);
-        v[FA_VK_GROUP] = block_q / FA_GPU_TILE_ROWS * (uint32_t)k->lanes;
-        step_qk = (uint32_t)k->depth;
-        step_v = 4 * (uint32_t)k->lanes;
-    } else if (k->kind == FA_GPU_ROWS) {
-        v[FA_VK_GROUP] = (uint32_t)k->group;
-        v[FA_VK_SPLIT] = (uint32_t)k->split;
-        step_qk = 8 * (uint32_t)k->split;
-        step_v = 8;
-    } else {
-        v[FA_VK_TILES] = (uint32_t)k->tiles;
-        v[FA_VK_GROUP] = block_q / 16 / (uint32_t)k->tiles * d->caps.subgroup_size;
-        if (k->in_registers) {
-            v[FA_VK_LAYOUT_ROWS] = d->fragments.rows;
-            v[FA_VK_LAYOUT_SLOTS] = d->fragments.slots;
-            v[FA_VK_LAYOUT_LANES] = d->fragments.lanes;
-            v[FA_VK_LAYOUT_ELEMENTS] = d->fragments.elements;
-        }
-    }
-    v[FA_VK_DIM_QK] = (uint32_t)fa_round_up(p->dim_qk, step_qk);
-    v[FA_VK_DIM_V] = (uint32_t)fa_round_up(p->dim_v, step_v);
-    v[FA_VK_WHOLE_QK] = v[FA_VK_DIM_QK] == (uint32_t)p->dim_qk;
-    v[FA_VK_WHOLE_V] = v[FA_VK_DIM_V] == (uint32_t)p->dim_v;
-    return c;
-}
-
-static fa_status make_table(const fa_plan *plan, fa_vk_plan *made)
-{
-    fa_device *device = plan->device;
-    const fa_vk_caps *caps = &fa_vk_device_of(device)->caps;
-    void *table;
-    size_t size;
-    fa_status status = fa_table_make(plan, caps->address ? caps->alloc_bytes : caps->range, &table, &size);
-    if (status != FA_OK)
-        return status;
-    fa_queue queue = {.device = device};
-    status = fa_buffer_create(device, size, &made->table);
-    if (status == FA_OK)
-        status = fa_vk_queue_create(&queue);
-    if (status == FA_OK) {
-        status = fa_vk_buffer_write(&queue, made->table, 0, table, size);
-        fa_vk_queue_destroy(&queue);
-    }
-    fa_release(device->context, table, size);
-    return status;
-}
-
-static fa_status make_pipelines(fa_plan *plan, fa_vk_plan *made)
-{
-    static const char *const names[] = {
-        [FA_GPU_TILE] = "tile", [FA_GPU_ROWS] = "rows", [FA_GPU_MATRIX] = "matrix"};
-    const fa_gpu_kernel *k = plan->row->impl;
-    const fa_vk_caps *caps = &fa_vk_device_of(plan->device)->caps;
-    char name[16];
-    if (k->kind == FA_GPU_MATRIX)
-        (void)snprintf(name, sizeof(name), "%s%u", names[k->kind], 256 / (unsigned)caps->subgroup_size);
-    else
-        (void)snprintf(name, sizeof(name), "%s", names[k->kind]);
-    fa_status status = FA_OK;
-    for (int aligned = 0; aligned <= fa_gpu_can_align(&plan->problem) && status == FA_OK; aligned++) {
-        const fa_vk_constants constants = attention_constants(plan, aligned);
-        status = fa_vk_pipeline_get(plan->device, name, caps->subgroups && k->kind != FA_GPU_MATRIX,
-                                    &constants, &made->attention[aligned]);
-    }
-    if (status == FA_OK && plan->schedule.merges > 0) {
-        fa_vk_constants constants = common_constants(plan);
-        constants.value[FA_VK_SUBGROUP] = 1;
-        constants.value[FA_VK_GROUP] = (uint32_t)FA_MIN(caps->group_size, MERGE_GROUP);
-        status = fa_vk_pipeline_get(plan->device, "merge", false, &constants, &made->merge);
-    }
-    return status;
-}
-
-fa_status fa_vk_plan_prepare(fa_plan *plan)
-{
-    const fa_gpu_kernel *k = plan->row->impl;
-    fa_vk_plan *made = fa_alloc_zeroed(plan->device->context, sizeof(*made));
-    if (!made)
-        return FA_OUT_OF_MEMORY;
-    plan->impl = made;
-    if (plan->schedule.items == 0)
-        return FA_OK;
-    fa_status status =
-        k->kind == FA_GPU_STANDARD ? fa_vk_standard_prepare(plan, made) : make_pipelines(plan, made);
-    return status == FA_OK ? make_table(plan, made) : status;
-}
-
-void fa_vk_plan_release(fa_plan *plan)
-{
-    fa_vk_plan *made = plan->impl;
-    fa_buffer_destroy(made->table);
-    fa_release(plan->device->context, made, sizeof(*made));
 }

@@ -8,7 +8,7 @@
  */
 #include <string.h>
 
-#include "backends/vulkan/pipeline.h"
+#include "backends/vulkan/plan.h"
 #include "core/context.h"
 #include "core/status.h"
 

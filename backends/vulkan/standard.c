@@ -4,7 +4,7 @@
  * the workspace. The planner makes one item of all rows of a KV head. A launch takes as many items as the workspace has
  * room for the scores of, or where it has not for one, a range of that item's rows.
  */
-#include "backends/vulkan/pipeline.h"
+#include "backends/vulkan/plan.h"
 #include "core/size.h"
 #include "core/status.h"
 
