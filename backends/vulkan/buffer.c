@@ -108,3 +108,26 @@ void fa_vk_buffer_destroy(fa_buffer *buffer)
     fa_release(buffer->device->context, b, sizeof(*b));
     buffer->impl = NULL;
 }
+
+fa_status fa_vk_buffer_make(fa_device *device, size_t size, fa_status (*create)(fa_buffer *buffer),
+                            fa_buffer **buffer)
+{
+    fa_buffer *made = fa_alloc_zeroed(device->context, sizeof(*made));
+    if (!made)
+        return FA_OUT_OF_MEMORY;
+    *made = (fa_buffer){.device = device, .size = size, .owned = true};
+    fa_status status = create(made);
+    if (status == FA_OK)
+        *buffer = made;
+    else
+        fa_release(device->context, made, sizeof(*made));
+    return status;
+}
+
+void fa_vk_buffer_drop(fa_buffer *buffer)
+{
+    if (!buffer)
+        return;
+    fa_vk_buffer_destroy(buffer);
+    fa_release(buffer->device->context, buffer, sizeof(*buffer));
+}

@@ -78,7 +78,7 @@ static fa_status make_table(const fa_plan *plan, fa_vk_plan *made)
     if (status != FA_OK)
         return status;
     fa_queue queue = {.device = device};
-    status = fa_buffer_create(device, size, &made->table);
+    status = fa_vk_buffer_make(device, size, fa_vk_buffer_create, &made->table);
     if (status == FA_OK)
         status = fa_vk_queue_create(&queue);
     if (status == FA_OK) {
@@ -132,6 +132,6 @@ fa_status fa_vk_plan_prepare(fa_plan *plan)
 void fa_vk_plan_release(fa_plan *plan)
 {
     fa_vk_plan *made = plan->impl;
-    fa_buffer_destroy(made->table);
+    fa_vk_buffer_drop(made->table);
     fa_release(plan->device->context, made, sizeof(*made));
 }

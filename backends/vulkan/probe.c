@@ -147,7 +147,7 @@ void fa_vk_probe(fa_device *device)
     const size_t bytes = (size_t)r.count * r.lanes * 2 * sizeof(place[0]);
     fa_buffer *buffer = NULL;
     fa_queue queue = {.device = device};
-    fa_status status = fa_buffer_create(device, bytes, &buffer);
+    fa_status status = fa_vk_buffer_make(device, bytes, fa_vk_buffer_create, &buffer);
     if (status == FA_OK)
         status = fa_vk_queue_create(&queue);
     if (status == FA_OK) {
@@ -156,7 +156,7 @@ void fa_vk_probe(fa_device *device)
             status = fa_vk_buffer_read(&queue, buffer, 0, place, bytes);
         fa_vk_queue_destroy(&queue);
     }
-    fa_buffer_destroy(buffer);
+    fa_vk_buffer_drop(buffer);
     if (status == FA_OK && is_complete(&r))
         d->fragments = read_report(&r);
     if (status != FA_OK)

@@ -299,20 +299,11 @@ fa_status fa_vk_queue_seconds(fa_queue *queue, double *seconds)
 fa_status fa_vk_queue_staging(fa_queue *queue, fa_buffer **staging)
 {
     fa_vk_queue *q = queue->impl;
-    if (!q->staging) {
-        fa_buffer *made = fa_alloc_zeroed(queue->device->context, sizeof(*made));
-        if (!made)
-            return FA_OUT_OF_MEMORY;
-        *made = (fa_buffer){.device = queue->device, .size = FA_VK_STAGING_BYTES, .owned = true};
-        fa_status status = fa_vk_staging_create(made);
-        if (status != FA_OK) {
-            fa_release(queue->device->context, made, sizeof(*made));
-            return status;
-        }
-        q->staging = made;
-    }
+    fa_status status = FA_OK;
+    if (!q->staging)
+        status = fa_vk_buffer_make(queue->device, FA_VK_STAGING_BYTES, fa_vk_staging_create, &q->staging);
     *staging = q->staging;
-    return FA_OK;
+    return status;
 }
 
 void fa_vk_queue_destroy(fa_queue *queue)
@@ -323,10 +314,7 @@ void fa_vk_queue_destroy(fa_queue *queue)
         if (q->slot[i].fence)
             d->vk.vkDestroyFence(d->handle, q->slot[i].fence, NULL);
     }
-    if (q->staging) {
-        fa_vk_buffer_destroy(q->staging);
-        fa_release(queue->device->context, q->staging, sizeof(*q->staging));
-    }
+    fa_vk_buffer_drop(q->staging);
     if (q->timeline)
         d->vk.vkDestroySemaphore(d->handle, q->timeline, NULL);
     if (q->queries)

@@ -97,6 +97,10 @@ fa_status fa_vk_buffer_wrap_handle(fa_buffer *buffer, VkBuffer handle, size_t by
 /* Memory that the host reaches, whatever the device's own is. */
 fa_status fa_vk_staging_create(fa_buffer *buffer);
 void fa_vk_buffer_destroy(fa_buffer *buffer);
+/* A buffer of the backend's own, by one of the two functions that create one; and its end. NULL is fine there. */
+fa_status fa_vk_buffer_make(fa_device *device, size_t size, fa_status (*create)(fa_buffer *buffer),
+                            fa_buffer **buffer);
+void fa_vk_buffer_drop(fa_buffer *buffer);
 
 /* transfer.c: entries of the vtable */
 fa_status fa_vk_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source,
