@@ -5,15 +5,6 @@
 #include "core/context.h"
 #include "core/status.h"
 
-/* The largest power of two that the device allocates at once: kernels find a chunk by a shift. */
-static size_t chunk_bytes(const fa_cl_caps *caps)
-{
-    size_t bytes = 1;
-    while (bytes <= caps->alloc_bytes / 2)
-        bytes *= 2;
-    return bytes;
-}
-
 static size_t impl_bytes(size_t chunks)
 {
     return sizeof(fa_cl_buffer) + chunks * sizeof(cl_mem);
@@ -30,7 +21,7 @@ static size_t chunk_size(const fa_buffer *buffer, size_t chunk)
 static fa_status make_chunks(fa_buffer *buffer, cl_mem_flags flags, void *host)
 {
     const fa_cl_device *device = fa_cl_device_of(buffer->device);
-    size_t bytes = chunk_bytes(&device->caps);
+    size_t bytes = (size_t)1 << fa_cl_chunk_shift(&device->caps);
     size_t chunks = buffer->size / bytes + (buffer->size % bytes != 0);
     fa_cl_buffer *made = fa_alloc_zeroed(buffer->device->context, impl_bytes(chunks));
     if (!made)
@@ -96,7 +87,7 @@ fa_status fa_cl_buffer_wrap_mem(fa_buffer *buffer, cl_mem memory, size_t origin,
                                 size_t root_origin)
 {
     const fa_cl_device *device = fa_cl_device_of(buffer->device);
-    size_t bytes = chunk_bytes(&device->caps), end = origin + buffer->size;
+    size_t bytes = (size_t)1 << fa_cl_chunk_shift(&device->caps), end = origin + buffer->size;
     size_t chunks = end > bytes ? end / bytes + (end % bytes != 0) : 1;
     cl_int error = device->cl->clRetainMemObject(memory);
     if (error != CL_SUCCESS)

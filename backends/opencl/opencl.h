@@ -75,7 +75,8 @@ typedef struct fa_cl_buffer {
 /* device.c */
 extern const fa_backend fa_backend_opencl;
 
-/* caps.c: bytes of a chunk of a buffer that is too large for one allocation, as a power of two. */
+/* caps.c: bytes of a chunk of a buffer that is too large for one allocation, as a power of two: kernels find a chunk by
+ * a shift. */
 int fa_cl_chunk_shift(const fa_cl_caps *caps);
 
 /* buffer.c, queue.c: entries of the vtable */
