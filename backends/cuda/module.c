@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "backends/cache.h"
 #include "backends/cuda/cuda.h"
+#include "backends/gpu/cache.h"
 #include "core/context.h"
 #include "core/status.h"
 

@@ -4,7 +4,7 @@
 #define FA_CUDA_PLAN_H
 
 #include "backends/cuda/cuda.h"
-#include "backends/gpu_rows.h"
+#include "backends/gpu/kernels.h"
 
 /* A kernel and how it is launched. */
 typedef struct fa_cu_kernel {

@@ -2,7 +2,7 @@
 /* From a plan to its kernels and its table. */
 #include "backends/cuda/plan.h"
 
-#include "backends/table.h"
+#include "backends/gpu/table.h"
 #include "core/context.h"
 #include "core/status.h"
 

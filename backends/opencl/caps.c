@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backends/cache.h"
+#include "backends/gpu/cache.h"
 #include "backends/opencl/describe.h"
 #include "core/environment.h"
 

@@ -4,7 +4,7 @@
 #include <pthread.h>
 #include <stdio.h>
 
-#include "backends/library.h"
+#include "backends/gpu/library.h"
 
 static const char *const usual_names[] = {
     "libOpenCL.so.1",

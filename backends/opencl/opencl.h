@@ -9,7 +9,7 @@
 #include <CL/cl.h>
 #include <pthread.h>
 
-#include "backends/gpu_rows.h"
+#include "backends/gpu/kernels.h"
 #include "backends/opencl/loader.h"
 #include "core/backend.h"
 

@@ -2,7 +2,7 @@
 /* A plan's programs, and its table in device memory. */
 #include "backends/opencl/plan.h"
 
-#include "backends/table.h"
+#include "backends/gpu/table.h"
 #include "core/context.h"
 #include "core/size.h"
 #include "core/status.h"

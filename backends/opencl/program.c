@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "backends/cache.h"
+#include "backends/gpu/cache.h"
 #include "backends/opencl/opencl.h"
 #include "core/context.h"
 #include "core/status.h"

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "backends/cache.h"
+#include "backends/gpu/cache.h"
 #include "backends/vulkan/describe.h"
 #include "core/environment.h"
 

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backends/library.h"
+#include "backends/gpu/library.h"
 #include "backends/vulkan/vulkan.h"
 
 enum { MAX_EXTENSIONS = 512 };

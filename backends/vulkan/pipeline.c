@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "backends/cache.h"
+#include "backends/gpu/cache.h"
 #include "backends/vulkan/module.h"
 #include "core/context.h"
 #include "core/status.h"

@@ -2,7 +2,7 @@
 /* A plan's pipelines, and its table in device memory. */
 #include <stdio.h>
 
-#include "backends/table.h"
+#include "backends/gpu/table.h"
 #include "backends/vulkan/plan.h"
 #include "core/context.h"
 #include "core/size.h"

@@ -5,7 +5,7 @@
 
 #include <pthread.h>
 
-#include "backends/gpu_rows.h"
+#include "backends/gpu/kernels.h"
 #include "backends/vulkan/loader.h"
 #include "backends/vulkan/memory.h"
 #include "core/backend.h"

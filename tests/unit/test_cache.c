@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The cache on disk: what it gives back is what was stored under that key, or nothing. */
-#include "backends/cache.h"
+#include "backends/gpu/cache.h"
 
 #include <dirent.h>
 #include <fcntl.h>

@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "backends/cache.h"
+#include "backends/gpu/cache.h"
 #include "core/environment.h"
 
 enum { NOBODY = 65534, PATH = 512 };

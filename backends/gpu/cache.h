@@ -11,8 +11,8 @@
  * write to, is not used. An entry is taken only where it is a regular file under the same conditions, never
  * through a symbolic link. Only names that nobody else gives are ever removed: see cache.c.
  */
-#ifndef FA_CACHE_H
-#define FA_CACHE_H
+#ifndef FA_GPU_CACHE_H
+#define FA_GPU_CACHE_H
 
 #include <fastattn/context.h>
 #include <stdbool.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "backends/cache.h"
+#include "backends/gpu/cache.h"
 
 #include <dirent.h>
 #include <errno.h>

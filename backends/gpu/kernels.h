@@ -3,8 +3,8 @@
  * Kernel rows that every GPU backend has, from what a device offers: which of them it runs, how they are tiled there,
  * and what about a plan's operands and launches follows from that. The kernels themselves are the backend's.
  */
-#ifndef FA_BACKENDS_GPU_ROWS_H
-#define FA_BACKENDS_GPU_ROWS_H
+#ifndef FA_GPU_KERNELS_H
+#define FA_GPU_KERNELS_H
 
 #include "core/plan.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A plan as data for the kernels of a GPU: core/portable/table.h, filled. */
-#ifndef FA_BACKENDS_TABLE_H
-#define FA_BACKENDS_TABLE_H
+#ifndef FA_GPU_TABLE_H
+#define FA_GPU_TABLE_H
 
 #include "core/plan.h"
 

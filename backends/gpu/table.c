@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "backends/table.h"
+#include "backends/gpu/table.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "backends/gpu_rows.h"
+#include "backends/gpu/kernels.h"
 
 #include "core/backend.h"
 #include "core/size.h"

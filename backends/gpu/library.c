@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "backends/library.h"
+#include "backends/gpu/library.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
