@@ -2,11 +2,9 @@
 #include "backends/cuda/describe.h"
 
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
+#include "backends/gpu/lower.h"
 #include "core/context.h"
-#include "core/environment.h"
 #include "core/status.h"
 
 enum { MIN_ARCH = 60, MIN_SHARED = 16384 };
@@ -69,50 +67,18 @@ static bool query(reader *r, fa_cu_caps *caps)
     return r->ok;
 }
 
-/* One key=value of FASTATTN_CUDA_LIMITS. */
-static bool apply_limit(fa_cu_caps *caps, const char *text, size_t length, char *reason, size_t reason_size)
-{
-    static const char *const keys[] = {"arch=", "shared=", "images="};
-    static const unsigned long least[] = {MIN_ARCH, MIN_SHARED, 0};
-    const int shown = (int)(length < 64 ? length : 64);
-    for (int i = 0; i < 3; i++) {
-        size_t key = strlen(keys[i]);
-        if (length < key || strncmp(text, keys[i], key) != 0)
-            continue;
-        size_t digits = strspn(text + key, "0123456789");
-        unsigned long value = digits > 0 && digits < 10 ? strtoul(text + key, NULL, 10) : 0;
-        if (digits == 0 || digits >= 10 || key + digits != length || value < least[i] ||
-            (i == 2 && value > 1)) {
-            (void)snprintf(reason, reason_size, "FASTATTN_CUDA_LIMITS has \"%.*s\", expected %s", shown, text,
-                           i == 2   ? "images=0 or images=1"
-                           : i == 1 ? "at least shared=16384"
-                                    : "at least arch=60");
-            return false;
-        }
-        if (i == 0 && (int)value < caps->arch)
-            caps->arch = (int)value;
-        if (i == 1 && value < caps->shared_bytes)
-            caps->shared_bytes = value;
-        if (i == 2)
-            caps->images = caps->images && value == 1;
-        return true;
-    }
-    (void)snprintf(reason, reason_size,
-                   "FASTATTN_CUDA_LIMITS has \"%.*s\", expected arch=, shared= or images= and a number",
-                   shown, text);
-    return false;
-}
-
 static bool limit(fa_cu_caps *caps, char *reason, size_t reason_size)
 {
-    const char *rest = fa_environment("FASTATTN_CUDA_LIMITS");
-    while (rest && rest[0]) {
-        size_t length = strcspn(rest, ",");
-        if (!apply_limit(caps, rest, length, reason, reason_size))
-            return false;
-        rest += length + (rest[length] == ',');
-    }
-    return true;
+    size_t arch = (size_t)caps->arch;
+    const fa_gpu_key keys[] = {
+        {"arch=", MIN_ARCH, &arch, NULL},
+        {"shared=", MIN_SHARED, &caps->shared_bytes, NULL},
+        {"images=", 0, NULL, &caps->images},
+    };
+    bool good =
+        fa_gpu_lower("FASTATTN_CUDA_LIMITS", keys, sizeof(keys) / sizeof(keys[0]), reason, reason_size);
+    caps->arch = (int)arch;
+    return good;
 }
 
 bool fa_cu_caps_read(const fa_cu *cu, CUdevice id, fa_cu_caps *caps, char *reason, size_t reason_size)

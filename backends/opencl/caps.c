@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "backends/gpu/cache.h"
+#include "backends/gpu/lower.h"
 #include "backends/opencl/describe.h"
-#include "core/environment.h"
 
 /* The narrowest work-group that the kernels are written for, and the longest text that a driver is believed. */
 enum { MIN_GROUP = 64, MAX_TEXT = 1 << 20 };
@@ -182,15 +182,9 @@ bool fa_cl_caps_query(const fa_cl *cl, cl_device_id id, fa_cl_caps *caps, char *
     return usable;
 }
 
-/* One key=value of FASTATTN_OPENCL_LIMITS. */
-static bool apply_limit(fa_cl_caps *caps, const char *text, size_t length, char *reason, size_t reason_size)
+bool fa_cl_caps_limit(fa_cl_caps *caps, char *reason, size_t reason_size)
 {
-    const struct {
-        const char *key;
-        size_t least;
-        size_t *bytes;
-        bool *flag;
-    } keys[] = {
+    const fa_gpu_key keys[] = {
         {"local=", 1024, &caps->local_bytes, NULL},
         {"group=", 1, &caps->group_size, NULL},
         {"alloc=", 4096, &caps->alloc_bytes, NULL},
@@ -198,45 +192,8 @@ static bool apply_limit(fa_cl_caps *caps, const char *text, size_t length, char 
         {"fp16=", 0, NULL, &caps->fp16},
         {"unified=", 0, NULL, &caps->unified},
     };
-    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-        size_t key_length = strlen(keys[i].key);
-        if (length < key_length || strncmp(text, keys[i].key, key_length) != 0)
-            continue;
-        const char *digits = text + key_length;
-        size_t count = strspn(digits, "0123456789");
-        unsigned long long value = count > 0 && count < 19 ? strtoull(digits, NULL, 10) : 0;
-        bool good = count > 0 && count < 19 && key_length + count == length &&
-                    (keys[i].flag ? value <= 1 : value >= keys[i].least);
-        if (!good && keys[i].flag)
-            (void)snprintf(reason, reason_size, "FASTATTN_OPENCL_LIMITS has \"%.*s\", expected %s0 or %s1",
-                           (int)(length < 64 ? length : 64), text, keys[i].key, keys[i].key);
-        else if (!good)
-            (void)snprintf(reason, reason_size,
-                           "FASTATTN_OPENCL_LIMITS has \"%.*s\", expected a number of at least %zu",
-                           (int)(length < 64 ? length : 64), text, keys[i].least);
-        else if (keys[i].flag)
-            *keys[i].flag = *keys[i].flag && value == 1;
-        else if (value < *keys[i].bytes)
-            *keys[i].bytes = (size_t)value;
-        return good;
-    }
-    (void)snprintf(
-        reason, reason_size,
-        "FASTATTN_OPENCL_LIMITS has \"%.*s\", expected local=, group=, alloc=, subgroups=, fp16= or "
-        "unified= and a number",
-        (int)(length < 64 ? length : 64), text);
-    return false;
-}
-
-bool fa_cl_caps_limit(fa_cl_caps *caps, char *reason, size_t reason_size)
-{
-    const char *rest = fa_environment("FASTATTN_OPENCL_LIMITS");
-    while (rest && rest[0]) {
-        size_t length = strcspn(rest, ",");
-        if (!apply_limit(caps, rest, length, reason, reason_size))
-            return false;
-        rest += length + (rest[length] == ',');
-    }
+    if (!fa_gpu_lower("FASTATTN_OPENCL_LIMITS", keys, sizeof(keys) / sizeof(keys[0]), reason, reason_size))
+        return false;
     if (caps->group_size < MIN_GROUP) {
         (void)snprintf(reason, reason_size, "its work-groups have at most %zu items, expected at least %d",
                        caps->group_size, MIN_GROUP);

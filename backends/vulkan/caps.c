@@ -6,8 +6,8 @@
 #include <unistd.h>
 
 #include "backends/gpu/cache.h"
+#include "backends/gpu/lower.h"
 #include "backends/vulkan/describe.h"
-#include "core/environment.h"
 
 enum {
     MIN_GROUP = 64, /* the narrowest work-group that the kernels are written for */
@@ -276,63 +276,18 @@ bool fa_vk_caps_query(const fa_vk_instance *instance, VkPhysicalDevice device, u
     return false;
 }
 
-/* One key=value of FASTATTN_VULKAN_LIMITS. */
-static bool apply_limit(fa_vk_caps *caps, bool *layout, const char *text, size_t length, char *reason,
-                        size_t reason_size)
+bool fa_vk_caps_limit(fa_vk_caps *caps, bool *layout, char *reason, size_t reason_size)
 {
-    const struct {
-        const char *key;
-        size_t least;
-        size_t *bytes;
-        bool *flag;
-    } keys[] = {
+    const fa_gpu_key keys[] = {
         {"local=", 1024, &caps->local_bytes, NULL}, {"group=", 1, &caps->group_size, NULL},
         {"range=", 4096, &caps->range, NULL},       {"loops=", 4096, &caps->loop_turns, NULL},
         {"address=", 0, NULL, &caps->address},      {"subgroups=", 0, NULL, &caps->subgroups},
         {"matrix=", 0, NULL, &caps->matrix},        {"layout=", 0, NULL, layout},
         {"timeline=", 0, NULL, &caps->timeline},    {"unified=", 0, NULL, &caps->unified},
     };
-    const int shown = (int)(length < 64 ? length : 64);
-    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-        size_t key_length = strlen(keys[i].key);
-        if (length < key_length || strncmp(text, keys[i].key, key_length) != 0)
-            continue;
-        const char *digits = text + key_length;
-        size_t count = strspn(digits, "0123456789");
-        unsigned long long value = count > 0 && count < 19 ? strtoull(digits, NULL, 10) : 0;
-        bool good = count > 0 && count < 19 && key_length + count == length &&
-                    (keys[i].flag ? value <= 1 : value >= keys[i].least);
-        if (!good && keys[i].flag)
-            (void)snprintf(reason, reason_size, "FASTATTN_VULKAN_LIMITS has \"%.*s\", expected %s0 or %s1",
-                           shown, text, keys[i].key, keys[i].key);
-        else if (!good)
-            (void)snprintf(reason, reason_size,
-                           "FASTATTN_VULKAN_LIMITS has \"%.*s\", expected a number of at least %zu", shown,
-                           text, keys[i].least);
-        else if (keys[i].flag)
-            *keys[i].flag = *keys[i].flag && value == 1;
-        else if (value < *keys[i].bytes)
-            *keys[i].bytes = (size_t)value;
-        return good;
-    }
-    (void)snprintf(
-        reason, reason_size,
-        "FASTATTN_VULKAN_LIMITS has \"%.*s\", expected local=, group=, range=, loops=, address=, subgroups=, "
-        "matrix=, layout=, timeline= or unified= and a number",
-        shown, text);
-    return false;
-}
-
-bool fa_vk_caps_limit(fa_vk_caps *caps, bool *layout, char *reason, size_t reason_size)
-{
-    const char *rest = fa_environment("FASTATTN_VULKAN_LIMITS");
     *layout = true;
-    while (rest && rest[0]) {
-        size_t length = strcspn(rest, ",");
-        if (!apply_limit(caps, layout, rest, length, reason, reason_size))
-            return false;
-        rest += length + (rest[length] == ',');
-    }
+    if (!fa_gpu_lower("FASTATTN_VULKAN_LIMITS", keys, sizeof(keys) / sizeof(keys[0]), reason, reason_size))
+        return false;
     caps->matrix = caps->matrix && caps->subgroups;
     if (caps->group_size >= MIN_GROUP)
         return true;

@@ -253,10 +253,10 @@ START_TEST(queries_may_fail)
 END_TEST
 
 static const char *const bad_limits[][2] = {
-    {"arch=50", "expected at least arch=60"},
-    {"shared=1", "expected at least shared=16384"},
+    {"arch=50", "expected a number of at least 60"},
+    {"shared=1", "expected a number of at least 16384"},
     {"images=2", "expected images=0 or images=1"},
-    {"colour=1", "\"colour=1\", expected arch="},
+    {"colour=1", "\"colour=1\", expected arch=, shared= or images= and a number"},
     {"arch=", "\"arch=\""},
 };
 
