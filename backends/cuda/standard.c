@@ -5,7 +5,6 @@
  * the workspace has room for the scores of, or where it has not for one, a range of that item's rows.
  */
 #include "backends/cuda/plan.h"
-#include "core/size.h"
 
 fa_status fa_cu_standard_prepare(fa_plan *plan, fa_cu_plan *made)
 {
@@ -29,38 +28,22 @@ fa_status fa_cu_standard_prepare(fa_plan *plan, fa_cu_plan *made)
     return status;
 }
 
-/* The three kernels on a.rows rows of so many items. */
-static fa_status start(const fa_plan *plan, CUstream stream, int64_t items, fa_cuda_args *a)
-{
-    const fa_cu_plan *prepared = plan->impl;
-    const fa_gpu_standard *with = &prepared->with;
-    const fa_problem *p = &plan->problem;
-    const int64_t tiles = items * fa_ceil_div(a->rows, with->tile_rows);
-    fa_status status = FA_OK;
-    if (p->max_len_kv > 0)
-        status = fa_cu_launch(plan, stream, &prepared->scores,
-                              tiles * fa_ceil_div(p->max_len_kv, with->tile_keys), 1, a);
-    if (status == FA_OK)
-        status = fa_cu_launch(plan, stream, &prepared->softmax, items * a->rows, 1, a);
-    if (status == FA_OK)
-        status = fa_cu_launch(plan, stream, &prepared->output, tiles * fa_ceil_div(p->dim_v, with->tile_dims),
-                              1, a);
-    return status;
-}
-
 fa_status fa_cu_standard_run(const fa_plan *plan, CUstream stream, fa_cuda_args *args)
 {
-    const fa_gpu_standard *with = &((const fa_cu_plan *)plan->impl)->with;
-    const int64_t items = plan->schedule.items, rows = (int64_t)plan->problem.max_len_q * plan->problem.group;
+    const fa_cu_plan *prepared = plan->impl;
+    fa_gpu_launch l = {0};
     fa_status status = FA_OK;
-    args->partial_state = args->scratch + with->factors_at * sizeof(float);
-    for (int64_t item = 0; item < items && status == FA_OK; item += with->items) {
-        for (int64_t row = 0; row < rows && status == FA_OK; row += with->rows) {
-            args->first = (int)item;
-            args->row_begin = (int)row;
-            args->rows = (int)FA_MIN(with->rows, rows - row);
-            status = start(plan, stream, FA_MIN(with->items, items - item), args);
-        }
+    args->partial_state = args->scratch + prepared->with.factors_at * sizeof(float);
+    while (status == FA_OK && fa_gpu_standard_next(plan, &prepared->with, &l)) {
+        args->first = l.first;
+        args->row_begin = l.row_begin;
+        args->rows = l.rows;
+        if (l.scores > 0)
+            status = fa_cu_launch(plan, stream, &prepared->scores, l.scores, 1, args);
+        if (status == FA_OK)
+            status = fa_cu_launch(plan, stream, &prepared->softmax, l.softmax, 1, args);
+        if (status == FA_OK)
+            status = fa_cu_launch(plan, stream, &prepared->output, l.output, 1, args);
     }
     return status;
 }

@@ -241,3 +241,27 @@ fa_status fa_gpu_standard_choose(fa_plan *plan, const fa_gpu_kernel *kernel, siz
     choose_tiles(plan, kernel, rows, s);
     return choose_launches(plan, rows, most_bytes, s);
 }
+
+bool fa_gpu_standard_next(const fa_plan *plan, const fa_gpu_standard *s, fa_gpu_launch *l)
+{
+    const fa_problem *p = &plan->problem;
+    const int64_t items = plan->schedule.items, rows = (int64_t)p->max_len_q * p->group;
+    const bool next_rows = l->items > 0 && l->row_begin + l->rows < rows;
+    const int64_t first = next_rows ? l->first : l->first + l->items,
+                  row_begin = next_rows ? l->row_begin + l->rows : 0;
+    if (first >= items || rows == 0)
+        return false;
+    *l = (fa_gpu_launch){
+        .first = (int32_t)first,
+        .row_begin = (int32_t)row_begin,
+        .rows = (int32_t)FA_MIN(s->rows, rows - row_begin),
+        .items = FA_MIN(s->items, items - first),
+        .starts = first == 0 && row_begin == 0,
+    };
+    const int64_t tiles = l->items * fa_ceil_div(l->rows, s->tile_rows);
+    l->scores = p->max_len_kv > 0 ? tiles * fa_ceil_div(p->max_len_kv, s->tile_keys) : 0;
+    l->softmax = l->items * l->rows;
+    l->output = tiles * fa_ceil_div(p->dim_v, s->tile_dims);
+    l->ends = first + l->items >= items && row_begin + l->rows >= rows;
+    return true;
+}

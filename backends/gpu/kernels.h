@@ -67,4 +67,16 @@ typedef struct fa_gpu_standard {
 fa_status fa_gpu_standard_choose(fa_plan *plan, const fa_gpu_kernel *kernel, size_t most_bytes,
                                  fa_gpu_standard *standard);
 
+/* What of the work one launch of its three kernels does, and with how many work-groups of each. */
+typedef struct fa_gpu_launch {
+    int32_t first, row_begin, rows; /* of each item, so many rows from row_begin on */
+    int64_t items;                  /* so many from `first` on                      */
+    int64_t scores;                 /* work-groups; 0: there are no keys            */
+    int64_t softmax, output;
+    bool starts, ends; /* the first launch, the last */
+} fa_gpu_launch;
+
+/* Steps to the next launch; `launch` is all 0 before the first. False behind the last. */
+bool fa_gpu_standard_next(const fa_plan *plan, const fa_gpu_standard *standard, fa_gpu_launch *launch);
+
 #endif

@@ -5,7 +5,6 @@
  * the workspace has room for the scores of, or where it has not for one, a range of that item's rows.
  */
 #include "backends/opencl/plan.h"
-#include "core/size.h"
 #include "core/status.h"
 
 static fa_status make_kernel(const fa_plan *plan, const char *which, const char *name, int32_t tile_cols,
@@ -49,15 +48,15 @@ fa_status fa_cl_standard_prepare(fa_plan *plan, fa_cl_plan *made)
                            : status;
 }
 
-/* One of the kernels for `rows` rows of `items` items, and the operands that it takes before the scratch memory. */
+/* What the three kernels of a launch are started with. */
 typedef struct step {
     const fa_plan *plan;
     const fa_cl_place *where;
     cl_command_queue queue;
-    cl_int first, row_begin, rows;
-    int64_t items;
+    fa_gpu_launch launch;
 } step;
 
+/* One of them; `operand` are those that it takes before the scratch memory. */
 static fa_status start(const step *s, cl_kernel kernel, int operands, const int *operand, bool factors,
                        int64_t groups, cl_event *event)
 {
@@ -75,32 +74,28 @@ static fa_status start(const step *s, cl_kernel kernel, int operands, const int 
     fa_cl_pass(&l, sizeof(cl_long), &scratch->at);
     if (factors)
         fa_cl_pass(&l, sizeof(cl_long), &factors_at);
-    fa_cl_pass(&l, sizeof(cl_int), &s->first);
-    fa_cl_pass(&l, sizeof(cl_int), &s->row_begin);
-    fa_cl_pass(&l, sizeof(cl_int), &s->rows);
+    fa_cl_pass(&l, sizeof(cl_int), &s->launch.first);
+    fa_cl_pass(&l, sizeof(cl_int), &s->launch.row_begin);
+    fa_cl_pass(&l, sizeof(cl_int), &s->launch.rows);
     fa_cl_pass(&l, sizeof(cl_int), &keys);
     return fa_cl_enqueue(&l, s->queue, groups, 1, prepared->group, event);
 }
 
-/* The three kernels; `first` and `last` are NULL where an event is not wanted. */
+/* The three; `first` and `last` are NULL where an event is not wanted. */
 static fa_status start_all(const step *s, bool aligned, cl_event *first, cl_event *last)
 {
     static const int of_scores[] = {FA_Q, FA_K}, of_softmax[] = {FA_LSE}, of_output[] = {FA_V, FA_O};
     const fa_cl_standard *kernels = &((const fa_cl_plan *)s->plan->impl)->standard;
-    const fa_gpu_standard *with = &kernels->with;
-    const fa_problem *p = &s->plan->problem;
-    const int64_t tiles = s->items * fa_ceil_div(s->rows, with->tile_rows);
-    const bool scores = p->max_len_kv > 0;
-    aligned = aligned && kernels->scores[1];
+    const fa_gpu_launch *l = &s->launch;
+    const bool scores = l->scores > 0;
     fa_status status = FA_OK;
+    aligned = aligned && kernels->scores[1];
     if (scores)
-        status = start(s, kernels->scores[aligned], 2, of_scores, false,
-                       tiles * fa_ceil_div(p->max_len_kv, with->tile_keys), first);
+        status = start(s, kernels->scores[aligned], 2, of_scores, false, l->scores, first);
     if (status == FA_OK)
-        status = start(s, kernels->softmax, 1, of_softmax, true, s->items * s->rows, scores ? NULL : first);
+        status = start(s, kernels->softmax, 1, of_softmax, true, l->softmax, scores ? NULL : first);
     if (status == FA_OK)
-        status = start(s, kernels->output[aligned], 2, of_output, true,
-                       tiles * fa_ceil_div(p->dim_v, with->tile_dims), last);
+        status = start(s, kernels->output[aligned], 2, of_output, true, l->output, last);
     return status;
 }
 
@@ -108,23 +103,9 @@ fa_status fa_cl_standard_run(const fa_plan *plan, fa_cl_queue *queue, const fa_c
                              bool aligned, cl_event *first, cl_event *last)
 {
     const fa_gpu_standard *with = &((const fa_cl_plan *)plan->impl)->standard.with;
-    const int64_t items = plan->schedule.items, rows = (int64_t)plan->problem.max_len_q * plan->problem.group;
+    step s = {.plan = plan, .where = where, .queue = queue->handle};
     fa_status status = FA_OK;
-    for (int64_t item = 0; item < items && status == FA_OK; item += with->items) {
-        for (int64_t row = 0; row < rows && status == FA_OK; row += with->rows) {
-            const step s = {
-                .plan = plan,
-                .where = where,
-                .queue = queue->handle,
-                .first = (cl_int)item,
-                .row_begin = (cl_int)row,
-                .rows = (cl_int)FA_MIN(with->rows, rows - row),
-                .items = FA_MIN(with->items, items - item),
-            };
-            bool starts = item == 0 && row == 0,
-                 ends = item + with->items >= items && row + with->rows >= rows;
-            status = start_all(&s, aligned, starts ? first : NULL, ends ? last : NULL);
-        }
-    }
+    while (status == FA_OK && fa_gpu_standard_next(plan, with, &s.launch))
+        status = start_all(&s, aligned, s.launch.starts ? first : NULL, s.launch.ends ? last : NULL);
     return status;
 }

@@ -5,8 +5,6 @@
  * room for the scores of, or where it has not for one, a range of that item's rows.
  */
 #include "backends/vulkan/plan.h"
-#include "core/size.h"
-#include "core/status.h"
 
 static fa_status make_pipeline(const fa_plan *plan, const char *name, int32_t tile_cols, bool aligned,
                                VkPipeline *pipeline)
@@ -47,42 +45,36 @@ fa_status fa_vk_standard_prepare(fa_plan *plan, fa_vk_plan *made)
     return status == FA_OK ? make_pipeline(plan, "softmax", 0, false, &made->softmax) : status;
 }
 
-/* The three kernels for push->rows rows of `items` items. */
 static fa_status record_launch(const fa_plan *plan, VkCommandBuffer commands, const fa_vk_push *push,
-                               int64_t items, bool aligned)
+                               const fa_gpu_launch *l, bool aligned)
 {
     const fa_vk_device *d = fa_vk_device_of(plan->device);
     const fa_vk_plan *made = plan->impl;
-    const int64_t tiles = items * fa_ceil_div(push->rows, made->with.tile_rows);
     fa_status status = FA_OK;
     aligned = aligned && made->scores[1];
-    if (push->keys > 0)
-        status = fa_vk_dispatch(d, commands, made->scores[aligned], push,
-                                tiles * fa_ceil_div(push->keys, made->with.tile_keys), 1);
+    if (l->scores > 0)
+        status = fa_vk_dispatch(d, commands, made->scores[aligned], push, l->scores, 1);
     fa_vk_barrier(d, commands);
     if (status == FA_OK)
-        status = fa_vk_dispatch(d, commands, made->softmax, push, items * push->rows, 1);
+        status = fa_vk_dispatch(d, commands, made->softmax, push, l->softmax, 1);
     fa_vk_barrier(d, commands);
     if (status == FA_OK)
-        status = fa_vk_dispatch(d, commands, made->output[aligned], push,
-                                tiles * fa_ceil_div(plan->problem.dim_v, made->with.tile_dims), 1);
+        status = fa_vk_dispatch(d, commands, made->output[aligned], push, l->output, 1);
     fa_vk_barrier(d, commands);
     return status;
 }
 
 fa_status fa_vk_standard_record(const fa_plan *plan, VkCommandBuffer commands, fa_vk_push *push, bool aligned)
 {
-    const fa_gpu_standard *with = &((const fa_vk_plan *)plan->impl)->with;
-    const int64_t items = plan->schedule.items, rows = (int64_t)plan->problem.max_len_q * plan->problem.group;
+    const fa_vk_plan *made = plan->impl;
+    fa_gpu_launch l = {0};
     fa_status status = FA_OK;
     push->keys = plan->problem.max_len_kv;
-    for (int64_t item = 0; item < items && status == FA_OK; item += with->items) {
-        for (int64_t row = 0; row < rows && status == FA_OK; row += with->rows) {
-            push->first = (int32_t)item;
-            push->row_begin = (int32_t)row;
-            push->rows = (int32_t)FA_MIN(with->rows, rows - row);
-            status = record_launch(plan, commands, push, FA_MIN(with->items, items - item), aligned);
-        }
+    while (status == FA_OK && fa_gpu_standard_next(plan, &made->with, &l)) {
+        push->first = l.first;
+        push->row_begin = l.row_begin;
+        push->rows = l.rows;
+        status = record_launch(plan, commands, push, &l, aligned);
     }
     return status;
 }
