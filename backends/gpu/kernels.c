@@ -21,6 +21,20 @@ enum {
     SCORE_VECTOR = 4,
 };
 
+/*
+ * Best first: name, what it is, most dims of v, most keys of a block. How many rows a block of a tile kernel may have, and
+ * how deep its steps are, follows from the device.
+ */
+static const fa_gpu_entry entries[] = {
+    {"tile8", {.kind = FA_GPU_TILE, .lanes = 8}, 64, 64},
+    {"tile16", {.kind = FA_GPU_TILE, .lanes = 16}, 128, 128},
+    {"tile32", {.kind = FA_GPU_TILE, .lanes = 32}, 256, 128},
+    {"tile64", {.kind = FA_GPU_TILE, .lanes = 64}, FA_MAX_HEAD_DIM, 256},
+    {"rows128", {.kind = FA_GPU_ROWS, .group = 128, .split = 4}, FA_MAX_HEAD_DIM, 256},
+    {"rows64", {.kind = FA_GPU_ROWS, .group = 64, .split = 4}, FA_MAX_HEAD_DIM, 256},
+    {"standard", {.kind = FA_GPU_STANDARD, .lanes = 16, .depth = 8}, FA_MAX_HEAD_DIM, 0},
+};
+
 fa_kernel_row fa_gpu_common_row(const fa_gpu_entry *entry)
 {
     return (fa_kernel_row){
@@ -130,16 +144,31 @@ static bool standard_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry,
     return (size_t)row->traits.fixed_bytes <= limits->local_bytes;
 }
 
-bool fa_gpu_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, fa_gpu_kernel *kernel,
-                fa_kernel_row *row)
+static bool make_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, fa_gpu_kernel *kernel,
+                     fa_kernel_row *row)
 {
     *kernel = entry->kernel;
     switch (kernel->kind) {
     case FA_GPU_TILE: return tile_row(limits, entry, kernel, row);
     case FA_GPU_ROWS: return rows_row(limits, entry, kernel, row);
-    case FA_GPU_STANDARD: return standard_row(limits, entry, kernel, row);
-    default: return false;
+    default: return standard_row(limits, entry, kernel, row);
     }
+}
+
+void fa_gpu_rows_add(fa_device *device, const fa_gpu_limits *limits, fa_gpu_kernel kernels[FA_MAX_ROWS],
+                     fa_kernel_row rows[FA_MAX_ROWS])
+{
+    for (size_t i = 0; i < sizeof(entries) / sizeof(entries[0]); i++) {
+        if (make_row(limits, &entries[i], &kernels[device->rows], &rows[device->rows]))
+            fa_gpu_row_add(device, kernels, rows);
+    }
+}
+
+void fa_gpu_row_add(fa_device *device, fa_gpu_kernel kernels[FA_MAX_ROWS], fa_kernel_row rows[FA_MAX_ROWS])
+{
+    rows[device->rows].impl = &kernels[device->rows];
+    device->row[device->rows] = &rows[device->rows];
+    device->rows++;
 }
 
 fa_limits fa_gpu_limits_of(const fa_gpu_limits *limits)

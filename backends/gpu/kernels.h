@@ -6,7 +6,7 @@
 #ifndef FA_GPU_KERNELS_H
 #define FA_GPU_KERNELS_H
 
-#include "core/plan.h"
+#include "core/backend.h"
 
 typedef enum fa_gpu_kind { FA_GPU_TILE, FA_GPU_ROWS, FA_GPU_STANDARD, FA_GPU_MATRIX } fa_gpu_kind;
 
@@ -24,7 +24,7 @@ typedef struct fa_gpu_kernel {
 
 enum { FA_GPU_TILE_ROWS = 8 }; /* rows of a work-item of the tile kernels */
 
-/* A line of a backend's kernels.inc. */
+/* A kernel as it is written down, before the device's limits are known. */
 typedef struct fa_gpu_entry {
     const char *name;
     fa_gpu_kernel kernel;
@@ -42,9 +42,14 @@ typedef struct fa_gpu_limits {
 
 fa_limits fa_gpu_limits_of(const fa_gpu_limits *limits);
 
-/* Fills kernel and row, but for row->impl. False where the device does not run it, or the kind is the backend's own. */
-bool fa_gpu_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, fa_gpu_kernel *kernel,
-                fa_kernel_row *row);
+/*
+ * Adds the rows of tile, rows and standard kernels that the device runs to those it has. Element n of `kernels` and `rows` is
+ * of the device's row n.
+ */
+void fa_gpu_rows_add(fa_device *device, const fa_gpu_limits *limits, fa_gpu_kernel kernels[FA_MAX_ROWS],
+                     fa_kernel_row rows[FA_MAX_ROWS]);
+/* Adds one that the caller has filled, as the element after the last. */
+void fa_gpu_row_add(fa_device *device, fa_gpu_kernel kernels[FA_MAX_ROWS], fa_kernel_row rows[FA_MAX_ROWS]);
 
 /* A row that serves everything; traits are the caller's to fill. */
 fa_kernel_row fa_gpu_common_row(const fa_gpu_entry *entry);

@@ -1,24 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The device's limits and kernel rows. */
+/* The device's limits, and the backend's entry points. */
 #include "backends/opencl/describe.h"
 #include "backends/opencl/plan.h"
-#include "core/context.h"
-#include "core/size.h"
-#include "core/status.h"
-
-#define TILE(lanes_, dims, keys) {"tile" #lanes_, {.kind = FA_GPU_TILE, .lanes = lanes_}, dims, keys},
-#define ROWS(group_, split_) \
-    {"rows" #group_, {.kind = FA_GPU_ROWS, .group = group_, .split = split_}, FA_MAX_HEAD_DIM, 256},
-#define STANDARD(lanes_, depth_) \
-    {"standard", {.kind = FA_GPU_STANDARD, .lanes = lanes_, .depth = depth_}, FA_MAX_HEAD_DIM, 0},
-static const fa_gpu_entry entries[] = {
-#include "kernels.inc"
-};
-#undef TILE
-#undef ROWS
-#undef STANDARD
-
-enum { ENTRIES = sizeof(entries) / sizeof(entries[0]) };
 
 static fa_status opencl_open(fa_device *device, void *import)
 {
@@ -34,14 +17,7 @@ static fa_status opencl_open(fa_device *device, void *import)
         .tensor_bytes = (uint64_t)(FA_CL_MAX_CHUNKS - 1) << fa_cl_chunk_shift(&d->caps),
     };
     device->limits = fa_gpu_limits_of(&limits);
-    for (int i = 0; i < ENTRIES; i++) {
-        fa_gpu_kernel *kernel = &d->kernels[device->rows];
-        fa_kernel_row *row = &d->rows[device->rows];
-        if (fa_gpu_row(&limits, &entries[i], kernel, row)) {
-            row->impl = kernel;
-            device->row[device->rows++] = row;
-        }
-    }
+    fa_gpu_rows_add(device, &limits, d->kernels, d->rows);
     return FA_OK;
 }
 

@@ -12,20 +12,14 @@ typedef struct row_entry {
     int32_t max_block_q;
 } row_entry;
 
-#define MATRIX(name_, in_registers_, tiles_, dims, rows, keys) \
-    {{name_, {.kind = FA_GPU_MATRIX, .tiles = tiles_, .in_registers = in_registers_}, dims, keys}, rows},
-#define TILE(lanes_, dims, keys) {{"tile" #lanes_, {.kind = FA_GPU_TILE, .lanes = lanes_}, dims, keys}, 0},
-#define ROWS(group_, split_) \
-    {{"rows" #group_, {.kind = FA_GPU_ROWS, .group = group_, .split = split_}, FA_MAX_HEAD_DIM, 256}, 0},
-#define STANDARD(lanes_, depth_) \
-    {{"standard", {.kind = FA_GPU_STANDARD, .lanes = lanes_, .depth = depth_}, FA_MAX_HEAD_DIM, 0}, 0},
+/* Best first. What of it a device runs, and in blocks of how many rows, follows from the device. */
 static const row_entry entries[] = {
-#include "kernels.inc"
+    {{"matrix64", {.kind = FA_GPU_MATRIX, .tiles = 2, .in_registers = true}, 64, 64}, 128},
+    {{"matrix128", {.kind = FA_GPU_MATRIX, .tiles = 1, .in_registers = true}, 128, 64}, 128},
+    {{"matrix256", {.kind = FA_GPU_MATRIX, .tiles = 1, .in_registers = true}, 256, 32}, 64},
+    {{"matrix128_memory", {.kind = FA_GPU_MATRIX, .tiles = 1}, 128, 32}, 64},
+    {{"matrix256_memory", {.kind = FA_GPU_MATRIX, .tiles = 1}, 256, 32}, 32},
 };
-#undef MATRIX
-#undef TILE
-#undef ROWS
-#undef STANDARD
 
 enum {
     ENTRIES = sizeof(entries) / sizeof(entries[0]),
@@ -98,16 +92,10 @@ static fa_status vulkan_open(fa_device *device, void *import)
     };
     device->limits = fa_gpu_limits_of(&limits);
     for (int i = 0; i < ENTRIES; i++) {
-        fa_gpu_kernel *kernel = &d->kernels[device->rows];
-        fa_kernel_row *row = &d->rows[device->rows];
-        bool runs = entries[i].gpu.kernel.kind == FA_GPU_MATRIX
-                        ? matrix_row(d, &entries[i], kernel, row)
-                        : fa_gpu_row(&limits, &entries[i].gpu, kernel, row);
-        if (runs) {
-            row->impl = kernel;
-            device->row[device->rows++] = row;
-        }
+        if (matrix_row(d, &entries[i], &d->kernels[device->rows], &d->rows[device->rows]))
+            fa_gpu_row_add(device, d->kernels, d->rows);
     }
+    fa_gpu_rows_add(device, &limits, d->kernels, d->rows);
     return FA_OK;
 }
 
