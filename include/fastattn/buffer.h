@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/** Buffers: memory that a device can reach. */
 #ifndef FASTATTN_BUFFER_H
 #define FASTATTN_BUFFER_H
 
@@ -9,38 +10,46 @@ extern "C" {
 #endif
 
 /**
- * Memory that a device can reach: its own, or the caller's, wrapped. Several threads may use one at a
- * time as long as none writes what another touches.
+ * Memory that a device can reach: its own, or the caller's, wrapped. Several threads may use one at the same time, as
+ * long as none writes what another reads or writes.
  */
 typedef struct fa_buffer fa_buffer;
 
 /**
- * Makes a buffer of `size` bytes, contents undefined. A size of 0 is valid. FA_INVALID (NULL),
- * FA_OUT_OF_MEMORY; *buffer is NULL then.
+ * Makes a buffer of `size` bytes. Its contents are undefined. A size of 0 is valid. Destroy it with
+ * fa_buffer_destroy(). *buffer is NULL on failure. FA_INVALID: NULL. FA_OUT_OF_MEMORY. FA_DEVICE_LOST. Thread-safe.
  */
 FA_API fa_status fa_buffer_create(fa_device *device, size_t size, fa_buffer **buffer);
 
 /**
- * Wraps `size` bytes of host memory, which stay the caller's and must outlive the buffer. Only where
- * fa_device_info.host_memory is 1; FA_UNSUPPORTED elsewhere. FA_INVALID: NULL with a size. Memory that a run writes
- * is wrapped once: tensors that lie among each other share a buffer and differ in their offsets. (OpenCL refuses two
- * buffers that wrap the same bytes in one run, if it writes to one; its drivers may keep copies of each.)
+ * Makes a buffer of `size` bytes of host memory, without a copy. The memory stays the caller's and must outlive the
+ * buffer. *buffer is NULL on failure. FA_UNSUPPORTED: fa_device_info.host_memory is 0. FA_INVALID: NULL (`memory` may
+ * be NULL if size is 0), or a range that wraps around. FA_OUT_OF_MEMORY. Thread-safe.
+ *
+ * Wrap memory that a run writes once. Tensors whose elements lie among each other share one buffer and differ in their
+ * offsets. (OpenCL drivers may keep a copy of each buffer. So a run on OpenCL refuses two buffers that wrap the same
+ * bytes, if it writes to one of them.)
  */
 FA_API fa_status fa_buffer_wrap_host(fa_device *device, void *memory, size_t size, fa_buffer **buffer);
 
 /**
- * Copies host memory into the buffer, or the buffer into host memory, in the queue's order; the host
- * memory may be reused when the call returns. Ranges outside the buffer are FA_INVALID and copy nothing.
+ * Copies `size` bytes of host memory into the buffer, from byte `offset` on, or the other way round. The copy takes its
+ * place in the queue's order. When the call returns, the host memory may be used again: what is read is there.
+ * FA_INVALID: NULL (the host memory may be NULL if size is 0), a buffer of another device, or a range outside the
+ * buffer; nothing is copied then. FA_UNSUPPORTED: a queue that records into a Vulkan command buffer. FA_OUT_OF_MEMORY.
+ * FA_DEVICE_LOST.
  */
 FA_API fa_status fa_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source,
                                  size_t size);
 FA_API fa_status fa_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target,
                                 size_t size);
 
-/** The size in bytes; 0 for NULL. */
+/** The size in bytes. 0 for NULL. Thread-safe. */
 FA_API size_t fa_buffer_size(const fa_buffer *buffer);
 
-/** Releases an owned buffer's memory; a wrapped one's stays the caller's. NULL is allowed. */
+/**
+ * Destroys a buffer that no queue still uses. Releases its memory, unless the memory is the caller's. NULL is allowed.
+ */
 FA_API void fa_buffer_destroy(fa_buffer *buffer);
 
 #ifdef __cplusplus
