@@ -9,54 +9,56 @@
 extern "C" {
 #endif
 
-/* Limits of every backend; a device may have lower ones, which fa_device_supports() tells. */
-#define FA_MAX_HEAD_DIM 576     /* dim_qk and dim_v: 512, and DeepSeek's 512 + 64                   */
+/* Limits of the library. A device may have lower ones: ask fa_device_supports(). */
+#define FA_MAX_HEAD_DIM 576     /* dim_qk and dim_v; latent attention (DeepSeek) needs 512 + 64     */
 #define FA_MAX_LENGTH (1 << 28) /* rows or keys of one sequence                                     */
 
-/** Element types. Appended to, never renumbered. */
+/** Element types. New ones are added at the end; no number ever changes. */
 typedef enum fa_dtype {
     FA_F32 = 0,
     FA_F16 = 1,  /* IEEE 754 binary16                                        */
     FA_BF16 = 2, /* the upper half of an f32                                 */
-    FA_BOOL = 3  /* one byte, 0 or not 0; the keep mask only                 */
+    FA_BOOL = 3  /* one byte, 0 or not 0; only for `keep`                    */
 } fa_dtype;
 
-/** Bytes of one element; 0 for a value that is no fa_dtype. */
+/** The bytes of one element. 0 for a value that is no fa_dtype. Thread-safe. */
 FA_API size_t fa_dtype_size(fa_dtype dtype);
 
-/** "f32", "f16", "bf16", "bool"; "unknown" otherwise. */
+/** The name of a type: "f32", "f16", "bf16", "bool". "unknown" for any other value. Never NULL. Thread-safe. */
 FA_API const char *fa_dtype_name(fa_dtype dtype);
 
 /**
- * A tensor's type and layout, without its memory. Logical axes are always (batch, head, row, dim);
- * strides, in elements, carry the physical layout: BHSD, BSHD, packed QKV, a view into a cache.
+ * The type and layout of a tensor, without its memory. The axes are always (batch, head, row, dim). Strides count
+ * elements and say how the axes lie in memory: BHSD, BSHD, packed QKV, a view into a cache.
  *
- * Four strides of 0 mean contiguous in logical order. Otherwise stride[3] is 1, or 0 in bias and keep, which then have
- * one element for all keys. A stride of 0 on another axis of an input repeats that axis too. Strides are not negative.
- * The stride of an axis of size 1 is not looked at, whatever it is. (A tensor that is one element repeated along every
- * axis has sizes of 1: four strides of 0 would mean contiguous.)
+ * If all four strides are 0, the tensor is contiguous in the order of its axes. Otherwise:
+ *  - stride[3] is 1. In bias and keep it may be 0: then one element serves all keys.
+ *  - A stride of 0 on another axis of an input repeats the tensor along that axis.
+ *  - Strides are not negative.
+ *  - The stride of an axis of size 1 has no meaning and may be any number.
+ * A tensor that is one element, repeated along every axis, has sizes of 1: four strides of 0 would mean contiguous.
  */
 typedef struct fa_tensor {
     fa_dtype dtype;
     int64_t shape[4];
-    int64_t stride[4];
+    int64_t stride[4]; /* in elements */
 } fa_tensor;
 
-/** A contiguous tensor of the given shape. */
+/** A contiguous tensor of this shape, which is not checked here but where it is used. Thread-safe. */
 FA_API fa_tensor fa_tensor_make(fa_dtype dtype, int64_t batch, int64_t heads, int64_t rows, int64_t dim);
 
 /**
- * Bytes from a tensor's first element to the end of its last, which is what a buffer must hold behind
- * its offset; 0 for an empty tensor. FA_INVALID (shape or stride negative, last stride neither 0 nor 1) or
- * FA_OUT_OF_MEMORY (beyond PTRDIFF_MAX).
+ * The bytes from a tensor's first element to the end of its last. A buffer must have this many behind the tensor's
+ * offset. 0 for an empty tensor. FA_INVALID: NULL, no fa_dtype, a negative size or stride, or a last stride that is
+ * neither 0 nor 1. FA_OUT_OF_MEMORY: more than PTRDIFF_MAX bytes. Thread-safe.
  */
 FA_API fa_status fa_tensor_span(const fa_tensor *tensor, size_t *bytes);
 
 /**
  * Which keys a row sees. Row i of a sequence stands at key position
  *     p(i) = i + alignment + diagonal_offset,
- * where fa_alignment says what the alignment is. Causal: keys up to and with p(i). Windows and ALiBi count from p(i)
- * too.
+ * where fa_alignment gives the alignment. A causal mask shows a row the keys up to and including p(i). Windows and
+ * ALiBi count from p(i) too.
  */
 typedef enum fa_mask_kind {
     FA_MASK_NONE = 0,
@@ -64,43 +66,47 @@ typedef enum fa_mask_kind {
     FA_MASK_CAUSAL_BOTTOM_RIGHT = 2
 } fa_mask_kind;
 
-/** Where row 0 of a sequence stands, before diagonal_offset. */
+/** The position of row 0 of a sequence, before diagonal_offset. */
 typedef enum fa_alignment {
-    FA_ALIGN_DEFAULT = 0,     /* as the mask says; bottom right for FA_MASK_NONE                 */
-    FA_ALIGN_TOP_LEFT = 1,    /* at key 0: the alignment is 0                                    */
-    FA_ALIGN_BOTTOM_RIGHT = 2 /* so that the last row stands at the last key: len_kv - len_q     */
+    FA_ALIGN_DEFAULT = 0,     /* as the mask says; FA_MASK_NONE means bottom right              */
+    FA_ALIGN_TOP_LEFT = 1,    /* row 0 stands at key 0: the alignment is 0                      */
+    FA_ALIGN_BOTTOM_RIGHT = 2 /* the last row stands at the last key: it is len_kv - len_q      */
 } fa_alignment;
 
-/** Overrides of the planner's choices: for tests, tuning and benchmarks. Zero means: the planner decides. */
+/** Overrides what the planner chooses: for tests, tuning and benchmarks. Zero means that the planner decides. */
 typedef struct fa_tuning {
     size_t struct_size; /* sizeof(fa_tuning)                                                          */
-    const char *kernel; /* a kernel row's name, see fa_device_info.kernels; copied. FA_UNSUPPORTED if  */
-                        /* this device has no such row or the row does not serve the problem           */
-    int32_t block_q;    /* level-1 block: rows, rounded up to the row's level-2 tile                   */
-    int32_t block_kv;   /* level-1 block: keys, likewise                                               */
-    int32_t splits;     /* parts into which each row block's keys are split, merged afterwards; fewer  */
-                        /* where they have fewer blocks (of block_kv keys): fa_plan_info.splits tells  */
+    const char *kernel; /* a kernel's name, as in fa_device_info.kernels; copied. FA_UNSUPPORTED if    */
+                        /* this device has no such kernel, or the kernel does not serve the problem    */
+    int32_t block_q;    /* rows of a level-1 block, rounded up to whole tiles of the kernel            */
+    int32_t block_kv;   /* keys of a level-1 block, rounded up likewise                                */
+    int32_t splits;     /* split-KV (num_splits): how many parts each row block's keys are split into. */
+                        /* Parts are whole blocks of block_kv keys, so there may be fewer:             */
+                        /* fa_plan_info.splits says how many. They are merged afterwards               */
 } fa_tuning;
 
 /**
- * One forward attention:  O = softmax(f(Q K^T)) V  over the visible keys, per query head, where
+ * The description of one forward attention:  O = softmax(f(Q K^T)) V  over the visible keys, for each query head, where
  *     f(s) = softcap(scale * s) - slope * |p(i) - j| + factor * bias(i, j),   softcap(x) = c * tanh(x / c).
- * Heads of q are divided evenly among the heads of k and v (MHA, GQA, MQA): head h uses KV head h / (heads_q / heads_kv).
- * A row that sees no key, or none with a score above -inf, gives 0, and an LSE of -inf (of the sink, where
- * there is one).
- * Keys that a row does not see never influence it, whatever their value; NaN and Inf in what it sees
- * follow IEEE rules into that row.
  *
- * Zero means default everywhere. Fields are only ever appended: common.h says what struct_size promises.
- * Accumulation is f32 whatever the types.
+ *  - Query heads are divided evenly among the heads of k and v (MHA, GQA, MQA): query head h uses KV head
+ *    h / (heads_q / heads_kv).
+ *  - A row that sees no key, or only scores of -inf, gives 0. Its LSE is -inf; with a sink it is the sink.
+ *  - A key that a row does not see never changes that row, whatever its value. NaN and Inf that a row does see pass
+ *    into that row by IEEE rules.
+ *  - Sums are f32, whatever the types.
  *
- * What others call it. Shapes: with (batch, rows, heads, dim), as FlashAttention has, give the strides of that order.
+ * Zero means default everywhere. Fields are only ever added at the end: common.h says what struct_size promises. What
+ * the pointers point to is copied when a plan is made.
+ *
+ * The same things elsewhere. A tensor of axes (batch, rows, heads, dim), as in FlashAttention, keeps its memory: give
+ * the strides of that order.
  *
  *   FlashAttention         here
  *   softmax_scale          scale (None: 0)
  *   causal=True            mask = FA_MASK_CAUSAL_BOTTOM_RIGHT
- *   window_size=(l, r)     window_left = l + 1, window_right = r + 1; -1 is 0. It does not count p(i) itself, we do.
- *                          With causal=True, r is not looked at: leave window_right 0
+ *   window_size=(l, r)     window_left = l + 1, window_right = r + 1; -1 is 0. Here p(i) itself counts, there not.
+ *                          With causal=True, r has no effect there: leave window_right 0
  *   softcap                softcap
  *   alibi_slopes           alibi_slopes; of shape (batch, heads): also alibi_stride = heads
  *   cu_seqlens_q, _k       cu_rows_q32, cu_rows_kv32, sequences = batch; max_seqlen_q and _k are not needed
@@ -108,6 +114,7 @@ typedef struct fa_tuning {
  *   seqused_q              lens_q32
  *   learnable_sink, s_aux  sinks
  *   softmax_lse            lse; a row without keys has -inf here and +inf there
+ *   num_splits             tuning->splits; its combine step is fa_merge_host(), or part of the run
  *
  *   PyTorch, scaled_dot_product_attention
  *   scale                  scale (None: 0; 0.0: scale_is_set)
@@ -118,7 +125,7 @@ typedef struct fa_tuning {
  *   a row without keys     0 here, NaN there from some kernels
  *
  *   ONNX, Attention (opset 23 and 24)
- *   scale                  scale; the roots by which q and k are multiplied there make the same product
+ *   scale                  scale; there q and k are each multiplied by its root, which makes the same product
  *   is_causal=1            mask = FA_MASK_CAUSAL_TOP_LEFT; with past_key of P keys also diagonal_offset = P;
  *                          with nonpad_kv_seqlen: FA_MASK_CAUSAL_BOTTOM_RIGHT
  *   attn_mask, bool        keep; float: bias. Added after softcap in both (opset 24's erratum)
@@ -129,7 +136,7 @@ typedef struct fa_tuning {
  *   ggml, ggml_flash_attn_ext
  *   ne[3], ne[2], ne[1], ne[0]  batch, head, row, dim; strides are nb / element size. Its result is (dim, heads, rows)
  *   scale                  scale
- *   mask                   bias, f16, with its padding of rows and keys cut off by shape; windows are in it
+ *   mask                   bias, f16; its shape leaves out the padding of rows and keys. It contains windows
  *   max_bias               bias_factors: for n the largest power of 2 up to heads, m = max_bias, head h has
  *                          2^(-m (h + 1) / n) if h < n, else 2^(-m (2 (h - n) + 1) / (2 n))
  *   logit_softcap          softcap
@@ -138,61 +145,71 @@ typedef struct fa_tuning {
 typedef struct fa_attention_desc {
     size_t struct_size; /* sizeof(fa_attention_desc) */
 
-    /* q (batch, heads_q, rows, dim_qk); k (batch, heads_kv, keys, dim_qk); v (batch, heads_kv, keys,
-     * dim_v); o (batch, heads_q, rows, dim_v). Types f32, f16, bf16, each tensor its own. No two
-     * elements of o may share memory, nor one of o and one of an input: rows of o between those of q, k
-     * and v in one packed buffer are fine. */
+    /* q (batch, heads_q, rows, dim_qk); k (batch, heads_kv, keys, dim_qk); v (batch, heads_kv, keys, dim_v);
+     * o (batch, heads_q, rows, dim_v). Each is f32, f16 or bf16, independent of the others. No two elements of o
+     * share memory, and none shares memory with an input. Rows of o may lie between rows of q, k and v. */
     fa_tensor q, k, v, o;
 
-    float scale; /* of the scores, finite; 0: 1/sqrt(dim_qk)                                         */
-    int32_t scale_is_set; /* 1: use `scale` even where it is 0, which makes all scores of q and k 0 */
-    float softcap; /* 0: none                                                                          */
+    float scale;          /* of the scores, finite; 0: 1/sqrt(dim_qk)                              */
+    int32_t scale_is_set; /* 1: `scale` is used even if it is 0, which makes all products of q and k 0 */
+    float softcap;        /* at least 0; 0: none                                                   */
     fa_mask_kind mask;
-    fa_alignment alignment; /* of p(i), also without a causal mask; must not contradict a causal mask's own */
-    int64_t window_left;    /* keys visible up to and with p(i), so 1 is p(i) alone; 0: unlimited         */
-    int64_t window_right;   /* the same on the other side; a causal mask is a right window of 1, and the   */
-                            /* narrower of the two holds                                              */
-    int64_t prefix;         /* the first `prefix` keys are visible to every row (prefix-LM)               */
-    int64_t diagonal_offset; /* added to p(i): a chunk of rows or a part of the keys of a longer problem */
+    fa_alignment alignment; /* with or without a causal mask; must not contradict the mask's own */
 
-    /* Packed sequences: q and o (or k and v) have batch 1 and the sequences one behind the other on the
-     * row axis; sequence n is rows cu_rows[n] to cu_rows[n + 1], `sequences` + 1 offsets, copied. Each of
-     * the two may be NULL: that side is a dense batch of `sequences` entries. (cu_seqlens elsewhere.) */
-    int64_t sequences; /* how many cu_rows_q or cu_rows_kv pack; without them 0, or q's batch */
+    /* Sliding window: how many keys are visible up to and including p(i), so 1 is p(i) alone. 0: unlimited. */
+    int64_t window_left;
+    /* The same from p(i) on. A causal mask is a right window of 1; of the two, the narrower holds. 0: unlimited. */
+    int64_t window_right;
+    int64_t prefix; /* every row sees the first `prefix` keys (prefix-LM) */
+    /* Added to p(i), if rows or keys are a part of a longer problem. -FA_MAX_LENGTH to FA_MAX_LENGTH. */
+    int64_t diagonal_offset;
+
+    /* Packed sequences (varlen; cu_seqlens_q and cu_seqlens_k in FlashAttention). Tensors of a packed side have
+     * batch 1, and the sequences follow each other on the row axis. Sequence n is rows cu_rows[n] to
+     * cu_rows[n + 1] - 1. There are `sequences` + 1 offsets, which never decrease; they are copied. cu_rows_q
+     * packs q and o, cu_rows_kv packs k and v. NULL: that side is a dense batch of `sequences` entries. */
+    int64_t sequences; /* the number of packed sequences; 0 or q's batch if nothing is packed */
     const int64_t *cu_rows_q;
     const int64_t *cu_rows_kv;
 
-    /* Dense tensors that are padded: rows of q and o, and keys of k and v, in use of each batch entry, from the first
-     * on; copied; NULL: all. p(i) is counted from these lengths. Rows of o and lse behind a length are not written.
-     * (seqused, cache_seqlens, nonpad_kv_seqlen elsewhere.) */
+    /* Lengths of padded, dense tensors (seqused_q and seqused_k, cache_seqlens, nonpad_kv_seqlen elsewhere). Batch
+     * entry n uses its first lens_q[n] rows of q and o, and its first lens_kv[n] keys of k and v. A list has one
+     * length for each entry; it is copied. NULL: all. p(i) counts from these lengths. Rows of o and lse beyond a
+     * length are not written. A side has lengths or offsets, not both. */
     const int64_t *lens_q;
     const int64_t *lens_kv;
 
-    /* The same four as 32-bit integers. Of each pair at most one is given. */
+    /* The same four lists as 32-bit integers. Of each pair at most one is given. */
     const int32_t *cu_rows_q32;
     const int32_t *cu_rows_kv32;
     const int32_t *lens_q32;
     const int32_t *lens_kv32;
 
-    /* Added to the scaled scores; f32, f16 or bf16, (batch, heads_q, rows, keys), each axis full or 1
-     * (repeated). With sequences or lengths: indexed by sequence and by row and key within it, each axis 1 or at
-     * least the longest. shape all 0: none. (attn_mask elsewhere.) */
+    /* Added to the scaled scores (a float attn_mask elsewhere). f32, f16 or bf16, of shape (batch, heads_q, rows,
+     * keys). Each axis has its full size, or 1, which repeats it. With packed sequences or lengths, the batch axis
+     * counts sequences, rows and keys count within a sequence, and these two axes may be longer than the longest
+     * sequence. shape all 0: none. */
     fa_tensor bias;
 
-    /* heads_q finite factors of the bias, copied; NULL: 1. A factor of 0 makes NaN of an infinite bias. */
+    /* heads_q finite factors of the bias; copied. NULL: all 1. A factor of 0 and an infinite bias make NaN. */
     const float *bias_factors;
 
-    /* FA_BOOL, same shapes: a key is visible where not 0 (and where the mask above lets it be). */
+    /* FA_BOOL, with shapes as for bias (a boolean attn_mask elsewhere). A row sees a key only if the element is
+     * not 0 and the mask above shows the key. shape all 0: none. */
     fa_tensor keep;
 
-    /* heads_q finite slopes, copied; NULL: none. Press, Smith, Lewis, arXiv 2108.12409. Those of batch entry (or
-     * sequence) n begin at alibi_slopes[n * alibi_stride]; 0: all have the same. */
+    /* ALiBi (Press, Smith, Lewis, arXiv 2108.12409): heads_q finite slopes; copied. NULL: none. The slopes of batch
+     * entry (or sequence) n begin at alibi_slopes[n * alibi_stride]. alibi_stride 0: all entries share them. */
     const float *alibi_slopes;
     int64_t alibi_stride;
 
-    const float *sinks;      /* heads_q logits that take weight and give no value, copied; NULL: none       */
-    int32_t want_lse;        /* 1: also the natural logarithm of each row's softmax denominator (with the   */
-                             /* sink's part), f32, contiguous (o.batch, heads_q, o.rows)                    */
+    /* Attention sinks: heads_q logits that take weight and give no value, each finite or -inf; copied. NULL: none. */
+    const float *sinks;
+
+    /* 1: also write the LSE, the natural logarithm of each row's softmax denominator, the sink's part included.
+     * f32, contiguous, of shape (batch of o, heads_q, rows of o). */
+    int32_t want_lse;
+
     const fa_tuning *tuning; /* NULL: the planner decides; copied */
 } fa_attention_desc;
 
