@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** Preparing an attention once and running it many times; merging partial results. */
+/** Plans: prepare an attention once, run it many times. One call for host memory. The merge of partial results. */
 #ifndef FASTATTN_PLAN_H
 #define FASTATTN_PLAN_H
 
@@ -12,55 +12,71 @@ extern "C" {
 #endif
 
 /**
- * A prepared attention: validated, tiled, scheduled, compiled. Immutable: any number of threads may run
- * one at the same time, each with its own queue, workspace and output.
+ * A prepared attention: validated, tiled, scheduled, compiled. It never changes. Any number of threads may run one at
+ * the same time, each with its own queue, workspace and output.
  */
 typedef struct fa_plan fa_plan;
 
 /**
- * Prepares `desc` on `device`; everything is copied out of desc. FA_INVALID, FA_UNSUPPORTED (as
- * fa_device_supports()), FA_OUT_OF_MEMORY, FA_COMPILE; *plan is NULL then.
+ * Prepares `desc` on `device`. Everything is copied out of desc. Destroy with fa_plan_destroy(). *plan is NULL on
+ * failure. FA_INVALID: NULL, or desc is wrong. FA_UNSUPPORTED: the device does not serve it (fa_device_supports()).
+ * FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST. Thread-safe.
  */
 FA_API fa_status fa_plan_create(fa_device *device, const fa_attention_desc *desc, fa_plan **plan);
 
 /** Destroys a plan that no queue still runs. NULL is allowed. */
 FA_API void fa_plan_destroy(fa_plan *plan);
 
-/** Bytes of scratch that each run needs, independent of the sequence lengths but for split parts. */
+/**
+ * The bytes of scratch memory that each run needs. They depend on the lengths only if rows are split into parts. 0 for
+ * NULL. Thread-safe.
+ */
 FA_API size_t fa_plan_workspace(const fa_plan *plan);
 
 /**
- * Bytes of scratch that suffice for every plan of a family, so that one workspace serves requests of all lengths:
- * for `largest`, and for each description that this device serves and that differs from it only
- *  - in size: q, k, v and o have a smaller or equal shape[0] and shape[2], packed or not, of any strides;
- *  - in `sequences`, offsets and lengths; in mask, alignment, windows, prefix and diagonal_offset;
- *  - in values: scale, softcap, slopes, factors, sinks; and in whether there are bias, keep, slopes, sinks and LSE.
- * Types, dims, heads and tuning are largest's. Nothing is compiled. FA_INVALID, FA_UNSUPPORTED (where tuning names a
- * kernel that ends in "standard", too), FA_OUT_OF_MEMORY as for fa_plan_create(); *bytes is 0 then.
+ * The bytes of scratch memory that suffice for every plan of a family, so that one workspace serves requests of all
+ * lengths. The family is `largest` and each description that this device serves and that differs from it only in
+ *  - sizes: q, k, v and o have a smaller or equal shape[0] and shape[2]; they may be packed, and may have any strides;
+ *  - `sequences`, offsets and lengths; mask, alignment, windows, prefix and diagonal_offset;
+ *  - values: scale, softcap, slopes, factors, sinks; and whether there are bias, keep, slopes, sinks and LSE.
+ * Types, dims, heads and tuning are those of largest. Nothing is compiled. *bytes is 0 on failure. FA_INVALID,
+ * FA_UNSUPPORTED, FA_OUT_OF_MEMORY: as fa_plan_create(). FA_UNSUPPORTED also if tuning names a baseline, a kernel whose
+ * name ends in "standard". Thread-safe.
  */
 FA_API fa_status fa_workspace_bound(fa_device *device, const fa_attention_desc *largest, size_t *bytes);
 
-/** Buffers of the plan's device. A tensor's first element is `..._offset` bytes into its buffer. */
+/**
+ * The memory of one run, in buffers of the plan's device. A tensor's first element lies `..._offset` bytes into its
+ * buffer. Several tensors may lie in one buffer.
+ */
 typedef struct fa_attention_args {
     size_t struct_size; /* sizeof(fa_attention_args) */
     fa_buffer *q, *k, *v, *o;
-    fa_buffer *bias, *keep, *lse; /* exactly where the description asks for them */
-    fa_buffer *workspace; /* contents undefined before and after; NULL where fa_plan_workspace() is 0 */
-    size_t q_offset, k_offset, v_offset, o_offset; /* multiples of the element size */
+    fa_buffer *bias, *keep, *lse; /* given exactly if the description asks for them; otherwise NULL */
+    fa_buffer *workspace; /* contents undefined before and after; may be NULL if fa_plan_workspace() is 0 */
+    size_t q_offset, k_offset, v_offset, o_offset; /* multiples of the element's size */
     size_t bias_offset, keep_offset, lse_offset;
-    size_t workspace_offset; /* a multiple of 64, as in wrapped memory the address is */
+    size_t workspace_offset; /* a multiple of 64; in wrapped host memory, the address is a multiple of 64 */
 } fa_attention_args;
 
 /**
- * Enqueues the plan. Allocates nothing and compiles nothing, but for one case: the first run on OpenCL in which an
- * operand crosses the end of one of the device's allocations, of which a large buffer has several, compiles kernels
- * for that, and may return FA_COMPILE or FA_OUT_OF_MEMORY. FA_INVALID: a buffer missing, too small, of
- * another device, misaligned, or an element of o, lse or workspace sharing bytes with one of another; nothing
- * is enqueued then. Tensors whose rows alternate in one piece of memory share none. FA_DEVICE_LOST.
+ * Enqueues the plan on a queue of its device. The buffers and the plan must live until the run is done; `args` is
+ * copied.
+ *
+ * Allocates nothing and compiles nothing, with one exception. On OpenCL, a large buffer consists of several of the
+ * device's allocations. The first run in which an operand crosses the end of one compiles kernels for that. It may
+ * return FA_COMPILE or FA_OUT_OF_MEMORY.
+ *
+ * FA_INVALID: a buffer is missing, too small, of another device, or misaligned; or an element of o, lse or workspace
+ * shares bytes with one of another tensor. Nothing is enqueued then. Tensors whose rows alternate in one piece of
+ * memory share no bytes. FA_DEVICE_LOST. Several threads may run one plan, each on its own queue.
  */
 FA_API fa_status fa_plan_run(const fa_plan *plan, fa_queue *queue, const fa_attention_args *args);
 
-/** Host memory of one run: each pointer is a tensor's first element, NULL exactly where the description has none. */
+/**
+ * The memory of one run, in host memory: each pointer is a tensor's first element. bias, keep and lse are given exactly
+ * if the description asks for them; otherwise they are NULL.
+ */
 typedef struct fa_host_args {
     size_t struct_size; /* sizeof(fa_host_args) */
     const void *q, *k, *v, *bias, *keep;
@@ -70,90 +86,100 @@ typedef struct fa_host_args {
 } fa_host_args;
 
 /**
- * fa_plan_run() on host memory as it is, without buffers, with the same checks but for sizes, which pointers do not
- * tell. Allocates nothing. FA_UNSUPPORTED where fa_device_info.host_memory is not 1, or where the device takes host
- * memory through fa_buffer_wrap_host() only (OpenCL).
+ * fa_plan_run() on host memory as it is, without buffers. It makes the same checks, except of sizes, which pointers do
+ * not tell. Allocates nothing. FA_UNSUPPORTED: the device does not run on host pointers. Those that do have
+ * fa_device_info.host_memory 1; OpenCL devices may have it too, but take host memory through fa_buffer_wrap_host()
+ * only. Otherwise as fa_plan_run().
  */
 FA_API fa_status fa_plan_run_host(const fa_plan *plan, fa_queue *queue, const fa_host_args *args);
 
+/** What the mask leaves of a level-1 block. */
 typedef enum fa_tile_class {
-    FA_TILE_SKIP = 0,    /* no key visible to any row: never scheduled                        */
+    FA_TILE_SKIP = 0,    /* no row sees a key: never scheduled                                */
     FA_TILE_PARTIAL = 1, /* the mask is evaluated                                             */
-    FA_TILE_FULL = 2     /* every key visible to every row: no mask instruction               */
+    FA_TILE_FULL = 2     /* every row sees every key: no mask instruction                     */
 } fa_tile_class;
 
-/** What the planner decided, and what it expects that to cost. */
+/** What the planner decided, and what it expects that to cost. Costs are modelled, not measured. */
 typedef struct fa_plan_info {
     size_t struct_size; /* sizeof(fa_plan_info), set by the caller                                     */
-    char kernel[64];    /* the kernel row                                                              */
-    fa_dtype weights;   /* precision of the softmax weights in the second product                      */
+    char kernel[64];    /* the kernel's name                                                           */
+    fa_dtype weights;   /* the type to which softmax weights are rounded for the second product        */
     int32_t block_q, block_kv;       /* level 1: rows (of all heads of a group together) and keys     */
-    int32_t tile_q, tile_kv, tile_d; /* level 2                                                       */
-    int32_t splits;                  /* most parts that one row block was split into; 1: none         */
+    int32_t tile_q, tile_kv, tile_d; /* level 2: rows, keys, dims                                     */
+    int32_t splits;                  /* the most parts of one row block (split-KV); 1: nothing is split */
     int32_t group;                   /* query heads packed into the rows of one block                 */
-    int64_t sequences, heads_kv;     /* what fa_plan_tile() takes an index into; heads are alike      */
+    int64_t sequences, heads_kv;     /* sequences that fa_plan_tile() takes; all heads are alike      */
     int64_t items, merge_items;      /* entries of the work list                                      */
-    int64_t blocks_full, blocks_partial, blocks_skipped; /* level-1 blocks, all sequences and heads    */
-    uint64_t pairs;           /* visible (row, key) pairs over all heads, before `keep`; UINT64_MAX     */
-                              /* where there are more                                                  */
-    double flops;             /* 2 * pairs * (dim_qk + dim_v), of all pairs, however many               */
+    int64_t blocks_full, blocks_partial, blocks_skipped; /* level-1 blocks, of all sequences and heads */
+    uint64_t pairs;           /* visible pairs of row and key, of all heads, before `keep`; UINT64_MAX  */
+                              /* if there are more                                                     */
+    double flops;             /* 2 * pairs * (dim_qk + dim_v), without the limit of `pairs`             */
     double bytes_moved;       /* between far memory and the units, as scheduled                         */
     double bytes_compulsory;  /* each operand once                                                      */
-    double bytes_lower_bound; /* the I/O bound N^2 d^2 / M of arXiv 2205.14135 summed over heads, M one */
-                              /* unit's on-chip memory                                                 */
+    double bytes_lower_bound; /* the I/O bound N^2 d^2 / M of arXiv 2205.14135, summed over heads; M is */
+                              /* the on-chip memory of one unit                                        */
     double syncs;             /* block-level synchronisations                                           */
     double rescales;          /* online-softmax rescales of a row                                       */
-    double imbalance;         /* busiest unit's modelled work over the mean, at least 1                 */
-    double seconds;           /* modelled                                                               */
+    double imbalance;         /* the busiest unit's work over the mean; at least 1                      */
+    double seconds;           /* of one run                                                            */
     size_t workspace;         /* bytes, as fa_plan_workspace()                                          */
-    uint32_t workers;         /* units that run it: one where sharing would cost more than it gains     */
+    uint32_t workers;         /* units that run it; 1 if sharing would cost more than it gains          */
 } fa_plan_info;
 
-/** Fills `info`. FA_INVALID: NULL or struct_size off. */
+/** Fills `info`. FA_INVALID: NULL, or struct_size is wrong. Thread-safe. */
 FA_API fa_status fa_plan_get_info(const fa_plan *plan, fa_plan_info *info);
 
-/** The size of the grid of level-1 blocks of a sequence: rows of blocks and columns of blocks. */
+/**
+ * The size of a sequence's grid of level-1 blocks: how many rows of blocks, and how many columns. FA_INVALID: NULL, or
+ * `sequence` is not less than fa_plan_info.sequences. Thread-safe.
+ */
 FA_API fa_status fa_plan_grid(const fa_plan *plan, int64_t sequence, int64_t *rows, int64_t *columns);
 
-/** The class of one block of that grid. FA_INVALID: out of range. */
+/** The class of one block of that grid. FA_INVALID: NULL, or an index is out of range. Thread-safe. */
 FA_API fa_status fa_plan_tile(const fa_plan *plan, int64_t sequence, int64_t row, int64_t column,
                               fa_tile_class *tile);
 
 /**
- * Plan, buffers, run and wait in one call, for host memory: each pointer is a tensor's first element.
- * bias, keep and lse are NULL exactly where desc does not ask for them. Devices that cannot reach host
- * memory copy: the elements of rows that a sequence has, not what lies between them, so that a view into a
- * large cache costs what it shows. Returns what fa_plan_create() and fa_plan_run() return. On failure nothing
- * was written; but a device that works in place (fa_device_info.host_memory) and fails in the middle of the
- * work may have written a part of o and lse. Thread-safe.
+ * Everything in one call, for host memory: plan, buffers, run and wait. Each pointer is a tensor's first element. bias,
+ * keep and lse are NULL exactly if desc does not ask for them. Thread-safe.
+ *
+ * A device that cannot reach host memory works on copies. It copies the rows that sequences use, without what lies
+ * between them, so a view into a large cache costs what the view shows.
+ *
+ * Returns what fa_plan_create() and fa_plan_run() return. On failure nothing was written, with one exception: a device
+ * that works in place (fa_device_info.host_memory) and fails during the work may have written a part of o and lse.
  */
 FA_API fa_status fa_attention_host(fa_device *device, const fa_attention_desc *desc, const void *q,
                                    const void *k, const void *v, const void *bias, const void *keep, void *o,
                                    float *lse);
 
 /**
- * Merges partial attention states: results over disjoint sets of keys, each a normalised output and its
- * LSE, into the result over all of them:
+ * A merge of partial attention states (combine in FlashAttention, merge_state in FlashInfer). A state is the result
+ * over a part of the keys: a normalised output and its LSE. The parts have no key in common. The merge gives the result
+ * over all keys:
  *     lse = log sum_p exp(lse_p),   o = sum_p exp(lse_p - lse) * o_p.
- * Associative up to rounding, and safe on empty states (LSE -inf), whose output is not looked at. An LSE of
- * +inf beside an output of zeros, which is how FlashAttention marks a row that sees no key, is an empty state
- * too; beside anything else it is an infinite score and gives NaN.
- * FlashInfer, arXiv 2501.01005, section 2.2.
+ * It is associative up to rounding. The output of an empty state (LSE -inf) is not read. An LSE of +inf with an output
+ * of zeros is an empty state too: FlashAttention marks a row that sees no key in this way. An LSE of +inf with any
+ * other output is an infinite score, and gives NaN. (FlashInfer, arXiv 2501.01005, section 2.2.)
  */
 typedef struct fa_merge_desc {
     size_t struct_size;  /* sizeof(fa_merge_desc)                                                     */
     int64_t parts;       /* at least 0; 0 gives empty states                                          */
-    fa_tensor partial;   /* one part's output: f32, f16 or bf16, any strides                          */
-    int64_t part_stride; /* elements between parts; 0: parts lie one behind the other, contiguous     */
-    fa_tensor o;         /* same shape                                                                */
-    int32_t want_lse;
+    fa_tensor partial;   /* the output of one part: f32, f16 or bf16, any strides                     */
+    int64_t part_stride; /* elements from one part to the next; 0: each begins where the last ends    */
+    fa_tensor o;         /* the same shape; f32, f16 or bf16, any strides                             */
+    int32_t want_lse;    /* 1: also write the LSE                                                     */
 } fa_merge_desc;
 
 /**
- * Merges in host memory. `partial_lse` is f32, contiguous (parts, batch, head, row); `lse` is f32 (batch,
- * head, row), NULL exactly where not wanted. In place: `o` may be one of the parts, in its type and strides,
- * and `lse` that of one of them; any other byte that an output shares with an input or an output is FA_INVALID.
- * FA_INVALID names the field; nothing is written then. Thread-safe.
+ * Merges in host memory. `partial` is the first element of the first part. `partial_lse` is f32, contiguous, of shape
+ * (parts, batch, head, row). `lse` is f32, contiguous, of shape (batch, head, row); it is NULL exactly if not wanted.
+ *
+ * In place: `o` may be one of the parts, with its type and strides, and `lse` may be the LSE of a part. Apart from
+ * that, an output that shares bytes with an input or with the other output is FA_INVALID. FA_INVALID: also a wrong
+ * field, which the message names. FA_OUT_OF_MEMORY: sizes that no memory holds. Nothing is written on failure.
+ * Thread-safe.
  */
 FA_API fa_status fa_merge_host(const fa_merge_desc *desc, const void *partial, const float *partial_lse,
                                void *o, float *lse);
