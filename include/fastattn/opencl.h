@@ -6,7 +6,7 @@
  *
  * These functions exist in every build. In a library that was built without OpenCL, they return FA_UNSUPPORTED. If
  * OpenCL itself fails, they return FA_OUT_OF_MEMORY or FA_DEVICE_LOST, and the message names the call. A handle that
- * OpenCL does not know is FA_INVALID if OpenCL can tell.
+ * OpenCL does not know is FA_INVALID if OpenCL can tell. examples/opencl_queue.c uses all of this.
  */
 #ifndef FASTATTN_OPENCL_H
 #define FASTATTN_OPENCL_H

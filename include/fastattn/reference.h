@@ -63,8 +63,8 @@ FA_API fa_status fa_reference_limit(fa_context *context, const fa_attention_desc
                                     double *lse);
 
 /**
- * Conversions of elements, as every backend does them: to nearest, ties to even. NaN stays NaN. What is too large becomes
- * Inf. Thread-safe.
+ * Conversions of elements, as every backend does them: to nearest, ties to even. NaN stays NaN. What is too large
+ * becomes Inf. Thread-safe.
  */
 FA_API float fa_f16_to_f32(uint16_t bits);
 FA_API uint16_t fa_f32_to_f16(float value);
