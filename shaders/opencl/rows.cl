@@ -40,8 +40,8 @@ static inline float add_product(float8 a, float8 b, float sum)
 }
 
 /* Scores of the block's keys, without scale, one part from each work-item. */
-static void score_keys(memory k, long k_at, FA_STRIDE stride, int dim_qk, __local const float4 *q, int id, int key,
-                       int key_end, __local float *parts)
+static void score_keys(cursor k, int dim_qk, __local const float4 *q, int id, int key, int key_end,
+                       __local float *parts)
 {
     const int lane = id % FA_SPLIT, line = id / FA_SPLIT;
     float s[KEYS][FA_BLOCK_Q];
@@ -58,7 +58,7 @@ static void score_keys(memory k, long k_at, FA_STRIDE stride, int dim_qk, __loca
         FA_UNROLL
         for (int n = 0; n < KEYS; n++) {
             int j = FA_MIN(key + line + n * LINES_K, key_end - 1);
-            keys[n] = FA_CAT(fetch8_, FA_TYPE_K)(k, k_at + (long)j * stride + d * FA_BYTES(FA_TYPE_K), dim_qk - d);
+            keys[n] = FA_CAT(fetch8_, FA_TYPE_K)(k.m, row_at(k, j) + d * FA_BYTES(FA_TYPE_K), dim_qk - d);
         }
         FA_UNROLL
         for (int n = 0; n < KEYS; n++) {
@@ -79,7 +79,7 @@ static void score_keys(memory k, long k_at, FA_STRIDE stride, int dim_qk, __loca
 }
 
 /* The values of AHEAD keys of this work-item's line, from the block's key `first` on; past the end, the last's. */
-static void fetch_values(memory v, long v_at, FA_STRIDE stride, int dim_v, int id, int key, int key_end, int first,
+static void fetch_values(cursor v, int dim_v, int id, int key, int key_end, int first,
                          FA_RAW8(FA_TYPE_V) to[AHEAD][OCTETS])
 {
     const int lane = id % LANES_V, line = id / LANES_V;
@@ -89,7 +89,7 @@ static void fetch_values(memory v, long v_at, FA_STRIDE stride, int dim_v, int i
         FA_UNROLL
         for (int c = 0; c < OCTETS; c++) {
             const int d = (lane + c * LANES_V) * 8;
-            to[a][c] = FA_CAT(fetch8_, FA_TYPE_V)(v, v_at + (long)j * stride + d * FA_BYTES(FA_TYPE_V), dim_v - d);
+            to[a][c] = FA_CAT(fetch8_, FA_TYPE_V)(v.m, row_at(v, j) + d * FA_BYTES(FA_TYPE_V), dim_v - d);
         }
     }
 }
@@ -113,8 +113,8 @@ static inline void add_value(float8 value, __local const float *weights, int key
 }
 
 /* The keys of a work-item's line, from the block's first to its last. `hides` is constant: most blocks need no guard. */
-static inline void add_values(memory v, long v_at, FA_STRIDE stride, int id, int key, int key_end,
-                              __local const float *weights, const bool hides, work w, FA_RAW8(FA_TYPE_V) ahead[AHEAD][OCTETS], float8 o[FA_BLOCK_Q][OCTETS])
+static inline void add_values(cursor v, int id, int key, int key_end, __local const float *weights,
+                              const bool hides, work w, FA_RAW8(FA_TYPE_V) ahead[AHEAD][OCTETS], float8 o[FA_BLOCK_Q][OCTETS])
 {
     const int line = id / LANES_V;
     FA_ROLLED
@@ -129,7 +129,7 @@ static inline void add_values(memory v, long v_at, FA_STRIDE stride, int id, int
             }
         }
         if (n + AHEAD * LINES_V < key_end - key)
-            fetch_values(v, v_at, stride, w.p->dim_v, id, key, key_end, n - line + AHEAD * LINES_V, ahead);
+            fetch_values(v, w.p->dim_v, id, key, key_end, n - line + AHEAD * LINES_V, ahead);
     }
 }
 
@@ -152,10 +152,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
 
     const work w = work_at(table, get_group_id(0), bias, bias_offset, keep, keep_offset);
     const int dim_qk = w.p->dim_qk, dim_v = w.p->dim_v;
-    const long k_at = (k_offset + FA_HEAD_AT(w, k)) * FA_BYTES(FA_TYPE_K);
-    const long v_at = (v_offset + FA_HEAD_AT(w, v)) * FA_BYTES(FA_TYPE_V);
-    const FA_STRIDE k_stride = (FA_STRIDE)w.p->k_stride[2] * FA_BYTES(FA_TYPE_K);
-    const FA_STRIDE v_stride = (FA_STRIDE)w.p->v_stride[2] * FA_BYTES(FA_TYPE_V);
+    const cursor all_keys = keys_of(w, k, k_offset), all_values = values_of(w, v, v_offset);
     const int id = work_item(), line = id / LANES_V, count = w.row_end - w.row_begin;
 
     for (int n = id; n < ROOM_Q; n += FA_GROUP) {
@@ -188,9 +185,9 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
         const int next_key = fa_walk_next(w.walk, key + FA_BLOCK_KV, FA_BLOCK_KV);
         const int class = fa_walk_class(w.walk, key, key_end);
         const bool hides = class != FA_CLASS_FULL || fa_work_has(w, FA_TABLE_KEEP);
-        score_keys(k, k_at, k_stride, dim_qk, (__local const float4 *)rows, id, key, key_end, parts);
+        score_keys(all_keys, dim_qk, (__local const float4 *)rows, id, key, key_end, parts);
         FA_RAW8(FA_TYPE_V) ahead[AHEAD][OCTETS];
-        fetch_values(v, v_at, v_stride, dim_v, id, key, key_end, 0, ahead);
+        fetch_values(all_values, dim_v, id, key, key_end, 0, ahead);
         barrier(CLK_LOCAL_MEM_FENCE);
 
         float s[SCORES], next = state.max;
@@ -246,9 +243,9 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
                 out[r][c] *= old;
         }
         if (line < LINES_V && hides)
-            add_values(v, v_at, v_stride, id, key, key_end, weights, true, w, ahead, out);
+            add_values(all_values, id, key, key_end, weights, true, w, ahead, out);
         else if (line < LINES_V)
-            add_values(v, v_at, v_stride, id, key, key_end, weights, false, w, ahead, out);
+            add_values(all_values, id, key, key_end, weights, false, w, ahead, out);
         key = next_key;
     }
 

@@ -54,6 +54,33 @@ static inline work work_at(__global const uchar *table, int n, memory bias, long
 #define FA_LOAD_KEEP(w, n) *memory_at((w).keep, (w).keep_at + (n))
 #include "core/portable/work.h"
 
+/* The rows of k or v that an item meets: bytes before the one of key 0, and to the next. */
+typedef struct cursor {
+    memory m;
+    long first;
+    FA_STRIDE step;
+} cursor;
+
+static inline cursor keys_of(work w, memory k, long k_offset)
+{
+    const cursor c = {k, (k_offset + FA_HEAD_AT(w, k)) * FA_BYTES(FA_TYPE_K),
+                      (FA_STRIDE)w.p->k_stride[2] * FA_BYTES(FA_TYPE_K)};
+    return c;
+}
+
+static inline cursor values_of(work w, memory v, long v_offset)
+{
+    const cursor c = {v, (v_offset + FA_HEAD_AT(w, v)) * FA_BYTES(FA_TYPE_V),
+                      (FA_STRIDE)w.p->v_stride[2] * FA_BYTES(FA_TYPE_V)};
+    return c;
+}
+
+/* Bytes before a key's row. */
+static inline long row_at(cursor c, int key)
+{
+    return c.first + (long)key * c.step;
+}
+
 static inline float4 normalised(float4 x, float factor)
 {
     return (float4)(fa_normalised(x.x, factor), fa_normalised(x.y, factor), fa_normalised(x.z, factor),

@@ -54,9 +54,8 @@
 
 /* Where the rows of this item come from. */
 typedef struct source {
-    memory q, k, v;
-    long k_at, v_at; /* bytes; of the sequence's first key */
-    FA_STRIDE k_stride, v_stride;
+    memory q;
+    cursor k, v;
     int dim_qk, dim_v;
 } source;
 
@@ -86,8 +85,7 @@ static void fetch_k(const source *s, int id, int key, int key_end, int dim, raw 
     for (int n = 0; n < FETCH_K; n++) {
         int at = id + n * GROUP, j = FA_MIN(key + at / (FA_DEPTH / 4), key_end - 1);
         int d = dim + at % (FA_DEPTH / 4) * 4;
-        long row = s->k_at + (long)j * s->k_stride;
-        to[FETCH_Q + n] = FA_CAT(fetch4_, FA_TYPE_K)(s->k, row + d * FA_BYTES(FA_TYPE_K), COUNT_QK(s, d));
+        to[FETCH_Q + n] = FA_CAT(fetch4_, FA_TYPE_K)(s->k.m, row_at(s->k, j) + d * FA_BYTES(FA_TYPE_K), COUNT_QK(s, d));
     }
 }
 
@@ -104,8 +102,7 @@ static void fetch_v(const source *s, int id, int key, int key_end, int step, raw
     for (int n = 0; n < FETCH_V; n++) {
         int at = id + n * GROUP, slot = at / (FA_DIM_V / 4), d = at % (FA_DIM_V / 4) * 4;
         int j = FA_MIN(key + key_of(step, slot), key_end - 1);
-        long row = s->v_at + (long)j * s->v_stride;
-        to[n] = FA_CAT(fetch4_, FA_TYPE_V)(s->v, row + d * FA_BYTES(FA_TYPE_V), COUNT_V(s, d));
+        to[n] = FA_CAT(fetch4_, FA_TYPE_V)(s->v.m, row_at(s->v, j) + d * FA_BYTES(FA_TYPE_V), COUNT_V(s, d));
     }
 }
 
@@ -328,12 +325,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
     FA_GATHER(partial);
 
     const work w = work_at(table, get_group_id(0), bias, bias_offset, keep, keep_offset);
-    const source src = {q, k, v,
-                        (k_offset + FA_HEAD_AT(w, k)) * FA_BYTES(FA_TYPE_K),
-                        (v_offset + FA_HEAD_AT(w, v)) * FA_BYTES(FA_TYPE_V),
-                        (FA_STRIDE)w.p->k_stride[2] * FA_BYTES(FA_TYPE_K),
-                        (FA_STRIDE)w.p->v_stride[2] * FA_BYTES(FA_TYPE_V),
-                        w.p->dim_qk, w.p->dim_v};
+    const source src = {q, keys_of(w, k, k_offset), values_of(w, v, v_offset), w.p->dim_qk, w.p->dim_v};
 
     const int id = work_item(), x = id % FA_LANES, y = id / FA_LANES;
     float out[FA_ROWS][DIMS], max[FA_ROWS], sum[FA_ROWS];

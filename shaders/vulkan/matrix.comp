@@ -97,7 +97,7 @@ shared int wild; /* some value that may be hidden is not finite */
 work w;
 int id, lane, first_row; /* the subgroup's first row, from the item's */
 uvec4 fetched[FETCH];
-address keys_at, values_at, key_stride, value_stride;
+cursor all_keys, all_values;
 operand_a q[TILES][STEPS_QK];
 accumulator s[TILES][STEPS_KV];
 accumulator o[TILES][STEPS_V];
@@ -114,13 +114,13 @@ int element_of(int i)
     return LAYOUT_ELEMENTS >> 3 * i & 7;
 }
 
-/* keys_at and values_at are where this work-item's first vector lies in the sequence's first keys. */
+/* all_keys and all_values begin where this work-item's first vector lies in the sequence's first keys. */
 void fetch_keys(int key, int key_end)
 {
     const int count = WHOLE_QK != 0 && DIM_QK == WIDE_QK * 8 ? 8 : w.dim_qk - id % WIDE_QK * 8;
     [[unroll]] for (int n = 0; n < FETCH_K; n++) {
         const int j = key + n * LINES_K;
-        fetched[n] = fetch_k8(1, keys_at + rows_on(j, key_stride), j + id / WIDE_QK < key_end ? count : 0).low;
+        fetched[n] = fetch_k8(1, row_at(all_keys, j), j + id / WIDE_QK < key_end ? count : 0).low;
     }
 }
 
@@ -138,7 +138,7 @@ void fetch_values(int key, int key_end)
     const int count = WHOLE_V != 0 && DIM_V == WIDE_V * 8 ? 8 : w.dim_v - id % WIDE_V * 8;
     [[unroll]] for (int n = 0; n < FETCH_V; n++) {
         const int j = key + n * LINES_V;
-        fetched[n] = fetch_v8(1, values_at + rows_on(j, value_stride), j + id / WIDE_V < key_end ? count : 0).low;
+        fetched[n] = fetch_v8(1, row_at(all_values, j), j + id / WIDE_V < key_end ? count : 0).low;
     }
 }
 
@@ -466,10 +466,10 @@ void main()
     id = work_item();
     lane = int(gl_SubgroupInvocationID);
     first_row = int(gl_SubgroupID) * 16 * TILES;
-    keys_at = row_of_k(w, id / WIDE_QK) + address(id % WIDE_QK * 16);
-    values_at = row_of_v(w, id / WIDE_V) + address(id % WIDE_V * 16);
-    key_stride = wide(PARAMS.k_stride[2]) * 2;
-    value_stride = wide(PARAMS.v_stride[2]) * 2;
+    all_keys = keys_of(w);
+    all_keys.first = row_at(all_keys, id / WIDE_QK) + address(id % WIDE_QK * 16);
+    all_values = values_of(w);
+    all_values.first = row_at(all_values, id / WIDE_V) + address(id % WIDE_V * 16);
     [[unroll]] for (int t = 0; t < TILES; t++) {
         [[unroll]] for (int r = 0; r < SLOTS; r++) {
             maximum[t][r] = FA_NEG_INF;

@@ -46,7 +46,7 @@ bool weighs;
 fa_row mine;
 fa_state state; /* of that row, with this work-item's share of its sum */
 float unit;
-address keys_at, values_at, key_stride, value_stride;
+cursor all_keys, all_values;
 raw8 ahead[AHEAD][OCTETS];
 vec4 o[BLOCK_Q][OCTETS][2];
 
@@ -76,7 +76,7 @@ void score_keys(int key, int key_end)
         raw8 keys[KEYS];
         [[unroll]] for (int n = 0; n < KEYS; n++) {
             const int j = min(key + line + n * LINES_K, key_end - 1);
-            keys[n] = fetch_k8(TYPE_K, keys_at + rows_on(j, key_stride) + address(d * bytes_of(TYPE_K)), w.dim_qk - d);
+            keys[n] = fetch_k8(TYPE_K, row_at(all_keys, j) + address(d * bytes_of(TYPE_K)), w.dim_qk - d);
         }
         [[unroll]] for (int n = 0; n < KEYS; n++) {
             const vec4 low = low4(TYPE_K, keys[n]), high = high4(TYPE_K, keys[n]);
@@ -98,7 +98,7 @@ void fetch_values(int key, int key_end, int first)
         const int j = min(key + first + line + a * LINES_V, key_end - 1);
         [[unroll]] for (int c = 0; c < OCTETS; c++) {
             const int d = (lane + c * LANES_V) * 8;
-            ahead[a][c] = fetch_v8(TYPE_V, values_at + rows_on(j, value_stride) + address(d * bytes_of(TYPE_V)),
+            ahead[a][c] = fetch_v8(TYPE_V, row_at(all_values, j) + address(d * bytes_of(TYPE_V)),
                                    w.dim_v - d);
         }
     }
@@ -245,10 +245,8 @@ void main()
         return;
     w = work_at(work_group());
     id = work_item();
-    keys_at = row_of_k(w, 0);
-    values_at = row_of_v(w, 0);
-    key_stride = wide(PARAMS.k_stride[2]) * address(bytes_of(TYPE_K));
-    value_stride = wide(PARAMS.v_stride[2]) * address(bytes_of(TYPE_V));
+    all_keys = keys_of(w);
+    all_values = values_of(w);
     const int count = w.row_end - w.row_begin;
     load_rows();
     barrier();

@@ -48,12 +48,6 @@ work work_at(int n)
     return w;
 }
 
-/* How far row n lies from row 0. Most strides need few bits, and then the product is one instruction. */
-address rows_on(int n, address stride)
-{
-    return FAR != 0 ? address(n) * stride : address(n) * address(int(stride));
-}
-
 /* The words of core/portable/work.h. */
 #define FA_WORK work
 #define FA_PARAM(w, member) PARAMS.member
@@ -79,7 +73,7 @@ uint load_keep(address n)
 
 #include "core/portable/work.h"
 
-/* Where rows begin: their first byte. */
+/* Where rows of q and o begin: their first byte. */
 address row_of_q(work w, fa_row q)
 {
     return at(FA_VK_SLOT_Q) + FA_ROW_AT(w, q, q) * address(bytes_of(TYPE_Q));
@@ -90,16 +84,27 @@ address row_of_o(work w, fa_row q)
     return at(FA_VK_SLOT_O) + FA_ROW_AT(w, o, q) * address(bytes_of(TYPE_O));
 }
 
-address row_of_k(work w, int key)
+/* The rows of k or v that an item meets: where the one of key 0 begins, and how far it is to the next. */
+struct cursor {
+    address first, step;
+};
+
+cursor keys_of(work w)
 {
-    return at(FA_VK_SLOT_K) +
-           (FA_HEAD_AT(w, k) + address(key) * wide(PARAMS.k_stride[2])) * address(bytes_of(TYPE_K));
+    const address bytes = address(bytes_of(TYPE_K));
+    return cursor(at(FA_VK_SLOT_K) + FA_HEAD_AT(w, k) * bytes, wide(PARAMS.k_stride[2]) * bytes);
 }
 
-address row_of_v(work w, int key)
+cursor values_of(work w)
 {
-    return at(FA_VK_SLOT_V) +
-           (FA_HEAD_AT(w, v) + address(key) * wide(PARAMS.v_stride[2])) * address(bytes_of(TYPE_V));
+    const address bytes = address(bytes_of(TYPE_V));
+    return cursor(at(FA_VK_SLOT_V) + FA_HEAD_AT(w, v) * bytes, wide(PARAMS.v_stride[2]) * bytes);
+}
+
+/* Where a key's row begins. Most steps need few bits, and then the product is one instruction. */
+address row_at(cursor c, int key)
+{
+    return c.first + (FAR != 0 ? address(key) * c.step : address(key) * address(int(c.step)));
 }
 
 address lse_of(work w, fa_row q)

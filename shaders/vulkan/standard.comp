@@ -160,7 +160,7 @@ void find_rows()
     }
     [[unroll]] for (int n = 0; n < FETCH_B; n++) {
         const int j = min(tile_col + (id + n * GROUP) / (DEPTH / 4), pc.keys - 1);
-        keys_at[n] = row_of_k(w, j);
+        keys_at[n] = row_at(keys_of(w), j);
     }
 }
 
@@ -221,7 +221,7 @@ void main()
 
 vec4 a[FETCH_A];
 uvec4 b[FETCH_B];
-address values_at, value_stride;
+cursor all_values;
 
 /* multiply() where a hidden value may not be finite: it is 0 for the rows that do not see it. */
 void multiply_guarded(int stage)
@@ -251,7 +251,7 @@ void fetch(int key)
     }
     [[unroll]] for (int n = 0; n < FETCH_B; n++) {
         const int at = id + n * GROUP, j = key + at / (TILE_COLS / 4), d = tile_col + at % (TILE_COLS / 4) * 4;
-        b[n] = fetch_v4(TYPE_V, values_at + rows_on(j, value_stride) + address(d * bytes_of(TYPE_V)),
+        b[n] = fetch_v4(TYPE_V, row_at(all_values, j) + address(d * bytes_of(TYPE_V)),
                         at < VECTORS_B && j < pc.keys ? w.dim_v - d : 0);
     }
 }
@@ -279,8 +279,7 @@ void main()
 {
     if (!begin(PARAMS.dim_v))
         return;
-    values_at = row_of_v(w, 0);
-    value_stride = wide(PARAMS.v_stride[2]) * address(bytes_of(TYPE_V));
+    all_values = values_of(w);
     [[unroll]] for (int n = 0; n < FETCH_A; n++) {
         const int r = min(tile_row + (id + n * GROUP) / (DEPTH / 4), pc.rows - 1);
         rows_at[n] = at(FA_VK_SLOT_PARTIAL) + address(part * pc.rows + r) * address(STRIDE) * 4;

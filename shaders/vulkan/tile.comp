@@ -54,7 +54,7 @@ work w;
 int id, x, y;
 uvec4 fetched[FETCH];
 address rows_q[FETCH_Q];
-address keys_at, values_at, key_stride, value_stride;
+cursor all_keys, all_values;
 vec4 s[ROWS][KEYS], aside[ROWS][KEYS];
 vec4 o[ROWS][DIMS];
 float maximum[ROWS], sum[ROWS];
@@ -88,7 +88,7 @@ void fetch_qk(int key, int key_end, int dim)
     }
     [[unroll]] for (int n = 0; n < FETCH_K; n++) {
         const int at = id + n * ITEMS, j = min(key + at / (DEPTH / 4), key_end - 1), d = dim + at % (DEPTH / 4) * 4;
-        fetched[FETCH_Q + n] = fetch_k4(TYPE_K, keys_at + rows_on(j, key_stride) + address(d * bytes_of(TYPE_K)),
+        fetched[FETCH_Q + n] = fetch_k4(TYPE_K, row_at(all_keys, j) + address(d * bytes_of(TYPE_K)),
                                         count_qk(d));
     }
 }
@@ -105,7 +105,7 @@ void fetch_v(int key, int key_end, int step)
     [[unroll]] for (int n = 0; n < FETCH_V; n++) {
         const int at = id + n * ITEMS, slot = at / (DIM_V / 4), d = at % (DIM_V / 4) * 4;
         const int j = min(key + key_of(step, slot), key_end - 1);
-        fetched[n] = fetch_v4(TYPE_V, values_at + rows_on(j, value_stride) + address(d * bytes_of(TYPE_V)),
+        fetched[n] = fetch_v4(TYPE_V, row_at(all_values, j) + address(d * bytes_of(TYPE_V)),
                               count_v(d));
     }
 }
@@ -316,10 +316,8 @@ void main()
     id = work_item();
     x = id % LANES;
     y = id / LANES;
-    keys_at = row_of_k(w, 0);
-    values_at = row_of_v(w, 0);
-    key_stride = wide(PARAMS.k_stride[2]) * address(bytes_of(TYPE_K));
-    value_stride = wide(PARAMS.v_stride[2]) * address(bytes_of(TYPE_V));
+    all_keys = keys_of(w);
+    all_values = values_of(w);
     const float unit = PARAMS.score.unit;
     [[unroll]] for (int i = 0; i < ROWS; i++) {
         maximum[i] = FA_NEG_INF;
