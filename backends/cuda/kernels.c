@@ -50,16 +50,16 @@ static fa_tile_traits decode_traits(const fa_cuda_row *t, int32_t most_q)
 static fa_tile_traits fma_traits(const fa_cuda_row *t, int32_t most_q)
 {
     return (fa_tile_traits){
-        .tile = {t->block_q, t->block_kv, 4 * t->lanes},
+        .tile = {t->block_q, t->block_kv, 4 * t->products.lanes},
         .least_dim_v = t->dim_v,
         .element_bytes = sizeof(float),
         .buffers = 2,
-        .slice = t->depth,
-        .fixed_bytes = (int32_t)sizeof(float) * (4 + 2 * (4 * t->depth + FA_CUDA_BANKS)),
+        .slice = t->products.depth,
+        .fixed_bytes = (int32_t)sizeof(float) * (4 + 2 * (4 * t->products.depth + FA_CUDA_BANKS)),
         .max_block_q = most_q,
         .max_block_kv = t->block_kv,
         .exposed = 0.4,
-        .flops_per_cycle = t->rows == 8 ? 150 : 100,
+        .flops_per_cycle = t->products.rows == 8 ? 150 : 100,
         .scores_per_cycle = 8,
     };
 }
@@ -67,10 +67,10 @@ static fa_tile_traits fma_traits(const fa_cuda_row *t, int32_t most_q)
 static fa_tile_traits rows_traits(const fa_cuda_row *t, int32_t most_q)
 {
     return (fa_tile_traits){
-        .tile = {1, t->block_kv, 8 * t->lanes},
+        .tile = {1, t->block_kv, 8 * t->share},
         .stage = FA_STAGE_Q | FA_STAGE_S,
         .element_bytes = sizeof(float),
-        .score_bytes = (t->lanes + 1) * (int32_t)sizeof(float),
+        .score_bytes = (t->share + 1) * (int32_t)sizeof(float),
         .fixed_bytes = (t->group * 9 + 8) * (int32_t)sizeof(float),
         .max_block_q = most_q,
         .max_block_kv = t->block_kv,
@@ -84,7 +84,7 @@ static fa_tile_traits rows_traits(const fa_cuda_row *t, int32_t most_q)
 static fa_tile_traits standard_traits(const fa_cuda_row *t)
 {
     return (fa_tile_traits){
-        .tile = {t->lanes, 4 * t->lanes, 4 * t->lanes},
+        .tile = {t->products.lanes, 4 * t->products.lanes, 4 * t->products.lanes},
         .element_bytes = sizeof(float),
         .score_bytes = sizeof(float),
         .buffers = 1,

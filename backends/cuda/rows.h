@@ -13,20 +13,32 @@
 
 enum { FA_CUDA_TENSOR, FA_CUDA_DECODE, FA_CUDA_FMA, FA_CUDA_ROWS, FA_CUDA_STANDARD, FA_CUDA_MERGE };
 
+/* What only kernels on tensor cores for many rows have. */
+typedef struct fa_cuda_tensor {
+    int tile_kv; /* keys of a tile of scores                             */
+    int split;   /* warps that share a row                               */
+    int held;    /* steps of 16 dims of q that stay in registers, of all */
+} fa_cuda_tensor;
+
+/* What only fma kernels and the yardstick have. */
+typedef struct fa_cuda_products {
+    int lanes; /* threads across                            */
+    int rows;  /* of a thread; the yardstick's columns too  */
+    int depth; /* dims or keys of a step                    */
+} fa_cuda_products;
+
 typedef struct fa_cuda_row {
     const char *name;
     int kind;
     int dim_qk, dim_v;   /* most dims; dim_qk 0: any                                               */
     int block_q, most_q; /* rows of a block: see fa_cuda_rows_of()                                 */
     int block_kv;
-    int lanes;    /* fma, standard: threads across; rows: those that share a key            */
-    int rows;     /* fma: of a thread; standard: likewise, and columns                      */
-    int depth;    /* fma, standard: dims or keys of a step; tensor: keys of a tile of scores */
-    int group;    /* threads of a block; 0: follows from the others                         */
-    int unit;     /* tensor: the compute capability whose instructions are used; else 0     */
-    int split;    /* tensor: warps that share a row                                         */
-    int held;     /* tensor: steps of 16 dims of q that stay in registers, of all           */
+    int group;    /* threads of a block; 0: follows from its rows                           */
+    int unit;     /* the compute capability whose tensor cores are used; 0: none            */
     int resident; /* blocks that a multiprocessor has registers for, or tensor: must have room for */
+    fa_cuda_tensor tensor;
+    fa_cuda_products products;
+    int share; /* rows: threads that share a key */
 } fa_cuda_row;
 
 /* In the place of an element type: the module of a row whose kernels read any, aligned or not. */
@@ -57,11 +69,13 @@ enum {
     FA_CUDA_VARIANTS
 };
 
+/* clang-format off */
+#define FA_NONE {0, 0, 0}
 #define FA_TENSOR(name, unit, resident, dims, least_q, most_q, keys, tile_kv, warps, split, held) \
-    {name, FA_CUDA_TENSOR, dims,       dims, least_q, most_q, keys,    0,                         \
-     0,    tile_kv,        32 * warps, unit, split,   held,   resident},
+    {name, FA_CUDA_TENSOR, dims, dims, least_q, most_q, keys, 32 * warps, unit, resident, \
+     {tile_kv, split, held}, FA_NONE, 0},
 #define FA_DECODE(name, unit, dims, most_q, warps, resident) \
-    {name, FA_CUDA_DECODE, dims, dims, 8, most_q, 16 * warps, 0, 0, 0, 32 * warps, unit, 0, 0, resident},
+    {name, FA_CUDA_DECODE, dims, dims, 8, most_q, 16 * warps, 32 * warps, unit, resident, FA_NONE, FA_NONE, 0},
 #define AMPERE(name, ...) FA_TENSOR(name, 80, 1, __VA_ARGS__)
 #define AMPERE_WIDE(name, ...) FA_TENSOR(name, 80, 2, __VA_ARGS__)
 #define AMPERE_DECODE(name, ...) FA_DECODE(name, 80, __VA_ARGS__)
@@ -69,12 +83,14 @@ enum {
 #define VOLTA(name, ...) FA_TENSOR(name, 70, 1, __VA_ARGS__)
 #define TURING_DECODE(name, ...) FA_DECODE(name, 75, __VA_ARGS__)
 #define FMA(name, dims, lanes, rows, least_q, most_q, keys, depth) \
-    {name, FA_CUDA_FMA, 0, dims, least_q, most_q, keys, lanes, rows, depth, 0, 0, 0, 0, 0},
-#define ROWS(name, dims, group, split) \
-    {name, FA_CUDA_ROWS, dims, dims, 1, 8, 128, split, 0, 0, group, 0, 0, 0, 2},
+    {name, FA_CUDA_FMA, 0, dims, least_q, most_q, keys, 0, 0, 0, FA_NONE, {lanes, rows, depth}, 0},
+#define ROWS(name, dims, group, share) \
+    {name, FA_CUDA_ROWS, dims, dims, 1, 8, 128, group, 0, 2, FA_NONE, FA_NONE, share},
 #define STANDARD(name, lanes, rows, depth) \
-    {name, FA_CUDA_STANDARD, 0, 0, 0, 0, 0, lanes, rows, depth, lanes * lanes, 0, 0, 0, 0},
-#define MERGE(name, group) {name, FA_CUDA_MERGE, 0, 0, 0, 0, 0, 0, 0, 0, group, 0, 0, 0, 0},
+    {name, FA_CUDA_STANDARD, 0, 0, 0, 0, 0, lanes * lanes, 0, 0, FA_NONE, {lanes, rows, depth}, 0},
+#define MERGE(name, group) \
+    {name, FA_CUDA_MERGE, 0, 0, 0, 0, 0, group, 0, 0, FA_NONE, FA_NONE, 0},
+/* clang-format on */
 #if defined(__CUDACC__) || defined(FA_CUDA_DEFINE_TABLE)
 #ifdef __CUDACC__
 static constexpr
@@ -87,6 +103,7 @@ const
 #else
 extern const fa_cuda_row fa_cuda_table[];
 #endif
+#undef FA_NONE
 #undef FA_TENSOR
 #undef FA_DECODE
 #undef AMPERE
@@ -103,7 +120,7 @@ extern const fa_cuda_row fa_cuda_table[];
 /* Threads of a block. */
 FA_CUDA_FN int fa_cuda_group(fa_cuda_row t, int variant)
 {
-    return t.group > 0 ? t.group : fa_cuda_rows_of(t, variant) / t.rows * t.lanes;
+    return t.group > 0 ? t.group : fa_cuda_rows_of(t, variant) / t.products.rows * t.products.lanes;
 }
 
 /* Shared memory of a block, in floats, as the kernels divide it. */
@@ -113,12 +130,12 @@ enum { FA_CUDA_BANKS = 32 };
 /* Fma: where line d of a step begins, its columns `width` floats. A warp writes four lines apart all at once. */
 FA_CUDA_FN int fa_cuda_fma_line(fa_cuda_row t, int width, int d)
 {
-    return d * width + d / 4 * (4 * FA_CUDA_BANKS / t.depth);
+    return d * width + d / 4 * (4 * FA_CUDA_BANKS / t.products.depth);
 }
 
 FA_CUDA_FN int fa_cuda_fma_stage(fa_cuda_row t, int block_q)
 {
-    return t.depth * (block_q + 4) + t.depth * (t.block_kv > t.dim_v ? t.block_kv : t.dim_v) + FA_CUDA_BANKS;
+    return t.products.depth * (block_q + 4 + (t.block_kv > t.dim_v ? t.block_kv : t.dim_v)) + FA_CUDA_BANKS;
 }
 
 /* Tensor: what chunk numbers of a row are changed by. Volta's lanes read rows four apart from eight at once. */
@@ -147,19 +164,20 @@ FA_CUDA_FN int fa_cuda_row_shift(int row)
 
 FA_CUDA_FN int fa_cuda_rows_sums(fa_cuda_row t, int block_q)
 {
-    return t.lanes * block_q * t.block_kv > 8 * t.group ? t.lanes * block_q * t.block_kv : 8 * t.group;
+    return t.share * block_q * t.block_kv > 8 * t.group ? t.share * block_q * t.block_kv : 8 * t.group;
 }
 
 FA_CUDA_FN int fa_cuda_standard_line(fa_cuda_row t, int wide)
 {
-    return t.depth * wide + t.depth / 4 * 16;
+    return t.products.depth * wide + t.products.depth / 4 * 16;
 }
 
 /* Two stages of K and V; rows of q that are not held; and the scores that warps of a row exchange. */
 FA_CUDA_FN int fa_cuda_tensor_words(fa_cuda_row t, int rows)
 {
-    return 2 * t.block_kv * t.dim_v + (16 * t.held * t.split < t.dim_qk ? rows * t.dim_qk / 2 : 0) +
-           (t.split > 1 ? rows * t.split * t.block_kv : 0);
+    return 2 * t.block_kv * t.dim_v +
+           (16 * t.tensor.held * t.tensor.split < t.dim_qk ? rows * t.dim_qk / 2 : 0) +
+           (t.tensor.split > 1 ? rows * t.tensor.split * t.block_kv : 0);
 }
 
 /*
@@ -182,7 +200,7 @@ FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_row t, int variant)
             : t.kind == FA_CUDA_FMA    ? 4 + 2 * fa_cuda_fma_stage(t, fa_cuda_rows_of(t, variant))
             : t.kind == FA_CUDA_ROWS   ? fa_cuda_rows_of(t, variant) * (t.dim_qk + t.block_kv) +
                                            fa_cuda_rows_sums(t, fa_cuda_rows_of(t, variant)) + t.group + 8
-            : t.kind == FA_CUDA_STANDARD ? 4 * fa_cuda_standard_line(t, t.lanes * t.rows)
+            : t.kind == FA_CUDA_STANDARD ? 4 * fa_cuda_standard_line(t, t.products.lanes * t.products.rows)
                                          : 5 * t.group);
 }
 

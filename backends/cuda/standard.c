@@ -9,16 +9,17 @@
 fa_status fa_cu_standard_prepare(fa_plan *plan, fa_cu_plan *made)
 {
     const fa_cuda_row *t = plan->row->impl;
+    const int lanes = t->products.lanes, lines = t->group / lanes;
     const int row = (int)(t - fa_cuda_table);
     fa_gpu_standard *with = &made->with;
-    const fa_gpu_kernel tiles = {.lanes = t->lanes, .group = t->group};
+    const fa_gpu_kernel tiles = {.lanes = lanes, .group = t->group};
     fa_status status =
         fa_gpu_standard_choose(plan, &tiles, fa_cu_device_of(plan->device)->caps.global_bytes, with);
     if (status != FA_OK)
         return status;
-    const bool few = with->tile_rows == t->group / t->lanes;
-    with->tile_rows = t->group / t->lanes * (few ? 1 : t->rows);
-    with->tile_keys = with->tile_dims = t->lanes * t->rows;
+    const bool few = with->tile_rows == lines;
+    with->tile_rows = lines * (few ? 1 : t->products.rows);
+    with->tile_keys = with->tile_dims = lanes * t->products.rows;
     status = fa_cu_kernel_make(plan, row, FA_F32, few ? FA_CUDA_SCORES_FEW : FA_CUDA_SCORES, &made->scores);
     if (status == FA_OK)
         status = fa_cu_kernel_make(plan, row, FA_F32, FA_CUDA_SOFTMAX, &made->softmax);

@@ -25,9 +25,9 @@ __device__ __forceinline__ void run(const fa_cuda_args &a, float4 *room)
         rows_attention<ROW, BLOCK_Q>(a, room);
     } else if constexpr (R.kind == FA_CUDA_STANDARD) {
         if constexpr (VARIANT == FA_CUDA_SCORES_FEW || VARIANT == FA_CUDA_SCORES)
-            standard_scores<ROW, VARIANT == FA_CUDA_SCORES ? R.rows : 1>(a, (float *)room);
+            standard_scores<ROW, VARIANT == FA_CUDA_SCORES ? R.products.rows : 1>(a, (float *)room);
         else if constexpr (VARIANT == FA_CUDA_OUTPUT_FEW || VARIANT == FA_CUDA_OUTPUT)
-            standard_output<ROW, VARIANT == FA_CUDA_OUTPUT ? R.rows : 1>(a, (float *)room);
+            standard_output<ROW, VARIANT == FA_CUDA_OUTPUT ? R.products.rows : 1>(a, (float *)room);
         else
             standard_softmax<R.group>(a, (float *)room);
     } else if constexpr (R.kind == FA_CUDA_MERGE && VARIANT == 0) {

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Attention by multiply-adds, in two levels of tiles. A block of threads takes one item: BLOCK_Q packed rows against
- * the item's keys in blocks of R.block_kv. Thread (x, y) holds R.rows rows by KEYS keys of the scores and R.rows rows by
- * DIMS dims of the output, in registers for good. Both products run through shared memory in steps of R.depth: dims
+ * the item's keys in blocks of R.block_kv. Thread (x, y) holds ROWS rows by KEYS keys of the scores and ROWS rows by
+ * DIMS dims of the output, in registers for good. Both products run through shared memory in steps of DEPTH: dims
  * of q and k for the scores, then keys of the weights and of v for the output. What a step needs is fetched into
  * registers while the step before it computes, and stored in the stage that was read a step ago: one barrier a step.
  *
  * The keys of a thread are 4 x + e + 4 LANES g, e < 4: vectors of four, interleaved. Every step of the second product
- * takes one key of each of R.depth threads, so that all write weights at once.
+ * takes one key of each of DEPTH threads, so that all write weights at once.
  */
 #pragma once
 
@@ -17,7 +17,7 @@
 template <int ROW, int TYPE, int BLOCK_Q>
 struct fma_kernel {
     static constexpr fa_cuda_row R = fa_cuda_table[ROW];
-    static constexpr int LANES = R.lanes, ROWS = R.rows, DEPTH = R.depth, BLOCK_KV = R.block_kv;
+    static constexpr int LANES = R.products.lanes, ROWS = R.products.rows, DEPTH = R.products.depth, BLOCK_KV = R.block_kv;
     static constexpr int LINES = BLOCK_Q / ROWS, GROUP = LANES * LINES, KEYS = BLOCK_KV / LANES;
     static constexpr int DIMS = R.dim_v / LANES, STEPS_V = BLOCK_KV / DEPTH;
     static constexpr bool ANY = TYPE == TYPE_ANY;

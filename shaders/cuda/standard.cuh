@@ -75,7 +75,8 @@ __device__ __forceinline__ void standard_softmax(const fa_cuda_args &a, float *r
 template <int ROW, int ROWS>
 struct standard_tile {
     static constexpr fa_cuda_row R = fa_cuda_table[ROW];
-    static constexpr int LANES = R.lanes, LINES = R.group / LANES, DEPTH = R.depth, GROUP = R.group, COLS = R.rows;
+    static constexpr int LANES = R.products.lanes, LINES = R.group / LANES, DEPTH = R.products.depth, GROUP = R.group,
+                         COLS = R.products.rows;
     static constexpr int TILE_ROWS = LINES * ROWS, TILE_COLS = LANES * COLS;
     static constexpr int VECTORS_A = TILE_ROWS * (DEPTH / 4), VECTORS_B = TILE_COLS * (DEPTH / 4);
     static constexpr int FETCH_A = ceil_div(VECTORS_A, GROUP), FETCH_B = ceil_div(VECTORS_B, GROUP);

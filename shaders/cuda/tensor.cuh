@@ -2,13 +2,13 @@
 /*
  * Attention on tensor cores, in two levels of tiles. A block of threads takes one item: BLOCK_Q packed rows against the
  * item's keys in blocks of R.block_kv, which are staged in shared memory, one stage ahead of the arithmetic. Each
- * warp has TILES tiles of 16 rows by all dims of the output in registers for good, and R.held steps of its rows of q.
+ * warp has TILES tiles of 16 rows by all dims of the output in registers for good, and HELD steps of its rows of q.
  * Of a staged block it makes the scores of TILE_KV keys at a time, then weights and their part of the output in steps of
  * 16 keys, all in registers. Only when a score exceeds the base of its row too far (base.h) is the output rescaled:
  * not for most level-1 blocks, however many tiles they are of. Each row decides that alone: what other rows of the warp
  * see does not change its arithmetic.
  *
- * With R.split 2, two warps share their rows: each has half the dims, of the scores' sums and of the output.
+ * With SPLIT 2, two warps share their rows: each has half the dims, of the scores' sums and of the output.
  *
  * Rows in shared memory are of 16-byte chunks; chunk c of row r lies at c ^ r % 8, so that eight rows' chunks of one
  * number, which is what a matrix load reads at once, are in eight different groups of banks.
@@ -22,8 +22,8 @@
 template <int ROW, int TYPE, int BLOCK_Q, bool TRANSFORMS>
 struct tensor_kernel {
     static constexpr fa_cuda_row R = fa_cuda_table[ROW];
-    static constexpr int UNIT = R.unit, SPLIT = R.split, WARPS = R.group / 32, GROUP = R.group, HELD = R.held;
-    static constexpr int BLOCK_KV = R.block_kv, TILE_KV = R.depth, DIM = R.dim_v / SPLIT; /* DIM: of a warp */
+    static constexpr int UNIT = R.unit, SPLIT = R.tensor.split, WARPS = R.group / 32, GROUP = R.group, HELD = R.tensor.held;
+    static constexpr int BLOCK_KV = R.block_kv, TILE_KV = R.tensor.tile_kv, DIM = R.dim_v / SPLIT; /* DIM: of a warp */
     static constexpr int CHUNKS = R.dim_v / 8, LINE = R.dim_v * 2; /* of a row in shared memory */
     static constexpr int STAGE = BLOCK_KV * LINE;                  /* bytes of K, or V, of a stage */
     static constexpr int COPIES = BLOCK_KV * CHUNKS / GROUP;
