@@ -50,16 +50,16 @@ static fa_tile_traits decode_traits(const fa_cuda_row *t, int32_t most_q)
 static fa_tile_traits fma_traits(const fa_cuda_row *t, int32_t most_q)
 {
     return (fa_tile_traits){
-        .tile = {t->block_q, t->block_kv, 4 * t->products.lanes},
+        .tile = {t->block_q, t->block_kv, 4 * t->fma.lanes},
         .least_dim_v = t->dim_v,
         .element_bytes = sizeof(float),
         .buffers = 2,
-        .slice = t->products.depth,
-        .fixed_bytes = (int32_t)sizeof(float) * (4 + 2 * (4 * t->products.depth + FA_CUDA_BANKS)),
+        .slice = t->fma.depth,
+        .fixed_bytes = (int32_t)sizeof(float) * (4 + 2 * (4 * t->fma.depth + FA_CUDA_BANKS)),
         .max_block_q = most_q,
         .max_block_kv = t->block_kv,
         .exposed = 0.4,
-        .flops_per_cycle = t->products.rows == 8 ? 150 : 100,
+        .flops_per_cycle = t->fma.rows == 8 ? 150 : 100,
         .scores_per_cycle = 8,
     };
 }
@@ -78,20 +78,6 @@ static fa_tile_traits rows_traits(const fa_cuda_row *t, int32_t most_q)
         .exposed = 0.3,
         .flops_per_cycle = 40,
         .scores_per_cycle = 2,
-    };
-}
-
-static fa_tile_traits standard_traits(const fa_cuda_row *t)
-{
-    return (fa_tile_traits){
-        .tile = {t->products.lanes, 4 * t->products.lanes, 4 * t->products.lanes},
-        .element_bytes = sizeof(float),
-        .score_bytes = sizeof(float),
-        .buffers = 1,
-        .fixed_bytes = fa_cuda_shared_bytes(*t, FA_CUDA_SCORES),
-        .exposed = 1,
-        .flops_per_cycle = 100,
-        .scores_per_cycle = 4,
     };
 }
 
@@ -142,11 +128,7 @@ static bool make_row(const fa_cu_caps *caps, const fa_cuda_row *t, fa_kernel_row
         row->p_as_v = true;
         break;
     case FA_CUDA_FMA: row->traits = fma_traits(t, most_q); break;
-    case FA_CUDA_ROWS: row->traits = rows_traits(t, most_q); break;
-    default:
-        row->traits = standard_traits(t);
-        row->features = FA_FEATURE_MASK | FA_FEATURE_LSE | FA_FEATURE_GROUPS;
-        row->baseline = true;
+    default: row->traits = rows_traits(t, most_q); break;
     }
     return true;
 }

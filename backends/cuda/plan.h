@@ -18,8 +18,6 @@ typedef struct fa_cu_plan {
     CUdeviceptr table; /* see core/portable/table.h */
     fa_cu_kernel attention, merge;
     fa_cu_kernel unaligned; /* of fma: instead of `attention` where a run's buffers are not aligned */
-    fa_cu_kernel scores, softmax, output; /* of the row `standard` */
-    fa_gpu_standard with;
 } fa_cu_plan;
 
 /* launch.c: `row` is a line of fa_cuda_table, `type` and `variant` are as fa_cu_function_get() has them. */
@@ -27,10 +25,6 @@ fa_status fa_cu_kernel_make(const fa_plan *plan, int row, int type, int variant,
 /* `groups` by `lines` blocks. */
 fa_status fa_cu_launch(const fa_plan *plan, CUstream stream, const fa_cu_kernel *kernel, int64_t groups,
                        int64_t lines, fa_cuda_args *args);
-
-/* standard.c: sets what a run needs, and the plan's scratch; FA_UNSUPPORTED where the scores do not fit. */
-fa_status fa_cu_standard_prepare(fa_plan *plan, fa_cu_plan *made);
-fa_status fa_cu_standard_run(const fa_plan *plan, CUstream stream, fa_cuda_args *args);
 
 /* prepare.c */
 fa_status fa_cu_plan_prepare(fa_plan *plan);

@@ -60,8 +60,6 @@ static fa_status make_table(const fa_plan *plan, fa_cu_plan *made)
 static fa_status make_kernels(fa_plan *plan, fa_cu_plan *made)
 {
     const fa_cuda_row *row = plan->row->impl;
-    if (row->kind == FA_CUDA_STANDARD)
-        return fa_cu_standard_prepare(plan, made);
     const int number = row_number(row), type = type_of(plan, row), variant = variant_of(plan, row);
     fa_status status = fa_cu_kernel_make(plan, number, type, variant, &made->attention);
     if (status == FA_OK && row->kind == FA_CUDA_FMA && type != FA_CUDA_ANY)

@@ -11,7 +11,7 @@
 #define FA_CUDA_FN static inline
 #endif
 
-enum { FA_CUDA_TENSOR, FA_CUDA_DECODE, FA_CUDA_FMA, FA_CUDA_ROWS, FA_CUDA_STANDARD, FA_CUDA_MERGE };
+enum { FA_CUDA_TENSOR, FA_CUDA_DECODE, FA_CUDA_FMA, FA_CUDA_ROWS, FA_CUDA_MERGE };
 
 /* What only kernels on tensor cores for many rows have. */
 typedef struct fa_cuda_tensor {
@@ -20,12 +20,12 @@ typedef struct fa_cuda_tensor {
     int held;    /* steps of 16 dims of q that stay in registers, of all */
 } fa_cuda_tensor;
 
-/* What only fma kernels and the yardstick have. */
-typedef struct fa_cuda_products {
-    int lanes; /* threads across                            */
-    int rows;  /* of a thread; the yardstick's columns too  */
-    int depth; /* dims or keys of a step                    */
-} fa_cuda_products;
+/* What only fma kernels have. */
+typedef struct fa_cuda_fma {
+    int lanes; /* threads across        */
+    int rows;  /* of a thread           */
+    int depth; /* dims or keys of a step */
+} fa_cuda_fma;
 
 typedef struct fa_cuda_row {
     const char *name;
@@ -37,7 +37,7 @@ typedef struct fa_cuda_row {
     int unit;     /* the compute capability whose tensor cores are used; 0: none            */
     int resident; /* blocks that a multiprocessor has registers for, or tensor: must have room for */
     fa_cuda_tensor tensor;
-    fa_cuda_products products;
+    fa_cuda_fma fma;
     int share; /* rows: threads that share a key */
 } fa_cuda_row;
 
@@ -59,15 +59,8 @@ FA_CUDA_FN int fa_cuda_variant_of(fa_cuda_row t, int rows)
     return variant;
 }
 
-/* Kernels of a row: see attention.cu. Of the yardstick they are: */
-enum {
-    FA_CUDA_SCORES_FEW, /* one row of a thread */
-    FA_CUDA_SCORES,
-    FA_CUDA_OUTPUT_FEW,
-    FA_CUDA_OUTPUT,
-    FA_CUDA_SOFTMAX,
-    FA_CUDA_VARIANTS
-};
+/* Most kernels of a row: see attention.cu. */
+enum { FA_CUDA_VARIANTS = 4 };
 
 /* clang-format off */
 #define FA_NONE {0, 0, 0}
@@ -86,8 +79,6 @@ enum {
     {name, FA_CUDA_FMA, 0, dims, least_q, most_q, keys, 0, 0, 0, FA_NONE, {lanes, rows, depth}, 0},
 #define ROWS(name, dims, group, share) \
     {name, FA_CUDA_ROWS, dims, dims, 1, 8, 128, group, 0, 2, FA_NONE, FA_NONE, share},
-#define STANDARD(name, lanes, rows, depth) \
-    {name, FA_CUDA_STANDARD, 0, 0, 0, 0, 0, lanes * lanes, 0, 0, FA_NONE, {lanes, rows, depth}, 0},
 #define MERGE(name, group) \
     {name, FA_CUDA_MERGE, 0, 0, 0, 0, 0, group, 0, 0, FA_NONE, FA_NONE, 0},
 /* clang-format on */
@@ -114,13 +105,12 @@ extern const fa_cuda_row fa_cuda_table[];
 #undef TURING_DECODE
 #undef FMA
 #undef ROWS
-#undef STANDARD
 #undef MERGE
 
 /* Threads of a block. */
 FA_CUDA_FN int fa_cuda_group(fa_cuda_row t, int variant)
 {
-    return t.group > 0 ? t.group : fa_cuda_rows_of(t, variant) / t.products.rows * t.products.lanes;
+    return t.group > 0 ? t.group : fa_cuda_rows_of(t, variant) / t.fma.rows * t.fma.lanes;
 }
 
 /* Shared memory of a block, in floats, as the kernels divide it. */
@@ -130,12 +120,12 @@ enum { FA_CUDA_BANKS = 32 };
 /* Fma: where line d of a step begins, its columns `width` floats. A warp writes four lines apart all at once. */
 FA_CUDA_FN int fa_cuda_fma_line(fa_cuda_row t, int width, int d)
 {
-    return d * width + d / 4 * (4 * FA_CUDA_BANKS / t.products.depth);
+    return d * width + d / 4 * (4 * FA_CUDA_BANKS / t.fma.depth);
 }
 
 FA_CUDA_FN int fa_cuda_fma_stage(fa_cuda_row t, int block_q)
 {
-    return t.products.depth * (block_q + 4 + (t.block_kv > t.dim_v ? t.block_kv : t.dim_v)) + FA_CUDA_BANKS;
+    return t.fma.depth * (block_q + 4 + (t.block_kv > t.dim_v ? t.block_kv : t.dim_v)) + FA_CUDA_BANKS;
 }
 
 /* Tensor: what chunk numbers of a row are changed by. Volta's lanes read rows four apart from eight at once. */
@@ -167,11 +157,6 @@ FA_CUDA_FN int fa_cuda_rows_sums(fa_cuda_row t, int block_q)
     return t.share * block_q * t.block_kv > 8 * t.group ? t.share * block_q * t.block_kv : 8 * t.group;
 }
 
-FA_CUDA_FN int fa_cuda_standard_line(fa_cuda_row t, int wide)
-{
-    return t.products.depth * wide + t.products.depth / 4 * 16;
-}
-
 /* Two stages of K and V; rows of q that are not held; and the scores that warps of a row exchange. */
 FA_CUDA_FN int fa_cuda_tensor_words(fa_cuda_row t, int rows)
 {
@@ -200,8 +185,7 @@ FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_row t, int variant)
             : t.kind == FA_CUDA_FMA    ? 4 + 2 * fa_cuda_fma_stage(t, fa_cuda_rows_of(t, variant))
             : t.kind == FA_CUDA_ROWS   ? fa_cuda_rows_of(t, variant) * (t.dim_qk + t.block_kv) +
                                            fa_cuda_rows_sums(t, fa_cuda_rows_of(t, variant)) + t.group + 8
-            : t.kind == FA_CUDA_STANDARD ? 4 * fa_cuda_standard_line(t, t.products.lanes * t.products.rows)
-                                         : 5 * t.group);
+                                     : 5 * t.group);
 }
 
 /* What every kernel is given: addresses of first elements; NULL where an operand is absent. */
@@ -212,11 +196,9 @@ typedef struct fa_cuda_args {
     unsigned char *o;
     const unsigned char *bias, *keep;
     unsigned char *lse;
-    unsigned char *scratch;                 /* the yardstick: its scores                          */
-    unsigned char *partial, *partial_state; /* of rows that are split; the yardstick: factors     */
+    unsigned char *partial, *partial_state; /* of rows that are split                             */
     int type_q, type_k, type_v, type_o;     /* fa_dtype                                           */
     int aligned;                            /* rows of q, k, v and o lie at multiples of 16 bytes */
-    int first, row_begin, rows;             /* the yardstick: what of the plan a launch does      */
 } fa_cuda_args;
 
 #endif

@@ -34,7 +34,6 @@ static fa_cuda_args bind(const fa_plan *plan, const fa_binding *binding)
         .bias = at[FA_BIAS],
         .keep = at[FA_KEEP],
         .lse = at[FA_LSE],
-        .scratch = address_of(binding->workspace, binding->workspace_offset),
         .partial = address_of(binding->workspace, binding->workspace_offset + plan->partial_offset),
         .partial_state =
             address_of(binding->workspace, binding->workspace_offset + plan->partial_state_offset),
@@ -50,8 +49,6 @@ static fa_cuda_args bind(const fa_plan *plan, const fa_binding *binding)
 static fa_status launch_all(const fa_plan *plan, CUstream stream, fa_cuda_args *args)
 {
     const fa_cu_plan *prepared = plan->impl;
-    if (prepared->softmax.function)
-        return fa_cu_standard_run(plan, stream, args);
     const fa_cu_kernel *attention =
         !args->aligned && prepared->unaligned.function ? &prepared->unaligned : &prepared->attention;
     fa_status status = fa_cu_launch(plan, stream, attention, plan->schedule.items, 1, args);

@@ -11,14 +11,9 @@ enum {
     SMALL_GROUP = 64,  /* the least that a tile is made for                                             */
     PAD_STAGE = 6,     /* floats that the lines of a step are longer than what they hold                */
     PAD_EXCHANGE = 4,
-    PAD_LINES = 16,    /* floats after each four lines of a step of the yardstick                       */
     UNSAFE_BYTES = 16, /* a flag in local memory                                                        */
     ROW_ALIGN = 16,    /* bytes that rows read by vectors lie at multiples of                           */
     DIM_ALIGN = 8,     /* elements, likewise                                                            */
-    MOST_ROWS = 8,     /* standard: of a work-item, in registers                                        */
-    MOST_COLS = 8,
-    LEAST_COLS = 4, /* a vector                                                                      */
-    SCORE_VECTOR = 4,
 };
 
 /*
@@ -32,7 +27,6 @@ static const fa_gpu_entry entries[] = {
     {"tile64", {.kind = FA_GPU_TILE, .lanes = 64}, FA_MAX_HEAD_DIM, 256},
     {"rows128", {.kind = FA_GPU_ROWS, .group = 128, .split = 4}, FA_MAX_HEAD_DIM, 256},
     {"rows64", {.kind = FA_GPU_ROWS, .group = 64, .split = 4}, FA_MAX_HEAD_DIM, 256},
-    {"standard", {.kind = FA_GPU_STANDARD, .lanes = 16, .depth = 8}, FA_MAX_HEAD_DIM, 0},
 };
 
 fa_kernel_row fa_gpu_common_row(const fa_gpu_entry *entry)
@@ -118,40 +112,13 @@ static bool rows_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, con
     return true;
 }
 
-/* The yardstick: tiles of both products in local memory, whole groups that a reduction can halve. */
-static bool standard_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, fa_gpu_kernel *kernel,
-                         fa_kernel_row *row)
-{
-    kernel->group = SMALL_GROUP;
-    while (kernel->group < LARGE_GROUP && (size_t)kernel->group * 2 <= limits->group_size)
-        kernel->group *= 2;
-    int32_t lines = kernel->group / kernel->lanes, wide = FA_GPU_TILE_ROWS * (lines + kernel->lanes);
-    *row = fa_gpu_common_row(entry);
-    row->features = FA_FEATURE_MASK | FA_FEATURE_LSE | FA_FEATURE_GROUPS;
-    row->baseline = true;
-    row->traits = (fa_tile_traits){
-        .tile = {lines, 4 * kernel->lanes, 4 * kernel->lanes},
-        .element_bytes = sizeof(float),
-        .score_bytes = sizeof(float),
-        .buffers = 1,
-        .fixed_bytes = UNSAFE_BYTES + 2 * (kernel->depth * wide + kernel->depth / 4 * 2 * PAD_LINES) *
-                                          (int32_t)sizeof(float),
-        .key_turns = 2,
-        .exposed = 1,
-        .flops_per_cycle = 100,
-        .scores_per_cycle = 4,
-    };
-    return (size_t)row->traits.fixed_bytes <= limits->local_bytes;
-}
-
 static bool make_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, fa_gpu_kernel *kernel,
                      fa_kernel_row *row)
 {
     *kernel = entry->kernel;
     switch (kernel->kind) {
     case FA_GPU_TILE: return tile_row(limits, entry, kernel, row);
-    case FA_GPU_ROWS: return rows_row(limits, entry, kernel, row);
-    default: return standard_row(limits, entry, kernel, row);
+    default: return rows_row(limits, entry, kernel, row);
     }
 }
 
@@ -211,86 +178,4 @@ bool fa_gpu_can_align(const fa_problem *p)
 int64_t fa_gpu_padded_dim_v(const fa_plan *plan, const fa_gpu_kernel *kernel)
 {
     return fa_round_up(plan->problem.dim_v, 4 * kernel->lanes);
-}
-
-/* Enough that the second product, which has few tiles for each row, is work for all units. */
-static const size_t most_scratch = (size_t)1 << 30;
-
-static int64_t score_stride(const fa_problem *p)
-{
-    return FA_MAX(fa_round_up(p->max_len_kv, SCORE_VECTOR), SCORE_VECTOR);
-}
-
-static int32_t few_or_most(int32_t lanes, int32_t cols)
-{
-    return cols > LEAST_COLS * lanes ? MOST_COLS : LEAST_COLS;
-}
-
-/* Tiles of a work-group: as many rows as there are, up to the most. */
-static void choose_tiles(const fa_plan *plan, const fa_gpu_kernel *kernel, int64_t rows, fa_gpu_standard *s)
-{
-    const fa_problem *p = &plan->problem;
-    int32_t lines = kernel->group / kernel->lanes, each = 1;
-    while (each < MOST_ROWS && (int64_t)lines * each < rows)
-        each *= 2;
-    s->tile_rows = lines * each;
-    s->tile_keys = kernel->lanes * few_or_most(kernel->lanes, p->max_len_kv);
-    s->tile_dims = kernel->lanes * few_or_most(kernel->lanes, p->dim_v);
-}
-
-/* How much of the work is one launch: the launches are few, and about equal. */
-static fa_status choose_launches(fa_plan *plan, int64_t rows, size_t most_bytes, fa_gpu_standard *s)
-{
-    const size_t limit = FA_MIN(most_bytes / 4, most_scratch);
-    const int64_t stride = score_stride(&plan->problem);
-    const int64_t most = (int64_t)(limit / ((size_t)stride * sizeof(float)));
-    if (most < FA_MIN(rows, s->tile_rows))
-        return fa_fail(
-            FA_UNSUPPORTED,
-            "%s: the scores of %d rows and %d keys do not fit in %zu bytes of scratch, a quarter of what %s "
-            "allocates at once or 1 GiB",
-            plan->row->name, (int)FA_MIN(rows, s->tile_rows), plan->problem.max_len_kv, limit,
-            plan->device->info.name);
-    int64_t launches = fa_ceil_div(rows, most >= rows ? rows : most - most % s->tile_rows);
-    s->rows = (int32_t)FA_MIN(fa_round_up(fa_ceil_div(rows, launches), s->tile_rows), rows);
-    launches = fa_ceil_div(plan->schedule.items, FA_MAX(most / rows, 1));
-    s->items = (int32_t)fa_ceil_div(plan->schedule.items, launches);
-    /* The workspace is laid out as so many bytes for each worker, whatever they are used for. */
-    const size_t count = (size_t)s->items * (size_t)s->rows, scores = count * (size_t)stride;
-    const size_t bytes = fa_align64((scores + count) * sizeof(float));
-    s->factors_at = scores;
-    plan->scratch_bytes = fa_align64((size_t)fa_ceil_div((int64_t)bytes, plan->schedule.workers));
-    return FA_OK;
-}
-
-fa_status fa_gpu_standard_choose(fa_plan *plan, const fa_gpu_kernel *kernel, size_t most_bytes,
-                                 fa_gpu_standard *s)
-{
-    const int64_t rows = (int64_t)plan->problem.max_len_q * plan->problem.group;
-    choose_tiles(plan, kernel, rows, s);
-    return choose_launches(plan, rows, most_bytes, s);
-}
-
-bool fa_gpu_standard_next(const fa_plan *plan, const fa_gpu_standard *s, fa_gpu_launch *l)
-{
-    const fa_problem *p = &plan->problem;
-    const int64_t items = plan->schedule.items, rows = (int64_t)p->max_len_q * p->group;
-    const bool next_rows = l->items > 0 && l->row_begin + l->rows < rows;
-    const int64_t first = next_rows ? l->first : l->first + l->items,
-                  row_begin = next_rows ? l->row_begin + l->rows : 0;
-    if (first >= items || rows == 0)
-        return false;
-    *l = (fa_gpu_launch){
-        .first = (int32_t)first,
-        .row_begin = (int32_t)row_begin,
-        .rows = (int32_t)FA_MIN(s->rows, rows - row_begin),
-        .items = FA_MIN(s->items, items - first),
-        .starts = first == 0 && row_begin == 0,
-    };
-    const int64_t tiles = l->items * fa_ceil_div(l->rows, s->tile_rows);
-    l->scores = p->max_len_kv > 0 ? tiles * fa_ceil_div(p->max_len_kv, s->tile_keys) : 0;
-    l->softmax = l->items * l->rows;
-    l->output = tiles * fa_ceil_div(p->dim_v, s->tile_dims);
-    l->ends = first + l->items >= items && row_begin + l->rows >= rows;
-    return true;
 }

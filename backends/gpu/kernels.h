@@ -8,15 +8,15 @@
 
 #include "core/backend.h"
 
-typedef enum fa_gpu_kind { FA_GPU_TILE, FA_GPU_ROWS, FA_GPU_STANDARD, FA_GPU_MATRIX } fa_gpu_kind;
+typedef enum fa_gpu_kind { FA_GPU_TILE, FA_GPU_ROWS, FA_GPU_MATRIX } fa_gpu_kind;
 
 /* What a kernel row of the device stands for; fa_kernel_row.impl. The device's limits decide, so it is its own. */
 typedef struct fa_gpu_kernel {
     fa_gpu_kind kind;
-    int32_t lanes;     /* tile, standard: work-items beside each other            */
-    int32_t depth;     /* tile, standard: dims, or keys, of a step                */
+    int32_t lanes;     /* tile: work-items beside each other            */
+    int32_t depth;     /* tile: dims, or keys, of a step                */
     int32_t stages;    /* tile: steps in local memory at a time                   */
-    int32_t group;     /* rows, standard: work-items of a group                   */
+    int32_t group;     /* rows: work-items of a group                   */
     int32_t split;     /* rows: work-items that share a key                       */
     int32_t tiles;     /* matrix: tiles of 16 rows of a subgroup                  */
     bool in_registers; /* matrix: scores become weights in registers           */
@@ -43,7 +43,7 @@ typedef struct fa_gpu_limits {
 fa_limits fa_gpu_limits_of(const fa_gpu_limits *limits);
 
 /*
- * Adds the rows of tile, rows and standard kernels that the device runs to those it has. Element n of `kernels` and `rows` is
+ * Adds the rows of tile and rows kernels that the device runs to those it has. Element n of `kernels` and `rows` is
  * of the device's row n.
  */
 void fa_gpu_rows_add(fa_device *device, const fa_gpu_limits *limits, fa_gpu_kernel kernels[FA_MAX_ROWS],
@@ -60,28 +60,5 @@ bool fa_gpu_can_align(const fa_problem *p);
 bool fa_gpu_in_parts(const fa_problem *p);
 /* Dims of v as a tile kernel has them in registers. */
 int64_t fa_gpu_padded_dim_v(const fa_plan *plan, const fa_gpu_kernel *kernel);
-
-/* How the row `standard` works: the tiles of a work-group, and how much of the work is a launch. */
-typedef struct fa_gpu_standard {
-    int32_t tile_rows, tile_keys, tile_dims;
-    int32_t items, rows; /* most of a launch: so many items, so many rows of each */
-    size_t factors_at;   /* floats from the scores on                             */
-} fa_gpu_standard;
-
-/* Also sets the plan's scratch. FA_UNSUPPORTED where the scores do not fit a quarter of `most_bytes`. */
-fa_status fa_gpu_standard_choose(fa_plan *plan, const fa_gpu_kernel *kernel, size_t most_bytes,
-                                 fa_gpu_standard *standard);
-
-/* What of the work one launch of its three kernels does, and with how many work-groups of each. */
-typedef struct fa_gpu_launch {
-    int32_t first, row_begin, rows; /* of each item, so many rows from row_begin on */
-    int64_t items;                  /* so many from `first` on                      */
-    int64_t scores;                 /* work-groups; 0: there are no keys            */
-    int64_t softmax, output;
-    bool starts, ends; /* the first launch, the last */
-} fa_gpu_launch;
-
-/* Steps to the next launch; `launch` is all 0 before the first. False behind the last. */
-bool fa_gpu_standard_next(const fa_plan *plan, const fa_gpu_standard *standard, fa_gpu_launch *launch);
 
 #endif

@@ -7,12 +7,6 @@
 
 enum { FA_CL_MAX_CHUNKS = 12, FA_CL_FEW_CHUNKS = 4 };
 
-/* The row `standard`: its kernels, of any rows and of rows at multiples of 16 bytes as below, and its launches. */
-typedef struct fa_cl_standard {
-    cl_kernel scores[2], softmax, output[2];
-    fa_gpu_standard with;
-} fa_cl_standard;
-
 /* Kernels for operands that lie in so many chunks each; 0: not made. */
 typedef struct fa_cl_kernels {
     int chunks;
@@ -29,7 +23,6 @@ typedef struct fa_cl_plan {
     size_t group, merge_group; /* work-items of a group */
     size_t local_bytes;
     pthread_mutex_t lock; /* of `crossing`; and a kernel's arguments are part of the kernel */
-    fa_cl_standard standard;
 } fa_cl_plan;
 
 /* Compiler options, one after the other. */
@@ -65,12 +58,6 @@ void fa_cl_pass_memory(fa_cl_launch *l, const fa_cl_place *p, int chunks);
 /* `groups` by `lines` work-groups of `group` work-items. */
 fa_status fa_cl_enqueue(const fa_cl_launch *l, cl_command_queue queue, int64_t groups, size_t lines,
                         size_t group, cl_event *event);
-
-/* standard.c: sets what a run needs, and the plan's scratch; FA_UNSUPPORTED where the scores do not fit. */
-fa_status fa_cl_standard_prepare(fa_plan *plan, fa_cl_plan *made);
-/* Enqueues all launches; `first` and `last` as of fa_cl_queue_keep(), where not NULL. */
-fa_status fa_cl_standard_run(const fa_plan *plan, fa_cl_queue *queue, const fa_cl_place where[FA_CL_PLACES],
-                             bool aligned, cl_event *first, cl_event *last);
 
 /* prepare.c */
 fa_status fa_cl_plan_prepare(fa_plan *plan);

@@ -113,18 +113,11 @@ fa_status fa_cl_plan_prepare(fa_plan *plan)
     if (plan->schedule.items == 0)
         return FA_OK;
     const int chunks = count_chunks(plan);
-    fa_status status;
-    if (kernel->kind == FA_GPU_STANDARD) {
-        made->usual.chunks = chunks;
-        status = fa_cl_standard_prepare(plan, made);
-    } else {
-        made->group =
-            (size_t)(kernel->kind == FA_GPU_TILE ? plan->args.block_q / FA_GPU_TILE_ROWS * kernel->lanes
-                                                 : kernel->group);
-        made->merge_group = FA_MIN(fa_cl_device_of(plan->device)->caps.group_size, MERGE_GROUP);
-        made->local_bytes = local_bytes(plan);
-        status = fa_cl_kernels_make(plan, chunks, &made->usual);
-    }
+    made->group = (size_t)(kernel->kind == FA_GPU_TILE ? plan->args.block_q / FA_GPU_TILE_ROWS * kernel->lanes
+                                                       : kernel->group);
+    made->merge_group = FA_MIN(fa_cl_device_of(plan->device)->caps.group_size, MERGE_GROUP);
+    made->local_bytes = local_bytes(plan);
+    fa_status status = fa_cl_kernels_make(plan, chunks, &made->usual);
     return status == FA_OK ? make_table(plan, made) : status;
 }
 
@@ -132,12 +125,10 @@ void fa_cl_plan_release(fa_plan *plan)
 {
     const fa_cl *cl = fa_cl_device_of(plan->device)->cl;
     fa_cl_plan *made = plan->impl;
-    const fa_cl_standard *standard = &made->standard;
     const fa_cl_kernels *usual = &made->usual, *crossing = &made->crossing;
     const cl_kernel kernels[] = {
-        usual->attention[0],    usual->attention[1], usual->merge,        crossing->attention[0],
-        crossing->attention[1], crossing->merge,     standard->scores[0], standard->scores[1],
-        standard->output[0],    standard->output[1], standard->softmax,
+        usual->attention[0],    usual->attention[1],    usual->merge,
+        crossing->attention[0], crossing->attention[1], crossing->merge,
     };
     for (size_t i = 0; i < sizeof(kernels) / sizeof(kernels[0]); i++) {
         if (kernels[i])

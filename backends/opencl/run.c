@@ -86,12 +86,6 @@ static fa_status find_places(const fa_plan *plan, const fa_binding *binding, fa_
         const operand o = operand_of(plan, binding, t);
         if (prepared->usual.chunks > 1 || !crosses(&o))
             continue;
-        if (prepared->standard.softmax)
-            return fa_fail(
-                FA_UNSUPPORTED,
-                "args.%s lies across the end of one of the device's allocations of its buffer, which %s "
-                "does not serve",
-                o.name, plan->row->name);
         if (prepared->crossing.chunks == 0) {
             fa_status status = fa_cl_kernels_make(plan, FA_CL_FEW_CHUNKS, &prepared->crossing);
             if (status != FA_OK)
@@ -191,11 +185,7 @@ fa_status fa_cl_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding 
         (void)pthread_mutex_unlock(&prepared->lock);
         return status;
     }
-    if (prepared->standard.softmax)
-        status = fa_cl_standard_run(plan, q, where, is_aligned(binding), q->timed ? &first : NULL,
-                                    q->timed ? &last : NULL);
-    else
-        status = start_attention(plan, kernels, q, where, is_aligned(binding), q->timed ? &first : NULL);
+    status = start_attention(plan, kernels, q, where, is_aligned(binding), q->timed ? &first : NULL);
     if (status == FA_OK && kernels->merge)
         status = start_merge(plan, kernels, q, where, q->timed ? &last : NULL);
     (void)pthread_mutex_unlock(&prepared->lock);

@@ -11,14 +11,7 @@ typedef struct fa_vk_plan {
     fa_buffer *table;        /* see core/portable/table.h */
     VkPipeline attention[2]; /* of any rows; of rows at multiples of 16 bytes, none where they cannot be */
     VkPipeline merge;        /* none where nothing is split */
-    VkPipeline scores[2], softmax, output[2]; /* of the row `standard` */
-    fa_gpu_standard with;
 } fa_vk_plan;
-
-/* standard.c */
-fa_status fa_vk_standard_prepare(fa_plan *plan, fa_vk_plan *made);
-fa_status fa_vk_standard_record(const fa_plan *plan, VkCommandBuffer commands, fa_vk_push *push,
-                                bool aligned);
 
 /* prepare.c */
 fa_status fa_vk_plan_prepare(fa_plan *plan);

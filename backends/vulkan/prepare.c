@@ -117,15 +117,13 @@ static fa_status make_pipelines(fa_plan *plan, fa_vk_plan *made)
 
 fa_status fa_vk_plan_prepare(fa_plan *plan)
 {
-    const fa_gpu_kernel *k = plan->row->impl;
     fa_vk_plan *made = fa_alloc_zeroed(plan->device->context, sizeof(*made));
     if (!made)
         return FA_OUT_OF_MEMORY;
     plan->impl = made;
     if (plan->schedule.items == 0)
         return FA_OK;
-    fa_status status =
-        k->kind == FA_GPU_STANDARD ? fa_vk_standard_prepare(plan, made) : make_pipelines(plan, made);
+    fa_status status = make_pipelines(plan, made);
     return status == FA_OK ? make_table(plan, made) : status;
 }
 

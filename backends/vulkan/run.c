@@ -19,20 +19,15 @@ static void find_places(const fa_plan *plan, const fa_binding *binding, fa_vk_pl
         [FA_O] = FA_VK_SLOT_O,    [FA_BIAS] = FA_VK_SLOT_BIAS, [FA_KEEP] = FA_VK_SLOT_KEEP,
         [FA_LSE] = FA_VK_SLOT_LSE};
     const fa_vk_plan *prepared = plan->impl;
-    const fa_gpu_kernel *k = plan->row->impl;
     where[FA_VK_SLOT_TABLE] = place_of(prepared->table, 0, prepared->table->size);
     for (int t = 0; t < FA_OPERANDS; t++)
         where[slot[t]] = place_of(binding->buffer[t], binding->offset[t], plan->problem.span[t]);
-    const bool standard = k->kind == FA_GPU_STANDARD;
-    const size_t at = standard ? 0 : plan->partial_offset;
-    const size_t states_at =
-        standard ? prepared->with.factors_at * sizeof(float) : plan->partial_state_offset;
-    const size_t end = plan->workspace;
-    if (binding->workspace && end > states_at) {
+    const size_t partial = plan->partial_offset, state = plan->partial_state_offset;
+    if (binding->workspace && plan->workspace > state) {
         where[FA_VK_SLOT_PARTIAL] =
-            place_of(binding->workspace, binding->workspace_offset + at, states_at - at);
+            place_of(binding->workspace, binding->workspace_offset + partial, state - partial);
         where[FA_VK_SLOT_STATE] =
-            place_of(binding->workspace, binding->workspace_offset + states_at, end - states_at);
+            place_of(binding->workspace, binding->workspace_offset + state, plan->workspace - state);
     }
 }
 
@@ -49,7 +44,6 @@ static fa_status record(const fa_plan *plan, const fa_binding *binding, VkComman
 {
     const fa_vk_device *d = fa_vk_device_of(plan->device);
     const fa_vk_plan *prepared = plan->impl;
-    const fa_gpu_kernel *k = plan->row->impl;
     fa_vk_place where[FA_VK_SLOTS] = {{NULL, 0, 0}};
     fa_vk_push push = {.unused = 0};
     find_places(plan, binding, where);
@@ -58,12 +52,8 @@ static fa_status record(const fa_plan *plan, const fa_binding *binding, VkComman
     if (set)
         d->vk.vkCmdBindDescriptorSets(commands, VK_PIPELINE_BIND_POINT_COMPUTE, d->layout, 0, 1, &set, 0,
                                       NULL);
-    fa_status status;
-    if (k->kind == FA_GPU_STANDARD)
-        status = fa_vk_standard_record(plan, commands, &push, is_aligned(&push));
-    else
-        status = fa_vk_dispatch(d, commands, prepared->attention[is_aligned(&push) && prepared->attention[1]],
-                                &push, plan->schedule.items, 1);
+    const VkPipeline attention = prepared->attention[is_aligned(&push) && prepared->attention[1]];
+    fa_status status = fa_vk_dispatch(d, commands, attention, &push, plan->schedule.items, 1);
     if (status == FA_OK && prepared->merge) {
         fa_vk_barrier(d, commands);
         status = fa_vk_dispatch(d, commands, prepared->merge, &push, plan->schedule.merges,

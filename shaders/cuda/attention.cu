@@ -7,7 +7,6 @@
 #include "fma.cuh"
 #include "merge.cuh"
 #include "rows.cuh"
-#include "standard.cuh"
 #include "tensor.cuh"
 
 template <int ROW, int VARIANT>
@@ -23,13 +22,6 @@ __device__ __forceinline__ void run(const fa_cuda_args &a, float4 *room)
         fma_attention<ROW, BLOCK_Q>(a, room);
     } else if constexpr (R.kind == FA_CUDA_ROWS && BLOCK_Q <= R.most_q) {
         rows_attention<ROW, BLOCK_Q>(a, room);
-    } else if constexpr (R.kind == FA_CUDA_STANDARD) {
-        if constexpr (VARIANT == FA_CUDA_SCORES_FEW || VARIANT == FA_CUDA_SCORES)
-            standard_scores<ROW, VARIANT == FA_CUDA_SCORES ? R.products.rows : 1>(a, (float *)room);
-        else if constexpr (VARIANT == FA_CUDA_OUTPUT_FEW || VARIANT == FA_CUDA_OUTPUT)
-            standard_output<ROW, VARIANT == FA_CUDA_OUTPUT ? R.products.rows : 1>(a, (float *)room);
-        else
-            standard_softmax<R.group>(a, (float *)room);
     } else if constexpr (R.kind == FA_CUDA_MERGE && VARIANT == 0) {
         merge_parts<R.group>(a, room, (float *)(room + R.group));
     }
@@ -51,4 +43,3 @@ KERNEL(fa_kernel_0, 0)
 KERNEL(fa_kernel_1, 1)
 KERNEL(fa_kernel_2, 2)
 KERNEL(fa_kernel_3, 3)
-KERNEL(fa_kernel_4, 4)

@@ -17,7 +17,7 @@
 template <int ROW, int TYPE, int BLOCK_Q>
 struct fma_kernel {
     static constexpr fa_cuda_row R = fa_cuda_table[ROW];
-    static constexpr int LANES = R.products.lanes, ROWS = R.products.rows, DEPTH = R.products.depth, BLOCK_KV = R.block_kv;
+    static constexpr int LANES = R.fma.lanes, ROWS = R.fma.rows, DEPTH = R.fma.depth, BLOCK_KV = R.block_kv;
     static constexpr int LINES = BLOCK_Q / ROWS, GROUP = LANES * LINES, KEYS = BLOCK_KV / LANES;
     static constexpr int DIMS = R.dim_v / LANES, STEPS_V = BLOCK_KV / DEPTH;
     static constexpr bool ANY = TYPE == TYPE_ANY;

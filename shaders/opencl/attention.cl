@@ -10,8 +10,6 @@
 #include "tile.cl"
 #elif defined(FA_KERNEL_ROWS)
 #include "rows.cl"
-#elif defined(FA_KERNEL_STANDARD)
-#include "standard.cl"
 #else
 #include "merge.cl"
 #endif

@@ -12,7 +12,6 @@
 #define FA_VK_TYPE_O 3
 #define FA_VK_TRANSFORM 4 /* scores are more than scaled and masked */
 #define FA_VK_ALIGNED 5   /* rows lie at multiples of 16 bytes, head dims are multiples of eight */
-#define FA_VK_HIDES 6     /* standard: some row does not see every key */
 #define FA_VK_BLOCK_Q 7
 #define FA_VK_BLOCK_KV 8
 #define FA_VK_LANES 9    /* work-items beside each other */
@@ -25,10 +24,8 @@
 #define FA_VK_WHOLE_QK 16 /* head dims are not rounded up */
 #define FA_VK_WHOLE_V 17
 #define FA_VK_SUBGROUP 18 /* work-items of a subgroup; 1 where there are none */
-#define FA_VK_ROWS 19
-#define FA_VK_COLS 20
-#define FA_VK_FAR 21   /* strides of keys and values need more than 31 bits */
-#define FA_VK_TILES 22 /* matrix: tiles of 16 rows of a subgroup */
+#define FA_VK_FAR 21      /* strides of keys and values need more than 31 bits */
+#define FA_VK_TILES 22    /* matrix: tiles of 16 rows of a subgroup */
 /* How a subgroup holds fragments of 16 by 16, as far as registers alone can turn scores into weights. */
 #define FA_VK_LAYOUT_ROWS 23  /* rows that a work-item has elements of; 0: shared memory is used instead */
 #define FA_VK_LAYOUT_SLOTS 24 /* of each element of an accumulator, 3 bits: which of these rows it is of */
@@ -46,8 +43,8 @@
 #define FA_VK_SLOT_BIAS 5
 #define FA_VK_SLOT_KEEP 6
 #define FA_VK_SLOT_LSE 7
-#define FA_VK_SLOT_PARTIAL 8 /* standard: the scores */
-#define FA_VK_SLOT_STATE 9   /* standard: the factors of rows */
+#define FA_VK_SLOT_PARTIAL 8
+#define FA_VK_SLOT_STATE 9
 #define FA_VK_SLOTS 10
 
 #endif

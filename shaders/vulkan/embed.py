@@ -20,9 +20,6 @@ SCALAR = [
     ("tile", "tile.comp", [], (ADDRESS, SUBGROUPS)),
     ("rows", "rows.comp", [], (ADDRESS, SUBGROUPS)),
     ("merge", "merge.comp", [], (ADDRESS,)),
-    ("scores", "standard.comp", ["-DFA_SCORES"], (ADDRESS,)),
-    ("softmax", "standard.comp", ["-DFA_SOFTMAX"], (ADDRESS,)),
-    ("output", "standard.comp", ["-DFA_OUTPUT"], (ADDRESS,)),
 ]
 MATRIX = [
     ("matrix4", "matrix.comp", ["-DFA_ELEMENTS=4"], (ADDRESS,)),

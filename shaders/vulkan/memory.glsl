@@ -31,8 +31,8 @@ layout(constant_id = FA_VK_TYPE_O) const int TYPE_O = 0;
 layout(constant_id = FA_VK_ALIGNED) const int ALIGNED = 0;
 
 layout(push_constant) uniform run {
-    uvec2 at[11];
-    int first, row_begin, rows, keys, groups;
+    uvec2 at[FA_VK_SLOTS];
+    int groups; /* work-groups that have work */
 } pc;
 
 #define CEIL_DIV(a, b) (((a) + (b) - 1) / (b))
@@ -272,7 +272,7 @@ void store_float_lse(address p, float x)
     WORD1(7, p) = floatBitsToUint(x);
 }
 
-/* Partial outputs, or the scores of the yardstick: floats. */
+/* Partial outputs: floats. */
 float load_partial(address p)
 {
     return uintBitsToFloat(WORD1(8, p));

@@ -70,7 +70,7 @@ static void check_finished(const fa_cuda_row *t)
 /* A warp that writes vectors of four dims as columns, one dim at a time, and lanes that read lines four columns each. */
 static void check_fma_lines(const fa_cuda_row *t, int width)
 {
-    const int across = t->products.depth / 4;
+    const int across = t->fma.depth / 4;
     for (int dim = 0; dim < 4; dim++) {
         unsigned met = 0;
         for (int thread = 0; thread < BANKS; thread++)
@@ -78,7 +78,7 @@ static void check_fma_lines(const fa_cuda_row *t, int width)
         ck_assert_msg(met == 0xffffffffu, "%s: columns of %d meet in a bank: 0x%x", t->name, width, met);
     }
     int at[WIDE];
-    for (int term = 0; term < t->products.depth; term++) {
+    for (int term = 0; term < t->fma.depth; term++) {
         for (int i = 0; i < WIDE; i++)
             at[i] = 4 * (fa_cuda_fma_line(*t, width, term) + 4 * i);
         check_wide(t, at);

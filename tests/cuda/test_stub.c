@@ -102,7 +102,6 @@ START_TEST(lives)
     check_good_life(NULL, 0);
     check_good_life("fma64", 0);
     check_good_life("rows64", 3);
-    check_good_life("standard", 0);
     if (strstr(limits[_i], "images=0"))
         ck_assert_int_gt(stub_compiles(), 0);
 }

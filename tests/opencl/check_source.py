@@ -35,9 +35,7 @@ ATTENTION = [" ".join(parts) for parts in itertools.product(
      "-DFA_BLOCK_KV=64",
      "-DFA_KERNEL_TILE -DFA_LANES=64 -DFA_ROWS=8 -DFA_DIM_V=256 -DFA_DEPTH=8 -DFA_BUFFERS=1 -DFA_BLOCK_Q=8 "
      "-DFA_BLOCK_KV=256 -DFA_IN_PARTS -DFA_WHOLE_QK -DFA_WHOLE_V"))]
-STANDARD = [f"-DFA_KERNEL_STANDARD {which} -DFA_GROUP=64 -DFA_LANES=16 -DFA_DEPTH=8 -DFA_ROWS=8 -DFA_COLS=4" for which in
-            ("-DFA_SCORES", "-DFA_SOFTMAX -DFA_HIDES", "-DFA_OUTPUT", "-DFA_OUTPUT -DFA_HIDES -DFA_ALIGNED")]
-KERNELS = ATTENTION + STANDARD + ["-DFA_KERNEL_MERGE -DFA_GROUP=64"]
+KERNELS = ATTENTION + ["-DFA_KERNEL_MERGE -DFA_GROUP=64"]
 # With sub-groups, which OpenCL C 1.2 does not have; a driver's clang knows them without being told.
 SUBGROUPS = ["-target", "spir64", "-cl-std=CL2.0", "-Xclang", "-cl-ext=+cl_khr_subgroups", "-DFA_SUBGROUPS"]
 # clang 14 has no declaration of it.

@@ -90,7 +90,6 @@ START_TEST(lives)
     (void)setenv("FASTATTN_VULKAN_LIMITS", limits[_i], 1);
     check_good_life("tile8", 0);
     check_good_life("rows64", 3);
-    check_good_life("standard", 0);
 }
 END_TEST
 

@@ -41,7 +41,7 @@ static const char usage[] =
     "             there, and then the share may exceed 100 %. Multiply-adds are f32, or bf16 dot products\n"
     "             for a kernel that is named after an instruction set for those\n"
     "  standard   the time of \"standard attention\" (matrix product, softmax, matrix product, with every\n"
-    "             score in memory), run in turn with it on the same device, over the time\n"
+    "             score in memory), run in turn with it on the same device, over the time; openmp alone has it\n"
     "  max error  of the timed configuration's output, against double precision; a sample of rows when it\n"
     "             is long\n"
     "\n"
