@@ -320,7 +320,7 @@ static vf transform(const query_row *row, int key, int count, vf x)
 }
 
 /* Softmax weights of one row over a block of keys, in place. Returns the factor for what came before. */
-static float weigh(const query_row *row, int key, int keys, float *s, float *max, float *sum)
+static float softmax_step(const query_row *row, int key, int keys, float *s, float *max, float *sum)
 {
     enum { PART = 32 * VL }; /* keys: all terms are positive, and the error of one long sum would show */
     vf top = v_set1(-INFINITY), total = v_set1(0.0f);
@@ -464,7 +464,7 @@ static void meet(const fa_cpu_run *run, const fa_work_item *item, const rows_scr
     }
     for (int r = 0; r < rows; r++) {
         query_row row = row_of(run, item, item->row_begin + r);
-        s->factor[r] = weigh(&row, key, keys, s->s + r * s->s_stride, s->max + r, s->sum + r);
+        s->factor[r] = softmax_step(&row, key, keys, s->s + r * s->s_stride, s->max + r, s->sum + r);
     }
     memset(s->part, 0, (size_t)(rows * s->o_stride) * sizeof(float));
     for (int first = 0; first < keys; first += step)

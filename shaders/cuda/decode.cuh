@@ -121,7 +121,7 @@ struct decode_kernel {
     __device__ int row_of(int n, int i) const { return s.row_begin + 8 * n + lane % 4 * 2 + i % 2; }
     __device__ int key_at(int key, int i) const { return key + lane / 4 + i / 2 * 8; }
 
-    __device__ void treat_scores(int key, bool cut, float sc[COLUMNS][4])
+    __device__ void mask_scores(int key, bool cut, float sc[COLUMNS][4])
     {
         UNROLL
         for (int n = 0; n < COLUMNS; n++) {
@@ -171,7 +171,7 @@ struct decode_kernel {
     }
 
     /* Scores become weights, and those second operands. */
-    __device__ void weigh(float sc[COLUMNS][4], uint weights[COLUMNS][2])
+    __device__ void softmax_step(float sc[COLUMNS][4], uint weights[COLUMNS][2])
     {
         bool any = false;
         UNROLL
@@ -213,9 +213,9 @@ struct decode_kernel {
     }
 
     /* Values of 16 keys that are not finite become 0; true for all lanes where there are any. */
-    __device__ bool tame_values()
+    __device__ bool clear_nonfinite()
     {
-        bool wild = false;
+        bool nonfinite = false;
         UNROLL
         for (int i = 0; i < 4; i++) {
             UNROLL
@@ -223,18 +223,18 @@ struct decode_kernel {
                 uint *const words = &v[i][c].x;
                 UNROLL
                 for (int m = 0; m < 4; m++) {
-                    const uint hidden = (is_wild<TYPE>(words[m], 0) ? 0xffffu : 0u) |
-                                        (is_wild<TYPE>(words[m], 1) ? 0xffff0000u : 0u);
-                    wild = wild || hidden != 0;
+                    const uint hidden = (is_nonfinite<TYPE>(words[m], 0) ? 0xffffu : 0u) |
+                                        (is_nonfinite<TYPE>(words[m], 1) ? 0xffff0000u : 0u);
+                    nonfinite = nonfinite || hidden != 0;
                     words[m] &= ~hidden;
                 }
             }
         }
-        return __any_sync(0xffffffffu, wild);
+        return __any_sync(0xffffffffu, nonfinite);
     }
 
-    /* What tame_values() left out, for the rows that see it. */
-    __device__ void add_wild(int key, const float sc[COLUMNS][4])
+    /* What clear_nonfinite() left out, for the rows that see it. */
+    __device__ void add_nonfinite(int key, const float sc[COLUMNS][4])
     {
         ROLLED
         for (int n = 0; n < FA_MIN(16, s.key_end - key); n++) {
@@ -254,7 +254,7 @@ struct decode_kernel {
                         UNROLL
                         for (int e = 0; e < 8; e++) {
                             const int dim = (8 * c + lane / 4) * 8 + e;
-                            if (dim < s.p->dim_v && is_wild<TYPE>(value[dim], 0))
+                            if (dim < s.p->dim_v && is_nonfinite<TYPE>(value[dim], 0))
                                 out[col][c][e / 2][e % 2 * 2 + r] += weight * unpack<TYPE>(value[dim], 0);
                         }
                     }
@@ -353,12 +353,12 @@ struct decode_kernel {
             block = fa_walk_next(s.walk, block + BLOCK_KV, BLOCK_KV);
             load_k(block + 16 * warp);
             if (TRANSFORMS || cut || key + 16 > s.key_end)
-                treat_scores(key, cut, sc);
-            weigh(sc, weights);
-            const bool wild = hides && tame_values();
+                mask_scores(key, cut, sc);
+            softmax_step(sc, weights);
+            const bool nonfinite = hides && clear_nonfinite();
             multiply_pv(weights);
-            if (wild)
-                add_wild(key, sc);
+            if (nonfinite)
+                add_nonfinite(key, sc);
         }
         finish(room);
     }

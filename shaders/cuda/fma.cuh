@@ -56,11 +56,11 @@ struct fma_kernel {
     uint stage;     /* where the stage of the present step begins, in bytes from the first */
 
     __device__ fma_kernel(const work &of, volatile int *flag, uint stages)
-        : s(of), id(keep(threadIdx.x)), x(id % LANES), y(id / LANES), unsafe(flag), room(stages),
-          at_q(keep(room + 4 * (line_q(first_dim()) + row_of(0)))),
-          at_k(keep(room + 4 * (STAGE_ROWS + line_k(first_dim()) + row_of(0)))), at_v(keep(room + 4 * STAGE_ROWS + 16 * id)),
-          at_weights(keep(room + 4 * (line_p(x) + y * ROWS))), at_rows(keep(room + 4 * y * ROWS)),
-          at_columns(keep(room + 4 * STAGE_ROWS + 16 * x)), first_slot_key(keep(key_of(0, id / (R.dim_v / 4))))
+        : s(of), id(pin(threadIdx.x)), x(id % LANES), y(id / LANES), unsafe(flag), room(stages),
+          at_q(pin(room + 4 * (line_q(first_dim()) + row_of(0)))),
+          at_k(pin(room + 4 * (STAGE_ROWS + line_k(first_dim()) + row_of(0)))), at_v(pin(room + 4 * STAGE_ROWS + 16 * id)),
+          at_weights(pin(room + 4 * (line_p(x) + y * ROWS))), at_rows(pin(room + 4 * y * ROWS)),
+          at_columns(pin(room + 4 * STAGE_ROWS + 16 * x)), first_slot_key(pin(key_of(0, id / (R.dim_v / 4))))
     {
     }
 
@@ -147,7 +147,7 @@ struct fma_kernel {
     __device__ void find_values(int key)
     {
         if (EVEN)
-            rows_v = keep(s.v + (key + first_slot_key) * v_stride() + slot_dim(0) * bytes_of(type_v()));
+            rows_v = pin(s.v + (key + first_slot_key) * v_stride() + slot_dim(0) * bytes_of(type_v()));
     }
 
     __device__ void fetch_v(int key, int step)
@@ -322,7 +322,7 @@ struct fma_kernel {
     }
 
     /* Scores that the mask cuts, or that a description transforms, row by row in turns. */
-    __device__ void treat_scores(int key, int key_end, bool cut, bool transformed)
+    __device__ void mask_scores(int key, int key_end, bool cut, bool transformed)
     {
         const work s = again();
         ROLLED
@@ -365,7 +365,7 @@ struct fma_kernel {
     static __device__ float of_row(float value, int i) { return __shfl_sync(0xffffffffu, value, i, LANES); }
 
     /* Scores become weights, under the new maximum of each row. */
-    __device__ void weigh()
+    __device__ void softmax_step()
     {
         float all[ROWS];
         UNROLL
@@ -549,8 +549,8 @@ struct fma_kernel {
             find_values(key);
             take_keys(key);
             if (cut || transformed || key_end < key + BLOCK_KV)
-                treat_scores(key, key_end, cut, transformed);
-            weigh();
+                mask_scores(key, key_end, cut, transformed);
+            softmax_step();
             const int next = fa_walk_next(s.walk, key + BLOCK_KV, BLOCK_KV);
             if (next < s.key_end)
                 find_keys(next);

@@ -104,7 +104,7 @@ __device__ __forceinline__ void wait_copies()
 
 /* Whether a narrow element, one of the two in a word, is infinite or no number. */
 template <int TYPE>
-__device__ __forceinline__ bool is_wild(uint word, int half)
+__device__ __forceinline__ bool is_nonfinite(uint word, int half)
 {
     const uint exponent = TYPE == TYPE_F16 ? 0x7c00u : 0x7f80u;
     return ((half ? word >> 16 : word) & exponent) == exponent;

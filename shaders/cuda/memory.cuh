@@ -31,12 +31,12 @@ __device__ __forceinline__ uint shared_address(const void *at)
  * x, held in a register from here on. The compiler would rather compute it anew each time, and begin with the thread's
  * number, which takes long to read; it does not know that of an exchange among lanes.
  */
-__device__ __forceinline__ uint keep(uint x)
+__device__ __forceinline__ uint pin(uint x)
 {
     return __shfl_sync(0xffffffffu, x, threadIdx.x % 32);
 }
 
-__device__ __forceinline__ const uchar *keep(const uchar *at)
+__device__ __forceinline__ const uchar *pin(const uchar *at)
 {
     return (const uchar *)__shfl_sync(0xffffffffu, (unsigned long long)at, threadIdx.x % 32);
 }
@@ -74,7 +74,7 @@ __device__ __forceinline__ void store_shared(uint to, uint4 x)
 /* A thread's own memory by address. The compiler does not see what that is of, and leaves it there. */
 __device__ __forceinline__ uint local_address(const void *at)
 {
-    return keep((uint)__cvta_generic_to_local(at));
+    return pin((uint)__cvta_generic_to_local(at));
 }
 
 /* Vectors of a thread: in registers, or in its memory where they would take the registers of what is needed sooner. */

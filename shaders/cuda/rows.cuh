@@ -198,7 +198,7 @@ struct rows_kernel {
     }
 
     /* One row's scores become weights. */
-    __device__ fa_state weigh(const query &mine, int row, int lane, int key, int key_end, fa_state state)
+    __device__ fa_state softmax_step(const query &mine, int row, int lane, int key, int key_end, fa_state state)
     {
         float sc[SCORES], next = state.max, total = 0.0f;
         const bool transformed = transforms(s);
@@ -324,7 +324,7 @@ struct rows_kernel {
             fetch_values(key, key_end, 0, ahead);
             __syncthreads();
             if (weighs) {
-                state = weigh(mine, my_row, my_lane, key, key_end, state);
+                state = softmax_step(mine, my_row, my_lane, key, key_end, state);
                 if (my_lane == 0)
                     maxima[my_row] = state.max;
             }

@@ -64,7 +64,7 @@ struct tensor_kernel {
     static __device__ uint hold(uint x)
     {
         if constexpr (R.dim_v <= 128)
-            return keep(x);
+            return pin(x);
         return x;
     }
 
@@ -259,7 +259,7 @@ struct tensor_kernel {
         return work(s.a, *(const fa_table_item *)(memory + ITEM), *(const fa_table_sequence *)(memory + SEQUENCE));
     }
 
-    __device__ void leave_scene()
+    __device__ void leave_notes()
     {
         if constexpr (!NOTES)
             return;
@@ -405,7 +405,7 @@ struct tensor_kernel {
     }
 
     /* The weights of the tile's step n of 16 keys, packed as first operands of the second product. */
-    __device__ void weigh(const float sc[TILES][PARTS_KV][4], int n, uint weights[TILES][products::WORDS])
+    __device__ void softmax_step(const float sc[TILES][PARTS_KV][4], int n, uint weights[TILES][products::WORDS])
     {
         UNROLL
         for (int t = 0; t < TILES; t++) {
@@ -427,29 +427,29 @@ struct tensor_kernel {
 
     /*
      * Values of a block with hidden keys that are not finite must not meet a weight of 0: they become 0 where they are
-     * staged. True where there are any; add_wild() then brings back those that a row sees.
+     * staged. True where there are any; add_nonfinite() then brings back those that a row sees.
      */
-    __device__ bool tame_values(int stage)
+    __device__ bool clear_nonfinite(int stage)
     {
-        bool wild = false;
+        bool nonfinite = false;
         ROLLED
         for (int i = 0; i < COPIES; i++) {
             uint *at = (uint *)(memory + (copy_at(stage_v(stage), i) - room));
             UNROLL
             for (int w = 0; w < 4; w++) {
-                const uint word = at[w], low = is_wild<TYPE>(word, 0) ? 0xffffu : 0u,
-                           high = is_wild<TYPE>(word, 1) ? 0xffff0000u : 0u;
+                const uint word = at[w], low = is_nonfinite<TYPE>(word, 0) ? 0xffffu : 0u,
+                           high = is_nonfinite<TYPE>(word, 1) ? 0xffff0000u : 0u;
                 if (low | high) {
                     at[w] = word & ~(low | high);
-                    wild = true;
+                    nonfinite = true;
                 }
             }
         }
-        return __syncthreads_or(wild) != 0;
+        return __syncthreads_or(nonfinite) != 0;
     }
 
-    /* What tame_values() left out of a step of 16 keys from `key` on, for the rows that see it. */
-    __device__ void add_wild(int key, int key_end, const uint weights[TILES][products::WORDS])
+    /* What clear_nonfinite() left out of a step of 16 keys from `key` on, for the rows that see it. */
+    __device__ void add_nonfinite(int key, int key_end, const uint weights[TILES][products::WORDS])
     {
         const work s = again();
         ROLLED
@@ -466,7 +466,7 @@ struct tensor_kernel {
                         UNROLL
                         for (int i = 0; i < 2; i++) {
                             const int dim = part * DIM + products::dim(lane, d, i);
-                            if (visible && dim < s.p->dim_v && is_wild<TYPE>(value[dim], 0))
+                            if (visible && dim < s.p->dim_v && is_nonfinite<TYPE>(value[dim], 0))
                                 out[t][d][2 * half + i] += weight * unpack<TYPE>(value[dim], 0);
                         }
                     }
@@ -589,7 +589,7 @@ struct tensor_kernel {
      * anything to scores.
      */
     template <bool PLAIN>
-    __device__ void take_tile(int stage, int first, int key, int key_end, bool cut, bool wild, int next)
+    __device__ void take_tile(int stage, int first, int key, int key_end, bool cut, bool nonfinite, int next)
     {
         float sc[TILES][PARTS_KV][4];
         clear(sc);
@@ -613,21 +613,21 @@ struct tensor_kernel {
         for (int n = 0; n < STEPS_KV; n++) {
             uint weights[TILES][products::WORDS], values[2][4];
             products::load_first(at + n * 16 * LINE, values);
-            weigh(sc, n, weights);
+            softmax_step(sc, n, weights);
             products::multiply_pv(at + n * 16 * LINE, values, weights, out);
-            if (!PLAIN && wild)
-                add_wild(key + 16 * n, key_end, weights);
+            if (!PLAIN && nonfinite)
+                add_nonfinite(key + 16 * n, key_end, weights);
         }
     }
 
     template <bool PLAIN>
     __device__ void take_block(int stage, int key, int key_end, bool cut, int next)
     {
-        const bool wild = !PLAIN && (cut || (TRANSFORMS && (s.p->flags & FA_TABLE_KEEP))) && tame_values(stage);
+        const bool nonfinite = !PLAIN && (cut || (TRANSFORMS && (s.p->flags & FA_TABLE_KEEP))) && clear_nonfinite(stage);
         ROLLED
         for (int first = 0; first < BLOCK_KV; first += TILE_KV) {
             if (PLAIN || key + first < key_end)
-                take_tile<PLAIN>(stage, first, key + first, key_end, cut, wild, next);
+                take_tile<PLAIN>(stage, first, key + first, key_end, cut, nonfinite, next);
         }
     }
 
@@ -636,7 +636,7 @@ struct tensor_kernel {
         int key = fa_walk_next(s.walk, s.key_begin, BLOCK_KV), stage = 0;
         typename held_rows<TILES, HELD>::vectors::room room_q;
         q.rows.use(room_q);
-        leave_scene();
+        leave_notes();
         copy_stage(0, key);
         load_q();
         start();

@@ -215,7 +215,7 @@ static void put_weights(__local float *stage, int x, int y, int step, const floa
 /*
  * Scores that the mask cuts, or that a description transforms, row by row in turns.
  */
-static void treat_scores(work w, int x, int y, int key, int key_end, bool masked, float s[FA_ROWS][KEYS])
+static void mask_scores(work w, int x, int y, int key, int key_end, bool masked, float s[FA_ROWS][KEYS])
 {
     FA_ROLLED
     for (int turn = 0; turn < FA_ROWS; turn++) {
@@ -268,7 +268,7 @@ static void exchange_rows(__local float *room, int x, int y, bool add, float val
 }
 
 /* Scores become weights, under the new maximum of each row. */
-static void weigh(__local float *room, int x, int y, float unit, float s[FA_ROWS][KEYS], float o[FA_ROWS][DIMS],
+static void softmax_step(__local float *room, int x, int y, float unit, float s[FA_ROWS][KEYS], float o[FA_ROWS][DIMS],
                   float max[FA_ROWS], float sum[FA_ROWS])
 {
     float next[FA_ROWS];
@@ -380,8 +380,8 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
         const bool masked = fa_walk_class(w.walk, key, key_end) == FA_CLASS_PARTIAL;
         const bool hides = masked || fa_work_has(w, FA_TABLE_KEEP);
         if (FA_TRANSFORM || masked || key_end < key + FA_BLOCK_KV)
-            treat_scores(w, x, y, key, key_end, masked, s);
-        weigh(stages + stage * STAGE, x, y, w.p->score.unit, s, out, max, sum);
+            mask_scores(w, x, y, key, key_end, masked, s);
+        softmax_step(stages + stage * STAGE, x, y, w.p->score.unit, s, out, max, sum);
         if (!LANES_SHARE(FA_LANES))
             stage = turn_stage(stage);
 

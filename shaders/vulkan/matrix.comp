@@ -92,7 +92,7 @@ shared uvec4 room[ROOM_LOOP > ROOM_WILD ? ROOM_LOOP : ROOM_WILD];
 shared float scores[IN_REGISTERS ? 256 : BLOCK_Q * LINE_S];
 shared uvec4 weights[IN_REGISTERS ? 1 : BLOCK_Q * LINE_P];
 shared float factors[IN_REGISTERS ? 1 : BLOCK_Q];
-shared int wild; /* some value that may be hidden is not finite */
+shared int nonfinite; /* some value that may be hidden is not finite */
 
 work w;
 int id, lane, first_row; /* the subgroup's first row, from the item's */
@@ -143,17 +143,17 @@ void fetch_values(int key, int key_end)
 }
 
 /* The highest bit of each half that is not finite. */
-uvec4 wild_halves(uvec4 x)
+uvec4 nonfinite_halves(uvec4 x)
 {
     return (x & 0x7fff7fffu) + 0x04000400u & 0x80008000u;
 }
 
 /* What is not finite among the fetched values becomes 0. Whether there is any. */
-bool tame_values()
+bool clear_nonfinite()
 {
     uvec4 any = uvec4(0u);
     [[unroll]] for (int n = 0; n < FETCH_V; n++) {
-        const uvec4 halves = wild_halves(fetched[n]);
+        const uvec4 halves = nonfinite_halves(fetched[n]);
         fetched[n] &= ~((halves >> 15) * 0xffffu);
         any |= halves;
     }
@@ -258,7 +258,7 @@ void mask_in_registers(int t, int key, int key_end, bool masked)
 }
 
 /* Scores become weights, under the new maximum of each row, and the output is rescaled: in registers. */
-void weigh_in_registers(int t)
+void softmax_in_registers(int t)
 {
     const float unit = PARAMS.score.unit;
     float next[SLOTS], old[SLOTS], base[SLOTS];
@@ -300,7 +300,7 @@ void weigh_in_registers(int t)
 /* The same through shared memory, where each row has PER_ROW work-items. `maximum` and `sum` are of one row then. */
 const int PER_ROW = SUBGROUP / 16;
 
-void weigh_in_memory(int t, int key, int key_end, bool masked)
+void softmax_in_memory(int t, int key, int key_end, bool masked)
 {
     const int row = first_row + 16 * t + lane / PER_ROW, part = lane % PER_ROW * (BLOCK_KV / PER_ROW);
     const int from = row * LINE_S + part;
@@ -376,7 +376,7 @@ float end_row(int row, fa_state state, bool tells)
 {
     const fa_row at_row = fa_work_row(w, row);
     const fa_closed closed = fa_work_close(w, at_row, state, w.whole);
-    if (wild != 0 && tells) {
+    if (nonfinite != 0 && tells) {
         const int r = row - w.row_begin;
         room[ROOM_MARKS + r / 2][r % 2 * 2] = floatBitsToUint(state.max);
         room[ROOM_MARKS + r / 2][r % 2 * 2 + 1] = floatBitsToUint(closed.factor);
@@ -479,7 +479,7 @@ void main()
             o[t][n] = accumulator(0.0);
     }
     if (id == 0)
-        wild = 0;
+        nonfinite = 0;
     find_places();
     load_rows();
 
@@ -495,15 +495,15 @@ void main()
         barrier();
         fetch_values(key, key_end);
         multiply_qk();
-        if (hides && tame_values())
-            wild = 1;
+        if (hides && clear_nonfinite())
+            nonfinite = 1;
         put_values();
         [[unroll]] for (int t = 0; t < TILES; t++) {
             if (IN_REGISTERS) {
                 mask_in_registers(t, key, key_end, masked);
-                weigh_in_registers(t);
+                softmax_in_registers(t);
             } else {
-                weigh_in_memory(t, key, key_end, masked);
+                softmax_in_memory(t, key, key_end, masked);
             }
         }
         barrier();
@@ -521,6 +521,6 @@ void main()
         else
             write_from_memory(t);
     }
-    if (wild != 0)
-        add_wild();
+    if (nonfinite != 0)
+        add_nonfinite();
 }

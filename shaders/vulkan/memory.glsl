@@ -217,7 +217,7 @@ vec4 finite_part(vec4 x)
 }
 
 /* The elements that are not, and 0 for the others. */
-vec4 wild_part(vec4 x)
+vec4 nonfinite_part(vec4 x)
 {
     return mix(x, vec4(0.0), lessThan(floatBitsToUint(x) & 0x7fffffffu, uvec4(0x7f800000u)));
 }

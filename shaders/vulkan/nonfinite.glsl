@@ -42,7 +42,7 @@ void mark_row(int row)
         float weight = -1.0; /* not known yet */
         [[dont_unroll]] for (int d = 0; d < w.dim_v; d += 8) {
             const uvec4 x = fetch_v8(1, from + address(2 * d), w.dim_v - d).low;
-            if (wild_halves(x) == uvec4(0u))
+            if (nonfinite_halves(x) == uvec4(0u))
                 continue;
             if (weight < 0.0)
                 weight = weight_of(row, at_row, key);
@@ -71,7 +71,7 @@ void add_mark(int row, int d)
 }
 
 /* Adds the values that are not finite, and were staged as 0, to the rows that see them. Seldom run. */
-void add_wild()
+void add_nonfinite()
 {
     for (int n = id; n < ROOM_MARKS; n += ITEMS)
         room[n] = uvec4(0u);

@@ -112,8 +112,8 @@ void add_value(raw8 value, int at, bool hides, int c)
         [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
             const float weight = weights[r * BLOCK_KV + at];
             if (floatBitsToUint(weight) != HIDDEN) {
-                o[r][c][0] += weight * wild_part(low);
-                o[r][c][1] += weight * wild_part(high);
+                o[r][c][0] += weight * nonfinite_part(low);
+                o[r][c][1] += weight * nonfinite_part(high);
             }
         }
         low = finite_part(low);
@@ -127,7 +127,7 @@ void add_value(raw8 value, int at, bool hides, int c)
 }
 
 /* The parts of the block's scores become weights, under the new maximum of each row. */
-void weigh(int key, int key_end, bool full)
+void softmax_step(int key, int key_end, bool full)
 {
     float s[SCORES], next = state.max;
     bool seen[SCORES];
@@ -276,7 +276,7 @@ void main()
         fetch_values(key, key_end, 0);
         barrier();
 
-        weigh(key, key_end, full);
+        softmax_step(key, key_end, full);
         barrier();
 
         [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {

@@ -199,7 +199,7 @@ void put_weights(int stage, int step)
 }
 
 /* Scores that the mask cuts, or that a description transforms, row by row in turns. */
-void treat_scores(int key, int key_end, bool masked)
+void mask_scores(int key, int key_end, bool masked)
 {
     [[dont_unroll]] for (int turn = 0; turn < ROWS; turn++) {
         const fa_row q = fa_work_row(w, w.row_begin + y * ROWS + turn);
@@ -242,7 +242,7 @@ void exchange_rows(int stage, bool add, inout float value[ROWS])
 }
 
 /* Scores become weights, under the new maximum of each row. */
-void weigh(int stage, float unit)
+void softmax_step(int stage, float unit)
 {
     float next[ROWS];
     [[unroll]] for (int i = 0; i < ROWS; i++) {
@@ -357,8 +357,8 @@ void main()
         const bool masked = fa_walk_class(w.walk, key, key_end) == FA_CLASS_PARTIAL;
         const bool hides = masked || (w.flags & FA_TABLE_KEEP) != 0;
         if (TRANSFORM != 0 || masked || key_end < key + BLOCK_KV)
-            treat_scores(key, key_end, masked);
-        weigh(stage, unit);
+            mask_scores(key, key_end, masked);
+        softmax_step(stage, unit);
         if (!lanes_share(LANES))
             stage = turn_stage(stage);
 
