@@ -48,7 +48,7 @@ typedef struct fa_backend {
     bool host_pointers;
 
     /* Scratch of one worker of a plan whose problem, row, tiling and args are set; it never falls as blocks grow.
-     * NULL: none but a yardstick's. */
+     * NULL: none but a baseline's. */
     size_t (*scratch_bytes)(const fa_plan *plan);
     /* Compiles or fetches what the plan's row needs, sets scratch_bytes and impl. */
     fa_status (*plan_prepare)(fa_plan *plan);

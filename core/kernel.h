@@ -15,7 +15,7 @@ typedef struct fa_kernel_row {
     unsigned types_q, types_k, types_v, types_o; /* FA_TYPE() masks                                      */
     bool same_types;                             /* q, k and v must have one type                        */
     int32_t max_dim_qk, max_dim_v;
-    bool baseline; /* a yardstick for benchmarks: runs when named, never chosen                            */
+    bool baseline;   /* to compare with in benchmarks: runs when named, never chosen                       */
     fa_dtype p_type; /* precision of the softmax weights in the second product; sets the tolerance        */
     bool p_as_v;     /* it is the type of v instead                                                  */
     fa_tile_traits traits;

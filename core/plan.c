@@ -84,7 +84,7 @@ static fa_status find_tiling(const fa_device *device, const fa_problem *problem,
                              const fa_kernel_row *row, tiling_search *find, fa_tiling *tiling)
 {
     int32_t block_q = problem->tuning.block_q, block_kv = problem->tuning.block_kv;
-    if (row->baseline) { /* a yardstick has the whole matrix as its one block */
+    if (row->baseline) { /* a baseline has the whole matrix as its one block */
         block_q = FA_MAX(problem->max_len_q * problem->group, 1);
         block_kv = FA_MAX(problem->max_len_kv, 1);
     }

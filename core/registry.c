@@ -199,7 +199,7 @@ static fa_status model(const fa_device *device, const fa_attention_desc *desc, d
     return status;
 }
 
-/* The yardstick where the caller names no problem. */
+/* The baseline where the caller names no problem. */
 static fa_attention_desc nominal_problem(void)
 {
     fa_tensor t = fa_tensor_make(FA_F32, 1, 8, 1024, 64);
@@ -233,7 +233,7 @@ static fa_status try_entry(fa_search *search, const fa_device_entry *entry)
         fa_attention_desc nominal = nominal_problem();
         status = model(device, search->desc ? search->desc : &nominal, &seconds);
         if (status != FA_OK && status != FA_OUT_OF_MEMORY && !search->desc) {
-            status = FA_OK; /* usable, if not for the yardstick: behind those that are */
+            status = FA_OK; /* usable, if not for the baseline: behind those that are */
             seconds = INFINITY;
         }
     } else {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * "Standard attention", the yardstick: the whole matrix of scores in memory, softmax over it, second product.
+ * "Standard attention", the baseline: the whole matrix of scores in memory, softmax over it, second product.
  * The same micro-kernels as the tiled kernel, so that a comparison shows what tiling is worth.
  */
 #include <float.h>

@@ -101,7 +101,7 @@ static fa_status bound(const fa_device *device, fa_plan *plan, size_t *bytes)
     family f;
     fa_status status = fa_plan_choose(device, &plan->problem, &plan->row, &plan->tiling);
     if (status == FA_OK && plan->row->baseline)
-        status = fa_fail(FA_UNSUPPORTED, "tuning.kernel is \"%s\", a yardstick, whose workspace has no bound",
+        status = fa_fail(FA_UNSUPPORTED, "tuning.kernel is \"%s\", a baseline, whose workspace has no bound",
                          plan->row->name);
     if (status == FA_OK)
         status = measure(&plan->problem, &f);

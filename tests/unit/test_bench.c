@@ -80,7 +80,7 @@ START_TEST(standard_row_of_same_isa)
 }
 END_TEST
 
-/* What only multiplies bf16 is measured by AVX-512, unless it has a yardstick of its own. */
+/* What only multiplies bf16 is measured by AVX-512, unless it has a baseline of its own. */
 START_TEST(standard_row_of_dot_products)
 {
     char row[64];
@@ -271,7 +271,7 @@ START_TEST(case_takes_its_blocks)
 }
 END_TEST
 
-/* The call that plans for itself is checked like the others, and has no yardstick. */
+/* The call that plans for itself is checked like the others, and has no baseline. */
 START_TEST(whole_call_is_checked_and_timed)
 {
     const bench_options options = {.min_time = 1e-4, .standard = true};

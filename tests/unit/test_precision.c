@@ -109,15 +109,15 @@ START_TEST(errors_are_those_of_blocked_sums)
     fa_device_info info = {.struct_size = sizeof(info)};
     ck_assert_int_eq(fa_device_get_info(device, &info), FA_OK);
     blocked_attention(&p);
-    double yardstick = error_of(&p);
+    double baseline = error_of(&p);
     int judged = 0;
     for (char *row = strtok(info.kernels, ","); row; row = strtok(NULL, ",")) {
         fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = row};
         p.desc.tuning = &tuning;
         if (strstr(row, "-standard") || fa_device_supports(device, &p.desc, NULL, 0) != FA_OK)
-            continue; /* a yardstick of speed, with one block for all keys; or for bf16 alone */
+            continue; /* a baseline of speed, with one block for all keys; or for bf16 alone */
         ck_assert_int_eq(fa_attention_host(device, &p.desc, p.q, p.k, p.v, NULL, NULL, p.o, NULL), FA_OK);
-        double ratio = error_of(&p) / yardstick;
+        double ratio = error_of(&p) / baseline;
         ck_assert_msg(ratio <= 1.1, "%s, dim %d, %d keys: %.2f times the error of blocked sums", row, p.dim,
                       p.keys, ratio);
         judged++;

@@ -310,7 +310,7 @@ START_TEST(rows_of_no_sequence_are_left_alone)
 }
 END_TEST
 
-/* The yardstick is near the reference in f32, in every order, and rounds what it is told to round. */
+/* The baseline is near the reference in f32, in every order, and rounds what it is told to round. */
 START_TEST(naive_follows_the_reference)
 {
     enum { HEADS = 2, LENGTH = 37, DIM = 19, SIZE = HEADS * LENGTH * DIM };

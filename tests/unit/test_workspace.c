@@ -164,12 +164,12 @@ START_TEST(refusals)
     ck_assert_int_eq(fa_workspace_bound(null_device, &good, &bytes), FA_OK);
     ck_assert_str_eq(fa_last_error(), "");
     fa_device *device;
-    const fa_tuning yardstick = {.struct_size = sizeof(yardstick), .kernel = "scalar-standard"};
-    bad.tuning = &yardstick;
+    const fa_tuning baseline = {.struct_size = sizeof(baseline), .kernel = "scalar-standard"};
+    bad.tuning = &baseline;
     if (fa_device_open(context, "openmp", NULL, &device) != FA_OK)
         return; /* not built */
     ck_assert_int_eq(fa_workspace_bound(device, &bad, &bytes), FA_UNSUPPORTED);
-    assert_message("tuning.kernel is \"scalar-standard\", a yardstick");
+    assert_message("tuning.kernel is \"scalar-standard\", a baseline");
     fa_device_close(device);
 }
 END_TEST

@@ -109,9 +109,9 @@ bool bench_cases_add(bench_cases *cases, const bench_case *c);
 double bench_flops(const bench_case *c);
 /* Sorts the values. NAN for none. */
 double bench_median(double *values, size_t count);
-/* The yardstick that belongs to `kernel` in a device's comma-separated list: the row "<isa>-standard" of the
+/* The baseline that belongs to `kernel` in a device's comma-separated list: the row "<isa>-standard" of the
  * same isa, else one named "standard", else for bf16 dot products the one of AVX-512. False when there is none,
- * or `kernel` is a yardstick itself. */
+ * or `kernel` is a baseline itself. */
 bool bench_standard_row(const char *kernels, const char *kernel, char *row, size_t row_size);
 /* The ceiling of the instruction set that a kernel row is named after: f32 multiply-adds, unless it is one of
  * those for bf16 dot products. */

@@ -75,7 +75,7 @@ static bool find_standard_row(const char *kernels, const char *kernel, char *row
     for (const char *at = kernels; *at;) {
         at += strspn(at, ", ");
         size_t length = strcspn(at, ", ");
-        /* The prefix ends in '-', or is empty in a backend that has a single yardstick. */
+        /* The prefix ends in '-', or is empty in a backend that has a single baseline. */
         if (length >= suffix_length && length < row_size &&
             !memcmp(at + length - suffix_length, suffix, suffix_length)) {
             size_t prefix = length - suffix_length;
@@ -415,7 +415,7 @@ static void conclude(bench_result *result, const bench_peak *peak, runner *ours,
 }
 
 /*
- * The yardstick: a row that serves this case, within memory, with a right result. There need not be one,
+ * The baseline: a row that serves this case, within memory, with a right result. There need not be one,
  * which leaves standard->plan NULL; false is for one that computes something wrong.
  */
 static bool find_standard(setup *s, const runner *ours, runner *standard)
@@ -451,12 +451,12 @@ static void run_case(setup *s, const bench_peak *peak, const bench_options *opti
         result->block_q = ours.info.block_q;
         result->block_kv = ours.info.block_kv;
         result->splits = ours.info.splits;
-        /* The yardstick is run with a plan, which would be no measure of a call that makes one. */
+        /* The baseline is run with a plan, which would be no measure of a call that makes one. */
         bool compare = options->standard && c->call == BENCH_RUN;
         bool right = check(s, &ours, &result->max_error) && (!compare || find_standard(s, &ours, &standard));
-        runner *yardstick = standard.plan ? &standard : NULL;
-        if (right && measure(s, &ours, yardstick, options->min_time))
-            conclude(result, peak, &ours, yardstick);
+        runner *baseline = standard.plan ? &standard : NULL;
+        if (right && measure(s, &ours, baseline, options->min_time))
+            conclude(result, peak, &ours, baseline);
     }
     runner_destroy(&standard);
     runner_destroy(&ours);

@@ -159,16 +159,16 @@ def falls(lengths, times, slack=SLACK):
 def of_neighbours(dim_pairs, rates):
     """Of each (dim, dim_v), its rate over those of the powers of two around it: [(below, above)].
 
-    Yardsticks are the measured powers of two from 16 on, which are not compared themselves. Where dim and
+    Baselines are the measured powers of two from 16 on, which are not compared themselves. Where dim and
     dim_v differ, their mean counts."""
-    yardstick = {dim: rate for (dim, dim_v), rate in zip(dim_pairs, rates)
+    baseline = {dim: rate for (dim, dim_v), rate in zip(dim_pairs, rates)
                  if dim == dim_v and dim >= 16 and dim & (dim - 1) == 0}
     compared = []
     for (dim, dim_v), rate in zip(dim_pairs, rates):
         size = (dim + dim_v) / 2
-        below = max((power for power in yardstick if power < size), default=None)
-        above = min((power for power in yardstick if power > size), default=None)
-        if size in yardstick:
+        below = max((power for power in baseline if power < size), default=None)
+        above = min((power for power in baseline if power > size), default=None)
+        if size in baseline:
             below = above = None
-        compared.append((ratio(rate, yardstick.get(below)), ratio(rate, yardstick.get(above))))
+        compared.append((ratio(rate, baseline.get(below)), ratio(rate, baseline.get(above))))
     return compared

@@ -436,7 +436,7 @@ static bool test_merge(const run *r)
     return ok;
 }
 
-static bool is_yardstick(const char *kernel)
+static bool is_baseline(const char *kernel)
 {
     const char *const suffix = "standard";
     size_t length = strlen(kernel), tail = strlen(suffix);
@@ -470,7 +470,7 @@ static bool check_plan(const fa_plan_info *info, const conform_row *row, const c
     if (strcmp(info->kernel, row->name) != 0)
         (void)snprintf(message, size, "the plan's kernel is %s although %s was forced", info->kernel,
                        row->name);
-    else if (!is_yardstick(row->name) && !(rounded && forced_q && forced_kv))
+    else if (!is_baseline(row->name) && !(rounded && forced_q && forced_kv))
         (void)snprintf(message, size, "the plan has blocks of %d x %d in tiles of %d x %d, asked for %d x %d",
                        info->block_q, info->block_kv, info->tile_q, info->tile_kv, sizes->block_q,
                        sizes->block_kv);
