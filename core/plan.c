@@ -10,7 +10,7 @@
 #include "core/size.h"
 #include "core/status.h"
 
-static fa_tile_problem tile_problem(const fa_problem *p)
+fa_tile_problem fa_plan_shape(const fa_problem *p)
 {
     fa_tile_problem t = {
         .instances = p->sequences * p->heads_kv,
@@ -107,11 +107,11 @@ static fa_status consider(const fa_device *device, const fa_problem *problem, co
     return status;
 }
 
-fa_status fa_plan_choose(const fa_device *device, const fa_problem *problem, const fa_kernel_row **row,
-                         fa_tiling *tiling)
+fa_status fa_plan_choose_for(const fa_device *device, const fa_problem *problem, const fa_tile_problem *mean,
+                             bool one_position, const fa_kernel_row **row, fa_tiling *tiling)
 {
     const char *forced = problem->kernel_name;
-    fa_tile_problem shape = tile_problem(problem);
+    const fa_tile_problem shape = fa_tiling_class(&device->limits, mean, one_position);
     /* Of the refusals the first is worth telling, but of a row that only lacks room before any other. */
     fa_status told = FA_OK;
     bool told_serves = false;
@@ -136,12 +136,23 @@ fa_status fa_plan_choose(const fa_device *device, const fa_problem *problem, con
         told_serves = serves;
         (void)snprintf(reason, sizeof(reason), "%s", fa_last_error());
     }
-    if (*row)
-        return find_tiling(device, problem, &shape, *row, fa_tiling_choose, tiling);
+    if (*row) {
+        fa_status status = find_tiling(device, problem, &shape, *row, fa_tiling_choose, tiling);
+        if (problem->tuning.block_q == 0 && !(*row)->baseline)
+            fa_tiling_cover(&device->limits, &(*row)->traits, mean->rows, tiling);
+        return status;
+    }
     if (told != FA_OK)
         return fa_fail(told, "%s", reason);
     return fa_fail(FA_UNSUPPORTED, "tuning.kernel is \"%s\", expected one of: %s", forced,
                    device->info.kernels);
+}
+
+fa_status fa_plan_choose(const fa_device *device, const fa_problem *problem, const fa_kernel_row **row,
+                         fa_tiling *tiling)
+{
+    const fa_tile_problem mean = fa_plan_shape(problem);
+    return fa_plan_choose_for(device, problem, &mean, problem->max_len_q == 1, row, tiling);
 }
 
 /*
@@ -156,9 +167,14 @@ static fa_status balance(fa_plan *plan)
     bool can_split = plan->row->features & FA_FEATURE_SPLIT;
     if (plan->row->baseline || plan->problem.tuning.block_q || plan->schedule.items == 0)
         return FA_OK;
+    if (device->limits.compiled && plan->problem.max_len_q == 1)
+        return FA_OK; /* one program for a cache of any length; what it is short of, splits give */
+    /* Blocks of a class were chosen without a look at the mask. */
+    const bool blind = device->limits.compiled && (plan->problem.features & FA_FEATURE_MASK);
     int failures = 0;
     for (int64_t q = plan->tiling.block_q / 2;
-         q >= t->tile.q && failures < 3 && plan->schedule.workers > 1 && plan->schedule.imbalance > even;
+         q >= t->tile.q && failures < 3 &&
+         (blind || (plan->schedule.workers > 1 && plan->schedule.imbalance > even));
          q /= 2) {
         fa_tiling tiling = plan->tiling;
         fa_schedule candidate;

@@ -63,4 +63,11 @@ fa_status fa_plan_lay_out(fa_plan *plan);
 fa_status fa_plan_choose(const fa_device *device, const fa_problem *problem, const fa_kernel_row **row,
                          fa_tiling *tiling);
 
+/* What of a problem matters to tiling, its lengths the mean of its sequences'. */
+fa_tile_problem fa_plan_shape(const fa_problem *problem);
+
+/* The same answer for other lengths than the problem's own: of that shape, with one query position or more. */
+fa_status fa_plan_choose_for(const fa_device *device, const fa_problem *problem, const fa_tile_problem *shape,
+                             bool one_position, const fa_kernel_row **row, fa_tiling *tiling);
+
 #endif

@@ -51,6 +51,25 @@ static int64_t at_least(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+fa_tile_problem fa_tiling_class(const fa_limits *limits, const fa_tile_problem *problem, bool one_position)
+{
+    const int64_t few_rows = 32, many_rows = 1024, few_keys = 16, some_keys = 64, many_keys = 1024;
+    fa_tile_problem of_all = *problem;
+    if (!limits->compiled)
+        return of_all;
+    of_all.density = 1;
+    of_all.instances = limits->units;
+    of_all.keys = one_position || problem->keys > some_keys ? many_keys
+                  : problem->keys > few_keys                ? some_keys
+                                                            : few_keys;
+    of_all.rows = problem->rows > few_rows ? many_rows : 1;
+    while (of_all.rows < problem->rows && of_all.rows < few_rows)
+        of_all.rows *= 2;
+    if (one_position)
+        of_all.rows = problem->group;
+    return of_all;
+}
+
 /* Dims that are computed and staged: whole tiles. */
 static int64_t padded_qk(const fa_tile_traits *t, const fa_tile_problem *p)
 {
@@ -228,6 +247,13 @@ bool fa_tiling_choose(const fa_limits *limits, const fa_tile_traits *t, const fa
     /* A bigger block must pay: it costs memory and balance that the model sees only in part. Taking the
      * smallest of the nearly fastest also means that more memory never makes the choice slower. */
     return search_ranges(limits, t, p, forced_q, forced_kv, tiling->seconds * 1.005, tiling);
+}
+
+void fa_tiling_cover(const fa_limits *limits, const fa_tile_traits *t, int64_t rows, fa_tiling *tiling)
+{
+    while (limits->compiled && tiling->block_q / 2 >= at_least(rows, 1) &&
+           tiling->block_q / 2 % t->tile.q == 0)
+        tiling->block_q /= 2;
 }
 
 bool fa_tiling_next_largest(const fa_limits *limits, const fa_tile_traits *t, const fa_tile_problem *p,

@@ -26,6 +26,7 @@ typedef struct fa_limits {
     uint64_t tensor_bytes;   /* most bytes that one operand spans; 0: no limit                         */
     int32_t loop_turns;      /* after so many turns of a kernel's loops, all together, the driver ends */
                              /* them; 0: it lets them end                                              */
+    bool compiled;           /* a plan's code is compiled for its blocks: lengths must not choose them */
 } fa_limits;
 
 /*
@@ -90,6 +91,16 @@ typedef struct fa_tiling {
     double seconds;            /* modelled, by which sizes are compared */
     const char *source;        /* "model" or "tuning" */
 } fa_tiling;
+
+/*
+ * The problem by which a kernel and its blocks are chosen. It is *problem, unless the device compiles code for each size
+ * of block: then there are a few classes of lengths, all of one class have one choice, and no mask changes it. With
+ * `one_position`, as in decoding, rows are the heads of a group, and all numbers of keys are one class.
+ */
+fa_tile_problem fa_tiling_class(const fa_limits *limits, const fa_tile_problem *problem, bool one_position);
+
+/* Halves a block that was chosen for a class as long as it holds all of `rows` rows. */
+void fa_tiling_cover(const fa_limits *limits, const fa_tile_traits *traits, int64_t rows, fa_tiling *tiling);
 
 /* Bytes that a block of this size keeps on chip, and in registers. */
 uint64_t fa_tiling_onchip(const fa_tile_traits *traits, const fa_tile_problem *problem, int64_t block_q,

@@ -152,6 +152,7 @@ fa_limits fa_gpu_limits_of(const fa_gpu_limits *limits)
         .run_cycles = start_seconds * limits->clock_hz,
         .tensor_bytes = limits->tensor_bytes,
         .loop_turns = limits->loop_turns,
+        .compiled = true,
     };
 }
 

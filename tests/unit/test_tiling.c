@@ -411,11 +411,62 @@ START_TEST(sizes_that_overflow_say_so)
 }
 END_TEST
 
+static bool is_same(fa_tile_problem a, fa_tile_problem b)
+{
+    return a.rows == b.rows && a.keys == b.keys && a.instances == b.instances && a.density == b.density;
+}
+
+START_TEST(lengths_have_few_classes)
+{
+    const fa_limits free = {.units = 8}, compiled = {.units = 8, .compiled = true};
+    const fa_tile_problem p = {
+        .rows = 37, .keys = 70, .instances = 3, .dim_qk = 64, .dim_v = 64, .density = 0.5, .group = 4};
+    fa_tile_problem other = p, a = fa_tiling_class(&free, &p, false), b;
+    ck_assert(is_same(a, p));
+    a = fa_tiling_class(&compiled, &p, false);
+    other.rows = 5000;
+    other.keys = 100000;
+    other.instances = 64;
+    other.density = 1;
+    b = fa_tiling_class(&compiled, &other, false);
+    ck_assert(is_same(a, b));
+    a = fa_tiling_class(&compiled, &p, true);
+    other.keys = 1;
+    b = fa_tiling_class(&compiled, &other, true);
+    ck_assert(is_same(a, b));
+    ck_assert_int_eq(a.rows, 4); /* the group's */
+    other.rows = 5;
+    b = fa_tiling_class(&compiled, &other, false);
+    ck_assert_int_eq(b.rows, 8);
+    ck_assert_int_lt(b.keys, a.keys);
+}
+END_TEST
+
+START_TEST(blocks_cover_few_rows)
+{
+    const fa_limits free = {.units = 8}, compiled = {.units = 8, .compiled = true};
+    const fa_tile_traits t = {.tile = {32, 64, 64}};
+    const struct {
+        const fa_limits *limits;
+        int64_t rows;
+        int32_t block_q;
+    } cases[] = {{&free, 1, 256},      {&compiled, 200, 256}, {&compiled, 128, 128},
+                 {&compiled, 65, 128}, {&compiled, 1, 32},    {&compiled, 0, 32}};
+    for (int i = 0; i < COUNT(cases); i++) {
+        fa_tiling tiling = {.block_q = 256, .block_kv = 64};
+        fa_tiling_cover(cases[i].limits, &t, cases[i].rows, &tiling);
+        ck_assert_int_eq(tiling.block_q, cases[i].block_q);
+    }
+}
+END_TEST
+
 Suite *tiling_suite(void)
 {
     Suite *suite = suite_create("tiling");
     TCase *tc = tcase_create("tiling");
     tcase_set_timeout(tc, 120);
+    tcase_add_test(tc, lengths_have_few_classes);
+    tcase_add_test(tc, blocks_cover_few_rows);
     tcase_add_test(tc, expected_sizes);
     tcase_add_test(tc, decoding_takes_many_keys_at_once);
     tcase_add_test(tc, masks_do_not_get_blocks_of_all_rows);
