@@ -27,6 +27,13 @@
 #define ROOM_PARTS (PARTS > SUMS ? PARTS : SUMS)
 #define ROOM_WEIGHTS (FA_BLOCK_Q * FA_BLOCK_KV)
 
+/* Of `all` turns over a block, those that its `keys` keys need where loops stay loops; else all, the rest idle. */
+#ifdef FA_COMPACT
+#define TURNS(all, keys, step) FA_MIN(all, CEIL_DIV(keys, step))
+#else
+#define TURNS(all, keys, step) (all)
+#endif
+
 static inline float add_product(float8 a, float8 b, float sum)
 {
     sum += a.s0 * b.s0;
@@ -43,10 +50,10 @@ static inline float add_product(float8 a, float8 b, float sum)
 static void score_keys(cursor k, int dim_qk, __local const float4 *q, int id, int key, int key_end,
                        __local float *parts)
 {
-    const int lane = id % FA_SPLIT, line = id / FA_SPLIT;
+    const int lane = id % FA_SPLIT, line = id / FA_SPLIT, turns = TURNS(KEYS, key_end - key, LINES_K);
     float s[KEYS][FA_BLOCK_Q];
     FA_UNROLL
-    for (int n = 0; n < KEYS; n++) {
+    for (int n = 0; n < turns; n++) {
         FA_UNROLL
         for (int r = 0; r < FA_BLOCK_Q; r++)
             s[n][r] = 0.0f;
@@ -56,12 +63,12 @@ static void score_keys(cursor k, int dim_qk, __local const float4 *q, int id, in
         const int d = (c * FA_SPLIT + lane) * 8;
         FA_RAW8(FA_TYPE_K) keys[KEYS];
         FA_UNROLL
-        for (int n = 0; n < KEYS; n++) {
+        for (int n = 0; n < turns; n++) {
             int j = FA_MIN(key + line + n * LINES_K, key_end - 1);
             keys[n] = FA_CAT(fetch8_, FA_TYPE_K)(k.m, row_at(k, j) + d * FA_BYTES(FA_TYPE_K), dim_qk - d);
         }
         FA_UNROLL
-        for (int n = 0; n < KEYS; n++) {
+        for (int n = 0; n < turns; n++) {
             const float8 x = FA_CAT(widen8_, FA_TYPE_K)(keys[n]);
             FA_UNROLL
             for (int r = 0; r < FA_BLOCK_Q; r++) {
@@ -71,7 +78,7 @@ static void score_keys(cursor k, int dim_qk, __local const float4 *q, int id, in
         }
     }
     FA_UNROLL
-    for (int n = 0; n < KEYS; n++) {
+    for (int n = 0; n < turns; n++) {
         FA_UNROLL
         for (int r = 0; r < FA_BLOCK_Q; r++)
             parts[(lane * FA_BLOCK_Q + r) * FA_BLOCK_KV + line + n * LINES_K] = s[n][r];
@@ -190,10 +197,11 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
         fetch_values(all_values, dim_v, id, key, key_end, 0, ahead);
         barrier(CLK_LOCAL_MEM_FENCE);
 
+        const int turns = TURNS(SCORES, key_end - key, PER_ROW);
         float s[SCORES], next = state.max;
         if (weighs) {
             FA_UNROLL
-            for (int n = 0; n < SCORES; n++) {
+            for (int n = 0; n < turns; n++) {
                 const int at = my_lane + n * PER_ROW, j = key + at;
                 s[n] = FA_NEG_INF;
                 if (at < FA_BLOCK_KV && j < key_end && (class == FA_CLASS_FULL || fa_row_sees(mine, w.walk.mask, j))) {
@@ -220,7 +228,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
         if (weighs) {
             float total = 0.0f, base = fa_safe_max(next);
             FA_UNROLL
-            for (int n = 0; n < SCORES; n++) {
+            for (int n = 0; n < turns; n++) {
                 const int at = my_lane + n * PER_ROW;
                 const float weight = fa_weight(s[n], base, unit);
                 total += weight;
