@@ -15,16 +15,13 @@ void fa_cl_options_add(fa_cl_options *text, const char *format, ...)
     text->used += wrote > 0 ? (size_t)wrote : 0;
 }
 
-void fa_cl_options_common(fa_cl_options *text, const fa_plan *plan, int chunks)
+void fa_cl_options_common(fa_cl_options *text, const fa_device *device, const fa_dtype type[FA_O + 1],
+                          bool far, int chunks)
 {
-    const fa_problem *p = &plan->problem;
-    const fa_cl_caps *caps = &fa_cl_device_of(plan->device)->caps;
-    const int64_t far = (int64_t)1 << 28; /* elements */
-    bool far_rows = p->tensor[FA_K].stride[2] >= far || p->tensor[FA_V].stride[2] >= far;
+    const fa_cl_caps *caps = &fa_cl_device_of(device)->caps;
     fa_cl_options_add(
         text, "-DFA_TYPE_Q=%d -DFA_TYPE_K=%d -DFA_TYPE_V=%d -DFA_TYPE_O=%d -DFA_CHUNKS=%d -DFA_STRIDE=%s",
-        p->tensor[FA_Q].dtype, p->tensor[FA_K].dtype, p->tensor[FA_V].dtype, p->tensor[FA_O].dtype, chunks,
-        far_rows ? "long" : "int");
+        type[FA_Q], type[FA_K], type[FA_V], type[FA_O], chunks, far ? "long" : "int");
     if (chunks > 1)
         fa_cl_options_add(text, " -DFA_CHUNK_SHIFT=%d", fa_cl_chunk_shift(caps));
     if (caps->fp16)

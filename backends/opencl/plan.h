@@ -49,8 +49,9 @@ typedef struct fa_cl_launch {
 
 /* launch.c */
 __attribute__((format(printf, 2, 3))) void fa_cl_options_add(fa_cl_options *text, const char *format, ...);
-/* What every kernel is told: types, how operands lie in chunks, whether strides need 64 bits. */
-void fa_cl_options_common(fa_cl_options *text, const fa_plan *plan, int chunks);
+/* What every kernel is told: types of q, k, v and o, whether strides need 64 bits (`far`), how operands lie in chunks. */
+void fa_cl_options_common(fa_cl_options *text, const fa_device *device, const fa_dtype type[FA_O + 1],
+                          bool far, int chunks);
 fa_status fa_cl_kernel_make(const fa_plan *plan, const fa_cl_options *options, const char *name,
                             cl_kernel *kernel);
 void fa_cl_pass(fa_cl_launch *l, size_t size, const void *value);

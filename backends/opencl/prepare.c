@@ -9,11 +9,30 @@
 
 enum { MERGE_GROUP = 128 };
 
+static size_t merge_group(const fa_plan *plan)
+{
+    return FA_MIN(fa_cl_device_of(plan->device)->caps.group_size, MERGE_GROUP);
+}
+
+/* Nothing of q, k and v: one program merges whatever they were. */
+static void merge_options(fa_cl_options *text, const fa_plan *plan, int chunks)
+{
+    const fa_dtype type[] = {
+        [FA_Q] = FA_F32, [FA_K] = FA_F32, [FA_V] = FA_F32, [FA_O] = plan->problem.tensor[FA_O].dtype};
+    fa_cl_options_common(text, plan->device, type, false, chunks);
+    fa_cl_options_add(text, " -DFA_KERNEL_MERGE -DFA_GROUP=%d", (int)merge_group(plan));
+}
+
 static void attention_options(fa_cl_options *text, const fa_plan *plan, int chunks, bool aligned)
 {
     const fa_problem *p = &plan->problem;
+    const fa_tensor *t = p->tensor;
     const fa_gpu_kernel *kernel = plan->row->impl;
-    fa_cl_options_common(text, plan, chunks);
+    const int64_t far = (int64_t)1 << 28; /* elements */
+    const fa_dtype type[] = {
+        [FA_Q] = t[FA_Q].dtype, [FA_K] = t[FA_K].dtype, [FA_V] = t[FA_V].dtype, [FA_O] = t[FA_O].dtype};
+    fa_cl_options_common(text, plan->device, type, t[FA_K].stride[2] >= far || t[FA_V].stride[2] >= far,
+                         chunks);
     fa_cl_options_add(text, " -DFA_TRANSFORM=%d -DFA_BLOCK_Q=%d -DFA_BLOCK_KV=%d%s", plan->score.transforms,
                       plan->args.block_q, plan->args.block_kv, aligned ? " -DFA_ALIGNED" : "");
     if (kernel->kind == FA_GPU_ROWS) {
@@ -81,7 +100,6 @@ static fa_status make_table(const fa_plan *plan, fa_cl_plan *made)
 
 fa_status fa_cl_kernels_make(const fa_plan *plan, int chunks, fa_cl_kernels *kernels)
 {
-    const fa_cl_plan *made = plan->impl;
     const fa_gpu_kernel *kernel = plan->row->impl;
     const char *name = kernel->kind == FA_GPU_TILE ? "fa_tile" : "fa_rows";
     fa_status status = FA_OK;
@@ -93,8 +111,7 @@ fa_status fa_cl_kernels_make(const fa_plan *plan, int chunks, fa_cl_kernels *ker
     }
     if (status == FA_OK && plan->schedule.merges > 0 && !kernels->merge) {
         fa_cl_options options = {.used = 0};
-        fa_cl_options_common(&options, plan, chunks);
-        fa_cl_options_add(&options, " -DFA_KERNEL_MERGE -DFA_GROUP=%d", (int)made->merge_group);
+        merge_options(&options, plan, chunks);
         status = fa_cl_kernel_make(plan, &options, "fa_merge", &kernels->merge);
     }
     if (status == FA_OK)
@@ -115,7 +132,7 @@ fa_status fa_cl_plan_prepare(fa_plan *plan)
     const int chunks = count_chunks(plan);
     made->group = (size_t)(kernel->kind == FA_GPU_TILE ? plan->args.block_q / FA_GPU_TILE_ROWS * kernel->lanes
                                                        : kernel->group);
-    made->merge_group = FA_MIN(fa_cl_device_of(plan->device)->caps.group_size, MERGE_GROUP);
+    made->merge_group = merge_group(plan);
     made->local_bytes = local_bytes(plan);
     fa_status status = fa_cl_kernels_make(plan, chunks, &made->usual);
     return status == FA_OK ? make_table(plan, made) : status;

@@ -107,7 +107,9 @@ static fa_status make_pipelines(fa_plan *plan, fa_vk_plan *made)
                                     &constants, &made->attention[aligned]);
     }
     if (status == FA_OK && plan->schedule.merges > 0) {
-        fa_vk_constants constants = common_constants(plan);
+        /* Nothing of q, k and v: one pipeline merges whatever they were. */
+        fa_vk_constants constants = {{0}};
+        constants.value[FA_VK_TYPE_O] = (uint32_t)plan->problem.tensor[FA_O].dtype;
         constants.value[FA_VK_SUBGROUP] = 1;
         constants.value[FA_VK_GROUP] = (uint32_t)FA_MIN(caps->group_size, MERGE_GROUP);
         status = fa_vk_pipeline_get(plan->device, "merge", false, &constants, &made->merge);
