@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/kernel.h"
 
+#include <string.h>
+
 #include "core/status.h"
 
 static fa_status check_type(const fa_kernel_row *row, const fa_problem *p, int operand, unsigned types)
@@ -37,4 +39,14 @@ fa_status fa_kernel_supports(const fa_kernel_row *row, const fa_problem *p)
             return status;
     }
     return FA_OK;
+}
+
+bool fa_kernel_may_run(const fa_kernel_row *row, const fa_problem *problem, unsigned features)
+{
+    fa_problem plain = *problem;
+    plain.features = features;
+    plain.tuning.splits = 0;
+    if (problem->kernel_name[0] ? strcmp(row->name, problem->kernel_name) != 0 : row->baseline)
+        return false;
+    return fa_kernel_supports(row, &plain) == FA_OK;
 }

@@ -25,4 +25,7 @@ typedef struct fa_kernel_row {
 /* FA_OK when the row serves the problem; FA_UNSUPPORTED with the reason. */
 fa_status fa_kernel_supports(const fa_kernel_row *row, const fa_problem *problem);
 
+/* Whether some problem like this one, but with these features and any lengths, may be given to the row. */
+bool fa_kernel_may_run(const fa_kernel_row *row, const fa_problem *problem, unsigned features);
+
 #endif

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A workspace that suffices for every length: what the choices of planning can come to, at their worst. */
-#include <string.h>
-
 #include "core/backend.h"
 #include "core/context.h"
 #include "core/plan.h"
@@ -86,16 +84,6 @@ static fa_status try_row(const fa_device *device, fa_plan *plan, const family *f
     return status;
 }
 
-static bool may_run(const fa_kernel_row *row, const fa_problem *largest)
-{
-    fa_problem plain = *largest;
-    plain.features = 0; /* each of the family has its own */
-    plain.tuning.splits = 0;
-    if (largest->kernel_name[0] ? strcmp(row->name, largest->kernel_name) != 0 : row->baseline)
-        return false;
-    return fa_kernel_supports(row, &plain) == FA_OK;
-}
-
 static fa_status bound(const fa_device *device, fa_plan *plan, size_t *bytes)
 {
     family f;
@@ -107,7 +95,7 @@ static fa_status bound(const fa_device *device, fa_plan *plan, size_t *bytes)
         status = measure(&plan->problem, &f);
     for (int i = 0; i < device->rows && status == FA_OK; i++) {
         plan->row = device->row[i];
-        if (may_run(plan->row, &plan->problem))
+        if (fa_kernel_may_run(plan->row, &plan->problem, 0)) /* each of the family has its own */
             status = try_row(device, plan, &f, bytes);
     }
     return status;
