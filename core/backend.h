@@ -50,6 +50,10 @@ typedef struct fa_backend {
     /* Scratch of one worker of a plan whose problem, row, tiling and args are set; it never falls as blocks grow.
      * NULL: none but a baseline's. */
     size_t (*scratch_bytes)(const fa_plan *plan);
+    /* Compiles or fetches what plans of this problem, row and tiling may need, whatever their lengths up to the problem's,
+     * and keeps it with the device. The plan has no schedule but partial_rows, the most there can be. NULL: nothing is
+     * compiled. */
+    fa_status (*plan_compile)(const fa_plan *plan);
     /* Compiles or fetches what the plan's row needs, sets scratch_bytes and impl. */
     fa_status (*plan_prepare)(fa_plan *plan);
     void (*plan_release)(fa_plan *plan);

@@ -46,6 +46,7 @@ const fa_backend fa_backend_cuda = {
     .queue_wait = fa_cu_queue_wait,
     .queue_seconds = fa_cu_queue_seconds,
     .queue_destroy = fa_cu_queue_destroy,
+    .plan_compile = fa_cu_plan_compile,
     .plan_prepare = fa_cu_plan_prepare,
     .plan_release = fa_cu_plan_release,
     .plan_run = fa_cu_plan_run,

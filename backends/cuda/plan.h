@@ -27,6 +27,7 @@ fa_status fa_cu_launch(const fa_plan *plan, CUstream stream, const fa_cu_kernel 
                        int64_t lines, fa_cuda_args *args);
 
 /* prepare.c */
+fa_status fa_cu_plan_compile(const fa_plan *plan);
 fa_status fa_cu_plan_prepare(fa_plan *plan);
 void fa_cu_plan_release(fa_plan *plan);
 

@@ -57,15 +57,26 @@ static fa_status make_table(const fa_plan *plan, fa_cu_plan *made)
     return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(d->cu, error, call);
 }
 
-static fa_status make_kernels(fa_plan *plan, fa_cu_plan *made)
+static fa_status make_kernels(const fa_plan *plan, bool merges, fa_cu_plan *made)
 {
     const fa_cuda_row *row = plan->row->impl;
     const int number = row_number(row), type = type_of(plan, row), variant = variant_of(plan, row);
     fa_status status = fa_cu_kernel_make(plan, number, type, variant, &made->attention);
     if (status == FA_OK && row->kind == FA_CUDA_FMA && type != FA_CUDA_ANY)
         status = fa_cu_kernel_make(plan, number, FA_CUDA_ANY, variant, &made->unaligned);
-    if (status == FA_OK && plan->schedule.merges > 0)
+    if (status == FA_OK && merges)
         status = fa_cu_kernel_make(plan, merge_row(), FA_F32, 0, &made->merge);
+    return status;
+}
+
+fa_status fa_cu_plan_compile(const fa_plan *plan)
+{
+    fa_cu_plan made = {0}; /* modules are the device's */
+    fa_status status = fa_cu_enter(plan->device);
+    if (status != FA_OK)
+        return status;
+    status = make_kernels(plan, true, &made);
+    fa_cu_leave(plan->device);
     return status;
 }
 
@@ -80,7 +91,7 @@ fa_status fa_cu_plan_prepare(fa_plan *plan)
     fa_status status = fa_cu_enter(plan->device);
     if (status != FA_OK)
         return status;
-    status = make_kernels(plan, made);
+    status = make_kernels(plan, plan->schedule.merges > 0, made);
     if (status == FA_OK)
         status = make_table(plan, made);
     fa_cu_leave(plan->device);

@@ -37,6 +37,7 @@ const fa_backend fa_backend_opencl = {
     .queue_wait = fa_cl_queue_wait,
     .queue_seconds = fa_cl_queue_seconds,
     .queue_destroy = fa_cl_queue_destroy,
+    .plan_compile = fa_cl_plan_compile,
     .plan_prepare = fa_cl_plan_prepare,
     .plan_release = fa_cl_plan_release,
     .plan_run = fa_cl_plan_run,

@@ -61,6 +61,7 @@ fa_status fa_cl_enqueue(const fa_cl_launch *l, cl_command_queue queue, int64_t g
                         size_t group, cl_event *event);
 
 /* prepare.c */
+fa_status fa_cl_plan_compile(const fa_plan *plan);
 fa_status fa_cl_plan_prepare(fa_plan *plan);
 void fa_cl_plan_release(fa_plan *plan);
 /* Makes all kernels for operands in up to `chunks` chunks, as far as they are not there yet. */

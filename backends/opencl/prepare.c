@@ -119,6 +119,30 @@ fa_status fa_cl_kernels_make(const fa_plan *plan, int chunks, fa_cl_kernels *ker
     return status;
 }
 
+static fa_status compile_for(const fa_plan *plan, int chunks)
+{
+    cl_program program;
+    fa_cl_options merge = {.used = 0};
+    fa_status status = FA_OK;
+    for (int aligned = 0; aligned <= fa_gpu_can_align(&plan->problem) && status == FA_OK; aligned++) {
+        fa_cl_options options = {.used = 0};
+        attention_options(&options, plan, chunks, aligned);
+        status = fa_cl_program_get(plan->device, options.bytes, &program);
+    }
+    merge_options(&merge, plan, chunks);
+    return status == FA_OK ? fa_cl_program_get(plan->device, merge.bytes, &program) : status;
+}
+
+fa_status fa_cl_plan_compile(const fa_plan *plan)
+{
+    static const int chunks[] = {1, FA_CL_FEW_CHUNKS, FA_CL_MAX_CHUNKS};
+    fa_status status = FA_OK;
+    for (size_t i = 0;
+         i < sizeof(chunks) / sizeof(chunks[0]) && chunks[i] <= count_chunks(plan) && status == FA_OK; i++)
+        status = compile_for(plan, chunks[i]);
+    return status;
+}
+
 fa_status fa_cl_plan_prepare(fa_plan *plan)
 {
     const fa_gpu_kernel *kernel = plan->row->impl;

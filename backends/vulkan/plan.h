@@ -14,6 +14,7 @@ typedef struct fa_vk_plan {
 } fa_vk_plan;
 
 /* prepare.c */
+fa_status fa_vk_plan_compile(const fa_plan *plan);
 fa_status fa_vk_plan_prepare(fa_plan *plan);
 void fa_vk_plan_release(fa_plan *plan);
 

@@ -89,7 +89,7 @@ static fa_status make_table(const fa_plan *plan, fa_vk_plan *made)
     return status;
 }
 
-static fa_status make_pipelines(fa_plan *plan, fa_vk_plan *made)
+static fa_status make_pipelines(const fa_plan *plan, bool merges, fa_vk_plan *made)
 {
     static const char *const names[] = {
         [FA_GPU_TILE] = "tile", [FA_GPU_ROWS] = "rows", [FA_GPU_MATRIX] = "matrix"};
@@ -106,7 +106,7 @@ static fa_status make_pipelines(fa_plan *plan, fa_vk_plan *made)
         status = fa_vk_pipeline_get(plan->device, name, caps->subgroups && k->kind != FA_GPU_MATRIX,
                                     &constants, &made->attention[aligned]);
     }
-    if (status == FA_OK && plan->schedule.merges > 0) {
+    if (status == FA_OK && merges) {
         /* Nothing of q, k and v: one pipeline merges whatever they were. */
         fa_vk_constants constants = {{0}};
         constants.value[FA_VK_TYPE_O] = (uint32_t)plan->problem.tensor[FA_O].dtype;
@@ -117,6 +117,12 @@ static fa_status make_pipelines(fa_plan *plan, fa_vk_plan *made)
     return status;
 }
 
+fa_status fa_vk_plan_compile(const fa_plan *plan)
+{
+    fa_vk_plan made = {NULL}; /* pipelines are the device's */
+    return make_pipelines(plan, true, &made);
+}
+
 fa_status fa_vk_plan_prepare(fa_plan *plan)
 {
     fa_vk_plan *made = fa_alloc_zeroed(plan->device->context, sizeof(*made));
@@ -125,7 +131,7 @@ fa_status fa_vk_plan_prepare(fa_plan *plan)
     plan->impl = made;
     if (plan->schedule.items == 0)
         return FA_OK;
-    fa_status status = make_pipelines(plan, made);
+    fa_status status = make_pipelines(plan, plan->schedule.merges > 0, made);
     return status == FA_OK ? make_table(plan, made) : status;
 }
 

@@ -46,6 +46,25 @@ FA_API size_t fa_plan_workspace(const fa_plan *plan);
 FA_API fa_status fa_workspace_bound(fa_device *device, const fa_attention_desc *largest, size_t *bytes);
 
 /**
+ * Compiles ahead, so that no later fa_plan_create() or fa_attention_host() of a family compiles anything, as at the start of
+ * a server: for `largest`, and for each description that this device serves and that differs from it only
+ *  - in size: q, k, v and o have a smaller or equal shape[0] and shape[2], packed or not. Strides are contiguous in both, or
+ *    multiples of 16 bytes exactly where largest's are;
+ *  - in `sequences`, offsets and lengths; in mask, alignment, windows, prefix and diagonal_offset;
+ *  - in the values of slopes, factors and sinks; and in whether there are sinks and LSE.
+ * Types, dims, heads, scale, softcap, tuning, and whether there are bias, keep and slopes are largest's.
+ *
+ * Takes as long as the driver's compiler does, seconds for each of up to some ten sizes of blocks; of one query row, as
+ * in decoding, for one. What was compiled belongs to the device and is kept in the cache on disk, where there is one: a second
+ * call, or another process, finds it. Where kernels come with the library (openmp; cuda, built with them) little or
+ * nothing is done. On cuda each kernel that serves the family is loaded or compiled. Thread-safe.
+ *
+ * Errors are those of fa_plan_create(): FA_INVALID, FA_UNSUPPORTED (where tuning names a kernel that ends in "standard",
+ * too), FA_OUT_OF_MEMORY, FA_COMPILE, FA_DEVICE_LOST. What was compiled before a failure is kept.
+ */
+FA_API fa_status fa_device_warm(fa_device *device, const fa_attention_desc *largest);
+
+/**
  * The memory of one run, in buffers of the plan's device. A tensor's first element lies `..._offset` bytes into its
  * buffer. Several tensors may lie in one buffer.
  */
