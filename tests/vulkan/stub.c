@@ -53,6 +53,11 @@ EXPORT long stub_misuses(void)
     return stub.misuses;
 }
 
+EXPORT long stub_compiles(void)
+{
+    return stub.compiles;
+}
+
 EXPORT long stub_dispatches(void)
 {
     return stub.dispatches;

@@ -23,5 +23,7 @@ long stub_live(void);
 long stub_misuses(void);
 /* Commands recorded so far: dispatches, and copies. */
 long stub_dispatches(void);
+/* Pipelines made so far. */
+long stub_compiles(void);
 
 #endif

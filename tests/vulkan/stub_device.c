@@ -300,6 +300,7 @@ VkResult vkCreateComputePipelines(VkDevice device, VkPipelineCache cache, uint32
     if (cache)
         stub_check(OBJECT(cache), CACHE);
     MAY_FAIL();
+    stub.compiles++;
     *made = (VkPipeline)(void *)stub_make(PIPELINE);
     return VK_SUCCESS;
 }

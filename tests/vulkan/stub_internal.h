@@ -52,7 +52,7 @@ enum { STUB_BUFFERS = 1024 };
 
 typedef struct stub_state {
     pthread_mutex_t lock;
-    atomic_long live, misuses, dispatches;
+    atomic_long live, misuses, dispatches, compiles;
     VkPhysicalDeviceType device_type;
     uint32_t device_version, device_count;
     object *buffers[STUB_BUFFERS]; /* that have memory */

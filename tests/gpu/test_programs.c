@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How many programs lengths cost, counted by a driver that computes nothing: few, and none that was compiled ahead. */
+#include <stdlib.h>
+
+#include "tests/unit/helpers.h"
+#include FA_TEST_STUB
+
+static const struct {
+    fa_dtype type;
+    int64_t heads_q, heads_kv, dim;
+} families[] = {{FA_F32, 1, 1, 64}, {FA_F16, 8, 8, 128}, {FA_F16, 32, 8, 128}, {FA_F32, 12, 2, 64}};
+
+enum { FAMILIES = COUNT(families) };
+
+static fa_attention_desc describe(int family, int64_t rows, int64_t keys, fa_mask_kind mask)
+{
+    fa_attention_desc d =
+        make_desc(1, families[family].heads_q, families[family].heads_kv, rows, keys, families[family].dim);
+    d.q.dtype = d.k.dtype = d.v.dtype = d.o.dtype = families[family].type;
+    d.mask = mask;
+    return d;
+}
+
+static void plan_once(fa_device *device, const fa_attention_desc *d)
+{
+    fa_plan *plan;
+    ck_assert_msg(fa_plan_create(device, d, &plan) == FA_OK, "%s", fa_last_error());
+    fa_plan_destroy(plan);
+}
+
+static fa_device *open_device(void)
+{
+    fa_device *device;
+    ck_assert_msg(fa_device_open(context, FA_TEST_BACKEND, NULL, &device) == FA_OK, "%s", fa_last_error());
+    return device;
+}
+
+static long generate(fa_device *device, int family)
+{
+    const long before = (long)FA_TEST_COUNT();
+    for (int64_t keys = 1; keys <= 1024; keys++) {
+        const fa_attention_desc d = describe(family, 1, keys, FA_MASK_NONE);
+        plan_once(device, &d);
+    }
+    return (long)FA_TEST_COUNT() - before;
+}
+
+static long prompt(fa_device *device, int family, fa_mask_kind mask)
+{
+    const long before = (long)FA_TEST_COUNT();
+    for (int64_t rows = 1; rows <= 1024; rows += rows < 70 ? 1 : 61) {
+        const fa_attention_desc d = describe(family, rows, rows, mask);
+        plan_once(device, &d);
+    }
+    return (long)FA_TEST_COUNT() - before;
+}
+
+START_TEST(a_cache_grows)
+{
+    long most = 0;
+    for (int family = 0; family < FAMILIES; family++) {
+        fa_device *device = open_device(); /* what was compiled goes with it */
+        const long compiled = generate(device, family);
+        most = compiled > most ? compiled : most;
+        fa_device_close(device);
+    }
+    ck_assert_msg(most == FA_TEST_GENERATION, "%ld programs, expected %d", most, FA_TEST_GENERATION);
+}
+END_TEST
+
+START_TEST(prompts_grow)
+{
+    long most = 0;
+    for (int family = 0; family < FAMILIES; family++) {
+        for (int mask = FA_MASK_NONE; mask <= FA_MASK_CAUSAL_BOTTOM_RIGHT; mask += 2) {
+            fa_device *device = open_device();
+            const long compiled = prompt(device, family, (fa_mask_kind)mask);
+            most = compiled > most ? compiled : most;
+            fa_device_close(device);
+        }
+    }
+    ck_assert_msg(most == FA_TEST_PROMPTS, "%ld programs, expected %d", most, FA_TEST_PROMPTS);
+}
+END_TEST
+
+START_TEST(a_warm_device_compiles_nothing)
+{
+    for (int family = 0; family < FAMILIES; family++) {
+        fa_device *device = open_device();
+        const long before = (long)FA_TEST_COUNT();
+        fa_attention_desc largest = describe(family, 1, 1024, FA_MASK_NONE);
+        ck_assert_msg(fa_device_warm(device, &largest) == FA_OK, "%s", fa_last_error());
+        ck_assert_int_gt((long)FA_TEST_COUNT(), before);
+        ck_assert_int_eq(generate(device, family), 0);
+        largest = describe(family, 1024, 1024, FA_MASK_NONE);
+        ck_assert_msg(fa_device_warm(device, &largest) == FA_OK, "%s", fa_last_error());
+        ck_assert_int_eq(prompt(device, family, FA_MASK_CAUSAL_BOTTOM_RIGHT), 0);
+        ck_assert_int_eq(prompt(device, family, FA_MASK_NONE), 0);
+        fa_device_close(device);
+    }
+}
+END_TEST
+
+START_TEST(members_of_a_warm_family)
+{
+    random_state random = {7};
+    fa_device *device = open_device();
+    const fa_attention_desc largest = describe(2, 700, 3000, FA_MASK_NONE);
+    ck_assert_msg(fa_device_warm(device, &largest) == FA_OK, "%s", fa_last_error());
+    const long before = (long)FA_TEST_COUNT();
+    for (int n = 0; n < 300; n++) {
+        const int64_t rows = random_between(&random, 0, n % 2 ? 700 : 20),
+                      keys = random_between(&random, 0, 3000);
+        fa_attention_desc d = describe(2, rows, keys, (fa_mask_kind)random_between(&random, 0, 2));
+        const int64_t cut[] = {0, random_between(&random, 0, rows), rows};
+        const int64_t keys_cut[] = {0, random_between(&random, 0, keys), keys};
+        const int64_t lens[] = {random_between(&random, 0, keys)};
+        d.window_left = n % 5 ? 0 : random_between(&random, 1, 500);
+        d.want_lse = n % 3 == 0;
+        if (n % 4 == 0)
+            d.lens_kv = lens;
+        if (n % 4 == 1) {
+            d.sequences = 2;
+            d.cu_rows_q = cut;
+            d.cu_rows_kv = keys_cut;
+        }
+        plan_once(device, &d);
+    }
+    ck_assert_int_eq((long)FA_TEST_COUNT() - before, 0);
+    fa_device_close(device);
+}
+END_TEST
+
+START_TEST(refusals)
+{
+    fa_device *device = open_device();
+    const long before = (long)FA_TEST_COUNT();
+    fa_attention_desc bad = describe(0, 1, 8, FA_MASK_NONE);
+    const fa_tuning yardstick = {.struct_size = sizeof(yardstick), .kernel = "standard"};
+    ck_assert_int_eq(fa_device_warm(NULL, &bad), FA_INVALID);
+    assert_message("device is NULL");
+    ck_assert_int_eq(fa_device_warm(device, NULL), FA_INVALID);
+    assert_message("desc is NULL");
+    bad.tuning = &yardstick;
+    ck_assert_int_eq(fa_device_warm(device, &bad), FA_UNSUPPORTED);
+    assert_message("tuning.kernel is \"standard\", a yardstick");
+    bad.tuning = NULL;
+    bad.k.shape[3] = 9;
+    ck_assert_int_eq(fa_device_warm(device, &bad), FA_INVALID);
+    assert_message("k.shape[3] is 9");
+    ck_assert_int_eq((long)FA_TEST_COUNT() - before, 0);
+    fa_device_close(device);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("programs");
+    TCase *tc = add_context_case(suite, "lengths");
+    tcase_set_timeout(tc, 120);
+    tcase_add_test(tc, a_cache_grows);
+    tcase_add_test(tc, prompts_grow);
+    tcase_add_test(tc, a_warm_device_compiles_nothing);
+    tcase_add_test(tc, members_of_a_warm_family);
+    tcase_add_test(tc, refusals);
+    SRunner *runner = srunner_create(suite);
+    srunner_set_fork_status(runner, CK_NOFORK); /* drivers have threads, which a fork leaves behind */
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
