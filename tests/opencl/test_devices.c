@@ -195,7 +195,7 @@ END_TEST
 START_TEST(operands_across_parts)
 {
     enum { PART = 16384, ROWS = 2 * 16 * 16 * 4, KEYS = 2 * 80 * 16 * 4, SIZE = 8 * PART };
-    const fa_tuning tuning = {.struct_size = sizeof(tuning), .block_kv = 16, .splits = 2};
+    const fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = "rows64", .block_kv = 16, .splits = 2};
     fa_attention_desc d = make_desc(1, 2, 2, 16, 80, 16);
     d.want_lse = 1;
     d.tuning = &tuning;
