@@ -69,9 +69,6 @@ static fa_status warm(fa_plan *plan)
     fa_status status = fa_plan_choose(plan->device, p, &plan->row, &plan->tiling);
     if (status != FA_OK)
         return status;
-    if (plan->row->baseline)
-        return fa_fail(FA_UNSUPPORTED, "tuning.kernel is \"%s\", a yardstick, which is not compiled ahead",
-                       plan->row->name);
     if (!plan->device->backend->plan_compile)
         return FA_OK;
     if (!plan->device->limits.compiled)

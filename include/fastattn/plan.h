@@ -59,8 +59,8 @@ FA_API fa_status fa_workspace_bound(fa_device *device, const fa_attention_desc *
  * call, or another process, finds it. Where kernels come with the library (openmp; cuda, built with them) little or
  * nothing is done. On cuda each kernel that serves the family is loaded or compiled. Thread-safe.
  *
- * Errors are those of fa_plan_create(): FA_INVALID, FA_UNSUPPORTED (where tuning names a kernel that ends in "standard",
- * too), FA_OUT_OF_MEMORY, FA_COMPILE, FA_DEVICE_LOST. What was compiled before a failure is kept.
+ * Errors are those of fa_plan_create(): FA_INVALID, FA_UNSUPPORTED, FA_OUT_OF_MEMORY, FA_COMPILE, FA_DEVICE_LOST.
+ * What was compiled before a failure is kept.
  */
 FA_API fa_status fa_device_warm(fa_device *device, const fa_attention_desc *largest);
 

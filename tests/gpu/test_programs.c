@@ -38,7 +38,7 @@ static fa_device *open_device(void)
 static long generate(fa_device *device, int family)
 {
     const long before = (long)FA_TEST_COUNT();
-    for (int64_t keys = 1; keys <= 1024; keys++) {
+    for (int64_t keys = 1; keys <= 1024; keys += keys < 70 || keys > 1000 ? 1 : 13) {
         const fa_attention_desc d = describe(family, 1, keys, FA_MASK_NONE);
         plan_once(device, &d);
     }
@@ -136,14 +136,14 @@ START_TEST(refusals)
     fa_device *device = open_device();
     const long before = (long)FA_TEST_COUNT();
     fa_attention_desc bad = describe(0, 1, 8, FA_MASK_NONE);
-    const fa_tuning yardstick = {.struct_size = sizeof(yardstick), .kernel = "standard"};
+    const fa_tuning unknown = {.struct_size = sizeof(unknown), .kernel = "none such"};
     ck_assert_int_eq(fa_device_warm(NULL, &bad), FA_INVALID);
     assert_message("device is NULL");
     ck_assert_int_eq(fa_device_warm(device, NULL), FA_INVALID);
     assert_message("desc is NULL");
-    bad.tuning = &yardstick;
+    bad.tuning = &unknown;
     ck_assert_int_eq(fa_device_warm(device, &bad), FA_UNSUPPORTED);
-    assert_message("tuning.kernel is \"standard\", a yardstick");
+    assert_message("tuning.kernel is \"none such\"");
     bad.tuning = NULL;
     bad.k.shape[3] = 9;
     ck_assert_int_eq(fa_device_warm(device, &bad), FA_INVALID);
