@@ -44,7 +44,7 @@ PORTABLE = "core/portable/"
 # Likewise, and the groups of cases that must notice. False: openmp has its own way of doing it.
 PORTABLE_MUTATIONS = {
     "mask one key late": (PORTABLE + "mask.h", "m.diagonal + i + m.right;", "m.diagonal + i + m.right + 1;", "causal-br/f32*", True),
-    "heads of a group reversed": (PORTABLE + "row.h", "(row - row / group * group)", "(group - 1 - (row - row / group * group))", "heads/*", True),
+    "interval of the next row": (PORTABLE + "row.h", "r.end = fa_mask_end(mask, r.position);", "r.end = fa_mask_end(mask, r.position + 1);", "causal-br/f32*", True),
     "prefix not seen": (PORTABLE + "row.h", "key < mask.prefix ||", "", "causal-tl-prefix7/*", False),
     "every other block passed over": (PORTABLE + "walk.h", "key += keys;", "key += 2 * keys;", "long-*window*", True),
     "sink without its weight": (PORTABLE + "softmax.h", "s.sum * kept + fa_weight(sink, base, FA_LOG2E)", "s.sum * kept", "sinks/*", True),
