@@ -119,7 +119,7 @@ static fa_status make_pipelines(const fa_plan *plan, bool merges, fa_vk_plan *ma
 
 fa_status fa_vk_plan_compile(const fa_plan *plan)
 {
-    fa_vk_plan made = {NULL}; /* pipelines are the device's */
+    fa_vk_plan made = {.table = NULL}; /* pipelines are the device's */
     return make_pipelines(plan, true, &made);
 }
 
