@@ -13,13 +13,13 @@ typedef enum fa_gpu_kind { FA_GPU_TILE, FA_GPU_ROWS, FA_GPU_MATRIX } fa_gpu_kind
 /* What a kernel row of the device stands for; fa_kernel_row.impl. The device's limits decide, so it is its own. */
 typedef struct fa_gpu_kernel {
     fa_gpu_kind kind;
-    int32_t lanes;     /* tile: work-items beside each other            */
-    int32_t depth;     /* tile: dims, or keys, of a step                */
-    int32_t stages;    /* tile: steps in local memory at a time                   */
-    int32_t group;     /* rows: work-items of a group                   */
-    int32_t split;     /* rows: work-items that share a key                       */
-    int32_t tiles;     /* matrix: tiles of 16 rows of a subgroup                  */
-    bool in_registers; /* matrix: scores become weights in registers           */
+    int32_t lanes;     /* tile: work-items beside each other     */
+    int32_t depth;     /* tile: dims, or keys, of a step         */
+    int32_t stages;    /* tile: steps in local memory at a time  */
+    int32_t group;     /* rows: work-items of a group            */
+    int32_t split;     /* rows: work-items that share a key      */
+    int32_t tiles;     /* matrix: tiles of 16 rows of a subgroup */
+    bool in_registers; /* matrix: scores become weights in registers */
 } fa_gpu_kernel;
 
 enum { FA_GPU_TILE_ROWS = 8 }; /* rows of a work-item of the tile kernels */

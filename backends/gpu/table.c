@@ -22,7 +22,6 @@ static void fill_params(const fa_plan *plan, fa_table_params *out)
         out->bias_stride[axis] = bias->stride[axis];
         out->keep_stride[axis] = keep->stride[axis];
     }
-    out->heads_q = p->heads_q;
     out->group = p->group;
     out->dim_qk = p->dim_qk;
     out->dim_v = p->dim_v;

@@ -24,11 +24,10 @@ FA_STRUCT(fa_table_params)
     fa_long bias_stride[4], keep_stride[4];                     /* 0 where the axis is repeated */
     int sequences_at, items_at, merges_at;                      /* first entries of lists */
     int slopes_at, sinks_at, factors_at; /* likewise, of floats; the last multiply a head's bias */
-    int heads_q, group, dim_qk, dim_v, lse_rows, bias_type;
+    int group, dim_qk, dim_v, lse_rows, bias_type;
     fa_score score;
     int flags;
     int slope_stride; /* between the slopes of two sequences; 0: all have the same */
-    int unused;
 FA_STRUCT_END(fa_table_params)
 
 FA_STRUCT(fa_table_sequence)
