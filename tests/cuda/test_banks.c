@@ -85,6 +85,13 @@ static void check_fma_lines(const fa_cuda_row *t, int width)
     }
 }
 
+START_TEST(every_variant_is_a_kernel)
+{
+    for (const fa_cuda_row *t = fa_cuda_table; t->kind != FA_CUDA_MERGE; t++)
+        ck_assert_msg(fa_cuda_variant_of(*t, t->most_q) + (t->unit > 0) < FA_CUDA_VARIANTS, "%s", t->name);
+}
+END_TEST
+
 /* What a block may have on the least GPU that has the unit: 7.0 has 96 KiB, 7.5 has 64, and of 8.x, 8.6 has 99. */
 START_TEST(rows_fit_where_they_are_made_for)
 {
@@ -136,6 +143,7 @@ int main(void)
     Suite *suite = suite_create("cuda banks");
     TCase *tc = tcase_create("banks");
     tcase_add_test(tc, rows_fit_where_they_are_made_for);
+    tcase_add_test(tc, every_variant_is_a_kernel);
     tcase_add_test(tc, no_bank_is_met_twice);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
