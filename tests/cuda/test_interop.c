@@ -211,10 +211,5 @@ int main(void)
     tcase_set_timeout(tc, 120);
     tcase_add_test(tc, runs_are_in_the_callers_stream);
     tcase_add_test(tc, runs_become_a_graph);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK); /* a driver does not survive a fork */
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_unforked(suite);
 }

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How many programs lengths cost, counted by a driver that computes nothing: few, and none that was compiled ahead. */
-#include <stdlib.h>
-
 #include "tests/unit/helpers.h"
 #include FA_TEST_STUB
 
@@ -166,10 +164,5 @@ int main(void)
     tcase_add_test(tc, a_warm_device_compiles_nothing);
     tcase_add_test(tc, members_of_a_warm_family);
     tcase_add_test(tc, refusals);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK); /* drivers have threads, which a fork leaves behind */
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_unforked(suite);
 }

@@ -291,12 +291,6 @@ int main(void)
     tcase_add_test(tc, one_device);
     tcase_add_test(tc, one_plan);
     tcase_add_test(tc, two_queues);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK); /* drivers have threads, which a fork leaves behind */
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    if (failed == 0 && !has_device)
-        return 77;
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    int result = run_unforked(suite);
+    return result == EXIT_SUCCESS && !has_device ? 77 : result;
 }

@@ -480,10 +480,5 @@ int main(void)
     tcase_add_test(tc, queues_refused_by_name);
     tcase_add_test(tc, devices_refused_by_name);
     tcase_add_test(tc, handles_released_early);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK); /* drivers have threads, which a fork leaves behind */
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_unforked(suite);
 }

@@ -192,3 +192,13 @@ void fence_release(fence *f)
     platform_fenced_release(f->pages, f->usable);
     *f = (fence){0};
 }
+
+int run_unforked(Suite *suite)
+{
+    SRunner *runner = srunner_create(suite);
+    srunner_set_fork_status(runner, CK_NOFORK);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}

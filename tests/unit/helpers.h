@@ -39,6 +39,9 @@ extern fa_context *context;
 /* Makes `context` before each test of the case and destroys it after; a leak fails the test. */
 void add_context_fixture(TCase *tc);
 
+/* Runs a suite in this process, whose drivers have threads that a fork would leave behind. EXIT_SUCCESS or EXIT_FAILURE. */
+int run_unforked(Suite *suite);
+
 /* A test case of `suite` with that fixture. */
 TCase *add_context_case(Suite *suite, const char *name);
 

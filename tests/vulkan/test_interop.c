@@ -323,11 +323,7 @@ int main(void)
     tcase_add_loop_test(tc, in_the_callers_queue, 0, 2);
     tcase_add_loop_test(tc, in_the_callers_command_buffer, 0, 2);
     tcase_add_test(tc, mistakes_are_named);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK); /* the instance is of this process */
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
+    int result = run_unforked(suite);
     instance.vkDestroyInstance(instance.handle, NULL);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return result;
 }
