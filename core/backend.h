@@ -51,10 +51,10 @@ typedef struct fa_backend {
      * NULL: none but a baseline's. */
     size_t (*scratch_bytes)(const fa_plan *plan);
     /* Compiles or fetches what plans of this problem, row and tiling may need, whatever their lengths up to the problem's,
-     * and keeps it with the device. The plan has no schedule but partial_rows, the most there can be. NULL: nothing is
-     * compiled. */
+     * and keeps it with the device. The plan has no schedule, and of its capacity only partial_rows, the most there can be.
+     * NULL: nothing is compiled. */
     fa_status (*plan_compile)(const fa_plan *plan);
-    /* Compiles or fetches what the plan's row needs, sets scratch_bytes and impl. */
+    /* Compiles or fetches what the plan's row needs, copies its work to the device, sets scratch_bytes and impl. */
     fa_status (*plan_prepare)(fa_plan *plan);
     void (*plan_release)(fa_plan *plan);
     fa_status (*plan_run)(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);

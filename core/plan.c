@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/plan.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -67,14 +68,15 @@ static fa_status check_spans(const fa_device *device, const fa_problem *p)
 static fa_status check_loops(const fa_device *device, const fa_kernel_row *row, const fa_problem *p)
 {
     int64_t most = fa_tiling_item_keys(&device->limits, &row->traits);
+    const int64_t keys = p->dynamic ? p->tensor[FA_K].shape[2] : p->max_len_kv;
     if (most > 0 &&
         (row->features & FA_FEATURE_SPLIT)) /* blocks do not fill an item, so it has half at least */
         most *= fa_tiling_parts(&device->limits) / 2;
-    if (most == 0 || p->max_len_kv <= most)
+    if (most == 0 || keys <= most)
         return FA_OK;
     return fa_fail(FA_UNSUPPORTED,
-                   "%s: %d keys, but %s ends loops after %d turns: at most %lld keys are served", row->name,
-                   p->max_len_kv, device->info.name, device->limits.loop_turns, (long long)most);
+                   "%s: %lld keys, but %s ends loops after %d turns: at most %lld keys are served", row->name,
+                   (long long)keys, device->info.name, device->limits.loop_turns, (long long)most);
 }
 
 typedef bool tiling_search(const fa_limits *, const fa_tile_traits *, const fa_tile_problem *, int32_t,
@@ -155,6 +157,11 @@ fa_status fa_plan_choose(const fa_device *device, const fa_problem *problem, con
     return fa_plan_choose_for(device, problem, &mean, problem->max_len_q == 1, row, tiling);
 }
 
+static bool can_split(const fa_plan *plan)
+{
+    return plan->row->features & FA_FEATURE_SPLIT;
+}
+
 /*
  * Where the blocks that compute fastest are too few for the units to share, smaller ones may end sooner: only the
  * schedule can tell. Halves block_q as long as that helps.
@@ -164,7 +171,6 @@ static fa_status balance(fa_plan *plan)
     const fa_device *device = plan->device;
     const fa_tile_traits *t = &plan->row->traits;
     const double even = 1.05, better = 0.97;
-    bool can_split = plan->row->features & FA_FEATURE_SPLIT;
     if (plan->row->baseline || plan->problem.tuning.block_q || plan->schedule.items == 0)
         return FA_OK;
     if (device->limits.compiled && plan->problem.max_len_q == 1)
@@ -180,7 +186,7 @@ static fa_status balance(fa_plan *plan)
         fa_schedule candidate;
         tiling.block_q = (int32_t)fa_round_up(q, t->tile.q);
         fa_status status = fa_schedule_init(device->context, &plan->problem, &plan->limits, t, &tiling,
-                                            can_split, &candidate);
+                                            can_split(plan), NULL, &candidate);
         if (status != FA_OK)
             return status;
         bool helps = candidate.makespan < better * plan->schedule.makespan;
@@ -208,8 +214,8 @@ fa_args fa_plan_args(const fa_plan *plan)
 
 fa_status fa_plan_lay_out(fa_plan *plan)
 {
-    size_t total = 0, rows = (size_t)plan->schedule.partial_rows;
-    bool fits = fa_grow(&total, plan->schedule.workers, plan->scratch_bytes);
+    size_t total = 0, rows = (size_t)plan->capacity.partial_rows;
+    bool fits = fa_grow(&total, plan->capacity.workers, plan->scratch_bytes);
     plan->partial_offset = total;
     fits = fits && fa_grow(&total, rows * sizeof(float), (size_t)plan->args.dim_v);
     total = fa_align64(total);
@@ -217,7 +223,7 @@ fa_status fa_plan_lay_out(fa_plan *plan)
     fits = fits && fa_grow(&total, rows, sizeof(fa_state));
     if (!fits)
         return fa_fail(FA_OUT_OF_MEMORY, "the workspace for %u workers and %zu partial rows overflows memory",
-                       plan->schedule.workers, rows);
+                       plan->capacity.workers, rows);
     plan->workspace = fa_align64(total);
     const uint64_t most = plan->device->limits.tensor_bytes;
     if (most > 0 && plan->workspace > most)
@@ -225,6 +231,36 @@ fa_status fa_plan_lay_out(fa_plan *plan)
                        "the workspace for %zu rows in parts has %zu bytes, %s serves at most %llu", rows,
                        plan->workspace, plan->device->info.name, (unsigned long long)most);
     return FA_OK;
+}
+
+/* The work of the plan's own lengths, and room for that of others. */
+static fa_status make_work(fa_plan *plan)
+{
+    static atomic_ullong serial;
+    const fa_context *context = plan->device->context;
+    fa_status status = FA_OK;
+    plan->serial = atomic_fetch_add(&serial, 1) + 1;
+    plan->capacity = fa_capacity_of(&plan->schedule);
+    if (plan->problem.dynamic)
+        status = fa_capacity_init(&plan->problem, &plan->limits, &plan->row->traits, &plan->tiling,
+                                  can_split(plan), &plan->schedule, &plan->capacity);
+    if (status == FA_OK)
+        status = fa_work_lay_out(plan, &plan->layout);
+    if (status != FA_OK)
+        return status;
+    plan->work = fa_alloc(context, plan->layout.bytes);
+    if (!plan->work)
+        return FA_OUT_OF_MEMORY;
+    fa_work_write(plan, &plan->problem, &plan->schedule, plan->work);
+    fa_schedule_release_lists(context, &plan->schedule);
+    return FA_OK;
+}
+
+/* The device has a copy of its own, unless it reads the host's memory. */
+static void drop_work(fa_plan *plan)
+{
+    fa_release(plan->device->context, plan->work, plan->layout.bytes);
+    plan->work = NULL;
 }
 
 FA_FLOAT_APART static fa_status plan_init(fa_plan *plan, const fa_attention_desc *desc)
@@ -238,14 +274,18 @@ FA_FLOAT_APART static fa_status plan_init(fa_plan *plan, const fa_attention_desc
         return status;
     plan->limits = fa_limits_sane(&device->limits, plan->row->traits.resident);
     status = fa_schedule_init(device->context, &plan->problem, &plan->limits, &plan->row->traits,
-                              &plan->tiling, plan->row->features & FA_FEATURE_SPLIT, &plan->schedule);
+                              &plan->tiling, can_split(plan), NULL, &plan->schedule);
     if (status == FA_OK)
         status = balance(plan);
     if (status != FA_OK)
         return status;
     plan->args = fa_plan_args(plan);
     plan->score = fa_problem_score(&plan->problem);
-    status = device->backend->plan_prepare(plan);
+    status = make_work(plan);
+    if (status == FA_OK)
+        status = device->backend->plan_prepare(plan);
+    if (!device->backend->host_pointers)
+        drop_work(plan);
     return status == FA_OK ? fa_plan_lay_out(plan) : status;
 }
 
@@ -283,10 +323,16 @@ void fa_plan_destroy(fa_plan *plan)
     fa_message kept = fa_message_keep();
     if (plan->impl)
         plan->device->backend->plan_release(plan);
+    drop_work(plan);
     fa_schedule_release(context, &plan->schedule);
     fa_problem_release(context, &plan->problem);
     fa_release(context, plan, sizeof(*plan));
     fa_message_restore(&kept);
+}
+
+size_t fa_plan_work(const fa_plan *plan)
+{
+    return plan && plan->problem.dynamic ? plan->layout.bytes : 0;
 }
 
 size_t fa_plan_workspace(const fa_plan *plan)

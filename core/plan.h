@@ -6,6 +6,7 @@
 
 #include "core/attention/schedule.h"
 #include "core/attention/score.h"
+#include "core/attention/work.h"
 #include "core/kernel.h"
 
 /* What kernels are told, of a plan's problem and tiling. */
@@ -20,10 +21,16 @@ struct fa_plan {
     fa_problem problem;
     const fa_kernel_row *row;
     fa_tiling tiling;
-    fa_limits limits; /* the device's, as seen by one of the row's resident blocks */
-    fa_schedule schedule;
+    fa_limits limits;     /* the device's, as seen by one of the row's resident blocks */
+    fa_schedule schedule; /* of the plan's own lengths; its lists are in `work` */
+    fa_capacity capacity; /* of runs of any lengths, where there may be such */
     fa_args args;
     fa_score score;
+
+    uint64_t serial; /* no other plan of this process has it */
+    fa_work_layout layout;
+    void *
+        work; /* of the plan's own lengths, in host memory; NULL where the backend has a copy on the device */
 
     /* Workspace: scratch of each worker, then the partial outputs, then their states. */
     size_t scratch_bytes; /* of one worker, a multiple of 64; the backend's */
@@ -39,21 +46,38 @@ typedef struct fa_binding {
     size_t offset[FA_OPERANDS];
     fa_buffer *workspace;
     size_t workspace_offset;
+    fa_buffer *work; /* NULL: the plan's own */
+    size_t work_offset;
 } fa_binding;
+
+/* How many work items and merges a run goes through: of lengths that only the device knows, as many as there may be. */
+static inline int64_t fa_run_items(const fa_plan *plan, const fa_binding *binding)
+{
+    return binding->work ? plan->capacity.items : plan->schedule.items;
+}
+
+static inline int64_t fa_run_merges(const fa_plan *plan, const fa_binding *binding)
+{
+    return binding->work ? plan->capacity.merges : plan->schedule.merges;
+}
 
 /*
  * Every check of a run's memory: that operands are there exactly where the problem has them, where they lie and how
- * large they are, and that what is written shares no byte with anything. FA_INVALID names the operand.
+ * large they are, and that what is written shares no byte with anything. `workspace` and `work` are bytes; work of 0 bytes is
+ * not looked at. FA_INVALID names the operand.
  */
 fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, const fa_problem *problem,
-                           size_t workspace);
+                           size_t workspace, size_t work);
+
+/* Whether `size` bytes at `offset` of a buffer of the device may hold work; FA_INVALID says why not. */
+fa_status fa_work_check(const fa_device *device, const fa_buffer *buffer, size_t offset, size_t size);
 
 /* fa_plan_run() of buffers that are bound: checks them and runs. The queue is the plan's device's. */
 fa_status fa_plan_run_bound(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);
 
 fa_args fa_plan_args(const fa_plan *plan);
 
-/* Fills the workspace's layout, of schedule and scratch_bytes. */
+/* Fills the workspace's layout, of capacity and scratch_bytes. */
 fa_status fa_plan_lay_out(fa_plan *plan);
 
 /*

@@ -20,8 +20,9 @@
 #define FA_DEVICE_INFO_0_1 FA_SIZE_THROUGH(fa_device_info, kernels)
 #define FA_TUNING_0_1 FA_SIZE_THROUGH(fa_tuning, splits)
 #define FA_ATTENTION_DESC_0_1 FA_SIZE_THROUGH(fa_attention_desc, tuning)
-#define FA_ATTENTION_ARGS_0_1 FA_SIZE_THROUGH(fa_attention_args, workspace_offset)
-#define FA_HOST_ARGS_0_1 FA_SIZE_THROUGH(fa_host_args, workspace)
+#define FA_ATTENTION_ARGS_0_1 FA_SIZE_THROUGH(fa_attention_args, work_offset)
+#define FA_LENGTHS_0_1 FA_SIZE_THROUGH(fa_lengths, lens_kv32)
+#define FA_HOST_ARGS_0_1 FA_SIZE_THROUGH(fa_host_args, work)
 #define FA_PLAN_INFO_0_1 FA_SIZE_THROUGH(fa_plan_info, workers)
 #define FA_MERGE_DESC_0_1 FA_SIZE_THROUGH(fa_merge_desc, want_lse)
 #define FA_VULKAN_DEVICE_DESC_0_1 FA_SIZE_THROUGH(fa_vulkan_device_desc, get_instance_proc_addr)
@@ -32,6 +33,7 @@ _Static_assert(FA_DEVICE_INFO_0_1 == sizeof(fa_device_info), "name the last fiel
 _Static_assert(FA_TUNING_0_1 == sizeof(fa_tuning), "name the last field above");
 _Static_assert(FA_ATTENTION_DESC_0_1 == sizeof(fa_attention_desc), "name the last field above");
 _Static_assert(FA_ATTENTION_ARGS_0_1 == sizeof(fa_attention_args), "name the last field above");
+_Static_assert(FA_LENGTHS_0_1 == sizeof(fa_lengths), "name the last field above");
 _Static_assert(FA_HOST_ARGS_0_1 == sizeof(fa_host_args), "name the last field above");
 _Static_assert(FA_PLAN_INFO_0_1 == sizeof(fa_plan_info), "name the last field above");
 _Static_assert(FA_MERGE_DESC_0_1 == sizeof(fa_merge_desc), "name the last field above");

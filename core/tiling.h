@@ -26,6 +26,7 @@ typedef struct fa_limits {
     uint64_t tensor_bytes;   /* most bytes that one operand spans; 0: no limit                         */
     int32_t loop_turns;      /* after so many turns of a kernel's loops, all together, the driver ends */
                              /* them; 0: it lets them end                                              */
+    uint64_t work_bytes;     /* the most that a work list may have; 0: no limit                        */
     bool compiled;           /* a plan's code is compiled for its blocks: lengths must not choose them */
 } fa_limits;
 

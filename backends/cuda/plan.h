@@ -15,7 +15,7 @@ typedef struct fa_cu_kernel {
 /* plan->impl */
 typedef struct fa_cu_plan {
     fa_table_params params;
-    CUdeviceptr table; /* see core/portable/table.h */
+    CUdeviceptr work; /* of the plan's own lengths */
     fa_cu_kernel attention, merge;
     fa_cu_kernel unaligned; /* of fma: instead of `attention` where a run's buffers are not aligned */
 } fa_cu_plan;

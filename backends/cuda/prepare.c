@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From a plan to its kernels and its table. */
+/* From a plan to its kernels, and its work in device memory. */
 #include "backends/cuda/plan.h"
 
-#include "backends/gpu/table.h"
 #include "core/context.h"
 #include "core/status.h"
 
@@ -37,23 +36,16 @@ static int variant_of(const fa_plan *plan, const fa_cuda_row *row)
     return fa_cuda_variant_of(*row, plan->args.block_q) + (row->unit > 0 && plan->score.transforms);
 }
 
-/* The plan's table, in device memory. */
-static fa_status make_table(const fa_plan *plan, fa_cu_plan *made)
+static fa_status copy_work(const fa_plan *plan, fa_cu_plan *made)
 {
     const fa_cu_device *d = fa_cu_device_of(plan->device);
-    void *table;
-    size_t size;
-    fa_status status = fa_table_make(plan, (size_t)-1, &table, &size);
-    if (status != FA_OK)
-        return status;
-    made->params = *(const fa_table_params *)table;
+    made->params = *(const fa_table_params *)plan->work;
     const char *call = "cuMemAlloc";
-    CUresult error = d->cu->cuMemAlloc(&made->table, size);
+    CUresult error = d->cu->cuMemAlloc(&made->work, plan->layout.bytes);
     if (error == CUDA_SUCCESS) {
         call = "cuMemcpyHtoD";
-        error = d->cu->cuMemcpyHtoD(made->table, table, size);
+        error = d->cu->cuMemcpyHtoD(made->work, plan->work, plan->layout.bytes);
     }
-    fa_release(plan->device->context, table, size);
     return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(d->cu, error, call);
 }
 
@@ -86,14 +78,14 @@ fa_status fa_cu_plan_prepare(fa_plan *plan)
     if (!made)
         return FA_OUT_OF_MEMORY;
     plan->impl = made;
-    if (plan->schedule.items == 0)
+    if (plan->capacity.items == 0)
         return FA_OK;
     fa_status status = fa_cu_enter(plan->device);
     if (status != FA_OK)
         return status;
-    status = make_kernels(plan, plan->schedule.merges > 0, made);
+    status = make_kernels(plan, plan->capacity.merges > 0, made);
     if (status == FA_OK)
-        status = make_table(plan, made);
+        status = copy_work(plan, made);
     fa_cu_leave(plan->device);
     return status;
 }
@@ -101,8 +93,8 @@ fa_status fa_cu_plan_prepare(fa_plan *plan)
 void fa_cu_plan_release(fa_plan *plan)
 {
     fa_cu_plan *made = plan->impl;
-    if (made->table && fa_cu_enter(plan->device) == FA_OK) {
-        (void)fa_cu_device_of(plan->device)->cu->cuMemFree(made->table);
+    if (made->work && fa_cu_enter(plan->device) == FA_OK) {
+        (void)fa_cu_device_of(plan->device)->cu->cuMemFree(made->work);
         fa_cu_leave(plan->device);
     }
     fa_release(plan->device->context, made, sizeof(*made));

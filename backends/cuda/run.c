@@ -26,7 +26,8 @@ static fa_cuda_args bind(const fa_plan *plan, const fa_binding *binding)
         at[t] = address_of(binding->buffer[t], binding->offset[t]);
     fa_cuda_args args = {
         .p = prepared->params,
-        .table = (const unsigned char *)(uintptr_t)prepared->table,
+        .table = binding->work ? address_of(binding->work, binding->work_offset)
+                               : (const unsigned char *)(uintptr_t)prepared->work,
         .q = at[FA_Q],
         .k = at[FA_K],
         .v = at[FA_V],
@@ -46,15 +47,16 @@ static fa_cuda_args bind(const fa_plan *plan, const fa_binding *binding)
     return args;
 }
 
-static fa_status launch_all(const fa_plan *plan, CUstream stream, fa_cuda_args *args)
+static fa_status launch_all(const fa_plan *plan, const fa_binding *binding, CUstream stream,
+                            fa_cuda_args *args)
 {
     const fa_cu_plan *prepared = plan->impl;
     const fa_cu_kernel *attention =
         !args->aligned && prepared->unaligned.function ? &prepared->unaligned : &prepared->attention;
-    fa_status status = fa_cu_launch(plan, stream, attention, plan->schedule.items, 1, args);
-    if (status == FA_OK && prepared->merge.function)
-        status =
-            fa_cu_launch(plan, stream, &prepared->merge, plan->schedule.merges, plan->args.block_q, args);
+    const int64_t merges = fa_run_merges(plan, binding);
+    fa_status status = fa_cu_launch(plan, stream, attention, fa_run_items(plan, binding), 1, args);
+    if (status == FA_OK && merges > 0)
+        status = fa_cu_launch(plan, stream, &prepared->merge, merges, plan->args.block_q, args);
     return status;
 }
 
@@ -74,7 +76,7 @@ fa_status fa_cu_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding 
     if (!captures)
         error = cu->cuEventRecord(q->first, q->stream);
     if (error == CUDA_SUCCESS)
-        status = launch_all(plan, q->stream, &args);
+        status = launch_all(plan, binding, q->stream, &args);
     if (error == CUDA_SUCCESS && status == FA_OK && !captures) {
         error = cu->cuEventRecord(q->last, q->stream);
         q->ran = error == CUDA_SUCCESS;

@@ -151,6 +151,7 @@ fa_limits fa_gpu_limits_of(const fa_gpu_limits *limits)
         .item_cycles = 2000,
         .run_cycles = start_seconds * limits->clock_hz,
         .tensor_bytes = limits->tensor_bytes,
+        .work_bytes = limits->work_bytes,
         .loop_turns = limits->loop_turns,
         .compiled = true,
     };

@@ -37,6 +37,7 @@ typedef struct fa_gpu_limits {
     size_t local_bytes;    /* of a work-group                    */
     size_t group_size;     /* most work-items of a work-group    */
     uint64_t tensor_bytes; /* as fa_limits has it                */
+    uint64_t work_bytes;   /* likewise                           */
     int32_t loop_turns;    /* likewise                           */
 } fa_gpu_limits;
 

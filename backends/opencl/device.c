@@ -14,6 +14,7 @@ static fa_status opencl_open(fa_device *device, void *import)
         .clock_hz = d->caps.clock_mhz * 1e6,
         .local_bytes = d->caps.local_bytes,
         .group_size = d->caps.group_size,
+        .work_bytes = d->caps.alloc_bytes,
         .tensor_bytes = (uint64_t)(FA_CL_MAX_CHUNKS - 1) << fa_cl_chunk_shift(&d->caps),
     };
     device->limits = fa_gpu_limits_of(&limits);

@@ -16,7 +16,7 @@ typedef struct fa_cl_kernels {
 
 /* plan->impl */
 typedef struct fa_cl_plan {
-    cl_mem table; /* see core/portable/table.h */
+    cl_mem work; /* of the plan's own lengths */
     /* `usual` serves what a chunk holds in one chunk. Where such an operand crosses the end of one inside a larger
      * buffer, which no plan can know, `crossing` is made at the first such run. */
     fa_cl_kernels usual, crossing;
@@ -37,7 +37,7 @@ typedef struct fa_cl_place {
     cl_long at; /* elements */
 } fa_cl_place;
 
-enum { FA_CL_WORKSPACE = FA_OPERANDS, FA_CL_PLACES };
+enum { FA_CL_WORKSPACE = FA_OPERANDS, FA_CL_PLACES, FA_CL_WORK = FA_CL_PLACES };
 
 /* A kernel whose arguments are being set, in order. */
 typedef struct fa_cl_launch {

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A plan's programs, and its table in device memory. */
+/* A plan's programs, and its work in device memory. */
 #include "backends/opencl/plan.h"
 
-#include "backends/gpu/table.h"
 #include "core/context.h"
 #include "core/size.h"
 #include "core/status.h"
@@ -73,7 +72,7 @@ static size_t local_bytes(const fa_plan *plan)
 static int count_chunks(const fa_plan *plan)
 {
     int shift = fa_cl_chunk_shift(&fa_cl_device_of(plan->device)->caps);
-    size_t largest = (size_t)plan->schedule.partial_rows * ((size_t)plan->args.dim_v + 1) * sizeof(float);
+    size_t largest = (size_t)plan->capacity.partial_rows * ((size_t)plan->args.dim_v + 1) * sizeof(float);
     for (int t = 0; t < FA_OPERANDS; t++)
         largest = FA_MAX(largest, plan->problem.span[t]);
     if (largest >> shift == 0)
@@ -82,19 +81,12 @@ static int count_chunks(const fa_plan *plan)
     return chunks <= FA_CL_FEW_CHUNKS ? FA_CL_FEW_CHUNKS : FA_CL_MAX_CHUNKS;
 }
 
-/* The plan's table, in device memory. */
-static fa_status make_table(const fa_plan *plan, fa_cl_plan *made)
+static fa_status copy_work(const fa_plan *plan, fa_cl_plan *made)
 {
     const fa_cl_device *device = fa_cl_device_of(plan->device);
-    void *table;
-    size_t size;
-    fa_status status = fa_table_make(plan, device->caps.alloc_bytes, &table, &size);
-    if (status != FA_OK)
-        return status;
     cl_int error;
-    made->table = device->cl->clCreateBuffer(device->context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR, size,
-                                             table, &error);
-    fa_release(plan->device->context, table, size);
+    made->work = device->cl->clCreateBuffer(device->context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR,
+                                            plan->layout.bytes, plan->work, &error);
     return error == CL_SUCCESS ? FA_OK : fa_cl_fail(error, "clCreateBuffer");
 }
 
@@ -109,7 +101,7 @@ fa_status fa_cl_kernels_make(const fa_plan *plan, int chunks, fa_cl_kernels *ker
         if (!kernels->attention[aligned])
             status = fa_cl_kernel_make(plan, &options, name, &kernels->attention[aligned]);
     }
-    if (status == FA_OK && plan->schedule.merges > 0 && !kernels->merge) {
+    if (status == FA_OK && plan->capacity.merges > 0 && !kernels->merge) {
         fa_cl_options options = {.used = 0};
         merge_options(&options, plan, chunks);
         status = fa_cl_kernel_make(plan, &options, "fa_merge", &kernels->merge);
@@ -151,7 +143,7 @@ fa_status fa_cl_plan_prepare(fa_plan *plan)
         return FA_OUT_OF_MEMORY;
     (void)pthread_mutex_init(&made->lock, NULL);
     plan->impl = made;
-    if (plan->schedule.items == 0)
+    if (plan->capacity.items == 0)
         return FA_OK;
     const int chunks = count_chunks(plan);
     made->group = (size_t)(kernel->kind == FA_GPU_TILE ? plan->args.block_q / FA_GPU_TILE_ROWS * kernel->lanes
@@ -159,7 +151,7 @@ fa_status fa_cl_plan_prepare(fa_plan *plan)
     made->merge_group = merge_group(plan);
     made->local_bytes = local_bytes(plan);
     fa_status status = fa_cl_kernels_make(plan, chunks, &made->usual);
-    return status == FA_OK ? make_table(plan, made) : status;
+    return status == FA_OK ? copy_work(plan, made) : status;
 }
 
 void fa_cl_plan_release(fa_plan *plan)
@@ -175,8 +167,8 @@ void fa_cl_plan_release(fa_plan *plan)
         if (kernels[i])
             (void)cl->clReleaseKernel(kernels[i]);
     }
-    if (made->table)
-        (void)cl->clReleaseMemObject(made->table);
+    if (made->work)
+        (void)cl->clReleaseMemObject(made->work);
     (void)pthread_mutex_destroy(&made->lock);
     fa_release(plan->device->context, made, sizeof(*made));
 }

@@ -5,7 +5,7 @@
 
 enum { ALIGNMENT = 16 };
 
-/* An operand, or the workspace, of a run; `buffer` is NULL, or `span` 0, where there is none. */
+/* An operand, the workspace or the work of a run; `buffer` is NULL, or `span` 0, where there is none. */
 typedef struct operand {
     const char *name;
     const fa_buffer *buffer;
@@ -17,6 +17,8 @@ static operand operand_of(const fa_plan *plan, const fa_binding *binding, int pl
     if (place == FA_CL_WORKSPACE)
         return (operand){"workspace", binding->workspace, binding->workspace_offset, plan->workspace,
                          sizeof(float)};
+    if (place == FA_CL_WORK)
+        return (operand){"work", binding->work, binding->work_offset, plan->layout.bytes, 1};
     return (operand){fa_operands[place].name, binding->buffer[place], binding->offset[place],
                      plan->problem.span[place], fa_dtype_size(plan->problem.tensor[place].dtype)};
 }
@@ -63,7 +65,7 @@ static fa_status check_wraps(const fa_plan *plan, const fa_binding *binding)
     static const int written[] = {FA_O, FA_LSE, FA_CL_WORKSPACE};
     for (size_t w = 0; w < sizeof(written) / sizeof(written[0]); w++) {
         const operand out = operand_of(plan, binding, written[w]);
-        for (int t = 0; out.buffer && t < FA_CL_PLACES; t++) {
+        for (int t = 0; out.buffer && t <= FA_CL_WORK; t++) {
             const operand other = operand_of(plan, binding, t);
             if (other.buffer && wraps_same_memory(out.buffer, other.buffer))
                 return fa_fail(
@@ -74,6 +76,17 @@ static fa_status check_wraps(const fa_plan *plan, const fa_binding *binding)
         }
     }
     return FA_OK;
+}
+
+static fa_status check_work(const fa_plan *plan, const fa_binding *binding)
+{
+    const operand work = operand_of(plan, binding, FA_CL_WORK);
+    if (!crosses(&work))
+        return FA_OK;
+    return fa_fail(
+        FA_UNSUPPORTED,
+        "args.work lies across the end of one of the device's allocations, of which its buffer has "
+        "several: give it a smaller buffer");
 }
 
 /* Where everything lies, and the kernels for operands that lie so. The lock is held. */
@@ -112,17 +125,31 @@ static bool is_aligned(const fa_binding *binding)
     return true;
 }
 
-/* The attention kernel's arguments, as all of them have them. */
-static fa_status start_attention(const fa_plan *plan, const fa_cl_kernels *kernels, fa_cl_queue *queue,
-                                 const fa_cl_place where[FA_CL_PLACES], bool aligned, cl_event *event)
+/* The memory of a run's work, and where it begins there. */
+static void pass_work(fa_cl_launch *l, const fa_plan *plan, const fa_binding *binding)
 {
     const fa_cl_plan *prepared = plan->impl;
+    const operand work = operand_of(plan, binding, FA_CL_WORK);
+    fa_cl_place place = {.chunk = {prepared->work}};
+    if (binding->work)
+        place = find_place(&work, 1);
+    fa_cl_pass(l, sizeof(cl_mem), &place.chunk[0]);
+    fa_cl_pass(l, sizeof(cl_long), &place.at);
+}
+
+/* The attention kernel's arguments, as all of them have them. */
+static fa_status start_attention(const fa_plan *plan, const fa_cl_kernels *kernels, fa_cl_queue *queue,
+                                 const fa_binding *binding, const fa_cl_place where[FA_CL_PLACES],
+                                 cl_event *event)
+{
+    const fa_cl_plan *prepared = plan->impl;
+    const bool aligned = is_aligned(binding);
     fa_cl_launch l = {.cl = fa_cl_device_of(plan->device)->cl,
                       .kernel = kernels->attention[aligned && kernels->attention[1]]};
     const fa_cl_place *partial = &where[FA_CL_WORKSPACE];
     cl_long partial_at = partial->at + (cl_long)(plan->partial_offset / sizeof(float));
     cl_long partial_state_at = partial->at + (cl_long)(plan->partial_state_offset / sizeof(float));
-    fa_cl_pass(&l, sizeof(cl_mem), &prepared->table);
+    pass_work(&l, plan, binding);
     for (int t = 0; t < FA_CL_PLACES; t++)
         fa_cl_pass_memory(&l, &where[t], kernels->chunks);
     for (int t = 0; t < FA_OPERANDS; t++)
@@ -130,18 +157,19 @@ static fa_status start_attention(const fa_plan *plan, const fa_cl_kernels *kerne
     fa_cl_pass(&l, sizeof(cl_long), &partial_at);
     fa_cl_pass(&l, sizeof(cl_long), &partial_state_at);
     fa_cl_pass(&l, prepared->local_bytes, NULL);
-    return fa_cl_enqueue(&l, queue->handle, plan->schedule.items, 1, prepared->group, event);
+    return fa_cl_enqueue(&l, queue->handle, fa_run_items(plan, binding), 1, prepared->group, event);
 }
 
 static fa_status start_merge(const fa_plan *plan, const fa_cl_kernels *kernels, fa_cl_queue *queue,
-                             const fa_cl_place where[FA_CL_PLACES], cl_event *event)
+                             const fa_binding *binding, const fa_cl_place where[FA_CL_PLACES],
+                             cl_event *event)
 {
     const fa_cl_plan *prepared = plan->impl;
     fa_cl_launch l = {.cl = fa_cl_device_of(plan->device)->cl, .kernel = kernels->merge};
     const fa_cl_place *partial = &where[FA_CL_WORKSPACE];
     cl_long partial_at = partial->at + (cl_long)(plan->partial_offset / sizeof(float));
     cl_long partial_state_at = partial->at + (cl_long)(plan->partial_state_offset / sizeof(float));
-    fa_cl_pass(&l, sizeof(cl_mem), &prepared->table);
+    pass_work(&l, plan, binding);
     fa_cl_pass_memory(&l, &where[FA_O], kernels->chunks);
     fa_cl_pass_memory(&l, &where[FA_LSE], kernels->chunks);
     fa_cl_pass_memory(&l, partial, kernels->chunks);
@@ -149,7 +177,7 @@ static fa_status start_merge(const fa_plan *plan, const fa_cl_kernels *kernels, 
     fa_cl_pass(&l, sizeof(cl_long), &where[FA_LSE].at);
     fa_cl_pass(&l, sizeof(cl_long), &partial_at);
     fa_cl_pass(&l, sizeof(cl_long), &partial_state_at);
-    return fa_cl_enqueue(&l, queue->handle, plan->schedule.merges, (size_t)plan->args.block_q,
+    return fa_cl_enqueue(&l, queue->handle, fa_run_merges(plan, binding), (size_t)plan->args.block_q,
                          prepared->merge_group, event);
 }
 
@@ -164,6 +192,8 @@ static fa_status synchronise(fa_queue *queue, const fa_binding *binding, bool to
     }
     if (status == FA_OK && binding->workspace && !to_host)
         status = fa_cl_buffer_sync(queue, binding->workspace, true, false);
+    if (status == FA_OK && binding->work && !to_host)
+        status = fa_cl_buffer_sync(queue, binding->work, true, false);
     return status;
 }
 
@@ -178,6 +208,8 @@ fa_status fa_cl_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding 
     (void)pthread_mutex_lock(&prepared->lock);
     fa_status status = check_wraps(plan, binding);
     if (status == FA_OK)
+        status = check_work(plan, binding);
+    if (status == FA_OK)
         status = find_places(plan, binding, where, &kernels);
     if (status == FA_OK)
         status = synchronise(queue, binding, false);
@@ -185,9 +217,9 @@ fa_status fa_cl_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding 
         (void)pthread_mutex_unlock(&prepared->lock);
         return status;
     }
-    status = start_attention(plan, kernels, q, where, is_aligned(binding), q->timed ? &first : NULL);
-    if (status == FA_OK && kernels->merge)
-        status = start_merge(plan, kernels, q, where, q->timed ? &last : NULL);
+    status = start_attention(plan, kernels, q, binding, where, q->timed ? &first : NULL);
+    if (status == FA_OK && fa_run_merges(plan, binding) > 0)
+        status = start_merge(plan, kernels, q, binding, where, q->timed ? &last : NULL);
     (void)pthread_mutex_unlock(&prepared->lock);
     fa_cl_queue_keep(queue, first, last ? last : first);
     if (status == FA_OK)

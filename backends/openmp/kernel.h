@@ -4,10 +4,15 @@
 #define FA_OPENMP_KERNEL_H
 
 #include "core/plan.h"
+#include "core/tensor.h"
 
 /* One run of a plan: where everything is. */
 typedef struct fa_cpu_run {
     const fa_plan *plan;
+    const fa_table_params *work; /* the lists are in it */
+    const fa_table_sequence *sequence;
+    const fa_table_item *item;
+    const fa_table_merge *merge;
     const void *q, *k, *v, *bias, *keep;
     void *o;
     float *lse;     /* NULL: not wanted */
@@ -18,8 +23,30 @@ typedef struct fa_cpu_run {
 /* A kernel executes one work item at a time, on one thread, in scratch of its own. */
 typedef struct fa_cpu_kernel {
     size_t (*scratch_bytes)(const fa_plan *plan);
-    void (*item)(const fa_cpu_run *run, const fa_work_item *item, void *scratch);
+    void (*item)(const fa_cpu_run *run, const fa_table_item *item, void *scratch);
 } fa_cpu_kernel;
+
+/* Elements that precede a row of q or o. */
+static inline int64_t fa_cpu_row_at(const fa_cpu_run *run, int operand, const fa_table_sequence *s, int head,
+                                    int position)
+{
+    const fa_tensor *t = &run->plan->problem.tensor[operand];
+    return (operand == FA_Q ? s->q_at : s->o_at) + fa_tensor_offset(t, 0, head, position);
+}
+
+/* Elements that precede a key's row of k or v. */
+static inline int64_t fa_cpu_key_at(const fa_cpu_run *run, int operand, const fa_table_item *item, int key)
+{
+    const fa_table_sequence *s = &run->sequence[item->sequence];
+    const fa_tensor *t = &run->plan->problem.tensor[operand];
+    return (operand == FA_K ? s->k_at : s->v_at) + fa_tensor_offset(t, 0, item->head_kv, key);
+}
+
+/* Elements that precede a row's LSE. */
+static inline int64_t fa_cpu_lse_at(const fa_cpu_run *run, const fa_table_sequence *s, int head, int position)
+{
+    return s->lse_at + (int64_t)head * run->work->lse_rows + position;
+}
 
 /* fa_<isa>_<kernel>, one object per instruction set. */
 #define FA_CPU_ISA(isa) extern const fa_cpu_kernel fa_##isa##_tile, fa_##isa##_rows, fa_##isa##_standard;

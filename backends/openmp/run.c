@@ -35,16 +35,16 @@ void fa_openmp_plan_release(fa_plan *plan)
 static void do_item(const fa_cpu_run *run, int64_t index, void *scratch)
 {
     const fa_cpu_kernel *kernel = run->plan->row->impl;
-    kernel->item(run, &run->plan->schedule.item[index], scratch);
+    kernel->item(run, &run->item[index], scratch);
 }
 
 static void do_merge(const fa_cpu_run *run, int64_t index, void *scratch)
 {
     (void)scratch;
     const fa_plan *plan = run->plan;
-    const fa_merge_item *merge = &plan->schedule.merge[index];
+    const fa_table_merge *merge = &run->merge[index];
     const fa_problem *p = &plan->problem;
-    const fa_sequence *s = &p->sequence[merge->sequence];
+    const fa_table_sequence *s = &run->sequence[merge->sequence];
     const fa_tensor *o = &p->tensor[FA_O];
     int64_t rows = merge->row_end - merge->row_begin;
     for (int row = merge->row_begin; row < merge->row_end; row++) {
@@ -63,10 +63,10 @@ static void do_merge(const fa_cpu_run *run, int64_t index, void *scratch)
             .natural = plan->score.natural,
             .sink = p->sinks ? p->sinks[head] : FA_NEG_INF,
         };
-        float lse = fa_merge_parts(&parts, p->dim_v, o->dtype, run->o,
-                                   fa_tensor_offset(o, s->q_batch, head, s->q_row + position));
+        float lse =
+            fa_merge_parts(&parts, p->dim_v, o->dtype, run->o, fa_cpu_row_at(run, FA_O, s, head, position));
         if (run->lse)
-            run->lse[fa_problem_lse_index(p, s, head, position)] = lse;
+            run->lse[fa_cpu_lse_at(run, s, head, position)] = lse;
     }
 }
 
@@ -128,11 +128,11 @@ static fa_status share(const fa_device *device, loop *l)
     return FA_OK;
 }
 
-/* Tasks for the plan's items: no more than OpenMP allows now, where that is less than when the device was opened. */
-static int32_t item_tasks(const fa_plan *plan)
+/* Tasks for the work's items: no more than OpenMP allows now, where that is less than when the device was opened. */
+static int32_t item_tasks(const fa_cpu_run *run)
 {
-    const fa_cpu_device *d = plan->device->impl;
-    int32_t workers = (int32_t)plan->schedule.workers;
+    const fa_cpu_device *d = run->plan->device->impl;
+    int32_t workers = run->work->workers;
     if (workers <= 1 || !d->pool)
         return 1 < workers ? workers : 1;
     int32_t allowed = fa_runtime_threads();
@@ -140,11 +140,11 @@ static int32_t item_tasks(const fa_plan *plan)
 }
 
 /* What is merged faster than shared, one task does. */
-static int32_t merge_tasks(const fa_plan *plan, int32_t most)
+static int32_t merge_tasks(const fa_table_params *work, int32_t most)
 {
     enum { FLOATS_OF_TASK = 4096 };
-    int64_t tasks = plan->schedule.partial_rows * (plan->args.dim_v + 1) / FLOATS_OF_TASK;
-    tasks = tasks < plan->schedule.merges ? tasks : plan->schedule.merges;
+    int64_t tasks = work->partial_rows * (work->dim_v + 1) / FLOATS_OF_TASK;
+    tasks = tasks < work->merges ? tasks : work->merges;
     return tasks < 1 ? 1 : tasks < most ? (int32_t)tasks : most;
 }
 
@@ -153,8 +153,15 @@ fa_status fa_openmp_plan_run(const fa_plan *plan, fa_queue *queue, const fa_bind
     (void)queue;
     char *workspace =
         binding->workspace ? (char *)binding->workspace->address + binding->workspace_offset : NULL;
+    const void *words =
+        binding->work ? (const char *)binding->work->address + binding->work_offset : plan->work;
+    const fa_table_params *work = words;
     fa_cpu_run run = {
         .plan = plan,
+        .work = work,
+        .sequence = (const fa_table_sequence *)words + work->sequences_at,
+        .item = (const fa_table_item *)words + work->items_at,
+        .merge = (const fa_table_merge *)words + work->merges_at,
         .q = fa_host_operand(binding, FA_Q),
         .k = fa_host_operand(binding, FA_K),
         .v = fa_host_operand(binding, FA_V),
@@ -165,16 +172,15 @@ fa_status fa_openmp_plan_run(const fa_plan *plan, fa_queue *queue, const fa_bind
         .partial = (float *)(workspace + plan->partial_offset),
         .partial_state = (fa_state *)(workspace + plan->partial_state_offset),
     };
-    int32_t tasks = item_tasks(plan);
-    loop items = {
-        .run = &run, .one = do_item, .count = plan->schedule.items, .scratch = workspace, .tasks = tasks};
+    int32_t tasks = item_tasks(&run);
+    loop items = {.run = &run, .one = do_item, .count = work->items, .scratch = workspace, .tasks = tasks};
     fa_status status = share(plan->device, &items);
-    if (status != FA_OK || plan->schedule.merges == 0)
+    if (status != FA_OK || work->merges == 0)
         return status;
     loop merges = {.run = &run,
                    .one = do_merge,
-                   .count = plan->schedule.merges,
+                   .count = work->merges,
                    .scratch = workspace,
-                   .tasks = merge_tasks(plan, tasks)};
+                   .tasks = merge_tasks(work, tasks)};
     return share(plan->device, &merges);
 }

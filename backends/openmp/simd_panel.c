@@ -128,11 +128,10 @@ void FA_ISA_NAME(panel_scores)(const fa_panel *panel, bool masked, int key, int 
     }
 }
 
-float FA_ISA_NAME(row_close)(const fa_cpu_run *run, const fa_work_item *item, int row, float max, float sum)
+float FA_ISA_NAME(row_close)(const fa_cpu_run *run, const fa_table_item *item, int row, float max, float sum)
 {
     const fa_plan *plan = run->plan;
     const fa_problem *p = &plan->problem;
-    const fa_sequence *s = &p->sequence[item->sequence];
     int head = fa_row_head(plan->args.group, item->head_kv, row);
     float sink = p->sinks && item->part_row < 0 ? p->sinks[head] : FA_NEG_INF;
     const fa_state state = {max, sum};
@@ -140,11 +139,12 @@ float FA_ISA_NAME(row_close)(const fa_cpu_run *run, const fa_work_item *item, in
     if (item->part_row >= 0)
         run->partial_state[item->part_row + row - item->row_begin] = state;
     else if (run->lse)
-        run->lse[fa_problem_lse_index(p, s, head, fa_row_position(plan->args.group, row))] = closed.lse;
+        run->lse[fa_cpu_lse_at(run, &run->sequence[item->sequence], head,
+                               fa_row_position(plan->args.group, row))] = closed.lse;
     return closed.factor;
 }
 
-void FA_ISA_NAME(panel_finish)(const fa_panel *panel, const fa_work_item *item, int row, const float *ot,
+void FA_ISA_NAME(panel_finish)(const fa_panel *panel, const fa_table_item *item, int row, const float *ot,
                                const float *max, const float *sum)
 {
     const fa_cpu_run *run = panel->run;

@@ -249,16 +249,16 @@ static void values(int rows, const rows_scratch *s, const typed_rows *v, int fir
 /* One query row: which it is, and what its scores need. */
 typedef struct query_row {
     const fa_cpu_run *run;
-    const fa_sequence *sequence;
+    const fa_table_sequence *sequence;
     int32_t number, head, position;
 } query_row;
 
-static query_row row_of(const fa_cpu_run *run, const fa_work_item *item, int row)
+static query_row row_of(const fa_cpu_run *run, const fa_table_item *item, int row)
 {
     const fa_args *a = &run->plan->args;
     return (query_row){
         .run = run,
-        .sequence = &run->plan->problem.sequence[item->sequence],
+        .sequence = &run->sequence[item->sequence],
         .number = item->sequence,
         .head = fa_row_head(a->group, item->head_kv, row),
         .position = fa_row_position(a->group, row),
@@ -363,33 +363,28 @@ static void add_infinite(const query_row *row, const typed_rows *v, int key, int
 
 /* More than one group of query rows reads K and V again: of f16 and bf16 it reads a chunk made f32, which stays
  * in the first-level cache. */
-static bool converts(const fa_work_item *item, const fa_tensor *t)
+static bool converts(const fa_table_item *item, const fa_tensor *t)
 {
     return item->row_end - item->row_begin > ROWS && t->dtype != FA_F32;
 }
 
 /* What fetch() is going to convert behind these rows, if it does. */
-static rows_ahead ahead_of(const fa_cpu_run *run, const fa_work_item *item, int operand, const void *base,
-                           int key)
+static rows_ahead ahead_of(const fa_cpu_run *run, int operand, const fa_table_item *item, int key)
 {
-    const fa_tensor *t = &run->plan->problem.tensor[operand];
-    const fa_sequence *q = &run->plan->problem.sequence[item->sequence];
-    if (!converts(item, t) || key >= item->key_end)
+    if (!converts(item, &run->plan->problem.tensor[operand]) || key >= item->key_end)
         return nothing_ahead;
-    int64_t at = fa_tensor_offset(t, q->kv_batch, item->head_kv, q->kv_row + key);
-    return (rows_ahead){(const char *)((const uint16_t *)base + at),
-                        t->stride[2] * (ptrdiff_t)sizeof(uint16_t), LINE_BYTES / (int)sizeof(uint16_t)};
+    const typed_rows rows = key_rows(run, operand, item, key);
+    return (rows_ahead){(const char *)((const uint16_t *)rows.base + rows.index),
+                        rows.stride * (ptrdiff_t)sizeof(uint16_t), LINE_BYTES / (int)sizeof(uint16_t)};
 }
 
-/* The rows of K or V from `key` on, where they lie. */
-static typed_rows rows_at(const fa_cpu_run *run, const fa_work_item *item, int operand, const void *base,
-                          int key)
+/* The rows of K or V from `key` on, which are fetched ahead. */
+static typed_rows rows_at(const fa_cpu_run *run, int operand, const fa_table_item *item, int key)
 {
     const fa_tensor *t = &run->plan->problem.tensor[operand];
-    const fa_sequence *q = &run->plan->problem.sequence[item->sequence];
-    int64_t at = fa_tensor_offset(t, q->kv_batch, item->head_kv, q->kv_row + key);
-    int64_t rows = FA_MAX(FAR_BYTES / (t->shape[3] * (int64_t)fa_dtype_size(t->dtype)), KEYS);
-    return (typed_rows){t->dtype, base, at, t->stride[2], rows * t->stride[2]};
+    typed_rows rows = key_rows(run, operand, item, key);
+    rows.far = FA_MAX(FAR_BYTES / (t->shape[3] * (int64_t)fa_dtype_size(t->dtype)), KEYS) * rows.stride;
+    return rows;
 }
 
 /* Up to CHUNK rows as f32, in scratch. */
@@ -400,22 +395,22 @@ static typed_rows convert(const rows_scratch *s, const typed_rows *from, int key
 }
 
 /* Rows [key, key + keys) of K or V. */
-static typed_rows fetch(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s, int operand,
-                        const void *base, int key, int keys)
+static typed_rows fetch(const fa_cpu_run *run, int operand, const fa_table_item *item, const rows_scratch *s,
+                        int key, int keys)
 {
     const fa_tensor *t = &run->plan->problem.tensor[operand];
-    typed_rows rows = rows_at(run, item, operand, base, key);
+    typed_rows rows = rows_at(run, operand, item, key);
     return converts(item, t) ? convert(s, &rows, keys, (int)t->shape[3]) : rows;
 }
 
 /* Adds values of which some are not finite and some row may not see: the same arithmetic on a copy without those. */
-static void add_cleaned(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s, int key,
+static void add_cleaned(const fa_cpu_run *run, const fa_table_item *item, const rows_scratch *s, int key,
                         int first, int keys)
 {
     int dim = run->plan->args.dim_v, rows = item->row_end - item->row_begin;
     for (int end = first + keys; first < end; first += CHUNK) {
         int count = FA_MIN(CHUNK, end - first);
-        typed_rows v = rows_at(run, item, FA_V, run->v, key + first), cleaned = convert(s, &v, count, dim);
+        typed_rows v = rows_at(run, FA_V, item, key + first), cleaned = convert(s, &v, count, dim);
         clean_rows(s->kv, s->kv_stride, count, dim);
         values(rows, s, &cleaned, first, count, dim, nothing_ahead);
         for (int r = 0; r < rows; r++) {
@@ -426,16 +421,16 @@ static void add_cleaned(const fa_cpu_run *run, const fa_work_item *item, const r
     }
 }
 
-static void add_values(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s, int key,
+static void add_values(const fa_cpu_run *run, const fa_table_item *item, const rows_scratch *s, int key,
                        int first, int keys, bool partial)
 {
     int dim = run->plan->args.dim_v, rows = item->row_end - item->row_begin;
-    typed_rows v = fetch(run, item, s, FA_V, run->v, key + first, keys);
+    typed_rows v = fetch(run, FA_V, item, s, key + first, keys);
     if ((partial || run->keep) && !rows_finite(&v, keys, dim)) {
         add_cleaned(run, item, s, key, first, keys);
         return;
     }
-    rows_ahead ahead = ahead_of(run, item, FA_V, run->v, key + first + keys);
+    rows_ahead ahead = ahead_of(run, FA_V, item, key + first + keys);
     values(rows, s, &v, first, keys, dim, ahead);
 }
 
@@ -449,7 +444,7 @@ static void add_part(const rows_scratch *s, int rows)
     }
 }
 
-static void meet(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s, int key, int keys,
+static void meet(const fa_cpu_run *run, const fa_table_item *item, const rows_scratch *s, int key, int keys,
                  bool partial)
 {
     const fa_problem *p = &run->plan->problem;
@@ -458,8 +453,8 @@ static void meet(const fa_cpu_run *run, const fa_work_item *item, const rows_scr
 
     for (int first = 0; first < keys; first += step) {
         int count = FA_MIN(step, keys - first);
-        typed_rows k = fetch(run, item, s, FA_K, run->k, key + first, count);
-        rows_ahead ahead = ahead_of(run, item, FA_K, run->k, key + first + count);
+        typed_rows k = fetch(run, FA_K, item, s, key + first, count);
+        rows_ahead ahead = ahead_of(run, FA_K, item, key + first + count);
         scores(rows, s, &k, first, count, p->dim_qk, ahead);
     }
     for (int r = 0; r < rows; r++) {
@@ -472,7 +467,7 @@ static void meet(const fa_cpu_run *run, const fa_work_item *item, const rows_scr
     add_part(s, rows);
 }
 
-static void start(const fa_cpu_run *run, const fa_work_item *item, const rows_scratch *s)
+static void start(const fa_cpu_run *run, const fa_table_item *item, const rows_scratch *s)
 {
     const fa_args *a = &run->plan->args;
     const fa_tensor *t = &run->plan->problem.tensor[FA_Q];
@@ -481,14 +476,14 @@ static void start(const fa_cpu_run *run, const fa_work_item *item, const rows_sc
     memset(s->o, 0, (size_t)(rows * s->o_stride) * sizeof(float));
     for (int r = 0; r < rows; r++) {
         query_row row = row_of(run, item, item->row_begin + r);
-        int64_t at = fa_tensor_offset(t, row.sequence->q_batch, row.head, row.sequence->q_row + row.position);
+        int64_t at = fa_cpu_row_at(run, FA_Q, row.sequence, row.head, row.position);
         convert_rows(t->dtype, run->q, at, 0, 1, a->dim_qk, s->q + r * s->q_stride, 0);
         s->max[r] = -INFINITY;
         s->sum[r] = 0;
     }
 }
 
-static void finish(const fa_cpu_run *run, const fa_work_item *item, int row, float *o, float max, float sum)
+static void finish(const fa_cpu_run *run, const fa_table_item *item, int row, float *o, float max, float sum)
 {
     const fa_problem *p = &run->plan->problem;
     const fa_tensor *t = &p->tensor[FA_O];
@@ -497,7 +492,7 @@ static void finish(const fa_cpu_run *run, const fa_work_item *item, int row, flo
     fa_dtype dtype = partial ? FA_F32 : t->dtype;
     void *base = partial ? (void *)run->partial : run->o;
     int64_t at = partial ? (item->part_row + row - item->row_begin) * p->dim_v
-                         : fa_tensor_offset(t, q.sequence->q_batch, q.head, q.sequence->q_row + q.position);
+                         : fa_cpu_row_at(run, FA_O, q.sequence, q.head, q.position);
     vf factor = v_set1(FA_ISA_NAME(row_close)(run, item, row, max, sum));
     for (int d = 0; d < p->dim_v; d += VL) {
         vf value = normalised(v_load(o + d), factor);
@@ -508,12 +503,12 @@ static void finish(const fa_cpu_run *run, const fa_work_item *item, int row, flo
     }
 }
 
-static void run_item(const fa_cpu_run *run, const fa_work_item *item, void *memory)
+static void run_item(const fa_cpu_run *run, const fa_table_item *item, void *memory)
 {
     const fa_args *a = &run->plan->args;
     rows_scratch s = lay_out(run->plan, memory);
-    fa_walk walk = fa_walk_of(run->plan->problem.sequence[item->sequence].mask, a->group, item->row_begin,
-                              item->row_end, item->key_end);
+    fa_walk walk = fa_walk_of(run->sequence[item->sequence].mask, a->group, item->row_begin, item->row_end,
+                              item->key_end);
 
     start(run, item, &s);
     for (int key = fa_walk_next(walk, item->key_begin, a->block_kv); key < item->key_end;

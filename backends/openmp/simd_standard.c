@@ -38,13 +38,13 @@ static size_t scratch_bytes(const fa_plan *plan)
 }
 
 /* Every panel has all its vectors here, filled or not. */
-static void whole_panel(fa_panel *panel, const fa_cpu_run *run, const fa_work_item *item, int row)
+static void whole_panel(fa_panel *panel, const fa_cpu_run *run, const fa_table_item *item, int row)
 {
     panel_init(panel, run, item, row);
     panel->nv = PANEL_VECS;
 }
 
-static void first_product(const fa_cpu_run *run, const fa_work_item *item, const standard_scratch *s,
+static void first_product(const fa_cpu_run *run, const fa_table_item *item, const standard_scratch *s,
                           int panels, int keys)
 {
     const fa_args *a = &run->plan->args;
@@ -64,7 +64,7 @@ static void first_product(const fa_cpu_run *run, const fa_work_item *item, const
     }
 }
 
-static void softmax(const fa_cpu_run *run, const fa_work_item *item, const standard_scratch *s, int panels,
+static void softmax(const fa_cpu_run *run, const fa_table_item *item, const standard_scratch *s, int panels,
                     int keys)
 {
     vf factor = v_set1(run->plan->score.unit);
@@ -85,14 +85,11 @@ static void softmax(const fa_cpu_run *run, const fa_work_item *item, const stand
     }
 }
 
-static void second_product(const fa_cpu_run *run, const fa_work_item *item, const standard_scratch *s,
+static void second_product(const fa_cpu_run *run, const fa_table_item *item, const standard_scratch *s,
                            int panels, int keys)
 {
     const fa_args *a = &run->plan->args;
-    const fa_sequence *q = &run->plan->problem.sequence[item->sequence];
-    const fa_tensor *t = &run->plan->problem.tensor[FA_V];
-    typed_rows v = {t->dtype, run->v, fa_tensor_offset(t, q->kv_batch, item->head_kv, q->kv_row),
-                    t->stride[2], 0};
+    typed_rows v = key_rows(run, FA_V, item, 0);
     bool cleaned = (run->plan->problem.features & FA_FEATURE_MASK) && !rows_finite(&v, keys, a->dim_v);
     if (cleaned)
         clean_rows(s->v, a->dim_v, keys, a->dim_v);
@@ -114,19 +111,16 @@ static void second_product(const fa_cpu_run *run, const fa_work_item *item, cons
 }
 
 /* One item is all rows of a KV head: the planner tiles this row's problems not at all. */
-static void run_item(const fa_cpu_run *run, const fa_work_item *item, void *memory)
+static void run_item(const fa_cpu_run *run, const fa_table_item *item, void *memory)
 {
-    const fa_problem *p = &run->plan->problem;
     const fa_args *a = &run->plan->args;
-    const fa_sequence *q = &p->sequence[item->sequence];
-    const fa_tensor *k = &p->tensor[FA_K], *v = &p->tensor[FA_V];
+    const typed_rows k = key_rows(run, FA_K, item, 0), v = key_rows(run, FA_V, item, 0);
     standard_scratch s = lay_out(run->plan, memory);
-    int panels = (item->row_end - item->row_begin + PANEL - 1) / PANEL, keys = q->len_kv;
+    int panels = (item->row_end - item->row_begin + PANEL - 1) / PANEL,
+        keys = run->sequence[item->sequence].mask.len_kv;
 
-    convert_rows(k->dtype, run->k, fa_tensor_offset(k, q->kv_batch, item->head_kv, q->kv_row), k->stride[2],
-                 keys, a->dim_qk, s.k, a->dim_qk);
-    convert_rows(v->dtype, run->v, fa_tensor_offset(v, q->kv_batch, item->head_kv, q->kv_row), v->stride[2],
-                 keys, a->dim_v, s.v, a->dim_v);
+    convert_rows(k.dtype, k.base, k.index, k.stride, keys, a->dim_qk, s.k, a->dim_qk);
+    convert_rows(v.dtype, v.base, v.index, v.stride, keys, a->dim_v, s.v, a->dim_v);
     first_product(run, item, &s, panels, keys);
     softmax(run, item, &s, panels, keys);
     second_product(run, item, &s, panels, keys);

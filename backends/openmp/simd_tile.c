@@ -133,39 +133,29 @@ static void visit(const fa_panel *panel, const key_block *block, const float *qt
     meet[panel->nv](panel, block, tile == FA_CLASS_PARTIAL, begin, end, qt, st, max, sum, ot);
 }
 
-static typed_rows rows_of(const fa_cpu_run *run, const fa_work_item *item, int operand, const void *base,
-                          int key)
-{
-    const fa_tensor *t = &run->plan->problem.tensor[operand];
-    const fa_sequence *q = &run->plan->problem.sequence[item->sequence];
-    return (typed_rows){t->dtype, base, fa_tensor_offset(t, q->kv_batch, item->head_kv, q->kv_row + key),
-                        t->stride[2], 0};
-}
-
 /* Of what is read in place: a conversion reads row after row, which processors foresee by themselves. */
-static rows_ahead ahead_of(const fa_cpu_run *run, const fa_work_item *item, int operand, const void *base,
-                           int key)
+static rows_ahead ahead_of(const fa_cpu_run *run, int operand, const fa_table_item *item, int key)
 {
-    typed_rows rows = rows_of(run, item, operand, base, key);
+    typed_rows rows = key_rows(run, operand, item, key);
     if (key >= item->key_end || rows.dtype != FA_F32)
         return nothing_ahead;
-    return (rows_ahead){(const char *)((const float *)base + rows.index),
+    return (rows_ahead){(const char *)((const float *)rows.base + rows.index),
                         rows.stride * (ptrdiff_t)sizeof(float), LINE_BYTES / (int)sizeof(float)};
 }
 
 /* `hides`: some row does not see some of its keys. */
-static key_block fetch_block(const fa_cpu_run *run, const fa_work_item *item, int begin, int end, bool hides,
+static key_block fetch_block(const fa_cpu_run *run, const fa_table_item *item, int begin, int end, bool hides,
                              const tile_scratch *s)
 {
     const fa_tensor *tensor = run->plan->problem.tensor;
-    typed_rows keys = rows_of(run, item, FA_K, run->k, begin);
+    typed_rows keys = key_rows(run, FA_K, item, begin);
     key_block block = {
         .begin = begin,
         .end = end,
         .transformed = run->plan->score.transforms,
-        .values = rows_of(run, item, FA_V, run->v, begin),
-        .k_ahead = ahead_of(run, item, FA_K, run->k, end),
-        .v_ahead = ahead_of(run, item, FA_V, run->v, end),
+        .values = key_rows(run, FA_V, item, begin),
+        .k_ahead = ahead_of(run, FA_K, item, end),
+        .v_ahead = ahead_of(run, FA_V, item, end),
     };
     block.k = fetch_keys(&tensor[FA_K], &keys, end - begin, s->k);
     block.cleaned = hides && !rows_finite(&block.values, end - begin, run->plan->args.dim_v);
@@ -174,7 +164,7 @@ static key_block fetch_block(const fa_cpu_run *run, const fa_work_item *item, in
     return block;
 }
 
-static void start_panels(const fa_cpu_run *run, const fa_work_item *item, const tile_scratch *s, int panels)
+static void start_panels(const fa_cpu_run *run, const fa_table_item *item, const tile_scratch *s, int panels)
 {
     const fa_args *a = &run->plan->args;
     const fa_tensor *q = &run->plan->problem.tensor[FA_Q];
@@ -192,13 +182,13 @@ static void start_panels(const fa_cpu_run *run, const fa_work_item *item, const 
     }
 }
 
-static void run_item(const fa_cpu_run *run, const fa_work_item *item, void *memory)
+static void run_item(const fa_cpu_run *run, const fa_table_item *item, void *memory)
 {
     const fa_args *a = &run->plan->args;
     tile_scratch s = lay_out(run->plan, memory);
     int rows = item->row_end - item->row_begin, panels = (rows + PANEL - 1) / PANEL;
-    fa_walk walk = fa_walk_of(run->plan->problem.sequence[item->sequence].mask, a->group, item->row_begin,
-                              item->row_end, item->key_end);
+    fa_walk walk = fa_walk_of(run->sequence[item->sequence].mask, a->group, item->row_begin, item->row_end,
+                              item->key_end);
 
     start_panels(run, item, &s, panels);
     tile_begin();

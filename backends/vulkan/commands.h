@@ -16,7 +16,7 @@ fa_status fa_vk_dispatch(const fa_vk_device *device, VkCommandBuffer commands, V
                          const fa_vk_push *push, int64_t groups, uint32_t lines);
 /* What was written before is seen by kernels, and by copies, after. */
 void fa_vk_barrier(const fa_vk_device *device, VkCommandBuffer commands);
-/* Fills push->at, and without addresses, the descriptor set too. An absent operand is the table. */
+/* Fills push->at, and without addresses, the descriptor set too. An absent operand is the work. */
 void fa_vk_place_operands(const fa_vk_device *device, VkDescriptorSet set,
                           const fa_vk_place where[FA_VK_SLOTS], fa_vk_push *push);
 

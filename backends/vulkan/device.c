@@ -87,6 +87,7 @@ static fa_status vulkan_open(fa_device *device, void *import)
         .clock_hz = clock_hz,
         .local_bytes = d->caps.local_bytes,
         .group_size = d->caps.group_size,
+        .work_bytes = d->caps.address ? d->caps.alloc_bytes : d->caps.range,
         .tensor_bytes = d->caps.address ? 0 : d->caps.range - d->caps.align,
         .loop_turns = d->caps.loop_turns <= INT32_MAX ? (int32_t)d->caps.loop_turns : 0,
     };

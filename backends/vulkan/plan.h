@@ -8,7 +8,7 @@
 
 /* plan->impl */
 typedef struct fa_vk_plan {
-    fa_buffer *table;        /* see core/portable/table.h */
+    fa_buffer *work;         /* of the plan's own lengths */
     VkPipeline attention[2]; /* of any rows; of rows at multiples of 16 bytes, none where they cannot be */
     VkPipeline merge;        /* none where nothing is split */
 } fa_vk_plan;

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A plan's pipelines, and its table in device memory. */
+/* A plan's pipelines, and its work in device memory. */
 #include <stdio.h>
 
-#include "backends/gpu/table.h"
 #include "backends/vulkan/plan.h"
 #include "core/context.h"
 #include "core/size.h"
@@ -68,24 +67,16 @@ static fa_vk_constants attention_constants(const fa_plan *plan, bool aligned)
     return c;
 }
 
-static fa_status make_table(const fa_plan *plan, fa_vk_plan *made)
+static fa_status copy_work(const fa_plan *plan, fa_vk_plan *made)
 {
-    fa_device *device = plan->device;
-    const fa_vk_caps *caps = &fa_vk_device_of(device)->caps;
-    void *table;
-    size_t size;
-    fa_status status = fa_table_make(plan, caps->address ? caps->alloc_bytes : caps->range, &table, &size);
-    if (status != FA_OK)
-        return status;
-    fa_queue queue = {.device = device};
-    status = fa_vk_buffer_make(device, size, fa_vk_buffer_create, &made->table);
+    fa_queue queue = {.device = plan->device};
+    fa_status status = fa_vk_buffer_make(plan->device, plan->layout.bytes, fa_vk_buffer_create, &made->work);
     if (status == FA_OK)
         status = fa_vk_queue_create(&queue);
     if (status == FA_OK) {
-        status = fa_vk_buffer_write(&queue, made->table, 0, table, size);
+        status = fa_vk_buffer_write(&queue, made->work, 0, plan->work, plan->layout.bytes);
         fa_vk_queue_destroy(&queue);
     }
-    fa_release(device->context, table, size);
     return status;
 }
 
@@ -119,7 +110,7 @@ static fa_status make_pipelines(const fa_plan *plan, bool merges, fa_vk_plan *ma
 
 fa_status fa_vk_plan_compile(const fa_plan *plan)
 {
-    fa_vk_plan made = {.table = NULL}; /* pipelines are the device's */
+    fa_vk_plan made = {.work = NULL}; /* pipelines are the device's */
     return make_pipelines(plan, true, &made);
 }
 
@@ -129,15 +120,15 @@ fa_status fa_vk_plan_prepare(fa_plan *plan)
     if (!made)
         return FA_OUT_OF_MEMORY;
     plan->impl = made;
-    if (plan->schedule.items == 0)
+    if (plan->capacity.items == 0)
         return FA_OK;
-    fa_status status = make_pipelines(plan, plan->schedule.merges > 0, made);
-    return status == FA_OK ? make_table(plan, made) : status;
+    fa_status status = make_pipelines(plan, plan->capacity.merges > 0, made);
+    return status == FA_OK ? copy_work(plan, made) : status;
 }
 
 void fa_vk_plan_release(fa_plan *plan)
 {
     fa_vk_plan *made = plan->impl;
-    fa_vk_buffer_drop(made->table);
+    fa_vk_buffer_drop(made->work);
     fa_release(plan->device->context, made, sizeof(*made));
 }

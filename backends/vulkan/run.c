@@ -19,7 +19,8 @@ static void find_places(const fa_plan *plan, const fa_binding *binding, fa_vk_pl
         [FA_O] = FA_VK_SLOT_O,    [FA_BIAS] = FA_VK_SLOT_BIAS, [FA_KEEP] = FA_VK_SLOT_KEEP,
         [FA_LSE] = FA_VK_SLOT_LSE};
     const fa_vk_plan *prepared = plan->impl;
-    where[FA_VK_SLOT_TABLE] = place_of(prepared->table, 0, prepared->table->size);
+    where[FA_VK_SLOT_TABLE] = place_of(binding->work ? binding->work : prepared->work,
+                                       binding->work ? binding->work_offset : 0, plan->layout.bytes);
     for (int t = 0; t < FA_OPERANDS; t++)
         where[slot[t]] = place_of(binding->buffer[t], binding->offset[t], plan->problem.span[t]);
     const size_t partial = plan->partial_offset, state = plan->partial_state_offset;
@@ -53,11 +54,11 @@ static fa_status record(const fa_plan *plan, const fa_binding *binding, VkComman
         d->vk.vkCmdBindDescriptorSets(commands, VK_PIPELINE_BIND_POINT_COMPUTE, d->layout, 0, 1, &set, 0,
                                       NULL);
     const VkPipeline attention = prepared->attention[is_aligned(&push) && prepared->attention[1]];
-    fa_status status = fa_vk_dispatch(d, commands, attention, &push, plan->schedule.items, 1);
-    if (status == FA_OK && prepared->merge) {
+    const int64_t merges = fa_run_merges(plan, binding);
+    fa_status status = fa_vk_dispatch(d, commands, attention, &push, fa_run_items(plan, binding), 1);
+    if (status == FA_OK && merges > 0) {
         fa_vk_barrier(d, commands);
-        status = fa_vk_dispatch(d, commands, prepared->merge, &push, plan->schedule.merges,
-                                (uint32_t)plan->args.block_q);
+        status = fa_vk_dispatch(d, commands, prepared->merge, &push, merges, (uint32_t)plan->args.block_q);
     }
     fa_vk_barrier(d, commands);
     return status;

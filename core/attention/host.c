@@ -288,7 +288,7 @@ static fa_status check_memory(const host_run *run)
         view[t] = (fa_buffer){.device = run->device, .size = run->problem.span[t], .address = run->memory[t]};
         binding.buffer[t] = run->memory[t] ? &view[t] : NULL;
     }
-    return fa_binding_check(&binding, run->device, &run->problem, 0);
+    return fa_binding_check(&binding, run->device, &run->problem, 0, 0);
 }
 
 static fa_status prepare(host_run *run, const fa_attention_desc *desc, bool in_place)

@@ -44,11 +44,8 @@ static void fill_costs(const fa_plan *plan, fa_plan_info *info)
     const fa_schedule *s = &plan->schedule;
     double q_bytes = (double)fa_dtype_size(p->tensor[FA_Q].dtype),
            o_bytes = (double)fa_dtype_size(p->tensor[FA_O].dtype);
-    double rows_done = 0, row_blocks = 0;
-    for (int64_t i = 0; i < s->items; i++)
-        rows_done += s->item[i].row_end - s->item[i].row_begin;
+    double rows_done = (double)s->rows_done, row_blocks = (double)s->items;
     double blocks = (double)(s->blocks_full + s->blocks_partial);
-    row_blocks = (double)s->items;
     double partial = (double)s->partial_rows * (p->dim_v + 1) * sizeof(float);
     info->pairs = s->pairs;
     info->flops = 2.0 * fa_schedule_pairs(p) * p->heads_q * (p->dim_qk + p->dim_v);

@@ -130,7 +130,7 @@ static fa_status take_side(side_lists *side)
     return FA_OK;
 }
 
-static fa_status take_lists(const fa_attention_desc *d, side_lists *q, side_lists *kv)
+static fa_status take_lists(const fa_lengths *d, side_lists *q, side_lists *kv)
 {
     TRY(take_list(d->cu_rows_q, d->cu_rows_q32, "cu_rows_q", "cu_rows_q32", &q->cu));
     TRY(take_list(d->cu_rows_kv, d->cu_rows_kv32, "cu_rows_kv", "cu_rows_kv32", &kv->cu));
@@ -189,8 +189,10 @@ static fa_status check_lengths(const fa_problem *p, int operand, const index_lis
 static fa_status check_sequences(fa_problem *p, const fa_attention_desc *d, const side_lists *q,
                                  const side_lists *kv)
 {
-    bool packed = is_given(&q->cu) || is_given(&kv->cu);
-    int64_t batch_q = p->tensor[FA_Q].shape[0], batch_kv = p->tensor[FA_K].shape[0];
+    p->packed_q = is_given(&q->cu);
+    p->packed_kv = is_given(&kv->cu);
+    const bool packed = p->packed_q || p->packed_kv;
+    const int64_t batch_q = p->tensor[FA_Q].shape[0];
     if (packed)
         TRY(check_limit("sequences", d->sequences, 0, 1 << 24));
     else if (d->sequences != 0 && d->sequences != batch_q)
@@ -202,13 +204,13 @@ static fa_status check_sequences(fa_problem *p, const fa_attention_desc *d, cons
     TRY(check_limit("q.shape[0]", batch_q, 0, 1 << 24));
     TRY(check_side(p, FA_Q, q));
     TRY(check_side(p, FA_K, kv));
-    if (!is_given(&q->cu))
+    if (!p->packed_q)
         TRY(check_axis(p, FA_Q, 0, p->sequences, "sequences"));
-    if (!is_given(&kv->cu) && batch_kv != p->sequences)
-        return check_axis(p, FA_K, 0, p->sequences, packed ? "sequences" : "q.shape[0]");
+    if (!p->packed_kv)
+        TRY(check_axis(p, FA_K, 0, p->sequences, packed ? "sequences" : "q.shape[0]"));
     TRY(check_lengths(p, FA_Q, &q->lens));
     TRY(check_lengths(p, FA_K, &kv->lens));
-    if (packed || is_given(&q->lens) || is_given(&kv->lens))
+    if (packed || is_given(&q->lens) || is_given(&kv->lens) || p->dynamic)
         p->features |= FA_FEATURE_SEQUENCES;
     return FA_OK;
 }
@@ -268,6 +270,9 @@ static fa_status check_numbers(fa_problem *p, const fa_attention_desc *d)
             return fa_fail(FA_INVALID, "sinks[%lld] is %g, expected a finite number or -inf", (long long)h,
                            (double)d->sinks[h]);
     }
+    TRY(check_limit("dynamic_lengths", d->dynamic_lengths, 0, 1));
+    p->rule =
+        (fa_mask_rule){d->mask, d->alignment, d->window_left, d->window_right, d->prefix, d->diagonal_offset};
     p->scale = d->scale != 0 || d->scale_is_set ? d->scale : (float)(1.0 / sqrt(p->dim_qk));
     p->softcap = d->softcap;
     p->features |= d->softcap > 0 ? FA_FEATURE_SOFTCAP : 0;
@@ -331,7 +336,7 @@ static int clamp_window(int64_t window)
     return window == 0 || window > FA_UNLIMITED ? FA_UNLIMITED : (int)window;
 }
 
-static fa_mask make_mask(const fa_attention_desc *d, int32_t len_q, int32_t len_kv)
+static fa_mask make_mask(const fa_mask_rule *d, int32_t len_q, int32_t len_kv)
 {
     bool top_left = d->alignment == FA_ALIGN_TOP_LEFT || d->mask == FA_MASK_CAUSAL_TOP_LEFT;
     int64_t alignment = top_left ? 0 : (int64_t)len_kv - len_q;
@@ -357,14 +362,14 @@ static int32_t place_sequence(const side_lists *side, int64_t n, int64_t whole, 
     return (int32_t)(is_given(&side->lens) ? index_at(&side->lens, n) : whole);
 }
 
-static void fill_sequences(fa_problem *p, const fa_attention_desc *d, const side_lists *q,
-                           const side_lists *kv)
+static void fill_sequences(fa_problem *p, const side_lists *q, const side_lists *kv)
 {
+    p->max_len_q = p->max_len_kv = 0;
     for (int64_t n = 0; n < p->sequences; n++) {
         fa_sequence *s = &p->sequence[n];
         s->len_q = place_sequence(q, n, p->tensor[FA_Q].shape[2], &s->q_batch, &s->q_row);
         s->len_kv = place_sequence(kv, n, p->tensor[FA_K].shape[2], &s->kv_batch, &s->kv_row);
-        s->mask = make_mask(d, s->len_q, s->len_kv);
+        s->mask = make_mask(&p->rule, s->len_q, s->len_kv);
         p->max_len_q = FA_MAX(p->max_len_q, s->len_q);
         p->max_len_kv = FA_MAX(p->max_len_kv, s->len_kv);
         if (s->len_q > 0 && s->len_kv > 0 &&
@@ -397,23 +402,45 @@ static fa_status add_lse(fa_problem *p, const fa_attention_desc *d)
     return fa_tensor_extent(&p->tensor[FA_LSE], "lse", &p->span[FA_LSE]);
 }
 
+static fa_status check_packed_rows(const fa_problem *p)
+{
+    if ((int64_t)p->max_len_q * p->group <= MAX_PACKED_ROWS)
+        return FA_OK;
+    return fa_fail(FA_INVALID,
+                   "q.shape[2] gives a sequence of %d rows of %d heads on one KV head, expected a product "
+                   "of at most %d",
+                   p->max_len_q, p->group, MAX_PACKED_ROWS);
+}
+
+static fa_lengths lengths_of(const fa_attention_desc *d)
+{
+    return (fa_lengths){
+        .sequences = d->sequences,
+        .cu_rows_q = d->cu_rows_q,
+        .cu_rows_kv = d->cu_rows_kv,
+        .lens_q = d->lens_q,
+        .lens_kv = d->lens_kv,
+        .cu_rows_q32 = d->cu_rows_q32,
+        .cu_rows_kv32 = d->cu_rows_kv32,
+        .lens_q32 = d->lens_q32,
+        .lens_kv32 = d->lens_kv32,
+    };
+}
+
 static fa_status init(const fa_context *context, const fa_attention_desc *d, fa_problem *p)
 {
     TRY(check_tensors(p, d));
+    const fa_lengths lengths = lengths_of(d);
     side_lists q, kv;
-    TRY(take_lists(d, &q, &kv));
+    p->dynamic = d->dynamic_lengths != 0;
+    TRY(take_lists(&lengths, &q, &kv));
     TRY(check_sequences(p, d, &q, &kv));
     TRY(check_numbers(p, d));
     p->sequence = fa_alloc(context, (size_t)p->sequences * sizeof(*p->sequence));
     if (!p->sequence)
         return FA_OUT_OF_MEMORY;
-    fill_sequences(p, d, &q, &kv);
-    if ((int64_t)p->max_len_q * p->group > MAX_PACKED_ROWS)
-        return fa_fail(
-            FA_INVALID,
-            "q.shape[2] gives a sequence of %d rows of %d heads on one KV head, expected a product "
-            "of at most %d",
-            p->max_len_q, p->group, MAX_PACKED_ROWS);
+    fill_sequences(p, &q, &kv);
+    TRY(check_packed_rows(p));
     TRY(check_extra(p, FA_BIAS, &d->bias, false));
     TRY(check_extra(p, FA_KEEP, &d->keep, true));
     TRY(add_lse(p, d));
@@ -443,6 +470,54 @@ fa_status fa_problem_init(const fa_context *context, const fa_attention_desc *de
     if (status != FA_OK)
         fa_problem_release(context, problem);
     return status;
+}
+
+/* A side stays packed, or dense, as the description has it. */
+static fa_status check_kind(const char *side, bool packed, const side_lists *lists)
+{
+    if (packed == is_given(&lists->cu))
+        return FA_OK;
+    return packed ? fa_fail(FA_INVALID, "cu_rows_%s is NULL, expected offsets: the plan's %s is packed", side,
+                            side)
+                  : fa_fail(FA_INVALID, "%s is given, expected NULL: the plan's %s is not packed",
+                            lists->cu.name, side);
+}
+
+/* Bias or keep has what the longest sequences take of it. */
+static fa_status check_reach(const fa_problem *p, int operand)
+{
+    const int64_t *shape = p->tensor[operand].shape;
+    const int32_t longest[] = {p->max_len_q, p->max_len_kv};
+    for (int axis = 2; axis < 4 && p->span[operand] > 0; axis++) {
+        if (shape[axis] != 1 && shape[axis] < longest[axis - 2])
+            return fa_fail(FA_INVALID, "a sequence has %d %s, expected at most %s.shape[%d], %lld",
+                           longest[axis - 2], axis == 2 ? "rows" : "keys", fa_operands[operand].name, axis,
+                           (long long)shape[axis]);
+    }
+    return FA_OK;
+}
+
+fa_status fa_problem_with_lengths(const fa_problem *problem, const fa_lengths *lengths, fa_sequence *room,
+                                  fa_problem *made)
+{
+    side_lists q, kv;
+    *made = *problem;
+    made->sequence = room;
+    made->features &= ~(unsigned)FA_FEATURE_MASK;
+    TRY(take_lists(lengths, &q, &kv));
+    TRY(check_kind("q", problem->packed_q, &q));
+    TRY(check_kind("kv", problem->packed_kv, &kv));
+    TRY(check_limit("sequences", lengths->sequences, 0, problem->sequences));
+    if (lengths->sequences > 0)
+        made->sequences = lengths->sequences;
+    TRY(check_side(made, FA_Q, &q));
+    TRY(check_side(made, FA_K, &kv));
+    TRY(check_lengths(made, FA_Q, &q.lens));
+    TRY(check_lengths(made, FA_K, &kv.lens));
+    fill_sequences(made, &q, &kv);
+    TRY(check_packed_rows(made));
+    TRY(check_reach(made, FA_BIAS));
+    return check_reach(made, FA_KEEP);
 }
 
 void fa_problem_release(const fa_context *context, fa_problem *problem)

@@ -3,7 +3,7 @@
 #ifndef FA_CORE_ATTENTION_PROBLEM_H
 #define FA_CORE_ATTENTION_PROBLEM_H
 
-#include <fastattn/attention.h>
+#include <fastattn/plan.h>
 #include <stdbool.h>
 
 #include "core/portable/mask.h"
@@ -35,6 +35,13 @@ typedef struct fa_sequence {
     fa_mask mask;
 } fa_sequence;
 
+/* What a description says of masks: with the lengths of a sequence, its fa_mask. */
+typedef struct fa_mask_rule {
+    fa_mask_kind mask;
+    fa_alignment alignment;
+    int64_t window_left, window_right, prefix, diagonal_offset;
+} fa_mask_rule;
+
 #define FA_OPERAND(constant, field, written, feature) FA_##constant,
 enum {
 #include "core/attention/operands.inc"
@@ -59,6 +66,9 @@ typedef struct fa_problem {
     int32_t dim_qk, dim_v;
     float scale, softcap;
     unsigned features;
+    fa_mask_rule rule;
+    bool packed_q, packed_kv; /* sequences follow each other on the row axis                  */
+    bool dynamic;             /* runs may have lengths of their own                           */
     int64_t sequences;
     fa_sequence *sequence;
     float *alibi_slopes, *bias_factors, *sinks; /* heads_q each, or NULL                               */
@@ -75,6 +85,13 @@ fa_status fa_problem_read_desc(const fa_attention_desc *theirs, fa_attention_des
 fa_status fa_problem_init(const struct fa_context *context, const fa_attention_desc *desc,
                           fa_problem *problem);
 void fa_problem_release(const struct fa_context *context, fa_problem *problem);
+
+/*
+ * The same problem with other lengths. `room` holds as many sequences as the problem has, and is what *made points to:
+ * nothing of *made is released. FA_INVALID names the list that is wrong.
+ */
+fa_status fa_problem_with_lengths(const fa_problem *problem, const fa_lengths *lengths, fa_sequence *room,
+                                  fa_problem *made);
 
 /* The row of the LSE array, and of a (batch, head, row) tensor, that belongs to row i of a sequence. */
 static inline int64_t fa_problem_lse_index(const fa_problem *p, const fa_sequence *s, int head, int64_t i)

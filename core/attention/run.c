@@ -26,6 +26,7 @@ static fa_status check_buffer(const fa_device *device, const char *name, const f
     if (offset % alignment != 0)
         return fa_fail(FA_INVALID, "args.%s_offset is %zu, expected a multiple of %zu", name, offset,
                        alignment);
+    alignment = FA_MIN(alignment, 64); /* no buffer begins at a multiple of more */
     if (((uintptr_t)buffer->address + offset) % alignment != 0)
         return fa_fail(FA_INVALID, "args.%s lies at address %p, expected a multiple of %zu", name,
                        (void *)((uintptr_t)buffer->address + offset), alignment);
@@ -61,10 +62,15 @@ static uintptr_t place_of(const fa_buffer *buffer, size_t offset)
     return (uintptr_t)buffer->address + offset; /* a device's may begin at 0 */
 }
 
-fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, const fa_problem *p,
-                           size_t workspace)
+fa_status fa_work_check(const fa_device *device, const fa_buffer *buffer, size_t offset, size_t size)
 {
-    operand operands[FA_OPERANDS + 1];
+    return check_buffer(device, "work", buffer, offset, 256, size);
+}
+
+fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, const fa_problem *p,
+                           size_t workspace, size_t work)
+{
+    operand operands[FA_OPERANDS + 2];
     int count = 0;
     for (int t = 0; t < FA_OPERANDS; t++) {
         const char *name = fa_operands[t].name;
@@ -96,6 +102,14 @@ fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, c
             fa_extent_of_bytes(workspace, buffer->storage, place_of(buffer, binding->workspace_offset)),
             true};
     }
+    if (work > 0) {
+        const fa_buffer *buffer = binding->work;
+        fa_status status = fa_work_check(device, buffer, binding->work_offset, work);
+        if (status != FA_OK)
+            return status;
+        operands[count++] = (operand){
+            "work", fa_extent_of_bytes(work, buffer->storage, place_of(buffer, binding->work_offset)), false};
+    }
     return check_overlap(operands, count);
 }
 
@@ -109,10 +123,28 @@ static fa_status check_call(const fa_plan *plan, const fa_queue *queue, const vo
     return FA_OK;
 }
 
+/* Work that lies in the host's memory is looked at: kernels go where it says. */
+static fa_status check_work(const fa_plan *plan, const fa_binding *binding)
+{
+    fa_table_params params;
+    if (!binding->work || !plan->device->backend->host_pointers)
+        return FA_OK;
+    memcpy(&params, (const char *)binding->work->address + binding->work_offset, sizeof(params));
+    if (params.plan == (fa_long)plan->serial)
+        return FA_OK;
+    return fa_fail(FA_INVALID, "args.work holds no work that fa_plan_schedule() made for this plan");
+}
+
 fa_status fa_plan_run_bound(const fa_plan *plan, fa_queue *queue, const fa_binding *binding)
 {
-    fa_status status = fa_binding_check(binding, plan->device, &plan->problem, plan->workspace);
-    if (status != FA_OK || plan->schedule.items == 0)
+    if (binding->work && !plan->problem.dynamic)
+        return fa_fail(FA_INVALID,
+                       "args.work is given, expected NULL: the description has dynamic_lengths 0");
+    const size_t work = binding->work ? plan->layout.bytes : 0;
+    fa_status status = fa_binding_check(binding, plan->device, &plan->problem, plan->workspace, work);
+    if (status == FA_OK)
+        status = check_work(plan, binding);
+    if (status != FA_OK || fa_run_items(plan, binding) == 0)
         return status;
     return fa_finish(plan->device->backend->plan_run(plan, queue, binding));
 }
@@ -126,7 +158,12 @@ fa_status fa_plan_run(const fa_plan *plan, fa_queue *queue, const fa_attention_a
         status = fa_copy_struct(&copy, sizeof(copy), FA_ATTENTION_ARGS_0_1, args, "fa_attention_args");
     if (status != FA_OK)
         return status;
-    fa_binding binding = {.workspace = copy.workspace, .workspace_offset = copy.workspace_offset};
+    fa_binding binding = {
+        .workspace = copy.workspace,
+        .workspace_offset = copy.workspace_offset,
+        .work = copy.work,
+        .work_offset = copy.work_offset,
+    };
 #define FA_OPERAND(constant, field, written, feature) \
     binding.buffer[FA_##constant] = copy.field;       \
     binding.offset[FA_##constant] = copy.field##_offset;
@@ -161,8 +198,11 @@ fa_status fa_plan_run_host(const fa_plan *plan, fa_queue *queue, const fa_host_a
 #include "core/attention/operands.inc"
     };
 #undef FA_OPERAND
-    fa_buffer buffer[FA_OPERANDS], workspace;
-    fa_binding binding = {.workspace = as_buffer(plan, a.workspace, plan->workspace, &workspace)};
+    fa_buffer buffer[FA_OPERANDS], workspace, work;
+    fa_binding binding = {
+        .workspace = as_buffer(plan, a.workspace, plan->workspace, &workspace),
+        .work = as_buffer(plan, (void *)(uintptr_t)a.work, plan->layout.bytes, &work),
+    };
     for (int t = 0; t < FA_OPERANDS; t++)
         binding.buffer[t] = as_buffer(plan, memory[t], plan->problem.span[t], &buffer[t]);
     return fa_plan_run_bound(plan, queue, &binding);

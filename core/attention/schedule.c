@@ -14,6 +14,7 @@
 #define MAX_ITEMS ((int64_t)1 << 22) /* 200 MB of them: longer lists are a mistake in the sizes */
 
 #define ENOUGH_ITEMS 32 /* of each unit: more balance no better, and each part is to be merged */
+#define SPARE_ITEMS 8   /* of each unit, for lengths that no plan knows: they balance to an eighth */
 
 typedef struct planner {
     const fa_problem *problem;
@@ -21,9 +22,10 @@ typedef struct planner {
     const fa_tile_traits *traits;
     fa_tile_problem shape;
     int32_t block_q, block_kv;
-    int32_t chunk;  /* most blocks of keys in one item */
-    int32_t most;   /* what `chunk` never exceeds */
-    int32_t splits; /* parts asked for; 0: as `chunk` says */
+    int32_t chunk;               /* most blocks of keys in one item */
+    int32_t most;                /* what `chunk` never exceeds */
+    int32_t splits;              /* parts asked for; 0: as `chunk` says */
+    const fa_capacity *capacity; /* NULL: no bound */
     fa_schedule *out;
     bool fill; /* first pass counts, second pass writes: one piece of code */
 } planner;
@@ -185,6 +187,7 @@ static void fill_row_block(planner *w, fa_work_item item, const row_view *v, int
         out->blocks_full += walk.full * heads;
         out->blocks_partial += walk.partial * heads;
         out->key_reads += (double)(walk.keys * heads);
+        out->rows_done += rows * heads;
     }
     out->blocks_skipped += (fa_ceil_div(v->len_kv, w->block_kv) - seen) * heads;
     out->splits = FA_MAX(out->splits, (int32_t)parts);
@@ -271,6 +274,7 @@ static void simulate(const planner *w, double *heap)
     uint32_t units = w->limits->units;
     memset(heap, 0, units * sizeof(*heap));
     out->cycles = out->makespan = 0;
+    out->longest = out->items > 0 ? out->item[0].cycles : 0;
     for (int64_t i = 0; i < out->items; i++) {
         heap_sink(heap, units, heap[0] + out->item[i].cycles);
         out->cycles += out->item[i].cycles;
@@ -286,7 +290,7 @@ static void simulate(const planner *w, double *heap)
             (double)out->partial_rows * (w->shape.dim_v + 1) / (w->traits->scores_per_cycle * units);
 }
 
-static void release_lists(const fa_context *context, fa_schedule *s)
+void fa_schedule_release_lists(const fa_context *context, fa_schedule *s)
 {
     fa_release(context, s->item, (size_t)s->items * sizeof(*s->item));
     fa_release(context, s->merge, (size_t)s->merges * sizeof(*s->merge));
@@ -307,7 +311,7 @@ static fa_status build(const fa_context *context, planner *w, fa_schedule *out, 
     out->item = fa_alloc(context, (size_t)out->items * sizeof(*out->item));
     out->merge = fa_alloc(context, (size_t)out->merges * sizeof(*out->merge));
     if (!out->item || !out->merge) {
-        release_lists(context, out);
+        fa_schedule_release_lists(context, out);
         return FA_OUT_OF_MEMORY;
     }
     w->fill = true;
@@ -320,6 +324,12 @@ static fa_status build(const fa_context *context, planner *w, fa_schedule *out, 
 int64_t fa_schedule_most_partial_rows(const fa_limits *limits, int64_t block_q, int64_t rows)
 {
     return (int64_t)limits->units * ENOUGH_ITEMS * FA_MIN(block_q, rows);
+}
+
+static bool has_room(const planner *w, const fa_schedule *s)
+{
+    const fa_capacity *c = w->capacity;
+    return !c || (s->items <= c->items && s->merges <= c->merges && s->partial_rows <= c->partial_rows);
 }
 
 /* Tries ever shorter chunks of keys and keeps the shortest makespan. */
@@ -335,9 +345,11 @@ static fa_status search(const fa_context *context, planner *w, fa_schedule *best
         fa_status status = build(context, w, &candidate, heap);
         if (status != FA_OK)
             return status;
-        bool enough = candidate.items > (int64_t)w->limits->units * ENOUGH_ITEMS;
-        bool better = candidate.makespan < best->makespan * 0.97 && candidate.partial_rows <= most_rows;
-        release_lists(context, better ? best : &candidate);
+        bool enough = candidate.items > (int64_t)w->limits->units * ENOUGH_ITEMS ||
+                      (w->capacity && candidate.items > w->capacity->items);
+        bool better = candidate.makespan < best->makespan * 0.97 && candidate.partial_rows <= most_rows &&
+                      has_room(w, &candidate);
+        fa_schedule_release_lists(context, better ? best : &candidate);
         if (better)
             *best = candidate;
         if (enough)
@@ -352,7 +364,7 @@ static fa_status keep_to_one(const fa_context *context, planner *w, fa_schedule 
     fa_status status = FA_OK;
     if (schedule->merges > 0 && w->splits == 0) {
         w->chunk = w->most;
-        release_lists(context, schedule);
+        fa_schedule_release_lists(context, schedule);
         status = build(context, w, schedule, heap);
     }
     schedule->workers = schedule->items > 0;
@@ -361,9 +373,17 @@ static fa_status keep_to_one(const fa_context *context, planner *w, fa_schedule 
     return status;
 }
 
+/* The most blocks of keys in one item. */
+static int32_t most_blocks(const fa_limits *limits, const fa_tile_traits *traits, const fa_tiling *tiling,
+                           bool can_split)
+{
+    const int32_t keys = fa_tiling_item_keys(limits, traits);
+    return keys > 0 && can_split ? FA_MAX(keys / tiling->block_kv, 1) : INT32_MAX;
+}
+
 fa_status fa_schedule_init(const fa_context *context, const fa_problem *problem, const fa_limits *limits,
                            const fa_tile_traits *traits, const fa_tiling *tiling, bool can_split,
-                           fa_schedule *schedule)
+                           const fa_capacity *capacity, fa_schedule *schedule)
 {
     planner w = {
         .problem = problem,
@@ -374,13 +394,10 @@ fa_status fa_schedule_init(const fa_context *context, const fa_problem *problem,
                   .far_bytes = (int32_t)fa_dtype_size(problem->tensor[FA_K].dtype)},
         .block_q = tiling->block_q,
         .block_kv = tiling->block_kv,
-        .chunk = INT32_MAX,
-        .most = INT32_MAX,
         .splits = problem->tuning.splits,
+        .capacity = capacity,
     };
-    const int32_t item_keys = fa_tiling_item_keys(limits, traits);
-    if (item_keys > 0 && can_split)
-        w.chunk = w.most = FA_MAX(item_keys / w.block_kv, 1);
+    w.chunk = w.most = most_blocks(limits, traits, tiling, can_split);
     double *heap = fa_alloc(context, limits->units * sizeof(*heap));
     if (!heap)
         return FA_OUT_OF_MEMORY;
@@ -400,6 +417,63 @@ fa_status fa_schedule_init(const fa_context *context, const fa_problem *problem,
 
 void fa_schedule_release(const fa_context *context, fa_schedule *schedule)
 {
-    release_lists(context, schedule);
+    fa_schedule_release_lists(context, schedule);
     *schedule = (fa_schedule){0};
+}
+
+fa_capacity fa_capacity_of(const fa_schedule *schedule)
+{
+    return (fa_capacity){schedule->items, schedule->merges, schedule->partial_rows, schedule->workers};
+}
+
+/* Rows of all heads in sequences of any lengths, and the most blocks that they make. */
+static bool count_rows(const fa_problem *p, int64_t block_q, int64_t *rows, int64_t *blocks)
+{
+    const int64_t *q = p->tensor[FA_Q].shape;
+    int64_t length = 0;
+    *rows = *blocks = 0;
+    if (p->heads_kv == 0 || p->sequences == 0)
+        return true;
+    if (!fa_mul_i64(q[2], p->group, &length))
+        return false;
+    if (p->packed_q) /* each sequence may end with a block that it does not fill */
+        *blocks = FA_MIN(length / block_q + p->sequences, length);
+    else if (!fa_mul_i64(fa_ceil_div(length, block_q), p->sequences, blocks))
+        return false;
+    return fa_mul_i64(length, p->packed_q ? 1 : p->sequences, rows) && fa_mul_i64(*rows, p->heads_kv, rows) &&
+           fa_mul_i64(*blocks, p->heads_kv, blocks);
+}
+
+fa_status fa_capacity_init(const fa_problem *problem, const fa_limits *limits, const fa_tile_traits *traits,
+                           const fa_tiling *tiling, bool can_split, const fa_schedule *schedule,
+                           fa_capacity *capacity)
+{
+    const int64_t keys = FA_MIN(problem->tensor[FA_K].shape[2], FA_MAX_LENGTH);
+    const int64_t key_blocks = fa_ceil_div(keys, tiling->block_kv);
+    const int32_t asked = FA_MIN(problem->tuning.splits, fa_tiling_parts(limits));
+    const int64_t longest = FA_MIN(problem->tensor[FA_Q].shape[2], FA_MAX_LENGTH) * problem->group;
+    /* Parts that each block has at most because it must, and what splitting for balance may add. */
+    int64_t parts = FA_MAX(asked, fa_ceil_div(key_blocks, most_blocks(limits, traits, tiling, can_split)));
+    int64_t rows, blocks, items, partial_rows, all_parts, spare = 0;
+    parts = FA_MAX(FA_MIN(parts, key_blocks), 1);
+    bool fits = count_rows(problem, tiling->block_q, &rows, &blocks) && fa_mul_i64(blocks, parts, &items) &&
+                fa_mul_i64(rows, parts, &partial_rows) && items <= MAX_ITEMS;
+    if (!fits)
+        return fa_fail(FA_OUT_OF_MEMORY,
+                       "dynamic_lengths: blocks of %d rows and %d keys may make more than %lld work items",
+                       tiling->block_q, tiling->block_kv, (long long)MAX_ITEMS);
+    if (can_split && asked == 0 && key_blocks > 1)
+        spare = FA_MIN((int64_t)limits->units * SPARE_ITEMS, FA_MIN(blocks, MAX_ITEMS) * key_blocks);
+    if (!fa_mul_i64(rows, key_blocks, &all_parts))
+        all_parts = INT64_MAX;
+    partial_rows =
+        FA_MAX(parts > 1 ? partial_rows : 0, FA_MIN(all_parts, spare * FA_MIN(tiling->block_q, longest)));
+    items = FA_MAX(items, spare);
+    *capacity = (fa_capacity){
+        .items = FA_MAX(items, schedule->items),
+        .merges = FA_MAX(parts > 1 ? blocks : FA_MIN(blocks, spare / 2), schedule->merges),
+        .partial_rows = FA_MAX(partial_rows, schedule->partial_rows),
+        .workers = (uint32_t)FA_MIN(FA_MAX(items, schedule->items), (int64_t)limits->units),
+    };
+    return FA_OK;
 }

@@ -36,15 +36,23 @@ typedef struct fa_schedule {
     fa_merge_item *merge;
     int64_t merges;
     int64_t partial_rows; /* rows of partial results, each dim_v + 1 floats: normalised output, LSE */
+    int64_t rows_done;    /* summed over items */
     int32_t splits;       /* most parts of one row block */
     int64_t blocks_full, blocks_partial, blocks_skipped;
     uint64_t pairs;   /* of all heads; UINT64_MAX where there are more */
     double key_reads; /* keys fetched, summed over items */
     uint32_t workers; /* units to run on: one where starting more would cost more than it gains */
     double cycles;    /* modelled, summed over items */
+    double longest;   /* modelled cycles of the longest item */
     double makespan;  /* modelled cycles of the busiest unit */
     double imbalance; /* makespan over the mean */
 } fa_schedule;
+
+/* The most that schedules of one plan come to: what its work and its workspace have room for. */
+typedef struct fa_capacity {
+    int64_t items, merges, partial_rows;
+    uint32_t workers;
+} fa_capacity;
 
 /* Visible pairs of one head, summed over sequences: what FLOPs are counted from. */
 double fa_schedule_pairs(const fa_problem *problem);
@@ -55,9 +63,24 @@ double fa_schedule_pairs(const fa_problem *problem);
  */
 int64_t fa_schedule_most_partial_rows(const fa_limits *limits, int64_t block_q, int64_t rows);
 
+/* `capacity`, where it is not NULL, bounds how finely keys are split. It is one of fa_capacity_init(). */
 fa_status fa_schedule_init(const struct fa_context *context, const fa_problem *problem,
                            const fa_limits *limits, const fa_tile_traits *traits, const fa_tiling *tiling,
-                           bool can_split, fa_schedule *schedule);
+                           bool can_split, const fa_capacity *capacity, fa_schedule *schedule);
+
+/* Releases the lists of items and merges; what they come to stays. */
+void fa_schedule_release_lists(const struct fa_context *context, fa_schedule *schedule);
 void fa_schedule_release(const struct fa_context *context, fa_schedule *schedule);
+
+/*
+ * Room for a schedule of any lengths that the problem's tensors hold, and for `schedule`, which is of the problem's own.
+ * FA_OUT_OF_MEMORY where that is more items than a schedule may have.
+ */
+fa_status fa_capacity_init(const fa_problem *problem, const fa_limits *limits, const fa_tile_traits *traits,
+                           const fa_tiling *tiling, bool can_split, const fa_schedule *schedule,
+                           fa_capacity *capacity);
+
+/* Room for this schedule alone. */
+fa_capacity fa_capacity_of(const fa_schedule *schedule);
 
 #endif

@@ -16,7 +16,7 @@ static fa_status compile_blocks(fa_plan *plan, bool halve)
     for (int32_t q = plan->tiling.block_q; q > 0 && status == FA_OK; q = halve && q > tile ? q / 2 : 0) {
         plan->tiling.block_q = (int32_t)fa_round_up(q, tile);
         plan->args = fa_plan_args(plan);
-        plan->schedule.partial_rows =
+        plan->capacity.partial_rows =
             fa_schedule_most_partial_rows(&plan->limits, plan->tiling.block_q, plan->tiling.block_q);
         status = backend->plan_compile(plan);
     }

@@ -53,8 +53,8 @@ static fa_status bound_row(fa_plan *plan, const family *f, size_t scratch, int64
         partial = FA_MAX(partial, product(f->rows, needed));
     int64_t items = product(f->rows, most_parts);
     plan->scratch_bytes = scratch;
-    plan->schedule.workers = (uint32_t)FA_MIN(items, (int64_t)plan->limits.units);
-    plan->schedule.partial_rows = partial;
+    plan->capacity.workers = (uint32_t)FA_MIN(items, (int64_t)plan->limits.units);
+    plan->capacity.partial_rows = partial;
     return fa_plan_lay_out(plan);
 }
 

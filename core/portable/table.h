@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the host hands to the kernels of a GPU, as one table in device memory: parameters, then lists. 64-bit members
- * come first, so that no compiler inserts padding, GLSL's std430 least of all. Strides and offsets are in elements. A
+ * The work of a run, as the host hands it to kernels: one table in memory, parameters, then lists. 64-bit members come
+ * first, so that no compiler inserts padding, GLSL's std430 least of all. Strides and offsets are in elements. A
  * list begins at a multiple of the size of its entries, and is told by the number of its first entry, counted from the
  * table's beginning.
  */
@@ -22,8 +22,12 @@
 FA_STRUCT(fa_table_params)
     fa_long q_stride[3], k_stride[3], v_stride[3], o_stride[3]; /* batch, head, row */
     fa_long bias_stride[4], keep_stride[4];                     /* 0 where the axis is repeated */
-    int sequences_at, items_at, merges_at;                      /* first entries of lists */
-    int slopes_at, sinks_at, factors_at; /* likewise, of floats; the last multiply a head's bias */
+    fa_long plan;                                               /* whose work it is, for the host */
+    fa_long partial_rows;                                       /* rows of partial results */
+    int items, merges;   /* of the lists; behind these, entries are empty: row_begin is row_end */
+    int workers, unused; /* of the items, on a CPU */
+    int sequences_at, items_at, merges_at; /* first entries of lists */
+    int slopes_at, sinks_at, factors_at;   /* likewise, of floats; the last multiply a head's bias */
     int group, dim_qk, dim_v, lse_rows, bias_type;
     fa_score score;
     int flags;

@@ -185,6 +185,11 @@ typedef struct fa_attention_desc {
     const int32_t *lens_q32;
     const int32_t *lens_kv32;
 
+    /* 1: a run may have other lengths than those above, as a cache that grows: fa_plan_schedule(). Lengths are then at most
+     * what the tensors hold; those above, the largest there can be if none are given, are what the plan is made for. The
+     * workspace suffices for all. */
+    int32_t dynamic_lengths;
+
     /* Added to the scaled scores (a float attn_mask elsewhere). f32, f16 or bf16, of shape (batch, heads_q, rows,
      * keys). Each axis has its full size, or 1, which repeats it. With packed sequences or lengths, the batch axis
      * counts sequences, rows and keys count within a sequence, and these two axes may be longer than the longest

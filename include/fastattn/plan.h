@@ -28,8 +28,8 @@ FA_API fa_status fa_plan_create(fa_device *device, const fa_attention_desc *desc
 FA_API void fa_plan_destroy(fa_plan *plan);
 
 /**
- * The bytes of scratch memory that each run needs. They depend on the lengths only if rows are split into parts. 0 for
- * NULL. Thread-safe.
+ * The bytes of scratch memory that each run needs. They depend on the lengths only if rows are split into parts; with
+ * dynamic_lengths they suffice for all lengths. 0 for NULL. Thread-safe.
  */
 FA_API size_t fa_plan_workspace(const fa_plan *plan);
 
@@ -37,7 +37,7 @@ FA_API size_t fa_plan_workspace(const fa_plan *plan);
  * The bytes of scratch memory that suffice for every plan of a family, so that one workspace serves requests of all
  * lengths. The family is `largest` and each description that this device serves and that differs from it only in
  *  - sizes: q, k, v and o have a smaller or equal shape[0] and shape[2]; they may be packed, and may have any strides;
- *  - `sequences`, offsets and lengths; mask, alignment, windows, prefix and diagonal_offset;
+ *  - `sequences`, offsets, lengths and dynamic_lengths; mask, alignment, windows, prefix and diagonal_offset;
  *  - values: scale, softcap, slopes, factors, sinks; and whether there are bias, keep, slopes, sinks and LSE.
  * Types, dims, heads and tuning are those of largest. Nothing is compiled. *bytes is 0 on failure. FA_INVALID,
  * FA_UNSUPPORTED, FA_OUT_OF_MEMORY: as fa_plan_create(). FA_UNSUPPORTED also if tuning names a baseline, a kernel whose
@@ -50,7 +50,7 @@ FA_API fa_status fa_workspace_bound(fa_device *device, const fa_attention_desc *
  * a server: for `largest`, and for each description that this device serves and that differs from it only
  *  - in size: q, k, v and o have a smaller or equal shape[0] and shape[2], packed or not. Strides are contiguous in both, or
  *    multiples of 16 bytes exactly where largest's are;
- *  - in `sequences`, offsets and lengths; in mask, alignment, windows, prefix and diagonal_offset;
+ *  - in `sequences`, offsets, lengths and dynamic_lengths; in mask, alignment, windows, prefix and diagonal_offset;
  *  - in the values of slopes, factors and sinks; and in whether there are sinks and LSE.
  * Types, dims, heads, scale, softcap, tuning, and whether there are bias, keep and slopes are largest's.
  *
@@ -65,6 +65,42 @@ FA_API fa_status fa_workspace_bound(fa_device *device, const fa_attention_desc *
 FA_API fa_status fa_device_warm(fa_device *device, const fa_attention_desc *largest);
 
 /**
+ * The lengths of one run of a plan with dynamic_lengths. The fields mean what they mean in fa_attention_desc: offsets of a
+ * side that is packed in the plan's description, which then must be given; lengths of a side that is not. A side without
+ * lengths uses all of its rows. `sequences` is at most the plan's; 0 is the plan's. Batch entries, or sequences, beyond
+ * them take no part.
+ */
+typedef struct fa_lengths {
+    size_t struct_size; /* sizeof(fa_lengths) */
+    int64_t sequences;
+    const int64_t *cu_rows_q, *cu_rows_kv, *lens_q, *lens_kv;
+    const int32_t *cu_rows_q32, *cu_rows_kv32, *lens_q32, *lens_kv32; /* of each pair at most one is given */
+} fa_lengths;
+
+/**
+ * The bytes of the work of one run, whatever its lengths. 0 if the plan's description has dynamic_lengths 0, and for NULL.
+ * Thread-safe.
+ */
+FA_API size_t fa_plan_work(const fa_plan *plan);
+
+/**
+ * Writes the work of a run with these lengths to `work`, a buffer of the plan's device, from byte `work_offset` on. The
+ * buffer then serves any number of runs, as fa_attention_args.work, until it is written again. So one plan serves a whole
+ * generation, and a run that was recorded once (a CUDA graph, a Vulkan command buffer) is replayed with other lengths.
+ *
+ * The write takes its place in the queue's order, as fa_buffer_write() does. `lengths` and its lists are copied. Compiles
+ * nothing. Host memory that is allocated is released again.
+ *
+ * FA_INVALID: NULL; dynamic_lengths is 0; a length is negative or more than the tensors hold, bias and keep included; a
+ * buffer of another device, or too small; work_offset is no multiple of 256. FA_UNSUPPORTED: a queue that records into a
+ * Vulkan command buffer, or a CUDA stream that is being captured; on OpenCL, work that lies across the end of one of the
+ * allocations of which a large buffer consists. FA_OUT_OF_MEMORY. FA_DEVICE_LOST. The work's old contents stay on failure.
+ * Several threads may use one plan, each with its own queue and work.
+ */
+FA_API fa_status fa_plan_schedule(const fa_plan *plan, fa_queue *queue, const fa_lengths *lengths,
+                                  fa_buffer *work, size_t work_offset);
+
+/**
  * The memory of one run, in buffers of the plan's device. A tensor's first element lies `..._offset` bytes into its
  * buffer. Several tensors may lie in one buffer.
  */
@@ -76,6 +112,8 @@ typedef struct fa_attention_args {
     size_t q_offset, k_offset, v_offset, o_offset; /* multiples of the element's size */
     size_t bias_offset, keep_offset, lse_offset;
     size_t workspace_offset; /* a multiple of 64; in wrapped host memory, the address is a multiple of 64 */
+    fa_buffer *work;         /* written by fa_plan_schedule() for this plan; NULL: the plan's own lengths */
+    size_t work_offset;      /* a multiple of 256; in wrapped host memory, the address is a multiple of 64 */
 } fa_attention_args;
 
 /**
@@ -102,6 +140,8 @@ typedef struct fa_host_args {
     void *o;
     float *lse;
     void *workspace; /* fa_plan_workspace() bytes at a multiple of 64; contents undefined before and after */
+    const void *
+        work; /* written by fa_plan_schedule() for this plan, at a multiple of 64; NULL: the plan's own lengths */
 } fa_host_args;
 
 /**

@@ -6,13 +6,14 @@
 #include "softmax.cl"
 
 __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_merge(
-    __global const uchar *restrict table, FA_MEMORY(o), FA_MEMORY(lse), FA_MEMORY(partial), long o_offset,
+    FA_TABLE, FA_MEMORY(o), FA_MEMORY(lse), FA_MEMORY(partial), long o_offset,
     long lse_offset, long partial_offset, long partial_state_offset)
 {
     __local float weights[FA_GROUP]; /* of parts, in turns of as many as there are work-items */
     FA_GATHER(o);
     FA_GATHER(lse);
     FA_GATHER(partial);
+    FA_FIND_TABLE;
     __global const fa_table_params *p = (__global const fa_table_params *)table;
     const fa_table_merge item = ((__global const fa_table_merge *)table)[p->merges_at + get_group_id(0)];
     const work w = work_of(table, item.sequence, item.head_kv, item.row_begin, item.row_end, 0, 0);

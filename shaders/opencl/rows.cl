@@ -141,7 +141,7 @@ static inline void add_values(cursor v, int id, int key, int key_end, __local co
 }
 
 __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
-    __global const uchar *restrict table, FA_MEMORY(q), FA_MEMORY(k), FA_MEMORY(v), FA_MEMORY(o),
+    FA_TABLE, FA_MEMORY(q), FA_MEMORY(k), FA_MEMORY(v), FA_MEMORY(o),
     FA_MEMORY(bias), FA_MEMORY(keep), FA_MEMORY(lse), FA_MEMORY(partial), long q_offset, long k_offset,
     long v_offset, long o_offset, long bias_offset, long keep_offset, long lse_offset, long partial_offset,
     long partial_state_offset, __local float4 *room)
@@ -157,7 +157,10 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     FA_GATHER(lse);
     FA_GATHER(partial);
 
+    FA_FIND_TABLE;
     const work w = work_at(table, get_group_id(0), bias, bias_offset, keep, keep_offset);
+    if (w.row_begin == w.row_end)
+        return;
     const int dim_qk = w.p->dim_qk, dim_v = w.p->dim_v;
     const cursor all_keys = keys_of(w, k, k_offset), all_values = values_of(w, v, v_offset);
     const int id = work_item(), line = id / LANES_V, count = w.row_end - w.row_begin;

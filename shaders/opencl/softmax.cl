@@ -3,6 +3,10 @@
 #include "memory.cl"
 #include "lanes.cl"
 
+/* The table of a run, as a kernel is given it. */
+#define FA_TABLE __global const uchar *restrict table0, long table_offset
+#define FA_FIND_TABLE __global const uchar *table = table0 + table_offset
+
 /* What is the same for a whole work item. */
 typedef struct work {
     __global const fa_table_params *p; /* they begin the table */

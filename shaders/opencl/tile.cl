@@ -308,7 +308,7 @@ static inline int turn_stage(int stage)
 }
 
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
-    __global const uchar *restrict table, FA_MEMORY(q), FA_MEMORY(k), FA_MEMORY(v), FA_MEMORY(o),
+    FA_TABLE, FA_MEMORY(q), FA_MEMORY(k), FA_MEMORY(v), FA_MEMORY(o),
     FA_MEMORY(bias), FA_MEMORY(keep), FA_MEMORY(lse), FA_MEMORY(partial), long q_offset, long k_offset,
     long v_offset, long o_offset, long bias_offset, long keep_offset, long lse_offset, long partial_offset,
     long partial_state_offset, __local float4 *room)
@@ -324,7 +324,10 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
     FA_GATHER(lse);
     FA_GATHER(partial);
 
+    FA_FIND_TABLE;
     const work w = work_at(table, get_group_id(0), bias, bias_offset, keep, keep_offset);
+    if (w.row_begin == w.row_end)
+        return;
     const source src = {q, keys_of(w, k, k_offset), values_of(w, v, v_offset), w.p->dim_qk, w.p->dim_v};
 
     const int id = work_item(), x = id % FA_LANES, y = id / FA_LANES;

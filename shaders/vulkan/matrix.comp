@@ -463,6 +463,8 @@ void main()
     if (work_group() >= pc.groups)
         return;
     w = work_at(work_group());
+    if (w.row_begin == w.row_end)
+        return;
     id = work_item();
     lane = int(gl_SubgroupInvocationID);
     first_row = int(gl_SubgroupID) * 16 * TILES;

@@ -244,6 +244,8 @@ void main()
     if (work_group() >= pc.groups)
         return;
     w = work_at(work_group());
+    if (w.row_begin == w.row_end)
+        return;
     id = work_item();
     all_keys = keys_of(w);
     all_values = values_of(w);

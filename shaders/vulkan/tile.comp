@@ -313,6 +313,8 @@ void main()
     if (work_group() >= pc.groups)
         return;
     w = work_at(work_group());
+    if (w.row_begin == w.row_end)
+        return;
     id = work_item();
     x = id % LANES;
     y = id / LANES;

@@ -127,9 +127,19 @@ long EXPORT stub_launches(void)
     return stub.launches;
 }
 
+long EXPORT stub_groups(void)
+{
+    return stub.groups;
+}
+
 uintptr_t EXPORT stub_kernel(void)
 {
     return stub.kernel;
+}
+
+uintptr_t EXPORT stub_work(void)
+{
+    return stub.work;
 }
 
 long EXPORT stub_records(void)

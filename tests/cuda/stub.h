@@ -29,11 +29,14 @@ void *stub_address(size_t bytes);
 long stub_live(void);
 /* Calls that no driver has to bear: handles that are none, no current context, ranges outside of memory. */
 long stub_misuses(void);
-/* So far: kernels launched, events recorded, programs compiled. */
+/* So far: kernels launched, their blocks of threads, events recorded, programs compiled. */
 long stub_launches(void);
+long stub_groups(void);
 long stub_records(void);
 long stub_compiles(void);
 /* Which module the kernel is of that was launched last. */
 uintptr_t stub_kernel(void);
+/* Where the work lies that it was given. */
+uintptr_t stub_work(void);
 
 #endif

@@ -382,9 +382,11 @@ CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, u
         block_y != 1 || block_z != 1 || shared_bytes > 101376 || !parameters || extra)
         stub_misuse("cuLaunchKernel");
     (void)atomic_fetch_add(&stub.launches, 1);
+    (void)atomic_fetch_add(&stub.groups, (long)grid_x * grid_y);
     stub.kernel = (uintptr_t)function;
     /* What it writes is q, so that threads see whether they got another's. */
     const fa_cuda_args *a = parameters ? parameters[0] : NULL;
+    stub.work = a ? (uintptr_t)a->table : 0;
     const object *q = a ? find_memory((CUdeviceptr)(uintptr_t)a->q, 1) : NULL,
                  *o = a ? find_memory((CUdeviceptr)(uintptr_t)a->o, 1) : NULL;
     if (q && o)

@@ -30,8 +30,8 @@ enum { MOST_DEVICES = 4, MOST_ATTRIBUTES = 8 };
 
 typedef struct stub_state {
     pthread_mutex_t lock;
-    atomic_long live, misuses, launches, records, compiles;
-    atomic_uintptr_t kernel;
+    atomic_long live, misuses, launches, groups, records, compiles;
+    atomic_uintptr_t kernel, work;
     char failing[64];
     int nth, calls;
     CUresult error;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/backend.h"
 #include "tests/cuda/stub.h"
 #include "tests/unit/helpers.h"
 
@@ -15,7 +16,8 @@ typedef struct life {
     fa_queue *queue;
     fa_buffer *buffer[4], *workspace;
     fa_plan *plan;
-    long kept; /* objects of the test's own */
+    int dynamic; /* dynamic_lengths of the plan */
+    long kept;   /* objects of the test's own */
 } life;
 
 static float bytes_in[HEADS * KEYS * DIM], bytes_out[HEADS * KEYS * DIM];
@@ -25,6 +27,7 @@ static fa_status make_things(life *l, const char *kernel, int splits)
     fa_attention_desc desc = make_desc(1, HEADS, HEADS, ROWS, KEYS, DIM);
     fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = kernel, .splits = splits};
     desc.tuning = &tuning;
+    desc.dynamic_lengths = l->dynamic;
     fa_status status = fa_queue_create(l->device, &l->queue);
     for (int t = 0; t < 4 && status == FA_OK; t++) {
         status = fa_buffer_create(l->device, sizeof(bytes_in), &l->buffer[t]);
@@ -38,14 +41,19 @@ static fa_status make_things(life *l, const char *kernel, int splits)
     return status;
 }
 
+static fa_attention_args args_of(const life *l)
+{
+    return (fa_attention_args){.struct_size = sizeof(fa_attention_args),
+                               .q = l->buffer[0],
+                               .k = l->buffer[1],
+                               .v = l->buffer[2],
+                               .o = l->buffer[3],
+                               .workspace = l->workspace};
+}
+
 static fa_status run(const life *l, fa_queue *queue)
 {
-    const fa_attention_args args = {.struct_size = sizeof(args),
-                                    .q = l->buffer[0],
-                                    .k = l->buffer[1],
-                                    .v = l->buffer[2],
-                                    .o = l->buffer[3],
-                                    .workspace = l->workspace};
+    const fa_attention_args args = args_of(l);
     return fa_plan_run(l->plan, queue, &args);
 }
 
@@ -154,6 +162,30 @@ static void check_failures(const char *function, CUresult error)
     }
     ck_assert_msg(failed_once, "%s was never called", function);
 }
+
+/* A run with work of its own starts as many blocks as any lengths may need, and kernels find the work. */
+START_TEST(work_is_passed_on)
+{
+    static const char *const kernels[] = {"fma64", "rows64", "rows128", NULL};
+    life l = {.dynamic = 1};
+    const int64_t keys[] = {7};
+    const fa_lengths lengths = {.struct_size = sizeof(lengths), .lens_kv = keys};
+    fa_buffer *work;
+    ck_assert_msg(live_on(&l, kernels[_i], 0) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_buffer_create(l.device, 256 + fa_plan_work(l.plan), &work), FA_OK);
+    fa_attention_args args = args_of(&l);
+    args.work = work;
+    args.work_offset = 256;
+    ck_assert_int_eq(fa_plan_schedule(l.plan, l.queue, &lengths, work, 256), FA_OK);
+    const long before = stub_groups();
+    ck_assert_int_eq(fa_plan_run(l.plan, l.queue, &args), FA_OK);
+    const fa_capacity *most = &l.plan->capacity;
+    ck_assert_int_eq(stub_groups() - before, most->items + most->merges * l.plan->args.block_q);
+    ck_assert_uint_eq(stub_work(), (uintptr_t)work->address + 256);
+    fa_buffer_destroy(work);
+    die(&l);
+}
+END_TEST
 
 START_TEST(failures_are_told)
 {
@@ -417,6 +449,7 @@ int main(void)
     (void)setenv("FASTATTN_CACHE", "off", 1);
     TCase *tc = add_context_case(suite, "stub");
     tcase_set_timeout(tc, 120);
+    tcase_add_loop_test(tc, work_is_passed_on, 0, 4);
     tcase_add_loop_test(tc, lives, 0, COUNT(limits));
     tcase_add_loop_test(tc, failures_are_told, 0, COUNT(may_fail));
     tcase_add_test(tc, a_failed_launch_is_told);

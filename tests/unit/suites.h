@@ -16,6 +16,7 @@ Suite *reference_suite(void);
 Suite *context_suite(void);
 Suite *plan_suite(void);
 Suite *run_suite(void);
+Suite *lengths_suite(void);
 Suite *overlap_suite(void);
 Suite *host_suite(void);
 Suite *messages_suite(void);

@@ -55,6 +55,20 @@ static fa_status call_host_args(void *at)
     return status;
 }
 
+static fa_status call_lengths(void *at)
+{
+    fa_attention_desc d = make_desc(1, 2, 1, 8, 8, 8);
+    fa_plan *plan;
+    fa_buffer *work;
+    d.dynamic_lengths = 1;
+    ck_assert_int_eq(fa_plan_create(null_device, &d, &plan), FA_OK);
+    ck_assert_int_eq(fa_buffer_create(null_device, fa_plan_work(plan), &work), FA_OK);
+    fa_status status = fa_plan_schedule(plan, null_queue, at, work, 0);
+    fa_buffer_destroy(work);
+    fa_plan_destroy(plan);
+    return status;
+}
+
 static fa_status call_merge(void *at)
 {
     return fa_merge_host(at, NULL, NULL, NULL, NULL);
@@ -102,6 +116,7 @@ static const public_struct inputs[] = {
     {"fa_attention_desc", sizeof(fa_attention_desc), FA_ATTENTION_DESC_0_1, call_desc},
     {"fa_attention_args", sizeof(fa_attention_args), FA_ATTENTION_ARGS_0_1, call_args},
     {"fa_host_args", sizeof(fa_host_args), FA_HOST_ARGS_0_1, call_host_args},
+    {"fa_lengths", sizeof(fa_lengths), FA_LENGTHS_0_1, call_lengths},
     {"fa_merge_desc", sizeof(fa_merge_desc), FA_MERGE_DESC_0_1, call_merge},
 #if FA_WITH_VULKAN
     {"fa_vulkan_device_desc", sizeof(fa_vulkan_device_desc), FA_VULKAN_DEVICE_DESC_0_1, call_vulkan},

@@ -61,6 +61,7 @@ static void draw_member(random_state *random, const fa_attention_desc *largest, 
     d->alibi_slopes = random_bits(random) % 3 ? NULL : m->per_head;
     d->sinks = random_bits(random) % 3 ? NULL : m->per_head;
     d->want_lse = random_bits(random) % 2;
+    d->dynamic_lengths = random_bits(random) % 3 == 0;
     d->softcap = random_bits(random) % 3 ? 0 : 20;
     if (random_bits(random) % 4 == 0 && rows > 0 && keys > 0 && sequences > 0)
         d->bias = fa_tensor_make(FA_F16, 1, 1, 1, 1);

@@ -10,12 +10,11 @@
 #include "../kernel.h"
 #include "core/portable/softmax.h"
 #include "core/portable/walk.h"
-#include "core/tensor.h"
 #include "pack.h"
 
 typedef struct fa_panel {
     const fa_cpu_run *run;
-    const fa_sequence *sequence;
+    const fa_table_sequence *sequence;
     int32_t number;      /* of the sequence */
     int count;           /* lanes in use */
     int nv;              /* vectors in use */
@@ -25,12 +24,12 @@ typedef struct fa_panel {
     int begin[PANEL], end[PANEL];
 } fa_panel;
 
-static inline void panel_init(fa_panel *panel, const fa_cpu_run *run, const fa_work_item *item, int row)
+static inline void panel_init(fa_panel *panel, const fa_cpu_run *run, const fa_table_item *item, int row)
 {
     const fa_plan *plan = run->plan;
     panel->run = run;
     panel->number = item->sequence;
-    panel->sequence = &plan->problem.sequence[item->sequence];
+    panel->sequence = &run->sequence[item->sequence];
     panel->count = FA_MIN(item->row_end - row, (int)PANEL);
     panel->nv = (panel->count + VL - 1) / VL;
     for (int i = 0; i < PANEL; i++) {
@@ -44,13 +43,19 @@ static inline void panel_init(fa_panel *panel, const fa_cpu_run *run, const fa_w
     panel->last = panel->position[PANEL - 1];
 }
 
-/* Element offset of each lane's row in a (batch, head, row, dim) tensor. */
+/* Keys `key` and following of k or v, where they lie. */
+static inline typed_rows key_rows(const fa_cpu_run *run, int operand, const fa_table_item *item, int key)
+{
+    const fa_tensor *t = &run->plan->problem.tensor[operand];
+    return (typed_rows){t->dtype, operand == FA_K ? run->k : run->v, fa_cpu_key_at(run, operand, item, key),
+                        t->stride[2], 0};
+}
+
+/* Elements that precede each lane's row of q or o. */
 static inline void panel_rows(const fa_panel *panel, int operand, int64_t row[PANEL])
 {
-    const fa_tensor *t = &panel->run->plan->problem.tensor[operand];
-    const fa_sequence *s = panel->sequence;
     for (int i = 0; i < PANEL; i++)
-        row[i] = fa_tensor_offset(t, s->q_batch, panel->head[i], s->q_row + panel->position[i]);
+        row[i] = fa_cpu_row_at(panel->run, operand, panel->sequence, panel->head[i], panel->position[i]);
 }
 
 /* The scaled and capped score of a raw product, as fa_score_scaled() has it. */
@@ -84,10 +89,10 @@ void FA_ISA_NAME(add_infinite)(const fa_panel *panel, const float *weights, cons
  * sink in, writes the LSE (where the item is split, the state to the partial results), and returns the factor that
  * normalises the output.
  */
-float FA_ISA_NAME(row_close)(const fa_cpu_run *run, const fa_work_item *item, int row, float max, float sum);
+float FA_ISA_NAME(row_close)(const fa_cpu_run *run, const fa_table_item *item, int row, float max, float sum);
 
 /* Closes every lane and writes the outputs. */
-void FA_ISA_NAME(panel_finish)(const fa_panel *panel, const fa_work_item *item, int row, const float *ot,
+void FA_ISA_NAME(panel_finish)(const fa_panel *panel, const fa_table_item *item, int row, const float *ot,
                                const float *max, const float *sum);
 
 #endif

@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "backends/gpu/table.h"
+#include "core/attention/work.h"
 
 #include <string.h>
 
 #include "core/backend.h"
-#include "core/context.h"
-#include "core/portable/table.h"
 #include "core/size.h"
 #include "core/status.h"
 #include "core/tensor.h"
 
-static void fill_params(const fa_plan *plan, fa_table_params *out)
+static void fill_params(const fa_plan *plan, const fa_schedule *schedule, fa_table_params *out)
 {
     const fa_problem *p = &plan->problem;
+    const fa_work_layout *at = &plan->layout;
     fa_long *const stride[] = {
         [FA_Q] = out->q_stride, [FA_K] = out->k_stride, [FA_V] = out->v_stride, [FA_O] = out->o_stride};
     for (int t = FA_Q; t <= FA_O; t++)
@@ -22,6 +21,17 @@ static void fill_params(const fa_plan *plan, fa_table_params *out)
         out->bias_stride[axis] = bias->stride[axis];
         out->keep_stride[axis] = keep->stride[axis];
     }
+    out->plan = (fa_long)plan->serial;
+    out->sequences_at = (int)(at->sequences / sizeof(fa_table_sequence));
+    out->items_at = (int)(at->items / sizeof(fa_table_item));
+    out->merges_at = (int)(at->merges / sizeof(fa_table_merge));
+    out->slopes_at = (int)(at->slopes / sizeof(float));
+    out->sinks_at = (int)(at->sinks / sizeof(float));
+    out->factors_at = (int)(at->factors / sizeof(float));
+    out->items = (int)schedule->items;
+    out->merges = (int)schedule->merges;
+    out->partial_rows = schedule->partial_rows;
+    out->workers = (int)schedule->workers;
     out->group = p->group;
     out->dim_qk = p->dim_qk;
     out->dim_v = p->dim_v;
@@ -71,49 +81,58 @@ _Static_assert(64 % sizeof(fa_table_sequence) == 0 && 64 % sizeof(fa_table_item)
                "entries that fill 64 bytes");
 _Static_assert(sizeof(fa_table_params) % 8 == 0, "std430 rounds its size up");
 
-fa_status fa_table_make(const fa_plan *plan, size_t most, void **made, size_t *made_size)
+static size_t slopes(const fa_problem *p)
 {
-    enum { LISTS = 6 };
+    return p->alibi_slopes ? fa_problem_slopes(p) : 0;
+}
+
+static bool add_list(size_t count, size_t bytes, size_t *end, size_t *begin)
+{
+    *begin = *end = fa_align64(*end);
+    return fa_grow(end, count, bytes);
+}
+
+fa_status fa_work_lay_out(const fa_plan *plan, fa_work_layout *layout)
+{
     const fa_problem *p = &plan->problem;
-    const fa_schedule *schedule = &plan->schedule;
-    fa_table_params params = {.flags = 0};
-    const struct {
-        size_t count, bytes;
-        int *at;            /* where its first entry's number goes     */
-        const void *floats; /* its entries; NULL: they are filled below */
-    } list[LISTS] = {
-        {(size_t)p->sequences, sizeof(fa_table_sequence), &params.sequences_at, NULL},
-        {(size_t)schedule->items, sizeof(fa_table_item), &params.items_at, NULL},
-        {(size_t)schedule->merges, sizeof(fa_table_merge), &params.merges_at, NULL},
-        {p->alibi_slopes ? fa_problem_slopes(p) : 0, sizeof(float), &params.slopes_at, p->alibi_slopes},
-        {p->sinks ? (size_t)p->heads_q : 0, sizeof(float), &params.sinks_at, p->sinks},
-        {p->bias_factors ? (size_t)p->heads_q : 0, sizeof(float), &params.factors_at, p->bias_factors},
-    };
-    size_t size = sizeof(params), begin[LISTS];
-    most = FA_MIN(most, (size_t)INT32_MAX); /* shaders count in ints */
-    for (int i = 0; i < LISTS; i++) {
-        begin[i] = size = fa_align64(size);
-        if (!fa_grow(&size, list[i].count, list[i].bytes))
-            return fa_fail(FA_OUT_OF_MEMORY, "a work list of %zu items overflows memory",
-                           (size_t)schedule->items);
-    }
-    if (size > most)
+    const size_t heads = (size_t)p->heads_q, items = (size_t)plan->capacity.items;
+    size_t most = plan->device->limits.work_bytes, end = sizeof(fa_table_params);
+    bool fits = add_list((size_t)p->sequences, sizeof(fa_table_sequence), &end, &layout->sequences) &&
+                add_list(items, sizeof(fa_table_item), &end, &layout->items) &&
+                add_list((size_t)plan->capacity.merges, sizeof(fa_table_merge), &end, &layout->merges) &&
+                add_list(slopes(p), sizeof(float), &end, &layout->slopes) &&
+                add_list(p->sinks ? heads : 0, sizeof(float), &end, &layout->sinks) &&
+                add_list(p->bias_factors ? heads : 0, sizeof(float), &end, &layout->factors);
+    if (!fits)
+        return fa_fail(FA_OUT_OF_MEMORY, "a work list of %zu items overflows memory", items);
+    if (most == 0 || most > INT32_MAX)
+        most = INT32_MAX; /* kernels count in ints */
+    if (end > most)
         return fa_fail(FA_OUT_OF_MEMORY, "a work list of %zu items needs %zu bytes, %s allocates at most %zu",
-                       (size_t)schedule->items, size, plan->device->info.name, most);
-    char *table = fa_alloc_zeroed(plan->device->context, size);
-    if (!table)
-        return FA_OUT_OF_MEMORY;
-    for (int i = 0; i < LISTS; i++) {
-        *list[i].at = (int)(begin[i] / list[i].bytes);
-        if (list[i].floats && list[i].count > 0)
-            memcpy(table + begin[i], list[i].floats, list[i].count * list[i].bytes);
-    }
-    fill_params(plan, &params);
-    memcpy(table, &params, sizeof(params));
-    fill_sequences(p, (fa_table_sequence *)(void *)(table + begin[0]));
-    fill_lists(schedule, (fa_table_item *)(void *)(table + begin[1]),
-               (fa_table_merge *)(void *)(table + begin[2]));
-    *made = table;
-    *made_size = size;
+                       items, end, plan->device->info.name, most);
+    layout->bytes = end;
     return FA_OK;
+}
+
+static void copy_floats(char *to, const float *from, size_t count)
+{
+    if (from && count > 0)
+        memcpy(to, from, count * sizeof(float));
+}
+
+void fa_work_write(const fa_plan *plan, const fa_problem *problem, const fa_schedule *schedule, void *work)
+{
+    const fa_work_layout *at = &plan->layout;
+    const size_t heads = (size_t)problem->heads_q;
+    char *bytes = work;
+    fa_table_params params = {.flags = 0};
+    memset(work, 0, at->bytes);
+    fill_params(plan, schedule, &params);
+    memcpy(bytes, &params, sizeof(params));
+    fill_sequences(problem, (fa_table_sequence *)(void *)(bytes + at->sequences));
+    fill_lists(schedule, (fa_table_item *)(void *)(bytes + at->items),
+               (fa_table_merge *)(void *)(bytes + at->merges));
+    copy_floats(bytes + at->slopes, problem->alibi_slopes, slopes(problem));
+    copy_floats(bytes + at->sinks, problem->sinks, heads);
+    copy_floats(bytes + at->factors, problem->bias_factors, heads);
 }

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a run does, as words in memory: core/portable/table.h, filled. It is a pure function of a plan and of lengths. Each
+ * plan has the work of its own lengths; fa_plan_schedule() makes that of others, of the same layout.
+ */
+#ifndef FA_CORE_ATTENTION_WORK_H
+#define FA_CORE_ATTENTION_WORK_H
+
+#include "core/attention/schedule.h"
+#include "core/portable/table.h"
+
+struct fa_plan;
+
+/* Parameters, sequences, work items, merges, slopes, sinks and factors: where each list begins, in bytes. */
+typedef struct fa_work_layout {
+    size_t sequences, items, merges, slopes, sinks, factors;
+    size_t bytes; /* of all */
+} fa_work_layout;
+
+/* Room for what the plan's capacity allows. FA_OUT_OF_MEMORY where the device has no memory that large in one piece. */
+fa_status fa_work_lay_out(const struct fa_plan *plan, fa_work_layout *layout);
+
+/* Writes the work of lengths: `problem` is the plan's but for them, `schedule` is of them. Items and merges behind those of
+ * the schedule are empty. */
+void fa_work_write(const struct fa_plan *plan, const fa_problem *problem, const fa_schedule *schedule,
+                   void *work);
+
+#endif
