@@ -82,7 +82,7 @@ typedef enum conform_bias_ends {
     CONFORM_BIAS_BOTH      /* the largest for one key of a row, the lowest for all others */
 } conform_bias_ends;
 
-typedef enum conform_test { CONFORM_RUN, CONFORM_THREADS, CONFORM_MERGE } conform_test;
+typedef enum conform_test { CONFORM_RUN, CONFORM_THREADS, CONFORM_MERGE, CONFORM_LENGTHS } conform_test;
 
 enum { CONFORM_NO_AXES = -1 }; /* of bias_axes and keep_axes */
 
@@ -290,17 +290,31 @@ const float *conform_output_lse(const conform_output *output);
 bool conform_output_intact(const conform_output *output, const conform_data *data, char *message,
                            size_t size);
 
-/* Runs a plan on buffers of the device, at odd offsets, in a workspace full of NaN. False, with the reason, when
- * a call fails, an input changes, or the workspace overflows. */
-bool conform_execute(fa_device *device, const fa_plan *plan, const conform_data *data, conform_output *output,
-                     char *message, size_t size);
+/* lengths.c */
+
+/* What a run with lengths of its own is given: those of the case, in work that was written for others before. */
+typedef struct conform_lengths {
+    fa_lengths before, now;
+    fa_attention_desc other; /* the case's problem, made for the lengths before */
+    int64_t *memory;
+} conform_lengths;
+
+/* False without memory; *lengths can be freed in any case. */
+bool conform_lengths_make(const conform_data *data, conform_lengths *lengths);
+void conform_lengths_free(conform_lengths *lengths);
+
+/* Runs a plan on buffers of the device, at odd offsets, in a workspace full of NaN; with `lengths`, where it is not NULL.
+ * False, with the reason, when a call fails, an input changes, or the workspace or the work overflows. */
+bool conform_execute(fa_device *device, const fa_plan *plan, const conform_data *data,
+                     const conform_lengths *lengths, conform_output *output, char *message, size_t size);
 /* The same through fa_attention_host(). */
 bool conform_execute_host(fa_device *device, const conform_data *data, conform_output *output, char *message,
                           size_t size);
 
 /* The same through fa_plan_run_host(). */
 bool conform_execute_pointers(fa_device *device, const fa_plan *plan, const conform_data *data,
-                              conform_output *output, char *message, size_t size);
+                              const conform_lengths *lengths, conform_output *output, char *message,
+                              size_t size);
 
 /* report.c */
 

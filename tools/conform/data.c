@@ -85,6 +85,7 @@ static bool make_offsets(const conform_case *c, const conform_sizes *sizes, conf
     data->desc.cu_rows_kv = packs_kv(c->packing) ? data->offsets_kv : NULL;
     data->desc.lens_q = has_lens_q(c->packing) ? data->lens_q : NULL;
     data->desc.lens_kv = has_lens_kv(c->packing) ? data->lens_kv : NULL;
+    data->desc.dynamic_lengths = c->test == CONFORM_LENGTHS;
     return !c->narrow || narrow_lists(data, (size_t)c->batch + 1);
 }
 

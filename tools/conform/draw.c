@@ -179,6 +179,8 @@ void conform_describe(const conform_case *c, char *text, size_t size)
          c->scale_zero ? " scale-0" : "");
     note(text, size, "%s%s%s%s", c->alibi ? " alibi" : "", c->sinks ? " sinks" : "",
          c->no_sinks ? " sinks-inf" : "", c->no_lse ? " no-lse" : "");
+    if (c->test == CONFORM_LENGTHS)
+        note(text, size, " dynamic-lengths");
     if (c->softcap > 0)
         note(text, size, " softcap %g", (double)c->softcap);
     if (c->scale != 0)
@@ -207,4 +209,6 @@ void conform_draw(uint64_t seed, int number, conform_case *c)
     draw_mask(&r, c);
     draw_scores(&r, c);
     draw_hazard(&r, c);
+    if (chance(&r, 30))
+        c->test = CONFORM_LENGTHS;
 }

@@ -6,6 +6,7 @@
 
 enum {
     GUARD = 192,         /* bytes around an output, a few vectors of any device                  */
+    WORK_GUARD = 256,    /* bytes around work, which must lie at a multiple of as much           */
     WORKSPACE_GUARD = 64 /* bytes around the workspace, which must lie at a multiple of as much */
 };
 
@@ -100,8 +101,9 @@ bool conform_output_intact(const conform_output *output, const conform_data *dat
 typedef struct execution {
     fa_device *device;
     fa_queue *queue;
-    fa_buffer *input[CONFORM_INPUTS], *o, *lse, *workspace;
-    size_t workspace_bytes;
+    fa_buffer *input[CONFORM_INPUTS], *o, *lse, *workspace,
+        *work; /* work: NULL where the plan's own is run */
+    size_t workspace_bytes, work_bytes;
     unsigned char *scratch; /* as large as the largest buffer */
 } execution;
 
@@ -141,6 +143,18 @@ static fa_status prepare(execution *e, const fa_plan *plan, const conform_data *
     return upload(e, &e->workspace, 0, e->scratch, e->workspace_bytes);
 }
 
+/* Writes the work of the lengths before, then of those now. */
+static fa_status schedule(execution *e, const fa_plan *plan, const conform_lengths *lengths)
+{
+    e->work_bytes = WORK_GUARD + fa_plan_work(plan) + WORK_GUARD;
+    unsigned char *guarded = make_guarded(e->work_bytes);
+    fa_status status = guarded ? upload(e, &e->work, 0, guarded, e->work_bytes) : FA_OUT_OF_MEMORY;
+    free(guarded);
+    if (status == FA_OK)
+        status = fa_plan_schedule(plan, e->queue, &lengths->before, e->work, WORK_GUARD);
+    return status == FA_OK ? fa_plan_schedule(plan, e->queue, &lengths->now, e->work, WORK_GUARD) : status;
+}
+
 static fa_status launch(execution *e, const fa_plan *plan, const conform_data *data, conform_output *output)
 {
     size_t offset[CONFORM_INPUTS];
@@ -167,6 +181,8 @@ static fa_status launch(execution *e, const fa_plan *plan, const conform_data *d
         .keep_offset = offset[CONFORM_KEEP],
         .lse_offset = output->lse_offset,
         .workspace_offset = WORKSPACE_GUARD,
+        .work = e->work,
+        .work_offset = e->work ? WORK_GUARD : 0,
     };
     fa_status status = fa_plan_run(plan, e->queue, &args);
     if (status == FA_OK)
@@ -175,6 +191,22 @@ static fa_status launch(execution *e, const fa_plan *plan, const conform_data *d
         status = fa_buffer_read(e->queue, e->o, 0, output->o, output->o_bytes);
     if (status == FA_OK && output->lse)
         status = fa_buffer_read(e->queue, e->lse, 0, output->lse, output->lse_bytes);
+    return status;
+}
+
+/* Whether the surroundings of the work are what they were. */
+static fa_status inspect_work(execution *e, const char **fault)
+{
+    unsigned char *found = e->work ? malloc(e->work_bytes) : NULL;
+    if (!e->work)
+        return FA_OK;
+    fa_status status = found ? fa_buffer_read(e->queue, e->work, 0, found, e->work_bytes) : FA_OUT_OF_MEMORY;
+    for (size_t i = 0; status == FA_OK && i < WORK_GUARD; i++) {
+        const size_t behind = e->work_bytes - 1 - i;
+        if (found[i] != pattern(i) || found[behind] != pattern(behind))
+            *fault = "a byte beside the work was written";
+    }
+    free(found);
     return status;
 }
 
@@ -199,7 +231,7 @@ static fa_status inspect(execution *e, const conform_data *data, const char **fa
         if (e->scratch[i] != 0xff || e->scratch[e->workspace_bytes - 1 - i] != 0xff)
             *fault = "a byte beside the workspace was written";
     }
-    return status;
+    return status == FA_OK ? inspect_work(e, fault) : status;
 }
 
 static void release(execution *e)
@@ -209,16 +241,19 @@ static void release(execution *e)
     fa_buffer_destroy(e->o);
     fa_buffer_destroy(e->lse);
     fa_buffer_destroy(e->workspace);
+    fa_buffer_destroy(e->work);
     fa_queue_destroy(e->queue);
     free(e->scratch);
 }
 
-bool conform_execute(fa_device *device, const fa_plan *plan, const conform_data *data, conform_output *output,
-                     char *message, size_t size)
+bool conform_execute(fa_device *device, const fa_plan *plan, const conform_data *data,
+                     const conform_lengths *lengths, conform_output *output, char *message, size_t size)
 {
     execution e = {.device = device};
     const char *fault = NULL;
     fa_status status = prepare(&e, plan, data, output);
+    if (status == FA_OK && lengths)
+        status = schedule(&e, plan, lengths);
     if (status == FA_OK)
         status = launch(&e, plan, data, output);
     if (status == FA_OK)
@@ -248,12 +283,32 @@ bool conform_execute_host(fa_device *device, const conform_data *data, conform_o
     return status == FA_OK && !changed;
 }
 
+/* The first multiple of WORKSPACE_GUARD in memory that is as much larger as that. */
+static void *aligned(unsigned char *memory)
+{
+    return memory ? memory + WORKSPACE_GUARD - (uintptr_t)memory % WORKSPACE_GUARD : NULL;
+}
+
+/* The work of lengths, in memory of the host. */
+static fa_status schedule_host(fa_device *device, const fa_plan *plan, const conform_lengths *lengths,
+                               fa_queue *queue, void *work)
+{
+    fa_buffer *wrapped;
+    fa_status status = fa_buffer_wrap_host(device, work, fa_plan_work(plan), &wrapped);
+    if (status == FA_OK)
+        status = fa_plan_schedule(plan, queue, &lengths->now, wrapped, 0);
+    fa_buffer_destroy(wrapped);
+    return status;
+}
+
 bool conform_execute_pointers(fa_device *device, const fa_plan *plan, const conform_data *data,
-                              conform_output *output, char *message, size_t size)
+                              const conform_lengths *lengths, conform_output *output, char *message,
+                              size_t size)
 {
     const fa_inputs *in = &data->inputs;
     fa_queue *queue = NULL;
     unsigned char *workspace = malloc(fa_plan_workspace(plan) + WORKSPACE_GUARD);
+    unsigned char *work = malloc(fa_plan_work(plan) + WORKSPACE_GUARD);
     fa_host_args args = {
         .struct_size = sizeof(args),
         .q = in->q,
@@ -263,15 +318,19 @@ bool conform_execute_pointers(fa_device *device, const fa_plan *plan, const conf
         .keep = in->keep,
         .o = output->o + output->o_offset,
         .lse = output->lse ? (float *)(void *)(output->lse + output->lse_offset) : NULL,
-        .workspace = workspace ? workspace + WORKSPACE_GUARD - (uintptr_t)workspace % WORKSPACE_GUARD : NULL,
+        .workspace = aligned(workspace),
+        .work = lengths ? aligned(work) : NULL,
     };
-    fa_status status = workspace ? fa_queue_create(device, &queue) : FA_OUT_OF_MEMORY;
+    fa_status status = workspace && work ? fa_queue_create(device, &queue) : FA_OUT_OF_MEMORY;
+    if (status == FA_OK && lengths)
+        status = schedule_host(device, plan, lengths, queue, aligned(work));
     if (status == FA_OK)
         status = fa_plan_run_host(plan, queue, &args);
     if (status == FA_OK)
         status = fa_queue_wait(queue);
     fa_queue_destroy(queue);
     free(workspace);
+    free(work);
     bool changed = status == FA_OK && conform_data_changed(data);
     if (status != FA_OK)
         (void)snprintf(message, size, "%s from fa_plan_run_host: %s", fa_status_name(status),

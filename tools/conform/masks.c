@@ -126,7 +126,44 @@ static bool add_alignments(conform_list *list)
     }
     return ok;
 }
+/* Lengths that a run is given. Alternately with and without parts of keys. */
+static bool add_dynamic(conform_list *list)
+{
+    bool ok = true;
+    for (int packing = CONFORM_DENSE; packing < CONFORM_PACKINGS; packing++) {
+        conform_case c = basic;
+        set_types(&c, float_types[packing % 3]);
+        set_heads(&c, 4, 4, 2);
+        set_lengths(&c, 37, 190);
+        c.test = CONFORM_LENGTHS;
+        c.packing = (conform_packing)packing;
+        c.splits = packing % 2 ? 3 : 0;
+        c.narrow = packing % 4 == 1;
+        ok = ok && conform_add(list, &c, "dynamic");
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        c.sinks = true;
+        ok = ok && conform_add(list, &c, "dynamic-causal-br-sinks");
+        c.window_left = 12;
+        c.bias_axes = packing % 2 ? 15 : CONFORM_NO_AXES;
+        c.slopes_each = c.alibi = true;
+        ok = ok && conform_add(list, &c, "dynamic-causal-br-window-l12-alibi-sinks");
+    }
+    for (size_t t = 0; t < COUNT(float_types); t++) { /* decoding */
+        conform_case c = basic;
+        set_types(&c, float_types[t]);
+        set_heads(&c, 3, 8, 2);
+        set_lengths(&c, 1, 1500);
+        c.test = CONFORM_LENGTHS;
+        c.packing = CONFORM_LENS;
+        ok = ok && conform_add(list, &c, "dynamic");
+        c.packing = CONFORM_DENSE;
+        set_heads(&c, 1, 4, 1);
+        ok = ok && conform_add(list, &c, "dynamic");
+    }
+    return ok;
+}
+
 bool conform_add_masks(conform_list *list)
 {
-    return add_masks(list) && add_packings(list) && add_alignments(list);
+    return add_masks(list) && add_packings(list) && add_alignments(list) && add_dynamic(list);
 }

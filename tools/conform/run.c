@@ -239,7 +239,7 @@ static bool test_tame(const run *r, const conform_output *output)
     conform_output tame;
     bool made = conform_output_make(data, &tame);
     conform_data_exchange(data);
-    bool ok = made ? conform_execute(r->suite->device, r->plan, data, &tame, r->message, r->size)
+    bool ok = made ? conform_execute(r->suite->device, r->plan, data, NULL, &tame, r->message, r->size)
                    : out_of_memory(r);
     conform_data_exchange(data);
     ok = ok && same_rows(r, output, &tame);
@@ -259,7 +259,7 @@ static bool test_pointers(const run *r, const conform_output *expected)
     const conform_data *data = &r->suite->data;
     conform_output output;
     bool ok = conform_output_make(data, &output) || out_of_memory(r);
-    ok = ok && conform_execute_pointers(r->suite->device, r->plan, data, &output, r->message, r->size);
+    ok = ok && conform_execute_pointers(r->suite->device, r->plan, data, NULL, &output, r->message, r->size);
     ok = ok && conform_output_intact(&output, data, r->message, r->size);
     if (ok && !same_bits(expected, &output)) {
         (void)snprintf(r->message, r->size,
@@ -278,7 +278,8 @@ static bool test_run(const run *r)
     conform_output first, second;
     bool made_first = conform_output_make(data, &first),
          made = conform_output_make(data, &second) && made_first;
-    bool ok = made ? conform_execute(device, r->plan, data, &first, r->message, r->size) : out_of_memory(r);
+    bool ok =
+        made ? conform_execute(device, r->plan, data, NULL, &first, r->message, r->size) : out_of_memory(r);
     ok = ok && conform_output_intact(&first, data, r->message, r->size) && compare(r, &first);
     ok = ok && conform_execute_host(device, data, &second, r->message, r->size);
     ok = ok && conform_output_intact(&second, data, r->message, r->size);
@@ -308,7 +309,7 @@ static void *work(void *argument)
     const conform_suite *suite = w->r->suite;
     w->ok = true;
     for (int i = 0; i < REPEATS && w->ok; i++)
-        w->ok = conform_execute(suite->device, w->r->plan, &suite->data, &w->output, w->message,
+        w->ok = conform_execute(suite->device, w->r->plan, &suite->data, NULL, &w->output, w->message,
                                 sizeof(w->message));
     return NULL;
 }
@@ -347,7 +348,7 @@ static bool test_threads(const run *r)
     bool made = conform_output_make(data, &expected);
     made = conform_output_make(data, &w[0].output) && made;
     made = conform_output_make(data, &w[1].output) && made;
-    bool ok = made ? conform_execute(r->suite->device, r->plan, data, &expected, r->message, r->size)
+    bool ok = made ? conform_execute(r->suite->device, r->plan, data, NULL, &expected, r->message, r->size)
                    : out_of_memory(r);
     ok = ok && compare(r, &expected) && join_workers(r, w, &expected);
     conform_output_free(&expected);
@@ -436,6 +437,46 @@ static bool test_merge(const run *r)
     return ok;
 }
 
+/* One run with lengths of its own, and where that can be, one on host pointers, which has the same bits. */
+static bool run_lengths(const run *r, const fa_plan *plan, const conform_lengths *lengths)
+{
+    const conform_data *data = &r->suite->data;
+    fa_device *device = r->suite->device;
+    conform_output first, second;
+    bool made = conform_output_make(data, &first);
+    made = conform_output_make(data, &second) && made;
+    bool ok =
+        made ? conform_execute(device, plan, data, lengths, &first, r->message, r->size) : out_of_memory(r);
+    ok = ok && conform_output_intact(&first, data, r->message, r->size) && compare(r, &first);
+    if (ok && runs_on_pointers(r->suite)) {
+        ok = conform_execute_pointers(device, plan, data, lengths, &second, r->message, r->size);
+        if (ok && !same_bits(&first, &second)) {
+            (void)snprintf(r->message, r->size, "fa_plan_run_host gave other bits with lengths of its own");
+            ok = false;
+        }
+    }
+    conform_output_free(&first);
+    conform_output_free(&second);
+    return ok;
+}
+
+/* Runs of plans that were made for these lengths, and for others. */
+static bool test_lengths(const run *r)
+{
+    conform_lengths lengths;
+    fa_plan *other = NULL;
+    bool ok = conform_lengths_make(&r->suite->data, &lengths) || out_of_memory(r);
+    ok = ok && run_lengths(r, r->plan, &lengths);
+    if (ok && fa_plan_create(r->suite->device, &lengths.other, &other) != FA_OK) {
+        (void)snprintf(r->message, r->size, "no plan for other lengths: %s", fa_last_error());
+        ok = false;
+    }
+    ok = ok && run_lengths(r, other, &lengths);
+    fa_plan_destroy(other);
+    conform_lengths_free(&lengths);
+    return ok && test_run(r);
+}
+
 static bool is_baseline(const char *kernel)
 {
     const char *const suffix = "standard";
@@ -484,6 +525,7 @@ static bool dispatch(const run *r)
     switch (r->c->test) {
     case CONFORM_THREADS: return test_threads(r);
     case CONFORM_MERGE: return test_merge(r);
+    case CONFORM_LENGTHS: return test_lengths(r);
     default: return test_run(r);
     }
 }
