@@ -5,6 +5,7 @@
  */
 #include <dlfcn.h>
 #include <fastattn/cuda.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -165,6 +166,59 @@ START_TEST(runs_become_a_graph)
 }
 END_TEST
 
+/* The result for so many keys, whose parts may be others than those of the plan. */
+static void assert_near(const program *p, fa_attention_desc desc, int64_t keys)
+{
+    desc.lens_kv = &keys;
+    ck_assert_int_eq(fa_attention_host(p->device, &desc, q, k, v, NULL, NULL, expected, NULL), FA_OK);
+    NEED(driver.cu->cuMemcpyDtoHAsync(got, p->memory[3], sizeof(got), p->stream));
+    NEED(driver.cu->cuStreamSynchronize(p->stream));
+    for (int i = 0; i < Q; i++)
+        ck_assert_msg(fabsf(got[i] - expected[i]) <= 1e-5F, "%lld keys: o[%d] is %g, expected %g",
+                      (long long)keys, i, (double)got[i], (double)expected[i]);
+}
+
+/* Captured once, launched with one length of the cache after the other. */
+START_TEST(a_graph_is_replayed_with_other_lengths)
+{
+    static const int64_t lengths[] = {KEYS, 1, 130, 0, 499};
+    program p = {0};
+    CUgraph graph = NULL;
+    CUgraphExec exec = NULL;
+    fa_plan *plan = NULL;
+    fa_buffer *work = NULL, *workspace = NULL;
+    start(&p);
+    fa_attention_desc desc = make_desc(1, HEADS, HEADS, ROWS, KEYS, DIM);
+    desc.mask = FA_MASK_CAUSAL_TOP_LEFT;
+    desc.dynamic_lengths = 1;
+    ck_assert_msg(fa_plan_create(p.device, &desc, &plan) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_buffer_create(p.device, fa_plan_work(plan), &work), FA_OK);
+    ck_assert_int_eq(fa_buffer_create(p.device, fa_plan_workspace(plan), &workspace), FA_OK);
+    fa_attention_args args = p.args;
+    fa_lengths now = {.struct_size = sizeof(now)};
+    args.work = work;
+    args.workspace = workspace;
+    NEED(driver.begin(p.stream, 0));
+    ck_assert_int_eq(fa_plan_run(plan, p.queue, &args), FA_OK);
+    ck_assert_int_eq(fa_plan_schedule(plan, p.queue, &now, work, 0), FA_UNSUPPORTED);
+    NEED(driver.end(p.stream, &graph));
+    NEED(driver.instantiate(&exec, graph, 0));
+    desc.dynamic_lengths = 0;
+    for (int i = 0; i < COUNT(lengths); i++) {
+        now.lens_kv = &lengths[i];
+        ck_assert_msg(fa_plan_schedule(plan, p.queue, &now, work, 0) == FA_OK, "%s", fa_last_error());
+        NEED(driver.launch(exec, p.stream));
+        assert_near(&p, desc, lengths[i]);
+    }
+    NEED(driver.destroy_exec(exec));
+    NEED(driver.destroy_graph(graph));
+    fa_buffer_destroy(work);
+    fa_buffer_destroy(workspace);
+    fa_plan_destroy(plan);
+    end(&p);
+}
+END_TEST
+
 /* False where there is no driver, or none with a device. */
 static int find_driver(void)
 {
@@ -211,5 +265,6 @@ int main(void)
     tcase_set_timeout(tc, 120);
     tcase_add_test(tc, runs_are_in_the_callers_stream);
     tcase_add_test(tc, runs_become_a_graph);
+    tcase_add_test(tc, a_graph_is_replayed_with_other_lengths);
     return run_unforked(suite);
 }

@@ -270,6 +270,44 @@ START_TEST(in_the_callers_command_buffer)
 }
 END_TEST
 
+/* Recorded once, submitted with one length of the cache after the other. */
+START_TEST(commands_are_replayed_with_other_lengths)
+{
+    static const int64_t lengths[] = {KEYS, 1, 20, 0, 52};
+    fa_queue *recorder = NULL, *queue = NULL;
+    fa_plan *dynamic = NULL;
+    fa_buffer *work = NULL, *workspace = NULL;
+    set_up(_i);
+    desc.dynamic_lengths = 1;
+    ck_assert_msg(fa_plan_create(device, &desc, &dynamic) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_buffer_create(device, fa_plan_work(dynamic), &work), FA_OK);
+    ck_assert_int_eq(fa_buffer_create(device, fa_plan_workspace(dynamic), &workspace), FA_OK);
+    ck_assert_int_eq(fa_queue_wrap_vulkan(device, own_queue, &queue), FA_OK);
+    VkCommandBuffer commands = begin_commands();
+    ck_assert_int_eq(fa_queue_record_vulkan(device, commands, &recorder), FA_OK);
+    fa_attention_args args = *arguments();
+    args.work = work;
+    args.workspace = workspace;
+    ck_assert_msg(fa_plan_run(dynamic, recorder, &args) == FA_OK, "%s", fa_last_error());
+    fa_lengths now = {.struct_size = sizeof(now)};
+    ck_assert_int_eq(fa_plan_schedule(dynamic, recorder, &now, work, 0), FA_UNSUPPORTED);
+    ck_assert_int_eq(vk.vkEndCommandBuffer(commands), VK_SUCCESS);
+    for (int i = 0; i < COUNT(lengths); i++) {
+        now.lens_kv = desc.lens_kv = &lengths[i];
+        ck_assert_msg(fa_plan_schedule(dynamic, queue, &now, work, 0) == FA_OK, "%s", fa_last_error());
+        memset(mapped[O], 0xff, BYTES);
+        submit_and_wait(commands);
+        check_output();
+    }
+    fa_queue_destroy(recorder);
+    fa_queue_destroy(queue);
+    fa_buffer_destroy(work);
+    fa_buffer_destroy(workspace);
+    fa_plan_destroy(dynamic);
+    tear_down();
+}
+END_TEST
+
 START_TEST(mistakes_are_named)
 {
     fa_queue *queue = NULL;
@@ -322,6 +360,7 @@ int main(void)
     tcase_set_timeout(tc, 120);
     tcase_add_loop_test(tc, in_the_callers_queue, 0, 2);
     tcase_add_loop_test(tc, in_the_callers_command_buffer, 0, 2);
+    tcase_add_loop_test(tc, commands_are_replayed_with_other_lengths, 0, 2);
     tcase_add_test(tc, mistakes_are_named);
     int result = run_unforked(suite);
     instance.vkDestroyInstance(instance.handle, NULL);
