@@ -379,11 +379,11 @@ static rows_ahead ahead_of(const fa_cpu_run *run, int operand, const fa_table_it
 }
 
 /* The rows of K or V from `key` on, which are fetched ahead. */
-static typed_rows rows_at(const fa_cpu_run *run, int operand, const fa_table_item *item, int key)
+static inline typed_rows rows_at(const fa_cpu_run *run, int operand, const fa_table_item *item, int key)
 {
-    const fa_tensor *t = &run->plan->problem.tensor[operand];
     typed_rows rows = key_rows(run, operand, item, key);
-    rows.far = FA_MAX(FAR_BYTES / (t->shape[3] * (int64_t)fa_dtype_size(t->dtype)), KEYS) * rows.stride;
+    const int dim = operand == FA_K ? run->plan->args.dim_qk : run->plan->args.dim_v;
+    rows.far = FA_MAX(FAR_BYTES / (dim * (rows.dtype == FA_F32 ? 4 : 2)), (int)KEYS) * rows.stride;
     return rows;
 }
 
