@@ -248,10 +248,10 @@ static fa_status make_work(fa_plan *plan)
         status = fa_work_lay_out(plan, &plan->layout);
     if (status != FA_OK)
         return status;
-    plan->work = fa_alloc(context, plan->layout.bytes);
+    plan->work = fa_alloc_zeroed(context, plan->layout.bytes);
     if (!plan->work)
         return FA_OUT_OF_MEMORY;
-    fa_work_write(plan, &plan->problem, &plan->schedule, plan->work);
+    (void)fa_work_write(plan, &plan->problem, &plan->schedule, plan->work);
     fa_schedule_release_lists(context, &plan->schedule);
     return FA_OK;
 }

@@ -26,10 +26,8 @@ fa_status fa_vk_dispatch(const fa_vk_device *d, VkCommandBuffer commands, VkPipe
     if (y > (int64_t)d->caps.groups[1] || lines > d->caps.groups[2] || groups > INT32_MAX)
         return fa_fail(FA_UNSUPPORTED, "%lld by %u work-groups, the device dispatches at most %u, %u and %u",
                        (long long)groups, lines, d->caps.groups[0], d->caps.groups[1], d->caps.groups[2]);
-    fa_vk_push pushed = *push;
-    pushed.groups = (int32_t)groups;
     d->vk.vkCmdBindPipeline(commands, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);
-    d->vk.vkCmdPushConstants(commands, d->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof(pushed), &pushed);
+    d->vk.vkCmdPushConstants(commands, d->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, sizeof(*push), push);
     d->vk.vkCmdDispatch(commands, (uint32_t)x, (uint32_t)y, lines);
     return FA_OK;
 }

@@ -8,7 +8,6 @@
 /* The push constants of every kernel. `at` are addresses, or without them, bytes behind a descriptor's offset. */
 typedef struct fa_vk_push {
     uint64_t at[FA_VK_SLOTS];
-    int32_t groups, unused;
 } fa_vk_push;
 
 /* Specialisation constants, by number. */

@@ -129,7 +129,7 @@ static fa_status run(fa_device *device, fa_queue *queue, const fa_buffer *buffer
     if (status != FA_OK)
         return status;
     const fa_vk_place where[FA_VK_SLOTS] = {[FA_VK_SLOT_TABLE] = {buffer->impl, 0, buffer->size}};
-    fa_vk_push push = {.unused = 0};
+    fa_vk_push push = {{0}};
     fa_vk_place_operands(d, slot->set, where, &push);
     if (slot->set)
         d->vk.vkCmdBindDescriptorSets(slot->commands, VK_PIPELINE_BIND_POINT_COMPUTE, d->layout, 0, 1,

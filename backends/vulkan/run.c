@@ -46,7 +46,7 @@ static fa_status record(const fa_plan *plan, const fa_binding *binding, VkComman
     const fa_vk_device *d = fa_vk_device_of(plan->device);
     const fa_vk_plan *prepared = plan->impl;
     fa_vk_place where[FA_VK_SLOTS] = {{NULL, 0, 0}};
-    fa_vk_push push = {.unused = 0};
+    fa_vk_push push = {{0}};
     find_places(plan, binding, where);
     fa_vk_place_operands(d, set, where, &push);
     fa_vk_barrier(d, commands);

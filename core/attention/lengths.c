@@ -11,6 +11,7 @@
 typedef struct room {
     fa_sequence *sequence;
     void *work;
+    size_t used; /* bytes of `work` */
 } room;
 
 static fa_status make_room(const fa_plan *plan, room *r)
@@ -29,7 +30,7 @@ static void release_room(const fa_plan *plan, const room *r)
 }
 
 /* Fills r->work. */
-FA_FLOAT_APART static fa_status make_work(const fa_plan *plan, const fa_lengths *lengths, const room *r)
+FA_FLOAT_APART static fa_status make_work(const fa_plan *plan, const fa_lengths *lengths, room *r)
 {
     const fa_context *context = plan->device->context;
     fa_problem problem;
@@ -42,7 +43,7 @@ FA_FLOAT_APART static fa_status make_work(const fa_plan *plan, const fa_lengths 
                                   plan->row->features & FA_FEATURE_SPLIT, &plan->capacity, &schedule);
     if (status != FA_OK)
         return status;
-    fa_work_write(plan, &problem, &schedule, r->work);
+    r->used = fa_work_write(plan, &problem, &schedule, r->work);
     fa_schedule_release(context, &schedule);
     return FA_OK;
 }
@@ -65,7 +66,7 @@ fa_status fa_plan_schedule(const fa_plan *plan, fa_queue *queue, const fa_length
 {
     fa_clear_error();
     fa_lengths copy;
-    room r = {NULL, NULL};
+    room r = {.used = 0};
     fa_status status = check_call(plan, queue, lengths, work, work_offset);
     if (status == FA_OK)
         status = fa_copy_struct(&copy, sizeof(copy), FA_LENGTHS_0_1, lengths, "fa_lengths");
@@ -78,7 +79,7 @@ fa_status fa_plan_schedule(const fa_plan *plan, fa_queue *queue, const fa_length
         fa_float_leave(before);
     }
     if (status == FA_OK)
-        status = plan->device->backend->buffer_write(queue, work, work_offset, r.work, plan->layout.bytes);
+        status = plan->device->backend->buffer_write(queue, work, work_offset, r.work, r.used);
     release_room(plan, &r);
     return fa_finish(status);
 }

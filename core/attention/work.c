@@ -97,12 +97,12 @@ fa_status fa_work_lay_out(const fa_plan *plan, fa_work_layout *layout)
     const fa_problem *p = &plan->problem;
     const size_t heads = (size_t)p->heads_q, items = (size_t)plan->capacity.items;
     size_t most = plan->device->limits.work_bytes, end = sizeof(fa_table_params);
-    bool fits = add_list((size_t)p->sequences, sizeof(fa_table_sequence), &end, &layout->sequences) &&
-                add_list(items, sizeof(fa_table_item), &end, &layout->items) &&
-                add_list((size_t)plan->capacity.merges, sizeof(fa_table_merge), &end, &layout->merges) &&
-                add_list(slopes(p), sizeof(float), &end, &layout->slopes) &&
+    bool fits = add_list(slopes(p), sizeof(float), &end, &layout->slopes) &&
                 add_list(p->sinks ? heads : 0, sizeof(float), &end, &layout->sinks) &&
-                add_list(p->bias_factors ? heads : 0, sizeof(float), &end, &layout->factors);
+                add_list(p->bias_factors ? heads : 0, sizeof(float), &end, &layout->factors) &&
+                add_list((size_t)p->sequences, sizeof(fa_table_sequence), &end, &layout->sequences) &&
+                add_list((size_t)plan->capacity.merges, sizeof(fa_table_merge), &end, &layout->merges) &&
+                add_list(items, sizeof(fa_table_item), &end, &layout->items);
     if (!fits)
         return fa_fail(FA_OUT_OF_MEMORY, "a work list of %zu items overflows memory", items);
     if (most == 0 || most > INT32_MAX)
@@ -120,19 +120,21 @@ static void copy_floats(char *to, const float *from, size_t count)
         memcpy(to, from, count * sizeof(float));
 }
 
-void fa_work_write(const fa_plan *plan, const fa_problem *problem, const fa_schedule *schedule, void *work)
+size_t fa_work_write(const fa_plan *plan, const fa_problem *problem, const fa_schedule *schedule, void *work)
 {
     const fa_work_layout *at = &plan->layout;
     const size_t heads = (size_t)problem->heads_q;
+    const size_t used = at->items + (size_t)schedule->items * sizeof(fa_table_item);
     char *bytes = work;
     fa_table_params params = {.flags = 0};
-    memset(work, 0, at->bytes);
+    memset(work, 0, used);
     fill_params(plan, schedule, &params);
     memcpy(bytes, &params, sizeof(params));
-    fill_sequences(problem, (fa_table_sequence *)(void *)(bytes + at->sequences));
-    fill_lists(schedule, (fa_table_item *)(void *)(bytes + at->items),
-               (fa_table_merge *)(void *)(bytes + at->merges));
     copy_floats(bytes + at->slopes, problem->alibi_slopes, slopes(problem));
     copy_floats(bytes + at->sinks, problem->sinks, heads);
     copy_floats(bytes + at->factors, problem->bias_factors, heads);
+    fill_sequences(problem, (fa_table_sequence *)(void *)(bytes + at->sequences));
+    fill_lists(schedule, (fa_table_item *)(void *)(bytes + at->items),
+               (fa_table_merge *)(void *)(bytes + at->merges));
+    return used;
 }

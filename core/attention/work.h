@@ -11,18 +11,18 @@
 
 struct fa_plan;
 
-/* Parameters, sequences, work items, merges, slopes, sinks and factors: where each list begins, in bytes. */
+/* Parameters, then lists: where each begins, in bytes. Those whose length differs most from run to run come last. */
 typedef struct fa_work_layout {
-    size_t sequences, items, merges, slopes, sinks, factors;
+    size_t slopes, sinks, factors, sequences, merges, items;
     size_t bytes; /* of all */
 } fa_work_layout;
 
 /* Room for what the plan's capacity allows. FA_OUT_OF_MEMORY where the device has no memory that large in one piece. */
 fa_status fa_work_lay_out(const struct fa_plan *plan, fa_work_layout *layout);
 
-/* Writes the work of lengths: `problem` is the plan's but for them, `schedule` is of them. Items and merges behind those of
- * the schedule are empty. */
-void fa_work_write(const struct fa_plan *plan, const fa_problem *problem, const fa_schedule *schedule,
-                   void *work);
+/* Writes the work of lengths: `problem` is the plan's but for them, `schedule` is of them. Returns how many bytes of `work`
+ * hold something: to the end of the last item. */
+size_t fa_work_write(const struct fa_plan *plan, const fa_problem *problem, const fa_schedule *schedule,
+                     void *work);
 
 #endif

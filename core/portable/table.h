@@ -24,8 +24,8 @@ FA_STRUCT(fa_table_params)
     fa_long bias_stride[4], keep_stride[4];                     /* 0 where the axis is repeated */
     fa_long plan;                                               /* whose work it is, for the host */
     fa_long partial_rows;                                       /* rows of partial results */
-    int items, merges;   /* of the lists; behind these, entries are empty: row_begin is row_end */
-    int workers, unused; /* of the items, on a CPU */
+    int items, merges;                     /* of the lists; further entries mean nothing */
+    int workers, unused;                   /* of the items, on a CPU */
     int sequences_at, items_at, merges_at; /* first entries of lists */
     int slopes_at, sinks_at, factors_at;   /* likewise, of floats; the last multiply a head's bias */
     int group, dim_qk, dim_v, lse_rows, bias_type;

@@ -29,10 +29,6 @@ struct work {
     {
         return (const fa_table_item *)a.table + a.p.items_at + item;
     }
-    static __device__ bool is_empty(const fa_cuda_args &a, int item)
-    {
-        return item_at(a, item)->row_begin == item_at(a, item)->row_end;
-    }
     static __device__ const fa_table_sequence *sequence_at(const fa_cuda_args &a, int number)
     {
         return (const fa_table_sequence *)a.table + a.p.sequences_at + number;

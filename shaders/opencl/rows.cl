@@ -158,9 +158,9 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     FA_GATHER(partial);
 
     FA_FIND_TABLE;
-    const work w = work_at(table, get_group_id(0), bias, bias_offset, keep, keep_offset);
-    if (w.row_begin == w.row_end)
+    if ((int)get_group_id(0) >= ((__global const fa_table_params *)table)->items)
         return;
+    const work w = work_at(table, get_group_id(0), bias, bias_offset, keep, keep_offset);
     const int dim_qk = w.p->dim_qk, dim_v = w.p->dim_v;
     const cursor all_keys = keys_of(w, k, k_offset), all_values = values_of(w, v, v_offset);
     const int id = work_item(), line = id / LANES_V, count = w.row_end - w.row_begin;

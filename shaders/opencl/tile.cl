@@ -325,9 +325,9 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
     FA_GATHER(partial);
 
     FA_FIND_TABLE;
-    const work w = work_at(table, get_group_id(0), bias, bias_offset, keep, keep_offset);
-    if (w.row_begin == w.row_end)
+    if ((int)get_group_id(0) >= ((__global const fa_table_params *)table)->items)
         return;
+    const work w = work_at(table, get_group_id(0), bias, bias_offset, keep, keep_offset);
     const source src = {q, keys_of(w, k, k_offset), values_of(w, v, v_offset), w.p->dim_qk, w.p->dim_v};
 
     const int id = work_item(), x = id % FA_LANES, y = id / FA_LANES;

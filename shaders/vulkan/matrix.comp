@@ -460,11 +460,9 @@ void write_from_memory(int t)
 
 void main()
 {
-    if (work_group() >= pc.groups)
+    if (work_group() >= PARAMS.items)
         return;
     w = work_at(work_group());
-    if (w.row_begin == w.row_end)
-        return;
     id = work_item();
     lane = int(gl_SubgroupInvocationID);
     first_row = int(gl_SubgroupID) * 16 * TILES;

@@ -32,7 +32,6 @@ layout(constant_id = FA_VK_ALIGNED) const int ALIGNED = 0;
 
 layout(push_constant) uniform run {
     uvec2 at[FA_VK_SLOTS];
-    int groups; /* work-groups that have work */
 } pc;
 
 #define CEIL_DIV(a, b) (((a) + (b) - 1) / (b))

@@ -55,7 +55,7 @@ vec4 add_parts(int first, int count, int line, int lines, int d)
 
 void main()
 {
-    if (work_group() >= pc.groups)
+    if (work_group() >= PARAMS.merges)
         return;
     const fa_table_merge merge = TABLE(fa_table_merge)[PARAMS.merges_at + work_group()];
     w = work_of(wide(merge.part_row), merge.sequence, merge.head_kv, merge.row_begin, merge.row_end, 0, 0);

@@ -241,11 +241,9 @@ void write_row(int r)
 
 void main()
 {
-    if (work_group() >= pc.groups)
+    if (work_group() >= PARAMS.items)
         return;
     w = work_at(work_group());
-    if (w.row_begin == w.row_end)
-        return;
     id = work_item();
     all_keys = keys_of(w);
     all_values = values_of(w);

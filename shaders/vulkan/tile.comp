@@ -310,11 +310,9 @@ void write_rows()
 
 void main()
 {
-    if (work_group() >= pc.groups)
+    if (work_group() >= PARAMS.items)
         return;
     w = work_at(work_group());
-    if (w.row_begin == w.row_end)
-        return;
     id = work_item();
     x = id % LANES;
     y = id / LANES;
