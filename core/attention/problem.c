@@ -488,7 +488,7 @@ static fa_status check_reach(const fa_problem *p, int operand)
 {
     const int64_t *shape = p->tensor[operand].shape;
     const int32_t longest[] = {p->max_len_q, p->max_len_kv};
-    for (int axis = 2; axis < 4 && p->span[operand] > 0; axis++) {
+    for (int axis = 2; axis < 4 && (p->features & fa_operands[operand].feature); axis++) {
         if (shape[axis] != 1 && shape[axis] < longest[axis - 2])
             return fa_fail(FA_INVALID, "a sequence has %d %s, expected at most %s.shape[%d], %lld",
                            longest[axis - 2], axis == 2 ? "rows" : "keys", fa_operands[operand].name, axis,

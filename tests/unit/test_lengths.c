@@ -251,6 +251,31 @@ START_TEST(packed_sides_are_given)
 }
 END_TEST
 
+/* A plan made for no rows may have a bias of none, and no memory for it. */
+START_TEST(an_empty_bias_serves_no_rows)
+{
+    const int64_t none[] = {0}, some[] = {1};
+    fa_attention_desc d = cache_desc(1, 4, 60);
+    d.lens_q = none;
+    d.bias = fa_tensor_make(FA_F32, 1, 1, 0, 60);
+    life l;
+    begin(&l, &d);
+    l.lengths.lens_q = some;
+    ck_assert_int_eq(schedule(&l), FA_INVALID);
+    assert_message("a sequence has 1 rows, expected at most bias.shape[2], 0");
+    l.lengths.lens_q = none;
+    ck_assert_int_eq(schedule(&l), FA_OK);
+    end(&l);
+    d.bias = fa_tensor_make(FA_F32, 0, 0, 0, 0);
+    d.keep = fa_tensor_make(FA_BOOL, 1, 1, 0, 60);
+    begin(&l, &d);
+    l.lengths.lens_q = some;
+    ck_assert_int_eq(schedule(&l), FA_INVALID);
+    assert_message("a sequence has 1 rows, expected at most keep.shape[2], 0");
+    end(&l);
+}
+END_TEST
+
 /* A run takes the work of its own plan, and only where the description says that there may be some. */
 START_TEST(runs_look_at_their_work)
 {
@@ -360,6 +385,7 @@ Suite *lengths_suite(void)
     tcase_add_test(tc, a_cache_grows);
     tcase_add_test(tc, refusals);
     tcase_add_test(tc, packed_sides_are_given);
+    tcase_add_test(tc, an_empty_bias_serves_no_rows);
     tcase_add_test(tc, runs_look_at_their_work);
     tcase_add_test(tc, without_memory_the_work_stays);
     tcase_add_test(tc, too_many_items_are_refused);
