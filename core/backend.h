@@ -57,6 +57,8 @@ typedef struct fa_backend {
     /* Compiles or fetches what the plan's row needs, copies its work to the device, sets scratch_bytes and impl. */
     fa_status (*plan_prepare)(fa_plan *plan);
     void (*plan_release)(fa_plan *plan);
+    /* Whether kernels can read work there, in a range of the buffer that the core has checked. NULL: they can anywhere. */
+    fa_status (*work_check)(const fa_buffer *buffer, size_t offset, size_t size);
     fa_status (*plan_run)(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);
 } fa_backend;
 

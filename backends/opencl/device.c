@@ -42,4 +42,5 @@ const fa_backend fa_backend_opencl = {
     .plan_prepare = fa_cl_plan_prepare,
     .plan_release = fa_cl_plan_release,
     .plan_run = fa_cl_plan_run,
+    .work_check = fa_cl_work_check,
 };

@@ -69,5 +69,6 @@ fa_status fa_cl_kernels_make(const fa_plan *plan, int chunks, fa_cl_kernels *ker
 
 /* run.c */
 fa_status fa_cl_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);
+fa_status fa_cl_work_check(const fa_buffer *buffer, size_t offset, size_t size);
 
 #endif

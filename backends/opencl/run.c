@@ -78,9 +78,9 @@ static fa_status check_wraps(const fa_plan *plan, const fa_binding *binding)
     return FA_OK;
 }
 
-static fa_status check_work(const fa_plan *plan, const fa_binding *binding)
+fa_status fa_cl_work_check(const fa_buffer *buffer, size_t offset, size_t size)
 {
-    const operand work = operand_of(plan, binding, FA_CL_WORK);
+    const operand work = {"work", buffer, offset, size, 1};
     if (!crosses(&work))
         return FA_OK;
     return fa_fail(
@@ -207,8 +207,6 @@ fa_status fa_cl_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding 
     cl_event first = NULL, last = NULL;
     (void)pthread_mutex_lock(&prepared->lock);
     fa_status status = check_wraps(plan, binding);
-    if (status == FA_OK)
-        status = check_work(plan, binding);
     if (status == FA_OK)
         status = find_places(plan, binding, where, &kernels);
     if (status == FA_OK)

@@ -64,7 +64,10 @@ static uintptr_t place_of(const fa_buffer *buffer, size_t offset)
 
 fa_status fa_work_check(const fa_device *device, const fa_buffer *buffer, size_t offset, size_t size)
 {
-    return check_buffer(device, "work", buffer, offset, 256, size);
+    fa_status status = check_buffer(device, "work", buffer, offset, 256, size);
+    if (status == FA_OK && device->backend->work_check)
+        status = device->backend->work_check(buffer, offset, size);
+    return status;
 }
 
 fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, const fa_problem *p,

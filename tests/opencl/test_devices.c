@@ -253,6 +253,54 @@ START_TEST(operands_across_parts)
 }
 END_TEST
 
+/* Work lies in one allocation: what is told of it at a run is told when it is written. */
+START_TEST(work_across_parts)
+{
+    enum { PART = 32768, TENSORS = 4 * 2 * 80 * 16 * 4 };
+    const fa_lengths lengths = {.struct_size = sizeof(lengths)};
+    fa_attention_desc d = make_desc(1, 2, 2, 16, 80, 16);
+    d.dynamic_lengths = 1;
+    setenv("FASTATTN_OPENCL_LIMITS", "alloc=32768", 1);
+    fa_device *device;
+    fa_queue *queue;
+    fa_plan *plan;
+    fa_buffer *tensors, *workspace, *work;
+    ck_assert_msg(fa_device_open(context, "opencl", NULL, &device) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_queue_create(device, &queue), FA_OK);
+    ck_assert_msg(fa_plan_create(device, &d, &plan) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_buffer_create(device, TENSORS, &tensors), FA_OK);
+    ck_assert_int_eq(fa_buffer_create(device, fa_plan_workspace(plan), &workspace), FA_OK);
+    ck_assert_int_eq(fa_buffer_create(device, 4 * PART, &work), FA_OK);
+    fa_attention_args args = {.struct_size = sizeof(args),
+                              .q = tensors,
+                              .k = tensors,
+                              .v = tensors,
+                              .o = tensors,
+                              .o_offset = TENSORS / 2,
+                              .workspace = workspace,
+                              .work = work};
+    for (size_t part = 0; part < 2; part++) {
+        args.work_offset = part * PART;
+        ck_assert_int_eq(fa_plan_schedule(plan, queue, &lengths, work, args.work_offset), FA_OK);
+        ck_assert_msg(fa_plan_run(plan, queue, &args) == FA_OK, "%s", fa_last_error());
+        args.work_offset = (part + 1) * PART - 256;
+        ck_assert_int_eq(fa_plan_schedule(plan, queue, &lengths, work, args.work_offset), FA_UNSUPPORTED);
+        assert_message("args.work lies across the end of one of the device's allocations");
+        ck_assert_int_eq(fa_plan_run(plan, queue, &args), FA_UNSUPPORTED);
+        assert_message("args.work lies across the end of one of the device's allocations");
+    }
+    ck_assert_int_eq(fa_queue_wait(queue), FA_OK);
+    fa_buffer_destroy(work);
+    fa_buffer_destroy(workspace);
+    fa_buffer_destroy(tensors);
+    fa_queue_destroy(queue);
+    fa_plan_destroy(plan);
+    fa_device_close(device);
+    ck_assert_int_eq(stub_live(), 0);
+    ck_assert_str_eq(stub_misuse(), "");
+}
+END_TEST
+
 /* A driver keeps a copy of each wrap: two of the same bytes would overwrite each other's results. */
 START_TEST(wraps_of_the_same_memory)
 {
@@ -358,6 +406,7 @@ void add_device_tests(Suite *suite)
     tcase_add_test(tc, limits_lower_and_never_raise);
     tcase_add_test(tc, buffers_in_parts);
     tcase_add_test(tc, operands_across_parts);
+    tcase_add_test(tc, work_across_parts);
     tcase_add_test(tc, wraps_of_the_same_memory);
     tcase_add_test(tc, host_memory_in_place);
 }
