@@ -20,6 +20,7 @@ void fa_vk_plan_release(fa_plan *plan);
 
 /* run.c */
 fa_status fa_vk_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);
+fa_status fa_vk_work_check(const fa_buffer *buffer, size_t offset, size_t size);
 
 /* probe.c: finds out device->fragments; they stay unknown where that fails. */
 void fa_vk_probe(fa_device *device);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Binding buffers to a plan's pipelines, and recording and submitting them. */
 #include "backends/vulkan/plan.h"
+#include "core/status.h"
 
 enum { ALIGNMENT = 16 };
 
@@ -62,6 +63,21 @@ static fa_status record(const fa_plan *plan, const fa_binding *binding, VkComman
     }
     fa_vk_barrier(d, commands);
     return status;
+}
+
+/* Kernels count entries of the work from where its descriptor begins. */
+fa_status fa_vk_work_check(const fa_buffer *buffer, size_t offset, size_t size)
+{
+    const fa_vk_device *d = fa_vk_device_of(buffer->device);
+    const fa_vk_buffer *b = buffer->impl;
+    const size_t at = b->origin + offset;
+    (void)size;
+    if (d->caps.address || at % d->caps.align == 0)
+        return FA_OK;
+    return fa_fail(FA_INVALID,
+                   "args.work lies at byte %zu of its VkBuffer, expected a multiple of %zu, the device's "
+                   "minStorageBufferOffsetAlignment",
+                   at, d->caps.align);
 }
 
 fa_status fa_vk_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding)

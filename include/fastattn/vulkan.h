@@ -88,7 +88,9 @@ FA_API fa_status fa_queue_record_vulkan(fa_device *device, struct VkCommandBuffe
  *
  * The VkBuffer is bound to memory. It has the usages STORAGE_BUFFER, TRANSFER_SRC and TRANSFER_DST, and
  * SHADER_DEVICE_ADDRESS if the device was opened with FA_VULKAN_BUFFER_DEVICE_ADDRESS. A run that would overwrite its
- * own input is refused, also between wraps of one VkBuffer. *buffer is NULL on failure. FA_INVALID: NULL, or a range
+ * own input is refused, also between wraps of one VkBuffer. Work (fa_plan_schedule()) lies at a multiple of the device's
+ * minStorageBufferOffsetAlignment, counted from the first byte of the VkBuffer; with FA_VULKAN_BUFFER_DEVICE_ADDRESS it
+ * need not. *buffer is NULL on failure. FA_INVALID: NULL, or a range
  * outside the VkBuffer.
  */
 FA_API fa_status fa_buffer_wrap_vulkan(fa_device *device, uint64_t vk_buffer, size_t vk_size, size_t offset,

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backends/vulkan/vulkan.h"
 #include "tests/unit/helpers.h"
 #include "tests/vulkan/stub.h"
 
@@ -270,6 +271,55 @@ START_TEST(a_cpu_is_not_automatic)
 }
 END_TEST
 
+/* Where kernels see no addresses, a wrapped VkBuffer's own beginning counts. */
+START_TEST(work_lies_where_a_descriptor_may_begin)
+{
+    fa_attention_desc desc = make_desc(1, HEADS, HEADS, ROWS, KEYS, DIM);
+    const fa_lengths lengths = {.struct_size = sizeof(lengths)};
+    fa_device *device;
+    fa_queue *queue;
+    fa_plan *plan;
+    fa_buffer *tensors, *workspace, *work;
+    desc.dynamic_lengths = 1;
+    (void)setenv("FASTATTN_VULKAN_LIMITS", _i ? "" : "address=0", 1);
+    ck_assert_msg(fa_device_open(context, "vulkan", NULL, &device) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_queue_create(device, &queue), FA_OK);
+    ck_assert_int_eq(fa_plan_create(device, &desc, &plan), FA_OK);
+    ck_assert_int_eq(fa_buffer_create(device, 4 * sizeof(bytes_in), &tensors), FA_OK);
+    ck_assert_int_eq(fa_buffer_create(device, fa_plan_workspace(plan), &workspace), FA_OK);
+    const fa_vk_buffer *lent = workspace->impl; /* any handle that there is */
+    const size_t bytes = 320 + fa_plan_work(plan);
+    ck_assert_int_eq(fa_buffer_wrap_vulkan(device, (uint64_t)(uintptr_t)lent->handle, bytes, 64, 0, &work),
+                     FA_OK);
+    const fa_attention_args args = {.struct_size = sizeof(args),
+                                    .q = tensors,
+                                    .k = tensors,
+                                    .v = tensors,
+                                    .o = tensors,
+                                    .o_offset = sizeof(bytes_in),
+                                    .workspace = workspace,
+                                    .work = work,
+                                    .work_offset = 256};
+    if (_i == 0) {
+        ck_assert_int_eq(fa_plan_schedule(plan, queue, &lengths, work, 256), FA_INVALID);
+        assert_message("args.work lies at byte 320 of its VkBuffer, expected a multiple of 256");
+        ck_assert_int_eq(fa_plan_run(plan, queue, &args), FA_INVALID);
+        assert_message("args.work lies at byte 320 of its VkBuffer, expected a multiple of 256");
+    } else {
+        ck_assert_msg(fa_plan_run(plan, queue, &args) == FA_OK, "%s", fa_last_error());
+        ck_assert_int_eq(fa_queue_wait(queue), FA_OK);
+    }
+    fa_buffer_destroy(work);
+    fa_buffer_destroy(workspace);
+    fa_buffer_destroy(tensors);
+    fa_plan_destroy(plan);
+    fa_queue_destroy(queue);
+    fa_device_close(device);
+    ck_assert_int_eq(stub_live(), 0);
+    ck_assert_int_eq(stub_misuses(), 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("vulkan stub");
@@ -288,6 +338,7 @@ int main(void)
     tcase_add_test(tc, a_missing_function_is_named);
     tcase_add_test(tc, a_missing_library_is_named);
     tcase_add_test(tc, a_cpu_is_not_automatic);
+    tcase_add_loop_test(tc, work_lies_where_a_descriptor_may_begin, 0, 2);
     SRunner *runner = srunner_create(suite);
     srunner_set_fork_status(runner, CK_FORK); /* the driver is looked for once in a process */
     srunner_run_all(runner, CK_ENV);
