@@ -47,8 +47,7 @@ static bool matrix_row(const fa_vk_device *d, const row_entry *entry, fa_gpu_ker
     row->max_dim_qk = dims;
     row->p_type = FA_F16;
     if (kernel->in_registers)
-        row->features &=
-            ~(unsigned)(FA_FEATURE_BIAS | FA_FEATURE_KEEP | FA_FEATURE_ALIBI | FA_FEATURE_SOFTCAP);
+        row->features &= ~(unsigned)FA_FEATURE_TERMS;
     row->traits = (fa_tile_traits){
         .tile = {rows, 16, 16}, /* fewer rows leave subgroups without work */
         .stage = FA_STAGE_K | FA_STAGE_V | (kernel->in_registers ? 0 : FA_STAGE_S),

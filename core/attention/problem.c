@@ -20,9 +20,12 @@ const fa_operand fa_operands[FA_OPERANDS] = {
 
 const char *fa_feature_name(unsigned feature)
 {
-    static const char *const names[] = {"mask",  "bias", "keep",      "alibi",  "softcap",
-                                        "sinks", "lse",  "sequences", "groups", "split"};
-    for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+#define FA_FEATURE(constant, name, term) name,
+    static const char *const names[FA_FEATURES] = {
+#include "core/attention/features.inc"
+    };
+#undef FA_FEATURE
+    for (unsigned i = 0; i < FA_FEATURES; i++) {
         if (feature == 1u << i)
             return names[i];
     }

@@ -10,20 +10,25 @@
 
 struct fa_context;
 
-/* What a problem asks for beyond plain attention, and what a kernel row offers. */
+/* Features as bits of a set. */
+#define FA_FEATURE(constant, name, term) FA_FEATURE_BIT_##constant,
 enum {
-    FA_FEATURE_MASK = 1 << 0, /* some row does not see every key */
-    FA_FEATURE_BIAS = 1 << 1,
-    FA_FEATURE_KEEP = 1 << 2,
-    FA_FEATURE_ALIBI = 1 << 3,
-    FA_FEATURE_SOFTCAP = 1 << 4,
-    FA_FEATURE_SINKS = 1 << 5,
-    FA_FEATURE_LSE = 1 << 6,
-    FA_FEATURE_SEQUENCES = 1 << 7, /* packed sequences, or lengths per batch entry */
-    FA_FEATURE_GROUPS = 1 << 8,    /* more query heads than KV heads */
-    FA_FEATURE_SPLIT = 1 << 9,     /* partial states; asked for through fa_tuning.splits */
-    FA_FEATURE_ALL = (1 << 10) - 1
+#include "core/attention/features.inc"
+    FA_FEATURES
 };
+#undef FA_FEATURE
+#define FA_FEATURE(constant, name, term) FA_FEATURE_##constant = 1 << FA_FEATURE_BIT_##constant,
+enum {
+#include "core/attention/features.inc"
+    FA_FEATURE_ALL = (1 << FA_FEATURES) - 1
+};
+#undef FA_FEATURE
+#define FA_FEATURE(constant, name, term) | ((term) ? FA_FEATURE_##constant : 0)
+enum {
+    FA_FEATURE_TERMS = 0 /* those that are terms of scores */
+#include "core/attention/features.inc"
+};
+#undef FA_FEATURE
 
 const char *fa_feature_name(unsigned feature);
 
