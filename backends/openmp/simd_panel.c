@@ -85,12 +85,11 @@ static vf hide_scores(const fa_panel *panel, int lane, int key, int keys, float 
 static vf transform_scores(const fa_panel *panel, bool masked, int lane, int key, int keys, float *st, vf max)
 {
     const fa_problem *p = &panel->run->plan->problem;
-    const fa_score *score = &panel->run->plan->score;
     vf bias[VL];
-    float slope[VL] = {0};
-    int position[VL];
+    float fall[VL] = {0};
+    int position[VL] = {0};
     for (int i = 0; p->alibi_slopes && i < VL; i++) {
-        slope[i] = -fa_problem_slope(p, panel->number, panel->head[lane + i]);
+        fall[i] = -fa_problem_slope(p, panel->number, panel->head[lane + i]);
         position[i] = panel->position[lane + i] + panel->sequence->mask.diagonal;
     }
     if (panel->run->bias)
@@ -98,12 +97,9 @@ static vf transform_scores(const fa_panel *panel, bool masked, int lane, int key
     vi begin = vi_load(panel->begin + lane), end = vi_load(panel->end + lane);
     for (int j = 0; j < keys; j++) {
         float *at = st + j * lane_count(panel->nv) + lane;
-        vf x = v_load(at);
-        x = scale_score(score, x);
-        if (p->alibi_slopes)
-            x = v_fma(v_load(slope), v_distance(vi_load(position), vi_set1(key + j)), x);
-        if (panel->run->bias)
-            x = v_add(bias[j], x);
+        vf distance = v_distance(vi_load(position), vi_set1(key + j));
+        vf x = score_of(panel->run, v_load(at), v_load(fall), distance,
+                        panel->run->bias ? bias[j] : v_set1(0.0f));
         if (masked && key + j >= panel->sequence->mask.prefix)
             x = v_hide_outside(x, vi_set1(key + j), begin, end);
         if (panel->run->keep)

@@ -296,25 +296,27 @@ static vf hide(const query_row *row, int key, int count, vf x)
     return v_load(lane);
 }
 
+/* The bias of VL keys, of which `count` exist. */
+static vf load_bias(const query_row *row, int key, int count)
+{
+    const fa_problem *p = &row->run->plan->problem;
+    const fa_tensor *t = &p->tensor[FA_BIAS];
+    int64_t at = extra_offset(row, FA_BIAS);
+    vf bias = t->stride[3] == 0 ? v_set1(fa_load(t->dtype, row->run->bias, at))
+              : count == VL     ? load_typed(t->dtype, row->run->bias, at + key)
+                                : load_some(t->dtype, row->run->bias, at + key, count);
+    return p->bias_factors ? v_mul(bias, v_set1(p->bias_factors[row->head])) : bias;
+}
+
 /* Scores of VL keys as the plan wants them, hidden ones -inf. */
 static vf transform(const query_row *row, int key, int count, vf x)
 {
     const fa_problem *p = &row->run->plan->problem;
-    if (row->run->plan->score.transforms)
-        x = scale_score(&row->run->plan->score, x);
-    if (p->alibi_slopes) {
-        vf far = v_distance(vi_count(key), vi_set1(row->position + row->sequence->mask.diagonal));
-        x = v_fma(v_set1(-fa_problem_slope(p, row->number, row->head)), far, x);
-    }
-    if (row->run->bias) {
-        const fa_tensor *t = &p->tensor[FA_BIAS];
-        int64_t at = extra_offset(row, FA_BIAS);
-        vf bias = t->stride[3] == 0 ? v_set1(fa_load(t->dtype, row->run->bias, at))
-                  : count == VL     ? load_typed(t->dtype, row->run->bias, at + key)
-                                    : load_some(t->dtype, row->run->bias, at + key, count);
-        if (p->bias_factors)
-            bias = v_mul(bias, v_set1(p->bias_factors[row->head]));
-        x = v_add(bias, x);
+    if (row->run->plan->score.transforms) {
+        vf distance = v_distance(vi_count(key), vi_set1(row->position + row->sequence->mask.diagonal));
+        float slope = p->alibi_slopes ? fa_problem_slope(p, row->number, row->head) : 0;
+        vf bias = row->run->bias ? load_bias(row, key, count) : v_set1(0.0f);
+        x = score_of(row->run, x, v_set1(-slope), distance, bias);
     }
     return hide(row, key, count, x);
 }

@@ -69,6 +69,18 @@ static inline vf scale_score(const fa_score *s, vf x)
 }
 
 /*
+ * The score of a raw product, as fa_work_score() makes it, of a plan whose scores are transformed. `fall` is the negative
+ * slope; it counts, with `distance`, where the plan has slopes, and `bias` where the run has bias.
+ */
+FA_INLINE vf score_of(const fa_cpu_run *run, vf x, vf fall, vf distance, vf bias)
+{
+    x = scale_score(&run->plan->score, x);
+    if (run->plan->problem.alibi_slopes)
+        x = v_fma(fall, distance, x);
+    return run->bias ? v_add(bias, x) : x;
+}
+
+/*
  * Of keys [key, key + keys): turns scores into natural logarithms where the plan wants that, hides what a lane
  * does not see, and finds each lane's greatest.
  */
