@@ -141,7 +141,8 @@ fa_status fa_plan_choose_for(const fa_device *device, const fa_problem *problem,
     if (*row) {
         fa_status status = find_tiling(device, problem, &shape, *row, fa_tiling_choose, tiling);
         if (problem->tuning.block_q == 0 && !(*row)->baseline)
-            fa_tiling_cover(&device->limits, &(*row)->traits, mean->rows, tiling);
+            fa_tiling_cover(&device->limits, &(*row)->traits, one_position ? problem->group : mean->rows,
+                            tiling);
         return status;
     }
     if (told != FA_OK)
@@ -154,7 +155,7 @@ fa_status fa_plan_choose(const fa_device *device, const fa_problem *problem, con
                          fa_tiling *tiling)
 {
     const fa_tile_problem mean = fa_plan_shape(problem);
-    return fa_plan_choose_for(device, problem, &mean, problem->max_len_q == 1, row, tiling);
+    return fa_plan_choose_for(device, problem, &mean, problem->max_len_q <= 1, row, tiling);
 }
 
 static bool can_split(const fa_plan *plan)
@@ -173,7 +174,7 @@ static fa_status balance(fa_plan *plan)
     const double even = 1.05, better = 0.97;
     if (plan->row->baseline || plan->problem.tuning.block_q || plan->schedule.items == 0)
         return FA_OK;
-    if (device->limits.compiled && plan->problem.max_len_q == 1)
+    if (device->limits.compiled && plan->problem.max_len_q <= 1)
         return FA_OK; /* one program for a cache of any length; what it is short of, splits give */
     /* Blocks of a class were chosen without a look at the mask. */
     const bool blind = device->limits.compiled && (plan->problem.features & FA_FEATURE_MASK);

@@ -132,6 +132,33 @@ START_TEST(members_of_a_warm_family)
 }
 END_TEST
 
+/* A decoder's sequences without a row lower the mean, down to 0 where lengths are told later. */
+START_TEST(members_without_rows)
+{
+    static const int64_t none[] = {0}, most_rows[] = {1, 2, 700}, one_of_two[] = {0, 0, 1},
+                         halves[] = {0, 1500, 3000};
+    for (int i = 0; i < COUNT(most_rows); i++) {
+        fa_device *device = open_device();
+        const fa_attention_desc largest = describe(2 % FAMILIES, most_rows[i], 3000, FA_MASK_NONE);
+        ck_assert_msg(fa_device_warm(device, &largest) == FA_OK, "%s", fa_last_error());
+        const long before = (long)FA_TEST_COUNT();
+        for (int n = 0; n < 6; n++) {
+            fa_attention_desc d = largest;
+            d.dynamic_lengths = n < 5;
+            d.lens_q = n & 1 && n < 4 ? none : NULL;
+            d.lens_kv = n & 2 && n < 4 ? none : NULL;
+            d.sequences = n < 4 ? 0 : 2;
+            d.cu_rows_q = n < 4 ? NULL : one_of_two;
+            d.cu_rows_kv = n < 4 ? NULL : halves;
+            plan_once(device, &d);
+            ck_assert_msg((long)FA_TEST_COUNT() == before, "%lld rows, own lengths %d",
+                          (long long)most_rows[i], n);
+        }
+        fa_device_close(device);
+    }
+}
+END_TEST
+
 START_TEST(refusals)
 {
     fa_device *device = open_device();
@@ -163,6 +190,7 @@ int main(void)
     tcase_add_test(tc, prompts_grow);
     tcase_add_test(tc, a_warm_device_compiles_nothing);
     tcase_add_test(tc, members_of_a_warm_family);
+    tcase_add_test(tc, members_without_rows);
     tcase_add_test(tc, refusals);
     return run_unforked(suite);
 }
