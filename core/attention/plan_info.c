@@ -85,7 +85,7 @@ fa_status fa_plan_get_info(const fa_plan *plan, fa_plan_info *info)
         .blocks_partial = s->blocks_partial,
         .blocks_skipped = s->blocks_skipped,
         .workspace = plan->workspace,
-        .workers = s->workers,
+        .workers = plan->capacity.workers, /* no run has more, whatever its lengths */
     };
     (void)snprintf(made.kernel, sizeof(made.kernel), "%s", plan->row->name);
     fill_costs(plan, &made);

@@ -159,7 +159,10 @@ typedef enum fa_tile_class {
     FA_TILE_FULL = 2     /* every row sees every key: no mask instruction                     */
 } fa_tile_class;
 
-/** What the planner decided, and what it expects that to cost. Costs are modelled, not measured. */
+/**
+ * What the planner decided, and what it expects that to cost. Costs are modelled, not measured. With dynamic_lengths all
+ * of it is about the plan's own lengths, but for `workspace` and `workers`, which are the most of any lengths.
+ */
 typedef struct fa_plan_info {
     size_t struct_size; /* sizeof(fa_plan_info), set by the caller                                     */
     char kernel[64];    /* the kernel's name                                                           */

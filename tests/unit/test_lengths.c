@@ -61,6 +61,10 @@ static void check_work(const life *l, int64_t sequences, const int64_t *lens_q, 
     ck_assert_int_le(p->merges, plan->capacity.merges);
     ck_assert_int_le(p->partial_rows, plan->capacity.partial_rows);
     ck_assert_int_le(p->workers, plan->capacity.workers);
+    fa_plan_info info = {.struct_size = sizeof(info)};
+    ck_assert_int_eq(fa_plan_get_info(plan, &info), FA_OK);
+    ck_assert_int_le(p->workers, info.workers); /* which an executor of the caller's relies on */
+    ck_assert_uint_eq(info.workspace, fa_plan_workspace(plan));
     for (int64_t i = 0; i < p->items; i++) {
         const int64_t rows = item[i].row_end - item[i].row_begin;
         ck_assert_int_gt(rows, 0);
