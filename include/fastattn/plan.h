@@ -91,8 +91,9 @@ FA_API size_t fa_plan_work(const fa_plan *plan);
  * The write takes its place in the queue's order, as fa_buffer_write() does. `lengths` and its lists are copied. Compiles
  * nothing. Host memory that is allocated is released again.
  *
- * FA_INVALID: NULL; dynamic_lengths is 0; a length is negative or more than the tensors hold, bias and keep included; a
- * buffer of another device, or too small; work_offset is no multiple of 256. FA_UNSUPPORTED: a queue that records into a
+ * FA_INVALID: NULL; dynamic_lengths is 0; a list that fa_lengths should not have, or lacks; more sequences than the plan's; a
+ * length is negative or more than the tensors hold, bias and keep included; a queue or buffer of another device; a buffer
+ * that is too small; work_offset is no multiple of 256. FA_UNSUPPORTED: a queue that records into a
  * Vulkan command buffer, or a CUDA stream that is being captured; on OpenCL, work that lies across the end of one of the
  * allocations of which a large buffer consists. FA_OUT_OF_MEMORY. FA_DEVICE_LOST. The work's old contents stay on failure.
  * Several threads may use one plan, each with its own queue and work.
@@ -125,8 +126,11 @@ typedef struct fa_attention_args {
  * return FA_COMPILE or FA_OUT_OF_MEMORY.
  *
  * FA_INVALID: a buffer is missing, too small, of another device, or misaligned; or an element of o, lse or workspace
- * shares bytes with one of another tensor. Nothing is enqueued then. Tensors whose rows alternate in one piece of
- * memory share no bytes. FA_DEVICE_LOST. Several threads may run one plan, each on its own queue.
+ * shares bytes with one of another tensor or of work. Nothing is enqueued then. Tensors whose rows alternate in one piece
+ * of memory share no bytes. FA_DEVICE_LOST. Several threads may run one plan, each on its own queue.
+ *
+ * Work that is not of this plan is FA_INVALID on openmp and null. Elsewhere it lies where only the device looks: a run with
+ * it reads and writes anything.
  */
 FA_API fa_status fa_plan_run(const fa_plan *plan, fa_queue *queue, const fa_attention_args *args);
 
