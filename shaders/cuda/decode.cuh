@@ -70,7 +70,7 @@ struct decode_kernel {
         UNROLL
         for (int i = 0; i < 2; i++) {
             const int j = key + lane / 4 + 8 * i;
-            const uchar *at = s.k + (fa_long)j * s.k_stride();
+            const uchar *at = s.keys<TYPE>().row_at(j);
             UNROLL
             for (int c = 0; c < CHUNKS_K; c++) {
                 const int dim = (4 * c + lane % 4) * 8;
@@ -87,7 +87,7 @@ struct decode_kernel {
         UNROLL
         for (int i = 0; i < 4; i++) {
             const int j = key_of(key, i);
-            const uchar *at = s.v + (fa_long)j * s.v_stride();
+            const uchar *at = s.values<TYPE>().row_at(j);
             UNROLL
             for (int c = 0; c < CHUNKS_V; c++) {
                 const int dim = (8 * c + lane / 4) * 8;
@@ -238,7 +238,7 @@ struct decode_kernel {
     {
         ROLLED
         for (int n = 0; n < FA_MIN(16, s.key_end - key); n++) {
-            const ushort *value = (const ushort *)(s.v + (fa_long)(key + n) * s.v_stride());
+            const ushort *value = (const ushort *)s.values<TYPE>().row_at(key + n);
             UNROLL
             for (int col = 0; col < COLUMNS; col++) {
                 UNROLL

@@ -77,8 +77,6 @@ struct fma_kernel {
     __device__ int first_dim() const { return id % (DEPTH / 4) * 4; }
     static_assert(GROUP % (DEPTH / 4) == 0, "a thread's vectors are of one dim");
 
-    __device__ fa_long v_stride() const { return s.p->v_stride[2] * bytes_of(type_v()); }
-
     /* Rows past the end are the last one again. */
     __device__ void find_rows()
     {
@@ -90,10 +88,10 @@ struct fma_kernel {
     /* Keys past the end likewise: their scores are hidden, their weights 0. */
     __device__ void find_keys(int key)
     {
-        const fa_long stride = s.p->k_stride[2] * bytes_of(type_k());
         UNROLL
         for (int n = 0; n < FETCH_K; n++)
-            rows_k[n] = s.k + FA_MIN(key + row_of(n), s.key_end - 1) * stride + first_dim() * bytes_of(type_k());
+            rows_k[n] = s.keys<TYPE>().row_at(FA_MIN(key + row_of(n), s.key_end - 1)) +
+                        first_dim() * bytes_of(type_k());
     }
 
     template <int N>
@@ -147,7 +145,7 @@ struct fma_kernel {
     __device__ void find_values(int key)
     {
         if (EVEN)
-            rows_v = pin(s.v + (key + first_slot_key) * v_stride() + slot_dim(0) * bytes_of(type_v()));
+            rows_v = pin(s.values<TYPE>().row_at(key + first_slot_key) + slot_dim(0) * bytes_of(type_v()));
     }
 
     __device__ void fetch_v(int key, int step)
@@ -158,8 +156,8 @@ struct fma_kernel {
         UNROLL
         for (int n = 0; n < FETCH_V; n++) {
             const int j = key + first + slot_key(n);
-            at[n] = EVEN ? rows_v + (first + key_of(0, n * SLOTS_APART)) * v_stride()
-                         : s.v + j * v_stride() + slot_dim(n) * bytes_of(type_v());
+            at[n] = EVEN ? s.values<TYPE>().row_after(rows_v, first + key_of(0, n * SLOTS_APART))
+                         : s.values<TYPE>().row_at(j) + slot_dim(n) * bytes_of(type_v());
             count[n] = j < s.key_end ? s.p->dim_v - slot_dim(n) : 0;
         }
         fetch<FETCH_V>(type_v(), at, count, fetched);

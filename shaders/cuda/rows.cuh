@@ -116,7 +116,7 @@ struct rows_kernel {
             UNROLL
             for (int n = 0; n < KEYS; n++) {
                 const int j = FA_MIN(key + line + n * LINES_K, key_end - 1);
-                at[n] = s.k + j * s.k_stride() + d * bytes_of(s.a.type_k);
+                at[n] = s.keys<TYPE_ANY>().row_at(j) + d * bytes_of(s.a.type_k);
                 count[n] = s.p->dim_qk - d;
             }
             fetch8<KEYS>(s.a.type_k, s.a.aligned, at, count, keys);
@@ -151,7 +151,7 @@ struct rows_kernel {
         for (int i = 0; i < AHEAD * OCTETS; i++) {
             const int j = FA_MIN(key + first + line + i / OCTETS * LINES_V, key_end - 1);
             const int d = (lane + i % OCTETS * LANES_V) * 8;
-            at[i] = s.v + j * s.v_stride() + d * bytes_of(s.a.type_v);
+            at[i] = s.values<TYPE_ANY>().row_at(j) + d * bytes_of(s.a.type_v);
             count[i] = s.p->dim_v - d;
         }
         fetch8<AHEAD * OCTETS>(s.a.type_v, s.a.aligned, at, count, to);

@@ -15,6 +15,18 @@
 #define FA_LOAD_BIAS(w, n) load((w).p->bias_type, (w).a.bias + (n) * bytes_of((w).p->bias_type))
 #define FA_LOAD_KEEP(w, n) (w).a.keep[n]
 
+/* The rows of k or v that an item meets: where the one of key 0 begins, and bytes to the next. */
+struct cursor {
+    const uchar *first;
+    fa_long step;
+
+    /* Where a key's row begins. */
+    __device__ const uchar *row_at(int key) const { return first + key * step; }
+
+    /* From a place in a row to the same in the row `keys` further on, of one block of keys. */
+    __device__ const uchar *row_after(const uchar *at, int keys) const { return at + keys * step; }
+};
+
 /* A work item, and what is the same for all of it. */
 struct work {
     const fa_cuda_args &a;
@@ -38,8 +50,17 @@ struct work {
     __device__ work(const fa_cuda_args &args, const fa_table_item &w) : work(args, w, *sequence_at(args, w.sequence)) {}
     __device__ work(const fa_cuda_args &args, const fa_table_item &w, const fa_table_sequence &of);
 
-    __device__ fa_long k_stride() const { return p->k_stride[2] * bytes_of(a.type_k); }
-    __device__ fa_long v_stride() const { return p->v_stride[2] * bytes_of(a.type_v); }
+    /* The item's rows of k and of v. TYPE is theirs, or TYPE_ANY. */
+    template <int TYPE>
+    __device__ cursor keys() const
+    {
+        return {k, p->k_stride[2] * bytes_of(TYPE == TYPE_ANY ? a.type_k : TYPE)};
+    }
+    template <int TYPE>
+    __device__ cursor values() const
+    {
+        return {v, p->v_stride[2] * bytes_of(TYPE == TYPE_ANY ? a.type_v : TYPE)};
+    }
 
     /* Whether hidden keys are among [key, key_end), for some row of the item. */
     __device__ bool is_cut(int key, int end) const

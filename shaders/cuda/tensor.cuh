@@ -82,9 +82,9 @@ struct tensor_kernel {
     }
 
     /* Where this thread's first chunk of the block from `key` on is, of k or v. */
-    __device__ const uchar *block_at(const uchar *from, fa_long stride, int key) const
+    __device__ const uchar *block_at(cursor from, int key) const
     {
-        return from + (key + (int)(id / CHUNKS)) * stride + id % CHUNKS * 16;
+        return from.row_at(key + (int)(id / CHUNKS)) + id % CHUNKS * 16;
     }
     __device__ int dims_left(int dims) const { return dims - (int)(id % CHUNKS) * 8; }
     __device__ int rows_left(int key) const { return s.key_end - key - (int)(id / CHUNKS); }
@@ -92,26 +92,26 @@ struct tensor_kernel {
     __device__ bool is_whole(int key) const { return s.a.aligned && key + BLOCK_KV <= s.key_end; }
 
     /* A block of k or v that is whole and aligned; dims past the last are 0. */
-    __device__ void copy_whole(int to, const uchar *from, fa_long stride, int dims, int key)
+    __device__ void copy_whole(int to, cursor from, int dims, int key)
     {
-        const uchar *at = block_at(from, stride, key);
+        const uchar *at = block_at(from, key);
         const int bytes = dims_left(dims) > 0 ? 16 : 0;
         UNROLL
         for (int i = 0; i < COPIES; i++)
-            copy_async(copy_at(to, i), at + i * ROWS_APART * stride, bytes);
+            copy_async(copy_at(to, i), from.row_after(at, i * ROWS_APART), bytes);
     }
 
     /* Any other; rows past the end are 0 too. */
-    __device__ void copy_some(int to, const uchar *from, fa_long stride, int dims, int key)
+    __device__ void copy_some(int to, cursor from, int dims, int key)
     {
-        const uchar *at = block_at(from, stride, key);
+        const uchar *at = block_at(from, key);
         ROLLED
         for (int i = 0; i < COPIES; i++) {
             const int count = i * ROWS_APART < rows_left(key) ? dims_left(dims) : 0;
             if (s.a.aligned)
-                copy_async(copy_at(to, i), at + i * ROWS_APART * stride, count > 0 ? 16 : 0);
+                copy_async(copy_at(to, i), from.row_after(at, i * ROWS_APART), count > 0 ? 16 : 0);
             else
-                store_shared(copy_at(to, i), elements(at + i * ROWS_APART * stride, count));
+                store_shared(copy_at(to, i), elements(from.row_after(at, i * ROWS_APART), count));
         }
     }
 
@@ -119,18 +119,18 @@ struct tensor_kernel {
      * Without copies that nothing waits for, a block passes through registers: its K is fetched while the scores of the
      * one before are made, its V while that one's output is.
      */
-    __device__ void fetch_block(const uchar *from, fa_long stride, int dims, int key)
+    __device__ void fetch_block(cursor from, int dims, int key)
     {
-        const uchar *at = block_at(from, stride, key);
+        const uchar *at = block_at(from, key);
         const int count = dims_left(dims);
         if (is_whole(key)) {
             UNROLL
             for (int i = 0; i < COPIES; i++)
-                passing[i] = count > 0 ? *(const uint4 *)(at + i * ROWS_APART * stride) : make_uint4(0, 0, 0, 0);
+                passing[i] = count > 0 ? *(const uint4 *)from.row_after(at, i * ROWS_APART) : make_uint4(0, 0, 0, 0);
         } else {
             UNROLL
             for (int i = 0; i < COPIES; i++)
-                passing[i] = elements(at + i * ROWS_APART * stride, i * ROWS_APART < rows_left(key) ? count : 0);
+                passing[i] = elements(from.row_after(at, i * ROWS_APART), i * ROWS_APART < rows_left(key) ? count : 0);
         }
     }
 
@@ -141,10 +141,8 @@ struct tensor_kernel {
             store_shared(copy_at(to, i), passing[i]);
     }
 
-    __device__ fa_long k_stride() const { return s.p->k_stride[2] * 2; }
-    __device__ fa_long v_stride() const { return s.p->v_stride[2] * 2; }
-    __device__ void fetch_k(int key) { fetch_block(s.k, k_stride(), s.p->dim_qk, key); }
-    __device__ void fetch_v(int key) { fetch_block(s.v, v_stride(), s.p->dim_v, key); }
+    __device__ void fetch_k(int key) { fetch_block(s.keys<TYPE>(), s.p->dim_qk, key); }
+    __device__ void fetch_v(int key) { fetch_block(s.values<TYPE>(), s.p->dim_v, key); }
 
     __device__ void copy_stage(int stage, int key)
     {
@@ -154,11 +152,11 @@ struct tensor_kernel {
             fetch_v(key);
             put_block(stage_v(stage));
         } else if (is_whole(key)) {
-            copy_whole(stage_k(stage), s.k, k_stride(), s.p->dim_qk, key);
-            copy_whole(stage_v(stage), s.v, v_stride(), s.p->dim_v, key);
+            copy_whole(stage_k(stage), s.keys<TYPE>(), s.p->dim_qk, key);
+            copy_whole(stage_v(stage), s.values<TYPE>(), s.p->dim_v, key);
         } else if (key < s.key_end) {
-            copy_some(stage_k(stage), s.k, k_stride(), s.p->dim_qk, key);
-            copy_some(stage_v(stage), s.v, v_stride(), s.p->dim_v, key);
+            copy_some(stage_k(stage), s.keys<TYPE>(), s.p->dim_qk, key);
+            copy_some(stage_v(stage), s.values<TYPE>(), s.p->dim_v, key);
         }
         commit_copies();
     }
@@ -454,7 +452,7 @@ struct tensor_kernel {
         const work s = again();
         ROLLED
         for (int n = 0; n < FA_MIN(16, key_end - key); n++) {
-            const ushort *value = (const ushort *)(s.v + (key + n) * s.v_stride());
+            const ushort *value = (const ushort *)s.values<TYPE>().row_at(key + n);
             UNROLL
             for (int t = 0; t < TILES; t++) {
                 UNROLL
