@@ -85,21 +85,21 @@ static vf hide_scores(const fa_panel *panel, int lane, int key, int keys, float 
 static vf transform_scores(const fa_panel *panel, bool masked, int lane, int key, int keys, float *st, vf max)
 {
     const fa_problem *p = &panel->run->plan->problem;
+    const score_terms terms = terms_of(panel->run);
     vf bias[VL];
     float fall[VL] = {0};
     int position[VL] = {0};
-    for (int i = 0; p->alibi_slopes && i < VL; i++) {
+    for (int i = 0; terms.slopes && i < VL; i++) {
         fall[i] = -fa_problem_slope(p, panel->number, panel->head[lane + i]);
         position[i] = panel->position[lane + i] + panel->sequence->mask.diagonal;
     }
-    if (panel->run->bias)
+    if (terms.bias)
         load_bias(panel, lane, key, keys, bias);
     vi begin = vi_load(panel->begin + lane), end = vi_load(panel->end + lane);
     for (int j = 0; j < keys; j++) {
         float *at = st + j * lane_count(panel->nv) + lane;
         vf distance = v_distance(vi_load(position), vi_set1(key + j));
-        vf x = score_of(panel->run, v_load(at), v_load(fall), distance,
-                        panel->run->bias ? bias[j] : v_set1(0.0f));
+        vf x = score_of(&terms, v_load(at), v_load(fall), distance, &bias[j]);
         if (masked && key + j >= panel->sequence->mask.prefix)
             x = v_hide_outside(x, vi_set1(key + j), begin, end);
         if (panel->run->keep)

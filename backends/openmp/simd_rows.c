@@ -313,10 +313,11 @@ static vf transform(const query_row *row, int key, int count, vf x)
 {
     const fa_problem *p = &row->run->plan->problem;
     if (row->run->plan->score.transforms) {
+        const score_terms terms = terms_of(row->run);
         vf distance = v_distance(vi_count(key), vi_set1(row->position + row->sequence->mask.diagonal));
-        float slope = p->alibi_slopes ? fa_problem_slope(p, row->number, row->head) : 0;
-        vf bias = row->run->bias ? load_bias(row, key, count) : v_set1(0.0f);
-        x = score_of(row->run, x, v_set1(-slope), distance, bias);
+        float slope = terms.slopes ? fa_problem_slope(p, row->number, row->head) : 0;
+        vf bias = terms.bias ? load_bias(row, key, count) : v_set1(0.0f);
+        x = score_of(&terms, x, v_set1(-slope), distance, &bias);
     }
     return hide(row, key, count, x);
 }

@@ -68,16 +68,24 @@ static inline vf scale_score(const fa_score *s, vf x)
     return v_mul(v_tanh(y), v_set1(s->cap));
 }
 
-/*
- * The score of a raw product, as fa_work_score() makes it, of a plan whose scores are transformed. `fall` is the negative
- * slope; it counts, with `distance`, where the plan has slopes, and `bias` where the run has bias.
- */
-FA_INLINE vf score_of(const fa_cpu_run *run, vf x, vf fall, vf distance, vf bias)
+/* What a plan does to scores that it transforms. Read once, since stores of scores may hide that it stays the same. */
+typedef struct score_terms {
+    fa_score score;
+    bool slopes, bias;
+} score_terms;
+
+FA_INLINE score_terms terms_of(const fa_cpu_run *run)
 {
-    x = scale_score(&run->plan->score, x);
-    if (run->plan->problem.alibi_slopes)
+    return (score_terms){run->plan->score, run->plan->problem.alibi_slopes != NULL, run->bias != NULL};
+}
+
+/* The score of a raw product, as fa_work_score() makes it. `fall` is the negative slope; *bias is read where there is one. */
+FA_INLINE vf score_of(const score_terms *t, vf x, vf fall, vf distance, const vf *bias)
+{
+    x = scale_score(&t->score, x);
+    if (t->slopes)
         x = v_fma(fall, distance, x);
-    return run->bias ? v_add(bias, x) : x;
+    return t->bias ? v_add(*bias, x) : x;
 }
 
 /*
