@@ -377,8 +377,8 @@ static rows_ahead ahead_of(const fa_cpu_run *run, int operand, const fa_table_it
     if (!converts(item, &run->plan->problem.tensor[operand]) || key >= item->key_end)
         return nothing_ahead;
     const typed_rows rows = key_rows(run, operand, item, key);
-    return (rows_ahead){(const char *)((const uint16_t *)rows.base + rows.index),
-                        rows.stride * (ptrdiff_t)sizeof(uint16_t), LINE_BYTES / (int)sizeof(uint16_t)};
+    const int size = FA_TYPE_BYTES(rows.dtype);
+    return (rows_ahead){(const char *)rows.base + rows.index * size, rows.stride * size, LINE_BYTES / size};
 }
 
 /* The rows of K or V from `key` on, which are fetched ahead. */
@@ -386,7 +386,7 @@ static inline typed_rows rows_at(const fa_cpu_run *run, int operand, const fa_ta
 {
     typed_rows rows = key_rows(run, operand, item, key);
     const int dim = operand == FA_K ? run->plan->args.dim_qk : run->plan->args.dim_v;
-    rows.far = FA_MAX(FAR_BYTES / (dim * (rows.dtype == FA_F32 ? 4 : 2)), (int)KEYS) * rows.stride;
+    rows.far = FA_MAX(FAR_BYTES / (dim * FA_TYPE_BYTES(rows.dtype)), (int)KEYS) * rows.stride;
     return rows;
 }
 

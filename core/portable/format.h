@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Elements of 16 bits, as the low bits of a word. Narrowing rounds to nearest, ties to even, whatever way the caller
- * rounds. It is done in integers: a device's own conversion may round otherwise, and its arithmetic may take subnormal
- * numbers for 0.
+ * Types of elements by number, as fa_dtype has them; elements of 16 bits, as the low bits of a word. Narrowing rounds
+ * to nearest, ties to even, whatever way the caller rounds. It is done in integers: a device's own conversion may round
+ * otherwise, and its arithmetic may take subnormal numbers for 0.
  */
 #ifndef FA_PORTABLE_FORMAT_H
 #define FA_PORTABLE_FORMAT_H
 
 #include "lang.h"
+
+/* Bytes of an element of f32, f16 or bf16. */
+#define FA_TYPE_BYTES(type) ((type) == 0 ? 4 : 2)
 
 FA_FN float fa_bf16_widen(fa_uint bits)
 {

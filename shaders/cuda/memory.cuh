@@ -120,7 +120,7 @@ struct seldom {
 
 __device__ __forceinline__ int bytes_of(int type)
 {
-    return type == TYPE_F32 ? 4 : 2;
+    return FA_TYPE_BYTES(type);
 }
 
 __device__ __forceinline__ float from_half(ushort bits)

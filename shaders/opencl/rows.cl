@@ -18,7 +18,7 @@
 #define LINES_V (FA_GROUP / LANES_V)
 #define PER_ROW FA_MIN(FA_GROUP / FA_BLOCK_Q, 32) /* work-items that weigh one row */
 #define SCORES CEIL_DIV(FA_BLOCK_KV, PER_ROW)
-#define AHEAD CEIL_DIV(16, FA_BYTES(FA_TYPE_V) * OCTETS) /* keys whose values are fetched before they are used */
+#define AHEAD CEIL_DIV(16, FA_TYPE_BYTES(FA_TYPE_V) * OCTETS) /* keys whose values are fetched before they are used */
 
 /* Local memory, in floats: the rows of q, the parts of the scores, the weights, and what is exchanged. */
 #define ROOM_Q (FA_BLOCK_Q * DIM_Q)
@@ -65,7 +65,7 @@ static void score_keys(cursor k, int dim_qk, __local const float4 *q, int id, in
         FA_UNROLL
         for (int n = 0; n < turns; n++) {
             int j = FA_MIN(key + line + n * LINES_K, key_end - 1);
-            keys[n] = FA_CAT(fetch8_, FA_TYPE_K)(k.m, row_at(k, j) + d * FA_BYTES(FA_TYPE_K), dim_qk - d);
+            keys[n] = FA_CAT(fetch8_, FA_TYPE_K)(k.m, row_at(k, j) + d * FA_TYPE_BYTES(FA_TYPE_K), dim_qk - d);
         }
         FA_UNROLL
         for (int n = 0; n < turns; n++) {
@@ -96,7 +96,7 @@ static void fetch_values(cursor v, int dim_v, int id, int key, int key_end, int 
         FA_UNROLL
         for (int c = 0; c < OCTETS; c++) {
             const int d = (lane + c * LANES_V) * 8;
-            to[a][c] = FA_CAT(fetch8_, FA_TYPE_V)(v.m, row_at(v, j) + d * FA_BYTES(FA_TYPE_V), dim_v - d);
+            to[a][c] = FA_CAT(fetch8_, FA_TYPE_V)(v.m, row_at(v, j) + d * FA_TYPE_BYTES(FA_TYPE_V), dim_v - d);
         }
     }
 }

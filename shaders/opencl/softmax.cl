@@ -67,15 +67,15 @@ typedef struct cursor {
 
 static inline cursor keys_of(work w, memory k, long k_offset)
 {
-    const cursor c = {k, (k_offset + FA_HEAD_AT(w, k)) * FA_BYTES(FA_TYPE_K),
-                      (FA_STRIDE)w.p->k_stride[2] * FA_BYTES(FA_TYPE_K)};
+    const cursor c = {k, (k_offset + FA_HEAD_AT(w, k)) * FA_TYPE_BYTES(FA_TYPE_K),
+                      (FA_STRIDE)w.p->k_stride[2] * FA_TYPE_BYTES(FA_TYPE_K)};
     return c;
 }
 
 static inline cursor values_of(work w, memory v, long v_offset)
 {
-    const cursor c = {v, (v_offset + FA_HEAD_AT(w, v)) * FA_BYTES(FA_TYPE_V),
-                      (FA_STRIDE)w.p->v_stride[2] * FA_BYTES(FA_TYPE_V)};
+    const cursor c = {v, (v_offset + FA_HEAD_AT(w, v)) * FA_TYPE_BYTES(FA_TYPE_V),
+                      (FA_STRIDE)w.p->v_stride[2] * FA_TYPE_BYTES(FA_TYPE_V)};
     return c;
 }
 

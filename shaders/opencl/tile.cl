@@ -65,7 +65,7 @@ static void find_rows(work w, long q_offset, int id, long at[FETCH_Q])
     FA_UNROLL
     for (int n = 0; n < FETCH_Q; n++) {
         const fa_row row = fa_work_row(w, w.row_begin + (id + n * GROUP) / (FA_DEPTH / 4));
-        at[n] = (q_offset + FA_ROW_AT(w, q, row)) * FA_BYTES(FA_TYPE_Q);
+        at[n] = (q_offset + FA_ROW_AT(w, q, row)) * FA_TYPE_BYTES(FA_TYPE_Q);
     }
 }
 
@@ -74,7 +74,7 @@ static void fetch_q(const source *s, const long row[FETCH_Q], int id, int dim, r
     FA_UNROLL
     for (int n = 0; n < FETCH_Q; n++) {
         int d = dim + (id + n * GROUP) % (FA_DEPTH / 4) * 4;
-        to[n] = FA_CAT(fetch4_, FA_TYPE_Q)(s->q, row[n] + d * FA_BYTES(FA_TYPE_Q), COUNT_QK(s, d));
+        to[n] = FA_CAT(fetch4_, FA_TYPE_Q)(s->q, row[n] + d * FA_TYPE_BYTES(FA_TYPE_Q), COUNT_QK(s, d));
     }
 }
 
@@ -85,7 +85,8 @@ static void fetch_k(const source *s, int id, int key, int key_end, int dim, raw 
     for (int n = 0; n < FETCH_K; n++) {
         int at = id + n * GROUP, j = FA_MIN(key + at / (FA_DEPTH / 4), key_end - 1);
         int d = dim + at % (FA_DEPTH / 4) * 4;
-        to[FETCH_Q + n] = FA_CAT(fetch4_, FA_TYPE_K)(s->k.m, row_at(s->k, j) + d * FA_BYTES(FA_TYPE_K), COUNT_QK(s, d));
+        to[FETCH_Q + n] =
+            FA_CAT(fetch4_, FA_TYPE_K)(s->k.m, row_at(s->k, j) + d * FA_TYPE_BYTES(FA_TYPE_K), COUNT_QK(s, d));
     }
 }
 
@@ -102,7 +103,7 @@ static void fetch_v(const source *s, int id, int key, int key_end, int step, raw
     for (int n = 0; n < FETCH_V; n++) {
         int at = id + n * GROUP, slot = at / (FA_DIM_V / 4), d = at % (FA_DIM_V / 4) * 4;
         int j = FA_MIN(key + key_of(step, slot), key_end - 1);
-        to[n] = FA_CAT(fetch4_, FA_TYPE_V)(s->v.m, row_at(s->v, j) + d * FA_BYTES(FA_TYPE_V), COUNT_V(s, d));
+        to[n] = FA_CAT(fetch4_, FA_TYPE_V)(s->v.m, row_at(s->v, j) + d * FA_TYPE_BYTES(FA_TYPE_V), COUNT_V(s, d));
     }
 }
 

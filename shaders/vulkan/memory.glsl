@@ -113,7 +113,7 @@ FA_TABLE_VIEW(float)
 
 int bytes_of(int type)
 {
-    return type == 0 ? 4 : 2;
+    return FA_TYPE_BYTES(type);
 }
 
 /* Elements, as bits and as numbers. */

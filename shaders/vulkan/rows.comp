@@ -26,7 +26,7 @@ const int LINES_V = GROUP / LANES_V;
 const int PER_ROW = GROUP / BLOCK_Q < 32 ? GROUP / BLOCK_Q : 32; /* work-items that weigh one row */
 const int SCORES = CEIL_DIV(BLOCK_KV, PER_ROW);
 /* Keys whose values are fetched before they are used. */
-const int AHEAD = CEIL_DIV(16, (TYPE_V == 0 ? 4 : 2) * OCTETS);
+const int AHEAD = CEIL_DIV(16, FA_TYPE_BYTES(TYPE_V) * OCTETS);
 
 #define HIDDEN 0x80000000u /* bits of -0: the weight of a key that the row does not see */
 

@@ -26,5 +26,6 @@ FA_FN float use_portable(fa_mask mask, fa_score score, fa_state a, fa_state b, i
     float lse =
         fa_is_finite(s.max) ? fa_state_close(s, score.natural, a.max).lse : FA_FLOAT(fa_is_nan(s.max));
     lse += fa_bf16_widen(fa_bf16_narrow(lse)) + FA_FLOAT(fa_f16_narrow(lse));
+    lse += FA_FLOAT(FA_TYPE_BYTES(row));
     return kind == FA_CLASS_FULL ? fa_normalised(lse, s.sum) : FA_MAX(lse, FA_FLOAT(r.head));
 }

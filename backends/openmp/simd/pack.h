@@ -54,7 +54,7 @@ typedef struct typed_rows {
 /* Starts the load of what lies `far` behind element `index`, once for each cache line of a row. */
 FA_INLINE void load_far(const fa_dtype dtype, const typed_rows *t, int64_t index, int d)
 {
-    const int size = dtype == FA_F32 ? 4 : 2;
+    const int size = FA_TYPE_BYTES(dtype);
     if (t->far && d * size % LINE_BYTES == 0)
         __builtin_prefetch((const char *)t->base + (index + t->far) * size);
 }
