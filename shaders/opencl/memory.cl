@@ -124,11 +124,11 @@ typedef uint2 raw;
         if (count > 0)                                                                                 \
             x.x = *(__global const element *)memory_at(m, at);                                         \
         if (count > 1)                                                                                 \
-            x.y = *(__global const element *)memory_at(m, at + FA_TYPE_BYTES(type));                        \
+            x.y = *(__global const element *)memory_at(m, at + FA_TYPE_BYTES(type));                   \
         if (count > 2)                                                                                 \
-            x.z = *(__global const element *)memory_at(m, at + 2 * FA_TYPE_BYTES(type));                    \
+            x.z = *(__global const element *)memory_at(m, at + 2 * FA_TYPE_BYTES(type));               \
         if (count > 3)                                                                                 \
-            x.w = *(__global const element *)memory_at(m, at + 3 * FA_TYPE_BYTES(type));                    \
+            x.w = *(__global const element *)memory_at(m, at + 3 * FA_TYPE_BYTES(type));               \
         return pack(x);                                                                                \
     }
 #endif
@@ -180,7 +180,7 @@ typedef ushort8 raw8_1, raw8_2;
         element x[8];                                                                                  \
         FA_UNROLL                                                                                      \
         for (int i = 0; i < 8; i++)                                                                    \
-            x[i] = count > i ? *(__global const element *)memory_at(m, at + i * FA_TYPE_BYTES(type)) : 0;   \
+            x[i] = count > i ? *(__global const element *)memory_at(m, at + i * FA_TYPE_BYTES(type)) : 0; \
         return (FA_RAW8(type))(x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]);                        \
     }
 #endif
