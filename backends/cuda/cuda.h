@@ -78,11 +78,11 @@ fa_status fa_cu_queue_captures(const fa_queue *queue, bool *captures);
 /* module.c */
 
 /*
- * A kernel of line `row` of fa_cuda_table, compiled for elements of `type`, a fa_dtype or FA_CUDA_ANY: from the device's list, from the library,
+ * A variant of line `line` of fa_cuda_table, compiled for elements of `type`, a fa_dtype or FA_CUDA_ANY: from the device's list, from the library,
  * from the cache on disk, or compiled; it lives as long as the device. The device's context must be current.
  * FA_COMPILE with the end of the compiler's log.
  */
-fa_status fa_cu_function_get(fa_device *device, int row, int type, int variant, CUfunction *function);
+fa_status fa_cu_function_get(fa_device *device, int line, int type, int variant, CUfunction *function);
 void fa_cu_modules_release(fa_device *device);
 /* Whether there are kernels for a device, or a compiler that can make them; false with the reason. */
 bool fa_cu_can_compile(const fa_cu_caps *caps, char *reason, size_t reason_size);
@@ -95,7 +95,7 @@ const char *fa_cu_error_name(const fa_cu *cu, CUresult error);
 
 /* Kernels compiled with the library, made at build time from shaders/cuda: fatbins, none without nvcc. */
 typedef struct fa_cuda_image {
-    int row, type;
+    int line, type;
     const void *bytes;
 } fa_cuda_image;
 extern const fa_cuda_image fa_cuda_images[];

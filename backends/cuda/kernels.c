@@ -5,11 +5,11 @@
 #include "core/size.h"
 
 enum {
-    TABLE_ROWS = sizeof(fa_cuda_table) / sizeof(fa_cuda_table[0]),
+    TABLE_LINES = sizeof(fa_cuda_table) / sizeof(fa_cuda_table[0]),
     DRIVER_SHARED = 1024, /* bytes of shared memory that the driver takes of each block */
 };
 
-static fa_tile_traits tensor_traits(const fa_cuda_row *t, int32_t most_q)
+static fa_tile_traits tensor_traits(const fa_cuda_traits *t, int32_t most_q)
 {
     return (fa_tile_traits){
         .tile = {t->block_q, t->block_kv, 16},
@@ -30,7 +30,7 @@ static fa_tile_traits tensor_traits(const fa_cuda_row *t, int32_t most_q)
     };
 }
 
-static fa_tile_traits decode_traits(const fa_cuda_row *t, int32_t most_q)
+static fa_tile_traits decode_traits(const fa_cuda_traits *t, int32_t most_q)
 {
     return (fa_tile_traits){
         .tile = {t->block_q, t->block_kv, 16},
@@ -47,7 +47,7 @@ static fa_tile_traits decode_traits(const fa_cuda_row *t, int32_t most_q)
     };
 }
 
-static fa_tile_traits fma_traits(const fa_cuda_row *t, int32_t most_q)
+static fa_tile_traits fma_traits(const fa_cuda_traits *t, int32_t most_q)
 {
     return (fa_tile_traits){
         .tile = {t->block_q, t->block_kv, 4 * t->fma.lanes},
@@ -64,7 +64,7 @@ static fa_tile_traits fma_traits(const fa_cuda_row *t, int32_t most_q)
     };
 }
 
-static fa_tile_traits rows_traits(const fa_cuda_row *t, int32_t most_q)
+static fa_tile_traits rows_traits(const fa_cuda_traits *t, int32_t most_q)
 {
     return (fa_tile_traits){
         .tile = {1, t->block_kv, 8 * t->share},
@@ -82,7 +82,7 @@ static fa_tile_traits rows_traits(const fa_cuda_row *t, int32_t most_q)
 }
 
 /* Whether a block's shared memory suffices, and a multiprocessor's for as many blocks as the row is made for. */
-static bool has_room(const fa_cu_caps *caps, const fa_cuda_row *t, int variant)
+static bool has_room(const fa_cu_caps *caps, const fa_cuda_traits *t, int variant)
 {
     const size_t bytes = (size_t)fa_cuda_shared_bytes(*t, variant),
                  blocks = t->kind == FA_CUDA_TENSOR ? (size_t)t->resident : 1;
@@ -91,7 +91,7 @@ static bool has_room(const fa_cu_caps *caps, const fa_cuda_row *t, int variant)
 }
 
 /* The most rows of a block for which there is room; 0: not even for the fewest. */
-static int32_t most_rows(const fa_cu_caps *caps, const fa_cuda_row *t)
+static int32_t most_rows(const fa_cu_caps *caps, const fa_cuda_traits *t)
 {
     int32_t most = 0;
     for (int variant = 0; fa_cuda_rows_of(*t, variant) <= t->most_q; variant++) {
@@ -102,7 +102,7 @@ static int32_t most_rows(const fa_cu_caps *caps, const fa_cuda_row *t)
 }
 
 /* False where the device does not run it, or it is no row of its own. */
-static bool make_row(const fa_cu_caps *caps, const fa_cuda_row *t, fa_kernel_row *row)
+static bool make_row(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kernel_row *row)
 {
     const int32_t most_q = t->most_q > 0 ? most_rows(caps, t) : 1;
     if (t->kind == FA_CUDA_MERGE || most_q == 0 || t->unit > caps->arch)
@@ -136,7 +136,7 @@ static bool make_row(const fa_cu_caps *caps, const fa_cuda_row *t, fa_kernel_row
 int fa_cu_rows_make(const fa_cu_caps *caps, fa_kernel_row rows[FA_MAX_ROWS])
 {
     int made = 0;
-    for (int i = 0; i < TABLE_ROWS; i++)
+    for (int i = 0; i < TABLE_LINES; i++)
         made += make_row(caps, &fa_cuda_table[i], &rows[made]);
     return made;
 }

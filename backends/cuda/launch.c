@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "backends/cuda/plan.h"
 
-fa_status fa_cu_kernel_make(const fa_plan *plan, int row, int type, int variant, fa_cu_kernel *kernel)
+fa_status fa_cu_kernel_make(const fa_plan *plan, int line, int type, int variant, fa_cu_kernel *kernel)
 {
-    kernel->group = (unsigned)fa_cuda_group(fa_cuda_table[row], variant);
-    kernel->shared_bytes = (unsigned)fa_cuda_shared_bytes(fa_cuda_table[row], variant);
-    return fa_cu_function_get(plan->device, row, type, variant, &kernel->function);
+    kernel->group = (unsigned)fa_cuda_group(fa_cuda_table[line], variant);
+    kernel->shared_bytes = (unsigned)fa_cuda_shared_bytes(fa_cuda_table[line], variant);
+    return fa_cu_function_get(plan->device, line, type, variant, &kernel->function);
 }
 
 fa_status fa_cu_launch(const fa_plan *plan, CUstream stream, const fa_cu_kernel *kernel, int64_t groups,

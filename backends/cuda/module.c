@@ -14,7 +14,7 @@ enum { MAX_ARCHS = 64 };
 typedef struct fa_cu_module {
     struct fa_cu_module *next;
     CUmodule handle;
-    int row, type;
+    int line, type;
 } fa_cu_module;
 
 /* Whether the library's images run on the device: machine code of its generation, or PTX. */
@@ -84,14 +84,14 @@ static fa_status compile_failed(const fa_device *device, const fa_nvrtc *nvrtc, 
 }
 
 /* The caller releases *cubin. */
-static fa_status compile(const fa_device *device, const fa_nvrtc *nvrtc, int arch, int row, int type,
+static fa_status compile(const fa_device *device, const fa_nvrtc *nvrtc, int arch, int line, int type,
                          void **cubin, size_t *size)
 {
     char target[32], defines[2][32];
     const char *options[] = {target, "--std=c++17", "-default-device", defines[0], defines[1]};
     nvrtcProgram program = NULL;
     (void)snprintf(target, sizeof(target), "--gpu-architecture=sm_%d", arch);
-    (void)snprintf(defines[0], sizeof(defines[0]), "-DFA_ROW=%d", row);
+    (void)snprintf(defines[0], sizeof(defines[0]), "-DFA_ROW=%d", line);
     (void)snprintf(defines[1], sizeof(defines[1]), "-DFA_TYPE=%d", type);
     int error = nvrtc->nvrtcCreateProgram(&program, fa_cuda_source, "attention.cu", 0, NULL, NULL);
     if (error != 0)
@@ -99,12 +99,12 @@ static fa_status compile(const fa_device *device, const fa_nvrtc *nvrtc, int arc
     fa_status status = FA_OK;
     error = nvrtc->nvrtcCompileProgram(program, (int)(sizeof(options) / sizeof(options[0])), options);
     if (error != 0)
-        status = compile_failed(device, nvrtc, program, fa_cuda_table[row].name, error);
+        status = compile_failed(device, nvrtc, program, fa_cuda_table[line].name, error);
     else if (nvrtc->nvrtcGetCUBINSize(program, size) != 0 || *size == 0)
-        status = fa_fail(FA_COMPILE, "nvrtcGetCUBINSize: no machine code of %s", fa_cuda_table[row].name);
+        status = fa_fail(FA_COMPILE, "nvrtcGetCUBINSize: no machine code of %s", fa_cuda_table[line].name);
     *cubin = status == FA_OK ? fa_alloc(device->context, *size) : NULL;
     if (*cubin && nvrtc->nvrtcGetCUBIN(program, *cubin) != 0) {
-        status = fa_fail(FA_COMPILE, "nvrtcGetCUBIN: no machine code of %s", fa_cuda_table[row].name);
+        status = fa_fail(FA_COMPILE, "nvrtcGetCUBIN: no machine code of %s", fa_cuda_table[line].name);
         fa_release(device->context, *cubin, *size);
         *cubin = NULL;
     }
@@ -113,7 +113,7 @@ static fa_status compile(const fa_device *device, const fa_nvrtc *nvrtc, int arc
 }
 
 /* From the cache on disk, else compiled and stored there. */
-static fa_status make_module(const fa_device *device, int row, int type, CUmodule *module)
+static fa_status make_module(const fa_device *device, int line, int type, CUmodule *module)
 {
     const fa_cu_device *d = fa_cu_device_of(device);
     char why[200], key[160];
@@ -123,10 +123,10 @@ static fa_status make_module(const fa_device *device, int row, int type, CUmodul
     const fa_nvrtc *nvrtc = fa_nvrtc_load(why, sizeof(why));
     int arch = nvrtc ? target_arch(nvrtc, &d->caps, why, sizeof(why)) : 0;
     if (arch == 0)
-        return fa_fail(FA_COMPILE, "%s: %s", fa_cuda_table[row].name, why);
+        return fa_fail(FA_COMPILE, "%s: %s", fa_cuda_table[line].name, why);
     (void)nvrtc->nvrtcVersion(&major, &minor);
-    (void)snprintf(key, sizeof(key), "cuda sm_%d NVRTC %d.%d row %d type %d\n%016llx %zu", arch, major, minor,
-                   row, type, (unsigned long long)fa_cache_hash(fa_cuda_source, fa_cuda_source_size),
+    (void)snprintf(key, sizeof(key), "cuda sm_%d NVRTC %d.%d line %d type %d\n%016llx %zu", arch, major,
+                   minor, line, type, (unsigned long long)fa_cache_hash(fa_cuda_source, fa_cuda_source_size),
                    fa_cuda_source_size);
     if (fa_cache_load(device->context, key, &cubin, &size)) {
         CUresult error = d->cu->cuModuleLoadData(module, cubin);
@@ -134,7 +134,7 @@ static fa_status make_module(const fa_device *device, int row, int type, CUmodul
         if (error == CUDA_SUCCESS)
             return FA_OK;
     }
-    fa_status status = compile(device, nvrtc, arch, row, type, &cubin, &size);
+    fa_status status = compile(device, nvrtc, arch, line, type, &cubin, &size);
     if (status != FA_OK)
         return status;
     CUresult error = d->cu->cuModuleLoadData(module, cubin);
@@ -145,26 +145,26 @@ static fa_status make_module(const fa_device *device, int row, int type, CUmodul
 }
 
 /* From the library where that has it for this device. */
-static fa_status load_module(const fa_device *device, int row, int type, CUmodule *module, bool *compiled)
+static fa_status load_module(const fa_device *device, int line, int type, CUmodule *module, bool *compiled)
 {
     const fa_cu_device *d = fa_cu_device_of(device);
     *compiled = true;
     for (size_t i = 0; have_images(&d->caps) && i < fa_cuda_image_count; i++) {
-        if (fa_cuda_images[i].row != row || fa_cuda_images[i].type != type)
+        if (fa_cuda_images[i].line != line || fa_cuda_images[i].type != type)
             continue;
         *compiled = false;
         CUresult error = d->cu->cuModuleLoadData(module, fa_cuda_images[i].bytes);
         return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(d->cu, error, "cuModuleLoadData");
     }
-    return make_module(device, row, type, module);
+    return make_module(device, line, type, module);
 }
 
 /* The module in the device's list; where there is none, `added`, unless that is NULL. */
-static fa_cu_module *find_module(fa_cu_device *d, int row, int type, fa_cu_module *added)
+static fa_cu_module *find_module(fa_cu_device *d, int line, int type, fa_cu_module *added)
 {
     (void)pthread_mutex_lock(&d->lock);
     fa_cu_module *found = d->modules;
-    while (found && (found->row != row || found->type != type))
+    while (found && (found->line != line || found->type != type))
         found = found->next;
     if (!found && added) {
         added->next = d->modules;
@@ -175,48 +175,48 @@ static fa_cu_module *find_module(fa_cu_device *d, int row, int type, fa_cu_modul
 }
 
 /* Not under the lock: the caller's allocator and log are called. Another thread may be making the same. */
-static fa_status add_module(fa_device *device, int row, int type, fa_cu_module **added)
+static fa_status add_module(fa_device *device, int line, int type, fa_cu_module **added)
 {
     fa_cu_device *d = fa_cu_device_of(device);
     bool compiled = false;
     fa_cu_module *made = fa_alloc_zeroed(device->context, sizeof(*made));
     if (!made)
         return FA_OUT_OF_MEMORY;
-    fa_status status = load_module(device, row, type, &made->handle, &compiled);
+    fa_status status = load_module(device, line, type, &made->handle, &compiled);
     if (status != FA_OK) {
         fa_release(device->context, made, sizeof(*made));
         return status;
     }
     fa_clear_error(); /* of what the cache met on its way */
-    made->row = row;
+    made->line = line;
     made->type = type;
-    *added = find_module(d, row, type, made);
+    *added = find_module(d, line, type, made);
     if (*added != made) {
         (void)d->cu->cuModuleUnload(made->handle);
         fa_release(device->context, made, sizeof(*made));
     } else {
-        fa_log(device->context, FA_LOG_DEBUG, "cuda: %s of type %d: %s", fa_cuda_table[row].name, type,
+        fa_log(device->context, FA_LOG_DEBUG, "cuda: %s of type %d: %s", fa_cuda_table[line].name, type,
                compiled ? "compiled, or from the cache" : "from the library");
     }
     return FA_OK;
 }
 
-static fa_status get_module(fa_device *device, int row, int type, CUmodule *module)
+static fa_status get_module(fa_device *device, int line, int type, CUmodule *module)
 {
-    fa_cu_module *found = find_module(fa_cu_device_of(device), row, type, NULL);
-    fa_status status = found ? FA_OK : add_module(device, row, type, &found);
+    fa_cu_module *found = find_module(fa_cu_device_of(device), line, type, NULL);
+    fa_status status = found ? FA_OK : add_module(device, line, type, &found);
     if (status == FA_OK)
         *module = found->handle;
     return status;
 }
 
-fa_status fa_cu_function_get(fa_device *device, int row, int type, int variant, CUfunction *function)
+fa_status fa_cu_function_get(fa_device *device, int line, int type, int variant, CUfunction *function)
 {
     const fa_cu_device *d = fa_cu_device_of(device);
-    const int shared = fa_cuda_shared_bytes(fa_cuda_table[row], variant);
+    const int shared = fa_cuda_shared_bytes(fa_cuda_table[line], variant);
     char name[32];
     CUmodule module;
-    fa_status status = get_module(device, row, type, &module);
+    fa_status status = get_module(device, line, type, &module);
     if (status != FA_OK)
         return status;
     (void)snprintf(name, sizeof(name), "fa_kernel_%d", variant);

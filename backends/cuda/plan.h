@@ -20,8 +20,8 @@ typedef struct fa_cu_plan {
     fa_cu_kernel unaligned; /* of fma: instead of `attention` where a run's buffers are not aligned */
 } fa_cu_plan;
 
-/* launch.c: `row` is a line of fa_cuda_table, `type` and `variant` are as fa_cu_function_get() has them. */
-fa_status fa_cu_kernel_make(const fa_plan *plan, int row, int type, int variant, fa_cu_kernel *kernel);
+/* launch.c: `line` is one of fa_cuda_table, `type` and `variant` are as fa_cu_function_get() has them. */
+fa_status fa_cu_kernel_make(const fa_plan *plan, int line, int type, int variant, fa_cu_kernel *kernel);
 /* `groups` by `lines` blocks. */
 fa_status fa_cu_launch(const fa_plan *plan, CUstream stream, const fa_cu_kernel *kernel, int64_t groups,
                        int64_t lines, fa_cuda_args *args);

@@ -5,35 +5,35 @@
 #include "core/context.h"
 #include "core/status.h"
 
-static int row_number(const fa_cuda_row *row)
+static int line_of(const fa_cuda_traits *t)
 {
-    return (int)(row - fa_cuda_table);
+    return (int)(t - fa_cuda_table);
 }
 
-static int merge_row(void)
+static int merge_line(void)
 {
-    int row = 0;
-    while (fa_cuda_table[row].kind != FA_CUDA_MERGE)
-        row++;
-    return row;
+    int line = 0;
+    while (fa_cuda_table[line].kind != FA_CUDA_MERGE)
+        line++;
+    return line;
 }
 
-/* What the row's module is compiled for: an element type, or FA_CUDA_ANY. */
-static int type_of(const fa_plan *plan, const fa_cuda_row *row)
+/* What the kernel's module is compiled for: an element type, or FA_CUDA_ANY. */
+static int type_of(const fa_plan *plan, const fa_cuda_traits *t)
 {
     const fa_tensor *tensor = plan->problem.tensor;
     const fa_dtype type = tensor[FA_Q].dtype;
-    if (row->unit > 0)
+    if (t->unit > 0)
         return (int)type;
-    if (row->kind != FA_CUDA_FMA)
+    if (t->kind != FA_CUDA_FMA)
         return FA_F32;
     const bool same = tensor[FA_K].dtype == type && tensor[FA_V].dtype == type;
     return same && fa_gpu_can_align(&plan->problem) ? (int)type : FA_CUDA_ANY;
 }
 
-static int variant_of(const fa_plan *plan, const fa_cuda_row *row)
+static int variant_of(const fa_plan *plan, const fa_cuda_traits *t)
 {
-    return fa_cuda_variant_of(*row, plan->args.block_q) + (row->unit > 0 && plan->score.transforms);
+    return fa_cuda_variant_of(*t, plan->args.block_q) + (t->unit > 0 && plan->score.transforms);
 }
 
 static fa_status copy_work(const fa_plan *plan, fa_cu_plan *made)
@@ -51,13 +51,13 @@ static fa_status copy_work(const fa_plan *plan, fa_cu_plan *made)
 
 static fa_status make_kernels(const fa_plan *plan, bool merges, fa_cu_plan *made)
 {
-    const fa_cuda_row *row = plan->row->impl;
-    const int number = row_number(row), type = type_of(plan, row), variant = variant_of(plan, row);
-    fa_status status = fa_cu_kernel_make(plan, number, type, variant, &made->attention);
-    if (status == FA_OK && row->kind == FA_CUDA_FMA && type != FA_CUDA_ANY)
-        status = fa_cu_kernel_make(plan, number, FA_CUDA_ANY, variant, &made->unaligned);
+    const fa_cuda_traits *t = plan->row->impl;
+    const int line = line_of(t), type = type_of(plan, t), variant = variant_of(plan, t);
+    fa_status status = fa_cu_kernel_make(plan, line, type, variant, &made->attention);
+    if (status == FA_OK && t->kind == FA_CUDA_FMA && type != FA_CUDA_ANY)
+        status = fa_cu_kernel_make(plan, line, FA_CUDA_ANY, variant, &made->unaligned);
     if (status == FA_OK && merges)
-        status = fa_cu_kernel_make(plan, merge_row(), FA_F32, 0, &made->merge);
+        status = fa_cu_kernel_make(plan, merge_line(), FA_F32, 0, &made->merge);
     return status;
 }
 

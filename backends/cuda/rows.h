@@ -27,7 +27,7 @@ typedef struct fa_cuda_fma {
     int depth; /* dims or keys of a step */
 } fa_cuda_fma;
 
-typedef struct fa_cuda_row {
+typedef struct fa_cuda_traits {
     const char *name;
     int kind;
     int dim_qk, dim_v;   /* most dims; dim_qk 0: any                                               */
@@ -39,19 +39,19 @@ typedef struct fa_cuda_row {
     fa_cuda_tensor tensor;
     fa_cuda_fma fma;
     int share; /* rows: threads that share a key */
-} fa_cuda_row;
+} fa_cuda_traits;
 
-/* In the place of an element type: the module of a row whose kernels read any, aligned or not. */
+/* In the place of an element type: the module of a kernel whose variants read any, aligned or not. */
 enum { FA_CUDA_ANY = 3 };
 
-/* Variants of rows on tensor cores: odd ones do what a description can do to scores. */
-FA_CUDA_FN int fa_cuda_rows_of(fa_cuda_row t, int variant)
+/* Variants of kernels on tensor cores: odd ones do what a description can do to scores. */
+FA_CUDA_FN int fa_cuda_rows_of(fa_cuda_traits t, int variant)
 {
     return t.block_q << (t.unit > 0 ? variant / 2 : variant);
 }
 
 /* The first variant with blocks of so many rows or more. */
-FA_CUDA_FN int fa_cuda_variant_of(fa_cuda_row t, int rows)
+FA_CUDA_FN int fa_cuda_variant_of(fa_cuda_traits t, int rows)
 {
     int variant = 0;
     while (fa_cuda_rows_of(t, variant) < rows)
@@ -59,7 +59,7 @@ FA_CUDA_FN int fa_cuda_variant_of(fa_cuda_row t, int rows)
     return variant;
 }
 
-/* Most kernels of a row: see attention.cu. */
+/* Most variants of a kernel: see attention.cu. */
 enum { FA_CUDA_VARIANTS = 4 };
 
 /* clang-format off */
@@ -88,11 +88,11 @@ static constexpr
 #else
 const
 #endif
-    fa_cuda_row fa_cuda_table[] = {
+    fa_cuda_traits fa_cuda_table[] = {
 #include "backends/cuda/kernels.inc"
 };
 #else
-extern const fa_cuda_row fa_cuda_table[];
+extern const fa_cuda_traits fa_cuda_table[];
 #endif
 #undef FA_NONE
 #undef FA_TENSOR
@@ -108,7 +108,7 @@ extern const fa_cuda_row fa_cuda_table[];
 #undef MERGE
 
 /* Threads of a block. */
-FA_CUDA_FN int fa_cuda_group(fa_cuda_row t, int variant)
+FA_CUDA_FN int fa_cuda_group(fa_cuda_traits t, int variant)
 {
     return t.group > 0 ? t.group : fa_cuda_rows_of(t, variant) / t.fma.rows * t.fma.lanes;
 }
@@ -118,12 +118,12 @@ FA_CUDA_FN int fa_cuda_group(fa_cuda_row t, int variant)
 enum { FA_CUDA_BANKS = 32 };
 
 /* Fma: where line d of a step begins, its columns `width` floats. A warp writes four lines apart all at once. */
-FA_CUDA_FN int fa_cuda_fma_line(fa_cuda_row t, int width, int d)
+FA_CUDA_FN int fa_cuda_fma_line(fa_cuda_traits t, int width, int d)
 {
     return d * width + d / 4 * (4 * FA_CUDA_BANKS / t.fma.depth);
 }
 
-FA_CUDA_FN int fa_cuda_fma_stage(fa_cuda_row t, int block_q)
+FA_CUDA_FN int fa_cuda_fma_stage(fa_cuda_traits t, int block_q)
 {
     return t.fma.depth * (block_q + 4 + (t.block_kv > t.dim_v ? t.block_kv : t.dim_v)) + FA_CUDA_BANKS;
 }
@@ -152,13 +152,13 @@ FA_CUDA_FN int fa_cuda_row_shift(int row)
     return ((row ^ row >> 3) & 3) * 8;
 }
 
-FA_CUDA_FN int fa_cuda_rows_sums(fa_cuda_row t, int block_q)
+FA_CUDA_FN int fa_cuda_rows_sums(fa_cuda_traits t, int block_q)
 {
     return t.share * block_q * t.block_kv > 8 * t.group ? t.share * block_q * t.block_kv : 8 * t.group;
 }
 
 /* Two stages of K and V; rows of q that are not held; and the scores that warps of a row exchange. */
-FA_CUDA_FN int fa_cuda_tensor_words(fa_cuda_row t, int rows)
+FA_CUDA_FN int fa_cuda_tensor_words(fa_cuda_traits t, int rows)
 {
     return 2 * t.block_kv * t.dim_v +
            (16 * t.tensor.held * t.tensor.split < t.dim_qk ? rows * t.dim_qk / 2 : 0) +
@@ -166,17 +166,17 @@ FA_CUDA_FN int fa_cuda_tensor_words(fa_cuda_row t, int rows)
 }
 
 /*
- * Tensor: words behind those for an item of the table and its sequence, and whether a row has them: not where they would
+ * Tensor: words behind those for an item of the table and its sequence, and whether a kernel has them: not where they would
  * save no register, and not where 64 KiB, all that 7.5 has, are full.
  */
 enum { FA_CUDA_NOTES = 24 };
 
-FA_CUDA_FN bool fa_cuda_tensor_notes(fa_cuda_row t)
+FA_CUDA_FN bool fa_cuda_tensor_notes(fa_cuda_traits t)
 {
     return t.dim_v <= (t.unit == 75 ? 64 : 128);
 }
 
-FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_row t, int variant)
+FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_traits t, int variant)
 {
     return (int)sizeof(float) *
            (t.kind == FA_CUDA_TENSOR ? fa_cuda_tensor_words(t, fa_cuda_rows_of(t, variant)) +

@@ -12,7 +12,7 @@
 template <int ROW, int VARIANT>
 __device__ __forceinline__ void run(const fa_cuda_args &a, float4 *room)
 {
-    constexpr fa_cuda_row R = fa_cuda_table[ROW];
+    constexpr fa_cuda_traits R = fa_cuda_table[ROW];
     constexpr int BLOCK_Q = fa_cuda_rows_of(R, VARIANT);
     const fa_table_params *in_work = (const fa_table_params *)a.table; /* a.p is the plan's, whatever the lengths */
     if (blockIdx.x >= (R.kind == FA_CUDA_MERGE ? in_work->merges : in_work->items))

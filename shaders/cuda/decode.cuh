@@ -29,7 +29,7 @@ __device__ __forceinline__ uint transpose(uint word)
 
 template <int ROW, int TYPE, int BLOCK_Q, bool TRANSFORMS>
 struct decode_kernel {
-    static constexpr fa_cuda_row R = fa_cuda_table[ROW];
+    static constexpr fa_cuda_traits R = fa_cuda_table[ROW];
     static constexpr int UNIT = R.unit, DIM = R.dim_v, BLOCK_KV = R.block_kv, WARPS = R.group / 32, COLUMNS = BLOCK_Q / 8;
     static constexpr int CHUNKS_K = DIM / 32, CHUNKS_V = DIM / 64; /* of a lane, for each of its keys */
     static_assert(DIM % 64 == 0 && BLOCK_KV == 16 * WARPS, "what the kernel is made for");

@@ -16,7 +16,7 @@
 /* TYPE is that of q, k and v, and rows are aligned. With TYPE_ANY each has one of its own, and rows lie where they like. */
 template <int ROW, int TYPE, int BLOCK_Q>
 struct fma_kernel {
-    static constexpr fa_cuda_row R = fa_cuda_table[ROW];
+    static constexpr fa_cuda_traits R = fa_cuda_table[ROW];
     static constexpr int LANES = R.fma.lanes, ROWS = R.fma.rows, DEPTH = R.fma.depth, BLOCK_KV = R.block_kv;
     static constexpr int LINES = BLOCK_Q / ROWS, GROUP = LANES * LINES, KEYS = BLOCK_KV / LANES;
     static constexpr int DIMS = R.dim_v / LANES, STEPS_V = BLOCK_KV / DEPTH;

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which fatbins nvcc makes of the lines of kernels.inc, and the C file that embeds them.
 
-    images.py list KERNELS.INC ARCHS        prints "row type name flags" for each, flags separated by semicolons
-    images.py embed OUT.c ARCHS ROW TYPE ROW TYPE ... -- FATBIN FATBIN ...
+    images.py list KERNELS.INC ARCHS        prints "line type name flags" for each, flags separated by semicolons
+    images.py embed OUT.c ARCHS LINE TYPE LINE TYPE ... -- FATBIN FATBIN ...
 
 ARCHS is as the option nvcc_archs has it: "75,80,90", or "none".
 """
@@ -20,7 +20,7 @@ UNITS = {
 }
 
 
-def rows(path):
+def entries(path):
     found = [match for match in map(LINE.match, pathlib.Path(path).read_text(encoding="utf-8").splitlines()) if match]
     return [(index, match.group(1), match.group(2)) for index, match in enumerate(found)]
 
@@ -32,7 +32,7 @@ def flags(archs, least):
 
 
 def list_images(path, archs):
-    for index, kind, name in rows(path):
+    for index, kind, name in entries(path):
         least, types = UNITS.get(kind, (0, [0]))
         if any(arch >= least for arch in archs):
             for element in types:

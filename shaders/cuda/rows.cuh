@@ -72,7 +72,7 @@ __device__ __forceinline__ void widen8(int type, const raw8 &x, float to[8])
 
 template <int ROW, int BLOCK_Q>
 struct rows_kernel {
-    static constexpr fa_cuda_row R = fa_cuda_table[ROW];
+    static constexpr fa_cuda_traits R = fa_cuda_table[ROW];
     static constexpr int GROUP = R.group, SPLIT = R.share, BLOCK_KV = R.block_kv;
     static constexpr int LINES_K = GROUP / SPLIT, KEYS = BLOCK_KV / LINES_K, VECTORS_K = ceil_div(R.dim_qk, 8 * SPLIT);
     static constexpr int DIM_Q = VECTORS_K * 8 * SPLIT, OCTETS = ceil_div(R.dim_v, 8 * GROUP);

@@ -21,7 +21,7 @@
 
 template <int ROW, int TYPE, int BLOCK_Q, bool TRANSFORMS>
 struct tensor_kernel {
-    static constexpr fa_cuda_row R = fa_cuda_table[ROW];
+    static constexpr fa_cuda_traits R = fa_cuda_table[ROW];
     static constexpr int UNIT = R.unit, SPLIT = R.tensor.split, WARPS = R.group / 32, GROUP = R.group, HELD = R.tensor.held;
     static constexpr int BLOCK_KV = R.block_kv, TILE_KV = R.tensor.tile_kv, DIM = R.dim_v / SPLIT; /* DIM: of a warp */
     static constexpr int CHUNKS = R.dim_v / 8, LINE = R.dim_v * 2; /* of a row in shared memory */

@@ -10,7 +10,7 @@
 
 enum { BANKS = 32, WIDE = 8 /* threads whose accesses of 16 bytes are one */ };
 
-static void check_wide(const fa_cuda_row *t, const int at[WIDE])
+static void check_wide(const fa_cuda_traits *t, const int at[WIDE])
 {
     unsigned met = 0;
     for (int i = 0; i < WIDE; i++) {
@@ -21,7 +21,7 @@ static void check_wide(const fa_cuda_row *t, const int at[WIDE])
 }
 
 /* Volta: of keys and values, eight lanes read four rows. */
-static void check_four(const fa_cuda_row *t, int row, int chunk)
+static void check_four(const fa_cuda_traits *t, int row, int chunk)
 {
     unsigned met = 0;
     for (int i = 0; i < 4; i++) {
@@ -32,7 +32,7 @@ static void check_four(const fa_cuda_row *t, int row, int chunk)
 }
 
 /* Matrix loads: eight rows from a multiple of eight on, one chunk of each. And copies: neighbours take chunks of a row. */
-static void check_tensor(const fa_cuda_row *t)
+static void check_tensor(const fa_cuda_traits *t)
 {
     const int line = t->dim_v * 2, chunks = t->dim_v / 8;
     int at[WIDE];
@@ -57,7 +57,7 @@ static void check_tensor(const fa_cuda_row *t)
 }
 
 /* Finished rows as floats: the lanes of half a warp write pairs of neighbours, four lanes a row; reading, whole lines. */
-static void check_finished(const fa_cuda_row *t)
+static void check_finished(const fa_cuda_traits *t)
 {
     for (int dim = 0; dim < t->dim_v / t->tensor.split; dim += WIDE) {
         unsigned met = 0;
@@ -68,7 +68,7 @@ static void check_finished(const fa_cuda_row *t)
 }
 
 /* A warp that writes vectors of four dims as columns, one dim at a time, and lanes that read lines four columns each. */
-static void check_fma_lines(const fa_cuda_row *t, int width)
+static void check_fma_lines(const fa_cuda_traits *t, int width)
 {
     const int across = t->fma.depth / 4;
     for (int dim = 0; dim < 4; dim++) {
@@ -87,7 +87,7 @@ static void check_fma_lines(const fa_cuda_row *t, int width)
 
 START_TEST(every_variant_is_a_kernel)
 {
-    for (const fa_cuda_row *t = fa_cuda_table; t->kind != FA_CUDA_MERGE; t++)
+    for (const fa_cuda_traits *t = fa_cuda_table; t->kind != FA_CUDA_MERGE; t++)
         ck_assert_msg(fa_cuda_variant_of(*t, t->most_q) + (t->unit > 0) < FA_CUDA_VARIANTS, "%s", t->name);
 }
 END_TEST
@@ -96,7 +96,7 @@ END_TEST
 START_TEST(rows_fit_where_they_are_made_for)
 {
     int served[3] = {0};
-    for (const fa_cuda_row *t = fa_cuda_table; t->kind != FA_CUDA_MERGE; t++) {
+    for (const fa_cuda_traits *t = fa_cuda_table; t->kind != FA_CUDA_MERGE; t++) {
         const int bytes = fa_cuda_shared_bytes(*t, 0), unit = t->unit == 70 ? 0 : t->unit == 75 ? 1 : 2;
         const int most[] = {98304, 65536, 101376};
         if (t->kind == FA_CUDA_TENSOR && bytes <= most[unit])
@@ -116,7 +116,7 @@ END_TEST
 START_TEST(no_bank_is_met_twice)
 {
     int tensor = 0, fma = 0;
-    for (const fa_cuda_row *t = fa_cuda_table; t->kind != FA_CUDA_MERGE; t++) {
+    for (const fa_cuda_traits *t = fa_cuda_table; t->kind != FA_CUDA_MERGE; t++) {
         if (t->kind == FA_CUDA_TENSOR) {
             check_tensor(t);
             /* Volta's lanes are spread over more rows, and meet: once for each block of rows. */

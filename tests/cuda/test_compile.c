@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The embedded source with the real run-time compiler, which has no search path: for the oldest GPU that a row's
+ * The embedded source with the real run-time compiler, which has no search path: for the oldest GPU that a kernel's
  * instructions are of and that this NVRTC knows. Skipped, with exit status 77, where there is none.
  */
 #include <stdbool.h>
@@ -24,15 +24,15 @@ static int least_arch(const fa_nvrtc *nvrtc, int unit)
     return least;
 }
 
-static bool compile(const fa_nvrtc *nvrtc, int row, int type)
+static bool compile(const fa_nvrtc *nvrtc, int line, int type)
 {
-    const fa_cuda_row *t = &fa_cuda_table[row];
+    const fa_cuda_traits *t = &fa_cuda_table[line];
     char target[32], defines[2][32], log[4096] = "";
     const char *options[] = {target, "--std=c++17", "-default-device", defines[0], defines[1]};
     nvrtcProgram program = NULL;
     size_t size = 0;
     (void)snprintf(target, sizeof(target), "--gpu-architecture=sm_%d", least_arch(nvrtc, t->unit));
-    (void)snprintf(defines[0], sizeof(defines[0]), "-DFA_ROW=%d", row);
+    (void)snprintf(defines[0], sizeof(defines[0]), "-DFA_ROW=%d", line);
     (void)snprintf(defines[1], sizeof(defines[1]), "-DFA_TYPE=%d", type);
     if (nvrtc->nvrtcCreateProgram(&program, fa_cuda_source, "attention.cu", 0, NULL, NULL) != 0)
         return false;
@@ -56,14 +56,14 @@ int main(void)
     }
     bool good = true;
     int kind = -1, unit = -1;
-    for (int row = 0; kind != FA_CUDA_MERGE; row++) {
+    for (int line = 0; kind != FA_CUDA_MERGE; line++) {
         /* The first, which is the smallest, of each kind and unit. */
-        if (fa_cuda_table[row].kind != kind || fa_cuda_table[row].unit != unit)
-            good = compile(nvrtc, row, fa_cuda_table[row].unit > 0 ? FA_F16 : FA_F32) && good;
-        if (fa_cuda_table[row].kind == FA_CUDA_FMA && kind != FA_CUDA_FMA)
-            good = compile(nvrtc, row, FA_CUDA_ANY) && good;
-        kind = fa_cuda_table[row].kind;
-        unit = fa_cuda_table[row].unit;
+        if (fa_cuda_table[line].kind != kind || fa_cuda_table[line].unit != unit)
+            good = compile(nvrtc, line, fa_cuda_table[line].unit > 0 ? FA_F16 : FA_F32) && good;
+        if (fa_cuda_table[line].kind == FA_CUDA_FMA && kind != FA_CUDA_FMA)
+            good = compile(nvrtc, line, FA_CUDA_ANY) && good;
+        kind = fa_cuda_table[line].kind;
+        unit = fa_cuda_table[line].unit;
     }
     return good ? EXIT_SUCCESS : EXIT_FAILURE;
 }

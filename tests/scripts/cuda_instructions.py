@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the main loop of the CUDA kernels on tensor cores is made of: instructions for each tile of scores, by class.
 
-    cuda_instructions.py [--nvcc NVCC | --nvrtc LIBRARY --ptxas PTXAS] [--disassembler NVDISASM] [--rows NAME,NAME] ARCH...
+    cuda_instructions.py [--nvcc NVCC | --nvrtc LIBRARY --ptxas PTXAS] [--disassembler NVDISASM] [--kernels NAME,NAME] ARCH...
 
-Without --rows, the rows are those made for ARCH. Of each, the kernel with the most rows and without transformed scores is
+Without --kernels, it looks at those made for ARCH. Of each, the variant with the most rows and without transformed scores is
 counted, in f16, and of it what a warp executes for a tile of a block that is whole and that no mask cuts, while no base
 changes: the shortest path through the loop that has all products and stages a block. Columns:
 
@@ -191,16 +191,16 @@ def main():
     parser.add_argument("--disassembler", default="nvdisasm")
     options = parser.parse_args()
     has = cuda_rows.variants()
-    print(f"{'row':14} {'sm':>3} {'rows':>4} {'keys':>4} {'dims':>4}", *(f"{one:>5}" for one in [*CLASSES, "rest"]),
+    print(f"{'kernel':14} {'sm':>3} {'rows':>4} {'keys':>4} {'dims':>4}", *(f"{one:>5}" for one in [*CLASSES, "rest"]),
           f"{'total':>6} {'/1000':>6} {'wavefronts':>10} {'around':>6}")
     for arch in options.arch:
-        for index, kind, name, unit, element in cuda_rows.rows():
+        for index, kind, name, unit, element in cuda_rows.lines():
             tensor = kind in ("AMPERE", "AMPERE_WIDE", "TURING", "VOLTA") and unit <= arch
-            if not tensor or not (name in options.rows if options.rows else unit == arch):
+            if not tensor or not (name in options.kernels if options.kernels else unit == arch):
                 continue
-            number = max(of for row, of in has if row == name and of % 2 == 0)
+            number = max(of for of_name, of in has if of_name == name and of % 2 == 0)
             with tempfile.TemporaryDirectory() as folder:
-                cuda_rows.compile_row(options, arch, index, element, folder)
+                cuda_rows.compile_line(options, arch, index, element, folder)
                 kernel = Kernel(disassemble(options, pathlib.Path(folder) / "cubin", number))
             report(arch, name, has[name, number], kernel)
 

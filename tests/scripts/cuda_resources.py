@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the CUDA kernels take of a GPU: registers, spills and shared memory of each line of kernels.inc.
 
-    cuda_resources.py [--nvcc NVCC | --nvrtc LIBRARY --ptxas PTXAS] [--rows NAME,NAME] ARCH...
+    cuda_resources.py [--nvcc NVCC | --nvrtc LIBRARY --ptxas PTXAS] [--kernels NAME,NAME] ARCH...
 
 Without --nvrtc, nvcc compiles. For GPUs that it knows no more, --nvrtc names a library that does and --ptxas the assembler
 that came with it. Nothing runs: no GPU is needed.
@@ -17,7 +17,7 @@ import cuda_rows  # noqa: E402  pylint: disable=wrong-import-position
 ENTRY = re.compile(r"entry function '(fa_kernel_\d)'")
 SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
 REGISTERS = re.compile(r"Used (\d+) registers")
-EMPTY = 8  # registers of a variant that a row has not
+EMPTY = 8  # registers of a variant that a kernel has not
 
 
 def report(has, arch, name, element, text):
@@ -33,12 +33,12 @@ def report(has, arch, name, element, text):
 def main():
     options = cuda_rows.parser(__doc__).parse_args()
     has = cuda_rows.variants()
-    print(f"{'row':16} {'type':4} {'sm':>3} {'variant':>7} {'threads':>7} {'registers':>9} {'spilled':>7} {'shared':>7}")
+    print(f"{'kernel':16} {'type':4} {'sm':>3} {'variant':>7} {'threads':>7} {'registers':>9} {'spilled':>7} {'shared':>7}")
     for arch in options.arch:
-        for index, _, name, unit, element in cuda_rows.rows():
-            if unit <= arch and (not options.rows or name in options.rows):
+        for index, _, name, unit, element in cuda_rows.lines():
+            if unit <= arch and (not options.kernels or name in options.kernels):
                 with tempfile.TemporaryDirectory() as folder:
-                    report(has, arch, name, element, cuda_rows.compile_row(options, arch, index, element, folder))
+                    report(has, arch, name, element, cuda_rows.compile_line(options, arch, index, element, folder))
 
 
 if __name__ == "__main__":

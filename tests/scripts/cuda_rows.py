@@ -18,7 +18,7 @@ PRINTER = r"""
 int main(void)
 {
     for (int i = 0; i < (int)(sizeof(fa_cuda_table) / sizeof(fa_cuda_table[0])); i++) {
-        const fa_cuda_row t = fa_cuda_table[i];
+        const fa_cuda_traits t = fa_cuda_table[i];
         for (int v = 0; v < FA_CUDA_VARIANTS; v++)
             if (fa_cuda_rows_of(t, v) <= t.most_q || t.most_q == 0)
                 printf("%s %d %d %d %d %d %d %d %d\n", t.name, v, fa_cuda_group(t, v), fa_cuda_shared_bytes(t, v),
@@ -50,18 +50,18 @@ IMAGES = load(ROOT / "shaders/cuda/images.py")
 
 
 def variants():
-    """{(name, number): Variant} of those that a row has."""
+    """{(name, number): Variant} of those that a kernel has."""
     with tempfile.TemporaryDirectory() as folder:
-        program = pathlib.Path(folder) / "rows"
+        program = pathlib.Path(folder) / "lines"
         subprocess.run(["cc", "-xc", "-I", ROOT, "-o", program, "-"], input=PRINTER, text=True, check=True)
         lines = subprocess.run([program], capture_output=True, text=True, check=True).stdout.splitlines()
     fields = [line.split() for line in lines]
     return {(name, int(number)): Variant(*map(int, rest)) for name, number, *rest in fields}
 
 
-def rows():
-    """Each row's index, kind, name, unit and first element type."""
-    for index, kind, name in IMAGES.rows(ROOT / "backends/cuda/kernels.inc"):
+def lines():
+    """Each line's index, kind, name, unit and first element type."""
+    for index, kind, name in IMAGES.entries(ROOT / "backends/cuda/kernels.inc"):
         unit, types = IMAGES.UNITS.get(kind, (0, [0]))
         yield index, kind, name, unit, types[0]
 
@@ -71,7 +71,7 @@ def parser(description):
     made.add_argument("--nvcc", default="nvcc")
     made.add_argument("--nvrtc")
     made.add_argument("--ptxas", default="ptxas")
-    made.add_argument("--rows", type=lambda names: names.split(","), help="only these, separated by commas")
+    made.add_argument("--kernels", type=lambda names: names.split(","), help="only these, separated by commas")
     made.add_argument("arch", nargs="+", type=int)
     return made
 
@@ -92,9 +92,9 @@ def nvrtc_ptx(library, arch, defines):
     return text.value
 
 
-def compile_row(options, arch, row, element, folder):
-    """Makes the file "cubin" of a row's kernels for elements of a type. Returns what the assembler says of them."""
-    defines, cubin = [f"-DFA_ROW={row}", f"-DFA_TYPE={element}"], pathlib.Path(folder) / "cubin"
+def compile_line(options, arch, line, element, folder):
+    """Makes the file "cubin" of a line's variants for elements of a type. Returns what the assembler says of them."""
+    defines, cubin = [f"-DFA_ROW={line}", f"-DFA_TYPE={element}"], pathlib.Path(folder) / "cubin"
     if options.nvrtc:
         ptx = pathlib.Path(folder) / "attention.ptx"
         ptx.write_bytes(nvrtc_ptx(options.nvrtc, arch, defines))

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What two levels of tiles gain on tensor cores: the rows as they are, in turn with two changes made on purpose.
+"""What two levels of tiles gain on tensor cores: the kernels as they are, in turn with two changes made on purpose.
 
     cuda_tiling.py build FOLDER [--archs 90] [--nvcc NVCC]     builds `fastattn` three times; needs no GPU
     cuda_tiling.py run FOLDER [--turns 3] [--min-time 0.2]     times them, and prints medians and ratios
@@ -18,7 +18,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TABLE, BASE = "backends/cuda/kernels.inc", "shaders/cuda/base.h"
-ROWS = ("ampere64-wide", "ampere128", "turing64", "turing128")
+KERNELS = ("ampere64-wide", "ampere128", "turing64", "turing128")
 SHAPES = {"ampere64-wide": (64, 2048, 8192), "ampere128": (128, 2048, 8192), "turing64": (64, 8192), "turing128": (128, 8192)}
 LINE = re.compile(r'^([A-Z_]+\("([\w-]+)", \d+, \d+, \d+, )(\d+), (\d+)(.*)$')
 
@@ -30,12 +30,12 @@ def replace(tree, path, old, new):
     (tree / path).write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
-def only_rows(tree, one_tile):
-    """Leaves the rows that are timed and what they need, so that little is compiled."""
+def only_kernels(tree, one_tile):
+    """Leaves the kernels that are timed and what they need, so that little is compiled."""
     kept = []
     for line in (tree / TABLE).read_text(encoding="utf-8").splitlines():
         found = LINE.match(line)
-        if found and found[2] in ROWS:
+        if found and found[2] in KERNELS:
             kept.append(f"{found[1]}{found[4] if one_tile else found[3]}, {found[4]}{found[5]}")
         elif not re.match(r"^[A-Z_]+\(", line) or line.startswith("MERGE("):
             kept.append(line)
@@ -46,7 +46,7 @@ def rescale_at_once(tree):
     replace(tree, BASE, "FA_BASE_HEADROOM 8.0f", "FA_BASE_HEADROOM 0.0f")
 
 
-# name: what is changed beyond the choice of rows, and whether blocks are of one tile
+# name: what is changed beyond the choice of kernels, and whether blocks are of one tile
 VARIANTS = {
     "as it is": (lambda tree: None, False),
     "one tile a block": (lambda tree: None, True),
@@ -59,7 +59,7 @@ def build(options):
         tree = options.folder / "tree"
         shutil.rmtree(tree, ignore_errors=True)
         shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns("build*", ".*"))
-        only_rows(tree, one_tile)
+        only_kernels(tree, one_tile)
         change(tree)
         setup = ["meson", "setup", "build", f"-Dnvcc_archs={options.archs}", "-Dtests=disabled", "-Dopencl=disabled",
                  "-Dvulkan=disabled", *([f"-Dnvcc={options.nvcc}"] if options.nvcc else [])]
@@ -81,8 +81,8 @@ def milliseconds(options, name, kernel, shape, causal):
 
 
 def run(options):
-    print(f"{'row':14} {'shape':18} {'mask':6} " + " ".join(f"{name + ', ms':>22} {'ratio':>6}" for name in VARIANTS))
-    for kernel in ROWS:
+    print(f"{'kernel':14} {'shape':18} {'mask':6} " + " ".join(f"{name + ', ms':>22} {'ratio':>6}" for name in VARIANTS))
+    for kernel in KERNELS:
         dim, *lengths = SHAPES[kernel]
         for length in lengths:
             for causal in (False, True):
