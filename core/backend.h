@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a backend implements. The core validates, chooses a kernel row, tiles and schedules; a backend
+ * What a backend implements. The core validates, chooses a kernel, tiles and schedules; a backend
  * executes plans and sees valid input only. Functions set the message with fa_fail() when they fail.
  */
 #ifndef FA_CORE_BACKEND_H
@@ -13,7 +13,7 @@
 #include "core/plan.h"
 
 #define FA_BACKEND_ABI 2
-#define FA_MAX_ROWS 32
+#define FA_MAX_KERNELS 32
 
 typedef struct fa_backend {
     uint32_t abi; /* FA_BACKEND_ABI */
@@ -24,7 +24,7 @@ typedef struct fa_backend {
     /* Fills name, available, automatic, host_memory, units, onchip_bytes, and reason where not available. */
     void (*describe)(const fa_context *context, int index, fa_device_info *info);
 
-    /* Fills limits, row, rows and impl of a device whose context, backend and info are set. `import` is what the
+    /* Fills limits, kernel, kernels and impl of a device whose context, backend and info are set. `import` is what the
      * backend's interop function gave to fa_device_open_entry(), or NULL. */
     fa_status (*open)(fa_device *device, void *import);
     void (*close)(fa_device *device);
@@ -47,14 +47,14 @@ typedef struct fa_backend {
     /* A wrapped buffer of host memory is its address and nothing more: runs take host pointers as they are. */
     bool host_pointers;
 
-    /* Scratch of one worker of a plan whose problem, row, tiling and args are set; it never falls as blocks grow.
+    /* Scratch of one worker of a plan whose problem, kernel, tiling and args are set; it never falls as blocks grow.
      * NULL: none but a baseline's. */
     size_t (*scratch_bytes)(const fa_plan *plan);
-    /* Compiles or fetches what plans of this problem, row and tiling may need, whatever their lengths up to the problem's,
+    /* Compiles or fetches what plans of this problem, kernel and tiling may need, whatever their lengths up to the problem's,
      * and keeps it with the device. The plan has no schedule, and of its capacity only partial_rows, the most there can be.
      * NULL: nothing is compiled. */
     fa_status (*plan_compile)(const fa_plan *plan);
-    /* Compiles or fetches what the plan's row needs, copies its work to the device, sets scratch_bytes and impl. */
+    /* Compiles or fetches what the plan's kernel needs, copies its work to the device, sets scratch_bytes and impl. */
     fa_status (*plan_prepare)(fa_plan *plan);
     void (*plan_release)(fa_plan *plan);
     /* Whether kernels can read work there, in a range of the buffer that the core has checked. NULL: they can anywhere. */
@@ -67,8 +67,8 @@ struct fa_device {
     const fa_backend *backend;
     fa_device_info info;
     fa_limits limits;
-    const fa_kernel_row *row[FA_MAX_ROWS]; /* best first */
-    int rows;
+    const fa_kernel *kernel[FA_MAX_KERNELS]; /* best first */
+    int kernels;
     void *impl;
 };
 

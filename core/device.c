@@ -9,13 +9,13 @@
 #include "core/status.h"
 #include "core/structs.h"
 
-/* Writes the names of a device's kernel rows into its info. */
+/* Writes the names of a device's kernels into its info. */
 static void list_kernels(fa_device *device)
 {
     size_t used = 0, size = sizeof(device->info.kernels);
-    for (int i = 0; i < device->rows && used < size; i++)
+    for (int i = 0; i < device->kernels && used < size; i++)
         used += (size_t)snprintf(device->info.kernels + used, size - used, "%s%s", i ? "," : "",
-                                 device->row[i]->name);
+                                 device->kernel[i]->name);
 }
 
 fa_status fa_device_open_entry(fa_context *context, const fa_device_entry *entry, fa_device **device)

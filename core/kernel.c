@@ -5,48 +5,48 @@
 
 #include "core/status.h"
 
-static fa_status check_type(const fa_kernel_row *row, const fa_problem *p, int operand, unsigned types)
+static fa_status check_type(const fa_kernel *kernel, const fa_problem *p, int operand, unsigned types)
 {
     fa_dtype dtype = p->tensor[operand].dtype;
     if (types & FA_TYPE(dtype))
         return FA_OK;
-    return fa_fail(FA_UNSUPPORTED, "%s: %s.dtype %s is not served", row->name, fa_operands[operand].name,
+    return fa_fail(FA_UNSUPPORTED, "%s: %s.dtype %s is not served", kernel->name, fa_operands[operand].name,
                    fa_dtype_name(dtype));
 }
 
-fa_status fa_kernel_supports(const fa_kernel_row *row, const fa_problem *p)
+fa_status fa_kernel_supports(const fa_kernel *kernel, const fa_problem *p)
 {
-    unsigned missing = p->features & ~row->features;
-    if (p->tuning.splits > 1 && !(row->features & FA_FEATURE_SPLIT))
+    unsigned missing = p->features & ~kernel->features;
+    if (p->tuning.splits > 1 && !(kernel->features & FA_FEATURE_SPLIT))
         missing |= FA_FEATURE_SPLIT;
     if (missing)
-        return fa_fail(FA_UNSUPPORTED, "%s: %s is not served", row->name,
+        return fa_fail(FA_UNSUPPORTED, "%s: %s is not served", kernel->name,
                        fa_feature_name(missing & (~missing + 1)));
-    if (p->dim_qk > row->max_dim_qk)
-        return fa_fail(FA_UNSUPPORTED, "%s: q.shape[3] is %d, at most %d is served", row->name, p->dim_qk,
-                       row->max_dim_qk);
-    if (p->dim_v > row->max_dim_v)
-        return fa_fail(FA_UNSUPPORTED, "%s: v.shape[3] is %d, at most %d is served", row->name, p->dim_v,
-                       row->max_dim_v);
+    if (p->dim_qk > kernel->max_dim_qk)
+        return fa_fail(FA_UNSUPPORTED, "%s: q.shape[3] is %d, at most %d is served", kernel->name, p->dim_qk,
+                       kernel->max_dim_qk);
+    if (p->dim_v > kernel->max_dim_v)
+        return fa_fail(FA_UNSUPPORTED, "%s: v.shape[3] is %d, at most %d is served", kernel->name, p->dim_v,
+                       kernel->max_dim_v);
     fa_dtype q = p->tensor[FA_Q].dtype, k = p->tensor[FA_K].dtype, v = p->tensor[FA_V].dtype;
-    if (row->same_types && (q != k || k != v))
+    if (kernel->same_types && (q != k || k != v))
         return fa_fail(FA_UNSUPPORTED, "%s: q.dtype %s, k.dtype %s and v.dtype %s differ, one type is served",
-                       row->name, fa_dtype_name(q), fa_dtype_name(k), fa_dtype_name(v));
-    const unsigned types[] = {row->types_q, row->types_k, row->types_v, row->types_o};
+                       kernel->name, fa_dtype_name(q), fa_dtype_name(k), fa_dtype_name(v));
+    const unsigned types[] = {kernel->types_q, kernel->types_k, kernel->types_v, kernel->types_o};
     for (int t = FA_Q; t <= FA_O; t++) {
-        fa_status status = check_type(row, p, t, types[t]);
+        fa_status status = check_type(kernel, p, t, types[t]);
         if (status != FA_OK)
             return status;
     }
     return FA_OK;
 }
 
-bool fa_kernel_may_run(const fa_kernel_row *row, const fa_problem *problem, unsigned features)
+bool fa_kernel_may_run(const fa_kernel *kernel, const fa_problem *problem, unsigned features)
 {
     fa_problem plain = *problem;
     plain.features = features;
     plain.tuning.splits = 0;
-    if (problem->kernel_name[0] ? strcmp(row->name, problem->kernel_name) != 0 : row->baseline)
+    if (problem->kernel_name[0] ? strcmp(kernel->name, problem->kernel_name) != 0 : kernel->baseline)
         return false;
-    return fa_kernel_supports(row, &plain) == FA_OK;
+    return fa_kernel_supports(kernel, &plain) == FA_OK;
 }

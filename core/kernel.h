@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A kernel row: what one kernel of a backend serves, and how it works. Backends list theirs, best first. */
+/* What one kernel of a backend serves, and how it works. Backends list theirs, best first. */
 #ifndef FA_CORE_KERNEL_H
 #define FA_CORE_KERNEL_H
 
@@ -9,7 +9,7 @@
 #define FA_TYPE(dtype) (1u << (dtype))
 #define FA_TYPES_FLOAT (FA_TYPE(FA_F32) | FA_TYPE(FA_F16) | FA_TYPE(FA_BF16))
 
-typedef struct fa_kernel_row {
+typedef struct fa_kernel {
     const char *name;
     unsigned features;                           /* FA_FEATURE_* that it serves                          */
     unsigned types_q, types_k, types_v, types_o; /* FA_TYPE() masks                                      */
@@ -20,12 +20,12 @@ typedef struct fa_kernel_row {
     bool p_as_v;     /* it is the type of v instead                                                  */
     fa_tile_traits traits;
     const void *impl; /* the backend's own */
-} fa_kernel_row;
+} fa_kernel;
 
-/* FA_OK when the row serves the problem; FA_UNSUPPORTED with the reason. */
-fa_status fa_kernel_supports(const fa_kernel_row *row, const fa_problem *problem);
+/* FA_OK when the kernel serves the problem; FA_UNSUPPORTED with the reason. */
+fa_status fa_kernel_supports(const fa_kernel *kernel, const fa_problem *problem);
 
-/* Whether some problem like this one, but with these features and any lengths, may be given to the row. */
-bool fa_kernel_may_run(const fa_kernel_row *row, const fa_problem *problem, unsigned features);
+/* Whether some problem like this one, but with these features and any lengths, may be given to the kernel. */
+bool fa_kernel_may_run(const fa_kernel *kernel, const fa_problem *problem, unsigned features);
 
 #endif

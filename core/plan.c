@@ -37,19 +37,19 @@ fa_tile_problem fa_plan_shape(const fa_problem *p)
 }
 
 /* Says what it was that even the smallest block allowed went beyond. */
-static fa_status refuse_block(const fa_device *device, const fa_kernel_row *row, const fa_tile_problem *shape,
+static fa_status refuse_block(const fa_device *device, const fa_kernel *kernel, const fa_tile_problem *shape,
                               const fa_tiling *block)
 {
-    const fa_tile_traits *t = &row->traits;
+    const fa_tile_traits *t = &kernel->traits;
     if (t->max_block_q > 0 && block->block_q > t->max_block_q)
         return fa_fail(FA_UNSUPPORTED, "%s: tuning.block_q makes blocks of %d rows, at most %d are served",
-                       row->name, block->block_q, t->max_block_q);
+                       kernel->name, block->block_q, t->max_block_q);
     if (t->max_block_kv > 0 && block->block_kv > t->max_block_kv)
         return fa_fail(FA_UNSUPPORTED, "%s: tuning.block_kv makes blocks of %d keys, at most %d are served",
-                       row->name, block->block_kv, t->max_block_kv);
+                       kernel->name, block->block_kv, t->max_block_kv);
     return fa_fail(FA_UNSUPPORTED,
-                   "%s: a block of %d rows and %d keys needs %llu bytes on chip, %llu there are", row->name,
-                   block->block_q, block->block_kv,
+                   "%s: a block of %d rows and %d keys needs %llu bytes on chip, %llu there are",
+                   kernel->name, block->block_q, block->block_kv,
                    (unsigned long long)fa_tiling_onchip(t, shape, block->block_q, block->block_kv),
                    (unsigned long long)device->limits.onchip_bytes);
 }
@@ -64,66 +64,66 @@ static fa_status check_spans(const fa_device *device, const fa_problem *p)
     return FA_OK;
 }
 
-/* Whether no loop of the row's kernels, nor of the merge, is ended before its time. */
-static fa_status check_loops(const fa_device *device, const fa_kernel_row *row, const fa_problem *p)
+/* Whether no loop of the kernel, nor of the merge, is ended before its time. */
+static fa_status check_loops(const fa_device *device, const fa_kernel *kernel, const fa_problem *p)
 {
-    int64_t most = fa_tiling_item_keys(&device->limits, &row->traits);
+    int64_t most = fa_tiling_item_keys(&device->limits, &kernel->traits);
     const int64_t keys = p->dynamic ? p->tensor[FA_K].shape[2] : p->max_len_kv;
     if (most > 0 &&
-        (row->features & FA_FEATURE_SPLIT)) /* blocks do not fill an item, so it has half at least */
+        (kernel->features & FA_FEATURE_SPLIT)) /* blocks do not fill an item, so it has half at least */
         most *= fa_tiling_parts(&device->limits) / 2;
     if (most == 0 || keys <= most)
         return FA_OK;
-    return fa_fail(FA_UNSUPPORTED,
-                   "%s: %lld keys, but %s ends loops after %d turns: at most %lld keys are served", row->name,
-                   (long long)keys, device->info.name, device->limits.loop_turns, (long long)most);
+    return fa_fail(
+        FA_UNSUPPORTED, "%s: %lld keys, but %s ends loops after %d turns: at most %lld keys are served",
+        kernel->name, (long long)keys, device->info.name, device->limits.loop_turns, (long long)most);
 }
 
 typedef bool tiling_search(const fa_limits *, const fa_tile_traits *, const fa_tile_problem *, int32_t,
                            int32_t, fa_tiling *);
 
 static fa_status find_tiling(const fa_device *device, const fa_problem *problem, const fa_tile_problem *shape,
-                             const fa_kernel_row *row, tiling_search *find, fa_tiling *tiling)
+                             const fa_kernel *kernel, tiling_search *find, fa_tiling *tiling)
 {
     int32_t block_q = problem->tuning.block_q, block_kv = problem->tuning.block_kv;
-    if (row->baseline) { /* a baseline has the whole matrix as its one block */
+    if (kernel->baseline) { /* a baseline has the whole matrix as its one block */
         block_q = FA_MAX(problem->max_len_q * problem->group, 1);
         block_kv = FA_MAX(problem->max_len_kv, 1);
     }
-    fa_limits limits = fa_limits_sane(&device->limits, row->traits.resident);
-    if (!find(&limits, &row->traits, shape, block_q, block_kv, tiling))
-        return refuse_block(device, row, shape, tiling);
+    fa_limits limits = fa_limits_sane(&device->limits, kernel->traits.resident);
+    if (!find(&limits, &kernel->traits, shape, block_q, block_kv, tiling))
+        return refuse_block(device, kernel, shape, tiling);
     return FA_OK;
 }
 
-/* Takes `row`, which serves the problem, if that is faster than what was found so far. */
+/* Takes `kernel`, which serves the problem, if that is faster than what was found so far. */
 static fa_status consider(const fa_device *device, const fa_problem *problem, const fa_tile_problem *shape,
-                          const fa_kernel_row *row, const fa_kernel_row **best, fa_tiling *tiling)
+                          const fa_kernel *kernel, const fa_kernel **best, fa_tiling *tiling)
 {
     fa_tiling candidate;
-    fa_status status = find_tiling(device, problem, shape, row, fa_tiling_fastest, &candidate);
+    fa_status status = find_tiling(device, problem, shape, kernel, fa_tiling_fastest, &candidate);
     if (status == FA_OK && (!*best || candidate.seconds < tiling->seconds)) {
-        *best = row;
+        *best = kernel;
         *tiling = candidate;
     }
     return status;
 }
 
 fa_status fa_plan_choose_for(const fa_device *device, const fa_problem *problem, const fa_tile_problem *mean,
-                             bool one_position, const fa_kernel_row **row, fa_tiling *tiling)
+                             bool one_position, const fa_kernel **kernel, fa_tiling *tiling)
 {
     const char *forced = problem->kernel_name;
     const fa_tile_problem shape = fa_tiling_class(&device->limits, mean, one_position);
-    /* Of the refusals the first is worth telling, but of a row that only lacks room before any other. */
+    /* Of the refusals the first is worth telling, but of a kernel that only lacks room before any other. */
     fa_status told = FA_OK;
     bool told_serves = false;
     char reason[FA_MESSAGE_SIZE] = "";
-    *row = NULL;
+    *kernel = NULL;
     fa_status spans = check_spans(device, problem);
     if (spans != FA_OK)
         return spans;
-    for (int i = 0; i < device->rows; i++) {
-        const fa_kernel_row *candidate = device->row[i];
+    for (int i = 0; i < device->kernels; i++) {
+        const fa_kernel *candidate = device->kernel[i];
         if (forced[0] ? strcmp(candidate->name, forced) != 0 : candidate->baseline)
             continue;
         fa_status status = fa_kernel_supports(candidate, problem);
@@ -131,17 +131,17 @@ fa_status fa_plan_choose_for(const fa_device *device, const fa_problem *problem,
             status = check_loops(device, candidate, problem);
         bool serves = status == FA_OK;
         if (serves)
-            status = consider(device, problem, &shape, candidate, row, tiling);
+            status = consider(device, problem, &shape, candidate, kernel, tiling);
         if (status == FA_OK || (told != FA_OK && (told_serves || !serves)))
             continue;
         told = status;
         told_serves = serves;
         (void)snprintf(reason, sizeof(reason), "%s", fa_last_error());
     }
-    if (*row) {
-        fa_status status = find_tiling(device, problem, &shape, *row, fa_tiling_choose, tiling);
-        if (problem->tuning.block_q == 0 && !(*row)->baseline)
-            fa_tiling_cover(&device->limits, &(*row)->traits, one_position ? problem->group : mean->rows,
+    if (*kernel) {
+        fa_status status = find_tiling(device, problem, &shape, *kernel, fa_tiling_choose, tiling);
+        if (problem->tuning.block_q == 0 && !(*kernel)->baseline)
+            fa_tiling_cover(&device->limits, &(*kernel)->traits, one_position ? problem->group : mean->rows,
                             tiling);
         return status;
     }
@@ -151,16 +151,16 @@ fa_status fa_plan_choose_for(const fa_device *device, const fa_problem *problem,
                    device->info.kernels);
 }
 
-fa_status fa_plan_choose(const fa_device *device, const fa_problem *problem, const fa_kernel_row **row,
+fa_status fa_plan_choose(const fa_device *device, const fa_problem *problem, const fa_kernel **kernel,
                          fa_tiling *tiling)
 {
     const fa_tile_problem mean = fa_plan_shape(problem);
-    return fa_plan_choose_for(device, problem, &mean, problem->max_len_q <= 1, row, tiling);
+    return fa_plan_choose_for(device, problem, &mean, problem->max_len_q <= 1, kernel, tiling);
 }
 
 static bool can_split(const fa_plan *plan)
 {
-    return plan->row->features & FA_FEATURE_SPLIT;
+    return plan->kernel->features & FA_FEATURE_SPLIT;
 }
 
 /*
@@ -170,9 +170,9 @@ static bool can_split(const fa_plan *plan)
 static fa_status balance(fa_plan *plan)
 {
     const fa_device *device = plan->device;
-    const fa_tile_traits *t = &plan->row->traits;
+    const fa_tile_traits *t = &plan->kernel->traits;
     const double even = 1.05, better = 0.97;
-    if (plan->row->baseline || plan->problem.tuning.block_q || plan->schedule.items == 0)
+    if (plan->kernel->baseline || plan->problem.tuning.block_q || plan->schedule.items == 0)
         return FA_OK;
     if (device->limits.compiled && plan->problem.max_len_q <= 1)
         return FA_OK; /* one program for a cache of any length; what it is short of, splits give */
@@ -243,7 +243,7 @@ static fa_status make_work(fa_plan *plan)
     plan->serial = atomic_fetch_add(&serial, 1) + 1;
     plan->capacity = fa_capacity_of(&plan->schedule);
     if (plan->problem.dynamic)
-        status = fa_capacity_init(&plan->problem, &plan->limits, &plan->row->traits, &plan->tiling,
+        status = fa_capacity_init(&plan->problem, &plan->limits, &plan->kernel->traits, &plan->tiling,
                                   can_split(plan), &plan->schedule, &plan->capacity);
     if (status == FA_OK)
         status = fa_work_lay_out(plan, &plan->layout);
@@ -270,11 +270,11 @@ FA_FLOAT_APART static fa_status plan_init(fa_plan *plan, const fa_attention_desc
     fa_status status = fa_problem_init(device->context, desc, &plan->problem);
     if (status != FA_OK)
         return status;
-    status = fa_plan_choose(device, &plan->problem, &plan->row, &plan->tiling);
+    status = fa_plan_choose(device, &plan->problem, &plan->kernel, &plan->tiling);
     if (status != FA_OK)
         return status;
-    plan->limits = fa_limits_sane(&device->limits, plan->row->traits.resident);
-    status = fa_schedule_init(device->context, &plan->problem, &plan->limits, &plan->row->traits,
+    plan->limits = fa_limits_sane(&device->limits, plan->kernel->traits.resident);
+    status = fa_schedule_init(device->context, &plan->problem, &plan->limits, &plan->kernel->traits,
                               &plan->tiling, can_split(plan), NULL, &plan->schedule);
     if (status == FA_OK)
         status = balance(plan);
@@ -310,7 +310,7 @@ fa_status fa_plan_create(fa_device *device, const fa_attention_desc *desc, fa_pl
         return status;
     }
     fa_log(device->context, FA_LOG_DEBUG, "plan: %s, blocks %d x %d (%s), %lld items, %lld merges, %zu bytes",
-           made->row->name, made->tiling.block_q, made->tiling.block_kv, made->tiling.source,
+           made->kernel->name, made->tiling.block_q, made->tiling.block_kv, made->tiling.source,
            (long long)made->schedule.items, (long long)made->schedule.merges, made->workspace);
     *plan = made;
     return fa_finish(FA_OK);

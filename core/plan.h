@@ -19,9 +19,9 @@ typedef struct fa_args {
 struct fa_plan {
     fa_device *device;
     fa_problem problem;
-    const fa_kernel_row *row;
+    const fa_kernel *kernel;
     fa_tiling tiling;
-    fa_limits limits;     /* the device's, as seen by one of the row's resident blocks */
+    fa_limits limits;     /* the device's, as seen by one of the kernel's resident blocks */
     fa_schedule schedule; /* of the plan's own lengths; its lists are in `work` */
     fa_capacity capacity; /* of runs of any lengths, where there may be such */
     fa_args args;
@@ -81,10 +81,10 @@ fa_args fa_plan_args(const fa_plan *plan);
 fa_status fa_plan_lay_out(fa_plan *plan);
 
 /*
- * The one place that answers "which kernel row, with which tiling?": device selection and plan creation, and
- * through it the capability query, come here. FA_UNSUPPORTED with the reason when no row serves it.
+ * The one place that answers "which kernel, with which tiling?": device selection and plan creation, and
+ * through it the capability query, come here. FA_UNSUPPORTED with the reason when no kernel serves it.
  */
-fa_status fa_plan_choose(const fa_device *device, const fa_problem *problem, const fa_kernel_row **row,
+fa_status fa_plan_choose(const fa_device *device, const fa_problem *problem, const fa_kernel **kernel,
                          fa_tiling *tiling);
 
 /* What of a problem matters to tiling, its lengths the mean of its sequences'. */
@@ -92,6 +92,6 @@ fa_tile_problem fa_plan_shape(const fa_problem *problem);
 
 /* The same answer for other lengths than the problem's own: of that shape, with one query position or more. */
 fa_status fa_plan_choose_for(const fa_device *device, const fa_problem *problem, const fa_tile_problem *shape,
-                             bool one_position, const fa_kernel_row **row, fa_tiling *tiling);
+                             bool one_position, const fa_kernel **kernel, fa_tiling *tiling);
 
 #endif

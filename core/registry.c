@@ -188,12 +188,12 @@ static bool is_backend(const char *name)
 static fa_status model(const fa_device *device, const fa_attention_desc *desc, double *seconds)
 {
     fa_problem problem;
-    const fa_kernel_row *row;
+    const fa_kernel *kernel;
     fa_tiling tiling = {0};
     fa_status status = fa_problem_init(device->context, desc, &problem);
     if (status != FA_OK)
         return status;
-    status = fa_plan_choose(device, &problem, &row, &tiling);
+    status = fa_plan_choose(device, &problem, &kernel, &tiling);
     fa_problem_release(device->context, &problem);
     *seconds = tiling.seconds;
     return status;

@@ -32,7 +32,7 @@ typedef struct fa_cu_device {
     fa_cu_caps caps;
     pthread_mutex_t lock; /* of `modules` */
     struct fa_cu_module *modules;
-    fa_kernel_row rows[FA_MAX_ROWS]; /* what fa_device.row points to; impl points into fa_cuda_table */
+    fa_kernel kernels[FA_MAX_KERNELS]; /* what fa_device.kernel points to; impl points into fa_cuda_table */
 } fa_cu_device;
 
 static inline fa_cu_device *fa_cu_device_of(const fa_device *device)
@@ -51,8 +51,8 @@ typedef struct fa_cu_queue {
 /* device.c */
 extern const fa_backend fa_backend_cuda;
 
-/* kernels.c: fills the rows that the device runs, best first; returns how many. */
-int fa_cu_rows_make(const fa_cu_caps *caps, fa_kernel_row rows[FA_MAX_ROWS]);
+/* kernels.c: fills the kernels that the device runs, best first; returns how many. */
+int fa_cu_kernels_list(const fa_cu_caps *caps, fa_kernel kernels[FA_MAX_KERNELS]);
 
 /* context.c */
 /* Makes the device's context this thread's, until the matching leave. */

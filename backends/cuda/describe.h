@@ -4,7 +4,7 @@
  *
  * FASTATTN_CUDA_LIMITS makes a device look smaller than it is, so that what a small one would run can be run on a large
  * one: a comma-separated list of
- *     arch=N          the compute capability, ten times the major and the minor one, that kernel rows are chosen for:
+ *     arch=N          the compute capability, ten times the major and the minor one, that kernels are chosen for:
  *                     75 runs what a T4 would run
  *     shared=BYTES    shared memory of a block, at least 16384
  *     images=0        kernels that were compiled with the library are not used: all are compiled at run time
@@ -24,7 +24,7 @@ int fa_cu_device_count(const fa_context *context, char *reason, size_t reason_si
 void fa_cu_device_describe(const fa_context *context, int index, fa_device_info *info);
 
 /*
- * Makes device->impl with everything but the kernel rows. `import` is the caller's context, or NULL for the
+ * Makes device->impl with everything but the kernels. `import` is the caller's context, or NULL for the
  * primary one. FA_NO_DEVICE where it cannot be used any more.
  */
 fa_status fa_cu_device_start(fa_device *device, CUcontext import);

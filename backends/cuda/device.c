@@ -25,9 +25,9 @@ static fa_status cuda_open(fa_device *device, void *import)
         return status;
     fa_cu_device *d = fa_cu_device_of(device);
     device->limits = limits_of(&d->caps);
-    device->rows = fa_cu_rows_make(&d->caps, d->rows);
-    for (int i = 0; i < device->rows; i++)
-        device->row[i] = &d->rows[i];
+    device->kernels = fa_cu_kernels_list(&d->caps, d->kernels);
+    for (int i = 0; i < device->kernels; i++)
+        device->kernel[i] = &d->kernels[i];
     return FA_OK;
 }
 

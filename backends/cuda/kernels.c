@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The kernel rows of a device, from the lines of kernels.inc. */
+/* The kernels of a device, from the lines of kernels.inc. */
 #define FA_CUDA_DEFINE_TABLE
 #include "backends/cuda/cuda.h"
 #include "core/size.h"
@@ -81,7 +81,7 @@ static fa_tile_traits rows_traits(const fa_cuda_traits *t, int32_t most_q)
     };
 }
 
-/* Whether a block's shared memory suffices, and a multiprocessor's for as many blocks as the row is made for. */
+/* Whether a block's shared memory suffices, and a multiprocessor's for as many blocks as the kernel is made for. */
 static bool has_room(const fa_cu_caps *caps, const fa_cuda_traits *t, int variant)
 {
     const size_t bytes = (size_t)fa_cuda_shared_bytes(*t, variant),
@@ -101,13 +101,13 @@ static int32_t most_rows(const fa_cu_caps *caps, const fa_cuda_traits *t)
     return most;
 }
 
-/* False where the device does not run it, or it is no row of its own. */
-static bool make_row(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kernel_row *row)
+/* False where the device does not run it, or it is no kernel of its own. */
+static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kernel *kernel)
 {
     const int32_t most_q = t->most_q > 0 ? most_rows(caps, t) : 1;
     if (t->kind == FA_CUDA_MERGE || most_q == 0 || t->unit > caps->arch)
         return false;
-    *row = (fa_kernel_row){
+    *kernel = (fa_kernel){
         .name = t->name,
         .features = FA_FEATURE_ALL,
         .types_q = FA_TYPES_FLOAT,
@@ -122,21 +122,22 @@ static bool make_row(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kernel_
     switch (t->kind) {
     case FA_CUDA_TENSOR:
     case FA_CUDA_DECODE:
-        row->traits = t->kind == FA_CUDA_TENSOR ? tensor_traits(t, most_q) : decode_traits(t, most_q);
-        row->types_q = row->types_k = row->types_v = FA_TYPE(FA_F16) | (t->unit >= 80 ? FA_TYPE(FA_BF16) : 0);
-        row->same_types = true;
-        row->p_as_v = true;
+        kernel->traits = t->kind == FA_CUDA_TENSOR ? tensor_traits(t, most_q) : decode_traits(t, most_q);
+        kernel->types_q = kernel->types_k = kernel->types_v =
+            FA_TYPE(FA_F16) | (t->unit >= 80 ? FA_TYPE(FA_BF16) : 0);
+        kernel->same_types = true;
+        kernel->p_as_v = true;
         break;
-    case FA_CUDA_FMA: row->traits = fma_traits(t, most_q); break;
-    default: row->traits = rows_traits(t, most_q); break;
+    case FA_CUDA_FMA: kernel->traits = fma_traits(t, most_q); break;
+    default: kernel->traits = rows_traits(t, most_q); break;
     }
     return true;
 }
 
-int fa_cu_rows_make(const fa_cu_caps *caps, fa_kernel_row rows[FA_MAX_ROWS])
+int fa_cu_kernels_list(const fa_cu_caps *caps, fa_kernel kernels[FA_MAX_KERNELS])
 {
     int made = 0;
     for (int i = 0; i < TABLE_LINES; i++)
-        made += make_row(caps, &fa_cuda_table[i], &rows[made]);
+        made += make_kernel(caps, &fa_cuda_table[i], &kernels[made]);
     return made;
 }

@@ -51,7 +51,7 @@ static fa_status copy_work(const fa_plan *plan, fa_cu_plan *made)
 
 static fa_status make_kernels(const fa_plan *plan, bool merges, fa_cu_plan *made)
 {
-    const fa_cuda_traits *t = plan->row->impl;
+    const fa_cuda_traits *t = plan->kernel->impl;
     const int line = line_of(t), type = type_of(plan, t), variant = variant_of(plan, t);
     fa_status status = fa_cu_kernel_make(plan, line, type, variant, &made->attention);
     if (status == FA_OK && t->kind == FA_CUDA_FMA && type != FA_CUDA_ANY)

@@ -29,9 +29,9 @@ static const fa_gpu_entry entries[] = {
     {"rows64", {.kind = FA_GPU_ROWS, .group = 64, .split = 4}, FA_MAX_HEAD_DIM, 256},
 };
 
-fa_kernel_row fa_gpu_common_row(const fa_gpu_entry *entry)
+fa_kernel fa_gpu_common_kernel(const fa_gpu_entry *entry)
 {
-    return (fa_kernel_row){
+    return (fa_kernel){
         .name = entry->name,
         .features = FA_FEATURE_ALL,
         .types_q = FA_TYPES_FLOAT,
@@ -45,40 +45,39 @@ fa_kernel_row fa_gpu_common_row(const fa_gpu_entry *entry)
 }
 
 /* Steps as deep as local memory allows for the largest block, and two of them if it does. */
-static void choose_depth(fa_gpu_kernel *kernel, const fa_gpu_entry *entry, int32_t rows, size_t local_bytes)
+static void choose_depth(fa_gpu_kernel *impl, const fa_gpu_entry *entry, int32_t rows, size_t local_bytes)
 {
     static const struct {
         int32_t depth, stages;
     } choice[] = {{16, 2}, {8, 2}, {8, 1}};
     int32_t wide = FA_MAX(entry->max_block_kv, entry->max_dim_v);
     for (size_t i = 0; i < sizeof(choice) / sizeof(choice[0]); i++) {
-        kernel->depth = choice[i].depth;
-        kernel->stages = choice[i].stages;
-        size_t stage = (size_t)kernel->depth * (size_t)(rows + wide + PAD_STAGE) * sizeof(float);
-        if ((size_t)kernel->stages * stage + UNSAFE_BYTES <= local_bytes)
+        impl->depth = choice[i].depth;
+        impl->stages = choice[i].stages;
+        size_t stage = (size_t)impl->depth * (size_t)(rows + wide + PAD_STAGE) * sizeof(float);
+        if ((size_t)impl->stages * stage + UNSAFE_BYTES <= local_bytes)
             return;
     }
 }
 
 /* False where work-groups of the device are too small. */
-static bool tile_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, fa_gpu_kernel *kernel,
-                     fa_kernel_row *row)
+static bool tile_kernel(const fa_gpu_limits *limits, const fa_gpu_entry *entry, fa_gpu_kernel *impl,
+                        fa_kernel *kernel)
 {
-    int32_t group = (int32_t)FA_MIN(limits->group_size, LARGE_GROUP), lines = group / kernel->lanes;
+    int32_t group = (int32_t)FA_MIN(limits->group_size, LARGE_GROUP), lines = group / impl->lanes;
     if (lines == 0)
         return false;
     int32_t rows = lines * FA_GPU_TILE_ROWS,
-            least = FA_MIN(lines, FA_MAX(SMALL_GROUP / kernel->lanes, 1)) * FA_GPU_TILE_ROWS;
-    choose_depth(kernel, entry, rows, limits->local_bytes);
-    *row = fa_gpu_common_row(entry);
-    row->traits = (fa_tile_traits){
-        .tile = {least, 4 * kernel->lanes, 4 * kernel->lanes},
+            least = FA_MIN(lines, FA_MAX(SMALL_GROUP / impl->lanes, 1)) * FA_GPU_TILE_ROWS;
+    choose_depth(impl, entry, rows, limits->local_bytes);
+    *kernel = fa_gpu_common_kernel(entry);
+    kernel->traits = (fa_tile_traits){
+        .tile = {least, 4 * impl->lanes, 4 * impl->lanes},
         .element_bytes = sizeof(float),
-        .buffers = kernel->stages,
-        .slice = kernel->depth,
-        .exchange = kernel->lanes,
-        .fixed_bytes = UNSAFE_BYTES + kernel->stages *
-                                          (kernel->depth * PAD_STAGE + kernel->lanes * PAD_EXCHANGE) *
+        .buffers = impl->stages,
+        .slice = impl->depth,
+        .exchange = impl->lanes,
+        .fixed_bytes = UNSAFE_BYTES + impl->stages * (impl->depth * PAD_STAGE + impl->lanes * PAD_EXCHANGE) *
                                           (int32_t)sizeof(float),
         .max_block_q = rows,
         .max_block_kv = entry->max_block_kv,
@@ -90,18 +89,18 @@ static bool tile_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, fa_
     return true;
 }
 
-static bool rows_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, const fa_gpu_kernel *kernel,
-                     fa_kernel_row *row)
+static bool rows_kernel(const fa_gpu_limits *limits, const fa_gpu_entry *entry, const fa_gpu_kernel *impl,
+                        fa_kernel *kernel)
 {
-    if (limits->group_size < (size_t)kernel->group)
+    if (limits->group_size < (size_t)impl->group)
         return false;
-    *row = fa_gpu_common_row(entry);
-    row->traits = (fa_tile_traits){
-        .tile = {1, kernel->group / kernel->split, 8 * kernel->split},
+    *kernel = fa_gpu_common_kernel(entry);
+    kernel->traits = (fa_tile_traits){
+        .tile = {1, impl->group / impl->split, 8 * impl->split},
         .stage = FA_STAGE_Q | FA_STAGE_S,
         .element_bytes = sizeof(float),
-        .score_bytes = (kernel->split + 1) * (int32_t)sizeof(float),
-        .fixed_bytes = (kernel->group * 9 + 8) * (int32_t)sizeof(float),
+        .score_bytes = (impl->split + 1) * (int32_t)sizeof(float),
+        .fixed_bytes = (impl->group * 9 + 8) * (int32_t)sizeof(float),
         .max_block_q = 8,
         .max_block_kv = entry->max_block_kv,
         .key_turns = 8,
@@ -112,30 +111,31 @@ static bool rows_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, con
     return true;
 }
 
-static bool make_row(const fa_gpu_limits *limits, const fa_gpu_entry *entry, fa_gpu_kernel *kernel,
-                     fa_kernel_row *row)
+static bool make_kernel(const fa_gpu_limits *limits, const fa_gpu_entry *entry, fa_gpu_kernel *impl,
+                        fa_kernel *kernel)
 {
-    *kernel = entry->kernel;
-    switch (kernel->kind) {
-    case FA_GPU_TILE: return tile_row(limits, entry, kernel, row);
-    default: return rows_row(limits, entry, kernel, row);
+    *impl = entry->impl;
+    switch (impl->kind) {
+    case FA_GPU_TILE: return tile_kernel(limits, entry, impl, kernel);
+    default: return rows_kernel(limits, entry, impl, kernel);
     }
 }
 
-void fa_gpu_rows_add(fa_device *device, const fa_gpu_limits *limits, fa_gpu_kernel kernels[FA_MAX_ROWS],
-                     fa_kernel_row rows[FA_MAX_ROWS])
+void fa_gpu_kernels_add(fa_device *device, const fa_gpu_limits *limits, fa_gpu_kernel impls[FA_MAX_KERNELS],
+                        fa_kernel kernels[FA_MAX_KERNELS])
 {
     for (size_t i = 0; i < sizeof(entries) / sizeof(entries[0]); i++) {
-        if (make_row(limits, &entries[i], &kernels[device->rows], &rows[device->rows]))
-            fa_gpu_row_add(device, kernels, rows);
+        if (make_kernel(limits, &entries[i], &impls[device->kernels], &kernels[device->kernels]))
+            fa_gpu_kernel_add(device, impls, kernels);
     }
 }
 
-void fa_gpu_row_add(fa_device *device, fa_gpu_kernel kernels[FA_MAX_ROWS], fa_kernel_row rows[FA_MAX_ROWS])
+void fa_gpu_kernel_add(fa_device *device, fa_gpu_kernel impls[FA_MAX_KERNELS],
+                       fa_kernel kernels[FA_MAX_KERNELS])
 {
-    rows[device->rows].impl = &kernels[device->rows];
-    device->row[device->rows] = &rows[device->rows];
-    device->rows++;
+    kernels[device->kernels].impl = &impls[device->kernels];
+    device->kernel[device->kernels] = &kernels[device->kernels];
+    device->kernels++;
 }
 
 fa_limits fa_gpu_limits_of(const fa_gpu_limits *limits)
@@ -177,7 +177,7 @@ bool fa_gpu_can_align(const fa_problem *p)
     return true;
 }
 
-int64_t fa_gpu_padded_dim_v(const fa_plan *plan, const fa_gpu_kernel *kernel)
+int64_t fa_gpu_padded_dim_v(const fa_plan *plan, const fa_gpu_kernel *impl)
 {
-    return fa_round_up(plan->problem.dim_v, 4 * kernel->lanes);
+    return fa_round_up(plan->problem.dim_v, 4 * impl->lanes);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Kernel rows that every GPU backend has, from what a device offers: which of them it runs, how they are tiled there,
+ * Kernels that every GPU backend has, from what a device offers: which of them it runs, how they are tiled there,
  * and what about a plan's operands and launches follows from that. The kernels themselves are the backend's.
  */
 #ifndef FA_GPU_KERNELS_H
@@ -10,7 +10,7 @@
 
 typedef enum fa_gpu_kind { FA_GPU_TILE, FA_GPU_ROWS, FA_GPU_MATRIX } fa_gpu_kind;
 
-/* What a kernel row of the device stands for; fa_kernel_row.impl. The device's limits decide, so it is its own. */
+/* What the backends know of a kernel of the device: fa_kernel.impl. The device's limits decide, so it is its own. */
 typedef struct fa_gpu_kernel {
     fa_gpu_kind kind;
     int32_t lanes;     /* tile: work-items beside each other     */
@@ -27,7 +27,7 @@ enum { FA_GPU_TILE_ROWS = 8 }; /* rows of a work-item of the tile kernels */
 /* A kernel as it is written down, before the device's limits are known. */
 typedef struct fa_gpu_entry {
     const char *name;
-    fa_gpu_kernel kernel;
+    fa_gpu_kernel impl;
     int32_t max_dim_v, max_block_kv;
 } fa_gpu_entry;
 
@@ -44,22 +44,23 @@ typedef struct fa_gpu_limits {
 fa_limits fa_gpu_limits_of(const fa_gpu_limits *limits);
 
 /*
- * Adds the rows of tile and rows kernels that the device runs to those it has. Element n of `kernels` and `rows` is
- * of the device's row n.
+ * Adds the tile and rows kernels that the device runs to those it has. Element n of `impls` and `kernels` is
+ * of the device's kernel n.
  */
-void fa_gpu_rows_add(fa_device *device, const fa_gpu_limits *limits, fa_gpu_kernel kernels[FA_MAX_ROWS],
-                     fa_kernel_row rows[FA_MAX_ROWS]);
+void fa_gpu_kernels_add(fa_device *device, const fa_gpu_limits *limits, fa_gpu_kernel impls[FA_MAX_KERNELS],
+                        fa_kernel kernels[FA_MAX_KERNELS]);
 /* Adds one that the caller has filled, as the element after the last. */
-void fa_gpu_row_add(fa_device *device, fa_gpu_kernel kernels[FA_MAX_ROWS], fa_kernel_row rows[FA_MAX_ROWS]);
+void fa_gpu_kernel_add(fa_device *device, fa_gpu_kernel impls[FA_MAX_KERNELS],
+                       fa_kernel kernels[FA_MAX_KERNELS]);
 
-/* A row that serves everything; traits are the caller's to fill. */
-fa_kernel_row fa_gpu_common_row(const fa_gpu_entry *entry);
+/* A kernel that serves everything; traits are the caller's to fill. */
+fa_kernel fa_gpu_common_kernel(const fa_gpu_entry *entry);
 
 /* Whether rows of q, k, v and o can lie at multiples of 16 bytes. */
 bool fa_gpu_can_align(const fa_problem *p);
 /* Whether a tile kernel sums scores over 64 dims at a time: one long sum is less exact, parts take registers. */
 bool fa_gpu_in_parts(const fa_problem *p);
 /* Dims of v as a tile kernel has them in registers. */
-int64_t fa_gpu_padded_dim_v(const fa_plan *plan, const fa_gpu_kernel *kernel);
+int64_t fa_gpu_padded_dim_v(const fa_plan *plan, const fa_gpu_kernel *impl);
 
 #endif

@@ -7,7 +7,7 @@
 
 #include "backends/host_memory.h"
 
-static const fa_kernel_row row = {
+static const fa_kernel kernel = {
     .name = "null",
     .features = FA_FEATURE_ALL,
     .types_q = FA_TYPES_FLOAT,
@@ -55,8 +55,8 @@ static fa_status null_open(fa_device *device, void *import)
         .item_cycles = 1000,
         .launch_cycles = 1000,
     };
-    device->row[0] = &row;
-    device->rows = 1;
+    device->kernel[0] = &kernel;
+    device->kernels = 1;
     return FA_OK;
 }
 

@@ -49,7 +49,7 @@ typedef struct fa_cl_import {
 } fa_cl_import;
 
 /*
- * Makes device->impl with everything but the kernel rows: context (that of `import`, retained, or one of our
+ * Makes device->impl with everything but the kernels: context (that of `import`, retained, or one of our
  * own), device, capabilities, lock. FA_NO_DEVICE where it cannot be used any more.
  */
 fa_status fa_cl_device_start(fa_device *device, const fa_cl_import *import);

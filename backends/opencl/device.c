@@ -18,7 +18,7 @@ static fa_status opencl_open(fa_device *device, void *import)
         .tensor_bytes = (uint64_t)(FA_CL_MAX_CHUNKS - 1) << fa_cl_chunk_shift(&d->caps),
     };
     device->limits = fa_gpu_limits_of(&limits);
-    fa_gpu_rows_add(device, &limits, d->kernels, d->rows);
+    fa_gpu_kernels_add(device, &limits, d->impls, d->kernels);
     return FA_OK;
 }
 

@@ -39,8 +39,8 @@ typedef struct fa_cl_device {
     fa_cl_caps caps;
     pthread_mutex_t lock; /* of `programs` */
     struct fa_cl_program *programs;
-    fa_kernel_row rows[FA_MAX_ROWS]; /* what fa_device.row points to */
-    fa_gpu_kernel kernels[FA_MAX_ROWS];
+    fa_kernel kernels[FA_MAX_KERNELS];   /* what fa_device.kernel points to */
+    fa_gpu_kernel impls[FA_MAX_KERNELS]; /* what the impl of those points to */
 } fa_cl_device;
 
 static inline fa_cl_device *fa_cl_device_of(const fa_device *device)

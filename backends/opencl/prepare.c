@@ -26,7 +26,7 @@ static void attention_options(fa_cl_options *text, const fa_plan *plan, int chun
 {
     const fa_problem *p = &plan->problem;
     const fa_tensor *t = p->tensor;
-    const fa_gpu_kernel *kernel = plan->row->impl;
+    const fa_gpu_kernel *impl = plan->kernel->impl;
     const int64_t far = (int64_t)1 << 28; /* elements */
     const fa_dtype type[] = {
         [FA_Q] = t[FA_Q].dtype, [FA_K] = t[FA_K].dtype, [FA_V] = t[FA_V].dtype, [FA_O] = t[FA_O].dtype};
@@ -34,28 +34,27 @@ static void attention_options(fa_cl_options *text, const fa_plan *plan, int chun
                          chunks);
     fa_cl_options_add(text, " -DFA_TRANSFORM=%d -DFA_BLOCK_Q=%d -DFA_BLOCK_KV=%d%s", plan->score.transforms,
                       plan->args.block_q, plan->args.block_kv, aligned ? " -DFA_ALIGNED" : "");
-    if (kernel->kind == FA_GPU_ROWS) {
+    if (impl->kind == FA_GPU_ROWS) {
         fa_cl_options_add(text, " -DFA_KERNEL_ROWS -DFA_GROUP=%d -DFA_SPLIT=%d -DFA_DIM_QK=%d -DFA_DIM_V=%d",
-                          kernel->group, kernel->split, (int)fa_round_up(p->dim_qk, 8 * kernel->split),
+                          impl->group, impl->split, (int)fa_round_up(p->dim_qk, 8 * impl->split),
                           (int)fa_round_up(p->dim_v, 8));
         return;
     }
     fa_cl_options_add(
         text, " -DFA_KERNEL_TILE -DFA_LANES=%d -DFA_ROWS=%d -DFA_DIM_V=%d -DFA_DEPTH=%d -DFA_BUFFERS=%d",
-        kernel->lanes, FA_GPU_TILE_ROWS, (int)fa_gpu_padded_dim_v(plan, kernel), kernel->depth,
-        kernel->stages);
+        impl->lanes, FA_GPU_TILE_ROWS, (int)fa_gpu_padded_dim_v(plan, impl), impl->depth, impl->stages);
     if (fa_gpu_in_parts(p))
         fa_cl_options_add(text, " -DFA_IN_PARTS");
-    if (p->dim_qk % kernel->depth == 0)
+    if (p->dim_qk % impl->depth == 0)
         fa_cl_options_add(text, " -DFA_WHOLE_QK");
-    if (p->dim_v == fa_gpu_padded_dim_v(plan, kernel))
+    if (p->dim_v == fa_gpu_padded_dim_v(plan, impl))
         fa_cl_options_add(text, " -DFA_WHOLE_V");
 }
 
 /* Local memory of an attention group, as the kernels divide it. */
 static size_t local_bytes(const fa_plan *plan)
 {
-    const fa_gpu_kernel *k = plan->row->impl;
+    const fa_gpu_kernel *k = plan->kernel->impl;
     int64_t block_q = plan->args.block_q, block_kv = plan->args.block_kv, floats;
     if (k->kind == FA_GPU_TILE) {
         int64_t step = k->depth * (block_q + 4 + FA_MAX(block_kv, fa_gpu_padded_dim_v(plan, k)) + 2);
@@ -92,8 +91,8 @@ static fa_status copy_work(const fa_plan *plan, fa_cl_plan *made)
 
 fa_status fa_cl_kernels_make(const fa_plan *plan, int chunks, fa_cl_kernels *kernels)
 {
-    const fa_gpu_kernel *kernel = plan->row->impl;
-    const char *name = kernel->kind == FA_GPU_TILE ? "fa_tile" : "fa_rows";
+    const fa_gpu_kernel *impl = plan->kernel->impl;
+    const char *name = impl->kind == FA_GPU_TILE ? "fa_tile" : "fa_rows";
     fa_status status = FA_OK;
     for (int aligned = 0; aligned <= fa_gpu_can_align(&plan->problem) && status == FA_OK; aligned++) {
         fa_cl_options options = {.used = 0};
@@ -137,7 +136,7 @@ fa_status fa_cl_plan_compile(const fa_plan *plan)
 
 fa_status fa_cl_plan_prepare(fa_plan *plan)
 {
-    const fa_gpu_kernel *kernel = plan->row->impl;
+    const fa_gpu_kernel *impl = plan->kernel->impl;
     fa_cl_plan *made = fa_alloc_zeroed(plan->device->context, sizeof(*made));
     if (!made)
         return FA_OUT_OF_MEMORY;
@@ -146,8 +145,8 @@ fa_status fa_cl_plan_prepare(fa_plan *plan)
     if (plan->capacity.items == 0)
         return FA_OK;
     const int chunks = count_chunks(plan);
-    made->group = (size_t)(kernel->kind == FA_GPU_TILE ? plan->args.block_q / FA_GPU_TILE_ROWS * kernel->lanes
-                                                       : kernel->group);
+    made->group = (size_t)(impl->kind == FA_GPU_TILE ? plan->args.block_q / FA_GPU_TILE_ROWS * impl->lanes
+                                                     : impl->group);
     made->merge_group = merge_group(plan);
     made->local_bytes = local_bytes(plan);
     fa_status status = fa_cl_kernels_make(plan, chunks, &made->usual);

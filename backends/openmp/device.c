@@ -13,20 +13,20 @@
 #include "core/environment.h"
 #include "core/status.h"
 
-/* Of a row whose speed depends on it: where it is offered. */
+/* Of a kernel whose speed depends on it: where it is offered. */
 enum { PAIRS_ANY, PAIRS_SLOW, PAIRS_FAST };
 
-typedef struct row_entry {
+typedef struct kernel_entry {
     fa_isa isa;
     int pairs;
-    fa_kernel_row row;
-} row_entry;
+    fa_kernel kernel;
+} kernel_entry;
 
 /* What a kernel's name decides. clang-format would give each of these lines of its own: */
 /* clang-format off */
-#define ROW_tile .features = FA_FEATURE_ALL
-#define ROW_rows .features = FA_FEATURE_ALL
-#define ROW_standard .features = FA_FEATURE_MASK | FA_FEATURE_LSE | FA_FEATURE_GROUPS, .baseline = true
+#define FEATURES_tile .features = FA_FEATURE_ALL
+#define FEATURES_rows .features = FA_FEATURE_ALL
+#define FEATURES_standard .features = FA_FEATURE_MASK | FA_FEATURE_LSE | FA_FEATURE_GROUPS, .baseline = true
 
 #define TRAITS_tile(lanes, vecs)                                        \
     .tile = {lanes, 4, 1}, .clips = true,                               \
@@ -50,7 +50,7 @@ typedef struct row_entry {
 #define KERNEL(isa_name, kernel, lanes, vecs, flops, scores)            \
     {ISA_##isa_name, PAIRS_ANY,                                         \
      {.name = #isa_name "-" #kernel,                                    \
-      ROW_##kernel,                                                     \
+      FEATURES_##kernel,                                                \
       .types_q = FA_TYPES_FLOAT,                                        \
       .types_k = FA_TYPES_FLOAT,                                        \
       .types_v = FA_TYPES_FLOAT,                                        \
@@ -69,7 +69,7 @@ typedef struct row_entry {
 #define PAIRS_KERNEL(isa_name, grain_kv, grain_d, flops, scores, pairs) \
     {ISA_##isa_name, PAIRS_##pairs,                                     \
      {.name = #isa_name "-tile",                                        \
-      ROW_tile,                                                         \
+      FEATURES_tile,                                                    \
       .types_q = FA_TYPE(FA_BF16),                                      \
       .types_k = FA_TYPE(FA_BF16),                                      \
       .types_v = FA_TYPE(FA_BF16),                                      \
@@ -92,7 +92,7 @@ typedef struct row_entry {
       .impl = &fa_##isa_name##_tile}},
 /* clang-format on */
 
-static const row_entry rows[] = {
+static const kernel_entry kernels[] = {
 #include "kernels.inc"
 };
 #undef KERNEL
@@ -159,10 +159,10 @@ static fa_status openmp_open(fa_device *device, void *import)
         /* Between 1 us where a helper looks for work and 20 us where it sleeps: docs/threads.md. */
         .launch_cycles = device->info.units > 1 ? 18000 : 0,
     };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]) && device->rows < FA_MAX_ROWS; i++) {
-        bool suits = rows[i].pairs == PAIRS_ANY || (rows[i].pairs == PAIRS_SLOW) == fa_cpu_slow_pairs();
-        if (suits && fa_cpu_has(rows[i].isa))
-            device->row[device->rows++] = &rows[i].row;
+    for (size_t i = 0; i < sizeof(kernels) / sizeof(kernels[0]) && device->kernels < FA_MAX_KERNELS; i++) {
+        bool suits = kernels[i].pairs == PAIRS_ANY || (kernels[i].pairs == PAIRS_SLOW) == fa_cpu_slow_pairs();
+        if (suits && fa_cpu_has(kernels[i].isa))
+            device->kernel[device->kernels++] = &kernels[i].kernel;
     }
     fa_cpu_device *made = fa_alloc_zeroed(device->context, sizeof(*made));
     if (!made)

@@ -17,8 +17,8 @@
 
 size_t fa_openmp_scratch_bytes(const fa_plan *plan)
 {
-    const fa_cpu_kernel *kernel = plan->row->impl;
-    return kernel->scratch_bytes(plan);
+    const fa_cpu_kernel *impl = plan->kernel->impl;
+    return impl->scratch_bytes(plan);
 }
 
 fa_status fa_openmp_plan_prepare(fa_plan *plan)
@@ -34,8 +34,8 @@ void fa_openmp_plan_release(fa_plan *plan)
 
 static void do_item(const fa_cpu_run *run, int64_t index, void *scratch)
 {
-    const fa_cpu_kernel *kernel = run->plan->row->impl;
-    kernel->item(run, &run->item[index], scratch);
+    const fa_cpu_kernel *impl = run->plan->kernel->impl;
+    impl->item(run, &run->item[index], scratch);
 }
 
 static void do_merge(const fa_cpu_run *run, int64_t index, void *scratch)

@@ -71,7 +71,7 @@ typedef struct fa_vk_import {
 void fa_vk_describe_import(const fa_vk_import *import, fa_device_info *info);
 
 /*
- * Makes device->impl with everything but the kernel rows: the VkDevice, functions, capabilities, queues, layouts.
+ * Makes device->impl with everything but the kernels: the VkDevice, functions, capabilities, queues, layouts.
  * `import` NULL: a VkDevice of our own. *layout: fragments may be looked into. FA_NO_DEVICE where it cannot be
  * used any more.
  */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The device's limits and kernel rows. */
+/* The device's limits and kernels. */
 #include "backends/vulkan/describe.h"
 #include "backends/vulkan/plan.h"
 #include "core/context.h"
@@ -7,13 +7,13 @@
 #include "core/status.h"
 
 /* Blocks of a matrix kernel: most rows and keys. */
-typedef struct row_entry {
+typedef struct matrix_entry {
     fa_gpu_entry gpu;
     int32_t max_block_q;
-} row_entry;
+} matrix_entry;
 
 /* Best first. What of it a device runs, and in blocks of how many rows, follows from the device. */
-static const row_entry entries[] = {
+static const matrix_entry entries[] = {
     {{"matrix64", {.kind = FA_GPU_MATRIX, .tiles = 2, .in_registers = true}, 64, 64}, 128},
     {{"matrix128", {.kind = FA_GPU_MATRIX, .tiles = 1, .in_registers = true}, 128, 64}, 128},
     {{"matrix256", {.kind = FA_GPU_MATRIX, .tiles = 1, .in_registers = true}, 256, 32}, 64},
@@ -27,40 +27,39 @@ enum {
 };
 
 /* Rows of q pass through the memory that keys and values are staged in later: as many as fit there. */
-static bool matrix_row(const fa_vk_device *d, const row_entry *entry, fa_gpu_kernel *kernel,
-                       fa_kernel_row *row)
+static bool matrix_kernel(const fa_vk_device *d, const matrix_entry *entry, fa_gpu_kernel *impl,
+                          fa_kernel *kernel)
 {
     const fa_vk_caps *caps = &d->caps;
-    const int32_t dims = entry->gpu.max_dim_v, step = 16 * entry->gpu.kernel.tiles;
+    const int32_t dims = entry->gpu.max_dim_v, step = 16 * entry->gpu.impl.tiles;
     const int32_t fixed = 2048 + 2 * LINE_PAD * entry->gpu.max_block_kv;
-    *kernel = entry->gpu.kernel;
-    if (!caps->matrix || (kernel->in_registers && d->fragments.rows == 0) ||
-        caps->local_bytes < (size_t)fixed)
+    *impl = entry->gpu.impl;
+    if (!caps->matrix || (impl->in_registers && d->fragments.rows == 0) || caps->local_bytes < (size_t)fixed)
         return false;
     int32_t rows = (int32_t)((caps->local_bytes - (size_t)fixed) / (size_t)(2 * dims + LINE_PAD));
     rows = FA_MIN(rows, entry->max_block_q);
     rows = FA_MIN(rows, (int32_t)(caps->group_size / caps->subgroup_size) * step) / step * step;
     if (rows == 0)
         return false;
-    *row = fa_gpu_common_row(&entry->gpu);
-    row->types_q = row->types_k = row->types_v = FA_TYPE(FA_F16);
-    row->max_dim_qk = dims;
-    row->p_type = FA_F16;
-    if (kernel->in_registers)
-        row->features &= ~(unsigned)FA_FEATURE_TERMS;
-    row->traits = (fa_tile_traits){
+    *kernel = fa_gpu_common_kernel(&entry->gpu);
+    kernel->types_q = kernel->types_k = kernel->types_v = FA_TYPE(FA_F16);
+    kernel->max_dim_qk = dims;
+    kernel->p_type = FA_F16;
+    if (impl->in_registers)
+        kernel->features &= ~(unsigned)FA_FEATURE_TERMS;
+    kernel->traits = (fa_tile_traits){
         .tile = {rows, 16, 16}, /* fewer rows leave subgroups without work */
-        .stage = FA_STAGE_K | FA_STAGE_V | (kernel->in_registers ? 0 : FA_STAGE_S),
+        .stage = FA_STAGE_K | FA_STAGE_V | (impl->in_registers ? 0 : FA_STAGE_S),
         .element_bytes = 2,
         .score_bytes = 6, /* f32 scores and f16 weights */
         .buffers = 1,
-        .fixed_bytes = fixed + (kernel->in_registers ? 0 : (LINE_PAD + LINE_PAD + 4) * rows),
+        .fixed_bytes = fixed + (impl->in_registers ? 0 : (LINE_PAD + LINE_PAD + 4) * rows),
         .max_block_q = rows,
         .max_block_kv = entry->gpu.max_block_kv,
         .key_turns = 16,
         .exposed = 0.2,
-        .flops_per_cycle = kernel->in_registers ? 1400 : 500,
-        .scores_per_cycle = kernel->in_registers ? 60 : 12,
+        .flops_per_cycle = impl->in_registers ? 1400 : 500,
+        .scores_per_cycle = impl->in_registers ? 60 : 12,
         .rescales_per_cycle = 200,
     };
     return true;
@@ -92,10 +91,10 @@ static fa_status vulkan_open(fa_device *device, void *import)
     };
     device->limits = fa_gpu_limits_of(&limits);
     for (int i = 0; i < ENTRIES; i++) {
-        if (matrix_row(d, &entries[i], &d->kernels[device->rows], &d->rows[device->rows]))
-            fa_gpu_row_add(device, d->kernels, d->rows);
+        if (matrix_kernel(d, &entries[i], &d->impls[device->kernels], &d->kernels[device->kernels]))
+            fa_gpu_kernel_add(device, d->impls, d->kernels);
     }
-    fa_gpu_rows_add(device, &limits, d->kernels, d->rows);
+    fa_gpu_kernels_add(device, &limits, d->impls, d->kernels);
     return FA_OK;
 }
 

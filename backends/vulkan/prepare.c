@@ -27,7 +27,7 @@ static fa_vk_constants common_constants(const fa_plan *plan)
 static fa_vk_constants attention_constants(const fa_plan *plan, bool aligned)
 {
     const fa_problem *p = &plan->problem;
-    const fa_gpu_kernel *k = plan->row->impl;
+    const fa_gpu_kernel *k = plan->kernel->impl;
     const fa_vk_device *d = fa_vk_device_of(plan->device);
     const uint32_t block_q = (uint32_t)plan->args.block_q;
     fa_vk_constants c = common_constants(plan);
@@ -84,7 +84,7 @@ static fa_status make_pipelines(const fa_plan *plan, bool merges, fa_vk_plan *ma
 {
     static const char *const names[] = {
         [FA_GPU_TILE] = "tile", [FA_GPU_ROWS] = "rows", [FA_GPU_MATRIX] = "matrix"};
-    const fa_gpu_kernel *k = plan->row->impl;
+    const fa_gpu_kernel *k = plan->kernel->impl;
     const fa_vk_caps *caps = &fa_vk_device_of(plan->device)->caps;
     char name[16];
     if (k->kind == FA_GPU_MATRIX)

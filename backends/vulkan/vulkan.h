@@ -68,8 +68,8 @@ typedef struct fa_vk_device {
     pthread_mutex_t lock; /* of what follows */
     struct fa_vk_pipeline *pipelines;
     fa_vk_heap heap;
-    fa_kernel_row rows[FA_MAX_ROWS]; /* what fa_device.row points to */
-    fa_gpu_kernel kernels[FA_MAX_ROWS];
+    fa_kernel kernels[FA_MAX_KERNELS];   /* what fa_device.kernel points to */
+    fa_gpu_kernel impls[FA_MAX_KERNELS]; /* what the impl of those points to */
 } fa_vk_device;
 
 static inline fa_vk_device *fa_vk_device_of(const fa_device *device)

@@ -37,10 +37,10 @@ FA_FLOAT_APART static fa_status make_work(const fa_plan *plan, const fa_lengths 
     fa_schedule schedule;
     fa_status status = fa_problem_with_lengths(&plan->problem, lengths, r->sequence, &problem);
     if (status == FA_OK)
-        status = fa_kernel_supports(plan->row, &problem);
+        status = fa_kernel_supports(plan->kernel, &problem);
     if (status == FA_OK)
-        status = fa_schedule_init(context, &problem, &plan->limits, &plan->row->traits, &plan->tiling,
-                                  plan->row->features & FA_FEATURE_SPLIT, &plan->capacity, &schedule);
+        status = fa_schedule_init(context, &problem, &plan->limits, &plan->kernel->traits, &plan->tiling,
+                                  plan->kernel->features & FA_FEATURE_SPLIT, &plan->capacity, &schedule);
     if (status != FA_OK)
         return status;
     r->used = fa_work_write(plan, &problem, &schedule, r->work);

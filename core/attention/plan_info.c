@@ -69,7 +69,7 @@ fa_status fa_plan_get_info(const fa_plan *plan, fa_plan_info *info)
         return fa_fail(FA_INVALID, "%s is NULL", plan ? "info" : "plan");
     const fa_schedule *s = &plan->schedule;
     fa_plan_info made = {
-        .weights = plan->row->p_as_v ? plan->problem.tensor[FA_V].dtype : plan->row->p_type,
+        .weights = plan->kernel->p_as_v ? plan->problem.tensor[FA_V].dtype : plan->kernel->p_type,
         .block_q = plan->tiling.block_q,
         .block_kv = plan->tiling.block_kv,
         .tile_q = plan->tiling.tile.q,
@@ -87,7 +87,7 @@ fa_status fa_plan_get_info(const fa_plan *plan, fa_plan_info *info)
         .workspace = plan->workspace,
         .workers = plan->capacity.workers, /* no run has more, whatever its lengths */
     };
-    (void)snprintf(made.kernel, sizeof(made.kernel), "%s", plan->row->name);
+    (void)snprintf(made.kernel, sizeof(made.kernel), "%s", plan->kernel->name);
     fill_costs(plan, &made);
     return fa_fill_struct(&made, sizeof(made), FA_PLAN_INFO_0_1, info, "fa_plan_info");
 }

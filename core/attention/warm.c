@@ -6,13 +6,13 @@
 #include "core/size.h"
 #include "core/status.h"
 
-/* Compiles plan->row in blocks of plan->tiling, and where plans may halve them, in those too. */
+/* Compiles plan->kernel in blocks of plan->tiling, and where plans may halve them, in those too. */
 static fa_status compile_blocks(fa_plan *plan, bool halve)
 {
     const fa_backend *backend = plan->device->backend;
-    const int32_t tile = plan->row->traits.tile.q;
+    const int32_t tile = plan->kernel->traits.tile.q;
     fa_status status = FA_OK;
-    plan->limits = fa_limits_sane(&plan->device->limits, plan->row->traits.resident);
+    plan->limits = fa_limits_sane(&plan->device->limits, plan->kernel->traits.resident);
     for (int32_t q = plan->tiling.block_q; q > 0 && status == FA_OK; q = halve && q > tile ? q / 2 : 0) {
         plan->tiling.block_q = (int32_t)fa_round_up(q, tile);
         plan->args = fa_plan_args(plan);
@@ -29,7 +29,7 @@ static fa_status compile_class(fa_plan *plan, int64_t rows, int64_t keys, bool o
     shape.rows = rows;
     shape.keys = keys;
     fa_status status =
-        fa_plan_choose_for(plan->device, &plan->problem, &shape, one_position, &plan->row, &plan->tiling);
+        fa_plan_choose_for(plan->device, &plan->problem, &shape, one_position, &plan->kernel, &plan->tiling);
     return status == FA_OK ? compile_blocks(plan, !one_position && !plan->problem.tuning.block_q) : status;
 }
 
@@ -52,11 +52,11 @@ static fa_status compile_all(fa_plan *plan)
     const fa_tile_problem shape = fa_plan_shape(&plan->problem);
     const fa_tuning *tuning = &plan->problem.tuning;
     fa_status status = FA_OK;
-    for (int i = 0; i < device->rows && status == FA_OK; i++) {
-        plan->row = device->row[i];
-        const fa_limits limits = fa_limits_sane(&device->limits, plan->row->traits.resident);
-        if (fa_kernel_may_run(plan->row, &plan->problem, plan->problem.features) &&
-            fa_tiling_fastest(&limits, &plan->row->traits, &shape, tuning->block_q, tuning->block_kv,
+    for (int i = 0; i < device->kernels && status == FA_OK; i++) {
+        plan->kernel = device->kernel[i];
+        const fa_limits limits = fa_limits_sane(&device->limits, plan->kernel->traits.resident);
+        if (fa_kernel_may_run(plan->kernel, &plan->problem, plan->problem.features) &&
+            fa_tiling_fastest(&limits, &plan->kernel->traits, &shape, tuning->block_q, tuning->block_kv,
                               &plan->tiling))
             status = compile_blocks(plan, false);
     }
@@ -66,7 +66,7 @@ static fa_status compile_all(fa_plan *plan)
 static fa_status warm(fa_plan *plan)
 {
     const fa_problem *p = &plan->problem;
-    fa_status status = fa_plan_choose(plan->device, p, &plan->row, &plan->tiling);
+    fa_status status = fa_plan_choose(plan->device, p, &plan->kernel, &plan->tiling);
     if (status != FA_OK)
         return status;
     if (!plan->device->backend->plan_compile)

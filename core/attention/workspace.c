@@ -34,15 +34,15 @@ static int64_t product(int64_t a, int64_t b)
     return fa_mul_i64(a, b, &made) ? made : INT64_MAX;
 }
 
-/* The most parts and workers of any schedule, and with them the workspace of this row. */
-static fa_status bound_row(fa_plan *plan, const family *f, size_t scratch, int64_t block_q, int64_t blocks)
+/* The most parts and workers of any schedule, and with them the workspace of this kernel. */
+static fa_status bound_kernel(fa_plan *plan, const family *f, size_t scratch, int64_t block_q, int64_t blocks)
 {
     const fa_problem *p = &plan->problem;
-    bool splits = plan->row->features & FA_FEATURE_SPLIT;
+    bool splits = plan->kernel->features & FA_FEATURE_SPLIT;
     int64_t most_parts = p->tuning.splits ? FA_MIN(p->tuning.splits, blocks) : splits ? blocks : 1;
     most_parts = FA_MAX(most_parts, 1);
     /* Where a driver ends loops: items are whole blocks, so that each has at least half of the keys it may have. */
-    const int64_t item_keys = splits ? fa_tiling_item_keys(&plan->limits, &plan->row->traits) : 0;
+    const int64_t item_keys = splits ? fa_tiling_item_keys(&plan->limits, &plan->kernel->traits) : 0;
     const int64_t needed =
         item_keys > 0 && f->shape.keys > item_keys / 2 ? 2 * f->shape.keys / item_keys + 1 : 1;
     most_parts = FA_MAX(most_parts, needed);
@@ -58,10 +58,10 @@ static fa_status bound_row(fa_plan *plan, const family *f, size_t scratch, int64
     return fa_plan_lay_out(plan);
 }
 
-/* Goes through the blocks that this row may be run with. */
-static fa_status try_row(const fa_device *device, fa_plan *plan, const family *f, size_t *bytes)
+/* Goes through the blocks that this kernel may be run with. */
+static fa_status try_kernel(const fa_device *device, fa_plan *plan, const family *f, size_t *bytes)
 {
-    const fa_tile_traits *t = &plan->row->traits;
+    const fa_tile_traits *t = &plan->kernel->traits;
     const fa_tuning *tuning = &plan->problem.tuning;
     size_t scratch = 0;
     int64_t block_q = 0, blocks = 0;
@@ -78,7 +78,7 @@ static fa_status try_row(const fa_device *device, fa_plan *plan, const family *f
         return FA_OK; /* no block fits: no plan */
     blocks =
         fa_ceil_div(f->shape.keys, tuning->block_kv ? fa_round_up(tuning->block_kv, t->tile.kv) : t->tile.kv);
-    fa_status status = bound_row(plan, f, scratch, block_q, blocks);
+    fa_status status = bound_kernel(plan, f, scratch, block_q, blocks);
     if (status == FA_OK)
         *bytes = FA_MAX(*bytes, plan->workspace);
     return status;
@@ -87,16 +87,16 @@ static fa_status try_row(const fa_device *device, fa_plan *plan, const family *f
 static fa_status bound(const fa_device *device, fa_plan *plan, size_t *bytes)
 {
     family f;
-    fa_status status = fa_plan_choose(device, &plan->problem, &plan->row, &plan->tiling);
-    if (status == FA_OK && plan->row->baseline)
+    fa_status status = fa_plan_choose(device, &plan->problem, &plan->kernel, &plan->tiling);
+    if (status == FA_OK && plan->kernel->baseline)
         status = fa_fail(FA_UNSUPPORTED, "tuning.kernel is \"%s\", a baseline, whose workspace has no bound",
-                         plan->row->name);
+                         plan->kernel->name);
     if (status == FA_OK)
         status = measure(&plan->problem, &f);
-    for (int i = 0; i < device->rows && status == FA_OK; i++) {
-        plan->row = device->row[i];
-        if (fa_kernel_may_run(plan->row, &plan->problem, 0)) /* each of the family has its own */
-            status = try_row(device, plan, &f, bytes);
+    for (int i = 0; i < device->kernels && status == FA_OK; i++) {
+        plan->kernel = device->kernel[i];
+        if (fa_kernel_may_run(plan->kernel, &plan->problem, 0)) /* each of the family has its own */
+            status = try_kernel(device, plan, &f, bytes);
     }
     return status;
 }

@@ -17,32 +17,32 @@ static const fa_limits one_unit = {.units = 1,
                                    .sync_cycles = 300,
                                    .item_cycles = 1500,
                                    .launch_cycles = 6000};
-#define ROW_OF_ALL_TYPES                                                                 \
+#define KERNEL_OF_ALL_TYPES                                                              \
     .features = FA_FEATURE_ALL, .types_q = FA_TYPES_FLOAT, .types_k = FA_TYPES_FLOAT,    \
     .types_v = FA_TYPES_FLOAT, .types_o = FA_TYPES_FLOAT, .max_dim_qk = FA_MAX_HEAD_DIM, \
     .max_dim_v = FA_MAX_HEAD_DIM
-static const fa_kernel_row many_rows = {.name = "many-rows",
-                                        ROW_OF_ALL_TYPES,
-                                        .traits = {.tile = {16, 4, 1},
-                                                   .stage = FA_STAGE_Q | FA_STAGE_K | FA_STAGE_V | FA_STAGE_O,
-                                                   .element_bytes = 4,
-                                                   .score_bytes = 4,
-                                                   .buffers = 1,
-                                                   .clips = true,
-                                                   .exposed = 1,
-                                                   .flops_per_cycle = 52,
-                                                   .scores_per_cycle = 1.6}};
-static const fa_kernel_row few_rows = {.name = "few-rows",
-                                       ROW_OF_ALL_TYPES,
-                                       .traits = {.tile = {1, 16, 1},
-                                                  .stage = FA_STAGE_Q | FA_STAGE_S | FA_STAGE_O,
-                                                  .element_bytes = 4,
-                                                  .score_bytes = 4,
-                                                  .buffers = 1,
-                                                  .max_block_q = 32,
-                                                  .max_block_kv = 512,
-                                                  .flops_per_cycle = 34,
-                                                  .scores_per_cycle = 2}};
+static const fa_kernel many_rows = {.name = "many-rows",
+                                    KERNEL_OF_ALL_TYPES,
+                                    .traits = {.tile = {16, 4, 1},
+                                               .stage = FA_STAGE_Q | FA_STAGE_K | FA_STAGE_V | FA_STAGE_O,
+                                               .element_bytes = 4,
+                                               .score_bytes = 4,
+                                               .buffers = 1,
+                                               .clips = true,
+                                               .exposed = 1,
+                                               .flops_per_cycle = 52,
+                                               .scores_per_cycle = 1.6}};
+static const fa_kernel few_rows = {.name = "few-rows",
+                                   KERNEL_OF_ALL_TYPES,
+                                   .traits = {.tile = {1, 16, 1},
+                                              .stage = FA_STAGE_Q | FA_STAGE_S | FA_STAGE_O,
+                                              .element_bytes = 4,
+                                              .score_bytes = 4,
+                                              .buffers = 1,
+                                              .max_block_q = 32,
+                                              .max_block_kv = 512,
+                                              .flops_per_cycle = 34,
+                                              .scores_per_cycle = 2}};
 
 /* The null backend's device with so many of those units: plans are made as for any other device. */
 static fa_plan *share(const fa_attention_desc *desc, uint32_t units)
@@ -52,9 +52,9 @@ static fa_plan *share(const fa_attention_desc *desc, uint32_t units)
     null_device->limits.units = units;
     null_device->limits.bytes_per_second *= units;
     null_device->limits.launch_cycles = units > 1 ? one_unit.launch_cycles : 0;
-    null_device->row[0] = &many_rows;
-    null_device->row[1] = &few_rows;
-    null_device->rows = 2;
+    null_device->kernel[0] = &many_rows;
+    null_device->kernel[1] = &few_rows;
+    null_device->kernels = 2;
     ck_assert_msg(fa_plan_create(null_device, desc, &plan) == FA_OK, "%s", fa_last_error());
     return plan;
 }

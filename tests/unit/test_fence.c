@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every kernel row on tensors, and in a workspace, that end where memory ends: what reads or writes one element too
+ * Every kernel on tensors, and in a workspace, that end where memory ends: what reads or writes one element too
  * far dies here, in assembly too, which no sanitizer watches. The results are compared loosely; conformance compares them well.
  */
 #include <check.h>
@@ -58,7 +58,7 @@ static void run_fenced(fa_device *device, const fa_attention_desc *desc, const f
     fa_plan_destroy(plan);
 }
 
-/* One row on one case; a row that does not serve it is passed over. Returns whether it ran. */
+/* One kernel on one case; a kernel that does not serve it is passed over. Returns whether it ran. */
 static bool attend(fa_context *owner, fa_device *device, const char *kernel, const fenced_case *c,
                    fa_dtype dtype)
 {
@@ -100,7 +100,7 @@ static bool attend(fa_context *owner, fa_device *device, const char *kernel, con
     return true;
 }
 
-START_TEST(no_row_reads_or_writes_beyond_a_tensor)
+START_TEST(no_kernel_reads_or_writes_beyond_a_tensor)
 {
     fa_context *owner;
     fa_device *device;
@@ -152,7 +152,7 @@ int main(void)
     Suite *suite = suite_create("fence");
     TCase *tc = tcase_create("fence");
     tcase_set_timeout(tc, 240);
-    tcase_add_test(tc, no_row_reads_or_writes_beyond_a_tensor);
+    tcase_add_test(tc, no_kernel_reads_or_writes_beyond_a_tensor);
     tcase_add_test(tc, workspace_does_not_grow_with_length);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);

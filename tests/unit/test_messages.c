@@ -206,15 +206,15 @@ START_TEST(success_leaves_no_message)
 }
 END_TEST
 
-/* The first row refuses, the second serves: what the first one said is nobody's concern. */
-START_TEST(rows_tried_in_vain)
+/* The first kernel refuses, the second serves: what the first one said is nobody's concern. */
+START_TEST(kernels_tried_in_vain)
 {
-    fa_kernel_row halves = *null_device->row[0];
+    fa_kernel halves = *null_device->kernel[0];
     halves.name = "halves";
     halves.types_q = FA_TYPE(FA_F16);
-    null_device->row[1] = null_device->row[0];
-    null_device->row[0] = &halves;
-    null_device->rows = 2;
+    null_device->kernel[1] = null_device->kernel[0];
+    null_device->kernel[0] = &halves;
+    null_device->kernels = 2;
     const fa_attention_desc d = make_desc(1, 2, 2, 8, 8, 4);
     static float q[64], k[64], v[64], o[64];
     char reason[64] = "?";
@@ -249,7 +249,7 @@ Suite *messages_suite(void)
     Suite *suite = suite_create("messages");
     TCase *tc = add_device_case(suite, "messages");
     tcase_add_test(tc, success_leaves_no_message);
-    tcase_add_test(tc, rows_tried_in_vain);
+    tcase_add_test(tc, kernels_tried_in_vain);
     tcase_add_test(tc, failures_keep_their_message);
     return suite;
 }

@@ -54,17 +54,17 @@ START_TEST(what_a_plan_tells)
 }
 END_TEST
 
-/* Not the first row's, which another type would be needed for, but the one's that only lacks room. */
-START_TEST(refusal_is_of_the_row_that_nearly_serves)
+/* Not the first kernel's, which another type would be needed for, but the one's that only lacks room. */
+START_TEST(refusal_is_of_the_kernel_that_nearly_serves)
 {
-    fa_kernel_row halves = *null_device->row[0], small = halves;
+    fa_kernel halves = *null_device->kernel[0], small = halves;
     halves.name = "halves";
     halves.types_q = FA_TYPE(FA_F16);
     small.name = "small";
     small.traits.stage = FA_STAGE_K;
-    null_device->row[0] = &halves;
-    null_device->row[1] = &small;
-    null_device->rows = 2;
+    null_device->kernel[0] = &halves;
+    null_device->kernel[1] = &small;
+    null_device->kernels = 2;
     null_device->limits.onchip_bytes = 16;
     fa_tensor t = fa_tensor_make(FA_F32, 1, 1, 64, 64);
     fa_attention_desc desc = {.struct_size = sizeof(desc), .q = t, .k = t, .v = t, .o = t};
@@ -77,12 +77,12 @@ END_TEST
 /* A unit that holds four blocks at a time is planned for as four units of a quarter of its speed. */
 START_TEST(resident_blocks_share_a_unit)
 {
-    fa_kernel_row row = *null_device->row[0];
+    fa_kernel kernel = *null_device->kernel[0];
     fa_attention_desc desc = make_desc(1, 8, 8, 512, 512, 64);
     fa_plan *alone = make_plan(&desc);
-    row.traits.resident = 4;
-    null_device->row[0] = &row;
-    null_device->rows = 1;
+    kernel.traits.resident = 4;
+    null_device->kernel[0] = &kernel;
+    null_device->kernels = 1;
     fa_plan *shared = make_plan(&desc);
     ck_assert_uint_eq(shared->limits.units, 4 * alone->limits.units);
     ck_assert_double_eq_tol(shared->limits.clock_hz, alone->limits.clock_hz / 4, 1);
@@ -122,12 +122,12 @@ START_TEST(devices_that_cannot_be)
     static const uint32_t units[] = {0, 1, 1u << 20, 1u << 31, UINT32_MAX};
     static const uint64_t bytes[] = {1 << 16, UINT64_MAX, (uint64_t)1 << 63};
     const fa_limits real = null_device->limits;
-    fa_kernel_row row = *null_device->row[0];
-    null_device->row[0] = &row;
+    fa_kernel kernel = *null_device->kernel[0];
+    null_device->kernel[0] = &kernel;
     clock_t start = clock();
     for (int n = 0; n < COUNT(units) * COUNT(numbers) * COUNT(bytes); n++) {
         const double number = numbers[n / COUNT(units) % COUNT(numbers)];
-        row.traits.resident = n % 2 ? 32 : 0; /* 2^31 times 32 is 0 in 32 bits */
+        kernel.traits.resident = n % 2 ? 32 : 0; /* 2^31 times 32 is 0 in 32 bits */
         fa_limits *l = &null_device->limits;
         *l = real;
         l->units = units[n % COUNT(units)];
@@ -325,50 +325,50 @@ START_TEST(supports_says_what_create_does)
 }
 END_TEST
 
-START_TEST(kernel_rows_refuse_by_name)
+START_TEST(kernels_refuse_by_name)
 {
-    fa_kernel_row row = {.name = "row",
-                         .features = FA_FEATURE_ALL,
-                         .types_q = FA_TYPES_FLOAT,
-                         .types_k = FA_TYPES_FLOAT,
-                         .types_v = FA_TYPES_FLOAT,
-                         .types_o = FA_TYPES_FLOAT,
-                         .max_dim_qk = 64,
-                         .max_dim_v = 32};
-    const fa_kernel_row all = row;
+    fa_kernel kernel = {.name = "some",
+                        .features = FA_FEATURE_ALL,
+                        .types_q = FA_TYPES_FLOAT,
+                        .types_k = FA_TYPES_FLOAT,
+                        .types_v = FA_TYPES_FLOAT,
+                        .types_o = FA_TYPES_FLOAT,
+                        .max_dim_qk = 64,
+                        .max_dim_v = 32};
+    const fa_kernel all = kernel;
     fa_attention_desc d = make_desc(1, 2, 1, 4, 4, 16);
     d.mask = FA_MASK_CAUSAL_TOP_LEFT;
     fa_problem p;
     ck_assert_int_eq(fa_problem_init(context, &d, &p), FA_OK);
-    ck_assert_int_eq(fa_kernel_supports(&row, &p), FA_OK);
-    row.features &= ~(unsigned)FA_FEATURE_MASK;
-    ck_assert_int_eq(fa_kernel_supports(&row, &p), FA_UNSUPPORTED);
-    ck_assert_str_eq(fa_last_error(), "row: mask is not served");
-    row = all;
-    row.features &= ~(unsigned)FA_FEATURE_SPLIT;
-    ck_assert_int_eq(fa_kernel_supports(&row, &p), FA_OK);
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_OK);
+    kernel.features &= ~(unsigned)FA_FEATURE_MASK;
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
+    ck_assert_str_eq(fa_last_error(), "some: mask is not served");
+    kernel = all;
+    kernel.features &= ~(unsigned)FA_FEATURE_SPLIT;
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_OK);
     p.tuning.splits = 2;
-    ck_assert_int_eq(fa_kernel_supports(&row, &p), FA_UNSUPPORTED);
-    ck_assert_str_eq(fa_last_error(), "row: split is not served");
-    row = all;
-    row.max_dim_qk = 15;
-    ck_assert_int_eq(fa_kernel_supports(&row, &p), FA_UNSUPPORTED);
-    ck_assert_str_eq(fa_last_error(), "row: q.shape[3] is 16, at most 15 is served");
-    row = all;
-    row.max_dim_v = 8;
-    ck_assert_int_eq(fa_kernel_supports(&row, &p), FA_UNSUPPORTED);
-    ck_assert_str_eq(fa_last_error(), "row: v.shape[3] is 16, at most 8 is served");
-    row = all;
-    row.types_o = FA_TYPE(FA_F16) | FA_TYPE(FA_BF16);
-    ck_assert_int_eq(fa_kernel_supports(&row, &p), FA_UNSUPPORTED);
-    ck_assert_str_eq(fa_last_error(), "row: o.dtype f32 is not served");
-    row = all;
-    row.same_types = true;
-    ck_assert_int_eq(fa_kernel_supports(&row, &p), FA_OK);
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
+    ck_assert_str_eq(fa_last_error(), "some: split is not served");
+    kernel = all;
+    kernel.max_dim_qk = 15;
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
+    ck_assert_str_eq(fa_last_error(), "some: q.shape[3] is 16, at most 15 is served");
+    kernel = all;
+    kernel.max_dim_v = 8;
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
+    ck_assert_str_eq(fa_last_error(), "some: v.shape[3] is 16, at most 8 is served");
+    kernel = all;
+    kernel.types_o = FA_TYPE(FA_F16) | FA_TYPE(FA_BF16);
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
+    ck_assert_str_eq(fa_last_error(), "some: o.dtype f32 is not served");
+    kernel = all;
+    kernel.same_types = true;
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_OK);
     p.tensor[FA_V].dtype = FA_BF16;
-    ck_assert_int_eq(fa_kernel_supports(&row, &p), FA_UNSUPPORTED);
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
     ck_assert_str_eq(fa_last_error(),
-                     "row: q.dtype f32, k.dtype f32 and v.dtype bf16 differ, one type is served");
+                     "some: q.dtype f32, k.dtype f32 and v.dtype bf16 differ, one type is served");
     fa_problem_release(context, &p);
 }
 END_TEST
@@ -388,7 +388,7 @@ Suite *plan_suite(void)
 {
     Suite *suite = suite_create("plan");
     TCase *plan = add_device_case(suite, "plan");
-    tcase_add_test(plan, refusal_is_of_the_row_that_nearly_serves);
+    tcase_add_test(plan, refusal_is_of_the_kernel_that_nearly_serves);
     tcase_add_test(plan, resident_blocks_share_a_unit);
     tcase_add_test(plan, operands_larger_than_the_device_allows);
     tcase_add_test(plan, workspaces_larger_than_the_device_allows);
@@ -399,7 +399,7 @@ Suite *plan_suite(void)
     tcase_add_test(plan, grid_and_tiles);
     tcase_add_test(plan, creation_refused_by_name);
     tcase_add_test(plan, supports_says_what_create_does);
-    tcase_add_test(plan, kernel_rows_refuse_by_name);
+    tcase_add_test(plan, kernels_refuse_by_name);
     tcase_add_test(plan, features_have_names);
     return suite;
 }

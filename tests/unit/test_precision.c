@@ -95,7 +95,7 @@ static double error_of(const problem *p)
     return sqrt(square / (ROWS * p->dim));
 }
 
-/* Every row of the CPU backend that multiplies f32, at each head dim, on few keys and on many. */
+/* Every kernel of the CPU backend that multiplies f32, at each head dim, on few keys and on many. */
 START_TEST(errors_are_those_of_blocked_sums)
 {
     static const int sizes[][2] = {{64, 512}, {128, 512}, {256, 512}, {512, 512}, {64, 4096}};
@@ -111,15 +111,15 @@ START_TEST(errors_are_those_of_blocked_sums)
     blocked_attention(&p);
     double baseline = error_of(&p);
     int judged = 0;
-    for (char *row = strtok(info.kernels, ","); row; row = strtok(NULL, ",")) {
-        fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = row};
+    for (char *kernel = strtok(info.kernels, ","); kernel; kernel = strtok(NULL, ",")) {
+        fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = kernel};
         p.desc.tuning = &tuning;
-        if (strstr(row, "-standard") || fa_device_supports(device, &p.desc, NULL, 0) != FA_OK)
+        if (strstr(kernel, "-standard") || fa_device_supports(device, &p.desc, NULL, 0) != FA_OK)
             continue; /* a baseline of speed, with one block for all keys; or for bf16 alone */
         ck_assert_int_eq(fa_attention_host(device, &p.desc, p.q, p.k, p.v, NULL, NULL, p.o, NULL), FA_OK);
         double ratio = error_of(&p) / baseline;
-        ck_assert_msg(ratio <= 1.1, "%s, dim %d, %d keys: %.2f times the error of blocked sums", row, p.dim,
-                      p.keys, ratio);
+        ck_assert_msg(ratio <= 1.1, "%s, dim %d, %d keys: %.2f times the error of blocked sums", kernel,
+                      p.dim, p.keys, ratio);
         judged++;
     }
     ck_assert_int_ge(judged, 2);
