@@ -108,8 +108,8 @@ class Backends(Case):
     def test_unknown_kernel(self):
         for command in ("plan", "run"):
             with self.subTest(command):
-                arguments = [command, *self.ARGUMENTS[command], "--kernel", "no-such-row"]
-                self.failure(*arguments, mentions=("no-such-row",))
+                arguments = [command, *self.ARGUMENTS[command], "--kernel", "no-such-kernel"]
+                self.failure(*arguments, mentions=("no-such-kernel",))
 
 
 class Plan(Case):

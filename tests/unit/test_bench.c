@@ -62,37 +62,37 @@ START_TEST(flops_causal_rectangle)
 }
 END_TEST
 
-START_TEST(standard_row_of_same_isa)
+START_TEST(standard_kernel_of_same_isa)
 {
-    char row[64];
+    char name[64];
     const char *kernels = "avx512-tile,avx512-rows,avx2-tile,scalar-tile,avx512-standard,avx2-standard";
-    ck_assert(bench_standard_row(kernels, "avx512-tile", row, sizeof(row)));
-    ck_assert_str_eq(row, "avx512-standard");
-    ck_assert(bench_standard_row(kernels, "avx2-tile", row, sizeof(row)));
-    ck_assert_str_eq(row, "avx2-standard");
-    ck_assert(!bench_standard_row(kernels, "scalar-tile", row, sizeof(row)));
-    ck_assert(!bench_standard_row(kernels, "avx2-standard", row, sizeof(row)));
-    ck_assert(!bench_standard_row("", "avx2-tile", row, sizeof(row)));
-    ck_assert(bench_standard_row("mma16,standard", "mma16", row, sizeof(row)));
-    ck_assert_str_eq(row, "standard");
-    ck_assert(bench_standard_row("standard,mma16-standard", "mma16-tile", row, sizeof(row)));
-    ck_assert_str_eq(row, "mma16-standard");
+    ck_assert(bench_standard_kernel(kernels, "avx512-tile", name, sizeof(name)));
+    ck_assert_str_eq(name, "avx512-standard");
+    ck_assert(bench_standard_kernel(kernels, "avx2-tile", name, sizeof(name)));
+    ck_assert_str_eq(name, "avx2-standard");
+    ck_assert(!bench_standard_kernel(kernels, "scalar-tile", name, sizeof(name)));
+    ck_assert(!bench_standard_kernel(kernels, "avx2-standard", name, sizeof(name)));
+    ck_assert(!bench_standard_kernel("", "avx2-tile", name, sizeof(name)));
+    ck_assert(bench_standard_kernel("mma16,standard", "mma16", name, sizeof(name)));
+    ck_assert_str_eq(name, "standard");
+    ck_assert(bench_standard_kernel("standard,mma16-standard", "mma16-tile", name, sizeof(name)));
+    ck_assert_str_eq(name, "mma16-standard");
 }
 END_TEST
 
 /* What only multiplies bf16 is measured by AVX-512, unless it has a baseline of its own. */
-START_TEST(standard_row_of_dot_products)
+START_TEST(standard_kernel_of_dot_products)
 {
-    char row[64];
+    char name[64];
     const char *kernels = "amx-tile,avx512bf16-tile,avx2-standard,avx512-standard";
-    ck_assert(bench_standard_row(kernels, "amx-tile", row, sizeof(row)));
-    ck_assert_str_eq(row, "avx512-standard");
-    ck_assert(bench_standard_row(kernels, "avx512bf16-tile", row, sizeof(row)));
-    ck_assert_str_eq(row, "avx512-standard");
-    ck_assert(bench_standard_row("avx512-standard,amx-standard", "amx-tile", row, sizeof(row)));
-    ck_assert_str_eq(row, "amx-standard");
-    ck_assert(!bench_standard_row("avx2-standard", "amx-tile", row, sizeof(row)));
-    ck_assert(!bench_standard_row(kernels, "avx512-standard", row, sizeof(row)));
+    ck_assert(bench_standard_kernel(kernels, "amx-tile", name, sizeof(name)));
+    ck_assert_str_eq(name, "avx512-standard");
+    ck_assert(bench_standard_kernel(kernels, "avx512bf16-tile", name, sizeof(name)));
+    ck_assert_str_eq(name, "avx512-standard");
+    ck_assert(bench_standard_kernel("avx512-standard,amx-standard", "amx-tile", name, sizeof(name)));
+    ck_assert_str_eq(name, "amx-standard");
+    ck_assert(!bench_standard_kernel("avx2-standard", "amx-tile", name, sizeof(name)));
+    ck_assert(!bench_standard_kernel(kernels, "avx512-standard", name, sizeof(name)));
 }
 END_TEST
 
@@ -177,9 +177,9 @@ START_TEST(dot_products_are_those_that_are_listed)
         ck_assert_float_eq(found[i]->multiply_add(steps),
                            (float)(steps * found[i]->flops_per_step / 2) / 65536);
         const bench_simd *alone[BENCH_MAX_DOTS];
-        char row[32];
-        snprintf(row, sizeof(row), "%s-tile", found[i]->isa);
-        ck_assert_int_eq(bench_dots_find(row, alone), 1);
+        char name[32];
+        snprintf(name, sizeof(name), "%s-tile", found[i]->isa);
+        ck_assert_int_eq(bench_dots_find(name, alone), 1);
         ck_assert_ptr_eq(alone[0], found[i]);
     }
 }
@@ -288,12 +288,12 @@ END_TEST
 
 START_TEST(case_that_is_not_served_says_why)
 {
-    const bench_options options = {.min_time = 1e-4, .kernel = "no-such-row"};
+    const bench_options options = {.min_time = 1e-4, .kernel = "no-such-kernel"};
     bench_case c = bench_test_case("B1,H1,S8,D8", FA_F32, false);
     bench_result r;
     bench_case_run(context, device, &bench_test_peak, &options, &c, &r);
     ck_assert_int_eq(r.status, BENCH_UNSERVED);
-    ck_assert_ptr_nonnull(strstr(r.message, "no-such-row"));
+    ck_assert_ptr_nonnull(strstr(r.message, "no-such-kernel"));
     ck_assert_double_nan(r.ms_median);
     c = bench_test_case("B1000000,H1000,S100000,D512", FA_F32, false);
     bench_case_run(context, device, &bench_test_peak, &options, &c, &r);
@@ -396,8 +396,8 @@ int main(void)
     tcase_add_test(numbers, median_of_few);
     tcase_add_test(numbers, flops_full_and_causal);
     tcase_add_test(numbers, flops_causal_rectangle);
-    tcase_add_test(numbers, standard_row_of_same_isa);
-    tcase_add_test(numbers, standard_row_of_dot_products);
+    tcase_add_test(numbers, standard_kernel_of_same_isa);
+    tcase_add_test(numbers, standard_kernel_of_dot_products);
     tcase_add_test(numbers, ceiling_is_that_of_the_kernels_instruction_set);
     tcase_add_test(numbers, dot_products_are_those_that_are_listed);
     tcase_add_test(numbers, suites_hold_what_they_say);

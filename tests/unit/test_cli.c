@@ -331,8 +331,8 @@ START_TEST(conform_passes_over_what_is_too_large)
     ck_assert_int_eq(fa_context_create(NULL, &suite.context), FA_OK);
     if (fa_device_open(suite.context, "null", NULL, &suite.device) == FA_OK) {
         ck_assert_int_eq(fa_device_get_info(suite.device, &suite.info), FA_OK);
-        conform_suite_rows(&suite);
-        ck_assert_int_eq(conform_run(&suite, &c, &suite.row[0], &result, message, sizeof(message)),
+        conform_suite_kernels(&suite);
+        ck_assert_int_eq(conform_run(&suite, &c, &suite.kernel[0], &result, message, sizeof(message)),
                          CONFORM_SKIPPED);
         assert_mentions(message, "needs about ");
         assert_mentions(message, " MiB are available (");

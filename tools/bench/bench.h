@@ -56,7 +56,7 @@ typedef struct bench_peak {
 
 typedef enum bench_status {
     BENCH_TIMED,
-    BENCH_UNSERVED, /* the device or the forced row does not compute this, or memory is short */
+    BENCH_UNSERVED, /* the device or the forced kernel does not compute this, or memory is short */
     BENCH_WRONG,    /* the result is off: not timed                                            */
     BENCH_BROKEN    /* a call failed                                                           */
 } bench_status;
@@ -109,11 +109,11 @@ bool bench_cases_add(bench_cases *cases, const bench_case *c);
 double bench_flops(const bench_case *c);
 /* Sorts the values. NAN for none. */
 double bench_median(double *values, size_t count);
-/* The baseline that belongs to `kernel` in a device's comma-separated list: the row "<isa>-standard" of the
+/* The baseline that belongs to `kernel` in a device's comma-separated list: "<isa>-standard" of the
  * same isa, else one named "standard", else for bf16 dot products the one of AVX-512. False when there is none,
  * or `kernel` is a baseline itself. */
-bool bench_standard_row(const char *kernels, const char *kernel, char *row, size_t row_size);
-/* The ceiling of the instruction set that a kernel row is named after: f32 multiply-adds, unless it is one of
+bool bench_standard_kernel(const char *kernels, const char *kernel, char *name, size_t size);
+/* The ceiling of the instruction set that a kernel is named after: f32 multiply-adds, unless it is one of
  * those for bf16 dot products. */
 bench_ceiling bench_peak_ceiling(const bench_peak *peak, const char *kernel);
 double bench_peak_fraction(const bench_peak *peak, const char *kernel, double flops_rate, double bytes_rate,
@@ -167,15 +167,15 @@ typedef struct bench_simd {
     float (*read[BENCH_READ_WAYS])(const float *data, size_t count); /* a multiple of BENCH_READ_FLOATS */
 } bench_simd;
 
-/* Whether a row of a device's comma-separated list is called "<isa>-...". */
+/* Whether a kernel of a device's comma-separated list is called "<isa>-...". */
 bool bench_isa_listed(const char *kernels, const char *isa);
-/* The widest instruction set that this CPU has and that one of the rows in `kernels` is named after. */
+/* The widest instruction set that this CPU has and that one of the kernels in `kernels` is named after. */
 const bench_simd *bench_simd_find(const char *kernels);
 
 /* peak_bf16.c */
 
 /*
- * The instruction sets for bf16 dot products that this CPU has and that rows in `kernels` are named after;
+ * The instruction sets for bf16 dot products that this CPU has and that kernels in `kernels` are named after;
  * their `read` is NULL. Each of them runs on any thread of this process from then on.
  */
 int bench_dots_find(const char *kernels, const bench_simd *found[BENCH_MAX_DOTS]);

@@ -27,7 +27,7 @@ typedef struct setup {
     bench_result *result;
 } setup;
 
-/* One kernel row on that data, and the seconds that its runs took. */
+/* One kernel on that data, and the seconds that its runs took. */
 typedef struct runner {
     fa_plan *plan;
     fa_plan_info info;
@@ -67,7 +67,7 @@ double bench_median(double *values, size_t count)
     return 0.5 * (values[(count - 1) / 2] + values[count / 2]);
 }
 
-static bool find_standard_row(const char *kernels, const char *kernel, char *row, size_t row_size)
+static bool find_standard_kernel(const char *kernels, const char *kernel, char *name, size_t size)
 {
     static const char suffix[] = "standard";
     const size_t suffix_length = sizeof(suffix) - 1;
@@ -76,12 +76,12 @@ static bool find_standard_row(const char *kernels, const char *kernel, char *row
         at += strspn(at, ", ");
         size_t length = strcspn(at, ", ");
         /* The prefix ends in '-', or is empty in a backend that has a single baseline. */
-        if (length >= suffix_length && length < row_size &&
+        if (length >= suffix_length && length < size &&
             !memcmp(at + length - suffix_length, suffix, suffix_length)) {
             size_t prefix = length - suffix_length;
             if (!strncmp(at, kernel, prefix) && (prefix > 0 || !found)) {
-                memcpy(row, at, length);
-                row[length] = '\0';
+                memcpy(name, at, length);
+                name[length] = '\0';
                 found = true;
             }
         }
@@ -90,7 +90,7 @@ static bool find_standard_row(const char *kernels, const char *kernel, char *row
     return found;
 }
 
-bool bench_standard_row(const char *kernels, const char *kernel, char *row, size_t row_size)
+bool bench_standard_kernel(const char *kernels, const char *kernel, char *name, size_t size)
 {
     /* What only multiplies bf16 numbers goes with the instruction set that does everything else there. */
     static const char *const bases[][2] = {{"avx512bf16-", "avx512-"}, {"amx-", "avx512-"}};
@@ -98,10 +98,10 @@ bool bench_standard_row(const char *kernels, const char *kernel, char *row, size
     const size_t suffix_length = sizeof(suffix) - 1, length = strlen(kernel);
     if (length >= suffix_length && !strcmp(kernel + length - suffix_length, suffix))
         return false;
-    bool found = find_standard_row(kernels, kernel, row, row_size);
+    bool found = find_standard_kernel(kernels, kernel, name, size);
     for (size_t i = 0; !found && i < sizeof(bases) / sizeof(bases[0]); i++) {
         if (!strncmp(kernel, bases[i][0], strlen(bases[i][0])))
-            found = find_standard_row(kernels, bases[i][1], row, row_size);
+            found = find_standard_kernel(kernels, bases[i][1], name, size);
     }
     return found;
 }
@@ -415,19 +415,19 @@ static void conclude(bench_result *result, const bench_peak *peak, runner *ours,
 }
 
 /*
- * The baseline: a row that serves this case, within memory, with a right result. There need not be one,
+ * The baseline: a kernel that serves this case, within memory, with a right result. There need not be one,
  * which leaves standard->plan NULL; false is for one that computes something wrong.
  */
 static bool find_standard(setup *s, const runner *ours, runner *standard)
 {
     fa_device_info info = {.struct_size = sizeof(info)};
-    char row[64];
+    char name[64];
     double error;
     if (!passed(s->result, "device", fa_device_get_info(s->device, &info)))
         return false;
-    if (!bench_standard_row(info.kernels, ours->info.kernel, row, sizeof(row)))
+    if (!bench_standard_kernel(info.kernels, ours->info.kernel, name, sizeof(name)))
         return true;
-    const fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = row};
+    const fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = name};
     if (runner_create(s, &tuning, BENCH_RUN, standard) && check(s, standard, &error))
         return true;
     runner_destroy(standard);

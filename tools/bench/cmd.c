@@ -87,7 +87,7 @@ static int parse(arguments *a, int argc, char **argv)
          "<f32|f16|bf16> element type of every tensor; with --shape f32, in a suite each of its own"},
         {"causal", 'f', &a->causal, "mask what lies behind each row; the last row sees every key"},
         {"backend", 's', &a->backend, "<name> 'openmp', 'openmp:0', an order 'vulkan,openmp', or 'auto'"},
-        {"kernel", 's', &a->kernel, "<row> the kernel row to time; see 'fastattn devices'"},
+        {"kernel", 's', &a->kernel, "<name> the kernel to time; see 'fastattn devices'"},
         {"block-q", 'i', &a->block_q, "rows of a level-1 block; 0: the planner decides"},
         {"block-kv", 'i', &a->block_kv, "keys of a level-1 block; 0: the planner decides"},
         {"splits", 'i', &a->splits,

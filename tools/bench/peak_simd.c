@@ -88,9 +88,9 @@
 bool bench_isa_listed(const char *kernels, const char *isa)
 {
     size_t length = strlen(isa);
-    for (const char *row = kernels; row; row = strchr(row, ',')) {
-        row += strspn(row, ", ");
-        if (!strncmp(row, isa, length) && row[length] == '-')
+    for (const char *at = kernels; at; at = strchr(at, ',')) {
+        at += strspn(at, ", ");
+        if (!strncmp(at, isa, length) && at[length] == '-')
             return true;
     }
     return false;

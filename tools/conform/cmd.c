@@ -15,17 +15,17 @@ static const char command[] = "conform";
 static const char usage[] =
     "[options]\n"
     "\n"
-    "Runs the conformance suite: every case on every kernel row of a device, each row forced in turn, compared\n"
+    "Runs the conformance suite: every case on every kernel of a device, each forced in turn, compared\n"
     "with the double-precision oracle. The last line is 'N passed, N failed, N skipped'.\n"
     "\n"
     "Examples:\n"
     "  fastattn conform                                          the default device, all of it\n"
-    "  fastattn conform --backend openmp --filter '*:causal-br/*'  one group of cases on every row\n"
-    "  fastattn conform --kernel avx2-tile --seed 7              one row, other data and other random cases\n"
+    "  fastattn conform --backend openmp --filter '*:causal-br/*'  one group of cases on every kernel\n"
+    "  fastattn conform --kernel avx2-tile --seed 7              one kernel, other data and other random cases\n"
     "  fastattn conform --list --filter '*:random/*'             the names alone\n"
     "  fastattn conform --junit conform.xml --json conform.json  reports for machines\n"
     "\n"
-    "A case is named ROW:GROUP/TYPES/LENGTHS/HEADS/DIMS; the same seed gives the same case the same data. The\n"
+    "A case is named KERNEL:GROUP/TYPES/LENGTHS/HEADS/DIMS; the same seed gives the same case the same data. The\n"
     "null backend computes nothing: there, calls, guards and inputs are checked, results are not.";
 
 typedef struct conform_options {
@@ -39,8 +39,8 @@ static int parse(conform_options *o, int argc, char **argv)
 {
     const cli_option options[] = {
         {"backend", 's', &o->backend, "<name> 'openmp', 'openmp:0', an order 'vulkan,openmp', or 'auto'"},
-        {"filter", 's', &o->filter, "<glob> only what matches ROW:CASE; * matches / as well"},
-        {"kernel", 's', &o->kernel, "<row> only this kernel row; see 'fastattn devices'"},
+        {"filter", 's', &o->filter, "<glob> only what matches KERNEL:CASE; * matches / as well"},
+        {"kernel", 's', &o->kernel, "<name> only this kernel; see 'fastattn devices'"},
         {"seed", 'i', &o->seed, "of the data and the random cases; 1"},
         {"list", 'f', &o->list, "print the names, run nothing"},
         {"json", 's', &o->reports[0].path, "<file> write a report as JSON; - for standard output"},
@@ -56,22 +56,22 @@ static int parse(conform_options *o, int argc, char **argv)
     return parsed;
 }
 
-/* A name as it is printed, "ROW:CASE". */
+/* A name as it is printed, "KERNEL:CASE". */
 typedef struct full_name {
     char text[256];
 } full_name;
 
-static full_name name_of(const conform_row *row, const conform_case *c)
+static full_name name_of(const conform_kernel *kernel, const conform_case *c)
 {
     full_name name;
-    (void)snprintf(name.text, sizeof(name.text), "%s:%s", row->name, c->name);
+    (void)snprintf(name.text, sizeof(name.text), "%s:%s", kernel->name, c->name);
     return name;
 }
 
-static bool chosen(const conform_options *o, const conform_row *row, const conform_case *c)
+static bool chosen(const conform_options *o, const conform_kernel *kernel, const conform_case *c)
 {
-    full_name name = name_of(row, c);
-    if (o->kernel && strcmp(o->kernel, row->name) != 0)
+    full_name name = name_of(kernel, c);
+    if (o->kernel && strcmp(o->kernel, kernel->name) != 0)
         return false;
     return !o->filter || glob_match(o->filter, name.text);
 }
@@ -82,13 +82,13 @@ static void show_progress(size_t done, size_t total, const char *name)
     (void)fflush(stderr);
 }
 
-static bool run_one(conform_suite *suite, const conform_options *o, conform_row *row, const conform_case *c,
-                    bool progress)
+static bool run_one(conform_suite *suite, const conform_options *o, conform_kernel *kernel,
+                    const conform_case *c, bool progress)
 {
     char message[1024] = "";
     check_result result;
-    conform_outcome outcome = {.kernel = row->name, .name = c->name, .message = message};
-    outcome.status = conform_run(suite, c, row, &result, message, sizeof(message));
+    conform_outcome outcome = {.kernel = kernel->name, .name = c->name, .message = message};
+    outcome.status = conform_run(suite, c, kernel, &result, message, sizeof(message));
     outcome.error = result.error;
     outcome.bound = result.bound;
     if (progress && (outcome.status == CONFORM_FAILED || o->verbose))
@@ -96,25 +96,25 @@ static bool run_one(conform_suite *suite, const conform_options *o, conform_row 
     if (outcome.status == CONFORM_FAILED)
         conform_print_failure(suite, &outcome);
     else if (o->verbose && outcome.status == CONFORM_PASSED)
-        printf("passed %s:%s: error %.3g, bound %.3g\n", row->name, c->name, outcome.error, outcome.bound);
+        printf("passed %s:%s: error %.3g, bound %.3g\n", kernel->name, c->name, outcome.error, outcome.bound);
     return conform_record(suite, &outcome);
 }
 
-/* Cases outside, rows inside: the expected result is computed once for all rows. */
+/* Cases outside, kernels inside: the expected result is computed once for all kernels. */
 static bool run_all(conform_suite *suite, const conform_options *o, const conform_list *list, size_t total)
 {
     bool progress = isatty(STDERR_FILENO) && isatty(STDOUT_FILENO);
     bool ok = true;
     size_t done = 0;
     for (size_t i = 0; ok && i < list->count; i++) {
-        for (int r = 0; ok && r < suite->rows; r++) {
-            conform_row *row = &suite->row[r];
+        for (int n = 0; ok && n < suite->kernels; n++) {
+            conform_kernel *kernel = &suite->kernel[n];
             const conform_case *c = &list->cases[i];
-            if (!chosen(o, row, c))
+            if (!chosen(o, kernel, c))
                 continue;
             if (progress)
-                show_progress(++done, total, name_of(row, c).text);
-            ok = run_one(suite, o, row, c, progress);
+                show_progress(++done, total, name_of(kernel, c).text);
+            ok = run_one(suite, o, kernel, c, progress);
         }
     }
     if (progress)
@@ -128,10 +128,10 @@ static size_t count_chosen(const conform_suite *suite, const conform_options *o,
 {
     size_t count = 0;
     for (size_t i = 0; i < list->count; i++) {
-        for (int r = 0; r < suite->rows; r++) {
-            count += chosen(o, &suite->row[r], &list->cases[i]);
-            if (o->list && chosen(o, &suite->row[r], &list->cases[i]))
-                printf("%s\n", name_of(&suite->row[r], &list->cases[i]).text);
+        for (int n = 0; n < suite->kernels; n++) {
+            count += chosen(o, &suite->kernel[n], &list->cases[i]);
+            if (o->list && chosen(o, &suite->kernel[n], &list->cases[i]))
+                printf("%s\n", name_of(&suite->kernel[n], &list->cases[i]).text);
         }
     }
     return count;
@@ -181,14 +181,14 @@ static bool open_device(conform_suite *suite)
         return false;
     }
     suite->computes = strcmp(suite->info.backend, "null") != 0;
-    conform_suite_rows(suite);
+    conform_suite_kernels(suite);
     return true;
 }
 
-static bool has_row(const conform_suite *suite, const char *name)
+static bool has_kernel(const conform_suite *suite, const char *name)
 {
-    for (int r = 0; name && r < suite->rows; r++) {
-        if (strcmp(suite->row[r].name, name) == 0)
+    for (int n = 0; name && n < suite->kernels; n++) {
+        if (strcmp(suite->kernel[n].name, name) == 0)
             return true;
     }
     if (name)
@@ -209,7 +209,7 @@ int cmd_conform(int argc, char **argv)
     int code = EXIT_FAILED;
     suite.context = cli_context(command, o.verbose);
     if (suite.context && open_device(&suite)) {
-        if (!has_row(&suite, o.kernel))
+        if (!has_kernel(&suite, o.kernel))
             code = EXIT_USAGE;
         else if (!conform_list_make(suite.seed, &list))
             cli_error(command, "out of memory");

@@ -12,7 +12,7 @@
 #include "tools/check.h"
 
 /*
- * A length, fixed or relative to what the kernel row works in: TILE is the row's level-2 tile, BLOCK the
+ * A length, fixed or relative to what the kernel works in: TILE is the kernel's level-2 tile, BLOCK the
  * level-1 block that the case asks for. The case's name holds the relation, so it is the same everywhere.
  */
 typedef enum conform_base { CONFORM_FIXED, CONFORM_TILE, CONFORM_BLOCK } conform_base;
@@ -26,7 +26,7 @@ typedef struct conform_length {
 typedef enum conform_blocks {
     CONFORM_BLOCKS_PLANNED,
     CONFORM_BLOCKS_NUMBERS,
-    CONFORM_BLOCKS_TWO_TILES, /* or of one, where the row has none that large */
+    CONFORM_BLOCKS_TWO_TILES, /* or of one, where the kernel has none that large */
     CONFORM_BLOCKS_LONG
 } conform_blocks;
 
@@ -145,7 +145,7 @@ uint32_t conform_random_below(conform_random *random, uint32_t bound);
 /* Bell-shaped, mean 0, variance 1. */
 float conform_random_normal(conform_random *random);
 
-/* What a case comes to on one kernel row. */
+/* What a case comes to on one kernel. */
 typedef struct conform_sizes {
     int32_t len_q, len_kv, block_q, block_kv;
 } conform_sizes;
@@ -233,14 +233,14 @@ typedef struct conform_outcome {
     char *message;       /* why it is not passed; NULL: no memory for it, or passed */
 } conform_outcome;
 
-typedef struct conform_row {
+typedef struct conform_kernel {
     char name[64];
     int32_t tile_q, tile_kv; /* these and below: 0 until a case needs them */
     int32_t two_q, two_kv;   /* a block of two tiles, or of one where no larger is served */
     int32_t long_block_q, long_block_kv;
-} conform_row;
+} conform_kernel;
 
-enum { CONFORM_MAX_ROWS = 32 };
+enum { CONFORM_MAX_KERNELS = 32 };
 
 typedef struct conform_suite {
     fa_context *context;
@@ -250,10 +250,10 @@ typedef struct conform_suite {
     uint64_t seed;
     bool ignore_memory; /* run what memory seems too short for */
     bool computes;      /* false: the null backend, whose results mean nothing */
-    conform_row row[CONFORM_MAX_ROWS];
-    int rows;
+    conform_kernel kernel[CONFORM_MAX_KERNELS];
+    int kernels;
 
-    /* The problem at hand, kept for the next row as long as it is the same. */
+    /* The problem at hand, kept for the next kernel as long as it is the same. */
     const conform_case *current;
     conform_sizes sizes;
     check_means means;
@@ -265,10 +265,10 @@ typedef struct conform_suite {
     size_t count[3]; /* by conform_status */
 } conform_suite;
 
-/* Lists the kernel rows of suite->device. */
-void conform_suite_rows(conform_suite *suite);
-/* Runs a case on a row. *message (of `size` bytes) says what is wrong, or why it was skipped. */
-conform_status conform_run(conform_suite *suite, const conform_case *c, conform_row *row,
+/* Lists the kernels of suite->device. */
+void conform_suite_kernels(conform_suite *suite);
+/* Runs a case on a kernel. *message (of `size` bytes) says what is wrong, or why it was skipped. */
+conform_status conform_run(conform_suite *suite, const conform_case *c, conform_kernel *kernel,
                            check_result *result, char *message, size_t size);
 void conform_suite_forget(conform_suite *suite);
 

@@ -48,7 +48,7 @@ static bool same_skip(const conform_outcome *a, const conform_outcome *b)
            strcmp(message_of(a), message_of(b)) == 0;
 }
 
-/* The reasons why one row declined cases, each once, as many as a reader wants to see. */
+/* The reasons why one kernel declined cases, each once, as many as a reader wants to see. */
 static void print_skips_of(const conform_suite *suite, const char *kernel)
 {
     enum { SHOWN = 4 };
@@ -73,8 +73,8 @@ static void print_skips_of(const conform_suite *suite, const char *kernel)
 
 void conform_print_skips(const conform_suite *suite)
 {
-    for (int r = 0; r < suite->rows; r++)
-        print_skips_of(suite, suite->row[r].name);
+    for (int n = 0; n < suite->kernels; n++)
+        print_skips_of(suite, suite->kernel[n].name);
 }
 
 /* JSON has no NaN and no infinity. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One case on one kernel row. */
+/* One case on one kernel. */
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 #include "tools/cli.h"
 #include "tools/conform/conform.h"
 
-/* A plan for rows x rows x dim 64 of some type that the row serves: what it works in is the row's own. */
+/* A plan for `length` rows and keys of dim 64, of some type that the kernel serves: what it works in is the kernel's own. */
 static bool probe(fa_device *device, const char *kernel, int64_t length, int32_t block_q, int32_t block_kv,
                   fa_plan_info *info)
 {
@@ -28,13 +28,13 @@ static bool probe(fa_device *device, const char *kernel, int64_t length, int32_t
     return false;
 }
 
-void conform_suite_rows(conform_suite *suite)
+void conform_suite_kernels(conform_suite *suite)
 {
     const char *at = suite->info.kernels;
-    while (*at && suite->rows < CONFORM_MAX_ROWS) {
-        conform_row *row = &suite->row[suite->rows++];
+    while (*at && suite->kernels < CONFORM_MAX_KERNELS) {
+        conform_kernel *kernel = &suite->kernel[suite->kernels++];
         int length = (int)strcspn(at, ",");
-        (void)snprintf(row->name, sizeof(row->name), "%.*s", length, at);
+        (void)snprintf(kernel->name, sizeof(kernel->name), "%.*s", length, at);
         at += length + (at[length] == ',');
     }
 }
@@ -45,36 +45,38 @@ static bool needs_tile(const conform_case *c)
            c->len_kv.base == CONFORM_TILE;
 }
 
-/* Blocks of two tiles, or of one where the row has none that large. */
-static void choose_blocks(fa_device *device, conform_row *row)
+/* Blocks of two tiles, or of one where the kernel has none that large. */
+static void choose_blocks(fa_device *device, conform_kernel *kernel)
 {
     fa_plan_info info;
-    row->two_q = probe(device, row->name, 256, 2 * row->tile_q, 0, &info) ? 2 * row->tile_q : row->tile_q;
-    row->two_kv = probe(device, row->name, 256, 0, 2 * row->tile_kv, &info) ? 2 * row->tile_kv : row->tile_kv;
+    kernel->two_q =
+        probe(device, kernel->name, 256, 2 * kernel->tile_q, 0, &info) ? 2 * kernel->tile_q : kernel->tile_q;
+    kernel->two_kv = probe(device, kernel->name, 256, 0, 2 * kernel->tile_kv, &info) ? 2 * kernel->tile_kv
+                                                                                     : kernel->tile_kv;
 }
 
-/* What the case needs to know of the row, and no more: a backend may have to compile programs for it. */
-static bool measure_row(fa_device *device, const conform_case *c, conform_row *row, char *message,
-                        size_t size)
+/* What the case needs to know of the kernel, and no more: a backend may have to compile programs for it. */
+static bool measure_kernel(fa_device *device, const conform_case *c, conform_kernel *kernel, char *message,
+                           size_t size)
 {
-    bool tile = needs_tile(c) && row->tile_q == 0,
-         blocks = c->blocks == CONFORM_BLOCKS_LONG && row->long_block_q == 0;
+    bool tile = needs_tile(c) && kernel->tile_q == 0,
+         blocks = c->blocks == CONFORM_BLOCKS_LONG && kernel->long_block_q == 0;
     fa_plan_info info;
-    if ((tile && !probe(device, row->name, 256, 0, 0, &info)) ||
-        (blocks && !probe(device, row->name, 4096, 0, 0, &info))) {
-        (void)snprintf(message, size, "kernel row %s is listed but serves no plain attention: %s", row->name,
+    if ((tile && !probe(device, kernel->name, 256, 0, 0, &info)) ||
+        (blocks && !probe(device, kernel->name, 4096, 0, 0, &info))) {
+        (void)snprintf(message, size, "kernel %s is listed but serves no plain attention: %s", kernel->name,
                        fa_last_error());
         return false;
     }
     if (tile || blocks) {
-        row->tile_q = info.tile_q;
-        row->tile_kv = info.tile_kv;
+        kernel->tile_q = info.tile_q;
+        kernel->tile_kv = info.tile_kv;
     }
-    if (c->blocks == CONFORM_BLOCKS_TWO_TILES && row->two_q == 0)
-        choose_blocks(device, row);
+    if (c->blocks == CONFORM_BLOCKS_TWO_TILES && kernel->two_q == 0)
+        choose_blocks(device, kernel);
     if (blocks) {
-        row->long_block_q = info.block_q;
-        row->long_block_kv = info.block_kv;
+        kernel->long_block_q = info.block_q;
+        kernel->long_block_kv = info.block_kv;
     }
     return true;
 }
@@ -85,21 +87,21 @@ static int32_t resolve_length(conform_length length, int32_t tile, int32_t block
     return base + length.add > 0 ? base + length.add : 0;
 }
 
-static conform_sizes resolve(const conform_case *c, const conform_row *row)
+static conform_sizes resolve(const conform_case *c, const conform_kernel *kernel)
 {
     conform_sizes s = {0};
     if (c->blocks == CONFORM_BLOCKS_NUMBERS) {
         s.block_q = c->block_q;
         s.block_kv = c->block_kv;
     } else if (c->blocks == CONFORM_BLOCKS_TWO_TILES) {
-        s.block_q = row->two_q;
-        s.block_kv = row->two_kv;
+        s.block_q = kernel->two_q;
+        s.block_kv = kernel->two_kv;
     } else if (c->blocks == CONFORM_BLOCKS_LONG) {
-        s.block_q = row->long_block_q;
-        s.block_kv = row->long_block_kv;
+        s.block_q = kernel->long_block_q;
+        s.block_kv = kernel->long_block_kv;
     }
-    s.len_q = resolve_length(c->len_q, row->tile_q, s.block_q);
-    s.len_kv = resolve_length(c->len_kv, row->tile_kv, s.block_kv);
+    s.len_q = resolve_length(c->len_q, kernel->tile_q, s.block_q);
+    s.len_kv = resolve_length(c->len_kv, kernel->tile_kv, s.block_kv);
     if (c->layout == CONFORM_PACKED)
         s.len_kv = s.len_q;
     return s;
@@ -135,7 +137,7 @@ void conform_suite_forget(conform_suite *suite)
     suite->current = NULL;
 }
 
-/* The case's data, made anew only when the last row's cannot be used. */
+/* The case's data, made anew only when the last kernel's cannot be used. */
 static bool take_data(conform_suite *suite, const conform_case *c, const conform_sizes *sizes)
 {
     if (suite->current == c && memcmp(&suite->sizes, sizes, sizeof(*sizes)) == 0)
@@ -150,7 +152,7 @@ static bool take_data(conform_suite *suite, const conform_case *c, const conform
     return true;
 }
 
-/* What the result should be, made once for all rows. False, with the reason. */
+/* What the result should be, made once for all kernels. False, with the reason. */
 static bool take_reference(conform_suite *suite, check_means means, char *message, size_t size)
 {
     bool same = suite->means.weights == means.weights;
@@ -484,7 +486,7 @@ static bool is_baseline(const char *kernel)
     return length >= tail && strcmp(kernel + length - tail, suffix) == 0;
 }
 
-/* A row may decline a case, but what it declines, another row of the OpenMP backend must serve. */
+/* A kernel may decline a case, but what it declines, another kernel of the OpenMP backend must serve. */
 static conform_status declined(conform_suite *suite, const char *reason, char *message, size_t size)
 {
     fa_attention_desc desc = suite->data.desc;
@@ -496,22 +498,22 @@ static conform_status declined(conform_suite *suite, const char *reason, char *m
         (void)snprintf(message, size, "%s", reason);
         return CONFORM_SKIPPED;
     }
-    (void)snprintf(message, size, "no kernel row of the backend serves this: %s", fa_last_error());
+    (void)snprintf(message, size, "no kernel of the backend serves this: %s", fa_last_error());
     return CONFORM_FAILED;
 }
 
 /* The planner's answers must hold together. */
-static bool check_plan(const fa_plan_info *info, const conform_row *row, const conform_sizes *sizes,
+static bool check_plan(const fa_plan_info *info, const conform_kernel *kernel, const conform_sizes *sizes,
                        char *message, size_t size)
 {
     int32_t excess_q = info->block_q - sizes->block_q, excess_kv = info->block_kv - sizes->block_kv;
     bool rounded = info->block_q % info->tile_q == 0 && info->block_kv % info->tile_kv == 0;
     bool forced_q = sizes->block_q == 0 || (excess_q >= 0 && excess_q < info->tile_q);
     bool forced_kv = sizes->block_kv == 0 || (excess_kv >= 0 && excess_kv < info->tile_kv);
-    if (strcmp(info->kernel, row->name) != 0)
+    if (strcmp(info->kernel, kernel->name) != 0)
         (void)snprintf(message, size, "the plan's kernel is %s although %s was forced", info->kernel,
-                       row->name);
-    else if (!is_baseline(row->name) && !(rounded && forced_q && forced_kv))
+                       kernel->name);
+    else if (!is_baseline(kernel->name) && !(rounded && forced_q && forced_kv))
         (void)snprintf(message, size, "the plan has blocks of %d x %d in tiles of %d x %d, asked for %d x %d",
                        info->block_q, info->block_kv, info->tile_q, info->tile_kv, sizes->block_q,
                        sizes->block_kv);
@@ -530,7 +532,7 @@ static bool dispatch(const run *r)
     }
 }
 
-static conform_status run_plan(conform_suite *suite, const conform_case *c, const conform_row *row,
+static conform_status run_plan(conform_suite *suite, const conform_case *c, const conform_kernel *kernel,
                                const fa_plan *plan, check_result *result, char *message, size_t size)
 {
     fa_plan_info info = {.struct_size = sizeof(info)};
@@ -541,7 +543,8 @@ static conform_status run_plan(conform_suite *suite, const conform_case *c, cons
         return CONFORM_FAILED;
     }
     const check_means means = {info.weights, c->test == CONFORM_MERGE ? PARTS : 0};
-    if (!check_plan(&info, row, &suite->sizes, message, size) || !take_reference(suite, means, message, size))
+    if (!check_plan(&info, kernel, &suite->sizes, message, size) ||
+        !take_reference(suite, means, message, size))
         return CONFORM_FAILED;
     const run r = {suite, c, plan, result, message, size};
     return dispatch(&r) ? CONFORM_PASSED : CONFORM_FAILED;
@@ -558,22 +561,22 @@ static void add_description(const conform_case *c, char *message, size_t size)
     (void)snprintf(message + used, size - used, " (%s)", text);
 }
 
-conform_status conform_run(conform_suite *suite, const conform_case *c, conform_row *row,
+conform_status conform_run(conform_suite *suite, const conform_case *c, conform_kernel *kernel,
                            check_result *result, char *message, size_t size)
 {
     char reason[512];
     fa_plan *plan;
     *result = (check_result){0};
-    if (!measure_row(suite->device, c, row, message, size))
+    if (!measure_kernel(suite->device, c, kernel, message, size))
         return CONFORM_FAILED;
-    conform_sizes sizes = resolve(c, row);
+    conform_sizes sizes = resolve(c, kernel);
     if (!fits(suite, c, &sizes, message, size))
         return CONFORM_SKIPPED;
     if (!take_data(suite, c, &sizes)) {
         (void)snprintf(message, size, "out of memory");
         return CONFORM_FAILED;
     }
-    suite->data.tuning.kernel = row->name;
+    suite->data.tuning.kernel = kernel->name;
     fa_status supported = fa_device_supports(suite->device, &suite->data.desc, reason, sizeof(reason));
     fa_status planned = fa_plan_create(suite->device, &suite->data.desc, &plan);
     conform_status outcome = CONFORM_FAILED;
@@ -586,7 +589,7 @@ conform_status conform_run(conform_suite *suite, const conform_case *c, conform_
     else if (supported != FA_OK)
         (void)snprintf(message, size, "%s: %s", fa_status_name(supported), reason);
     else
-        outcome = run_plan(suite, c, row, plan, result, message, size);
+        outcome = run_plan(suite, c, kernel, plan, result, message, size);
     fa_plan_destroy(plan);
     if (outcome == CONFORM_FAILED)
         add_description(c, message, size);

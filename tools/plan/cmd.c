@@ -49,7 +49,7 @@ static int parse(plan_options *o, int argc, char **argv)
         {"window-right", 'i', &o->window_right, "keys visible from the row's own on; 0: all"},
         {"prefix", 'i', &o->prefix, "keys at the start that every row sees"},
         {"backend", 's', &o->backend, "<name> 'openmp', 'openmp:0', an order 'vulkan,openmp', or 'auto'"},
-        {"kernel", 's', &o->kernel, "<row> the kernel row to plan for; see 'fastattn devices'"},
+        {"kernel", 's', &o->kernel, "<name> the kernel to plan for; see 'fastattn devices'"},
         {"block-q", 'i', &o->block_q, "rows of a level-1 block; 0: the planner decides"},
         {"block-kv", 'i', &o->block_kv, "keys of a level-1 block; 0: the planner decides"},
         {"splits", 'i', &o->splits,

@@ -62,7 +62,7 @@ static int parse(run_options *o, int argc, char **argv)
          "<file.npy> also the logarithm of each row's softmax denominator, f32"},
         {"out-dtype", 's', &o->out_dtype, "<f32|f16> type of the output; that of q, f32 for bf16"},
         {"backend", 's', &o->backend, "<name> 'openmp', 'openmp:0', an order 'vulkan,openmp', or 'auto'"},
-        {"kernel", 's', &o->kernel, "<row> the kernel row to run; see 'fastattn devices'"},
+        {"kernel", 's', &o->kernel, "<name> the kernel to run; see 'fastattn devices'"},
         {"splits", 'i', &o->splits,
          "most parts that each row block's keys are split into; 0: the planner decides"},
         {"check", 'f', &o->check, "compare with the double-precision oracle; slow for long sequences"},
