@@ -6,7 +6,7 @@
 #include <pthread.h>
 
 #include "backends/cuda/loader.h"
-#include "backends/cuda/rows.h"
+#include "backends/cuda/traits.h"
 #include "core/backend.h"
 
 /* What of a device the kernels depend on: as the driver tells it, lowered by FASTATTN_CUDA_LIMITS. */

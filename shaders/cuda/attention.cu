@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The kernels of row number FA_ROW of kernels.inc. Each has up to FA_CUDA_VARIANTS: mostly blocks of more and more rows,
- * each twice the last; backends/cuda/rows.h says what else. What a row has not is empty.
+ * each twice the last; backends/cuda/traits.h says what else. What a row has not is empty.
  */
 #include "decode.cuh"
 #include "fma.cuh"

@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "backends/cuda/rows.h"
+#include "backends/cuda/traits.h"
 #include "core/portable/format.h"
 
 typedef unsigned char uchar;

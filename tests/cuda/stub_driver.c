@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The stub's driver. */
-#include "backends/cuda/rows.h"
+#include "backends/cuda/traits.h"
 #include "tests/cuda/stub_internal.h"
 
 enum { MOST_DEPTH = 16 };

@@ -5,7 +5,7 @@
  */
 #include <stdlib.h>
 
-#include "backends/cuda/rows.h"
+#include "backends/cuda/traits.h"
 #include "tests/unit/helpers.h"
 
 enum { BANKS = 32, WIDE = 8 /* threads whose accesses of 16 bytes are one */ };

@@ -26,7 +26,7 @@ import sys
 import tempfile
 
 sys.dont_write_bytecode = True
-import cuda_rows  # noqa: E402  pylint: disable=wrong-import-position
+import cuda_lines  # noqa: E402  pylint: disable=wrong-import-position
 
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)\s*([^;]*);(.*)")
 LABEL = re.compile(r"\.L_[\w.]+")
@@ -187,20 +187,20 @@ def report(arch, name, variant, kernel):
 
 
 def main():
-    parser = cuda_rows.parser(__doc__)
+    parser = cuda_lines.parser(__doc__)
     parser.add_argument("--disassembler", default="nvdisasm")
     options = parser.parse_args()
-    has = cuda_rows.variants()
+    has = cuda_lines.variants()
     print(f"{'kernel':14} {'sm':>3} {'rows':>4} {'keys':>4} {'dims':>4}", *(f"{one:>5}" for one in [*CLASSES, "rest"]),
           f"{'total':>6} {'/1000':>6} {'wavefronts':>10} {'around':>6}")
     for arch in options.arch:
-        for index, kind, name, unit, element in cuda_rows.lines():
+        for index, kind, name, unit, element in cuda_lines.lines():
             tensor = kind in ("AMPERE", "AMPERE_WIDE", "TURING", "VOLTA") and unit <= arch
             if not tensor or not (name in options.kernels if options.kernels else unit == arch):
                 continue
             number = max(of for of_name, of in has if of_name == name and of % 2 == 0)
             with tempfile.TemporaryDirectory() as folder:
-                cuda_rows.compile_line(options, arch, index, element, folder)
+                cuda_lines.compile_line(options, arch, index, element, folder)
                 kernel = Kernel(disassemble(options, pathlib.Path(folder) / "cubin", number))
             report(arch, name, has[name, number], kernel)
 

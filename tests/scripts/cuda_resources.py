@@ -12,7 +12,7 @@ import sys
 import tempfile
 
 sys.dont_write_bytecode = True
-import cuda_rows  # noqa: E402  pylint: disable=wrong-import-position
+import cuda_lines  # noqa: E402  pylint: disable=wrong-import-position
 
 ENTRY = re.compile(r"entry function '(fa_kernel_\d)'")
 SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
@@ -31,14 +31,14 @@ def report(has, arch, name, element, text):
 
 
 def main():
-    options = cuda_rows.parser(__doc__).parse_args()
-    has = cuda_rows.variants()
+    options = cuda_lines.parser(__doc__).parse_args()
+    has = cuda_lines.variants()
     print(f"{'kernel':16} {'type':4} {'sm':>3} {'variant':>7} {'threads':>7} {'registers':>9} {'spilled':>7} {'shared':>7}")
     for arch in options.arch:
-        for index, _, name, unit, element in cuda_rows.lines():
+        for index, _, name, unit, element in cuda_lines.lines():
             if unit <= arch and (not options.kernels or name in options.kernels):
                 with tempfile.TemporaryDirectory() as folder:
-                    report(has, arch, name, element, cuda_rows.compile_line(options, arch, index, element, folder))
+                    report(has, arch, name, element, cuda_lines.compile_line(options, arch, index, element, folder))
 
 
 if __name__ == "__main__":

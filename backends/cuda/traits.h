@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a line of kernels.inc says, and what of it both the host and the device code derive. C11 and CUDA C++. */
-#ifndef FA_CUDA_ROWS_H
-#define FA_CUDA_ROWS_H
+#ifndef FA_CUDA_TRAITS_H
+#define FA_CUDA_TRAITS_H
 
 #include "core/portable/table.h"
 

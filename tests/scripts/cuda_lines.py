@@ -14,7 +14,7 @@ SOURCE = ROOT / "shaders/cuda/attention.cu"
 PRINTER = r"""
 #define FA_CUDA_DEFINE_TABLE
 #include <stdio.h>
-#include "backends/cuda/rows.h"
+#include "backends/cuda/traits.h"
 int main(void)
 {
     for (int i = 0; i < (int)(sizeof(fa_cuda_table) / sizeof(fa_cuda_table[0])); i++) {
