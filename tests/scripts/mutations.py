@@ -51,7 +51,7 @@ PORTABLE_MUTATIONS = {
     "parts without their sums": (PORTABLE + "softmax.h", "part.sum * fa_weight(part.max, max, unit)", "fa_weight(part.max, max, unit)", "splits3*", True),
     "slope of the other sign": (PORTABLE + "score.h", "x - slope * FA_ABS", "x + slope * FA_ABS", "alibi/*", False),
     "bias without its factor": (PORTABLE + "work.h", "bias *= FA_FLOAT_AT(w, FA_PARAM(w, factors_at) + r.head);", ";", "bias-factors-11qk*", False),
-    "keep turned round": (PORTABLE + "work.h", "FA_EXTRA_AT(w, keep, r, key)) != 0", "FA_EXTRA_AT(w, keep, r, key)) == 0", "all/*", False),
+    "keep turned round": (PORTABLE + "work.h", "FA_EXTRA_AT(w, keep, r, key)) != 0", "FA_EXTRA_AT(w, keep, r, key)) == 0", "keep-11qk/f32*", False),
     "bf16 cut off": (PORTABLE + "format.h", "(bits + 0x7fffu + (bits >> 16 & 1u)) >> 16", "bits >> 16", "causal-br/*bf16*", True),
 }
 # A build takes a third of the time, and the cases run are few.
