@@ -45,7 +45,10 @@ typedef struct fa_tile {
 /* What of a block a kernel keeps on chip. */
 enum { FA_STAGE_Q = 1, FA_STAGE_K = 2, FA_STAGE_V = 4, FA_STAGE_S = 8, FA_STAGE_O = 16 };
 
-/* How a kernel works, as far as block sizes depend on it. */
+/*
+ * How a kernel works, as far as block sizes depend on it. It is data, so that made-up kernels are planned like real ones; the
+ * model of time reads most of what says how a block is staged.
+ */
 typedef struct fa_tile_traits {
     fa_tile tile;
     int32_t least_dim_qk; /* dims that are computed, and staged, however few there are; 0: one tile's */
