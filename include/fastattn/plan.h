@@ -91,12 +91,12 @@ FA_API size_t fa_plan_work(const fa_plan *plan);
  * The write takes its place in the queue's order, as fa_buffer_write() does. `lengths` and its lists are copied. Compiles
  * nothing. Host memory that is allocated is released again.
  *
- * FA_INVALID: NULL; dynamic_lengths is 0; a list that fa_lengths should not have, or lacks; more sequences than the plan's; a
- * length is negative or more than the tensors hold, bias and keep included; a queue or buffer of another device; a buffer
- * that is too small; work_offset is no multiple of 256. FA_UNSUPPORTED: a queue that records into a
+ * FA_INVALID: NULL; dynamic_lengths is 0; a list that fa_lengths should not have, or lacks; more sequences than the
+ * plan's; a length is negative or more than the tensors hold, bias and keep included; a queue or buffer of another
+ * device; a buffer that is too small; work_offset is no multiple of 256. FA_UNSUPPORTED: a queue that records into a
  * Vulkan command buffer, or a CUDA stream that is being captured; on OpenCL, work that lies across the end of one of the
- * allocations of which a large buffer consists. FA_OUT_OF_MEMORY. FA_DEVICE_LOST. The work's old contents stay on failure.
- * Several threads may use one plan, each with its own queue and work.
+ * allocations of which a large buffer consists. FA_OUT_OF_MEMORY. FA_DEVICE_LOST. The work's old contents stay on
+ * failure. Several threads may use one plan, each with its own queue and work.
  */
 FA_API fa_status fa_plan_schedule(const fa_plan *plan, fa_queue *queue, const fa_lengths *lengths,
                                   fa_buffer *work, size_t work_offset);
@@ -143,9 +143,8 @@ typedef struct fa_host_args {
     const void *q, *k, *v, *bias, *keep;
     void *o;
     float *lse;
-    void *workspace; /* fa_plan_workspace() bytes at a multiple of 64; contents undefined before and after */
-    const void *
-        work; /* written by fa_plan_schedule() for this plan, at a multiple of 64; NULL: the plan's own lengths */
+    void *workspace;  /* fa_plan_workspace() bytes at a multiple of 64; contents undefined before and after */
+    const void *work; /* of fa_plan_schedule() for this plan, at a multiple of 64; NULL: the plan's own */
 } fa_host_args;
 
 /**
