@@ -158,11 +158,6 @@ fa_status fa_plan_choose(const fa_device *device, const fa_problem *problem, con
     return fa_plan_choose_for(device, problem, &mean, problem->max_len_q <= 1, kernel, tiling);
 }
 
-static bool can_split(const fa_plan *plan)
-{
-    return plan->kernel->features & FA_FEATURE_SPLIT;
-}
-
 /*
  * Where the blocks that compute fastest are too few for the units to share, smaller ones may end sooner: only the
  * schedule can tell. Halves block_q as long as that helps.
@@ -187,7 +182,7 @@ static fa_status balance(fa_plan *plan)
         fa_schedule candidate;
         tiling.block_q = (int32_t)fa_round_up(q, t->tile.q);
         fa_status status = fa_schedule_init(device->context, &plan->problem, &plan->limits, t, &tiling,
-                                            can_split(plan), NULL, &candidate);
+                                            fa_plan_splits(plan), NULL, &candidate);
         if (status != FA_OK)
             return status;
         bool helps = candidate.makespan < better * plan->schedule.makespan;
@@ -244,7 +239,7 @@ static fa_status make_work(fa_plan *plan)
     plan->capacity = fa_capacity_of(&plan->schedule);
     if (plan->problem.dynamic)
         status = fa_capacity_init(&plan->problem, &plan->limits, &plan->kernel->traits, &plan->tiling,
-                                  can_split(plan), &plan->schedule, &plan->capacity);
+                                  fa_plan_splits(plan), &plan->schedule, &plan->capacity);
     if (status == FA_OK)
         status = fa_work_lay_out(plan, &plan->layout);
     if (status != FA_OK)
@@ -275,7 +270,7 @@ FA_FLOAT_APART static fa_status plan_init(fa_plan *plan, const fa_attention_desc
         return status;
     plan->limits = fa_limits_sane(&device->limits, plan->kernel->traits.resident);
     status = fa_schedule_init(device->context, &plan->problem, &plan->limits, &plan->kernel->traits,
-                              &plan->tiling, can_split(plan), NULL, &plan->schedule);
+                              &plan->tiling, fa_plan_splits(plan), NULL, &plan->schedule);
     if (status == FA_OK)
         status = balance(plan);
     if (status != FA_OK)

@@ -29,8 +29,7 @@ struct fa_plan {
 
     uint64_t serial; /* no other plan of this process has it */
     fa_work_layout layout;
-    void *
-        work; /* of the plan's own lengths, in host memory; NULL where the backend has a copy on the device */
+    void *work; /* of the plan's own lengths, on the host; NULL where only the device has it */
 
     /* Workspace: scratch of each worker, then the partial outputs, then their states. */
     size_t scratch_bytes; /* of one worker, a multiple of 64; the backend's */
@@ -49,6 +48,12 @@ typedef struct fa_binding {
     fa_buffer *work; /* NULL: the plan's own */
     size_t work_offset;
 } fa_binding;
+
+/* Whether the plan's kernel leaves partial results, so that keys can be split. */
+static inline bool fa_plan_splits(const fa_plan *plan)
+{
+    return plan->kernel->features & FA_FEATURE_SPLIT;
+}
 
 /* How many work items and merges a run goes through: of lengths that only the device knows, as many as there may be. */
 static inline int64_t fa_run_items(const fa_plan *plan, const fa_binding *binding)
@@ -69,8 +74,14 @@ static inline int64_t fa_run_merges(const fa_plan *plan, const fa_binding *bindi
 fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, const fa_problem *problem,
                            size_t workspace, size_t work);
 
-/* Whether `size` bytes at `offset` of a buffer of the device may hold work; FA_INVALID says why not. */
-fa_status fa_work_check(const fa_device *device, const fa_buffer *buffer, size_t offset, size_t size);
+/* Whether `size` bytes at `offset` of a buffer of the device may hold work. FA_INVALID, FA_UNSUPPORTED: the message says why
+ * not, and names the buffer `of` and "work". */
+fa_status fa_work_check(const fa_device *device, const char *of, const fa_buffer *buffer, size_t offset,
+                        size_t size);
+
+/* Whether a plan, a queue of its device and an argument of that name are there. */
+fa_status fa_plan_check_call(const fa_plan *plan, const fa_queue *queue, const void *argument,
+                             const char *name);
 
 /* fa_plan_run() of buffers that are bound: checks them and runs. The queue is the plan's device's. */
 fa_status fa_plan_run_bound(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);

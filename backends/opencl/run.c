@@ -83,10 +83,9 @@ fa_status fa_cl_work_check(const fa_buffer *buffer, size_t offset, size_t size)
     const operand work = {"work", buffer, offset, size, 1};
     if (!crosses(&work))
         return FA_OK;
-    return fa_fail(
-        FA_UNSUPPORTED,
-        "args.work lies across the end of one of the device's allocations, of which its buffer has "
-        "several: give it a smaller buffer");
+    return fa_fail(FA_UNSUPPORTED,
+                   "work lies across the end of one of the device's allocations, of which its buffer has "
+                   "several: give it a smaller buffer");
 }
 
 /* Where everything lies, and the kernels for operands that lie so. The lock is held. */

@@ -75,7 +75,7 @@ fa_status fa_vk_work_check(const fa_buffer *buffer, size_t offset, size_t size)
     if (d->caps.address || at % d->caps.align == 0)
         return FA_OK;
     return fa_fail(FA_INVALID,
-                   "args.work lies at byte %zu of its VkBuffer, expected a multiple of %zu, the device's "
+                   "work lies at byte %zu of its VkBuffer, expected a multiple of %zu, the device's "
                    "minStorageBufferOffsetAlignment",
                    at, d->caps.align);
 }

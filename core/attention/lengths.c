@@ -40,7 +40,7 @@ FA_FLOAT_APART static fa_status make_work(const fa_plan *plan, const fa_lengths 
         status = fa_kernel_supports(plan->kernel, &problem);
     if (status == FA_OK)
         status = fa_schedule_init(context, &problem, &plan->limits, &plan->kernel->traits, &plan->tiling,
-                                  plan->kernel->features & FA_FEATURE_SPLIT, &plan->capacity, &schedule);
+                                  fa_plan_splits(plan), &plan->capacity, &schedule);
     if (status != FA_OK)
         return status;
     r->used = fa_work_write(plan, &problem, &schedule, r->work);
@@ -51,14 +51,12 @@ FA_FLOAT_APART static fa_status make_work(const fa_plan *plan, const fa_lengths 
 static fa_status check_call(const fa_plan *plan, const fa_queue *queue, const fa_lengths *lengths,
                             const fa_buffer *work, size_t offset)
 {
-    if (!plan || !queue || !lengths)
-        return fa_fail(FA_INVALID, "%s is NULL", !plan ? "plan" : !queue ? "queue" : "lengths");
-    if (queue->device != plan->device)
-        return fa_fail(FA_INVALID, "queue belongs to device %s, the plan to %s", queue->device->info.name,
-                       plan->device->info.name);
+    fa_status status = fa_plan_check_call(plan, queue, lengths, "lengths");
+    if (status != FA_OK)
+        return status;
     if (!plan->problem.dynamic)
         return fa_fail(FA_INVALID, "the plan's description has dynamic_lengths 0, expected 1");
-    return fa_work_check(plan->device, work, offset, plan->layout.bytes);
+    return fa_work_check(plan->device, "", work, offset, plan->layout.bytes);
 }
 
 fa_status fa_plan_schedule(const fa_plan *plan, fa_queue *queue, const fa_lengths *lengths, fa_buffer *work,

@@ -16,22 +16,23 @@ typedef struct operand {
     bool written;
 } operand;
 
-static fa_status check_buffer(const fa_device *device, const char *name, const fa_buffer *buffer,
-                              size_t offset, size_t alignment, size_t span)
+/* `of` is what the caller's name of the buffer begins with. */
+static fa_status check_buffer(const fa_device *device, const char *of, const char *name,
+                              const fa_buffer *buffer, size_t offset, size_t alignment, size_t span)
 {
     if (!buffer)
-        return fa_fail(FA_INVALID, "args.%s is NULL, expected a buffer of at least %zu bytes", name, span);
+        return fa_fail(FA_INVALID, "%s%s is NULL, expected a buffer of at least %zu bytes", of, name, span);
     if (buffer->device != device)
-        return fa_fail(FA_INVALID, "args.%s belongs to another device, %s", name, buffer->device->info.name);
+        return fa_fail(FA_INVALID, "%s%s belongs to another device, %s", of, name, buffer->device->info.name);
     if (offset % alignment != 0)
-        return fa_fail(FA_INVALID, "args.%s_offset is %zu, expected a multiple of %zu", name, offset,
+        return fa_fail(FA_INVALID, "%s%s_offset is %zu, expected a multiple of %zu", of, name, offset,
                        alignment);
     alignment = FA_MIN(alignment, 64); /* no buffer begins at a multiple of more */
     if (((uintptr_t)buffer->address + offset) % alignment != 0)
-        return fa_fail(FA_INVALID, "args.%s lies at address %p, expected a multiple of %zu", name,
+        return fa_fail(FA_INVALID, "%s%s lies at address %p, expected a multiple of %zu", of, name,
                        (void *)((uintptr_t)buffer->address + offset), alignment);
     if (offset > buffer->size || span > buffer->size - offset)
-        return fa_fail(FA_INVALID, "args.%s has %zu bytes behind offset %zu, expected at least %zu", name,
+        return fa_fail(FA_INVALID, "%s%s has %zu bytes behind offset %zu, expected at least %zu", of, name,
                        offset > buffer->size ? 0 : buffer->size - offset, offset, span);
     return FA_OK;
 }
@@ -62,9 +63,10 @@ static uintptr_t place_of(const fa_buffer *buffer, size_t offset)
     return (uintptr_t)buffer->address + offset; /* a device's may begin at 0 */
 }
 
-fa_status fa_work_check(const fa_device *device, const fa_buffer *buffer, size_t offset, size_t size)
+fa_status fa_work_check(const fa_device *device, const char *of, const fa_buffer *buffer, size_t offset,
+                        size_t size)
 {
-    fa_status status = check_buffer(device, "work", buffer, offset, 256, size);
+    fa_status status = check_buffer(device, of, "work", buffer, offset, 256, size);
     if (status == FA_OK && device->backend->work_check)
         status = device->backend->work_check(buffer, offset, size);
     return status;
@@ -85,7 +87,7 @@ fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, c
                            name);
         if (!wanted || (p->span[t] == 0 && !buffer))
             continue;
-        fa_status status = check_buffer(device, name, buffer, binding->offset[t],
+        fa_status status = check_buffer(device, "args.", name, buffer, binding->offset[t],
                                         fa_dtype_size(p->tensor[t].dtype), p->span[t]);
         if (status != FA_OK)
             return status;
@@ -97,7 +99,7 @@ fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, c
     if (workspace > 0) {
         const fa_buffer *buffer = binding->workspace;
         fa_status status =
-            check_buffer(device, "workspace", buffer, binding->workspace_offset, 64, workspace);
+            check_buffer(device, "args.", "workspace", buffer, binding->workspace_offset, 64, workspace);
         if (status != FA_OK)
             return status;
         operands[count++] = (operand){
@@ -107,7 +109,7 @@ fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, c
     }
     if (work > 0) {
         const fa_buffer *buffer = binding->work;
-        fa_status status = fa_work_check(device, buffer, binding->work_offset, work);
+        fa_status status = fa_work_check(device, "args.", buffer, binding->work_offset, work);
         if (status != FA_OK)
             return status;
         operands[count++] = (operand){
@@ -116,10 +118,11 @@ fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, c
     return check_overlap(operands, count);
 }
 
-static fa_status check_call(const fa_plan *plan, const fa_queue *queue, const void *args)
+fa_status fa_plan_check_call(const fa_plan *plan, const fa_queue *queue, const void *argument,
+                             const char *name)
 {
-    if (!plan || !queue || !args)
-        return fa_fail(FA_INVALID, "%s is NULL", !plan ? "plan" : !queue ? "queue" : "args");
+    if (!plan || !queue || !argument)
+        return fa_fail(FA_INVALID, "%s is NULL", !plan ? "plan" : !queue ? "queue" : name);
     if (queue->device != plan->device)
         return fa_fail(FA_INVALID, "queue belongs to device %s, the plan to %s", queue->device->info.name,
                        plan->device->info.name);
@@ -156,7 +159,7 @@ fa_status fa_plan_run(const fa_plan *plan, fa_queue *queue, const fa_attention_a
 {
     fa_clear_error();
     fa_attention_args copy;
-    fa_status status = check_call(plan, queue, args);
+    fa_status status = fa_plan_check_call(plan, queue, args, "args");
     if (status == FA_OK)
         status = fa_copy_struct(&copy, sizeof(copy), FA_ATTENTION_ARGS_0_1, args, "fa_attention_args");
     if (status != FA_OK)
@@ -186,7 +189,7 @@ fa_status fa_plan_run_host(const fa_plan *plan, fa_queue *queue, const fa_host_a
 {
     fa_clear_error();
     fa_host_args a;
-    fa_status status = check_call(plan, queue, args);
+    fa_status status = fa_plan_check_call(plan, queue, args, "args");
     if (status == FA_OK)
         status = fa_copy_struct(&a, sizeof(a), FA_HOST_ARGS_0_1, args, "fa_host_args");
     if (status != FA_OK)

@@ -38,7 +38,7 @@ static int64_t product(int64_t a, int64_t b)
 static fa_status bound_kernel(fa_plan *plan, const family *f, size_t scratch, int64_t block_q, int64_t blocks)
 {
     const fa_problem *p = &plan->problem;
-    bool splits = plan->kernel->features & FA_FEATURE_SPLIT;
+    bool splits = fa_plan_splits(plan);
     int64_t most_parts = p->tuning.splits ? FA_MIN(p->tuning.splits, blocks) : splits ? blocks : 1;
     most_parts = FA_MAX(most_parts, 1);
     /* Where a driver ends loops: items are whole blocks, so that each has at least half of the keys it may have. */

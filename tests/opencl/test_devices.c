@@ -285,9 +285,9 @@ START_TEST(work_across_parts)
         ck_assert_msg(fa_plan_run(plan, queue, &args) == FA_OK, "%s", fa_last_error());
         args.work_offset = (part + 1) * PART - 256;
         ck_assert_int_eq(fa_plan_schedule(plan, queue, &lengths, work, args.work_offset), FA_UNSUPPORTED);
-        assert_message("args.work lies across the end of one of the device's allocations");
+        assert_message("work lies across the end of one of the device's allocations");
         ck_assert_int_eq(fa_plan_run(plan, queue, &args), FA_UNSUPPORTED);
-        assert_message("args.work lies across the end of one of the device's allocations");
+        assert_message("work lies across the end of one of the device's allocations");
     }
     ck_assert_int_eq(fa_queue_wait(queue), FA_OK);
     fa_buffer_destroy(work);

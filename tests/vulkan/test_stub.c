@@ -302,9 +302,9 @@ START_TEST(work_lies_where_a_descriptor_may_begin)
                                     .work_offset = 256};
     if (_i == 0) {
         ck_assert_int_eq(fa_plan_schedule(plan, queue, &lengths, work, 256), FA_INVALID);
-        assert_message("args.work lies at byte 320 of its VkBuffer, expected a multiple of 256");
+        assert_message("work lies at byte 320 of its VkBuffer, expected a multiple of 256");
         ck_assert_int_eq(fa_plan_run(plan, queue, &args), FA_INVALID);
-        assert_message("args.work lies at byte 320 of its VkBuffer, expected a multiple of 256");
+        assert_message("work lies at byte 320 of its VkBuffer, expected a multiple of 256");
     } else {
         ck_assert_msg(fa_plan_run(plan, queue, &args) == FA_OK, "%s", fa_last_error());
         ck_assert_int_eq(fa_queue_wait(queue), FA_OK);
