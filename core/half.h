@@ -29,6 +29,7 @@ static inline float fa_load(fa_dtype dtype, const void *base, int64_t index)
     case FA_F16: return fa_half_load(((const uint16_t *)base)[index]);
     case FA_BF16: return fa_bf16_widen(((const uint16_t *)base)[index]);
     case FA_BOOL: return ((const uint8_t *)base)[index] != 0;
+    case FA_I32: break;
     }
     return 0;
 }
@@ -39,7 +40,8 @@ static inline void fa_store(fa_dtype dtype, void *base, int64_t index, float val
     case FA_F32: ((float *)base)[index] = value; break;
     case FA_F16: ((uint16_t *)base)[index] = (uint16_t)fa_f16_narrow(value); break;
     case FA_BF16: ((uint16_t *)base)[index] = (uint16_t)fa_bf16_narrow(value); break;
-    case FA_BOOL: break;
+    case FA_BOOL:
+    case FA_I32: break;
     }
 }
 

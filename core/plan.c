@@ -68,7 +68,7 @@ static fa_status check_spans(const fa_device *device, const fa_problem *p)
 static fa_status check_loops(const fa_device *device, const fa_kernel *kernel, const fa_problem *p)
 {
     int64_t most = fa_tiling_item_keys(&device->limits, &kernel->traits);
-    const int64_t keys = p->dynamic ? p->tensor[FA_K].shape[2] : p->max_len_kv;
+    const int64_t keys = p->dynamic ? p->keys : p->max_len_kv;
     if (most > 0 &&
         (kernel->features & FA_FEATURE_SPLIT)) /* blocks do not fill an item, so it has half at least */
         most *= fa_tiling_parts(&device->limits) / 2;

@@ -7,7 +7,8 @@
 size_t fa_dtype_size(fa_dtype dtype)
 {
     switch (dtype) {
-    case FA_F32: return 4;
+    case FA_F32:
+    case FA_I32: return 4;
     case FA_F16:
     case FA_BF16: return 2;
     case FA_BOOL: return 1;
@@ -22,8 +23,16 @@ const char *fa_dtype_name(fa_dtype dtype)
     case FA_F16: return "f16";
     case FA_BF16: return "bf16";
     case FA_BOOL: return "bool";
+    case FA_I32: return "i32";
     }
     return "unknown";
+}
+
+fa_status fa_dtype_check_float(fa_dtype dtype, const char *name)
+{
+    if (dtype == FA_F32 || dtype == FA_F16 || dtype == FA_BF16)
+        return FA_OK;
+    return fa_fail(FA_INVALID, "%s is %s, expected f32, f16 or bf16", name, fa_dtype_name(dtype));
 }
 
 static bool contiguous_strides(fa_tensor *tensor)

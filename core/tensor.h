@@ -17,6 +17,9 @@ fa_status fa_tensor_extent(const fa_tensor *tensor, const char *name, size_t *by
 /* No two elements share memory. Sufficient, and necessary for every layout that nests its axes. */
 bool fa_tensor_is_injective(const fa_tensor *tensor);
 
+/* FA_OK for f32, f16 and bf16. Otherwise FA_INVALID; `name` is the field's. */
+fa_status fa_dtype_check_float(fa_dtype dtype, const char *name);
+
 bool fa_tensor_is_empty(const fa_tensor *tensor);
 
 static inline int64_t fa_tensor_offset(const fa_tensor *t, int64_t b, int64_t h, int64_t r)

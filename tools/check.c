@@ -306,7 +306,7 @@ fa_status check_reference_create(fa_context *context, const fa_attention_desc *d
     r->rows = r->o.shape[0] * r->o.shape[1] * r->o.shape[2];
     r->oracle = allocate(r->rows * r->o.shape[3], sizeof(double));
     r->size = allocate(r->rows, sizeof(*r->size));
-    r->keys = desc->k.shape[2];
+    r->keys = desc->page_table.shape[3] > 0 ? desc->page_table.shape[3] * desc->k.shape[2] : desc->k.shape[2];
     double **const per_row[] = {&r->lse,       &r->naive, &r->naive_lse, &r->limit,
                                 &r->lse_limit, &r->bound, &r->lse_bound};
     status = r->oracle && r->size ? FA_OK : FA_OUT_OF_MEMORY;

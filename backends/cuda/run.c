@@ -34,6 +34,7 @@ static fa_cuda_args bind(const fa_plan *plan, const fa_binding *binding)
         .o = at[FA_O],
         .bias = at[FA_BIAS],
         .keep = at[FA_KEEP],
+        .page_table = (const int *)(const void *)at[FA_PAGES],
         .lse = at[FA_LSE],
         .partial = address_of(binding->workspace, binding->workspace_offset + plan->partial_offset),
         .partial_state =

@@ -195,6 +195,7 @@ typedef struct fa_cuda_args {
     const unsigned char *q, *k, *v;
     unsigned char *o;
     const unsigned char *bias, *keep;
+    const int *page_table;
     unsigned char *lse;
     unsigned char *partial, *partial_state; /* of rows that are split                             */
     int type_q, type_k, type_v, type_o;     /* fa_dtype                                           */

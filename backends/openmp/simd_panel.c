@@ -10,7 +10,8 @@ static bool sees(const fa_panel *panel, int lane, int key)
     if (!panel->run->keep)
         return true;
     const fa_tensor *keep = &p->tensor[FA_KEEP];
-    int64_t at = fa_problem_extra_offset(keep, panel->number, panel->head[lane], panel->position[lane]);
+    int64_t at = fa_problem_extra_offset(keep, panel->number, panel->head[lane], panel->position[lane],
+                                         panel->sequence->first);
     return ((const uint8_t *)panel->run->keep)[at + key * keep->stride[3]] != 0;
 }
 
@@ -37,8 +38,8 @@ static void load_bias(const fa_panel *panel, int lane, int key, int keys, vf bia
     const float *factors = panel->run->plan->problem.bias_factors;
     const fa_tensor *t = &panel->run->plan->problem.tensor[FA_BIAS];
     for (int i = 0; i < VL; i++) {
-        int64_t at =
-            fa_problem_extra_offset(t, panel->number, panel->head[lane + i], panel->position[lane + i]);
+        int64_t at = fa_problem_extra_offset(t, panel->number, panel->head[lane + i],
+                                             panel->position[lane + i], panel->sequence->first);
         if (t->stride[3] == 0)
             bias[i] = v_set1(fa_load(t->dtype, panel->run->bias, at));
         else if (keys == VL)
@@ -58,8 +59,8 @@ static vf hide_unkept(const fa_panel *panel, int lane, int key, vf x)
     float value[VL];
     v_store(value, x);
     for (int i = 0; i < VL; i++) {
-        int64_t at =
-            fa_problem_extra_offset(t, panel->number, panel->head[lane + i], panel->position[lane + i]);
+        int64_t at = fa_problem_extra_offset(t, panel->number, panel->head[lane + i],
+                                             panel->position[lane + i], panel->sequence->first);
         if (!keep[at + key * t->stride[3]])
             value[i] = -INFINITY;
     }

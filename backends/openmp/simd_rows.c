@@ -268,7 +268,7 @@ static query_row row_of(const fa_cpu_run *run, const fa_table_item *item, int ro
 static int64_t extra_offset(const query_row *row, int operand)
 {
     const fa_tensor *t = &row->run->plan->problem.tensor[operand];
-    return fa_problem_extra_offset(t, row->number, row->head, row->position);
+    return fa_problem_extra_offset(t, row->number, row->head, row->position, row->sequence->first);
 }
 
 static bool is_kept(const query_row *row, int key)

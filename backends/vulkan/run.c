@@ -16,9 +16,9 @@ static fa_vk_place place_of(const fa_buffer *buffer, size_t offset, size_t bytes
 static void find_places(const fa_plan *plan, const fa_binding *binding, fa_vk_place where[FA_VK_SLOTS])
 {
     static const int slot[FA_OPERANDS] = {
-        [FA_Q] = FA_VK_SLOT_Q,    [FA_K] = FA_VK_SLOT_K,       [FA_V] = FA_VK_SLOT_V,
-        [FA_O] = FA_VK_SLOT_O,    [FA_BIAS] = FA_VK_SLOT_BIAS, [FA_KEEP] = FA_VK_SLOT_KEEP,
-        [FA_LSE] = FA_VK_SLOT_LSE};
+        [FA_Q] = FA_VK_SLOT_Q,     [FA_K] = FA_VK_SLOT_K,        [FA_V] = FA_VK_SLOT_V,
+        [FA_O] = FA_VK_SLOT_O,     [FA_BIAS] = FA_VK_SLOT_BIAS,  [FA_KEEP] = FA_VK_SLOT_KEEP,
+        [FA_LSE] = FA_VK_SLOT_LSE, [FA_PAGES] = FA_VK_SLOT_PAGES};
     const fa_vk_plan *prepared = plan->impl;
     where[FA_VK_SLOT_TABLE] = place_of(binding->work ? binding->work : prepared->work,
                                        binding->work ? binding->work_offset : 0, plan->layout.bytes);

@@ -29,9 +29,11 @@ static fa_status check(const fa_merge_desc *given, fa_merge_desc *d)
         status = fa_tensor_extent(&d->partial, "partial", &partial_span);
     if (status != FA_OK)
         return status;
-    if (d->partial.dtype == FA_BOOL || d->o.dtype == FA_BOOL)
-        return fa_fail(FA_INVALID, "%s.dtype is bool, expected f32, f16 or bf16",
-                       d->o.dtype == FA_BOOL ? "o" : "partial");
+    status = fa_dtype_check_float(d->o.dtype, "o.dtype");
+    if (status == FA_OK)
+        status = fa_dtype_check_float(d->partial.dtype, "partial.dtype");
+    if (status != FA_OK)
+        return status;
     if (d->parts < 0 || d->part_stride < 0)
         return fa_fail(FA_INVALID, "%s is %lld, expected at least 0", d->parts < 0 ? "parts" : "part_stride",
                        (long long)(d->parts < 0 ? d->parts : d->part_stride));

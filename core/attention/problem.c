@@ -2,6 +2,7 @@
 #include "core/attention/problem.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/context.h"
@@ -56,14 +57,25 @@ static fa_status check_limit(const char *field, int64_t value, int64_t low, int6
             return status_;         \
     } while (0)
 
+static fa_status check_float(const fa_problem *p, int operand)
+{
+    char field[32];
+    (void)snprintf(field, sizeof(field), "%s.dtype", fa_operands[operand].name);
+    return fa_dtype_check_float(p->tensor[operand].dtype, field);
+}
+
+static bool is_absent(const fa_tensor *t)
+{
+    return t->shape[0] == 0 && t->shape[1] == 0 && t->shape[2] == 0 && t->shape[3] == 0;
+}
+
 static fa_status check_tensors(fa_problem *p, const fa_attention_desc *d)
 {
     const fa_tensor *given[] = {&d->q, &d->k, &d->v, &d->o};
     for (int t = FA_Q; t <= FA_O; t++) {
         p->tensor[t] = *given[t];
-        if (p->tensor[t].dtype == FA_BOOL)
-            return fa_fail(FA_INVALID, "%s.dtype is bool, expected f32, f16 or bf16", fa_operands[t].name);
         TRY(fa_tensor_normalise(&p->tensor[t], fa_operands[t].name, false));
+        TRY(check_float(p, t));
         TRY(fa_tensor_extent(&p->tensor[t], fa_operands[t].name, &p->span[t]));
     }
     const int64_t *q = p->tensor[FA_Q].shape, *k = p->tensor[FA_K].shape, *v = p->tensor[FA_V].shape;
@@ -94,6 +106,29 @@ static fa_status check_tensors(fa_problem *p, const fa_attention_desc *d)
     return FA_OK;
 }
 
+/* The page table, and how many keys a sequence may have at most. */
+static fa_status check_pages(fa_problem *p, const fa_attention_desc *d)
+{
+    const int64_t page = p->tensor[FA_K].shape[2];
+    fa_tensor *t = &p->tensor[FA_PAGES];
+    p->keys = page;
+    if (is_absent(&d->page_table))
+        return FA_OK;
+    *t = d->page_table;
+    TRY(fa_tensor_normalise(t, "page_table", false));
+    TRY(fa_tensor_extent(t, "page_table", &p->span[FA_PAGES]));
+    if (t->dtype != FA_I32)
+        return fa_fail(FA_INVALID, "page_table.dtype is %s, expected i32", fa_dtype_name(t->dtype));
+    TRY(check_axis(p, FA_PAGES, 1, 1, "one table serves all heads"));
+    TRY(check_axis(p, FA_PAGES, 2, 1, "one table serves all rows"));
+    TRY(check_limit("k.shape[2]", page, 1, FA_MAX_LENGTH));
+    TRY(check_limit("k.shape[0]", p->tensor[FA_K].shape[0], 0, INT32_MAX));
+    TRY(check_limit("page_table.shape[3]", t->shape[3], 0, FA_MAX_LENGTH / page));
+    p->keys = page * t->shape[3];
+    p->features |= FA_FEATURE_PAGES;
+    return FA_OK;
+}
+
 /* The caller's offsets or lengths, in either width; neither where there are none. */
 typedef struct index_list {
     const char *name;
@@ -102,7 +137,7 @@ typedef struct index_list {
 } index_list;
 
 typedef struct side_lists {
-    index_list cu, lens;
+    index_list cu, lens, first;
 } side_lists;
 
 static bool is_given(const index_list *list)
@@ -139,6 +174,8 @@ static fa_status take_lists(const fa_lengths *d, side_lists *q, side_lists *kv)
     TRY(take_list(d->cu_rows_kv, d->cu_rows_kv32, "cu_rows_kv", "cu_rows_kv32", &kv->cu));
     TRY(take_list(d->lens_q, d->lens_q32, "lens_q", "lens_q32", &q->lens));
     TRY(take_list(d->lens_kv, d->lens_kv32, "lens_kv", "lens_kv32", &kv->lens));
+    TRY(take_list(d->first_kv, d->first_kv32, "first_kv", "first_kv32", &kv->first));
+    q->first = (index_list){.name = ""};
     TRY(take_side(q));
     return take_side(kv);
 }
@@ -166,11 +203,24 @@ static fa_status check_offsets(const index_list *cu, int64_t sequences, int64_t 
     return FA_OK;
 }
 
+static bool is_paged(const fa_problem *p, int operand)
+{
+    return operand == FA_K && (p->features & FA_FEATURE_PAGES);
+}
+
+/* The most rows, or keys, of a sequence. */
+static int64_t most_of(const fa_problem *p, int operand)
+{
+    return operand == FA_K ? p->keys : p->tensor[operand].shape[2];
+}
+
 static fa_status check_side(const fa_problem *p, int operand, const side_lists *side)
 {
     const int64_t *shape = p->tensor[operand].shape;
     char field[16] = {fa_operands[operand].name[0], 0};
     strcat(field, ".shape[2]");
+    if (is_paged(p, operand) && is_given(&side->cu))
+        return fa_fail(FA_INVALID, "%s is given with page_table, expected one of the two", side->cu.name);
     if (!is_given(&side->cu))
         return check_limit(field, shape[2], 0, FA_MAX_LENGTH);
     TRY(check_axis(p, operand, 0, 1, "the batch of packed sequences"));
@@ -179,14 +229,45 @@ static fa_status check_side(const fa_problem *p, int operand, const side_lists *
 
 static fa_status check_lengths(const fa_problem *p, int operand, const index_list *lens)
 {
-    int64_t most = p->tensor[operand].shape[2];
+    const int64_t most = most_of(p, operand);
+    const char *of = is_paged(p, operand) ? "the keys of all its pages"
+                     : operand == FA_Q    ? "q.shape[2]"
+                                          : "k.shape[2]";
     for (int64_t n = 0; is_given(lens) && n < p->sequences; n++) {
         int64_t length = index_at(lens, n);
         if (length < 0 || length > most)
-            return fa_fail(FA_INVALID, "%s[%lld] is %lld, expected 0 to %s.shape[2], %lld", lens->name,
-                           (long long)n, (long long)length, fa_operands[operand].name, (long long)most);
+            return fa_fail(FA_INVALID, "%s[%lld] is %lld, expected 0 to %s, %lld", lens->name, (long long)n,
+                           (long long)length, of, (long long)most);
     }
     return FA_OK;
+}
+
+/* How many rows or keys sequence n has, from its first on, used or not. */
+static int64_t length_of(const fa_problem *p, int operand, const side_lists *side, int64_t n)
+{
+    if (is_given(&side->cu))
+        return index_at(&side->cu, n + 1) - index_at(&side->cu, n);
+    return is_given(&side->lens) ? index_at(&side->lens, n) : most_of(p, operand);
+}
+
+static fa_status check_first(const fa_problem *p, const side_lists *kv)
+{
+    for (int64_t n = 0; is_given(&kv->first) && n < p->sequences; n++) {
+        int64_t first = index_at(&kv->first, n), keys = length_of(p, FA_K, kv, n);
+        if (first < 0 || first > keys)
+            return fa_fail(FA_INVALID, "%s[%lld] is %lld, expected 0 to the sequence's %lld keys",
+                           kv->first.name, (long long)n, (long long)first, (long long)keys);
+    }
+    return FA_OK;
+}
+
+/* The table has a line for each sequence, or one for all. */
+static fa_status check_lines(fa_problem *p)
+{
+    fa_tensor *t = &p->tensor[FA_PAGES];
+    if (!(p->features & FA_FEATURE_PAGES) || t->shape[0] == 1)
+        return FA_OK;
+    return check_axis(p, FA_PAGES, 0, p->sequences, "sequences (or 1: the same pages for all)");
 }
 
 static fa_status check_sequences(fa_problem *p, const fa_attention_desc *d, const side_lists *q,
@@ -209,11 +290,13 @@ static fa_status check_sequences(fa_problem *p, const fa_attention_desc *d, cons
     TRY(check_side(p, FA_K, kv));
     if (!p->packed_q)
         TRY(check_axis(p, FA_Q, 0, p->sequences, "sequences"));
-    if (!p->packed_kv)
+    TRY(check_lines(p));
+    if (!p->packed_kv && !is_paged(p, FA_K))
         TRY(check_axis(p, FA_K, 0, p->sequences, packed ? "sequences" : "q.shape[0]"));
     TRY(check_lengths(p, FA_Q, &q->lens));
     TRY(check_lengths(p, FA_K, &kv->lens));
-    if (packed || is_given(&q->lens) || is_given(&kv->lens) || p->dynamic)
+    TRY(check_first(p, kv));
+    if (packed || is_given(&q->lens) || is_given(&kv->lens) || is_given(&kv->first) || p->dynamic)
         p->features |= FA_FEATURE_SEQUENCES;
     return FA_OK;
 }
@@ -238,7 +321,7 @@ static fa_status check_slopes(const fa_problem *p, const fa_attention_desc *d)
     if (!d->alibi_slopes && d->alibi_stride != 0)
         return fa_fail(FA_INVALID, "alibi_stride is %lld, expected 0 without alibi_slopes",
                        (long long)d->alibi_stride);
-    if (!d->bias.shape[0] && !d->bias.shape[1] && !d->bias.shape[2] && !d->bias.shape[3] && d->bias_factors)
+    if (is_absent(&d->bias) && d->bias_factors)
         return fa_fail(FA_INVALID, "bias_factors is given without bias, expected NULL");
     TRY(check_limit("alibi_stride", d->alibi_stride, 0, (int64_t)1 << 36)); /* times 2^24 sequences fits */
     for (int64_t n = 0; d->alibi_slopes && n < (d->alibi_stride ? p->sequences : 1); n++) {
@@ -291,18 +374,19 @@ static fa_status check_extra(fa_problem *p, int operand, const fa_tensor *given,
 {
     const char *name = fa_operands[operand].name;
     const int64_t *s = given->shape;
-    if (s[0] == 0 && s[1] == 0 && s[2] == 0 && s[3] == 0)
+    if (is_absent(given))
         return FA_OK;
     fa_tensor *t = &p->tensor[operand];
     *t = *given;
     TRY(fa_tensor_normalise(t, name, true));
     TRY(fa_tensor_extent(t, name, &p->span[operand]));
-    if ((t->dtype == FA_BOOL) != wants_bool)
-        return fa_fail(FA_INVALID, "%s.dtype is %s, expected %s", name, fa_dtype_name(t->dtype),
-                       wants_bool ? "bool" : "f32, f16 or bf16");
+    if (!wants_bool)
+        TRY(check_float(p, operand));
+    else if (t->dtype != FA_BOOL)
+        return fa_fail(FA_INVALID, "%s.dtype is %s, expected bool", name, fa_dtype_name(t->dtype));
     bool ragged = p->features & FA_FEATURE_SEQUENCES;
-    const int64_t full[4] = {p->sequences, p->heads_q, p->max_len_q, p->max_len_kv};
-    const int64_t dense[4] = {p->sequences, p->heads_q, p->tensor[FA_Q].shape[2], p->tensor[FA_K].shape[2]};
+    const int64_t full[4] = {p->sequences, p->heads_q, p->max_len_q, p->max_key};
+    const int64_t dense[4] = {p->sequences, p->heads_q, p->tensor[FA_Q].shape[2], p->keys};
     for (int axis = 0; axis < 4; axis++) {
         bool fits = s[axis] == 1 || s[axis] == (ragged ? full : dense)[axis];
         if (!fits && ragged && axis >= 2)
@@ -339,42 +423,47 @@ static int clamp_window(int64_t window)
     return window == 0 || window > FA_UNLIMITED ? FA_UNLIMITED : (int)window;
 }
 
-static fa_mask make_mask(const fa_mask_rule *d, int32_t len_q, int32_t len_kv)
+/* Of the keys from `first` on, with which the sequence begins; len_kv of them are left. */
+static fa_mask make_mask(const fa_mask_rule *d, int32_t len_q, int32_t len_kv, int32_t first)
 {
     bool top_left = d->alignment == FA_ALIGN_TOP_LEFT || d->mask == FA_MASK_CAUSAL_TOP_LEFT;
-    int64_t alignment = top_left ? 0 : (int64_t)len_kv - len_q;
+    int64_t alignment = top_left ? -first : (int64_t)len_kv - len_q;
+    int64_t prefix = FA_MAX(d->prefix - first, 0);
     fa_mask m = {
         .len_kv = len_kv,
         .diagonal = (int)(alignment + d->diagonal_offset),
         .left = clamp_window(d->window_left),
         .right = clamp_window(d->window_right),
-        .prefix = (int)(d->prefix < len_kv ? d->prefix : len_kv),
+        .prefix = (int)FA_MIN(prefix, len_kv),
     };
     if (d->mask != FA_MASK_NONE)
         m.right = 1;
     return m;
 }
 
-/* Where sequence n begins on its side, and how many rows it has. */
-static int32_t place_sequence(const side_lists *side, int64_t n, int64_t whole, int64_t *batch, int64_t *row)
+/* Where the rows that sequence n uses begin on its side, and how many there are. */
+static int32_t place_sequence(const fa_problem *p, int operand, const side_lists *side, int64_t n,
+                              int64_t *batch, int64_t *row, int32_t *first)
 {
-    *batch = is_given(&side->cu) ? 0 : n;
-    *row = is_given(&side->cu) ? index_at(&side->cu, n) : 0;
-    if (is_given(&side->cu))
-        return (int32_t)(index_at(&side->cu, n + 1) - *row);
-    return (int32_t)(is_given(&side->lens) ? index_at(&side->lens, n) : whole);
+    const bool packed = is_given(&side->cu), paged = is_paged(p, operand);
+    *first = is_given(&side->first) ? (int32_t)index_at(&side->first, n) : 0;
+    *batch = packed || paged ? 0 : n;
+    *row = paged ? 0 : (packed ? index_at(&side->cu, n) : 0) + *first;
+    return (int32_t)length_of(p, operand, side, n) - *first;
 }
 
 static void fill_sequences(fa_problem *p, const side_lists *q, const side_lists *kv)
 {
-    p->max_len_q = p->max_len_kv = 0;
+    p->max_len_q = p->max_len_kv = p->max_key = 0;
     for (int64_t n = 0; n < p->sequences; n++) {
         fa_sequence *s = &p->sequence[n];
-        s->len_q = place_sequence(q, n, p->tensor[FA_Q].shape[2], &s->q_batch, &s->q_row);
-        s->len_kv = place_sequence(kv, n, p->tensor[FA_K].shape[2], &s->kv_batch, &s->kv_row);
-        s->mask = make_mask(&p->rule, s->len_q, s->len_kv);
+        int32_t none;
+        s->len_q = place_sequence(p, FA_Q, q, n, &s->q_batch, &s->q_row, &none);
+        s->len_kv = place_sequence(p, FA_K, kv, n, &s->kv_batch, &s->kv_row, &s->first);
+        s->mask = make_mask(&p->rule, s->len_q, s->len_kv, s->first);
         p->max_len_q = FA_MAX(p->max_len_q, s->len_q);
         p->max_len_kv = FA_MAX(p->max_len_kv, s->len_kv);
+        p->max_key = FA_MAX(p->max_key, s->first + s->len_kv);
         if (s->len_q > 0 && s->len_kv > 0 &&
             fa_mask_classify(s->mask, 0, s->len_q, 0, s->len_kv) != FA_CLASS_FULL)
             p->features |= FA_FEATURE_MASK;
@@ -427,12 +516,15 @@ static fa_lengths lengths_of(const fa_attention_desc *d)
         .cu_rows_kv32 = d->cu_rows_kv32,
         .lens_q32 = d->lens_q32,
         .lens_kv32 = d->lens_kv32,
+        .first_kv = d->first_kv,
+        .first_kv32 = d->first_kv32,
     };
 }
 
 static fa_status init(const fa_context *context, const fa_attention_desc *d, fa_problem *p)
 {
     TRY(check_tensors(p, d));
+    TRY(check_pages(p, d));
     const fa_lengths lengths = lengths_of(d);
     side_lists q, kv;
     p->dynamic = d->dynamic_lengths != 0;
@@ -490,7 +582,7 @@ static fa_status check_kind(const char *side, bool packed, const side_lists *lis
 static fa_status check_reach(const fa_problem *p, int operand)
 {
     const int64_t *shape = p->tensor[operand].shape;
-    const int32_t longest[] = {p->max_len_q, p->max_len_kv};
+    const int32_t longest[] = {p->max_len_q, p->max_key};
     for (int axis = 2; axis < 4 && (p->features & fa_operands[operand].feature); axis++) {
         if (shape[axis] != 1 && shape[axis] < longest[axis - 2])
             return fa_fail(FA_INVALID, "a sequence has %d %s, expected at most %s.shape[%d], %lld",
@@ -517,6 +609,7 @@ fa_status fa_problem_with_lengths(const fa_problem *problem, const fa_lengths *l
     TRY(check_side(made, FA_K, &kv));
     TRY(check_lengths(made, FA_Q, &q.lens));
     TRY(check_lengths(made, FA_K, &kv.lens));
+    TRY(check_first(made, &kv));
     fill_sequences(made, &q, &kv);
     TRY(check_packed_rows(made));
     TRY(check_reach(made, FA_BIAS));

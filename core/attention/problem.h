@@ -35,7 +35,8 @@ const char *fa_feature_name(unsigned feature);
 /* One entry of a dense batch, or one packed sequence. */
 typedef struct fa_sequence {
     int64_t q_batch, q_row;   /* where its rows begin in q and o    */
-    int64_t kv_batch, kv_row; /* where its keys begin in k and v    */
+    int64_t kv_batch, kv_row; /* where its keys begin in k and v; 0 where they lie in pages */
+    int32_t first; /* the number of the first key that it uses; here, keys count from that one on */
     int32_t len_q, len_kv;
     fa_mask mask;
 } fa_sequence;
@@ -79,6 +80,8 @@ typedef struct fa_problem {
     float *alibi_slopes, *bias_factors, *sinks; /* heads_q each, or NULL                               */
     int32_t alibi_stride; /* between the slopes of two sequences: heads_q, or 0 where all have the same */
     int32_t max_len_q, max_len_kv;
+    int32_t max_key;  /* one past the largest number of a key that a sequence uses                     */
+    int64_t keys;     /* that a sequence can have: rows of k, or what its pages hold                   */
     fa_tuning tuning; /* its kernel is copied to kernel_name, "" for none */
     char kernel_name[64];
 } fa_problem;
@@ -116,10 +119,11 @@ static inline float fa_problem_slope(const fa_problem *p, int64_t n, int64_t hea
     return p->alibi_slopes[n * p->alibi_stride + head];
 }
 
-/* Index of bias or keep for (sequence, head, row) and key 0; the next key is stride[3], 0 or 1, further. */
-static inline int64_t fa_problem_extra_offset(const fa_tensor *t, int64_t n, int64_t head, int64_t row)
+/* Index of bias or keep for (sequence, head, row) and the first key used; the next key is stride[3], 0 or 1, further. */
+static inline int64_t fa_problem_extra_offset(const fa_tensor *t, int64_t n, int64_t head, int64_t row,
+                                              int32_t first)
 {
-    return n * t->stride[0] + head * t->stride[1] + row * t->stride[2];
+    return n * t->stride[0] + head * t->stride[1] + row * t->stride[2] + first * t->stride[3];
 }
 
 #endif

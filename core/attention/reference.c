@@ -4,6 +4,7 @@
 #include <float.h>
 #include <math.h>
 
+#include "core/attention/pages.h"
 #include "core/attention/problem.h"
 #include "core/context.h"
 #include "core/floating.h"
@@ -18,13 +19,12 @@ typedef struct row_view {
     const fa_inputs *in;
     int64_t sequence;
     int32_t row, head;
-    int64_t q, k, v; /* element offsets of the row of q and of key 0 */
+    int64_t q; /* element offset of the row of q */
 } row_view;
 
 static row_view view_row(const fa_problem *p, const fa_inputs *in, int64_t n, int32_t head, int32_t row)
 {
     const fa_sequence *s = &p->sequence[n];
-    int32_t head_kv = head / p->group;
     return (row_view){
         .p = p,
         .s = s,
@@ -33,9 +33,19 @@ static row_view view_row(const fa_problem *p, const fa_inputs *in, int64_t n, in
         .row = row,
         .head = head,
         .q = fa_tensor_offset(&p->tensor[FA_Q], s->q_batch, head, s->q_row + row),
-        .k = fa_tensor_offset(&p->tensor[FA_K], s->kv_batch, head_kv, s->kv_row),
-        .v = fa_tensor_offset(&p->tensor[FA_V], s->kv_batch, head_kv, s->kv_row),
     };
+}
+
+/* Element offset of a key's row of k or v. */
+static int64_t key_at(const row_view *r, int operand, int32_t key)
+{
+    const fa_problem *p = r->p;
+    const fa_tensor *t = &p->tensor[operand];
+    const int64_t head = r->head / p->group, number = r->s->first + (int64_t)key,
+                  page = p->tensor[FA_K].shape[2];
+    if (!(p->features & FA_FEATURE_PAGES))
+        return fa_tensor_offset(t, r->s->kv_batch, head, r->s->kv_row + key);
+    return fa_tensor_offset(t, fa_page_of(p, r->in->page_table, r->sequence, number), head, number % page);
 }
 
 static bool sees(const row_view *r, int32_t key)
@@ -45,7 +55,8 @@ static bool sees(const row_view *r, int32_t key)
     const fa_tensor *keep = &r->p->tensor[FA_KEEP];
     if (!(r->p->features & FA_FEATURE_KEEP))
         return true;
-    int64_t at = fa_problem_extra_offset(keep, r->sequence, r->head, r->row) + key * keep->stride[3];
+    int64_t at =
+        fa_problem_extra_offset(keep, r->sequence, r->head, r->row, r->s->first) + key * keep->stride[3];
     return fa_load(FA_BOOL, r->in->keep, at) != 0;
 }
 
@@ -64,7 +75,8 @@ static float bias_of(const row_view *r, int32_t key)
     const fa_tensor *bias = &r->p->tensor[FA_BIAS];
     if (!(r->p->features & FA_FEATURE_BIAS))
         return 0;
-    int64_t at = fa_problem_extra_offset(bias, r->sequence, r->head, r->row) + key * bias->stride[3];
+    int64_t at =
+        fa_problem_extra_offset(bias, r->sequence, r->head, r->row, r->s->first) + key * bias->stride[3];
     return fa_load(bias->dtype, r->in->bias, at);
 }
 
@@ -82,7 +94,7 @@ static double load_at(const row_view *r, int operand, const void *base, int64_t 
 static double score(const row_view *r, int32_t key)
 {
     const fa_problem *p = r->p;
-    int64_t k = r->k + key * p->tensor[FA_K].stride[2];
+    int64_t k = key_at(r, FA_K, key);
     double sum = 0;
     for (int32_t d = 0; d < p->dim_qk; d++)
         sum += load_at(r, FA_Q, r->in->q, r->q + d) * load_at(r, FA_K, r->in->k, k + d);
@@ -122,7 +134,7 @@ static void reference_row(const row_view *r, double *weight, double *o, double *
         double total = 0;
         for (int32_t j = 0; j < r->s->len_kv; j++) {
             if (sees(r, j))
-                total += weight[j] * load_at(r, FA_V, r->in->v, r->v + j * p->tensor[FA_V].stride[2] + d);
+                total += weight[j] * load_at(r, FA_V, r->in->v, key_at(r, FA_V, j) + d);
         }
         o[d] = sum == 0 ? 0 : total / sum;
     }
@@ -169,7 +181,7 @@ static bool in_f32(range x)
 static range score_range(const row_view *r, int32_t key)
 {
     const fa_problem *p = r->p;
-    int64_t k = r->k + key * p->tensor[FA_K].stride[2];
+    int64_t k = key_at(r, FA_K, key);
     double sum = 0, size = 0, scale = (double)p->scale, cap = (double)p->softcap;
     for (int32_t d = 0; d < p->dim_qk; d++) {
         double product = load_at(r, FA_Q, r->in->q, r->q + d) * load_at(r, FA_K, r->in->k, k + d);
@@ -306,8 +318,7 @@ static double limit_output(const row_view *r, const double *share, const double 
         double o = 0, moved = 0, least = INFINITY, most = -INFINITY;
         for (int pass = 0; pass < 2; pass++) {
             for (int32_t j = 0; j < r->s->len_kv; j++) {
-                double v =
-                    sees(r, j) ? load_at(r, FA_V, r->in->v, r->v + j * r->p->tensor[FA_V].stride[2] + d) : 0;
+                double v = sees(r, j) ? load_at(r, FA_V, r->in->v, key_at(r, FA_V, j) + d) : 0;
                 if (!sees(r, j) || !isfinite(v))
                     continue;
                 o += pass == 0 ? share[j] * v : 0;
@@ -366,7 +377,7 @@ static int32_t visit(fa_naive_order order, int32_t count, int32_t i)
 static float naive_score(const row_view *r, fa_naive_order order, int32_t key)
 {
     const fa_problem *p = r->p;
-    int64_t k = r->k + key * p->tensor[FA_K].stride[2];
+    int64_t k = key_at(r, FA_K, key);
     float sum = 0;
     for (int32_t i = 0; i < p->dim_qk; i++) {
         int32_t d = visit(order, p->dim_qk, i);
@@ -411,8 +422,7 @@ static void naive_row(const row_view *r, fa_naive_order order, fa_dtype weights,
         for (int32_t i = 0; i < keys; i++) {
             int32_t j = visit(order, keys, i);
             if (sees(r, j))
-                total += weight[j] *
-                         fa_load(p->tensor[FA_V].dtype, r->in->v, r->v + j * p->tensor[FA_V].stride[2] + d);
+                total += weight[j] * fa_load(p->tensor[FA_V].dtype, r->in->v, key_at(r, FA_V, j) + d);
         }
         o[d] = round_to(p->tensor[FA_O].dtype, sum == 0 ? 0 : total / sum);
     }
@@ -453,11 +463,19 @@ static fa_status check_inputs(const fa_problem *p, const fa_inputs *in)
     if (!in)
         return fa_fail(FA_INVALID, "inputs is NULL");
     const void *given[FA_OPERANDS] = {
-        [FA_Q] = in->q, [FA_K] = in->k, [FA_V] = in->v, [FA_BIAS] = in->bias, [FA_KEEP] = in->keep};
+        [FA_Q] = in->q,       [FA_K] = in->k,       [FA_V] = in->v,
+        [FA_BIAS] = in->bias, [FA_KEEP] = in->keep, [FA_PAGES] = in->page_table,
+    };
     for (int t = 0; t < FA_OPERANDS; t++) {
         if (!fa_operands[t].written && p->span[t] > 0 && !given[t])
             return fa_fail(FA_INVALID, "inputs.%s is NULL, expected %zu bytes", fa_operands[t].name,
                            p->span[t]);
+    }
+    for (int64_t n = 0; n < p->sequences; n++) {
+        const fa_sequence *s = &p->sequence[n];
+        fa_status status = fa_pages_check(p, in->page_table, n, s->first, s->len_kv);
+        if (status != FA_OK)
+            return status;
     }
     return FA_OK;
 }
@@ -509,18 +527,11 @@ fa_status fa_reference_attention(fa_context *context, const fa_attention_desc *d
     return run_reference(context, desc, inputs, &job);
 }
 
-static fa_status check_weights(fa_dtype weights)
-{
-    if (weights == FA_BOOL || fa_dtype_size(weights) == 0)
-        return fa_fail(FA_INVALID, "weights is %s, expected f32, f16 or bf16", fa_dtype_name(weights));
-    return FA_OK;
-}
-
 fa_status fa_reference_limit(fa_context *context, const fa_attention_desc *desc, const fa_inputs *inputs,
                              fa_dtype weights, int32_t merges, double *o, double *lse)
 {
     fa_clear_error();
-    fa_status status = check_weights(weights);
+    fa_status status = fa_dtype_check_float(weights, "weights");
     if (status != FA_OK)
         return status;
     if (merges < 0)
@@ -537,7 +548,7 @@ fa_status fa_naive_attention(fa_context *context, const fa_attention_desc *desc,
     fa_clear_error();
     if ((int)order < 0 || order >= FA_NAIVE_ORDERS)
         return fa_fail(FA_INVALID, "order is %d, expected 0 to %d", (int)order, FA_NAIVE_ORDERS - 1);
-    fa_status status = check_weights(weights);
+    fa_status status = fa_dtype_check_float(weights, "weights");
     if (status != FA_OK)
         return status;
     reference_job job = {.naive_o = o, .naive_lse = lse, .order = order, .weights = weights};

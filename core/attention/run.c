@@ -2,6 +2,7 @@
 /* Binding buffers to a plan: every check of a run, made once for all backends. */
 #include <string.h>
 
+#include "core/attention/pages.h"
 #include "core/backend.h"
 #include "core/context.h"
 #include "core/overlap.h"
@@ -129,16 +130,33 @@ fa_status fa_plan_check_call(const fa_plan *plan, const fa_queue *queue, const v
     return FA_OK;
 }
 
-/* Work that lies in the host's memory is looked at: kernels go where it says. */
+/* The pages that a run's sequences use are pages of the pool. */
+static fa_status check_pages(const fa_plan *plan, const fa_binding *binding, const void *work)
+{
+    const fa_problem *p = &plan->problem;
+    const fa_buffer *table = binding->buffer[FA_PAGES];
+    const fa_table_sequence *s = (const void *)((const char *)work + plan->layout.sequences);
+    fa_status status = FA_OK;
+    for (int64_t n = 0; table && n < p->sequences && status == FA_OK; n++)
+        status = fa_pages_check(p, (const void *)((const char *)table->address + binding->offset[FA_PAGES]),
+                                n, s[n].first, s[n].mask.len_kv);
+    return status;
+}
+
+/* Work and page tables that lie in the host's memory are looked at: kernels go where they say. */
 static fa_status check_work(const fa_plan *plan, const fa_binding *binding)
 {
     fa_table_params params;
-    if (!binding->work || !plan->device->backend->host_pointers)
+    const void *work = plan->work; /* NULL: of a backend that does not compute */
+    if (!plan->device->backend->host_pointers)
         return FA_OK;
-    memcpy(&params, (const char *)binding->work->address + binding->work_offset, sizeof(params));
-    if (params.plan == (fa_long)plan->serial)
-        return FA_OK;
-    return fa_fail(FA_INVALID, "args.work holds no work that fa_plan_schedule() made for this plan");
+    if (binding->work) {
+        work = (const char *)binding->work->address + binding->work_offset;
+        memcpy(&params, work, sizeof(params));
+        if (params.plan != (fa_long)plan->serial)
+            return fa_fail(FA_INVALID, "args.work holds no work that fa_plan_schedule() made for this plan");
+    }
+    return check_pages(plan, binding, work);
 }
 
 fa_status fa_plan_run_bound(const fa_plan *plan, fa_queue *queue, const fa_binding *binding)

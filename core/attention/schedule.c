@@ -448,7 +448,7 @@ fa_status fa_capacity_init(const fa_problem *problem, const fa_limits *limits, c
                            const fa_tiling *tiling, bool can_split, const fa_schedule *schedule,
                            fa_capacity *capacity)
 {
-    const int64_t keys = FA_MIN(problem->tensor[FA_K].shape[2], FA_MAX_LENGTH);
+    const int64_t keys = FA_MIN(problem->keys, FA_MAX_LENGTH);
     const int64_t key_blocks = fa_ceil_div(keys, tiling->block_kv);
     const int32_t asked = FA_MIN(problem->tuning.splits, fa_tiling_parts(limits));
     const int64_t longest = FA_MIN(problem->tensor[FA_Q].shape[2], FA_MAX_LENGTH) * problem->group;

@@ -74,7 +74,7 @@ static fa_status warm(fa_plan *plan)
     if (!plan->device->limits.compiled)
         return compile_all(plan);
     return compile_classes(plan, FA_MIN(p->tensor[FA_Q].shape[2], FA_MAX_LENGTH),
-                           FA_MIN(p->tensor[FA_K].shape[2], FA_MAX_LENGTH));
+                           FA_MIN(p->keys, FA_MAX_LENGTH));
 }
 
 fa_status fa_device_warm(fa_device *device, const fa_attention_desc *largest)

@@ -8,6 +8,15 @@
 #include "core/status.h"
 #include "core/tensor.h"
 
+/* The logarithm of a power of two; -1 for another number. */
+static int shift_of(int64_t n)
+{
+    int shift = 0;
+    while (shift < 30 && (int64_t)1 << shift < n)
+        shift++;
+    return (int64_t)1 << shift == n ? shift : -1;
+}
+
 static void fill_params(const fa_plan *plan, const fa_schedule *schedule, fa_table_params *out)
 {
     const fa_problem *p = &plan->problem;
@@ -32,6 +41,12 @@ static void fill_params(const fa_plan *plan, const fa_schedule *schedule, fa_tab
     out->merges = (int)schedule->merges;
     out->partial_rows = schedule->partial_rows;
     out->workers = (int)schedule->workers;
+    if (p->features & FA_FEATURE_PAGES) {
+        out->page_size = (int)p->tensor[FA_K].shape[2];
+        out->page_shift = shift_of(p->tensor[FA_K].shape[2]);
+        out->pages = (int)p->tensor[FA_K].shape[0];
+        out->page_stride = p->tensor[FA_PAGES].stride[0];
+    }
     out->group = p->group;
     out->dim_qk = p->dim_qk;
     out->dim_v = p->dim_v;
@@ -42,7 +57,8 @@ static void fill_params(const fa_plan *plan, const fa_schedule *schedule, fa_tab
     out->flags =
         (p->alibi_slopes ? FA_TABLE_ALIBI : 0) | (p->features & FA_FEATURE_BIAS ? FA_TABLE_BIAS : 0) |
         (p->features & FA_FEATURE_KEEP ? FA_TABLE_KEEP : 0) | (p->sinks ? FA_TABLE_SINKS : 0) |
-        (p->bias_factors ? FA_TABLE_BIAS_FACTORS : 0) | (p->features & FA_FEATURE_LSE ? FA_TABLE_LSE : 0);
+        (p->bias_factors ? FA_TABLE_BIAS_FACTORS : 0) | (p->features & FA_FEATURE_LSE ? FA_TABLE_LSE : 0) |
+        (p->features & FA_FEATURE_PAGES ? FA_TABLE_PAGES : 0);
 }
 
 static void fill_sequences(const fa_problem *p, fa_table_sequence *out)
@@ -56,6 +72,7 @@ static void fill_sequences(const fa_problem *p, fa_table_sequence *out)
             .o_at = fa_tensor_offset(&p->tensor[FA_O], s->q_batch, 0, s->q_row),
             .lse_at = fa_problem_lse_index(p, s, 0, 0),
             .number = (int)n,
+            .first = s->first,
             .mask = s->mask,
         };
     }
@@ -75,10 +92,10 @@ static void fill_lists(const fa_schedule *schedule, fa_table_item *item, fa_tabl
     }
 }
 
-/* Lists begin at multiples of 64 bytes, and of the size of their entries. */
-_Static_assert(64 % sizeof(fa_table_sequence) == 0 && 64 % sizeof(fa_table_item) == 0 &&
-                   64 % sizeof(fa_table_merge) == 0,
-               "entries that fill 64 bytes");
+/* Lists begin at multiples of the size of their entries, which are multiples of 8 where they hold 64 bits. */
+_Static_assert(sizeof(fa_table_sequence) % 8 == 0 && sizeof(fa_table_item) % 8 == 0 &&
+                   sizeof(fa_table_merge) % 8 == 0,
+               "entries of whole words of 64 bits");
 _Static_assert(sizeof(fa_table_params) % 8 == 0, "std430 rounds its size up");
 
 static size_t slopes(const fa_problem *p)
@@ -88,7 +105,10 @@ static size_t slopes(const fa_problem *p)
 
 static bool add_list(size_t count, size_t bytes, size_t *end, size_t *begin)
 {
-    *begin = *end = fa_align64(*end);
+    size_t gap = (bytes - *end % bytes) % bytes;
+    if (!fa_grow(end, gap, 1))
+        return false;
+    *begin = *end;
     return fa_grow(end, count, bytes);
 }
 

@@ -16,7 +16,7 @@ static fa_status measure(const fa_problem *p, family *f)
 {
     const int64_t *q = p->tensor[FA_Q].shape;
     *f = (family){.shape = {.rows = FA_MIN(q[2], FA_MAX_LENGTH) * p->group,
-                            .keys = FA_MIN(p->tensor[FA_K].shape[2], FA_MAX_LENGTH),
+                            .keys = FA_MIN(p->keys, FA_MAX_LENGTH),
                             .dim_qk = p->dim_qk,
                             .dim_v = p->dim_v,
                             .group = p->group}};

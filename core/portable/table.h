@@ -18,16 +18,20 @@
 #define FA_TABLE_SINKS 8
 #define FA_TABLE_LSE 16
 #define FA_TABLE_BIAS_FACTORS 32
+#define FA_TABLE_PAGES 64
 
 FA_STRUCT(fa_table_params)
     fa_long q_stride[3], k_stride[3], v_stride[3], o_stride[3]; /* batch, head, row */
     fa_long bias_stride[4], keep_stride[4];                     /* 0 where the axis is repeated */
     fa_long plan;                                               /* whose work it is, for the host */
     fa_long partial_rows;                                       /* rows of partial results */
+    fa_long page_stride; /* entries of the page table between two sequences */
     int items, merges;                     /* of the lists; further entries mean nothing */
-    int workers, unused;                   /* of the items, on a CPU */
+    int workers;                           /* of the items, on a CPU */
     int sequences_at, items_at, merges_at; /* first entries of lists */
     int slopes_at, sinks_at, factors_at;   /* likewise, of floats; the last multiply a head's bias */
+    int page_size, page_shift; /* keys of a page, which are 1 << page_shift or it is -1 */
+    int pages;                 /* of the pool; 0: keys do not lie in pages */
     int group, dim_qk, dim_v, lse_rows, bias_type;
     fa_score score;
     int flags;
@@ -35,10 +39,12 @@ FA_STRUCT(fa_table_params)
 FA_STRUCT_END(fa_table_params)
 
 FA_STRUCT(fa_table_sequence)
-    fa_long q_at, k_at, v_at, o_at; /* of its first row */
+    fa_long q_at, k_at, v_at, o_at; /* of its first row; in pages, k_at and v_at are 0 */
     fa_long lse_at;
-    int number; /* index into bias and keep */
+    int number; /* index into bias, keep and the page table */
+    int first;  /* the number of the first key that it uses: keys count from that one on */
     fa_mask mask;
+    int unused;
 FA_STRUCT_END(fa_table_sequence)
 
 FA_STRUCT(fa_table_item)

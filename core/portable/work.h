@@ -36,7 +36,7 @@
     (FA_INDEX(FA_SEQUENCE(w, number)) * FA_WIDE(FA_PARAM(w, x##_stride)[0]) + \
      FA_INDEX((r).head) * FA_WIDE(FA_PARAM(w, x##_stride)[1]) +               \
      FA_INDEX((r).position) * FA_WIDE(FA_PARAM(w, x##_stride)[2]) +           \
-     FA_INDEX(key) * FA_WIDE(FA_PARAM(w, x##_stride)[3]))
+     FA_INDEX(FA_SEQUENCE(w, first) + (key)) * FA_WIDE(FA_PARAM(w, x##_stride)[3]))
 
 /* Row number `row` of the item's key head, see row.h. */
 FA_KERNEL_FN fa_row fa_work_row(FA_WORK w, int row)

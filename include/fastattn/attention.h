@@ -18,13 +18,14 @@ typedef enum fa_dtype {
     FA_F32 = 0,
     FA_F16 = 1,  /* IEEE 754 binary16                                        */
     FA_BF16 = 2, /* the upper half of an f32                                 */
-    FA_BOOL = 3  /* one byte, 0 or not 0; only for `keep`                    */
+    FA_BOOL = 3, /* one byte, 0 or not 0; only for `keep`                    */
+    FA_I32 = 4   /* a signed integer of 32 bits; only for `page_table`       */
 } fa_dtype;
 
 /** The bytes of one element. 0 for a value that is no fa_dtype. Thread-safe. */
 FA_API size_t fa_dtype_size(fa_dtype dtype);
 
-/** The name of a type: "f32", "f16", "bf16", "bool". "unknown" for any other value. Never NULL. Thread-safe. */
+/** The name of a type: "f32", "f16", "bf16", "bool", "i32". "unknown" for any other value. Never NULL. Thread-safe. */
 FA_API const char *fa_dtype_name(fa_dtype dtype);
 
 /**
@@ -112,6 +113,9 @@ typedef struct fa_tuning {
  *   cu_seqlens_q, _k       cu_rows_q32, cu_rows_kv32, sequences = batch; max_seqlen_q and _k are not needed
  *   seqused_k, cache_seqlens  lens_kv32
  *   seqused_q              lens_q32
+ *   leftpad_k              first_kv32
+ *   page_table, block_table  page_table; k_cache and v_cache are k and v, of axes (page, key, head, dim)
+ *   cache_batch_idx        page_table of one page per sequence: a cache entry is a page
  *   learnable_sink, s_aux  sinks
  *   softmax_lse            lse; a row without keys has -inf here and +inf there
  *   num_splits             tuning->splits; its combine step is fa_merge_host(), or part of the run
@@ -184,6 +188,23 @@ typedef struct fa_attention_desc {
     const int32_t *cu_rows_kv32;
     const int32_t *lens_q32;
     const int32_t *lens_kv32;
+
+    /* Caches that are padded on the left (leftpad_k elsewhere), and ring buffers. Sequence n does not use its keys before
+     * first_kv[n], which is at most its length. The keys keep their numbers: p(i), `prefix`, and the columns of bias
+     * and keep count from key 0. A list has one number for each sequence; it is copied. NULL: all 0. The second is the
+     * same list as 32-bit integers; at most one is given. */
+    const int64_t *first_kv;
+    const int32_t *first_kv32;
+
+    /* Paged caches (vLLM, FlashInfer). FA_I32, of shape (sequences, 1, 1, pages). Then k is a pool of pages, of shape
+     * (number of pages, heads_kv, keys of a page, dim_qk), and v is one of the same sizes; their strides say how a page
+     * lies in memory, so that they may share one pool. Key j of sequence n is key j % S of page T[n][j / S], where T is
+     * the table and S = k.shape[2], any number. T is an operand of a run. Its axis 0 may be repeated (size 1, or stride
+     * 0): then all sequences have the same keys. Sequences have lens_kv[n] keys, or as many as their pages hold;
+     * cu_rows_kv is NULL. Only entries of pages that hold such keys are read. One that is not from 0 to k.shape[0] - 1
+     * is FA_INVALID where the host reads the table (host_memory of fa_device_info); elsewhere no memory outside of k and
+     * v is read, and rows of the sequence become NaN. shape all 0: none. */
+    fa_tensor page_table;
 
     /* 1: a run may have other lengths than those above, as a cache that grows: fa_plan_schedule(). Lengths are then at most
      * what the tensors hold; those above, the largest there can be if none are given, are what the plan is made for. The

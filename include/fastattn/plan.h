@@ -73,8 +73,9 @@ FA_API fa_status fa_device_warm(fa_device *device, const fa_attention_desc *larg
 typedef struct fa_lengths {
     size_t struct_size; /* sizeof(fa_lengths) */
     int64_t sequences;
-    const int64_t *cu_rows_q, *cu_rows_kv, *lens_q, *lens_kv;
-    const int32_t *cu_rows_q32, *cu_rows_kv32, *lens_q32, *lens_kv32; /* of each pair at most one is given */
+    const int64_t *cu_rows_q, *cu_rows_kv, *lens_q, *lens_kv, *first_kv;
+    const int32_t *cu_rows_q32, *cu_rows_kv32, *lens_q32, *lens_kv32,
+        *first_kv32; /* of each pair at most one is given */
 } fa_lengths;
 
 /**
@@ -108,10 +109,11 @@ FA_API fa_status fa_plan_schedule(const fa_plan *plan, fa_queue *queue, const fa
 typedef struct fa_attention_args {
     size_t struct_size; /* sizeof(fa_attention_args) */
     fa_buffer *q, *k, *v, *o;
-    fa_buffer *bias, *keep, *lse; /* given exactly if the description asks for them; otherwise NULL */
+    fa_buffer *bias, *keep, *page_table,
+        *lse;             /* given exactly if the description asks for them; otherwise NULL */
     fa_buffer *workspace; /* contents undefined before and after; may be NULL if fa_plan_workspace() is 0 */
     size_t q_offset, k_offset, v_offset, o_offset; /* multiples of the element's size */
-    size_t bias_offset, keep_offset, lse_offset;
+    size_t bias_offset, keep_offset, page_table_offset, lse_offset;
     size_t workspace_offset; /* a multiple of 64; in wrapped host memory, the address is a multiple of 64 */
     fa_buffer *work;         /* written by fa_plan_schedule() for this plan; NULL: the plan's own lengths */
     size_t work_offset;      /* a multiple of 256; in wrapped host memory, the address is a multiple of 64 */
@@ -135,12 +137,12 @@ typedef struct fa_attention_args {
 FA_API fa_status fa_plan_run(const fa_plan *plan, fa_queue *queue, const fa_attention_args *args);
 
 /**
- * The memory of one run, in host memory: each pointer is a tensor's first element. bias, keep and lse are given exactly
- * if the description asks for them; otherwise they are NULL.
+ * The memory of one run, in host memory: each pointer is a tensor's first element. bias, keep, page_table and lse are
+ * given exactly if the description asks for them; otherwise they are NULL.
  */
 typedef struct fa_host_args {
     size_t struct_size; /* sizeof(fa_host_args) */
-    const void *q, *k, *v, *bias, *keep;
+    const void *q, *k, *v, *bias, *keep, *page_table;
     void *o;
     float *lse;
     void *workspace;  /* fa_plan_workspace() bytes at a multiple of 64; contents undefined before and after */

@@ -14,11 +14,11 @@ extern "C" {
 #endif
 
 /**
- * The inputs of a problem in host memory: each pointer is a tensor's first element. bias and keep are NULL exactly if
- * the description has none.
+ * The inputs of a problem in host memory: each pointer is a tensor's first element. bias, keep and page_table are NULL
+ * exactly if the description has none.
  */
 typedef struct fa_inputs {
-    const void *q, *k, *v, *bias, *keep;
+    const void *q, *k, *v, *bias, *keep, *page_table;
 } fa_inputs;
 
 /**

@@ -142,8 +142,9 @@ static inline void add_values(cursor v, int id, int key, int key_end, __local co
 
 __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     FA_TABLE, FA_MEMORY(q), FA_MEMORY(k), FA_MEMORY(v), FA_MEMORY(o),
-    FA_MEMORY(bias), FA_MEMORY(keep), FA_MEMORY(lse), FA_MEMORY(partial), long q_offset, long k_offset,
-    long v_offset, long o_offset, long bias_offset, long keep_offset, long lse_offset, long partial_offset,
+    FA_MEMORY(bias), FA_MEMORY(keep), FA_MEMORY(page_table), FA_MEMORY(lse), FA_MEMORY(partial),
+    long q_offset, long k_offset, long v_offset, long o_offset, long bias_offset, long keep_offset,
+    long page_table_offset, long lse_offset, long partial_offset,
     long partial_state_offset, __local float4 *room)
 {
     __local float *rows = (__local float *)room, *parts = rows + ROOM_Q, *weights = parts + ROOM_PARTS;

@@ -45,6 +45,7 @@
 #define FA_VK_SLOT_LSE 7
 #define FA_VK_SLOT_PARTIAL 8
 #define FA_VK_SLOT_STATE 9
-#define FA_VK_SLOTS 10
+#define FA_VK_SLOT_PAGES 10
+#define FA_VK_SLOTS 11
 
 #endif

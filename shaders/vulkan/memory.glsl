@@ -78,6 +78,7 @@ FA_OPERAND(6)
 FA_OPERAND(7)
 FA_OPERAND(8)
 FA_OPERAND(9)
+FA_OPERAND(10)
 
 address at(int slot)
 {

@@ -33,7 +33,7 @@ static fa_attention_desc problem(fa_dtype dtype)
 static void use_context(void)
 {
     const fa_attention_desc small = make_desc(1, 1, 1, 4, 4, 4);
-    const fa_inputs in = {q, k, v, NULL, NULL};
+    const fa_inputs in = {.q = q, .k = k, .v = v};
     static double expected[16];
     fa_context *other;
     (void)fa_context_create(NULL, &other);

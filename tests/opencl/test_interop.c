@@ -155,7 +155,7 @@ static fa_status run(fa_buffer *q, fa_buffer *k, fa_buffer *v, fa_buffer *o)
 static void assert_attention(const float *q, const float *k, const float *v, const float *o)
 {
     static double expected[OUTPUTS];
-    const fa_inputs inputs = {q, k, v, NULL, NULL};
+    const fa_inputs inputs = {.q = q, .k = k, .v = v};
     ck_assert_int_eq(fa_reference_attention(context, &desc, &inputs, expected, NULL), FA_OK);
     for (int i = 0; i < OUTPUTS; i++)
         ck_assert_msg(fabs(expected[i] - (double)o[i]) < 1e-5, "o[%d] is %g, expected %g", i, (double)o[i],

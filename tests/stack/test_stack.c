@@ -77,7 +77,7 @@ static void run_kernel(job *j, fa_context *context, fa_device *device, const cha
                                           : kind == 5 ? FA_BF16
                                                       : FA_F32,
                                           kind == 1 ? 1 : ROWS);
-        fa_inputs inputs = {q, k, v, NULL, NULL};
+        fa_inputs inputs = {.q = q, .k = k, .v = v};
         void *out = o;
         char reason[256];
         const fa_tuning tuning = {
@@ -98,7 +98,7 @@ static void run_kernel(job *j, fa_context *context, fa_device *device, const cha
             inputs.keep = keep;
         }
         if (kind >= 4) {
-            inputs = (fa_inputs){q16, k16, v16, NULL, NULL};
+            inputs = (fa_inputs){.q = q16, .k = k16, .v = v16};
             out = o16;
         }
         if (fa_device_supports(device, &desc, reason, sizeof(reason)) != FA_OK)
@@ -160,7 +160,7 @@ static void run_plan(job *j, fa_device *device)
 static void run_host_functions(job *j, fa_context *context)
 {
     fa_attention_desc desc = describe(FA_F32, ROWS);
-    const fa_inputs inputs = {q, k, v, NULL, NULL};
+    const fa_inputs inputs = {.q = q, .k = k, .v = v};
     fa_merge_desc merge = {
         .struct_size = sizeof(merge), .parts = 2, .partial = desc.o, .o = desc.o, .want_lse = 1};
     size_t bytes;

@@ -196,7 +196,7 @@ static fa_status use_everything(const fa_attention_desc *d, bool with_problem)
 {
     static float q[64], k[64], v[64], o[64], lse[64];
     static double expected[64];
-    const fa_inputs in = {q, k, v, NULL, NULL};
+    const fa_inputs in = {.q = q, .k = k, .v = v};
     fa_device *device = NULL;
     fa_queue *queue = NULL;
     fa_buffer *buffer = NULL, *wrapped = NULL;

@@ -227,7 +227,7 @@ typedef struct outcome {
 static void compute(setup *s, outcome *r)
 {
     const fa_attention_desc small = make_desc(1, 1, 1, 16, 16, 16);
-    const fa_inputs in = {q, k, v, NULL, NULL};
+    const fa_inputs in = {.q = q, .k = k, .v = v};
     static float lse[2 * HEADS * ROWS / 2];
     fa_tensor half = fa_tensor_make(FA_F32, 1, HEADS, ROWS / 2, DIM);
     const fa_merge_desc merge = {.struct_size = sizeof(merge), .parts = 2, .partial = half, .o = half};

@@ -392,7 +392,7 @@ START_TEST(refused_by_name)
     d[2].o = wrong;
     d[3].partial.dtype = FA_BOOL;
     d[4].o.dtype = FA_BOOL;
-    d[5].o.dtype = (fa_dtype)9;
+    d[5].o.dtype = (fa_dtype)99;
     d[6].o.stride[3] = 1; /* other strides 0: rows on top of each other */
     d[7].parts = INT64_MAX;
     d[8].partial.shape[2] = -2;
@@ -406,7 +406,7 @@ START_TEST(refused_by_name)
         "o.shape[3] is 3, expected 2 as partial.shape[3]",
         "partial.dtype is bool, expected f32, f16 or bf16",
         "o.dtype is bool, expected f32, f16 or bf16",
-        "o.dtype is 9, expected an fa_dtype",
+        "o.dtype is 99, expected an fa_dtype",
         "elements of o overlap",
         "parts 9223372036854775807",
         "partial.shape[2] is -2, expected at least 0",

@@ -185,7 +185,7 @@ START_TEST(success_leaves_no_message)
     QUIET(fa_plan_run(plan, queue, &args));
     QUIET(fa_attention_host(device, &d, q, k, v, NULL, NULL, o, lse));
 
-    const fa_inputs in = {q, k, v, NULL, NULL};
+    const fa_inputs in = {.q = q, .k = k, .v = v};
     QUIET(fa_reference_attention(context, &d, &in, exact, NULL));
     QUIET(fa_naive_attention(context, &d, &in, FA_ORDER_FORWARD, FA_F32, o, NULL));
     const fa_merge_desc merge = {.struct_size = sizeof(merge), .parts = 1, .partial = d.q, .o = d.o};

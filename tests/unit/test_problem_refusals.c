@@ -107,7 +107,7 @@ END_TEST
 START_TEST(unsupported_types)
 {
     for (int t = 0; t < COUNT(operand); t++) {
-        static const int values[] = {4, 99, -1, INT32_MAX};
+        static const int values[] = {98, 99, -1, INT32_MAX};
         char message[80];
         fa_attention_desc d = base_with_extras();
         fa_tensor *tensor = (fa_tensor *)(void *)((char *)&d + operand[t].offset);

@@ -148,7 +148,7 @@ static void assert_close(double found, double expected)
 START_TEST(by_hand)
 {
     const float q[3] = {1, 1, 1};
-    fa_inputs in = {q, keys, values, NULL, NULL};
+    fa_inputs in = {.q = q, .k = keys, .v = values};
     double o[3], lse[3];
     fa_attention_desc d = small(1);
     reference(&d, &in, o, lse);
@@ -186,7 +186,7 @@ END_TEST
 START_TEST(by_hand_extras)
 {
     const float q[1] = {1};
-    fa_inputs in = {q, keys, values, NULL, NULL};
+    fa_inputs in = {.q = q, .k = keys, .v = values};
     double o[1], lse[1];
     fa_attention_desc d = small(1);
     /* A sink of ln 6 takes half of the weight. */
@@ -218,7 +218,7 @@ START_TEST(by_hand_extras)
     const uint8_t keep[3] = {1, 0, 200};
     const float nan_value[3] = {6, NAN, 60};
     d.keep = fa_tensor_make(FA_BOOL, 1, 1, 1, 3);
-    in = (fa_inputs){q, keys, nan_value, NULL, keep};
+    in = (fa_inputs){.q = q, .k = keys, .v = nan_value, .keep = keep};
     reference(&d, &in, o, lse);
     assert_close(o[0], (6 + 180) / 4.0);
     assert_close(lse[0], log(4));
@@ -227,7 +227,7 @@ START_TEST(by_hand_extras)
     d = small(1);
     const float slope[1] = {0.69314718f};
     d.alibi_slopes = slope;
-    in = (fa_inputs){q, keys, values, NULL, NULL};
+    in = (fa_inputs){.q = q, .k = keys, .v = values};
     reference(&d, &in, o, lse);
     assert_close(o[0], (0.25 * 6 + 12 + 180) / 4.25);
 
@@ -251,7 +251,7 @@ END_TEST
 START_TEST(extreme_inputs)
 {
     float q[3] = {1, 1, 1}, k[3] = {-3e38f, 3e38f, 3e38f}, v[3] = {1, 2, 4};
-    fa_inputs in = {q, k, v, NULL, NULL};
+    fa_inputs in = {.q = q, .k = k, .v = v};
     double o[3], lse[3];
     fa_attention_desc d = small(3);
     d.mask = FA_MASK_CAUSAL_TOP_LEFT;
@@ -283,7 +283,7 @@ START_TEST(heads_and_strides)
     d.q.stride[3] = 1;
     d.scale = 1;
     const float q[ROWS * HEADS] = {1, 2, 3, 4, 5, 6, 7, 8}, k[2] = {1, 10}, v[2] = {-1, -2};
-    const fa_inputs in = {q, k, v, NULL, NULL};
+    const fa_inputs in = {.q = q, .k = k, .v = v};
     double o[HEADS * ROWS], lse[HEADS * ROWS];
     reference(&d, &in, o, lse);
     for (int head = 0; head < HEADS; head++) {
@@ -302,7 +302,7 @@ START_TEST(rows_of_no_sequence_are_left_alone)
     d.cu_rows_q = cu;
     d.sequences = 1;
     const float q[3] = {1, 1, 1};
-    const fa_inputs in = {q, keys, values, NULL, NULL};
+    const fa_inputs in = {.q = q, .k = keys, .v = values};
     double o[3] = {7, 7, 7}, lse[3] = {7, 7, 7};
     reference(&d, &in, o, lse);
     ck_assert(o[0] == 7 && o[2] == 7 && lse[0] == 7 && lse[2] == 7);
@@ -322,7 +322,7 @@ START_TEST(naive_follows_the_reference)
         k[i] = random_float(&random, -2, 2);
         v[i] = random_float(&random, -1, 1);
     }
-    const fa_inputs in = {q, k, v, NULL, NULL};
+    const fa_inputs in = {.q = q, .k = k, .v = v};
     fa_attention_desc d = make_desc(1, HEADS, HEADS, LENGTH, LENGTH, DIM);
     d.mask = FA_MASK_CAUSAL_TOP_LEFT;
     reference(&d, &in, expected, expected_lse);
@@ -350,7 +350,7 @@ START_TEST(refused_by_name)
 {
     const float q[3] = {1, 1, 1};
     fa_attention_desc d = small(1);
-    fa_inputs in = {q, keys, values, NULL, NULL}, missing;
+    fa_inputs in = {.q = q, .k = keys, .v = values}, missing;
     double o[3];
     float naive[3];
     ck_assert_int_eq(fa_reference_attention(NULL, &d, &in, o, NULL), FA_INVALID);

@@ -65,7 +65,7 @@ START_TEST(bad_tensors)
         {{FA_F32, {1, -2, 1, 1}, {0}}, FA_INVALID, "tensor.shape[1] is -2, expected at least 0"},
         {{FA_F32, {1, 1, 2, 1}, {1, 1, -1, 1}}, FA_INVALID, "tensor.stride[2] is -1, expected at least 0"},
         {{FA_F32, {1, 1, 1, 4}, {1, 1, 1, 3}}, FA_INVALID, "tensor.stride[3] is 3, expected 1"},
-        {{(fa_dtype)5, {1, 1, 1, 4}, {0}}, FA_INVALID, "tensor.dtype is 5, expected an fa_dtype"},
+        {{(fa_dtype)99, {1, 1, 1, 4}, {0}}, FA_INVALID, "tensor.dtype is 99, expected an fa_dtype"},
         {{FA_F32, {INT64_MAX, 2, 1, 1}, {0}},
          FA_OUT_OF_MEMORY,
          "tensor.shape is 9223372036854775807 x 2 x 1 x 1"},

@@ -56,6 +56,9 @@ bool conform_add(conform_list *list, const conform_case *c, const char *label, .
 /* Masks, packed sequences, lengths, the diagonal. */
 bool conform_add_masks(conform_list *list);
 
+/* Keys in pages, first keys. */
+bool conform_add_caches(conform_list *list);
+
 /* What happens to a score. */
 bool conform_add_scores(conform_list *list);
 

@@ -104,10 +104,13 @@ typedef struct conform_case {
     bool bias_holes;             /* some of it is -inf                                                  */
     bool alibi, sinks, no_sinks; /* no_sinks: sinks of -inf, which are as good as none               */
     bool no_lse;
-    bool slopes_each; /* ALiBi's slopes of each batch entry or sequence                      */
-    bool factors;     /* of the bias, one per head                                           */
-    bool narrow;      /* offsets and lengths as 32-bit integers                              */
-    bool singles;     /* axes of size 1 have strides that make no sense                      */
+    bool slopes_each;  /* ALiBi's slopes of each batch entry or sequence                      */
+    bool factors;      /* of the bias, one per head                                           */
+    bool narrow;       /* offsets and lengths as 32-bit integers                              */
+    int32_t page;      /* keys of a page; 0: keys do not lie in pages                         */
+    bool shared_pages; /* all sequences have the same pages                                  */
+    bool first;        /* sequences begin at a key of their own                               */
+    bool singles;      /* axes of size 1 have strides that make no sense                      */
     bool scale_zero;
     float softcap, scale;
     conform_bias_ends bias_ends;
@@ -150,7 +153,7 @@ typedef struct conform_sizes {
     int32_t len_q, len_kv, block_q, block_kv;
 } conform_sizes;
 
-enum { CONFORM_Q, CONFORM_K, CONFORM_V, CONFORM_BIAS, CONFORM_KEEP, CONFORM_INPUTS };
+enum { CONFORM_Q, CONFORM_K, CONFORM_V, CONFORM_BIAS, CONFORM_KEEP, CONFORM_PAGES, CONFORM_INPUTS };
 
 /* A case's problem with its inputs. */
 typedef struct conform_data {
@@ -163,8 +166,8 @@ typedef struct conform_data {
     int home[CONFORM_INPUTS];      /* in whose memory the tensor lies                               */
     size_t offset[CONFORM_INPUTS]; /* bytes into it                                                 */
     fa_inputs inputs;
-    int64_t *offsets_q, *offsets_kv, *lens_q, *lens_kv;
-    int32_t *narrow; /* the four again, where the case asks for that */
+    int64_t *offsets_q, *offsets_kv, *lens_q, *lens_kv, *first_kv;
+    int32_t *narrow; /* the five again, where the case asks for that */
     float *slopes, *factors, *sinks;
 } conform_data;
 
@@ -199,15 +202,20 @@ fa_tensor *conform_tensor(fa_attention_desc *desc, int input);
 /* A tensor with its strides spelled out. */
 fa_tensor conform_strides(fa_tensor tensor);
 
-/* Where a sequence's rows or keys begin in their tensor, and how many there are. */
+/* Where a sequence's rows or keys begin in their tensor, how many there are, and the first that it uses. */
 typedef struct conform_part {
-    int64_t batch, begin, count;
+    int64_t batch, begin, count, first;
 } conform_part;
 
 conform_part conform_part_q(const fa_attention_desc *desc, int64_t sequence);
 conform_part conform_part_kv(const fa_attention_desc *desc, int64_t sequence);
 int64_t conform_sequences(const fa_attention_desc *desc);
 int64_t conform_index(const fa_tensor *tensor, int64_t batch, int64_t head, int64_t row);
+/* The element that key j of sequence n begins with, in k or v with its strides spelled out. */
+int64_t conform_key_index(const conform_data *data, const fa_tensor *tensor, int64_t n, int64_t head,
+                          int64_t j);
+/* The most keys of a sequence. */
+int64_t conform_keys(const fa_attention_desc *desc);
 /* The first element of an input; NULL where it has none. */
 void *conform_address(const conform_data *data, int input);
 void conform_store(fa_dtype dtype, void *base, int64_t index, float value);

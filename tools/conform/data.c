@@ -41,14 +41,22 @@ static int64_t keys_of(int32_t n, int32_t length)
     return lengths[n % 5];
 }
 
+/* The first key of sequence n, of so many: some, none, all, the last. */
+static int64_t first_of(int32_t n, int64_t keys)
+{
+    const int64_t firsts[] = {keys / 3, 0, keys, keys > 0 ? keys - 1 : 0};
+    return firsts[n % 4];
+}
+
 /* The lists that the description has, as 32-bit integers instead. */
 static bool narrow_lists(conform_data *data, size_t count)
 {
     fa_attention_desc *d = &data->desc;
-    const int64_t **const wide[] = {&d->cu_rows_q, &d->cu_rows_kv, &d->lens_q, &d->lens_kv};
-    const int32_t **const narrow[] = {&d->cu_rows_q32, &d->cu_rows_kv32, &d->lens_q32, &d->lens_kv32};
-    int32_t *to = data->narrow = malloc(4 * count * sizeof(int32_t));
-    for (int list = 0; to && list < 4; list++, to += count) {
+    const int64_t **const wide[] = {&d->cu_rows_q, &d->cu_rows_kv, &d->lens_q, &d->lens_kv, &d->first_kv};
+    const int32_t **const narrow[] = {&d->cu_rows_q32, &d->cu_rows_kv32, &d->lens_q32, &d->lens_kv32,
+                                      &d->first_kv32};
+    int32_t *to = data->narrow = malloc(5 * count * sizeof(int32_t));
+    for (int list = 0; to && list < 5; list++, to += count) {
         bool is_lens = list >= 2;
         if (!*wide[list])
             continue;
@@ -68,23 +76,26 @@ static bool make_offsets(const conform_case *c, const conform_sizes *sizes, conf
     data->offsets_kv = malloc(bytes);
     data->lens_q = malloc(bytes);
     data->lens_kv = malloc(bytes);
-    if (!data->offsets_q || !data->offsets_kv || !data->lens_q || !data->lens_kv)
+    data->first_kv = malloc(bytes);
+    if (!data->offsets_q || !data->offsets_kv || !data->lens_q || !data->lens_kv || !data->first_kv)
         return false;
     data->offsets_q[0] = data->offsets_kv[0] = before;
     for (int32_t n = 0; n < c->batch; n++) {
         data->offsets_q[n + 1] = data->offsets_q[n] + rows_of(n, sizes->len_q);
         data->offsets_kv[n + 1] = data->offsets_kv[n] + keys_of(n, sizes->len_kv);
         data->lens_q[n] = rows_of(n, sizes->len_q);
-        data->lens_kv[n] = keys_of(n, sizes->len_kv);
+        data->lens_kv[n] = has_lens_kv(c->packing) ? keys_of(n, sizes->len_kv) : sizes->len_kv;
         if (c->packing == CONFORM_LENS_BOTH && sizes->len_q == sizes->len_kv)
             data->lens_kv[n] = data->lens_q[n]; /* a padded encoder */
+        data->first_kv[n] = first_of(n, packs_kv(c->packing) ? keys_of(n, sizes->len_kv) : data->lens_kv[n]);
     }
     if (packs_q(c->packing) || packs_kv(c->packing))
         data->desc.sequences = c->batch;
     data->desc.cu_rows_q = packs_q(c->packing) ? data->offsets_q : NULL;
     data->desc.cu_rows_kv = packs_kv(c->packing) ? data->offsets_kv : NULL;
     data->desc.lens_q = has_lens_q(c->packing) ? data->lens_q : NULL;
-    data->desc.lens_kv = has_lens_kv(c->packing) ? data->lens_kv : NULL;
+    data->desc.lens_kv = has_lens_kv(c->packing) || c->page > 0 ? data->lens_kv : NULL; /* pages hold more */
+    data->desc.first_kv = c->first ? data->first_kv : NULL;
     data->desc.dynamic_lengths = c->test == CONFORM_LENGTHS;
     return !c->narrow || narrow_lists(data, (size_t)c->batch + 1);
 }
@@ -130,6 +141,8 @@ static void lay_out(conform_layout layout, bool is_kv, fa_tensor *t, int64_t *le
     }
 }
 
+enum { SPARE_PAGES = 3 }; /* of the pool, in no table */
+
 static void make_tensors(const conform_case *c, const conform_sizes *sizes, conform_data *data)
 {
     fa_attention_desc *d = &data->desc;
@@ -142,6 +155,12 @@ static void make_tensors(const conform_case *c, const conform_sizes *sizes, conf
     if (packs_kv(c->packing)) {
         batch_kv = 1;
         keys = data->offsets_kv[c->batch] + behind;
+    }
+    if (c->page > 0) {
+        int64_t pages = (sizes->len_kv + c->page - 1) / c->page, lines = c->shared_pages ? 1 : c->batch;
+        d->page_table = fa_tensor_make(FA_I32, lines, 1, 1, pages);
+        batch_kv = lines * pages + SPARE_PAGES;
+        keys = c->page;
     }
     d->q = fa_tensor_make(c->q, batch_q, c->heads_q, rows, c->dim_qk);
     d->k = fa_tensor_make(c->k, batch_kv, c->heads_kv, keys, c->dim_qk);
@@ -193,8 +212,8 @@ static void repeat_axes(const conform_case *c, fa_tensor *t)
 static void set_singles(fa_attention_desc *d)
 {
     static const int64_t odd[] = {7, -1, INT64_MAX, 0};
-    fa_tensor *const tensors[] = {&d->q, &d->k, &d->v, &d->o, &d->bias, &d->keep};
-    for (int t = 0; t < 6; t++) {
+    fa_tensor *const tensors[] = {&d->q, &d->k, &d->v, &d->o, &d->bias, &d->keep, &d->page_table};
+    for (int t = 0; t < 7; t++) {
         if (tensors[t]->shape[0] == 0)
             continue;
         *tensors[t] = conform_strides(*tensors[t]);
@@ -223,13 +242,33 @@ static bool allocate(conform_data *data)
             return false;
         memset(data->memory[t], 0xff, data->bytes[t]); /* NaN in every type */
     }
-    const void **const inputs[CONFORM_INPUTS] = {&data->inputs.q, &data->inputs.k, &data->inputs.v,
-                                                 &data->inputs.bias, &data->inputs.keep};
+    const void **const inputs[CONFORM_INPUTS] = {&data->inputs.q,    &data->inputs.k,
+                                                 &data->inputs.v,    &data->inputs.bias,
+                                                 &data->inputs.keep, &data->inputs.page_table};
     for (int t = 0; t < CONFORM_INPUTS; t++) {
         unsigned char *home = data->memory[data->home[t]];
         *inputs[t] = home ? home + data->offset[t] : NULL;
     }
     return true;
+}
+
+/* Each used page of each sequence is another of the pool, at random; entries behind a length are no pages. */
+static void deal_pages(conform_data *data, conform_random *random)
+{
+    const fa_attention_desc *d = &data->desc;
+    const int64_t lines = d->page_table.shape[0], pages = d->page_table.shape[3];
+    int32_t *table = data->memory[CONFORM_PAGES];
+    for (int64_t i = 0; table && i < lines * pages; i++) {
+        const int64_t other = conform_random_below(random, (uint32_t)i + 1);
+        table[i] = table[other];
+        table[other] = (int32_t)i + 1; /* page 0 is a spare one */
+    }
+    for (int64_t i = 0; table && lines > 1 && i < lines * pages; i++) {
+        const conform_part p = conform_part_kv(d, i / pages);
+        const int64_t page = i % pages, size = d->k.shape[2];
+        if (page * size >= p.count || (page + 1) * size <= p.first)
+            table[i] = i % 2 ? -1 - (int32_t)i : INT32_MAX - (int32_t)i;
+    }
 }
 
 void conform_data_keep(conform_data *data)
@@ -319,6 +358,7 @@ bool conform_data_make(const conform_case *c, const conform_sizes *sizes, uint64
         set_singles(&data->desc);
     if (!allocate(data))
         return false;
+    deal_pages(data, &random);
     conform_fill(c, data, &random);
     if (c->hazard >= CONFORM_NAN_Q && !make_tame(data))
         return false;
@@ -338,6 +378,7 @@ void conform_data_free(conform_data *data)
     free(data->offsets_kv);
     free(data->lens_q);
     free(data->lens_kv);
+    free(data->first_kv);
     free(data->narrow);
     free(data->slopes);
     free(data->factors);

@@ -162,7 +162,7 @@ void conform_describe(const conform_case *c, char *text, size_t size)
     } numbers[] = {{"window-left", c->window_left}, {"window-right", c->window_right},
                    {"prefix", c->prefix},           {"offset", c->diagonal_offset},
                    {"splits", c->splits},           {"block-q", c->block_q},
-                   {"block-kv", c->block_kv}};
+                   {"block-kv", c->block_kv},       {"page", c->page}};
     conform_case unnamed = *c;
     conform_name(&unnamed, "");
     (void)snprintf(text, size, "%s%s%s", unnamed.name + 1, masks[c->mask], alignments[c->alignment]);
@@ -175,6 +175,7 @@ void conform_describe(const conform_case *c, char *text, size_t size)
     if (c->repeats != 0)
         note_axes(text, size, "repeated", c->repeats);
     note(text, size, "%s%s", c->slopes_each ? " slopes-each" : "", c->factors ? " factors" : "");
+    note(text, size, "%s%s", c->shared_pages ? " shared-pages" : "", c->first ? " first-kv" : "");
     note(text, size, "%s%s%s", c->narrow ? " int32" : "", c->singles ? " singles" : "",
          c->scale_zero ? " scale-0" : "");
     note(text, size, "%s%s%s%s", c->alibi ? " alibi" : "", c->sinks ? " sinks" : "",
@@ -187,6 +188,21 @@ void conform_describe(const conform_case *c, char *text, size_t size)
         note(text, size, " scale %g", (double)c->scale);
     if (c->hazard != CONFORM_TAME)
         note(text, size, " %s", conform_hazard_name(c->hazard));
+}
+
+/* Pages where keys are not packed, and rows of q, k and v not beside each other. */
+static void draw_cache(conform_random *r, conform_case *c)
+{
+    const bool packs = c->packing == CONFORM_PACK_BOTH || c->packing == CONFORM_PACK_KV ||
+                       c->packing == CONFORM_PACK_GAPS || c->packing == CONFORM_PACK_KV_LENS_Q;
+    c->first = chance(r, 20);
+    if (packs || c->layout == CONFORM_PACKED || !chance(r, 35))
+        return;
+    c->page = chance(r, 50) ? 1 << between(r, 0, 7) : between(r, 1, 50);
+    c->shared_pages =
+        c->hazard < CONFORM_HIDDEN && chance(r, 20); /* what one sequence hides another may see */
+    if (c->layout == CONFORM_BROADCAST || c->layout == CONFORM_OVERLAP)
+        c->layout = CONFORM_BSHD;
 }
 
 void conform_draw(uint64_t seed, int number, conform_case *c)
@@ -211,4 +227,5 @@ void conform_draw(uint64_t seed, int number, conform_case *c)
     draw_hazard(&r, c);
     if (chance(&r, 30))
         c->test = CONFORM_LENGTHS;
+    draw_cache(&r, c);
 }

@@ -21,8 +21,9 @@ static void fill_operand(const conform_case *c, conform_data *data, int t, float
     for (int64_t n = 0; n < conform_sequences(&data->desc); n++) {
         conform_part p = t == CONFORM_Q ? conform_part_q(&data->desc, n) : conform_part_kv(&data->desc, n);
         for (int64_t h = 0; h < tensor.shape[1]; h++) {
-            for (int64_t i = 0; i < p.count; i++) {
-                int64_t row = conform_index(&tensor, p.batch, h, p.begin + i);
+            for (int64_t i = p.first; i < p.count; i++) {
+                int64_t row = t == CONFORM_Q ? conform_index(&tensor, p.batch, h, p.begin + i)
+                                             : conform_key_index(data, &tensor, n, h, i);
                 for (int64_t d = 0; d < tensor.shape[3]; d++) {
                     bool ramps = c->ramp && t != CONFORM_V;
                     float value = ramps ? ramp(t, i, p.count, d) : conform_random_normal(random);
@@ -90,9 +91,12 @@ void conform_place_hazard(conform_data *data, conform_hazard hazard)
     int t = CONFORM_Q + ((int)hazard - CONFORM_NAN_Q) % 3;
     fa_tensor tensor = conform_strides(*conform_tensor(&data->desc, t));
     conform_part p = t == CONFORM_Q ? conform_part_q(&data->desc, 0) : conform_part_kv(&data->desc, 0);
-    if (p.count > 0)
+    int64_t middle = p.first + (p.count - p.first) / 2;
+    if (p.count > p.first)
         conform_store(tensor.dtype, conform_address(data, t),
-                      conform_index(&tensor, p.batch, 0, p.begin + p.count / 2) + tensor.shape[3] / 2,
+                      (t == CONFORM_Q ? conform_index(&tensor, p.batch, 0, p.begin + middle)
+                                      : conform_key_index(data, &tensor, 0, 0, middle)) +
+                          tensor.shape[3] / 2,
                       hazard >= CONFORM_INF_Q ? INFINITY : NAN);
 }
 

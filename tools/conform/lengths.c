@@ -17,6 +17,8 @@ static fa_lengths lengths_of(const fa_attention_desc *d)
         .cu_rows_kv32 = d->cu_rows_kv32,
         .lens_q32 = d->lens_q32,
         .lens_kv32 = d->lens_kv32,
+        .first_kv = d->first_kv,
+        .first_kv32 = d->first_kv32,
     };
 }
 
@@ -47,6 +49,8 @@ bool conform_lengths_make(const conform_data *data, conform_lengths *made)
     turn_lengths(d, sequences, false, !d->lens_q && !d->lens_q32, lens_q, cu_q);
     turn_lengths(d, sequences, true, !d->lens_kv && !d->lens_kv32, lens_kv, cu_kv);
     fa_attention_desc *other = &made->other;
+    other->first_kv = NULL;
+    other->first_kv32 = NULL;
     other->cu_rows_q32 = other->cu_rows_kv32 = other->lens_q32 = other->lens_kv32 = NULL;
     other->cu_rows_q = packed_q ? cu_q : NULL;
     other->cu_rows_kv = packed_kv ? cu_kv : NULL;

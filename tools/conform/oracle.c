@@ -47,14 +47,14 @@ static bool sees(const row_of *r, int64_t j)
 {
     const fa_attention_desc *d = &r->data->desc;
     int64_t position = position_of(r);
-    bool visible = true;
+    bool visible = j >= r->kv.first;
     if (d->mask != FA_MASK_NONE && j > position)
         visible = false;
     if (d->window_left > 0 && j <= position - d->window_left)
         visible = false;
     if (d->window_right > 0 && j >= position + d->window_right)
         visible = false;
-    if (j < d->prefix)
+    if (j < d->prefix && j >= r->kv.first)
         visible = true;
     return visible && (d->keep.shape[0] == 0 || load_repeated(r, &d->keep, r->data->inputs.keep, j) != 0);
 }
@@ -63,7 +63,7 @@ static bool sees(const row_of *r, int64_t j)
 static int64_t key_offset(const row_of *r, const fa_tensor *t, int64_t j)
 {
     int64_t group = r->data->desc.q.shape[1] / t->shape[1];
-    return conform_index(t, r->kv.batch, r->h / group, r->kv.begin + j);
+    return conform_key_index(r->data, t, r->n, r->h / group, j);
 }
 
 static double score(const row_of *r, int64_t j)
@@ -144,7 +144,7 @@ bool conform_oracles_agree(const conform_data *data, const check_reference *refe
                            size_t size)
 {
     const fa_attention_desc *d = &data->desc;
-    double *weight = malloc(((size_t)d->k.shape[2] + 1) * sizeof(double));
+    double *weight = malloc(((size_t)conform_keys(d) + 1) * sizeof(double));
     double *o = malloc((size_t)d->v.shape[3] * sizeof(double));
     bool ok = weight && o;
     if (!ok)
@@ -184,7 +184,9 @@ void conform_poison(conform_data *data, conform_hazard hazard)
             conform_part p = conform_part_kv(&data->desc, n);
             for (int64_t at = 0; at < tensor.shape[1] * p.count; at++) {
                 int64_t head = at / p.count, j = at % p.count;
-                int64_t row = conform_index(&tensor, p.batch, head, p.begin + j);
+                if (j < p.first)
+                    continue;
+                int64_t row = conform_key_index(data, &tensor, n, head, j);
                 bool hidden = is_hidden(data, n, head, j);
                 for (int64_t d = 0; hidden && d < tensor.shape[3]; d++) {
                     float infinity = (row + d) % 2 ? INFINITY : -INFINITY;

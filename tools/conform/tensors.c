@@ -8,6 +8,7 @@ void conform_store(fa_dtype dtype, void *base, int64_t index, float value)
     case FA_F16: ((uint16_t *)base)[index] = fa_f32_to_f16(value); break;
     case FA_BF16: ((uint16_t *)base)[index] = fa_f32_to_bf16(value); break;
     case FA_BOOL: ((unsigned char *)base)[index] = (unsigned char)value; break;
+    case FA_I32: ((int32_t *)base)[index] = (int32_t)value; break;
     default: ((float *)base)[index] = value;
     }
 }
@@ -34,7 +35,8 @@ fa_tensor conform_strides(fa_tensor t)
 
 fa_tensor *conform_tensor(fa_attention_desc *desc, int input)
 {
-    fa_tensor *const tensors[CONFORM_INPUTS] = {&desc->q, &desc->k, &desc->v, &desc->bias, &desc->keep};
+    fa_tensor *const tensors[CONFORM_INPUTS] = {&desc->q,    &desc->k,    &desc->v,
+                                                &desc->bias, &desc->keep, &desc->page_table};
     return tensors[input];
 }
 
@@ -54,10 +56,10 @@ static conform_part part_of(const int64_t *cu, const int32_t *cu32, const int64_
                             const int32_t *lens32, int64_t n, int64_t rows)
 {
     if (cu)
-        return (conform_part){0, cu[n], cu[n + 1] - cu[n]};
+        return (conform_part){0, cu[n], cu[n + 1] - cu[n], 0};
     if (cu32)
-        return (conform_part){0, cu32[n], cu32[n + 1] - cu32[n]};
-    return (conform_part){n, 0, lens ? lens[n] : lens32 ? lens32[n] : rows};
+        return (conform_part){0, cu32[n], cu32[n + 1] - cu32[n], 0};
+    return (conform_part){n, 0, lens ? lens[n] : lens32 ? lens32[n] : rows, 0};
 }
 
 conform_part conform_part_q(const fa_attention_desc *d, int64_t n)
@@ -67,7 +69,26 @@ conform_part conform_part_q(const fa_attention_desc *d, int64_t n)
 
 conform_part conform_part_kv(const fa_attention_desc *d, int64_t n)
 {
-    return part_of(d->cu_rows_kv, d->cu_rows_kv32, d->lens_kv, d->lens_kv32, n, d->k.shape[2]);
+    conform_part p = part_of(d->cu_rows_kv, d->cu_rows_kv32, d->lens_kv, d->lens_kv32, n, conform_keys(d));
+    p.first = d->first_kv ? d->first_kv[n] : d->first_kv32 ? d->first_kv32[n] : 0;
+    return p;
+}
+
+int64_t conform_keys(const fa_attention_desc *d)
+{
+    return d->page_table.shape[0] > 0 ? d->page_table.shape[3] * d->k.shape[2] : d->k.shape[2];
+}
+
+int64_t conform_key_index(const conform_data *data, const fa_tensor *t, int64_t n, int64_t head, int64_t j)
+{
+    const fa_attention_desc *d = &data->desc;
+    const int32_t *pages = data->inputs.page_table;
+    const int64_t size = d->k.shape[2];
+    conform_part p = conform_part_kv(d, n);
+    if (d->page_table.shape[0] == 0)
+        return conform_index(t, p.batch, head, p.begin + j);
+    return conform_index(t, pages[(d->page_table.shape[0] > 1 ? n : 0) * d->page_table.shape[3] + j / size],
+                         head, j % size);
 }
 
 int64_t conform_sequences(const fa_attention_desc *d)

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Where keys lie that are in pages. Written in the words of work.h, and in
+ *   FA_LOAD_PAGE(w, n)      entry n of the page table, an int
+ */
+#ifndef FA_PORTABLE_KEYS_H
+#define FA_PORTABLE_KEYS_H
+
+#include "lang.h"
+
+FA_STRUCT(fa_key_place)
+    int page;   /* of the pool, as the table says: it may be none of the pool's */
+    int within; /* the key's number in its page                                */
+FA_STRUCT_END(fa_key_place)
+
+/* Of a key of the item's sequence, counted from the first that it uses. It must be one of the sequence's. */
+FA_KERNEL_FN fa_key_place fa_work_place(FA_WORK w, int key)
+{
+    fa_key_place at;
+    int number = FA_SEQUENCE(w, first) + key, size = FA_PARAM(w, page_size), shift = FA_PARAM(w, page_shift);
+    int entry = shift >= 0 ? number >> shift : number / size;
+    at.page = FA_LOAD_PAGE(w, FA_INDEX(FA_SEQUENCE(w, number)) * FA_WIDE(FA_PARAM(w, page_stride)) +
+                                  FA_INDEX(entry));
+    at.within = number - entry * size;
+    return at;
+}
+
+/* Whether the pool has that page. Where it has not, the rows that meet the key become NaN. */
+FA_KERNEL_FN bool fa_work_has_page(FA_WORK w, fa_key_place at)
+{
+    return at.page >= 0 && at.page < FA_PARAM(w, pages);
+}
+
+/* The same place, in a page that the pool has. */
+FA_KERNEL_FN fa_key_place fa_work_clamped(FA_WORK w, fa_key_place at)
+{
+    at.page = FA_MAX(FA_MIN(at.page, FA_PARAM(w, pages) - 1), 0);
+    return at;
+}
+
+/* Elements that precede the key's row of x, which is k or v, in the item's head. */
+#define FA_PLACE_AT(w, x, place)                                                       \
+    (FA_HEAD_AT(w, x) + FA_INDEX((place).page) * FA_WIDE(FA_PARAM(w, x##_stride)[0]) + \
+     FA_INDEX((place).within) * FA_WIDE(FA_PARAM(w, x##_stride)[2]))
+
+#endif

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Cases of caches: keys in pages, sequences that begin at a key of their own. */
+#include "tools/conform/cases.h"
+
+static bool add_page_sizes(conform_list *list)
+{
+    static const int32_t sizes[] = {1, 2, 3, 7, 16, 24, 64, 100, 128, 1024};
+    bool ok = true;
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        for (size_t t = 0; t < COUNT(float_types); t++) {
+            conform_case c = basic;
+            set_types(&c, float_types[t]);
+            set_heads(&c, 2, 4, 2);
+            c.page = sizes[i];
+            c.packing = CONFORM_LENS;
+            set_lengths(&c, 1, 400);
+            ok = ok && conform_add(list, &c, "pages%d", sizes[i]);
+            set_lengths(&c, 35, 150);
+            c.layout = t == 1 ? CONFORM_BSHD : CONFORM_BHSD;
+            ok = ok && conform_add(list, &c, "pages%d", sizes[i]);
+            c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+            c.blocks = CONFORM_BLOCKS_TWO_TILES;
+            ok = ok && conform_add(list, &c, "pages%d-causal-br", sizes[i]);
+        }
+    }
+    return ok;
+}
+
+static bool add_pages(conform_list *list)
+{
+    static const int layouts[] = {CONFORM_BHSD, CONFORM_BSHD, CONFORM_VIEW, CONFORM_SHARED};
+    bool ok = true;
+    for (size_t i = 0; i < COUNT(layouts) * COUNT(float_types); i++) {
+        conform_case c = basic;
+        set_types(&c, float_types[i % COUNT(float_types)]);
+        set_heads(&c, 4, 6, 3);
+        set_lengths(&c, 21, 130);
+        set_dims(&c, 40, 24);
+        c.page = 16;
+        c.layout = (conform_layout)layouts[i / COUNT(float_types)];
+        c.packing = CONFORM_LENS_BOTH;
+        ok = ok && conform_add(list, &c, "pages16");
+        c.packing = CONFORM_PACK_Q_LENS;
+        c.bias_axes = c.keep_axes = 15;
+        ok = ok && conform_add(list, &c, "pages16-bias-keep");
+        c.bias_axes = c.keep_axes = CONFORM_NO_AXES;
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        c.window_left = 30;
+        c.prefix = 20;
+        c.alibi = c.sinks = true;
+        c.splits = 3;
+        c.page = 5;
+        ok = ok && conform_add(list, &c, "pages5-splits3-br-l30-prefix20-alibi-sinks");
+        c.test = CONFORM_LENGTHS;
+        c.narrow = true;
+        ok = ok && conform_add(list, &c, "pages5-splits3-dynamic-br-l30-prefix20-alibi-sinks");
+    }
+    for (size_t t = 0; t < COUNT(float_types); t++) {
+        conform_case c = basic;
+        set_types(&c, float_types[t]);
+        set_heads(&c, 3, 8, 2);
+        set_lengths(&c, 3, 90);
+        c.page = 32;
+        c.packing = CONFORM_LENS;
+        c.shared_pages = true;
+        ok = ok && conform_add(list, &c, "pages32-shared");
+        c.page = 90; /* a cache entry for each sequence */
+        c.shared_pages = false;
+        ok = ok && conform_add(list, &c, "pages90");
+        c.page = 16;
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        c.window_left = 25;
+        c.hazard = CONFORM_HIDDEN;
+        set_lengths(&c, 12, 90);
+        ok = ok && conform_add(list, &c, "pages16-causal-br-window-l25-hidden");
+        c.hazard = CONFORM_NAN_K;
+        ok = ok && conform_add(list, &c, "pages16-causal-br-window-l25-nan-k");
+        c.hazard = CONFORM_TAME;
+        set_heads(&c, 1, 16, 1);
+        set_lengths(&c, 2, 140);
+        set_dims(&c, 576, 512);
+        c.layout = CONFORM_SHARED;
+        c.packing = CONFORM_DENSE;
+        c.window_left = 0;
+        c.page = 64;
+        ok = ok && conform_add(list, &c, "pages64-latent-causal-br");
+    }
+    conform_case c = basic;
+    set_heads(&c, 1, 1, 1);
+    set_dims(&c, 4, 4);
+    set_lengths(&c, 2, 300007);
+    c.page = 16;
+    return ok && conform_add(list, &c, "pages16-long");
+}
+
+static bool add_first(conform_list *list)
+{
+    static const int packings[] = {CONFORM_DENSE, CONFORM_LENS, CONFORM_PACK_BOTH, CONFORM_PACK_Q_LENS};
+    bool ok = true;
+    for (size_t i = 0; i < COUNT(packings) * COUNT(float_types); i++) {
+        conform_case c = basic;
+        set_types(&c, float_types[i % COUNT(float_types)]);
+        set_heads(&c, 5, 4, 2);
+        set_lengths(&c, 31, 120);
+        c.first = true;
+        c.packing = (conform_packing)packings[i / COUNT(float_types)];
+        ok = ok && conform_add(list, &c, "first");
+        c.mask = FA_MASK_CAUSAL_TOP_LEFT;
+        ok = ok && conform_add(list, &c, "first-causal-tl");
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        c.narrow = true;
+        c.window_left = 40;
+        c.prefix = 50;
+        c.alibi = true;
+        ok = ok && conform_add(list, &c, "first-causal-br-window-l40-prefix50-alibi");
+        c.bias_axes = 15;
+        c.keep_axes = 13;
+        c.test = CONFORM_LENGTHS;
+        ok = ok && conform_add(list, &c, "first-dynamic-br-l40-prefix50-alibi-bias-keep");
+        if (packings[i / COUNT(float_types)] == CONFORM_PACK_BOTH)
+            continue;
+        c.page = 12;
+        ok = ok && conform_add(list, &c, "first-pages12-dynamic-br-l40-prefix50-alibi-bias-keep");
+    }
+    return ok;
+}
+
+bool conform_add_caches(conform_list *list)
+{
+    return add_page_sizes(list) && add_pages(list) && add_first(list);
+}
