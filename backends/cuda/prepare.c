@@ -46,6 +46,11 @@ static fa_status copy_work(const fa_plan *plan, fa_cu_plan *made)
         call = "cuMemcpyHtoD";
         error = d->cu->cuMemcpyHtoD(made->work, plan->work, plan->layout.bytes);
     }
+    /* Of pageable memory the call may return before the last bytes arrive, and queues do not wait for its stream. */
+    if (error == CUDA_SUCCESS) {
+        call = "cuStreamSynchronize";
+        error = d->cu->cuStreamSynchronize(NULL);
+    }
     return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(d->cu, error, call);
 }
 
