@@ -58,7 +58,8 @@ fa_tile_problem fa_tiling_class(const fa_limits *limits, const fa_tile_problem *
     if (!limits->compiled)
         return of_all;
     of_all.density = 1;
-    of_all.instances = limits->units;
+    of_all.instances =
+        2 * (int64_t)limits->units; /* so that blocks which share a unit fill all units as well */
     of_all.keys = one_position || problem->keys > some_keys ? many_keys
                   : problem->keys > few_keys                ? some_keys
                                                             : few_keys;

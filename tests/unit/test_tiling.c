@@ -336,6 +336,29 @@ START_TEST(limits_of_the_kernel_bind)
 }
 END_TEST
 
+/* Of a class, not of some number of sequences: one that leaves units idle says nothing about another. */
+START_TEST(a_class_fills_units_that_hold_two_blocks)
+{
+    fa_limits limits = devices[T4].limits;
+    const fa_tile_traits traits = devices[T4].traits;
+    const fa_tile_problem decode = {.rows = 4,
+                                    .keys = 4096,
+                                    .instances = 40,
+                                    .dim_qk = 64,
+                                    .dim_v = 64,
+                                    .far_bytes = 2,
+                                    .density = 1,
+                                    .group = 4};
+    fa_tiling one, two;
+    limits.compiled = true;
+    const fa_tile_problem of_all = fa_tiling_class(&limits, &decode, true);
+    const fa_limits alone = fa_limits_sane(&limits, 1), beside = fa_limits_sane(&limits, 2);
+    ck_assert(fa_tiling_fastest(&alone, &traits, &of_all, 0, 0, &one));
+    ck_assert(fa_tiling_fastest(&beside, &traits, &of_all, 0, 0, &two));
+    ck_assert_double_eq_tol(two.seconds, one.seconds, 0.05 * one.seconds);
+}
+END_TEST
+
 /* What a block keeps, by hand: Q 32 x 72, K 16 x 72 and V 16 x 40 (dims up to tiles of 8), twice, scores, output. */
 START_TEST(dims_that_are_computed_anyway_count)
 {
@@ -476,6 +499,7 @@ Suite *tiling_suite(void)
     tcase_add_test(tc, a_device_too_small_is_refused);
     tcase_add_test(tc, limits_of_the_kernel_bind);
     tcase_add_test(tc, dims_that_are_computed_anyway_count);
+    tcase_add_test(tc, a_class_fills_units_that_hold_two_blocks);
     tcase_add_test(tc, bytes_by_hand);
     tcase_add_test(tc, huge_problems_stay_in_range);
     tcase_add_test(tc, sizes_that_overflow_say_so);
