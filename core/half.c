@@ -1,9 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/half.h"
 
+#define FA_CODES const uint8_t *
+#define FA_AT int64_t
+#define FA_BITS16(m, at) ((fa_uint)(m)[at] | (fa_uint)(m)[(at) + 1] << 8)
+#define FA_BITS32(m, at) (FA_BITS16(m, at) | FA_BITS16(m, (at) + 2) << 16)
+#include "core/portable/codes.h"
+
+#define SAME(name) _Static_assert(FA_TYPE_##name == FA_##name, "one number for a type, in all languages")
+SAME(E4M3);
+SAME(E5M2);
+SAME(Q8_0);
+SAME(Q4_0);
+SAME(Q4_1);
+SAME(Q5_0);
+SAME(Q5_1);
+SAME(IQ4_NL);
+
+float fa_load_coded(fa_dtype dtype, const void *base, int64_t index)
+{
+    const int type = (int)dtype, e = (int)(index & ((1 << FA_TYPE_BLOCK_SHIFT(type)) - 1));
+    const int64_t block = FA_TYPE_SPAN(type, index - e);
+    return fa_decoded(type, fa_codes_of(type, base, block, e & ~3), e & 3, fa_scaling_of(type, base, block));
+}
+
+float fa_element(fa_dtype dtype, const void *base, int64_t index)
+{
+    return fa_load(dtype, base, index);
+}
+
 float fa_f16_to_f32(uint16_t bits)
 {
-    return fa_half_load(bits);
+    return fa_f16_widen(bits);
 }
 
 uint16_t fa_f32_to_f16(float value)

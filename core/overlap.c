@@ -2,6 +2,7 @@
 #include "core/overlap.h"
 
 #include "core/portable/lang.h"
+#include "core/tensor.h"
 
 fa_extent fa_extent_of_bytes(size_t span, const void *storage, uintptr_t begin)
 {
@@ -10,16 +11,15 @@ fa_extent fa_extent_of_bytes(size_t span, const void *storage, uintptr_t begin)
 
 fa_extent fa_extent_of_tensor(const fa_tensor *tensor, size_t span, const void *storage, uintptr_t begin)
 {
-    const size_t element = fa_dtype_size(tensor->dtype);
     fa_extent e = {.storage = storage, .begin = begin, .span = span};
     if (span == 0)
         return e;
     /* An axis that repeats its element is the element. */
-    e.run = element * (size_t)(tensor->stride[3] > 0 ? tensor->shape[3] : 1);
+    e.run = (size_t)fa_dtype_bytes(tensor->dtype, tensor->stride[3] > 0 ? tensor->shape[3] : 1);
     for (int axis = 0; axis < 3; axis++) {
         if (tensor->shape[axis] > 1 && tensor->stride[axis] > 0) {
             e.count[e.axes] = (uint64_t)tensor->shape[axis];
-            e.stride[e.axes++] = (uint64_t)tensor->stride[axis] * element;
+            e.stride[e.axes++] = (uint64_t)fa_dtype_bytes(tensor->dtype, tensor->stride[axis]);
         }
     }
     return e;

@@ -10,6 +10,7 @@
 #include "core/floating.h"
 #include "core/size.h"
 #include "core/status.h"
+#include "core/tensor.h"
 
 fa_tile_problem fa_plan_shape(const fa_problem *p)
 {
@@ -17,7 +18,7 @@ fa_tile_problem fa_plan_shape(const fa_problem *p)
         .instances = p->sequences * p->heads_kv,
         .dim_qk = p->dim_qk,
         .dim_v = p->dim_v,
-        .far_bytes = (int32_t)fa_dtype_size(p->tensor[FA_K].dtype),
+        .far_bytes = fa_dtype_mean_bytes(p->tensor[FA_K].dtype),
         .density = 1,
         .group = p->group,
     };

@@ -4,28 +4,41 @@
 #include "core/size.h"
 #include "core/status.h"
 
+/* Of each fa_dtype: its name, elements and bytes of a block, and the multiple of bytes at which tensors begin. */
+static const struct {
+    const char *name;
+    uint8_t block, size, align;
+} types[] = {
+    [FA_F32] = {"f32", 1, 4, 4},         [FA_F16] = {"f16", 1, 2, 2},     [FA_BF16] = {"bf16", 1, 2, 2},
+    [FA_BOOL] = {"bool", 1, 1, 1},       [FA_I32] = {"i32", 1, 4, 4},     [FA_E4M3] = {"e4m3", 8, 8, 2},
+    [FA_E5M2] = {"e5m2", 8, 8, 2},       [FA_Q8_0] = {"q8_0", 32, 34, 2}, [FA_Q4_0] = {"q4_0", 32, 18, 2},
+    [FA_Q4_1] = {"q4_1", 32, 20, 2},     [FA_Q5_0] = {"q5_0", 32, 22, 2}, [FA_Q5_1] = {"q5_1", 32, 24, 2},
+    [FA_IQ4_NL] = {"iq4_nl", 32, 18, 2},
+};
+
+static bool is_dtype(fa_dtype dtype)
+{
+    return (int)dtype >= 0 && (size_t)dtype < sizeof(types) / sizeof(types[0]);
+}
+
+int64_t fa_dtype_block(fa_dtype dtype)
+{
+    return is_dtype(dtype) ? types[dtype].block : 0;
+}
+
 size_t fa_dtype_size(fa_dtype dtype)
 {
-    switch (dtype) {
-    case FA_F32:
-    case FA_I32: return 4;
-    case FA_F16:
-    case FA_BF16: return 2;
-    case FA_BOOL: return 1;
-    }
-    return 0;
+    return is_dtype(dtype) ? types[dtype].size : 0;
+}
+
+size_t fa_dtype_align(fa_dtype dtype)
+{
+    return is_dtype(dtype) ? types[dtype].align : 0;
 }
 
 const char *fa_dtype_name(fa_dtype dtype)
 {
-    switch (dtype) {
-    case FA_F32: return "f32";
-    case FA_F16: return "f16";
-    case FA_BF16: return "bf16";
-    case FA_BOOL: return "bool";
-    case FA_I32: return "i32";
-    }
-    return "unknown";
+    return is_dtype(dtype) ? types[dtype].name : "unknown";
 }
 
 fa_status fa_dtype_check_float(fa_dtype dtype, const char *name)
@@ -67,6 +80,22 @@ static bool has_strides(const fa_tensor *tensor)
            tensor->stride[3] != 0;
 }
 
+/* Rows begin with a block and are whole blocks. */
+static fa_status check_blocks(const fa_tensor *tensor, const char *name)
+{
+    const int64_t block = fa_dtype_block(tensor->dtype);
+    if (tensor->shape[3] % block != 0)
+        return fa_fail(FA_INVALID, "%s.shape[3] is %lld, expected a multiple of %lld, a block of %s", name,
+                       (long long)tensor->shape[3], (long long)block, fa_dtype_name(tensor->dtype));
+    for (int axis = 0; axis < 3; axis++) {
+        if (tensor->shape[axis] > 1 && tensor->stride[axis] % block != 0)
+            return fa_fail(FA_INVALID, "%s.stride[%d] is %lld, expected a multiple of %lld, a block of %s",
+                           name, axis, (long long)tensor->stride[axis], (long long)block,
+                           fa_dtype_name(tensor->dtype));
+    }
+    return FA_OK;
+}
+
 fa_status fa_tensor_normalise(fa_tensor *tensor, const char *name, bool repeats_last)
 {
     if (fa_dtype_size(tensor->dtype) == 0)
@@ -79,6 +108,9 @@ fa_status fa_tensor_normalise(fa_tensor *tensor, const char *name, bool repeats_
             return fa_fail(FA_INVALID, "%s.stride[%d] is %lld, expected at least 0", name, axis,
                            (long long)tensor->stride[axis]);
     }
+    fa_status status = check_blocks(tensor, name);
+    if (status != FA_OK)
+        return status;
     bool given = has_strides(tensor), one = tensor->shape[3] == 1;
     if (given && tensor->shape[3] > 1 && tensor->stride[3] != 1 && !(repeats_last && tensor->stride[3] == 0))
         return fa_fail(FA_INVALID, "%s.stride[3] is %lld, expected 1 (or all four 0 for contiguous%s)", name,
@@ -109,7 +141,7 @@ fa_status fa_tensor_extent(const fa_tensor *tensor, const char *name, size_t *by
                            axis, (long long)tensor->shape[axis], axis, (long long)tensor->stride[axis]);
     }
     size_t total = 0;
-    if (!fa_grow(&total, last, fa_dtype_size(tensor->dtype)))
+    if (!fa_grow(&total, last / (size_t)fa_dtype_block(tensor->dtype), fa_dtype_size(tensor->dtype)))
         return fa_fail(FA_OUT_OF_MEMORY, "%s: %zu elements of %s overflow memory", name, last,
                        fa_dtype_name(tensor->dtype));
     *bytes = total;

@@ -20,6 +20,18 @@ bool fa_tensor_is_injective(const fa_tensor *tensor);
 /* FA_OK for f32, f16 and bf16. Otherwise FA_INVALID; `name` is the field's. */
 fa_status fa_dtype_check_float(fa_dtype dtype, const char *name);
 
+/* The bytes of so many elements, which are whole blocks. */
+static inline int64_t fa_dtype_bytes(fa_dtype dtype, int64_t elements)
+{
+    return elements / fa_dtype_block(dtype) * (int64_t)fa_dtype_size(dtype);
+}
+
+/* The bytes of one element, on average. */
+static inline double fa_dtype_mean_bytes(fa_dtype dtype)
+{
+    return (double)fa_dtype_size(dtype) / (double)fa_dtype_block(dtype);
+}
+
 bool fa_tensor_is_empty(const fa_tensor *tensor);
 
 static inline int64_t fa_tensor_offset(const fa_tensor *t, int64_t b, int64_t h, int64_t r)

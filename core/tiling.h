@@ -84,9 +84,9 @@ typedef struct fa_tile_problem {
     int64_t keys;      /* likewise the mean                                                        */
     int64_t instances; /* sequences times KV heads                                                 */
     int32_t dim_qk, dim_v;
-    int32_t far_bytes; /* of one element of k and v in far memory                                  */
-    double density;    /* visible pairs over all pairs, 0 to 1                                     */
-    int32_t group;     /* rows per query position, where the mask cuts; 0 is taken as 1            */
+    double far_bytes; /* of one element of k and v in far memory                                   */
+    double density;   /* visible pairs over all pairs, 0 to 1                                     */
+    int32_t group;    /* rows per query position, where the mask cuts; 0 is taken as 1            */
 } fa_tile_problem;
 
 typedef struct fa_tiling {

@@ -98,11 +98,7 @@ static double overflow_threshold(fa_dtype dtype)
 
 static double load(fa_dtype dtype, const void *base, int64_t index)
 {
-    switch (dtype) {
-    case FA_F16: return (double)fa_f16_to_f32(((const uint16_t *)base)[index]);
-    case FA_BF16: return (double)fa_bf16_to_f32(((const uint16_t *)base)[index]);
-    default: return (double)((const float *)base)[index];
-    }
+    return (double)fa_element(dtype, base, index);
 }
 
 static fa_tensor with_strides(fa_tensor t)

@@ -170,7 +170,7 @@ bool fa_gpu_can_align(const fa_problem *p)
     for (int t = FA_Q; t <= FA_O; t++) {
         const fa_tensor *tensor = &p->tensor[t];
         for (int axis = 0; axis < 3; axis++) {
-            if (tensor->stride[axis] * (int64_t)fa_dtype_size(tensor->dtype) % ROW_ALIGN != 0)
+            if (fa_dtype_bytes(tensor->dtype, tensor->stride[axis]) % ROW_ALIGN != 0)
                 return false;
         }
     }

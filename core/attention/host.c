@@ -36,7 +36,7 @@ static bool can_share(const host_run *run, const byte_range *range, int a, int b
 {
     for (int t = 0; t < FA_OPERANDS; t++) {
         bool member = range[t].group == a || range[t].group == b;
-        size_t element = fa_dtype_size(run->plan->problem.tensor[t].dtype);
+        size_t element = fa_dtype_align(run->plan->problem.tensor[t].dtype);
         if (member && ((uintptr_t)run->memory[t] - begin) % element != 0)
             return false;
     }
@@ -174,17 +174,16 @@ typedef struct pieces {
 static pieces pieces_of(const fa_tensor *caller, const fa_tensor *ours, size_t span, void *memory)
 {
     int axes[3];
-    const size_t element = fa_dtype_size(caller->dtype);
     pieces p = {.memory = memory, .bytes = span, .total = 1};
     if (memcmp(caller->stride, ours->stride, sizeof(ours->stride)) == 0)
         return p; /* as a whole */
-    p.bytes = element * (size_t)ours->shape[3];
+    p.bytes = (size_t)fa_dtype_bytes(caller->dtype, ours->shape[3]);
     p.axes = sort_axes(ours, axes);
-    while (p.axes > 0 && (size_t)caller->stride[axes[p.axes - 1]] * element == p.bytes)
+    while (p.axes > 0 && (size_t)fa_dtype_bytes(caller->dtype, caller->stride[axes[p.axes - 1]]) == p.bytes)
         p.bytes *= (size_t)ours->shape[axes[--p.axes]];
     for (int i = 0; i < p.axes; i++) {
         p.count[i] = ours->shape[axes[i]];
-        p.stride[i] = (size_t)caller->stride[axes[i]] * element;
+        p.stride[i] = (size_t)fa_dtype_bytes(caller->dtype, caller->stride[axes[i]]);
         p.total *= (size_t)p.count[i];
     }
     return p;

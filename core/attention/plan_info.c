@@ -9,10 +9,11 @@
 #include "core/size.h"
 #include "core/status.h"
 #include "core/structs.h"
+#include "core/tensor.h"
 
 static double elements_bytes(const fa_problem *p, int operand, double elements)
 {
-    return elements * (double)fa_dtype_size(p->tensor[operand].dtype);
+    return elements * fa_dtype_mean_bytes(p->tensor[operand].dtype);
 }
 
 /* Every tensor read or written once, as far as sequences use it. */
@@ -33,7 +34,7 @@ static double compulsory_bytes(const fa_problem *p)
 static double lower_bound_bytes(const fa_plan *plan)
 {
     const fa_problem *p = &plan->problem;
-    double dim = 0.5 * (p->dim_qk + p->dim_v), bytes = (double)fa_dtype_size(p->tensor[FA_K].dtype);
+    double dim = 0.5 * (p->dim_qk + p->dim_v), bytes = fa_dtype_mean_bytes(p->tensor[FA_K].dtype);
     double elements_on_chip = (double)plan->device->limits.onchip_bytes / bytes;
     return fa_schedule_pairs(p) * p->heads_q * dim * dim / elements_on_chip * bytes;
 }

@@ -75,7 +75,11 @@ static fa_status check_tensors(fa_problem *p, const fa_attention_desc *d)
     for (int t = FA_Q; t <= FA_O; t++) {
         p->tensor[t] = *given[t];
         TRY(fa_tensor_normalise(&p->tensor[t], fa_operands[t].name, false));
-        TRY(check_float(p, t));
+        if (t == FA_Q || t == FA_O)
+            TRY(check_float(p, t));
+        else if (p->tensor[t].dtype == FA_BOOL || p->tensor[t].dtype == FA_I32)
+            return fa_fail(FA_INVALID, "%s.dtype is %s, expected f32, f16, bf16 or a format of caches",
+                           fa_operands[t].name, fa_dtype_name(p->tensor[t].dtype));
         TRY(fa_tensor_extent(&p->tensor[t], fa_operands[t].name, &p->span[t]));
     }
     const int64_t *q = p->tensor[FA_Q].shape, *k = p->tensor[FA_K].shape, *v = p->tensor[FA_V].shape;

@@ -9,6 +9,7 @@
 #include "core/plan.h"
 #include "core/status.h"
 #include "core/structs.h"
+#include "core/tensor.h"
 
 /* What a run reads or writes. */
 typedef struct operand {
@@ -89,7 +90,7 @@ fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, c
         if (!wanted || (p->span[t] == 0 && !buffer))
             continue;
         fa_status status = check_buffer(device, "args.", name, buffer, binding->offset[t],
-                                        fa_dtype_size(p->tensor[t].dtype), p->span[t]);
+                                        fa_dtype_align(p->tensor[t].dtype), p->span[t]);
         if (status != FA_OK)
             return status;
         operands[count++] = (operand){name,

@@ -8,6 +8,7 @@
 #include "core/context.h"
 #include "core/size.h"
 #include "core/status.h"
+#include "core/tensor.h"
 
 /* A run is shared where that takes at most this part of its time on one unit: less gain is not worth the other units. */
 #define SHARE_GAIN 0.8
@@ -391,7 +392,7 @@ fa_status fa_schedule_init(const fa_context *context, const fa_problem *problem,
         .traits = traits,
         .shape = {.dim_qk = problem->dim_qk,
                   .dim_v = problem->dim_v,
-                  .far_bytes = (int32_t)fa_dtype_size(problem->tensor[FA_K].dtype)},
+                  .far_bytes = fa_dtype_mean_bytes(problem->tensor[FA_K].dtype)},
         .block_q = tiling->block_q,
         .block_kv = tiling->block_kv,
         .splits = problem->tuning.splits,

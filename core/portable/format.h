@@ -12,6 +12,35 @@
 /* Bytes of an element of f32, f16 or bf16. */
 #define FA_TYPE_BYTES(type) ((type) == 0 ? 4 : 2)
 
+/* The formats of caches, as fa_dtype has them; see codes.h. */
+#define FA_TYPE_E4M3 5
+#define FA_TYPE_E5M2 6
+#define FA_TYPE_Q8_0 7
+#define FA_TYPE_Q4_0 8
+#define FA_TYPE_Q4_1 9
+#define FA_TYPE_Q5_0 10
+#define FA_TYPE_Q5_1 11
+#define FA_TYPE_IQ4_NL 12
+#define FA_TYPE_IS_CODED(type) ((type) >= FA_TYPE_E4M3)
+#define FA_TYPE_IS_FP8(type) ((type) == FA_TYPE_E4M3 || (type) == FA_TYPE_E5M2)
+#define FA_TYPE_HAS_OFFSET(type) ((type) == FA_TYPE_Q4_1 || (type) == FA_TYPE_Q5_1)
+#define FA_TYPE_CODE_BITS(type) \
+    ((type) <= FA_TYPE_Q8_0 ? 8 : (type) == FA_TYPE_Q5_0 || (type) == FA_TYPE_Q5_1 ? 5 : 4)
+#define FA_TYPE_CENTRE(type) \
+    ((type) == FA_TYPE_Q4_0 ? 8 : (type) == FA_TYPE_Q5_0 ? 16 : 0) /* the code of 0 */
+/* The logarithm of a block's elements; its bytes; the bytes of so many elements, which are whole blocks. */
+#define FA_TYPE_BLOCK_SHIFT(type) (!FA_TYPE_IS_CODED(type) ? 0 : FA_TYPE_IS_FP8(type) ? 3 : 5)
+#define FA_TYPE_SIZE(type)          \
+    ((type) == 0               ? 4  \
+     : !FA_TYPE_IS_CODED(type) ? 2  \
+     : FA_TYPE_IS_FP8(type)    ? 8  \
+     : (type) == FA_TYPE_Q8_0  ? 34 \
+     : (type) == FA_TYPE_Q4_1  ? 20 \
+     : (type) == FA_TYPE_Q5_0  ? 22 \
+     : (type) == FA_TYPE_Q5_1  ? 24 \
+                               : 18)
+#define FA_TYPE_SPAN(type, elements) (((elements) >> FA_TYPE_BLOCK_SHIFT(type)) * FA_TYPE_SIZE(type))
+
 FA_FN float fa_bf16_widen(fa_uint bits)
 {
     return FA_AS_FLOAT(bits << 16);
@@ -23,6 +52,35 @@ FA_FN fa_uint fa_bf16_narrow(float x)
     if (fa_is_nan(x))
         return bits >> 16 | 0x40u; /* rounding could make it infinite */
     return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+}
+
+FA_FN float fa_f16_widen(fa_uint bits)
+{
+    fa_uint sign = (bits & 0x8000u) << 16, exponent = bits >> 10 & 31u, mantissa = bits & 0x3ffu;
+    if (exponent == 31u)
+        return FA_AS_FLOAT(sign | 0x7f800000u | mantissa << 13 | (mantissa != 0u ? 0x400000u : 0u));
+    if (exponent == 0u) /* a multiple of 2^-24: normal in f32, or 0 */
+        return FA_AS_FLOAT(sign | FA_AS_UINT(FA_FLOAT(mantissa) * 5.9604644775390625e-8f));
+    return FA_AS_FLOAT(sign | (exponent + 112u) << 23 | mantissa << 13);
+}
+
+FA_FN float fa_e4m3_widen(fa_uint bits)
+{
+    fa_uint sign = (bits & 0x80u) << 24, magnitude = bits & 0x7fu;
+    if (magnitude == 0x7fu)
+        return FA_AS_FLOAT(sign | 0x7fc00000u);
+    if (magnitude < 8u) /* a multiple of 2^-9 */
+        return FA_AS_FLOAT(sign | FA_AS_UINT(FA_FLOAT(magnitude) * 0.001953125f));
+    return FA_AS_FLOAT(sign | (magnitude + 960u) << 20);
+}
+
+/* The numbers that the codes of iq4_nl stand for, from the least to the greatest. */
+FA_FN int fa_iq4_nl_number(fa_uint code)
+{
+    /* A byte each, 128 more than the number. */
+    fa_uint word =
+        code < 8u ? (code < 4u ? 0x3f2d1801u : 0x766a5d4fu) : (code < 12u ? 0xa6998d81u : 0xf1d9c5b5u);
+    return FA_INT(word >> 8u * (code & 3u) & 255u) - 128;
 }
 
 FA_FN fa_uint fa_f16_narrow(float x)

@@ -25,6 +25,8 @@
 #define FA_LOG(x) log(x)
 #define FA_FMA(a, b, c) fma(a, b, c)
 #define FA_FLOAT(x) float(x)
+#define FA_INT(x) int(x)
+#define FA_UINT(x) uint(x)
 #define fa_uint uint
 #define fa_long uvec2
 #define FA_AS_UINT(x) floatBitsToUint(x)
@@ -44,6 +46,8 @@
 #define FA_FMA(a, b, c) fma(a, b, c)
 #define FA_TANH(x) tanh(x)
 #define FA_FLOAT(x) ((float)(x))
+#define FA_INT(x) ((int)(x))
+#define FA_UINT(x) ((fa_uint)(x))
 #define fa_uint uint
 #define fa_long long
 #define FA_AS_UINT(x) as_uint(x)
@@ -63,6 +67,8 @@
 #define FA_FMA(a, b, c) fmaf(a, b, c)
 #define FA_TANH(x) tanhf(x)
 #define FA_FLOAT(x) ((float)(x))
+#define FA_INT(x) ((int)(x))
+#define FA_UINT(x) ((fa_uint)(x))
 #define FA_SUBNORMALS
 typedef unsigned int fa_uint;
 typedef long long fa_long;
@@ -91,6 +97,8 @@ typedef long long fa_long;
 #define FA_FMA(a, b, c) fmaf(a, b, c)
 #define FA_TANH(x) tanhf(x)
 #define FA_FLOAT(x) ((float)(x))
+#define FA_INT(x) ((int)(x))
+#define FA_UINT(x) ((fa_uint)(x))
 #define FA_AS_UINT(x) fa_as_uint(x)
 #define FA_AS_FLOAT(x) fa_as_float(x)
 #define FA_NEG_INF (-INFINITY)

@@ -19,13 +19,37 @@ typedef enum fa_dtype {
     FA_F16 = 1,  /* IEEE 754 binary16                                        */
     FA_BF16 = 2, /* the upper half of an f32                                 */
     FA_BOOL = 3, /* one byte, 0 or not 0; only for `keep`                    */
-    FA_I32 = 4   /* a signed integer of 32 bits; only for `page_table`       */
+    FA_I32 = 4,  /* a signed integer of 32 bits; only for `page_table`       */
+
+    /* Formats of caches: only for k and v. 8 bits, as the Open Compute Project has them: */
+    FA_E4M3 = 5, /* fp8 e4m3fn: sign, 4 bits of exponent, 3 of mantissa; no infinity */
+    FA_E5M2 = 6, /* fp8 e5m2: the upper half of an f16                       */
+    /* Blocks of 32 elements, bit for bit as ggml has them (llama.cpp's --cache-type-k). d and m are f16: */
+    FA_Q8_0 = 7,   /* 34 bytes: d, 32 codes of 8 bits; an element is d * code  */
+    FA_Q4_0 = 8,   /* 18 bytes: d, 32 codes of 4 bits; d * (code - 8)          */
+    FA_Q4_1 = 9,   /* 20 bytes: d, m, 32 codes of 4 bits; d * code + m         */
+    FA_Q5_0 = 10,  /* 22 bytes: d, 32 fifth bits, 32 codes' lower 4 bits; d * (code - 16) */
+    FA_Q5_1 = 11,  /* 24 bytes: d, m, then likewise; d * code + m              */
+    FA_IQ4_NL = 12 /* 18 bytes: d, 32 codes of 4 bits; d * table[code]        */
 } fa_dtype;
 
-/** The bytes of one element. 0 for a value that is no fa_dtype. Thread-safe. */
+/**
+ * How many elements lie in one block, which is all or nothing: 32 for ggml's formats, 8 for fp8 (whose elements do not
+ * depend on each other, but are read so many at a time), 1 for other types. Head dims and strides of k and v are multiples
+ * of it. 0 for a value that is no fa_dtype. Thread-safe.
+ */
+FA_API int64_t fa_dtype_block(fa_dtype dtype);
+
+/** The bytes of one block: of one element, where blocks have one. 0 for a value that is no fa_dtype. Thread-safe. */
 FA_API size_t fa_dtype_size(fa_dtype dtype);
 
-/** The name of a type: "f32", "f16", "bf16", "bool", "i32". "unknown" for any other value. Never NULL. Thread-safe. */
+/**
+ * What a number in memory a multiple of must begin at: offsets and addresses of tensors. The element's size; 2 for formats
+ * of caches. 0 for a value that is no fa_dtype. Thread-safe.
+ */
+FA_API size_t fa_dtype_align(fa_dtype dtype);
+
+/** The name of a type: "f32", "f16", "bf16", "bool", "i32", "e4m3", "q8_0" and so on. "unknown" for any other value. Never NULL. Thread-safe. */
 FA_API const char *fa_dtype_name(fa_dtype dtype);
 
 /**
@@ -150,7 +174,8 @@ typedef struct fa_attention_desc {
     size_t struct_size; /* sizeof(fa_attention_desc) */
 
     /* q (batch, heads_q, rows, dim_qk); k (batch, heads_kv, keys, dim_qk); v (batch, heads_kv, keys, dim_v);
-     * o (batch, heads_q, rows, dim_v). Each is f32, f16 or bf16, independent of the others. No two elements of o
+     * o (batch, heads_q, rows, dim_v). Each is f32, f16 or bf16, independent of the others; k and v may each have a
+     * format of caches instead, whose elements count as the f32 numbers that they stand for. No two elements of o
      * share memory, and none shares memory with an input. Rows of o may lie between rows of q, k and v. */
     fa_tensor q, k, v, o;
 

@@ -71,6 +71,12 @@ FA_API uint16_t fa_f32_to_f16(float value);
 FA_API float fa_bf16_to_f32(uint16_t bits);
 FA_API uint16_t fa_f32_to_bf16(float value);
 
+/**
+ * Element number `index` of contiguous memory: of a float type, of bool (0 or 1), or of a format of caches, of which `base`
+ * is the beginning of a block. Exact. Thread-safe.
+ */
+FA_API float fa_element(fa_dtype dtype, const void *base, int64_t index);
+
 #ifdef __cplusplus
 }
 #endif

@@ -120,7 +120,10 @@ START_TEST(unsupported_types)
         bool keep = strcmp(operand[t].name, "keep") == 0;
         tensor->dtype = keep ? FA_F16 : FA_BOOL;
         snprintf(message, sizeof(message), "%s.dtype is %s, expected %s", operand[t].name,
-                 keep ? "f16" : "bool", keep ? "bool" : "f32, f16 or bf16");
+                 keep ? "f16" : "bool",
+                 keep                               ? "bool"
+                 : tensor == &d.k || tensor == &d.v ? "f32, f16, bf16 or a format of caches"
+                                                    : "f32, f16 or bf16");
         refuse(&d, FA_INVALID, message);
         *tensor = fa_tensor_make(keep ? FA_BOOL : FA_F32, 2, 4, 8, 12);
         tensor->stride[3] = 2;

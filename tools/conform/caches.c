@@ -125,7 +125,56 @@ static bool add_first(conform_list *list)
     return ok;
 }
 
+static bool add_formats(conform_list *list)
+{
+    bool ok = true;
+    for (int format = FA_E4M3; format <= FA_IQ4_NL; format++) {
+        const bool is_fp8 = format == FA_E4M3 || format == FA_E5M2;
+        conform_case c = basic;
+        set_types(&c, float_types[format % 3]);
+        c.k = c.v = (fa_dtype)format;
+        set_heads(&c, 2, 4, 2);
+        set_dims(&c, 64, 64);
+        c.packing = CONFORM_LENS;
+        set_lengths(&c, 1, 300);
+        ok = ok && conform_add(list, &c, "format");
+        set_lengths(&c, 37, 90);
+        c.blocks = CONFORM_BLOCKS_TWO_TILES;
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        ok = ok && conform_add(list, &c, "format-causal-br");
+        c.splits = 3;
+        c.layout = CONFORM_BSHD;
+        set_lengths(&c, 5, 290);
+        ok = ok && conform_add(list, &c, "format-splits3-causal-br");
+        c.v = c.q; /* one of the two */
+        c.layout = CONFORM_VIEW;
+        ok = ok && conform_add(list, &c, "format-splits3-causal-br");
+        c.v = c.k;
+        c.k = c.q;
+        c.page = 16;
+        ok = ok && conform_add(list, &c, "format-pages16-splits3-causal-br");
+        c.k = c.v;
+        set_lengths(&c, 40, 100);
+        ok = ok && conform_add(list, &c, "format-pages16-splits3-causal-br");
+        c.hazard = CONFORM_HIDDEN;
+        c.window_left = 20;
+        c.splits = 0;
+        ok = ok && conform_add(list, &c, "format-pages16-causal-br-window-l20-hidden");
+        c.page = 0;
+        c.hazard = CONFORM_TAME;
+        c.packing = CONFORM_DENSE;
+        set_dims(&c, is_fp8 ? 40 : 96, is_fp8 ? 72 : 160);
+        ok = ok && conform_add(list, &c, "format-causal-br-window-l20");
+        set_heads(&c, 1, 16, 1);
+        set_lengths(&c, 2, 120);
+        set_dims(&c, 576, 512);
+        c.layout = CONFORM_SHARED;
+        ok = ok && conform_add(list, &c, "format-latent-causal-br-window-l20");
+    }
+    return ok;
+}
+
 bool conform_add_caches(conform_list *list)
 {
-    return add_page_sizes(list) && add_pages(list) && add_first(list);
+    return add_page_sizes(list) && add_pages(list) && add_first(list) && add_formats(list);
 }

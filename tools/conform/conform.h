@@ -218,8 +218,10 @@ int64_t conform_key_index(const conform_data *data, const fa_tensor *tensor, int
 int64_t conform_keys(const fa_attention_desc *desc);
 /* The first element of an input; NULL where it has none. */
 void *conform_address(const conform_data *data, int input);
+/* The bytes of so many elements, whole blocks. */
+size_t conform_bytes(fa_dtype dtype, int64_t elements);
+/* In a block of a format of caches: its scale. */
 void conform_store(fa_dtype dtype, void *base, int64_t index, float value);
-/* Of a float type. */
 float conform_load(fa_dtype dtype, const void *base, int64_t index);
 
 /* oracle.c */

@@ -122,16 +122,16 @@ bool conform_data_changed(const conform_data *data)
 /* Strides of a tensor in a layout; the first element stands `*lead` elements into its memory. */
 static void lay_out(conform_layout layout, bool is_kv, fa_tensor *t, int64_t *lead)
 {
-    const int64_t *s = t->shape;
+    const int64_t *s = t->shape, block = fa_dtype_block(t->dtype);
     int64_t row = s[3];
     *lead = 0;
     if (layout == CONFORM_BSHD || layout == CONFORM_PACKED) {
         *t = (fa_tensor){t->dtype, {s[0], s[1], s[2], s[3]}, {s[2] * s[1] * row, row, s[1] * row, 1}};
     } else if (layout == CONFORM_VIEW) {
-        row += 3;
-        int64_t head = (s[2] + 2) * row + 5;
-        *t = (fa_tensor){t->dtype, {s[0], s[1], s[2], s[3]}, {s[1] * head + 7, head, row, 1}};
-        *lead = 11;
+        row += 3 * block;
+        int64_t head = (s[2] + 2) * row + 5 * block;
+        *t = (fa_tensor){t->dtype, {s[0], s[1], s[2], s[3]}, {s[1] * head + 7 * block, head, row, 1}};
+        *lead = 11 * block;
     } else if (layout == CONFORM_BROADCAST && is_kv) {
         *t = (fa_tensor){t->dtype, {s[0], s[1], s[2], s[3]}, {0, 0, row, 1}};
     } else if (layout == CONFORM_OVERLAP && is_kv) {
@@ -290,7 +290,7 @@ static bool make_tame(conform_data *data)
         if (!data->tame[t])
             return false;
         memcpy(data->tame[t], data->memory[t], data->bytes[t]);
-        for (size_t i = 0; i < data->bytes[t] / fa_dtype_size(dtype); i++) {
+        for (size_t i = 0; i < data->bytes[t] / fa_dtype_size(dtype) * (size_t)fa_dtype_block(dtype); i++) {
             if (isnan(conform_load(dtype, data->tame[t], (int64_t)i)))
                 conform_store(dtype, data->tame[t], (int64_t)i, 1);
         }
@@ -341,7 +341,7 @@ bool conform_data_make(const conform_case *c, const conform_sizes *sizes, uint64
         data->home[t] = t;
         if (t <= CONFORM_V)
             lay_out(c->layout, t != CONFORM_Q, conform_tensor(&data->desc, t), &lead);
-        data->offset[t] = (size_t)lead * fa_dtype_size(conform_tensor(&data->desc, t)->dtype);
+        data->offset[t] = conform_bytes(conform_tensor(&data->desc, t)->dtype, lead);
     }
     int64_t lead_of_o;
     lay_out(c->layout, false, &data->desc.o, &lead_of_o);

@@ -205,6 +205,20 @@ static void draw_cache(conform_random *r, conform_case *c)
         c->layout = CONFORM_BSHD;
 }
 
+/* K and V in formats of their own, where dims and layout allow. */
+static void draw_formats(conform_random *r, conform_case *c)
+{
+    const bool fits = c->layout != CONFORM_PACKED && c->layout != CONFORM_SHARED &&
+                      c->layout != CONFORM_OVERLAP &&
+                      (c->hazard == CONFORM_TAME || c->hazard == CONFORM_HIDDEN);
+    if (!fits || !chance(r, 30))
+        return;
+    c->k = (fa_dtype)between(r, FA_E4M3, FA_IQ4_NL);
+    c->v = chance(r, 50) ? c->k : (fa_dtype)between(r, FA_E4M3, FA_IQ4_NL);
+    c->dim_qk = (c->dim_qk + 31) / 32 * 32;
+    c->dim_v = (c->dim_v + 31) / 32 * 32;
+}
+
 void conform_draw(uint64_t seed, int number, conform_case *c)
 {
     (void)snprintf(c->name, sizeof(c->name), "random/%03d", number);
@@ -228,4 +242,5 @@ void conform_draw(uint64_t seed, int number, conform_case *c)
     if (chance(&r, 30))
         c->test = CONFORM_LENGTHS;
     draw_cache(&r, c);
+    draw_formats(&r, c);
 }

@@ -117,7 +117,7 @@ static fa_status upload(execution *e, fa_buffer **buffer, size_t lead, const voi
 static size_t lead_of(const conform_data *data, int t)
 {
     fa_attention_desc desc = data->desc;
-    return fa_dtype_size(conform_tensor(&desc, t)->dtype);
+    return fa_dtype_align(conform_tensor(&desc, t)->dtype);
 }
 
 static fa_status prepare(execution *e, const fa_plan *plan, const conform_data *data,

@@ -3,6 +3,7 @@
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "tools/conform/conform.h"
 
@@ -12,6 +13,24 @@ static float ramp(int t, int64_t i, int64_t count, int64_t d)
     if (d > 0)
         return 0;
     return t == CONFORM_Q ? (i % 3 == 2 ? -1.0f : 1.0f) : 1 - (float)i / (float)count;
+}
+
+/* A row in a format of caches: any codes, and scales that make numbers of about the size of `gain`. */
+static void fill_codes(const fa_tensor *t, unsigned char *row, float gain, conform_random *random)
+{
+    const size_t bytes = conform_bytes(t->dtype, t->shape[3]), block = fa_dtype_size(t->dtype);
+    const bool is_fp8 = t->dtype == FA_E4M3 || t->dtype == FA_E5M2,
+               has_m = t->dtype == FA_Q4_1 || t->dtype == FA_Q5_1;
+    const float largest = t->dtype == FA_Q8_0 || t->dtype == FA_IQ4_NL ? 128.0f
+                          : fa_dtype_size(t->dtype) > 20               ? 16.0f
+                                                                       : 8.0f;
+    for (size_t i = 0; i < bytes; i++) /* of fp8, not the largest numbers, nor what is not finite */
+        row[i] = (unsigned char)conform_random_below(random, 256) & (is_fp8 ? 0xbf : 0xff);
+    for (size_t at = 0; at < bytes && !is_fp8; at += block) {
+        const float d = 2 * gain / largest * (0.5f + fabsf(conform_random_normal(random)));
+        const uint16_t scaling[] = {fa_f32_to_f16(d), fa_f32_to_f16(-d * largest * 0.9f)};
+        memcpy(row + at, scaling, has_m ? 4 : 2);
+    }
 }
 
 static void fill_operand(const conform_case *c, conform_data *data, int t, float gain, conform_random *random)
@@ -24,7 +43,10 @@ static void fill_operand(const conform_case *c, conform_data *data, int t, float
             for (int64_t i = p.first; i < p.count; i++) {
                 int64_t row = t == CONFORM_Q ? conform_index(&tensor, p.batch, h, p.begin + i)
                                              : conform_key_index(data, &tensor, n, h, i);
-                for (int64_t d = 0; d < tensor.shape[3]; d++) {
+                if (tensor.dtype >= FA_E4M3)
+                    fill_codes(&tensor, (unsigned char *)base + conform_bytes(tensor.dtype, row), gain,
+                               random);
+                for (int64_t d = 0; d < tensor.shape[3] && tensor.dtype < FA_E4M3; d++) {
                     bool ramps = c->ramp && t != CONFORM_V;
                     float value = ramps ? ramp(t, i, p.count, d) : conform_random_normal(random);
                     conform_store(tensor.dtype, base, row + d, gain * value);

@@ -32,7 +32,7 @@ void conform_name(conform_case *c, const char *label)
     static const char *const packings[CONFORM_PACKINGS] = {
         "",         "/seq-both",   "/seq-q",  "/seq-kv", "/seq-gaps",
         "/lens-kv", "/seq-q-lens", "/lens-q", "/lens",   "/seq-kv-lens-q"};
-    char types[32], len_q[24], len_kv[24], dims[24];
+    char types[40], len_q[24], len_kv[24], dims[24];
     print_types(c, types, sizeof(types));
     print_length(c->len_q, len_q, sizeof(len_q));
     print_length(c->len_kv, len_kv, sizeof(len_kv));

@@ -9,8 +9,56 @@
 
 #include "tools/conform/conform.h"
 
+static double half_at(const unsigned char *at)
+{
+    return (double)fa_f16_to_f32((uint16_t)(at[0] | at[1] << 8));
+}
+
+/* fp8, by the numbers of bits of its exponent and mantissa. */
+static double load_fp8(unsigned bits, int exponent_bits, int mantissa_bits)
+{
+    int exponent = (int)(bits >> mantissa_bits & ((1u << exponent_bits) - 1)),
+        bias = (1 << (exponent_bits - 1)) - 1;
+    double mantissa = bits & ((1u << mantissa_bits) - 1), size = ldexp(1, -mantissa_bits), value;
+    bool top = exponent == (1 << exponent_bits) - 1;
+    if (top && exponent_bits == 5)
+        value = mantissa == 0 ? INFINITY : NAN;
+    else if (top && mantissa == 7)
+        value = NAN;
+    else
+        value =
+            exponent == 0 ? ldexp(mantissa * size, 1 - bias) : ldexp(1 + mantissa * size, exponent - bias);
+    return bits & 0x80 ? -value : value;
+}
+
+/* ggml's blocks, as its structs have them: d, then m where there is one, then the fifth bits, then the codes. */
+static double load_block(fa_dtype dtype, const unsigned char *at, int i)
+{
+    static const int iq4[] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+    const double d = half_at(at);
+    const bool has_m = dtype == FA_Q4_1 || dtype == FA_Q5_1, has_fifth = dtype == FA_Q5_0 || dtype == FA_Q5_1;
+    const unsigned char *fifth = at + (has_m ? 4 : 2), *codes = fifth + (has_fifth ? 4 : 0);
+    if (dtype == FA_Q8_0)
+        return d * (double)(signed char)at[2 + i];
+    int code = i < 16 ? codes[i] & 15 : codes[i - 16] >> 4;
+    if (has_fifth && fifth[i / 8] >> i % 8 & 1)
+        code += 16;
+    if (has_m)
+        return d * code + half_at(at + 2);
+    return d * (dtype == FA_IQ4_NL ? iq4[code] : dtype == FA_Q4_0 ? code - 8 : code - 16);
+}
+
+static double load_coded(fa_dtype dtype, const unsigned char *base, int64_t index)
+{
+    if (dtype == FA_E4M3 || dtype == FA_E5M2)
+        return load_fp8(base[index], dtype == FA_E4M3 ? 4 : 5, dtype == FA_E4M3 ? 3 : 2);
+    return load_block(dtype, base + index / 32 * (int64_t)fa_dtype_size(dtype), (int)(index % 32));
+}
+
 static double load(const fa_tensor *t, const void *base, int64_t index)
 {
+    if (t->dtype >= FA_E4M3)
+        return load_coded(t->dtype, base, index);
     switch (t->dtype) {
     case FA_F16: return (double)fa_f16_to_f32(((const uint16_t *)base)[index]);
     case FA_BF16: return (double)fa_bf16_to_f32(((const uint16_t *)base)[index]);
@@ -202,9 +250,9 @@ void conform_poison(conform_data *data, conform_hazard hazard)
 /* Whether a row of an operand is another in the tame inputs. */
 static bool is_changed(const conform_data *data, int t, const fa_tensor *tensor, int64_t index)
 {
-    size_t element = fa_dtype_size(tensor->dtype), at = data->offset[t] + (size_t)index * element;
+    size_t at = data->offset[t] + conform_bytes(tensor->dtype, index);
     const char *now = data->memory[data->home[t]], *tame = data->tame[data->home[t]];
-    return memcmp(now + at, tame + at, (size_t)tensor->shape[3] * element) != 0;
+    return memcmp(now + at, tame + at, conform_bytes(tensor->dtype, tensor->shape[3])) != 0;
 }
 
 bool conform_meets_hazard(const conform_data *data, int64_t n, int64_t head, int64_t row)

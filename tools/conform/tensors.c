@@ -1,25 +1,44 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Where elements of a case's tensors lie, and what they hold. */
+#include <math.h>
+#include <string.h>
+
 #include "tools/conform/conform.h"
+
+size_t conform_bytes(fa_dtype dtype, int64_t elements)
+{
+    return (size_t)(elements / fa_dtype_block(dtype)) * fa_dtype_size(dtype);
+}
+
+/* A block's scale, which it begins with; of fp8, whose elements have none, the element. */
+static void store_coded(fa_dtype dtype, unsigned char *base, int64_t index, float value)
+{
+    const int64_t block = fa_dtype_block(dtype), first = index - index % block;
+    unsigned char *at = base + conform_bytes(dtype, first);
+    const uint16_t half = fa_f32_to_f16(value);
+    if (dtype == FA_E5M2)
+        at[index % block] = (unsigned char)(half >> 8 | (value != value));
+    else if (dtype == FA_E4M3)
+        at[index % block] = value == value && fabsf(value) < INFINITY ? 0x38 : 0x7f; /* 1, NaN */
+    else
+        memcpy(at, &half, sizeof(half));
+}
 
 void conform_store(fa_dtype dtype, void *base, int64_t index, float value)
 {
     switch (dtype) {
+    case FA_F32: ((float *)base)[index] = value; break;
     case FA_F16: ((uint16_t *)base)[index] = fa_f32_to_f16(value); break;
     case FA_BF16: ((uint16_t *)base)[index] = fa_f32_to_bf16(value); break;
     case FA_BOOL: ((unsigned char *)base)[index] = (unsigned char)value; break;
     case FA_I32: ((int32_t *)base)[index] = (int32_t)value; break;
-    default: ((float *)base)[index] = value;
+    default: store_coded(dtype, base, index, value);
     }
 }
 
 float conform_load(fa_dtype dtype, const void *base, int64_t index)
 {
-    switch (dtype) {
-    case FA_F16: return fa_f16_to_f32(((const uint16_t *)base)[index]);
-    case FA_BF16: return fa_bf16_to_f32(((const uint16_t *)base)[index]);
-    default: return ((const float *)base)[index];
-    }
+    return fa_element(dtype, base, index);
 }
 
 fa_tensor conform_strides(fa_tensor t)

@@ -21,6 +21,7 @@
 #ifndef FA_OPENMP_TILE_H
 #define FA_OPENMP_TILE_H
 
+#include "core/tensor.h"
 #include "panel.h"
 
 enum { FAR_APART_BYTES = 2048 };
@@ -28,8 +29,7 @@ enum { FAR_APART_BYTES = 2048 };
 /* Rows far apart fall into few cache sets and pages: worth a copy even where they could be read in place. */
 static inline bool far_apart(const fa_tensor *t)
 {
-    int64_t bytes = (int64_t)fa_dtype_size(t->dtype);
-    return t->stride[2] > t->shape[3] && t->stride[2] * bytes >= FAR_APART_BYTES;
+    return t->stride[2] > t->shape[3] && fa_dtype_bytes(t->dtype, t->stride[2]) >= FAR_APART_BYTES;
 }
 
 #if FA_ISA_PAIRS

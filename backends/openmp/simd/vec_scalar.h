@@ -37,7 +37,7 @@ static inline vi vi_count(int first) { return first; }
 static inline vf v_distance(vi a, vi b) { return (float)(a > b ? a - b : b - a); }
 static inline vf v_hide_outside(vf a, vi key, vi begin, vi end) { return begin <= key && key < end ? a : -INFINITY; }
 
-static inline vf v_load_f16(const uint16_t *p) { return fa_half_load(*p); }
+static inline vf v_load_f16(const uint16_t *p) { return fa_f16_widen(*p); }
 static inline vf v_load_bf16(const uint16_t *p) { return fa_bf16_widen(*p); }
 static inline void v_store_f16(uint16_t *p, vf a) { *p = (uint16_t)fa_f16_narrow(a); }
 static inline void v_store_bf16(uint16_t *p, vf a) { *p = (uint16_t)fa_bf16_narrow(a); }
