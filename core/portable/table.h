@@ -25,13 +25,13 @@ FA_STRUCT(fa_table_params)
     fa_long bias_stride[4], keep_stride[4];                     /* 0 where the axis is repeated */
     fa_long plan;                                               /* whose work it is, for the host */
     fa_long partial_rows;                                       /* rows of partial results */
-    fa_long page_stride; /* entries of the page table between two sequences */
+    fa_long page_stride;                   /* entries of the page table between two sequences */
     int items, merges;                     /* of the lists; further entries mean nothing */
     int workers;                           /* of the items, on a CPU */
     int sequences_at, items_at, merges_at; /* first entries of lists */
     int slopes_at, sinks_at, factors_at;   /* likewise, of floats; the last multiply a head's bias */
-    int page_size, page_shift; /* keys of a page, which are 1 << page_shift or it is -1 */
-    int pages;                 /* of the pool; 0: keys do not lie in pages */
+    int page_size, page_shift;             /* keys of a page, which are 1 << page_shift or it is -1 */
+    int pages;                             /* of the pool; 0: keys do not lie in pages */
     int group, dim_qk, dim_v, lse_rows, bias_type;
     fa_score score;
     int flags;
