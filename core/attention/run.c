@@ -4,71 +4,17 @@
 
 #include "core/attention/pages.h"
 #include "core/backend.h"
+#include "core/binding.h"
 #include "core/context.h"
-#include "core/overlap.h"
 #include "core/plan.h"
 #include "core/status.h"
 #include "core/structs.h"
 #include "core/tensor.h"
 
-/* What a run reads or writes. */
-typedef struct operand {
-    const char *name;
-    fa_extent extent;
-    bool written;
-} operand;
-
-/* `of` is what the caller's name of the buffer begins with. */
-static fa_status check_buffer(const fa_device *device, const char *of, const char *name,
-                              const fa_buffer *buffer, size_t offset, size_t alignment, size_t span)
-{
-    if (!buffer)
-        return fa_fail(FA_INVALID, "%s%s is NULL, expected a buffer of at least %zu bytes", of, name, span);
-    if (buffer->device != device)
-        return fa_fail(FA_INVALID, "%s%s belongs to another device, %s", of, name, buffer->device->info.name);
-    if (offset % alignment != 0)
-        return fa_fail(FA_INVALID, "%s%s_offset is %zu, expected a multiple of %zu", of, name, offset,
-                       alignment);
-    alignment = FA_MIN(alignment, 64); /* no buffer begins at a multiple of more */
-    if (((uintptr_t)buffer->address + offset) % alignment != 0)
-        return fa_fail(FA_INVALID, "%s%s lies at address %p, expected a multiple of %zu", of, name,
-                       (void *)((uintptr_t)buffer->address + offset), alignment);
-    if (offset > buffer->size || span > buffer->size - offset)
-        return fa_fail(FA_INVALID, "%s%s has %zu bytes behind offset %zu, expected at least %zu", of, name,
-                       offset > buffer->size ? 0 : buffer->size - offset, offset, span);
-    return FA_OK;
-}
-
-/* What is written may share no byte with anything else. Its rows may lie between another's. */
-static fa_status check_overlap(const operand *operands, int count)
-{
-    for (int w = 0; w < count; w++) {
-        for (int r = 0; operands[w].written && r < count; r++) {
-            if (r == w)
-                continue;
-            fa_meeting met = fa_extents_meet(&operands[w].extent, &operands[r].extent);
-            if (met == FA_MEET)
-                return fa_fail(FA_INVALID, "args.%s overlaps args.%s: elements of both lie at the same bytes",
-                               operands[w].name, operands[r].name);
-            if (met == FA_UNDECIDED)
-                return fa_fail(FA_INVALID,
-                               "args.%s overlaps args.%s: their rows alternate, and in too many ways to tell "
-                               "whether they share bytes",
-                               operands[w].name, operands[r].name);
-        }
-    }
-    return FA_OK;
-}
-
-static uintptr_t place_of(const fa_buffer *buffer, size_t offset)
-{
-    return (uintptr_t)buffer->address + offset; /* a device's may begin at 0 */
-}
-
 fa_status fa_work_check(const fa_device *device, const char *of, const fa_buffer *buffer, size_t offset,
                         size_t size)
 {
-    fa_status status = check_buffer(device, of, "work", buffer, offset, 256, size);
+    fa_status status = fa_buffer_check(device, of, "work", buffer, offset, 256, size);
     if (status == FA_OK && device->backend->work_check)
         status = device->backend->work_check(buffer, offset, size);
     return status;
@@ -77,7 +23,7 @@ fa_status fa_work_check(const fa_device *device, const char *of, const fa_buffer
 fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, const fa_problem *p,
                            size_t workspace, size_t work)
 {
-    operand operands[FA_OPERANDS + 2];
+    fa_memory operands[FA_OPERANDS + 2];
     int count = 0;
     for (int t = 0; t < FA_OPERANDS; t++) {
         const char *name = fa_operands[t].name;
@@ -89,35 +35,31 @@ fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, c
                            name);
         if (!wanted || (p->span[t] == 0 && !buffer))
             continue;
-        fa_status status = check_buffer(device, "args.", name, buffer, binding->offset[t],
-                                        fa_dtype_align(p->tensor[t].dtype), p->span[t]);
+        fa_status status = fa_buffer_check(device, "args.", name, buffer, binding->offset[t],
+                                           fa_dtype_align(p->tensor[t].dtype), p->span[t]);
         if (status != FA_OK)
             return status;
-        operands[count++] = (operand){name,
-                                      fa_extent_of_tensor(&p->tensor[t], p->span[t], buffer->storage,
-                                                          place_of(buffer, binding->offset[t])),
-                                      fa_operands[t].written};
+        operands[count++] =
+            (fa_memory){name, fa_buffer_extent(&p->tensor[t], p->span[t], buffer, binding->offset[t]),
+                        fa_operands[t].written};
     }
     if (workspace > 0) {
         const fa_buffer *buffer = binding->workspace;
         fa_status status =
-            check_buffer(device, "args.", "workspace", buffer, binding->workspace_offset, 64, workspace);
+            fa_buffer_check(device, "args.", "workspace", buffer, binding->workspace_offset, 64, workspace);
         if (status != FA_OK)
             return status;
-        operands[count++] = (operand){
-            "workspace",
-            fa_extent_of_bytes(workspace, buffer->storage, place_of(buffer, binding->workspace_offset)),
-            true};
+        operands[count++] =
+            (fa_memory){"workspace", fa_buffer_bytes(workspace, buffer, binding->workspace_offset), true};
     }
     if (work > 0) {
         const fa_buffer *buffer = binding->work;
         fa_status status = fa_work_check(device, "args.", buffer, binding->work_offset, work);
         if (status != FA_OK)
             return status;
-        operands[count++] = (operand){
-            "work", fa_extent_of_bytes(work, buffer->storage, place_of(buffer, binding->work_offset)), false};
+        operands[count++] = (fa_memory){"work", fa_buffer_bytes(work, buffer, binding->work_offset), false};
     }
-    return check_overlap(operands, count);
+    return fa_memory_check_overlap(operands, count);
 }
 
 fa_status fa_plan_check_call(const fa_plan *plan, const fa_queue *queue, const void *argument,
