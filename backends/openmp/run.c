@@ -2,17 +2,13 @@
 /* Executing a plan: threads take work items off the list, then merge what was split. */
 #include "backends/openmp/run.h"
 
-#include <stdatomic.h>
-
 #include "backends/host_memory.h"
 #include "backends/openmp/kernel.h"
+#include "backends/openmp/loop.h"
 #include "backends/openmp/runtime.h"
 #include "core/attention/merge.h"
-#include "core/context.h"
-#include "core/floating.h"
 #include "core/portable/row.h"
 #include "core/portable/softmax.h"
-#include "core/status.h"
 #include "core/tensor.h"
 
 size_t fa_openmp_scratch_bytes(const fa_plan *plan)
@@ -32,15 +28,17 @@ void fa_openmp_plan_release(fa_plan *plan)
     (void)plan;
 }
 
-static void do_item(const fa_cpu_run *run, int64_t index, void *scratch)
+static void do_item(const void *of, int64_t index, void *scratch)
 {
+    const fa_cpu_run *run = of;
     const fa_cpu_kernel *impl = run->plan->kernel->impl;
     impl->item(run, &run->item[index], scratch);
 }
 
-static void do_merge(const fa_cpu_run *run, int64_t index, void *scratch)
+static void do_merge(const void *of, int64_t index, void *scratch)
 {
     (void)scratch;
+    const fa_cpu_run *run = of;
     const fa_plan *plan = run->plan;
     const fa_table_merge *merge = &run->merge[index];
     const fa_problem *p = &plan->problem;
@@ -68,64 +66,6 @@ static void do_merge(const fa_cpu_run *run, int64_t index, void *scratch)
         if (run->lse)
             run->lse[fa_cpu_lse_at(run, s, head, position)] = lse;
     }
-}
-
-/* A list of work that tasks take from, one after the other. */
-typedef struct loop {
-    const fa_cpu_run *run;
-    void (*one)(const fa_cpu_run *run, int64_t index, void *scratch);
-    int64_t count;
-    char *scratch; /* of `tasks` tasks */
-    int32_t tasks;
-    atomic_llong next;
-    atomic_int begun, ended;
-} loop;
-
-/* Each takes the next of the list; the longest come first, so that all end close together. */
-static void take(void *argument, int32_t index)
-{
-    (void)index; /* an executor may give it twice: scratch goes by who comes first */
-    loop *l = argument;
-    int task = atomic_fetch_add_explicit(&l->begun, 1, memory_order_relaxed);
-    if (task >= l->tasks)
-        return;
-    fa_float_state before = fa_float_enter();
-    for (;;) {
-        long long i = atomic_fetch_add_explicit(&l->next, 1, memory_order_relaxed);
-        if (i >= l->count)
-            break;
-        l->one(l->run, i, l->scratch + (size_t)task * l->run->plan->scratch_bytes);
-    }
-    fa_float_leave(before);
-    (void)atomic_fetch_add_explicit(&l->ended, 1, memory_order_release);
-}
-
-static void do_alone(const loop *l)
-{
-    fa_float_state before = fa_float_enter();
-    for (int64_t i = 0; i < l->count; i++)
-        l->one(l->run, i, l->scratch);
-    fa_float_leave(before);
-}
-
-static fa_status share(const fa_device *device, loop *l)
-{
-    const fa_cpu_device *d = device->impl;
-    const fa_executor *executor = &device->context->options.executor;
-    if (l->tasks == 1) {
-        do_alone(l);
-        return FA_OK;
-    }
-    if (d->pool) {
-        fa_pool_run(d->pool, l->tasks, take, l);
-        return FA_OK;
-    }
-    executor->parallel_for(executor->user, l->tasks, take, l);
-    int ended = atomic_load_explicit(&l->ended, memory_order_acquire), begun = atomic_load(&l->begun);
-    if (atomic_load(&l->next) < l->count || ended < (begun < l->tasks ? begun : l->tasks))
-        return fa_fail(FA_INVALID, "executor.parallel_for returned when %d of %d tasks were done", ended,
-                       l->tasks);
-    return FA_OK;
 }
 
 /* Tasks for the work's items: no more than OpenMP allows now, where that is less than when the device was opened. */
@@ -173,14 +113,22 @@ fa_status fa_openmp_plan_run(const fa_plan *plan, fa_queue *queue, const fa_bind
         .partial_state = (fa_state *)(workspace + plan->partial_state_offset),
     };
     int32_t tasks = item_tasks(&run);
-    loop items = {.run = &run, .one = do_item, .count = work->items, .scratch = workspace, .tasks = tasks};
-    fa_status status = share(plan->device, &items);
+    fa_cpu_loop items = {
+        .one = do_item,
+        .of = &run,
+        .count = work->items,
+        .scratch = workspace,
+        .scratch_bytes = plan->scratch_bytes,
+        .tasks = tasks,
+    };
+    fa_status status = fa_cpu_loop_run(plan->device, &items);
     if (status != FA_OK || work->merges == 0)
         return status;
-    loop merges = {.run = &run,
-                   .one = do_merge,
-                   .count = work->merges,
-                   .scratch = workspace,
-                   .tasks = merge_tasks(work, tasks)};
-    return share(plan->device, &merges);
+    fa_cpu_loop merges = {
+        .one = do_merge,
+        .of = &run,
+        .count = work->merges,
+        .tasks = merge_tasks(work, tasks),
+    };
+    return fa_cpu_loop_run(plan->device, &merges);
 }
