@@ -9,6 +9,7 @@
 #include <fastattn/fastattn.h>
 #include <stdbool.h>
 
+#include "core/append/append.h"
 #include "core/kernel.h"
 #include "core/plan.h"
 
@@ -60,6 +61,11 @@ typedef struct fa_backend {
     /* Whether kernels can read work there, in a range of the buffer that the core has checked. NULL: they can anywhere. */
     fa_status (*work_check)(const fa_buffer *buffer, size_t offset, size_t size);
     fa_status (*plan_run)(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);
+
+    /* The same of appends. NULL: the backend does not append; nothing is prepared; nothing is released. */
+    fa_status (*append_prepare)(fa_append *append);
+    void (*append_release)(fa_append *append);
+    fa_status (*append_run)(const fa_append *append, fa_queue *queue, const fa_append_binding *binding);
 } fa_backend;
 
 struct fa_device {

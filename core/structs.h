@@ -24,6 +24,8 @@
 #define FA_LENGTHS_0_1 FA_SIZE_THROUGH(fa_lengths, first_kv32)
 #define FA_HOST_ARGS_0_1 FA_SIZE_THROUGH(fa_host_args, work)
 #define FA_PLAN_INFO_0_1 FA_SIZE_THROUGH(fa_plan_info, workers)
+#define FA_APPEND_DESC_0_1 FA_SIZE_THROUGH(fa_append_desc, cache_v)
+#define FA_APPEND_ARGS_0_1 FA_SIZE_THROUGH(fa_append_args, cache_v_offset)
 #define FA_MERGE_DESC_0_1 FA_SIZE_THROUGH(fa_merge_desc, want_lse)
 #define FA_VULKAN_DEVICE_DESC_0_1 FA_SIZE_THROUGH(fa_vulkan_device_desc, get_instance_proc_addr)
 
@@ -36,6 +38,8 @@ _Static_assert(FA_ATTENTION_ARGS_0_1 == sizeof(fa_attention_args), "name the las
 _Static_assert(FA_LENGTHS_0_1 == sizeof(fa_lengths), "name the last field above");
 _Static_assert(FA_HOST_ARGS_0_1 == sizeof(fa_host_args), "name the last field above");
 _Static_assert(FA_PLAN_INFO_0_1 == sizeof(fa_plan_info), "name the last field above");
+_Static_assert(FA_APPEND_DESC_0_1 == sizeof(fa_append_desc), "name the last field above");
+_Static_assert(FA_APPEND_ARGS_0_1 == sizeof(fa_append_args), "name the last field above");
 _Static_assert(FA_MERGE_DESC_0_1 == sizeof(fa_merge_desc), "name the last field above");
 _Static_assert(FA_VULKAN_DEVICE_DESC_0_1 == sizeof(fa_vulkan_device_desc), "name the last field above");
 

@@ -16,4 +16,7 @@ fa_status fa_openmp_plan_prepare(fa_plan *plan);
 void fa_openmp_plan_release(fa_plan *plan);
 fa_status fa_openmp_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);
 
+/* append.c */
+fa_status fa_openmp_append_run(const fa_append *append, fa_queue *queue, const fa_append_binding *binding);
+
 #endif

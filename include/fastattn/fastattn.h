@@ -6,6 +6,7 @@
 #ifndef FASTATTN_FASTATTN_H
 #define FASTATTN_FASTATTN_H
 
+#include "append.h"
 #include "attention.h"
 #include "buffer.h"
 #include "common.h"

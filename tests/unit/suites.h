@@ -8,6 +8,7 @@ Suite *mask_suite(void);
 Suite *problem_suite(void);
 Suite *tensor_suite(void);
 Suite *formats_suite(void);
+Suite *append_suite(void);
 Suite *tiling_suite(void);
 Suite *schedule_suite(void);
 Suite *balance_suite(void);

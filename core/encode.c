@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/encode.h"
+
+#include <string.h>
+
+#include "core/half.h"
+#include "core/portable/encode.h"
+
+enum { BLOCK = 32 }; /* elements of a block of ggml's */
+
+static uint8_t *put_half(uint8_t *to, float x)
+{
+    const fa_uint bits = fa_f16_narrow(x);
+    to[0] = (uint8_t)bits;
+    to[1] = (uint8_t)(bits >> 8);
+    return to + 2;
+}
+
+static fa_coder coder_of(int type, const float x[BLOCK])
+{
+    fa_block_range range = fa_block_range_of(x[0]);
+    for (int i = 1; i < BLOCK; i++)
+        range = fa_block_range_with(range, x[i]);
+    fa_coder c = fa_coder_of(type, range);
+    for (int i = 0; i < BLOCK && type == FA_TYPE_IQ4_NL; i++)
+        range = fa_block_refine(range, c, x[i]);
+    if (type == FA_TYPE_IQ4_NL)
+        c.scale = range.by_code != 0 ? range.by_peak / range.by_code : 0;
+    return c;
+}
+
+static void encode_block(int type, const float x[BLOCK], uint8_t *to)
+{
+    const fa_coder c = coder_of(type, x);
+    uint8_t code[BLOCK];
+    fa_uint fifth = 0;
+    for (int i = 0; i < BLOCK; i++) {
+        code[i] = (uint8_t)fa_code_of(type, c, x[i]);
+        fifth |= (code[i] >> 4 & 1u) << i;
+    }
+    to = put_half(to, c.scale);
+    if (FA_TYPE_HAS_OFFSET(type))
+        to = put_half(to, c.offset);
+    if (FA_TYPE_CODE_BITS(type) == 8) {
+        memcpy(to, code, BLOCK);
+        return;
+    }
+    for (int i = 0; i < 4 && FA_TYPE_CODE_BITS(type) == 5; i++)
+        *to++ = (uint8_t)(fifth >> 8 * i);
+    for (int i = 0; i < BLOCK / 2; i++)
+        to[i] = (uint8_t)((code[i] & 15) | code[i + BLOCK / 2] << 4);
+}
+
+void fa_store_elements(fa_dtype dtype, void *base, int64_t index, const float *from, int64_t count)
+{
+    const int type = (int)dtype;
+    uint8_t *to = (uint8_t *)base + FA_TYPE_SPAN(type, index);
+    if (!FA_TYPE_IS_CODED(type)) {
+        for (int64_t i = 0; i < count; i++)
+            fa_store(dtype, base, index + i, from[i]);
+    } else if (FA_TYPE_IS_FP8(type)) {
+        for (int64_t i = 0; i < count; i++)
+            to[i] = (uint8_t)(type == FA_TYPE_E4M3 ? fa_e4m3_narrow(from[i]) : fa_e5m2_narrow(from[i]));
+    } else {
+        for (int64_t i = 0; i < count; i += BLOCK, to += FA_TYPE_SIZE(type))
+            encode_block(type, from + i, to);
+    }
+}

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The way into the formats of codes.h, as ggml's own quantiser goes: of a block, its scaling, then a code for each
+ * element. fp8 rounds to nearest, ties to even; what is larger than the largest number becomes that.
+ */
+#ifndef FA_PORTABLE_ENCODE_H
+#define FA_PORTABLE_ENCODE_H
+
+#include "format.h"
+
+/* What the scaling of a block follows from. */
+FA_STRUCT(fa_block_range)
+    float peak; /* the first element of the largest magnitude */
+    float least, greatest;
+    float by_peak, by_code; /* of iq4_nl: sums of x^3 code and x^2 code^2, see fa_block_refine() */
+    bool finite;            /* all elements are; a block of which one is not becomes NaN        */
+FA_STRUCT_END(fa_block_range)
+
+FA_STRUCT(fa_coder)
+    float scale, offset, inverse; /* a code is the nearest to (x - offset) * inverse */
+FA_STRUCT_END(fa_coder)
+
+FA_FN fa_block_range fa_block_range_of(float x)
+{
+    fa_block_range r;
+    r.peak = r.least = r.greatest = x;
+    r.by_peak = r.by_code = 0.0f;
+    r.finite = fa_is_finite(x);
+    return r;
+}
+
+FA_FN fa_block_range fa_block_range_with(fa_block_range r, float x)
+{
+    if (FA_ABS(x) > FA_ABS(r.peak))
+        r.peak = x;
+    r.finite = r.finite && fa_is_finite(x);
+    r.least = x < r.least ? x : r.least;
+    r.greatest = x > r.greatest ? x : r.greatest;
+    return r;
+}
+
+/* 1/x; 0 for 0. */
+FA_FN float fa_inverse(float x)
+{
+    return x != 0.0f ? 1.0f / x : 0.0f;
+}
+
+FA_FN fa_coder fa_coder_of(int type, fa_block_range r)
+{
+    fa_coder c;
+    c.offset = 0.0f;
+    if (type == FA_TYPE_Q8_0) {
+        c.scale = FA_ABS(r.peak) / 127.0f;
+    } else if (type == FA_TYPE_Q4_0 || type == FA_TYPE_Q5_0) {
+        c.scale = r.peak / (type == FA_TYPE_Q4_0 ? -8.0f : -16.0f);
+    } else if (FA_TYPE_HAS_OFFSET(type)) {
+        c.scale = (r.greatest - r.least) / (type == FA_TYPE_Q4_1 ? 15.0f : 31.0f);
+        c.offset = r.least;
+    } else {
+        c.scale = r.peak / -127.0f;
+    }
+    c.inverse = fa_inverse(c.scale);
+    if (!r.finite || !fa_is_finite(c.inverse)) {
+        c.scale = r.finite ? 0.0f : FA_AS_FLOAT(0x7fc00000u);
+        c.inverse = 0.0f;
+    }
+    return c;
+}
+
+/* Half is rounded away from zero. */
+FA_FN int fa_nearest(float x)
+{
+    int whole = FA_INT(FA_ABS(x));
+    whole += FA_ABS(x) - FA_FLOAT(whole) >= 0.5f ? 1 : 0;
+    return x < 0.0f ? -whole : whole;
+}
+
+/* The code of iq4_nl whose number is nearest; of two, the greater. */
+FA_FN fa_uint fa_iq4_nl_code(float x)
+{
+    fa_uint code = 0u;
+    while (code < 15u && x - FA_FLOAT(fa_iq4_nl_number(code)) >= FA_FLOAT(fa_iq4_nl_number(code + 1u)) - x)
+        code++;
+    return code;
+}
+
+FA_FN fa_uint fa_code_of(int type, fa_coder c, float x)
+{
+    float y = c.inverse != 0.0f ? (x - c.offset) * c.inverse : 0.0f;
+    if (type == FA_TYPE_Q8_0)
+        return FA_UINT(fa_nearest(y) + 128) ^ 128u;
+    if (type == FA_TYPE_IQ4_NL)
+        return fa_iq4_nl_code(y);
+    int code = FA_INT(y + (FA_FLOAT(FA_TYPE_CENTRE(type)) + 0.5f));
+    return FA_UINT(FA_MIN(code, FA_TYPE_CODE_BITS(type) == 4 ? 15 : 31));
+}
+
+/* iq4_nl chooses codes by the peak, then the scale that fits them best: each element is one summand. */
+FA_FN fa_block_range fa_block_refine(fa_block_range r, fa_coder c, float x)
+{
+    float n = FA_FLOAT(fa_iq4_nl_number(fa_iq4_nl_code(x * c.inverse))), weight = x * x;
+    r.by_peak += weight * n * x;
+    r.by_code += weight * n * n;
+    return r;
+}
+
+FA_FN fa_uint fa_e4m3_narrow(float x)
+{
+    fa_uint bits = FA_AS_UINT(x), sign = bits >> 24 & 0x80u, magnitude = bits & 0x7fffffffu;
+    if (fa_is_nan(x))
+        return sign | 0x7fu;
+    if (magnitude >= 0x43e80000u) /* 464 and more round to more than 448, or would */
+        return sign | 0x7eu;
+    if (magnitude < 0x3c800000u) { /* below 2^-6: a multiple of 2^-9 */
+        fa_uint shift = 141u - (magnitude >> 23), significand = (magnitude & 0x7fffffu) | 0x800000u;
+        if (shift > 24u)
+            return sign;
+        return sign | (significand + (1u << (shift - 1u)) - 1u + (significand >> shift & 1u)) >> shift;
+    }
+    magnitude += 0x7ffffu + (magnitude >> 20 & 1u);
+    return sign | ((magnitude - 0x3c000000u) >> 20);
+}
+
+FA_FN fa_uint fa_e5m2_narrow(float x)
+{
+    fa_uint bits = FA_AS_UINT(x), sign = bits >> 24 & 0x80u, magnitude = bits & 0x7fffffffu;
+    if (fa_is_nan(x))
+        return sign | 0x7fu;
+    if (magnitude >= 0x47700000u) /* 61440 and more round to more than 57344, or would */
+        return sign | 0x7bu;
+    if (magnitude < 0x38800000u) { /* below 2^-14: a multiple of 2^-16 */
+        fa_uint shift = 134u - (magnitude >> 23), significand = (magnitude & 0x7fffffu) | 0x800000u;
+        if (shift > 24u)
+            return sign;
+        return sign | (significand + (1u << (shift - 1u)) - 1u + (significand >> shift & 1u)) >> shift;
+    }
+    magnitude += 0xfffffu + (magnitude >> 21 & 1u);
+    return sign | ((magnitude - 0x38000000u) >> 21);
+}
+
+#endif

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Appends: every format against ggml's own bytes, slots, layouts, refusals. On the CPU backend. */
+#include <fastattn/append.h>
+#include <fastattn/reference.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "helpers.h"
+#include "suites.h"
+
+enum { HEADS = 3, DIM_QK = 64, DIM_V = 32, KEYS = 4, ENTRIES = 5, ROWS = 6, BATCH = 2 };
+
+static fa_context *context_of;
+static fa_device *cpu, *none;
+static fa_queue *queue;
+
+static void setup(void)
+{
+    ck_assert_int_eq(fa_context_create(NULL, &context_of), FA_OK);
+    ck_assert_int_eq(fa_device_open(context_of, "openmp", NULL, &cpu), FA_OK);
+    ck_assert_int_eq(fa_device_open(context_of, "null", NULL, &none), FA_OK);
+    ck_assert_int_eq(fa_queue_create(cpu, &queue), FA_OK);
+}
+
+static void teardown(void)
+{
+    fa_queue_destroy(queue);
+    fa_device_close(cpu);
+    fa_device_close(none);
+    fa_context_destroy(context_of);
+}
+
+static fa_append_desc desc_of(fa_dtype rows, fa_dtype cache_k, fa_dtype cache_v)
+{
+    return (fa_append_desc){
+        .struct_size = sizeof(fa_append_desc),
+        .k = fa_tensor_make(rows, BATCH, HEADS, ROWS, DIM_QK),
+        .v = fa_tensor_make(rows, BATCH, HEADS, ROWS, DIM_V),
+        .cache_k = fa_tensor_make(cache_k, ENTRIES, HEADS, KEYS, DIM_QK),
+        .cache_v = fa_tensor_make(cache_v, ENTRIES, HEADS, KEYS, DIM_V),
+    };
+}
+
+typedef struct piece {
+    unsigned char *at;
+    size_t bytes;
+    fa_buffer *buffer;
+} piece;
+
+static piece make_piece(size_t bytes)
+{
+    piece m = {malloc(bytes + 1), bytes, NULL};
+    memset(m.at, 0xa5, bytes + 1);
+    ck_assert_int_eq(fa_buffer_wrap_host(cpu, m.at, bytes, &m.buffer), FA_OK);
+    return m;
+}
+
+static piece make_tensor(const fa_tensor *t)
+{
+    size_t span;
+    ck_assert_int_eq(fa_tensor_span(t, &span), FA_OK);
+    return make_piece(span);
+}
+
+static void free_piece(piece *m)
+{
+    fa_buffer_destroy(m->buffer);
+    free(m->at);
+}
+
+typedef struct scene {
+    fa_append_desc desc;
+    fa_append *append;
+    piece k, v, cache_k, cache_v, slots;
+    fa_append_args args;
+} scene;
+
+/* Element d of a row of k (of_v 0) or v. */
+static float element(int of_v, int64_t row, int head, int d)
+{
+    return (float)(((d + 3 * head + 7 * (int)row + 11 * of_v) * 37 % 64 - 29)) / 8 + (float)(d % 3) / 64;
+}
+
+static void fill(const fa_tensor *t, piece *m, int of_v)
+{
+    int64_t at = 0;
+    for (int64_t b = 0; b < t->shape[0]; b++) {
+        for (int head = 0; head < HEADS; head++) {
+            for (int64_t r = 0; r < t->shape[2]; r++) {
+                for (int d = 0; d < t->shape[3]; d++, at++) {
+                    const float x = element(of_v, b * ROWS + r, head, d);
+                    if (t->dtype == FA_F32)
+                        ((float *)(void *)m->at)[at] = x;
+                    else
+                        ((uint16_t *)(void *)m->at)[at] = fa_f32_to_f16(x);
+                }
+            }
+        }
+    }
+}
+
+static void make_scene(scene *s, const fa_append_desc *desc)
+{
+    *s = (scene){.desc = *desc};
+    ck_assert_int_eq(fa_append_create(cpu, desc, &s->append), FA_OK);
+    s->k = make_tensor(&desc->k);
+    s->v = make_tensor(&desc->v);
+    s->cache_k = make_tensor(&desc->cache_k);
+    s->cache_v = make_tensor(&desc->cache_v);
+    s->slots = make_piece(BATCH * ROWS * sizeof(int32_t));
+    fill(&desc->k, &s->k, 0);
+    fill(&desc->v, &s->v, 1);
+    for (int i = 0; i < BATCH * ROWS; i++)
+        ((int32_t *)(void *)s->slots.at)[i] = i == 4 ? -1 : (i * 7 + 3) % (ENTRIES * KEYS);
+    s->args = (fa_append_args){
+        .struct_size = sizeof(fa_append_args),
+        .k = s->k.buffer,
+        .v = s->v.buffer,
+        .cache_k = s->cache_k.buffer,
+        .cache_v = s->cache_v.buffer,
+        .slots = s->slots.buffer,
+    };
+}
+
+static void free_scene(scene *s)
+{
+    piece *const all[] = {&s->k, &s->v, &s->cache_k, &s->cache_v, &s->slots};
+    fa_append_destroy(s->append);
+    for (int i = 0; i < COUNT(all); i++)
+        free_piece(all[i]);
+}
+
+/* Every element of the cache: what was appended there, or what was there. */
+static void check_cache(const scene *s, const fa_tensor *t, const piece *m, int of_v, float tolerance)
+{
+    const int32_t *slots = (const void *)s->slots.at;
+    for (int slot = 0; slot < ENTRIES * KEYS; slot++) {
+        int row = -1;
+        for (int i = 0; i < BATCH * ROWS; i++)
+            row = slots[i] == slot ? i : row;
+        for (int head = 0; head < HEADS; head++) {
+            const int64_t at = ((slot / KEYS * HEADS + head) * KEYS + slot % KEYS) * t->shape[3];
+            for (int d = 0; d < t->shape[3] && row >= 0; d++)
+                ck_assert_float_eq_tol(fa_element(t->dtype, m->at, at + d), element(of_v, row, head, d),
+                                       tolerance);
+            const size_t block = (size_t)(at / fa_dtype_block(t->dtype)) * fa_dtype_size(t->dtype);
+            for (size_t b = 0; row < 0 && b < fa_dtype_size(t->dtype); b++)
+                ck_assert_uint_eq(m->at[block + b], 0xa5);
+        }
+    }
+}
+
+/* Half a step of each format, for elements of up to 4.5, and the rounding of its scale. */
+START_TEST(every_format)
+{
+    static const struct {
+        fa_dtype dtype;
+        float tolerance;
+    } row[] = {{FA_F32, 0},      {FA_F16, 0.003f},  {FA_BF16, 0.02f}, {FA_E4M3, 0.26f},
+               {FA_E5M2, 0.51f}, {FA_Q8_0, 0.025f}, {FA_Q4_0, 0.65f}, {FA_Q4_1, 0.35f},
+               {FA_Q5_0, 0.35f}, {FA_Q5_1, 0.16f},  {FA_IQ4_NL, 0.7f}};
+    for (int i = 0; i < COUNT(row) * 2; i++) {
+        scene s;
+        const fa_append_desc d =
+            desc_of(i % 2 ? FA_F16 : FA_F32, row[i / 2].dtype, row[COUNT(row) - 1 - i / 2].dtype);
+        make_scene(&s, &d);
+        ck_assert_int_eq(fa_append_run(s.append, queue, &s.args), FA_OK);
+        ck_assert_int_eq(fa_queue_wait(queue), FA_OK);
+        check_cache(&s, &s.desc.cache_k, &s.cache_k, 0, row[i / 2].tolerance + 0.003f);
+        check_cache(&s, &s.desc.cache_v, &s.cache_v, 1, row[COUNT(row) - 1 - i / 2].tolerance + 0.003f);
+        free_scene(&s);
+    }
+}
+END_TEST
+
+/* What the quantiser of ggml's own Python package makes of element(0, 0, 0, 0..31). */
+START_TEST(bytes_of_ggml)
+{
+    static const struct {
+        fa_dtype dtype;
+        const char *hex;
+    } row[] = {
+        {FA_Q8_0, "4d28941eba43df6904a02ac44feb730fab34d05af57f1bb640dc64009c25c14be670"},
+        {FA_Q4_0, "44b8bf269c046ad148ae258ce369c137ad15"},
+        {FA_Q4_1, "353840c340d962fb952eb751da731c963ec851ea"},
+        {FA_Q5_0, "44b4d54aa5566e5c1908d493805c3b08d6b3817e3b29"},
+        {FA_Q5_1, "133440c32ab55aa980a2d5f72a4c7f92c4e6193b6d80b3d5"},
+    };
+    for (int i = 0; i < COUNT(row); i++) {
+        scene s;
+        char text[80] = "";
+        const fa_append_desc d = desc_of(FA_F32, row[i].dtype, FA_F32);
+        make_scene(&s, &d);
+        ck_assert_int_eq(fa_append_run(s.append, queue, &s.args), FA_OK);
+        /* Row 0 goes to slot 3: key 3 of entry 0. */
+        const unsigned char *at = s.cache_k.at + 3 * DIM_QK / 32 * fa_dtype_size(row[i].dtype);
+        for (size_t b = 0; b < fa_dtype_size(row[i].dtype); b++)
+            (void)snprintf(text + 2 * b, 3, "%02x", at[b]);
+        ck_assert_str_eq(text, row[i].hex);
+        free_scene(&s);
+    }
+}
+END_TEST
+
+/* Elements that are not finite: fp8 keeps NaN and saturates, a block that holds one becomes NaN. */
+START_TEST(not_finite)
+{
+    static const fa_dtype formats[] = {FA_E4M3, FA_E5M2, FA_Q8_0, FA_Q4_0,
+                                       FA_Q4_1, FA_Q5_0, FA_Q5_1, FA_IQ4_NL};
+    for (int i = 0; i < COUNT(formats) * 2; i++) {
+        scene s;
+        const fa_dtype dtype = formats[i / 2];
+        const fa_append_desc d = desc_of(FA_F32, dtype, FA_F32);
+        make_scene(&s, &d);
+        ((float *)(void *)s.k.at)[5] = i % 2 ? NAN : -INFINITY;
+        ck_assert_int_eq(fa_append_run(s.append, queue, &s.args), FA_OK);
+        const float found = fa_element(dtype, s.cache_k.at, 3 * DIM_QK + 5);
+        if (dtype <= FA_E5M2 && i % 2 == 0)
+            ck_assert_float_eq(found, dtype == FA_E4M3 ? -448.0f : -57344.0f);
+        else
+            ck_assert(isnan(found));
+        ck_assert(!isnan(fa_element(dtype, s.cache_k.at, 3 * DIM_QK + 32))); /* another block */
+        free_scene(&s);
+    }
+}
+END_TEST
+
+START_TEST(refusals)
+{
+    scene s;
+    fa_append *append = (fa_append *)1;
+    fa_append_desc d = desc_of(FA_F32, FA_Q8_0, FA_F16);
+    make_scene(&s, &d);
+    int32_t *slots = (void *)s.slots.at;
+    unsigned char before[1] = {s.cache_k.at[0]};
+#define REFUSED(call, status, message)      \
+    do {                                    \
+        ck_assert_int_eq((call), (status)); \
+        assert_message(message);            \
+    } while (0)
+    slots[7] = ENTRIES * KEYS;
+    REFUSED(fa_append_run(s.append, queue, &s.args), FA_INVALID, "slots[7] is 20, expected less than 20");
+    slots[7] = slots[2];
+    REFUSED(fa_append_run(s.append, queue, &s.args), FA_INVALID, "is given twice");
+    slots[7] = -5;
+    s.args.v = NULL;
+    REFUSED(fa_append_run(s.append, queue, &s.args), FA_INVALID, "args.v is NULL");
+    s.args.v = s.cache_v.buffer;
+    REFUSED(fa_append_run(s.append, queue, &s.args), FA_INVALID, "args.v has");
+    s.args.v = s.v.buffer;
+    s.args.cache_k_offset = 1;
+    REFUSED(fa_append_run(s.append, queue, &s.args), FA_INVALID,
+            "args.cache_k_offset is 1, expected a multiple of 2");
+    ck_assert_uint_eq(s.cache_k.at[0], before[0]);
+    d.cache_k.shape[3] = 48;
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID,
+            "cache_k.shape[3] is 48, expected a multiple of 32");
+    ck_assert_ptr_null(append);
+    d = desc_of(FA_F32, FA_F32, FA_F32);
+    d.k.dtype = FA_Q8_0;
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID, "k.dtype is q8_0, expected f32, f16 or bf16");
+    d = desc_of(FA_F32, FA_F32, FA_F32);
+    d.cache_v.shape[0] = 2;
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID,
+            "cache_v.shape[0] is 2, expected 5 as cache_k.shape[0]");
+    d = desc_of(FA_F32, FA_F32, FA_F32);
+    d.cache_k.stride[0] = 1;
+    d.cache_k.stride[1] = DIM_QK;
+    d.cache_k.stride[2] = DIM_QK;
+    d.cache_k.stride[3] = 1;
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID, "elements of cache_k overlap");
+    d = desc_of(FA_F32, FA_F32, FA_F32);
+    d.struct_size = 3;
+    ck_assert_int_eq(fa_append_create(cpu, &d, &append), FA_INVALID);
+    REFUSED(fa_append_create(cpu, NULL, &append), FA_INVALID, "desc is NULL");
+    d = desc_of(FA_F32, FA_F32, FA_F32);
+    REFUSED(fa_append_create(none, &d, &append), FA_UNSUPPORTED, "the null backend does not append");
+    free_scene(&s);
+}
+END_TEST
+
+/* A cache of keys alone. */
+START_TEST(without_v)
+{
+    fa_append_desc d = desc_of(FA_F32, FA_F16, FA_F16);
+    fa_append *append;
+    memset(&d.v, 0, sizeof(d.v));
+    memset(&d.cache_v, 0, sizeof(d.cache_v));
+    piece k = make_tensor(&d.k), cache = make_tensor(&d.cache_k),
+          slots = make_piece(BATCH * ROWS * sizeof(int32_t));
+    fill(&d.k, &k, 0);
+    for (int i = 0; i < BATCH * ROWS; i++)
+        ((int32_t *)(void *)slots.at)[i] = i;
+    fa_append_args args = {
+        .struct_size = sizeof(args), .k = k.buffer, .cache_k = cache.buffer, .slots = slots.buffer};
+    ck_assert_int_eq(fa_append_create(cpu, &d, &append), FA_OK);
+    ck_assert_int_eq(fa_append_run(append, queue, &args), FA_OK);
+    ck_assert_float_eq_tol(fa_element(FA_F16, cache.at, 5), element(0, 0, 0, 5), 0.003f);
+    args.v = k.buffer;
+    ck_assert_int_eq(fa_append_run(append, queue, &args), FA_INVALID);
+    assert_message("args.v is given, expected NULL");
+    fa_append_destroy(append);
+    free_piece(&k);
+    free_piece(&cache);
+    free_piece(&slots);
+}
+END_TEST
+
+Suite *append_suite(void)
+{
+    Suite *suite = suite_create("append");
+    TCase *tc = tcase_create("appends");
+    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_test(tc, every_format);
+    tcase_add_test(tc, bytes_of_ggml);
+    tcase_add_test(tc, not_finite);
+    tcase_add_test(tc, refusals);
+    tcase_add_test(tc, without_v);
+    suite_add_tcase(suite, tc);
+    return suite;
+}
