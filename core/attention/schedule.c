@@ -2,7 +2,6 @@
 #include "core/attention/schedule.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/context.h"
@@ -17,6 +16,33 @@
 #define ENOUGH_ITEMS 32 /* of each unit: more balance no better, and each part is to be merged */
 #define SPARE_ITEMS 8   /* of each unit, for lengths that no plan knows: they balance to an eighth */
 
+/* A work item of every KV head: heads are alike, so that lists are made and ordered for one of them. */
+typedef struct piece {
+    double cycles;
+    int64_t part_row; /* of the first head; -1: it is no part */
+    int32_t sequence, row_begin, row_end, key_begin, key_end;
+    int32_t parts; /* of its row block */
+} piece;
+
+/* A piece by its number, beside what pieces are ordered by. */
+typedef struct rank {
+    double cycles;
+    int64_t at;
+} rank;
+
+/* The pieces of one schedule as they were made, block after block, and longest first. */
+typedef struct list {
+    piece *piece;
+    rank *order, *spare; /* what sorting needs beside it */
+    int64_t room;        /* pieces */
+} list;
+
+/* Units that have the same load. */
+typedef struct load {
+    double cycles;
+    int64_t units;
+} load;
+
 typedef struct planner {
     const fa_problem *problem;
     const fa_limits *limits;
@@ -27,8 +53,12 @@ typedef struct planner {
     int32_t most;                /* what `chunk` never exceeds */
     int32_t splits;              /* parts asked for; 0: as `chunk` says */
     const fa_capacity *capacity; /* NULL: no bound */
-    fa_schedule *out;
-    bool fill; /* first pass counts, second pass writes: one piece of code */
+    const fa_context *context;   /* lists grow by its allocator; NULL: they have the capacity's room */
+    list *best, *other;          /* the pieces of the schedule that is kept, and those of a candidate */
+    load *load;                  /* one for each unit, at most */
+    /* Cycles of a whole block of keys, and of an item's end, for the rows that were asked for last. */
+    int32_t rows;
+    double block_cycles, end_cycles;
 } planner;
 
 static int64_t clamp(int64_t value, int64_t low, int64_t high)
@@ -107,30 +137,53 @@ typedef struct block_walk {
     int64_t full, partial, keys;
 } block_walk;
 
+/* The same view in blocks of keys: those that some row sees, and those that all rows see whole. */
+typedef struct block_view {
+    int64_t prefix, begin, end, all_prefix, all_begin, all_end;
+} block_view;
+
+/* Of rows and lengths, which are below 2^31: divisions of 32 bits are the faster ones. */
+static int64_t divide(int64_t a, int32_t b)
+{
+    return (uint32_t)a / (uint32_t)b;
+}
+
+static int64_t divide_up(int64_t a, int32_t b)
+{
+    return ((uint32_t)a + (uint32_t)b - 1) / (uint32_t)b;
+}
+
 /* Whole blocks of keys below `end`, the last block of the sequence counting as whole. */
 static int64_t blocks_below(const planner *w, const row_view *v, int64_t end)
 {
-    return end >= v->len_kv ? fa_ceil_div(v->len_kv, w->block_kv) : end / w->block_kv;
+    return end >= v->len_kv ? divide_up(v->len_kv, w->block_kv) : divide(end, w->block_kv);
 }
 
-/* Classes and cost of the blocks of keys [key_begin, key_end): what fa_mask_classify() says of each, in one
- * step. key_end is where the rows' sight ends, or the end of a block. */
-static block_walk walk_blocks(const planner *w, const row_view *v, int32_t rows, int64_t key_begin,
-                              int64_t key_end)
+static block_view view_blocks(const planner *w, const row_view *v)
 {
-    int64_t from = key_begin / w->block_kv, to = fa_ceil_div(key_end, w->block_kv);
-    int64_t seen = count_in(from, to, fa_ceil_div(v->prefix, w->block_kv), v->begin / w->block_kv,
-                            fa_ceil_div(v->end, w->block_kv));
-    int64_t all_from = v->prefix >= v->all_begin ? 0 : fa_ceil_div(v->all_begin, w->block_kv);
-    int64_t full =
-        count_in(from, to, blocks_below(w, v, v->prefix), all_from, blocks_below(w, v, v->all_end));
-    int64_t cut = to * w->block_kv - key_end;
+    return (block_view){
+        .prefix = divide_up(v->prefix, w->block_kv),
+        .begin = divide(v->begin, w->block_kv),
+        .end = divide_up(v->end, w->block_kv),
+        .all_prefix = blocks_below(w, v, v->prefix),
+        .all_begin = v->prefix >= v->all_begin ? 0 : divide_up(v->all_begin, w->block_kv),
+        .all_end = blocks_below(w, v, v->all_end),
+    };
+}
+
+/*
+ * Classes and cost of the blocks [from, to) of keys: what fa_mask_classify() says of each, in one step. `cut` keys of the
+ * last are not there: the rows' sight ends before them.
+ */
+static block_walk walk_blocks(const planner *w, const block_view *v, int64_t from, int64_t to, int64_t cut)
+{
+    int64_t seen = count_in(from, to, v->prefix, v->begin, v->end);
+    int64_t full = count_in(from, to, v->all_prefix, v->all_begin, v->all_end);
     /* Of a block that the mask cuts, a kernel that clips computes half on the average. */
     double whole = w->traits->clips ? 0.5 * (double)(seen + full) : (double)seen;
-    double cycles = fmax(whole - (cut > 0), 0) *
-                    fa_tiling_block_cycles(w->limits, w->traits, &w->shape, rows, w->block_kv);
+    double cycles = fmax(whole - (cut > 0), 0) * w->block_cycles;
     if (cut > 0)
-        cycles += fa_tiling_block_cycles(w->limits, w->traits, &w->shape, rows, w->block_kv - cut);
+        cycles += fa_tiling_block_cycles(w->limits, w->traits, &w->shape, w->rows, w->block_kv - cut);
     return (block_walk){
         .cycles = cycles, .full = full, .partial = seen - full, .keys = seen * w->block_kv - cut};
 }
@@ -141,185 +194,296 @@ static double epilogue_cycles(const planner *w, int32_t rows)
                                         (w->shape.dim_qk + w->shape.dim_v) / w->traits->scores_per_cycle;
 }
 
-/* Appends one part of a row block for every KV head: heads are alike. */
-static void add_part(planner *w, fa_work_item item, int64_t parts)
+static void take_rows(planner *w, int32_t rows)
 {
-    fa_schedule *out = w->out;
-    int64_t rows = item.row_end - item.row_begin;
-    for (int32_t h = 0; h < w->problem->heads_kv; h++) {
-        fa_work_item *slot = &out->item[out->items + h];
-        *slot = item;
-        slot->head_kv = h;
-        if (item.part_row >= 0)
-            slot->part_row += h * parts * rows;
-    }
-    out->items += w->problem->heads_kv;
+    if (rows == w->rows)
+        return;
+    w->rows = rows;
+    w->block_cycles = fa_tiling_block_cycles(w->limits, w->traits, &w->shape, rows, w->block_kv);
+    w->end_cycles = epilogue_cycles(w, rows);
 }
 
-static void add_merges(planner *w, fa_merge_item merge)
+/* A block of rows, and the keys that it is to meet: [begin, end), which are so many blocks and are met in so many parts. */
+typedef struct row_block {
+    row_view view;
+    int32_t sequence, row_begin, row_end;
+    int64_t begin, end, blocks, parts;
+} row_block;
+
+static row_block make_row_block(const planner *w, int64_t n, int64_t row_begin, int64_t row_end)
 {
-    fa_schedule *out = w->out;
-    int64_t rows = merge.row_end - merge.row_begin;
-    for (int32_t h = 0; h < w->problem->heads_kv; h++) {
-        fa_merge_item *slot = &out->merge[out->merges + h];
-        *slot = merge;
-        slot->head_kv = h;
-        slot->part_row += h * merge.parts * rows;
-    }
-    out->merges += w->problem->heads_kv;
+    const int32_t group = w->problem->group;
+    row_block b = {.sequence = (int32_t)n, .row_begin = (int32_t)row_begin, .row_end = (int32_t)row_end};
+    b.view = view_rows(&w->problem->sequence[n].mask, (int)divide(row_begin, group),
+                       (int)divide(row_end - 1, group) + 1);
+    int64_t first = b.view.prefix > 0 ? 0 : divide(b.view.begin, w->block_kv);
+    b.begin = first * w->block_kv;
+    b.end = FA_MAX(b.view.end, b.view.prefix);
+    b.blocks = divide_up(b.end - b.begin, w->block_kv);
+    int64_t parts = w->splits ? FA_MIN(w->splits, fa_tiling_parts(w->limits)) : divide_up(b.blocks, w->chunk);
+    parts = FA_MAX(parts, divide_up(b.blocks, w->most));
+    b.parts = FA_MAX(FA_MIN(parts, b.blocks), 1);
+    return b;
 }
 
-static void fill_row_block(planner *w, fa_work_item item, const row_view *v, int64_t blocks, int64_t parts)
+static void fill_row_block(planner *w, const row_block *b, piece *made, fa_schedule *out)
 {
-    fa_schedule *out = w->out;
-    const int64_t heads = w->problem->heads_kv, begin = item.key_begin, end = item.key_end;
-    const int32_t rows = item.row_end - item.row_begin;
-    int64_t seen = 0;
-    for (int64_t part = 0; part < parts; part++) {
-        int64_t from = begin + blocks * part / parts * w->block_kv;
-        int64_t to = FA_MIN(begin + blocks * (part + 1) / parts * w->block_kv, end);
-        block_walk walk = walk_blocks(w, v, rows, from, to);
-        item.key_begin = (int32_t)from;
-        item.key_end = (int32_t)to;
-        item.part_row = parts > 1 ? out->partial_rows + part * rows : -1;
-        item.cycles = walk.cycles + epilogue_cycles(w, rows);
-        add_part(w, item, parts);
+    const int64_t heads = w->problem->heads_kv, first = divide(b->begin, w->block_kv);
+    const int32_t rows = b->row_end - b->row_begin;
+    const block_view view = view_blocks(w, &b->view);
+    const uint32_t parts = (uint32_t)b->parts, step = (uint32_t)b->blocks / parts,
+                   rest = (uint32_t)b->blocks % parts;
+    int64_t from = first, seen = 0, keys = 0, full = 0;
+    uint32_t over = 0; /* part p ends after blocks * (p + 1) / parts blocks */
+    take_rows(w, rows);
+    for (uint32_t part = 0; part < parts; part++) {
+        int64_t to = from + step;
+        over += rest;
+        if (over >= parts) {
+            over -= parts;
+            to++;
+        }
+        int64_t end = FA_MIN(to * w->block_kv, b->end);
+        block_walk walk = walk_blocks(w, &view, from, to, to * w->block_kv - end);
+        made[part] = (piece){
+            .cycles = walk.cycles + w->end_cycles,
+            .part_row = parts > 1 ? out->partial_rows + (int64_t)part * rows : -1,
+            .sequence = b->sequence,
+            .row_begin = b->row_begin,
+            .row_end = b->row_end,
+            .key_begin = (int32_t)(from * w->block_kv),
+            .key_end = (int32_t)end,
+            .parts = (int32_t)parts,
+        };
         seen += walk.full + walk.partial;
-        out->blocks_full += walk.full * heads;
-        out->blocks_partial += walk.partial * heads;
-        out->key_reads += (double)(walk.keys * heads);
-        out->rows_done += rows * heads;
+        full += walk.full;
+        keys += walk.keys;
+        from = to;
     }
-    out->blocks_skipped += (fa_ceil_div(v->len_kv, w->block_kv) - seen) * heads;
+    out->blocks_full += full * heads;
+    out->blocks_partial += (seen - full) * heads;
+    out->blocks_skipped += (divide_up(b->view.len_kv, w->block_kv) - seen) * heads;
+    out->key_reads += (double)(keys * heads);
+    out->rows_done += rows * heads * b->parts;
     out->splits = FA_MAX(out->splits, (int32_t)parts);
-    if (parts > 1)
-        add_merges(w, (fa_merge_item){item.sequence, 0, item.row_begin, item.row_end, out->partial_rows,
-                                      (int32_t)parts});
 }
 
-static void plan_row_block(planner *w, int32_t n, int32_t row_begin, int32_t row_end)
+/* Goes through all blocks of rows. Counts items, merges and partial rows, up to `most` items and little beyond; makes the
+ * pieces too where there is a list for them. */
+static void walk_problem(planner *w, int64_t most, piece *made, fa_schedule *out)
 {
-    fa_schedule *out = w->out;
-    int row0 = row_begin / w->problem->group, row1 = (row_end - 1) / w->problem->group + 1;
-    row_view v = view_rows(&w->problem->sequence[n].mask, row0, row1);
-    int64_t begin = v.prefix > 0 ? 0 : v.begin, end = FA_MAX(v.end, v.prefix);
-    begin -= begin % w->block_kv;
-    int64_t blocks = fa_ceil_div(end - begin, w->block_kv), heads = w->problem->heads_kv;
-    int64_t parts = w->splits ? FA_MIN(w->splits, fa_tiling_parts(w->limits)) : fa_ceil_div(blocks, w->chunk);
-    parts = FA_MAX(parts, fa_ceil_div(blocks, w->most));
-    parts = FA_MAX(FA_MIN(parts, blocks), 1);
-    if (w->fill) {
-        fa_work_item item = {n, 0, row_begin, row_end, (int32_t)begin, (int32_t)end, -1, 0};
-        fill_row_block(w, item, &v, blocks, parts);
-    } else {
-        out->items += heads * parts;
-        out->merges += parts > 1 ? heads : 0;
-    }
-    if (parts > 1)
-        out->partial_rows += heads * parts * (row_end - row_begin);
-}
-
-static void walk_problem(planner *w)
-{
-    fa_schedule *out = w->out;
-    fa_work_item *item = out->item;
-    fa_merge_item *merge = out->merge;
-    *out = (fa_schedule){.item = item, .merge = merge, .splits = 1};
-    for (int64_t n = 0; n < w->problem->sequences && w->problem->heads_kv > 0; n++) {
+    const int64_t heads = w->problem->heads_kv;
+    *out = (fa_schedule){.splits = 1};
+    for (int64_t n = 0; n < w->problem->sequences && heads > 0; n++) {
         int64_t rows = (int64_t)w->problem->sequence[n].len_q * w->problem->group;
-        if (!w->fill && w->splits == 0 && w->chunk == INT32_MAX) { /* nothing is split: no need to look */
-            out->items += fa_ceil_div(rows, w->block_q) * w->problem->heads_kv;
+        if (!made && w->splits == 0 && w->chunk == INT32_MAX) { /* nothing is split: no need to look */
+            out->items += fa_ceil_div(rows, w->block_q) * heads;
             continue;
         }
-        for (int64_t row = 0; row < rows && out->items <= MAX_ITEMS; row += w->block_q)
-            plan_row_block(w, (int32_t)n, (int32_t)row, (int32_t)FA_MIN(row + w->block_q, rows));
+        for (int64_t row = 0; row < rows && out->items <= most; row += w->block_q) {
+            const row_block b = make_row_block(w, n, row, FA_MIN(row + w->block_q, rows));
+            if (made) {
+                fill_row_block(w, &b, made, out);
+                made += b.parts;
+            }
+            out->items += heads * b.parts;
+            out->merges += b.parts > 1 ? heads : 0;
+            out->partial_rows += b.parts > 1 ? heads * b.parts * (b.row_end - b.row_begin) : 0;
+        }
     }
 }
 
-static int longest_first(const void *left, const void *right)
+/* Longest first. Pieces that are as long stay in the order of `order`. */
+static void sort(rank *order, rank *spare, int64_t count)
 {
-    const fa_work_item *a = left, *b = right;
-    if (a->cycles != b->cycles)
-        return a->cycles < b->cycles ? 1 : -1;
-    if (a->sequence != b->sequence)
-        return a->sequence < b->sequence ? -1 : 1;
-    if (a->head_kv != b->head_kv)
-        return a->head_kv < b->head_kv ? -1 : 1;
-    if (a->row_begin != b->row_begin)
-        return a->row_begin < b->row_begin ? -1 : 1;
-    return (a->key_begin > b->key_begin) - (a->key_begin < b->key_begin);
+    enum { RUN = 8 }; /* sorted by insertion */
+    for (int64_t begin = 0; begin < count; begin += RUN) {
+        const int64_t end = FA_MIN(begin + RUN, count);
+        for (int64_t i = begin + 1; i < end; i++) {
+            const rank moved = order[i];
+            int64_t to = i;
+            for (; to > begin && order[to - 1].cycles < moved.cycles; to--)
+                order[to] = order[to - 1];
+            order[to] = moved;
+        }
+    }
+    rank *from = order, *to = spare;
+    for (int64_t run = RUN; run < count; run *= 2) {
+        for (int64_t begin = 0; begin < count; begin += 2 * run) {
+            const int64_t middle = FA_MIN(begin + run, count), end = FA_MIN(begin + 2 * run, count);
+            int64_t left = begin, right = middle;
+            for (int64_t i = begin; i < end; i++) {
+                const bool takes_left =
+                    right == end || (left < middle && from[left].cycles >= from[right].cycles);
+                to[i] = from[takes_left ? left : right];
+                left += takes_left;
+                right += !takes_left;
+            }
+        }
+        rank *sorted = to;
+        to = from;
+        from = sorted;
+    }
+    if (from != order)
+        memcpy(order, from, (size_t)count * sizeof(*order));
 }
 
-/* Puts `load` into the heap's root, whose element was taken, and lets it sink. */
-static void heap_sink(double *heap, uint32_t count, double load)
+/* Puts `moved` into the heap's root, whose element was taken, and lets it sink. */
+static void heap_sink(load *heap, int64_t count, load moved)
 {
-    uint32_t at = 0;
-    for (;;) {
-        uint32_t child = 2 * at + 1;
-        if (child >= count)
-            break;
-        if (child + 1 < count && heap[child + 1] < heap[child])
+    int64_t at = 0;
+    for (int64_t child = 1; child < count; child = 2 * at + 1) {
+        if (child + 1 < count && heap[child + 1].cycles < heap[child].cycles)
             child++;
-        if (heap[child] >= load)
+        if (heap[child].cycles >= moved.cycles)
             break;
         heap[at] = heap[child];
         at = child;
     }
-    heap[at] = load;
+    heap[at] = moved;
 }
 
-/* What the units' shared queue does: the next item goes to whichever unit is free first. */
-static void simulate(const planner *w, double *heap)
+static void heap_add(load *heap, int64_t count, load added)
 {
-    fa_schedule *out = w->out;
-    uint32_t units = w->limits->units;
-    memset(heap, 0, units * sizeof(*heap));
-    out->cycles = out->makespan = 0;
-    out->longest = out->items > 0 ? out->item[0].cycles : 0;
-    for (int64_t i = 0; i < out->items; i++) {
-        heap_sink(heap, units, heap[0] + out->item[i].cycles);
-        out->cycles += out->item[i].cycles;
+    int64_t at = count;
+    for (int64_t parent; at > 0 && heap[parent = (at - 1) / 2].cycles > added.cycles; at = parent)
+        heap[at] = heap[parent];
+    heap[at] = added;
+}
+
+/*
+ * Cycles of the busiest unit. It is what the units' shared queue does: the next item goes to whichever unit is free
+ * first. Items that are as long, as those of all heads are, go to units of one load in one step.
+ */
+static double simulate(const planner *w, const rank *order, int64_t count)
+{
+    load *heap = w->load;
+    int64_t loads = 1;
+    double busiest = 0;
+    heap[0] = (load){0, w->limits->units};
+    for (int64_t i = 0; i < count;) {
+        const double cycles = order[i].cycles;
+        int64_t items = 0;
+        for (; i < count && order[i].cycles == cycles; i++)
+            items += w->problem->heads_kv;
+        while (items > 0) {
+            load least = heap[0];
+            const double after = least.cycles + cycles;
+            if (items < least.units) {
+                heap[0].units -= items;
+                heap_add(heap, loads++, (load){after, items});
+                break;
+            }
+            items -= least.units;
+            least.cycles = after;
+            heap_sink(heap, loads, least);
+        }
     }
-    for (uint32_t u = 0; u < units; u++)
-        out->makespan = fmax(out->makespan, heap[u]);
-    out->imbalance = out->cycles > 0 ? fmax(out->makespan * units / out->cycles, 1) : 1; /* sums round */
-    out->workers = out->items < units ? (uint32_t)out->items : units;
-    /* Merging reads the partial results once; the units share it evenly, after one more barrier. */
-    if (out->merges > 0)
-        out->makespan +=
-            w->limits->sync_cycles + w->limits->item_cycles +
-            (double)out->partial_rows * (w->shape.dim_v + 1) / (w->traits->scores_per_cycle * units);
+    for (int64_t i = 0; i < loads; i++)
+        busiest = fmax(busiest, heap[i].cycles);
+    return busiest;
 }
 
-void fa_schedule_release_lists(const fa_context *context, fa_schedule *s)
+static int64_t count_pieces(const planner *w, const fa_schedule *s)
 {
-    fa_release(context, s->item, (size_t)s->items * sizeof(*s->item));
-    fa_release(context, s->merge, (size_t)s->merges * sizeof(*s->merge));
-    s->item = NULL;
-    s->merge = NULL;
+    return s->items > 0 ? s->items / w->problem->heads_kv : 0;
 }
 
-/* Counts, allocates, fills, sorts. */
-static fa_status build(const fa_context *context, planner *w, fa_schedule *out, double *heap)
+static size_t list_bytes(int64_t pieces)
 {
-    *out = (fa_schedule){0};
-    w->out = out;
-    w->fill = false;
-    walk_problem(w);
-    if (out->items > MAX_ITEMS)
-        return fa_fail(FA_OUT_OF_MEMORY, "blocks of %d rows and %d keys make more than %lld work items",
-                       w->block_q, w->block_kv, (long long)MAX_ITEMS);
-    out->item = fa_alloc(context, (size_t)out->items * sizeof(*out->item));
-    out->merge = fa_alloc(context, (size_t)out->merges * sizeof(*out->merge));
-    if (!out->item || !out->merge) {
-        fa_schedule_release_lists(context, out);
+    return (size_t)pieces * (sizeof(piece) + 2 * sizeof(rank));
+}
+
+static void lay_out(list *l, void *memory, int64_t pieces)
+{
+    l->room = pieces;
+    l->piece = memory;
+    l->order = (rank *)(l->piece + pieces);
+    l->spare = l->order + pieces;
+}
+
+static void release_list(const fa_context *context, const list *l)
+{
+    fa_release(context, l->piece, list_bytes(l->room));
+}
+
+/* Lists that do not grow have room for all that the capacity allows. */
+static fa_status reserve(const planner *w, list *l, int64_t pieces)
+{
+    if (pieces <= l->room && l->piece)
+        return FA_OK;
+    release_list(w->context, l);
+    *l = (list){.room = 0};
+    void *memory = fa_alloc(w->context, list_bytes(pieces));
+    if (!memory)
         return FA_OUT_OF_MEMORY;
-    }
-    w->fill = true;
-    walk_problem(w);
-    qsort(out->item, (size_t)out->items, sizeof(*out->item), longest_first);
-    simulate(w, heap);
+    lay_out(l, memory, pieces);
     return FA_OK;
+}
+
+/* More items than this are not looked at. */
+static int64_t most_items(const planner *w)
+{
+    return w->capacity ? w->capacity->items : MAX_ITEMS;
+}
+
+static fa_status count(planner *w, fa_schedule *out)
+{
+    walk_problem(w, most_items(w), NULL, out);
+    if (out->items <= MAX_ITEMS)
+        return FA_OK;
+    return fa_fail(FA_OUT_OF_MEMORY, "blocks of %d rows and %d keys make more than %lld work items",
+                   w->block_q, w->block_kv, (long long)MAX_ITEMS);
+}
+
+/* Makes what was counted, longest first, and says how long it takes. */
+static fa_status fill(planner *w, list *l, fa_schedule *out)
+{
+    const int64_t pieces = count_pieces(w, out);
+    fa_status status = reserve(w, l, pieces);
+    if (status != FA_OK)
+        return status;
+    walk_problem(w, most_items(w), l->piece, out);
+    for (int64_t i = 0; i < pieces; i++)
+        l->order[i] = (rank){l->piece[i].cycles, i};
+    sort(l->order, l->spare, pieces);
+    out->makespan = simulate(w, l->order, pieces);
+    return FA_OK;
+}
+
+/* Merging reads the partial results once; the units share it evenly, after one more barrier. */
+static double merge_cycles(const planner *w, const fa_schedule *s)
+{
+    if (s->merges == 0)
+        return 0;
+    return w->limits->sync_cycles + w->limits->item_cycles +
+           (double)s->partial_rows * (w->shape.dim_v + 1) / (w->traits->scores_per_cycle * w->limits->units);
+}
+
+/* What is asked of a schedule that is kept; `makespan` is without merges before. */
+static void adopt(planner *w, fa_schedule *s)
+{
+    const rank *order = w->best->order;
+    const int64_t pieces = count_pieces(w, s);
+    const uint32_t units = w->limits->units;
+    s->longest = pieces > 0 ? order[0].cycles : 0;
+    for (int64_t i = 0; i < pieces; i++) {
+        for (int32_t h = 0; h < w->problem->heads_kv; h++)
+            s->cycles += order[i].cycles;
+    }
+    s->imbalance = s->cycles > 0 ? fmax(s->makespan * units / s->cycles, 1) : 1; /* sums round */
+    s->workers = s->items < units ? (uint32_t)s->items : units;
+    s->makespan += merge_cycles(w, s);
+}
+
+static fa_status build(planner *w, fa_schedule *out)
+{
+    fa_status status = count(w, out);
+    if (status == FA_OK)
+        status = fill(w, w->best, out);
+    if (status == FA_OK)
+        adopt(w, out);
+    return status;
 }
 
 int64_t fa_schedule_most_partial_rows(const fa_limits *limits, int64_t block_q, int64_t rows)
@@ -334,25 +498,35 @@ static bool has_room(const planner *w, const fa_schedule *s)
 }
 
 /* Tries ever shorter chunks of keys and keeps the shortest makespan. */
-static fa_status search(const fa_context *context, planner *w, fa_schedule *best, double *heap)
+static fa_status search(planner *w, fa_schedule *best)
 {
     int64_t most_rows = fa_schedule_most_partial_rows(w->limits, w->block_q,
                                                       (int64_t)w->problem->max_len_q * w->problem->group);
     int64_t key_blocks = fa_ceil_div(w->problem->max_len_kv, w->block_kv);
     int64_t most = FA_MIN(key_blocks, MAX_ITEMS / FA_MAX(best->items, 1)); /* pieces, so that the list fits */
     for (int64_t pieces = 2; pieces <= most && best->imbalance > 1.05; pieces += FA_MAX(pieces / 4, 1)) {
-        w->chunk = (int32_t)FA_MIN(fa_ceil_div(key_blocks, pieces), w->most);
+        const int32_t chunk = (int32_t)FA_MIN(fa_ceil_div(key_blocks, pieces), w->most);
+        if (chunk == w->chunk)
+            continue;
+        w->chunk = chunk;
         fa_schedule candidate;
-        fa_status status = build(context, w, &candidate, heap);
+        fa_status status = count(w, &candidate);
         if (status != FA_OK)
             return status;
-        bool enough = candidate.items > (int64_t)w->limits->units * ENOUGH_ITEMS ||
-                      (w->capacity && candidate.items > w->capacity->items);
-        bool better = candidate.makespan < best->makespan * 0.97 && candidate.partial_rows <= most_rows &&
-                      has_room(w, &candidate);
-        fa_schedule_release_lists(context, better ? best : &candidate);
-        if (better)
-            *best = candidate;
+        const bool enough =
+            candidate.items > (int64_t)w->limits->units * ENOUGH_ITEMS || candidate.items > most_items(w);
+        if (candidate.partial_rows <= most_rows && has_room(w, &candidate)) {
+            status = fill(w, w->other, &candidate);
+            if (status != FA_OK)
+                return status;
+            if (candidate.makespan + merge_cycles(w, &candidate) < best->makespan * 0.97) {
+                list *adopted = w->other;
+                w->other = w->best;
+                w->best = adopted;
+                adopt(w, &candidate);
+                *best = candidate;
+            }
+        }
         if (enough)
             break;
     }
@@ -360,13 +534,12 @@ static fa_status search(const fa_context *context, planner *w, fa_schedule *best
 }
 
 /* Too little to share: one unit does it all, and what was split for the others is whole again. */
-static fa_status keep_to_one(const fa_context *context, planner *w, fa_schedule *schedule, double *heap)
+static fa_status keep_to_one(planner *w, fa_schedule *schedule)
 {
     fa_status status = FA_OK;
     if (schedule->merges > 0 && w->splits == 0) {
         w->chunk = w->most;
-        fa_schedule_release_lists(context, schedule);
-        status = build(context, w, schedule, heap);
+        status = build(w, schedule);
     }
     schedule->workers = schedule->items > 0;
     schedule->makespan = schedule->cycles;
@@ -382,11 +555,11 @@ static int32_t most_blocks(const fa_limits *limits, const fa_tile_traits *traits
     return keys > 0 && can_split ? FA_MAX(keys / tiling->block_kv, 1) : INT32_MAX;
 }
 
-fa_status fa_schedule_init(const fa_context *context, const fa_problem *problem, const fa_limits *limits,
-                           const fa_tile_traits *traits, const fa_tiling *tiling, bool can_split,
-                           const fa_capacity *capacity, fa_schedule *schedule)
+static planner begin(const fa_problem *problem, const fa_limits *limits, const fa_tile_traits *traits,
+                     const fa_tiling *tiling, bool can_split)
 {
-    planner w = {
+    const int32_t most = most_blocks(limits, traits, tiling, can_split);
+    return (planner){
         .problem = problem,
         .limits = limits,
         .traits = traits,
@@ -395,25 +568,116 @@ fa_status fa_schedule_init(const fa_context *context, const fa_problem *problem,
                   .far_bytes = fa_dtype_mean_bytes(problem->tensor[FA_K].dtype)},
         .block_q = tiling->block_q,
         .block_kv = tiling->block_kv,
+        .chunk = most,
+        .most = most,
         .splits = problem->tuning.splits,
-        .capacity = capacity,
     };
-    w.chunk = w.most = most_blocks(limits, traits, tiling, can_split);
-    double *heap = fa_alloc(context, limits->units * sizeof(*heap));
-    if (!heap)
-        return FA_OUT_OF_MEMORY;
-    fa_status status = build(context, &w, schedule, heap);
+}
+
+/* Everything but the lists of the schedule, which are those of w->best. */
+static fa_status decide(planner *w, bool can_split, fa_schedule *schedule)
+{
+    fa_status status = build(w, schedule);
     double alone = schedule->cycles; /* one unit, nothing split */
-    if (status == FA_OK && can_split && problem->tuning.splits == 0)
-        status = search(context, &w, schedule, heap);
-    if (status == FA_OK && alone * SHARE_GAIN <= schedule->makespan + limits->launch_cycles)
-        status = keep_to_one(context, &w, schedule, heap);
-    fa_release(context, heap, limits->units * sizeof(*heap));
+    if (status == FA_OK && can_split && w->splits == 0)
+        status = search(w, schedule);
+    if (status == FA_OK && alone * SHARE_GAIN <= schedule->makespan + w->limits->launch_cycles)
+        status = keep_to_one(w, schedule);
+    return status;
+}
+
+/* The items of all heads, in the order of lengths, then of sequences, heads, rows and keys. */
+static void write_items(const planner *w, const fa_schedule *s)
+{
+    const list *l = w->best;
+    const int64_t pieces = count_pieces(w, s);
+    fa_work_item *item = s->item;
+    for (int64_t i = 0, end; i < pieces; i = end) {
+        const piece *first = &l->piece[l->order[i].at];
+        for (end = i + 1; end < pieces && l->order[end].cycles == first->cycles &&
+                          l->piece[l->order[end].at].sequence == first->sequence;)
+            end++;
+        for (int32_t h = 0; h < w->problem->heads_kv; h++) {
+            for (int64_t k = i; k < end; k++) {
+                const piece *p = &l->piece[l->order[k].at];
+                const int64_t rows = p->row_end - p->row_begin;
+                *item++ = (fa_work_item){
+                    .sequence = p->sequence,
+                    .head_kv = h,
+                    .row_begin = p->row_begin,
+                    .row_end = p->row_end,
+                    .key_begin = p->key_begin,
+                    .key_end = p->key_end,
+                    .part_row = p->part_row < 0 ? -1 : p->part_row + h * p->parts * rows,
+                    .cycles = p->cycles,
+                };
+            }
+        }
+    }
+}
+
+static void write_merges(const planner *w, const fa_schedule *s)
+{
+    const int64_t pieces = count_pieces(w, s);
+    fa_merge_item *merge = s->merge;
+    for (const piece *p = w->best->piece, *end = p + pieces; p < end; p += p->parts) {
+        const int64_t rows = p->row_end - p->row_begin;
+        for (int32_t h = 0; h < w->problem->heads_kv && p->parts > 1; h++)
+            *merge++ = (fa_merge_item){
+                .sequence = p->sequence,
+                .head_kv = h,
+                .row_begin = p->row_begin,
+                .row_end = p->row_end,
+                .part_row = p->part_row + h * p->parts * rows,
+                .parts = p->parts,
+            };
+    }
+}
+
+static fa_status copy_lists(const planner *w, fa_schedule *s)
+{
+    s->item = fa_alloc(w->context, (size_t)s->items * sizeof(*s->item));
+    s->merge = fa_alloc(w->context, (size_t)s->merges * sizeof(*s->merge));
+    if (!s->item || !s->merge) {
+        fa_schedule_release_lists(w->context, s);
+        return FA_OUT_OF_MEMORY;
+    }
+    write_items(w, s);
+    write_merges(w, s);
+    return FA_OK;
+}
+
+fa_status fa_schedule_init(const fa_context *context, const fa_problem *problem, const fa_limits *limits,
+                           const fa_tile_traits *traits, const fa_tiling *tiling, bool can_split,
+                           const fa_capacity *capacity, fa_schedule *schedule)
+{
+    planner w = begin(problem, limits, traits, tiling, can_split);
+    list lists[2] = {{.room = 0}, {.room = 0}};
+    *schedule = (fa_schedule){0};
+    w.capacity = capacity;
+    w.context = context;
+    w.best = &lists[0];
+    w.other = &lists[1];
+    w.load = fa_alloc(context, limits->units * sizeof(*w.load));
+    fa_status status = w.load ? decide(&w, can_split, schedule) : FA_OUT_OF_MEMORY;
+    if (status == FA_OK)
+        status = copy_lists(&w, schedule);
+    release_list(context, &lists[0]);
+    release_list(context, &lists[1]);
+    fa_release(context, w.load, limits->units * sizeof(*w.load));
     if (status != FA_OK)
-        fa_schedule_release(context, schedule);
+        *schedule = (fa_schedule){0};
     else
         schedule->pairs = count_pairs(problem);
     return status;
+}
+
+void fa_schedule_release_lists(const fa_context *context, fa_schedule *s)
+{
+    fa_release(context, s->item, (size_t)s->items * sizeof(*s->item));
+    fa_release(context, s->merge, (size_t)s->merges * sizeof(*s->merge));
+    s->item = NULL;
+    s->merge = NULL;
 }
 
 void fa_schedule_release(const fa_context *context, fa_schedule *schedule)
