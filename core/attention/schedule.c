@@ -24,18 +24,11 @@ typedef struct piece {
     int32_t parts; /* of its row block */
 } piece;
 
-/* A piece by its number, beside what pieces are ordered by. */
+/* How many pieces are so long, and the number of the first of them where pieces are made. */
 typedef struct rank {
     double cycles;
-    int64_t at;
+    int32_t pieces, at;
 } rank;
-
-/* The pieces of one schedule as they were made, block after block, and longest first. */
-typedef struct list {
-    piece *piece;
-    rank *order, *spare; /* what sorting needs beside it */
-    int64_t room;        /* pieces */
-} list;
 
 /* Units that have the same load. */
 typedef struct load {
@@ -54,8 +47,13 @@ typedef struct planner {
     int32_t splits;              /* parts asked for; 0: as `chunk` says */
     const fa_capacity *capacity; /* NULL: no bound */
     const fa_context *context;   /* lists grow by its allocator; NULL: they have the capacity's room */
-    list *best, *other;          /* the pieces of the schedule that is kept, and those of a candidate */
-    load *load;                  /* one for each unit, at most */
+    int32_t kept;                /* the chunk of the schedule that is kept */
+    int64_t room;                /* pieces that the lists have room for */
+    piece *piece;                /* block after block */
+    rank *order, *spare;         /* longest first, and what sorting needs beside it */
+    int64_t ranks;
+    bool filled; /* pieces are those of the ranks */
+    load *load;  /* one for each unit, at most */
     /* Cycles of a whole block of keys, and of an item's end, for the rows that were asked for last. */
     int32_t rows;
     double block_cycles, end_cycles;
@@ -172,8 +170,8 @@ static block_view view_blocks(const planner *w, const row_view *v)
 }
 
 /*
- * Classes and cost of the blocks [from, to) of keys: what fa_mask_classify() says of each, in one step. `cut` keys of the
- * last are not there: the rows' sight ends before them.
+ * Classes and cost of the blocks [from, to) of keys: what fa_mask_classify() says of each, in one step. `cut` keys of
+ * the last are not there: the rows' sight ends before them.
  */
 static block_walk walk_blocks(const planner *w, const block_view *v, int64_t from, int64_t to, int64_t cut)
 {
@@ -203,7 +201,7 @@ static void take_rows(planner *w, int32_t rows)
     w->end_cycles = epilogue_cycles(w, rows);
 }
 
-/* A block of rows, and the keys that it is to meet: [begin, end), which are so many blocks and are met in so many parts. */
+/* A block of rows, and the keys that it is to meet: [begin, end), so many blocks, met in so many parts. */
 typedef struct row_block {
     row_view view;
     int32_t sequence, row_begin, row_end;
@@ -226,66 +224,131 @@ static row_block make_row_block(const planner *w, int64_t n, int64_t row_begin, 
     return b;
 }
 
-static void fill_row_block(planner *w, const row_block *b, piece *made, fa_schedule *out)
+/* How the blocks of keys of a row block are shared out: part p begins with block first + blocks * p / parts. */
+typedef struct sharing {
+    int64_t first, blocks, parts, step, rest; /* step and rest are blocks / parts */
+} sharing;
+
+static sharing share_blocks(const planner *w, const row_block *b)
 {
-    const int64_t heads = w->problem->heads_kv, first = divide(b->begin, w->block_kv);
+    const int32_t parts = (int32_t)b->parts;
+    const int64_t step = divide(b->blocks, parts);
+    return (sharing){divide(b->begin, w->block_kv), b->blocks, parts, step, b->blocks - step * parts};
+}
+
+static int64_t part_begin(const sharing *s, int64_t part)
+{
+    return s->first + s->step * part + (s->rest > 0 ? s->rest * part / s->parts : 0);
+}
+
+static block_walk walk_part(const planner *w, const row_block *b, const block_view *view, int64_t from,
+                            int64_t to)
+{
+    const int64_t keys = to * w->block_kv;
+    return walk_blocks(w, view, from, to, keys - FA_MIN(keys, b->end));
+}
+
+static void add_rank(planner *w, double cycles, int64_t pieces)
+{
+    if (pieces > 0)
+        w->order[w->ranks++] = (rank){cycles, (int32_t)pieces, 0};
+}
+
+static void rank_parts(planner *w, const row_block *b, const block_view *view, const sharing *s,
+                       int64_t begin, int64_t end)
+{
+    for (int64_t part = begin, from = begin < end ? part_begin(s, begin) : 0, to; part < end;
+         part++, from = to) {
+        to = part_begin(s, part + 1);
+        add_rank(w, walk_part(w, b, view, from, to).cycles + w->end_cycles, 1);
+    }
+}
+
+/* How long the parts of a row block are, and how many are so long. */
+static void rank_row_block(planner *w, const row_block *b)
+{
+    const block_view view = view_blocks(w, &b->view);
+    const sharing s = share_blocks(w, b);
+    /* Parts [low, high) meet whole blocks that every row sees: they differ by a block of keys, and in nothing else. */
+    const int64_t skipped = FA_MAX(view.all_begin - s.first, 0);
+    const int64_t seen = FA_MIN(view.all_end, divide(b->end, w->block_kv)) - s.first;
+    int64_t low = 0, high = s.parts;
+    take_rows(w, b->row_end - b->row_begin);
+    if (skipped > 0)
+        low = skipped < s.blocks ? fa_ceil_div(skipped * s.parts, s.blocks) : s.parts;
+    if (seen < s.blocks)
+        high = seen > 0 ? fa_ceil_div((seen + 1) * s.parts, s.blocks) - 1 : 0;
+    high = clamp(high, low, s.parts);
+    const int64_t longer = s.rest > 0 && high > low ? s.rest * high / s.parts - s.rest * low / s.parts : 0;
+    rank_parts(w, b, &view, &s, 0, low);
+    add_rank(w, (double)(s.step + 1) * w->block_cycles + w->end_cycles, longer);
+    add_rank(w, (double)s.step * w->block_cycles + w->end_cycles, high - low - longer);
+    rank_parts(w, b, &view, &s, high, s.parts);
+}
+
+static void fill_row_block(planner *w, const row_block *b, fa_schedule *out)
+{
+    const int64_t heads = w->problem->heads_kv;
     const int32_t rows = b->row_end - b->row_begin;
     const block_view view = view_blocks(w, &b->view);
-    const uint32_t parts = (uint32_t)b->parts, step = (uint32_t)b->blocks / parts,
-                   rest = (uint32_t)b->blocks % parts;
-    int64_t from = first, seen = 0, keys = 0, full = 0;
-    uint32_t over = 0; /* part p ends after blocks * (p + 1) / parts blocks */
+    const sharing s = share_blocks(w, b);
+    int64_t from = s.first, seen = 0, keys = 0, full = 0;
     take_rows(w, rows);
-    for (uint32_t part = 0; part < parts; part++) {
-        int64_t to = from + step;
-        over += rest;
-        if (over >= parts) {
-            over -= parts;
-            to++;
-        }
-        int64_t end = FA_MIN(to * w->block_kv, b->end);
-        block_walk walk = walk_blocks(w, &view, from, to, to * w->block_kv - end);
-        made[part] = (piece){
-            .cycles = walk.cycles + w->end_cycles,
-            .part_row = parts > 1 ? out->partial_rows + (int64_t)part * rows : -1,
+    for (int64_t part = 0, to; part < s.parts; part++, from = to) {
+        to = part_begin(&s, part + 1);
+        block_walk walk = walk_part(w, b, &view, from, to);
+        const double cycles = walk.cycles + w->end_cycles;
+        w->order[w->ranks] = (rank){cycles, 1, (int32_t)w->ranks};
+        w->piece[w->ranks++] = (piece){
+            .cycles = cycles,
+            .part_row = s.parts > 1 ? out->partial_rows + part * rows : -1,
             .sequence = b->sequence,
             .row_begin = b->row_begin,
             .row_end = b->row_end,
             .key_begin = (int32_t)(from * w->block_kv),
-            .key_end = (int32_t)end,
-            .parts = (int32_t)parts,
+            .key_end = (int32_t)FA_MIN(to * w->block_kv, b->end),
+            .parts = (int32_t)s.parts,
         };
         seen += walk.full + walk.partial;
         full += walk.full;
         keys += walk.keys;
-        from = to;
     }
     out->blocks_full += full * heads;
     out->blocks_partial += (seen - full) * heads;
     out->blocks_skipped += (divide_up(b->view.len_kv, w->block_kv) - seen) * heads;
     out->key_reads += (double)(keys * heads);
     out->rows_done += rows * heads * b->parts;
-    out->splits = FA_MAX(out->splits, (int32_t)parts);
+    out->splits = FA_MAX(out->splits, (int32_t)s.parts);
 }
 
-/* Goes through all blocks of rows. Counts items, merges and partial rows, up to `most` items and little beyond; makes the
- * pieces too where there is a list for them. */
-static void walk_problem(planner *w, int64_t most, piece *made, fa_schedule *out)
+static int64_t most_items(const planner *w)
+{
+    return w->capacity ? w->capacity->items : MAX_ITEMS;
+}
+
+/* Each counts items, merges and partial rows. RANK says how long pieces are too, FILL makes them. */
+typedef enum walk { COUNT, RANK, FILL } walk;
+
+/* Goes through all blocks of rows, and ends early where there are more items than anyone wants. */
+static void walk_problem(planner *w, walk what, fa_schedule *out)
 {
     const int64_t heads = w->problem->heads_kv;
     *out = (fa_schedule){.splits = 1};
+    if (what != COUNT)
+        w->ranks = 0;
     for (int64_t n = 0; n < w->problem->sequences && heads > 0; n++) {
         int64_t rows = (int64_t)w->problem->sequence[n].len_q * w->problem->group;
-        if (!made && w->splits == 0 && w->chunk == INT32_MAX) { /* nothing is split: no need to look */
+        if (what == COUNT && w->splits == 0 &&
+            w->chunk == INT32_MAX) { /* nothing is split: no need to look */
             out->items += fa_ceil_div(rows, w->block_q) * heads;
             continue;
         }
-        for (int64_t row = 0; row < rows && out->items <= most; row += w->block_q) {
+        for (int64_t row = 0; row < rows && out->items <= most_items(w); row += w->block_q) {
             const row_block b = make_row_block(w, n, row, FA_MIN(row + w->block_q, rows));
-            if (made) {
-                fill_row_block(w, &b, made, out);
-                made += b.parts;
-            }
+            if (what == RANK)
+                rank_row_block(w, &b);
+            if (what == FILL)
+                fill_row_block(w, &b, out);
             out->items += heads * b.parts;
             out->merges += b.parts > 1 ? heads : 0;
             out->partial_rows += b.parts > 1 ? heads * b.parts * (b.row_end - b.row_begin) : 0;
@@ -355,17 +418,17 @@ static void heap_add(load *heap, int64_t count, load added)
  * Cycles of the busiest unit. It is what the units' shared queue does: the next item goes to whichever unit is free
  * first. Items that are as long, as those of all heads are, go to units of one load in one step.
  */
-static double simulate(const planner *w, const rank *order, int64_t count)
+static double simulate(const planner *w)
 {
     load *heap = w->load;
     int64_t loads = 1;
     double busiest = 0;
     heap[0] = (load){0, w->limits->units};
-    for (int64_t i = 0; i < count;) {
-        const double cycles = order[i].cycles;
+    for (int64_t i = 0; i < w->ranks;) {
+        const double cycles = w->order[i].cycles;
         int64_t items = 0;
-        for (; i < count && order[i].cycles == cycles; i++)
-            items += w->problem->heads_kv;
+        for (; i < w->ranks && w->order[i].cycles == cycles; i++)
+            items += (int64_t)w->order[i].pieces * w->problem->heads_kv;
         while (items > 0) {
             load least = heap[0];
             const double after = least.cycles + cycles;
@@ -394,60 +457,38 @@ static size_t list_bytes(int64_t pieces)
     return (size_t)pieces * (sizeof(piece) + 2 * sizeof(rank));
 }
 
-static void lay_out(list *l, void *memory, int64_t pieces)
+static void lay_out(planner *w, void *memory, int64_t pieces)
 {
-    l->room = pieces;
-    l->piece = memory;
-    l->order = (rank *)(l->piece + pieces);
-    l->spare = l->order + pieces;
-}
-
-static void release_list(const fa_context *context, const list *l)
-{
-    fa_release(context, l->piece, list_bytes(l->room));
+    w->room = pieces;
+    w->piece = memory;
+    w->order = (rank *)(w->piece + pieces);
+    w->spare = w->order + pieces;
 }
 
 /* Lists that do not grow have room for all that the capacity allows. */
-static fa_status reserve(const planner *w, list *l, int64_t pieces)
+static fa_status reserve(planner *w, int64_t pieces)
 {
-    if (pieces <= l->room && l->piece)
+    if (pieces <= w->room && w->piece)
         return FA_OK;
-    release_list(w->context, l);
-    *l = (list){.room = 0};
+    fa_release(w->context, w->piece, list_bytes(w->room));
+    w->piece = NULL;
     void *memory = fa_alloc(w->context, list_bytes(pieces));
     if (!memory)
         return FA_OUT_OF_MEMORY;
-    lay_out(l, memory, pieces);
+    lay_out(w, memory, pieces);
     return FA_OK;
 }
 
-/* More items than this are not looked at. */
-static int64_t most_items(const planner *w)
+/* How long what was counted takes, without merges. */
+static fa_status measure(planner *w, walk what, fa_schedule *s)
 {
-    return w->capacity ? w->capacity->items : MAX_ITEMS;
-}
-
-static fa_status count(planner *w, fa_schedule *out)
-{
-    walk_problem(w, most_items(w), NULL, out);
-    if (out->items <= MAX_ITEMS)
-        return FA_OK;
-    return fa_fail(FA_OUT_OF_MEMORY, "blocks of %d rows and %d keys make more than %lld work items",
-                   w->block_q, w->block_kv, (long long)MAX_ITEMS);
-}
-
-/* Makes what was counted, longest first, and says how long it takes. */
-static fa_status fill(planner *w, list *l, fa_schedule *out)
-{
-    const int64_t pieces = count_pieces(w, out);
-    fa_status status = reserve(w, l, pieces);
+    fa_status status = reserve(w, count_pieces(w, s));
     if (status != FA_OK)
         return status;
-    walk_problem(w, most_items(w), l->piece, out);
-    for (int64_t i = 0; i < pieces; i++)
-        l->order[i] = (rank){l->piece[i].cycles, i};
-    sort(l->order, l->spare, pieces);
-    out->makespan = simulate(w, l->order, pieces);
+    walk_problem(w, what, s);
+    w->filled = what == FILL;
+    sort(w->order, w->spare, w->ranks);
+    s->makespan = simulate(w);
     return FA_OK;
 }
 
@@ -460,30 +501,19 @@ static double merge_cycles(const planner *w, const fa_schedule *s)
            (double)s->partial_rows * (w->shape.dim_v + 1) / (w->traits->scores_per_cycle * w->limits->units);
 }
 
-/* What is asked of a schedule that is kept; `makespan` is without merges before. */
-static void adopt(planner *w, fa_schedule *s)
+/* Keeps what was measured. */
+static void keep(planner *w, fa_schedule *s)
 {
-    const rank *order = w->best->order;
-    const int64_t pieces = count_pieces(w, s);
     const uint32_t units = w->limits->units;
-    s->longest = pieces > 0 ? order[0].cycles : 0;
-    for (int64_t i = 0; i < pieces; i++) {
-        for (int32_t h = 0; h < w->problem->heads_kv; h++)
-            s->cycles += order[i].cycles;
+    w->kept = w->chunk;
+    s->longest = w->ranks > 0 ? w->order[0].cycles : 0;
+    for (int64_t i = 0; i < w->ranks; i++) {
+        for (int64_t items = (int64_t)w->order[i].pieces * w->problem->heads_kv; items > 0; items--)
+            s->cycles += w->order[i].cycles;
     }
     s->imbalance = s->cycles > 0 ? fmax(s->makespan * units / s->cycles, 1) : 1; /* sums round */
     s->workers = s->items < units ? (uint32_t)s->items : units;
     s->makespan += merge_cycles(w, s);
-}
-
-static fa_status build(planner *w, fa_schedule *out)
-{
-    fa_status status = count(w, out);
-    if (status == FA_OK)
-        status = fill(w, w->best, out);
-    if (status == FA_OK)
-        adopt(w, out);
-    return status;
 }
 
 int64_t fa_schedule_most_partial_rows(const fa_limits *limits, int64_t block_q, int64_t rows)
@@ -494,57 +524,62 @@ int64_t fa_schedule_most_partial_rows(const fa_limits *limits, int64_t block_q, 
 static bool has_room(const planner *w, const fa_schedule *s)
 {
     const fa_capacity *c = w->capacity;
-    return !c || (s->items <= c->items && s->merges <= c->merges && s->partial_rows <= c->partial_rows);
+    return s->items <= most_items(w) &&
+           (!c || (s->merges <= c->merges && s->partial_rows <= c->partial_rows));
+}
+
+/* What units that are all busy to the end would take at least. More items than `first`'s cost their start each, and
+ * blocks of keys cost no less for being in several; sums round. */
+static double least_makespan(const planner *w, const fa_schedule *first, const fa_schedule *s)
+{
+    const double rounding = 1 - 1e-6;
+    const double started = (double)(s->items - first->items) * w->limits->item_cycles;
+    return (first->cycles + started) / w->limits->units * rounding + merge_cycles(w, s);
 }
 
 /* Tries ever shorter chunks of keys and keeps the shortest makespan. */
-static fa_status search(planner *w, fa_schedule *best)
+static fa_status search(planner *w, const fa_schedule *first, fa_schedule *best)
 {
     int64_t most_rows = fa_schedule_most_partial_rows(w->limits, w->block_q,
                                                       (int64_t)w->problem->max_len_q * w->problem->group);
     int64_t key_blocks = fa_ceil_div(w->problem->max_len_kv, w->block_kv);
     int64_t most = FA_MIN(key_blocks, MAX_ITEMS / FA_MAX(best->items, 1)); /* pieces, so that the list fits */
-    for (int64_t pieces = 2; pieces <= most && best->imbalance > 1.05; pieces += FA_MAX(pieces / 4, 1)) {
+    bool enough = false;
+    for (int64_t pieces = 2; pieces <= most && best->imbalance > 1.05 && !enough;
+         pieces += FA_MAX(pieces / 4, 1)) {
         const int32_t chunk = (int32_t)FA_MIN(fa_ceil_div(key_blocks, pieces), w->most);
+        const double wanted = best->makespan * 0.97;
         if (chunk == w->chunk)
             continue;
         w->chunk = chunk;
         fa_schedule candidate;
-        fa_status status = count(w, &candidate);
+        walk_problem(w, COUNT, &candidate);
+        enough =
+            candidate.items > (int64_t)w->limits->units * ENOUGH_ITEMS || candidate.items > most_items(w);
+        if (candidate.partial_rows > most_rows || !has_room(w, &candidate) ||
+            least_makespan(w, first, &candidate) >= wanted)
+            continue;
+        fa_status status = measure(w, RANK, &candidate);
         if (status != FA_OK)
             return status;
-        const bool enough =
-            candidate.items > (int64_t)w->limits->units * ENOUGH_ITEMS || candidate.items > most_items(w);
-        if (candidate.partial_rows <= most_rows && has_room(w, &candidate)) {
-            status = fill(w, w->other, &candidate);
-            if (status != FA_OK)
-                return status;
-            if (candidate.makespan + merge_cycles(w, &candidate) < best->makespan * 0.97) {
-                list *adopted = w->other;
-                w->other = w->best;
-                w->best = adopted;
-                adopt(w, &candidate);
-                *best = candidate;
-            }
+        if (candidate.makespan + merge_cycles(w, &candidate) < wanted) {
+            keep(w, &candidate);
+            *best = candidate;
         }
-        if (enough)
-            break;
     }
     return FA_OK;
 }
 
 /* Too little to share: one unit does it all, and what was split for the others is whole again. */
-static fa_status keep_to_one(planner *w, fa_schedule *schedule)
+static void keep_to_one(planner *w, const fa_schedule *first, fa_schedule *schedule)
 {
-    fa_status status = FA_OK;
     if (schedule->merges > 0 && w->splits == 0) {
-        w->chunk = w->most;
-        status = build(w, schedule);
+        w->kept = w->most;
+        *schedule = *first;
     }
     schedule->workers = schedule->items > 0;
     schedule->makespan = schedule->cycles;
     schedule->imbalance = 1;
-    return status;
 }
 
 /* The most blocks of keys in one item. */
@@ -574,63 +609,69 @@ static planner begin(const fa_problem *problem, const fa_limits *limits, const f
     };
 }
 
-/* Everything but the lists of the schedule, which are those of w->best. */
-static fa_status decide(planner *w, bool can_split, fa_schedule *schedule)
+/* Chooses the chunk that is kept, and says what it comes to. */
+static fa_status choose(planner *w, bool can_split, fa_schedule *schedule)
 {
-    fa_status status = build(w, schedule);
-    double alone = schedule->cycles; /* one unit, nothing split */
-    if (status == FA_OK && can_split && w->splits == 0)
-        status = search(w, schedule);
-    if (status == FA_OK && alone * SHARE_GAIN <= schedule->makespan + w->limits->launch_cycles)
-        status = keep_to_one(w, schedule);
+    walk_problem(w, COUNT, schedule);
+    if (schedule->items > most_items(w))
+        return fa_fail(FA_OUT_OF_MEMORY, "blocks of %d rows and %d keys make more than %lld work items",
+                       w->block_q, w->block_kv, (long long)most_items(w));
+    fa_status status = measure(w, FILL, schedule);
+    if (status != FA_OK)
+        return status;
+    keep(w, schedule);
+    const fa_schedule first = *schedule; /* nothing split that need not be */
+    if (can_split && w->splits == 0)
+        status = search(w, &first, schedule);
+    if (first.cycles * SHARE_GAIN <= schedule->makespan + w->limits->launch_cycles)
+        keep_to_one(w, &first, schedule);
     return status;
 }
 
-/* The items of all heads, in the order of lengths, then of sequences, heads, rows and keys. */
-static void write_items(const planner *w, const fa_schedule *s)
+/* Makes the pieces of the schedule that is kept, longest first, unless they are there. */
+static void make_pieces(planner *w, fa_schedule *schedule)
 {
-    const list *l = w->best;
-    const int64_t pieces = count_pieces(w, s);
-    fa_work_item *item = s->item;
-    for (int64_t i = 0, end; i < pieces; i = end) {
-        const piece *first = &l->piece[l->order[i].at];
-        for (end = i + 1; end < pieces && l->order[end].cycles == first->cycles &&
-                          l->piece[l->order[end].at].sequence == first->sequence;)
+    const fa_schedule chosen = *schedule;
+    if (w->filled && w->kept == w->most)
+        return;
+    w->chunk = w->kept;
+    walk_problem(w, FILL, schedule);
+    schedule->longest = chosen.longest;
+    schedule->cycles = chosen.cycles;
+    schedule->makespan = chosen.makespan;
+    schedule->imbalance = chosen.imbalance;
+    schedule->workers = chosen.workers;
+    sort(w->order, w->spare, w->ranks);
+}
+
+/* The items of all heads, in the order of lengths, then of sequences, heads, rows and keys. */
+static void write_items(const planner *w, fa_work_item *item)
+{
+    for (int64_t i = 0, end; i < w->ranks; i = end) {
+        const piece *first = &w->piece[w->order[i].at];
+        for (end = i + 1; end < w->ranks && w->order[end].cycles == first->cycles &&
+                          w->piece[w->order[end].at].sequence == first->sequence;)
             end++;
-        for (int32_t h = 0; h < w->problem->heads_kv; h++) {
-            for (int64_t k = i; k < end; k++) {
-                const piece *p = &l->piece[l->order[k].at];
-                const int64_t rows = p->row_end - p->row_begin;
-                *item++ = (fa_work_item){
-                    .sequence = p->sequence,
-                    .head_kv = h,
-                    .row_begin = p->row_begin,
-                    .row_end = p->row_end,
-                    .key_begin = p->key_begin,
-                    .key_end = p->key_end,
-                    .part_row = p->part_row < 0 ? -1 : p->part_row + h * p->parts * rows,
-                    .cycles = p->cycles,
-                };
-            }
+        for (int64_t k = i; k < end; k++) {
+            const piece *p = &w->piece[w->order[k].at];
+            const int64_t rows = p->part_row < 0 ? 0 : (int64_t)(p->row_end - p->row_begin) * p->parts;
+            fa_work_item made = {p->sequence,  0,          p->row_begin, p->row_end,
+                                 p->key_begin, p->key_end, p->part_row,  p->cycles};
+            fa_work_item *at = item + (k - i);
+            for (; made.head_kv < w->problem->heads_kv; made.head_kv++, made.part_row += rows, at += end - i)
+                *at = made;
         }
+        item += (end - i) * w->problem->heads_kv;
     }
 }
 
-static void write_merges(const planner *w, const fa_schedule *s)
+static void write_merges(const planner *w, fa_merge_item *merge)
 {
-    const int64_t pieces = count_pieces(w, s);
-    fa_merge_item *merge = s->merge;
-    for (const piece *p = w->best->piece, *end = p + pieces; p < end; p += p->parts) {
+    for (const piece *p = w->piece, *end = p + w->ranks; p < end; p += p->parts) {
         const int64_t rows = p->row_end - p->row_begin;
         for (int32_t h = 0; h < w->problem->heads_kv && p->parts > 1; h++)
             *merge++ = (fa_merge_item){
-                .sequence = p->sequence,
-                .head_kv = h,
-                .row_begin = p->row_begin,
-                .row_end = p->row_end,
-                .part_row = p->part_row + h * p->parts * rows,
-                .parts = p->parts,
-            };
+                p->sequence, h, p->row_begin, p->row_end, p->part_row + h * p->parts * rows, p->parts};
     }
 }
 
@@ -642,8 +683,8 @@ static fa_status copy_lists(const planner *w, fa_schedule *s)
         fa_schedule_release_lists(w->context, s);
         return FA_OUT_OF_MEMORY;
     }
-    write_items(w, s);
-    write_merges(w, s);
+    write_items(w, s->item);
+    write_merges(w, s->merge);
     return FA_OK;
 }
 
@@ -652,18 +693,16 @@ fa_status fa_schedule_init(const fa_context *context, const fa_problem *problem,
                            const fa_capacity *capacity, fa_schedule *schedule)
 {
     planner w = begin(problem, limits, traits, tiling, can_split);
-    list lists[2] = {{.room = 0}, {.room = 0}};
     *schedule = (fa_schedule){0};
     w.capacity = capacity;
     w.context = context;
-    w.best = &lists[0];
-    w.other = &lists[1];
     w.load = fa_alloc(context, limits->units * sizeof(*w.load));
-    fa_status status = w.load ? decide(&w, can_split, schedule) : FA_OUT_OF_MEMORY;
-    if (status == FA_OK)
+    fa_status status = w.load ? choose(&w, can_split, schedule) : FA_OUT_OF_MEMORY;
+    if (status == FA_OK) {
+        make_pieces(&w, schedule);
         status = copy_lists(&w, schedule);
-    release_list(context, &lists[0]);
-    release_list(context, &lists[1]);
+    }
+    fa_release(context, w.piece, list_bytes(w.room));
     fa_release(context, w.load, limits->units * sizeof(*w.load));
     if (status != FA_OK)
         *schedule = (fa_schedule){0};
