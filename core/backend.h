@@ -81,6 +81,8 @@ struct fa_device {
 struct fa_queue {
     fa_device *device;
     void *impl;
+    void *scratch; /* host memory that calls work in; it grows, and is released with the queue */
+    size_t scratch_bytes;
 };
 
 struct fa_buffer {

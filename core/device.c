@@ -108,6 +108,7 @@ void fa_queue_destroy(fa_queue *queue)
     fa_message kept = fa_message_keep();
     (void)queue->device->backend->queue_wait(queue);
     queue->device->backend->queue_destroy(queue);
+    fa_release(queue->device->context, queue->scratch, queue->scratch_bytes);
     fa_release(queue->device->context, queue, sizeof(*queue));
     fa_message_restore(&kept);
 }

@@ -183,7 +183,7 @@ static fa_status balance(fa_plan *plan)
         fa_schedule candidate;
         tiling.block_q = (int32_t)fa_round_up(q, t->tile.q);
         fa_status status = fa_schedule_init(device->context, &plan->problem, &plan->limits, t, &tiling,
-                                            fa_plan_splits(plan), NULL, &candidate);
+                                            fa_plan_splits(plan), &candidate);
         if (status != FA_OK)
             return status;
         bool helps = candidate.makespan < better * plan->schedule.makespan;
@@ -271,7 +271,7 @@ FA_FLOAT_APART static fa_status plan_init(fa_plan *plan, const fa_attention_desc
         return status;
     plan->limits = fa_limits_sane(&device->limits, plan->kernel->traits.resident);
     status = fa_schedule_init(device->context, &plan->problem, &plan->limits, &plan->kernel->traits,
-                              &plan->tiling, fa_plan_splits(plan), NULL, &plan->schedule);
+                              &plan->tiling, fa_plan_splits(plan), &plan->schedule);
     if (status == FA_OK)
         status = balance(plan);
     if (status != FA_OK)

@@ -125,7 +125,7 @@ fa_status fa_queue_wrap_opencl(fa_device *device, struct _cl_command_queue *cl_q
         return impl ? fa_cl_fail(error, "clRetainCommandQueue") : FA_OUT_OF_MEMORY;
     }
     *impl = (fa_cl_queue){.handle = cl_queue, .timed = timed};
-    *made = (fa_queue){device, impl};
+    *made = (fa_queue){.device = device, .impl = impl};
     *queue = made;
     return FA_OK;
 }

@@ -7,45 +7,63 @@
 #include "core/status.h"
 #include "core/structs.h"
 
-/* Host memory that a call works in. */
+/* Host memory that a call works in: the queue's scratch, but for `work` where that is written in its place. */
 typedef struct room {
     fa_sequence *sequence;
-    void *work;
+    void *schedule, *work;
     size_t used; /* bytes of `work` */
 } room;
 
-static fa_status make_room(const fa_plan *plan, room *r)
+/* The queue's scratch, of at least so many bytes. What it held is lost where it grows. */
+static char *take_scratch(fa_queue *queue, size_t bytes)
 {
-    const fa_context *context = plan->device->context;
-    r->sequence = fa_alloc(context, (size_t)plan->problem.sequences * sizeof(fa_sequence));
-    r->work = fa_alloc(context, plan->layout.bytes);
-    return r->sequence && r->work ? FA_OK : FA_OUT_OF_MEMORY;
+    const fa_context *context = queue->device->context;
+    if (bytes <= queue->scratch_bytes)
+        return queue->scratch;
+    void *memory = fa_alloc(context, bytes);
+    if (!memory)
+        return NULL;
+    fa_release(context, queue->scratch, queue->scratch_bytes);
+    queue->scratch = memory;
+    queue->scratch_bytes = bytes;
+    return memory;
 }
 
-static void release_room(const fa_plan *plan, const room *r)
+static fa_status make_room(const fa_plan *plan, fa_queue *queue, const fa_buffer *work, size_t offset,
+                           room *r)
 {
-    const fa_context *context = plan->device->context;
-    fa_release(context, r->sequence, (size_t)plan->problem.sequences * sizeof(fa_sequence));
-    fa_release(context, r->work, plan->layout.bytes);
+    const bool in_place = plan->device->backend->host_pointers;
+    const size_t sequences = (size_t)plan->problem.sequences * sizeof(fa_sequence);
+    size_t schedule_at = fa_align64(sequences), end = schedule_at;
+    bool fits = fa_grow(&end, fa_schedule_room(&plan->problem, &plan->limits, &plan->capacity), 1);
+    const size_t work_at = fa_align64(end);
+    end = work_at;
+    fits = fits && fa_grow(&end, in_place ? 0 : plan->layout.bytes, 1);
+    char *scratch = take_scratch(queue, fits ? end : SIZE_MAX);
+    if (!scratch)
+        return FA_OUT_OF_MEMORY;
+    *r = (room){
+        .sequence = (fa_sequence *)(void *)scratch,
+        .schedule = scratch + schedule_at,
+        .work = in_place ? (char *)work->address + offset : scratch + work_at,
+    };
+    return FA_OK;
 }
 
-/* Fills r->work. */
+/* Fills r->work. What can fail is done before the first byte is written. */
 FA_FLOAT_APART static fa_status make_work(const fa_plan *plan, const fa_lengths *lengths, room *r)
 {
-    const fa_context *context = plan->device->context;
     fa_problem problem;
     fa_schedule schedule;
     fa_status status = fa_problem_with_lengths(&plan->problem, lengths, r->sequence, &problem);
     if (status == FA_OK)
         status = fa_kernel_supports(plan->kernel, &problem);
     if (status == FA_OK)
-        status = fa_schedule_init(context, &problem, &plan->limits, &plan->kernel->traits, &plan->tiling,
-                                  fa_plan_splits(plan), &plan->capacity, &schedule);
-    if (status != FA_OK)
-        return status;
-    r->used = fa_work_write(plan, &problem, &schedule, r->work);
-    fa_schedule_release(context, &schedule);
-    return FA_OK;
+        status = fa_schedule_make(&problem, &plan->limits, &plan->kernel->traits, &plan->tiling,
+                                  fa_plan_splits(plan), &plan->capacity, r->schedule, &schedule);
+    if (status == FA_OK)
+        r->used = fa_work_write(plan, &problem, &schedule, r->work);
+    return status;
 }
 
 static fa_status check_call(const fa_plan *plan, const fa_queue *queue, const fa_lengths *lengths,
@@ -70,14 +88,13 @@ fa_status fa_plan_schedule(const fa_plan *plan, fa_queue *queue, const fa_length
         status = fa_copy_struct(&copy, sizeof(copy), FA_LENGTHS_0_1, lengths, "fa_lengths");
     if (status != FA_OK)
         return status;
-    status = make_room(plan, &r);
+    status = make_room(plan, queue, work, work_offset, &r);
     if (status == FA_OK) {
         fa_float_state before = fa_float_enter();
         status = make_work(plan, &copy, &r);
         fa_float_leave(before);
     }
-    if (status == FA_OK)
+    if (status == FA_OK && !plan->device->backend->host_pointers)
         status = plan->device->backend->buffer_write(queue, work, work_offset, r.work, r.used);
-    release_room(plan, &r);
     return fa_finish(status);
 }

@@ -688,13 +688,61 @@ static fa_status copy_lists(const planner *w, fa_schedule *s)
     return FA_OK;
 }
 
+/* What fa_schedule_make() works in: where its lists lie, in bytes. All hold words of 64 bits. */
+typedef struct room {
+    int64_t pieces;
+    size_t load, item, merge, bytes;
+} room;
+
+static bool lay_out_room(const fa_problem *problem, const fa_limits *limits, const fa_capacity *capacity,
+                         room *r)
+{
+    r->pieces = capacity->items > 0 ? capacity->items / problem->heads_kv : 0;
+    r->load = list_bytes(r->pieces);
+    size_t end = r->load;
+    bool fits = fa_grow(&end, limits->units, sizeof(load));
+    r->item = end;
+    fits = fits && fa_grow(&end, (size_t)capacity->items, sizeof(fa_work_item));
+    r->merge = end;
+    fits = fits && fa_grow(&end, (size_t)capacity->merges, sizeof(fa_merge_item));
+    r->bytes = end;
+    return fits;
+}
+
+size_t fa_schedule_room(const fa_problem *problem, const fa_limits *limits, const fa_capacity *capacity)
+{
+    room r;
+    return lay_out_room(problem, limits, capacity, &r) ? r.bytes : SIZE_MAX;
+}
+
+fa_status fa_schedule_make(const fa_problem *problem, const fa_limits *limits, const fa_tile_traits *traits,
+                           const fa_tiling *tiling, bool can_split, const fa_capacity *capacity, void *memory,
+                           fa_schedule *schedule)
+{
+    planner w = begin(problem, limits, traits, tiling, can_split);
+    char *bytes = memory;
+    room r;
+    (void)lay_out_room(problem, limits, capacity, &r);
+    w.capacity = capacity;
+    w.load = (load *)(void *)(bytes + r.load);
+    lay_out(&w, memory, r.pieces);
+    fa_status status = choose(&w, can_split, schedule);
+    if (status != FA_OK)
+        return status;
+    make_pieces(&w, schedule);
+    schedule->item = (fa_work_item *)(void *)(bytes + r.item);
+    schedule->merge = (fa_merge_item *)(void *)(bytes + r.merge);
+    write_items(&w, schedule->item);
+    write_merges(&w, schedule->merge);
+    return FA_OK;
+}
+
 fa_status fa_schedule_init(const fa_context *context, const fa_problem *problem, const fa_limits *limits,
                            const fa_tile_traits *traits, const fa_tiling *tiling, bool can_split,
-                           const fa_capacity *capacity, fa_schedule *schedule)
+                           fa_schedule *schedule)
 {
     planner w = begin(problem, limits, traits, tiling, can_split);
     *schedule = (fa_schedule){0};
-    w.capacity = capacity;
     w.context = context;
     w.load = fa_alloc(context, limits->units * sizeof(*w.load));
     fa_status status = w.load ? choose(&w, can_split, schedule) : FA_OUT_OF_MEMORY;

@@ -63,10 +63,20 @@ double fa_schedule_pairs(const fa_problem *problem);
  */
 int64_t fa_schedule_most_partial_rows(const fa_limits *limits, int64_t block_q, int64_t rows);
 
-/* `capacity`, where it is not NULL, bounds how finely keys are split. It is one of fa_capacity_init(). */
 fa_status fa_schedule_init(const struct fa_context *context, const fa_problem *problem,
                            const fa_limits *limits, const fa_tile_traits *traits, const fa_tiling *tiling,
-                           bool can_split, const fa_capacity *capacity, fa_schedule *schedule);
+                           bool can_split, fa_schedule *schedule);
+
+/*
+ * The same of lengths for which `capacity` has room; it bounds how finely keys are split. Allocates nothing: it works in
+ * `memory`, which is fa_schedule_room() bytes, and the schedule's lists lie there. It does not count pairs.
+ */
+fa_status fa_schedule_make(const fa_problem *problem, const fa_limits *limits, const fa_tile_traits *traits,
+                           const fa_tiling *tiling, bool can_split, const fa_capacity *capacity, void *memory,
+                           fa_schedule *schedule);
+
+/* SIZE_MAX where that is more than memory has. */
+size_t fa_schedule_room(const fa_problem *problem, const fa_limits *limits, const fa_capacity *capacity);
 
 /* Releases the lists of items and merges; what they come to stays. */
 void fa_schedule_release_lists(const struct fa_context *context, fa_schedule *schedule);

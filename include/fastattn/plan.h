@@ -90,7 +90,8 @@ FA_API size_t fa_plan_work(const fa_plan *plan);
  * generation, and a run that was recorded once (a CUDA graph, a Vulkan command buffer) is replayed with other lengths.
  *
  * The write takes its place in the queue's order, as fa_buffer_write() does. `lengths` and its lists are copied. Compiles
- * nothing. Host memory that is allocated is released again.
+ * nothing. The queue keeps the host memory that this works in: the first call for a plan that needs more than each before
+ * it allocates, and no call after that.
  *
  * FA_INVALID: NULL; dynamic_lengths is 0; a list that fa_lengths should not have, or lacks; more sequences than the
  * plan's; a length is negative or more than the tensors hold, bias and keep included; a queue or buffer of another

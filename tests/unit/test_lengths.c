@@ -336,6 +336,7 @@ START_TEST(runs_look_at_their_work)
 }
 END_TEST
 
+/* The queue's scratch grows for a plan that needs more than those before it, and is not there where it cannot. */
 START_TEST(without_memory_the_work_stays)
 {
     const int64_t lens[] = {3, 4000};
@@ -344,18 +345,42 @@ START_TEST(without_memory_the_work_stays)
     begin(&l, &d);
     memset(l.work->address, 7, l.work->size);
     l.lengths.lens_kv = lens;
-    const long live = atomic_load(&memory.live), calls = atomic_load(&memory.calls);
-    ck_assert_int_eq(schedule(&l), FA_OK);
-    const long needed = atomic_load(&memory.calls) - calls;
-    memset(l.work->address, 7, l.work->size);
-    for (long n = 0; n < needed; n++) {
-        memory.fail_at = atomic_load(&memory.calls) + n;
-        ck_assert_int_eq(schedule(&l), FA_OUT_OF_MEMORY);
-        ck_assert_int_eq(*(const unsigned char *)words_of(&l), 7);
-        ck_assert_int_eq(atomic_load(&memory.live), live);
-    }
+    const long live = atomic_load(&memory.live);
+    memory.fail_at = atomic_load(&memory.calls);
+    ck_assert_int_eq(schedule(&l), FA_OUT_OF_MEMORY);
+    assert_message("no host memory for");
+    ck_assert_int_eq(*(const unsigned char *)words_of(&l), 7);
+    ck_assert_int_eq(atomic_load(&memory.live), live);
     memory.fail_at = -1;
+    const long calls = atomic_load(&memory.calls);
     ck_assert_int_eq(schedule(&l), FA_OK);
+    ck_assert_int_eq(atomic_load(&memory.calls), calls + 1);
+    end(&l);
+}
+END_TEST
+
+/* After the first call of a queue no length and no smaller plan allocates. */
+START_TEST(a_second_call_allocates_nothing)
+{
+    const fa_attention_desc large = cache_desc(9, 3, 9000), small = cache_desc(2, 1, 400);
+    int64_t lens[9] = {9000, 0, 1, 8999, 300};
+    life l, less;
+    begin(&l, &large);
+    begin(&less, &small);
+    ck_assert_int_eq(schedule(&less), FA_OK);
+    ck_assert_int_eq(schedule(&l), FA_OK);
+    const long live = atomic_load(&memory.live), calls = atomic_load(&memory.calls);
+    memory.fail_at = calls;
+    l.lengths.lens_kv = lens;
+    for (int n = 0; n < COUNT(lens); n++) {
+        ck_assert_int_eq(schedule(&l), FA_OK);
+        ck_assert_int_eq(schedule(&less), FA_OK);
+        lens[n] = 9000;
+    }
+    ck_assert_int_eq(atomic_load(&memory.calls), calls);
+    ck_assert_int_eq(atomic_load(&memory.live), live);
+    memory.fail_at = -1;
+    end(&less);
     end(&l);
 }
 END_TEST
@@ -392,6 +417,7 @@ Suite *lengths_suite(void)
     tcase_add_test(tc, an_empty_bias_serves_no_rows);
     tcase_add_test(tc, runs_look_at_their_work);
     tcase_add_test(tc, without_memory_the_work_stays);
+    tcase_add_test(tc, a_second_call_allocates_nothing);
     tcase_add_test(tc, too_many_items_are_refused);
     return suite;
 }

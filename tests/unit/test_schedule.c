@@ -80,8 +80,7 @@ static void plan(const fa_attention_desc *desc, const fa_limits *on, int32_t blo
     out->tiling = (fa_tiling){block_q, block_kv, traits.tile, 0, "tuning"};
     fa_status status = fa_problem_init(context, desc, &out->problem);
     ck_assert_msg(status == FA_OK, "%s", fa_last_error());
-    status =
-        fa_schedule_init(context, &out->problem, on, &traits, &out->tiling, can_split, NULL, &out->schedule);
+    status = fa_schedule_init(context, &out->problem, on, &traits, &out->tiling, can_split, &out->schedule);
     ck_assert_msg(status == FA_OK, "%s", fa_last_error());
 }
 
@@ -429,7 +428,7 @@ START_TEST(loops_bound_the_keys_of_an_item)
     loops.key_turns = 2;
     d.tuning = &tuning;
     ck_assert_int_eq(fa_problem_init(context, &d, &p), FA_OK);
-    ck_assert_int_eq(fa_schedule_init(context, &p, &ends, &loops, &tiling, true, NULL, &s), FA_OK);
+    ck_assert_int_eq(fa_schedule_init(context, &p, &ends, &loops, &tiling, true, &s), FA_OK);
     ck_assert_int_eq(fa_tiling_item_keys(&ends, &loops), 250);
     int64_t keys = 0;
     for (int64_t i = 0; i < s.items; i++) {
@@ -450,8 +449,7 @@ START_TEST(too_many_items_are_refused)
     fa_schedule s;
     fa_tiling tiling = {4, 4, traits.tile, 0, "tuning"};
     ck_assert_int_eq(fa_problem_init(context, &d, &p), FA_OK);
-    ck_assert_int_eq(fa_schedule_init(context, &p, &limits, &traits, &tiling, true, NULL, &s),
-                     FA_OUT_OF_MEMORY);
+    ck_assert_int_eq(fa_schedule_init(context, &p, &limits, &traits, &tiling, true, &s), FA_OUT_OF_MEMORY);
     assert_message("work items");
     fa_problem_release(context, &p);
 }
