@@ -140,14 +140,23 @@ static void copy_floats(char *to, const float *from, size_t count)
         memcpy(to, from, count * sizeof(float));
 }
 
+static void clear(char *bytes, size_t begin, size_t end)
+{
+    memset(bytes + begin, 0, end - begin);
+}
+
 size_t fa_work_write(const fa_plan *plan, const fa_problem *problem, const fa_schedule *schedule, void *work)
 {
     const fa_work_layout *at = &plan->layout;
     const size_t heads = (size_t)problem->heads_q;
     const size_t used = at->items + (size_t)schedule->items * sizeof(fa_table_item);
+    const size_t sequences_end = at->sequences + (size_t)problem->sequences * sizeof(fa_table_sequence);
+    const size_t merges_end = at->merges + (size_t)schedule->merges * sizeof(fa_table_merge);
     char *bytes = work;
     fa_table_params params = {.flags = 0};
-    memset(work, 0, used);
+    clear(bytes, 0, at->sequences);
+    clear(bytes, sequences_end, at->merges); /* a run looks at all sequences of its plan */
+    clear(bytes, merges_end, at->items);
     fill_params(plan, schedule, &params);
     memcpy(bytes, &params, sizeof(params));
     copy_floats(bytes + at->slopes, problem->alibi_slopes, slopes(problem));
