@@ -6,6 +6,20 @@
 #include "core/plan.h"
 #include "core/tensor.h"
 
+/* What core/portable/keys.h is written in. */
+typedef struct fa_cpu_keys {
+    const fa_table_params *params;
+    const fa_table_sequence *sequence;
+    const int32_t *pages;
+} fa_cpu_keys;
+#define FA_WORK fa_cpu_keys
+#define FA_PARAM(w, member) ((w).params->member)
+#define FA_SEQUENCE(w, member) ((w).sequence->member)
+#define FA_LOAD_PAGE(w, n) ((w).pages[n])
+#define FA_INDEX(x) ((int64_t)(x))
+#define FA_WIDE(x) (x)
+#include "core/portable/keys.h"
+
 /* One run of a plan: where everything is. */
 typedef struct fa_cpu_run {
     const fa_plan *plan;
@@ -14,6 +28,7 @@ typedef struct fa_cpu_run {
     const fa_table_item *item;
     const fa_table_merge *merge;
     const void *q, *k, *v, *bias, *keep;
+    const int32_t *pages; /* the page table; NULL: keys do not lie in pages */
     void *o;
     float *lse;     /* NULL: not wanted */
     float *partial; /* normalised outputs of split items, dim_v floats a row */
@@ -34,12 +49,37 @@ static inline int64_t fa_cpu_row_at(const fa_cpu_run *run, int operand, const fa
     return (operand == FA_Q ? s->q_at : s->o_at) + fa_tensor_offset(t, 0, head, position);
 }
 
-/* Elements that precede a key's row of k or v. */
-static inline int64_t fa_cpu_key_at(const fa_cpu_run *run, int operand, const fa_table_item *item, int key)
+/* In which page a key of the item's sequence lies, and where there. */
+static inline fa_key_place fa_cpu_place(const fa_cpu_run *run, const fa_table_item *item, int key)
+{
+    const fa_cpu_keys keys = {run->work, &run->sequence[item->sequence], run->pages};
+    return fa_work_place(keys, key);
+}
+
+/* Elements that precede the row of k or v in that place. */
+static inline int64_t fa_cpu_place_at(const fa_cpu_run *run, int operand, const fa_table_item *item,
+                                      fa_key_place at)
 {
     const fa_table_sequence *s = &run->sequence[item->sequence];
     const fa_tensor *t = &run->plan->problem.tensor[operand];
-    return (operand == FA_K ? s->k_at : s->v_at) + fa_tensor_offset(t, 0, item->head_kv, key);
+    return (operand == FA_K ? s->k_at : s->v_at) + fa_tensor_offset(t, at.page, item->head_kv, at.within);
+}
+
+/* Elements that precede a key's row of k or v. */
+static inline int64_t fa_cpu_key_at(const fa_cpu_run *run, int operand, const fa_table_item *item, int key)
+{
+    fa_key_place at = {0, key};
+    if (run->pages)
+        at = fa_cpu_place(run, item, key);
+    return fa_cpu_place_at(run, operand, item, at);
+}
+
+/* Of the keys [key, end), how many lie evenly apart from the first on: those of its page. */
+static inline int fa_cpu_even_keys(const fa_cpu_run *run, const fa_table_item *item, int key, int end)
+{
+    if (!run->pages)
+        return end - key;
+    return FA_MIN(end - key, run->work->page_size - fa_cpu_place(run, item, key).within);
 }
 
 /* Elements that precede a row's LSE. */

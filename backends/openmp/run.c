@@ -107,6 +107,7 @@ fa_status fa_openmp_plan_run(const fa_plan *plan, fa_queue *queue, const fa_bind
         .v = fa_host_operand(binding, FA_V),
         .bias = fa_host_operand(binding, FA_BIAS),
         .keep = fa_host_operand(binding, FA_KEEP),
+        .pages = fa_host_operand(binding, FA_PAGES),
         .o = fa_host_operand(binding, FA_O),
         .lse = fa_host_operand(binding, FA_LSE),
         .partial = (float *)(workspace + plan->partial_offset),

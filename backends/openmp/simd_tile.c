@@ -10,12 +10,13 @@
 
 /* The scratch of one thread, all of it 64-byte aligned. */
 typedef struct tile_scratch {
-    fa_panel *panel;  /* panels                     */
-    float *qt;        /* panels x q_vectors x PANEL */
-    float *ot;        /* panels x o_vectors x PANEL */
-    float *max, *sum; /* panels x PANEL             */
-    float *st;        /* block_kv x PANEL           */
-    float *k, *v;     /* a block of keys as the products read it */
+    fa_panel *panel;        /* panels                     */
+    float *qt;              /* panels x q_vectors x PANEL */
+    float *ot;              /* panels x o_vectors x PANEL */
+    float *max, *sum;       /* panels x PANEL             */
+    float *st;              /* block_kv x PANEL           */
+    float *k, *v;           /* a block of keys as the products read it */
+    float *k_rows, *v_rows; /* a block whose rows lie in several pages */
     size_t qt_size, ot_size;
     size_t bytes;
 } tile_scratch;
@@ -35,6 +36,10 @@ static tile_scratch lay_out(const fa_plan *plan, void *memory)
     s.st = take_scratch(memory, &s.bytes, keys * PANEL);
     s.k = take_scratch(memory, &s.bytes, k_floats(a->block_kv, a->dim_qk));
     s.v = take_scratch(memory, &s.bytes, v_floats(a->block_kv, a->dim_v));
+    if (plan->problem.features & FA_FEATURE_PAGES) {
+        s.k_rows = take_scratch(memory, &s.bytes, k_floats(a->block_kv, a->dim_qk));
+        s.v_rows = take_scratch(memory, &s.bytes, k_floats(a->block_kv, a->dim_v));
+    }
     return s;
 }
 
@@ -46,7 +51,7 @@ static size_t scratch_bytes(const fa_plan *plan)
 /* One block of keys as the panels meet it. */
 typedef struct key_block {
     tile_operand k, v;
-    typed_rows values; /* v as the caller has it */
+    typed_rows values; /* v as the caller has it, or a copy */
     rows_ahead k_ahead, v_ahead;
     int begin, end;
     bool transformed; /* scores become natural logarithms: see panel.h */
@@ -91,8 +96,7 @@ FA_INLINE void meet(const int nv, const fa_panel *panel, const key_block *block,
         v_store(sums + n * VL, sum[n]);
     tile_values(nv, st, values_from(block->v, first), keys, a->dim_v, rescale, changes, block->v_ahead, ot);
     if (block->cleaned) {
-        typed_rows values = block->values;
-        values.index += first * values.stride;
+        typed_rows values = rows_from(block->values, first);
         FA_ISA_NAME(add_infinite)(panel, st, &values, begin, keys, ot);
     }
 }
@@ -136,31 +140,51 @@ static void visit(const fa_panel *panel, const key_block *block, const float *qt
 /* Of what is read in place: a conversion reads row after row, which processors foresee by themselves. */
 static rows_ahead ahead_of(const fa_cpu_run *run, int operand, const fa_table_item *item, int key)
 {
-    typed_rows rows = key_rows(run, operand, item, key);
-    if (key >= item->key_end || rows.dtype != FA_F32)
+    const int end = FA_MIN(key + run->plan->args.block_kv, item->key_end);
+    if (key >= end || run->plan->problem.tensor[operand].dtype != FA_F32 ||
+        fa_cpu_even_keys(run, item, key, end) < end - key)
         return nothing_ahead;
+    typed_rows rows = key_rows(run, operand, item, key);
     return (rows_ahead){(const char *)((const float *)rows.base + rows.index),
                         rows.stride * (ptrdiff_t)sizeof(float), LINE_BYTES / (int)sizeof(float)};
+}
+
+/* Keys [key, end) of K or V evenly apart: where they lie, or else as copies in scratch. */
+static typed_rows block_rows(const fa_cpu_run *run, int operand, const fa_table_item *item, int key, int end,
+                             float *scratch)
+{
+    const int dim = (int)run->plan->problem.tensor[operand].shape[3];
+    const typed_rows copies = {.dtype = copy_type, .base = scratch, .stride = row_stride(dim)};
+    int even = fa_cpu_even_keys(run, item, key, end);
+    if (even == end - key)
+        return key_rows(run, operand, item, key);
+    for (int at = key; at < end; at += even) {
+        const typed_rows rows = key_rows(run, operand, item, at);
+        even = fa_cpu_even_keys(run, item, at, end);
+        copy_rows(&rows, even, dim,
+                  (char *)scratch + (at - key) * copies.stride * FA_TYPE_BYTES(copies.dtype));
+    }
+    return copies;
 }
 
 /* `hides`: some row does not see some of its keys. */
 static key_block fetch_block(const fa_cpu_run *run, const fa_table_item *item, int begin, int end, bool hides,
                              const tile_scratch *s)
 {
-    const fa_tensor *tensor = run->plan->problem.tensor;
-    typed_rows keys = key_rows(run, FA_K, item, begin);
+    const fa_args *a = &run->plan->args;
+    typed_rows keys = block_rows(run, FA_K, item, begin, end, s->k_rows);
     key_block block = {
         .begin = begin,
         .end = end,
         .transformed = run->plan->score.transforms,
-        .values = key_rows(run, FA_V, item, begin),
+        .values = block_rows(run, FA_V, item, begin, end, s->v_rows),
         .k_ahead = ahead_of(run, FA_K, item, end),
         .v_ahead = ahead_of(run, FA_V, item, end),
     };
-    block.k = fetch_keys(&tensor[FA_K], &keys, end - begin, s->k);
-    block.cleaned = hides && !rows_finite(&block.values, end - begin, run->plan->args.dim_v);
-    block.v = (block.cleaned ? clean_values : fetch_values)(&tensor[FA_V], &block.values, end - begin,
-                                                            run->plan->args.block_kv, s->v);
+    block.k = fetch_keys(&keys, end - begin, a->dim_qk, s->k);
+    block.cleaned = hides && !rows_finite(&block.values, end - begin, a->dim_v);
+    block.v = (block.cleaned ? clean_values : fetch_values)(&block.values, end - begin, a->dim_v, a->block_kv,
+                                                            s->v);
     return block;
 }
 

@@ -51,6 +51,13 @@ typedef struct typed_rows {
     int64_t far; /* elements ahead of a row that its reader prefetches; 0: none */
 } typed_rows;
 
+/* The rows from r on. */
+static inline typed_rows rows_from(typed_rows t, int r)
+{
+    t.index += r * t.stride;
+    return t;
+}
+
 /* Starts the load of what lies `far` behind element `index`, once for each cache line of a row. */
 FA_INLINE void load_far(const fa_dtype dtype, const typed_rows *t, int64_t index, int d)
 {

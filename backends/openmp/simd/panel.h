@@ -43,12 +43,14 @@ static inline void panel_init(fa_panel *panel, const fa_cpu_run *run, const fa_t
     panel->last = panel->position[PANEL - 1];
 }
 
-/* Keys `key` and following of k or v, where they lie. */
+/* Keys `key` and following of k or v, where they lie: fa_cpu_even_keys() of them. */
 static inline typed_rows key_rows(const fa_cpu_run *run, int operand, const fa_table_item *item, int key)
 {
     const fa_tensor *t = &run->plan->problem.tensor[operand];
-    return (typed_rows){t->dtype, operand == FA_K ? run->k : run->v, fa_cpu_key_at(run, operand, item, key),
-                        t->stride[2], 0};
+    return (typed_rows){.dtype = t->dtype,
+                        .base = operand == FA_K ? run->k : run->v,
+                        .index = fa_cpu_key_at(run, operand, item, key),
+                        .stride = t->stride[2]};
 }
 
 /* Elements that precede each lane's row of q or o. */

@@ -7,7 +7,9 @@
  *   tile_operand       K or V of a block as the products read it
  *   q_vectors(dim)     vectors that a lane group's q fills; o_vectors(dim) likewise its output
  *   k_floats, v_floats scratch for K and V of a block
- *   fetch_keys, fetch_values   a block's K and V, in place where that is what the products read
+ *   row_stride(dim)    from row to row in scratch, in elements
+ *   copy_type, copy_rows       rows that do not lie evenly apart, made rows of that type in scratch, row_stride() apart
+ *   fetch_keys, fetch_values   a block's K and V from rows that do, in place where that is what the products read
  *   clean_values       V likewise, in scratch, with 0 for what is not finite
  *   keys_from, values_from     the same, from a key of the block on
  *   pack_queries       lanes of a panel from rows of q
@@ -26,10 +28,11 @@
 
 enum { FAR_APART_BYTES = 2048 };
 
-/* Rows far apart fall into few cache sets and pages: worth a copy even where they could be read in place. */
-static inline bool far_apart(const fa_tensor *t)
+/* Rows far apart fall into few cache sets and pages: worth a copy even where they could be read in place. `copied` is
+ * how far apart a copy's rows are. */
+static inline bool far_apart(const typed_rows *rows, ptrdiff_t copied)
 {
-    return t->stride[2] > t->shape[3] && fa_dtype_bytes(t->dtype, t->stride[2]) >= FAR_APART_BYTES;
+    return rows->stride > copied && fa_dtype_bytes(rows->dtype, rows->stride) >= FAR_APART_BYTES;
 }
 
 #if FA_ISA_PAIRS

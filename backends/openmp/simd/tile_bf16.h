@@ -13,6 +13,8 @@
 #include "pairs_avx512.h"
 #endif
 
+static const fa_dtype copy_type = FA_BF16;
+
 /* bf16 elements. */
 typedef struct tile_operand {
     const uint16_t *base;
@@ -62,12 +64,20 @@ static inline __m512i load_16_wide(const uint16_t *from, int count)
     return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from));
 }
 
-/* Copied with zeros behind each row and behind the last where products read further than there are elements. */
-static inline tile_operand fetch_keys(const fa_tensor *t, const typed_rows *from, int rows, float *scratch)
+static inline void copy_rows(const typed_rows *from, int rows, int dim, void *target)
 {
-    int dim = (int)t->shape[3], padded = round_to(dim, DIM_GRAIN);
     const uint16_t *source = (const uint16_t *)from->base + from->index;
-    if (dim == padded && rows % KEY_GRAIN == 0 && !far_apart(t))
+    for (int r = 0; r < rows; r++)
+        memcpy((uint16_t *)target + r * row_stride(dim), source + r * from->stride,
+               (size_t)dim * sizeof(*source));
+}
+
+/* Copied with zeros behind each row and behind the last where products read further than there are elements. */
+static inline tile_operand fetch_keys(const typed_rows *from, int rows, int dim, float *scratch)
+{
+    int padded = round_to(dim, DIM_GRAIN);
+    const uint16_t *source = (const uint16_t *)from->base + from->index;
+    if (dim == padded && rows % KEY_GRAIN == 0 && !far_apart(from, row_stride(dim)))
         return (tile_operand){source, (ptrdiff_t)from->stride};
     tile_operand made = {(const uint16_t *)scratch, row_stride(dim)};
     for (int r = 0; r < round_to(rows, KEY_GRAIN); r++) {
@@ -81,10 +91,9 @@ static inline tile_operand fetch_keys(const fa_tensor *t, const typed_rows *from
 }
 
 /* [dim][key], zeros behind the last key. */
-static inline tile_operand fetch_values(const fa_tensor *t, const typed_rows *from, int rows, int block_kv,
+static inline tile_operand fetch_values(const typed_rows *from, int rows, int dim, int block_kv,
                                         float *scratch)
 {
-    int dim = (int)t->shape[3];
     const uint16_t *source = (const uint16_t *)from->base + from->index;
     tile_operand made = {(const uint16_t *)scratch, row_stride(block_kv)};
     for (int key = 0; key < rows; key += 2 * VL) {
@@ -107,12 +116,12 @@ static inline tile_operand fetch_values(const fa_tensor *t, const typed_rows *fr
     return made;
 }
 
-static inline tile_operand clean_values(const fa_tensor *t, const typed_rows *from, int rows, int block_kv,
+static inline tile_operand clean_values(const typed_rows *from, int rows, int dim, int block_kv,
                                         float *scratch)
 {
     const uint16_t exponent = 0x7f80;
-    tile_operand made = fetch_values(t, from, rows, block_kv, scratch);
-    for (int d = 0; d < (int)t->shape[3]; d++) {
+    tile_operand made = fetch_values(from, rows, dim, block_kv, scratch);
+    for (int d = 0; d < dim; d++) {
         uint16_t *row = (uint16_t *)scratch + d * made.stride;
         for (int key = 0; key < rows; key++)
             row[key] = (row[key] & exponent) == exponent ? 0 : row[key];

@@ -4,6 +4,8 @@
 
 enum { KEY_GRAIN = 1 };
 
+static const fa_dtype copy_type = FA_F32;
+
 typedef struct tile_operand {
     const float *base;
     ptrdiff_t stride;
@@ -43,28 +45,31 @@ static inline size_t v_floats(int keys, int dim)
     return k_floats(keys, dim);
 }
 
-static inline tile_operand fetch_keys(const fa_tensor *t, const typed_rows *from, int rows, float *scratch)
+static inline void copy_rows(const typed_rows *from, int rows, int dim, void *target)
 {
-    int dim = (int)t->shape[3];
-    if (t->dtype == FA_F32 && !far_apart(t))
+    convert_rows(from->dtype, from->base, from->index, from->stride, rows, dim, target, row_stride(dim));
+}
+
+static inline tile_operand fetch_keys(const typed_rows *from, int rows, int dim, float *scratch)
+{
+    if (from->dtype == FA_F32 && !far_apart(from, row_stride(dim)))
         return (tile_operand){(const float *)from->base + from->index, (ptrdiff_t)from->stride};
-    convert_rows(from->dtype, from->base, from->index, from->stride, rows, dim, scratch, row_stride(dim));
+    copy_rows(from, rows, dim, scratch);
     return (tile_operand){scratch, row_stride(dim)};
 }
 
-static inline tile_operand fetch_values(const fa_tensor *t, const typed_rows *from, int rows, int block_kv,
+static inline tile_operand fetch_values(const typed_rows *from, int rows, int dim, int block_kv,
                                         float *scratch)
 {
     (void)block_kv;
-    return fetch_keys(t, from, rows, scratch);
+    return fetch_keys(from, rows, dim, scratch);
 }
 
-static inline tile_operand clean_values(const fa_tensor *t, const typed_rows *from, int rows, int block_kv,
+static inline tile_operand clean_values(const typed_rows *from, int rows, int dim, int block_kv,
                                         float *scratch)
 {
-    int dim = (int)t->shape[3];
     (void)block_kv;
-    convert_rows(from->dtype, from->base, from->index, from->stride, rows, dim, scratch, row_stride(dim));
+    copy_rows(from, rows, dim, scratch);
     clean_rows(scratch, row_stride(dim), rows, dim);
     return (tile_operand){scratch, row_stride(dim)};
 }
