@@ -25,7 +25,7 @@ typedef struct kernel_entry {
 /* What a kernel's name decides. clang-format would give each of these lines of its own: */
 /* clang-format off */
 #define FEATURES_tile .features = FA_FEATURE_ALL
-#define FEATURES_rows .features = FA_FEATURE_ALL & ~FA_FEATURE_PAGES
+#define FEATURES_rows .features = FA_FEATURE_ALL
 #define FEATURES_standard .features = FA_FEATURE_MASK | FA_FEATURE_LSE | FA_FEATURE_GROUPS, .baseline = true
 
 #define TRAITS_tile(lanes, vecs)                                        \

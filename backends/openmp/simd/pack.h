@@ -43,27 +43,35 @@ static inline void store_some(fa_dtype dtype, void *base, int64_t index, vf valu
         fa_store(dtype, base, index + i, lane[i]);
 }
 
-/* Rows of a tensor: the element offset of the first, and from one to the next. */
+/* Rows of a tensor: the element offset of the first, and from one to the next. Or that of each, in a list. */
 typedef struct typed_rows {
     fa_dtype dtype;
     const void *base;
     int64_t index, stride;
-    int64_t far; /* elements ahead of a row that its reader prefetches; 0: none */
+    int64_t far;        /* elements ahead of a row that its reader prefetches, in a list rows; 0: none */
+    const int64_t *row; /* the list; NULL: rows lie evenly apart                                        */
 } typed_rows;
+
+/* Element offset of row r; `listed` says that there is a list. */
+FA_INLINE int64_t row_index(const bool listed, const typed_rows *t, int r)
+{
+    return listed ? t->row[r] : t->index + r * t->stride;
+}
 
 /* The rows from r on. */
 static inline typed_rows rows_from(typed_rows t, int r)
 {
     t.index += r * t.stride;
+    t.row = t.row ? t.row + r : NULL;
     return t;
 }
 
-/* Starts the load of what lies `far` behind element `index`, once for each cache line of a row. */
-FA_INLINE void load_far(const fa_dtype dtype, const typed_rows *t, int64_t index, int d)
+/* Starts the load of element `index`, which is number d of a row that is read later, once for each cache line. */
+FA_INLINE void load_line(const fa_dtype dtype, const typed_rows *t, int64_t index, int d)
 {
     const int size = FA_TYPE_BYTES(dtype);
     if (t->far && d * size % LINE_BYTES == 0)
-        __builtin_prefetch((const char *)t->base + (index + t->far) * size);
+        __builtin_prefetch((const char *)t->base + index * size);
 }
 
 /* Whether `rows` rows of `dim` elements hold neither NaN nor infinity. */
@@ -71,7 +79,7 @@ static inline bool rows_finite(const typed_rows *t, int rows, int dim)
 {
     vf zero = v_set1(0.0f), total = zero;
     for (int r = 0; r < rows; r++) {
-        int64_t at = t->index + r * t->stride;
+        int64_t at = row_index(t->row != NULL, t, r);
         int d = 0;
         for (; d + VL <= dim; d += VL)
             total = v_fma(load_typed(t->dtype, t->base, at + d), zero, total);
