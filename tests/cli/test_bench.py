@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True  # the source tree stays as it is
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from frame import Case, ComputingCase, address_space, call, devices  # noqa: E402
+from frame import Case, ComputingCase, address_space, call, devices, serves_pages  # noqa: E402
 
 SUITES = ("quick", "prefill", "decode", "blocks", "dims", "tiny", "overhead", "gpu")
 
@@ -30,6 +30,13 @@ class Usage(Case):
             self.usage("bench", "--suite", "tiny", f"--{name}=-1", mentions=(f"--{name} is -1",))
         self.usage("bench", "--suite", "blocks", "--block-kv", "64", mentions=("--block-kv", "blocks"))
         self.usage(*shape, "--min-time", "0", mentions=("--min-time is 0",))
+
+    def test_pages(self):
+        shape = ("bench", "--shape", "B1,H1,S16,D16")
+        self.usage(*shape, "--page=-1", mentions=("--page is -1",))
+        self.usage("bench", "--suite", "tiny", "--page", "4294967296", mentions=("--page is 4294967296",))
+        self.usage(*shape, "--page", "16", "--scatter=-2", mentions=("--scatter is -2",))
+        self.usage(*shape, "--scatter", "7", mentions=("--scatter is 7", "--page"))
 
     def test_what_cannot_be_drawn(self):
         plot = self.path("x.svg")
@@ -61,8 +68,34 @@ class Bench(ComputingCase):
         blocks = ("--block-q", "32", "--block-kv", "64", "--splits", "2", "--plot", plot)
         text, results = self.bench("--shape", "B1,H2,S64,D16,SK256", "--causal", *blocks)
         self.assertEqual([results[0][name] for name in ("block_q", "block_kv", "splits")], [32, 64, 2])
-        self.assertEqual(text.splitlines()[-1].split()[5], "32x64/2")
+        self.assertEqual(text.splitlines()[-1].split()[7], "32x64/2")
         self.assertTrue(plot.read_text(encoding="utf-8").startswith("<svg "))
+
+    def test_pages(self):
+        if not serves_pages():
+            self.skipTest("no device that computes with pages")
+        case = ("--shape", "B2,H4,S3,D16,HK2,SK37", "--causal", "--page", "8")
+        for more, seed in (((), None), (("--scatter", "7"), 7)):
+            text, results = self.bench(*case, *more)
+            self.assertEqual([results[0][name] for name in ("len_kv", "page", "scatter")], [37, 8, seed])
+            self.assertEqual(text.splitlines()[-1 - text.count("no ratio")].split()[4:6], ["8", str(seed or "-")])
+        plain = self.bench("--shape", "B1,H1,S1,D1")[1][0]
+        self.assertEqual([plain[name] for name in ("page", "scatter")], [None, None])
+
+    def test_pages_and_gigabytes(self):
+        """q, k, v and o once, without what is left of a last page, and the table."""
+        if not serves_pages():
+            self.skipTest("no device that computes with pages")
+        result = self.bench("--shape", "B2,H4,S3,D16,HK2,SK37", "--page", "8", "--no-standard")[1][0]
+        bytes = 4 * 2 * 16 * (2 * 4 * 3 + 2 * 2 * 37) + 4 * 2 * 5
+        self.assertAlmostEqual(result["gbps"] * result["ms_median"] * 1e6 / bytes, 1, 4)
+
+    def test_suite_with_pages(self):
+        if not serves_pages():
+            self.skipTest("no device that computes with pages")
+        text, results = self.bench("--suite", "overhead", "--page", "4", "--no-standard")
+        self.assertEqual([result["ms_median"] is None for result in results], [False, True])
+        self.assertIn("not served: fa_attention_host: it takes no page table", text)
 
     def test_what_a_case_needs_is_compared_with_memory(self):
         limit = address_space(1536 << 20)

@@ -183,6 +183,26 @@ class Plan(Case):
     def test_splits(self):
         self.assertEqual(self.plan("--shape", "B1,H1,S1,D64,SK4096", "--splits", "4")["splits"], 4)
 
+    def test_pages(self):
+        """Blocks do not depend on pages; the last page is not full."""
+        if not can_run("null"):
+            self.skipTest("built without the null backend")
+        shape = ("--shape", "B3,H8,S40,D32,HK2,SK100", "--causal", "bottom-right", "--backend", "null")
+        plain, paged = self.plan(*shape), self.plan(*shape, "--page", "16")
+        for field in ("sequences", "blocks_full", "blocks_partial", "pairs", "flops", "tiles"):
+            self.assertEqual(paged[field], plain[field], field)
+        self.assertEqual(self.plan(*shape, "--page", "16", "--scatter", "7"), paged)
+        self.assertEqual(self.plan(*shape, "--page", "0"), plain)
+        self.expect(0, "plan", *shape, "--page", "16", mentions=("SK100 f32, pages of 16 keys on null",))
+
+    def test_pages_that_are_refused(self):
+        good = ("plan", "--shape", "B1,H1,S16,D16")
+        self.usage(*good, "--page=-1", mentions=("--page is -1",))
+        self.usage(*good, "--scatter", "7", mentions=("--scatter is 7", "--page"))
+        self.usage(*good, "--page", "4", "--scatter=-2", mentions=("--scatter is -2",))
+        many = ("plan", "--shape", "B30,H1,S1,D16,SK9000000000000000000", "--page", "1")
+        self.failure(*many, mentions=("k.shape", "more elements"))
+
     def threads(self, *arguments, env=None):
         return json.loads(self.expect(0, "plan", *arguments, "--json", env=env).stdout)["schedules"]
 

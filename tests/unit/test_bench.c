@@ -340,13 +340,14 @@ START_TEST(backend_without_a_loop_has_no_ceilings)
 }
 END_TEST
 
-/* Long enough to be sampled. A sample that stood at the wrong place of the diagonal, or read the wrong head,
+/* Long enough to be sampled. A sample that stood at the wrong place of the diagonal, or read the wrong head or page,
  * would call the right result wrong; the first and the last row are always among the samples. */
 START_TEST(samples_tell_right_from_wrong)
 {
-    const bench_case c = bench_test_case("B2,H4,S200,D64,HK2,SK600,DV48", FA_F32, _i);
+    const bench_case c = bench_test_case("B2,H4,S200,D64,HK2,SK600,DV48", FA_F32, _i % 2);
+    const paging layout = {.keys = _i / 2 * 7, .seed = PAGES_IN_ORDER};
     const shape *s = &c.size;
-    const fa_attention_desc desc = {
+    fa_attention_desc desc = {
         .struct_size = sizeof(desc),
         .q = fa_tensor_make(FA_F32, s->batch, s->heads_q, s->len_q, s->dim_qk),
         .k = fa_tensor_make(FA_F32, s->batch, s->heads_kv, s->len_kv, s->dim_qk),
@@ -354,6 +355,12 @@ START_TEST(samples_tell_right_from_wrong)
         .o = fa_tensor_make(FA_F32, s->batch, s->heads_q, s->len_q, s->dim_v),
         .mask = c.causal ? FA_MASK_CAUSAL_BOTTOM_RIGHT : FA_MASK_NONE,
     };
+    int64_t *lens;
+    ck_assert(pages_describe(&layout, s, &desc, &lens));
+    int32_t pages[2 * 86]; /* as many as 600 keys of each batch entry take */
+    for (size_t i = 0; i < COUNT(pages); i++)
+        pages[i] = (int32_t)(i * 5 % COUNT(pages));
+    int32_t *table = layout.keys ? pages : NULL;
     const fa_tensor *const tensors[] = {&desc.q, &desc.k, &desc.v, &desc.o};
     float *data[COUNT(tensors)];
     size_t bytes;
@@ -363,12 +370,12 @@ START_TEST(samples_tell_right_from_wrong)
         for (size_t n = 0; n < bytes / sizeof(float); n++)
             data[i][n] = sinf((float)(n * (i + 3)));
     }
-    const fa_inputs inputs = {.q = data[0], .k = data[1], .v = data[2]};
+    const fa_inputs inputs = {.q = data[0], .k = data[1], .v = data[2], .page_table = table};
     ck_assert_int_eq(fa_naive_attention(context, &desc, &inputs, FA_ORDER_FORWARD, FA_F32, data[3], NULL),
                      FA_OK);
 
     const check_means means = {.weights = FA_F32};
-    const bench_data views = {data[0], data[1], data[2], data[3]};
+    const bench_data views = {.q = data[0], .k = data[1], .v = data[2], .o = data[3], .page_table = table};
     const size_t last = bytes / sizeof(float) - 1, places[] = {0, last};
     char message[400] = "";
     double error;
@@ -385,6 +392,7 @@ START_TEST(samples_tell_right_from_wrong)
     }
     for (size_t i = 0; i < COUNT(tensors); i++)
         free(data[i]);
+    free(lens);
 }
 END_TEST
 
@@ -412,7 +420,7 @@ int main(void)
     tcase_add_test(cases, backend_without_a_loop_has_no_ceilings);
     tcase_set_timeout(cases, 240);
     tcase_add_checked_fixture(samples, make_context, destroy_context);
-    tcase_add_loop_test(samples, samples_tell_right_from_wrong, 0, 2);
+    tcase_add_loop_test(samples, samples_tell_right_from_wrong, 0, 4);
     tcase_set_timeout(samples, 240);
     tcase_add_checked_fixture(opencl, make_context, destroy_context);
     tcase_add_test(opencl, opencl_is_measured);

@@ -84,6 +84,8 @@ START_TEST(json_has_every_key)
                                        "peak_gbps",
                                        "peak_isa",
                                        "call",
+                                       "page",
+                                       "scatter",
                                        "block_q",
                                        "block_kv",
                                        "splits",
@@ -91,6 +93,7 @@ START_TEST(json_has_every_key)
                                        "peak_bf16_tflops"};
     bench_result results[] = {make_result("B1,H8,S512,D64,HK2,SK1024,DV32", FA_BF16, true, 1e11),
                               make_result("B1,H8,S512,D64", FA_F32, false, 1e11)};
+    results[0].problem.pages = (paging){.keys = 16, .seed = 7};
     json_t *array = load_results(&bench_test_peak, results, COUNT(results));
     ck_assert_uint_eq(json_array_size(array), COUNT(results));
     json_t *object = json_array_get(array, 0);
@@ -111,6 +114,8 @@ START_TEST(json_has_every_key)
     ck_assert_int_eq(json_integer_value(json_object_get(object, "block_q")), 256);
     ck_assert_int_eq(json_integer_value(json_object_get(object, "block_kv")), 512);
     ck_assert_int_eq(json_integer_value(json_object_get(object, "splits")), 1);
+    ck_assert_int_eq(json_integer_value(json_object_get(object, "page")), 16);
+    ck_assert_int_eq(json_integer_value(json_object_get(object, "scatter")), 7);
     json_decref(array);
 }
 END_TEST
@@ -141,8 +146,8 @@ START_TEST(json_says_null_for_what_is_missing)
     result.bound = BENCH_NO_BOUND;
     json_t *array = load_results(&(bench_peak){.known = false}, &result, 1),
            *object = json_array_get(array, 0);
-    const char *const keys[] = {"ratio_standard", "peak_fraction", "max_error", "bound",
-                                "peak_tflops",    "peak_gbps",     "peak_isa",  "peak_f32_tflops"};
+    const char *const keys[] = {"page",  "scatter",     "ratio_standard", "peak_fraction", "max_error",
+                                "bound", "peak_tflops", "peak_gbps",      "peak_isa",      "peak_f32_tflops"};
     for (size_t i = 0; i < COUNT(keys); i++)
         ck_assert_msg(json_is_null(json_object_get(object, keys[i])), "%s is not null", keys[i]);
     json_decref(array);

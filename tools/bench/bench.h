@@ -9,6 +9,7 @@
 #include <fastattn/fastattn.h>
 
 #include "tools/check.h"
+#include "tools/pages.h"
 #include "tools/shape.h"
 
 /* What is timed: fa_plan_run() of a plan made before, or fa_attention_host(), which plans, runs and releases. */
@@ -25,6 +26,7 @@ typedef struct bench_case {
     int32_t block_q, block_kv, splits; /* as in fa_tuning */
     bench_call call;
     bench_axis axis;
+    paging pages;
 } bench_case;
 
 typedef struct bench_cases {
@@ -124,9 +126,10 @@ void bench_case_run(fa_context *context, fa_device *device, const bench_peak *pe
 
 /* verify.c */
 
-/* Host memory of a case, each contiguous; `o` is what the device made. */
+/* Host memory of a case, each contiguous; `o` is what the device made. page_table: NULL without pages. */
 typedef struct bench_data {
     void *q, *k, *v, *o;
+    int32_t *page_table;
 } bench_data;
 
 /*

@@ -21,8 +21,9 @@ typedef struct setup {
     fa_queue *queue;
     fa_attention_desc desc;
     bench_data data;
-    fa_buffer *q, *k, *v, *o;
-    size_t q_bytes, k_bytes, v_bytes, o_bytes;
+    fa_buffer *q, *k, *v, *o, *page_table;
+    size_t q_bytes, k_bytes, v_bytes, o_bytes, table_bytes;
+    int64_t *lens_kv; /* NULL without pages */
     bool ignore_memory;
     bench_result *result;
 } setup;
@@ -35,6 +36,7 @@ typedef struct runner {
     fa_attention_args args;
     fa_attention_desc desc; /* for calls without a plan; points to `tuning` */
     fa_tuning tuning;
+    double bytes; /* of each operand once */
     bool host, by_device;
     int repeat;      /* runs of a sample */
     double *seconds; /* of a run, by sample: by the device's clock, else as `walls` */
@@ -179,17 +181,26 @@ static void fill(void *data, fa_dtype dtype, size_t bytes, uint64_t seed)
     }
 }
 
-static void describe(const bench_case *c, fa_attention_desc *desc)
+static bool describe(setup *s)
 {
-    const shape *s = &c->size;
-    *desc = (fa_attention_desc){
-        .struct_size = sizeof(*desc),
-        .q = fa_tensor_make(c->dtype, s->batch, s->heads_q, s->len_q, s->dim_qk),
-        .k = fa_tensor_make(c->dtype, s->batch, s->heads_kv, s->len_kv, s->dim_qk),
-        .v = fa_tensor_make(c->dtype, s->batch, s->heads_kv, s->len_kv, s->dim_v),
-        .o = fa_tensor_make(c->dtype, s->batch, s->heads_q, s->len_q, s->dim_v),
+    const bench_case *c = &s->result->problem;
+    const shape *size = &c->size;
+    s->desc = (fa_attention_desc){
+        .struct_size = sizeof(s->desc),
+        .q = fa_tensor_make(c->dtype, size->batch, size->heads_q, size->len_q, size->dim_qk),
+        .k = fa_tensor_make(c->dtype, size->batch, size->heads_kv, size->len_kv, size->dim_qk),
+        .v = fa_tensor_make(c->dtype, size->batch, size->heads_kv, size->len_kv, size->dim_v),
+        .o = fa_tensor_make(c->dtype, size->batch, size->heads_q, size->len_q, size->dim_v),
         .mask = c->causal ? FA_MASK_CAUSAL_BOTTOM_RIGHT : FA_MASK_NONE,
     };
+    return pages_describe(&c->pages, size, &s->desc, &s->lens_kv) ||
+           stop(s->result, BENCH_UNSERVED, "lengths", "out of memory");
+}
+
+static bool upload(setup *s, const void *data, size_t bytes, fa_buffer **buffer)
+{
+    return passed(s->result, "buffer", fa_buffer_create(s->device, bytes, buffer)) &&
+           passed(s->result, "buffer", fa_buffer_write(s->queue, *buffer, 0, data, bytes));
 }
 
 static bool make_tensor(setup *s, const fa_tensor *tensor, size_t bytes, uint64_t seed, void **data,
@@ -202,8 +213,32 @@ static bool make_tensor(setup *s, const fa_tensor *tensor, size_t bytes, uint64_
         fill(*data, tensor->dtype, bytes, seed);
     else
         memset(*data, 0, bytes);
-    return passed(s->result, "buffer", fa_buffer_create(s->device, bytes, buffer)) &&
-           passed(s->result, "buffer", fa_buffer_write(s->queue, *buffer, 0, *data, bytes));
+    return upload(s, *data, bytes, buffer);
+}
+
+/* Every page of the pool once: in order, or in one of all orders. */
+static void deal(const paging *p, int32_t *table, int64_t count)
+{
+    uint64_t seed = (uint64_t)p->seed;
+    for (int64_t i = 0; i < count; i++) {
+        table[i] = (int32_t)i;
+        if (p->seed == PAGES_IN_ORDER)
+            continue;
+        const uint64_t at = next_random(&seed) % ((uint64_t)i + 1);
+        table[i] = table[at];
+        table[at] = (int32_t)i;
+    }
+}
+
+static bool make_table(setup *s)
+{
+    if (s->table_bytes == 0)
+        return true;
+    s->data.page_table = malloc(s->table_bytes);
+    if (!s->data.page_table)
+        return stop(s->result, BENCH_UNSERVED, "data", "out of memory");
+    deal(&s->result->problem.pages, s->data.page_table, (int64_t)(s->table_bytes / sizeof(int32_t)));
+    return upload(s, s->data.page_table, s->table_bytes, &s->page_table);
 }
 
 /* Whether there is memory for so much more. What is to come of a case is small beside its data and its workspaces. */
@@ -221,16 +256,18 @@ static bool make_data(setup *s)
     if (!passed(s->result, "q", fa_tensor_span(&d->q, &s->q_bytes)) ||
         !passed(s->result, "k", fa_tensor_span(&d->k, &s->k_bytes)) ||
         !passed(s->result, "v", fa_tensor_span(&d->v, &s->v_bytes)) ||
-        !passed(s->result, "o", fa_tensor_span(&d->o, &s->o_bytes)))
+        !passed(s->result, "o", fa_tensor_span(&d->o, &s->o_bytes)) ||
+        !passed(s->result, "page table", fa_tensor_span(&d->page_table, &s->table_bytes)))
         return false;
     /* Each tensor lies here and in its buffer. */
-    double bytes = 2.0 * ((double)s->q_bytes + (double)s->k_bytes + (double)s->v_bytes + (double)s->o_bytes);
+    double bytes = 2.0 * ((double)s->q_bytes + (double)s->k_bytes + (double)s->v_bytes + (double)s->o_bytes +
+                          (double)s->table_bytes);
     if (!fits(s, "data", bytes))
         return false;
     return make_tensor(s, &d->q, s->q_bytes, 1, &s->data.q, &s->q) &&
            make_tensor(s, &d->k, s->k_bytes, 2, &s->data.k, &s->k) &&
            make_tensor(s, &d->v, s->v_bytes, 3, &s->data.v, &s->v) &&
-           make_tensor(s, &d->o, s->o_bytes, 0, &s->data.o, &s->o);
+           make_tensor(s, &d->o, s->o_bytes, 0, &s->data.o, &s->o) && make_table(s);
 }
 
 static void release_data(setup *s)
@@ -239,10 +276,13 @@ static void release_data(setup *s)
     fa_buffer_destroy(s->k);
     fa_buffer_destroy(s->v);
     fa_buffer_destroy(s->o);
+    fa_buffer_destroy(s->page_table);
     free(s->data.q);
     free(s->data.k);
     free(s->data.v);
     free(s->data.o);
+    free(s->data.page_table);
+    free(s->lens_kv);
 }
 
 static bool runner_create(setup *s, const fa_tuning *tuning, bench_call call, runner *r)
@@ -254,6 +294,7 @@ static bool runner_create(setup *s, const fa_tuning *tuning, bench_call call, ru
     if (!passed(s->result, "plan", fa_plan_create(s->device, &r->desc, &r->plan)) ||
         !passed(s->result, "plan", fa_plan_get_info(r->plan, &r->info)))
         return false;
+    r->bytes = r->info.bytes_compulsory + (double)s->table_bytes;
     size_t bytes = fa_plan_workspace(r->plan);
     char what[96];
     (void)snprintf(what, sizeof(what), "workspace of %s", r->info.kernel);
@@ -267,6 +308,7 @@ static bool runner_create(setup *s, const fa_tuning *tuning, bench_call call, ru
         .k = s->k,
         .v = s->v,
         .o = s->o,
+        .page_table = s->page_table,
         .workspace = r->workspace,
     };
     return true;
@@ -406,7 +448,7 @@ static void conclude(bench_result *result, const bench_peak *peak, runner *ours,
     result->ms_wall = 1e3 * bench_median(ours->walls, ours->samples);
     result->by_device = ours->by_device;
     result->flops_rate = bench_flops(&result->problem) / median;
-    result->bytes_rate = ours->info.bytes_compulsory / median;
+    result->bytes_rate = ours->bytes / median;
     result->peak_fraction =
         bench_peak_fraction(peak, result->kernel, result->flops_rate, result->bytes_rate, &result->bound);
     if (standard)
@@ -462,6 +504,12 @@ static void run_case(setup *s, const bench_peak *peak, const bench_options *opti
     runner_destroy(&ours);
 }
 
+static bool may_run(const bench_case *c, bench_result *result)
+{
+    return c->call == BENCH_RUN || !c->pages.keys ||
+           stop(result, BENCH_UNSERVED, "fa_attention_host", "it takes no page table");
+}
+
 void bench_case_run(fa_context *context, fa_device *device, const bench_peak *peak,
                     const bench_options *options, const bench_case *c, bench_result *result)
 {
@@ -479,8 +527,7 @@ void bench_case_run(fa_context *context, fa_device *device, const bench_peak *pe
     };
     setup s = {
         .context = context, .device = device, .ignore_memory = options->ignore_memory, .result = result};
-    describe(c, &s.desc);
-    if (passed(result, "queue", fa_queue_create(device, &s.queue)))
+    if (may_run(c, result) && describe(&s) && passed(result, "queue", fa_queue_create(device, &s.queue)))
         run_case(&s, peak, options);
     release_data(&s);
     fa_queue_destroy(s.queue);

@@ -31,11 +31,13 @@ static const char usage[] =
     "Columns:\n"
     "  call       run: fa_plan_run with a plan made before; host: fa_attention_host, which plans, runs and\n"
     "             releases; calls of less than 5 us are timed several at a time\n"
+    "  page       keys of a page, where keys lie in pages; - where they do not\n"
+    "  scatter    the seed by which pages were dealt; - in order\n"
     "  blocks     rows x keys of a level-1 block, and /N where row blocks are split into up to N parts\n"
     "  clock      which one the times are by: device, from the start of a run's first kernel to the end of its\n"
     "             last; wall, from the call to its end\n"
     "  GFLOP/s    2 (D + DV) operations per visible pair of query and key: 4 B H S S D, halved when causal\n"
-    "  GB/s       q, k, v and o, each moved once\n"
+    "  GB/s       q, k, v and o, each moved once, and 4 bytes of the page table for each page\n"
     "  peak       the share of this device's own ceilings, measured at the start: of multiply-adds or of\n"
     "             memory reads, whichever is nearer, which 'bound' names; 'cache' when the data came from\n"
     "             there, and then the share may exceed 100 %. Multiply-adds are f32, or bf16 dot products\n"
@@ -54,6 +56,7 @@ static const char usage[] =
     "  fastattn bench --shape B1,H8,S2048,D128 --causal --dtype f16\n"
     "  fastattn bench --shape B1,H32,S1,D128,HK8,SK16384 --dtype bf16\n"
     "  fastattn bench --shape B1,H8,S2048,D128 --block-q 256 --block-kv 128\n"
+    "  fastattn bench --suite decode --page 16 --scatter 1\n"
     "  fastattn bench --suite prefill --json prefill.json --plot prefill.svg";
 
 enum { JSON, PLOT, OUTPUTS };
@@ -62,7 +65,7 @@ typedef struct arguments {
     const char *backend, *kernel, *shape, *dtype, *suite;
     cli_file outputs[OUTPUTS];
     int causal, no_standard, verbose, ignore_memory;
-    int64_t block_q, block_kv, splits;
+    int64_t block_q, block_kv, splits, page, scatter;
     double min_time;
 } arguments;
 
@@ -86,6 +89,10 @@ static int parse(arguments *a, int argc, char **argv)
         {"dtype", 's', &a->dtype,
          "<f32|f16|bf16> element type of every tensor; with --shape f32, in a suite each of its own"},
         {"causal", 'f', &a->causal, "mask what lies behind each row; the last row sees every key"},
+        {"page", 'i', &a->page,
+         "keys of a page: k and v are pools of pages, and each sequence has SK keys; 0: no pages"},
+        {"scatter", 'i', &a->scatter,
+         "<seed> deal the pages of --page at random over the pool; -1, the default: in order"},
         {"backend", 's', &a->backend, "<name> 'openmp', 'openmp:0', an order 'vulkan,openmp', or 'auto'"},
         {"kernel", 's', &a->kernel, "<name> the kernel to time; see 'fastattn devices'"},
         {"block-q", 'i', &a->block_q, "rows of a level-1 block; 0: the planner decides"},
@@ -134,10 +141,12 @@ static bool parse_shape(const arguments *a, int dtype, bench_case *c)
 }
 
 /* What the command line asks for goes to every case, except where it is what a suite is about. */
-static bool force_blocks(const arguments *a, bench_cases *cases)
+static bool apply_options(const arguments *a, bench_cases *cases)
 {
     fa_tuning tuning;
-    if (!cli_int32(command, "block-q", a->block_q, &tuning.block_q) ||
+    paging pages;
+    if (!pages_options(command, a->page, a->scatter, &pages) ||
+        !cli_int32(command, "block-q", a->block_q, &tuning.block_q) ||
         !cli_int32(command, "block-kv", a->block_kv, &tuning.block_kv) ||
         !cli_int32(command, "splits", a->splits, &tuning.splits))
         return false;
@@ -150,6 +159,7 @@ static bool force_blocks(const arguments *a, bench_cases *cases)
         c->block_q = tuning.block_q;
         c->block_kv = tuning.block_kv ? tuning.block_kv : c->block_kv;
         c->splits = tuning.splits;
+        c->pages = pages;
     }
     return true;
 }
@@ -190,7 +200,7 @@ static int list_cases(const arguments *a, session *s)
         cli_error(command, "no memory for the list of cases");
         return EXIT_FAILED;
     }
-    return force_blocks(a, &s->cases) && can_be_drawn(a, &s->cases) ? EXIT_OK : EXIT_USAGE;
+    return apply_options(a, &s->cases) && can_be_drawn(a, &s->cases) ? EXIT_OK : EXIT_USAGE;
 }
 
 static void write_json(FILE *file, const void *what)
@@ -258,7 +268,9 @@ static int run_on_device(fa_context *context, arguments *a, session *s)
 
 int cmd_bench(int argc, char **argv)
 {
-    arguments a = {.outputs = {[JSON] = {"json", NULL}, [PLOT] = {"plot", NULL}}, .min_time = 0.5};
+    arguments a = {.outputs = {[JSON] = {"json", NULL}, [PLOT] = {"plot", NULL}},
+                   .scatter = PAGES_IN_ORDER,
+                   .min_time = 0.5};
     int parsed = parse(&a, argc, argv);
     if (parsed)
         return parsed == 1 ? EXIT_OK : EXIT_USAGE;

@@ -48,9 +48,9 @@ void bench_print_header(const fa_device_info *device, const bench_peak *peak)
            cli_plain(device->name).text);
     if (peak->known)
         print_ceilings(peak);
-    printf("%-5s %-26s %-6s %-4s %-16s %-11s %10s %10s %-6s %9s %8s %6s %-7s %9s %9s\n", "dtype", "shape",
-           "mask", "call", "kernel", "blocks", "ms median", "ms min", "clock", "GFLOP/s", "GB/s", "peak",
-           "bound", "standard", "max error");
+    printf("%-5s %-26s %-6s %-4s %5s %7s %-16s %-11s %10s %10s %-6s %9s %8s %6s %-7s %9s %9s\n", "dtype",
+           "shape", "mask", "call", "page", "scatter", "kernel", "blocks", "ms median", "ms min", "clock",
+           "GFLOP/s", "GB/s", "peak", "bound", "standard", "max error");
 }
 
 static const char *clock_name(const bench_result *r)
@@ -63,6 +63,11 @@ static const char *call_name(bench_call call)
     return call == BENCH_HOST ? "host" : "run";
 }
 
+static bool is_scattered(const paging *p)
+{
+    return p->keys && p->seed != PAGES_IN_ORDER;
+}
+
 /* Enough digits for a call of a microsecond. */
 static void print_ms(double ms)
 {
@@ -71,10 +76,15 @@ static void print_ms(double ms)
 
 void bench_print_row(const bench_result *r)
 {
-    char sizes[160], fraction[16] = "-", ratio[24] = "-", blocks[48];
+    char sizes[160], fraction[16] = "-", ratio[24] = "-", blocks[48], page[16] = "-", scatter[24] = "-";
+    const paging *p = &r->problem.pages;
+    if (p->keys)
+        (void)snprintf(page, sizeof(page), "%" PRId32, p->keys);
+    if (is_scattered(p))
+        (void)snprintf(scatter, sizeof(scatter), "%" PRId64, p->seed);
     shape_print(&r->problem.size, sizes, sizeof(sizes));
-    printf("%-5s %-26s %-6s %-4s ", fa_dtype_name(r->problem.dtype), sizes,
-           r->problem.causal ? "causal" : "full", call_name(r->problem.call));
+    printf("%-5s %-26s %-6s %-4s %5s %7s ", fa_dtype_name(r->problem.dtype), sizes,
+           r->problem.causal ? "causal" : "full", call_name(r->problem.call), page, scatter);
     if (r->status != BENCH_TIMED) {
         printf("%s: %s\n", r->status == BENCH_UNSERVED ? "not served" : "FAILED", cli_plain(r->message).text);
         return;
@@ -114,6 +124,14 @@ static void json_number(FILE *file, const char *name, double value)
         fprintf(file, "%.9g", value);
     else
         fputs("null", file);
+}
+
+static void json_optional(FILE *file, const char *name, int64_t value, bool given)
+{
+    if (given)
+        json_integer(file, name, value);
+    else
+        json_number(file, name, NAN);
 }
 
 static void json_string(FILE *file, const char *name, const char *value)
@@ -162,6 +180,8 @@ static void json_result(FILE *file, const fa_device_info *device, const bench_pe
     json_name(file, "causal");
     fputs(r->problem.causal ? "true" : "false", file);
     json_string(file, "call", call_name(r->problem.call));
+    json_optional(file, "page", r->problem.pages.keys, r->problem.pages.keys > 0);
+    json_optional(file, "scatter", r->problem.pages.seed, is_scattered(&r->problem.pages));
     json_string(file, "kernel", r->kernel);
     json_integer(file, "block_q", r->block_q);
     json_integer(file, "block_kv", r->block_kv);

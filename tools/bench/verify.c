@@ -16,9 +16,9 @@ typedef struct piece {
 } piece;
 
 /* Rows of heads of a contiguous tensor, as a view: the strides stay those of the whole. */
-static fa_tensor part_of(const fa_tensor *whole, int64_t heads, int64_t rows)
+static fa_tensor part_of(const fa_tensor *whole, int64_t batch, int64_t heads, int64_t rows)
 {
-    fa_tensor part = {.dtype = whole->dtype, .shape = {1, heads, rows, whole->shape[3]}};
+    fa_tensor part = {.dtype = whole->dtype, .shape = {batch, heads, rows, whole->shape[3]}};
     part.stride[3] = 1;
     for (int axis = 2; axis >= 0; axis--)
         part.stride[axis] = part.stride[axis + 1] * whole->shape[axis + 1];
@@ -32,25 +32,35 @@ static const char *address(const void *base, const fa_tensor *whole, int64_t bat
     return (const char *)base + (size_t)element * fa_dtype_size(whole->dtype);
 }
 
-/* A problem of its own that has the piece as its answer: the same keys, the diagonal moved to its rows. */
+/* A problem of its own that has the piece as its answer: the same keys, the diagonal moved to its rows. A pool of pages
+ * stays whole, and the page table is one line. */
 static void describe_piece(const fa_attention_desc *desc, const bench_data *data, const piece *p,
                            fa_attention_desc *part, fa_inputs *inputs, const void **o)
 {
     *part = *desc;
     part->tuning = NULL;
-    *inputs = (fa_inputs){.q = data->q, .k = data->k, .v = data->v};
+    *inputs = (fa_inputs){.q = data->q, .k = data->k, .v = data->v, .page_table = data->page_table};
     *o = data->o;
     if (p->whole)
         return;
     int64_t group = desc->q.shape[1] / desc->k.shape[1], head = p->head_kv * group, keys = desc->k.shape[2];
-    part->q = part_of(&desc->q, group, p->rows);
-    part->o = part_of(&desc->o, group, p->rows);
-    part->k = part_of(&desc->k, 1, keys);
-    part->v = part_of(&desc->v, 1, keys);
+    int64_t batch = p->batch, pool = 1;
+    if (data->page_table) {
+        const int64_t pages = desc->page_table.shape[3];
+        part->page_table.shape[0] = 1;
+        inputs->page_table = data->page_table + p->batch * pages;
+        part->lens_kv = desc->lens_kv + p->batch;
+        batch = 0;
+        pool = desc->k.shape[0];
+    }
+    part->q = part_of(&desc->q, 1, group, p->rows);
+    part->o = part_of(&desc->o, 1, group, p->rows);
+    part->k = part_of(&desc->k, pool, 1, keys);
+    part->v = part_of(&desc->v, pool, 1, keys);
     part->diagonal_offset = desc->diagonal_offset + p->row + p->rows - desc->q.shape[2];
     inputs->q = address(data->q, &desc->q, p->batch, head, p->row);
-    inputs->k = address(data->k, &desc->k, p->batch, p->head_kv, 0);
-    inputs->v = address(data->v, &desc->v, p->batch, p->head_kv, 0);
+    inputs->k = address(data->k, &desc->k, batch, p->head_kv, 0);
+    inputs->v = address(data->v, &desc->v, batch, p->head_kv, 0);
     *o = address(data->o, &desc->o, p->batch, head, p->row);
 }
 

@@ -172,7 +172,8 @@ static bool plausible(const slot *s, const host_data *host, fa_dtype dtype)
 static bool right(worker *w, const slot *s, const bench_case *c, const fa_attention_desc *desc,
                   const host_data *host)
 {
-    const bench_data data = {host->tensors[Q], host->tensors[K], host->tensors[V], host->tensors[O]};
+    const bench_data data = {
+        .q = host->tensors[Q], .k = host->tensors[K], .v = host->tensors[V], .o = host->tensors[O]};
     double error;
     char why[400];
     if (!passed(fa_buffer_read(w->queue, s->tensors[O], 0, data.o, host->bytes[O])) ||

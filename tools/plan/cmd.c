@@ -4,8 +4,11 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "tools/cli.h"
+#include "tools/pages.h"
 #include "tools/plan/picture.h"
 #include "tools/plan/threads.h"
 #include "tools/shape.h"
@@ -26,12 +29,13 @@ static const char usage[] =
     "Examples:\n"
     "  fastattn plan --shape B1,H8,S2048,D128 --causal bottom-right\n"
     "  fastattn plan --shape B1,H32,S1,D128,HK8,SK8192 --dtype f16     decoding with grouped heads\n"
+    "  fastattn plan --shape B8,H32,S1,D128,HK8,SK8192 --page 16       keys in pages\n"
     "  fastattn plan --shape B1,H1,S4096,D64 --window-left 512 --block-q 128 --block-kv 128\n"
     "  fastattn plan --shape B1,H8,S2048,D128 --threads 1,2,4,8-64     a line for each number of threads";
 
 typedef struct plan_options {
     const char *shape, *dtype, *causal, *align, *backend, *kernel, *threads;
-    int64_t window_left, window_right, prefix, block_q, block_kv, splits;
+    int64_t window_left, window_right, prefix, page, scatter, block_q, block_kv, splits;
     int json, verbose;
 } plan_options;
 
@@ -48,6 +52,9 @@ static int parse(plan_options *o, int argc, char **argv)
         {"window-left", 'i', &o->window_left, "keys visible up to and with the row's own; 0: all"},
         {"window-right", 'i', &o->window_right, "keys visible from the row's own on; 0: all"},
         {"prefix", 'i', &o->prefix, "keys at the start that every row sees"},
+        {"page", 'i', &o->page,
+         "keys of a page: k and v are pools of pages, and each sequence has SK keys; 0: no pages"},
+        {"scatter", 'i', &o->scatter, "<seed> as bench has it; a plan does not depend on where pages lie"},
         {"backend", 's', &o->backend, "<name> 'openmp', 'openmp:0', an order 'vulkan,openmp', or 'auto'"},
         {"kernel", 's', &o->kernel, "<name> the kernel to plan for; see 'fastattn devices'"},
         {"block-q", 'i', &o->block_q, "rows of a level-1 block; 0: the planner decides"},
@@ -66,23 +73,36 @@ static int parse(plan_options *o, int argc, char **argv)
     return parsed;
 }
 
-/* Fills the problem; `tuning` must live as long as it. */
-static bool make_problem(const plan_options *o, shape *s, fa_attention_desc *d, fa_tuning *tuning)
+/* A description that points into the rest. */
+typedef struct problem {
+    shape size;
+    paging pages;
+    fa_tuning tuning;
+    int64_t *lens_kv;
+    fa_attention_desc desc;
+} problem;
+
+/* EXIT_OK to go on. */
+static int make_problem(const plan_options *o, problem *p)
 {
+    shape *s = &p->size;
+    fa_attention_desc *d = &p->desc;
+    fa_tuning *tuning = &p->tuning;
     static const char *const dtypes[] = {"f32", "f16", "bf16"};
     char error[160];
     int dtype = cli_word(command, "dtype", o->dtype, dtypes, 3);
     if (dtype < 0 || !cli_mask(command, o->causal, &d->mask) ||
-        !cli_alignment(command, o->align, &d->alignment))
-        return false;
+        !cli_alignment(command, o->align, &d->alignment) ||
+        !pages_options(command, o->page, o->scatter, &p->pages))
+        return EXIT_USAGE;
     if (!shape_parse(o->shape, s, error, sizeof(error))) {
         cli_error(command, "--shape is '%.100s': %s", o->shape, error);
-        return false;
+        return EXIT_USAGE;
     }
     if (!cli_int32(command, "block-q", o->block_q, &tuning->block_q) ||
         !cli_int32(command, "block-kv", o->block_kv, &tuning->block_kv) ||
         !cli_int32(command, "splits", o->splits, &tuning->splits))
-        return false;
+        return EXIT_USAGE;
     tuning->struct_size = sizeof(*tuning);
     tuning->kernel = o->kernel;
     d->struct_size = sizeof(*d);
@@ -94,7 +114,10 @@ static bool make_problem(const plan_options *o, shape *s, fa_attention_desc *d, 
     d->window_right = o->window_right;
     d->prefix = o->prefix;
     d->tuning = tuning;
-    return true;
+    if (pages_describe(&p->pages, s, d, &p->lens_kv))
+        return EXIT_OK;
+    cli_error(command, "no memory for the lengths of %" PRId64 " sequences", s->batch);
+    return EXIT_FAILED;
 }
 
 typedef struct cost {
@@ -139,14 +162,24 @@ static void print_cost(const cost *c)
     printf("  %-18s %.*f%s%s%s\n", c->label, decimals, value, space, prefixes[prefix], c->unit);
 }
 
-static void print_text(const plan_options *o, const shape *s, const fa_device_info *device,
-                       const fa_plan_info *info, const picture *image)
+/* "B1,H8,S2048,D128 f32, pages of 16 keys" */
+static void name_problem(const problem *p, char *text, size_t size)
+{
+    shape_print(&p->size, text, size);
+    size_t used = strlen(text);
+    used += (size_t)snprintf(text + used, size - used, " %s", fa_dtype_name(p->desc.q.dtype));
+    if (p->pages.keys)
+        (void)snprintf(text + used, size - used, ", pages of %" PRId32 " keys", p->pages.keys);
+}
+
+static void print_text(const problem *p, const fa_device_info *device, const fa_plan_info *info,
+                       const picture *image)
 {
     cost costs[COSTS];
-    char text[160];
-    shape_print(s, text, sizeof(text));
-    printf("%s %s on %s:%" PRId32 " (%s)\n\n", text, o->dtype ? o->dtype : "f32", device->backend,
-           device->index, cli_plain(device->name).text);
+    char text[192];
+    name_problem(p, text, sizeof(text));
+    printf("%s on %s:%" PRId32 " (%s)\n\n", text, device->backend, device->index,
+           cli_plain(device->name).text);
     printf("kernel     %s, softmax weights %s\n", info->kernel, fa_dtype_name(info->weights));
     printf("level 1    blocks of %" PRId32 " rows x %" PRId32 " keys, %" PRId32
            " query head%s packed into the rows\n",
@@ -210,74 +243,77 @@ static void print_json(const fa_device_info *device, const fa_plan_info *info, c
 }
 
 /* Plans on an open device. */
-static fa_status show(fa_device *device, const plan_options *o, const shape *s, const fa_attention_desc *d)
+static fa_status show(fa_device *device, bool json, const problem *p)
 {
     fa_device_info info = {.struct_size = sizeof(info)};
     fa_plan_info plan_info = {.struct_size = sizeof(plan_info)};
     picture image;
     fa_plan *plan;
 
-    fa_status status = fa_plan_create(device, d, &plan);
+    fa_status status = fa_plan_create(device, &p->desc, &plan);
     if (status == FA_OK)
         status = fa_device_get_info(device, &info);
     if (status == FA_OK)
         status = fa_plan_get_info(plan, &plan_info);
     if (status == FA_OK)
-        status = picture_make(plan, &plan_info, s->len_q, s->len_kv, &image);
+        status = picture_make(plan, &plan_info, p->size.len_q, p->size.len_kv, &image);
     if (status != FA_OK)
         cli_error(command, "%s", fa_last_error());
-    else if (o->json)
+    else if (json)
         print_json(&info, &plan_info, &image);
     else
-        print_text(o, s, &info, &plan_info, &image);
+        print_text(p, &info, &plan_info, &image);
     fa_plan_destroy(plan);
     return status;
 }
 
-static fa_status plan_once(fa_context *context, const plan_options *o, const shape *s,
-                           const fa_attention_desc *d)
+static fa_status plan_once(fa_context *context, const plan_options *o, const problem *p)
 {
     fa_device *device = NULL;
-    fa_status status = fa_device_open(context, o->backend, d, &device);
+    fa_status status = fa_device_open(context, o->backend, &p->desc, &device);
     if (status != FA_OK)
         cli_error(command, "%s", fa_last_error());
     else
-        status = show(device, o, s, d);
+        status = show(device, o->json, p);
     fa_device_close(device);
     return status;
 }
 
-static bool plan_each(fa_context *context, const plan_options *o, const shape *s, const fa_attention_desc *d,
+static bool plan_each(fa_context *context, const plan_options *o, const problem *p,
                       const plan_threads *threads)
 {
-    char sizes[160], problem[192];
-    shape_print(s, sizes, sizeof(sizes));
-    (void)snprintf(problem, sizeof(problem), "%s %s", sizes, fa_dtype_name(d->q.dtype));
-    return plan_threads_show(context, command, o->backend, problem, d, threads, o->json);
+    char text[192];
+    name_problem(p, text, sizeof(text));
+    return plan_threads_show(context, command, o->backend, text, &p->desc, threads, o->json);
+}
+
+static int make_plans(const plan_options *o, const problem *p, const plan_threads *threads)
+{
+    fa_context *context = cli_context(command, o->verbose);
+    if (!context)
+        return EXIT_FAILED;
+    bool ok = o->threads ? plan_each(context, o, p, threads) : plan_once(context, o, p) == FA_OK;
+    fa_context_destroy(context);
+    return ok ? EXIT_OK : EXIT_FAILED;
 }
 
 int cmd_plan(int argc, char **argv)
 {
-    plan_options o = {0};
-    fa_attention_desc d = {0};
-    fa_tuning tuning = {0};
+    plan_options o = {.scatter = PAGES_IN_ORDER};
+    problem p = {.lens_kv = NULL};
     plan_threads threads;
     char error[160];
-    shape s = {0};
 
     int parsed = parse(&o, argc, argv);
     if (parsed)
         return parsed == 1 ? EXIT_OK : EXIT_USAGE;
-    if (!make_problem(&o, &s, &d, &tuning))
-        return EXIT_USAGE;
-    if (o.threads && !plan_threads_parse(o.threads, &threads, error, sizeof(error))) {
+    int code = make_problem(&o, &p);
+    if (code == EXIT_OK && o.threads && !plan_threads_parse(o.threads, &threads, error, sizeof(error))) {
         cli_error(command, "--threads is '%.100s': %s", o.threads, error);
-        return EXIT_USAGE;
+        code = EXIT_USAGE;
     }
-    fa_context *context = cli_context(command, o.verbose);
-    if (!context)
-        return EXIT_FAILED;
-    bool ok = o.threads ? plan_each(context, &o, &s, &d, &threads) : plan_once(context, &o, &s, &d) == FA_OK;
-    fa_context_destroy(context);
-    return ok ? EXIT_OK : EXIT_FAILED;
+    if (code == EXIT_OK)
+        code = make_plans(&o, &p, &threads);
+    free(p.lens_kv);
+    return code;
 }
