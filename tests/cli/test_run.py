@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True  # the source tree stays as it is
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from frame import BEFORE, DATA, RunCase, call, can_run, devices  # noqa: E402
+from frame import BEFORE, DATA, RunCase, call, can_run, devices, serves_pages  # noqa: E402
 from tensors import Tensor, attention, noise, npy_bytes, read_npy, write_npy, write_safetensors  # noqa: E402
 
 
@@ -141,6 +141,14 @@ class Options(RunCase):
         self.failure(*again, self.path("e.npy"), mentions=("batch 1", "row 4"))
         self.expect(0, *again, self.path("e.npy"), "--lens-q", self.path("lq.npy"))
 
+    def test_first_keys(self):
+        first, lens = (3, 6), (7, 6)
+        self.check(
+            "--first-kv", write_npy(self.path("f.npy"), Tensor((2,), first, "i32")),
+            "--lens-kv", write_npy(self.path("l.npy"), Tensor((2,), lens, "i64")), "--causal", "top-left",
+            "--prefix", 5, visible=lambda b, h, i, j: first[b] <= j < lens[b] and (j <= i or j < 5),
+        )
+
     def test_rows_without_keys(self):
         self.q = noise(1, 2, 4, 9, 8)
         self.arguments = self.inputs(self.q, self.k, self.v)
@@ -227,6 +235,81 @@ class Options(RunCase):
         self.assertIn("fastattn: ", done.stderr)
 
 
+class Pages(RunCase):
+    """Keys in pages of 4 against the same keys in rows."""
+
+    TABLE = Tensor((2, 2), (4, 0, 3, 1), "i32")
+    LENGTHS = (7, 4)
+
+    def setUp(self):
+        super().setUp()
+        if not serves_pages():
+            self.skipTest("no device that computes with pages")
+        self.q, self.k, self.v = noise(1, 2, 4, 3, 8), noise(2, 5, 2, 4, 8), noise(3, 5, 2, 4, 6)
+        self.lens = ("--lens-kv", write_npy(self.path("n.npy"), Tensor((2,), self.LENGTHS, "i32")))
+
+    def rows(self, pool, table):
+        """The keys of each sequence, side by side."""
+        _, heads, size, dim = pool.shape
+        sequences, pages = len(self.LENGTHS), table.shape[-1]
+        at = lambda n, j: table.values[(n if table.shape[0] > 1 else 0) * pages + j // size]
+        return Tensor((sequences, heads, pages * size, dim), [
+            pool[at(n, j), h, j % size, e]
+            for n in range(sequences) for h in range(heads) for j in range(pages * size) for e in range(dim)
+        ])
+
+    def check(self, arguments, table=TABLE, lens=LENGTHS, first=(0, 0)):
+        """Computed, and equal to attention without pages; returns the output."""
+        out, lse = self.run_ok(*arguments, "--check")
+        expected, expected_lse = attention(
+            self.q, self.rows(self.k, table), self.rows(self.v, table),
+            visible=lambda b, h, i, j: first[b] <= j < lens[b],
+        )
+        self.assert_near(out, expected)
+        self.assert_near(lse, expected_lse)
+        return out
+
+    def table(self, table=TABLE):
+        return ("--page-table", write_npy(self.path("t.npy"), table))
+
+    def test_table(self):
+        files = self.inputs(self.q, self.k, self.v)
+        out = self.check([*files, *self.table(), *self.lens])
+        write_npy(self.path("e.npy"), out)
+        self.expect(0, "run", *files, *self.table(), *self.lens, "--expect", self.path("e.npy"))
+        out.values[-1] += 1
+        write_npy(self.path("e.npy"), out)
+        self.failure("run", *files, *self.table(), *self.lens, "--expect", self.path("e.npy"), mentions=("batch 1",))
+        self.check([*files, *self.table()], lens=(8, 8))
+        self.check([*files, *self.table(self.TABLE.reshaped(2, 1, 1, 2)), *self.lens])
+        shared = Tensor((1, 2), (2, 3), "i32")
+        self.check([*files, *self.table(shared), *self.lens], table=shared)
+
+    def test_entries_that_are_not_read(self):
+        files = self.inputs(self.q, self.k, self.v)
+        self.check([*files, *self.table(Tensor((2, 2), (4, 0, 3, -1), "i32")), *self.lens])
+        first = write_npy(self.path("f.npy"), Tensor((2,), (5, 1), "i64"))
+        table = Tensor((2, 2), (99, 0, 3, 5), "i32")
+        self.check([*files, *self.table(table), *self.lens, "--first-kv", first], first=(5, 1))
+
+    def test_numbers_of_64_bits(self):
+        arguments = [*self.inputs(self.q, self.k, self.v), *self.lens, "--check"]
+        done = call("run", *arguments, *self.table(Tensor((2, 2), self.TABLE.values, "i64")))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("check: ok", done.stdout)
+        self.assertIn("note: page-table: " + str(self.path("t.npy")), done.stderr)
+
+    def test_tensors_of_one_file(self):
+        """With the axes of pools elsewhere: page, key, head, dim."""
+        tensors = {name: t.swapped() for name, t in (("q", self.q), ("k", self.k), ("v", self.v))}
+        file = write_safetensors(self.path("t.safetensors"), {**tensors, "pages": self.TABLE})
+        out, _ = self.run_ok(
+            "--file", file, "--page-table-name", "pages", "--layout", "bshd", *self.lens, "--check"
+        )
+        files = self.inputs(self.q, self.k, self.v)
+        self.assert_near(out, self.check([*files, *self.table(), *self.lens]).swapped())
+
+
 class BadInput(RunCase):
     """Whatever is wrong, an output that exists stays as it was, and nothing else appears beside it."""
 
@@ -269,7 +352,7 @@ class BadInput(RunCase):
                 self.refuse(1, "--file", file, "--keep-name", "keep", mentions=("t.safetensors",))
 
     def test_unreadable(self):
-        for name in ("q", "k", "v", "bias", "keep", "alibi", "sinks", "expect"):
+        for name in ("q", "k", "v", "bias", "keep", "alibi", "sinks", "page-table", "first-kv", "expect"):
             missing = self.path("missing.npy")
             arguments = [*self.arguments, f"--{name}", missing]
             if name in "qkv":
@@ -307,6 +390,8 @@ class BadInput(RunCase):
             ("lens-q", noise(4, 1), ("lens-q has type f32, expected whole numbers",)),
             ("lens-kv", Tensor((2,), (1, 2), "i32"), ("lens-kv has 2 elements, expected 1",)),
             ("lens-kv", Tensor((1,), (99,), "i64"), ("lens_kv[0] is 99",)),
+            ("first-kv", noise(4, 1), ("first-kv has type f32, expected whole numbers",)),
+            ("first-kv", Tensor((1,), (8,), "i64"), ("first_kv[0] is 8, expected 0 to the sequence's 7 keys",)),
             ("bias-factors", noise(4, 2), ("bias_factors is given without bias",)),
             ("sinks", noise(4, 2, 1), ("sinks has 2 dimensions, expected 1",)),
             ("expect", noise(4, 1, 2, 5, 8), ("(1, 2, 5, 8)", "(1, 2, 5, 6)")),
@@ -321,6 +406,36 @@ class BadInput(RunCase):
         for option, dtype, size in (("keep", "f32", 7), ("bias", "bool", 7), ("alibi", "i64", 2)):
             path = write_npy(self.path("x.npy"), Tensor((size,), [1] * size, dtype))
             self.refuse(1, *self.arguments, f"--{option}", path, mentions=(f"{option} has type ",))
+
+    def test_pages(self):
+        """Tables that are wrong; the null backend reads none, so that it is the command that finds them."""
+        if not can_run("null"):
+            self.skipTest("built without the null backend")
+        pool = self.inputs(self.q, noise(2, 3, 2, 4, 8), noise(3, 3, 2, 4, 6))
+        lens = ("--lens-kv", write_npy(self.path("n.npy"), Tensor((1,), (7,), "i32")))
+        path = self.path("t.npy")
+        for table, mentions in (
+            (noise(4, 1, 2), (path, "has type f32, expected whole numbers")),
+            (Tensor((2,), (0, 1), "i32"), (path, "has 1 dimensions, expected 2")),
+            (Tensor((1, 2, 1, 2), (0, 1, 2, 0), "i32"), (path, "has 2 and 1 elements along axes 1 and 2")),
+            (Tensor((2, 2), (0, 1, 2, 0), "i32"), ("page_table.shape[0] is 2, expected 1",)),
+            (Tensor((1, 1), (0,), "i32"), ("lens_kv[0] is 7", "the keys of all its pages, 4")),
+            (Tensor((1, 2), (2, 3), "i32"), (path, "(sequence 0, page 1) is 3, expected 0 to 2")),
+            (Tensor((1, 2), (-1, 0), "i64"), (path, "(sequence 0, page 0) is -1, expected 0 to 2")),
+            (Tensor((1, 3), (0, 1, 1 << 32), "i64"), (path, "(sequence 0, page 2) is 4294967296",)),
+        ):
+            with self.subTest(mentions):
+                write_npy(path, table)
+                arguments = (*pool, "--page-table", path, *lens, "--backend", "null")
+                done = call("run", *arguments, "--out", self.outputs / "o.npy")
+                self.assertEqual(done.returncode, 1, done.stderr)
+                for part in mentions:
+                    self.assertIn(str(part), done.stderr)
+                self.assertEqual((self.outputs / "o.npy").read_bytes(), BEFORE)
+        good = write_npy(path, Tensor((1, 2), (2, 0), "i32"))
+        self.expect(0, "run", *pool, "--page-table", good, *lens, "--backend", "null", "--out", self.path("o.npy"))
+        self.refuse(2, *pool, "--page-table-name", "t", mentions=("--page-table-name is 't'", "--file"))
+        self.refuse(2, *self.arguments[2:], "--q", "-", "--page-table", "-", mentions=("--page-table is '-'", "--q"))
 
     def test_values(self):
         self.refuse(1, *self.arguments, "--window-left", "-3", mentions=("window_left", "-3"))
@@ -350,7 +465,7 @@ class BadInput(RunCase):
                     "run", *self.arguments, "--out", self.path("o.npy"), "--lse", bad, mentions=("--lse is", bad, "--k")
                 )
         self.failure("run", "--file", file, "--out", file, mentions=("--out is", "--file"))
-        for option in ("bias", "keep", "alibi", "bias-factors", "sinks", "lens-q", "lens-kv", "expect"):
+        for option in ("bias", "keep", "alibi", "bias-factors", "sinks", "lens-q", "lens-kv", "first-kv", "page-table", "expect"):
             path = write_npy(self.path("x.npy"), noise(4, 2))
             self.failure("run", *self.arguments, f"--{option}", path, "--out", path, mentions=(f"--{option}",))
         with open(self.path("q.npy"), "rb") as q:

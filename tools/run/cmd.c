@@ -21,6 +21,7 @@ static const char usage[] =
     "Examples:\n"
     "  fastattn run --q q.npy --k k.npy --v v.npy --out o.npy --check\n"
     "  fastattn run --q q.npy --k k.npy --v v.npy --causal bottom-right --out o.npy --lse lse.npy\n"
+    "  fastattn run --q q.npy --k pool-k.npy --v pool-v.npy --page-table t.npy --lens-kv n.npy --out o.npy\n"
     "  fastattn run --file layer0.safetensors --expect-name o --check";
 
 static int parse(run_options *o, int argc, char **argv)
@@ -33,12 +34,15 @@ static int parse(run_options *o, int argc, char **argv)
         {"bias", 's', &o->bias,
          "<file.npy> added to the scaled scores; trailing axes of (batch, head, row, key)"},
         {"keep", 's', &o->keep, "<file.npy> u8 or bool: a key is visible where not 0; axes as --bias"},
+        {"page-table", 's', &o->page_table,
+         "<file.npy> the pages of each batch entry, whole numbers: k and v are pools, axis 0 the page"},
         {"file", 's', &o->file, "<file.safetensors> where tensors named below are"},
         {"q-name", 's', &o->q_name, "<tensor> queries in --file; q"},
         {"k-name", 's', &o->k_name, "<tensor> keys in --file; k"},
         {"v-name", 's', &o->v_name, "<tensor> values in --file; v"},
         {"bias-name", 's', &o->bias_name, "<tensor> as --bias, in --file; none"},
         {"keep-name", 's', &o->keep_name, "<tensor> as --keep, in --file; none"},
+        {"page-table-name", 's', &o->page_table_name, "<tensor> as --page-table, in --file; none"},
         {"layout", 's', &o->layout,
          "<bhsd|bshd> order of the files' axes: heads before rows, or behind; bhsd"},
         {"causal", 's', &o->causal,
@@ -51,6 +55,8 @@ static int parse(run_options *o, int argc, char **argv)
         {"lens-q", 's', &o->lens_q,
          "<file.npy> rows in use of each batch entry, whole numbers; those behind are 0 in the outputs"},
         {"lens-kv", 's', &o->lens_kv, "<file.npy> keys in use of each batch entry"},
+        {"first-kv", 's', &o->first_kv,
+         "<file.npy> first key in use of each batch entry, as in caches padded on the left"},
         {"scale", 'd', &o->scale, "of the scores, 0 too; 1/sqrt(dim)"},
         {"softcap", 'd', &o->softcap, "scores become X * tanh(score / X); none"},
         {"alibi", 's', &o->alibi, "<file.npy> one slope per query head, or per batch entry and query head"},
@@ -88,10 +94,20 @@ static bool check_stream(const run_options *o)
     const struct {
         const char *option, *path;
     } inputs[] = {
-        {"file", o->file},     {"q", o->q},           {"k", o->k},
-        {"v", o->v},           {"bias", o->bias},     {"keep", o->keep},
-        {"expect", o->expect}, {"alibi", o->alibi},   {"bias-factors", o->bias_factors},
-        {"sinks", o->sinks},   {"lens-q", o->lens_q}, {"lens-kv", o->lens_kv},
+        {"file", o->file},
+        {"q", o->q},
+        {"k", o->k},
+        {"v", o->v},
+        {"bias", o->bias},
+        {"keep", o->keep},
+        {"expect", o->expect},
+        {"alibi", o->alibi},
+        {"bias-factors", o->bias_factors},
+        {"sinks", o->sinks},
+        {"lens-q", o->lens_q},
+        {"lens-kv", o->lens_kv},
+        {"first-kv", o->first_kv},
+        {"page-table", o->page_table},
     };
     const char *first = NULL;
     for (size_t i = 0; i < sizeof(inputs) / sizeof(inputs[0]); i++) {
@@ -116,9 +132,13 @@ static bool check_sources(run_options *o)
         const char **name;
         const char *usual; /* NULL: optional */
     } sources[] = {
-        {"q", &o->q, &o->q_name, "q"},           {"k", &o->k, &o->k_name, "k"},
-        {"v", &o->v, &o->v_name, "v"},           {"bias", &o->bias, &o->bias_name, NULL},
-        {"keep", &o->keep, &o->keep_name, NULL}, {"expect", &o->expect, &o->expect_name, NULL},
+        {"q", &o->q, &o->q_name, "q"},
+        {"k", &o->k, &o->k_name, "k"},
+        {"v", &o->v, &o->v_name, "v"},
+        {"bias", &o->bias, &o->bias_name, NULL},
+        {"keep", &o->keep, &o->keep_name, NULL},
+        {"expect", &o->expect, &o->expect_name, NULL},
+        {"page-table", &o->page_table, &o->page_table_name, NULL},
     };
     if (o->file && o->expect && !o->expect_name && !ends_in(o->expect, ".npy")) {
         o->expect_name = o->expect;

@@ -7,7 +7,7 @@
 #include "tools/cli.h"
 #include "tools/run/run.h"
 
-enum { Q, K, V, BIAS, KEEP, O, LSE, WORKSPACE, BUFFERS };
+enum { Q, K, V, BIAS, KEEP, PAGES, O, LSE, WORKSPACE, BUFFERS };
 
 typedef struct execution {
     fa_device *device;
@@ -33,8 +33,9 @@ static fa_status make_buffer(execution *e, int which, const io_tensor *tensor, b
 
 static fa_status make_buffers(execution *e, const run_problem *p)
 {
-    const io_tensor *const tensors[] = {[Q] = &p->q,       [K] = &p->k, [V] = &p->v,    [BIAS] = &p->bias,
-                                        [KEEP] = &p->keep, [O] = &p->o, [LSE] = &p->lse};
+    const io_tensor *const tensors[] = {[Q] = &p->q,       [K] = &p->k,       [V] = &p->v,
+                                        [BIAS] = &p->bias, [KEEP] = &p->keep, [PAGES] = &p->page_table,
+                                        [O] = &p->o,       [LSE] = &p->lse};
     size_t workspace = fa_plan_workspace(e->plan);
     for (int i = Q; i < WORKSPACE; i++) {
         if (i == LSE && !p->desc.want_lse)
@@ -63,6 +64,7 @@ static fa_status run_plan(execution *e, double *seconds)
         .o = e->buffer[O],
         .bias = e->buffer[BIAS],
         .keep = e->buffer[KEEP],
+        .page_table = e->buffer[PAGES],
         .lse = e->buffer[LSE],
         .workspace = e->buffer[WORKSPACE],
     };

@@ -29,6 +29,7 @@ static bool find(const run_options *o, run_problem *p, const char *what, const c
                          io_safetensors_find(&p->file, name, &in->found, &error);
     if (!ok)
         cli_error(RUN_COMMAND, "%s: %s", what, error.text);
+    in->file = in->source->name;
     return ok;
 }
 
@@ -36,7 +37,6 @@ static bool find(const run_options *o, run_problem *p, const char *what, const c
 static bool load(run_input *in, io_tensor *out)
 {
     io_error error;
-    const char *name = in->source->name;
     bool ok = io_load(in->source, &in->found, out, &error);
     if (ok && in->source == &in->own)
         ok = io_source_close(&in->own, &error);
@@ -44,9 +44,9 @@ static bool load(run_input *in, io_tensor *out)
         cli_error(RUN_COMMAND, "%s: %s", in->what, error.text);
     else if (out->overflows)
         cli_note(RUN_COMMAND, "%s: %s holds f64, rounded to f32; %llu finite numbers became infinite",
-                 in->what, name, (unsigned long long)out->overflows);
+                 in->what, in->file, (unsigned long long)out->overflows);
     else if (out->narrowed)
-        cli_note(RUN_COMMAND, "%s: %s holds f64, rounded to f32", in->what, name);
+        cli_note(RUN_COMMAND, "%s: %s holds f64, rounded to f32", in->what, in->file);
     return ok;
 }
 
@@ -106,6 +106,27 @@ static bool describe_scores(const char *what, const io_tensor *t, fa_tensor *out
         shape[4 - t->rank + axis] = t->shape[axis];
     *out = fa_tensor_make(dtype, shape[0], shape[1], shape[2], shape[3]);
     return true;
+}
+
+/* (sequence, page), or the same with two axes of 1 between them. */
+static bool describe_pages(const run_problem *p, fa_tensor *out)
+{
+    const io_tensor *t = &p->page_table;
+    const char *file = p->inputs[RUN_PAGE_TABLE].file;
+    if (t->type != IO_I64)
+        cli_error(RUN_COMMAND, "page-table: %s has type %s, expected whole numbers of 32 or 64 bits", file,
+                  io_type_name(t->type));
+    else if (t->rank != 2 && t->rank != 4)
+        cli_error(RUN_COMMAND, "page-table: %s has %d dimensions, expected 2 (sequence, page) or 4", file,
+                  t->rank);
+    else if (t->rank == 4 && (t->shape[1] != 1 || t->shape[2] != 1))
+        cli_error(RUN_COMMAND, "page-table: %s has %lld and %lld elements along axes 1 and 2, expected 1",
+                  file, (long long)t->shape[1], (long long)t->shape[2]);
+    else {
+        *out = fa_tensor_make(FA_I32, t->shape[0], 1, 1, t->shape[t->rank - 1]);
+        return true;
+    }
+    return false;
 }
 
 static float element(const io_tensor *t, int64_t i)
@@ -198,13 +219,15 @@ static bool read_lists(const run_options *o, run_problem *p)
         !read_per_head(o, p, "bias-factors", o->bias_factors, &p->bias_factors, NULL) ||
         !read_per_head(o, p, "sinks", o->sinks, &p->sinks, NULL) ||
         !read_lengths(o, p, "lens-q", o->lens_q, &p->lens_q) ||
-        !read_lengths(o, p, "lens-kv", o->lens_kv, &p->lens_kv))
+        !read_lengths(o, p, "lens-kv", o->lens_kv, &p->lens_kv) ||
+        !read_lengths(o, p, "first-kv", o->first_kv, &p->first_kv))
         return false;
     d->alibi_slopes = p->alibi;
     d->bias_factors = p->bias_factors;
     d->sinks = p->sinks;
     d->lens_q = p->lens_q;
     d->lens_kv = p->lens_kv;
+    d->first_kv = p->first_kv;
     return true;
 }
 
@@ -262,6 +285,7 @@ static bool find_inputs(const run_options *o, run_problem *p)
         {"v", o->v, o->v_name, &p->v},
         {"bias", o->bias, o->bias_name, &p->bias},
         {"keep", o->keep, o->keep_name, &p->keep},
+        [RUN_PAGE_TABLE] = {"page-table", o->page_table, o->page_table_name, &p->page_table},
         {"expect", o->expect, o->expect_name, &p->expect},
     };
     for (int i = 0; i < RUN_INPUTS; i++) {
@@ -289,10 +313,62 @@ bool run_describe(const run_options *o, run_problem *p)
         return false;
     if ((o->keep || o->keep_name) && !describe_scores("keep", &p->keep, &d->keep))
         return false;
+    if ((o->page_table || o->page_table_name) && !describe_pages(p, &d->page_table))
+        return false;
     if (!read_lists(o, p))
         return false;
     describe_options(o, p);
     return describe_output(o, p);
+}
+
+static bool bad_page(const run_problem *p, int64_t index, int64_t page, int64_t least, int64_t most,
+                     const char *because)
+{
+    const int64_t pages = p->desc.page_table.shape[3];
+    cli_error(RUN_COMMAND,
+              "page-table: %s: element (sequence %lld, page %lld) is %lld, expected %lld to %lld%s",
+              p->inputs[RUN_PAGE_TABLE].file, (long long)(index / pages), (long long)(index % pages),
+              (long long)page, (long long)least, (long long)most, because);
+    return false;
+}
+
+/* To 32 bits, in place: no number is overwritten before it is read. */
+static bool narrow_pages(run_problem *p)
+{
+    io_tensor *t = &p->page_table;
+    char *data = t->data;
+    const int64_t count = (int64_t)(t->bytes / sizeof(int64_t));
+    for (int64_t i = 0; i < count; i++) {
+        int64_t wide;
+        memcpy(&wide, data + i * (int64_t)sizeof(wide), sizeof(wide));
+        const int32_t narrow = (int32_t)wide;
+        if (narrow != wide)
+            return bad_page(p, i, wide, INT32_MIN, INT32_MAX, "");
+        memcpy(data + i * (int64_t)sizeof(narrow), &narrow, sizeof(narrow));
+    }
+    t->bytes = (size_t)count * sizeof(int32_t);
+    if (p->inputs[RUN_PAGE_TABLE].found.stored == sizeof(int64_t))
+        cli_note(RUN_COMMAND, "page-table: %s holds whole numbers of 64 bits, taken as 32 bits",
+                 p->inputs[RUN_PAGE_TABLE].file);
+    return true;
+}
+
+/* Where keys lie of which a sequence uses one, there must be a page of the pool: not every device tells. */
+static bool check_pages(const run_problem *p)
+{
+    const fa_attention_desc *d = &p->desc;
+    const int64_t size = d->k.shape[2], pool = d->k.shape[0], pages = d->page_table.shape[3];
+    const int32_t *table = p->page_table.data;
+    for (int64_t n = 0; n < d->q.shape[0]; n++) {
+        const int64_t first = p->first_kv ? p->first_kv[n] : 0,
+                      keys = p->lens_kv ? p->lens_kv[n] : pages * size;
+        const int64_t line = d->page_table.shape[0] > 1 ? n * pages : 0;
+        for (int64_t i = first / size; first < keys && i <= (keys - 1) / size; i++) {
+            if (table[line + i] < 0 || table[line + i] >= pool)
+                return bad_page(p, line + i, table[line + i], 0, pool - 1, ", a page of k and v");
+        }
+    }
+    return true;
 }
 
 bool run_load(run_problem *p)
@@ -302,6 +378,8 @@ bool run_load(run_problem *p)
         if (p->inputs[i].source && !load(&p->inputs[i], p->inputs[i].tensor))
             return false;
     }
+    if (p->inputs[RUN_PAGE_TABLE].source && !(narrow_pages(p) && check_pages(p)))
+        return false;
     if (io_source_close(&p->file, &error))
         return true;
     cli_error(RUN_COMMAND, "file: %s", error.text);
@@ -327,7 +405,8 @@ void run_free(run_problem *p)
     for (int i = 0; i < RUN_INPUTS; i++)
         (void)io_source_close(&p->inputs[i].own, NULL);
     (void)io_source_close(&p->file, NULL);
-    io_tensor *const tensors[] = {&p->q, &p->k, &p->v, &p->bias, &p->keep, &p->expect, &p->o, &p->lse};
+    io_tensor *const tensors[] = {&p->q,          &p->k,      &p->v, &p->bias, &p->keep,
+                                  &p->page_table, &p->expect, &p->o, &p->lse};
     for (size_t i = 0; i < sizeof(tensors) / sizeof(tensors[0]); i++)
         io_tensor_free(tensors[i]);
     free(p->alibi);
@@ -335,10 +414,15 @@ void run_free(run_problem *p)
     free(p->sinks);
     free(p->lens_q);
     free(p->lens_kv);
+    free(p->first_kv);
 }
 
 fa_inputs run_inputs(const run_problem *p)
 {
-    return (fa_inputs){
-        .q = p->q.data, .k = p->k.data, .v = p->v.data, .bias = p->bias.data, .keep = p->keep.data};
+    return (fa_inputs){.q = p->q.data,
+                       .k = p->k.data,
+                       .v = p->v.data,
+                       .bias = p->bias.data,
+                       .keep = p->keep.data,
+                       .page_table = p->page_table.data};
 }

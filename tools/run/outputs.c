@@ -11,10 +11,20 @@ enum { OUTPUTS = 2 };
 
 bool run_outputs_possible(run_options *o)
 {
-    const cli_file inputs[] = {{"q", o->q},           {"k", o->k},         {"v", o->v},
-                               {"bias", o->bias},     {"keep", o->keep},   {"expect", o->expect},
-                               {"alibi", o->alibi},   {"sinks", o->sinks}, {"bias-factors", o->bias_factors},
-                               {"lens-q", o->lens_q}, {"file", o->file},   {"lens-kv", o->lens_kv}};
+    const cli_file inputs[] = {{"q", o->q},
+                               {"k", o->k},
+                               {"v", o->v},
+                               {"bias", o->bias},
+                               {"keep", o->keep},
+                               {"expect", o->expect},
+                               {"alibi", o->alibi},
+                               {"sinks", o->sinks},
+                               {"bias-factors", o->bias_factors},
+                               {"lens-q", o->lens_q},
+                               {"file", o->file},
+                               {"lens-kv", o->lens_kv},
+                               {"first-kv", o->first_kv},
+                               {"page-table", o->page_table}};
     return output_check(RUN_COMMAND, o->outputs, OUTPUTS, inputs, sizeof(inputs) / sizeof(inputs[0]));
 }
 

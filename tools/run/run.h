@@ -16,9 +16,9 @@
 
 typedef struct run_options {
     const char *file; /* one safetensors file; the `_name`s are tensors in it */
-    const char *q, *k, *v, *bias, *keep, *expect;
-    const char *q_name, *k_name, *v_name, *bias_name, *keep_name, *expect_name;
-    const char *alibi, *bias_factors, *sinks, *lens_q, *lens_kv;
+    const char *q, *k, *v, *bias, *keep, *page_table, *expect;
+    const char *q_name, *k_name, *v_name, *bias_name, *keep_name, *page_table_name, *expect_name;
+    const char *alibi, *bias_factors, *sinks, *lens_q, *lens_kv, *first_kv;
     cli_file outputs[2]; /* o, lse */
     const char *out_dtype, *layout;
     const char *causal, *align, *backend, *kernel;
@@ -32,21 +32,24 @@ typedef struct run_input {
     const char *what;
     io_source own;     /* its file, unless it is in --file */
     io_source *source; /* NULL: this input is not given    */
+    const char *file;  /* its name, also once it is closed */
     io_found found;
     io_tensor *tensor; /* where it goes                    */
 } run_input;
 
-enum { RUN_INPUTS = 6 };
+enum { RUN_INPUTS = 7, RUN_PAGE_TABLE = 5 };
 
 /* Host memory of one problem and its description, which points into it. Until run_load(), tensors have no data. */
 typedef struct run_problem {
     io_source file; /* --file */
     run_input inputs[RUN_INPUTS];
     io_tensor q, k, v, bias, keep, expect;
+    io_tensor page_table; /* once loaded, its numbers have 32 bits each */
     bool has_expect;
     /* One per query head, slopes perhaps for each batch entry; NULL: none. */
     float *alibi, *bias_factors, *sinks;
     int64_t *lens_q, *lens_kv; /* one per batch entry; NULL: all                                     */
+    int64_t *first_kv;         /* likewise; NULL: 0                                                  */
     io_tensor o, lse;          /* as their files will hold them                                      */
     fa_tuning tuning;
     fa_attention_desc desc;
