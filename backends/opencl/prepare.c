@@ -34,6 +34,8 @@ static void attention_options(fa_cl_options *text, const fa_plan *plan, int chun
                          chunks);
     fa_cl_options_add(text, " -DFA_TRANSFORM=%d -DFA_BLOCK_Q=%d -DFA_BLOCK_KV=%d%s", plan->score.transforms,
                       plan->args.block_q, plan->args.block_kv, aligned ? " -DFA_ALIGNED" : "");
+    if (p->features & FA_FEATURE_PAGES)
+        fa_cl_options_add(text, " -DFA_PAGES");
     if (impl->kind == FA_GPU_ROWS) {
         fa_cl_options_add(text, " -DFA_KERNEL_ROWS -DFA_GROUP=%d -DFA_SPLIT=%d -DFA_DIM_QK=%d -DFA_DIM_V=%d",
                           impl->group, impl->split, (int)fa_round_up(p->dim_qk, 8 * impl->split),

@@ -46,8 +46,23 @@ static inline float add_product(float8 a, float8 b, float sum)
     return sum + a.s7 * b.s7;
 }
 
+/* Where the key is that is number n of this work-item's; past the end, the last. */
+static inline long row_k(cursor k, int id, int n, int key, int key_end)
+{
+    return row_at(k, FA_MIN(key + id / FA_SPLIT + n * LINES_K, key_end - 1));
+}
+
+/* In pages, a block's keys are found once, and before they are fetched. */
+static void find_keys(cursor k, int id, int key, int key_end, long row[KEYS])
+{
+    const int turns = TURNS(KEYS, key_end - key, LINES_K);
+    FA_UNROLL
+    for (int n = 0; n < turns; n++)
+        row[n] = row_k(k, id, n, key, key_end);
+}
+
 /* Scores of the block's keys, without scale, one part from each work-item. */
-static void score_keys(cursor k, int dim_qk, __local const float4 *q, int id, int key, int key_end,
+static void score_keys(cursor k, const long row[KEYS], int dim_qk, __local const float4 *q, int id, int key, int key_end,
                        __local float *parts)
 {
     const int lane = id % FA_SPLIT, line = id / FA_SPLIT, turns = TURNS(KEYS, key_end - key, LINES_K);
@@ -64,16 +79,19 @@ static void score_keys(cursor k, int dim_qk, __local const float4 *q, int id, in
         FA_RAW8(FA_TYPE_K) keys[KEYS];
         FA_UNROLL
         for (int n = 0; n < turns; n++) {
-            int j = FA_MIN(key + line + n * LINES_K, key_end - 1);
-            keys[n] = FA_CAT(fetch8_, FA_TYPE_K)(k.m, row_at(k, j) + d * FA_TYPE_BYTES(FA_TYPE_K), dim_qk - d);
+            const long first = PAGES ? row[n] : row_k(k, id, n, key, key_end);
+            keys[n] = FA_CAT(fetch8_, FA_TYPE_K)(k.m, first + d * FA_TYPE_BYTES(FA_TYPE_K),
+                                                 count_at(first, dim_qk - d));
+            if (PAGES && first < 0)
+                keys[n] = ~(FA_RAW8(FA_TYPE_K))0;
         }
         FA_UNROLL
         for (int n = 0; n < turns; n++) {
             const float8 x = FA_CAT(widen8_, FA_TYPE_K)(keys[n]);
             FA_UNROLL
             for (int r = 0; r < FA_BLOCK_Q; r++) {
-                const float8 row = (float8)(q[(r * DIM_Q + d) / 4], q[(r * DIM_Q + d) / 4 + 1]);
-                s[n][r] = add_product(row, x, s[n][r]);
+                const float8 eight = (float8)(q[(r * DIM_Q + d) / 4], q[(r * DIM_Q + d) / 4 + 1]);
+                s[n][r] = add_product(eight, x, s[n][r]);
             }
         }
     }
@@ -85,18 +103,32 @@ static void score_keys(cursor k, int dim_qk, __local const float4 *q, int id, in
     }
 }
 
-/* The values of AHEAD keys of this work-item's line, from the block's key `first` on; past the end, the last's. */
-static void fetch_values(cursor v, int dim_v, int id, int key, int key_end, int first,
+/* Where the value is that is number a of this work-item's line, from the block's key `first` on; past the end, the last's. */
+static inline long row_v(cursor v, int id, int a, int key, int key_end, int first)
+{
+    return row_at(v, FA_MIN(key + first + id / LANES_V + a * LINES_V, key_end - 1));
+}
+
+/* In pages, values are found while those before them are on their way. */
+static void find_values(cursor v, int id, int key, int key_end, int first, long row[AHEAD])
+{
+    FA_UNROLL
+    for (int a = 0; a < AHEAD; a++)
+        row[a] = row_v(v, id, a, key, key_end, first);
+}
+
+/* The values of AHEAD keys. */
+static void fetch_values(cursor v, const long row[AHEAD], int dim_v, int id, int key, int key_end, int first,
                          FA_RAW8(FA_TYPE_V) to[AHEAD][OCTETS])
 {
-    const int lane = id % LANES_V, line = id / LANES_V;
+    const int lane = id % LANES_V;
     FA_UNROLL
     for (int a = 0; a < AHEAD; a++) {
-        const int j = FA_MIN(key + first + line + a * LINES_V, key_end - 1);
+        const long at = PAGES ? row[a] : row_v(v, id, a, key, key_end, first);
         FA_UNROLL
         for (int c = 0; c < OCTETS; c++) {
             const int d = (lane + c * LANES_V) * 8;
-            to[a][c] = FA_CAT(fetch8_, FA_TYPE_V)(v.m, row_at(v, j) + d * FA_TYPE_BYTES(FA_TYPE_V), dim_v - d);
+            to[a][c] = FA_CAT(fetch8_, FA_TYPE_V)(v.m, at + d * FA_TYPE_BYTES(FA_TYPE_V), count_at(at, dim_v - d));
         }
     }
 }
@@ -126,6 +158,9 @@ static inline void add_values(cursor v, int id, int key, int key_end, __local co
     const int line = id / LANES_V;
     FA_ROLLED
     for (int n = line; n < key_end - key; n += AHEAD * LINES_V) {
+        long row[AHEAD];
+        if (PAGES && n + AHEAD * LINES_V < key_end - key)
+            find_values(v, id, key, key_end, n - line + AHEAD * LINES_V, row);
         FA_UNROLL
         for (int a = 0; a < AHEAD; a++) {
             const int at = n + a * LINES_V;
@@ -136,7 +171,7 @@ static inline void add_values(cursor v, int id, int key, int key_end, __local co
             }
         }
         if (n + AHEAD * LINES_V < key_end - key)
-            fetch_values(v, w.p->dim_v, id, key, key_end, n - line + AHEAD * LINES_V, ahead);
+            fetch_values(v, row, w.p->dim_v, id, key, key_end, n - line + AHEAD * LINES_V, ahead);
     }
 }
 
@@ -155,13 +190,14 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     FA_GATHER(o);
     FA_GATHER(bias);
     FA_GATHER(keep);
+    FA_GATHER(page_table);
     FA_GATHER(lse);
     FA_GATHER(partial);
 
     FA_FIND_TABLE;
     if ((int)get_group_id(0) >= ((__global const fa_table_params *)table)->items)
         return;
-    const work w = work_at(table, get_group_id(0), bias, bias_offset, keep, keep_offset);
+    const work w = work_at(table, get_group_id(0), bias, bias_offset, keep, keep_offset, page_table, page_table_offset);
     const int dim_qk = w.p->dim_qk, dim_v = w.p->dim_v;
     const cursor all_keys = keys_of(w, k, k_offset), all_values = values_of(w, v, v_offset);
     const int id = work_item(), line = id / LANES_V, count = w.row_end - w.row_begin;
@@ -189,16 +225,23 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
             out[r][c] = 0.0f;
     }
 
+    long rows_k[KEYS], rows_v[AHEAD];
     int key = fa_walk_next(w.walk, w.key_begin, FA_BLOCK_KV);
+    if (PAGES && key < w.key_end)
+        find_keys(all_keys, id, key, FA_MIN(key + FA_BLOCK_KV, w.key_end), rows_k);
     FA_ROLLED
     while (key < w.key_end) {
         const int key_end = FA_MIN(key + FA_BLOCK_KV, w.key_end);
         const int next_key = fa_walk_next(w.walk, key + FA_BLOCK_KV, FA_BLOCK_KV);
         const int class = fa_walk_class(w.walk, key, key_end);
         const bool hides = class != FA_CLASS_FULL || fa_work_has(w, FA_TABLE_KEEP);
-        score_keys(all_keys, dim_qk, (__local const float4 *)rows, id, key, key_end, parts);
+        if (PAGES)
+            find_values(all_values, id, key, key_end, 0, rows_v);
+        score_keys(all_keys, rows_k, dim_qk, (__local const float4 *)rows, id, key, key_end, parts);
         FA_RAW8(FA_TYPE_V) ahead[AHEAD][OCTETS];
-        fetch_values(all_values, dim_v, id, key, key_end, 0, ahead);
+        fetch_values(all_values, rows_v, dim_v, id, key, key_end, 0, ahead);
+        if (PAGES && next_key < w.key_end)
+            find_keys(all_keys, id, next_key, FA_MIN(next_key + FA_BLOCK_KV, w.key_end), rows_k);
         barrier(CLK_LOCAL_MEM_FENCE);
 
         const int turns = TURNS(SCORES, key_end - key, PER_ROW);

@@ -13,6 +13,10 @@ typedef struct work {
     __global const fa_table_sequence *sequence;
     memory bias, keep;
     long bias_at, keep_at; /* elements, of the first element */
+#ifdef FA_PAGES
+    memory page_table;
+    long page_table_at; /* likewise */
+#endif
     long part_row; /* the first of its rows among the partial results; -1: it writes o itself */
     int head_kv, row_begin, row_end, key_begin, key_end;
     fa_walk walk;
@@ -34,7 +38,8 @@ static inline work work_of(__global const uchar *table, int sequence, int head_k
 }
 
 /* Item n of the plan. */
-static inline work work_at(__global const uchar *table, int n, memory bias, long bias_at, memory keep, long keep_at)
+static inline work work_at(__global const uchar *table, int n, memory bias, long bias_at, memory keep, long keep_at,
+                           memory page_table, long page_table_at)
 {
     const int first = ((__global const fa_table_params *)table)->items_at;
     const fa_table_item item = ((__global const fa_table_item *)table)[first + n];
@@ -44,10 +49,17 @@ static inline work work_at(__global const uchar *table, int n, memory bias, long
     w.bias_at = bias_at;
     w.keep = keep;
     w.keep_at = keep_at;
+#ifdef FA_PAGES
+    w.page_table = page_table;
+    w.page_table_at = page_table_at;
+#else
+    (void)page_table;
+    (void)page_table_at;
+#endif
     return w;
 }
 
-/* The words of core/portable/work.h. */
+/* The words of core/portable/work.h and keys.h. */
 #define FA_WORK work
 #define FA_PARAM(w, member) (w).p->member
 #define FA_SEQUENCE(w, member) (w).sequence->member
@@ -56,33 +68,72 @@ static inline work work_at(__global const uchar *table, int n, memory bias, long
 #define FA_WIDE(x) (x)
 #define FA_LOAD_BIAS(w, n) load_any((w).p->bias_type, (w).bias, (w).bias_at + (n))
 #define FA_LOAD_KEEP(w, n) *memory_at((w).keep, (w).keep_at + (n))
+#define FA_LOAD_PAGE(w, n) *(__global const int *)memory_at((w).page_table, ((w).page_table_at + (n)) * 4)
 #include "core/portable/work.h"
 
-/* The rows of k or v that an item meets: bytes before the one of key 0, and to the next. */
+/* Whether keys lie in pages: kernels without pages have nothing of them. */
+#ifdef FA_PAGES
+#include "core/portable/keys.h"
+#define PAGES true
+#else
+#define PAGES false
+#endif
+
+/*
+ * The rows of k or v that an item meets: bytes before the one of key 0, and to the next. In pages: before the first of the
+ * pool, to the next of a page, and to the next page.
+ */
 typedef struct cursor {
     memory m;
     long first;
     FA_STRIDE step;
+#ifdef FA_PAGES
+    long page;
+    work w;
+#endif
 } cursor;
+
+#ifdef FA_PAGES
+#define FA_IN_PAGES(page, w) , page, w
+#else
+#define FA_IN_PAGES(page, w)
+#endif
 
 static inline cursor keys_of(work w, memory k, long k_offset)
 {
     const cursor c = {k, (k_offset + FA_HEAD_AT(w, k)) * FA_TYPE_BYTES(FA_TYPE_K),
-                      (FA_STRIDE)w.p->k_stride[2] * FA_TYPE_BYTES(FA_TYPE_K)};
+                      (FA_STRIDE)w.p->k_stride[2] * FA_TYPE_BYTES(FA_TYPE_K)
+                      FA_IN_PAGES(w.p->k_stride[0] * FA_TYPE_BYTES(FA_TYPE_K), w)};
     return c;
 }
 
 static inline cursor values_of(work w, memory v, long v_offset)
 {
     const cursor c = {v, (v_offset + FA_HEAD_AT(w, v)) * FA_TYPE_BYTES(FA_TYPE_V),
-                      (FA_STRIDE)w.p->v_stride[2] * FA_TYPE_BYTES(FA_TYPE_V)};
+                      (FA_STRIDE)w.p->v_stride[2] * FA_TYPE_BYTES(FA_TYPE_V)
+                      FA_IN_PAGES(w.p->v_stride[0] * FA_TYPE_BYTES(FA_TYPE_V), w)};
     return c;
 }
 
-/* Bytes before a key's row. */
+/*
+ * Bytes before a key's row; -1 where the table names a page that the pool has not. Of such a row nothing is fetched: the
+ * key is NaN, so that the rows that see it become NaN, and the value is 0. The table is read here, so in pages
+ * kernels keep what this says.
+ */
 static inline long row_at(cursor c, int key)
 {
+#ifdef FA_PAGES
+    const fa_key_place at = fa_work_place(c.w, key);
+    return fa_work_has_page(c.w, at) ? c.first + at.page * c.page + (long)at.within * c.step : -1;
+#else
     return c.first + (long)key * c.step;
+#endif
+}
+
+/* How many of `count` elements can be fetched of a row that lies there. */
+static inline int count_at(long row, int count)
+{
+    return PAGES && row < 0 ? 0 : count;
 }
 
 static inline float4 normalised(float4 x, float factor)

@@ -78,15 +78,31 @@ static void fetch_q(const source *s, const long row[FETCH_Q], int id, int dim, r
     }
 }
 
-/* Keys past the end are the last one again: their scores are hidden, their weights 0. */
-static void fetch_k(const source *s, int id, int key, int key_end, int dim, raw to[FETCH])
+/* Where the row of k is that this work-item fetches from. Keys past the end are the last one again: their scores are
+ * hidden, their weights 0. */
+static inline long row_k(const source *s, int id, int n, int key, int key_end)
+{
+    return row_at(s->k, FA_MIN(key + (id + n * GROUP) / (FA_DEPTH / 4), key_end - 1));
+}
+
+/* In pages, a block's rows are found once, and before they are fetched. */
+static void find_k(const source *s, int id, int key, int key_end, long row[FETCH_K])
+{
+    FA_UNROLL
+    for (int n = 0; n < FETCH_K; n++)
+        row[n] = row_k(s, id, n, key, key_end);
+}
+
+static void fetch_k(const source *s, const long row[FETCH_K], int id, int key, int key_end, int dim, raw to[FETCH])
 {
     FA_UNROLL
     for (int n = 0; n < FETCH_K; n++) {
-        int at = id + n * GROUP, j = FA_MIN(key + at / (FA_DEPTH / 4), key_end - 1);
-        int d = dim + at % (FA_DEPTH / 4) * 4;
-        to[FETCH_Q + n] =
-            FA_CAT(fetch4_, FA_TYPE_K)(s->k.m, row_at(s->k, j) + d * FA_TYPE_BYTES(FA_TYPE_K), COUNT_QK(s, d));
+        const long first = PAGES ? row[n] : row_k(s, id, n, key, key_end);
+        int d = dim + (id + n * GROUP) % (FA_DEPTH / 4) * 4;
+        to[FETCH_Q + n] = FA_CAT(fetch4_, FA_TYPE_K)(s->k.m, first + d * FA_TYPE_BYTES(FA_TYPE_K),
+                                                     count_at(first, COUNT_QK(s, d)));
+        if (PAGES && first < 0)
+            to[FETCH_Q + n] = ~(raw)0;
     }
 }
 
@@ -97,13 +113,26 @@ static inline int key_of(int step, int slot)
     return group / 4 * (4 * FA_LANES) + x * 4 + group % 4;
 }
 
-static void fetch_v(const source *s, int id, int key, int key_end, int step, raw to[FETCH])
+static inline long row_v(const source *s, int id, int n, int key, int key_end, int step)
+{
+    return row_at(s->v, FA_MIN(key + key_of(step, (id + n * GROUP) / (FA_DIM_V / 4)), key_end - 1));
+}
+
+/* In pages, the rows of a step are found while the step before it is fetched. */
+static void find_v(const source *s, int id, int key, int key_end, int step, long row[FETCH_V])
+{
+    FA_UNROLL
+    for (int n = 0; n < FETCH_V; n++)
+        row[n] = row_v(s, id, n, key, key_end, step);
+}
+
+static void fetch_v(const source *s, const long row[FETCH_V], int id, int key, int key_end, int step, raw to[FETCH])
 {
     FA_UNROLL
     for (int n = 0; n < FETCH_V; n++) {
-        int at = id + n * GROUP, slot = at / (FA_DIM_V / 4), d = at % (FA_DIM_V / 4) * 4;
-        int j = FA_MIN(key + key_of(step, slot), key_end - 1);
-        to[n] = FA_CAT(fetch4_, FA_TYPE_V)(s->v.m, row_at(s->v, j) + d * FA_TYPE_BYTES(FA_TYPE_V), COUNT_V(s, d));
+        const long first = PAGES ? row[n] : row_v(s, id, n, key, key_end, step);
+        int d = (id + n * GROUP) % (FA_DIM_V / 4) * 4;
+        to[n] = FA_CAT(fetch4_, FA_TYPE_V)(s->v.m, first + d * FA_TYPE_BYTES(FA_TYPE_V), count_at(first, COUNT_V(s, d)));
     }
 }
 
@@ -323,13 +352,14 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
     FA_GATHER(o);
     FA_GATHER(bias);
     FA_GATHER(keep);
+    FA_GATHER(page_table);
     FA_GATHER(lse);
     FA_GATHER(partial);
 
     FA_FIND_TABLE;
     if ((int)get_group_id(0) >= ((__global const fa_table_params *)table)->items)
         return;
-    const work w = work_at(table, get_group_id(0), bias, bias_offset, keep, keep_offset);
+    const work w = work_at(table, get_group_id(0), bias, bias_offset, keep, keep_offset, page_table, page_table_offset);
     const source src = {q, keys_of(w, k, k_offset), values_of(w, v, v_offset), w.p->dim_qk, w.p->dim_v};
 
     const int id = work_item(), x = id % FA_LANES, y = id / FA_LANES;
@@ -347,12 +377,14 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
 
     int stage = 0;
     raw fetched[FETCH];
-    long rows_q[FETCH_Q];
+    long rows_q[FETCH_Q], rows_k[FETCH_K], rows_v[FETCH_V];
     find_rows(w, q_offset, id, rows_q);
     int key = fa_walk_next(w.walk, w.key_begin, FA_BLOCK_KV);
     if (key < w.key_end) {
+        if (PAGES)
+            find_k(&src, id, key, w.key_end, rows_k);
         fetch_q(&src, rows_q, id, 0, fetched);
-        fetch_k(&src, id, key, w.key_end, 0, fetched);
+        fetch_k(&src, rows_k, id, key, w.key_end, 0, fetched);
     }
     while (key < w.key_end) {
         const int key_end = FA_MIN(key + FA_BLOCK_KV, w.key_end);
@@ -363,6 +395,8 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
             for (int g = 0; g < KEYS; g++)
                 s[i][g] = aside[i][g] = 0.0f;
         }
+        if (PAGES)
+            find_v(&src, id, key, key_end, 0, rows_v);
         FA_ROLLED
         for (int d = 0; d < src.dim_qk; d += FA_DEPTH) {
             __local float *now = stages + stage * STAGE;
@@ -370,9 +404,9 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
             barrier(CLK_LOCAL_MEM_FENCE);
             if (d + FA_DEPTH < src.dim_qk) {
                 fetch_q(&src, rows_q, id, d + FA_DEPTH, fetched);
-                fetch_k(&src, id, key, key_end, d + FA_DEPTH, fetched);
+                fetch_k(&src, rows_k, id, key, key_end, d + FA_DEPTH, fetched);
             } else {
-                fetch_v(&src, id, key, key_end, 0, fetched);
+                fetch_v(&src, rows_v, id, key, key_end, 0, fetched);
             }
             multiply_qk(now, x, y, s);
             if (IN_PARTS && (d + FA_DEPTH) % PART == 0 && d + FA_DEPTH < src.dim_qk)
@@ -391,6 +425,10 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
             stage = turn_stage(stage);
 
         const int next = fa_walk_next(w.walk, key + FA_BLOCK_KV, FA_BLOCK_KV);
+        if (PAGES && next < w.key_end)
+            find_k(&src, id, next, FA_MIN(next + FA_BLOCK_KV, w.key_end), rows_k);
+        if (PAGES && STEPS_V > 1)
+            find_v(&src, id, key, key_end, 1, rows_v);
         FA_ROLLED
         for (int step = 0; step < STEPS_V; step++) {
             __local float *now = stages + stage * STAGE;
@@ -400,10 +438,12 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
                 *unsafe = 1;
             barrier(CLK_LOCAL_MEM_FENCE);
             if (step + 1 < STEPS_V) {
-                fetch_v(&src, id, key, key_end, step + 1, fetched);
+                fetch_v(&src, rows_v, id, key, key_end, step + 1, fetched);
+                if (PAGES && step + 2 < STEPS_V)
+                    find_v(&src, id, key, key_end, step + 2, rows_v);
             } else if (next < w.key_end) {
                 fetch_q(&src, rows_q, id, 0, fetched);
-                fetch_k(&src, id, next, FA_MIN(next + FA_BLOCK_KV, w.key_end), 0, fetched);
+                fetch_k(&src, rows_k, id, next, FA_MIN(next + FA_BLOCK_KV, w.key_end), 0, fetched);
             }
             if (hides && *unsafe)
                 multiply_guarded(now, x, y, out, w, key, step);
