@@ -159,6 +159,44 @@ START_TEST(members_without_rows)
 }
 END_TEST
 
+#ifdef FA_TEST_PAGES /* of backends that serve them */
+/* So many pages of so many keys, and a pool of some more. */
+static fa_attention_desc describe_pages(int64_t rows, int64_t pages, int64_t size)
+{
+    fa_attention_desc d = describe(0, rows, size, FA_MASK_NONE);
+    d.k.shape[0] = d.v.shape[0] = pages + 3;
+    d.page_table = fa_tensor_make(FA_I32, 1, 1, 1, pages);
+    return d;
+}
+
+/* Keys in pages are programs of their own, and as few: sizes of pages and of pools are data. */
+START_TEST(pages_are_data)
+{
+    static const int64_t sizes[] = {1, 7, 16, 64, 1024};
+    fa_device *device = open_device();
+    long before = (long)FA_TEST_COUNT();
+    fa_attention_desc largest = describe_pages(1, 64, 16);
+    ck_assert_msg(fa_device_warm(device, &largest) == FA_OK, "%s", fa_last_error());
+    const long paged = (long)FA_TEST_COUNT() - before;
+    before += paged;
+    for (int i = 0; i < COUNT(sizes); i++) {
+        for (int64_t keys = 1; keys <= 1024 / sizes[i] * sizes[i]; keys += keys < 20 ? 1 : 97) {
+            fa_attention_desc d = describe_pages(1, 1024 / sizes[i], sizes[i]);
+            d.lens_kv = &keys;
+            plan_once(device, &d);
+        }
+    }
+    ck_assert_int_eq((long)FA_TEST_COUNT() - before, 0);
+    largest = describe(0, 1, 1024, FA_MASK_NONE);
+    ck_assert_msg(fa_device_warm(device, &largest) == FA_OK, "%s", fa_last_error());
+    const long plain = (long)FA_TEST_COUNT() - before;
+    ck_assert_msg(plain > 0 && plain < paged, "%ld programs, %ld with pages and what merges both", plain,
+                  paged);
+    fa_device_close(device);
+}
+END_TEST
+#endif
+
 START_TEST(refusals)
 {
     fa_device *device = open_device();
@@ -191,6 +229,9 @@ int main(void)
     tcase_add_test(tc, a_warm_device_compiles_nothing);
     tcase_add_test(tc, members_of_a_warm_family);
     tcase_add_test(tc, members_without_rows);
+#ifdef FA_TEST_PAGES
+    tcase_add_test(tc, pages_are_data);
+#endif
     tcase_add_test(tc, refusals);
     return run_unforked(suite);
 }
