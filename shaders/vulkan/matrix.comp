@@ -25,6 +25,7 @@
 #define FA_SUBGROUPS
 #define FA_HALVES
 #include "softmax.glsl"
+#include "keys.glsl"
 
 layout(constant_id = FA_VK_BLOCK_Q) const int BLOCK_Q = 64;
 layout(constant_id = FA_VK_BLOCK_KV) const int BLOCK_KV = 32;

@@ -9,6 +9,7 @@
  */
 #extension GL_GOOGLE_include_directive : require
 #include "softmax.glsl"
+#include "keys.glsl"
 
 layout(constant_id = FA_VK_BLOCK_Q) const int BLOCK_Q = 1;
 layout(constant_id = FA_VK_BLOCK_KV) const int BLOCK_KV = 16;

@@ -8,7 +8,6 @@
 #include "lanes.glsl"
 
 layout(constant_id = FA_VK_TRANSFORM) const int TRANSFORM = 0;
-layout(constant_id = FA_VK_FAR) const int FAR = 0;
 
 /* What is the same for a whole work item. */
 struct work {
@@ -82,29 +81,6 @@ address row_of_q(work w, fa_row q)
 address row_of_o(work w, fa_row q)
 {
     return at(FA_VK_SLOT_O) + FA_ROW_AT(w, o, q) * address(bytes_of(TYPE_O));
-}
-
-/* The rows of k or v that an item meets: where the one of key 0 begins, and how far it is to the next. */
-struct cursor {
-    address first, step;
-};
-
-cursor keys_of(work w)
-{
-    const address bytes = address(bytes_of(TYPE_K));
-    return cursor(at(FA_VK_SLOT_K) + FA_HEAD_AT(w, k) * bytes, wide(PARAMS.k_stride[2]) * bytes);
-}
-
-cursor values_of(work w)
-{
-    const address bytes = address(bytes_of(TYPE_V));
-    return cursor(at(FA_VK_SLOT_V) + FA_HEAD_AT(w, v) * bytes, wide(PARAMS.v_stride[2]) * bytes);
-}
-
-/* Where a key's row begins. Most steps need few bits, and then the product is one instruction. */
-address row_at(cursor c, int key)
-{
-    return c.first + (FAR != 0 ? address(key) * c.step : address(key) * address(int(c.step)));
 }
 
 address lse_of(work w, fa_row q)

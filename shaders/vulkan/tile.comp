@@ -12,6 +12,7 @@
  */
 #extension GL_GOOGLE_include_directive : require
 #include "softmax.glsl"
+#include "keys.glsl"
 
 #define ROWS 8
 #include "product.glsl"
