@@ -8,7 +8,7 @@
 
 enum { MERGE_GROUP = 128 };
 
-/* Types, strides and subgroups: what every kernel is told. */
+/* Types, strides, pages and subgroups: what every kernel is told. */
 static fa_vk_constants common_constants(const fa_plan *plan)
 {
     const fa_problem *p = &plan->problem;
@@ -20,6 +20,7 @@ static fa_vk_constants common_constants(const fa_plan *plan)
     c.value[FA_VK_TYPE_V] = (uint32_t)p->tensor[FA_V].dtype;
     c.value[FA_VK_TYPE_O] = (uint32_t)p->tensor[FA_O].dtype;
     c.value[FA_VK_FAR] = p->tensor[FA_K].stride[2] >= far || p->tensor[FA_V].stride[2] >= far;
+    c.value[FA_VK_PAGES] = (p->features & FA_FEATURE_PAGES) != 0;
     c.value[FA_VK_SUBGROUP] = caps->subgroups ? caps->subgroup_size : 1;
     return c;
 }

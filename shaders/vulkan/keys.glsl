@@ -1,26 +1,95 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Where rows of k and v lie: the one place that knows. */
+/*
+ * Where rows of k and v lie: the one place that knows. A key has a place, which is its number where there are no pages.
+ * With pages its page is looked up, which takes as long as memory does: a kernel asks for places one block or step before
+ * it fetches what lies there. Functions here return at their ends alone: only such are inlined as matrix.comp is compiled.
+ */
 layout(constant_id = FA_VK_FAR) const int FAR = 0;
 
-/* The rows of k or v that an item meets: where the one of key 0 begins, and how far it is to the next. */
+shared int lost; /* some work-item met a page that the pool does not have */
+bool lost_here;  /* this one did */
+
+int load_page(address n)
+{
+    return int(WORD1(10, at(FA_VK_SLOT_PAGES) + n * 4));
+}
+
+/* Look-ups read the work item's own copy of the table. */
+#undef FA_PARAM
+#undef FA_SEQUENCE
+#define FA_PARAM(w, member) (w).member
+#define FA_SEQUENCE(w, member) (w).member
+#define FA_LOAD_PAGE(w, n) load_page(n)
+#include "core/portable/keys.h"
+#undef FA_PARAM
+#undef FA_SEQUENCE
+#define FA_PARAM(w, member) PARAMS.member
+#define FA_SEQUENCE(w, member) TABLE(fa_table_sequence)[(w).sequence].member
+
+/* The rows of k or v that an item meets: where the first one begins, and how far it is to the next, and to the next page. */
 struct cursor {
-    address first, step;
+    address first, step, page_step;
 };
 
 cursor keys_of(work w)
 {
     const address bytes = address(bytes_of(TYPE_K));
-    return cursor(at(FA_VK_SLOT_K) + FA_HEAD_AT(w, k) * bytes, wide(PARAMS.k_stride[2]) * bytes);
+    return cursor(at(FA_VK_SLOT_K) + FA_HEAD_AT(w, k) * bytes, wide(PARAMS.k_stride[2]) * bytes,
+                  wide(PARAMS.k_stride[0]) * bytes);
 }
 
 cursor values_of(work w)
 {
     const address bytes = address(bytes_of(TYPE_V));
-    return cursor(at(FA_VK_SLOT_V) + FA_HEAD_AT(w, v) * bytes, wide(PARAMS.v_stride[2]) * bytes);
+    return cursor(at(FA_VK_SLOT_V) + FA_HEAD_AT(w, v) * bytes, wide(PARAMS.v_stride[2]) * bytes,
+                  wide(PARAMS.v_stride[0]) * bytes);
+}
+
+/* The place of one of the item's keys; the table may have nonsense for others. */
+fa_key_place place_of(work w, int key)
+{
+    fa_key_place at = fa_key_place(0, key);
+    if (PAGES != 0)
+        at = fa_work_place(w, key);
+    return at;
+}
+
+/* The place of a key, which was asked for before where there are pages. */
+fa_key_place placed(fa_key_place before, int key)
+{
+    fa_key_place at = fa_key_place(0, key);
+    if (PAGES != 0)
+        at = before;
+    return at;
 }
 
 /* Where a key's row begins. Most steps need few bits, and then the product is one instruction. */
-address row_at(cursor c, int key)
+address row_at(work w, cursor c, fa_key_place at)
 {
-    return c.first + (FAR != 0 ? address(key) * c.step : address(key) * address(int(c.step)));
+    address first = c.first;
+    if (PAGES != 0) {
+        lost_here = lost_here || !fa_work_has_page(w, at);
+        first += address(fa_work_clamped(w, at).page) * c.page_step;
+    }
+    return first + (FAR != 0 ? address(at.within) * c.step : address(at.within) * address(int(c.step)));
+}
+
+/* A kernel calls begin_lost() before its first barrier and end_lost() before its last; then is_lost() says of the item. */
+void begin_lost(int id)
+{
+    lost_here = false;
+    if (PAGES != 0 && id == 0)
+        lost = 0;
+}
+
+void end_lost()
+{
+    if (PAGES != 0 && lost_here)
+        lost = 1;
+}
+
+/* A row's sum, which is NaN where the item met no page. */
+float sum_or_lost(float sum)
+{
+    return PAGES != 0 && lost != 0 ? uintBitsToFloat(0x7fc00000u) : sum;
 }

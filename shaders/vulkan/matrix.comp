@@ -76,6 +76,7 @@ const int LINES_V = ITEMS / WIDE_V;
 const int FETCH_K = CEIL_DIV(BLOCK_KV, LINES_K);
 const int FETCH_V = CEIL_DIV(BLOCK_KV, LINES_V);
 const int FETCH = FETCH_K > FETCH_V ? FETCH_K : FETCH_V;
+const bool SAME_KEYS = WIDE_V == WIDE_QK; /* a work-item fetches the values of the keys that it fetches */
 
 /* Scores and weights on their way through shared memory. */
 const int LINE_S = BLOCK_KV + 4;
@@ -99,6 +100,7 @@ work w;
 int id, lane, first_row; /* the subgroup's first row, from the item's */
 uvec4 fetched[FETCH];
 cursor all_keys, all_values;
+fa_key_place keys_at[FETCH], values_at[FETCH]; /* of what is fetched next; SAME_KEYS: the first for both */
 operand_a q[TILES][STEPS_QK];
 accumulator s[TILES][STEPS_KV];
 accumulator o[TILES][STEPS_V];
@@ -115,13 +117,31 @@ int element_of(int i)
     return LAYOUT_ELEMENTS >> 3 * i & 7;
 }
 
-/* all_keys and all_values begin where this work-item's first vector lies in the sequence's first keys. */
+/* With pages, places of the work-item's keys; those past the end are the last one again. */
+void find_keys(int key, int key_end)
+{
+    [[unroll]] for (int n = 0; n < FETCH_K; n++)
+        keys_at[n] = place_of(w, min(key + id / WIDE_QK + n * LINES_K, key_end - 1));
+}
+
+void find_values(int key, int key_end)
+{
+    if (!SAME_KEYS) {
+        [[unroll]] for (int n = 0; n < FETCH_V; n++)
+            values_at[n] = place_of(w, min(key + id / WIDE_V + n * LINES_V, key_end - 1));
+    }
+}
+
+/*
+ * all_keys and all_values begin where this work-item's first vector lies in the sequence's first keys; with pages, in page
+ * 0's first key.
+ */
 void fetch_keys(int key, int key_end)
 {
     const int count = WHOLE_QK != 0 && DIM_QK == WIDE_QK * 8 ? 8 : w.dim_qk - id % WIDE_QK * 8;
     [[unroll]] for (int n = 0; n < FETCH_K; n++) {
         const int j = key + n * LINES_K;
-        fetched[n] = fetch_k8(1, row_at(all_keys, j), j + id / WIDE_QK < key_end ? count : 0).low;
+        fetched[n] = fetch_k8(1, row_at(w, all_keys, placed(keys_at[n], j)), j + id / WIDE_QK < key_end ? count : 0).low;
     }
 }
 
@@ -139,7 +159,8 @@ void fetch_values(int key, int key_end)
     const int count = WHOLE_V != 0 && DIM_V == WIDE_V * 8 ? 8 : w.dim_v - id % WIDE_V * 8;
     [[unroll]] for (int n = 0; n < FETCH_V; n++) {
         const int j = key + n * LINES_V;
-        fetched[n] = fetch_v8(1, row_at(all_values, j), j + id / WIDE_V < key_end ? count : 0).low;
+        const fa_key_place before = SAME_KEYS ? keys_at[n] : values_at[n];
+        fetched[n] = fetch_v8(1, row_at(w, all_values, placed(before, j)), j + id / WIDE_V < key_end ? count : 0).low;
     }
 }
 
@@ -468,9 +489,13 @@ void main()
     lane = int(gl_SubgroupInvocationID);
     first_row = int(gl_SubgroupID) * 16 * TILES;
     all_keys = keys_of(w);
-    all_keys.first = row_at(all_keys, id / WIDE_QK) + address(id % WIDE_QK * 16);
+    if (PAGES == 0)
+        all_keys.first = row_at(w, all_keys, place_of(w, id / WIDE_QK));
+    all_keys.first += address(id % WIDE_QK * 16);
     all_values = values_of(w);
-    all_values.first = row_at(all_values, id / WIDE_V) + address(id % WIDE_V * 16);
+    if (PAGES == 0)
+        all_values.first = row_at(w, all_values, place_of(w, id / WIDE_V));
+    all_values.first += address(id % WIDE_V * 16);
     [[unroll]] for (int t = 0; t < TILES; t++) {
         [[unroll]] for (int r = 0; r < SLOTS; r++) {
             maximum[t][r] = FA_NEG_INF;
@@ -481,11 +506,16 @@ void main()
     }
     if (id == 0)
         nonfinite = 0;
+    begin_lost(id);
     find_places();
     load_rows();
 
     int key = fa_walk_next(w.walk, w.key_begin, BLOCK_KV);
     if (key < w.key_end) {
+        if (PAGES != 0) {
+            find_keys(key, w.key_end);
+            find_values(key, w.key_end);
+        }
         fetch_keys(key, w.key_end);
         put_keys();
     }
@@ -495,6 +525,10 @@ void main()
         const bool hides = masked || (w.flags & FA_TABLE_KEEP) != 0;
         barrier();
         fetch_values(key, key_end);
+        if (PAGES != 0 && next < w.key_end) {
+            find_keys(next, w.key_end);
+            find_values(next, w.key_end);
+        }
         multiply_qk();
         if (hides && clear_nonfinite())
             nonfinite = 1;
@@ -515,8 +549,11 @@ void main()
             put_keys();
         key = next;
     }
+    end_lost();
     barrier();
     [[unroll]] for (int t = 0; t < TILES; t++) {
+        [[unroll]] for (int r = 0; r < SLOTS; r++)
+            sum[t][r] = sum_or_lost(sum[t][r]);
         if (IN_REGISTERS)
             write_from_registers(t);
         else

@@ -8,7 +8,7 @@
 float weight_of(int row, fa_row at_row, int key)
 {
     const address from_q = row_of_q(w, at_row);
-    const address from_k = row_at(keys_of(w), key);
+    const address from_k = row_at(w, keys_of(w), place_of(w, key));
     float score = 0.0;
     [[dont_unroll]] for (int d = 0; d < w.dim_qk; d += 8) {
         const raw8 x = fetch_q8(1, from_q + address(2 * d), w.dim_qk - d);
@@ -38,7 +38,7 @@ void mark_row(int row)
     [[dont_unroll]] for (int key = w.key_begin; key < w.key_end; key++) {
         if (!fa_work_shows(w, at_row, key))
             continue;
-        const address from = row_at(values_of(w), key);
+        const address from = row_at(w, values_of(w), place_of(w, key));
         float weight = -1.0; /* not known yet */
         [[dont_unroll]] for (int d = 0; d < w.dim_v; d += 8) {
             const uvec4 x = fetch_v8(1, from + address(2 * d), w.dim_v - d).low;

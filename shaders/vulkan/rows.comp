@@ -48,6 +48,7 @@ fa_row mine;
 fa_state state; /* of that row, with this work-item's share of its sum */
 float unit;
 cursor all_keys, all_values;
+fa_key_place keys_at[KEYS], values_at[AHEAD]; /* of the next block, and of the values that are fetched next */
 raw8 ahead[AHEAD][OCTETS];
 vec4 o[BLOCK_Q][OCTETS][2];
 
@@ -61,6 +62,20 @@ void load_rows()
             element = FA_LOAD(1, TYPE_Q, (row_of_q(w, q) + address(d * bytes_of(TYPE_Q))));
         rows_q[n >> 2][n & 3] = element;
     }
+}
+
+void find_keys(int key, int key_end)
+{
+    const int line = id / SPLIT;
+    [[unroll]] for (int n = 0; n < KEYS; n++)
+        keys_at[n] = place_of(w, min(key + line + n * LINES_K, key_end - 1));
+}
+
+void find_values(int key, int key_end, int first)
+{
+    const int line = id / LANES_V;
+    [[unroll]] for (int a = 0; a < AHEAD; a++)
+        values_at[a] = place_of(w, min(key + first + line + a * LINES_V, key_end - 1));
 }
 
 /* Scores of the block's keys, without scale, one part from each work-item. */
@@ -77,7 +92,8 @@ void score_keys(int key, int key_end)
         raw8 keys[KEYS];
         [[unroll]] for (int n = 0; n < KEYS; n++) {
             const int j = min(key + line + n * LINES_K, key_end - 1);
-            keys[n] = fetch_k8(TYPE_K, row_at(all_keys, j) + address(d * bytes_of(TYPE_K)), w.dim_qk - d);
+            keys[n] = fetch_k8(TYPE_K, row_at(w, all_keys, placed(keys_at[n], j)) + address(d * bytes_of(TYPE_K)),
+                               w.dim_qk - d);
         }
         [[unroll]] for (int n = 0; n < KEYS; n++) {
             const vec4 low = low4(TYPE_K, keys[n]), high = high4(TYPE_K, keys[n]);
@@ -99,7 +115,8 @@ void fetch_values(int key, int key_end, int first)
         const int j = min(key + first + line + a * LINES_V, key_end - 1);
         [[unroll]] for (int c = 0; c < OCTETS; c++) {
             const int d = (lane + c * LANES_V) * 8;
-            ahead[a][c] = fetch_v8(TYPE_V, row_at(all_values, j) + address(d * bytes_of(TYPE_V)),
+            ahead[a][c] = fetch_v8(TYPE_V, row_at(w, all_values, placed(values_at[a], j)) +
+                                               address(d * bytes_of(TYPE_V)),
                                    w.dim_v - d);
         }
     }
@@ -178,6 +195,8 @@ void add_values(int key, int key_end, const bool hides)
 {
     const int line = id / LANES_V;
     [[dont_unroll]] for (int n = line; n < key_end - key; n += AHEAD * LINES_V) {
+        if (PAGES != 0 && n + AHEAD * LINES_V < key_end - key)
+            find_values(key, key_end, n - line + AHEAD * LINES_V);
         [[unroll]] for (int a = 0; a < AHEAD; a++) {
             const int at = n + a * LINES_V;
             if (at < key_end - key) {
@@ -250,6 +269,7 @@ void main()
     all_values = values_of(w);
     const int count = w.row_end - w.row_begin;
     load_rows();
+    begin_lost(id);
     barrier();
 
     my_row = id / PER_ROW;
@@ -268,13 +288,19 @@ void main()
     }
 
     int key = fa_walk_next(w.walk, w.key_begin, BLOCK_KV);
+    if (PAGES != 0 && key < w.key_end)
+        find_keys(key, w.key_end);
     while (key < w.key_end) {
         const int key_end = min(key + BLOCK_KV, w.key_end);
         const int next_key = fa_walk_next(w.walk, key + BLOCK_KV, BLOCK_KV);
         const bool full = fa_walk_class(w.walk, key, key_end) == FA_CLASS_FULL;
         const bool hides = !full || (w.flags & FA_TABLE_KEEP) != 0;
+        if (PAGES != 0)
+            find_values(key, key_end, 0);
         score_keys(key, key_end);
         fetch_values(key, key_end, 0);
+        if (PAGES != 0 && next_key < w.key_end)
+            find_keys(next_key, w.key_end);
         barrier();
 
         softmax_step(key, key_end, full);
@@ -295,8 +321,9 @@ void main()
         key = next_key;
     }
 
+    end_lost();
     barrier();
-    exchange[id] = state.sum;
+    exchange[id] = sum_or_lost(state.sum);
     if (weighs && my_lane == 0)
         maxima[my_row] = state.max;
     [[dont_unroll]] for (int r = 0; r < count; r++)

@@ -8,6 +8,7 @@
 #include "lanes.glsl"
 
 layout(constant_id = FA_VK_TRANSFORM) const int TRANSFORM = 0;
+layout(constant_id = FA_VK_PAGES) const int PAGES = 0;
 
 /* What is the same for a whole work item. */
 struct work {
@@ -17,6 +18,9 @@ struct work {
     int sequence; /* its entry in the table */
     fa_walk walk;
     int group, dim_qk, dim_v, flags;
+    /* With pages: what a look-up of a key asks, as the table has it. */
+    fa_long page_stride;
+    int first, number, page_size, page_shift, pages;
 };
 
 work work_of(address part_row, int sequence, int head_kv, int row_begin, int row_end, int key_begin, int key_end)
@@ -34,6 +38,14 @@ work work_of(address part_row, int sequence, int head_kv, int row_begin, int row
     w.dim_qk = PARAMS.dim_qk;
     w.dim_v = PARAMS.dim_v;
     w.flags = PARAMS.flags;
+    if (PAGES != 0) {
+        w.page_stride = PARAMS.page_stride;
+        w.first = TABLE(fa_table_sequence)[w.sequence].first;
+        w.number = TABLE(fa_table_sequence)[w.sequence].number;
+        w.page_size = PARAMS.page_size;
+        w.page_shift = PARAMS.page_shift;
+        w.pages = PARAMS.pages;
+    }
     return w;
 }
 

@@ -56,6 +56,7 @@ int id, x, y;
 uvec4 fetched[FETCH];
 address rows_q[FETCH_Q];
 cursor all_keys, all_values;
+fa_key_place keys_at[FETCH_K], values_at[FETCH_V]; /* of the block, and of the step, that is fetched next */
 vec4 s[ROWS][KEYS], aside[ROWS][KEYS];
 vec4 o[ROWS][DIMS];
 float maximum[ROWS], sum[ROWS];
@@ -80,6 +81,12 @@ void find_rows()
     }
 }
 
+void find_keys(int key, int key_end)
+{
+    [[unroll]] for (int n = 0; n < FETCH_K; n++)
+        keys_at[n] = place_of(w, min(key + (id + n * ITEMS) / (DEPTH / 4), key_end - 1));
+}
+
 /* Keys past the end are the last one again: their scores are hidden, their weights 0. */
 void fetch_qk(int key, int key_end, int dim)
 {
@@ -89,8 +96,8 @@ void fetch_qk(int key, int key_end, int dim)
     }
     [[unroll]] for (int n = 0; n < FETCH_K; n++) {
         const int at = id + n * ITEMS, j = min(key + at / (DEPTH / 4), key_end - 1), d = dim + at % (DEPTH / 4) * 4;
-        fetched[FETCH_Q + n] = fetch_k4(TYPE_K, row_at(all_keys, j) + address(d * bytes_of(TYPE_K)),
-                                        count_qk(d));
+        const address row = row_at(w, all_keys, placed(keys_at[n], j));
+        fetched[FETCH_Q + n] = fetch_k4(TYPE_K, row + address(d * bytes_of(TYPE_K)), count_qk(d));
     }
 }
 
@@ -101,14 +108,22 @@ int key_of(int step, int slot)
     return group / 4 * (4 * LANES) + lane * 4 + group % 4;
 }
 
+void find_values(int key, int key_end, int step)
+{
+    [[unroll]] for (int n = 0; n < FETCH_V; n++)
+        values_at[n] = place_of(w, min(key + key_of(step, (id + n * ITEMS) / (DIM_V / 4)), key_end - 1));
+}
+
 void fetch_v(int key, int key_end, int step)
 {
     [[unroll]] for (int n = 0; n < FETCH_V; n++) {
         const int at = id + n * ITEMS, slot = at / (DIM_V / 4), d = at % (DIM_V / 4) * 4;
         const int j = min(key + key_of(step, slot), key_end - 1);
-        fetched[n] = fetch_v4(TYPE_V, row_at(all_values, j) + address(d * bytes_of(TYPE_V)),
-                              count_v(d));
+        const address row = row_at(w, all_values, placed(values_at[n], j));
+        fetched[n] = fetch_v4(TYPE_V, row + address(d * bytes_of(TYPE_V)), count_v(d));
     }
+    if (PAGES != 0 && step + 1 < STEPS_V)
+        find_values(key, key_end, step + 1);
 }
 
 void put_qk(int stage)
@@ -328,18 +343,24 @@ void main()
     }
     if (id == 0)
         unsafe = 0;
+    begin_lost(id);
 
     int stage = 0;
     find_rows();
     int key = fa_walk_next(w.walk, w.key_begin, BLOCK_KV);
-    if (key < w.key_end)
+    if (key < w.key_end) {
+        if (PAGES != 0)
+            find_keys(key, w.key_end);
         fetch_qk(key, w.key_end, 0);
+    }
     while (key < w.key_end) {
         const int key_end = min(key + BLOCK_KV, w.key_end);
         [[unroll]] for (int i = 0; i < ROWS; i++) {
             [[unroll]] for (int g = 0; g < KEYS; g++)
                 s[i][g] = aside[i][g] = vec4(0.0);
         }
+        if (PAGES != 0)
+            find_values(key, key_end, 0);
         [[dont_unroll]] for (int d = 0; d < w.dim_qk; d += DEPTH) {
             put_qk(stage);
             barrier();
@@ -364,6 +385,8 @@ void main()
             stage = turn_stage(stage);
 
         const int next = fa_walk_next(w.walk, key + BLOCK_KV, BLOCK_KV);
+        if (PAGES != 0 && next < w.key_end)
+            find_keys(next, w.key_end);
         [[dont_unroll]] for (int step = 0; step < STEPS_V; step++) {
             put_weights(stage, step);
             put_v(stage);
@@ -383,7 +406,10 @@ void main()
         key = next;
     }
 
+    end_lost();
     barrier();
     exchange_rows(stage, true, sum);
+    [[unroll]] for (int i = 0; i < ROWS; i++)
+        sum[i] = sum_or_lost(sum[i]);
     write_rows();
 }
