@@ -42,8 +42,8 @@ FA_STRUCT(fa_table_sequence)
     fa_long q_at, k_at, v_at, o_at; /* of its first row; in pages, k_at and v_at are 0 */
     fa_long lse_at;
     int number; /* index into bias, keep and the page table */
-    int first;  /* the number of the first key that it uses: keys count from that one on */
     fa_mask mask;
+    int first; /* the number of the first key that it uses: keys count from that one on */
     int unused;
 FA_STRUCT_END(fa_table_sequence)
 
