@@ -458,7 +458,8 @@ struct tensor_kernel {
                 UNROLL
                 for (int half = 0; half < 2; half++) {
                     const float weight = products::weight_of(lane, weights[t], half, n);
-                    const bool visible = fa_work_shows(s, query(s, row_of(s, t, half)), key + n);
+                    const query q(s, row_of(s, t, half));
+                    const bool visible = TRANSFORMS ? fa_work_shows(s, q, key + n) : q.sees(s, key + n);
                     UNROLL
                     for (int d = 0; d < PARTS_V; d++) {
                         UNROLL
