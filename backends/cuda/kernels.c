@@ -8,6 +8,7 @@ enum {
     TABLE_LINES = sizeof(fa_cuda_table) / sizeof(fa_cuda_table[0]),
     DRIVER_SHARED = 1024, /* bytes of shared memory that the driver takes of each block */
 };
+_Static_assert(FA_CUDA_MOST_DIM >= FA_MAX_HEAD_DIM, "a row of NaNs is as long as any");
 
 static fa_tile_traits tensor_traits(const fa_cuda_traits *t, int32_t most_q)
 {
@@ -109,7 +110,7 @@ static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kern
         return false;
     *kernel = (fa_kernel){
         .name = t->name,
-        .features = FA_FEATURE_ALL & ~FA_FEATURE_PAGES,
+        .features = FA_FEATURE_ALL,
         .types_q = FA_TYPES_FLOAT,
         .types_k = FA_TYPES_FLOAT,
         .types_v = FA_TYPES_FLOAT,

@@ -45,6 +45,7 @@ static fa_cuda_args bind(const fa_plan *plan, const fa_binding *binding)
         .type_o = (int)tensor[FA_O].dtype,
     };
     args.aligned = is_aligned(plan, &args);
+    args.straight = args.aligned && !(args.p.flags & FA_TABLE_PAGES);
     return args;
 }
 

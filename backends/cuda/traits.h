@@ -41,6 +41,9 @@ typedef struct fa_cuda_traits {
     int share; /* rows: threads that share a key */
 } fa_cuda_traits;
 
+/* At least FA_MAX_HEAD_DIM. */
+enum { FA_CUDA_MOST_DIM = 576 };
+
 /* In the place of an element type: the module of a kernel whose variants read any, aligned or not. */
 enum { FA_CUDA_ANY = 3 };
 
@@ -144,6 +147,22 @@ FA_CUDA_FN int fa_cuda_chunk_at(int unit, int line, int row, int chunk)
 }
 
 /*
+ * Tensor: thread `id` of `threads` copies chunk id % chunks of rows id / chunks + i threads / chunks of a block. Of keys in
+ * pages, each lane of a warp looks up one that its warp copies chunks of: the row that a thread looks up, and the lane
+ * that has looked up a thread's row number i.
+ */
+FA_CUDA_FN int fa_cuda_row_looked_up(int threads, int chunks, int id)
+{
+    const int lane = id % 32, at_a_time = chunks < 32 ? 32 / chunks : 1;
+    return (id - lane) / chunks + lane % at_a_time + lane / at_a_time * (threads / chunks);
+}
+
+FA_CUDA_FN int fa_cuda_lane_that_looks_up(int chunks, int id, int i)
+{
+    return i * (chunks < 32 ? 32 / chunks : 1) + id % 32 / chunks;
+}
+
+/*
  * Tensor: how far a finished row's groups of eight dims are moved in a line of floats, so that rows which lanes write at
  * once are in different banks.
  */
@@ -200,6 +219,7 @@ typedef struct fa_cuda_args {
     unsigned char *partial, *partial_state; /* of rows that are split                             */
     int type_q, type_k, type_v, type_o;     /* fa_dtype                                           */
     int aligned;                            /* rows of q, k, v and o lie at multiples of 16 bytes */
+    int straight;                           /* likewise, and keys are not in pages                */
 } fa_cuda_args;
 
 #endif

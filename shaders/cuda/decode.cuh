@@ -67,14 +67,15 @@ struct decode_kernel {
 
     __device__ void load_k(int key)
     {
+        const int j[2] = {key + lane / 4, key + lane / 4 + 8};
+        const uchar *at[2];
+        s.rows_of<TYPE, false, 2>(j, at);
         UNROLL
         for (int i = 0; i < 2; i++) {
-            const int j = key + lane / 4 + 8 * i;
-            const uchar *at = s.keys<TYPE>().row_at(j);
             UNROLL
             for (int c = 0; c < CHUNKS_K; c++) {
                 const int dim = (4 * c + lane % 4) * 8;
-                k[i][c] = fetch(at + dim * 2, j < s.key_end ? s.p->dim_qk - dim : 0);
+                k[i][c] = fetch(at[i] + dim * 2, j[i] < s.key_end ? s.p->dim_qk - dim : 0);
             }
         }
     }
@@ -84,14 +85,15 @@ struct decode_kernel {
 
     __device__ void load_v(int key)
     {
+        const int j[4] = {key_of(key, 0), key_of(key, 1), key_of(key, 2), key_of(key, 3)};
+        const uchar *at[4];
+        s.rows_of<TYPE, true, 4>(j, at);
         UNROLL
         for (int i = 0; i < 4; i++) {
-            const int j = key_of(key, i);
-            const uchar *at = s.values<TYPE>().row_at(j);
             UNROLL
             for (int c = 0; c < CHUNKS_V; c++) {
                 const int dim = (8 * c + lane / 4) * 8;
-                v[i][c] = fetch(at + dim * 2, j < s.key_end ? s.p->dim_v - dim : 0);
+                v[i][c] = fetch(at[i] + dim * 2, j[i] < s.key_end ? s.p->dim_v - dim : 0);
             }
         }
     }
@@ -238,7 +240,7 @@ struct decode_kernel {
     {
         ROLLED
         for (int n = 0; n < FA_MIN(16, s.key_end - key); n++) {
-            const ushort *value = (const ushort *)s.values<TYPE>().row_at(key + n);
+            const ushort *value = (const ushort *)s.value_at<TYPE>(key + n);
             UNROLL
             for (int col = 0; col < COLUMNS; col++) {
                 UNROLL

@@ -88,10 +88,20 @@ struct fma_kernel {
     /* Keys past the end likewise: their scores are hidden, their weights 0. */
     __device__ void find_keys(int key)
     {
+        int j[FETCH_K];
         UNROLL
         for (int n = 0; n < FETCH_K; n++)
-            rows_k[n] = s.keys<TYPE>().row_at(FA_MIN(key + row_of(n), s.key_end - 1)) +
-                        first_dim() * bytes_of(type_k());
+            j[n] = FA_MIN(key + row_of(n), s.key_end - 1);
+        if (s.in_pages()) {
+            again().template rows_in_pages<TYPE, false, FETCH_K>(j, rows_k);
+        } else {
+            UNROLL
+            for (int n = 0; n < FETCH_K; n++)
+                rows_k[n] = s.keys<TYPE>().row_at(j[n]);
+        }
+        UNROLL
+        for (int n = 0; n < FETCH_K; n++)
+            rows_k[n] += first_dim() * bytes_of(type_k());
     }
 
     template <int N>
@@ -144,21 +154,30 @@ struct fma_kernel {
 
     __device__ void find_values(int key)
     {
-        if (EVEN)
+        if (EVEN && !s.in_pages())
             rows_v = pin(s.values<TYPE>().row_at(key + first_slot_key) + slot_dim(0) * bytes_of(type_v()));
     }
 
     __device__ void fetch_v(int key, int step)
     {
         const uchar *at[FETCH_V];
-        int count[FETCH_V];
+        int j[FETCH_V], count[FETCH_V];
         const int first = key_of(step, 0);
         UNROLL
         for (int n = 0; n < FETCH_V; n++) {
-            const int j = key + first + slot_key(n);
-            at[n] = EVEN ? s.values<TYPE>().row_after(rows_v, first + key_of(0, n * SLOTS_APART))
-                         : s.values<TYPE>().row_at(j) + slot_dim(n) * bytes_of(type_v());
-            count[n] = j < s.key_end ? s.p->dim_v - slot_dim(n) : 0;
+            j[n] = key + first + slot_key(n);
+            count[n] = j[n] < s.key_end ? s.p->dim_v - slot_dim(n) : 0;
+        }
+        if (s.in_pages()) {
+            again().template rows_in_pages<TYPE, true, FETCH_V>(j, at);
+            UNROLL
+            for (int n = 0; n < FETCH_V; n++)
+                at[n] += slot_dim(n) * bytes_of(type_v());
+        } else {
+            UNROLL
+            for (int n = 0; n < FETCH_V; n++)
+                at[n] = EVEN ? s.values<TYPE>().row_after(rows_v, first + key_of(0, n * SLOTS_APART))
+                             : s.values<TYPE>().row_at(j[n]) + slot_dim(n) * bytes_of(type_v());
         }
         fetch<FETCH_V>(type_v(), at, count, fetched);
     }

@@ -41,6 +41,14 @@ __device__ __forceinline__ const uchar *pin(const uchar *at)
     return (const uchar *)__shfl_sync(0xffffffffu, (unsigned long long)at, threadIdx.x % 32);
 }
 
+/* The thread's number, read anew: nothing that follows from it is kept from one time to the next. */
+__device__ __forceinline__ uint thread()
+{
+    uint x;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
+    return x;
+}
+
 /* Shared memory by address, in the order in which it is written here. */
 __device__ __forceinline__ float4 load_shared(uint at)
 {

@@ -101,6 +101,12 @@ struct rows_kernel {
     {
         const int lane = id % SPLIT, line = id / SPLIT;
         float sc[KEYS][BLOCK_Q];
+        int j[KEYS];
+        const uchar *row[KEYS];
+        UNROLL
+        for (int n = 0; n < KEYS; n++)
+            j[n] = FA_MIN(key + line + n * LINES_K, key_end - 1);
+        s.rows_of<TYPE_ANY, false, KEYS>(j, row);
         UNROLL
         for (int n = 0; n < KEYS; n++) {
             UNROLL
@@ -115,8 +121,7 @@ struct rows_kernel {
             raw8 keys[KEYS];
             UNROLL
             for (int n = 0; n < KEYS; n++) {
-                const int j = FA_MIN(key + line + n * LINES_K, key_end - 1);
-                at[n] = s.keys<TYPE_ANY>().row_at(j) + d * bytes_of(s.a.type_k);
+                at[n] = row[n] + d * bytes_of(s.a.type_k);
                 count[n] = s.p->dim_qk - d;
             }
             fetch8<KEYS>(s.a.type_k, s.a.aligned, at, count, keys);
@@ -145,13 +150,16 @@ struct rows_kernel {
     __device__ void fetch_values(int key, int key_end, int first, raw8 to[AHEAD * OCTETS])
     {
         const int lane = id % LANES_V, line = id / LANES_V;
-        const uchar *at[AHEAD * OCTETS];
-        int count[AHEAD * OCTETS];
+        const uchar *row[AHEAD], *at[AHEAD * OCTETS];
+        int j[AHEAD], count[AHEAD * OCTETS];
+        UNROLL
+        for (int i = 0; i < AHEAD; i++)
+            j[i] = FA_MIN(key + first + line + i * LINES_V, key_end - 1);
+        s.rows_of<TYPE_ANY, true, AHEAD>(j, row);
         UNROLL
         for (int i = 0; i < AHEAD * OCTETS; i++) {
-            const int j = FA_MIN(key + first + line + i / OCTETS * LINES_V, key_end - 1);
             const int d = (lane + i % OCTETS * LANES_V) * 8;
-            at[i] = s.values<TYPE_ANY>().row_at(j) + d * bytes_of(s.a.type_v);
+            at[i] = row[i / OCTETS] + d * bytes_of(s.a.type_v);
             count[i] = s.p->dim_v - d;
         }
         fetch8<AHEAD * OCTETS>(s.a.type_v, s.a.aligned, at, count, to);

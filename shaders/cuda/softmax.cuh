@@ -5,7 +5,7 @@
 #include "core/portable/walk.h"
 #include "memory.cuh"
 
-/* The words of core/portable/work.h, which follows. */
+/* The words of core/portable/work.h and keys.h, which follow. */
 #define FA_WORK const work &
 #define FA_PARAM(w, member) (w).p->member
 #define FA_SEQUENCE(w, member) (w).sequence.member
@@ -14,8 +14,9 @@
 #define FA_WIDE(x) (x)
 #define FA_LOAD_BIAS(w, n) load((w).p->bias_type, (w).a.bias + (n) * bytes_of((w).p->bias_type))
 #define FA_LOAD_KEEP(w, n) (w).a.keep[n]
+#define FA_LOAD_PAGE(w, n) (w).a.page_table[n]
 
-/* The rows of k or v that an item meets: where the one of key 0 begins, and bytes to the next. */
+/* Rows of k or v of an item whose keys are not in pages: where the one of key 0 begins, and bytes to the next. */
 struct cursor {
     const uchar *first;
     fa_long step;
@@ -26,6 +27,19 @@ struct cursor {
     /* From a place in a row to the same in the row `keys` further on, of one block of keys. */
     __device__ const uchar *row_after(const uchar *at, int keys) const { return at + keys * step; }
 };
+
+/* The row of a key whose page the pool has not, of any type: a key of NaNs makes NaN of the rows that see it. */
+struct __align__(16) row_of_nans {
+    uint word[FA_CUDA_MOST_DIM];
+    constexpr row_of_nans() : word()
+    {
+        for (uint &x : word)
+            x = 0xffffffffu;
+    }
+};
+static __device__ const row_of_nans no_row;
+
+struct fa_key_place; /* see core/portable/keys.h */
 
 /* A work item, and what is the same for all of it. */
 struct work {
@@ -62,6 +76,31 @@ struct work {
         return {v, p->v_stride[2] * bytes_of(TYPE == TYPE_ANY ? a.type_v : TYPE)};
     }
 
+    __device__ bool in_pages() const { return (p->flags & FA_TABLE_PAGES) != 0; }
+
+    /* The place of a key that lies in a page; past the item's end, where the table may say anything, the last key's. */
+    __device__ fa_key_place place_of(int key) const;
+
+    /* Where the row of k, or of v, in that place begins. */
+    template <int TYPE, bool OF_V>
+    __device__ const uchar *row_in(fa_key_place at) const;
+
+    /* Where the rows of N keys of the item begin, of k or of v, wherever they lie. */
+    template <int TYPE, bool OF_V, int N>
+    __device__ void rows_of(const int key[N], const uchar *at[N]) const;
+
+    template <int TYPE>
+    __device__ const uchar *value_at(int key) const
+    {
+        const uchar *at;
+        rows_of<TYPE, true, 1>(&key, &at);
+        return at;
+    }
+
+    /* Likewise, of keys in pages. */
+    template <int TYPE, bool OF_V, int N>
+    __device__ void rows_in_pages(const int key[N], const uchar *at[N]) const;
+
     /* Whether hidden keys are among [key, key_end), for some row of the item. */
     __device__ bool is_cut(int key, int end) const
     {
@@ -70,6 +109,42 @@ struct work {
 };
 
 #include "core/portable/work.h"
+#include "core/portable/keys.h"
+
+__device__ __forceinline__ fa_key_place work::place_of(int key) const
+{
+    return fa_work_place(*this, FA_MIN(key, key_end - 1));
+}
+
+template <int TYPE, bool OF_V>
+__device__ __forceinline__ const uchar *work::row_in(fa_key_place at) const
+{
+    if (!fa_work_has_page(*this, at))
+        return (const uchar *)&no_row;
+    if (OF_V)
+        return a.v + FA_PLACE_AT(*this, v, at) * bytes_of(TYPE == TYPE_ANY ? a.type_v : TYPE);
+    return a.k + FA_PLACE_AT(*this, k, at) * bytes_of(TYPE == TYPE_ANY ? a.type_k : TYPE);
+}
+
+template <int TYPE, bool OF_V, int N>
+__device__ __forceinline__ void work::rows_in_pages(const int key[N], const uchar *at[N]) const
+{
+    UNROLL
+    for (int n = 0; n < N; n++)
+        at[n] = row_in<TYPE, OF_V>(place_of(key[n]));
+}
+
+template <int TYPE, bool OF_V, int N>
+__device__ __forceinline__ void work::rows_of(const int key[N], const uchar *at[N]) const
+{
+    if (in_pages()) {
+        rows_in_pages<TYPE, OF_V, N>(key, at);
+    } else {
+        UNROLL
+        for (int n = 0; n < N; n++)
+            at[n] = OF_V ? values<TYPE>().row_at(key[n]) : keys<TYPE>().row_at(key[n]);
+    }
+}
 
 __device__ __forceinline__ work::work(const fa_cuda_args &args, const fa_table_item &w, const fa_table_sequence &of)
     : a(args), p(&args.p), sequence(of)

@@ -89,9 +89,9 @@ struct tensor_kernel {
     __device__ int dims_left(int dims) const { return dims - (int)(id % CHUNKS) * 8; }
     __device__ int rows_left(int key) const { return s.key_end - key - (int)(id / CHUNKS); }
 
-    __device__ bool is_whole(int key) const { return s.a.aligned && key + BLOCK_KV <= s.key_end; }
+    __device__ bool is_whole(int key) const { return s.a.straight && key + BLOCK_KV <= s.key_end; }
 
-    /* A block of k or v that is whole and aligned; dims past the last are 0. */
+    /* A block of k or v that is whole, aligned and not in pages; dims past the last are 0. */
     __device__ void copy_whole(int to, cursor from, int dims, int key)
     {
         const uchar *at = block_at(from, key);
@@ -101,7 +101,7 @@ struct tensor_kernel {
             copy_async(copy_at(to, i), from.row_after(at, i * ROWS_APART), bytes);
     }
 
-    /* Any other; rows past the end are 0 too. */
+    /* Any other that is not in pages; rows past the end are 0 too. */
     __device__ void copy_some(int to, cursor from, int dims, int key)
     {
         const uchar *at = block_at(from, key);
@@ -115,10 +115,40 @@ struct tensor_kernel {
         }
     }
 
+    /* Where this thread's chunk number i is, of keys in pages, by the row that each lane looked up. */
+    static __device__ const uchar *chunk_of(const uchar *row, int id, int i)
+    {
+        const int lane = fa_cuda_lane_that_looks_up(CHUNKS, id, i);
+        return (const uchar *)__shfl_sync(0xffffffffu, (unsigned long long)row, lane) + id % CHUNKS * 16;
+    }
+
+    /* Both blocks of a stage, of keys in pages; rows past the end are 0. */
+    __device__ void copy_pages(int stage, int key)
+    {
+        const work s = to_look_up();
+        const int id = (int)thread();
+        const fa_key_place place = s.place_of(key + fa_cuda_row_looked_up(GROUP, CHUNKS, id));
+        const uchar *const k = s.template row_in<TYPE, false>(place), *const v = s.template row_in<TYPE, true>(place);
+        const int left = s.key_end - key - id / CHUNKS, chunk = id % CHUNKS * 8;
+        ROLLED
+        for (int i = 0; i < COPIES; i++) {
+            const bool exists = i * ROWS_APART < left;
+            const uchar *const of_k = chunk_of(k, id, i), *const of_v = chunk_of(v, id, i);
+            if (s.a.aligned) {
+                copy_async(copy_at(stage_k(stage), i), of_k, exists && chunk < s.p->dim_qk ? 16 : 0);
+                copy_async(copy_at(stage_v(stage), i), of_v, exists && chunk < s.p->dim_v ? 16 : 0);
+            } else {
+                store_shared(copy_at(stage_k(stage), i), elements(of_k, exists ? s.p->dim_qk - chunk : 0));
+                store_shared(copy_at(stage_v(stage), i), elements(of_v, exists ? s.p->dim_v - chunk : 0));
+            }
+        }
+    }
+
     /*
      * Without copies that nothing waits for, a block passes through registers: its K is fetched while the scores of the
      * one before are made, its V while that one's output is.
      */
+    template <bool OF_V>
     __device__ void fetch_block(cursor from, int dims, int key)
     {
         const uchar *at = block_at(from, key);
@@ -127,10 +157,31 @@ struct tensor_kernel {
             UNROLL
             for (int i = 0; i < COPIES; i++)
                 passing[i] = count > 0 ? *(const uint4 *)from.row_after(at, i * ROWS_APART) : make_uint4(0, 0, 0, 0);
+        } else if (s.in_pages()) {
+            if (key < s.key_end)
+                fetch_pages<OF_V>(dims, key);
         } else {
             UNROLL
             for (int i = 0; i < COPIES; i++)
                 passing[i] = elements(from.row_after(at, i * ROWS_APART), i * ROWS_APART < rows_left(key) ? count : 0);
+        }
+    }
+
+    template <bool OF_V>
+    __device__ void fetch_pages(int dims, int key)
+    {
+        const work s = to_look_up();
+        const int id = (int)thread();
+        const uchar *const row = s.template row_in<TYPE, OF_V>(s.place_of(key + fa_cuda_row_looked_up(GROUP, CHUNKS, id)));
+        const int left = s.key_end - key - id / CHUNKS, count = dims - id % CHUNKS * 8;
+        UNROLL
+        for (int i = 0; i < COPIES; i++) {
+            const uchar *at = chunk_of(row, id, i);
+            const int has = i * ROWS_APART < left ? count : 0;
+            if (s.a.aligned)
+                passing[i] = has > 0 ? *(const uint4 *)at : make_uint4(0, 0, 0, 0);
+            else
+                passing[i] = elements(at, has);
         }
     }
 
@@ -141,8 +192,8 @@ struct tensor_kernel {
             store_shared(copy_at(to, i), passing[i]);
     }
 
-    __device__ void fetch_k(int key) { fetch_block(s.keys<TYPE>(), s.p->dim_qk, key); }
-    __device__ void fetch_v(int key) { fetch_block(s.values<TYPE>(), s.p->dim_v, key); }
+    __device__ void fetch_k(int key) { fetch_block<false>(s.keys<TYPE>(), s.p->dim_qk, key); }
+    __device__ void fetch_v(int key) { fetch_block<true>(s.values<TYPE>(), s.p->dim_v, key); }
 
     __device__ void copy_stage(int stage, int key)
     {
@@ -154,6 +205,8 @@ struct tensor_kernel {
         } else if (is_whole(key)) {
             copy_whole(stage_k(stage), s.keys<TYPE>(), s.p->dim_qk, key);
             copy_whole(stage_v(stage), s.values<TYPE>(), s.p->dim_v, key);
+        } else if (key < s.key_end && s.in_pages()) {
+            copy_pages(stage, key);
         } else if (key < s.key_end) {
             copy_some(stage_k(stage), s.keys<TYPE>(), s.p->dim_qk, key);
             copy_some(stage_v(stage), s.values<TYPE>(), s.p->dim_v, key);
@@ -257,6 +310,14 @@ struct tensor_kernel {
         return work(s.a, *(const fa_table_item *)(memory + ITEM), *(const fa_table_sequence *)(memory + SEQUENCE));
     }
 
+    /* Likewise, for the place of keys, where there are no notes too. */
+    __device__ work to_look_up() const
+    {
+        if constexpr (!NOTES)
+            return work(s.a, blockIdx.x);
+        return again();
+    }
+
     __device__ void leave_notes()
     {
         if constexpr (!NOTES)
@@ -269,6 +330,8 @@ struct tensor_kernel {
             *to = ((const uint *)item)[id];
         else if (id < ALL)
             *to = ((const uint *)work::sequence_at(s.a, item->sequence))[id - WORDS];
+        if (s.in_pages()) /* then they are read at once */
+            __syncthreads();
     }
 
     /* Hides what the mask cuts. */
@@ -452,7 +515,7 @@ struct tensor_kernel {
         const work s = again();
         ROLLED
         for (int n = 0; n < FA_MIN(16, key_end - key); n++) {
-            const ushort *value = (const ushort *)s.values<TYPE>().row_at(key + n);
+            const ushort *value = (const ushort *)s.template value_at<TYPE>(key + n);
             UNROLL
             for (int t = 0; t < TILES; t++) {
                 UNROLL

@@ -138,6 +138,23 @@ START_TEST(no_bank_is_met_twice)
 }
 END_TEST
 
+/* Keys in pages: what a thread takes from another lane is the row that it copies a chunk of. */
+START_TEST(rows_are_looked_up_by_their_warp)
+{
+    for (const fa_cuda_traits *t = fa_cuda_table; t->kind != FA_CUDA_MERGE; t++) {
+        const int chunks = t->dim_v / 8;
+        for (int id = 0; t->kind == FA_CUDA_TENSOR && id < t->group; id++) {
+            for (int i = 0; i < t->block_kv * chunks / t->group; i++) {
+                const int lane = fa_cuda_lane_that_looks_up(chunks, id, i);
+                ck_assert_int_lt(lane, 32);
+                ck_assert_int_eq(fa_cuda_row_looked_up(t->group, chunks, id / 32 * 32 + lane),
+                                 id / chunks + i * t->group / chunks);
+            }
+        }
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("cuda banks");
@@ -145,6 +162,7 @@ int main(void)
     tcase_add_test(tc, rows_fit_where_they_are_made_for);
     tcase_add_test(tc, every_variant_is_a_kernel);
     tcase_add_test(tc, no_bank_is_met_twice);
+    tcase_add_test(tc, rows_are_looked_up_by_their_warp);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
