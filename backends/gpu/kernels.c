@@ -33,7 +33,7 @@ fa_kernel fa_gpu_common_kernel(const fa_gpu_entry *entry)
 {
     return (fa_kernel){
         .name = entry->name,
-        .features = FA_FEATURE_ALL & ~FA_FEATURE_PAGES,
+        .features = FA_FEATURE_ALL,
         .types_q = FA_TYPES_FLOAT,
         .types_k = FA_TYPES_FLOAT,
         .types_v = FA_TYPES_FLOAT,

@@ -19,8 +19,6 @@ static fa_status opencl_open(fa_device *device, void *import)
     };
     device->limits = fa_gpu_limits_of(&limits);
     fa_gpu_kernels_add(device, &limits, d->impls, d->kernels);
-    for (int i = 0; i < device->kernels; i++)
-        d->kernels[i].features |= FA_FEATURE_PAGES;
     return FA_OK;
 }
 

@@ -95,8 +95,6 @@ static fa_status vulkan_open(fa_device *device, void *import)
             fa_gpu_kernel_add(device, d->impls, d->kernels);
     }
     fa_gpu_kernels_add(device, &limits, d->impls, d->kernels);
-    for (int i = 0; i < device->kernels; i++)
-        d->kernels[i].features |= FA_FEATURE_PAGES;
     return FA_OK;
 }
 
