@@ -377,7 +377,7 @@ void main()
             SET_ASIDE(aside, s)
 
         const bool masked = fa_walk_class(w.walk, key, key_end) == FA_CLASS_PARTIAL;
-        const bool hides = masked || (w.flags & FA_TABLE_KEEP) != 0;
+        const bool hides = masked || key_end < key + BLOCK_KV || (w.flags & FA_TABLE_KEEP) != 0;
         if (TRANSFORM != 0 || masked || key_end < key + BLOCK_KV)
             mask_scores(key, key_end, masked);
         softmax_step(stage, unit);
