@@ -39,6 +39,11 @@ typedef struct fa_backend {
     fa_status (*buffer_read)(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target,
                              size_t size);
 
+    /* Host memory of the queue's: `size` bytes that the core fills and stage_write() then writes, perhaps after it has
+     * returned. NULL, both: buffer_write() is used, which is done with its source when it returns. */
+    fa_status (*stage)(fa_queue *queue, size_t size, void **memory);
+    fa_status (*stage_write)(fa_queue *queue, fa_buffer *buffer, size_t offset, size_t size);
+
     fa_status (*queue_create)(fa_queue *queue);
     fa_status (*queue_wait)(fa_queue *queue);
     /* Waits, then gives the device's time of the queue's last plan_run. NULL: queues are not timed. */

@@ -72,3 +72,36 @@ fa_status fa_cu_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t off
 {
     return copy(queue, address_of(buffer, offset), NULL, target, size);
 }
+
+fa_status fa_cu_stage(fa_queue *queue, size_t size, void **memory)
+{
+    const fa_cu *cu = fa_cu_device_of(queue->device)->cu;
+    fa_cu_queue *q = queue->impl;
+    const char *call;
+    bool captures;
+    fa_status status = fa_cu_queue_captures(queue, &captures);
+    if (status == FA_OK && captures)
+        return fa_fail(
+            FA_UNSUPPORTED,
+            "the queue's stream is being captured: what is written now would not be what is replayed");
+    if (status == FA_OK)
+        status = fa_cu_enter(queue->device);
+    if (status != FA_OK)
+        return status;
+    CUresult error = fa_cu_stages_take(cu, &q->stages, size, memory, &call);
+    fa_cu_leave(queue->device);
+    return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(cu, error, call);
+}
+
+fa_status fa_cu_stage_write(fa_queue *queue, fa_buffer *buffer, size_t offset, size_t size)
+{
+    const fa_cu *cu = fa_cu_device_of(queue->device)->cu;
+    fa_cu_queue *q = queue->impl;
+    const char *call;
+    fa_status status = fa_cu_enter(queue->device);
+    if (status != FA_OK)
+        return status;
+    CUresult error = fa_cu_stages_copy(cu, &q->stages, address_of(buffer, offset), size, q->stream, &call);
+    fa_cu_leave(queue->device);
+    return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(cu, error, call);
+}

@@ -40,12 +40,24 @@ static inline fa_cu_device *fa_cu_device_of(const fa_device *device)
     return device->impl;
 }
 
+enum { FA_CU_STAGES = 4 }; /* copies of a queue's that may be under way */
+
+/* Parts of one piece of host memory that the driver does not move: a copy from one may end after its call. */
+typedef struct fa_cu_stages {
+    char *memory;
+    size_t bytes;                 /* of one */
+    CUevent copied[FA_CU_STAGES]; /* where `pending`, it is of the last copy */
+    bool pending[FA_CU_STAGES];
+    int next; /* they are taken in turn */
+} fa_cu_stages;
+
 /* queue->impl */
 typedef struct fa_cu_queue {
     CUstream stream;
     bool owned;
     bool ran; /* `first` and `last` are of a run */
     CUevent first, last;
+    fa_cu_stages stages; /* made when they are first needed */
 } fa_cu_queue;
 
 /* device.c */
@@ -66,6 +78,8 @@ fa_status fa_cu_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, 
                              size_t size);
 fa_status fa_cu_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target,
                             size_t size);
+fa_status fa_cu_stage(fa_queue *queue, size_t size, void **memory);
+fa_status fa_cu_stage_write(fa_queue *queue, fa_buffer *buffer, size_t offset, size_t size);
 fa_status fa_cu_queue_create(fa_queue *queue);
 /* Of a stream; queue->impl is made. `owned`: it is destroyed with the queue. */
 fa_status fa_cu_queue_make(fa_queue *queue, CUstream stream, bool owned);
@@ -74,6 +88,17 @@ fa_status fa_cu_queue_seconds(fa_queue *queue, double *seconds);
 void fa_cu_queue_destroy(fa_queue *queue);
 /* Whether what is enqueued becomes part of a CUDA graph instead of running. */
 fa_status fa_cu_queue_captures(const fa_queue *queue, bool *captures);
+
+/* stage.c: the device's context must be current. *call names what failed. */
+
+/* The next stage, of at least so many bytes, once the copy before is over. */
+CUresult fa_cu_stages_take(const fa_cu *cu, fa_cu_stages *stages, size_t size, void **memory,
+                           const char **call);
+/* Copies from the stage that was taken. */
+CUresult fa_cu_stages_copy(const fa_cu *cu, fa_cu_stages *stages, CUdeviceptr to, size_t size,
+                           CUstream stream, const char **call);
+/* Waits for the copies. */
+void fa_cu_stages_destroy(const fa_cu *cu, const fa_cu_stages *stages);
 
 /* module.c */
 

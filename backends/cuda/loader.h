@@ -44,6 +44,7 @@ enum {
     CU_POINTER_ATTRIBUTE_RANGE_START_ADDR = 11,
     CU_POINTER_ATTRIBUTE_RANGE_SIZE = 12,
     CU_STREAM_NON_BLOCKING = 1,
+    CU_EVENT_DISABLE_TIMING = 2,
     CU_STREAM_CAPTURE_STATUS_NONE = 0,
 };
 
@@ -68,6 +69,8 @@ enum {
     X(cuFuncSetAttribute, "cuFuncSetAttribute", (CUfunction function, int attribute, int value))        \
     X(cuMemAlloc, "cuMemAlloc_v2", (CUdeviceptr * memory, size_t bytes))                                \
     X(cuMemFree, "cuMemFree_v2", (CUdeviceptr memory))                                                  \
+    X(cuMemAllocHost, "cuMemAllocHost_v2", (void **memory, size_t bytes))                               \
+    X(cuMemFreeHost, "cuMemFreeHost", (void *memory))                                                   \
     X(cuMemcpyHtoD, "cuMemcpyHtoD_v2", (CUdeviceptr to, const void *from, size_t bytes))                \
     X(cuMemcpyHtoDAsync, "cuMemcpyHtoDAsync_v2",                                                        \
       (CUdeviceptr to, const void *from, size_t bytes, CUstream stream))                                \
@@ -82,6 +85,7 @@ enum {
     X(cuEventCreate, "cuEventCreate", (CUevent * event, unsigned flags))                                \
     X(cuEventDestroy, "cuEventDestroy_v2", (CUevent event))                                             \
     X(cuEventRecord, "cuEventRecord", (CUevent event, CUstream stream))                                 \
+    X(cuEventSynchronize, "cuEventSynchronize", (CUevent event))                                        \
     X(cuEventElapsedTime, "cuEventElapsedTime", (float *milliseconds, CUevent start, CUevent end))      \
     X(cuLaunchKernel, "cuLaunchKernel",                                                                 \
       (CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,        \

@@ -105,6 +105,7 @@ void fa_cu_queue_destroy(fa_queue *queue)
     const fa_cu *cu = fa_cu_device_of(queue->device)->cu;
     fa_cu_queue *q = queue->impl;
     if (fa_cu_enter(queue->device) == FA_OK) {
+        fa_cu_stages_destroy(cu, &q->stages);
         destroy_events(cu, q);
         if (q->owned)
             (void)cu->cuStreamDestroy(q->stream);

@@ -7,7 +7,8 @@
 #include "core/status.h"
 #include "core/structs.h"
 
-/* Host memory that a call works in: the queue's scratch, but for `work` where that is written in its place. */
+/* Host memory that a call works in: the queue's scratch, but for `work` where that is written in its place, or where the
+ * backend has a stage for it. */
 typedef struct room {
     fa_sequence *sequence;
     void *schedule, *work;
@@ -32,13 +33,14 @@ static char *take_scratch(fa_queue *queue, size_t bytes)
 static fa_status make_room(const fa_plan *plan, fa_queue *queue, const fa_buffer *work, size_t offset,
                            room *r)
 {
-    const bool in_place = plan->device->backend->host_pointers;
+    const fa_backend *backend = plan->device->backend;
+    const bool in_place = backend->host_pointers;
     const size_t sequences = (size_t)plan->problem.sequences * sizeof(fa_sequence);
     size_t schedule_at = fa_align64(sequences), end = schedule_at;
     bool fits = fa_grow(&end, fa_schedule_room(&plan->problem, &plan->limits, &plan->capacity), 1);
     const size_t work_at = fa_align64(end);
     end = work_at;
-    fits = fits && fa_grow(&end, in_place ? 0 : plan->layout.bytes, 1);
+    fits = fits && fa_grow(&end, in_place || backend->stage ? 0 : plan->layout.bytes, 1);
     char *scratch = take_scratch(queue, fits ? end : SIZE_MAX);
     if (!scratch)
         return FA_OUT_OF_MEMORY;
@@ -47,7 +49,7 @@ static fa_status make_room(const fa_plan *plan, fa_queue *queue, const fa_buffer
         .schedule = scratch + schedule_at,
         .work = in_place ? (char *)work->address + offset : scratch + work_at,
     };
-    return FA_OK;
+    return backend->stage ? backend->stage(queue, plan->layout.bytes, &r->work) : FA_OK;
 }
 
 /* Fills r->work. What can fail is done before the first byte is written. */
@@ -77,6 +79,15 @@ static fa_status check_call(const fa_plan *plan, const fa_queue *queue, const fa
     return fa_work_check(plan->device, "", work, offset, plan->layout.bytes);
 }
 
+static fa_status write_work(fa_queue *queue, fa_buffer *work, size_t offset, const room *r)
+{
+    const fa_backend *backend = queue->device->backend;
+    if (backend->host_pointers)
+        return FA_OK; /* it is there */
+    return backend->stage ? backend->stage_write(queue, work, offset, r->used)
+                          : backend->buffer_write(queue, work, offset, r->work, r->used);
+}
+
 fa_status fa_plan_schedule(const fa_plan *plan, fa_queue *queue, const fa_lengths *lengths, fa_buffer *work,
                            size_t work_offset)
 {
@@ -94,7 +105,7 @@ fa_status fa_plan_schedule(const fa_plan *plan, fa_queue *queue, const fa_length
         status = make_work(plan, &copy, &r);
         fa_float_leave(before);
     }
-    if (status == FA_OK && !plan->device->backend->host_pointers)
-        status = plan->device->backend->buffer_write(queue, work, work_offset, r.work, r.used);
+    if (status == FA_OK)
+        status = write_work(queue, work, work_offset, &r);
     return fa_finish(status);
 }

@@ -91,7 +91,9 @@ FA_API size_t fa_plan_work(const fa_plan *plan);
  *
  * The write takes its place in the queue's order, as fa_buffer_write() does. `lengths` and its lists are copied. Compiles
  * nothing. The queue keeps the host memory that this works in: the first call for a plan that needs more than each before
- * it allocates, and no call after that.
+ * it allocates, and no call after that. Nothing is waited for on openmp and null; on cuda only where the queue has four
+ * such writes under way, for the first of them. On OpenCL and Vulkan the call waits until the queue has done what it was
+ * given, and then writes.
  *
  * FA_INVALID: NULL; dynamic_lengths is 0; a list that fa_lengths should not have, or lacks; more sequences than the
  * plan's; a length is negative or more than the tensors hold, bias and keep included; a queue or buffer of another

@@ -220,12 +220,11 @@ CUresult cuMemAlloc(CUdeviceptr *memory, size_t bytes)
     return CUDA_SUCCESS;
 }
 
-CUresult cuMemFree(CUdeviceptr memory)
+static void free_memory(object **list, const void *memory, object_kind kind, const char *function)
 {
-    need_context(__func__);
     (void)pthread_mutex_lock(&stub.lock);
-    object **at = &stub.memory;
-    while (*at && (CUdeviceptr)(uintptr_t)(*at)->bytes != memory)
+    object **at = list;
+    while (*at && (*at)->bytes != memory)
         at = &(*at)->next;
     object *o = *at;
     if (o)
@@ -233,7 +232,36 @@ CUresult cuMemFree(CUdeviceptr memory)
     (void)pthread_mutex_unlock(&stub.lock);
     if (o)
         free(o->bytes);
-    stub_drop(o, MEMORY, "cuMemFree");
+    stub_drop(o, kind, function);
+}
+
+CUresult cuMemFree(CUdeviceptr memory)
+{
+    need_context(__func__);
+    free_memory(&stub.memory, (const void *)(uintptr_t)memory, MEMORY, __func__);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuMemAllocHost(void **memory, size_t bytes)
+{
+    MAY_FAIL();
+    need_context(__func__);
+    object *o = stub_make(HOST_MEMORY);
+    o->bytes = malloc(bytes);
+    if (!o->bytes)
+        abort();
+    (void)pthread_mutex_lock(&stub.lock);
+    o->next = stub.host_memory;
+    stub.host_memory = o;
+    (void)pthread_mutex_unlock(&stub.lock);
+    *memory = o->bytes;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuMemFreeHost(void *memory)
+{
+    need_context(__func__);
+    free_memory(&stub.host_memory, memory, HOST_MEMORY, __func__);
     return CUDA_SUCCESS;
 }
 
@@ -357,6 +385,15 @@ CUresult cuEventRecord(CUevent event, CUstream stream)
     if (stub_check(event, EVENT, "cuEventRecord"))
         ((object *)(void *)event)->recorded = true;
     (void)atomic_fetch_add(&stub.records, 1);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuEventSynchronize(CUevent event)
+{
+    MAY_FAIL();
+    need_context(__func__);
+    if (!stub_check(event, EVENT, "cuEventSynchronize") || !((const object *)(const void *)event)->recorded)
+        stub_misuse("cuEventSynchronize of an event that was not recorded");
     return CUDA_SUCCESS;
 }
 

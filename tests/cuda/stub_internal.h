@@ -14,7 +14,15 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-typedef enum object_kind { CONTEXT = 0x5201, MODULE, STREAM, EVENT, MEMORY, PROGRAM } object_kind;
+typedef enum object_kind {
+    CONTEXT = 0x5201,
+    MODULE,
+    STREAM,
+    EVENT,
+    MEMORY,
+    HOST_MEMORY,
+    PROGRAM
+} object_kind;
 
 typedef struct object {
     object_kind kind;
@@ -42,7 +50,7 @@ typedef struct stub_state {
         int attribute, value;
     } attributes[MOST_ATTRIBUTES];
     int attribute_count;
-    object *memory;
+    object *memory, *host_memory;
     object primary[MOST_DEVICES];
 } stub_state;
 extern stub_state stub;

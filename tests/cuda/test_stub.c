@@ -187,6 +187,68 @@ START_TEST(work_is_passed_on)
 }
 END_TEST
 
+static fa_status schedule(const life *l, fa_buffer *work)
+{
+    const int64_t keys[] = {7};
+    const fa_lengths lengths = {.struct_size = sizeof(lengths), .lens_kv = keys};
+    return fa_plan_schedule(l->plan, l->queue, &lengths, work, 0);
+}
+
+/* Work is written without a wait, until as many copies are under way as a queue has stages for. */
+START_TEST(schedules_do_not_wait)
+{
+    enum { STAGES = 4 };
+    life l = {.dynamic = 1};
+    fa_buffer *work;
+    ck_assert_msg(live_on(&l, "rows64", 0) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_buffer_create(l.device, fa_plan_work(l.plan), &work), FA_OK);
+    stub_fail("cuStreamSynchronize", 1, CUDA_ERROR_INVALID_VALUE);
+    ck_assert_int_eq(schedule(&l, work), FA_OK);
+    ck_assert(!stub_has_failed());
+    stub_fail("cuEventSynchronize", 1, CUDA_ERROR_INVALID_VALUE);
+    for (int n = 1; n < STAGES; n++)
+        ck_assert_int_eq(schedule(&l, work), FA_OK);
+    ck_assert(!stub_has_failed());
+    ck_assert_int_ne(schedule(&l, work), FA_OK);
+    ck_assert(stub_has_failed());
+    stub_fail("cuMemAllocHost", 1, CUDA_ERROR_OUT_OF_MEMORY);
+    ck_assert_int_eq(schedule(&l, work), FA_OK);
+    ck_assert(!stub_has_failed());
+    stub_fail(NULL, 0, CUDA_SUCCESS);
+    fa_buffer_destroy(work);
+    die(&l);
+}
+END_TEST
+
+static const char *const schedules_call[] = {"cuCtxPushCurrent",  "cuEventCreate", "cuMemAllocHost",
+                                             "cuMemcpyHtoDAsync", "cuEventRecord", "cuEventSynchronize"};
+
+START_TEST(failed_schedules_are_told)
+{
+    const char *function = schedules_call[_i];
+    bool failed = true;
+    for (int nth = 1; failed; nth++) {
+        life l = {.dynamic = 1};
+        fa_buffer *work;
+        fa_status status = FA_OK;
+        ck_assert_msg(live_on(&l, "rows64", 0) == FA_OK, "%s", fa_last_error());
+        ck_assert_int_eq(fa_buffer_create(l.device, fa_plan_work(l.plan), &work), FA_OK);
+        stub_fail(function, nth, CUDA_ERROR_OUT_OF_MEMORY);
+        for (int n = 0; n < 10 && status == FA_OK; n++)
+            status = schedule(&l, work);
+        failed = stub_has_failed();
+        stub_fail(NULL, 0, CUDA_SUCCESS);
+        ck_assert_int_eq(status, failed ? FA_OUT_OF_MEMORY : FA_OK);
+        ck_assert(failed || nth > 1);
+        if (failed)
+            assert_message(function);
+        ck_assert_msg(schedule(&l, work) == FA_OK, "%s", fa_last_error());
+        fa_buffer_destroy(work);
+        die(&l);
+    }
+}
+END_TEST
+
 START_TEST(failures_are_told)
 {
     check_failures(may_fail[_i], CUDA_ERROR_OUT_OF_MEMORY);
@@ -450,6 +512,8 @@ int main(void)
     TCase *tc = add_context_case(suite, "stub");
     tcase_set_timeout(tc, 120);
     tcase_add_loop_test(tc, work_is_passed_on, 0, 4);
+    tcase_add_test(tc, schedules_do_not_wait);
+    tcase_add_loop_test(tc, failed_schedules_are_told, 0, COUNT(schedules_call));
     tcase_add_loop_test(tc, lives, 0, COUNT(limits));
     tcase_add_loop_test(tc, failures_are_told, 0, COUNT(may_fail));
     tcase_add_test(tc, a_failed_launch_is_told);
