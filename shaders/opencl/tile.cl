@@ -417,7 +417,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
             set_aside(aside, s);
 
         const bool masked = fa_walk_class(w.walk, key, key_end) == FA_CLASS_PARTIAL;
-        const bool hides = masked || fa_work_has(w, FA_TABLE_KEEP);
+        const bool hides = masked || key_end < key + FA_BLOCK_KV || fa_work_has(w, FA_TABLE_KEEP);
         if (FA_TRANSFORM || masked || key_end < key + FA_BLOCK_KV)
             mask_scores(w, x, y, key, key_end, masked, s);
         softmax_step(stages + stage * STAGE, x, y, w.p->score.unit, s, out, max, sum);

@@ -75,6 +75,9 @@ static bool add_nonfinite(conform_list *list)
         for (c.splits = 0; c.splits <= 2; c.splits += 2)
             ok = ok && conform_add(list, &c, "%s-scores%s", conform_hazard_name(c.hazard),
                                    c.splits ? "-splits2" : "");
+        c.layout = CONFORM_BHSD;
+        c.splits = 0;
+        ok = ok && conform_add(list, &c, "%s-only-key", conform_hazard_name(c.hazard));
     }
     return ok;
 }
