@@ -126,8 +126,8 @@ static fa_status check_pages(fa_problem *p, const fa_attention_desc *d)
     TRY(check_axis(p, FA_PAGES, 1, 1, "one table serves all heads"));
     TRY(check_axis(p, FA_PAGES, 2, 1, "one table serves all rows"));
     TRY(check_limit("k.shape[2]", page, 1, FA_MAX_LENGTH));
-    TRY(check_limit("k.shape[0]", p->tensor[FA_K].shape[0], 0, INT32_MAX));
     TRY(check_limit("page_table.shape[3]", t->shape[3], 0, FA_MAX_LENGTH / page));
+    TRY(check_limit("k.shape[0]", p->tensor[FA_K].shape[0], t->shape[0] > 0 && t->shape[3] > 0, INT32_MAX));
     p->keys = page * t->shape[3];
     p->features |= FA_FEATURE_PAGES;
     return FA_OK;
