@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "core/encode.h"
+/* Elements of any type into memory. */
+#include <fastattn/reference.h>
 
 #include <string.h>
 
@@ -51,7 +52,7 @@ static void encode_block(int type, const float x[BLOCK], uint8_t *to)
         to[i] = (uint8_t)((code[i] & 15) | code[i + BLOCK / 2] << 4);
 }
 
-void fa_store_elements(fa_dtype dtype, void *base, int64_t index, const float *from, int64_t count)
+void fa_elements_store(fa_dtype dtype, void *base, int64_t index, const float *from, int64_t count)
 {
     const int type = (int)dtype;
     uint8_t *to = (uint8_t *)base + FA_TYPE_SPAN(type, index);

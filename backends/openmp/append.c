@@ -2,9 +2,9 @@
 /* New rows into a cache: one row of one head at a time. */
 #include "backends/openmp/loop.h"
 #include "backends/openmp/run.h"
-#include "core/encode.h"
 #include "core/half.h"
 #include "core/tensor.h"
+#include <fastattn/reference.h>
 
 typedef struct append_run {
     const fa_append *append;
@@ -20,7 +20,7 @@ static void copy_row(const append_run *run, int from, int to, int64_t batch, int
     float x[FA_MAX_HEAD_DIM];
     for (int64_t d = 0; d < dim; d++)
         x[d] = fa_load(source->dtype, run->memory[from], at + d);
-    fa_store_elements(target->dtype, (void *)(uintptr_t)run->memory[to],
+    fa_elements_store(target->dtype, (void *)(uintptr_t)run->memory[to],
                       fa_tensor_offset(target, slot / a->keys, head, slot % a->keys), x, dim);
 }
 

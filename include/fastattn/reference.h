@@ -77,6 +77,12 @@ FA_API uint16_t fa_f32_to_bf16(float value);
  */
 FA_API float fa_element(fa_dtype dtype, const void *base, int64_t index);
 
+/**
+ * The way back: `count` elements from number `index` on, of a float type or a format of caches. Of the latter they are whole
+ * blocks. Rounded and quantised as fa_append_run() does it. Other types are left alone. Thread-safe.
+ */
+FA_API void fa_elements_store(fa_dtype dtype, void *base, int64_t index, const float *from, int64_t count);
+
 #ifdef __cplusplus
 }
 #endif

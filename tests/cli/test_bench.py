@@ -31,6 +31,12 @@ class Usage(Case):
         self.usage("bench", "--suite", "blocks", "--block-kv", "64", mentions=("--block-kv", "blocks"))
         self.usage(*shape, "--min-time", "0", mentions=("--min-time is 0",))
 
+    def test_kv_types(self):
+        shape = ("bench", "--shape", "B1,H1,S16,D32")
+        self.usage(*shape, "--kv-type", "q9", mentions=("--kv-type is 'q9'", "q8_0", "iq4_nl"))
+        self.usage(*shape, "--kv-type", "q8_0,", mentions=("--kv-type is ''",))
+        self.usage(*shape, "--kv-type", "q8_0,f64", mentions=("--kv-type is 'f64'",))
+
     def test_pages(self):
         shape = ("bench", "--shape", "B1,H1,S16,D16")
         self.usage(*shape, "--page=-1", mentions=("--page is -1",))
@@ -81,6 +87,14 @@ class Bench(ComputingCase):
             self.assertEqual(text.splitlines()[-1 - text.count("no ratio")].split()[4:6], ["8", str(seed or "-")])
         plain = self.bench("--shape", "B1,H1,S1,D1")[1][0]
         self.assertEqual([plain[name] for name in ("page", "scatter")], [None, None])
+
+    def test_kv_types_are_timed(self):
+        case = ("--shape", "B1,H4,S1,D64,HK2,SK50", "--dtype", "f16", "--kv-type", "q8_0,q4_0", "--no-standard")
+        if call("plan", *case[:6], "--backend", "auto").returncode != 0:
+            self.skipTest("no device that computes with formats of caches")
+        text, results = self.bench(*case)
+        self.assertEqual([results[0][name] for name in ("dtype", "dtype_k", "dtype_v")], ["f16", "q8_0", "q4_0"])
+        self.assertEqual(text.splitlines()[-1].split()[0], "f16:q8_0,q4_0")
 
     def test_pages_and_gigabytes(self):
         """q, k, v and o once, without what is left of a last page, and the table."""

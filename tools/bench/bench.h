@@ -9,6 +9,7 @@
 #include <fastattn/fastattn.h>
 
 #include "tools/check.h"
+#include "tools/kvtype.h"
 #include "tools/pages.h"
 #include "tools/shape.h"
 
@@ -22,6 +23,7 @@ typedef enum bench_axis { BENCH_BY_LENGTH, BENCH_BY_BLOCK, BENCH_BY_DIM, BENCH_N
 typedef struct bench_case {
     shape size;
     fa_dtype dtype;
+    kv_types kv;
     bool causal;
     int32_t block_q, block_kv, splits; /* as in fa_tuning */
     bench_call call;

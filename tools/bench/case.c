@@ -167,17 +167,19 @@ static uint64_t next_random(uint64_t *state)
 /* Mean 0, variance 1 and nearly normal, as activations are: four uniform numbers added up. */
 static void fill(void *data, fa_dtype dtype, size_t bytes, uint64_t seed)
 {
+    enum { CHUNK = 256 };                      /* whole blocks of every type */
     const float scale = 1.7320508f / 65536.0f; /* sqrt(12 / 4), of numbers of 16 bits */
-    size_t count = bytes / fa_dtype_size(dtype);
-    for (size_t i = 0; i < count; i++) {
-        uint64_t r = next_random(&seed);
-        uint32_t sum = (uint32_t)(r & 0xffff) + (uint32_t)(r >> 16 & 0xffff) + (uint32_t)(r >> 32 & 0xffff) +
-                       (uint32_t)(r >> 48);
-        float value = ((float)sum - 131070.0f) * scale;
-        if (dtype == FA_F32)
-            ((float *)data)[i] = value;
-        else
-            ((uint16_t *)data)[i] = dtype == FA_F16 ? fa_f32_to_f16(value) : fa_f32_to_bf16(value);
+    const int64_t count = (int64_t)(bytes / fa_dtype_size(dtype)) * fa_dtype_block(dtype);
+    float value[CHUNK];
+    for (int64_t first = 0; first < count; first += CHUNK) {
+        const int64_t some = count - first < CHUNK ? count - first : CHUNK;
+        for (int64_t i = 0; i < some; i++) {
+            uint64_t r = next_random(&seed);
+            uint32_t sum = (uint32_t)(r & 0xffff) + (uint32_t)(r >> 16 & 0xffff) +
+                           (uint32_t)(r >> 32 & 0xffff) + (uint32_t)(r >> 48);
+            value[i] = ((float)sum - 131070.0f) * scale;
+        }
+        fa_elements_store(dtype, data, first, value, some);
     }
 }
 
@@ -193,6 +195,7 @@ static bool describe(setup *s)
         .o = fa_tensor_make(c->dtype, size->batch, size->heads_q, size->len_q, size->dim_v),
         .mask = c->causal ? FA_MASK_CAUSAL_BOTTOM_RIGHT : FA_MASK_NONE,
     };
+    kv_types_describe(&c->kv, &s->desc);
     return pages_describe(&c->pages, size, &s->desc, &s->lens_kv) ||
            stop(s->result, BENCH_UNSERVED, "lengths", "out of memory");
 }

@@ -62,7 +62,7 @@ static const char usage[] =
 enum { JSON, PLOT, OUTPUTS };
 
 typedef struct arguments {
-    const char *backend, *kernel, *shape, *dtype, *suite;
+    const char *backend, *kernel, *shape, *dtype, *kv_type, *suite;
     cli_file outputs[OUTPUTS];
     int causal, no_standard, verbose, ignore_memory;
     int64_t block_q, block_kv, splits, page, scatter;
@@ -88,6 +88,8 @@ static int parse(arguments *a, int argc, char **argv)
         {"suite", 's', &a->suite, "<name> one of the lists above instead of one case"},
         {"dtype", 's', &a->dtype,
          "<f32|f16|bf16> element type of every tensor; with --shape f32, in a suite each of its own"},
+        {"kv-type", 's', &a->kv_type,
+         "<type[,type]> that of k and v, or of each: also e4m3, e5m2, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl"},
         {"causal", 'f', &a->causal, "mask what lies behind each row; the last row sees every key"},
         {"page", 'i', &a->page,
          "keys of a page: k and v are pools of pages, and each sequence has SK keys; 0: no pages"},
@@ -145,7 +147,8 @@ static bool apply_options(const arguments *a, bench_cases *cases)
 {
     fa_tuning tuning;
     paging pages;
-    if (!pages_options(command, a->page, a->scatter, &pages) ||
+    kv_types kv;
+    if (!pages_options(command, a->page, a->scatter, &pages) || !kv_types_option(command, a->kv_type, &kv) ||
         !cli_int32(command, "block-q", a->block_q, &tuning.block_q) ||
         !cli_int32(command, "block-kv", a->block_kv, &tuning.block_kv) ||
         !cli_int32(command, "splits", a->splits, &tuning.splits))
@@ -160,6 +163,7 @@ static bool apply_options(const arguments *a, bench_cases *cases)
         c->block_kv = tuning.block_kv ? tuning.block_kv : c->block_kv;
         c->splits = tuning.splits;
         c->pages = pages;
+        c->kv = kv;
     }
     return true;
 }

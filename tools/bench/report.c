@@ -48,7 +48,7 @@ void bench_print_header(const fa_device_info *device, const bench_peak *peak)
            cli_plain(device->name).text);
     if (peak->known)
         print_ceilings(peak);
-    printf("%-5s %-26s %-6s %-4s %5s %7s %-16s %-11s %10s %10s %-6s %9s %8s %6s %-7s %9s %9s\n", "dtype",
+    printf("%-10s %-26s %-6s %-4s %5s %7s %-16s %-11s %10s %10s %-6s %9s %8s %6s %-7s %9s %9s\n", "dtype",
            "shape", "mask", "call", "page", "scatter", "kernel", "blocks", "ms median", "ms min", "clock",
            "GFLOP/s", "GB/s", "peak", "bound", "standard", "max error");
 }
@@ -76,15 +76,17 @@ static void print_ms(double ms)
 
 void bench_print_row(const bench_result *r)
 {
-    char sizes[160], fraction[16] = "-", ratio[24] = "-", blocks[48], page[16] = "-", scatter[24] = "-";
+    char sizes[160], fraction[16] = "-", ratio[24] = "-", blocks[48], page[16] = "-", scatter[24] = "-",
+                     types[40];
     const paging *p = &r->problem.pages;
     if (p->keys)
         (void)snprintf(page, sizeof(page), "%" PRId32, p->keys);
     if (is_scattered(p))
         (void)snprintf(scatter, sizeof(scatter), "%" PRId64, p->seed);
     shape_print(&r->problem.size, sizes, sizeof(sizes));
-    printf("%-5s %-26s %-6s %-4s %5s %7s ", fa_dtype_name(r->problem.dtype), sizes,
-           r->problem.causal ? "causal" : "full", call_name(r->problem.call), page, scatter);
+    kv_types_print(&r->problem.kv, r->problem.dtype, types, sizeof(types));
+    printf("%-10s %-26s %-6s %-4s %5s %7s ", types, sizes, r->problem.causal ? "causal" : "full",
+           call_name(r->problem.call), page, scatter);
     if (r->status != BENCH_TIMED) {
         printf("%s: %s\n", r->status == BENCH_UNSERVED ? "not served" : "FAILED", cli_plain(r->message).text);
         return;
@@ -170,6 +172,8 @@ static void json_result(FILE *file, const fa_device_info *device, const bench_pe
     cli_json_string(file, device->backend);
     json_string(file, "device", device->name);
     json_string(file, "dtype", fa_dtype_name(r->problem.dtype));
+    json_string(file, "dtype_k", fa_dtype_name(r->problem.kv.given ? r->problem.kv.k : r->problem.dtype));
+    json_string(file, "dtype_v", fa_dtype_name(r->problem.kv.given ? r->problem.kv.v : r->problem.dtype));
     json_integer(file, "batch", s->batch);
     json_integer(file, "heads_q", s->heads_q);
     json_integer(file, "heads_kv", s->heads_kv);

@@ -29,7 +29,8 @@ static const char *address(const void *base, const fa_tensor *whole, int64_t bat
 {
     const int64_t *n = whole->shape;
     int64_t element = ((batch * n[1] + head) * n[2] + row) * n[3];
-    return (const char *)base + (size_t)element * fa_dtype_size(whole->dtype);
+    return (const char *)base +
+           (size_t)(element / fa_dtype_block(whole->dtype)) * fa_dtype_size(whole->dtype);
 }
 
 /* A problem of its own that has the piece as its answer: the same keys, the diagonal moved to its rows. A pool of pages

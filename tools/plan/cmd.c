@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "tools/cli.h"
+#include "tools/kvtype.h"
 #include "tools/pages.h"
 #include "tools/plan/picture.h"
 #include "tools/plan/threads.h"
@@ -34,7 +35,7 @@ static const char usage[] =
     "  fastattn plan --shape B1,H8,S2048,D128 --threads 1,2,4,8-64     a line for each number of threads";
 
 typedef struct plan_options {
-    const char *shape, *dtype, *causal, *align, *backend, *kernel, *threads;
+    const char *shape, *dtype, *kv_type, *causal, *align, *backend, *kernel, *threads;
     int64_t window_left, window_right, prefix, page, scatter, block_q, block_kv, splits;
     int json, verbose;
 } plan_options;
@@ -45,6 +46,7 @@ static int parse(plan_options *o, int argc, char **argv)
         {"shape", 's', &o->shape,
          "<B1,H8,S2048,D128[,HK8][,SK2048][,DV128]> batch, heads, rows, dim; those of k and v"},
         {"dtype", 's', &o->dtype, "<f32|f16|bf16> element type of every tensor; f32"},
+        {"kv-type", 's', &o->kv_type, "<type[,type]> that of k and v, or of each; as bench has it"},
         {"causal", 's', &o->causal,
          "<top-left|bottom-right> which corner the diagonal starts from or ends in"},
         {"align", 's', &o->align,
@@ -91,7 +93,8 @@ static int make_problem(const plan_options *o, problem *p)
     static const char *const dtypes[] = {"f32", "f16", "bf16"};
     char error[160];
     int dtype = cli_word(command, "dtype", o->dtype, dtypes, 3);
-    if (dtype < 0 || !cli_mask(command, o->causal, &d->mask) ||
+    kv_types kv;
+    if (dtype < 0 || !kv_types_option(command, o->kv_type, &kv) || !cli_mask(command, o->causal, &d->mask) ||
         !cli_alignment(command, o->align, &d->alignment) ||
         !pages_options(command, o->page, o->scatter, &p->pages))
         return EXIT_USAGE;
@@ -110,6 +113,7 @@ static int make_problem(const plan_options *o, problem *p)
     d->k = fa_tensor_make((fa_dtype)dtype, s->batch, s->heads_kv, s->len_kv, s->dim_qk);
     d->v = fa_tensor_make((fa_dtype)dtype, s->batch, s->heads_kv, s->len_kv, s->dim_v);
     d->o = fa_tensor_make((fa_dtype)dtype, s->batch, s->heads_q, s->len_q, s->dim_v);
+    kv_types_describe(&kv, d);
     d->window_left = o->window_left;
     d->window_right = o->window_right;
     d->prefix = o->prefix;
