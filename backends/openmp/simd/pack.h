@@ -58,6 +58,13 @@ FA_INLINE int64_t row_index(const bool listed, const typed_rows *t, int r)
     return listed ? t->row[r] : t->index + r * t->stride;
 }
 
+/* Those of a format of caches, as f32; what the rows have `far` ahead is prefetched. */
+void FA_ISA_NAME(decode_rows)(const typed_rows *from, int rows, int dim, float *target,
+                              ptrdiff_t target_stride);
+
+/* Whether they hold neither NaN nor infinity. */
+bool FA_ISA_NAME(coded_finite)(const typed_rows *t, int rows, int dim);
+
 /* The rows from r on. */
 static inline typed_rows rows_from(typed_rows t, int r)
 {
@@ -78,6 +85,8 @@ FA_INLINE void load_line(const fa_dtype dtype, const typed_rows *t, int64_t inde
 static inline bool rows_finite(const typed_rows *t, int rows, int dim)
 {
     vf zero = v_set1(0.0f), total = zero;
+    if (FA_TYPE_IS_CODED(t->dtype))
+        return FA_ISA_NAME(coded_finite)(t, rows, dim);
     for (int r = 0; r < rows; r++) {
         int64_t at = row_index(t->row != NULL, t, r);
         int d = 0;
@@ -93,6 +102,11 @@ static inline bool rows_finite(const typed_rows *t, int rows, int dim)
 static inline void convert_rows(fa_dtype dtype, const void *base, int64_t index, int64_t stride, int rows,
                                 int dim, float *target, ptrdiff_t target_stride)
 {
+    if (FA_TYPE_IS_CODED(dtype)) {
+        const typed_rows from = {.dtype = dtype, .base = base, .index = index, .stride = stride};
+        FA_ISA_NAME(decode_rows)(&from, rows, dim, target, target_stride);
+        return;
+    }
     for (int r = 0; r < rows; r++) {
         int d = 0;
         for (; d + VL <= dim; d += VL)

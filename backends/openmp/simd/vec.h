@@ -15,6 +15,13 @@
  *   v_distance    |a - b| as f32
  *   v_hide_outside  a where begin <= key < end, -inf elsewhere
  *   v_transpose   VL vectors as a VL x VL matrix, in place
+ *   vb            16 bytes: codes of elements, or numbers with a sign. Scalar C has none
+ *   vb_low, vb_high  the lower and the upper half of each byte
+ *   vb_bits       the 16 bits at p, each as a byte that is all ones or 0
+ *   vb_look_up    entry `a` of a table of 16
+ *   v_of_bytes    VL of the bytes from number part * VL on, as numbers with a sign; `part` is a constant
+ *   v_splat_f16   the number at p in each lane
+ *   v_load_e4m3, v_load_e5m2  VL elements of fp8
  */
 #ifndef FA_OPENMP_VEC_H
 #define FA_OPENMP_VEC_H

@@ -7,6 +7,8 @@ enum { VL = 8, PANEL_VECS = 2, SCORE_KEYS = 6, VALUE_DIMS = 6 };
 typedef __m256 vf;
 typedef __m256i vi;
 
+#include "vec_bytes.h"
+
 /* A line for each word: */
 /* clang-format off */
 static inline vf v_load(const float *p) { return _mm256_loadu_ps(p); }
@@ -88,6 +90,25 @@ static inline void v_store_bf16(uint16_t *p, vf a)
     rounded = _mm256_blendv_epi8(rounded, quiet, nan);
     __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(rounded, rounded), 0x08);
     _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(packed));
+}
+
+static inline vf v_of_bytes(vb a, const int part)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(part ? _mm_unpackhi_epi64(a, a) : a));
+}
+static inline vf v_splat_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_set1_epi16((short)*p)); }
+/* By way of f16, whose exponent counts from 8 less. */
+static inline vf v_load_e4m3(const uint8_t *p)
+{
+    __m128i wide = _mm_cvtepi8_epi16(_mm_loadl_epi64((const __m128i *)p)), magnitude = _mm_set1_epi16(0x7f);
+    __m128i nan = _mm_cmpeq_epi16(_mm_and_si128(wide, magnitude), magnitude);
+    __m128i half = _mm_and_si128(_mm_slli_epi16(wide, 7), _mm_set1_epi16((short)0xbf80));
+    half = _mm_or_si128(half, _mm_and_si128(nan, _mm_set1_epi16(0x7c00)));
+    return _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0f));
+}
+static inline vf v_load_e5m2(const uint8_t *p)
+{
+    return _mm256_cvtph_ps(_mm_unpacklo_epi8(_mm_setzero_si128(), _mm_loadl_epi64((const __m128i *)p)));
 }
 
 static inline void v_transpose(vf r[VL])

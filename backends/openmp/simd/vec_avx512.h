@@ -7,6 +7,8 @@ enum { VL = 16, PANEL_VECS = 4, SCORE_KEYS = 6, VALUE_DIMS = 4 };
 typedef __m512 vf;
 typedef __m512i vi;
 
+#include "vec_bytes.h"
+
 /* A line for each word: */
 /* clang-format off */
 static inline vf v_load(const float *p) { return _mm512_loadu_ps(p); }
@@ -77,6 +79,27 @@ static inline void v_store_bf16(uint16_t *p, vf a)
     __mmask16 nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
     rounded = _mm512_mask_or_epi32(rounded, nan, upper, _mm512_set1_epi32(0x40));
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(rounded));
+}
+
+static inline vf v_of_bytes(vb a, const int part)
+{
+    (void)part; /* there is one */
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(a));
+}
+static inline vf v_splat_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_set1_epi16((short)*p)); }
+/* By way of f16, whose exponent counts from 8 less. */
+static inline vf v_load_e4m3(const uint8_t *p)
+{
+    __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)), magnitude = _mm256_set1_epi16(0x7f);
+    __m256i nan = _mm256_cmpeq_epi16(_mm256_and_si256(wide, magnitude), magnitude);
+    __m256i half = _mm256_and_si256(_mm256_slli_epi16(wide, 7), _mm256_set1_epi16((short)0xbf80));
+    half = _mm256_or_si256(half, _mm256_and_si256(nan, _mm256_set1_epi16(0x7c00)));
+    return _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0f));
+}
+static inline vf v_load_e5m2(const uint8_t *p)
+{
+    __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p));
+    return _mm512_cvtph_ps(_mm256_slli_epi16(wide, 8));
 }
 
 /* Transposes 4x4 blocks inside 128-bit lanes, then the 4x4 grid of lanes. */

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The vector vocabulary (see vec.h) in AArch64 Advanced SIMD. */
 #include <arm_neon.h>
+#include <string.h>
 
 enum { VL = 4, PANEL_VECS = 4, SCORE_KEYS = 6, VALUE_DIMS = 4 };
 
 typedef float32x4_t vf;
 typedef int32x4_t vi;
+typedef uint8x16_t vb;
 
 /* A line for each word: */
 /* clang-format off */
@@ -55,6 +57,44 @@ static inline void v_store_bf16(uint16_t *p, vf a)
     uint32x4_t number = vceqq_f32(a, a);
     vst1_u16(p, vmovn_u32(vbslq_u32(number, rounded, vorrq_u32(upper, vdupq_n_u32(0x40)))));
 }
+
+static inline vb vb_load(const void *p) { return vld1q_u8((const uint8_t *)p); }
+static inline vb vb_set1(int a) { return vdupq_n_u8((uint8_t)a); }
+static inline vb vb_and(vb a, vb b) { return vandq_u8(a, b); }
+static inline vb vb_or(vb a, vb b) { return vorrq_u8(a, b); }
+static inline vb vb_sub(vb a, vb b) { return vsubq_u8(a, b); }
+static inline vb vb_low(vb a) { return vandq_u8(a, vdupq_n_u8(15)); }
+static inline vb vb_high(vb a) { return vshrq_n_u8(a, 4); }
+static inline vb vb_look_up(vb table, vb a) { return vqtbl1q_u8(table, a); }
+static inline vb vb_bits(const uint16_t *p)
+{
+    uint8x16_t bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201u));
+    return vtstq_u8(vcombine_u8(vdup_n_u8((uint8_t)*p), vdup_n_u8((uint8_t)(*p >> 8))), bit);
+}
+static inline vf v_of_bytes(vb a, const int part)
+{
+    int8x16_t bytes = vreinterpretq_s8_u8(a);
+    int16x8_t wide = vmovl_s8(part & 2 ? vget_high_s8(bytes) : vget_low_s8(bytes));
+    return vcvtq_f32_s32(vmovl_s16(part & 1 ? vget_high_s16(wide) : vget_low_s16(wide)));
+}
+static inline vf v_splat_f16(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(*p))); }
+/* Four bytes, each the upper half of 16 bits. */
+static inline uint16x4_t load_upper(const uint8_t *p)
+{
+    uint32_t bits;
+    memcpy(&bits, p, sizeof(bits));
+    return vget_low_u16(vshll_n_u8(vcreate_u8(bits), 8));
+}
+/* By way of f16, whose exponent counts from 8 less. */
+static inline vf v_load_e4m3(const uint8_t *p)
+{
+    uint16x4_t wide = load_upper(p), magnitude = vdup_n_u16(0x3f80);
+    uint16x4_t half = vand_u16(vshr_n_u16(wide, 1), magnitude), nan = vceq_u16(half, magnitude);
+    half = vorr_u16(half, vand_u16(nan, vdup_n_u16(0x7c00)));
+    half = vorr_u16(half, vand_u16(wide, vdup_n_u16(0x8000)));
+    return vmulq_n_f32(vcvt_f32_f16(vreinterpret_f16_u16(half)), 256.0f);
+}
+static inline vf v_load_e5m2(const uint8_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(load_upper(p))); }
 
 static inline void v_transpose(vf r[VL])
 {
