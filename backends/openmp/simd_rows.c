@@ -434,16 +434,23 @@ static void add_infinite(const query_row *row, const typed_rows *v, int key, int
 }
 
 /* More than one group of query rows reads K and V again: of f16 and bf16 it reads a chunk made f32, which stays
- * in the first-level cache. */
+ * in the first-level cache. What reads formats of caches always does. */
 static bool converts(const fa_table_item *item, fa_dtype dtype)
 {
-    return item->row_end - item->row_begin > ROWS && dtype != FA_F32;
+    return (item->row_end - item->row_begin > ROWS && dtype != FA_F32) || FA_TYPE_IS_CODED(dtype);
 }
 
-/* What fetch() is going to convert from row `first` of a block on, which is the item's `key`, if it does. */
+/* Keys of a block, of `keys`, that are read together: what is read again stays in the first-level cache. */
+static int step_of(const fa_table_item *item, fa_dtype dtype, int keys)
+{
+    return item->row_end - item->row_begin > ROWS || converts(item, dtype) ? CHUNK : keys;
+}
+
+/* What fetch() is going to convert from row `first` of a block on, which is the item's `key`, if it does. A decoder of
+ * formats has loaded it ahead itself. */
 static rows_ahead ahead_of(const fa_table_item *item, const typed_rows *block, int first, int key)
 {
-    if (!converts(item, block->dtype) || key >= item->key_end)
+    if (!converts(item, block->dtype) || FA_TYPE_IS_CODED(block->dtype) || key >= item->key_end)
         return nothing_ahead;
     const typed_rows rows = rows_from(*block, first);
     const int size = FA_TYPE_BYTES(rows.dtype);
@@ -482,7 +489,7 @@ static inline typed_rows rows_at(const fa_cpu_run *run, int operand, const fa_ta
 {
     typed_rows rows = key_rows(run, operand, item, key);
     const int dim = operand == FA_K ? run->plan->args.dim_qk : run->plan->args.dim_v;
-    const int far = FA_MAX(FAR_BYTES / (dim * FA_TYPE_BYTES(rows.dtype)), (int)KEYS);
+    const int far = FA_MAX(FAR_BYTES / FA_TYPE_SPAN(rows.dtype, dim), (int)KEYS);
     rows.row = list;
     rows.far = list ? FA_MIN(far, (int)AHEAD) : far * rows.stride;
     return rows;
@@ -492,13 +499,17 @@ static inline typed_rows rows_at(const fa_cpu_run *run, int operand, const fa_ta
 static typed_rows convert(const rows_scratch *s, const typed_rows *from, int keys, int dim)
 {
     typed_rows made = {.dtype = FA_F32, .base = s->kv, .stride = s->kv_stride};
+    made.row = from->row ? s->kv_list : NULL;
+    if (FA_TYPE_IS_CODED(from->dtype)) {
+        FA_ISA_NAME(decode_rows)(from, keys, dim, s->kv, s->kv_stride);
+        return made;
+    }
     if (!from->row) {
         convert_rows(from->dtype, from->base, from->index, from->stride, keys, dim, s->kv, s->kv_stride);
         return made;
     }
     for (int j = 0; j < keys; j++)
         convert_rows(from->dtype, from->base, from->row[j], 0, 1, dim, s->kv + j * s->kv_stride, 0);
-    made.row = s->kv_list;
     return made;
 }
 
@@ -554,14 +565,14 @@ static void meet(const fa_cpu_run *run, const fa_table_item *item, const rows_sc
 {
     const fa_problem *p = &run->plan->problem;
     int rows = item->row_end - item->row_begin;
-    int step = rows > ROWS ? CHUNK : keys; /* what is read again stays in the first-level cache */
     if (run->pages)
         list_rows(run, item, key, keys, s);
     const typed_rows k_block = rows_at(run, FA_K, item, key, s->k_list);
     const typed_rows v_block = rows_at(run, FA_V, item, key, s->v_list);
+    const int k_step = step_of(item, k_block.dtype, keys), v_step = step_of(item, v_block.dtype, keys);
 
-    for (int first = 0; first < keys; first += step) {
-        int count = FA_MIN(step, keys - first);
+    for (int first = 0; first < keys; first += k_step) {
+        int count = FA_MIN(k_step, keys - first);
         typed_rows k = fetch(item, s, rows_from(k_block, first), count, p->dim_qk);
         rows_ahead ahead = ahead_of(item, &k_block, first + count, key + first + count);
         scores(rows, s, &k, first, count, p->dim_qk, ahead);
@@ -571,8 +582,8 @@ static void meet(const fa_cpu_run *run, const fa_table_item *item, const rows_sc
         s->factor[r] = softmax_step(&row, key, keys, s->s + r * s->s_stride, s->max + r, s->sum + r);
     }
     memset(s->part, 0, (size_t)(rows * s->o_stride) * sizeof(float));
-    for (int first = 0; first < keys; first += step)
-        add_values(run, item, s, &v_block, key, first, FA_MIN(step, keys - first), partial);
+    for (int first = 0; first < keys; first += v_step)
+        add_values(run, item, s, &v_block, key, first, FA_MIN(v_step, keys - first), partial);
     add_part(s, rows);
 }
 
