@@ -22,9 +22,6 @@ typedef struct kernel_entry {
     fa_kernel kernel;
 } kernel_entry;
 
-/* Formats of caches are made f32 where they are read. */
-#define TYPES_KV (FA_TYPES_FLOAT | (2 * FA_TYPE(FA_IQ4_NL) - FA_TYPE(FA_E4M3)))
-
 /* What a kernel's name decides. clang-format would give each of these lines of its own: */
 /* clang-format off */
 #define FEATURES_tile .features = FA_FEATURE_ALL
@@ -55,8 +52,8 @@ typedef struct kernel_entry {
      {.name = #isa_name "-" #kernel,                                    \
       FEATURES_##kernel,                                                \
       .types_q = FA_TYPES_FLOAT,                                        \
-      .types_k = TYPES_KV,                                              \
-      .types_v = TYPES_KV,                                              \
+      .types_k = FA_TYPES_CACHE,                                              \
+      .types_v = FA_TYPES_CACHE,                                              \
       .types_o = FA_TYPES_FLOAT,                                        \
       .max_dim_qk = FA_MAX_HEAD_DIM,                                    \
       .max_dim_v = FA_MAX_HEAD_DIM,                                     \
