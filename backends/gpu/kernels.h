@@ -56,7 +56,7 @@ void fa_gpu_kernel_add(fa_device *device, fa_gpu_kernel impls[FA_MAX_KERNELS],
 /* A kernel that serves everything; traits are the caller's to fill. */
 fa_kernel fa_gpu_common_kernel(const fa_gpu_entry *entry);
 
-/* Whether rows of q, k, v and o can lie at multiples of 16 bytes. */
+/* Whether rows of q, k, v and o can lie at multiples of 16 bytes, but for those of formats of caches. */
 bool fa_gpu_can_align(const fa_problem *p);
 /* Whether a tile kernel sums scores over 64 dims at a time: one long sum is less exact, parts take registers. */
 bool fa_gpu_in_parts(const fa_problem *p);
