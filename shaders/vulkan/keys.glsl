@@ -26,6 +26,12 @@ int load_page(address n)
 #define FA_PARAM(w, member) PARAMS.member
 #define FA_SEQUENCE(w, member) TABLE(fa_table_sequence)[(w).sequence].member
 
+/* Of the types of k and v: a block's bytes, the logarithm of its elements, and the bytes of so many elements. */
+const int SIZE_K = FA_TYPE_SIZE(TYPE_K), SHIFT_K = FA_TYPE_BLOCK_SHIFT(TYPE_K);
+const int SIZE_V = FA_TYPE_SIZE(TYPE_V), SHIFT_V = FA_TYPE_BLOCK_SHIFT(TYPE_V);
+#define SPAN_K(elements) (((elements) >> SHIFT_K) * SIZE_K)
+#define SPAN_V(elements) (((elements) >> SHIFT_V) * SIZE_V)
+
 /* The rows of k or v that an item meets: where the first one begins, and how far it is to the next, and to the next page. */
 struct cursor {
     address first, step, page_step;
@@ -33,16 +39,14 @@ struct cursor {
 
 cursor keys_of(work w)
 {
-    const address bytes = address(bytes_of(TYPE_K));
-    return cursor(at(FA_VK_SLOT_K) + FA_HEAD_AT(w, k) * bytes, wide(PARAMS.k_stride[2]) * bytes,
-                  wide(PARAMS.k_stride[0]) * bytes);
+    return cursor(at(FA_VK_SLOT_K) + SPAN_K(FA_HEAD_AT(w, k)), SPAN_K(wide(PARAMS.k_stride[2])),
+                  SPAN_K(wide(PARAMS.k_stride[0])));
 }
 
 cursor values_of(work w)
 {
-    const address bytes = address(bytes_of(TYPE_V));
-    return cursor(at(FA_VK_SLOT_V) + FA_HEAD_AT(w, v) * bytes, wide(PARAMS.v_stride[2]) * bytes,
-                  wide(PARAMS.v_stride[0]) * bytes);
+    return cursor(at(FA_VK_SLOT_V) + SPAN_V(FA_HEAD_AT(w, v)), SPAN_V(wide(PARAMS.v_stride[2])),
+                  SPAN_V(wide(PARAMS.v_stride[0])));
 }
 
 /* The place of one of the item's keys; the table may have nonsense for others. */

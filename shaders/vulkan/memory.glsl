@@ -5,7 +5,7 @@
  * words of 32 bits, so that no device needs more for f16, bf16 and bytes.
  *
  * With ALIGNED all rows lie at multiples of 16 bytes and head dims are multiples of eight: then four or eight elements
- * are read and written at once.
+ * are read and written at once. Of keys and values in blocks (formats.glsl) only the first row does.
  */
 #extension GL_EXT_control_flow_attributes : require
 #ifdef FA_HALVES /* words of 16 bits can be stored */

@@ -10,6 +10,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "softmax.glsl"
 #include "keys.glsl"
+#include "formats.glsl"
 
 layout(constant_id = FA_VK_BLOCK_Q) const int BLOCK_Q = 1;
 layout(constant_id = FA_VK_BLOCK_KV) const int BLOCK_KV = 16;
@@ -92,11 +93,10 @@ void score_keys(int key, int key_end)
         raw8 keys[KEYS];
         [[unroll]] for (int n = 0; n < KEYS; n++) {
             const int j = min(key + line + n * LINES_K, key_end - 1);
-            keys[n] = fetch_k8(TYPE_K, row_at(w, all_keys, placed(keys_at[n], j)) + address(d * bytes_of(TYPE_K)),
-                               w.dim_qk - d);
+            keys[n] = k8(row_at(w, all_keys, placed(keys_at[n], j)), d, w.dim_qk - d);
         }
         [[unroll]] for (int n = 0; n < KEYS; n++) {
-            const vec4 low = low4(TYPE_K, keys[n]), high = high4(TYPE_K, keys[n]);
+            const vec4 low = low_numbers(TYPE_K, keys[n]), high = high_numbers(TYPE_K, keys[n]);
             [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
                 s[n][r] += dot(rows_q[(r * DIM_Q + d) / 4], low) + dot(rows_q[(r * DIM_Q + d) / 4 + 1], high);
         }
@@ -115,9 +115,7 @@ void fetch_values(int key, int key_end, int first)
         const int j = min(key + first + line + a * LINES_V, key_end - 1);
         [[unroll]] for (int c = 0; c < OCTETS; c++) {
             const int d = (lane + c * LANES_V) * 8;
-            ahead[a][c] = fetch_v8(TYPE_V, row_at(w, all_values, placed(values_at[a], j)) +
-                                               address(d * bytes_of(TYPE_V)),
-                                   w.dim_v - d);
+            ahead[a][c] = v8(row_at(w, all_values, placed(values_at[a], j)), d, w.dim_v - d);
         }
     }
 }
@@ -125,7 +123,7 @@ void fetch_values(int key, int key_end, int first)
 /* output += weight value for every row. What is not finite and may be hidden is added apart, and only where it is seen. */
 void add_value(raw8 value, int at, bool hides, int c)
 {
-    vec4 low = low4(TYPE_V, value), high = high4(TYPE_V, value);
+    vec4 low = low_numbers(TYPE_V, value), high = high_numbers(TYPE_V, value);
     if (hides && !(is_finite4(low) && is_finite4(high))) {
         [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
             const float weight = weights[r * BLOCK_KV + at];
