@@ -18,6 +18,11 @@ static int merge_line(void)
     return line;
 }
 
+static bool is_coded(const fa_tensor *tensor)
+{
+    return fa_dtype_block(tensor->dtype) > 1;
+}
+
 /* What the kernel's module is compiled for: an element type, or FA_CUDA_ANY. */
 static int type_of(const fa_plan *plan, const fa_cuda_traits *t)
 {
@@ -25,8 +30,8 @@ static int type_of(const fa_plan *plan, const fa_cuda_traits *t)
     const fa_dtype type = tensor[FA_Q].dtype;
     if (t->unit > 0)
         return (int)type;
-    if (t->kind != FA_CUDA_FMA)
-        return FA_F32;
+    if (t->kind == FA_CUDA_ROWS)
+        return is_coded(&tensor[FA_K]) || is_coded(&tensor[FA_V]) ? FA_CUDA_ANY : FA_F32;
     const bool same = tensor[FA_K].dtype == type && tensor[FA_V].dtype == type;
     return same && fa_gpu_can_align(&plan->problem) ? (int)type : FA_CUDA_ANY;
 }

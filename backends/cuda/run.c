@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Binding buffers to a plan's kernels, and launching them. */
 #include "backends/cuda/plan.h"
+#include "core/portable/format.h"
 #include "core/status.h"
 
 enum { ALIGNMENT = 16 };
@@ -10,11 +11,34 @@ static unsigned char *address_of(const fa_buffer *buffer, size_t offset)
     return buffer && buffer->address ? (unsigned char *)buffer->address + offset : NULL;
 }
 
-/* Whether rows of q, k, v and o lie at multiples of 16 bytes. */
-static bool is_aligned(const fa_plan *plan, const fa_cuda_args *args)
+/* Whether rows of q, k, v and o lie at multiples of 16 bytes, but for those of formats of caches. */
+static bool is_aligned(const fa_plan *plan, unsigned char *const at[FA_OPERANDS])
 {
-    uintptr_t all = (uintptr_t)args->q | (uintptr_t)args->k | (uintptr_t)args->v | (uintptr_t)args->o;
+    uintptr_t all = 0;
+    for (int t = FA_Q; t <= FA_O; t++) {
+        if (fa_dtype_block(plan->problem.tensor[t].dtype) == 1)
+            all |= (uintptr_t)at[t];
+    }
     return fa_gpu_can_align(&plan->problem) && all % ALIGNMENT == 0;
+}
+
+static fa_cuda_format format_of(fa_dtype dtype)
+{
+    const int type = (int)dtype, bytes = FA_TYPE_CODE_BITS(type) == 8 ? 32 : 16;
+    const bool fifth = FA_TYPE_CODE_BITS(type) == 5,
+               is_signed = type == FA_TYPE_Q8_0 || type == FA_TYPE_IQ4_NL;
+    return (fa_cuda_format){
+        .shift = FA_TYPE_BLOCK_SHIFT(type),
+        .size = FA_TYPE_SIZE(type),
+        .codes = FA_TYPE_SIZE(type) - bytes,
+        .fifth = fifth ? FA_TYPE_SIZE(type) - bytes - 4 : 0,
+        .bytes = bytes,
+        .upper = bytes == 32 ? 0 : 4,
+        .mask = bytes == 32 ? 0xffffffff : 0x0f0f0f0f,
+        .flip = type == FA_TYPE_Q8_0 ? 0x80808080 : 0,
+        .zero = 0x1p23F + (float)(is_signed ? 128 : FA_TYPE_CENTRE(type)),
+        .offset = FA_TYPE_HAS_OFFSET(type),
+    };
 }
 
 static fa_cuda_args bind(const fa_plan *plan, const fa_binding *binding)
@@ -43,8 +67,10 @@ static fa_cuda_args bind(const fa_plan *plan, const fa_binding *binding)
         .type_k = (int)tensor[FA_K].dtype,
         .type_v = (int)tensor[FA_V].dtype,
         .type_o = (int)tensor[FA_O].dtype,
+        .in_k = format_of(tensor[FA_K].dtype),
+        .in_v = format_of(tensor[FA_V].dtype),
     };
-    args.aligned = is_aligned(plan, &args);
+    args.aligned = is_aligned(plan, at);
     args.straight = args.aligned && !(args.p.flags & FA_TABLE_PAGES);
     return args;
 }

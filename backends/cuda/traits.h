@@ -44,7 +44,7 @@ typedef struct fa_cuda_traits {
 /* At least FA_MAX_HEAD_DIM. */
 enum { FA_CUDA_MOST_DIM = 576 };
 
-/* In the place of an element type: the module of a kernel whose variants read any, aligned or not. */
+/* In the place of an element type: the module of a kernel whose variants read any, aligned or not, and formats of caches. */
 enum { FA_CUDA_ANY = 3 };
 
 /* Variants of kernels on tensor cores: odd ones do what a description can do to scores. */
@@ -207,6 +207,16 @@ FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_traits t, int variant)
                                      : 5 * t.group);
 }
 
+/* How elements of k or v lie in a block, as core/portable/codes.h says; one of f32, f16 or bf16 is a block of its own. */
+typedef struct fa_cuda_format {
+    int shift, size;     /* the logarithm of a block's elements; its bytes                              */
+    int codes, fifth;    /* bytes that precede codes and their fifth bits; fifth is 0: there are none   */
+    int bytes, upper;    /* of the codes; bits that precede those of elements past as many in a byte    */
+    unsigned mask, flip; /* what of a byte is a code; bits that are changed in it                       */
+    float zero;          /* the code of 0, and 2^23                                                     */
+    int offset;          /* whether there is one                                                        */
+} fa_cuda_format;
+
 /* What every kernel is given: addresses of first elements; NULL where an operand is absent. */
 typedef struct fa_cuda_args {
     fa_table_params p;
@@ -218,8 +228,9 @@ typedef struct fa_cuda_args {
     unsigned char *lse;
     unsigned char *partial, *partial_state; /* of rows that are split                             */
     int type_q, type_k, type_v, type_o;     /* fa_dtype                                           */
-    int aligned;                            /* rows of q, k, v and o lie at multiples of 16 bytes */
-    int straight;                           /* likewise, and keys are not in pages                */
+    int aligned;  /* rows of q, k, v and o lie at multiples of 16 bytes; see fa_gpu_can_align() */
+    int straight; /* likewise, and keys are not in pages                */
+    fa_cuda_format in_k, in_v; /* for modules that read formats of caches            */
 } fa_cuda_args;
 
 #endif

@@ -11,6 +11,7 @@
  */
 #pragma once
 
+#include "codes.cuh"
 #include "softmax.cuh"
 
 /* TYPE is that of q, k and v, and rows are aligned. With TYPE_ANY each has one of its own, and rows lie where they like. */
@@ -101,27 +102,40 @@ struct fma_kernel {
         }
         UNROLL
         for (int n = 0; n < FETCH_K; n++)
-            rows_k[n] += first_dim() * bytes_of(type_k());
+            rows_k[n] += span_of(first_dim(), type_k(), s.a.in_k);
     }
 
-    template <int N>
+    template <bool OF_Q, int N>
     __device__ void fetch_dims(int type, const uchar *const rows[N], int dim, raw4 to[N])
     {
         const uchar *at[N];
-        int count[N];
+        int d[N], count[N];
         UNROLL
         for (int n = 0; n < N; n++) {
-            at[n] = rows[n] + dim * bytes_of(type);
+            at[n] = rows[n] + (OF_Q ? dim * bytes_of(type) : span_of(dim, type, s.a.in_k));
+            d[n] = dim + first_dim();
             count[n] = s.p->dim_qk - dim - first_dim();
         }
-        fetch<N>(type, at, count, to);
+        fetch<OF_Q, N>(type, s.a.in_k, at, d, count, to);
     }
 
-    template <int N>
-    __device__ void fetch(int type, const uchar *const at[N], const int count[N], raw4 to[N])
+    /* Dims d[n] and after of rows, which are at at[n], or in the block there. */
+    template <bool OF_Q, int N>
+    __device__ void fetch(int type, const fa_cuda_format &in, const uchar *const at[N], const int d[N],
+                          const int count[N], raw4 to[N])
     {
-        if constexpr (ANY) {
+        if constexpr (ANY && OF_Q) {
             fetch4<N>(type, s.a.aligned, at, count, to);
+        } else if constexpr (ANY) {
+            by_kind(type, [&](auto is) {
+                if constexpr (is.kind == KIND_PLAIN) {
+                    fetch4<N>(type, s.a.aligned, at, count, to);
+                } else {
+                    UNROLL
+                    for (int n = 0; n < N; n++)
+                        to[n] = fetch4_coded<is.kind>(in, at[n], dim_in<is.kind>(d[n]), count[n] > 0);
+                }
+            });
         } else {
             UNROLL
             for (int n = 0; n < N; n++)
@@ -131,8 +145,8 @@ struct fma_kernel {
 
     __device__ void fetch_qk(int dim)
     {
-        fetch_dims<FETCH_Q>(type_q(), rows_q, dim, fetched);
-        fetch_dims<FETCH_K>(type_k(), rows_k, dim, fetched + FETCH_Q);
+        fetch_dims<true, FETCH_Q>(type_q(), rows_q, dim, fetched);
+        fetch_dims<false, FETCH_K>(type_k(), rows_k, dim, fetched + FETCH_Q);
     }
 
     /* The key, from the block's first, whose weight is number `slot` of a step: what step and slot add up to. */
@@ -155,31 +169,32 @@ struct fma_kernel {
     __device__ void find_values(int key)
     {
         if (EVEN && !s.in_pages())
-            rows_v = pin(s.values<TYPE>().row_at(key + first_slot_key) + slot_dim(0) * bytes_of(type_v()));
+            rows_v = pin(s.values<TYPE>().row_at(key + first_slot_key) + span_of(slot_dim(0), type_v(), s.a.in_v));
     }
 
     __device__ void fetch_v(int key, int step)
     {
         const uchar *at[FETCH_V];
-        int j[FETCH_V], count[FETCH_V];
+        int j[FETCH_V], d[FETCH_V], count[FETCH_V];
         const int first = key_of(step, 0);
         UNROLL
         for (int n = 0; n < FETCH_V; n++) {
             j[n] = key + first + slot_key(n);
+            d[n] = slot_dim(n);
             count[n] = j[n] < s.key_end ? s.p->dim_v - slot_dim(n) : 0;
         }
         if (s.in_pages()) {
             again().template rows_in_pages<TYPE, true, FETCH_V>(j, at);
             UNROLL
             for (int n = 0; n < FETCH_V; n++)
-                at[n] += slot_dim(n) * bytes_of(type_v());
+                at[n] += span_of(slot_dim(n), type_v(), s.a.in_v);
         } else {
             UNROLL
             for (int n = 0; n < FETCH_V; n++)
                 at[n] = EVEN ? s.values<TYPE>().row_after(rows_v, first + key_of(0, n * SLOTS_APART))
-                             : s.values<TYPE>().row_at(j[n]) + slot_dim(n) * bytes_of(type_v());
+                             : s.values<TYPE>().row_at(j[n]) + span_of(slot_dim(n), type_v(), s.a.in_v);
         }
-        fetch<FETCH_V>(type_v(), at, count, fetched);
+        fetch<false, FETCH_V>(type_v(), s.a.in_v, at, d, count, fetched);
     }
 
     static __device__ void put_column(uint to, int width, float4 v)
@@ -190,28 +205,35 @@ struct fma_kernel {
         store_shared(to + 12 * width, v.w);
     }
 
-    __device__ void put_qk(uint stage)
+    __device__ void put_qk(uint stage, int dim)
     {
         UNROLL
         for (int n = 0; n < FETCH_Q; n++) {
             if (FETCH_Q * ROWS_APART == BLOCK_Q || row_of(n) < BLOCK_Q)
                 put_column(at_q + stage + 4 * n * ROWS_APART, BLOCK_Q, widen4(type_q(), fetched[n]));
         }
-        UNROLL
-        for (int n = 0; n < FETCH_K; n++) {
-            if (FETCH_K * ROWS_APART == BLOCK_KV || row_of(n) < BLOCK_KV)
-                put_column(at_k + stage + 4 * n * ROWS_APART, BLOCK_KV, widen4(type_k(), fetched[FETCH_Q + n]));
-        }
+        by_kind(type_k(), [&](auto is) {
+            UNROLL
+            for (int n = 0; n < FETCH_K; n++) {
+                if (FETCH_K * ROWS_APART == BLOCK_KV || row_of(n) < BLOCK_KV)
+                    put_column(at_k + stage + 4 * n * ROWS_APART, BLOCK_KV,
+                               widen4_of<is.kind>(type_k(), s.a.in_k, fetched[FETCH_Q + n], dim + first_dim()));
+            }
+        });
     }
 
     /* Where it `matters`, notes that one of them is not finite. */
     __device__ void put_v(uint stage, bool matters)
     {
         float4 value[FETCH_V];
+        by_kind(type_v(), [&](auto is) {
+            UNROLL
+            for (int n = 0; n < FETCH_V; n++)
+                value[n] = widen4_of<is.kind>(type_v(), s.a.in_v, fetched[n], slot_dim(n));
+        });
         UNROLL
         for (int n = 0; n < FETCH_V; n++) {
             const int i = id + n * GROUP;
-            value[n] = widen4(type_v(), fetched[n]);
             if (DEPTH * (R.dim_v / 4) % GROUP == 0 || i < DEPTH * (R.dim_v / 4))
                 store_shared(at_v + stage + 16 * n * GROUP, value[n]);
         }
@@ -510,7 +532,7 @@ struct fma_kernel {
         for (int d = 0; d < s.p->dim_qk; d += DEPTH) {
             if (IN_PARTS && d > 0 && d % PARTIAL == 0)
                 set_aside(before, d > PARTIAL);
-            put_qk(stage);
+            put_qk(stage, d);
             __syncthreads();
             multiply<KEYS>(stage, line_q, line_k, sc, [&] {
                 if (d + DEPTH < s.p->dim_qk)

@@ -131,6 +131,15 @@ __device__ __forceinline__ int bytes_of(int type)
     return FA_TYPE_BYTES(type);
 }
 
+/* Bytes of so many elements of k or v, of which `in` is the format; of blocks, those that are whole. */
+template <typename COUNT>
+__device__ __forceinline__ COUNT span_of(COUNT elements, int type, const fa_cuda_format &in)
+{
+    if (FA_TYPE == TYPE_ANY)
+        return (elements >> in.shift) * in.size;
+    return elements * bytes_of(type);
+}
+
 __device__ __forceinline__ float from_half(ushort bits)
 {
     float x;

@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "codes.cuh"
 #include "softmax.cuh"
 
 /* Eight elements as they lie in memory; narrow ones in the first vector. */
@@ -70,6 +71,61 @@ __device__ __forceinline__ void widen8(int type, const raw8 &x, float to[8])
     }
 }
 
+/* N times eight coded elements, e and after of the blocks at at[n]: words that have their codes, and from which bit on. */
+template <int KIND, int N>
+__device__ __forceinline__ void fetch8_coded(const fa_cuda_format &in, const uchar *const at[N], uint e, bool exist,
+                                             raw8 to[N])
+{
+    uint bits = 0;
+    UNROLL
+    for (int n = 0; n < N; n++) {
+        to[n].low = to[n].high = make_uint4(0, 0, 0, 0);
+        bits |= low_bits(at[n]);
+    }
+    if (!exist)
+        return;
+    if (KIND == KIND_FP8 && bits % 8 == 0) {
+        UNROLL
+        for (int n = 0; n < N; n++) {
+            const uint2 x = *(const uint2 *)at[n];
+            to[n].low.x = x.x;
+            to[n].low.y = x.y;
+        }
+        return;
+    }
+    UNROLL
+    for (int n = 0; n < N; n++) {
+        const uchar *const codes = at[n] + codes_at<KIND>(in, e);
+        const uint odd = low_bits(codes) & 2; /* then two bytes before them are read, which nobody looks at */
+        const uint *const words = (const uint *)(codes - odd);
+        to[n].low.x = words[0];
+        to[n].low.y = words[1];
+        if (odd)
+            to[n].low.z = *(const ushort *)(words + 2);
+        to[n].low.w = 8 * odd + (KIND == KIND_BLOCKS ? upper_bits(in, e) : 0);
+    }
+    if (KIND == KIND_BLOCKS) {
+        fetch_scaling<N>(in, at, [&](int n) -> uint & { return to[n].high.x; });
+        if (in.fifth != 0) {
+            UNROLL
+            for (int n = 0; n < N; n++)
+                to[n].high.y = at[n][in.fifth + e / 8];
+        }
+    }
+}
+
+/* What a fetch of that kind has left, as numbers. */
+template <int KIND>
+__device__ __forceinline__ void widen8_of(int type, const fa_cuda_format &in, const raw8 &x, float to[8])
+{
+    if constexpr (KIND == KIND_PLAIN) {
+        widen8(type, x, to);
+    } else {
+        const uint codes[2] = {__funnelshift_r(x.low.x, x.low.y, x.low.w), __funnelshift_r(x.low.y, x.low.z, x.low.w)};
+        decode<KIND, 2>(type, in, codes, x.high.y, x.high.x, to);
+    }
+}
+
 template <int ROW, int BLOCK_Q>
 struct rows_kernel {
     static constexpr fa_cuda_traits R = fa_cuda_table[ROW];
@@ -97,6 +153,7 @@ struct rows_kernel {
     }
 
     /* Scores of the block's keys, without scale, one part from each thread. */
+    template <int KIND>
     __device__ void score_keys(int key, int key_end)
     {
         const int lane = id % SPLIT, line = id / SPLIT;
@@ -121,14 +178,17 @@ struct rows_kernel {
             raw8 keys[KEYS];
             UNROLL
             for (int n = 0; n < KEYS; n++) {
-                at[n] = row[n] + d * bytes_of(s.a.type_k);
+                at[n] = row[n] + span_of(d, s.a.type_k, s.a.in_k);
                 count[n] = s.p->dim_qk - d;
             }
-            fetch8<KEYS>(s.a.type_k, s.a.aligned, at, count, keys);
+            if constexpr (KIND == KIND_PLAIN)
+                fetch8<KEYS>(s.a.type_k, s.a.aligned, at, count, keys);
+            else
+                fetch8_coded<KIND, KEYS>(s.a.in_k, at, dim_in<KIND>(d), count[0] > 0, keys);
             UNROLL
             for (int n = 0; n < KEYS; n++) {
                 float x[8];
-                widen8(s.a.type_k, keys[n], x);
+                widen8_of<KIND>(s.a.type_k, s.a.in_k, keys[n], x);
                 UNROLL
                 for (int r = 0; r < BLOCK_Q; r++) {
                     const float4 *row = (const float4 *)(q + r * DIM_Q + d);
@@ -147,6 +207,7 @@ struct rows_kernel {
     }
 
     /* The values of AHEAD keys of this thread's line, from the block's key `first` on; past the end, the last's. */
+    template <int KIND>
     __device__ void fetch_values(int key, int key_end, int first, raw8 to[AHEAD * OCTETS])
     {
         const int lane = id % LANES_V, line = id / LANES_V;
@@ -159,17 +220,23 @@ struct rows_kernel {
         UNROLL
         for (int i = 0; i < AHEAD * OCTETS; i++) {
             const int d = (lane + i % OCTETS * LANES_V) * 8;
-            at[i] = row[i / OCTETS] + d * bytes_of(s.a.type_v);
+            at[i] = row[i / OCTETS] + span_of(d, s.a.type_v, s.a.in_v);
             count[i] = s.p->dim_v - d;
         }
-        fetch8<AHEAD * OCTETS>(s.a.type_v, s.a.aligned, at, count, to);
+        if constexpr (KIND == KIND_PLAIN) {
+            fetch8<AHEAD * OCTETS>(s.a.type_v, s.a.aligned, at, count, to);
+        } else {
+            static_assert(OCTETS == 1, "a thread's vectors are of one dim");
+            fetch8_coded<KIND, AHEAD>(s.a.in_v, at, dim_in<KIND>(lane * 8), count[0] > 0, to);
+        }
     }
 
     /* out += weight value for every row; a hidden value that is not finite is left out, as is its weight of 0. */
+    template <int KIND>
     __device__ void add_value(const raw8 &raw, int at, int key, bool hides, int c)
     {
         float value[8], zero = 0.0f;
-        widen8(s.a.type_v, raw, value);
+        widen8_of<KIND>(s.a.type_v, s.a.in_v, raw, value);
         if (hides) {
             UNROLL
             for (int i = 0; i < 8; i++)
@@ -187,6 +254,7 @@ struct rows_kernel {
         }
     }
 
+    template <int KIND>
     __device__ void add_values(int key, int key_end, bool hides, raw8 ahead[AHEAD * OCTETS])
     {
         const int line = id / LANES_V;
@@ -198,10 +266,10 @@ struct rows_kernel {
             for (int i = 0; i < AHEAD * OCTETS; i++) {
                 const int at = n + i / OCTETS * LINES_V;
                 if (at < key_end - key)
-                    add_value(ahead[i], at, key, hides, i % OCTETS);
+                    add_value<KIND>(ahead[i], at, key, hides, i % OCTETS);
             }
             if (n + AHEAD * LINES_V < key_end - key)
-                fetch_values(key, key_end, n - line + AHEAD * LINES_V, ahead);
+                fetch_values<KIND>(key, key_end, n - line + AHEAD * LINES_V, ahead);
         }
     }
 
@@ -255,6 +323,7 @@ struct rows_kernel {
     __device__ void finish(const fa_state &mine, int my_row, int my_lane, bool weighs)
     {
         __syncthreads();
+        const work s(this->s.a, blockIdx.x); /* read again: kept in registers, it would take the room of operands */
         if (weighs) {
             const float total = lanes_sum<PER_ROW>(mine.sum);
             if (my_lane == 0) {
@@ -328,8 +397,8 @@ struct rows_kernel {
             const int key_end = FA_MIN(key + BLOCK_KV, s.key_end);
             const bool hides = s.is_cut(key, key_end) || (s.p->flags & FA_TABLE_KEEP);
             raw8 ahead[AHEAD * OCTETS];
-            score_keys(key, key_end);
-            fetch_values(key, key_end, 0, ahead);
+            by_kind(s.a.type_k, [&](auto is) { score_keys<is.kind>(key, key_end); });
+            by_kind(s.a.type_v, [&](auto is) { fetch_values<is.kind>(key, key_end, 0, ahead); });
             __syncthreads();
             if (weighs) {
                 state = softmax_step(mine, my_row, my_lane, key, key_end, state);
@@ -338,7 +407,7 @@ struct rows_kernel {
             }
             __syncthreads();
             rescale(max);
-            add_values(key, key_end, hides, ahead);
+            by_kind(s.a.type_v, [&](auto is) { add_values<is.kind>(key, key_end, hides, ahead); });
             key = fa_walk_next(s.walk, key + BLOCK_KV, BLOCK_KV);
         }
         finish(state, my_row, my_lane, weighs);

@@ -68,12 +68,12 @@ struct work {
     template <int TYPE>
     __device__ cursor keys() const
     {
-        return {k, p->k_stride[2] * bytes_of(TYPE == TYPE_ANY ? a.type_k : TYPE)};
+        return {k, span_of(p->k_stride[2], TYPE == TYPE_ANY ? a.type_k : TYPE, a.in_k)};
     }
     template <int TYPE>
     __device__ cursor values() const
     {
-        return {v, p->v_stride[2] * bytes_of(TYPE == TYPE_ANY ? a.type_v : TYPE)};
+        return {v, span_of(p->v_stride[2], TYPE == TYPE_ANY ? a.type_v : TYPE, a.in_v)};
     }
 
     __device__ bool in_pages() const { return (p->flags & FA_TABLE_PAGES) != 0; }
@@ -122,8 +122,8 @@ __device__ __forceinline__ const uchar *work::row_in(fa_key_place at) const
     if (!fa_work_has_page(*this, at))
         return (const uchar *)&no_row;
     if (OF_V)
-        return a.v + FA_PLACE_AT(*this, v, at) * bytes_of(TYPE == TYPE_ANY ? a.type_v : TYPE);
-    return a.k + FA_PLACE_AT(*this, k, at) * bytes_of(TYPE == TYPE_ANY ? a.type_k : TYPE);
+        return a.v + span_of(FA_PLACE_AT(*this, v, at), TYPE == TYPE_ANY ? a.type_v : TYPE, a.in_v);
+    return a.k + span_of(FA_PLACE_AT(*this, k, at), TYPE == TYPE_ANY ? a.type_k : TYPE, a.in_k);
 }
 
 template <int TYPE, bool OF_V, int N>
@@ -156,8 +156,8 @@ __device__ __forceinline__ work::work(const fa_cuda_args &args, const fa_table_i
     key_end = w.key_end;
     part_row = w.part_row;
     walk = fa_walk_of(of.mask, p->group, row_begin, row_end, key_end);
-    k = a.k + FA_HEAD_AT(*this, k) * bytes_of(a.type_k);
-    v = a.v + FA_HEAD_AT(*this, v) * bytes_of(a.type_v);
+    k = a.k + span_of(FA_HEAD_AT(*this, k), a.type_k, a.in_k);
+    v = a.v + span_of(FA_HEAD_AT(*this, v), a.type_v, a.in_v);
 }
 
 /* A packed row, and where what belongs to it lies. */

@@ -60,7 +60,8 @@ int main(void)
         /* The first, which is the smallest, of each kind and unit. */
         if (fa_cuda_table[line].kind != kind || fa_cuda_table[line].unit != unit)
             good = compile(nvrtc, line, fa_cuda_table[line].unit > 0 ? FA_F16 : FA_F32) && good;
-        if (fa_cuda_table[line].kind == FA_CUDA_FMA && kind != FA_CUDA_FMA)
+        if (fa_cuda_table[line].kind != kind &&
+            (fa_cuda_table[line].kind == FA_CUDA_FMA || fa_cuda_table[line].kind == FA_CUDA_ROWS))
             good = compile(nvrtc, line, FA_CUDA_ANY) && good;
         kind = fa_cuda_table[line].kind;
         unit = fa_cuda_table[line].unit;
