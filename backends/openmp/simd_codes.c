@@ -39,33 +39,29 @@ FA_INLINE void decode_block(const int type, const uint8_t *block, float *to)
 {
     const uint16_t *scaling = (const uint16_t *)(const void *)block;
     const vf scale = v_splat_f16(scaling);
+    const vf offset = FA_TYPE_HAS_OFFSET(type) ? v_splat_f16(scaling + 1) : v_set1(0.0f);
     FA_UNROLL
     for (int half = 0; half < 2; half++) {
         const vb numbers = numbers_of(type, block, half);
         FA_UNROLL
         for (int part = 0; part < 16 / VL; part++) {
             const vf n = v_of_bytes(numbers, part); /* its product with the scale is exact */
-            v_store(to + 16 * half + part * VL,
-                    FA_TYPE_HAS_OFFSET(type) ? v_fma(scale, n, v_splat_f16(scaling + 1)) : v_mul(scale, n));
+            const vf x = FA_TYPE_HAS_OFFSET(type) ? v_fma(scale, n, offset) : v_mul(scale, n);
+            v_store(to + 16 * half + part * VL, x);
         }
     }
-}
-
-FA_INLINE vf load_fp8(const int type, const uint8_t *at)
-{
-    return type == FA_TYPE_E4M3 ? v_load_e4m3(at) : v_load_e5m2(at);
 }
 
 FA_INLINE void decode_row(const int type, const uint8_t *at, int dim, float *to)
 {
     int d = 0;
     if (!FA_TYPE_IS_FP8(type)) {
-        for (; d < dim; d += BLOCK)
-            decode_block(type, at + FA_TYPE_SPAN(type, d), to + d);
+        for (; d < dim; d += BLOCK, at += FA_TYPE_SIZE(type))
+            decode_block(type, at, to + d);
         return;
     }
-    for (; d + VL <= dim; d += VL)
-        v_store(to + d, load_fp8(type, at + d));
+    for (; d + 16 <= dim; d += 16)
+        (type == FA_TYPE_E4M3 ? v_store_e4m3 : v_store_e5m2)(to + d, at + d);
     for (; d < dim; d++)
         to[d] = fa_load_coded((fa_dtype)type, at, d);
 }
@@ -75,15 +71,16 @@ FA_INLINE void decode(const int type, const typed_rows *from, int rows, int dim,
                       ptrdiff_t target_stride)
 {
     const int bytes = FA_TYPE_SPAN(type, dim);
-    const int64_t far = FA_TYPE_SPAN(type, from->far);
-    for (int r = 0; r < rows; r++) {
-        const uint8_t *at = row_at(type, from, r);
+    const int64_t stride = FA_TYPE_SPAN(type, from->stride), far = FA_TYPE_SPAN(type, from->far);
+    const uint8_t *at = (const uint8_t *)from->base + FA_TYPE_SPAN(type, from->index);
+    for (int r = 0; r < rows; r++, at += stride, target += target_stride) {
+        at = from->row ? row_at(type, from, r) : at;
         if (from->far) {
             const uint8_t *ahead = from->row ? row_at(type, from, r + (int)from->far) : at + far;
             for (int i = 0; i < bytes; i += LINE_BYTES)
                 __builtin_prefetch(ahead + i);
         }
-        decode_row(type, at, dim, target + r * target_stride);
+        decode_row(type, at, dim, target);
     }
 }
 

@@ -272,6 +272,30 @@ START_TEST(f32_passes_unchanged)
 }
 END_TEST
 
+/* Whatever the bytes are: of fp8 every code is among them, of ggml's blocks every code and any scale. */
+START_TEST(formats_decode_as_plain_c_does)
+{
+    enum { ROWS = 3, STRIDE = 192, FIRST = 32, BYTES = 2 * (FIRST + ROWS * STRIDE) };
+    uint16_t from[BYTES / 2];
+    float to[ROWS * STRIDE];
+    uint32_t state = 1;
+    for (int turn = 0; turn < 20 * 8; turn++) {
+        const fa_dtype dtype = (fa_dtype)(FA_E4M3 + turn % 8);
+        const int dim = FA_TYPE_IS_FP8(dtype) ? 168 : 160;
+        for (int i = 0; i < COUNT(from); i++)
+            from[i] = (uint16_t)((state = state * 1664525u + 1013904223u) >> 16);
+        vec_isa[_i]->convert_rows(dtype, from, FIRST, STRIDE, ROWS, dim, to, STRIDE);
+        for (int i = 0; i < ROWS * dim; i++) {
+            const int at = i / dim * STRIDE + i % dim;
+            const float expected = fa_load(dtype, from, FIRST + at);
+            if (isnan(expected) ? !isnan(to[at]) : !same_bits(to[at], expected))
+                ck_abort_msg("%s, element %d is %g, expected %g", fa_dtype_name(dtype), i, (double)to[at],
+                             (double)expected);
+        }
+    }
+}
+END_TEST
+
 void add_lane_tests(Suite *suite)
 {
     TCase *tc = tcase_create("lanes");
@@ -288,5 +312,6 @@ void add_lane_tests(Suite *suite)
     tcase_add_loop_test(tc, stores_round_as_plain_c_does, 0, vec_isas);
     tcase_add_loop_test(tc, stores_round_ties_to_even, 0, vec_isas);
     tcase_add_loop_test(tc, f32_passes_unchanged, 0, vec_isas);
+    tcase_add_loop_test(tc, formats_decode_as_plain_c_does, 0, vec_isas);
     suite_add_tcase(suite, tc);
 }

@@ -97,19 +97,13 @@ static inline vf v_of_bytes(vb a, const int part)
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(part ? _mm_unpackhi_epi64(a, a) : a));
 }
 static inline vf v_splat_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_set1_epi16((short)*p)); }
-/* By way of f16, whose exponent counts from 8 less. */
-static inline vf v_load_e4m3(const uint8_t *p)
+static inline void store_halves(float *to, __m256i half, float by)
 {
-    __m128i wide = _mm_cvtepi8_epi16(_mm_loadl_epi64((const __m128i *)p)), magnitude = _mm_set1_epi16(0x7f);
-    __m128i nan = _mm_cmpeq_epi16(_mm_and_si128(wide, magnitude), magnitude);
-    __m128i half = _mm_and_si128(_mm_slli_epi16(wide, 7), _mm_set1_epi16((short)0xbf80));
-    half = _mm_or_si128(half, _mm_and_si128(nan, _mm_set1_epi16(0x7c00)));
-    return _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0f));
+    v_store(to, v_mul(_mm256_cvtph_ps(_mm256_castsi256_si128(half)), v_set1(by)));
+    v_store(to + VL, v_mul(_mm256_cvtph_ps(_mm256_extracti128_si256(half, 1)), v_set1(by)));
 }
-static inline vf v_load_e5m2(const uint8_t *p)
-{
-    return _mm256_cvtph_ps(_mm_unpacklo_epi8(_mm_setzero_si128(), _mm_loadl_epi64((const __m128i *)p)));
-}
+static inline void v_store_e4m3(float *to, const uint8_t *p) { store_halves(to, load_e4m3(p), 256.0f); }
+static inline void v_store_e5m2(float *to, const uint8_t *p) { store_halves(to, load_e5m2(p), 1.0f); }
 
 static inline void v_transpose(vf r[VL])
 {

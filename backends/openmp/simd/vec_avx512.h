@@ -87,20 +87,11 @@ static inline vf v_of_bytes(vb a, const int part)
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(a));
 }
 static inline vf v_splat_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_set1_epi16((short)*p)); }
-/* By way of f16, whose exponent counts from 8 less. */
-static inline vf v_load_e4m3(const uint8_t *p)
+static inline void v_store_e4m3(float *to, const uint8_t *p)
 {
-    __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)), magnitude = _mm256_set1_epi16(0x7f);
-    __m256i nan = _mm256_cmpeq_epi16(_mm256_and_si256(wide, magnitude), magnitude);
-    __m256i half = _mm256_and_si256(_mm256_slli_epi16(wide, 7), _mm256_set1_epi16((short)0xbf80));
-    half = _mm256_or_si256(half, _mm256_and_si256(nan, _mm256_set1_epi16(0x7c00)));
-    return _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0f));
+    v_store(to, v_mul(_mm512_cvtph_ps(load_e4m3(p)), v_set1(256.0f)));
 }
-static inline vf v_load_e5m2(const uint8_t *p)
-{
-    __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p));
-    return _mm512_cvtph_ps(_mm256_slli_epi16(wide, 8));
-}
+static inline void v_store_e5m2(float *to, const uint8_t *p) { v_store(to, _mm512_cvtph_ps(load_e5m2(p))); }
 
 /* Transposes 4x4 blocks inside 128-bit lanes, then the 4x4 grid of lanes. */
 static inline void v_transpose(vf r[VL])

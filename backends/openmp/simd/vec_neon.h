@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The vector vocabulary (see vec.h) in AArch64 Advanced SIMD. */
 #include <arm_neon.h>
-#include <string.h>
 
 enum { VL = 4, PANEL_VECS = 4, SCORE_KEYS = 6, VALUE_DIMS = 4 };
 
@@ -78,23 +77,31 @@ static inline vf v_of_bytes(vb a, const int part)
     return vcvtq_f32_s32(vmovl_s16(part & 1 ? vget_high_s16(wide) : vget_low_s16(wide)));
 }
 static inline vf v_splat_f16(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(*p))); }
-/* Four bytes, each the upper half of 16 bits. */
-static inline uint16x4_t load_upper(const uint8_t *p)
+static inline void store_halves(float *to, uint16x8_t half, float by)
 {
-    uint32_t bits;
-    memcpy(&bits, p, sizeof(bits));
-    return vget_low_u16(vshll_n_u8(vcreate_u8(bits), 8));
+    float16x8_t halves = vreinterpretq_f16_u16(half);
+    vst1q_f32(to, vmulq_n_f32(vcvt_f32_f16(vget_low_f16(halves)), by));
+    vst1q_f32(to + 4, vmulq_n_f32(vcvt_f32_f16(vget_high_f16(halves)), by));
 }
-/* By way of f16, whose exponent counts from 8 less. */
-static inline vf v_load_e4m3(const uint8_t *p)
+/* e4m3, each the upper half of 16 bits, as f16: the exponent counts from 8 less. */
+static inline uint16x8_t e4m3_halves(uint16x8_t wide)
 {
-    uint16x4_t wide = load_upper(p), magnitude = vdup_n_u16(0x3f80);
-    uint16x4_t half = vand_u16(vshr_n_u16(wide, 1), magnitude), nan = vceq_u16(half, magnitude);
-    half = vorr_u16(half, vand_u16(nan, vdup_n_u16(0x7c00)));
-    half = vorr_u16(half, vand_u16(wide, vdup_n_u16(0x8000)));
-    return vmulq_n_f32(vcvt_f32_f16(vreinterpret_f16_u16(half)), 256.0f);
+    uint16x8_t magnitude = vdupq_n_u16(0x3f80), half = vandq_u16(vshrq_n_u16(wide, 1), magnitude);
+    half = vorrq_u16(half, vandq_u16(vceqq_u16(half, magnitude), vdupq_n_u16(0x7c00)));
+    return vorrq_u16(half, vandq_u16(wide, vdupq_n_u16(0x8000)));
 }
-static inline vf v_load_e5m2(const uint8_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(load_upper(p))); }
+static inline void v_store_e4m3(float *to, const uint8_t *p)
+{
+    uint8x16_t bytes = vld1q_u8(p);
+    store_halves(to, e4m3_halves(vshll_n_u8(vget_low_u8(bytes), 8)), 256.0f);
+    store_halves(to + 8, e4m3_halves(vshll_n_u8(vget_high_u8(bytes), 8)), 256.0f);
+}
+static inline void v_store_e5m2(float *to, const uint8_t *p)
+{
+    uint8x16_t bytes = vld1q_u8(p);
+    store_halves(to, vshll_n_u8(vget_low_u8(bytes), 8), 1.0f);
+    store_halves(to + 8, vshll_n_u8(vget_high_u8(bytes), 8), 1.0f);
+}
 
 static inline void v_transpose(vf r[VL])
 {
