@@ -14,6 +14,7 @@ enum {
     KEYS = 4,         /* keys of a score micro-kernel, or 1    */
     VALUE_VECS = 4,   /* vectors of output of a value micro-kernel */
     CHUNK = 32,       /* keys made f32 at a time               */
+    FEW = 16,         /* likewise, where they are read once: memory has work while these are multiplied */
     FAR_BYTES = 8192, /* of rows, between what is read in place and what is loaded ahead */
     AHEAD = 64,       /* rows in a list behind the last of a block: more than are loaded ahead */
 };
@@ -440,10 +441,12 @@ static bool converts(const fa_table_item *item, fa_dtype dtype)
     return (item->row_end - item->row_begin > ROWS && dtype != FA_F32) || FA_TYPE_IS_CODED(dtype);
 }
 
-/* Keys of a block, of `keys`, that are read together: what is read again stays in the first-level cache. */
+/* Of a block of `keys` keys, how many are read together: what is read again stays in the first-level cache. */
 static int step_of(const fa_table_item *item, fa_dtype dtype, int keys)
 {
-    return item->row_end - item->row_begin > ROWS || converts(item, dtype) ? CHUNK : keys;
+    if (item->row_end - item->row_begin > ROWS)
+        return CHUNK;
+    return FA_TYPE_IS_CODED(dtype) ? FEW : keys;
 }
 
 /* What fetch() is going to convert from row `first` of a block on, which is the item's `key`, if it does. A decoder of
