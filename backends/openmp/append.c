@@ -1,27 +1,43 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* New rows into a cache: one row of one head at a time. */
+#include "backends/openmp/cpu.h"
+#include "backends/openmp/kernel.h"
 #include "backends/openmp/loop.h"
 #include "backends/openmp/run.h"
-#include "core/half.h"
 #include "core/tensor.h"
-#include <fastattn/reference.h>
 
 typedef struct append_run {
     const fa_append *append;
     const void *memory[FA_APPEND_OPERANDS];
+    fa_cpu_append_row *row;
 } append_run;
+
+/* That of the best instruction set. */
+static fa_cpu_append_row *best_row(void)
+{
+#if FA_WITH_AVX512
+    if (fa_cpu_has(FA_ISA_AVX512))
+        return fa_avx512_append_row;
+#endif
+#if FA_WITH_AVX2
+    if (fa_cpu_has(FA_ISA_AVX2))
+        return fa_avx2_append_row;
+#endif
+#if FA_WITH_NEON
+    if (fa_cpu_has(FA_ISA_NEON))
+        return fa_neon_append_row;
+#endif
+    return fa_scalar_append_row;
+}
 
 static void copy_row(const append_run *run, int from, int to, int64_t batch, int64_t head, int64_t row,
                      int64_t slot)
 {
     const fa_append *a = run->append;
     const fa_tensor *source = &a->tensor[from], *target = &a->tensor[to];
-    const int64_t at = fa_tensor_offset(source, batch, head, row), dim = source->shape[3];
-    float x[FA_MAX_HEAD_DIM];
-    for (int64_t d = 0; d < dim; d++)
-        x[d] = fa_load(source->dtype, run->memory[from], at + d);
-    fa_elements_store(target->dtype, (void *)(uintptr_t)run->memory[to],
-                      fa_tensor_offset(target, slot / a->keys, head, slot % a->keys), x, dim);
+    run->row(source->dtype, run->memory[from], fa_tensor_offset(source, batch, head, row), target->dtype,
+             (void *)(uintptr_t)run->memory[to],
+             fa_tensor_offset(target, slot / a->keys, head, slot % a->keys), (int)source->shape[3]);
 }
 
 /* Of the list of heads of rows. */
@@ -43,7 +59,7 @@ fa_status fa_openmp_append_run(const fa_append *append, fa_queue *queue, const f
 {
     enum { ROWS_OF_TASK = 32 }; /* fewer are written faster than shared */
     const int64_t count = append->batch * append->rows * append->heads;
-    append_run run = {.append = append};
+    append_run run = {.append = append, .row = best_row()};
     (void)queue;
     for (int t = 0; t < FA_APPEND_OPERANDS; t++) {
         const fa_buffer *buffer = binding->buffer[t];

@@ -152,6 +152,19 @@ static void check_cache(const scene *s, const fa_tensor *t, const piece *m, int 
     }
 }
 
+/* Row 0 of head 0 goes to key 3 of entry 0, to the bits that plain C makes. */
+static void check_bits(const scene *s)
+{
+    const fa_dtype dtype = s->desc.cache_k.dtype;
+    const size_t bytes = DIM_QK / (size_t)fa_dtype_block(dtype) * fa_dtype_size(dtype);
+    float x[DIM_QK];
+    unsigned char expected[DIM_QK * sizeof(float)];
+    for (int d = 0; d < DIM_QK; d++)
+        x[d] = fa_element(s->desc.k.dtype, s->k.at, d);
+    fa_elements_store(dtype, expected, 0, x, DIM_QK);
+    ck_assert_mem_eq(s->cache_k.at + 3 * bytes, expected, bytes);
+}
+
 /* Half a step of each format, for elements of up to 4.5, and the rounding of its scale. */
 START_TEST(every_format)
 {
@@ -168,6 +181,7 @@ START_TEST(every_format)
         make_scene(&s, &d);
         ck_assert_int_eq(fa_append_run(s.append, queue, &s.args), FA_OK);
         ck_assert_int_eq(fa_queue_wait(queue), FA_OK);
+        check_bits(&s);
         check_cache(&s, &s.desc.cache_k, &s.cache_k, 0, row[i / 2].tolerance + 0.003f);
         check_cache(&s, &s.desc.cache_v, &s.cache_v, 1, row[COUNT(row) - 1 - i / 2].tolerance + 0.003f);
         free_scene(&s);

@@ -21,6 +21,7 @@
  *   vb_look_up    entry `a` of a table of 16
  *   v_of_bytes    VL of the bytes from number part * VL on, as numbers with a sign; `part` is a constant
  *   v_splat_f16   the number at p in each lane
+ *   v_store_nearest  bytes: each lane's nearest whole number, of two the one further from 0; it fits
  *   v_store_e4m3, v_store_e5m2  16 elements of fp8, made f32
  */
 #ifndef FA_OPENMP_VEC_H

@@ -97,6 +97,14 @@ static inline vf v_of_bytes(vb a, const int part)
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(part ? _mm_unpackhi_epi64(a, a) : a));
 }
 static inline vf v_splat_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_set1_epi16((short)*p)); }
+static inline void v_store_nearest(uint8_t *p, vf a)
+{
+    __m256i twice = _mm256_cvttps_epi32(_mm256_add_ps(a, a)), one = _mm256_set1_epi32(1);
+    __m256i size = _mm256_srli_epi32(_mm256_add_epi32(_mm256_abs_epi32(twice), one), 1);
+    __m256i whole = _mm256_sign_epi32(size, twice);
+    __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+    _mm_storel_epi64((__m128i *)p, _mm_packs_epi16(halves, halves));
+}
 static inline void store_halves(float *to, __m256i half, float by)
 {
     v_store(to, v_mul(_mm256_cvtph_ps(_mm256_castsi256_si128(half)), v_set1(by)));

@@ -87,6 +87,13 @@ static inline vf v_of_bytes(vb a, const int part)
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(a));
 }
 static inline vf v_splat_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_set1_epi16((short)*p)); }
+static inline void v_store_nearest(uint8_t *p, vf a)
+{
+    __m512i twice = _mm512_cvttps_epi32(_mm512_add_ps(a, a)), one = _mm512_set1_epi32(1);
+    __m512i size = _mm512_srli_epi32(_mm512_add_epi32(_mm512_abs_epi32(twice), one), 1);
+    __m512i whole = _mm512_mask_sub_epi32(size, _mm512_movepi32_mask(twice), _mm512_setzero_si512(), size);
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(whole));
+}
 static inline void v_store_e4m3(float *to, const uint8_t *p)
 {
     v_store(to, v_mul(_mm512_cvtph_ps(load_e4m3(p)), v_set1(256.0f)));

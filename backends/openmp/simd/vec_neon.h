@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The vector vocabulary (see vec.h) in AArch64 Advanced SIMD. */
 #include <arm_neon.h>
+#include <string.h>
 
 enum { VL = 4, PANEL_VECS = 4, SCORE_KEYS = 6, VALUE_DIMS = 4 };
 
@@ -77,6 +78,12 @@ static inline vf v_of_bytes(vb a, const int part)
     return vcvtq_f32_s32(vmovl_s16(part & 1 ? vget_high_s16(wide) : vget_low_s16(wide)));
 }
 static inline vf v_splat_f16(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(*p))); }
+static inline void v_store_nearest(uint8_t *p, vf a)
+{
+    int16x4_t wide = vmovn_s32(vcvtaq_s32_f32(a));
+    uint32_t bytes = vget_lane_u32(vreinterpret_u32_s8(vmovn_s16(vcombine_s16(wide, wide))), 0);
+    memcpy(p, &bytes, sizeof(bytes));
+}
 static inline void store_halves(float *to, uint16x8_t half, float by)
 {
     float16x8_t halves = vreinterpretq_f16_u16(half);
