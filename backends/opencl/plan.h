@@ -34,7 +34,7 @@ typedef struct fa_cl_options {
 /* Where an operand lies: the chunks that it touches, and where in the first of them it begins. */
 typedef struct fa_cl_place {
     cl_mem chunk[FA_CL_MAX_CHUNKS];
-    cl_long at; /* elements */
+    cl_long at; /* elements; bytes of a format of caches */
 } fa_cl_place;
 
 enum { FA_CL_WORKSPACE = FA_OPERANDS, FA_CL_PLACES, FA_CL_WORK = FA_CL_PLACES };

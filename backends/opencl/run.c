@@ -5,7 +5,10 @@
 
 enum { ALIGNMENT = 16 };
 
-/* An operand, the workspace or the work of a run; `buffer` is NULL, or `span` 0, where there is none. */
+/*
+ * An operand, the workspace or the work of a run; `buffer` is NULL, or `span` 0, where there is none. Where it begins
+ * is a multiple of `element` bytes, and kernels are told it in those.
+ */
 typedef struct operand {
     const char *name;
     const fa_buffer *buffer;
@@ -19,8 +22,9 @@ static operand operand_of(const fa_plan *plan, const fa_binding *binding, int pl
                          sizeof(float)};
     if (place == FA_CL_WORK)
         return (operand){"work", binding->work, binding->work_offset, plan->layout.bytes, 1};
+    const fa_dtype dtype = plan->problem.tensor[place].dtype;
     return (operand){fa_operands[place].name, binding->buffer[place], binding->offset[place],
-                     plan->problem.span[place], fa_dtype_size(plan->problem.tensor[place].dtype)};
+                     plan->problem.span[place], fa_dtype_block(dtype) > 1 ? 1 : fa_dtype_size(dtype)};
 }
 
 /* Whether an operand lies in more than one cl_mem. */

@@ -93,7 +93,8 @@ static inline void store_2(memory m, long at, float x)
 
 /*
  * Four elements as they lie in memory. They stay so until widened: a fetch ahead of its use then waits for nothing
- * and takes no more registers than it must. One type holds those of q, k and v.
+ * and takes no more registers than it must. One type holds those of q, k and v. Of a format of caches, x holds the
+ * codes and y the block's scaling.
  */
 #if FA_TYPE_Q == 0 || FA_TYPE_K == 0 || FA_TYPE_V == 0
 typedef uint4 raw;
@@ -106,11 +107,12 @@ typedef uint2 raw;
 #define FA_HALVES(x) as_ushort4(x)
 #endif
 
-/* The elements of a row from byte `at` on, of which `count` exist; the others are 0. */
+/* The elements from dim `d` on of a row that lies at byte `row`, of which `count` exist; the others are 0. */
 #ifdef FA_ALIGNED
 #define FA_FETCH4(type, vector, element, pack)                                                         \
-    static inline raw FA_CAT(fetch4_, type)(memory m, long at, int count)                              \
+    static inline raw FA_CAT(fetch4_, type)(memory m, long row, int d, int count)                      \
     {                                                                                                  \
+        const long at = row + d * FA_TYPE_BYTES(type);                                                 \
         vector x = 0;                                                                                  \
         if (count > 0)                                                                                 \
             x = *(__global const vector *)memory_at(m, at);                                            \
@@ -118,8 +120,9 @@ typedef uint2 raw;
     }
 #else
 #define FA_FETCH4(type, vector, element, pack)                                                         \
-    static inline raw FA_CAT(fetch4_, type)(memory m, long at, int count)                              \
+    static inline raw FA_CAT(fetch4_, type)(memory m, long row, int d, int count)                      \
     {                                                                                                  \
+        const long at = row + d * FA_TYPE_BYTES(type);                                                 \
         vector x = 0;                                                                                  \
         if (count > 0)                                                                                 \
             x.x = *(__global const element *)memory_at(m, at);                                         \
@@ -144,14 +147,18 @@ static inline float4 widen_0(raw x)
 }
 #endif
 
-static inline float4 widen_1(raw x)
+static inline float4 widen_halves(ushort4 bits)
 {
 #ifdef FA_FP16
-    return convert_float4(as_half4(FA_HALVES(x)));
+    return convert_float4(as_half4(bits));
 #else
-    ushort4 bits = FA_HALVES(x);
     return vload_half4(0, (const half *)&bits);
 #endif
+}
+
+static inline float4 widen_1(raw x)
+{
+    return widen_halves(FA_HALVES(x));
 }
 
 static inline float4 widen_2(raw x)
@@ -166,8 +173,9 @@ typedef ushort8 raw8_1, raw8_2;
 
 #ifdef FA_ALIGNED
 #define FA_FETCH8(type, element, whole)                                                                \
-    static inline FA_RAW8(type) FA_CAT(fetch8_, type)(memory m, long at, int count)                    \
+    static inline FA_RAW8(type) FA_CAT(fetch8_, type)(memory m, long row, int d, int count)            \
     {                                                                                                  \
+        const long at = row + d * FA_TYPE_BYTES(type);                                                 \
         FA_RAW8(type) x = 0;                                                                           \
         if (count > 0)                                                                                 \
             x = whole;                                                                                 \
@@ -175,8 +183,9 @@ typedef ushort8 raw8_1, raw8_2;
     }
 #else
 #define FA_FETCH8(type, element, whole)                                                                \
-    static inline FA_RAW8(type) FA_CAT(fetch8_, type)(memory m, long at, int count)                    \
+    static inline FA_RAW8(type) FA_CAT(fetch8_, type)(memory m, long row, int d, int count)            \
     {                                                                                                  \
+        const long at = row + d * FA_TYPE_BYTES(type);                                                 \
         element x[8];                                                                                  \
         FA_UNROLL                                                                                      \
         for (int i = 0; i < 8; i++)                                                                    \
@@ -206,6 +215,8 @@ static inline float8 widen8_2(raw8_2 x)
 {
     return as_float8(convert_uint8(x) << 16);
 }
+
+#include "coded.cl"
 
 /* Which elements are not finite, as select() and any() take them. By bits: compilers may take x * 0 for 0. */
 static inline int4 not_finite4(float4 x)

@@ -80,8 +80,7 @@ static void score_keys(cursor k, const long row[KEYS], int dim_qk, __local const
         FA_UNROLL
         for (int n = 0; n < turns; n++) {
             const long first = PAGES ? row[n] : row_k(k, id, n, key, key_end);
-            keys[n] = FA_CAT(fetch8_, FA_TYPE_K)(k.m, first + d * FA_TYPE_BYTES(FA_TYPE_K),
-                                                 count_at(first, dim_qk - d));
+            keys[n] = FA_CAT(fetch8_, FA_TYPE_K)(k.m, first, d, count_at(first, dim_qk - d));
             if (PAGES && first < 0)
                 keys[n] = ~(FA_RAW8(FA_TYPE_K))0;
         }
@@ -128,7 +127,7 @@ static void fetch_values(cursor v, const long row[AHEAD], int dim_v, int id, int
         FA_UNROLL
         for (int c = 0; c < OCTETS; c++) {
             const int d = (lane + c * LANES_V) * 8;
-            to[a][c] = FA_CAT(fetch8_, FA_TYPE_V)(v.m, at + d * FA_TYPE_BYTES(FA_TYPE_V), count_at(at, dim_v - d));
+            to[a][c] = FA_CAT(fetch8_, FA_TYPE_V)(v.m, at, d, count_at(at, dim_v - d));
         }
     }
 }

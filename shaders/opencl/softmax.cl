@@ -99,19 +99,23 @@ typedef struct cursor {
 #define FA_IN_PAGES(page, w)
 #endif
 
+/* Bytes before element n. Where an operand begins is counted in elements, but in bytes where those come in blocks. */
+#define FA_BYTES(type, offset, n)                                                  \
+    (FA_TYPE_IS_CODED(type) ? (offset) + FA_TYPE_SPAN(type, n) : FA_TYPE_SPAN(type, (offset) + (n)))
+
 static inline cursor keys_of(work w, memory k, long k_offset)
 {
-    const cursor c = {k, (k_offset + FA_HEAD_AT(w, k)) * FA_TYPE_BYTES(FA_TYPE_K),
-                      (FA_STRIDE)w.p->k_stride[2] * FA_TYPE_BYTES(FA_TYPE_K)
-                      FA_IN_PAGES(w.p->k_stride[0] * FA_TYPE_BYTES(FA_TYPE_K), w)};
+    const cursor c = {k, FA_BYTES(FA_TYPE_K, k_offset, FA_HEAD_AT(w, k)),
+                      FA_TYPE_SPAN(FA_TYPE_K, (FA_STRIDE)w.p->k_stride[2])
+                      FA_IN_PAGES(FA_TYPE_SPAN(FA_TYPE_K, w.p->k_stride[0]), w)};
     return c;
 }
 
 static inline cursor values_of(work w, memory v, long v_offset)
 {
-    const cursor c = {v, (v_offset + FA_HEAD_AT(w, v)) * FA_TYPE_BYTES(FA_TYPE_V),
-                      (FA_STRIDE)w.p->v_stride[2] * FA_TYPE_BYTES(FA_TYPE_V)
-                      FA_IN_PAGES(w.p->v_stride[0] * FA_TYPE_BYTES(FA_TYPE_V), w)};
+    const cursor c = {v, FA_BYTES(FA_TYPE_V, v_offset, FA_HEAD_AT(w, v)),
+                      FA_TYPE_SPAN(FA_TYPE_V, (FA_STRIDE)w.p->v_stride[2])
+                      FA_IN_PAGES(FA_TYPE_SPAN(FA_TYPE_V, w.p->v_stride[0]), w)};
     return c;
 }
 

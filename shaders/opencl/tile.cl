@@ -74,7 +74,7 @@ static void fetch_q(const source *s, const long row[FETCH_Q], int id, int dim, r
     FA_UNROLL
     for (int n = 0; n < FETCH_Q; n++) {
         int d = dim + (id + n * GROUP) % (FA_DEPTH / 4) * 4;
-        to[n] = FA_CAT(fetch4_, FA_TYPE_Q)(s->q, row[n] + d * FA_TYPE_BYTES(FA_TYPE_Q), COUNT_QK(s, d));
+        to[n] = FA_CAT(fetch4_, FA_TYPE_Q)(s->q, row[n], d, COUNT_QK(s, d));
     }
 }
 
@@ -99,8 +99,7 @@ static void fetch_k(const source *s, const long row[FETCH_K], int id, int key, i
     for (int n = 0; n < FETCH_K; n++) {
         const long first = PAGES ? row[n] : row_k(s, id, n, key, key_end);
         int d = dim + (id + n * GROUP) % (FA_DEPTH / 4) * 4;
-        to[FETCH_Q + n] = FA_CAT(fetch4_, FA_TYPE_K)(s->k.m, first + d * FA_TYPE_BYTES(FA_TYPE_K),
-                                                     count_at(first, COUNT_QK(s, d)));
+        to[FETCH_Q + n] = FA_CAT(fetch4_, FA_TYPE_K)(s->k.m, first, d, count_at(first, COUNT_QK(s, d)));
         if (PAGES && first < 0)
             to[FETCH_Q + n] = ~(raw)0;
     }
@@ -132,7 +131,7 @@ static void fetch_v(const source *s, const long row[FETCH_V], int id, int key, i
     for (int n = 0; n < FETCH_V; n++) {
         const long first = PAGES ? row[n] : row_v(s, id, n, key, key_end, step);
         int d = (id + n * GROUP) % (FA_DIM_V / 4) * 4;
-        to[n] = FA_CAT(fetch4_, FA_TYPE_V)(s->v.m, first + d * FA_TYPE_BYTES(FA_TYPE_V), count_at(first, COUNT_V(s, d)));
+        to[n] = FA_CAT(fetch4_, FA_TYPE_V)(s->v.m, first, d, count_at(first, COUNT_V(s, d)));
     }
 }
 

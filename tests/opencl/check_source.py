@@ -22,8 +22,8 @@ PARSE = ["-fsyntax-only"]
 GENERATE = ["-target", "spir64", "-O2", "-emit-llvm", "-S", "-o", os.devnull]
 STANDARDS = ("CL1.2", "CL3.0")
 # q, k, v and o, by number as fa_dtype has them; of what is only parsed, some.
-TYPES = ("0000", "1111", "2222", "2110", "1001", "0212")
-PARSED_TYPES = ("0000", "2110")
+TYPES = ("0000", "1111", "2222", "2110", "1001", "0212", ("0", "5", "11", "0"), ("1", "7", "12", "2"))
+PARSED_TYPES = ("0000", "2110", ("1", "7", "12", "2"))
 CHUNKS = ("-DFA_CHUNKS=1", "-DFA_CHUNKS=4 -DFA_CHUNK_SHIFT=12", "-DFA_CHUNKS=12 -DFA_CHUNK_SHIFT=27")
 # How loops are compiled, f16 and the width of strides go together: they do not meet in the source.
 DEVICES = ("-DFA_STRIDE=int -DFA_COMPACT", "-DFA_STRIDE=long -DFA_FP16")
