@@ -226,11 +226,11 @@ typedef struct fa_cuda_args {
     const unsigned char *bias, *keep;
     const int *page_table;
     unsigned char *lse;
-    unsigned char *partial, *partial_state; /* of rows that are split                             */
-    int type_q, type_k, type_v, type_o;     /* fa_dtype                                           */
-    int aligned;  /* rows of q, k, v and o lie at multiples of 16 bytes; see fa_gpu_can_align() */
-    int straight; /* likewise, and keys are not in pages                */
-    fa_cuda_format in_k, in_v; /* for modules that read formats of caches            */
+    unsigned char *partial, *partial_state; /* of rows that are split         */
+    int type_q, type_k, type_v, type_o;     /* fa_dtype                       */
+    int aligned;               /* rows of q, k, v and o lie at multiples of 16 bytes, but for coded ones */
+    int straight;              /* likewise, and keys are not in pages                                    */
+    fa_cuda_format in_k, in_v; /* for modules that read any type                                         */
 } fa_cuda_args;
 
 #endif
