@@ -19,8 +19,6 @@ static fa_status opencl_open(fa_device *device, void *import)
     };
     device->limits = fa_gpu_limits_of(&limits);
     fa_gpu_kernels_add(device, &limits, d->impls, d->kernels);
-    for (int i = 0; i < device->kernels; i++)
-        d->kernels[i].types_k = d->kernels[i].types_v = FA_TYPES_CACHE;
     return FA_OK;
 }
 

@@ -94,10 +94,7 @@ static fa_status vulkan_open(fa_device *device, void *import)
         if (matrix_kernel(d, &entries[i], &d->impls[device->kernels], &d->kernels[device->kernels]))
             fa_gpu_kernel_add(device, d->impls, d->kernels);
     }
-    const int matrices = device->kernels;
     fa_gpu_kernels_add(device, &limits, d->impls, d->kernels);
-    for (int i = matrices; i < device->kernels; i++)
-        d->kernels[i].types_k = d->kernels[i].types_v = FA_TYPES_CACHE;
     return FA_OK;
 }
 

@@ -48,7 +48,8 @@ FA_API void fa_append_destroy(fa_append *append);
  */
 typedef struct fa_append_args {
     size_t struct_size; /* sizeof(fa_append_args) */
-    fa_buffer *k, *v, *slots, *cache_k, *cache_v; /* v and cache_v are NULL exactly if the description has none */
+    fa_buffer *k, *v, *slots, *cache_k,
+        *cache_v; /* v and cache_v are NULL exactly if the description has none */
     size_t k_offset, v_offset, slots_offset, cache_k_offset, cache_v_offset;
 } fa_append_args;
 
