@@ -60,6 +60,8 @@ START_TEST(json_has_every_key)
     static const char *const keys[] = {"backend",
                                        "device",
                                        "dtype",
+                                       "dtype_k",
+                                       "dtype_v",
                                        "batch",
                                        "heads_q",
                                        "heads_kv",
