@@ -53,6 +53,10 @@ PORTABLE_MUTATIONS = {
     "bias without its factor": (PORTABLE + "work.h", "bias *= FA_FLOAT_AT(w, FA_PARAM(w, factors_at) + r.head);", ";", "bias-factors-11qk*", False),
     "keep turned round": (PORTABLE + "work.h", "FA_EXTRA_AT(w, keep, r, key)) != 0", "FA_EXTRA_AT(w, keep, r, key)) == 0", "keep-11qk/f32*", False),
     "bf16 cut off": (PORTABLE + "format.h", "(bits + 0x7fffu + (bits >> 16 & 1u)) >> 16", "bits >> 16", "causal-br/*bf16*", True),
+    "page of the next key": (PORTABLE + "keys.h", "int entry = shift >= 0 ? number >> shift", "int entry = shift >= 0 ? (number + 1) >> shift", "pages16/f32*", False),
+    "first key forgotten": (PORTABLE + "keys.h", "FA_SEQUENCE(w, first) + key, size", "key, size", "first-pages12*", False),
+    "codes of the other half": (PORTABLE + "codes.h", "(e & 16 ? 4u : 0u)", "(e & 16 ? 0u : 4u)", "format/*q4_0*", True),
+    "fifth bits of the next elements": (PORTABLE + "codes.h", ">> FA_UINT(e) & 15u", ">> (FA_UINT(e) ^ 4u) & 15u", "format/*q5_1*", True),
 }
 # A build takes a third of the time, and the cases run are few.
 QUICK = ["-Dtests=disabled", "-Dexamples=disabled", "-Doptimization=0"]
