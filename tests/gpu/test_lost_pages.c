@@ -130,6 +130,16 @@ static void try_kernel(const char *kernel, int32_t splits)
     fa_plan_destroy(plan);
 }
 
+/* All, unless the build names some: a driver on a CPU takes a second to compile each. */
+static bool is_wanted(const char *kernel)
+{
+#ifdef FA_TEST_KERNELS
+    return strcmp(kernel, "tile16") == 0 || strcmp(kernel, "rows64") == 0;
+#else
+    return kernel[0] != '\0';
+#endif
+}
+
 START_TEST(every_kernel)
 {
     fa_device_info info = {.struct_size = sizeof(info)};
@@ -142,6 +152,8 @@ START_TEST(every_kernel)
     ck_assert_int_eq(fa_device_get_info(device, &info), FA_OK);
     char *rest = info.kernels;
     for (char *kernel = strtok_r(rest, ",", &rest); kernel; kernel = strtok_r(NULL, ",", &rest)) {
+        if (!is_wanted(kernel))
+            continue;
         try_kernel(kernel, 1);
         try_kernel(kernel, 2);
     }

@@ -23,7 +23,8 @@ GENERATE = ["-target", "spir64", "-O2", "-emit-llvm", "-S", "-o", os.devnull]
 STANDARDS = ("CL1.2", "CL3.0")
 # q, k, v and o, by number as fa_dtype has them; of what is only parsed, some.
 TYPES = ("0000", "1111", "2222", "2110", "1001", "0212", ("0", "5", "11", "0"), ("1", "7", "12", "2"))
-PARSED_TYPES = ("0000", "2110", ("1", "7", "12", "2"))
+PARSED_TYPES = ("0000", "2110")
+PAGED_TYPES = ("1111", ("1", "7", "12", "2"))
 CHUNKS = ("-DFA_CHUNKS=1", "-DFA_CHUNKS=4 -DFA_CHUNK_SHIFT=12", "-DFA_CHUNKS=12 -DFA_CHUNK_SHIFT=27")
 # How loops are compiled, f16 and the width of strides go together: they do not meet in the source.
 DEVICES = ("-DFA_STRIDE=int -DFA_COMPACT", "-DFA_STRIDE=long -DFA_FP16")
@@ -46,7 +47,8 @@ def variants():
     for standard, types, *rest in itertools.product(STANDARDS, TYPES, CHUNKS, DEVICES, KERNELS):
         names = [f"-DFA_TYPE_{name}={number}" for name, number in zip("QKVO", types)]
         stage = GENERATE if (standard, rest[0]) == (STANDARDS[0], CHUNKS[0]) else PARSE
-        if stage is PARSE and types not in PARSED_TYPES:
+        paged = "-DFA_PAGES" in rest[2]
+        if types not in (PAGED_TYPES if paged else PARSED_TYPES if stage is PARSE else TYPES):
             continue
         yield stage + [f"-cl-std={standard}"] + names + " ".join(rest).split()
         if standard != STANDARDS[0] and rest[0] == CHUNKS[0]:
