@@ -212,7 +212,8 @@ FA_API fa_status fa_plan_tile(const fa_plan *plan, int64_t sequence, int64_t row
 
 /**
  * Everything in one call, for host memory: plan, buffers, run and wait. Each pointer is a tensor's first element. bias,
- * keep and lse are NULL exactly if desc does not ask for them. Thread-safe.
+ * keep and lse are NULL exactly if desc does not ask for them. A description with page_table is FA_INVALID: no argument
+ * takes the table, see fa_plan_run_host(). Thread-safe.
  *
  * A device that cannot reach host memory works on copies. It copies the rows that sequences use, without what lies
  * between them, so a view into a large cache costs what the view shows.
