@@ -18,6 +18,14 @@
 /* Sets this thread's message and returns `status`, so that a check is one line. */
 fa_status fa_fail(fa_status status, const char *format, ...) FA_PRINTF(2, 3);
 
+/* Leaves the function with the status of a call that failed. */
+#define FA_TRY(call)                \
+    do {                            \
+        fa_status status_ = (call); \
+        if (status_ != FA_OK)       \
+            return status_;         \
+    } while (0)
+
 /* Called on entry by every public function that can fail: no stale message survives a success. */
 void fa_clear_error(void);
 

@@ -48,6 +48,14 @@ fa_status fa_dtype_check_float(fa_dtype dtype, const char *name)
     return fa_fail(FA_INVALID, "%s is %s, expected f32, f16 or bf16", name, fa_dtype_name(dtype));
 }
 
+fa_status fa_dtype_check_cache(fa_dtype dtype, const char *name)
+{
+    if (dtype != FA_BOOL && dtype != FA_I32)
+        return FA_OK;
+    return fa_fail(FA_INVALID, "%s is %s, expected f32, f16, bf16 or a format of caches", name,
+                   fa_dtype_name(dtype));
+}
+
 static bool contiguous_strides(fa_tensor *tensor)
 {
     int64_t stride = 1;

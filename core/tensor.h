@@ -20,6 +20,15 @@ bool fa_tensor_is_injective(const fa_tensor *tensor);
 /* FA_OK for f32, f16 and bf16. Otherwise FA_INVALID; `name` is the field's. */
 fa_status fa_dtype_check_float(fa_dtype dtype, const char *name);
 
+/* FA_OK for those and the formats of caches. */
+fa_status fa_dtype_check_cache(fa_dtype dtype, const char *name);
+
+/* Whether a description leaves the tensor out: its shape is all 0. */
+static inline bool fa_tensor_is_absent(const fa_tensor *t)
+{
+    return t->shape[0] == 0 && t->shape[1] == 0 && t->shape[2] == 0 && t->shape[3] == 0;
+}
+
 /* The bytes of so many elements, which are whole blocks. */
 static inline int64_t fa_dtype_bytes(fa_dtype dtype, int64_t elements)
 {

@@ -13,13 +13,6 @@
 #include "core/structs.h"
 #include "core/tensor.h"
 
-#define TRY(call)                   \
-    do {                            \
-        fa_status status_ = (call); \
-        if (status_ != FA_OK)       \
-            return status_;         \
-    } while (0)
-
 static const char *const names[] = {"k", "v", "cache_k", "cache_v", "slots"};
 
 static bool is_cache(int operand)
@@ -27,23 +20,16 @@ static bool is_cache(int operand)
     return operand == FA_APPEND_CACHE_K || operand == FA_APPEND_CACHE_V;
 }
 
-static bool is_absent(const fa_tensor *t)
-{
-    return t->shape[0] == 0 && t->shape[1] == 0 && t->shape[2] == 0 && t->shape[3] == 0;
-}
-
 static fa_status check_tensor(fa_append *a, int operand)
 {
     fa_tensor *t = &a->tensor[operand];
     char field[16];
     (void)snprintf(field, sizeof(field), "%s.dtype", names[operand]);
-    TRY(fa_tensor_normalise(t, names[operand], false));
-    TRY(fa_tensor_extent(t, names[operand], &a->span[operand]));
+    FA_TRY(fa_tensor_normalise(t, names[operand], false));
+    FA_TRY(fa_tensor_extent(t, names[operand], &a->span[operand]));
     if (!is_cache(operand))
         return fa_dtype_check_float(t->dtype, field);
-    if (t->dtype == FA_BOOL || t->dtype == FA_I32)
-        return fa_fail(FA_INVALID, "%s is %s, expected f32, f16, bf16 or a format of caches", field,
-                       fa_dtype_name(t->dtype));
+    FA_TRY(fa_dtype_check_cache(t->dtype, field));
     if (!fa_tensor_is_injective(t))
         return fa_fail(FA_INVALID, "%s.stride is (%lld, %lld, %lld, 1): elements of %s overlap",
                        names[operand], (long long)t->stride[0], (long long)t->stride[1],
@@ -72,28 +58,28 @@ static fa_status check_limit(int operand, int axis, int64_t value, int64_t low, 
 static fa_status init(fa_append *a, const fa_append_desc *d)
 {
     const fa_tensor *const given[] = {&d->k, &d->v, &d->cache_k, &d->cache_v};
-    a->has_v = !is_absent(&d->v) || !is_absent(&d->cache_v);
+    a->has_v = !fa_tensor_is_absent(&d->v) || !fa_tensor_is_absent(&d->cache_v);
     for (int t = FA_APPEND_K; t <= FA_APPEND_CACHE_V; t++) {
         const bool of_v = t == FA_APPEND_V || t == FA_APPEND_CACHE_V;
         if (of_v && !a->has_v)
             continue;
         a->tensor[t] = *given[t];
-        TRY(check_tensor(a, t));
-        TRY(check_limit(t, 3, a->tensor[t].shape[3], 1, FA_MAX_HEAD_DIM));
-        TRY(check_limit(t, 1, a->tensor[t].shape[1], 0, 1 << 20));
+        FA_TRY(check_tensor(a, t));
+        FA_TRY(check_limit(t, 3, a->tensor[t].shape[3], 1, FA_MAX_HEAD_DIM));
+        FA_TRY(check_limit(t, 1, a->tensor[t].shape[1], 0, 1 << 20));
     }
     const int64_t *k = a->tensor[FA_APPEND_K].shape, *cache = a->tensor[FA_APPEND_CACHE_K].shape;
-    TRY(check_same(a, FA_APPEND_CACHE_K, FA_APPEND_K, 1));
-    TRY(check_same(a, FA_APPEND_CACHE_K, FA_APPEND_K, 3));
+    FA_TRY(check_same(a, FA_APPEND_CACHE_K, FA_APPEND_K, 1));
+    FA_TRY(check_same(a, FA_APPEND_CACHE_K, FA_APPEND_K, 3));
     for (int axis = 0; axis < 3 && a->has_v; axis++) {
-        TRY(check_same(a, FA_APPEND_V, FA_APPEND_K, axis));
-        TRY(check_same(a, FA_APPEND_CACHE_V, FA_APPEND_CACHE_K, axis));
+        FA_TRY(check_same(a, FA_APPEND_V, FA_APPEND_K, axis));
+        FA_TRY(check_same(a, FA_APPEND_CACHE_V, FA_APPEND_CACHE_K, axis));
     }
     if (a->has_v)
-        TRY(check_same(a, FA_APPEND_CACHE_V, FA_APPEND_V, 3));
-    TRY(check_limit(FA_APPEND_K, 0, k[0], 0, 1 << 24));
-    TRY(check_limit(FA_APPEND_K, 2, k[2], 0, FA_MAX_LENGTH));
-    TRY(check_limit(FA_APPEND_CACHE_K, 2, cache[2], 0, FA_MAX_LENGTH));
+        FA_TRY(check_same(a, FA_APPEND_CACHE_V, FA_APPEND_V, 3));
+    FA_TRY(check_limit(FA_APPEND_K, 0, k[0], 0, 1 << 24));
+    FA_TRY(check_limit(FA_APPEND_K, 2, k[2], 0, FA_MAX_LENGTH));
+    FA_TRY(check_limit(FA_APPEND_CACHE_K, 2, cache[2], 0, FA_MAX_LENGTH));
     a->batch = k[0];
     a->heads = k[1];
     a->rows = k[2];
@@ -104,7 +90,7 @@ static fa_status init(fa_append *a, const fa_append_desc *d)
         return fa_fail(FA_INVALID, "cache_k.shape is %lld entries of %lld keys, expected at most %d slots",
                        (long long)a->entries, (long long)a->keys, INT32_MAX);
     a->tensor[FA_APPEND_SLOTS] = fa_tensor_make(FA_I32, a->batch, 1, 1, a->rows);
-    TRY(fa_tensor_normalise(&a->tensor[FA_APPEND_SLOTS], names[FA_APPEND_SLOTS], false));
+    FA_TRY(fa_tensor_normalise(&a->tensor[FA_APPEND_SLOTS], names[FA_APPEND_SLOTS], false));
     return fa_tensor_extent(&a->tensor[FA_APPEND_SLOTS], names[FA_APPEND_SLOTS], &a->span[FA_APPEND_SLOTS]);
 }
 
@@ -113,9 +99,9 @@ static fa_status create(fa_device *device, const fa_append_desc *desc, fa_append
     fa_append_desc copy;
     if (!desc)
         return fa_fail(FA_INVALID, "desc is NULL, expected an fa_append_desc");
-    TRY(fa_copy_struct(&copy, sizeof(copy), FA_APPEND_DESC_0_1, desc, "fa_append_desc"));
+    FA_TRY(fa_copy_struct(&copy, sizeof(copy), FA_APPEND_DESC_0_1, desc, "fa_append_desc"));
     a->device = device;
-    TRY(init(a, &copy));
+    FA_TRY(init(a, &copy));
     const fa_backend *backend = device->backend;
     if (!backend->append_run)
         return fa_fail(FA_UNSUPPORTED, "%s: the %s backend does not append", device->info.name,
@@ -206,12 +192,12 @@ static fa_status check_binding(const fa_append *a, const fa_append_binding *bind
             return fa_fail(FA_INVALID, "args.%s is given, expected NULL: the description has no v", names[t]);
         if (!wanted || (a->span[t] == 0 && !buffer))
             continue;
-        TRY(fa_buffer_check(a->device, "args.", names[t], buffer, binding->offset[t],
-                            fa_dtype_align(a->tensor[t].dtype), a->span[t]));
+        FA_TRY(fa_buffer_check(a->device, "args.", names[t], buffer, binding->offset[t],
+                               fa_dtype_align(a->tensor[t].dtype), a->span[t]));
         memory[count++] = (fa_memory){
             names[t], fa_buffer_extent(&a->tensor[t], a->span[t], buffer, binding->offset[t]), is_cache(t)};
     }
-    TRY(fa_memory_check_overlap(memory, count));
+    FA_TRY(fa_memory_check_overlap(memory, count));
     return check_slots(a, binding);
 }
 
@@ -224,12 +210,12 @@ fa_status fa_append_run(const fa_append *append, fa_queue *queue, const fa_appen
     if (queue->device != append->device)
         return fa_fail(FA_INVALID, "queue belongs to device %s, the append to %s", queue->device->info.name,
                        append->device->info.name);
-    TRY(fa_copy_struct(&copy, sizeof(copy), FA_APPEND_ARGS_0_1, args, "fa_append_args"));
+    FA_TRY(fa_copy_struct(&copy, sizeof(copy), FA_APPEND_ARGS_0_1, args, "fa_append_args"));
     const fa_append_binding binding = {
         .buffer = {copy.k, copy.v, copy.cache_k, copy.cache_v, copy.slots},
         .offset = {copy.k_offset, copy.v_offset, copy.cache_k_offset, copy.cache_v_offset, copy.slots_offset},
     };
-    TRY(check_binding(append, &binding));
+    FA_TRY(check_binding(append, &binding));
     if (append->batch * append->rows * append->heads == 0)
         return FA_OK;
     return fa_finish(append->device->backend->append_run(append, queue, &binding));

@@ -50,13 +50,6 @@ static fa_status check_limit(const char *field, int64_t value, int64_t low, int6
                    (long long)high);
 }
 
-#define TRY(call)                   \
-    do {                            \
-        fa_status status_ = (call); \
-        if (status_ != FA_OK)       \
-            return status_;         \
-    } while (0)
-
 static fa_status check_float(const fa_problem *p, int operand)
 {
     char field[32];
@@ -64,9 +57,11 @@ static fa_status check_float(const fa_problem *p, int operand)
     return fa_dtype_check_float(p->tensor[operand].dtype, field);
 }
 
-static bool is_absent(const fa_tensor *t)
+static fa_status check_cache(const fa_problem *p, int operand)
 {
-    return t->shape[0] == 0 && t->shape[1] == 0 && t->shape[2] == 0 && t->shape[3] == 0;
+    char field[32];
+    (void)snprintf(field, sizeof(field), "%s.dtype", fa_operands[operand].name);
+    return fa_dtype_check_cache(p->tensor[operand].dtype, field);
 }
 
 static fa_status check_tensors(fa_problem *p, const fa_attention_desc *d)
@@ -74,27 +69,23 @@ static fa_status check_tensors(fa_problem *p, const fa_attention_desc *d)
     const fa_tensor *given[] = {&d->q, &d->k, &d->v, &d->o};
     for (int t = FA_Q; t <= FA_O; t++) {
         p->tensor[t] = *given[t];
-        TRY(fa_tensor_normalise(&p->tensor[t], fa_operands[t].name, false));
-        if (t == FA_Q || t == FA_O)
-            TRY(check_float(p, t));
-        else if (p->tensor[t].dtype == FA_BOOL || p->tensor[t].dtype == FA_I32)
-            return fa_fail(FA_INVALID, "%s.dtype is %s, expected f32, f16, bf16 or a format of caches",
-                           fa_operands[t].name, fa_dtype_name(p->tensor[t].dtype));
-        TRY(fa_tensor_extent(&p->tensor[t], fa_operands[t].name, &p->span[t]));
+        FA_TRY(fa_tensor_normalise(&p->tensor[t], fa_operands[t].name, false));
+        FA_TRY(t == FA_Q || t == FA_O ? check_float(p, t) : check_cache(p, t));
+        FA_TRY(fa_tensor_extent(&p->tensor[t], fa_operands[t].name, &p->span[t]));
     }
     const int64_t *q = p->tensor[FA_Q].shape, *k = p->tensor[FA_K].shape, *v = p->tensor[FA_V].shape;
-    TRY(check_limit("q.shape[3]", q[3], 1, FA_MAX_HEAD_DIM));
-    TRY(check_limit("v.shape[3]", v[3], 1, FA_MAX_HEAD_DIM));
-    TRY(check_axis(p, FA_K, 3, q[3], "q.shape[3]"));
-    TRY(check_axis(p, FA_V, 0, k[0], "k.shape[0]"));
-    TRY(check_axis(p, FA_V, 1, k[1], "k.shape[1]"));
-    TRY(check_axis(p, FA_V, 2, k[2], "k.shape[2]"));
-    TRY(check_axis(p, FA_O, 0, q[0], "q.shape[0]"));
-    TRY(check_axis(p, FA_O, 1, q[1], "q.shape[1]"));
-    TRY(check_axis(p, FA_O, 2, q[2], "q.shape[2]"));
-    TRY(check_axis(p, FA_O, 3, v[3], "v.shape[3]"));
-    TRY(check_limit("q.shape[1]", q[1], 0, 1 << 20));
-    TRY(check_limit("k.shape[1]", k[1], q[1] ? 1 : 0, 1 << 20));
+    FA_TRY(check_limit("q.shape[3]", q[3], 1, FA_MAX_HEAD_DIM));
+    FA_TRY(check_limit("v.shape[3]", v[3], 1, FA_MAX_HEAD_DIM));
+    FA_TRY(check_axis(p, FA_K, 3, q[3], "q.shape[3]"));
+    FA_TRY(check_axis(p, FA_V, 0, k[0], "k.shape[0]"));
+    FA_TRY(check_axis(p, FA_V, 1, k[1], "k.shape[1]"));
+    FA_TRY(check_axis(p, FA_V, 2, k[2], "k.shape[2]"));
+    FA_TRY(check_axis(p, FA_O, 0, q[0], "q.shape[0]"));
+    FA_TRY(check_axis(p, FA_O, 1, q[1], "q.shape[1]"));
+    FA_TRY(check_axis(p, FA_O, 2, q[2], "q.shape[2]"));
+    FA_TRY(check_axis(p, FA_O, 3, v[3], "v.shape[3]"));
+    FA_TRY(check_limit("q.shape[1]", q[1], 0, 1 << 20));
+    FA_TRY(check_limit("k.shape[1]", k[1], q[1] ? 1 : 0, 1 << 20));
     if (q[1] > 0 && q[1] % k[1] != 0)
         return fa_fail(FA_INVALID, "q.shape[1] is %lld heads, expected a multiple of k.shape[1], %lld",
                        (long long)q[1], (long long)k[1]);
@@ -116,18 +107,19 @@ static fa_status check_pages(fa_problem *p, const fa_attention_desc *d)
     const int64_t page = p->tensor[FA_K].shape[2];
     fa_tensor *t = &p->tensor[FA_PAGES];
     p->keys = page;
-    if (is_absent(&d->page_table))
+    if (fa_tensor_is_absent(&d->page_table))
         return FA_OK;
     *t = d->page_table;
-    TRY(fa_tensor_normalise(t, "page_table", false));
-    TRY(fa_tensor_extent(t, "page_table", &p->span[FA_PAGES]));
+    FA_TRY(fa_tensor_normalise(t, "page_table", false));
+    FA_TRY(fa_tensor_extent(t, "page_table", &p->span[FA_PAGES]));
     if (t->dtype != FA_I32)
         return fa_fail(FA_INVALID, "page_table.dtype is %s, expected i32", fa_dtype_name(t->dtype));
-    TRY(check_axis(p, FA_PAGES, 1, 1, "one table serves all heads"));
-    TRY(check_axis(p, FA_PAGES, 2, 1, "one table serves all rows"));
-    TRY(check_limit("k.shape[2]", page, 1, FA_MAX_LENGTH));
-    TRY(check_limit("page_table.shape[3]", t->shape[3], 0, FA_MAX_LENGTH / page));
-    TRY(check_limit("k.shape[0]", p->tensor[FA_K].shape[0], t->shape[0] > 0 && t->shape[3] > 0, INT32_MAX));
+    FA_TRY(check_axis(p, FA_PAGES, 1, 1, "one table serves all heads"));
+    FA_TRY(check_axis(p, FA_PAGES, 2, 1, "one table serves all rows"));
+    FA_TRY(check_limit("k.shape[2]", page, 1, FA_MAX_LENGTH));
+    FA_TRY(check_limit("page_table.shape[3]", t->shape[3], 0, FA_MAX_LENGTH / page));
+    FA_TRY(
+        check_limit("k.shape[0]", p->tensor[FA_K].shape[0], t->shape[0] > 0 && t->shape[3] > 0, INT32_MAX));
     p->keys = page * t->shape[3];
     p->features |= FA_FEATURE_PAGES;
     return FA_OK;
@@ -174,13 +166,13 @@ static fa_status take_side(side_lists *side)
 
 static fa_status take_lists(const fa_lengths *d, side_lists *q, side_lists *kv)
 {
-    TRY(take_list(d->cu_rows_q, d->cu_rows_q32, "cu_rows_q", "cu_rows_q32", &q->cu));
-    TRY(take_list(d->cu_rows_kv, d->cu_rows_kv32, "cu_rows_kv", "cu_rows_kv32", &kv->cu));
-    TRY(take_list(d->lens_q, d->lens_q32, "lens_q", "lens_q32", &q->lens));
-    TRY(take_list(d->lens_kv, d->lens_kv32, "lens_kv", "lens_kv32", &kv->lens));
-    TRY(take_list(d->first_kv, d->first_kv32, "first_kv", "first_kv32", &kv->first));
+    FA_TRY(take_list(d->cu_rows_q, d->cu_rows_q32, "cu_rows_q", "cu_rows_q32", &q->cu));
+    FA_TRY(take_list(d->cu_rows_kv, d->cu_rows_kv32, "cu_rows_kv", "cu_rows_kv32", &kv->cu));
+    FA_TRY(take_list(d->lens_q, d->lens_q32, "lens_q", "lens_q32", &q->lens));
+    FA_TRY(take_list(d->lens_kv, d->lens_kv32, "lens_kv", "lens_kv32", &kv->lens));
+    FA_TRY(take_list(d->first_kv, d->first_kv32, "first_kv", "first_kv32", &kv->first));
     q->first = (index_list){.name = ""};
-    TRY(take_side(q));
+    FA_TRY(take_side(q));
     return take_side(kv);
 }
 
@@ -227,7 +219,7 @@ static fa_status check_side(const fa_problem *p, int operand, const side_lists *
         return fa_fail(FA_INVALID, "%s is given with page_table, expected one of the two", side->cu.name);
     if (!is_given(&side->cu))
         return check_limit(field, shape[2], 0, FA_MAX_LENGTH);
-    TRY(check_axis(p, operand, 0, 1, "the batch of packed sequences"));
+    FA_TRY(check_axis(p, operand, 0, 1, "the batch of packed sequences"));
     return check_offsets(&side->cu, p->sequences, shape[2]);
 }
 
@@ -282,24 +274,24 @@ static fa_status check_sequences(fa_problem *p, const fa_attention_desc *d, cons
     const bool packed = p->packed_q || p->packed_kv;
     const int64_t batch_q = p->tensor[FA_Q].shape[0];
     if (packed)
-        TRY(check_limit("sequences", d->sequences, 0, 1 << 24));
+        FA_TRY(check_limit("sequences", d->sequences, 0, 1 << 24));
     else if (d->sequences != 0 && d->sequences != batch_q)
         return fa_fail(
             FA_INVALID,
             "sequences is %lld, expected 0 or q.shape[0], %lld, as neither cu_rows_q nor cu_rows_kv is given",
             (long long)d->sequences, (long long)batch_q);
     p->sequences = packed ? d->sequences : batch_q;
-    TRY(check_limit("q.shape[0]", batch_q, 0, 1 << 24));
-    TRY(check_side(p, FA_Q, q));
-    TRY(check_side(p, FA_K, kv));
+    FA_TRY(check_limit("q.shape[0]", batch_q, 0, 1 << 24));
+    FA_TRY(check_side(p, FA_Q, q));
+    FA_TRY(check_side(p, FA_K, kv));
     if (!p->packed_q)
-        TRY(check_axis(p, FA_Q, 0, p->sequences, "sequences"));
-    TRY(check_lines(p));
+        FA_TRY(check_axis(p, FA_Q, 0, p->sequences, "sequences"));
+    FA_TRY(check_lines(p));
     if (!p->packed_kv && !is_paged(p, FA_K))
-        TRY(check_axis(p, FA_K, 0, p->sequences, packed ? "sequences" : "q.shape[0]"));
-    TRY(check_lengths(p, FA_Q, &q->lens));
-    TRY(check_lengths(p, FA_K, &kv->lens));
-    TRY(check_first(p, kv));
+        FA_TRY(check_axis(p, FA_K, 0, p->sequences, packed ? "sequences" : "q.shape[0]"));
+    FA_TRY(check_lengths(p, FA_Q, &q->lens));
+    FA_TRY(check_lengths(p, FA_K, &kv->lens));
+    FA_TRY(check_first(p, kv));
     if (packed || is_given(&q->lens) || is_given(&kv->lens) || is_given(&kv->first) || p->dynamic)
         p->features |= FA_FEATURE_SEQUENCES;
     return FA_OK;
@@ -325,9 +317,9 @@ static fa_status check_slopes(const fa_problem *p, const fa_attention_desc *d)
     if (!d->alibi_slopes && d->alibi_stride != 0)
         return fa_fail(FA_INVALID, "alibi_stride is %lld, expected 0 without alibi_slopes",
                        (long long)d->alibi_stride);
-    if (is_absent(&d->bias) && d->bias_factors)
+    if (fa_tensor_is_absent(&d->bias) && d->bias_factors)
         return fa_fail(FA_INVALID, "bias_factors is given without bias, expected NULL");
-    TRY(check_limit("alibi_stride", d->alibi_stride, 0, (int64_t)1 << 36)); /* times 2^24 sequences fits */
+    FA_TRY(check_limit("alibi_stride", d->alibi_stride, 0, (int64_t)1 << 36)); /* times 2^24 sequences fits */
     for (int64_t n = 0; d->alibi_slopes && n < (d->alibi_stride ? p->sequences : 1); n++) {
         for (int64_t h = n * d->alibi_stride; h < n * d->alibi_stride + p->heads_q; h++) {
             if (!isfinite(d->alibi_slopes[h]))
@@ -344,14 +336,14 @@ static fa_status check_numbers(fa_problem *p, const fa_attention_desc *d)
         return fa_fail(FA_INVALID, "scale is %g, expected a finite number", (double)d->scale);
     if (!isfinite(d->softcap) || d->softcap < 0)
         return fa_fail(FA_INVALID, "softcap is %g, expected 0 or a positive number", (double)d->softcap);
-    TRY(check_limit("scale_is_set", d->scale_is_set, 0, 1));
-    TRY(check_alignment(d));
-    TRY(check_limit("window_left", d->window_left, 0, INT64_MAX));
-    TRY(check_limit("window_right", d->window_right, 0, INT64_MAX));
-    TRY(check_limit("prefix", d->prefix, 0, INT64_MAX));
-    TRY(check_limit("diagonal_offset", d->diagonal_offset, -FA_MAX_LENGTH, FA_MAX_LENGTH));
-    TRY(check_limit("want_lse", d->want_lse, 0, 1));
-    TRY(check_slopes(p, d));
+    FA_TRY(check_limit("scale_is_set", d->scale_is_set, 0, 1));
+    FA_TRY(check_alignment(d));
+    FA_TRY(check_limit("window_left", d->window_left, 0, INT64_MAX));
+    FA_TRY(check_limit("window_right", d->window_right, 0, INT64_MAX));
+    FA_TRY(check_limit("prefix", d->prefix, 0, INT64_MAX));
+    FA_TRY(check_limit("diagonal_offset", d->diagonal_offset, -FA_MAX_LENGTH, FA_MAX_LENGTH));
+    FA_TRY(check_limit("want_lse", d->want_lse, 0, 1));
+    FA_TRY(check_slopes(p, d));
     for (int64_t h = 0; h < p->heads_q; h++) {
         if (d->bias_factors && !isfinite(d->bias_factors[h]))
             return fa_fail(FA_INVALID, "bias_factors[%lld] is %g, expected a finite number", (long long)h,
@@ -360,7 +352,7 @@ static fa_status check_numbers(fa_problem *p, const fa_attention_desc *d)
             return fa_fail(FA_INVALID, "sinks[%lld] is %g, expected a finite number or -inf", (long long)h,
                            (double)d->sinks[h]);
     }
-    TRY(check_limit("dynamic_lengths", d->dynamic_lengths, 0, 1));
+    FA_TRY(check_limit("dynamic_lengths", d->dynamic_lengths, 0, 1));
     p->rule =
         (fa_mask_rule){d->mask, d->alignment, d->window_left, d->window_right, d->prefix, d->diagonal_offset};
     p->scale = d->scale != 0 || d->scale_is_set ? d->scale : (float)(1.0 / sqrt(p->dim_qk));
@@ -378,14 +370,14 @@ static fa_status check_extra(fa_problem *p, int operand, const fa_tensor *given,
 {
     const char *name = fa_operands[operand].name;
     const int64_t *s = given->shape;
-    if (is_absent(given))
+    if (fa_tensor_is_absent(given))
         return FA_OK;
     fa_tensor *t = &p->tensor[operand];
     *t = *given;
-    TRY(fa_tensor_normalise(t, name, true));
-    TRY(fa_tensor_extent(t, name, &p->span[operand]));
+    FA_TRY(fa_tensor_normalise(t, name, true));
+    FA_TRY(fa_tensor_extent(t, name, &p->span[operand]));
     if (!wants_bool)
-        TRY(check_float(p, operand));
+        FA_TRY(check_float(p, operand));
     else if (t->dtype != FA_BOOL)
         return fa_fail(FA_INVALID, "%s.dtype is %s, expected bool", name, fa_dtype_name(t->dtype));
     bool ragged = p->features & FA_FEATURE_SEQUENCES;
@@ -408,10 +400,10 @@ static fa_status check_tuning(fa_problem *p, const fa_attention_desc *d)
 {
     if (!d->tuning)
         return FA_OK;
-    TRY(fa_copy_struct(&p->tuning, sizeof(p->tuning), FA_TUNING_0_1, d->tuning, "fa_tuning"));
-    TRY(check_limit("tuning.block_q", p->tuning.block_q, 0, 1 << 20));
-    TRY(check_limit("tuning.block_kv", p->tuning.block_kv, 0, 1 << 20));
-    TRY(check_limit("tuning.splits", p->tuning.splits, 0, 1 << 16));
+    FA_TRY(fa_copy_struct(&p->tuning, sizeof(p->tuning), FA_TUNING_0_1, d->tuning, "fa_tuning"));
+    FA_TRY(check_limit("tuning.block_q", p->tuning.block_q, 0, 1 << 20));
+    FA_TRY(check_limit("tuning.block_kv", p->tuning.block_kv, 0, 1 << 20));
+    FA_TRY(check_limit("tuning.splits", p->tuning.splits, 0, 1 << 16));
     if (!p->tuning.kernel)
         return FA_OK;
     size_t length = strlen(p->tuning.kernel);
@@ -494,7 +486,7 @@ static fa_status add_lse(fa_problem *p, const fa_attention_desc *d)
         return FA_OK;
     const int64_t *o = p->tensor[FA_O].shape;
     p->tensor[FA_LSE] = fa_tensor_make(FA_F32, o[0], o[1], o[2], 1);
-    TRY(fa_tensor_normalise(&p->tensor[FA_LSE], "lse", false));
+    FA_TRY(fa_tensor_normalise(&p->tensor[FA_LSE], "lse", false));
     return fa_tensor_extent(&p->tensor[FA_LSE], "lse", &p->span[FA_LSE]);
 }
 
@@ -527,26 +519,26 @@ static fa_lengths lengths_of(const fa_attention_desc *d)
 
 static fa_status init(const fa_context *context, const fa_attention_desc *d, fa_problem *p)
 {
-    TRY(check_tensors(p, d));
-    TRY(check_pages(p, d));
+    FA_TRY(check_tensors(p, d));
+    FA_TRY(check_pages(p, d));
     const fa_lengths lengths = lengths_of(d);
     side_lists q, kv;
     p->dynamic = d->dynamic_lengths != 0;
-    TRY(take_lists(&lengths, &q, &kv));
-    TRY(check_sequences(p, d, &q, &kv));
-    TRY(check_numbers(p, d));
+    FA_TRY(take_lists(&lengths, &q, &kv));
+    FA_TRY(check_sequences(p, d, &q, &kv));
+    FA_TRY(check_numbers(p, d));
     p->sequence = fa_alloc(context, (size_t)p->sequences * sizeof(*p->sequence));
     if (!p->sequence)
         return FA_OUT_OF_MEMORY;
     fill_sequences(p, &q, &kv);
-    TRY(check_packed_rows(p));
-    TRY(check_extra(p, FA_BIAS, &d->bias, false));
-    TRY(check_extra(p, FA_KEEP, &d->keep, true));
-    TRY(add_lse(p, d));
-    TRY(check_tuning(p, d));
-    TRY(copy_floats(context, d->alibi_slopes, p->alibi_stride ? p->sequences : 1, p->heads_q, d->alibi_stride,
-                    &p->alibi_slopes));
-    TRY(copy_floats(context, d->bias_factors, 1, p->heads_q, 0, &p->bias_factors));
+    FA_TRY(check_packed_rows(p));
+    FA_TRY(check_extra(p, FA_BIAS, &d->bias, false));
+    FA_TRY(check_extra(p, FA_KEEP, &d->keep, true));
+    FA_TRY(add_lse(p, d));
+    FA_TRY(check_tuning(p, d));
+    FA_TRY(copy_floats(context, d->alibi_slopes, p->alibi_stride ? p->sequences : 1, p->heads_q,
+                       d->alibi_stride, &p->alibi_slopes));
+    FA_TRY(copy_floats(context, d->bias_factors, 1, p->heads_q, 0, &p->bias_factors));
     return copy_floats(context, d->sinks, 1, p->heads_q, 0, &p->sinks);
 }
 
@@ -554,7 +546,7 @@ fa_status fa_problem_read_desc(const fa_attention_desc *theirs, fa_attention_des
 {
     if (!theirs)
         return fa_fail(FA_INVALID, "desc is NULL, expected an fa_attention_desc");
-    TRY(fa_copy_struct(ours, sizeof(*ours), FA_ATTENTION_DESC_0_1, theirs, "fa_attention_desc"));
+    FA_TRY(fa_copy_struct(ours, sizeof(*ours), FA_ATTENTION_DESC_0_1, theirs, "fa_attention_desc"));
     ours->struct_size = sizeof(*ours);
     return FA_OK;
 }
@@ -563,7 +555,7 @@ fa_status fa_problem_init(const fa_context *context, const fa_attention_desc *de
 {
     memset(problem, 0, sizeof(*problem));
     fa_attention_desc copy;
-    TRY(fa_problem_read_desc(desc, &copy));
+    FA_TRY(fa_problem_read_desc(desc, &copy));
     fa_status status = init(context, &copy, problem);
     problem->tuning.kernel = NULL; /* the caller's string; ours is kernel_name */
     if (status != FA_OK)
@@ -603,20 +595,20 @@ fa_status fa_problem_with_lengths(const fa_problem *problem, const fa_lengths *l
     *made = *problem;
     made->sequence = room;
     made->features &= ~(unsigned)FA_FEATURE_MASK;
-    TRY(take_lists(lengths, &q, &kv));
-    TRY(check_kind("q", problem->packed_q, &q));
-    TRY(check_kind("kv", problem->packed_kv, &kv));
-    TRY(check_limit("sequences", lengths->sequences, 0, problem->sequences));
+    FA_TRY(take_lists(lengths, &q, &kv));
+    FA_TRY(check_kind("q", problem->packed_q, &q));
+    FA_TRY(check_kind("kv", problem->packed_kv, &kv));
+    FA_TRY(check_limit("sequences", lengths->sequences, 0, problem->sequences));
     if (lengths->sequences > 0)
         made->sequences = lengths->sequences;
-    TRY(check_side(made, FA_Q, &q));
-    TRY(check_side(made, FA_K, &kv));
-    TRY(check_lengths(made, FA_Q, &q.lens));
-    TRY(check_lengths(made, FA_K, &kv.lens));
-    TRY(check_first(made, &kv));
+    FA_TRY(check_side(made, FA_Q, &q));
+    FA_TRY(check_side(made, FA_K, &kv));
+    FA_TRY(check_lengths(made, FA_Q, &q.lens));
+    FA_TRY(check_lengths(made, FA_K, &kv.lens));
+    FA_TRY(check_first(made, &kv));
     fill_sequences(made, &q, &kv);
-    TRY(check_packed_rows(made));
-    TRY(check_reach(made, FA_BIAS));
+    FA_TRY(check_packed_rows(made));
+    FA_TRY(check_reach(made, FA_BIAS));
     return check_reach(made, FA_KEEP);
 }
 

@@ -109,16 +109,9 @@ FA_FN fa_uint fa_e4m3_narrow(float x)
     fa_uint bits = FA_AS_UINT(x), sign = bits >> 24 & 0x80u, magnitude = bits & 0x7fffffffu;
     if (fa_is_nan(x))
         return sign | 0x7fu;
-    if (magnitude >= 0x43e80000u) /* 464 and more round to more than 448, or would */
+    if (magnitude >= 0x43e80000u) /* 464 and more would round to more than 448 */
         return sign | 0x7eu;
-    if (magnitude < 0x3c800000u) { /* below 2^-6: a multiple of 2^-9 */
-        fa_uint shift = 141u - (magnitude >> 23), significand = (magnitude & 0x7fffffu) | 0x800000u;
-        if (shift > 24u)
-            return sign;
-        return sign | (significand + (1u << (shift - 1u)) - 1u + (significand >> shift & 1u)) >> shift;
-    }
-    magnitude += 0x7ffffu + (magnitude >> 20 & 1u);
-    return sign | ((magnitude - 0x3c000000u) >> 20);
+    return sign | fa_narrowed(magnitude, 3u, 121u);
 }
 
 FA_FN fa_uint fa_e5m2_narrow(float x)
@@ -126,16 +119,9 @@ FA_FN fa_uint fa_e5m2_narrow(float x)
     fa_uint bits = FA_AS_UINT(x), sign = bits >> 24 & 0x80u, magnitude = bits & 0x7fffffffu;
     if (fa_is_nan(x))
         return sign | 0x7fu;
-    if (magnitude >= 0x47700000u) /* 61440 and more round to more than 57344, or would */
+    if (magnitude >= 0x47700000u) /* 61440 and more would round to more than 57344 */
         return sign | 0x7bu;
-    if (magnitude < 0x38800000u) { /* below 2^-14: a multiple of 2^-16 */
-        fa_uint shift = 134u - (magnitude >> 23), significand = (magnitude & 0x7fffffu) | 0x800000u;
-        if (shift > 24u)
-            return sign;
-        return sign | (significand + (1u << (shift - 1u)) - 1u + (significand >> shift & 1u)) >> shift;
-    }
-    magnitude += 0xfffffu + (magnitude >> 21 & 1u);
-    return sign | ((magnitude - 0x38000000u) >> 21);
+    return sign | fa_narrowed(magnitude, 2u, 113u);
 }
 
 #endif

@@ -83,6 +83,23 @@ FA_FN int fa_iq4_nl_number(fa_uint code)
     return FA_INT(word >> 8u * (code & 3u) & 255u) - 128;
 }
 
+/*
+ * The magnitude of an f32 with `mantissa` bits, where numbers are normal from an f32's exponent `least` on. It must not
+ * round to more than the largest number.
+ */
+FA_FN fa_uint fa_narrowed(fa_uint magnitude, fa_uint mantissa, fa_uint least)
+{
+    fa_uint drop = 23u - mantissa, exponent = magnitude >> 23;
+    if (exponent < least) {
+        fa_uint shift = drop + least - exponent, significand = (magnitude & 0x7fffffu) | 0x800000u;
+        if (shift > 24u)
+            return 0u;
+        return (significand + (1u << (shift - 1u)) - 1u + (significand >> shift & 1u)) >> shift;
+    }
+    magnitude += (1u << (drop - 1u)) - 1u + (magnitude >> drop & 1u);
+    return (magnitude - ((least - 1u) << 23)) >> drop;
+}
+
 FA_FN fa_uint fa_f16_narrow(float x)
 {
     fa_uint bits = FA_AS_UINT(x), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
@@ -90,14 +107,7 @@ FA_FN fa_uint fa_f16_narrow(float x)
         return sign | 0x7e00u | (magnitude >> 13 & 0x3ffu);
     if (magnitude >= 0x477ff000u) /* rounds to 65536 or more */
         return sign | 0x7c00u;
-    if (magnitude < 0x38800000u) { /* below 2^-14: a multiple of 2^-24 */
-        fa_uint shift = 126u - (magnitude >> 23), significand = (magnitude & 0x7fffffu) | 0x800000u;
-        if (shift > 24u)
-            return sign;
-        return sign | (significand + (1u << (shift - 1u)) - 1u + (significand >> shift & 1u)) >> shift;
-    }
-    magnitude += 0xfffu + (magnitude >> 13 & 1u);
-    return sign | (magnitude - 0x38000000u) >> 13;
+    return sign | fa_narrowed(magnitude, 10u, 113u);
 }
 
 #endif

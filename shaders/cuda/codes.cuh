@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "core/portable/decode.h"
 #include "memory.cuh"
 
 /* Kinds of types, which have code of their own. */
@@ -82,27 +83,10 @@ __device__ __forceinline__ uint look_up(uint x, uint w0, uint w1, uint w2, uint 
 /* Four fp8 from a word. */
 __device__ __forceinline__ float4 widen_fp8(int type, uint codes)
 {
-    if (type == FA_TYPE_E5M2) { /* the upper half of an f16 */
-        const uint low = __byte_perm(codes, 0, 0x1404), high = __byte_perm(codes, 0, 0x3424);
-        return make_float4(from_half((ushort)low), from_half((ushort)(low >> 16)), from_half((ushort)high),
-                           from_half((ushort)(high >> 16)));
-    }
-#if __CUDA_ARCH__ >= 900
-    uint low, high;
-    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(low) : "h"((ushort)codes));
-    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(high) : "h"((ushort)(codes >> 16)));
-    return make_float4(from_half((ushort)low), from_half((ushort)(low >> 16)), from_half((ushort)high),
-                       from_half((ushort)(high >> 16)));
-#else
-    float x[4];
-    UNROLL
-    for (int i = 0; i < 4; i++) { /* exponent and mantissa where f32 has them; the exponents are 120 apart */
-        const int shifted = (int)__byte_perm(codes, 0, 0x0444 + i * 0x1000) >> 4;
-        x[i] = __uint_as_float(shifted & 0x87f00000u) * 1.329227995784916e36f;
-        x[i] = fabsf(x[i]) > 448.0f ? __uint_as_float(0x7fc00000u) : x[i];
-    }
-    return make_float4(x[0], x[1], x[2], x[3]);
-#endif
+    const uint even = fa_fp8_halves(type, codes << 8 & 0xff00ff00u), odd = fa_fp8_halves(type, codes & 0xff00ff00u);
+    const float factor = FA_FP8_FACTOR(type);
+    return make_float4(from_half((ushort)even) * factor, from_half((ushort)odd) * factor,
+                       from_half((ushort)(even >> 16)) * factor, from_half((ushort)(odd >> 16)) * factor);
 }
 
 /*
@@ -130,7 +114,7 @@ __device__ __forceinline__ void decode(int type, const fa_cuda_format &in, const
         if (in.fifth != 0) {
             UNROLL
             for (int n = 0; n < N; n++)
-                codes[n] |= ((fifth >> 4 * n & 15u) * 0x00204081u & 0x01010101u) << 4;
+                codes[n] |= fa_fifths(fifth >> 4 * n);
         } else if (type == FA_TYPE_IQ4_NL) { /* as fa_iq4_nl_number() has them */
             UNROLL
             for (int n = 0; n < N; n++)

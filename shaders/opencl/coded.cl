@@ -55,14 +55,11 @@ static inline fa_scaling scaling_widened(uint bits)
     return s;
 }
 
-/* fp8 as f16, which differs in the bias of the exponent at most: halves are widened without branches, and exactly. */
 static inline float4 fp8_decoded(int type, uint codes)
 {
     const uint2 bits = (uint2)(codes << 8, codes) & 0xff00ff00u; /* elements 0, 2, 1, 3 */
-    if (type == FA_TYPE_E5M2)
-        return widen_halves(as_ushort4(bits).xzyw);
-    const float4 x = widen_halves(as_ushort4((bits & 0x80008000u) | (bits >> 1 & 0x3f803f80u)).xzyw) * 256.0f;
-    return select(x, (float4)NAN, fabs(x) == 480.0f); /* all bits set: there is no 480 */
+    const uint2 halves = (uint2)(fa_fp8_halves(type, bits.x), fa_fp8_halves(type, bits.y));
+    return widen_halves(as_ushort4(halves).xzyw) * FA_FP8_FACTOR(type);
 }
 
 static inline float4 four_decoded(int type, uint codes, fa_scaling s)

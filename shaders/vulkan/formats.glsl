@@ -8,11 +8,7 @@
  * bytes where its size is one.
  */
 
-/* The fifth bits of eight codes, a byte apart. */
-uvec2 fifths_of(uint bits)
-{
-    return ((uvec2(bits, bits >> 4) & 15u) * 0x00204081u & 0x01010101u) << 4;
-}
+#include "core/portable/decode.h"
 
 #define FA_DEFINE_CODED(name, slot, TYPE, SIZE, SHIFT)                                                 \
     /* Where the codes of a block begin, and which bits of an element's number tell its byte there. */ \
@@ -53,7 +49,8 @@ uvec2 fifths_of(uint bits)
             x.xy = bytes >> uint((e & 16) / 4) & 0x0f0f0f0fu;                                          \
         if (name##_bits == 5) {                                                                        \
             const address p = block + address(SIZE - 20 + e / 8);                                      \
-            x.xy |= fifths_of(WORD1(slot, p & ~address(3)) >> (uint(p & address(3)) * 8u + uint(e & 4)));\
+            const uint fifth = WORD1(slot, p & ~address(3)) >> (uint(p & address(3)) * 8u + uint(e & 4));\
+            x.xy |= uvec2(fa_fifths(fifth), fa_fifths(fifth >> 4));                                    \
         }                                                                                              \
         if (FA_TYPE_HAS_OFFSET(TYPE))                                                                  \
             x.z = name##_load(block);                                                                  \
@@ -94,41 +91,24 @@ uvec2 fifths_of(uint bits)
 FA_DEFINE_CODED(k, 2, TYPE_K, SIZE_K, SHIFT_K)
 FA_DEFINE_CODED(v, 3, TYPE_V, SIZE_V, SHIFT_V)
 
-/* Two bytes of fp8, each the upper one of 16 bits. E4M3 becomes f16, 256 times too small, and NaN is told apart. */
 vec2 decode_fp8(int type, uint bits)
 {
-    vec2 x;
-    if (type == FA_TYPE_E5M2) {
-        x = unpackHalf2x16(bits);
-    } else {
-        const uint magnitude = (bits & 0x7f007f00u) >> 1, nan = magnitude + 0x00800080u & 0x40004000u;
-        x = unpackHalf2x16(bits & 0x80008000u | magnitude | nan) * 256.0;
-    }
-    return x;
+    return unpackHalf2x16(fa_fp8_halves(type, bits)) * FA_FP8_FACTOR(type);
 }
 
-/* Four elements. Those of ggml's blocks are scale * n + offset, where the product is exact. */
+/* Four elements. */
 vec4 decode4(int type, uint codes, uint scaling)
 {
-    vec4 x;
     if (FA_TYPE_IS_FP8(type)) {
         const vec2 even = decode_fp8(type, codes << 8 & 0xff00ff00u), odd = decode_fp8(type, codes & 0xff00ff00u);
-        x = vec4(even.x, odd.x, even.y, odd.y);
-    } else {
-        const uvec4 code = (uvec4(codes) >> uvec4(0u, 8u, 16u, 24u)) & 255u;
-        const vec2 s = unpackHalf2x16(scaling);
-        if (type == FA_TYPE_IQ4_NL)
-            x = vec4(fa_iq4_nl_number(code.x), fa_iq4_nl_number(code.y), fa_iq4_nl_number(code.z),
-                     fa_iq4_nl_number(code.w));
-        else if (type == FA_TYPE_Q8_0)
-            x = vec4(code ^ 128u) - 128.0;
-        else
-            x = vec4(code) - float(FA_TYPE_CENTRE(type));
-        x = s.x * x;
-        if (FA_TYPE_HAS_OFFSET(type))
-            x += s.y;
+        return vec4(even.x, odd.x, even.y, odd.y);
     }
-    return x;
+    const vec2 widened = unpackHalf2x16(scaling);
+    fa_scaling s;
+    s.scale = widened.x;
+    s.offset = widened.y;
+    return vec4(fa_decoded(type, codes, 0, s), fa_decoded(type, codes, 1, s), fa_decoded(type, codes, 2, s),
+                fa_decoded(type, codes, 3, s));
 }
 
 /* What was fetched, as numbers: four elements; of eight, the first four and the last. */

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A function that calls every function of core/portable, to be compiled in each of its languages. */
+#include "core/portable/decode.h"
+#include "core/portable/encode.h"
 #include "core/portable/format.h"
 #include "core/portable/row.h"
 #include "core/portable/score.h"
@@ -29,5 +31,11 @@ FA_FN float use_portable(fa_mask mask, fa_score score, fa_state a, fa_state b, i
     lse += FA_FLOAT(FA_TYPE_BYTES(row)) + FA_FLOAT(FA_TYPE_SPAN(row, key));
     lse += fa_f16_widen(fa_f16_narrow(lse)) + fa_e4m3_widen(FA_UINT(row)) +
            FA_FLOAT(fa_iq4_nl_number(FA_UINT(row)));
+    fa_scaling scaling;
+    scaling.scale = scaling.offset = lse;
+    fa_coder coder = fa_coder_of(row, fa_block_refine(fa_block_range_with(fa_block_range_of(lse), s.max),
+                                                      fa_coder_of(row, fa_block_range_of(lse)), lse));
+    lse += fa_decoded(row, fa_fp8_halves(row, fa_fifths(fa_code_of(row, coder, lse))), 1, scaling);
+    lse += FA_FLOAT(fa_e4m3_narrow(lse) + fa_e5m2_narrow(lse)) * FA_FP8_FACTOR(row);
     return kind == FA_CLASS_FULL ? fa_normalised(lse, s.sum) : FA_MAX(lse, FA_FLOAT(r.head));
 }

@@ -57,7 +57,7 @@ PORTABLE_MUTATIONS = {
     "page of the next key": (PORTABLE + "keys.h", "int entry = shift >= 0 ? number >> shift", "int entry = shift >= 0 ? (number + 1) >> shift", "pages16/f32*", False),
     "first key forgotten": (PORTABLE + "keys.h", "FA_SEQUENCE(w, first) + key, size", "key, size", "first-pages12*", False),
     "codes of the other half": (PORTABLE + "codes.h", "(e & 16 ? 4u : 0u)", "(e & 16 ? 0u : 4u)", "format/*q4_0*", True),
-    "fifth bits of the next elements": (PORTABLE + "codes.h", ">> FA_UINT(e) & 15u", ">> (FA_UINT(e) ^ 4u) & 15u", "format/*q5_1*", True),
+    "fifth bits of the next elements": (PORTABLE + "codes.h", ">> FA_UINT(e));", ">> (FA_UINT(e) ^ 4u));", "format/*q5_1*", True),
 }
 # A build takes a third of the time, and the cases run are few.
 QUICK = ["-Dtests=disabled", "-Dexamples=disabled", "-Doptimization=0"]

@@ -5,6 +5,7 @@
 
 #include <fastattn/reference.h>
 
+#include "core/portable/decode.h"
 #include "helpers.h"
 #include "suites.h"
 
@@ -30,6 +31,23 @@ START_TEST(fp8)
         found = nth(FA_E5M2, code, 0);
         expected = fa_f16_to_f32((uint16_t)(bits << 8));
         ck_assert(isnan(found) ? isnan(expected) : found == expected);
+    }
+}
+END_TEST
+
+/* As GPUs take them: two to a word of halves, which they widen. */
+START_TEST(fp8_as_halves)
+{
+    for (fa_uint code = 0; code < 256; code++) {
+        for (int type = FA_TYPE_E4M3; type <= FA_TYPE_E5M2; type++) {
+            const fa_uint halves = fa_fp8_halves(type, code << 8 | (code ^ 0x55u) << 24);
+            for (int i = 0; i < 2; i++) {
+                const unsigned char byte[8] = {(unsigned char)(i == 0 ? code : code ^ 0x55u)};
+                const float found = fa_f16_to_f32((uint16_t)(halves >> 16 * i)) * FA_FP8_FACTOR(type);
+                const float expected = nth((fa_dtype)type, byte, 0);
+                ck_assert(isnan(expected) ? isnan(found) : found == expected);
+            }
+        }
     }
 }
 END_TEST
@@ -85,6 +103,7 @@ Suite *formats_suite(void)
     Suite *suite = suite_create("formats");
     TCase *tc = tcase_create("formats of caches");
     tcase_add_test(tc, fp8);
+    tcase_add_test(tc, fp8_as_halves);
     tcase_add_test(tc, blocks_by_hand);
     tcase_add_test(tc, blocks_follow_each_other);
     suite_add_tcase(suite, tc);
