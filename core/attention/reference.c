@@ -9,32 +9,32 @@
 #include "core/context.h"
 #include "core/floating.h"
 #include "core/half.h"
+#include "core/size.h"
 #include "core/status.h"
 #include "core/tensor.h"
 
-/* One query row of one head, and where its operands are. */
+/* Of one dim of an output: see limit_output(). */
+typedef struct column_limit {
+    double o, moved, least, most;
+} column_limit;
+
+/*
+ * One query row of one head, with its operands as f32, which every type of elements is exactly. The keys and values of a
+ * KV head are widened once for all of its rows.
+ */
 typedef struct row_view {
     const fa_problem *p;
     const fa_sequence *s;
     const fa_inputs *in;
     int64_t sequence;
     int32_t row, head;
-    int64_t q; /* element offset of the row of q */
+    float *q, *k, *v;      /* dim_qk; len_kv rows of dim_qk, and of dim_v */
+    bool *seen;            /* of each key                                 */
+    void *numbers;         /* room for NUMBERS doubles of each key, and of the sink */
+    column_limit *columns; /* dim_v */
 } row_view;
 
-static row_view view_row(const fa_problem *p, const fa_inputs *in, int64_t n, int32_t head, int32_t row)
-{
-    const fa_sequence *s = &p->sequence[n];
-    return (row_view){
-        .p = p,
-        .s = s,
-        .in = in,
-        .sequence = n,
-        .row = row,
-        .head = head,
-        .q = fa_tensor_offset(&p->tensor[FA_Q], s->q_batch, head, s->q_row + row),
-    };
-}
+enum { NUMBERS = 4 };
 
 /* Element offset of a key's row of k or v. */
 static int64_t key_at(const row_view *r, int operand, int32_t key)
@@ -46,6 +46,40 @@ static int64_t key_at(const row_view *r, int operand, int32_t key)
     if (!(p->features & FA_FEATURE_PAGES))
         return fa_tensor_offset(t, r->s->kv_batch, head, r->s->kv_row + key);
     return fa_tensor_offset(t, fa_page_of(p, r->in->page_table, r->sequence, number), head, number % page);
+}
+
+static void widen(fa_dtype dtype, const void *base, int64_t at, int32_t count, float *row)
+{
+    for (int32_t d = 0; d < count; d++)
+        row[d] = fa_load(dtype, base, at + d);
+}
+
+static void widen_keys(const row_view *r)
+{
+    const fa_problem *p = r->p;
+    for (int32_t j = 0; j < r->s->len_kv; j++) {
+        widen(p->tensor[FA_K].dtype, r->in->k, key_at(r, FA_K, j), p->dim_qk,
+              r->k + (size_t)j * (size_t)p->dim_qk);
+        widen(p->tensor[FA_V].dtype, r->in->v, key_at(r, FA_V, j), p->dim_v,
+              r->v + (size_t)j * (size_t)p->dim_v);
+    }
+}
+
+static void widen_query(const row_view *r)
+{
+    const fa_tensor *q = &r->p->tensor[FA_Q];
+    widen(q->dtype, r->in->q, fa_tensor_offset(q, r->s->q_batch, r->head, r->s->q_row + r->row), r->p->dim_qk,
+          r->q);
+}
+
+static const float *key_row(const row_view *r, int32_t key)
+{
+    return r->k + (size_t)key * (size_t)r->p->dim_qk;
+}
+
+static const float *value_row(const row_view *r, int32_t key)
+{
+    return r->v + (size_t)key * (size_t)r->p->dim_v;
 }
 
 static bool sees(const row_view *r, int32_t key)
@@ -86,18 +120,13 @@ static double distance(const row_view *r, int32_t key)
     return fabs((double)r->s->mask.diagonal + r->row - key);
 }
 
-static double load_at(const row_view *r, int operand, const void *base, int64_t index)
-{
-    return (double)fa_load(r->p->tensor[operand].dtype, base, index);
-}
-
 static double score(const row_view *r, int32_t key)
 {
     const fa_problem *p = r->p;
-    int64_t k = key_at(r, FA_K, key);
+    const float *k = key_row(r, key);
     double sum = 0;
     for (int32_t d = 0; d < p->dim_qk; d++)
-        sum += load_at(r, FA_Q, r->in->q, r->q + d) * load_at(r, FA_K, r->in->k, k + d);
+        sum += (double)r->q[d] * (double)k[d];
     sum *= (double)p->scale;
     if (p->softcap > 0)
         sum = (double)p->softcap * tanh(sum / (double)p->softcap);
@@ -113,7 +142,7 @@ static double weigh_row(const row_view *r, double *weight, double *lse)
     int32_t keys = r->s->len_kv;
     double max = p->sinks ? (double)p->sinks[r->head] : -INFINITY, sum = 0;
     for (int32_t j = 0; j < keys; j++) {
-        weight[j] = sees(r, j) ? score(r, j) : -INFINITY;
+        weight[j] = r->seen[j] ? score(r, j) : -INFINITY;
         max = fmax(max, weight[j]);
     }
     for (int32_t j = 0; j < keys; j++) {
@@ -126,18 +155,19 @@ static double weigh_row(const row_view *r, double *weight, double *lse)
     return sum;
 }
 
-static void reference_row(const row_view *r, double *weight, double *o, double *lse)
+static void reference_row(const row_view *r, double *o, double *lse)
 {
     const fa_problem *p = r->p;
-    double sum = weigh_row(r, weight, lse);
-    for (int32_t d = 0; d < p->dim_v; d++) {
-        double total = 0;
-        for (int32_t j = 0; j < r->s->len_kv; j++) {
-            if (sees(r, j))
-                total += weight[j] * load_at(r, FA_V, r->in->v, key_at(r, FA_V, j) + d);
-        }
-        o[d] = sum == 0 ? 0 : total / sum;
+    double *weight = r->numbers, sum = weigh_row(r, weight, lse);
+    for (int32_t d = 0; d < p->dim_v; d++)
+        o[d] = 0;
+    for (int32_t j = 0; j < r->s->len_kv; j++) {
+        const float *v = value_row(r, j);
+        for (int32_t d = 0; r->seen[j] && d < p->dim_v; d++)
+            o[d] += weight[j] * (double)v[d];
     }
+    for (int32_t d = 0; d < p->dim_v; d++)
+        o[d] = sum == 0 ? 0 : o[d] / sum;
 }
 
 /* What f32 arithmetic can make of a number. */
@@ -181,10 +211,10 @@ static bool in_f32(range x)
 static range score_range(const row_view *r, int32_t key)
 {
     const fa_problem *p = r->p;
-    int64_t k = key_at(r, FA_K, key);
+    const float *k = key_row(r, key);
     double sum = 0, size = 0, scale = (double)p->scale, cap = (double)p->softcap;
     for (int32_t d = 0; d < p->dim_qk; d++) {
-        double product = load_at(r, FA_Q, r->in->q, r->q + d) * load_at(r, FA_K, r->in->k, k + d);
+        double product = (double)r->q[d] * (double)k[d];
         sum += product;
         size += fabs(product);
     }
@@ -277,7 +307,7 @@ static bool range_row(const row_view *r, int merges, range *score, row_range *ro
     int32_t keys = r->s->len_kv;
     double sink = p->sinks ? (double)p->sinks[r->head] : -INFINITY, top = sink;
     for (int32_t j = 0; j < keys; j++) {
-        score[j] = sees(r, j) ? score_range(r, j) : (range){-INFINITY, -INFINITY};
+        score[j] = r->seen[j] ? score_range(r, j) : (range){-INFINITY, -INFINITY};
         top = fmax(top, score[j].high);
     }
     for (int32_t j = 0; j < keys && merges > 0; j++)
@@ -313,36 +343,42 @@ static double smallest_step(fa_dtype dtype)
  */
 static double limit_output(const row_view *r, const double *share, const double *change, double relative)
 {
-    double limit = 0, change_of_sink = change[r->s->len_kv];
-    for (int32_t d = 0; d < r->p->dim_v; d++) {
-        double o = 0, moved = 0, least = INFINITY, most = -INFINITY;
-        for (int pass = 0; pass < 2; pass++) {
-            for (int32_t j = 0; j < r->s->len_kv; j++) {
-                double v = sees(r, j) ? load_at(r, FA_V, r->in->v, key_at(r, FA_V, j) + d) : 0;
-                if (!sees(r, j) || !isfinite(v))
-                    continue;
-                o += pass == 0 ? share[j] * v : 0;
-                moved += pass == 1 ? change[j] * fabs(v - o) + relative * share[j] * fabs(v) : 0;
-                least = fmin(least, v);
-                most = fmax(most, v);
-            }
+    const int32_t dim = r->p->dim_v, keys = r->s->len_kv;
+    const bool sinks = r->p->sinks != NULL;
+    column_limit *c = r->columns;
+    for (int32_t d = 0; d < dim; d++)
+        c[d] = (column_limit){.least = sinks ? 0 : INFINITY, .most = sinks ? 0 : -INFINITY};
+    for (int32_t j = 0; j < keys; j++) {
+        const float *v = value_row(r, j);
+        for (int32_t d = 0; r->seen[j] && d < dim; d++)
+            c[d].o += isfinite(v[d]) ? share[j] * (double)v[d] : 0;
+    }
+    for (int32_t j = 0; j < keys; j++) {
+        const float *row = value_row(r, j);
+        for (int32_t d = 0; r->seen[j] && d < dim; d++) {
+            const double v = (double)row[d];
+            if (!isfinite(v))
+                continue;
+            c[d].moved += change[j] * fabs(v - c[d].o) + relative * share[j] * fabs(v);
+            c[d].least = v < c[d].least ? v : c[d].least;
+            c[d].most = v > c[d].most ? v : c[d].most;
         }
-        if (r->p->sinks) {
-            moved += change_of_sink * fabs(o);
-            least = fmin(least, 0);
-            most = fmax(most, 0);
-        }
-        double farthest = fmax(most - o, o - least) + relative * fmax(fabs(most), fabs(least));
+    }
+    double limit = 0;
+    for (int32_t d = 0; d < dim; d++) {
+        const double moved = c[d].moved + (sinks ? change[keys] * fabs(c[d].o) : 0);
+        const double farthest = fmax(c[d].most - c[d].o, c[d].o - c[d].least) +
+                                relative * fmax(fabs(c[d].most), fabs(c[d].least));
         limit = fmax(limit, fmin(moved, farthest));
     }
     return limit;
 }
 
-/* Of one row: see fa_reference_limit(). `memory` holds four numbers for each key and for the sink. */
-static void limit_row(const row_view *r, fa_dtype weights, int merges, double *memory, double *o, double *lse)
+/* Of one row: see fa_reference_limit(). */
+static void limit_row(const row_view *r, fa_dtype weights, int merges, double *o, double *lse)
 {
     int32_t keys = r->s->len_kv;
-    double *share = memory, *change = memory + keys + 1, exact, sum = weigh_row(r, share, &exact);
+    double *share = r->numbers, *change = share + keys + 1, exact, sum = weigh_row(r, share, &exact);
     row_range row;
     if (sum == 0 || !isfinite(exact) || !range_row(r, merges, (range *)(void *)(change + keys + 1), &row)) {
         *o = *lse = sum == 0 ? 0 : INFINITY;
@@ -377,12 +413,11 @@ static int32_t visit(fa_naive_order order, int32_t count, int32_t i)
 static float naive_score(const row_view *r, fa_naive_order order, int32_t key)
 {
     const fa_problem *p = r->p;
-    int64_t k = key_at(r, FA_K, key);
+    const float *k = key_row(r, key);
     float sum = 0;
     for (int32_t i = 0; i < p->dim_qk; i++) {
         int32_t d = visit(order, p->dim_qk, i);
-        sum += fa_load(p->tensor[FA_Q].dtype, r->in->q, r->q + d) *
-               fa_load(p->tensor[FA_K].dtype, r->in->k, k + d);
+        sum += r->q[d] * k[d];
     }
     sum *= p->scale;
     if (p->softcap > 0)
@@ -399,14 +434,14 @@ static float round_to(fa_dtype dtype, float value)
     return fa_load(dtype, &element, 0);
 }
 
-static void naive_row(const row_view *r, fa_naive_order order, fa_dtype weights, float *weight, float *o,
-                      float *lse)
+static void naive_row(const row_view *r, fa_naive_order order, fa_dtype weights, float *o, float *lse)
 {
     const fa_problem *p = r->p;
+    float *weight = r->numbers;
     int32_t keys = r->s->len_kv;
     float max = p->sinks ? p->sinks[r->head] : -INFINITY, sum = 0;
     for (int32_t j = 0; j < keys; j++) {
-        weight[j] = sees(r, j) ? naive_score(r, order, j) : -INFINITY;
+        weight[j] = r->seen[j] ? naive_score(r, order, j) : -INFINITY;
         max = fmaxf(max, weight[j]);
     }
     for (int32_t i = 0; i < keys; i++) {
@@ -417,15 +452,16 @@ static void naive_row(const row_view *r, fa_naive_order order, fa_dtype weights,
     }
     if (p->sinks && p->sinks[r->head] != -INFINITY)
         sum += expf(p->sinks[r->head] - max);
-    for (int32_t d = 0; d < p->dim_v; d++) {
-        float total = 0;
-        for (int32_t i = 0; i < keys; i++) {
-            int32_t j = visit(order, keys, i);
-            if (sees(r, j))
-                total += weight[j] * fa_load(p->tensor[FA_V].dtype, r->in->v, key_at(r, FA_V, j) + d);
-        }
-        o[d] = round_to(p->tensor[FA_O].dtype, sum == 0 ? 0 : total / sum);
+    for (int32_t d = 0; d < p->dim_v; d++)
+        o[d] = 0;
+    for (int32_t i = 0; i < keys; i++) {
+        int32_t j = visit(order, keys, i);
+        const float *v = value_row(r, j);
+        for (int32_t d = 0; r->seen[j] && d < p->dim_v; d++)
+            o[d] += weight[j] * v[d];
     }
+    for (int32_t d = 0; d < p->dim_v; d++)
+        o[d] = round_to(p->tensor[FA_O].dtype, sum == 0 ? 0 : o[d] / sum);
     *lse = sum == 0 ? -INFINITY : max + logf(sum);
 }
 
@@ -439,20 +475,23 @@ typedef struct reference_job {
     int merges;
 } reference_job;
 
-static void run_row(const reference_job *job, const row_view *r, void *weight)
+static void run_row(const reference_job *job, const row_view *r)
 {
     const fa_problem *p = r->p;
     int64_t at = fa_problem_lse_index(p, r->s, r->head, r->row);
+    widen_query(r);
+    for (int32_t j = 0; j < r->s->len_kv; j++)
+        r->seen[j] = sees(r, j);
     if (job->o) {
         double lse;
-        reference_row(r, weight, job->o + at * p->dim_v, &lse);
+        reference_row(r, job->o + at * p->dim_v, &lse);
         if (job->lse)
             job->lse[at] = lse;
     } else if (job->limit) {
-        limit_row(r, job->weights, job->merges, weight, job->limit + at, job->lse_limit + at);
+        limit_row(r, job->weights, job->merges, job->limit + at, job->lse_limit + at);
     } else {
         float lse;
-        naive_row(r, job->order, job->weights, weight, job->naive_o + at * p->dim_v, &lse);
+        naive_row(r, job->order, job->weights, job->naive_o + at * p->dim_v, &lse);
         if (job->naive_lse)
             job->naive_lse[at] = lse;
     }
@@ -480,6 +519,47 @@ static fa_status check_inputs(const fa_problem *p, const fa_inputs *in)
     return FA_OK;
 }
 
+/* Divides memory among a view's arrays, the widest elements first. Where it is NULL, *bytes alone is told. False where
+ * that is more than memory has. */
+static bool lay_out(const fa_problem *p, char *memory, row_view *r, size_t *bytes)
+{
+    const size_t keys = (size_t)p->max_len_kv, dim_qk = (size_t)p->dim_qk, dim_v = (size_t)p->dim_v;
+    size_t at = 0, columns, q, k, v, seen;
+    bool fits = fa_grow(&at, keys + 1, NUMBERS * sizeof(double));
+    columns = at;
+    fits = fits && fa_grow(&at, dim_v, sizeof(column_limit));
+    q = at;
+    fits = fits && fa_grow(&at, dim_qk, sizeof(float));
+    k = at;
+    fits = fits && fa_grow(&at, keys, dim_qk * sizeof(float));
+    v = at;
+    fits = fits && fa_grow(&at, keys, dim_v * sizeof(float));
+    seen = at;
+    fits = fits && fa_grow(&at, keys, sizeof(bool));
+    *bytes = at;
+    if (!fits || !memory)
+        return fits;
+    r->numbers = memory;
+    r->columns = (column_limit *)(void *)(memory + columns);
+    r->q = (float *)(void *)(memory + q);
+    r->k = (float *)(void *)(memory + k);
+    r->v = (float *)(void *)(memory + v);
+    r->seen = (bool *)(memory + seen);
+    return true;
+}
+
+/* All rows of the KV head that r->head is the first query head of. */
+static void run_head(const reference_job *job, row_view *r)
+{
+    const int32_t begin = r->head, end = begin + r->p->group;
+    if (r->s->len_q > 0)
+        widen_keys(r);
+    for (; r->head < end; r->head++) {
+        for (r->row = 0; r->row < r->s->len_q; r->row++)
+            run_row(job, r);
+    }
+}
+
 FA_FLOAT_APART static fa_status run_rows(fa_context *context, const fa_attention_desc *desc,
                                          const fa_inputs *inputs, const reference_job *job)
 {
@@ -493,20 +573,24 @@ FA_FLOAT_APART static fa_status run_rows(fa_context *context, const fa_attention
     if (status != FA_OK)
         return status;
     status = check_inputs(&p, inputs);
-    enum { NUMBERS = 4 }; /* of a key, and of the sink, at most */
-    size_t bytes = NUMBERS * ((size_t)p.max_len_kv + 1) * sizeof(double);
-    void *weight = status == FA_OK ? fa_alloc(context, bytes) : NULL;
-    if (status == FA_OK && !weight)
+    row_view r = {.p = &p, .in = inputs};
+    size_t bytes = 0;
+    char *memory = NULL;
+    if (status == FA_OK && !lay_out(&p, NULL, &r, &bytes))
+        status = fa_fail(FA_OUT_OF_MEMORY, "k and v as f32 are more than memory has");
+    if (status == FA_OK && !(memory = fa_alloc(context, bytes)))
         status = FA_OUT_OF_MEMORY;
+    if (status == FA_OK)
+        (void)lay_out(&p, memory, &r, &bytes);
     for (int64_t n = 0; status == FA_OK && n < p.sequences; n++) {
-        for (int32_t head = 0; head < p.heads_q; head++) {
-            for (int32_t row = 0; row < p.sequence[n].len_q; row++) {
-                row_view r = view_row(&p, inputs, n, head, row);
-                run_row(job, &r, weight);
-            }
+        r.s = &p.sequence[n];
+        r.sequence = n;
+        for (int32_t head = 0; head < p.heads_q; head += p.group) {
+            r.head = head;
+            run_head(job, &r);
         }
     }
-    fa_release(context, weight, bytes);
+    fa_release(context, memory, bytes);
     fa_problem_release(context, &p);
     return status;
 }

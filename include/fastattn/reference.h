@@ -24,8 +24,8 @@ typedef struct fa_inputs {
 /**
  * Computes the problem in double precision, untiled. `o` is f64, contiguous, of the shape of desc->o. `lse` is f64,
  * contiguous, of shape (batch, head, row), or NULL. Rows that belong to no packed sequence are not written. desc->o's
- * layout, desc->want_lse and desc->tuning have no effect. FA_INVALID: as fa_plan_create(). FA_OUT_OF_MEMORY: a row
- * takes four f64 for each key. Thread-safe.
+ * layout, desc->want_lse and desc->tuning have no effect. FA_INVALID: as fa_plan_create(). FA_OUT_OF_MEMORY: it
+ * takes four f64 and, as f32, a row of k and of v for each key. Thread-safe.
  */
 FA_API fa_status fa_reference_attention(fa_context *context, const fa_attention_desc *desc,
                                         const fa_inputs *inputs, double *o, double *lse);
