@@ -72,6 +72,7 @@ typedef struct row_of {
     const conform_data *data;
     int64_t n, h, i;
     conform_part q, kv;
+    const double *k, *v; /* the keys and values of its KV head, where it attends */
 } row_of;
 
 /* An element of bias or keep, whose axes of size 1 are repeated. */
@@ -114,16 +115,26 @@ static int64_t key_offset(const row_of *r, const fa_tensor *t, int64_t j)
     return conform_key_index(r->data, t, r->n, r->h / group, j);
 }
 
-static double score(const row_of *r, int64_t j)
+/* The rows of k or v that the row's KV head uses. */
+static void load_keys(const row_of *r, const fa_tensor *given, const void *base, double *to)
+{
+    const fa_tensor t = conform_strides(*given);
+    for (int64_t j = r->kv.first; j < r->kv.count; j++) {
+        int64_t at = key_offset(r, &t, j);
+        for (int64_t c = 0; c < t.shape[3]; c++)
+            to[j * t.shape[3] + c] = load(&t, base, at + c);
+    }
+}
+
+static double score(const row_of *r, const double *q, int64_t j)
 {
     const fa_attention_desc *d = &r->data->desc;
     const fa_inputs *in = &r->data->inputs;
-    fa_tensor q = conform_strides(d->q), k = conform_strides(d->k);
-    int64_t at_q = conform_index(&q, r->q.batch, r->h, r->q.begin + r->i), at_k = key_offset(r, &k, j);
-    float scale = d->scale != 0 || d->scale_is_set ? d->scale : (float)(1 / sqrt((double)q.shape[3]));
+    const int64_t dim = d->q.shape[3];
+    float scale = d->scale != 0 || d->scale_is_set ? d->scale : (float)(1 / sqrt((double)dim));
     double s = 0;
-    for (int64_t c = 0; c < q.shape[3]; c++)
-        s += load(&q, in->q, at_q + c) * load(&k, in->k, at_k + c);
+    for (int64_t c = 0; c < dim; c++)
+        s += q[c] * r->k[j * dim + c];
     s *= (double)scale;
     if (d->softcap > 0)
         s = (double)d->softcap * tanh(s / (double)d->softcap);
@@ -133,29 +144,41 @@ static double score(const row_of *r, int64_t j)
     return d->bias.shape[0] > 0 ? s + factor * load_repeated(r, &d->bias, in->bias, j) : s;
 }
 
-/* Fills o and returns the LSE. `weight` has room for one number per key. */
-static double attend(const row_of *r, double *weight, double *o)
+/* What rows are attended to in. */
+typedef struct room {
+    double *k, *v;  /* of a KV head: conform_keys() rows */
+    double *weight; /* one for each key                  */
+    bool *seen;     /* likewise                          */
+    double *q, *o;  /* of one row                        */
+} room;
+
+/* Fills room->o and returns the LSE. */
+static double attend(const row_of *r, const room *m)
 {
     const fa_attention_desc *d = &r->data->desc;
-    fa_tensor v = conform_strides(d->v);
-    double sink = d->sinks ? (double)d->sinks[r->h] : -INFINITY, max = sink, sum = 0;
+    const fa_tensor q = conform_strides(d->q);
+    const int64_t dim = d->v.shape[3], at_q = conform_index(&q, r->q.batch, r->h, r->q.begin + r->i);
+    double sink = d->sinks ? (double)d->sinks[r->h] : -INFINITY, max = sink, sum = 0, *weight = m->weight;
+    for (int64_t c = 0; c < q.shape[3]; c++)
+        m->q[c] = load(&q, r->data->inputs.q, at_q + c);
     for (int64_t j = 0; j < r->kv.count; j++) {
-        weight[j] = sees(r, j) ? score(r, j) : -INFINITY;
+        m->seen[j] = sees(r, j);
+        weight[j] = m->seen[j] ? score(r, m->q, j) : -INFINITY;
         max = weight[j] > max ? weight[j] : max;
     }
-    for (int64_t c = 0; c < v.shape[3]; c++)
-        o[c] = 0;
+    for (int64_t c = 0; c < dim; c++)
+        m->o[c] = 0;
     for (int64_t j = 0; j < r->kv.count; j++) {
-        if (!sees(r, j))
+        if (!m->seen[j])
             continue;
         double p = weight[j] == -INFINITY ? 0 : exp(weight[j] - max);
         sum += p;
-        for (int64_t c = 0; c < v.shape[3]; c++)
-            o[c] += p * load(&v, r->data->inputs.v, key_offset(r, &v, j) + c);
+        for (int64_t c = 0; c < dim; c++)
+            m->o[c] += p * r->v[j * dim + c];
     }
     sum += sink == -INFINITY ? 0 : exp(sink - max);
-    for (int64_t c = 0; c < v.shape[3]; c++)
-        o[c] = sum == 0 ? 0 : o[c] / sum;
+    for (int64_t c = 0; c < dim; c++)
+        m->o[c] = sum == 0 ? 0 : m->o[c] / sum;
     return sum == 0 ? -INFINITY : max + log(sum);
 }
 
@@ -167,46 +190,67 @@ static bool agree(double a, double b)
     return fabs(a - b) <= 1e-9 * (1 + fabs(a));
 }
 
-static bool compare_row(const row_of *r, const check_reference *reference, double *weight, double *o,
-                        char *message, size_t size)
+static bool compare_row(const row_of *r, const check_reference *reference, const room *m, char *message,
+                        size_t size)
 {
     const fa_attention_desc *d = &r->data->desc;
     const double *lse, *oracle = check_oracle(reference, &lse);
     int64_t dim = d->v.shape[3], row = r->q.begin + r->i, heads = d->q.shape[1];
     int64_t at = (r->q.batch * heads + r->h) * d->q.shape[2] + row;
-    double own = attend(r, weight, o);
+    double own = attend(r, m);
     int64_t wrong = agree(own, lse[at]) ? dim : 0;
     for (int64_t c = 0; c < dim && wrong == dim; c++)
-        wrong = agree(o[c], oracle[at * dim + c]) ? dim : c;
+        wrong = agree(m->o[c], oracle[at * dim + c]) ? dim : c;
     if (wrong < dim)
         (void)snprintf(
             message, size,
             "fa_reference_attention is wrong at [%lld,%lld,%lld,%lld]: o %.9g, lse %.9g, by the suite's "
             "own oracle %.9g, %.9g",
             (long long)r->q.batch, (long long)r->h, (long long)row, (long long)wrong,
-            oracle[at * dim + wrong], lse[at], o[wrong], own);
+            oracle[at * dim + wrong], lse[at], m->o[wrong], own);
     return wrong == dim;
+}
+
+/* All rows of one sequence. */
+static bool compare_sequence(const conform_data *data, const check_reference *reference, int64_t n,
+                             const room *m, char *message, size_t size)
+{
+    const fa_attention_desc *d = &data->desc;
+    const int64_t group = d->k.shape[1] > 0 ? d->q.shape[1] / d->k.shape[1] : 1;
+    row_of r = {data, n, 0, 0, conform_part_q(d, n), conform_part_kv(d, n), m->k, m->v};
+    bool ok = true;
+    for (r.h = 0; ok && r.q.count > 0 && r.h < d->q.shape[1]; r.h++) {
+        if (r.h % group == 0) {
+            load_keys(&r, &d->k, data->inputs.k, m->k);
+            load_keys(&r, &d->v, data->inputs.v, m->v);
+        }
+        for (r.i = 0; ok && r.i < r.q.count; r.i++)
+            ok = compare_row(&r, reference, m, message, size);
+    }
+    return ok;
 }
 
 bool conform_oracles_agree(const conform_data *data, const check_reference *reference, char *message,
                            size_t size)
 {
     const fa_attention_desc *d = &data->desc;
-    double *weight = malloc(((size_t)conform_keys(d) + 1) * sizeof(double));
-    double *o = malloc((size_t)d->v.shape[3] * sizeof(double));
-    bool ok = weight && o;
+    const size_t keys = (size_t)conform_keys(d) + 1, dim_qk = (size_t)d->q.shape[3],
+                 dim_v = (size_t)d->v.shape[3];
+    double *numbers = malloc((keys * (dim_qk + dim_v + 1) + dim_qk + dim_v) * sizeof(double));
+    bool *seen = malloc(keys * sizeof(bool)), ok = numbers && seen;
     if (!ok)
         (void)snprintf(message, size, "out of memory");
-    for (int64_t n = 0; ok && n < conform_sequences(d); n++) {
-        row_of r = {data, n, 0, 0, conform_part_q(d, n), conform_part_kv(d, n)};
-        for (int64_t at = 0; ok && at < d->q.shape[1] * r.q.count; at++) {
-            r.h = at / r.q.count;
-            r.i = at % r.q.count;
-            ok = compare_row(&r, reference, weight, o, message, size);
-        }
+    room m = {.k = numbers, .seen = seen};
+    if (ok) {
+        m.v = m.k + keys * dim_qk;
+        m.weight = m.v + keys * dim_v;
+        m.q = m.weight + keys;
+        m.o = m.q + dim_qk;
     }
-    free(weight);
-    free(o);
+    for (int64_t n = 0; ok && n < conform_sequences(d); n++)
+        ok = compare_sequence(data, reference, n, &m, message, size);
+    free(numbers);
+    free(seen);
     return ok;
 }
 
@@ -214,7 +258,7 @@ static bool is_hidden(const conform_data *data, int64_t n, int64_t head_kv, int6
 {
     const fa_attention_desc *d = &data->desc;
     int64_t group = d->q.shape[1] / d->k.shape[1];
-    row_of r = {data, n, 0, 0, conform_part_q(d, n), conform_part_kv(d, n)};
+    row_of r = {data, n, 0, 0, conform_part_q(d, n), conform_part_kv(d, n), NULL, NULL};
     for (r.h = head_kv * group; r.h < (head_kv + 1) * group; r.h++) {
         for (r.i = 0; r.i < r.q.count; r.i++) {
             if (sees(&r, j))
@@ -258,7 +302,7 @@ static bool is_changed(const conform_data *data, int t, const fa_tensor *tensor,
 bool conform_meets_hazard(const conform_data *data, int64_t n, int64_t head, int64_t row)
 {
     const fa_attention_desc *d = &data->desc;
-    const row_of r = {data, n, head, row, conform_part_q(d, n), conform_part_kv(d, n)};
+    const row_of r = {data, n, head, row, conform_part_q(d, n), conform_part_kv(d, n), NULL, NULL};
     fa_tensor q = conform_strides(d->q), k = conform_strides(d->k), v = conform_strides(d->v);
     if (is_changed(data, CONFORM_Q, &q, conform_index(&q, r.q.batch, head, r.q.begin + row)))
         return true;
