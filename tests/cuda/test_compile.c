@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The embedded source with the real run-time compiler, which has no search path: for the oldest GPU that a kernel's
- * instructions are of and that this NVRTC knows. Skipped, with exit status 77, where there is none.
+ * instructions are of and that this NVRTC knows. Skipped, with exit status 77, where there is none. A compiler that may leave out
+ * optimisations does: what it makes is not run.
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -9,7 +10,7 @@
 
 #include "backends/cuda/cuda.h"
 
-enum { SKIPPED = 77, MOST_ARCHS = 64 };
+enum { SKIPPED = 77, MOST_ARCHS = 64, NVRTC_INVALID_OPTION = 5 };
 
 static int least_arch(const fa_nvrtc *nvrtc, int unit)
 {
@@ -28,7 +29,9 @@ static bool compile(const fa_nvrtc *nvrtc, int line, int type)
 {
     const fa_cuda_traits *t = &fa_cuda_table[line];
     char target[32], defines[2][32], log[4096] = "";
-    const char *options[] = {target, "--std=c++17", "-default-device", defines[0], defines[1]};
+    const char *options[] = {target,     "--std=c++17", "-default-device",
+                             defines[0], defines[1],    "--Ofast-compile=max"};
+    const int count = sizeof(options) / sizeof(options[0]);
     nvrtcProgram program = NULL;
     size_t size = 0;
     (void)snprintf(target, sizeof(target), "--gpu-architecture=sm_%d", least_arch(nvrtc, t->unit));
@@ -36,7 +39,9 @@ static bool compile(const fa_nvrtc *nvrtc, int line, int type)
     (void)snprintf(defines[1], sizeof(defines[1]), "-DFA_TYPE=%d", type);
     if (nvrtc->nvrtcCreateProgram(&program, fa_cuda_source, "attention.cu", 0, NULL, NULL) != 0)
         return false;
-    const int error = nvrtc->nvrtcCompileProgram(program, 5, options);
+    int error = nvrtc->nvrtcCompileProgram(program, count, options);
+    if (error == NVRTC_INVALID_OPTION)
+        error = nvrtc->nvrtcCompileProgram(program, count - 1, options);
     if (error == 0)
         (void)nvrtc->nvrtcGetCUBINSize(program, &size);
     else if (nvrtc->nvrtcGetProgramLogSize(program, &size) == 0 && size <= sizeof(log))
