@@ -79,3 +79,12 @@ void fa_host_queue_destroy(fa_queue *queue)
 {
     (void)queue;
 }
+
+fa_status fa_host_task_run(const fa_task *task, fa_queue *queue, const fa_task_binding *binding)
+{
+    const fa_task_view view = fa_task_view_of(task, binding);
+    (void)queue;
+    for (int32_t group = 0; group < binding->groups; group++)
+        task->run(&view, group);
+    return FA_OK;
+}

@@ -16,6 +16,9 @@ fa_status fa_host_queue_create(fa_queue *queue);
 fa_status fa_host_queue_wait(fa_queue *queue);
 void fa_host_queue_destroy(fa_queue *queue);
 
+/* All work-groups, one after the other. */
+fa_status fa_host_task_run(const fa_task *task, fa_queue *queue, const fa_task_binding *binding);
+
 /* Where an operand of a run begins; NULL where it is absent. */
 static inline void *fa_host_operand(const fa_binding *binding, int operand)
 {

@@ -9,9 +9,9 @@
 #include <fastattn/fastattn.h>
 #include <stdbool.h>
 
-#include "core/append/append.h"
 #include "core/kernel.h"
 #include "core/plan.h"
+#include "core/task.h"
 
 #define FA_BACKEND_ABI 2
 #define FA_MAX_KERNELS 32
@@ -67,10 +67,11 @@ typedef struct fa_backend {
     fa_status (*work_check)(const fa_buffer *buffer, size_t offset, size_t size);
     fa_status (*plan_run)(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);
 
-    /* The same of appends. NULL: the backend does not append; nothing is prepared; nothing is released. */
-    fa_status (*append_prepare)(fa_append *append);
-    void (*append_release)(fa_append *append);
-    fa_status (*append_run)(const fa_append *append, fa_queue *queue, const fa_append_binding *binding);
+    /* Of a task: compiles or fetches the program and copies the parameters to the device; on failure there is nothing to
+     * release. NULL, both: nothing is prepared, nothing is released. task_run enqueues it, as plan_run does a plan. */
+    fa_status (*task_prepare)(fa_task *task);
+    void (*task_release)(fa_task *task);
+    fa_status (*task_run)(const fa_task *task, fa_queue *queue, const fa_task_binding *binding);
 } fa_backend;
 
 struct fa_device {

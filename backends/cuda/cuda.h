@@ -108,6 +108,8 @@ void fa_cu_stages_destroy(const fa_cu *cu, const fa_cu_stages *stages);
  * FA_COMPILE with the end of the compiler's log.
  */
 fa_status fa_cu_function_get(fa_device *device, int line, int type, int variant, CUfunction *function);
+/* Likewise the kernel of the task of that number. */
+fa_status fa_cu_task_function_get(fa_device *device, int task, CUfunction *function);
 void fa_cu_modules_release(fa_device *device);
 /* Whether there are kernels for a device, or a compiler that can make them; false with the reason. */
 bool fa_cu_can_compile(const fa_cu_caps *caps, char *reason, size_t reason_size);
@@ -129,8 +131,9 @@ extern const size_t fa_cuda_image_count;
 extern const int fa_cuda_archs[];
 extern const int fa_cuda_ptx_arch;
 
-/* The CUDA C++ source of all kernels, made at build time from shaders/cuda, backends/cuda and core/portable. */
-extern const char fa_cuda_source[];
-extern const size_t fa_cuda_source_size;
+/* The CUDA C++ source of attention's kernels, and of tasks, made at build time from shaders/cuda, backends/cuda and
+ * core/portable. */
+extern const char fa_cuda_source[], fa_cuda_task_source[];
+extern const size_t fa_cuda_source_size, fa_cuda_task_source_size;
 
 #endif

@@ -52,4 +52,7 @@ const fa_backend fa_backend_cuda = {
     .plan_prepare = fa_cu_plan_prepare,
     .plan_release = fa_cu_plan_release,
     .plan_run = fa_cu_plan_run,
+    .task_prepare = fa_cu_task_prepare,
+    .task_release = fa_cu_task_release,
+    .task_run = fa_cu_task_run,
 };

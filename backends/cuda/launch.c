@@ -8,10 +8,10 @@ fa_status fa_cu_kernel_make(const fa_plan *plan, int line, int type, int variant
     return fa_cu_function_get(plan->device, line, type, variant, &kernel->function);
 }
 
-fa_status fa_cu_launch(const fa_plan *plan, CUstream stream, const fa_cu_kernel *kernel, int64_t groups,
-                       int64_t lines, fa_cuda_args *args)
+fa_status fa_cu_launch(const fa_device *device, CUstream stream, const fa_cu_kernel *kernel, int64_t groups,
+                       int64_t lines, void *args)
 {
-    const fa_cu *cu = fa_cu_device_of(plan->device)->cu;
+    const fa_cu *cu = fa_cu_device_of(device)->cu;
     void *parameters[] = {args};
     CUresult error = cu->cuLaunchKernel(kernel->function, (unsigned)groups, (unsigned)lines, 1, kernel->group,
                                         1, 1, kernel->shared_bytes, stream, parameters, NULL);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "backends/cuda/cuda.h"
+#include "backends/cuda/task.h"
 #include "backends/gpu/cache.h"
 #include "core/context.h"
 #include "core/status.h"
@@ -16,6 +17,12 @@ typedef struct fa_cu_module {
     CUmodule handle;
     int line, type;
 } fa_cu_module;
+
+static const char *name_of(int line, int type)
+{
+    static const char *const tasks[] = {[FA_TASK_APPEND] = "append"};
+    return type == FA_CUDA_TASK ? tasks[line] : fa_cuda_table[line].name;
+}
 
 /* Whether the library's images run on the device: machine code of its generation, or PTX. */
 static bool have_images(const fa_cu_caps *caps)
@@ -88,23 +95,27 @@ static fa_status compile(const fa_device *device, const fa_nvrtc *nvrtc, int arc
                          void **cubin, size_t *size)
 {
     char target[32], defines[2][32];
-    const char *options[] = {target, "--std=c++17", "-default-device", defines[0], defines[1]};
+    const char *options[] = {target,     "--std=c++17", "-default-device",
+                             defines[0], defines[1],    "--fmad=false"};
+    const int count = (int)(sizeof(options) / sizeof(options[0])) - (type != FA_CUDA_TASK);
+    const char *source = type == FA_CUDA_TASK ? fa_cuda_task_source : fa_cuda_source;
     nvrtcProgram program = NULL;
     (void)snprintf(target, sizeof(target), "--gpu-architecture=sm_%d", arch);
     (void)snprintf(defines[0], sizeof(defines[0]), "-DFA_ROW=%d", line);
     (void)snprintf(defines[1], sizeof(defines[1]), "-DFA_TYPE=%d", type);
-    int error = nvrtc->nvrtcCreateProgram(&program, fa_cuda_source, "attention.cu", 0, NULL, NULL);
+    int error = nvrtc->nvrtcCreateProgram(&program, source, type == FA_CUDA_TASK ? "task.cu" : "attention.cu",
+                                          0, NULL, NULL);
     if (error != 0)
         return fa_fail(FA_OUT_OF_MEMORY, "nvrtcCreateProgram: error %d", error);
     fa_status status = FA_OK;
-    error = nvrtc->nvrtcCompileProgram(program, (int)(sizeof(options) / sizeof(options[0])), options);
+    error = nvrtc->nvrtcCompileProgram(program, count, options);
     if (error != 0)
-        status = compile_failed(device, nvrtc, program, fa_cuda_table[line].name, error);
+        status = compile_failed(device, nvrtc, program, name_of(line, type), error);
     else if (nvrtc->nvrtcGetCUBINSize(program, size) != 0 || *size == 0)
-        status = fa_fail(FA_COMPILE, "nvrtcGetCUBINSize: no machine code of %s", fa_cuda_table[line].name);
+        status = fa_fail(FA_COMPILE, "nvrtcGetCUBINSize: no machine code of %s", name_of(line, type));
     *cubin = status == FA_OK ? fa_alloc(device->context, *size) : NULL;
     if (*cubin && nvrtc->nvrtcGetCUBIN(program, *cubin) != 0) {
-        status = fa_fail(FA_COMPILE, "nvrtcGetCUBIN: no machine code of %s", fa_cuda_table[line].name);
+        status = fa_fail(FA_COMPILE, "nvrtcGetCUBIN: no machine code of %s", name_of(line, type));
         fa_release(device->context, *cubin, *size);
         *cubin = NULL;
     }
@@ -120,14 +131,15 @@ static fa_status make_module(const fa_device *device, int line, int type, CUmodu
     void *cubin;
     size_t size;
     int major = 0, minor = 0;
+    const char *source = type == FA_CUDA_TASK ? fa_cuda_task_source : fa_cuda_source;
+    const size_t source_size = type == FA_CUDA_TASK ? fa_cuda_task_source_size : fa_cuda_source_size;
     const fa_nvrtc *nvrtc = fa_nvrtc_load(why, sizeof(why));
     int arch = nvrtc ? target_arch(nvrtc, &d->caps, why, sizeof(why)) : 0;
     if (arch == 0)
-        return fa_fail(FA_COMPILE, "%s: %s", fa_cuda_table[line].name, why);
+        return fa_fail(FA_COMPILE, "%s: %s", name_of(line, type), why);
     (void)nvrtc->nvrtcVersion(&major, &minor);
     (void)snprintf(key, sizeof(key), "cuda sm_%d NVRTC %d.%d line %d type %d\n%016llx %zu", arch, major,
-                   minor, line, type, (unsigned long long)fa_cache_hash(fa_cuda_source, fa_cuda_source_size),
-                   fa_cuda_source_size);
+                   minor, line, type, (unsigned long long)fa_cache_hash(source, source_size), source_size);
     if (fa_cache_load(device->context, key, &cubin, &size)) {
         CUresult error = d->cu->cuModuleLoadData(module, cubin);
         fa_release(device->context, cubin, size);
@@ -195,7 +207,7 @@ static fa_status add_module(fa_device *device, int line, int type, fa_cu_module 
         (void)d->cu->cuModuleUnload(made->handle);
         fa_release(device->context, made, sizeof(*made));
     } else {
-        fa_log(device->context, FA_LOG_DEBUG, "cuda: %s of type %d: %s", fa_cuda_table[line].name, type,
+        fa_log(device->context, FA_LOG_DEBUG, "cuda: %s of type %d: %s", name_of(line, type), type,
                compiled ? "compiled, or from the cache" : "from the library");
     }
     return FA_OK;
@@ -225,6 +237,15 @@ fa_status fa_cu_function_get(fa_device *device, int line, int type, int variant,
         return fa_cu_fail(d->cu, error, "cuModuleGetFunction");
     error = d->cu->cuFuncSetAttribute(*function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared);
     return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(d->cu, error, "cuFuncSetAttribute");
+}
+
+fa_status fa_cu_task_function_get(fa_device *device, int task, CUfunction *function)
+{
+    CUmodule module;
+    FA_TRY(get_module(device, task, FA_CUDA_TASK, &module));
+    const fa_cu *cu = fa_cu_device_of(device)->cu;
+    CUresult error = cu->cuModuleGetFunction(function, module, "fa_task");
+    return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(cu, error, "cuModuleGetFunction");
 }
 
 void fa_cu_modules_release(fa_device *device)

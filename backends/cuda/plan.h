@@ -23,13 +23,21 @@ typedef struct fa_cu_plan {
 /* launch.c: `line` is one of fa_cuda_table, `type` and `variant` are as fa_cu_function_get() has them. */
 fa_status fa_cu_kernel_make(const fa_plan *plan, int line, int type, int variant, fa_cu_kernel *kernel);
 /* `groups` by `lines` blocks. */
-fa_status fa_cu_launch(const fa_plan *plan, CUstream stream, const fa_cu_kernel *kernel, int64_t groups,
-                       int64_t lines, fa_cuda_args *args);
+fa_status fa_cu_launch(const fa_device *device, CUstream stream, const fa_cu_kernel *kernel, int64_t groups,
+                       int64_t lines, void *args);
 
 /* prepare.c */
 fa_status fa_cu_plan_compile(const fa_plan *plan);
 fa_status fa_cu_plan_prepare(fa_plan *plan);
 void fa_cu_plan_release(fa_plan *plan);
+
+/* What kernels read, copied to the device. The device's context must be current. */
+fa_status fa_cu_upload(const fa_device *device, const void *bytes, size_t size, CUdeviceptr *memory);
+
+/* task.c */
+fa_status fa_cu_task_prepare(fa_task *task);
+void fa_cu_task_release(fa_task *task);
+fa_status fa_cu_task_run(const fa_task *task, fa_queue *queue, const fa_task_binding *binding);
 
 /* run.c */
 fa_status fa_cu_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);

@@ -41,15 +41,14 @@ static int variant_of(const fa_plan *plan, const fa_cuda_traits *t)
     return fa_cuda_variant_of(*t, plan->args.block_q) + (t->unit > 0 && plan->score.transforms);
 }
 
-static fa_status copy_work(const fa_plan *plan, fa_cu_plan *made)
+fa_status fa_cu_upload(const fa_device *device, const void *bytes, size_t size, CUdeviceptr *memory)
 {
-    const fa_cu_device *d = fa_cu_device_of(plan->device);
-    made->params = *(const fa_table_params *)plan->work;
+    const fa_cu_device *d = fa_cu_device_of(device);
     const char *call = "cuMemAlloc";
-    CUresult error = d->cu->cuMemAlloc(&made->work, plan->layout.bytes);
+    CUresult error = d->cu->cuMemAlloc(memory, size);
     if (error == CUDA_SUCCESS) {
         call = "cuMemcpyHtoD";
-        error = d->cu->cuMemcpyHtoD(made->work, plan->work, plan->layout.bytes);
+        error = d->cu->cuMemcpyHtoD(*memory, bytes, size);
     }
     /* Of pageable memory the call may return before the last bytes arrive, and queues do not wait for its stream. */
     if (error == CUDA_SUCCESS) {
@@ -94,8 +93,9 @@ fa_status fa_cu_plan_prepare(fa_plan *plan)
     if (status != FA_OK)
         return status;
     status = make_kernels(plan, plan->capacity.merges > 0, made);
+    made->params = *(const fa_table_params *)plan->work;
     if (status == FA_OK)
-        status = copy_work(plan, made);
+        status = fa_cu_upload(plan->device, plan->work, plan->layout.bytes, &made->work);
     fa_cu_leave(plan->device);
     return status;
 }

@@ -82,9 +82,9 @@ static fa_status launch_all(const fa_plan *plan, const fa_binding *binding, CUst
     const fa_cu_kernel *attention =
         !args->aligned && prepared->unaligned.function ? &prepared->unaligned : &prepared->attention;
     const int64_t merges = fa_run_merges(plan, binding);
-    fa_status status = fa_cu_launch(plan, stream, attention, fa_run_items(plan, binding), 1, args);
+    fa_status status = fa_cu_launch(plan->device, stream, attention, fa_run_items(plan, binding), 1, args);
     if (status == FA_OK && merges > 0)
-        status = fa_cu_launch(plan, stream, &prepared->merge, merges, plan->args.block_q, args);
+        status = fa_cu_launch(plan->device, stream, &prepared->merge, merges, plan->args.block_q, args);
     return status;
 }
 

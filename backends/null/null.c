@@ -111,4 +111,5 @@ const fa_backend fa_backend_null = {
     .plan_prepare = null_prepare,
     .plan_release = null_release,
     .plan_run = null_run,
+    .task_run = fa_host_task_run,
 };

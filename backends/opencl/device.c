@@ -42,5 +42,8 @@ const fa_backend fa_backend_opencl = {
     .plan_prepare = fa_cl_plan_prepare,
     .plan_release = fa_cl_plan_release,
     .plan_run = fa_cl_plan_run,
+    .task_prepare = fa_cl_task_prepare,
+    .task_release = fa_cl_task_release,
+    .task_run = fa_cl_task_run,
     .work_check = fa_cl_work_check,
 };

@@ -18,10 +18,15 @@ void fa_cl_options_add(fa_cl_options *text, const char *format, ...)
 void fa_cl_options_common(fa_cl_options *text, const fa_device *device, const fa_dtype type[FA_O + 1],
                           bool far, int chunks)
 {
+    fa_cl_options_add(text, "-DFA_TYPE_Q=%d -DFA_TYPE_K=%d -DFA_TYPE_V=%d -DFA_TYPE_O=%d -DFA_STRIDE=%s ",
+                      type[FA_Q], type[FA_K], type[FA_V], type[FA_O], far ? "long" : "int");
+    fa_cl_options_device(text, device, chunks);
+}
+
+void fa_cl_options_device(fa_cl_options *text, const fa_device *device, int chunks)
+{
     const fa_cl_caps *caps = &fa_cl_device_of(device)->caps;
-    fa_cl_options_add(
-        text, "-DFA_TYPE_Q=%d -DFA_TYPE_K=%d -DFA_TYPE_V=%d -DFA_TYPE_O=%d -DFA_CHUNKS=%d -DFA_STRIDE=%s",
-        type[FA_Q], type[FA_K], type[FA_V], type[FA_O], chunks, far ? "long" : "int");
+    fa_cl_options_add(text, "-DFA_CHUNKS=%d", chunks);
     if (chunks > 1)
         fa_cl_options_add(text, " -DFA_CHUNK_SHIFT=%d", fa_cl_chunk_shift(caps));
     if (caps->fp16)
@@ -32,16 +37,16 @@ void fa_cl_options_common(fa_cl_options *text, const fa_device *device, const fa
         fa_cl_options_add(text, " -DFA_SUBGROUPS -cl-std=CL%d.0", caps->version / 10);
 }
 
-fa_status fa_cl_kernel_make(const fa_plan *plan, const fa_cl_options *options, const char *name,
-                            cl_kernel *kernel)
+fa_status fa_cl_kernel_make(fa_device *device, const fa_cl_source *source, const fa_cl_options *options,
+                            const char *name, cl_kernel *kernel)
 {
-    const fa_cl_device *device = fa_cl_device_of(plan->device);
+    const fa_cl_device *d = fa_cl_device_of(device);
     cl_program program;
     cl_int error;
-    fa_status status = fa_cl_program_get(plan->device, options->bytes, &program);
+    fa_status status = fa_cl_program_get(device, source, options->bytes, &program);
     if (status != FA_OK)
         return status;
-    *kernel = device->cl->clCreateKernel(program, name, &error);
+    *kernel = d->cl->clCreateKernel(program, name, &error);
     return error == CL_SUCCESS ? FA_OK : fa_cl_fail(error, "clCreateKernel");
 }
 

@@ -103,11 +103,19 @@ void fa_cl_queue_keep(fa_queue *queue, cl_event first, cl_event last);
 
 /* program.c */
 
+/* OpenCL C of the library's. */
+typedef struct fa_cl_source {
+    const char *text;
+    const size_t *size;
+} fa_cl_source;
+extern const fa_cl_source fa_cl_attention_source, fa_cl_task_source;
+
 /*
- * The program that the library's OpenCL C source makes with these options, from the device's list, from the
- * cache on disk, or compiled; shared, and released with the device. FA_COMPILE with the end of the build log.
+ * The program that a source makes with these options, from the device's list, from the cache on disk, or compiled; shared,
+ * and released with the device. Options tell the sources apart. FA_COMPILE with the end of the build log.
  */
-fa_status fa_cl_program_get(fa_device *device, const char *options, cl_program *program);
+fa_status fa_cl_program_get(fa_device *device, const fa_cl_source *source, const char *options,
+                            cl_program *program);
 void fa_cl_programs_release(fa_device *device);
 
 /* error.c */
@@ -117,8 +125,8 @@ void fa_cl_programs_release(fa_device *device);
 fa_status fa_cl_fail(cl_int error, const char *call);
 const char *fa_cl_error_name(cl_int error);
 
-/* The OpenCL C source of all kernels, made at build time from shaders/opencl and core/portable. */
-extern const char fa_opencl_source[];
-extern const size_t fa_opencl_source_size;
+/* The OpenCL C source of attention's kernels, and of tasks, made at build time from shaders/opencl and core/portable. */
+extern const char fa_opencl_source[], fa_opencl_task_source[];
+extern const size_t fa_opencl_source_size, fa_opencl_task_source_size;
 
 #endif

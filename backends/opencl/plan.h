@@ -37,6 +37,16 @@ typedef struct fa_cl_place {
     cl_long at; /* elements; bytes of a format of caches */
 } fa_cl_place;
 
+/*
+ * An operand, the workspace or the work of a run; `buffer` is NULL, or `span` 0, where there is none. Where it begins
+ * is a multiple of `element` bytes, and kernels are told it in those.
+ */
+typedef struct fa_cl_operand {
+    const char *name;
+    const fa_buffer *buffer;
+    size_t offset, span, element;
+} fa_cl_operand;
+
 enum { FA_CL_WORKSPACE = FA_OPERANDS, FA_CL_PLACES, FA_CL_WORK = FA_CL_PLACES };
 
 /* A kernel whose arguments are being set, in order. */
@@ -47,13 +57,24 @@ typedef struct fa_cl_launch {
     cl_int error;
 } fa_cl_launch;
 
+/* place.c */
+/* How many chunks an operand of so many bytes may touch, wherever it lies in its buffer. */
+int fa_cl_count_chunks(const fa_device *device, size_t largest);
+/* Whether an operand lies in more than one cl_mem. */
+bool fa_cl_crosses(const fa_cl_operand *o);
+fa_cl_place fa_cl_find_place(const fa_cl_operand *o, int chunks);
+/* Whether two buffers wrap the same bytes of the host. */
+bool fa_cl_wrap_same(const fa_buffer *a, const fa_buffer *b);
+
 /* launch.c */
 __attribute__((format(printf, 2, 3))) void fa_cl_options_add(fa_cl_options *text, const char *format, ...);
 /* What every kernel is told: types of q, k, v and o, whether strides need 64 bits (`far`), how operands lie in chunks. */
 void fa_cl_options_common(fa_cl_options *text, const fa_device *device, const fa_dtype type[FA_O + 1],
                           bool far, int chunks);
-fa_status fa_cl_kernel_make(const fa_plan *plan, const fa_cl_options *options, const char *name,
-                            cl_kernel *kernel);
+/* What operands in chunks, and the device, ask of every program. */
+void fa_cl_options_device(fa_cl_options *text, const fa_device *device, int chunks);
+fa_status fa_cl_kernel_make(fa_device *device, const fa_cl_source *source, const fa_cl_options *options,
+                            const char *name, cl_kernel *kernel);
 void fa_cl_pass(fa_cl_launch *l, size_t size, const void *value);
 void fa_cl_pass_memory(fa_cl_launch *l, const fa_cl_place *p, int chunks);
 /* `groups` by `lines` work-groups of `group` work-items. */
@@ -66,6 +87,14 @@ fa_status fa_cl_plan_prepare(fa_plan *plan);
 void fa_cl_plan_release(fa_plan *plan);
 /* Makes all kernels for operands in up to `chunks` chunks, as far as they are not there yet. */
 fa_status fa_cl_kernels_make(const fa_plan *plan, int chunks, fa_cl_kernels *kernels);
+
+/* What kernels read, copied to the device. */
+fa_status fa_cl_upload(const fa_device *device, const void *bytes, size_t size, cl_mem *memory);
+
+/* task.c */
+fa_status fa_cl_task_prepare(fa_task *task);
+void fa_cl_task_release(fa_task *task);
+fa_status fa_cl_task_run(const fa_task *task, fa_queue *queue, const fa_task_binding *binding);
 
 /* run.c */
 fa_status fa_cl_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);

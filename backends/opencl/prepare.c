@@ -72,22 +72,18 @@ static size_t local_bytes(const fa_plan *plan)
 /* How many chunks an operand of any place in its buffer may touch. */
 static int count_chunks(const fa_plan *plan)
 {
-    int shift = fa_cl_chunk_shift(&fa_cl_device_of(plan->device)->caps);
     size_t largest = (size_t)plan->capacity.partial_rows * ((size_t)plan->args.dim_v + 1) * sizeof(float);
     for (int t = 0; t < FA_OPERANDS; t++)
         largest = FA_MAX(largest, plan->problem.span[t]);
-    if (largest >> shift == 0)
-        return 1;
-    size_t chunks = (largest >> shift) + 2;
-    return chunks <= FA_CL_FEW_CHUNKS ? FA_CL_FEW_CHUNKS : FA_CL_MAX_CHUNKS;
+    return fa_cl_count_chunks(plan->device, largest);
 }
 
-static fa_status copy_work(const fa_plan *plan, fa_cl_plan *made)
+fa_status fa_cl_upload(const fa_device *device, const void *bytes, size_t size, cl_mem *memory)
 {
-    const fa_cl_device *device = fa_cl_device_of(plan->device);
+    const fa_cl_device *d = fa_cl_device_of(device);
     cl_int error;
-    made->work = device->cl->clCreateBuffer(device->context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR,
-                                            plan->layout.bytes, plan->work, &error);
+    *memory = d->cl->clCreateBuffer(d->context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR, size,
+                                    (void *)(uintptr_t)bytes, &error);
     return error == CL_SUCCESS ? FA_OK : fa_cl_fail(error, "clCreateBuffer");
 }
 
@@ -100,12 +96,14 @@ fa_status fa_cl_kernels_make(const fa_plan *plan, int chunks, fa_cl_kernels *ker
         fa_cl_options options = {.used = 0};
         attention_options(&options, plan, chunks, aligned);
         if (!kernels->attention[aligned])
-            status = fa_cl_kernel_make(plan, &options, name, &kernels->attention[aligned]);
+            status = fa_cl_kernel_make(plan->device, &fa_cl_attention_source, &options, name,
+                                       &kernels->attention[aligned]);
     }
     if (status == FA_OK && plan->capacity.merges > 0 && !kernels->merge) {
         fa_cl_options options = {.used = 0};
         merge_options(&options, plan, chunks);
-        status = fa_cl_kernel_make(plan, &options, "fa_merge", &kernels->merge);
+        status =
+            fa_cl_kernel_make(plan->device, &fa_cl_attention_source, &options, "fa_merge", &kernels->merge);
     }
     if (status == FA_OK)
         kernels->chunks = chunks;
@@ -120,10 +118,11 @@ static fa_status compile_for(const fa_plan *plan, int chunks)
     for (int aligned = 0; aligned <= fa_gpu_can_align(&plan->problem) && status == FA_OK; aligned++) {
         fa_cl_options options = {.used = 0};
         attention_options(&options, plan, chunks, aligned);
-        status = fa_cl_program_get(plan->device, options.bytes, &program);
+        status = fa_cl_program_get(plan->device, &fa_cl_attention_source, options.bytes, &program);
     }
     merge_options(&merge, plan, chunks);
-    return status == FA_OK ? fa_cl_program_get(plan->device, merge.bytes, &program) : status;
+    return status == FA_OK ? fa_cl_program_get(plan->device, &fa_cl_attention_source, merge.bytes, &program)
+                           : status;
 }
 
 fa_status fa_cl_plan_compile(const fa_plan *plan)
@@ -152,7 +151,7 @@ fa_status fa_cl_plan_prepare(fa_plan *plan)
     made->merge_group = merge_group(plan);
     made->local_bytes = local_bytes(plan);
     fa_status status = fa_cl_kernels_make(plan, chunks, &made->usual);
-    return status == FA_OK ? copy_work(plan, made) : status;
+    return status == FA_OK ? fa_cl_upload(plan->device, plan->work, plan->layout.bytes, &made->work) : status;
 }
 
 void fa_cl_plan_release(fa_plan *plan)

@@ -11,6 +11,9 @@
 
 enum { MAX_CONTEXT_DEVICES = 64, OPTIONS_SHOWN = 400 };
 
+const fa_cl_source fa_cl_attention_source = {fa_opencl_source, &fa_opencl_source_size};
+const fa_cl_source fa_cl_task_source = {fa_opencl_task_source, &fa_opencl_task_source_size};
+
 typedef struct fa_cl_program {
     struct fa_cl_program *next;
     cl_program handle;
@@ -46,13 +49,13 @@ static fa_status build_failed(const fa_device *device, cl_program program, const
     return status;
 }
 
-static fa_status compile(const fa_device *device, const char *options, cl_program *program)
+static fa_status compile(const fa_device *device, const fa_cl_source *source, const char *options,
+                         cl_program *program)
 {
     const fa_cl_device *d = fa_cl_device_of(device);
-    const char *source = fa_opencl_source;
-    const size_t size = fa_opencl_source_size;
+    const char *text = source->text;
     cl_int error;
-    cl_program made = d->cl->clCreateProgramWithSource(d->context, 1, &source, &size, &error);
+    cl_program made = d->cl->clCreateProgramWithSource(d->context, 1, &text, source->size, &error);
     if (error != CL_SUCCESS)
         return fa_cl_fail(error, "clCreateProgramWithSource");
     error = d->cl->clBuildProgram(made, 1, &d->id, options, NULL, NULL);
@@ -114,8 +117,8 @@ static void store_binary(const fa_device *device, cl_program program, const char
 }
 
 /* From the cache, else compiled and stored there. `key` and its allocation are the caller's. */
-static fa_status make_program(const fa_device *device, const char *options, const char *key, bool *cached,
-                              cl_program *program)
+static fa_status make_program(const fa_device *device, const fa_cl_source *source, const char *options,
+                              const char *key, bool *cached, cl_program *program)
 {
     void *binary;
     size_t size;
@@ -125,7 +128,7 @@ static fa_status make_program(const fa_device *device, const char *options, cons
         if (*cached)
             return FA_OK;
     }
-    fa_status status = compile(device, options, program);
+    fa_status status = compile(device, source, options, program);
     if (status == FA_OK)
         store_binary(device, *program, key);
     return status;
@@ -137,8 +140,8 @@ static void drop_program(const fa_device *device, fa_cl_program *program)
     fa_release(device->context, program, program->bytes);
 }
 
-static fa_status new_program(const fa_device *device, const char *options, bool *cached,
-                             fa_cl_program **program)
+static fa_status new_program(const fa_device *device, const fa_cl_source *source, const char *options,
+                             bool *cached, fa_cl_program **program)
 {
     const fa_cl_device *d = fa_cl_device_of(device);
     size_t bytes = sizeof(fa_cl_program) + strlen(options) + 1;
@@ -148,11 +151,10 @@ static fa_status new_program(const fa_device *device, const char *options, bool 
     fa_status status = FA_OUT_OF_MEMORY;
     if (key) {
         (void)snprintf(key, key_bytes, "%s\n%s\n%016llx %zu", d->caps.driver, options,
-                       (unsigned long long)fa_cache_hash(fa_opencl_source, fa_opencl_source_size),
-                       fa_opencl_source_size);
+                       (unsigned long long)fa_cache_hash(source->text, *source->size), *source->size);
         *made = (fa_cl_program){.bytes = bytes};
         memcpy(made->options, options, strlen(options) + 1);
-        status = make_program(device, options, key, cached, &made->handle);
+        status = make_program(device, source, options, key, cached, &made->handle);
         fa_release(device->context, key, key_bytes);
     }
     if (status != FA_OK) {
@@ -178,7 +180,8 @@ static fa_cl_program *find_program(fa_cl_device *d, const char *options, fa_cl_p
     return found;
 }
 
-fa_status fa_cl_program_get(fa_device *device, const char *options, cl_program *program)
+fa_status fa_cl_program_get(fa_device *device, const fa_cl_source *source, const char *options,
+                            cl_program *program)
 {
     fa_cl_device *d = fa_cl_device_of(device);
     fa_cl_program *found = find_program(d, options, NULL);
@@ -186,7 +189,7 @@ fa_status fa_cl_program_get(fa_device *device, const char *options, cl_program *
         /* Not under the lock: the caller's allocator and log are called. Another thread may be making the same. */
         bool cached = false;
         fa_cl_program *made;
-        fa_status status = new_program(device, options, &cached, &made);
+        fa_status status = new_program(device, source, options, &cached, &made);
         if (status != FA_OK)
             return status;
         fa_clear_error(); /* of what the cache met on its way */

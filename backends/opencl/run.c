@@ -5,62 +5,16 @@
 
 enum { ALIGNMENT = 16 };
 
-/*
- * An operand, the workspace or the work of a run; `buffer` is NULL, or `span` 0, where there is none. Where it begins
- * is a multiple of `element` bytes, and kernels are told it in those.
- */
-typedef struct operand {
-    const char *name;
-    const fa_buffer *buffer;
-    size_t offset, span, element;
-} operand;
-
-static operand operand_of(const fa_plan *plan, const fa_binding *binding, int place)
+static fa_cl_operand operand_of(const fa_plan *plan, const fa_binding *binding, int place)
 {
     if (place == FA_CL_WORKSPACE)
-        return (operand){"workspace", binding->workspace, binding->workspace_offset, plan->workspace,
-                         sizeof(float)};
+        return (fa_cl_operand){"workspace", binding->workspace, binding->workspace_offset, plan->workspace,
+                               sizeof(float)};
     if (place == FA_CL_WORK)
-        return (operand){"work", binding->work, binding->work_offset, plan->layout.bytes, 1};
+        return (fa_cl_operand){"work", binding->work, binding->work_offset, plan->layout.bytes, 1};
     const fa_dtype dtype = plan->problem.tensor[place].dtype;
-    return (operand){fa_operands[place].name, binding->buffer[place], binding->offset[place],
-                     plan->problem.span[place], fa_dtype_block(dtype) > 1 ? 1 : fa_dtype_size(dtype)};
-}
-
-/* Whether an operand lies in more than one cl_mem. */
-static bool crosses(const operand *o)
-{
-    const fa_cl_buffer *b = o->buffer ? o->buffer->impl : NULL;
-    if (!b || o->span == 0 || b->whole)
-        return false;
-    size_t begin = b->origin + o->offset;
-    return begin / b->chunk_bytes != (begin + o->span - 1) / b->chunk_bytes;
-}
-
-static fa_cl_place find_place(const operand *o, int chunks)
-{
-    fa_cl_place out = {.at = 0};
-    if (!o->buffer || o->span == 0)
-        return out;
-    const fa_cl_buffer *b = o->buffer->impl;
-    size_t begin = b->origin + o->offset, end = begin + o->span;
-    size_t first = begin / b->chunk_bytes, last = (end - 1) / b->chunk_bytes;
-    if (chunks == 1 && b->whole) {
-        out.chunk[0] = b->whole;
-        out.at = (cl_long)(begin / o->element);
-        return out;
-    }
-    for (size_t i = 0; i < (size_t)chunks; i++)
-        out.chunk[i] = b->chunk[FA_MIN(first + i, last)];
-    out.at = (cl_long)((begin - first * b->chunk_bytes) / o->element);
-    return out;
-}
-
-static bool wraps_same_memory(const fa_buffer *a, const fa_buffer *b)
-{
-    const fa_cl_buffer *first = a->impl, *second = b->impl;
-    return a != b && first->host && second->host && (uintptr_t)a->address < (uintptr_t)b->address + b->size &&
-           (uintptr_t)b->address < (uintptr_t)a->address + a->size;
+    return (fa_cl_operand){fa_operands[place].name, binding->buffer[place], binding->offset[place],
+                           plan->problem.span[place], fa_dtype_block(dtype) > 1 ? 1 : fa_dtype_size(dtype)};
 }
 
 /* OpenCL knows nothing of two cl_mem that wrap the same bytes of the host: what one writes the other overwrites. */
@@ -68,10 +22,10 @@ static fa_status check_wraps(const fa_plan *plan, const fa_binding *binding)
 {
     static const int written[] = {FA_O, FA_LSE, FA_CL_WORKSPACE};
     for (size_t w = 0; w < sizeof(written) / sizeof(written[0]); w++) {
-        const operand out = operand_of(plan, binding, written[w]);
+        const fa_cl_operand out = operand_of(plan, binding, written[w]);
         for (int t = 0; out.buffer && t <= FA_CL_WORK; t++) {
-            const operand other = operand_of(plan, binding, t);
-            if (other.buffer && wraps_same_memory(out.buffer, other.buffer))
+            const fa_cl_operand other = operand_of(plan, binding, t);
+            if (other.buffer && fa_cl_wrap_same(out.buffer, other.buffer))
                 return fa_fail(
                     FA_INVALID,
                     "args.%s and args.%s lie in two buffers that wrap the same host memory, expected one "
@@ -84,8 +38,8 @@ static fa_status check_wraps(const fa_plan *plan, const fa_binding *binding)
 
 fa_status fa_cl_work_check(const fa_buffer *buffer, size_t offset, size_t size)
 {
-    const operand work = {"work", buffer, offset, size, 1};
-    if (!crosses(&work))
+    const fa_cl_operand work = {"work", buffer, offset, size, 1};
+    if (!fa_cl_crosses(&work))
         return FA_OK;
     return fa_fail(FA_UNSUPPORTED,
                    "work lies across the end of one of the device's allocations, of which its buffer has "
@@ -99,8 +53,8 @@ static fa_status find_places(const fa_plan *plan, const fa_binding *binding, fa_
     fa_cl_plan *prepared = plan->impl;
     *kernels = &prepared->usual;
     for (int t = 0; t < FA_CL_PLACES; t++) {
-        const operand o = operand_of(plan, binding, t);
-        if (prepared->usual.chunks > 1 || !crosses(&o))
+        const fa_cl_operand o = operand_of(plan, binding, t);
+        if (prepared->usual.chunks > 1 || !fa_cl_crosses(&o))
             continue;
         if (prepared->crossing.chunks == 0) {
             fa_status status = fa_cl_kernels_make(plan, FA_CL_FEW_CHUNKS, &prepared->crossing);
@@ -111,8 +65,8 @@ static fa_status find_places(const fa_plan *plan, const fa_binding *binding, fa_
         break;
     }
     for (int t = 0; t < FA_CL_PLACES; t++) {
-        const operand o = operand_of(plan, binding, t);
-        out[t] = find_place(&o, (*kernels)->chunks);
+        const fa_cl_operand o = operand_of(plan, binding, t);
+        out[t] = fa_cl_find_place(&o, (*kernels)->chunks);
     }
     return FA_OK;
 }
@@ -132,10 +86,10 @@ static bool is_aligned(const fa_binding *binding)
 static void pass_work(fa_cl_launch *l, const fa_plan *plan, const fa_binding *binding)
 {
     const fa_cl_plan *prepared = plan->impl;
-    const operand work = operand_of(plan, binding, FA_CL_WORK);
+    const fa_cl_operand work = operand_of(plan, binding, FA_CL_WORK);
     fa_cl_place place = {.chunk = {prepared->work}};
     if (binding->work)
-        place = find_place(&work, 1);
+        place = fa_cl_find_place(&work, 1);
     fa_cl_pass(l, sizeof(cl_mem), &place.chunk[0]);
     fa_cl_pass(l, sizeof(cl_long), &place.at);
 }

@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* New rows into a cache: one row of one head at a time. */
+#include "core/append/append.h"
 #include "backends/openmp/cpu.h"
 #include "backends/openmp/kernel.h"
 #include "backends/openmp/loop.h"
 #include "backends/openmp/run.h"
-#include "core/tensor.h"
 
 typedef struct append_run {
-    const fa_append *append;
-    const void *memory[FA_APPEND_OPERANDS];
+    fa_task_view view;
     fa_cpu_append_row *row;
 } append_run;
 
@@ -30,14 +29,15 @@ static fa_cpu_append_row *best_row(void)
     return fa_scalar_append_row;
 }
 
-static void copy_row(const append_run *run, int from, int to, int64_t batch, int64_t head, int64_t row,
-                     int64_t slot)
+static const fa_append_params *params_of(const append_run *run)
 {
-    const fa_append *a = run->append;
-    const fa_tensor *source = &a->tensor[from], *target = &a->tensor[to];
-    run->row(source->dtype, run->memory[from], fa_tensor_offset(source, batch, head, row), target->dtype,
-             (void *)(uintptr_t)run->memory[to],
-             fa_tensor_offset(target, slot / a->keys, head, slot % a->keys), (int)source->shape[3]);
+    return run->view.params;
+}
+
+/* Elements that precede a row. */
+static int64_t row_at(const int64_t stride[3], int64_t a, int64_t b, int64_t c)
+{
+    return a * stride[0] + b * stride[1] + c * stride[2];
 }
 
 /* Of the list of heads of rows. */
@@ -45,32 +45,36 @@ static void do_row(const void *of, int64_t index, void *scratch)
 {
     (void)scratch;
     const append_run *run = of;
-    const fa_append *a = run->append;
-    const int64_t head = index % a->heads, row = index / a->heads;
-    const int64_t slot = ((const int32_t *)run->memory[FA_APPEND_SLOTS])[row];
+    const fa_append_params *p = params_of(run);
+    const fa_task_view *v = &run->view;
+    const int32_t *type = v->constant;
+    const int64_t head = index % p->heads, row = index / p->heads, batch = row / p->rows,
+                  within = row % p->rows;
+    const int64_t slot = ((const int32_t *)(const void *)v->at[FA_APPEND_SLOTS])[row];
     if (slot < 0)
         return;
-    copy_row(run, FA_APPEND_K, FA_APPEND_CACHE_K, row / a->rows, head, row % a->rows, slot);
-    if (a->has_v)
-        copy_row(run, FA_APPEND_V, FA_APPEND_CACHE_V, row / a->rows, head, row % a->rows, slot);
+    const int64_t entry = slot / p->keys, key = slot % p->keys;
+    run->row((fa_dtype)type[FA_APPEND_K], v->at[FA_APPEND_K], row_at(p->k_stride, batch, head, within),
+             (fa_dtype)type[FA_APPEND_CACHE_K], v->at[FA_APPEND_CACHE_K],
+             row_at(p->cache_k_stride, entry, head, key), p->dim_k);
+    if (p->dim_v > 0)
+        run->row((fa_dtype)type[FA_APPEND_V], v->at[FA_APPEND_V], row_at(p->v_stride, batch, head, within),
+                 (fa_dtype)type[FA_APPEND_CACHE_V], v->at[FA_APPEND_CACHE_V],
+                 row_at(p->cache_v_stride, entry, head, key), p->dim_v);
 }
 
-fa_status fa_openmp_append_run(const fa_append *append, fa_queue *queue, const fa_append_binding *binding)
+fa_status fa_openmp_append_run(const fa_task *task, const fa_task_binding *binding)
 {
     enum { ROWS_OF_TASK = 32 }; /* fewer are written faster than shared */
-    const int64_t count = append->batch * append->rows * append->heads;
-    append_run run = {.append = append, .row = best_row()};
-    (void)queue;
-    for (int t = 0; t < FA_APPEND_OPERANDS; t++) {
-        const fa_buffer *buffer = binding->buffer[t];
-        run.memory[t] = buffer ? (const char *)buffer->address + binding->offset[t] : NULL;
-    }
-    const int64_t most = fa_cpu_loop_tasks(append->device), wanted = count / ROWS_OF_TASK;
+    const append_run run = {fa_task_view_of(task, binding), best_row()};
+    const fa_append_params *p = params_of(&run);
+    const int64_t count = (int64_t)p->batch * p->rows * p->heads;
+    const int64_t most = fa_cpu_loop_tasks(task->device), wanted = count / ROWS_OF_TASK;
     fa_cpu_loop loop = {
         .one = do_row,
         .of = &run,
         .count = count,
         .tasks = (int32_t)FA_MAX(FA_MIN(most, wanted), 1),
     };
-    return fa_cpu_loop_run(append->device, &loop);
+    return fa_cpu_loop_run(task->device, &loop);
 }

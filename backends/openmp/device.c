@@ -207,5 +207,5 @@ const fa_backend fa_backend_openmp = {
     .plan_prepare = fa_openmp_plan_prepare,
     .plan_release = fa_openmp_plan_release,
     .plan_run = fa_openmp_plan_run,
-    .append_run = fa_openmp_append_run,
+    .task_run = fa_openmp_task_run,
 };

@@ -16,7 +16,10 @@ fa_status fa_openmp_plan_prepare(fa_plan *plan);
 void fa_openmp_plan_release(fa_plan *plan);
 fa_status fa_openmp_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);
 
-/* append.c */
-fa_status fa_openmp_append_run(const fa_append *append, fa_queue *queue, const fa_append_binding *binding);
+/* task.c */
+fa_status fa_openmp_task_run(const fa_task *task, fa_queue *queue, const fa_task_binding *binding);
+
+/* append.c: in vectors */
+fa_status fa_openmp_append_run(const fa_task *task, const fa_task_binding *binding);
 
 #endif

@@ -32,6 +32,14 @@ fa_status fa_vk_dispatch(const fa_vk_device *d, VkCommandBuffer commands, VkPipe
     return FA_OK;
 }
 
+fa_vk_place fa_vk_place_of(const fa_buffer *buffer, size_t offset, size_t bytes)
+{
+    if (!buffer || bytes == 0)
+        return (fa_vk_place){NULL, 0, 0};
+    const fa_vk_buffer *b = buffer->impl;
+    return (fa_vk_place){b, b->origin + offset, bytes};
+}
+
 void fa_vk_place_operands(const fa_vk_device *d, VkDescriptorSet set, const fa_vk_place where[FA_VK_SLOTS],
                           fa_vk_push *push)
 {

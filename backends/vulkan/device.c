@@ -117,5 +117,8 @@ const fa_backend fa_backend_vulkan = {
     .plan_prepare = fa_vk_plan_prepare,
     .plan_release = fa_vk_plan_release,
     .plan_run = fa_vk_plan_run,
+    .task_prepare = fa_vk_task_prepare,
+    .task_release = fa_vk_task_release,
+    .task_run = fa_vk_task_run,
     .work_check = fa_vk_work_check,
 };

@@ -68,14 +68,14 @@ static fa_vk_constants attention_constants(const fa_plan *plan, bool aligned)
     return c;
 }
 
-static fa_status copy_work(const fa_plan *plan, fa_vk_plan *made)
+fa_status fa_vk_upload(fa_device *device, const void *bytes, size_t size, fa_buffer **buffer)
 {
-    fa_queue queue = {.device = plan->device};
-    fa_status status = fa_vk_buffer_make(plan->device, plan->layout.bytes, fa_vk_buffer_create, &made->work);
+    fa_queue queue = {.device = device};
+    fa_status status = fa_vk_buffer_make(device, size, fa_vk_buffer_create, buffer);
     if (status == FA_OK)
         status = fa_vk_queue_create(&queue);
     if (status == FA_OK) {
-        status = fa_vk_buffer_write(&queue, made->work, 0, plan->work, plan->layout.bytes);
+        status = fa_vk_buffer_write(&queue, *buffer, 0, bytes, size);
         fa_vk_queue_destroy(&queue);
     }
     return status;
@@ -124,7 +124,7 @@ fa_status fa_vk_plan_prepare(fa_plan *plan)
     if (plan->capacity.items == 0)
         return FA_OK;
     fa_status status = make_pipelines(plan, plan->capacity.merges > 0, made);
-    return status == FA_OK ? copy_work(plan, made) : status;
+    return status == FA_OK ? fa_vk_upload(plan->device, plan->work, plan->layout.bytes, &made->work) : status;
 }
 
 void fa_vk_plan_release(fa_plan *plan)

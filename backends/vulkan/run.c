@@ -5,14 +5,6 @@
 
 enum { ALIGNMENT = 16 };
 
-static fa_vk_place place_of(const fa_buffer *buffer, size_t offset, size_t bytes)
-{
-    if (!buffer || bytes == 0)
-        return (fa_vk_place){NULL, 0, 0};
-    const fa_vk_buffer *b = buffer->impl;
-    return (fa_vk_place){b, b->origin + offset, bytes};
-}
-
 static void find_places(const fa_plan *plan, const fa_binding *binding, fa_vk_place where[FA_VK_SLOTS])
 {
     static const int slot[FA_OPERANDS] = {
@@ -20,16 +12,16 @@ static void find_places(const fa_plan *plan, const fa_binding *binding, fa_vk_pl
         [FA_O] = FA_VK_SLOT_O,     [FA_BIAS] = FA_VK_SLOT_BIAS,  [FA_KEEP] = FA_VK_SLOT_KEEP,
         [FA_LSE] = FA_VK_SLOT_LSE, [FA_PAGES] = FA_VK_SLOT_PAGES};
     const fa_vk_plan *prepared = plan->impl;
-    where[FA_VK_SLOT_TABLE] = place_of(binding->work ? binding->work : prepared->work,
-                                       binding->work ? binding->work_offset : 0, plan->layout.bytes);
+    where[FA_VK_SLOT_TABLE] = fa_vk_place_of(binding->work ? binding->work : prepared->work,
+                                             binding->work ? binding->work_offset : 0, plan->layout.bytes);
     for (int t = 0; t < FA_OPERANDS; t++)
-        where[slot[t]] = place_of(binding->buffer[t], binding->offset[t], plan->problem.span[t]);
+        where[slot[t]] = fa_vk_place_of(binding->buffer[t], binding->offset[t], plan->problem.span[t]);
     const size_t partial = plan->partial_offset, state = plan->partial_state_offset;
     if (binding->workspace && plan->workspace > state) {
         where[FA_VK_SLOT_PARTIAL] =
-            place_of(binding->workspace, binding->workspace_offset + partial, state - partial);
+            fa_vk_place_of(binding->workspace, binding->workspace_offset + partial, state - partial);
         where[FA_VK_SLOT_STATE] =
-            place_of(binding->workspace, binding->workspace_offset + state, plan->workspace - state);
+            fa_vk_place_of(binding->workspace, binding->workspace_offset + state, plan->workspace - state);
     }
 }
 

@@ -94,6 +94,60 @@ static fa_status init(fa_append *a, const fa_append_desc *d)
     return fa_tensor_extent(&a->tensor[FA_APPEND_SLOTS], names[FA_APPEND_SLOTS], &a->span[FA_APPEND_SLOTS]);
 }
 
+static fa_status fill_params(fa_append *a)
+{
+    const fa_tensor *t = a->tensor;
+    fa_append_params *p = &a->params;
+    const int unit_k = FA_APPEND_UNIT((int)t[FA_APPEND_CACHE_K].dtype),
+              unit_v = FA_APPEND_UNIT((int)t[FA_APPEND_CACHE_V].dtype);
+    for (int axis = 0; axis < 3; axis++) {
+        p->k_stride[axis] = t[FA_APPEND_K].stride[axis];
+        p->v_stride[axis] = t[FA_APPEND_V].stride[axis];
+        p->cache_k_stride[axis] = t[FA_APPEND_CACHE_K].stride[axis];
+        p->cache_v_stride[axis] = t[FA_APPEND_CACHE_V].stride[axis];
+    }
+    p->batch = (int)a->batch;
+    p->heads = (int)a->heads;
+    p->rows = (int)a->rows;
+    p->entries = (int)a->entries;
+    p->keys = (int)a->keys;
+    p->dim_k = (int)t[FA_APPEND_K].shape[3];
+    p->dim_v = a->has_v ? (int)t[FA_APPEND_V].shape[3] : 0;
+    p->units_k = (int)fa_ceil_div(p->dim_k, unit_k);
+    p->units_v = (int)fa_ceil_div(p->dim_v, unit_v);
+    int64_t units = p->units_k + p->units_v;
+    if (!fa_mul_i64(units, a->batch, &units) || !fa_mul_i64(units, a->rows, &units) ||
+        !fa_mul_i64(units, a->heads, &units) || units > INT32_MAX - FA_APPEND_SHARE)
+        return fa_fail(FA_UNSUPPORTED, "k.shape is (%lld, %lld, %lld, %d): too many rows for one append",
+                       (long long)a->batch, (long long)a->heads, (long long)a->rows, p->dim_k);
+    p->units = (int)units;
+    return FA_OK;
+}
+
+static void run_group(const fa_task_view *view, int group)
+{
+    fa_append_group(view, group, 0, 1);
+}
+
+static void fill_task(fa_append *a)
+{
+    a->task = (fa_task){
+        .device = a->device,
+        .kind = FA_TASK_APPEND,
+        .name = "append",
+        .group = FA_APPEND_SHARE,
+        .params = &a->params,
+        .params_bytes = sizeof(a->params),
+        .run = run_group,
+    };
+    for (int t = FA_APPEND_K; t <= FA_APPEND_CACHE_V; t++)
+        a->task.constant[t] = (int32_t)a->tensor[t].dtype;
+    for (int t = 0; t < FA_APPEND_OPERANDS; t++) {
+        if (a->has_v || (t != FA_APPEND_V && t != FA_APPEND_CACHE_V))
+            a->task.operand[t] = (fa_task_operand){names[t], a->span[t], is_cache(t)};
+    }
+}
+
 static fa_status create(fa_device *device, const fa_append_desc *desc, fa_append *a)
 {
     fa_append_desc copy;
@@ -102,11 +156,9 @@ static fa_status create(fa_device *device, const fa_append_desc *desc, fa_append
     FA_TRY(fa_copy_struct(&copy, sizeof(copy), FA_APPEND_DESC_0_1, desc, "fa_append_desc"));
     a->device = device;
     FA_TRY(init(a, &copy));
-    const fa_backend *backend = device->backend;
-    if (!backend->append_run)
-        return fa_fail(FA_UNSUPPORTED, "%s: the %s backend does not append", device->info.name,
-                       backend->name);
-    return backend->append_prepare ? backend->append_prepare(a) : FA_OK;
+    FA_TRY(fill_params(a));
+    fill_task(a);
+    return fa_task_prepare(&a->task);
 }
 
 fa_status fa_append_create(fa_device *device, const fa_append_desc *desc, fa_append **append)
@@ -132,8 +184,7 @@ void fa_append_destroy(fa_append *append)
 {
     if (!append)
         return;
-    if (append->device->backend->append_release)
-        append->device->backend->append_release(append);
+    fa_task_release(&append->task);
     fa_release(append->device->context, append, sizeof(*append));
 }
 
@@ -165,7 +216,7 @@ static fa_status check_distinct(const fa_append *a, const int32_t *slots, int64_
     return status;
 }
 
-static fa_status check_slots(const fa_append *a, const fa_append_binding *binding)
+static fa_status check_slots(const fa_append *a, const fa_task_binding *binding)
 {
     const fa_buffer *buffer = binding->buffer[FA_APPEND_SLOTS];
     const int64_t count = a->batch * a->rows, most = a->entries * a->keys;
@@ -181,7 +232,7 @@ static fa_status check_slots(const fa_append *a, const fa_append_binding *bindin
     return check_distinct(a, slots, count);
 }
 
-static fa_status check_binding(const fa_append *a, const fa_append_binding *binding)
+static fa_status check_binding(const fa_append *a, const fa_task_binding *binding)
 {
     fa_memory memory[FA_APPEND_OPERANDS];
     int count = 0;
@@ -211,12 +262,13 @@ fa_status fa_append_run(const fa_append *append, fa_queue *queue, const fa_appen
         return fa_fail(FA_INVALID, "queue belongs to device %s, the append to %s", queue->device->info.name,
                        append->device->info.name);
     FA_TRY(fa_copy_struct(&copy, sizeof(copy), FA_APPEND_ARGS_0_1, args, "fa_append_args"));
-    const fa_append_binding binding = {
+    const fa_task_binding binding = {
         .buffer = {copy.k, copy.v, copy.cache_k, copy.cache_v, copy.slots},
         .offset = {copy.k_offset, copy.v_offset, copy.cache_k_offset, copy.cache_v_offset, copy.slots_offset},
+        .groups = (int32_t)fa_ceil_div(append->params.units, FA_APPEND_SHARE),
     };
     FA_TRY(check_binding(append, &binding));
-    if (append->batch * append->rows * append->heads == 0)
+    if (append->params.units == 0)
         return FA_OK;
-    return fa_finish(append->device->backend->append_run(append, queue, &binding));
+    return fa_finish(fa_task_run(&append->task, queue, &binding));
 }

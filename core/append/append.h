@@ -4,10 +4,12 @@
 #define FA_CORE_APPEND_H
 
 #include <fastattn/append.h>
-#include <stdbool.h>
 
-/* The operands: new rows, the cache, slots. K and V of each in this order. */
-enum { FA_APPEND_K, FA_APPEND_V, FA_APPEND_CACHE_K, FA_APPEND_CACHE_V, FA_APPEND_SLOTS, FA_APPEND_OPERANDS };
+#include "core/task_words.h"
+
+#include "core/portable/append.h"
+
+enum { FA_APPEND_OPERANDS = FA_APPEND_SLOTS + 1 };
 
 struct fa_append {
     fa_device *device;
@@ -16,13 +18,8 @@ struct fa_append {
     int64_t batch, heads, rows; /* new ones           */
     int64_t entries, keys;      /* of the cache       */
     bool has_v;
-    void *impl; /* the backend's own */
+    fa_append_params params;
+    fa_task task;
 };
-
-/* The buffers of one run, each checked. */
-typedef struct fa_append_binding {
-    fa_buffer *buffer[FA_APPEND_OPERANDS];
-    size_t offset[FA_APPEND_OPERANDS];
-} fa_append_binding;
 
 #endif

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which fatbins nvcc makes of the lines of kernels.inc, and the C file that embeds them.
 
-    images.py list KERNELS.INC ARCHS        prints "line type name flags" for each, flags separated by semicolons
+    images.py list KERNELS.INC ARCHS        prints "source line type name flags" for each, flags separated by semicolons
     images.py embed OUT.c ARCHS LINE TYPE LINE TYPE ... -- FATBIN FATBIN ...
 
 ARCHS is as the option nvcc_archs has it: "75,80,90", or "none".
@@ -18,6 +18,10 @@ UNITS = {
     "AMPERE": (80, [1, 2]), "AMPERE_WIDE": (80, [1, 2]), "AMPERE_DECODE": (80, [1, 2]),
     "TURING": (75, [1]), "TURING_DECODE": (75, [1]), "VOLTA": (70, [1]), "FMA": (0, [0, 1, 2, 3]), "ROWS": (0, [0, 3]),
 }
+
+
+# Tasks, in the order of their numbers (core/portable/task.h); the type in their place is FA_CUDA_TASK.
+TASKS, TASK_TYPE = ["append"], 4
 
 
 def entries(path):
@@ -36,7 +40,9 @@ def list_images(path, archs):
         least, types = UNITS.get(kind, (0, [0]))
         if any(arch >= least for arch in archs):
             for element in types:
-                print(index, element, name, flags(archs, least))
+                print("attention.cu", index, element, name, flags(archs, least))
+    for index, name in enumerate(TASKS if archs else []):
+        print("task.cu", index, TASK_TYPE, name, "-fmad=false;" + flags(archs, 0))
 
 
 def embed(output, archs, arguments):

@@ -20,6 +20,7 @@ SCALAR = [
     ("tile", "tile.comp", [], (ADDRESS, SUBGROUPS)),
     ("rows", "rows.comp", [], (ADDRESS, SUBGROUPS)),
     ("merge", "merge.comp", [], (ADDRESS,)),
+    ("append", "append.comp", [], (ADDRESS,)),
 ]
 MATRIX = [
     ("matrix4", "matrix.comp", ["-DFA_ELEMENTS=4"], (ADDRESS,)),

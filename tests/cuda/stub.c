@@ -180,7 +180,8 @@ CUresult nvrtcCreateProgram(nvrtcProgram *program, const char *source, const cha
                             const char *const *header_sources, const char *const *header_names)
 {
     MAY_FAIL();
-    if (!strstr(source, "fa_kernel_0") || !name || headers || header_sources || header_names)
+    if ((!strstr(source, "fa_kernel_0") && !strstr(source, "fa_task")) || !name || headers ||
+        header_sources || header_names)
         stub_misuse("nvrtcCreateProgram");
     *program = (nvrtcProgram)(void *)stub_make(PROGRAM);
     return CUDA_SUCCESS;

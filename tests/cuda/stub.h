@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A CUDA driver and an NVRTC that compute nothing: they hand out objects, count them, check what they are handed back,
- * copy, and fail when told to.
+ * A CUDA driver and an NVRTC that compute no attention: they hand out objects, count them, check what they are handed back,
+ * copy, do tasks in C, and fail when told to.
  */
 #ifndef FASTATTN_TESTS_CUDA_STUB_H
 #define FASTATTN_TESTS_CUDA_STUB_H

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The stub's driver. */
+#include "backends/cuda/task.h"
 #include "backends/cuda/traits.h"
+#include "core/append/append.h"
 #include "tests/cuda/stub_internal.h"
 
 enum { MOST_DEPTH = 16 };
@@ -171,8 +173,9 @@ CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *
     MAY_FAIL();
     need_context(__func__);
     (void)stub_check(module, MODULE, "cuModuleGetFunction");
-    if (strncmp(name, "fa_kernel_", 10) != 0)
+    if (strncmp(name, "fa_kernel_", 10) != 0 && strcmp(name, "fa_task") != 0)
         stub_misuse("cuModuleGetFunction: a name that no module has");
+    ((object *)(void *)module)->of_task = strcmp(name, "fa_task") == 0;
     *function = (CUfunction)(void *)module;
     return CUDA_SUCCESS;
 }
@@ -408,6 +411,21 @@ CUresult cuEventElapsedTime(float *milliseconds, CUevent start, CUevent end)
     return CUDA_SUCCESS;
 }
 
+/* There is one task: the stub does what it does, in C. */
+static void run_task(const fa_cuda_task *t, unsigned groups)
+{
+    fa_task_view view = {.constant = t->constant, .params = t->params};
+    if (!find_memory((CUdeviceptr)(uintptr_t)t->params, sizeof(fa_append_params)))
+        stub_misuse("a task without parameters");
+    for (int n = 0; n < FA_TASK_OPERANDS; n++) {
+        view.at[n] = (char *)(uintptr_t)t->at[n];
+        if (view.at[n] && !find_memory((CUdeviceptr)(uintptr_t)view.at[n], 1))
+            stub_misuse("an operand of a task");
+    }
+    for (unsigned group = 0; group < groups; group++)
+        fa_append_group(&view, (int)group, 0, 1);
+}
+
 CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                         unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
                         CUstream stream, void **parameters, void **extra)
@@ -421,6 +439,10 @@ CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, u
     (void)atomic_fetch_add(&stub.launches, 1);
     (void)atomic_fetch_add(&stub.groups, (long)grid_x * grid_y);
     stub.kernel = (uintptr_t)function;
+    if (parameters && ((const object *)(const void *)function)->of_task) {
+        run_task(parameters[0], grid_x);
+        return CUDA_SUCCESS;
+    }
     /* What it writes is q, so that threads see whether they got another's. */
     const fa_cuda_args *a = parameters ? parameters[0] : NULL;
     stub.work = a ? (uintptr_t)a->table : 0;

@@ -30,6 +30,7 @@ typedef struct object {
     char *bytes;       /* of memory */
     size_t size;
     bool captures, recorded;
+    bool of_task; /* a module whose kernel is a task's */
     int device, retained;
     struct object *next; /* of all memory */
 } object;

@@ -13,14 +13,13 @@
 enum { HEADS = 3, DIM_QK = 64, DIM_V = 32, KEYS = 4, ENTRIES = 5, ROWS = 6, BATCH = 2 };
 
 static fa_context *context_of;
-static fa_device *cpu, *none;
+static fa_device *cpu;
 static fa_queue *queue;
 
 static void setup(void)
 {
     ck_assert_int_eq(fa_context_create(NULL, &context_of), FA_OK);
     ck_assert_int_eq(fa_device_open(context_of, "openmp", NULL, &cpu), FA_OK);
-    ck_assert_int_eq(fa_device_open(context_of, "null", NULL, &none), FA_OK);
     ck_assert_int_eq(fa_queue_create(cpu, &queue), FA_OK);
 }
 
@@ -28,7 +27,6 @@ static void teardown(void)
 {
     fa_queue_destroy(queue);
     fa_device_close(cpu);
-    fa_device_close(none);
     fa_context_destroy(context_of);
 }
 
@@ -289,8 +287,6 @@ START_TEST(refusals)
     d.struct_size = 3;
     ck_assert_int_eq(fa_append_create(cpu, &d, &append), FA_INVALID);
     REFUSED(fa_append_create(cpu, NULL, &append), FA_INVALID, "desc is NULL");
-    d = desc_of(FA_F32, FA_F32, FA_F32);
-    REFUSED(fa_append_create(none, &d, &append), FA_UNSUPPORTED, "the null backend does not append");
     free_scene(&s);
 }
 END_TEST

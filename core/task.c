@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/task.h"
+
+#include "core/backend.h"
+#include "core/status.h"
+
+fa_task_view fa_task_view_of(const fa_task *task, const fa_task_binding *binding)
+{
+    fa_task_view view = {.constant = task->constant, .params = task->params};
+    for (int n = 0; n < FA_TASK_OPERANDS; n++) {
+        const fa_buffer *buffer = binding->buffer[n];
+        view.at[n] = buffer && buffer->address ? (char *)buffer->address + binding->offset[n] : NULL;
+    }
+    return view;
+}
+
+fa_status fa_task_prepare(fa_task *task)
+{
+    const fa_device *device = task->device;
+    const uint64_t most = device->limits.tensor_bytes;
+    for (int n = 0; n < FA_TASK_OPERANDS && most; n++) {
+        const fa_task_operand *o = &task->operand[n];
+        if (o->name && o->span > most)
+            return fa_fail(FA_UNSUPPORTED, "%s spans %zu bytes, %s reads and writes at most %llu", o->name,
+                           o->span, device->info.name, (unsigned long long)most);
+    }
+    return device->backend->task_prepare ? device->backend->task_prepare(task) : FA_OK;
+}
+
+void fa_task_release(fa_task *task)
+{
+    if (task->device->backend->task_release)
+        task->device->backend->task_release(task);
+}
+
+fa_status fa_task_run(const fa_task *task, fa_queue *queue, const fa_task_binding *binding)
+{
+    return task->device->backend->task_run(task, queue, binding);
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Tasks: the words of core/portable/task.h, and the kernel of task number FA_ROW. No products and sums are fused: codes are
+ * what ggml's quantiser makes, to the bit.
+ */
+#include "backends/cuda/task.h"
+
+#define FA_TASK const fa_cuda_task &
+#define FA_TASK_CONSTANT(t, n) ((t).constant[n])
+#define FA_TASK_VIEW(type)
+#define FA_TASK_PARAM(t, type, member) (((const type *)(t).params)->member)
+#define FA_TASK_LIST(t, type, n) (((const type *)(t).params)[n])
+#define FA_AT fa_long
+#define FA_INDEX(x) ((fa_long)(x))
+#define FA_WIDE(x) (x)
+#define FA_GET16(t, n, byte) fa_uint(*(const unsigned short *)((t).at[n] + (byte)))
+#define FA_GET32(t, n, byte) (*(const fa_uint *)((t).at[n] + (byte)))
+#define FA_PUT16(t, n, byte, bits) *(unsigned short *)((t).at[n] + (byte)) = (unsigned short)(bits)
+#define FA_PUT32(t, n, byte, bits) *(fa_uint *)((t).at[n] + (byte)) = (bits)
+#define FA_IN_WORD(t, n, byte) (((unsigned long long)((t).at[n] + (byte)) & 2) == 0)
+
+#include "core/portable/append.h"
+
+#if FA_ROW == FA_TASK_APPEND
+#define FA_TASK_RUN fa_append_group
+#endif
+
+extern "C" __global__ void __launch_bounds__(256) fa_task(const fa_cuda_task t)
+{
+    FA_TASK_RUN(t, (int)blockIdx.x, (int)threadIdx.x, (int)blockDim.x);
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Tasks: the words of core/portable/task.h, and the kernel of the task that the host (backends/opencl/task.c) names. */
+#include "chunks.cl"
+
+/* Operands, and the byte where each begins. */
+typedef struct task {
+    __global const uchar *params;
+    memory m0, m1, m2, m3, m4, m5, m6, m7, m8, m9;
+    long at0, at1, at2, at3, at4, at5, at6, at7, at8, at9;
+} task;
+
+#define FA_TASK const task *
+#define FA_TASK_CONSTANT(t, n) FA_CAT(FA_CONSTANT_, n)
+#define FA_TASK_VIEW(type)
+#define FA_TASK_PARAM(t, type, member) ((__global const type *)(t)->params)->member
+#define FA_TASK_LIST(t, type, n) ((__global const type *)(t)->params)[n]
+#define FA_AT long
+#define FA_INDEX(x) ((long)(x))
+#define FA_WIDE(x) (x)
+#define FA_BYTE(t, n, byte) memory_at((t)->FA_CAT(m, n), (t)->FA_CAT(at, n) + (byte))
+#define FA_GET16(t, n, byte) FA_UINT(*(__global const ushort *)FA_BYTE(t, n, byte))
+#define FA_GET32(t, n, byte) *(__global const uint *)FA_BYTE(t, n, byte)
+#define FA_PUT16(t, n, byte, bits) *(__global ushort *)FA_BYTE(t, n, byte) = (ushort)(bits)
+#define FA_PUT32(t, n, byte, bits) *(__global uint *)FA_BYTE(t, n, byte) = (bits)
+#define FA_IN_WORD(t, n, byte) (((uintptr_t)FA_BYTE(t, n, byte) & 2) == 0)
+
+#pragma OPENCL FP_CONTRACT OFF /* codes are what ggml's quantiser makes, to the bit */
+#include "core/portable/append.h"
+
+#if FA_TASK_KIND == FA_TASK_APPEND
+#define FA_TASK_RUN fa_append_group
+#endif
+
+__kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_task(
+    __global const uchar *params, FA_MEMORY(a), FA_MEMORY(b), FA_MEMORY(c), FA_MEMORY(d), FA_MEMORY(e), FA_MEMORY(f),
+    FA_MEMORY(g), FA_MEMORY(h), FA_MEMORY(i), FA_MEMORY(j), long a_at, long b_at, long c_at, long d_at, long e_at,
+    long f_at, long g_at, long h_at, long i_at, long j_at)
+{
+    FA_GATHER(a);
+    FA_GATHER(b);
+    FA_GATHER(c);
+    FA_GATHER(d);
+    FA_GATHER(e);
+    FA_GATHER(f);
+    FA_GATHER(g);
+    FA_GATHER(h);
+    FA_GATHER(i);
+    FA_GATHER(j);
+    const task t = {params, a, b, c, d, e, f, g, h, i, j, a_at, b_at, c_at, d_at, e_at, f_at, g_at, h_at, i_at, j_at};
+    FA_TASK_RUN(&t, (int)get_group_id(0), (int)get_local_id(0), FA_GROUP);
+}

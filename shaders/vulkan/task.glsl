@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The words of core/portable/task.h: operand n lies behind slot n + 1, parameters behind slot 0. Memory is read and
+ * written in words of 32 bits, so that no device needs more.
+ */
+#ifdef FA_ADDRESS
+#extension GL_EXT_buffer_reference : require
+#extension GL_EXT_buffer_reference_uvec2 : require
+#extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
+#endif
+
+#include "constants.h"
+#define FA_LANG_GLSL
+
+layout(local_size_x_id = FA_VK_GROUP, local_size_y = 1, local_size_z = 1) in;
+layout(constant_id = FA_VK_GROUP) const int GROUP = 64;
+layout(constant_id = FA_VK_CONSTANT_0) const int CONSTANT_0 = 0;
+layout(constant_id = FA_VK_CONSTANT_1) const int CONSTANT_1 = 0;
+layout(constant_id = FA_VK_CONSTANT_2) const int CONSTANT_2 = 0;
+layout(constant_id = FA_VK_CONSTANT_3) const int CONSTANT_3 = 0;
+
+layout(push_constant) uniform run {
+    uvec2 at[FA_VK_SLOTS];
+} pc;
+
+#define FA_TASK int
+#define FA_TASK_CONSTANT(t, n) CONSTANT_##n
+#define FA_TASK_PARAM(t, type, member) TABLE(type)[0].member
+#define FA_TASK_LIST(t, type, n) TABLE(type)[n]
+#define FA_AT address
+#define FA_INDEX(x) address(x)
+#define FA_WIDE(x) wide(x)
+
+#ifdef FA_ADDRESS
+#define address int64_t
+layout(buffer_reference, std430, buffer_reference_align = 4) buffer words1 { uint w; };
+#define FA_TASK_VIEW(type)                                                                            \
+    layout(buffer_reference, std430, buffer_reference_align = 8) buffer view_##type { type entry[]; };
+#define TABLE(type) view_##type(pc.at[0]).entry
+#define WORD(n, p) words1(uint64_t(p)).w
+
+address start_of(int n)
+{
+    return address(packUint2x32(pc.at[n + 1]));
+}
+
+address wide(uvec2 x)
+{
+    return address(packUint2x32(x));
+}
+#else
+#define address uint
+#define FA_OPERAND(n, slot) layout(set = 0, binding = slot, std430) buffer operand_##n { uint w[]; } m_##n;
+FA_OPERAND(0, 1)
+FA_OPERAND(1, 2)
+FA_OPERAND(2, 3)
+FA_OPERAND(3, 4)
+FA_OPERAND(4, 5)
+FA_OPERAND(5, 6)
+FA_OPERAND(6, 7)
+FA_OPERAND(7, 8)
+FA_OPERAND(8, 9)
+FA_OPERAND(9, 10)
+#define FA_TASK_VIEW(type) layout(set = 0, binding = 0, std430) buffer view_##type { type entry[]; } table_##type;
+#define TABLE(type) table_##type.entry
+#define WORD(n, p) m_##n.w[(p) >> 2]
+
+address start_of(int n)
+{
+    return pc.at[n + 1].x;
+}
+
+/* What lies behind one descriptor has addresses of 32 bits. */
+address wide(uvec2 x)
+{
+    return x.x;
+}
+#endif
+
+uint shift_of(address p)
+{
+    return uint(p & address(2)) * 8u;
+}
+
+#define FA_PLACE(n, byte) (start_of(n) + (byte))
+#define FA_GET32(t, n, byte) WORD(n, FA_PLACE(n, byte))
+#define FA_GET16(t, n, byte) (WORD(n, FA_PLACE(n, byte) & ~address(3)) >> shift_of(FA_PLACE(n, byte)) & 0xffffu)
+#define FA_PUT32(t, n, byte, bits) WORD(n, FA_PLACE(n, byte)) = bits
+/* The other half of a word may be written by another invocation at the same time. */
+#define FA_PUT16(t, n, byte, bits)                                                                     \
+    {                                                                                                  \
+        const address put_at = FA_PLACE(n, byte) & ~address(3);                                        \
+        const uint put_shift = shift_of(FA_PLACE(n, byte));                                            \
+        atomicAnd(WORD(n, put_at), ~(0xffffu << put_shift));                                           \
+        atomicOr(WORD(n, put_at), (bits) << put_shift);                                                \
+    }
+#define FA_IN_WORD(t, n, byte) ((FA_PLACE(n, byte) & address(2)) == address(0))
+
+/* What a kernel's main() calls its program with. */
+#define FA_TASK_RUN(program)                                                                           \
+    program(0, int(gl_WorkGroupID.x + gl_WorkGroupID.y * gl_NumWorkGroups.x), int(gl_LocalInvocationID.x), GROUP)
