@@ -330,6 +330,22 @@ static fa_status check_slopes(const fa_problem *p, const fa_attention_desc *d)
     return FA_OK;
 }
 
+static int clamp_window(int64_t window)
+{
+    return window == 0 || window > FA_UNLIMITED ? FA_UNLIMITED : (int)window;
+}
+
+static fa_mask_rule rule_of(const fa_attention_desc *d)
+{
+    return (fa_mask_rule){
+        .top_left = d->alignment == FA_ALIGN_TOP_LEFT || d->mask == FA_MASK_CAUSAL_TOP_LEFT,
+        .offset = (int)d->diagonal_offset,
+        .left = clamp_window(d->window_left),
+        .right = d->mask == FA_MASK_NONE ? clamp_window(d->window_right) : 1,
+        .prefix = (int)FA_MIN(d->prefix, FA_UNLIMITED),
+    };
+}
+
 static fa_status check_numbers(fa_problem *p, const fa_attention_desc *d)
 {
     if (!isfinite(d->scale))
@@ -353,8 +369,7 @@ static fa_status check_numbers(fa_problem *p, const fa_attention_desc *d)
                            (double)d->sinks[h]);
     }
     FA_TRY(check_limit("dynamic_lengths", d->dynamic_lengths, 0, 1));
-    p->rule =
-        (fa_mask_rule){d->mask, d->alignment, d->window_left, d->window_right, d->prefix, d->diagonal_offset};
+    p->rule = rule_of(d);
     p->scale = d->scale != 0 || d->scale_is_set ? d->scale : (float)(1.0 / sqrt(p->dim_qk));
     p->softcap = d->softcap;
     p->features |= d->softcap > 0 ? FA_FEATURE_SOFTCAP : 0;
@@ -414,29 +429,6 @@ static fa_status check_tuning(fa_problem *p, const fa_attention_desc *d)
     return FA_OK;
 }
 
-static int clamp_window(int64_t window)
-{
-    return window == 0 || window > FA_UNLIMITED ? FA_UNLIMITED : (int)window;
-}
-
-/* Of the keys from `first` on, with which the sequence begins; len_kv of them are left. */
-static fa_mask make_mask(const fa_mask_rule *d, int32_t len_q, int32_t len_kv, int32_t first)
-{
-    bool top_left = d->alignment == FA_ALIGN_TOP_LEFT || d->mask == FA_MASK_CAUSAL_TOP_LEFT;
-    int64_t alignment = top_left ? -first : (int64_t)len_kv - len_q;
-    int64_t prefix = FA_MAX(d->prefix - first, 0);
-    fa_mask m = {
-        .len_kv = len_kv,
-        .diagonal = (int)(alignment + d->diagonal_offset),
-        .left = clamp_window(d->window_left),
-        .right = clamp_window(d->window_right),
-        .prefix = (int)FA_MIN(prefix, len_kv),
-    };
-    if (d->mask != FA_MASK_NONE)
-        m.right = 1;
-    return m;
-}
-
 /* Where the rows that sequence n uses begin on its side, and how many there are. */
 static int32_t place_sequence(const fa_problem *p, int operand, const side_lists *side, int64_t n,
                               int64_t *batch, int64_t *row, int32_t *first)
@@ -456,7 +448,7 @@ static void fill_sequences(fa_problem *p, const side_lists *q, const side_lists 
         int32_t none;
         s->len_q = place_sequence(p, FA_Q, q, n, &s->q_batch, &s->q_row, &none);
         s->len_kv = place_sequence(p, FA_K, kv, n, &s->kv_batch, &s->kv_row, &s->first);
-        s->mask = make_mask(&p->rule, s->len_q, s->len_kv, s->first);
+        s->mask = fa_mask_of(p->rule, s->len_q, s->len_kv, s->first);
         p->max_len_q = FA_MAX(p->max_len_q, s->len_q);
         p->max_len_kv = FA_MAX(p->max_len_kv, s->len_kv);
         p->max_key = FA_MAX(p->max_key, s->first + s->len_kv);

@@ -41,13 +41,6 @@ typedef struct fa_sequence {
     fa_mask mask;
 } fa_sequence;
 
-/* What a description says of masks: with the lengths of a sequence, its fa_mask. */
-typedef struct fa_mask_rule {
-    fa_mask_kind mask;
-    fa_alignment alignment;
-    int64_t window_left, window_right, prefix, diagonal_offset;
-} fa_mask_rule;
-
 #define FA_OPERAND(constant, field, written, feature) FA_##constant,
 enum {
 #include "core/attention/operands.inc"

@@ -24,6 +24,25 @@ FA_STRUCT(fa_mask)
     int prefix;   /* keys that every row sees, at most len_kv                                    */
 FA_STRUCT_END(fa_mask)
 
+/* What a description says of masks: with the lengths of a sequence, its fa_mask. */
+FA_STRUCT(fa_mask_rule)
+    int top_left;            /* 1: row 0 stands at key 0; 0: the last row stands at the last key     */
+    int offset;              /* added to the position of every row, at most FA_UNLIMITED / 4      */
+    int left, right, prefix; /* as in fa_mask, but the prefix has no bound but FA_UNLIMITED */
+FA_STRUCT_END(fa_mask_rule)
+
+/* Of the keys from number `first` on, with which the sequence begins; len_kv of them are left. */
+FA_FN fa_mask fa_mask_of(fa_mask_rule rule, int len_q, int len_kv, int first)
+{
+    fa_mask m;
+    m.len_kv = len_kv;
+    m.diagonal = (rule.top_left != 0 ? -first : len_kv - len_q) + rule.offset;
+    m.left = rule.left;
+    m.right = rule.right;
+    m.prefix = FA_MIN(FA_MAX(rule.prefix - first, 0), len_kv);
+    return m;
+}
+
 /* First key of the interval of row i. */
 FA_FN int fa_mask_begin(fa_mask m, int i)
 {
