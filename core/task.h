@@ -18,6 +18,7 @@ typedef struct fa_task_view {
     const int32_t *constant;
     const void *params;
     char *at[FA_TASK_OPERANDS]; /* where operands begin; NULL: absent */
+    int *shared;                /* FA_TASK_SHARED_INTS, of programs that share */
 } fa_task_view;
 
 typedef struct fa_task_operand {

@@ -20,6 +20,11 @@
 #define FA_PUT16(t, n, byte, bits) fa_task_put16((t)->at[n] + (byte), bits)
 #define FA_PUT32(t, n, byte, bits) fa_task_put32((t)->at[n] + (byte), bits)
 #define FA_IN_WORD(t, n, byte) (((uintptr_t)(t)->at[n] + (uintptr_t)(byte)) % 4 == 0)
+/* Where there is one work-item. */
+#define FA_TASK_SHARED(t, n) ((t)->shared[n])
+#define FA_TASK_SYNC(t) ((void)(t))
+#define FA_TASK_LOW(at) ((uint32_t)(at))
+#define FA_TASK_HIGH(at) ((uint32_t)((uint64_t)(at) >> 32))
 
 static inline uint32_t fa_task_get16(const char *at)
 {
