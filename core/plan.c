@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/attention/fill.h"
 #include "core/backend.h"
 #include "core/context.h"
 #include "core/floating.h"
@@ -279,6 +280,8 @@ FA_FLOAT_APART static fa_status plan_init(fa_plan *plan, const fa_attention_desc
     plan->args = fa_plan_args(plan);
     plan->score = fa_problem_score(&plan->problem);
     status = make_work(plan);
+    if (status == FA_OK && plan->problem.on_device)
+        status = fa_fill_make(plan);
     if (status == FA_OK)
         status = device->backend->plan_prepare(plan);
     if (!device->backend->host_pointers)
@@ -320,6 +323,8 @@ void fa_plan_destroy(fa_plan *plan)
     fa_message kept = fa_message_keep();
     if (plan->impl)
         plan->device->backend->plan_release(plan);
+    if (plan->fill)
+        fa_fill_release(plan);
     drop_work(plan);
     fa_schedule_release(context, &plan->schedule);
     fa_problem_release(context, &plan->problem);

@@ -29,7 +29,8 @@ struct fa_plan {
 
     uint64_t serial; /* no other plan of this process has it */
     fa_work_layout layout;
-    void *work; /* of the plan's own lengths, on the host; NULL where only the device has it */
+    void *work;           /* of the plan's own lengths, on the host; NULL where only the device has it */
+    struct fa_fill *fill; /* writes the work of lengths on the device; NULL: there may be none such */
 
     /* Workspace: scratch of each worker, then the partial outputs, then their states. */
     size_t scratch_bytes; /* of one worker, a multiple of 64; the backend's */

@@ -22,6 +22,7 @@
 #define FA_ATTENTION_DESC_0_1 FA_SIZE_THROUGH(fa_attention_desc, tuning)
 #define FA_ATTENTION_ARGS_0_1 FA_SIZE_THROUGH(fa_attention_args, work_offset)
 #define FA_LENGTHS_0_1 FA_SIZE_THROUGH(fa_lengths, first_kv32)
+#define FA_DEVICE_LENGTHS_0_1 FA_SIZE_THROUGH(fa_device_lengths, first_kv_offset)
 #define FA_HOST_ARGS_0_1 FA_SIZE_THROUGH(fa_host_args, work)
 #define FA_PLAN_INFO_0_1 FA_SIZE_THROUGH(fa_plan_info, workers)
 #define FA_APPEND_DESC_0_1 FA_SIZE_THROUGH(fa_append_desc, cache_v)
@@ -36,6 +37,7 @@ _Static_assert(FA_TUNING_0_1 == sizeof(fa_tuning), "name the last field above");
 _Static_assert(FA_ATTENTION_DESC_0_1 == sizeof(fa_attention_desc), "name the last field above");
 _Static_assert(FA_ATTENTION_ARGS_0_1 == sizeof(fa_attention_args), "name the last field above");
 _Static_assert(FA_LENGTHS_0_1 == sizeof(fa_lengths), "name the last field above");
+_Static_assert(FA_DEVICE_LENGTHS_0_1 == sizeof(fa_device_lengths), "name the last field above");
 _Static_assert(FA_HOST_ARGS_0_1 == sizeof(fa_host_args), "name the last field above");
 _Static_assert(FA_PLAN_INFO_0_1 == sizeof(fa_plan_info), "name the last field above");
 _Static_assert(FA_APPEND_DESC_0_1 == sizeof(fa_append_desc), "name the last field above");

@@ -368,7 +368,7 @@ static fa_status check_numbers(fa_problem *p, const fa_attention_desc *d)
             return fa_fail(FA_INVALID, "sinks[%lld] is %g, expected a finite number or -inf", (long long)h,
                            (double)d->sinks[h]);
     }
-    FA_TRY(check_limit("dynamic_lengths", d->dynamic_lengths, 0, 1));
+    FA_TRY(check_limit("dynamic_lengths", d->dynamic_lengths, 0, 2));
     p->rule = rule_of(d);
     p->scale = d->scale != 0 || d->scale_is_set ? d->scale : (float)(1.0 / sqrt(p->dim_qk));
     p->softcap = d->softcap;
@@ -516,7 +516,11 @@ static fa_status init(const fa_context *context, const fa_attention_desc *d, fa_
     const fa_lengths lengths = lengths_of(d);
     side_lists q, kv;
     p->dynamic = d->dynamic_lengths != 0;
+    p->on_device = d->dynamic_lengths == 2;
     FA_TRY(take_lists(&lengths, &q, &kv));
+    p->has_lens_q = is_given(&q.lens);
+    p->has_lens_kv = is_given(&kv.lens);
+    p->has_first_kv = is_given(&kv.first);
     FA_TRY(check_sequences(p, d, &q, &kv));
     FA_TRY(check_numbers(p, d));
     p->sequence = fa_alloc(context, (size_t)p->sequences * sizeof(*p->sequence));
@@ -602,6 +606,28 @@ fa_status fa_problem_with_lengths(const fa_problem *problem, const fa_lengths *l
     FA_TRY(check_packed_rows(made));
     FA_TRY(check_reach(made, FA_BIAS));
     return check_reach(made, FA_KEEP);
+}
+
+/* What bias and keep have of an axis, but for what they repeat, and `most`. */
+static int32_t most_within(const fa_problem *p, int axis, int64_t most)
+{
+    static const int operands[] = {FA_BIAS, FA_KEEP};
+    for (size_t i = 0; i < sizeof(operands) / sizeof(operands[0]); i++) {
+        const int64_t length = p->tensor[operands[i]].shape[axis];
+        if ((p->features & fa_operands[operands[i]].feature) && length != 1)
+            most = FA_MIN(most, length);
+    }
+    return (int32_t)FA_MIN(most, FA_MAX_LENGTH);
+}
+
+int32_t fa_problem_most_rows(const fa_problem *p)
+{
+    return most_within(p, 2, FA_MIN(most_of(p, FA_Q), MAX_PACKED_ROWS / p->group));
+}
+
+int32_t fa_problem_most_keys(const fa_problem *p)
+{
+    return most_within(p, 3, most_of(p, FA_K));
 }
 
 void fa_problem_release(const fa_context *context, fa_problem *problem)

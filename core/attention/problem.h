@@ -68,6 +68,8 @@ typedef struct fa_problem {
     fa_mask_rule rule;
     bool packed_q, packed_kv; /* sequences follow each other on the row axis                  */
     bool dynamic;             /* runs may have lengths of their own                           */
+    bool on_device;           /* which may lie on the device                                  */
+    bool has_lens_q, has_lens_kv, has_first_kv; /* what the description gives                 */
     int64_t sequences;
     fa_sequence *sequence;
     float *alibi_slopes, *bias_factors, *sinks; /* heads_q each, or NULL                               */
@@ -93,6 +95,10 @@ void fa_problem_release(const struct fa_context *context, fa_problem *problem);
  */
 fa_status fa_problem_with_lengths(const fa_problem *problem, const fa_lengths *lengths, fa_sequence *room,
                                   fa_problem *made);
+
+/* The most rows, and keys, that a sequence of other lengths may have. */
+int32_t fa_problem_most_rows(const fa_problem *problem);
+int32_t fa_problem_most_keys(const fa_problem *problem);
 
 /* The row of the LSE array, and of a (batch, head, row) tensor, that belongs to row i of a sequence. */
 static inline int64_t fa_problem_lse_index(const fa_problem *p, const fa_sequence *s, int head, int64_t i)

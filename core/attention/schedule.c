@@ -829,3 +829,28 @@ fa_status fa_capacity_init(const fa_problem *problem, const fa_limits *limits, c
     };
     return FA_OK;
 }
+
+fa_schedule_rule fa_schedule_rule_of(const fa_problem *problem, const fa_limits *limits,
+                                     const fa_tile_traits *traits, const fa_tiling *tiling, bool can_split,
+                                     const fa_capacity *capacity)
+{
+    const int64_t longest = (int64_t)fa_problem_most_rows(problem) * problem->group;
+    const int32_t rows = (int32_t)FA_MAX(FA_MIN(tiling->block_q, longest), 1);
+    int64_t all_rows, blocks;
+    planner w = begin(problem, limits, traits, tiling, can_split);
+    take_rows(&w, rows);
+    const double block = FA_MAX(w.block_cycles, 1);
+    fa_schedule_rule rule = {
+        .most = w.most,
+        .item_cost = w.end_cycles / block,
+        .part_cost = rows * (w.shape.dim_v + 1) / (traits->scores_per_cycle * limits->units) / block,
+        .merge_cost = (limits->sync_cycles + limits->item_cycles) / block,
+        .launch_cost = limits->launch_cycles / block,
+    };
+    /* Each split row block has two items at least and one merge, and each of its items so many partial rows at most. */
+    if (can_split && w.splits == 0 && count_rows(problem, tiling->block_q, &all_rows, &blocks)) {
+        const int64_t by_merges = capacity->merges < blocks ? 2 * capacity->merges : capacity->items;
+        rule.items = (int32_t)FA_MIN(FA_MIN(capacity->items, by_merges), capacity->partial_rows / rows);
+    }
+    return rule;
+}

@@ -90,6 +90,17 @@ fa_status fa_capacity_init(const fa_problem *problem, const fa_limits *limits, c
                            const fa_tiling *tiling, bool can_split, const fa_schedule *schedule,
                            fa_capacity *capacity);
 
+/* What the device is told that makes schedules itself (core/portable/fill.h). */
+typedef struct fa_schedule_rule {
+    int32_t most;  /* blocks of keys of one item */
+    int32_t items; /* of a schedule that splits rows for balance; 0: none does */
+    double item_cost, part_cost, merge_cost, launch_cost; /* in those of one whole block of keys */
+} fa_schedule_rule;
+
+fa_schedule_rule fa_schedule_rule_of(const fa_problem *problem, const fa_limits *limits,
+                                     const fa_tile_traits *traits, const fa_tiling *tiling, bool can_split,
+                                     const fa_capacity *capacity);
+
 /* Room for this schedule alone. */
 fa_capacity fa_capacity_of(const fa_schedule *schedule);
 

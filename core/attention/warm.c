@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Compiling ahead: every choice of kernel and blocks that the lengths of a family can come to. */
+#include "core/attention/fill.h"
 #include "core/backend.h"
 #include "core/context.h"
 #include "core/plan.h"
@@ -88,6 +89,8 @@ fa_status fa_device_warm(fa_device *device, const fa_attention_desc *largest)
         return status;
     plan.score = fa_problem_score(&plan.problem);
     status = warm(&plan);
+    if (status == FA_OK && plan.problem.on_device)
+        status = fa_fill_compile(device);
     fa_problem_release(device->context, &plan.problem);
     return fa_finish(status);
 }

@@ -233,7 +233,8 @@ typedef struct fa_attention_desc {
 
     /* 1: a run may have other lengths than those above, as a cache that grows: fa_plan_schedule(). Lengths are then at most
      * what the tensors hold; those above, the largest there can be if none are given, are what the plan is made for. The
-     * workspace suffices for all. */
+     * workspace suffices for all. 2: likewise, and lengths may also lie on the device: fa_plan_schedule_device(), which
+     * takes the same lists as are given above. */
     int32_t dynamic_lengths;
 
     /* Added to the scaled scores (a float attn_mask elsewhere). f32, f16 or bf16, of shape (batch, heads_q, rows,

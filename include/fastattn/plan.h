@@ -106,6 +106,39 @@ FA_API fa_status fa_plan_schedule(const fa_plan *plan, fa_queue *queue, const fa
                                   fa_buffer *work, size_t work_offset);
 
 /**
+ * The lengths of one run that lie on the device, each list of 32-bit integers, in buffers of the plan's device. Exactly the
+ * lists that the plan's description gives are given here, in 64 or 32 bits there, and have as many entries as there; the
+ * others are NULL. Offsets are in bytes, multiples of 4.
+ */
+typedef struct fa_device_lengths {
+    size_t struct_size; /* sizeof(fa_device_lengths) */
+    fa_buffer *cu_rows_q, *cu_rows_kv, *lens_q, *lens_kv, *first_kv;
+    size_t cu_rows_q_offset, cu_rows_kv_offset, lens_q_offset, lens_kv_offset, first_kv_offset;
+} fa_device_lengths;
+
+/**
+ * fa_plan_schedule() on the device: a small kernel reads the lengths and writes the work, in the queue's order. A kernel
+ * before it may have written the lengths; the host never learns them. So an engine's step is recorded once, this call
+ * and fa_plan_run() together, and replayed. The plan's description has dynamic_lengths 2.
+ *
+ * A length may be any number: it is held within 0 and what the tensors hold, bias and keep included. A sequence takes no
+ * part if it has no rows: with lens_q 0, or equal offsets. If an entry of cu_rows_q is less than the one before it, no
+ * sequence has rows, and runs write nothing. The device splits long rows more simply than the host does, so that a run may
+ * take somewhat longer, and has other roundings.
+ *
+ * Nothing is allocated, compiled or waited for. On cuda the stream may be captured; on Vulkan the queue may record.
+ *
+ * FA_INVALID: NULL; dynamic_lengths is not 2; a list that is missing or not expected; a queue or buffer of another device;
+ * a buffer that is too small; an offset that is no multiple of 4, a work_offset that is no multiple of 256; a list that
+ * shares bytes with the work. FA_UNSUPPORTED: on OpenCL, work that lies across the end of one of the allocations of
+ * which a large buffer consists. FA_OUT_OF_MEMORY, FA_DEVICE_LOST. Nothing is enqueued then. Several threads may use one
+ * plan, each with its own queue and work.
+ */
+FA_API fa_status fa_plan_schedule_device(const fa_plan *plan, fa_queue *queue,
+                                         const fa_device_lengths *lengths, fa_buffer *work,
+                                         size_t work_offset);
+
+/**
  * The memory of one run, in buffers of the plan's device. A tensor's first element lies `..._offset` bytes into its
  * buffer. Several tensors may lie in one buffer.
  */

@@ -399,9 +399,9 @@ START_TEST(too_many_items_are_refused)
     d.cu_rows_q = d.cu_rows_kv = none;
     ck_assert_int_eq(fa_plan_create(null_device, &d, &plan), FA_OUT_OF_MEMORY);
     assert_message("dynamic_lengths: blocks of");
-    d.dynamic_lengths = 2;
+    d.dynamic_lengths = 3;
     ck_assert_int_eq(fa_plan_create(null_device, &d, &plan), FA_INVALID);
-    assert_message("dynamic_lengths is 2, expected 0 to 1");
+    assert_message("dynamic_lengths is 3, expected 0 to 2");
 }
 END_TEST
 

@@ -55,18 +55,29 @@ static fa_status call_host_args(void *at)
     return status;
 }
 
-static fa_status call_lengths(void *at)
+static fa_status schedule(const void *lengths, bool on_device)
 {
     fa_attention_desc d = make_desc(1, 2, 1, 8, 8, 8);
     fa_plan *plan;
     fa_buffer *work;
-    d.dynamic_lengths = 1;
+    d.dynamic_lengths = 2;
     ck_assert_int_eq(fa_plan_create(null_device, &d, &plan), FA_OK);
     ck_assert_int_eq(fa_buffer_create(null_device, fa_plan_work(plan), &work), FA_OK);
-    fa_status status = fa_plan_schedule(plan, null_queue, at, work, 0);
+    fa_status status = on_device ? fa_plan_schedule_device(plan, null_queue, lengths, work, 0)
+                                 : fa_plan_schedule(plan, null_queue, lengths, work, 0);
     fa_buffer_destroy(work);
     fa_plan_destroy(plan);
     return status;
+}
+
+static fa_status call_lengths(void *at)
+{
+    return schedule(at, false);
+}
+
+static fa_status call_device_lengths(void *at)
+{
+    return schedule(at, true);
 }
 
 static fa_status call_merge(void *at)
@@ -117,6 +128,7 @@ static const public_struct inputs[] = {
     {"fa_attention_args", sizeof(fa_attention_args), FA_ATTENTION_ARGS_0_1, call_args},
     {"fa_host_args", sizeof(fa_host_args), FA_HOST_ARGS_0_1, call_host_args},
     {"fa_lengths", sizeof(fa_lengths), FA_LENGTHS_0_1, call_lengths},
+    {"fa_device_lengths", sizeof(fa_device_lengths), FA_DEVICE_LENGTHS_0_1, call_device_lengths},
     {"fa_merge_desc", sizeof(fa_merge_desc), FA_MERGE_DESC_0_1, call_merge},
 #if FA_WITH_VULKAN
     {"fa_vulkan_device_desc", sizeof(fa_vulkan_device_desc), FA_VULKAN_DEVICE_DESC_0_1, call_vulkan},
