@@ -19,13 +19,29 @@
 #define FA_PUT32(t, n, byte, bits) *(fa_uint *)((t).at[n] + (byte)) = (bits)
 #define FA_IN_WORD(t, n, byte) (((unsigned long long)((t).at[n] + (byte)) & 2) == 0)
 
+#define FA_TASK_LOW(at) fa_uint(at)
+#define FA_TASK_HIGH(at) fa_uint((at) >> 32)
+#define FA_TASK_SHARED(t, n) task_shared()[n]
+#define FA_TASK_SYNC(t) __syncthreads()
+
+constexpr int MOST_THREADS = 256;
+
+__device__ __forceinline__ int *task_shared()
+{
+    __shared__ int room[FA_TASK_SHARED_INTS * MOST_THREADS];
+    return room;
+}
+
 #include "core/portable/append.h"
+#include "core/portable/fill.h"
 
 #if FA_ROW == FA_TASK_APPEND
 #define FA_TASK_RUN fa_append_group
+#elif FA_ROW == FA_TASK_FILL
+#define FA_TASK_RUN fa_fill_group
 #endif
 
-extern "C" __global__ void __launch_bounds__(256) fa_task(const fa_cuda_task t)
+extern "C" __global__ void __launch_bounds__(MOST_THREADS) fa_task(const fa_cuda_task t)
 {
     FA_TASK_RUN(t, (int)blockIdx.x, (int)threadIdx.x, (int)blockDim.x);
 }

@@ -7,6 +7,7 @@ typedef struct task {
     __global const uchar *params;
     memory m0, m1, m2, m3, m4, m5, m6, m7, m8, m9;
     long at0, at1, at2, at3, at4, at5, at6, at7, at8, at9;
+    __local int *shared;
 } task;
 
 #define FA_TASK const task *
@@ -24,11 +25,21 @@ typedef struct task {
 #define FA_PUT32(t, n, byte, bits) *(__global uint *)FA_BYTE(t, n, byte) = (bits)
 #define FA_IN_WORD(t, n, byte) (((uintptr_t)FA_BYTE(t, n, byte) & 2) == 0)
 
+#define FA_TASK_LOW(at) ((uint)(at))
+#define FA_TASK_HIGH(at) ((uint)((at) >> 32))
+#define FA_TASK_SHARED(t, n) ((t)->shared)[n]
+#define FA_TASK_SYNC(t) barrier(CLK_LOCAL_MEM_FENCE)
+
 #pragma OPENCL FP_CONTRACT OFF /* codes are what ggml's quantiser makes, to the bit */
 #include "core/portable/append.h"
+#include "core/portable/fill.h"
 
 #if FA_TASK_KIND == FA_TASK_APPEND
 #define FA_TASK_RUN fa_append_group
+#define FA_SHARED_INTS 1
+#elif FA_TASK_KIND == FA_TASK_FILL
+#define FA_TASK_RUN fa_fill_group
+#define FA_SHARED_INTS (FA_TASK_SHARED_INTS * FA_GROUP)
 #endif
 
 __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_task(
@@ -36,6 +47,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_task(
     FA_MEMORY(g), FA_MEMORY(h), FA_MEMORY(i), FA_MEMORY(j), long a_at, long b_at, long c_at, long d_at, long e_at,
     long f_at, long g_at, long h_at, long i_at, long j_at)
 {
+    __local int shared[FA_SHARED_INTS];
     FA_GATHER(a);
     FA_GATHER(b);
     FA_GATHER(c);
@@ -46,6 +58,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_task(
     FA_GATHER(h);
     FA_GATHER(i);
     FA_GATHER(j);
-    const task t = {params, a, b, c, d, e, f, g, h, i, j, a_at, b_at, c_at, d_at, e_at, f_at, g_at, h_at, i_at, j_at};
+    const task t = {params, a,    b,    c,    d,    e,    f,    g,    h,    i,    j,
+                    a_at,   b_at, c_at, d_at, e_at, f_at, g_at, h_at, i_at, j_at, shared};
     FA_TASK_RUN(&t, (int)get_group_id(0), (int)get_local_id(0), FA_GROUP);
 }

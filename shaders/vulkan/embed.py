@@ -21,6 +21,7 @@ SCALAR = [
     ("rows", "rows.comp", [], (ADDRESS, SUBGROUPS)),
     ("merge", "merge.comp", [], (ADDRESS,)),
     ("append", "append.comp", [], (ADDRESS,)),
+    ("fill", "fill.comp", [], (ADDRESS,)),
 ]
 MATRIX = [
     ("matrix4", "matrix.comp", ["-DFA_ELEMENTS=4"], (ADDRESS,)),

@@ -96,6 +96,20 @@ uint shift_of(address p)
     }
 #define FA_IN_WORD(t, n, byte) ((FA_PLACE(n, byte) & address(2)) == address(0))
 
+#define FA_TASK_LOW(at) uint(at)
+#ifdef FA_ADDRESS
+#define FA_TASK_HIGH(at) uint((at) >> 32)
+#else
+#define FA_TASK_HIGH(at) 0u
+#endif
+/* Of programs that share: a kernel defines FA_SHARES before. */
+#ifdef FA_SHARES
+#include "core/portable/task.h"
+shared int task_shared[FA_TASK_SHARED_INTS * GROUP];
+#define FA_TASK_SHARED(t, n) task_shared[n]
+#define FA_TASK_SYNC(t) barrier()
+#endif
+
 /* What a kernel's main() calls its program with. */
 #define FA_TASK_RUN(program)                                                                           \
     program(0, int(gl_WorkGroupID.x + gl_WorkGroupID.y * gl_NumWorkGroups.x), int(gl_LocalInvocationID.x), GROUP)
