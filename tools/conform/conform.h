@@ -82,7 +82,13 @@ typedef enum conform_bias_ends {
     CONFORM_BIAS_BOTH      /* the largest for one key of a row, the lowest for all others */
 } conform_bias_ends;
 
-typedef enum conform_test { CONFORM_RUN, CONFORM_THREADS, CONFORM_MERGE, CONFORM_LENGTHS } conform_test;
+typedef enum conform_test {
+    CONFORM_RUN,
+    CONFORM_THREADS,
+    CONFORM_MERGE,
+    CONFORM_LENGTHS,
+    CONFORM_DEVICE_LENGTHS
+} conform_test;
 
 enum { CONFORM_NO_AXES = -1 }; /* of bias_axes and keep_axes */
 
@@ -305,9 +311,21 @@ bool conform_output_intact(const conform_output *output, const conform_data *dat
 /* What a run with lengths of its own is given: those of the case, in work that was written for others before. */
 typedef struct conform_lengths {
     fa_lengths before, now;
-    fa_attention_desc other; /* the case's problem, made for the lengths before */
+    fa_attention_desc other;          /* the case's problem, made for the lengths before */
+    const fa_attention_desc *planned; /* what the plan that runs was made of */
     int64_t *memory;
 } conform_lengths;
+
+/* Lists of 32-bit integers, each of so many entries: offsets of q and of k, lengths of q and of k, first keys. */
+enum { CONFORM_LISTS = 5 };
+typedef struct conform_lists {
+    int32_t *list[CONFORM_LISTS]; /* in one piece, the first its begin; NULL without memory */
+    bool given[CONFORM_LISTS];    /* whether the plan takes it */
+    int64_t count;
+} conform_lists;
+
+/* `now` or `before` of *lengths as the device reads them. The caller frees list[0]. */
+conform_lists conform_lists_make(const conform_lengths *lengths, const fa_lengths *of);
 
 /* False without memory; *lengths can be freed in any case. */
 bool conform_lengths_make(const conform_data *data, conform_lengths *lengths);

@@ -96,7 +96,7 @@ static bool make_offsets(const conform_case *c, const conform_sizes *sizes, conf
     data->desc.lens_q = has_lens_q(c->packing) ? data->lens_q : NULL;
     data->desc.lens_kv = has_lens_kv(c->packing) || c->page > 0 ? data->lens_kv : NULL; /* pages hold more */
     data->desc.first_kv = c->first ? data->first_kv : NULL;
-    data->desc.dynamic_lengths = c->test == CONFORM_LENGTHS;
+    data->desc.dynamic_lengths = c->test == CONFORM_LENGTHS ? 1 : c->test == CONFORM_DEVICE_LENGTHS ? 2 : 0;
     return !c->narrow || narrow_lists(data, (size_t)c->batch + 1);
 }
 

@@ -180,8 +180,8 @@ void conform_describe(const conform_case *c, char *text, size_t size)
          c->scale_zero ? " scale-0" : "");
     note(text, size, "%s%s%s%s", c->alibi ? " alibi" : "", c->sinks ? " sinks" : "",
          c->no_sinks ? " sinks-inf" : "", c->no_lse ? " no-lse" : "");
-    if (c->test == CONFORM_LENGTHS)
-        note(text, size, " dynamic-lengths");
+    if (c->test == CONFORM_LENGTHS || c->test == CONFORM_DEVICE_LENGTHS)
+        note(text, size, c->test == CONFORM_LENGTHS ? " dynamic-lengths" : " device-lengths");
     if (c->softcap > 0)
         note(text, size, " softcap %g", (double)c->softcap);
     if (c->scale != 0)
@@ -243,4 +243,6 @@ void conform_draw(uint64_t seed, int number, conform_case *c)
         c->test = CONFORM_LENGTHS;
     draw_cache(&r, c);
     draw_formats(&r, c);
+    if (c->test == CONFORM_LENGTHS && chance(&r, 50))
+        c->test = CONFORM_DEVICE_LENGTHS;
 }

@@ -101,8 +101,8 @@ bool conform_output_intact(const conform_output *output, const conform_data *dat
 typedef struct execution {
     fa_device *device;
     fa_queue *queue;
-    fa_buffer *input[CONFORM_INPUTS], *o, *lse, *workspace,
-        *work; /* work: NULL where the plan's own is run */
+    fa_buffer *input[CONFORM_INPUTS], *o, *lse, *workspace, *work; /* NULL where the plan's own is run */
+    fa_buffer *lists;                                              /* of lengths on the device */
     size_t workspace_bytes, work_bytes;
     unsigned char *scratch; /* as large as the largest buffer */
 } execution;
@@ -143,6 +143,38 @@ static fa_status prepare(execution *e, const fa_plan *plan, const conform_data *
     return upload(e, &e->workspace, 0, e->scratch, e->workspace_bytes);
 }
 
+/* Writes work, of lengths in memory of the device where the plan takes such. *lists keeps them. */
+static fa_status schedule_one(fa_queue *queue, fa_device *device, const fa_plan *plan,
+                              const conform_lengths *lengths, const fa_lengths *of, fa_buffer **lists,
+                              fa_buffer *work, size_t offset)
+{
+    if (lengths->planned->dynamic_lengths != 2)
+        return fa_plan_schedule(plan, queue, of, work, offset);
+    const size_t lead = sizeof(int32_t);
+    const conform_lists l = conform_lists_make(lengths, of);
+    const size_t bytes = (size_t)l.count * sizeof(int32_t);
+    fa_status status = l.list[0] ? FA_OK : FA_OUT_OF_MEMORY;
+    if (status == FA_OK && !*lists)
+        status = fa_buffer_create(device, lead + CONFORM_LISTS * bytes, lists);
+    if (status == FA_OK)
+        status = fa_buffer_write(queue, *lists, lead, l.list[0], CONFORM_LISTS * bytes);
+    const fa_device_lengths on_device = {
+        .struct_size = sizeof(on_device),
+        .cu_rows_q = l.given[0] ? *lists : NULL,
+        .cu_rows_kv = l.given[1] ? *lists : NULL,
+        .lens_q = l.given[2] ? *lists : NULL,
+        .lens_kv = l.given[3] ? *lists : NULL,
+        .first_kv = l.given[4] ? *lists : NULL,
+        .cu_rows_q_offset = lead,
+        .cu_rows_kv_offset = lead + bytes,
+        .lens_q_offset = lead + 2 * bytes,
+        .lens_kv_offset = lead + 3 * bytes,
+        .first_kv_offset = lead + 4 * bytes,
+    };
+    free(l.list[0]);
+    return status == FA_OK ? fa_plan_schedule_device(plan, queue, &on_device, work, offset) : status;
+}
+
 /* Writes the work of the lengths before, then of those now. */
 static fa_status schedule(execution *e, const fa_plan *plan, const conform_lengths *lengths)
 {
@@ -150,9 +182,10 @@ static fa_status schedule(execution *e, const fa_plan *plan, const conform_lengt
     unsigned char *guarded = make_guarded(e->work_bytes);
     fa_status status = guarded ? upload(e, &e->work, 0, guarded, e->work_bytes) : FA_OUT_OF_MEMORY;
     free(guarded);
-    if (status == FA_OK)
-        status = fa_plan_schedule(plan, e->queue, &lengths->before, e->work, WORK_GUARD);
-    return status == FA_OK ? fa_plan_schedule(plan, e->queue, &lengths->now, e->work, WORK_GUARD) : status;
+    const fa_lengths *turns[] = {&lengths->before, &lengths->now};
+    for (int i = 0; i < 2 && status == FA_OK; i++)
+        status = schedule_one(e->queue, e->device, plan, lengths, turns[i], &e->lists, e->work, WORK_GUARD);
+    return status;
 }
 
 static fa_status launch(execution *e, const fa_plan *plan, const conform_data *data, conform_output *output)
@@ -244,6 +277,7 @@ static void release(execution *e)
     fa_buffer_destroy(e->lse);
     fa_buffer_destroy(e->workspace);
     fa_buffer_destroy(e->work);
+    fa_buffer_destroy(e->lists);
     fa_queue_destroy(e->queue);
     free(e->scratch);
 }
@@ -295,11 +329,12 @@ static void *aligned(unsigned char *memory)
 static fa_status schedule_host(fa_device *device, const fa_plan *plan, const conform_lengths *lengths,
                                fa_queue *queue, void *work)
 {
-    fa_buffer *wrapped;
+    fa_buffer *wrapped, *lists = NULL;
     fa_status status = fa_buffer_wrap_host(device, work, fa_plan_work(plan), &wrapped);
     if (status == FA_OK)
-        status = fa_plan_schedule(plan, queue, &lengths->now, wrapped, 0);
+        status = schedule_one(queue, device, plan, lengths, &lengths->now, &lists, wrapped, 0);
     fa_buffer_destroy(wrapped);
+    fa_buffer_destroy(lists);
     return status;
 }
 

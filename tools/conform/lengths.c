@@ -42,14 +42,15 @@ bool conform_lengths_make(const conform_data *data, conform_lengths *made)
     const size_t count = (size_t)sequences + 1;
     const bool packed_q = d->cu_rows_q || d->cu_rows_q32, packed_kv = d->cu_rows_kv || d->cu_rows_kv32;
     *made = (conform_lengths){.now = lengths_of(d), .other = *d};
-    int64_t *cu_q = made->memory = calloc(4 * count, sizeof(int64_t));
-    int64_t *cu_kv = cu_q + count, *lens_q = cu_kv + count, *lens_kv = lens_q + count;
+    int64_t *cu_q = made->memory = calloc(5 * count, sizeof(int64_t));
+    int64_t *cu_kv = cu_q + count, *lens_q = cu_kv + count, *lens_kv = lens_q + count,
+            *first = lens_kv + count;
     if (!made->memory)
         return false;
     turn_lengths(d, sequences, false, !d->lens_q && !d->lens_q32, lens_q, cu_q);
     turn_lengths(d, sequences, true, !d->lens_kv && !d->lens_kv32, lens_kv, cu_kv);
     fa_attention_desc *other = &made->other;
-    other->first_kv = NULL;
+    other->first_kv = (d->first_kv || d->first_kv32) && d->dynamic_lengths == 2 ? first : NULL;
     other->first_kv32 = NULL;
     other->cu_rows_q32 = other->cu_rows_kv32 = other->lens_q32 = other->lens_kv32 = NULL;
     other->cu_rows_q = packed_q ? cu_q : NULL;
@@ -57,7 +58,40 @@ bool conform_lengths_make(const conform_data *data, conform_lengths *made)
     other->lens_q = packed_q ? NULL : lens_q;
     other->lens_kv = packed_kv ? NULL : lens_kv;
     made->before = lengths_of(other);
+    made->planned = d;
     return true;
+}
+
+/* Entry n of a list in either width; `without` where there is none. */
+static int32_t entry_of(const int64_t *wide, const int32_t *narrow, int64_t n, int64_t without)
+{
+    return (int32_t)(wide ? wide[n] : narrow ? narrow[n] : without);
+}
+
+conform_lists conform_lists_make(const conform_lengths *lengths, const fa_lengths *of)
+{
+    const fa_attention_desc *d = lengths->planned;
+    const int64_t sequences = conform_sequences(d);
+    const bool pages = d->page_table.shape[3] > 0;
+    const int64_t keys = d->k.shape[2] * (pages ? d->page_table.shape[3] : 1);
+    conform_lists made = {
+        .given = {d->cu_rows_q || d->cu_rows_q32, d->cu_rows_kv || d->cu_rows_kv32, d->lens_q || d->lens_q32,
+                  d->lens_kv || d->lens_kv32, d->first_kv || d->first_kv32},
+        .count = sequences + 1,
+    };
+    int32_t *memory = calloc((size_t)(CONFORM_LISTS * made.count), sizeof(*memory));
+    for (int i = 0; i < CONFORM_LISTS && memory; i++)
+        made.list[i] = memory + i * made.count;
+    for (int64_t n = 0; n <= sequences && memory; n++) {
+        made.list[0][n] = entry_of(of->cu_rows_q, of->cu_rows_q32, n, 0);
+        made.list[1][n] = entry_of(of->cu_rows_kv, of->cu_rows_kv32, n, 0);
+        if (n == sequences)
+            continue;
+        made.list[2][n] = entry_of(of->lens_q, of->lens_q32, n, d->q.shape[2]);
+        made.list[3][n] = entry_of(of->lens_kv, of->lens_kv32, n, keys);
+        made.list[4][n] = entry_of(of->first_kv, of->first_kv32, n, 0);
+    }
+    return made;
 }
 
 void conform_lengths_free(conform_lengths *lengths)

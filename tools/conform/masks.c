@@ -126,6 +126,44 @@ static bool add_alignments(conform_list *list)
     }
     return ok;
 }
+/* Lengths on the device: each packing, masks that leave parts of keys to no row, and rows that are split for balance. */
+static bool add_device_lengths(conform_list *list)
+{
+    bool ok = true;
+    for (int packing = CONFORM_DENSE; packing < CONFORM_PACKINGS; packing++) {
+        conform_case c = basic;
+        set_types(&c, float_types[packing % 3]);
+        set_heads(&c, 4, 4, 2);
+        set_lengths(&c, 37, 190);
+        c.test = CONFORM_DEVICE_LENGTHS;
+        c.packing = (conform_packing)packing;
+        c.splits = packing % 2 ? 3 : 0;
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        c.window_left = packing % 3 ? 12 : 0;
+        c.first = packing % 3 == 1;
+        c.sinks = c.alibi = c.slopes_each = true;
+        ok = ok && conform_add(list, &c, "lengths-device-causal-br-alibi-sinks");
+        c.mask = FA_MASK_NONE;
+        c.alignment = FA_ALIGN_TOP_LEFT;
+        c.window_left = 9;
+        c.window_right = 40;
+        c.prefix = packing % 2 ? 50 : 0;
+        c.keep_axes = 13;
+        ok = ok && conform_add(list, &c, "lengths-device-window-l9-r40-keep");
+    }
+    for (size_t t = 0; t < COUNT(float_types); t++) {
+        conform_case c = basic;
+        set_types(&c, float_types[t]);
+        set_heads(&c, 1, 8, 2);
+        set_lengths(&c, 1, 1500);
+        c.test = CONFORM_DEVICE_LENGTHS;
+        c.packing = CONFORM_LENS;
+        c.page = t == 2 ? 16 : 0;
+        ok = ok && conform_add(list, &c, "lengths-device");
+    }
+    return ok;
+}
+
 /* Lengths that a run is given. Alternately with and without parts of keys. */
 static bool add_dynamic(conform_list *list)
 {
@@ -165,5 +203,6 @@ static bool add_dynamic(conform_list *list)
 
 bool conform_add_masks(conform_list *list)
 {
-    return add_masks(list) && add_packings(list) && add_alignments(list) && add_dynamic(list);
+    return add_masks(list) && add_packings(list) && add_alignments(list) && add_dynamic(list) &&
+           add_device_lengths(list);
 }

@@ -474,6 +474,7 @@ static bool test_lengths(const run *r)
         (void)snprintf(r->message, r->size, "no plan for other lengths: %s", fa_last_error());
         ok = false;
     }
+    lengths.planned = &lengths.other;
     ok = ok && run_lengths(r, other, &lengths);
     fa_plan_destroy(other);
     conform_lengths_free(&lengths);
@@ -529,7 +530,8 @@ static bool dispatch(const run *r)
     switch (r->c->test) {
     case CONFORM_THREADS: return test_threads(r);
     case CONFORM_MERGE: return test_merge(r);
-    case CONFORM_LENGTHS: return test_lengths(r);
+    case CONFORM_LENGTHS:
+    case CONFORM_DEVICE_LENGTHS: return test_lengths(r);
     default: return test_run(r);
     }
 }
