@@ -219,6 +219,52 @@ START_TEST(a_graph_is_replayed_with_other_lengths)
 }
 END_TEST
 
+/* Captured once with what makes its work. What the stream writes before a launch is what the graph reads. */
+START_TEST(a_graph_reads_its_lengths)
+{
+    static const int64_t most[] = {KEYS};
+    static const int32_t lengths[] = {KEYS, 1, 130, 0, 499};
+    program p = {0};
+    CUgraph graph = NULL;
+    CUgraphExec exec = NULL;
+    fa_plan *plan = NULL;
+    fa_buffer *work = NULL, *workspace = NULL, *lens = NULL;
+    start(&p);
+    fa_attention_desc desc = make_desc(1, HEADS, HEADS, ROWS, KEYS, DIM);
+    desc.mask = FA_MASK_CAUSAL_TOP_LEFT;
+    desc.dynamic_lengths = 2;
+    desc.lens_kv = most;
+    ck_assert_msg(fa_plan_create(p.device, &desc, &plan) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_buffer_create(p.device, fa_plan_work(plan), &work), FA_OK);
+    ck_assert_int_eq(fa_buffer_create(p.device, fa_plan_workspace(plan), &workspace), FA_OK);
+    ck_assert_int_eq(fa_buffer_create(p.device, 2 * sizeof(int32_t), &lens), FA_OK);
+    fa_attention_args args = p.args;
+    args.work = work;
+    args.workspace = workspace;
+    const fa_device_lengths now = {
+        .struct_size = sizeof(now), .lens_kv = lens, .lens_kv_offset = sizeof(int32_t)};
+    NEED(driver.begin(p.stream, 0));
+    ck_assert_msg(fa_plan_schedule_device(plan, p.queue, &now, work, 0) == FA_OK, "%s", fa_last_error());
+    ck_assert_msg(fa_plan_run(plan, p.queue, &args) == FA_OK, "%s", fa_last_error());
+    NEED(driver.end(p.stream, &graph));
+    NEED(driver.instantiate(&exec, graph, 0));
+    desc.dynamic_lengths = 0;
+    for (int i = 0; i < COUNT(lengths); i++) {
+        ck_assert_int_eq(fa_buffer_write(p.queue, lens, sizeof(int32_t), &lengths[i], sizeof(int32_t)),
+                         FA_OK);
+        NEED(driver.launch(exec, p.stream));
+        assert_near(&p, desc, lengths[i]);
+    }
+    NEED(driver.destroy_exec(exec));
+    NEED(driver.destroy_graph(graph));
+    fa_buffer_destroy(work);
+    fa_buffer_destroy(workspace);
+    fa_buffer_destroy(lens);
+    fa_plan_destroy(plan);
+    end(&p);
+}
+END_TEST
+
 /* False where there is no driver, or none with a device. */
 static int find_driver(void)
 {
@@ -266,5 +312,6 @@ int main(void)
     tcase_add_test(tc, runs_are_in_the_callers_stream);
     tcase_add_test(tc, runs_become_a_graph);
     tcase_add_test(tc, a_graph_is_replayed_with_other_lengths);
+    tcase_add_test(tc, a_graph_reads_its_lengths);
     return run_unforked(suite);
 }

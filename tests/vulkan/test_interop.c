@@ -308,6 +308,50 @@ START_TEST(commands_are_replayed_with_other_lengths)
 }
 END_TEST
 
+/* Recorded once with what makes its work: the host writes lengths for the device to read, and learns no schedule. */
+START_TEST(commands_read_their_lengths)
+{
+    static const int64_t most[] = {KEYS};
+    static const int32_t lengths[] = {KEYS, 1, 20, 0, 52};
+    fa_queue *recorder = NULL, *queue = NULL;
+    fa_plan *dynamic = NULL;
+    fa_buffer *work = NULL, *workspace = NULL, *lens = NULL;
+    set_up(_i);
+    desc.dynamic_lengths = 2;
+    desc.lens_kv = most;
+    ck_assert_msg(fa_plan_create(device, &desc, &dynamic) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_buffer_create(device, fa_plan_work(dynamic), &work), FA_OK);
+    ck_assert_int_eq(fa_buffer_create(device, fa_plan_workspace(dynamic), &workspace), FA_OK);
+    ck_assert_int_eq(fa_buffer_create(device, 2 * sizeof(int32_t), &lens), FA_OK);
+    ck_assert_int_eq(fa_queue_wrap_vulkan(device, own_queue, &queue), FA_OK);
+    VkCommandBuffer commands = begin_commands();
+    ck_assert_int_eq(fa_queue_record_vulkan(device, commands, &recorder), FA_OK);
+    fa_attention_args args = *arguments();
+    args.work = work;
+    args.workspace = workspace;
+    const fa_device_lengths now = {
+        .struct_size = sizeof(now), .lens_kv = lens, .lens_kv_offset = sizeof(int32_t)};
+    ck_assert_msg(fa_plan_schedule_device(dynamic, recorder, &now, work, 0) == FA_OK, "%s", fa_last_error());
+    ck_assert_msg(fa_plan_run(dynamic, recorder, &args) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(vk.vkEndCommandBuffer(commands), VK_SUCCESS);
+    for (int i = 0; i < COUNT(lengths); i++) {
+        const int64_t keys = lengths[i];
+        ck_assert_int_eq(fa_buffer_write(queue, lens, sizeof(int32_t), &lengths[i], sizeof(int32_t)), FA_OK);
+        memset(mapped[O], 0xff, BYTES);
+        submit_and_wait(commands);
+        desc.lens_kv = &keys;
+        check_output();
+    }
+    fa_queue_destroy(recorder);
+    fa_queue_destroy(queue);
+    fa_buffer_destroy(work);
+    fa_buffer_destroy(workspace);
+    fa_buffer_destroy(lens);
+    fa_plan_destroy(dynamic);
+    tear_down();
+}
+END_TEST
+
 START_TEST(mistakes_are_named)
 {
     fa_queue *queue = NULL;
@@ -361,6 +405,7 @@ int main(void)
     tcase_add_loop_test(tc, in_the_callers_queue, 0, 2);
     tcase_add_loop_test(tc, in_the_callers_command_buffer, 0, 2);
     tcase_add_loop_test(tc, commands_are_replayed_with_other_lengths, 0, 2);
+    tcase_add_loop_test(tc, commands_read_their_lengths, 0, 2);
     tcase_add_test(tc, mistakes_are_named);
     int result = run_unforked(suite);
     instance.vkDestroyInstance(instance.handle, NULL);
