@@ -9,6 +9,7 @@
 #include "append.h"
 #include "attention.h"
 #include "buffer.h"
+#include "cascade.h"
 #include "common.h"
 #include "context.h"
 #include "device.h"

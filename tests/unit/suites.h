@@ -9,6 +9,7 @@ Suite *problem_suite(void);
 Suite *tensor_suite(void);
 Suite *formats_suite(void);
 Suite *append_suite(void);
+Suite *cascade_suite(void);
 Suite *tiling_suite(void);
 Suite *schedule_suite(void);
 Suite *balance_suite(void);

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/cascade/cascade.h"
+
+#include <stdlib.h>
+
+#include "core/attention/pages.h"
+#include "core/context.h"
+#include "core/status.h"
+#include "core/structs.h"
+#include "core/tensor.h"
+
+/* What a level cannot do, as its keys do not know where they stand. */
+static fa_status check_features(const fa_problem *p)
+{
+    static const struct {
+        unsigned feature;
+        const char *name;
+    } none[] = {{FA_FEATURE_BIAS, "bias"}, {FA_FEATURE_KEEP, "keep"}, {FA_FEATURE_ALIBI, "alibi_slopes"}};
+    for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++) {
+        if (p->features & none[i].feature)
+            return fa_fail(FA_UNSUPPORTED, "%s is given, a cascade does not serve it", none[i].name);
+    }
+    if (p->rule.left < FA_UNLIMITED)
+        return fa_fail(FA_UNSUPPORTED, "window_left is %d, a cascade serves 0 only", p->rule.left);
+    for (int64_t n = 0; n < p->sequences; n++) {
+        if (p->sequence[n].first > 0)
+            return fa_fail(FA_UNSUPPORTED, "first_kv[%lld] is %d, a cascade serves 0 only", (long long)n,
+                           p->sequence[n].first);
+    }
+    return FA_OK;
+}
+
+/* Packed rows, each of a sequence. */
+static fa_status check_rows(const fa_problem *p)
+{
+    const int64_t n = p->sequences, rows = p->tensor[FA_Q].shape[2];
+    if (!p->packed_q)
+        return fa_fail(FA_UNSUPPORTED, "cu_rows_q is NULL, a cascade serves packed rows only");
+    const int64_t first = n > 0 ? p->sequence[0].q_row : rows;
+    const int64_t last = n > 0 ? p->sequence[n - 1].q_row + p->sequence[n - 1].len_q : rows;
+    if (first == 0 && last == rows)
+        return FA_OK;
+    return fa_fail(FA_UNSUPPORTED, "cu_rows_q goes from %lld to %lld, a cascade serves 0 to q.shape[2], %lld",
+                   (long long)first, (long long)last, (long long)rows);
+}
+
+static fa_status check(const fa_problem *p, const int32_t *table)
+{
+    if (!(p->features & FA_FEATURE_PAGES))
+        return fa_fail(FA_INVALID, "page_table.shape is all 0, expected pages");
+    FA_TRY(check_rows(p));
+    FA_TRY(check_features(p));
+    for (int64_t n = 0; n < p->sequences; n++)
+        FA_TRY(fa_pages_check(p, table, n, 0, p->sequence[n].len_kv));
+    return FA_OK;
+}
+
+/* A valid problem of a caller's, whose page table is valid too. */
+static fa_status read_problem(const fa_context *context, const fa_attention_desc *desc, const int32_t *table,
+                              const void *result, const char *name, fa_problem *p)
+{
+    if (!context || !table || !result)
+        return fa_fail(FA_INVALID, "%s is NULL", !context ? "context" : !table ? "page_table" : name);
+    FA_TRY(fa_problem_init(context, desc, p));
+    fa_status status = check(p, table);
+    if (status != FA_OK)
+        fa_problem_release(context, p);
+    return status;
+}
+
+static fa_cascade_costs costs_of(const fa_problem *p)
+{
+    const double rows = (double)p->tensor[FA_Q].shape[2] * p->heads_q;
+    const double states = 2 * sizeof(float) * rows * (p->dim_v + 1);
+    return (fa_cascade_costs){
+        .key = p->heads_kv * (p->dim_qk * fa_dtype_mean_bytes(p->tensor[FA_K].dtype) +
+                              p->dim_v * fa_dtype_mean_bytes(p->tensor[FA_V].dtype)),
+        .level = states + rows * p->dim_qk * (double)fa_dtype_size(p->tensor[FA_Q].dtype),
+        .merge = states,
+    };
+}
+
+static fa_status find(const fa_problem *p, const int32_t *table, fa_cascade *c)
+{
+    const fa_cascade_costs costs = costs_of(p);
+    c->sequences = p->sequences;
+    c->first = fa_alloc_zeroed(c->context, (size_t)p->sequences * sizeof(*c->first));
+    return c->first ? fa_cascade_search(p, table, &costs, c) : FA_OUT_OF_MEMORY;
+}
+
+fa_status fa_cascade_find(fa_context *context, const fa_attention_desc *desc, const int32_t *page_table,
+                          fa_cascade **cascade)
+{
+    fa_clear_error();
+    fa_problem p;
+    if (cascade)
+        *cascade = NULL;
+    FA_TRY(read_problem(context, desc, page_table, cascade, "cascade", &p));
+    fa_cascade *c = fa_alloc_zeroed(context, sizeof(*c));
+    fa_status status = FA_OUT_OF_MEMORY;
+    if (c) {
+        c->context = context;
+        status = find(&p, page_table, c);
+    }
+    fa_problem_release(context, &p);
+    if (status == FA_OK)
+        *cascade = c;
+    else
+        fa_cascade_destroy(c);
+    return status;
+}
+
+static void release_level(const fa_context *context, fa_cascade_level_lists *l)
+{
+    const size_t groups = (size_t)l->groups;
+    fa_release(context, l->cu_sequences, (groups + 1) * sizeof(*l->cu_sequences));
+    fa_release(context, l->cu_rows, (groups + 1) * sizeof(*l->cu_rows));
+    fa_release(context, l->lens, groups * sizeof(*l->lens));
+    fa_release(context, l->table, groups * (size_t)l->pages * sizeof(*l->table));
+}
+
+void fa_cascade_destroy(fa_cascade *c)
+{
+    if (!c)
+        return;
+    for (int64_t i = 0; i < c->levels; i++)
+        release_level(c->context, &c->level[i]);
+    fa_release(c->context, c->first, (size_t)c->sequences * sizeof(*c->first));
+    fa_release(c->context, c, sizeof(*c));
+}
+
+fa_status fa_cascade_get_info(const fa_cascade *cascade, fa_cascade_info *info)
+{
+    fa_clear_error();
+    if (!cascade || !info)
+        return fa_fail(FA_INVALID, "%s is NULL", cascade ? "info" : "cascade");
+    const fa_cascade_info made = {
+        .levels = cascade->levels,
+        .sequences = cascade->sequences,
+        .bytes_flat = cascade->bytes_flat,
+        .bytes = cascade->bytes,
+        .first_kv = cascade->first,
+    };
+    return fa_fill_struct(&made, sizeof(made), FA_CASCADE_INFO_0_1, info, "fa_cascade_info");
+}
+
+fa_status fa_cascade_get_level(const fa_cascade *cascade, int64_t level, fa_cascade_level *out)
+{
+    fa_clear_error();
+    if (!cascade || !out)
+        return fa_fail(FA_INVALID, "%s is NULL", cascade ? "out" : "cascade");
+    if (level < 0 || level >= cascade->levels)
+        return fa_fail(FA_INVALID, "level is %lld, expected 0 to %lld", (long long)level,
+                       (long long)cascade->levels - 1);
+    const fa_cascade_level_lists *l = &cascade->level[level];
+    const fa_cascade_level made = {
+        .groups = l->groups,
+        .pages = l->pages,
+        .cu_rows_q = l->cu_rows,
+        .lens_kv = l->lens,
+        .page_table = l->table,
+        .cu_sequences = l->cu_sequences,
+    };
+    return fa_fill_struct(&made, sizeof(made), FA_CASCADE_LEVEL_0_1, out, "fa_cascade_level");
+}
+
+/* A sequence's number, and the pages that others may share. */
+typedef struct line {
+    const int32_t *page;
+    int64_t pages, number;
+} line;
+
+/* As words in a dictionary; what is alike stays in the order of its numbers. */
+static int compare_lines(const void *a, const void *b)
+{
+    const line *x = a, *y = b;
+    for (int64_t i = 0; i < x->pages && i < y->pages; i++) {
+        if (x->page[i] != y->page[i])
+            return x->page[i] < y->page[i] ? -1 : 1;
+    }
+    if (x->pages != y->pages)
+        return x->pages < y->pages ? -1 : 1;
+    return x->number < y->number ? -1 : 1;
+}
+
+fa_status fa_cascade_order(fa_context *context, const fa_attention_desc *desc, const int32_t *page_table,
+                           int64_t *order)
+{
+    fa_clear_error();
+    fa_problem p;
+    FA_TRY(read_problem(context, desc, page_table, order, "order", &p));
+    const int64_t sequences = p.sequences, size = p.tensor[FA_K].shape[2];
+    line *lines = fa_alloc(context, (size_t)sequences * sizeof(*lines));
+    for (int64_t n = 0; lines && n < sequences; n++)
+        lines[n] = (line){page_table + n * p.tensor[FA_PAGES].stride[0],
+                          size > 0 ? fa_cascade_seen(&p.sequence[n]) / size : 0, n};
+    fa_problem_release(context, &p);
+    if (!lines)
+        return FA_OUT_OF_MEMORY;
+    qsort(lines, (size_t)sequences, sizeof(*lines), compare_lines);
+    for (int64_t n = 0; n < sequences; n++)
+        order[n] = lines[n].number;
+    fa_release(context, lines, (size_t)sequences * sizeof(*lines));
+    return FA_OK;
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Cascades: levels of pages that sequences share. */
+#ifndef FA_CORE_CASCADE_H
+#define FA_CORE_CASCADE_H
+
+#include <fastattn/cascade.h>
+
+#include "core/attention/problem.h"
+
+/* Sequences of a group, and the pages that it shares on its level. A group without pages fills a gap. */
+typedef struct fa_cascade_level_lists {
+    int64_t groups, pages;
+    int64_t *cu_sequences, *cu_rows, *lens;
+    int32_t *table;
+} fa_cascade_level_lists;
+
+struct fa_cascade {
+    const fa_context *context;
+    int64_t sequences, levels;
+    double bytes_flat, bytes;
+    int64_t *first; /* the first key of each sequence's own */
+    fa_cascade_level_lists level[FA_CASCADE_MAX_LEVELS];
+};
+
+/* What a run reads and writes, in bytes. */
+typedef struct fa_cascade_costs {
+    double key;   /* a key of all heads, with its value */
+    double level; /* what a level beyond the last adds: q, and two states of each row, written and read */
+    double merge; /* the states of the last level, where there is another */
+} fa_cascade_costs;
+
+/* Fills the levels of a cascade, for a problem whose page table is checked. FA_OUT_OF_MEMORY. */
+fa_status fa_cascade_search(const fa_problem *problem, const int32_t *table, const fa_cascade_costs *costs,
+                            fa_cascade *cascade);
+
+/* How many keys of a sequence each of its rows sees, from key 0 on. */
+int64_t fa_cascade_seen(const fa_sequence *sequence);
+
+#endif

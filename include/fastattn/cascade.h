@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** Cascades: sequences whose caches begin with the same pages attend to these once, together. */
+#ifndef FASTATTN_CASCADE_H
+#define FASTATTN_CASCADE_H
+
+#include "attention.h"
+#include "context.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* At most so many levels of shared pages. A sequence's own keys are one more level, the last. */
+#define FA_CASCADE_MAX_LEVELS 7
+
+/**
+ * How the attention of packed rows to a paged cache is divided into levels (cascade attention in FlashInfer; Hydragen). A
+ * level has groups of neighbouring sequences, and the rows of a group attend as one packed sequence to pages that all of
+ * them begin with. The last level is the problem itself with first_kv: what of its keys is each sequence's own. Each
+ * level gives a state for each row, an output and its LSE; merged (fa_merge_desc) they are the problem's result.
+ *
+ * A cascade never changes. Any number of threads may use one.
+ */
+typedef struct fa_cascade fa_cascade;
+
+/**
+ * Finds the levels of `desc` by its page table in host memory. The levels are those whose runs read and write the fewest
+ * bytes, as modelled: a group's keys are read once for each 64 of its rows (of all heads of a KV head together); each
+ * level reads q, and writes a state of each row, which the merge reads. Where sharing does not pay, there are no levels
+ * but the last. No device is needed. Everything is copied out of desc and the table. Destroy with fa_cascade_destroy().
+ * *cascade is NULL on failure.
+ *
+ * desc has page_table; its rows are packed (cu_rows_q), and each row belongs to a sequence. `page_table` is the table's
+ * first element. Pages are shared only as far as they are full and every row of both sequences sees all of their keys.
+ * Only neighbours share: see fa_cascade_order(). A page beyond a sequence's 16th place where its neighbours part may
+ * count as its own.
+ *
+ * FA_INVALID: NULL; desc is wrong; a page that a sequence uses is not one of k's. FA_UNSUPPORTED: rows that are not
+ * packed; window_left, ALiBi, bias, keep or first_kv, whose meaning depends on where a key stands. FA_OUT_OF_MEMORY.
+ * Thread-safe.
+ */
+FA_API fa_status fa_cascade_find(fa_context *context, const fa_attention_desc *desc,
+                                 const int32_t *page_table, fa_cascade **cascade);
+
+/** Destroys a cascade. NULL is allowed. */
+FA_API void fa_cascade_destroy(fa_cascade *cascade);
+
+/**
+ * An order of the sequences in which those that begin with the same pages are neighbours: order[i] is the number of the
+ * sequence that comes i-th. A caller that packs rows in this order shares the most. Arguments and errors are those of
+ * fa_cascade_find(); `order` has room for one number of each sequence. Thread-safe.
+ */
+FA_API fa_status fa_cascade_order(fa_context *context, const fa_attention_desc *desc,
+                                  const int32_t *page_table, int64_t *order);
+
+/** What a cascade consists of, and what it saves. Bytes are modelled, not measured. */
+typedef struct fa_cascade_info {
+    size_t struct_size; /* sizeof(fa_cascade_info), set by the caller                            */
+    int64_t levels;     /* of shared pages; 0 where sharing does not pay                         */
+    int64_t sequences;
+    double bytes_flat; /* that the problem reads of k and v without a cascade                   */
+    double bytes;      /* that the cascade reads of k and v, and what its further levels read and write */
+    const int64_t
+        *first_kv; /* of the last level: where each sequence's own keys begin. The cascade's memory */
+} fa_cascade_info;
+
+/** Fills `info`. FA_INVALID: NULL, or struct_size is wrong. Thread-safe. */
+FA_API fa_status fa_cascade_get_info(const fa_cascade *cascade, fa_cascade_info *info);
+
+/**
+ * One level of shared pages. Its groups are packed sequences without a mask, and cover all rows; a group that has no keys
+ * gives empty states. The lists are the cascade's memory.
+ */
+typedef struct fa_cascade_level {
+    size_t struct_size; /* sizeof(fa_cascade_level), set by the caller                      */
+    int64_t groups;
+    int64_t pages;               /* of a line of the table                                           */
+    const int64_t *cu_rows_q;    /* groups + 1 offsets into the problem's rows                       */
+    const int64_t *lens_kv;      /* the keys of each group, 0 or whole pages                         */
+    const int32_t *page_table;   /* (groups, pages): the pages that begin with a group's first key   */
+    const int64_t *cu_sequences; /* groups + 1: which sequences a group consists of                 */
+} fa_cascade_level;
+
+/** Fills `out` for a level, 0 to levels - 1. FA_INVALID: NULL, no such level, or struct_size is wrong. Thread-safe. */
+FA_API fa_status fa_cascade_get_level(const fa_cascade *cascade, int64_t level, fa_cascade_level *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
