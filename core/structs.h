@@ -28,6 +28,7 @@
 #define FA_APPEND_DESC_0_1 FA_SIZE_THROUGH(fa_append_desc, cache_v)
 #define FA_APPEND_ARGS_0_1 FA_SIZE_THROUGH(fa_append_args, cache_v_offset)
 #define FA_MERGE_DESC_0_1 FA_SIZE_THROUGH(fa_merge_desc, want_lse)
+#define FA_MERGE_ARGS_0_1 FA_SIZE_THROUGH(fa_merge_args, lse_offset)
 #define FA_CASCADE_INFO_0_1 FA_SIZE_THROUGH(fa_cascade_info, first_kv)
 #define FA_CASCADE_LEVEL_0_1 FA_SIZE_THROUGH(fa_cascade_level, cu_sequences)
 #define FA_VULKAN_DEVICE_DESC_0_1 FA_SIZE_THROUGH(fa_vulkan_device_desc, get_instance_proc_addr)
@@ -45,6 +46,7 @@ _Static_assert(FA_PLAN_INFO_0_1 == sizeof(fa_plan_info), "name the last field ab
 _Static_assert(FA_APPEND_DESC_0_1 == sizeof(fa_append_desc), "name the last field above");
 _Static_assert(FA_APPEND_ARGS_0_1 == sizeof(fa_append_args), "name the last field above");
 _Static_assert(FA_MERGE_DESC_0_1 == sizeof(fa_merge_desc), "name the last field above");
+_Static_assert(FA_MERGE_ARGS_0_1 == sizeof(fa_merge_args), "name the last field above");
 _Static_assert(FA_CASCADE_INFO_0_1 == sizeof(fa_cascade_info), "name the last field above");
 _Static_assert(FA_CASCADE_LEVEL_0_1 == sizeof(fa_cascade_level), "name the last field above");
 _Static_assert(FA_VULKAN_DEVICE_DESC_0_1 == sizeof(fa_vulkan_device_desc), "name the last field above");

@@ -19,6 +19,7 @@
 #define FA_GET32(t, n, byte) fa_task_get32((t)->at[n] + (byte))
 #define FA_PUT16(t, n, byte, bits) fa_task_put16((t)->at[n] + (byte), bits)
 #define FA_PUT32(t, n, byte, bits) fa_task_put32((t)->at[n] + (byte), bits)
+#define FA_TASK_BARRIER (void)0 /* a group is one function */
 #define FA_IN_WORD(t, n, byte) (((uintptr_t)(t)->at[n] + (uintptr_t)(byte)) % 4 == 0)
 /* Where there is one work-item. */
 #define FA_TASK_SHARED(t, n) ((t)->shared[n])

@@ -3,7 +3,6 @@
 #define FA_CORE_ATTENTION_MERGE_H
 
 #include <fastattn/attention.h>
-#include <stdbool.h>
 
 #include "core/portable/softmax.h"
 
@@ -13,12 +12,10 @@ typedef struct fa_parts {
     const void *base;
     int64_t first, stride; /* elements */
     const fa_state *state;
-    const float *lse; /* of each part, where `state` is NULL */
     int64_t state_stride;
     int64_t parts;
     float unit, natural; /* as in fa_score */
     float sink;          /* one more part, of weight e^sink and value 0; -inf for none */
-    bool inf_is_empty;   /* an LSE of +inf, like one of -inf, is that of an empty state */
 } fa_parts;
 
 /* Writes `dim` merged elements from element `at` of `o` on; returns the LSE. */

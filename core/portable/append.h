@@ -37,12 +37,6 @@ FA_STRUCT(fa_append_elements)
     float x[32];
 FA_STRUCT_END(fa_append_elements)
 
-/* Bits of an element of f32, f16 or bf16, of which `bits` are those of the word or half that holds it. */
-FA_KERNEL_FN float fa_append_widen(int type, fa_uint bits)
-{
-    return type == 0 ? FA_AS_FLOAT(bits) : type == 1 ? fa_f16_widen(bits) : fa_bf16_widen(bits);
-}
-
 FA_KERNEL_FN fa_uint fa_append_narrow(int type, float x)
 {
     return type == 1              ? fa_f16_narrow(x)
@@ -125,7 +119,7 @@ FA_KERNEL_FN fa_task_bytes fa_append_block(int type, fa_append_elements e)
             if (type == 0)                                                                              \
                 e.x[i] = FA_AS_FLOAT(FA_GET32(t, n, at * FA_INDEX(4)));                                 \
             else                                                                                        \
-                e.x[i] = fa_append_widen(type, FA_GET16(t, n, at * FA_INDEX(2)));                       \
+                e.x[i] = fa_float_widen(type, FA_GET16(t, n, at * FA_INDEX(2)));                        \
         }                                                                                               \
         if (unit == 32)                                                                                 \
             b = fa_append_block(to_type, e);                                                            \

@@ -110,4 +110,16 @@ FA_FN fa_uint fa_f16_narrow(float x)
     return sign | fa_narrowed(magnitude, 10u, 113u);
 }
 
+/* An element of f32, f16 or bf16, of which `bits` are those of the word or half that holds it. */
+FA_FN float fa_float_widen(int type, fa_uint bits)
+{
+    return type == 0 ? FA_AS_FLOAT(bits) : type == 1 ? fa_f16_widen(bits) : fa_bf16_widen(bits);
+}
+
+/* The way back, of f16 or bf16. */
+FA_FN fa_uint fa_float_narrow(int type, float x)
+{
+    return type == 1 ? fa_f16_narrow(x) : fa_bf16_narrow(x);
+}
+
 #endif

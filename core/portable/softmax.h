@@ -61,6 +61,25 @@ FA_FN float fa_part_weight(fa_state part, float max, float unit)
     return part.sum * fa_weight(part.max, max, unit);
 }
 
+/*
+ * The state of a part that is told by its LSE: the output counts once, at that height. An LSE of -inf is an empty state's.
+ * One of +inf is an infinite score's, or where `inf_is_empty` that of an empty state, which FlashAttention marks so.
+ */
+FA_FN bool fa_lse_is_inf(float lse)
+{
+    return FA_AS_UINT(lse) == 0x7f800000u;
+}
+
+FA_FN fa_state fa_state_of_lse(float lse, bool inf_is_empty)
+{
+    fa_state s = fa_state_empty();
+    if (lse == FA_NEG_INF || (inf_is_empty && fa_lse_is_inf(lse)))
+        return s;
+    s.max = lse;
+    s.sum = 1.0f;
+    return s;
+}
+
 /* Ends a row whose scores times `natural` are natural logarithms; `sink` is -inf where there is none. */
 FA_FN fa_closed fa_state_close(fa_state s, float natural, float sink)
 {

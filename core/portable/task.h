@@ -13,6 +13,7 @@
  *   FA_GET16(t, n, at), FA_GET32(t, n, at)  the bits at byte `at` of operand n, a literal; `at` is a multiple of their size
  *   FA_PUT16(t, n, at, bits), FA_PUT32(t, n, at, bits)  likewise written; no two work-items write the same bits
  *   FA_IN_WORD(t, n, at)     whether the even byte `at` lies at a multiple of four in memory
+ *   FA_TASK_BARRIER          no work-item of the group goes on before all are here, and what they wrote is seen by all
  * Programs of one work-group, whose work-items work together, also in
  *   FA_TASK_SHARED(t, n)     int number n that they share, of FA_TASK_SHARED_INTS for each
  *   FA_TASK_SYNC(t)          all have come here, and see what each has shared
@@ -26,6 +27,7 @@
 /* Programs by number. */
 #define FA_TASK_APPEND 0
 #define FA_TASK_FILL 1
+#define FA_TASK_MERGE 2
 
 #define FA_TASK_SHARED_INTS 4
 

@@ -13,6 +13,7 @@
 #include "common.h"
 #include "context.h"
 #include "device.h"
+#include "merge.h"
 #include "opencl.h"
 #include "plan.h"
 #include "vulkan.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** Plans: prepare an attention once, run it many times. One call for host memory. The merge of partial results. */
+/** Plans: prepare an attention once, run it many times. One call for host memory. */
 #ifndef FASTATTN_PLAN_H
 #define FASTATTN_PLAN_H
 
@@ -257,36 +257,6 @@ FA_API fa_status fa_plan_tile(const fa_plan *plan, int64_t sequence, int64_t row
 FA_API fa_status fa_attention_host(fa_device *device, const fa_attention_desc *desc, const void *q,
                                    const void *k, const void *v, const void *bias, const void *keep, void *o,
                                    float *lse);
-
-/**
- * A merge of partial attention states (combine in FlashAttention, merge_state in FlashInfer). A state is the result
- * over a part of the keys: a normalised output and its LSE. The parts have no key in common. The merge gives the result
- * over all keys:
- *     lse = log sum_p exp(lse_p),   o = sum_p exp(lse_p - lse) * o_p.
- * It is associative up to rounding. The output of an empty state (LSE -inf) is not read. An LSE of +inf with an output
- * of zeros is an empty state too: FlashAttention marks a row that sees no key in this way. An LSE of +inf with any
- * other output is an infinite score, and gives NaN. (FlashInfer, arXiv 2501.01005, section 2.2.)
- */
-typedef struct fa_merge_desc {
-    size_t struct_size;  /* sizeof(fa_merge_desc)                                                     */
-    int64_t parts;       /* at least 0; 0 gives empty states                                          */
-    fa_tensor partial;   /* the output of one part: f32, f16 or bf16, any strides                     */
-    int64_t part_stride; /* elements from one part to the next; 0: each begins where the last ends    */
-    fa_tensor o;         /* the same shape; f32, f16 or bf16, any strides                             */
-    int32_t want_lse;    /* 1: also write the LSE                                                     */
-} fa_merge_desc;
-
-/**
- * Merges in host memory. `partial` is the first element of the first part. `partial_lse` is f32, contiguous, of shape
- * (parts, batch, head, row). `lse` is f32, contiguous, of shape (batch, head, row); it is NULL exactly if not wanted.
- *
- * In place: `o` may be one of the parts, with its type and strides, and `lse` may be the LSE of a part. Apart from
- * that, an output that shares bytes with an input or with the other output is FA_INVALID. FA_INVALID: also a wrong
- * field, which the message names. FA_OUT_OF_MEMORY: sizes that no memory holds. Nothing is written on failure.
- * Thread-safe.
- */
-FA_API fa_status fa_merge_host(const fa_merge_desc *desc, const void *partial, const float *partial_lse,
-                               void *o, float *lse);
 
 #ifdef __cplusplus
 }

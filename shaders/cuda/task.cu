@@ -17,6 +17,7 @@
 #define FA_GET32(t, n, byte) (*(const fa_uint *)((t).at[n] + (byte)))
 #define FA_PUT16(t, n, byte, bits) *(unsigned short *)((t).at[n] + (byte)) = (unsigned short)(bits)
 #define FA_PUT32(t, n, byte, bits) *(fa_uint *)((t).at[n] + (byte)) = (bits)
+#define FA_TASK_BARRIER __syncthreads()
 #define FA_IN_WORD(t, n, byte) (((unsigned long long)((t).at[n] + (byte)) & 2) == 0)
 
 #define FA_TASK_LOW(at) fa_uint(at)
@@ -32,13 +33,19 @@ __device__ __forceinline__ int *task_shared()
     return room;
 }
 
-#include "core/portable/append.h"
-#include "core/portable/fill.h"
-
+/* What programs share; then one. */
+#include "core/portable/format.h"
+#include "core/portable/softmax.h"
+#include "core/portable/task.h"
 #if FA_ROW == FA_TASK_APPEND
+#include "core/portable/append.h"
 #define FA_TASK_RUN fa_append_group
 #elif FA_ROW == FA_TASK_FILL
+#include "core/portable/fill.h"
 #define FA_TASK_RUN fa_fill_group
+#elif FA_ROW == FA_TASK_MERGE
+#include "core/portable/merge.h"
+#define FA_TASK_RUN fa_merge_group
 #endif
 
 extern "C" __global__ void __launch_bounds__(MOST_THREADS) fa_task(const fa_cuda_task t)

@@ -8,7 +8,7 @@
 
 #if FA_CHUNKS == 1
 typedef __global uchar *memory;
-#define FA_MEMORY(x) __global uchar *restrict x##0
+#define FA_MEMORY(x) __global uchar *FA_RESTRICT x##0
 #define FA_GATHER(x) memory x = x##0
 static inline __global uchar *memory_at(memory m, long byte)
 {

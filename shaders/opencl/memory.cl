@@ -3,6 +3,7 @@
  * Elements of operands. With FA_ALIGNED, all rows lie at multiples of 16 bytes and head dims are multiples of eight: then
  * four or eight elements are read and written at once.
  */
+#define FA_RESTRICT restrict
 #include "chunks.cl"
 #include "core/portable/format.h"
 #include "core/portable/table.h"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tasks: the words of core/portable/task.h, and the kernel of the task that the host (backends/opencl/task.c) names. */
+#define FA_RESTRICT /* an output may be an input */
 #include "chunks.cl"
 
 /* Operands, and the byte where each begins. */
@@ -23,6 +24,7 @@ typedef struct task {
 #define FA_GET32(t, n, byte) *(__global const uint *)FA_BYTE(t, n, byte)
 #define FA_PUT16(t, n, byte, bits) *(__global ushort *)FA_BYTE(t, n, byte) = (ushort)(bits)
 #define FA_PUT32(t, n, byte, bits) *(__global uint *)FA_BYTE(t, n, byte) = (bits)
+#define FA_TASK_BARRIER barrier(CLK_GLOBAL_MEM_FENCE)
 #define FA_IN_WORD(t, n, byte) (((uintptr_t)FA_BYTE(t, n, byte) & 2) == 0)
 
 #define FA_TASK_LOW(at) ((uint)(at))
@@ -31,15 +33,22 @@ typedef struct task {
 #define FA_TASK_SYNC(t) barrier(CLK_LOCAL_MEM_FENCE)
 
 #pragma OPENCL FP_CONTRACT OFF /* codes are what ggml's quantiser makes, to the bit */
-#include "core/portable/append.h"
-#include "core/portable/fill.h"
-
+/* What programs share; then one. */
+#include "core/portable/format.h"
+#include "core/portable/softmax.h"
+#include "core/portable/task.h"
 #if FA_TASK_KIND == FA_TASK_APPEND
+#include "core/portable/append.h"
 #define FA_TASK_RUN fa_append_group
 #define FA_SHARED_INTS 1
 #elif FA_TASK_KIND == FA_TASK_FILL
+#include "core/portable/fill.h"
 #define FA_TASK_RUN fa_fill_group
 #define FA_SHARED_INTS (FA_TASK_SHARED_INTS * FA_GROUP)
+#elif FA_TASK_KIND == FA_TASK_MERGE
+#include "core/portable/merge.h"
+#define FA_TASK_RUN fa_merge_group
+#define FA_SHARED_INTS 1
 #endif
 
 __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_task(

@@ -22,6 +22,7 @@ SCALAR = [
     ("merge", "merge.comp", [], (ADDRESS,)),
     ("append", "append.comp", [], (ADDRESS,)),
     ("fill", "fill.comp", [], (ADDRESS,)),
+    ("states", "states.comp", [], (ADDRESS,)),
 ]
 MATRIX = [
     ("matrix4", "matrix.comp", ["-DFA_ELEMENTS=4"], (ADDRESS,)),

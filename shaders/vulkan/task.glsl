@@ -94,6 +94,11 @@ uint shift_of(address p)
         atomicAnd(WORD(n, put_at), ~(0xffffu << put_shift));                                           \
         atomicOr(WORD(n, put_at), (bits) << put_shift);                                                \
     }
+#define FA_TASK_BARRIER \
+    {                   \
+        memoryBarrierBuffer(); \
+        barrier();      \
+    }
 #define FA_IN_WORD(t, n, byte) ((FA_PLACE(n, byte) & address(2)) == address(0))
 
 #define FA_TASK_LOW(at) uint(at)

@@ -28,6 +28,7 @@ FA_FN float use_portable(fa_mask mask, fa_score score, fa_state a, fa_state b, i
     float lse =
         fa_is_finite(s.max) ? fa_state_close(s, score.natural, a.max).lse : FA_FLOAT(fa_is_nan(s.max));
     lse += fa_bf16_widen(fa_bf16_narrow(lse)) + FA_FLOAT(fa_f16_narrow(lse));
+    lse += fa_float_widen(row, fa_float_narrow(row, lse)) + fa_state_of_lse(lse, visible).max;
     lse += FA_FLOAT(FA_TYPE_BYTES(row)) + FA_FLOAT(FA_TYPE_SPAN(row, key));
     lse += fa_f16_widen(fa_f16_narrow(lse)) + fa_e4m3_widen(FA_UINT(row)) +
            FA_FLOAT(fa_iq4_nl_number(FA_UINT(row)));
