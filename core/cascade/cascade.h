@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Cascades: levels of pages that sequences share. */
+/* Cascades: levels of pages that sequences share, and the plans that run them. */
 #ifndef FA_CORE_CASCADE_H
 #define FA_CORE_CASCADE_H
 
 #include <fastattn/cascade.h>
+#include <fastattn/merge.h>
 
 #include "core/attention/problem.h"
 
@@ -16,10 +17,20 @@ typedef struct fa_cascade_level_lists {
 
 struct fa_cascade {
     const fa_context *context;
+    fa_problem problem; /* the caller's, without a cascade */
     int64_t sequences, levels;
     double bytes_flat, bytes;
     int64_t *first; /* the first key of each sequence's own */
     fa_cascade_level_lists level[FA_CASCADE_MAX_LEVELS];
+
+    /* Where it runs; NULL: nowhere. */
+    fa_device *device;
+    fa_plan *last, *plan[FA_CASCADE_MAX_LEVELS]; /* without levels, `last` is the problem's */
+    fa_merge *merge;
+    fa_buffer *tables; /* of the levels, one behind the other */
+    size_t table_offset[FA_CASCADE_MAX_LEVELS];
+    /* Workspace: states of each level and the last, outputs and then LSEs, then that of the plans. */
+    size_t part_bytes, part_lse_bytes, lse_offset, scratch_offset, workspace;
 };
 
 /* What a run reads and writes, in bytes. */
@@ -28,6 +39,11 @@ typedef struct fa_cascade_costs {
     double level; /* what a level beyond the last adds: q, and two states of each row, written and read */
     double merge; /* the states of the last level, where there is another */
 } fa_cascade_costs;
+
+/* Fills problem and levels of a cascade that is all 0 but for its device. Release it, whatever this returns. */
+fa_status fa_cascade_find_levels(const fa_context *context, const fa_attention_desc *desc,
+                                 const int32_t *table, fa_cascade *cascade);
+void fa_cascade_release_levels(fa_cascade *cascade);
 
 /* Fills the levels of a cascade, for a problem whose page table is checked. FA_OUT_OF_MEMORY. */
 fa_status fa_cascade_search(const fa_problem *problem, const int32_t *table, const fa_cascade_costs *costs,

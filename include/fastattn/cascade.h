@@ -5,6 +5,7 @@
 
 #include "attention.h"
 #include "context.h"
+#include "plan.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -42,7 +43,7 @@ typedef struct fa_cascade fa_cascade;
 FA_API fa_status fa_cascade_find(fa_context *context, const fa_attention_desc *desc,
                                  const int32_t *page_table, fa_cascade **cascade);
 
-/** Destroys a cascade. NULL is allowed. */
+/** Destroys a cascade that no queue still runs. NULL is allowed. */
 FA_API void fa_cascade_destroy(fa_cascade *cascade);
 
 /**
@@ -52,6 +53,37 @@ FA_API void fa_cascade_destroy(fa_cascade *cascade);
  */
 FA_API fa_status fa_cascade_order(fa_context *context, const fa_attention_desc *desc,
                                   const int32_t *page_table, int64_t *order);
+
+/**
+ * Finds the levels and prepares them to run on `device`: a plan for each, and the merge. As fa_cascade_find(), and further
+ * FA_UNSUPPORTED: the device does not serve a level. FA_COMPILE. FA_DEVICE_LOST. The cascade's shared pages lie on the
+ * device from then on: a sequence keeps its pages of all levels but the last. Destroy it before the device, and when no queue
+ * runs it.
+ */
+FA_API fa_status fa_cascade_create(fa_device *device, const fa_attention_desc *desc,
+                                   const int32_t *page_table, fa_cascade **cascade);
+
+/** The bytes of scratch memory that each run needs. 0 for NULL and for a cascade of fa_cascade_find(). Thread-safe. */
+FA_API size_t fa_cascade_workspace(const fa_cascade *cascade);
+
+/** The bytes of the work of one run, as fa_plan_work() of the last level. 0 also for a cascade of fa_cascade_find(). */
+FA_API size_t fa_cascade_work(const fa_cascade *cascade);
+
+/**
+ * Writes the work of a run with other lengths, as fa_plan_schedule() does: what grows are the sequences' own keys, in the
+ * last level. `lengths` are the problem's, for all of its sequences: cu_rows_q as they were, first_kv NULL, and lens_kv such
+ * that each row still sees all keys of its sequence's other levels. Further FA_INVALID: they are not; or the cascade is one of
+ * fa_cascade_find().
+ */
+FA_API fa_status fa_cascade_schedule(const fa_cascade *cascade, fa_queue *queue, const fa_lengths *lengths,
+                                     fa_buffer *work, size_t work_offset);
+
+/**
+ * Enqueues all levels and the merge on a queue of the cascade's device: what fa_plan_run() does with a plan of the problem,
+ * with the same arguments, checks and errors, but workspace and work are the cascade's. FA_INVALID also for a cascade of
+ * fa_cascade_find(). Several threads may run one cascade, each on its own queue.
+ */
+FA_API fa_status fa_cascade_run(const fa_cascade *cascade, fa_queue *queue, const fa_attention_args *args);
 
 /** What a cascade consists of, and what it saves. Bytes are modelled, not measured. */
 typedef struct fa_cascade_info {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Merges on a backend, whose name is the argument, against the merge on the host. */
+/* Merges and cascades on a backend, whose name is the argument: against the merge on the host, and the oracle. */
 #include <fastattn/reference.h>
 #include <math.h>
 #include <stdio.h>
@@ -186,6 +186,238 @@ START_TEST(merges_refused)
 }
 END_TEST
 
+enum {
+    SEQUENCES = 6,
+    PAGES = 6,
+    SIZE = 16,
+    POOL = SEQUENCES * PAGES,
+    HEADS_Q = 4,
+    HEADS_KV = 2,
+    DIM = 32,
+    MORE = 2
+};
+
+/* Sequences that begin as others do, with rows and own keys of any number. */
+typedef struct tree {
+    fa_attention_desc desc;
+    int64_t cu[SEQUENCES + 1], lens[SEQUENCES];
+    int32_t table[SEQUENCES][PAGES];
+    float sinks[HEADS_Q];
+    float q[HEADS_Q * SEQUENCES * 3 * DIM], k[POOL * HEADS_KV * SIZE * DIM], v[POOL * HEADS_KV * SIZE * DIM];
+    float o[HEADS_Q * SEQUENCES * 3 * DIM], lse[HEADS_Q * SEQUENCES * 3];
+} tree;
+
+static void make_tree(tree *t, bool causal, random_state *random)
+{
+    int32_t page = 0;
+    float *const filled[] = {t->q, t->k, t->v};
+    const int sizes[] = {COUNT(t->q), COUNT(t->k), COUNT(t->v)};
+    for (int i = 0; i < COUNT(filled); i++) {
+        for (int e = 0; e < sizes[i]; e++)
+            filled[i][e] = random_float(random, -2, 2);
+    }
+    t->cu[0] = 0;
+    for (int n = 0; n < SEQUENCES; n++) {
+        const int64_t same = n == 0 ? 0 : random_between(random, 1, PAGES - 1);
+        const int like = n > 1 && random_bits(random) % 2 ? n - 2 : n - 1;
+        for (int i = 0; i < PAGES; i++)
+            t->table[n][i] = i < same ? t->table[like][i] : page++;
+        t->cu[n + 1] = t->cu[n] + random_between(random, n == 4 ? 0 : 1, causal && !slow ? 3 : 1);
+        t->lens[n] = random_between(random, 3 * SIZE, PAGES * SIZE - MORE);
+    }
+    t->desc = make_desc(1, HEADS_Q, HEADS_KV, t->cu[SEQUENCES], SIZE, DIM);
+    t->desc.k.shape[0] = t->desc.v.shape[0] = POOL;
+    t->desc.page_table = fa_tensor_make(FA_I32, SEQUENCES, 1, 1, PAGES);
+    t->desc.sequences = SEQUENCES;
+    t->desc.cu_rows_q = t->cu;
+    t->desc.lens_kv = t->lens;
+    t->desc.want_lse = 1;
+    if (!causal)
+        return;
+    t->desc.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+    t->desc.dynamic_lengths = 1;
+    t->desc.sinks = t->sinks;
+    for (int h = 0; h < HEADS_Q; h++)
+        t->sinks[h] = random_float(random, -1, 2);
+}
+
+/* Within what f32 arithmetic may be off. */
+static void check_tree(const tree *t, int parts)
+{
+    static double o[COUNT(t->o)], lse[COUNT(t->lse)], bound[COUNT(t->lse)], bound_lse[COUNT(t->lse)];
+    const fa_inputs inputs = {.q = t->q, .k = t->k, .v = t->v, .page_table = t->table};
+    const int rows = (int)t->cu[SEQUENCES] * HEADS_Q;
+    ck_assert_int_eq(fa_reference_attention(context, &t->desc, &inputs, o, lse), FA_OK);
+    ck_assert_int_eq(fa_reference_limit(context, &t->desc, &inputs, FA_F32, parts, bound, bound_lse), FA_OK);
+    for (int i = 0; i < rows; i++) {
+        ck_assert_double_lt(bound[i], 1e-3);
+        ck_assert_msg(fabs((double)t->lse[i] - lse[i]) <= bound_lse[i], "LSE of row %d is %g, expected %g", i,
+                      (double)t->lse[i], lse[i]);
+        for (int e = i * DIM; e < (i + 1) * DIM; e++)
+            ck_assert_msg(fabs((double)t->o[e] - o[e]) <= bound[i] + 1e-7,
+                          "row %d, dim %d is %g, expected %g", i, e % DIM, (double)t->o[e], o[e]);
+    }
+}
+
+typedef struct memory_of {
+    fa_attention_args args;
+    fa_buffer *buffer[7];
+} memory_of;
+
+static memory_of make_memory(const tree *t, const fa_cascade *cascade)
+{
+    memory_of m = {.buffer = {upload(t->q, sizeof(t->q)), upload(t->k, sizeof(t->k)),
+                              upload(t->v, sizeof(t->v)), upload(t->table, sizeof(t->table)),
+                              upload(t->o, sizeof(t->o)), upload(t->lse, sizeof(t->lse))}};
+    ck_assert_int_eq(fa_buffer_create(device, 64 + fa_cascade_workspace(cascade), &m.buffer[6]), FA_OK);
+    m.args = (fa_attention_args){
+        .struct_size = sizeof(m.args),
+        .q = m.buffer[0],
+        .k = m.buffer[1],
+        .v = m.buffer[2],
+        .page_table = m.buffer[3],
+        .o = m.buffer[4],
+        .lse = m.buffer[5],
+        .workspace = m.buffer[6],
+        .workspace_offset = 64,
+    };
+    return m;
+}
+
+static void run_tree(tree *t, const fa_cascade *cascade, const memory_of *m)
+{
+    ck_assert_msg(fa_cascade_run(cascade, queue, &m->args) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_buffer_read(queue, m->buffer[4], 0, t->o, sizeof(t->o)), FA_OK);
+    ck_assert_int_eq(fa_buffer_read(queue, m->buffer[5], 0, t->lse, sizeof(t->lse)), FA_OK);
+}
+
+/* Refused, and nothing is written. */
+static void check_refusals(tree *t, const fa_cascade *cascade, const memory_of *m, fa_buffer *work)
+{
+    const fa_cascade_info unset = {.struct_size = sizeof(unset)};
+    fa_cascade_info info = unset;
+    fa_attention_args bad = m->args;
+    int64_t shared[SEQUENCES], cu[SEQUENCES + 1];
+    ck_assert_int_eq(fa_cascade_get_info(cascade, &info), FA_OK);
+    bad.workspace_offset = 128;
+    ck_assert_int_eq(fa_cascade_run(cascade, queue, &bad), FA_INVALID);
+    assert_message("args.workspace has");
+    bad = m->args;
+    bad.o = m->buffer[6];
+    bad.o_offset = 64;
+    ck_assert_int_eq(fa_cascade_run(cascade, queue, &bad), FA_INVALID);
+    assert_message("args.o");
+    fa_lengths l = {.struct_size = sizeof(l), .cu_rows_q = t->cu, .lens_kv = shared};
+    memcpy(shared, t->lens, sizeof(shared));
+    for (int n = 0; n < SEQUENCES; n++) {
+        if (info.first_kv[n] == 0)
+            continue;
+        shared[n] = info.first_kv[n] - 1;
+        ck_assert_int_eq(fa_cascade_schedule(cascade, queue, &l, work, 0), FA_INVALID);
+        assert_message("so many keys that each row sees the");
+        break;
+    }
+    l.lens_kv = t->lens;
+    l.first_kv = info.first_kv;
+    ck_assert_int_eq(fa_cascade_schedule(cascade, queue, &l, work, 0), FA_INVALID);
+    assert_message("first_kv is given, expected NULL");
+    l.first_kv = NULL;
+    l.cu_rows_q = cu;
+    memcpy(cu, t->cu, sizeof(cu));
+    cu[1]--;
+    ck_assert_int_eq(fa_cascade_schedule(cascade, queue, &l, work, 0), FA_INVALID);
+    assert_message("cu_rows_q[1] is ");
+}
+
+/* As the problem's own lengths have it, then with more keys, for which nothing is prepared anew. */
+static void check_cascade(tree *t, int *shared)
+{
+    fa_cascade *cascade;
+    fa_cascade_info info = {.struct_size = sizeof(info)};
+    ck_assert_msg(fa_cascade_create(device, &t->desc, &t->table[0][0], &cascade) == FA_OK, "%s",
+                  fa_last_error());
+    ck_assert_int_eq(fa_cascade_get_info(cascade, &info), FA_OK);
+    *shared += info.levels > 0;
+    memory_of m = make_memory(t, cascade);
+    run_tree(t, cascade, &m);
+    check_tree(t, (int)info.levels + 2);
+    if (t->desc.dynamic_lengths) {
+        fa_buffer *work;
+        ck_assert_int_eq(fa_buffer_create(device, fa_cascade_work(cascade), &work), FA_OK);
+        if (info.levels > 0)
+            check_refusals(t, cascade, &m, work);
+        for (int n = 0; n < SEQUENCES; n++)
+            t->lens[n] += n % (MORE + 1);
+        const fa_lengths lengths = {.struct_size = sizeof(lengths), .cu_rows_q = t->cu, .lens_kv = t->lens};
+        ck_assert_msg(fa_cascade_schedule(cascade, queue, &lengths, work, 0) == FA_OK, "%s", fa_last_error());
+        m.args.work = work;
+        run_tree(t, cascade, &m);
+        check_tree(t, (int)info.levels + 2);
+        fa_buffer_destroy(work);
+    }
+    for (int i = 0; i < COUNT(m.buffer); i++)
+        fa_buffer_destroy(m.buffer[i]);
+    fa_cascade_destroy(cascade);
+}
+
+START_TEST(cascades)
+{
+    static tree t;
+    random_state random = {7};
+    const int trees = slow ? 1 : 60;
+    int shared = 0;
+    for (int i = 0; i < trees && device; i++) {
+        make_tree(&t, i % 2 == 0, &random);
+        check_cascade(&t, &shared);
+    }
+    if (device)
+        ck_assert_int_ge(2 * shared, trees);
+}
+END_TEST
+
+START_TEST(cascades_found_only)
+{
+    static tree t;
+    random_state random = {7};
+    fa_cascade *cascade;
+    if (!device)
+        return;
+    make_tree(&t, true, &random);
+    ck_assert_int_eq(fa_cascade_find(context, &t.desc, &t.table[0][0], &cascade), FA_OK);
+    ck_assert_uint_eq(fa_cascade_workspace(cascade), 0);
+    ck_assert_uint_eq(fa_cascade_work(cascade), 0);
+    const fa_attention_args args = {.struct_size = sizeof(args)};
+    ck_assert_int_eq(fa_cascade_run(cascade, queue, &args), FA_INVALID);
+    assert_message("cascade is one of fa_cascade_find()");
+    fa_cascade_destroy(cascade);
+    ck_assert_int_eq(fa_cascade_create(device, NULL, &t.table[0][0], &cascade), FA_INVALID);
+    ck_assert_int_eq(fa_cascade_create(NULL, &t.desc, &t.table[0][0], &cascade), FA_INVALID);
+}
+END_TEST
+
+/* Each request for memory fails once. */
+START_TEST(cascades_out_of_memory)
+{
+    static tree t;
+    random_state random = {7};
+    fa_cascade *cascade;
+    if (!device || slow)
+        return;
+    make_tree(&t, true, &random);
+    const long before = atomic_load(&memory.calls);
+    ck_assert_int_eq(fa_cascade_create(device, &t.desc, &t.table[0][0], &cascade), FA_OK);
+    ck_assert_uint_gt(fa_cascade_workspace(cascade), 0);
+    fa_cascade_destroy(cascade);
+    const long calls = atomic_load(&memory.calls) - before;
+    for (long i = 0; i < calls; i++) {
+        memory.fail_at = atomic_load(&memory.calls) + i;
+        ck_assert_int_eq(fa_cascade_create(device, &t.desc, &t.table[0][0], &cascade), FA_OUT_OF_MEMORY);
+        ck_assert_ptr_null(cascade);
+    }
+    memory.fail_at = -1;
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     if (argc != 2)
@@ -197,5 +429,8 @@ int main(int argc, char **argv)
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, merges);
     tcase_add_test(tc, merges_refused);
+    tcase_add_test(tc, cascades);
+    tcase_add_test(tc, cascades_found_only);
+    tcase_add_test(tc, cascades_out_of_memory);
     return run_unforked(suite);
 }

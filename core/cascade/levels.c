@@ -57,10 +57,10 @@ static fa_status check(const fa_problem *p, const int32_t *table)
 
 /* A valid problem of a caller's, whose page table is valid too. */
 static fa_status read_problem(const fa_context *context, const fa_attention_desc *desc, const int32_t *table,
-                              const void *result, const char *name, fa_problem *p)
+                              fa_problem *p)
 {
-    if (!context || !table || !result)
-        return fa_fail(FA_INVALID, "%s is NULL", !context ? "context" : !table ? "page_table" : name);
+    if (!table)
+        return fa_fail(FA_INVALID, "page_table is NULL");
     FA_TRY(fa_problem_init(context, desc, p));
     fa_status status = check(p, table);
     if (status != FA_OK)
@@ -80,34 +80,15 @@ static fa_cascade_costs costs_of(const fa_problem *p)
     };
 }
 
-static fa_status find(const fa_problem *p, const int32_t *table, fa_cascade *c)
+fa_status fa_cascade_find_levels(const fa_context *context, const fa_attention_desc *desc,
+                                 const int32_t *table, fa_cascade *c)
 {
-    const fa_cascade_costs costs = costs_of(p);
-    c->sequences = p->sequences;
-    c->first = fa_alloc_zeroed(c->context, (size_t)p->sequences * sizeof(*c->first));
-    return c->first ? fa_cascade_search(p, table, &costs, c) : FA_OUT_OF_MEMORY;
-}
-
-fa_status fa_cascade_find(fa_context *context, const fa_attention_desc *desc, const int32_t *page_table,
-                          fa_cascade **cascade)
-{
-    fa_clear_error();
-    fa_problem p;
-    if (cascade)
-        *cascade = NULL;
-    FA_TRY(read_problem(context, desc, page_table, cascade, "cascade", &p));
-    fa_cascade *c = fa_alloc_zeroed(context, sizeof(*c));
-    fa_status status = FA_OUT_OF_MEMORY;
-    if (c) {
-        c->context = context;
-        status = find(&p, page_table, c);
-    }
-    fa_problem_release(context, &p);
-    if (status == FA_OK)
-        *cascade = c;
-    else
-        fa_cascade_destroy(c);
-    return status;
+    c->context = context;
+    FA_TRY(read_problem(context, desc, table, &c->problem));
+    const fa_cascade_costs costs = costs_of(&c->problem);
+    c->sequences = c->problem.sequences;
+    c->first = fa_alloc_zeroed(context, (size_t)c->sequences * sizeof(*c->first));
+    return c->first ? fa_cascade_search(&c->problem, table, &costs, c) : FA_OUT_OF_MEMORY;
 }
 
 static void release_level(const fa_context *context, fa_cascade_level_lists *l)
@@ -119,14 +100,12 @@ static void release_level(const fa_context *context, fa_cascade_level_lists *l)
     fa_release(context, l->table, groups * (size_t)l->pages * sizeof(*l->table));
 }
 
-void fa_cascade_destroy(fa_cascade *c)
+void fa_cascade_release_levels(fa_cascade *c)
 {
-    if (!c)
-        return;
     for (int64_t i = 0; i < c->levels; i++)
         release_level(c->context, &c->level[i]);
     fa_release(c->context, c->first, (size_t)c->sequences * sizeof(*c->first));
-    fa_release(c->context, c, sizeof(*c));
+    fa_problem_release(c->context, &c->problem);
 }
 
 fa_status fa_cascade_get_info(const fa_cascade *cascade, fa_cascade_info *info)
@@ -188,7 +167,9 @@ fa_status fa_cascade_order(fa_context *context, const fa_attention_desc *desc, c
 {
     fa_clear_error();
     fa_problem p;
-    FA_TRY(read_problem(context, desc, page_table, order, "order", &p));
+    if (!context || !order)
+        return fa_fail(FA_INVALID, "%s is NULL", context ? "order" : "context");
+    FA_TRY(read_problem(context, desc, page_table, &p));
     const int64_t sequences = p.sequences, size = p.tensor[FA_K].shape[2];
     line *lines = fa_alloc(context, (size_t)sequences * sizeof(*lines));
     for (int64_t n = 0; lines && n < sequences; n++)

@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Plans for the levels of a cascade, and its runs. */
+#include <string.h>
+
+#include "core/backend.h"
+#include "core/cascade/cascade.h"
+#include "core/context.h"
+#include "core/size.h"
+#include "core/status.h"
+#include "core/structs.h"
+
+/* What all levels have in common: they write states. */
+static fa_attention_desc state_desc(const fa_cascade *c, const fa_attention_desc *desc)
+{
+    const int64_t *shape = c->problem.tensor[FA_O].shape;
+    fa_attention_desc d = *desc;
+    d.o = fa_tensor_make(FA_F32, 1, shape[1], shape[2], shape[3]);
+    d.want_lse = 1;
+    return d;
+}
+
+/* Groups without a mask. A sink counts once, in the last level. */
+static fa_attention_desc level_desc(const fa_cascade *c, const fa_attention_desc *desc,
+                                    const fa_cascade_level_lists *l)
+{
+    const fa_attention_desc states = state_desc(c, desc);
+    return (fa_attention_desc){
+        .struct_size = sizeof(fa_attention_desc),
+        .q = states.q,
+        .k = states.k,
+        .v = states.v,
+        .o = states.o,
+        .scale = states.scale,
+        .scale_is_set = states.scale_is_set,
+        .softcap = states.softcap,
+        .sequences = l->groups,
+        .cu_rows_q = l->cu_rows,
+        .lens_kv = l->lens,
+        .page_table = fa_tensor_make(FA_I32, l->groups, 1, 1, l->pages),
+        .want_lse = 1,
+        .tuning = states.tuning,
+    };
+}
+
+static fa_status write_tables(const fa_cascade *c, fa_queue *queue)
+{
+    for (int64_t i = 0; i < c->levels; i++) {
+        const fa_cascade_level_lists *l = &c->level[i];
+        FA_TRY(fa_buffer_write(queue, c->tables, c->table_offset[i], l->table,
+                               (size_t)(l->groups * l->pages) * sizeof(*l->table)));
+    }
+    return fa_queue_wait(queue);
+}
+
+static fa_status make_tables(fa_cascade *c)
+{
+    size_t bytes = 0;
+    for (int64_t i = 0; i < c->levels; i++) {
+        c->table_offset[i] = bytes;
+        if (!fa_grow(&bytes, (size_t)(c->level[i].groups * c->level[i].pages), sizeof(int32_t)))
+            return fa_fail(FA_OUT_OF_MEMORY, "the page tables of %lld levels overflow memory",
+                           (long long)c->levels);
+    }
+    fa_queue *queue;
+    FA_TRY(fa_buffer_create(c->device, bytes, &c->tables));
+    FA_TRY(fa_queue_create(c->device, &queue));
+    fa_status status = write_tables(c, queue);
+    fa_queue_destroy(queue);
+    return status;
+}
+
+static fa_status lay_out(fa_cascade *c)
+{
+    const fa_tensor *o = &c->problem.tensor[FA_O];
+    const size_t states = (size_t)(o->shape[1] * o->shape[2]), parts = (size_t)c->levels + 1;
+    size_t end = 0, plans = fa_plan_workspace(c->last);
+    bool fits = fa_grow(&c->part_bytes, states * sizeof(float), (size_t)o->shape[3]);
+    c->part_lse_bytes = states * sizeof(float);
+    fits = fits && fa_grow(&end, c->part_bytes, parts);
+    c->lse_offset = fa_align64(end);
+    end = c->lse_offset;
+    fits = fits && fa_grow(&end, c->part_lse_bytes, parts);
+    c->scratch_offset = fa_align64(end);
+    for (int64_t i = 0; i < c->levels; i++)
+        plans = FA_MAX(plans, fa_plan_workspace(c->plan[i]));
+    c->workspace = c->scratch_offset;
+    if (fits && fa_grow(&c->workspace, plans, 1))
+        return FA_OK;
+    return fa_fail(FA_OUT_OF_MEMORY, "the workspace for %zu states of %zu levels overflows memory", states,
+                   parts);
+}
+
+static fa_status make_merge(fa_cascade *c, const fa_attention_desc *desc, const fa_tensor *state)
+{
+    const fa_merge_desc merge = {
+        .struct_size = sizeof(merge),
+        .parts = c->levels + 1,
+        .partial = *state,
+        .o = desc->o,
+        .want_lse = desc->want_lse,
+    };
+    return fa_merge_create(c->device, &merge, &c->merge);
+}
+
+static fa_status prepare(fa_cascade *c, const fa_attention_desc *desc)
+{
+    if (c->levels == 0) {
+        FA_TRY(fa_plan_create(c->device, desc, &c->last));
+        c->workspace = fa_plan_workspace(c->last);
+        return FA_OK;
+    }
+    fa_attention_desc last = state_desc(c, desc);
+    last.first_kv = c->first;
+    last.first_kv32 = NULL;
+    FA_TRY(fa_plan_create(c->device, &last, &c->last));
+    for (int64_t i = 0; i < c->levels; i++) {
+        const fa_attention_desc level = level_desc(c, desc, &c->level[i]);
+        FA_TRY(fa_plan_create(c->device, &level, &c->plan[i]));
+    }
+    FA_TRY(make_merge(c, desc, &last.o));
+    FA_TRY(make_tables(c));
+    return lay_out(c);
+}
+
+static fa_status make(const fa_context *context, fa_device *device, const fa_attention_desc *desc,
+                      const int32_t *table, fa_cascade **cascade)
+{
+    fa_attention_desc copy;
+    FA_TRY(fa_problem_read_desc(desc, &copy));
+    fa_cascade *c = fa_alloc_zeroed(context, sizeof(*c));
+    if (!c)
+        return FA_OUT_OF_MEMORY;
+    c->device = device;
+    fa_status status = fa_cascade_find_levels(context, &copy, table, c);
+    if (status == FA_OK && device)
+        status = prepare(c, &copy);
+    if (status == FA_OK)
+        *cascade = c;
+    else
+        fa_cascade_destroy(c);
+    return fa_finish(status);
+}
+
+fa_status fa_cascade_find(fa_context *context, const fa_attention_desc *desc, const int32_t *page_table,
+                          fa_cascade **cascade)
+{
+    fa_clear_error();
+    if (!cascade)
+        return fa_fail(FA_INVALID, "cascade is NULL, expected where to store the new cascade");
+    *cascade = NULL;
+    if (!context)
+        return fa_fail(FA_INVALID, "context is NULL");
+    return make(context, NULL, desc, page_table, cascade);
+}
+
+fa_status fa_cascade_create(fa_device *device, const fa_attention_desc *desc, const int32_t *page_table,
+                            fa_cascade **cascade)
+{
+    fa_clear_error();
+    if (!cascade)
+        return fa_fail(FA_INVALID, "cascade is NULL, expected where to store the new cascade");
+    *cascade = NULL;
+    if (!device)
+        return fa_fail(FA_INVALID, "device is NULL");
+    return make(device->context, device, desc, page_table, cascade);
+}
+
+void fa_cascade_destroy(fa_cascade *c)
+{
+    if (!c)
+        return;
+    for (int64_t i = 0; i < c->levels; i++)
+        fa_plan_destroy(c->plan[i]);
+    fa_plan_destroy(c->last);
+    fa_merge_destroy(c->merge);
+    fa_buffer_destroy(c->tables);
+    fa_cascade_release_levels(c);
+    fa_release(c->context, c, sizeof(*c));
+}
+
+size_t fa_cascade_workspace(const fa_cascade *cascade)
+{
+    return cascade ? cascade->workspace : 0;
+}
+
+size_t fa_cascade_work(const fa_cascade *cascade)
+{
+    return cascade ? fa_plan_work(cascade->last) : 0;
+}
+
+static fa_status check_call(const fa_cascade *c, const fa_queue *queue, const void *argument,
+                            const char *name)
+{
+    if (!c || !queue || !argument)
+        return fa_fail(FA_INVALID, "%s is NULL", !c ? "cascade" : !queue ? "queue" : name);
+    if (!c->device)
+        return fa_fail(FA_INVALID,
+                       "cascade is one of fa_cascade_find(), expected one of fa_cascade_create()");
+    if (queue->device != c->device)
+        return fa_fail(FA_INVALID, "queue belongs to device %s, the cascade to %s", queue->device->info.name,
+                       c->device->info.name);
+    return FA_OK;
+}
+
+static fa_status check_offset(const fa_cascade *c, int64_t n, int64_t offset)
+{
+    const fa_sequence *s = c->problem.sequence;
+    const int64_t expected = n < c->sequences ? s[n].q_row : c->problem.tensor[FA_Q].shape[2];
+    if (offset == expected)
+        return FA_OK;
+    return fa_fail(FA_INVALID, "cu_rows_q[%lld] is %lld, expected %lld as the cascade was made with",
+                   (long long)n, (long long)offset, (long long)expected);
+}
+
+/* All rows of the sequence still see what it shares. */
+static fa_status check_length(const fa_cascade *c, int64_t n, int64_t keys)
+{
+    fa_sequence s = c->problem.sequence[n];
+    if (keys < 0 || keys > c->problem.keys)
+        return FA_OK; /* which fa_plan_schedule() refuses */
+    s.len_kv = (int32_t)keys;
+    s.mask = fa_mask_of(c->problem.rule, s.len_q, s.len_kv, 0);
+    if (fa_cascade_seen(&s) >= c->first[n])
+        return FA_OK;
+    return fa_fail(FA_INVALID,
+                   "lens_kv[%lld] is %lld, expected so many keys that each row sees the %lld that are shared",
+                   (long long)n, (long long)keys, (long long)c->first[n]);
+}
+
+static fa_status check_lengths(const fa_cascade *c, const fa_lengths *l)
+{
+    if (l->sequences != 0 && l->sequences != c->sequences)
+        return fa_fail(FA_INVALID, "sequences is %lld, expected 0 or all %lld", (long long)l->sequences,
+                       (long long)c->sequences);
+    if (l->first_kv || l->first_kv32)
+        return fa_fail(FA_INVALID, "first_kv is given, expected NULL: the cascade has its own");
+    for (int64_t n = 0; n <= c->sequences && (l->cu_rows_q || l->cu_rows_q32); n++)
+        FA_TRY(check_offset(c, n, l->cu_rows_q ? l->cu_rows_q[n] : l->cu_rows_q32[n]));
+    for (int64_t n = 0; n < c->sequences && (l->lens_kv || l->lens_kv32); n++)
+        FA_TRY(check_length(c, n, l->lens_kv ? l->lens_kv[n] : l->lens_kv32[n]));
+    return FA_OK;
+}
+
+fa_status fa_cascade_schedule(const fa_cascade *cascade, fa_queue *queue, const fa_lengths *lengths,
+                              fa_buffer *work, size_t work_offset)
+{
+    fa_clear_error();
+    fa_lengths copy;
+    FA_TRY(check_call(cascade, queue, lengths, "lengths"));
+    if (cascade->levels == 0)
+        return fa_plan_schedule(cascade->last, queue, lengths, work, work_offset);
+    FA_TRY(fa_copy_struct(&copy, sizeof(copy), FA_LENGTHS_0_1, lengths, "fa_lengths"));
+    FA_TRY(check_lengths(cascade, &copy));
+    copy.struct_size = sizeof(copy);
+    copy.first_kv = cascade->first;
+    return fa_plan_schedule(cascade->last, queue, &copy, work, work_offset);
+}
+
+/* Everything that a run reads and writes, as if it were one of the problem's plan. */
+static fa_status check_memory(const fa_cascade *c, const fa_attention_args *a)
+{
+    fa_binding binding = {
+        .workspace = a->workspace,
+        .workspace_offset = a->workspace_offset,
+        .work = a->work,
+        .work_offset = a->work_offset,
+    };
+#define FA_OPERAND(constant, field, written, feature) \
+    binding.buffer[FA_##constant] = a->field;         \
+    binding.offset[FA_##constant] = a->field##_offset;
+#include "core/attention/operands.inc"
+#undef FA_OPERAND
+    return fa_binding_check(&binding, c->device, &c->problem, c->workspace,
+                            a->work ? fa_plan_work(c->last) : 0);
+}
+
+/* Level i, or the last where i is the number of levels. */
+static fa_status run_level(const fa_cascade *c, fa_queue *queue, const fa_attention_args *a, int64_t i)
+{
+    const bool last = i == c->levels;
+    fa_attention_args level = *a;
+    level.struct_size = sizeof(level);
+    level.o = level.lse = a->workspace;
+    level.o_offset = a->workspace_offset + (size_t)i * c->part_bytes;
+    level.lse_offset = a->workspace_offset + c->lse_offset + (size_t)i * c->part_lse_bytes;
+    level.workspace_offset = a->workspace_offset + c->scratch_offset;
+    if (!last) {
+        level.page_table = c->tables;
+        level.page_table_offset = c->table_offset[i];
+        level.work = NULL;
+    }
+    return fa_plan_run(last ? c->last : c->plan[i], queue, &level);
+}
+
+static fa_status run_merge(const fa_cascade *c, fa_queue *queue, const fa_attention_args *a)
+{
+    const fa_merge_args args = {
+        .struct_size = sizeof(args),
+        .partial = a->workspace,
+        .partial_lse = a->workspace,
+        .o = a->o,
+        .lse = a->lse,
+        .partial_offset = a->workspace_offset,
+        .partial_lse_offset = a->workspace_offset + c->lse_offset,
+        .o_offset = a->o_offset,
+        .lse_offset = a->lse_offset,
+    };
+    return fa_merge_run(c->merge, queue, &args);
+}
+
+fa_status fa_cascade_run(const fa_cascade *cascade, fa_queue *queue, const fa_attention_args *args)
+{
+    fa_clear_error();
+    fa_attention_args copy;
+    FA_TRY(check_call(cascade, queue, args, "args"));
+    if (cascade->levels == 0)
+        return fa_plan_run(cascade->last, queue, args);
+    FA_TRY(fa_copy_struct(&copy, sizeof(copy), FA_ATTENTION_ARGS_0_1, args, "fa_attention_args"));
+    FA_TRY(check_memory(cascade, &copy));
+    /* The last level first: it alone may refuse what the caller gives, its work and its pages. */
+    for (int64_t i = cascade->levels; i >= 0; i--)
+        FA_TRY(run_level(cascade, queue, &copy, i));
+    return run_merge(cascade, queue, &copy);
+}
