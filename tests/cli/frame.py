@@ -40,6 +40,10 @@ def can_run(backend):
     return any(device["backend"] == backend and device["available"] for device in devices())
 
 
+def serves_formats(backend="auto"):
+    return call("plan", "--shape", "B1,H1,S1,D32", "--kv-type", "q8_0", "--backend", backend).returncode == 0
+
+
 def serves_pages(backend="auto"):
     return call("plan", "--shape", "B1,H1,S1,D16", "--page", "16", "--backend", backend).returncode == 0
 

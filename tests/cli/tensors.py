@@ -9,8 +9,8 @@ import struct
 from pathlib import Path
 
 NPY = {"f64": ("<f8", "d"), "f32": ("<f4", "f"), "f16": ("<f2", "e"), "bool": ("|b1", "?"), "i32": ("<i4", "i"),
-       "i64": ("<i8", "q")}
-SAFETENSORS = {"f32": "F32", "f16": "F16", "bf16": "BF16", "bool": "BOOL", "i32": "I32", "i64": "I64"}
+       "i64": ("<i8", "q"), "u8": ("|u1", "B")}
+SAFETENSORS = {"f32": "F32", "f16": "F16", "bf16": "BF16", "bool": "BOOL", "i32": "I32", "i64": "I64", "u8": "U8"}
 
 
 class Tensor:

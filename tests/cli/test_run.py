@@ -3,13 +3,14 @@
 """Tests of `fastattn run`: options against attention written out in Python, and bad input."""
 
 import os
+import struct
 import sys
 import unittest
 from pathlib import Path
 
 sys.dont_write_bytecode = True  # the source tree stays as it is
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from frame import BEFORE, DATA, RunCase, call, can_run, devices, serves_pages  # noqa: E402
+from frame import BEFORE, DATA, RunCase, call, can_run, devices, serves_formats, serves_pages  # noqa: E402
 from tensors import Tensor, attention, noise, npy_bytes, read_npy, write_npy, write_safetensors  # noqa: E402
 
 
@@ -310,6 +311,66 @@ class Pages(RunCase):
         self.assert_near(out, self.check([*files, *self.table(), *self.lens]).swapped())
 
 
+class Formats(RunCase):
+    """k and v in formats of caches, from numbers and from bytes."""
+
+    def setUp(self):
+        super().setUp()
+        if not serves_formats():
+            self.skipTest("no device that computes with formats of caches")
+        self.q = noise(1, 2, 4, 3, 32)
+        self.k, self.v = self.exact(2, 2, 2, 7, 32), self.exact(3, 2, 2, 7, 64)
+        self.expected = attention(self.q, self.k, self.v)
+
+    def exact(self, seed, *shape):
+        """Numbers that q8_0 holds: the largest of each block is 127 of its steps, which are 1/64."""
+        t = noise(seed, *shape)
+        t.values = [(127 if i % 32 == 0 else min(max(64 * x, -126), 126)) / 64 for i, x in enumerate(t.values)]
+        return t
+
+    def bytes_of(self, t):
+        """Blocks of a scale, which is an f16, and 32 codes."""
+        data = b"".join(
+            struct.pack("<e32b", 1 / 64, *(int(64 * x) for x in t.values[i : i + 32]))
+            for i in range(0, len(t.values), 32)
+        )
+        return Tensor((*t.shape[:3], t.shape[3] // 32 * 34), data, "u8")
+
+    def check(self, *arguments, swapped=False):
+        out, lse = self.run_ok(*arguments, "--check")
+        self.assert_near(out.swapped() if swapped else out, self.expected[0])
+        return out
+
+    def test_numbers(self):
+        files = self.inputs(self.q, self.k, self.v)
+        self.check(*files, "--kv-type", "q8_0")
+        self.check(*files, "--kv-type", "f32,q8_0")
+        coarse, _ = self.run_ok(*files, "--kv-type", "q8_0,q4_0", "--check")
+        self.assertGreater(coarse.difference(self.expected[0]), 1e-3)
+        self.failure(
+            "run", *files, "--kv-type", "e5m2,q4_0", "--expect",
+            write_npy(self.path("e.npy"), self.expected[0]), mentions=("--expect",),
+        )
+
+    def test_bytes(self):
+        k, v = self.bytes_of(self.k), self.bytes_of(self.v)
+        self.check(*self.inputs(self.q, k, v), "--kv-type", "q8_0")
+        self.check(*self.inputs(self.q, k, self.v), "--kv-type", "q8_0,f32")
+        file = write_safetensors(
+            self.path("t.safetensors"), {"q": self.q.swapped(), "k": k.swapped(), "v": v.swapped()}
+        )
+        self.check("--file", file, "--layout", "bshd", "--kv-type", "q8_0", swapped=True)
+
+    def test_pages(self):
+        """Pools of 7 keys, which both sequences find the other way round."""
+        table = write_npy(self.path("t.npy"), Tensor((2, 1), (1, 0), "i32"))
+        files = self.inputs(self.q, self.bytes_of(self.k), self.v)
+        out, _ = self.run_ok(*files, "--kv-type", "q8_0", "--page-table", table, "--check")
+        half = len(self.k.values) // 2, len(self.v.values) // 2
+        turned = [Tensor(t.shape, t.values[n:] + t.values[:n]) for t, n in zip((self.k, self.v), half)]
+        self.assert_near(out, attention(self.q, *turned)[0])
+
+
 class BadInput(RunCase):
     """Whatever is wrong, an output that exists stays as it was, and nothing else appears beside it."""
 
@@ -406,6 +467,18 @@ class BadInput(RunCase):
         for option, dtype, size in (("keep", "f32", 7), ("bias", "bool", 7), ("alibi", "i64", 2)):
             path = write_npy(self.path("x.npy"), Tensor((size,), [1] * size, dtype))
             self.refuse(1, *self.arguments, f"--{option}", path, mentions=(f"{option} has type ",))
+
+    def test_formats(self):
+        raw = Tensor((1, 2, 7, 33), [1] * 14 * 33, "u8")
+        self.refuse(2, *self.arguments, "--kv-type", "q9", mentions=("--kv-type", "q9", "q8_0"))
+        self.refuse(1, *self.replaced("k", raw), mentions=("k has type ", "expected f32, f16 or bf16"))
+        self.refuse(
+            1, *self.replaced("k", raw), "--kv-type", "q8_0",
+            mentions=("k has rows of 33 bytes, expected a multiple of the 34 of a block of q8_0",),
+        )
+        self.refuse(1, *self.arguments, "--kv-type", "f32,q4_0", mentions=("v.shape[3] is 6",))
+        whole = Tensor((1, 2, 7, 8), [1] * 112, "i64")
+        self.refuse(1, *self.replaced("k", whole), "--kv-type", "q8_0", mentions=("k has type integer", "--kv-type"))
 
     def test_pages(self):
         """Tables that are wrong; the null backend reads none, so that it is the command that finds them."""

@@ -22,6 +22,7 @@ static const char usage[] =
     "  fastattn run --q q.npy --k k.npy --v v.npy --out o.npy --check\n"
     "  fastattn run --q q.npy --k k.npy --v v.npy --causal bottom-right --out o.npy --lse lse.npy\n"
     "  fastattn run --q q.npy --k pool-k.npy --v pool-v.npy --page-table t.npy --lens-kv n.npy --out o.npy\n"
+    "  fastattn run --q q.npy --k k.npy --v v.npy --kv-type q8_0,q4_0 --out o.npy --check\n"
     "  fastattn run --file layer0.safetensors --expect-name o --check";
 
 static int parse(run_options *o, int argc, char **argv)
@@ -36,6 +37,9 @@ static int parse(run_options *o, int argc, char **argv)
         {"keep", 's', &o->keep, "<file.npy> u8 or bool: a key is visible where not 0; axes as --bias"},
         {"page-table", 's', &o->page_table,
          "<file.npy> the pages of each batch entry, whole numbers: k and v are pools, axis 0 the page"},
+        {"kv-type", 's', &o->kv_type,
+         "<type[,type]> of k and v, or of each, as in a cache: f32 f16 bf16 e4m3 e5m2 q8_0 q4_0 q4_1 q5_0 q5_1\n"
+         "iq4_nl. Files of f32, f16 or bf16 are converted; those of u8 hold the bytes of each row"},
         {"file", 's', &o->file, "<file.safetensors> where tensors named below are"},
         {"q-name", 's', &o->q_name, "<tensor> queries in --file; q"},
         {"k-name", 's', &o->k_name, "<tensor> keys in --file; k"},
@@ -192,7 +196,8 @@ static bool check_options(run_options *o)
     fa_mask_kind mask;
     fa_alignment alignment;
     if (!check_sources(o) || !check_stream(o) || !check_numbers(o) ||
-        !cli_mask(RUN_COMMAND, o->causal, &mask) || !cli_alignment(RUN_COMMAND, o->align, &alignment) ||
+        !kv_types_option(RUN_COMMAND, o->kv_type, &o->kv) || !cli_mask(RUN_COMMAND, o->causal, &mask) ||
+        !cli_alignment(RUN_COMMAND, o->align, &alignment) ||
         cli_word(RUN_COMMAND, "layout", o->layout, layouts, 2) < 0 ||
         cli_word(RUN_COMMAND, "out-dtype", o->out_dtype, dtypes, 2) < 0)
         return false;

@@ -71,15 +71,19 @@ static void stride_bshd(fa_tensor *t)
     t->stride[0] = t->stride[2] * t->shape[2];
 }
 
-/* q, k or v. Axes that the file does not have are 1. */
-static bool describe(const char *what, const io_tensor *t, bool bshd, fa_tensor *out)
+/* q, k or v, which `format` may make of another type. Axes that the file does not have are 1. */
+static bool describe(const char *what, io_tensor *t, bool bshd, const fa_dtype *type, run_format *format,
+                     fa_tensor *out)
 {
     int64_t shape[4] = {1, 1, 1, 1};
     fa_dtype dtype;
-    if (!to_dtype(t->type, &dtype))
-        return bad_type(what, t->type, "f32, f16 or bf16");
+    if (!to_dtype(t->type, &dtype) && !(type && t->type == IO_U8))
+        return bad_type(what, t->type,
+                        type ? "f32, f16, bf16, or u8: the bytes of --kv-type" : "f32, f16 or bf16");
     if (t->rank < 2 || t->rank > 4)
         return bad_rank(what, t->rank, "2 (row, dim), 3 (with heads) or 4 (with batch and heads)");
+    if (type && !run_format_find(what, dtype = *type, t, format))
+        return false;
     for (int axis = 0; axis < t->rank; axis++)
         shape[4 - t->rank + axis] = t->shape[axis];
     if (!bshd || t->rank == 2) {
@@ -306,8 +310,10 @@ bool run_describe(const run_options *o, run_problem *p)
     bool bshd = o->layout && strcmp(o->layout, "bshd") == 0;
     fa_attention_desc *d = &p->desc;
 
-    if (!find_inputs(o, p) || !describe("q", &p->q, bshd, &d->q) || !describe("k", &p->k, bshd, &d->k) ||
-        !describe("v", &p->v, bshd, &d->v))
+    const fa_dtype *of_k = o->kv.given ? &o->kv.k : NULL, *of_v = o->kv.given ? &o->kv.v : NULL;
+    if (!find_inputs(o, p) || !describe("q", &p->q, bshd, NULL, NULL, &d->q) ||
+        !describe("k", &p->k, bshd, of_k, &p->k_format, &d->k) ||
+        !describe("v", &p->v, bshd, of_v, &p->v_format, &d->v))
         return false;
     if ((o->bias || o->bias_name) && !describe_scores("bias", &p->bias, &d->bias))
         return false;
@@ -378,6 +384,9 @@ bool run_load(run_problem *p)
         if (p->inputs[i].source && !load(&p->inputs[i], p->inputs[i].tensor))
             return false;
     }
+    if (!run_format_apply(&p->k_format, &p->desc.k, &p->k) ||
+        !run_format_apply(&p->v_format, &p->desc.v, &p->v))
+        return false;
     if (p->inputs[RUN_PAGE_TABLE].source && !(narrow_pages(p) && check_pages(p)))
         return false;
     if (io_source_close(&p->file, &error))

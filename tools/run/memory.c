@@ -6,7 +6,7 @@
 #include "tools/cli.h"
 #include "tools/run/run.h"
 
-/* While f64 or Fortran order is converted, the tensor at hand is there twice at most. */
+/* While f64 or Fortran order is converted, the tensor at hand is there twice at most. What is quantised is there beside it. */
 static double input_bytes(const run_problem *p)
 {
     double bytes = 0, twice = 0;
@@ -17,7 +17,8 @@ static double input_bytes(const run_problem *p)
         if (p->inputs[i].found.fortran)
             twice = fmax(twice, (double)p->inputs[i].found.tensor.bytes);
     }
-    return bytes + twice;
+    return bytes + twice + (double)run_format_bytes(&p->k_format, &p->desc.k) +
+           (double)run_format_bytes(&p->v_format, &p->desc.v);
 }
 
 static double output_values(const run_problem *p)

@@ -10,6 +10,7 @@
 
 #include "tools/check.h"
 #include "tools/io/source.h"
+#include "tools/kvtype.h"
 #include "tools/output.h"
 
 #define RUN_COMMAND "run"
@@ -20,7 +21,8 @@ typedef struct run_options {
     const char *q_name, *k_name, *v_name, *bias_name, *keep_name, *page_table_name, *expect_name;
     const char *alibi, *bias_factors, *sinks, *lens_q, *lens_kv, *first_kv;
     cli_file outputs[2]; /* o, lse */
-    const char *out_dtype, *layout;
+    const char *out_dtype, *layout, *kv_type;
+    kv_types kv; /* of kv_type */
     const char *causal, *align, *backend, *kernel;
     int64_t window_left, window_right, prefix, splits;
     double scale, softcap, tolerance; /* NAN where not given */
@@ -39,6 +41,13 @@ typedef struct run_input {
 
 enum { RUN_INPUTS = 7, RUN_PAGE_TABLE = 5 };
 
+/* What becomes of k or v where --kv-type is given. */
+typedef struct run_format {
+    const char *what; /* NULL: stays as it is                       */
+    fa_dtype to;
+    bool raw; /* the file holds its bytes already */
+} run_format;
+
 /* Host memory of one problem and its description, which points into it. Until run_load(), tensors have no data. */
 typedef struct run_problem {
     io_source file; /* --file */
@@ -50,7 +59,8 @@ typedef struct run_problem {
     float *alibi, *bias_factors, *sinks;
     int64_t *lens_q, *lens_kv; /* one per batch entry; NULL: all                                     */
     int64_t *first_kv;         /* likewise; NULL: 0                                                  */
-    io_tensor o, lse;          /* as their files will hold them                                      */
+    run_format k_format, v_format;
+    io_tensor o, lse; /* as their files will hold them                                      */
     fa_tuning tuning;
     fa_attention_desc desc;
 } run_problem;
@@ -66,6 +76,16 @@ bool run_allocate(run_problem *problem);
 /* Also of a problem that could not be described. */
 void run_free(run_problem *problem);
 fa_inputs run_inputs(const run_problem *problem);
+
+/* formats.c */
+
+/* How a tensor that was found becomes one of a type of --kv-type. Of bytes, its last axis counts elements from then on. False
+ * after an error. */
+bool run_format_find(const char *what, fa_dtype dtype, io_tensor *tensor, run_format *format);
+/* The bytes that it then has; 0 where it stays as it is. */
+size_t run_format_bytes(const run_format *format, const fa_tensor *tensor);
+/* Quantises a tensor that was read, for a description that a device has accepted. False after an error. */
+bool run_format_apply(const run_format *format, const fa_tensor *to, io_tensor *tensor);
 
 /* memory.c */
 
