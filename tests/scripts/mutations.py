@@ -50,6 +50,7 @@ PORTABLE_MUTATIONS = {
     "every other block passed over": (PORTABLE + "walk.h", "key += keys;", "key += 2 * keys;", "long-*window*", True),
     "sink without its weight": (PORTABLE + "softmax.h", "s.sum * kept + fa_weight(sink, base, FA_LOG2E)", "s.sum * kept", "sinks/*", True),
     "parts without their sums": (PORTABLE + "softmax.h", "part.sum * fa_weight(part.max, max, unit)", "fa_weight(part.max, max, unit)", "splits3*", True),
+    "states without their weights": (PORTABLE + "merge.h", "fa_part_weight(part, m.max, FA_LOG2E) * m.closed.factor", "m.closed.factor", "merge/f32*", True),
     "slope of the other sign": (PORTABLE + "score.h", "x - slope * FA_ABS", "x + slope * FA_ABS", "alibi/*", False),
     "bias without its factor": (PORTABLE + "work.h", "bias *= FA_FLOAT_AT(w, FA_PARAM(w, factors_at) + r.head);", ";", "bias-factors-11qk*", False),
     "keep turned round": (PORTABLE + "work.h", "FA_EXTRA_AT(w, keep, r, key)) != 0", "FA_EXTRA_AT(w, keep, r, key)) == 0", "keep-11qk/f32*", False),

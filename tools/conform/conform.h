@@ -335,7 +335,10 @@ void conform_lengths_free(conform_lengths *lengths);
  * False, with the reason, when a call fails, an input changes, or the workspace or the work overflows. */
 bool conform_execute(fa_device *device, const fa_plan *plan, const conform_data *data,
                      const conform_lengths *lengths, conform_output *output, char *message, size_t size);
-/* The same through fa_attention_host(). */
+/* Merges states that lie in host memory, on buffers of the device. */
+fa_status conform_execute_merge(fa_device *device, const fa_merge_desc *desc, const float *partial,
+                                const float *lse, conform_output *output);
+/* An attention through fa_attention_host(). */
 bool conform_execute_host(fa_device *device, const conform_data *data, conform_output *output, char *message,
                           size_t size);
 

@@ -303,6 +303,51 @@ bool conform_execute(fa_device *device, const fa_plan *plan, const conform_data 
     return status == FA_OK && !fault;
 }
 
+static fa_status merge(execution *e, const fa_merge_desc *desc, const float *partial, const float *lse,
+                       size_t states, conform_output *output)
+{
+    const size_t parts = (size_t)desc->parts * states;
+    fa_merge *made = NULL;
+    fa_status status = fa_queue_create(e->device, &e->queue);
+    if (status == FA_OK)
+        status = upload(e, &e->input[0], 0, partial, parts * (size_t)desc->o.shape[3] * sizeof(float));
+    if (status == FA_OK)
+        status = upload(e, &e->input[1], 0, lse, parts * sizeof(float));
+    if (status == FA_OK)
+        status = upload(e, &e->o, 0, output->o, output->o_bytes);
+    if (status == FA_OK)
+        status = upload(e, &e->lse, 0, output->lse, output->lse_bytes);
+    if (status == FA_OK)
+        status = fa_merge_create(e->device, desc, &made);
+    const fa_merge_args args = {
+        .struct_size = sizeof(args),
+        .partial = e->input[0],
+        .partial_lse = e->input[1],
+        .o = e->o,
+        .lse = e->lse,
+        .o_offset = output->o_offset,
+        .lse_offset = output->lse_offset,
+    };
+    if (status == FA_OK)
+        status = fa_merge_run(made, e->queue, &args);
+    if (status == FA_OK)
+        status = fa_buffer_read(e->queue, e->o, 0, output->o, output->o_bytes);
+    if (status == FA_OK)
+        status = fa_buffer_read(e->queue, e->lse, 0, output->lse, output->lse_bytes);
+    fa_merge_destroy(made);
+    return status;
+}
+
+fa_status conform_execute_merge(fa_device *device, const fa_merge_desc *desc, const float *partial,
+                                const float *lse, conform_output *output)
+{
+    const int64_t *shape = desc->o.shape;
+    execution e = {.device = device};
+    fa_status status = merge(&e, desc, partial, lse, (size_t)(shape[0] * shape[1] * shape[2]), output);
+    release(&e);
+    return status;
+}
+
 bool conform_execute_host(fa_device *device, const conform_data *data, conform_output *output, char *message,
                           size_t size)
 {

@@ -398,7 +398,7 @@ static void narrow(const conform_data *data, int64_t begin, int64_t end, fa_atte
 
 enum { PARTS = 4 };
 
-/* Attention over parts of the keys, one of them empty, merged by fa_merge_host(). */
+/* Attention over parts of the keys, one of them empty, merged on the device. */
 static bool test_merge(const run *r)
 {
     const conform_data *data = &r->suite->data;
@@ -427,8 +427,7 @@ static bool test_merge(const run *r)
         .want_lse = 1,
     };
     if (ok && status == FA_OK && r->suite->computes)
-        status = fa_merge_host(&merge, partial, partial_lse, output.o + output.o_offset,
-                               (float *)(void *)(output.lse + output.lse_offset));
+        status = conform_execute_merge(r->suite->device, &merge, partial, partial_lse, &output);
     if (status != FA_OK)
         (void)snprintf(r->message, r->size, "%s from a part or the merge: %s", fa_status_name(status),
                        fa_last_error());
