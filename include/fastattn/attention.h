@@ -142,7 +142,7 @@ typedef struct fa_tuning {
  *   cache_batch_idx        page_table of one page per sequence: a cache entry is a page
  *   learnable_sink, s_aux  sinks
  *   softmax_lse            lse; a row without keys has -inf here and +inf there
- *   num_splits             tuning->splits; its combine step is fa_merge_host(), or part of the run
+ *   num_splits             tuning->splits; its combine step is fa_merge_run(), or part of the run
  *
  *   PyTorch, scaled_dot_product_attention
  *   scale                  scale (None: 0; 0.0: scale_is_set)

@@ -33,8 +33,8 @@ typedef struct fa_cascade fa_cascade;
  *
  * desc has page_table; its rows are packed (cu_rows_q), and each row belongs to a sequence. `page_table` is the table's
  * first element. Pages are shared only as far as they are full and every row of both sequences sees all of their keys.
- * Only neighbours share: see fa_cascade_order(). A page beyond a sequence's 16th place where its neighbours part may
- * count as its own.
+ * Only neighbours share: see fa_cascade_order(). Where sequences part at more than 16 pages, one after another, what they share
+ * beyond that may count as their own.
  *
  * FA_INVALID: NULL; desc is wrong; a page that a sequence uses is not one of k's. FA_UNSUPPORTED: rows that are not
  * packed; window_left, ALiBi, bias, keep or first_kv, whose meaning depends on where a key stands. FA_OUT_OF_MEMORY.
