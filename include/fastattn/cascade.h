@@ -31,7 +31,8 @@ typedef struct fa_cascade fa_cascade;
  * but the last. No device is needed. Everything is copied out of desc and the table. Destroy with fa_cascade_destroy().
  * *cascade is NULL on failure.
  *
- * desc has page_table; its rows are packed (cu_rows_q), and each row belongs to a sequence. `page_table` is the table's
+ * desc has page_table; its rows are packed (cu_rows_q), and each row belongs to a sequence. (A tensor of one row for each
+ * sequence, of axes sequence, head, 1, dim, is one of axes 1, head, sequence, dim with its strides.) `page_table` is the table's
  * first element. Pages are shared only as far as they are full and every row of both sequences sees all of their keys.
  * Only neighbours share: see fa_cascade_order(). Where sequences part at more than 16 pages, one after another, what they share
  * beyond that may count as their own.
