@@ -27,8 +27,8 @@ struct fa_cascade {
     fa_device *device;
     fa_plan *last, *plan[FA_CASCADE_MAX_LEVELS]; /* without levels, `last` is the problem's */
     fa_merge *merge;
-    fa_buffer *tables; /* of the levels, one behind the other */
-    size_t table_offset[FA_CASCADE_MAX_LEVELS];
+    fa_buffer *tables; /* of the levels, one behind the other, and `first` in 32 bits */
+    size_t table_offset[FA_CASCADE_MAX_LEVELS], first_offset;
     /* Workspace: states of each level and the last, outputs and then LSEs, then that of the plans. */
     size_t part_bytes, part_lse_bytes, lse_offset, scratch_offset, workspace;
 };

@@ -49,7 +49,15 @@ static fa_status write_tables(const fa_cascade *c, fa_queue *queue)
         FA_TRY(fa_buffer_write(queue, c->tables, c->table_offset[i], l->table,
                                (size_t)(l->groups * l->pages) * sizeof(*l->table)));
     }
-    return fa_queue_wait(queue);
+    const size_t bytes = (size_t)c->sequences * sizeof(int32_t);
+    int32_t *first = fa_alloc(c->context, bytes);
+    if (!first)
+        return FA_OUT_OF_MEMORY;
+    for (int64_t n = 0; n < c->sequences; n++)
+        first[n] = (int32_t)c->first[n];
+    fa_status status = fa_buffer_write(queue, c->tables, c->first_offset, first, bytes);
+    fa_release(c->context, first, bytes);
+    return status == FA_OK ? fa_queue_wait(queue) : status;
 }
 
 static fa_status make_tables(fa_cascade *c)
@@ -61,8 +69,9 @@ static fa_status make_tables(fa_cascade *c)
             return fa_fail(FA_OUT_OF_MEMORY, "the page tables of %lld levels overflow memory",
                            (long long)c->levels);
     }
+    c->first_offset = bytes;
     fa_queue *queue;
-    FA_TRY(fa_buffer_create(c->device, bytes, &c->tables));
+    FA_TRY(fa_buffer_create(c->device, bytes + (size_t)c->sequences * sizeof(int32_t), &c->tables));
     FA_TRY(fa_queue_create(c->device, &queue));
     fa_status status = write_tables(c, queue);
     fa_queue_destroy(queue);
@@ -227,13 +236,17 @@ static fa_status check_length(const fa_cascade *c, int64_t n, int64_t keys)
                    (long long)n, (long long)keys, (long long)c->first[n]);
 }
 
+static fa_status check_first(const void *given)
+{
+    return given ? fa_fail(FA_INVALID, "first_kv is given, expected NULL: the cascade has its own") : FA_OK;
+}
+
 static fa_status check_lengths(const fa_cascade *c, const fa_lengths *l)
 {
     if (l->sequences != 0 && l->sequences != c->sequences)
         return fa_fail(FA_INVALID, "sequences is %lld, expected 0 or all %lld", (long long)l->sequences,
                        (long long)c->sequences);
-    if (l->first_kv || l->first_kv32)
-        return fa_fail(FA_INVALID, "first_kv is given, expected NULL: the cascade has its own");
+    FA_TRY(check_first(l->first_kv ? (const void *)l->first_kv : l->first_kv32));
     for (int64_t n = 0; n <= c->sequences && (l->cu_rows_q || l->cu_rows_q32); n++)
         FA_TRY(check_offset(c, n, l->cu_rows_q ? l->cu_rows_q[n] : l->cu_rows_q32[n]));
     for (int64_t n = 0; n < c->sequences && (l->lens_kv || l->lens_kv32); n++)
@@ -254,6 +267,22 @@ fa_status fa_cascade_schedule(const fa_cascade *cascade, fa_queue *queue, const 
     copy.struct_size = sizeof(copy);
     copy.first_kv = cascade->first;
     return fa_plan_schedule(cascade->last, queue, &copy, work, work_offset);
+}
+
+fa_status fa_cascade_schedule_device(const fa_cascade *cascade, fa_queue *queue,
+                                     const fa_device_lengths *lengths, fa_buffer *work, size_t work_offset)
+{
+    fa_clear_error();
+    fa_device_lengths copy;
+    FA_TRY(check_call(cascade, queue, lengths, "lengths"));
+    if (cascade->levels == 0)
+        return fa_plan_schedule_device(cascade->last, queue, lengths, work, work_offset);
+    FA_TRY(fa_copy_struct(&copy, sizeof(copy), FA_DEVICE_LENGTHS_0_1, lengths, "fa_device_lengths"));
+    FA_TRY(check_first(copy.first_kv));
+    copy.struct_size = sizeof(copy);
+    copy.first_kv = cascade->tables;
+    copy.first_kv_offset = cascade->first_offset;
+    return fa_plan_schedule_device(cascade->last, queue, &copy, work, work_offset);
 }
 
 /* Everything that a run reads and writes, as if it were one of the problem's plan. */

@@ -80,6 +80,15 @@ FA_API fa_status fa_cascade_schedule(const fa_cascade *cascade, fa_queue *queue,
                                      fa_buffer *work, size_t work_offset);
 
 /**
+ * The same on the device, as fa_plan_schedule_device() does it; the description has dynamic_lengths 2. `lengths` are the
+ * problem's, with first_kv NULL. Nobody looks whether cu_rows_q is as it was, and whether each row still sees all keys of
+ * its sequence's other levels: if not, results are another problem's.
+ */
+FA_API fa_status fa_cascade_schedule_device(const fa_cascade *cascade, fa_queue *queue,
+                                            const fa_device_lengths *lengths, fa_buffer *work,
+                                            size_t work_offset);
+
+/**
  * Enqueues all levels and the merge on a queue of the cascade's device: what fa_plan_run() does with a plan of the problem,
  * with the same arguments, checks and errors, but workspace and work are the cascade's. FA_INVALID also for a cascade of
  * fa_cascade_find(). Several threads may run one cascade, each on its own queue.

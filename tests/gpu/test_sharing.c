@@ -235,7 +235,7 @@ static void make_tree(tree *t, bool causal, random_state *random)
     if (!causal)
         return;
     t->desc.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
-    t->desc.dynamic_lengths = 1;
+    t->desc.dynamic_lengths = slow ? 1 : 2;
     t->desc.sinks = t->sinks;
     for (int h = 0; h < HEADS_Q; h++)
         t->sinks[h] = random_float(random, -1, 2);
@@ -329,6 +329,27 @@ static void check_refusals(tree *t, const fa_cascade *cascade, const memory_of *
     assert_message("cu_rows_q[1] is ");
 }
 
+/* With fewer keys again, which the device alone is told. */
+static void run_from_device(tree *t, const fa_cascade *cascade, const memory_of *m, int parts)
+{
+    int32_t cu[SEQUENCES + 1] = {0}, lens[SEQUENCES];
+    for (int n = 0; n < SEQUENCES; n++) {
+        t->lens[n] -= n % (MORE + 1);
+        lens[n] = (int32_t)t->lens[n];
+        cu[n + 1] = (int32_t)t->cu[n + 1];
+    }
+    fa_device_lengths l = {
+        .struct_size = sizeof(l), .cu_rows_q = upload(cu, sizeof(cu)), .lens_kv = upload(lens, sizeof(lens))};
+    ck_assert_msg(fa_cascade_schedule_device(cascade, queue, &l, m->args.work, 0) == FA_OK, "%s",
+                  fa_last_error());
+    run_tree(t, cascade, m);
+    check_tree(t, parts);
+    l.first_kv = l.lens_kv;
+    ck_assert_int_eq(fa_cascade_schedule_device(cascade, queue, &l, m->args.work, 0), FA_INVALID);
+    fa_buffer_destroy(l.cu_rows_q);
+    fa_buffer_destroy(l.lens_kv);
+}
+
 /* As the problem's own lengths have it, then with more keys, for which nothing is prepared anew. */
 static void check_cascade(tree *t, int *shared)
 {
@@ -353,6 +374,8 @@ static void check_cascade(tree *t, int *shared)
         m.args.work = work;
         run_tree(t, cascade, &m);
         check_tree(t, (int)info.levels + 2);
+        if (t->desc.dynamic_lengths == 2)
+            run_from_device(t, cascade, &m, (int)info.levels + 2);
         fa_buffer_destroy(work);
     }
     for (int i = 0; i < COUNT(m.buffer); i++)
