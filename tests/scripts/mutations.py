@@ -57,6 +57,7 @@ PORTABLE_MUTATIONS = {
     "bf16 cut off": (PORTABLE + "format.h", "(bits + 0x7fffu + (bits >> 16 & 1u)) >> 16", "bits >> 16", "causal-br/*bf16*", True),
     "page of the next key": (PORTABLE + "keys.h", "int entry = shift >= 0 ? number >> shift", "int entry = shift >= 0 ? (number + 1) >> shift", "pages16/f32*", False),
     "first key forgotten": (PORTABLE + "keys.h", "FA_SEQUENCE(w, first) + key, size", "key, size", "first-pages12*", False),
+    "parts of lengths on the device begin early": (PORTABLE + "fill.h", "FA_MIN(part, rest);", "0;", "lengths-device*", True),
     "codes of the other half": (PORTABLE + "codes.h", "(e & 16 ? 4u : 0u)", "(e & 16 ? 0u : 4u)", "format/*q4_0*", True),
     "fifth bits of the next elements": (PORTABLE + "codes.h", ">> FA_UINT(e));", ">> (FA_UINT(e) ^ 4u));", "format/*q5_1*", True),
 }

@@ -264,7 +264,7 @@ START_TEST(garbage_is_held_within_the_tensors)
     random_state random = {7};
     for (int n = 0; n < 200; n++) {
         fa_tuning tuning;
-        const fa_attention_desc d = draw_desc(&random, &tuning, 3000);
+        const fa_attention_desc d = draw_desc(&random, &tuning, 70000);
         life l;
         begin(&l, &d);
         const fa_problem *p = &l.plan->problem;
