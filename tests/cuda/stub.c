@@ -200,11 +200,13 @@ CUresult nvrtcCompileProgram(nvrtcProgram program, int options, const char *cons
     (void)stub_check(program, PROGRAM, "nvrtcCompileProgram");
     if (options < 1 || strncmp(option[0], "--gpu-architecture=sm_", 22) != 0)
         stub_misuse("nvrtcCompileProgram");
+    for (int i = 0; i < options; i++)
+        (void)sscanf(option[i], "-DFA_ROW=%d", &((object *)(void *)program)->row);
     (void)atomic_fetch_add(&stub.compiles, 1);
     return CUDA_SUCCESS;
 }
 
-static const char cubin[] = "a cubin";
+static const char cubin[] = STUB_CUBIN "?";
 
 CUresult nvrtcGetCUBINSize(nvrtcProgram program, size_t *size)
 {
@@ -219,6 +221,7 @@ CUresult nvrtcGetCUBIN(nvrtcProgram program, char *to)
     MAY_FAIL();
     (void)stub_check(program, PROGRAM, "nvrtcGetCUBIN");
     memcpy(to, cubin, sizeof(cubin));
+    to[sizeof(STUB_CUBIN) - 1] = (char)('0' + ((const object *)(const void *)program)->row);
     return CUDA_SUCCESS;
 }
 

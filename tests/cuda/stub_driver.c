@@ -3,6 +3,7 @@
 #include "backends/cuda/task.h"
 #include "backends/cuda/traits.h"
 #include "core/append/append.h"
+#include "core/portable/fill.h"
 #include "tests/cuda/stub_internal.h"
 
 enum { MOST_DEPTH = 16 };
@@ -156,7 +157,10 @@ CUresult cuModuleLoadData(CUmodule *module, const void *image)
     need_context(__func__);
     if (!image)
         stub_misuse("cuModuleLoadData");
-    *module = (CUmodule)(void *)stub_make(MODULE);
+    object *made = stub_make(MODULE);
+    if (image && strncmp(image, STUB_CUBIN, sizeof(STUB_CUBIN) - 1) == 0)
+        made->row = ((const char *)image)[sizeof(STUB_CUBIN) - 1] - '0';
+    *module = (CUmodule)(void *)made;
     return CUDA_SUCCESS;
 }
 
@@ -411,19 +415,25 @@ CUresult cuEventElapsedTime(float *milliseconds, CUevent start, CUevent end)
     return CUDA_SUCCESS;
 }
 
-/* There is one task: the stub does what it does, in C. */
-static void run_task(const fa_cuda_task *t, unsigned groups)
+/* The stub does what a task does, in C. */
+static void run_task(const fa_cuda_task *t, int kind, unsigned groups)
 {
-    fa_task_view view = {.constant = t->constant, .params = t->params};
-    if (!find_memory((CUdeviceptr)(uintptr_t)t->params, sizeof(fa_append_params)))
+    int shared[FA_TASK_SHARED_INTS] = {0};
+    fa_task_view view = {.constant = t->constant, .params = t->params, .shared = shared};
+    const size_t params = kind == FA_TASK_FILL ? sizeof(fa_fill_params) : sizeof(fa_append_params);
+    if (!find_memory((CUdeviceptr)(uintptr_t)t->params, params))
         stub_misuse("a task without parameters");
     for (int n = 0; n < FA_TASK_OPERANDS; n++) {
         view.at[n] = (char *)(uintptr_t)t->at[n];
         if (view.at[n] && !find_memory((CUdeviceptr)(uintptr_t)view.at[n], 1))
             stub_misuse("an operand of a task");
     }
-    for (unsigned group = 0; group < groups; group++)
-        fa_append_group(&view, (int)group, 0, 1);
+    for (unsigned group = 0; group < groups; group++) {
+        if (kind == FA_TASK_FILL)
+            fa_fill_group(&view, (int)group, 0, 1);
+        else
+            fa_append_group(&view, (int)group, 0, 1);
+    }
 }
 
 CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
@@ -440,7 +450,7 @@ CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, u
     (void)atomic_fetch_add(&stub.groups, (long)grid_x * grid_y);
     stub.kernel = (uintptr_t)function;
     if (parameters && ((const object *)(const void *)function)->of_task) {
-        run_task(parameters[0], grid_x);
+        run_task(parameters[0], ((const object *)(const void *)function)->row, grid_x);
         return CUDA_SUCCESS;
     }
     /* What it writes is q, so that threads see whether they got another's. */

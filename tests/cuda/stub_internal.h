@@ -14,6 +14,8 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
+#define STUB_CUBIN "a cubin of row " /* what programs become, and a character more for the row */
+
 typedef enum object_kind {
     CONTEXT = 0x5201,
     MODULE,
@@ -31,6 +33,7 @@ typedef struct object {
     size_t size;
     bool captures, recorded;
     bool of_task; /* a module whose kernel is a task's */
+    int row;      /* FA_ROW, which a program is compiled with and a module made of it has */
     int device, retained;
     struct object *next; /* of all memory */
 } object;

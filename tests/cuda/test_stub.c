@@ -24,10 +24,12 @@ static float bytes_in[HEADS * KEYS * DIM], bytes_out[HEADS * KEYS * DIM];
 
 static fa_status make_things(life *l, const char *kernel, int splits)
 {
+    static const int64_t most[] = {KEYS};
     fa_attention_desc desc = make_desc(1, HEADS, HEADS, ROWS, KEYS, DIM);
     fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = kernel, .splits = splits};
     desc.tuning = &tuning;
     desc.dynamic_lengths = l->dynamic;
+    desc.lens_kv = l->dynamic == 2 ? most : NULL;
     fa_status status = fa_queue_create(l->device, &l->queue);
     for (int t = 0; t < 4 && status == FA_OK; t++) {
         status = fa_buffer_create(l->device, sizeof(bytes_in), &l->buffer[t]);
@@ -183,6 +185,41 @@ START_TEST(work_is_passed_on)
     ck_assert_int_eq(stub_groups() - before, most->items + most->merges * l.plan->args.block_q);
     ck_assert_uint_eq(stub_work(), (uintptr_t)work->address + 256);
     fa_buffer_destroy(work);
+    die(&l);
+}
+END_TEST
+
+/* Lengths on the device: one launch more, whether the stream is captured or not, and nothing else of the driver. */
+START_TEST(lengths_are_read_by_a_launch)
+{
+    static const char *const waits[] = {"cuStreamSynchronize", "cuMemcpyHtoDAsync", "cuMemAllocHost",
+                                        "cuEventRecord", "cuModuleLoadData"};
+    const int32_t keys[] = {7};
+    life l = {.dynamic = 2};
+    fa_buffer *work, *lens;
+    (void)setenv("FASTATTN_CUDA_LIMITS", "images=0", 1); /* the stub tells tasks by what it compiled */
+    ck_assert_msg(live_on(&l, "rows64", 0) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_buffer_create(l.device, 256 + fa_plan_work(l.plan), &work), FA_OK);
+    ck_assert_int_eq(fa_buffer_create(l.device, sizeof(keys), &lens), FA_OK);
+    ck_assert_int_eq(fa_buffer_write(l.queue, lens, 0, keys, sizeof(keys)), FA_OK);
+    const fa_device_lengths lengths = {.struct_size = sizeof(lengths), .lens_kv = lens};
+    for (int i = 0; i < COUNT(waits); i++) {
+        const long before = stub_launches();
+        stub_fail(waits[i], 1, CUDA_ERROR_INVALID_VALUE);
+        ck_assert_int_eq(fa_plan_schedule_device(l.plan, l.queue, &lengths, work, 256), FA_OK);
+        ck_assert(!stub_has_failed());
+        ck_assert_int_eq(stub_launches() - before, 1);
+    }
+    stub_fail("cuLaunchKernel", 1, CUDA_ERROR_INVALID_VALUE);
+    ck_assert_int_ne(fa_plan_schedule_device(l.plan, l.queue, &lengths, work, 256), FA_OK);
+    assert_message("cuLaunchKernel");
+    stub_fail(NULL, 0, CUDA_SUCCESS);
+    const fa_table_params *made = (const void *)((const char *)work->address + 256);
+    const fa_table_sequence *s = (const fa_table_sequence *)(const void *)made + made->sequences_at;
+    ck_assert_uint_eq((uint64_t)made->plan, l.plan->serial);
+    ck_assert_int_eq(s->mask.len_kv, 7);
+    fa_buffer_destroy(work);
+    fa_buffer_destroy(lens);
     die(&l);
 }
 END_TEST
@@ -512,6 +549,7 @@ int main(void)
     TCase *tc = add_context_case(suite, "stub");
     tcase_set_timeout(tc, 120);
     tcase_add_loop_test(tc, work_is_passed_on, 0, 4);
+    tcase_add_test(tc, lengths_are_read_by_a_launch);
     tcase_add_test(tc, schedules_do_not_wait);
     tcase_add_loop_test(tc, failed_schedules_are_told, 0, COUNT(schedules_call));
     tcase_add_loop_test(tc, lives, 0, COUNT(limits));
