@@ -161,6 +161,12 @@ static bool add_device_lengths(conform_list *list)
         c.page = t == 2 ? 16 : 0;
         ok = ok && conform_add(list, &c, "lengths-device");
     }
+    conform_case c = basic; /* more sequences than a work-group has work-items */
+    set_heads(&c, 300, 1, 1);
+    set_lengths(&c, 1, 60);
+    c.test = CONFORM_DEVICE_LENGTHS;
+    c.packing = CONFORM_LENS;
+    ok = ok && conform_add(list, &c, "lengths-device-many");
     return ok;
 }
 
