@@ -52,17 +52,56 @@ static void encode_block(int type, const float x[BLOCK], uint8_t *to)
         to[i] = (uint8_t)((code[i] & 15) | code[i + BLOCK / 2] << 4);
 }
 
+static fa_uint narrowed(int type, float x)
+{
+    switch (type) {
+    case FA_TYPE_E4M3: return fa_e4m3_narrow(x);
+    case FA_TYPE_E5M2: return fa_e5m2_narrow(x);
+    case FA_TYPE_E2M1: return fa_e2m1_narrow(x);
+    case FA_TYPE_E8M0: return fa_e8m0_narrow(x);
+    default: return fa_whole_code(type, x);
+    }
+}
+
+/* Codes alone, of which a byte holds 1, 2 or 4. */
+static void encode_bare(int type, uint8_t *to, const float *from, int64_t count)
+{
+    const int bits = FA_TYPE_CODE_BITS(type), each = 8 / bits;
+    for (int64_t i = 0; i < count; i += each) {
+        fa_uint byte = 0;
+        for (int j = 0; j < each; j++)
+            byte |= narrowed(type, from[i + j]) << bits * j;
+        to[i / each] = (uint8_t)byte;
+    }
+}
+
+void fa_elements_fit(fa_dtype dtype, const float *from, int64_t count, int64_t stride, float *scale,
+                     float *zero)
+{
+    const int type = (int)dtype;
+    const float greatest_code = fa_greatest_number(type);
+    float least = count > 0 ? from[0] : 0, greatest = least, peak = 0;
+    for (int64_t i = 0; i < count; i++) {
+        const float x = from[i * stride];
+        least = fminf(least, x);
+        greatest = fmaxf(greatest, x);
+        peak = fmaxf(peak, fabsf(x));
+    }
+    *scale = zero ? (greatest - least) / (greatest_code - fa_least_number(type)) : peak / greatest_code;
+    if (zero)
+        *zero = least - *scale * fa_least_number(type);
+}
+
 void fa_elements_store(fa_dtype dtype, void *base, int64_t index, const float *from, int64_t count)
 {
     const int type = (int)dtype;
-    uint8_t *to = (uint8_t *)base + FA_TYPE_SPAN(type, index);
     if (!FA_TYPE_IS_CODED(type)) {
         for (int64_t i = 0; i < count; i++)
             fa_store(dtype, base, index + i, from[i]);
-    } else if (FA_TYPE_IS_FP8(type)) {
-        for (int64_t i = 0; i < count; i++)
-            to[i] = (uint8_t)(type == FA_TYPE_E4M3 ? fa_e4m3_narrow(from[i]) : fa_e5m2_narrow(from[i]));
+    } else if (FA_TYPE_IS_BARE(type)) {
+        encode_bare(type, (uint8_t *)base + index * FA_TYPE_CODE_BITS(type) / 8, from, count);
     } else {
+        uint8_t *to = (uint8_t *)base + FA_TYPE_SPAN(type, index);
         for (int64_t i = 0; i < count; i += BLOCK, to += FA_TYPE_SIZE(type))
             encode_block(type, from + i, to);
     }

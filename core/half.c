@@ -16,10 +16,21 @@ SAME(Q4_1);
 SAME(Q5_0);
 SAME(Q5_1);
 SAME(IQ4_NL);
+SAME(I8);
+SAME(I4);
+SAME(I2);
+SAME(U8);
+SAME(U4);
+SAME(U2);
+SAME(E2M1);
+SAME(E8M0);
 
 float fa_load_coded(fa_dtype dtype, const void *base, int64_t index)
 {
-    const int type = (int)dtype, e = (int)(index & ((1 << FA_TYPE_BLOCK_SHIFT(type)) - 1));
+    const int type = (int)dtype;
+    if (FA_TYPE_IS_BARE(type) && FA_TYPE_CODE_BITS(type) == 8) /* scales may end anywhere */
+        return fa_bare_number(type, ((const uint8_t *)base)[index]);
+    const int e = (int)(index & ((1 << FA_TYPE_BLOCK_SHIFT(type)) - 1));
     const int64_t block = FA_TYPE_SPAN(type, index - e);
     return fa_decoded(type, fa_codes_of(type, base, block, e & ~3), e & 3, fa_scaling_of(type, base, block));
 }

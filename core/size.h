@@ -40,4 +40,13 @@ static inline size_t fa_align64(size_t size)
     return (size + 63) & ~(size_t)63;
 }
 
+/* The logarithm of a power of two; -1 for another number. */
+static inline int fa_shift_of(int64_t n)
+{
+    int shift = 0;
+    while (shift < 30 && (int64_t)1 << shift < n)
+        shift++;
+    return (int64_t)1 << shift == n ? shift : -1;
+}
+
 #endif

@@ -13,7 +13,9 @@ static const struct {
     [FA_BOOL] = {"bool", 1, 1, 1},       [FA_I32] = {"i32", 1, 4, 4},     [FA_E4M3] = {"e4m3", 8, 8, 2},
     [FA_E5M2] = {"e5m2", 8, 8, 2},       [FA_Q8_0] = {"q8_0", 32, 34, 2}, [FA_Q4_0] = {"q4_0", 32, 18, 2},
     [FA_Q4_1] = {"q4_1", 32, 20, 2},     [FA_Q5_0] = {"q5_0", 32, 22, 2}, [FA_Q5_1] = {"q5_1", 32, 24, 2},
-    [FA_IQ4_NL] = {"iq4_nl", 32, 18, 2},
+    [FA_IQ4_NL] = {"iq4_nl", 32, 18, 2}, [FA_I8] = {"i8", 8, 8, 2},       [FA_I4] = {"i4", 8, 4, 2},
+    [FA_I2] = {"i2", 8, 2, 2},           [FA_U8] = {"u8", 8, 8, 2},       [FA_U4] = {"u4", 8, 4, 2},
+    [FA_U2] = {"u2", 8, 2, 2},           [FA_E2M1] = {"e2m1", 8, 4, 2},   [FA_E8M0] = {"e8m0", 1, 1, 2},
 };
 
 static bool is_dtype(fa_dtype dtype)
@@ -50,7 +52,7 @@ fa_status fa_dtype_check_float(fa_dtype dtype, const char *name)
 
 fa_status fa_dtype_check_cache(fa_dtype dtype, const char *name)
 {
-    if (dtype != FA_BOOL && dtype != FA_I32)
+    if (dtype != FA_BOOL && dtype != FA_I32 && dtype != FA_E8M0)
         return FA_OK;
     return fa_fail(FA_INVALID, "%s is %s, expected f32, f16, bf16 or a format of caches", name,
                    fa_dtype_name(dtype));
@@ -89,9 +91,8 @@ static bool has_strides(const fa_tensor *tensor)
 }
 
 /* Rows begin with a block and are whole blocks. */
-static fa_status check_blocks(const fa_tensor *tensor, const char *name)
+static fa_status check_blocks(const fa_tensor *tensor, const char *name, int64_t block)
 {
-    const int64_t block = fa_dtype_block(tensor->dtype);
     if (tensor->shape[3] % block != 0)
         return fa_fail(FA_INVALID, "%s.shape[3] is %lld, expected a multiple of %lld, a block of %s", name,
                        (long long)tensor->shape[3], (long long)block, fa_dtype_name(tensor->dtype));
@@ -104,7 +105,7 @@ static fa_status check_blocks(const fa_tensor *tensor, const char *name)
     return FA_OK;
 }
 
-fa_status fa_tensor_normalise(fa_tensor *tensor, const char *name, bool repeats_last)
+static fa_status normalise(fa_tensor *tensor, const char *name, bool repeats_last, int64_t block)
 {
     if (fa_dtype_size(tensor->dtype) == 0)
         return fa_fail(FA_INVALID, "%s.dtype is %d, expected an fa_dtype", name, (int)tensor->dtype);
@@ -116,7 +117,7 @@ fa_status fa_tensor_normalise(fa_tensor *tensor, const char *name, bool repeats_
             return fa_fail(FA_INVALID, "%s.stride[%d] is %lld, expected at least 0", name, axis,
                            (long long)tensor->stride[axis]);
     }
-    fa_status status = check_blocks(tensor, name);
+    fa_status status = check_blocks(tensor, name, block);
     if (status != FA_OK)
         return status;
     bool given = has_strides(tensor), one = tensor->shape[3] == 1;
@@ -137,6 +138,16 @@ fa_status fa_tensor_normalise(fa_tensor *tensor, const char *name, bool repeats_
     return FA_OK;
 }
 
+fa_status fa_tensor_normalise(fa_tensor *tensor, const char *name, bool repeats_last)
+{
+    return normalise(tensor, name, repeats_last, fa_dtype_block(tensor->dtype));
+}
+
+fa_status fa_tensor_normalise_single(fa_tensor *tensor, const char *name)
+{
+    return normalise(tensor, name, true, 1);
+}
+
 fa_status fa_tensor_extent(const fa_tensor *tensor, const char *name, size_t *bytes)
 {
     *bytes = 0;
@@ -148,8 +159,9 @@ fa_status fa_tensor_extent(const fa_tensor *tensor, const char *name, size_t *by
             return fa_fail(FA_OUT_OF_MEMORY, "%s: shape[%d] %lld with stride[%d] %lld overflows memory", name,
                            axis, (long long)tensor->shape[axis], axis, (long long)tensor->stride[axis]);
     }
-    size_t total = 0;
-    if (!fa_grow(&total, last / (size_t)fa_dtype_block(tensor->dtype), fa_dtype_size(tensor->dtype)))
+    const size_t block = (size_t)fa_dtype_block(tensor->dtype), size = fa_dtype_size(tensor->dtype);
+    size_t total = last % block * size / block;
+    if (!fa_grow(&total, last / block, size))
         return fa_fail(FA_OUT_OF_MEMORY, "%s: %zu elements of %s overflow memory", name, last,
                        fa_dtype_name(tensor->dtype));
     *bytes = total;
@@ -162,7 +174,8 @@ fa_status fa_tensor_span(const fa_tensor *tensor, size_t *bytes)
     if (!tensor || !bytes)
         return fa_fail(FA_INVALID, "%s is NULL", tensor ? "bytes" : "tensor");
     fa_tensor copy = *tensor;
-    fa_status status = fa_tensor_normalise(&copy, "tensor", true);
+    fa_status status = copy.dtype == FA_E4M3 ? fa_tensor_normalise_single(&copy, "tensor")
+                                             : fa_tensor_normalise(&copy, "tensor", true);
     return status == FA_OK ? fa_tensor_extent(&copy, "tensor", bytes) : status;
 }
 

@@ -11,6 +11,9 @@
  */
 fa_status fa_tensor_normalise(fa_tensor *tensor, const char *name, bool repeats_last);
 
+/* The same, with repeats_last, of a tensor whose elements are no part of a block: scales. */
+fa_status fa_tensor_normalise_single(fa_tensor *tensor, const char *name);
+
 /* As fa_tensor_span(), for a normalised tensor. */
 fa_status fa_tensor_extent(const fa_tensor *tensor, const char *name, size_t *bytes);
 
@@ -20,7 +23,7 @@ bool fa_tensor_is_injective(const fa_tensor *tensor);
 /* FA_OK for f32, f16 and bf16. Otherwise FA_INVALID; `name` is the field's. */
 fa_status fa_dtype_check_float(fa_dtype dtype, const char *name);
 
-/* FA_OK for those and the formats of caches. */
+/* FA_OK for those and the formats of caches, codes alone included. */
 fa_status fa_dtype_check_cache(fa_dtype dtype, const char *name);
 
 /* Whether a description leaves the tensor out: its shape is all 0. */
@@ -29,10 +32,11 @@ static inline bool fa_tensor_is_absent(const fa_tensor *t)
     return t->shape[0] == 0 && t->shape[1] == 0 && t->shape[2] == 0 && t->shape[3] == 0;
 }
 
-/* The bytes of so many elements, which are whole blocks. */
+/* The bytes of so many elements: of whole blocks, or of scales, which have a byte each where they lie in blocks. */
 static inline int64_t fa_dtype_bytes(fa_dtype dtype, int64_t elements)
 {
-    return elements / fa_dtype_block(dtype) * (int64_t)fa_dtype_size(dtype);
+    const int64_t block = fa_dtype_block(dtype), size = (int64_t)fa_dtype_size(dtype);
+    return elements / block * size + elements % block * size / block;
 }
 
 /* The bytes of one element, on average. */

@@ -49,6 +49,12 @@ typedef struct fa_cl_operand {
 
 enum { FA_CL_WORKSPACE = FA_OPERANDS, FA_CL_PLACES, FA_CL_WORK = FA_CL_PLACES };
 
+/* Scales and zeros: each lies in one chunk, and only kernels that have them are told. */
+static inline bool fa_cl_is_scale(int operand)
+{
+    return operand == FA_K_SCALE || operand == FA_V_SCALE || operand == FA_K_ZERO || operand == FA_V_ZERO;
+}
+
 /* A kernel whose arguments are being set, in order. */
 typedef struct fa_cl_launch {
     const fa_cl *cl;

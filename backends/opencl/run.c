@@ -14,7 +14,8 @@ static fa_cl_operand operand_of(const fa_plan *plan, const fa_binding *binding, 
         return (fa_cl_operand){"work", binding->work, binding->work_offset, plan->layout.bytes, 1};
     const fa_dtype dtype = plan->problem.tensor[place].dtype;
     return (fa_cl_operand){fa_operands[place].name, binding->buffer[place], binding->offset[place],
-                           plan->problem.span[place], fa_dtype_block(dtype) > 1 ? 1 : fa_dtype_size(dtype)};
+                           plan->problem.span[place],
+                           fa_dtype_block(dtype) > 1 || fa_cl_is_scale(place) ? 1 : fa_dtype_size(dtype)};
 }
 
 /* OpenCL knows nothing of two cl_mem that wrap the same bytes of the host: what one writes the other overwrites. */
@@ -54,6 +55,14 @@ static fa_status find_places(const fa_plan *plan, const fa_binding *binding, fa_
     *kernels = &prepared->usual;
     for (int t = 0; t < FA_CL_PLACES; t++) {
         const fa_cl_operand o = operand_of(plan, binding, t);
+        if (fa_cl_is_scale(t) && fa_cl_crosses(&o))
+            return fa_fail(FA_UNSUPPORTED,
+                           "args.%s lies across the end of one of the device's allocations, of which its "
+                           "buffer has several: give it a smaller buffer",
+                           o.name);
+    }
+    for (int t = 0; t < FA_CL_PLACES; t++) {
+        const fa_cl_operand o = operand_of(plan, binding, t);
         if (prepared->usual.chunks > 1 || !fa_cl_crosses(&o))
             continue;
         if (prepared->crossing.chunks == 0) {
@@ -66,7 +75,7 @@ static fa_status find_places(const fa_plan *plan, const fa_binding *binding, fa_
     }
     for (int t = 0; t < FA_CL_PLACES; t++) {
         const fa_cl_operand o = operand_of(plan, binding, t);
-        out[t] = fa_cl_find_place(&o, (*kernels)->chunks);
+        out[t] = fa_cl_find_place(&o, fa_cl_is_scale(t) ? 1 : (*kernels)->chunks);
     }
     return FA_OK;
 }
@@ -94,6 +103,15 @@ static void pass_work(fa_cl_launch *l, const fa_plan *plan, const fa_binding *bi
     fa_cl_pass(l, sizeof(cl_long), &place.at);
 }
 
+static void pass_scales(fa_cl_launch *l, const fa_cl_place where[FA_CL_PLACES])
+{
+    static const int scales[] = {FA_K_SCALE, FA_V_SCALE, FA_K_ZERO, FA_V_ZERO};
+    for (size_t i = 0; i < sizeof(scales) / sizeof(scales[0]); i++)
+        fa_cl_pass_memory(l, &where[scales[i]], 1);
+    for (size_t i = 0; i < sizeof(scales) / sizeof(scales[0]); i++)
+        fa_cl_pass(l, sizeof(cl_long), &where[scales[i]].at);
+}
+
 /* The attention kernel's arguments, as all of them have them. */
 static fa_status start_attention(const fa_plan *plan, const fa_cl_kernels *kernels, fa_cl_queue *queue,
                                  const fa_binding *binding, const fa_cl_place where[FA_CL_PLACES],
@@ -107,12 +125,18 @@ static fa_status start_attention(const fa_plan *plan, const fa_cl_kernels *kerne
     cl_long partial_at = partial->at + (cl_long)(plan->partial_offset / sizeof(float));
     cl_long partial_state_at = partial->at + (cl_long)(plan->partial_state_offset / sizeof(float));
     pass_work(&l, plan, binding);
-    for (int t = 0; t < FA_CL_PLACES; t++)
-        fa_cl_pass_memory(&l, &where[t], kernels->chunks);
-    for (int t = 0; t < FA_OPERANDS; t++)
-        fa_cl_pass(&l, sizeof(cl_long), &where[t].at);
+    for (int t = 0; t < FA_CL_PLACES; t++) {
+        if (!fa_cl_is_scale(t))
+            fa_cl_pass_memory(&l, &where[t], kernels->chunks);
+    }
+    for (int t = 0; t < FA_OPERANDS; t++) {
+        if (!fa_cl_is_scale(t))
+            fa_cl_pass(&l, sizeof(cl_long), &where[t].at);
+    }
     fa_cl_pass(&l, sizeof(cl_long), &partial_at);
     fa_cl_pass(&l, sizeof(cl_long), &partial_state_at);
+    if (plan->problem.features & FA_FEATURE_SCALES)
+        pass_scales(&l, where);
     fa_cl_pass(&l, prepared->local_bytes, NULL);
     return fa_cl_enqueue(&l, queue->handle, fa_run_items(plan, binding), 1, prepared->group, event);
 }

@@ -29,6 +29,7 @@ typedef struct fa_cpu_run {
     const fa_table_merge *merge;
     const void *q, *k, *v, *bias, *keep;
     const int32_t *pages; /* the page table; NULL: keys do not lie in pages */
+    const void *k_scale, *v_scale, *k_zero, *v_zero;
     void *o;
     float *lse;     /* NULL: not wanted */
     float *partial; /* normalised outputs of split items, dim_v floats a row */
@@ -54,6 +55,13 @@ static inline fa_key_place fa_cpu_place(const fa_cpu_run *run, const fa_table_it
 {
     const fa_cpu_keys keys = {run->work, &run->sequence[item->sequence], run->pages};
     return fa_work_place(keys, key);
+}
+
+/* Where its scale lies, by batch entry or page and by row there. */
+static inline fa_key_place fa_cpu_scale_place(const fa_cpu_run *run, const fa_table_item *item, int key)
+{
+    const fa_table_sequence *s = &run->sequence[item->sequence];
+    return run->pages ? fa_cpu_place(run, item, key) : (fa_key_place){s->number, s->row + key};
 }
 
 /* Elements that precede the row of k or v in that place. */

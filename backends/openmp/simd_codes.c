@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rows in formats of caches (core/portable/codes.h) made f32. A block's scaling is read once, and so is each code. */
-#include "simd/pack.h"
+#include "core/attention/scales.h"
+#include "simd/panel.h"
 
 enum { BLOCK = 32 /* elements of a block of ggml's */ };
 
@@ -67,6 +68,25 @@ FA_INLINE void decode_row(const int type, const uint8_t *at, int dim, float *to)
 }
 #endif
 
+/* Codes of 8, 4 and 2 bits as the numbers that they stand for. */
+FA_INLINE void decode_codes(const int type, const uint8_t *at, int dim, float *to)
+{
+    const int bits = FA_TYPE_CODE_BITS(type), each = 8 / bits;
+    float number[16] = {0};
+    if (bits == 8) {
+        for (int d = 0; d < dim; d++)
+            to[d] = type == FA_TYPE_I8 ? (float)(int8_t)at[d] : (float)at[d];
+        return;
+    }
+    for (int i = 0; i < 1 << bits; i++)
+        number[i] = fa_bare_number(type, (fa_uint)i);
+    for (int d = 0; d < dim; d += each, at++) {
+        FA_UNROLL
+        for (int i = 0; i < each; i++)
+            to[d + i] = number[*at >> bits * i & ((1 << bits) - 1)];
+    }
+}
+
 FA_INLINE void decode(const int type, const typed_rows *from, int rows, int dim, float *target,
                       ptrdiff_t target_stride)
 {
@@ -80,12 +100,64 @@ FA_INLINE void decode(const int type, const typed_rows *from, int rows, int dim,
             for (int i = 0; i < bytes; i += LINE_BYTES)
                 __builtin_prefetch(ahead + i);
         }
-        decode_row(type, at, dim, target);
+        if (FA_TYPE_IS_BARE(type) && !FA_TYPE_IS_FP8(type))
+            decode_codes(type, at, dim, target);
+        else
+            decode_row(type, at, dim, target);
     }
 }
 
-void FA_ISA_NAME(decode_rows)(const typed_rows *from, int rows, int dim, float *target,
-                              ptrdiff_t target_stride)
+/* Scales, or zeros, of the dims of a row, and where they begin. */
+typedef struct scale_row {
+    int64_t at; /* -1: none yet */
+    float x[FA_MAX_HEAD_DIM];
+} scale_row;
+
+/* Where the scale or the zero of a key's first dims lies. */
+static int64_t scale_at(const scaled_keys *keys, const fa_scales *s, const fa_long stride[4], int key)
+{
+    const fa_key_place place = fa_cpu_scale_place(keys->run, keys->item, key);
+    return FA_SCALE_ROW(*keys->item, stride, place, *s);
+}
+
+/* Fills a row, unless it is the one that is there. */
+static void take_scales(const fa_scales *s, int type, const void *base, int64_t at, int64_t stride,
+                        float factor, int dim, scale_row *row)
+{
+    if (at == row->at)
+        return;
+    row->at = at;
+    for (int d = 0; d < dim; d += s->dims) {
+        const float x = fa_load((fa_dtype)type, base, at + d / s->dims * stride) * factor;
+        for (int i = d; i < FA_MIN(d + s->dims, dim); i++)
+            row->x[i] = x;
+    }
+}
+
+/* The numbers of rows become elements. */
+static void scale_rows(const scaled_keys *keys, int rows, int dim, float *target, ptrdiff_t target_stride)
+{
+    const fa_cpu_run *run = keys->run;
+    const bool is_k = keys->operand == FA_K;
+    const fa_scales *s = is_k ? &run->work->k_scales : &run->work->v_scales;
+    const void *scale = is_k ? run->k_scale : run->v_scale, *zero = is_k ? run->k_zero : run->v_zero;
+    scale_row scales = {.at = -1}, zeros = {.at = -1};
+    memset(zeros.x, 0, (size_t)dim * sizeof(float));
+    for (int r = 0; r < rows; r++, target += target_stride) {
+        take_scales(s, s->scale_type, scale, scale_at(keys, s, s->scale_stride, keys->key + r),
+                    s->scale_stride[3], s->factor, dim, &scales);
+        if (zero)
+            take_scales(s, s->zero_type, zero, scale_at(keys, s, s->zero_stride, keys->key + r),
+                        s->zero_stride[3], 1, dim, &zeros);
+        int d = 0;
+        for (; d + VL <= dim; d += VL)
+            v_store(target + d, v_fma(v_load(scales.x + d), v_load(target + d), v_load(zeros.x + d)));
+        for (; d < dim; d++)
+            target[d] = fmaf(scales.x[d], target[d], zeros.x[d]);
+    }
+}
+
+static void decode_numbers(const typed_rows *from, int rows, int dim, float *target, ptrdiff_t target_stride)
 {
 #define FORMAT(name) \
     case FA_##name: decode(FA_TYPE_##name, from, rows, dim, target, target_stride); break
@@ -98,9 +170,39 @@ void FA_ISA_NAME(decode_rows)(const typed_rows *from, int rows, int dim, float *
         FORMAT(Q5_0);
         FORMAT(Q5_1);
         FORMAT(IQ4_NL);
+        FORMAT(I8);
+        FORMAT(I4);
+        FORMAT(I2);
+        FORMAT(U8);
+        FORMAT(U4);
+        FORMAT(U2);
+        FORMAT(E2M1);
     default: break;
     }
 #undef FORMAT
+}
+
+void FA_ISA_NAME(decode_rows)(const typed_rows *from, int rows, int dim, float *target,
+                              ptrdiff_t target_stride)
+{
+    decode_numbers(from, rows, dim, target, target_stride);
+    if (from->scaled.run)
+        scale_rows(&from->scaled, rows, dim, target, target_stride);
+}
+
+float FA_ISA_NAME(element_of)(const typed_rows *t, int r, int d)
+{
+    const scaled_keys *keys = &t->scaled;
+    const float x = fa_load(t->dtype, t->base, row_index(t->row != NULL, t, r) + d);
+    if (!keys->run)
+        return x;
+    const fa_cpu_run *run = keys->run;
+    const fa_key_place place = fa_cpu_scale_place(run, keys->item, keys->key + r);
+    const bool is_k = keys->operand == FA_K;
+    const fa_scaling s =
+        fa_scales_at(is_k ? &run->work->k_scales : &run->work->v_scales, is_k ? run->k_scale : run->v_scale,
+                     is_k ? run->k_zero : run->v_zero, place.page, keys->item->head_kv, place.within, d);
+    return fmaf(s.scale, x, s.offset);
 }
 
 static bool is_finite_f16(uint16_t bits)
@@ -125,9 +227,25 @@ static bool fp8_finite(int type, const uint8_t *at, int count)
     return !found;
 }
 
+static bool scaled_finite(const typed_rows *t, int rows, int dim)
+{
+    float row[FA_MAX_HEAD_DIM];
+    for (int r = 0; r < rows; r++) {
+        const typed_rows one = rows_from(*t, r);
+        FA_ISA_NAME(decode_rows)(&one, 1, dim, row, 0);
+        for (int d = 0; d < dim; d++) {
+            if (!fa_is_finite(row[d]))
+                return false;
+        }
+    }
+    return true;
+}
+
 bool FA_ISA_NAME(coded_finite)(const typed_rows *t, int rows, int dim)
 {
     const int type = (int)t->dtype;
+    if (t->scaled.run)
+        return scaled_finite(t, rows, dim);
     for (int r = 0; r < rows; r++) {
         const uint8_t *at = row_at(type, t, r);
         if (FA_TYPE_IS_FP8(type) && !fp8_finite(type, at, dim))

@@ -21,7 +21,7 @@ void FA_ISA_NAME(add_infinite)(const fa_panel *panel, const float *weights, cons
     int dim = panel->run->plan->args.dim_v;
     for (int j = 0; j < keys; j++) {
         for (int d = 0; d < dim; d++) {
-            float value = fa_load(v->dtype, v->base, v->index + j * v->stride + d);
+            float value = FA_ISA_NAME(element_of)(v, j, d);
             if (isfinite(value))
                 continue;
             for (int lane = 0; lane < panel->count; lane++) {

@@ -427,7 +427,7 @@ static void add_infinite(const query_row *row, const typed_rows *v, int key, int
         if (!fa_mask_visible(row->sequence->mask, row->position, key + j) || !is_kept(row, key + j))
             continue;
         for (int d = 0; d < dim; d++) {
-            float value = fa_load(v->dtype, v->base, row_index(v->row != NULL, v, j) + d);
+            float value = FA_ISA_NAME(element_of)(v, j, d);
             if (!isfinite(value))
                 o[d] += p[j] * value;
         }

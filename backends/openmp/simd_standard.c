@@ -119,8 +119,8 @@ static void run_item(const fa_cpu_run *run, const fa_table_item *item, void *mem
     int panels = (item->row_end - item->row_begin + PANEL - 1) / PANEL,
         keys = run->sequence[item->sequence].mask.len_kv;
 
-    convert_rows(k.dtype, k.base, k.index, k.stride, keys, a->dim_qk, s.k, a->dim_qk);
-    convert_rows(v.dtype, v.base, v.index, v.stride, keys, a->dim_v, s.v, a->dim_v);
+    convert_typed(&k, keys, a->dim_qk, s.k, a->dim_qk);
+    convert_typed(&v, keys, a->dim_v, s.v, a->dim_v);
     first_product(run, item, &s, panels, keys);
     softmax(run, item, &s, panels, keys);
     second_product(run, item, &s, panels, keys);

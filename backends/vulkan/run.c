@@ -14,8 +14,10 @@ static void find_places(const fa_plan *plan, const fa_binding *binding, fa_vk_pl
     const fa_vk_plan *prepared = plan->impl;
     where[FA_VK_SLOT_TABLE] = fa_vk_place_of(binding->work ? binding->work : prepared->work,
                                              binding->work ? binding->work_offset : 0, plan->layout.bytes);
-    for (int t = 0; t < FA_OPERANDS; t++)
-        where[slot[t]] = fa_vk_place_of(binding->buffer[t], binding->offset[t], plan->problem.span[t]);
+    for (int t = 0; t < FA_OPERANDS; t++) {
+        if (slot[t] != FA_VK_SLOT_TABLE) /* what no kernel of this backend serves has none */
+            where[slot[t]] = fa_vk_place_of(binding->buffer[t], binding->offset[t], plan->problem.span[t]);
+    }
     const size_t partial = plan->partial_offset, state = plan->partial_state_offset;
     if (binding->workspace && plan->workspace > state) {
         where[FA_VK_SLOT_PARTIAL] =

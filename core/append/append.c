@@ -30,6 +30,10 @@ static fa_status check_tensor(fa_append *a, int operand)
     if (!is_cache(operand))
         return fa_dtype_check_float(t->dtype, field);
     FA_TRY(fa_dtype_check_cache(t->dtype, field));
+    if (t->dtype >= FA_I8)
+        return fa_fail(FA_INVALID,
+                       "%s is %s, expected a type whose scales lie in its blocks, or that has none", field,
+                       fa_dtype_name(t->dtype));
     if (!fa_tensor_is_injective(t))
         return fa_fail(FA_INVALID, "%s.stride is (%lld, %lld, %lld, 1): elements of %s overlap",
                        names[operand], (long long)t->stride[0], (long long)t->stride[1],

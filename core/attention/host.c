@@ -331,7 +331,8 @@ static fa_status host_execute(host_run *run, const fa_attention_desc *desc)
 fa_status fa_attention_host(fa_device *device, const fa_attention_desc *desc, const void *q, const void *k,
                             const void *v, const void *bias, const void *keep, void *o, float *lse)
 {
-    const int32_t *const page_table = NULL;
+    const void *const page_table = NULL, *const k_scale = NULL, *const v_scale = NULL, *const k_zero = NULL,
+                      *const v_zero = NULL;
     fa_clear_error();
     if (!device)
         return fa_fail(FA_INVALID, "device is NULL");

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/attention/scales.h"
 #include "core/context.h"
 #include "core/size.h"
 #include "core/status.h"
@@ -513,6 +514,7 @@ static fa_status init(const fa_context *context, const fa_attention_desc *d, fa_
 {
     FA_TRY(check_tensors(p, d));
     FA_TRY(check_pages(p, d));
+    FA_TRY(fa_scales_init(p, d));
     const fa_lengths lengths = lengths_of(d);
     side_lists q, kv;
     p->dynamic = d->dynamic_lengths != 0;

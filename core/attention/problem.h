@@ -6,7 +6,9 @@
 #include <fastattn/plan.h>
 #include <stdbool.h>
 
+#include "core/portable/decode.h"
 #include "core/portable/mask.h"
+#include "core/portable/table.h"
 
 struct fa_context;
 
@@ -29,6 +31,9 @@ enum {
 #include "core/attention/features.inc"
 };
 #undef FA_FEATURE
+
+/* Any scale or zero that is a tensor of its own. */
+#define FA_FEATURE_SCALES (FA_FEATURE_K_SCALE | FA_FEATURE_V_SCALE | FA_FEATURE_K_ZERO | FA_FEATURE_V_ZERO)
 
 const char *fa_feature_name(unsigned feature);
 
@@ -72,6 +77,7 @@ typedef struct fa_problem {
     bool has_lens_q, has_lens_kv, has_first_kv; /* what the description gives                 */
     int64_t sequences;
     fa_sequence *sequence;
+    fa_scales k_scales, v_scales;
     float *alibi_slopes, *bias_factors, *sinks; /* heads_q each, or NULL                               */
     int32_t alibi_stride; /* between the slopes of two sequences: heads_q, or 0 where all have the same */
     int32_t max_len_q, max_len_kv;

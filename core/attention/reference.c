@@ -5,7 +5,7 @@
 #include <math.h>
 
 #include "core/attention/pages.h"
-#include "core/attention/problem.h"
+#include "core/attention/scales.h"
 #include "core/context.h"
 #include "core/floating.h"
 #include "core/half.h"
@@ -36,16 +36,18 @@ typedef struct row_view {
 
 enum { NUMBERS = 4 };
 
-/* Element offset of a key's row of k or v. */
-static int64_t key_at(const row_view *r, int operand, int32_t key)
+/* Where a key lies in k and v. */
+typedef struct key_place {
+    int64_t batch, row; /* the batch may be a page */
+} key_place;
+
+static key_place place_of(const row_view *r, int32_t key)
 {
     const fa_problem *p = r->p;
-    const fa_tensor *t = &p->tensor[operand];
-    const int64_t head = r->head / p->group, number = r->s->first + (int64_t)key,
-                  page = p->tensor[FA_K].shape[2];
+    const int64_t number = r->s->first + (int64_t)key, page = p->tensor[FA_K].shape[2];
     if (!(p->features & FA_FEATURE_PAGES))
-        return fa_tensor_offset(t, r->s->kv_batch, head, r->s->kv_row + key);
-    return fa_tensor_offset(t, fa_page_of(p, r->in->page_table, r->sequence, number), head, number % page);
+        return (key_place){r->s->kv_batch, r->s->kv_row + key};
+    return (key_place){fa_page_of(p, r->in->page_table, r->sequence, number), number % page};
 }
 
 static void widen(fa_dtype dtype, const void *base, int64_t at, int32_t count, float *row)
@@ -54,14 +56,28 @@ static void widen(fa_dtype dtype, const void *base, int64_t at, int32_t count, f
         row[d] = fa_load(dtype, base, at + d);
 }
 
+/* A key's row of k or v, scaled where there are scales. */
+static void widen_key(const row_view *r, int operand, const void *base, const void *scale, const void *zero,
+                      int32_t key, int32_t dim, float *row)
+{
+    const fa_tensor *t = &r->p->tensor[operand];
+    const fa_scales *scales = fa_scales_of(r->p, operand);
+    const key_place at = place_of(r, key);
+    const int64_t head = r->head / r->p->group;
+    row += (size_t)key * (size_t)dim;
+    widen(t->dtype, base, fa_tensor_offset(t, at.batch, head, at.row), dim, row);
+    for (int32_t d = 0; scales->scale_type >= 0 && d < dim; d++) {
+        const fa_scaling s = fa_scales_at(scales, scale, zero, at.batch, head, at.row, d);
+        row[d] = fmaf(s.scale, row[d], s.offset);
+    }
+}
+
 static void widen_keys(const row_view *r)
 {
-    const fa_problem *p = r->p;
+    const fa_inputs *in = r->in;
     for (int32_t j = 0; j < r->s->len_kv; j++) {
-        widen(p->tensor[FA_K].dtype, r->in->k, key_at(r, FA_K, j), p->dim_qk,
-              r->k + (size_t)j * (size_t)p->dim_qk);
-        widen(p->tensor[FA_V].dtype, r->in->v, key_at(r, FA_V, j), p->dim_v,
-              r->v + (size_t)j * (size_t)p->dim_v);
+        widen_key(r, FA_K, in->k, in->k_scale, in->k_zero, j, r->p->dim_qk, r->k);
+        widen_key(r, FA_V, in->v, in->v_scale, in->v_zero, j, r->p->dim_v, r->v);
     }
 }
 
@@ -502,8 +518,16 @@ static fa_status check_inputs(const fa_problem *p, const fa_inputs *in)
     if (!in)
         return fa_fail(FA_INVALID, "inputs is NULL");
     const void *given[FA_OPERANDS] = {
-        [FA_Q] = in->q,       [FA_K] = in->k,       [FA_V] = in->v,
-        [FA_BIAS] = in->bias, [FA_KEEP] = in->keep, [FA_PAGES] = in->page_table,
+        [FA_Q] = in->q,
+        [FA_K] = in->k,
+        [FA_V] = in->v,
+        [FA_BIAS] = in->bias,
+        [FA_KEEP] = in->keep,
+        [FA_PAGES] = in->page_table,
+        [FA_K_SCALE] = in->k_scale,
+        [FA_V_SCALE] = in->v_scale,
+        [FA_K_ZERO] = in->k_zero,
+        [FA_V_ZERO] = in->v_zero,
     };
     for (int t = 0; t < FA_OPERANDS; t++) {
         if (!fa_operands[t].written && p->span[t] > 0 && !given[t])

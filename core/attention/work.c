@@ -8,15 +8,6 @@
 #include "core/status.h"
 #include "core/tensor.h"
 
-/* The logarithm of a power of two; -1 for another number. */
-static int shift_of(int64_t n)
-{
-    int shift = 0;
-    while (shift < 30 && (int64_t)1 << shift < n)
-        shift++;
-    return (int64_t)1 << shift == n ? shift : -1;
-}
-
 static void fill_params(const fa_plan *plan, const fa_schedule *schedule, fa_table_params *out)
 {
     const fa_problem *p = &plan->problem;
@@ -43,10 +34,12 @@ static void fill_params(const fa_plan *plan, const fa_schedule *schedule, fa_tab
     out->workers = (int)schedule->workers;
     if (p->features & FA_FEATURE_PAGES) {
         out->page_size = (int)p->tensor[FA_K].shape[2];
-        out->page_shift = shift_of(p->tensor[FA_K].shape[2]);
+        out->page_shift = fa_shift_of(p->tensor[FA_K].shape[2]);
         out->pages = (int)p->tensor[FA_K].shape[0];
         out->page_stride = p->tensor[FA_PAGES].stride[0];
     }
+    out->k_scales = p->k_scales;
+    out->v_scales = p->v_scales;
     out->group = p->group;
     out->dim_qk = p->dim_qk;
     out->dim_v = p->dim_v;
@@ -74,6 +67,7 @@ static void fill_sequences(const fa_problem *p, fa_table_sequence *out)
             .number = (int)n,
             .first = s->first,
             .mask = s->mask,
+            .row = (int)FA_MIN(s->kv_row, INT32_MAX), /* of what has scales, no more */
         };
     }
 }

@@ -16,6 +16,19 @@ FA_FN fa_uint fa_fifths(fa_uint bits)
     return ((bits & 15u) * 0x00204081u & 0x01010101u) << 4;
 }
 
+/* Four codes of 4 bits in the lower half of a word, and of 2 bits in its lowest byte: a byte for each. */
+FA_FN fa_uint fa_nibbles(fa_uint bits)
+{
+    bits = (bits & 0xffu) | (bits & 0xff00u) << 8;
+    return (bits & 0x000f000fu) | (bits & 0x00f000f0u) << 4;
+}
+
+FA_FN fa_uint fa_pairs(fa_uint bits)
+{
+    bits = (bits & 0xfu) | (bits & 0xf0u) << 12;
+    return (bits & 0x00030003u) | (bits & 0x000c000cu) << 6;
+}
+
 /*
  * Two fp8, which are the upper bytes of two halves of a word, as two f16: languages widen these at once. A number in e4m3
  * becomes one that is 256 times smaller, exactly; NaN stays NaN.
@@ -29,14 +42,27 @@ FA_FN fa_uint fa_fp8_halves(int type, fa_uint bytes)
 }
 #define FA_FP8_FACTOR(type) ((type) == FA_TYPE_E5M2 ? 1.0f : 256.0f)
 
-/* Element i of four, 0 to 3. */
-FA_FN float fa_decoded(int type, fa_uint codes, int i, fa_scaling s)
+/* The number that a code stands for, in a format whose blocks are codes alone. */
+FA_FN float fa_bare_number(int type, fa_uint code)
 {
-    fa_uint code = codes >> FA_UINT(8 * i) & 255u;
+    fa_uint top = 1u << FA_UINT(FA_TYPE_CODE_BITS(type) - 1);
     if (type == FA_TYPE_E4M3)
         return fa_e4m3_widen(code);
     if (type == FA_TYPE_E5M2)
         return fa_f16_widen(code << 8);
+    if (type == FA_TYPE_E8M0)
+        return fa_e8m0_widen(code);
+    if (type == FA_TYPE_E2M1)
+        return fa_e2m1_widen(code);
+    return FA_FLOAT(FA_TYPE_IS_SIGNED(type) ? FA_INT(code ^ top) - FA_INT(top) : FA_INT(code));
+}
+
+/* Element i of four, 0 to 3. */
+FA_FN float fa_decoded(int type, fa_uint codes, int i, fa_scaling s)
+{
+    fa_uint code = codes >> FA_UINT(8 * i) & 255u;
+    if (FA_TYPE_IS_BARE(type))
+        return fa_bare_number(type, code);
     int n = type == FA_TYPE_Q8_0     ? FA_INT(code ^ 128u) - 128
             : type == FA_TYPE_IQ4_NL ? fa_iq4_nl_number(code)
                                      : FA_INT(code) - FA_TYPE_CENTRE(type);

@@ -67,6 +67,24 @@ FA_FN fa_coder fa_coder_of(int type, fa_block_range r)
     return c;
 }
 
+/* The greatest and the least number that a code alone stands for. */
+FA_FN float fa_greatest_number(int type)
+{
+    return type == FA_TYPE_E4M3   ? 448.0f
+           : type == FA_TYPE_E5M2 ? 57344.0f
+           : type == FA_TYPE_E2M1
+               ? 6.0f
+               : FA_FLOAT((1 << (FA_TYPE_CODE_BITS(type) - (FA_TYPE_IS_SIGNED(type) ? 1 : 0))) - 1);
+}
+
+FA_FN float fa_least_number(int type)
+{
+    float greatest = fa_greatest_number(type);
+    return type >= FA_TYPE_U8 && type <= FA_TYPE_U2 ? 0.0f
+           : FA_TYPE_IS_SIGNED(type)                ? -greatest - 1.0f
+                                                    : -greatest;
+}
+
 /* Half is rounded away from zero. */
 FA_FN int fa_nearest(float x)
 {
@@ -122,6 +140,39 @@ FA_FN fa_uint fa_e5m2_narrow(float x)
     if (magnitude >= 0x47700000u) /* 61440 and more would round to more than 57344 */
         return sign | 0x7bu;
     return sign | fa_narrowed(magnitude, 2u, 113u);
+}
+
+/* To nearest, ties to even; what is larger than 6 becomes that. The format has no NaN: NaN becomes 6 too. */
+FA_FN fa_uint fa_e2m1_narrow(float x)
+{
+    fa_uint bits = FA_AS_UINT(x), sign = bits >> 28 & 8u, magnitude = bits & 0x7fffffffu;
+    if (magnitude >= 0x40a00000u) /* 5 and more: 5 lies between 4 and 6, and 6 has the odd code */
+        return sign | (magnitude == 0x40a00000u ? 6u : 7u);
+    return sign | fa_narrowed(magnitude, 1u, 127u);
+}
+
+/* The least power of two that is not less, so that codes keep within their range; of 0 and below, the least of all. */
+FA_FN fa_uint fa_e8m0_narrow(float x)
+{
+    fa_uint bits = FA_AS_UINT(x), power = (bits + 0x7fffffu) >> 23;
+    if (!fa_is_finite(x))
+        return 255u;
+    if (x <= 5.877471754111438e-39f) /* 2^-127 */
+        return 0u;
+    return FA_MIN(power, 254u);
+}
+
+/* The nearest whole number that has a code, half to even; NaN becomes 0. */
+FA_FN fa_uint fa_whole_code(int type, float x)
+{
+    float least = fa_least_number(type), greatest = fa_greatest_number(type);
+    float held = x > least ? (x < greatest ? x : greatest) : least;
+    if (fa_is_nan(x))
+        return 0u;
+    int n = fa_nearest(held);
+    if (FA_ABS(FA_FLOAT(n) - held) == 0.5f && n % 2 != 0)
+        n -= held < 0.0f ? -1 : 1;
+    return FA_UINT(n) & ((1u << FA_UINT(FA_TYPE_CODE_BITS(type) - 1)) * 2u - 1u);
 }
 
 #endif

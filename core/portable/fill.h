@@ -353,7 +353,7 @@ FA_KERNEL_FN void fa_fill_put_sequence(FA_TASK t, int n, fa_fill_sequence s)
     fa_fill_put(t, at + 14, s.mask.right);
     fa_fill_put(t, at + 15, s.mask.prefix);
     fa_fill_put(t, at + 16, s.first);
-    fa_fill_put(t, at + 17, 0);
+    fa_fill_put(t, at + 17, s.kv_row);
 }
 
 /*

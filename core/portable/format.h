@@ -21,23 +21,37 @@
 #define FA_TYPE_Q5_0 10
 #define FA_TYPE_Q5_1 11
 #define FA_TYPE_IQ4_NL 12
+#define FA_TYPE_I8 13
+#define FA_TYPE_I4 14
+#define FA_TYPE_I2 15
+#define FA_TYPE_U8 16
+#define FA_TYPE_U4 17
+#define FA_TYPE_U2 18
+#define FA_TYPE_E2M1 19
+#define FA_TYPE_E8M0 20
 #define FA_TYPE_IS_CODED(type) ((type) >= FA_TYPE_E4M3)
 #define FA_TYPE_IS_FP8(type) ((type) == FA_TYPE_E4M3 || (type) == FA_TYPE_E5M2)
+/* Blocks are codes alone: what scales them, if anything does, lies elsewhere. */
+#define FA_TYPE_IS_BARE(type) (FA_TYPE_IS_FP8(type) || (type) >= FA_TYPE_I8)
+#define FA_TYPE_IS_SIGNED(type) ((type) >= FA_TYPE_I8 && (type) <= FA_TYPE_I2)
 #define FA_TYPE_HAS_OFFSET(type) ((type) == FA_TYPE_Q4_1 || (type) == FA_TYPE_Q5_1)
-#define FA_TYPE_CODE_BITS(type) \
-    ((type) <= FA_TYPE_Q8_0 ? 8 : (type) == FA_TYPE_Q5_0 || (type) == FA_TYPE_Q5_1 ? 5 : 4)
+#define FA_TYPE_CODE_BITS(type)                                                                           \
+    ((type) <= FA_TYPE_Q8_0 || (type) == FA_TYPE_I8 || (type) == FA_TYPE_U8 || (type) == FA_TYPE_E8M0 ? 8 \
+     : (type) == FA_TYPE_Q5_0 || (type) == FA_TYPE_Q5_1                                               ? 5 \
+     : (type) == FA_TYPE_I2 || (type) == FA_TYPE_U2                                                   ? 2 \
+                                                                                                      : 4)
 #define FA_TYPE_CENTRE(type) \
     ((type) == FA_TYPE_Q4_0 ? 8 : (type) == FA_TYPE_Q5_0 ? 16 : 0) /* the code of 0 */
 /* The logarithm of a block's elements; its bytes; the bytes of so many elements, which are whole blocks. */
-#define FA_TYPE_BLOCK_SHIFT(type) (!FA_TYPE_IS_CODED(type) ? 0 : FA_TYPE_IS_FP8(type) ? 3 : 5)
-#define FA_TYPE_SIZE(type)          \
-    ((type) == 0               ? 4  \
-     : !FA_TYPE_IS_CODED(type) ? 2  \
-     : FA_TYPE_IS_FP8(type)    ? 8  \
-     : (type) == FA_TYPE_Q8_0  ? 34 \
-     : (type) == FA_TYPE_Q4_1  ? 20 \
-     : (type) == FA_TYPE_Q5_0  ? 22 \
-     : (type) == FA_TYPE_Q5_1  ? 24 \
+#define FA_TYPE_BLOCK_SHIFT(type) (!FA_TYPE_IS_CODED(type) ? 0 : FA_TYPE_IS_BARE(type) ? 3 : 5)
+#define FA_TYPE_SIZE(type)                               \
+    ((type) == 0               ? 4                       \
+     : !FA_TYPE_IS_CODED(type) ? 2                       \
+     : FA_TYPE_IS_BARE(type)   ? FA_TYPE_CODE_BITS(type) \
+     : (type) == FA_TYPE_Q8_0  ? 34                      \
+     : (type) == FA_TYPE_Q4_1  ? 20                      \
+     : (type) == FA_TYPE_Q5_0  ? 22                      \
+     : (type) == FA_TYPE_Q5_1  ? 24                      \
                                : 18)
 #define FA_TYPE_SPAN(type, elements) (((elements) >> FA_TYPE_BLOCK_SHIFT(type)) * FA_TYPE_SIZE(type))
 
@@ -72,6 +86,20 @@ FA_FN float fa_e4m3_widen(fa_uint bits)
     if (magnitude < 8u) /* a multiple of 2^-9 */
         return FA_AS_FLOAT(sign | FA_AS_UINT(FA_FLOAT(magnitude) * 0.001953125f));
     return FA_AS_FLOAT(sign | (magnitude + 960u) << 20);
+}
+
+/* A power of two; NaN for 255. */
+FA_FN float fa_e8m0_widen(fa_uint bits)
+{
+    return FA_AS_FLOAT(bits == 255u ? 0x7fc00000u : bits == 0u ? 0x00400000u : bits << 23);
+}
+
+FA_FN float fa_e2m1_widen(fa_uint bits)
+{
+    fa_uint magnitude = bits & 7u;
+    float x =
+        0.5f * FA_FLOAT(magnitude < 2u ? magnitude : (2u + (magnitude & 1u)) << ((magnitude >> 1) - 1u));
+    return (bits & 8u) != 0u ? -x : x;
 }
 
 /* The numbers that the codes of iq4_nl stand for, from the least to the greatest. */

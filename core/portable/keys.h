@@ -6,12 +6,7 @@
 #ifndef FA_PORTABLE_KEYS_H
 #define FA_PORTABLE_KEYS_H
 
-#include "lang.h"
-
-FA_STRUCT(fa_key_place)
-    int page;   /* of the pool, as the table says: it may be none of the pool's */
-    int within; /* the key's number in its page                                */
-FA_STRUCT_END(fa_key_place)
+#include "scales.h"
 
 /* Of a key of the item's sequence, counted from the first that it uses. It must be one of the sequence's. */
 FA_KERNEL_FN fa_key_place fa_work_place(FA_WORK w, int key)

@@ -20,12 +20,23 @@
 #define FA_TABLE_BIAS_FACTORS 32
 #define FA_TABLE_PAGES 64
 
+/* Where the scale and the zero of an element of k or v lie, in elements of their tensors: see scales.h. */
+FA_STRUCT(fa_scales)
+    fa_long scale_stride[4], zero_stride[4]; /* batch or page, head, group of keys, group of dims */
+    int scale_type, zero_type;               /* -1: none                                          */
+    int keys, keys_shift;                    /* of a group, which are 1 << keys_shift or it is -1 */
+    int dims, dims_shift;                    /* likewise                                          */
+    float factor;                            /* of the scales                                     */
+    int unused;
+FA_STRUCT_END(fa_scales)
+
 FA_STRUCT(fa_table_params)
     fa_long q_stride[3], k_stride[3], v_stride[3], o_stride[3]; /* batch, head, row */
     fa_long bias_stride[4], keep_stride[4];                     /* 0 where the axis is repeated */
     fa_long plan;                                               /* whose work it is, for the host */
     fa_long partial_rows;                                       /* rows of partial results */
-    fa_long page_stride;                   /* entries of the page table between two sequences */
+    fa_long page_stride; /* entries of the page table between two sequences */
+    fa_scales k_scales, v_scales;
     int items, merges;                     /* of the lists; further entries mean nothing */
     int workers;                           /* of the items, on a CPU */
     int sequences_at, items_at, merges_at; /* first entries of lists */
@@ -44,7 +55,7 @@ FA_STRUCT(fa_table_sequence)
     int number; /* index into bias, keep and the page table */
     fa_mask mask;
     int first; /* the number of the first key that it uses: keys count from that one on */
-    int unused;
+    int row;   /* of that key in k and v; in pages, 0 */
 FA_STRUCT_END(fa_table_sequence)
 
 FA_STRUCT(fa_table_item)

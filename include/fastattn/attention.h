@@ -25,18 +25,27 @@ typedef enum fa_dtype {
     FA_E4M3 = 5, /* fp8 e4m3fn: sign, 4 bits of exponent, 3 of mantissa; no infinity */
     FA_E5M2 = 6, /* fp8 e5m2: the upper half of an f16                       */
     /* Blocks of 32 elements, bit for bit as ggml has them (llama.cpp's --cache-type-k). d and m are f16: */
-    FA_Q8_0 = 7,   /* 34 bytes: d, 32 codes of 8 bits; an element is d * code  */
-    FA_Q4_0 = 8,   /* 18 bytes: d, 32 codes of 4 bits; d * (code - 8)          */
-    FA_Q4_1 = 9,   /* 20 bytes: d, m, 32 codes of 4 bits; d * code + m         */
-    FA_Q5_0 = 10,  /* 22 bytes: d, 32 fifth bits, 32 codes' lower 4 bits; d * (code - 16) */
-    FA_Q5_1 = 11,  /* 24 bytes: d, m, then likewise; d * code + m              */
-    FA_IQ4_NL = 12 /* 18 bytes: d, 32 codes of 4 bits; d * table[code]        */
+    FA_Q8_0 = 7,    /* 34 bytes: d, 32 codes of 8 bits; an element is d * code  */
+    FA_Q4_0 = 8,    /* 18 bytes: d, 32 codes of 4 bits; d * (code - 8)          */
+    FA_Q4_1 = 9,    /* 20 bytes: d, m, 32 codes of 4 bits; d * code + m         */
+    FA_Q5_0 = 10,   /* 22 bytes: d, 32 fifth bits, 32 codes' lower 4 bits; d * (code - 16) */
+    FA_Q5_1 = 11,   /* 24 bytes: d, m, then likewise; d * code + m              */
+    FA_IQ4_NL = 12, /* 18 bytes: d, 32 codes of 4 bits; d * table[code]       */
+    /* Codes alone, whose scales lie in k_scale or v_scale: of 8, 4 or 2 bits, the first of a byte in its lowest bits. */
+    FA_I8 = 13,   /* whole numbers, two's complement: -128 to 127             */
+    FA_I4 = 14,   /* -8 to 7                                                  */
+    FA_I2 = 15,   /* -2 to 1                                                  */
+    FA_U8 = 16,   /* whole numbers without a sign: 0 to 255                   */
+    FA_U4 = 17,   /* 0 to 15                                                  */
+    FA_U2 = 18,   /* 0 to 3                                                   */
+    FA_E2M1 = 19, /* 4 bits: sign, 2 of exponent, 1 of mantissa; 0, 0.5, 1, 1.5, 2, 3, 4, 6 */
+    FA_E8M0 = 20  /* 8 bits, only for scales: 2^(code - 127); 255 is NaN      */
 } fa_dtype;
 
 /**
- * How many elements lie in one block, which is all or nothing: 32 for ggml's formats, 8 for fp8 (whose elements do not
- * depend on each other, but are read so many at a time), 1 for other types. Head dims and strides of k and v are multiples
- * of it. 0 for a value that is no fa_dtype. Thread-safe.
+ * How many elements lie in one block, which is all or nothing: 32 for ggml's formats, 8 for fp8 and for codes alone (whose
+ * elements do not depend on each other, but are read so many at a time), 1 for other types. Head dims and strides of k and
+ * v are multiples of it. 0 for a value that is no fa_dtype. Thread-safe.
  */
 FA_API int64_t fa_dtype_block(fa_dtype dtype);
 
@@ -175,7 +184,7 @@ typedef struct fa_attention_desc {
 
     /* q (batch, heads_q, rows, dim_qk); k (batch, heads_kv, keys, dim_qk); v (batch, heads_kv, keys, dim_v);
      * o (batch, heads_q, rows, dim_v). Each is f32, f16 or bf16, independent of the others; k and v may each have a
-     * format of caches instead, whose elements count as the f32 numbers that they stand for. No two elements of o
+     * format of caches instead, whose elements count as the f32 numbers that they stand for, scaled where there is k_scale. No two elements of o
      * share memory, and none shares memory with an input. Rows of o may lie between rows of q, k and v. */
     fa_tensor q, k, v, o;
 
@@ -230,6 +239,21 @@ typedef struct fa_attention_desc {
      * is FA_INVALID where the host reads the table (host_memory of fa_device_info); elsewhere no memory outside of k and
      * v is read, and rows of the sequence become NaN. shape all 0: none. */
     fa_tensor page_table;
+
+    /* Scales of a cache whose codes have none beside them: k is fp8, I8, I4, I2, U8, U4, U2 or E2M1. An element of k is
+     *     k_scale * k_factor * number(code) + k_zero,
+     * in f32, the product of the first two rounded, the rest rounded once or twice. Sizes 0 and 1 of k_scale are k's or
+     * 1. Sizes 2 and 3 divide k's: key j (of a page, with page_table) and dim d have the scale at
+     * (j / (k.shape[2] / k_scale.shape[2]), d / (k.shape[3] / k_scale.shape[3])). So (1, 1, 1, 1) is one scale,
+     * (1, H, 1, 1) one for each head, (B, H, S, 1) for each token and head, (B, H, S, D / g) for each group of g dims,
+     * (B, H, S / g, D) for each channel in a group of g tokens. With pages, axis 0 is the page. With cu_rows_kv, keys count
+     * from the tensor's first, and k.shape[2] is below 2^31. f32, f16, bf16, e4m3 or e8m0; k of codes alone must have one.
+     * What a scale of e8m0 below 2^-126 stands for, a GPU may take for 0. v_scale likewise, of v. shape all 0: none. */
+    fa_tensor k_scale, v_scale;
+    /* f32, f16 or bf16, of the shape of k_scale, with any strides; only with k_scale. shape all 0: the zero is 0. */
+    fa_tensor k_zero, v_zero;
+    /* Finite; 0: 1. Only with k_scale. NVFP4's number for the whole tensor. */
+    float k_factor, v_factor;
 
     /* 1: a run may have other lengths than those above, as a cache that grows: fa_plan_schedule(). Lengths are then at most
      * what the tensors hold; those above, the largest there can be if none are given, are what the plan is made for. The

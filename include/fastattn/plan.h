@@ -145,11 +145,12 @@ FA_API fa_status fa_plan_schedule_device(const fa_plan *plan, fa_queue *queue,
 typedef struct fa_attention_args {
     size_t struct_size; /* sizeof(fa_attention_args) */
     fa_buffer *q, *k, *v, *o;
-    fa_buffer *bias, *keep, *page_table,
-        *lse;             /* given exactly if the description asks for them; otherwise NULL */
+    /* Given exactly if the description asks for them; otherwise NULL. */
+    fa_buffer *bias, *keep, *page_table, *k_scale, *v_scale, *k_zero, *v_zero, *lse;
     fa_buffer *workspace; /* contents undefined before and after; may be NULL if fa_plan_workspace() is 0 */
     size_t q_offset, k_offset, v_offset, o_offset; /* multiples of the element's size */
-    size_t bias_offset, keep_offset, page_table_offset, lse_offset;
+    size_t bias_offset, keep_offset, page_table_offset, k_scale_offset, v_scale_offset, k_zero_offset,
+        v_zero_offset, lse_offset;
     size_t workspace_offset; /* a multiple of 64; in wrapped host memory, the address is a multiple of 64 */
     fa_buffer *work;         /* written by fa_plan_schedule() for this plan; NULL: the plan's own lengths */
     size_t work_offset;      /* a multiple of 256; in wrapped host memory, the address is a multiple of 64 */
@@ -173,12 +174,12 @@ typedef struct fa_attention_args {
 FA_API fa_status fa_plan_run(const fa_plan *plan, fa_queue *queue, const fa_attention_args *args);
 
 /**
- * The memory of one run, in host memory: each pointer is a tensor's first element. bias, keep, page_table and lse are
- * given exactly if the description asks for them; otherwise they are NULL.
+ * The memory of one run, in host memory: each pointer is a tensor's first element. bias, keep, page_table, the
+ * scales and zeros of k and v, and lse are given exactly if the description asks for them; otherwise they are NULL.
  */
 typedef struct fa_host_args {
     size_t struct_size; /* sizeof(fa_host_args) */
-    const void *q, *k, *v, *bias, *keep, *page_table;
+    const void *q, *k, *v, *bias, *keep, *page_table, *k_scale, *v_scale, *k_zero, *v_zero;
     void *o;
     float *lse;
     void *workspace;  /* fa_plan_workspace() bytes at a multiple of 64; contents undefined before and after */
@@ -245,8 +246,8 @@ FA_API fa_status fa_plan_tile(const fa_plan *plan, int64_t sequence, int64_t row
 
 /**
  * Everything in one call, for host memory: plan, buffers, run and wait. Each pointer is a tensor's first element. bias,
- * keep and lse are NULL exactly if desc does not ask for them. A description with page_table is FA_INVALID: no argument
- * takes the table, see fa_plan_run_host(). Thread-safe.
+ * keep and lse are NULL exactly if desc does not ask for them. A description with page_table, k_scale or v_scale is
+ * FA_INVALID: no argument takes these, see fa_plan_run_host(). Thread-safe.
  *
  * A device that cannot reach host memory works on copies. It copies the rows that sequences use, without what lies
  * between them, so a view into a large cache costs what the view shows.

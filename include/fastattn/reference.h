@@ -14,11 +14,11 @@ extern "C" {
 #endif
 
 /**
- * The inputs of a problem in host memory: each pointer is a tensor's first element. bias, keep and page_table are NULL
- * exactly if the description has none.
+ * The inputs of a problem in host memory: each pointer is a tensor's first element. bias, keep, page_table, scales
+ * and zeros are NULL exactly if the description has none.
  */
 typedef struct fa_inputs {
-    const void *q, *k, *v, *bias, *keep, *page_table;
+    const void *q, *k, *v, *bias, *keep, *page_table, *k_scale, *v_scale, *k_zero, *v_zero;
 } fa_inputs;
 
 /**
@@ -79,9 +79,20 @@ FA_API float fa_element(fa_dtype dtype, const void *base, int64_t index);
 
 /**
  * The way back: `count` elements from number `index` on, of a float type or a format of caches. Of the latter they are whole
- * blocks. Rounded and quantised as fa_append_run() does it. Other types are left alone. Thread-safe.
+ * blocks. Rounded and quantised as fa_append_run() does it. Of codes alone (FA_I8 and on) `from` are the numbers that codes
+ * stand for, elements that a scale has divided: they are rounded to the nearest that has a code, ties to even. FA_E8M0: to
+ * the least power of two that is not less. Other types are left alone. Thread-safe.
  */
 FA_API void fa_elements_store(fa_dtype dtype, void *base, int64_t index, const float *from, int64_t count);
+
+/**
+ * A scale with which `count` elements, `stride` apart, fit the codes of fp8 or of codes alone: the largest magnitude over
+ * the greatest number that a code stands for. With `zero`, which may be NULL, also a zero: then the least element has the
+ * least number, the largest the greatest. 0 for zeros alone. What is stored is fa_elements_store() of (x - zero) / scale,
+ * with scale and zero as they were rounded to their own types. Thread-safe.
+ */
+FA_API void fa_elements_fit(fa_dtype dtype, const float *from, int64_t count, int64_t stride, float *scale,
+                            float *zero);
 
 #ifdef __cplusplus
 }

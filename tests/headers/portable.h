@@ -38,5 +38,7 @@ FA_FN float use_portable(fa_mask mask, fa_score score, fa_state a, fa_state b, i
                                                       fa_coder_of(row, fa_block_range_of(lse)), lse));
     lse += fa_decoded(row, fa_fp8_halves(row, fa_fifths(fa_code_of(row, coder, lse))), 1, scaling);
     lse += FA_FLOAT(fa_e4m3_narrow(lse) + fa_e5m2_narrow(lse)) * FA_FP8_FACTOR(row);
+    lse += fa_bare_number(row, fa_nibbles(fa_e2m1_narrow(lse)) + fa_pairs(fa_e8m0_narrow(lse)));
+    lse += FA_FLOAT(fa_whole_code(row, lse));
     return kind == FA_CLASS_FULL ? fa_normalised(lse, s.sum) : FA_MAX(lse, FA_FLOAT(r.head));
 }

@@ -8,6 +8,7 @@ Suite *mask_suite(void);
 Suite *problem_suite(void);
 Suite *tensor_suite(void);
 Suite *formats_suite(void);
+Suite *scales_suite(void);
 Suite *append_suite(void);
 Suite *cascade_suite(void);
 Suite *tiling_suite(void);

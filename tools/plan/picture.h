@@ -15,7 +15,8 @@ typedef struct picture {
     bool sampled;                    /* too many blocks to look at each                                */
     int64_t len_q, len_kv;           /* what the axes count                                            */
     int32_t block_q, block_kv, group;
-    fa_tile_class cell[PICTURE_ROWS][PICTURE_COLUMNS]; /* blocks that differ make a cell PARTIAL */
+    unsigned char cell[PICTURE_ROWS]
+                      [PICTURE_COLUMNS]; /* an fa_tile_class; blocks that differ make it PARTIAL */
 } picture;
 
 fa_status picture_make(const fa_plan *plan, const fa_plan_info *info, int64_t len_q, int64_t len_kv,

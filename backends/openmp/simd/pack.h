@@ -6,6 +6,7 @@
 #include <fastattn/attention.h>
 
 #include "core/half.h"
+#include "core/portable/table.h"
 #include "micro.h"
 
 FA_INLINE vf load_typed(fa_dtype dtype, const void *base, int64_t index)
@@ -43,6 +44,13 @@ static inline void store_some(fa_dtype dtype, void *base, int64_t index, vf valu
         fa_store(dtype, base, index + i, lane[i]);
 }
 
+/* Of rows of k or v whose scales are tensors of their own: which keys they are. */
+typedef struct scaled_keys {
+    const struct fa_cpu_run *run; /* NULL: they have no such scales */
+    const fa_table_item *item;
+    int operand, key; /* the first */
+} scaled_keys;
+
 /* Rows of a tensor: the element offset of the first, and from one to the next. Or that of each, in a list. */
 typedef struct typed_rows {
     fa_dtype dtype;
@@ -50,6 +58,7 @@ typedef struct typed_rows {
     int64_t index, stride;
     int64_t far;        /* elements ahead of a row that its reader prefetches, in a list rows; 0: none */
     const int64_t *row; /* the list; NULL: rows lie evenly apart                                        */
+    scaled_keys scaled;
 } typed_rows;
 
 /* Element offset of row r; `listed` says that there is a list. */
@@ -65,11 +74,15 @@ void FA_ISA_NAME(decode_rows)(const typed_rows *from, int rows, int dim, float *
 /* Whether they hold neither NaN nor infinity. */
 bool FA_ISA_NAME(coded_finite)(const typed_rows *t, int rows, int dim);
 
+/* One element of rows of any type. */
+float FA_ISA_NAME(element_of)(const typed_rows *t, int r, int d);
+
 /* The rows from r on. */
 static inline typed_rows rows_from(typed_rows t, int r)
 {
     t.index += r * t.stride;
     t.row = t.row ? t.row + r : NULL;
+    t.scaled.key += r;
     return t;
 }
 
@@ -114,6 +127,16 @@ static inline void convert_rows(fa_dtype dtype, const void *base, int64_t index,
         for (; d < dim; d++)
             target[r * target_stride + d] = fa_load(dtype, base, index + r * stride + d);
     }
+}
+
+/* The same of rows that lie evenly apart, scaled or not. */
+static inline void convert_typed(const typed_rows *from, int rows, int dim, float *target,
+                                 ptrdiff_t target_stride)
+{
+    if (from->scaled.run)
+        FA_ISA_NAME(decode_rows)(from, rows, dim, target, target_stride);
+    else
+        convert_rows(from->dtype, from->base, from->index, from->stride, rows, dim, target, target_stride);
 }
 
 /* Rows of f32 with 0 for what is not finite. */

@@ -47,10 +47,12 @@ static inline void panel_init(fa_panel *panel, const fa_cpu_run *run, const fa_t
 static inline typed_rows key_rows(const fa_cpu_run *run, int operand, const fa_table_item *item, int key)
 {
     const fa_tensor *t = &run->plan->problem.tensor[operand];
+    const bool scaled = operand == FA_K ? run->k_scale != NULL : run->v_scale != NULL;
     return (typed_rows){.dtype = t->dtype,
                         .base = operand == FA_K ? run->k : run->v,
                         .index = fa_cpu_key_at(run, operand, item, key),
-                        .stride = t->stride[2]};
+                        .stride = t->stride[2],
+                        .scaled = {scaled ? run : NULL, item, operand, key}};
 }
 
 /* Elements that precede each lane's row of q or o. */

@@ -47,7 +47,7 @@ static inline size_t v_floats(int keys, int dim)
 
 static inline void copy_rows(const typed_rows *from, int rows, int dim, void *target)
 {
-    convert_rows(from->dtype, from->base, from->index, from->stride, rows, dim, target, row_stride(dim));
+    convert_typed(from, rows, dim, target, row_stride(dim));
 }
 
 static inline tile_operand fetch_keys(const typed_rows *from, int rows, int dim, float *scratch)
