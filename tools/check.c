@@ -37,6 +37,7 @@
  * nothing but 0 passes.
  */
 #include "tools/check.h"
+#include "tools/scales.h"
 
 #include <float.h>
 #include <math.h>
@@ -135,13 +136,26 @@ static fa_status check_sizes(const fa_attention_desc *desc)
     return status == FA_OK ? fa_tensor_span(&v, &bytes) : status;
 }
 
+/* A row of k or v, whose elements may have scales of their own; NULL: of another tensor. */
+typedef struct scaled_row {
+    const fa_attention_desc *desc;
+    const fa_inputs *inputs;
+    bool of_k;
+    int64_t batch, head, key;
+} scaled_row;
+
 /* The Euclidean norm of what is finite in a row, and its largest magnitude. */
-static double norm_of(const fa_tensor *t, const void *base, int64_t index, double *largest)
+static double norm_of(const fa_tensor *t, const void *base, int64_t index, const scaled_row *row,
+                      double *largest)
 {
     double sum = 0;
     *largest = 0;
     for (int64_t d = 0; d < t->shape[3]; d++) {
-        double value = fabs(load(t->dtype, base, index + d));
+        double value = load(t->dtype, base, index + d);
+        if (row)
+            value =
+                scales_element(row->desc, row->inputs, row->of_k, value, row->batch, row->head, row->key, d);
+        value = fabs(value);
         if (isfinite(value)) {
             sum += value * value;
             *largest = fmax(*largest, value);
@@ -159,8 +173,9 @@ static float *columns_of(const fa_attention_desc *desc, const fa_inputs *inputs)
     for (int64_t row = 0; columns && row < rows; row++) {
         int64_t b = row / v.shape[2] / v.shape[1], h = row / v.shape[2] % v.shape[1], j = row % v.shape[2];
         double largest, largest_k;
-        (void)norm_of(&v, inputs->v, offset_of(&v, b, h, j), &largest);
-        double norm = norm_of(&k, inputs->k, offset_of(&k, b, h, j), &largest_k);
+        const scaled_row of_k = {desc, inputs, true, b, h, j}, of_v = {desc, inputs, false, b, h, j};
+        (void)norm_of(&v, inputs->v, offset_of(&v, b, h, j), &of_v, &largest);
+        double norm = norm_of(&k, inputs->k, offset_of(&k, b, h, j), &of_k, &largest_k);
         columns[COLUMNS * row] = (float)largest;
         columns[COLUMNS * row + 1] = 1;
         columns[COLUMNS * row + 2] = (float)fmin(norm, FLT_MAX);
@@ -179,7 +194,10 @@ static fa_status compute_size(check_reference *r, fa_context *context, const fa_
     fa_inputs in = *inputs;
     d.v = fa_tensor_make(FA_F32, v[0], v[1], v[2], COLUMNS);
     d.o = fa_tensor_make(FA_F32, q[0], q[1], q[2], COLUMNS);
+    d.v_scale = d.v_zero = (fa_tensor){0};
+    d.v_factor = 0;
     in.v = columns;
+    in.v_scale = in.v_zero = NULL;
     fa_status status = fa_reference_attention(context, &d, &in, &r->size->w, NULL);
     free(columns);
     return status;
@@ -228,7 +246,7 @@ static double score_size(const check_reference *r, const fa_attention_desc *desc
     int64_t b = row / t.shape[2] / t.shape[1], h = row / t.shape[2] % t.shape[1], i = row % t.shape[2];
     bool set = desc->scale != 0 || desc->scale_is_set;
     double scale = set ? fabs((double)desc->scale) : 1 / sqrt((double)t.shape[3]), largest;
-    double terms = scale * norm_of(&t, q, offset_of(&t, b, h, i), &largest) * size->keys / size->share;
+    double terms = scale * norm_of(&t, q, offset_of(&t, b, h, i), NULL, &largest) * size->keys / size->share;
     int roundings = 1 + (desc->softcap > 0) + (desc->alibi_slopes != NULL) + (desc->bias.shape[0] > 0) +
                     (desc->bias_factors != NULL);
     return roundings * least_score(r->lse[row] + log(size->share), r->keys) + terms / 4;

@@ -174,7 +174,81 @@ static bool add_formats(conform_list *list)
     return ok;
 }
 
+static const conform_scales scalings[] = {
+    {.name = "tensor", .type = FA_F32},
+    {.name = "head", .type = FA_F16, .head = true, .factor = -0.7f},
+    {.name = "token", .type = FA_F16, .batch = true, .head = true, .keys = 1, .zero = true},
+    {.name = "g32", .type = FA_BF16, .batch = true, .head = true, .keys = 1, .dims = 32, .zero = true},
+    {.name = "channel32", .type = FA_F32, .batch = true, .head = true, .keys = 32, .dims = 1, .zero = true},
+    {.name = "nvfp4", .type = FA_E4M3, .batch = true, .head = true, .keys = 1, .dims = 16, .factor = 0.37f},
+    {.name = "mxfp4", .type = FA_E8M0, .batch = true, .head = true, .keys = 1, .dims = 32},
+};
+
+static const fa_dtype scaled_types[] = {FA_E4M3, FA_E5M2, FA_I8, FA_I4, FA_I2, FA_U8, FA_U4, FA_U2, FA_E2M1};
+
+/* Codes whose scales are tensors of their own: each type with each kind of scales, in one situation or another. */
+static bool add_scales(conform_list *list)
+{
+    bool ok = true;
+    for (size_t i = 0; i < COUNT(scaled_types) * COUNT(scalings); i++) {
+        conform_case c = basic;
+        set_types(&c, float_types[i % 3]);
+        c.k = scaled_types[i / COUNT(scalings)];
+        c.v = scaled_types[(i * 4 + 1) % COUNT(scaled_types)];
+        c.k_scales = scalings[i % COUNT(scalings)];
+        c.v_scales = scalings[(i + i / COUNT(scalings)) % COUNT(scalings)];
+        set_heads(&c, 2, 4, 2);
+        set_dims(&c, i % 2 ? 64 : 160, i % 2 ? 96 : 32);
+        set_lengths(&c, 1, 130);
+        switch (i % 5) {
+        case 0:
+            c.packing = CONFORM_LENS;
+            c.layout = CONFORM_BSHD;
+            ok = ok && conform_add(list, &c, "scales-%s", c.k_scales.name);
+            break;
+        case 1:
+            c.packing = CONFORM_LENS;
+            c.layout = CONFORM_VIEW;
+            c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+            c.window_left = 20;
+            c.hazard = CONFORM_HIDDEN;
+            set_lengths(&c, 6, 70);
+            ok = ok && conform_add(list, &c, "scales-%s-causal-br-window-l20-hidden", c.k_scales.name);
+            break;
+        case 2:
+            c.packing = CONFORM_PACK_GAPS;
+            c.blocks = CONFORM_BLOCKS_TWO_TILES;
+            c.first = true;
+            set_lengths(&c, 19, 70);
+            ok = ok && conform_add(list, &c, "scales-%s-first", c.k_scales.name);
+            break;
+        case 3:
+            c.splits = 3;
+            set_lengths(&c, 5, 90);
+            ok = ok && conform_add(list, &c, "scales-%s-splits3", c.k_scales.name);
+            break;
+        default:
+            c.packing = CONFORM_LENS;
+            c.page = i % 2 ? 32 : 96;
+            c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+            c.test = CONFORM_LENGTHS;
+            set_lengths(&c, 17, 70);
+            ok = ok && conform_add(list, &c, "scales-%s-pages%d-causal-br-dynamic", c.k_scales.name, c.page);
+        }
+    }
+    conform_case c = basic; /* the latent form: v is a part of k, and has scales of its own */
+    set_types(&c, FA_BF16);
+    c.k = c.v = FA_I8;
+    c.k_scales = c.v_scales = scalings[2];
+    c.layout = CONFORM_SHARED;
+    set_heads(&c, 1, 16, 1);
+    set_lengths(&c, 2, 50);
+    set_dims(&c, 576, 512);
+    return ok && conform_add(list, &c, "scales-token-latent");
+}
+
 bool conform_add_caches(conform_list *list)
 {
-    return add_page_sizes(list) && add_pages(list) && add_first(list) && add_formats(list);
+    return add_page_sizes(list) && add_pages(list) && add_first(list) && add_formats(list) &&
+           add_scales(list);
 }

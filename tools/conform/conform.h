@@ -82,6 +82,16 @@ typedef enum conform_bias_ends {
     CONFORM_BIAS_BOTH      /* the largest for one key of a row, the lowest for all others */
 } conform_bias_ends;
 
+/* Scales of k or v that are a tensor of their own, and zeros beside them. */
+typedef struct conform_scales {
+    const char *name; /* NULL: there are none */
+    fa_dtype type;
+    bool batch, head;   /* each entry (or page), each head has its own */
+    int32_t keys, dims; /* of a group; 0: all have one                 */
+    bool zero;          /* zeros too, in f16                           */
+    float factor;
+} conform_scales;
+
 typedef enum conform_test {
     CONFORM_RUN,
     CONFORM_THREADS,
@@ -116,7 +126,8 @@ typedef struct conform_case {
     int32_t page;      /* keys of a page; 0: keys do not lie in pages                         */
     bool shared_pages; /* all sequences have the same pages                                  */
     bool first;        /* sequences begin at a key of their own                               */
-    bool singles;      /* axes of size 1 have strides that make no sense                      */
+    conform_scales k_scales, v_scales;
+    bool singles; /* axes of size 1 have strides that make no sense                      */
     bool scale_zero;
     float softcap, scale;
     conform_bias_ends bias_ends;
@@ -159,7 +170,19 @@ typedef struct conform_sizes {
     int32_t len_q, len_kv, block_q, block_kv;
 } conform_sizes;
 
-enum { CONFORM_Q, CONFORM_K, CONFORM_V, CONFORM_BIAS, CONFORM_KEEP, CONFORM_PAGES, CONFORM_INPUTS };
+enum {
+    CONFORM_Q,
+    CONFORM_K,
+    CONFORM_V,
+    CONFORM_BIAS,
+    CONFORM_KEEP,
+    CONFORM_PAGES,
+    CONFORM_K_SCALE,
+    CONFORM_V_SCALE,
+    CONFORM_K_ZERO,
+    CONFORM_V_ZERO,
+    CONFORM_INPUTS
+};
 
 /* A case's problem with its inputs. */
 typedef struct conform_data {
@@ -217,6 +240,11 @@ conform_part conform_part_q(const fa_attention_desc *desc, int64_t sequence);
 conform_part conform_part_kv(const fa_attention_desc *desc, int64_t sequence);
 int64_t conform_sequences(const fa_attention_desc *desc);
 int64_t conform_index(const fa_tensor *tensor, int64_t batch, int64_t head, int64_t row);
+/* The batch entry, or page, of k and v in which key j of sequence n lies, and its row there. */
+typedef struct conform_place {
+    int64_t batch, row;
+} conform_place;
+conform_place conform_place_of(const conform_data *data, int64_t n, int64_t j);
 /* The element that key j of sequence n begins with, in k or v with its strides spelled out. */
 int64_t conform_key_index(const conform_data *data, const fa_tensor *tensor, int64_t n, int64_t head,
                           int64_t j);

@@ -68,6 +68,13 @@ static bool narrow_lists(conform_data *data, size_t count)
     return to != NULL;
 }
 
+/* The keys of a tensor are a multiple of this: whole groups that share scales, of k and of v. */
+static int64_t grain_of(const conform_case *c)
+{
+    const int32_t k = c->k_scales.keys ? c->k_scales.keys : 1, v = c->v_scales.keys ? c->v_scales.keys : 1;
+    return k > v ? k : v; /* powers of two */
+}
+
 static bool make_offsets(const conform_case *c, const conform_sizes *sizes, conform_data *data)
 {
     int64_t before = c->packing == CONFORM_PACK_GAPS ? 2 : 0;
@@ -94,7 +101,9 @@ static bool make_offsets(const conform_case *c, const conform_sizes *sizes, conf
     data->desc.cu_rows_q = packs_q(c->packing) ? data->offsets_q : NULL;
     data->desc.cu_rows_kv = packs_kv(c->packing) ? data->offsets_kv : NULL;
     data->desc.lens_q = has_lens_q(c->packing) ? data->lens_q : NULL;
-    data->desc.lens_kv = has_lens_kv(c->packing) || c->page > 0 ? data->lens_kv : NULL; /* pages hold more */
+    data->desc.lens_kv = has_lens_kv(c->packing) || c->page > 0 || (grain_of(c) > 1 && !packs_kv(c->packing))
+                             ? data->lens_kv
+                             : NULL; /* pages and groups hold more */
     data->desc.first_kv = c->first ? data->first_kv : NULL;
     data->desc.dynamic_lengths = c->test == CONFORM_LENGTHS ? 1 : c->test == CONFORM_DEVICE_LENGTHS ? 2 : 0;
     return !c->narrow || narrow_lists(data, (size_t)c->batch + 1);
@@ -122,7 +131,7 @@ bool conform_data_changed(const conform_data *data)
 /* Strides of a tensor in a layout; the first element stands `*lead` elements into its memory. */
 static void lay_out(conform_layout layout, bool is_kv, fa_tensor *t, int64_t *lead)
 {
-    const int64_t *s = t->shape, block = fa_dtype_block(t->dtype);
+    const int64_t *s = t->shape, block = t->dtype == FA_E8M0 ? 2 : fa_dtype_block(t->dtype);
     int64_t row = s[3];
     *lead = 0;
     if (layout == CONFORM_BSHD || layout == CONFORM_PACKED) {
@@ -143,6 +152,17 @@ static void lay_out(conform_layout layout, bool is_kv, fa_tensor *t, int64_t *le
 
 enum { SPARE_PAGES = 3 }; /* of the pool, in no table */
 
+/* Sizes of scales and zeros for k or v. */
+static void make_scales(const conform_scales *s, const fa_tensor *of, fa_tensor *scale, fa_tensor *zero)
+{
+    if (!s->name)
+        return;
+    *scale = fa_tensor_make(s->type, s->batch ? of->shape[0] : 1, s->head ? of->shape[1] : 1,
+                            s->keys ? of->shape[2] / s->keys : 1, s->dims ? of->shape[3] / s->dims : 1);
+    *zero = s->zero ? *scale : (fa_tensor){0};
+    zero->dtype = s->zero ? FA_F16 : FA_F32;
+}
+
 static void make_tensors(const conform_case *c, const conform_sizes *sizes, conform_data *data)
 {
     fa_attention_desc *d = &data->desc;
@@ -156,6 +176,7 @@ static void make_tensors(const conform_case *c, const conform_sizes *sizes, conf
         batch_kv = 1;
         keys = data->offsets_kv[c->batch] + behind;
     }
+    keys = (keys + grain_of(c) - 1) / grain_of(c) * grain_of(c);
     if (c->page > 0) {
         int64_t pages = (sizes->len_kv + c->page - 1) / c->page, lines = c->shared_pages ? 1 : c->batch;
         d->page_table = fa_tensor_make(FA_I32, lines, 1, 1, pages);
@@ -166,6 +187,10 @@ static void make_tensors(const conform_case *c, const conform_sizes *sizes, conf
     d->k = fa_tensor_make(c->k, batch_kv, c->heads_kv, keys, c->dim_qk);
     d->v = fa_tensor_make(c->v, batch_kv, c->heads_kv, keys, c->dim_v);
     d->o = fa_tensor_make(c->o, batch_q, c->heads_q, rows, c->dim_v);
+    make_scales(&c->k_scales, &d->k, &d->k_scale, &d->k_zero);
+    make_scales(&c->v_scales, &d->v, &d->v_scale, &d->v_zero);
+    d->k_factor = c->k_scales.factor;
+    d->v_factor = c->v_scales.factor;
     const int64_t full[4] = {c->batch, c->heads_q, sizes->len_q, sizes->len_kv};
     for (int axis = 0; axis < 4; axis++) {
         if (c->bias_axes != CONFORM_NO_AXES)
@@ -212,8 +237,9 @@ static void repeat_axes(const conform_case *c, fa_tensor *t)
 static void set_singles(fa_attention_desc *d)
 {
     static const int64_t odd[] = {7, -1, INT64_MAX, 0};
-    fa_tensor *const tensors[] = {&d->q, &d->k, &d->v, &d->o, &d->bias, &d->keep, &d->page_table};
-    for (int t = 0; t < 7; t++) {
+    fa_tensor *const tensors[] = {&d->q,          &d->k,       &d->v,       &d->o,      &d->bias,  &d->keep,
+                                  &d->page_table, &d->k_scale, &d->v_scale, &d->k_zero, &d->v_zero};
+    for (int t = 0; t < 11; t++) {
         if (tensors[t]->shape[0] == 0)
             continue;
         *tensors[t] = conform_strides(*tensors[t]);
@@ -242,9 +268,10 @@ static bool allocate(conform_data *data)
             return false;
         memset(data->memory[t], 0xff, data->bytes[t]); /* NaN in every type */
     }
-    const void **const inputs[CONFORM_INPUTS] = {&data->inputs.q,    &data->inputs.k,
-                                                 &data->inputs.v,    &data->inputs.bias,
-                                                 &data->inputs.keep, &data->inputs.page_table};
+    const void **const inputs[CONFORM_INPUTS] = {
+        &data->inputs.q,      &data->inputs.k,          &data->inputs.v,       &data->inputs.bias,
+        &data->inputs.keep,   &data->inputs.page_table, &data->inputs.k_scale, &data->inputs.v_scale,
+        &data->inputs.k_zero, &data->inputs.v_zero};
     for (int t = 0; t < CONFORM_INPUTS; t++) {
         unsigned char *home = data->memory[data->home[t]];
         *inputs[t] = home ? home + data->offset[t] : NULL;
@@ -341,6 +368,9 @@ bool conform_data_make(const conform_case *c, const conform_sizes *sizes, uint64
         data->home[t] = t;
         if (t <= CONFORM_V)
             lay_out(c->layout, t != CONFORM_Q, conform_tensor(&data->desc, t), &lead);
+        if ((t == CONFORM_K_SCALE || t == CONFORM_V_ZERO) && conform_tensor(&data->desc, t)->shape[0] > 0 &&
+            (c->layout == CONFORM_BSHD || c->layout == CONFORM_VIEW))
+            lay_out(c->layout, false, conform_tensor(&data->desc, t), &lead);
         data->offset[t] = conform_bytes(conform_tensor(&data->desc, t)->dtype, lead);
     }
     int64_t lead_of_o;

@@ -205,6 +205,10 @@ static fa_status launch(execution *e, const fa_plan *plan, const conform_data *d
         .bias = buffer[CONFORM_BIAS],
         .keep = buffer[CONFORM_KEEP],
         .page_table = buffer[CONFORM_PAGES],
+        .k_scale = buffer[CONFORM_K_SCALE],
+        .v_scale = buffer[CONFORM_V_SCALE],
+        .k_zero = buffer[CONFORM_K_ZERO],
+        .v_zero = buffer[CONFORM_V_ZERO],
         .lse = e->lse,
         .workspace = fa_plan_workspace(plan) > 0 ? e->workspace : NULL,
         .q_offset = offset[CONFORM_Q],
@@ -214,6 +218,10 @@ static fa_status launch(execution *e, const fa_plan *plan, const conform_data *d
         .bias_offset = offset[CONFORM_BIAS],
         .keep_offset = offset[CONFORM_KEEP],
         .page_table_offset = offset[CONFORM_PAGES],
+        .k_scale_offset = offset[CONFORM_K_SCALE],
+        .v_scale_offset = offset[CONFORM_V_SCALE],
+        .k_zero_offset = offset[CONFORM_K_ZERO],
+        .v_zero_offset = offset[CONFORM_V_ZERO],
         .lse_offset = output->lse_offset,
         .workspace_offset = WORKSPACE_GUARD,
         .work = e->work,
@@ -249,8 +257,11 @@ static fa_status inspect_work(execution *e, const char **fault)
 static fa_status inspect(execution *e, const conform_data *data, const char **fault)
 {
     static const char *const changed[CONFORM_INPUTS] = {
-        "q was changed by the run", "k was changed by the run", "v was changed by the run",
-        "bias was changed by the run", "keep was changed by the run"};
+        "q was changed by the run",       "k was changed by the run",
+        "v was changed by the run",       "bias was changed by the run",
+        "keep was changed by the run",    "page_table was changed by the run",
+        "k_scale was changed by the run", "v_scale was changed by the run",
+        "k_zero was changed by the run",  "v_zero was changed by the run"};
     for (int t = 0; t < CONFORM_INPUTS; t++) {
         if (!data->memory[t])
             continue;
@@ -399,6 +410,10 @@ bool conform_execute_pointers(fa_device *device, const fa_plan *plan, const conf
         .bias = in->bias,
         .keep = in->keep,
         .page_table = in->page_table,
+        .k_scale = in->k_scale,
+        .v_scale = in->v_scale,
+        .k_zero = in->k_zero,
+        .v_zero = in->v_zero,
         .o = output->o + output->o_offset,
         .lse = output->lse ? (float *)(void *)(output->lse + output->lse_offset) : NULL,
         .workspace = aligned(workspace),

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "tools/conform/conform.h"
+#include "tools/scales.h"
 
 /* Element d of row i of q or k: products are gain_q * gain_k at most, each key's another. */
 static float ramp(int t, int64_t i, int64_t count, int64_t d)
@@ -19,14 +20,14 @@ static float ramp(int t, int64_t i, int64_t count, int64_t d)
 static void fill_codes(const fa_tensor *t, unsigned char *row, float gain, conform_random *random)
 {
     const size_t bytes = conform_bytes(t->dtype, t->shape[3]), block = fa_dtype_size(t->dtype);
-    const bool is_fp8 = t->dtype == FA_E4M3 || t->dtype == FA_E5M2,
+    const bool is_bare = t->dtype >= FA_I8, is_fp8 = t->dtype == FA_E4M3 || t->dtype == FA_E5M2,
                has_m = t->dtype == FA_Q4_1 || t->dtype == FA_Q5_1;
     const float largest = t->dtype == FA_Q8_0 || t->dtype == FA_IQ4_NL ? 128.0f
                           : fa_dtype_size(t->dtype) > 20               ? 16.0f
                                                                        : 8.0f;
     for (size_t i = 0; i < bytes; i++) /* of fp8, not the largest numbers, nor what is not finite */
         row[i] = (unsigned char)conform_random_below(random, 256) & (is_fp8 ? 0xbf : 0xff);
-    for (size_t at = 0; at < bytes && !is_fp8; at += block) {
+    for (size_t at = 0; at < bytes && !is_fp8 && !is_bare; at += block) {
         const float d = 2 * gain / largest * (0.5f + fabsf(conform_random_normal(random)));
         const uint16_t scaling[] = {fa_f32_to_f16(d), fa_f32_to_f16(-d * largest * 0.9f)};
         memcpy(row + at, scaling, has_m ? 4 : 2);
@@ -52,6 +53,48 @@ static void fill_operand(const conform_case *c, conform_data *data, int t, float
                     conform_store(tensor.dtype, base, row + d, gain * value);
                 }
             }
+        }
+    }
+}
+
+/* What divides a code's number so that elements are of about size 1, and what their middle is. */
+static float size_of_codes(fa_dtype dtype)
+{
+    static const float sizes[] = {[FA_E4M3] = 1, [FA_E5M2] = 1, [FA_I8] = 75,   [FA_I4] = 5,  [FA_I2] = 1.5f,
+                                  [FA_U8] = 75,  [FA_U4] = 5,   [FA_U2] = 1.2f, [FA_E2M1] = 3};
+    return sizes[dtype];
+}
+
+static float middle_of_codes(fa_dtype dtype)
+{
+    return dtype == FA_U8 ? 127.5f : dtype == FA_U4 ? 7.5f : dtype == FA_U2 ? 1.5f : 0;
+}
+
+/* Scales and zeros of the keys that sequences use, each once. */
+static void fill_scales(const conform_scales *s, conform_data *data, bool of_k, float gain,
+                        conform_random *random)
+{
+    const fa_attention_desc *d = &data->desc;
+    const fa_tensor *t = of_k ? &d->k : &d->v, *scale = of_k ? &d->k_scale : &d->v_scale,
+                    *zero = of_k ? &d->k_zero : &d->v_zero;
+    void *scales = conform_address(data, of_k ? CONFORM_K_SCALE : CONFORM_V_SCALE),
+         *zeros = conform_address(data, of_k ? CONFORM_K_ZERO : CONFORM_V_ZERO);
+    const int64_t keys = s->name ? conform_keys(d) : 0;
+    for (int64_t i = 0; i < keys * t->shape[1] * conform_sequences(d); i++) {
+        const int64_t n = i / keys / t->shape[1], head = i / keys % t->shape[1], j = i % keys;
+        const conform_part p = conform_part_kv(d, n);
+        for (int64_t dim = 0; dim < t->shape[3] && j >= p.first && j < p.count; dim++) {
+            const conform_place at = conform_place_of(data, n, j);
+            const int64_t index = scales_index(scale, t->shape, at.batch, head, at.row, dim);
+            const float x = gain / size_of_codes(t->dtype) * (0.5f + fabsf(conform_random_normal(random))) /
+                            (s->factor != 0 ? s->factor : 1);
+            if (!isnan(conform_load(s->type, scales, index)))
+                continue;
+            fa_elements_store(s->type, scales, index, &x, 1);
+            const float z = gain * conform_random_normal(random) - x * middle_of_codes(t->dtype);
+            if (zeros)
+                fa_elements_store(zero->dtype, zeros,
+                                  scales_index(zero, t->shape, at.batch, head, at.row, dim), &z, 1);
         }
     }
 }
@@ -166,6 +209,8 @@ void conform_fill(const conform_case *c, conform_data *data, conform_random *ran
     gain_k *= c->gain_k != 0 ? c->gain_k : 1;
     fill_operand(c, data, CONFORM_Q, gain_q, random);
     fill_operand(c, data, CONFORM_K, gain_k, random);
+    fill_scales(&c->k_scales, data, true, gain_k, random);
+    fill_scales(&c->v_scales, data, false, c->gain_v != 0 ? c->gain_v : 1, random);
     if (data->home[CONFORM_V] != CONFORM_K)
         fill_operand(c, data, CONFORM_V, c->gain_v != 0 ? c->gain_v : 1, random);
     if (c->bias_ends == CONFORM_BIAS_TAME)

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "tools/conform/conform.h"
+#include "tools/scales.h"
 
 static double half_at(const unsigned char *at)
 {
@@ -48,8 +49,21 @@ static double load_block(fa_dtype dtype, const unsigned char *at, int i)
     return d * (dtype == FA_IQ4_NL ? iq4[code] : dtype == FA_Q4_0 ? code - 8 : code - 16);
 }
 
+/* Codes alone, of which a byte holds several, the first lowest. */
+static double load_bare(fa_dtype dtype, const unsigned char *base, int64_t index)
+{
+    static const double e2m1[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+    const int bits = dtype == FA_I8 || dtype == FA_U8 ? 8 : dtype == FA_I2 || dtype == FA_U2 ? 2 : 4;
+    const int code = base[index * bits / 8] >> index * bits % 8 & ((1 << bits) - 1);
+    if (dtype == FA_E2M1)
+        return code & 8 ? -e2m1[code & 7] : e2m1[code];
+    return dtype >= FA_I8 && dtype <= FA_I2 && code >> (bits - 1) ? code - (1 << bits) : code;
+}
+
 static double load_coded(fa_dtype dtype, const unsigned char *base, int64_t index)
 {
+    if (dtype >= FA_I8)
+        return load_bare(dtype, base, index);
     if (dtype == FA_E4M3 || dtype == FA_E5M2)
         return load_fp8(base[index], dtype == FA_E4M3 ? 4 : 5, dtype == FA_E4M3 ? 3 : 2);
     return load_block(dtype, base + index / 32 * (int64_t)fa_dtype_size(dtype), (int)(index % 32));
@@ -116,13 +130,18 @@ static int64_t key_offset(const row_of *r, const fa_tensor *t, int64_t j)
 }
 
 /* The rows of k or v that the row's KV head uses. */
-static void load_keys(const row_of *r, const fa_tensor *given, const void *base, double *to)
+static void load_keys(const row_of *r, bool of_k, double *to)
 {
-    const fa_tensor t = conform_strides(*given);
+    const fa_attention_desc *d = &r->data->desc;
+    const fa_inputs *in = &r->data->inputs;
+    const fa_tensor t = conform_strides(of_k ? d->k : d->v);
+    const int64_t head = r->h / (d->q.shape[1] / t.shape[1]);
     for (int64_t j = r->kv.first; j < r->kv.count; j++) {
-        int64_t at = key_offset(r, &t, j);
+        const conform_place place = conform_place_of(r->data, r->n, j);
+        const int64_t at = conform_index(&t, place.batch, head, place.row);
         for (int64_t c = 0; c < t.shape[3]; c++)
-            to[j * t.shape[3] + c] = load(&t, base, at + c);
+            to[j * t.shape[3] + c] = scales_element(d, in, of_k, load(&t, of_k ? in->k : in->v, at + c),
+                                                    place.batch, head, place.row, c);
     }
 }
 
@@ -221,8 +240,8 @@ static bool compare_sequence(const conform_data *data, const check_reference *re
     bool ok = true;
     for (r.h = 0; ok && r.q.count > 0 && r.h < d->q.shape[1]; r.h++) {
         if (r.h % group == 0) {
-            load_keys(&r, &d->k, data->inputs.k, m->k);
-            load_keys(&r, &d->v, data->inputs.v, m->v);
+            load_keys(&r, true, m->k);
+            load_keys(&r, false, m->v);
         }
         for (r.i = 0; ok && r.i < r.q.count; r.i++)
             ok = compare_row(&r, reference, m, message, size);
@@ -268,6 +287,23 @@ static bool is_hidden(const conform_data *data, int64_t n, int64_t head_kv, int6
     return true;
 }
 
+/* NaN for the scales that a key shares with no other key or head. */
+static void poison_scales(conform_data *data, bool of_k, int64_t n, int64_t head, int64_t j)
+{
+    const fa_attention_desc *d = &data->desc;
+    const fa_tensor *t = of_k ? &d->k : &d->v, *scale = of_k ? &d->k_scale : &d->v_scale;
+    void *scales = conform_address(data, of_k ? CONFORM_K_SCALE : CONFORM_V_SCALE);
+    const conform_place at = conform_place_of(data, n, j);
+    const float nan = NAN;
+    for (int axis = 0; axis < 3; axis++) {
+        if (scale->shape[axis] != t->shape[axis])
+            return;
+    }
+    for (int64_t dim = 0; dim < t->shape[3]; dim++)
+        fa_elements_store(scale->dtype, scales, scales_index(scale, t->shape, at.batch, head, at.row, dim),
+                          &nan, 1);
+}
+
 void conform_poison(conform_data *data, conform_hazard hazard)
 {
     for (int t = CONFORM_K; t <= CONFORM_V; t++) {
@@ -280,6 +316,8 @@ void conform_poison(conform_data *data, conform_hazard hazard)
                     continue;
                 int64_t row = conform_key_index(data, &tensor, n, head, j);
                 bool hidden = is_hidden(data, n, head, j);
+                if (hidden)
+                    poison_scales(data, t == CONFORM_K, n, head, j);
                 for (int64_t d = 0; hidden && d < tensor.shape[3]; d++) {
                     float infinity = (row + d) % 2 ? INFINITY : -INFINITY;
                     conform_store(tensor.dtype, conform_address(data, t), row + d,

@@ -10,7 +10,7 @@ size_t conform_bytes(fa_dtype dtype, int64_t elements)
     return (size_t)(elements / fa_dtype_block(dtype)) * fa_dtype_size(dtype);
 }
 
-/* A block's scale, which it begins with; of fp8, whose elements have none, the element. */
+/* A block's scale, which it begins with; of fp8, whose elements have none, the element. Codes alone hold nothing else. */
 static void store_coded(fa_dtype dtype, unsigned char *base, int64_t index, float value)
 {
     const int64_t block = fa_dtype_block(dtype), first = index - index % block;
@@ -20,7 +20,7 @@ static void store_coded(fa_dtype dtype, unsigned char *base, int64_t index, floa
         at[index % block] = (unsigned char)(half >> 8 | (value != value));
     else if (dtype == FA_E4M3)
         at[index % block] = value == value && fabsf(value) < INFINITY ? 0x38 : 0x7f; /* 1, NaN */
-    else
+    else if (dtype < FA_I8)
         memcpy(at, &half, sizeof(half));
 }
 
@@ -54,8 +54,9 @@ fa_tensor conform_strides(fa_tensor t)
 
 fa_tensor *conform_tensor(fa_attention_desc *desc, int input)
 {
-    fa_tensor *const tensors[CONFORM_INPUTS] = {&desc->q,    &desc->k,    &desc->v,
-                                                &desc->bias, &desc->keep, &desc->page_table};
+    fa_tensor *const tensors[CONFORM_INPUTS] = {
+        &desc->q,          &desc->k,       &desc->v,       &desc->bias,   &desc->keep,
+        &desc->page_table, &desc->k_scale, &desc->v_scale, &desc->k_zero, &desc->v_zero};
     return tensors[input];
 }
 
@@ -98,16 +99,22 @@ int64_t conform_keys(const fa_attention_desc *d)
     return d->page_table.shape[0] > 0 ? d->page_table.shape[3] * d->k.shape[2] : d->k.shape[2];
 }
 
-int64_t conform_key_index(const conform_data *data, const fa_tensor *t, int64_t n, int64_t head, int64_t j)
+conform_place conform_place_of(const conform_data *data, int64_t n, int64_t j)
 {
     const fa_attention_desc *d = &data->desc;
     const int32_t *pages = data->inputs.page_table;
     const int64_t size = d->k.shape[2];
-    conform_part p = conform_part_kv(d, n);
+    const conform_part p = conform_part_kv(d, n);
     if (d->page_table.shape[0] == 0)
-        return conform_index(t, p.batch, head, p.begin + j);
-    return conform_index(t, pages[(d->page_table.shape[0] > 1 ? n : 0) * d->page_table.shape[3] + j / size],
-                         head, j % size);
+        return (conform_place){p.batch, p.begin + j};
+    return (conform_place){pages[(d->page_table.shape[0] > 1 ? n : 0) * d->page_table.shape[3] + j / size],
+                           j % size};
+}
+
+int64_t conform_key_index(const conform_data *data, const fa_tensor *t, int64_t n, int64_t head, int64_t j)
+{
+    const conform_place place = conform_place_of(data, n, j);
+    return conform_index(t, place.batch, head, place.row);
 }
 
 int64_t conform_sequences(const fa_attention_desc *d)
