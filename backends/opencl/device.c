@@ -10,7 +10,6 @@ static fa_status opencl_open(fa_device *device, void *import)
         return status;
     fa_cl_device *d = fa_cl_device_of(device);
     const fa_gpu_limits limits = {
-        .lacks = FA_FEATURE_SCALES,
         .units = d->caps.units,
         .clock_hz = d->caps.clock_mhz * 1e6,
         .local_bytes = d->caps.local_bytes,

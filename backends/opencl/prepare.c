@@ -36,6 +36,8 @@ static void attention_options(fa_cl_options *text, const fa_plan *plan, int chun
                       plan->args.block_q, plan->args.block_kv, aligned ? " -DFA_ALIGNED" : "");
     if (p->features & FA_FEATURE_PAGES)
         fa_cl_options_add(text, " -DFA_PAGES");
+    fa_cl_options_add(text, "%s%s", p->features & FA_FEATURE_K_SCALE ? " -DFA_SCALES_K" : "",
+                      p->features & FA_FEATURE_V_SCALE ? " -DFA_SCALES_V" : "");
     if (impl->kind == FA_GPU_ROWS) {
         fa_cl_options_add(text, " -DFA_KERNEL_ROWS -DFA_GROUP=%d -DFA_SPLIT=%d -DFA_DIM_QK=%d -DFA_DIM_V=%d",
                           impl->group, impl->split, (int)fa_round_up(p->dim_qk, 8 * impl->split),
@@ -74,7 +76,7 @@ static int count_chunks(const fa_plan *plan)
 {
     size_t largest = (size_t)plan->capacity.partial_rows * ((size_t)plan->args.dim_v + 1) * sizeof(float);
     for (int t = 0; t < FA_OPERANDS; t++)
-        largest = FA_MAX(largest, plan->problem.span[t]);
+        largest = fa_cl_is_scale(t) ? largest : FA_MAX(largest, plan->problem.span[t]);
     return fa_cl_count_chunks(plan->device, largest);
 }
 

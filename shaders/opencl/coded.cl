@@ -43,7 +43,7 @@ static inline coded coded_of(int type, memory m)
 /* What scales a block, in f16: the scale, and above it the offset where there is one. */
 static inline uint scaling_bits(int type, coded c, long block)
 {
-    return FA_TYPE_HAS_OFFSET(type) ? bits32(c, block) : FA_TYPE_IS_FP8(type) ? 0 : bits16(c, block);
+    return FA_TYPE_HAS_OFFSET(type) ? bits32(c, block) : FA_TYPE_IS_BARE(type) ? 0 : bits16(c, block);
 }
 
 static inline fa_scaling scaling_widened(uint bits)

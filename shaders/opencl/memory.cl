@@ -67,9 +67,9 @@ static inline void store_2(memory m, long at, float x)
 /*
  * Four elements as they lie in memory. They stay so until widened: a fetch ahead of its use then waits for nothing
  * and takes no more registers than it must. One type holds those of q, k and v. Of a format of caches, x holds the
- * codes and y the block's scaling.
+ * codes and y the block's scaling; where tensors of their own scale it, they are f32.
  */
-#if FA_TYPE_Q == 0 || FA_TYPE_K == 0 || FA_TYPE_V == 0
+#if FA_TYPE_Q == 0 || FA_TYPE_K == 0 || FA_TYPE_V == 0 || defined(FA_SCALES_K) || defined(FA_SCALES_V)
 typedef uint4 raw;
 #define FA_RAW_HALVES(x) ((uint4)(as_uint2(x), (uint2)0))
 #define FA_HALVES(x) as_ushort4((x).xy)

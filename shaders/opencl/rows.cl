@@ -46,10 +46,15 @@ static inline float add_product(float8 a, float8 b, float sum)
     return sum + a.s7 * b.s7;
 }
 
-/* Where the key is that is number n of this work-item's; past the end, the last. */
+/* The key that is number n of this work-item's, and where it is; past the end, the last. */
+static inline int key_k(int id, int n, int key, int key_end)
+{
+    return FA_MIN(key + id / FA_SPLIT + n * LINES_K, key_end - 1);
+}
+
 static inline long row_k(cursor k, int id, int n, int key, int key_end)
 {
-    return row_at(k, FA_MIN(key + id / FA_SPLIT + n * LINES_K, key_end - 1));
+    return row_at(k, key_k(id, n, key, key_end));
 }
 
 /* In pages, a block's keys are found once, and before they are fetched. */
@@ -76,17 +81,17 @@ static void score_keys(cursor k, const long row[KEYS], int dim_qk, __local const
     FA_UNROLL_BY(2)
     for (int c = 0; c < VECTORS_K; c++) {
         const int d = (c * FA_SPLIT + lane) * 8;
-        FA_RAW8(FA_TYPE_K) keys[KEYS];
+        FA_RAW8_K keys[KEYS];
         FA_UNROLL
         for (int n = 0; n < turns; n++) {
             const long first = PAGES ? row[n] : row_k(k, id, n, key, key_end);
-            keys[n] = FA_CAT(fetch8_, FA_TYPE_K)(k.m, first, d, count_at(first, dim_qk - d));
+            keys[n] = FETCH8_K(k, first, key_k(id, n, key, key_end), d, count_at(first, dim_qk - d));
             if (PAGES && first < 0)
-                keys[n] = ~(FA_RAW8(FA_TYPE_K))0;
+                keys[n] = ~(FA_RAW8_K)0;
         }
         FA_UNROLL
         for (int n = 0; n < turns; n++) {
-            const float8 x = FA_CAT(widen8_, FA_TYPE_K)(keys[n]);
+            const float8 x = WIDEN8_K(keys[n]);
             FA_UNROLL
             for (int r = 0; r < FA_BLOCK_Q; r++) {
                 const float8 eight = (float8)(q[(r * DIM_Q + d) / 4], q[(r * DIM_Q + d) / 4 + 1]);
@@ -102,10 +107,16 @@ static void score_keys(cursor k, const long row[KEYS], int dim_qk, __local const
     }
 }
 
-/* Where the value is that is number a of this work-item's line, from the block's key `first` on; past the end, the last's. */
+/* The value that is number a of this work-item's line, from the block's key `first` on, and where it is; past the end, the
+ * last. */
+static inline int key_v(int id, int a, int key, int key_end, int first)
+{
+    return FA_MIN(key + first + id / LANES_V + a * LINES_V, key_end - 1);
+}
+
 static inline long row_v(cursor v, int id, int a, int key, int key_end, int first)
 {
-    return row_at(v, FA_MIN(key + first + id / LANES_V + a * LINES_V, key_end - 1));
+    return row_at(v, key_v(id, a, key, key_end, first));
 }
 
 /* In pages, values are found while those before them are on their way. */
@@ -118,7 +129,7 @@ static void find_values(cursor v, int id, int key, int key_end, int first, long 
 
 /* The values of AHEAD keys. */
 static void fetch_values(cursor v, const long row[AHEAD], int dim_v, int id, int key, int key_end, int first,
-                         FA_RAW8(FA_TYPE_V) to[AHEAD][OCTETS])
+                         FA_RAW8_V to[AHEAD][OCTETS])
 {
     const int lane = id % LANES_V;
     FA_UNROLL
@@ -127,7 +138,7 @@ static void fetch_values(cursor v, const long row[AHEAD], int dim_v, int id, int
         FA_UNROLL
         for (int c = 0; c < OCTETS; c++) {
             const int d = (lane + c * LANES_V) * 8;
-            to[a][c] = FA_CAT(fetch8_, FA_TYPE_V)(v.m, at, d, count_at(at, dim_v - d));
+            to[a][c] = FETCH8_V(v, at, key_v(id, a, key, key_end, first), d, count_at(at, dim_v - d));
         }
     }
 }
@@ -152,7 +163,7 @@ static inline void add_value(float8 value, __local const float *weights, int key
 
 /* The keys of a work-item's line, from the block's first to its last. `hides` is constant: most blocks need no guard. */
 static inline void add_values(cursor v, int id, int key, int key_end, __local const float *weights,
-                              const bool hides, work w, FA_RAW8(FA_TYPE_V) ahead[AHEAD][OCTETS], float8 o[FA_BLOCK_Q][OCTETS])
+                              const bool hides, work w, FA_RAW8_V ahead[AHEAD][OCTETS], float8 o[FA_BLOCK_Q][OCTETS])
 {
     const int line = id / LANES_V;
     FA_ROLLED
@@ -166,7 +177,7 @@ static inline void add_values(cursor v, int id, int key, int key_end, __local co
             if (at < key_end - key) {
                 FA_UNROLL
                 for (int c = 0; c < OCTETS; c++)
-                    add_value(FA_CAT(widen8_, FA_TYPE_V)(ahead[a][c]), weights + at, key + at, hides, w, c, o);
+                    add_value(WIDEN8_V(ahead[a][c]), weights + at, key + at, hides, w, c, o);
             }
         }
         if (n + AHEAD * LINES_V < key_end - key)
@@ -179,7 +190,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     FA_MEMORY(bias), FA_MEMORY(keep), FA_MEMORY(page_table), FA_MEMORY(lse), FA_MEMORY(partial),
     long q_offset, long k_offset, long v_offset, long o_offset, long bias_offset, long keep_offset,
     long page_table_offset, long lse_offset, long partial_offset,
-    long partial_state_offset, __local float4 *room)
+    long partial_state_offset FA_SCALE_PARAMETERS, __local float4 *room)
 {
     __local float *rows = (__local float *)room, *parts = rows + ROOM_Q, *weights = parts + ROOM_PARTS;
     __local float *exchange = weights + ROOM_WEIGHTS, *maxima = exchange + FA_GROUP;
@@ -198,7 +209,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
         return;
     const work w = work_at(table, get_group_id(0), bias, bias_offset, keep, keep_offset, page_table, page_table_offset);
     const int dim_qk = w.p->dim_qk, dim_v = w.p->dim_v;
-    const cursor all_keys = keys_of(w, k, k_offset), all_values = values_of(w, v, v_offset);
+    const cursor all_keys = FA_KEYS_OF(w, k, k_offset), all_values = FA_VALUES_OF(w, v, v_offset);
     const int id = work_item(), line = id / LANES_V, count = w.row_end - w.row_begin;
 
     for (int n = id; n < ROOM_Q; n += FA_GROUP) {
@@ -237,7 +248,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
         if (PAGES)
             find_values(all_values, id, key, key_end, 0, rows_v);
         score_keys(all_keys, rows_k, dim_qk, (__local const float4 *)rows, id, key, key_end, parts);
-        FA_RAW8(FA_TYPE_V) ahead[AHEAD][OCTETS];
+        FA_RAW8_V ahead[AHEAD][OCTETS];
         fetch_values(all_values, rows_v, dim_v, id, key, key_end, 0, ahead);
         if (PAGES && next_key < w.key_end)
             find_keys(all_keys, id, next_key, FA_MIN(next_key + FA_BLOCK_KV, w.key_end), rows_k);

@@ -71,7 +71,18 @@ static inline work work_at(__global const uchar *table, int n, memory bias, long
 #define FA_LOAD_PAGE(w, n) *(__global const int *)memory_at((w).page_table, ((w).page_table_at + (n)) * 4)
 #include "core/portable/work.h"
 
+#ifdef FA_SCALES_K
+#define FA_SCALES
+#endif
+#ifdef FA_SCALES_V
+#undef FA_SCALES
+#define FA_SCALES
+#endif
+
 /* Whether keys lie in pages: kernels without pages have nothing of them. */
+#ifdef FA_SCALES
+#include "core/portable/scales.h"
+#endif
 #ifdef FA_PAGES
 #include "core/portable/keys.h"
 #define PAGES true
@@ -90,11 +101,25 @@ typedef struct cursor {
 #ifdef FA_PAGES
     long page;
     work w;
+#elif defined(FA_SCALES)
+    work w;
+#endif
+#ifdef FA_SCALES
+    __global const fa_scales *scales;
+    __global const uchar *scale, *zero;
 #endif
 } cursor;
 
+/* What they have of pages, and of scales until with_scales() tells. */
+#ifdef FA_SCALES
+#define FA_UNSCALED , 0, 0, 0
+#else
+#define FA_UNSCALED
+#endif
 #ifdef FA_PAGES
-#define FA_IN_PAGES(page, w) , page, w
+#define FA_IN_PAGES(page, w) , page, w FA_UNSCALED
+#elif defined(FA_SCALES)
+#define FA_IN_PAGES(page, w) , w FA_UNSCALED
 #else
 #define FA_IN_PAGES(page, w)
 #endif
@@ -139,6 +164,29 @@ static inline int count_at(long row, int count)
 {
     return PAGES && row < 0 ? 0 : count;
 }
+
+#ifdef FA_SCALES
+/* Where the scale of a key lies: its page, or else its batch entry, and its row there. */
+static inline fa_key_place scale_place(cursor c, int key)
+{
+#ifdef FA_PAGES
+    return fa_work_clamped(c.w, fa_work_place(c.w, key));
+#else
+    const fa_key_place place = {c.w.sequence->number, c.w.sequence->row + key};
+    return place;
+#endif
+}
+
+static inline cursor with_scales(cursor c, __global const fa_scales *scales, __global const uchar *scale,
+                                 __global const uchar *zero)
+{
+    c.scales = scales;
+    c.scale = scale;
+    c.zero = zero;
+    return c;
+}
+#endif
+#include "scaled.cl"
 
 static inline float4 normalised(float4 x, float factor)
 {

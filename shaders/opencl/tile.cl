@@ -80,9 +80,14 @@ static void fetch_q(const source *s, const long row[FETCH_Q], int id, int dim, r
 
 /* Where the row of k is that this work-item fetches from. Keys past the end are the last one again: their scores are
  * hidden, their weights 0. */
+static inline int key_k(int id, int n, int key, int key_end)
+{
+    return FA_MIN(key + (id + n * GROUP) / (FA_DEPTH / 4), key_end - 1);
+}
+
 static inline long row_k(const source *s, int id, int n, int key, int key_end)
 {
-    return row_at(s->k, FA_MIN(key + (id + n * GROUP) / (FA_DEPTH / 4), key_end - 1));
+    return row_at(s->k, key_k(id, n, key, key_end));
 }
 
 /* In pages, a block's rows are found once, and before they are fetched. */
@@ -99,7 +104,7 @@ static void fetch_k(const source *s, const long row[FETCH_K], int id, int key, i
     for (int n = 0; n < FETCH_K; n++) {
         const long first = PAGES ? row[n] : row_k(s, id, n, key, key_end);
         int d = dim + (id + n * GROUP) % (FA_DEPTH / 4) * 4;
-        to[FETCH_Q + n] = FA_CAT(fetch4_, FA_TYPE_K)(s->k.m, first, d, count_at(first, COUNT_QK(s, d)));
+        to[FETCH_Q + n] = FETCH4_K(s->k, first, key_k(id, n, key, key_end), d, count_at(first, COUNT_QK(s, d)));
         if (PAGES && first < 0)
             to[FETCH_Q + n] = ~(raw)0;
     }
@@ -112,9 +117,14 @@ static inline int key_of(int step, int slot)
     return group / 4 * (4 * FA_LANES) + x * 4 + group % 4;
 }
 
+static inline int key_v(int id, int n, int key, int key_end, int step)
+{
+    return FA_MIN(key + key_of(step, (id + n * GROUP) / (FA_DIM_V / 4)), key_end - 1);
+}
+
 static inline long row_v(const source *s, int id, int n, int key, int key_end, int step)
 {
-    return row_at(s->v, FA_MIN(key + key_of(step, (id + n * GROUP) / (FA_DIM_V / 4)), key_end - 1));
+    return row_at(s->v, key_v(id, n, key, key_end, step));
 }
 
 /* In pages, the rows of a step are found while the step before it is fetched. */
@@ -131,7 +141,7 @@ static void fetch_v(const source *s, const long row[FETCH_V], int id, int key, i
     for (int n = 0; n < FETCH_V; n++) {
         const long first = PAGES ? row[n] : row_v(s, id, n, key, key_end, step);
         int d = (id + n * GROUP) % (FA_DIM_V / 4) * 4;
-        to[n] = FA_CAT(fetch4_, FA_TYPE_V)(s->v.m, first, d, count_at(first, COUNT_V(s, d)));
+        to[n] = FETCH4_V(s->v, first, key_v(id, n, key, key_end, step), d, count_at(first, COUNT_V(s, d)));
     }
 }
 
@@ -147,7 +157,7 @@ static void put_qk(__local float *stage, int id, const raw from[FETCH])
     for (int n = 0; n < FETCH_K; n++) {
         int at = id + n * GROUP, key = at / (FA_DEPTH / 4), d = at % (FA_DEPTH / 4) * 4;
         if (FA_BLOCK_KV * (FA_DEPTH / 4) % GROUP == 0 || key < FA_BLOCK_KV)
-            put_column(stage + STAGE_ROWS + LINE_K(d) + key, FA_BLOCK_KV, FA_CAT(widen_, FA_TYPE_K)(from[FETCH_Q + n]));
+            put_column(stage + STAGE_ROWS + LINE_K(d) + key, FA_BLOCK_KV, WIDEN4_K(from[FETCH_Q + n]));
     }
 }
 
@@ -156,7 +166,7 @@ static bool is_finite(const raw v[FETCH])
     int4 odd = 0;
     FA_UNROLL
     for (int n = 0; n < FETCH_V; n++)
-        odd |= not_finite4(FA_CAT(widen_, FA_TYPE_V)(v[n]));
+        odd |= not_finite4(WIDEN4_V(v[n]));
     return !any(odd);
 }
 
@@ -167,7 +177,7 @@ static void put_v(__local float *stage, int id, const raw v[FETCH])
     for (int n = 0; n < FETCH_V; n++) {
         int at = id + n * GROUP;
         if (FA_DEPTH * (FA_DIM_V / 4) % GROUP == 0 || at < FA_DEPTH * (FA_DIM_V / 4))
-            to[at] = FA_CAT(widen_, FA_TYPE_V)(v[n]);
+            to[at] = WIDEN4_V(v[n]);
     }
 }
 
@@ -341,7 +351,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
     FA_MEMORY(bias), FA_MEMORY(keep), FA_MEMORY(page_table), FA_MEMORY(lse), FA_MEMORY(partial),
     long q_offset, long k_offset, long v_offset, long o_offset, long bias_offset, long keep_offset,
     long page_table_offset, long lse_offset, long partial_offset,
-    long partial_state_offset, __local float4 *room)
+    long partial_state_offset FA_SCALE_PARAMETERS, __local float4 *room)
 {
     __local float *stages = (__local float *)(room + 1);
     __local int *unsafe = (__local int *)room; /* some value that may be hidden is not finite */
@@ -359,7 +369,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
     if ((int)get_group_id(0) >= ((__global const fa_table_params *)table)->items)
         return;
     const work w = work_at(table, get_group_id(0), bias, bias_offset, keep, keep_offset, page_table, page_table_offset);
-    const source src = {q, keys_of(w, k, k_offset), values_of(w, v, v_offset), w.p->dim_qk, w.p->dim_v};
+    const source src = {q, FA_KEYS_OF(w, k, k_offset), FA_VALUES_OF(w, v, v_offset), w.p->dim_qk, w.p->dim_v};
 
     const int id = work_item(), x = id % FA_LANES, y = id / FA_LANES;
     float out[FA_ROWS][DIMS], max[FA_ROWS], sum[FA_ROWS];

@@ -25,11 +25,13 @@ STANDARDS = ("CL1.2", "CL3.0")
 TYPES = ("0000", "1111", "2222", "2110", "1001", "0212", ("0", "5", "11", "0"), ("1", "7", "12", "2"))
 PARSED_TYPES = ("0000", "2110")
 PAGED_TYPES = ("1111", ("1", "7", "12", "2"))
+SCALED_TYPES = (("1", "15", "0", "1"), ("2", "5", "19", "0"))
 CHUNKS = ("-DFA_CHUNKS=1", "-DFA_CHUNKS=4 -DFA_CHUNK_SHIFT=12", "-DFA_CHUNKS=12 -DFA_CHUNK_SHIFT=27")
 # How loops are compiled, f16 and the width of strides go together: they do not meet in the source.
 DEVICES = ("-DFA_STRIDE=int -DFA_COMPACT", "-DFA_STRIDE=long -DFA_FP16")
 ATTENTION = [" ".join(parts) for parts in itertools.product(
-    ("-DFA_TRANSFORM=0", "-DFA_TRANSFORM=1 -DFA_ALIGNED", "-DFA_TRANSFORM=0 -DFA_PAGES"),
+    ("-DFA_TRANSFORM=0", "-DFA_TRANSFORM=1 -DFA_ALIGNED", "-DFA_TRANSFORM=0 -DFA_PAGES",
+     "-DFA_TRANSFORM=0 -DFA_SCALES_K", "-DFA_TRANSFORM=0 -DFA_PAGES -DFA_SCALES_K -DFA_SCALES_V"),
     ("-DFA_KERNEL_ROWS -DFA_GROUP=64 -DFA_SPLIT=4 -DFA_DIM_QK=96 -DFA_DIM_V=72 -DFA_BLOCK_Q=8 -DFA_BLOCK_KV=64",
      "-DFA_KERNEL_ROWS -DFA_GROUP=128 -DFA_SPLIT=4 -DFA_DIM_QK=32 -DFA_DIM_V=8 -DFA_BLOCK_Q=1 -DFA_BLOCK_KV=256",
      "-DFA_KERNEL_TILE -DFA_LANES=8 -DFA_ROWS=8 -DFA_DIM_V=64 -DFA_DEPTH=16 -DFA_BUFFERS=2 -DFA_BLOCK_Q=64 "
@@ -44,11 +46,14 @@ SHUFFLE = "float __attribute__((overloadable)) sub_group_shuffle_xor(float, uint
 
 
 def variants():
-    for standard, types, *rest in itertools.product(STANDARDS, TYPES, CHUNKS, DEVICES, KERNELS):
+    for standard, types, *rest in itertools.product(STANDARDS, TYPES + SCALED_TYPES, CHUNKS, DEVICES, KERNELS):
         names = [f"-DFA_TYPE_{name}={number}" for name, number in zip("QKVO", types)]
         stage = GENERATE if (standard, rest[0]) == (STANDARDS[0], CHUNKS[0]) else PARSE
-        paged = "-DFA_PAGES" in rest[2]
-        if types not in (PAGED_TYPES if paged else PARSED_TYPES if stage is PARSE else TYPES):
+        paged, scaled = "-DFA_PAGES" in rest[2], rest[2].count("-DFA_SCALES")
+        if scaled or types in SCALED_TYPES:  # of the two, the first has scales of k alone
+            if not scaled or types != SCALED_TYPES[scaled - 1] or standard != STANDARDS[0]:
+                continue
+        elif types not in (PAGED_TYPES if paged else PARSED_TYPES if stage is PARSE else TYPES):
             continue
         yield stage + [f"-cl-std={standard}"] + names + " ".join(rest).split()
         if standard != STANDARDS[0] and rest[0] == CHUNKS[0]:
