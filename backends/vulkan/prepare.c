@@ -8,6 +8,13 @@
 
 enum { MERGE_GROUP = 128 };
 
+static uint32_t scales_constant(const fa_scales *s)
+{
+    return s->scale_type < 0
+               ? 0
+               : (uint32_t)FA_VK_SCALES(s->scale_type, s->zero_type, s->dims % 4 != 0 && s->scale_stride[3]);
+}
+
 /* Types, strides, pages and subgroups: what every kernel is told. */
 static fa_vk_constants common_constants(const fa_plan *plan)
 {
@@ -20,6 +27,8 @@ static fa_vk_constants common_constants(const fa_plan *plan)
     c.value[FA_VK_TYPE_V] = (uint32_t)p->tensor[FA_V].dtype;
     c.value[FA_VK_TYPE_O] = (uint32_t)p->tensor[FA_O].dtype;
     c.value[FA_VK_FAR] = p->tensor[FA_K].stride[2] >= far || p->tensor[FA_V].stride[2] >= far;
+    c.value[FA_VK_SCALES_K] = scales_constant(&p->k_scales);
+    c.value[FA_VK_SCALES_V] = scales_constant(&p->v_scales);
     c.value[FA_VK_PAGES] = (p->features & FA_FEATURE_PAGES) != 0;
     c.value[FA_VK_SUBGROUP] = caps->subgroups ? caps->subgroup_size : 1;
     return c;

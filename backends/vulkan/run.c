@@ -7,17 +7,23 @@ enum { ALIGNMENT = 16 };
 
 static void find_places(const fa_plan *plan, const fa_binding *binding, fa_vk_place where[FA_VK_SLOTS])
 {
-    static const int slot[FA_OPERANDS] = {
-        [FA_Q] = FA_VK_SLOT_Q,     [FA_K] = FA_VK_SLOT_K,        [FA_V] = FA_VK_SLOT_V,
-        [FA_O] = FA_VK_SLOT_O,     [FA_BIAS] = FA_VK_SLOT_BIAS,  [FA_KEEP] = FA_VK_SLOT_KEEP,
-        [FA_LSE] = FA_VK_SLOT_LSE, [FA_PAGES] = FA_VK_SLOT_PAGES};
+    static const int slot[FA_OPERANDS] = {[FA_Q] = FA_VK_SLOT_Q,
+                                          [FA_K] = FA_VK_SLOT_K,
+                                          [FA_V] = FA_VK_SLOT_V,
+                                          [FA_O] = FA_VK_SLOT_O,
+                                          [FA_BIAS] = FA_VK_SLOT_BIAS,
+                                          [FA_KEEP] = FA_VK_SLOT_KEEP,
+                                          [FA_LSE] = FA_VK_SLOT_LSE,
+                                          [FA_PAGES] = FA_VK_SLOT_PAGES,
+                                          [FA_K_SCALE] = FA_VK_SLOT_K_SCALE,
+                                          [FA_V_SCALE] = FA_VK_SLOT_V_SCALE,
+                                          [FA_K_ZERO] = FA_VK_SLOT_K_ZERO,
+                                          [FA_V_ZERO] = FA_VK_SLOT_V_ZERO};
     const fa_vk_plan *prepared = plan->impl;
     where[FA_VK_SLOT_TABLE] = fa_vk_place_of(binding->work ? binding->work : prepared->work,
                                              binding->work ? binding->work_offset : 0, plan->layout.bytes);
-    for (int t = 0; t < FA_OPERANDS; t++) {
-        if (slot[t] != FA_VK_SLOT_TABLE) /* what no kernel of this backend serves has none */
-            where[slot[t]] = fa_vk_place_of(binding->buffer[t], binding->offset[t], plan->problem.span[t]);
-    }
+    for (int t = 0; t < FA_OPERANDS; t++)
+        where[slot[t]] = fa_vk_place_of(binding->buffer[t], binding->offset[t], plan->problem.span[t]);
     const size_t partial = plan->partial_offset, state = plan->partial_state_offset;
     if (binding->workspace && plan->workspace > state) {
         where[FA_VK_SLOT_PARTIAL] =

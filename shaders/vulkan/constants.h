@@ -25,8 +25,11 @@
 #define FA_VK_WHOLE_QK 16 /* head dims are not rounded up */
 #define FA_VK_WHOLE_V 17
 #define FA_VK_SUBGROUP 18 /* work-items of a subgroup; 1 where there are none */
-#define FA_VK_FAR 21      /* strides of keys and values need more than 31 bits */
-#define FA_VK_TILES 22    /* matrix: tiles of 16 rows of a subgroup */
+#define FA_VK_SCALES_K 19 /* tensors of their own scale k: FA_VK_SCALES() of their types; 0: none do */
+#define FA_VK_SCALES_V 20
+#define FA_VK_SCALES(scale, zero, each) (1 + (scale) + 32 * (1 + (zero)) + 1024 * (each))
+#define FA_VK_FAR 21   /* strides of keys and values need more than 31 bits */
+#define FA_VK_TILES 22 /* matrix: tiles of 16 rows of a subgroup */
 /* How a subgroup holds fragments of 16 by 16, as far as registers alone can turn scores into weights. */
 #define FA_VK_LAYOUT_ROWS 23  /* rows that a work-item has elements of; 0: shared memory is used instead */
 #define FA_VK_LAYOUT_SLOTS 24 /* of each element of an accumulator, 3 bits: which of these rows it is of */
@@ -51,6 +54,11 @@
 #define FA_VK_SLOT_PARTIAL 8
 #define FA_VK_SLOT_STATE 9
 #define FA_VK_SLOT_PAGES 10
-#define FA_VK_SLOTS 11
+#define FA_VK_DESCRIPTORS 11 /* those below are reached by address alone */
+#define FA_VK_SLOT_K_SCALE 11
+#define FA_VK_SLOT_V_SCALE 12
+#define FA_VK_SLOT_K_ZERO 13
+#define FA_VK_SLOT_V_ZERO 14
+#define FA_VK_SLOTS 15
 
 #endif

@@ -13,7 +13,7 @@
 #define FA_DEFINE_CODED(name, slot, TYPE, SIZE, SHIFT)                                                 \
     /* Where the codes of a block begin, and which bits of an element's number tell its byte there. */ \
     const int name##_bits = FA_TYPE_CODE_BITS(TYPE);                                                   \
-    const int name##_codes = FA_TYPE_IS_FP8(TYPE) ? 0 : name##_bits == 8 ? 2 : SIZE - 16;              \
+    const int name##_codes = FA_TYPE_IS_BARE(TYPE) ? 0 : name##_bits == 8 ? 2 : SIZE - 16;              \
     const int name##_byte = name##_bits == 8 ? 31 : 15;                                                \
                                                                                                        \
     /* 32 and 64 bits at an even byte. */                                                              \
@@ -54,7 +54,7 @@
         }                                                                                              \
         if (FA_TYPE_HAS_OFFSET(TYPE))                                                                  \
             x.z = name##_load(block);                                                                  \
-        else if (!FA_TYPE_IS_FP8(TYPE))                                                                \
+        else if (!FA_TYPE_IS_BARE(TYPE))                                                               \
             x.z = FA_BITS(slot, 1, block);                                                             \
         return x;                                                                                      \
     }                                                                                                  \

@@ -11,6 +11,7 @@
 #include "softmax.glsl"
 #include "keys.glsl"
 #include "formats.glsl"
+#include "scaled.glsl"
 
 layout(constant_id = FA_VK_BLOCK_Q) const int BLOCK_Q = 1;
 layout(constant_id = FA_VK_BLOCK_KV) const int BLOCK_KV = 16;
@@ -93,10 +94,10 @@ void score_keys(int key, int key_end)
         raw8 keys[KEYS];
         [[unroll]] for (int n = 0; n < KEYS; n++) {
             const int j = min(key + line + n * LINES_K, key_end - 1);
-            keys[n] = k8(row_at(w, all_keys, placed(keys_at[n], j)), d, w.dim_qk - d);
+            keys[n] = fetch_k_at8(w, all_keys, placed(keys_at[n], j), d, w.dim_qk - d);
         }
         [[unroll]] for (int n = 0; n < KEYS; n++) {
-            const vec4 low = low_numbers(TYPE_K, keys[n]), high = high_numbers(TYPE_K, keys[n]);
+            const vec4 low = k_low(keys[n]), high = k_high(keys[n]);
             [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
                 s[n][r] += dot(rows_q[(r * DIM_Q + d) / 4], low) + dot(rows_q[(r * DIM_Q + d) / 4 + 1], high);
         }
@@ -115,7 +116,7 @@ void fetch_values(int key, int key_end, int first)
         const int j = min(key + first + line + a * LINES_V, key_end - 1);
         [[unroll]] for (int c = 0; c < OCTETS; c++) {
             const int d = (lane + c * LANES_V) * 8;
-            ahead[a][c] = v8(row_at(w, all_values, placed(values_at[a], j)), d, w.dim_v - d);
+            ahead[a][c] = fetch_v_at8(w, all_values, placed(values_at[a], j), d, w.dim_v - d);
         }
     }
 }
@@ -123,7 +124,7 @@ void fetch_values(int key, int key_end, int first)
 /* output += weight value for every row. What is not finite and may be hidden is added apart, and only where it is seen. */
 void add_value(raw8 value, int at, bool hides, int c)
 {
-    vec4 low = low_numbers(TYPE_V, value), high = high_numbers(TYPE_V, value);
+    vec4 low = v_low(value), high = v_high(value);
     if (hides && !(is_finite4(low) && is_finite4(high))) {
         [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
             const float weight = weights[r * BLOCK_KV + at];

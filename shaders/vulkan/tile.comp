@@ -14,6 +14,7 @@
 #include "softmax.glsl"
 #include "keys.glsl"
 #include "formats.glsl"
+#include "scaled.glsl"
 
 #define ROWS 8
 #include "product.glsl"
@@ -97,8 +98,7 @@ void fetch_qk(int key, int key_end, int dim)
     }
     [[unroll]] for (int n = 0; n < FETCH_K; n++) {
         const int at = id + n * ITEMS, j = min(key + at / (DEPTH / 4), key_end - 1), d = dim + at % (DEPTH / 4) * 4;
-        const address row = row_at(w, all_keys, placed(keys_at[n], j));
-        fetched[FETCH_Q + n] = k4(row, d, count_qk(d));
+        fetched[FETCH_Q + n] = fetch_k_at4(w, all_keys, placed(keys_at[n], j), d, count_qk(d));
     }
 }
 
@@ -120,8 +120,7 @@ void fetch_v(int key, int key_end, int step)
     [[unroll]] for (int n = 0; n < FETCH_V; n++) {
         const int at = id + n * ITEMS, slot = at / (DIM_V / 4), d = at % (DIM_V / 4) * 4;
         const int j = min(key + key_of(step, slot), key_end - 1);
-        const address row = row_at(w, all_values, placed(values_at[n], j));
-        fetched[n] = v4(row, d, count_v(d));
+        fetched[n] = fetch_v_at4(w, all_values, placed(values_at[n], j), d, count_v(d));
     }
     if (PAGES != 0 && step + 1 < STEPS_V)
         find_values(key, key_end, step + 1);
@@ -137,7 +136,7 @@ void put_qk(int stage)
     [[unroll]] for (int n = 0; n < FETCH_K; n++) {
         const int at = id + n * ITEMS, key = at / (DEPTH / 4), d = at % (DEPTH / 4) * 4;
         if (BLOCK_KV * (DEPTH / 4) % ITEMS == 0 || key < BLOCK_KV)
-            PUT_COLUMN(stage + STAGE_ROWS + LINE_K(d) + key, BLOCK_KV, numbers4(TYPE_K, fetched[FETCH_Q + n]))
+            PUT_COLUMN(stage + STAGE_ROWS + LINE_K(d) + key, BLOCK_KV, k_numbers4(fetched[FETCH_Q + n]))
     }
 }
 
@@ -145,7 +144,7 @@ bool values_are_finite()
 {
     bool finite = true;
     [[unroll]] for (int n = 0; n < FETCH_V; n++)
-        finite = finite && is_finite4(numbers4(TYPE_V, fetched[n]));
+        finite = finite && is_finite4(v_numbers4(fetched[n]));
     return finite;
 }
 
@@ -154,7 +153,7 @@ void put_v(int stage)
     [[unroll]] for (int n = 0; n < FETCH_V; n++) {
         const int at = id + n * ITEMS;
         if (DEPTH * (DIM_V / 4) % ITEMS == 0 || at < DEPTH * (DIM_V / 4))
-            room[(stage + STAGE_ROWS) / 4 + at] = numbers4(TYPE_V, fetched[n]);
+            room[(stage + STAGE_ROWS) / 4 + at] = v_numbers4(fetched[n]);
     }
 }
 
