@@ -9,10 +9,8 @@ static bool sees(const fa_panel *panel, int lane, int key)
         return false;
     if (!panel->run->keep)
         return true;
-    const fa_tensor *keep = &p->tensor[FA_KEEP];
-    int64_t at = fa_problem_extra_offset(keep, panel->number, panel->head[lane], panel->position[lane],
-                                         panel->sequence->first);
-    return ((const uint8_t *)panel->run->keep)[at + key * keep->stride[3]] != 0;
+    return fa_problem_keeps(p, panel->run->keep, panel->number, panel->head[lane], panel->position[lane],
+                            &panel->sequence->mask, panel->sequence->first, key);
 }
 
 void FA_ISA_NAME(add_infinite)(const fa_panel *panel, const float *weights, const typed_rows *v, int key,
@@ -54,14 +52,12 @@ static void load_bias(const fa_panel *panel, int lane, int key, int keys, vf bia
 
 static vf hide_unkept(const fa_panel *panel, int lane, int key, vf x)
 {
-    const fa_tensor *t = &panel->run->plan->problem.tensor[FA_KEEP];
-    const uint8_t *keep = panel->run->keep;
     float value[VL];
     v_store(value, x);
     for (int i = 0; i < VL; i++) {
-        int64_t at = fa_problem_extra_offset(t, panel->number, panel->head[lane + i],
-                                             panel->position[lane + i], panel->sequence->first);
-        if (!keep[at + key * t->stride[3]])
+        if (!fa_problem_keeps(&panel->run->plan->problem, panel->run->keep, panel->number,
+                              panel->head[lane + i], panel->position[lane + i], &panel->sequence->mask,
+                              panel->sequence->first, key))
             value[i] = -INFINITY;
     }
     return v_load(value);

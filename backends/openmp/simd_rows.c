@@ -343,10 +343,10 @@ static int64_t extra_offset(const query_row *row, int operand)
 
 static bool is_kept(const query_row *row, int key)
 {
-    const fa_tensor *t = &row->run->plan->problem.tensor[FA_KEEP];
     if (!row->run->keep)
         return true;
-    return ((const uint8_t *)row->run->keep)[extra_offset(row, FA_KEEP) + key * t->stride[3]] != 0;
+    return fa_problem_keeps(&row->run->plan->problem, row->run->keep, row->number, row->head, row->position,
+                            &row->sequence->mask, row->sequence->first, key);
 }
 
 /* Hides what the row does not see among VL keys, of which `count` exist. */

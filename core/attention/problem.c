@@ -394,12 +394,13 @@ static fa_status check_extra(fa_problem *p, int operand, const fa_tensor *given,
     FA_TRY(fa_tensor_extent(t, name, &p->span[operand]));
     if (!wants_bool)
         FA_TRY(check_float(p, operand));
-    else if (t->dtype != FA_BOOL)
-        return fa_fail(FA_INVALID, "%s.dtype is %s, expected bool", name, fa_dtype_name(t->dtype));
+    else if (t->dtype != FA_BOOL && t->dtype != FA_I32)
+        return fa_fail(FA_INVALID, "%s.dtype is %s, expected bool or i32", name, fa_dtype_name(t->dtype));
     bool ragged = p->features & FA_FEATURE_SEQUENCES;
+    const bool bits = wants_bool && t->dtype == FA_I32;
     const int64_t full[4] = {p->sequences, p->heads_q, p->max_len_q, p->max_key};
     const int64_t dense[4] = {p->sequences, p->heads_q, p->tensor[FA_Q].shape[2], p->keys};
-    for (int axis = 0; axis < 4; axis++) {
+    for (int axis = 0; axis < (bits ? 3 : 4); axis++) {
         bool fits = s[axis] == 1 || s[axis] == (ragged ? full : dense)[axis];
         if (!fits && ragged && axis >= 2)
             fits = s[axis] >= full[axis];
@@ -409,6 +410,25 @@ static fa_status check_extra(fa_problem *p, int operand, const fa_tensor *given,
                            (long long)(ragged ? full : dense)[axis]);
     }
     p->features |= fa_operands[operand].feature;
+    return FA_OK;
+}
+
+/* Where keep holds bits: there are as many as its keys need. */
+static fa_status check_keep(fa_problem *p, const fa_attention_desc *d)
+{
+    FA_TRY(check_extra(p, FA_KEEP, &d->keep, true));
+    p->keep_bits = (p->features & FA_FEATURE_KEEP) && d->keep.dtype == FA_I32;
+    if (!p->keep_bits && d->keep_last != 0)
+        return fa_fail(FA_INVALID, "keep_last is %lld, expected 0: keep holds no bits",
+                       (long long)d->keep_last);
+    FA_TRY(check_limit("keep_last", d->keep_last, 0, FA_MAX_LENGTH));
+    p->keep_last = (int32_t)d->keep_last;
+    const bool ragged = p->features & FA_FEATURE_SEQUENCES;
+    const int64_t keys = d->keep_last > 0 ? d->keep_last : ragged ? p->max_key : p->keys;
+    const int64_t words = p->keep_bits ? d->keep.shape[3] : INT64_MAX;
+    if (words < fa_ceil_div(keys, 32))
+        return fa_fail(FA_INVALID, "keep.shape[3] is %lld, expected at least %lld: bits of %lld keys",
+                       (long long)words, (long long)fa_ceil_div(keys, 32), (long long)keys);
     return FA_OK;
 }
 
@@ -531,7 +551,7 @@ static fa_status init(const fa_context *context, const fa_attention_desc *d, fa_
     fill_sequences(p, &q, &kv);
     FA_TRY(check_packed_rows(p));
     FA_TRY(check_extra(p, FA_BIAS, &d->bias, false));
-    FA_TRY(check_extra(p, FA_KEEP, &d->keep, true));
+    FA_TRY(check_keep(p, d));
     FA_TRY(add_lse(p, d));
     FA_TRY(check_tuning(p, d));
     FA_TRY(copy_floats(context, d->alibi_slopes, p->alibi_stride ? p->sequences : 1, p->heads_q,
@@ -572,16 +592,28 @@ static fa_status check_kind(const char *side, bool packed, const side_lists *lis
                             lists->cu.name, side);
 }
 
+/* The most rows (axis 2) or keys (3) for which bias or keep has elements. */
+static int64_t reach_of(const fa_problem *p, int operand, int axis)
+{
+    const int64_t length = p->tensor[operand].shape[axis];
+    if (!(p->features & fa_operands[operand].feature))
+        return INT64_MAX;
+    if (operand == FA_KEEP && axis == 3 && p->keep_bits)
+        return p->keep_last > 0 ? INT64_MAX : FA_MIN(length, FA_MAX_LENGTH) * 32;
+    return length == 1 ? INT64_MAX : length;
+}
+
 /* Bias or keep has what the longest sequences take of it. */
 static fa_status check_reach(const fa_problem *p, int operand)
 {
-    const int64_t *shape = p->tensor[operand].shape;
     const int32_t longest[] = {p->max_len_q, p->max_key};
-    for (int axis = 2; axis < 4 && (p->features & fa_operands[operand].feature); axis++) {
-        if (shape[axis] != 1 && shape[axis] < longest[axis - 2])
-            return fa_fail(FA_INVALID, "a sequence has %d %s, expected at most %s.shape[%d], %lld",
-                           longest[axis - 2], axis == 2 ? "rows" : "keys", fa_operands[operand].name, axis,
-                           (long long)shape[axis]);
+    for (int axis = 2; axis < 4; axis++) {
+        const int64_t reach = reach_of(p, operand, axis);
+        if (reach < longest[axis - 2])
+            return fa_fail(FA_INVALID, "a sequence has %d %s, expected at most %s%s.shape[%d], %lld",
+                           longest[axis - 2], axis == 2 ? "rows" : "keys",
+                           axis == 3 && operand == FA_KEEP && p->keep_bits ? "the bits of " : "",
+                           fa_operands[operand].name, axis, (long long)reach);
     }
     return FA_OK;
 }
@@ -610,16 +642,10 @@ fa_status fa_problem_with_lengths(const fa_problem *problem, const fa_lengths *l
     return check_reach(made, FA_KEEP);
 }
 
-/* What bias and keep have of an axis, but for what they repeat, and `most`. */
 static int32_t most_within(const fa_problem *p, int axis, int64_t most)
 {
-    static const int operands[] = {FA_BIAS, FA_KEEP};
-    for (size_t i = 0; i < sizeof(operands) / sizeof(operands[0]); i++) {
-        const int64_t length = p->tensor[operands[i]].shape[axis];
-        if ((p->features & fa_operands[operands[i]].feature) && length != 1)
-            most = FA_MIN(most, length);
-    }
-    return (int32_t)FA_MIN(most, FA_MAX_LENGTH);
+    const int64_t reach = FA_MIN(reach_of(p, FA_BIAS, axis), reach_of(p, FA_KEEP, axis));
+    return (int32_t)FA_MIN(FA_MIN(most, reach), FA_MAX_LENGTH);
 }
 
 int32_t fa_problem_most_rows(const fa_problem *p)

@@ -78,6 +78,8 @@ typedef struct fa_problem {
     int64_t sequences;
     fa_sequence *sequence;
     fa_scales k_scales, v_scales;
+    bool keep_bits;    /* keep holds 32 keys in an element                                  */
+    int32_t keep_last; /* its bits are of so many keys at the end; 0: of all                */
     float *alibi_slopes, *bias_factors, *sinks; /* heads_q each, or NULL                               */
     int32_t alibi_stride; /* between the slopes of two sequences: heads_q, or 0 where all have the same */
     int32_t max_len_q, max_len_kv;
@@ -129,6 +131,19 @@ static inline int64_t fa_problem_extra_offset(const fa_tensor *t, int64_t n, int
                                               int32_t first)
 {
     return n * t->stride[0] + head * t->stride[1] + row * t->stride[2] + first * t->stride[3];
+}
+
+/* Whether `keep`, which the problem has, keeps a key of sequence n; keys count from the first one used. */
+static inline bool fa_problem_keeps(const fa_problem *p, const void *keep, int64_t n, int64_t head,
+                                    int64_t row, const fa_mask *mask, int32_t first, int32_t key)
+{
+    const fa_tensor *t = &p->tensor[FA_KEEP];
+    if (!p->keep_bits)
+        return ((const uint8_t *)
+                    keep)[fa_problem_extra_offset(t, n, head, row, first) + key * t->stride[3]] != 0;
+    const int32_t bit = p->keep_last > 0 ? key - (mask->len_kv - p->keep_last) : first + key;
+    const int64_t at = fa_problem_extra_offset(t, n, head, row, 0) + (bit >> 5) * t->stride[3];
+    return bit < 0 || (((const uint32_t *)keep)[at] >> (bit & 31) & 1) != 0;
 }
 
 #endif

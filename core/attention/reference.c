@@ -102,12 +102,9 @@ static bool sees(const row_view *r, int32_t key)
 {
     if (!fa_mask_visible(r->s->mask, r->row, key))
         return false;
-    const fa_tensor *keep = &r->p->tensor[FA_KEEP];
     if (!(r->p->features & FA_FEATURE_KEEP))
         return true;
-    int64_t at =
-        fa_problem_extra_offset(keep, r->sequence, r->head, r->row, r->s->first) + key * keep->stride[3];
-    return fa_load(FA_BOOL, r->in->keep, at) != 0;
+    return fa_problem_keeps(r->p, r->in->keep, r->sequence, r->head, r->row, &r->s->mask, r->s->first, key);
 }
 
 static float factor_of(const row_view *r)

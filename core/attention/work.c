@@ -47,6 +47,8 @@ static void fill_params(const fa_plan *plan, const fa_schedule *schedule, fa_tab
     out->bias_type = (int)p->tensor[FA_BIAS].dtype;
     out->score = plan->score;
     out->slope_stride = p->alibi_stride;
+    out->keep_bits = p->keep_bits;
+    out->keep_last = p->keep_last;
     out->flags =
         (p->alibi_slopes ? FA_TABLE_ALIBI : 0) | (p->features & FA_FEATURE_BIAS ? FA_TABLE_BIAS : 0) |
         (p->features & FA_FEATURE_KEEP ? FA_TABLE_KEEP : 0) | (p->sinks ? FA_TABLE_SINKS : 0) |

@@ -47,6 +47,8 @@ FA_STRUCT(fa_table_params)
     fa_score score;
     int flags;
     int slope_stride; /* between the slopes of two sequences; 0: all have the same */
+    int keep_bits;    /* 1: keep holds 32 keys in an element                        */
+    int keep_last;    /* its bits are of so many keys at the end; 0: of all         */
 FA_STRUCT_END(fa_table_params)
 
 FA_STRUCT(fa_table_sequence)

@@ -10,6 +10,7 @@
  *   FA_WIDE(x)              an fa_long as one
  *   FA_LOAD_BIAS(w, n)      element n of bias, widened
  *   FA_LOAD_KEEP(w, n)      element n of keep
+ *   FA_LOAD_BITS(w, n)      the same where an element holds 32 keys
  */
 #ifndef FA_PORTABLE_WORK_H
 #define FA_PORTABLE_WORK_H
@@ -52,7 +53,13 @@ FA_KERNEL_FN bool fa_work_has(FA_WORK w, int flag)
 /* What the operand `keep` says of a key; there must be one. */
 FA_KERNEL_FN bool fa_work_keeps(FA_WORK w, fa_row r, int key)
 {
-    return FA_LOAD_KEEP(w, FA_EXTRA_AT(w, keep, r, key)) != 0;
+    const int last = FA_PARAM(w, keep_last), first = FA_SEQUENCE(w, first);
+    if (FA_PARAM(w, keep_bits) == 0)
+        return FA_LOAD_KEEP(w, FA_EXTRA_AT(w, keep, r, key)) != 0;
+    const int bit = last > 0 ? key - (w.walk.mask.len_kv - last) : first + key;
+    /* The columns of keep count from key 0. */
+    return bit < 0 ||
+           (FA_LOAD_BITS(w, FA_EXTRA_AT(w, keep, r, (bit >> 5) - first)) >> FA_UINT(bit & 31) & 1u) != 0u;
 }
 
 /* Whether neither the mask nor `keep` hides the key. */

@@ -19,7 +19,7 @@ typedef enum fa_dtype {
     FA_F16 = 1,  /* IEEE 754 binary16                                        */
     FA_BF16 = 2, /* the upper half of an f32                                 */
     FA_BOOL = 3, /* one byte, 0 or not 0; only for `keep`                    */
-    FA_I32 = 4,  /* a signed integer of 32 bits; only for `page_table`       */
+    FA_I32 = 4,  /* 32 bits; for `page_table`, and `keep` in bits             */
 
     /* Formats of caches: only for k and v. 8 bits, as the Open Compute Project has them: */
     FA_E4M3 = 5, /* fp8 e4m3fn: sign, 4 bits of exponent, 3 of mantissa; no infinity */
@@ -271,8 +271,15 @@ typedef struct fa_attention_desc {
     const float *bias_factors;
 
     /* FA_BOOL, with shapes as for bias (a boolean attn_mask elsewhere). A row sees a key only if the element is
-     * not 0 and the mask above shows the key. shape all 0: none. */
+     * not 0 and the mask above shows the key. shape all 0: none.
+     * Or FA_I32, each element of which holds 32 keys (a packed custom_mask, as FlashInfer has it, whose rows each begin with
+     * a new element; tree masks of speculative decoding): bit j % 32 of element j / 32, the lowest being bit 0, is key j.
+     * Axis 3 then counts elements, as many as the keys need or more; one element is not repeated. */
     fa_tensor keep;
+
+    /* With bits in keep: 0, or n: they are of the last n keys of each sequence alone, bit 0 of key len_kv - n, and hide no key
+     * before. So a draft tree of n tokens behind a long cache needs n bits a row. Without bits: 0. */
+    int64_t keep_last;
 
     /* ALiBi (Press, Smith, Lewis, arXiv 2108.12409): heads_q finite slopes; copied. NULL: none. The slopes of batch
      * entry (or sequence) n begin at alibi_slopes[n * alibi_stride]. alibi_stride 0: all entries share them. */

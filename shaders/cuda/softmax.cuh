@@ -14,6 +14,7 @@
 #define FA_WIDE(x) (x)
 #define FA_LOAD_BIAS(w, n) load((w).p->bias_type, (w).a.bias + (n) * bytes_of((w).p->bias_type))
 #define FA_LOAD_KEEP(w, n) (w).a.keep[n]
+#define FA_LOAD_BITS(w, n) ((const fa_uint *)(w).a.keep)[n]
 #define FA_LOAD_PAGE(w, n) (w).a.page_table[n]
 
 /* Rows of k or v of an item whose keys are not in pages: where the one of key 0 begins, and bytes to the next. */

@@ -68,6 +68,7 @@ static inline work work_at(__global const uchar *table, int n, memory bias, long
 #define FA_WIDE(x) (x)
 #define FA_LOAD_BIAS(w, n) load_any((w).p->bias_type, (w).bias, (w).bias_at + (n))
 #define FA_LOAD_KEEP(w, n) *memory_at((w).keep, (w).keep_at + (n))
+#define FA_LOAD_BITS(w, n) *(__global const uint *)memory_at((w).keep, ((w).keep_at + (n)) * 4)
 #define FA_LOAD_PAGE(w, n) *(__global const int *)memory_at((w).page_table, ((w).page_table_at + (n)) * 4)
 #include "core/portable/work.h"
 

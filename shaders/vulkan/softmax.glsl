@@ -68,6 +68,7 @@ work work_at(int n)
 #define FA_WIDE(x) wide(x)
 #define FA_LOAD_BIAS(w, n) load_bias(n)
 #define FA_LOAD_KEEP(w, n) load_keep(n)
+#define FA_LOAD_BITS(w, n) WORD1(6, at(FA_VK_SLOT_KEEP) + (n) * 4)
 
 float load_bias(address n)
 {

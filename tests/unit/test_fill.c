@@ -321,6 +321,24 @@ START_TEST(bias_bounds_lengths)
     ck_assert_int_eq(sequences_of(&l)[0].mask.len_kv, 60);
     ck_assert_int_eq(items_of(&l)[0].row_end, 5 * 2);
     end(&l);
+    d.bias.shape[0] = d.bias.shape[1] = d.bias.shape[2] = d.bias.shape[3] = 0;
+    d.keep = fa_tensor_make(FA_I32, 1, 1, 1, 2);
+    begin(&l, &d);
+    l.wide[2][0] = 8;
+    l.wide[3][0] = 100;
+    ck_assert_int_eq(schedule(&l), FA_OK);
+    ck_assert_int_eq(sequences_of(&l)[0].mask.len_kv, 2 * 32);
+    ck_assert_int_eq(schedule_on_host(&l), FA_INVALID);
+    assert_message("a sequence has 100 keys, expected at most the bits of keep.shape[3], 64");
+    end(&l);
+    d.keep_last = 64;
+    begin(&l, &d);
+    l.wide[2][0] = 8;
+    l.wide[3][0] = 100;
+    ck_assert_int_eq(schedule(&l), FA_OK);
+    ck_assert_int_eq(sequences_of(&l)[0].mask.len_kv, 100);
+    check_like_host(&l);
+    end(&l);
 }
 END_TEST
 

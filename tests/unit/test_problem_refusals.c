@@ -121,7 +121,7 @@ START_TEST(unsupported_types)
         tensor->dtype = keep ? FA_F16 : FA_BOOL;
         snprintf(message, sizeof(message), "%s.dtype is %s, expected %s", operand[t].name,
                  keep ? "f16" : "bool",
-                 keep                               ? "bool"
+                 keep                               ? "bool or i32"
                  : tensor == &d.k || tensor == &d.v ? "f32, f16, bf16 or a format of caches"
                                                     : "f32, f16 or bf16");
         refuse(&d, FA_INVALID, message);
@@ -364,6 +364,33 @@ START_TEST(extras)
 }
 END_TEST
 
+/* Bits of keep: as many as the keys need, which may be the last alone. */
+START_TEST(bits_of_keep)
+{
+    fa_attention_desc d = base_with_extras();
+    fa_problem problem;
+    d.keep_last = 5;
+    refuse(&d, FA_INVALID, "keep_last is 5, expected 0: keep holds no bits");
+    d.keep = fa_tensor_make(FA_I32, 2, 1, 8, 1);
+    ck_assert_msg(fa_problem_init(context, &d, &problem) == FA_OK, "%s", fa_last_error());
+    ck_assert(problem.keep_bits && problem.keep_last == 5);
+    fa_problem_release(context, &problem);
+    d.keep_last = -1;
+    refuse(&d, FA_INVALID, "keep_last is -1, expected 0 to");
+    d.keep_last = 33;
+    refuse(&d, FA_INVALID, "keep.shape[3] is 1, expected at least 2: bits of 33 keys");
+    d.keep_last = 0;
+    d.k.shape[2] = d.v.shape[2] = d.bias.shape[3] = 33;
+    refuse(&d, FA_INVALID, "keep.shape[3] is 1, expected at least 2: bits of 33 keys");
+    d.keep.shape[3] = 2;
+    d.keep.shape[2] = 9;
+    refuse(&d, FA_INVALID, "keep.shape[2] is 9, expected 1 or 8");
+    d.keep.shape[2] = 8;
+    ck_assert_msg(fa_problem_init(context, &d, &problem) == FA_OK, "%s", fa_last_error());
+    fa_problem_release(context, &problem);
+}
+END_TEST
+
 START_TEST(tuning)
 {
     char name[200];
@@ -433,6 +460,7 @@ void problem_add_refusals(Suite *suite)
     tcase_add_test(bad, sequences);
     tcase_add_test(bad, long_packed_sequences);
     tcase_add_test(bad, extras);
+    tcase_add_test(bad, bits_of_keep);
     tcase_add_test(bad, tuning);
     tcase_add_test(bad, struct_sizes);
 }
