@@ -200,6 +200,11 @@ static void make_tensors(const conform_case *c, const conform_sizes *sizes, conf
     }
     d->bias.dtype = c->bias;
     d->keep.dtype = FA_BOOL;
+    if (c->keep_bits != 0) {
+        d->keep.dtype = FA_I32;
+        d->keep_last = c->keep_bits > 0 ? c->keep_bits : 0;
+        d->keep.shape[3] = ((c->keep_bits > 0 ? c->keep_bits : sizes->len_kv) + 31) / 32;
+    }
 }
 
 /* The three tensors of CONFORM_PACKED: one memory, a row of q, k and v at a time. */

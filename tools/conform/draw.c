@@ -172,6 +172,8 @@ void conform_describe(const conform_case *c, char *text, size_t size)
     }
     note_axes(text, size, c->bias_holes ? "bias-holes" : "bias", c->bias_axes);
     note_axes(text, size, "keep", c->keep_axes);
+    if (c->keep_bits != 0)
+        note(text, size, " keep-bits %d", c->keep_bits);
     if (c->repeats != 0)
         note_axes(text, size, "repeated", c->repeats);
     note(text, size, "%s%s", c->slopes_each ? " slopes-each" : "", c->factors ? " factors" : "");
@@ -243,6 +245,8 @@ void conform_draw(uint64_t seed, int number, conform_case *c)
         c->test = CONFORM_LENGTHS;
     draw_cache(&r, c);
     draw_formats(&r, c);
+    if (c->keep_axes != CONFORM_NO_AXES && c->repeats == 0 && chance(&r, 30))
+        c->keep_bits = chance(&r, 50) ? -1 : between(&r, 1, 70);
     if (c->test == CONFORM_LENGTHS && chance(&r, 50))
         c->test = CONFORM_DEVICE_LENGTHS;
 }

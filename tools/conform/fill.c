@@ -128,6 +128,24 @@ static void fill_bias_ends(const conform_case *c, conform_data *data, conform_ra
     }
 }
 
+/* Bits of keep, a third of them 0; and rows of zeros, as fill_extra() has them. */
+static void fill_bits(conform_data *data, conform_random *random)
+{
+    const fa_tensor t = conform_strides(data->desc.keep);
+    const int64_t *s = t.shape;
+    uint32_t *words = conform_address(data, CONFORM_KEEP);
+    for (int64_t row = 0; row < s[0] * s[1] * s[2]; row++) {
+        const int64_t at = conform_index(&t, row / s[2] / s[1], row / s[2] % s[1], row % s[2]);
+        const bool blind = s[2] > 1 && row % s[2] % 5 == 3;
+        for (int64_t j = 0; j < 32 * s[3]; j++) {
+            const uint32_t bit = (uint32_t)1 << j % 32;
+            words[at + j / 32] &= ~bit;
+            if (!blind && conform_random_below(random, 3) > 0)
+                words[at + j / 32] |= bit;
+        }
+    }
+}
+
 /* bias or keep: rows that see nothing are among them where there is an axis of rows. */
 static void fill_extra(conform_data *data, int t, bool holes, conform_random *random)
 {
@@ -217,5 +235,8 @@ void conform_fill(const conform_case *c, conform_data *data, conform_random *ran
         fill_extra(data, CONFORM_BIAS, c->bias_holes, random);
     else
         fill_bias_ends(c, data, random);
-    fill_extra(data, CONFORM_KEEP, false, random);
+    if (c->keep_bits != 0)
+        fill_bits(data, random);
+    else
+        fill_extra(data, CONFORM_KEEP, false, random);
 }

@@ -126,6 +126,44 @@ static bool add_alignments(conform_list *list)
     }
     return ok;
 }
+/* Trees of drafts: bits of the last keys, or of all, for sequences of every packing. */
+static bool add_keep_bits(conform_list *list)
+{
+    bool ok = true;
+    for (int packing = CONFORM_DENSE; packing < CONFORM_PACKINGS; packing++) {
+        conform_case c = basic;
+        set_types(&c, float_types[packing % 3]);
+        set_heads(&c, 4, 4, 2);
+        set_lengths(&c, 37, 190);
+        c.packing = (conform_packing)packing;
+        c.splits = packing % 3 ? 0 : 3;
+        c.keep_axes = packing % 2 ? 5 : 7;
+        c.keep_bits = packing % 2 ? -1 : 50;
+        ok = ok && conform_add(list, &c, "keep-bits");
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        c.window_left = 90;
+        c.keep_bits = c.keep_bits == -1 ? 33 : -1;
+        c.first = c.alibi = true;
+        ok = ok && conform_add(list, &c, "keep-bits-first-causal-br-window-l90-alibi");
+    }
+    for (size_t t = 0; t < COUNT(float_types); t++) {
+        conform_case c = basic;
+        set_types(&c, float_types[t]);
+        set_heads(&c, 3, 8, 2);
+        set_lengths(&c, 8, 300);
+        c.packing = CONFORM_LENS;
+        c.keep_axes = 5;
+        c.keep_bits = 8;
+        c.page = t == 1 ? 16 : 0;
+        c.hazard = t == 2 ? CONFORM_HIDDEN : CONFORM_TAME;
+        ok = ok && conform_add(list, &c, "keep-bits-tree%s", t == 2 ? "-hidden" : "");
+        c.hazard = CONFORM_TAME;
+        c.test = CONFORM_DEVICE_LENGTHS;
+        ok = ok && conform_add(list, &c, "keep-bits-tree-lengths-device");
+    }
+    return ok;
+}
+
 /* Lengths on the device: each packing, masks that leave parts of keys to no row, and rows that are split for balance. */
 static bool add_device_lengths(conform_list *list)
 {
@@ -210,5 +248,5 @@ static bool add_dynamic(conform_list *list)
 bool conform_add_masks(conform_list *list)
 {
     return add_masks(list) && add_packings(list) && add_alignments(list) && add_dynamic(list) &&
-           add_device_lengths(list);
+           add_device_lengths(list) && add_keep_bits(list);
 }

@@ -98,6 +98,20 @@ static double load_repeated(const row_of *r, const fa_tensor *given, const void 
     return load(&t, base, row + (s[3] > 1 ? j * t.stride[3] : 0));
 }
 
+/* What keep says of a key, by its bit where it has bits. */
+static bool keeps(const row_of *r, int64_t j)
+{
+    const fa_attention_desc *d = &r->data->desc;
+    if (d->keep.dtype != FA_I32)
+        return load_repeated(r, &d->keep, r->data->inputs.keep, j) != 0;
+    const fa_tensor t = conform_strides(d->keep);
+    const int64_t bit = d->keep_last > 0 ? j - (r->kv.count - d->keep_last) : j;
+    const int64_t row =
+        conform_index(&t, t.shape[0] > 1 ? r->n : 0, t.shape[1] > 1 ? r->h : 0, t.shape[2] > 1 ? r->i : 0);
+    return bit < 0 ||
+           (((const uint32_t *)r->data->inputs.keep)[row + bit / 32] & (uint32_t)1 << bit % 32) != 0;
+}
+
 static int64_t position_of(const row_of *r)
 {
     const fa_attention_desc *d = &r->data->desc;
@@ -119,7 +133,7 @@ static bool sees(const row_of *r, int64_t j)
         visible = false;
     if (j < d->prefix && j >= r->kv.first)
         visible = true;
-    return visible && (d->keep.shape[0] == 0 || load_repeated(r, &d->keep, r->data->inputs.keep, j) != 0);
+    return visible && (d->keep.shape[0] == 0 || keeps(r, j));
 }
 
 /* The offset of key j of the KV head that this row's head belongs to. */
