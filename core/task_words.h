@@ -12,6 +12,8 @@
 #define FA_TASK_VIEW(type)
 #define FA_TASK_PARAM(t, type, member) (((const type *)(t)->params)->member)
 #define FA_TASK_LIST(t, type, n) (((const type *)(t)->params)[n])
+#define FA_UNROLLED
+#define FA_ROLLED
 #define FA_AT int64_t
 #define FA_INDEX(x) ((int64_t)(x))
 #define FA_WIDE(x) (x)

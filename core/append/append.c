@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/append/rotary.h"
 #include "core/backend.h"
 #include "core/binding.h"
 #include "core/context.h"
@@ -13,11 +14,27 @@
 #include "core/structs.h"
 #include "core/tensor.h"
 
-static const char *const names[] = {"k", "v", "cache_k", "cache_v", "slots"};
+static const char *const names[] = {
+    [FA_APPEND_K] = "k",
+    [FA_APPEND_V] = "v",
+    [FA_APPEND_CACHE_K] = "cache_k",
+    [FA_APPEND_CACHE_V] = "cache_v",
+    [FA_APPEND_SLOTS] = "slots",
+    [FA_APPEND_Q] = "q",
+    [FA_APPEND_Q_OUT] = "q_out",
+    [FA_APPEND_POSITIONS] = "positions",
+    [FA_APPEND_COSINES] = "cosines",
+    [FA_APPEND_SINES] = "sines",
+};
 
 static bool is_cache(int operand)
 {
     return operand == FA_APPEND_CACHE_K || operand == FA_APPEND_CACHE_V;
+}
+
+static bool is_written(int operand)
+{
+    return is_cache(operand) || operand == FA_APPEND_Q_OUT;
 }
 
 static fa_status check_tensor(fa_append *a, int operand)
@@ -27,13 +44,13 @@ static fa_status check_tensor(fa_append *a, int operand)
     (void)snprintf(field, sizeof(field), "%s.dtype", names[operand]);
     FA_TRY(fa_tensor_normalise(t, names[operand], false));
     FA_TRY(fa_tensor_extent(t, names[operand], &a->span[operand]));
-    if (!is_cache(operand))
-        return fa_dtype_check_float(t->dtype, field);
-    FA_TRY(fa_dtype_check_cache(t->dtype, field));
+    FA_TRY(is_cache(operand) ? fa_dtype_check_cache(t->dtype, field) : fa_dtype_check_float(t->dtype, field));
     if (t->dtype >= FA_I8)
         return fa_fail(FA_INVALID,
                        "%s is %s, expected a type whose scales lie in its blocks, or that has none", field,
                        fa_dtype_name(t->dtype));
+    if (!is_written(operand))
+        return FA_OK;
     if (!fa_tensor_is_injective(t))
         return fa_fail(FA_INVALID, "%s.stride is (%lld, %lld, %lld, 1): elements of %s overlap",
                        names[operand], (long long)t->stride[0], (long long)t->stride[1],
@@ -59,27 +76,69 @@ static fa_status check_limit(int operand, int axis, int64_t value, int64_t low, 
                    (long long)value, (long long)low, (long long)high);
 }
 
+/* An operand without axes of its own: so many lines, contiguous. */
+static fa_status add_list(fa_append *a, int operand, fa_dtype dtype, int64_t lines, int64_t entries)
+{
+    a->has[operand] = true;
+    a->tensor[operand] = fa_tensor_make(dtype, lines, 1, 1, entries);
+    FA_TRY(fa_tensor_normalise(&a->tensor[operand], names[operand], false));
+    return fa_tensor_extent(&a->tensor[operand], names[operand], &a->span[operand]);
+}
+
+static fa_status add_tensor(fa_append *a, int operand, const fa_tensor *given)
+{
+    a->has[operand] = true;
+    a->tensor[operand] = *given;
+    FA_TRY(check_tensor(a, operand));
+    FA_TRY(check_limit(operand, 3, a->tensor[operand].shape[3], 1, FA_MAX_HEAD_DIM));
+    return check_limit(operand, 1, a->tensor[operand].shape[1], 0, 1 << 20);
+}
+
+/* Two tensors that the description may leave out together. */
+static fa_status add_both(fa_append *a, int first, const fa_tensor *given, int second, const fa_tensor *other)
+{
+    if (fa_tensor_is_absent(given) && fa_tensor_is_absent(other))
+        return FA_OK;
+    FA_TRY(add_tensor(a, first, given));
+    return add_tensor(a, second, other);
+}
+
+static fa_status init_rotary(fa_append *a, const fa_append_desc *d)
+{
+    a->rotary = d->rotary;
+    FA_TRY(fa_rotary_check(&a->rotary, a->tensor[FA_APPEND_K].shape[3]));
+    FA_TRY(add_both(a, FA_APPEND_Q, &d->q, FA_APPEND_Q_OUT, &d->q_out));
+    if (a->rotary.form == FA_ROTARY_NONE && a->has[FA_APPEND_Q])
+        return fa_fail(FA_INVALID, "rotary.form is 0, expected a form: the description has q");
+    for (int axis = 0; axis < 4 && a->has[FA_APPEND_Q]; axis++) {
+        if (axis != 1)
+            FA_TRY(check_same(a, FA_APPEND_Q, FA_APPEND_K, axis));
+        FA_TRY(check_same(a, FA_APPEND_Q_OUT, FA_APPEND_Q, axis));
+    }
+    a->heads_q = a->has[FA_APPEND_Q] ? a->tensor[FA_APPEND_Q].shape[1] : 0;
+    if (a->rotary.form == FA_ROTARY_NONE)
+        return FA_OK;
+    FA_TRY(add_list(a, FA_APPEND_POSITIONS, FA_I32, a->batch, a->rows));
+    if (a->rotary.table_positions == 0)
+        return FA_OK;
+    FA_TRY(add_list(a, FA_APPEND_COSINES, FA_F32, a->rotary.table_positions, a->rotary.dims / 2));
+    return add_list(a, FA_APPEND_SINES, FA_F32, a->rotary.table_positions, a->rotary.dims / 2);
+}
+
 static fa_status init(fa_append *a, const fa_append_desc *d)
 {
-    const fa_tensor *const given[] = {&d->k, &d->v, &d->cache_k, &d->cache_v};
-    a->has_v = !fa_tensor_is_absent(&d->v) || !fa_tensor_is_absent(&d->cache_v);
-    for (int t = FA_APPEND_K; t <= FA_APPEND_CACHE_V; t++) {
-        const bool of_v = t == FA_APPEND_V || t == FA_APPEND_CACHE_V;
-        if (of_v && !a->has_v)
-            continue;
-        a->tensor[t] = *given[t];
-        FA_TRY(check_tensor(a, t));
-        FA_TRY(check_limit(t, 3, a->tensor[t].shape[3], 1, FA_MAX_HEAD_DIM));
-        FA_TRY(check_limit(t, 1, a->tensor[t].shape[1], 0, 1 << 20));
-    }
+    FA_TRY(add_tensor(a, FA_APPEND_K, &d->k));
+    FA_TRY(add_tensor(a, FA_APPEND_CACHE_K, &d->cache_k));
+    FA_TRY(add_both(a, FA_APPEND_V, &d->v, FA_APPEND_CACHE_V, &d->cache_v));
+    const bool has_v = a->has[FA_APPEND_V];
     const int64_t *k = a->tensor[FA_APPEND_K].shape, *cache = a->tensor[FA_APPEND_CACHE_K].shape;
     FA_TRY(check_same(a, FA_APPEND_CACHE_K, FA_APPEND_K, 1));
     FA_TRY(check_same(a, FA_APPEND_CACHE_K, FA_APPEND_K, 3));
-    for (int axis = 0; axis < 3 && a->has_v; axis++) {
+    for (int axis = 0; axis < 3 && has_v; axis++) {
         FA_TRY(check_same(a, FA_APPEND_V, FA_APPEND_K, axis));
         FA_TRY(check_same(a, FA_APPEND_CACHE_V, FA_APPEND_CACHE_K, axis));
     }
-    if (a->has_v)
+    if (has_v)
         FA_TRY(check_same(a, FA_APPEND_CACHE_V, FA_APPEND_V, 3));
     FA_TRY(check_limit(FA_APPEND_K, 0, k[0], 0, 1 << 24));
     FA_TRY(check_limit(FA_APPEND_K, 2, k[2], 0, FA_MAX_LENGTH));
@@ -93,22 +152,47 @@ static fa_status init(fa_append *a, const fa_append_desc *d)
     if (!fa_mul_i64(a->entries, a->keys, &slots) || slots > INT32_MAX)
         return fa_fail(FA_INVALID, "cache_k.shape is %lld entries of %lld keys, expected at most %d slots",
                        (long long)a->entries, (long long)a->keys, INT32_MAX);
-    a->tensor[FA_APPEND_SLOTS] = fa_tensor_make(FA_I32, a->batch, 1, 1, a->rows);
-    FA_TRY(fa_tensor_normalise(&a->tensor[FA_APPEND_SLOTS], names[FA_APPEND_SLOTS], false));
-    return fa_tensor_extent(&a->tensor[FA_APPEND_SLOTS], names[FA_APPEND_SLOTS], &a->span[FA_APPEND_SLOTS]);
+    FA_TRY(add_list(a, FA_APPEND_SLOTS, FA_I32, a->batch, a->rows));
+    return init_rotary(a, d);
+}
+
+/* *units = heads of all rows * units of each, in what an int holds. */
+static bool count_units(const fa_append *a, int64_t heads, int64_t of_head, int *units)
+{
+    int64_t count = of_head;
+    const bool fits = fa_mul_i64(count, a->batch, &count) && fa_mul_i64(count, a->rows, &count) &&
+                      fa_mul_i64(count, heads, &count) && count <= INT32_MAX / 2 - FA_APPEND_SHARE;
+    *units = fits ? (int)count : 0;
+    return fits;
+}
+
+static void fill_rotary(fa_append *a)
+{
+    fa_append_params *p = &a->words.params;
+    const fa_rotary *r = &a->rotary;
+    p->rotary_dims = r->form == FA_ROTARY_NONE ? 0 : r->dims;
+    p->pairs = p->rotary_dims / 2;
+    p->turns_at = (int)(offsetof(fa_append_words, turn) / sizeof(fa_turn));
+    p->table_positions = r->form == FA_ROTARY_NONE ? 0 : r->table_positions;
+    p->gain = (float)r->attention_factor;
+    for (int i = 0; i < p->pairs && p->table_positions == 0; i++)
+        a->words.turn[i] = fa_rotary_turn(r, i);
 }
 
 static fa_status fill_params(fa_append *a)
 {
     const fa_tensor *t = a->tensor;
-    fa_append_params *p = &a->params;
+    fa_append_params *p = &a->words.params;
     const int unit_k = FA_APPEND_UNIT((int)t[FA_APPEND_CACHE_K].dtype),
               unit_v = FA_APPEND_UNIT((int)t[FA_APPEND_CACHE_V].dtype);
+    int units_q;
     for (int axis = 0; axis < 3; axis++) {
         p->k_stride[axis] = t[FA_APPEND_K].stride[axis];
         p->v_stride[axis] = t[FA_APPEND_V].stride[axis];
         p->cache_k_stride[axis] = t[FA_APPEND_CACHE_K].stride[axis];
         p->cache_v_stride[axis] = t[FA_APPEND_CACHE_V].stride[axis];
+        p->q_stride[axis] = t[FA_APPEND_Q].stride[axis];
+        p->q_out_stride[axis] = t[FA_APPEND_Q_OUT].stride[axis];
     }
     p->batch = (int)a->batch;
     p->heads = (int)a->heads;
@@ -116,15 +200,17 @@ static fa_status fill_params(fa_append *a)
     p->entries = (int)a->entries;
     p->keys = (int)a->keys;
     p->dim_k = (int)t[FA_APPEND_K].shape[3];
-    p->dim_v = a->has_v ? (int)t[FA_APPEND_V].shape[3] : 0;
+    p->dim_v = (int)t[FA_APPEND_V].shape[3];
     p->units_k = (int)fa_ceil_div(p->dim_k, unit_k);
     p->units_v = (int)fa_ceil_div(p->dim_v, unit_v);
-    int64_t units = p->units_k + p->units_v;
-    if (!fa_mul_i64(units, a->batch, &units) || !fa_mul_i64(units, a->rows, &units) ||
-        !fa_mul_i64(units, a->heads, &units) || units > INT32_MAX - FA_APPEND_SHARE)
+    p->units_q = (int)fa_ceil_div(p->dim_k, FA_APPEND_UNIT(0));
+    p->heads_q = (int)a->heads_q;
+    if (!count_units(a, a->heads, p->units_k + p->units_v, &p->units_cache) ||
+        !count_units(a, a->heads_q, p->units_q, &units_q))
         return fa_fail(FA_UNSUPPORTED, "k.shape is (%lld, %lld, %lld, %d): too many rows for one append",
                        (long long)a->batch, (long long)a->heads, (long long)a->rows, p->dim_k);
-    p->units = (int)units;
+    p->units = p->units_cache + units_q;
+    fill_rotary(a);
     return FA_OK;
 }
 
@@ -140,15 +226,19 @@ static void fill_task(fa_append *a)
         .kind = FA_TASK_APPEND,
         .name = "append",
         .group = FA_APPEND_SHARE,
-        .params = &a->params,
-        .params_bytes = sizeof(a->params),
+        .params = &a->words,
+        .params_bytes = sizeof(a->words),
         .run = run_group,
     };
-    for (int t = FA_APPEND_K; t <= FA_APPEND_CACHE_V; t++)
-        a->task.constant[t] = (int32_t)a->tensor[t].dtype;
-    for (int t = 0; t < FA_APPEND_OPERANDS; t++) {
-        if (a->has_v || (t != FA_APPEND_V && t != FA_APPEND_CACHE_V))
-            a->task.operand[t] = (fa_task_operand){names[t], a->span[t], is_cache(t)};
+    const fa_tensor *t = a->tensor;
+    const int type_q = a->has[FA_APPEND_Q] ? (int)t[FA_APPEND_Q].dtype : FA_APPEND_NO_Q;
+    a->task.constant[0] = (int)t[FA_APPEND_K].dtype | type_q << 4 | (int)t[FA_APPEND_Q_OUT].dtype << 8;
+    a->task.constant[1] = (int)t[FA_APPEND_V].dtype | (int)a->rotary.form << 4;
+    a->task.constant[2] = (int)t[FA_APPEND_CACHE_K].dtype;
+    a->task.constant[3] = (int)t[FA_APPEND_CACHE_V].dtype;
+    for (int n = 0; n < FA_APPEND_OPERANDS; n++) {
+        if (a->has[n])
+            a->task.operand[n] = (fa_task_operand){names[n], a->span[n], is_written(n)};
     }
 }
 
@@ -220,13 +310,16 @@ static fa_status check_distinct(const fa_append *a, const int32_t *slots, int64_
     return status;
 }
 
+/* A list of the host's, an entry for each row. */
+static const int32_t *list_of(const fa_task_binding *binding, int operand)
+{
+    return (const void *)((const char *)binding->buffer[operand]->address + binding->offset[operand]);
+}
+
 static fa_status check_slots(const fa_append *a, const fa_task_binding *binding)
 {
-    const fa_buffer *buffer = binding->buffer[FA_APPEND_SLOTS];
     const int64_t count = a->batch * a->rows, most = a->entries * a->keys;
-    if (!a->device->backend->host_pointers || count == 0)
-        return FA_OK;
-    const int32_t *slots = (const void *)((const char *)buffer->address + binding->offset[FA_APPEND_SLOTS]);
+    const int32_t *slots = list_of(binding, FA_APPEND_SLOTS);
     for (int64_t i = 0; i < count; i++) {
         if (slots[i] >= most)
             return fa_fail(
@@ -236,24 +329,41 @@ static fa_status check_slots(const fa_append *a, const fa_task_binding *binding)
     return check_distinct(a, slots, count);
 }
 
+static fa_status check_positions(const fa_append *a, const fa_task_binding *binding)
+{
+    const int64_t count = a->batch * a->rows;
+    const int32_t *positions = list_of(binding, FA_APPEND_POSITIONS), most = a->rotary.table_positions;
+    for (int64_t i = 0; i < count; i++) {
+        if (positions[i] < 0)
+            return fa_fail(FA_INVALID, "positions[%lld] is %d, expected 0 or more", (long long)i,
+                           positions[i]);
+        if (most > 0 && positions[i] >= most)
+            return fa_fail(FA_INVALID, "positions[%lld] is %d, expected less than %d, rotary.table_positions",
+                           (long long)i, positions[i], most);
+    }
+    return FA_OK;
+}
+
 static fa_status check_binding(const fa_append *a, const fa_task_binding *binding)
 {
     fa_memory memory[FA_APPEND_OPERANDS];
     int count = 0;
     for (int t = 0; t < FA_APPEND_OPERANDS; t++) {
-        const bool wanted = a->has_v || (t != FA_APPEND_V && t != FA_APPEND_CACHE_V);
         const fa_buffer *buffer = binding->buffer[t];
-        if (!wanted && buffer)
-            return fa_fail(FA_INVALID, "args.%s is given, expected NULL: the description has no v", names[t]);
-        if (!wanted || (a->span[t] == 0 && !buffer))
+        if (!a->has[t] && buffer)
+            return fa_fail(FA_INVALID, "args.%s is given, expected NULL: the description has none", names[t]);
+        if (!a->has[t] || (a->span[t] == 0 && !buffer))
             continue;
         FA_TRY(fa_buffer_check(a->device, "args.", names[t], buffer, binding->offset[t],
                                fa_dtype_align(a->tensor[t].dtype), a->span[t]));
         memory[count++] = (fa_memory){
-            names[t], fa_buffer_extent(&a->tensor[t], a->span[t], buffer, binding->offset[t]), is_cache(t)};
+            names[t], fa_buffer_extent(&a->tensor[t], a->span[t], buffer, binding->offset[t]), is_written(t)};
     }
     FA_TRY(fa_memory_check_overlap(memory, count));
-    return check_slots(a, binding);
+    if (!a->device->backend->host_pointers || a->batch * a->rows == 0)
+        return FA_OK;
+    FA_TRY(check_slots(a, binding));
+    return a->has[FA_APPEND_POSITIONS] ? check_positions(a, binding) : FA_OK;
 }
 
 fa_status fa_append_run(const fa_append *append, fa_queue *queue, const fa_append_args *args)
@@ -267,12 +377,15 @@ fa_status fa_append_run(const fa_append *append, fa_queue *queue, const fa_appen
                        append->device->info.name);
     FA_TRY(fa_copy_struct(&copy, sizeof(copy), FA_APPEND_ARGS_0_1, args, "fa_append_args"));
     const fa_task_binding binding = {
-        .buffer = {copy.k, copy.v, copy.cache_k, copy.cache_v, copy.slots},
-        .offset = {copy.k_offset, copy.v_offset, copy.cache_k_offset, copy.cache_v_offset, copy.slots_offset},
-        .groups = (int32_t)fa_ceil_div(append->params.units, FA_APPEND_SHARE),
+        .buffer = {copy.k, copy.v, copy.cache_k, copy.cache_v, copy.slots, copy.q, copy.q_out, copy.positions,
+                   copy.cosines, copy.sines},
+        .offset = {copy.k_offset, copy.v_offset, copy.cache_k_offset, copy.cache_v_offset, copy.slots_offset,
+                   copy.q_offset, copy.q_out_offset, copy.positions_offset, copy.cosines_offset,
+                   copy.sines_offset},
+        .groups = (int32_t)fa_ceil_div(append->words.params.units, FA_APPEND_SHARE),
     };
     FA_TRY(check_binding(append, &binding));
-    if (append->params.units == 0)
+    if (append->words.params.units == 0)
         return FA_OK;
     return fa_finish(fa_task_run(&append->task, queue, &binding));
 }

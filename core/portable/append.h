@@ -1,45 +1,90 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * An append, in the words of task.h. A unit is what one work-item writes: a block of a format of caches, or eight elements
- * of other types, of one head of one row. The units of a head of k come before those of v. A work-group does
- * FA_APPEND_SHARE of them.
+ * of other types, of one head of one row. Units of k come before those of v in a head, and those of q after all. A
+ * work-group does FA_APPEND_SHARE of them.
  */
 #ifndef FA_PORTABLE_APPEND_H
 #define FA_PORTABLE_APPEND_H
 
 #include "encode.h"
+#include "rotary.h"
 #include "task.h"
 
 #define FA_APPEND_SHARE 64
 
-/* Operands and, by the same numbers, the constants that are their types. */
+/* Operands. */
 #define FA_APPEND_K 0
 #define FA_APPEND_V 1
 #define FA_APPEND_CACHE_K 2
 #define FA_APPEND_CACHE_V 3
 #define FA_APPEND_SLOTS 4
+#define FA_APPEND_Q 5
+#define FA_APPEND_Q_OUT 6
+#define FA_APPEND_POSITIONS 7
+#define FA_APPEND_COSINES 8
+#define FA_APPEND_SINES 9
 
-/* Strides are in elements; of k and v they are of batch, head, row, of a cache of entry, head, key. */
+/*
+ * What programs are compiled for: types of k, q and q_out; of v, and how rows are rotated; of the caches. Four bits each,
+ * and FA_APPEND_NO_Q in the place of the type of a q that there is not.
+ */
+#define FA_APPEND_TYPE_K(t) (FA_TASK_CONSTANT(t, 0) & 15)
+#define FA_APPEND_TYPE_Q(t) (FA_TASK_CONSTANT(t, 0) >> 4 & 15)
+#define FA_APPEND_TYPE_Q_OUT(t) (FA_TASK_CONSTANT(t, 0) >> 8)
+#define FA_APPEND_TYPE_V(t) (FA_TASK_CONSTANT(t, 1) & 15)
+#define FA_APPEND_FORM(t) (FA_TASK_CONSTANT(t, 1) >> 4)
+#define FA_APPEND_TYPE_CACHE_K(t) FA_TASK_CONSTANT(t, 2)
+#define FA_APPEND_TYPE_CACHE_V(t) FA_TASK_CONSTANT(t, 3)
+#define FA_APPEND_NO_Q 15
+
+/*
+ * Strides are in elements: of new rows those of batch, head, row, of a cache of entry, head, key. The list behind it has an
+ * fa_turn for each pair.
+ */
 FA_STRUCT(fa_append_params)
-    fa_long k_stride[3], v_stride[3], cache_k_stride[3], cache_v_stride[3];
-    int batch, heads, rows; /* new ones */
-    int entries, keys;      /* of the cache */
-    int dim_k, dim_v;       /* dim_v 0: there is no v */
-    int units_k, units_v;   /* of a head of a row */
-    int units;              /* of all */
+    fa_long k_stride[3], v_stride[3], cache_k_stride[3], cache_v_stride[3], q_stride[3], q_out_stride[3];
+    int batch, heads, rows;        /* new ones */
+    int entries, keys;             /* of the cache */
+    int dim_k, dim_v;              /* dim_v 0: there is no v */
+    int units_k, units_v, units_q; /* of a head of a row */
+    int units_cache, units;        /* all of k and v; all */
+    int heads_q;
+    int rotary_dims, pairs;
+    int turns_at;        /* the list's first entry */
+    int table_positions; /* of cosines and sines; 0: there are none */
+    float gain;          /* of both */
 FA_STRUCT_END(fa_append_params)
 FA_TASK_VIEW(fa_append_params)
+FA_TASK_VIEW(fa_turn)
+
+#define FA_APPEND_PARAM(t, member) FA_TASK_PARAM(t, fa_append_params, member)
 
 /* Elements of a unit of a type. */
 #define FA_APPEND_UNIT(type) (FA_TYPE_IS_CODED(type) && !FA_TYPE_IS_FP8(type) ? 32 : 8)
+
+/* Of a unit, which has no more: as bits of the type that they have in memory, and as numbers. */
+FA_STRUCT(fa_append_bits)
+    fa_uint of[32];
+FA_STRUCT_END(fa_append_bits)
 
 FA_STRUCT(fa_append_elements)
     float x[32];
 FA_STRUCT_END(fa_append_elements)
 
+FA_KERNEL_FN fa_append_elements fa_append_widen(int type, fa_append_bits bits, int count)
+{
+    fa_append_elements e;
+    FA_ROLLED
+    for (int i = 0; i < count; i++)
+        e.x[i] = fa_float_widen(type, bits.of[i]);
+    return e;
+}
+
 FA_KERNEL_FN fa_uint fa_append_narrow(int type, float x)
 {
-    return type == 1              ? fa_f16_narrow(x)
+    return type == 0              ? FA_AS_UINT(x)
+           : type == 1            ? fa_f16_narrow(x)
            : type == 2            ? fa_bf16_narrow(x)
            : type == FA_TYPE_E4M3 ? fa_e4m3_narrow(x)
                                   : fa_e5m2_narrow(x);
@@ -48,124 +93,210 @@ FA_KERNEL_FN fa_uint fa_append_narrow(int type, float x)
 /* Eight elements of f32, f16, bf16 or fp8. */
 FA_KERNEL_FN fa_task_bytes fa_append_plain(int type, fa_append_elements e)
 {
+    const int shift = type == 0 ? 0 : FA_TYPE_IS_FP8(type) ? 2 : 1, in_word = (1 << shift) - 1;
     fa_task_bytes b;
+    FA_UNROLLED
     for (int i = 0; i < 9; i++)
         b.word[i] = 0u;
-    if (type == 0) {
-        for (int i = 0; i < 8; i++)
-            b.word[i] = FA_AS_UINT(e.x[i]);
-    } else if (FA_TYPE_IS_FP8(type)) {
-        for (int i = 0; i < 8; i++)
-            b.word[i >> 2] |= fa_append_narrow(type, e.x[i]) << FA_UINT(8 * (i & 3));
-    } else {
-        for (int i = 0; i < 8; i++)
-            b.word[i >> 1] |= fa_append_narrow(type, e.x[i]) << FA_UINT(16 * (i & 1));
-    }
+    FA_ROLLED
+    for (int i = 0; i < 8; i++)
+        b.word[i >> shift] |= fa_append_narrow(type, e.x[i]) << FA_UINT((32 >> shift) * (i & in_word) & 31);
     return b;
 }
 
-FA_KERNEL_FN fa_task_bytes fa_append_block(int type, fa_append_elements e)
+FA_KERNEL_FN fa_coder fa_append_coder(int type, fa_append_elements e)
 {
-    fa_task_bytes b;
     fa_block_range range = fa_block_range_of(e.x[0]);
+    FA_ROLLED
     for (int i = 1; i < 32; i++)
         range = fa_block_range_with(range, e.x[i]);
     fa_coder c = fa_coder_of(type, range);
     if (type == FA_TYPE_IQ4_NL) {
+        FA_ROLLED
         for (int i = 0; i < 32; i++)
             range = fa_block_refine(range, c, e.x[i]);
         c.scale = range.by_code != 0.0f ? range.by_peak / range.by_code : 0.0f;
     }
+    return c;
+}
+
+/* A block: its scale, its offset, the fifth bits of codes, codes, each if the format has it. */
+FA_KERNEL_FN fa_task_bytes fa_append_block(int type, fa_append_elements e)
+{
+    const fa_coder c = fa_append_coder(type, e);
+    const bool wide = FA_TYPE_CODE_BITS(type) == 8, offset = FA_TYPE_HAS_OFFSET(type);
+    const int begin = FA_TYPE_CODE_BITS(type) == 5 ? 1 : 0; /* words of fifth bits before the codes */
+    fa_task_bytes b, codes;
+    FA_UNROLLED
     for (int i = 0; i < 9; i++)
-        b.word[i] = 0u;
-    /* Halves are numbered from the block's begin: the scale, the offset, fifth bits in two, then codes. */
-    int half_at = 1;
-    b.word[0] = fa_f16_narrow(c.scale);
-    if (FA_TYPE_HAS_OFFSET(type)) {
-        b.word[0] |= fa_f16_narrow(c.offset) << 16;
-        half_at = 2;
-    }
-    const int fifths = half_at;
-    if (FA_TYPE_CODE_BITS(type) == 5)
-        half_at += 2;
-    for (int i = 0; i < 32; i++) {
-        const fa_uint code = fa_code_of(type, c, e.x[i]);
-        const int byte = FA_TYPE_CODE_BITS(type) == 8 ? 2 * half_at + i : 2 * half_at + (i & 15);
-        const int shift = 8 * (byte & 3) + (FA_TYPE_CODE_BITS(type) != 8 && i >= 16 ? 4 : 0);
-        b.word[byte >> 2] |= (FA_TYPE_CODE_BITS(type) == 8 ? code : code & 15u) << FA_UINT(shift);
-        if (FA_TYPE_CODE_BITS(type) == 5) {
-            const int bit = 16 * fifths + i;
-            b.word[bit >> 5] |= (code >> 4 & 1u) << FA_UINT(bit & 31);
+        codes.word[i] = 0u;
+    FA_ROLLED
+    for (int w = 0; w < 8; w++) {
+        fa_uint four = 0u;
+        FA_UNROLLED
+        for (int i = 0; i < 4; i++)
+            four |= fa_code_of(type, c, e.x[4 * w + i]) << FA_UINT(8 * i);
+        if (wide)
+            codes.word[w] = four;
+        else
+            codes.word[begin + (w & 3)] |= (four & 0x0f0f0f0fu) << (w < 4 ? 0u : 4u);
+        if (begin > 0) {
+            const fa_uint fifths = four >> 4 & 0x01010101u;
+            codes.word[0] |= ((fifths | fifths >> 7 | fifths >> 14 | fifths >> 21) & 15u) << FA_UINT(4 * w);
         }
     }
+    b.word[0] = fa_f16_narrow(c.scale) | (offset ? fa_f16_narrow(c.offset) : codes.word[0] & 0xffffu) << 16;
+    FA_UNROLLED
+    for (int i = 1; i < 9; i++)
+        b.word[i] = offset ? codes.word[i - 1] : codes.word[i - 1] >> 16 | codes.word[i] << 16;
     return b;
 }
 
-/*
- * Unit `u` of a head of a row, where kv is k or v: n and to_n are its operands, from and to the elements that precede the
- * head's row there.
- */
-#define FA_APPEND_DEFINE(kv, n, to_n)                                                                   \
-    FA_KERNEL_FN void fa_append_##kv(FA_TASK t, int u, FA_AT from, FA_AT to)                            \
-    {                                                                                                   \
-        int type = FA_TASK_CONSTANT(t, n), to_type = FA_TASK_CONSTANT(t, to_n);                         \
-        int dim = FA_TASK_PARAM(t, fa_append_params, dim_##kv);                                         \
-        int unit = FA_APPEND_UNIT(to_type), first = u * unit, count = FA_MIN(dim - first, unit);        \
-        fa_append_elements e;                                                                           \
-        fa_task_bytes b;                                                                                \
-        int i;                                                                                          \
-        for (i = 0; i < unit; i++) {                                                                    \
-            FA_AT at = from + FA_INDEX(first + FA_MIN(i, count - 1));                                   \
-            if (type == 0)                                                                              \
-                e.x[i] = FA_AS_FLOAT(FA_GET32(t, n, at * FA_INDEX(4)));                                 \
-            else                                                                                        \
-                e.x[i] = fa_float_widen(type, FA_GET16(t, n, at * FA_INDEX(2)));                        \
-        }                                                                                               \
-        if (unit == 32)                                                                                 \
-            b = fa_append_block(to_type, e);                                                            \
-        else                                                                                            \
-            b = fa_append_plain(to_type, e);                                                            \
-        FA_AT at = FA_TYPE_SPAN(to_type, to + FA_INDEX(first));                                         \
-        int bytes = FA_TYPE_IS_CODED(to_type) ? FA_TYPE_SIZE(to_type) : count * FA_TYPE_BYTES(to_type); \
-        FA_PUT_BYTES(t, to_n, at, b, bytes, i)                                                          \
+FA_KERNEL_FN fa_task_bytes fa_append_encoded(int type, fa_append_elements e)
+{
+    if (FA_APPEND_UNIT(type) == 32)
+        return fa_append_block(type, e);
+    return fa_append_plain(type, e);
+}
+
+/* Whether a row has a position that rotation is defined for. */
+FA_KERNEL_FN bool fa_append_has_position(FA_TASK t, int position)
+{
+    return position >= 0 &&
+           (FA_APPEND_PARAM(t, table_positions) == 0 || position < FA_APPEND_PARAM(t, table_positions));
+}
+
+FA_KERNEL_FN int fa_append_position(FA_TASK t, int row)
+{
+    return FA_APPEND_FORM(t) == FA_PAIRS_NONE ? 0 : FA_INT(FA_GET32(t, 7, FA_INDEX(row) * FA_INDEX(4)));
+}
+
+FA_KERNEL_FN fa_rotation fa_append_rotation(FA_TASK t, int position, int pair)
+{
+    fa_rotation r;
+    if (FA_APPEND_PARAM(t, table_positions) > 0) {
+        FA_AT at = (FA_INDEX(position) * FA_INDEX(FA_APPEND_PARAM(t, pairs)) + FA_INDEX(pair)) * FA_INDEX(4);
+        r.cosine = FA_AS_FLOAT(FA_GET32(t, 8, at));
+        r.sine = FA_AS_FLOAT(FA_GET32(t, 9, at));
+    } else {
+        r = fa_rotation_of(FA_TASK_LIST(t, fa_turn, FA_APPEND_PARAM(t, turns_at) + pair), position);
+        r.cosine *= FA_APPEND_PARAM(t, gain);
+        r.sine *= FA_APPEND_PARAM(t, gain);
     }
-FA_APPEND_DEFINE(k, 0, 2)
-FA_APPEND_DEFINE(v, 1, 3)
+    return r;
+}
+
+/* Elements from `begin` on, turned with their partners. */
+FA_KERNEL_FN fa_append_elements fa_append_turned(FA_TASK t, fa_append_elements e, fa_append_elements others,
+                                                 int position, int begin, int count)
+{
+    const int form = FA_APPEND_FORM(t), dims = FA_APPEND_PARAM(t, rotary_dims);
+    const int end = FA_MIN(count, dims - begin);
+    FA_ROLLED
+    for (int i = 0; i < end; i++) {
+        const int d = begin + i, other = fa_rotary_partner(form, dims, d);
+        e.x[i] = fa_rotated(fa_append_rotation(t, position, fa_rotary_pair(form, dims, d)), d < other, e.x[i],
+                            others.x[i]);
+    }
+    return e;
+}
+
+/*
+ * Unit `u` of a head of a row of operand n, rotated or not, into operand to_n; their types are TYPE and TO_TYPE. from and to
+ * are the elements that precede the row's there.
+ */
+#define FA_APPEND_DEFINE(name, n, to_n, TYPE, TO_TYPE, DIM, ROTATES)                                    \
+    /* Elements, or with `partners` those that they are turned with, eight on their way at a time. */   \
+    FA_KERNEL_FN fa_append_bits fa_append_fetch_##name(FA_TASK t, FA_AT from, int begin, int count,     \
+                                                       bool partners)                                   \
+    {                                                                                                   \
+        int type = TYPE, form = FA_APPEND_FORM(t), dims = FA_APPEND_PARAM(t, rotary_dims);              \
+        int to_type = TO_TYPE, unit = FA_APPEND_UNIT(to_type);                                          \
+        fa_append_bits bits;                                                                            \
+        FA_ROLLED                                                                                       \
+        for (int first = 0; first < unit; first += 8) {                                                 \
+            FA_UNROLLED                                                                                 \
+            for (int i = first; i < first + 8; i++) {                                                   \
+                int d = begin + FA_MIN(i, count - 1);                                                   \
+                if (partners && d < dims)                                                               \
+                    d = fa_rotary_partner(form, dims, d);                                               \
+                if (type == 0)                                                                          \
+                    bits.of[i] = FA_GET32(t, n, (from + FA_INDEX(d)) * FA_INDEX(4));                    \
+                else                                                                                    \
+                    bits.of[i] = FA_GET16(t, n, (from + FA_INDEX(d)) * FA_INDEX(2));                    \
+            }                                                                                           \
+        }                                                                                               \
+        return bits;                                                                                    \
+    }                                                                                                   \
+                                                                                                        \
+    FA_KERNEL_FN void fa_append_##name(FA_TASK t, int u, FA_AT from, FA_AT to, int position)            \
+    {                                                                                                   \
+        int type = TYPE, to_type = TO_TYPE;                                                             \
+        int unit = FA_APPEND_UNIT(to_type), begin = u * unit, count = FA_MIN(DIM - begin, unit);        \
+        fa_append_elements e =                                                                          \
+            fa_append_widen(type, fa_append_fetch_##name(t, from, begin, count, false), unit);          \
+        if (ROTATES && FA_APPEND_FORM(t) != FA_PAIRS_NONE) {                                            \
+            fa_append_elements others =                                                                 \
+                fa_append_widen(type, fa_append_fetch_##name(t, from, begin, count, true), unit);       \
+            e = fa_append_turned(t, e, others, position, begin, count);                                 \
+        }                                                                                               \
+        fa_task_bytes b = fa_append_encoded(to_type, e);                                                \
+        FA_AT at = FA_TYPE_SPAN(to_type, to + FA_INDEX(begin));                                         \
+        int bytes = FA_TYPE_IS_CODED(to_type) ? FA_TYPE_SIZE(to_type) : count * FA_TYPE_BYTES(to_type); \
+        FA_PUT_BYTES(t, to_n, at, b, bytes)                                                             \
+    }
+FA_APPEND_DEFINE(k, 0, 2, FA_APPEND_TYPE_K(t), FA_APPEND_TYPE_CACHE_K(t), FA_APPEND_PARAM(t, dim_k), true)
+FA_APPEND_DEFINE(v, 1, 3, FA_APPEND_TYPE_V(t), FA_APPEND_TYPE_CACHE_V(t), FA_APPEND_PARAM(t, dim_v), false)
+FA_APPEND_DEFINE(q, 5, 6, FA_APPEND_TYPE_Q(t), FA_APPEND_TYPE_Q_OUT(t), FA_APPEND_PARAM(t, dim_k), true)
 
 /* Elements of a tensor that precede a row. */
-#define FA_APPEND_ROW(t, x, a, b, c)                                            \
-    (FA_INDEX(a) * FA_WIDE(FA_TASK_PARAM(t, fa_append_params, x##_stride)[0]) + \
-     FA_INDEX(b) * FA_WIDE(FA_TASK_PARAM(t, fa_append_params, x##_stride)[1]) + \
-     FA_INDEX(c) * FA_WIDE(FA_TASK_PARAM(t, fa_append_params, x##_stride)[2]))
+#define FA_APPEND_ROW(t, x, a, b, c)                            \
+    (FA_INDEX(a) * FA_WIDE(FA_APPEND_PARAM(t, x##_stride)[0]) + \
+     FA_INDEX(b) * FA_WIDE(FA_APPEND_PARAM(t, x##_stride)[1]) + \
+     FA_INDEX(c) * FA_WIDE(FA_APPEND_PARAM(t, x##_stride)[2]))
 
-/* A row whose slot the cache has not is skipped. */
-FA_KERNEL_FN void fa_append_unit(FA_TASK t, int unit)
+/* Of k or v. A row whose slot the cache has not is skipped. */
+FA_KERNEL_FN void fa_append_cached(FA_TASK t, int unit)
 {
-    const int units_k = FA_TASK_PARAM(t, fa_append_params, units_k);
-    const int units = units_k + FA_TASK_PARAM(t, fa_append_params, units_v);
-    const int heads = FA_TASK_PARAM(t, fa_append_params, heads),
-              rows = FA_TASK_PARAM(t, fa_append_params, rows);
-    const int keys = FA_TASK_PARAM(t, fa_append_params, keys);
+    const int units_k = FA_APPEND_PARAM(t, units_k), units = units_k + FA_APPEND_PARAM(t, units_v);
+    const int heads = FA_APPEND_PARAM(t, heads), rows = FA_APPEND_PARAM(t, rows),
+              keys = FA_APPEND_PARAM(t, keys);
     const int line = unit / units, u = unit - line * units, row = line / heads, head = line - row * heads;
-    const int slot = FA_INT(FA_GET32(t, 4, FA_INDEX(row) * FA_INDEX(4)));
-    if (slot < 0 || slot >= FA_TASK_PARAM(t, fa_append_params, entries) * keys)
+    const int slot = FA_INT(FA_GET32(t, 4, FA_INDEX(row) * FA_INDEX(4))),
+              position = fa_append_position(t, row);
+    if (slot < 0 || slot >= FA_APPEND_PARAM(t, entries) * keys || !fa_append_has_position(t, position))
         return;
     const int batch = row / rows, within = row - batch * rows, entry = slot / keys, key = slot - entry * keys;
     if (u < units_k)
         fa_append_k(t, u, FA_APPEND_ROW(t, k, batch, head, within),
-                    FA_APPEND_ROW(t, cache_k, entry, head, key));
+                    FA_APPEND_ROW(t, cache_k, entry, head, key), position);
     else
         fa_append_v(t, u - units_k, FA_APPEND_ROW(t, v, batch, head, within),
-                    FA_APPEND_ROW(t, cache_v, entry, head, key));
+                    FA_APPEND_ROW(t, cache_v, entry, head, key), position);
+}
+
+FA_KERNEL_FN void fa_append_rotate_q(FA_TASK t, int unit)
+{
+    const int units = FA_APPEND_PARAM(t, units_q), heads = FA_APPEND_PARAM(t, heads_q);
+    const int line = unit / units, u = unit - line * units, row = line / heads, head = line - row * heads;
+    const int batch = row / FA_APPEND_PARAM(t, rows), within = row - batch * FA_APPEND_PARAM(t, rows);
+    const int position = fa_append_position(t, row);
+    if (fa_append_has_position(t, position))
+        fa_append_q(t, u, FA_APPEND_ROW(t, q, batch, head, within),
+                    FA_APPEND_ROW(t, q_out, batch, head, within), position);
 }
 
 /* The share of a work-group, for one of its work-items. */
 FA_KERNEL_FN void fa_append_group(FA_TASK t, int group, int item, int items)
 {
-    const int first = group * FA_APPEND_SHARE;
-    const int end = FA_MIN(FA_TASK_PARAM(t, fa_append_params, units) - first, FA_APPEND_SHARE);
-    for (int i = item; i < end; i += items)
-        fa_append_unit(t, first + i);
+    const int cached = FA_APPEND_PARAM(t, units_cache), units = FA_APPEND_PARAM(t, units);
+    const int begin = group * FA_APPEND_SHARE, end = FA_MIN(units, begin + FA_APPEND_SHARE);
+    for (int unit = begin + item; unit < end; unit += items) {
+        if (unit < cached)
+            fa_append_cached(t, unit);
+        else if (FA_APPEND_TYPE_Q(t) != FA_APPEND_NO_Q)
+            fa_append_rotate_q(t, unit - cached);
+    }
 }
 
 #endif

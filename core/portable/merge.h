@@ -124,7 +124,7 @@ FA_KERNEL_FN void fa_merge_unit(FA_TASK t, fa_merge_sum m, int row, FA_AT from, 
             b.word[i >> 1] |= fa_float_narrow(type, x) << FA_UINT(16 * (i & 1));
     }
     const int size = type == 0 ? 4 : 2;
-    FA_PUT_BYTES(t, 1, to * FA_INDEX(size), b, count * size, i)
+    FA_PUT_BYTES(t, 1, to * FA_INDEX(size), b, count * size)
 }
 
 /* The row of a work-group, for one of its work-items. */

@@ -12,6 +12,7 @@
  *   FA_INDEX(x), FA_WIDE(x)  an int, an fa_long as one
  *   FA_GET16(t, n, at), FA_GET32(t, n, at)  the bits at byte `at` of operand n, a literal; `at` is a multiple of their size
  *   FA_PUT16(t, n, at, bits), FA_PUT32(t, n, at, bits)  likewise written; no two work-items write the same bits
+ *   FA_UNROLLED, FA_ROLLED   before a loop that is, or is not, to be unrolled
  *   FA_IN_WORD(t, n, at)     whether the even byte `at` lies at a multiple of four in memory
  *   FA_TASK_BARRIER          no work-item of the group goes on before all are here, and what they wrote is seen by all
  * Programs of one work-group, whose work-items work together, also in
@@ -37,21 +38,25 @@ FA_STRUCT(fa_task_bytes)
 FA_STRUCT_END(fa_task_bytes)
 
 /*
- * Writes `count` bytes, an even number, to byte `at` of operand n: 32 bits at a time but at the ends, where others may
- * write the other half of a word. `x` is an fa_task_bytes, `i` an int.
+ * Writes `count` bytes of x, an fa_task_bytes, to byte `at` of operand n; both are even. It writes 32 bits at a time but at the
+ * ends, where others may write the other half of a word.
  */
-#define FA_PUT_BYTES(t, n, at, x, count, i)                                                        \
-    if (FA_IN_WORD(t, n, at)) {                                                                    \
-        for (i = 0; i < (count) / 4; i++)                                                          \
-            FA_PUT32(t, n, (at) + FA_INDEX(4 * i), (x).word[i]);                                   \
-        if ((count) % 4 != 0)                                                                      \
-            FA_PUT16(t, n, (at) + FA_INDEX((count)-2), (x).word[(count) / 4] & 0xffffu);           \
-    } else {                                                                                       \
-        FA_PUT16(t, n, at, (x).word[0] & 0xffffu);                                                 \
-        for (i = 0; i < ((count)-2) / 4; i++)                                                      \
-            FA_PUT32(t, n, (at) + FA_INDEX(4 * i + 2), (x).word[i] >> 16 | (x).word[i + 1] << 16); \
-        if ((count) % 4 == 0)                                                                      \
-            FA_PUT16(t, n, (at) + FA_INDEX((count)-2), (x).word[(count) / 4 - 1] >> 16);           \
+#define FA_PUT_BYTES(t, n, at, x, count)                                                              \
+    {                                                                                                 \
+        int put_skip = FA_IN_WORD(t, n, at) ? 0 : 2;                                                  \
+        fa_uint put_last = 0u;                                                                        \
+        if (put_skip > 0)                                                                             \
+            FA_PUT16(t, n, at, (x).word[0] & 0xffffu);                                                \
+        FA_UNROLLED                                                                                   \
+        for (int put_i = 0; put_i < 9; put_i++) {                                                     \
+            fa_uint put = put_skip > 0 ? (x).word[put_i] >> 16 | (x).word[FA_MIN(put_i + 1, 8)] << 16 \
+                                       : (x).word[put_i];                                             \
+            if (4 * put_i + 4 + put_skip <= (count))                                                  \
+                FA_PUT32(t, n, (at) + FA_INDEX(4 * put_i + put_skip), put);                           \
+            put_last = 4 * put_i + 2 + put_skip == (count) ? put & 0xffffu : put_last;                \
+        }                                                                                             \
+        if ((((count)-put_skip) & 2) != 0)                                                            \
+            FA_PUT16(t, n, (at) + FA_INDEX((count)-2), put_last);                                     \
     }
 
 #endif

@@ -11,6 +11,39 @@
 extern "C" {
 #endif
 
+/** Which dims of a row are a pair. */
+typedef enum fa_rotary_form {
+    FA_ROTARY_NONE = 0,        /* rows are not rotated                                         */
+    FA_ROTARY_INTERLEAVED = 1, /* 2i and 2i + 1: GPT-J, "norm" in llama.cpp                    */
+    FA_ROTARY_HALVES = 2       /* i and i + dims/2: GPT-NeoX, rotate_half() in transformers    */
+} fa_rotary_form;
+
+/** What angles of a model are changed by that sees longer sequences than it was trained on. */
+typedef enum fa_rotary_scaling {
+    FA_ROTARY_UNSCALED = 0,
+    FA_ROTARY_LINEAR = 1, /* all by 1 / factor                                                 */
+    FA_ROTARY_YARN = 2    /* those of slow pairs, as the YaRN paper, transformers and llama.cpp have it */
+} fa_rotary_scaling;
+
+/**
+ * Rotary embedding: pair i of the first `dims` dims of a row turns by an angle of position * base^(-2i/dims) radians, or by
+ * what tables say. Zero means default everywhere.
+ */
+typedef struct fa_rotary {
+    fa_rotary_form form;
+    int32_t dims; /* an even number; 0: all of dim_qk. The dims behind them stay as they are */
+    /* Above 0: cosines and sines are operands, f32 (table_positions, dims/2), contiguous, and the fields below are 0. */
+    int32_t table_positions;
+    fa_rotary_scaling scaling;
+    double base;   /* above 1; 0: 10000 */
+    double factor; /* of a scaling: 1 or more */
+    /* YaRN: the positions that the model was trained on, the turns within those from which on a pair keeps its angle, and
+     * up to which it is scaled whole. 0: 32, and 1. */
+    double original_context, beta_fast, beta_slow;
+    double
+        attention_factor; /* what cosines and sines are multiplied by; 0: 1, with YaRN 0.1 ln(factor) + 1 */
+} fa_rotary;
+
 /**
  * New rows and the cache that they go into (reshape_and_cache in vLLM). The cache is what attention then takes as k and
  * v: a dense batch of entries, or a pool of pages, which are entries here. Zero means default everywhere.
@@ -26,6 +59,11 @@ typedef struct fa_append_desc {
      * format of caches. No two elements share memory, but rows of cache_v may lie between rows of cache_k. Elements are
      * rounded to nearest; ggml's formats are quantised as ggml's reference does it; fp8 saturates. */
     fa_tensor cache_k, cache_v;
+
+    /* Rows of k are rotated on their way in. With q, f32, f16 or bf16 (batch, heads of q, rows, dim_qk), its rows are
+     * rotated likewise into q_out, of the same shape and a type of its own. Both any strides; all 0: there is no q. */
+    fa_rotary rotary;
+    fa_tensor q, q_out;
 } fa_append_desc;
 
 /** A prepared append. It never changes. Any number of threads may run one, each with its own queue and cache. */
@@ -33,8 +71,8 @@ typedef struct fa_append fa_append;
 
 /**
  * Prepares `desc` on `device`. Everything is copied out of desc. Destroy with fa_append_destroy(). *append is NULL on
- * failure. FA_INVALID: NULL, or desc is wrong; the message names the field. FA_UNSUPPORTED: the device's backend does not
- * append. FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST. Thread-safe.
+ * failure. FA_INVALID: NULL, or desc is wrong; the message names the field. FA_UNSUPPORTED: a tensor is larger than the device
+ * reads and writes at once. FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST. Thread-safe.
  */
 FA_API fa_status fa_append_create(fa_device *device, const fa_append_desc *desc, fa_append **append);
 
@@ -51,15 +89,22 @@ typedef struct fa_append_args {
     fa_buffer *k, *v, *slots, *cache_k,
         *cache_v; /* v and cache_v are NULL exactly if the description has none */
     size_t k_offset, v_offset, slots_offset, cache_k_offset, cache_v_offset;
+
+    /* With rotary.form: `positions` holds batch * rows numbers of 32 bits, as slots does; 0 or more. cosines and sines are
+     * given exactly if the description has table_positions, which are then more than every position; q and q_out exactly if
+     * it has q. Rows of q are rotated whatever their slots. */
+    fa_buffer *positions, *cosines, *sines, *q, *q_out;
+    size_t positions_offset, cosines_offset, sines_offset, q_offset, q_out_offset;
 } fa_append_args;
 
 /**
  * Enqueues the append on a queue of its device, in the order of runs of attention. Allocates nothing. The buffers and
  * the append must live until it is done; `args` is copied.
  *
- * FA_INVALID: a buffer is missing, too small, of another device, or misaligned; or an element of the cache shares bytes
- * with one of k, v or slots. Where the host reads slots (host_memory of fa_device_info): a slot that the cache has
- * not, or that is given twice. Nothing is written then. Elsewhere a row whose slot the cache has not is skipped.
+ * FA_INVALID: a buffer is missing, too small, of another device, or misaligned; or an element of the cache or of q_out shares
+ * bytes with another operand. Where the host reads slots (host_memory of fa_device_info): a slot that the cache has
+ * not, or that is given twice; a position that is negative or beyond the tables. Nothing is written then. Elsewhere a row
+ * whose slot the cache has not, or with such a position, is skipped.
  * FA_DEVICE_LOST. Several threads may run one append, each on its own queue.
  */
 FA_API fa_status fa_append_run(const fa_append *append, fa_queue *queue, const fa_append_args *args);

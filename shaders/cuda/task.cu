@@ -10,6 +10,8 @@
 #define FA_TASK_VIEW(type)
 #define FA_TASK_PARAM(t, type, member) (((const type *)(t).params)->member)
 #define FA_TASK_LIST(t, type, n) (((const type *)(t).params)[n])
+#define FA_UNROLLED _Pragma("unroll")
+#define FA_ROLLED _Pragma("unroll 1")
 #define FA_AT fa_long
 #define FA_INDEX(x) ((fa_long)(x))
 #define FA_WIDE(x) (x)

@@ -16,6 +16,12 @@ typedef struct task {
 #define FA_TASK_VIEW(type)
 #define FA_TASK_PARAM(t, type, member) ((__global const type *)(t)->params)->member
 #define FA_TASK_LIST(t, type, n) ((__global const type *)(t)->params)[n]
+#ifdef FA_COMPACT /* as in memory.cl */
+#define FA_UNROLLED
+#else
+#define FA_UNROLLED _Pragma("unroll")
+#endif
+#define FA_ROLLED _Pragma("unroll 1")
 #define FA_AT long
 #define FA_INDEX(x) ((long)(x))
 #define FA_WIDE(x) (x)

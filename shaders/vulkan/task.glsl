@@ -27,6 +27,9 @@ layout(push_constant) uniform run {
 #define FA_TASK_CONSTANT(t, n) CONSTANT_##n
 #define FA_TASK_PARAM(t, type, member) TABLE(type)[0].member
 #define FA_TASK_LIST(t, type, n) TABLE(type)[n]
+/* Drivers know best: some turn an array with a number that is not known into a search. */
+#define FA_UNROLLED
+#define FA_ROLLED
 #define FA_AT address
 #define FA_INDEX(x) address(x)
 #define FA_WIDE(x) wide(x)

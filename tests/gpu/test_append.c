@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Appends on a backend, whose name is the argument: bit for bit what plain C makes of the rows, and no byte elsewhere. */
+/*
+ * Appends on a backend, whose name is the argument; "few" behind it asks for some cases only. Bit for bit what plain C makes
+ * of the rows, and no byte elsewhere; rotated rows against double precision.
+ */
 #include <fastattn/reference.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +15,7 @@ enum { SKIPPED = 77 };
 enum { BATCH = 2, HEADS = 3, ROWS = 5, ENTRIES = 7, KEYS = 3, ROWS_ALL = BATCH * ROWS, GUARD = 64 };
 
 static const char *backend;
+static int step = 1; /* every case, or every other one: a driver on a CPU takes a second to compile each */
 static bool has_device;
 static fa_device *device;
 static fa_queue *queue;
@@ -142,7 +147,8 @@ static void check_case(fa_dtype rows, fa_dtype cache_k, fa_dtype cache_v, int64_
          v = make_part(rows, cache_v, dim_v, slots, &random);
     ck_assert_int_eq(fa_buffer_create(device, sizeof(slots), &list), FA_OK);
     ck_assert_int_eq(fa_buffer_write(queue, list, 0, slots, sizeof(slots)), FA_OK);
-    const fa_append_desc desc = {sizeof(desc), k.from, v.from, k.to, v.to};
+    const fa_append_desc desc = {
+        .struct_size = sizeof(desc), .k = k.from, .v = v.from, .cache_k = k.to, .cache_v = v.to};
     const fa_append_args args = {
         .struct_size = sizeof(args),
         .k = k.rows_buffer,
@@ -166,9 +172,11 @@ static void check_case(fa_dtype rows, fa_dtype cache_k, fa_dtype cache_v, int64_
 
 START_TEST(plain_types)
 {
-    check_case(FA_F32, FA_F32, FA_F16, 12, 7);
-    check_case(FA_F16, FA_BF16, FA_F32, 16, 8);
-    check_case(FA_BF16, FA_F16, FA_BF16, 9, 64);
+    check_case(FA_BF16, FA_F16, FA_F32, 9, 64);
+    if (step == 1) {
+        check_case(FA_F32, FA_F32, FA_F16, 12, 7);
+        check_case(FA_F16, FA_BF16, FA_F32, 16, 8);
+    }
 }
 END_TEST
 
@@ -180,20 +188,186 @@ START_TEST(formats)
         {FA_F32, FA_Q8_0, FA_Q4_0}, {FA_F16, FA_Q4_1, FA_Q5_0},   {FA_BF16, FA_Q5_1, FA_IQ4_NL},
         {FA_F32, FA_E4M3, FA_E5M2}, {FA_F16, FA_IQ4_NL, FA_Q8_0},
     };
-    for (int i = 0; i < COUNT(line); i++)
+    for (int i = 0; i < COUNT(line); i += step)
         check_case(line[i].rows, line[i].k, line[i].v, 64, 32);
+}
+END_TEST
+
+enum { HEADS_Q = 4, DIM = 64, TABLE = 200 };
+enum {
+    K_SIZE = BATCH * HEADS * ROWS * DIM,
+    Q_SIZE = BATCH * HEADS_Q * ROWS * DIM,
+    CACHE = ENTRIES * HEADS * KEYS * DIM
+};
+
+typedef struct rotary_case {
+    fa_rotary rotary;
+    fa_dtype cache;
+} rotary_case;
+
+/* Radians for each position, from the papers' formulas. */
+static double frequency(const fa_rotary *r, int dims, int pair)
+{
+    const double base = r->base != 0 ? r->base : 10000, own = 1 / pow(base, 2.0 * pair / dims),
+                 turn = 2 * acos(-1);
+    if (r->scaling == FA_ROTARY_LINEAR)
+        return own / r->factor;
+    if (r->scaling == FA_ROTARY_UNSCALED)
+        return own;
+    const double low = floor(dims * log(r->original_context / (32 * turn)) / (2 * log(base)));
+    const double high = ceil(dims * log(r->original_context / (1 * turn)) / (2 * log(base)));
+    double ramp = (pair - fmax(low, 0)) / (fmin(high, dims - 1) - fmax(low, 0));
+    ramp = ramp < 0 ? 0 : ramp > 1 ? 1 : ramp;
+    return own / r->factor * ramp + own * (1 - ramp);
+}
+
+/* Element d of a row that is rotated, and how far a device may be from it. */
+static double rotated(const fa_rotary *r, const float *x, int d, int position, double *tolerance)
+{
+    const int dims = r->dims != 0 ? r->dims : DIM;
+    const bool beside = r->form == FA_ROTARY_INTERLEAVED;
+    if (d >= dims) {
+        *tolerance = 0;
+        return x[d];
+    }
+    const int pair = beside ? d / 2 : d % (dims / 2), first = beside ? 2 * pair : pair,
+              second = beside ? first + 1 : pair + dims / 2;
+    const double gain = r->scaling == FA_ROTARY_YARN ? 0.1 * log(r->factor) + 1 : 1;
+    const double angle = position * frequency(r, dims, pair), c = gain * cos(angle), s = gain * sin(angle);
+    *tolerance = gain * (fabs((double)x[first]) + fabs((double)x[second])) * 0x1p-21;
+    return d == first ? x[first] * c - x[second] * s : x[second] * c + x[first] * s;
+}
+
+static fa_buffer *upload(const void *bytes, size_t size)
+{
+    fa_buffer *buffer = NULL;
+    ck_assert_int_eq(fa_buffer_create(device, size, &buffer), FA_OK);
+    ck_assert_int_eq(fa_buffer_write(queue, buffer, 0, bytes, size), FA_OK);
+    return buffer;
+}
+
+static void fill_tables(const fa_rotary *r, float *cosines, float *sines)
+{
+    const fa_rotary plain = {.form = r->form, .dims = r->dims};
+    for (int i = 0; i < TABLE * r->dims / 2; i++) {
+        const double angle = i / (r->dims / 2) * frequency(&plain, r->dims, i % (r->dims / 2));
+        cosines[i] = (float)cos(angle);
+        sines[i] = (float)sin(angle);
+    }
+}
+
+static void check_rotary(const rotary_case *c)
+{
+    static const int32_t far[ROWS_ALL] = {0, 1, 131071, 7, 100000, 131072, 4095, -1, 65537, 12345};
+    static float k[K_SIZE], q[Q_SIZE], found[Q_SIZE], cosines[TABLE * DIM / 2], sines[TABLE * DIM / 2];
+    static uint16_t narrow[Q_SIZE];
+    static unsigned char cache[CACHE * sizeof(float)];
+    fa_device_info info = {.struct_size = sizeof(info)};
+    const fa_rotary *r = &c->rotary;
+    random_state random = {5};
+    int32_t slots[ROWS_ALL], positions[ROWS_ALL];
+    size_t bytes;
+    fa_append *append = NULL;
+    ck_assert_int_eq(fa_device_get_info(device, &info), FA_OK);
+    for (int i = 0; i < K_SIZE; i++)
+        k[i] = random_float(&random, -3.0f, 3.0f);
+    for (int i = 0; i < Q_SIZE; i++) {
+        narrow[i] = fa_f32_to_f16(random_float(&random, -3.0f, 3.0f));
+        q[i] = fa_f16_to_f32(narrow[i]);
+        found[i] = 77;
+    }
+    for (int i = 0; i < ROWS_ALL; i++) {
+        slots[i] = i * 2;
+        positions[i] = r->table_positions > 0 && far[i] >= 0 ? far[i] % TABLE : far[i];
+        if (info.host_memory && positions[i] < 0)
+            positions[i] = 3;
+    }
+    if (r->table_positions > 0)
+        fill_tables(r, cosines, sines);
+    const fa_append_desc desc = {
+        .struct_size = sizeof(desc),
+        .k = fa_tensor_make(FA_F32, BATCH, HEADS, ROWS, DIM),
+        .cache_k = fa_tensor_make(c->cache, ENTRIES, HEADS, KEYS, DIM),
+        .rotary = *r,
+        .q = fa_tensor_make(FA_F16, BATCH, HEADS_Q, ROWS, DIM),
+        .q_out = fa_tensor_make(FA_F32, BATCH, HEADS_Q, ROWS, DIM),
+    };
+    ck_assert_int_eq(fa_tensor_span(&desc.cache_k, &bytes), FA_OK);
+    memset(cache, 0, sizeof(cache));
+    const fa_append_args args = {
+        .struct_size = sizeof(args),
+        .k = upload(k, sizeof(k)),
+        .slots = upload(slots, sizeof(slots)),
+        .cache_k = upload(cache, bytes),
+        .positions = upload(positions, sizeof(positions)),
+        .cosines = r->table_positions > 0 ? upload(cosines, sizeof(cosines)) : NULL,
+        .sines = r->table_positions > 0 ? upload(sines, sizeof(sines)) : NULL,
+        .q = upload(narrow, sizeof(narrow)),
+        .q_out = upload(found, sizeof(found)),
+    };
+    ck_assert_msg(fa_append_create(device, &desc, &append) == FA_OK, "%s", fa_last_error());
+    ck_assert_msg(fa_append_run(append, queue, &args) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_buffer_read(queue, args.cache_k, 0, cache, bytes), FA_OK);
+    ck_assert_int_eq(fa_buffer_read(queue, args.q_out, 0, found, sizeof(found)), FA_OK);
+    for (int i = 0; i < ROWS_ALL * (HEADS + HEADS_Q) * DIM; i++) {
+        const int d = i % DIM, head = i / DIM % (HEADS + HEADS_Q), row = i / DIM / (HEADS + HEADS_Q);
+        const bool of_q = head >= HEADS;
+        const int heads = of_q ? HEADS_Q : HEADS, h = of_q ? head - HEADS : head;
+        const int64_t from = ((int64_t)(row / ROWS * heads + h) * ROWS + row % ROWS) * DIM;
+        const int64_t to = ((int64_t)(slots[row] / KEYS * HEADS + h) * KEYS + slots[row] % KEYS) * DIM;
+        const float x = of_q ? found[from + d] : fa_element(c->cache, cache, to + d);
+        double tolerance, expected = rotated(r, (of_q ? q : k) + from, d, positions[row], &tolerance);
+        if (positions[row] < 0) /* skipped */
+            expected = of_q ? 77 : 0, tolerance = 0;
+        if (!of_q && c->cache == FA_Q8_0) /* half a step of a scale, which is rounded to f16 */
+            tolerance += 4.5 / 127 * 0.502;
+        ck_assert_msg(fabs(x - expected) <= tolerance,
+                      "%s form %d, %s: row %d head %d dim %d position %d: %.9g, expected %.9g +- %g",
+                      fa_dtype_name(c->cache), (int)r->form, of_q ? "q" : "k", row, head, d, positions[row],
+                      (double)x, expected, tolerance);
+    }
+    fa_append_destroy(append);
+    fa_buffer *const all[] = {args.k,       args.slots, args.cache_k, args.positions,
+                              args.cosines, args.sines, args.q,       args.q_out};
+    for (int i = 0; i < COUNT(all); i++)
+        fa_buffer_destroy(all[i]);
+}
+
+START_TEST(rotary)
+{
+    static const rotary_case line[] = {
+        {{.form = FA_ROTARY_HALVES}, FA_F32},
+        {{.form = FA_ROTARY_INTERLEAVED,
+          .dims = 24,
+          .base = 500000,
+          .scaling = FA_ROTARY_LINEAR,
+          .factor = 4},
+         FA_F32},
+        {{.form = FA_ROTARY_HALVES,
+          .dims = 28,
+          .scaling = FA_ROTARY_YARN,
+          .factor = 8,
+          .original_context = 4096},
+         FA_F32},
+        {{.form = FA_ROTARY_INTERLEAVED, .dims = 48, .table_positions = TABLE}, FA_F32},
+        {{.form = FA_ROTARY_HALVES, .base = 1000000}, FA_Q8_0},
+    };
+    for (int i = 0; i < COUNT(line) && has_device; i++)
+        check_rotary(&line[i]);
 }
 END_TEST
 
 int main(int count, char **arguments)
 {
     backend = count > 1 ? arguments[1] : "openmp";
+    step = count > 2 ? 2 : 1;
     Suite *suite = suite_create("append");
     TCase *tc = add_context_case(suite, backend);
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_set_timeout(tc, 300);
     tcase_add_test(tc, plain_types);
     tcase_add_test(tc, formats);
+    tcase_add_test(tc, rotary);
     const int result = run_unforked(suite);
     return result == EXIT_SUCCESS && !has_device ? SKIPPED : result;
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/append/rotary.h"
 #include "helpers.h"
 #include "suites.h"
 
@@ -239,6 +240,12 @@ START_TEST(not_finite)
 }
 END_TEST
 
+#define REFUSED(call, status, message)      \
+    do {                                    \
+        ck_assert_int_eq((call), (status)); \
+        assert_message(message);            \
+    } while (0)
+
 START_TEST(refusals)
 {
     scene s;
@@ -247,11 +254,6 @@ START_TEST(refusals)
     make_scene(&s, &d);
     int32_t *slots = (void *)s.slots.at;
     unsigned char before[1] = {s.cache_k.at[0]};
-#define REFUSED(call, status, message)      \
-    do {                                    \
-        ck_assert_int_eq((call), (status)); \
-        assert_message(message);            \
-    } while (0)
     slots[7] = ENTRIES * KEYS;
     REFUSED(fa_append_run(s.append, queue, &s.args), FA_INVALID, "slots[7] is 20, expected less than 20");
     slots[7] = slots[2];
@@ -318,6 +320,109 @@ START_TEST(without_v)
 }
 END_TEST
 
+/* docs/numerics.md names the bound. */
+START_TEST(rotation_is_exact_enough)
+{
+    static const fa_rotary forms[] = {
+        {.form = FA_ROTARY_HALVES, .dims = 128, .base = 10000},
+        {.form = FA_ROTARY_HALVES, .dims = 64, .base = 500000, .scaling = FA_ROTARY_LINEAR, .factor = 3},
+        {.form = FA_ROTARY_HALVES,
+         .dims = 128,
+         .base = 10000,
+         .scaling = FA_ROTARY_YARN,
+         .factor = 32,
+         .original_context = 4096,
+         .beta_fast = 32,
+         .beta_slow = 1},
+    };
+    double worst = 0;
+    for (int f = 0; f < COUNT(forms); f++) {
+        for (int pair = 0; pair < forms[f].dims / 2; pair += 3) {
+            const double step = fa_rotary_frequency(&forms[f], pair);
+            const fa_turn turn = fa_rotary_turn(&forms[f], pair);
+            for (int64_t i = 0; i < 2000; i++) {
+                const int position = (int)(i < 1000 ? i * 131 + 72 : INT32_MAX - i * 1000003);
+                const fa_rotation r = fa_rotation_of(turn, position);
+                worst = fmax(worst, fabs(r.cosine - cos(position * step)));
+                worst = fmax(worst, fabs(r.sine - sin(position * step)));
+            }
+        }
+    }
+    ck_assert_double_lt(worst, 0x1p-22);
+}
+END_TEST
+
+START_TEST(rotary_refusals)
+{
+    static const struct {
+        fa_rotary rotary;
+        const char *message;
+    } row[] = {
+        {{.form = (fa_rotary_form)3}, "rotary.form is 3, expected a value of fa_rotary_form"},
+        {{.form = FA_ROTARY_HALVES, .dims = 7}, "rotary.dims is 7, expected an even number from 2 to 64"},
+        {{.form = FA_ROTARY_HALVES, .dims = 66}, "rotary.dims is 66"},
+        {{.form = FA_ROTARY_HALVES, .base = 1}, "rotary.base is 1, expected a number above 1"},
+        {{.form = FA_ROTARY_HALVES, .base = (double)NAN}, "rotary.base is"},
+        {{.form = FA_ROTARY_HALVES, .scaling = (fa_rotary_scaling)9}, "rotary.scaling is 9"},
+        {{.form = FA_ROTARY_HALVES, .factor = 2}, "rotary.factor is 2, expected 0: there is no scaling"},
+        {{.form = FA_ROTARY_HALVES, .scaling = FA_ROTARY_LINEAR},
+         "rotary.factor is 0, expected a number of at"},
+        {{.form = FA_ROTARY_HALVES, .scaling = FA_ROTARY_LINEAR, .factor = 2, .beta_fast = 1},
+         "and beta_slow are"},
+        {{.form = FA_ROTARY_HALVES, .scaling = FA_ROTARY_YARN, .factor = 2}, "rotary.original_context is 0"},
+        {{.form = FA_ROTARY_HALVES,
+          .scaling = FA_ROTARY_YARN,
+          .factor = 2,
+          .original_context = 64,
+          .beta_slow = -1},
+         "rotary.beta_slow is -1"},
+        {{.form = FA_ROTARY_HALVES,
+          .scaling = FA_ROTARY_YARN,
+          .factor = 2,
+          .original_context = 64,
+          .beta_fast = 0.5},
+         "rotary.beta_fast is 0.5"},
+        {{.form = FA_ROTARY_HALVES, .attention_factor = -1}, "rotary.attention_factor is -1"},
+        {{.form = FA_ROTARY_HALVES, .table_positions = -1}, "rotary.table_positions is -1"},
+        {{.form = FA_ROTARY_HALVES, .table_positions = 4, .base = 2},
+         "rotary.base is 2, expected 0: angles come"},
+    };
+    fa_append *append;
+    fa_append_desc d = desc_of(FA_F32, FA_F32, FA_F32);
+    for (int i = 0; i < COUNT(row); i++) {
+        d.rotary = row[i].rotary;
+        REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID, row[i].message);
+    }
+    d.rotary = (fa_rotary){.form = FA_ROTARY_NONE};
+    d.q = d.q_out = fa_tensor_make(FA_F32, BATCH, 4, ROWS, DIM_QK);
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID, "rotary.form is 0, expected a form");
+    d.rotary = (fa_rotary){.form = FA_ROTARY_HALVES, .table_positions = 9};
+    d.q_out.shape[1] = 5;
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID, "q_out.shape[1] is 5, expected 4 as q.shape[1]");
+    d.q_out.dtype = FA_Q8_0;
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID, "q_out.dtype is q8_0, expected f32");
+    memset(&d.q, 0, sizeof(d.q));
+    memset(&d.q_out, 0, sizeof(d.q_out));
+    scene s;
+    make_scene(&s, &d);
+    REFUSED(fa_append_run(s.append, queue, &s.args), FA_INVALID, "args.positions is NULL");
+    piece positions = make_piece(BATCH * ROWS * sizeof(int32_t)),
+          table = make_piece(9 * DIM_QK / 2 * sizeof(float));
+    memset(positions.at, 0, positions.bytes);
+    s.args.positions = positions.buffer;
+    REFUSED(fa_append_run(s.append, queue, &s.args), FA_INVALID, "args.cosines is NULL");
+    s.args.cosines = s.args.sines = table.buffer;
+    ((int32_t *)(void *)positions.at)[2] = 9;
+    REFUSED(fa_append_run(s.append, queue, &s.args), FA_INVALID,
+            "positions[2] is 9, expected less than 9, rotary.table_positions");
+    ((int32_t *)(void *)positions.at)[2] = -1;
+    REFUSED(fa_append_run(s.append, queue, &s.args), FA_INVALID, "positions[2] is -1, expected 0 or more");
+    free_piece(&positions);
+    free_piece(&table);
+    free_scene(&s);
+}
+END_TEST
+
 Suite *append_suite(void)
 {
     Suite *suite = suite_create("append");
@@ -328,6 +433,8 @@ Suite *append_suite(void)
     tcase_add_test(tc, not_finite);
     tcase_add_test(tc, refusals);
     tcase_add_test(tc, without_v);
+    tcase_add_test(tc, rotation_is_exact_enough);
+    tcase_add_test(tc, rotary_refusals);
     suite_add_tcase(suite, tc);
     return suite;
 }
