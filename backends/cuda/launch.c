@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "backends/cuda/plan.h"
+#include "core/status.h"
 
 fa_status fa_cu_kernel_make(const fa_plan *plan, int line, int type, int variant, fa_cu_kernel *kernel)
 {
@@ -16,4 +17,31 @@ fa_status fa_cu_launch(const fa_device *device, CUstream stream, const fa_cu_ker
     CUresult error = cu->cuLaunchKernel(kernel->function, (unsigned)groups, (unsigned)lines, 1, kernel->group,
                                         1, 1, kernel->shared_bytes, stream, parameters, NULL);
     return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(cu, error, "cuLaunchKernel");
+}
+
+fa_status fa_cu_run_begin(fa_queue *queue, bool *captures)
+{
+    const fa_cu *cu = fa_cu_device_of(queue->device)->cu;
+    fa_cu_queue *q = queue->impl;
+    FA_TRY(fa_cu_queue_captures(queue, captures));
+    FA_TRY(fa_cu_enter(queue->device));
+    q->ran = false;
+    const CUresult error = *captures ? CUDA_SUCCESS : cu->cuEventRecord(q->first, q->stream);
+    if (error == CUDA_SUCCESS)
+        return FA_OK;
+    fa_cu_leave(queue->device);
+    return fa_cu_fail(cu, error, "cuEventRecord");
+}
+
+fa_status fa_cu_run_end(fa_queue *queue, bool captures, fa_status status)
+{
+    const fa_cu *cu = fa_cu_device_of(queue->device)->cu;
+    fa_cu_queue *q = queue->impl;
+    CUresult error = CUDA_SUCCESS;
+    if (status == FA_OK && !captures) {
+        error = cu->cuEventRecord(q->last, q->stream);
+        q->ran = error == CUDA_SUCCESS;
+    }
+    fa_cu_leave(queue->device);
+    return error == CUDA_SUCCESS ? status : fa_cu_fail(cu, error, "cuEventRecord");
 }

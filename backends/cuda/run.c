@@ -90,25 +90,9 @@ static fa_status launch_all(const fa_plan *plan, const fa_binding *binding, CUst
 
 fa_status fa_cu_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding *binding)
 {
-    const fa_cu *cu = fa_cu_device_of(plan->device)->cu;
-    fa_cu_queue *q = queue->impl;
     fa_cuda_args args = bind(plan, binding);
     bool captures;
-    fa_status status = fa_cu_queue_captures(queue, &captures);
-    if (status == FA_OK)
-        status = fa_cu_enter(plan->device);
-    if (status != FA_OK)
-        return status;
-    CUresult error = CUDA_SUCCESS;
-    q->ran = false;
-    if (!captures)
-        error = cu->cuEventRecord(q->first, q->stream);
-    if (error == CUDA_SUCCESS)
-        status = launch_all(plan, binding, q->stream, &args);
-    if (error == CUDA_SUCCESS && status == FA_OK && !captures) {
-        error = cu->cuEventRecord(q->last, q->stream);
-        q->ran = error == CUDA_SUCCESS;
-    }
-    fa_cu_leave(plan->device);
-    return error == CUDA_SUCCESS ? status : fa_cu_fail(cu, error, "cuEventRecord");
+    FA_TRY(fa_cu_run_begin(queue, &captures));
+    const fa_status status = launch_all(plan, binding, ((fa_cu_queue *)queue->impl)->stream, &args);
+    return fa_cu_run_end(queue, captures, status);
 }

@@ -88,7 +88,8 @@ static fa_status find_program(const fa_task *task, const fa_task_binding *bindin
     return made->crossing.chunks > 0 ? FA_OK : make_program(task, FA_CL_FEW_CHUNKS, &made->crossing);
 }
 
-static fa_status start(const fa_task *task, const fa_task_binding *binding, cl_command_queue queue)
+static fa_status start(const fa_task *task, const fa_task_binding *binding, cl_command_queue queue,
+                       cl_event *event)
 {
     const cl_task *made = task->impl;
     const program *p;
@@ -103,7 +104,7 @@ static fa_status start(const fa_task *task, const fa_task_binding *binding, cl_c
     }
     for (int n = 0; n < FA_TASK_OPERANDS; n++)
         fa_cl_pass(&l, sizeof(cl_long), &where[n].at);
-    return fa_cl_enqueue(&l, queue, binding->groups, 1, made->group, NULL);
+    return fa_cl_enqueue(&l, queue, binding->groups, 1, made->group, event);
 }
 
 /* Of what is written, OpenCL may know nothing of the other's bytes. */
@@ -138,11 +139,13 @@ fa_status fa_cl_task_run(const fa_task *task, fa_queue *queue, const fa_task_bin
     cl_task *made = task->impl;
     fa_cl_queue *q = queue->impl;
     const fa_cl *cl = fa_cl_device_of(task->device)->cl;
+    cl_event event = NULL;
     FA_TRY(check_wraps(task, binding));
     FA_TRY(synchronise(task, queue, binding, false));
     (void)pthread_mutex_lock(&made->lock);
-    fa_status status = start(task, binding, q->handle);
+    fa_status status = start(task, binding, q->handle, q->timed ? &event : NULL);
     (void)pthread_mutex_unlock(&made->lock);
+    fa_cl_queue_keep(queue, event, event);
     FA_TRY(status);
     FA_TRY(synchronise(task, queue, binding, true));
     cl_int error = cl->clFlush(q->handle);

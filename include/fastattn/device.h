@@ -98,8 +98,8 @@ FA_API fa_status fa_queue_create(fa_device *device, fa_queue **queue);
 FA_API fa_status fa_queue_wait(fa_queue *queue);
 
 /**
- * Waits as fa_queue_wait() does. Then gives the seconds that the queue's last fa_plan_run() took by the device's own
- * clock, from the start of its first command to the end of its last. FA_UNSUPPORTED: the backend does not measure time
+ * Waits as fa_queue_wait() does. Then gives the seconds that the queue's last fa_plan_run() or fa_append_run() took by the device's
+ * own clock, from the start of its first command to the end of its last. FA_UNSUPPORTED: the backend does not measure time
  * (OpenMP and null do not). FA_INVALID: NULL, or nothing has run yet.
  */
 FA_API fa_status fa_queue_seconds(fa_queue *queue, double *seconds);
