@@ -110,6 +110,51 @@ float random_float(random_state *random, float low, float high)
     return low + (high - low) * (float)(random_bits(random) >> 40) / (float)(1 << 24);
 }
 
+fa_status append_live(append_life *life, fa_device *device, fa_queue *queue)
+{
+    enum { DIM = 32, KEYS = 4 };
+    const fa_append_desc desc = {
+        .struct_size = sizeof(desc),
+        .k = fa_tensor_make(FA_F32, 1, 1, 2, DIM),
+        .cache_k = fa_tensor_make(FA_Q8_0, 1, 1, KEYS, DIM),
+        .rotary = {.form = FA_ROTARY_HALVES},
+    };
+    static const float k[2 * DIM];
+    static const int32_t slots[] = {2, 0}, positions[] = {9, 7};
+    fa_append_args *args = &life->args;
+    args->struct_size = sizeof(*args);
+    fa_status status = fa_append_create(device, &desc, &life->append);
+    if (status == FA_OK)
+        status = fa_buffer_create(device, sizeof(k), &args->k);
+    if (status == FA_OK)
+        status = fa_buffer_create(device, sizeof(slots), &args->slots);
+    if (status == FA_OK)
+        status = fa_buffer_create(device, sizeof(positions), &args->positions);
+    if (status == FA_OK)
+        status = fa_buffer_create(device, (size_t)KEYS * fa_dtype_size(FA_Q8_0), &args->cache_k);
+    if (status == FA_OK)
+        status = fa_buffer_write(queue, args->k, 0, k, sizeof(k));
+    if (status == FA_OK)
+        status = fa_buffer_write(queue, args->slots, 0, slots, sizeof(slots));
+    if (status == FA_OK)
+        status = fa_buffer_write(queue, args->positions, 0, positions, sizeof(positions));
+    for (int turn = 0; turn < 2 && status == FA_OK; turn++)
+        status = fa_append_run(life->append, queue, args);
+    if (status == FA_OK)
+        status = fa_queue_wait(queue);
+    return status;
+}
+
+void append_die(append_life *life)
+{
+    fa_append_destroy(life->append);
+    fa_buffer_destroy(life->args.k);
+    fa_buffer_destroy(life->args.slots);
+    fa_buffer_destroy(life->args.positions);
+    fa_buffer_destroy(life->args.cache_k);
+    *life = (append_life){.append = NULL};
+}
+
 fa_attention_desc make_desc(int64_t batch, int64_t heads_q, int64_t heads_kv, int64_t len_q, int64_t len_kv,
                             int64_t dim)
 {

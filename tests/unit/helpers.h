@@ -57,6 +57,14 @@ float random_float(random_state *random, float low, float high);
 fa_attention_desc make_desc(int64_t batch, int64_t heads_q, int64_t heads_kv, int64_t len_q, int64_t len_kv,
                             int64_t dim);
 
+/* An append with all its memory: made, run twice and waited for, up to the first failure; and destroyed, as far as it is. */
+typedef struct append_life {
+    fa_append *append;
+    fa_append_args args;
+} append_life;
+fa_status append_live(append_life *life, fa_device *device, fa_queue *queue);
+void append_die(append_life *life);
+
 /* fa_last_error() holds `part`. */
 void assert_message(const char *part);
 

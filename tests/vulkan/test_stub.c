@@ -15,6 +15,7 @@ typedef struct life {
     fa_queue *queue;
     fa_buffer *buffer[4], *workspace;
     fa_plan *plan;
+    append_life append;
 } life;
 
 static float bytes_in[HEADS * KEYS * DIM], bytes_out[HEADS * KEYS * DIM];
@@ -51,6 +52,8 @@ static fa_status live_on(life *l, const char *kernel, int splits)
     if (status == FA_OK)
         status = fa_queue_wait(l->queue);
     if (status == FA_OK)
+        status = append_live(&l->append, l->device, l->queue);
+    if (status == FA_OK)
         status = fa_queue_seconds(l->queue, &seconds);
     if (status == FA_OK)
         status = fa_buffer_read(l->queue, l->buffer[0], 0, bytes_out, sizeof(bytes_out));
@@ -59,6 +62,7 @@ static fa_status live_on(life *l, const char *kernel, int splits)
 
 static void die(life *l)
 {
+    append_die(&l->append);
     fa_plan_destroy(l->plan);
     for (int t = 0; t < 4; t++)
         fa_buffer_destroy(l->buffer[t]);
