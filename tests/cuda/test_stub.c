@@ -491,10 +491,12 @@ START_TEST(callers_things_are_used)
     double seconds;
     ck_assert_int_eq(fa_queue_seconds(wrapped, &seconds), FA_OK);
 
+    ck_assert_int_eq(append_live(&l.append, l.device, wrapped), FA_OK);
     stub_capture(stream, 1);
     const long records = stub_records(), launches = stub_launches();
     ck_assert_int_eq(run(&l, wrapped), FA_OK);
-    ck_assert_int_eq(stub_launches() - launches, 2);
+    ck_assert_int_eq(fa_append_run(l.append.append, wrapped, &l.append.args), FA_OK);
+    ck_assert_int_eq(stub_launches() - launches, 3);
     ck_assert_int_eq(stub_records(), records);
     ck_assert_int_eq(fa_queue_wait(wrapped), FA_OK);
     ck_assert_int_eq(fa_buffer_read(wrapped, l.buffer[0], 0, bytes_out, sizeof(bytes_out)), FA_UNSUPPORTED);
