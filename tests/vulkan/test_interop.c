@@ -270,6 +270,42 @@ START_TEST(in_the_callers_command_buffer)
 }
 END_TEST
 
+/* Rows of v become keys, and are attended to in the same command buffer. */
+START_TEST(an_append_in_the_callers_command_buffer)
+{
+    static const int32_t slots[] = {5, 1};
+    fa_queue *recorder = NULL, *queue = NULL;
+    fa_append *append = NULL;
+    set_up(_i);
+    fa_append_desc d = {.struct_size = sizeof(d), .k = desc.v, .cache_k = desc.k};
+    d.k.shape[2] = COUNT(slots);
+    for (int axis = 3, stride = 1; axis >= 0; axis--) {
+        d.k.stride[axis] = stride;
+        stride *= (int)desc.v.shape[axis];
+    }
+    fa_append_args args = {.struct_size = sizeof(args), .k = buffer[V], .cache_k = buffer[K]};
+    ck_assert_msg(fa_append_create(device, &d, &append) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_queue_wrap_vulkan(device, own_queue, &queue), FA_OK);
+    ck_assert_int_eq(fa_buffer_create(device, sizeof(slots), &args.slots), FA_OK);
+    ck_assert_int_eq(fa_buffer_write(queue, args.slots, 0, slots, sizeof(slots)), FA_OK);
+    VkCommandBuffer commands = begin_commands();
+    ck_assert_int_eq(fa_queue_record_vulkan(device, commands, &recorder), FA_OK);
+    ck_assert_msg(fa_append_run(append, recorder, &args) == FA_OK, "%s", fa_last_error());
+    ck_assert_msg(fa_plan_run(plan, recorder, arguments()) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(vk.vkEndCommandBuffer(commands), VK_SUCCESS);
+    submit_and_wait(commands);
+    for (int i = 0; i < COUNT(slots); i++)
+        ck_assert_mem_eq(mapped[K] + slots[i] * d.k.stride[2], mapped[V] + i * d.k.stride[2],
+                         (size_t)d.k.stride[2] * sizeof(float));
+    check_output();
+    fa_append_destroy(append);
+    fa_queue_destroy(recorder);
+    fa_queue_destroy(queue);
+    fa_buffer_destroy(args.slots);
+    tear_down();
+}
+END_TEST
+
 /* Recorded once, submitted with one length of the cache after the other. */
 START_TEST(commands_are_replayed_with_other_lengths)
 {
@@ -404,6 +440,7 @@ int main(void)
     tcase_set_timeout(tc, 120);
     tcase_add_loop_test(tc, in_the_callers_queue, 0, 2);
     tcase_add_loop_test(tc, in_the_callers_command_buffer, 0, 2);
+    tcase_add_loop_test(tc, an_append_in_the_callers_command_buffer, 0, 2);
     tcase_add_loop_test(tc, commands_are_replayed_with_other_lengths, 0, 2);
     tcase_add_loop_test(tc, commands_read_their_lengths, 0, 2);
     tcase_add_test(tc, mistakes_are_named);
