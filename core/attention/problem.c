@@ -14,26 +14,6 @@
 
 #define MAX_PACKED_ROWS (1 << 30) /* rows times group: int holds any row of a block, and a block more */
 
-#define FA_OPERAND(constant, field, written, feature) [FA_##constant] = {#field, written, feature},
-const fa_operand fa_operands[FA_OPERANDS] = {
-#include "core/attention/operands.inc"
-};
-#undef FA_OPERAND
-
-const char *fa_feature_name(unsigned feature)
-{
-#define FA_FEATURE(constant, name, term) name,
-    static const char *const names[FA_FEATURES] = {
-#include "core/attention/features.inc"
-    };
-#undef FA_FEATURE
-    for (unsigned i = 0; i < FA_FEATURES; i++) {
-        if (feature == 1u << i)
-            return names[i];
-    }
-    return "unknown";
-}
-
 static fa_status check_axis(const fa_problem *p, int operand, int axis, int64_t expected, const char *of)
 {
     int64_t found = p->tensor[operand].shape[axis];
