@@ -219,8 +219,10 @@ static bool add_scales(conform_list *list)
             c.packing = CONFORM_PACK_GAPS;
             c.blocks = CONFORM_BLOCKS_TWO_TILES;
             c.first = true;
+            c.narrow = i % 2;
+            c.test = c.narrow ? CONFORM_DEVICE_LENGTHS : CONFORM_RUN;
             set_lengths(&c, 19, 70);
-            ok = ok && conform_add(list, &c, "scales-%s-first", c.k_scales.name);
+            ok = ok && conform_add(list, &c, "scales-%s-first%s", c.k_scales.name, c.narrow ? "-device" : "");
             break;
         case 3:
             c.splits = 3;
