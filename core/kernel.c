@@ -29,7 +29,8 @@ fa_status fa_kernel_supports(const fa_kernel *kernel, const fa_problem *p)
         return fa_fail(FA_UNSUPPORTED, "%s: v.shape[3] is %d, at most %d is served", kernel->name, p->dim_v,
                        kernel->max_dim_v);
     fa_dtype q = p->tensor[FA_Q].dtype, k = p->tensor[FA_K].dtype, v = p->tensor[FA_V].dtype;
-    if (kernel->same_types && (q != k || k != v))
+    const bool coded = fa_dtype_block(k) > 1 && fa_dtype_block(v) > 1;
+    if (kernel->same_types && !coded && (q != k || k != v))
         return fa_fail(FA_UNSUPPORTED, "%s: q.dtype %s, k.dtype %s and v.dtype %s differ, one type is served",
                        kernel->name, fa_dtype_name(q), fa_dtype_name(k), fa_dtype_name(v));
     const unsigned types[] = {kernel->types_q, kernel->types_k, kernel->types_v, kernel->types_o};
@@ -39,6 +40,12 @@ fa_status fa_kernel_supports(const fa_kernel *kernel, const fa_problem *p)
             return status;
     }
     return FA_OK;
+}
+
+fa_limits fa_kernel_limits(const fa_kernel *kernel, const fa_problem *problem, const fa_limits *device)
+{
+    const bool coded = fa_dtype_block(problem->tensor[FA_K].dtype) > 1 && kernel->resident_coded > 0;
+    return fa_limits_sane(device, coded ? kernel->resident_coded : kernel->traits.resident);
 }
 
 bool fa_kernel_may_run(const fa_kernel *kernel, const fa_problem *problem, unsigned features)

@@ -15,12 +15,14 @@ typedef struct fa_kernel {
     const char *name;
     unsigned features;                           /* FA_FEATURE_* that it serves                          */
     unsigned types_q, types_k, types_v, types_o; /* FA_TYPE() masks                                      */
-    bool same_types;                             /* q, k and v must have one type                        */
+    bool same_types; /* q, k and v must have one type, or k and v both be in formats of caches        */
     int32_t max_dim_qk, max_dim_v;
     bool baseline;   /* to compare with in benchmarks: runs when named, never chosen                       */
     fa_dtype p_type; /* precision of the softmax weights in the second product; sets the tolerance        */
-    bool p_as_v;     /* it is the type of v instead                                                  */
+    bool p_as_q;     /* it is the type of q instead                                                  */
     fa_tile_traits traits;
+    int32_t
+        resident_coded; /* traits.resident where k and v are in formats of caches; 0: it is the same there too */
     const void *impl; /* the backend's own */
 } fa_kernel;
 
@@ -29,5 +31,8 @@ fa_status fa_kernel_supports(const fa_kernel *kernel, const fa_problem *problem)
 
 /* Whether some problem like this one, but with these features and any lengths, may be given to the kernel. */
 bool fa_kernel_may_run(const fa_kernel *kernel, const fa_problem *problem, unsigned features);
+
+/* The device as one of the kernel's resident blocks sees it. */
+fa_limits fa_kernel_limits(const fa_kernel *kernel, const fa_problem *problem, const fa_limits *device);
 
 #endif

@@ -92,7 +92,7 @@ static fa_status find_tiling(const fa_device *device, const fa_problem *problem,
         block_q = FA_MAX(problem->max_len_q * problem->group, 1);
         block_kv = FA_MAX(problem->max_len_kv, 1);
     }
-    fa_limits limits = fa_limits_sane(&device->limits, kernel->traits.resident);
+    fa_limits limits = fa_kernel_limits(kernel, problem, &device->limits);
     if (!find(&limits, &kernel->traits, shape, block_q, block_kv, tiling))
         return refuse_block(device, kernel, shape, tiling);
     return FA_OK;
@@ -270,7 +270,7 @@ FA_FLOAT_APART static fa_status plan_init(fa_plan *plan, const fa_attention_desc
     status = fa_plan_choose(device, &plan->problem, &plan->kernel, &plan->tiling);
     if (status != FA_OK)
         return status;
-    plan->limits = fa_limits_sane(&device->limits, plan->kernel->traits.resident);
+    plan->limits = fa_kernel_limits(plan->kernel, &plan->problem, &device->limits);
     status = fa_schedule_init(device->context, &plan->problem, &plan->limits, &plan->kernel->traits,
                               &plan->tiling, fa_plan_splits(plan), &plan->schedule);
     if (status == FA_OK)

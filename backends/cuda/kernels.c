@@ -127,7 +127,7 @@ static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kern
         kernel->types_q = kernel->types_k = kernel->types_v =
             FA_TYPE(FA_F16) | (t->unit >= 80 ? FA_TYPE(FA_BF16) : 0);
         kernel->same_types = true;
-        kernel->p_as_v = true;
+        kernel->p_as_q = true;
         break;
     case FA_CUDA_FMA: kernel->traits = fma_traits(t, most_q); break;
     default: kernel->traits = rows_traits(t, most_q); break;

@@ -70,7 +70,7 @@ fa_status fa_plan_get_info(const fa_plan *plan, fa_plan_info *info)
         return fa_fail(FA_INVALID, "%s is NULL", plan ? "info" : "plan");
     const fa_schedule *s = &plan->schedule;
     fa_plan_info made = {
-        .weights = plan->kernel->p_as_v ? plan->problem.tensor[FA_V].dtype : plan->kernel->p_type,
+        .weights = plan->kernel->p_as_q ? plan->problem.tensor[FA_Q].dtype : plan->kernel->p_type,
         .block_q = plan->tiling.block_q,
         .block_kv = plan->tiling.block_kv,
         .tile_q = plan->tiling.tile.q,

@@ -13,7 +13,7 @@ static fa_status compile_blocks(fa_plan *plan, bool halve)
     const fa_backend *backend = plan->device->backend;
     const int32_t tile = plan->kernel->traits.tile.q;
     fa_status status = FA_OK;
-    plan->limits = fa_limits_sane(&plan->device->limits, plan->kernel->traits.resident);
+    plan->limits = fa_kernel_limits(plan->kernel, &plan->problem, &plan->device->limits);
     for (int32_t q = plan->tiling.block_q; q > 0 && status == FA_OK; q = halve && q > tile ? q / 2 : 0) {
         plan->tiling.block_q = (int32_t)fa_round_up(q, tile);
         plan->args = fa_plan_args(plan);
@@ -55,7 +55,7 @@ static fa_status compile_all(fa_plan *plan)
     fa_status status = FA_OK;
     for (int i = 0; i < device->kernels && status == FA_OK; i++) {
         plan->kernel = device->kernel[i];
-        const fa_limits limits = fa_limits_sane(&device->limits, plan->kernel->traits.resident);
+        const fa_limits limits = fa_kernel_limits(plan->kernel, &plan->problem, &device->limits);
         if (fa_kernel_may_run(plan->kernel, &plan->problem, plan->problem.features) &&
             fa_tiling_fastest(&limits, &plan->kernel->traits, &shape, tuning->block_q, tuning->block_kv,
                               &plan->tiling))

@@ -65,7 +65,7 @@ static fa_status try_kernel(const fa_device *device, fa_plan *plan, const family
     const fa_tuning *tuning = &plan->problem.tuning;
     size_t scratch = 0;
     int64_t block_q = 0, blocks = 0;
-    plan->limits = fa_limits_sane(&device->limits, t->resident);
+    plan->limits = fa_kernel_limits(plan->kernel, &plan->problem, &device->limits);
     plan->tiling = (fa_tiling){0};
     while (fa_tiling_next_largest(&plan->limits, t, &f->shape, tuning->block_q, tuning->block_kv,
                                   &plan->tiling)) {

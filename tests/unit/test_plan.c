@@ -369,6 +369,18 @@ START_TEST(kernels_refuse_by_name)
     ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
     ck_assert_str_eq(fa_last_error(),
                      "some: q.dtype f32, k.dtype f32 and v.dtype bf16 differ, one type is served");
+    kernel.types_k = kernel.types_v = FA_TYPES_CACHE;
+    p.tensor[FA_V].dtype = FA_Q8_0; /* k is not in a format of caches too */
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
+    p.tensor[FA_K].dtype = FA_E4M3;
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_OK);
+    const fa_limits device = {.units = 10};
+    kernel.traits.resident = 3;
+    ck_assert_uint_eq(fa_kernel_limits(&kernel, &p, &device).units, 30);
+    kernel.resident_coded = 4;
+    ck_assert_uint_eq(fa_kernel_limits(&kernel, &p, &device).units, 40);
+    p.tensor[FA_K].dtype = FA_F32;
+    ck_assert_uint_eq(fa_kernel_limits(&kernel, &p, &device).units, 30);
     fa_problem_release(context, &p);
 }
 END_TEST
