@@ -19,6 +19,7 @@ typedef struct fa_cu_caps {
     size_t unit_shared_bytes; /* of a multiprocessor                                              */
     double bytes_per_second;
     uint64_t global_bytes;
+    bool compiles;  /* NVRTC is there, and compiles for it                                   */
     bool images;    /* kernels that were compiled with the library may be used               */
     char name[128]; /* of the device                                                         */
 } fa_cu_caps;
@@ -111,8 +112,8 @@ fa_status fa_cu_function_get(fa_device *device, int line, int type, int variant,
 /* Likewise the kernel of the task of that number. */
 fa_status fa_cu_task_function_get(fa_device *device, int task, CUfunction *function);
 void fa_cu_modules_release(fa_device *device);
-/* Whether there are kernels for a device, or a compiler that can make them; false with the reason. */
-bool fa_cu_can_compile(const fa_cu_caps *caps, char *reason, size_t reason_size);
+/* Whether there are kernels for a device, or a compiler that can make them, which it notes; false with the reason. */
+bool fa_cu_can_compile(fa_cu_caps *caps, char *reason, size_t reason_size);
 
 /* error.c */
 

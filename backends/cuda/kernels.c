@@ -8,6 +8,9 @@ enum {
     TABLE_LINES = sizeof(fa_cuda_table) / sizeof(fa_cuda_table[0]),
     DRIVER_SHARED = 1024, /* bytes of shared memory that the driver takes of each block */
 };
+/* The formats of caches that kernels on tensor cores serve: those whose blocks have their scales. */
+#define TYPES_CODED ((FA_TYPE(FA_IQ4_NL + 1) - 1) & ~(FA_TYPE(FA_E4M3) - 1))
+
 _Static_assert(FA_CUDA_MOST_DIM >= FA_MAX_HEAD_DIM, "a row of NaNs is as long as any");
 
 static fa_tile_traits tensor_traits(const fa_cuda_traits *t, int32_t most_q)
@@ -19,7 +22,7 @@ static fa_tile_traits tensor_traits(const fa_cuda_traits *t, int32_t most_q)
         .stage = FA_STAGE_K | FA_STAGE_V,
         .element_bytes = 2,
         .buffers = 2,
-        .fixed_bytes = fa_cuda_shared_bytes(*t, fa_cuda_variant_of(*t, most_q)) -
+        .fixed_bytes = fa_cuda_shared_bytes(*t, FA_F16, fa_cuda_variant_of(*t, most_q)) -
                        2 * t->block_kv * t->dim_v * (int32_t)sizeof(float),
         .max_block_q = most_q,
         .max_block_kv = t->block_kv,
@@ -38,7 +41,7 @@ static fa_tile_traits decode_traits(const fa_cuda_traits *t, int32_t most_q)
         .least_dim_qk = t->dim_qk,
         .least_dim_v = t->dim_v,
         .element_bytes = 2,
-        .fixed_bytes = fa_cuda_shared_bytes(*t, 0),
+        .fixed_bytes = fa_cuda_shared_bytes(*t, FA_F16, 0),
         .max_block_q = most_q,
         .max_block_kv = t->block_kv,
         .resident = t->resident,
@@ -85,7 +88,7 @@ static fa_tile_traits rows_traits(const fa_cuda_traits *t, int32_t most_q)
 /* Whether a block's shared memory suffices, and a multiprocessor's for as many blocks as the kernel is made for. */
 static bool has_room(const fa_cu_caps *caps, const fa_cuda_traits *t, int variant)
 {
-    const size_t bytes = (size_t)fa_cuda_shared_bytes(*t, variant),
+    const size_t bytes = (size_t)fa_cuda_shared_bytes(*t, FA_F16, variant),
                  blocks = t->kind == FA_CUDA_TENSOR ? (size_t)t->resident : 1;
     return bytes <= caps->shared_bytes &&
            (blocks == 1 || blocks * (bytes + DRIVER_SHARED) <= caps->unit_shared_bytes);
@@ -100,6 +103,21 @@ static int32_t most_rows(const fa_cu_caps *caps, const fa_cuda_traits *t)
             most = fa_cuda_rows_of(*t, variant);
     }
     return most;
+}
+
+/*
+ * Blocks of a kernel on tensor cores that a multiprocessor works on where k and v are in formats of caches; 0: it does not
+ * serve them. Modules for them are compiled when they are first used.
+ */
+static int32_t coded_blocks(const fa_cu_caps *caps, const fa_cuda_traits *t, int32_t most_q)
+{
+    const int type = fa_cuda_coded_type(FA_F16, FA_Q8_0, FA_Q8_0);
+    const size_t least = (size_t)fa_cuda_shared_bytes(*t, type, 0),
+                 most = (size_t)fa_cuda_shared_bytes(*t, type, fa_cuda_variant_of(*t, most_q));
+    if (t->kind != FA_CUDA_DECODE || t->unit < 80 || !caps->compiles || most > caps->shared_bytes)
+        return 0;
+    const size_t room = caps->unit_shared_bytes / (least + DRIVER_SHARED);
+    return FA_MAX(FA_MIN(fa_cuda_coded_resident(*t), (int32_t)FA_MIN(room, 16)), 1);
 }
 
 /* False where the device does not run it, or it is no kernel of its own. */
@@ -126,6 +144,9 @@ static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kern
         kernel->traits = t->kind == FA_CUDA_TENSOR ? tensor_traits(t, most_q) : decode_traits(t, most_q);
         kernel->types_q = kernel->types_k = kernel->types_v =
             FA_TYPE(FA_F16) | (t->unit >= 80 ? FA_TYPE(FA_BF16) : 0);
+        kernel->resident_coded = coded_blocks(caps, t, most_q);
+        if (kernel->resident_coded > 0)
+            kernel->types_k = kernel->types_v = kernel->types_q | TYPES_CODED;
         kernel->same_types = true;
         kernel->p_as_q = true;
         break;

@@ -5,7 +5,7 @@
 fa_status fa_cu_kernel_make(const fa_plan *plan, int line, int type, int variant, fa_cu_kernel *kernel)
 {
     kernel->group = (unsigned)fa_cuda_group(fa_cuda_table[line], variant);
-    kernel->shared_bytes = (unsigned)fa_cuda_shared_bytes(fa_cuda_table[line], variant);
+    kernel->shared_bytes = (unsigned)fa_cuda_shared_bytes(fa_cuda_table[line], type, variant);
     return fa_cu_function_get(plan->device, line, type, variant, &kernel->function);
 }
 

@@ -55,13 +55,12 @@ static int target_arch(const fa_nvrtc *nvrtc, const fa_cu_caps *caps, char *reas
     return best;
 }
 
-bool fa_cu_can_compile(const fa_cu_caps *caps, char *reason, size_t reason_size)
+bool fa_cu_can_compile(fa_cu_caps *caps, char *reason, size_t reason_size)
 {
     char why[200];
-    if (have_images(caps))
-        return true;
     const fa_nvrtc *nvrtc = fa_nvrtc_load(why, sizeof(why));
-    if (nvrtc && target_arch(nvrtc, caps, why, sizeof(why)) > 0)
+    caps->compiles = nvrtc && target_arch(nvrtc, caps, why, sizeof(why)) > 0;
+    if (caps->compiles || have_images(caps))
         return true;
     (void)snprintf(reason, reason_size, "no kernels for compute capability %d.%d in this library, and %s",
                    caps->runs_arch / 10, caps->runs_arch % 10, why);
@@ -226,7 +225,7 @@ static fa_status get_module(fa_device *device, int line, int type, CUmodule *mod
 fa_status fa_cu_function_get(fa_device *device, int line, int type, int variant, CUfunction *function)
 {
     const fa_cu_device *d = fa_cu_device_of(device);
-    const int shared = fa_cuda_shared_bytes(fa_cuda_table[line], variant);
+    const int shared = fa_cuda_shared_bytes(fa_cuda_table[line], type, variant);
     char name[32];
     CUmodule module;
     fa_status status = get_module(device, line, type, &module);

@@ -23,11 +23,13 @@ static bool is_coded(const fa_tensor *tensor)
     return fa_dtype_block(tensor->dtype) > 1;
 }
 
-/* What the kernel's module is compiled for: an element type, or FA_CUDA_ANY. */
+/* What the kernel's module is compiled for: an element type, FA_CUDA_ANY, or a fa_cuda_coded_type(). */
 static int type_of(const fa_plan *plan, const fa_cuda_traits *t)
 {
     const fa_tensor *tensor = plan->problem.tensor;
     const fa_dtype type = tensor[FA_Q].dtype;
+    if (t->unit > 0 && is_coded(&tensor[FA_K]))
+        return fa_cuda_coded_type((int)type, (int)tensor[FA_K].dtype, (int)tensor[FA_V].dtype);
     if (t->unit > 0)
         return (int)type;
     if (t->kind == FA_CUDA_ROWS)

@@ -22,6 +22,16 @@ static bool is_aligned(const fa_plan *plan, unsigned char *const at[FA_OPERANDS]
     return fa_gpu_can_align(&plan->problem) && all % ALIGNMENT == 0;
 }
 
+/* The largest of 16, 8, 4 and 2 that divides where rows begin. */
+static int alignment_of(const fa_tensor *tensor, const unsigned char *at)
+{
+    uint64_t all = (uint64_t)(uintptr_t)at | ALIGNMENT;
+    for (int axis = 0; axis < 3; axis++)
+        all |=
+            (uint64_t)(tensor->stride[axis] / fa_dtype_block(tensor->dtype)) * fa_dtype_size(tensor->dtype);
+    return (int)(all & (~all + 1));
+}
+
 static fa_cuda_format format_of(fa_dtype dtype)
 {
     const int type = (int)dtype, bytes = FA_TYPE_CODE_BITS(type) == 8 ? 32 : 16;
@@ -69,6 +79,8 @@ static fa_cuda_args bind(const fa_plan *plan, const fa_binding *binding)
         .type_o = (int)tensor[FA_O].dtype,
         .in_k = format_of(tensor[FA_K].dtype),
         .in_v = format_of(tensor[FA_V].dtype),
+        .aligned_k = alignment_of(&tensor[FA_K], at[FA_K]),
+        .aligned_v = alignment_of(&tensor[FA_V], at[FA_V]),
     };
     args.aligned = is_aligned(plan, at);
     args.straight = args.aligned && !(args.p.flags & FA_TABLE_PAGES);

@@ -47,6 +47,12 @@ enum { FA_CUDA_MOST_DIM = 576 };
 /* In the place of an element type: the module of a kernel whose variants read any, aligned or not, and formats of caches. */
 enum { FA_CUDA_ANY = 3 };
 
+/* Likewise, of a kernel on tensor cores where k and v are in formats of caches: the operands' type, and theirs. */
+FA_CUDA_FN int fa_cuda_coded_type(int operands, int type_k, int type_v)
+{
+    return operands | type_k << 4 | type_v << 8;
+}
+
 /* Variants of kernels on tensor cores: odd ones do what a description can do to scores. */
 FA_CUDA_FN int fa_cuda_rows_of(fa_cuda_traits t, int variant)
 {
@@ -195,14 +201,49 @@ FA_CUDA_FN bool fa_cuda_tensor_notes(fa_cuda_traits t)
     return t.dim_v <= (t.unit == 75 ? 64 : 128);
 }
 
-FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_traits t, int variant)
+/*
+ * Decode, of formats of caches: bytes from a key's row to the next in shared memory. They are an odd multiple of 16, which
+ * puts the same place of eight rows into different banks, and as many as the longest row of any format has.
+ */
+FA_CUDA_FN int fa_cuda_coded_pitch(fa_cuda_traits t)
 {
+    return ((t.dim_v / 32 * 34 + 15) / 16 | 1) * 16;
+}
+
+/* Of each warp, 32 keys and their values, and what is noted of their scales. */
+FA_CUDA_FN int fa_cuda_coded_rows(fa_cuda_traits t)
+{
+    return 2 * 32 * fa_cuda_coded_pitch(t);
+}
+
+FA_CUDA_FN int fa_cuda_coded_notes(fa_cuda_traits t)
+{
+    return t.dim_v / 32 * 32 * 5 * (int)sizeof(float);
+}
+
+/* Blocks of the fewest rows that a multiprocessor has registers for. */
+FA_CUDA_FN int fa_cuda_coded_resident(fa_cuda_traits t)
+{
+    return t.dim_v <= 128 ? 4 : 2;
+}
+
+/* Results take the rows' place. `type` is the module's. */
+FA_CUDA_FN int fa_cuda_decode_bytes(fa_cuda_traits t, int type, int variant)
+{
+    const int results = (int)sizeof(float) * t.group / 32 * fa_cuda_rows_of(t, variant) * (t.dim_v + 2),
+              rows = t.group / 32 * (fa_cuda_coded_rows(t) + fa_cuda_coded_notes(t));
+    return type > FA_CUDA_ANY && rows > results ? rows : results;
+}
+
+FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_traits t, int type, int variant)
+{
+    if (t.kind == FA_CUDA_DECODE)
+        return fa_cuda_decode_bytes(t, type, variant);
     return (int)sizeof(float) *
            (t.kind == FA_CUDA_TENSOR ? fa_cuda_tensor_words(t, fa_cuda_rows_of(t, variant)) +
                                            (fa_cuda_tensor_notes(t) ? FA_CUDA_NOTES : 0)
-            : t.kind == FA_CUDA_DECODE ? t.group / 32 * fa_cuda_rows_of(t, variant) * (t.dim_v + 2)
-            : t.kind == FA_CUDA_FMA    ? 4 + 2 * fa_cuda_fma_stage(t, fa_cuda_rows_of(t, variant))
-            : t.kind == FA_CUDA_ROWS   ? fa_cuda_rows_of(t, variant) * (t.dim_qk + t.block_kv) +
+            : t.kind == FA_CUDA_FMA  ? 4 + 2 * fa_cuda_fma_stage(t, fa_cuda_rows_of(t, variant))
+            : t.kind == FA_CUDA_ROWS ? fa_cuda_rows_of(t, variant) * (t.dim_qk + t.block_kv) +
                                            fa_cuda_rows_sums(t, fa_cuda_rows_of(t, variant)) + t.group + 8
                                      : 5 * t.group);
 }
@@ -231,6 +272,7 @@ typedef struct fa_cuda_args {
     int aligned;               /* rows of q, k, v and o lie at multiples of 16 bytes, but for coded ones */
     int straight;              /* likewise, and keys are not in pages                                    */
     fa_cuda_format in_k, in_v; /* for modules that read any type                                         */
+    int aligned_k, aligned_v;  /* what rows of k and v lie at multiples of, in bytes: 2, 4, 8 or 16      */
 } fa_cuda_args;
 
 #endif

@@ -3,6 +3,7 @@
  * The kernels of row number FA_ROW of kernels.inc. Each has up to FA_CUDA_VARIANTS: mostly blocks of more and more rows,
  * each twice the last; backends/cuda/traits.h says what else. What a row has not is empty.
  */
+#include "coded.cuh"
 #include "decode.cuh"
 #include "fma.cuh"
 #include "merge.cuh"
@@ -20,7 +21,10 @@ __device__ __forceinline__ void run(const fa_cuda_args &a, float4 *room)
     if constexpr (R.kind == FA_CUDA_TENSOR && BLOCK_Q <= R.most_q) {
         tensor_attention<ROW, BLOCK_Q, VARIANT % 2 != 0>(a, room);
     } else if constexpr (R.kind == FA_CUDA_DECODE && BLOCK_Q <= R.most_q) {
-        decode_attention<ROW, BLOCK_Q, VARIANT % 2 != 0>(a, room);
+        if constexpr (CODED)
+            coded_attention<ROW, BLOCK_Q, VARIANT % 2 != 0>(a, room);
+        else
+            decode_attention<ROW, BLOCK_Q, VARIANT % 2 != 0>(a, room);
     } else if constexpr (R.kind == FA_CUDA_FMA && BLOCK_Q <= R.most_q) {
         fma_attention<ROW, BLOCK_Q>(a, room);
     } else if constexpr (R.kind == FA_CUDA_ROWS && BLOCK_Q <= R.most_q) {
@@ -36,8 +40,13 @@ constexpr int most_threads(int variant)
     return FA_MIN(fa_cuda_group(fa_cuda_table[FA_ROW], variant), 256);
 }
 
+#if FA_TYPE > 3 /* as many blocks of the fewest rows as the kernel is made for */
+#define BOUNDS(variant) most_threads(variant), variant < 2 ? fa_cuda_coded_resident(fa_cuda_table[FA_ROW]) : 1
+#else
+#define BOUNDS(variant) most_threads(variant)
+#endif
 #define KERNEL(name, variant)                                                                          \
-    extern "C" __global__ void __launch_bounds__(most_threads(variant)) name(const fa_cuda_args a)     \
+    extern "C" __global__ void __launch_bounds__(BOUNDS(variant)) name(const fa_cuda_args a)           \
     {                                                                                                  \
         extern __shared__ __align__(1024) float4 room[];                                               \
         run<FA_ROW, variant>(a, room);                                                                 \

@@ -21,9 +21,9 @@ struct kind_is {
 template <typename ON>
 __device__ __forceinline__ void by_kind(int type, ON on)
 {
-    if (FA_TYPE == TYPE_ANY && FA_TYPE_IS_FP8(type))
+    if (FORMATS && FA_TYPE_IS_FP8(type))
         on(kind_is<KIND_FP8>());
-    else if (FA_TYPE == TYPE_ANY && FA_TYPE_IS_CODED(type))
+    else if (FORMATS && FA_TYPE_IS_CODED(type))
         on(kind_is<KIND_BLOCKS>());
     else
         on(kind_is<KIND_PLAIN>());

@@ -30,9 +30,9 @@ __device__ __forceinline__ uint transpose(uint word)
 template <int ROW, int TYPE, int BLOCK_Q, bool TRANSFORMS>
 struct decode_kernel {
     static constexpr fa_cuda_traits R = fa_cuda_table[ROW];
-    static constexpr int UNIT = R.unit, DIM = R.dim_v, BLOCK_KV = R.block_kv, WARPS = R.group / 32, COLUMNS = BLOCK_Q / 8;
+    static constexpr int UNIT = R.unit, DIM = R.dim_v, WARPS = R.group / 32, BLOCK_KV = (CODED ? 32 : 16) * WARPS, COLUMNS = BLOCK_Q / 8;
     static constexpr int CHUNKS_K = DIM / 32, CHUNKS_V = DIM / 64; /* of a lane, for each of its keys */
-    static_assert(DIM % 64 == 0 && BLOCK_KV == 16 * WARPS, "what the kernel is made for");
+    static_assert(DIM % 64 == 0 && R.block_kv == 16 * WARPS, "what the kernel is made for");
 
     const work &s;
     const int lane, warp;
@@ -41,6 +41,9 @@ struct decode_kernel {
     uint4 k[2][CHUNKS_K], v[4][CHUNKS_V];
     float out[COLUMNS][CHUNKS_V][4][4]; /* of a chunk, tile m: dims 2 m and 2 m + 1 of query rows 2 t and 2 t + 1 */
     float base[COLUMNS][2], sum[COLUMNS][2];
+    /* Of formats with offsets, for each block of 32 dims: the sums of those by weight, in place of v's, and of q's dims. */
+    static constexpr int BLOCKS = CODED ? DIM / 32 : 1;
+    float offsets[COLUMNS][BLOCKS][2], sums_q[COLUMNS][BLOCKS][2];
 
     __device__ decode_kernel(const work &of) : s(of), lane(threadIdx.x % 32), warp(threadIdx.x / 32), headroom(FA_BASE_HEADROOM / of.p->score.unit) {}
 
@@ -123,6 +126,12 @@ struct decode_kernel {
     __device__ int row_of(int n, int i) const { return s.row_begin + 8 * n + lane % 4 * 2 + i % 2; }
     __device__ int key_at(int key, int i) const { return key + lane / 4 + i / 2 * 8; }
 
+    /* The dim of row g of a tile of the output; row g + 8 has the one after it. See coded.cuh for the first. */
+    __device__ int dim_of(int c, int m) const
+    {
+        return CODED ? (2 * c + m / 2) * 32 + lane / 4 * 4 + m % 2 * 2 : (8 * c + lane / 4) * 8 + 2 * m;
+    }
+
     __device__ void mask_scores(int key, bool cut, float sc[COLUMNS][4])
     {
         UNROLL
@@ -161,6 +170,9 @@ struct decode_kernel {
                 base[n][r] = next;
                 sum[n][r] *= old;
                 UNROLL
+                for (int b = 0; FA_TYPE_HAS_OFFSET(FORMAT_V) && b < BLOCKS; b++)
+                    offsets[n][b][r] *= old;
+                UNROLL
                 for (int c = 0; c < CHUNKS_V; c++) {
                     UNROLL
                     for (int m = 0; m < 4; m++) {
@@ -172,8 +184,8 @@ struct decode_kernel {
         }
     }
 
-    /* Scores become weights, and those second operands. */
-    __device__ void softmax_step(float sc[COLUMNS][4], uint weights[COLUMNS][2])
+    /* Whether some score is. */
+    __device__ bool some_exceeds(const float sc[COLUMNS][4]) const
     {
         bool any = false;
         UNROLL
@@ -182,8 +194,12 @@ struct decode_kernel {
             for (int i = 0; i < 4; i++)
                 any = any || exceeds(sc[n][i], base[n][i % 2]);
         }
-        if (__any_sync(0xffffffffu, any))
-            rescale(sc);
+        return any;
+    }
+
+    /* Scores become weights. */
+    __device__ void weigh(float sc[COLUMNS][4])
+    {
         UNROLL
         for (int n = 0; n < COLUMNS; n++) {
             UNROLL
@@ -191,6 +207,14 @@ struct decode_kernel {
                 sc[n][i] = exp2_fast((sc[n][i] - fa_safe_max(base[n][i % 2])) * s.p->score.unit);
                 sum[n][i % 2] += sc[n][i];
             }
+        }
+    }
+
+    /* Weights become second operands. */
+    static __device__ void pack_weights(const float sc[COLUMNS][4], uint weights[COLUMNS][2])
+    {
+        UNROLL
+        for (int n = 0; n < COLUMNS; n++) {
             weights[n][0] = transpose(pack<TYPE>(sc[n][0], sc[n][1]));
             weights[n][1] = transpose(pack<TYPE>(sc[n][2], sc[n][3]));
         }
@@ -272,6 +296,9 @@ struct decode_kernel {
             base[n][0] = base[n][1] = FA_NEG_INF;
             sum[n][0] = sum[n][1] = 0.0f;
             UNROLL
+            for (int b = 0; CODED && b < BLOCKS; b++)
+                offsets[n][b][0] = offsets[n][b][1] = 0.0f;
+            UNROLL
             for (int c = 0; c < CHUNKS_V; c++) {
                 UNROLL
                 for (int i = 0; i < 16; i++)
@@ -299,10 +326,10 @@ struct decode_kernel {
                 }
                 UNROLL
                 for (int c = 0; c < CHUNKS_V; c++) {
-                    float *const to = room + (warp * BLOCK_Q + row) * DIM + (8 * c + lane / 4) * 8;
+                    float *const to = room + (warp * BLOCK_Q + row) * DIM;
                     UNROLL
                     for (int m = 0; m < 4; m++)
-                        *(float2 *)(to + 2 * m) = make_float2(out[n][c][m][r], out[n][c][m][2 + r]);
+                        *(float2 *)(to + dim_of(c, m)) = make_float2(out[n][c][m][r], out[n][c][m][2 + r]);
                 }
             }
         }
@@ -356,7 +383,10 @@ struct decode_kernel {
             load_k(block + 16 * warp);
             if (TRANSFORMS || cut || key + 16 > s.key_end)
                 mask_scores(key, cut, sc);
-            softmax_step(sc, weights);
+            if (__any_sync(0xffffffffu, some_exceeds(sc)))
+                rescale(sc);
+            weigh(sc);
+            pack_weights(sc, weights);
             const bool nonfinite = hides && clear_nonfinite();
             multiply_pv(weights);
             if (nonfinite)
@@ -370,6 +400,6 @@ template <int ROW, int BLOCK_Q, bool TRANSFORMS>
 __device__ __forceinline__ void decode_attention(const fa_cuda_args &a, float4 *room)
 {
     const work s(a, blockIdx.x);
-    decode_kernel<ROW, FA_TYPE, BLOCK_Q, TRANSFORMS> kernel(s);
+    decode_kernel<ROW, OPERANDS, BLOCK_Q, TRANSFORMS> kernel(s);
     kernel.run((float *)room);
 }

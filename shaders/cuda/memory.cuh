@@ -17,6 +17,10 @@ typedef unsigned int uint;
 
 enum { TYPE_F32, TYPE_F16, TYPE_BF16, TYPE_ANY = FA_CUDA_ANY }; /* as fa_dtype has them */
 
+/* Whether the module reads formats of caches, or nothing else; a tensor core's operands, and then what k and v have. */
+static constexpr bool FORMATS = FA_TYPE >= FA_CUDA_ANY, CODED = FA_TYPE > FA_CUDA_ANY;
+static constexpr int OPERANDS = FA_TYPE & 15, FORMAT_K = FA_TYPE >> 4 & 15, FORMAT_V = FA_TYPE >> 8;
+
 __device__ constexpr int ceil_div(int a, int b)
 {
     return (a + b - 1) / b;
@@ -135,7 +139,7 @@ __device__ __forceinline__ int bytes_of(int type)
 template <typename COUNT>
 __device__ __forceinline__ COUNT span_of(COUNT elements, int type, const fa_cuda_format &in)
 {
-    if (FA_TYPE == TYPE_ANY)
+    if (FORMATS)
         return (elements >> in.shift) * in.size;
     return elements * bytes_of(type);
 }

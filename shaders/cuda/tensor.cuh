@@ -729,6 +729,6 @@ template <int ROW, int BLOCK_Q, bool TRANSFORMS>
 __device__ __forceinline__ void tensor_attention(const fa_cuda_args &a, float4 *room)
 {
     const work s(a, blockIdx.x);
-    tensor_kernel<ROW, FA_TYPE, BLOCK_Q, TRANSFORMS> kernel(s, (uchar *)room);
+    tensor_kernel<ROW, OPERANDS, BLOCK_Q, TRANSFORMS> kernel(s, (uchar *)room);
     kernel.run();
 }

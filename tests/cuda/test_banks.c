@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "backends/cuda/traits.h"
+#include "core/portable/format.h"
 #include "tests/unit/helpers.h"
 
 enum { BANKS = 32, WIDE = 8 /* threads whose accesses of 16 bytes are one */ };
@@ -97,12 +98,12 @@ START_TEST(rows_fit_where_they_are_made_for)
 {
     int served[3] = {0};
     for (const fa_cuda_traits *t = fa_cuda_table; t->kind != FA_CUDA_MERGE; t++) {
-        const int bytes = fa_cuda_shared_bytes(*t, 0), unit = t->unit == 70 ? 0 : t->unit == 75 ? 1 : 2;
+        const int bytes = fa_cuda_shared_bytes(*t, 1, 0), unit = t->unit == 70 ? 0 : t->unit == 75 ? 1 : 2;
         const int most[] = {98304, 65536, 101376};
         if (t->kind == FA_CUDA_TENSOR && bytes <= most[unit])
             served[unit] = FA_MAX(served[unit], t->dim_v);
         if (t->kind == FA_CUDA_TENSOR && unit < 2)
-            ck_assert_msg(fa_cuda_shared_bytes(*t, fa_cuda_variant_of(*t, t->most_q)) <= most[unit], "%s",
+            ck_assert_msg(fa_cuda_shared_bytes(*t, 1, fa_cuda_variant_of(*t, t->most_q)) <= most[unit], "%s",
                           t->name);
         if (t->kind == FA_CUDA_DECODE || t->kind == FA_CUDA_FMA || t->kind == FA_CUDA_ROWS)
             ck_assert_msg(bytes <= 49152, "%s takes %d bytes", t->name, bytes);
@@ -110,6 +111,28 @@ START_TEST(rows_fit_where_they_are_made_for)
     ck_assert_int_eq(served[0], 256);
     ck_assert_int_eq(served[1], 256);
     ck_assert_int_eq(served[2], 512);
+}
+END_TEST
+
+/* Rows of codes: the longest fits a line, lines of eight rows begin in different banks, and 8.6 has room for them. */
+START_TEST(codes_fit_and_do_not_meet)
+{
+    const int type = fa_cuda_coded_type(1, FA_TYPE_Q8_0, FA_TYPE_Q8_0);
+    int met = 0;
+    for (const fa_cuda_traits *t = fa_cuda_table; t->kind != FA_CUDA_MERGE; t++) {
+        if (t->kind != FA_CUDA_DECODE || t->unit < 80)
+            continue;
+        unsigned banks = 0;
+        for (int row = 0; row < 8; row++)
+            banks |= 15u << row * fa_cuda_coded_pitch(*t) / 4 % BANKS;
+        ck_assert_msg(banks == 0xffffffffu, "%s: rows of codes meet in a bank: 0x%x", t->name, banks);
+        for (int format = FA_TYPE_E4M3; format <= FA_TYPE_IQ4_NL; format++)
+            ck_assert_int_le(FA_TYPE_SPAN(format, t->dim_v), fa_cuda_coded_pitch(*t));
+        for (int variant = 0; fa_cuda_rows_of(*t, variant) <= t->most_q; variant++)
+            ck_assert_int_le(fa_cuda_shared_bytes(*t, type, variant), 101376);
+        met++;
+    }
+    ck_assert_int_eq(met, 3);
 }
 END_TEST
 
@@ -161,6 +184,7 @@ int main(void)
     TCase *tc = tcase_create("banks");
     tcase_add_test(tc, rows_fit_where_they_are_made_for);
     tcase_add_test(tc, every_variant_is_a_kernel);
+    tcase_add_test(tc, codes_fit_and_do_not_meet);
     tcase_add_test(tc, no_bank_is_met_twice);
     tcase_add_test(tc, rows_are_looked_up_by_their_warp);
     suite_add_tcase(suite, tc);
