@@ -37,6 +37,7 @@ typedef struct fa_task {
     const void *params;                  /* a struct of core/portable, its lists behind it */
     size_t params_bytes;                 /* a multiple of 8 */
     fa_task_operand operand[FA_TASK_OPERANDS];
+    bool timed;                                       /* fa_queue_seconds() tells the time of its runs */
     void (*run)(const fa_task_view *view, int group); /* the share of one group */
     void *impl;                                       /* the backend's own */
 } fa_task;

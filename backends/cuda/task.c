@@ -54,9 +54,12 @@ fa_status fa_cu_task_run(const fa_task *task, fa_queue *queue, const fa_task_bin
     fa_cuda_task args = {.params = (const unsigned char *)(uintptr_t)made->params};
     memcpy(args.at, view.at, sizeof(args.at));
     memcpy(args.constant, task->constant, sizeof(args.constant));
-    bool captures;
-    FA_TRY(fa_cu_run_begin(queue, &captures));
+    bool captures = false;
+    FA_TRY(task->timed ? fa_cu_run_begin(queue, &captures) : fa_cu_enter(task->device));
     const fa_status status = fa_cu_launch(task->device, ((fa_cu_queue *)queue->impl)->stream, &made->kernel,
                                           binding->groups, 1, &args);
-    return fa_cu_run_end(queue, captures, status);
+    if (task->timed)
+        return fa_cu_run_end(queue, captures, status);
+    fa_cu_leave(task->device);
+    return status;
 }

@@ -143,9 +143,10 @@ fa_status fa_cl_task_run(const fa_task *task, fa_queue *queue, const fa_task_bin
     FA_TRY(check_wraps(task, binding));
     FA_TRY(synchronise(task, queue, binding, false));
     (void)pthread_mutex_lock(&made->lock);
-    fa_status status = start(task, binding, q->handle, q->timed ? &event : NULL);
+    fa_status status = start(task, binding, q->handle, task->timed && q->timed ? &event : NULL);
     (void)pthread_mutex_unlock(&made->lock);
-    fa_cl_queue_keep(queue, event, event);
+    if (task->timed)
+        fa_cl_queue_keep(queue, event, event);
     FA_TRY(status);
     FA_TRY(synchronise(task, queue, binding, true));
     cl_int error = cl->clFlush(q->handle);

@@ -74,7 +74,7 @@ fa_status fa_vk_task_run(const fa_task *task, fa_queue *queue, const fa_task_bin
         return record(task, binding, q->recording, set);
     }
     fa_vk_slot *slot;
-    FA_TRY(fa_vk_queue_begin(queue, true, &slot));
+    FA_TRY(fa_vk_queue_begin(queue, task->timed, &slot));
     FA_TRY(record(task, binding, slot->commands, slot->set));
     return fa_vk_queue_submit(queue, slot);
 }

@@ -226,6 +226,7 @@ static void fill_task(fa_append *a)
         .kind = FA_TASK_APPEND,
         .name = "append",
         .group = FA_APPEND_SHARE,
+        .timed = true,
         .params = &a->words,
         .params_bytes = sizeof(a->words),
         .run = run_group,
