@@ -1,14 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rows in formats of caches (core/portable/codes.h) made f32. A block's scaling is read once, and so is each code. */
 #include "core/attention/scales.h"
+#include "simd/codes.h"
 #include "simd/panel.h"
-
-enum { BLOCK = 32 /* elements of a block of ggml's */ };
-
-FA_INLINE const uint8_t *row_at(const int type, const typed_rows *t, int r)
-{
-    return (const uint8_t *)t->base + FA_TYPE_SPAN(type, row_index(t->row != NULL, t, r));
-}
 
 #if FA_ISA_IS == FA_ISA_scalar
 FA_INLINE void decode_row(const int type, const uint8_t *at, int dim, float *to)
@@ -17,39 +11,16 @@ FA_INLINE void decode_row(const int type, const uint8_t *at, int dim, float *to)
         to[d] = fa_load_coded((fa_dtype)type, at, d);
 }
 #else
-/* The number that each code of iq4_nl stands for. */
-static const int8_t iq4_nl_numbers[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                          1,    13,   25,  38,  53,  69,  89,  113};
-
-/* The numbers that the codes of half a block stand for, a byte each. */
-FA_INLINE vb numbers_of(const int type, const uint8_t *block, const int half)
-{
-    const uint8_t *end = block + FA_TYPE_SIZE(type), *fifth = end - 20 + 2 * half;
-    if (type == FA_TYPE_Q8_0)
-        return vb_load(block + 2 + 16 * half);
-    vb codes = vb_load(end - 16);
-    codes = half ? vb_high(codes) : vb_low(codes);
-    if (type == FA_TYPE_IQ4_NL)
-        return vb_look_up(vb_load(iq4_nl_numbers), codes);
-    if (FA_TYPE_CODE_BITS(type) == 5)
-        codes = vb_or(codes, vb_and(vb_bits((const uint16_t *)(const void *)fifth), vb_set1(16)));
-    return vb_sub(codes, vb_set1(FA_TYPE_CENTRE(type)));
-}
-
 FA_INLINE void decode_block(const int type, const uint8_t *block, float *to)
 {
     const uint16_t *scaling = (const uint16_t *)(const void *)block;
-    const vf scale = v_splat_f16(scaling);
+    const vf scale = v_mul(v_splat_f16(scaling), v_set1(V_BYTES_UNIT));
     const vf offset = FA_TYPE_HAS_OFFSET(type) ? v_splat_f16(scaling + 1) : v_set1(0.0f);
     FA_UNROLL
     for (int half = 0; half < 2; half++) {
-        const vb numbers = numbers_of(type, block, half);
         FA_UNROLL
-        for (int part = 0; part < 16 / VL; part++) {
-            const vf n = v_of_bytes(numbers, part); /* its product with the scale is exact */
-            const vf x = FA_TYPE_HAS_OFFSET(type) ? v_fma(scale, n, offset) : v_mul(scale, n);
-            v_store(to + 16 * half + part * VL, x);
-        }
+        for (int part = 0; part < HALF_VECS; part++)
+            v_store(to + 16 * half + part * VL, load_codes(type, block, half, part, scale, offset));
     }
 }
 
@@ -61,8 +32,11 @@ FA_INLINE void decode_row(const int type, const uint8_t *at, int dim, float *to)
             decode_block(type, at, to + d);
         return;
     }
-    for (; d + 16 <= dim; d += 16)
-        (type == FA_TYPE_E4M3 ? v_store_e4m3 : v_store_e5m2)(to + d, at + d);
+    for (; d + 16 <= dim; d += 16) {
+        FA_UNROLL
+        for (int part = 0; part < HALF_VECS; part++)
+            v_store(to + d + part * VL, load_fp8(type, at + d, part));
+    }
     for (; d < dim; d++)
         to[d] = fa_load_coded((fa_dtype)type, at, d);
 }
@@ -90,20 +64,11 @@ FA_INLINE void decode_codes(const int type, const uint8_t *at, int dim, float *t
 FA_INLINE void decode(const int type, const typed_rows *from, int rows, int dim, float *target,
                       ptrdiff_t target_stride)
 {
-    const int bytes = FA_TYPE_SPAN(type, dim);
-    const int64_t stride = FA_TYPE_SPAN(type, from->stride), far = FA_TYPE_SPAN(type, from->far);
-    const uint8_t *at = (const uint8_t *)from->base + FA_TYPE_SPAN(type, from->index);
-    for (int r = 0; r < rows; r++, at += stride, target += target_stride) {
-        at = from->row ? row_at(type, from, r) : at;
-        if (from->far) {
-            const uint8_t *ahead = from->row ? row_at(type, from, r + (int)from->far) : at + far;
-            for (int i = 0; i < bytes; i += LINE_BYTES)
-                __builtin_prefetch(ahead + i);
-        }
+    for (int r = 0; r < rows; r++, target += target_stride) {
         if (FA_TYPE_IS_BARE(type) && !FA_TYPE_IS_FP8(type))
-            decode_codes(type, at, dim, target);
+            decode_codes(type, row_address(from, r), dim, target);
         else
-            decode_row(type, at, dim, target);
+            decode_row(type, row_address(from, r), dim, target);
     }
 }
 
@@ -193,7 +158,7 @@ void FA_ISA_NAME(decode_rows)(const typed_rows *from, int rows, int dim, float *
 float FA_ISA_NAME(element_of)(const typed_rows *t, int r, int d)
 {
     const scaled_keys *keys = &t->scaled;
-    const float x = fa_load(t->dtype, t->base, row_index(t->row != NULL, t, r) + d);
+    const float x = fa_load(t->dtype, row_address(t, r), d);
     if (!keys->run)
         return x;
     const fa_cpu_run *run = keys->run;
@@ -247,7 +212,7 @@ bool FA_ISA_NAME(coded_finite)(const typed_rows *t, int rows, int dim)
     if (t->scaled.run)
         return scaled_finite(t, rows, dim);
     for (int r = 0; r < rows; r++) {
-        const uint8_t *at = row_at(type, t, r);
+        const uint8_t *at = row_address(t, r);
         if (FA_TYPE_IS_FP8(type) && !fp8_finite(type, at, dim))
             return false;
         for (int d = 0; !FA_TYPE_IS_FP8(type) && d < dim; d += BLOCK) {

@@ -1,22 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Attention of few query rows, as in decoding, where reading K and V is the cost: head dims are lanes, and each
- * key and value is loaded and converted once for a group of ROWS query rows. Keys in pages are told by lists of where
- * their rows begin. What is inlined with `listed` reads such a list; without, it counts from row to row.
+ * Attention of few query rows, as in decoding, where reading K and V is the cost. Rows of plain types that lie evenly
+ * apart are read where they are (simd/micro_rows.h); formats of caches, and keys in pages, in chunks (simd/chunk.h).
  */
 #include <float.h>
 #include <string.h>
 
+#include "simd/chunk.h"
+#include "simd/micro_rows.h"
 #include "simd/panel.h"
 
 enum {
-    ROWS = 4,         /* query rows that share a load          */
-    KEYS = 4,         /* keys of a score micro-kernel, or 1    */
-    VALUE_VECS = 4,   /* vectors of output of a value micro-kernel */
-    CHUNK = 32,       /* keys made f32 at a time               */
-    FEW = 16,         /* likewise, where they are read once: memory has work while these are multiplied */
+    CHUNK = 32,       /* keys made f32 at a time */
     FAR_BYTES = 8192, /* of rows, between what is read in place and what is loaded ahead */
-    AHEAD = 64,       /* rows in a list behind the last of a block: more than are loaded ahead */
+    AHEAD = 64,       /* rows in a list behind the last of a block: the most that are loaded ahead */
 };
 
 typedef struct rows_scratch {
@@ -26,8 +23,8 @@ typedef struct rows_scratch {
     float *factor;    /* of o, as it meets what a block adds               */
     float *kv;        /* a chunk of keys or values as f32                  */
     ptrdiff_t kv_stride;
-    int64_t *k_list, *v_list,
-        *kv_list; /* of keys in pages: where the rows of a block begin, and those of kv */
+    const uint8_t **k_list,
+        **v_list; /* of rows that are read as chunks, or lie in pages: where those of a block begin */
     int q_stride, o_stride, s_stride;
     size_t bytes;
 } rows_scratch;
@@ -37,9 +34,17 @@ static int round_lanes(int n)
     return (n + VL - 1) / VL * VL;
 }
 
-static int64_t *take_list(void *memory, size_t *used, size_t rows)
+static const uint8_t **take_list(void *memory, size_t *used, size_t rows)
 {
-    return (int64_t *)(void *)take_scratch(memory, used, rows * (sizeof(int64_t) / sizeof(float)));
+    return (const uint8_t **)(void *)take_scratch(memory, used, rows * (sizeof(uint8_t *) / sizeof(float)));
+}
+
+/* Whether blocks of the plan are told by lists of their rows. */
+static bool has_lists(const fa_plan *plan)
+{
+    const fa_tensor *t = plan->problem.tensor;
+    return (plan->problem.features & FA_FEATURE_PAGES) || FA_TYPE_IS_CODED(t[FA_K].dtype) ||
+           FA_TYPE_IS_CODED(t[FA_V].dtype);
 }
 
 static rows_scratch lay_out(const fa_plan *plan, void *memory)
@@ -58,10 +63,9 @@ static rows_scratch lay_out(const fa_plan *plan, void *memory)
     s.factor = take_scratch(memory, &s.bytes, rows);
     s.kv_stride = FA_MAX(s.q_stride, s.o_stride) + VL;
     s.kv = take_scratch(memory, &s.bytes, CHUNK * (size_t)s.kv_stride);
-    if (plan->problem.features & FA_FEATURE_PAGES) {
+    if (has_lists(plan)) {
         s.k_list = take_list(memory, &s.bytes, (size_t)a->block_kv + AHEAD);
         s.v_list = take_list(memory, &s.bytes, (size_t)a->block_kv + AHEAD);
-        s.kv_list = take_list(memory, &s.bytes, CHUNK);
     }
     return s;
 }
@@ -69,251 +73,6 @@ static rows_scratch lay_out(const fa_plan *plan, void *memory)
 static size_t scratch_bytes(const fa_plan *plan)
 {
     return lay_out(plan, NULL).bytes;
-}
-
-/* Element offset of the row that is loaded ahead where row r is read. */
-FA_INLINE int64_t far_index(const bool listed, const typed_rows *t, int r)
-{
-    return listed ? t->row[r + t->far] : row_index(false, t, r) + t->far;
-}
-
-/* Where row n of those ahead begins. */
-FA_INLINE const char *ahead_row(const bool listed, rows_ahead ahead, int n)
-{
-    return ahead.at + (listed ? ahead.row[n] : n) * ahead.stride;
-}
-
-/* Those ahead from row n on. */
-FA_INLINE rows_ahead ahead_from(const bool listed, rows_ahead ahead, int n)
-{
-    if (ahead.at && listed)
-        ahead.row += n;
-    else if (ahead.at)
-        ahead.at += n * ahead.stride;
-    return ahead;
-}
-
-/* s[row][key] over dims [d, dim) for `rows` query rows and `keys` keys; both constants at each call. */
-FA_INLINE void score_rows(const int rows, const int keys, const bool listed, const fa_dtype dtype,
-                          const float *q, int q_stride, const typed_rows *k, int key, int d, int dim,
-                          rows_ahead ahead, float *s, int s_stride)
-{
-    vf acc[ROWS][KEYS];
-    FA_UNROLL
-    for (int r = 0; r < rows; r++) {
-        FA_UNROLL
-        for (int j = 0; j < keys; j++)
-            acc[r][j] = v_set1(0.0f);
-    }
-    for (; d + VL <= dim; d += VL) {
-        vf kv[KEYS];
-        FA_UNROLL
-        for (int j = 0; j < keys; j++) {
-            kv[j] = load_typed(dtype, k->base, row_index(listed, k, key + j) + d);
-            load_line(dtype, k, far_index(listed, k, key + j) + d, d);
-        }
-        if (keys == KEYS && ahead.at)
-            __builtin_prefetch(ahead_row(listed, ahead, d / VL % 2) + d / (2 * VL) * LINE_BYTES);
-        FA_UNROLL
-        for (int r = 0; r < rows; r++) {
-            vf qv = v_load(q + r * q_stride + d);
-            FA_UNROLL
-            for (int j = 0; j < keys; j++)
-                acc[r][j] = v_fma(qv, kv[j], acc[r][j]);
-        }
-    }
-    if (d < dim) {
-        FA_UNROLL
-        for (int j = 0; j < keys; j++) {
-            vf kv = load_some(dtype, k->base, row_index(listed, k, key + j) + d, dim - d);
-            FA_UNROLL
-            for (int r = 0; r < rows; r++)
-                acc[r][j] = v_fma(v_load(q + r * q_stride + d), kv, acc[r][j]);
-        }
-    }
-    FA_UNROLL
-    for (int r = 0; r < rows; r++) {
-        if (keys == KEYS)
-            v_sum4(acc[r], s + r * s_stride);
-        else
-            s[r * s_stride] = v_sum(acc[r][0]);
-    }
-}
-
-/* As above over all dims. Lanes are sums of a part of the dims each; where there is one, dims are summed in parts. */
-FA_INLINE void score_parts(const int rows, const int keys, const bool listed, const fa_dtype dtype,
-                           const float *q, int q_stride, const typed_rows *k, int key, int dim,
-                           rows_ahead ahead, float *s, int s_stride)
-{
-    int part = VL > 1 ? dim : part_end(0, dim);
-    score_rows(rows, keys, listed, dtype, q, q_stride, k, key, 0, part, ahead, s, s_stride);
-    for (int stop; VL == 1 && part < dim; part = stop) {
-        float more[ROWS * KEYS];
-        stop = part_end(part, dim);
-        score_rows(rows, keys, listed, dtype, q, q_stride, k, key, part, stop, nothing_ahead, more, KEYS);
-        for (int i = 0; i < rows * keys; i++)
-            s[i / keys * s_stride + i % keys] += more[i / keys * KEYS + i % keys];
-    }
-}
-
-FA_INLINE void score_block(const int rows, const bool listed, const fa_dtype dtype, const float *q,
-                           int q_stride, const typed_rows *k, int keys, int dim, rows_ahead ahead, float *s,
-                           int s_stride)
-{
-    int j = 0;
-    for (; j + KEYS <= keys; j += KEYS) {
-        score_parts(rows, KEYS, listed, dtype, q, q_stride, k, j, dim, ahead, s + j, s_stride);
-        ahead = ahead_from(listed, ahead, KEYS);
-    }
-    for (; j < keys; j++)
-        score_parts(rows, 1, listed, dtype, q, q_stride, k, j, dim, ahead, s + j, s_stride);
-}
-
-/* o[row][d .. d + vecs * VL) += p[row][key] * v[key][..] */
-FA_INLINE void value_rows(const int rows, const int vecs, const bool listed, const fa_dtype dtype,
-                          const float *p, int p_stride, const typed_rows *v, int keys, int d,
-                          rows_ahead ahead, float *o, int o_stride)
-{
-    vf acc[ROWS][VALUE_VECS];
-    FA_UNROLL
-    for (int r = 0; r < rows; r++) {
-        FA_UNROLL
-        for (int n = 0; n < vecs; n++)
-            acc[r][n] = v_load(o + r * o_stride + d + n * VL);
-    }
-    for (int j = 0; j < keys; j++) {
-        int64_t at = row_index(listed, v, j) + d, far = far_index(listed, v, j) + d;
-        vf value[VALUE_VECS];
-        if (ahead.at)
-            __builtin_prefetch(ahead_row(listed, ahead, j));
-        FA_UNROLL
-        for (int n = 0; n < vecs; n++) {
-            value[n] = load_typed(dtype, v->base, at + n * VL);
-            load_line(dtype, v, far + n * VL, d + n * VL);
-        }
-        FA_UNROLL
-        for (int r = 0; r < rows; r++) {
-            vf weight = v_set1(p[r * p_stride + j]);
-            FA_UNROLL
-            for (int n = 0; n < vecs; n++)
-                acc[r][n] = v_fma(weight, value[n], acc[r][n]);
-        }
-    }
-    FA_UNROLL
-    for (int r = 0; r < rows; r++) {
-        FA_UNROLL
-        for (int n = 0; n < vecs; n++)
-            v_store(o + r * o_stride + d + n * VL, acc[r][n]);
-    }
-}
-
-FA_INLINE void value_tail(const int rows, const bool listed, const fa_dtype dtype, const float *p,
-                          int p_stride, const typed_rows *v, int keys, int d, int count, float *o,
-                          int o_stride)
-{
-    for (int j = 0; j < keys; j++) {
-        vf value = load_some(dtype, v->base, row_index(listed, v, j) + d, count);
-        for (int r = 0; r < rows; r++) {
-            float *at = o + r * o_stride + d;
-            v_store(at, v_fma(v_set1(p[r * p_stride + j]), value, v_load(at)));
-        }
-    }
-}
-
-FA_INLINE void value_block(const int rows, const bool listed, const fa_dtype dtype, const float *p,
-                           int p_stride, const typed_rows *v, int keys, int dim, rows_ahead ahead, float *o,
-                           int o_stride)
-{
-    int d = 0;
-    for (; d + VALUE_VECS * VL <= dim; d += VALUE_VECS * VL) {
-        value_rows(rows, VALUE_VECS, listed, dtype, p, p_stride, v, keys, d, ahead, o, o_stride);
-        if (ahead.at)
-            ahead.at += LINE_BYTES;
-    }
-    for (; d + VL <= dim; d += VL)
-        value_rows(rows, 1, listed, dtype, p, p_stride, v, keys, d, nothing_ahead, o, o_stride);
-    if (d < dim)
-        value_tail(rows, listed, dtype, p, p_stride, v, keys, d, dim - d, o, o_stride);
-}
-
-/* Calls `block` with the number of rows and the type as constants: the loads decide the speed here. */
-#define FA_FOR_TYPE(block, rows, listed, dtype, ...)   \
-    do {                                               \
-        if ((dtype) == FA_F32)                         \
-            block(rows, listed, FA_F32, __VA_ARGS__);  \
-        else if ((dtype) == FA_F16)                    \
-            block(rows, listed, FA_F16, __VA_ARGS__);  \
-        else                                           \
-            block(rows, listed, FA_BF16, __VA_ARGS__); \
-    } while (0)
-
-/* The share of the lines ahead that the group of rows from `r` on starts: two groups start them all. The second begins
- * `rows` rows and `bytes` bytes further on. */
-FA_INLINE rows_ahead share(const bool listed, rows_ahead ahead, int r, int rows, ptrdiff_t bytes)
-{
-    const int part = r / ROWS;
-    if (part >= 2 || !ahead.at)
-        return nothing_ahead;
-    ahead = ahead_from(listed, ahead, part * rows);
-    ahead.at += part * bytes;
-    return ahead;
-}
-
-FA_INLINE void score_groups(const bool listed, int rows, const rows_scratch *s, const typed_rows *k,
-                            int first, int keys, int dim, rows_ahead ahead)
-{
-    typed_rows again = *k; /* only the first group of rows finds them in memory */
-    again.far = 0;
-    int r = 0;
-    for (; r + ROWS <= rows; r += ROWS)
-        FA_FOR_TYPE(score_block, ROWS, listed, k->dtype, s->q + r * s->q_stride, s->q_stride, r ? &again : k,
-                    keys, dim, share(listed, ahead, r, 2, 0), s->s + r * s->s_stride + first, s->s_stride);
-    for (; r < rows; r++)
-        FA_FOR_TYPE(score_block, 1, listed, k->dtype, s->q + r * s->q_stride, s->q_stride, r ? &again : k,
-                    keys, dim, nothing_ahead, s->s + r * s->s_stride + first, s->s_stride);
-}
-
-FA_INLINE void value_groups(const bool listed, int rows, const rows_scratch *s, const typed_rows *v,
-                            int first, int keys, int dim, rows_ahead ahead)
-{
-    typed_rows again = *v;
-    again.far = 0;
-    int r = 0;
-    for (; r + ROWS <= rows; r += ROWS)
-        FA_FOR_TYPE(value_block, ROWS, listed, v->dtype, s->s + r * s->s_stride + first, s->s_stride,
-                    r ? &again : v, keys, dim,
-                    share(listed, ahead, r, 0, dim / (VALUE_VECS * VL) * LINE_BYTES),
-                    s->part + r * s->o_stride, s->o_stride);
-    for (; r < rows; r++)
-        FA_FOR_TYPE(value_block, 1, listed, v->dtype, s->s + r * s->s_stride + first, s->s_stride,
-                    r ? &again : v, keys, dim, nothing_ahead, s->part + r * s->o_stride, s->o_stride);
-}
-
-/* Keys `first` and on of the block in hand; values likewise. Functions of their own for rows in a list: see simd_tile.c. */
-#define FA_GROUPS(name, listed)                                                                         \
-    static void score_##name(int rows, const rows_scratch *s, const typed_rows *k, int first, int keys, \
-                             int dim, rows_ahead ahead)                                                 \
-    {                                                                                                   \
-        score_groups(listed, rows, s, k, first, keys, dim, ahead);                                      \
-    }                                                                                                   \
-    static void value_##name(int rows, const rows_scratch *s, const typed_rows *v, int first, int keys, \
-                             int dim, rows_ahead ahead)                                                 \
-    {                                                                                                   \
-        value_groups(listed, rows, s, v, first, keys, dim, ahead);                                      \
-    }
-FA_GROUPS(even, false)
-FA_GROUPS(listed, true)
-
-static void scores(int rows, const rows_scratch *s, const typed_rows *k, int first, int keys, int dim,
-                   rows_ahead ahead)
-{
-    (k->row ? score_listed : score_even)(rows, s, k, first, keys, dim, ahead);
-}
-
-static void values(int rows, const rows_scratch *s, const typed_rows *v, int first, int keys, int dim,
-                   rows_ahead ahead)
-{
-    (v->row ? value_listed : value_even)(rows, s, v, first, keys, dim, ahead);
 }
 
 /* One query row: which it is, and what its scores need. */
@@ -434,48 +193,72 @@ static void add_infinite(const query_row *row, const typed_rows *v, int key, int
     }
 }
 
-/* More than one group of query rows reads K and V again: of f16 and bf16 it reads a chunk made f32, which stays
- * in the first-level cache. What reads formats of caches always does. */
-static bool converts(const fa_table_item *item, fa_dtype dtype)
+/* Whether rows are read as chunks: what is in pages or in codes, if chunks take the dim. */
+static bool in_chunks(const typed_rows *rows, int dim)
 {
-    return (item->row_end - item->row_begin > ROWS && dtype != FA_F32) || FA_TYPE_IS_CODED(dtype);
+    return VL > 1 && rows->row && !rows->scaled.run && has_chunks(rows->dtype, dim);
+}
+
+/* Of what is not: more than one group of query rows reads K and V again. Of f16 and bf16 it reads rows made f32, which
+ * stay in the first-level cache. */
+static bool converts(const fa_table_item *item, const typed_rows *rows)
+{
+    return (item->row_end - item->row_begin > ROWS && rows->dtype != FA_F32) || rows->row;
 }
 
 /* Of a block of `keys` keys, how many are read together: what is read again stays in the first-level cache. */
-static int step_of(const fa_table_item *item, fa_dtype dtype, int keys)
+static int step_of(const fa_table_item *item, const typed_rows *block, int dim, int keys)
 {
-    if (item->row_end - item->row_begin > ROWS)
-        return CHUNK;
-    return FA_TYPE_IS_CODED(dtype) ? FEW : keys;
+    if (in_chunks(block, dim))
+        return FEW;
+    return item->row_end - item->row_begin > ROWS || converts(item, block) ? CHUNK : keys;
 }
 
-/* What fetch() is going to convert from row `first` of a block on, which is the item's `key`, if it does. A decoder of
- * formats has loaded it ahead itself. */
+/* What fetch() is going to convert from row `first` of a block on, which is the item's `key`, if it does. */
 static rows_ahead ahead_of(const fa_table_item *item, const typed_rows *block, int first, int key)
 {
-    if (!converts(item, block->dtype) || FA_TYPE_IS_CODED(block->dtype) || key >= item->key_end)
+    if (!converts(item, block) || block->row || key >= item->key_end)
         return nothing_ahead;
     const typed_rows rows = rows_from(*block, first);
     const int size = FA_TYPE_BYTES(rows.dtype);
-    if (rows.row)
-        return (rows_ahead){rows.base, size, LINE_BYTES / size, rows.row};
-    return (rows_ahead){(const char *)rows.base + rows.index * size, rows.stride * size, LINE_BYTES / size,
-                        NULL};
+    return (rows_ahead){(const char *)rows.base + rows.index * size, rows.stride * size, LINE_BYTES / size};
 }
 
-/* Where the rows of a block begin that lie in pages, and those behind it. The item's last one repeats: the table is not
- * read beyond it. */
+/* Where rows of the item's head lie: from the first, bytes from page to page and from row to row. */
+typedef struct row_grid {
+    const uint8_t *first;
+    int64_t page, row;
+} row_grid;
+
+static row_grid grid_of(const fa_cpu_run *run, int operand, const fa_table_item *item)
+{
+    const fa_tensor *t = &run->plan->problem.tensor[operand];
+    const fa_key_place start = {0, 0};
+    const uint8_t *base = operand == FA_K ? run->k : run->v;
+    return (row_grid){base + FA_TYPE_SPAN(t->dtype, fa_cpu_place_at(run, operand, item, start)),
+                      FA_TYPE_SPAN(t->dtype, t->stride[0]), FA_TYPE_SPAN(t->dtype, t->stride[2])};
+}
+
+/*
+ * Where the rows of a block begin, and those that are read after them: values come after keys, then the next block's keys.
+ * The item's last one repeats: the page table is not read beyond it.
+ */
 static void list_rows(const fa_cpu_run *run, const fa_table_item *item, int key, int keys,
                       const rows_scratch *s)
 {
-    const fa_tensor *t = run->plan->problem.tensor;
+    const row_grid k_grid = grid_of(run, FA_K, item), v_grid = grid_of(run, FA_V, item);
     const int count = FA_MIN(keys + AHEAD, item->key_end - key);
     int n = 0;
     while (n < count) {
-        const fa_key_place place = fa_cpu_place(run, item, key + n);
-        const int end = FA_MIN(count, n + run->work->page_size - place.within);
-        int64_t k = fa_cpu_place_at(run, FA_K, item, place), v = fa_cpu_place_at(run, FA_V, item, place);
-        for (; n < end; n++, k += t[FA_K].stride[2], v += t[FA_V].stride[2]) {
+        fa_key_place at = {0, key + n};
+        int end = count;
+        if (run->pages) {
+            at = fa_cpu_place(run, item, key + n);
+            end = FA_MIN(count, n + run->work->page_size - at.within);
+        }
+        const uint8_t *k = k_grid.first + at.page * k_grid.page + at.within * k_grid.row;
+        const uint8_t *v = v_grid.first + at.page * v_grid.page + at.within * v_grid.row;
+        for (; n < end; n++, k += k_grid.row, v += v_grid.row) {
             s->k_list[n] = k;
             s->v_list[n] = v;
         }
@@ -484,42 +267,46 @@ static void list_rows(const fa_cpu_run *run, const fa_table_item *item, int key,
         s->k_list[n] = s->k_list[count - 1];
         s->v_list[n] = s->v_list[count - 1];
     }
+    memcpy(s->v_list + keys, s->k_list + keys, AHEAD * sizeof(*s->k_list));
+    memcpy(s->k_list + keys, s->v_list, AHEAD * sizeof(*s->k_list));
 }
 
 /* The rows of K or V of a block, which are fetched ahead. */
 static inline typed_rows rows_at(const fa_cpu_run *run, int operand, const fa_table_item *item, int key,
-                                 const int64_t *list)
+                                 const uint8_t *const *list)
 {
     typed_rows rows = key_rows(run, operand, item, key);
     const int dim = operand == FA_K ? run->plan->args.dim_qk : run->plan->args.dim_v;
-    const int far = FA_MAX(FAR_BYTES / FA_TYPE_SPAN(rows.dtype, dim), (int)KEYS);
-    rows.row = list;
-    rows.far = list ? FA_MIN(far, (int)AHEAD) : far * rows.stride;
+    rows.row = run->pages || FA_TYPE_IS_CODED(rows.dtype) ? list : NULL;
+    rows.far = FA_MAX(FAR_BYTES / FA_TYPE_SPAN(rows.dtype, dim), (int)KEYS) * rows.stride;
     return rows;
 }
 
 /* Up to CHUNK rows as f32, in scratch. */
 static typed_rows convert(const rows_scratch *s, const typed_rows *from, int keys, int dim)
 {
-    typed_rows made = {.dtype = FA_F32, .base = s->kv, .stride = s->kv_stride};
-    made.row = from->row ? s->kv_list : NULL;
-    if (FA_TYPE_IS_CODED(from->dtype)) {
-        FA_ISA_NAME(decode_rows)(from, keys, dim, s->kv, s->kv_stride);
-        return made;
-    }
-    if (!from->row) {
-        convert_rows(from->dtype, from->base, from->index, from->stride, keys, dim, s->kv, s->kv_stride);
-        return made;
-    }
-    for (int j = 0; j < keys; j++)
-        convert_rows(from->dtype, from->base, from->row[j], 0, 1, dim, s->kv + j * s->kv_stride, 0);
-    return made;
+    if (!from->row || from->scaled.run)
+        convert_typed(from, keys, dim, s->kv, s->kv_stride);
+    for (int j = 0; from->row && !from->scaled.run && j < keys; j++)
+        convert_rows(from->dtype, from->row[j], 0, 0, 1, dim, s->kv + j * s->kv_stride, 0);
+    return (typed_rows){.dtype = FA_F32, .base = s->kv, .stride = s->kv_stride};
 }
 
 /* `keys` rows of K or V from these on. */
 static typed_rows fetch(const fa_table_item *item, const rows_scratch *s, typed_rows rows, int keys, int dim)
 {
-    return converts(item, rows.dtype) ? convert(s, &rows, keys, dim) : rows;
+    return converts(item, &rows) ? convert(s, &rows, keys, dim) : rows;
+}
+
+/* Row `first` of a block and those after it. */
+static void tell_chunk(fa_chunk *c, const typed_rows *block, int first, int count, int dim)
+{
+    c->dtype = block->dtype;
+    c->dim = dim;
+    c->count = count;
+    c->row = block->row + first;
+    c->far = FA_MIN(FA_MAX(FAR_BYTES / FA_TYPE_SPAN(block->dtype, dim), (int)FEW), (int)AHEAD);
+    FA_ISA_NAME(chunk_scaling)(c);
 }
 
 /* Adds values of which some are not finite and some row may not see: the same arithmetic on a copy without those. */
@@ -531,7 +318,7 @@ static void add_cleaned(const fa_cpu_run *run, const fa_table_item *item, const 
         int count = FA_MIN(CHUNK, end - first);
         typed_rows v = rows_from(*block, first), cleaned = convert(s, &v, count, dim);
         clean_rows(s->kv, s->kv_stride, count, dim);
-        values(rows, s, &cleaned, first, count, dim, nothing_ahead);
+        values(rows, s->s + first, s->s_stride, &cleaned, count, dim, nothing_ahead, s->part, s->o_stride);
         for (int r = 0; r < rows; r++) {
             query_row row = row_of(run, item, item->row_begin + r);
             add_infinite(&row, &v, key + first, count, dim, s->s + r * s->s_stride + first,
@@ -543,14 +330,36 @@ static void add_cleaned(const fa_cpu_run *run, const fa_table_item *item, const 
 static void add_values(const fa_cpu_run *run, const fa_table_item *item, const rows_scratch *s,
                        const typed_rows *block, int key, int first, int keys, bool partial)
 {
-    int dim = run->plan->args.dim_v, rows = item->row_end - item->row_begin;
-    typed_rows v = fetch(item, s, rows_from(*block, first), keys, dim);
+    const int dim = run->plan->args.dim_v, rows = item->row_end - item->row_begin;
+    const bool chunked = in_chunks(block, dim);
+    typed_rows v = rows_from(*block, first);
+    if (!chunked)
+        v = fetch(item, s, v, keys, dim);
     if ((partial || run->keep) && !rows_finite(&v, keys, dim)) {
         add_cleaned(run, item, s, block, key, first, keys);
-        return;
+    } else if (chunked) {
+        fa_chunk chunk;
+        tell_chunk(&chunk, block, first, keys, dim);
+        FA_ISA_NAME(chunk_values)(&chunk, rows, s->s + first, s->s_stride, s->part, s->o_stride);
+    } else {
+        rows_ahead ahead = ahead_of(item, block, first + keys, key + first + keys);
+        values(rows, s->s + first, s->s_stride, &v, keys, dim, ahead, s->part, s->o_stride);
     }
-    rows_ahead ahead = ahead_of(item, block, first + keys, key + first + keys);
-    values(rows, s, &v, first, keys, dim, ahead);
+}
+
+static void find_scores(const fa_cpu_run *run, const fa_table_item *item, const rows_scratch *s,
+                        const typed_rows *block, int key, int first, int keys)
+{
+    const int dim = run->plan->args.dim_qk, rows = item->row_end - item->row_begin;
+    if (in_chunks(block, dim)) {
+        fa_chunk chunk;
+        tell_chunk(&chunk, block, first, keys, dim);
+        FA_ISA_NAME(chunk_scores)(&chunk, rows, s->q, s->q_stride, s->s + first, s->s_stride);
+    } else {
+        typed_rows k = fetch(item, s, rows_from(*block, first), keys, dim);
+        rows_ahead ahead = ahead_of(item, block, first + keys, key + first + keys);
+        scores(rows, s->q, s->q_stride, &k, keys, dim, ahead, s->s + first, s->s_stride);
+    }
 }
 
 /* A block is summed up before it meets what was there: many keys are summed in parts. */
@@ -568,25 +377,21 @@ static void meet(const fa_cpu_run *run, const fa_table_item *item, const rows_sc
 {
     const fa_problem *p = &run->plan->problem;
     int rows = item->row_end - item->row_begin;
-    if (run->pages)
+    if (has_lists(run->plan))
         list_rows(run, item, key, keys, s);
-    const typed_rows k_block = rows_at(run, FA_K, item, key, s->k_list);
-    const typed_rows v_block = rows_at(run, FA_V, item, key, s->v_list);
-    const int k_step = step_of(item, k_block.dtype, keys), v_step = step_of(item, v_block.dtype, keys);
+    const typed_rows k = rows_at(run, FA_K, item, key, s->k_list),
+                     v = rows_at(run, FA_V, item, key, s->v_list);
+    const int k_step = step_of(item, &k, p->dim_qk, keys), v_step = step_of(item, &v, p->dim_v, keys);
 
-    for (int first = 0; first < keys; first += k_step) {
-        int count = FA_MIN(k_step, keys - first);
-        typed_rows k = fetch(item, s, rows_from(k_block, first), count, p->dim_qk);
-        rows_ahead ahead = ahead_of(item, &k_block, first + count, key + first + count);
-        scores(rows, s, &k, first, count, p->dim_qk, ahead);
-    }
+    for (int first = 0; first < keys; first += k_step)
+        find_scores(run, item, s, &k, key, first, FA_MIN(k_step, keys - first));
     for (int r = 0; r < rows; r++) {
         query_row row = row_of(run, item, item->row_begin + r);
         s->factor[r] = softmax_step(&row, key, keys, s->s + r * s->s_stride, s->max + r, s->sum + r);
     }
     memset(s->part, 0, (size_t)(rows * s->o_stride) * sizeof(float));
     for (int first = 0; first < keys; first += v_step)
-        add_values(run, item, s, &v_block, key, first, FA_MIN(v_step, keys - first), partial);
+        add_values(run, item, s, &v, key, first, FA_MIN(v_step, keys - first), partial);
     add_part(s, rows);
 }
 
@@ -597,8 +402,6 @@ static void start(const fa_cpu_run *run, const fa_table_item *item, const rows_s
     int rows = item->row_end - item->row_begin;
     memset(s->q, 0, (size_t)(rows * s->q_stride) * sizeof(float));
     memset(s->o, 0, (size_t)(rows * s->o_stride) * sizeof(float));
-    for (int j = 0; run->pages && j < CHUNK; j++)
-        s->kv_list[j] = j * s->kv_stride;
     for (int r = 0; r < rows; r++) {
         query_row row = row_of(run, item, item->row_begin + r);
         int64_t at = fa_cpu_row_at(run, FA_Q, row.sequence, row.head, row.position);

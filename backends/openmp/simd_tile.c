@@ -146,7 +146,7 @@ static rows_ahead ahead_of(const fa_cpu_run *run, int operand, const fa_table_it
         return nothing_ahead;
     typed_rows rows = key_rows(run, operand, item, key);
     return (rows_ahead){(const char *)((const float *)rows.base + rows.index),
-                        rows.stride * (ptrdiff_t)sizeof(float), LINE_BYTES / (int)sizeof(float), NULL};
+                        rows.stride * (ptrdiff_t)sizeof(float), LINE_BYTES / (int)sizeof(float)};
 }
 
 /* Keys [key, end) of K or V evenly apart: where they lie, or else as copies in scratch. */

@@ -18,6 +18,7 @@ import tempfile
 
 TILE = "backends/openmp/simd_tile.c"
 ROWS = "backends/openmp/simd_rows.c"
+CHUNK = "backends/openmp/simd_chunk.c"
 PANEL = "backends/openmp/simd_panel.c"
 BF16 = "backends/openmp/simd/tile_bf16.h"
 
@@ -30,7 +31,10 @@ MUTATIONS = {
     "sink forgotten": (PANEL, "p->sinks && item->part_row < 0", "0 && p->sinks && item->part_row < 0"),
     "softcap without its factor": ("backends/openmp/simd/panel.h", "v_mul(v_tanh(y), v_set1(s->cap))", "v_tanh(y)"),
     "few rows: output not rescaled": (ROWS, "v_fma(v_load(s->o + d), factor, v_load(s->part + d))", "v_add(v_load(s->o + d), v_load(s->part + d))"),
-    "few rows: last keys dropped": (ROWS, "for (; j < keys; j++)\n        score_parts", "for (; 0;)\n        score_parts"),
+    "few rows: last keys dropped": ("backends/openmp/simd/micro_rows.h", "for (; j < keys; j++)\n        score_parts", "for (; 0;)\n        score_parts"),
+    "few rows: last row of a chunk dropped": (CHUNK, "for (; i < c->count; i++)\n        add_row", "for (; 0;)\n        add_row"),
+    "few rows: half a block dropped": (CHUNK, "if (b * BLOCK < c->dim)", "if (0)"),
+    "few rows: scaling of the next row": (CHUNK, "i * (c->dim / BLOCK) + b;", "(i ^ 1) * (c->dim / BLOCK) + b;"),
     "bf16: odd key weighed as the even one": (BF16, "v_pair(even, odd)", "v_pair(even, even)"),
     "bf16: last odd row of V dropped": (BF16, "even + 1 < rows", "even + 2 < rows"),
     "bf16: last dims of q dropped": (BF16, "load_32(from, dim - 2 * pair)", "load_32(from, dim - 2 * pair - 1)"),

@@ -135,7 +135,7 @@ static void unpack(fa_dtype dtype, void *base, const int64_t *row, int count, in
 static rows_ahead f32_ahead(const float *rows, ptrdiff_t stride)
 {
     return (rows_ahead){(const char *)rows, stride * (ptrdiff_t)sizeof(float),
-                        LINE_BYTES / (int)sizeof(float), NULL};
+                        LINE_BYTES / (int)sizeof(float)};
 }
 
 static void scores(int nv, const float *qt, const float *k, ptrdiff_t stride, int dim, int keys, float *st,

@@ -35,7 +35,7 @@ static bool add_pages(conform_list *list)
         set_types(&c, float_types[i % COUNT(float_types)]);
         set_heads(&c, 4, 6, 3);
         set_lengths(&c, 21, 130);
-        set_dims(&c, 40, 24);
+        set_dims(&c, i % 2 ? 48 : 40, i % 2 ? 80 : 24);
         c.page = 16;
         c.layout = (conform_layout)layouts[i / COUNT(float_types)];
         c.packing = CONFORM_LENS_BOTH;

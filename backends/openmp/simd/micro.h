@@ -56,14 +56,13 @@ FA_INLINE int value_dims(const int nv)
  */
 typedef struct rows_ahead {
     const char *at;
-    ptrdiff_t stride;   /* bytes, from row to row; of an element where there is a list        */
-    int line_elements;  /* in one cache line                                                  */
-    const int64_t *row; /* the list of the rows' element offsets; NULL: they lie evenly apart */
+    ptrdiff_t stride;  /* bytes, from row to row */
+    int line_elements; /* in one cache line      */
 } rows_ahead;
 
 enum { LINE_BYTES = 64 };
 
-static const rows_ahead nothing_ahead = {NULL, 0, 1, NULL};
+static const rows_ahead nothing_ahead = {NULL, 0, 1};
 
 FA_INLINE rows_ahead skip_rows(rows_ahead ahead, int rows)
 {

@@ -51,23 +51,28 @@ typedef struct scaled_keys {
     int operand, key; /* the first */
 } scaled_keys;
 
-/* Rows of a tensor: the element offset of the first, and from one to the next. Or that of each, in a list. */
+/* Rows of a tensor: the element offset of the first, and from one to the next. Or the address of each, in a list. */
 typedef struct typed_rows {
     fa_dtype dtype;
     const void *base;
     int64_t index, stride;
-    int64_t far;        /* elements ahead of a row that its reader prefetches, in a list rows; 0: none */
-    const int64_t *row; /* the list; NULL: rows lie evenly apart                                        */
+    int64_t far;               /* elements ahead of a row that its reader prefetches; 0: none */
+    const uint8_t *const *row; /* the list; NULL: rows lie evenly apart */
     scaled_keys scaled;
 } typed_rows;
 
-/* Element offset of row r; `listed` says that there is a list. */
-FA_INLINE int64_t row_index(const bool listed, const typed_rows *t, int r)
+/* Element offset of row r, where rows lie evenly apart. */
+FA_INLINE int64_t even_index(const typed_rows *t, int r)
 {
-    return listed ? t->row[r] : t->index + r * t->stride;
+    return t->index + r * t->stride;
 }
 
-/* Those of a format of caches, as f32; what the rows have `far` ahead is prefetched. */
+static inline const uint8_t *row_address(const typed_rows *t, int r)
+{
+    return t->row ? t->row[r] : (const uint8_t *)t->base + FA_TYPE_SPAN(t->dtype, even_index(t, r));
+}
+
+/* Those of a format of caches, as f32. */
 void FA_ISA_NAME(decode_rows)(const typed_rows *from, int rows, int dim, float *target,
                               ptrdiff_t target_stride);
 
@@ -101,12 +106,12 @@ static inline bool rows_finite(const typed_rows *t, int rows, int dim)
     if (FA_TYPE_IS_CODED(t->dtype))
         return FA_ISA_NAME(coded_finite)(t, rows, dim);
     for (int r = 0; r < rows; r++) {
-        int64_t at = row_index(t->row != NULL, t, r);
+        const uint8_t *at = row_address(t, r);
         int d = 0;
         for (; d + VL <= dim; d += VL)
-            total = v_fma(load_typed(t->dtype, t->base, at + d), zero, total);
+            total = v_fma(load_typed(t->dtype, at, d), zero, total);
         if (d < dim)
-            total = v_fma(load_some(t->dtype, t->base, at + d, dim - d), zero, total);
+            total = v_fma(load_some(t->dtype, at, d, dim - d), zero, total);
     }
     return v_sum(total) == 0.0f;
 }

@@ -19,10 +19,13 @@
  *   vb_low, vb_high  the lower and the upper half of each byte
  *   vb_bits       the 16 bits at p, each as a byte that is all ones or 0
  *   vb_look_up    entry `a` of a table of 16
- *   v_of_bytes    VL of the bytes from number part * VL on, as numbers with a sign; `part` is a constant
+ *   v_of_bytes    VL of the bytes from number part * VL on, as numbers with a sign over V_BYTES_UNIT, a power of two;
+ *                 `part` is a constant
  *   v_splat_f16   the number at p in each lane
  *   v_store_nearest  bytes: each lane's nearest whole number, of two the one further from 0; it fits
- *   v_store_e4m3, v_store_e5m2  16 elements of fp8, made f32
+ *   vh            16 f16
+ *   vh_load_e4m3, vh_load_e5m2  16 elements of fp8; those of e4m3 become 256 times smaller
+ *   v_of_halves   VL of them from number part * VL on; `part` is a constant
  */
 #ifndef FA_OPENMP_VEC_H
 #define FA_OPENMP_VEC_H

@@ -6,8 +6,11 @@ enum { VL = 8, PANEL_VECS = 2, SCORE_KEYS = 6, VALUE_DIMS = 6 };
 
 typedef __m256 vf;
 typedef __m256i vi;
+typedef __m256i vb; /* the 16 bytes twice: bytes stay in their half of a vector */
 
-#include "vec_bytes.h"
+typedef __m256i vh;
+
+#define V_BYTES_UNIT 0x1p-24f
 
 /* A line for each word: */
 /* clang-format off */
@@ -92,9 +95,29 @@ static inline void v_store_bf16(uint16_t *p, vf a)
     _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(packed));
 }
 
+static inline __m256i twice(__m128i a) { return _mm256_broadcastsi128_si256(a); }
+static inline vb vb_load(const void *p) { return twice(_mm_loadu_si128((const __m128i *)p)); }
+static inline vb vb_set1(int a) { return _mm256_set1_epi8((char)a); }
+static inline vb vb_and(vb a, vb b) { return _mm256_and_si256(a, b); }
+static inline vb vb_or(vb a, vb b) { return _mm256_or_si256(a, b); }
+static inline vb vb_sub(vb a, vb b) { return _mm256_sub_epi8(a, b); }
+static inline vb vb_low(vb a) { return _mm256_and_si256(a, _mm256_set1_epi8(15)); }
+static inline vb vb_high(vb a) { return _mm256_and_si256(_mm256_srli_epi16(a, 4), _mm256_set1_epi8(15)); }
+static inline vb vb_look_up(vb table, vb a) { return _mm256_shuffle_epi8(table, a); }
+static inline vb vb_bits(const uint16_t *p)
+{
+    __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201u);
+    __m256i bytes = twice(_mm_set_epi64x(0x0101010101010101, 0));
+    __m256i spread = _mm256_shuffle_epi8(_mm256_set1_epi16((short)*p), bytes);
+    return _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit);
+}
+/* Each byte goes to the top of its lane. */
 static inline vf v_of_bytes(vb a, const int part)
 {
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(part ? _mm_unpackhi_epi64(a, a) : a));
+    const char n = (char)(8 * part);
+    __m256i from = _mm256_setr_epi8(-1, -1, -1, n, -1, -1, -1, n + 1, -1, -1, -1, n + 2, -1, -1, -1, n + 3,
+                                    -1, -1, -1, n + 4, -1, -1, -1, n + 5, -1, -1, -1, n + 6, -1, -1, -1, n + 7);
+    return _mm256_cvtepi32_ps(_mm256_shuffle_epi8(a, from));
 }
 static inline vf v_splat_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_set1_epi16((short)*p)); }
 static inline void v_store_nearest(uint8_t *p, vf a)
@@ -105,13 +128,24 @@ static inline void v_store_nearest(uint8_t *p, vf a)
     __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
     _mm_storel_epi64((__m128i *)p, _mm_packs_epi16(halves, halves));
 }
-static inline void store_halves(float *to, __m256i half, float by)
+/* Bytes as the upper halves of 16 bits. */
+static inline __m256i load_upper(const uint8_t *p)
 {
-    v_store(to, v_mul(_mm256_cvtph_ps(_mm256_castsi256_si128(half)), v_set1(by)));
-    v_store(to + VL, v_mul(_mm256_cvtph_ps(_mm256_extracti128_si256(half, 1)), v_set1(by)));
+    __m256i from = _mm256_setr_epi8(-1, 0, -1, 1, -1, 2, -1, 3, -1, 4, -1, 5, -1, 6, -1, 7,
+                                    -1, 8, -1, 9, -1, 10, -1, 11, -1, 12, -1, 13, -1, 14, -1, 15);
+    return _mm256_shuffle_epi8(vb_load(p), from);
 }
-static inline void v_store_e4m3(float *to, const uint8_t *p) { store_halves(to, load_e4m3(p), 256.0f); }
-static inline void v_store_e5m2(float *to, const uint8_t *p) { store_halves(to, load_e5m2(p), 1.0f); }
+static inline vh vh_load_e5m2(const uint8_t *p) { return load_upper(p); }
+static inline vh vh_load_e4m3(const uint8_t *p)
+{
+    __m256i half = _mm256_and_si256(_mm256_srai_epi16(load_upper(p), 1), _mm256_set1_epi16((short)0xbf80));
+    __m256i nan = _mm256_and_si256(_mm256_add_epi16(half, _mm256_set1_epi16(0x80)), _mm256_set1_epi16(0x4000));
+    return _mm256_or_si256(half, nan);
+}
+static inline vf v_of_halves(vh a, const int part)
+{
+    return _mm256_cvtph_ps(part ? _mm256_extracti128_si256(a, 1) : _mm256_castsi256_si128(a));
+}
 
 static inline void v_transpose(vf r[VL])
 {

@@ -6,8 +6,10 @@ enum { VL = 16, PANEL_VECS = 4, SCORE_KEYS = 6, VALUE_DIMS = 4 };
 
 typedef __m512 vf;
 typedef __m512i vi;
+typedef __m128i vb;
+typedef __m256i vh;
 
-#include "vec_bytes.h"
+#define V_BYTES_UNIT 1.0f
 
 /* A line for each word: */
 /* clang-format off */
@@ -81,6 +83,20 @@ static inline void v_store_bf16(uint16_t *p, vf a)
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(rounded));
 }
 
+static inline vb vb_load(const void *p) { return _mm_loadu_si128((const __m128i *)p); }
+static inline vb vb_set1(int a) { return _mm_set1_epi8((char)a); }
+static inline vb vb_and(vb a, vb b) { return _mm_and_si128(a, b); }
+static inline vb vb_or(vb a, vb b) { return _mm_or_si128(a, b); }
+static inline vb vb_sub(vb a, vb b) { return _mm_sub_epi8(a, b); }
+static inline vb vb_low(vb a) { return _mm_and_si128(a, _mm_set1_epi8(15)); }
+static inline vb vb_high(vb a) { return _mm_and_si128(_mm_srli_epi16(a, 4), _mm_set1_epi8(15)); }
+static inline vb vb_look_up(vb table, vb a) { return _mm_shuffle_epi8(table, a); }
+static inline vb vb_bits(const uint16_t *p)
+{
+    __m128i bit = _mm_set1_epi64x((long long)0x8040201008040201u);
+    __m128i spread = _mm_shuffle_epi8(_mm_cvtsi32_si128(*p), _mm_set_epi64x(0x0101010101010101, 0));
+    return _mm_cmpeq_epi8(_mm_and_si128(spread, bit), bit);
+}
 static inline vf v_of_bytes(vb a, const int part)
 {
     (void)part; /* there is one */
@@ -94,11 +110,21 @@ static inline void v_store_nearest(uint8_t *p, vf a)
     __m512i whole = _mm512_mask_sub_epi32(size, _mm512_movepi32_mask(twice), _mm512_setzero_si512(), size);
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(whole));
 }
-static inline void v_store_e4m3(float *to, const uint8_t *p)
+static inline vh vh_load_e5m2(const uint8_t *p)
 {
-    v_store(to, v_mul(_mm512_cvtph_ps(load_e4m3(p)), v_set1(256.0f)));
+    return _mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p)), 8);
 }
-static inline void v_store_e5m2(float *to, const uint8_t *p) { v_store(to, _mm512_cvtph_ps(load_e5m2(p))); }
+static inline vh vh_load_e4m3(const uint8_t *p)
+{
+    __m256i half = _mm256_and_si256(_mm256_srai_epi16(vh_load_e5m2(p), 1), _mm256_set1_epi16((short)0xbf80));
+    __m256i nan = _mm256_and_si256(_mm256_add_epi16(half, _mm256_set1_epi16(0x80)), _mm256_set1_epi16(0x4000));
+    return _mm256_or_si256(half, nan);
+}
+static inline vf v_of_halves(vh a, const int part)
+{
+    (void)part; /* there is one */
+    return _mm512_cvtph_ps(a);
+}
 
 /* Transposes 4x4 blocks inside 128-bit lanes, then the 4x4 grid of lanes. */
 static inline void v_transpose(vf r[VL])

@@ -8,6 +8,9 @@ enum { VL = 4, PANEL_VECS = 4, SCORE_KEYS = 6, VALUE_DIMS = 4 };
 typedef float32x4_t vf;
 typedef int32x4_t vi;
 typedef uint8x16_t vb;
+typedef uint16x8x2_t vh;
+
+#define V_BYTES_UNIT 1.0f
 
 /* A line for each word: */
 /* clang-format off */
@@ -84,30 +87,27 @@ static inline void v_store_nearest(uint8_t *p, vf a)
     uint32_t bytes = vget_lane_u32(vreinterpret_u32_s8(vmovn_s16(vcombine_s16(wide, wide))), 0);
     memcpy(p, &bytes, sizeof(bytes));
 }
-static inline void store_halves(float *to, uint16x8_t half, float by)
-{
-    float16x8_t halves = vreinterpretq_f16_u16(half);
-    vst1q_f32(to, vmulq_n_f32(vcvt_f32_f16(vget_low_f16(halves)), by));
-    vst1q_f32(to + 4, vmulq_n_f32(vcvt_f32_f16(vget_high_f16(halves)), by));
-}
-/* e4m3, each the upper half of 16 bits, as f16: the exponent counts from 8 less. */
+/* e4m3, each the upper half of 16 bits, as f16. */
 static inline uint16x8_t e4m3_halves(uint16x8_t wide)
 {
     uint16x8_t magnitude = vdupq_n_u16(0x3f80), half = vandq_u16(vshrq_n_u16(wide, 1), magnitude);
     half = vorrq_u16(half, vandq_u16(vceqq_u16(half, magnitude), vdupq_n_u16(0x7c00)));
     return vorrq_u16(half, vandq_u16(wide, vdupq_n_u16(0x8000)));
 }
-static inline void v_store_e4m3(float *to, const uint8_t *p)
+static inline vh vh_load_e5m2(const uint8_t *p)
 {
     uint8x16_t bytes = vld1q_u8(p);
-    store_halves(to, e4m3_halves(vshll_n_u8(vget_low_u8(bytes), 8)), 256.0f);
-    store_halves(to + 8, e4m3_halves(vshll_n_u8(vget_high_u8(bytes), 8)), 256.0f);
+    return (vh){{vshll_n_u8(vget_low_u8(bytes), 8), vshll_n_u8(vget_high_u8(bytes), 8)}};
 }
-static inline void v_store_e5m2(float *to, const uint8_t *p)
+static inline vh vh_load_e4m3(const uint8_t *p)
 {
-    uint8x16_t bytes = vld1q_u8(p);
-    store_halves(to, vshll_n_u8(vget_low_u8(bytes), 8), 1.0f);
-    store_halves(to + 8, vshll_n_u8(vget_high_u8(bytes), 8), 1.0f);
+    vh wide = vh_load_e5m2(p);
+    return (vh){{e4m3_halves(wide.val[0]), e4m3_halves(wide.val[1])}};
+}
+static inline vf v_of_halves(vh a, const int part)
+{
+    float16x8_t halves = vreinterpretq_f16_u16(a.val[part / 2]);
+    return vcvt_f32_f16(part % 2 ? vget_high_f16(halves) : vget_low_f16(halves));
 }
 
 static inline void v_transpose(vf r[VL])

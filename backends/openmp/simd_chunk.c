@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The two products of a chunk of keys and a few query rows. Head dims are lanes. */
+#include "simd/chunk.h"
+
+#include "simd/codes.h"
+
+enum {
+    ROWS = 4,                 /* query rows that share a load                                 */
+    KEYS = VL == 8 ? 2 : 4,   /* keys of a score micro-kernel, as registers allow             */
+    HALVES = VL < 16 ? 1 : 2, /* of a block, of a value micro-kernel: enough sums in flight   */
+    MOST_VECS = HALVES * HALF_VECS,
+};
+
+/* Bytes of 32 elements. */
+#define BLOCK_BYTES(type) FA_TYPE_SPAN(type, BLOCK)
+
+#if FA_ISA_IS != FA_ISA_scalar
+static void widen(const uint16_t *halves, int count, float by, float *to)
+{
+    for (int i = 0; i < count; i += VL)
+        v_store(to + i, v_mul(v_load_f16(halves + i), v_set1(by)));
+}
+
+/* Number `n` of what scales a block is an f16 at its beginning. */
+FA_INLINE void read_scaling(const int type, const int n, const fa_chunk *c, float by, float *to)
+{
+    const int size = FA_TYPE_SIZE(type), blocks = c->dim / BLOCK, count = c->count * blocks;
+    uint16_t halves[MOST_BLOCKS * FEW + VL];
+    uint16_t *at = halves;
+    for (int i = 0; i < c->count; i++) {
+        const uint8_t *block = c->row[i] + 2 * n;
+        int b = 0;
+        for (; b + 4 <= blocks; b += 4, block += 4 * size, at += 4) {
+            FA_UNROLL
+            for (int m = 0; m < 4; m++)
+                at[m] = *(const uint16_t *)(const void *)(block + m * size);
+        }
+        for (; b < blocks; b++, block += size)
+            *at++ = *(const uint16_t *)(const void *)block;
+    }
+    FA_UNROLL
+    for (int i = 0; i < VL; i++)
+        halves[count + i] = 0;
+    widen(halves, count, by, to);
+}
+
+void FA_ISA_NAME(chunk_scaling)(fa_chunk *c)
+{
+#define FORMAT(name)                                                \
+    case FA_##name:                                                 \
+        read_scaling(FA_TYPE_##name, 0, c, V_BYTES_UNIT, c->scale); \
+        if (FA_TYPE_HAS_OFFSET(FA_TYPE_##name))                     \
+            read_scaling(FA_TYPE_##name, 1, c, 1.0f, c->offset);    \
+        break
+    switch (c->dtype) {
+        FORMAT(Q8_0);
+        FORMAT(Q4_0);
+        FORMAT(Q4_1);
+        FORMAT(Q5_0);
+        FORMAT(Q5_1);
+        FORMAT(IQ4_NL);
+    default: break;
+    }
+#undef FORMAT
+}
+
+/* Loaded once: gcc would rather load it again for each product. Where codes are decoded, registers have no room for it. */
+FA_INLINE vf v_held(const int type, vf a)
+{
+#if defined(__x86_64__)
+    if (!FA_TYPE_IS_CODED(type))
+        __asm__("" : "+x"(a));
+#endif
+    (void)type;
+    return a;
+}
+
+/* Of half of block b of row i, which lies at `block`: vector number `part`. */
+FA_INLINE vf load_part(const int type, const fa_chunk *c, const uint8_t *block, int b, const int half, int i,
+                       const int part)
+{
+    const int n = i * (c->dim / BLOCK) + b;
+    if (FA_TYPE_IS_FP8(type))
+        return load_fp8(type, block + 16 * half, part);
+    if (!FA_TYPE_IS_CODED(type))
+        return load_typed((fa_dtype)type, block, 16 * half + part * VL);
+    return load_codes(type, block, half, part, v_set1(c->scale[n]),
+                      FA_TYPE_HAS_OFFSET(type) ? v_set1(c->offset[n]) : v_set1(0.0f));
+}
+
+/* Blocks of so many elements that bring a new cache line, or two. */
+FA_INLINE int line_blocks(const int type)
+{
+    const int bytes = BLOCK_BYTES(type);
+    return bytes >= LINE_BYTES ? 1 : 4 * bytes <= LINE_BYTES + 8 ? 4 : 2;
+}
+
+/*
+ * Starts the loads of the lines that block b of a row and the next ones bring, and of the row's last. Few at a time:
+ * where more are started than the processor keeps in flight, it does nothing else.
+ */
+FA_INLINE void load_far(const int type, const uint8_t *row, int b, int dim)
+{
+    const int bytes = BLOCK_BYTES(type);
+    FA_UNROLL
+    for (int at = 0; at < FA_MAX(bytes, (int)LINE_BYTES); at += LINE_BYTES)
+        __builtin_prefetch(row + (ptrdiff_t)b * bytes + at);
+    if (bytes % LINE_BYTES != 0 && b == 0)
+        __builtin_prefetch(row + FA_TYPE_SPAN(type, dim) - 1);
+}
+
+/* The scores of `keys` keys from number i on; rows and keys are constants at each call. */
+FA_INLINE void chunk_score_tile(const int rows, const int keys, const int type, bool ahead, const fa_chunk *c,
+                                int i, const float *q, int q_stride, float *s, int s_stride)
+{
+    vf acc[ROWS * KEYS];
+    FA_UNROLL
+    for (int n = 0; n < rows * keys; n++)
+        acc[n] = v_set1(0.0f);
+    for (int b = 0; b * BLOCK < c->dim; b++) {
+        if (ahead && b % line_blocks(type) == 0) {
+            FA_UNROLL
+            for (int j = 0; j < keys; j++)
+                load_far(type, c->row[i + j + c->far], b, c->dim);
+        }
+        FA_UNROLL
+        for (int half = 0; half < 2; half++) {
+            const float *at = q + b * BLOCK + 16 * half;
+            if (half > 0 && b * BLOCK + 16 >= c->dim)
+                break;
+            FA_UNROLL
+            for (int part = 0; part < HALF_VECS; part++) {
+                vf x[KEYS];
+                FA_UNROLL
+                for (int j = 0; j < keys; j++) {
+                    const uint8_t *block = c->row[i + j] + (ptrdiff_t)b * BLOCK_BYTES(type);
+                    x[j] = load_part(type, c, block, b, half, i + j, part);
+                }
+                FA_UNROLL
+                for (int r = 0; r < rows; r++) {
+                    const vf qv = v_held(type, v_load(at + r * q_stride + part * VL));
+                    FA_UNROLL
+                    for (int j = 0; j < keys; j++)
+                        acc[r * keys + j] = v_fma(qv, x[j], acc[r * keys + j]);
+                }
+            }
+        }
+    }
+    if (rows * keys % 4 != 0) {
+        FA_UNROLL
+        for (int n = 0; n < rows * keys; n++)
+            s[n / keys * s_stride + n % keys] = v_sum(acc[n]);
+        return;
+    }
+    FA_UNROLL
+    for (int n = 0; n < rows * keys; n += 4) {
+        float sums[4];
+        v_sum4(acc + n, sums);
+        FA_UNROLL
+        for (int m = n; m < n + 4; m++)
+            s[m / keys * s_stride + m % keys] = sums[m - n];
+    }
+}
+
+FA_INLINE void score_rows(const int rows, const int type, bool ahead, const fa_chunk *c, const float *q,
+                          int q_stride, float *s, int s_stride)
+{
+    int i = 0;
+    for (; i + KEYS <= c->count; i += KEYS)
+        chunk_score_tile(rows, KEYS, type, ahead, c, i, q, q_stride, s + i, s_stride);
+    for (; i < c->count; i++)
+        chunk_score_tile(rows, 1, type, ahead, c, i, q, q_stride, s + i, s_stride);
+}
+
+/* Adds row i of the chunk, weighted: `vecs` vectors from half `half` of block b on. */
+FA_INLINE void add_row(const int rows, const int vecs, const int half, const int type, const fa_chunk *c,
+                       int b, int i, const float *p, int p_stride, vf acc[ROWS][MOST_VECS])
+{
+    const uint8_t *block = c->row[i] + (ptrdiff_t)b * BLOCK_BYTES(type);
+    vf x[MOST_VECS];
+    FA_UNROLL
+    for (int n = 0; n < vecs; n++)
+        x[n] = load_part(type, c, block, b, half + n / HALF_VECS, i, n % HALF_VECS);
+    FA_UNROLL
+    for (int r = 0; r < rows; r++) {
+        const vf weight = v_set1(p[r * p_stride + i]);
+        FA_UNROLL
+        for (int n = 0; n < vecs; n++)
+            acc[r][n] = v_fma(weight, x[n], acc[r][n]);
+    }
+}
+
+/* `halves` halves of block b, from number `half` on, of all outputs. */
+FA_INLINE void chunk_value_tile(const int rows, const int halves, const int half, const int type, bool ahead,
+                                const fa_chunk *c, int b, const float *p, int p_stride, float *o,
+                                int o_stride)
+{
+    /* Tiles that read the same lines take turns to start those of rows to come. */
+    const int vecs = halves * HALF_VECS, blocks = line_blocks(type), turns = blocks * 2 / HALVES;
+    const int turn = (b % blocks * 2 + half) / HALVES, first = b - b % blocks;
+    float *to = o + b * BLOCK + 16 * half;
+    vf acc[ROWS][MOST_VECS];
+    FA_UNROLL
+    for (int r = 0; r < rows; r++) {
+        FA_UNROLL
+        for (int n = 0; n < vecs; n++)
+            acc[r][n] = v_load(to + r * o_stride + n * VL);
+    }
+    for (int n = turn; ahead && turns > 4 && n < c->count; n += turns)
+        load_far(type, c->row[n + c->far], first, c->dim);
+    int i = 0;
+    for (; turns <= 4 && i + 2 <= c->count; i += 2) {
+        const uint8_t *const *far = c->row + i + c->far;
+        if (ahead && (turns <= 2 || i % turns == turn / 2 * 2))
+            load_far(type, far[turn % 2], first, c->dim);
+        if (ahead && turns == 1)
+            load_far(type, far[1], first, c->dim);
+        add_row(rows, vecs, half, type, c, b, i, p, p_stride, acc);
+        add_row(rows, vecs, half, type, c, b, i + 1, p, p_stride, acc);
+    }
+    for (; i < c->count; i++)
+        add_row(rows, vecs, half, type, c, b, i, p, p_stride, acc);
+    FA_UNROLL
+    for (int r = 0; r < rows; r++) {
+        FA_UNROLL
+        for (int n = 0; n < vecs; n++)
+            v_store(to + r * o_stride + n * VL, acc[r][n]);
+    }
+}
+
+FA_INLINE void value_rows(const int rows, const int type, bool ahead, const fa_chunk *c, const float *p,
+                          int p_stride, float *o, int o_stride)
+{
+    int b = 0;
+    for (; (b + 1) * BLOCK <= c->dim; b++) {
+        chunk_value_tile(rows, HALVES, 0, type, ahead, c, b, p, p_stride, o, o_stride);
+        if (HALVES == 1)
+            chunk_value_tile(rows, 1, 1, type, ahead, c, b, p, p_stride, o, o_stride);
+    }
+    if (b * BLOCK < c->dim)
+        chunk_value_tile(rows, 1, 0, type, ahead, c, b, p, p_stride, o, o_stride);
+}
+
+/* Functions of their own: in one together, gcc 12 keeps what the inner loops need in memory. */
+typedef void chunk_product(const fa_chunk *c, bool ahead, const float *x, int x_stride, float *y,
+                           int y_stride);
+#define FA_PRODUCT(name, rows, type)                                                                \
+    static void name##_##rows##_##type(const fa_chunk *c, bool ahead, const float *x, int x_stride, \
+                                       float *y, int y_stride)                                      \
+    {                                                                                               \
+        name(rows, FA_##type, ahead, c, x, x_stride, y, y_stride);                                  \
+    }
+#define FA_PRODUCTS(type)              \
+    FA_PRODUCT(score_rows, ROWS, type) \
+    FA_PRODUCT(score_rows, 1, type)    \
+    FA_PRODUCT(value_rows, ROWS, type) \
+    FA_PRODUCT(value_rows, 1, type)
+#define FA_EACH_TYPE(of) \
+    of(F32) of(F16) of(BF16) of(E4M3) of(E5M2) of(Q8_0) of(Q4_0) of(Q4_1) of(Q5_0) of(Q5_1) of(IQ4_NL)
+FA_EACH_TYPE(FA_PRODUCTS)
+
+#define FA_SCORES(type) [FA_##type] = {score_rows_1_##type, score_rows_ROWS_##type},
+#define FA_VALUES(type) [FA_##type] = {value_rows_1_##type, value_rows_ROWS_##type},
+static chunk_product *const scores_of[][2] = {FA_EACH_TYPE(FA_SCORES)};
+static chunk_product *const values_of[][2] = {FA_EACH_TYPE(FA_VALUES)};
+
+/* In groups of rows, of which only the first finds the chunk in memory. */
+static void multiply(chunk_product *const product[2], const fa_chunk *c, int rows, const float *x,
+                     int x_stride, float *y, int y_stride)
+{
+    for (int r = 0, step; r < rows; r += step) {
+        step = r + ROWS <= rows ? ROWS : 1;
+        product[step == ROWS](c, r == 0, x + r * x_stride, x_stride, y + r * y_stride, y_stride);
+    }
+}
+
+void FA_ISA_NAME(chunk_scores)(const fa_chunk *c, int rows, const float *q, int q_stride, float *s,
+                               int s_stride)
+{
+    multiply(scores_of[c->dtype], c, rows, q, q_stride, s, s_stride);
+}
+
+void FA_ISA_NAME(chunk_values)(const fa_chunk *c, int rows, const float *p, int p_stride, float *o,
+                               int o_stride)
+{
+    multiply(values_of[c->dtype], c, rows, p, p_stride, o, o_stride);
+}
+#endif
