@@ -12,6 +12,8 @@
 
 /* A sample is one run, or as many as take this long, so that reading the clock does not count. */
 #define MIN_SAMPLE 5e-6
+/* A GPU that was idle may be this long in raising its clock. */
+#define WARM_SECONDS 0.5
 enum { MIN_SAMPLES = 5, MAX_SAMPLES = 200000, MAX_REPEAT = 1024 };
 
 /* Everything that one case holds; released together, in whatever state. */
@@ -379,16 +381,23 @@ static bool run_timed(setup *s, runner *r)
     return true;
 }
 
-/* Finds how many runs make a sample, after one that finds the caches and the threads cold. */
-static bool warm_up(setup *s, runner *r)
+/*
+ * Finds how many runs make a sample, after one that finds the caches and the threads cold. A device with a clock of its own
+ * works for a while first, though no longer than ten times min_time.
+ */
+static bool warm_up(setup *s, runner *r, double min_time)
 {
-    double wall, device = 0.0;
+    const double most = fmin(WARM_SECONDS, 10 * min_time);
+    double wall, device = 0.0, spent = 0.0;
     r->by_device = !r->host;
     if (!run_sample(s, r, &wall, &device))
         return false;
     for (;;) {
         if (!run_sample(s, r, &wall, &device))
             return false;
+        spent += wall;
+        if (r->by_device && spent < most)
+            continue;
         if (r->by_device || wall >= MIN_SAMPLE || r->repeat >= MAX_REPEAT)
             return true;
         r->repeat *= 2;
@@ -419,7 +428,7 @@ static bool check(setup *s, const runner *r, double *max_error)
  */
 static bool measure(setup *s, runner *ours, runner *standard, double min_time)
 {
-    if (!warm_up(s, ours) || (standard && !warm_up(s, standard)))
+    if (!warm_up(s, ours, min_time) || (standard && !warm_up(s, standard, min_time)))
         return false;
     while (ours->samples < MIN_SAMPLES || (ours->total < min_time && ours->samples < MAX_SAMPLES)) {
         double round = 0.0;
