@@ -26,10 +26,15 @@ static fa_vk_constants common_constants(const fa_plan *plan)
     c.value[FA_VK_TYPE_K] = (uint32_t)p->tensor[FA_K].dtype;
     c.value[FA_VK_TYPE_V] = (uint32_t)p->tensor[FA_V].dtype;
     c.value[FA_VK_TYPE_O] = (uint32_t)p->tensor[FA_O].dtype;
-    c.value[FA_VK_FAR] = p->tensor[FA_K].stride[2] >= far || p->tensor[FA_V].stride[2] >= far;
     c.value[FA_VK_SCALES_K] = scales_constant(&p->k_scales);
     c.value[FA_VK_SCALES_V] = scales_constant(&p->v_scales);
-    c.value[FA_VK_PAGES] = (p->features & FA_FEATURE_PAGES) != 0;
+    if (p->features & FA_FEATURE_PAGES)
+        c.value[FA_VK_PAGES] = fa_gpu_even_pages(p) ? 2 : 1;
+    for (int t = FA_K; t <= FA_V; t++) {
+        const int64_t *stride = p->tensor[t].stride;
+        if (stride[2] >= far || (c.value[FA_VK_PAGES] && stride[0] >= far))
+            c.value[FA_VK_FAR] = 1;
+    }
     c.value[FA_VK_SUBGROUP] = caps->subgroups ? caps->subgroup_size : 1;
     return c;
 }

@@ -20,6 +20,7 @@ int load_page(address n)
 #define FA_PARAM(w, member) (w).member
 #define FA_SEQUENCE(w, member) (w).member
 #define FA_LOAD_PAGE(w, n) load_page(n)
+#define FA_SHIFTS_PAGES(w) (PAGES == 2 || (w).page_shift >= 0)
 #include "core/portable/keys.h"
 #undef FA_PARAM
 #undef FA_SEQUENCE
@@ -73,7 +74,8 @@ address row_at(work w, cursor c, fa_key_place at)
     address first = c.first;
     if (PAGES != 0) {
         lost_here = lost_here || !fa_work_has_page(w, at);
-        first += address(fa_work_clamped(w, at).page) * c.page_step;
+        const int page = fa_work_clamped(w, at).page;
+        first += FAR != 0 ? address(page) * c.page_step : address(page) * address(int(c.page_step));
     }
     return first + (FAR != 0 ? address(at.within) * c.step : address(at.within) * address(int(c.step)));
 }
