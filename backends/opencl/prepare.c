@@ -22,26 +22,35 @@ static void merge_options(fa_cl_options *text, const fa_plan *plan, int chunks)
     fa_cl_options_add(text, " -DFA_KERNEL_MERGE -DFA_GROUP=%d", (int)merge_group(plan));
 }
 
+/* Whether steps to a key, and to a page, need more than 31 bits. */
+static bool is_far(const fa_tensor *t, bool pages)
+{
+    const int64_t far = (int64_t)1 << 28; /* elements */
+    return t->stride[2] >= far || (pages && t->stride[0] >= far);
+}
+
 static void attention_options(fa_cl_options *text, const fa_plan *plan, int chunks, bool aligned)
 {
     const fa_problem *p = &plan->problem;
     const fa_tensor *t = p->tensor;
     const fa_gpu_kernel *impl = plan->kernel->impl;
-    const int64_t far = (int64_t)1 << 28; /* elements */
+    const bool pages = (p->features & FA_FEATURE_PAGES) != 0;
     const fa_dtype type[] = {
         [FA_Q] = t[FA_Q].dtype, [FA_K] = t[FA_K].dtype, [FA_V] = t[FA_V].dtype, [FA_O] = t[FA_O].dtype};
-    fa_cl_options_common(text, plan->device, type, t[FA_K].stride[2] >= far || t[FA_V].stride[2] >= far,
+    fa_cl_options_common(text, plan->device, type, is_far(&t[FA_K], pages) || is_far(&t[FA_V], pages),
                          chunks);
     fa_cl_options_add(text, " -DFA_TRANSFORM=%d -DFA_BLOCK_Q=%d -DFA_BLOCK_KV=%d%s", plan->score.transforms,
                       plan->args.block_q, plan->args.block_kv, aligned ? " -DFA_ALIGNED" : "");
-    if (p->features & FA_FEATURE_PAGES)
-        fa_cl_options_add(text, " -DFA_PAGES");
+    if (pages)
+        fa_cl_options_add(text, " -DFA_PAGES%s", fa_gpu_even_pages(p) ? " -DFA_EVEN_PAGES" : "");
     fa_cl_options_add(text, "%s%s", p->features & FA_FEATURE_K_SCALE ? " -DFA_SCALES_K" : "",
                       p->features & FA_FEATURE_V_SCALE ? " -DFA_SCALES_V" : "");
     if (impl->kind == FA_GPU_ROWS) {
         fa_cl_options_add(text, " -DFA_KERNEL_ROWS -DFA_GROUP=%d -DFA_SPLIT=%d -DFA_DIM_QK=%d -DFA_DIM_V=%d",
                           impl->group, impl->split, (int)fa_round_up(p->dim_qk, 8 * impl->split),
                           (int)fa_round_up(p->dim_v, 8));
+        if (p->dim_qk % (8 * impl->split) == 0)
+            fa_cl_options_add(text, " -DFA_WHOLE_QK");
         return;
     }
     fa_cl_options_add(
@@ -67,6 +76,8 @@ static size_t local_bytes(const fa_plan *plan)
         int64_t dim_q = fa_round_up(plan->problem.dim_qk, 8 * k->split);
         int64_t parts = k->split * block_q * block_kv, sums = 8 * k->group;
         floats = block_q * dim_q + FA_MAX(parts, sums) + block_q * block_kv + k->group + 8;
+        if (plan->problem.features & FA_FEATURE_PAGES)
+            floats += 2 * block_kv;
     }
     return (size_t)fa_round_up(floats * (int64_t)sizeof(float), 16);
 }

@@ -42,6 +42,26 @@ FA_FN fa_uint fa_fp8_halves(int type, fa_uint bytes)
 }
 #define FA_FP8_FACTOR(type) ((type) == FA_TYPE_E5M2 ? 1.0f : 256.0f)
 
+/*
+ * Four codes of a block as bytes: each is its number and a centre. The upper bits of bytes of four bits need not be 0. A byte
+ * in the lower part of a half of a word, below 0x64, is an f16: the byte and 1024. Languages widen two of these at once, which
+ * is faster than to convert integers. Then an element is scale * x - scale * FA_BYTE_ZERO(type), where all is exact (an infinite
+ * scale makes NaN), and the offset.
+ */
+FA_FN fa_uint fa_code_bytes(int type, fa_uint codes)
+{
+    if (type == FA_TYPE_IQ4_NL)
+        return FA_UINT(fa_iq4_nl_number(codes & 15u) + 128) |
+               FA_UINT(fa_iq4_nl_number(codes >> 8 & 15u) + 128) << 8 |
+               FA_UINT(fa_iq4_nl_number(codes >> 16 & 15u) + 128) << 16 |
+               FA_UINT(fa_iq4_nl_number(codes >> 24 & 15u) + 128) << 24;
+    return type == FA_TYPE_Q8_0 ? codes ^ 0x80808080u : codes;
+}
+#define FA_BYTE_HALVES(type, bytes) \
+    (((bytes) & ((type) == FA_TYPE_Q4_0 || (type) == FA_TYPE_Q4_1 ? 0x000f000fu : 0x00ff00ffu)) | 0x64006400u)
+#define FA_BYTE_ZERO(type) \
+    (1024.0f + FA_FLOAT((type) == FA_TYPE_Q8_0 || (type) == FA_TYPE_IQ4_NL ? 128 : FA_TYPE_CENTRE(type)))
+
 /* The number that a code stands for, in a format whose blocks are codes alone. */
 FA_FN float fa_bare_number(int type, fa_uint code)
 {

@@ -66,13 +66,19 @@ static inline void store_2(memory m, long at, float x)
 
 /*
  * Four elements as they lie in memory. They stay so until widened: a fetch ahead of its use then waits for nothing
- * and takes no more registers than it must. One type holds those of q, k and v. Of a format of caches, x holds the
- * codes and y the block's scaling; where tensors of their own scale it, they are f32.
+ * and takes no more registers than it must. One type holds those of q, k and v.
  */
-#if FA_TYPE_Q == 0 || FA_TYPE_K == 0 || FA_TYPE_V == 0 || defined(FA_SCALES_K) || defined(FA_SCALES_V)
+#if FA_TYPE_IS_CODED(FA_TYPE_K) || FA_TYPE_IS_CODED(FA_TYPE_V)
+typedef uint8 raw;
+#define FA_RAW_HALVES(x) ((uint8)(as_uint2(x), (uint2)0, (uint4)0))
+#define FA_HALVES(x) as_ushort4((x).s01)
+#define FA_RAW_WORDS(x) ((uint8)(x, (uint4)0))
+#define FA_WORDS(x) (x).lo
+#elif FA_TYPE_Q == 0 || FA_TYPE_K == 0 || FA_TYPE_V == 0
 typedef uint4 raw;
 #define FA_RAW_HALVES(x) ((uint4)(as_uint2(x), (uint2)0))
 #define FA_HALVES(x) as_ushort4((x).xy)
+#define FA_RAW_WORDS(x) (x)
 #define FA_WORDS(x) (x)
 #else
 typedef uint2 raw;
@@ -112,7 +118,7 @@ FA_FETCH4(1, ushort4, ushort, FA_RAW_HALVES)
 FA_FETCH4(2, ushort4, ushort, FA_RAW_HALVES)
 
 #ifdef FA_WORDS
-FA_FETCH4(0, uint4, uint, FA_WORDS)
+FA_FETCH4(0, uint4, uint, FA_RAW_WORDS)
 
 static inline float4 widen_0(raw x)
 {

@@ -9,18 +9,75 @@
  */
 #include "softmax.cl"
 
-#define LINES_K (FA_GROUP / FA_SPLIT)
-#define KEYS (FA_BLOCK_KV / LINES_K)
+/* What has no scales of its own is fetched in whole blocks of keys, and of values in larger pieces. */
+#define IN_BLOCKS(type) (FA_TYPE_IS_FP8(type) || (FA_TYPE_IS_CODED(type) && !FA_TYPE_IS_BARE(type)))
+#ifdef FA_SCALES_K
+#define BLOCKS_K 0
+#else
+#define BLOCKS_K IN_BLOCKS(FA_TYPE_K)
+#endif
+#ifdef FA_SCALES_V
+#define BLOCKS_V 0
+#else
+#define BLOCKS_V IN_BLOCKS(FA_TYPE_V)
+#endif
+
+/* Of fp8 alone, fewer elements of the last 32 may exist. */
+#ifdef FA_WHOLE_QK
+#define WHOLE_QK true
+#else
+#define WHOLE_QK false
+#endif
+
+#if BLOCKS_K /* a work-item takes a whole block at a time */
+#define SHARE FA_MIN(FA_SPLIT, FA_DIM_QK >= 128 ? 4 : FA_DIM_QK >= 64 ? 2 : 1)
+#else
+#define SHARE FA_SPLIT
+#endif
+/* Where a vector of four of q lies. Work-items that share a key read 32 dims apart: turned, they meet different banks. */
+#if BLOCKS_K
+#define FOUR_OF_Q(n) (((n) / 4) ^ ((n) / 32 % 4 * 2))
+#else
+#define FOUR_OF_Q(n) ((n) / 4)
+#endif
+#define LINES_K (FA_GROUP / SHARE)
+#define KEYS CEIL_DIV(FA_BLOCK_KV, LINES_K)
+#define NEAR FA_MIN(KEYS, 8) /* keys in blocks that are fetched before they are used */
 #define VECTORS_K CEIL_DIV(FA_DIM_QK, 8 * FA_SPLIT)
 #define DIM_Q (VECTORS_K * 8 * FA_SPLIT)
-#define OCTETS CEIL_DIV(FA_DIM_V, 8 * FA_GROUP)
+/* Elements of a value that a work-item fetches at once, and such pieces of it; OCTETS is what it adds up. */
+#if BLOCKS_V && FA_BLOCK_Q <= 4 && FA_DIM_V % 16 == 0
+#define PIECE 16
+#else
+#define PIECE 8
+#endif
+#define PIECES CEIL_DIV(FA_DIM_V, PIECE * FA_GROUP)
+#define OCTETS (PIECE / 8 * PIECES)
 #define LANES_V CEIL_DIV(FA_DIM_V, 8 * OCTETS)
 #define LINES_V (FA_GROUP / LANES_V)
+/* The first dim of an octet. Pieces lie beside each other; of codes that share bytes, two of 16 elements make a block. */
+#if PIECE == 16
+#define NUMBER(lane, c) ((lane) + (c) / 2 * LANES_V)
+#define DIM_OF(lane, c)                                                                                        \
+    (FA_TYPE_CODE_BITS(FA_TYPE_V) == 8 ? NUMBER(lane, c) * 16 + (c) % 2 * 8                                    \
+                                       : NUMBER(lane, c) / 2 * 32 + NUMBER(lane, c) % 2 * 8 + (c) % 2 * 16)
+#else
+#define DIM_OF(lane, c) (((lane) + (c)*LANES_V) * 8)
+#endif
 #define PER_ROW FA_MIN(FA_GROUP / FA_BLOCK_Q, 32) /* work-items that weigh one row */
 #define SCORES CEIL_DIV(FA_BLOCK_KV, PER_ROW)
-#define AHEAD CEIL_DIV(16, FA_TYPE_BYTES(FA_TYPE_V) * OCTETS) /* keys whose values are fetched before they are used */
+/* Keys whose values are fetched before they are used. */
+#if BLOCKS_V
+#define AHEAD FA_MIN(CEIL_DIV(16, OCTETS), CEIL_DIV(FA_BLOCK_KV, LINES_V))
+#else
+#define AHEAD CEIL_DIV(16, FA_TYPE_BYTES(FA_TYPE_V) * OCTETS)
+#endif
+#define LOOKUPS CEIL_DIV(FA_BLOCK_KV, FA_GROUP) /* keys of a block whose pages a work-item looks up */
 
-/* Local memory, in floats: the rows of q, the parts of the scores, the weights, and what is exchanged. */
+/*
+ * Local memory, in floats: the rows of q, the parts of the scores, the weights, and what is exchanged. With pages, then those
+ * of a block's keys, and of the next block's.
+ */
 #define ROOM_Q (FA_BLOCK_Q * DIM_Q)
 #define PARTS (FA_SPLIT * FA_BLOCK_Q * FA_BLOCK_KV)
 #define SUMS (LINES_V * LANES_V * 8)
@@ -46,32 +103,121 @@ static inline float add_product(float8 a, float8 b, float sum)
     return sum + a.s7 * b.s7;
 }
 
-/* The key that is number n of this work-item's, and where it is; past the end, the last. */
-static inline int key_k(int id, int n, int key, int key_end)
-{
-    return FA_MIN(key + id / FA_SPLIT + n * LINES_K, key_end - 1);
-}
+/* In pages, a block's are looked up while the one before it is computed, and lie in local memory. */
+typedef __local const int *pages;
 
-static inline long row_k(cursor k, int id, int n, int key, int key_end)
+static inline void put_pages(__local int *to, int id, const int from[LOOKUPS])
 {
-    return row_at(k, key_k(id, n, key, key_end));
-}
-
-/* In pages, a block's keys are found once, and before they are fetched. */
-static void find_keys(cursor k, int id, int key, int key_end, long row[KEYS])
-{
-    const int turns = TURNS(KEYS, key_end - key, LINES_K);
     FA_UNROLL
-    for (int n = 0; n < turns; n++)
-        row[n] = row_k(k, id, n, key, key_end);
+    for (int n = 0; n < LOOKUPS; n++) {
+        if (FA_BLOCK_KV % FA_GROUP == 0 || id + n * FA_GROUP < FA_BLOCK_KV)
+            to[id + n * FA_GROUP] = from[n];
+    }
 }
+
+/* Number `slot` of a block's keys, and where it lies; past the end, the last one. */
+static inline int key_of(int slot, int key, int key_end)
+{
+    return FA_MIN(key + slot, key_end - 1);
+}
+
+#ifdef FA_PAGES
+static inline void look_up(work w, int id, int key, int key_end, int to[LOOKUPS])
+{
+    FA_UNROLL
+    for (int n = 0; n < LOOKUPS; n++)
+        to[n] = page_of(w, FA_MIN(key + id + n * FA_GROUP, key_end - 1));
+}
+
+static inline long row_of(cursor c, pages p, int slot, int key, int key_end)
+{
+    const int j = key_of(slot, key, key_end);
+    return row_on(c, p[j - key], j);
+}
+#else
+#define look_up(w, id, key, key_end, to)
+#define row_of(c, p, slot, key, key_end) ((void)(p), row_at(c, key_of(slot, key, key_end)))
+#endif
 
 /* Scores of the block's keys, without scale, one part from each work-item. */
-static void score_keys(cursor k, const long row[KEYS], int dim_qk, __local const float4 *q, int id, int key, int key_end,
+#if BLOCKS_K
+static void score_keys(cursor k, pages p, int dim_qk, __local const float4 *q, int id, int key, int key_end,
+                       __local float *parts)
+{
+    const int lane = id % SHARE, line = id / SHARE;
+    FA_ROLLED
+    for (int first = 0; first < KEYS && first * LINES_K < key_end - key; first += NEAR) {
+        float s[NEAR][FA_BLOCK_Q];
+        FA_UNROLL
+        for (int n = 0; n < NEAR; n++) {
+            FA_UNROLL
+            for (int r = 0; r < FA_BLOCK_Q; r++)
+                s[n][r] = 0.0f;
+        }
+        FA_ROLLED
+        for (int d = lane * 32; d < FA_DIM_QK; d += SHARE * 32) {
+            uint block[NEAR][FA_BLOCK_ROOM], place[NEAR];
+            scaling scales[NEAR];
+            FA_UNROLL
+            for (int n = 0; n < NEAR; n++) {
+                const long row = row_of(k, p, line + (first + n) * LINES_K, key, key_end);
+                const long at = FA_BLOCK_AT(FA_TYPE_K, row, d);
+                place[n] = (uint)at;
+                if (!PAGES || row >= 0) {
+                    block_fetch(FA_TYPE_K, k.m, at, dim_qk - d, block[n]);
+                } else {
+                    FA_UNROLL
+                    for (int i = 0; i < FA_BLOCK_ROOM; i++)
+                        block[n][i] = ~0u;
+                }
+            }
+            FA_UNROLL
+            for (int n = 0; n < NEAR; n++)
+                scales[n] = block_scaling(FA_TYPE_K, block[n], FA_IS_ODD(FA_TYPE_K, place[n]));
+            FA_UNROLL
+            for (int i = 0; i < 8; i++) {
+                float4 four[FA_BLOCK_Q];
+                FA_UNROLL
+                for (int r = 0; r < FA_BLOCK_Q; r++)
+                    four[r] = q[FOUR_OF_Q(r * DIM_Q + d + 4 * i)];
+                FA_UNROLL
+                for (int n = 0; n < NEAR; n++) {
+                    float4 x = block_four(FA_TYPE_K, block[n], i, FA_IS_ODD(FA_TYPE_K, place[n]), scales[n]);
+                    if (!WHOLE_QK && 4 * i >= dim_qk - d)
+                        x = 0.0f;
+                    FA_UNROLL
+                    for (int r = 0; r < FA_BLOCK_Q; r++) {
+                        s[n][r] += four[r].x * x.x;
+                        s[n][r] += four[r].y * x.y;
+                        s[n][r] += four[r].z * x.z;
+                        s[n][r] += four[r].w * x.w;
+                    }
+                }
+            }
+        }
+        FA_UNROLL
+        for (int n = 0; n < NEAR; n++) {
+            const int slot = line + (first + n) * LINES_K;
+            FA_UNROLL
+            for (int r = 0; r < FA_BLOCK_Q; r++) {
+                if (slot < FA_BLOCK_KV)
+                    parts[(lane * FA_BLOCK_Q + r) * FA_BLOCK_KV + slot] = s[n][r];
+            }
+        }
+    }
+}
+#else
+static void score_keys(cursor k, pages p, int dim_qk, __local const float4 *q, int id, int key, int key_end,
                        __local float *parts)
 {
     const int lane = id % FA_SPLIT, line = id / FA_SPLIT, turns = TURNS(KEYS, key_end - key, LINES_K);
     float s[KEYS][FA_BLOCK_Q];
+#ifdef FA_PAGES
+    long row[KEYS];
+    FA_UNROLL
+    for (int n = 0; n < turns; n++)
+        row[n] = row_of(k, p, line + n * LINES_K, key, key_end);
+#endif
     FA_UNROLL
     for (int n = 0; n < turns; n++) {
         FA_UNROLL
@@ -84,8 +230,12 @@ static void score_keys(cursor k, const long row[KEYS], int dim_qk, __local const
         FA_RAW8_K keys[KEYS];
         FA_UNROLL
         for (int n = 0; n < turns; n++) {
-            const long first = PAGES ? row[n] : row_k(k, id, n, key, key_end);
-            keys[n] = FETCH8_K(k, first, key_k(id, n, key, key_end), d, count_at(first, dim_qk - d));
+#ifdef FA_PAGES
+            const long first = row[n];
+#else
+            const long first = row_of(k, p, line + n * LINES_K, key, key_end);
+#endif
+            keys[n] = FETCH8_K(k, first, key_of(line + n * LINES_K, key, key_end), d, count_at(first, dim_qk - d));
             if (PAGES && first < 0)
                 keys[n] = ~(FA_RAW8_K)0;
         }
@@ -106,41 +256,42 @@ static void score_keys(cursor k, const long row[KEYS], int dim_qk, __local const
             parts[(lane * FA_BLOCK_Q + r) * FA_BLOCK_KV + line + n * LINES_K] = s[n][r];
     }
 }
-
-/* The value that is number a of this work-item's line, from the block's key `first` on, and where it is; past the end, the
- * last. */
-static inline int key_v(int id, int a, int key, int key_end, int first)
-{
-    return FA_MIN(key + first + id / LANES_V + a * LINES_V, key_end - 1);
-}
-
-static inline long row_v(cursor v, int id, int a, int key, int key_end, int first)
-{
-    return row_at(v, key_v(id, a, key, key_end, first));
-}
-
-/* In pages, values are found while those before them are on their way. */
-static void find_values(cursor v, int id, int key, int key_end, int first, long row[AHEAD])
-{
-    FA_UNROLL
-    for (int a = 0; a < AHEAD; a++)
-        row[a] = row_v(v, id, a, key, key_end, first);
-}
+#endif
 
 /* The values of AHEAD keys. */
-static void fetch_values(cursor v, const long row[AHEAD], int dim_v, int id, int key, int key_end, int first,
-                         FA_RAW8_V to[AHEAD][OCTETS])
+static void fetch_values(cursor v, pages p, int dim_v, int id, int key, int key_end, int first,
+                         FA_RAW8_V to[AHEAD][PIECES])
 {
     const int lane = id % LANES_V;
     FA_UNROLL
     for (int a = 0; a < AHEAD; a++) {
-        const long at = PAGES ? row[a] : row_v(v, id, a, key, key_end, first);
+        const int slot = first + id / LANES_V + a * LINES_V;
+        const long at = row_of(v, p, slot, key, key_end);
         FA_UNROLL
-        for (int c = 0; c < OCTETS; c++) {
-            const int d = (lane + c * LANES_V) * 8;
-            to[a][c] = FETCH8_V(v, at, key_v(id, a, key, key_end, first), d, count_at(at, dim_v - d));
+        for (int c = 0; c < PIECES; c++) {
+            const int d = DIM_OF(lane, c * (PIECE / 8));
+#if BLOCKS_V
+            to[a][c] = 0;
+            if (count_at(at, LANES_V * PIECE * PIECES == FA_DIM_V ? PIECE : dim_v - d) > 0)
+                to[a][c] = piece_fetch(FA_TYPE_V, PIECE, v.m, at, d);
+#else
+            to[a][c] = FETCH8_V(v, at, key_of(slot, key, key_end), d, count_at(at, dim_v - d));
+#endif
         }
     }
+}
+
+/* Number c of its octets. */
+static inline float8 value_of(const FA_RAW8_V from[PIECES], int c)
+{
+#if BLOCKS_V
+    const piece x = from[c / (PIECE / 8)];
+    const int i = c % (PIECE / 8) * 2;
+    const scaling s = piece_scaling(FA_TYPE_V, x);
+    return (float8)(piece_four(FA_TYPE_V, PIECE, x, i, s), piece_four(FA_TYPE_V, PIECE, x, i + 1, s));
+#else
+    return WIDEN8_V(from[c]);
+#endif
 }
 
 /* output += weight value for every row. What is not finite and may be hidden is added apart, and only where it is seen. */
@@ -162,26 +313,23 @@ static inline void add_value(float8 value, __local const float *weights, int key
 }
 
 /* The keys of a work-item's line, from the block's first to its last. `hides` is constant: most blocks need no guard. */
-static inline void add_values(cursor v, int id, int key, int key_end, __local const float *weights,
-                              const bool hides, work w, FA_RAW8_V ahead[AHEAD][OCTETS], float8 o[FA_BLOCK_Q][OCTETS])
+static inline void add_values(cursor v, pages p, int id, int key, int key_end, __local const float *weights,
+                              const bool hides, work w, FA_RAW8_V ahead[AHEAD][PIECES], float8 o[FA_BLOCK_Q][OCTETS])
 {
     const int line = id / LANES_V;
     FA_ROLLED
     for (int n = line; n < key_end - key; n += AHEAD * LINES_V) {
-        long row[AHEAD];
-        if (PAGES && n + AHEAD * LINES_V < key_end - key)
-            find_values(v, id, key, key_end, n - line + AHEAD * LINES_V, row);
         FA_UNROLL
         for (int a = 0; a < AHEAD; a++) {
             const int at = n + a * LINES_V;
             if (at < key_end - key) {
                 FA_UNROLL
                 for (int c = 0; c < OCTETS; c++)
-                    add_value(WIDEN8_V(ahead[a][c]), weights + at, key + at, hides, w, c, o);
+                    add_value(value_of(ahead[a], c), weights + at, key + at, hides, w, c, o);
             }
         }
         if (n + AHEAD * LINES_V < key_end - key)
-            fetch_values(v, row, w.p->dim_v, id, key, key_end, n - line + AHEAD * LINES_V, ahead);
+            fetch_values(v, p, w.p->dim_v, id, key, key_end, n - line + AHEAD * LINES_V, ahead);
     }
 }
 
@@ -194,6 +342,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
 {
     __local float *rows = (__local float *)room, *parts = rows + ROOM_Q, *weights = parts + ROOM_PARTS;
     __local float *exchange = weights + ROOM_WEIGHTS, *maxima = exchange + FA_GROUP;
+    __local int *pages_at = (__local int *)(maxima + 8), *next_at = pages_at + FA_BLOCK_KV;
     FA_GATHER(q);
     FA_GATHER(k);
     FA_GATHER(v);
@@ -215,7 +364,12 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     for (int n = id; n < ROOM_Q; n += FA_GROUP) {
         int r = n / DIM_Q, d = n % DIM_Q;
         const fa_row at = fa_work_row(w, w.row_begin + r);
-        rows[n] = d < dim_qk ? FA_CAT(load_, FA_TYPE_Q)(q, q_offset + FA_ROW_AT(w, q, at) + d) : 0.0f;
+        rows[FOUR_OF_Q(n) * 4 + n % 4] = d < dim_qk ? FA_CAT(load_, FA_TYPE_Q)(q, q_offset + FA_ROW_AT(w, q, at) + d) : 0.0f;
+    }
+    int found[LOOKUPS], key = fa_walk_next(w.walk, w.key_begin, FA_BLOCK_KV);
+    if (PAGES && key < w.key_end) {
+        look_up(w, id, key, w.key_end, found);
+        put_pages(pages_at, id, found);
     }
     barrier(CLK_LOCAL_MEM_FENCE);
 
@@ -235,24 +389,20 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
             out[r][c] = 0.0f;
     }
 
-    long rows_k[KEYS], rows_v[AHEAD];
-    int key = fa_walk_next(w.walk, w.key_begin, FA_BLOCK_KV);
-    if (PAGES && key < w.key_end)
-        find_keys(all_keys, id, key, FA_MIN(key + FA_BLOCK_KV, w.key_end), rows_k);
     FA_ROLLED
     while (key < w.key_end) {
         const int key_end = FA_MIN(key + FA_BLOCK_KV, w.key_end);
         const int next_key = fa_walk_next(w.walk, key + FA_BLOCK_KV, FA_BLOCK_KV);
         const int class = fa_walk_class(w.walk, key, key_end);
         const bool hides = class != FA_CLASS_FULL || fa_work_has(w, FA_TABLE_KEEP);
-        if (PAGES)
-            find_values(all_values, id, key, key_end, 0, rows_v);
-        score_keys(all_keys, rows_k, dim_qk, (__local const float4 *)rows, id, key, key_end, parts);
-        FA_RAW8_V ahead[AHEAD][OCTETS];
-        fetch_values(all_values, rows_v, dim_v, id, key, key_end, 0, ahead);
         if (PAGES && next_key < w.key_end)
-            find_keys(all_keys, id, next_key, FA_MIN(next_key + FA_BLOCK_KV, w.key_end), rows_k);
+            look_up(w, id, next_key, w.key_end, found);
+        score_keys(all_keys, pages_at, dim_qk, (__local const float4 *)rows, id, key, key_end, parts);
+        FA_RAW8_V ahead[AHEAD][PIECES];
+        fetch_values(all_values, pages_at, dim_v, id, key, key_end, 0, ahead);
         barrier(CLK_LOCAL_MEM_FENCE);
+        if (PAGES && next_key < w.key_end)
+            put_pages(next_at, id, found);
 
         const int turns = TURNS(SCORES, key_end - key, PER_ROW);
         float s[SCORES], next = state.max;
@@ -264,7 +414,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
                 if (at < FA_BLOCK_KV && j < key_end && (class == FA_CLASS_FULL || fa_row_sees(mine, w.walk.mask, j))) {
                     float x = 0.0f;
                     FA_UNROLL
-                    for (int l = 0; l < FA_SPLIT; l++)
+                    for (int l = 0; l < SHARE; l++)
                         x += parts[(l * FA_BLOCK_Q + my_row) * FA_BLOCK_KV + at];
                     s[n] = FA_TRANSFORM ? fa_work_score(w, mine, j, x) : x;
                 }
@@ -308,10 +458,13 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
                 out[r][c] *= old;
         }
         if (line < LINES_V && hides)
-            add_values(all_values, id, key, key_end, weights, true, w, ahead, out);
+            add_values(all_values, pages_at, id, key, key_end, weights, true, w, ahead, out);
         else if (line < LINES_V)
-            add_values(all_values, id, key, key_end, weights, false, w, ahead, out);
+            add_values(all_values, pages_at, id, key, key_end, weights, false, w, ahead, out);
         key = next_key;
+        __local int *done = pages_at;
+        pages_at = next_at;
+        next_at = done;
     }
 
     barrier(CLK_LOCAL_MEM_FENCE);
@@ -341,7 +494,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
                     store_0(lse, lse_offset + FA_LSE_AT(w, at), closed.lse);
             }
             for (int n = id; n < LANES_V * 8; n += FA_GROUP) {
-                const int d = n + c * LANES_V * 8;
+                const int d = DIM_OF(n / 8, c) + n % 8;
                 float total = 0.0f;
                 for (int l = 0; l < LINES_V; l++)
                     total += parts[l * LANES_V * 8 + n];

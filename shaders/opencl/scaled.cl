@@ -52,7 +52,7 @@ static inline raw fetch4_scaled(int type, cursor c, long row, int key, int d, in
 {
     raw x = 0;
     if (count > 0)
-        x = as_uint4(four_scaled(type, c, row, key, d));
+        x = FA_RAW_WORDS(as_uint4(four_scaled(type, c, row, key, d)));
     return x;
 }
 
@@ -76,7 +76,7 @@ static inline uint8 fetch8_scaled(int type, cursor c, long row, int key, int d, 
 #define FA_RAW8_K uint8
 #define FETCH4_K(c, row, key, d, count) fetch4_scaled(FA_TYPE_K, c, row, key, d, count)
 #define FETCH8_K(c, row, key, d, count) fetch8_scaled(FA_TYPE_K, c, row, key, d, count)
-#define WIDEN4_K(x) as_float4(x)
+#define WIDEN4_K(x) as_float4(FA_WORDS(x))
 #define WIDEN8_K(x) as_float8(x)
 #else
 #define FA_RAW8_K FA_RAW8(FA_TYPE_K)
@@ -89,7 +89,7 @@ static inline uint8 fetch8_scaled(int type, cursor c, long row, int key, int d, 
 #define FA_RAW8_V uint8
 #define FETCH4_V(c, row, key, d, count) fetch4_scaled(FA_TYPE_V, c, row, key, d, count)
 #define FETCH8_V(c, row, key, d, count) fetch8_scaled(FA_TYPE_V, c, row, key, d, count)
-#define WIDEN4_V(x) as_float4(x)
+#define WIDEN4_V(x) as_float4(FA_WORDS(x))
 #define WIDEN8_V(x) as_float8(x)
 #else
 #define FA_RAW8_V FA_RAW8(FA_TYPE_V)

@@ -16,6 +16,9 @@ typedef struct work {
 #ifdef FA_PAGES
     memory page_table;
     long page_table_at; /* likewise */
+    /* What a look-up of a key asks, as the table has it. */
+    long page_stride;
+    int first, number, page_size, page_shift, pages;
 #endif
     long part_row; /* the first of its rows among the partial results; -1: it writes o itself */
     int head_kv, row_begin, row_end, key_begin, key_end;
@@ -52,6 +55,12 @@ static inline work work_at(__global const uchar *table, int n, memory bias, long
 #ifdef FA_PAGES
     w.page_table = page_table;
     w.page_table_at = page_table_at;
+    w.page_stride = w.p->page_stride;
+    w.first = w.sequence->first;
+    w.number = w.sequence->number;
+    w.page_size = w.p->page_size;
+    w.page_shift = w.p->page_shift;
+    w.pages = w.p->pages;
 #else
     (void)page_table;
     (void)page_table_at;
@@ -80,12 +89,23 @@ static inline work work_at(__global const uchar *table, int n, memory bias, long
 #define FA_SCALES
 #endif
 
-/* Whether keys lie in pages: kernels without pages have nothing of them. */
-#ifdef FA_SCALES
 #include "core/portable/scales.h"
-#endif
+
+/* Whether keys lie in pages: kernels without pages have nothing of them. */
 #ifdef FA_PAGES
+/* Look-ups read the work item's own copy of the table. */
+#undef FA_PARAM
+#undef FA_SEQUENCE
+#define FA_PARAM(w, member) (w).member
+#define FA_SEQUENCE(w, member) (w).member
+#ifdef FA_EVEN_PAGES
+#define FA_SHIFTS_PAGES(w) true
+#endif
 #include "core/portable/keys.h"
+#undef FA_PARAM
+#undef FA_SEQUENCE
+#define FA_PARAM(w, member) (w).p->member
+#define FA_SEQUENCE(w, member) (w).sequence->member
 #define PAGES true
 #else
 #define PAGES false
@@ -100,7 +120,7 @@ typedef struct cursor {
     long first;
     FA_STRIDE step;
 #ifdef FA_PAGES
-    long page;
+    FA_STRIDE page;
     work w;
 #elif defined(FA_SCALES)
     work w;
@@ -133,7 +153,7 @@ static inline cursor keys_of(work w, memory k, long k_offset)
 {
     const cursor c = {k, FA_BYTES(FA_TYPE_K, k_offset, FA_HEAD_AT(w, k)),
                       FA_TYPE_SPAN(FA_TYPE_K, (FA_STRIDE)w.p->k_stride[2])
-                      FA_IN_PAGES(FA_TYPE_SPAN(FA_TYPE_K, w.p->k_stride[0]), w)};
+                      FA_IN_PAGES(FA_TYPE_SPAN(FA_TYPE_K, (FA_STRIDE)w.p->k_stride[0]), w)};
     return c;
 }
 
@@ -141,7 +161,7 @@ static inline cursor values_of(work w, memory v, long v_offset)
 {
     const cursor c = {v, FA_BYTES(FA_TYPE_V, v_offset, FA_HEAD_AT(w, v)),
                       FA_TYPE_SPAN(FA_TYPE_V, (FA_STRIDE)w.p->v_stride[2])
-                      FA_IN_PAGES(FA_TYPE_SPAN(FA_TYPE_V, w.p->v_stride[0]), w)};
+                      FA_IN_PAGES(FA_TYPE_SPAN(FA_TYPE_V, (FA_STRIDE)w.p->v_stride[0]), w)};
     return c;
 }
 
@@ -154,11 +174,26 @@ static inline long row_at(cursor c, int key)
 {
 #ifdef FA_PAGES
     const fa_key_place at = fa_work_place(c.w, key);
-    return fa_work_has_page(c.w, at) ? c.first + at.page * c.page + (long)at.within * c.step : -1;
+    return fa_work_has_page(c.w, at) ? c.first + (long)at.page * c.page + (long)at.within * c.step : -1;
 #else
     return c.first + (long)key * c.step;
 #endif
 }
+
+#ifdef FA_PAGES
+/* The same of a key whose page is known, or -1. */
+static inline long row_on(cursor c, int page, int key)
+{
+    return page >= 0 ? c.first + (long)page * c.page + (long)fa_work_within(c.w, key) * c.step : -1;
+}
+
+/* The page of a key; -1 where the pool has not what the table names. */
+static inline int page_of(work w, int key)
+{
+    const fa_key_place at = fa_work_place(w, key);
+    return fa_work_has_page(w, at) ? at.page : -1;
+}
+#endif
 
 /* How many of `count` elements can be fetched of a row that lies there. */
 static inline int count_at(long row, int count)
