@@ -19,17 +19,26 @@ layout(constant_id = FA_VK_DIM_QK) const int DIM_QK = 32;
 layout(constant_id = FA_VK_DIM_V) const int DIM_V = 32;
 layout(constant_id = FA_VK_SPLIT) const int SPLIT = 4;
 
-const int LINES_K = GROUP / SPLIT;
-const int KEYS = BLOCK_KV / LINES_K;
+#include "pieces.glsl"
+
+/* In blocks, a work-item takes a whole one at a time, and NEAR keys' are fetched before they are used. */
+const int SHARE = !BLOCKS_K ? SPLIT : DIM_QK >= 32 * SPLIT ? SPLIT : DIM_QK >= 64 ? 2 : 1;
+const int LINES_K = GROUP / SHARE;
+const int KEYS = CEIL_DIV(BLOCK_KV, LINES_K);
+const int NEAR = !BLOCKS_K ? 1 : KEYS < 8 ? KEYS : 8;
 const int VECTORS_K = CEIL_DIV(DIM_QK, 8 * SPLIT);
 const int DIM_Q = VECTORS_K * 8 * SPLIT;
-const int OCTETS = CEIL_DIV(DIM_V, 8 * GROUP);
+/* Elements of a value that a work-item fetches at once, and such pieces of it; OCTETS is what it adds up. */
+const int PIECE = !BLOCKS_V ? 8 : BLOCK_Q > 4 ? 8 : DIM_V % 16 != 0 ? 8 : 16;
+const int PIECES = CEIL_DIV(DIM_V, PIECE * GROUP);
+const int OCTETS = PIECE / 8 * PIECES;
 const int LANES_V = CEIL_DIV(DIM_V, 8 * OCTETS);
 const int LINES_V = GROUP / LANES_V;
 const int PER_ROW = GROUP / BLOCK_Q < 32 ? GROUP / BLOCK_Q : 32; /* work-items that weigh one row */
 const int SCORES = CEIL_DIV(BLOCK_KV, PER_ROW);
 /* Keys whose values are fetched before they are used. */
-const int AHEAD = CEIL_DIV(16, FA_TYPE_BYTES(TYPE_V) * OCTETS);
+const int MOST = BLOCKS_V ? CEIL_DIV(16, OCTETS) : CEIL_DIV(16, FA_TYPE_BYTES(TYPE_V) * OCTETS);
+const int AHEAD = !BLOCKS_V ? MOST : MOST > CEIL_DIV(BLOCK_KV, LINES_V) ? CEIL_DIV(BLOCK_KV, LINES_V) : MOST;
 
 #define HIDDEN 0x80000000u /* bits of -0: the weight of a key that the row does not see */
 
@@ -51,7 +60,7 @@ fa_state state; /* of that row, with this work-item's share of its sum */
 float unit;
 cursor all_keys, all_values;
 fa_key_place keys_at[KEYS], values_at[AHEAD]; /* of the next block, and of the values that are fetched next */
-raw8 ahead[AHEAD][OCTETS];
+raw8 ahead[AHEAD][PIECES];
 vec4 o[BLOCK_Q][OCTETS][2];
 
 void load_rows()
@@ -66,9 +75,16 @@ void load_rows()
     }
 }
 
+/* The first dim of an octet. Pieces lie beside each other; of codes that share bytes, two of 16 elements make a block. */
+int dim_of(int lane, int c)
+{
+    const int n = lane + c / (PIECE / 8) * LANES_V;
+    return PIECE == 8 ? n * 8 : v_bits == 8 ? n * 16 + c % 2 * 8 : n / 2 * 32 + n % 2 * 8 + c % 2 * 16;
+}
+
 void find_keys(int key, int key_end)
 {
-    const int line = id / SPLIT;
+    const int line = id / SHARE;
     [[unroll]] for (int n = 0; n < KEYS; n++)
         keys_at[n] = place_of(w, min(key + line + n * LINES_K, key_end - 1));
 }
@@ -78,6 +94,62 @@ void find_values(int key, int key_end, int first)
     const int line = id / LANES_V;
     [[unroll]] for (int a = 0; a < AHEAD; a++)
         values_at[a] = place_of(w, min(key + first + line + a * LINES_V, key_end - 1));
+}
+
+/* The same as score_keys(), of keys in blocks. */
+void score_blocks(int key, int key_end)
+{
+    const int lane = id % SHARE, line = id / SHARE;
+    [[unroll]] for (int first = 0; first < KEYS; first += NEAR) {
+        float s[NEAR][BLOCK_Q];
+        [[unroll]] for (int n = 0; n < NEAR; n++) {
+            [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
+                s[n][r] = 0.0;
+        }
+        [[dont_unroll]] for (int d = lane * 32; d < DIM_QK; d += SHARE * 32) {
+            uint block[NEAR][BLOCK_ROOM], place[NEAR];
+            scaling scales[NEAR];
+            [[unroll]] for (int n = 0; n < NEAR; n++) {
+                const int m = min(first + n, KEYS - 1), j = min(key + line + m * LINES_K, key_end - 1);
+                const address at = row_at(w, all_keys, placed(keys_at[m], j)) + address((d >> SHIFT_K) * SIZE_K);
+                place[n] = uint(at);
+                [[unroll]] for (int i = 0; i < BLOCK_WORDS; i++) {
+                    if (K_IN_PAIRS == 0) {
+                        block[n][i] = block_word(at, i);
+                    } else if (i % 2 == 0) {
+                        const uvec2 pair = WORD2(2, at + address(4 * i));
+                        block[n][i] = pair.x;
+                        block[n][i + 1] = pair.y;
+                    }
+                }
+            }
+            [[unroll]] for (int n = 0; n < NEAR; n++)
+                scales[n] = scaling_of(TYPE_K, BLOCK_BITS(block[n], 0, k_is_odd(place[n])));
+            [[unroll]] for (int i = 0; i < 8; i++) {
+                vec4 four[BLOCK_Q];
+                [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
+                    four[r] = rows_q[(r * DIM_Q + d) / 4 + i];
+                [[unroll]] for (int n = 0; n < NEAR; n++) {
+                    const bool odd = k_is_odd(place[n]);
+                    uint codes = BLOCK_BITS(block[n], CODES_AT(TYPE_K, SIZE_K) + 4 * (k_bits == 8 ? i : i & 3), odd);
+                    if (k_bits != 8)
+                        codes >>= i & 4;
+                    if (k_bits == 5)
+                        codes = codes & 0x0f0f0f0fu | fa_fifths(BLOCK_BITS(block[n], SIZE_K - 20, odd) >> 4 * i);
+                    const vec4 x = four_decoded(TYPE_K, codes, scales[n]);
+                    [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
+                        s[n][r] += dot(four[r], x);
+                }
+            }
+        }
+        [[unroll]] for (int n = 0; n < NEAR; n++) {
+            const int slot = line + (first + n) * LINES_K;
+            [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
+                if (slot < BLOCK_KV)
+                    parts[(lane * BLOCK_Q + r) * BLOCK_KV + slot] = s[n][r];
+            }
+        }
+    }
 }
 
 /* Scores of the block's keys, without scale, one part from each work-item. */
@@ -114,9 +186,15 @@ void fetch_values(int key, int key_end, int first)
     const int lane = id % LANES_V, line = id / LANES_V;
     [[unroll]] for (int a = 0; a < AHEAD; a++) {
         const int j = min(key + first + line + a * LINES_V, key_end - 1);
-        [[unroll]] for (int c = 0; c < OCTETS; c++) {
-            const int d = (lane + c * LANES_V) * 8;
-            ahead[a][c] = fetch_v_at8(w, all_values, placed(values_at[a], j), d, w.dim_v - d);
+        [[unroll]] for (int c = 0; c < PIECES; c++) {
+            const int d = dim_of(lane, c * (PIECE / 8));
+            if (!BLOCKS_V) {
+                ahead[a][c] = fetch_v_at8(w, all_values, placed(values_at[a], j), d, w.dim_v - d);
+            } else {
+                ahead[a][c] = raw8(uvec4(0u), uvec4(0u));
+                if (LANES_V * PIECE * PIECES == DIM_V || d < w.dim_v)
+                    ahead[a][c] = piece_fetch(PIECE, row_at(w, all_values, placed(values_at[a], j)), d);
+            }
         }
     }
 }
@@ -124,7 +202,16 @@ void fetch_values(int key, int key_end, int first)
 /* output += weight value for every row. What is not finite and may be hidden is added apart, and only where it is seen. */
 void add_value(raw8 value, int at, bool hides, int c)
 {
-    vec4 low = v_low(value), high = v_high(value);
+    vec4 low, high;
+    if (!BLOCKS_V) {
+        low = v_low(value);
+        high = v_high(value);
+    } else {
+        const int i = c % (PIECE / 8) * 2;
+        const scaling s = piece_scaling(value);
+        low = piece_four(PIECE, value, i, s);
+        high = piece_four(PIECE, value, i + 1, s);
+    }
     if (hides && !(is_finite4(low) && is_finite4(high))) {
         [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
             const float weight = weights[r * BLOCK_KV + at];
@@ -156,7 +243,7 @@ void softmax_step(int key, int key_end, bool full)
             seen[n] = fa_work_keeps(w, mine, j);
         if (seen[n]) {
             float score = 0.0;
-            [[unroll]] for (int l = 0; l < SPLIT; l++)
+            [[unroll]] for (int l = 0; l < SHARE; l++)
                 score += parts[(l * BLOCK_Q + my_row) * BLOCK_KV + slot];
             s[n] = TRANSFORM != 0 ? fa_work_score(w, mine, j, score) : score;
         }
@@ -200,7 +287,7 @@ void add_values(int key, int key_end, const bool hides)
             const int at = n + a * LINES_V;
             if (at < key_end - key) {
                 [[unroll]] for (int c = 0; c < OCTETS; c++)
-                    add_value(ahead[a][c], at, hides, c);
+                    add_value(ahead[a][c / (PIECE / 8)], at, hides, c);
             }
         }
         if (n + AHEAD * LINES_V < key_end - key)
@@ -239,7 +326,7 @@ void write_row(int r)
             }
         }
         for (int n = id; n < LANES_V * 2; n += GROUP) {
-            const int d = (n + c * LANES_V * 2) * 4;
+            const int d = dim_of(n / 2, c) + n % 2 * 4;
             vec4 total = vec4(0.0);
             for (int l = 0; l < LINES_V; l++) {
                 const int from = (l * LANES_V * 2 + n) * 4;
@@ -296,7 +383,10 @@ void main()
         const bool hides = !full || (w.flags & FA_TABLE_KEEP) != 0;
         if (PAGES != 0)
             find_values(key, key_end, 0);
-        score_keys(key, key_end);
+        if (BLOCKS_K)
+            score_blocks(key, key_end);
+        else
+            score_keys(key, key_end);
         fetch_values(key, key_end, 0);
         if (PAGES != 0 && next_key < w.key_end)
             find_keys(next_key, w.key_end);
