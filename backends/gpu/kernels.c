@@ -165,12 +165,6 @@ bool fa_gpu_in_parts(const fa_problem *p)
     return p->dim_qk > LONG_DIM;
 }
 
-bool fa_gpu_even_pages(const fa_problem *p)
-{
-    const int64_t size = p->tensor[FA_K].shape[2];
-    return (size & (size - 1)) == 0;
-}
-
 bool fa_gpu_can_align(const fa_problem *p)
 {
     if (p->dim_qk % DIM_ALIGN != 0 || p->dim_v % DIM_ALIGN != 0)

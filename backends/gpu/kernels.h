@@ -57,8 +57,6 @@ void fa_gpu_kernel_add(fa_device *device, fa_gpu_kernel impls[FA_MAX_KERNELS],
 /* A kernel that serves everything; traits are the caller's to fill. */
 fa_kernel fa_gpu_common_kernel(const fa_gpu_entry *entry);
 
-/* Whether the keys of a page are a power of two; of a problem with pages. */
-bool fa_gpu_even_pages(const fa_problem *p);
 /* Whether rows of q, k, v and o can lie at multiples of 16 bytes, but for those of formats of caches. */
 bool fa_gpu_can_align(const fa_problem *p);
 /* Whether a tile kernel sums scores over 64 dims at a time: one long sum is less exact, parts take registers. */

@@ -41,9 +41,8 @@ static void attention_options(fa_cl_options *text, const fa_plan *plan, int chun
                          chunks);
     fa_cl_options_add(text, " -DFA_TRANSFORM=%d -DFA_BLOCK_Q=%d -DFA_BLOCK_KV=%d%s", plan->score.transforms,
                       plan->args.block_q, plan->args.block_kv, aligned ? " -DFA_ALIGNED" : "");
-    if (pages)
-        fa_cl_options_add(text, " -DFA_PAGES%s", fa_gpu_even_pages(p) ? " -DFA_EVEN_PAGES" : "");
-    fa_cl_options_add(text, "%s%s", p->features & FA_FEATURE_K_SCALE ? " -DFA_SCALES_K" : "",
+    fa_cl_options_add(text, "%s%s%s", pages ? " -DFA_PAGES" : "",
+                      p->features & FA_FEATURE_K_SCALE ? " -DFA_SCALES_K" : "",
                       p->features & FA_FEATURE_V_SCALE ? " -DFA_SCALES_V" : "");
     if (impl->kind == FA_GPU_ROWS) {
         fa_cl_options_add(text, " -DFA_KERNEL_ROWS -DFA_GROUP=%d -DFA_SPLIT=%d -DFA_DIM_QK=%d -DFA_DIM_V=%d",

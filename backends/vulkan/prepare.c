@@ -28,8 +28,7 @@ static fa_vk_constants common_constants(const fa_plan *plan)
     c.value[FA_VK_TYPE_O] = (uint32_t)p->tensor[FA_O].dtype;
     c.value[FA_VK_SCALES_K] = scales_constant(&p->k_scales);
     c.value[FA_VK_SCALES_V] = scales_constant(&p->v_scales);
-    if (p->features & FA_FEATURE_PAGES)
-        c.value[FA_VK_PAGES] = fa_gpu_even_pages(p) ? 2 : 1;
+    c.value[FA_VK_PAGES] = (p->features & FA_FEATURE_PAGES) != 0;
     for (int t = FA_K; t <= FA_V; t++) {
         const int64_t *stride = p->tensor[t].stride;
         if (stride[2] >= far || (c.value[FA_VK_PAGES] && stride[0] >= far))

@@ -2,23 +2,18 @@
 /*
  * Where keys lie that are in pages. Written in the words of work.h, and in
  *   FA_LOAD_PAGE(w, n)      entry n of the page table, an int
- *   FA_SHIFTS_PAGES(w)      whether the keys of a page are a power of two; a constant spares the division
  */
 #ifndef FA_PORTABLE_KEYS_H
 #define FA_PORTABLE_KEYS_H
 
 #include "scales.h"
 
-#ifndef FA_SHIFTS_PAGES
-#define FA_SHIFTS_PAGES(w) (FA_PARAM(w, page_shift) >= 0)
-#endif
-
 /* Of a key of the item's sequence, counted from the first that it uses. It must be one of the sequence's. */
 FA_KERNEL_FN fa_key_place fa_work_place(FA_WORK w, int key)
 {
     fa_key_place at;
     int number = FA_SEQUENCE(w, first) + key, size = FA_PARAM(w, page_size), shift = FA_PARAM(w, page_shift);
-    int entry = FA_SHIFTS_PAGES(w) ? number >> shift : number / size;
+    int entry = shift >= 0 ? number >> shift : number / size;
     at.page = FA_LOAD_PAGE(w, FA_INDEX(FA_SEQUENCE(w, number)) * FA_WIDE(FA_PARAM(w, page_stride)) +
                                   FA_INDEX(entry));
     at.within = number - entry * size;
@@ -29,7 +24,7 @@ FA_KERNEL_FN fa_key_place fa_work_place(FA_WORK w, int key)
 FA_KERNEL_FN int fa_work_within(FA_WORK w, int key)
 {
     int size = FA_PARAM(w, page_size), number = FA_SEQUENCE(w, first) + key;
-    return FA_SHIFTS_PAGES(w) ? number & (size - 1) : number - number / size * size;
+    return FA_PARAM(w, page_shift) >= 0 ? number & (size - 1) : number - number / size * size;
 }
 
 /* Whether the pool has that page. Where it has not, the rows that meet the key become NaN. */

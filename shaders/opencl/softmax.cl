@@ -98,9 +98,6 @@ static inline work work_at(__global const uchar *table, int n, memory bias, long
 #undef FA_SEQUENCE
 #define FA_PARAM(w, member) (w).member
 #define FA_SEQUENCE(w, member) (w).member
-#ifdef FA_EVEN_PAGES
-#define FA_SHIFTS_PAGES(w) true
-#endif
 #include "core/portable/keys.h"
 #undef FA_PARAM
 #undef FA_SEQUENCE

@@ -12,7 +12,7 @@
 #define FA_VK_TYPE_O 3
 #define FA_VK_TRANSFORM 4 /* scores are more than scaled and masked */
 #define FA_VK_ALIGNED 5   /* rows lie at multiples of 16 bytes, head dims are multiples of eight */
-#define FA_VK_PAGES 6     /* keys lie in pages; 2: of a power of two */
+#define FA_VK_PAGES 6     /* keys lie in pages */
 #define FA_VK_BLOCK_Q 7
 #define FA_VK_BLOCK_KV 8
 #define FA_VK_LANES 9    /* work-items beside each other */

@@ -20,7 +20,6 @@ int load_page(address n)
 #define FA_PARAM(w, member) (w).member
 #define FA_SEQUENCE(w, member) (w).member
 #define FA_LOAD_PAGE(w, n) load_page(n)
-#define FA_SHIFTS_PAGES(w) (PAGES == 2 || (w).page_shift >= 0)
 #include "core/portable/keys.h"
 #undef FA_PARAM
 #undef FA_SEQUENCE
