@@ -5,6 +5,7 @@
 
 #include <fastattn/reference.h>
 
+#include "core/platform.h"
 #include "core/portable/encode.h"
 #include "suites.h"
 #include "test_problem.h"
@@ -298,10 +299,10 @@ static void run_part(fa_device *device, const fa_attention_desc *d, fa_host_args
     fa_queue *queue;
     ck_assert_msg(fa_plan_create(device, d, &plan) == FA_OK, "%s", fa_last_error());
     ck_assert_int_eq(fa_queue_create(device, &queue), FA_OK);
-    args.workspace = aligned_alloc(64, (fa_plan_workspace(plan) + 64) / 64 * 64);
+    args.workspace = fa_system_allocate(fa_plan_workspace(plan) + 64, 64);
     ck_assert_msg(fa_plan_run_host(plan, queue, &args) == FA_OK, "%s", fa_last_error());
     ck_assert_int_eq(fa_queue_wait(queue), FA_OK);
-    free(args.workspace);
+    fa_system_release(args.workspace);
     fa_queue_destroy(queue);
     fa_plan_destroy(plan);
 }

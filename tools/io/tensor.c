@@ -73,8 +73,8 @@ bool io_tensor_check(const io_tensor *t, const char *file, const char *field, io
     return true;
 }
 
-/* Makes room for t->bytes. Not every system has aligned_alloc(). */
-static bool alloc(io_tensor *t)
+/* Not every system has aligned_alloc(). */
+bool io_tensor_alloc(io_tensor *t)
 {
     t->memory = malloc(t->bytes + ALIGNMENT);
     if (t->memory)
@@ -118,7 +118,7 @@ static void fortran_to_c(const io_tensor *t, const unsigned char *src, unsigned 
 static bool to_c_order(io_tensor *t, const char *file, io_error *err)
 {
     io_tensor ordered = *t;
-    if (!alloc(&ordered))
+    if (!io_tensor_alloc(&ordered))
         return io_fail(err, file, "fortran_order",
                        "found True, expected room for another %zu "
                        "bytes to bring the data into C order",
@@ -155,10 +155,10 @@ bool io_load(io_source *s, const io_found *found, io_tensor *out, io_error *err)
     const size_t count = found->tensor.bytes / element;
 
     *out = found->tensor;
-    bool ok = alloc(out) || io_fail(err, s->name, "data",
-                                    "found %zu bytes, expected no more than "
-                                    "the memory that is free",
-                                    out->bytes);
+    bool ok = io_tensor_alloc(out) || io_fail(err, s->name, "data",
+                                              "found %zu bytes, expected no more than "
+                                              "the memory that is free",
+                                              out->bytes);
     if (found->stored > element)
         ok = ok && load_doubles(out, s, found->offset, err);
     else

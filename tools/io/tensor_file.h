@@ -61,4 +61,7 @@ bool io_safetensors_write(const char *path, const char *const *names, const io_t
 
 void io_tensor_free(io_tensor *t);
 
+/* Makes room for t->bytes; false where there is none. What the tensor had stays the caller's. */
+bool io_tensor_alloc(io_tensor *t);
+
 #endif

@@ -41,7 +41,7 @@ static fa_status cell_class(const fa_plan *plan, picture *p, int row, int column
             break;
         }
     }
-    p->cell[row][column] = first;
+    p->cell[row][column] = (unsigned char)first;
     return FA_OK;
 }
 

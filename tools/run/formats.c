@@ -49,8 +49,7 @@ bool run_format_apply(const run_format *f, const fa_tensor *to, io_tensor *t)
     const int64_t count = to->shape[0] * to->shape[1] * to->shape[2] * to->shape[3];
     io_tensor made = *t;
     made.bytes = bytes;
-    made.data = made.memory = aligned_alloc(64, (bytes + 64) / 64 * 64);
-    if (!made.data) {
+    if (!io_tensor_alloc(&made)) {
         cli_error(RUN_COMMAND, "%s: no memory for %zu bytes of %s", f->what, bytes, fa_dtype_name(f->to));
         return false;
     }
