@@ -68,7 +68,8 @@ static void widen_key(const row_view *r, int operand, const void *base, const vo
     widen(t->dtype, base, fa_tensor_offset(t, at.batch, head, at.row), dim, row);
     for (int32_t d = 0; scales->scale_type >= 0 && d < dim; d++) {
         const fa_scaling s = fa_scales_at(scales, scale, zero, at.batch, head, at.row, d);
-        row[d] = fmaf(s.scale, row[d], s.offset);
+        /* The product is exact. Not every system's fmaf() rounds once. */
+        row[d] = (float)((double)s.scale * (double)row[d] + (double)s.offset);
     }
 }
 
