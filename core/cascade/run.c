@@ -19,27 +19,28 @@ static fa_attention_desc state_desc(const fa_cascade *c, const fa_attention_desc
     return d;
 }
 
-/* Groups without a mask. A sink counts once, in the last level. */
+/*
+ * Groups without a mask: every row sees all keys, wherever it stands. A sink counts once, in the last level. What else the
+ * description has, as scales of the cache, each level has too.
+ */
 static fa_attention_desc level_desc(const fa_cascade *c, const fa_attention_desc *desc,
                                     const fa_cascade_level_lists *l)
 {
-    const fa_attention_desc states = state_desc(c, desc);
-    return (fa_attention_desc){
-        .struct_size = sizeof(fa_attention_desc),
-        .q = states.q,
-        .k = states.k,
-        .v = states.v,
-        .o = states.o,
-        .scale = states.scale,
-        .scale_is_set = states.scale_is_set,
-        .softcap = states.softcap,
-        .sequences = l->groups,
-        .cu_rows_q = l->cu_rows,
-        .lens_kv = l->lens,
-        .page_table = fa_tensor_make(FA_I32, l->groups, 1, 1, l->pages),
-        .want_lse = 1,
-        .tuning = states.tuning,
-    };
+    fa_attention_desc d = state_desc(c, desc);
+    d.mask = FA_MASK_NONE;
+    d.alignment = FA_ALIGN_DEFAULT;
+    d.window_right = d.prefix = d.diagonal_offset = 0;
+    d.sequences = l->groups;
+    d.cu_rows_q = l->cu_rows;
+    d.cu_rows_q32 = NULL;
+    d.lens_kv = l->lens;
+    d.lens_kv32 = NULL;
+    d.first_kv = NULL;
+    d.first_kv32 = NULL;
+    d.page_table = fa_tensor_make(FA_I32, l->groups, 1, 1, l->pages);
+    d.dynamic_lengths = 0;
+    d.sinks = NULL;
+    return d;
 }
 
 static fa_status write_tables(const fa_cascade *c, fa_queue *queue)
