@@ -3,6 +3,17 @@
 
 #include "core/status.h"
 
+fa_status fa_call_check(const char *object, const void *made, const fa_device *device, const fa_queue *queue,
+                        const char *argument, const void *given)
+{
+    if (!made || !queue || !given)
+        return fa_fail(FA_INVALID, "%s is NULL", !made ? object : !queue ? "queue" : argument);
+    if (queue->device != device)
+        return fa_fail(FA_INVALID, "queue belongs to device %s, the %s to %s", queue->device->info.name,
+                       object, device->info.name);
+    return FA_OK;
+}
+
 fa_status fa_buffer_check(const fa_device *device, const char *of, const char *name, const fa_buffer *buffer,
                           size_t offset, size_t alignment, size_t span)
 {

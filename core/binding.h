@@ -14,6 +14,13 @@ typedef struct fa_memory {
 } fa_memory;
 
 /*
+ * Whether a call has all of its arguments, and a queue of the device that its object was made for. FA_INVALID names `object`
+ * ("plan") or `argument` ("args").
+ */
+fa_status fa_call_check(const char *object, const void *made, const fa_device *device, const fa_queue *queue,
+                        const char *argument, const void *given);
+
+/*
  * Whether `span` bytes at `offset` of a buffer are memory of the device at multiples of `alignment`. FA_INVALID names the
  * buffer `of` and `name`.
  */

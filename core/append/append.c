@@ -371,11 +371,7 @@ fa_status fa_append_run(const fa_append *append, fa_queue *queue, const fa_appen
 {
     fa_clear_error();
     fa_append_args copy;
-    if (!append || !queue || !args)
-        return fa_fail(FA_INVALID, "%s is NULL", !append ? "append" : !queue ? "queue" : "args");
-    if (queue->device != append->device)
-        return fa_fail(FA_INVALID, "queue belongs to device %s, the append to %s", queue->device->info.name,
-                       append->device->info.name);
+    FA_TRY(fa_call_check("append", append, append ? append->device : NULL, queue, "args", args));
     FA_TRY(fa_copy_struct(&copy, sizeof(copy), FA_APPEND_ARGS_0_1, args, "fa_append_args"));
     const fa_task_binding binding = {
         .buffer = {copy.k, copy.v, copy.cache_k, copy.cache_v, copy.slots, copy.q, copy.q_out, copy.positions,

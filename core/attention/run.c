@@ -65,12 +65,7 @@ fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, c
 fa_status fa_plan_check_call(const fa_plan *plan, const fa_queue *queue, const void *argument,
                              const char *name)
 {
-    if (!plan || !queue || !argument)
-        return fa_fail(FA_INVALID, "%s is NULL", !plan ? "plan" : !queue ? "queue" : name);
-    if (queue->device != plan->device)
-        return fa_fail(FA_INVALID, "queue belongs to device %s, the plan to %s", queue->device->info.name,
-                       plan->device->info.name);
-    return FA_OK;
+    return fa_call_check("plan", plan, plan ? plan->device : NULL, queue, name, argument);
 }
 
 /* The pages that a run's sequences use are pages of the pool. */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/backend.h"
+#include "core/binding.h"
 #include "core/cascade/cascade.h"
 #include "core/context.h"
 #include "core/size.h"
@@ -201,15 +202,10 @@ size_t fa_cascade_work(const fa_cascade *cascade)
 static fa_status check_call(const fa_cascade *c, const fa_queue *queue, const void *argument,
                             const char *name)
 {
-    if (!c || !queue || !argument)
-        return fa_fail(FA_INVALID, "%s is NULL", !c ? "cascade" : !queue ? "queue" : name);
-    if (!c->device)
+    if (c && !c->device)
         return fa_fail(FA_INVALID,
                        "cascade is one of fa_cascade_find(), expected one of fa_cascade_create()");
-    if (queue->device != c->device)
-        return fa_fail(FA_INVALID, "queue belongs to device %s, the cascade to %s", queue->device->info.name,
-                       c->device->info.name);
-    return FA_OK;
+    return fa_call_check("cascade", c, c ? c->device : NULL, queue, name, argument);
 }
 
 static fa_status check_offset(const fa_cascade *c, int64_t n, int64_t offset)

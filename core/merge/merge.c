@@ -276,11 +276,7 @@ fa_status fa_merge_run(const fa_merge *merge, fa_queue *queue, const fa_merge_ar
 {
     fa_clear_error();
     fa_merge_args copy;
-    if (!merge || !queue || !args)
-        return fa_fail(FA_INVALID, "%s is NULL", !merge ? "merge" : !queue ? "queue" : "args");
-    if (queue->device != merge->device)
-        return fa_fail(FA_INVALID, "queue belongs to device %s, the merge to %s", queue->device->info.name,
-                       merge->device->info.name);
+    FA_TRY(fa_call_check("merge", merge, merge ? merge->device : NULL, queue, "args", args));
     FA_TRY(fa_copy_struct(&copy, sizeof(copy), FA_MERGE_ARGS_0_1, args, "fa_merge_args"));
     const fa_task_binding binding = {
         .buffer = {copy.partial, copy.o, copy.partial_lse, copy.lse},
