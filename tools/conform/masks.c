@@ -164,18 +164,25 @@ static bool add_keep_bits(conform_list *list)
     return ok;
 }
 
+/* Runs with lengths of their own, alternately with and without parts of keys. */
+static conform_case lengths_case(conform_test test, int packing)
+{
+    conform_case c = basic;
+    set_types(&c, float_types[packing % 3]);
+    set_heads(&c, 4, 4, 2);
+    set_lengths(&c, 37, 190);
+    c.test = test;
+    c.packing = (conform_packing)packing;
+    c.splits = packing % 2 ? 3 : 0;
+    return c;
+}
+
 /* Lengths on the device: each packing, masks that leave parts of keys to no row, and rows that are split for balance. */
 static bool add_device_lengths(conform_list *list)
 {
     bool ok = true;
     for (int packing = CONFORM_DENSE; packing < CONFORM_PACKINGS; packing++) {
-        conform_case c = basic;
-        set_types(&c, float_types[packing % 3]);
-        set_heads(&c, 4, 4, 2);
-        set_lengths(&c, 37, 190);
-        c.test = CONFORM_DEVICE_LENGTHS;
-        c.packing = (conform_packing)packing;
-        c.splits = packing % 2 ? 3 : 0;
+        conform_case c = lengths_case(CONFORM_DEVICE_LENGTHS, packing);
         c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
         c.window_left = packing % 3 ? 12 : 0;
         c.first = packing % 3 == 1;
@@ -208,18 +215,12 @@ static bool add_device_lengths(conform_list *list)
     return ok;
 }
 
-/* Lengths that a run is given. Alternately with and without parts of keys. */
+/* Lengths that a run is given. */
 static bool add_dynamic(conform_list *list)
 {
     bool ok = true;
     for (int packing = CONFORM_DENSE; packing < CONFORM_PACKINGS; packing++) {
-        conform_case c = basic;
-        set_types(&c, float_types[packing % 3]);
-        set_heads(&c, 4, 4, 2);
-        set_lengths(&c, 37, 190);
-        c.test = CONFORM_LENGTHS;
-        c.packing = (conform_packing)packing;
-        c.splits = packing % 2 ? 3 : 0;
+        conform_case c = lengths_case(CONFORM_LENGTHS, packing);
         c.narrow = packing % 4 == 1;
         ok = ok && conform_add(list, &c, "dynamic");
         c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
