@@ -183,9 +183,10 @@ typedef struct fa_attention_desc {
     size_t struct_size; /* sizeof(fa_attention_desc) */
 
     /* q (batch, heads_q, rows, dim_qk); k (batch, heads_kv, keys, dim_qk); v (batch, heads_kv, keys, dim_v);
-     * o (batch, heads_q, rows, dim_v). Each is f32, f16 or bf16, independent of the others; k and v may each have a
-     * format of caches instead, whose elements count as the f32 numbers that they stand for, scaled where there is k_scale. No two elements of o
-     * share memory, and none shares memory with an input. Rows of o may lie between rows of q, k and v. */
+     * o (batch, heads_q, rows, dim_v). Each is f32, f16 or bf16, independent of the others. k and v may each have a
+     * format of caches instead: its elements count as the f32 numbers that they stand for, scaled where there is k_scale.
+     * No two elements of o share memory, and none shares memory with an input. Rows of o may lie between rows of q, k
+     * and v. */
     fa_tensor q, k, v, o;
 
     float scale;          /* of the scores, finite; 0: 1/sqrt(dim_qk)                              */
