@@ -12,14 +12,8 @@
 #extension GL_EXT_shader_16bit_storage : require
 #extension GL_EXT_shader_explicit_arithmetic_types_int16 : require
 #endif
-#ifdef FA_ADDRESS
-#extension GL_EXT_buffer_reference : require
-#extension GL_EXT_buffer_reference_uvec2 : require
-#extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
-#endif
 
-#include "constants.h"
-#define FA_LANG_GLSL
+#include "address.glsl"
 #include "core/portable/format.h"
 #include "core/portable/table.h"
 #include "core/portable/walk.h"
@@ -30,27 +24,12 @@ layout(constant_id = FA_VK_TYPE_V) const int TYPE_V = 0;
 layout(constant_id = FA_VK_TYPE_O) const int TYPE_O = 0;
 layout(constant_id = FA_VK_ALIGNED) const int ALIGNED = 0;
 
-layout(push_constant) uniform run {
-    uvec2 at[FA_VK_SLOTS];
-} pc;
-
 #define CEIL_DIV(a, b) (((a) + (b) - 1) / (b))
 
 #ifdef FA_ADDRESS
-#define address int64_t
 layout(buffer_reference, std430, buffer_reference_align = 4) buffer words1 { uint w[]; };
 layout(buffer_reference, std430, buffer_reference_align = 8) buffer words2 { uvec2 w; };
 layout(buffer_reference, std430, buffer_reference_align = 16) buffer words4 { uvec4 w; };
-
-address at(int slot)
-{
-    return address(packUint2x32(pc.at[slot]));
-}
-
-address wide(uvec2 x)
-{
-    return address(packUint2x32(x));
-}
 
 #ifdef FA_HALVES
 layout(buffer_reference, std430, buffer_reference_align = 2) buffer halves1 { uint16_t w; };
@@ -63,7 +42,6 @@ layout(buffer_reference, std430, buffer_reference_align = 2) buffer halves1 { ui
 #define WORD2(slot, p) words2(uint64_t(p)).w
 #define WORD4(slot, p) words4(uint64_t(p)).w
 #else
-#define address uint
 #define FA_OPERAND(slot)                                                                               \
     layout(set = 0, binding = slot, std430) buffer one_##slot { uint w[]; } m1_##slot;                 \
     layout(set = 0, binding = slot, std430) buffer two_##slot { uvec2 w[]; } m2_##slot;                \
@@ -79,17 +57,6 @@ FA_OPERAND(7)
 FA_OPERAND(8)
 FA_OPERAND(9)
 FA_OPERAND(10)
-
-address at(int slot)
-{
-    return pc.at[slot].x;
-}
-
-/* What lies behind one descriptor has addresses of 32 bits. */
-address wide(uvec2 x)
-{
-    return x.x;
-}
 
 #ifdef FA_HALVES
 layout(set = 0, binding = 4, std430) buffer half_4 { uint16_t w[]; } mhalf_4;

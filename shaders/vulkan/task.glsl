@@ -3,14 +3,7 @@
  * The words of core/portable/task.h: operand n lies behind slot n + 1, parameters behind slot 0. Memory is read and
  * written in words of 32 bits, so that no device needs more.
  */
-#ifdef FA_ADDRESS
-#extension GL_EXT_buffer_reference : require
-#extension GL_EXT_buffer_reference_uvec2 : require
-#extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
-#endif
-
-#include "constants.h"
-#define FA_LANG_GLSL
+#include "address.glsl"
 
 layout(local_size_x_id = FA_VK_GROUP, local_size_y = 1, local_size_z = 1) in;
 layout(constant_id = FA_VK_GROUP) const int GROUP = 64;
@@ -18,10 +11,6 @@ layout(constant_id = FA_VK_CONSTANT_0) const int CONSTANT_0 = 0;
 layout(constant_id = FA_VK_CONSTANT_1) const int CONSTANT_1 = 0;
 layout(constant_id = FA_VK_CONSTANT_2) const int CONSTANT_2 = 0;
 layout(constant_id = FA_VK_CONSTANT_3) const int CONSTANT_3 = 0;
-
-layout(push_constant) uniform run {
-    uvec2 at[FA_VK_SLOTS];
-} pc;
 
 #define FA_TASK int
 #define FA_TASK_CONSTANT(t, n) CONSTANT_##n
@@ -35,24 +24,12 @@ layout(push_constant) uniform run {
 #define FA_WIDE(x) wide(x)
 
 #ifdef FA_ADDRESS
-#define address int64_t
 layout(buffer_reference, std430, buffer_reference_align = 4) buffer words1 { uint w; };
 #define FA_TASK_VIEW(type)                                                                            \
     layout(buffer_reference, std430, buffer_reference_align = 8) buffer view_##type { type entry[]; };
 #define TABLE(type) view_##type(pc.at[0]).entry
 #define WORD(n, p) words1(uint64_t(p)).w
-
-address start_of(int n)
-{
-    return address(packUint2x32(pc.at[n + 1]));
-}
-
-address wide(uvec2 x)
-{
-    return address(packUint2x32(x));
-}
 #else
-#define address uint
 #define FA_OPERAND(n, slot) layout(set = 0, binding = slot, std430) buffer operand_##n { uint w[]; } m_##n;
 FA_OPERAND(0, 1)
 FA_OPERAND(1, 2)
@@ -67,18 +44,13 @@ FA_OPERAND(9, 10)
 #define FA_TASK_VIEW(type) layout(set = 0, binding = 0, std430) buffer view_##type { type entry[]; } table_##type;
 #define TABLE(type) table_##type.entry
 #define WORD(n, p) m_##n.w[(p) >> 2]
+#endif
 
+/* Programs have variables by the name of `at`. */
 address start_of(int n)
 {
-    return pc.at[n + 1].x;
+    return at(n + 1);
 }
-
-/* What lies behind one descriptor has addresses of 32 bits. */
-address wide(uvec2 x)
-{
-    return x.x;
-}
-#endif
 
 uint shift_of(address p)
 {
