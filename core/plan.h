@@ -31,6 +31,7 @@ struct fa_plan {
     fa_work_layout layout;
     void *work;           /* of the plan's own lengths, on the host; NULL where only the device has it */
     struct fa_fill *fill; /* writes the work of lengths on the device; NULL: there may be none such */
+    struct fa_run_status *status; /* writes the status of runs; NULL: the description does not ask for it */
 
     /* Workspace: scratch of each worker, then the partial outputs, then their states. */
     size_t scratch_bytes; /* of one worker, a multiple of 64; the backend's */
@@ -48,6 +49,8 @@ typedef struct fa_binding {
     size_t workspace_offset;
     fa_buffer *work; /* NULL: the plan's own */
     size_t work_offset;
+    fa_buffer *status; /* NULL: not wanted */
+    size_t status_offset;
 } fa_binding;
 
 /* Whether the plan's kernel leaves partial results, so that keys can be split. */

@@ -20,8 +20,10 @@ typedef struct fa_cu_module {
 
 static const char *name_of(int line, int type)
 {
-    static const char *const tasks[] = {
-        [FA_TASK_APPEND] = "append", [FA_TASK_FILL] = "fill", [FA_TASK_MERGE] = "states"};
+    static const char *const tasks[] = {[FA_TASK_APPEND] = "append",
+                                        [FA_TASK_FILL] = "fill",
+                                        [FA_TASK_MERGE] = "states",
+                                        [FA_TASK_PAGES] = "pages"};
     return type == FA_CUDA_TASK ? tasks[line] : fa_cuda_table[line].name;
 }
 

@@ -3,6 +3,8 @@
 
 #include "core/status.h"
 
+#include "core/portable/scales.h"
+
 fa_status fa_pages_check(const fa_problem *p, const int32_t *table, int64_t n, int64_t first, int64_t keys)
 {
     if (!(p->features & FA_FEATURE_PAGES) || keys <= 0)
@@ -10,7 +12,7 @@ fa_status fa_pages_check(const fa_problem *p, const int32_t *table, int64_t n, i
     const int64_t size = p->tensor[FA_K].shape[2], pages = p->tensor[FA_K].shape[0];
     for (int64_t i = first / size; i <= (first + keys - 1) / size; i++) {
         const int64_t page = table[n * p->tensor[FA_PAGES].stride[0] + i];
-        if (page < 0 || page >= pages)
+        if (!fa_page_exists((int)page, (int)pages))
             return fa_fail(
                 FA_INVALID, "page_table[%lld][%lld] is %lld, expected 0 to %lld: k and v have %lld pages",
                 (long long)n, (long long)i, (long long)page, (long long)pages - 1, (long long)pages);

@@ -350,6 +350,10 @@ static fa_status check_numbers(fa_problem *p, const fa_attention_desc *d)
                            (double)d->sinks[h]);
     }
     FA_TRY(check_limit("dynamic_lengths", d->dynamic_lengths, 0, 2));
+    FA_TRY(check_limit("want_status", d->want_status, 0, 1));
+    if (d->want_status && !(p->features & FA_FEATURE_PAGES))
+        return fa_fail(FA_INVALID, "want_status is 1, expected 0: page_table.shape is all 0");
+    p->want_status = d->want_status != 0;
     p->rule = rule_of(d);
     p->scale = d->scale != 0 || d->scale_is_set ? d->scale : (float)(1.0 / sqrt(p->dim_qk));
     p->softcap = d->softcap;

@@ -74,6 +74,7 @@ typedef struct fa_problem {
     bool packed_q, packed_kv; /* sequences follow each other on the row axis                  */
     bool dynamic;             /* runs may have lengths of their own                           */
     bool on_device;           /* which may lie on the device                                  */
+    bool want_status;         /* runs say whether their pages were the pool's                 */
     bool has_lens_q, has_lens_kv, has_first_kv; /* what the description gives                 */
     int64_t sequences;
     fa_sequence *sequence;

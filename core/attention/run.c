@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/attention/pages.h"
+#include "core/attention/run_status.h"
 #include "core/backend.h"
 #include "core/binding.h"
 #include "core/context.h"
@@ -23,7 +24,7 @@ fa_status fa_work_check(const fa_device *device, const char *of, const fa_buffer
 fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, const fa_problem *p,
                            size_t workspace, size_t work)
 {
-    fa_memory operands[FA_OPERANDS + 2];
+    fa_memory operands[FA_OPERANDS + 3];
     int count = 0;
     for (int t = 0; t < FA_OPERANDS; t++) {
         const char *name = fa_operands[t].name;
@@ -59,6 +60,17 @@ fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, c
             return status;
         operands[count++] = (fa_memory){"work", fa_buffer_bytes(work, buffer, binding->work_offset), false};
     }
+    const size_t status_bytes = fa_run_status_bytes(p);
+    if (!p->want_status && binding->status)
+        return fa_fail(FA_INVALID, "args.status is given, expected NULL: the description has want_status 0");
+    if (status_bytes > 0) {
+        fa_status status = fa_buffer_check(device, "args.", "status", binding->status, binding->status_offset,
+                                           sizeof(int32_t), status_bytes);
+        if (status != FA_OK)
+            return status;
+        operands[count++] = (fa_memory){
+            "status", fa_buffer_bytes(status_bytes, binding->status, binding->status_offset), true};
+    }
     return fa_memory_check_overlap(operands, count);
 }
 
@@ -75,9 +87,15 @@ static fa_status check_pages(const fa_plan *plan, const fa_binding *binding, con
     const fa_buffer *table = binding->buffer[FA_PAGES];
     const fa_table_sequence *s = (const void *)((const char *)work + plan->layout.sequences);
     fa_status status = FA_OK;
-    for (int64_t n = 0; table && n < p->sequences && status == FA_OK; n++)
+    for (int64_t n = 0; table && n < p->sequences && status == FA_OK; n++) {
+        if (s[n].row < 0)
+            return fa_fail(
+                FA_INVALID,
+                "args.work: sequence %lld has more keys than the %d that page_table, bias and keep hold",
+                (long long)n, fa_problem_most_keys(p));
         status = fa_pages_check(p, (const void *)((const char *)table->address + binding->offset[FA_PAGES]),
                                 n, s[n].first, s[n].mask.len_kv);
+    }
     return status;
 }
 
@@ -106,9 +124,11 @@ fa_status fa_plan_run_bound(const fa_plan *plan, fa_queue *queue, const fa_bindi
     fa_status status = fa_binding_check(binding, plan->device, &plan->problem, plan->workspace, work);
     if (status == FA_OK)
         status = check_work(plan, binding);
-    if (status != FA_OK || fa_run_items(plan, binding) == 0)
-        return status;
-    return fa_finish(plan->device->backend->plan_run(plan, queue, binding));
+    if (status == FA_OK && fa_run_items(plan, binding) > 0)
+        status = plan->device->backend->plan_run(plan, queue, binding);
+    if (status == FA_OK)
+        status = fa_run_status_write(plan, queue, binding);
+    return fa_finish(status);
 }
 
 fa_status fa_plan_run(const fa_plan *plan, fa_queue *queue, const fa_attention_args *args)
@@ -125,6 +145,8 @@ fa_status fa_plan_run(const fa_plan *plan, fa_queue *queue, const fa_attention_a
         .workspace_offset = copy.workspace_offset,
         .work = copy.work,
         .work_offset = copy.work_offset,
+        .status = copy.status,
+        .status_offset = copy.status_offset,
     };
 #define FA_OPERAND(constant, field, written, feature) \
     binding.buffer[FA_##constant] = copy.field;       \
@@ -160,10 +182,11 @@ fa_status fa_plan_run_host(const fa_plan *plan, fa_queue *queue, const fa_host_a
 #include "core/attention/operands.inc"
     };
 #undef FA_OPERAND
-    fa_buffer buffer[FA_OPERANDS], workspace, work;
+    fa_buffer buffer[FA_OPERANDS], workspace, work, run_status;
     fa_binding binding = {
         .workspace = as_buffer(plan, a.workspace, plan->workspace, &workspace),
         .work = as_buffer(plan, (void *)(uintptr_t)a.work, plan->layout.bytes, &work),
+        .status = as_buffer(plan, a.status, fa_run_status_bytes(&plan->problem), &run_status),
     };
     for (int t = 0; t < FA_OPERANDS; t++)
         binding.buffer[t] = as_buffer(plan, memory[t], plan->problem.span[t], &buffer[t]);

@@ -69,7 +69,9 @@ static void fill_sequences(const fa_problem *p, fa_table_sequence *out)
             .number = (int)n,
             .first = s->first,
             .mask = s->mask,
-            .row = (int)FA_MIN(s->kv_row, INT32_MAX), /* of what has scales, no more */
+            .row = p->features & FA_FEATURE_PAGES
+                       ? (int)p->tensor[FA_K].shape[0]
+                       : (int)FA_MIN(s->kv_row, INT32_MAX), /* of what has scales, no more */
         };
     }
 }

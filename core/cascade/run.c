@@ -40,6 +40,7 @@ static fa_attention_desc level_desc(const fa_cascade *c, const fa_attention_desc
     d.first_kv32 = NULL;
     d.page_table = fa_tensor_make(FA_I32, l->groups, 1, 1, l->pages);
     d.dynamic_lengths = 0;
+    d.want_status = 0; /* the host has seen these pages */
     d.sinks = NULL;
     return d;
 }
@@ -290,6 +291,8 @@ static fa_status check_memory(const fa_cascade *c, const fa_attention_args *a)
         .workspace_offset = a->workspace_offset,
         .work = a->work,
         .work_offset = a->work_offset,
+        .status = a->status,
+        .status_offset = a->status_offset,
     };
 #define FA_OPERAND(constant, field, written, feature) \
     binding.buffer[FA_##constant] = a->field;         \
@@ -313,7 +316,7 @@ static fa_status run_level(const fa_cascade *c, fa_queue *queue, const fa_attent
     if (!last) {
         level.page_table = c->tables;
         level.page_table_offset = c->table_offset[i];
-        level.work = NULL;
+        level.work = level.status = NULL;
     }
     return fa_plan_run(last ? c->last : c->plan[i], queue, &level);
 }

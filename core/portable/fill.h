@@ -64,6 +64,7 @@ FA_STRUCT(fa_fill_sequence)
     fa_mask mask;
     int len_q, first;
     int q_row, kv_row; /* where its rows and keys begin in their tensors                    */
+    int pages;         /* fa_table_sequence.row, where keys lie in pages                    */
     int row_blocks;    /* of a KV head                                                      */
     int key_blocks;    /* at least as many as any row block meets                           */
     bool falls;        /* its offsets do                                                    */
@@ -97,6 +98,12 @@ FA_KERNEL_FN bool fa_fill_has(FA_TASK t, int what)
     return (FA_FILL_PARAM(t, lists) & what) != 0;
 }
 
+/* Whether keys lie in pages. A sequence whose keys go beyond what its pages hold is held within, and has no page. */
+FA_KERNEL_FN bool fa_fill_paged(FA_TASK t)
+{
+    return (FA_FILL_HEAD(t, flags) & FA_TABLE_PAGES) != 0;
+}
+
 FA_FN int fa_fill_divide_up(int a, int b)
 {
     return a / b + (a - a / b * b > 0 ? 1 : 0);
@@ -128,7 +135,10 @@ FA_KERNEL_FN fa_fill_sequence fa_fill_read(FA_TASK t, int n, bool none)
     const int at = 4 * n;
     const bool packed_q = fa_fill_has(t, FA_FILL_PACKED_Q), packed_kv = fa_fill_has(t, FA_FILL_PACKED_KV);
     fa_fill_sequence s;
-    int len_q = FA_FILL_PARAM(t, most_q), len_kv = FA_FILL_PARAM(t, most_kv);
+    const int most_kv = FA_FILL_PARAM(t, most_kv);
+    const bool paged = fa_fill_paged(t);
+    int len_q = FA_FILL_PARAM(t, most_q), len_kv = most_kv;
+    s.pages = FA_FILL_HEAD(t, pages);
     s.q_row = 0;
     s.kv_row = 0;
     s.first = 0;
@@ -146,12 +156,14 @@ FA_KERNEL_FN fa_fill_sequence fa_fill_read(FA_TASK t, int n, bool none)
         s.kv_row = fa_fill_clamp(FA_INT(FA_GET32(t, 2, FA_INDEX(at))), 0, rows);
         len_kv = FA_MIN(len_kv, fa_fill_clamp(end, 0, rows) - s.kv_row);
     } else if (fa_fill_has(t, FA_FILL_HAS_KEYS)) {
-        len_kv = FA_MIN(len_kv, FA_INT(FA_GET32(t, 2, FA_INDEX(at))));
+        const int told = FA_INT(FA_GET32(t, 2, FA_INDEX(at)));
+        len_kv = FA_MIN(len_kv, told);
+        s.pages = told > most_kv ? -1 : s.pages;
     }
     len_kv = FA_MAX(len_kv, 0);
     if (fa_fill_has(t, FA_FILL_HAS_FIRST))
         s.first = fa_fill_clamp(FA_INT(FA_GET32(t, 3, FA_INDEX(at))), 0, len_kv);
-    if (FA_FILL_HEAD(t, pages) == 0)
+    if (!paged)
         s.kv_row += s.first;
     s.len_q = none ? 0 : FA_MAX(len_q, 0);
     s.mask = fa_mask_of(FA_FILL_PARAM(t, rule), s.len_q, len_kv - s.first, s.first);
@@ -336,7 +348,7 @@ FA_KERNEL_FN void fa_fill_put_sequence(FA_TASK t, int n, fa_fill_sequence s)
 {
     const int at = (FA_FILL_HEAD(t, sequences_at) + n) * FA_FILL_SEQUENCE_WORDS;
     const int heads_q = FA_FILL_PARAM(t, heads_kv) * FA_FILL_HEAD(t, group);
-    const bool paged = FA_FILL_HEAD(t, pages) != 0;
+    const bool paged = fa_fill_paged(t);
     const int batch_q = fa_fill_has(t, FA_FILL_PACKED_Q) ? 0 : n;
     const int batch_kv = fa_fill_has(t, FA_FILL_PACKED_KV) || paged ? 0 : n;
     fa_fill_put_long(t, at, FA_FILL_ROW(t, q, batch_q, s.q_row));
@@ -353,7 +365,7 @@ FA_KERNEL_FN void fa_fill_put_sequence(FA_TASK t, int n, fa_fill_sequence s)
     fa_fill_put(t, at + 14, s.mask.right);
     fa_fill_put(t, at + 15, s.mask.prefix);
     fa_fill_put(t, at + 16, s.first);
-    fa_fill_put(t, at + 17, s.kv_row);
+    fa_fill_put(t, at + 17, paged ? s.pages : s.kv_row);
 }
 
 /*

@@ -27,16 +27,16 @@ FA_KERNEL_FN int fa_work_within(FA_WORK w, int key)
     return FA_PARAM(w, page_shift) >= 0 ? number & (size - 1) : number - number / size * size;
 }
 
-/* Whether the pool has that page. Where it has not, the rows that meet the key become NaN. */
+/* Whether the sequence may have that page. Where it may not, the rows that see the key become NaN. */
 FA_KERNEL_FN bool fa_work_has_page(FA_WORK w, fa_key_place at)
 {
-    return at.page >= 0 && at.page < FA_PARAM(w, pages);
+    return fa_page_exists(at.page, FA_SEQUENCE(w, row));
 }
 
 /* The same place, in a page that the pool has. */
 FA_KERNEL_FN fa_key_place fa_work_clamped(FA_WORK w, fa_key_place at)
 {
-    at.page = FA_MAX(FA_MIN(at.page, FA_PARAM(w, pages) - 1), 0);
+    at.page = FA_MAX(FA_MIN(at.page, FA_SEQUENCE(w, row) - 1), 0);
     return at;
 }
 

@@ -14,6 +14,12 @@ FA_STRUCT(fa_key_place)
     int within; /* the key's number in its page                                */
 FA_STRUCT_END(fa_key_place)
 
+/* Whether a pool of so many pages has that one. */
+FA_FN bool fa_page_exists(int page, int pages)
+{
+    return page >= 0 && page < pages;
+}
+
 /* Of so many things in groups, the group that number n is in. */
 #define FA_GROUP_OF(n, size, shift) ((shift) >= 0 ? (n) >> (shift) : (n) / (size))
 

@@ -29,6 +29,7 @@
 #define FA_TASK_APPEND 0
 #define FA_TASK_FILL 1
 #define FA_TASK_MERGE 2
+#define FA_TASK_PAGES 3
 
 #define FA_TASK_SHARED_INTS 4
 

@@ -238,7 +238,9 @@ typedef struct fa_attention_desc {
      * 0): then all sequences have the same keys. Sequences have lens_kv[n] keys, or as many as their pages hold;
      * cu_rows_kv is NULL. Only entries of pages that hold such keys are read. One that is not from 0 to k.shape[0] - 1
      * is FA_INVALID where the host reads the table (host_memory of fa_device_info); elsewhere no memory outside of k and
-     * v is read, and rows of the sequence become NaN. shape all 0: none. */
+     * v is read, and the sequence's rows that see such a key become NaN, in o and lse; its other rows may. The same
+     * happens where a length on the device (dynamic_lengths 2) goes beyond what its pages hold. want_status tells
+     * which sequences they are. shape all 0: none. */
     fa_tensor page_table;
 
     /* Scales of a cache whose codes have none beside them: k is fp8, I8, I4, I2, U8, U4, U2 or E2M1. An element of k is
@@ -295,6 +297,10 @@ typedef struct fa_attention_desc {
     int32_t want_lse;
 
     const fa_tuning *tuning; /* NULL: the planner decides; copied */
+
+    /* 1: each run also writes its status, which says of each sequence whether the page table was in order
+     * (fa_attention_args.status). Only with page_table. */
+    int32_t want_status;
 } fa_attention_desc;
 
 #ifdef __cplusplus

@@ -121,7 +121,9 @@ typedef struct fa_device_lengths {
  * before it may have written the lengths; the host never learns them. So an engine's step is recorded once, this call
  * and fa_plan_run() together, and replayed. The plan's description has dynamic_lengths 2.
  *
- * A length may be any number: it is held within 0 and what the tensors hold, bias and keep included. A sequence takes no
+ * A length may be any number: it is held within 0 and what the tensors hold, bias and keep included. With page_table, rows
+ * of a sequence that has more keys than that become NaN, as its status says; where the host reads the table, runs are
+ * FA_INVALID. A sequence takes no
  * part if it has no rows: with lens_q 0, or equal offsets. If an entry of cu_rows_q is less than the one before it, no
  * sequence has rows, and runs write nothing. The device splits long rows more simply than the host does, so that a run may
  * take somewhat longer, and has other roundings.
@@ -154,6 +156,12 @@ typedef struct fa_attention_args {
     size_t workspace_offset; /* a multiple of 64; in wrapped host memory, the address is a multiple of 64 */
     fa_buffer *work;         /* written by fa_plan_schedule() for this plan; NULL: the plan's own lengths */
     size_t work_offset;      /* a multiple of 256; in wrapped host memory, the address is a multiple of 64 */
+    /* Given exactly if the description has want_status 1: an int32_t of each sequence, written in the queue's order after the
+     * run. 0: all pages that hold the sequence's keys are the pool's. Otherwise 1 + the number of the first entry of its line
+     * of the page table that names no page; 1 + page_table.shape[3] where a length on the device goes beyond what the
+     * table (or bias, or keep) holds. An engine reads it when it likes, as after a replay; runs do not wait for it. */
+    fa_buffer *status;
+    size_t status_offset; /* a multiple of 4 */
 } fa_attention_args;
 
 /**
@@ -164,7 +172,7 @@ typedef struct fa_attention_args {
  * device's allocations. The first run in which an operand crosses the end of one compiles kernels for that. It may
  * return FA_COMPILE or FA_OUT_OF_MEMORY.
  *
- * FA_INVALID: a buffer is missing, too small, of another device, or misaligned; or an element of o, lse or workspace
+ * FA_INVALID: a buffer is missing, too small, of another device, or misaligned; or an element of o, lse, status or workspace
  * shares bytes with one of another tensor or of work. Nothing is enqueued then. Tensors whose rows alternate in one piece
  * of memory share no bytes. FA_DEVICE_LOST. Several threads may run one plan, each on its own queue.
  *
@@ -184,6 +192,8 @@ typedef struct fa_host_args {
     float *lse;
     void *workspace;  /* fa_plan_workspace() bytes at a multiple of 64; contents undefined before and after */
     const void *work; /* of fa_plan_schedule() for this plan, at a multiple of 64; NULL: the plan's own */
+    int32_t *
+        status; /* as fa_attention_args.status; all 0, since a table in host memory is checked before a run */
 } fa_host_args;
 
 /**

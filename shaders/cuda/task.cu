@@ -48,6 +48,9 @@ __device__ __forceinline__ int *task_shared()
 #elif FA_ROW == FA_TASK_MERGE
 #include "core/portable/merge.h"
 #define FA_TASK_RUN fa_merge_group
+#elif FA_ROW == FA_TASK_PAGES
+#include "core/portable/pages.h"
+#define FA_TASK_RUN fa_pages_group
 #endif
 
 extern "C" __global__ void __launch_bounds__(MOST_THREADS) fa_task(const fa_cuda_task t)

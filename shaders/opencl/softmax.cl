@@ -18,7 +18,7 @@ typedef struct work {
     long page_table_at; /* likewise */
     /* What a look-up of a key asks, as the table has it. */
     long page_stride;
-    int first, number, page_size, page_shift, pages;
+    int first, number, row, page_size, page_shift;
 #endif
     long part_row; /* the first of its rows among the partial results; -1: it writes o itself */
     int head_kv, row_begin, row_end, key_begin, key_end;
@@ -60,7 +60,7 @@ static inline work work_at(__global const uchar *table, int n, memory bias, long
     w.number = w.sequence->number;
     w.page_size = w.p->page_size;
     w.page_shift = w.p->page_shift;
-    w.pages = w.p->pages;
+    w.row = w.sequence->row;
 #else
     (void)page_table;
     (void)page_table_at;

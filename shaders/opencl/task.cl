@@ -55,6 +55,10 @@ typedef struct task {
 #include "core/portable/merge.h"
 #define FA_TASK_RUN fa_merge_group
 #define FA_SHARED_INTS 1
+#elif FA_TASK_KIND == FA_TASK_PAGES
+#include "core/portable/pages.h"
+#define FA_TASK_RUN fa_pages_group
+#define FA_SHARED_INTS (FA_TASK_SHARED_INTS * FA_GROUP)
 #endif
 
 __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_task(

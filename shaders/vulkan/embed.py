@@ -23,6 +23,7 @@ SCALAR = [
     ("append", "append.comp", [], (ADDRESS,)),
     ("fill", "fill.comp", [], (ADDRESS,)),
     ("states", "states.comp", [], (ADDRESS,)),
+    ("pages", "pages.comp", [], (ADDRESS,)),
 ]
 MATRIX = [
     ("matrix4", "matrix.comp", ["-DFA_ELEMENTS=4"], (ADDRESS,)),

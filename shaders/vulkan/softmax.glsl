@@ -20,7 +20,7 @@ struct work {
     int group, dim_qk, dim_v, flags;
     /* With pages: what a look-up of a key asks, as the table has it. */
     fa_long page_stride;
-    int first, number, page_size, page_shift, pages;
+    int first, number, row, page_size, page_shift;
 };
 
 work work_of(address part_row, int sequence, int head_kv, int row_begin, int row_end, int key_begin, int key_end)
@@ -42,9 +42,9 @@ work work_of(address part_row, int sequence, int head_kv, int row_begin, int row
         w.page_stride = PARAMS.page_stride;
         w.first = TABLE(fa_table_sequence)[w.sequence].first;
         w.number = TABLE(fa_table_sequence)[w.sequence].number;
+        w.row = TABLE(fa_table_sequence)[w.sequence].row;
         w.page_size = PARAMS.page_size;
         w.page_shift = PARAMS.page_shift;
-        w.pages = PARAMS.pages;
     }
     return w;
 }

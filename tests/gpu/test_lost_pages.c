@@ -22,6 +22,7 @@ static struct {
     uint16_t q[OUT], k[POOL], v[POOL];
     int32_t table[SEQUENCES * TABLE];
     float o[OUT], lse[LSE];
+    int32_t status[SEQUENCES];
 } host;
 
 static const int64_t lengths[SEQUENCES] = {PAGE * 4 + 5, PAGE * 4};
@@ -33,7 +34,8 @@ static fa_attention_desc describe(const fa_tuning *tuning)
     d.k = d.v = fa_tensor_make(FA_F16, PAGES, 1, PAGE, DIM);
     d.page_table = fa_tensor_make(FA_I32, SEQUENCES, 1, 1, TABLE);
     d.lens_kv = lengths;
-    d.want_lse = 1;
+    d.want_lse = d.want_status = 1;
+    d.dynamic_lengths = 2;
     d.tuning = tuning;
     return d;
 }
@@ -53,7 +55,19 @@ static fa_buffer *upload(const void *from, size_t bytes)
     return buffer;
 }
 
-static void run(const fa_plan *plan)
+static fa_buffer *schedule(const fa_plan *plan, const int32_t *lens)
+{
+    fa_buffer *work, *list = upload(lens, SEQUENCES * sizeof(*lens));
+    const fa_device_lengths on_device = {.struct_size = sizeof(on_device), .lens_kv = list};
+    ck_assert_int_eq(fa_buffer_create(device, fa_plan_work(plan), &work), FA_OK);
+    ck_assert_msg(fa_plan_schedule_device(plan, queue, &on_device, work, 0) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_queue_wait(queue), FA_OK);
+    fa_buffer_destroy(list);
+    return work;
+}
+
+/* With the plan's own lengths, or with others in the device's memory. */
+static void run(const fa_plan *plan, const int32_t *lens)
 {
     const size_t bytes = fa_plan_workspace(plan);
     fa_buffer *workspace = NULL;
@@ -68,18 +82,22 @@ static void run(const fa_plan *plan)
         .o = upload(host.o, sizeof(host.o)),
         .lse = upload(host.lse, sizeof(host.lse)),
         .workspace = workspace,
+        .status = upload(host.status, sizeof(host.status)),
+        .work = lens ? schedule(plan, lens) : NULL,
     };
     ck_assert_msg(fa_plan_run(plan, queue, &args) == FA_OK, "%s", fa_last_error());
     ck_assert_int_eq(fa_buffer_read(queue, args.o, 0, host.o, sizeof(host.o)), FA_OK);
     ck_assert_int_eq(fa_buffer_read(queue, args.lse, 0, host.lse, sizeof(host.lse)), FA_OK);
+    ck_assert_int_eq(fa_buffer_read(queue, args.status, 0, host.status, sizeof(host.status)), FA_OK);
     ck_assert_int_eq(fa_queue_wait(queue), FA_OK);
-    fa_buffer *const all[] = {args.q, args.k, args.v, args.page_table, args.o, args.lse, workspace};
+    fa_buffer *const all[] = {args.q,   args.k,    args.v,      args.page_table, args.o,
+                              args.lse, workspace, args.status, args.work};
     for (int i = 0; i < COUNT(all); i++)
         fa_buffer_destroy(all[i]);
 }
 
-/* Rows of sequence `lost` are NaN, all others are the oracle's; -1: none is lost. */
-static void check(const fa_attention_desc *d, int lost, const char *kernel)
+/* Rows of sequence `lost` are NaN, all others are the oracle's; -1: none is lost. Its status names the entry. */
+static void check(const fa_attention_desc *d, int lost, int entry, const char *kernel)
 {
     static double o[OUT], lse[LSE];
     int32_t table[SEQUENCES * TABLE];
@@ -87,6 +105,9 @@ static void check(const fa_attention_desc *d, int lost, const char *kernel)
         table[i] = host.table[i] < 0 || host.table[i] >= PAGES ? 0 : host.table[i];
     const fa_inputs in = {.q = host.q, .k = host.k, .v = host.v, .page_table = table};
     ck_assert_int_eq(fa_reference_attention(context, d, &in, o, lse), FA_OK);
+    for (int n = 0; n < SEQUENCES; n++)
+        ck_assert_msg(host.status[n] == (n == lost ? entry + 1 : 0), "%s: status[%d] is %d", kernel, n,
+                      host.status[n]);
     for (int i = 0; i < OUT; i++) {
         const bool is_lost = i / (OUT / SEQUENCES) == lost;
         ck_assert_msg(is_lost ? isnan(host.o[i]) : fabs(host.o[i] - o[i]) < 1e-2, "%s: o[%d] is %g, not %g",
@@ -117,14 +138,21 @@ static void try_kernel(const char *kernel, int32_t splits)
     for (int n = 0; n < SEQUENCES * TABLE; n++)
         host.table[n] = (n * 5 + 3) % PAGES;
     host.table[SEQUENCES * TABLE - 1] = INT_MAX; /* beyond the second sequence's keys */
-    run(plan);
-    check(&d, -1, kernel);
+    run(plan, NULL);
+    check(&d, -1, 0, kernel);
+    /* A length beyond what the table holds, which the device alone knows. */
+    static const int32_t told[][SEQUENCES] = {
+        {PAGE * 4 + 5, PAGE * 4}, {PAGE * TABLE + 1, PAGE * 4}, {PAGE * 4 + 5, INT_MAX}};
+    for (int n = 0; n < COUNT(told); n++) {
+        run(plan, told[n]);
+        check(&d, n - 1, TABLE, kernel);
+    }
     for (int n = 0; n < COUNT(lost) * SEQUENCES; n++) {
         int32_t *entry = &host.table[n % SEQUENCES * TABLE + n % 4];
         const int32_t was = *entry;
         *entry = lost[n % COUNT(lost)];
-        run(plan);
-        check(&d, n % SEQUENCES, kernel);
+        run(plan, NULL);
+        check(&d, n % SEQUENCES, n % 4, kernel);
         *entry = was;
     }
     fa_plan_destroy(plan);

@@ -61,6 +61,8 @@ PORTABLE_MUTATIONS = {
     "bias without its factor": (PORTABLE + "work.h", "bias *= FA_FLOAT_AT(w, FA_PARAM(w, factors_at) + r.head);", ";", "bias-factors-11qk*", False),
     "keep turned round": (PORTABLE + "work.h", "FA_EXTRA_AT(w, keep, r, key)) != 0", "FA_EXTRA_AT(w, keep, r, key)) == 0", "keep-11qk/f32*", False),
     "bf16 cut off": (PORTABLE + "format.h", "(bits + 0x7fffu + (bits >> 16 & 1u)) >> 16", "bits >> 16", "causal-br/*bf16*", True),
+    "one page more than the pool has": (PORTABLE + "scales.h", "page >= 0 && page < pages", "page >= 0 && page <= pages", "lost-pages24/f16/*", False),
+    "status of the next entry": (PORTABLE + "pages.h", "return e + 1;", "return e + 2;", "lost-pages24/f16/*", False),
     "page of the next key": (PORTABLE + "keys.h", "? number >> shift", "? (number + 1) >> shift", "pages16/f32*", False),
     "first key forgotten": (PORTABLE + "keys.h", "FA_SEQUENCE(w, first) + key, size", "key, size", "first-pages12*", False),
     "parts of lengths on the device begin early": (PORTABLE + "fill.h", "FA_MIN(part, rest);", "0;", "lengths-device*", True),

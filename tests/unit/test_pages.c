@@ -14,6 +14,7 @@ static const int32_t good[SEQUENCES][MOST] = {{5, 0}, {0}, {3, 1, 2, 4, 0}};
 
 static float q[SEQUENCES * HEADS * ROWS * DIM], k[PAGES * HEADS * SIZE * DIM], v[PAGES * HEADS * SIZE * DIM],
     o[SEQUENCES * HEADS * ROWS * DIM], lse[SEQUENCES * HEADS * ROWS];
+static int32_t status[SEQUENCES + 1];
 
 static fa_device *device;
 static fa_queue *queue;
@@ -53,7 +54,7 @@ static void end(void)
     fa_device_close(device);
 }
 
-static fa_status run(const int32_t *table, const void *work)
+static fa_status run_with(const int32_t *table, const void *work, int32_t *status_of)
 {
     static _Alignas(64) char workspace[1 << 20];
     ck_assert_uint_le(fa_plan_workspace(plan), sizeof(workspace));
@@ -65,10 +66,16 @@ static fa_status run(const int32_t *table, const void *work)
                                .o = o,
                                .lse = lse,
                                .workspace = workspace,
-                               .work = work};
+                               .work = work,
+                               .status = status_of};
     memset(o, REST, sizeof(o));
     memset(lse, REST, sizeof(lse));
     return fa_plan_run_host(plan, queue, &args);
+}
+
+static fa_status run(const int32_t *table, const void *work)
+{
+    return run_with(table, work, NULL);
 }
 
 static void assert_untouched(const void *written, size_t bytes)
@@ -152,6 +159,73 @@ START_TEST(lengths_of_a_run_decide)
 }
 END_TEST
 
+/* Of a table that the host has checked: nothing is wrong. It is given exactly where the description asks for it. */
+START_TEST(status_of_a_run)
+{
+    fa_attention_desc d = paged_desc();
+    d.want_status = 1;
+    begin(&d);
+    memset(status, REST, sizeof(status));
+    ck_assert_int_eq(run_with(&good[0][0], NULL, status), FA_OK);
+    for (int n = 0; n < SEQUENCES; n++)
+        ck_assert_int_eq(status[n], 0);
+    assert_untouched(&status[SEQUENCES], sizeof(status[0]));
+    int32_t table[SEQUENCES][MOST];
+    memcpy(table, good, sizeof(table));
+    table[2][1] = PAGES;
+    memset(status, REST, sizeof(status));
+    ck_assert_int_eq(run_with(&table[0][0], NULL, status), FA_INVALID);
+    assert_untouched(status, sizeof(status));
+    ck_assert_int_eq(run(&good[0][0], NULL), FA_INVALID);
+    assert_message("args.status is NULL");
+    ck_assert_int_eq(run_with(&good[0][0], NULL, (int32_t *)(void *)o), FA_INVALID);
+    assert_message("args.o overlaps args.status");
+    end();
+    d.want_status = 0;
+    begin(&d);
+    ck_assert_int_eq(run_with(&good[0][0], NULL, status), FA_INVALID);
+    assert_message("args.status is given, expected NULL: the description has want_status 0");
+    d.want_status = 2;
+    fa_plan *none;
+    ck_assert_int_eq(fa_plan_create(device, &d, &none), FA_INVALID);
+    assert_message("want_status is 2, expected 0 to 1");
+    d = make_desc(1, 1, 1, 1, 1, 1);
+    d.want_status = 1;
+    ck_assert_int_eq(fa_plan_create(device, &d, &none), FA_INVALID);
+    assert_message("want_status is 1, expected 0: page_table.shape is all 0");
+    end();
+}
+END_TEST
+
+/* A length that the host does not know may be more than a sequence's pages hold. Where the host reads the table it sees that. */
+START_TEST(lengths_on_the_device_beyond_the_table)
+{
+    fa_attention_desc d = paged_desc();
+    const int32_t fits[SEQUENCES] = {5, 0, SIZE * MOST}, too_long[SEQUENCES] = {5, 0, SIZE * MOST + 1};
+    d.first_kv = NULL;
+    d.dynamic_lengths = 2;
+    d.want_status = 1;
+    begin(&d);
+    fa_buffer *work, *list;
+    ck_assert_int_eq(fa_buffer_create(device, fa_plan_work(plan), &work), FA_OK);
+    ck_assert_int_eq(fa_buffer_create(device, sizeof(fits), &list), FA_OK);
+    const fa_device_lengths lengths = {.struct_size = sizeof(lengths), .lens_kv = list};
+    for (int i = 0; i < 2; i++) {
+        memset(status, REST, sizeof(status));
+        ck_assert_int_eq(fa_buffer_write(queue, list, 0, i ? too_long : fits, sizeof(fits)), FA_OK);
+        ck_assert_int_eq(fa_plan_schedule_device(plan, queue, &lengths, work, 0), FA_OK);
+        ck_assert_int_eq(run_with(&good[0][0], work->address, status), i ? FA_INVALID : FA_OK);
+        if (i == 0)
+            ck_assert_int_eq(status[2], 0);
+    }
+    assert_message("args.work: sequence 2 has more keys than the 20 that page_table, bias and keep hold");
+    assert_untouched(status, sizeof(status));
+    fa_buffer_destroy(work);
+    fa_buffer_destroy(list);
+    end();
+}
+END_TEST
+
 Suite *pages_suite(void)
 {
     Suite *suite = suite_create("pages");
@@ -159,5 +233,7 @@ Suite *pages_suite(void)
     tcase_add_test(tc, a_page_that_is_none_is_refused);
     tcase_add_test(tc, entries_of_no_keys_are_not_looked_at);
     tcase_add_test(tc, lengths_of_a_run_decide);
+    tcase_add_test(tc, status_of_a_run);
+    tcase_add_test(tc, lengths_on_the_device_beyond_the_table);
     return suite;
 }
