@@ -93,6 +93,47 @@ static bool add_pages(conform_list *list)
     return ok && conform_add(list, &c, "pages16-long");
 }
 
+/* Pages that the pool does not have, on what fetches in ways of its own: few rows and many, formats, scales, parts. */
+static bool add_lost(conform_list *list)
+{
+    static const fa_dtype types[] = {FA_F32, FA_F16, FA_BF16, FA_Q8_0, FA_Q5_1, FA_IQ4_NL, FA_E4M3};
+    static const conform_scales channel = {"channel32", FA_F16, true, true, 32, 1, false, 0};
+    bool ok = true;
+    for (size_t t = 0; t < COUNT(types); t++) {
+        conform_case c = basic;
+        c.test = CONFORM_LOST_PAGES;
+        set_heads(&c, 5, 4, 2);
+        set_types(&c, types[t] <= FA_BF16 ? types[t] : FA_F16);
+        c.k = c.v = types[t];
+        set_dims(&c, 64, 64);
+        c.packing = CONFORM_LENS;
+        c.page = 24;
+        set_lengths(&c, 1, 200);
+        ok = ok && conform_add(list, &c, "lost-pages24");
+        c.splits = 3;
+        c.page = 16;
+        ok = ok && conform_add(list, &c, "lost-pages16-splits3");
+        c.splits = 0;
+        set_lengths(&c, 70, 150);
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        c.window_left = 60;
+        c.packing = CONFORM_PACK_Q_LENS;
+        c.first = true;
+        ok = ok && conform_add(list, &c, "lost-pages16-first-causal-br-window-l60");
+    }
+    conform_case c = basic;
+    c.test = CONFORM_LOST_PAGES;
+    set_heads(&c, 3, 4, 2);
+    set_types(&c, FA_F16);
+    c.k = c.v = FA_I8;
+    set_dims(&c, 64, 64);
+    set_lengths(&c, 5, 200);
+    c.packing = CONFORM_LENS;
+    c.page = 32;
+    c.k_scales = c.v_scales = channel;
+    return ok && conform_add(list, &c, "lost-pages32-scales-channel32");
+}
+
 static bool add_first(conform_list *list)
 {
     static const int packings[] = {CONFORM_DENSE, CONFORM_LENS, CONFORM_PACK_BOTH, CONFORM_PACK_Q_LENS};
@@ -251,6 +292,6 @@ static bool add_scales(conform_list *list)
 
 bool conform_add_caches(conform_list *list)
 {
-    return add_page_sizes(list) && add_pages(list) && add_first(list) && add_formats(list) &&
-           add_scales(list);
+    return add_page_sizes(list) && add_pages(list) && add_lost(list) && add_first(list) &&
+           add_formats(list) && add_scales(list);
 }

@@ -97,7 +97,8 @@ typedef enum conform_test {
     CONFORM_THREADS,
     CONFORM_MERGE,
     CONFORM_LENGTHS,
-    CONFORM_DEVICE_LENGTHS
+    CONFORM_DEVICE_LENGTHS,
+    CONFORM_LOST_PAGES
 } conform_test;
 
 enum { CONFORM_NO_AXES = -1 }; /* of bias_axes and keep_axes */
@@ -268,6 +269,9 @@ bool conform_oracles_agree(const conform_data *data, const check_reference *refe
 void conform_poison(conform_data *data, conform_hazard hazard);
 /* Whether a row of q, or a key that it sees, is another in the tame inputs. */
 bool conform_meets_hazard(const conform_data *data, int64_t sequence, int64_t head, int64_t row);
+/* Whether a row sees some key of [begin, end). */
+bool conform_sees(const conform_data *data, int64_t sequence, int64_t head, int64_t row, int64_t begin,
+                  int64_t end);
 
 typedef enum conform_status { CONFORM_PASSED, CONFORM_FAILED, CONFORM_SKIPPED } conform_status;
 
@@ -324,6 +328,7 @@ typedef struct conform_output {
     unsigned char *o, *lse; /* the whole memory; lse NULL where there is none */
     size_t o_bytes, lse_bytes;
     size_t o_offset, lse_offset;
+    int32_t *status; /* of each sequence; NULL: not wanted */
 } conform_output;
 
 /* False without memory; *output can be freed in any case. */
@@ -375,6 +380,13 @@ bool conform_execute_host(fa_device *device, const conform_data *data, conform_o
 bool conform_execute_pointers(fa_device *device, const fa_plan *plan, const conform_data *data,
                               const conform_lengths *lengths, conform_output *output, char *message,
                               size_t size);
+
+/* lost.c */
+
+/* Runs a plan with pages that the pool does not have: the rows that meet them become NaN and the status names them; where the
+ * host reads the table, the run is refused. */
+bool conform_lose_pages(conform_suite *suite, const fa_plan *plan, bool host_table, char *message,
+                        size_t size);
 
 /* report.c */
 

@@ -363,6 +363,7 @@ bool conform_data_make(const conform_case *c, const conform_sizes *sizes, uint64
         .prefix = c->prefix,
         .diagonal_offset = c->diagonal_offset,
         .want_lse = !c->no_lse,
+        .want_status = c->test == CONFORM_LOST_PAGES,
         .tuning = &data->tuning,
     };
     if (!make_offsets(c, sizes, data) || !conform_fill_heads(c, data, &random))

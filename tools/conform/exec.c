@@ -35,6 +35,13 @@ bool conform_output_make(const conform_data *data, conform_output *output)
     output->o_offset = GUARD + fa_dtype_size(o->dtype);
     output->o_bytes = output->o_offset + span + GUARD;
     output->o = make_guarded(output->o_bytes);
+    if (data->desc.want_status) {
+        output->status = malloc(((size_t)conform_sequences(&data->desc) + 1) * sizeof(*output->status));
+        if (!output->status)
+            return false;
+        for (int64_t n = 0; n <= conform_sequences(&data->desc); n++)
+            output->status[n] = GUARD;
+    }
     if (!data->desc.want_lse)
         return output->o != NULL;
     output->lse_offset = GUARD + sizeof(float);
@@ -48,6 +55,7 @@ void conform_output_free(conform_output *output)
 {
     free(output->o);
     free(output->lse);
+    free(output->status);
     *output = (conform_output){0};
 }
 
@@ -92,6 +100,10 @@ bool conform_output_intact(const conform_output *output, const conform_data *dat
 {
     fa_tensor o = conform_strides(data->desc.o);
     fa_tensor lse = conform_strides(fa_tensor_make(FA_F32, o.shape[0], o.shape[1], o.shape[2], 1));
+    if (output->status && output->status[conform_sequences(&data->desc)] != GUARD) {
+        (void)snprintf(message, size, "the int behind the status was written");
+        return false;
+    }
     return intact(output->o, output->o_bytes, output->o_offset, &o, data, "o", message, size) &&
            (!output->lse ||
             intact(output->lse, output->lse_bytes, output->lse_offset, &lse, data, "lse", message, size));
@@ -103,6 +115,7 @@ typedef struct execution {
     fa_queue *queue;
     fa_buffer *input[CONFORM_INPUTS], *o, *lse, *workspace, *work; /* NULL where the plan's own is run */
     fa_buffer *lists;                                              /* of lengths on the device */
+    fa_buffer *status;                                             /* NULL: not wanted         */
     size_t workspace_bytes, work_bytes;
     unsigned char *scratch; /* as large as the largest buffer */
 } execution;
@@ -120,6 +133,12 @@ static size_t lead_of(const conform_data *data, int t)
     return fa_dtype_align(conform_tensor(&desc, t)->dtype);
 }
 
+/* An int of each sequence, and one that must stay. */
+static size_t status_bytes(const conform_data *data)
+{
+    return ((size_t)conform_sequences(&data->desc) + 1) * sizeof(int32_t);
+}
+
 static fa_status prepare(execution *e, const fa_plan *plan, const conform_data *data,
                          const conform_output *output)
 {
@@ -132,6 +151,8 @@ static fa_status prepare(execution *e, const fa_plan *plan, const conform_data *
         status = upload(e, &e->o, 0, output->o, output->o_bytes);
     if (status == FA_OK && output->lse)
         status = upload(e, &e->lse, 0, output->lse, output->lse_bytes);
+    if (status == FA_OK && output->status)
+        status = upload(e, &e->status, sizeof(int32_t), output->status, status_bytes(data));
     size_t largest = e->workspace_bytes = WORKSPACE_GUARD + fa_plan_workspace(plan) + WORKSPACE_GUARD;
     for (int t = 0; t < CONFORM_INPUTS; t++)
         largest = data->bytes[t] > largest ? data->bytes[t] : largest;
@@ -226,6 +247,8 @@ static fa_status launch(execution *e, const fa_plan *plan, const conform_data *d
         .workspace_offset = WORKSPACE_GUARD,
         .work = e->work,
         .work_offset = e->work ? WORK_GUARD : 0,
+        .status = e->status,
+        .status_offset = e->status ? sizeof(int32_t) : 0,
     };
     fa_status status = fa_plan_run(plan, e->queue, &args);
     if (status == FA_OK)
@@ -234,6 +257,8 @@ static fa_status launch(execution *e, const fa_plan *plan, const conform_data *d
         status = fa_buffer_read(e->queue, e->o, 0, output->o, output->o_bytes);
     if (status == FA_OK && output->lse)
         status = fa_buffer_read(e->queue, e->lse, 0, output->lse, output->lse_bytes);
+    if (status == FA_OK && output->status)
+        status = fa_buffer_read(e->queue, e->status, sizeof(int32_t), output->status, status_bytes(data));
     return status;
 }
 
@@ -289,6 +314,7 @@ static void release(execution *e)
     fa_buffer_destroy(e->workspace);
     fa_buffer_destroy(e->work);
     fa_buffer_destroy(e->lists);
+    fa_buffer_destroy(e->status);
     fa_queue_destroy(e->queue);
     free(e->scratch);
 }
@@ -418,6 +444,7 @@ bool conform_execute_pointers(fa_device *device, const fa_plan *plan, const conf
         .lse = output->lse ? (float *)(void *)(output->lse + output->lse_offset) : NULL,
         .workspace = aligned(workspace),
         .work = lengths ? aligned(work) : NULL,
+        .status = output->status,
     };
     fa_status status = workspace && work ? fa_queue_create(device, &queue) : FA_OUT_OF_MEMORY;
     if (status == FA_OK && lengths)

@@ -365,3 +365,14 @@ bool conform_meets_hazard(const conform_data *data, int64_t n, int64_t head, int
     }
     return false;
 }
+
+bool conform_sees(const conform_data *data, int64_t n, int64_t head, int64_t row, int64_t begin, int64_t end)
+{
+    const fa_attention_desc *d = &data->desc;
+    const row_of r = {data, n, head, row, conform_part_q(d, n), conform_part_kv(d, n), NULL, NULL};
+    int64_t j = begin > r.kv.first ? begin : r.kv.first;
+    end = end < r.kv.count ? end : r.kv.count;
+    while (j < end && !sees(&r, j))
+        j++;
+    return j < end;
+}

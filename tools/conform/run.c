@@ -533,6 +533,9 @@ static bool dispatch(const run *r)
     case CONFORM_MERGE: return test_merge(r);
     case CONFORM_LENGTHS:
     case CONFORM_DEVICE_LENGTHS: return test_lengths(r);
+    case CONFORM_LOST_PAGES:
+        return test_run(r) &&
+               conform_lose_pages(r->suite, r->plan, runs_on_pointers(r->suite), r->message, r->size);
     default: return test_run(r);
     }
 }
