@@ -6,18 +6,26 @@
 #include "core/plan.h"
 #include "core/tensor.h"
 
-/* What core/portable/keys.h is written in. */
+#include "core/portable/walk.h"
+
+/* What core/portable/keys.h and keep.h are written in. */
 typedef struct fa_cpu_keys {
     const fa_table_params *params;
     const fa_table_sequence *sequence;
     const int32_t *pages;
+    const void *keep;
+    int head_kv;
+    fa_walk walk;
 } fa_cpu_keys;
 #define FA_WORK fa_cpu_keys
 #define FA_PARAM(w, member) ((w).params->member)
 #define FA_SEQUENCE(w, member) ((w).sequence->member)
 #define FA_LOAD_PAGE(w, n) ((w).pages[n])
+#define FA_LOAD_KEEP(w, n) (((const uint8_t *)(w).keep)[n])
+#define FA_LOAD_BITS(w, n) (((const uint32_t *)(w).keep)[n])
 #define FA_INDEX(x) ((int64_t)(x))
 #define FA_WIDE(x) (x)
+#include "core/portable/keep.h"
 #include "core/portable/keys.h"
 
 /* One run of a plan: where everything is. */
@@ -53,8 +61,21 @@ static inline int64_t fa_cpu_row_at(const fa_cpu_run *run, int operand, const fa
 /* In which page a key of the item's sequence lies, and where there. */
 static inline fa_key_place fa_cpu_place(const fa_cpu_run *run, const fa_table_item *item, int key)
 {
-    const fa_cpu_keys keys = {run->work, &run->sequence[item->sequence], run->pages};
+    const fa_cpu_keys keys = {
+        .params = run->work, .sequence = &run->sequence[item->sequence], .pages = run->pages};
     return fa_work_place(keys, key);
+}
+
+/* The item, for fa_work_next(). */
+static inline fa_cpu_keys fa_cpu_item(const fa_cpu_run *run, const fa_table_item *item)
+{
+    const fa_table_sequence *s = &run->sequence[item->sequence];
+    return (fa_cpu_keys){
+        .params = run->work,
+        .sequence = s,
+        .keep = run->keep,
+        .head_kv = item->head_kv,
+        .walk = fa_walk_of(s->mask, run->plan->args.group, item->row_begin, item->row_end, item->key_end)};
 }
 
 /* Where its scale lies, by batch entry or page and by row there. */

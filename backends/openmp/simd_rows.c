@@ -435,14 +435,14 @@ static void run_item(const fa_cpu_run *run, const fa_table_item *item, void *mem
 {
     const fa_args *a = &run->plan->args;
     rows_scratch s = lay_out(run->plan, memory);
-    fa_walk walk = fa_walk_of(run->sequence[item->sequence].mask, a->group, item->row_begin, item->row_end,
-                              item->key_end);
+    const fa_cpu_keys w = fa_cpu_item(run, item);
+    const bool terms = run->keep != NULL;
 
     start(run, item, &s);
-    for (int key = fa_walk_next(walk, item->key_begin, a->block_kv); key < item->key_end;
-         key = fa_walk_next(walk, key + a->block_kv, a->block_kv)) {
+    for (int key = fa_work_next(w, terms, item->key_begin, a->block_kv); key < item->key_end;
+         key = fa_work_next(w, terms, key + a->block_kv, a->block_kv)) {
         int end = FA_MIN(key + a->block_kv, item->key_end);
-        meet(run, item, &s, key, end - key, fa_walk_class(walk, key, end) == FA_CLASS_PARTIAL);
+        meet(run, item, &s, key, end - key, fa_walk_class(w.walk, key, end) == FA_CLASS_PARTIAL);
     }
     for (int r = 0; r < item->row_end - item->row_begin; r++)
         finish(run, item, item->row_begin + r, s.o + r * s.o_stride, s.max[r], s.sum[r]);

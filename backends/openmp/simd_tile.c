@@ -211,15 +211,15 @@ static void run_item(const fa_cpu_run *run, const fa_table_item *item, void *mem
     const fa_args *a = &run->plan->args;
     tile_scratch s = lay_out(run->plan, memory);
     int rows = item->row_end - item->row_begin, panels = (rows + PANEL - 1) / PANEL;
-    fa_walk walk = fa_walk_of(run->sequence[item->sequence].mask, a->group, item->row_begin, item->row_end,
-                              item->key_end);
+    const fa_cpu_keys w = fa_cpu_item(run, item);
+    const bool terms = run->keep != NULL;
 
     start_panels(run, item, &s, panels);
     tile_begin();
-    for (int key = fa_walk_next(walk, item->key_begin, a->block_kv); key < item->key_end;
-         key = fa_walk_next(walk, key + a->block_kv, a->block_kv)) {
+    for (int key = fa_work_next(w, terms, item->key_begin, a->block_kv); key < item->key_end;
+         key = fa_work_next(w, terms, key + a->block_kv, a->block_kv)) {
         int end = FA_MIN(key + a->block_kv, item->key_end);
-        bool masked = fa_walk_class(walk, key, end) == FA_CLASS_PARTIAL;
+        bool masked = fa_walk_class(w.walk, key, end) == FA_CLASS_PARTIAL;
         key_block block = fetch_block(run, item, key, end, masked || run->keep, &s);
         for (int i = 0; i < panels; i++) {
             visit(&s.panel[i], &block, s.qt + (size_t)i * s.qt_size, s.st, s.max + i * PANEL,

@@ -10,13 +10,12 @@
  *   FA_WIDE(x)              an fa_long as one
  *   FA_LOAD_BIAS(w, n)      element n of bias, widened
  *   FA_LOAD_KEEP(w, n)      element n of keep
- *   FA_LOAD_BITS(w, n)      the same where an element holds 32 keys
+ *   FA_LOAD_BITS(w, n)      the same where an element holds 32 keys, an fa_uint
  */
 #ifndef FA_PORTABLE_WORK_H
 #define FA_PORTABLE_WORK_H
 
-#include "table.h"
-#include "walk.h"
+#include "keep.h"
 
 /* Elements that precede row r of operand x, which is q or o. */
 #define FA_ROW_AT(w, x, r)                                                                        \
@@ -32,34 +31,10 @@
     (FA_WIDE(FA_SEQUENCE(w, lse_at)) + FA_INDEX((r).head) * FA_INDEX(FA_PARAM(w, lse_rows)) + \
      FA_INDEX((r).position))
 
-/* Elements of x, which is bias or keep, that precede a row's element for a key. */
-#define FA_EXTRA_AT(w, x, r, key)                                             \
-    (FA_INDEX(FA_SEQUENCE(w, number)) * FA_WIDE(FA_PARAM(w, x##_stride)[0]) + \
-     FA_INDEX((r).head) * FA_WIDE(FA_PARAM(w, x##_stride)[1]) +               \
-     FA_INDEX((r).position) * FA_WIDE(FA_PARAM(w, x##_stride)[2]) +           \
-     FA_INDEX(FA_SEQUENCE(w, first) + (key)) * FA_WIDE(FA_PARAM(w, x##_stride)[3]))
-
 /* Row number `row` of the item's key head, see row.h. */
 FA_KERNEL_FN fa_row fa_work_row(FA_WORK w, int row)
 {
     return fa_row_of(w.walk.mask, FA_PARAM(w, group), w.head_kv, row, w.row_end);
-}
-
-FA_KERNEL_FN bool fa_work_has(FA_WORK w, int flag)
-{
-    return (FA_PARAM(w, flags) & flag) != 0;
-}
-
-/* What the operand `keep` says of a key; there must be one. */
-FA_KERNEL_FN bool fa_work_keeps(FA_WORK w, fa_row r, int key)
-{
-    const int last = FA_PARAM(w, keep_last), first = FA_SEQUENCE(w, first);
-    if (FA_PARAM(w, keep_bits) == 0)
-        return FA_LOAD_KEEP(w, FA_EXTRA_AT(w, keep, r, key)) != 0;
-    const int bit = last > 0 ? key - (w.walk.mask.len_kv - last) : first + key;
-    /* The columns of keep count from key 0. */
-    return bit < 0 ||
-           (FA_LOAD_BITS(w, FA_EXTRA_AT(w, keep, r, (bit >> 5) - first)) >> FA_UINT(bit & 31) & 1u) != 0u;
 }
 
 /* Whether neither the mask nor `keep` hides the key. */

@@ -626,7 +626,7 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     /* Keys of the next block are on their way from where scores have been made on, its values from where these are added. */
     __device__ void run(float *room)
     {
-        int block = s.key_end, next = fa_walk_next(s.walk, s.key_begin, BLOCK_KV);
+        int block = s.key_end, next = fa_work_next(s, TRANSFORMS, s.key_begin, BLOCK_KV);
         clear_rows();
         load_q();
         rows::start();
@@ -651,7 +651,7 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             }
             copy_block<true>(next);
             block = next;
-            next = fa_walk_next(s.walk, block + BLOCK_KV, BLOCK_KV);
+            next = fa_work_next(s, TRANSFORMS, block + BLOCK_KV, BLOCK_KV);
         } while (block < s.key_end);
         if constexpr (V::OFFSET)
             add_offsets();

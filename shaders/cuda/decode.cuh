@@ -366,7 +366,7 @@ struct decode_kernel {
 
     __device__ void run(float *room)
     {
-        int block = fa_walk_next(s.walk, s.key_begin, BLOCK_KV);
+        int block = fa_work_next(s, TRANSFORMS, s.key_begin, BLOCK_KV);
         load_q();
         start();
         if (block < s.key_end)
@@ -379,7 +379,7 @@ struct decode_kernel {
             uint weights[COLUMNS][2];
             load_v(key);
             multiply_qk(sc);
-            block = fa_walk_next(s.walk, block + BLOCK_KV, BLOCK_KV);
+            block = fa_work_next(s, TRANSFORMS, block + BLOCK_KV, BLOCK_KV);
             load_k(block + 16 * warp);
             if (TRANSFORMS || cut || key + 16 > s.key_end)
                 mask_scores(key, cut, sc);

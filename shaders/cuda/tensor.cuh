@@ -695,7 +695,7 @@ struct tensor_kernel {
 
     __device__ void run()
     {
-        int key = fa_walk_next(s.walk, s.key_begin, BLOCK_KV), stage = 0;
+        int key = fa_work_next(s, TRANSFORMS, s.key_begin, BLOCK_KV), stage = 0;
         typename held_rows<TILES, HELD>::vectors::room room_q;
         q.rows.use(room_q);
         leave_notes();
@@ -704,7 +704,7 @@ struct tensor_kernel {
         start();
         ROLLED
         while (key < s.key_end) {
-            const int key_end = FA_MIN(key + BLOCK_KV, s.key_end), next = fa_walk_next(s.walk, key + BLOCK_KV, BLOCK_KV);
+            const int key_end = FA_MIN(key + BLOCK_KV, s.key_end), next = fa_work_next(s, TRANSFORMS, key + BLOCK_KV, BLOCK_KV);
             const bool cut = s.is_cut(key, key_end);
             wait_copies<0>();
             __syncthreads();

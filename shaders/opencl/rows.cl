@@ -366,7 +366,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
         const fa_row at = fa_work_row(w, w.row_begin + r);
         rows[FOUR_OF_Q(n) * 4 + n % 4] = d < dim_qk ? FA_CAT(load_, FA_TYPE_Q)(q, q_offset + FA_ROW_AT(w, q, at) + d) : 0.0f;
     }
-    int found[LOOKUPS], key = fa_walk_next(w.walk, w.key_begin, FA_BLOCK_KV);
+    int found[LOOKUPS], key = fa_work_next(w, FA_TRANSFORM, w.key_begin, FA_BLOCK_KV);
     if (PAGES && key < w.key_end) {
         look_up(w, id, key, w.key_end, found);
         put_pages(pages_at, id, found);
@@ -392,7 +392,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     FA_ROLLED
     while (key < w.key_end) {
         const int key_end = FA_MIN(key + FA_BLOCK_KV, w.key_end);
-        const int next_key = fa_walk_next(w.walk, key + FA_BLOCK_KV, FA_BLOCK_KV);
+        const int next_key = fa_work_next(w, FA_TRANSFORM, key + FA_BLOCK_KV, FA_BLOCK_KV);
         const int class = fa_walk_class(w.walk, key, key_end);
         const bool hides = class != FA_CLASS_FULL || fa_work_has(w, FA_TABLE_KEEP);
         if (PAGES && next_key < w.key_end)

@@ -388,7 +388,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
     raw fetched[FETCH];
     long rows_q[FETCH_Q], rows_k[FETCH_K], rows_v[FETCH_V];
     find_rows(w, q_offset, id, rows_q);
-    int key = fa_walk_next(w.walk, w.key_begin, FA_BLOCK_KV);
+    int key = fa_work_next(w, FA_TRANSFORM, w.key_begin, FA_BLOCK_KV);
     if (key < w.key_end) {
         if (PAGES)
             find_k(&src, id, key, w.key_end, rows_k);
@@ -433,7 +433,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
         if (!LANES_SHARE(FA_LANES))
             stage = turn_stage(stage);
 
-        const int next = fa_walk_next(w.walk, key + FA_BLOCK_KV, FA_BLOCK_KV);
+        const int next = fa_work_next(w, FA_TRANSFORM, key + FA_BLOCK_KV, FA_BLOCK_KV);
         if (PAGES && next < w.key_end)
             find_k(&src, id, next, FA_MIN(next + FA_BLOCK_KV, w.key_end), rows_k);
         if (PAGES && STEPS_V > 1)

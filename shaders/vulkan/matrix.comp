@@ -510,7 +510,7 @@ void main()
     find_places();
     load_rows();
 
-    int key = fa_walk_next(w.walk, w.key_begin, BLOCK_KV);
+    int key = fa_work_next(w, TRANSFORM != 0, w.key_begin, BLOCK_KV);
     if (key < w.key_end) {
         if (PAGES != 0) {
             find_keys(key, w.key_end);
@@ -520,7 +520,7 @@ void main()
         put_keys();
     }
     while (key < w.key_end) {
-        const int key_end = min(key + BLOCK_KV, w.key_end), next = fa_walk_next(w.walk, key + BLOCK_KV, BLOCK_KV);
+        const int key_end = min(key + BLOCK_KV, w.key_end), next = fa_work_next(w, TRANSFORM != 0, key + BLOCK_KV, BLOCK_KV);
         const bool masked = fa_walk_class(w.walk, key, key_end) == FA_CLASS_PARTIAL;
         const bool hides = masked || (w.flags & FA_TABLE_KEEP) != 0;
         barrier();

@@ -373,12 +373,12 @@ void main()
         }
     }
 
-    int key = fa_walk_next(w.walk, w.key_begin, BLOCK_KV);
+    int key = fa_work_next(w, TRANSFORM != 0, w.key_begin, BLOCK_KV);
     if (PAGES != 0 && key < w.key_end)
         find_keys(key, w.key_end);
     while (key < w.key_end) {
         const int key_end = min(key + BLOCK_KV, w.key_end);
-        const int next_key = fa_walk_next(w.walk, key + BLOCK_KV, BLOCK_KV);
+        const int next_key = fa_work_next(w, TRANSFORM != 0, key + BLOCK_KV, BLOCK_KV);
         const bool full = fa_walk_class(w.walk, key, key_end) == FA_CLASS_FULL;
         const bool hides = !full || (w.flags & FA_TABLE_KEEP) != 0;
         if (PAGES != 0)

@@ -347,7 +347,7 @@ void main()
 
     int stage = 0;
     find_rows();
-    int key = fa_walk_next(w.walk, w.key_begin, BLOCK_KV);
+    int key = fa_work_next(w, TRANSFORM != 0, w.key_begin, BLOCK_KV);
     if (key < w.key_end) {
         if (PAGES != 0)
             find_keys(key, w.key_end);
@@ -384,7 +384,7 @@ void main()
         if (!lanes_share(LANES))
             stage = turn_stage(stage);
 
-        const int next = fa_walk_next(w.walk, key + BLOCK_KV, BLOCK_KV);
+        const int next = fa_work_next(w, TRANSFORM != 0, key + BLOCK_KV, BLOCK_KV);
         if (PAGES != 0 && next < w.key_end)
             find_keys(next, w.key_end);
         [[dont_unroll]] for (int step = 0; step < STEPS_V; step++) {

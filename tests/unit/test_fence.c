@@ -123,6 +123,80 @@ START_TEST(no_kernel_reads_or_writes_beyond_a_tensor)
 }
 END_TEST
 
+enum { TREE_ROWS = 5, TREE_KEYS = 96, TREE_SHOWN = 64, TREE_DIM = 40, TREE_BLOCK = 32 };
+
+/* Bits hide the last block of keys from all rows. Memory ends before it, so who reads the block dies. */
+static bool attend_tree(fa_device *device, const char *kernel, fa_dtype dtype)
+{
+    const fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = kernel, .block_kv = TREE_BLOCK};
+    const fa_attention_desc desc = {
+        .struct_size = sizeof(desc),
+        .q = fa_tensor_make(dtype, 1, 1, TREE_ROWS, TREE_DIM),
+        .k = fa_tensor_make(dtype, 1, 1, TREE_KEYS, TREE_DIM),
+        .v = fa_tensor_make(dtype, 1, 1, TREE_KEYS, TREE_DIM),
+        .o = fa_tensor_make(dtype, 1, 1, TREE_ROWS, TREE_DIM),
+        .keep = fa_tensor_make(FA_I32, 1, 1, TREE_ROWS, TREE_KEYS / 32),
+        .tuning = &tuning,
+    };
+    uint32_t bits[TREE_ROWS][TREE_KEYS / 32];
+    fa_plan *plan;
+    fa_queue *queue;
+    if (fa_device_supports(device, &desc, NULL, 0) != FA_OK)
+        return false;
+    for (int row = 0; row < TREE_ROWS; row++) {
+        for (int word = 0; word < TREE_KEYS / 32; word++)
+            bits[row][word] = word < TREE_SHOWN / 32 ? 0x80000001u << word : 0;
+    }
+    ck_assert_int_eq(fa_plan_create(device, &desc, &plan), FA_OK);
+    ck_assert_int_eq(fa_queue_create(device, &queue), FA_OK);
+    const size_t rows = TREE_ROWS * TREE_DIM * fa_dtype_size(dtype),
+                 keys = TREE_SHOWN * TREE_DIM * fa_dtype_size(dtype);
+    fence q = fence_make(rows), k = fence_make(keys), v = fence_make(keys), o = fence_make(rows),
+          workspace = fence_make(fa_plan_workspace(plan));
+    memset(q.memory, 0, rows);
+    memset(k.memory, 0, keys);
+    for (int64_t i = 0; i < TREE_SHOWN * TREE_DIM; i++)
+        fa_store(dtype, v.memory, i, 1);
+    const fa_host_args args = {.struct_size = sizeof(args),
+                               .q = q.memory,
+                               .k = k.memory,
+                               .v = v.memory,
+                               .o = o.memory,
+                               .keep = bits,
+                               .workspace = workspace.memory};
+    ck_assert_msg(fa_plan_run_host(plan, queue, &args) == FA_OK, "%s: %s", kernel, fa_last_error());
+    ck_assert_int_eq(fa_queue_wait(queue), FA_OK);
+    for (int64_t i = 0; i < TREE_ROWS * TREE_DIM; i++)
+        ck_assert_msg(fa_load(dtype, o.memory, i) == 1, "%s: element %lld", kernel, (long long)i);
+    fence *const all[] = {&q, &k, &v, &o, &workspace};
+    for (int i = 0; i < 5; i++)
+        fence_release(all[i]);
+    fa_queue_destroy(queue);
+    fa_plan_destroy(plan);
+    return true;
+}
+
+START_TEST(blocks_that_bits_hide_are_not_read)
+{
+    fa_context *owner;
+    fa_device *device;
+    fa_device_info info = {.struct_size = sizeof(info)};
+    ck_assert_int_eq(fa_context_create(NULL, &owner), FA_OK);
+    ck_assert_int_eq(fa_device_open(owner, "openmp", NULL, &device), FA_OK);
+    ck_assert_int_eq(fa_device_get_info(device, &info), FA_OK);
+    int ran = 0;
+    for (char *rest = info.kernels, *name = rest; *name; name = rest) {
+        rest += strcspn(rest, ",");
+        rest += *rest == ',' ? (*rest = '\0', 1) : 0;
+        for (int dtype = FA_F32; dtype <= FA_BF16 && !strstr(name, "standard"); dtype++)
+            ran += attend_tree(device, name, (fa_dtype)dtype);
+    }
+    ck_assert_int_ge(ran, 6);
+    fa_device_close(device);
+    fa_context_destroy(owner);
+}
+END_TEST
+
 /* Only where rows are split do parts of the output join the blocks in the workspace. */
 START_TEST(workspace_does_not_grow_with_length)
 {
@@ -153,6 +227,7 @@ int main(void)
     TCase *tc = tcase_create("fence");
     tcase_set_timeout(tc, 240);
     tcase_add_test(tc, no_kernel_reads_or_writes_beyond_a_tensor);
+    tcase_add_test(tc, blocks_that_bits_hide_are_not_read);
     tcase_add_test(tc, workspace_does_not_grow_with_length);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);

@@ -118,6 +118,7 @@ typedef struct conform_case {
     fa_dtype bias;
     int bias_axes, keep_axes;    /* bit n: axis n is full, not 1                                        */
     int keep_bits;               /* keep holds bits: -1 of all keys, n of the last n                    */
+    bool keep_runs;              /* long runs of its bits are 0 in many rows, or in all                 */
     int repeats;                 /* of bias and keep: bit n: axis n has stride 0 where it is full       */
     bool bias_holes;             /* some of it is -inf                                                  */
     bool alibi, sinks, no_sinks; /* no_sinks: sinks of -inf, which are as good as none               */

@@ -128,8 +128,14 @@ static void fill_bias_ends(const conform_case *c, conform_data *data, conform_ra
     }
 }
 
+/* A run of bits that is 0 in all rows, and one in those of the first half: blocks of keys lie in them. */
+static bool in_run(int64_t row, int64_t rows, int64_t bit)
+{
+    return (bit >= 21 && bit < 133) || (row < (rows + 1) / 2 && bit >= 140 && bit < 300);
+}
+
 /* Bits of keep, a third of them 0; and rows of zeros, as fill_extra() has them. */
-static void fill_bits(conform_data *data, conform_random *random)
+static void fill_bits(conform_data *data, bool runs, conform_random *random)
 {
     const fa_tensor t = conform_strides(data->desc.keep);
     const int64_t *s = t.shape;
@@ -140,7 +146,8 @@ static void fill_bits(conform_data *data, conform_random *random)
         for (int64_t j = 0; j < 32 * s[3]; j++) {
             const uint32_t bit = (uint32_t)1 << j % 32;
             words[at + j / 32] &= ~bit;
-            if (!blind && conform_random_below(random, 3) > 0)
+            const bool hole = blind || (runs && in_run(row % s[2], s[2], j));
+            if (conform_random_below(random, 3) > 0 && !hole)
                 words[at + j / 32] |= bit;
         }
     }
@@ -236,7 +243,7 @@ void conform_fill(const conform_case *c, conform_data *data, conform_random *ran
     else
         fill_bias_ends(c, data, random);
     if (c->keep_bits != 0)
-        fill_bits(data, random);
+        fill_bits(data, c->keep_runs, random);
     else
         fill_extra(data, CONFORM_KEEP, false, random);
 }

@@ -164,6 +164,35 @@ static bool add_keep_bits(conform_list *list)
     return ok;
 }
 
+/* Blocks of keys that bits hide whole, from all rows or from some: they are passed over. */
+static bool add_keep_runs(conform_list *list)
+{
+    static const conform_hazard hazards[] = {CONFORM_TAME, CONFORM_HIDDEN, CONFORM_TAME};
+    bool ok = true;
+    for (size_t i = 0; i < 2 * COUNT(float_types); i++) {
+        conform_case c = basic;
+        set_types(&c, float_types[i % COUNT(float_types)]);
+        set_heads(&c, 3, 4, 2);
+        set_lengths(&c, i < COUNT(float_types) ? 3 : 90, 411);
+        c.packing = CONFORM_LENS;
+        c.keep_axes = i % 2 ? 5 : 7;
+        c.keep_runs = true;
+        c.keep_bits = -1;
+        c.hazard = hazards[i % COUNT(hazards)];
+        ok = ok && conform_add(list, &c, "keep-runs");
+        c.keep_bits = 310;
+        c.splits = 3;
+        ok = ok && conform_add(list, &c, "keep-runs-last310-splits3");
+        c.keep_bits = -1;
+        c.splits = 0;
+        c.blocks = CONFORM_BLOCKS_TWO_TILES;
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        c.first = true;
+        ok = ok && conform_add(list, &c, "keep-runs-first-causal-br");
+    }
+    return ok;
+}
+
 /* Runs with lengths of their own, alternately with and without parts of keys. */
 static conform_case lengths_case(conform_test test, int packing)
 {
@@ -249,5 +278,5 @@ static bool add_dynamic(conform_list *list)
 bool conform_add_masks(conform_list *list)
 {
     return add_masks(list) && add_packings(list) && add_alignments(list) && add_dynamic(list) &&
-           add_device_lengths(list) && add_keep_bits(list);
+           add_device_lengths(list) && add_keep_bits(list) && add_keep_runs(list);
 }
