@@ -52,17 +52,6 @@ static void encode_block(int type, const float x[BLOCK], uint8_t *to)
         to[i] = (uint8_t)((code[i] & 15) | code[i + BLOCK / 2] << 4);
 }
 
-static fa_uint narrowed(int type, float x)
-{
-    switch (type) {
-    case FA_TYPE_E4M3: return fa_e4m3_narrow(x);
-    case FA_TYPE_E5M2: return fa_e5m2_narrow(x);
-    case FA_TYPE_E2M1: return fa_e2m1_narrow(x);
-    case FA_TYPE_E8M0: return fa_e8m0_narrow(x);
-    default: return fa_whole_code(type, x);
-    }
-}
-
 /* Codes alone, of which a byte holds 1, 2 or 4. */
 static void encode_bare(int type, uint8_t *to, const float *from, int64_t count)
 {
@@ -70,7 +59,7 @@ static void encode_bare(int type, uint8_t *to, const float *from, int64_t count)
     for (int64_t i = 0; i < count; i += each) {
         fa_uint byte = 0;
         for (int j = 0; j < each; j++)
-            byte |= narrowed(type, from[i + j]) << bits * j;
+            byte |= fa_bare_code(type, from[i + j]) << bits * j;
         to[i / each] = (uint8_t)byte;
     }
 }
@@ -78,18 +67,13 @@ static void encode_bare(int type, uint8_t *to, const float *from, int64_t count)
 void fa_elements_fit(fa_dtype dtype, const float *from, int64_t count, int64_t stride, float *scale,
                      float *zero)
 {
-    const int type = (int)dtype;
-    const float greatest_code = fa_greatest_number(type);
-    float least = count > 0 ? from[0] : 0, greatest = least, peak = 0;
-    for (int64_t i = 0; i < count; i++) {
-        const float x = from[i * stride];
-        least = fminf(least, x);
-        greatest = fmaxf(greatest, x);
-        peak = fmaxf(peak, fabsf(x));
-    }
-    *scale = zero ? (greatest - least) / (greatest_code - fa_least_number(type)) : peak / greatest_code;
+    fa_block_range range = fa_block_range_of(count > 0 ? from[0] : 0);
+    for (int64_t i = 1; i < count; i++)
+        range = fa_block_range_with(range, from[i * stride]);
+    const fa_scaling fitted = fa_fitted((int)dtype, range, zero != NULL);
+    *scale = fitted.scale;
     if (zero)
-        *zero = least - *scale * fa_least_number(type);
+        *zero = fitted.offset;
 }
 
 void fa_elements_store(fa_dtype dtype, void *base, int64_t index, const float *from, int64_t count)

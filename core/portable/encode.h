@@ -6,7 +6,7 @@
 #ifndef FA_PORTABLE_ENCODE_H
 #define FA_PORTABLE_ENCODE_H
 
-#include "format.h"
+#include "decode.h"
 
 /* What the scaling of a block follows from. */
 FA_STRUCT(fa_block_range)
@@ -102,9 +102,15 @@ FA_FN fa_uint fa_iq4_nl_code(float x)
     return code;
 }
 
+/* What an element is in steps of its scale; 0 where there is none. */
+FA_FN float fa_coded_number(fa_coder c, float x)
+{
+    return c.inverse != 0.0f ? (x - c.offset) * c.inverse : 0.0f;
+}
+
 FA_FN fa_uint fa_code_of(int type, fa_coder c, float x)
 {
-    float y = c.inverse != 0.0f ? (x - c.offset) * c.inverse : 0.0f;
+    float y = fa_coded_number(c, x);
     if (type == FA_TYPE_Q8_0)
         return FA_UINT(fa_nearest(y) + 128) ^ 128u;
     if (type == FA_TYPE_IQ4_NL)
@@ -173,6 +179,63 @@ FA_FN fa_uint fa_whole_code(int type, float x)
     if (FA_ABS(FA_FLOAT(n) - held) == 0.5f && n % 2 != 0)
         n -= held < 0.0f ? -1 : 1;
     return FA_UINT(n) & ((1u << FA_UINT(FA_TYPE_CODE_BITS(type) - 1)) * 2u - 1u);
+}
+
+/* The code of a number, in a format whose blocks are codes alone; also of a scale of a byte. */
+FA_FN fa_uint fa_bare_code(int type, float x)
+{
+    return type == FA_TYPE_E4M3   ? fa_e4m3_narrow(x)
+           : type == FA_TYPE_E5M2 ? fa_e5m2_narrow(x)
+           : type == FA_TYPE_E2M1 ? fa_e2m1_narrow(x)
+           : type == FA_TYPE_E8M0 ? fa_e8m0_narrow(x)
+                                  : fa_whole_code(type, x);
+}
+
+/* A scale or a zero as bits of the type that it has in a tensor of its own, and back. */
+FA_FN fa_uint fa_scale_narrow(int type, float x)
+{
+    return type == 0                ? FA_AS_UINT(x)
+           : FA_TYPE_IS_CODED(type) ? fa_bare_code(type, x)
+                                    : fa_float_narrow(type, x);
+}
+
+FA_FN float fa_scale_widen(int type, fa_uint bits)
+{
+    return FA_TYPE_IS_CODED(type) ? fa_bare_number(type, bits) : fa_float_widen(type, bits);
+}
+
+/*
+ * The scale, and with `zeros` the zero, with which elements of that range fit the codes: the least element has the least
+ * number, the greatest the greatest. Without zeros the peak has the greatest. The scale is NaN where an element is not finite.
+ */
+FA_FN fa_scaling fa_fitted(int type, fa_block_range r, bool zeros)
+{
+    float greatest = fa_greatest_number(type), least = fa_least_number(type);
+    fa_scaling s;
+    s.scale = FA_ABS(r.peak) / greatest;
+    s.offset = 0.0f;
+    if (zeros) {
+        s.scale = (r.greatest - r.least) / (greatest - least);
+        /* Either is rounded once: the least number is a power of two, or 0, or that of the other sign. */
+        s.offset = least == -greatest ? 0.5f * r.least + 0.5f * r.greatest : r.least - s.scale * least;
+    }
+    if (!r.finite) {
+        s.scale = FA_AS_FLOAT(0x7fc00000u);
+        s.offset = 0.0f;
+    }
+    return s;
+}
+
+/* What makes numbers for fa_bare_code() of elements that have that scale and zero. */
+FA_FN fa_coder fa_scaled_coder(fa_scaling s)
+{
+    fa_coder c;
+    c.scale = s.scale;
+    c.offset = s.offset;
+    c.inverse = fa_inverse(s.scale);
+    if (!fa_is_finite(c.inverse))
+        c.inverse = 0.0f;
+    return c;
 }
 
 #endif
