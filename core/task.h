@@ -11,7 +11,7 @@
 #include <fastattn/device.h>
 #include <stdbool.h>
 
-enum { FA_TASK_OPERANDS = 10, FA_TASK_CONSTANTS = 4 };
+enum { FA_TASK_OPERANDS = 14, FA_TASK_CONSTANTS = 4 };
 
 /* What C functions are given: the words of core/portable/task.h for C are in core/task_words.h. */
 typedef struct fa_task_view {

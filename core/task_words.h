@@ -17,8 +17,10 @@
 #define FA_AT int64_t
 #define FA_INDEX(x) ((int64_t)(x))
 #define FA_WIDE(x) (x)
+#define FA_GET8(t, n, byte) ((uint32_t)(uint8_t)(t)->at[n][byte])
 #define FA_GET16(t, n, byte) fa_task_get16((t)->at[n] + (byte))
 #define FA_GET32(t, n, byte) fa_task_get32((t)->at[n] + (byte))
+#define FA_PUT8(t, n, byte, bits) ((t)->at[n][byte] = (char)(uint8_t)(bits))
 #define FA_PUT16(t, n, byte, bits) fa_task_put16((t)->at[n] + (byte), bits)
 #define FA_PUT32(t, n, byte, bits) fa_task_put32((t)->at[n] + (byte), bits)
 #define FA_TASK_BARRIER (void)0 /* a group is one function */

@@ -10,7 +10,7 @@ enum { FA_CUDA_TASK = 4 };
 
 typedef struct fa_cuda_task {
     const unsigned char *params;
-    unsigned char *at[10]; /* where operands begin; NULL: absent */
+    unsigned char *at[14]; /* where operands begin; NULL: absent */
     int constant[4];
 } fa_cuda_task;
 

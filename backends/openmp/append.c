@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* New rows into a cache: one row of one head at a time, or of all heads where they are rotated. */
-#include "core/append/append.h"
+/* New rows into a cache: one row of one head at a time, or of all heads where they are rotated or scaled. */
+#include <fastattn/reference.h>
+
 #include "backends/openmp/cpu.h"
 #include "backends/openmp/kernel.h"
 #include "backends/openmp/loop.h"
 #include "backends/openmp/run.h"
+#include "core/append/append.h"
 
 typedef struct append_run {
     fa_task_view view;
@@ -94,32 +96,126 @@ static void rotate(int form, int pairs, const float *restrict cosine, const floa
     }
 }
 
-/* Of the list of rows: all heads of k and q turn by the same angles. */
-static void do_rotated_row(const void *of, int64_t row, void *scratch)
+/* A row that is on its way, and the angles that all of its heads turn by. */
+typedef struct moving_row {
+    const append_run *run;
+    int64_t batch, within, slot;
+    float cosine[FA_MAX_HEAD_DIM / 2], sine[FA_MAX_HEAD_DIM / 2];
+} moving_row;
+
+/* A head of k (of_v false) or v as numbers, as they go into the cache. */
+static void take_head(const moving_row *m, bool of_v, int64_t head, float *x)
+{
+    const fa_append_params *p = params_of(m->run);
+    const fa_task_view *v = &m->run->view;
+    const fa_dtype type = (fa_dtype)(of_v ? FA_APPEND_TYPE_V(v) : FA_APPEND_TYPE_K(v));
+    m->run->row(type, v->at[of_v ? FA_APPEND_V : FA_APPEND_K],
+                row_at(of_v ? p->v_stride : p->k_stride, m->batch, head, m->within), FA_F32, x, 0,
+                of_v ? p->dim_v : p->dim_k);
+    if (!of_v)
+        rotate(FA_APPEND_FORM(v), p->pairs, m->cosine, m->sine, x);
+}
+
+/* Of each group of `dims`: its range, with what is there if `more`. */
+static void find_ranges(const float *x, int dim, int dims, bool more, fa_block_range *range)
+{
+    for (int begin = 0; begin < dim; begin += dims, range++) {
+        fa_block_range r = more ? *range : fa_block_range_of(x[begin]);
+        for (int i = begin; i < begin + dims; i++)
+            r = fa_block_range_with(r, x[i]);
+        *range = r;
+    }
+}
+
+/* One head into a cache whose scales lie in tensors of their own. `range` is that of each group whose scale is computed. */
+static void store_scaled(const moving_row *m, bool of_v, int64_t head, const float *x,
+                         const fa_block_range *range)
+{
+    const fa_append_params *p = params_of(m->run);
+    const fa_task_view *v = &m->run->view;
+    const fa_scales *s = of_v ? &p->v_scales : &p->k_scales;
+    const int type = of_v ? FA_APPEND_TYPE_CACHE_V(v) : FA_APPEND_TYPE_CACHE_K(v),
+              fits = of_v ? p->v_fits : p->k_fits, dim = of_v ? p->dim_v : p->dim_k;
+    const int64_t entry = m->slot / p->keys, key = m->slot % p->keys;
+    const bool writes = fits == FA_APPEND_FITS_HEAD || head == 0;
+    int64_t scale = row_at(s->scale_stride, entry, head, key),
+            zero = row_at(s->zero_stride, entry, head, key);
+    float number[FA_MAX_HEAD_DIM];
+    for (int begin = 0; begin < dim;
+         begin += s->dims, scale += s->scale_stride[3], zero += s->zero_stride[3]) {
+        fa_scaling scaling;
+        if (fits == FA_APPEND_FITS_NONE) {
+            scaling = of_v ? fa_append_scaling_v(v, scale, zero) : fa_append_scaling_k(v, scale, zero);
+        } else {
+            scaling = fa_fitted(type, range[begin / s->dims], s->zero_type >= 0);
+            scaling = of_v ? fa_append_round_v(v, scaling, scale, zero, writes)
+                           : fa_append_round_k(v, scaling, scale, zero, writes);
+        }
+        const fa_coder c = fa_scaled_coder(scaling);
+        for (int i = begin; i < begin + s->dims; i++)
+            number[i] = fa_coded_number(c, x[i]);
+    }
+    fa_elements_store((fa_dtype)type, v->at[of_v ? FA_APPEND_CACHE_V : FA_APPEND_CACHE_K],
+                      row_at(of_v ? p->cache_v_stride : p->cache_k_stride, entry, head, key), number, dim);
+}
+
+static void append_scaled(const moving_row *m, bool of_v)
+{
+    const fa_append_params *p = params_of(m->run);
+    const int dim = of_v ? p->dim_v : p->dim_k, dims = of_v ? p->v_scales.dims : p->k_scales.dims,
+              fits = of_v ? p->v_fits : p->k_fits;
+    float x[FA_MAX_HEAD_DIM];
+    fa_block_range range[FA_MAX_HEAD_DIM / 8];
+    for (int64_t head = 0; head < p->heads && fits == FA_APPEND_FITS_ROW; head++) {
+        take_head(m, of_v, head, x);
+        find_ranges(x, dim, dims, head > 0, range);
+    }
+    for (int64_t head = 0; head < p->heads; head++) {
+        take_head(m, of_v, head, x);
+        if (fits == FA_APPEND_FITS_HEAD)
+            find_ranges(x, dim, dims, false, range);
+        store_scaled(m, of_v, head, x, range);
+    }
+}
+
+static void append_plain(const moving_row *m, bool of_v)
+{
+    const fa_append_params *p = params_of(m->run);
+    const fa_task_view *v = &m->run->view;
+    float x[FA_MAX_HEAD_DIM];
+    for (int64_t head = 0; head < p->heads && of_v && p->dim_v > 0; head++)
+        append_v(m->run, m->batch, head, m->within, m->slot);
+    for (int64_t head = 0; head < p->heads && !of_v; head++) {
+        take_head(m, false, head, x);
+        m->run->row(FA_F32, x, 0, (fa_dtype)FA_APPEND_TYPE_CACHE_K(v), v->at[FA_APPEND_CACHE_K],
+                    row_at(p->cache_k_stride, m->slot / p->keys, head, m->slot % p->keys), p->dim_k);
+    }
+}
+
+/* Of the list of rows: all heads of one. */
+static void do_whole_row(const void *of, int64_t row, void *scratch)
 {
     const append_run *run = of;
     const fa_append_params *p = params_of(run);
     const fa_task_view *v = &run->view;
-    const int64_t batch = row / p->rows, within = row % p->rows;
-    const int64_t slot = ((const int32_t *)(const void *)v->at[FA_APPEND_SLOTS])[row];
-    float cosine[FA_MAX_HEAD_DIM / 2], sine[FA_MAX_HEAD_DIM / 2], x[FA_MAX_HEAD_DIM];
+    moving_row m = {.run = run, .batch = row / p->rows, .within = row % p->rows};
+    float x[FA_MAX_HEAD_DIM];
     (void)scratch;
-    find_rotation(run, fa_append_position(v, (int)row), cosine, sine);
-    for (int64_t head = 0; head < p->heads && slot >= 0; head++) {
-        const int64_t to = row_at(p->cache_k_stride, slot / p->keys, head, slot % p->keys);
-        run->row((fa_dtype)FA_APPEND_TYPE_K(v), v->at[FA_APPEND_K], row_at(p->k_stride, batch, head, within),
-                 FA_F32, x, 0, p->dim_k);
-        rotate(FA_APPEND_FORM(v), p->pairs, cosine, sine, x);
-        run->row(FA_F32, x, 0, (fa_dtype)FA_APPEND_TYPE_CACHE_K(v), v->at[FA_APPEND_CACHE_K], to, p->dim_k);
-        if (p->dim_v > 0)
-            append_v(run, batch, head, within, slot);
+    m.slot = ((const int32_t *)(const void *)v->at[FA_APPEND_SLOTS])[row];
+    if (p->pairs > 0)
+        find_rotation(run, fa_append_position(v, (int)row), m.cosine, m.sine);
+    for (int of_v = 0; of_v < 2 && m.slot >= 0; of_v++) {
+        if ((of_v ? FA_APPEND_TYPE_V_SCALE(v) : FA_APPEND_TYPE_K_SCALE(v)) >= 0)
+            append_scaled(&m, of_v);
+        else
+            append_plain(&m, of_v);
     }
     for (int64_t head = 0; head < p->heads_q; head++) {
-        run->row((fa_dtype)FA_APPEND_TYPE_Q(v), v->at[FA_APPEND_Q], row_at(p->q_stride, batch, head, within),
-                 FA_F32, x, 0, p->dim_k);
-        rotate(FA_APPEND_FORM(v), p->pairs, cosine, sine, x);
+        run->row((fa_dtype)FA_APPEND_TYPE_Q(v), v->at[FA_APPEND_Q],
+                 row_at(p->q_stride, m.batch, head, m.within), FA_F32, x, 0, p->dim_k);
+        rotate(FA_APPEND_FORM(v), p->pairs, m.cosine, m.sine, x);
         run->row(FA_F32, x, 0, (fa_dtype)FA_APPEND_TYPE_Q_OUT(v), v->at[FA_APPEND_Q_OUT],
-                 row_at(p->q_out_stride, batch, head, within), p->dim_k);
+                 row_at(p->q_out_stride, m.batch, head, m.within), p->dim_k);
     }
 }
 
@@ -128,13 +224,14 @@ fa_status fa_openmp_append_run(const fa_task *task, const fa_task_binding *bindi
     enum { HEADS_OF_TASK = 32 }; /* fewer are written faster than shared */
     const append_run run = {fa_task_view_of(task, binding), best_row()};
     const fa_append_params *p = params_of(&run);
-    const bool rotates = FA_APPEND_FORM(&run.view) != FA_PAIRS_NONE;
+    const bool whole = FA_APPEND_FORM(&run.view) != FA_PAIRS_NONE || FA_APPEND_TYPE_K_SCALE(&run.view) >= 0 ||
+                       FA_APPEND_TYPE_V_SCALE(&run.view) >= 0;
     const int64_t rows = (int64_t)p->batch * p->rows, heads = rows * (p->heads + p->heads_q);
     const int64_t most = fa_cpu_loop_tasks(task->device), wanted = heads / HEADS_OF_TASK;
     fa_cpu_loop loop = {
-        .one = rotates ? do_rotated_row : do_row,
+        .one = whole ? do_whole_row : do_row,
         .of = &run,
-        .count = rotates ? rows : rows * p->heads,
+        .count = whole ? rows : rows * p->heads,
         .tasks = (int32_t)FA_MAX(FA_MIN(most, wanted), 1),
     };
     return fa_cpu_loop_run(task->device, &loop);

@@ -21,7 +21,7 @@ static void do_group(const void *of, int64_t index, void *scratch)
 fa_status fa_openmp_task_run(const fa_task *task, fa_queue *queue, const fa_task_binding *binding)
 {
     (void)queue;
-    if (task->kind == FA_TASK_APPEND)
+    if (task->kind == FA_TASK_APPEND || task->kind == FA_TASK_APPEND_SCALED)
         return fa_openmp_append_run(task, binding);
     const task_run run = {task, fa_task_view_of(task, binding)};
     fa_cpu_loop loop = {

@@ -9,6 +9,7 @@
 #include "core/backend.h"
 #include "core/binding.h"
 #include "core/context.h"
+#include "core/scales.h"
 #include "core/size.h"
 #include "core/status.h"
 #include "core/structs.h"
@@ -25,6 +26,10 @@ static const char *const names[] = {
     [FA_APPEND_POSITIONS] = "positions",
     [FA_APPEND_COSINES] = "cosines",
     [FA_APPEND_SINES] = "sines",
+    [FA_APPEND_K_SCALE] = "k_scale",
+    [FA_APPEND_V_SCALE] = "v_scale",
+    [FA_APPEND_K_ZERO] = "k_zero",
+    [FA_APPEND_V_ZERO] = "v_zero",
 };
 
 static bool is_cache(int operand)
@@ -32,9 +37,16 @@ static bool is_cache(int operand)
     return operand == FA_APPEND_CACHE_K || operand == FA_APPEND_CACHE_V;
 }
 
-static bool is_written(int operand)
+/* An operand that is written: no two of its elements share memory. */
+static fa_status check_written(fa_append *a, int operand)
 {
-    return is_cache(operand) || operand == FA_APPEND_Q_OUT;
+    const fa_tensor *t = &a->tensor[operand];
+    a->written[operand] = true;
+    if (fa_tensor_is_injective(t))
+        return FA_OK;
+    return fa_fail(FA_INVALID, "%s.stride is (%lld, %lld, %lld, %lld): elements of %s overlap",
+                   names[operand], (long long)t->stride[0], (long long)t->stride[1], (long long)t->stride[2],
+                   (long long)t->stride[3], names[operand]);
 }
 
 static fa_status check_tensor(fa_append *a, int operand)
@@ -45,17 +57,7 @@ static fa_status check_tensor(fa_append *a, int operand)
     FA_TRY(fa_tensor_normalise(t, names[operand], false));
     FA_TRY(fa_tensor_extent(t, names[operand], &a->span[operand]));
     FA_TRY(is_cache(operand) ? fa_dtype_check_cache(t->dtype, field) : fa_dtype_check_float(t->dtype, field));
-    if (t->dtype >= FA_I8)
-        return fa_fail(FA_INVALID,
-                       "%s is %s, expected a type whose scales lie in its blocks, or that has none", field,
-                       fa_dtype_name(t->dtype));
-    if (!is_written(operand))
-        return FA_OK;
-    if (!fa_tensor_is_injective(t))
-        return fa_fail(FA_INVALID, "%s.stride is (%lld, %lld, %lld, 1): elements of %s overlap",
-                       names[operand], (long long)t->stride[0], (long long)t->stride[1],
-                       (long long)t->stride[2], names[operand]);
-    return FA_OK;
+    return is_cache(operand) || operand == FA_APPEND_Q_OUT ? check_written(a, operand) : FA_OK;
 }
 
 /* Whether an axis of one operand is as long as the same axis of another. */
@@ -125,8 +127,64 @@ static fa_status init_rotary(fa_append *a, const fa_append_desc *d)
     return add_list(a, FA_APPEND_SINES, FA_F32, a->rotary.table_positions, a->rotary.dims / 2);
 }
 
+/* The operands that hold scales and zeros of a cache. */
+static int scale_of(int cache)
+{
+    return cache == FA_APPEND_CACHE_K ? FA_APPEND_K_SCALE : FA_APPEND_V_SCALE;
+}
+
+static int zero_of(int cache)
+{
+    return cache == FA_APPEND_CACHE_K ? FA_APPEND_K_ZERO : FA_APPEND_V_ZERO;
+}
+
+/* Whether scales are computed, and of what: each key has its own, or all share them. */
+static fa_status find_fits(const fa_append *a, int cache, const char *factor, const fa_scales *s, int *fits)
+{
+    const int operand = scale_of(cache);
+    const int64_t *of = a->tensor[cache].shape, *shape = a->tensor[operand].shape;
+    *fits = FA_APPEND_FITS_NONE;
+    if (shape[0] == of[0] && shape[2] == of[2])
+        *fits = shape[1] == of[1] ? FA_APPEND_FITS_HEAD : FA_APPEND_FITS_ROW;
+    else if (shape[0] != 1 || shape[2] != 1)
+        return fa_fail(FA_INVALID,
+                       "%s.shape is (%lld, %lld, %lld, %lld): groups of keys share scales, expected (%lld, "
+                       "..., %lld, ...), one of each key, or (1, ..., 1, ...), the same for all",
+                       names[operand], (long long)shape[0], (long long)shape[1], (long long)shape[2],
+                       (long long)shape[3], (long long)of[0], (long long)of[2]);
+    if (*fits != FA_APPEND_FITS_NONE && s->dims % 8 != 0)
+        return fa_fail(FA_INVALID,
+                       "%s.shape[3] is %lld, groups of %d dims, expected groups of a multiple of 8",
+                       names[operand], (long long)shape[3], s->dims);
+    if (*fits != FA_APPEND_FITS_NONE && s->factor < 0)
+        return fa_fail(FA_INVALID, "%s is %g, expected a number above 0: scales are computed", factor,
+                       (double)s->factor);
+    return FA_OK;
+}
+
+static fa_status init_scales(fa_append *a, int cache, const fa_tensor *scale, const fa_tensor *zero,
+                             float factor, const char *factor_name, fa_scales *s, int *fits)
+{
+    const int part[2] = {scale_of(cache), zero_of(cache)};
+    const fa_scaled_names of = {names[cache], names[part[0]], names[part[1]], factor_name};
+    a->tensor[part[0]] = *scale;
+    a->tensor[part[1]] = *zero;
+    FA_TRY(fa_scales_check(&of, &a->tensor[cache], &a->tensor[part[0]], &a->tensor[part[1]], factor, s));
+    if (s->scale_type < 0)
+        return FA_OK;
+    FA_TRY(find_fits(a, cache, factor_name, s, fits));
+    for (int i = 0; i < (s->zero_type < 0 ? 1 : 2); i++) {
+        a->has[part[i]] = true;
+        FA_TRY(fa_tensor_extent(&a->tensor[part[i]], names[part[i]], &a->span[part[i]]));
+        if (*fits != FA_APPEND_FITS_NONE)
+            FA_TRY(check_written(a, part[i]));
+    }
+    return FA_OK;
+}
+
 static fa_status init(fa_append *a, const fa_append_desc *d)
 {
+    fa_append_params *p = &a->words.params;
     FA_TRY(add_tensor(a, FA_APPEND_K, &d->k));
     FA_TRY(add_tensor(a, FA_APPEND_CACHE_K, &d->cache_k));
     FA_TRY(add_both(a, FA_APPEND_V, &d->v, FA_APPEND_CACHE_V, &d->cache_v));
@@ -153,6 +211,10 @@ static fa_status init(fa_append *a, const fa_append_desc *d)
         return fa_fail(FA_INVALID, "cache_k.shape is %lld entries of %lld keys, expected at most %d slots",
                        (long long)a->entries, (long long)a->keys, INT32_MAX);
     FA_TRY(add_list(a, FA_APPEND_SLOTS, FA_I32, a->batch, a->rows));
+    FA_TRY(init_scales(a, FA_APPEND_CACHE_K, &d->k_scale, &d->k_zero, d->k_factor, "k_factor", &p->k_scales,
+                       &p->k_fits));
+    FA_TRY(init_scales(a, FA_APPEND_CACHE_V, &d->v_scale, &d->v_zero, d->v_factor, "v_factor", &p->v_scales,
+                       &p->v_fits));
     return init_rotary(a, d);
 }
 
@@ -221,10 +283,11 @@ static void run_group(const fa_task_view *view, int group)
 
 static void fill_task(fa_append *a)
 {
+    const bool scaled = a->has[FA_APPEND_K_SCALE] || a->has[FA_APPEND_V_SCALE];
     a->task = (fa_task){
         .device = a->device,
-        .kind = FA_TASK_APPEND,
-        .name = "append",
+        .kind = scaled ? FA_TASK_APPEND_SCALED : FA_TASK_APPEND,
+        .name = scaled ? "append_scaled" : "append",
         .group = FA_APPEND_SHARE,
         .timed = true,
         .params = &a->words,
@@ -235,11 +298,12 @@ static void fill_task(fa_append *a)
     const int type_q = a->has[FA_APPEND_Q] ? (int)t[FA_APPEND_Q].dtype : FA_APPEND_NO_Q;
     a->task.constant[0] = (int)t[FA_APPEND_K].dtype | type_q << 4 | (int)t[FA_APPEND_Q_OUT].dtype << 8;
     a->task.constant[1] = (int)t[FA_APPEND_V].dtype | (int)a->rotary.form << 4;
-    a->task.constant[2] = (int)t[FA_APPEND_CACHE_K].dtype;
-    a->task.constant[3] = (int)t[FA_APPEND_CACHE_V].dtype;
+    const fa_scales *k = &a->words.params.k_scales, *v = &a->words.params.v_scales;
+    a->task.constant[2] = FA_APPEND_CACHE((int)t[FA_APPEND_CACHE_K].dtype, k->scale_type, k->zero_type);
+    a->task.constant[3] = FA_APPEND_CACHE((int)t[FA_APPEND_CACHE_V].dtype, v->scale_type, v->zero_type);
     for (int n = 0; n < FA_APPEND_OPERANDS; n++) {
         if (a->has[n])
-            a->task.operand[n] = (fa_task_operand){names[n], a->span[n], is_written(n)};
+            a->task.operand[n] = (fa_task_operand){names[n], a->span[n], a->written[n]};
     }
 }
 
@@ -358,7 +422,7 @@ static fa_status check_binding(const fa_append *a, const fa_task_binding *bindin
         FA_TRY(fa_buffer_check(a->device, "args.", names[t], buffer, binding->offset[t],
                                fa_dtype_align(a->tensor[t].dtype), a->span[t]));
         memory[count++] = (fa_memory){
-            names[t], fa_buffer_extent(&a->tensor[t], a->span[t], buffer, binding->offset[t]), is_written(t)};
+            names[t], fa_buffer_extent(&a->tensor[t], a->span[t], buffer, binding->offset[t]), a->written[t]};
     }
     FA_TRY(fa_memory_check_overlap(memory, count));
     if (!a->device->backend->host_pointers || a->batch * a->rows == 0)
@@ -375,10 +439,11 @@ fa_status fa_append_run(const fa_append *append, fa_queue *queue, const fa_appen
     FA_TRY(fa_copy_struct(&copy, sizeof(copy), FA_APPEND_ARGS_0_1, args, "fa_append_args"));
     const fa_task_binding binding = {
         .buffer = {copy.k, copy.v, copy.cache_k, copy.cache_v, copy.slots, copy.q, copy.q_out, copy.positions,
-                   copy.cosines, copy.sines},
+                   copy.cosines, copy.sines, copy.k_scale, copy.v_scale, copy.k_zero, copy.v_zero},
         .offset = {copy.k_offset, copy.v_offset, copy.cache_k_offset, copy.cache_v_offset, copy.slots_offset,
                    copy.q_offset, copy.q_out_offset, copy.positions_offset, copy.cosines_offset,
-                   copy.sines_offset},
+                   copy.sines_offset, copy.k_scale_offset, copy.v_scale_offset, copy.k_zero_offset,
+                   copy.v_zero_offset},
         .groups = (int32_t)fa_ceil_div(append->words.params.units, FA_APPEND_SHARE),
     };
     FA_TRY(check_binding(append, &binding));

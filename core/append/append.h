@@ -7,9 +7,10 @@
 
 #include "core/task_words.h"
 
+#define FA_APPEND_SCALES
 #include "core/portable/append.h"
 
-enum { FA_APPEND_OPERANDS = FA_APPEND_SINES + 1 };
+enum { FA_APPEND_OPERANDS = FA_APPEND_V_ZERO + 1 };
 
 /* Parameters, and the list behind them. */
 typedef struct fa_append_words {
@@ -26,7 +27,7 @@ struct fa_append {
     int64_t batch, heads, rows; /* new ones           */
     int64_t entries, keys;      /* of the cache       */
     int64_t heads_q;
-    bool has[FA_APPEND_OPERANDS];
+    bool has[FA_APPEND_OPERANDS], written[FA_APPEND_OPERANDS];
     fa_rotary rotary;
     fa_append_words words;
     fa_task task;

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An append, in the words of task.h. A unit is what one work-item writes: a block of a format of caches, or eight elements
+ * An append, in the words of task.h. A unit is what one work-item writes: a block of ggml's formats, or eight elements
  * of other types, of one head of one row. Units of k come before those of v in a head, and those of q after all. A
- * work-group does FA_APPEND_SHARE of them.
+ * work-group does FA_APPEND_SHARE of them. Where a scale is computed, each unit of those that share it does so, and the first
+ * writes it: so no unit waits for another.
  */
 #ifndef FA_PORTABLE_APPEND_H
 #define FA_PORTABLE_APPEND_H
 
 #include "encode.h"
 #include "rotary.h"
+#include "table.h"
 #include "task.h"
 
 #define FA_APPEND_SHARE 64
@@ -24,19 +26,34 @@
 #define FA_APPEND_POSITIONS 7
 #define FA_APPEND_COSINES 8
 #define FA_APPEND_SINES 9
+#define FA_APPEND_K_SCALE 10
+#define FA_APPEND_V_SCALE 11
+#define FA_APPEND_K_ZERO 12
+#define FA_APPEND_V_ZERO 13
 
 /*
- * What programs are compiled for: types of k, q and q_out; of v, and how rows are rotated; of the caches. Four bits each,
- * and FA_APPEND_NO_Q in the place of the type of a q that there is not.
+ * What programs are compiled for: types of k, q and q_out; of v, and how rows are rotated, four bits each, and
+ * FA_APPEND_NO_Q in the place of the type of a q that there is not. Of the caches, five bits each: their types, then those of
+ * scales and zeros in tensors of their own, -1 where there are none.
  */
 #define FA_APPEND_TYPE_K(t) (FA_TASK_CONSTANT(t, 0) & 15)
 #define FA_APPEND_TYPE_Q(t) (FA_TASK_CONSTANT(t, 0) >> 4 & 15)
 #define FA_APPEND_TYPE_Q_OUT(t) (FA_TASK_CONSTANT(t, 0) >> 8)
 #define FA_APPEND_TYPE_V(t) (FA_TASK_CONSTANT(t, 1) & 15)
 #define FA_APPEND_FORM(t) (FA_TASK_CONSTANT(t, 1) >> 4)
-#define FA_APPEND_TYPE_CACHE_K(t) FA_TASK_CONSTANT(t, 2)
-#define FA_APPEND_TYPE_CACHE_V(t) FA_TASK_CONSTANT(t, 3)
+#define FA_APPEND_CACHE(type, scale, zero) ((type) | ((scale) + 1) << 5 | ((zero) + 1) << 10)
+#define FA_APPEND_TYPE_CACHE_K(t) (FA_TASK_CONSTANT(t, 2) & 31)
+#define FA_APPEND_TYPE_CACHE_V(t) (FA_TASK_CONSTANT(t, 3) & 31)
+#define FA_APPEND_TYPE_K_SCALE(t) ((FA_TASK_CONSTANT(t, 2) >> 5 & 31) - 1)
+#define FA_APPEND_TYPE_V_SCALE(t) ((FA_TASK_CONSTANT(t, 3) >> 5 & 31) - 1)
+#define FA_APPEND_TYPE_K_ZERO(t) ((FA_TASK_CONSTANT(t, 2) >> 10) - 1)
+#define FA_APPEND_TYPE_V_ZERO(t) ((FA_TASK_CONSTANT(t, 3) >> 10) - 1)
 #define FA_APPEND_NO_Q 15
+
+/* Whether the scales of k or v are there, or are computed from the rows: for each head, or for all heads of a row together. */
+#define FA_APPEND_FITS_NONE 0
+#define FA_APPEND_FITS_HEAD 1
+#define FA_APPEND_FITS_ROW 2
 
 /*
  * Strides are in elements: of new rows those of batch, head, row, of a cache of entry, head, key. The list behind it has an
@@ -44,6 +61,7 @@
  */
 FA_STRUCT(fa_append_params)
     fa_long k_stride[3], v_stride[3], cache_k_stride[3], cache_v_stride[3], q_stride[3], q_out_stride[3];
+    fa_scales k_scales, v_scales;  /* the same for all keys, or each key has its own */
     int batch, heads, rows;        /* new ones */
     int entries, keys;             /* of the cache */
     int dim_k, dim_v;              /* dim_v 0: there is no v */
@@ -54,6 +72,7 @@ FA_STRUCT(fa_append_params)
     int turns_at;        /* the list's first entry */
     int table_positions; /* of cosines and sines; 0: there are none */
     float gain;          /* of both */
+    int k_fits, v_fits;  /* FA_APPEND_FITS_* */
 FA_STRUCT_END(fa_append_params)
 FA_TASK_VIEW(fa_append_params)
 FA_TASK_VIEW(fa_turn)
@@ -61,7 +80,7 @@ FA_TASK_VIEW(fa_turn)
 #define FA_APPEND_PARAM(t, member) FA_TASK_PARAM(t, fa_append_params, member)
 
 /* Elements of a unit of a type. */
-#define FA_APPEND_UNIT(type) (FA_TYPE_IS_CODED(type) && !FA_TYPE_IS_FP8(type) ? 32 : 8)
+#define FA_APPEND_UNIT(type) (FA_TYPE_IS_CODED(type) && !FA_TYPE_IS_BARE(type) ? 32 : 8)
 
 /* Of a unit, which has no more: as bits of the type that they have in memory, and as numbers. */
 FA_STRUCT(fa_append_bits)
@@ -90,17 +109,30 @@ FA_KERNEL_FN fa_uint fa_append_narrow(int type, float x)
                                   : fa_e5m2_narrow(x);
 }
 
-/* Eight elements of f32, f16, bf16 or fp8. */
-FA_KERNEL_FN fa_task_bytes fa_append_plain(int type, fa_append_elements e)
+FA_KERNEL_FN fa_task_bytes fa_append_no_bytes(void)
 {
-    const int shift = type == 0 ? 0 : FA_TYPE_IS_FP8(type) ? 2 : 1, in_word = (1 << shift) - 1;
     fa_task_bytes b;
     FA_UNROLLED
     for (int i = 0; i < 9; i++)
         b.word[i] = 0u;
+    return b;
+}
+
+/* With element i, where all have so many bits, a power of two. */
+FA_KERNEL_FN fa_task_bytes fa_append_with(fa_task_bytes b, int width, int i, fa_uint bits)
+{
+    b.word[i * width >> 5] |= bits << FA_UINT(i * width & 31);
+    return b;
+}
+
+/* Eight elements of f32, f16, bf16 or fp8. */
+FA_KERNEL_FN fa_task_bytes fa_append_plain(int type, fa_append_elements e)
+{
+    const int width = FA_TYPE_IS_CODED(type) ? 8 : 8 * FA_TYPE_BYTES(type);
+    fa_task_bytes b = fa_append_no_bytes();
     FA_ROLLED
     for (int i = 0; i < 8; i++)
-        b.word[i >> shift] |= fa_append_narrow(type, e.x[i]) << FA_UINT((32 >> shift) * (i & in_word) & 31);
+        b = fa_append_with(b, width, i, fa_append_narrow(type, e.x[i]));
     return b;
 }
 
@@ -202,8 +234,8 @@ FA_KERNEL_FN fa_append_elements fa_append_turned(FA_TASK t, fa_append_elements e
 }
 
 /*
- * Unit `u` of a head of a row of operand n, rotated or not, into operand to_n; their types are TYPE and TO_TYPE. from and to
- * are the elements that precede the row's there.
+ * Rows of operand n that go into operand to_n, rotated or not; their types are TYPE and TO_TYPE. from and to are the elements
+ * that precede the row's there.
  */
 #define FA_APPEND_DEFINE(name, n, to_n, TYPE, TO_TYPE, DIM, ROTATES)                                    \
     /* Elements, or with `partners` those that they are turned with, eight on their way at a time. */   \
@@ -229,10 +261,11 @@ FA_KERNEL_FN fa_append_elements fa_append_turned(FA_TASK t, fa_append_elements e
         return bits;                                                                                    \
     }                                                                                                   \
                                                                                                         \
-    FA_KERNEL_FN void fa_append_##name(FA_TASK t, int u, FA_AT from, FA_AT to, int position)            \
+    /* Those of a unit, as they go into the cache. */                                                   \
+    FA_KERNEL_FN fa_append_elements fa_append_take_##name(FA_TASK t, FA_AT from, int begin, int count,  \
+                                                          int position)                                 \
     {                                                                                                   \
-        int type = TYPE, to_type = TO_TYPE;                                                             \
-        int unit = FA_APPEND_UNIT(to_type), begin = u * unit, count = FA_MIN(DIM - begin, unit);        \
+        int type = TYPE, to_type = TO_TYPE, unit = FA_APPEND_UNIT(to_type);                             \
         fa_append_elements e =                                                                          \
             fa_append_widen(type, fa_append_fetch_##name(t, from, begin, count, false), unit);          \
         if (ROTATES && FA_APPEND_FORM(t) != FA_PAIRS_NONE) {                                            \
@@ -240,7 +273,15 @@ FA_KERNEL_FN fa_append_elements fa_append_turned(FA_TASK t, fa_append_elements e
                 fa_append_widen(type, fa_append_fetch_##name(t, from, begin, count, true), unit);       \
             e = fa_append_turned(t, e, others, position, begin, count);                                 \
         }                                                                                               \
-        fa_task_bytes b = fa_append_encoded(to_type, e);                                                \
+        return e;                                                                                       \
+    }                                                                                                   \
+                                                                                                        \
+    FA_KERNEL_FN void fa_append_##name(FA_TASK t, int u, FA_AT from, FA_AT to, int position)            \
+    {                                                                                                   \
+        int to_type = TO_TYPE, unit = FA_APPEND_UNIT(to_type);                                          \
+        int begin = u * unit, count = FA_MIN(DIM - begin, unit);                                        \
+        fa_task_bytes b =                                                                               \
+            fa_append_encoded(to_type, fa_append_take_##name(t, from, begin, count, position));         \
         FA_AT at = FA_TYPE_SPAN(to_type, to + FA_INDEX(begin));                                         \
         int bytes = FA_TYPE_IS_CODED(to_type) ? FA_TYPE_SIZE(to_type) : count * FA_TYPE_BYTES(to_type); \
         FA_PUT_BYTES(t, to_n, at, b, bytes)                                                             \
@@ -255,6 +296,131 @@ FA_APPEND_DEFINE(q, 5, 6, FA_APPEND_TYPE_Q(t), FA_APPEND_TYPE_Q_OUT(t), FA_APPEN
      FA_INDEX(b) * FA_WIDE(FA_APPEND_PARAM(t, x##_stride)[1]) + \
      FA_INDEX(c) * FA_WIDE(FA_APPEND_PARAM(t, x##_stride)[2]))
 
+/* Scales or zeros that precede that of a group of dims of a key: key, head or entry may have a stride of 0. */
+#define FA_APPEND_SCALE_AT(t, x, part, entry, head, key, group)                   \
+    (FA_INDEX(entry) * FA_WIDE(FA_APPEND_PARAM(t, x##_scales).part##_stride[0]) + \
+     FA_INDEX(head) * FA_WIDE(FA_APPEND_PARAM(t, x##_scales).part##_stride[1]) +  \
+     FA_INDEX(key) * FA_WIDE(FA_APPEND_PARAM(t, x##_scales).part##_stride[2]) +   \
+     FA_INDEX(group) * FA_WIDE(FA_APPEND_PARAM(t, x##_scales).part##_stride[3]))
+
+/* The bits of number `at` of operand n. */
+#define FA_APPEND_GET_SCALE(t, n, type, at)                      \
+    ((type) == 0              ? FA_GET32(t, n, (at)*FA_INDEX(4)) \
+     : FA_TYPE_IS_CODED(type) ? FA_GET8(t, n, at)                \
+                              : FA_GET16(t, n, (at)*FA_INDEX(2)))
+#define FA_APPEND_PUT_SCALE(t, n, type, at, bits)   \
+    {                                               \
+        if ((type) == 0) {                          \
+            FA_PUT32(t, n, (at)*FA_INDEX(4), bits); \
+        } else if (FA_TYPE_IS_CODED(type)) {        \
+            FA_PUT8(t, n, at, bits);                \
+        } else {                                    \
+            FA_PUT16(t, n, (at)*FA_INDEX(2), bits); \
+        }                                           \
+    }
+
+/* Programs that have no such operands are smaller. */
+#if defined(FA_APPEND_SCALES) && !defined(FA_TASK_FEW_OPERANDS)
+/*
+ * Likewise rows of k or v whose scales, and zeros if any, lie in operands scale_n and zero_n.
+ */
+#define FA_APPEND_DEFINE_SCALED(name, to_n, scale_n, zero_n, TO_TYPE, SCALE_TYPE, ZERO_TYPE)                 \
+    /* What is computed of dims from `first` on of the heads that share a scale. */                          \
+    FA_KERNEL_FN fa_scaling fa_append_fit_##name(FA_TASK t, int batch, int head, int within, int first,      \
+                                                 int position)                                               \
+    {                                                                                                        \
+        int type = TO_TYPE, end = first + FA_APPEND_PARAM(t, name##_scales).dims;                            \
+        bool whole_row = FA_APPEND_PARAM(t, name##_fits) == FA_APPEND_FITS_ROW;                              \
+        int begin_head = whole_row ? 0 : head, end_head = whole_row ? FA_APPEND_PARAM(t, heads) : head + 1;  \
+        FA_AT from = FA_APPEND_ROW(t, name, batch, begin_head, within);                                      \
+        fa_block_range r = fa_block_range_of(fa_append_take_##name(t, from, first, 8, position).x[0]);       \
+        for (int h = begin_head; h < end_head; h++) {                                                        \
+            from = FA_APPEND_ROW(t, name, batch, h, within);                                                 \
+            FA_ROLLED                                                                                        \
+            for (int begin = first; begin < end; begin += 8) {                                               \
+                fa_append_elements e = fa_append_take_##name(t, from, begin, 8, position);                   \
+                FA_ROLLED                                                                                    \
+                for (int i = 0; i < 8; i++)                                                                  \
+                    r = fa_block_range_with(r, e.x[i]);                                                      \
+            }                                                                                                \
+        }                                                                                                    \
+        return fa_fitted(type, r, ZERO_TYPE >= 0);                                                           \
+    }                                                                                                        \
+                                                                                                             \
+    /* The scaling that lies in tensors of its own. */                                                       \
+    FA_KERNEL_FN fa_scaling fa_append_scaling_##name(FA_TASK t, FA_AT scale, FA_AT zero)                     \
+    {                                                                                                        \
+        int scale_type = SCALE_TYPE, zero_type = ZERO_TYPE;                                                  \
+        fa_scaling s;                                                                                        \
+        s.scale = fa_scale_widen(scale_type, FA_APPEND_GET_SCALE(t, scale_n, scale_type, scale)) *           \
+                  FA_APPEND_PARAM(t, name##_scales).factor;                                                  \
+        s.offset = 0.0f;                                                                                     \
+        if (zero_type >= 0)                                                                                  \
+            s.offset = fa_scale_widen(zero_type, FA_APPEND_GET_SCALE(t, zero_n, zero_type, zero));           \
+        return s;                                                                                            \
+    }                                                                                                        \
+                                                                                                             \
+    /* A computed scaling as these tensors hold it; with `writes` it is put there. */                        \
+    FA_KERNEL_FN fa_scaling fa_append_round_##name(FA_TASK t, fa_scaling s, FA_AT scale, FA_AT zero,         \
+                                                   bool writes)                                              \
+    {                                                                                                        \
+        int scale_type = SCALE_TYPE, zero_type = ZERO_TYPE;                                                  \
+        float factor = FA_APPEND_PARAM(t, name##_scales).factor;                                             \
+        fa_uint bits = fa_scale_narrow(scale_type, s.scale / factor);                                        \
+        if (writes)                                                                                          \
+            FA_APPEND_PUT_SCALE(t, scale_n, scale_type, scale, bits)                                         \
+        s.scale = fa_scale_widen(scale_type, bits) * factor;                                                 \
+        if (zero_type >= 0) {                                                                                \
+            bits = fa_scale_narrow(zero_type, s.offset);                                                     \
+            if (writes)                                                                                      \
+                FA_APPEND_PUT_SCALE(t, zero_n, zero_type, zero, bits)                                        \
+            s.offset = fa_scale_widen(zero_type, bits);                                                      \
+        }                                                                                                    \
+        return s;                                                                                            \
+    }                                                                                                        \
+                                                                                                             \
+    FA_KERNEL_FN void fa_append_scaled_##name(FA_TASK t, int u, int batch, int within, int entry, int head,  \
+                                              int key, int position)                                         \
+    {                                                                                                        \
+        int type = TO_TYPE, begin = 8 * u, fits = FA_APPEND_PARAM(t, name##_fits);                           \
+        int dims = FA_APPEND_PARAM(t, name##_scales).dims, group = begin / dims;                             \
+        FA_AT from = FA_APPEND_ROW(t, name, batch, head, within);                                            \
+        FA_AT to = FA_APPEND_ROW(t, cache_##name, entry, head, key) + FA_INDEX(begin);                       \
+        fa_append_elements e = fa_append_take_##name(t, from, begin, 8, position);                           \
+        fa_task_bytes b = fa_append_no_bytes();                                                              \
+        fa_scaling s;                                                                                        \
+        s.scale = 1.0f;                                                                                      \
+        s.offset = 0.0f;                                                                                     \
+        fa_coder c = fa_scaled_coder(s);                                                                     \
+        if (fits != FA_APPEND_FITS_NONE) {                                                                   \
+            bool first = begin == group * dims && (fits == FA_APPEND_FITS_HEAD || head == 0);                \
+            s = fa_append_fit_##name(t, batch, head, within, group * dims, position);                        \
+            c = fa_scaled_coder(                                                                             \
+                fa_append_round_##name(t, s, FA_APPEND_SCALE_AT(t, name, scale, entry, head, key, group),    \
+                                       FA_APPEND_SCALE_AT(t, name, zero, entry, head, key, group), first));  \
+        }                                                                                                    \
+        FA_ROLLED                                                                                            \
+        for (int i = 0; i < 8; i++) {                                                                        \
+            group = (begin + i) / dims;                                                                      \
+            if (fits == FA_APPEND_FITS_NONE)                                                                 \
+                c = fa_scaled_coder(                                                                         \
+                    fa_append_scaling_##name(t, FA_APPEND_SCALE_AT(t, name, scale, entry, head, key, group), \
+                                             FA_APPEND_SCALE_AT(t, name, zero, entry, head, key, group)));   \
+            b = fa_append_with(b, FA_TYPE_CODE_BITS(type), i,                                                \
+                               fa_bare_code(type, fa_coded_number(c, e.x[i])));                              \
+        }                                                                                                    \
+        FA_AT at = FA_TYPE_SPAN(type, to);                                                                   \
+        FA_PUT_BYTES(t, to_n, at, b, FA_TYPE_SIZE(type))                                                     \
+    }
+FA_APPEND_DEFINE_SCALED(k, 2, 10, 12, FA_APPEND_TYPE_CACHE_K(t), FA_APPEND_TYPE_K_SCALE(t),
+                        FA_APPEND_TYPE_K_ZERO(t))
+FA_APPEND_DEFINE_SCALED(v, 3, 11, 13, FA_APPEND_TYPE_CACHE_V(t), FA_APPEND_TYPE_V_SCALE(t),
+                        FA_APPEND_TYPE_V_ZERO(t))
+#else
+#define fa_append_scaled_k(t, u, batch, within, entry, head, key, position)
+#define fa_append_scaled_v(t, u, batch, within, entry, head, key, position)
+#endif
+
 /* Of k or v. A row whose slot the cache has not is skipped. */
 FA_KERNEL_FN void fa_append_cached(FA_TASK t, int unit)
 {
@@ -267,12 +433,17 @@ FA_KERNEL_FN void fa_append_cached(FA_TASK t, int unit)
     if (slot < 0 || slot >= FA_APPEND_PARAM(t, entries) * keys || !fa_append_has_position(t, position))
         return;
     const int batch = row / rows, within = row - batch * rows, entry = slot / keys, key = slot - entry * keys;
-    if (u < units_k)
+    if (u < units_k && FA_APPEND_TYPE_K_SCALE(t) >= 0) {
+        fa_append_scaled_k(t, u, batch, within, entry, head, key, position);
+    } else if (u < units_k) {
         fa_append_k(t, u, FA_APPEND_ROW(t, k, batch, head, within),
                     FA_APPEND_ROW(t, cache_k, entry, head, key), position);
-    else
+    } else if (FA_APPEND_TYPE_V_SCALE(t) >= 0) {
+        fa_append_scaled_v(t, u - units_k, batch, within, entry, head, key, position);
+    } else {
         fa_append_v(t, u - units_k, FA_APPEND_ROW(t, v, batch, head, within),
                     FA_APPEND_ROW(t, cache_v, entry, head, key), position);
+    }
 }
 
 FA_KERNEL_FN void fa_append_rotate_q(FA_TASK t, int unit)

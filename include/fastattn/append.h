@@ -64,6 +64,19 @@ typedef struct fa_append_desc {
      * rotated likewise into q_out, of the same shape and a type of its own. Both any strides; all 0: there is no q. */
     fa_rotary rotary;
     fa_tensor q, q_out;
+
+    /* Scales and zeros of the cache that are tensors of their own, as fa_attention_desc has them, where axis 0 counts entries:
+     * cache_k is fp8, I8, I4, I2, U8, U4, U2 or E2M1. If each key of the cache has its own scale, for each head or
+     * (size 1 of axis 1) for all heads, and for all dims or groups of a multiple of 8 dims, then the append computes it, as
+     * fa_elements_fit() does, divides it by k_factor, rounds it to its type, and writes it; likewise the zero if there is
+     * one. No two of these elements share memory then. If all keys share scales (sizes 1 of axes 0 and 2), for each head,
+     * channel or group of dims, then the append reads what lies there. Scales of groups of keys (KIVI's keys) are
+     * refused: they are known when a group is full. An element x becomes the number nearest to (x - zero) * (1 / scale)
+     * that has a code, ties to even; with a scale of 0, or that is not finite, the number nearest to 0. */
+    fa_tensor k_scale, v_scale;
+    fa_tensor k_zero, v_zero;
+    /* Finite, above 0 where scales are computed; 0: 1. Only with k_scale. */
+    float k_factor, v_factor;
 } fa_append_desc;
 
 /** A prepared append. It never changes. Any number of threads may run one, each with its own queue and cache. */
@@ -72,7 +85,7 @@ typedef struct fa_append fa_append;
 /**
  * Prepares `desc` on `device`. Everything is copied out of desc. Destroy with fa_append_destroy(). *append is NULL on
  * failure. FA_INVALID: NULL, or desc is wrong; the message names the field. FA_UNSUPPORTED: a tensor is larger than the device
- * reads and writes at once. FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST. Thread-safe.
+ * reads and writes at once, or scales are given and the device has no room for so many operands. FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST. Thread-safe.
  */
 FA_API fa_status fa_append_create(fa_device *device, const fa_append_desc *desc, fa_append **append);
 
@@ -95,14 +108,18 @@ typedef struct fa_append_args {
      * it has q. Rows of q are rotated whatever their slots. */
     fa_buffer *positions, *cosines, *sines, *q, *q_out;
     size_t positions_offset, cosines_offset, sines_offset, q_offset, q_out_offset;
+
+    /* Each exactly if the description has it. */
+    fa_buffer *k_scale, *v_scale, *k_zero, *v_zero;
+    size_t k_scale_offset, v_scale_offset, k_zero_offset, v_zero_offset;
 } fa_append_args;
 
 /**
  * Enqueues the append on a queue of its device, in the order of runs of attention. Allocates nothing. The buffers and
  * the append must live until it is done; `args` is copied.
  *
- * FA_INVALID: a buffer is missing, too small, of another device, or misaligned; or an element of the cache or of q_out shares
- * bytes with another operand. Where the host reads slots (host_memory of fa_device_info): a slot that the cache has
+ * FA_INVALID: a buffer is missing, too small, of another device, or misaligned; or an element of the cache, of q_out, or of
+ * scales or zeros that are computed, shares bytes with another operand. Where the host reads slots (host_memory of fa_device_info): a slot that the cache has
  * not, or that is given twice; a position that is negative or beyond the tables. Nothing is written then. Elsewhere a row
  * whose slot the cache has not, or with such a position, is skipped.
  * FA_DEVICE_LOST. Several threads may run one append, each on its own queue.

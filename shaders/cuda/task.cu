@@ -15,8 +15,10 @@
 #define FA_AT fa_long
 #define FA_INDEX(x) ((fa_long)(x))
 #define FA_WIDE(x) (x)
+#define FA_GET8(t, n, byte) fa_uint((t).at[n][byte])
 #define FA_GET16(t, n, byte) fa_uint(*(const unsigned short *)((t).at[n] + (byte)))
 #define FA_GET32(t, n, byte) (*(const fa_uint *)((t).at[n] + (byte)))
+#define FA_PUT8(t, n, byte, bits) (t).at[n][byte] = (unsigned char)(bits)
 #define FA_PUT16(t, n, byte, bits) *(unsigned short *)((t).at[n] + (byte)) = (unsigned short)(bits)
 #define FA_PUT32(t, n, byte, bits) *(fa_uint *)((t).at[n] + (byte)) = (bits)
 #define FA_TASK_BARRIER __syncthreads()
@@ -39,7 +41,10 @@ __device__ __forceinline__ int *task_shared()
 #include "core/portable/format.h"
 #include "core/portable/softmax.h"
 #include "core/portable/task.h"
-#if FA_ROW == FA_TASK_APPEND
+#if FA_ROW == FA_TASK_APPEND || FA_ROW == FA_TASK_APPEND_SCALED
+#if FA_ROW == FA_TASK_APPEND_SCALED
+#define FA_APPEND_SCALES
+#endif
 #include "core/portable/append.h"
 #define FA_TASK_RUN fa_append_group
 #elif FA_ROW == FA_TASK_FILL

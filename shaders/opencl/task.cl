@@ -6,8 +6,8 @@
 /* Operands, and the byte where each begins. */
 typedef struct task {
     __global const uchar *params;
-    memory m0, m1, m2, m3, m4, m5, m6, m7, m8, m9;
-    long at0, at1, at2, at3, at4, at5, at6, at7, at8, at9;
+    memory m0, m1, m2, m3, m4, m5, m6, m7, m8, m9, m10, m11, m12, m13;
+    long at0, at1, at2, at3, at4, at5, at6, at7, at8, at9, at10, at11, at12, at13;
     __local int *shared;
 } task;
 
@@ -26,8 +26,10 @@ typedef struct task {
 #define FA_INDEX(x) ((long)(x))
 #define FA_WIDE(x) (x)
 #define FA_BYTE(t, n, byte) memory_at((t)->FA_CAT(m, n), (t)->FA_CAT(at, n) + (byte))
+#define FA_GET8(t, n, byte) FA_UINT(*FA_BYTE(t, n, byte))
 #define FA_GET16(t, n, byte) FA_UINT(*(__global const ushort *)FA_BYTE(t, n, byte))
 #define FA_GET32(t, n, byte) *(__global const uint *)FA_BYTE(t, n, byte)
+#define FA_PUT8(t, n, byte, bits) *FA_BYTE(t, n, byte) = (uchar)(bits)
 #define FA_PUT16(t, n, byte, bits) *(__global ushort *)FA_BYTE(t, n, byte) = (ushort)(bits)
 #define FA_PUT32(t, n, byte, bits) *(__global uint *)FA_BYTE(t, n, byte) = (bits)
 #define FA_TASK_BARRIER barrier(CLK_GLOBAL_MEM_FENCE)
@@ -43,7 +45,10 @@ typedef struct task {
 #include "core/portable/format.h"
 #include "core/portable/softmax.h"
 #include "core/portable/task.h"
-#if FA_TASK_KIND == FA_TASK_APPEND
+#if FA_TASK_KIND == FA_TASK_APPEND || FA_TASK_KIND == FA_TASK_APPEND_SCALED
+#if FA_TASK_KIND == FA_TASK_APPEND_SCALED
+#define FA_APPEND_SCALES
+#endif
 #include "core/portable/append.h"
 #define FA_TASK_RUN fa_append_group
 #define FA_SHARED_INTS 1
@@ -63,8 +68,9 @@ typedef struct task {
 
 __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_task(
     __global const uchar *params, FA_MEMORY(a), FA_MEMORY(b), FA_MEMORY(c), FA_MEMORY(d), FA_MEMORY(e), FA_MEMORY(f),
-    FA_MEMORY(g), FA_MEMORY(h), FA_MEMORY(i), FA_MEMORY(j), long a_at, long b_at, long c_at, long d_at, long e_at,
-    long f_at, long g_at, long h_at, long i_at, long j_at)
+    FA_MEMORY(g), FA_MEMORY(h), FA_MEMORY(i), FA_MEMORY(j), FA_MEMORY(k), FA_MEMORY(l), FA_MEMORY(m), FA_MEMORY(n),
+    long a_at, long b_at, long c_at, long d_at, long e_at, long f_at, long g_at, long h_at, long i_at, long j_at,
+    long k_at, long l_at, long m_at, long n_at)
 {
     __local int shared[FA_SHARED_INTS];
     FA_GATHER(a);
@@ -77,7 +83,11 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_task(
     FA_GATHER(h);
     FA_GATHER(i);
     FA_GATHER(j);
-    const task t = {params, a,    b,    c,    d,    e,    f,    g,    h,    i,    j,
-                    a_at,   b_at, c_at, d_at, e_at, f_at, g_at, h_at, i_at, j_at, shared};
+    FA_GATHER(k);
+    FA_GATHER(l);
+    FA_GATHER(m);
+    FA_GATHER(n);
+    const task t = {params, a, b, c, d, e, f, g, h, i, j, k, l, m, n, a_at, b_at, c_at, d_at, e_at, f_at, g_at, h_at,
+                    i_at, j_at, k_at, l_at, m_at, n_at, shared};
     FA_TASK_RUN(&t, (int)get_group_id(0), (int)get_local_id(0), FA_GROUP);
 }

@@ -21,6 +21,7 @@ SCALAR = [
     ("rows", "rows.comp", [], (ADDRESS, SUBGROUPS)),
     ("merge", "merge.comp", [], (ADDRESS,)),
     ("append", "append.comp", [], (ADDRESS,)),
+    ("append_scaled", "append.comp", ["-DFA_APPEND_SCALES"], (ADDRESS,)),
     ("fill", "fill.comp", [], (ADDRESS,)),
     ("states", "states.comp", [], (ADDRESS,)),
     ("pages", "pages.comp", [], (ADDRESS,)),

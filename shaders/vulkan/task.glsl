@@ -30,6 +30,7 @@ layout(buffer_reference, std430, buffer_reference_align = 4) buffer words1 { uin
 #define TABLE(type) view_##type(pc.at[0]).entry
 #define WORD(n, p) words1(uint64_t(p)).w
 #else
+#define FA_TASK_FEW_OPERANDS
 #define FA_OPERAND(n, slot) layout(set = 0, binding = slot, std430) buffer operand_##n { uint w[]; } m_##n;
 FA_OPERAND(0, 1)
 FA_OPERAND(1, 2)
@@ -58,17 +59,20 @@ uint shift_of(address p)
 }
 
 #define FA_PLACE(n, byte) (start_of(n) + (byte))
+#define FA_GET8(t, n, byte) (WORD(n, FA_PLACE(n, byte) & ~address(3)) >> uint(FA_PLACE(n, byte) & address(3)) * 8u & 255u)
 #define FA_GET32(t, n, byte) WORD(n, FA_PLACE(n, byte))
 #define FA_GET16(t, n, byte) (WORD(n, FA_PLACE(n, byte) & ~address(3)) >> shift_of(FA_PLACE(n, byte)) & 0xffffu)
 #define FA_PUT32(t, n, byte, bits) WORD(n, FA_PLACE(n, byte)) = bits
-/* The other half of a word may be written by another invocation at the same time. */
-#define FA_PUT16(t, n, byte, bits)                                                                     \
+/* The rest of a word may be written by another invocation at the same time. */
+#define FA_PUT_PART(n, byte, bits, mask)                                                               \
     {                                                                                                  \
         const address put_at = FA_PLACE(n, byte) & ~address(3);                                        \
-        const uint put_shift = shift_of(FA_PLACE(n, byte));                                            \
-        atomicAnd(WORD(n, put_at), ~(0xffffu << put_shift));                                           \
+        const uint put_shift = uint(FA_PLACE(n, byte) & address(3)) * 8u;                              \
+        atomicAnd(WORD(n, put_at), ~((mask) << put_shift));                                            \
         atomicOr(WORD(n, put_at), (bits) << put_shift);                                                \
     }
+#define FA_PUT8(t, n, byte, bits) FA_PUT_PART(n, byte, bits, 0xffu)
+#define FA_PUT16(t, n, byte, bits) FA_PUT_PART(n, byte, bits, 0xffffu)
 #define FA_TASK_BARRIER \
     {                   \
         memoryBarrierBuffer(); \

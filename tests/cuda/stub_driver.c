@@ -431,7 +431,7 @@ static void run_task(const fa_cuda_task *t, int kind, unsigned groups)
     for (unsigned group = 0; group < groups; group++) {
         if (kind == FA_TASK_FILL)
             fa_fill_group(&view, (int)group, 0, 1);
-        else if (kind == FA_TASK_APPEND)
+        else if (kind == FA_TASK_APPEND || kind == FA_TASK_APPEND_SCALED)
             fa_append_group(&view, (int)group, 0, 1);
         else
             stub_misuse("a task that the stub does not know");

@@ -293,6 +293,106 @@ START_TEST(refusals)
 }
 END_TEST
 
+/* Caches whose scales are tensors of their own; tests/gpu/test_append_scales.c has what becomes of them. */
+static fa_append_desc scaled_desc(void)
+{
+    fa_append_desc d = desc_of(FA_F32, FA_I8, FA_U4);
+    d.k_scale = fa_tensor_make(FA_F32, ENTRIES, HEADS, KEYS, 1);
+    d.v_scale = d.v_zero = fa_tensor_make(FA_F16, ENTRIES, HEADS, KEYS, 2);
+    return d;
+}
+
+START_TEST(scale_refusals)
+{
+    fa_append *append;
+    fa_append_desc d = scaled_desc();
+    d.k_scale = (fa_tensor){0};
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID,
+            "k_scale is absent, expected scales: cache_k.dtype is i8");
+    d = scaled_desc();
+    d.cache_v.dtype = FA_Q8_0;
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID, "cache_v.dtype is q8_0 with v_scale, expected");
+    d = scaled_desc();
+    d.k_scale.shape[2] = 2;
+    REFUSED(
+        fa_append_create(cpu, &d, &append), FA_INVALID,
+        "k_scale.shape is (5, 3, 2, 1): groups of keys share scales, expected (5, ..., 4, ...), one of each");
+    d.k_scale.shape[2] = 1; /* a page is such a group too */
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID, "k_scale.shape is (5, 3, 1, 1): groups of keys");
+    d = scaled_desc();
+    d.k_scale.shape[3] = DIM_QK / 4;
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID,
+            "k_scale.shape[3] is 16, groups of 4 dims, expected groups of a multiple of 8");
+    d = scaled_desc();
+    d.v_factor = -2;
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID, "v_factor is -2, expected a number above 0");
+    d = scaled_desc();
+    d.k_scale.stride[0] = HEADS * KEYS, d.k_scale.stride[1] = d.k_scale.stride[2] = 1;
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID, "elements of k_scale overlap");
+    d = scaled_desc();
+    d.v_zero.shape[3] = 1;
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID,
+            "v_zero.shape[3] is 1, expected v_scale.shape[3], 2");
+    d = scaled_desc();
+    scene s;
+    make_scene(&s, &d);
+    piece k_scale = make_tensor(&d.k_scale), v_scale = make_tensor(&d.v_scale),
+          v_zero = make_tensor(&d.v_zero);
+    REFUSED(fa_append_run(s.append, queue, &s.args), FA_INVALID, "args.k_scale is NULL");
+    s.args.k_scale = k_scale.buffer;
+    s.args.v_scale = v_scale.buffer;
+    s.args.v_zero = v_scale.buffer;
+    REFUSED(fa_append_run(s.append, queue, &s.args), FA_INVALID, "v_scale");
+    s.args.v_zero = v_zero.buffer;
+    s.args.k_zero = v_zero.buffer;
+    REFUSED(fa_append_run(s.append, queue, &s.args), FA_INVALID, "args.k_zero is given, expected NULL");
+    s.args.k_zero = NULL;
+    ((int32_t *)(void *)s.slots.at)[7] = ((int32_t *)(void *)s.slots.at)[2];
+    REFUSED(fa_append_run(s.append, queue, &s.args), FA_INVALID, "is given twice");
+    const piece *all[] = {&s.cache_k, &s.cache_v, &k_scale, &v_scale, &v_zero};
+    for (int i = 0; i < COUNT(all); i++) {
+        for (size_t b = 0; b < all[i]->bytes; b++)
+            ck_assert_uint_eq(all[i]->at[b], 0xa5);
+    }
+    ((int32_t *)(void *)s.slots.at)[7] = -1;
+    ck_assert_int_eq(fa_append_run(s.append, queue, &s.args), FA_OK);
+    free_piece(&k_scale);
+    free_piece(&v_scale);
+    free_piece(&v_zero);
+    free_scene(&s);
+}
+END_TEST
+
+/* A row that is not finite has NaN for its scale, and so becomes NaN; 0 for zeros. */
+START_TEST(scales_of_no_numbers)
+{
+    fa_append_desc d = scaled_desc();
+    scene s;
+    make_scene(&s, &d);
+    piece k_scale = make_tensor(&d.k_scale), v_scale = make_tensor(&d.v_scale),
+          v_zero = make_tensor(&d.v_zero);
+    s.args.k_scale = k_scale.buffer;
+    s.args.v_scale = v_scale.buffer;
+    s.args.v_zero = v_zero.buffer;
+    float *k = (void *)s.k.at, *v = (void *)s.v.at;
+    k[DIM_QK - 1] = INFINITY;
+    for (int d2 = 0; d2 < DIM_V; d2++)
+        v[d2] = d2 < 16 ? 0 : d2 == 20 ? NAN : 1;
+    ck_assert_int_eq(fa_append_run(s.append, queue, &s.args), FA_OK);
+    /* Row 0 goes to key 3 of entry 0. */
+    ck_assert(isnan(fa_element(FA_F32, k_scale.at, 3)));
+    ck_assert(!isnan(fa_element(FA_F32, k_scale.at, KEYS + 3)));
+    ck_assert_float_eq(fa_element(FA_F16, v_scale.at, 6), 0);
+    ck_assert_float_eq(fa_element(FA_F16, v_zero.at, 6), 0);
+    ck_assert(isnan(fa_element(FA_F16, v_scale.at, 7)));
+    ck_assert_float_eq(fa_element(FA_U4, s.cache_v.at, 3 * DIM_V), 0);
+    free_piece(&k_scale);
+    free_piece(&v_scale);
+    free_piece(&v_zero);
+    free_scene(&s);
+}
+END_TEST
+
 /* A cache of keys alone. */
 START_TEST(without_v)
 {
@@ -432,6 +532,8 @@ Suite *append_suite(void)
     tcase_add_test(tc, bytes_of_ggml);
     tcase_add_test(tc, not_finite);
     tcase_add_test(tc, refusals);
+    tcase_add_test(tc, scale_refusals);
+    tcase_add_test(tc, scales_of_no_numbers);
     tcase_add_test(tc, without_v);
     tcase_add_test(tc, rotation_is_exact_enough);
     tcase_add_test(tc, rotary_refusals);
