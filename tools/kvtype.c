@@ -2,52 +2,132 @@
 #include "tools/kvtype.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tools/cli.h"
 
-static const fa_dtype all[] = {FA_F32,  FA_F16,  FA_BF16, FA_E4M3, FA_E5M2,  FA_Q8_0,
-                               FA_Q4_0, FA_Q4_1, FA_Q5_0, FA_Q5_1, FA_IQ4_NL};
-enum { ALL = sizeof(all) / sizeof(all[0]) };
+static const fa_dtype all[] = {FA_F32,  FA_F16,  FA_BF16, FA_E4M3, FA_E5M2,   FA_Q8_0,
+                               FA_Q4_0, FA_Q4_1, FA_Q5_0, FA_Q5_1, FA_IQ4_NL, FA_I8,
+                               FA_I4,   FA_I2,   FA_U8,   FA_U4,   FA_U2,     FA_E2M1};
+static const char *const scalings[] = {
+    [KV_UNSCALED] = "",   [KV_TENSOR] = "tensor", [KV_HEAD] = "head",
+    [KV_TOKEN] = "token", [KV_GROUP] = "group",   [KV_CHANNEL] = "channel",
+};
+enum { ALL = sizeof(all) / sizeof(all[0]), SCALINGS = sizeof(scalings) / sizeof(scalings[0]) };
 
-static bool find(const char *command, const char *text, fa_dtype *out)
+/* What stands behind a colon: a word, and a number where it says of how many. */
+static bool find_scaling(const char *text, kv_type *out)
+{
+    for (int i = KV_TENSOR; i < SCALINGS; i++) {
+        const size_t length = strlen(scalings[i]);
+        char *end;
+        if (strncmp(text, scalings[i], length) != 0)
+            continue;
+        const long group = strtol(text + length, &end, 10);
+        const bool numbered = i == KV_GROUP || i == KV_CHANNEL;
+        if (*end || numbered != (end > text + length) || (numbered && (group < 1 || group > 1 << 20)))
+            return false;
+        out->scaling = (kv_scaling)i;
+        out->group = numbered ? (int32_t)group : 0;
+        return true;
+    }
+    return false;
+}
+
+static bool find(const char *command, const char *text, size_t length, kv_type *out)
 {
     const char *names[ALL];
+    char word[48];
+    (void)snprintf(word, sizeof(word), "%.*s", (int)(length < sizeof(word) ? length : sizeof(word)), text);
+    char *colon = strchr(word, ':');
+    *out = (kv_type){.scaling = KV_UNSCALED};
+    if (colon)
+        *colon = '\0';
     for (int i = 0; i < ALL; i++)
         names[i] = fa_dtype_name(all[i]);
-    const int index = cli_word(command, "kv-type", text, names, ALL);
-    if (index >= 0)
-        *out = all[index];
-    return index >= 0;
+    const int index = cli_word(command, "kv-type", word, names, ALL);
+    if (index < 0)
+        return false;
+    out->dtype = all[index];
+    if (!colon || find_scaling(colon + 1, out))
+        return true;
+    cli_error(command, "--kv-type: '%s' behind %s:, expected tensor, head, token, groupN or channelN",
+              colon + 1, word);
+    return false;
 }
 
 bool kv_types_option(const char *command, const char *text, kv_types *out)
 {
-    char of_k[32];
     *out = (kv_types){.given = text != NULL};
     if (!text)
         return true;
     const char *comma = strchr(text, ',');
     const size_t length = comma ? (size_t)(comma - text) : strlen(text);
-    (void)snprintf(of_k, sizeof(of_k), "%.*s", (int)(length < sizeof(of_k) ? length : sizeof(of_k)), text);
-    return find(command, of_k, &out->k) && find(command, comma ? comma + 1 : of_k, &out->v);
+    const char *of_v = comma ? comma + 1 : text;
+    return find(command, text, length, &out->k) && find(command, of_v, strlen(of_v), &out->v);
 }
 
 void kv_types_describe(const kv_types *types, fa_attention_desc *d)
 {
     if (!types->given)
         return;
-    d->k.dtype = types->k;
-    d->v.dtype = types->v;
+    d->k.dtype = types->k.dtype;
+    d->v.dtype = types->v.dtype;
+}
+
+static fa_dtype scale_type(const kv_type *t)
+{
+    if (t->dtype != FA_E2M1)
+        return FA_F16;
+    return t->scaling == KV_GROUP && t->group == 16 ? FA_E4M3 : FA_E8M0;
+}
+
+static bool scale(const kv_type *t, const fa_tensor *of, fa_tensor *scales, fa_tensor *zeros, char *why,
+                  size_t size)
+{
+    const bool each = t->scaling >= KV_TOKEN, in_keys = t->scaling == KV_CHANNEL;
+    const int64_t keys = in_keys ? t->group : 1, dims = t->scaling == KV_GROUP ? t->group : of->shape[3];
+    if (t->scaling == KV_UNSCALED)
+        return true;
+    if (of->shape[2] % keys != 0 || of->shape[3] % dims != 0) {
+        (void)snprintf(why, size, "--kv-type: %s%d, expected a divisor of %lld %s", scalings[t->scaling],
+                       (int)t->group, (long long)of->shape[in_keys ? 2 : 3], in_keys ? "keys" : "dims");
+        return false;
+    }
+    *scales =
+        fa_tensor_make(scale_type(t), each ? of->shape[0] : 1, t->scaling == KV_TENSOR ? 1 : of->shape[1],
+                       each ? of->shape[2] / keys : 1, in_keys ? of->shape[3] : of->shape[3] / dims);
+    if (t->dtype == FA_U8 || t->dtype == FA_U4 || t->dtype == FA_U2) {
+        *zeros = *scales;
+        zeros->dtype = FA_F16;
+    }
+    return true;
+}
+
+bool kv_types_scale(const kv_types *types, fa_attention_desc *d, char *why, size_t size)
+{
+    return !types->given || (scale(&types->k, &d->k, &d->k_scale, &d->k_zero, why, size) &&
+                             scale(&types->v, &d->v, &d->v_scale, &d->v_zero, why, size));
+}
+
+void kv_type_print(const kv_type *t, char *text, size_t size)
+{
+    (void)snprintf(text, size, "%s%s%s", fa_dtype_name(t->dtype), t->scaling ? ":" : "",
+                   scalings[t->scaling]);
+    if (t->group > 0)
+        (void)snprintf(text + strlen(text), size - strlen(text), "%d", (int)t->group);
 }
 
 void kv_types_print(const kv_types *types, fa_dtype dtype, char *text, size_t size)
 {
+    char k[32], v[32];
+    kv_type_print(&types->k, k, sizeof(k));
+    kv_type_print(&types->v, v, sizeof(v));
     if (!types->given)
         (void)snprintf(text, size, "%s", fa_dtype_name(dtype));
-    else if (types->k == types->v)
-        (void)snprintf(text, size, "%s:%s", fa_dtype_name(dtype), fa_dtype_name(types->k));
+    else if (!strcmp(k, v))
+        (void)snprintf(text, size, "%s:%s", fa_dtype_name(dtype), k);
     else
-        (void)snprintf(text, size, "%s:%s,%s", fa_dtype_name(dtype), fa_dtype_name(types->k),
-                       fa_dtype_name(types->v));
+        (void)snprintf(text, size, "%s:%s,%s", fa_dtype_name(dtype), k, v);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The types of k and v where they are not q's, for `plan` and `bench`. */
+/* The types of k and v where they are not q's, and the scales that lie in tensors of their own: --kv-type. */
 #ifndef FASTATTN_TOOLS_KVTYPE_H
 #define FASTATTN_TOOLS_KVTYPE_H
 
@@ -8,18 +8,44 @@
 
 #include <fastattn/fastattn.h>
 
+typedef enum kv_scaling {
+    KV_UNSCALED,
+    KV_TENSOR,  /* one scale                          */
+    KV_HEAD,    /* one of each head                   */
+    KV_TOKEN,   /* one of each key and head           */
+    KV_GROUP,   /* one of each group of dims of these */
+    KV_CHANNEL, /* one of each dim of a group of keys */
+} kv_scaling;
+
+/* Of k or v. Scales are f16; those of e2m1 are e4m3 in groups of 16 (NVFP4), else e8m0 (MXFP4). Unsigned codes have zeros, f16. */
+typedef struct kv_type {
+    fa_dtype dtype;
+    kv_scaling scaling;
+    int32_t group; /* dims, or keys, that share a scale */
+} kv_type;
+
 typedef struct kv_types {
     bool given; /* else both are q's */
-    fa_dtype k, v;
+    kv_type k, v;
 } kv_types;
 
-/* The value of --kv-type: NULL, "q8_0", or "q8_0,q4_0" for k and v apart. False after an error. */
+/*
+ * The value of --kv-type: NULL, "q8_0", or "q8_0,i8:token" for k and v apart. Behind a colon: tensor, head, token, groupN or
+ * channelN. False after an error.
+ */
 bool kv_types_option(const char *command, const char *text, kv_types *out);
 
 /* Gives k and v of a description their types, where there are such. */
 void kv_types_describe(const kv_types *types, fa_attention_desc *d);
 
-/* "f16", or "f16:q8_0,q4_0" where k and v have types of their own. */
+/* Once k and v have their shapes: gives the description tensors of scales and zeros. False where groups do not divide them;
+ * `why` says so. */
+bool kv_types_scale(const kv_types *types, fa_attention_desc *d, char *why, size_t size);
+
+/* "q8_0" or "i8:token". */
+void kv_type_print(const kv_type *type, char *text, size_t size);
+
+/* "f16", or "f16:q8_0,i8:token" where k and v have types of their own. */
 void kv_types_print(const kv_types *types, fa_dtype dtype, char *text, size_t size);
 
 #endif

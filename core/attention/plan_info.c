@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/attention/scales.h"
 #include "core/backend.h"
 #include "core/context.h"
 #include "core/plan.h"
@@ -16,6 +17,26 @@ static double elements_bytes(const fa_problem *p, int operand, double elements)
     return elements * fa_dtype_mean_bytes(p->tensor[operand].dtype);
 }
 
+/* Scales and zeros of so many keys, each of one head, of k or v. Those that all keys share count once. */
+static double scales_bytes(const fa_problem *p, int operand, double keys)
+{
+    const int part[] = {FA_SCALE_OF(operand), FA_ZERO_OF(operand)};
+    double bytes = 0;
+    for (int i = 0; i < 2; i++) {
+        const fa_tensor *t = &p->tensor[part[i]];
+        const double heads = t->shape[1] > 1 ? 1 : (double)p->heads_kv; /* that share them */
+        if (fa_tensor_is_absent(t))
+            continue;
+        const double all = elements_bytes(p, part[i],
+                                          (double)t->shape[0] * (double)t->shape[1] * (double)t->shape[2] *
+                                              (double)t->shape[3]);
+        const double read =
+            elements_bytes(p, part[i], keys / heads / fa_scales_of(p, operand)->keys * (double)t->shape[3]);
+        bytes += t->shape[2] == 1 ? FA_MIN(read, all) : read;
+    }
+    return bytes;
+}
+
 /* Every tensor read or written once, as far as sequences use it. */
 static double compulsory_bytes(const fa_problem *p)
 {
@@ -27,8 +48,9 @@ static double compulsory_bytes(const fa_problem *p)
     return elements_bytes(p, FA_Q, rows * p->heads_q * p->dim_qk) +
            elements_bytes(p, FA_O, rows * p->heads_q * p->dim_v) +
            elements_bytes(p, FA_K, keys * p->heads_kv * p->dim_qk) +
-           elements_bytes(p, FA_V, keys * p->heads_kv * p->dim_v) + (double)p->span[FA_BIAS] +
-           (double)p->span[FA_KEEP] + (double)p->span[FA_LSE];
+           elements_bytes(p, FA_V, keys * p->heads_kv * p->dim_v) +
+           scales_bytes(p, FA_K, keys * p->heads_kv) + scales_bytes(p, FA_V, keys * p->heads_kv) +
+           (double)p->span[FA_BIAS] + (double)p->span[FA_KEEP] + (double)p->span[FA_LSE];
 }
 
 static double lower_bound_bytes(const fa_plan *plan)
@@ -50,10 +72,11 @@ static void fill_costs(const fa_plan *plan, fa_plan_info *info)
     double partial = (double)s->partial_rows * (p->dim_v + 1) * sizeof(float);
     info->pairs = s->pairs;
     info->flops = 2.0 * fa_schedule_pairs(p) * p->heads_q * (p->dim_qk + p->dim_v);
-    info->bytes_moved = rows_done * (p->dim_qk * q_bytes + p->dim_v * o_bytes) +
-                        elements_bytes(p, FA_K, s->key_reads * p->dim_qk) +
-                        elements_bytes(p, FA_V, s->key_reads * p->dim_v) + (double)p->span[FA_BIAS] +
-                        (double)p->span[FA_KEEP] + (double)p->span[FA_LSE] + 2 * partial;
+    info->bytes_moved =
+        rows_done * (p->dim_qk * q_bytes + p->dim_v * o_bytes) +
+        elements_bytes(p, FA_K, s->key_reads * p->dim_qk) + elements_bytes(p, FA_V, s->key_reads * p->dim_v) +
+        scales_bytes(p, FA_K, s->key_reads) + scales_bytes(p, FA_V, s->key_reads) + (double)p->span[FA_BIAS] +
+        (double)p->span[FA_KEEP] + (double)p->span[FA_LSE] + 2 * partial;
     info->bytes_compulsory = compulsory_bytes(p);
     info->bytes_lower_bound = lower_bound_bytes(plan);
     info->syncs = blocks + row_blocks + (double)s->merges;

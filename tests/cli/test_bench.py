@@ -36,6 +36,8 @@ class Usage(Case):
         self.usage(*shape, "--kv-type", "q9", mentions=("--kv-type is 'q9'", "q8_0", "iq4_nl"))
         self.usage(*shape, "--kv-type", "q8_0,", mentions=("--kv-type is ''",))
         self.usage(*shape, "--kv-type", "q8_0,f64", mentions=("--kv-type is 'f64'",))
+        for scaling in ("group", "group0", "tokens", "token4", ""):
+            self.usage(*shape, "--kv-type", f"i8:{scaling}", mentions=(f"'{scaling}' behind i8:", "channelN"))
 
     def test_pages(self):
         shape = ("bench", "--shape", "B1,H1,S16,D16")
@@ -95,6 +97,15 @@ class Bench(ComputingCase):
         text, results = self.bench(*case)
         self.assertEqual([results[0][name] for name in ("dtype", "dtype_k", "dtype_v")], ["f16", "q8_0", "q4_0"])
         self.assertEqual(text.splitlines()[-1].split()[0], "f16:q8_0,q4_0")
+
+    def test_scales_are_timed(self):
+        for kv, each in (("i8:token,u4:group32", ("i8:token", "u4:group32")), ("u2:channel25", ("u2:channel25",) * 2),
+                         ("e4m3:head,e2m1:group16", ("e4m3:head", "e2m1:group16")), ("i8:tensor", ("i8:tensor",) * 2)):
+            case = ("--shape", "B2,H4,S1,D64,HK2,SK50", "--dtype", "f16", "--kv-type", kv)
+            if call("plan", *case, "--backend", "openmp").returncode != 0:
+                self.skipTest("no openmp")
+            results = self.bench(*case, "--no-standard", "--backend", "openmp")[1]
+            self.assertEqual([results[0][name] for name in ("dtype_k", "dtype_v")], list(each))
 
     def test_pages_and_gigabytes(self):
         """q, k, v and o once, without what is left of a last page, and the table."""

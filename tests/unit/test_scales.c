@@ -178,6 +178,35 @@ START_TEST(descriptions)
 }
 END_TEST
 
+/* Bytes that a plan tells of count scales and zeros. */
+START_TEST(bytes_of_a_plan)
+{
+    enum { KEYS = 64, DIM_ALL = 32 };
+    fa_device *device;
+    fa_plan *plan;
+    fa_plan_info info = {.struct_size = sizeof(info)};
+    fa_attention_desc d = {
+        .struct_size = sizeof(d),
+        .q = fa_tensor_make(FA_F32, 2, 4, 1, DIM_ALL),
+        .k = fa_tensor_make(FA_I8, 2, 2, KEYS, DIM_ALL),
+        .v = fa_tensor_make(FA_U4, 2, 2, KEYS, DIM_ALL),
+        .o = fa_tensor_make(FA_F32, 2, 4, 1, DIM_ALL),
+        .k_scale = fa_tensor_make(FA_F32, 1, 2, 1, 1),
+        .v_scale = fa_tensor_make(FA_F16, 2, 2, KEYS, 2),
+        .v_zero = fa_tensor_make(FA_F16, 2, 2, KEYS, 2),
+    };
+    const double keys = 2 * 2 * KEYS, rows = 2 * 2 * 4 * DIM_ALL * 4;
+    ck_assert_int_eq(fa_device_open(context, "openmp", NULL, &device), FA_OK);
+    ck_assert_int_eq(fa_plan_create(device, &d, &plan), FA_OK);
+    ck_assert_int_eq(fa_plan_get_info(plan, &info), FA_OK);
+    ck_assert_double_eq_tol(info.bytes_compulsory, rows + keys * DIM_ALL * 1.5 + 2 * 4 + keys * 2 * (2 + 2),
+                            0.5);
+    ck_assert(info.bytes_moved >= info.bytes_compulsory - 2 * 4);
+    fa_plan_destroy(plan);
+    fa_device_close(device);
+}
+END_TEST
+
 START_TEST(refusals)
 {
     fa_attention_desc d = scaled(FA_I4);
@@ -366,6 +395,7 @@ Suite *scales_suite(void)
     tcase_add_test(tc, numbers_become_codes);
     tcase_add_test(tc, bounds);
     tcase_add_test(tc, descriptions);
+    tcase_add_test(tc, bytes_of_a_plan);
     tcase_add_test(tc, refusals);
     tcase_add_loop_test(tc, kivi_with_a_window, 0, 2);
     return suite;

@@ -126,13 +126,32 @@ double bench_peak_fraction(const bench_peak *peak, const char *kernel, double fl
 void bench_case_run(fa_context *context, fa_device *device, const bench_peak *peak,
                     const bench_options *options, const bench_case *c, bench_result *result);
 
-/* verify.c */
+enum { BENCH_K_SCALE, BENCH_V_SCALE, BENCH_K_ZERO, BENCH_V_ZERO, BENCH_SCALES };
 
-/* Host memory of a case, each contiguous; `o` is what the device made. page_table: NULL without pages. */
+/* Host memory of a case, each contiguous; `o` is what the device made. NULL: there is none. */
 typedef struct bench_data {
-    void *q, *k, *v, *o;
+    void *q, *k, *v, *o, *scale[BENCH_SCALES];
     int32_t *page_table;
 } bench_data;
+
+/* fill.c */
+
+/* Elements of k or v are scale * number + zero. */
+typedef struct bench_scaling {
+    float scale, zero;
+} bench_scaling;
+
+uint64_t bench_random(uint64_t *state);
+/* Tensor n of those above. */
+const fa_tensor *bench_scale(const fa_attention_desc *d, int n);
+/* What suits the elements below; 1 and 0 without scales. */
+bench_scaling bench_scaling_of(fa_dtype dtype, const fa_tensor *scale, const fa_tensor *zero);
+/* Mean 0, variance 1 and nearly normal, as activations are: four uniform numbers added up. `scaling` may be NULL. */
+void bench_fill(void *data, fa_dtype dtype, size_t bytes, uint64_t seed, const bench_scaling *scaling);
+/* The same number in all elements. */
+void bench_repeat(void *data, fa_dtype dtype, size_t bytes, float x);
+
+/* verify.c */
 
 /*
  * Compares o with the oracle: all of it where that is quick, otherwise some rows of several heads, each

@@ -23,8 +23,8 @@ typedef struct setup {
     fa_queue *queue;
     fa_attention_desc desc;
     bench_data data;
-    fa_buffer *q, *k, *v, *o, *page_table;
-    size_t q_bytes, k_bytes, v_bytes, o_bytes, table_bytes;
+    fa_buffer *q, *k, *v, *o, *page_table, *scale[BENCH_SCALES];
+    size_t q_bytes, k_bytes, v_bytes, o_bytes, table_bytes, scale_bytes[BENCH_SCALES];
     int64_t *lens_kv; /* NULL without pages */
     bool ignore_memory;
     bench_result *result;
@@ -157,34 +157,6 @@ static bool passed(bench_result *result, const char *what, fa_status status)
     return stop(result, kind, what, why);
 }
 
-/* splitmix64 (Steele, Lea, Flood, OOPSLA 2014). */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-/* Mean 0, variance 1 and nearly normal, as activations are: four uniform numbers added up. */
-static void fill(void *data, fa_dtype dtype, size_t bytes, uint64_t seed)
-{
-    enum { CHUNK = 256 };                      /* whole blocks of every type */
-    const float scale = 1.7320508f / 65536.0f; /* sqrt(12 / 4), of numbers of 16 bits */
-    const int64_t count = (int64_t)(bytes / fa_dtype_size(dtype)) * fa_dtype_block(dtype);
-    float value[CHUNK];
-    for (int64_t first = 0; first < count; first += CHUNK) {
-        const int64_t some = count - first < CHUNK ? count - first : CHUNK;
-        for (int64_t i = 0; i < some; i++) {
-            uint64_t r = next_random(&seed);
-            uint32_t sum = (uint32_t)(r & 0xffff) + (uint32_t)(r >> 16 & 0xffff) +
-                           (uint32_t)(r >> 32 & 0xffff) + (uint32_t)(r >> 48);
-            value[i] = ((float)sum - 131070.0f) * scale;
-        }
-        fa_elements_store(dtype, data, first, value, some);
-    }
-}
-
 static bool describe(setup *s)
 {
     const bench_case *c = &s->result->problem;
@@ -198,8 +170,11 @@ static bool describe(setup *s)
         .mask = c->causal ? FA_MASK_CAUSAL_BOTTOM_RIGHT : FA_MASK_NONE,
     };
     kv_types_describe(&c->kv, &s->desc);
-    return pages_describe(&c->pages, size, &s->desc, &s->lens_kv) ||
-           stop(s->result, BENCH_UNSERVED, "lengths", "out of memory");
+    char why[160];
+    if (!pages_describe(&c->pages, size, &s->desc, &s->lens_kv))
+        return stop(s->result, BENCH_UNSERVED, "lengths", "out of memory");
+    return kv_types_scale(&c->kv, &s->desc, why, sizeof(why)) ||
+           stop(s->result, BENCH_UNSERVED, "scales", why);
 }
 
 static bool upload(setup *s, const void *data, size_t bytes, fa_buffer **buffer)
@@ -208,14 +183,14 @@ static bool upload(setup *s, const void *data, size_t bytes, fa_buffer **buffer)
            passed(s->result, "buffer", fa_buffer_write(s->queue, *buffer, 0, data, bytes));
 }
 
-static bool make_tensor(setup *s, const fa_tensor *tensor, size_t bytes, uint64_t seed, void **data,
-                        fa_buffer **buffer)
+static bool make_tensor(setup *s, const fa_tensor *tensor, size_t bytes, uint64_t seed,
+                        const bench_scaling *scaling, void **data, fa_buffer **buffer)
 {
     *data = malloc(bytes ? bytes : 1);
     if (!*data)
         return stop(s->result, BENCH_UNSERVED, "data", "out of memory");
     if (seed)
-        fill(*data, tensor->dtype, bytes, seed);
+        bench_fill(*data, tensor->dtype, bytes, seed, scaling);
     else
         memset(*data, 0, bytes);
     return upload(s, *data, bytes, buffer);
@@ -229,7 +204,7 @@ static void deal(const paging *p, int32_t *table, int64_t count)
         table[i] = (int32_t)i;
         if (p->seed == PAGES_IN_ORDER)
             continue;
-        const uint64_t at = next_random(&seed) % ((uint64_t)i + 1);
+        const uint64_t at = bench_random(&seed) % ((uint64_t)i + 1);
         table[i] = table[at];
         table[at] = (int32_t)i;
     }
@@ -244,6 +219,24 @@ static bool make_table(setup *s)
         return stop(s->result, BENCH_UNSERVED, "data", "out of memory");
     deal(&s->result->problem.pages, s->data.page_table, (int64_t)(s->table_bytes / sizeof(int32_t)));
     return upload(s, s->data.page_table, s->table_bytes, &s->page_table);
+}
+
+/* All scales of k, and all of v, are the same, and so are zeros. */
+static bool make_scales(setup *s, const bench_scaling *of_k, const bench_scaling *of_v)
+{
+    const float value[BENCH_SCALES] = {of_k->scale, of_v->scale, of_k->zero, of_v->zero};
+    for (int n = 0; n < BENCH_SCALES; n++) {
+        const size_t bytes = s->scale_bytes[n];
+        if (bytes == 0)
+            continue;
+        s->data.scale[n] = malloc(bytes);
+        if (!s->data.scale[n])
+            return stop(s->result, BENCH_UNSERVED, "data", "out of memory");
+        bench_repeat(s->data.scale[n], bench_scale(&s->desc, n)->dtype, bytes, value[n]);
+        if (!upload(s, s->data.scale[n], bytes, &s->scale[n]))
+            return false;
+    }
+    return true;
 }
 
 /* Whether there is memory for so much more. What is to come of a case is small beside its data and its workspaces. */
@@ -264,15 +257,23 @@ static bool make_data(setup *s)
         !passed(s->result, "o", fa_tensor_span(&d->o, &s->o_bytes)) ||
         !passed(s->result, "page table", fa_tensor_span(&d->page_table, &s->table_bytes)))
         return false;
+    const bench_scaling of_k = bench_scaling_of(d->k.dtype, &d->k_scale, &d->k_zero),
+                        of_v = bench_scaling_of(d->v.dtype, &d->v_scale, &d->v_zero);
     /* Each tensor lies here and in its buffer. */
     double bytes = 2.0 * ((double)s->q_bytes + (double)s->k_bytes + (double)s->v_bytes + (double)s->o_bytes +
                           (double)s->table_bytes);
+    for (int n = 0; n < BENCH_SCALES; n++) {
+        if (!passed(s->result, "scales", fa_tensor_span(bench_scale(d, n), &s->scale_bytes[n])))
+            return false;
+        bytes += 2.0 * (double)s->scale_bytes[n];
+    }
     if (!fits(s, "data", bytes))
         return false;
-    return make_tensor(s, &d->q, s->q_bytes, 1, &s->data.q, &s->q) &&
-           make_tensor(s, &d->k, s->k_bytes, 2, &s->data.k, &s->k) &&
-           make_tensor(s, &d->v, s->v_bytes, 3, &s->data.v, &s->v) &&
-           make_tensor(s, &d->o, s->o_bytes, 0, &s->data.o, &s->o) && make_table(s);
+    return make_tensor(s, &d->q, s->q_bytes, 1, NULL, &s->data.q, &s->q) &&
+           make_tensor(s, &d->k, s->k_bytes, 2, &of_k, &s->data.k, &s->k) &&
+           make_tensor(s, &d->v, s->v_bytes, 3, &of_v, &s->data.v, &s->v) &&
+           make_tensor(s, &d->o, s->o_bytes, 0, NULL, &s->data.o, &s->o) && make_scales(s, &of_k, &of_v) &&
+           make_table(s);
 }
 
 static void release_data(setup *s)
@@ -282,6 +283,10 @@ static void release_data(setup *s)
     fa_buffer_destroy(s->v);
     fa_buffer_destroy(s->o);
     fa_buffer_destroy(s->page_table);
+    for (int n = 0; n < BENCH_SCALES; n++) {
+        fa_buffer_destroy(s->scale[n]);
+        free(s->data.scale[n]);
+    }
     free(s->data.q);
     free(s->data.k);
     free(s->data.v);
@@ -314,6 +319,10 @@ static bool runner_create(setup *s, const fa_tuning *tuning, bench_call call, ru
         .v = s->v,
         .o = s->o,
         .page_table = s->page_table,
+        .k_scale = s->scale[BENCH_K_SCALE],
+        .v_scale = s->scale[BENCH_V_SCALE],
+        .k_zero = s->scale[BENCH_K_ZERO],
+        .v_zero = s->scale[BENCH_V_ZERO],
         .workspace = r->workspace,
     };
     return true;

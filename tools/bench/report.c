@@ -77,7 +77,7 @@ static void print_ms(double ms)
 void bench_print_row(const bench_result *r)
 {
     char sizes[160], fraction[16] = "-", ratio[24] = "-", blocks[48], page[16] = "-", scatter[24] = "-",
-                     types[40];
+                     types[80];
     const paging *p = &r->problem.pages;
     if (p->keys)
         (void)snprintf(page, sizeof(page), "%" PRId32, p->keys);
@@ -172,8 +172,13 @@ static void json_result(FILE *file, const fa_device_info *device, const bench_pe
     cli_json_string(file, device->backend);
     json_string(file, "device", device->name);
     json_string(file, "dtype", fa_dtype_name(r->problem.dtype));
-    json_string(file, "dtype_k", fa_dtype_name(r->problem.kv.given ? r->problem.kv.k : r->problem.dtype));
-    json_string(file, "dtype_v", fa_dtype_name(r->problem.kv.given ? r->problem.kv.v : r->problem.dtype));
+    const kv_type both = {.dtype = r->problem.dtype}, *k = r->problem.kv.given ? &r->problem.kv.k : &both,
+                  *v = r->problem.kv.given ? &r->problem.kv.v : &both;
+    char type_k[32], type_v[32];
+    kv_type_print(k, type_k, sizeof(type_k));
+    kv_type_print(v, type_v, sizeof(type_v));
+    json_string(file, "dtype_k", type_k);
+    json_string(file, "dtype_v", type_v);
     json_integer(file, "batch", s->batch);
     json_integer(file, "heads_q", s->heads_q);
     json_integer(file, "heads_kv", s->heads_kv);

@@ -30,7 +30,16 @@ static const char *address(const void *base, const fa_tensor *whole, int64_t bat
     const int64_t *n = whole->shape;
     int64_t element = ((batch * n[1] + head) * n[2] + row) * n[3];
     return (const char *)base +
-           (size_t)(element / fa_dtype_block(whole->dtype)) * fa_dtype_size(whole->dtype);
+           (size_t)element * fa_dtype_size(whole->dtype) / (size_t)fa_dtype_block(whole->dtype);
+}
+
+/* The scales of a head's keys in a batch entry, or in all pages of a pool. */
+static void take_scales(const fa_tensor *whole, int64_t pool, int64_t batch, int64_t head, const void *data,
+                        fa_tensor *part, const void **at)
+{
+    const bool batches = whole->shape[0] > 1, heads = whole->shape[1] > 1;
+    *part = part_of(whole, batches ? pool : 1, 1, whole->shape[2]);
+    *at = address(data, whole, batches ? batch : 0, heads ? head : 0, 0);
 }
 
 /* A problem of its own that has the piece as its answer: the same keys, the diagonal moved to its rows. A pool of pages
@@ -40,7 +49,16 @@ static void describe_piece(const fa_attention_desc *desc, const bench_data *data
 {
     *part = *desc;
     part->tuning = NULL;
-    *inputs = (fa_inputs){.q = data->q, .k = data->k, .v = data->v, .page_table = data->page_table};
+    *inputs = (fa_inputs){
+        .q = data->q,
+        .k = data->k,
+        .v = data->v,
+        .page_table = data->page_table,
+        .k_scale = data->scale[BENCH_K_SCALE],
+        .v_scale = data->scale[BENCH_V_SCALE],
+        .k_zero = data->scale[BENCH_K_ZERO],
+        .v_zero = data->scale[BENCH_V_ZERO],
+    };
     *o = data->o;
     if (p->whole)
         return;
@@ -62,6 +80,12 @@ static void describe_piece(const fa_attention_desc *desc, const bench_data *data
     inputs->q = address(data->q, &desc->q, p->batch, head, p->row);
     inputs->k = address(data->k, &desc->k, batch, p->head_kv, 0);
     inputs->v = address(data->v, &desc->v, batch, p->head_kv, 0);
+    fa_tensor *const scale[] = {&part->k_scale, &part->v_scale, &part->k_zero, &part->v_zero};
+    const void **const at[] = {&inputs->k_scale, &inputs->v_scale, &inputs->k_zero, &inputs->v_zero};
+    for (int n = 0; n < BENCH_SCALES; n++) {
+        if (data->scale[n])
+            take_scales(bench_scale(desc, n), pool, batch, p->head_kv, data->scale[n], scale[n], at[n]);
+    }
     *o = address(data->o, &desc->o, p->batch, head, p->row);
 }
 

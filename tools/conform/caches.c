@@ -215,7 +215,7 @@ static bool add_formats(conform_list *list)
     return ok;
 }
 
-static const conform_scales scalings[] = {
+const conform_scales conform_scalings[CONFORM_SCALINGS] = {
     {.name = "tensor", .type = FA_F32},
     {.name = "head", .type = FA_F16, .head = true, .factor = -0.7f},
     {.name = "token", .type = FA_F16, .batch = true, .head = true, .keys = 1, .zero = true},
@@ -225,19 +225,20 @@ static const conform_scales scalings[] = {
     {.name = "mxfp4", .type = FA_E8M0, .batch = true, .head = true, .keys = 1, .dims = 32},
 };
 
-static const fa_dtype scaled_types[] = {FA_E4M3, FA_E5M2, FA_I8, FA_I4, FA_I2, FA_U8, FA_U4, FA_U2, FA_E2M1};
+const fa_dtype conform_scaled_types[CONFORM_SCALED_TYPES] = {FA_E4M3, FA_E5M2, FA_I8, FA_I4,  FA_I2,
+                                                             FA_U8,   FA_U4,   FA_U2, FA_E2M1};
 
 /* Codes whose scales are tensors of their own: each type with each kind of scales, in one situation or another. */
 static bool add_scales(conform_list *list)
 {
     bool ok = true;
-    for (size_t i = 0; i < COUNT(scaled_types) * COUNT(scalings); i++) {
+    for (size_t i = 0; i < CONFORM_SCALED_TYPES * CONFORM_SCALINGS; i++) {
         conform_case c = basic;
         set_types(&c, float_types[i % 3]);
-        c.k = scaled_types[i / COUNT(scalings)];
-        c.v = scaled_types[(i * 4 + 1) % COUNT(scaled_types)];
-        c.k_scales = scalings[i % COUNT(scalings)];
-        c.v_scales = scalings[(i + i / COUNT(scalings)) % COUNT(scalings)];
+        c.k = conform_scaled_types[i / CONFORM_SCALINGS];
+        c.v = conform_scaled_types[(i * 4 + 1) % CONFORM_SCALED_TYPES];
+        c.k_scales = conform_scalings[i % CONFORM_SCALINGS];
+        c.v_scales = conform_scalings[(i + i / CONFORM_SCALINGS) % CONFORM_SCALINGS];
         set_heads(&c, 2, 4, 2);
         set_dims(&c, i % 2 ? 64 : 160, i % 2 ? 96 : 32);
         set_lengths(&c, 1, 130);
@@ -282,7 +283,7 @@ static bool add_scales(conform_list *list)
     conform_case c = basic; /* the latent form: v is a part of k, and has scales of its own */
     set_types(&c, FA_BF16);
     c.k = c.v = FA_I8;
-    c.k_scales = c.v_scales = scalings[2];
+    c.k_scales = c.v_scales = conform_scalings[2];
     c.layout = CONFORM_SHARED;
     set_heads(&c, 1, 16, 1);
     set_lengths(&c, 2, 50);

@@ -178,6 +178,10 @@ void conform_describe(const conform_case *c, char *text, size_t size)
         note_axes(text, size, "repeated", c->repeats);
     note(text, size, "%s%s", c->slopes_each ? " slopes-each" : "", c->factors ? " factors" : "");
     note(text, size, "%s%s", c->shared_pages ? " shared-pages" : "", c->first ? " first-kv" : "");
+    if (c->k_scales.name)
+        note(text, size, " k-scales-%s", c->k_scales.name);
+    if (c->v_scales.name)
+        note(text, size, " v-scales-%s", c->v_scales.name);
     note(text, size, "%s%s%s", c->narrow ? " int32" : "", c->singles ? " singles" : "",
          c->scale_zero ? " scale-0" : "");
     note(text, size, "%s%s%s%s", c->alibi ? " alibi" : "", c->sinks ? " sinks" : "",
@@ -207,6 +211,16 @@ static void draw_cache(conform_random *r, conform_case *c)
         c->layout = CONFORM_BSHD;
 }
 
+/* A format of caches; in some cases one with scales in a tensor of its own. */
+static void draw_format(conform_random *r, fa_dtype *type, conform_scales *scales)
+{
+    *type = (fa_dtype)between(r, FA_E4M3, FA_IQ4_NL);
+    if (!chance(r, 40))
+        return;
+    *type = conform_scaled_types[conform_random_below(r, CONFORM_SCALED_TYPES)];
+    *scales = conform_scalings[conform_random_below(r, CONFORM_SCALINGS)];
+}
+
 /* K and V in formats of their own, where dims and layout allow. */
 static void draw_formats(conform_random *r, conform_case *c)
 {
@@ -215,8 +229,15 @@ static void draw_formats(conform_random *r, conform_case *c)
                       (c->hazard == CONFORM_TAME || c->hazard == CONFORM_HIDDEN);
     if (!fits || !chance(r, 30))
         return;
-    c->k = (fa_dtype)between(r, FA_E4M3, FA_IQ4_NL);
-    c->v = chance(r, 50) ? c->k : (fa_dtype)between(r, FA_E4M3, FA_IQ4_NL);
+    draw_format(r, &c->k, &c->k_scales);
+    draw_format(r, &c->v, &c->v_scales);
+    if (chance(r, 50)) {
+        c->v = c->k;
+        c->v_scales = c->k_scales;
+    }
+    const int32_t grain = c->k_scales.keys > c->v_scales.keys ? c->k_scales.keys : c->v_scales.keys;
+    if (grain > 1)
+        c->page = (c->page + grain - 1) / grain * grain;
     c->dim_qk = (c->dim_qk + 31) / 32 * 32;
     c->dim_v = (c->dim_v + 31) / 32 * 32;
 }

@@ -118,10 +118,14 @@ static int make_problem(const plan_options *o, problem *p)
     d->window_right = o->window_right;
     d->prefix = o->prefix;
     d->tuning = tuning;
-    if (pages_describe(&p->pages, s, d, &p->lens_kv))
+    if (!pages_describe(&p->pages, s, d, &p->lens_kv)) {
+        cli_error(command, "no memory for the lengths of %" PRId64 " sequences", s->batch);
+        return EXIT_FAILED;
+    }
+    if (kv_types_scale(&kv, d, error, sizeof(error)))
         return EXIT_OK;
-    cli_error(command, "no memory for the lengths of %" PRId64 " sequences", s->batch);
-    return EXIT_FAILED;
+    cli_error(command, "%s", error);
+    return EXIT_USAGE;
 }
 
 typedef struct cost {

@@ -310,7 +310,7 @@ bool run_describe(const run_options *o, run_problem *p)
     bool bshd = o->layout && strcmp(o->layout, "bshd") == 0;
     fa_attention_desc *d = &p->desc;
 
-    const fa_dtype *of_k = o->kv.given ? &o->kv.k : NULL, *of_v = o->kv.given ? &o->kv.v : NULL;
+    const fa_dtype *of_k = o->kv.given ? &o->kv.k.dtype : NULL, *of_v = o->kv.given ? &o->kv.v.dtype : NULL;
     if (!find_inputs(o, p) || !describe("q", &p->q, bshd, NULL, NULL, &d->q) ||
         !describe("k", &p->k, bshd, of_k, &p->k_format, &d->k) ||
         !describe("v", &p->v, bshd, of_v, &p->v_format, &d->v))
