@@ -26,7 +26,7 @@ static fa_coder coder_of(int type, const float x[BLOCK])
     for (int i = 0; i < BLOCK && type == FA_TYPE_IQ4_NL; i++)
         range = fa_block_refine(range, c, x[i]);
     if (type == FA_TYPE_IQ4_NL)
-        c.scale = range.by_code != 0 ? range.by_peak / range.by_code : 0;
+        c.scale = range.by_code != 0 ? FA_DIVIDE(range.by_peak, range.by_code) : 0;
     return c;
 }
 

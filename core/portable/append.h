@@ -147,7 +147,7 @@ FA_KERNEL_FN fa_coder fa_append_coder(int type, fa_append_elements e)
         FA_ROLLED
         for (int i = 0; i < 32; i++)
             range = fa_block_refine(range, c, e.x[i]);
-        c.scale = range.by_code != 0.0f ? range.by_peak / range.by_code : 0.0f;
+        c.scale = range.by_code != 0.0f ? FA_DIVIDE(range.by_peak, range.by_code) : 0.0f;
     }
     return c;
 }
@@ -366,7 +366,7 @@ FA_APPEND_DEFINE(q, 5, 6, FA_APPEND_TYPE_Q(t), FA_APPEND_TYPE_Q_OUT(t), FA_APPEN
     {                                                                                                        \
         int scale_type = SCALE_TYPE, zero_type = ZERO_TYPE;                                                  \
         float factor = FA_APPEND_PARAM(t, name##_scales).factor;                                             \
-        fa_uint bits = fa_scale_narrow(scale_type, s.scale / factor);                                        \
+        fa_uint bits = fa_scale_narrow(scale_type, FA_DIVIDE(s.scale, factor));                              \
         if (writes)                                                                                          \
             FA_APPEND_PUT_SCALE(t, scale_n, scale_type, scale, bits)                                         \
         s.scale = fa_scale_widen(scale_type, bits) * factor;                                                 \

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The way into the formats of codes.h, as ggml's own quantiser goes: of a block, its scaling, then a code for each
- * element. fp8 rounds to nearest, ties to even; what is larger than the largest number becomes that.
+ * The way into the formats of codes.h, as ggml's own quantiser goes, to the bit: of a block, its scaling, then a code for
+ * each element. fp8 rounds to nearest, ties to even; what is larger than the largest number becomes that.
  */
 #ifndef FA_PORTABLE_ENCODE_H
 #define FA_PORTABLE_ENCODE_H
 
 #include "decode.h"
+#include "divide.h"
 
 /* What the scaling of a block follows from. */
 FA_STRUCT(fa_block_range)
@@ -42,7 +43,7 @@ FA_FN fa_block_range fa_block_range_with(fa_block_range r, float x)
 /* 1/x; 0 for 0. */
 FA_FN float fa_inverse(float x)
 {
-    return x != 0.0f ? 1.0f / x : 0.0f;
+    return x != 0.0f ? FA_DIVIDE(1.0f, x) : 0.0f;
 }
 
 FA_FN fa_coder fa_coder_of(int type, fa_block_range r)
@@ -50,14 +51,14 @@ FA_FN fa_coder fa_coder_of(int type, fa_block_range r)
     fa_coder c;
     c.offset = 0.0f;
     if (type == FA_TYPE_Q8_0) {
-        c.scale = FA_ABS(r.peak) / 127.0f;
+        c.scale = FA_DIVIDE(FA_ABS(r.peak), 127.0f);
     } else if (type == FA_TYPE_Q4_0 || type == FA_TYPE_Q5_0) {
-        c.scale = r.peak / (type == FA_TYPE_Q4_0 ? -8.0f : -16.0f);
+        c.scale = r.peak * (type == FA_TYPE_Q4_0 ? -0.125f : -0.0625f);
     } else if (FA_TYPE_HAS_OFFSET(type)) {
-        c.scale = (r.greatest - r.least) / (type == FA_TYPE_Q4_1 ? 15.0f : 31.0f);
+        c.scale = FA_DIVIDE(r.greatest - r.least, type == FA_TYPE_Q4_1 ? 15.0f : 31.0f);
         c.offset = r.least;
     } else {
-        c.scale = r.peak / -127.0f;
+        c.scale = FA_DIVIDE(r.peak, -127.0f);
     }
     c.inverse = fa_inverse(c.scale);
     if (!r.finite || !fa_is_finite(c.inverse)) {
@@ -105,7 +106,8 @@ FA_FN fa_uint fa_iq4_nl_code(float x)
 /* What an element is in steps of its scale; 0 where there is none. */
 FA_FN float fa_coded_number(fa_coder c, float x)
 {
-    return c.inverse != 0.0f ? (x - c.offset) * c.inverse : 0.0f;
+    FA_PRECISE float y = c.inverse != 0.0f ? (x - c.offset) * c.inverse : 0.0f;
+    return y;
 }
 
 FA_FN fa_uint fa_code_of(int type, fa_coder c, float x)
@@ -122,9 +124,10 @@ FA_FN fa_uint fa_code_of(int type, fa_coder c, float x)
 /* iq4_nl chooses codes by the peak, then the scale that fits them best: each element is one summand. */
 FA_FN fa_block_range fa_block_refine(fa_block_range r, fa_coder c, float x)
 {
-    float n = FA_FLOAT(fa_iq4_nl_number(fa_iq4_nl_code(x * c.inverse))), weight = x * x;
-    r.by_peak += weight * n * x;
-    r.by_code += weight * n * n;
+    FA_PRECISE float y = x * c.inverse, weight = x * x, n = FA_FLOAT(fa_iq4_nl_number(fa_iq4_nl_code(y)));
+    FA_PRECISE float by_peak = weight * n * x, by_code = weight * n * n;
+    r.by_peak += by_peak;
+    r.by_code += by_code;
     return r;
 }
 
@@ -212,10 +215,10 @@ FA_FN fa_scaling fa_fitted(int type, fa_block_range r, bool zeros)
 {
     float greatest = fa_greatest_number(type), least = fa_least_number(type);
     fa_scaling s;
-    s.scale = FA_ABS(r.peak) / greatest;
+    s.scale = FA_DIVIDE(FA_ABS(r.peak), greatest);
     s.offset = 0.0f;
     if (zeros) {
-        s.scale = (r.greatest - r.least) / (greatest - least);
+        s.scale = FA_DIVIDE(r.greatest - r.least, greatest - least);
         /* Either is rounded once: the least number is a power of two, or 0, or that of the other sign. */
         s.offset = least == -greatest ? 0.5f * r.least + 0.5f * r.greatest : r.least - s.scale * least;
     }

@@ -5,7 +5,9 @@
  * a struct type `name`.
  * The headers use int, fa_uint, float and bool only, pass structs by value, and take no addresses. An fa_long is what
  * 64 bits of memory are read as.
- * FA_SUBNORMALS is defined where arithmetic is known to keep subnormal numbers. FA_FMA may round twice in GLSL.
+ * FA_SUBNORMALS is defined where arithmetic is known to keep subnormal numbers, FA_DIVISION where a / b is rounded to
+ * nearest. FA_FMA may round twice in GLSL. A product in a variable that is FA_PRECISE is not fused with a sum there;
+ * compilers of the other languages are told so as a whole.
  * GLSL has no tanh with a bounded error, so FA_TANH is in score.h there.
  */
 #ifndef FA_PORTABLE_LANG_H
@@ -16,6 +18,7 @@
 #if defined(GL_core_profile) || defined(VULKAN) || defined(FA_LANG_GLSL)
 #define FA_FN
 #define FA_KERNEL_FN
+#define FA_PRECISE precise
 #define FA_STRUCT(name) struct name {
 #define FA_STRUCT_END(name) };
 #define FA_MIN(a, b) min(a, b)
@@ -36,6 +39,7 @@
 #elif defined(__OPENCL_VERSION__) || defined(__OPENCL_C_VERSION__)
 #define FA_FN static inline
 #define FA_KERNEL_FN static inline
+#define FA_PRECISE
 #define FA_STRUCT(name) typedef struct name {
 #define FA_STRUCT_END(name) } name;
 #define FA_MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -57,6 +61,7 @@
 #elif defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #define FA_FN static __host__ __device__ __forceinline__
 #define FA_KERNEL_FN static __device__ __forceinline__
+#define FA_PRECISE
 #define FA_STRUCT(name) struct name {
 #define FA_STRUCT_END(name) };
 #define FA_MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -70,6 +75,7 @@
 #define FA_INT(x) ((int)(x))
 #define FA_UINT(x) ((fa_uint)(x))
 #define FA_SUBNORMALS
+#define FA_DIVISION
 typedef unsigned int fa_uint;
 typedef long long fa_long;
 #define FA_AS_UINT(x) __float_as_uint(x)
@@ -87,6 +93,7 @@ typedef long long fa_long;
 #include <string.h>
 #define FA_FN static inline
 #define FA_KERNEL_FN static inline
+#define FA_PRECISE
 #define FA_STRUCT(name) typedef struct name {
 #define FA_STRUCT_END(name) } name;
 #define FA_MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -102,6 +109,7 @@ typedef long long fa_long;
 #define FA_AS_UINT(x) fa_as_uint(x)
 #define FA_AS_FLOAT(x) fa_as_float(x)
 #define FA_NEG_INF (-INFINITY)
+#define FA_DIVISION
 typedef uint32_t fa_uint;
 typedef int64_t fa_long;
 

@@ -6,6 +6,7 @@
 #include <fastattn/reference.h>
 
 #include "core/portable/decode.h"
+#include "core/portable/divide.h"
 #include "helpers.h"
 #include "suites.h"
 
@@ -13,6 +14,27 @@ static float nth(fa_dtype dtype, const void *block, int i)
 {
     return fa_element(dtype, block, i);
 }
+
+/* An estimate some units in the last place off gives the quotient that this machine's division rounds to nearest. */
+START_TEST(quotients)
+{
+    random_state random = {11};
+    for (int n = 0; n < 200000; n++) {
+        const fa_uint bits_a = (fa_uint)random_bits(&random), bits_b = (fa_uint)random_bits(&random);
+        /* Some are powers of two, or next to one. */
+        const float a = FA_AS_FLOAT(n % 5 == 0 ? (bits_a & 0xff800000u) + n % 3 : bits_a);
+        const float b = FA_AS_FLOAT(n % 7 == 0 ? (bits_b & 0xff800000u) - n % 3 : bits_b);
+        const float ratio = fa_significand(a) / fa_significand(b), expected = a / b;
+        for (int ulps = -4; ulps <= 4; ulps++) {
+            const float near_it = FA_AS_FLOAT(FA_AS_UINT(ratio) + (fa_uint)ulps);
+            const float found = fa_corrected_quotient(a, b, near_it);
+            if (isnan(expected) ? !isnan(found) : FA_AS_UINT(found) != FA_AS_UINT(expected))
+                ck_abort_msg("%a / %a is %a, expected %a", (double)a, (double)b, (double)found,
+                             (double)expected);
+        }
+    }
+}
+END_TEST
 
 /* Every code of fp8, against its definition. */
 START_TEST(fp8)
@@ -102,6 +124,7 @@ Suite *formats_suite(void)
 {
     Suite *suite = suite_create("formats");
     TCase *tc = tcase_create("formats of caches");
+    tcase_add_test(tc, quotients);
     tcase_add_test(tc, fp8);
     tcase_add_test(tc, fp8_as_halves);
     tcase_add_test(tc, blocks_by_hand);
