@@ -27,10 +27,14 @@
 #define FA_PLAN_INFO_0_1 FA_SIZE_THROUGH(fa_plan_info, workers)
 #define FA_APPEND_DESC_0_1 FA_SIZE_THROUGH(fa_append_desc, v_factor)
 #define FA_APPEND_ARGS_0_1 FA_SIZE_THROUGH(fa_append_args, v_zero_offset)
-#define FA_MERGE_DESC_0_1 FA_SIZE_THROUGH(fa_merge_desc, want_lse)
-#define FA_MERGE_ARGS_0_1 FA_SIZE_THROUGH(fa_merge_args, lse_offset)
+#define FA_MERGE_DESC_0_1 FA_SIZE_THROUGH(fa_merge_desc, factor_stride)
+#define FA_MERGE_ARGS_0_1 FA_SIZE_THROUGH(fa_merge_args, factors_offset)
 #define FA_CASCADE_INFO_0_1 FA_SIZE_THROUGH(fa_cascade_info, first_kv)
 #define FA_CASCADE_LEVEL_0_1 FA_SIZE_THROUGH(fa_cascade_level, cu_sequences)
+#define FA_SEGMENT_0_1 FA_SIZE_THROUGH(fa_segment, first_kv32)
+#define FA_SEGMENTS_DESC_0_1 FA_SIZE_THROUGH(fa_segments_desc, v_channels_stride)
+#define FA_SEGMENT_ARGS_0_1 FA_SIZE_THROUGH(fa_segment_args, v_zero_offset)
+#define FA_SEGMENTS_ARGS_0_1 FA_SIZE_THROUGH(fa_segments_args, segment)
 #define FA_VULKAN_DEVICE_DESC_0_1 FA_SIZE_THROUGH(fa_vulkan_device_desc, get_instance_proc_addr)
 
 /* Until 0.1 is released, its last fields are the last there are. The first field added later ends these lines. */
@@ -49,6 +53,10 @@ _Static_assert(FA_MERGE_DESC_0_1 == sizeof(fa_merge_desc), "name the last field 
 _Static_assert(FA_MERGE_ARGS_0_1 == sizeof(fa_merge_args), "name the last field above");
 _Static_assert(FA_CASCADE_INFO_0_1 == sizeof(fa_cascade_info), "name the last field above");
 _Static_assert(FA_CASCADE_LEVEL_0_1 == sizeof(fa_cascade_level), "name the last field above");
+_Static_assert(FA_SEGMENT_0_1 == sizeof(fa_segment), "name the last field above");
+_Static_assert(FA_SEGMENTS_DESC_0_1 == sizeof(fa_segments_desc), "name the last field above");
+_Static_assert(FA_SEGMENT_ARGS_0_1 == sizeof(fa_segment_args), "name the last field above");
+_Static_assert(FA_SEGMENTS_ARGS_0_1 == sizeof(fa_segments_args), "name the last field above");
 _Static_assert(FA_VULKAN_DEVICE_DESC_0_1 == sizeof(fa_vulkan_device_desc), "name the last field above");
 
 /*

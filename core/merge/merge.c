@@ -11,7 +11,7 @@
 #include "core/structs.h"
 #include "core/tensor.h"
 
-static const char *const names[] = {"partial", "o", "partial_lse", "lse"};
+static const char *const names[] = {"partial", "o", "partial_lse", "lse", "factors"};
 
 static fa_status check_tensor(fa_tensor *t, const char *name, size_t *span)
 {
@@ -20,6 +20,41 @@ static fa_status check_tensor(fa_tensor *t, const char *name, size_t *span)
     FA_TRY(fa_tensor_extent(t, name, span));
     (void)strcat(strcat(field, name), ".dtype");
     return fa_dtype_check_float(t->dtype, field);
+}
+
+/* Sizes are those of o or 1; heads of states may share heads of factors evenly. */
+static fa_status check_factors(fa_merge_desc *d, size_t *span)
+{
+    fa_tensor *t = &d->factors;
+    *span = 0;
+    if (fa_tensor_is_absent(t)) {
+        if (d->factor_stride != 0)
+            return fa_fail(FA_INVALID, "factor_stride is %lld, expected 0 without factors",
+                           (long long)d->factor_stride);
+        return FA_OK;
+    }
+    FA_TRY(fa_tensor_normalise(t, "factors", false));
+    if (t->dtype != FA_F32)
+        return fa_fail(FA_INVALID, "factors.dtype is %s, expected f32", fa_dtype_name(t->dtype));
+    for (int axis = 0; axis < 4; axis++) {
+        const int64_t size = t->shape[axis], whole = d->o.shape[axis];
+        const bool repeats = axis < 3 && size == 1, divides = axis == 1 && size > 0 && whole % size == 0;
+        if (size != whole && !repeats && !divides)
+            return fa_fail(FA_INVALID, "factors.shape[%d] is %lld, expected %s%lld as o.shape[%d]", axis,
+                           (long long)size,
+                           axis == 3   ? ""
+                           : axis == 1 ? "a divisor of "
+                                       : "1 or ",
+                           (long long)whole, axis);
+    }
+    if (d->factor_stride < 0)
+        return fa_fail(FA_INVALID, "factor_stride is %lld, expected at least 0", (long long)d->factor_stride);
+    FA_TRY(fa_tensor_extent(t, "factors", span));
+    if (*span > 0 && d->parts > 0 &&
+        !fa_grow(span, (size_t)d->factor_stride, sizeof(float) * (size_t)(d->parts - 1)))
+        return fa_fail(FA_OUT_OF_MEMORY, "factor_stride %lld with parts %lld overflows memory",
+                       (long long)d->factor_stride, (long long)d->parts);
+    return FA_OK;
 }
 
 /* Whether all states can be counted, and what lies where the last part begins. */
@@ -38,13 +73,13 @@ static fa_status check_sizes(const fa_merge_desc *d)
     return FA_OK;
 }
 
-static fa_status check(const fa_merge_desc *given, fa_merge_desc *d, size_t *partial, size_t *o)
+static fa_status check(const fa_merge_desc *given, fa_merge_desc *d, size_t *partial, size_t span[])
 {
     if (!given)
         return fa_fail(FA_INVALID, "desc is NULL, expected an fa_merge_desc");
     FA_TRY(fa_copy_struct(d, sizeof(*d), FA_MERGE_DESC_0_1, given, "fa_merge_desc"));
     FA_TRY(check_tensor(&d->partial, "partial", partial));
-    FA_TRY(check_tensor(&d->o, "o", o));
+    FA_TRY(check_tensor(&d->o, "o", &span[FA_MERGE_O]));
     if (d->parts < 0 || d->part_stride < 0)
         return fa_fail(FA_INVALID, "%s is %lld, expected at least 0", d->parts < 0 ? "parts" : "part_stride",
                        (long long)(d->parts < 0 ? d->parts : d->part_stride));
@@ -57,7 +92,8 @@ static fa_status check(const fa_merge_desc *given, fa_merge_desc *d, size_t *par
         return fa_fail(FA_INVALID, "o.stride: elements of o overlap");
     if (d->part_stride == 0)
         d->part_stride = (int64_t)(*partial / fa_dtype_size(d->partial.dtype));
-    return check_sizes(d);
+    FA_TRY(check_sizes(d));
+    return check_factors(d, &span[FA_MERGE_FACTORS]);
 }
 
 /* What kernels count in 32 bits. */
@@ -75,7 +111,10 @@ static fa_status fill_params(fa_merge *m)
     for (int axis = 0; axis < 3; axis++) {
         p->partial_stride[axis] = d->partial.stride[axis];
         p->o_stride[axis] = d->o.stride[axis];
+        p->factor_stride[axis] = d->factors.stride[axis];
     }
+    p->factor_part_stride = d->factor_stride;
+    p->factor_heads = d->factors.shape[1] > 0 ? (int)FA_MIN(shape[1] / d->factors.shape[1], INT32_MAX) : 1;
     p->part_stride = d->part_stride;
     p->parts = (int)d->parts;
     p->heads = (int)FA_MIN(shape[1], INT32_MAX); /* more only where there are no states */
@@ -89,7 +128,7 @@ static fa_status fill_params(fa_merge *m)
 static fa_status init(fa_merge *m, const fa_merge_desc *desc)
 {
     size_t partial = 0;
-    FA_TRY(check(desc, &m->desc, &partial, &m->span[FA_MERGE_O]));
+    FA_TRY(check(desc, &m->desc, &partial, m->span));
     FA_TRY(fill_params(m));
     const fa_merge_desc *d = &m->desc;
     const size_t states = (size_t)m->params.states * sizeof(float), parts = (size_t)d->parts;
@@ -162,6 +201,8 @@ static fa_status check_apart(const fa_merge *m, const char *of, const place at[F
                     all = extent_of_parts(m, partial, 0, d->parts),
                     all_lse = fa_extent_of_bytes(m->span[FA_MERGE_PARTIAL_LSE], partial_lse->storage,
                                                  partial_lse->at),
+                    factors = fa_extent_of_bytes(m->span[FA_MERGE_FACTORS], at[FA_MERGE_FACTORS].storage,
+                                                 at[FA_MERGE_FACTORS].at),
                     none = {.span = 0};
     const struct {
         const char *written, *other;
@@ -171,6 +212,8 @@ static fa_status check_apart(const fa_merge *m, const char *of, const place at[F
         {"o", "partial", &out, &after},
         {"o", "partial_lse", &out, &all_lse},
         {"o", "lse", &out, &out_lse},
+        {"o", "factors", &out, &factors},
+        {"lse", "factors", &out_lse, &factors},
         {"lse", "partial", &out_lse, &all},
         {"lse", "partial_lse", &out_lse, lse_in_place(m, partial_lse, lse) ? &none : &all_lse},
     };
@@ -195,6 +238,17 @@ static bool writes_nothing(const fa_merge *m)
     return m->params.states == 0 || (m->params.dim == 0 && !m->params.want_lse);
 }
 
+static bool has_factors(const fa_merge *m)
+{
+    return m->span[FA_MERGE_FACTORS] > 0;
+}
+
+/* Whether a run has that operand at all. */
+static bool has_operand(const fa_merge *m, int n)
+{
+    return n == FA_MERGE_LSE ? m->desc.want_lse != 0 : n != FA_MERGE_FACTORS || has_factors(m);
+}
+
 static void fill_task(fa_merge *m)
 {
     m->task = (fa_task){
@@ -202,13 +256,13 @@ static void fill_task(fa_merge *m)
         .kind = FA_TASK_MERGE,
         .name = "states",
         .group = 32,
-        .constant = {(int32_t)m->desc.partial.dtype, (int32_t)m->desc.o.dtype},
+        .constant = {(int32_t)m->desc.partial.dtype, (int32_t)m->desc.o.dtype, has_factors(m)},
         .params = &m->params,
         .params_bytes = sizeof(m->params),
         .run = run_group,
     };
     for (int n = 0; n < FA_MERGE_OPERANDS; n++) {
-        if (n != FA_MERGE_LSE || m->desc.want_lse)
+        if (has_operand(m, n))
             m->task.operand[n] =
                 (fa_task_operand){names[n], m->span[n], n == FA_MERGE_O || n == FA_MERGE_LSE};
     }
@@ -261,8 +315,9 @@ static fa_status check_binding(const fa_merge *m, const fa_task_binding *binding
     place at[FA_MERGE_OPERANDS] = {{NULL, 0}};
     for (int n = 0; n < FA_MERGE_OPERANDS; n++) {
         const fa_buffer *buffer = binding->buffer[n];
-        if (n == FA_MERGE_LSE && !m->desc.want_lse && buffer)
-            return fa_fail(FA_INVALID, "args.lse is given, expected NULL as want_lse is 0");
+        if (buffer && !has_operand(m, n))
+            return fa_fail(FA_INVALID, "args.%s is given, expected NULL as %s", names[n],
+                           n == FA_MERGE_LSE ? "want_lse is 0" : "the description has none");
         if (m->span[n] == 0 && !buffer)
             continue;
         FA_TRY(fa_buffer_check(m->device, "args.", names[n], buffer, binding->offset[n], alignment_of(m, n),
@@ -279,8 +334,9 @@ fa_status fa_merge_run(const fa_merge *merge, fa_queue *queue, const fa_merge_ar
     FA_TRY(fa_call_check("merge", merge, merge ? merge->device : NULL, queue, "args", args));
     FA_TRY(fa_copy_struct(&copy, sizeof(copy), FA_MERGE_ARGS_0_1, args, "fa_merge_args"));
     const fa_task_binding binding = {
-        .buffer = {copy.partial, copy.o, copy.partial_lse, copy.lse},
-        .offset = {copy.partial_offset, copy.o_offset, copy.partial_lse_offset, copy.lse_offset},
+        .buffer = {copy.partial, copy.o, copy.partial_lse, copy.lse, copy.factors},
+        .offset = {copy.partial_offset, copy.o_offset, copy.partial_lse_offset, copy.lse_offset,
+                   copy.factors_offset},
         .groups = merge->params.states,
     };
     FA_TRY(check_binding(merge, &binding));
@@ -312,10 +368,12 @@ fa_status fa_merge_host(const fa_merge_desc *desc, const void *partial, const fl
     fa_clear_error();
     fa_merge m = {.device = NULL};
     FA_TRY(init(&m, desc));
+    if (!fa_tensor_is_absent(&m.desc.factors))
+        return fa_fail(FA_INVALID, "factors.shape is not all 0, expected none: fa_merge_run() takes them");
     if (!m.desc.want_lse != !lse)
         return fa_fail(FA_INVALID, "lse is %s, expected %s as want_lse is %d", lse ? "given" : "NULL",
                        lse ? "NULL" : "memory", (int)m.desc.want_lse);
-    const void *const at[FA_MERGE_OPERANDS] = {partial, o, partial_lse, lse};
+    const void *const at[FA_MERGE_OPERANDS] = {partial, o, partial_lse, lse, NULL};
     if (writes_nothing(&m))
         return FA_OK;
     FA_TRY(check_host(&m, at));

@@ -9,7 +9,7 @@
 
 #include "core/portable/merge.h"
 
-enum { FA_MERGE_OPERANDS = FA_MERGE_LSE + 1 };
+enum { FA_MERGE_OPERANDS = FA_MERGE_FACTORS + 1 };
 
 struct fa_merge {
     fa_device *device;

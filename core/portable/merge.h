@@ -13,18 +13,24 @@
 
 #define FA_MERGE_UNIT 8
 
-/* Operands, and the constants that are types of two of them. */
+/* Operands. Constants 0 and 1 are types of the first two, 2 says whether there are factors. */
 #define FA_MERGE_PARTIAL 0
 #define FA_MERGE_O 1
 #define FA_MERGE_PARTIAL_LSE 2
 #define FA_MERGE_LSE 3
+#define FA_MERGE_FACTORS 4
 
-/* Strides are in elements, of batch, head, row, and from part to part. */
+/*
+ * Strides are in elements, of batch, head, row, and from part to part. Factors have such strides too, 0 where they are
+ * repeated; `factor_heads` heads of states share one head of factors.
+ */
 FA_STRUCT(fa_merge_params)
-    fa_long partial_stride[3], o_stride[3], part_stride;
+    fa_long partial_stride[3], o_stride[3], factor_stride[3], part_stride, factor_part_stride;
     int parts, heads, rows, dim; /* rows of a head */
     int states;                  /* rows of all */
     int want_lse;
+    int factor_heads;
+    int unused;
 FA_STRUCT_END(fa_merge_params)
 FA_TASK_VIEW(fa_merge_params)
 
@@ -97,8 +103,18 @@ FA_KERNEL_FN fa_merge_sum fa_merge_weigh(FA_TASK t, int row, FA_AT from)
     return m;
 }
 
+/* What element i of a part is multiplied by beside its weight; `factors` is where those of the first part are. */
+FA_KERNEL_FN float fa_merge_factor(FA_TASK t, FA_AT factors, int part, int i)
+{
+    if (FA_TASK_CONSTANT(t, 2) == 0)
+        return 1.0f;
+    FA_AT at = factors + FA_INDEX(part) * FA_WIDE(FA_MERGE_IS(t, factor_part_stride)) + FA_INDEX(i);
+    return FA_AS_FLOAT(FA_GET32(t, 4, at * FA_INDEX(4)));
+}
+
 /* A unit's elements, from `d` on, `count` of them: from the parts at `from` to element `to`. */
-FA_KERNEL_FN void fa_merge_unit(FA_TASK t, fa_merge_sum m, int row, FA_AT from, FA_AT to, int count)
+FA_KERNEL_FN void fa_merge_unit(FA_TASK t, fa_merge_sum m, int row, FA_AT from, FA_AT factors, FA_AT to,
+                                int count)
 {
     const int parts = FA_MERGE_IS(t, parts), type = FA_TASK_CONSTANT(t, 1);
     float total[FA_MERGE_UNIT];
@@ -112,7 +128,8 @@ FA_KERNEL_FN void fa_merge_unit(FA_TASK t, fa_merge_sum m, int row, FA_AT from, 
             continue; /* nobody looks at the output of an empty state */
         const float weight = fa_part_weight(part, m.max, FA_LOG2E) * m.closed.factor;
         for (i = 0; i < count; i++)
-            total[i] += weight * fa_merge_element(t, fa_merge_part(t, from, n) + FA_INDEX(i));
+            total[i] += weight * (fa_merge_element(t, fa_merge_part(t, from, n) + FA_INDEX(i)) *
+                                  fa_merge_factor(t, factors, n, i));
     }
     for (i = 0; i < 9; i++)
         b.word[i] = 0u;
@@ -134,11 +151,13 @@ FA_KERNEL_FN void fa_merge_group(FA_TASK t, int group, int item, int items)
         return;
     const int heads = FA_MERGE_IS(t, heads), rows = FA_MERGE_IS(t, rows), dim = FA_MERGE_IS(t, dim);
     const int line = group / rows, r = group - line * rows, batch = line / heads, head = line - batch * heads;
-    const FA_AT from = FA_MERGE_ROW(t, partial, batch, head, r), to = FA_MERGE_ROW(t, o, batch, head, r);
+    const FA_AT from = FA_MERGE_ROW(t, partial, batch, head, r), to = FA_MERGE_ROW(t, o, batch, head, r),
+                factors = FA_MERGE_ROW(t, factor, batch, head / FA_MERGE_IS(t, factor_heads), r);
     const fa_merge_sum m = fa_merge_weigh(t, group, from);
     FA_TASK_BARRIER;
     for (int d = item * FA_MERGE_UNIT; d < dim; d += items * FA_MERGE_UNIT)
-        fa_merge_unit(t, m, group, from + FA_INDEX(d), to + FA_INDEX(d), FA_MIN(dim - d, FA_MERGE_UNIT));
+        fa_merge_unit(t, m, group, from + FA_INDEX(d), factors + FA_INDEX(d), to + FA_INDEX(d),
+                      FA_MIN(dim - d, FA_MERGE_UNIT));
     FA_TASK_BARRIER;
     if (item == 0 && FA_MERGE_IS(t, want_lse) != 0)
         FA_PUT32(t, 3, FA_INDEX(group) * FA_INDEX(4), FA_AS_UINT(m.closed.lse));

@@ -16,6 +16,7 @@
 #include "merge.h"
 #include "opencl.h"
 #include "plan.h"
+#include "segments.h"
 #include "vulkan.h"
 
 #endif
