@@ -4,9 +4,9 @@
 #define FA_CORE_CASCADE_H
 
 #include <fastattn/cascade.h>
-#include <fastattn/merge.h>
 
 #include "core/attention/problem.h"
+#include "core/parts/parts.h"
 
 /* Sequences of a group, and the pages that it shares on its level. A group without pages fills a gap. */
 typedef struct fa_cascade_level_lists {
@@ -25,12 +25,10 @@ struct fa_cascade {
 
     /* Where it runs; NULL: nowhere. */
     fa_device *device;
-    fa_plan *last, *plan[FA_CASCADE_MAX_LEVELS]; /* without levels, `last` is the problem's */
-    fa_merge *merge;
+    fa_parts
+        parts; /* a plan of each level, and behind them the last, which without levels is the problem's */
     fa_buffer *tables; /* of the levels, one behind the other, and `first` in 32 bits */
     size_t table_offset[FA_CASCADE_MAX_LEVELS], first_offset;
-    /* Workspace: states of each level and the last, outputs and then LSEs, then that of the plans. */
-    size_t part_bytes, part_lse_bytes, lse_offset, scratch_offset, workspace;
 };
 
 /* What a run reads and writes, in bytes. */

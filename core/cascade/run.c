@@ -10,24 +10,13 @@
 #include "core/status.h"
 #include "core/structs.h"
 
-/* What all levels have in common: they write states. */
-static fa_attention_desc state_desc(const fa_cascade *c, const fa_attention_desc *desc)
-{
-    const int64_t *shape = c->problem.tensor[FA_O].shape;
-    fa_attention_desc d = *desc;
-    d.o = fa_tensor_make(FA_F32, 1, shape[1], shape[2], shape[3]);
-    d.want_lse = 1;
-    return d;
-}
-
 /*
  * Groups without a mask: every row sees all keys, wherever it stands. A sink counts once, in the last level. What else the
  * description has, as scales of the cache, each level has too.
  */
-static fa_attention_desc level_desc(const fa_cascade *c, const fa_attention_desc *desc,
-                                    const fa_cascade_level_lists *l)
+static fa_attention_desc level_desc(const fa_attention_desc *desc, const fa_cascade_level_lists *l)
 {
-    fa_attention_desc d = state_desc(c, desc);
+    fa_attention_desc d = fa_parts_desc(desc);
     d.mask = FA_MASK_NONE;
     d.alignment = FA_ALIGN_DEFAULT;
     d.window_right = d.prefix = d.diagonal_offset = 0;
@@ -81,57 +70,31 @@ static fa_status make_tables(fa_cascade *c)
     return status;
 }
 
-static fa_status lay_out(fa_cascade *c)
+/* The plan of the next level. */
+static fa_status add_plan(fa_cascade *c, const fa_attention_desc *desc)
 {
-    const fa_tensor *o = &c->problem.tensor[FA_O];
-    const size_t states = (size_t)(o->shape[1] * o->shape[2]), parts = (size_t)c->levels + 1;
-    size_t end = 0, plans = fa_plan_workspace(c->last);
-    bool fits = fa_grow(&c->part_bytes, states * sizeof(float), (size_t)o->shape[3]);
-    c->part_lse_bytes = states * sizeof(float);
-    fits = fits && fa_grow(&end, c->part_bytes, parts);
-    c->lse_offset = fa_align64(end);
-    end = c->lse_offset;
-    fits = fits && fa_grow(&end, c->part_lse_bytes, parts);
-    c->scratch_offset = fa_align64(end);
-    for (int64_t i = 0; i < c->levels; i++)
-        plans = FA_MAX(plans, fa_plan_workspace(c->plan[i]));
-    c->workspace = c->scratch_offset;
-    if (fits && fa_grow(&c->workspace, plans, 1))
-        return FA_OK;
-    return fa_fail(FA_OUT_OF_MEMORY, "the workspace for %zu states of %zu levels overflows memory", states,
-                   parts);
-}
-
-static fa_status make_merge(fa_cascade *c, const fa_attention_desc *desc, const fa_tensor *state)
-{
-    const fa_merge_desc merge = {
-        .struct_size = sizeof(merge),
-        .parts = c->levels + 1,
-        .partial = *state,
-        .o = desc->o,
-        .want_lse = desc->want_lse,
-    };
-    return fa_merge_create(c->device, &merge, &c->merge);
+    FA_TRY(fa_plan_create(c->device, desc, &c->parts.plan[c->parts.count]));
+    c->parts.count++;
+    return FA_OK;
 }
 
 static fa_status prepare(fa_cascade *c, const fa_attention_desc *desc)
 {
+    const fa_tensor no_factors = {.shape = {0}};
     if (c->levels == 0) {
-        FA_TRY(fa_plan_create(c->device, desc, &c->last));
-        c->workspace = fa_plan_workspace(c->last);
-        return FA_OK;
+        FA_TRY(add_plan(c, desc));
+        return fa_parts_alone(&c->parts);
     }
-    fa_attention_desc last = state_desc(c, desc);
+    for (int64_t i = 0; i < c->levels; i++) {
+        const fa_attention_desc level = level_desc(desc, &c->level[i]);
+        FA_TRY(add_plan(c, &level));
+    }
+    fa_attention_desc last = fa_parts_desc(desc);
     last.first_kv = c->first;
     last.first_kv32 = NULL;
-    FA_TRY(fa_plan_create(c->device, &last, &c->last));
-    for (int64_t i = 0; i < c->levels; i++) {
-        const fa_attention_desc level = level_desc(c, desc, &c->level[i]);
-        FA_TRY(fa_plan_create(c->device, &level, &c->plan[i]));
-    }
-    FA_TRY(make_merge(c, desc, &last.o));
+    FA_TRY(add_plan(c, &last));
     FA_TRY(make_tables(c));
-    return lay_out(c);
+    return fa_parts_merged(&c->parts, c->device, desc, &no_factors, 0);
 }
 
 static fa_status make(const fa_context *context, fa_device *device, const fa_attention_desc *desc,
@@ -181,10 +144,7 @@ void fa_cascade_destroy(fa_cascade *c)
 {
     if (!c)
         return;
-    for (int64_t i = 0; i < c->levels; i++)
-        fa_plan_destroy(c->plan[i]);
-    fa_plan_destroy(c->last);
-    fa_merge_destroy(c->merge);
+    fa_parts_release(&c->parts);
     fa_buffer_destroy(c->tables);
     fa_cascade_release_levels(c);
     fa_release(c->context, c, sizeof(*c));
@@ -192,12 +152,12 @@ void fa_cascade_destroy(fa_cascade *c)
 
 size_t fa_cascade_workspace(const fa_cascade *cascade)
 {
-    return cascade ? cascade->workspace : 0;
+    return cascade ? cascade->parts.workspace : 0;
 }
 
 size_t fa_cascade_work(const fa_cascade *cascade)
 {
-    return cascade ? fa_plan_work(cascade->last) : 0;
+    return cascade ? fa_plan_work(cascade->parts.plan[cascade->levels]) : 0;
 }
 
 static fa_status check_call(const fa_cascade *c, const fa_queue *queue, const void *argument,
@@ -259,12 +219,12 @@ fa_status fa_cascade_schedule(const fa_cascade *cascade, fa_queue *queue, const 
     fa_lengths copy;
     FA_TRY(check_call(cascade, queue, lengths, "lengths"));
     if (cascade->levels == 0)
-        return fa_plan_schedule(cascade->last, queue, lengths, work, work_offset);
+        return fa_plan_schedule(cascade->parts.plan[cascade->levels], queue, lengths, work, work_offset);
     FA_TRY(fa_copy_struct(&copy, sizeof(copy), FA_LENGTHS_0_1, lengths, "fa_lengths"));
     FA_TRY(check_lengths(cascade, &copy));
     copy.struct_size = sizeof(copy);
     copy.first_kv = cascade->first;
-    return fa_plan_schedule(cascade->last, queue, &copy, work, work_offset);
+    return fa_plan_schedule(cascade->parts.plan[cascade->levels], queue, &copy, work, work_offset);
 }
 
 fa_status fa_cascade_schedule_device(const fa_cascade *cascade, fa_queue *queue,
@@ -274,13 +234,14 @@ fa_status fa_cascade_schedule_device(const fa_cascade *cascade, fa_queue *queue,
     fa_device_lengths copy;
     FA_TRY(check_call(cascade, queue, lengths, "lengths"));
     if (cascade->levels == 0)
-        return fa_plan_schedule_device(cascade->last, queue, lengths, work, work_offset);
+        return fa_plan_schedule_device(cascade->parts.plan[cascade->levels], queue, lengths, work,
+                                       work_offset);
     FA_TRY(fa_copy_struct(&copy, sizeof(copy), FA_DEVICE_LENGTHS_0_1, lengths, "fa_device_lengths"));
     FA_TRY(check_first(copy.first_kv));
     copy.struct_size = sizeof(copy);
     copy.first_kv = cascade->tables;
     copy.first_kv_offset = cascade->first_offset;
-    return fa_plan_schedule_device(cascade->last, queue, &copy, work, work_offset);
+    return fa_plan_schedule_device(cascade->parts.plan[cascade->levels], queue, &copy, work, work_offset);
 }
 
 /* Everything that a run reads and writes, as if it were one of the problem's plan. */
@@ -299,42 +260,20 @@ static fa_status check_memory(const fa_cascade *c, const fa_attention_args *a)
     binding.offset[FA_##constant] = a->field##_offset;
 #include "core/attention/operands.inc"
 #undef FA_OPERAND
-    return fa_binding_check(&binding, c->device, &c->problem, c->workspace,
-                            a->work ? fa_plan_work(c->last) : 0);
+    return fa_binding_check(&binding, c->device, &c->problem, c->parts.workspace,
+                            a->work ? fa_plan_work(c->parts.plan[c->levels]) : 0);
 }
 
 /* Level i, or the last where i is the number of levels. */
 static fa_status run_level(const fa_cascade *c, fa_queue *queue, const fa_attention_args *a, int64_t i)
 {
-    const bool last = i == c->levels;
-    fa_attention_args level = *a;
-    level.struct_size = sizeof(level);
-    level.o = level.lse = a->workspace;
-    level.o_offset = a->workspace_offset + (size_t)i * c->part_bytes;
-    level.lse_offset = a->workspace_offset + c->lse_offset + (size_t)i * c->part_lse_bytes;
-    level.workspace_offset = a->workspace_offset + c->scratch_offset;
-    if (!last) {
+    fa_attention_args level = fa_parts_args(&c->parts, a, i);
+    if (i < c->levels) {
         level.page_table = c->tables;
         level.page_table_offset = c->table_offset[i];
         level.work = level.status = NULL;
     }
-    return fa_plan_run(last ? c->last : c->plan[i], queue, &level);
-}
-
-static fa_status run_merge(const fa_cascade *c, fa_queue *queue, const fa_attention_args *a)
-{
-    const fa_merge_args args = {
-        .struct_size = sizeof(args),
-        .partial = a->workspace,
-        .partial_lse = a->workspace,
-        .o = a->o,
-        .lse = a->lse,
-        .partial_offset = a->workspace_offset,
-        .partial_lse_offset = a->workspace_offset + c->lse_offset,
-        .o_offset = a->o_offset,
-        .lse_offset = a->lse_offset,
-    };
-    return fa_merge_run(c->merge, queue, &args);
+    return fa_plan_run(c->parts.plan[i], queue, &level);
 }
 
 fa_status fa_cascade_run(const fa_cascade *cascade, fa_queue *queue, const fa_attention_args *args)
@@ -343,11 +282,11 @@ fa_status fa_cascade_run(const fa_cascade *cascade, fa_queue *queue, const fa_at
     fa_attention_args copy;
     FA_TRY(check_call(cascade, queue, args, "args"));
     if (cascade->levels == 0)
-        return fa_plan_run(cascade->last, queue, args);
+        return fa_plan_run(cascade->parts.plan[cascade->levels], queue, args);
     FA_TRY(fa_copy_struct(&copy, sizeof(copy), FA_ATTENTION_ARGS_0_1, args, "fa_attention_args"));
     FA_TRY(check_memory(cascade, &copy));
     /* The last level first: it alone may refuse what the caller gives, its work and its pages. */
     for (int64_t i = cascade->levels; i >= 0; i--)
         FA_TRY(run_level(cascade, queue, &copy, i));
-    return run_merge(cascade, queue, &copy);
+    return fa_parts_merge(&cascade->parts, queue, &copy, NULL, 0);
 }
