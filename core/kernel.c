@@ -22,6 +22,10 @@ fa_status fa_kernel_supports(const fa_kernel *kernel, const fa_problem *p)
     if (missing)
         return fa_fail(FA_UNSUPPORTED, "%s: %s is not served", kernel->name,
                        fa_feature_name(missing & (~missing + 1)));
+    const unsigned lacks = kernel->needs & ~p->features;
+    if (lacks)
+        return fa_fail(FA_UNSUPPORTED, "%s: a problem without %s is not served", kernel->name,
+                       fa_feature_name(lacks & (~lacks + 1)));
     if (p->dim_qk > kernel->max_dim_qk)
         return fa_fail(FA_UNSUPPORTED, "%s: q.shape[3] is %d, at most %d is served", kernel->name, p->dim_qk,
                        kernel->max_dim_qk);

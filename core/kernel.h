@@ -14,6 +14,7 @@
 typedef struct fa_kernel {
     const char *name;
     unsigned features;                           /* FA_FEATURE_* that it serves                          */
+    unsigned needs;                              /* those without which it does not serve a problem      */
     unsigned types_q, types_k, types_v, types_o; /* FA_TYPE() masks                                      */
     bool same_types; /* q, k and v must have one type, or k and v both be in formats of caches        */
     int32_t max_dim_qk, max_dim_v;

@@ -70,6 +70,9 @@ static inline int64_t fa_run_merges(const fa_plan *plan, const fa_binding *bindi
     return binding->work ? plan->capacity.merges : plan->schedule.merges;
 }
 
+/* Where v is a part of k: binds it to k's memory. FA_INVALID: it is bound, and elsewhere. */
+fa_status fa_binding_share(const fa_problem *problem, fa_binding *binding);
+
 /*
  * Every check of a run's memory: that operands are there exactly where the problem has them, where they lie and how
  * large they are, and that what is written shares no byte with anything. `workspace` and `work` are bytes; work of 0 bytes is
@@ -87,8 +90,8 @@ fa_status fa_work_check(const fa_device *device, const char *of, const fa_buffer
 fa_status fa_plan_check_call(const fa_plan *plan, const fa_queue *queue, const void *argument,
                              const char *name);
 
-/* fa_plan_run() of buffers that are bound: checks them and runs. The queue is the plan's device's. */
-fa_status fa_plan_run_bound(const fa_plan *plan, fa_queue *queue, const fa_binding *binding);
+/* fa_plan_run() of buffers that are bound: completes and checks the binding, and runs. The queue is the plan's device's. */
+fa_status fa_plan_run_bound(const fa_plan *plan, fa_queue *queue, fa_binding *binding);
 
 fa_args fa_plan_args(const fa_plan *plan);
 

@@ -134,8 +134,8 @@ double fa_tiling_block_cycles(const fa_limits *limits, const fa_tile_traits *t, 
     if (limits->near_bytes && score_bytes(t, (int64_t)q, (int64_t)kv) > (int64_t)limits->near_bytes)
         softmax *= BEYOND_NEAR;
     double rescale = q * dv / (t->rescales_per_cycle > 0 ? t->rescales_per_cycle : t->flops_per_cycle / 2);
-    double fetch = (double)keys * (p->dim_qk + p->dim_v) * p->far_bytes * limits->units * limits->clock_hz /
-                   limits->bytes_per_second;
+    double fetch = (double)keys * (p->dim_qk + (t->v_in_k ? 0 : p->dim_v)) * p->far_bytes * limits->units *
+                   limits->clock_hz / limits->bytes_per_second;
     double compute = products + softmax + rescale;
     double exposed = p->far_bytes == t->in_place_bytes ? EXPOSED : fmax(t->exposed, EXPOSED);
     return fmax(compute, fetch) + exposed * fmin(compute, fetch) + limits->sync_cycles;

@@ -66,6 +66,7 @@ typedef struct fa_tile_traits {
     int32_t resident;    /* blocks that a unit works on side by side, each at its share of the speed; 0: 1  */
     int32_t max_block_q, max_block_kv; /* 0: no limit of the kernel's own                              */
     int32_t key_turns; /* most turns of loops that a key costs, its share of a block's included           */
+    bool v_in_k;       /* values are read with the keys that they are a part of                  */
     bool clips;        /* of a block that the mask cuts, only the tiles it leaves are computed   */
     /* Of the shorter of computing and fetching a block, the part that the longer does not hide: 1 where a block
      * is fetched, then computed on. A tenth is taken at least, and where elements of K and V have

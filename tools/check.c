@@ -193,6 +193,7 @@ static fa_status compute_size(check_reference *r, fa_context *context, const fa_
     fa_attention_desc d = *desc;
     fa_inputs in = *inputs;
     d.v = fa_tensor_make(FA_F32, v[0], v[1], v[2], COLUMNS);
+    d.v_in_k = 0;
     d.o = fa_tensor_make(FA_F32, q[0], q[1], q[2], COLUMNS);
     d.v_scale = d.v_zero = (fa_tensor){0};
     d.v_factor = 0;

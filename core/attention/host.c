@@ -13,7 +13,7 @@ enum { PIECE = 4 << 20 }; /* bytes of scattered rows that are collected for one 
 
 typedef struct host_run {
     fa_device *device;
-    void *const *memory; /* of each operand: the caller's */
+    void *memory[FA_OPERANDS]; /* the caller's */
     fa_plan *plan;
     fa_queue *queue;
     fa_buffer *made[FA_OPERANDS]; /* to be destroyed */
@@ -158,6 +158,8 @@ static fa_status plan_compact(host_run *run, const fa_attention_desc *desc)
             used.shape[2] = rows_in_use(&run->problem, t == FA_O ? FA_Q : t);
         *tensor[t] = compact(&used);
     }
+    if (run->problem.features & FA_FEATURE_V_IN_K)
+        memset(d.v.stride, 0, sizeof(d.v.stride)); /* k's */
     return fa_plan_create(run->device, &d, &run->plan);
 }
 
@@ -223,7 +225,8 @@ static fa_status copy_operands(host_run *run)
     fa_status status = FA_OK;
     for (int t = 0; t < FA_OPERANDS && status == FA_OK; t++) {
         size_t span = run->plan->problem.span[t];
-        if (!run->memory[t])
+        const bool in_k = t == FA_V && (run->problem.features & FA_FEATURE_V_IN_K);
+        if (!run->memory[t] || in_k)
             continue;
         status = fa_buffer_create(run->device, span, &run->made[t]);
         run->binding.buffer[t] = run->made[t];
@@ -287,7 +290,8 @@ static fa_status check_memory(const host_run *run)
         view[t] = (fa_buffer){.device = run->device, .size = run->problem.span[t], .address = run->memory[t]};
         binding.buffer[t] = run->memory[t] ? &view[t] : NULL;
     }
-    return fa_binding_check(&binding, run->device, &run->problem, 0, 0);
+    fa_status status = fa_binding_share(&run->problem, &binding);
+    return status == FA_OK ? fa_binding_check(&binding, run->device, &run->problem, 0, 0) : status;
 }
 
 static fa_status prepare(host_run *run, const fa_attention_desc *desc, bool in_place)
@@ -338,11 +342,14 @@ fa_status fa_attention_host(fa_device *device, const fa_attention_desc *desc, co
         return fa_fail(FA_INVALID, "device is NULL");
 #define FA_OPERAND(constant, field, written, feature) [FA_##constant] = (void *)(uintptr_t)field,
     /* Inputs are only read, but a buffer has one type for both. */
-    void *const memory[FA_OPERANDS] = {
+    host_run run = {
+        .device = device,
+        .memory =
+            {
 #include "core/attention/operands.inc"
+            },
     };
 #undef FA_OPERAND
-    host_run run = {.device = device, .memory = memory};
     fa_status status = host_execute(&run, desc);
     host_release(&run);
     return fa_finish(status);

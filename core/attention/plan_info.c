@@ -37,6 +37,12 @@ static double scales_bytes(const fa_problem *p, int operand, double keys)
     return bytes;
 }
 
+/* Of a value, those that are not part of its key. */
+static double dims_beside_k(const fa_problem *p)
+{
+    return p->features & FA_FEATURE_V_IN_K ? 0 : p->dim_v;
+}
+
 /* Every tensor read or written once, as far as sequences use it. */
 static double compulsory_bytes(const fa_problem *p)
 {
@@ -48,7 +54,7 @@ static double compulsory_bytes(const fa_problem *p)
     return elements_bytes(p, FA_Q, rows * p->heads_q * p->dim_qk) +
            elements_bytes(p, FA_O, rows * p->heads_q * p->dim_v) +
            elements_bytes(p, FA_K, keys * p->heads_kv * p->dim_qk) +
-           elements_bytes(p, FA_V, keys * p->heads_kv * p->dim_v) +
+           elements_bytes(p, FA_V, keys * p->heads_kv * dims_beside_k(p)) +
            scales_bytes(p, FA_K, keys * p->heads_kv) + scales_bytes(p, FA_V, keys * p->heads_kv) +
            (double)p->span[FA_BIAS] + (double)p->span[FA_KEEP] + (double)p->span[FA_LSE];
 }
@@ -69,14 +75,16 @@ static void fill_costs(const fa_plan *plan, fa_plan_info *info)
            o_bytes = (double)fa_dtype_size(p->tensor[FA_O].dtype);
     double rows_done = (double)s->rows_done, row_blocks = (double)s->items;
     double blocks = (double)(s->blocks_full + s->blocks_partial);
+    const bool read_once = plan->kernel->traits.v_in_k;
     double partial = (double)s->partial_rows * (p->dim_v + 1) * sizeof(float);
     info->pairs = s->pairs;
     info->flops = 2.0 * fa_schedule_pairs(p) * p->heads_q * (p->dim_qk + p->dim_v);
-    info->bytes_moved =
-        rows_done * (p->dim_qk * q_bytes + p->dim_v * o_bytes) +
-        elements_bytes(p, FA_K, s->key_reads * p->dim_qk) + elements_bytes(p, FA_V, s->key_reads * p->dim_v) +
-        scales_bytes(p, FA_K, s->key_reads) + scales_bytes(p, FA_V, s->key_reads) + (double)p->span[FA_BIAS] +
-        (double)p->span[FA_KEEP] + (double)p->span[FA_LSE] + 2 * partial;
+    info->bytes_moved = rows_done * (p->dim_qk * q_bytes + p->dim_v * o_bytes) +
+                        elements_bytes(p, FA_K, s->key_reads * p->dim_qk) +
+                        elements_bytes(p, FA_V, s->key_reads * (read_once ? 0 : p->dim_v)) +
+                        scales_bytes(p, FA_K, s->key_reads) + scales_bytes(p, FA_V, s->key_reads) +
+                        (double)p->span[FA_BIAS] + (double)p->span[FA_KEEP] + (double)p->span[FA_LSE] +
+                        2 * partial;
     info->bytes_compulsory = compulsory_bytes(p);
     info->bytes_lower_bound = lower_bound_bytes(plan);
     info->syncs = blocks + row_blocks + (double)s->merges;

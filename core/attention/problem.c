@@ -45,11 +45,40 @@ static fa_status check_cache(const fa_problem *p, int operand)
     return fa_dtype_check_cache(p->tensor[operand].dtype, field);
 }
 
+/* Where v is the first dims of k: strides that are not given are k's, which are normalised before v's. */
+static void lay_v_in_k(fa_problem *p)
+{
+    int64_t *v = p->tensor[FA_V].stride;
+    if (!v[0] && !v[1] && !v[2] && !v[3])
+        memcpy(v, p->tensor[FA_K].stride, sizeof(p->tensor[FA_K].stride));
+}
+
+static fa_status check_v_in_k(fa_problem *p)
+{
+    const fa_tensor *k = &p->tensor[FA_K], *v = &p->tensor[FA_V];
+    if (v->dtype != k->dtype)
+        return fa_fail(FA_INVALID, "v.dtype is %s, expected k.dtype, %s, with v_in_k",
+                       fa_dtype_name(v->dtype), fa_dtype_name(k->dtype));
+    if (v->shape[3] > k->shape[3])
+        return fa_fail(FA_INVALID, "v.shape[3] is %lld, expected at most k.shape[3], %lld, with v_in_k",
+                       (long long)v->shape[3], (long long)k->shape[3]);
+    for (int axis = 0; axis < 3; axis++) {
+        if (v->stride[axis] != k->stride[axis])
+            return fa_fail(FA_INVALID, "v.stride[%d] is %lld, expected k.stride[%d], %lld, with v_in_k", axis,
+                           (long long)v->stride[axis], axis, (long long)k->stride[axis]);
+    }
+    p->features |= FA_FEATURE_V_IN_K;
+    return FA_OK;
+}
+
 static fa_status check_tensors(fa_problem *p, const fa_attention_desc *d)
 {
+    FA_TRY(check_limit("v_in_k", d->v_in_k, 0, 1));
     const fa_tensor *given[] = {&d->q, &d->k, &d->v, &d->o};
     for (int t = FA_Q; t <= FA_O; t++) {
         p->tensor[t] = *given[t];
+        if (t == FA_V && d->v_in_k)
+            lay_v_in_k(p);
         FA_TRY(fa_tensor_normalise(&p->tensor[t], fa_operands[t].name, false));
         FA_TRY(t == FA_Q || t == FA_O ? check_float(p, t) : check_cache(p, t));
         FA_TRY(fa_tensor_extent(&p->tensor[t], fa_operands[t].name, &p->span[t]));
@@ -61,6 +90,8 @@ static fa_status check_tensors(fa_problem *p, const fa_attention_desc *d)
     FA_TRY(check_axis(p, FA_V, 0, k[0], "k.shape[0]"));
     FA_TRY(check_axis(p, FA_V, 1, k[1], "k.shape[1]"));
     FA_TRY(check_axis(p, FA_V, 2, k[2], "k.shape[2]"));
+    if (d->v_in_k)
+        FA_TRY(check_v_in_k(p));
     FA_TRY(check_axis(p, FA_O, 0, q[0], "q.shape[0]"));
     FA_TRY(check_axis(p, FA_O, 1, q[1], "q.shape[1]"));
     FA_TRY(check_axis(p, FA_O, 2, q[2], "q.shape[2]"));

@@ -73,12 +73,17 @@ static void widen_key(const row_view *r, int operand, const void *base, const vo
     }
 }
 
+static const void *values_of(const fa_problem *p, const fa_inputs *in)
+{
+    return p->features & FA_FEATURE_V_IN_K ? in->k : in->v;
+}
+
 static void widen_keys(const row_view *r)
 {
     const fa_inputs *in = r->in;
     for (int32_t j = 0; j < r->s->len_kv; j++) {
         widen_key(r, FA_K, in->k, in->k_scale, in->k_zero, j, r->p->dim_qk, r->k);
-        widen_key(r, FA_V, in->v, in->v_scale, in->v_zero, j, r->p->dim_v, r->v);
+        widen_key(r, FA_V, values_of(r->p, in), in->v_scale, in->v_zero, j, r->p->dim_v, r->v);
     }
 }
 
@@ -518,7 +523,7 @@ static fa_status check_inputs(const fa_problem *p, const fa_inputs *in)
     const void *given[FA_OPERANDS] = {
         [FA_Q] = in->q,
         [FA_K] = in->k,
-        [FA_V] = in->v,
+        [FA_V] = values_of(p, in),
         [FA_BIAS] = in->bias,
         [FA_KEEP] = in->keep,
         [FA_PAGES] = in->page_table,

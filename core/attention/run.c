@@ -21,6 +21,21 @@ fa_status fa_work_check(const fa_device *device, const char *of, const fa_buffer
     return status;
 }
 
+fa_status fa_binding_share(const fa_problem *p, fa_binding *binding)
+{
+    fa_buffer *const v = binding->buffer[FA_V], *const k = binding->buffer[FA_K];
+    if (!(p->features & FA_FEATURE_V_IN_K))
+        return FA_OK;
+    if (v && k &&
+        (v->storage != k->storage ||
+         (uintptr_t)v->address + binding->offset[FA_V] != (uintptr_t)k->address + binding->offset[FA_K]))
+        return fa_fail(FA_INVALID, "args.v begins elsewhere than args.k, expected NULL or the same place: "
+                                   "the description has v_in_k");
+    binding->buffer[FA_V] = k;
+    binding->offset[FA_V] = binding->offset[FA_K];
+    return FA_OK;
+}
+
 fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, const fa_problem *p,
                            size_t workspace, size_t work)
 {
@@ -115,13 +130,15 @@ static fa_status check_work(const fa_plan *plan, const fa_binding *binding)
     return check_pages(plan, binding, work);
 }
 
-fa_status fa_plan_run_bound(const fa_plan *plan, fa_queue *queue, const fa_binding *binding)
+fa_status fa_plan_run_bound(const fa_plan *plan, fa_queue *queue, fa_binding *binding)
 {
     if (binding->work && !plan->problem.dynamic)
         return fa_fail(FA_INVALID,
                        "args.work is given, expected NULL: the description has dynamic_lengths 0");
     const size_t work = binding->work ? plan->layout.bytes : 0;
-    fa_status status = fa_binding_check(binding, plan->device, &plan->problem, plan->workspace, work);
+    fa_status status = fa_binding_share(&plan->problem, binding);
+    if (status == FA_OK)
+        status = fa_binding_check(binding, plan->device, &plan->problem, plan->workspace, work);
     if (status == FA_OK)
         status = check_work(plan, binding);
     if (status == FA_OK && fa_run_items(plan, binding) > 0)

@@ -260,6 +260,7 @@ static fa_status check_memory(const fa_cascade *c, const fa_attention_args *a)
     binding.offset[FA_##constant] = a->field##_offset;
 #include "core/attention/operands.inc"
 #undef FA_OPERAND
+    FA_TRY(fa_binding_share(&c->problem, &binding));
     return fa_binding_check(&binding, c->device, &c->problem, c->parts.workspace,
                             a->work ? fa_plan_work(c->parts.plan[c->levels]) : 0);
 }

@@ -152,6 +152,7 @@ typedef struct fa_tuning {
  *   learnable_sink, s_aux  sinks
  *   softmax_lse            lse; a row without keys has -inf here and +inf there
  *   num_splits             tuning->splits; its combine step is fa_merge_run(), or part of the run
+ *   head_dim_v of FlashMLA v_in_k = 1, v.shape[3] = head_dim_v; its k_cache is k, of one head
  *
  *   PyTorch, scaled_dot_product_attention
  *   scale                  scale (None: 0; 0.0: scale_is_set)
@@ -301,6 +302,13 @@ typedef struct fa_attention_desc {
     /* 1: each run also writes its status, which says of each sequence whether the page table was in order
      * (fa_attention_args.status). Only with page_table. */
     int32_t want_status;
+
+    /* 1: v is the first v.shape[3] elements of each row of k, in k's memory (multi-head latent attention, where one row
+     * of the cache is the latent and behind it what carries the position). A row is then read once for both products,
+     * where the kernel can. v has k's type, sizes and strides, and at most k's dims; v.stride all 0: k's strides. A run
+     * is given k alone: v is NULL, or lies where k does. v_scale and v_zero are operands of their own. 0: v is a tensor
+     * of its own, wherever it lies. */
+    int32_t v_in_k;
 } fa_attention_desc;
 
 #ifdef __cplusplus

@@ -145,8 +145,8 @@ FA_API fa_status fa_plan_schedule_device(const fa_plan *plan, fa_queue *queue,
  * buffer. Several tensors may lie in one buffer.
  */
 typedef struct fa_attention_args {
-    size_t struct_size; /* sizeof(fa_attention_args) */
-    fa_buffer *q, *k, *v, *o;
+    size_t struct_size;       /* sizeof(fa_attention_args) */
+    fa_buffer *q, *k, *v, *o; /* v with v_in_k: NULL, or where k lies */
     /* Given exactly if the description asks for them; otherwise NULL. */
     fa_buffer *bias, *keep, *page_table, *k_scale, *v_scale, *k_zero, *v_zero, *lse;
     fa_buffer *workspace; /* contents undefined before and after; may be NULL if fa_plan_workspace() is 0 */

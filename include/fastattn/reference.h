@@ -15,7 +15,7 @@ extern "C" {
 
 /**
  * The inputs of a problem in host memory: each pointer is a tensor's first element. bias, keep, page_table, scales
- * and zeros are NULL exactly if the description has none.
+ * and zeros are NULL exactly if the description has none. With v_in_k, v is not looked at.
  */
 typedef struct fa_inputs {
     const void *q, *k, *v, *bias, *keep, *page_table, *k_scale, *v_scale, *k_zero, *v_zero;

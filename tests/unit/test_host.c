@@ -190,6 +190,38 @@ START_TEST(views_of_a_cache)
 }
 END_TEST
 
+/* v as a part of k travels with it, once, whether it is given or not. */
+START_TEST(values_in_keys)
+{
+    if (!apart)
+        return;
+    static const int64_t lens[B] = {3, 9};
+    enum { CACHE = 500, DV = D - 3 };
+    scene s = plain();
+    s.d.k = (fa_tensor){FA_F32, {B, H, CACHE, D}, {CACHE * H * D, 0, H * D, 1}};
+    s.d.v = s.d.k;
+    s.d.v.shape[3] = s.d.o.shape[3] = DV;
+    s.d.v_in_k = 1;
+    s.d.lens_kv = lens;
+    s.v = s.k = 5 * PLAIN;
+    s.most_sent = (PLAIN + B * 9 * D) * sizeof(float);
+    compare(&s, "in k");
+    float *given = make_arena(), *none = make_arena();
+    ck_assert_int_eq(run_scene(apart, &s, given, NULL), FA_OK);
+    ck_assert_int_eq(
+        fa_attention_host(apart, &s.d, none + s.q, none + s.k, NULL, NULL, NULL, none + s.o, none + s.lse),
+        FA_OK);
+    ck_assert_int_eq(memcmp(given, none, ARENA * sizeof(float)), 0);
+    s.v++;
+    ck_assert_int_eq(run_scene(in_place, &s, none, NULL), FA_INVALID);
+    assert_message("args.v begins elsewhere than args.k");
+    ck_assert_int_eq(run_scene(apart, &s, none, NULL), FA_INVALID);
+    assert_message("args.v begins elsewhere than args.k");
+    free(given);
+    free(none);
+}
+END_TEST
+
 START_TEST(packed_sequences)
 {
     if (!apart)
@@ -308,6 +340,7 @@ Suite *host_suite(void)
     tcase_add_test(tc, plain_layouts);
     tcase_add_test(tc, one_packed_buffer);
     tcase_add_test(tc, views_of_a_cache);
+    tcase_add_test(tc, values_in_keys);
     tcase_add_test(tc, packed_sequences);
     tcase_add_test(tc, bias_and_keep);
     tcase_add_test(tc, many_pieces);

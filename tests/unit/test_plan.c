@@ -350,6 +350,13 @@ START_TEST(kernels_refuse_by_name)
     p.tuning.splits = 2;
     ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
     ck_assert_str_eq(fa_last_error(), "some: split is not served");
+    p.tuning.splits = 0;
+    kernel = all;
+    kernel.needs = FA_FEATURE_MASK | FA_FEATURE_V_IN_K;
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
+    ck_assert_str_eq(fa_last_error(), "some: a problem without v_in_k is not served");
+    p.features |= FA_FEATURE_V_IN_K;
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_OK);
     kernel = all;
     kernel.max_dim_qk = 15;
     ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);

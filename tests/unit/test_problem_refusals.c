@@ -391,6 +391,43 @@ START_TEST(bits_of_keep)
 }
 END_TEST
 
+/* v as the first dims of k: nothing of it lies elsewhere. */
+START_TEST(values_in_keys)
+{
+    fa_attention_desc d = base();
+    d.v_in_k = 2;
+    refuse(&d, FA_INVALID, "v_in_k is 2, expected 0 to 1");
+    d.v_in_k = 1;
+    fa_problem p = accept(&d);
+    ck_assert(p.features & FA_FEATURE_V_IN_K);
+    fa_problem_release(context, &p);
+    d.v.shape[3] = d.o.shape[3] = 9; /* with strides that are not given, k's */
+    p = accept(&d);
+    ck_assert_int_eq(memcmp(p.tensor[FA_V].stride, p.tensor[FA_K].stride, sizeof(d.k.stride)), 0);
+    ck_assert_int_eq(p.tensor[FA_V].stride[2], 16);
+    fa_problem_release(context, &p);
+    d.v.stride[3] = 1;
+    d.v.stride[2] = 9;
+    d.v.stride[1] = 9 * 12;
+    d.v.stride[0] = 2 * 9 * 12;
+    refuse(&d, FA_INVALID, "v.stride[0] is 216, expected k.stride[0], 384, with v_in_k");
+    d.v.stride[0] = 384;
+    d.v.stride[1] = 192;
+    refuse(&d, FA_INVALID, "v.stride[2] is 9, expected k.stride[2], 16, with v_in_k");
+    d.v.stride[2] = 16;
+    p = accept(&d);
+    fa_problem_release(context, &p);
+    d.v.dtype = FA_F16;
+    refuse(&d, FA_INVALID, "v.dtype is f16, expected k.dtype, f32, with v_in_k");
+    d.v.dtype = FA_F32;
+    d.v.shape[3] = d.o.shape[3] = 17;
+    refuse(&d, FA_INVALID, "v.shape[3] is 17, expected at most k.shape[3], 16, with v_in_k");
+    d.v.shape[3] = d.o.shape[3] = 9;
+    d.v.shape[2] = 11;
+    refuse(&d, FA_INVALID, "v.shape[2] is 11, expected 12 as k.shape[2]");
+}
+END_TEST
+
 START_TEST(tuning)
 {
     char name[200];
@@ -461,6 +498,7 @@ void problem_add_refusals(Suite *suite)
     tcase_add_test(bad, long_packed_sequences);
     tcase_add_test(bad, extras);
     tcase_add_test(bad, bits_of_keep);
+    tcase_add_test(bad, values_in_keys);
     tcase_add_test(bad, tuning);
     tcase_add_test(bad, struct_sizes);
 }

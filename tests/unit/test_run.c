@@ -351,6 +351,54 @@ START_TEST(what_is_not_asked_for_is_refused)
 END_TEST
 
 /* No rows, no heads, no batch: a run needs no memory and does nothing. */
+/* v as a part of k: it is not given, or given where k is. */
+START_TEST(values_in_keys)
+{
+    static _Alignas(64) float host[5][4 * ELEMENTS];
+    fa_attention_desc d = make_desc(2, 2, 2, 8, 8, 4);
+    d.v.shape[3] = d.o.shape[3] = 3;
+    d.v_in_k = 1;
+    run_case r;
+    make_run(&r);
+    fa_plan *plan = make_plan(&d);
+    fa_plan_info info = {.struct_size = sizeof(info)};
+    ck_assert_int_eq(fa_plan_get_info(plan, &info), FA_OK);
+    ck_assert_double_eq(info.bytes_compulsory, (3 * 4 - 1) * 2.0 * 2 * 8 * 4); /* q, k and o: no v */
+    fa_buffer *workspace;
+    ck_assert_int_eq(fa_buffer_create(null_device, fa_plan_workspace(plan) + 64, &workspace), FA_OK);
+    fa_attention_args a = {
+        .struct_size = sizeof(a),
+        .q = r.buffer[1],
+        .k = r.buffer[2],
+        .o = r.buffer[3],
+        .workspace = workspace,
+    };
+    ck_assert_int_eq(fa_plan_run(plan, null_queue, &a), FA_OK);
+    a.v = a.k;
+    ck_assert_int_eq(fa_plan_run(plan, null_queue, &a), FA_OK);
+    a.v = a.q;
+    ck_assert_int_eq(fa_plan_run(plan, null_queue, &a), FA_INVALID);
+    assert_message("args.v begins elsewhere than args.k, expected NULL or the same place");
+    a.v = a.k;
+    a.v_offset = 4;
+    ck_assert_int_eq(fa_plan_run(plan, null_queue, &a), FA_INVALID);
+    assert_message("args.v begins elsewhere than args.k");
+    a.v = a.k = NULL;
+    ck_assert_int_eq(fa_plan_run(plan, null_queue, &a), FA_INVALID);
+    assert_message("args.k is NULL, expected a buffer");
+    ck_assert_uint_le(fa_plan_workspace(plan), sizeof(host[4]));
+    fa_host_args h = {
+        .struct_size = sizeof(h), .q = host[0], .k = host[1], .o = host[2], .workspace = host[4]};
+    ck_assert_int_eq(fa_plan_run_host(plan, null_queue, &h), FA_OK);
+    h.v = host[3];
+    ck_assert_int_eq(fa_plan_run_host(plan, null_queue, &h), FA_INVALID);
+    assert_message("args.v begins elsewhere than args.k");
+    fa_buffer_destroy(workspace);
+    fa_plan_destroy(plan);
+    free_run(&r);
+}
+END_TEST
+
 START_TEST(empty_problems_run)
 {
     for (int zero = 1; zero < 8; zero++) {
@@ -429,6 +477,7 @@ Suite *run_suite(void)
     tcase_add_test(run, workspaces_at_odd_addresses);
     tcase_add_test(run, other_storage_does_not_overlap);
     tcase_add_test(run, what_is_not_asked_for_is_refused);
+    tcase_add_test(run, values_in_keys);
     tcase_add_test(run, empty_problems_run);
     tcase_add_test(run, host_calls);
     return suite;
