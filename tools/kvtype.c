@@ -119,6 +119,17 @@ void kv_type_print(const kv_type *t, char *text, size_t size)
         (void)snprintf(text + strlen(text), size - strlen(text), "%d", (int)t->group);
 }
 
+void kv_types_share(fa_attention_desc *d)
+{
+    d->v_in_k = 1;
+    memcpy(d->v.stride, d->k.stride, sizeof(d->v.stride));
+    if (d->k.stride[3])
+        return;
+    d->v.stride[3] = 1;
+    for (int axis = 2; axis >= 0; axis--)
+        d->v.stride[axis] = d->v.stride[axis + 1] * d->k.shape[axis + 1];
+}
+
 void kv_types_print(const kv_types *types, fa_dtype dtype, char *text, size_t size)
 {
     char k[32], v[32];

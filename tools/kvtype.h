@@ -38,6 +38,9 @@ bool kv_types_option(const char *command, const char *text, kv_types *out);
 /* Gives k and v of a description their types, where there are such. */
 void kv_types_describe(const kv_types *types, fa_attention_desc *d);
 
+/* Makes v of a description the first dims of k, with its strides spelled out. */
+void kv_types_share(fa_attention_desc *d);
+
 /* Once k and v have their shapes: gives the description tensors of scales and zeros. False where groups do not divide them;
  * `why` says so. */
 bool kv_types_scale(const kv_types *types, fa_attention_desc *d, char *why, size_t size);

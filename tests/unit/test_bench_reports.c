@@ -85,6 +85,7 @@ START_TEST(json_has_every_key)
                                        "peak_tflops",
                                        "peak_gbps",
                                        "peak_isa",
+                                       "v_in_k",
                                        "call",
                                        "page",
                                        "scatter",
@@ -108,6 +109,7 @@ START_TEST(json_has_every_key)
     ck_assert_int_eq(json_integer_value(json_object_get(object, "heads_kv")), 2);
     ck_assert_int_eq(json_integer_value(json_object_get(object, "dim_v")), 32);
     ck_assert(json_is_true(json_object_get(object, "causal")));
+    ck_assert(json_is_false(json_object_get(object, "v_in_k")));
     ck_assert_double_eq_tol(json_real_value(json_object_get(object, "tflops")), 0.1, 1e-9);
     ck_assert_str_eq(json_string_value(json_object_get(object, "bound")), "compute");
     ck_assert_str_eq(json_string_value(json_object_get(object, "clock")), "device");

@@ -29,6 +29,7 @@ typedef struct bench_case {
     bench_call call;
     bench_axis axis;
     paging pages;
+    bool v_in_k; /* v is the first dims of k */
 } bench_case;
 
 typedef struct bench_cases {
@@ -128,7 +129,7 @@ void bench_case_run(fa_context *context, fa_device *device, const bench_peak *pe
 
 enum { BENCH_K_SCALE, BENCH_V_SCALE, BENCH_K_ZERO, BENCH_V_ZERO, BENCH_SCALES };
 
-/* Host memory of a case, each contiguous; `o` is what the device made. NULL: there is none. */
+/* Host memory of a case, each contiguous; `o` is what the device made. NULL: there is none, as of a v that lies in k. */
 typedef struct bench_data {
     void *q, *k, *v, *o, *scale[BENCH_SCALES];
     int32_t *page_table;

@@ -173,6 +173,8 @@ static bool describe(setup *s)
     char why[160];
     if (!pages_describe(&c->pages, size, &s->desc, &s->lens_kv))
         return stop(s->result, BENCH_UNSERVED, "lengths", "out of memory");
+    if (c->v_in_k)
+        kv_types_share(&s->desc);
     return kv_types_scale(&c->kv, &s->desc, why, sizeof(why)) ||
            stop(s->result, BENCH_UNSERVED, "scales", why);
 }
@@ -253,7 +255,7 @@ static bool make_data(setup *s)
     const fa_attention_desc *d = &s->desc;
     if (!passed(s->result, "q", fa_tensor_span(&d->q, &s->q_bytes)) ||
         !passed(s->result, "k", fa_tensor_span(&d->k, &s->k_bytes)) ||
-        !passed(s->result, "v", fa_tensor_span(&d->v, &s->v_bytes)) ||
+        (!d->v_in_k && !passed(s->result, "v", fa_tensor_span(&d->v, &s->v_bytes))) ||
         !passed(s->result, "o", fa_tensor_span(&d->o, &s->o_bytes)) ||
         !passed(s->result, "page table", fa_tensor_span(&d->page_table, &s->table_bytes)))
         return false;
@@ -271,7 +273,7 @@ static bool make_data(setup *s)
         return false;
     return make_tensor(s, &d->q, s->q_bytes, 1, NULL, &s->data.q, &s->q) &&
            make_tensor(s, &d->k, s->k_bytes, 2, &of_k, &s->data.k, &s->k) &&
-           make_tensor(s, &d->v, s->v_bytes, 3, &of_v, &s->data.v, &s->v) &&
+           (d->v_in_k || make_tensor(s, &d->v, s->v_bytes, 3, &of_v, &s->data.v, &s->v)) &&
            make_tensor(s, &d->o, s->o_bytes, 0, NULL, &s->data.o, &s->o) && make_scales(s, &of_k, &of_v) &&
            make_table(s);
 }

@@ -64,7 +64,7 @@ enum { JSON, PLOT, OUTPUTS };
 typedef struct arguments {
     const char *backend, *kernel, *shape, *dtype, *kv_type, *suite;
     cli_file outputs[OUTPUTS];
-    int causal, no_standard, verbose, ignore_memory;
+    int causal, v_in_k, no_standard, verbose, ignore_memory;
     int64_t block_q, block_kv, splits, page, scatter;
     double min_time;
 } arguments;
@@ -90,6 +90,8 @@ static int parse(arguments *a, int argc, char **argv)
          "<f32|f16|bf16> element type of every tensor; with --shape f32, in a suite each of its own"},
         {"kv-type", 's', &a->kv_type,
          "<type[,type]> that of k and v, or of each: also e4m3, e5m2, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl"},
+        {"v-in-k", 'f', &a->v_in_k,
+         "v is the first DV dims of k, as in latent attention: one row of memory is both"},
         {"causal", 'f', &a->causal, "mask what lies behind each row; the last row sees every key"},
         {"page", 'i', &a->page,
          "keys of a page: k and v are pools of pages, and each sequence has SK keys; 0: no pages"},
@@ -164,6 +166,7 @@ static bool apply_options(const arguments *a, bench_cases *cases)
         c->splits = tuning.splits;
         c->pages = pages;
         c->kv = kv;
+        c->v_in_k = a->v_in_k;
     }
     return true;
 }

@@ -2,6 +2,7 @@
 /* Results as a table for people and as JSON for machines. */
 #include <inttypes.h>
 #include <math.h>
+#include <string.h>
 
 #include "tools/bench/bench.h"
 #include "tools/cli.h"
@@ -85,6 +86,8 @@ void bench_print_row(const bench_result *r)
         (void)snprintf(scatter, sizeof(scatter), "%" PRId64, p->seed);
     shape_print(&r->problem.size, sizes, sizeof(sizes));
     kv_types_print(&r->problem.kv, r->problem.dtype, types, sizeof(types));
+    if (r->problem.v_in_k)
+        (void)snprintf(sizes + strlen(sizes), sizeof(sizes) - strlen(sizes), " in K");
     printf("%-10s %-26s %-6s %-4s %5s %7s ", types, sizes, r->problem.causal ? "causal" : "full",
            call_name(r->problem.call), page, scatter);
     if (r->status != BENCH_TIMED) {
@@ -188,6 +191,8 @@ static void json_result(FILE *file, const fa_device_info *device, const bench_pe
     json_integer(file, "dim_v", s->dim_v);
     json_name(file, "causal");
     fputs(r->problem.causal ? "true" : "false", file);
+    json_name(file, "v_in_k");
+    fputs(r->problem.v_in_k ? "true" : "false", file);
     json_string(file, "call", call_name(r->problem.call));
     json_optional(file, "page", r->problem.pages.keys, r->problem.pages.keys > 0);
     json_optional(file, "scatter", r->problem.pages.seed, is_scattered(&r->problem.pages));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Is what is about to be timed right? The oracle needs minutes for a long problem, so it sees samples. */
 #include <stdio.h>
+#include <string.h>
 
 #include "tools/bench/bench.h"
 #include "tools/check.h"
@@ -60,6 +61,8 @@ static void describe_piece(const fa_attention_desc *desc, const bench_data *data
         .v_zero = data->scale[BENCH_V_ZERO],
     };
     *o = data->o;
+    if (desc->v_in_k)
+        inputs->v = inputs->k;
     if (p->whole)
         return;
     int64_t group = desc->q.shape[1] / desc->k.shape[1], head = p->head_kv * group, keys = desc->k.shape[2];
@@ -79,7 +82,9 @@ static void describe_piece(const fa_attention_desc *desc, const bench_data *data
     part->diagonal_offset = desc->diagonal_offset + p->row + p->rows - desc->q.shape[2];
     inputs->q = address(data->q, &desc->q, p->batch, head, p->row);
     inputs->k = address(data->k, &desc->k, batch, p->head_kv, 0);
-    inputs->v = address(data->v, &desc->v, batch, p->head_kv, 0);
+    inputs->v = address(data->v ? data->v : data->k, data->v ? &desc->v : &desc->k, batch, p->head_kv, 0);
+    if (desc->v_in_k)
+        memcpy(part->v.stride, part->k.stride, sizeof(part->v.stride));
     fa_tensor *const scale[] = {&part->k_scale, &part->v_scale, &part->k_zero, &part->v_zero};
     const void **const at[] = {&inputs->k_scale, &inputs->v_scale, &inputs->k_zero, &inputs->v_zero};
     for (int n = 0; n < BENCH_SCALES; n++) {

@@ -37,7 +37,7 @@ static const char usage[] =
 typedef struct plan_options {
     const char *shape, *dtype, *kv_type, *causal, *align, *backend, *kernel, *threads;
     int64_t window_left, window_right, prefix, page, scatter, block_q, block_kv, splits;
-    int json, verbose;
+    int json, verbose, v_in_k;
 } plan_options;
 
 static int parse(plan_options *o, int argc, char **argv)
@@ -47,6 +47,7 @@ static int parse(plan_options *o, int argc, char **argv)
          "<B1,H8,S2048,D128[,HK8][,SK2048][,DV128]> batch, heads, rows, dim; those of k and v"},
         {"dtype", 's', &o->dtype, "<f32|f16|bf16> element type of every tensor; f32"},
         {"kv-type", 's', &o->kv_type, "<type[,type]> that of k and v, or of each; as bench has it"},
+        {"v-in-k", 'f', &o->v_in_k, "v is the first DV dims of k, as in latent attention"},
         {"causal", 's', &o->causal,
          "<top-left|bottom-right> which corner the diagonal starts from or ends in"},
         {"align", 's', &o->align,
@@ -122,6 +123,8 @@ static int make_problem(const plan_options *o, problem *p)
         cli_error(command, "no memory for the lengths of %" PRId64 " sequences", s->batch);
         return EXIT_FAILED;
     }
+    if (o->v_in_k)
+        kv_types_share(d);
     if (kv_types_scale(&kv, d, error, sizeof(error)))
         return EXIT_OK;
     cli_error(command, "%s", error);

@@ -32,6 +32,8 @@ static int parse(run_options *o, int argc, char **argv)
          "<file.npy> queries; - or a pipe, as <(...) makes one, for this and all other inputs"},
         {"k", 's', &o->k, "<file.npy> keys"},
         {"v", 's', &o->v, "<file.npy> values"},
+        {"v-in-k", 'i', &o->v_in_k,
+         "<dims> v is so many first dims of k, as in latent attention; without --v"},
         {"bias", 's', &o->bias,
          "<file.npy> added to the scaled scores; trailing axes of (batch, head, row, key)"},
         {"keep", 's', &o->keep, "<file.npy> u8 or bool: a key is visible where not 0; axes as --bias"},
@@ -150,7 +152,13 @@ static bool check_sources(run_options *o)
     }
     for (size_t i = 0; i < sizeof(sources) / sizeof(sources[0]); i++) {
         const char *path = *sources[i].path, *name = *sources[i].name;
-        if (path && name)
+        const bool in_k = o->v_in_k != 0 && sources[i].path == &o->v;
+        if (in_k && (path || name))
+            cli_error(RUN_COMMAND, "--v%s is '%s' and --v-in-k is %lld, expected one of the two",
+                      path ? "" : "-name", path ? path : name, (long long)o->v_in_k);
+        else if (in_k)
+            continue;
+        else if (path && name)
             cli_error(RUN_COMMAND, "--%s '%s' and --%s-name '%s' are both given, expected one",
                       sources[i].option, path, sources[i].option, name);
         else if (name && !o->file)
@@ -201,6 +209,10 @@ static bool check_options(run_options *o)
         cli_word(RUN_COMMAND, "layout", o->layout, layouts, 2) < 0 ||
         cli_word(RUN_COMMAND, "out-dtype", o->out_dtype, dtypes, 2) < 0)
         return false;
+    if (o->v_in_k != 0 && o->kv.k != o->kv.v) {
+        cli_error(RUN_COMMAND, "--kv-type is '%.40s', expected one type with --v-in-k", o->kv_type);
+        return false;
+    }
     if (!o->outputs[0].path && !o->check && !o->expect && !o->expect_name) {
         cli_error(RUN_COMMAND, "--out is missing, expected a .npy file to write (or --check, or --expect)");
         return false;

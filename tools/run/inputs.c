@@ -313,8 +313,13 @@ bool run_describe(const run_options *o, run_problem *p)
     const fa_dtype *of_k = o->kv.given ? &o->kv.k.dtype : NULL, *of_v = o->kv.given ? &o->kv.v.dtype : NULL;
     if (!find_inputs(o, p) || !describe("q", &p->q, bshd, NULL, NULL, &d->q) ||
         !describe("k", &p->k, bshd, of_k, &p->k_format, &d->k) ||
-        !describe("v", &p->v, bshd, of_v, &p->v_format, &d->v))
+        (o->v_in_k == 0 && !describe("v", &p->v, bshd, of_v, &p->v_format, &d->v)))
         return false;
+    if (o->v_in_k != 0) {
+        d->v = d->k;
+        d->v.shape[3] = o->v_in_k;
+        kv_types_share(d);
+    }
     if ((o->bias || o->bias_name) && !describe_scores("bias", &p->bias, &d->bias))
         return false;
     if ((o->keep || o->keep_name) && !describe_scores("keep", &p->keep, &d->keep))
@@ -430,7 +435,7 @@ fa_inputs run_inputs(const run_problem *p)
 {
     return (fa_inputs){.q = p->q.data,
                        .k = p->k.data,
-                       .v = p->v.data,
+                       .v = p->desc.v_in_k ? p->k.data : p->v.data,
                        .bias = p->bias.data,
                        .keep = p->keep.data,
                        .page_table = p->page_table.data};

@@ -25,6 +25,7 @@ typedef struct run_options {
     kv_types kv; /* of kv_type */
     const char *causal, *align, *backend, *kernel;
     int64_t window_left, window_right, prefix, splits;
+    int64_t v_in_k;                   /* dims of k that are v; 0: v is an input of its own */
     double scale, softcap, tolerance; /* NAN where not given */
     int check, verbose, ignore_memory;
 } run_options;
