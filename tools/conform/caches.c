@@ -291,8 +291,79 @@ static bool add_scales(conform_list *list)
     return ok && conform_add(list, &c, "scales-token-latent");
 }
 
+/* Latent attention whose description says that v lies in k, each of many heads with the one row. */
+static bool add_latent(conform_list *list)
+{
+    static const int hazards[] = {CONFORM_HIDDEN, CONFORM_HIDDEN_INF, CONFORM_NAN_K, CONFORM_NAN_V,
+                                  CONFORM_INF_V,  CONFORM_NAN_Q,      CONFORM_LARGE, CONFORM_HUGE};
+    bool ok = true;
+    for (size_t t = 0; t < COUNT(float_types); t++) {
+        conform_case c = basic;
+        set_types(&c, float_types[t]);
+        c.layout = CONFORM_SHARED;
+        c.latent = true;
+        set_dims(&c, 576, 512);
+        set_heads(&c, 2, 16, 1);
+        set_lengths(&c, 1, 300);
+        ok = ok && conform_add(list, &c, "latent-in-k");
+        c.splits = 3;
+        c.packing = CONFORM_LENS;
+        c.page = 64;
+        set_heads(&c, 2, 70, 1);
+        ok = ok && conform_add(list, &c, "latent-in-k-pages64-splits3");
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        c.page = 12;
+        c.splits = 0;
+        c.sinks = true;
+        c.test = CONFORM_LENGTHS;
+        set_heads(&c, 3, 40, 1);
+        set_lengths(&c, 3, 170);
+        ok = ok && conform_add(list, &c, "latent-in-k-pages12-dynamic-br-sinks");
+        c.test = CONFORM_DEVICE_LENGTHS;
+        c.page = 64;
+        c.window_left = 90;
+        ok = ok && conform_add(list, &c, "latent-in-k-pages64-device-br-l90-sinks");
+        c.test = CONFORM_RUN;
+        c.sinks = false;
+        c.window_left = 30;
+        set_heads(&c, 2, 16, 1);
+        for (size_t i = 0; i < COUNT(hazards); i++) {
+            c.hazard = (conform_hazard)hazards[i];
+            c.page = i % 2 ? 16 : 0;
+            ok = ok && conform_add(list, &c, "latent-in-k-%scausal-br-window-l30-%s",
+                                   c.page ? "pages16-" : "", conform_hazard_name(c.hazard));
+            if (c.hazard != CONFORM_INF_V && c.hazard != CONFORM_HIDDEN)
+                continue;
+            c.keep_axes = 13;
+            ok = ok && conform_add(list, &c, "latent-in-k-causal-br-window-l30-keep-%s",
+                                   conform_hazard_name(c.hazard));
+            c.keep_axes = CONFORM_NO_AXES;
+        }
+        c.hazard = CONFORM_TAME;
+        c.page = 0;
+        c.softcap = 5;
+        c.alibi = true;
+        c.bias_axes = 15;
+        c.keep_axes = 13;
+        ok = ok && conform_add(list, &c, "latent-in-k-causal-br-window-l30-softcap-alibi-bias-keep");
+        c.softcap = 0;
+        c.alibi = false;
+        c.bias_axes = c.keep_axes = CONFORM_NO_AXES;
+        c.window_left = 0;
+        c.packing = CONFORM_PACK_BOTH;
+        set_heads(&c, 3, 6, 2); /* rows that are not aligned, dims that fill no chunk */
+        set_dims(&c, 199, 137);
+        set_lengths(&c, 31, 90);
+        ok = ok && conform_add(list, &c, "latent-in-k-causal-br");
+        set_dims(&c, 192, 192);
+        c.first = true;
+        ok = ok && conform_add(list, &c, "latent-in-k-first-causal-br");
+    }
+    return ok;
+}
+
 bool conform_add_caches(conform_list *list)
 {
     return add_page_sizes(list) && add_pages(list) && add_lost(list) && add_first(list) &&
-           add_formats(list) && add_scales(list);
+           add_formats(list) && add_scales(list) && add_latent(list);
 }

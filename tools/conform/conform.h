@@ -135,6 +135,7 @@ typedef struct conform_case {
     bool shared_pages; /* all sequences have the same pages                                  */
     bool first;        /* sequences begin at a key of their own                               */
     conform_scales k_scales, v_scales;
+    bool latent;  /* of CONFORM_SHARED: the description says so                    */
     bool singles; /* axes of size 1 have strides that make no sense                      */
     bool scale_zero;
     float softcap, scale;

@@ -387,6 +387,7 @@ bool conform_data_make(const conform_case *c, const conform_sizes *sizes, uint64
         fa_tensor k = conform_strides(data->desc.k);
         memcpy(data->desc.v.stride, k.stride, sizeof(k.stride));
         data->home[CONFORM_V] = CONFORM_K;
+        data->desc.v_in_k = c->latent;
     }
     repeat_axes(c, &data->desc.bias);
     repeat_axes(c, &data->desc.keep);

@@ -270,4 +270,5 @@ void conform_draw(uint64_t seed, int number, conform_case *c)
         c->keep_bits = chance(&r, 50) ? -1 : between(&r, 1, 70);
     if (c->test == CONFORM_LENGTHS && chance(&r, 50))
         c->test = CONFORM_DEVICE_LENGTHS;
+    c->latent = c->layout == CONFORM_SHARED && chance(&r, 50);
 }
