@@ -27,7 +27,8 @@ typedef struct kernel_entry {
 #define FEATURES_tile .features = FA_FEATURE_ALL
 #define FEATURES_rows .features = FA_FEATURE_ALL
 #define FEATURES_standard                                               \
-    .features = FA_FEATURE_MASK | FA_FEATURE_LSE | FA_FEATURE_GROUPS | FA_FEATURE_SCALES, .baseline = true
+    .features = FA_FEATURE_MASK | FA_FEATURE_LSE | FA_FEATURE_GROUPS | FA_FEATURE_SCALES | FA_FEATURE_V_IN_K, \
+    .baseline = true
 
 #define TRAITS_tile(lanes, vecs)                                        \
     .tile = {lanes, 4, 1}, .clips = true,                               \

@@ -167,24 +167,35 @@ static typed_rows block_rows(const fa_cpu_run *run, int operand, const fa_table_
     return copies;
 }
 
+/* Whether a value is read as the first dims of its key. Scales may make another number of it. */
+static bool values_in_keys(const fa_cpu_run *run)
+{
+    const unsigned features = run->plan->problem.features;
+    return (features & FA_FEATURE_V_IN_K) && !(features & FA_FEATURE_SCALES);
+}
+
 /* `hides`: some row does not see some of its keys. */
 static key_block fetch_block(const fa_cpu_run *run, const fa_table_item *item, int begin, int end, bool hides,
                              const tile_scratch *s)
 {
     const fa_args *a = &run->plan->args;
+    const bool in_k = values_in_keys(run);
     typed_rows keys = block_rows(run, FA_K, item, begin, end, s->k_rows);
     key_block block = {
         .begin = begin,
         .end = end,
         .transformed = run->plan->score.transforms,
-        .values = block_rows(run, FA_V, item, begin, end, s->v_rows),
+        .values = in_k ? keys : block_rows(run, FA_V, item, begin, end, s->v_rows),
         .k_ahead = ahead_of(run, FA_K, item, end),
-        .v_ahead = ahead_of(run, FA_V, item, end),
+        .v_ahead = in_k ? nothing_ahead : ahead_of(run, FA_V, item, end),
     };
     block.k = fetch_keys(&keys, end - begin, a->dim_qk, s->k);
     block.cleaned = hides && !rows_finite(&block.values, end - begin, a->dim_v);
-    block.v = (block.cleaned ? clean_values : fetch_values)(&block.values, end - begin, a->dim_v, a->block_kv,
-                                                            s->v);
+    if (in_k && !block.cleaned && KEYS_AS_VALUES)
+        block.v = block.k;
+    else
+        block.v = (block.cleaned ? clean_values : fetch_values)(&block.values, end - begin, a->dim_v,
+                                                                a->block_kv, s->v);
     return block;
 }
 

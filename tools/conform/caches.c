@@ -288,7 +288,10 @@ static bool add_scales(conform_list *list)
     set_heads(&c, 1, 16, 1);
     set_lengths(&c, 2, 50);
     set_dims(&c, 576, 512);
-    return ok && conform_add(list, &c, "scales-token-latent");
+    ok = ok && conform_add(list, &c, "scales-token-latent");
+    c.latent = true;
+    c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+    return ok && conform_add(list, &c, "scales-token-latent-in-k-causal-br");
 }
 
 /* Latent attention whose description says that v lies in k, each of many heads with the one row. */

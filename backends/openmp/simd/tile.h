@@ -10,6 +10,7 @@
  *   row_stride(dim)    from row to row in scratch, in elements
  *   copy_type, copy_rows       rows that do not lie evenly apart, made rows of that type in scratch, row_stride() apart
  *   fetch_keys, fetch_values   a block's K and V from rows that do, in place where that is what the products read
+ *   KEYS_AS_VALUES     1: V that is the first dims of K is read out of what fetch_keys has made
  *   clean_values       V likewise, in scratch, with 0 for what is not finite
  *   keys_from, values_from     the same, from a key of the block on
  *   pack_queries       lanes of a panel from rows of q

@@ -13,6 +13,8 @@
 #include "pairs_avx512.h"
 #endif
 
+enum { KEYS_AS_VALUES = 0 }; /* V is transposed */
+
 static const fa_dtype copy_type = FA_BF16;
 
 /* bf16 elements. */

@@ -2,7 +2,7 @@
 /* Products of f32, see tile.h: f32 is read in place, other types are converted a block at a time. */
 #include "micro.h"
 
-enum { KEY_GRAIN = 1 };
+enum { KEY_GRAIN = 1, KEYS_AS_VALUES = 1 };
 
 static const fa_dtype copy_type = FA_F32;
 
