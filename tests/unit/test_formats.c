@@ -22,8 +22,8 @@ START_TEST(quotients)
     for (int n = 0; n < 200000; n++) {
         const fa_uint bits_a = (fa_uint)random_bits(&random), bits_b = (fa_uint)random_bits(&random);
         /* Some are powers of two, or next to one. */
-        const float a = FA_AS_FLOAT(n % 5 == 0 ? (bits_a & 0xff800000u) + n % 3 : bits_a);
-        const float b = FA_AS_FLOAT(n % 7 == 0 ? (bits_b & 0xff800000u) - n % 3 : bits_b);
+        const float a = FA_AS_FLOAT(n % 5 == 0 ? (bits_a & 0xff800000u) + (fa_uint)(n % 3) : bits_a);
+        const float b = FA_AS_FLOAT(n % 7 == 0 ? (bits_b & 0xff800000u) - (fa_uint)(n % 3) : bits_b);
         const float ratio = fa_significand(a) / fa_significand(b), expected = a / b;
         for (int ulps = -4; ulps <= 4; ulps++) {
             const float near_it = FA_AS_FLOAT(FA_AS_UINT(ratio) + (fa_uint)ulps);

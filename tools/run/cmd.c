@@ -209,7 +209,7 @@ static bool check_options(run_options *o)
         cli_word(RUN_COMMAND, "layout", o->layout, layouts, 2) < 0 ||
         cli_word(RUN_COMMAND, "out-dtype", o->out_dtype, dtypes, 2) < 0)
         return false;
-    if (o->v_in_k != 0 && o->kv.k != o->kv.v) {
+    if (o->v_in_k != 0 && o->kv.k.dtype != o->kv.v.dtype) {
         cli_error(RUN_COMMAND, "--kv-type is '%.40s', expected one type with --v-in-k", o->kv_type);
         return false;
     }
