@@ -8,31 +8,47 @@
  *
  * The plan is made for the longest cache. fa_plan_schedule() tells a run how long it is now. fa_append_run() quantises new
  * rows on the device.
+ *
+ * With `--graph`, on CUDA, a step is captured once, in a CUDA graph, and replayed: the length lies on the device, where
+ * fa_plan_schedule_device() reads it. For that it is built with CUDA's runtime:
+ *
+ *   gcc -DWITH_CUDA decode.c $(pkg-config --cflags --libs fastattn) -I/usr/local/cuda/include -L/usr/local/cuda/lib64 \
+ *       -lcudart -lm -o decode && ./decode --graph
+ *
  * Exit status 77: the named device is not here. The reason is printed.
  */
 #include <fastattn/fastattn.h>
 #include <fastattn/reference.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
+#ifdef WITH_CUDA
+#include <cuda_runtime_api.h>
+#include <fastattn/cuda.h>
+#endif
 
 enum { STEPS = 1000, HEADS_Q = 8, HEADS_KV = 2, DIM = 64, PAGE = 16, PAGES = (STEPS + PAGE - 1) / PAGE };
 enum { ROW = DIM / 32 * 34 /* bytes of a row in q8_0 */, POOL = PAGES * HEADS_KV * PAGE * ROW };
 
 /* Everything that must be given back. */
 typedef struct generation {
+    int graph;                   /* a step is a graph that is replayed */
+    struct CUstream_st *stream;  /* then: where it is launched         */
+    struct CUgraphExec_st *step; /* likewise: the graph                */
     fa_context *context;
     fa_device *device;
     fa_queue *queue;
     fa_plan *plan;
     fa_append *append;
-    fa_buffer *q, *k, *v, *o, *table, *new_k, *new_v, *slot, *workspace, *work;
+    fa_buffer *q, *k, *v, *o, *table, *new_k, *new_v, *slot, *length, *workspace, *work;
 } generation;
 
 static int32_t table[PAGES];                     /* in which page of the pool page n of the sequence lies */
 static unsigned char pool_k[POOL], pool_v[POOL]; /* what the device's pools should hold */
 
-static fa_attention_desc describe(void)
+static fa_attention_desc describe(int on_device)
 {
+    static const int32_t longest = STEPS; /* what the plan is made for where lengths lie on the device */
     for (int n = 0; n < PAGES; n++)
         table[n] = PAGES - 1 - n; /* as an engine's allocator may have dealt them */
     return (fa_attention_desc){
@@ -42,7 +58,8 @@ static fa_attention_desc describe(void)
         .v = fa_tensor_make(FA_Q8_0, PAGES, HEADS_KV, PAGE, DIM),
         .o = fa_tensor_make(FA_F32, 1, HEADS_Q, 1, DIM),
         .page_table = fa_tensor_make(FA_I32, 1, 1, 1, PAGES),
-        .dynamic_lengths = 1,
+        .lens_kv32 = on_device ? &longest : NULL,
+        .dynamic_lengths = on_device ? 2 : 1,
     };
 }
 
@@ -54,15 +71,98 @@ static fa_status create_append(generation *g, const fa_attention_desc *desc)
     return fa_append_create(g->device, &append, &g->append);
 }
 
+#ifdef WITH_CUDA
+static fa_status cuda_status(const char *call, cudaError_t error)
+{
+    if (error == cudaSuccess)
+        return FA_OK;
+    fprintf(stderr, "%s: %s\n", call, cudaGetErrorString(error));
+    return error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver ? FA_NO_DEVICE : FA_DEVICE_LOST;
+}
+
+/* The GPU of the runtime's context, and a stream of ours. */
+static fa_status open_stream(generation *g)
+{
+    int count = 0;
+    fa_status status;
+    if ((status = cuda_status("cudaGetDeviceCount", cudaGetDeviceCount(&count))) != FA_OK ||
+        (status = fa_device_open(g->context, "cuda:0", NULL, &g->device)) != FA_OK ||
+        (status = cuda_status("cudaStreamCreate", cudaStreamCreate(&g->stream))) != FA_OK)
+        return status;
+    return fa_queue_wrap_cuda(g->device, g->stream, &g->queue);
+}
+
+/* What `enqueue` puts into the stream becomes the graph of a step. */
+static fa_status capture(generation *g, fa_status (*enqueue)(const generation *))
+{
+    cudaGraph_t graph = NULL;
+    fa_status status =
+        cuda_status("cudaStreamBeginCapture", cudaStreamBeginCapture(g->stream, cudaStreamCaptureModeGlobal));
+    if (status != FA_OK)
+        return status;
+    status = enqueue(g);
+    const fa_status ended = cuda_status("cudaStreamEndCapture", cudaStreamEndCapture(g->stream, &graph));
+    if (status == FA_OK)
+        status = ended;
+    if (status == FA_OK)
+        status = cuda_status("cudaGraphInstantiate", cudaGraphInstantiateWithFlags(&g->step, graph, 0));
+    if (graph)
+        (void)cudaGraphDestroy(graph);
+    return status;
+}
+
+static fa_status replay(const generation *g)
+{
+    return cuda_status("cudaGraphLaunch", cudaGraphLaunch(g->step, g->stream));
+}
+
+static void destroy_stream(generation *g)
+{
+    if (g->step)
+        (void)cudaGraphExecDestroy(g->step);
+    if (g->stream)
+        (void)cudaStreamDestroy(g->stream);
+}
+#else
+static fa_status open_stream(generation *g)
+{
+    (void)g;
+    fprintf(stderr, "--graph: built without WITH_CUDA\n");
+    return FA_NO_DEVICE;
+}
+
+static fa_status capture(generation *g, fa_status (*enqueue)(const generation *))
+{
+    (void)enqueue;
+    return open_stream(g);
+}
+
+static fa_status replay(const generation *g)
+{
+    return g->step ? FA_OK : FA_NO_DEVICE;
+}
+
+static void destroy_stream(generation *g)
+{
+    (void)g;
+}
+#endif
+
+/* The device that suits the description, and a queue of it. */
+static fa_status open_device(generation *g, const fa_attention_desc *desc)
+{
+    fa_status status = fa_device_open(g->context, NULL, desc, &g->device);
+    return status == FA_OK ? fa_queue_create(g->device, &g->queue) : status;
+}
+
 /* The steps that are done once. Each returns at the first failure; destroy() takes what there is. */
 static fa_status create(generation *g)
 {
-    const fa_attention_desc desc = describe();
+    const fa_attention_desc desc = describe(g->graph);
     const size_t rows = (size_t)HEADS_KV * DIM * sizeof(float), row = (size_t)HEADS_Q * DIM * sizeof(float);
     fa_status status;
     if ((status = fa_context_create(NULL, &g->context)) != FA_OK ||
-        (status = fa_device_open(g->context, NULL, &desc, &g->device)) != FA_OK ||
-        (status = fa_queue_create(g->device, &g->queue)) != FA_OK ||
+        (status = g->graph ? open_stream(g) : open_device(g, &desc)) != FA_OK ||
         (status = fa_plan_create(g->device, &desc, &g->plan)) != FA_OK ||
         (status = create_append(g, &desc)) != FA_OK ||
         (status = fa_buffer_create(g->device, row, &g->q)) != FA_OK ||
@@ -74,6 +174,7 @@ static fa_status create(generation *g)
         (status = fa_buffer_create(g->device, rows, &g->new_k)) != FA_OK ||
         (status = fa_buffer_create(g->device, rows, &g->new_v)) != FA_OK ||
         (status = fa_buffer_create(g->device, sizeof(int32_t), &g->slot)) != FA_OK ||
+        (status = fa_buffer_create(g->device, sizeof(int32_t), &g->length)) != FA_OK ||
         (status = fa_buffer_create(g->device, fa_plan_workspace(g->plan), &g->workspace)) != FA_OK)
         return status;
     return fa_buffer_create(g->device, fa_plan_work(g->plan), &g->work);
@@ -94,11 +195,23 @@ static void append_on_host(int at, const float *key, const float *value)
     }
 }
 
-/* The key and the value of position `at`, a row for each head. */
-static fa_status append(const generation *g, int at, const float *key, const float *value)
+/* What a step reads: the key and the value of position `at`, a row for each head, where they go, and the query. */
+static fa_status upload(const generation *g, int at, const float *q, const float *key, const float *value)
 {
-    const int32_t slot = table[at / PAGE] * PAGE + at % PAGE;
+    const int32_t slot = table[at / PAGE] * PAGE + at % PAGE, length = at + 1;
     const size_t bytes = (size_t)HEADS_KV * DIM * sizeof(float);
+    fa_status status;
+    append_on_host(at, key, value);
+    if ((status = fa_buffer_write(g->queue, g->q, 0, q, (size_t)HEADS_Q * DIM * sizeof(float))) != FA_OK ||
+        (status = fa_buffer_write(g->queue, g->new_k, 0, key, bytes)) != FA_OK ||
+        (status = fa_buffer_write(g->queue, g->new_v, 0, value, bytes)) != FA_OK ||
+        (status = fa_buffer_write(g->queue, g->slot, 0, &slot, sizeof(slot))) != FA_OK)
+        return status;
+    return fa_buffer_write(g->queue, g->length, 0, &length, sizeof(length));
+}
+
+static fa_status append(const generation *g)
+{
     const fa_append_args args = {
         .struct_size = sizeof(args),
         .k = g->new_k,
@@ -107,19 +220,12 @@ static fa_status append(const generation *g, int at, const float *key, const flo
         .cache_k = g->k,
         .cache_v = g->v,
     };
-    fa_status status;
-    append_on_host(at, key, value);
-    if ((status = fa_buffer_write(g->queue, g->new_k, 0, key, bytes)) != FA_OK ||
-        (status = fa_buffer_write(g->queue, g->new_v, 0, value, bytes)) != FA_OK ||
-        (status = fa_buffer_write(g->queue, g->slot, 0, &slot, sizeof(slot))) != FA_OK)
-        return status;
     return fa_append_run(g->append, g->queue, &args);
 }
 
-/* One query row against the first `length` keys of the cache. */
-static fa_status attend(const generation *g, int32_t length)
+/* One query row against as many keys of the cache as g->work says. */
+static fa_status attend(const generation *g)
 {
-    const fa_lengths lengths = {.struct_size = sizeof(lengths), .lens_kv32 = &length};
     const fa_attention_args args = {
         .struct_size = sizeof(args),
         .q = g->q,
@@ -130,8 +236,27 @@ static fa_status attend(const generation *g, int32_t length)
         .workspace = g->workspace,
         .work = g->work,
     };
-    fa_status status = fa_plan_schedule(g->plan, g->queue, &lengths, g->work, 0);
-    return status == FA_OK ? fa_plan_run(g->plan, g->queue, &args) : status;
+    return fa_plan_run(g->plan, g->queue, &args);
+}
+
+/* The length is the host's. */
+static fa_status step(const generation *g, int32_t length)
+{
+    const fa_lengths lengths = {.struct_size = sizeof(lengths), .lens_kv32 = &length};
+    fa_status status = append(g);
+    if (status == FA_OK)
+        status = fa_plan_schedule(g->plan, g->queue, &lengths, g->work, 0);
+    return status == FA_OK ? attend(g) : status;
+}
+
+/* The length lies on the device: what is enqueued is the same in each step. */
+static fa_status step_on_device(const generation *g)
+{
+    const fa_device_lengths lengths = {.struct_size = sizeof(lengths), .lens_kv = g->length};
+    fa_status status = append(g);
+    if (status == FA_OK)
+        status = fa_plan_schedule_device(g->plan, g->queue, &lengths, g->work, 0);
+    return status == FA_OK ? attend(g) : status;
 }
 
 /* Numbers between -1 and 1 that repeat late. */
@@ -146,7 +271,7 @@ static fa_status check(const generation *g, const float *q, double *worst)
 {
     static double expected[HEADS_Q * DIM];
     float o[HEADS_Q * DIM];
-    fa_attention_desc desc = describe();
+    fa_attention_desc desc = describe(0);
     const int32_t length = STEPS;
     const fa_inputs inputs = {.q = q, .k = pool_k, .v = pool_v, .page_table = table};
     desc.lens_kv32 = &length;
@@ -159,19 +284,17 @@ static fa_status check(const generation *g, const float *q, double *worst)
     return status;
 }
 
-static fa_status generate(const generation *g, double *worst)
+static fa_status generate(generation *g, double *worst)
 {
     float q[HEADS_Q * DIM], key[HEADS_KV * DIM], value[HEADS_KV * DIM];
-    fa_status status = FA_OK;
+    fa_status status = g->graph ? capture(g, step_on_device) : FA_OK;
     for (int n = 0; n < STEPS && status == FA_OK; n++) {
         make_up(q, HEADS_Q * DIM, n);
         make_up(key, HEADS_KV * DIM, n + 1);
         make_up(value, HEADS_KV * DIM, n + 2);
-        status = fa_buffer_write(g->queue, g->q, 0, q, sizeof(q));
+        status = upload(g, n, q, key, value);
         if (status == FA_OK)
-            status = append(g, n, key, value);
-        if (status == FA_OK)
-            status = attend(g, n + 1);
+            status = g->graph ? replay(g) : step(g, n + 1);
     }
     return status == FA_OK ? check(g, q, worst) : status;
 }
@@ -179,9 +302,10 @@ static fa_status generate(const generation *g, double *worst)
 /* The queue first: it waits for what still runs. NULL is allowed. */
 static void destroy(generation *g)
 {
-    fa_buffer *const buffers[] = {g->q,     g->k,     g->v,    g->o,         g->table,
-                                  g->new_k, g->new_v, g->slot, g->workspace, g->work};
+    fa_buffer *const buffers[] = {g->q,     g->k,    g->v,      g->o,         g->table, g->new_k,
+                                  g->new_v, g->slot, g->length, g->workspace, g->work};
     fa_queue_destroy(g->queue);
+    destroy_stream(g);
     fa_plan_destroy(g->plan);
     fa_append_destroy(g->append);
     for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++)
@@ -190,9 +314,9 @@ static void destroy(generation *g)
     fa_context_destroy(g->context);
 }
 
-int main(void)
+int main(int count, char **arguments)
 {
-    generation g = {0};
+    generation g = {.graph = count > 1 && strcmp(arguments[1], "--graph") == 0};
     double worst = 0;
     fa_status status = create(&g);
     if (status == FA_OK)
@@ -200,7 +324,8 @@ int main(void)
     if (status != FA_OK)
         fprintf(stderr, "%s: %s\n", fa_status_name(status), fa_last_error());
     else
-        printf("%d steps with one plan; off by at most %.1e\n", STEPS, worst);
+        printf("%d steps with one plan%s; off by at most %.1e\n", STEPS, g.graph ? " and one graph" : "",
+               worst);
     destroy(&g);
     return status == FA_NO_DEVICE ? 77 : status != FA_OK || !(worst < 1e-5);
 }
