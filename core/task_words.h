@@ -12,6 +12,9 @@
 #define FA_TASK_VIEW(type)
 #define FA_TASK_PARAM(t, type, member) (((const type *)(t)->params)->member)
 #define FA_TASK_LIST(t, type, n) (((const type *)(t)->params)[n])
+#define FA_TASK_HELD const fa_task_view *
+#define FA_TASK_HOLD(t) (t)
+#define FA_TASK_OF(held) (held)
 #define FA_UNROLLED
 #define FA_ROLLED
 #define FA_AT int64_t

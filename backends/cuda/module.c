@@ -24,7 +24,8 @@ static const char *name_of(int line, int type)
                                         [FA_TASK_FILL] = "fill",
                                         [FA_TASK_MERGE] = "states",
                                          [FA_TASK_PAGES] = "pages",
-                                         [FA_TASK_APPEND_SCALED] = "append_scaled"};
+                                         [FA_TASK_APPEND_SCALED] = "append_scaled",
+                                         [FA_TASK_SALIENCY] = "saliency"};
     return type == FA_CUDA_TASK ? tasks[line] : fa_cuda_table[line].name;
 }
 

@@ -8,10 +8,8 @@
 #include "core/status.h"
 #include "core/tensor.h"
 
-static void fill_params(const fa_plan *plan, const fa_schedule *schedule, fa_table_params *out)
+void fa_work_describe(const fa_problem *p, fa_table_params *out)
 {
-    const fa_problem *p = &plan->problem;
-    const fa_work_layout *at = &plan->layout;
     fa_long *const stride[] = {
         [FA_Q] = out->q_stride, [FA_K] = out->k_stride, [FA_V] = out->v_stride, [FA_O] = out->o_stride};
     for (int t = FA_Q; t <= FA_O; t++)
@@ -21,17 +19,6 @@ static void fill_params(const fa_plan *plan, const fa_schedule *schedule, fa_tab
         out->bias_stride[axis] = bias->stride[axis];
         out->keep_stride[axis] = keep->stride[axis];
     }
-    out->plan = (fa_long)plan->serial;
-    out->sequences_at = (int)(at->sequences / sizeof(fa_table_sequence));
-    out->items_at = (int)(at->items / sizeof(fa_table_item));
-    out->merges_at = (int)(at->merges / sizeof(fa_table_merge));
-    out->slopes_at = (int)(at->slopes / sizeof(float));
-    out->sinks_at = (int)(at->sinks / sizeof(float));
-    out->factors_at = (int)(at->factors / sizeof(float));
-    out->items = (int)schedule->items;
-    out->merges = (int)schedule->merges;
-    out->partial_rows = schedule->partial_rows;
-    out->workers = (int)schedule->workers;
     if (p->features & FA_FEATURE_PAGES) {
         out->page_size = (int)p->tensor[FA_K].shape[2];
         out->page_shift = fa_shift_of(p->tensor[FA_K].shape[2]);
@@ -45,7 +32,6 @@ static void fill_params(const fa_plan *plan, const fa_schedule *schedule, fa_tab
     out->dim_v = p->dim_v;
     out->lse_rows = (int)p->tensor[FA_O].shape[2];
     out->bias_type = (int)p->tensor[FA_BIAS].dtype;
-    out->score = plan->score;
     out->slope_stride = p->alibi_stride;
     out->keep_bits = p->keep_bits;
     out->keep_last = p->keep_last;
@@ -56,7 +42,25 @@ static void fill_params(const fa_plan *plan, const fa_schedule *schedule, fa_tab
         (p->features & FA_FEATURE_PAGES ? FA_TABLE_PAGES : 0);
 }
 
-static void fill_sequences(const fa_problem *p, fa_table_sequence *out)
+static void fill_params(const fa_plan *plan, const fa_schedule *schedule, fa_table_params *out)
+{
+    const fa_work_layout *at = &plan->layout;
+    fa_work_describe(&plan->problem, out);
+    out->score = plan->score;
+    out->plan = (fa_long)plan->serial;
+    out->sequences_at = (int)(at->sequences / sizeof(fa_table_sequence));
+    out->items_at = (int)(at->items / sizeof(fa_table_item));
+    out->merges_at = (int)(at->merges / sizeof(fa_table_merge));
+    out->slopes_at = (int)(at->slopes / sizeof(float));
+    out->sinks_at = (int)(at->sinks / sizeof(float));
+    out->factors_at = (int)(at->factors / sizeof(float));
+    out->items = (int)schedule->items;
+    out->merges = (int)schedule->merges;
+    out->partial_rows = schedule->partial_rows;
+    out->workers = (int)schedule->workers;
+}
+
+void fa_work_sequences(const fa_problem *p, fa_table_sequence *out)
 {
     for (int64_t n = 0; n < p->sequences; n++) {
         const fa_sequence *s = &p->sequence[n];
@@ -160,7 +164,7 @@ size_t fa_work_write(const fa_plan *plan, const fa_problem *problem, const fa_sc
     copy_floats(bytes + at->slopes, problem->alibi_slopes, slopes(problem));
     copy_floats(bytes + at->sinks, problem->sinks, heads);
     copy_floats(bytes + at->factors, problem->bias_factors, heads);
-    fill_sequences(problem, (fa_table_sequence *)(void *)(bytes + at->sequences));
+    fa_work_sequences(problem, (fa_table_sequence *)(void *)(bytes + at->sequences));
     fill_lists(schedule, (fa_table_item *)(void *)(bytes + at->items),
                (fa_table_merge *)(void *)(bytes + at->merges));
     return used;

@@ -25,4 +25,8 @@ fa_status fa_work_lay_out(const struct fa_plan *plan, fa_work_layout *layout);
 size_t fa_work_write(const struct fa_plan *plan, const fa_problem *problem, const fa_schedule *schedule,
                      void *work);
 
+/* What of the table a problem alone says: all but where lists lie, counts of these, and the score. And its sequences. */
+void fa_work_describe(const fa_problem *problem, fa_table_params *params);
+void fa_work_sequences(const fa_problem *problem, fa_table_sequence *sequences);
+
 #endif

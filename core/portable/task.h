@@ -8,6 +8,7 @@
  *   FA_TASK_VIEW(type)       lets the two words below take that type
  *   FA_TASK_PARAM(t, type, member)  a member of the parameters, which are a struct `type`
  *   FA_TASK_LIST(t, type, n) entry n of the lists behind them; entries are numbered from where the parameters begin
+ *   FA_TASK_HELD, FA_TASK_HOLD(t), FA_TASK_OF(held)  a type that a struct may hold, the task as such, and it back again
  *   FA_AT                    a number of bytes or elements, which may need 64 bits
  *   FA_INDEX(x), FA_WIDE(x)  an int, an fa_long as one
  *   FA_GET8(t, n, at), FA_GET16, FA_GET32  the bits at byte `at` of operand n, a literal; `at` is a multiple of their size
@@ -32,6 +33,7 @@
 #define FA_TASK_MERGE 2
 #define FA_TASK_PAGES 3
 #define FA_TASK_APPEND_SCALED 4 /* an append into caches whose scales are operands */
+#define FA_TASK_SALIENCY 5
 
 #define FA_TASK_SHARED_INTS 4
 #define FA_TASK_FEW 10

@@ -16,6 +16,7 @@
 #include "merge.h"
 #include "opencl.h"
 #include "plan.h"
+#include "saliency.h"
 #include "segments.h"
 #include "vulkan.h"
 

@@ -10,6 +10,9 @@
 #define FA_TASK_VIEW(type)
 #define FA_TASK_PARAM(t, type, member) (((const type *)(t).params)->member)
 #define FA_TASK_LIST(t, type, n) (((const type *)(t).params)[n])
+#define FA_TASK_HELD const fa_cuda_task *
+#define FA_TASK_HOLD(t) (&(t))
+#define FA_TASK_OF(held) (*(held))
 #define FA_UNROLLED _Pragma("unroll")
 #define FA_ROLLED _Pragma("unroll 1")
 #define FA_AT fa_long
@@ -40,6 +43,7 @@ __device__ __forceinline__ int *task_shared()
 /* What programs share; then one. */
 #include "core/portable/format.h"
 #include "core/portable/softmax.h"
+#include "core/portable/table.h"
 #include "core/portable/task.h"
 #if FA_ROW == FA_TASK_APPEND || FA_ROW == FA_TASK_APPEND_SCALED
 #if FA_ROW == FA_TASK_APPEND_SCALED
@@ -56,6 +60,9 @@ __device__ __forceinline__ int *task_shared()
 #elif FA_ROW == FA_TASK_PAGES
 #include "core/portable/pages.h"
 #define FA_TASK_RUN fa_pages_group
+#elif FA_ROW == FA_TASK_SALIENCY
+#include "core/portable/saliency.h"
+#define FA_TASK_RUN fa_saliency_group
 #endif
 
 extern "C" __global__ void __launch_bounds__(MOST_THREADS) fa_task(const fa_cuda_task t)

@@ -16,6 +16,9 @@ typedef struct task {
 #define FA_TASK_VIEW(type)
 #define FA_TASK_PARAM(t, type, member) ((__global const type *)(t)->params)->member
 #define FA_TASK_LIST(t, type, n) ((__global const type *)(t)->params)[n]
+#define FA_TASK_HELD const task *
+#define FA_TASK_HOLD(t) (t)
+#define FA_TASK_OF(held) (held)
 #ifdef FA_COMPACT /* as in memory.cl */
 #define FA_UNROLLED
 #else
@@ -44,6 +47,7 @@ typedef struct task {
 /* What programs share; then one. */
 #include "core/portable/format.h"
 #include "core/portable/softmax.h"
+#include "core/portable/table.h"
 #include "core/portable/task.h"
 #if FA_TASK_KIND == FA_TASK_APPEND || FA_TASK_KIND == FA_TASK_APPEND_SCALED
 #if FA_TASK_KIND == FA_TASK_APPEND_SCALED
@@ -64,6 +68,10 @@ typedef struct task {
 #include "core/portable/pages.h"
 #define FA_TASK_RUN fa_pages_group
 #define FA_SHARED_INTS (FA_TASK_SHARED_INTS * FA_GROUP)
+#elif FA_TASK_KIND == FA_TASK_SALIENCY
+#include "core/portable/saliency.h"
+#define FA_TASK_RUN fa_saliency_group
+#define FA_SHARED_INTS 1
 #endif
 
 __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_task(

@@ -25,6 +25,7 @@ SCALAR = [
     ("fill", "fill.comp", [], (ADDRESS,)),
     ("states", "states.comp", [], (ADDRESS,)),
     ("pages", "pages.comp", [], (ADDRESS,)),
+    ("saliency", "saliency.comp", [], (ADDRESS,)),
 ]
 MATRIX = [
     ("matrix4", "matrix.comp", ["-DFA_ELEMENTS=4"], (ADDRESS,)),

@@ -16,6 +16,9 @@ layout(constant_id = FA_VK_CONSTANT_3) const int CONSTANT_3 = 0;
 #define FA_TASK_CONSTANT(t, n) CONSTANT_##n
 #define FA_TASK_PARAM(t, type, member) TABLE(type)[0].member
 #define FA_TASK_LIST(t, type, n) TABLE(type)[n]
+#define FA_TASK_HELD int
+#define FA_TASK_HOLD(t) (t)
+#define FA_TASK_OF(held) (held)
 /* Drivers know best: some turn an array with a number that is not known into a search. */
 #define FA_UNROLLED
 #define FA_ROLLED

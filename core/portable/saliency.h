@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The mean weight of each key over probe rows, in the words of task.h, from LSEs that attention left. A work-group does
+ * FA_SALIENCY_KEYS keys of a head of a sequence, a work-item one of them. Scores, masks and `keep` are those of work.h, which is
+ * written in the words defined here.
+ */
+#ifndef FA_PORTABLE_SALIENCY_H
+#define FA_PORTABLE_SALIENCY_H
+
+#include "format.h"
+#include "table.h"
+#include "task.h"
+#include "walk.h"
+
+#define FA_SALIENCY_KEYS 64
+
+/* Operands. Constants 0 and 1 are the types of the first two. */
+#define FA_SALIENCY_Q 0
+#define FA_SALIENCY_K 1
+#define FA_SALIENCY_LSE 2
+#define FA_SALIENCY_KEEP 3
+#define FA_SALIENCY_BIAS 4
+#define FA_SALIENCY_PROBES 5
+#define FA_SALIENCY_OUT 6
+
+/* Lists behind it: those of the table, and the rows of each sequence. */
+FA_STRUCT(fa_saliency_params)
+    fa_table_params table;
+    int sequences, heads, keys; /* of the output                                                 */
+    int each;                   /* query heads that one head of the output is a mean of          */
+    int blocks;                 /* work-groups of a head                                         */
+    int probes;                 /* of a sequence; 0: all of its rows                             */
+    int sums;                   /* 1: sums in the place of means                                 */
+    int rows_at;                /* the list's first entry                                        */
+FA_STRUCT_END(fa_saliency_params)
+FA_TASK_VIEW(fa_saliency_params)
+FA_TASK_VIEW(fa_table_sequence)
+FA_TASK_VIEW(float)
+FA_TASK_VIEW(int)
+
+#define FA_SALIENCY_IS(t, name) FA_TASK_PARAM(t, fa_saliency_params, name)
+#define FA_SALIENCY_ELEMENT(t, n, type, at)                      \
+    ((type) == 0 ? FA_AS_FLOAT(FA_GET32(t, n, (at)*FA_INDEX(4))) \
+                 : fa_float_widen(type, FA_GET16(t, n, (at)*FA_INDEX(2))))
+
+/* A row of keys, as the functions of work.h take it. */
+FA_STRUCT(fa_saliency_work)
+    FA_TASK_HELD task;
+    int sequence, head_kv, row_end;
+    fa_walk walk;
+FA_STRUCT_END(fa_saliency_work)
+
+#define FA_WORK fa_saliency_work
+#define FA_PARAM(w, member) FA_SALIENCY_IS(FA_TASK_OF((w).task), table.member)
+#define FA_SEQUENCE(w, member) \
+    FA_TASK_LIST(FA_TASK_OF((w).task), fa_table_sequence, FA_PARAM(w, sequences_at) + (w).sequence).member
+#define FA_FLOAT_AT(w, n) FA_TASK_LIST(FA_TASK_OF((w).task), float, n)
+#define FA_LOAD_BIAS(w, n) FA_SALIENCY_ELEMENT(FA_TASK_OF((w).task), 4, FA_PARAM(w, bias_type), n)
+#define FA_LOAD_KEEP(w, n) fa_saliency_byte(FA_TASK_OF((w).task), n)
+#define FA_LOAD_BITS(w, n) FA_GET32(FA_TASK_OF((w).task), 3, (n)*FA_INDEX(4))
+
+/* Byte n of keep, which begins at an even one. */
+FA_KERNEL_FN fa_uint fa_saliency_byte(FA_TASK t, FA_AT n)
+{
+    const fa_uint upper = FA_TASK_LOW(n) & 1u;
+    return FA_GET16(t, 3, n - FA_INDEX(upper)) >> (8u * upper) & 255u;
+}
+
+#include "work.h"
+
+/* The weight of a key in row r, which sees it. */
+FA_KERNEL_FN float fa_saliency_weight(FA_TASK t, fa_saliency_work w, fa_row r, int key)
+{
+    const int type_q = FA_TASK_CONSTANT(t, 0), type_k = FA_TASK_CONSTANT(t, 1), dim = FA_PARAM(w, dim_qk);
+    const FA_AT q = FA_ROW_AT(w, q, r),
+                k = FA_HEAD_AT(w, k) + FA_INDEX(key) * FA_WIDE(FA_PARAM(w, k_stride)[2]);
+    const float lse = FA_AS_FLOAT(FA_GET32(t, 2, FA_LSE_AT(w, r) * FA_INDEX(4)));
+    float x = 0.0f;
+    if (lse == FA_NEG_INF)
+        return 0.0f;
+    for (int d = 0; d < dim; d++)
+        x += FA_SALIENCY_ELEMENT(t, 0, type_q, q + FA_INDEX(d)) *
+             FA_SALIENCY_ELEMENT(t, 1, type_k, k + FA_INDEX(d));
+    return fa_weight(fa_work_score(w, r, key, x), lse, FA_LOG2E);
+}
+
+FA_KERNEL_FN float fa_saliency_of(FA_TASK t, fa_saliency_work w, int first, int rows, int key)
+{
+    const int group = FA_PARAM(w, group), each = FA_SALIENCY_IS(t, each), probes = FA_SALIENCY_IS(t, probes);
+    const int count = probes > 0 ? probes : rows;
+    float sum = 0.0f;
+    int seen = 0;
+    for (int i = 0; i < count; i++) {
+        const int position =
+            probes > 0 ? FA_INT(FA_GET32(
+                             t, 5, (FA_INDEX(w.sequence) * FA_INDEX(probes) + FA_INDEX(i)) * FA_INDEX(4)))
+                       : i;
+        if (position < 0 || position >= rows)
+            continue;
+        for (int n = first; n < first + each; n++) {
+            const fa_row r = fa_row_of(w.walk.mask, group, w.head_kv, position * group + n, w.row_end);
+            if (!fa_work_shows(w, r, key))
+                continue;
+            sum += fa_saliency_weight(t, w, r, key);
+            seen++;
+        }
+    }
+    return FA_SALIENCY_IS(t, sums) != 0 || seen == 0 ? sum : sum / FA_FLOAT(seen);
+}
+
+FA_KERNEL_FN void fa_saliency_group(FA_TASK t, int group, int item, int items)
+{
+    const int heads = FA_SALIENCY_IS(t, heads), blocks = FA_SALIENCY_IS(t, blocks),
+              each = FA_SALIENCY_IS(t, each);
+    const int line = group / blocks, block = group - line * blocks, sequence = line / heads,
+              head = line - sequence * heads;
+    if (sequence >= FA_SALIENCY_IS(t, sequences))
+        return;
+    const int rows = FA_TASK_LIST(t, int, FA_SALIENCY_IS(t, rows_at) + sequence);
+    fa_saliency_work w;
+    w.task = FA_TASK_HOLD(t);
+    w.sequence = sequence;
+    w.head_kv = head * each / FA_PARAM(w, group);
+    w.row_end = rows * FA_PARAM(w, group);
+    w.walk.mask = FA_SEQUENCE(w, mask);
+    const int first = head * each - w.head_kv * FA_PARAM(w, group);
+    for (int n = item; n < FA_SALIENCY_KEYS; n += items) {
+        const int key = block * FA_SALIENCY_KEYS + n;
+        if (key >= w.walk.mask.len_kv)
+            continue;
+        const FA_AT to =
+            FA_INDEX(line) * FA_INDEX(FA_SALIENCY_IS(t, keys)) + FA_INDEX(FA_SEQUENCE(w, first) + key);
+        FA_PUT32(t, 6, to * FA_INDEX(4), FA_AS_UINT(fa_saliency_of(t, w, first, rows, key)));
+    }
+}
+
+#endif

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <fastattn/saliency.h>
+#include <string.h>
+
+#include "core/attention/problem.h"
+#include "core/attention/score.h"
+#include "core/attention/work.h"
+#include "core/backend.h"
+#include "core/binding.h"
+#include "core/context.h"
+#include "core/floating.h"
+#include "core/size.h"
+#include "core/status.h"
+#include "core/structs.h"
+#include "core/task_words.h"
+#include "core/tensor.h"
+
+#include "core/portable/saliency.h"
+
+enum { OPERANDS = FA_SALIENCY_OUT + 1 };
+
+struct fa_saliency {
+    fa_device *device;
+    fa_problem problem;
+    fa_saliency_params params;
+    size_t span[OPERANDS]; /* 0: absent or empty */
+    bool has[OPERANDS];
+    char *words; /* the parameters with their lists */
+    size_t bytes;
+    int32_t groups;
+    fa_task task;
+};
+
+static const char *const names[] = {"q", "k", "lse", "keep", "bias", "probes", "saliency"};
+/* Where an operand is a tensor of the problem. */
+static const int tensors[] = {FA_Q, FA_K, -1, FA_KEEP, FA_BIAS, -1, -1};
+
+static fa_status check(const fa_saliency *s, const fa_saliency_desc *d)
+{
+    const fa_problem *p = &s->problem;
+    if (p->features & FA_FEATURE_PAGES)
+        return fa_fail(FA_UNSUPPORTED, "attention->page_table is given, a saliency serves no pages");
+    if (FA_TYPE_IS_CODED((int)p->tensor[FA_K].dtype))
+        return fa_fail(FA_UNSUPPORTED, "attention->k.dtype is %s, a saliency serves f32, f16 and bf16",
+                       fa_dtype_name(p->tensor[FA_K].dtype));
+    if (d->heads != 0 && d->heads != p->heads_kv && d->heads != p->heads_q)
+        return fa_fail(FA_INVALID, "heads is %lld, expected 0, %d or %d, the heads of k or q",
+                       (long long)d->heads, p->heads_kv, p->heads_q);
+    if (d->probes < 0 || d->probes > INT32_MAX)
+        return fa_fail(FA_INVALID, "probes is %lld, expected 0 to %d", (long long)d->probes, INT32_MAX);
+    if (d->sums != 0 && d->sums != 1)
+        return fa_fail(FA_INVALID, "sums is %d, expected 0 or 1", d->sums);
+    return FA_OK;
+}
+
+static fa_status size_operands(fa_saliency *s)
+{
+    const fa_problem *p = &s->problem;
+    const int64_t *o = p->tensor[FA_O].shape;
+    const size_t lines = (size_t)s->params.heads * (size_t)p->sequences;
+    for (int n = 0; n < OPERANDS; n++) {
+        if (tensors[n] >= 0) {
+            const unsigned feature = fa_operands[tensors[n]].feature;
+            s->has[n] = !feature || (p->features & feature);
+            s->span[n] = s->has[n] ? p->span[tensors[n]] : 0;
+        }
+    }
+    s->span[FA_SALIENCY_KEEP] += p->keep_bits ? 0 : s->span[FA_SALIENCY_KEEP] % 2;
+    s->has[FA_SALIENCY_LSE] = s->has[FA_SALIENCY_OUT] = true;
+    s->has[FA_SALIENCY_PROBES] = s->params.probes > 0;
+    const bool fits =
+        fa_grow(&s->span[FA_SALIENCY_LSE], (size_t)(o[0] * o[1]) * sizeof(float), (size_t)o[2]) &&
+        fa_grow(&s->span[FA_SALIENCY_PROBES], (size_t)p->sequences * sizeof(int32_t),
+                (size_t)s->params.probes) &&
+        fa_grow(&s->span[FA_SALIENCY_OUT], lines * sizeof(float), (size_t)p->keys);
+    return fits ? FA_OK
+                : fa_fail(FA_OUT_OF_MEMORY, "saliencies of %zu heads with %lld keys overflow memory", lines,
+                          (long long)p->keys);
+}
+
+static fa_status fill_params(fa_saliency *s, const fa_saliency_desc *d)
+{
+    const fa_problem *p = &s->problem;
+    fa_saliency_params *out = &s->params;
+    const int64_t blocks = fa_ceil_div(p->max_len_kv, FA_SALIENCY_KEYS),
+                  heads = d->heads ? d->heads : p->heads_kv;
+    int64_t groups;
+    if (p->keys > INT32_MAX || !fa_mul_i64(blocks * heads, p->sequences, &groups) || groups > INT32_MAX)
+        return fa_fail(
+            FA_UNSUPPORTED,
+            "k has %lld keys, %lld heads and %lld sequences: at most %d of each, and of blocks of %d "
+            "keys, are served",
+            (long long)p->keys, (long long)heads, (long long)p->sequences, INT32_MAX, FA_SALIENCY_KEYS);
+    s->groups = (int32_t)groups;
+    out->sequences = (int)p->sequences;
+    out->heads = (int)heads;
+    out->keys = (int)p->keys;
+    out->each = (int)(p->heads_q / heads);
+    out->blocks = (int)blocks;
+    out->probes = (int)d->probes;
+    out->sums = d->sums;
+    return FA_OK;
+}
+
+/* The parameters, and behind them the lists that scores and masks need. */
+static fa_status write_words(fa_saliency *s)
+{
+    const fa_problem *p = &s->problem;
+    const size_t each = sizeof(fa_table_sequence), sequences = (size_t)p->sequences,
+                 slopes = p->alibi_slopes ? fa_problem_slopes(p) : 0,
+                 factors = p->bias_factors ? (size_t)p->heads_q : 0;
+    size_t end = (sizeof(s->params) / each + 1) * each;
+    const size_t sequences_at = end;
+    bool fits = fa_grow(&end, sequences, each);
+    const size_t slopes_at = end;
+    fits = fits && fa_grow(&end, slopes, sizeof(float));
+    const size_t factors_at = end;
+    fits = fits && fa_grow(&end, factors, sizeof(float));
+    const size_t rows_at = end;
+    fits = fits && fa_grow(&end, sequences + 1, sizeof(int32_t));
+    end += end % 8;
+    if (!fits || end > INT32_MAX)
+        return fa_fail(FA_OUT_OF_MEMORY, "the lists of %zu sequences overflow memory", sequences);
+    s->words = fa_alloc_zeroed(s->device->context, end);
+    if (!s->words)
+        return FA_OUT_OF_MEMORY;
+    s->bytes = end;
+    fa_work_describe(p, &s->params.table);
+    s->params.table.score = fa_problem_score(p);
+    s->params.table.sequences_at = (int)(sequences_at / each);
+    s->params.table.slopes_at = (int)(slopes_at / sizeof(float));
+    s->params.table.factors_at = (int)(factors_at / sizeof(float));
+    s->params.rows_at = (int)(rows_at / sizeof(int32_t));
+    memcpy(s->words, &s->params, sizeof(s->params));
+    fa_work_sequences(p, (fa_table_sequence *)(void *)(s->words + sequences_at));
+    if (slopes > 0)
+        memcpy(s->words + slopes_at, p->alibi_slopes, slopes * sizeof(float));
+    if (factors > 0)
+        memcpy(s->words + factors_at, p->bias_factors, factors * sizeof(float));
+    for (size_t n = 0; n < sequences; n++)
+        ((int32_t *)(void *)(s->words + rows_at))[n] = p->sequence[n].len_q;
+    return FA_OK;
+}
+
+FA_FLOAT_APART static void run_group(const fa_task_view *view, int group)
+{
+    fa_saliency_group(view, group, 0, 1);
+}
+
+static void fill_task(fa_saliency *s)
+{
+    const fa_problem *p = &s->problem;
+    s->task = (fa_task){
+        .device = s->device,
+        .kind = FA_TASK_SALIENCY,
+        .name = "saliency",
+        .group = FA_SALIENCY_KEYS,
+        .constant = {(int32_t)p->tensor[FA_Q].dtype, (int32_t)p->tensor[FA_K].dtype},
+        .params = s->words,
+        .params_bytes = s->bytes,
+        .run = run_group,
+    };
+    for (int n = 0; n < OPERANDS; n++) {
+        if (s->has[n])
+            s->task.operand[n] = (fa_task_operand){names[n], s->span[n], n == FA_SALIENCY_OUT};
+    }
+}
+
+static fa_status create(fa_saliency *s, const fa_saliency_desc *given)
+{
+    fa_saliency_desc d;
+    FA_TRY(fa_copy_struct(&d, sizeof(d), FA_SALIENCY_DESC_0_1, given, "fa_saliency_desc"));
+    if (!d.attention)
+        return fa_fail(FA_INVALID, "attention is NULL");
+    FA_TRY(fa_problem_init(s->device->context, d.attention, &s->problem));
+    FA_TRY(check(s, &d));
+    FA_TRY(fill_params(s, &d));
+    FA_TRY(size_operands(s));
+    FA_TRY(write_words(s));
+    fill_task(s);
+    return fa_task_prepare(&s->task);
+}
+
+static void release(fa_saliency *s)
+{
+    const fa_context *context = s->device->context;
+    fa_problem_release(context, &s->problem);
+    if (s->words)
+        fa_release(context, s->words, s->bytes);
+    fa_release(context, s, sizeof(*s));
+}
+
+fa_status fa_saliency_create(fa_device *device, const fa_saliency_desc *desc, fa_saliency **saliency)
+{
+    fa_clear_error();
+    if (!saliency)
+        return fa_fail(FA_INVALID, "saliency is NULL, expected where to store the new saliency");
+    *saliency = NULL;
+    if (!device || !desc)
+        return fa_fail(FA_INVALID, "%s is NULL", device ? "desc" : "device");
+    fa_saliency *made = fa_alloc_zeroed(device->context, sizeof(*made));
+    if (!made)
+        return FA_OUT_OF_MEMORY;
+    made->device = device;
+    const fa_status status = create(made, desc);
+    if (status == FA_OK)
+        *saliency = made;
+    else
+        release(made);
+    return fa_finish(status);
+}
+
+void fa_saliency_destroy(fa_saliency *saliency)
+{
+    if (!saliency)
+        return;
+    fa_task_release(&saliency->task);
+    release(saliency);
+}
+
+static size_t alignment_of(const fa_saliency *s, int n)
+{
+    if (n == FA_SALIENCY_KEEP && !s->problem.keep_bits)
+        return 2;
+    return tensors[n] >= 0 ? fa_dtype_align(s->problem.tensor[tensors[n]].dtype) : sizeof(float);
+}
+
+static fa_status check_binding(const fa_saliency *s, const fa_task_binding *binding)
+{
+    fa_memory memory[OPERANDS];
+    int count = 0;
+    for (int n = 0; n < OPERANDS; n++) {
+        const fa_buffer *buffer = binding->buffer[n];
+        if (!s->has[n] && buffer)
+            return fa_fail(FA_INVALID, "args.%s is given, expected NULL: the description has none", names[n]);
+        if (!s->has[n] || (s->span[n] == 0 && !buffer))
+            continue;
+        FA_TRY(fa_buffer_check(s->device, "args.", names[n], buffer, binding->offset[n], alignment_of(s, n),
+                               s->span[n]));
+        memory[count++] = (fa_memory){names[n], fa_buffer_bytes(s->span[n], buffer, binding->offset[n]),
+                                      n == FA_SALIENCY_OUT};
+    }
+    return fa_memory_check_overlap(memory, count);
+}
+
+fa_status fa_saliency_run(const fa_saliency *saliency, fa_queue *queue, const fa_saliency_args *args)
+{
+    fa_clear_error();
+    fa_saliency_args a;
+    FA_TRY(fa_call_check("saliency", saliency, saliency ? saliency->device : NULL, queue, "args", args));
+    FA_TRY(fa_copy_struct(&a, sizeof(a), FA_SALIENCY_ARGS_0_1, args, "fa_saliency_args"));
+    const fa_task_binding binding = {
+        .buffer = {a.q, a.k, a.lse, a.keep, a.bias, a.probes, a.saliency},
+        .offset = {a.q_offset, a.k_offset, a.lse_offset, a.keep_offset, a.bias_offset, a.probes_offset,
+                   a.saliency_offset},
+        .groups = saliency->groups,
+    };
+    FA_TRY(check_binding(saliency, &binding));
+    if (saliency->groups == 0)
+        return FA_OK;
+    return fa_finish(fa_task_run(&saliency->task, queue, &binding));
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** Saliency: how much weight each key has in the mean of some rows, from which caches choose what to keep precisely. */
+#ifndef FASTATTN_SALIENCY_H
+#define FASTATTN_SALIENCY_H
+
+#include "attention.h"
+#include "buffer.h"
+#include "device.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/**
+ * The mean weight of each key j over the probe rows i that see it,
+ *     saliency(j) = mean_i exp(s_ij - L_i),
+ * where s_ij is the score of the description, with all of its terms, and L_i the row's LSE, which attention has left. A key that
+ * no probe row sees has 0. That is ZipCache's normalised saliency, whose probes are some recent and some random rows; with
+ * `sums`, of all rows, it is the accumulated score of H2O.
+ */
+typedef struct fa_saliency_desc {
+    size_t struct_size; /* sizeof(fa_saliency_desc) */
+    /* As its plan has it, with its own lengths. v, o and sinks are not read. k is f32, f16 or bf16, without pages. */
+    const fa_attention_desc *attention;
+    int64_t probes; /* of each sequence; 0: all rows are probes                                        */
+    int64_t
+        heads; /* of the output: heads_kv, each a mean over the query heads of its group; or heads_q. 0: heads_kv */
+    int32_t sums; /* 1: sums in the place of means                                                   */
+} fa_saliency_desc;
+
+/** A prepared saliency. It never changes. Any number of threads may run one, each with its own queue and output. */
+typedef struct fa_saliency fa_saliency;
+
+/**
+ * Prepares it on `device`. Everything is copied out of desc. Destroy with fa_saliency_destroy(). *saliency is NULL on failure.
+ * FA_INVALID: NULL, or desc is wrong; the message names the field. FA_UNSUPPORTED: pages, formats of caches; more than
+ * 2^31 - 1 keys; a tensor larger than the device's kernels reach. FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST. Thread-safe.
+ */
+FA_API fa_status fa_saliency_create(fa_device *device, const fa_saliency_desc *desc, fa_saliency **saliency);
+
+/** Destroys a saliency that no queue still runs. NULL is allowed. */
+FA_API void fa_saliency_destroy(fa_saliency *saliency);
+
+/**
+ * The memory of one run. `lse` is that of attention, f32 of shape (batch, heads_q, rows). `probes` holds `probes` numbers of 32
+ * bits for each sequence, which are rows of it; others count as none. bias, keep and probes are given exactly if the
+ * description has them. keep as bytes begins at an even one, and the buffer has one byte more where their number is odd.
+ * `saliency` is f32, contiguous, of shape (sequences, heads, keys), with as many keys as a sequence can have; what lies
+ * beyond a sequence's keys, and before its first, is not written. Offsets are in bytes.
+ */
+typedef struct fa_saliency_args {
+    size_t struct_size; /* sizeof(fa_saliency_args) */
+    fa_buffer *q, *k, *lse, *keep, *bias, *probes, *saliency;
+    size_t q_offset, k_offset, lse_offset, keep_offset, bias_offset, probes_offset, saliency_offset;
+} fa_saliency_args;
+
+/**
+ * Enqueues it on a queue of its device, in the order of runs of attention; it can be captured or recorded as these are.
+ * Allocates nothing. The buffers must live until it is done; `args` is copied. FA_INVALID: a buffer is missing, too small, of
+ * another device, or misaligned; or saliency shares bytes with another operand. Nothing is written then. FA_DEVICE_LOST.
+ */
+FA_API fa_status fa_saliency_run(const fa_saliency *saliency, fa_queue *queue, const fa_saliency_args *args);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
