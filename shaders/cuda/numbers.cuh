@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Formats of caches on tensor cores: codes as the numbers that they stand for, which f16 and bf16 hold exactly, and copies of
+ * them to shared memory. What scales the numbers is applied elsewhere (coded.cuh), for no operand may round it.
+ */
+#pragma once
+
+#include "codes.cuh"
+#include "matrix.cuh"
+
+/* Differences and products of pairs of narrow numbers. */
+template <int TYPE>
+__device__ __forceinline__ uint subtract2(uint x, uint y)
+{
+#if __CUDA_ARCH__ >= 800
+    if constexpr (TYPE == TYPE_F16)
+        asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(x) : "r"(x), "r"(y));
+    else
+        asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(x) : "r"(y), "r"(0xbf80bf80u), "r"(x));
+#endif
+    return x;
+}
+
+template <int TYPE>
+__device__ __forceinline__ uint multiply2(uint x, uint y)
+{
+#if __CUDA_ARCH__ >= 800
+    if constexpr (TYPE == TYPE_F16)
+        asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(x) : "r"(x), "r"(y));
+    else
+        asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(x) : "r"(x), "r"(y), "r"(0x80008000u));
+#endif
+    return x;
+}
+
+/* (x & mask) ^ bits, at once. */
+__device__ __forceinline__ uint masked(uint x, uint mask, uint bits)
+{
+    asm("lop3.b32 %0, %1, %2, %3, 0x6a;" : "=r"(x) : "r"(x), "r"(mask), "r"(bits));
+    return x;
+}
+
+__device__ __forceinline__ uint multiply_add2(uint x, uint y, uint z)
+{
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(x) : "r"(x), "r"(y), "r"(z));
+    return x;
+}
+
+/* A format as constants: bytes of 32 elements, those that precede codes and fifth bits, if any; the code of 0. */
+template <int TYPE>
+struct format {
+    static constexpr int TYPE_OF = TYPE;
+    static constexpr bool FP8 = FA_TYPE_IS_FP8(TYPE), NIBBLES = FA_TYPE_CODE_BITS(TYPE) < 8, OFFSET = FA_TYPE_HAS_OFFSET(TYPE);
+    static constexpr int BLOCK = FP8 ? 32 : FA_TYPE_SIZE(TYPE), CODES = BLOCK - (NIBBLES ? 16 : 32);
+    static constexpr int FIFTH = FA_TYPE_CODE_BITS(TYPE) == 5 ? CODES - 4 : 0;
+    static constexpr int ZERO = TYPE == FA_TYPE_Q8_0 || TYPE == FA_TYPE_IQ4_NL ? 128 : FA_TYPE_CENTRE(TYPE);
+};
+
+/* So many bytes to shared memory, of which the first `exist` are read and the others 0. */
+template <int BYTES>
+__device__ __forceinline__ void copy_bytes(uint to, const uchar *from, int exist)
+{
+#if __CUDA_ARCH__ >= 800
+    if constexpr (BYTES == 16) {
+        asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(exist) : "memory");
+    } else if constexpr (BYTES > 2) {
+        asm volatile("cp.async.ca.shared.global.L2::128B [%0], [%1], %2, %3;" ::"r"(to), "l"(from), "n"(BYTES), "r"(exist)
+                     : "memory");
+    } else {
+        const ushort x = exist > 0 ? *(const ushort *)from : (ushort)0;
+        asm volatile("st.shared.u16 [%0], %1;" ::"r"(to), "h"(x) : "memory");
+    }
+#endif
+}
+
+/* A word of a row, which begins at an even place, `at` bytes behind one that is a multiple of four. */
+__device__ __forceinline__ uint word_at(const uchar *row, int at, uint more)
+{
+    const uchar *const from = row + at + more;
+    if (at % 4 == 0)
+        return *(const uint *)from;
+    return __byte_perm(((const ushort *)from)[0], ((const ushort *)from)[1], 0x5410);
+}
+
+/* What nibbles, one in each byte, stand for, where `fifth` begins with the fifth bits of their codes if there are any. */
+template <typename F>
+__device__ __forceinline__ uint codes_of(uint nibbles, uint fifth)
+{
+    nibbles &= 0x0f0f0f0fu;
+    if constexpr (F::TYPE_OF == FA_TYPE_IQ4_NL) /* as fa_iq4_nl_number() has them */
+        return look_up(nibbles, 0x3f2d1801u, 0x766a5d4fu, 0xa6998d81u, 0xf1d9c5b5u);
+    return F::FIFTH > 0 ? nibbles | fa_fifths(fifth) : nibbles;
+}
+
+/* The fifth bits of block b's codes from element e on. */
+template <typename F>
+__device__ __forceinline__ uint fifths_of(const uchar *row, int b, uint e)
+{
+    return F::FIFTH > 0 ? word_at(row, b * F::BLOCK + F::FIFTH, 0) >> e : 0;
+}
+
+/*
+ * The operands of a word's codes before zero_of() is taken from them: below the exponent of 2^10 in f16, and in bf16
+ * seven bits of them below that of 2^7.
+ */
+template <int TYPE, typename F>
+__device__ __forceinline__ void raise(uint codes, uint to[2])
+{
+    if constexpr (TYPE == TYPE_F16 && F::TYPE_OF == FA_TYPE_Q8_0) {
+        to[0] = masked(codes, 0x00ff00ffu, 0x64806480u);
+        to[1] = masked(codes >> 8, 0x00ff00ffu, 0x64806480u);
+    } else if constexpr (TYPE == TYPE_F16) {
+        to[0] = masked(codes, 0x00ff00ffu, 0x64006400u);
+        to[1] = __byte_perm(codes, 0x64646464u, 0x4341);
+    } else {
+        to[0] = masked(codes, 0x007f007fu, 0x43004300u);
+        to[1] = masked(codes >> 8, 0x007f007fu, 0x43004300u);
+    }
+}
+
+/* In f16 the code of 0. In bf16 an eighth bit is worth as much more, or as much less where it is a sign. */
+template <int TYPE, typename F>
+__device__ __forceinline__ uint zero_of(uint codes, int i)
+{
+    if constexpr (TYPE == TYPE_F16)
+        return 0x64006400u + F::ZERO * 0x10001u;
+    else if constexpr (F::ZERO == 128) /* iq4_nl's numbers are 128 more, q8_0's codes are not */
+        return ((codes >> 8 * i & 0x00800080u) ^ (F::TYPE_OF == FA_TYPE_Q8_0 ? 0 : 0x00800080u)) | 0x43004300u;
+    return 0x43004300u + F::ZERO * 0x10001u;
+}
+
+/* Bytes 0 and 1, and 2 and 3, as operands. */
+template <int TYPE, typename F>
+__device__ __forceinline__ void operands_of_fp8(uint bytes, uint to[2])
+{
+#if __CUDA_ARCH__ >= 900
+    if constexpr (TYPE == TYPE_F16 && F::TYPE_OF == FA_TYPE_E4M3) {
+        asm("{.reg .b16 l, h; mov.b32 {l, h}, %2; cvt.rn.f16x2.e4m3x2 %0, l; cvt.rn.f16x2.e4m3x2 %1, h;}"
+            : "=r"(to[0]), "=r"(to[1])
+            : "r"(bytes));
+        return;
+    }
+#endif
+    to[0] = fa_fp8_halves(F::TYPE_OF, __byte_perm(bytes, 0, 0x1404));
+    to[1] = fa_fp8_halves(F::TYPE_OF, __byte_perm(bytes, 0, 0x3424));
+    UNROLL
+    for (int i = 0; i < 2; i++) {
+        if constexpr (TYPE == TYPE_BF16)
+            to[i] = pack<TYPE>(from_half((ushort)to[i]) * FA_FP8_FACTOR(F::TYPE_OF),
+                               from_half((ushort)(to[i] >> 16)) * FA_FP8_FACTOR(F::TYPE_OF));
+        else if constexpr (F::TYPE_OF == FA_TYPE_E4M3)
+            to[i] = multiply2<TYPE>(to[i], 0x5c005c00u);
+    }
+}
+
+/* The numbers of a word's codes: of elements 0 and 2, then 1 and 3; of fp8, of 0 and 1, then 2 and 3. */
+template <int TYPE, typename F>
+__device__ __forceinline__ void operands_of(uint codes, uint to[2])
+{
+    if constexpr (F::FP8) {
+        operands_of_fp8<TYPE, F>(codes, to);
+    } else {
+        raise<TYPE, F>(codes, to);
+        UNROLL
+        for (int i = 0; i < 2; i++)
+            to[i] = subtract2<TYPE>(to[i], zero_of<TYPE, F>(codes, i));
+    }
+}
+
+__device__ __forceinline__ float float_at(const uchar *at) { return from_half(*(const ushort *)at); }
+
+/* What an infinite scale makes of its block's numbers is infinite or NaN: as a sum, NaN. */
+__device__ __forceinline__ float nan_unless_finite(float x) { return x - x + x; }
+
+/* Whether values of a block are added one by one: f16 does not hold what they are made of, or they are no numbers. */
+template <int TYPE>
+__device__ __forceinline__ bool is_apart(uint scale, uint offset)
+{
+    const uint most = TYPE == TYPE_F16 ? 0x5400 : 0x7c00; /* 2^6, infinity */
+    return (scale & 0x7fff) >= most || (offset & 0x7fff) >= 0x7c00;
+}
