@@ -49,7 +49,10 @@ fa_status fa_kernel_supports(const fa_kernel *kernel, const fa_problem *p)
 fa_limits fa_kernel_limits(const fa_kernel *kernel, const fa_problem *problem, const fa_limits *device)
 {
     const bool coded = fa_dtype_block(problem->tensor[FA_K].dtype) > 1 && kernel->resident_coded > 0;
-    return fa_limits_sane(device, coded ? kernel->resident_coded : kernel->traits.resident);
+    fa_limits limits = fa_limits_sane(device, coded ? kernel->resident_coded : kernel->traits.resident);
+    if (coded)
+        limits.onchip_bytes -= FA_MIN(limits.onchip_bytes, (uint64_t)kernel->coded_bytes);
+    return limits;
 }
 
 bool fa_kernel_may_run(const fa_kernel *kernel, const fa_problem *problem, unsigned features)

@@ -24,7 +24,8 @@ typedef struct fa_kernel {
     fa_tile_traits traits;
     int32_t
         resident_coded; /* traits.resident where k and v are in formats of caches; 0: it is the same there too */
-    const void *impl; /* the backend's own */
+    int32_t coded_bytes; /* staged beside what traits say where resident_coded holds                  */
+    const void *impl;    /* the backend's own */
 } fa_kernel;
 
 /* FA_OK when the kernel serves the problem; FA_UNSUPPORTED with the reason. */

@@ -15,15 +15,17 @@ _Static_assert(FA_CUDA_MOST_DIM >= FA_MAX_HEAD_DIM, "a row of NaNs is as long as
 
 static fa_tile_traits tensor_traits(const fa_cuda_traits *t, int32_t most_q)
 {
+    const bool stages_q = 16 * t->tensor.held * t->tensor.split < t->dim_qk;
     return (fa_tile_traits){
         .tile = {t->block_q, t->block_kv, 16},
         .least_dim_qk = t->dim_qk,
         .least_dim_v = t->dim_v,
-        .stage = FA_STAGE_K | FA_STAGE_V,
+        .stage = FA_STAGE_K | FA_STAGE_V | (stages_q ? FA_STAGE_Q : 0),
         .element_bytes = 2,
         .buffers = 2,
         .fixed_bytes = fa_cuda_shared_bytes(*t, FA_F16, fa_cuda_variant_of(*t, most_q)) -
-                       2 * t->block_kv * t->dim_v * (int32_t)sizeof(float),
+                       2 * t->block_kv * t->dim_v * (int32_t)sizeof(float) -
+                       (stages_q ? most_q * t->dim_qk * 2 : 0),
         .max_block_q = most_q,
         .max_block_kv = t->block_kv,
         .exposed = 0.1,
@@ -105,19 +107,39 @@ static int32_t most_rows(const fa_cu_caps *caps, const fa_cuda_traits *t)
     return most;
 }
 
+/* The most shared memory that a block takes, whatever formats of caches k and v are in. */
+static size_t most_coded_bytes(const fa_cuda_traits *t, int variant)
+{
+    int most = 0;
+    for (int pair = 0; pair < (FA_IQ4_NL + 1) * (FA_IQ4_NL + 1); pair++) {
+        const int k = pair / (FA_IQ4_NL + 1), v = pair % (FA_IQ4_NL + 1);
+        if (TYPES_CODED & FA_TYPE(k) && TYPES_CODED & FA_TYPE(v))
+            most = FA_MAX(most, fa_cuda_shared_bytes(*t, fa_cuda_coded_type(FA_F16, k, v), variant));
+    }
+    return (size_t)most;
+}
+
 /*
  * Blocks of a kernel on tensor cores that a multiprocessor works on where k and v are in formats of caches; 0: it does not
  * serve them. Modules for them are compiled when they are first used.
  */
 static int32_t coded_blocks(const fa_cu_caps *caps, const fa_cuda_traits *t, int32_t most_q)
 {
-    const int type = fa_cuda_coded_type(FA_F16, FA_Q8_0, FA_Q8_0);
-    const size_t least = (size_t)fa_cuda_shared_bytes(*t, type, 0),
-                 most = (size_t)fa_cuda_shared_bytes(*t, type, fa_cuda_variant_of(*t, most_q));
-    if (t->kind != FA_CUDA_DECODE || t->unit < 80 || !caps->compiles || most > caps->shared_bytes)
-        return 0;
+    const bool tiles = t->kind == FA_CUDA_TENSOR;
+    const size_t least = most_coded_bytes(t, 0), most = most_coded_bytes(t, fa_cuda_variant_of(*t, most_q));
     const size_t room = caps->unit_shared_bytes / (least + DRIVER_SHARED);
+    if (t->unit < 80 || !caps->compiles || (tiles ? least : most) > caps->shared_bytes)
+        return 0;
+    if (tiles)
+        return t->resident == 1 || (size_t)t->resident * (most + DRIVER_SHARED) <= caps->unit_shared_bytes;
     return FA_MAX(FA_MIN(fa_cuda_coded_resident(*t), (int32_t)FA_MIN(room, 16)), 1);
+}
+
+/* Bytes that a block takes more there. */
+static int32_t coded_bytes(const fa_cuda_traits *t, int32_t most_q)
+{
+    const int variant = fa_cuda_variant_of(*t, most_q);
+    return (int32_t)most_coded_bytes(t, variant) - fa_cuda_shared_bytes(*t, FA_F16, variant);
 }
 
 /* False where the device does not run it, or it is no kernel of its own. */
@@ -145,6 +167,8 @@ static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kern
         kernel->types_q = kernel->types_k = kernel->types_v =
             FA_TYPE(FA_F16) | (t->unit >= 80 ? FA_TYPE(FA_BF16) : 0);
         kernel->resident_coded = coded_blocks(caps, t, most_q);
+        if (t->kind == FA_CUDA_TENSOR && kernel->resident_coded > 0)
+            kernel->coded_bytes = coded_bytes(t, most_q);
         if (kernel->resident_coded > 0)
             kernel->types_k = kernel->types_v = kernel->types_q | TYPES_CODED;
         kernel->same_types = true;

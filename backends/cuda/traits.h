@@ -3,6 +3,7 @@
 #ifndef FA_CUDA_TRAITS_H
 #define FA_CUDA_TRAITS_H
 
+#include "core/portable/format.h"
 #include "core/portable/table.h"
 
 #ifdef __CUDACC__
@@ -221,10 +222,10 @@ FA_CUDA_FN int fa_cuda_coded_notes(fa_cuda_traits t)
     return t.dim_v / 32 * 32 * 5 * (int)sizeof(float);
 }
 
-/* Blocks of the fewest rows that a multiprocessor has registers for. */
+/* Blocks of the fewest rows that a multiprocessor has registers for, or tensor: must have room for. */
 FA_CUDA_FN int fa_cuda_coded_resident(fa_cuda_traits t)
 {
-    return t.dim_v <= 128 ? 4 : 2;
+    return t.kind == FA_CUDA_TENSOR ? t.resident : t.dim_v <= 128 ? 4 : 2;
 }
 
 /* Results take the rows' place. `type` is the module's. */
@@ -235,10 +236,57 @@ FA_CUDA_FN int fa_cuda_decode_bytes(fa_cuda_traits t, int type, int variant)
     return type > FA_CUDA_ANY && rows > results ? rows : results;
 }
 
+/*
+ * Tensor, of formats of caches: bytes from a row of codes to the next. Of blocks with scales they are an odd multiple of 8, which
+ * puts words of 16 rows into different banks; of fp8, whose codes are read by 16 bytes, an odd multiple of 16.
+ */
+FA_CUDA_FN int fa_cuda_tile_pitch(fa_cuda_traits t, int type)
+{
+    const int bytes = (FA_TYPE_SPAN(type, t.dim_v) + 7) / 8 * 8;
+    return FA_TYPE_IS_FP8(type) ? bytes + 16 : bytes / 8 % 2 == 0 ? bytes + 8 : bytes;
+}
+
+/* The rows of a block that a warp has, of K and then of V. */
+FA_CUDA_FN int fa_cuda_tile_share(fa_cuda_traits t, int type_k, int type_v)
+{
+    const int of_k = fa_cuda_tile_pitch(t, type_k), of_v = fa_cuda_tile_pitch(t, type_v);
+    return t.block_kv / (t.group / 32) * (of_k > of_v ? of_k : of_v);
+}
+
+/* What is noted of the scales of a stage: of K, of V, then V's offsets, each two numbers of 16 bits and eight keys more. */
+FA_CUDA_FN int fa_cuda_tile_notes(fa_cuda_traits t, int type_k, int type_v)
+{
+    const int lists = FA_TYPE_IS_FP8(type_k) ? 0 : FA_TYPE_HAS_OFFSET(type_k) ? 2 : 1;
+    return t.dim_v / 32 * 4 *
+           (t.block_kv * (lists + !FA_TYPE_IS_FP8(type_v)) +
+            (FA_TYPE_HAS_OFFSET(type_v) ? t.block_kv + 8 : 0));
+}
+
+/* Sums of q's dims, one for each block of a row. */
+FA_CUDA_FN int fa_cuda_tile_sums(fa_cuda_traits t, int type_k, int rows)
+{
+    return FA_TYPE_HAS_OFFSET(type_k) ? t.dim_v / 32 * 4 * rows : 0;
+}
+
+/* Behind what any type takes: two stages' notes, the sums, and codes of all warps. */
+FA_CUDA_FN int fa_cuda_tile_notes_at(fa_cuda_traits t, int rows)
+{
+    return (fa_cuda_tensor_words(t, rows) + (fa_cuda_tensor_notes(t) ? FA_CUDA_NOTES : 0) + 3) / 4 * 16;
+}
+
+FA_CUDA_FN int fa_cuda_tile_bytes(fa_cuda_traits t, int type, int rows)
+{
+    const int type_k = type >> 4 & 15, type_v = type >> 8;
+    return fa_cuda_tile_notes_at(t, rows) + 2 * fa_cuda_tile_notes(t, type_k, type_v) +
+           fa_cuda_tile_sums(t, type_k, rows) + t.group / 32 * fa_cuda_tile_share(t, type_k, type_v);
+}
+
 FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_traits t, int type, int variant)
 {
     if (t.kind == FA_CUDA_DECODE)
         return fa_cuda_decode_bytes(t, type, variant);
+    if (t.kind == FA_CUDA_TENSOR && type > FA_CUDA_ANY)
+        return fa_cuda_tile_bytes(t, type, fa_cuda_rows_of(t, variant));
     return (int)sizeof(float) *
            (t.kind == FA_CUDA_TENSOR ? fa_cuda_tensor_words(t, fa_cuda_rows_of(t, variant)) +
                                            (fa_cuda_tensor_notes(t) ? FA_CUDA_NOTES : 0)

@@ -4,6 +4,7 @@
  * each twice the last; backends/cuda/traits.h says what else. What a row has not is empty.
  */
 #include "coded.cuh"
+#include "coded_tile.cuh"
 #include "decode.cuh"
 #include "fma.cuh"
 #include "merge.cuh"
@@ -19,7 +20,10 @@ __device__ __forceinline__ void run(const fa_cuda_args &a, float4 *room)
     if (blockIdx.x >= (R.kind == FA_CUDA_MERGE ? in_work->merges : in_work->items))
         return;
     if constexpr (R.kind == FA_CUDA_TENSOR && BLOCK_Q <= R.most_q) {
-        tensor_attention<ROW, BLOCK_Q, VARIANT % 2 != 0>(a, room);
+        if constexpr (CODED)
+            coded_tile_attention<ROW, BLOCK_Q, VARIANT % 2 != 0>(a, room);
+        else
+            tensor_attention<ROW, BLOCK_Q, VARIANT % 2 != 0>(a, room);
     } else if constexpr (R.kind == FA_CUDA_DECODE && BLOCK_Q <= R.most_q) {
         if constexpr (CODED)
             coded_attention<ROW, BLOCK_Q, VARIANT % 2 != 0>(a, room);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Formats of caches on tensor cores: codes as the numbers that they stand for, which f16 and bf16 hold exactly, and copies of
- * them to shared memory. What scales the numbers is applied elsewhere (coded.cuh), for no operand may round it.
+ * them to shared memory. What scales the numbers is applied elsewhere (coded.cuh, coded_tile.cuh), for no operand may round it.
  */
 #pragma once
 

@@ -46,6 +46,9 @@ struct tensor_kernel {
     uint4 passing[COPIES];
     float out[TILES][PARTS_V][4];
     float base[TILES][2], sum[TILES][2]; /* of this lane's two rows of each tile */
+    /* Of formats of v with offsets, their sums by weight: two columns for each block of 32 dims. */
+    static constexpr int OFFSETS = CODED && FA_TYPE_HAS_OFFSET(FORMAT_V) ? ceil_div(DIM, 128) : 0;
+    float offsets[TILES][OFFSETS > 0 ? OFFSETS : 1][4];
     seldom<2 * TILES> greatest;          /* likewise, the score that the base is of */
     bool apart;                          /* some row of the warp is */
 
@@ -424,6 +427,11 @@ struct tensor_kernel {
             for (int half = 0; half < 2; half++) {
                 sum[t][half] *= by[t][half];
                 UNROLL
+                for (int n = 0; n < OFFSETS; n++) {
+                    offsets[t][n][2 * half] *= by[t][half];
+                    offsets[t][n][2 * half + 1] *= by[t][half];
+                }
+                UNROLL
                 for (int n = 0; n < PARTS_V; n++) {
                     out[t][n][2 * half] *= by[t][half];
                     out[t][n][2 * half + 1] *= by[t][half];
@@ -465,23 +473,29 @@ struct tensor_kernel {
             take_bases(sc, most);
     }
 
-    /* The weights of the tile's step n of 16 keys, packed as first operands of the second product. */
+    /* The weights of tile t's step n of 16 keys. */
+    __device__ void weigh(const float sc[TILES][PARTS_KV][4], int n, int t, float w[PARTS_STEP][4])
+    {
+        UNROLL
+        for (int i = 0; i < 4 * PARTS_STEP; i++) {
+            const int part = i / 4, element = i % 4, half = element / 2;
+            w[part][element] = exp2_fast(fmaf(sc[t][PARTS_STEP * n + part][element], s.p->score.unit, -base[t][half]));
+        }
+        UNROLL
+        for (int half = 0; half < 2; half++) {
+            UNROLL
+            for (int part = 0; part < PARTS_STEP; part++)
+                sum[t][half] += w[part][2 * half] + w[part][2 * half + 1];
+        }
+    }
+
+    /* Those of all, packed as first operands of the second product. */
     __device__ void softmax_step(const float sc[TILES][PARTS_KV][4], int n, uint weights[TILES][products::WORDS])
     {
         UNROLL
         for (int t = 0; t < TILES; t++) {
             float w[PARTS_STEP][4];
-            UNROLL
-            for (int i = 0; i < 4 * PARTS_STEP; i++) {
-                const int part = i / 4, element = i % 4, half = element / 2;
-                w[part][element] = exp2_fast(fmaf(sc[t][PARTS_STEP * n + part][element], s.p->score.unit, -base[t][half]));
-            }
-            UNROLL
-            for (int half = 0; half < 2; half++) {
-                UNROLL
-                for (int part = 0; part < PARTS_STEP; part++)
-                    sum[t][half] += w[part][2 * half] + w[part][2 * half + 1];
-            }
+            weigh(sc, n, t, w);
             products::pack_weights(lane, w, weights[t]);
         }
     }
@@ -637,6 +651,9 @@ struct tensor_kernel {
                 greatest.set(2 * t + half, FA_NEG_INF);
                 sum[t][half] = 0.0f;
             }
+            UNROLL
+            for (int i = 0; i < 4 * OFFSETS; i++)
+                offsets[t][i / 4][i % 4] = 0.0f;
             UNROLL
             for (int d = 0; d < PARTS_V; d++) {
                 UNROLL

@@ -136,6 +136,46 @@ START_TEST(codes_fit_and_do_not_meet)
 }
 END_TEST
 
+/* Banks, as bits, where `words` words of each of `rows` rows lie, whose beginnings are `pitch` bytes apart; 0: two meet. */
+static unsigned banks_of(int pitch, int rows, int words)
+{
+    unsigned banks = 0;
+    for (int i = 0; i < rows * words; i++) {
+        const unsigned bank = 1u << (i / words * pitch / 4 + i % words) % BANKS;
+        if (banks & bank)
+            return 0;
+        banks |= bank;
+    }
+    return banks;
+}
+
+/* Likewise in kernels for many rows: of what lanes read at once. 8.6 has room for 64 rows, 9.0 for two blocks of 128. */
+START_TEST(tiles_of_codes_fit_and_do_not_meet)
+{
+    const int formats = FA_TYPE_IQ4_NL + 1 - FA_TYPE_E4M3;
+    int met = 0;
+    for (const fa_cuda_traits *t = fa_cuda_table; t->kind != FA_CUDA_MERGE; t++) {
+        if (t->kind != FA_CUDA_TENSOR || t->unit != 80)
+            continue;
+        for (int i = 0; i < formats * formats; i++) {
+            const int k = FA_TYPE_E4M3 + i / formats, v = FA_TYPE_E4M3 + i % formats;
+            const int pitch = fa_cuda_tile_pitch(*t, k), type = fa_cuda_coded_type(1, k, v);
+            ck_assert_int_le(FA_TYPE_SPAN(k, t->dim_v), pitch);
+            ck_assert_uint_ne(FA_TYPE_IS_FP8(k) ? banks_of(pitch, 8, 4) : banks_of(pitch, 16, 1), 0);
+            ck_assert_int_eq(fa_cuda_tile_share(*t, k, v) % 16, 0);
+            ck_assert_int_eq(fa_cuda_tile_notes(*t, k, v) % 16, 0);
+            if (t->dim_v != 128)
+                continue;
+            ck_assert_int_le(fa_cuda_shared_bytes(*t, type, fa_cuda_variant_of(*t, 64)), 101376);
+            ck_assert_int_le(2 * (fa_cuda_shared_bytes(*t, type, fa_cuda_variant_of(*t, 128)) + 1024),
+                             233472);
+            met++;
+        }
+    }
+    ck_assert_int_eq(met, formats * formats);
+}
+END_TEST
+
 START_TEST(no_bank_is_met_twice)
 {
     int tensor = 0, fma = 0;
@@ -185,6 +225,7 @@ int main(void)
     tcase_add_test(tc, rows_fit_where_they_are_made_for);
     tcase_add_test(tc, every_variant_is_a_kernel);
     tcase_add_test(tc, codes_fit_and_do_not_meet);
+    tcase_add_test(tc, tiles_of_codes_fit_and_do_not_meet);
     tcase_add_test(tc, no_bank_is_met_twice);
     tcase_add_test(tc, rows_are_looked_up_by_their_warp);
     suite_add_tcase(suite, tc);

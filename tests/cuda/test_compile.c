@@ -68,7 +68,7 @@ int main(void)
         if (fa_cuda_table[line].kind != kind &&
             (fa_cuda_table[line].kind == FA_CUDA_FMA || fa_cuda_table[line].kind == FA_CUDA_ROWS))
             good = compile(nvrtc, line, FA_CUDA_ANY) && good;
-        if (fa_cuda_table[line].kind != kind && fa_cuda_table[line].kind == FA_CUDA_DECODE)
+        if (fa_cuda_table[line].kind != kind && (fa_cuda_table[line].kind == FA_CUDA_DECODE || line == 0))
             good = compile(nvrtc, line, fa_cuda_coded_type(FA_F16, FA_Q8_0, FA_Q5_1)) && good;
         kind = fa_cuda_table[line].kind;
         unit = fa_cuda_table[line].unit;

@@ -215,6 +215,36 @@ static bool add_formats(conform_list *list)
     return ok;
 }
 
+/* Rows of 128 dims and blocks of many rows, which kernels stage whole; K and V in formats of their own. */
+static bool add_format_tiles(conform_list *list)
+{
+    bool ok = true;
+    const int count = FA_IQ4_NL + 1 - FA_E4M3;
+    for (int i = 0; i < 2 * count; i++) {
+        conform_case c = basic;
+        set_types(&c, i < count ? FA_F16 : FA_BF16);
+        c.k = (fa_dtype)(FA_E4M3 + i % count);
+        c.v = (fa_dtype)(FA_E4M3 + (3 * i + i / count) % count);
+        set_heads(&c, 2, 4, 2);
+        set_dims(&c, 128, 128);
+        c.layout = CONFORM_BSHD;
+        c.packing = CONFORM_LENS;
+        set_lengths(&c, 70, 330);
+        ok = ok && conform_add(list, &c, "format-tiles");
+        c.hazard = i % 2 ? CONFORM_INF_V : CONFORM_NAN_V;
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        ok = ok &&
+             conform_add(list, &c, i % 2 ? "format-tiles-causal-br-inf-v" : "format-tiles-causal-br-nan-v");
+        c.hazard = CONFORM_HIDDEN;
+        c.page = 32;
+        c.window_left = 50;
+        c.bias_axes = 15;
+        c.keep_axes = 13;
+        ok = ok && conform_add(list, &c, "format-tiles-pages32-causal-br-window-l50-bias-keep-hidden");
+    }
+    return ok;
+}
+
 const conform_scales conform_scalings[CONFORM_SCALINGS] = {
     {.name = "tensor", .type = FA_F32},
     {.name = "head", .type = FA_F16, .head = true, .factor = -0.7f},
@@ -368,5 +398,5 @@ static bool add_latent(conform_list *list)
 bool conform_add_caches(conform_list *list)
 {
     return add_page_sizes(list) && add_pages(list) && add_lost(list) && add_first(list) &&
-           add_formats(list) && add_scales(list) && add_latent(list);
+           add_formats(list) && add_format_tiles(list) && add_scales(list) && add_latent(list);
 }
