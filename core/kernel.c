@@ -33,8 +33,10 @@ fa_status fa_kernel_supports(const fa_kernel *kernel, const fa_problem *p)
         return fa_fail(FA_UNSUPPORTED, "%s: v.shape[3] is %d, at most %d is served", kernel->name, p->dim_v,
                        kernel->max_dim_v);
     fa_dtype q = p->tensor[FA_Q].dtype, k = p->tensor[FA_K].dtype, v = p->tensor[FA_V].dtype;
-    const bool coded = fa_dtype_block(k) > 1 && fa_dtype_block(v) > 1;
-    if (kernel->same_types && !coded && (q != k || k != v))
+    const bool coded_k = fa_dtype_block(k) > 1, coded_v = fa_dtype_block(v) > 1;
+    const bool fits = kernel->mixes_coded ? (coded_k || q == k) && (coded_v || q == v)
+                                          : (coded_k && coded_v) || (q == k && k == v);
+    if (kernel->same_types && !fits)
         return fa_fail(FA_UNSUPPORTED, "%s: q.dtype %s, k.dtype %s and v.dtype %s differ, one type is served",
                        kernel->name, fa_dtype_name(q), fa_dtype_name(k), fa_dtype_name(v));
     const unsigned types[] = {kernel->types_q, kernel->types_k, kernel->types_v, kernel->types_o};
@@ -48,7 +50,9 @@ fa_status fa_kernel_supports(const fa_kernel *kernel, const fa_problem *p)
 
 fa_limits fa_kernel_limits(const fa_kernel *kernel, const fa_problem *problem, const fa_limits *device)
 {
-    const bool coded = fa_dtype_block(problem->tensor[FA_K].dtype) > 1 && kernel->resident_coded > 0;
+    const fa_tensor *tensor = problem->tensor;
+    const bool coded = (fa_dtype_block(tensor[FA_K].dtype) > 1 || fa_dtype_block(tensor[FA_V].dtype) > 1) &&
+                       kernel->resident_coded > 0;
     fa_limits limits = fa_limits_sane(device, coded ? kernel->resident_coded : kernel->traits.resident);
     if (coded)
         limits.onchip_bytes -= FA_MIN(limits.onchip_bytes, (uint64_t)kernel->coded_bytes);

@@ -16,7 +16,8 @@ typedef struct fa_kernel {
     unsigned features;                           /* FA_FEATURE_* that it serves                          */
     unsigned needs;                              /* those without which it does not serve a problem      */
     unsigned types_q, types_k, types_v, types_o; /* FA_TYPE() masks                                      */
-    bool same_types; /* q, k and v must have one type, or k and v both be in formats of caches        */
+    bool same_types;  /* q, k and v must have one type, or k and v both be in formats of caches        */
+    bool mixes_coded; /* then also one of the two, beside the other of q's type                       */
     int32_t max_dim_qk, max_dim_v;
     bool baseline;   /* to compare with in benchmarks: runs when named, never chosen                       */
     fa_dtype p_type; /* precision of the softmax weights in the second product; sets the tolerance        */

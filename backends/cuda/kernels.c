@@ -172,6 +172,7 @@ static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kern
         if (kernel->resident_coded > 0)
             kernel->types_k = kernel->types_v = kernel->types_q | TYPES_CODED;
         kernel->same_types = true;
+        kernel->mixes_coded = t->kind == FA_CUDA_TENSOR;
         kernel->p_as_q = true;
         break;
     case FA_CUDA_FMA: kernel->traits = fma_traits(t, most_q); break;

@@ -28,7 +28,7 @@ static int type_of(const fa_plan *plan, const fa_cuda_traits *t)
 {
     const fa_tensor *tensor = plan->problem.tensor;
     const fa_dtype type = tensor[FA_Q].dtype;
-    if (t->unit > 0 && is_coded(&tensor[FA_K]))
+    if (t->unit > 0 && (is_coded(&tensor[FA_K]) || is_coded(&tensor[FA_V])))
         return fa_cuda_coded_type((int)type, (int)tensor[FA_K].dtype, (int)tensor[FA_V].dtype);
     if (t->unit > 0)
         return (int)type;

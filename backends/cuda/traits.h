@@ -243,10 +243,12 @@ FA_CUDA_FN int fa_cuda_decode_bytes(fa_cuda_traits t, int type, int variant)
 FA_CUDA_FN int fa_cuda_tile_pitch(fa_cuda_traits t, int type)
 {
     const int bytes = (FA_TYPE_SPAN(type, t.dim_v) + 7) / 8 * 8;
+    if (!FA_TYPE_IS_CODED(type))
+        return 0;
     return FA_TYPE_IS_FP8(type) ? bytes + 16 : bytes / 8 % 2 == 0 ? bytes + 8 : bytes;
 }
 
-/* The rows of a block that a warp has, of K and then of V. */
+/* The rows of a block that a warp has, of K and then of V. One of them may be plain, which has none. */
 FA_CUDA_FN int fa_cuda_tile_share(fa_cuda_traits t, int type_k, int type_v)
 {
     const int of_k = fa_cuda_tile_pitch(t, type_k), of_v = fa_cuda_tile_pitch(t, type_v);
@@ -256,10 +258,12 @@ FA_CUDA_FN int fa_cuda_tile_share(fa_cuda_traits t, int type_k, int type_v)
 /* What is noted of the scales of a stage: of K, of V, then V's offsets, each two numbers of 16 bits and eight keys more. */
 FA_CUDA_FN int fa_cuda_tile_notes(fa_cuda_traits t, int type_k, int type_v)
 {
-    const int lists = FA_TYPE_IS_FP8(type_k) ? 0 : FA_TYPE_HAS_OFFSET(type_k) ? 2 : 1;
+    const int of_k = type_k < FA_TYPE_Q8_0        ? 0
+                     : FA_TYPE_HAS_OFFSET(type_k) ? 2
+                                                  : 1,
+              of_v = type_v < FA_TYPE_Q8_0 ? 0 : 1;
     return t.dim_v / 32 * 4 *
-           (t.block_kv * (lists + !FA_TYPE_IS_FP8(type_v)) +
-            (FA_TYPE_HAS_OFFSET(type_v) ? t.block_kv + 8 : 0));
+           (t.block_kv * (of_k + of_v) + (FA_TYPE_HAS_OFFSET(type_v) ? t.block_kv + 8 : 0));
 }
 
 /* Sums of q's dims, one for each block of a row. */

@@ -54,6 +54,9 @@ struct coded_tile_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     using tiles::R, tiles::UNIT, tiles::BLOCK_KV, tiles::TILE_KV, tiles::WARPS, tiles::TILES, tiles::DIM, tiles::LINE,
         tiles::PARTS_KV, tiles::PARTS_V, tiles::STEPS_KV, tiles::GROUP;
     static constexpr int ALL = R.dim_v / 32, BLOCKS = DIM / 32; /* blocks of a row, and of a warp's part */
+    /* Whether k, or v, is plain, and staged as tensor.cuh does; and whether nothing but its elements is needed. */
+    static constexpr bool PLAIN_K = !FA_TYPE_IS_CODED(FORMAT_K), PLAIN_V = !FA_TYPE_IS_CODED(FORMAT_V);
+    static constexpr bool BARE_K = PLAIN_K || K::FP8, BARE_V = PLAIN_V || V::FP8;
     static constexpr int SHARE = BLOCK_KV / WARPS, TURNS = SHARE * ALL / 32; /* a warp's rows; blocks of them that a lane has */
     static constexpr int PITCH_K = fa_cuda_tile_pitch(R, FORMAT_K), PITCH_V = fa_cuda_tile_pitch(R, FORMAT_V);
     static constexpr int LANES = 32 / FA_MIN(SHARE, 4); /* that copy a row */
@@ -62,8 +65,8 @@ struct coded_tile_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     /* Bytes of shared memory behind what any kernel has: of each stage what is noted of its scales; sums of q; and codes. */
     static constexpr int NOTED_AT = fa_cuda_tile_notes_at(R, BLOCK_Q), NOTED = fa_cuda_tile_notes(R, FORMAT_K, FORMAT_V);
     static constexpr int LIST = ALL * BLOCK_KV * 4; /* a number for each block of each key */
-    static constexpr int SCALES_K = 0, OFFSETS_K = SCALES_K + (K::FP8 ? 0 : LIST), RESTS = OFFSETS_K + (K::OFFSET ? LIST : 0),
-                         COLUMNS = RESTS + (V::FP8 ? 0 : LIST);
+    static constexpr int SCALES_K = 0, OFFSETS_K = SCALES_K + (BARE_K ? 0 : LIST), RESTS = OFFSETS_K + (K::OFFSET ? LIST : 0),
+                         COLUMNS = RESTS + (BARE_V ? 0 : LIST);
     static constexpr int SUMS_Q = NOTED_AT + 2 * NOTED, CODES = SUMS_Q + fa_cuda_tile_sums(R, FORMAT_K, BLOCK_Q);
     static constexpr int COLUMN = BLOCK_KV + 8; /* numbers of a column of offsets, apart so that eight are in different banks */
 
@@ -161,6 +164,49 @@ struct coded_tile_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         commit_copies();
     }
 
+    /* Both, where the operand is plain: its block goes to the stage. */
+    template <bool OF_V>
+    __device__ void copy_plain(int stage, int key)
+    {
+        const int to = OF_V ? tiles::stage_v(stage) : tiles::stage_k(stage), dims = OF_V ? s.p->dim_v : s.p->dim_qk;
+        if (tiles::is_whole(key))
+            tiles::copy_whole(to, OF_V ? s.template values<TYPE>() : s.template keys<TYPE>(), dims, key);
+        else if (key < s.key_end && s.in_pages())
+            copy_paged<OF_V>(to, dims, key);
+        else if (key < s.key_end)
+            tiles::copy_some(to, OF_V ? s.template values<TYPE>() : s.template keys<TYPE>(), dims, key);
+        commit_copies();
+    }
+
+    template <bool OF_V>
+    __device__ void copy_paged(int to, int dims, int key)
+    {
+        constexpr int CHUNKS = tiles::CHUNKS;
+        const work s = tiles::to_look_up();
+        const uchar *const row =
+            s.template row_in<TYPE, OF_V>(s.place_of(key + fa_cuda_row_looked_up(GROUP, CHUNKS, id)));
+        const int left = s.key_end - key - (int)id / CHUNKS, dim = (int)id % CHUNKS * 8;
+        ROLLED
+        for (int i = 0; i < tiles::COPIES; i++) {
+            const uchar *const at = tiles::chunk_of(row, id, i);
+            const int count = i * tiles::ROWS_APART < left ? dims - dim : 0;
+            if (s.a.aligned)
+                copy_async(tiles::copy_at(to, i), at, count > 0 ? 16 : 0);
+            else
+                store_shared(tiles::copy_at(to, i), elements(at, count));
+        }
+    }
+
+    /* A block of k, or of v, on its way: to the stage, or as codes. */
+    template <bool OF_V>
+    __device__ void fetch(int stage, int key)
+    {
+        if constexpr (OF_V ? PLAIN_V : PLAIN_K)
+            copy_plain<OF_V>(stage, key);
+        else
+            copy_codes<OF_V>(key);
+    }
+
     /* Codes of chunk i of eight elements, four of them in each word, in the order that raise() takes pairs from. */
     template <typename F>
     static __device__ void codes_of_chunk(const block_words<F> &in, int i, uint to[2])
@@ -206,7 +252,9 @@ struct coded_tile_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         for (int turn = 0; turn < TURNS; turn++) {
             const int row = lane % SHARE, b = lane / SHARE * TURNS + turn, line = warp * SHARE + row;
             const uint to = chunks_at(tiles::stage_k(stage), line, b);
-            if constexpr (K::FP8) {
+            if constexpr (PLAIN_K) {
+                return;
+            } else if constexpr (K::FP8) {
                 decode_fp8<K>(codes + row * PITCH_K + 32 * b, to);
             } else {
                 const block_words<K> in(codes, row * PITCH_K + b * K::BLOCK);
@@ -252,7 +300,9 @@ struct coded_tile_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         for (int turn = 0; turn < TURNS; turn++) {
             const int row = lane % SHARE, b = lane / SHARE * TURNS + turn, line = warp * SHARE + row;
             const uint to = chunks_at(tiles::stage_v(stage), line, b);
-            if constexpr (V::FP8) {
+            if constexpr (PLAIN_V) {
+                return false;
+            } else if constexpr (V::FP8) {
                 decode_fp8<V>(codes + row * PITCH_V + 32 * b, to);
             } else {
                 const block_words<V> in(codes, row * PITCH_V + b * V::BLOCK);
@@ -469,6 +519,8 @@ struct coded_tile_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     __device__ void add_apart(int key, int key_end, const uint weights[TILES][products::WORDS])
     {
         constexpr int KIND = V::FP8 ? KIND_FP8 : KIND_BLOCKS;
+        if constexpr (PLAIN_V)
+            return tiles::add_nonfinite(key, key_end, weights);
         const work s = tiles::again();
         ROLLED
         for (int n = 0; n < FA_MIN(16, key_end - key); n++) {
@@ -505,13 +557,13 @@ struct coded_tile_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     {
         float sc[TILES][PARTS_KV][4];
         tiles::clear(sc);
-        if constexpr (K::FP8)
+        if constexpr (BARE_K)
             products::multiply_qk(at_q, at_k + tiles::stage_k(stage) + first * LINE, q, sc);
         else
             multiply_scaled(stage, first, sc);
-        if (first == 0 && next < s.key_end) {
+        if (!PLAIN_K && first == 0 && next < s.key_end) {
             decode_k(stage ^ 1);
-            copy_codes<true>(next);
+            fetch<true>(stage ^ 1, next);
         }
         if constexpr (R.tensor.split == 2)
             tiles::exchange(sc);
@@ -527,17 +579,17 @@ struct coded_tile_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             float w[TILES][2][4];
             uint weights[TILES][products::WORDS], values[2][4];
             const uint at = at_v + tiles::stage_k(stage) + (first + 16 * n) * LINE;
-            if constexpr (V::FP8)
+            if constexpr (BARE_V)
                 products::load_first(at, values);
             UNROLL
             for (int t = 0; t < TILES; t++)
                 tiles::weigh(sc, n, t, w[t]);
-            if (V::FP8 || (!PLAIN && apart)) {
+            if (BARE_V || (!PLAIN && apart)) {
                 UNROLL
                 for (int t = 0; t < TILES; t++)
                     products::pack_weights(lane, w[t], weights[t]);
             }
-            if constexpr (V::FP8)
+            if constexpr (BARE_V)
                 products::multiply_pv(at, values, weights, out);
             else
                 multiply_weighted(stage, first, n, w);
@@ -549,7 +601,7 @@ struct coded_tile_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     template <bool PLAIN>
     __device__ void take_block(int stage, int key, int key_end, bool cut, bool apart, int next)
     {
-        if constexpr (V::FP8)
+        if constexpr (BARE_V)
             apart = !PLAIN && (cut || (TRANSFORMS && (s.p->flags & FA_TABLE_KEEP))) && tiles::clear_nonfinite(stage);
         ROLLED
         for (int first = 0; first < BLOCK_KV; first += TILE_KV) {
@@ -558,7 +610,7 @@ struct coded_tile_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         }
     }
 
-    /* Codes of the next block's keys are on their way when a block begins. */
+    /* The next block's keys are on their way when a block begins; plain ones from then on, when their stage is free. */
     __device__ void run()
     {
         int key = fa_walk_next(s.walk, s.key_begin, BLOCK_KV), next = key, stage = 0;
@@ -571,21 +623,26 @@ struct coded_tile_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             sum_q();
         tiles::start();
         if (key < s.key_end) {
-            copy_codes<false>(key);
+            fetch<false>(0, key);
             decode_k(0);
-            copy_codes<true>(key);
+            fetch<true>(0, key);
             apart = decode_v(0);
             next = fa_walk_next(s.walk, key + BLOCK_KV, BLOCK_KV);
-            copy_codes<false>(next);
+            if constexpr (!PLAIN_K)
+                copy_codes<false>(next);
         }
         ROLLED
         while (key < s.key_end) {
             const int key_end = FA_MIN(key + BLOCK_KV, s.key_end);
             const bool cut = s.is_cut(key, key_end);
-            if constexpr (V::FP8)
+            if constexpr (BARE_V)
                 __syncthreads();
             else
                 apart = __syncthreads_or(apart) != 0;
+            if constexpr (PLAIN_K) {
+                copy_plain<false>(stage ^ 1, next);
+                fetch<true>(stage ^ 1, next);
+            }
             if (TRANSFORMS || cut || apart || key + BLOCK_KV > key_end)
                 take_block<false>(stage, key, key_end, cut, apart, next);
             else
@@ -595,7 +652,8 @@ struct coded_tile_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             if (key < s.key_end) {
                 apart = decode_v(stage);
                 next = fa_walk_next(s.walk, key + BLOCK_KV, BLOCK_KV);
-                copy_codes<false>(next);
+                if constexpr (!PLAIN_K)
+                    copy_codes<false>(next);
             }
         }
         if constexpr (V::OFFSET)
