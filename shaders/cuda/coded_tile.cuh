@@ -1,350 +1,39 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What tensor.cuh does, where k and v are in formats of caches. Rows of codes pass through shared memory as they are, by
- * copies that nothing waits for; each warp has room for its share of one block of k, or of v. It makes numbers of them in the
- * stage that is multiplied next: keys behind the scores of the first tile, values behind the last tile.
+ * What tensor.cuh does, where k and v are in formats of caches, or one of them is. Stages are decoded (coded_stage.cuh) while
+ * tensor cores have something to do, a chunk behind each few products: keys in the first tile of a block, values in the next.
+ * Kernels whose blocks are of one tile decode keys behind its scores, values behind its output.
  *
- * Of formats whose blocks have scales, the numbers are bare (coded.cuh says why, and what is done in f32 instead). A sum of
+ * Of formats whose blocks have scales, operands are bare numbers (coded.cuh says why, and what is done in f32 instead). A sum of
  * scores is made for each block of 32 dims, and multiplied by the key's scale there. Weights are multiplied by the rest of the
  * value's scale before they are rounded, again for each block. The offset of a value over the rest of its scale is two numbers,
  * the second of what the first leaves: they are columns of a product of their own with the same weights.
  */
 #pragma once
 
-#include "numbers.cuh"
-#include "tensor.cuh"
-
-/* The words that hold a block in shared memory, from a multiple of four on; `odd`: the block begins in the middle of one. */
-template <typename F>
-struct block_words {
-    static constexpr bool EVEN = F::BLOCK % 4 == 0; /* then all begin at a word */
-    static constexpr int COUNT = (F::BLOCK + (EVEN ? 0 : 2)) / 4;
-    uint word[COUNT];
-    bool odd;
-
-    /* That of the block `at` bytes behind a word, an even number. */
-    __device__ __forceinline__ block_words(const uchar *behind, int at)
-    {
-        const uint *const from = (const uint *)(behind + at / 4 * 4);
-        odd = !EVEN && at % 4 != 0;
-        UNROLL
-        for (int i = 0; i < COUNT; i++)
-            word[i] = from[i];
-    }
-
-    /* Four bytes of the block, the first at `at`, an even number. SWAP: the second and the third change places. */
-    template <bool SWAP>
-    __device__ __forceinline__ uint get(int at) const
-    {
-        const uint first = SWAP ? 0x3120 : 0x3210, middle = SWAP ? 0x5342 : 0x5432, second = SWAP ? 0x7564 : 0x7654;
-        if constexpr (EVEN)
-            return at % 4 == 0 ? __byte_perm(word[at / 4], 0, first) : __byte_perm(word[at / 4], word[at / 4 + 1], middle);
-        return __byte_perm(word[at / 4], word[at / 4 + 1], at % 4 == 0 ? (odd ? middle : first) : (odd ? second : middle));
-    }
-};
+#include "coded_stage.cuh"
 
 template <int ROW, int TYPE, int BLOCK_Q, bool TRANSFORMS>
-struct coded_tile_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
-    typedef tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> tiles;
+struct coded_tile_kernel : coded_stages<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
+    typedef coded_stages<ROW, TYPE, BLOCK_Q, TRANSFORMS> stages;
+    typedef typename stages::tiles tiles;
     typedef typename tiles::products products;
-    typedef format<FORMAT_K> K;
-    typedef format<FORMAT_V> V;
-    using tiles::s, tiles::id, tiles::lane, tiles::warp, tiles::part, tiles::room, tiles::memory, tiles::at_q, tiles::at_k,
-        tiles::at_v, tiles::q, tiles::out, tiles::offsets;
-    using tiles::R, tiles::UNIT, tiles::BLOCK_KV, tiles::TILE_KV, tiles::WARPS, tiles::TILES, tiles::DIM, tiles::LINE,
-        tiles::PARTS_KV, tiles::PARTS_V, tiles::STEPS_KV, tiles::GROUP;
-    static constexpr int ALL = R.dim_v / 32, BLOCKS = DIM / 32; /* blocks of a row, and of a warp's part */
-    /* Whether k, or v, is plain, and staged as tensor.cuh does; and whether nothing but its elements is needed. */
-    static constexpr bool PLAIN_K = !FA_TYPE_IS_CODED(FORMAT_K), PLAIN_V = !FA_TYPE_IS_CODED(FORMAT_V);
-    static constexpr bool BARE_K = PLAIN_K || K::FP8, BARE_V = PLAIN_V || V::FP8;
-    static constexpr int SHARE = BLOCK_KV / WARPS, TURNS = SHARE * ALL / 32; /* a warp's rows; blocks of them that a lane has */
-    static constexpr int PITCH_K = fa_cuda_tile_pitch(R, FORMAT_K), PITCH_V = fa_cuda_tile_pitch(R, FORMAT_V);
-    static constexpr int LANES = 32 / FA_MIN(SHARE, 4); /* that copy a row */
-    static_assert(SHARE >= 1 && SHARE <= 32 && TURNS * 32 == SHARE * ALL && UNIT == 80, "what the kernel is made for");
+    typedef typename stages::K K;
+    typedef typename stages::V V;
+    typedef typename stages::decoder decoder;
+    using stages::s, stages::id, stages::lane, stages::part, stages::memory, stages::at_q, stages::at_k, stages::at_v,
+        stages::q, stages::out, stages::offsets, stages::note, stages::noted;
+    using stages::R, stages::UNIT, stages::BLOCK_KV, stages::TILE_KV, stages::TILES, stages::DIM, stages::LINE,
+        stages::PARTS_KV, stages::PARTS_V, stages::STEPS_KV, stages::GROUP, stages::ALL, stages::BLOCKS, stages::PLAIN_K,
+        stages::PLAIN_V, stages::BARE_K, stages::BARE_V, stages::SCALES_K, stages::OFFSETS_K, stages::RESTS, stages::COLUMNS,
+        stages::COLUMN, stages::SUMS_Q, stages::FINER, stages::CHUNKS_OF_LANE;
 
-    /* Bytes of shared memory behind what any kernel has: of each stage what is noted of its scales; sums of q; and codes. */
-    static constexpr int NOTED_AT = fa_cuda_tile_notes_at(R, BLOCK_Q), NOTED = fa_cuda_tile_notes(R, FORMAT_K, FORMAT_V);
-    static constexpr int LIST = ALL * BLOCK_KV * 4; /* a number for each block of each key */
-    static constexpr int SCALES_K = 0, OFFSETS_K = SCALES_K + (BARE_K ? 0 : LIST), RESTS = OFFSETS_K + (K::OFFSET ? LIST : 0),
-                         COLUMNS = RESTS + (BARE_V ? 0 : LIST);
-    static constexpr int SUMS_Q = NOTED_AT + 2 * NOTED, CODES = SUMS_Q + fa_cuda_tile_sums(R, FORMAT_K, BLOCK_Q);
-    static constexpr int COLUMN = BLOCK_KV + 8; /* numbers of a column of offsets, apart so that eight are in different banks */
+    /* Whether a block has two tiles, and products of each suffice to decode an operand beside them. */
+    static constexpr bool BESIDE = BLOCK_KV == 2 * TILE_KV && CHUNKS_OF_LANE <= STEPS_KV * BLOCKS;
 
-    uchar *const codes; /* this warp's */
+    decoder next_codes;
 
-    __device__ coded_tile_kernel(const work &of, uchar *shared)
-        : tiles(of, shared), codes(shared + CODES + warp * fa_cuda_tile_share(R, FORMAT_K, FORMAT_V))
-    {
-    }
-
-    /* What is noted of a stage, from such a list on. */
-    __device__ uchar *noted(int stage, int list) const { return memory + NOTED_AT + stage * NOTED + list; }
-
-    /* Where the warp's row number i of codes begins. In pages, each lane has looked up one. */
-    template <bool OF_V, bool IN_PAGES>
-    __device__ const uchar *row_at(const uchar *looked_up, int key, int i) const
-    {
-        if (IN_PAGES)
-            return (const uchar *)__shfl_sync(0xffffffffu, (unsigned long long)looked_up, i);
-        return (OF_V ? s.template values<TYPE_ANY>() : s.template keys<TYPE_ANY>()).row_at(key + i);
-    }
-
-    /* Rows that are whole and aligned to so many bytes. */
-    template <bool OF_V, int BYTES, bool IN_PAGES>
-    __device__ void copy_whole(const uchar *looked_up, int key)
-    {
-        constexpr int FULL = FA_TYPE_SPAN(OF_V ? FORMAT_V : FORMAT_K, R.dim_v), PITCH = OF_V ? PITCH_V : PITCH_K;
-        constexpr int APART = 32 / LANES, TURN = LANES * BYTES;
-        const int from = lane % LANES * BYTES;
-        const uint to = shared_address(codes) + lane / LANES * PITCH + from;
-        const fa_long step = (OF_V ? s.template values<TYPE_ANY>() : s.template keys<TYPE_ANY>()).step * APART;
-        const uchar *at = IN_PAGES ? looked_up : row_at<OF_V, false>(looked_up, key, lane / LANES) + from;
-        UNROLL
-        for (int i = 0; i < SHARE; i += APART) {
-            if (IN_PAGES)
-                at = row_at<OF_V, true>(looked_up, key, lane / LANES + i) + from;
-            UNROLL
-            for (int turn = 0; turn < FULL; turn += TURN) {
-                if (turn + from < FULL)
-                    copy_bytes<BYTES>(to + i * PITCH + turn, at + turn, BYTES);
-            }
-            if (!IN_PAGES)
-                at += step;
-        }
-    }
-
-    /* Any other; rows past the end are 0, and so are dims past the last. */
-    template <bool OF_V, int BYTES, bool IN_PAGES>
-    __device__ void copy_some(const uchar *looked_up, int key, int bytes)
-    {
-        constexpr int FULL = FA_TYPE_SPAN(OF_V ? FORMAT_V : FORMAT_K, R.dim_v), PITCH = OF_V ? PITCH_V : PITCH_K;
-        ROLLED
-        for (int i = lane / LANES; i < SHARE; i += 32 / LANES) {
-            const uchar *const at = row_at<OF_V, IN_PAGES>(looked_up, key, i);
-            const int exist = key + i < s.key_end ? bytes : 0;
-            ROLLED
-            for (int from = lane % LANES * BYTES; from < FULL; from += LANES * BYTES)
-                copy_bytes<BYTES>(shared_address(codes) + i * PITCH + from, at + from,
-                                  FA_MAX(FA_MIN(BYTES, exist - from), 0));
-        }
-    }
-
-    template <bool OF_V, bool IN_PAGES>
-    __device__ void copy(const uchar *looked_up, int key)
-    {
-        constexpr int FORMAT = OF_V ? FORMAT_V : FORMAT_K, FULL = FA_TYPE_SPAN(FORMAT, R.dim_v);
-        constexpr bool WIDE = FA_TYPE_IS_FP8(FORMAT);
-        const int aligned = OF_V ? s.a.aligned_v : s.a.aligned_k;
-        const int bytes = FA_TYPE_SPAN(FORMAT, OF_V ? s.p->dim_v : s.p->dim_qk);
-        const bool whole = key + SHARE <= s.key_end && bytes == FULL;
-        if (WIDE && whole && aligned == 16)
-            copy_whole<OF_V, WIDE ? 16 : 8, IN_PAGES>(looked_up, key);
-        else if (FULL % 8 == 0 && whole && aligned >= 8)
-            copy_whole<OF_V, FULL % 8 == 0 ? 8 : 4, IN_PAGES>(looked_up, key);
-        else if (FULL % 4 == 0 && whole && aligned >= 4)
-            copy_whole<OF_V, 4, IN_PAGES>(looked_up, key);
-        else if (aligned >= 4)
-            copy_some<OF_V, 4, IN_PAGES>(looked_up, key, bytes);
-        else
-            copy_some<OF_V, 2, IN_PAGES>(looked_up, key, bytes);
-    }
-
-    /* The warp's rows of codes of a block. Those that were there are done with. */
-    template <bool OF_V>
-    __device__ void copy_codes(int block)
-    {
-        const int key = block + SHARE * warp;
-        __syncwarp();
-        if (block < s.key_end && s.in_pages()) {
-            const work w = tiles::to_look_up();
-            copy<OF_V, true>(w.template row_in<TYPE_ANY, OF_V>(w.place_of(key + lane % SHARE)), key);
-        } else if (block < s.key_end) {
-            copy<OF_V, false>(NULL, key);
-        }
-        commit_copies();
-    }
-
-    /* Both, where the operand is plain: its block goes to the stage. */
-    template <bool OF_V>
-    __device__ void copy_plain(int stage, int key)
-    {
-        const int to = OF_V ? tiles::stage_v(stage) : tiles::stage_k(stage), dims = OF_V ? s.p->dim_v : s.p->dim_qk;
-        if (tiles::is_whole(key))
-            tiles::copy_whole(to, OF_V ? s.template values<TYPE>() : s.template keys<TYPE>(), dims, key);
-        else if (key < s.key_end && s.in_pages())
-            copy_paged<OF_V>(to, dims, key);
-        else if (key < s.key_end)
-            tiles::copy_some(to, OF_V ? s.template values<TYPE>() : s.template keys<TYPE>(), dims, key);
-        commit_copies();
-    }
-
-    template <bool OF_V>
-    __device__ void copy_paged(int to, int dims, int key)
-    {
-        constexpr int CHUNKS = tiles::CHUNKS;
-        const work s = tiles::to_look_up();
-        const uchar *const row =
-            s.template row_in<TYPE, OF_V>(s.place_of(key + fa_cuda_row_looked_up(GROUP, CHUNKS, id)));
-        const int left = s.key_end - key - (int)id / CHUNKS, dim = (int)id % CHUNKS * 8;
-        ROLLED
-        for (int i = 0; i < tiles::COPIES; i++) {
-            const uchar *const at = tiles::chunk_of(row, id, i);
-            const int count = i * tiles::ROWS_APART < left ? dims - dim : 0;
-            if (s.a.aligned)
-                copy_async(tiles::copy_at(to, i), at, count > 0 ? 16 : 0);
-            else
-                store_shared(tiles::copy_at(to, i), elements(at, count));
-        }
-    }
-
-    /* A block of k, or of v, on its way: to the stage, or as codes. */
-    template <bool OF_V>
-    __device__ void fetch(int stage, int key)
-    {
-        if constexpr (OF_V ? PLAIN_V : PLAIN_K)
-            copy_plain<OF_V>(stage, key);
-        else
-            copy_codes<OF_V>(key);
-    }
-
-    /* Codes of chunk i of eight elements, four of them in each word, in the order that raise() takes pairs from. */
-    template <typename F>
-    static __device__ void codes_of_chunk(const block_words<F> &in, int i, uint to[2])
-    {
-        UNROLL
-        for (int h = 0; h < 2; h++) {
-            if constexpr (F::FIFTH > 0) {
-                const uint fifth = in.template get<false>(F::FIFTH) >> (8 * i + 4 * h);
-                to[h] = codes_of<F>(in.template get<false>(F::CODES + i % 2 * 8 + 4 * h) >> i / 2 * 4, fifth);
-                to[h] = __byte_perm(to[h], 0, 0x3120);
-            } else if constexpr (F::NIBBLES) {
-                to[h] = codes_of<F>(in.template get<true>(F::CODES + i % 2 * 8 + 4 * h) >> i / 2 * 4, 0);
-            } else {
-                to[h] = in.template get<true>(F::CODES + 8 * i + 4 * h);
-            }
-        }
-    }
-
-    /* A list's number of block b of the stage's key `line`. */
-    __device__ float &note(int stage, int list, int b, int line) const
-    {
-        return ((float *)noted(stage, list))[b * BLOCK_KV + line];
-    }
-
-    /* The offset of a value over the rest of its scale, as two numbers in columns 2 b and 2 b + 1. */
-    static constexpr float FINER = TYPE == TYPE_F16 ? 2048.0f : 1.0f; /* f16 would lose the second number's small ones */
-    __device__ void note_offset(int stage, int b, int line, float x) const
-    {
-        ushort *const to = (ushort *)noted(stage, COLUMNS) + 2 * b * COLUMN + line;
-        const uint first = pack<TYPE>(x, 0.0f);
-        to[0] = (ushort)first;
-        to[COLUMN] = (ushort)pack<TYPE>((x - unpack<TYPE>(first, 0)) * FINER, 0.0f);
-    }
-
-    /* Where chunk 4 b of a stage's row `line` goes; the three behind it differ in bits that are 0 in it. */
-    __device__ uint chunks_at(int to, int line, int b) const { return room + to + tiles::chunk_at(line, 4 * b); }
-
-    __device__ void decode_k(int stage)
-    {
-        wait_copies<0>();
-        __syncwarp();
-        UNROLL
-        for (int turn = 0; turn < TURNS; turn++) {
-            const int row = lane % SHARE, b = lane / SHARE * TURNS + turn, line = warp * SHARE + row;
-            const uint to = chunks_at(tiles::stage_k(stage), line, b);
-            if constexpr (PLAIN_K) {
-                return;
-            } else if constexpr (K::FP8) {
-                decode_fp8<K>(codes + row * PITCH_K + 32 * b, to);
-            } else {
-                const block_words<K> in(codes, row * PITCH_K + b * K::BLOCK);
-                const uint scaling = in.template get<false>(0);
-                note(stage, SCALES_K, b, line) = nan_unless_finite(from_half((ushort)scaling));
-                if constexpr (K::OFFSET)
-                    note(stage, OFFSETS_K, b, line) = nan_unless_finite(from_half((ushort)(scaling >> 16)));
-                UNROLL
-                for (int i = 0; i < 4; i++) {
-                    uint of[2], x[4];
-                    codes_of_chunk<K>(in, i, of);
-                    operands_of<TYPE, K>(of[0], x);
-                    operands_of<TYPE, K>(of[1], x + 2);
-                    store_shared(to ^ i * 16, make_uint4(x[0], x[1], x[2], x[3]));
-                }
-            }
-        }
-    }
-
-    template <typename F>
-    static __device__ void decode_fp8(const uchar *from, uint to)
-    {
-        UNROLL
-        for (int i = 0; i < 2; i++) {
-            const uint4 of = ((const uint4 *)from)[i];
-            uint x[8];
-            operands_of_fp8<TYPE, F>(of.x, x);
-            operands_of_fp8<TYPE, F>(of.y, x + 2);
-            operands_of_fp8<TYPE, F>(of.z, x + 4);
-            operands_of_fp8<TYPE, F>(of.w, x + 6);
-            store_shared(to ^ i * 32, make_uint4(x[0], x[1], x[2], x[3]));
-            store_shared(to ^ (i * 32 + 16), make_uint4(x[4], x[5], x[6], x[7]));
-        }
-    }
-
-    /* Numbers of v, times the power of two of their scale. True where this lane has left out a block. */
-    __device__ bool decode_v(int stage)
-    {
-        bool any = false;
-        wait_copies<0>();
-        __syncwarp();
-        UNROLL
-        for (int turn = 0; turn < TURNS; turn++) {
-            const int row = lane % SHARE, b = lane / SHARE * TURNS + turn, line = warp * SHARE + row;
-            const uint to = chunks_at(tiles::stage_v(stage), line, b);
-            if constexpr (PLAIN_V) {
-                return false;
-            } else if constexpr (V::FP8) {
-                decode_fp8<V>(codes + row * PITCH_V + 32 * b, to);
-            } else {
-                const block_words<V> in(codes, row * PITCH_V + b * V::BLOCK);
-                const uint scaling = in.template get<false>(0), bits = __float_as_uint(from_half((ushort)scaling));
-                const bool apart = is_apart<TYPE>(scaling & 0xffffu, V::OFFSET ? scaling >> 16 : 0);
-                const float power = apart ? 0.0f : __uint_as_float(bits & 0xff800000u);
-                const float rest = __uint_as_float((bits & 0x007fffffu) | 0x3f800000u);
-                const float zero = -(1024.0f + V::ZERO) * power;
-                note(stage, RESTS, b, line) = rest;
-                if constexpr (V::OFFSET)
-                    note_offset(stage, b, line, apart ? 0.0f : __fdividef(from_half((ushort)(scaling >> 16)), rest));
-                any = any || apart;
-                const uint by = pack<TYPE>(power, power), plus = pack<TYPE>(zero, zero);
-                UNROLL
-                for (int i = 0; i < 4; i++) {
-                    uint of[2], x[4];
-                    codes_of_chunk<V>(in, i, of);
-                    scaled_by<V>(of[0], by, plus, x);
-                    scaled_by<V>(of[1], by, plus, x + 2);
-                    store_shared(to ^ i * 16, make_uint4(x[0], x[1], x[2], x[3]));
-                }
-            }
-        }
-        return any;
-    }
-
-    /* A word's numbers times a power of two; `plus` is minus what that times the code of 0 is. */
-    template <typename F>
-    static __device__ void scaled_by(uint codes, uint by, uint plus, uint to[2])
-    {
-        if constexpr (TYPE == TYPE_F16) {
-            raise<TYPE, F>(codes, to);
-            UNROLL
-            for (int i = 0; i < 2; i++)
-                to[i] = multiply_add2(to[i], by, plus);
-        } else {
-            operands_of<TYPE, F>(codes, to);
-            UNROLL
-            for (int i = 0; i < 2; i++)
-                to[i] = multiply2<TYPE>(to[i], by);
-        }
-    }
+    __device__ coded_tile_kernel(const work &of, uchar *shared) : stages(of, shared) {}
 
     /* Of formats of k with offsets: the sums of q's dims in each block, for each row. */
     __device__ void sum_q()
@@ -449,24 +138,29 @@ struct coded_tile_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         }
     }
 
-    /* The weights w of step n of 16 keys, times values, a block's scales at a time. */
+    /* Weights of a row of 16 keys, as first operands: times what two keys' scales leave in each fragment. */
+    static __device__ void pack_scaled(const float w[TILES][2][4], float2 low, float2 high, uint weights[TILES][products::WORDS])
+    {
+        UNROLL
+        for (int i = 0; i < products::WORDS * TILES; i++) {
+            const float2 by = i % 4 < 2 ? low : high;
+            const float *const two = &w[i / 4][i % 4 / 2][i % 2 * 2];
+            weights[i / 4][i % 4] = pack<TYPE>(two[0] * by.x, two[1] * by.y);
+        }
+    }
+
+    /* The weights w of step n of 16 keys, times values, a block's scales at a time. A chunk is decoded beside each. */
     __device__ void multiply_weighted(int stage, int first, int n, const float w[TILES][2][4])
     {
         const uint at = at_v + tiles::stage_k(stage) + (first + 16 * n) * LINE;
-        uint values[2][4], columns[2];
+        uint values[2][4], columns[2], weights[TILES][products::WORDS];
         load_transposed(values[0], at);
+        if constexpr (BARE_V)
+            pack_plain(w, weights);
         UNROLL
         for (int b = 0; b < BLOCKS; b++) {
-            const float2 low = pair_of(stage, RESTS, b, first, 2 * n), high = pair_of(stage, RESTS, b, first, 2 * n + 1);
-            uint weights[TILES][products::WORDS];
-            UNROLL
-            for (int t = 0; t < TILES; t++) {
-                UNROLL
-                for (int i = 0; i < products::WORDS; i++) {
-                    const float2 by = i < 2 ? low : high;
-                    weights[t][i] = pack<TYPE>(w[t][i / 2][i % 2 * 2] * by.x, w[t][i / 2][i % 2 * 2 + 1] * by.y);
-                }
-            }
+            if constexpr (!BARE_V)
+                pack_scaled(w, pair_of(stage, RESTS, b, first, 2 * n), pair_of(stage, RESTS, b, first, 2 * n + 1), weights);
             UNROLL
             for (int d = 2 * b; d < 2 * b + 2; d++) {
                 if (d + 1 < products::STEPS_V)
@@ -486,7 +180,16 @@ struct coded_tile_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
                     multiply_add<UNIT, TYPE>(offsets[t][b / 4], weights[t], own);
                 }
             }
+            if (BESIDE && n * BLOCKS + b < CHUNKS_OF_LANE)
+                stages::decode_chunk(next_codes, stage ^ 1, first != 0, n * BLOCKS + b);
         }
+    }
+
+    static __device__ void pack_plain(const float w[TILES][2][4], uint weights[TILES][products::WORDS])
+    {
+        UNROLL
+        for (int t = 0; t < TILES; t++)
+            products::pack_weights(0, w[t], weights[t]);
     }
 
     /* The second operand of 16 keys with the columns of blocks b to b + 3 of the warp's part, where there are as many. */
@@ -551,9 +254,30 @@ struct coded_tile_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         }
     }
 
-    /* The same as tensor.cuh's, but that it decodes the next block's keys. `apart`: the stage of v leaves out some. */
+    /* The next block and the one after it: what a tile decodes, and what it fetches then. */
+    struct ahead {
+        int next, after;
+    };
+
+    /* Keys of the next block are decoded: values take their room. */
+    __device__ void fetch_values(int stage, ahead to)
+    {
+        if constexpr (!PLAIN_K)
+            stages::template fetch<true>(stage ^ 1, to.next);
+    }
+
+    /* Values are. A plain one has to come before the block begins, as nothing else waits for it. */
+    __device__ void fetch_keys(ahead to)
+    {
+        if constexpr (PLAIN_V)
+            wait_copies<0>();
+        if constexpr (!PLAIN_K)
+            stages::template copy_codes<false>(to.after);
+    }
+
+    /* Tensor.cuh's, but for what it decodes. `apart`: the stage of v leaves out some. */
     template <bool PLAIN>
-    __device__ void take_tile(int stage, int first, int key, int key_end, bool cut, bool apart, int next)
+    __device__ void take_tile(int stage, int first, int key, int key_end, bool cut, bool apart, ahead to)
     {
         float sc[TILES][PARTS_KV][4];
         tiles::clear(sc);
@@ -561,9 +285,11 @@ struct coded_tile_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             products::multiply_qk(at_q, at_k + tiles::stage_k(stage) + first * LINE, q, sc);
         else
             multiply_scaled(stage, first, sc);
-        if (!PLAIN_K && first == 0 && next < s.key_end) {
-            decode_k(stage ^ 1);
-            fetch<true>(stage ^ 1, next);
+        if constexpr (!BESIDE) {
+            if (first == 0) {
+                stages::template decode<false>(next_codes, stage ^ 1);
+                fetch_values(stage, to);
+            }
         }
         if constexpr (R.tensor.split == 2)
             tiles::exchange(sc);
@@ -574,87 +300,92 @@ struct coded_tile_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
                 tiles::hide_scores(key, key_end, cut, sc);
         }
         tiles::find_bases(sc);
+        if constexpr (BESIDE)
+            stages::begin_decoding(next_codes, stage ^ 1, first != 0);
         UNROLL
         for (int n = 0; n < STEPS_KV; n++) {
             float w[TILES][2][4];
-            uint weights[TILES][products::WORDS], values[2][4];
-            const uint at = at_v + tiles::stage_k(stage) + (first + 16 * n) * LINE;
-            if constexpr (BARE_V)
-                products::load_first(at, values);
             UNROLL
             for (int t = 0; t < TILES; t++)
                 tiles::weigh(sc, n, t, w[t]);
-            if (BARE_V || (!PLAIN && apart)) {
-                UNROLL
-                for (int t = 0; t < TILES; t++)
-                    products::pack_weights(lane, w[t], weights[t]);
-            }
-            if constexpr (BARE_V)
-                products::multiply_pv(at, values, weights, out);
-            else
-                multiply_weighted(stage, first, n, w);
-            if (!PLAIN && apart)
+            multiply_weighted(stage, first, n, w);
+            if (!PLAIN && apart) {
+                uint weights[TILES][products::WORDS];
+                pack_plain(w, weights);
                 add_apart(key + 16 * n, key_end, weights);
+            }
+        }
+        if constexpr (BESIDE) {
+            if (first == 0)
+                fetch_values(stage, to);
+            else
+                fetch_keys(to);
         }
     }
 
     template <bool PLAIN>
-    __device__ void take_block(int stage, int key, int key_end, bool cut, bool apart, int next)
+    __device__ void take_block(int stage, int key, int key_end, bool cut, bool apart, ahead to)
     {
         if constexpr (BARE_V)
             apart = !PLAIN && (cut || (TRANSFORMS && (s.p->flags & FA_TABLE_KEEP))) && tiles::clear_nonfinite(stage);
         ROLLED
         for (int first = 0; first < BLOCK_KV; first += TILE_KV) {
             if (PLAIN || key + first < key_end)
-                take_tile<PLAIN>(stage, first, key + first, key_end, cut, apart, next);
+                take_tile<PLAIN>(stage, first, key + first, key_end, cut, apart, to);
+        }
+        if constexpr (!BESIDE) {
+            stages::template decode<true>(next_codes, stage ^ 1);
+            fetch_keys(to);
         }
     }
 
-    /* The next block's keys are on their way when a block begins; plain ones from then on, when their stage is free. */
+    /*
+     * The next block's keys are on their way when a block begins; plain ones from then on, when their stage is free. Behind the
+     * last block, codes that were there before are decoded once more, and nothing reads their stage.
+     */
     __device__ void run()
     {
-        int key = fa_walk_next(s.walk, s.key_begin, BLOCK_KV), next = key, stage = 0;
+        int key = fa_walk_next(s.walk, s.key_begin, BLOCK_KV), stage = 0;
+        ahead to = {key, key};
         typename held_rows<TILES, tiles::HELD>::vectors::room room_q;
-        bool apart = false;
         q.rows.use(room_q);
         tiles::leave_notes();
         tiles::load_q();
         if constexpr (K::OFFSET)
             sum_q();
         tiles::start();
+        next_codes.left_out = false;
         if (key < s.key_end) {
-            fetch<false>(0, key);
-            decode_k(0);
-            fetch<true>(0, key);
-            apart = decode_v(0);
-            next = fa_walk_next(s.walk, key + BLOCK_KV, BLOCK_KV);
+            stages::template fetch<false>(0, key);
+            stages::template decode<false>(next_codes, 0);
+            stages::template fetch<true>(0, key);
+            stages::template decode<true>(next_codes, 0);
+            to.next = fa_walk_next(s.walk, key + BLOCK_KV, BLOCK_KV);
             if constexpr (!PLAIN_K)
-                copy_codes<false>(next);
+                stages::template copy_codes<false>(to.next);
         }
         ROLLED
         while (key < s.key_end) {
             const int key_end = FA_MIN(key + BLOCK_KV, s.key_end);
             const bool cut = s.is_cut(key, key_end);
+            bool apart = false;
+            to.after = fa_walk_next(s.walk, to.next + BLOCK_KV, BLOCK_KV);
             if constexpr (BARE_V)
                 __syncthreads();
             else
-                apart = __syncthreads_or(apart) != 0;
+                apart = __syncthreads_or(next_codes.left_out) != 0;
+            next_codes.left_out = false;
             if constexpr (PLAIN_K) {
-                copy_plain<false>(stage ^ 1, next);
-                fetch<true>(stage ^ 1, next);
+                stages::template fetch<false>(stage ^ 1, to.next);
+                stages::template fetch<true>(stage ^ 1, to.next);
             }
             if (TRANSFORMS || cut || apart || key + BLOCK_KV > key_end)
-                take_block<false>(stage, key, key_end, cut, apart, next);
+                take_block<false>(stage, key, key_end, cut, apart, to);
             else
-                take_block<true>(stage, key, key_end, false, false, next);
+                take_block<true>(stage, key, key_end, false, false, to);
             stage ^= 1;
-            key = next;
-            if (key < s.key_end) {
-                apart = decode_v(stage);
-                next = fa_walk_next(s.walk, key + BLOCK_KV, BLOCK_KV);
-                if constexpr (!PLAIN_K)
-                    copy_codes<false>(next);
-            }
+            key = to.next;
+            to.next = to.after;
         }
         if constexpr (V::OFFSET)
             add_offsets_v();
