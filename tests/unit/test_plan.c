@@ -379,15 +379,27 @@ START_TEST(kernels_refuse_by_name)
     kernel.types_k = kernel.types_v = FA_TYPES_CACHE;
     p.tensor[FA_V].dtype = FA_Q8_0; /* k is not in a format of caches too */
     ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
+    kernel.mixes_coded = true; /* but of q's type */
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_OK);
+    p.tensor[FA_K].dtype = FA_F16;
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
+    kernel.mixes_coded = false;
     p.tensor[FA_K].dtype = FA_E4M3;
     ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_OK);
-    const fa_limits device = {.units = 10};
+    const fa_limits device = {.units = 10, .onchip_bytes = 1000};
     kernel.traits.resident = 3;
     ck_assert_uint_eq(fa_kernel_limits(&kernel, &p, &device).units, 30);
     kernel.resident_coded = 4;
     ck_assert_uint_eq(fa_kernel_limits(&kernel, &p, &device).units, 40);
-    p.tensor[FA_K].dtype = FA_F32;
+    kernel.coded_bytes = 300;
+    ck_assert_uint_eq(fa_kernel_limits(&kernel, &p, &device).onchip_bytes, 700);
+    kernel.coded_bytes = 1300;
+    ck_assert_uint_eq(fa_kernel_limits(&kernel, &p, &device).onchip_bytes, 0);
+    p.tensor[FA_K].dtype = FA_F32; /* v is in one alone */
+    ck_assert_uint_eq(fa_kernel_limits(&kernel, &p, &device).units, 40);
+    p.tensor[FA_V].dtype = FA_F32;
     ck_assert_uint_eq(fa_kernel_limits(&kernel, &p, &device).units, 30);
+    ck_assert_uint_eq(fa_kernel_limits(&kernel, &p, &device).onchip_bytes, 1000);
     fa_problem_release(context, &p);
 }
 END_TEST
