@@ -21,6 +21,8 @@ typedef struct fa_cpu_keys {
 #define FA_PARAM(w, member) ((w).params->member)
 #define FA_SEQUENCE(w, member) ((w).sequence->member)
 #define FA_LOAD_PAGE(w, n) ((w).pages[n])
+#define FA_ROLLED
+#define FA_LATE(x) (x)
 #define FA_LOAD_KEEP(w, n) (((const uint8_t *)(w).keep)[n])
 #define FA_LOAD_BITS(w, n) (((const uint32_t *)(w).keep)[n])
 #define FA_INDEX(x) ((int64_t)(x))

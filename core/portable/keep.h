@@ -45,11 +45,12 @@ FA_KERNEL_FN bool fa_work_hides(FA_WORK w, int key, int key_end)
     const int heads = FA_WIDE(FA_PARAM(w, keep_stride)[1]) != FA_INDEX(0) ? group : 1;
     const int words = (end >> 5) - (begin >> 5) + 1, rows = (w.walk.end - w.walk.first) * heads;
     bool hidden = begin >= 0; /* `keep` says nothing of keys before */
+    FA_ROLLED
     for (int n = 0; hidden && n < rows * words; n++) {
         const int row = n / words, word = (begin >> 5) + n - row * words;
         fa_row r;
-        r.position = w.walk.first + row / heads;
-        r.head = w.head_kv * group + (row - row / heads * heads);
+        r.position = FA_LATE(w.walk.first) + row / heads;
+        r.head = FA_LATE(w.head_kv) * group + (row - row / heads * heads);
         fa_uint seen = FA_LOAD_BITS(w, FA_EXTRA_AT(w, keep, r, word - first));
         seen &= word == begin >> 5 ? 0xffffffffu << FA_UINT(begin & 31) : 0xffffffffu;
         seen &= word == end >> 5 ? 0xffffffffu >> FA_UINT(31 - (end & 31)) : 0xffffffffu;
@@ -66,6 +67,7 @@ FA_KERNEL_FN int fa_work_next(FA_WORK w, bool terms, int key, int keys)
 {
     key = fa_walk_next(w.walk, key, keys);
     if (terms && FA_PARAM(w, keep_bits) != 0) {
+        FA_ROLLED
         while (key < w.walk.key_end && fa_work_hides(w, key, FA_MIN(key + keys, w.walk.key_end)))
             key = fa_walk_next(w.walk, key + keys, keys);
     }

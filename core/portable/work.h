@@ -8,6 +8,8 @@
  *   FA_FLOAT_AT(w, n)       float number n of the table
  *   FA_INDEX(x)             an int as a number of elements, which may need 64 bits
  *   FA_WIDE(x)              an fa_long as one
+ *   FA_ROLLED               precedes a loop that stays one
+ *   FA_LATE(x)              an int, of which nothing is computed before it is needed: loops keep no register for that
  *   FA_LOAD_BIAS(w, n)      element n of bias, widened
  *   FA_LOAD_KEEP(w, n)      element n of keep
  *   FA_LOAD_BITS(w, n)      the same where an element holds 32 keys, an fa_uint

@@ -46,8 +46,12 @@ constexpr int most_threads(int variant)
 
 #if FA_TYPE > 3 /* as many blocks of the fewest rows as the kernel is made for */
 #define BOUNDS(variant) most_threads(variant), variant < 2 ? fa_cuda_coded_resident(fa_cuda_table[FA_ROW]) : 1
-#else
-#define BOUNDS(variant) most_threads(variant)
+#else /* likewise of those that look at terms of scores: for masks in bits the compiler would take more registers */
+constexpr int resident(int variant)
+{
+    return variant == 1 && fa_cuda_table[FA_ROW].kind == FA_CUDA_DECODE ? fa_cuda_table[FA_ROW].resident : 0;
+}
+#define BOUNDS(variant) most_threads(variant), resident(variant)
 #endif
 #define KERNEL(name, variant)                                                                          \
     extern "C" __global__ void __launch_bounds__(BOUNDS(variant)) name(const fa_cuda_args a)           \

@@ -12,10 +12,19 @@
 #define FA_FLOAT_AT(w, n) ((const float *)(w).a.table)[n]
 #define FA_INDEX(x) ((fa_long)(x))
 #define FA_WIDE(x) (x)
+#define FA_ROLLED ROLLED
+#define FA_LATE(x) late(x)
 #define FA_LOAD_BIAS(w, n) load((w).p->bias_type, (w).a.bias + (n) * bytes_of((w).p->bias_type))
 #define FA_LOAD_KEEP(w, n) (w).a.keep[n]
 #define FA_LOAD_BITS(w, n) ((const fa_uint *)(w).a.keep)[n]
 #define FA_LOAD_PAGE(w, n) (w).a.page_table[n]
+
+/* The same number, which the compiler does not know to be. */
+__device__ __forceinline__ int late(int x)
+{
+    asm volatile("" : "+r"(x));
+    return x;
+}
 
 /* Rows of k or v of an item whose keys are not in pages: where the one of key 0 begins, and bytes to the next. */
 struct cursor {

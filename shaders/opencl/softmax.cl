@@ -75,6 +75,7 @@ static inline work work_at(__global const uchar *table, int n, memory bias, long
 #define FA_FLOAT_AT(w, n) ((__global const float *)(w).p)[n]
 #define FA_INDEX(x) ((long)(x))
 #define FA_WIDE(x) (x)
+#define FA_LATE(x) (x)
 #define FA_LOAD_BIAS(w, n) load_any((w).p->bias_type, (w).bias, (w).bias_at + (n))
 #define FA_LOAD_KEEP(w, n) *memory_at((w).keep, (w).keep_at + (n))
 #define FA_LOAD_BITS(w, n) *(__global const uint *)memory_at((w).keep, ((w).keep_at + (n)) * 4)

@@ -66,6 +66,8 @@ work work_at(int n)
 #define FA_FLOAT_AT(w, n) TABLE(float)[n]
 #define FA_INDEX(x) address(x)
 #define FA_WIDE(x) wide(x)
+#define FA_ROLLED [[dont_unroll]]
+#define FA_LATE(x) (x)
 #define FA_LOAD_BIAS(w, n) load_bias(n)
 #define FA_LOAD_KEEP(w, n) load_keep(n)
 #define FA_LOAD_BITS(w, n) WORD1(6, at(FA_VK_SLOT_KEEP) + (n) * 4)
