@@ -4,8 +4,11 @@
 
 #include "core/backend.h"
 #include "core/size.h"
+#include "core/task_words.h"
 #include "helpers.h"
 #include "suites.h"
+
+#include "core/portable/fill.h"
 
 enum { MOST = 6, LISTS = 5, GUARD = 256 };
 
@@ -373,6 +376,71 @@ START_TEST(long_rows_are_shared)
 }
 END_TEST
 
+/* Blocks of keys that rows [begin, end) of a KV head meet. */
+static int blocks_met(fa_mask m, int group, int begin, int end, int block_kv)
+{
+    const int from = fa_mask_begin(m, begin / group), to = fa_mask_end(m, (end - 1) / group);
+    const int last = FA_MAX(to > from ? to : 0, m.prefix), first = m.prefix > 0 || to <= from ? 0 : from;
+    return last > first ? (last + block_kv - 1) / block_kv - first / block_kv : 0;
+}
+
+/* What a sequence is cut by is never less than what one of its row blocks meets, or items would be longer than they may. */
+START_TEST(key_blocks_are_bounded)
+{
+    random_state random = {3};
+    int reached = 0;
+    for (int n = 0; n < 20000; n++) {
+        const int len_q = (int)random_between(&random, 1, 60), len_kv = (int)random_between(&random, 0, 500),
+                  group = (int)random_between(&random, 1, 4), block_q = (int)random_between(&random, 1, 70),
+                  block_kv = (int)random_between(&random, 1, 64);
+        const fa_mask m = {
+            .len_kv = len_kv,
+            .diagonal = (int)random_between(&random, -80, 480),
+            .left = random_bits(&random) % 4 ? (int)random_between(&random, 1, 90) : FA_UNLIMITED,
+            .right = random_bits(&random) % 4 ? (int)random_between(&random, 1, 90) : FA_UNLIMITED,
+            .prefix = random_bits(&random) % 4 ? 0 : (int)random_between(&random, 0, len_kv),
+        };
+        const int bound = fa_fill_key_blocks(m, len_q, group, block_q, block_kv);
+        for (int row = 0; row < len_q * group; row += block_q) {
+            const int met = blocks_met(m, group, row, FA_MIN(row + block_q, len_q * group), block_kv);
+            ck_assert_msg(met <= bound, "%d keys, diagonal %d, left %d, right %d: %d blocks, at most %d",
+                          len_kv, m.diagonal, m.left, m.right, met, bound);
+            reached += met == bound && m.left < FA_UNLIMITED && m.right < FA_UNLIMITED;
+        }
+    }
+    ck_assert_int_gt(reached, 0);
+}
+END_TEST
+
+/* Rows are split for balance into no more items than there is room for, though more would end sooner. */
+START_TEST(items_keep_within_their_budget)
+{
+    random_state random = {3};
+    int split = 0;
+    for (int n = 0; n < 2000; n++) {
+        const fa_fill_params params = {
+            .most = 1 << 20,
+            .units = (int)random_between(&random, 1, 64),
+            .items = (int)random_between(&random, 1, 300),
+            .item_cost = 0.01f,
+            .part_cost = 0.001f,
+        };
+        const fa_task_view view = {.params = &params};
+        fa_fill_sums all = {.row_blocks = (int)random_between(&random, 1, 40)};
+        all.longest = (int)random_between(&random, 1, 5000);
+        all.blocks = (float)all.row_blocks * (float)all.longest;
+        const fa_fill_chunk chunk = fa_fill_choose(&view, all);
+        if (chunk.blocks == params.most)
+            continue;
+        const int parts = (all.longest + chunk.blocks - 1) / chunk.blocks;
+        ck_assert_msg(parts * all.row_blocks <= params.items, "%d row blocks in %d parts, room for %d items",
+                      all.row_blocks, parts, params.items);
+        split += parts > 1;
+    }
+    ck_assert_int_gt(split, 100);
+}
+END_TEST
+
 START_TEST(refusals)
 {
     const int64_t keys[] = {20, 30};
@@ -467,6 +535,8 @@ Suite *fill_suite(void)
     tcase_add_test(tc, garbage_is_held_within_the_tensors);
     tcase_add_test(tc, bias_bounds_lengths);
     tcase_add_test(tc, long_rows_are_shared);
+    tcase_add_test(tc, key_blocks_are_bounded);
+    tcase_add_test(tc, items_keep_within_their_budget);
     tcase_add_test(tc, refusals);
     tcase_add_test(tc, without_memory);
     return suite;
