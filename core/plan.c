@@ -262,12 +262,15 @@ static void drop_work(fa_plan *plan)
     plan->work = NULL;
 }
 
-FA_FLOAT_APART static fa_status plan_init(fa_plan *plan, const fa_attention_desc *desc)
+FA_FLOAT_APART static fa_status plan_init(fa_plan *plan, const fa_attention_desc *desc, fa_problem_edit *edit,
+                                          const void *of)
 {
     fa_device *device = plan->device;
     fa_status status = fa_problem_init(device->context, desc, &plan->problem);
     if (status != FA_OK)
         return status;
+    if (edit)
+        edit(&plan->problem, of);
     status = fa_plan_choose(device, &plan->problem, &plan->kernel, &plan->tiling);
     if (status != FA_OK)
         return status;
@@ -292,7 +295,8 @@ FA_FLOAT_APART static fa_status plan_init(fa_plan *plan, const fa_attention_desc
     return status == FA_OK ? fa_plan_lay_out(plan) : status;
 }
 
-fa_status fa_plan_create(fa_device *device, const fa_attention_desc *desc, fa_plan **plan)
+fa_status fa_plan_create_edited(fa_device *device, const fa_attention_desc *desc, fa_problem_edit *edit,
+                                const void *of, fa_plan **plan)
 {
     fa_clear_error();
     if (!plan)
@@ -305,7 +309,7 @@ fa_status fa_plan_create(fa_device *device, const fa_attention_desc *desc, fa_pl
         return FA_OUT_OF_MEMORY;
     made->device = device;
     fa_float_state before = fa_float_enter();
-    fa_status status = plan_init(made, desc);
+    fa_status status = plan_init(made, desc, edit, of);
     fa_float_leave(before);
     if (status != FA_OK) {
         fa_plan_destroy(made);
@@ -316,6 +320,11 @@ fa_status fa_plan_create(fa_device *device, const fa_attention_desc *desc, fa_pl
            (long long)made->schedule.items, (long long)made->schedule.merges, made->workspace);
     *plan = made;
     return fa_finish(FA_OK);
+}
+
+fa_status fa_plan_create(fa_device *device, const fa_attention_desc *desc, fa_plan **plan)
+{
+    return fa_plan_create_edited(device, desc, NULL, NULL, plan);
 }
 
 void fa_plan_destroy(fa_plan *plan)

@@ -88,7 +88,7 @@ static query_row row_of(const fa_cpu_run *run, const fa_table_item *item, int ro
     return (query_row){
         .run = run,
         .sequence = &run->sequence[item->sequence],
-        .number = item->sequence,
+        .number = run->sequence[item->sequence].number,
         .head = fa_row_head(a->group, item->head_kv, row),
         .position = fa_row_position(a->group, row),
     };

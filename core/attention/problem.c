@@ -482,6 +482,7 @@ static void fill_sequences(fa_problem *p, const side_lists *q, const side_lists 
     for (int64_t n = 0; n < p->sequences; n++) {
         fa_sequence *s = &p->sequence[n];
         int32_t none;
+        s->number = (int32_t)n;
         s->len_q = place_sequence(p, FA_Q, q, n, &s->q_batch, &s->q_row, &none);
         s->len_kv = place_sequence(p, FA_K, kv, n, &s->kv_batch, &s->kv_row, &s->first);
         s->mask = fa_mask_of(p->rule, s->len_q, s->len_kv, s->first);

@@ -41,6 +41,7 @@ const char *fa_feature_name(unsigned feature);
 typedef struct fa_sequence {
     int64_t q_batch, q_row;   /* where its rows begin in q and o    */
     int64_t kv_batch, kv_row; /* where its keys begin in k and v; 0 where they lie in pages */
+    int32_t number;           /* of its entry in bias, keep and the page table */
     int32_t first; /* the number of the first key that it uses; here, keys count from that one on */
     int32_t len_q, len_kv;
     fa_mask mask;

@@ -109,7 +109,7 @@ static fa_status check_pages(const fa_plan *plan, const fa_binding *binding, con
                 "args.work: sequence %lld has more keys than the %d that page_table, bias and keep hold",
                 (long long)n, fa_problem_most_keys(p));
         status = fa_pages_check(p, (const void *)((const char *)table->address + binding->offset[FA_PAGES]),
-                                n, s[n].first, s[n].mask.len_kv);
+                                s[n].number, s[n].first, s[n].mask.len_kv);
     }
     return status;
 }

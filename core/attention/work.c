@@ -70,7 +70,7 @@ void fa_work_sequences(const fa_problem *p, fa_table_sequence *out)
             .v_at = fa_tensor_offset(&p->tensor[FA_V], s->kv_batch, 0, s->kv_row),
             .o_at = fa_tensor_offset(&p->tensor[FA_O], s->q_batch, 0, s->q_row),
             .lse_at = fa_problem_lse_index(p, s, 0, 0),
-            .number = (int)n,
+            .number = s->number,
             .first = s->first,
             .mask = s->mask,
             .row = p->features & FA_FEATURE_PAGES

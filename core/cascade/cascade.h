@@ -11,6 +11,8 @@
 /* Sequences of a group, and the pages that it shares on its level. A group without pages fills a gap. */
 typedef struct fa_cascade_level_lists {
     int64_t groups, pages;
+    int64_t width;        /* the page behind the last that any group reads, as its sequences count them */
+    int64_t *first, *end; /* the keys of each group, as its sequences count them                        */
     int64_t *cu_sequences, *cu_rows, *lens;
     int32_t *table;
 } fa_cascade_level_lists;
@@ -47,7 +49,16 @@ void fa_cascade_release_levels(fa_cascade *cascade);
 fa_status fa_cascade_search(const fa_problem *problem, const int32_t *table, const fa_cascade_costs *costs,
                             fa_cascade *cascade);
 
-/* How many keys of a sequence each of its rows sees, from key 0 on. */
+/* The key up to which each row of a sequence sees all keys, from the first that it uses on. */
 int64_t fa_cascade_seen(const fa_sequence *sequence);
+
+/* The key up to which the sequence may share its keys: what `keep` or ALiBi say of them does not depend on its length. */
+int64_t fa_cascade_shared(const fa_problem *problem, const fa_sequence *sequence);
+
+/* Whether what is told of one row after another, of bias or `keep`, lies evenly for the rows of neighbours too. */
+bool fa_cascade_rows_even(const fa_problem *problem);
+
+/* Elements of bias or `keep` between two rows of a group. */
+int64_t fa_cascade_row_stride(const fa_problem *problem, int operand);
 
 #endif

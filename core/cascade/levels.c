@@ -9,24 +9,11 @@
 #include "core/structs.h"
 #include "core/tensor.h"
 
-/* What a level cannot do, as its keys do not know where they stand. */
+/* What depends on where each row stands: rows of a group stand apart from each other. */
 static fa_status check_features(const fa_problem *p)
 {
-    static const struct {
-        unsigned feature;
-        const char *name;
-    } none[] = {{FA_FEATURE_BIAS, "bias"}, {FA_FEATURE_KEEP, "keep"}, {FA_FEATURE_ALIBI, "alibi_slopes"}};
-    for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++) {
-        if (p->features & none[i].feature)
-            return fa_fail(FA_UNSUPPORTED, "%s is given, a cascade does not serve it", none[i].name);
-    }
-    if (p->rule.left < FA_UNLIMITED)
-        return fa_fail(FA_UNSUPPORTED, "window_left is %d, a cascade serves 0 only", p->rule.left);
-    for (int64_t n = 0; n < p->sequences; n++) {
-        if (p->sequence[n].first > 0)
-            return fa_fail(FA_UNSUPPORTED, "first_kv[%lld] is %d, a cascade serves 0 only", (long long)n,
-                           p->sequence[n].first);
-    }
+    if (p->features & FA_FEATURE_ALIBI)
+        return fa_fail(FA_UNSUPPORTED, "alibi_slopes is given, a cascade does not serve it");
     return FA_OK;
 }
 
@@ -51,7 +38,7 @@ static fa_status check(const fa_problem *p, const int32_t *table)
     FA_TRY(check_rows(p));
     FA_TRY(check_features(p));
     for (int64_t n = 0; n < p->sequences; n++)
-        FA_TRY(fa_pages_check(p, table, n, 0, p->sequence[n].len_kv));
+        FA_TRY(fa_pages_check(p, table, n, p->sequence[n].first, p->sequence[n].len_kv));
     return FA_OK;
 }
 
@@ -97,6 +84,8 @@ static void release_level(const fa_context *context, fa_cascade_level_lists *l)
     fa_release(context, l->cu_sequences, (groups + 1) * sizeof(*l->cu_sequences));
     fa_release(context, l->cu_rows, (groups + 1) * sizeof(*l->cu_rows));
     fa_release(context, l->lens, groups * sizeof(*l->lens));
+    fa_release(context, l->first, groups * sizeof(*l->first));
+    fa_release(context, l->end, groups * sizeof(*l->end));
     fa_release(context, l->table, groups * (size_t)l->pages * sizeof(*l->table));
 }
 
@@ -146,13 +135,15 @@ fa_status fa_cascade_get_level(const fa_cascade *cascade, int64_t level, fa_casc
 /* A sequence's number, and the pages that others may share. */
 typedef struct line {
     const int32_t *page;
-    int64_t pages, number;
+    int64_t pages, number, first;
 } line;
 
 /* As words in a dictionary; what is alike stays in the order of its numbers. */
 static int compare_lines(const void *a, const void *b)
 {
     const line *x = a, *y = b;
+    if (x->first != y->first)
+        return x->first < y->first ? -1 : 1;
     for (int64_t i = 0; i < x->pages && i < y->pages; i++) {
         if (x->page[i] != y->page[i])
             return x->page[i] < y->page[i] ? -1 : 1;
@@ -172,9 +163,11 @@ fa_status fa_cascade_order(fa_context *context, const fa_attention_desc *desc, c
     FA_TRY(read_problem(context, desc, page_table, &p));
     const int64_t sequences = p.sequences, size = p.tensor[FA_K].shape[2];
     line *lines = fa_alloc(context, (size_t)sequences * sizeof(*lines));
-    for (int64_t n = 0; lines && n < sequences; n++)
-        lines[n] = (line){page_table + n * p.tensor[FA_PAGES].stride[0],
-                          size > 0 ? fa_cascade_seen(&p.sequence[n]) / size : 0, n};
+    for (int64_t n = 0; lines && n < sequences; n++) {
+        const int64_t first = p.sequence[n].first, from = size > 0 ? first / size : 0;
+        const int64_t pages = size > 0 ? fa_cascade_shared(&p, &p.sequence[n]) / size - from : 0;
+        lines[n] = (line){page_table + n * p.tensor[FA_PAGES].stride[0] + from, FA_MAX(pages, 0), n, first};
+    }
     fa_problem_release(context, &p);
     if (!lines)
         return FA_OUT_OF_MEMORY;

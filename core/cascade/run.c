@@ -6,41 +6,100 @@
 #include "core/binding.h"
 #include "core/cascade/cascade.h"
 #include "core/context.h"
+#include "core/plan.h"
 #include "core/size.h"
 #include "core/status.h"
 #include "core/structs.h"
 
+/* bias or keep of a level: as many rows and sequences as its groups have. place_level() says where they lie. */
+static void take_extra(const fa_cascade *c, const fa_cascade_level_lists *l, int operand, fa_tensor *t)
+{
+    if (t->shape[0] == 0)
+        return;
+    const int64_t rows = c->problem.tensor[FA_Q].shape[2];
+    *t = fa_tensor_make(t->dtype, t->shape[0] == 1 ? 1 : l->groups, t->shape[1],
+                        fa_cascade_row_stride(&c->problem, operand) ? FA_MAX(rows, 1) : 1, t->shape[3]);
+}
+
+typedef struct place {
+    const fa_cascade *cascade;
+    const fa_cascade_level_lists *level;
+} place;
+
+/* A group has the entries of its first sequence, and its rows go on in those of the others. */
+static void place_level(fa_problem *p, const void *of)
+{
+    static const int operands[] = {FA_BIAS, FA_KEEP};
+    const place *at = of;
+    const fa_problem *whole = &at->cascade->problem;
+    for (int64_t g = 0; g < p->sequences; g++)
+        p->sequence[g].number = (int32_t)at->level->cu_sequences[g];
+    p->span[FA_PAGES] = (size_t)(at->cascade->sequences * at->level->width) * sizeof(int32_t);
+    for (int i = 0; i < 2; i++) {
+        const int t = operands[i];
+        if (!(p->features & fa_operands[t].feature))
+            continue;
+        memcpy(p->tensor[t].stride, whole->tensor[t].stride, sizeof(p->tensor[t].stride));
+        p->tensor[t].stride[2] = fa_cascade_row_stride(whole, t);
+        p->span[t] = whole->span[t];
+    }
+}
+
 /*
  * Groups without a mask: every row sees all keys, wherever it stands. A sink counts once, in the last level. What else the
- * description has, as scales of the cache, each level has too.
+ * description has, as scales of the cache, each level has too. Keys have the numbers that they have in their sequences.
  */
-static fa_attention_desc level_desc(const fa_attention_desc *desc, const fa_cascade_level_lists *l)
+static fa_attention_desc level_desc(const fa_cascade *c, const fa_attention_desc *desc,
+                                    const fa_cascade_level_lists *l)
 {
     fa_attention_desc d = fa_parts_desc(desc);
     d.mask = FA_MASK_NONE;
     d.alignment = FA_ALIGN_DEFAULT;
-    d.window_right = d.prefix = d.diagonal_offset = 0;
+    d.window_left = d.window_right = d.prefix = d.diagonal_offset = 0;
     d.sequences = l->groups;
     d.cu_rows_q = l->cu_rows;
     d.cu_rows_q32 = NULL;
-    d.lens_kv = l->lens;
+    d.lens_kv = l->end;
     d.lens_kv32 = NULL;
-    d.first_kv = NULL;
+    d.first_kv = l->first;
     d.first_kv32 = NULL;
-    d.page_table = fa_tensor_make(FA_I32, l->groups, 1, 1, l->pages);
+    d.page_table = fa_tensor_make(FA_I32, l->groups, 1, 1, l->width);
+    take_extra(c, l, FA_BIAS, &d.bias);
+    if (d.keep_last > 0)
+        d.keep = (fa_tensor){.dtype = FA_F32}; /* it says nothing of shared keys */
+    d.keep_last = 0;
+    take_extra(c, l, FA_KEEP, &d.keep);
     d.dynamic_lengths = 0;
     d.want_status = 0; /* the host has seen these pages */
     d.sinks = NULL;
     return d;
 }
 
+/* The lines of a level's groups, each that of its first sequence. */
+static fa_status write_table(const fa_cascade *c, fa_queue *queue, int64_t level)
+{
+    const fa_cascade_level_lists *l = &c->level[level];
+    const size_t bytes = (size_t)(c->sequences * l->width) * sizeof(int32_t);
+    const int64_t size = c->problem.tensor[FA_K].shape[2];
+    int32_t *lines = fa_alloc_zeroed(c->context, bytes);
+    if (!lines)
+        return FA_OUT_OF_MEMORY;
+    for (int64_t g = 0; g < l->groups; g++) {
+        const int64_t pages = l->lens[g] / size, from = l->end[g] / size - pages;
+        memcpy(lines + l->cu_sequences[g] * l->width + from, l->table + g * l->pages,
+               (size_t)pages * sizeof(*lines));
+    }
+    fa_status status = fa_buffer_write(queue, c->tables, c->table_offset[level], lines, bytes);
+    if (status == FA_OK)
+        status = fa_queue_wait(queue);
+    fa_release(c->context, lines, bytes);
+    return status;
+}
+
 static fa_status write_tables(const fa_cascade *c, fa_queue *queue)
 {
-    for (int64_t i = 0; i < c->levels; i++) {
-        const fa_cascade_level_lists *l = &c->level[i];
-        FA_TRY(fa_buffer_write(queue, c->tables, c->table_offset[i], l->table,
-                               (size_t)(l->groups * l->pages) * sizeof(*l->table)));
-    }
+    for (int64_t i = 0; i < c->levels; i++)
+        FA_TRY(write_table(c, queue, i));
     const size_t bytes = (size_t)c->sequences * sizeof(int32_t);
     int32_t *first = fa_alloc(c->context, bytes);
     if (!first)
@@ -57,7 +116,7 @@ static fa_status make_tables(fa_cascade *c)
     size_t bytes = 0;
     for (int64_t i = 0; i < c->levels; i++) {
         c->table_offset[i] = bytes;
-        if (!fa_grow(&bytes, (size_t)(c->level[i].groups * c->level[i].pages), sizeof(int32_t)))
+        if (!fa_grow(&bytes, (size_t)(c->sequences * c->level[i].width), sizeof(int32_t)))
             return fa_fail(FA_OUT_OF_MEMORY, "the page tables of %lld levels overflow memory",
                            (long long)c->levels);
     }
@@ -70,29 +129,25 @@ static fa_status make_tables(fa_cascade *c)
     return status;
 }
 
-/* The plan of the next level. */
-static fa_status add_plan(fa_cascade *c, const fa_attention_desc *desc)
-{
-    FA_TRY(fa_plan_create(c->device, desc, &c->parts.plan[c->parts.count]));
-    c->parts.count++;
-    return FA_OK;
-}
-
 static fa_status prepare(fa_cascade *c, const fa_attention_desc *desc)
 {
     const fa_tensor no_factors = {.shape = {0}};
+    fa_plan **last = &c->parts.plan[c->levels];
+    c->parts.count = c->levels + 1;
     if (c->levels == 0) {
-        FA_TRY(add_plan(c, desc));
-        return fa_parts_alone(&c->parts);
+        FA_TRY(fa_plan_create(c->device, desc, last));
+        FA_TRY(fa_parts_alone(&c->parts));
+        return c->problem.has_first_kv && c->problem.on_device ? make_tables(c) : FA_OK;
     }
+    fa_attention_desc rest = fa_parts_desc(desc);
+    rest.first_kv = c->first;
+    rest.first_kv32 = NULL;
+    FA_TRY(fa_plan_create(c->device, &rest, last));
     for (int64_t i = 0; i < c->levels; i++) {
-        const fa_attention_desc level = level_desc(desc, &c->level[i]);
-        FA_TRY(add_plan(c, &level));
+        const fa_attention_desc level = level_desc(c, desc, &c->level[i]);
+        const place at = {c, &c->level[i]};
+        FA_TRY(fa_plan_create_edited(c->device, &level, place_level, &at, &c->parts.plan[i]));
     }
-    fa_attention_desc last = fa_parts_desc(desc);
-    last.first_kv = c->first;
-    last.first_kv32 = NULL;
-    FA_TRY(add_plan(c, &last));
     FA_TRY(make_tables(c));
     return fa_parts_merged(&c->parts, c->device, desc, &no_factors, 0);
 }
@@ -185,13 +240,19 @@ static fa_status check_length(const fa_cascade *c, int64_t n, int64_t keys)
     fa_sequence s = c->problem.sequence[n];
     if (keys < 0 || keys > c->problem.keys)
         return FA_OK; /* which fa_plan_schedule() refuses */
-    s.len_kv = (int32_t)keys;
-    s.mask = fa_mask_of(c->problem.rule, s.len_q, s.len_kv, 0);
-    if (fa_cascade_seen(&s) >= c->first[n])
+    s.len_kv = (int32_t)FA_MAX(keys - s.first, 0);
+    s.mask = fa_mask_of(c->problem.rule, s.len_q, s.len_kv, s.first);
+    if (fa_cascade_shared(&c->problem, &s) >= c->first[n])
         return FA_OK;
     return fa_fail(FA_INVALID,
                    "lens_kv[%lld] is %lld, expected so many keys that each row sees the %lld that are shared",
                    (long long)n, (long long)keys, (long long)c->first[n]);
+}
+
+/* Whether the last level's sequences begin at keys of their own. */
+static bool has_first(const fa_cascade *c)
+{
+    return c->levels > 0 || c->problem.has_first_kv;
 }
 
 static fa_status check_first(const void *given)
@@ -218,12 +279,10 @@ fa_status fa_cascade_schedule(const fa_cascade *cascade, fa_queue *queue, const 
     fa_clear_error();
     fa_lengths copy;
     FA_TRY(check_call(cascade, queue, lengths, "lengths"));
-    if (cascade->levels == 0)
-        return fa_plan_schedule(cascade->parts.plan[cascade->levels], queue, lengths, work, work_offset);
     FA_TRY(fa_copy_struct(&copy, sizeof(copy), FA_LENGTHS_0_1, lengths, "fa_lengths"));
     FA_TRY(check_lengths(cascade, &copy));
     copy.struct_size = sizeof(copy);
-    copy.first_kv = cascade->first;
+    copy.first_kv = has_first(cascade) ? cascade->first : NULL;
     return fa_plan_schedule(cascade->parts.plan[cascade->levels], queue, &copy, work, work_offset);
 }
 
@@ -233,13 +292,10 @@ fa_status fa_cascade_schedule_device(const fa_cascade *cascade, fa_queue *queue,
     fa_clear_error();
     fa_device_lengths copy;
     FA_TRY(check_call(cascade, queue, lengths, "lengths"));
-    if (cascade->levels == 0)
-        return fa_plan_schedule_device(cascade->parts.plan[cascade->levels], queue, lengths, work,
-                                       work_offset);
     FA_TRY(fa_copy_struct(&copy, sizeof(copy), FA_DEVICE_LENGTHS_0_1, lengths, "fa_device_lengths"));
     FA_TRY(check_first(copy.first_kv));
     copy.struct_size = sizeof(copy);
-    copy.first_kv = cascade->tables;
+    copy.first_kv = has_first(cascade) ? cascade->tables : NULL;
     copy.first_kv_offset = cascade->first_offset;
     return fa_plan_schedule_device(cascade->parts.plan[cascade->levels], queue, &copy, work, work_offset);
 }
@@ -273,6 +329,7 @@ static fa_status run_level(const fa_cascade *c, fa_queue *queue, const fa_attent
         level.page_table = c->tables;
         level.page_table_offset = c->table_offset[i];
         level.work = level.status = NULL;
+        level.keep = c->problem.keep_last > 0 ? NULL : a->keep;
     }
     return fa_plan_run(c->parts.plan[i], queue, &level);
 }

@@ -48,6 +48,7 @@ typedef struct node {
 typedef struct tree {
     const fa_problem *problem;
     const int32_t *table;
+    bool even;            /* fa_cascade_rows_even() */
     int64_t nodes, inner; /* children come before their parent, and the root is the last */
     node *node;
     choice *choices;
@@ -56,8 +57,44 @@ typedef struct tree {
 int64_t fa_cascade_seen(const fa_sequence *s)
 {
     if (s->len_q == 0)
-        return s->len_kv;
-    return FA_MAX(s->mask.prefix, fa_mask_end(s->mask, 0));
+        return (int64_t)s->first + s->len_kv;
+    /* Of a window that has a key before it, beyond the prefix, nobody sees all. */
+    const bool whole = fa_mask_begin(s->mask, s->len_q - 1) <= s->mask.prefix;
+    return (int64_t)s->first + (whole ? FA_MAX(s->mask.prefix, fa_mask_end(s->mask, 0)) : s->mask.prefix);
+}
+
+int64_t fa_cascade_shared(const fa_problem *p, const fa_sequence *s)
+{
+    const int64_t before = (int64_t)s->first + s->len_kv - p->keep_last;
+    return FA_MIN(fa_cascade_seen(s), FA_MAX(before, s->first));
+}
+
+/* Whether the operand is there, and its elements differ from row to row or from sequence to sequence. */
+static bool has_rows(const fa_problem *p, int operand)
+{
+    const fa_tensor *t = &p->tensor[operand];
+    return (p->features & fa_operands[operand].feature) && (t->stride[0] != 0 || t->stride[2] != 0) &&
+           !(operand == FA_KEEP && p->keep_last > 0);
+}
+
+int64_t fa_cascade_row_stride(const fa_problem *p, int operand)
+{
+    const fa_tensor *t = &p->tensor[operand];
+    return has_rows(p, operand) ? t->stride[p->sequence[0].len_q == 1 ? 0 : 2] : 0;
+}
+
+bool fa_cascade_rows_even(const fa_problem *p)
+{
+    static const int operands[] = {FA_BIAS, FA_KEEP};
+    for (int i = 0; i < 2; i++) {
+        const int64_t *stride = p->tensor[operands[i]].stride;
+        for (int64_t n = 0; n < p->sequences && has_rows(p, operands[i]); n++) {
+            const int64_t rows = p->sequence[n].len_q;
+            if (rows == 0 || rows != p->sequence[0].len_q || (rows > 1 && stride[0] != rows * stride[2]))
+                return false;
+        }
+    }
+    return true;
 }
 
 static const int32_t *line_of(const tree *t, int64_t n)
@@ -65,17 +102,24 @@ static const int32_t *line_of(const tree *t, int64_t n)
     return t->table + n * t->problem->tensor[FA_PAGES].stride[0];
 }
 
-/* The pages that sequences n - 1 and n begin with, as far as all of their rows see them whole. */
+/*
+ * The pages that sequences n - 1 and n begin with, as far as all of their rows see them whole. Those before the first key that
+ * both use count too, whatever the table says of them.
+ */
 static int64_t common_pages(const tree *t, int64_t n)
 {
     const fa_sequence *s = t->problem->sequence;
-    const int64_t seen = FA_MIN(fa_cascade_seen(&s[n - 1]), fa_cascade_seen(&s[n]));
-    const int64_t size = t->problem->tensor[FA_K].shape[2], most = size > 0 ? seen / size : 0;
+    const int64_t shared =
+        FA_MIN(fa_cascade_shared(t->problem, &s[n - 1]), fa_cascade_shared(t->problem, &s[n]));
+    const int64_t size = t->problem->tensor[FA_K].shape[2], most = size > 0 ? shared / size : 0;
+    const int64_t from = size > 0 ? s[n].first / size : 0;
     const int32_t *a = line_of(t, n - 1), *b = line_of(t, n);
-    int64_t pages = 0;
+    int64_t pages = from;
+    if (!t->even || s[n - 1].first != s[n].first)
+        return 0;
     while (pages < most && a[pages] == b[pages])
         pages++;
-    return pages;
+    return pages > from ? pages : 0;
 }
 
 /* Adds a node. The children of a range are the last of the orphans, the nodes without a parent, that lie in it. */
@@ -145,9 +189,15 @@ static double reads_of(const tree *t, const node *n)
     return (double)fa_ceil_div(rows * t->problem->group, BLOCK_ROWS);
 }
 
-static double keys_of(const tree *t, int64_t pages)
+static int64_t keys_of(const tree *t, int64_t pages)
 {
-    return (double)(pages * t->problem->tensor[FA_K].shape[2]);
+    return pages * t->problem->tensor[FA_K].shape[2];
+}
+
+/* The first key that a node reads, if others read so many pages. */
+static int64_t first_key(const tree *t, const node *n, int64_t pages)
+{
+    return FA_MAX(keys_of(t, pages), t->problem->sequence[n->first].first);
 }
 
 /* What a node costs as a group that reads the pages behind those of an ancestor; DBL_MAX where it cannot be one. */
@@ -156,7 +206,8 @@ static double cost_of_group(const tree *t, const node *n, int64_t depth, int lef
     const int64_t from = pages_above(t, n, depth);
     if (!n->inner || left == 0 || n->pages <= from)
         return DBL_MAX;
-    return reads_of(t, n) * keys_of(t, n->pages - from) + n->below->cost[n->depth][left - 1];
+    return reads_of(t, n) * (double)(keys_of(t, n->pages) - first_key(t, n, from)) +
+           n->below->cost[n->depth][left - 1];
 }
 
 /* Adds the cheaper choice of a node, or what a sequence costs, to its parent's. */
@@ -164,8 +215,8 @@ static void add_costs(const tree *t, const node *n)
 {
     const node *parent = &t->node[n->parent];
     for (int64_t depth = 0; depth <= parent->depth; depth++) {
-        const double own =
-            (double)t->problem->sequence[n->first].len_kv - keys_of(t, pages_above(t, n, depth));
+        const fa_sequence *s = &t->problem->sequence[n->first];
+        const double own = (double)(s->first + s->len_kv - first_key(t, n, pages_above(t, n, depth)));
         for (int left = 0; left <= LEVELS; left++)
             parent->below->cost[depth][left] +=
                 n->inner ? fmin(n->below->cost[depth][left], cost_of_group(t, n, depth, left))
@@ -203,7 +254,7 @@ static void decide(tree *t, int levels, int64_t *first)
         n->children = a;
         n->from = pages_above(t, n, a.depth);
         if (!n->inner)
-            first[n->first] = n->from * t->problem->tensor[FA_K].shape[2];
+            first[n->first] = first_key(t, n, n->from);
         else if (cost_of_group(t, n, a.depth, a.left) < n->below->cost[a.depth][a.left]) {
             n->level = a.level;
             n->children = (above){n->depth, a.level + 1, a.left - 1};
@@ -233,12 +284,15 @@ static void add_group(const tree *t, const node *n, fa_cascade_level_lists *l)
     const int64_t g = l->groups++, pages = n->pages - n->from;
     if (!l->table) {
         l->pages = FA_MAX(l->pages, pages);
+        l->width = FA_MAX(l->width, n->pages);
         return;
     }
     l->cu_sequences[g + 1] = n->end;
     l->cu_rows[g + 1] = n->end < t->problem->sequences ? t->problem->sequence[n->end].q_row
                                                        : t->problem->tensor[FA_Q].shape[2];
     l->lens[g] = pages * t->problem->tensor[FA_K].shape[2];
+    l->first[g] = pages > 0 ? first_key(t, n, n->from) : 0;
+    l->end[g] = pages > 0 ? keys_of(t, n->pages) : 0;
     if (pages > 0)
         memcpy(l->table + g * l->pages, line_of(t, n->first) + n->from, (size_t)pages * sizeof(*l->table));
 }
@@ -270,9 +324,11 @@ static fa_status list_level(const tree *t, int level, fa_cascade *c)
     l->cu_sequences = fa_alloc_zeroed(c->context, (groups + 1) * sizeof(int64_t));
     l->cu_rows = fa_alloc_zeroed(c->context, (groups + 1) * sizeof(int64_t));
     l->lens = fa_alloc_zeroed(c->context, groups * sizeof(int64_t));
+    l->first = fa_alloc_zeroed(c->context, groups * sizeof(int64_t));
+    l->end = fa_alloc_zeroed(c->context, groups * sizeof(int64_t));
     l->table = fa_alloc_zeroed(c->context, cells * sizeof(int32_t));
     c->levels = level + 1;
-    if (!l->cu_sequences || !l->cu_rows || !l->lens || !l->table)
+    if (!l->cu_sequences || !l->cu_rows || !l->lens || !l->first || !l->end || !l->table)
         return FA_OUT_OF_MEMORY;
     add_groups(t, level, l);
     return FA_OK;
@@ -303,7 +359,10 @@ fa_status fa_cascade_search(const fa_problem *problem, const int32_t *table, con
 {
     const fa_context *context = cascade->context;
     const size_t sequences = (size_t)problem->sequences + 1, nodes = 2 * sequences;
-    tree t = {.problem = problem, .table = table, .node = fa_alloc(context, nodes * sizeof(node))};
+    tree t = {.problem = problem,
+              .table = table,
+              .even = fa_cascade_rows_even(problem),
+              .node = fa_alloc(context, nodes * sizeof(node))};
     open_range *ranges = fa_alloc(context, sequences * sizeof(*ranges));
     int64_t *orphans = fa_alloc(context, sequences * sizeof(*orphans));
     fa_status status = search(&t, ranges, orphans, costs, cascade);

@@ -57,6 +57,7 @@ FA_STRUCT_END(fa_saliency_work)
 #define FA_FLOAT_AT(w, n) FA_TASK_LIST(FA_TASK_OF((w).task), float, n)
 #define FA_LOAD_BIAS(w, n) FA_SALIENCY_ELEMENT(FA_TASK_OF((w).task), 4, FA_PARAM(w, bias_type), n)
 #define FA_LOAD_KEEP(w, n) fa_saliency_byte(FA_TASK_OF((w).task), n)
+#define FA_LATE(x) (x)
 #define FA_LOAD_BITS(w, n) FA_GET32(FA_TASK_OF((w).task), 3, (n)*FA_INDEX(4))
 
 /* Byte n of keep, which begins at an even one. */

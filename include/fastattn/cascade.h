@@ -33,13 +33,15 @@ typedef struct fa_cascade fa_cascade;
  *
  * desc has page_table; its rows are packed (cu_rows_q), and each row belongs to a sequence. (A tensor of one row for each
  * sequence, of axes sequence, head, 1, dim, is one of axes 1, head, sequence, dim with its strides.) `page_table` is the table's
- * first element. Pages are shared only as far as they are full and every row of both sequences sees all of their keys.
+ * first element. Pages are shared only as far as they are full and every row of both sequences sees all of their keys, so with
+ * window_left those of the prefix, or of sequences that no window cuts yet. Sequences share that have the same first_kv, from
+ * that key on. `keep` and bias are looked up where the keys stand; if they tell rows or sequences apart, sequences share where
+ * all have one row, or as many as lie evenly from sequence to sequence; keep_last bits leave the keys before to be shared.
  * Only neighbours share: see fa_cascade_order(). Where sequences part at more than 16 pages, one after another, what they share
  * beyond that may count as their own.
  *
  * FA_INVALID: NULL; desc is wrong; a page that a sequence uses is not one of k's. FA_UNSUPPORTED: rows that are not
- * packed; window_left, ALiBi, bias, keep or first_kv, whose meaning depends on where a key stands. FA_OUT_OF_MEMORY.
- * Thread-safe.
+ * packed; ALiBi, which depends on how far each row of a group stands from a key. FA_OUT_OF_MEMORY. Thread-safe.
  */
 FA_API fa_status fa_cascade_find(fa_context *context, const fa_attention_desc *desc,
                                  const int32_t *page_table, fa_cascade **cascade);
@@ -72,8 +74,9 @@ FA_API size_t fa_cascade_work(const fa_cascade *cascade);
 
 /**
  * Writes the work of a run with other lengths, as fa_plan_schedule() does: what grows are the sequences' own keys, in the
- * last level. `lengths` are the problem's, for all of its sequences: cu_rows_q as they were, first_kv NULL, and lens_kv such
- * that each row still sees all keys of its sequence's other levels. Further FA_INVALID: they are not; or the cascade is one of
+ * last level. `lengths` are the problem's, for all of its sequences: cu_rows_q as they were, first_kv NULL, as it is the
+ * description's, and lens_kv such that each row still sees all keys of its sequence's other levels, behind which the bits of
+ * keep_last begin. Further FA_INVALID: they are not; or the cascade is one of
  * fa_cascade_find().
  */
 FA_API fa_status fa_cascade_schedule(const fa_cascade *cascade, fa_queue *queue, const fa_lengths *lengths,
@@ -90,7 +93,8 @@ FA_API fa_status fa_cascade_schedule_device(const fa_cascade *cascade, fa_queue 
 
 /**
  * Enqueues all levels and the merge on a queue of the cascade's device: what fa_plan_run() does with a plan of the problem,
- * with the same arguments, checks and errors, but workspace and work are the cascade's. FA_INVALID also for a cascade of
+ * with the same arguments, checks and errors, but workspace and work are the cascade's. A status (want_status) is of the last
+ * level's pages; those of others were checked when the cascade was made. FA_INVALID also for a cascade of
  * fa_cascade_find(). Several threads may run one cascade, each on its own queue.
  */
 FA_API fa_status fa_cascade_run(const fa_cascade *cascade, fa_queue *queue, const fa_attention_args *args);
@@ -118,7 +122,7 @@ typedef struct fa_cascade_level {
     int64_t groups;
     int64_t pages;               /* of a line of the table                                           */
     const int64_t *cu_rows_q;    /* groups + 1 offsets into the problem's rows                       */
-    const int64_t *lens_kv;      /* the keys of each group, 0 or whole pages                         */
+    const int64_t *lens_kv;      /* the keys of each group, 0 or whole pages, those before first_kv too */
     const int32_t *page_table;   /* (groups, pages): the pages that begin with a group's first key   */
     const int64_t *cu_sequences; /* groups + 1: which sequences a group consists of                 */
 } fa_cascade_level;

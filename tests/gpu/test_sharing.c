@@ -203,6 +203,9 @@ typedef struct tree {
     int64_t cu[SEQUENCES + 1], lens[SEQUENCES];
     int32_t table[SEQUENCES][PAGES];
     float sinks[HEADS_Q];
+    int64_t first[SEQUENCES];
+    float bias[SEQUENCES * HEADS_Q * PAGES * SIZE];
+    uint8_t keep[SEQUENCES * 3 * PAGES * SIZE]; /* or bits */
     float q[HEADS_Q * SEQUENCES * 3 * DIM], k[POOL * HEADS_KV * SIZE * DIM], v[POOL * HEADS_KV * SIZE * DIM];
     float k_scale[POOL * HEADS_KV]; /* of scaled trees, whose k are codes of 8 bits */
     float o[HEADS_Q * SEQUENCES * 3 * DIM], lse[HEADS_Q * SEQUENCES * 3];
@@ -242,6 +245,43 @@ static void make_tree(tree *t, bool causal, random_state *random)
         t->sinks[h] = random_float(random, -1, 2);
 }
 
+typedef enum terms { NO_TERMS, WINDOW, FIRST, BIAS, BIAS_OF_KEYS, KEEP, KEEP_BITS, KEEP_LAST, TERMS } terms;
+
+/* What depends on where rows and keys stand. */
+static void add_terms(tree *t, terms of, random_state *random)
+{
+    const int64_t keys = PAGES * SIZE;
+    if (of == WINDOW) { /* shared are a prefix, or keys that no window leaves out */
+        t->desc.window_left = random_between(random, 30, 90);
+        t->desc.prefix = random_between(random, 0, 4 * SIZE);
+        t->desc.dynamic_lengths = 0;
+    }
+    if (of >= BIAS && of <= KEEP_BITS && of != BIAS_OF_KEYS) { /* a row of each sequence */
+        for (int n = 0; n <= SEQUENCES; n++)
+            t->cu[n] = n;
+        t->desc.q.shape[2] = t->desc.o.shape[2] = SEQUENCES;
+    }
+    for (int n = 0; n < SEQUENCES; n++)
+        t->first[n] = n < 4 ? 5 : 21;
+    for (int i = 0; i < COUNT(t->bias); i++)
+        t->bias[i] = random_float(random, -2, 2);
+    for (int i = 0; i < COUNT(t->keep); i++)
+        t->keep[i] =
+            of == KEEP ? random_bits(random) % 5 > 0 : (uint8_t)(random_bits(random) | random_bits(random));
+    t->desc.first_kv = of == FIRST ? t->first : NULL;
+    if (of == BIAS)
+        t->desc.bias = fa_tensor_make(FA_F32, SEQUENCES, HEADS_Q, 1, keys);
+    if (of == BIAS_OF_KEYS)
+        t->desc.bias = fa_tensor_make(FA_F32, 1, HEADS_Q, 1, keys);
+    if (of == KEEP)
+        t->desc.keep = fa_tensor_make(FA_BOOL, SEQUENCES, 1, 1, keys);
+    if (of == KEEP_BITS)
+        t->desc.keep = fa_tensor_make(FA_I32, SEQUENCES, 1, 1, keys / 32);
+    if (of == KEEP_LAST)
+        t->desc.keep = fa_tensor_make(FA_I32, SEQUENCES, 1, 3, 1);
+    t->desc.keep_last = of == KEEP_LAST ? 3 : 0;
+}
+
 /* k becomes codes, with a scale for each page and head. */
 static void scale_tree(tree *t, random_state *random)
 {
@@ -260,12 +300,27 @@ static bool is_scaled(const tree *t)
     return t->desc.k.dtype == FA_I8;
 }
 
+static bool has_bias(const tree *t)
+{
+    return t->desc.bias.shape[0] > 0;
+}
+
+static bool has_keep(const tree *t)
+{
+    return t->desc.keep.shape[0] > 0;
+}
+
 /* Within what f32 arithmetic may be off. */
 static void check_tree(const tree *t, int parts)
 {
     static double o[COUNT(t->o)], lse[COUNT(t->lse)], bound[COUNT(t->lse)], bound_lse[COUNT(t->lse)];
-    const fa_inputs inputs = {
-        .q = t->q, .k = t->k, .v = t->v, .page_table = t->table, .k_scale = is_scaled(t) ? t->k_scale : NULL};
+    const fa_inputs inputs = {.q = t->q,
+                              .k = t->k,
+                              .v = t->v,
+                              .page_table = t->table,
+                              .bias = has_bias(t) ? t->bias : NULL,
+                              .keep = has_keep(t) ? t->keep : NULL,
+                              .k_scale = is_scaled(t) ? t->k_scale : NULL};
     const int rows = (int)t->cu[SEQUENCES] * HEADS_Q;
     ck_assert_int_eq(fa_reference_attention(context, &t->desc, &inputs, o, lse), FA_OK);
     ck_assert_int_eq(fa_reference_limit(context, &t->desc, &inputs, FA_F32, parts, bound, bound_lse), FA_OK);
@@ -281,7 +336,7 @@ static void check_tree(const tree *t, int parts)
 
 typedef struct memory_of {
     fa_attention_args args;
-    fa_buffer *buffer[8];
+    fa_buffer *buffer[10];
 } memory_of;
 
 static memory_of make_memory(const tree *t, const fa_cascade *cascade)
@@ -291,6 +346,11 @@ static memory_of make_memory(const tree *t, const fa_cascade *cascade)
                               upload(t->o, sizeof(t->o)), upload(t->lse, sizeof(t->lse))}};
     ck_assert_int_eq(fa_buffer_create(device, 64 + fa_cascade_workspace(cascade), &m.buffer[6]), FA_OK);
     m.buffer[7] = is_scaled(t) ? upload(t->k_scale, sizeof(t->k_scale)) : NULL;
+    size_t bias = 0, keep = 0; /* not a byte more than they are */
+    ck_assert_int_eq(fa_tensor_span(&t->desc.bias, &bias), FA_OK);
+    ck_assert_int_eq(fa_tensor_span(&t->desc.keep, &keep), FA_OK);
+    m.buffer[8] = has_bias(t) ? upload(t->bias, bias) : NULL;
+    m.buffer[9] = has_keep(t) ? upload(t->keep, keep) : NULL;
     m.args = (fa_attention_args){
         .struct_size = sizeof(m.args),
         .q = m.buffer[0],
@@ -298,6 +358,8 @@ static memory_of make_memory(const tree *t, const fa_cascade *cascade)
         .v = m.buffer[2],
         .page_table = m.buffer[3],
         .k_scale = m.buffer[7],
+        .bias = m.buffer[8],
+        .keep = m.buffer[9],
         .o = m.buffer[4],
         .lse = m.buffer[5],
         .workspace = m.buffer[6],
@@ -387,7 +449,7 @@ static void check_cascade(tree *t, int *shared)
     if (t->desc.dynamic_lengths) {
         fa_buffer *work;
         ck_assert_int_eq(fa_buffer_create(device, fa_cascade_work(cascade), &work), FA_OK);
-        if (info.levels > 0)
+        if (info.levels > 0 && !t->desc.first_kv)
             check_refusals(t, cascade, &m, work);
         for (int n = 0; n < SEQUENCES; n++)
             t->lens[n] += n % (MORE + 1);
@@ -413,12 +475,32 @@ START_TEST(cascades)
     int shared = 0;
     for (int i = 0; i < trees && device; i++) {
         make_tree(&t, i % 2 == 0, &random);
+        add_terms(&t, NO_TERMS, &random);
         if (i % 5 == 3 && strcmp(backend, "openmp") == 0) /* cuda serves no such scales, others are slow */
             scale_tree(&t, &random);
         check_cascade(&t, &shared);
     }
     if (device)
         ck_assert_int_ge(2 * shared, trees);
+}
+END_TEST
+
+/* With what levels have beyond keys; some trees of each kind share. */
+START_TEST(cascades_with_terms)
+{
+    static tree t;
+    random_state random = {19};
+    for (int of = WINDOW; of < TERMS && device; of++) {
+        int shared = 0;
+        if (slow && of != BIAS && of != KEEP_LAST)
+            continue;
+        for (int i = 0; i < (slow ? 1 : 16); i++) {
+            make_tree(&t, i % 2 == 0, &random);
+            add_terms(&t, (terms)of, &random);
+            check_cascade(&t, &shared);
+        }
+        ck_assert_msg(shared > 0, "no tree of kind %d shares", of);
+    }
 }
 END_TEST
 
@@ -583,6 +665,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, merges);
     tcase_add_test(tc, merges_refused);
     tcase_add_test(tc, cascades);
+    tcase_add_test(tc, cascades_with_terms);
     tcase_add_test(tc, cascades_found_only);
     tcase_add_test(tc, cascades_out_of_memory);
     tcase_add_test(tc, latent_in_shards);

@@ -246,31 +246,10 @@ static void no_pages(scene *s)
     s->desc.k = s->desc.v = fa_tensor_make(FA_F32, 2, HEADS_KV, PAGES * SIZE, DIM);
 }
 
-static void window(scene *s)
-{
-    s->desc.window_left = 5;
-}
-
 static void slopes(scene *s)
 {
     static const float two[HEADS] = {1, 1};
     s->desc.alibi_slopes = two;
-}
-
-static void bias(scene *s)
-{
-    s->desc.bias = fa_tensor_make(FA_F32, 1, 1, 1, PAGES * SIZE);
-}
-
-static void keep(scene *s)
-{
-    s->desc.keep = fa_tensor_make(FA_BOOL, 1, 1, 1, PAGES * SIZE);
-}
-
-static void first_key(scene *s)
-{
-    static const int64_t first[] = {0, 3};
-    s->desc.first_kv = first;
 }
 
 START_TEST(refusals)
@@ -284,11 +263,7 @@ START_TEST(refusals)
         {unpacked, FA_UNSUPPORTED, "cu_rows_q is NULL, a cascade serves packed rows only"},
         {more_rows, FA_UNSUPPORTED, "cu_rows_q goes from 0 to 2, a cascade serves 0 to q.shape[2], 3"},
         {no_pages, FA_INVALID, "page_table.shape is all 0, expected pages"},
-        {window, FA_UNSUPPORTED, "window_left is 5, a cascade serves 0 only"},
         {slopes, FA_UNSUPPORTED, "alibi_slopes is given, a cascade does not serve it"},
-        {bias, FA_UNSUPPORTED, "bias is given, a cascade does not serve it"},
-        {keep, FA_UNSUPPORTED, "keep is given, a cascade does not serve it"},
-        {first_key, FA_UNSUPPORTED, "first_kv[1] is 3, a cascade serves 0 only"},
     };
     for (int i = 0; i < COUNT(bad); i++) {
         scene s = {.sequences = 2, .cu = {0, 1, 2}, .lens = {5, 5}, .table = {{1}, {1}}};

@@ -28,8 +28,8 @@ static inline void panel_init(fa_panel *panel, const fa_cpu_run *run, const fa_t
 {
     const fa_plan *plan = run->plan;
     panel->run = run;
-    panel->number = item->sequence;
     panel->sequence = &run->sequence[item->sequence];
+    panel->number = panel->sequence->number;
     panel->count = FA_MIN(item->row_end - row, (int)PANEL);
     panel->nv = (panel->count + VL - 1) / VL;
     for (int i = 0; i < PANEL; i++) {
