@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* New rows into a cache: one row of one head at a time, or of all heads where they are rotated or scaled. */
+/* New rows into a cache: all heads of one at a time. */
 #include <fastattn/reference.h>
 
 #include "backends/openmp/cpu.h"
@@ -42,35 +42,6 @@ static int64_t row_at(const int64_t stride[3], int64_t a, int64_t b, int64_t c)
     return a * stride[0] + b * stride[1] + c * stride[2];
 }
 
-static void append_v(const append_run *run, int64_t batch, int64_t head, int64_t within, int64_t slot)
-{
-    const fa_append_params *p = params_of(run);
-    const fa_task_view *v = &run->view;
-    run->row((fa_dtype)FA_APPEND_TYPE_V(v), v->at[FA_APPEND_V], row_at(p->v_stride, batch, head, within),
-             (fa_dtype)FA_APPEND_TYPE_CACHE_V(v), v->at[FA_APPEND_CACHE_V],
-             row_at(p->cache_v_stride, slot / p->keys, head, slot % p->keys), p->dim_v);
-}
-
-/* Of the list of heads of rows. */
-static void do_row(const void *of, int64_t index, void *scratch)
-{
-    (void)scratch;
-    const append_run *run = of;
-    const fa_append_params *p = params_of(run);
-    const fa_task_view *v = &run->view;
-    const int64_t head = index % p->heads, row = index / p->heads, batch = row / p->rows,
-                  within = row % p->rows;
-    const int64_t slot = ((const int32_t *)(const void *)v->at[FA_APPEND_SLOTS])[row];
-    if (slot < 0)
-        return;
-    const int64_t entry = slot / p->keys, key = slot % p->keys;
-    run->row((fa_dtype)FA_APPEND_TYPE_K(v), v->at[FA_APPEND_K], row_at(p->k_stride, batch, head, within),
-             (fa_dtype)FA_APPEND_TYPE_CACHE_K(v), v->at[FA_APPEND_CACHE_K],
-             row_at(p->cache_k_stride, entry, head, key), p->dim_k);
-    if (p->dim_v > 0)
-        append_v(run, batch, head, within, slot);
-}
-
 /* The cosines and sines of a row's pairs. */
 static void find_rotation(const append_run *run, int position, float cosine[], float sine[])
 {
@@ -99,7 +70,7 @@ static void rotate(int form, int pairs, const float *restrict cosine, const floa
 /* A row that is on its way, and the angles that all of its heads turn by. */
 typedef struct moving_row {
     const append_run *run;
-    int64_t batch, within, slot;
+    int64_t batch, within, entry, key;
     float cosine[FA_MAX_HEAD_DIM / 2], sine[FA_MAX_HEAD_DIM / 2];
 } moving_row;
 
@@ -136,7 +107,7 @@ static void store_scaled(const moving_row *m, bool of_v, int64_t head, const flo
     const fa_scales *s = of_v ? &p->v_scales : &p->k_scales;
     const int type = of_v ? FA_APPEND_TYPE_CACHE_V(v) : FA_APPEND_TYPE_CACHE_K(v),
               fits = of_v ? p->v_fits : p->k_fits, dim = of_v ? p->dim_v : p->dim_k;
-    const int64_t entry = m->slot / p->keys, key = m->slot % p->keys;
+    const int64_t entry = m->entry, key = m->key;
     const bool writes = fits == FA_APPEND_FITS_HEAD || head == 0;
     int64_t scale = row_at(s->scale_stride, entry, head, key),
             zero = row_at(s->zero_stride, entry, head, key);
@@ -178,33 +149,46 @@ static void append_scaled(const moving_row *m, bool of_v)
     }
 }
 
+/* Rows that are not rotated go straight from memory to memory. */
 static void append_plain(const moving_row *m, bool of_v)
 {
     const fa_append_params *p = params_of(m->run);
     const fa_task_view *v = &m->run->view;
+    const bool rotated = !of_v && p->pairs > 0;
+    const int dim = of_v ? p->dim_v : p->dim_k;
+    const fa_dtype type = (fa_dtype)(of_v ? FA_APPEND_TYPE_V(v) : FA_APPEND_TYPE_K(v)),
+                   to_type = (fa_dtype)(of_v ? FA_APPEND_TYPE_CACHE_V(v) : FA_APPEND_TYPE_CACHE_K(v));
+    const fa_long *stride = of_v ? p->v_stride : p->k_stride,
+                  *to_stride = of_v ? p->cache_v_stride : p->cache_k_stride;
+    const void *from = v->at[of_v ? FA_APPEND_V : FA_APPEND_K];
+    void *cache = v->at[of_v ? FA_APPEND_CACHE_V : FA_APPEND_CACHE_K];
+    int64_t at = row_at(stride, m->batch, 0, m->within), to = row_at(to_stride, m->entry, 0, m->key);
     float x[FA_MAX_HEAD_DIM];
-    for (int64_t head = 0; head < p->heads && of_v && p->dim_v > 0; head++)
-        append_v(m->run, m->batch, head, m->within, m->slot);
-    for (int64_t head = 0; head < p->heads && !of_v; head++) {
-        take_head(m, false, head, x);
-        m->run->row(FA_F32, x, 0, (fa_dtype)FA_APPEND_TYPE_CACHE_K(v), v->at[FA_APPEND_CACHE_K],
-                    row_at(p->cache_k_stride, m->slot / p->keys, head, m->slot % p->keys), p->dim_k);
+    for (int64_t head = 0; head < p->heads; head++, at += stride[1], to += to_stride[1]) {
+        if (rotated)
+            take_head(m, false, head, x);
+        m->run->row(rotated ? FA_F32 : type, rotated ? x : from, rotated ? 0 : at, to_type, cache, to, dim);
     }
 }
 
 /* Of the list of rows: all heads of one. */
-static void do_whole_row(const void *of, int64_t row, void *scratch)
+static void do_row(const void *of, int64_t row, void *scratch)
 {
     const append_run *run = of;
     const fa_append_params *p = params_of(run);
     const fa_task_view *v = &run->view;
-    moving_row m = {.run = run, .batch = row / p->rows, .within = row % p->rows};
+    const int32_t number = (int32_t)row, slot = ((const int32_t *)(const void *)v->at[FA_APPEND_SLOTS])[row];
+    moving_row m;
     float x[FA_MAX_HEAD_DIM];
     (void)scratch;
-    m.slot = ((const int32_t *)(const void *)v->at[FA_APPEND_SLOTS])[row];
+    m.run = run;
+    m.batch = number / p->rows;
+    m.within = number % p->rows;
+    m.entry = slot / p->keys;
+    m.key = slot % p->keys;
     if (p->pairs > 0)
         find_rotation(run, fa_append_position(v, (int)row), m.cosine, m.sine);
-    for (int of_v = 0; of_v < 2 && m.slot >= 0; of_v++) {
+    for (int of_v = 0; of_v < (p->dim_v > 0 ? 2 : 1) && slot >= 0; of_v++) {
         if ((of_v ? FA_APPEND_TYPE_V_SCALE(v) : FA_APPEND_TYPE_K_SCALE(v)) >= 0)
             append_scaled(&m, of_v);
         else
@@ -221,18 +205,15 @@ static void do_whole_row(const void *of, int64_t row, void *scratch)
 
 fa_status fa_openmp_append_run(const fa_task *task, const fa_task_binding *binding)
 {
-    enum { HEADS_OF_TASK = 32 }; /* fewer are written faster than shared */
+    enum { HEADS_OF_TASK = 256 }; /* fewer are written faster than shared */
     const append_run run = {fa_task_view_of(task, binding), best_row()};
     const fa_append_params *p = params_of(&run);
-    const bool whole = FA_APPEND_FORM(&run.view) != FA_PAIRS_NONE || FA_APPEND_TYPE_K_SCALE(&run.view) >= 0 ||
-                       FA_APPEND_TYPE_V_SCALE(&run.view) >= 0;
-    const int64_t rows = (int64_t)p->batch * p->rows, heads = rows * (p->heads + p->heads_q);
-    const int64_t most = fa_cpu_loop_tasks(task->device), wanted = heads / HEADS_OF_TASK;
+    const int64_t rows = (int64_t)p->batch * p->rows, wanted = rows * (p->heads + p->heads_q) / HEADS_OF_TASK;
     fa_cpu_loop loop = {
-        .one = whole ? do_whole_row : do_row,
+        .one = do_row,
         .of = &run,
-        .count = whole ? rows : rows * p->heads,
-        .tasks = (int32_t)FA_MAX(FA_MIN(most, wanted), 1),
+        .count = rows,
+        .tasks = (int32_t)FA_MAX(FA_MIN(fa_cpu_loop_tasks(task->device), wanted), 1),
     };
     return fa_cpu_loop_run(task->device, &loop);
 }

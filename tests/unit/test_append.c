@@ -240,6 +240,26 @@ START_TEST(not_finite)
 }
 END_TEST
 
+/* Blocks of any size, also of the smallest numbers, to the bits of plain C; elements halfway between two codes too. */
+START_TEST(blocks_of_any_size)
+{
+    fa_append_desc d = desc_of(FA_F32, FA_Q8_0, FA_Q8_0);
+    scene s;
+    make_scene(&s, &d);
+    float *k = (void *)s.k.at;
+    for (int power = -149; power < 128; power += 3) {
+        unsigned char expected[DIM_QK / 32 * 34];
+        for (int i = 0; i < DIM_QK; i++)
+            k[i] = ldexpf(i == 3 ? 127.0f / 64 : (float)(i * 53 % 255 - 127) / 128,
+                          power < 0 ? power + 1 : power - 1);
+        fa_elements_store(FA_Q8_0, expected, 0, k, DIM_QK);
+        ck_assert_int_eq(fa_append_run(s.append, queue, &s.args), FA_OK);
+        ck_assert_mem_eq(s.cache_k.at + 3 * sizeof(expected), expected, sizeof(expected));
+    }
+    free_scene(&s);
+}
+END_TEST
+
 #define REFUSED(call, status, message)      \
     do {                                    \
         ck_assert_int_eq((call), (status)); \
@@ -531,6 +551,7 @@ Suite *append_suite(void)
     tcase_add_test(tc, every_format);
     tcase_add_test(tc, bytes_of_ggml);
     tcase_add_test(tc, not_finite);
+    tcase_add_test(tc, blocks_of_any_size);
     tcase_add_test(tc, refusals);
     tcase_add_test(tc, scale_refusals);
     tcase_add_test(tc, scales_of_no_numbers);

@@ -120,13 +120,40 @@ static inline vf v_of_bytes(vb a, const int part)
     return _mm256_cvtepi32_ps(_mm256_shuffle_epi8(a, from));
 }
 static inline vf v_splat_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_set1_epi16((short)*p)); }
-static inline void v_store_nearest(uint8_t *p, vf a)
+/* The nearest whole numbers to the halves of a and b, 16 bits each: first four of a, four of b, then the rest of both. */
+static inline __m256i nearest_halves(vf a, vf b)
 {
-    __m256i twice = _mm256_cvttps_epi32(_mm256_add_ps(a, a)), one = _mm256_set1_epi32(1);
-    __m256i size = _mm256_srli_epi32(_mm256_add_epi32(_mm256_abs_epi32(twice), one), 1);
-    __m256i whole = _mm256_sign_epi32(size, twice);
-    __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
-    _mm_storel_epi64((__m128i *)p, _mm_packs_epi16(halves, halves));
+    __m256i twice = _mm256_packs_epi32(_mm256_cvttps_epi32(a), _mm256_cvttps_epi32(b));
+    __m256i size = _mm256_srli_epi16(_mm256_add_epi16(_mm256_abs_epi16(twice), _mm256_set1_epi16(1)), 1);
+    return _mm256_sign_epi16(size, twice);
+}
+static inline void v_store_nearest32(uint8_t *p, const vf x[4])
+{
+    __m256i bytes = _mm256_packs_epi16(nearest_halves(x[0], x[1]), nearest_halves(x[2], x[3]));
+    bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    _mm256_storeu_si256((__m256i *)p, bytes);
+}
+static inline __m256i magnitudes(const void *p, __m256i mask)
+{
+    return _mm256_and_si256(_mm256_loadu_si256((const __m256i *)p), mask);
+}
+static inline uint32_t v_peak32(const float *p)
+{
+    __m256i mask = _mm256_set1_epi32(0x7fffffff);
+    __m256i a = _mm256_max_epu32(magnitudes(p, mask), magnitudes(p + 8, mask));
+    __m256i b = _mm256_max_epu32(magnitudes(p + 16, mask), magnitudes(p + 24, mask));
+    a = _mm256_max_epu32(a, b);
+    __m128i half = _mm_max_epu32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    half = _mm_max_epu32(half, _mm_unpackhi_epi64(half, half));
+    return (uint32_t)_mm_cvtsi128_si32(_mm_max_epu32(half, _mm_srli_epi64(half, 32)));
+}
+static inline uint32_t v_peak32_half(const uint16_t *p)
+{
+    __m256i mask = _mm256_set1_epi16(0x7fff), a = _mm256_max_epu16(magnitudes(p, mask), magnitudes(p + 16, mask));
+    __m128i half = _mm_max_epu16(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    /* The least of what remains to 0xffff. */
+    half = _mm_minpos_epu16(_mm_xor_si128(half, _mm_set1_epi16(-1)));
+    return ~(uint32_t)_mm_cvtsi128_si32(half) & 0xffffu;
 }
 /* Bytes as the upper halves of 16 bits. */
 static inline __m256i load_upper(const uint8_t *p)

@@ -103,12 +103,32 @@ static inline vf v_of_bytes(vb a, const int part)
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(a));
 }
 static inline vf v_splat_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_set1_epi16((short)*p)); }
-static inline void v_store_nearest(uint8_t *p, vf a)
+static inline void store_nearest(uint8_t *p, vf a)
 {
-    __m512i twice = _mm512_cvttps_epi32(_mm512_add_ps(a, a)), one = _mm512_set1_epi32(1);
+    __m512i twice = _mm512_cvttps_epi32(a), one = _mm512_set1_epi32(1);
     __m512i size = _mm512_srli_epi32(_mm512_add_epi32(_mm512_abs_epi32(twice), one), 1);
     __m512i whole = _mm512_mask_sub_epi32(size, _mm512_movepi32_mask(twice), _mm512_setzero_si512(), size);
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(whole));
+}
+static inline void v_store_nearest32(uint8_t *p, const vf x[2])
+{
+    store_nearest(p, x[0]);
+    store_nearest(p + 16, x[1]);
+}
+static inline uint32_t v_peak32(const float *p)
+{
+    __m512i mask = _mm512_set1_epi32(0x7fffffff);
+    __m512i a = _mm512_and_si512(_mm512_loadu_si512(p), mask), b = _mm512_and_si512(_mm512_loadu_si512(p + 16), mask);
+    return _mm512_reduce_max_epu32(_mm512_max_epu32(a, b));
+}
+static inline uint32_t v_peak32_half(const uint16_t *p)
+{
+    __m512i a = _mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi16(0x7fff));
+    __m256i b = _mm256_max_epu16(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));
+    __m128i half = _mm_max_epu16(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1));
+    /* The least of what remains to 0xffff. */
+    half = _mm_minpos_epu16(_mm_xor_si128(half, _mm_set1_epi16(-1)));
+    return ~(uint32_t)_mm_cvtsi128_si32(half) & 0xffffu;
 }
 static inline vh vh_load_e5m2(const uint8_t *p)
 {

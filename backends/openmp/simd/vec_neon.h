@@ -81,11 +81,31 @@ static inline vf v_of_bytes(vb a, const int part)
     return vcvtq_f32_s32(vmovl_s16(part & 1 ? vget_high_s16(wide) : vget_low_s16(wide)));
 }
 static inline vf v_splat_f16(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(*p))); }
-static inline void v_store_nearest(uint8_t *p, vf a)
+static inline int16x8_t nearest_halves(vf a, vf b)
 {
-    int16x4_t wide = vmovn_s32(vcvtaq_s32_f32(a));
-    uint32_t bytes = vget_lane_u32(vreinterpret_u32_s8(vmovn_s16(vcombine_s16(wide, wide))), 0);
-    memcpy(p, &bytes, sizeof(bytes));
+    return vcombine_s16(vmovn_s32(vcvtaq_s32_f32(vmulq_n_f32(a, 0.5f))),
+                        vmovn_s32(vcvtaq_s32_f32(vmulq_n_f32(b, 0.5f))));
+}
+static inline void v_store_nearest32(uint8_t *p, const vf x[8])
+{
+    for (int i = 0; i < 8; i += 4, p += 16) {
+        int8x8_t low = vmovn_s16(nearest_halves(x[i], x[i + 1]));
+        vst1q_u8(p, vreinterpretq_u8_s8(vcombine_s8(low, vmovn_s16(nearest_halves(x[i + 2], x[i + 3])))));
+    }
+}
+static inline uint32_t v_peak32(const float *p)
+{
+    uint32x4_t top = vdupq_n_u32(0);
+    for (int i = 0; i < 32; i += 4)
+        top = vmaxq_u32(top, vreinterpretq_u32_f32(vabsq_f32(vld1q_f32(p + i))));
+    return vmaxvq_u32(top);
+}
+static inline uint32_t v_peak32_half(const uint16_t *p)
+{
+    uint16x8_t top = vdupq_n_u16(0);
+    for (int i = 0; i < 32; i += 8)
+        top = vmaxq_u16(top, vandq_u16(vld1q_u16(p + i), vdupq_n_u16(0x7fff)));
+    return vmaxvq_u16(top);
 }
 /* e4m3, each the upper half of 16 bits, as f16. */
 static inline uint16x8_t e4m3_halves(uint16x8_t wide)
