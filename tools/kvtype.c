@@ -76,7 +76,7 @@ void kv_types_describe(const kv_types *types, fa_attention_desc *d)
     d->v.dtype = types->v.dtype;
 }
 
-static fa_dtype scale_type(const kv_type *t)
+fa_dtype kv_scale_type(const kv_type *t)
 {
     if (t->dtype != FA_E2M1)
         return FA_F16;
@@ -96,7 +96,7 @@ static bool scale(const kv_type *t, const fa_tensor *of, fa_tensor *scales, fa_t
         return false;
     }
     *scales =
-        fa_tensor_make(scale_type(t), each ? of->shape[0] : 1, t->scaling == KV_TENSOR ? 1 : of->shape[1],
+        fa_tensor_make(kv_scale_type(t), each ? of->shape[0] : 1, t->scaling == KV_TENSOR ? 1 : of->shape[1],
                        each ? of->shape[2] / keys : 1, in_keys ? of->shape[3] : of->shape[3] / dims);
     if (t->dtype == FA_U8 || t->dtype == FA_U4 || t->dtype == FA_U2) {
         *zeros = *scales;

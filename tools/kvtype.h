@@ -45,6 +45,9 @@ void kv_types_share(fa_attention_desc *d);
  * `why` says so. */
 bool kv_types_scale(const kv_types *types, fa_attention_desc *d, char *why, size_t size);
 
+/* The type of scales of k or v. */
+fa_dtype kv_scale_type(const kv_type *type);
+
 /* "q8_0" or "i8:token". */
 void kv_type_print(const kv_type *type, char *text, size_t size);
 

@@ -361,6 +361,31 @@ class Formats(RunCase):
         )
         self.check("--file", file, "--layout", "bshd", "--kv-type", "q8_0", swapped=True)
 
+    def test_scales(self):
+        """A step of 1/64 is the scale of each 32 dims."""
+        files = self.inputs(self.q, self.k, self.v)
+        self.check(*files, "--kv-type", "i8:group32")
+        self.check(*files, "--kv-type", "f32,i8:group32")
+        coarse, _ = self.run_ok(*files, "--kv-type", "u4:token,e4m3:head", "--check")
+        self.assertGreater(coarse.difference(self.expected[0]), 1e-3)
+        code = Tensor(self.k.shape, bytes(int(64 * x) & 255 for x in self.k.values), "u8")
+        groups = (*self.k.shape[:3], self.k.shape[3] // 32)
+        scale = Tensor(groups, [1 / 64] * (len(self.k.values) // 32), "f16")
+        of_k = write_npy(self.path("s.npy"), scale)
+        self.check(*self.inputs(self.q, code, self.v), "--kv-type", "i8,f32", "--k-scale", of_k)
+        tensors = {"q": self.q.swapped(), "k": code.swapped(), "v": self.v.swapped(), "k_scale": scale.swapped()}
+        file = write_safetensors(self.path("t.safetensors"), tensors)
+        self.check(
+            "--file", file, "--layout", "bshd", "--kv-type", "i8,f32", "--k-scale-name", "k_scale", swapped=True
+        )
+        for k, options, why in (
+            (self.k, ("i8,f32", "--k-scale", of_k), "--k-scale is given, expected k of bytes"),
+            (code, ("i8:token,f32",), "--kv-type has a colon"),
+            (code, ("i8,f32",), "k_scale is absent"),
+        ):
+            files = self.inputs(self.q, k, self.v)
+            self.failure("run", *files, "--kv-type", *options, "--check", mentions=(why,))
+
     def test_pages(self):
         """Pools of 7 keys, which both sequences find the other way round."""
         table = write_npy(self.path("t.npy"), Tensor((2, 1), (1, 0), "i32"))

@@ -41,7 +41,13 @@ static int parse(run_options *o, int argc, char **argv)
          "<file.npy> the pages of each batch entry, whole numbers: k and v are pools, axis 0 the page"},
         {"kv-type", 's', &o->kv_type,
          "<type[,type]> of k and v, or of each, as in a cache: f32 f16 bf16 e4m3 e5m2 q8_0 q4_0 q4_1 q5_0 q5_1\n"
-         "iq4_nl. Files of f32, f16 or bf16 are converted; those of u8 hold the bytes of each row"},
+         "iq4_nl, i8 i4 i2 u8 u4 u2 e2m1. Behind a colon, how many elements share a scale: tensor head token\n"
+         "groupN channelN. Files of f32, f16 or bf16 are converted; those of u8 hold the bytes of each row"},
+        {"k-scale", 's', &o->scales[RUN_K_SCALE],
+         "<file.npy> scales of k of u8: each axis 1 or that of k, keys and dims also a divisor of it"},
+        {"v-scale", 's', &o->scales[RUN_V_SCALE], "<file.npy> likewise of v"},
+        {"k-zero", 's', &o->scales[RUN_K_ZERO], "<file.npy> zeros beside --k-scale"},
+        {"v-zero", 's', &o->scales[RUN_V_ZERO], "<file.npy> zeros beside --v-scale"},
         {"file", 's', &o->file, "<file.safetensors> where tensors named below are"},
         {"q-name", 's', &o->q_name, "<tensor> queries in --file; q"},
         {"k-name", 's', &o->k_name, "<tensor> keys in --file; k"},
@@ -49,6 +55,10 @@ static int parse(run_options *o, int argc, char **argv)
         {"bias-name", 's', &o->bias_name, "<tensor> as --bias, in --file; none"},
         {"keep-name", 's', &o->keep_name, "<tensor> as --keep, in --file; none"},
         {"page-table-name", 's', &o->page_table_name, "<tensor> as --page-table, in --file; none"},
+        {"k-scale-name", 's', &o->scale_names[RUN_K_SCALE], "<tensor> as --k-scale, in --file; none"},
+        {"v-scale-name", 's', &o->scale_names[RUN_V_SCALE], "<tensor> as --v-scale, in --file; none"},
+        {"k-zero-name", 's', &o->scale_names[RUN_K_ZERO], "<tensor> as --k-zero, in --file; none"},
+        {"v-zero-name", 's', &o->scale_names[RUN_V_ZERO], "<tensor> as --v-zero, in --file; none"},
         {"layout", 's', &o->layout,
          "<bhsd|bshd> order of the files' axes: heads before rows, or behind; bhsd"},
         {"causal", 's', &o->causal,
@@ -114,6 +124,10 @@ static bool check_stream(const run_options *o)
         {"lens-kv", o->lens_kv},
         {"first-kv", o->first_kv},
         {"page-table", o->page_table},
+        {"k-scale", o->scales[RUN_K_SCALE]},
+        {"v-scale", o->scales[RUN_V_SCALE]},
+        {"k-zero", o->scales[RUN_K_ZERO]},
+        {"v-zero", o->scales[RUN_V_ZERO]},
     };
     const char *first = NULL;
     for (size_t i = 0; i < sizeof(inputs) / sizeof(inputs[0]); i++) {
@@ -145,6 +159,10 @@ static bool check_sources(run_options *o)
         {"keep", &o->keep, &o->keep_name, NULL},
         {"expect", &o->expect, &o->expect_name, NULL},
         {"page-table", &o->page_table, &o->page_table_name, NULL},
+        {"k-scale", &o->scales[RUN_K_SCALE], &o->scale_names[RUN_K_SCALE], NULL},
+        {"v-scale", &o->scales[RUN_V_SCALE], &o->scale_names[RUN_V_SCALE], NULL},
+        {"k-zero", &o->scales[RUN_K_ZERO], &o->scale_names[RUN_K_ZERO], NULL},
+        {"v-zero", &o->scales[RUN_V_ZERO], &o->scale_names[RUN_V_ZERO], NULL},
     };
     if (o->file && o->expect && !o->expect_name && !ends_in(o->expect, ".npy")) {
         o->expect_name = o->expect;

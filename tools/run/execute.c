@@ -7,7 +7,7 @@
 #include "tools/cli.h"
 #include "tools/run/run.h"
 
-enum { Q, K, V, BIAS, KEEP, PAGES, O, LSE, WORKSPACE, BUFFERS };
+enum { Q, K, V, BIAS, KEEP, PAGES, K_SCALE, V_SCALE, K_ZERO, V_ZERO, O, LSE, WORKSPACE, BUFFERS };
 
 typedef struct execution {
     fa_device *device;
@@ -33,9 +33,18 @@ static fa_status make_buffer(execution *e, int which, const io_tensor *tensor, b
 
 static fa_status make_buffers(execution *e, const run_problem *p)
 {
-    const io_tensor *const tensors[] = {[Q] = &p->q,       [K] = &p->k,       [V] = &p->v,
-                                        [BIAS] = &p->bias, [KEEP] = &p->keep, [PAGES] = &p->page_table,
-                                        [O] = &p->o,       [LSE] = &p->lse};
+    const io_tensor *const tensors[] = {[Q] = &p->q,
+                                        [K] = &p->k,
+                                        [V] = &p->v,
+                                        [BIAS] = &p->bias,
+                                        [KEEP] = &p->keep,
+                                        [PAGES] = &p->page_table,
+                                        [K_SCALE] = &p->scale[RUN_K_SCALE],
+                                        [V_SCALE] = &p->scale[RUN_V_SCALE],
+                                        [K_ZERO] = &p->scale[RUN_K_ZERO],
+                                        [V_ZERO] = &p->scale[RUN_V_ZERO],
+                                        [O] = &p->o,
+                                        [LSE] = &p->lse};
     size_t workspace = fa_plan_workspace(e->plan);
     for (int i = Q; i < WORKSPACE; i++) {
         if (i == LSE && !p->desc.want_lse)
@@ -65,6 +74,10 @@ static fa_status run_plan(execution *e, double *seconds)
         .bias = e->buffer[BIAS],
         .keep = e->buffer[KEEP],
         .page_table = e->buffer[PAGES],
+        .k_scale = e->buffer[K_SCALE],
+        .v_scale = e->buffer[V_SCALE],
+        .k_zero = e->buffer[K_ZERO],
+        .v_zero = e->buffer[V_ZERO],
         .lse = e->buffer[LSE],
         .workspace = e->buffer[WORKSPACE],
     };

@@ -64,3 +64,96 @@ bool run_format_apply(const run_format *f, const fa_tensor *to, io_tensor *t)
     *t = made;
     return true;
 }
+
+/* Where an element lies in a tensor that may have no strides given, which means contiguous. */
+static int64_t place_of(const fa_tensor *t, const int64_t index[4])
+{
+    const bool given = t->stride[0] || t->stride[1] || t->stride[2] || t->stride[3];
+    int64_t at = 0, stride = 1;
+    for (int axis = 3; axis >= 0; axis--) {
+        at += index[axis] * (given ? t->stride[axis] : stride);
+        stride *= t->shape[axis];
+    }
+    return at;
+}
+
+/* The next element of a box, in place; false behind the last. */
+static bool step(const int64_t size[4], int64_t index[4])
+{
+    for (int axis = 3; axis >= 0; axis--) {
+        if (++index[axis] < size[axis])
+            return true;
+        index[axis] = 0;
+    }
+    return false;
+}
+
+static bool make_numbers(const fa_tensor *t, io_tensor *out)
+{
+    *out = (io_tensor){.type = IO_U8, .rank = 4};
+    for (int axis = 0; axis < 4; axis++)
+        out->shape[axis] = t->shape[axis];
+    out->bytes = (size_t)(t->shape[0] * t->shape[1] * t->shape[2] * t->shape[3]) * fa_dtype_size(t->dtype) /
+                 (size_t)fa_dtype_block(t->dtype);
+    return io_tensor_alloc(out);
+}
+
+static float rounded(const fa_tensor *t, io_tensor *to, int64_t at, float x)
+{
+    fa_elements_store(t->dtype, to->data, at, &x, 1);
+    return fa_element(t->dtype, to->data, at);
+}
+
+bool run_format_scale(const run_format *f, const fa_tensor *to, const fa_tensor *scale, const fa_tensor *zero,
+                      io_tensor *t, io_tensor *scales, io_tensor *zeros)
+{
+    const bool has_zeros = zero->shape[0] > 0;
+    int64_t group[4], count = 1, first[4] = {0};
+    if (!f->what || f->raw || scale->shape[0] == 0)
+        return true;
+    for (int axis = 0; axis < 4; axis++) {
+        group[axis] = to->shape[axis] / scale->shape[axis];
+        count *= group[axis];
+    }
+    const fa_tensor numbers_of =
+        fa_tensor_make(FA_F32, to->shape[0], to->shape[1], to->shape[2], to->shape[3]);
+    io_tensor numbers;
+    float *x = malloc((size_t)count * sizeof(*x));
+    const bool made = make_numbers(&numbers_of, &numbers) && make_numbers(scale, scales) &&
+                      (!has_zeros || make_numbers(zero, zeros)) && x;
+    if (!made)
+        cli_error(RUN_COMMAND, "%s: no memory for its scales", f->what);
+    do {
+        int64_t inner[4] = {0}, index[4], n = 0;
+        const int64_t at = place_of(scale, first);
+        float s, z = 0;
+        if (!made)
+            break;
+        do {
+            for (int axis = 0; axis < 4; axis++)
+                index[axis] = first[axis] * group[axis] + inner[axis];
+            x[n++] = fa_element(type_of(t), t->data, place_of(to, index));
+        } while (step(group, inner));
+        fa_elements_fit(f->to, x, count, 1, &s, has_zeros ? &z : NULL);
+        s = rounded(scale, scales, at, s);
+        z = has_zeros ? rounded(zero, zeros, at, z) : 0;
+        n = 0;
+        do {
+            for (int axis = 0; axis < 4; axis++)
+                index[axis] = first[axis] * group[axis] + inner[axis];
+            ((float *)numbers.data)[place_of(to, index)] = s != 0 ? (x[n] - z) * (1 / s) : 0;
+            n++;
+        } while (step(group, inner));
+    } while (step(scale->shape, first));
+    free(x);
+    if (!made) {
+        io_tensor_free(&numbers);
+        return false;
+    }
+    numbers.type = IO_F32;
+    numbers.rank = t->rank;
+    memcpy(numbers.shape, t->shape, sizeof(t->shape));
+    io_tensor_free(t);
+    *t = numbers;
+    return true;
+}

@@ -71,11 +71,25 @@ static void stride_bshd(fa_tensor *t)
     t->stride[0] = t->stride[2] * t->shape[2];
 }
 
-/* q, k or v, which `format` may make of another type. Axes that the file does not have are 1. */
+/* Axes that the file does not have are 1. */
+static void describe_axes(const io_tensor *t, bool bshd, fa_dtype dtype, fa_tensor *out)
+{
+    int64_t shape[4] = {1, 1, 1, 1};
+    for (int axis = 0; axis < t->rank; axis++)
+        shape[4 - t->rank + axis] = t->shape[axis];
+    if (!bshd || t->rank == 2) {
+        *out = fa_tensor_make(dtype, shape[0], shape[1], shape[2], shape[3]);
+        return;
+    }
+    *out = fa_tensor_make(dtype, shape[0], shape[2], shape[1], shape[3]);
+    if (t->bytes > 0)
+        stride_bshd(out);
+}
+
+/* q, k or v, which `format` may make of another type. */
 static bool describe(const char *what, io_tensor *t, bool bshd, const fa_dtype *type, run_format *format,
                      fa_tensor *out)
 {
-    int64_t shape[4] = {1, 1, 1, 1};
     fa_dtype dtype;
     if (!to_dtype(t->type, &dtype) && !(type && t->type == IO_U8))
         return bad_type(what, t->type,
@@ -84,16 +98,48 @@ static bool describe(const char *what, io_tensor *t, bool bshd, const fa_dtype *
         return bad_rank(what, t->rank, "2 (row, dim), 3 (with heads) or 4 (with batch and heads)");
     if (type && !run_format_find(what, dtype = *type, t, format))
         return false;
-    for (int axis = 0; axis < t->rank; axis++)
-        shape[4 - t->rank + axis] = t->shape[axis];
-    if (!bshd || t->rank == 2) {
-        *out = fa_tensor_make(dtype, shape[0], shape[1], shape[2], shape[3]);
-        return true;
-    }
-    *out = fa_tensor_make(dtype, shape[0], shape[2], shape[1], shape[3]);
-    if (t->bytes > 0)
-        stride_bshd(out);
+    describe_axes(t, bshd, dtype, out);
     return true;
+}
+
+/* Scales and zeros from files go with bytes of k or v, those of --kv-type are made of numbers. */
+static bool describe_scales(const run_options *o, bool bshd, run_problem *p)
+{
+    static const char *const names[] = {"k-scale", "v-scale", "k-zero", "v-zero"};
+    fa_attention_desc *d = &p->desc;
+    fa_tensor *const out[] = {&d->k_scale, &d->v_scale, &d->k_zero, &d->v_zero};
+    char why[160];
+    for (int n = 0; n < RUN_SCALES; n++) {
+        const bool of_k = n == RUN_K_SCALE || n == RUN_K_ZERO;
+        const kv_type *kv = of_k ? &o->kv.k : &o->kv.v;
+        const io_tensor *t = &p->scale[n];
+        const fa_dtype bytes = kv_scale_type(kv);
+        const bool raw = (of_k ? &p->k_format : &p->v_format)->raw, given = o->scales[n] || o->scale_names[n];
+        fa_dtype dtype;
+        if (given && (!raw || kv->scaling != KV_UNSCALED)) {
+            cli_error(RUN_COMMAND, "--%s is given, expected %s of bytes (u8) and --kv-type without a colon",
+                      names[n], of_k ? "k" : "v");
+            return false;
+        }
+        if (raw && kv->scaling != KV_UNSCALED) {
+            cli_error(RUN_COMMAND, "--kv-type has a colon, expected %s of numbers, or --%s with its scales",
+                      of_k ? "k" : "v", of_k ? names[RUN_K_SCALE] : names[RUN_V_SCALE]);
+            return false;
+        }
+        if (!given)
+            continue;
+        if (t->type == IO_U8 && n < RUN_K_ZERO && kv->dtype == FA_E2M1)
+            dtype = p->scale[n].shape[t->rank - 1] * 16 == (of_k ? d->k : d->v).shape[3] ? FA_E4M3 : bytes;
+        else if (!to_dtype(t->type, &dtype))
+            return bad_type(names[n], t->type, "f32, f16 or bf16; of scales of e2m1, u8 too");
+        if (t->rank < 2 || t->rank > 4)
+            return bad_rank(names[n], t->rank, "2 to 4, as k and v");
+        describe_axes(t, bshd, dtype, out[n]);
+    }
+    if (kv_types_scale(&o->kv, d, why, sizeof(why)))
+        return true;
+    cli_error(RUN_COMMAND, "%s", why);
+    return false;
 }
 
 /* bias or keep: the trailing axes of (batch, head, row, key). */
@@ -290,7 +336,11 @@ static bool find_inputs(const run_options *o, run_problem *p)
         {"bias", o->bias, o->bias_name, &p->bias},
         {"keep", o->keep, o->keep_name, &p->keep},
         [RUN_PAGE_TABLE] = {"page-table", o->page_table, o->page_table_name, &p->page_table},
-        {"expect", o->expect, o->expect_name, &p->expect},
+        [RUN_EXPECT] = {"expect", o->expect, o->expect_name, &p->expect},
+        {"k-scale", o->scales[RUN_K_SCALE], o->scale_names[RUN_K_SCALE], &p->scale[RUN_K_SCALE]},
+        {"v-scale", o->scales[RUN_V_SCALE], o->scale_names[RUN_V_SCALE], &p->scale[RUN_V_SCALE]},
+        {"k-zero", o->scales[RUN_K_ZERO], o->scale_names[RUN_K_ZERO], &p->scale[RUN_K_ZERO]},
+        {"v-zero", o->scales[RUN_V_ZERO], o->scale_names[RUN_V_ZERO], &p->scale[RUN_V_ZERO]},
     };
     for (int i = 0; i < RUN_INPUTS; i++) {
         run_input *in = &p->inputs[i];
@@ -320,6 +370,8 @@ bool run_describe(const run_options *o, run_problem *p)
         d->v.shape[3] = o->v_in_k;
         kv_types_share(d);
     }
+    if (!describe_scales(o, bshd, p))
+        return false;
     if ((o->bias || o->bias_name) && !describe_scores("bias", &p->bias, &d->bias))
         return false;
     if ((o->keep || o->keep_name) && !describe_scores("keep", &p->keep, &d->keep))
@@ -389,6 +441,12 @@ bool run_load(run_problem *p)
         if (p->inputs[i].source && !load(&p->inputs[i], p->inputs[i].tensor))
             return false;
     }
+    const fa_attention_desc *d = &p->desc;
+    if (!run_format_scale(&p->k_format, &d->k, &d->k_scale, &d->k_zero, &p->k, &p->scale[RUN_K_SCALE],
+                          &p->scale[RUN_K_ZERO]) ||
+        !run_format_scale(&p->v_format, &d->v, &d->v_scale, &d->v_zero, &p->v, &p->scale[RUN_V_SCALE],
+                          &p->scale[RUN_V_ZERO]))
+        return false;
     if (!run_format_apply(&p->k_format, &p->desc.k, &p->k) ||
         !run_format_apply(&p->v_format, &p->desc.v, &p->v))
         return false;
@@ -423,6 +481,8 @@ void run_free(run_problem *p)
                                   &p->page_table, &p->expect, &p->o, &p->lse};
     for (size_t i = 0; i < sizeof(tensors) / sizeof(tensors[0]); i++)
         io_tensor_free(tensors[i]);
+    for (int n = 0; n < RUN_SCALES; n++)
+        io_tensor_free(&p->scale[n]);
     free(p->alibi);
     free(p->bias_factors);
     free(p->sinks);
@@ -438,5 +498,9 @@ fa_inputs run_inputs(const run_problem *p)
                        .v = p->desc.v_in_k ? p->k.data : p->v.data,
                        .bias = p->bias.data,
                        .keep = p->keep.data,
-                       .page_table = p->page_table.data};
+                       .page_table = p->page_table.data,
+                       .k_scale = p->scale[RUN_K_SCALE].data,
+                       .v_scale = p->scale[RUN_V_SCALE].data,
+                       .k_zero = p->scale[RUN_K_ZERO].data,
+                       .v_zero = p->scale[RUN_V_ZERO].data};
 }

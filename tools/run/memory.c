@@ -17,6 +17,13 @@ static double input_bytes(const run_problem *p)
         if (p->inputs[i].found.fortran)
             twice = fmax(twice, (double)p->inputs[i].found.tensor.bytes);
     }
+    /* Numbers that a scale has divided are f32. */
+    const fa_tensor *of[] = {&p->desc.k, &p->desc.v}, *scale[] = {&p->desc.k_scale, &p->desc.v_scale};
+    for (int i = 0; i < 2; i++) {
+        const int64_t *n = of[i]->shape;
+        if (scale[i]->shape[0] > 0)
+            bytes += (double)n[0] * (double)n[1] * (double)n[2] * (double)n[3] * sizeof(float);
+    }
     return bytes + twice + (double)run_format_bytes(&p->k_format, &p->desc.k) +
            (double)run_format_bytes(&p->v_format, &p->desc.v);
 }

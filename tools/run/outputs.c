@@ -24,7 +24,11 @@ bool run_outputs_possible(run_options *o)
                                {"file", o->file},
                                {"lens-kv", o->lens_kv},
                                {"first-kv", o->first_kv},
-                               {"page-table", o->page_table}};
+                               {"page-table", o->page_table},
+                               {"k-scale", o->scales[RUN_K_SCALE]},
+                               {"v-scale", o->scales[RUN_V_SCALE]},
+                               {"k-zero", o->scales[RUN_K_ZERO]},
+                               {"v-zero", o->scales[RUN_V_ZERO]}};
     return output_check(RUN_COMMAND, o->outputs, OUTPUTS, inputs, sizeof(inputs) / sizeof(inputs[0]));
 }
 

@@ -15,10 +15,14 @@
 
 #define RUN_COMMAND "run"
 
+/* Scales and zeros of k and v in tensors of their own. */
+enum { RUN_K_SCALE, RUN_V_SCALE, RUN_K_ZERO, RUN_V_ZERO, RUN_SCALES };
+
 typedef struct run_options {
     const char *file; /* one safetensors file; the `_name`s are tensors in it */
     const char *q, *k, *v, *bias, *keep, *page_table, *expect;
     const char *q_name, *k_name, *v_name, *bias_name, *keep_name, *page_table_name, *expect_name;
+    const char *scales[RUN_SCALES], *scale_names[RUN_SCALES];
     const char *alibi, *bias_factors, *sinks, *lens_q, *lens_kv, *first_kv;
     cli_file outputs[2]; /* o, lse */
     const char *out_dtype, *layout, *kv_type;
@@ -40,7 +44,7 @@ typedef struct run_input {
     io_tensor *tensor; /* where it goes                    */
 } run_input;
 
-enum { RUN_INPUTS = 7, RUN_PAGE_TABLE = 5 };
+enum { RUN_PAGE_TABLE = 5, RUN_EXPECT, RUN_FIRST_SCALE, RUN_INPUTS = RUN_FIRST_SCALE + RUN_SCALES };
 
 /* What becomes of k or v where --kv-type is given. */
 typedef struct run_format {
@@ -55,6 +59,7 @@ typedef struct run_problem {
     run_input inputs[RUN_INPUTS];
     io_tensor q, k, v, bias, keep, expect;
     io_tensor page_table; /* once loaded, its numbers have 32 bits each */
+    io_tensor scale[RUN_SCALES];
     bool has_expect;
     /* One per query head, slopes perhaps for each batch entry; NULL: none. */
     float *alibi, *bias_factors, *sinks;
@@ -87,6 +92,9 @@ bool run_format_find(const char *what, fa_dtype dtype, io_tensor *tensor, run_fo
 size_t run_format_bytes(const run_format *format, const fa_tensor *tensor);
 /* Quantises a tensor that was read, for a description that a device has accepted. False after an error. */
 bool run_format_apply(const run_format *format, const fa_tensor *to, io_tensor *tensor);
+/* Before that: makes the scales, and the zeros if `zero` has elements, and divides the tensor by them. False after an error. */
+bool run_format_scale(const run_format *format, const fa_tensor *to, const fa_tensor *scale,
+                      const fa_tensor *zero, io_tensor *tensor, io_tensor *scales, io_tensor *zeros);
 
 /* memory.c */
 
