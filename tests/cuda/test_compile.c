@@ -9,8 +9,9 @@
 #include <stdlib.h>
 
 #include "backends/cuda/cuda.h"
+#include "backends/cuda/task.h"
 
-enum { SKIPPED = 77, MOST_ARCHS = 64, NVRTC_INVALID_OPTION = 5 };
+enum { TASKS = 4, SKIPPED = 77, MOST_ARCHS = 64, NVRTC_INVALID_OPTION = 5 };
 
 static int least_arch(const fa_nvrtc *nvrtc, int unit)
 {
@@ -27,17 +28,21 @@ static int least_arch(const fa_nvrtc *nvrtc, int unit)
 
 static bool compile(const fa_nvrtc *nvrtc, int line, int type)
 {
-    const fa_cuda_traits *t = &fa_cuda_table[line];
+    static const char *const tasks[TASKS] = {"append", "fill", "states", "append_scaled"};
+    const bool task = type == FA_CUDA_TASK;
+    const char *name = task ? tasks[line] : fa_cuda_table[line].name;
     char target[32], defines[2][32], log[4096] = "";
     const char *options[] = {target,     "--std=c++17", "-default-device",
                              defines[0], defines[1],    "--Ofast-compile=max"};
     const int count = sizeof(options) / sizeof(options[0]);
     nvrtcProgram program = NULL;
     size_t size = 0;
-    (void)snprintf(target, sizeof(target), "--gpu-architecture=sm_%d", least_arch(nvrtc, t->unit));
+    (void)snprintf(target, sizeof(target), "--gpu-architecture=sm_%d",
+                   least_arch(nvrtc, task ? 0 : fa_cuda_table[line].unit));
     (void)snprintf(defines[0], sizeof(defines[0]), "-DFA_ROW=%d", line);
     (void)snprintf(defines[1], sizeof(defines[1]), "-DFA_TYPE=%d", type);
-    if (nvrtc->nvrtcCreateProgram(&program, fa_cuda_source, "attention.cu", 0, NULL, NULL) != 0)
+    if (nvrtc->nvrtcCreateProgram(&program, task ? fa_cuda_task_source : fa_cuda_source,
+                                  task ? "task.cu" : "attention.cu", 0, NULL, NULL) != 0)
         return false;
     int error = nvrtc->nvrtcCompileProgram(program, count, options);
     if (error == NVRTC_INVALID_OPTION)
@@ -46,7 +51,7 @@ static bool compile(const fa_nvrtc *nvrtc, int line, int type)
         (void)nvrtc->nvrtcGetCUBINSize(program, &size);
     else if (nvrtc->nvrtcGetProgramLogSize(program, &size) == 0 && size <= sizeof(log))
         (void)nvrtc->nvrtcGetProgramLog(program, log);
-    (void)printf("%s, %s: %s, %zu bytes\n%s", t->name, target, error == 0 ? "compiled" : "FAILED", size, log);
+    (void)printf("%s, %s: %s, %zu bytes\n%s", name, target, error == 0 ? "compiled" : "FAILED", size, log);
     (void)nvrtc->nvrtcDestroyProgram(&program);
     return error == 0 && size > 0;
 }
@@ -61,6 +66,8 @@ int main(void)
     }
     bool good = true;
     int kind = -1, unit = -1;
+    for (int task = 0; task < TASKS; task++)
+        good = compile(nvrtc, task, FA_CUDA_TASK) && good;
     for (int line = 0; kind != FA_CUDA_MERGE; line++) {
         /* The first, which is the smallest, of each kind and unit. */
         if (fa_cuda_table[line].kind != kind || fa_cuda_table[line].unit != unit)
