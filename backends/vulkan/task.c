@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tasks: pipelines, operands, commands. */
+#include "core/portable/task.h"
 #include "backends/vulkan/plan.h"
 #include "core/context.h"
-#include "core/portable/task.h"
 #include "core/status.h"
 
 _Static_assert(FA_TASK_OPERANDS < FA_VK_SLOTS && FA_TASK_FEW < FA_VK_DESCRIPTORS &&
