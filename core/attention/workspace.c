@@ -95,7 +95,8 @@ static fa_status bound(const fa_device *device, fa_plan *plan, size_t *bytes)
         status = measure(&plan->problem, &f);
     for (int i = 0; i < device->kernels && status == FA_OK; i++) {
         plan->kernel = device->kernel[i];
-        if (fa_kernel_may_run(plan->kernel, &plan->problem, 0)) /* each of the family has its own */
+        /* Each of the family has features of its own, but for v_in_k. */
+        if (fa_kernel_may_run(plan->kernel, &plan->problem, plan->problem.features & FA_FEATURE_V_IN_K))
             status = try_kernel(device, plan, &f, bytes);
     }
     return status;

@@ -39,7 +39,7 @@ FA_API size_t fa_plan_workspace(const fa_plan *plan);
  *  - sizes: q, k, v and o have a smaller or equal shape[0] and shape[2]; they may be packed, and may have any strides;
  *  - `sequences`, offsets, lengths and dynamic_lengths; mask, alignment, windows, prefix and diagonal_offset;
  *  - values: scale, softcap, slopes, factors, sinks; and whether there are bias, keep, slopes, sinks and LSE.
- * Types, dims, heads and tuning are those of largest. Nothing is compiled. *bytes is 0 on failure. FA_INVALID,
+ * Types, dims, heads, v_in_k and tuning are those of largest. Nothing is compiled. *bytes is 0 on failure. FA_INVALID,
  * FA_UNSUPPORTED, FA_OUT_OF_MEMORY: as fa_plan_create(). FA_UNSUPPORTED also if tuning names a baseline, a kernel whose
  * name ends in "standard". Thread-safe.
  */
@@ -52,7 +52,7 @@ FA_API fa_status fa_workspace_bound(fa_device *device, const fa_attention_desc *
  *    multiples of 16 bytes exactly where largest's are;
  *  - in `sequences`, offsets, lengths and dynamic_lengths; in mask, alignment, windows, prefix and diagonal_offset;
  *  - in the values of slopes, factors and sinks; and in whether there are sinks and LSE.
- * Types, dims, heads, scale, softcap, tuning, and whether there are bias, keep and slopes are largest's.
+ * Types, dims, heads, v_in_k, scale, softcap, tuning, and whether there are bias, keep and slopes are largest's.
  *
  * Takes as long as the driver's compiler does, seconds for each of up to some ten sizes of blocks; of one query row, as
  * in decoding, for one. What was compiled belongs to the device and is kept in the cache on disk, where there is one: a second
