@@ -20,6 +20,7 @@ typedef struct fa_cu_caps {
     double bytes_per_second;
     uint64_t global_bytes;
     bool compiles;  /* NVRTC is there, and compiles for it                                   */
+    bool hopper;    /* it is of 9.0, and there is code of its own instructions, or such is compiled */
     bool images;    /* kernels that were compiled with the library may be used               */
     char name[128]; /* of the device                                                         */
 } fa_cu_caps;

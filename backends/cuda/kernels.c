@@ -36,6 +36,25 @@ static fa_tile_traits tensor_traits(const fa_cuda_traits *t, int32_t most_q)
     };
 }
 
+static fa_tile_traits latent_traits(const fa_cuda_traits *t)
+{
+    return (fa_tile_traits){
+        .tile = {t->block_q, t->block_kv, 16},
+        .least_dim_qk = t->dim_qk,
+        .least_dim_v = t->dim_v,
+        .stage = FA_STAGE_K,
+        .element_bytes = 2,
+        .buffers = 2,
+        .fixed_bytes = t->block_q * t->dim_qk * 2,
+        .max_block_q = t->most_q,
+        .max_block_kv = t->block_kv,
+        .v_in_k = true,
+        .exposed = 0.1,
+        .flops_per_cycle = 1800,
+        .scores_per_cycle = 16,
+    };
+}
+
 static fa_tile_traits decode_traits(const fa_cuda_traits *t, int32_t most_q)
 {
     return (fa_tile_traits){
@@ -142,11 +161,19 @@ static int32_t coded_bytes(const fa_cuda_traits *t, int32_t most_q)
     return (int32_t)most_coded_bytes(t, variant) - fa_cuda_shared_bytes(*t, FA_F16, variant);
 }
 
+/* Later GPUs have the instructions of earlier ones, but for 9.0's own, whose code must be there or be compiled. */
+static bool has_instructions(const fa_cu_caps *caps, const fa_cuda_traits *t)
+{
+    if (t->unit != 90)
+        return t->unit <= caps->arch;
+    return caps->arch == 90 && caps->hopper;
+}
+
 /* False where the device does not run it, or it is no kernel of its own. */
 static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kernel *kernel)
 {
     const int32_t most_q = t->most_q > 0 ? most_rows(caps, t) : 1;
-    if (t->kind == FA_CUDA_MERGE || most_q == 0 || t->unit > caps->arch)
+    if (t->kind == FA_CUDA_MERGE || most_q == 0 || !has_instructions(caps, t))
         return false;
     *kernel = (fa_kernel){
         .name = t->name,
@@ -163,7 +190,11 @@ static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kern
     switch (t->kind) {
     case FA_CUDA_TENSOR:
     case FA_CUDA_DECODE:
-        kernel->traits = t->kind == FA_CUDA_TENSOR ? tensor_traits(t, most_q) : decode_traits(t, most_q);
+    case FA_CUDA_LATENT:
+        kernel->traits = t->kind == FA_CUDA_TENSOR   ? tensor_traits(t, most_q)
+                         : t->kind == FA_CUDA_DECODE ? decode_traits(t, most_q)
+                                                     : latent_traits(t);
+        kernel->needs = t->kind == FA_CUDA_LATENT ? FA_FEATURE_V_IN_K : 0;
         kernel->types_q = kernel->types_k = kernel->types_v =
             FA_TYPE(FA_F16) | (t->unit >= 80 ? FA_TYPE(FA_BF16) : 0);
         kernel->resident_coded = coded_blocks(caps, t, most_q);

@@ -41,6 +41,16 @@ static bool have_images(const fa_cu_caps *caps)
     return fa_cuda_ptx_arch > 0 && fa_cuda_ptx_arch <= caps->runs_arch;
 }
 
+/* Whether they hold code of 9.0's own instructions, which is of no other generation. */
+static bool have_hopper(const fa_cu_caps *caps)
+{
+    bool found = false;
+    for (size_t i = 0; have_images(caps) && i < fa_cuda_image_count; i++)
+        found = found ||
+                (fa_cuda_images[i].type != FA_CUDA_TASK && fa_cuda_table[fa_cuda_images[i].line].unit == 90);
+    return found;
+}
+
 /* What NVRTC can compile for whose machine code runs on the device; 0 with the reason. */
 static int target_arch(const fa_nvrtc *nvrtc, const fa_cu_caps *caps, char *reason, size_t reason_size)
 {
@@ -64,6 +74,7 @@ bool fa_cu_can_compile(fa_cu_caps *caps, char *reason, size_t reason_size)
     char why[200];
     const fa_nvrtc *nvrtc = fa_nvrtc_load(why, sizeof(why));
     caps->compiles = nvrtc && target_arch(nvrtc, caps, why, sizeof(why)) > 0;
+    caps->hopper = caps->runs_arch == 90 && (caps->compiles || have_hopper(caps));
     if (caps->compiles || have_images(caps))
         return true;
     (void)snprintf(reason, reason_size, "no kernels for compute capability %d.%d in this library, and %s",
@@ -104,7 +115,8 @@ static fa_status compile(const fa_device *device, const fa_nvrtc *nvrtc, int arc
     const int count = (int)(sizeof(options) / sizeof(options[0])) - (type != FA_CUDA_TASK);
     const char *source = type == FA_CUDA_TASK ? fa_cuda_task_source : fa_cuda_source;
     nvrtcProgram program = NULL;
-    (void)snprintf(target, sizeof(target), "--gpu-architecture=sm_%d", arch);
+    (void)snprintf(target, sizeof(target), "--gpu-architecture=sm_%d%s", arch,
+                   type == FA_CUDA_TASK ? "" : fa_cuda_arch_suffix(fa_cuda_table[line]));
     (void)snprintf(defines[0], sizeof(defines[0]), "-DFA_ROW=%d", line);
     (void)snprintf(defines[1], sizeof(defines[1]), "-DFA_TYPE=%d", type);
     int error = nvrtc->nvrtcCreateProgram(&program, source, type == FA_CUDA_TASK ? "task.cu" : "attention.cu",

@@ -12,7 +12,7 @@
 #define FA_CUDA_FN static inline
 #endif
 
-enum { FA_CUDA_TENSOR, FA_CUDA_DECODE, FA_CUDA_FMA, FA_CUDA_ROWS, FA_CUDA_MERGE };
+enum { FA_CUDA_TENSOR, FA_CUDA_DECODE, FA_CUDA_LATENT, FA_CUDA_FMA, FA_CUDA_ROWS, FA_CUDA_MERGE };
 
 /* What only kernels on tensor cores for many rows have. */
 typedef struct fa_cuda_tensor {
@@ -69,6 +69,12 @@ FA_CUDA_FN int fa_cuda_variant_of(fa_cuda_traits t, int rows)
     return variant;
 }
 
+/* What follows an architecture's number in a compiler's option: 9.0's own instructions are of 9.0 alone. */
+FA_CUDA_FN const char *fa_cuda_arch_suffix(fa_cuda_traits t)
+{
+    return t.unit == 90 ? "a" : "";
+}
+
 /* Most variants of a kernel: see attention.cu. */
 enum { FA_CUDA_VARIANTS = 4 };
 
@@ -79,6 +85,8 @@ enum { FA_CUDA_VARIANTS = 4 };
      {tile_kv, split, held}, FA_NONE, 0},
 #define FA_DECODE(name, unit, dims, most_q, warps, resident) \
     {name, FA_CUDA_DECODE, dims, dims, 8, most_q, 16 * warps, 32 * warps, unit, resident, FA_NONE, FA_NONE, 0},
+#define HOPPER_LATENT(name, dims_qk, dims_v, rows, keys) \
+    {name, FA_CUDA_LATENT, dims_qk, dims_v, rows, rows, keys, 256, 90, 1, {keys, 2, 0}, FA_NONE, 0},
 #define AMPERE(name, ...) FA_TENSOR(name, 80, 1, __VA_ARGS__)
 #define AMPERE_WIDE(name, ...) FA_TENSOR(name, 80, 2, __VA_ARGS__)
 #define AMPERE_DECODE(name, ...) FA_DECODE(name, 80, __VA_ARGS__)
@@ -107,6 +115,7 @@ extern const fa_cuda_traits fa_cuda_table[];
 #undef FA_NONE
 #undef FA_TENSOR
 #undef FA_DECODE
+#undef HOPPER_LATENT
 #undef AMPERE
 #undef AMPERE_WIDE
 #undef AMPERE_DECODE
@@ -183,9 +192,17 @@ FA_CUDA_FN int fa_cuda_rows_sums(fa_cuda_traits t, int block_q)
     return t.share * block_q * t.block_kv > 8 * t.group ? t.share * block_q * t.block_kv : 8 * t.group;
 }
 
+/* Latent: rows of q, and two stages of K. */
+FA_CUDA_FN int fa_cuda_latent_words(fa_cuda_traits t, int rows)
+{
+    return (rows + 2 * t.block_kv) * t.dim_qk / 2;
+}
+
 /* Two stages of K and V; rows of q that are not held; and the scores that warps of a row exchange. */
 FA_CUDA_FN int fa_cuda_tensor_words(fa_cuda_traits t, int rows)
 {
+    if (t.kind == FA_CUDA_LATENT)
+        return fa_cuda_latent_words(t, rows);
     return 2 * t.block_kv * t.dim_v +
            (16 * t.tensor.held * t.tensor.split < t.dim_qk ? rows * t.dim_qk / 2 : 0) +
            (t.tensor.split > 1 ? rows * t.tensor.split * t.block_kv : 0);
@@ -199,7 +216,7 @@ enum { FA_CUDA_NOTES = 26 };
 
 FA_CUDA_FN bool fa_cuda_tensor_notes(fa_cuda_traits t)
 {
-    return t.dim_v <= (t.unit == 75 ? 64 : 128);
+    return t.kind == FA_CUDA_LATENT || t.dim_v <= (t.unit == 75 ? 64 : 128);
 }
 
 /*
@@ -292,8 +309,9 @@ FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_traits t, int type, int variant)
     if (t.kind == FA_CUDA_TENSOR && type > FA_CUDA_ANY)
         return fa_cuda_tile_bytes(t, type, fa_cuda_rows_of(t, variant));
     return (int)sizeof(float) *
-           (t.kind == FA_CUDA_TENSOR ? fa_cuda_tensor_words(t, fa_cuda_rows_of(t, variant)) +
-                                           (fa_cuda_tensor_notes(t) ? FA_CUDA_NOTES : 0)
+           (t.kind == FA_CUDA_LATENT   ? fa_cuda_latent_words(t, fa_cuda_rows_of(t, variant)) + FA_CUDA_NOTES
+            : t.kind == FA_CUDA_TENSOR ? fa_cuda_tensor_words(t, fa_cuda_rows_of(t, variant)) +
+                                             (fa_cuda_tensor_notes(t) ? FA_CUDA_NOTES : 0)
             : t.kind == FA_CUDA_FMA  ? 4 + 2 * fa_cuda_fma_stage(t, fa_cuda_rows_of(t, variant))
             : t.kind == FA_CUDA_ROWS ? fa_cuda_rows_of(t, variant) * (t.dim_qk + t.block_kv) +
                                            fa_cuda_rows_sums(t, fa_cuda_rows_of(t, variant)) + t.group + 8

@@ -7,6 +7,7 @@
 #include "coded_tile.cuh"
 #include "decode.cuh"
 #include "fma.cuh"
+#include "latent.cuh"
 #include "merge.cuh"
 #include "rows.cuh"
 #include "tensor.cuh"
@@ -29,6 +30,8 @@ __device__ __forceinline__ void run(const fa_cuda_args &a, float4 *room)
             coded_attention<ROW, BLOCK_Q, VARIANT % 2 != 0>(a, room);
         else
             decode_attention<ROW, BLOCK_Q, VARIANT % 2 != 0>(a, room);
+    } else if constexpr (R.kind == FA_CUDA_LATENT && BLOCK_Q <= R.most_q) {
+        latent_attention<ROW, BLOCK_Q, VARIANT % 2 != 0>(a, room);
     } else if constexpr (R.kind == FA_CUDA_FMA && BLOCK_Q <= R.most_q) {
         fma_attention<ROW, BLOCK_Q>(a, room);
     } else if constexpr (R.kind == FA_CUDA_ROWS && BLOCK_Q <= R.most_q) {

@@ -16,6 +16,7 @@ LINE = re.compile(r'^([A-Z_]+)\("([\w-]+)"')
 # any (FA_CUDA_ANY). Of rows, 0 is any but formats of caches. Modules of tensor cores for those, one for each two of them, are
 # compiled when they are first used. Of others, one module reads all.
 UNITS = {
+    "HOPPER_LATENT": (90, [1, 2]),
     "AMPERE": (80, [1, 2]), "AMPERE_WIDE": (80, [1, 2]), "AMPERE_DECODE": (80, [1, 2]),
     "TURING": (75, [1]), "TURING_DECODE": (75, [1]), "VOLTA": (70, [1]), "FMA": (0, [0, 1, 2, 3]), "ROWS": (0, [0, 3]),
 }
@@ -31,6 +32,8 @@ def entries(path):
 
 
 def flags(archs, least):
+    if least == 90:  # its own instructions are of 9.0 alone
+        return "-gencode=arch=compute_90a,code=sm_90a"
     served = [arch for arch in archs if arch >= least]
     codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in served]
     return ";".join(codes + [f"-gencode=arch=compute_{arch},code=compute_{arch}" for arch in served[-1:]])
@@ -39,7 +42,7 @@ def flags(archs, least):
 def list_images(path, archs):
     for index, kind, name in entries(path):
         least, types = UNITS.get(kind, (0, [0]))
-        if any(arch >= least for arch in archs):
+        if least in archs if least == 90 else any(arch >= least for arch in archs):
             for element in types:
                 print("attention.cu", index, element, name, flags(archs, least))
     for index, name in enumerate(TASKS if archs else []):

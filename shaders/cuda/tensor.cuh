@@ -55,12 +55,15 @@ struct tensor_kernel {
     static constexpr int ITEM = fa_cuda_tensor_words(R, BLOCK_Q) * 4, SEQUENCE = ITEM + sizeof(fa_table_item);
 
     __device__ tensor_kernel(const work &of, uchar *shared)
-        : s(of), id(hold(threadIdx.x)), lane(id % 32), warp(id / 32), part(SPLIT == 2 ? warp % 2 : 0),
+        : s(of), id(hold(threadIdx.x)), lane(id % 32), warp(warp_of(id)), part(SPLIT == 2 ? warp % 2 : 0),
           room(shared_address(shared)), memory(shared), at_copy(hold(room + chunk_at(id / CHUNKS, id % CHUNKS))),
           at_q(hold(lane_at(ROWS_Q + first_row() * LINE, products::of_q(lane)))),
           at_k(hold(lane_at(stage_k(0), products::of_k(lane)))), at_v(hold(lane_at(stage_v(0), products::of_v(lane))))
     {
     }
+
+    /* Two that share rows are neighbours; of latent.cuh's, they are the same warp of two warpgroups. */
+    static __device__ int warp_of(int id) { return R.kind == FA_CUDA_LATENT ? id / 32 % 4 * 2 + id / 128 : id / 32; }
 
     /* Of many dims the output leaves no registers to hold anything else in. */
     static constexpr bool NOTES = fa_cuda_tensor_notes(R);

@@ -2,7 +2,8 @@
 /* What the stub keeps, how tests steer it, and its NVRTC. */
 #include "tests/cuda/stub_internal.h"
 
-stub_state stub = {.lock = PTHREAD_MUTEX_INITIALIZER, .arch = 90, .devices = 1, .compiled = {75, 80, 90}};
+stub_state stub = {
+    .lock = PTHREAD_MUTEX_INITIALIZER, .arch = 90, .devices = 1, .compiled = {75, 80, 90, 100}};
 
 void stub_misuse(const char *what)
 {

@@ -184,11 +184,18 @@ CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *
     return CUDA_SUCCESS;
 }
 
+static int most_shared(void)
+{
+    int value = 0;
+    (void)cuDeviceGetAttribute(&value, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, 100);
+    return value;
+}
+
 CUresult cuFuncSetAttribute(CUfunction function, int attribute, int value)
 {
     MAY_FAIL();
     (void)stub_check(function, MODULE, "cuFuncSetAttribute");
-    if (attribute == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES && value > 101376)
+    if (attribute == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES && value > most_shared())
         return CUDA_ERROR_INVALID_VALUE;
     return CUDA_SUCCESS;
 }

@@ -11,7 +11,7 @@
 #include "backends/cuda/cuda.h"
 #include "backends/cuda/task.h"
 
-enum { TASKS = 4, SKIPPED = 77, MOST_ARCHS = 64, NVRTC_INVALID_OPTION = 5 };
+enum { TASKS = 6, SKIPPED = 77, MOST_ARCHS = 64, NVRTC_INVALID_OPTION = 5 };
 
 static int least_arch(const fa_nvrtc *nvrtc, int unit)
 {
@@ -28,7 +28,7 @@ static int least_arch(const fa_nvrtc *nvrtc, int unit)
 
 static bool compile(const fa_nvrtc *nvrtc, int line, int type)
 {
-    static const char *const tasks[TASKS] = {"append", "fill", "states", "append_scaled"};
+    static const char *const tasks[TASKS] = {"append", "fill", "states", "pages", "append_scaled", "saliency"};
     const bool task = type == FA_CUDA_TASK;
     const char *name = task ? tasks[line] : fa_cuda_table[line].name;
     char target[32], defines[2][32], log[4096] = "";
@@ -37,8 +37,9 @@ static bool compile(const fa_nvrtc *nvrtc, int line, int type)
     const int count = sizeof(options) / sizeof(options[0]);
     nvrtcProgram program = NULL;
     size_t size = 0;
-    (void)snprintf(target, sizeof(target), "--gpu-architecture=sm_%d",
-                   least_arch(nvrtc, task ? 0 : fa_cuda_table[line].unit));
+    (void)snprintf(target, sizeof(target), "--gpu-architecture=sm_%d%s",
+                   least_arch(nvrtc, task ? 0 : fa_cuda_table[line].unit),
+                   task ? "" : fa_cuda_arch_suffix(fa_cuda_table[line]));
     (void)snprintf(defines[0], sizeof(defines[0]), "-DFA_ROW=%d", line);
     (void)snprintf(defines[1], sizeof(defines[1]), "-DFA_TYPE=%d", type);
     if (nvrtc->nvrtcCreateProgram(&program, task ? fa_cuda_task_source : fa_cuda_source,

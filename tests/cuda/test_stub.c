@@ -474,6 +474,47 @@ START_TEST(rows_follow_the_device)
 }
 END_TEST
 
+/* Hopper's own instructions are of no later GPU: the kernel that has them is only there, and only for its problem. */
+START_TEST(the_latent_kernel_is_of_hopper)
+{
+    static const int archs[] = {89, 90, 100};
+    fa_attention_desc d = make_desc(16, 128, 1, 1, 8192, 576);
+    fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = "hopper-latent"};
+    d.v.shape[3] = d.o.shape[3] = 512;
+    d.q.dtype = d.k.dtype = d.v.dtype = d.o.dtype = FA_BF16;
+    stub_set_attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 132);
+    stub_set_attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, 232448);
+    stub_set_attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR, 233472);
+    for (int i = 0; i < COUNT(archs); i++) {
+        fa_device *device = NULL;
+        fa_plan *plan = NULL;
+        fa_plan_info info = {.struct_size = sizeof(info)};
+        stub_set_arch(archs[i]);
+        ck_assert_int_eq(fa_device_open(context, "cuda", NULL, &device), FA_OK);
+        d.v_in_k = 1;
+        d.tuning = archs[i] == 90 ? NULL : &tuning;
+        const fa_status status = fa_plan_create(device, &d, &plan);
+        ck_assert_msg(status == (archs[i] == 90 ? FA_OK : FA_UNSUPPORTED), "%d: %s", archs[i],
+                      fa_last_error());
+        if (status == FA_OK) {
+            ck_assert_int_eq(fa_plan_get_info(plan, &info), FA_OK);
+            ck_assert_str_eq(info.kernel, "hopper-latent");
+            size_t bound = 0;
+            d.tuning = &tuning; /* of this kernel alone */
+            ck_assert_int_eq(fa_workspace_bound(device, &d, &bound), FA_OK);
+            ck_assert_uint_ge(bound, fa_plan_workspace(plan));
+            ck_assert_int_eq(info.items, 128); /* all multiprocessors but four have one of as many keys */
+            fa_plan_destroy(plan);
+            d.v_in_k = 0;
+            d.tuning = &tuning;
+            ck_assert_int_eq(fa_plan_create(device, &d, &plan), FA_UNSUPPORTED);
+            assert_message("hopper-latent: a problem without v_in_k is not served");
+        }
+        fa_device_close(device);
+    }
+}
+END_TEST
+
 /* A caller's context, stream and memory; and a stream that is being captured. */
 START_TEST(callers_things_are_used)
 {
@@ -575,6 +616,7 @@ int main(void)
     tcase_add_test(tc, a_driver_that_does_not_start_is_told);
     tcase_add_test(tc, a_missing_library_is_named);
     tcase_add_test(tc, rows_follow_the_device);
+    tcase_add_test(tc, the_latent_kernel_is_of_hopper);
     tcase_add_test(tc, callers_things_are_used);
     tcase_add_test(tc, wrong_things_are_refused);
     SRunner *runner = srunner_create(suite);
