@@ -71,7 +71,6 @@ static bool tile_kernel(const fa_gpu_limits *limits, const fa_gpu_entry *entry, 
             least = FA_MIN(lines, FA_MAX(SMALL_GROUP / impl->lanes, 1)) * FA_GPU_TILE_ROWS;
     choose_depth(impl, entry, rows, limits->local_bytes);
     *kernel = fa_gpu_common_kernel(entry);
-    kernel->features &= ~limits->lacks;
     kernel->traits = (fa_tile_traits){
         .tile = {least, 4 * impl->lanes, 4 * impl->lanes},
         .element_bytes = sizeof(float),
@@ -96,7 +95,6 @@ static bool rows_kernel(const fa_gpu_limits *limits, const fa_gpu_entry *entry, 
     if (limits->group_size < (size_t)impl->group)
         return false;
     *kernel = fa_gpu_common_kernel(entry);
-    kernel->features &= ~limits->lacks;
     kernel->traits = (fa_tile_traits){
         .tile = {1, impl->group / impl->split, 8 * impl->split},
         .stage = FA_STAGE_Q | FA_STAGE_S,

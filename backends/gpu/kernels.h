@@ -39,7 +39,6 @@ typedef struct fa_gpu_limits {
     uint64_t tensor_bytes; /* as fa_limits has it                */
     uint64_t work_bytes;   /* likewise                           */
     int32_t loop_turns;    /* likewise                           */
-    unsigned lacks;        /* features that the backend's kernels do not serve */
 } fa_gpu_limits;
 
 fa_limits fa_gpu_limits_of(const fa_gpu_limits *limits);

@@ -211,6 +211,9 @@ static void read_limits(const VkPhysicalDeviceProperties *p, fa_vk_caps *caps)
     memcpy(caps->groups, l->maxComputeWorkGroupCount, sizeof(caps->groups));
     caps->range = l->maxStorageBufferRange / 4 * 4; /* kernels read whole words */
     caps->align = l->minStorageBufferOffsetAlignment > 4 ? clamp_size(l->minStorageBufferOffsetAlignment) : 4;
+    caps->buffers = l->maxPerStageDescriptorStorageBuffers < l->maxDescriptorSetStorageBuffers
+                        ? l->maxPerStageDescriptorStorageBuffers
+                        : l->maxDescriptorSetStorageBuffers;
     caps->timestamp_seconds = (double)l->timestampPeriod * 1e-9;
 }
 
@@ -284,11 +287,18 @@ bool fa_vk_caps_limit(fa_vk_caps *caps, bool *layout, char *reason, size_t reaso
         {"address=", 0, NULL, &caps->address},      {"subgroups=", 0, NULL, &caps->subgroups},
         {"matrix=", 0, NULL, &caps->matrix},        {"layout=", 0, NULL, layout},
         {"timeline=", 0, NULL, &caps->timeline},    {"unified=", 0, NULL, &caps->unified},
+        {"buffers=", 1, &caps->buffers, NULL},
     };
     *layout = true;
     if (!fa_gpu_lower("FASTATTN_VULKAN_LIMITS", keys, sizeof(keys) / sizeof(keys[0]), reason, reason_size))
         return false;
     caps->matrix = caps->matrix && caps->subgroups;
+    if (!caps->address && caps->buffers < FA_VK_SLOTS) {
+        (void)snprintf(reason, reason_size,
+                       "it has no buffer addresses and at most %zu storage buffers for a kernel, expected %d",
+                       caps->buffers, FA_VK_SLOTS);
+        return false;
+    }
     if (caps->group_size >= MIN_GROUP)
         return true;
     (void)snprintf(reason, reason_size, "its work-groups have at most %zu items, expected at least %d",

@@ -43,10 +43,9 @@ fa_vk_place fa_vk_place_of(const fa_buffer *buffer, size_t offset, size_t bytes)
 void fa_vk_place_operands(const fa_vk_device *d, VkDescriptorSet set, const fa_vk_place where[FA_VK_SLOTS],
                           fa_vk_push *push)
 {
-    VkDescriptorBufferInfo buffer[FA_VK_DESCRIPTORS];
-    VkWriteDescriptorSet write[FA_VK_DESCRIPTORS];
-    const uint32_t slots = d->caps.address ? FA_VK_SLOTS : FA_VK_DESCRIPTORS;
-    for (uint32_t i = 0; i < slots; i++) {
+    VkDescriptorBufferInfo buffer[FA_VK_SLOTS];
+    VkWriteDescriptorSet write[FA_VK_SLOTS];
+    for (uint32_t i = 0; i < FA_VK_SLOTS; i++) {
         const fa_vk_place *p = where[i].buffer ? &where[i] : &where[FA_VK_SLOT_TABLE];
         if (d->caps.address) {
             push->at[i] = p->buffer->address + p->at;
@@ -66,5 +65,5 @@ void fa_vk_place_operands(const fa_vk_device *d, VkDescriptorSet set, const fa_v
         };
     }
     if (!d->caps.address)
-        d->vk.vkUpdateDescriptorSets(d->handle, FA_VK_DESCRIPTORS, write, 0, NULL);
+        d->vk.vkUpdateDescriptorSets(d->handle, FA_VK_SLOTS, write, 0, NULL);
 }

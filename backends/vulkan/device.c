@@ -88,7 +88,6 @@ static fa_status vulkan_open(fa_device *device, void *import)
         .group_size = d->caps.group_size,
         .work_bytes = d->caps.address ? d->caps.alloc_bytes : d->caps.range,
         .tensor_bytes = d->caps.address ? 0 : d->caps.range - d->caps.align,
-        .lacks = d->caps.address ? 0 : FA_FEATURE_SCALES, /* too many descriptors */
         .loop_turns = d->caps.loop_turns <= INT32_MAX ? (int32_t)d->caps.loop_turns : 0,
     };
     device->limits = fa_gpu_limits_of(&limits);

@@ -21,14 +21,14 @@ typedef struct fa_vk_pipeline {
 
 fa_status fa_vk_layouts_make(fa_vk_device *d)
 {
-    VkDescriptorSetLayoutBinding binding[FA_VK_DESCRIPTORS];
+    VkDescriptorSetLayoutBinding binding[FA_VK_SLOTS];
     VkResult result = VK_SUCCESS;
-    for (uint32_t i = 0; i < FA_VK_DESCRIPTORS; i++)
+    for (uint32_t i = 0; i < FA_VK_SLOTS; i++)
         binding[i] = (VkDescriptorSetLayoutBinding){i, VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, 1,
                                                     VK_SHADER_STAGE_COMPUTE_BIT, NULL};
     const VkDescriptorSetLayoutCreateInfo set = {
         .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO,
-        .bindingCount = FA_VK_DESCRIPTORS,
+        .bindingCount = FA_VK_SLOTS,
         .pBindings = binding,
     };
     if (!d->caps.address)

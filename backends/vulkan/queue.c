@@ -6,7 +6,7 @@
 
 static VkResult make_sets(const fa_vk_device *d, fa_vk_queue *q, uint32_t count)
 {
-    const VkDescriptorPoolSize size = {VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, count * FA_VK_DESCRIPTORS};
+    const VkDescriptorPoolSize size = {VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, count * FA_VK_SLOTS};
     const VkDescriptorPoolCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
         .maxSets = count,

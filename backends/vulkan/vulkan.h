@@ -22,6 +22,7 @@ typedef struct fa_vk_caps {
     size_t range;        /* bytes behind one descriptor                                    */
     size_t alloc_bytes;  /* most bytes of one allocation                                   */
     size_t align;        /* of a descriptor's offset                                       */
+    size_t buffers;      /* behind descriptors, most of a kernel                           */
     size_t loop_turns;   /* of all loops of a kernel, after which the driver ends them     */
     bool unified;        /* the host reaches all of the device's memory                    */
     bool address;        /* buffers are reached by address, and not by descriptors         */

@@ -54,7 +54,6 @@
 #define FA_VK_SLOT_PARTIAL 8
 #define FA_VK_SLOT_STATE 9
 #define FA_VK_SLOT_PAGES 10
-#define FA_VK_DESCRIPTORS 11 /* those below are reached by address alone */
 #define FA_VK_SLOT_K_SCALE 11
 #define FA_VK_SLOT_V_SCALE 12
 #define FA_VK_SLOT_K_ZERO 13

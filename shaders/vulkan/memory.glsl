@@ -57,6 +57,10 @@ FA_OPERAND(7)
 FA_OPERAND(8)
 FA_OPERAND(9)
 FA_OPERAND(10)
+FA_OPERAND(11)
+FA_OPERAND(12)
+FA_OPERAND(13)
+FA_OPERAND(14)
 
 #ifdef FA_HALVES
 layout(set = 0, binding = 4, std430) buffer half_4 { uint16_t w[]; } mhalf_4;

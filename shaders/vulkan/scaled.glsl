@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * K and V whose scales are tensors of their own: they are scaled where they are fetched, so what is fetched are the bits of
- * f32. Only devices that reach memory by address have such kernels.
+ * f32.
  */
 layout(constant_id = FA_VK_SCALES_K) const int SCALES_K = 0;
 layout(constant_id = FA_VK_SCALES_V) const int SCALES_V = 0;
 
-#ifdef FA_ADDRESS
 /* Where the scale of a key lies that has this place: its page, or else its batch entry, and its row there. */
 fa_key_place scale_place(work w, fa_key_place key)
 {
@@ -16,11 +15,15 @@ fa_key_place scale_place(work w, fa_key_place key)
     return found;
 }
 
-/* A scale or a zero: element n of memory of any of their types, which are constants. */
-float scale_load(int type, address base, address n)
+/* Where scale or zero number n lies, of any of their types, which are constants; and what it is, in its word. */
+address scale_at(int type, address base, address n)
 {
-    const address p = base + n * address(type == 0 ? 4 : type <= 2 ? 2 : 1);
-    const uint bits = WORD1(0, p & ~address(3)) >> uint(p & address(3)) * 8u;
+    return base + n * address(type == 0 ? 4 : type <= 2 ? 2 : 1);
+}
+
+float scale_widen(int type, address p, uint word)
+{
+    const uint bits = word >> uint(p & address(3)) * 8u;
     float x = type == 0 ? uintBitsToFloat(bits) : type == 1 ? unpackHalf2x16(bits).x : uintBitsToFloat(bits << 16);
     if (type == FA_TYPE_E4M3)
         x = unpackHalf2x16(fa_fp8_halves(type, (bits & 255u) << 8)).x * FA_FP8_FACTOR(type);
@@ -54,13 +57,16 @@ float scale_load(int type, address base, address n)
         const address group =                                                                          \
             address(FA_GROUP_OF(d, PARAMS.name##_scales.dims, PARAMS.name##_scales.dims_shift));       \
         fa_scaling s;                                                                                  \
+        const address scale = scale_at(name##_scale_type, at(SCALE_SLOT),                              \
+                                       scales + group * wide(PARAMS.name##_scales.scale_stride[3]));   \
         s.scale = PARAMS.name##_scales.factor *                                                        \
-                  scale_load(name##_scale_type, at(SCALE_SLOT),                                        \
-                             scales + group * wide(PARAMS.name##_scales.scale_stride[3]));             \
+                  scale_widen(name##_scale_type, scale, WORD1(SCALE_SLOT, scale & ~address(3)));       \
         s.offset = 0.0;                                                                                \
-        if (name##_zero_type >= 0)                                                                     \
-            s.offset = scale_load(name##_zero_type, at(ZERO_SLOT),                                     \
-                                  zeros + group * wide(PARAMS.name##_scales.zero_stride[3]));          \
+        if (name##_zero_type >= 0) {                                                                   \
+            const address zero = scale_at(name##_zero_type, at(ZERO_SLOT),                             \
+                                          zeros + group * wide(PARAMS.name##_scales.zero_stride[3]));  \
+            s.offset = scale_widen(name##_zero_type, zero, WORD1(ZERO_SLOT, zero & ~address(3)));      \
+        }                                                                                              \
         return s;                                                                                      \
     }                                                                                                  \
                                                                                                        \
@@ -81,12 +87,8 @@ float scale_load(int type, address base, address n)
         }                                                                                              \
         return x;                                                                                      \
     }
-FA_DEFINE_SCALED(k, 2, TYPE_K, SIZE_K, SHIFT_K, SCALES_K, FA_VK_SLOT_K_SCALE, FA_VK_SLOT_K_ZERO)
-FA_DEFINE_SCALED(v, 3, TYPE_V, SIZE_V, SHIFT_V, SCALES_V, FA_VK_SLOT_V_SCALE, FA_VK_SLOT_V_ZERO)
-#else
-#define k_scaled(w, row, key, d) uvec4(0u)
-#define v_scaled(w, row, key, d) uvec4(0u)
-#endif
+FA_DEFINE_SCALED(k, 2, TYPE_K, SIZE_K, SHIFT_K, SCALES_K, 11, 13)
+FA_DEFINE_SCALED(v, 3, TYPE_V, SIZE_V, SHIFT_V, SCALES_V, 12, 14)
 
 /* What kernels fetch of k and v: of the key in a place, dims d and after, of which `count` exist. And as numbers. */
 #define FA_DEFINE_KEYS(name, TYPE, SCALES)                                                             \

@@ -60,6 +60,7 @@ void vkGetPhysicalDeviceProperties(VkPhysicalDevice device, VkPhysicalDeviceProp
     for (int i = 0; i < 3; i++)
         p->limits.maxComputeWorkGroupCount[i] = 65535;
     p->limits.maxStorageBufferRange = 1 << 27;
+    p->limits.maxPerStageDescriptorStorageBuffers = p->limits.maxDescriptorSetStorageBuffers = 24;
     p->limits.minStorageBufferOffsetAlignment = 256; /* the most */
     p->limits.timestampPeriod = 1;
 }

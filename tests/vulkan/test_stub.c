@@ -227,6 +227,7 @@ START_TEST(bad_limits_are_named)
         {"colour=1", "\"colour=1\", expected local="},
         {"group=32", "at most 32 items, expected at least 64"},
         {"range=", "\"range=\""},
+        {"address=0,buffers=14", "at most 14 storage buffers for a kernel, expected 15"},
     };
     (void)setenv("FASTATTN_VULKAN_LIMITS", bad[_i][0], 1);
     assert_unavailable("vulkan", bad[_i][1]);
@@ -336,7 +337,7 @@ int main(void)
     tcase_add_test(tc, a_lost_device_is_told);
     tcase_add_test(tc, out_of_memory_is_told);
     tcase_add_loop_test(tc, caches_may_fail, 0, 2);
-    tcase_add_loop_test(tc, bad_limits_are_named, 0, 5);
+    tcase_add_loop_test(tc, bad_limits_are_named, 0, 6);
     tcase_add_test(tc, an_old_device_is_refused);
     tcase_add_test(tc, no_device_is_told);
     tcase_add_test(tc, a_missing_function_is_named);
