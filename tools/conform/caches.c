@@ -245,6 +245,36 @@ static bool add_format_tiles(conform_list *list)
     return ok;
 }
 
+/* The same beside q in f16, which matrix units multiply, and of either k or v alone. */
+static bool add_half_formats(conform_list *list)
+{
+    bool ok = true;
+    for (int format = FA_E4M3; format <= FA_IQ4_NL; format++) {
+        conform_case c = basic;
+        set_types(&c, FA_F16);
+        c.k = c.v = (fa_dtype)format;
+        set_heads(&c, 1, 4, 2);
+        set_dims(&c, 128, 128);
+        set_lengths(&c, 70, 200);
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        c.hazard = CONFORM_HIDDEN;
+        c.page = 16;
+        ok = ok && conform_add(list, &c, "format-halves-pages16-causal-br-hidden");
+        c.hazard = CONFORM_TAME;
+        c.page = 0;
+        c.v = FA_F16;
+        c.splits = 2;
+        set_dims(&c, 256, 160);
+        ok = ok && conform_add(list, &c, "format-halves-splits2-causal-br");
+        c.v = c.k;
+        c.k = FA_F16;
+        c.layout = CONFORM_BSHD;
+        set_dims(&c, 64, 32);
+        ok = ok && conform_add(list, &c, "format-halves-splits2-causal-br");
+    }
+    return ok;
+}
+
 const conform_scales conform_scalings[CONFORM_SCALINGS] = {
     {.name = "tensor", .type = FA_F32},
     {.name = "head", .type = FA_F16, .head = true, .factor = -0.7f},
@@ -398,5 +428,6 @@ static bool add_latent(conform_list *list)
 bool conform_add_caches(conform_list *list)
 {
     return add_page_sizes(list) && add_pages(list) && add_lost(list) && add_first(list) &&
-           add_formats(list) && add_format_tiles(list) && add_scales(list) && add_latent(list);
+           add_formats(list) && add_format_tiles(list) && add_half_formats(list) && add_scales(list) &&
+           add_latent(list);
 }
