@@ -134,7 +134,14 @@ static inline long row_of(cursor c, pages p, int slot, int key, int key_end)
     const int j = key_of(slot, key, key_end);
     return row_on(c, p[j - key], j);
 }
+
+/* Of a key without, a score is NaN once it is made: to wait for each key as it is fetched would take too long. */
+static inline bool has_row(pages p, int slot, int key, int key_end)
+{
+    return p[key_of(slot, key, key_end) - key] >= 0;
+}
 #else
+#define has_row(p, slot, key, key_end) true
 #define look_up(w, id, key, key_end, to)
 #define row_of(c, p, slot, key, key_end) ((void)(p), row_at(c, key_of(slot, key, key_end)))
 #endif
@@ -163,13 +170,11 @@ static void score_keys(cursor k, pages p, int dim_qk, __local const float4 *q, i
                 const long row = row_of(k, p, line + (first + n) * LINES_K, key, key_end);
                 const long at = FA_BLOCK_AT(FA_TYPE_K, row, d);
                 place[n] = (uint)at;
-                if (!PAGES || row >= 0) {
+                FA_UNROLL
+                for (int i = 0; PAGES && i < FA_BLOCK_ROOM; i++)
+                    block[n][i] = 0;
+                if (!PAGES || row >= 0)
                     block_fetch(FA_TYPE_K, k.m, at, dim_qk - d, block[n]);
-                } else {
-                    FA_UNROLL
-                    for (int i = 0; i < FA_BLOCK_ROOM; i++)
-                        block[n][i] = ~0u;
-                }
             }
             FA_UNROLL
             for (int n = 0; n < NEAR; n++)
@@ -198,10 +203,11 @@ static void score_keys(cursor k, pages p, int dim_qk, __local const float4 *q, i
         FA_UNROLL
         for (int n = 0; n < NEAR; n++) {
             const int slot = line + (first + n) * LINES_K;
+            const bool found = has_row(p, slot, key, key_end);
             FA_UNROLL
             for (int r = 0; r < FA_BLOCK_Q; r++) {
                 if (slot < FA_BLOCK_KV)
-                    parts[(lane * FA_BLOCK_Q + r) * FA_BLOCK_KV + slot] = s[n][r];
+                    parts[(lane * FA_BLOCK_Q + r) * FA_BLOCK_KV + slot] = found ? s[n][r] : NAN;
             }
         }
     }
@@ -236,8 +242,6 @@ static void score_keys(cursor k, pages p, int dim_qk, __local const float4 *q, i
             const long first = row_of(k, p, line + n * LINES_K, key, key_end);
 #endif
             keys[n] = FETCH8_K(k, first, key_of(line + n * LINES_K, key, key_end), d, count_at(first, dim_qk - d));
-            if (PAGES && first < 0)
-                keys[n] = ~(FA_RAW8_K)0;
         }
         FA_UNROLL
         for (int n = 0; n < turns; n++) {
@@ -251,9 +255,10 @@ static void score_keys(cursor k, pages p, int dim_qk, __local const float4 *q, i
     }
     FA_UNROLL
     for (int n = 0; n < turns; n++) {
+        const bool found = has_row(p, line + n * LINES_K, key, key_end);
         FA_UNROLL
         for (int r = 0; r < FA_BLOCK_Q; r++)
-            parts[(lane * FA_BLOCK_Q + r) * FA_BLOCK_KV + line + n * LINES_K] = s[n][r];
+            parts[(lane * FA_BLOCK_Q + r) * FA_BLOCK_KV + line + n * LINES_K] = found ? s[n][r] : NAN;
     }
 }
 #endif
