@@ -25,6 +25,7 @@ static const matrix_entry entries[] = {
 enum {
     ENTRIES = sizeof(entries) / sizeof(entries[0]),
     LINE_PAD = 16, /* bytes after each row of a matrix kernel in shared memory */
+    TYPES_CODED = FA_TYPE(FA_E4M3) | FA_TYPE(FA_E5M2),
 };
 
 /* Rows of q pass through the memory that keys and values are staged in later: as many as fit there. */
@@ -46,8 +47,11 @@ static bool matrix_kernel(const fa_vk_device *d, const matrix_entry *entry, fa_g
     kernel->types_q = kernel->types_k = kernel->types_v = FA_TYPE(FA_F16);
     kernel->max_dim_qk = dims;
     kernel->p_type = FA_F16;
-    if (impl->in_registers)
+    kernel->features &= ~(unsigned)FA_FEATURE_SCALES;
+    if (impl->in_registers) {
         kernel->features &= ~(unsigned)FA_FEATURE_TERMS;
+        kernel->types_k = kernel->types_v = FA_TYPE(FA_F16) | TYPES_CODED;
+    }
     kernel->traits = (fa_tile_traits){
         .tile = {rows, 16, 16}, /* fewer rows leave subgroups without work */
         .stage = FA_STAGE_K | FA_STAGE_V | (impl->in_registers ? 0 : FA_STAGE_S),

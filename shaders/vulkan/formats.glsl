@@ -10,6 +10,10 @@
 
 #include "core/portable/decode.h"
 
+/* Formats that are codes alone have no blocks to speak of. */
+const bool BLOCKS_K = TYPE_K >= FA_TYPE_Q8_0 ? TYPE_K <= FA_TYPE_IQ4_NL : false;
+const bool BLOCKS_V = TYPE_V >= FA_TYPE_Q8_0 ? TYPE_V <= FA_TYPE_IQ4_NL : false;
+
 /* Where the codes of a block begin. */
 #define CODES_AT(type, size) (FA_TYPE_IS_BARE(type) ? 0 : FA_TYPE_CODE_BITS(type) == 8 ? 2 : (size) - 16)
 

@@ -13,6 +13,9 @@
  * loops, and then keeps what a loop indexes in memory. So FA_ELEMENTS of a work-item are compiled in: 256 over the
  * subgroup's size.
  *
+ * K and V in blocks of 32 are staged as bare numbers (staged.glsl), and what scales them beside them. A block's part of the
+ * scores is a product of its own, scaled in f32; of values, the weights are, for each block anew.
+ *
  * A value that is not finite must not meet a weight of 0. In blocks with hidden keys such values become 0 as they are
  * staged. An item that had any adds them to the rows that see them, once its rows are written (nonfinite.glsl).
  */
@@ -26,6 +29,8 @@
 #define FA_HALVES
 #include "softmax.glsl"
 #include "keys.glsl"
+#include "formats.glsl"
+#include "staged.glsl"
 
 layout(constant_id = FA_VK_BLOCK_Q) const int BLOCK_Q = 64;
 layout(constant_id = FA_VK_BLOCK_KV) const int BLOCK_KV = 32;
@@ -78,6 +83,12 @@ const int FETCH_V = CEIL_DIV(BLOCK_KV, LINES_V);
 const int FETCH = FETCH_K > FETCH_V ? FETCH_K : FETCH_V;
 const bool SAME_KEYS = WIDE_V == WIDE_QK; /* a work-item fetches the values of the keys that it fetches */
 
+/* Formats of caches: what scales a block of 32 dims, for each key of them; a key's offset where there is one. */
+const bool CODED_K = FA_TYPE_IS_CODED(TYPE_K), CODED_V = FA_TYPE_IS_CODED(TYPE_V);
+const bool OFFSETS_K = FA_TYPE_HAS_OFFSET(TYPE_K), OFFSETS_V = FA_TYPE_HAS_OFFSET(TYPE_V);
+const int GROUPS_K = BLOCKS_K ? CEIL_DIV(DIM_QK, 32) : 1, GROUPS_V = BLOCKS_V ? CEIL_DIV(DIM_V, 32) : 1;
+const int SUMS_K = OFFSETS_K ? GROUPS_K : 1, SUMS_V = OFFSETS_V ? GROUPS_V : 1;
+
 /* Scores and weights on their way through shared memory. */
 const int LINE_S = BLOCK_KV + 4;
 const int LINE_P = BLOCK_KV / 8 + 1;
@@ -94,11 +105,13 @@ shared uvec4 room[ROOM_LOOP > ROOM_WILD ? ROOM_LOOP : ROOM_WILD];
 shared float scores[IN_REGISTERS ? 256 : BLOCK_Q * LINE_S];
 shared uvec4 weights[IN_REGISTERS ? 1 : BLOCK_Q * LINE_P];
 shared float factors[IN_REGISTERS ? 1 : BLOCK_Q];
+shared float scales_k[BLOCKS_K ? GROUPS_K * BLOCK_KV : 1], offsets_k[OFFSETS_K ? GROUPS_K * BLOCK_KV : 1];
+shared float scales_v[BLOCKS_V ? GROUPS_V * BLOCK_KV : 1], offsets_v[OFFSETS_V ? GROUPS_V * BLOCK_KV : 1];
 shared int nonfinite; /* some value that may be hidden is not finite */
 
 work w;
 int id, lane, first_row; /* the subgroup's first row, from the item's */
-uvec4 fetched[FETCH];
+uvec4 fetched[FETCH], beside[FETCH]; /* and what of a block has no place in it */
 cursor all_keys, all_values;
 fa_key_place keys_at[FETCH], values_at[FETCH]; /* of what is fetched next; SAME_KEYS: the first for both */
 operand_a q[TILES][STEPS_QK];
@@ -106,6 +119,8 @@ accumulator s[TILES][STEPS_KV];
 accumulator o[TILES][STEPS_V];
 int place[ELEMENTS]; /* of each element of an accumulator: 16 row + column */
 float maximum[TILES][SLOTS], sum[TILES][SLOTS];
+float sums_q[TILES][SUMS_K][SLOTS]; /* of each 32 dims of q */
+float sums_v[TILES][SUMS_V][SLOTS]; /* of weights and offsets of v, this work-item's share */
 
 int slot_of(int i)
 {
@@ -119,6 +134,33 @@ int element_of(int i)
 
 #include "staging.glsl"
 
+/* The row of a slot, from the subgroup's tile's first. */
+int row_of_slot(int r)
+{
+    int row = 0;
+#define LOOK(i)                                                                                        \
+    if (slot_of(i) == r)                                                                               \
+        row = place[i] / 16;
+    EACH(LOOK)
+    return row;
+}
+
+/* An offset of a block of k is in a row's scores as often as the sum of the row's dims there. */
+void sum_rows(int t)
+{
+    [[unroll]] for (int r = 0; r < SLOTS; r++) {
+        const int from = (first_row + 16 * t + row_of_slot(r)) * LINE_QK;
+        [[unroll]] for (int g = 0; g < SUMS_K; g++) {
+            float total = 0.0;
+            [[unroll]] for (int n = 0; n < 4; n++) {
+                const raw8 x = raw8(room[from + 4 * g + n], uvec4(0u));
+                total += dot(low4(1, x), vec4(1.0)) + dot(high4(1, x), vec4(1.0));
+            }
+            sums_q[t][g][r] = total;
+        }
+    }
+}
+
 /* Rows past the end are the last one again. */
 void load_rows()
 {
@@ -126,13 +168,16 @@ void load_rows()
         const int r = n / (DIM_QK / 8), d = n % (DIM_QK / 8) * 8;
         const fa_row at_row = fa_work_row(w, w.row_begin + r);
         const address row = row_of_q(w, at_row);
-        room[r * LINE_QK + d / 8] = fetch_q8(1, row + address(2 * d), WHOLE_QK != 0 ? 8 : w.dim_qk - d).low;
+        const uvec4 x = fetch_q8(1, row + address(2 * d), WHOLE_QK != 0 ? 8 : w.dim_qk - d).low;
+        room[r * LINE_QK + d / 8] = CODED_K ? staged_halves(x) : x;
     }
     barrier();
     [[unroll]] for (int t = 0; t < TILES; t++) {
         [[unroll]] for (int d = 0; d < STEPS_QK; d++)
             coopMatLoad(q[t][d], room, (first_row + 16 * t) * LINE_QK + 2 * d, LINE_QK,
                         gl_CooperativeMatrixLayoutRowMajor);
+        if (OFFSETS_K)
+            sum_rows(t);
     }
     barrier();
 }
@@ -150,13 +195,51 @@ void find_places()
     barrier();
 }
 
+/* What scales a key lies beside that of the next one, for each group of 32 dims apart. */
+int scaling_at(int g, int n, int i)
+{
+    return g * BLOCK_KV + 16 * n + place[i] % 16;
+}
+
+/* Scores of keys in blocks: a product for each 32 dims, whose keys' scales lie along its columns. */
+void multiply_blocks()
+{
+    [[unroll]] for (int g = 0; g < GROUPS_K; g++) {
+        [[unroll]] for (int n = 0; n < STEPS_KV; n++) {
+            accumulator part[TILES];
+            accumulator scales; /* glslang 13.1 mistakes the type of what follows an array in its declaration */
+            [[unroll]] for (int t = 0; t < TILES; t++)
+                part[t] = accumulator(0.0);
+            [[unroll]] for (int d = 2 * g; d < 2 * g + 2; d++) {
+                operand_b keys;
+                coopMatLoad(keys, room, 16 * n * LINE_QK + 2 * d, LINE_QK, gl_CooperativeMatrixLayoutColumnMajor);
+                [[unroll]] for (int t = 0; t < TILES; t++)
+                    part[t] = coopMatMulAdd(q[t][d], keys, part[t]);
+            }
+#define SCALE_OF_KEY(i) scales[i] = scales_k[scaling_at(g, n, i)];
+            EACH(SCALE_OF_KEY)
+            [[unroll]] for (int t = 0; t < TILES; t++) {
+#define SCALE(i)                                                                                       \
+    x[i] = fma(part[t][i], scales[i], x[i]);                                                           \
+    if (OFFSETS_K)                                                                                     \
+        x[i] = fma(sums_q[t][g][slot_of(i)], offsets_k[scaling_at(g, n, i)], x[i]);
+                accumulator x = s[t][n];
+                EACH(SCALE)
+                s[t][n] = x;
+            }
+        }
+    }
+}
+
 void multiply_qk()
 {
     [[unroll]] for (int t = 0; t < TILES; t++) {
         [[unroll]] for (int n = 0; n < STEPS_KV; n++)
             s[t][n] = accumulator(0.0);
     }
-    [[unroll]] for (int d = 0; d < STEPS_QK; d++) {
+    if (BLOCKS_K)
+        multiply_blocks();
+    [[unroll]] for (int d = 0; d < (BLOCKS_K ? 0 : STEPS_QK); d++) {
         [[unroll]] for (int n = 0; n < STEPS_KV; n++) {
             operand_b keys;
             coopMatLoad(keys, room, 16 * n * LINE_QK + 2 * d, LINE_QK, gl_CooperativeMatrixLayoutColumnMajor);
@@ -164,17 +247,6 @@ void multiply_qk()
                 s[t][n] = coopMatMulAdd(q[t][d], keys, s[t][n]);
         }
     }
-}
-
-/* The row of a slot, from the subgroup's tile's first. */
-int row_of_slot(int r)
-{
-    int row = 0;
-#define LOOK(i)                                                                                        \
-    if (slot_of(i) == r)                                                                               \
-        row = place[i] / 16;
-    EACH(LOOK)
-    return row;
 }
 
 /* Scores are scaled where the plan wants natural ones, and hidden where they are. */
@@ -228,6 +300,8 @@ void softmax_in_registers(int t)
         base[r] = fa_safe_max(next[r]);
         maximum[t][r] = next[r];
         sum[t][r] *= old[r];
+        [[unroll]] for (int g = 0; g < (OFFSETS_V ? GROUPS_V : 0); g++)
+            sums_v[t][g][r] *= old[r];
     }
     [[unroll]] for (int n = 0; n < STEPS_KV; n++) {
 #define WEIGH(i)                                                                                       \
@@ -292,6 +366,41 @@ void softmax_in_memory(int t, int key, int key_end, bool masked)
     }
 }
 
+/* The weights of keys 16 n to 16 n + 15 for values in block g of 32 dims, scaled. */
+operand_a scaled_weights(int t, int n, int g, accumulator scales)
+{
+    operand_a p;
+#define TAKE_SCALED(i) p[i] = float16_t(x[element_of(i)] * scales[element_of(i)]);
+    const accumulator x = s[t][n];
+    EACH(TAKE_SCALED)
+    if (OFFSETS_V) {
+#define ADD_OFFSET(i)                                                                                  \
+    sums_v[t][g][slot_of(i)] = fma(x[i], offsets_v[scaling_at(g, n, i)], sums_v[t][g][slot_of(i)]);
+        EACH(ADD_OFFSET)
+    }
+    return p;
+}
+
+void multiply_value_blocks()
+{
+    [[unroll]] for (int n = 0; n < STEPS_KV; n++) {
+        [[unroll]] for (int g = 0; g < GROUPS_V; g++) {
+            operand_a p[TILES];
+            accumulator scales;
+#define SCALE_OF_VALUE(i) scales[i] = scales_v[scaling_at(g, n, i)];
+            EACH(SCALE_OF_VALUE)
+            [[unroll]] for (int t = 0; t < TILES; t++)
+                p[t] = scaled_weights(t, n, g, scales);
+            [[unroll]] for (int d = 2 * g; d < 2 * g + 2; d++) {
+                operand_b values;
+                coopMatLoad(values, room, ROOM_K + 16 * n * LINE_V + 2 * d, LINE_V, gl_CooperativeMatrixLayoutRowMajor);
+                [[unroll]] for (int t = 0; t < TILES; t++)
+                    o[t][d] = coopMatMulAdd(p[t], values, o[t][d]);
+            }
+        }
+    }
+}
+
 /* The weights of keys 16 n to 16 n + 15 as first operands of the second product. */
 operand_a weights_of(int t, int n)
 {
@@ -308,7 +417,9 @@ operand_a weights_of(int t, int n)
 
 void multiply_pv()
 {
-    [[unroll]] for (int n = 0; n < STEPS_KV; n++) {
+    if (BLOCKS_V)
+        multiply_value_blocks();
+    [[unroll]] for (int n = 0; n < (BLOCKS_V ? 0 : STEPS_KV); n++) {
         operand_a p[TILES];
         [[unroll]] for (int t = 0; t < TILES; t++)
             p[t] = weights_of(t, n);
@@ -340,6 +451,12 @@ float end_row(int row, fa_state state, bool tells)
     return closed.factor;
 }
 
+/* The dim of a column of the output. */
+int dim_of(int column)
+{
+    return CODED_V ? staged_order(column) : column;
+}
+
 /* Where a row of the result begins. */
 address result_at(int row)
 {
@@ -364,6 +481,10 @@ void write_from_registers(int t)
         [[unroll]] for (int bit = 1; bit < SUBGROUP; bit *= 2) {
             if ((LAYOUT_LANES & bit) != 0)
                 sum[t][r] += subgroupShuffleXor(sum[t][r], bit);
+            [[unroll]] for (int g = 0; g < (OFFSETS_V ? GROUPS_V : 0); g++) {
+                if ((LAYOUT_LANES & bit) != 0)
+                    sums_v[t][g][r] += subgroupShuffleXor(sums_v[t][g][r], bit);
+            }
         }
         const int row = first + row_of_slot(r);
         fa_state state;
@@ -375,7 +496,8 @@ void write_from_registers(int t)
             [[unroll]] for (int n = 0; n < STEPS_V; n++) {
 #define WRITE(i)                                                                                       \
     if (slot_of(i) == r)                                                                               \
-        write_element(to, 16 * n + place[i] % 16, fa_normalised(x[i], factor));
+        write_element(to, 16 * n + dim_of(place[i] % 16), fa_normalised(x[i] + offset, factor));
+                const float offset = OFFSETS_V ? sums_v[t][min(n / 2, SUMS_V - 1)][r] : 0.0;
                 const accumulator x = o[t][n];
                 EACH(WRITE)
             }
@@ -399,7 +521,8 @@ void write_from_memory(int t)
     {                                                                                                  \
         const int row = first + place[i] / 16;                                                         \
         if (w.row_begin + row < w.row_end)                                                             \
-            write_element(result_at(w.row_begin + row), 16 * n + place[i] % 16, fa_normalised(x[i], factors[row]));  \
+            write_element(result_at(w.row_begin + row), 16 * n + dim_of(place[i] % 16),                \
+                          fa_normalised(x[i], factors[row]));                                          \
     }
         const accumulator x = o[t][n];
         EACH(WRITE_ROW)
@@ -419,15 +542,17 @@ void main()
     all_keys = keys_of(w);
     if (PAGES == 0)
         all_keys.first = row_at(w, all_keys, place_of(w, id / WIDE_QK));
-    all_keys.first += address(id % WIDE_QK * 16);
+    all_keys.first += address(SPAN_K(id % WIDE_QK * 8));
     all_values = values_of(w);
     if (PAGES == 0)
         all_values.first = row_at(w, all_values, place_of(w, id / WIDE_V));
-    all_values.first += address(id % WIDE_V * 16);
+    all_values.first += address(SPAN_V(id % WIDE_V * 8));
     [[unroll]] for (int t = 0; t < TILES; t++) {
         [[unroll]] for (int r = 0; r < SLOTS; r++) {
             maximum[t][r] = FA_NEG_INF;
             sum[t][r] = 0.0;
+            [[unroll]] for (int g = 0; g < (OFFSETS_V ? GROUPS_V : 0); g++)
+                sums_v[t][g][r] = 0.0;
         }
         [[unroll]] for (int n = 0; n < STEPS_V; n++)
             o[t][n] = accumulator(0.0);
@@ -458,6 +583,8 @@ void main()
             find_values(next, w.key_end);
         }
         multiply_qk();
+        if (CODED_V)
+            decode_values();
         if (hides && clear_nonfinite())
             nonfinite = 1;
         put_values();

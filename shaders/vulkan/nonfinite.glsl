@@ -10,23 +10,21 @@ float weight_of(int row, fa_row at_row, int key)
     const address from_q = row_of_q(w, at_row);
     const address from_k = row_at(w, keys_of(w), place_of(w, key));
     float score = 0.0;
-    [[dont_unroll]] for (int d = 0; d < w.dim_qk; d += 8) {
-        const raw8 x = fetch_q8(1, from_q + address(2 * d), w.dim_qk - d);
-        const raw8 y = fetch_k8(1, from_k + address(2 * d), w.dim_qk - d);
-        score += dot(low4(1, x), low4(1, y)) + dot(high4(1, x), high4(1, y));
-    }
+    [[dont_unroll]] for (int d = 0; d < w.dim_qk; d += 4)
+        score += dot(widen4(1, fetch_q4(1, from_q + address(2 * d), w.dim_qk - d)),
+                     numbers4(TYPE_K, k4(from_k, d, w.dim_qk - d)));
     if (TRANSFORM != 0)
         score = fa_work_score(w, at_row, key, score);
     const float most = uintBitsToFloat(room[ROOM_MARKS + row / 2][row % 2 * 2]);
     return fa_weight(score, fa_safe_max(most), PARAMS.score.unit);
 }
 
-/* The mark of a half that is not finite, times a weight. */
+/* The mark of a number that is not finite, times a weight. */
 uint mark_of(uint bits, bool weighs)
 {
-    return !weighs || (bits & 0x3ffu) != 0u ? MARK_POSITIVE | MARK_NEGATIVE
-           : (bits & 0x8000u) != 0u         ? MARK_NEGATIVE
-                                            : MARK_POSITIVE;
+    return !weighs || (bits & 0x7fffffu) != 0u ? MARK_POSITIVE | MARK_NEGATIVE
+           : (bits & 0x80000000u) != 0u        ? MARK_NEGATIVE
+                                               : MARK_POSITIVE;
 }
 
 /* Marks what a row sees that is not finite. A row whose factor is 0 stays 0. */
@@ -40,15 +38,15 @@ void mark_row(int row)
             continue;
         const address from = row_at(w, values_of(w), place_of(w, key));
         float weight = -1.0; /* not known yet */
-        [[dont_unroll]] for (int d = 0; d < w.dim_v; d += 8) {
-            const uvec4 x = fetch_v8(1, from + address(2 * d), w.dim_v - d).low;
-            if (nonfinite_halves(x) == uvec4(0u))
+        [[dont_unroll]] for (int d = 0; d < w.dim_v; d += 4) {
+            const vec4 x = numbers4(TYPE_V, v4(from, d, w.dim_v - d));
+            if (is_finite4(x))
                 continue;
             if (weight < 0.0)
                 weight = weight_of(row, at_row, key);
-            [[dont_unroll]] for (int e = 0; e < 8; e++) {
-                const uint bits = x[e / 2] >> e % 2 * 16;
-                if ((bits & 0x7c00u) == 0x7c00u)
+            [[dont_unroll]] for (int e = 0; e < 4; e++) {
+                const uint bits = floatBitsToUint(x[e]);
+                if ((bits & 0x7f800000u) == 0x7f800000u)
                     room[row * LINE_MARKS + d / 64][d / 16 % 4] |= mark_of(bits, weight > 0.0) << (d % 16 + e) * 2;
             }
         }
@@ -81,7 +79,7 @@ void add_nonfinite()
     barrier();
     [[dont_unroll]] for (int row = first_row; row < first_row + 16 * TILES; row += 16) {
         [[dont_unroll]] for (int d = 0; d < DIM_V; d += 16) {
-#define ADD(i) add_mark(row + place[i] / 16, d + place[i] % 16);
+#define ADD(i) add_mark(row + place[i] / 16, d + dim_of(place[i] % 16));
             EACH(ADD)
         }
     }

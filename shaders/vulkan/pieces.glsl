@@ -3,10 +3,8 @@
 
 /*
  * A whole block of a key: its words, with one behind them to be put together with the last. An array holds them, which the
- * kernel fills. Formats that are codes alone have no blocks to speak of.
+ * kernel fills.
  */
-const bool BLOCKS_K = TYPE_K >= FA_TYPE_Q8_0 ? TYPE_K <= FA_TYPE_IQ4_NL : false;
-const bool BLOCKS_V = TYPE_V >= FA_TYPE_Q8_0 ? TYPE_V <= FA_TYPE_IQ4_NL : false;
 #define BLOCK_ROOM 10
 const int BLOCK_WORDS = !BLOCKS_K ? 0 : SIZE_K / 4 + (1 - k_in_words);
 const int K_IN_PAIRS = ALIGNED == 0 ? 0 : SIZE_K % 8 == 0 ? 1 : 0;
