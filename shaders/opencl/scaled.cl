@@ -24,15 +24,17 @@ static inline float scale_load(int type, __global const uchar *m, long n)
     return type == FA_TYPE_E4M3 ? fa_e4m3_widen(m[n]) : fa_e8m0_widen(m[n]);
 }
 
-/* Element d of a row, of which it is the code. */
-static inline float element_scaled(int type, cursor c, uint code, long scale_row, long zero_row, int d)
+/* What scales dim d of a row that has its scales and zeros from these on. */
+static inline fa_scaling scaling_at(cursor c, long scale_row, long zero_row, int d)
 {
     const int group = FA_GROUP_OF(d, c.scales->dims, c.scales->dims_shift);
-    const float scale = scale_load(c.scales->scale_type, c.scale, scale_row + group * c.scales->scale_stride[3]);
-    float zero = 0.0f;
+    fa_scaling s;
+    s.scale = c.scales->factor *
+              scale_load(c.scales->scale_type, c.scale, scale_row + group * c.scales->scale_stride[3]);
+    s.offset = 0.0f;
     if (c.scales->zero_type >= 0)
-        zero = scale_load(c.scales->zero_type, c.zero, zero_row + group * c.scales->zero_stride[3]);
-    return fma(scale * c.scales->factor, fa_bare_number(type, code), zero);
+        s.offset = scale_load(c.scales->zero_type, c.zero, zero_row + group * c.scales->zero_stride[3]);
+    return s;
 }
 
 /* Four elements of a key's row that lies at byte `row`, from dim d on. */
@@ -42,9 +44,15 @@ static inline float4 four_scaled(int type, cursor c, long row, int key, int d)
     const fa_key_place place = scale_place(c, key);
     const long scale_row = FA_SCALE_ROW(c.w, c.scales->scale_stride, place, *c.scales),
                zero_row = FA_SCALE_ROW(c.w, c.scales->zero_stride, place, *c.scales);
+    /* Else four elements have one scale. */
+    const bool each = (c.scales->dims & 3) != 0 && c.scales->scale_stride[3] != 0;
+    fa_scaling s = scaling_at(c, scale_row, zero_row, d);
     float x[4];
-    for (int i = 0; i < 4; i++)
-        x[i] = element_scaled(type, c, codes >> 8 * i & 255u, scale_row, zero_row, d + i);
+    for (int i = 0; i < 4; i++) {
+        if (each && i > 0)
+            s = scaling_at(c, scale_row, zero_row, d + i);
+        x[i] = fma(s.scale, fa_bare_number(type, codes >> 8 * i & 255u), s.offset);
+    }
     return (float4)(x[0], x[1], x[2], x[3]);
 }
 
