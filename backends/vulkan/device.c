@@ -24,8 +24,11 @@ static const matrix_entry entries[] = {
 
 enum {
     ENTRIES = sizeof(entries) / sizeof(entries[0]),
-    LINE_PAD = 16, /* bytes after each row of a matrix kernel in shared memory */
-    TYPES_CODED = FA_TYPE(FA_E4M3) | FA_TYPE(FA_E5M2),
+    LINE_PAD = 16,   /* bytes after each row of a matrix kernel in shared memory */
+    GROUP_DIMS = 32, /* of a block of ggml's formats */
+    GROUP_NOTES = 4, /* floats that are staged for a block of k and one of v */
+    TYPES_CODED = FA_TYPE(FA_E4M3) | FA_TYPE(FA_E5M2) | FA_TYPE(FA_Q8_0) | FA_TYPE(FA_Q4_0) |
+                  FA_TYPE(FA_Q4_1) | FA_TYPE(FA_Q5_0) | FA_TYPE(FA_Q5_1) | FA_TYPE(FA_IQ4_NL),
 };
 
 /* Rows of q pass through the memory that keys and values are staged in later: as many as fit there. */
@@ -34,7 +37,9 @@ static bool matrix_kernel(const fa_vk_device *d, const matrix_entry *entry, fa_g
 {
     const fa_vk_caps *caps = &d->caps;
     const int32_t dims = entry->gpu.max_dim_v, step = 16 * entry->gpu.impl.tiles;
-    const int32_t fixed = 2048 + 2 * LINE_PAD * entry->gpu.max_block_kv;
+    int32_t fixed = 2048 + 2 * LINE_PAD * entry->gpu.max_block_kv;
+    if (entry->gpu.impl.in_registers)
+        fixed += entry->gpu.max_block_kv * (dims / GROUP_DIMS) * GROUP_NOTES * (int32_t)sizeof(float);
     *impl = entry->gpu.impl;
     if (!caps->matrix || (impl->in_registers && d->fragments.rows == 0) || caps->local_bytes < (size_t)fixed)
         return false;
