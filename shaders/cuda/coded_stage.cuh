@@ -193,7 +193,7 @@ struct coded_stages : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     struct decoder {
         int at;           /* of the block, behind the warp's codes                                   */
         uint to;          /* the stage's chunk that is the block's first                             */
-        uint by, plus;    /* numbers are times the first; minus what that times the code of 0 is     */
+        uint by, plus;    /* of v: what multiplies numbers; minus what that times the code of 0 is    */
         uint fifth;       /* bits, of formats that have them                                         */
         uint word[4];     /* with the codes of the next chunk; of fp8, of two                        */
         bool left_out;    /* whether some block of v was                                             */
@@ -216,31 +216,29 @@ struct coded_stages : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     }
 
     /* One of k: its numbers stay bare. */
-    __device__ void scale_k(decoder &d, int stage, int b, int line, uint scaling) const
+    __device__ void scale_k(int stage, int b, int line, uint scaling) const
     {
         note(stage, SCALES_K, b, line) = nan_unless_finite(from_half((ushort)scaling));
         if constexpr (K::OFFSET)
             note(stage, OFFSETS_K, b, line) = nan_unless_finite(from_half((ushort)(scaling >> 16)));
-        d.by = pack<TYPE>(1.0f, 1.0f);
-        d.plus = pack<TYPE>(-(1024.0f + K::ZERO), -(1024.0f + K::ZERO));
     }
 
     /* A lane's block of a turn of the stage's next operand, and its first codes. */
-    template <typename F>
-    __device__ void begin_block(decoder &d, int stage, bool of_v, int turn) const
+    template <typename F, bool OF_V>
+    __device__ void begin_block(decoder &d, int stage, int turn) const
     {
         const int row = lane % SHARE, b = lane / SHARE * TURNS + turn, line = warp * SHARE + row;
         d.at = row * fa_cuda_tile_pitch(R, F::TYPE_OF) + b * F::BLOCK;
-        d.to = room + (of_v ? tiles::stage_v(stage) : tiles::stage_k(stage)) + tiles::chunk_at(line, 4 * b);
+        d.to = room + (OF_V ? tiles::stage_v(stage) : tiles::stage_k(stage)) + tiles::chunk_at(line, 4 * b);
         if constexpr (!F::FP8) {
             const ushort *const from = (const ushort *)(codes + d.at);
             const uint scaling = F::OFFSET ? *(const uint *)from : from[0];
             if constexpr (F::FIFTH > 0)
                 d.fifth = from[F::FIFTH / 2] | (uint)from[F::FIFTH / 2 + 1] << 16;
-            if (of_v)
+            if constexpr (OF_V)
                 scale_v(d, stage, b, line, scaling);
             else
-                scale_k(d, stage, b, line, scaling);
+                scale_k(stage, b, line, scaling);
         }
         load_chunk<F>(d, 0);
     }
@@ -275,76 +273,52 @@ struct coded_stages : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         return F::NIBBLES ? codes_of<F>(x >> i / 2 * 4, 0) : x;
     }
 
-    template <typename F>
+    template <typename F, bool OF_V>
     static __device__ void numbers_of(const decoder &d, int i, uint to[4])
     {
         UNROLL
         for (int h = 0; h < 2; h++) {
             if constexpr (F::FP8) {
                 operands_of_fp8<TYPE, F>(d.word[i % 2 * 2 + h], to + 2 * h);
-            } else if constexpr (TYPE == TYPE_F16) {
+            } else if constexpr (OF_V && TYPE == TYPE_F16) {
                 raise<TYPE, F>(codes_of_chunk<F>(d, i, h), to + 2 * h);
                 to[2 * h] = multiply_add2(to[2 * h], d.by, d.plus);
                 to[2 * h + 1] = multiply_add2(to[2 * h + 1], d.by, d.plus);
             } else {
                 operands_of<TYPE, F>(codes_of_chunk<F>(d, i, h), to + 2 * h);
-                to[2 * h] = multiply2<TYPE>(to[2 * h], d.by);
-                to[2 * h + 1] = multiply2<TYPE>(to[2 * h + 1], d.by);
+                UNROLL
+                for (int j = 2 * h; OF_V && j < 2 * h + 2; j++)
+                    to[j] = multiply2<TYPE>(to[j], d.by);
             }
         }
     }
 
     /* A lane's chunk number n of all, and loads for the one after it. */
-    template <typename F>
-    __device__ void decode_chunk_of(decoder &d, int stage, bool of_v, int n) const
+    template <typename F, bool OF_V>
+    __device__ void decode_chunk(decoder &d, int stage, int n) const
     {
         const int i = n % 4;
         uint x[4];
-        numbers_of<F>(d, i, x);
+        numbers_of<F, OF_V>(d, i, x);
         store_shared(d.to ^ i * 16, make_uint4(x[0], x[1], x[2], x[3]));
         if (i < 3 && (!F::FP8 || i % 2 == 1))
             load_chunk<F>(d, i + 1);
         else if (i == 3 && n + 1 < CHUNKS_OF_LANE)
-            begin_block<F>(d, stage, of_v, n / 4 + 1);
+            begin_block<F, OF_V>(d, stage, n / 4 + 1);
     }
 
-    /* Of v, or of k. Where both have one format it is one code. */
-    __device__ void decode_chunk(decoder &d, int stage, bool of_v, int n) const
-    {
-        if constexpr (FORMAT_K == FORMAT_V) {
-            decode_chunk_of<V>(d, stage, of_v, n);
-        } else if (of_v) {
-            if constexpr (!PLAIN_V)
-                decode_chunk_of<V>(d, stage, true, n);
-        } else {
-            if constexpr (!PLAIN_K)
-                decode_chunk_of<K>(d, stage, false, n);
-        }
-    }
-
-    /* Codes of the warp have come. A stage is decoded from here on. */
-    __device__ void begin_decoding(decoder &d, int stage, bool of_v) const
-    {
-        wait_copies<0>();
-        __syncwarp();
-        if constexpr (FORMAT_K == FORMAT_V) {
-            begin_block<V>(d, stage, of_v, 0);
-        } else if (of_v) {
-            if constexpr (!PLAIN_V)
-                begin_block<V>(d, stage, true, 0);
-        } else {
-            if constexpr (!PLAIN_K)
-                begin_block<K>(d, stage, false, 0);
-        }
-    }
-
-    /* All at once. */
+    /* The stage's next operand, of which codes of this warp are on their way. A plain one is waited for. */
     template <bool OF_V>
     __device__ void decode(decoder &d, int stage) const
     {
-        begin_decoding(d, stage, OF_V);
-        UNROLL
-        for (int n = 0; n < CHUNKS_OF_LANE; n++)
-            decode_chunk(d, stage, OF_V, n);
+        wait_copies<0>();
+        __syncwarp();
+        if constexpr (OF_V ? !PLAIN_V : !PLAIN_K) {
+            typedef format<OF_V ? FORMAT_V : FORMAT_K> F;
+            begin_block<F, OF_V>(d, stage, 0);
+            UNROLL
+            for (int n = 0; n < CHUNKS_OF_LANE; n++)
+                decode_chunk<F, OF_V>(d, stage, n);
+        }
     }
 };

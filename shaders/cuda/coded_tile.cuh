@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What tensor.cuh does, where k and v are in formats of caches, or one of them is. Stages are decoded (coded_stage.cuh) while
- * tensor cores have something to do, a chunk behind each few products: keys in the first tile of a block, values in the next.
- * Kernels whose blocks are of one tile decode keys behind its scores, values behind its output.
+ * What tensor.cuh does, where k and v are in formats of caches, or one of them is. Stages are decoded (coded_stage.cuh): the
+ * next block's keys behind the scores of the first tile, its values behind the output of the last.
  *
  * Of formats whose blocks have scales, operands are bare numbers (coded.cuh says why, and what is done in f32 instead). A sum of
  * scores is made for each block of 32 dims, and multiplied by the key's scale there. Weights are multiplied by the rest of the
@@ -26,10 +25,7 @@ struct coded_tile_kernel : coded_stages<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     using stages::R, stages::UNIT, stages::BLOCK_KV, stages::TILE_KV, stages::TILES, stages::DIM, stages::LINE,
         stages::PARTS_KV, stages::PARTS_V, stages::STEPS_KV, stages::GROUP, stages::ALL, stages::BLOCKS, stages::PLAIN_K,
         stages::PLAIN_V, stages::BARE_K, stages::BARE_V, stages::SCALES_K, stages::OFFSETS_K, stages::RESTS, stages::COLUMNS,
-        stages::COLUMN, stages::SUMS_Q, stages::FINER, stages::CHUNKS_OF_LANE;
-
-    /* Whether a block has two tiles, and products of each suffice to decode an operand beside them. */
-    static constexpr bool BESIDE = BLOCK_KV == 2 * TILE_KV && CHUNKS_OF_LANE <= STEPS_KV * BLOCKS;
+        stages::COLUMN, stages::SUMS_Q, stages::FINER;
 
     decoder next_codes;
 
@@ -149,7 +145,7 @@ struct coded_tile_kernel : coded_stages<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         }
     }
 
-    /* The weights w of step n of 16 keys, times values, a block's scales at a time. A chunk is decoded beside each. */
+    /* The weights w of step n of 16 keys, times values, a block's scales at a time. */
     __device__ void multiply_weighted(int stage, int first, int n, const float w[TILES][2][4])
     {
         const uint at = at_v + tiles::stage_k(stage) + (first + 16 * n) * LINE;
@@ -180,8 +176,6 @@ struct coded_tile_kernel : coded_stages<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
                     multiply_add<UNIT, TYPE>(offsets[t][b / 4], weights[t], own);
                 }
             }
-            if (BESIDE && n * BLOCKS + b < CHUNKS_OF_LANE)
-                stages::decode_chunk(next_codes, stage ^ 1, first != 0, n * BLOCKS + b);
         }
     }
 
@@ -254,7 +248,7 @@ struct coded_tile_kernel : coded_stages<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         }
     }
 
-    /* The next block and the one after it: what a tile decodes, and what it fetches then. */
+    /* The next block, which is decoded, and the one after it, whose keys are fetched then. */
     struct ahead {
         int next, after;
     };
@@ -285,11 +279,9 @@ struct coded_tile_kernel : coded_stages<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             products::multiply_qk(at_q, at_k + tiles::stage_k(stage) + first * LINE, q, sc);
         else
             multiply_scaled(stage, first, sc);
-        if constexpr (!BESIDE) {
-            if (first == 0) {
-                stages::template decode<false>(next_codes, stage ^ 1);
-                fetch_values(stage, to);
-            }
+        if (first == 0) {
+            stages::template decode<false>(next_codes, stage ^ 1);
+            fetch_values(stage, to);
         }
         if constexpr (R.tensor.split == 2)
             tiles::exchange(sc);
@@ -300,8 +292,6 @@ struct coded_tile_kernel : coded_stages<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
                 tiles::hide_scores(key, key_end, cut, sc);
         }
         tiles::find_bases(sc);
-        if constexpr (BESIDE)
-            stages::begin_decoding(next_codes, stage ^ 1, first != 0);
         UNROLL
         for (int n = 0; n < STEPS_KV; n++) {
             float w[TILES][2][4];
@@ -315,12 +305,6 @@ struct coded_tile_kernel : coded_stages<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
                 add_apart(key + 16 * n, key_end, weights);
             }
         }
-        if constexpr (BESIDE) {
-            if (first == 0)
-                fetch_values(stage, to);
-            else
-                fetch_keys(to);
-        }
     }
 
     template <bool PLAIN>
@@ -333,10 +317,8 @@ struct coded_tile_kernel : coded_stages<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             if (PLAIN || key + first < key_end)
                 take_tile<PLAIN>(stage, first, key + first, key_end, cut, apart, to);
         }
-        if constexpr (!BESIDE) {
-            stages::template decode<true>(next_codes, stage ^ 1);
-            fetch_keys(to);
-        }
+        stages::template decode<true>(next_codes, stage ^ 1);
+        fetch_keys(to);
     }
 
     /*
