@@ -21,7 +21,7 @@ int main(void)
         const fa_cuda_traits t = fa_cuda_table[i];
         for (int v = 0; v < FA_CUDA_VARIANTS; v++)
             if (fa_cuda_rows_of(t, v) <= t.most_q || t.most_q == 0)
-                printf("%s %d %d %d %d %d %d %d %d\n", t.name, v, fa_cuda_group(t, v), fa_cuda_shared_bytes(t, v),
+                printf("%s %d %d %d %d %d %d %d %d\n", t.name, v, fa_cuda_group(t, v), fa_cuda_shared_bytes(t, 1, v),
                        fa_cuda_rows_of(t, v), t.block_kv,
                        t.kind == FA_CUDA_TENSOR ? t.tensor.tile_kv : t.fma.depth, t.dim_qk + t.dim_v, t.tensor.split);
     }
