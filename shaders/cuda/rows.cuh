@@ -391,7 +391,7 @@ struct rows_kernel {
             }
         }
         __syncthreads();
-        int key = fa_work_next(s, true, s.key_begin, BLOCK_KV);
+        int key = fa_walk_next(s.walk, s.key_begin, BLOCK_KV);
         ROLLED
         while (key < s.key_end) {
             const int key_end = FA_MIN(key + BLOCK_KV, s.key_end);
@@ -408,7 +408,7 @@ struct rows_kernel {
             __syncthreads();
             rescale(max);
             by_kind(s.a.type_v, [&](auto is) { add_values<is.kind>(key, key_end, hides, ahead); });
-            key = fa_work_next(s, true, key + BLOCK_KV, BLOCK_KV);
+            key = fa_walk_next(s.walk, key + BLOCK_KV, BLOCK_KV);
         }
         finish(state, my_row, my_lane, weighs);
     }
