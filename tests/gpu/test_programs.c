@@ -197,6 +197,35 @@ START_TEST(pages_are_data)
 END_TEST
 #endif
 
+/* The tasks of plans are programs too: one for each that a description asks for. */
+START_TEST(tasks_are_compiled_ahead)
+{
+    static const int64_t keys[] = {1024};
+    fa_device *device = open_device();
+    fa_attention_desc d = describe(0, 1, 1024, FA_MASK_NONE);
+    d.lens_kv = keys;
+    ck_assert_msg(fa_device_warm(device, &d) == FA_OK, "%s", fa_last_error());
+    const long plain = (long)FA_TEST_COUNT();
+    d.dynamic_lengths = 2;
+    ck_assert_msg(fa_device_warm(device, &d) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq((long)FA_TEST_COUNT() - plain, 1);
+    plan_once(device, &d);
+    ck_assert_msg(fa_device_warm(device, &d) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq((long)FA_TEST_COUNT() - plain, 1);
+#ifdef FA_TEST_PAGES
+    d = describe_pages(1, 64, 16);
+    ck_assert_msg(fa_device_warm(device, &d) == FA_OK, "%s", fa_last_error());
+    const long paged = (long)FA_TEST_COUNT();
+    d.want_status = 1;
+    ck_assert_msg(fa_device_warm(device, &d) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq((long)FA_TEST_COUNT() - paged, 1);
+    plan_once(device, &d);
+    ck_assert_int_eq((long)FA_TEST_COUNT() - paged, 1);
+#endif
+    fa_device_close(device);
+}
+END_TEST
+
 START_TEST(refusals)
 {
     fa_device *device = open_device();
@@ -232,6 +261,7 @@ int main(void)
 #ifdef FA_TEST_PAGES
     tcase_add_test(tc, pages_are_data);
 #endif
+    tcase_add_test(tc, tasks_are_compiled_ahead);
     tcase_add_test(tc, refusals);
     return run_unforked(suite);
 }
