@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The embedded source with the real run-time compiler, which has no search path: for the oldest GPU that a kernel's
- * instructions are of and that this NVRTC knows. Skipped, with exit status 77, where there is none. A compiler that may leave out
- * optimisations does: what it makes is not run.
+ * instructions are of and that this NVRTC knows, tasks for each GPU that it knows. Skipped, with exit status 77, where
+ * there is none. A compiler that may leave out optimisations does: what it makes is not run.
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -10,8 +10,9 @@
 
 #include "backends/cuda/cuda.h"
 #include "backends/cuda/task.h"
+#include "core/portable/task.h"
 
-enum { TASKS = 6, SKIPPED = 77, MOST_ARCHS = 64, NVRTC_INVALID_OPTION = 5 };
+enum { SKIPPED = 77, MOST_ARCHS = 64, NVRTC_INVALID_OPTION = 5 };
 
 static int least_arch(const fa_nvrtc *nvrtc, int unit)
 {
@@ -26,28 +27,27 @@ static int least_arch(const fa_nvrtc *nvrtc, int unit)
     return least;
 }
 
-static bool compile(const fa_nvrtc *nvrtc, int line, int type)
+/* A line of kernels.inc, or where the type is FA_CUDA_TASK, a task. */
+static bool compile(const fa_nvrtc *nvrtc, const char *name, int arch, int line, int type)
 {
-    static const char *const tasks[TASKS] = {"append", "fill", "states", "pages", "append_scaled", "saliency"};
-    const bool task = type == FA_CUDA_TASK;
-    const char *name = task ? tasks[line] : fa_cuda_table[line].name;
     char target[32], defines[2][32], log[4096] = "";
-    const char *options[] = {target,     "--std=c++17", "-default-device",
-                             defines[0], defines[1],    "--Ofast-compile=max"};
-    const int count = sizeof(options) / sizeof(options[0]);
+    const char *options[] = {target,         "--std=c++17", "-default-device", defines[0], defines[1],
+                             "--fmad=false", NULL};
+    const bool task = type == FA_CUDA_TASK;
+    const int count = task ? 6 : 5;
     nvrtcProgram program = NULL;
     size_t size = 0;
-    (void)snprintf(target, sizeof(target), "--gpu-architecture=sm_%d%s",
-                   least_arch(nvrtc, task ? 0 : fa_cuda_table[line].unit),
+    options[count] = "--Ofast-compile=max";
+    (void)snprintf(target, sizeof(target), "--gpu-architecture=sm_%d%s", arch,
                    task ? "" : fa_cuda_arch_suffix(fa_cuda_table[line]));
     (void)snprintf(defines[0], sizeof(defines[0]), "-DFA_ROW=%d", line);
     (void)snprintf(defines[1], sizeof(defines[1]), "-DFA_TYPE=%d", type);
     if (nvrtc->nvrtcCreateProgram(&program, task ? fa_cuda_task_source : fa_cuda_source,
                                   task ? "task.cu" : "attention.cu", 0, NULL, NULL) != 0)
         return false;
-    int error = nvrtc->nvrtcCompileProgram(program, count, options);
+    int error = nvrtc->nvrtcCompileProgram(program, count + 1, options);
     if (error == NVRTC_INVALID_OPTION)
-        error = nvrtc->nvrtcCompileProgram(program, count - 1, options);
+        error = nvrtc->nvrtcCompileProgram(program, count, options);
     if (error == 0)
         (void)nvrtc->nvrtcGetCUBINSize(program, &size);
     else if (nvrtc->nvrtcGetProgramLogSize(program, &size) == 0 && size <= sizeof(log))
@@ -55,6 +55,27 @@ static bool compile(const fa_nvrtc *nvrtc, int line, int type)
     (void)printf("%s, %s: %s, %zu bytes\n%s", name, target, error == 0 ? "compiled" : "FAILED", size, log);
     (void)nvrtc->nvrtcDestroyProgram(&program);
     return error == 0 && size > 0;
+}
+
+static bool compile_line(const fa_nvrtc *nvrtc, int line, int type)
+{
+    const fa_cuda_traits *t = &fa_cuda_table[line];
+    return compile(nvrtc, t->name, least_arch(nvrtc, t->unit), line, type);
+}
+
+/* Tasks are for every GPU: each, for the oldest. */
+static bool compile_tasks(const fa_nvrtc *nvrtc)
+{
+    static const char *const task[] = {[FA_TASK_APPEND] = "append",
+                                       [FA_TASK_FILL] = "fill",
+                                       [FA_TASK_MERGE] = "states",
+                                       [FA_TASK_PAGES] = "pages",
+                                       [FA_TASK_APPEND_SCALED] = "append_scaled",
+                                       [FA_TASK_SALIENCY] = "saliency"};
+    bool good = true;
+    for (int t = 0; t < (int)(sizeof(task) / sizeof(task[0])); t++)
+        good = compile(nvrtc, task[t], least_arch(nvrtc, 0), t, FA_CUDA_TASK) && good;
+    return good;
 }
 
 int main(void)
@@ -65,19 +86,17 @@ int main(void)
         (void)printf("no NVRTC: %s\n", reason);
         return SKIPPED;
     }
-    bool good = true;
+    bool good = compile_tasks(nvrtc);
     int kind = -1, unit = -1;
-    for (int task = 0; task < TASKS; task++)
-        good = compile(nvrtc, task, FA_CUDA_TASK) && good;
     for (int line = 0; kind != FA_CUDA_MERGE; line++) {
         /* The first, which is the smallest, of each kind and unit. */
         if (fa_cuda_table[line].kind != kind || fa_cuda_table[line].unit != unit)
-            good = compile(nvrtc, line, fa_cuda_table[line].unit > 0 ? FA_F16 : FA_F32) && good;
+            good = compile_line(nvrtc, line, fa_cuda_table[line].unit > 0 ? FA_F16 : FA_F32) && good;
         if (fa_cuda_table[line].kind != kind &&
             (fa_cuda_table[line].kind == FA_CUDA_FMA || fa_cuda_table[line].kind == FA_CUDA_ROWS))
-            good = compile(nvrtc, line, FA_CUDA_ANY) && good;
+            good = compile_line(nvrtc, line, FA_CUDA_ANY) && good;
         if (fa_cuda_table[line].kind != kind && (fa_cuda_table[line].kind == FA_CUDA_DECODE || line == 0))
-            good = compile(nvrtc, line, fa_cuda_coded_type(FA_F16, FA_Q8_0, FA_Q5_1)) && good;
+            good = compile_line(nvrtc, line, fa_cuda_coded_type(FA_F16, FA_Q8_0, FA_Q5_1)) && good;
         kind = fa_cuda_table[line].kind;
         unit = fa_cuda_table[line].unit;
     }
