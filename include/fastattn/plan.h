@@ -52,7 +52,8 @@ FA_API fa_status fa_workspace_bound(fa_device *device, const fa_attention_desc *
  *    multiples of 16 bytes exactly where largest's are;
  *  - in `sequences`, offsets, lengths and dynamic_lengths; in mask, alignment, windows, prefix and diagonal_offset;
  *  - in the values of slopes, factors and sinks; and in whether there are sinks and LSE.
- * Types, dims, heads, v_in_k, scale, softcap, tuning, and whether there are bias, keep and slopes are largest's.
+ * Types, dims, heads, v_in_k, scale, softcap, tuning, and whether there are bias, keep and slopes are largest's; so are want_status, and
+ * whether dynamic_lengths is 2.
  *
  * Takes as long as the driver's compiler does, seconds for each of up to some ten sizes of blocks; of one query row, as
  * in decoding, for one. What was compiled belongs to the device and is kept in the cache on disk, where there is one: a second
