@@ -52,7 +52,7 @@ static void encode_block(int type, const float x[BLOCK], uint8_t *to)
         to[i] = (uint8_t)((code[i] & 15) | code[i + BLOCK / 2] << 4);
 }
 
-/* Codes alone, of which a byte holds 1, 2 or 4. */
+/* Codes alone, of which a byte holds 1, 2, 4 or 8. */
 static void encode_bare(int type, uint8_t *to, const float *from, int64_t count)
 {
     const int bits = FA_TYPE_CODE_BITS(type), each = 8 / bits;
@@ -61,6 +61,15 @@ static void encode_bare(int type, uint8_t *to, const float *from, int64_t count)
         for (int j = 0; j < each; j++)
             byte |= fa_bare_code(type, from[i + j]) << bits * j;
         to[i / each] = (uint8_t)byte;
+    }
+}
+
+/* Blocks of 16 codes of 2 bits, and 16 of one. */
+static void encode_mixed(uint8_t *to, const float *from, int64_t count)
+{
+    for (int64_t i = 0; i < count; i += 32, to += FA_TYPE_SIZE(FA_TYPE_U2U1)) {
+        encode_bare(FA_TYPE_U2, to, from + i, 16);
+        encode_bare(FA_TYPE_U1, to + 4, from + i + 16, 16);
     }
 }
 
@@ -82,6 +91,8 @@ void fa_elements_store(fa_dtype dtype, void *base, int64_t index, const float *f
     if (!FA_TYPE_IS_CODED(type)) {
         for (int64_t i = 0; i < count; i++)
             fa_store(dtype, base, index + i, from[i]);
+    } else if (type == FA_TYPE_U2U1) {
+        encode_mixed((uint8_t *)base + FA_TYPE_SPAN(type, index), from, count);
     } else if (FA_TYPE_IS_BARE(type)) {
         encode_bare(type, (uint8_t *)base + index * FA_TYPE_CODE_BITS(type) / 8, from, count);
     } else {

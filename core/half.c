@@ -24,6 +24,8 @@ SAME(U4);
 SAME(U2);
 SAME(E2M1);
 SAME(E8M0);
+SAME(U1);
+SAME(U2U1);
 
 float fa_load_coded(fa_dtype dtype, const void *base, int64_t index)
 {

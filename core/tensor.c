@@ -16,6 +16,7 @@ static const struct {
     [FA_IQ4_NL] = {"iq4_nl", 32, 18, 2}, [FA_I8] = {"i8", 8, 8, 2},       [FA_I4] = {"i4", 8, 4, 2},
     [FA_I2] = {"i2", 8, 2, 2},           [FA_U8] = {"u8", 8, 8, 2},       [FA_U4] = {"u4", 8, 4, 2},
     [FA_U2] = {"u2", 8, 2, 2},           [FA_E2M1] = {"e2m1", 8, 4, 2},   [FA_E8M0] = {"e8m0", 1, 1, 2},
+    [FA_U1] = {"u1", 16, 2, 2},          [FA_U2U1] = {"u2u1", 32, 6, 2},
 };
 
 static bool is_dtype(fa_dtype dtype)

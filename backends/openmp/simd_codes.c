@@ -42,7 +42,7 @@ FA_INLINE void decode_row(const int type, const uint8_t *at, int dim, float *to)
 }
 #endif
 
-/* Codes of 8, 4 and 2 bits as the numbers that they stand for. */
+/* Codes of 8, 4, 2 and 1 bits as the numbers that they stand for. */
 FA_INLINE void decode_codes(const int type, const uint8_t *at, int dim, float *to)
 {
     const int bits = FA_TYPE_CODE_BITS(type), each = 8 / bits;
@@ -61,11 +61,22 @@ FA_INLINE void decode_codes(const int type, const uint8_t *at, int dim, float *t
     }
 }
 
+/* Blocks of 16 codes of 2 bits, and 16 of one. */
+FA_INLINE void decode_mixed(const uint8_t *at, int dim, float *to)
+{
+    for (int d = 0; d < dim; d += 32, at += FA_TYPE_SIZE(FA_TYPE_U2U1)) {
+        decode_codes(FA_TYPE_U2, at, 16, to + d);
+        decode_codes(FA_TYPE_U1, at + 4, 16, to + d + 16);
+    }
+}
+
 FA_INLINE void decode(const int type, const typed_rows *from, int rows, int dim, float *target,
                       ptrdiff_t target_stride)
 {
     for (int r = 0; r < rows; r++, target += target_stride) {
-        if (FA_TYPE_IS_BARE(type) && !FA_TYPE_IS_FP8(type))
+        if (type == FA_TYPE_U2U1)
+            decode_mixed(row_address(from, r), dim, target);
+        else if (FA_TYPE_IS_BARE(type) && !FA_TYPE_IS_FP8(type))
             decode_codes(type, row_address(from, r), dim, target);
         else
             decode_row(type, row_address(from, r), dim, target);
@@ -142,6 +153,8 @@ static void decode_numbers(const typed_rows *from, int rows, int dim, float *tar
         FORMAT(U4);
         FORMAT(U2);
         FORMAT(E2M1);
+        FORMAT(U1);
+        FORMAT(U2U1);
     default: break;
     }
 #undef FORMAT

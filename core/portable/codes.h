@@ -28,8 +28,7 @@ FA_KERNEL_FN fa_uint fa_codes_of(int type, FA_CODES m, FA_AT block, int e)
     if (FA_TYPE_CODE_BITS(type) == 8)
         return FA_BITS32(m, block + (FA_TYPE_IS_BARE(type) ? e : 2 + e));
     if (FA_TYPE_IS_BARE(type))
-        return FA_TYPE_CODE_BITS(type) == 4 ? fa_nibbles(FA_BITS16(m, block + (e >> 1)))
-                                            : fa_pairs(FA_BITS16(m, block) >> FA_UINT(2 * e));
+        return fa_bare_codes(type, FA_BITS16(m, block + fa_bare_byte(type, e)), e);
     /* 16 bytes at the end of the block hold elements 0 to 15 in their lower halves, 16 to 31 in their upper ones. */
     fa_uint codes =
         FA_BITS32(m, block + (FA_TYPE_SIZE(type) - 16 + (e & 15))) >> (e & 16 ? 4u : 0u) & 0x0f0f0f0fu;

@@ -10,10 +10,16 @@ FA_STRUCT(fa_scaling)
     float scale, offset;
 FA_STRUCT_END(fa_scaling)
 
+/* Four codes of one bit, which are the lowest of `bits`: a byte for each. */
+FA_FN fa_uint fa_singles(fa_uint bits)
+{
+    return (bits & 15u) * 0x00204081u & 0x01010101u;
+}
+
 /* The fifth bits of four codes, which are the lowest of `bits`, where they belong in their bytes. */
 FA_FN fa_uint fa_fifths(fa_uint bits)
 {
-    return ((bits & 15u) * 0x00204081u & 0x01010101u) << 4;
+    return fa_singles(bits) << 4;
 }
 
 /* Four codes of 4 bits in the lower half of a word, and of 2 bits in its lowest byte: a byte for each. */
@@ -27,6 +33,26 @@ FA_FN fa_uint fa_pairs(fa_uint bits)
 {
     bits = (bits & 0xfu) | (bits & 0xf0u) << 12;
     return (bits & 0x00030003u) | (bits & 0x000c000cu) << 6;
+}
+
+/*
+ * Codes alone of fewer than 8 bits: the byte of a block where the 16 bits lie that hold elements e to e + 3, and what those
+ * are, a byte for each. A block of u2u1 begins with 16 codes of 2 bits; 16 of one bit follow.
+ */
+FA_FN int fa_bare_byte(int type, int e)
+{
+    if (type == FA_TYPE_U2U1)
+        return e < 16 ? e >> 3 << 1 : 4;
+    return FA_TYPE_CODE_BITS(type) == 4 ? e >> 1 : 0;
+}
+
+FA_FN fa_uint fa_bare_codes(int type, fa_uint bits, int e)
+{
+    if (FA_TYPE_CODE_BITS(type) == 4)
+        return fa_nibbles(bits);
+    if (type == FA_TYPE_U1 || (type == FA_TYPE_U2U1 && e >= 16))
+        return fa_singles(bits >> FA_UINT(e & 15));
+    return fa_pairs(bits >> FA_UINT(2 * (e & 7)));
 }
 
 /*

@@ -73,17 +73,16 @@ FA_FN float fa_greatest_number(int type)
 {
     return type == FA_TYPE_E4M3   ? 448.0f
            : type == FA_TYPE_E5M2 ? 57344.0f
-           : type == FA_TYPE_E2M1
-               ? 6.0f
+           : type == FA_TYPE_E2M1 ? 6.0f
+           : type == FA_TYPE_U2U1
+               ? 1.0f /* which every element has a code for */
                : FA_FLOAT((1 << (FA_TYPE_CODE_BITS(type) - (FA_TYPE_IS_SIGNED(type) ? 1 : 0))) - 1);
 }
 
 FA_FN float fa_least_number(int type)
 {
     float greatest = fa_greatest_number(type);
-    return type >= FA_TYPE_U8 && type <= FA_TYPE_U2 ? 0.0f
-           : FA_TYPE_IS_SIGNED(type)                ? -greatest - 1.0f
-                                                    : -greatest;
+    return FA_TYPE_IS_UNSIGNED(type) ? 0.0f : FA_TYPE_IS_SIGNED(type) ? -greatest - 1.0f : -greatest;
 }
 
 /* Half is rounded away from zero. */

@@ -29,24 +29,34 @@
 #define FA_TYPE_U2 18
 #define FA_TYPE_E2M1 19
 #define FA_TYPE_E8M0 20
+#define FA_TYPE_U1 21
+#define FA_TYPE_U2U1 22
 #define FA_TYPE_IS_CODED(type) ((type) >= FA_TYPE_E4M3)
 #define FA_TYPE_IS_FP8(type) ((type) == FA_TYPE_E4M3 || (type) == FA_TYPE_E5M2)
 /* Blocks are codes alone: what scales them, if anything does, lies elsewhere. */
 #define FA_TYPE_IS_BARE(type) (FA_TYPE_IS_FP8(type) || (type) >= FA_TYPE_I8)
 #define FA_TYPE_IS_SIGNED(type) ((type) >= FA_TYPE_I8 && (type) <= FA_TYPE_I2)
+#define FA_TYPE_IS_UNSIGNED(type) (((type) >= FA_TYPE_U8 && (type) <= FA_TYPE_U2) || (type) >= FA_TYPE_U1)
 #define FA_TYPE_HAS_OFFSET(type) ((type) == FA_TYPE_Q4_1 || (type) == FA_TYPE_Q5_1)
 #define FA_TYPE_CODE_BITS(type)                                                                           \
     ((type) <= FA_TYPE_Q8_0 || (type) == FA_TYPE_I8 || (type) == FA_TYPE_U8 || (type) == FA_TYPE_E8M0 ? 8 \
      : (type) == FA_TYPE_Q5_0 || (type) == FA_TYPE_Q5_1                                               ? 5 \
-     : (type) == FA_TYPE_I2 || (type) == FA_TYPE_U2                                                   ? 2 \
+     : (type) == FA_TYPE_I2 || (type) == FA_TYPE_U2 || (type) == FA_TYPE_U2U1                         ? 2 \
+     : (type) == FA_TYPE_U1                                                                           ? 1 \
                                                                                                       : 4)
 #define FA_TYPE_CENTRE(type) \
     ((type) == FA_TYPE_Q4_0 ? 8 : (type) == FA_TYPE_Q5_0 ? 16 : 0) /* the code of 0 */
 /* The logarithm of a block's elements; its bytes; the bytes of so many elements, which are whole blocks. */
-#define FA_TYPE_BLOCK_SHIFT(type) (!FA_TYPE_IS_CODED(type) ? 0 : FA_TYPE_IS_BARE(type) ? 3 : 5)
+#define FA_TYPE_BLOCK_SHIFT(type)                          \
+    (!FA_TYPE_IS_CODED(type)                           ? 0 \
+     : (type) == FA_TYPE_U1                            ? 4 \
+     : FA_TYPE_IS_BARE(type) && (type) != FA_TYPE_U2U1 ? 3 \
+                                                       : 5)
 #define FA_TYPE_SIZE(type)                               \
     ((type) == 0               ? 4                       \
      : !FA_TYPE_IS_CODED(type) ? 2                       \
+     : (type) == FA_TYPE_U1    ? 2                       \
+     : (type) == FA_TYPE_U2U1  ? 6                       \
      : FA_TYPE_IS_BARE(type)   ? FA_TYPE_CODE_BITS(type) \
      : (type) == FA_TYPE_Q8_0  ? 34                      \
      : (type) == FA_TYPE_Q4_1  ? 20                      \

@@ -39,13 +39,15 @@ typedef enum fa_dtype {
     FA_U4 = 17,   /* 0 to 15                                                  */
     FA_U2 = 18,   /* 0 to 3                                                   */
     FA_E2M1 = 19, /* 4 bits: sign, 2 of exponent, 1 of mantissa; 0, 0.5, 1, 1.5, 2, 3, 4, 6 */
-    FA_E8M0 = 20  /* 8 bits, only for scales: 2^(code - 127); 255 is NaN      */
+    FA_E8M0 = 20, /* 8 bits, only for scales: 2^(code - 127); 255 is NaN      */
+    FA_U1 = 21,   /* codes alone of one bit: 0 or 1                           */
+    FA_U2U1 = 22  /* codes alone in blocks of 32: 16 of 2 bits, then 16 of one  */
 } fa_dtype;
 
 /**
  * How many elements lie in one block, which is all or nothing: 32 for ggml's formats, 8 for fp8 and for codes alone (whose
- * elements do not depend on each other, but are read so many at a time), 1 for other types. Head dims and strides of k and
- * v are multiples of it. 0 for a value that is no fa_dtype. Thread-safe.
+ * elements do not depend on each other, but are read so many at a time), 16 for FA_U1, 32 for FA_U2U1, 1 for other types.
+ * Head dims and strides of k and v are multiples of it. 0 for a value that is no fa_dtype. Thread-safe.
  */
 FA_API int64_t fa_dtype_block(fa_dtype dtype);
 
@@ -244,7 +246,8 @@ typedef struct fa_attention_desc {
      * which sequences they are. shape all 0: none. */
     fa_tensor page_table;
 
-    /* Scales of a cache whose codes have none beside them: k is fp8, I8, I4, I2, U8, U4, U2 or E2M1. An element of k is
+    /* Scales of a cache whose codes have none beside them: k is fp8, I8, I4, I2, U8, U4, U2, U1, U2U1 or E2M1. An
+     * element of k is
      *     k_scale * k_factor * number(code) + k_zero,
      * in f32, the product of the first two rounded, the rest rounded once or twice. Sizes 0 and 1 of k_scale are k's or
      * 1. Sizes 2 and 3 divide k's: key j (of a page, with page_table) and dim d have the scale at

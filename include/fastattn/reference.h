@@ -88,8 +88,9 @@ FA_API void fa_elements_store(fa_dtype dtype, void *base, int64_t index, const f
 /**
  * A scale with which `count` elements, `stride` apart, fit the codes of fp8 or of codes alone: the largest magnitude over
  * the greatest number that a code stands for. With `zero`, which may be NULL, also a zero: then the least element has the
- * least number, the largest the greatest. 0 for zeros alone, NaN where an element is not finite. What is stored is
- * fa_elements_store() of (x - zero) * (1 / scale), with scale and zero as they were rounded to their own types. Thread-safe.
+ * least number, the largest the greatest. 0 for zeros alone, NaN where an element is not finite. Of FA_U2U1 this is what elements
+ * of one bit need; those of two bits are fitted as FA_U2. What is stored is fa_elements_store() of (x - zero) * (1 / scale), with
+ * scale and zero as they were rounded to their own types. Thread-safe.
  */
 FA_API void fa_elements_fit(fa_dtype dtype, const float *from, int64_t count, int64_t stride, float *scale,
                             float *zero);

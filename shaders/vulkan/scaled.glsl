@@ -40,14 +40,14 @@ float scale_widen(int type, address p, uint word)
     /* The codes of elements d and after of a row, a byte for each. */                                 \
     uint name##_bare(address row, int d)                                                               \
     {                                                                                                  \
-        const int e = d & (1 << SHIFT) - 1, byte = name##_bits == 8 ? e : name##_bits == 4 ? e / 2 : 0;\
+        const int e = d & (1 << SHIFT) - 1, byte = name##_bits == 8 ? e : fa_bare_byte(TYPE, e);\
         const address p = row + address((d >> SHIFT) * SIZE + byte);                                   \
         const uint bits = FA_BITS(slot, 1, p);                                                         \
         uint codes = bits;                                                                             \
         if (name##_bits == 8)                                                                          \
             codes = bits | FA_BITS(slot, 1, p + address(2)) << 16;                                     \
         else                                                                                           \
-            codes = name##_bits == 4 ? fa_nibbles(bits) : fa_pairs(bits >> uint(2 * e));               \
+            codes = fa_bare_codes(TYPE, bits, e);                                                      \
         return codes;                                                                                  \
     }                                                                                                  \
                                                                                                        \

@@ -52,19 +52,19 @@ typedef struct format {
     const char *name;
     fa_dtype k, v;
     int k_keys, k_dims, v_keys, v_dims;
-    bool zeros;
+    bool k_zeros, v_zeros;
 } format;
 
 static const format formats[] = {
-    {"f32", FA_F32, FA_F32, 0, 0, 0, 0, false},
-    {"f16", FA_F16, FA_F16, 0, 0, 0, 0, false},
-    {"KIVI, 4 bits", FA_U4, FA_U4, 16, 1, 1, 16, true},
-    {"KIVI, 2 bits", FA_U2, FA_U2, 16, 1, 1, 16, true},
-    {"ZipCache, salient", FA_U4, FA_U4, 16, 1, 1, DIM, true},
-    {"ZipCache, others", FA_U2, FA_U2, 16, 1, 1, DIM, true},
-    {"VidKV's values", FA_I4, FA_I2, 16, 1, 16, 1, false},
-    {"q8_0", FA_Q8_0, FA_Q8_0, 0, 0, 0, 0, false},
-    {"e4m3", FA_E4M3, FA_E4M3, 0, 0, 0, 0, false},
+    {"f32", FA_F32, FA_F32, 0, 0, 0, 0, false, false},
+    {"f16", FA_F16, FA_F16, 0, 0, 0, 0, false, false},
+    {"KIVI, 4 bits", FA_U4, FA_U4, 16, 1, 1, 16, true, true},
+    {"KIVI, 2 bits", FA_U2, FA_U2, 16, 1, 1, 16, true, true},
+    {"ZipCache, salient", FA_U4, FA_U4, 16, 1, 1, DIM, true, true},
+    {"ZipCache, others", FA_U2, FA_U2, 16, 1, 1, DIM, true, true},
+    {"VidKV", FA_U2U1, FA_I2, 16, 1, 16, 1, true, false},
+    {"q8_0", FA_Q8_0, FA_Q8_0, 0, 0, 0, 0, false, false},
+    {"e4m3", FA_E4M3, FA_E4M3, 0, 0, 0, 0, false, false},
 };
 
 static int64_t at_of(const fa_tensor *t, int64_t b, int64_t h, int64_t j, int64_t d)
@@ -79,7 +79,8 @@ static void fit(side *s, int64_t b, int64_t h, int64_t j0, int64_t keys, int64_t
     const int64_t at = at_of(&s->scale, b, h, j0 / keys, d0 / dims);
     for (int64_t i = 0; i < keys * dims; i++)
         group[i] = s->x[at_of(&s->t, b, h, j0 + i / dims, d0 + i % dims)];
-    fa_elements_fit(s->t.dtype, group, keys * dims, 1, &scale, zeros ? &zero : NULL);
+    const fa_dtype dtype = s->t.dtype != FA_U2U1 ? s->t.dtype : d0 % 32 < 16 ? FA_U2 : FA_U1;
+    fa_elements_fit(dtype, group, keys * dims, 1, &scale, zeros ? &zero : NULL);
     s->scales[at] = fa_f32_to_f16(scale);
     s->zeros[at] = fa_f32_to_f16(zero);
 }
@@ -148,8 +149,8 @@ static void make_cache(cache *c, int kind, bool paged, random_state *random)
 {
     const format *f = &formats[kind];
     *c = (cache){.segment = {.struct_size = sizeof(c->segment)}, .name = f->name, .paged = paged};
-    make_side(&c->k, f->k, paged, f->k_keys, f->k_dims, f->zeros, random);
-    make_side(&c->v, f->v, paged, f->v_keys, f->v_dims, f->zeros, random);
+    make_side(&c->k, f->k, paged, f->k_keys, f->k_dims, f->k_zeros, random);
+    make_side(&c->v, f->v, paged, f->v_keys, f->v_dims, f->v_zeros, random);
     c->segment.k = c->k.t;
     c->segment.v = c->v.t;
     c->segment.k_scale = c->k.scale;
@@ -290,10 +291,10 @@ static void make_memory(const scene *s, const fa_segments *segments, memory_of *
             m->own[n].k_scale = keep_buffer(m, upload(c->k.scales, sizeof(c->k.scales)));
             m->own[n].v_scale = keep_buffer(m, upload(c->v.scales, sizeof(c->v.scales)));
         }
-        if (c->k.zero.shape[0] > 0) {
+        if (c->k.zero.shape[0] > 0)
             m->own[n].k_zero = keep_buffer(m, upload(c->k.zeros, sizeof(c->k.zeros)));
+        if (c->v.zero.shape[0] > 0)
             m->own[n].v_zero = keep_buffer(m, upload(c->v.zeros, sizeof(c->v.zeros)));
-        }
     }
     ck_assert_int_eq(fa_buffer_create(device, 64 + fa_segments_workspace(segments), &workspace), FA_OK);
     m->args.q = keep_buffer(m, upload(s->q, sizeof(s->q)));

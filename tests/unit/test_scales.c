@@ -10,7 +10,7 @@
 #include "suites.h"
 #include "test_problem.h"
 
-static const fa_dtype codes[] = {FA_E4M3, FA_E5M2, FA_I8, FA_I4, FA_I2, FA_U8, FA_U4, FA_U2, FA_E2M1};
+static const fa_dtype codes[] = {FA_E4M3, FA_E5M2, FA_I8, FA_I4, FA_I2, FA_U8, FA_U4, FA_U2, FA_E2M1, FA_U1};
 
 START_TEST(codes_by_hand)
 {
@@ -34,6 +34,30 @@ START_TEST(codes_by_hand)
     ck_assert_float_eq(fa_element(FA_E8M0, powers, 3), 8);
     ck_assert_float_eq(fa_element(FA_E8M0, powers, 4), 0x1p127f);
     ck_assert(isnan(fa_element(FA_E8M0, powers, 5)));
+}
+END_TEST
+
+/* A block of u2u1 has 16 codes of 2 bits, and then 16 of one; numbers are held within what each has. */
+START_TEST(bits_by_hand)
+{
+    static const unsigned char block[6] = {0x9c, 0x9c, 0x9c, 0x9c, 0xa5, 0x0f};
+    static const float pairs[] = {0, 3, 1, 2}, singles[] = {1, 0, 1, 0, 0, 1, 0, 1, 1, 1, 1, 1, 0, 0, 0, 0};
+    unsigned char stored[6];
+    float x[32];
+    for (int e = 0; e < 32; e++) {
+        x[e] = fa_element(FA_U2U1, block, e);
+        ck_assert_float_eq(x[e], e < 16 ? pairs[e % 4] : singles[e - 16]);
+        if (e < 16)
+            ck_assert_float_eq(fa_element(FA_U1, block + 4, e), singles[e]);
+        x[e] += e % 3 == 0 && x[e] > 0 && (e >= 16 || x[e] > 2) ? 5 : 0.3f;
+    }
+    fa_elements_store(FA_U2U1, stored, 0, x, 32);
+    ck_assert_mem_eq(stored, block, sizeof(block));
+    fa_elements_store(FA_U1, stored, 0, x + 16, 16);
+    ck_assert_mem_eq(stored, block + 4, 2);
+    ck_assert_int_eq(fa_dtype_block(FA_U1), 16);
+    ck_assert_int_eq(fa_dtype_block(FA_U2U1), 32);
+    ck_assert_uint_eq(fa_dtype_size(FA_U2U1), 6);
 }
 END_TEST
 
@@ -127,7 +151,7 @@ START_TEST(bounds)
     random_state random = {.state = 5};
     for (int i = 0; i < COUNT(codes) * COUNT(scales) * 2; i++) {
         const fa_dtype dtype = codes[i / 2 / COUNT(scales)];
-        const bool is_unsigned = dtype >= FA_U8 && dtype <= FA_U2, zeros = i % 2 || is_unsigned;
+        const bool is_unsigned = FA_TYPE_IS_UNSIGNED((int)dtype), zeros = i % 2 || is_unsigned;
         /* e4m3 has few powers of two: NVFP4 brings scales there by a number for the whole tensor. */
         const float size = scales[i / 2 % COUNT(scales)] == FA_E4M3 ? fa_greatest_number((int)dtype) / 3 : 1;
         double worst = 0;
@@ -392,6 +416,7 @@ Suite *scales_suite(void)
     Suite *suite = suite_create("scales");
     TCase *tc = add_context_case(suite, "scales");
     tcase_add_test(tc, codes_by_hand);
+    tcase_add_test(tc, bits_by_hand);
     tcase_add_test(tc, numbers_become_codes);
     tcase_add_test(tc, bounds);
     tcase_add_test(tc, descriptions);

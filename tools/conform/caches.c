@@ -340,6 +340,24 @@ static bool add_scales(conform_list *list)
             ok = ok && conform_add(list, &c, "scales-%s-pages%d-causal-br-dynamic", c.k_scales.name, c.page);
         }
     }
+    /* Codes of one bit, alone and beside codes of two (VidKV: keys by channel, values ternary). */
+    static const fa_dtype few[][2] = {{FA_U2U1, FA_I2}, {FA_U1, FA_U2U1}, {FA_I2, FA_U1}};
+    for (size_t i = 0; i < COUNT(few); i++) {
+        conform_case c = basic;
+        set_types(&c, float_types[i]);
+        c.k = few[i][0];
+        c.v = few[i][1];
+        c.k_scales = scalings[i == 2 ? 2 : 4];
+        c.v_scales = scalings[i == 1 ? 3 : 4];
+        c.packing = CONFORM_LENS;
+        c.layout = i == 1 ? CONFORM_BSHD : c.layout;
+        c.page = i == 2 ? 32 : 0;
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        set_heads(&c, 2, 4, 2);
+        set_dims(&c, 160, 96);
+        set_lengths(&c, i ? 1 : 17, 130);
+        ok = ok && conform_add(list, &c, "scales-bits%zu", i);
+    }
     conform_case c = basic; /* the latent form: v is a part of k, and has scales of its own */
     set_types(&c, FA_BF16);
     c.k = c.v = FA_I8;

@@ -60,14 +60,20 @@ static void fill_operand(const conform_case *c, conform_data *data, int t, float
 /* What divides a code's number so that elements are of about size 1, and what their middle is. */
 static float size_of_codes(fa_dtype dtype)
 {
-    static const float sizes[] = {[FA_E4M3] = 1, [FA_E5M2] = 1, [FA_I8] = 75,   [FA_I4] = 5,  [FA_I2] = 1.5f,
-                                  [FA_U8] = 75,  [FA_U4] = 5,   [FA_U2] = 1.2f, [FA_E2M1] = 3};
+    static const float sizes[] = {
+        [FA_E4M3] = 1, [FA_E5M2] = 1,  [FA_I8] = 75,  [FA_I4] = 5,    [FA_I2] = 1.5f,  [FA_U8] = 75,
+        [FA_U4] = 5,   [FA_U2] = 1.2f, [FA_E2M1] = 3, [FA_U1] = 0.5f, [FA_U2U1] = 0.8f};
     return sizes[dtype];
 }
 
 static float middle_of_codes(fa_dtype dtype)
 {
-    return dtype == FA_U8 ? 127.5f : dtype == FA_U4 ? 7.5f : dtype == FA_U2 ? 1.5f : 0;
+    return dtype == FA_U8     ? 127.5f
+           : dtype == FA_U4   ? 7.5f
+           : dtype == FA_U2   ? 1.5f
+           : dtype == FA_U1   ? 0.5f
+           : dtype == FA_U2U1 ? 1
+                              : 0;
 }
 
 /* Scales and zeros of the keys that sequences use, each once. */

@@ -53,7 +53,15 @@ static double load_block(fa_dtype dtype, const unsigned char *at, int i)
 static double load_bare(fa_dtype dtype, const unsigned char *base, int64_t index)
 {
     static const double e2m1[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
-    const int bits = dtype == FA_I8 || dtype == FA_U8 ? 8 : dtype == FA_I2 || dtype == FA_U2 ? 2 : 4;
+    const int bits = dtype == FA_I8 || dtype == FA_U8   ? 8
+                     : dtype == FA_I2 || dtype == FA_U2 ? 2
+                     : dtype == FA_U1                   ? 1
+                                                        : 4;
+    if (dtype == FA_U2U1) {
+        const unsigned char *block = base + index / 32 * 6;
+        const int64_t i = index % 32;
+        return i < 16 ? block[i / 4] >> i % 4 * 2 & 3 : block[4 + (i - 16) / 8] >> i % 8 & 1;
+    }
     const int code = base[index * bits / 8] >> index * bits % 8 & ((1 << bits) - 1);
     if (dtype == FA_E2M1)
         return code & 8 ? -e2m1[code & 7] : e2m1[code];
