@@ -105,7 +105,7 @@ void fa_cu_stages_destroy(const fa_cu *cu, const fa_cu_stages *stages);
 /* module.c */
 
 /*
- * A variant of line `line` of fa_cuda_table, compiled for elements of `type`, a fa_dtype or FA_CUDA_ANY: from the device's list, from the library,
+ * A variant of line `line` of fa_cuda_table, compiled for elements of `type`, a fa_dtype, FA_CUDA_ANY or FA_CUDA_SCALED: from the device's list, from the library,
  * from the cache on disk, or compiled; it lives as long as the device. The device's context must be current.
  * FA_COMPILE with the end of the compiler's log.
  */

@@ -177,7 +177,7 @@ static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kern
         return false;
     *kernel = (fa_kernel){
         .name = t->name,
-        .features = FA_FEATURE_ALL & ~FA_FEATURE_SCALES,
+        .features = FA_FEATURE_ALL & ~(t->unit > 0 ? FA_FEATURE_SCALES : 0u),
         .types_q = FA_TYPES_FLOAT,
         .types_k = FA_TYPES_CACHE,
         .types_v = FA_TYPES_CACHE,

@@ -23,7 +23,7 @@ static bool is_coded(const fa_tensor *tensor)
     return fa_dtype_block(tensor->dtype) > 1;
 }
 
-/* What the kernel's module is compiled for: an element type, FA_CUDA_ANY, or a fa_cuda_coded_type(). */
+/* What the kernel's module is compiled for: an element type, FA_CUDA_ANY or FA_CUDA_SCALED, or a fa_cuda_coded_type(). */
 static int type_of(const fa_plan *plan, const fa_cuda_traits *t)
 {
     const fa_tensor *tensor = plan->problem.tensor;
@@ -32,6 +32,8 @@ static int type_of(const fa_plan *plan, const fa_cuda_traits *t)
         return fa_cuda_coded_type((int)type, (int)tensor[FA_K].dtype, (int)tensor[FA_V].dtype);
     if (t->unit > 0)
         return (int)type;
+    if (plan->problem.features & FA_FEATURE_SCALES)
+        return FA_CUDA_SCALED;
     if (t->kind == FA_CUDA_ROWS)
         return is_coded(&tensor[FA_K]) || is_coded(&tensor[FA_V]) ? FA_CUDA_ANY : FA_F32;
     const bool same = tensor[FA_K].dtype == type && tensor[FA_V].dtype == type;
@@ -65,7 +67,7 @@ static fa_status make_kernels(const fa_plan *plan, bool merges, fa_cu_plan *made
     const fa_cuda_traits *t = plan->kernel->impl;
     const int line = line_of(t), type = type_of(plan, t), variant = variant_of(plan, t);
     fa_status status = fa_cu_kernel_make(plan, line, type, variant, &made->attention);
-    if (status == FA_OK && t->kind == FA_CUDA_FMA && type != FA_CUDA_ANY)
+    if (status == FA_OK && t->kind == FA_CUDA_FMA && type < FA_CUDA_ANY)
         status = fa_cu_kernel_make(plan, line, FA_CUDA_ANY, variant, &made->unaligned);
     if (status == FA_OK && merges)
         status = fa_cu_kernel_make(plan, merge_line(), FA_F32, 0, &made->merge);

@@ -81,6 +81,10 @@ static fa_cuda_args bind(const fa_plan *plan, const fa_binding *binding)
         .in_v = format_of(tensor[FA_V].dtype),
         .aligned_k = alignment_of(&tensor[FA_K], at[FA_K]),
         .aligned_v = alignment_of(&tensor[FA_V], at[FA_V]),
+        .k_scale = at[FA_K_SCALE],
+        .v_scale = at[FA_V_SCALE],
+        .k_zero = at[FA_K_ZERO],
+        .v_zero = at[FA_V_ZERO],
     };
     args.aligned = is_aligned(plan, at);
     args.straight = args.aligned && !(args.p.flags & FA_TABLE_PAGES);

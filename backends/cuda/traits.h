@@ -48,6 +48,9 @@ enum { FA_CUDA_MOST_DIM = 576 };
 /* In the place of an element type: the module of a kernel whose variants read any, aligned or not, and formats of caches. */
 enum { FA_CUDA_ANY = 3 };
 
+/* Likewise, where scales of k or v are tensors of their own. */
+enum { FA_CUDA_SCALED = 5 };
+
 /* Likewise, of a kernel on tensor cores where k and v are in formats of caches: the operands' type, and theirs. */
 FA_CUDA_FN int fa_cuda_coded_type(int operands, int type_k, int type_v)
 {
@@ -250,7 +253,7 @@ FA_CUDA_FN int fa_cuda_decode_bytes(fa_cuda_traits t, int type, int variant)
 {
     const int results = (int)sizeof(float) * t.group / 32 * fa_cuda_rows_of(t, variant) * (t.dim_v + 2),
               rows = t.group / 32 * (fa_cuda_coded_rows(t) + fa_cuda_coded_notes(t));
-    return type > FA_CUDA_ANY && rows > results ? rows : results;
+    return type > FA_CUDA_SCALED && rows > results ? rows : results;
 }
 
 /*
@@ -343,6 +346,7 @@ typedef struct fa_cuda_args {
     int straight;              /* likewise, and keys are not in pages                                    */
     fa_cuda_format in_k, in_v; /* for modules that read any type                                         */
     int aligned_k, aligned_v;  /* what rows of k and v lie at multiples of, in bytes: 2, 4, 8 or 16      */
+    const unsigned char *k_scale, *v_scale, *k_zero, *v_zero;
 } fa_cuda_args;
 
 #endif

@@ -47,7 +47,7 @@ constexpr int most_threads(int variant)
     return FA_MIN(fa_cuda_group(fa_cuda_table[FA_ROW], variant), 256);
 }
 
-#if FA_TYPE > 3 /* as many blocks of the fewest rows as the kernel is made for */
+#if FA_TYPE > 5 /* as many blocks of the fewest rows as the kernel is made for */
 #define BOUNDS(variant) most_threads(variant), variant < 2 ? fa_cuda_coded_resident(fa_cuda_table[FA_ROW]) : 1
 #else /* likewise of those that look at terms of scores: for masks in bits the compiler would take more registers */
 constexpr int resident(int variant)

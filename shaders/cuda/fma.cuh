@@ -11,8 +11,7 @@
  */
 #pragma once
 
-#include "codes.cuh"
-#include "softmax.cuh"
+#include "scaled.cuh"
 
 /* TYPE is that of q, k and v, and rows are aligned. With TYPE_ANY each has one of its own, and rows lie where they like. */
 template <int ROW, int TYPE, int BLOCK_Q>
@@ -52,6 +51,7 @@ struct fma_kernel {
     const int first_slot_key; /* see slot_key() */
     raw4 fetched[FETCH];
     const uchar *rows_q[FETCH_Q], *rows_k[FETCH_K], *rows_v; /* where it fetches from, but for a step's dims or keys */
+    scaled_row scales_k[FETCH_K];                            /* of those rows                                        */
     float sc[ROWS][KEYS], out[ROWS][DIMS];
     float max, sum; /* of row x % ROWS of the thread's */
     uint stage;     /* where the stage of the present step begins, in bytes from the first */
@@ -101,8 +101,11 @@ struct fma_kernel {
                 rows_k[n] = s.keys<TYPE>().row_at(j[n]);
         }
         UNROLL
-        for (int n = 0; n < FETCH_K; n++)
+        for (int n = 0; n < FETCH_K; n++) {
             rows_k[n] += span_of(first_dim(), type_k(), s.a.in_k);
+            if constexpr (SCALED)
+                scales_k[n] = scales_of<false>(s, j[n]);
+        }
     }
 
     template <bool OF_Q, int N>
@@ -116,13 +119,13 @@ struct fma_kernel {
             d[n] = dim + first_dim();
             count[n] = s.p->dim_qk - dim - first_dim();
         }
-        fetch<OF_Q, N>(type, s.a.in_k, at, d, count, to);
+        fetch<OF_Q, false, N>(type, s.a.in_k, at, scales_k, d, count, to);
     }
 
     /* Dims d[n] and after of rows, which are at at[n], or in the block there. */
-    template <bool OF_Q, int N>
-    __device__ void fetch(int type, const fa_cuda_format &in, const uchar *const at[N], const int d[N],
-                          const int count[N], raw4 to[N])
+    template <bool OF_Q, bool OF_V, int N>
+    __device__ void fetch(int type, const fa_cuda_format &in, const uchar *const at[N], const scaled_row scales[N],
+                          const int d[N], const int count[N], raw4 to[N])
     {
         if constexpr (ANY && OF_Q) {
             fetch4<N>(type, s.a.aligned, at, count, to);
@@ -130,6 +133,10 @@ struct fma_kernel {
             by_kind(type, [&](auto is) {
                 if constexpr (is.kind == KIND_PLAIN) {
                     fetch4<N>(type, s.a.aligned, at, count, to);
+                } else if constexpr (is.kind == KIND_SCALED) {
+                    UNROLL
+                    for (int n = 0; n < N; n++)
+                        to[n] = fetch4_scaled<OF_V>(s, at[n], scales[n], d[n], count[n] > 0);
                 } else {
                     UNROLL
                     for (int n = 0; n < N; n++)
@@ -175,6 +182,7 @@ struct fma_kernel {
     __device__ void fetch_v(int key, int step)
     {
         const uchar *at[FETCH_V];
+        [[maybe_unused]] scaled_row scales[FETCH_V];
         int j[FETCH_V], d[FETCH_V], count[FETCH_V];
         const int first = key_of(step, 0);
         UNROLL
@@ -182,6 +190,8 @@ struct fma_kernel {
             j[n] = key + first + slot_key(n);
             d[n] = slot_dim(n);
             count[n] = j[n] < s.key_end ? s.p->dim_v - slot_dim(n) : 0;
+            if constexpr (SCALED)
+                scales[n] = scales_of<true>(s, j[n]);
         }
         if (s.in_pages()) {
             again().template rows_in_pages<TYPE, true, FETCH_V>(j, at);
@@ -194,7 +204,7 @@ struct fma_kernel {
                 at[n] = EVEN ? s.values<TYPE>().row_after(rows_v, first + key_of(0, n * SLOTS_APART))
                              : s.values<TYPE>().row_at(j[n]) + span_of(slot_dim(n), type_v(), s.a.in_v);
         }
-        fetch<false, FETCH_V>(type_v(), s.a.in_v, at, d, count, fetched);
+        fetch<false, true, FETCH_V>(type_v(), s.a.in_v, at, scales, d, count, fetched);
     }
 
     static __device__ void put_column(uint to, int width, float4 v)
@@ -605,6 +615,6 @@ template <int ROW, int BLOCK_Q>
 __device__ __forceinline__ void fma_attention(const fa_cuda_args &a, float4 *room)
 {
     const work s(a, blockIdx.x);
-    fma_kernel<ROW, FA_TYPE, BLOCK_Q> kernel(s, (volatile int *)room, shared_address(room + 1));
+    fma_kernel<ROW, SCALED ? TYPE_ANY : FA_TYPE, BLOCK_Q> kernel(s, (volatile int *)room, shared_address(room + 1));
     kernel.run();
 }

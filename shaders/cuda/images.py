@@ -13,12 +13,12 @@ import sys
 
 LINE = re.compile(r'^([A-Z_]+)\("([\w-]+)"')
 # By kind: the compute capability whose instructions it uses, and its modules' element types as fa_dtype numbers them, 3 being
-# any (FA_CUDA_ANY). Of rows, 0 is any but formats of caches. Modules of tensor cores for those, one for each two of them, are
+# any (FA_CUDA_ANY), and 5 any that may have scales in tensors of their own. Of rows, 0 is any but formats of caches. Modules of tensor cores for those, one for each two of them, are
 # compiled when they are first used. Of others, one module reads all.
 UNITS = {
     "HOPPER_LATENT": (90, [1, 2]),
     "AMPERE": (80, [1, 2]), "AMPERE_WIDE": (80, [1, 2]), "AMPERE_DECODE": (80, [1, 2]),
-    "TURING": (75, [1]), "TURING_DECODE": (75, [1]), "VOLTA": (70, [1]), "FMA": (0, [0, 1, 2, 3]), "ROWS": (0, [0, 3]),
+    "TURING": (75, [1]), "TURING_DECODE": (75, [1]), "VOLTA": (70, [1]), "FMA": (0, [0, 1, 2, 3, 5]), "ROWS": (0, [0, 3, 5]),
 }
 
 

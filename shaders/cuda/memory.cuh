@@ -18,7 +18,8 @@ typedef unsigned int uint;
 enum { TYPE_F32, TYPE_F16, TYPE_BF16, TYPE_ANY = FA_CUDA_ANY }; /* as fa_dtype has them */
 
 /* Whether the module reads formats of caches, or nothing else; a tensor core's operands, and then what k and v have. */
-static constexpr bool FORMATS = FA_TYPE >= FA_CUDA_ANY, CODED = FA_TYPE > FA_CUDA_ANY;
+static constexpr bool FORMATS = FA_TYPE >= FA_CUDA_ANY, CODED = FA_TYPE > FA_CUDA_SCALED;
+static constexpr bool SCALED = FA_TYPE == FA_CUDA_SCALED; /* it reads any type whose scales may be tensors of their own */
 static constexpr int OPERANDS = FA_TYPE & 15, FORMAT_K = FA_TYPE >> 4 & 15, FORMAT_V = FA_TYPE >> 8;
 
 __device__ constexpr int ceil_div(int a, int b)

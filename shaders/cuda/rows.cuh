@@ -8,8 +8,7 @@
  */
 #pragma once
 
-#include "codes.cuh"
-#include "softmax.cuh"
+#include "scaled.cuh"
 
 /* Eight elements as they lie in memory; narrow ones in the first vector. */
 struct raw8 {
@@ -114,12 +113,25 @@ __device__ __forceinline__ void fetch8_coded(const fa_cuda_format &in, const uch
     }
 }
 
+/* N times eight elements of keys j[n], from dim d on, whose blocks lie at at[n]: the bits of their numbers. */
+template <bool OF_V, int N>
+__device__ __forceinline__ void fetch8_scaled(const work &s, const uchar *const at[N], const int j[N], int d, bool exist,
+                                              raw8 to[N])
+{
+    UNROLL
+    for (int n = 0; n < N; n++) {
+        const scaled_row scales = scales_of<OF_V>(s, j[n]);
+        to[n].low = fetch4_scaled<OF_V>(s, at[n], scales, d, exist);
+        to[n].high = fetch4_scaled<OF_V>(s, at[n], scales, d + 4, exist);
+    }
+}
+
 /* What a fetch of that kind has left, as numbers. */
 template <int KIND>
 __device__ __forceinline__ void widen8_of(int type, const fa_cuda_format &in, const raw8 &x, float to[8])
 {
-    if constexpr (KIND == KIND_PLAIN) {
-        widen8(type, x, to);
+    if constexpr (KIND == KIND_PLAIN || KIND == KIND_SCALED) {
+        widen8(KIND == KIND_SCALED ? TYPE_F32 : type, x, to);
     } else {
         const uint codes[2] = {__funnelshift_r(x.low.x, x.low.y, x.low.w), __funnelshift_r(x.low.y, x.low.z, x.low.w)};
         decode<KIND, 2>(type, in, codes, x.high.y, x.high.x, to);
@@ -183,6 +195,8 @@ struct rows_kernel {
             }
             if constexpr (KIND == KIND_PLAIN)
                 fetch8<KEYS>(s.a.type_k, s.a.aligned, at, count, keys);
+            else if constexpr (KIND == KIND_SCALED)
+                fetch8_scaled<false, KEYS>(s, at, j, d, count[0] > 0, keys);
             else
                 fetch8_coded<KIND, KEYS>(s.a.in_k, at, dim_in<KIND>(d), count[0] > 0, keys);
             UNROLL
@@ -227,7 +241,10 @@ struct rows_kernel {
             fetch8<AHEAD * OCTETS>(s.a.type_v, s.a.aligned, at, count, to);
         } else {
             static_assert(OCTETS == 1, "a thread's vectors are of one dim");
-            fetch8_coded<KIND, AHEAD>(s.a.in_v, at, dim_in<KIND>(lane * 8), count[0] > 0, to);
+            if constexpr (KIND == KIND_SCALED)
+                fetch8_scaled<true, AHEAD>(s, at, j, lane * 8, count[0] > 0, to);
+            else
+                fetch8_coded<KIND, AHEAD>(s.a.in_v, at, dim_in<KIND>(lane * 8), count[0] > 0, to);
         }
     }
 
