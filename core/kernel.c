@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "core/attention/scales.h"
 #include "core/status.h"
 
 static fa_status check_type(const fa_kernel *kernel, const fa_problem *p, int operand, unsigned types)
@@ -12,6 +13,17 @@ static fa_status check_type(const fa_kernel *kernel, const fa_problem *p, int op
         return FA_OK;
     return fa_fail(FA_UNSUPPORTED, "%s: %s.dtype %s is not served", kernel->name, fa_operands[operand].name,
                    fa_dtype_name(dtype));
+}
+
+static fa_status check_scales(const fa_kernel *kernel, const fa_problem *p, int operand)
+{
+    const fa_scales *s = fa_scales_of(p, operand);
+    const int64_t dims = p->tensor[operand].shape[3];
+    if (s->scale_type < 0 || kernel->scale_dims == 0 || s->dims % kernel->scale_dims == 0 || s->dims == dims)
+        return FA_OK;
+    return fa_fail(FA_UNSUPPORTED, "%s: %d dims share an element of %s, multiples of %d are served or all %d",
+                   kernel->name, s->dims, fa_operands[FA_SCALE_OF(operand)].name, kernel->scale_dims,
+                   (int)dims);
 }
 
 fa_status fa_kernel_supports(const fa_kernel *kernel, const fa_problem *p)
@@ -45,7 +57,8 @@ fa_status fa_kernel_supports(const fa_kernel *kernel, const fa_problem *p)
         if (status != FA_OK)
             return status;
     }
-    return FA_OK;
+    FA_TRY(check_scales(kernel, p, FA_K));
+    return check_scales(kernel, p, FA_V);
 }
 
 fa_limits fa_kernel_limits(const fa_kernel *kernel, const fa_problem *problem, const fa_limits *device)

@@ -20,6 +20,8 @@ typedef struct fa_kernel {
     bool same_types;  /* q, k and v must have one type, or k and v both be in formats of caches        */
     bool mixes_coded; /* then also one of the two, beside the other of q's type                       */
     int32_t max_dim_qk, max_dim_v;
+    int32_t
+        scale_dims;  /* groups of dims that share a scale are multiples of so many, or whole rows; 0: any */
     bool baseline;   /* to compare with in benchmarks: runs when named, never chosen                       */
     fa_dtype p_type; /* precision of the softmax weights in the second product; sets the tolerance        */
     bool p_as_q;     /* it is the type of q instead                                                  */

@@ -105,8 +105,9 @@ void fa_cu_stages_destroy(const fa_cu *cu, const fa_cu_stages *stages);
 /* module.c */
 
 /*
- * A variant of line `line` of fa_cuda_table, compiled for elements of `type`, a fa_dtype, FA_CUDA_ANY or FA_CUDA_SCALED: from the device's list, from the library,
- * from the cache on disk, or compiled; it lives as long as the device. The device's context must be current.
+ * A variant of line `line` of fa_cuda_table, compiled for `type`: a fa_dtype, FA_CUDA_ANY, FA_CUDA_SCALED or a
+ * fa_cuda_scaled_type(). It is from the device's list, from the library, from the cache on disk, or compiled, and lives as
+ * long as the device. The device's context must be current.
  * FA_COMPILE with the end of the compiler's log.
  */
 fa_status fa_cu_function_get(fa_device *device, int line, int type, int variant, CUfunction *function);

@@ -169,6 +169,23 @@ static bool has_instructions(const fa_cu_caps *caps, const fa_cuda_traits *t)
     return caps->arch == 90 && caps->hopper;
 }
 
+/*
+ * A decoding kernel that serves formats of caches also serves codes alone, and where there is room for plain rows of k, which
+ * take more than any codes, one format beside plain rows. No other kernel on tensor cores knows scales in tensors of their own.
+ */
+static void take_scales(const fa_cu_caps *caps, const fa_cuda_traits *t, int32_t most_q, fa_kernel *kernel)
+{
+    if (t->kind != FA_CUDA_DECODE || kernel->resident_coded == 0) {
+        kernel->features &= ~FA_FEATURE_SCALES;
+        return;
+    }
+    const int type = fa_cuda_coded_type(FA_F16, FA_F16, FA_Q8_0);
+    kernel->types_k = kernel->types_v = kernel->types_q | (FA_TYPES_CACHE & ~FA_TYPES_FLOAT);
+    kernel->scale_dims = 32;
+    kernel->mixes_coded =
+        (size_t)fa_cuda_shared_bytes(*t, type, fa_cuda_variant_of(*t, most_q)) <= caps->shared_bytes;
+}
+
 /* False where the device does not run it, or it is no kernel of its own. */
 static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kernel *kernel)
 {
@@ -177,7 +194,7 @@ static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kern
         return false;
     *kernel = (fa_kernel){
         .name = t->name,
-        .features = FA_FEATURE_ALL & ~(t->unit > 0 ? FA_FEATURE_SCALES : 0u),
+        .features = FA_FEATURE_ALL,
         .types_q = FA_TYPES_FLOAT,
         .types_k = FA_TYPES_CACHE,
         .types_v = FA_TYPES_CACHE,
@@ -205,6 +222,7 @@ static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kern
         kernel->same_types = true;
         kernel->mixes_coded = t->kind == FA_CUDA_TENSOR;
         kernel->p_as_q = true;
+        take_scales(caps, t, most_q, kernel);
         break;
     case FA_CUDA_FMA: kernel->traits = fma_traits(t, most_q); break;
     default: kernel->traits = rows_traits(t, most_q); break;

@@ -2,7 +2,9 @@
 /* From a plan to its kernels, and its work in device memory. */
 #include "backends/cuda/plan.h"
 
+#include "core/attention/scales.h"
 #include "core/context.h"
+#include "core/portable/format.h"
 #include "core/status.h"
 
 static int line_of(const fa_cuda_traits *t)
@@ -23,6 +25,24 @@ static bool is_coded(const fa_tensor *tensor)
     return fa_dtype_block(tensor->dtype) > 1;
 }
 
+/*
+ * What scales depend on that are tensors of their own. U8 is served about its middle, as if it had a zero. Of a page that
+ * the pool has not, scales are NaN, unless codes can be.
+ */
+static int scaling_of(const fa_problem *p, int operand)
+{
+    const fa_scales *s = fa_scales_of(p, operand);
+    const int64_t *shape = p->tensor[FA_SCALE_OF(operand)].shape;
+    if (s->scale_type < 0)
+        return FA_CUDA_UNSCALED;
+    if (s->zero_type >= 0 || p->tensor[operand].dtype == FA_U8)
+        return FA_CUDA_SCALED_ZEROS;
+    const bool pages = (p->features & FA_FEATURE_PAGES) != 0,
+               whole = shape[2] == 1 && shape[3] == 1 &&
+                       (!pages || (shape[0] == 1 && FA_TYPE_IS_FP8((int)p->tensor[operand].dtype)));
+    return whole ? FA_CUDA_SCALED_WHOLE : FA_CUDA_SCALED_KEYS;
+}
+
 /* What the kernel's module is compiled for: an element type, FA_CUDA_ANY or FA_CUDA_SCALED, or a fa_cuda_coded_type(). */
 static int type_of(const fa_plan *plan, const fa_cuda_traits *t)
 {
@@ -38,6 +58,15 @@ static int type_of(const fa_plan *plan, const fa_cuda_traits *t)
         return is_coded(&tensor[FA_K]) || is_coded(&tensor[FA_V]) ? FA_CUDA_ANY : FA_F32;
     const bool same = tensor[FA_K].dtype == type && tensor[FA_V].dtype == type;
     return same && fa_gpu_can_align(&plan->problem) ? (int)type : FA_CUDA_ANY;
+}
+
+/* And where that is of formats, what scales depend on. */
+static int scaled_type_of(const fa_plan *plan, const fa_cuda_traits *t)
+{
+    const int type = type_of(plan, t);
+    return type > FA_CUDA_SCALED
+               ? fa_cuda_scaled_type(type, scaling_of(&plan->problem, FA_K), scaling_of(&plan->problem, FA_V))
+               : type;
 }
 
 static int variant_of(const fa_plan *plan, const fa_cuda_traits *t)
@@ -65,7 +94,7 @@ fa_status fa_cu_upload(const fa_device *device, const void *bytes, size_t size, 
 static fa_status make_kernels(const fa_plan *plan, bool merges, fa_cu_plan *made)
 {
     const fa_cuda_traits *t = plan->kernel->impl;
-    const int line = line_of(t), type = type_of(plan, t), variant = variant_of(plan, t);
+    const int line = line_of(t), type = scaled_type_of(plan, t), variant = variant_of(plan, t);
     fa_status status = fa_cu_kernel_make(plan, line, type, variant, &made->attention);
     if (status == FA_OK && t->kind == FA_CUDA_FMA && type < FA_CUDA_ANY)
         status = fa_cu_kernel_make(plan, line, FA_CUDA_ANY, variant, &made->unaligned);

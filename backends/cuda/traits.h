@@ -51,10 +51,41 @@ enum { FA_CUDA_ANY = 3 };
 /* Likewise, where scales of k or v are tensors of their own. */
 enum { FA_CUDA_SCALED = 5 };
 
-/* Likewise, of a kernel on tensor cores where k and v are in formats of caches: the operands' type, and theirs. */
+/*
+ * Likewise, of a kernel on tensor cores where k or v is in a format of caches: the operands' type, and theirs. Where
+ * scales are tensors of their own, what they depend on is part of it.
+ */
 FA_CUDA_FN int fa_cuda_coded_type(int operands, int type_k, int type_v)
 {
-    return operands | type_k << 4 | type_v << 8;
+    return operands | (type_k & 15) << 4 | type_v << 8 | (type_k & 16) << 9;
+}
+
+FA_CUDA_FN int fa_cuda_coded_k(int type)
+{
+    return (type >> 4 & 15) | (type >> 9 & 16);
+}
+
+FA_CUDA_FN int fa_cuda_coded_v(int type)
+{
+    return type >> 8 & 31;
+}
+
+/* No scales; one for the whole item; those of keys and blocks of 32 dims, without zeros and with. */
+enum { FA_CUDA_UNSCALED, FA_CUDA_SCALED_WHOLE, FA_CUDA_SCALED_KEYS, FA_CUDA_SCALED_ZEROS };
+
+FA_CUDA_FN int fa_cuda_scaled_type(int coded_type, int scaling_k, int scaling_v)
+{
+    return coded_type | scaling_k << 14 | scaling_v << 16;
+}
+
+FA_CUDA_FN int fa_cuda_scaling_k(int type)
+{
+    return type >> 14 & 3;
+}
+
+FA_CUDA_FN int fa_cuda_scaling_v(int type)
+{
+    return type >> 16 & 3;
 }
 
 /* Variants of kernels on tensor cores: odd ones do what a description can do to scores. */
@@ -223,18 +254,26 @@ FA_CUDA_FN bool fa_cuda_tensor_notes(fa_cuda_traits t)
 }
 
 /*
- * Decode, of formats of caches: bytes from a key's row to the next in shared memory. They are an odd multiple of 16, which
- * puts the same place of eight rows into different banks, and as many as the longest row of any format has.
+ * Decode, of formats of caches: the chunks of 16 bytes of memory that a row of a format is in, where it lies at a multiple of
+ * 8, or of 16 if so many bytes long; and bytes from a key's row to the next in shared memory. Of codes they are an odd
+ * multiple of 16, which puts the same place of eight rows into different banks. Of plain numbers a lane reads 8 bytes at
+ * once: of k in rows that follow one another, of v in every second.
  */
-FA_CUDA_FN int fa_cuda_coded_pitch(fa_cuda_traits t)
+FA_CUDA_FN int fa_cuda_coded_chunks(fa_cuda_traits t, int format)
 {
-    return ((t.dim_v / 32 * 34 + 15) / 16 | 1) * 16;
+    return (FA_TYPE_SPAN(format, t.dim_v) + (FA_TYPE_SPAN(format, t.dim_v) % 16 != 0 ? 8 : 0) + 15) / 16;
 }
 
-/* Of each warp, 32 keys and their values, and what is noted of their scales. */
-FA_CUDA_FN int fa_cuda_coded_rows(fa_cuda_traits t)
+FA_CUDA_FN int fa_cuda_coded_pitch(fa_cuda_traits t, int format, bool of_v)
 {
-    return 2 * 32 * fa_cuda_coded_pitch(t);
+    return !FA_TYPE_IS_CODED(format) && !of_v ? 2 * t.dim_v + 32 : (fa_cuda_coded_chunks(t, format) | 1) * 16;
+}
+
+/* Of each warp, 32 keys and their values, and what is noted of their scales. `type` is the module's. */
+FA_CUDA_FN int fa_cuda_coded_rows(fa_cuda_traits t, int type)
+{
+    return 32 * (fa_cuda_coded_pitch(t, fa_cuda_coded_k(type), false) +
+                 fa_cuda_coded_pitch(t, fa_cuda_coded_v(type), true));
 }
 
 FA_CUDA_FN int fa_cuda_coded_notes(fa_cuda_traits t)
@@ -252,7 +291,7 @@ FA_CUDA_FN int fa_cuda_coded_resident(fa_cuda_traits t)
 FA_CUDA_FN int fa_cuda_decode_bytes(fa_cuda_traits t, int type, int variant)
 {
     const int results = (int)sizeof(float) * t.group / 32 * fa_cuda_rows_of(t, variant) * (t.dim_v + 2),
-              rows = t.group / 32 * (fa_cuda_coded_rows(t) + fa_cuda_coded_notes(t));
+              rows = t.group / 32 * (fa_cuda_coded_rows(t, type) + fa_cuda_coded_notes(t));
     return type > FA_CUDA_SCALED && rows > results ? rows : results;
 }
 

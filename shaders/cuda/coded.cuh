@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What decode.cuh does, where k and v are in formats of caches. Rows of codes pass through shared memory as they are, by
- * copies that nothing waits for; each warp has room of its own, for 32 keys and their values. They become operands just
- * before they are multiplied. FA_TYPE says which formats they are: code that chose among formats would be too long, and
+ * What decode.cuh does, where k or v is in a format of caches. Rows pass through shared memory as they are (coded_rows.cuh),
+ * and become operands just before they are multiplied. FA_TYPE says which formats they are: code that chose among formats would be too long, and
  * too full of branches, to hide what it waits for.
  *
  * Operands are the numbers that codes stand for, which f16 and bf16 hold exactly; what scales a block of 32 dims is applied
@@ -18,18 +17,24 @@
  */
 #pragma once
 
-#include "decode.cuh"
-#include "numbers.cuh"
+#include "coded_rows.cuh"
+#include "scaled.cuh"
 
 template <int ROW, int TYPE, int BLOCK_Q, bool TRANSFORMS>
-struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
-    typedef decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> rows;
+struct coded_kernel : coded_rows<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
+    typedef coded_rows<ROW, TYPE, BLOCK_Q, TRANSFORMS> rows;
     typedef format<FORMAT_K> K;
     typedef format<FORMAT_V> V;
     using rows::s, rows::lane, rows::warp, rows::q, rows::out, rows::offsets, rows::sums_q;
     using rows::R, rows::UNIT, rows::BLOCK_KV, rows::COLUMNS, rows::BLOCKS;
-    static constexpr int PITCH = fa_cuda_coded_pitch(R), ROWS = fa_cuda_coded_rows(R), LANES = 8; /* that copy a row */
+    using rows::PITCH_K, rows::PITCH_V, rows::ROWS, rows::rows_k, rows::rows_v, rows::shift_lane_k, rows::shift_lane_v;
+    using rows::shift_k, rows::shift_even, rows::shift_odd;
     static constexpr int TILES = 2; /* of 16 keys */
+    /* Whether scales differ by key and block, whether values are ones that need not be finite, and where scales come from. */
+    static constexpr bool BY_KEY_K = SCALING_K >= FA_CUDA_SCALED_KEYS || (!K::PLAIN && !K::BARE);
+    static constexpr bool BY_KEY_V = SCALING_V >= FA_CUDA_SCALED_KEYS || (!V::PLAIN && !V::BARE);
+    static constexpr bool MAY_BE_NONFINITE = V::FP8 || V::PLAIN;
+    static constexpr bool APART_K = SCALING_K >= FA_CUDA_SCALED_KEYS, APART_V = SCALING_V >= FA_CUDA_SCALED_KEYS;
 
     /* What is noted of scales: of keys g and g + 8 of a tile. */
     struct noted {
@@ -38,19 +43,21 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     };
     static_assert(sizeof(noted) == fa_cuda_coded_notes(R) && TILES == 2, "there is room for it");
 
-    const uchar *const rows_k, *const rows_v; /* this warp's, in shared memory */
-    noted *const notes;                       /* behind them */
+    noted *const notes; /* behind this warp's rows */
+    struct fetched {
+        uint scale[BLOCKS], zero[BLOCKS];
+    } fetched_k, fetched_v; /* scales of this lane's key, where they are tensors of their own */
+    float scale_k;          /* of all keys, if they have but one                              */
 
     __device__ coded_kernel(const work &of, uchar *room)
-        : rows(of), rows_k(room + threadIdx.x / 32 * (ROWS + sizeof(noted))), rows_v(rows_k + ROWS / 2),
-          notes((noted *)(rows_k + ROWS))
+        : rows(of, room + threadIdx.x / 32 * (ROWS + sizeof(noted))), notes((noted *)(rows_k + ROWS))
     {
     }
 
     /* Four dims from `dim` on, in the order that operands of k have them. */
     __device__ uint2 fetch_q(const uchar *at, int dim) const
     {
-        const bool in_pairs = K::FP8;
+        const bool in_pairs = K::FP8 || K::PLAIN;
         uint4 x = make_uint4(0, 0, 0, 0);
         if (!s.a.aligned) {
             x = elements(at + dim * 2, FA_MIN(s.p->dim_qk - dim, 4));
@@ -76,76 +83,10 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
                 q[n][b] = make_uint4(low.x, low.y, high.x, high.y);
                 const float sum = lanes_sum<4>(sum_of(low.x) + sum_of(low.y) + sum_of(high.x) + sum_of(high.y));
                 UNROLL
-                for (int r = 0; K::OFFSET && r < 2; r++)
+                for (int r = 0; OFFSETS_K && r < 2; r++)
                     sums_q[n][b][r] = __shfl_sync(0xffffffffu, sum, (lane % 4 * 2 + r) * 4);
             }
         }
-    }
-
-    /* Where the row of a key begins. In pages, each lane has looked up one. */
-    template <bool OF_V>
-    __device__ const uchar *row_at(const uchar *looked_up, int key, int i) const
-    {
-        if (s.in_pages())
-            return (const uchar *)__shfl_sync(0xffffffffu, (unsigned long long)looked_up, i);
-        return (OF_V ? s.template values<TYPE_ANY>() : s.template keys<TYPE_ANY>()).row_at(key + i);
-    }
-
-    /* Rows of 32 keys that are whole and aligned to so many bytes. */
-    template <bool OF_V, int BYTES, bool IN_PAGES>
-    __device__ void copy_whole(const uchar *looked_up, int key, int bytes)
-    {
-        constexpr int APART = 32 / LANES, TURN = LANES * BYTES, TURNS = ceil_div(BLOCKS * 34, TURN);
-        const int line = lane / LANES, from = lane % LANES * BYTES;
-        const uint to = pin(shared_address(OF_V ? rows_v : rows_k) + line * PITCH + from);
-        const fa_long step = (OF_V ? s.template values<TYPE_ANY>() : s.template keys<TYPE_ANY>()).step * APART;
-        const uchar *at = IN_PAGES ? looked_up : row_at<OF_V>(looked_up, key, line) + from;
-        UNROLL
-        for (int i = 0; i < LANES; i++) {
-            if (IN_PAGES)
-                at = row_at<OF_V>(looked_up, key, line + i * APART) + from;
-            UNROLL
-            for (int turn = 0; turn < TURNS; turn++) {
-                if (turn * TURN + from < bytes)
-                    copy_bytes<BYTES>(to + i * APART * PITCH + turn * TURN, at + turn * TURN, BYTES);
-            }
-            if (!IN_PAGES)
-                at += step;
-        }
-    }
-
-    /* Any other; rows past the end are 0, as all is that no row has. */
-    template <bool OF_V, int BYTES>
-    __device__ void copy_some(const uchar *looked_up, int key, int bytes)
-    {
-        const int line = lane / LANES;
-        const uint to = shared_address(OF_V ? rows_v : rows_k) + line * PITCH;
-        ROLLED
-        for (int i = 0; i < 32; i += 32 / LANES) {
-            const uchar *const at = row_at<OF_V>(looked_up, key, line + i);
-            const int exist = key + line + i < s.key_end ? bytes : 0;
-            ROLLED
-            for (int from = lane % LANES * BYTES; from < bytes; from += LANES * BYTES)
-                copy_bytes<BYTES>(to + i * PITCH + from, at + from, FA_MAX(FA_MIN(BYTES, exist - from), 0));
-        }
-    }
-
-    template <bool OF_V, bool IN_PAGES>
-    __device__ void copy(const uchar *looked_up, int key)
-    {
-        const int aligned = OF_V ? s.a.aligned_v : s.a.aligned_k;
-        const int bytes = FA_TYPE_SPAN(OF_V ? FORMAT_V : FORMAT_K, OF_V ? s.p->dim_v : s.p->dim_qk);
-        const bool whole = key + 32 <= s.key_end;
-        if (whole && aligned == 16 && bytes % 16 == 0)
-            copy_whole<OF_V, 16, IN_PAGES>(looked_up, key, bytes);
-        else if (whole && aligned >= 8 && bytes % 8 == 0)
-            copy_whole<OF_V, 8, IN_PAGES>(looked_up, key, bytes);
-        else if (whole && aligned >= 4 && bytes % 4 == 0)
-            copy_whole<OF_V, 4, IN_PAGES>(looked_up, key, bytes);
-        else if (aligned >= 4)
-            copy_some<OF_V, 4>(looked_up, key, bytes);
-        else
-            copy_some<OF_V, 2>(looked_up, key, bytes);
     }
 
     /* This warp's 32 rows of a block. Those that were there are done with. */
@@ -155,22 +96,65 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         const int key = block + 32 * warp;
         __syncwarp();
         if (block < s.key_end && s.in_pages())
-            copy<OF_V, true>(s.template row_in<TYPE_ANY, OF_V>(s.place_of(key + lane)), key);
+            rows::template copy<OF_V, true>(s.template row_in<TYPE_ANY, OF_V>(s.place_of(key + lane)), key);
         else if (block < s.key_end)
-            copy<OF_V, false>(NULL, key);
+            rows::template copy<OF_V, false>(NULL, key);
+        if constexpr (OF_V ? APART_V : APART_K) {
+            if (block < s.key_end)
+                fetch_scales<OF_V>(key, OF_V ? fetched_v : fetched_k);
+        }
         commit_copies();
     }
 
-    __device__ void clear_rows()
+    /* The scales of this lane's key, of those from `key` on. */
+    template <bool OF_V>
+    __device__ void fetch_scales(int key, fetched &to) const
     {
-        for (int at = 16 * lane; at < ROWS; at += 32 * 16)
-            store_shared(shared_address(rows_k) + at, make_uint4(0, 0, 0, 0));
+        const fa_scales &of = OF_V ? s.p->v_scales : s.p->k_scales;
+        const scaled_row row = scales_of<OF_V>(s, FA_MIN(key + lane, s.key_end - 1));
+        UNROLL
+        for (int b = 0; b < BLOCKS; b++) {
+            const int group = FA_GROUP_OF(32 * b, of.dims, of.dims_shift);
+            const bool exists = 32 * b < (OF_V ? s.p->dim_v : s.p->dim_qk);
+            to.scale[b] = to.zero[b] = exists && !row.scale ? 0xffffffffu : 0;
+            if (exists && row.scale)
+                to.scale[b] = scale_bits(of.scale_type, row.scale + group * of.scale_stride[3] * scale_bytes(of.scale_type));
+            if (exists && row.scale && of.zero_type >= 0)
+                to.zero[b] = scale_bits(of.zero_type, row.zero + group * of.zero_stride[3] * scale_bytes(of.zero_type));
+        }
     }
 
-    static __device__ bool is_apart(const uchar *block, bool has_offset)
+    /* How operands of block b of this lane's key, whose row that is, become elements. */
+    template <bool OF_V>
+    __device__ fa_scaling scaling_of(const uchar *row, int b) const
     {
-        const ushort *const bits = (const ushort *)block;
-        return ::is_apart<TYPE>(bits[0], has_offset ? bits[1] : 0);
+        typedef format<OF_V ? FORMAT_V : FORMAT_K> F;
+        fa_scaling by;
+        if constexpr (OF_V ? APART_V : APART_K) {
+            const fa_scales &of = OF_V ? s.p->v_scales : s.p->k_scales;
+            const fetched &from = OF_V ? fetched_v : fetched_k;
+            by.scale = scale_number(of.scale_type, from.scale[b]) * of.factor;
+            by.offset = of.zero_type >= 0 ? scale_number(of.zero_type, from.zero[b]) : 0.0f;
+            by.offset = fmaf(F::CENTRE, by.scale, by.offset);
+            by.scale *= F::UNIT;
+        } else {
+            by.scale = float_at(row + b * F::BLOCK);
+            by.offset = F::OFFSET ? float_at(row + b * F::BLOCK + 2) : 0.0f;
+        }
+        return by;
+    }
+
+    /* The scale of all elements that the item has. */
+    template <bool OF_V>
+    __device__ float whole_scale() const
+    {
+        const fa_scales &of = OF_V ? s.p->v_scales : s.p->k_scales;
+        fa_key_place first;
+        first.page = s.in_pages() ? 0 : s.sequence.number; /* all pages have the same */
+        first.within = 0;
+        const scaled_row row =
+            scaled_row_of(of, OF_V ? s.a.v_scale : s.a.k_scale, OF_V ? s.a.v_zero : s.a.k_zero, first, s.head_kv);
+        return scale_at(of.scale_type, row.scale) * of.factor * format<OF_V ? FORMAT_V : FORMAT_K>::UNIT;
     }
 
     /* The lane's key of those that are noted in such a list. */
@@ -179,15 +163,18 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         return ((float *)notes)[lane / 16 * 16 + lane % 8 * 2 + lane / 8 % 2];
     }
 
-    /* Of every block of k, for each key: scale, and offset. */
+    /* Of every block of k, for each key: scale, and offset. All are loaded before the first is noted, which nothing overtakes. */
     __device__ void note_scales_k()
     {
+        fa_scaling by[BLOCKS];
+        UNROLL
+        for (int b = 0; b < BLOCKS; b++)
+            by[b] = scaling_of<false>(rows_k + lane * PITCH_K + shift_lane_k, b);
         UNROLL
         for (int b = 0; b < BLOCKS; b++) {
-            const uchar *const at = rows_k + lane * PITCH + b * K::BLOCK;
-            mine(notes->scale_k[b]) = nan_unless_finite(float_at(at));
-            if constexpr (K::OFFSET)
-                mine(notes->offset_k[b]) = nan_unless_finite(float_at(at + 2));
+            mine(notes->scale_k[b]) = nan_unless_finite(by[b].scale);
+            if constexpr (OFFSETS_K)
+                mine(notes->offset_k[b]) = nan_unless_finite(by[b].offset);
         }
         __syncwarp();
     }
@@ -199,11 +186,14 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     __device__ bool note_scales_v()
     {
         bool any = false;
+        fa_scaling by[BLOCKS];
+        UNROLL
+        for (int b = 0; b < BLOCKS; b++)
+            by[b] = scaling_of<true>(rows_v + lane * PITCH_V + shift_lane_v, b);
         UNROLL
         for (int b = 0; b < BLOCKS; b++) {
-            const uchar *const at = rows_v + lane * PITCH + b * V::BLOCK;
-            const bool apart = is_apart(at, V::OFFSET);
-            const uint bits = __float_as_uint(float_at(at));
+            const bool apart = is_apart<TYPE, V>(by[b]);
+            const uint bits = __float_as_uint(by[b].scale);
             const float power = apart ? 0.0f : __uint_as_float(bits & 0xff800000u);
             const float rest = __uint_as_float((bits & 0x007fffffu) | 0x3f800000u);
             ushort *const powers = (ushort *)&notes->power[b][lane / 16][lane % 16 / 2] + lane % 2;
@@ -211,8 +201,8 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             if constexpr (TYPE == TYPE_F16)
                 powers[2] = (ushort)pack<TYPE>(-(1024.0f + V::ZERO) * power, 0.0f);
             mine(notes->rest[b]) = rest;
-            if constexpr (V::OFFSET)
-                mine(notes->offset_v[b]) = apart ? 0.0f : __fdividef(float_at(at + 2), rest);
+            if constexpr (OFFSETS_V)
+                mine(notes->offset_v[b]) = apart ? 0.0f : __fdividef(by[b].offset, rest);
             any = any || apart;
         }
         __syncwarp();
@@ -223,7 +213,18 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     template <typename F>
     static __device__ void keys_of(const uchar *row, int b, uint e, uint to[2][2])
     {
-        if constexpr (TYPE == TYPE_F16 && F::NIBBLES && F::FIFTH == 0 && F::TYPE_OF != FA_TYPE_IQ4_NL) {
+        if constexpr (F::PLAIN) {
+            UNROLL
+            for (int h = 0; h < 2; h++) {
+                const uint2 x = *(const uint2 *)(row + b * F::BLOCK + 2 * e + 32 * h);
+                to[h][0] = x.x;
+                to[h][1] = x.y;
+            }
+        } else if constexpr (F::BARE) {
+            UNROLL
+            for (int h = 0; h < 2; h++)
+                operands_of<TYPE, F>(bare_codes<F>(row, b, e + 16 * h), to[h]);
+        } else if constexpr (TYPE == TYPE_F16 && F::NIBBLES && F::FIFTH == 0 && F::TYPE_OF != FA_TYPE_IQ4_NL) {
             const uint codes = word_at(row, b * F::BLOCK + F::CODES, e);
             UNROLL
             for (int i = 0; i < 2; i++) {
@@ -243,6 +244,7 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     __device__ void multiply_qk(float sc[TILES][COLUMNS][4])
     {
         const int g = lane / 4, t = lane % 4;
+        const uchar *const first = rows_k + g * PITCH_K + shift_k;
         float more[TILES][COLUMNS][4]; /* of fp8, every second block's */
         UNROLL
         for (int i = 0; i < 4 * COLUMNS * TILES; i++)
@@ -254,30 +256,34 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
                 uint numbers[2][2][2]; /* of key, half and pair */
                 UNROLL
                 for (int i = 0; i < 2; i++)
-                    keys_of<K>(rows_k + (16 * tile + 8 * i + g) * PITCH, b, 4 * t, numbers[i]);
+                    keys_of<K>(first + (16 * tile + 8 * i) * PITCH_K, b, 4 * t, numbers[i]);
                 const float2 scale = notes->scale_k[b][tile][g], offset = notes->offset_k[b][tile][g];
                 UNROLL
                 for (int n = 0; n < COLUMNS; n++) {
                     const uint words[4] = {q[n][b].x, q[n][b].y, q[n][b].z, q[n][b].w};
                     float part[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-                    float *const to = !K::FP8 ? part : b % 2 ? more[tile][n] : sc[tile][n];
+                    float *const to = BY_KEY_K ? part : b % 2 ? more[tile][n] : sc[tile][n];
                     UNROLL
                     for (int h = 0; h < 2; h++) {
                         const uint keys[4] = {numbers[0][h][0], numbers[1][h][0], numbers[0][h][1], numbers[1][h][1]};
                         multiply_add<UNIT, TYPE>(to, keys, words + 2 * h);
                     }
                     UNROLL
-                    for (int i = 0; !K::FP8 && i < 4; i++) {
+                    for (int i = 0; BY_KEY_K && i < 4; i++) {
                         sc[tile][n][i] += part[i] * (i < 2 ? scale.x : scale.y);
-                        if constexpr (K::OFFSET)
+                        if constexpr (OFFSETS_K)
                             sc[tile][n][i] += (i < 2 ? offset.x : offset.y) * sums_q[n][b][i % 2];
                     }
                 }
             }
         }
         UNROLL
-        for (int i = 0; K::FP8 && i < 4 * COLUMNS * TILES; i++)
-            sc[i / 4 / COLUMNS][i / 4 % COLUMNS][i % 4] += more[i / 4 / COLUMNS][i / 4 % COLUMNS][i % 4];
+        for (int i = 0; !BY_KEY_K && i < 4 * COLUMNS * TILES; i++) {
+            float &x = sc[i / 4 / COLUMNS][i / 4 % COLUMNS][i % 4];
+            x += more[i / 4 / COLUMNS][i / 4 % COLUMNS][i % 4];
+            if constexpr (SCALING_K == FA_CUDA_SCALED_WHOLE)
+                x *= scale_k;
+        }
     }
 
     /* Weights of block b: times the rest of its scales. And what its offsets add. */
@@ -291,7 +297,7 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             const uint both = pack<TYPE>(sc[n][i % 2 * 2] * rest, sc[n][i % 2 * 2 + 1] * rest);
             weights[n][i % 2] = transpose(both);
             UNROLL
-            for (int r = 0; V::OFFSET && r < 2; r++)
+            for (int r = 0; OFFSETS_V && r < 2; r++)
                 offsets[n][b][r] += unpack<TYPE>(both, r) * (i % 2 ? parts.y : parts.x);
         }
     }
@@ -299,6 +305,8 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     /* Codes of this lane's elements e to e + 3 of a block of v. Nibbles from the sixteenth on lie above those before. */
     static __device__ uint value_codes(const uchar *row, int b, uint e)
     {
+        if constexpr (V::BARE)
+            return bare_codes<V>(row, b, e);
         const uint word = word_at(row, b * V::BLOCK + V::CODES, V::NIBBLES ? e % 16 : e);
         return V::NIBBLES ? codes_of<V>(word >> (e & 16) / 4, fifths_of<V>(row, b, e)) : word;
     }
@@ -307,9 +315,9 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     __device__ void values_of(int b, int tile, int half, uint codes, uint to[2])
     {
         const uint2 by = notes->power[b][tile][lane % 4 + half * 4];
-        if constexpr (V::FP8) {
-            operands_of_fp8<TYPE, V>(codes, to);
-        } else if constexpr (TYPE == TYPE_F16) {
+        if constexpr (!BY_KEY_V) {
+            operands_of<TYPE, V>(codes, to);
+        } else if constexpr (TYPE == TYPE_F16 && !V::FP8) {
             raise<TYPE, V>(codes, to);
             UNROLL
             for (int i = 0; i < 2; i++)
@@ -336,15 +344,24 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         return nonfinite;
     }
 
+    /* Two words of two numbers each, with those of one place together. */
+    static __device__ void pairs_of(uint first, uint second, uint to[2])
+    {
+        to[0] = __byte_perm(first, second, 0x5410);
+        to[1] = __byte_perm(first, second, 0x7632);
+    }
+
     /* True where it has left out elements that are not finite. */
     template <bool HIDES>
     __device__ bool multiply_pv(const float sc[TILES][COLUMNS][4])
     {
         const uint e = lane / 4 * 4;
+        const uchar *const even = rows_v + lane % 4 * 2 * PITCH_V + shift_even;
+        const uchar *const odd = rows_v + (lane % 4 * 2 + 1) * PITCH_V + shift_odd;
         uint weights[TILES][COLUMNS][2];
         bool nonfinite = false;
         UNROLL
-        for (int tile = 0; V::FP8 && tile < TILES; tile++)
+        for (int tile = 0; !BY_KEY_V && tile < TILES; tile++)
             rows::pack_weights(sc[tile], weights[tile]);
         UNROLL
         for (int i = 0; i < TILES * BLOCKS; i++) {
@@ -352,34 +369,62 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             uint numbers[2][2][2]; /* of two keys and two others, dims 0 and 1, then 2 and 3 */
             UNROLL
             for (int h = 0; h < 2; h++) {
-                const uchar *const row = rows_v + (16 * tile + 8 * h + lane % 4 * 2) * PITCH;
-                const uint first = value_codes(row, b, e), second = value_codes(row + PITCH, b, e);
+                const int apart = (16 * tile + 8 * h) * PITCH_V;
+                if constexpr (V::PLAIN) {
+                    const uint2 first = *(const uint2 *)(even + apart + b * V::BLOCK + 2 * e);
+                    const uint2 second = *(const uint2 *)(odd + apart + b * V::BLOCK + 2 * e);
+                    pairs_of(first.x, second.x, numbers[h][0]);
+                    pairs_of(first.y, second.y, numbers[h][1]);
+                    continue;
+                }
+                const uint first = value_codes(even + apart, b, e), second = value_codes(odd + apart, b, e);
                 values_of(b, tile, h, __byte_perm(first, second, V::FP8 ? 0x5140 : 0x5410), numbers[h][0]);
                 values_of(b, tile, h, __byte_perm(first, second, V::FP8 ? 0x7362 : 0x7632), numbers[h][1]);
             }
-            if constexpr (!V::FP8)
+            if constexpr (BY_KEY_V)
                 scale_weights(sc[tile], b, tile, weights[tile]);
             UNROLL
             for (int m = 0; m < 2; m++) {
                 uint values[4] = {numbers[0][m][0], numbers[0][m][1], numbers[1][m][0], numbers[1][m][1]};
-                if (V::FP8 && HIDES)
+                if (MAY_BE_NONFINITE && HIDES)
                     nonfinite = clear_nonfinite(values) || nonfinite;
                 UNROLL
                 for (int n = 0; n < COLUMNS; n++)
                     multiply_add<UNIT, TYPE>(out[n][b / 2][b % 2 * 2 + m], values, weights[tile][n]);
             }
         }
-        return V::FP8 && HIDES && __any_sync(0xffffffffu, nonfinite);
+        return MAY_BE_NONFINITE && HIDES && __any_sync(0xffffffffu, nonfinite);
+    }
+
+    /* Elements e to e + 3 of block b of a value; 0 unless some may have been left out. Whether all have been is `apart`. */
+    __device__ float4 value_apart(const uchar *row, int key, int b, uint e, bool &apart) const
+    {
+        constexpr int KIND = V::FP8 ? KIND_FP8 : KIND_BLOCKS;
+        const uchar *const block = row + b * V::BLOCK;
+        if constexpr (V::PLAIN) {
+            const uint2 x = *(const uint2 *)(block + 2 * e);
+            return widen4(TYPE, make_uint4(x.x, x.y, 0, 0));
+        } else if constexpr (APART_V) {
+            const scaled_row scales = scales_of<true>(s, key);
+            fa_scaling by = {__uint_as_float(0x7fc00000u), 0.0f};
+            if (scales.scale && 32 * b < s.p->dim_v)
+                by = scaling_at(s.p->v_scales, scales, 32 * b);
+            by.offset = fmaf(V::CENTRE, by.scale, by.offset);
+            by.scale *= V::UNIT;
+            apart = is_apart<TYPE, V>(by);
+            return scaled_four(s.p->v_scales, V::TYPE_OF, block + e * V::BITS / 8 - e % 8 * V::BITS / 8, scales, 32 * b + e);
+        } else {
+            apart = !V::BARE && is_apart<TYPE, V>(scaling_of<true>(row, b));
+            return widen4_of<KIND>(V::TYPE_OF, s.a.in_v, fetch4_coded<KIND>(s.a.in_v, block, e, V::FP8 || apart), e);
+        }
     }
 
     /* What multiply_pv() has left out, for the rows that see it. */
     __device__ void add_apart(int key, const float sc[TILES][COLUMNS][4])
     {
-        constexpr int KIND = V::FP8 ? KIND_FP8 : KIND_BLOCKS;
-        const fa_cuda_format &in = s.a.in_v;
         ROLLED
         for (int n = 0; n < FA_MIN(32, s.key_end - key); n++) {
-            const uchar *const row = rows_v + n * PITCH;
+            const uchar *const row = this->template row<true>(n);
             float weight[COLUMNS][2];
             bool shown[COLUMNS][2];
             UNROLL
@@ -394,15 +439,13 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             }
             UNROLL
             for (int b = 0; b < BLOCKS; b++) {
-                const uint e = lane / 4 * 4;
-                const uchar *const block = row + b * V::BLOCK;
-                const bool apart = V::FP8 || is_apart(block, V::OFFSET);
-                const float4 four = widen4_of<KIND>(V::TYPE_OF, in, fetch4_coded<KIND>(in, block, e, apart), e);
+                bool apart = false;
+                const float4 four = value_apart(row, key + n, b, lane / 4 * 4, apart);
                 const float x[4] = {four.x, four.y, four.z, four.w};
                 UNROLL
                 for (int i = 0; i < 8 * COLUMNS; i++) {
                     const int col = i / 8, d = i / 2 % 4, r = i % 2;
-                    if (shown[col][r] && (V::FP8 ? !fa_is_finite(x[d]) : apart))
+                    if (shown[col][r] && (apart || (MAY_BE_NONFINITE && !fa_is_finite(x[d]))))
                         out[col][b / 2][b % 2 * 2 + d / 2][d % 2 * 2 + r] += weight[col][r] * x[d];
                 }
             }
@@ -423,6 +466,15 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             for (int m = 0; m < 4; m++)
                 out[n][b / 2][b % 2 * 2 + m / 2][m % 2 * 2 + r] += total;
         }
+    }
+
+    /* By the scale that all values have. */
+    __device__ void scale_output()
+    {
+        const float scale = whole_scale<true>();
+        UNROLL
+        for (int i = 0; i < COLUMNS * BLOCKS * 8; i++)
+            out[i / 8 / BLOCKS][i / 8 % BLOCKS / 2][i / 8 % 2 * 2 + i / 4 % 2][i % 4] *= scale;
     }
 
     /* Scores become weights. */
@@ -447,10 +499,10 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     __device__ void take_values(int key, bool hides, const float sc[TILES][COLUMNS][4])
     {
         bool apart = false;
-        if constexpr (!V::FP8)
+        if constexpr (BY_KEY_V)
             apart = note_scales_v();
-        if (V::FP8 && hides)
-            apart = multiply_pv<true>(sc);
+        if (MAY_BE_NONFINITE && hides)
+            apart = multiply_pv<true>(sc) || apart;
         else
             multiply_pv<false>(sc);
         if (apart)
@@ -461,8 +513,10 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     __device__ void run(float *room)
     {
         int block = s.key_end, next = fa_work_next(s, TRANSFORMS, s.key_begin, BLOCK_KV);
-        clear_rows();
+        rows::clear_rows();
         load_q();
+        if constexpr (SCALING_K == FA_CUDA_SCALED_WHOLE)
+            scale_k = whole_scale<false>();
         rows::start();
         ROLLED
         do {
@@ -472,7 +526,7 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             if (any) {
                 wait_copies<1>();
                 __syncwarp();
-                if constexpr (!K::FP8)
+                if constexpr (BY_KEY_K)
                     note_scales_k();
                 multiply_qk(sc);
             }
@@ -487,8 +541,10 @@ struct coded_kernel : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             block = next;
             next = fa_work_next(s, TRANSFORMS, block + BLOCK_KV, BLOCK_KV);
         } while (block < s.key_end);
-        if constexpr (V::OFFSET)
+        if constexpr (OFFSETS_V)
             add_offsets();
+        if constexpr (SCALING_V == FA_CUDA_SCALED_WHOLE)
+            scale_output();
         wait_copies<0>();
         __syncthreads(); /* before results take the rows' place */
         rows::finish(room);

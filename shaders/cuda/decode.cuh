@@ -170,7 +170,7 @@ struct decode_kernel {
                 base[n][r] = next;
                 sum[n][r] *= old;
                 UNROLL
-                for (int b = 0; FA_TYPE_HAS_OFFSET(FORMAT_V) && b < BLOCKS; b++)
+                for (int b = 0; OFFSETS_V && b < BLOCKS; b++)
                     offsets[n][b][r] *= old;
                 UNROLL
                 for (int c = 0; c < CHUNKS_V; c++) {

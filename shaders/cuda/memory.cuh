@@ -20,7 +20,10 @@ enum { TYPE_F32, TYPE_F16, TYPE_BF16, TYPE_ANY = FA_CUDA_ANY }; /* as fa_dtype h
 /* Whether the module reads formats of caches, or nothing else; a tensor core's operands, and then what k and v have. */
 static constexpr bool FORMATS = FA_TYPE >= FA_CUDA_ANY, CODED = FA_TYPE > FA_CUDA_SCALED;
 static constexpr bool SCALED = FA_TYPE == FA_CUDA_SCALED; /* it reads any type whose scales may be tensors of their own */
-static constexpr int OPERANDS = FA_TYPE & 15, FORMAT_K = FA_TYPE >> 4 & 15, FORMAT_V = FA_TYPE >> 8;
+static constexpr int OPERANDS = FA_TYPE & 15, FORMAT_K = fa_cuda_coded_k(FA_TYPE), FORMAT_V = fa_cuda_coded_v(FA_TYPE);
+static constexpr int SCALING_K = fa_cuda_scaling_k(FA_TYPE), SCALING_V = fa_cuda_scaling_v(FA_TYPE);
+static constexpr bool OFFSETS_K = FA_TYPE_HAS_OFFSET(FORMAT_K) || SCALING_K == FA_CUDA_SCALED_ZEROS,
+                      OFFSETS_V = FA_TYPE_HAS_OFFSET(FORMAT_V) || SCALING_V == FA_CUDA_SCALED_ZEROS;
 
 __device__ constexpr int ceil_div(int a, int b)
 {

@@ -46,14 +46,24 @@ __device__ __forceinline__ uint multiply_add2(uint x, uint y, uint z)
     return x;
 }
 
-/* A format as constants: bytes of 32 elements, those that precede codes and fifth bits, if any; the code of 0. */
+/*
+ * A format as constants: bytes of 32 elements, those that precede codes and fifth bits, if any; the byte of 0 in an operand.
+ * E2m1 is looked up, in halves.
+ */
 template <int TYPE>
 struct format {
-    static constexpr int TYPE_OF = TYPE;
-    static constexpr bool FP8 = FA_TYPE_IS_FP8(TYPE), NIBBLES = FA_TYPE_CODE_BITS(TYPE) < 8, OFFSET = FA_TYPE_HAS_OFFSET(TYPE);
-    static constexpr int BLOCK = FP8 ? 32 : FA_TYPE_SIZE(TYPE), CODES = BLOCK - (NIBBLES ? 16 : 32);
-    static constexpr int FIFTH = FA_TYPE_CODE_BITS(TYPE) == 5 ? CODES - 4 : 0;
-    static constexpr int ZERO = TYPE == FA_TYPE_Q8_0 || TYPE == FA_TYPE_IQ4_NL ? 128 : FA_TYPE_CENTRE(TYPE);
+    static constexpr int TYPE_OF = TYPE, BITS = FA_TYPE_CODE_BITS(TYPE);
+    static constexpr bool PLAIN = !FA_TYPE_IS_CODED(TYPE), BARE = !PLAIN && FA_TYPE_IS_BARE(TYPE);
+    static constexpr bool FP8 = FA_TYPE_IS_FP8(TYPE), NIBBLES = !PLAIN && BITS < 8, OFFSET = FA_TYPE_HAS_OFFSET(TYPE);
+    static constexpr bool SIGNED_BYTES = TYPE == FA_TYPE_Q8_0 || TYPE == FA_TYPE_I8;
+    static constexpr int BLOCK = FA_TYPE_SPAN(TYPE, 32), CODES = PLAIN || BARE ? 0 : BLOCK - (NIBBLES ? 16 : 32);
+    static constexpr int FIFTH = BITS == 5 ? CODES - 4 : 0;
+    static constexpr int ZERO = SIGNED_BYTES || TYPE == FA_TYPE_IQ4_NL || TYPE == FA_TYPE_U8 || TYPE == FA_TYPE_E2M1 ? 128
+                                : TYPE == FA_TYPE_I4                                                                ? 8
+                                : TYPE == FA_TYPE_I2                                                                ? 2
+                                                                                                                    : FA_TYPE_CENTRE(TYPE);
+    /* What an element's scale is times for its operand, and how many scales must be added to an offset. */
+    static constexpr float UNIT = TYPE == FA_TYPE_E2M1 ? 0.5f : 1.0f, CENTRE = TYPE == FA_TYPE_U8 ? 128.0f : 0.0f;
 };
 
 /* So many bytes to shared memory, of which the first `exist` are read and the others 0. */
@@ -73,6 +83,16 @@ __device__ __forceinline__ void copy_bytes(uint to, const uchar *from, int exist
 #endif
 }
 
+/* 16 bytes, if the lane has any to copy. */
+__device__ __forceinline__ void copy_16_if(bool has, uint to, const uchar *from)
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("{.reg .pred p; setp.ne.s32 p, %0, 0; @p cp.async.cg.shared.global.L2::128B [%1], [%2], 16;}" ::"r"((int)has),
+                 "r"(to), "l"(from)
+                 : "memory");
+#endif
+}
+
 /* A word of a row, which begins at an even place, `at` bytes behind one that is a multiple of four. */
 __device__ __forceinline__ uint word_at(const uchar *row, int at, uint more)
 {
@@ -89,6 +109,10 @@ __device__ __forceinline__ uint codes_of(uint nibbles, uint fifth)
     nibbles &= 0x0f0f0f0fu;
     if constexpr (F::TYPE_OF == FA_TYPE_IQ4_NL) /* as fa_iq4_nl_number() has them */
         return look_up(nibbles, 0x3f2d1801u, 0x766a5d4fu, 0xa6998d81u, 0xf1d9c5b5u);
+    if constexpr (F::TYPE_OF == FA_TYPE_E2M1) /* 128 and twice what fa_e2m1_widen() has */
+        return look_up(nibbles, 0x83828180u, 0x8c888684u, 0x7d7e7f80u, 0x74787a7cu);
+    if constexpr (F::TYPE_OF == FA_TYPE_I4 || F::TYPE_OF == FA_TYPE_I2) /* counted from the least */
+        return nibbles ^ (F::TYPE_OF == FA_TYPE_I4 ? 0x08080808u : 0x02020202u);
     return F::FIFTH > 0 ? nibbles | fa_fifths(fifth) : nibbles;
 }
 
@@ -99,6 +123,16 @@ __device__ __forceinline__ uint fifths_of(const uchar *row, int b, uint e)
     return F::FIFTH > 0 ? word_at(row, b * F::BLOCK + F::FIFTH, 0) >> e : 0;
 }
 
+/* The codes of elements e to e + 3 of block b of a row whose blocks are codes alone. */
+template <typename F>
+__device__ __forceinline__ uint bare_codes(const uchar *row, int b, uint e)
+{
+    const uchar *const at = row + b * F::BLOCK + e * F::BITS / 8;
+    if constexpr (F::BITS == 8)
+        return *(const uint *)at;
+    return codes_of<F>(F::BITS == 4 ? fa_nibbles(*(const ushort *)at) : fa_pairs(*at), 0);
+}
+
 /*
  * The operands of a word's codes before zero_of() is taken from them: below the exponent of 2^10 in f16, and in bf16
  * seven bits of them below that of 2^7.
@@ -106,7 +140,7 @@ __device__ __forceinline__ uint fifths_of(const uchar *row, int b, uint e)
 template <int TYPE, typename F>
 __device__ __forceinline__ void raise(uint codes, uint to[2])
 {
-    if constexpr (TYPE == TYPE_F16 && F::TYPE_OF == FA_TYPE_Q8_0) {
+    if constexpr (TYPE == TYPE_F16 && F::SIGNED_BYTES) {
         to[0] = masked(codes, 0x00ff00ffu, 0x64806480u);
         to[1] = masked(codes >> 8, 0x00ff00ffu, 0x64806480u);
     } else if constexpr (TYPE == TYPE_F16) {
@@ -125,7 +159,7 @@ __device__ __forceinline__ uint zero_of(uint codes, int i)
     if constexpr (TYPE == TYPE_F16)
         return 0x64006400u + F::ZERO * 0x10001u;
     else if constexpr (F::ZERO == 128) /* iq4_nl's numbers are 128 more, q8_0's codes are not */
-        return ((codes >> 8 * i & 0x00800080u) ^ (F::TYPE_OF == FA_TYPE_Q8_0 ? 0 : 0x00800080u)) | 0x43004300u;
+        return ((codes >> 8 * i & 0x00800080u) ^ (F::SIGNED_BYTES ? 0 : 0x00800080u)) | 0x43004300u;
     return 0x43004300u + F::ZERO * 0x10001u;
 }
 
@@ -178,4 +212,16 @@ __device__ __forceinline__ bool is_apart(uint scale, uint offset)
 {
     const uint most = TYPE == TYPE_F16 ? 0x5400 : 0x7c00; /* 2^6, infinity */
     return (scale & 0x7fff) >= most || (offset & 0x7fff) >= 0x7c00;
+}
+
+/* The same of a scale in a tensor of its own. Its power of two times a number must be one that the operand holds. */
+template <int TYPE, typename F>
+__device__ __forceinline__ bool is_apart(fa_scaling by)
+{
+    const float size = fabsf(by.scale);
+    const float most = TYPE == TYPE_BF16 ? 0x1p100f : F::TYPE_OF == FA_TYPE_E5M2 ? 2.0f : F::FP8 ? 256.0f : 64.0f;
+    const float least = TYPE == TYPE_BF16 ? 0x1p-100f : F::TYPE_OF == FA_TYPE_E5M2 ? 0x1p-8f : F::FP8 ? 0x1p-15f : 0x1p-24f;
+    if (!F::BARE) /* a scale in f16 is no less */
+        return !(size < most) || (F::OFFSET && !fa_is_finite(by.offset));
+    return !(size < most && (size >= least || size == 0.0f)) || !fa_is_finite(by.offset);
 }

@@ -116,7 +116,7 @@ START_TEST(rows_fit_where_they_are_made_for)
 }
 END_TEST
 
-/* Rows of codes: the longest fits a line, lines of eight rows begin in different banks, and 8.6 has room for them. */
+/* Rows of codes: each fits its chunks, rows of eight keys begin in different banks, and 8.6 has room for the longest. */
 START_TEST(codes_fit_and_do_not_meet)
 {
     const int type = fa_cuda_coded_type(1, FA_TYPE_Q8_0, FA_TYPE_Q8_0);
@@ -124,12 +124,15 @@ START_TEST(codes_fit_and_do_not_meet)
     for (const fa_cuda_traits *t = fa_cuda_table; t->kind != FA_CUDA_MERGE; t++) {
         if (t->kind != FA_CUDA_DECODE || t->unit < 80)
             continue;
-        unsigned banks = 0;
-        for (int row = 0; row < 8; row++)
-            banks |= 15u << row * fa_cuda_coded_pitch(*t) / 4 % BANKS;
-        ck_assert_msg(banks == 0xffffffffu, "%s: rows of codes meet in a bank: 0x%x", t->name, banks);
-        for (int format = FA_TYPE_E4M3; format <= FA_TYPE_IQ4_NL; format++)
-            ck_assert_int_le(FA_TYPE_SPAN(format, t->dim_v), fa_cuda_coded_pitch(*t));
+        for (int format = FA_TYPE_E4M3; format <= FA_TYPE_IQ4_NL; format++) {
+            const int bytes = FA_TYPE_SPAN(format, t->dim_v), pitch = fa_cuda_coded_pitch(*t, format, true);
+            unsigned banks = 0;
+            for (int row = 0; row < 8; row++)
+                banks |= 15u << row * pitch / 4 % BANKS;
+            ck_assert_msg(banks == 0xffffffffu, "%s: rows of codes meet in a bank: 0x%x", t->name, banks);
+            ck_assert_int_le(bytes + (bytes % 16 != 0 ? 8 : 0), 16 * fa_cuda_coded_chunks(*t, format));
+            ck_assert_int_le(16 * fa_cuda_coded_chunks(*t, format), pitch);
+        }
         for (int variant = 0; fa_cuda_rows_of(*t, variant) <= t->most_q; variant++)
             ck_assert_int_le(fa_cuda_shared_bytes(*t, type, variant), 101376);
         met++;

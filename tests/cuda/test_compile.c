@@ -97,6 +97,12 @@ int main(void)
             good = compile_line(nvrtc, line, FA_CUDA_ANY) && compile_line(nvrtc, line, FA_CUDA_SCALED) && good;
         if (fa_cuda_table[line].kind != kind && (fa_cuda_table[line].kind == FA_CUDA_DECODE || line == 0))
             good = compile_line(nvrtc, line, fa_cuda_coded_type(FA_F16, FA_Q8_0, FA_Q5_1)) && good;
+        if (fa_cuda_table[line].kind != kind && fa_cuda_table[line].kind == FA_CUDA_DECODE) {
+            const int beside = fa_cuda_coded_type(FA_BF16, FA_BF16, FA_E4M3),
+                      scaled = fa_cuda_scaled_type(fa_cuda_coded_type(FA_F16, FA_U8, FA_E2M1),
+                                                   FA_CUDA_SCALED_ZEROS, FA_CUDA_SCALED_KEYS);
+            good = compile_line(nvrtc, line, beside) && compile_line(nvrtc, line, scaled) && good;
+        }
         kind = fa_cuda_table[line].kind;
         unit = fa_cuda_table[line].unit;
     }

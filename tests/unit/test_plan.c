@@ -400,6 +400,17 @@ START_TEST(kernels_refuse_by_name)
     p.tensor[FA_V].dtype = FA_F32;
     ck_assert_uint_eq(fa_kernel_limits(&kernel, &p, &device).units, 30);
     ck_assert_uint_eq(fa_kernel_limits(&kernel, &p, &device).onchip_bytes, 1000);
+    kernel.scale_dims = 32;
+    p.tensor[FA_K].dtype = p.tensor[FA_V].dtype = FA_E4M3;
+    p.k_scales.scale_type = FA_F32;
+    p.k_scales.dims = 16; /* the whole row */
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_OK);
+    p.k_scales.dims = 8;
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
+    ck_assert_str_eq(fa_last_error(),
+                     "some: 8 dims share an element of k_scale, multiples of 32 are served or all 16");
+    p.k_scales.dims = 64;
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_OK);
     fa_problem_release(context, &p);
 }
 END_TEST
