@@ -18,12 +18,8 @@ fa_status fa_task_prepare(fa_task *task)
 {
     const fa_device *device = task->device;
     const uint64_t most = device->limits.tensor_bytes;
-    const int reach = device->limits.task_operands > 0 ? device->limits.task_operands : FA_TASK_OPERANDS;
     for (int n = 0; n < FA_TASK_OPERANDS; n++) {
         const fa_task_operand *o = &task->operand[n];
-        if (o->name && n >= reach)
-            return fa_fail(FA_UNSUPPORTED, "%s is given: %s has no room for so many operands", o->name,
-                           device->info.name);
         if (o->name && most && o->span > most)
             return fa_fail(FA_UNSUPPORTED, "%s spans %zu bytes, %s reads and writes at most %llu", o->name,
                            o->span, device->info.name, (unsigned long long)most);

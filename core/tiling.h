@@ -24,7 +24,6 @@ typedef struct fa_limits {
     double launch_cycles;    /* starting one run on more than one unit                                 */
     double run_cycles;       /* starting any run                                                       */
     uint64_t tensor_bytes;   /* most bytes that one operand spans; 0: no limit                         */
-    int32_t task_operands;   /* of a task, those in reach are the first so many; 0: all                */
     int32_t loop_turns;      /* after so many turns of a kernel's loops, all together, the driver ends */
                              /* them; 0: it lets them end                                              */
     uint64_t work_bytes;     /* the most that a work list may have; 0: no limit                        */

@@ -176,11 +176,11 @@ static bool has_instructions(const fa_cu_caps *caps, const fa_cuda_traits *t)
 static void take_scales(const fa_cu_caps *caps, const fa_cuda_traits *t, int32_t most_q, fa_kernel *kernel)
 {
     if (t->kind != FA_CUDA_DECODE || kernel->resident_coded == 0) {
-        kernel->features &= ~FA_FEATURE_SCALES;
+        kernel->features &= ~(unsigned)FA_FEATURE_SCALES;
         return;
     }
     const int type = fa_cuda_coded_type(FA_F16, FA_F16, FA_Q8_0);
-    kernel->types_k = kernel->types_v = kernel->types_q | (FA_TYPES_CACHE & ~FA_TYPES_FLOAT);
+    kernel->types_k = kernel->types_v = kernel->types_q | (FA_TYPES_CACHE & ~(unsigned)FA_TYPES_FLOAT);
     kernel->scale_dims = 32;
     kernel->mixes_coded =
         (size_t)fa_cuda_shared_bytes(*t, type, fa_cuda_variant_of(*t, most_q)) <= caps->shared_bytes;

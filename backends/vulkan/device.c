@@ -3,7 +3,6 @@
 #include "backends/vulkan/describe.h"
 #include "backends/vulkan/plan.h"
 #include "core/context.h"
-#include "core/portable/task.h"
 #include "core/size.h"
 #include "core/status.h"
 
@@ -100,7 +99,6 @@ static fa_status vulkan_open(fa_device *device, void *import)
         .loop_turns = d->caps.loop_turns <= INT32_MAX ? (int32_t)d->caps.loop_turns : 0,
     };
     device->limits = fa_gpu_limits_of(&limits);
-    device->limits.task_operands = d->caps.address ? 0 : FA_TASK_FEW;
     for (int i = 0; i < ENTRIES; i++) {
         if (matrix_kernel(d, &entries[i], &d->impls[device->kernels], &d->kernels[device->kernels]))
             fa_gpu_kernel_add(device, d->impls, d->kernels);

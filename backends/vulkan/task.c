@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tasks: pipelines, operands, commands. */
-#include "core/portable/task.h"
 #include "backends/vulkan/plan.h"
 #include "core/context.h"
 #include "core/status.h"
 
-_Static_assert(FA_TASK_OPERANDS < FA_VK_SLOTS && FA_TASK_FEW < FA_VK_DESCRIPTORS &&
-                   FA_TASK_CONSTANTS == FA_VK_CONSTANTS - FA_VK_CONSTANT_0,
+_Static_assert(FA_TASK_OPERANDS < FA_VK_SLOTS && FA_TASK_CONSTANTS == FA_VK_CONSTANTS - FA_VK_CONSTANT_0,
                "what task.glsl has");
 
 /* task->impl */

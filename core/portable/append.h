@@ -320,7 +320,7 @@ FA_APPEND_DEFINE(q, 5, 6, FA_APPEND_TYPE_Q(t), FA_APPEND_TYPE_Q_OUT(t), FA_APPEN
     }
 
 /* Programs that have no such operands are smaller. */
-#if defined(FA_APPEND_SCALES) && !defined(FA_TASK_FEW_OPERANDS)
+#ifdef FA_APPEND_SCALES
 /*
  * Likewise rows of k or v whose scales, and zeros if any, lie in operands scale_n and zero_n.
  */

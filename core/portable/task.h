@@ -13,7 +13,6 @@
  *   FA_INDEX(x), FA_WIDE(x)  an int, an fa_long as one
  *   FA_GET8(t, n, at), FA_GET16, FA_GET32  the bits at byte `at` of operand n, a literal; `at` is a multiple of their size
  *   FA_PUT8(t, n, at, bits), FA_PUT16, FA_PUT32  likewise written; no two work-items write the same bits
- *   FA_TASK_FEW_OPERANDS     defined where operands from FA_TASK_FEW on are out of reach
  *   FA_UNROLLED, FA_ROLLED   before a loop that is, or is not, to be unrolled
  *   FA_IN_WORD(t, n, at)     whether the even byte `at` lies at a multiple of four in memory
  *   FA_TASK_BARRIER          no work-item of the group goes on before all are here, and what they wrote is seen by all
@@ -36,7 +35,6 @@
 #define FA_TASK_SALIENCY 5
 
 #define FA_TASK_SHARED_INTS 4
-#define FA_TASK_FEW 10
 
 /* Up to 36 bytes in words, the first in the low bits, on their way to an even byte. */
 FA_STRUCT(fa_task_bytes)

@@ -33,7 +33,6 @@ layout(buffer_reference, std430, buffer_reference_align = 4) buffer words1 { uin
 #define TABLE(type) view_##type(pc.at[0]).entry
 #define WORD(n, p) words1(uint64_t(p)).w
 #else
-#define FA_TASK_FEW_OPERANDS
 #define FA_OPERAND(n, slot) layout(set = 0, binding = slot, std430) buffer operand_##n { uint w[]; } m_##n;
 FA_OPERAND(0, 1)
 FA_OPERAND(1, 2)
@@ -45,6 +44,10 @@ FA_OPERAND(6, 7)
 FA_OPERAND(7, 8)
 FA_OPERAND(8, 9)
 FA_OPERAND(9, 10)
+FA_OPERAND(10, 11)
+FA_OPERAND(11, 12)
+FA_OPERAND(12, 13)
+FA_OPERAND(13, 14)
 #define FA_TASK_VIEW(type) layout(set = 0, binding = 0, std430) buffer view_##type { type entry[]; } table_##type;
 #define TABLE(type) table_##type.entry
 #define WORD(n, p) m_##n.w[(p) >> 2]

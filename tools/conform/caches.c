@@ -347,8 +347,8 @@ static bool add_scales(conform_list *list)
         set_types(&c, float_types[i]);
         c.k = few[i][0];
         c.v = few[i][1];
-        c.k_scales = scalings[i == 2 ? 2 : 4];
-        c.v_scales = scalings[i == 1 ? 3 : 4];
+        c.k_scales = conform_scalings[i == 2 ? 2 : 4];
+        c.v_scales = conform_scalings[i == 1 ? 3 : 4];
         c.packing = CONFORM_LENS;
         c.layout = i == 1 ? CONFORM_BSHD : c.layout;
         c.page = i == 2 ? 32 : 0;
