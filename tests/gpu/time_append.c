@@ -6,6 +6,7 @@
  *   time_append BACKEND
  */
 #include <fastattn/fastattn.h>
+#include <fastattn/reference.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
