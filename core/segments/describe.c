@@ -46,6 +46,10 @@ static fa_status check_common(const fa_attention_desc *d)
             return fa_fail(FA_INVALID, "attention->%s is given, expected NULL: segments have theirs",
                            list[i].name);
     }
+    if (d->want_status != 0 || d->v_in_k != 0)
+        return fa_fail(FA_UNSUPPORTED, "attention->%s is %d, segments serve 0",
+                       d->want_status != 0 ? "want_status" : "v_in_k",
+                       d->want_status != 0 ? d->want_status : d->v_in_k);
     if (d->k_factor != 0 || d->v_factor != 0)
         return fa_fail(FA_INVALID, "attention->%s_factor is %g, expected 0: segments have theirs",
                        d->k_factor != 0 ? "k" : "v", (double)(d->k_factor != 0 ? d->k_factor : d->v_factor));

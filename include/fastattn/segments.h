@@ -42,7 +42,8 @@ typedef struct fa_segment {
  * causal mask or window_right counts from the end of the last segment (FA_ALIGN_BOTTOM_RIGHT, diagonal_offset), with so many
  * keys in it that the first row of each sequence sees all of the segments before. So the order of the other segments, and of
  * keys in them, has no meaning. FA_UNSUPPORTED, by name: what depends on where a key stands, which is window_left, prefix,
- * ALiBi, bias, keep and positions from the top left with a mask; and lens_q, and packed rows that belong to no sequence.
+ * ALiBi, bias, keep and positions from the top left with a mask; and lens_q, packed rows that belong to no sequence,
+ * want_status and v_in_k.
  */
 typedef struct fa_segments_desc {
     size_t struct_size; /* sizeof(fa_segments_desc) */

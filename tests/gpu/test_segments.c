@@ -498,6 +498,14 @@ static void prefix(scene *s)
 {
     s->desc.prefix = 2;
 }
+static void status(scene *s)
+{
+    s->desc.want_status = 1;
+}
+static void v_in_k(scene *s)
+{
+    s->desc.v_in_k = 1;
+}
 static void top_left(scene *s)
 {
     s->desc.mask = FA_MASK_CAUSAL_TOP_LEFT;
@@ -573,6 +581,8 @@ START_TEST(segments_refused)
         {keep, FA_UNSUPPORTED, "attention->keep is given"},
         {slopes, FA_UNSUPPORTED, "attention->alibi_slopes is given"},
         {padded_rows, FA_UNSUPPORTED, "attention->lens_q is given"},
+        {status, FA_UNSUPPORTED, "attention->want_status is 1"},
+        {v_in_k, FA_UNSUPPORTED, "attention->v_in_k is 1"},
         {common_keys, FA_INVALID, "attention->k.shape is not all 0"},
         {common_lengths, FA_INVALID, "attention->lens_kv is given"},
         {common_factor, FA_INVALID, "attention->v_factor is 2"},
