@@ -23,9 +23,9 @@ static const char *name_of(int line, int type)
     static const char *const tasks[] = {[FA_TASK_APPEND] = "append",
                                         [FA_TASK_FILL] = "fill",
                                         [FA_TASK_MERGE] = "states",
-                                         [FA_TASK_PAGES] = "pages",
-                                         [FA_TASK_APPEND_SCALED] = "append_scaled",
-                                         [FA_TASK_SALIENCY] = "saliency"};
+                                        [FA_TASK_PAGES] = "pages",
+                                        [FA_TASK_APPEND_SCALED] = "append_scaled",
+                                        [FA_TASK_SALIENCY] = "saliency"};
     return type == FA_CUDA_TASK ? tasks[line] : fa_cuda_table[line].name;
 }
 

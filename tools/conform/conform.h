@@ -92,7 +92,7 @@ typedef struct conform_scales {
     float factor;
 } conform_scales;
 
-/* Kinds of scales, and the types that may have them. */
+/* scalings.c: kinds of scales, and the types that may have them. */
 enum { CONFORM_SCALINGS = 7, CONFORM_SCALED_TYPES = 9 };
 extern const conform_scales conform_scalings[CONFORM_SCALINGS];
 extern const fa_dtype conform_scaled_types[CONFORM_SCALED_TYPES];
