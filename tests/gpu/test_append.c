@@ -9,33 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tests/unit/helpers.h"
+#include "tests/gpu/on_backend.h"
 
-enum { SKIPPED = 77 };
 enum { BATCH = 2, HEADS = 3, ROWS = 5, ENTRIES = 7, KEYS = 3, ROWS_ALL = BATCH * ROWS, GUARD = 64 };
 
-static const char *backend;
 static int step = 1; /* every case, or every other one: a driver on a CPU takes a second to compile each */
-static bool has_device;
-static fa_device *device;
-static fa_queue *queue;
-
-static void setup(void)
-{
-    has_device = fa_device_open(context, backend, NULL, &device) == FA_OK;
-    if (has_device)
-        ck_assert_int_eq(fa_queue_create(device, &queue), FA_OK);
-    else
-        (void)printf("skipped: %s\n", fa_last_error());
-}
-
-static void teardown(void)
-{
-    if (has_device) {
-        fa_queue_destroy(queue);
-        fa_device_close(device);
-    }
-}
 
 typedef struct part {
     fa_tensor from, to;
@@ -133,7 +111,7 @@ static void check_case(fa_dtype rows, fa_dtype cache_k, fa_dtype cache_v, int64_
 {
     fa_device_info info = {.struct_size = sizeof(info)};
     int32_t slots[ROWS_ALL];
-    if (!has_device)
+    if (!device)
         return;
     random_state random = {(uint64_t)rows * 100 + (uint64_t)cache_k};
     fa_append *append = NULL;
@@ -236,14 +214,6 @@ static double rotated(const fa_rotary *r, const float *x, int d, int position, d
     const double angle = position * frequency(r, dims, pair), c = gain * cos(angle), s = gain * sin(angle);
     *tolerance = gain * (fabs((double)x[first]) + fabs((double)x[second])) * 0x1p-21;
     return d == first ? x[first] * c - x[second] * s : x[second] * c + x[first] * s;
-}
-
-static fa_buffer *upload(const void *bytes, size_t size)
-{
-    fa_buffer *buffer = NULL;
-    ck_assert_int_eq(fa_buffer_create(device, size, &buffer), FA_OK);
-    ck_assert_int_eq(fa_buffer_write(queue, buffer, 0, bytes, size), FA_OK);
-    return buffer;
 }
 
 static void fill_tables(const fa_rotary *r, float *cosines, float *sines)
@@ -352,22 +322,19 @@ START_TEST(rotary)
         {{.form = FA_ROTARY_INTERLEAVED, .dims = 48, .table_positions = TABLE}, FA_F32},
         {{.form = FA_ROTARY_HALVES, .base = 1000000}, FA_Q8_0},
     };
-    for (int i = 0; i < COUNT(line) && has_device; i++)
+    for (int i = 0; i < COUNT(line) && device; i++)
         check_rotary(&line[i]);
 }
 END_TEST
 
 int main(int count, char **arguments)
 {
-    backend = count > 1 ? arguments[1] : "openmp";
     step = count > 2 ? 2 : 1;
     Suite *suite = suite_create("append");
-    TCase *tc = add_context_case(suite, backend);
-    tcase_add_checked_fixture(tc, setup, teardown);
+    TCase *tc = add_backend_case(suite, count > 1 ? arguments[1] : "openmp");
     tcase_set_timeout(tc, 300);
     tcase_add_test(tc, plain_types);
     tcase_add_test(tc, formats);
     tcase_add_test(tc, rotary);
-    const int result = run_unforked(suite);
-    return result == EXIT_SUCCESS && !has_device ? SKIPPED : result;
+    return run_on_backend(suite);
 }

@@ -10,33 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tests/unit/helpers.h"
+#include "tests/gpu/on_backend.h"
 
-enum { SKIPPED = 77 };
 enum { BATCH = 2, HEADS = 3, ROWS = 4, ENTRIES = 5, KEYS = 4, ROWS_ALL = BATCH * ROWS, GUARD = 64 };
 
-static const char *backend;
 static int step = 1; /* every case, or every third */
-static bool has_device;
-static fa_device *device;
-static fa_queue *queue;
-
-static void setup(void)
-{
-    has_device = fa_device_open(context, backend, NULL, &device) == FA_OK;
-    if (has_device)
-        ck_assert_int_eq(fa_queue_create(device, &queue), FA_OK);
-    else
-        (void)printf("skipped: %s\n", fa_last_error());
-}
-
-static void teardown(void)
-{
-    if (has_device) {
-        fa_queue_destroy(queue);
-        fa_device_close(device);
-    }
-}
 
 /* How scales lie: of each key and head, of each key, of groups of dims of a key; or the same for all keys. */
 typedef enum form { OF_HEAD, OF_KEY, OF_GROUPS, SAME, SAME_OF_HEAD, SAME_OF_DIM } form;
@@ -78,7 +56,7 @@ static region make_memory(const fa_tensor *t, random_state *random)
     return m;
 }
 
-static void upload(const region *m)
+static void write_region(const region *m)
 {
     ck_assert_int_eq(fa_buffer_write(queue, m->buffer, 0, m->before, m->bytes), FA_OK);
 }
@@ -248,10 +226,10 @@ static part *make_part(const half *of, fa_dtype rows, const int32_t *slots, rand
         if (slot >= 0 && slot < ENTRIES * KEYS)
             encode(p, b, h, r, slot);
     }
-    upload(&p->rows);
-    upload(&p->cache);
-    upload(&p->scales);
-    upload(&p->zeros);
+    write_region(&p->rows);
+    write_region(&p->cache);
+    write_region(&p->scales);
+    write_region(&p->zeros);
     return p;
 }
 
@@ -354,7 +332,7 @@ START_TEST(codes_and_scales)
          {FA_E2M1, FA_E4M3, -1, SAME, 32, 0, 0.25f}},
         {FA_F16, {FA_E5M2, FA_F16, -1, OF_HEAD, 128, 0, 0}, {FA_I8, FA_E8M0, -1, OF_KEY, 16, 0, 0}},
     };
-    for (int i = 0; i < COUNT(line) && has_device; i += step)
+    for (int i = 0; i < COUNT(line) && device; i += step)
         check_case(line[i].rows, &line[i].k, &line[i].v);
 }
 END_TEST
@@ -367,7 +345,7 @@ START_TEST(rotated_keys)
     static signed char codes[ENTRIES * HEADS * KEYS * DIM];
     random_state random = {11};
     int32_t slots[ROWS_ALL], positions[ROWS_ALL];
-    if (!has_device)
+    if (!device)
         return;
     for (int i = 0; i < SIZE; i++)
         k[i] = random_float(&random, -3, 3);
@@ -427,14 +405,11 @@ END_TEST
 
 int main(int count, char **arguments)
 {
-    backend = count > 1 ? arguments[1] : "openmp";
     step = count > 2 ? 3 : 1;
     Suite *suite = suite_create("append_scales");
-    TCase *tc = add_context_case(suite, backend);
-    tcase_add_checked_fixture(tc, setup, teardown);
+    TCase *tc = add_backend_case(suite, count > 1 ? arguments[1] : "openmp");
     tcase_set_timeout(tc, 300);
     tcase_add_test(tc, codes_and_scales);
     tcase_add_test(tc, rotated_keys);
-    const int result = run_unforked(suite);
-    return result == EXIT_SUCCESS && !has_device ? SKIPPED : result;
+    return run_on_backend(suite);
 }

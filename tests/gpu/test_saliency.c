@@ -5,12 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "tests/unit/helpers.h"
-
-static const char *backend;
-static bool slow; /* a driver that may compile on the CPU */
-static fa_device *device;
-static fa_queue *queue;
+#include "tests/gpu/on_backend.h"
 
 enum {
     BATCH = 2,
@@ -23,30 +18,6 @@ enum {
     PROBES = 5,
     WORDS = 3
 };
-
-static void setup(void)
-{
-    device = NULL;
-    if (fa_device_open(context, backend, NULL, &device) == FA_OK)
-        ck_assert_int_eq(fa_queue_create(device, &queue), FA_OK);
-    else
-        (void)printf("skipped: %s\n", fa_last_error());
-}
-
-static void teardown(void)
-{
-    if (device)
-        fa_queue_destroy(queue);
-    fa_device_close(device);
-}
-
-static fa_buffer *upload(const void *from, size_t bytes)
-{
-    fa_buffer *buffer;
-    ck_assert_int_eq(fa_buffer_create(device, bytes, &buffer), FA_OK);
-    ck_assert_int_eq(fa_buffer_write(queue, buffer, 0, from, bytes), FA_OK);
-    return buffer;
-}
 
 typedef struct scene {
     fa_attention_desc desc;
@@ -344,13 +315,10 @@ int main(int argc, char **argv)
 {
     if (argc != 2)
         return EXIT_FAILURE;
-    backend = argv[1];
-    slow = strcmp(backend, "openmp") != 0 && strcmp(backend, "cuda") != 0;
     Suite *suite = suite_create("saliency");
-    TCase *tc = add_context_case(suite, backend);
-    tcase_add_checked_fixture(tc, setup, teardown);
+    TCase *tc = add_backend_case(suite, argv[1]);
     tcase_add_test(tc, saliencies);
     tcase_add_test(tc, saliencies_refused);
     tcase_add_test(tc, saliencies_out_of_memory);
-    return run_unforked(suite);
+    return run_on_backend(suite);
 }

@@ -5,39 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "tests/unit/helpers.h"
-
-static const char *backend;
-static bool slow; /* a driver that may compile on the CPU */
-static fa_device *device;
-static fa_queue *queue;
+#include "tests/gpu/on_backend.h"
 
 enum { BATCH = 2, HEADS_Q = 4, HEADS_KV = 2, KEYS = 48, PAGE = 16, DIM = 32, ROWS = 3, MOST = 4 };
 enum { CACHE = BATCH * HEADS_KV * KEYS * DIM, STATES = BATCH * HEADS_Q * ROWS };
-
-static void setup(void)
-{
-    device = NULL;
-    if (fa_device_open(context, backend, NULL, &device) == FA_OK)
-        ck_assert_int_eq(fa_queue_create(device, &queue), FA_OK);
-    else
-        (void)printf("skipped: %s\n", fa_last_error());
-}
-
-static void teardown(void)
-{
-    if (device)
-        fa_queue_destroy(queue);
-    fa_device_close(device);
-}
-
-static fa_buffer *upload(const void *from, size_t bytes)
-{
-    fa_buffer *buffer;
-    ck_assert_int_eq(fa_buffer_create(device, bytes, &buffer), FA_OK);
-    ck_assert_int_eq(fa_buffer_write(queue, buffer, 0, from, bytes), FA_OK);
-    return buffer;
-}
 
 /* k or v of a segment: what it is made of, its codes with their scales, and the numbers that these stand for. */
 typedef struct side {
@@ -722,15 +693,12 @@ int main(int argc, char **argv)
 {
     if (argc != 2)
         return EXIT_FAILURE;
-    backend = argv[1];
-    slow = strcmp(backend, "openmp") != 0 && strcmp(backend, "cuda") != 0;
     Suite *suite = suite_create("segments");
-    TCase *tc = add_context_case(suite, backend);
-    tcase_add_checked_fixture(tc, setup, teardown);
+    TCase *tc = add_backend_case(suite, argv[1]);
     tcase_add_test(tc, segments_of_all_formats);
     tcase_add_test(tc, kivi_within_its_bound);
     tcase_add_test(tc, segments_refused);
     tcase_add_test(tc, runs_refused);
     tcase_add_test(tc, segments_out_of_memory);
-    return run_unforked(suite);
+    return run_on_backend(suite);
 }

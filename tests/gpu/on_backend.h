@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Tests on the backend that the command line names: a device and a queue of it for each test. */
+#ifndef FASTATTN_TESTS_GPU_ON_BACKEND_H
+#define FASTATTN_TESTS_GPU_ON_BACKEND_H
+
+#include "tests/unit/helpers.h"
+
+extern const char *backend;
+extern bool slow;         /* a driver that may compile on the CPU    */
+extern fa_device *device; /* NULL: this machine has none             */
+extern fa_queue *queue;
+
+/* A test case of `suite` whose tests find them. The name is the command line's. */
+TCase *add_backend_case(Suite *suite, const char *name);
+
+/* run_unforked(), or the exit status of a skipped test where there was no device. */
+int run_on_backend(Suite *suite);
+
+/* A buffer with these bytes. */
+fa_buffer *upload(const void *from, size_t bytes);
+
+#endif
