@@ -336,8 +336,7 @@ struct coded_kernel : coded_rows<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         bool nonfinite = false;
         UNROLL
         for (int i = 0; i < 4; i++) {
-            const uint hidden =
-                (is_nonfinite<TYPE>(words[i], 0) ? 0xffffu : 0u) | (is_nonfinite<TYPE>(words[i], 1) ? 0xffff0000u : 0u);
+            const uint hidden = nonfinite_bits<TYPE>(words[i]);
             nonfinite = nonfinite || hidden != 0;
             words[i] &= ~hidden;
         }

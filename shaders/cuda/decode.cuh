@@ -249,8 +249,7 @@ struct decode_kernel {
                 uint *const words = &v[i][c].x;
                 UNROLL
                 for (int m = 0; m < 4; m++) {
-                    const uint hidden = (is_nonfinite<TYPE>(words[m], 0) ? 0xffffu : 0u) |
-                                        (is_nonfinite<TYPE>(words[m], 1) ? 0xffff0000u : 0u);
+                    const uint hidden = nonfinite_bits<TYPE>(words[m]);
                     nonfinite = nonfinite || hidden != 0;
                     words[m] &= ~hidden;
                 }

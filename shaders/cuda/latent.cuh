@@ -112,15 +112,7 @@ struct latent_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         for (int i = 0; i < BLOCKS_V * BLOCK_KV / AT_A_TIME; i++) {
             uint *at = (uint *)(base::memory + (at_copy - base::room) + stage_at(stage) + i % BLOCKS_V * BLOCK +
                                 i / BLOCKS_V * AT_A_TIME * LINE);
-            UNROLL
-            for (int w = 0; w < 4; w++) {
-                const uint word = at[w], low = is_nonfinite<TYPE>(word, 0) ? 0xffffu : 0u,
-                           high = is_nonfinite<TYPE>(word, 1) ? 0xffff0000u : 0u;
-                if (low | high) {
-                    at[w] = word & ~(low | high);
-                    nonfinite = true;
-                }
-            }
+            nonfinite |= clear_nonfinite_chunk<TYPE>(at);
         }
         show_to_products();
         return __syncthreads_or(nonfinite) != 0;

@@ -109,3 +109,26 @@ __device__ __forceinline__ bool is_nonfinite(uint word, int half)
     const uint exponent = TYPE == TYPE_F16 ? 0x7c00u : 0x7f80u;
     return ((half ? word >> 16 : word) & exponent) == exponent;
 }
+
+/* The bits of those elements of a word that are. */
+template <int TYPE>
+__device__ __forceinline__ uint nonfinite_bits(uint word)
+{
+    return (is_nonfinite<TYPE>(word, 0) ? 0xffffu : 0u) | (is_nonfinite<TYPE>(word, 1) ? 0xffff0000u : 0u);
+}
+
+/* Makes those of 16 bytes of shared memory 0, and says whether there were any. */
+template <int TYPE>
+__device__ __forceinline__ bool clear_nonfinite_chunk(uint *at)
+{
+    bool nonfinite = false;
+    UNROLL
+    for (int w = 0; w < 4; w++) {
+        const uint word = at[w], bits = nonfinite_bits<TYPE>(word);
+        if (bits) {
+            at[w] = word & ~bits;
+            nonfinite = true;
+        }
+    }
+    return nonfinite;
+}

@@ -513,15 +513,7 @@ struct tensor_kernel {
         ROLLED
         for (int i = 0; i < COPIES; i++) {
             uint *at = (uint *)(memory + (copy_at(stage_v(stage), i) - room));
-            UNROLL
-            for (int w = 0; w < 4; w++) {
-                const uint word = at[w], low = is_nonfinite<TYPE>(word, 0) ? 0xffffu : 0u,
-                           high = is_nonfinite<TYPE>(word, 1) ? 0xffff0000u : 0u;
-                if (low | high) {
-                    at[w] = word & ~(low | high);
-                    nonfinite = true;
-                }
-            }
+            nonfinite |= clear_nonfinite_chunk<TYPE>(at);
         }
         return __syncthreads_or(nonfinite) != 0;
     }
