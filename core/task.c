@@ -33,6 +33,15 @@ void fa_task_release(fa_task *task)
         task->device->backend->task_release(task);
 }
 
+fa_status fa_task_compile(fa_task *task, const void *params, size_t bytes)
+{
+    task->params = params;
+    task->params_bytes = bytes;
+    FA_TRY(fa_task_prepare(task));
+    fa_task_release(task);
+    return FA_OK;
+}
+
 fa_status fa_task_run(const fa_task *task, fa_queue *queue, const fa_task_binding *binding)
 {
     return task->device->backend->task_run(task, queue, binding);

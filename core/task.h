@@ -55,6 +55,9 @@ fa_task_view fa_task_view_of(const fa_task *task, const fa_task_binding *binding
 /* Compiles or fetches the program, copies the parameters to the device. On failure there is nothing to release. */
 fa_status fa_task_prepare(fa_task *task);
 void fa_task_release(fa_task *task);
+
+/* Only compiles the program of a task, whose parameters have these bytes. */
+fa_status fa_task_compile(fa_task *task, const void *params, size_t bytes);
 /* Enqueues it. It allocates nothing and waits for nothing, and can be captured or recorded as runs of attention are. */
 fa_status fa_task_run(const fa_task *task, fa_queue *queue, const fa_task_binding *binding);
 

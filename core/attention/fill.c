@@ -184,11 +184,7 @@ fa_status fa_fill_compile(fa_device *device)
 {
     const fa_fill_params params = {.sequences = 0};
     fa_task task = task_of(device);
-    task.params = &params;
-    task.params_bytes = sizeof(params);
-    FA_TRY(fa_task_prepare(&task));
-    fa_task_release(&task);
-    return FA_OK;
+    return fa_task_compile(&task, &params, sizeof(params));
 }
 
 /* A list is given exactly where the description gives one. */
