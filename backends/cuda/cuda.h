@@ -113,6 +113,8 @@ void fa_cu_stages_destroy(const fa_cu *cu, const fa_cu_stages *stages);
 fa_status fa_cu_function_get(fa_device *device, int line, int type, int variant, CUfunction *function);
 /* Likewise the kernel of the task of that number. */
 fa_status fa_cu_task_function_get(fa_device *device, int task, CUfunction *function);
+/* What messages call a module; of a task, whose number is the line, the type is FA_CUDA_TASK. */
+const char *fa_cu_module_name(int line, int type);
 void fa_cu_modules_release(fa_device *device);
 /* Whether there are kernels for a device, or a compiler that can make them, which it notes; false with the reason. */
 bool fa_cu_can_compile(fa_cu_caps *caps, char *reason, size_t reason_size);

@@ -18,14 +18,14 @@ typedef struct fa_cu_module {
     int line, type;
 } fa_cu_module;
 
-static const char *name_of(int line, int type)
+const char *fa_cu_module_name(int line, int type)
 {
-    static const char *const tasks[] = {[FA_TASK_APPEND] = "append",
-                                        [FA_TASK_FILL] = "fill",
-                                        [FA_TASK_MERGE] = "states",
-                                        [FA_TASK_PAGES] = "pages",
-                                        [FA_TASK_APPEND_SCALED] = "append_scaled",
-                                        [FA_TASK_SALIENCY] = "saliency"};
+    static const char *const tasks[FA_TASKS] = {[FA_TASK_APPEND] = "append",
+                                                [FA_TASK_FILL] = "fill",
+                                                [FA_TASK_MERGE] = "states",
+                                                [FA_TASK_PAGES] = "pages",
+                                                [FA_TASK_APPEND_SCALED] = "append_scaled",
+                                                [FA_TASK_SALIENCY] = "saliency"};
     return type == FA_CUDA_TASK ? tasks[line] : fa_cuda_table[line].name;
 }
 
@@ -126,12 +126,13 @@ static fa_status compile(const fa_device *device, const fa_nvrtc *nvrtc, int arc
     fa_status status = FA_OK;
     error = nvrtc->nvrtcCompileProgram(program, count, options);
     if (error != 0)
-        status = compile_failed(device, nvrtc, program, name_of(line, type), error);
+        status = compile_failed(device, nvrtc, program, fa_cu_module_name(line, type), error);
     else if (nvrtc->nvrtcGetCUBINSize(program, size) != 0 || *size == 0)
-        status = fa_fail(FA_COMPILE, "nvrtcGetCUBINSize: no machine code of %s", name_of(line, type));
+        status =
+            fa_fail(FA_COMPILE, "nvrtcGetCUBINSize: no machine code of %s", fa_cu_module_name(line, type));
     *cubin = status == FA_OK ? fa_alloc(device->context, *size) : NULL;
     if (*cubin && nvrtc->nvrtcGetCUBIN(program, *cubin) != 0) {
-        status = fa_fail(FA_COMPILE, "nvrtcGetCUBIN: no machine code of %s", name_of(line, type));
+        status = fa_fail(FA_COMPILE, "nvrtcGetCUBIN: no machine code of %s", fa_cu_module_name(line, type));
         fa_release(device->context, *cubin, *size);
         *cubin = NULL;
     }
@@ -152,7 +153,7 @@ static fa_status make_module(const fa_device *device, int line, int type, CUmodu
     const fa_nvrtc *nvrtc = fa_nvrtc_load(why, sizeof(why));
     int arch = nvrtc ? target_arch(nvrtc, &d->caps, why, sizeof(why)) : 0;
     if (arch == 0)
-        return fa_fail(FA_COMPILE, "%s: %s", name_of(line, type), why);
+        return fa_fail(FA_COMPILE, "%s: %s", fa_cu_module_name(line, type), why);
     (void)nvrtc->nvrtcVersion(&major, &minor);
     (void)snprintf(key, sizeof(key), "cuda sm_%d NVRTC %d.%d line %d type %d\n%016llx %zu", arch, major,
                    minor, line, type, (unsigned long long)fa_cache_hash(source, source_size), source_size);
@@ -223,7 +224,7 @@ static fa_status add_module(fa_device *device, int line, int type, fa_cu_module 
         (void)d->cu->cuModuleUnload(made->handle);
         fa_release(device->context, made, sizeof(*made));
     } else {
-        fa_log(device->context, FA_LOG_DEBUG, "cuda: %s of type %d: %s", name_of(line, type), type,
+        fa_log(device->context, FA_LOG_DEBUG, "cuda: %s of type %d: %s", fa_cu_module_name(line, type), type,
                compiled ? "compiled, or from the cache" : "from the library");
     }
     return FA_OK;

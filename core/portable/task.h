@@ -33,6 +33,7 @@
 #define FA_TASK_PAGES 3
 #define FA_TASK_APPEND_SCALED 4 /* an append into caches whose scales are operands */
 #define FA_TASK_SALIENCY 5
+#define FA_TASKS 6
 
 #define FA_TASK_SHARED_INTS 4
 

@@ -28,7 +28,7 @@ static int least_arch(const fa_nvrtc *nvrtc, int unit)
 }
 
 /* A line of kernels.inc, or where the type is FA_CUDA_TASK, a task. */
-static bool compile(const fa_nvrtc *nvrtc, const char *name, int arch, int line, int type)
+static bool compile(const fa_nvrtc *nvrtc, int arch, int line, int type)
 {
     char target[32], defines[2][32], log[4096] = "";
     const char *options[] = {target,         "--std=c++17", "-default-device", defines[0], defines[1],
@@ -52,30 +52,15 @@ static bool compile(const fa_nvrtc *nvrtc, const char *name, int arch, int line,
         (void)nvrtc->nvrtcGetCUBINSize(program, &size);
     else if (nvrtc->nvrtcGetProgramLogSize(program, &size) == 0 && size <= sizeof(log))
         (void)nvrtc->nvrtcGetProgramLog(program, log);
-    (void)printf("%s, %s: %s, %zu bytes\n%s", name, target, error == 0 ? "compiled" : "FAILED", size, log);
+    (void)printf("%s, %s: %s, %zu bytes\n%s", fa_cu_module_name(line, type), target,
+                 error == 0 ? "compiled" : "FAILED", size, log);
     (void)nvrtc->nvrtcDestroyProgram(&program);
     return error == 0 && size > 0;
 }
 
 static bool compile_line(const fa_nvrtc *nvrtc, int line, int type)
 {
-    const fa_cuda_traits *t = &fa_cuda_table[line];
-    return compile(nvrtc, t->name, least_arch(nvrtc, t->unit), line, type);
-}
-
-/* Tasks are for every GPU: each, for the oldest. */
-static bool compile_tasks(const fa_nvrtc *nvrtc)
-{
-    static const char *const task[] = {[FA_TASK_APPEND] = "append",
-                                       [FA_TASK_FILL] = "fill",
-                                       [FA_TASK_MERGE] = "states",
-                                       [FA_TASK_PAGES] = "pages",
-                                       [FA_TASK_APPEND_SCALED] = "append_scaled",
-                                       [FA_TASK_SALIENCY] = "saliency"};
-    bool good = true;
-    for (int t = 0; t < (int)(sizeof(task) / sizeof(task[0])); t++)
-        good = compile(nvrtc, task[t], least_arch(nvrtc, 0), t, FA_CUDA_TASK) && good;
-    return good;
+    return compile(nvrtc, least_arch(nvrtc, fa_cuda_table[line].unit), line, type);
 }
 
 int main(void)
@@ -86,7 +71,10 @@ int main(void)
         (void)printf("no NVRTC: %s\n", reason);
         return SKIPPED;
     }
-    bool good = compile_tasks(nvrtc);
+    bool good = true;
+    /* Tasks are for every GPU: each, for the oldest. */
+    for (int task = 0; task < FA_TASKS; task++)
+        good = compile(nvrtc, least_arch(nvrtc, 0), task, FA_CUDA_TASK) && good;
     int kind = -1, unit = -1;
     for (int line = 0; kind != FA_CUDA_MERGE; line++) {
         /* The first, which is the smallest, of each kind and unit. */
