@@ -8,7 +8,7 @@ enum {
     TABLE_LINES = sizeof(fa_cuda_table) / sizeof(fa_cuda_table[0]),
     DRIVER_SHARED = 1024, /* bytes of shared memory that the driver takes of each block */
 };
-/* The formats of caches that kernels on tensor cores serve: those whose blocks have their scales. */
+/* The formats of caches that kernels on tensor cores serve without scales in tensors of their own. */
 #define TYPES_CODED ((FA_TYPE(FA_IQ4_NL + 1) - 1) & ~(FA_TYPE(FA_E4M3) - 1))
 
 _Static_assert(FA_CUDA_MOST_DIM >= FA_MAX_HEAD_DIM, "a row of NaNs is as long as any");
@@ -130,24 +130,23 @@ static int32_t most_rows(const fa_cu_caps *caps, const fa_cuda_traits *t)
 static size_t most_coded_bytes(const fa_cuda_traits *t, int variant)
 {
     int most = 0;
-    for (int pair = 0; pair < (FA_IQ4_NL + 1) * (FA_IQ4_NL + 1); pair++) {
-        const int k = pair / (FA_IQ4_NL + 1), v = pair % (FA_IQ4_NL + 1);
-        if (TYPES_CODED & FA_TYPE(k) && TYPES_CODED & FA_TYPE(v))
+    for (int k = FA_E4M3; k <= FA_IQ4_NL; k++) {
+        for (int v = FA_E4M3; v <= FA_IQ4_NL; v++)
             most = FA_MAX(most, fa_cuda_shared_bytes(*t, fa_cuda_coded_type(FA_F16, k, v), variant));
     }
     return (size_t)most;
 }
 
 /*
- * Blocks of a kernel on tensor cores that a multiprocessor works on where k and v are in formats of caches; 0: it does not
- * serve them. Modules for them are compiled when they are first used.
+ * Blocks of a kernel on tensor cores that a multiprocessor works on where k or v is in a format of caches; 0: it does not
+ * serve them, which only kernels with m16n8k16 do. Modules for them are compiled when they are first used.
  */
 static int32_t coded_blocks(const fa_cu_caps *caps, const fa_cuda_traits *t, int32_t most_q)
 {
     const bool tiles = t->kind == FA_CUDA_TENSOR;
     const size_t least = most_coded_bytes(t, 0), most = most_coded_bytes(t, fa_cuda_variant_of(*t, most_q));
     const size_t room = caps->unit_shared_bytes / (least + DRIVER_SHARED);
-    if (t->unit < 80 || !caps->compiles || (tiles ? least : most) > caps->shared_bytes)
+    if (t->unit != 80 || !caps->compiles || (tiles ? least : most) > caps->shared_bytes)
         return 0;
     if (tiles)
         return t->resident == 1 || (size_t)t->resident * (most + DRIVER_SHARED) <= caps->unit_shared_bytes;

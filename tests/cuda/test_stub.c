@@ -505,6 +505,10 @@ START_TEST(the_latent_kernel_is_of_hopper)
             ck_assert_uint_ge(bound, fa_plan_workspace(plan));
             ck_assert_int_eq(info.items, 128); /* all multiprocessors but four have one of as many keys */
             fa_plan_destroy(plan);
+            d.k.dtype = d.v.dtype = FA_Q8_0;
+            ck_assert_int_eq(fa_plan_create(device, &d, &plan), FA_UNSUPPORTED);
+            assert_message("hopper-latent: k.dtype q8_0 is not served");
+            d.k.dtype = d.v.dtype = FA_BF16;
             d.v_in_k = 0;
             d.tuning = &tuning;
             ck_assert_int_eq(fa_plan_create(device, &d, &plan), FA_UNSUPPORTED);
