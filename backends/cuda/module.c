@@ -73,8 +73,12 @@ bool fa_cu_can_compile(fa_cu_caps *caps, char *reason, size_t reason_size)
 {
     char why[200];
     const fa_nvrtc *nvrtc = fa_nvrtc_load(why, sizeof(why));
+    int major = 0, minor = 0;
     caps->compiles = nvrtc && target_arch(nvrtc, caps, why, sizeof(why)) > 0;
-    caps->hopper = caps->runs_arch == 90 && (caps->compiles || have_hopper(caps));
+    if (caps->compiles)
+        (void)nvrtc->nvrtcVersion(&major, &minor);
+    /* Compilers know sm_90a from 12.0 on. */
+    caps->hopper = caps->runs_arch == 90 && (major >= 12 || have_hopper(caps));
     if (caps->compiles || have_images(caps))
         return true;
     (void)snprintf(reason, reason_size, "no kernels for compute capability %d.%d in this library, and %s",
