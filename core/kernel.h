@@ -8,8 +8,8 @@
 
 #define FA_TYPE(dtype) (1u << (dtype))
 #define FA_TYPES_FLOAT (FA_TYPE(FA_F32) | FA_TYPE(FA_F16) | FA_TYPE(FA_BF16))
-/* Those and the formats of caches, of which FA_E4M3 is the first and FA_E2M1 the last. */
 #define FA_TYPES_BITS (FA_TYPE(FA_U1) | FA_TYPE(FA_U2U1)) /* with codes of one bit */
+/* FA_TYPES_FLOAT and the formats of caches, of which FA_E4M3 is the first and FA_E2M1 the last. */
 #define FA_TYPES_CACHE (FA_TYPES_FLOAT | ((FA_TYPE(FA_E2M1 + 1) - 1) & ~(FA_TYPE(FA_E4M3) - 1)))
 
 typedef struct fa_kernel {
@@ -27,7 +27,7 @@ typedef struct fa_kernel {
     bool p_as_q;     /* it is the type of q instead                                                  */
     fa_tile_traits traits;
     int32_t
-        resident_coded; /* traits.resident where k and v are in formats of caches; 0: it is the same there too */
+        resident_coded; /* traits.resident where k or v is in a format of caches; 0: it is the same there too */
     int32_t coded_bytes; /* staged beside what traits say where resident_coded holds                  */
     const void *impl;    /* the backend's own */
 } fa_kernel;

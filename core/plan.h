@@ -70,6 +70,9 @@ static inline int64_t fa_run_merges(const fa_plan *plan, const fa_binding *bindi
     return binding->work ? plan->capacity.merges : plan->schedule.merges;
 }
 
+/* The buffers of a run as its arguments have them. */
+fa_binding fa_binding_of(const fa_attention_args *args);
+
 /* Where v is a part of k: binds it to k's memory. FA_INVALID: it is bound, and elsewhere. */
 fa_status fa_binding_share(const fa_problem *problem, fa_binding *binding);
 

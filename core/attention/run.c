@@ -21,6 +21,24 @@ fa_status fa_work_check(const fa_device *device, const char *of, const fa_buffer
     return status;
 }
 
+fa_binding fa_binding_of(const fa_attention_args *a)
+{
+    fa_binding binding = {
+        .workspace = a->workspace,
+        .workspace_offset = a->workspace_offset,
+        .work = a->work,
+        .work_offset = a->work_offset,
+        .status = a->status,
+        .status_offset = a->status_offset,
+    };
+#define FA_OPERAND(constant, field, written, feature) \
+    binding.buffer[FA_##constant] = a->field;         \
+    binding.offset[FA_##constant] = a->field##_offset;
+#include "core/attention/operands.inc"
+#undef FA_OPERAND
+    return binding;
+}
+
 fa_status fa_binding_share(const fa_problem *p, fa_binding *binding)
 {
     fa_buffer *const v = binding->buffer[FA_V], *const k = binding->buffer[FA_K];
@@ -157,19 +175,7 @@ fa_status fa_plan_run(const fa_plan *plan, fa_queue *queue, const fa_attention_a
         status = fa_copy_struct(&copy, sizeof(copy), FA_ATTENTION_ARGS_0_1, args, "fa_attention_args");
     if (status != FA_OK)
         return status;
-    fa_binding binding = {
-        .workspace = copy.workspace,
-        .workspace_offset = copy.workspace_offset,
-        .work = copy.work,
-        .work_offset = copy.work_offset,
-        .status = copy.status,
-        .status_offset = copy.status_offset,
-    };
-#define FA_OPERAND(constant, field, written, feature) \
-    binding.buffer[FA_##constant] = copy.field;       \
-    binding.offset[FA_##constant] = copy.field##_offset;
-#include "core/attention/operands.inc"
-#undef FA_OPERAND
+    fa_binding binding = fa_binding_of(&copy);
     return fa_plan_run_bound(plan, queue, &binding);
 }
 

@@ -33,6 +33,8 @@ struct fa_cascade {
     size_t table_offset[FA_CASCADE_MAX_LEVELS], first_offset;
 };
 
+_Static_assert(FA_CASCADE_MAX_LEVELS + 1 <= FA_PARTS_MOST, "a plan for each level, and the last");
+
 /* What a run reads and writes, in bytes. */
 typedef struct fa_cascade_costs {
     double key;   /* a key of all heads, with its value */

@@ -136,7 +136,7 @@ static fa_status prepare(fa_cascade *c, const fa_attention_desc *desc)
     c->parts.count = c->levels + 1;
     if (c->levels == 0) {
         FA_TRY(fa_plan_create(c->device, desc, last));
-        FA_TRY(fa_parts_alone(&c->parts));
+        fa_parts_alone(&c->parts);
         return c->problem.has_first_kv && c->problem.on_device ? make_tables(c) : FA_OK;
     }
     fa_attention_desc rest = fa_parts_desc(desc);
@@ -303,19 +303,7 @@ fa_status fa_cascade_schedule_device(const fa_cascade *cascade, fa_queue *queue,
 /* Everything that a run reads and writes, as if it were one of the problem's plan. */
 static fa_status check_memory(const fa_cascade *c, const fa_attention_args *a)
 {
-    fa_binding binding = {
-        .workspace = a->workspace,
-        .workspace_offset = a->workspace_offset,
-        .work = a->work,
-        .work_offset = a->work_offset,
-        .status = a->status,
-        .status_offset = a->status_offset,
-    };
-#define FA_OPERAND(constant, field, written, feature) \
-    binding.buffer[FA_##constant] = a->field;         \
-    binding.offset[FA_##constant] = a->field##_offset;
-#include "core/attention/operands.inc"
-#undef FA_OPERAND
+    fa_binding binding = fa_binding_of(a);
     FA_TRY(fa_binding_share(&c->problem, &binding));
     return fa_binding_check(&binding, c->device, &c->problem, c->parts.workspace,
                             a->work ? fa_plan_work(c->parts.plan[c->levels]) : 0);

@@ -51,10 +51,9 @@ fa_status fa_parts_merged(fa_parts *p, fa_device *device, const fa_attention_des
     return lay_out(p, desc->o.shape);
 }
 
-fa_status fa_parts_alone(fa_parts *p)
+void fa_parts_alone(fa_parts *p)
 {
     p->workspace = fa_plan_workspace(p->plan[0]);
-    return FA_OK;
 }
 
 void fa_parts_release(fa_parts *p)

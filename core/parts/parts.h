@@ -28,7 +28,7 @@ fa_attention_desc fa_parts_desc(const fa_attention_desc *desc);
  */
 fa_status fa_parts_merged(fa_parts *parts, fa_device *device, const fa_attention_desc *desc,
                           const fa_tensor *factors, int64_t factor_stride);
-fa_status fa_parts_alone(fa_parts *parts);
+void fa_parts_alone(fa_parts *parts);
 void fa_parts_release(fa_parts *parts);
 
 /* The arguments of part n's run, which writes its state into the workspace where there is a merge. */

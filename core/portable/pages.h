@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The status of a run whose keys lie in pages, in the words of task.h: of each sequence 0, or one more than its first entry
- * of the page table that names no page. A work-group looks at the entries of one sequence, all that hold a key of it.
+ * of the page table that names no page, or than the number of its entries where a length on the device goes beyond them. A
+ * work-group looks at the entries of one sequence, all that hold a key of it.
  */
 #ifndef FA_PORTABLE_PAGES_H
 #define FA_PORTABLE_PAGES_H

@@ -161,6 +161,12 @@ fa_status fa_segments_check_lengths(const fa_segments *segments, int64_t n, cons
                        l->sequences != 0                ? "sequences"
                        : l->cu_rows_q || l->cu_rows_q32 ? "cu_rows_q"
                                                         : "lens_q");
+    if (l->cu_rows_kv || l->cu_rows_kv32)
+        return fa_fail(FA_INVALID, "cu_rows_kv is given, expected NULL: segments are not packed");
+    if ((l->lens_kv && l->lens_kv32) || (l->first_kv && l->first_kv32)) {
+        const char *name = l->lens_kv && l->lens_kv32 ? "lens_kv" : "first_kv";
+        return fa_fail(FA_INVALID, "%s32 is given with %s, expected one of the two", name, name);
+    }
     for (int64_t i = 0; i < p->sequences; i++) {
         const int64_t keys = number_in(l->lens_kv, l->lens_kv32, i, p->keys),
                       first = number_in(l->first_kv, l->first_kv32, i, 0);

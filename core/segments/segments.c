@@ -46,8 +46,10 @@ static fa_status make(fa_segments *s, const fa_segments_desc *given)
         FA_TRY(fa_segments_name(make_plan(s, &desc, alone, n), n));
     FA_TRY(lay_out_work(s));
     FA_TRY(fa_problem_read_desc(desc.attention, &whole));
-    return alone ? fa_parts_alone(&s->parts)
-                 : fa_parts_merged(&s->parts, s->device, &whole, &desc.v_channels, desc.v_channels_stride);
+    if (!alone)
+        return fa_parts_merged(&s->parts, s->device, &whole, &desc.v_channels, desc.v_channels_stride);
+    fa_parts_alone(&s->parts);
+    return FA_OK;
 }
 
 fa_status fa_segments_create(fa_device *device, const fa_segments_desc *desc, fa_segments **segments)
@@ -134,6 +136,10 @@ fa_status fa_segments_schedule_device(const fa_segments *segments, fa_queue *que
     fa_clear_error();
     FA_TRY(check_call(segments, queue, lengths, "lengths"));
     FA_TRY(check_work(segments, work, work_offset));
+    for (int64_t n = 0; n < segments->count; n++) {
+        if (!lengths[n])
+            return fa_fail(FA_INVALID, "lengths[%lld] is NULL", (long long)n);
+    }
     for (int64_t n = 0; n < segments->count; n++)
         FA_TRY(fa_segments_name(fa_plan_schedule_device(segments->parts.plan[n], queue, lengths[n], work,
                                                         work_offset + segments->work_at[n]),
@@ -176,17 +182,7 @@ static fa_attention_args args_of(const fa_segments_args *all, const fa_segment_a
 /* Everything that a segment reads and a run writes. */
 static fa_status check_segment(const fa_segments *s, int64_t n, const fa_attention_args *a)
 {
-    fa_binding binding = {
-        .workspace = a->workspace,
-        .workspace_offset = a->workspace_offset,
-        .work = a->work,
-        .work_offset = a->work_offset,
-    };
-#define FA_OPERAND(constant, field, written, feature) \
-    binding.buffer[FA_##constant] = a->field;         \
-    binding.offset[FA_##constant] = a->field##_offset;
-#include "core/attention/operands.inc"
-#undef FA_OPERAND
+    const fa_binding binding = fa_binding_of(a);
     return fa_binding_check(&binding, s->device, &s->problem[n], s->parts.workspace,
                             a->work ? s->work_at[s->count] : 0);
 }
@@ -209,8 +205,9 @@ static fa_status check_channels(const fa_segments *s, const fa_segments_args *a)
             (fa_memory){"o", fa_buffer_extent(&p->tensor[FA_O], p->span[FA_O], a->o, a->o_offset), true};
     if (p->span[FA_LSE] > 0)
         memory[count++] = (fa_memory){"lse", fa_buffer_bytes(p->span[FA_LSE], a->lse, a->lse_offset), true};
-    memory[count++] = (fa_memory){
-        "workspace", fa_buffer_bytes(s->parts.workspace, a->workspace, a->workspace_offset), true};
+    if (s->parts.workspace > 0)
+        memory[count++] = (fa_memory){
+            "workspace", fa_buffer_bytes(s->parts.workspace, a->workspace, a->workspace_offset), true};
     return fa_memory_check_overlap(memory, count);
 }
 

@@ -19,6 +19,8 @@ struct fa_segments {
     size_t work_at[FA_SEGMENTS_MAX + 1]; /* where a segment's work begins; then the bytes of all */
 };
 
+_Static_assert(FA_SEGMENTS_MAX <= FA_PARTS_MOST, "a plan for each segment");
+
 /* Fills all but the plans of segments that are all 0 but for their device. Release it, whatever this returns. */
 fa_status fa_segments_read(const fa_segments_desc *desc, fa_segments *segments);
 void fa_segments_release(fa_segments *segments);

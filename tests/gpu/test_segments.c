@@ -644,6 +644,18 @@ START_TEST(runs_refused)
     ck_assert_int_eq(fa_segments_schedule(segments, queue, lengths_list, work, 0), FA_INVALID);
     assert_message("segment[0]: lens_q is given");
     lengths[0].lens_q = NULL;
+    lengths[1].cu_rows_kv = s.cache[1].lens;
+    ck_assert_int_eq(fa_segments_schedule(segments, queue, lengths_list, work, 0), FA_INVALID);
+    assert_message("segment[1]: cu_rows_kv is given");
+    lengths[1].cu_rows_kv = NULL;
+    static const int32_t both[BATCH];
+    lengths[1].lens_kv32 = both;
+    ck_assert_int_eq(fa_segments_schedule(segments, queue, lengths_list, work, 0), FA_INVALID);
+    assert_message("segment[1]: lens_kv32 is given with lens_kv");
+    lengths[1].lens_kv32 = NULL;
+    const fa_device_lengths *const none[2] = {NULL, NULL};
+    ck_assert_int_eq(fa_segments_schedule_device(segments, queue, none, work, 0), FA_INVALID);
+    assert_message("lengths[0] is NULL");
     ck_assert_int_eq(fa_segments_schedule(segments, queue, lengths_list, work, 256), FA_INVALID);
     assert_message("work");
     ck_assert_int_eq(fa_buffer_read(queue, work, 0, found, fa_segments_work(segments)), FA_OK);
