@@ -56,16 +56,9 @@ FA_STRUCT_END(fa_saliency_work)
     FA_TASK_LIST(FA_TASK_OF((w).task), fa_table_sequence, FA_PARAM(w, sequences_at) + (w).sequence).member
 #define FA_FLOAT_AT(w, n) FA_TASK_LIST(FA_TASK_OF((w).task), float, n)
 #define FA_LOAD_BIAS(w, n) FA_SALIENCY_ELEMENT(FA_TASK_OF((w).task), 4, FA_PARAM(w, bias_type), n)
-#define FA_LOAD_KEEP(w, n) fa_saliency_byte(FA_TASK_OF((w).task), n)
+#define FA_LOAD_KEEP(w, n) FA_GET8(FA_TASK_OF((w).task), 3, n)
 #define FA_LATE(x) (x)
 #define FA_LOAD_BITS(w, n) FA_GET32(FA_TASK_OF((w).task), 3, (n)*FA_INDEX(4))
-
-/* Byte n of keep, which begins at an even one. */
-FA_KERNEL_FN fa_uint fa_saliency_byte(FA_TASK t, FA_AT n)
-{
-    const fa_uint upper = FA_TASK_LOW(n) & 1u;
-    return FA_GET16(t, 3, n - FA_INDEX(upper)) >> (8u * upper) & 255u;
-}
 
 #include "work.h"
 

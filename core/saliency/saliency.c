@@ -65,7 +65,6 @@ static fa_status size_operands(fa_saliency *s)
             s->span[n] = s->has[n] ? p->span[tensors[n]] : 0;
         }
     }
-    s->span[FA_SALIENCY_KEEP] += p->keep_bits ? 0 : s->span[FA_SALIENCY_KEEP] % 2;
     s->has[FA_SALIENCY_LSE] = s->has[FA_SALIENCY_OUT] = true;
     s->has[FA_SALIENCY_PROBES] = s->params.probes > 0;
     const bool fits =
@@ -117,7 +116,7 @@ static fa_status write_words(fa_saliency *s)
     const size_t factors_at = end;
     fits = fits && fa_grow(&end, factors, sizeof(float));
     const size_t rows_at = end;
-    fits = fits && fa_grow(&end, sequences + 1, sizeof(int32_t));
+    fits = fits && fa_grow(&end, sequences, sizeof(int32_t));
     end += end % 8;
     if (!fits || end > INT32_MAX)
         return fa_fail(FA_OUT_OF_MEMORY, "the lists of %zu sequences overflow memory", sequences);
@@ -166,6 +165,19 @@ static void fill_task(fa_saliency *s)
     }
 }
 
+/* Whether the program's loops come to their end. */
+static fa_status check_turns(const fa_saliency *s)
+{
+    const fa_problem *p = &s->problem;
+    const int32_t most = s->device->limits.loop_turns;
+    const int64_t rows = s->params.probes > 0 ? s->params.probes : p->max_len_q,
+                  row = 1 + (int64_t)s->params.each * (1 + (int64_t)p->dim_qk);
+    if (most > 0 && rows > FA_MAX(most - 64, 0) / row)
+        return fa_fail(FA_UNSUPPORTED, "%lld rows of %d heads and %d dims, but %s ends loops after %d turns",
+                       (long long)rows, s->params.each, p->dim_qk, s->device->info.name, most);
+    return FA_OK;
+}
+
 static fa_status create(fa_saliency *s, const fa_saliency_desc *given)
 {
     fa_saliency_desc d;
@@ -175,6 +187,7 @@ static fa_status create(fa_saliency *s, const fa_saliency_desc *given)
     FA_TRY(fa_problem_init(s->device->context, d.attention, &s->problem));
     FA_TRY(check(s, &d));
     FA_TRY(fill_params(s, &d));
+    FA_TRY(check_turns(s));
     FA_TRY(size_operands(s));
     FA_TRY(write_words(s));
     fill_task(s);
@@ -220,8 +233,6 @@ void fa_saliency_destroy(fa_saliency *saliency)
 
 static size_t alignment_of(const fa_saliency *s, int n)
 {
-    if (n == FA_SALIENCY_KEEP && !s->problem.keep_bits)
-        return 2;
     return tensors[n] >= 0 ? fa_dtype_align(s->problem.tensor[tensors[n]].dtype) : sizeof(float);
 }
 

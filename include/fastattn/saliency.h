@@ -34,7 +34,8 @@ typedef struct fa_saliency fa_saliency;
 /**
  * Prepares it on `device`. Everything is copied out of desc. Destroy with fa_saliency_destroy(). *saliency is NULL on failure.
  * FA_INVALID: NULL, or desc is wrong; the message names the field. FA_UNSUPPORTED: pages, formats of caches; more than
- * 2^31 - 1 keys; a tensor larger than the device's kernels reach. FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST. Thread-safe.
+ * 2^31 - 1 keys; a tensor larger than the device's kernels reach; more rows or probes than its driver lets loops count.
+ * FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST. Thread-safe.
  */
 FA_API fa_status fa_saliency_create(fa_device *device, const fa_saliency_desc *desc, fa_saliency **saliency);
 
@@ -44,9 +45,8 @@ FA_API void fa_saliency_destroy(fa_saliency *saliency);
 /**
  * The memory of one run. `lse` is that of attention, f32 of shape (batch, heads_q, rows). `probes` holds `probes` numbers of 32
  * bits for each sequence, which are rows of it; others count as none. bias, keep and probes are given exactly if the
- * description has them. keep as bytes begins at an even one, and the buffer has one byte more where their number is odd.
- * `saliency` is f32, contiguous, of shape (sequences, heads, keys), with as many keys as a sequence can have; what lies
- * beyond a sequence's keys, and before its first, is not written. Offsets are in bytes.
+ * description has them. `saliency` is f32, contiguous, of shape (sequences, heads, keys), with as many keys as a sequence can
+ * have; what lies beyond a sequence's keys, and before its first, is not written. Offsets are in bytes.
  */
 typedef struct fa_saliency_args {
     size_t struct_size; /* sizeof(fa_saliency_args) */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/backend.h"
 #include "tests/gpu/on_backend.h"
 
 enum {
@@ -27,7 +28,7 @@ typedef struct scene {
     float slopes[HEADS_Q], factors[HEADS_Q], sinks[HEADS_Q];
     unsigned char q[BATCH * HEADS_Q * ROWS * DIM * 4], k[BATCH * HEADS_KV * KEYS * DIM * 4];
     float v[BATCH * HEADS_KV * KEYS * DIM], bias[HEADS_Q * ROWS * KEYS];
-    uint8_t keep[BATCH * ROWS * KEYS + 1];
+    uint8_t keep[BATCH * ROWS * KEYS];
     uint32_t bits[BATCH * ROWS * WORDS];
     float lse[BATCH * HEADS_Q * ROWS];
     float out[BATCH * HEADS_Q * KEYS];
@@ -262,6 +263,14 @@ START_TEST(saliencies_refused)
     ck_assert_int_eq(fa_saliency_create(device, &s.saliency, &saliency), FA_UNSUPPORTED);
     assert_message("attention->k.dtype is e4m3");
     ck_assert_ptr_null(saliency);
+    s.desc.k.dtype = FA_F32;
+    s.desc.q = fa_tensor_make(FA_F32, BATCH, HEADS_Q, 1 << 20, 24);
+    s.desc.o = fa_tensor_make(FA_F32, BATCH, HEADS_Q, 1 << 20, s.desc.o.shape[3]);
+    s.desc.bias.shape[0] = s.desc.keep.shape[0] = 0;
+    if (device->limits.loop_turns > 0) {
+        ck_assert_int_eq(fa_saliency_create(device, &s.saliency, &saliency), FA_UNSUPPORTED);
+        assert_message("1048576 rows of 2 heads and 24 dims, but");
+    }
     make_scene(&s, 0, &random);
     ck_assert_int_eq(fa_saliency_create(device, &s.saliency, &saliency), FA_OK);
     fa_buffer *q = upload(s.q, sizeof(s.q)), *k = upload(s.k, sizeof(s.k)),
