@@ -26,8 +26,8 @@ static bool is_coded(const fa_tensor *tensor)
 }
 
 /*
- * What scales depend on that are tensors of their own. U8 is served about its middle, as if it had a zero. Of a page that
- * the pool has not, scales are NaN, unless codes can be.
+ * How an operand is scaled by tensors of its own, as far as modules differ. U8 is served about its middle, as if it had a zero.
+ * Scales of a page that the pool has not are NaN; one for the whole item can stand for them only if codes can be NaN.
  */
 static int scaling_of(const fa_problem *p, int operand)
 {
@@ -60,7 +60,7 @@ static int type_of(const fa_plan *plan, const fa_cuda_traits *t)
     return same && fa_gpu_can_align(&plan->problem) ? (int)type : FA_CUDA_ANY;
 }
 
-/* And where that is of formats, what scales depend on. */
+/* Likewise; where k or v is in a format, with how each is scaled. */
 static int scaled_type_of(const fa_plan *plan, const fa_cuda_traits *t)
 {
     const int type = type_of(plan, t);

@@ -226,17 +226,11 @@ FA_CUDA_FN int fa_cuda_rows_sums(fa_cuda_traits t, int block_q)
     return t.share * block_q * t.block_kv > 8 * t.group ? t.share * block_q * t.block_kv : 8 * t.group;
 }
 
-/* Latent: rows of q, and two stages of K. */
-FA_CUDA_FN int fa_cuda_latent_words(fa_cuda_traits t, int rows)
-{
-    return (rows + 2 * t.block_kv) * t.dim_qk / 2;
-}
-
 /* Two stages of K and V; rows of q that are not held; and the scores that warps of a row exchange. */
 FA_CUDA_FN int fa_cuda_tensor_words(fa_cuda_traits t, int rows)
 {
-    if (t.kind == FA_CUDA_LATENT)
-        return fa_cuda_latent_words(t, rows);
+    if (t.kind == FA_CUDA_LATENT) /* rows of q, and two stages of K */
+        return (rows + 2 * t.block_kv) * t.dim_qk / 2;
     return 2 * t.block_kv * t.dim_v +
            (16 * t.tensor.held * t.tensor.split < t.dim_qk ? rows * t.dim_qk / 2 : 0) +
            (t.tensor.split > 1 ? rows * t.tensor.split * t.block_kv : 0);
@@ -339,7 +333,7 @@ FA_CUDA_FN int fa_cuda_tile_notes_at(fa_cuda_traits t, int rows)
 
 FA_CUDA_FN int fa_cuda_tile_bytes(fa_cuda_traits t, int type, int rows)
 {
-    const int type_k = type >> 4 & 15, type_v = type >> 8;
+    const int type_k = fa_cuda_coded_k(type), type_v = fa_cuda_coded_v(type);
     return fa_cuda_tile_notes_at(t, rows) + 2 * fa_cuda_tile_notes(t, type_k, type_v) +
            fa_cuda_tile_sums(t, type_k, rows) + t.group / 32 * fa_cuda_tile_share(t, type_k, type_v);
 }
@@ -348,12 +342,12 @@ FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_traits t, int type, int variant)
 {
     if (t.kind == FA_CUDA_DECODE)
         return fa_cuda_decode_bytes(t, type, variant);
-    if (t.kind == FA_CUDA_TENSOR && type > FA_CUDA_ANY)
+    if (t.kind == FA_CUDA_TENSOR && type > FA_CUDA_SCALED)
         return fa_cuda_tile_bytes(t, type, fa_cuda_rows_of(t, variant));
     return (int)sizeof(float) *
-           (t.kind == FA_CUDA_LATENT   ? fa_cuda_latent_words(t, fa_cuda_rows_of(t, variant)) + FA_CUDA_NOTES
-            : t.kind == FA_CUDA_TENSOR ? fa_cuda_tensor_words(t, fa_cuda_rows_of(t, variant)) +
-                                             (fa_cuda_tensor_notes(t) ? FA_CUDA_NOTES : 0)
+           (t.kind == FA_CUDA_TENSOR || t.kind == FA_CUDA_LATENT
+                ? fa_cuda_tensor_words(t, fa_cuda_rows_of(t, variant)) +
+                      (fa_cuda_tensor_notes(t) ? FA_CUDA_NOTES : 0)
             : t.kind == FA_CUDA_FMA  ? 4 + 2 * fa_cuda_fma_stage(t, fa_cuda_rows_of(t, variant))
             : t.kind == FA_CUDA_ROWS ? fa_cuda_rows_of(t, variant) * (t.dim_qk + t.block_kv) +
                                            fa_cuda_rows_sums(t, fa_cuda_rows_of(t, variant)) + t.group + 8

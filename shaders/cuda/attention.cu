@@ -47,20 +47,23 @@ constexpr int most_threads(int variant)
     return FA_MIN(fa_cuda_group(fa_cuda_table[FA_ROW], variant), 256);
 }
 
-#if FA_TYPE > 5 /* as many blocks of the fewest rows as the kernel is made for */
-#define BOUNDS(variant) most_threads(variant), variant < 2 ? fa_cuda_coded_resident(fa_cuda_table[FA_ROW]) : 1
-#else /* likewise of those that look at terms of scores: for masks in bits the compiler would take more registers */
+/*
+ * Blocks that a multiprocessor must have registers for; 0: any number. Of formats, as many of the fewest rows as the kernel is
+ * made for. Of others, those that look at terms of scores: for masks in bits the compiler would take more registers.
+ */
 constexpr int resident(int variant)
 {
-    return variant == 1 && fa_cuda_table[FA_ROW].kind == FA_CUDA_DECODE ? fa_cuda_table[FA_ROW].resident : 0;
+    constexpr fa_cuda_traits R = fa_cuda_table[FA_ROW];
+    if (CODED)
+        return variant < 2 ? fa_cuda_coded_resident(R) : 1;
+    return variant == 1 && R.kind == FA_CUDA_DECODE ? R.resident : 0;
 }
-#define BOUNDS(variant) most_threads(variant), resident(variant)
-#endif
-#define KERNEL(name, variant)                                                                          \
-    extern "C" __global__ void __launch_bounds__(BOUNDS(variant)) name(const fa_cuda_args a)           \
-    {                                                                                                  \
-        extern __shared__ __align__(1024) float4 room[];                                               \
-        run<FA_ROW, variant>(a, room);                                                                 \
+
+#define KERNEL(name, variant)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(most_threads(variant), resident(variant)) name(const fa_cuda_args a) \
+    {                                                                                                                 \
+        extern __shared__ __align__(1024) float4 room[];                                                              \
+        run<FA_ROW, variant>(a, room);                                                                                \
     }
 KERNEL(fa_kernel_0, 0)
 KERNEL(fa_kernel_1, 1)

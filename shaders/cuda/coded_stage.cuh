@@ -12,13 +12,10 @@
 template <int ROW, int TYPE, int BLOCK_Q, bool TRANSFORMS>
 struct coded_stages : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     typedef tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> tiles;
-    typedef typename tiles::products products;
     typedef format<FORMAT_K> K;
     typedef format<FORMAT_V> V;
-    using tiles::s, tiles::id, tiles::lane, tiles::warp, tiles::part, tiles::room, tiles::memory, tiles::at_q, tiles::at_k,
-        tiles::at_v, tiles::q, tiles::out, tiles::offsets;
-    using tiles::R, tiles::UNIT, tiles::BLOCK_KV, tiles::TILE_KV, tiles::WARPS, tiles::TILES, tiles::DIM, tiles::LINE,
-        tiles::PARTS_KV, tiles::PARTS_V, tiles::STEPS_KV, tiles::GROUP;
+    using tiles::s, tiles::id, tiles::lane, tiles::warp, tiles::room, tiles::memory;
+    using tiles::R, tiles::UNIT, tiles::BLOCK_KV, tiles::WARPS, tiles::DIM, tiles::GROUP;
     static constexpr int ALL = R.dim_v / 32, BLOCKS = DIM / 32; /* blocks of a row, and of a warp's part */
     /* Whether k, or v, is plain, and staged as tensor.cuh does; and whether nothing but its elements is needed. */
     static constexpr bool PLAIN_K = !FA_TYPE_IS_CODED(FORMAT_K), PLAIN_V = !FA_TYPE_IS_CODED(FORMAT_V);

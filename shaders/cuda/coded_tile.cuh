@@ -260,15 +260,6 @@ struct coded_tile_kernel : coded_stages<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             stages::template fetch<true>(stage ^ 1, to.next);
     }
 
-    /* Values are. A plain one has to come before the block begins, as nothing else waits for it. */
-    __device__ void fetch_keys(ahead to)
-    {
-        if constexpr (PLAIN_V)
-            wait_copies<0>();
-        if constexpr (!PLAIN_K)
-            stages::template copy_codes<false>(to.after);
-    }
-
     /* Tensor.cuh's, but for what it decodes. `apart`: the stage of v leaves out some. */
     template <bool PLAIN>
     __device__ void take_tile(int stage, int first, int key, int key_end, bool cut, bool apart, ahead to)
@@ -317,8 +308,9 @@ struct coded_tile_kernel : coded_stages<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             if (PLAIN || key + first < key_end)
                 take_tile<PLAIN>(stage, first, key + first, key_end, cut, apart, to);
         }
-        stages::template decode<true>(next_codes, stage ^ 1);
-        fetch_keys(to);
+        stages::template decode<true>(next_codes, stage ^ 1); /* which waits for a plain one too */
+        if constexpr (!PLAIN_K)
+            stages::template copy_codes<false>(to.after);
     }
 
     /*

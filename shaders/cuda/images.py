@@ -12,9 +12,9 @@ import re
 import sys
 
 LINE = re.compile(r'^([A-Z_]+)\("([\w-]+)"')
-# By kind: the compute capability whose instructions it uses, and its modules' element types as fa_dtype numbers them, 3 being
-# any (FA_CUDA_ANY), and 5 any that may have scales in tensors of their own. Of rows, 0 is any but formats of caches. Modules of tensor cores for those, one for each two of them, are
-# compiled when they are first used. Of others, one module reads all.
+# By kind: the compute capability whose instructions it uses, and its modules' element types as fa_dtype numbers them.
+# 3 is any (FA_CUDA_ANY); 5 is any, with scales in tensors of their own (FA_CUDA_SCALED). Of rows, 0 is any but formats
+# of caches. Modules of tensor cores for formats, one for each two, are compiled when they are first used.
 UNITS = {
     "HOPPER_LATENT": (90, [1, 2]),
     "AMPERE": (80, [1, 2]), "AMPERE_WIDE": (80, [1, 2]), "AMPERE_DECODE": (80, [1, 2]),

@@ -17,16 +17,6 @@
 #include "tensor.cuh"
 #include "wgmma.cuh"
 
-/*
- * The same number, of which the compiler no longer knows where it comes from: what follows from it is not kept for
- * long.
- */
-__device__ __forceinline__ uint anew(uint x)
-{
-    asm volatile("" : "+r"(x));
-    return x;
-}
-
 template <int ROW, int TYPE, int BLOCK_Q, bool TRANSFORMS>
 struct latent_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     typedef tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> base;
@@ -134,7 +124,7 @@ struct latent_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
 
     __device__ void begin_scores(int stage, float sc[1][8][4])
     {
-        const uint behind = anew(BLOCKS_V * BLOCK / 16 + part * 4), before = anew(part * (4 * BLOCK / 16));
+        const uint behind = late((uint)(BLOCKS_V * BLOCK / 16 + part * 4)), before = late((uint)(part * (4 * BLOCK / 16)));
         const uint at_q = matrix_at(base::room, 16), at_k = matrix_at(base::room + stage_at(stage), 16);
         base::clear(sc);
         begin_products<8>(sc[0]);
@@ -209,7 +199,7 @@ struct latent_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
                 base::hide_scores(key, key_end, cut, sc);
         }
         base::find_bases(sc);
-        const uint at = anew(matrix_at(base::room + stage_at(stage) + part * (BLOCKS_V / 2 * BLOCK), BLOCK));
+        const uint at = late((uint)matrix_at(base::room + stage_at(stage) + part * (BLOCKS_V / 2 * BLOCK), BLOCK));
         UNROLL
         for (int n = 0; n < STEPS_KV; n++) {
             base::softmax_step(sc, n, weights[n]);

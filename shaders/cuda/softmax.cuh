@@ -19,8 +19,9 @@
 #define FA_LOAD_BITS(w, n) ((const fa_uint *)(w).a.keep)[n]
 #define FA_LOAD_PAGE(w, n) (w).a.page_table[n]
 
-/* The same number, which the compiler does not know to be. */
-__device__ __forceinline__ int late(int x)
+/* The same number, of which the compiler no longer knows where it comes from: what follows from it is not kept for long. */
+template <typename T>
+__device__ __forceinline__ T late(T x)
 {
     asm volatile("" : "+r"(x));
     return x;

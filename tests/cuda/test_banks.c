@@ -124,7 +124,7 @@ START_TEST(codes_fit_and_do_not_meet)
     for (const fa_cuda_traits *t = fa_cuda_table; t->kind != FA_CUDA_MERGE; t++) {
         if (t->kind != FA_CUDA_DECODE || t->unit < 80)
             continue;
-        for (int format = FA_TYPE_E4M3; format <= FA_TYPE_IQ4_NL; format++) {
+        for (int format = FA_TYPE_E4M3; format <= FA_TYPE_E2M1; format++) {
             const int bytes = FA_TYPE_SPAN(format, t->dim_v), pitch = fa_cuda_coded_pitch(*t, format, true);
             unsigned banks = 0;
             for (int row = 0; row < 8; row++)
