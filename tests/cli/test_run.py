@@ -378,7 +378,13 @@ class Formats(RunCase):
         self.check(
             "--file", file, "--layout", "bshd", "--kv-type", "i8,f32", "--k-scale-name", "k_scale", swapped=True
         )
+        first = Tensor((*groups[:3], 1), [1 / 64] * (len(scale.values) // groups[3]), "f16")
+        latent = (*self.inputs(self.q, code, code)[:4], "--v-in-k", "32", "--check", "--kv-type")
+        self.run_ok(*latent, "i8", "--k-scale", of_k, "--v-scale", write_npy(self.path("v.npy"), first))
+        self.usage("run", *latent, "i8:token", mentions=("expected no scales with --v-in-k",))
+        one = write_npy(self.path("one.npy"), Tensor((), [1], "u8"))
         for k, options, why in (
+            (code, ("e2m1,f32", "--k-scale", one), "k-scale"),
             (self.k, ("i8,f32", "--k-scale", of_k), "--k-scale is given, expected k of bytes"),
             (code, ("i8:token,f32",), "--kv-type has a colon"),
             (code, ("i8,f32",), "k_scale is absent"),

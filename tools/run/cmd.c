@@ -231,6 +231,11 @@ static bool check_options(run_options *o)
         cli_error(RUN_COMMAND, "--kv-type is '%.40s', expected one type with --v-in-k", o->kv_type);
         return false;
     }
+    if (o->v_in_k != 0 && (o->kv.k.scaling != KV_UNSCALED || o->kv.v.scaling != KV_UNSCALED)) {
+        cli_error(RUN_COMMAND, "--kv-type is '%.40s', expected no scales with --v-in-k, but files of them",
+                  o->kv_type);
+        return false;
+    }
     if (!o->outputs[0].path && !o->check && !o->expect && !o->expect_name) {
         cli_error(RUN_COMMAND, "--out is missing, expected a .npy file to write (or --check, or --expect)");
         return false;

@@ -114,7 +114,8 @@ static bool describe_scales(const run_options *o, bool bshd, run_problem *p)
         const kv_type *kv = of_k ? &o->kv.k : &o->kv.v;
         const io_tensor *t = &p->scale[n];
         const fa_dtype bytes = kv_scale_type(kv);
-        const bool raw = (of_k ? &p->k_format : &p->v_format)->raw, given = o->scales[n] || o->scale_names[n];
+        const bool raw = (of_k || o->v_in_k != 0 ? &p->k_format : &p->v_format)->raw,
+                   given = o->scales[n] || o->scale_names[n];
         fa_dtype dtype;
         if (given && (!raw || kv->scaling != KV_UNSCALED)) {
             cli_error(RUN_COMMAND, "--%s is given, expected %s of bytes (u8) and --kv-type without a colon",
@@ -128,12 +129,12 @@ static bool describe_scales(const run_options *o, bool bshd, run_problem *p)
         }
         if (!given)
             continue;
-        if (t->type == IO_U8 && n < RUN_K_ZERO && kv->dtype == FA_E2M1)
-            dtype = p->scale[n].shape[t->rank - 1] * 16 == (of_k ? d->k : d->v).shape[3] ? FA_E4M3 : bytes;
-        else if (!to_dtype(t->type, &dtype))
-            return bad_type(names[n], t->type, "f32, f16 or bf16; of scales of e2m1, u8 too");
         if (t->rank < 2 || t->rank > 4)
             return bad_rank(names[n], t->rank, "2 to 4, as k and v");
+        if (t->type == IO_U8 && n < RUN_K_ZERO && kv->dtype == FA_E2M1)
+            dtype = t->shape[t->rank - 1] * 16 == (of_k ? d->k : d->v).shape[3] ? FA_E4M3 : bytes;
+        else if (!to_dtype(t->type, &dtype))
+            return bad_type(names[n], t->type, "f32, f16 or bf16; of scales of e2m1, u8 too");
         describe_axes(t, bshd, dtype, out[n]);
     }
     if (kv_types_scale(&o->kv, d, why, sizeof(why)))
