@@ -211,6 +211,8 @@ static bool add_formats(conform_list *list)
         set_dims(&c, 576, 512);
         c.layout = CONFORM_SHARED;
         ok = ok && conform_add(list, &c, "format-latent-causal-br-window-l20");
+        c.latent = true;
+        ok = ok && conform_add(list, &c, "format-latent-in-k-causal-br-window-l20");
     }
     return ok;
 }
