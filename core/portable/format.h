@@ -78,14 +78,14 @@ FA_FN fa_uint fa_bf16_narrow(float x)
     return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
 }
 
+/* Without branches: work-items widen many at once. */
 FA_FN float fa_f16_widen(fa_uint bits)
 {
-    fa_uint sign = (bits & 0x8000u) << 16, exponent = bits >> 10 & 31u, mantissa = bits & 0x3ffu;
-    if (exponent == 31u)
-        return FA_AS_FLOAT(sign | 0x7f800000u | mantissa << 13 | (mantissa != 0u ? 0x400000u : 0u));
-    if (exponent == 0u) /* a multiple of 2^-24: normal in f32, or 0 */
-        return FA_AS_FLOAT(sign | FA_AS_UINT(FA_FLOAT(mantissa) * 5.9604644775390625e-8f));
-    return FA_AS_FLOAT(sign | (exponent + 112u) << 23 | mantissa << 13);
+    fa_uint sign = (bits & 0x8000u) << 16, magnitude = bits & 0x7fffu;
+    fa_uint special = magnitude > 0x7c00u ? 0x7fc00000u : magnitude == 0x7c00u ? 0x7f800000u : 0u;
+    fa_uint small =
+        FA_AS_UINT(FA_FLOAT(magnitude) * 5.9604644775390625e-8f); /* below 2^-14: multiples of 2^-24 */
+    return FA_AS_FLOAT(sign | special | (magnitude < 0x400u ? small : (magnitude << 13) + 0x38000000u));
 }
 
 FA_FN float fa_e4m3_widen(fa_uint bits)
