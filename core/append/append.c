@@ -270,11 +270,12 @@ static fa_status fill_params(fa_append *a)
     p->units_v = (int)fa_ceil_div(p->dim_v, unit_v);
     p->units_q = (int)fa_ceil_div(p->dim_k, FA_APPEND_UNIT(0));
     p->heads_q = (int)a->heads_q;
-    if (!count_units(a, a->heads, p->units_k + p->units_v, &p->units_cache) ||
+    if (!count_units(a, a->heads, p->units_k, &p->end_k) ||
+        !count_units(a, a->heads, p->units_k + p->units_v, &p->end_v) ||
         !count_units(a, a->heads_q, p->units_q, &units_q))
         return fa_fail(FA_UNSUPPORTED, "k.shape is (%lld, %lld, %lld, %d): too many rows for one append",
                        (long long)a->batch, (long long)a->heads, (long long)a->rows, p->dim_k);
-    p->units = p->units_cache + units_q;
+    p->units = p->end_v + units_q;
     fill_rotary(a);
     return FA_OK;
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * An append, in the words of task.h. A unit is what one work-item writes: a block of ggml's formats, or eight elements
- * of other types, of one head of one row. Units of k come before those of v in a head, and those of q after all. A
- * work-group does FA_APPEND_SHARE of them. Where a scale is computed, each unit of those that share it does so, and the first
- * writes it: so no unit waits for another.
+ * of other types, of one head of one row. All units of k come first, then those of v, then those of q, so that few
+ * work-groups have two kinds. A work-group does FA_APPEND_SHARE of them. Where a scale is computed, each unit of those
+ * that share it does so, and the first writes it: so no unit waits for another.
  */
 #ifndef FA_PORTABLE_APPEND_H
 #define FA_PORTABLE_APPEND_H
@@ -66,7 +66,7 @@ FA_STRUCT(fa_append_params)
     int entries, keys;             /* of the cache */
     int dim_k, dim_v;              /* dim_v 0: there is no v */
     int units_k, units_v, units_q; /* of a head of a row */
-    int units_cache, units;        /* all of k and v; all */
+    int end_k, end_v, units;       /* where those of all of k end, then those of v; all */
     int heads_q;
     int rotary_dims, pairs;
     int turns_at;        /* the list's first entry */
@@ -218,17 +218,19 @@ FA_KERNEL_FN fa_rotation fa_append_rotation(FA_TASK t, int position, int pair)
     return r;
 }
 
-/* Elements from `begin` on, turned with their partners. */
+/* Of the elements of a unit, which begin at dim `begin`, the first `count`, turned with their partners. */
 FA_KERNEL_FN fa_append_elements fa_append_turned(FA_TASK t, fa_append_elements e, fa_append_elements others,
-                                                 int position, int begin, int count)
+                                                 int position, int begin, int count, int unit)
 {
     const int form = FA_APPEND_FORM(t), dims = FA_APPEND_PARAM(t, rotary_dims);
     const int end = FA_MIN(count, dims - begin);
     FA_ROLLED
-    for (int i = 0; i < end; i++) {
-        const int d = begin + i, other = fa_rotary_partner(form, dims, d);
-        e.x[i] = fa_rotated(fa_append_rotation(t, position, fa_rotary_pair(form, dims, d)), d < other, e.x[i],
-                            others.x[i]);
+    for (int i = 0; i < unit; i++) {
+        if (i < end) {
+            const int d = begin + i, other = fa_rotary_partner(form, dims, d);
+            e.x[i] = fa_rotated(fa_append_rotation(t, position, fa_rotary_pair(form, dims, d)), d < other,
+                                e.x[i], others.x[i]);
+        }
     }
     return e;
 }
@@ -249,7 +251,7 @@ FA_KERNEL_FN fa_append_elements fa_append_turned(FA_TASK t, fa_append_elements e
         for (int first = 0; first < unit; first += 8) {                                                 \
             FA_UNROLLED                                                                                 \
             for (int i = first; i < first + 8; i++) {                                                   \
-                int d = begin + FA_MIN(i, count - 1);                                                   \
+                int d = begin + (unit == 8 ? FA_MIN(i, count - 1) : i);                                 \
                 if (partners && d < dims)                                                               \
                     d = fa_rotary_partner(form, dims, d);                                               \
                 if (type == 0)                                                                          \
@@ -271,7 +273,7 @@ FA_KERNEL_FN fa_append_elements fa_append_turned(FA_TASK t, fa_append_elements e
         if (ROTATES && FA_APPEND_FORM(t) != FA_PAIRS_NONE) {                                            \
             fa_append_elements others =                                                                 \
                 fa_append_widen(type, fa_append_fetch_##name(t, from, begin, count, true), unit);       \
-            e = fa_append_turned(t, e, others, position, begin, count);                                 \
+            e = fa_append_turned(t, e, others, position, begin, count, unit);                           \
         }                                                                                               \
         return e;                                                                                       \
     }                                                                                                   \
@@ -421,10 +423,10 @@ FA_APPEND_DEFINE_SCALED(v, 3, 11, 13, FA_APPEND_TYPE_CACHE_V(t), FA_APPEND_TYPE_
 #define fa_append_scaled_v(t, u, batch, within, entry, head, key, position)
 #endif
 
-/* Of k or v. A row whose slot the cache has not is skipped. */
-FA_KERNEL_FN void fa_append_cached(FA_TASK t, int unit)
+/* Of k, or of v where `of_v`: a unit of those alone. A row whose slot the cache has not is skipped. */
+FA_KERNEL_FN void fa_append_cached(FA_TASK t, int unit, bool of_v)
 {
-    const int units_k = FA_APPEND_PARAM(t, units_k), units = units_k + FA_APPEND_PARAM(t, units_v);
+    const int units = of_v ? FA_APPEND_PARAM(t, units_v) : FA_APPEND_PARAM(t, units_k);
     const int heads = FA_APPEND_PARAM(t, heads), rows = FA_APPEND_PARAM(t, rows),
               keys = FA_APPEND_PARAM(t, keys);
     const int line = unit / units, u = unit - line * units, row = line / heads, head = line - row * heads;
@@ -433,16 +435,18 @@ FA_KERNEL_FN void fa_append_cached(FA_TASK t, int unit)
     if (slot < 0 || slot >= FA_APPEND_PARAM(t, entries) * keys || !fa_append_has_position(t, position))
         return;
     const int batch = row / rows, within = row - batch * rows, entry = slot / keys, key = slot - entry * keys;
-    if (u < units_k && FA_APPEND_TYPE_K_SCALE(t) >= 0) {
+    if (of_v) {
+        if (FA_APPEND_TYPE_V_SCALE(t) >= 0) {
+            fa_append_scaled_v(t, u, batch, within, entry, head, key, position);
+        } else {
+            fa_append_v(t, u, FA_APPEND_ROW(t, v, batch, head, within),
+                        FA_APPEND_ROW(t, cache_v, entry, head, key), position);
+        }
+    } else if (FA_APPEND_TYPE_K_SCALE(t) >= 0) {
         fa_append_scaled_k(t, u, batch, within, entry, head, key, position);
-    } else if (u < units_k) {
+    } else {
         fa_append_k(t, u, FA_APPEND_ROW(t, k, batch, head, within),
                     FA_APPEND_ROW(t, cache_k, entry, head, key), position);
-    } else if (FA_APPEND_TYPE_V_SCALE(t) >= 0) {
-        fa_append_scaled_v(t, u - units_k, batch, within, entry, head, key, position);
-    } else {
-        fa_append_v(t, u - units_k, FA_APPEND_ROW(t, v, batch, head, within),
-                    FA_APPEND_ROW(t, cache_v, entry, head, key), position);
     }
 }
 
@@ -460,13 +464,16 @@ FA_KERNEL_FN void fa_append_rotate_q(FA_TASK t, int unit)
 /* The share of a work-group, for one of its work-items. */
 FA_KERNEL_FN void fa_append_group(FA_TASK t, int group, int item, int items)
 {
-    const int cached = FA_APPEND_PARAM(t, units_cache), units = FA_APPEND_PARAM(t, units);
-    const int begin = group * FA_APPEND_SHARE, end = FA_MIN(units, begin + FA_APPEND_SHARE);
+    const int end_k = FA_APPEND_PARAM(t, end_k), end_v = FA_APPEND_PARAM(t, end_v);
+    const int begin = group * FA_APPEND_SHARE,
+              end = FA_MIN(FA_APPEND_PARAM(t, units), begin + FA_APPEND_SHARE);
     for (int unit = begin + item; unit < end; unit += items) {
-        if (unit < cached)
-            fa_append_cached(t, unit);
+        if (unit < end_k)
+            fa_append_cached(t, unit, false);
+        else if (unit < end_v)
+            fa_append_cached(t, unit - end_k, true);
         else if (FA_APPEND_TYPE_Q(t) != FA_APPEND_NO_Q)
-            fa_append_rotate_q(t, unit - cached);
+            fa_append_rotate_q(t, unit - end_v);
     }
 }
 
