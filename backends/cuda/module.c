@@ -12,10 +12,17 @@
 
 enum { MAX_ARCHS = 64 };
 
+/* What a module is compiled of. */
+typedef struct fa_cu_program {
+    int line, type; /* as fa_cu_module_name() has them                             */
+    bool fixed;     /* a task whose constants are these, not read from each launch */
+    int32_t constant[FA_TASK_CONSTANTS];
+} fa_cu_program;
+
 typedef struct fa_cu_module {
     struct fa_cu_module *next;
     CUmodule handle;
-    int line, type;
+    fa_cu_program of;
 } fa_cu_module;
 
 const char *fa_cu_module_name(int line, int type)
@@ -27,6 +34,19 @@ const char *fa_cu_module_name(int line, int type)
                                                 [FA_TASK_APPEND_SCALED] = "append_scaled",
                                                 [FA_TASK_SALIENCY] = "saliency"};
     return type == FA_CUDA_TASK ? tasks[line] : fa_cuda_table[line].name;
+}
+
+static const char *name_of(const fa_cu_program *p)
+{
+    return fa_cu_module_name(p->line, p->type);
+}
+
+static bool same(const fa_cu_program *a, const fa_cu_program *b)
+{
+    bool same = a->line == b->line && a->type == b->type && a->fixed == b->fixed;
+    for (int i = 0; i < FA_TASK_CONSTANTS; i++)
+        same = same && a->constant[i] == b->constant[i];
+    return same;
 }
 
 /* Whether the library's images run on the device: machine code of its generation, or PTX. */
@@ -110,33 +130,38 @@ static fa_status compile_failed(const fa_device *device, const fa_nvrtc *nvrtc, 
 }
 
 /* The caller releases *cubin. */
-static fa_status compile(const fa_device *device, const fa_nvrtc *nvrtc, int arch, int line, int type,
+static fa_status compile(const fa_device *device, const fa_nvrtc *nvrtc, int arch, const fa_cu_program *of,
                          void **cubin, size_t *size)
 {
-    char target[32], defines[2][32];
-    const char *options[] = {target,     "--std=c++17", "-default-device",
-                             defines[0], defines[1],    "--fmad=false"};
-    const int count = (int)(sizeof(options) / sizeof(options[0])) - (type != FA_CUDA_TASK);
-    const char *source = type == FA_CUDA_TASK ? fa_cuda_task_source : fa_cuda_source;
+    const bool task = of->type == FA_CUDA_TASK;
+    char target[32], defines[2 + FA_TASK_CONSTANTS][40];
+    const char *options[6 + FA_TASK_CONSTANTS] = {target, "--std=c++17", "-default-device", defines[0],
+                                                  defines[1]};
+    int count = 5;
     nvrtcProgram program = NULL;
     (void)snprintf(target, sizeof(target), "--gpu-architecture=sm_%d%s", arch,
-                   type == FA_CUDA_TASK ? "" : fa_cuda_arch_suffix(fa_cuda_table[line]));
-    (void)snprintf(defines[0], sizeof(defines[0]), "-DFA_ROW=%d", line);
-    (void)snprintf(defines[1], sizeof(defines[1]), "-DFA_TYPE=%d", type);
-    int error = nvrtc->nvrtcCreateProgram(&program, source, type == FA_CUDA_TASK ? "task.cu" : "attention.cu",
-                                          0, NULL, NULL);
+                   task ? "" : fa_cuda_arch_suffix(fa_cuda_table[of->line]));
+    (void)snprintf(defines[0], sizeof(defines[0]), "-DFA_ROW=%d", of->line);
+    (void)snprintf(defines[1], sizeof(defines[1]), "-DFA_TYPE=%d", of->type);
+    if (task)
+        options[count++] = "--fmad=false";
+    for (int i = 0; of->fixed && i < FA_TASK_CONSTANTS; i++) {
+        (void)snprintf(defines[2 + i], sizeof(defines[0]), "-DFA_CONSTANT_%d=%d", i, of->constant[i]);
+        options[count++] = defines[2 + i];
+    }
+    int error = nvrtc->nvrtcCreateProgram(&program, task ? fa_cuda_task_source : fa_cuda_source,
+                                          task ? "task.cu" : "attention.cu", 0, NULL, NULL);
     if (error != 0)
         return fa_fail(FA_OUT_OF_MEMORY, "nvrtcCreateProgram: error %d", error);
     fa_status status = FA_OK;
     error = nvrtc->nvrtcCompileProgram(program, count, options);
     if (error != 0)
-        status = compile_failed(device, nvrtc, program, fa_cu_module_name(line, type), error);
+        status = compile_failed(device, nvrtc, program, name_of(of), error);
     else if (nvrtc->nvrtcGetCUBINSize(program, size) != 0 || *size == 0)
-        status =
-            fa_fail(FA_COMPILE, "nvrtcGetCUBINSize: no machine code of %s", fa_cu_module_name(line, type));
+        status = fa_fail(FA_COMPILE, "nvrtcGetCUBINSize: no machine code of %s", name_of(of));
     *cubin = status == FA_OK ? fa_alloc(device->context, *size) : NULL;
     if (*cubin && nvrtc->nvrtcGetCUBIN(program, *cubin) != 0) {
-        status = fa_fail(FA_COMPILE, "nvrtcGetCUBIN: no machine code of %s", fa_cu_module_name(line, type));
+        status = fa_fail(FA_COMPILE, "nvrtcGetCUBIN: no machine code of %s", name_of(of));
         fa_release(device->context, *cubin, *size);
         *cubin = NULL;
     }
@@ -145,29 +170,32 @@ static fa_status compile(const fa_device *device, const fa_nvrtc *nvrtc, int arc
 }
 
 /* From the cache on disk, else compiled and stored there. */
-static fa_status make_module(const fa_device *device, int line, int type, CUmodule *module)
+static fa_status make_module(const fa_device *device, const fa_cu_program *of, CUmodule *module)
 {
     const fa_cu_device *d = fa_cu_device_of(device);
-    char why[200], key[160];
+    char why[200], key[200];
     void *cubin;
     size_t size;
     int major = 0, minor = 0;
-    const char *source = type == FA_CUDA_TASK ? fa_cuda_task_source : fa_cuda_source;
-    const size_t source_size = type == FA_CUDA_TASK ? fa_cuda_task_source_size : fa_cuda_source_size;
+    const bool task = of->type == FA_CUDA_TASK;
+    const char *source = task ? fa_cuda_task_source : fa_cuda_source;
+    const size_t source_size = task ? fa_cuda_task_source_size : fa_cuda_source_size;
     const fa_nvrtc *nvrtc = fa_nvrtc_load(why, sizeof(why));
     int arch = nvrtc ? target_arch(nvrtc, &d->caps, why, sizeof(why)) : 0;
     if (arch == 0)
-        return fa_fail(FA_COMPILE, "%s: %s", fa_cu_module_name(line, type), why);
+        return fa_fail(FA_COMPILE, "%s: %s", name_of(of), why);
     (void)nvrtc->nvrtcVersion(&major, &minor);
-    (void)snprintf(key, sizeof(key), "cuda sm_%d NVRTC %d.%d line %d type %d\n%016llx %zu", arch, major,
-                   minor, line, type, (unsigned long long)fa_cache_hash(source, source_size), source_size);
+    (void)snprintf(
+        key, sizeof(key), "cuda sm_%d NVRTC %d.%d line %d type %d constants %d %d %d %d %d\n%016llx %zu",
+        arch, major, minor, of->line, of->type, of->fixed, of->constant[0], of->constant[1], of->constant[2],
+        of->constant[3], (unsigned long long)fa_cache_hash(source, source_size), source_size);
     if (fa_cache_load(device->context, key, &cubin, &size)) {
         CUresult error = d->cu->cuModuleLoadData(module, cubin);
         fa_release(device->context, cubin, size);
         if (error == CUDA_SUCCESS)
             return FA_OK;
     }
-    fa_status status = compile(device, nvrtc, arch, line, type, &cubin, &size);
+    fa_status status = compile(device, nvrtc, arch, of, &cubin, &size);
     if (status != FA_OK)
         return status;
     CUresult error = d->cu->cuModuleLoadData(module, cubin);
@@ -178,26 +206,27 @@ static fa_status make_module(const fa_device *device, int line, int type, CUmodu
 }
 
 /* From the library where that has it for this device. */
-static fa_status load_module(const fa_device *device, int line, int type, CUmodule *module, bool *compiled)
+static fa_status load_module(const fa_device *device, const fa_cu_program *of, CUmodule *module,
+                             bool *compiled)
 {
     const fa_cu_device *d = fa_cu_device_of(device);
     *compiled = true;
-    for (size_t i = 0; have_images(&d->caps) && i < fa_cuda_image_count; i++) {
-        if (fa_cuda_images[i].line != line || fa_cuda_images[i].type != type)
+    for (size_t i = 0; have_images(&d->caps) && !of->fixed && i < fa_cuda_image_count; i++) {
+        if (fa_cuda_images[i].line != of->line || fa_cuda_images[i].type != of->type)
             continue;
         *compiled = false;
         CUresult error = d->cu->cuModuleLoadData(module, fa_cuda_images[i].bytes);
         return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(d->cu, error, "cuModuleLoadData");
     }
-    return make_module(device, line, type, module);
+    return make_module(device, of, module);
 }
 
 /* The module in the device's list; where there is none, `added`, unless that is NULL. */
-static fa_cu_module *find_module(fa_cu_device *d, int line, int type, fa_cu_module *added)
+static fa_cu_module *find_module(fa_cu_device *d, const fa_cu_program *of, fa_cu_module *added)
 {
     (void)pthread_mutex_lock(&d->lock);
     fa_cu_module *found = d->modules;
-    while (found && (found->line != line || found->type != type))
+    while (found && !same(&found->of, of))
         found = found->next;
     if (!found && added) {
         added->next = d->modules;
@@ -208,36 +237,35 @@ static fa_cu_module *find_module(fa_cu_device *d, int line, int type, fa_cu_modu
 }
 
 /* Not under the lock: the caller's allocator and log are called. Another thread may be making the same. */
-static fa_status add_module(fa_device *device, int line, int type, fa_cu_module **added)
+static fa_status add_module(fa_device *device, const fa_cu_program *of, fa_cu_module **added)
 {
     fa_cu_device *d = fa_cu_device_of(device);
     bool compiled = false;
     fa_cu_module *made = fa_alloc_zeroed(device->context, sizeof(*made));
     if (!made)
         return FA_OUT_OF_MEMORY;
-    fa_status status = load_module(device, line, type, &made->handle, &compiled);
+    fa_status status = load_module(device, of, &made->handle, &compiled);
     if (status != FA_OK) {
         fa_release(device->context, made, sizeof(*made));
         return status;
     }
     fa_clear_error(); /* of what the cache met on its way */
-    made->line = line;
-    made->type = type;
-    *added = find_module(d, line, type, made);
+    made->of = *of;
+    *added = find_module(d, of, made);
     if (*added != made) {
         (void)d->cu->cuModuleUnload(made->handle);
         fa_release(device->context, made, sizeof(*made));
     } else {
-        fa_log(device->context, FA_LOG_DEBUG, "cuda: %s of type %d: %s", fa_cu_module_name(line, type), type,
+        fa_log(device->context, FA_LOG_DEBUG, "cuda: %s of type %d: %s", name_of(of), of->type,
                compiled ? "compiled, or from the cache" : "from the library");
     }
     return FA_OK;
 }
 
-static fa_status get_module(fa_device *device, int line, int type, CUmodule *module)
+static fa_status get_module(fa_device *device, const fa_cu_program *of, CUmodule *module)
 {
-    fa_cu_module *found = find_module(fa_cu_device_of(device), line, type, NULL);
-    fa_status status = found ? FA_OK : add_module(device, line, type, &found);
+    fa_cu_module *found = find_module(fa_cu_device_of(device), of, NULL);
+    fa_status status = found ? FA_OK : add_module(device, of, &found);
     if (status == FA_OK)
         *module = found->handle;
     return status;
@@ -249,7 +277,7 @@ fa_status fa_cu_function_get(fa_device *device, int line, int type, int variant,
     const int shared = fa_cuda_shared_bytes(fa_cuda_table[line], type, variant);
     char name[32];
     CUmodule module;
-    fa_status status = get_module(device, line, type, &module);
+    fa_status status = get_module(device, &(fa_cu_program){.line = line, .type = type}, &module);
     if (status != FA_OK)
         return status;
     (void)snprintf(name, sizeof(name), "fa_kernel_%d", variant);
@@ -260,13 +288,18 @@ fa_status fa_cu_function_get(fa_device *device, int line, int type, int variant,
     return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(d->cu, error, "cuFuncSetAttribute");
 }
 
-fa_status fa_cu_task_function_get(fa_device *device, int task, CUfunction *function)
+fa_status fa_cu_task_function_get(const fa_task *task, CUfunction *function)
 {
+    const fa_cu_device *d = fa_cu_device_of(task->device);
+    fa_cu_program of = {.line = task->kind, .type = FA_CUDA_TASK};
+    for (int i = 0; i < FA_TASK_CONSTANTS && d->caps.compiles; i++) {
+        of.constant[i] = task->constant[i];
+        of.fixed = of.fixed || of.constant[i] != 0;
+    }
     CUmodule module;
-    FA_TRY(get_module(device, task, FA_CUDA_TASK, &module));
-    const fa_cu *cu = fa_cu_device_of(device)->cu;
-    CUresult error = cu->cuModuleGetFunction(function, module, "fa_task");
-    return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(cu, error, "cuModuleGetFunction");
+    FA_TRY(get_module(task->device, &of, &module));
+    CUresult error = d->cu->cuModuleGetFunction(function, module, "fa_task");
+    return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(d->cu, error, "cuModuleGetFunction");
 }
 
 void fa_cu_modules_release(fa_device *device)

@@ -27,7 +27,7 @@ fa_status fa_cu_task_prepare(fa_task *task)
     made->kernel.group = (unsigned)task->group;
     fa_status status = fa_cu_enter(task->device);
     if (status == FA_OK) {
-        status = fa_cu_task_function_get(task->device, task->kind, &made->kernel.function);
+        status = fa_cu_task_function_get(task, &made->kernel.function);
         if (status == FA_OK)
             status = fa_cu_upload(task->device, task->params, task->params_bytes, &made->params);
         fa_cu_leave(task->device);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tasks: the words of core/portable/task.h, and the kernel of task number FA_ROW. No products and sums are fused: codes are
+ * Tasks: the words of core/portable/task.h, and the kernel of task number FA_ROW. Its constants are FA_CONSTANT_0 to 3; where
+ * those are not defined, as in the library's images, they are read from each launch. No products and sums are fused: codes are
  * what ggml's quantiser makes, to the bit.
  */
 #include "backends/cuda/task.h"
 
 #define FA_TASK const fa_cuda_task &
-#define FA_TASK_CONSTANT(t, n) ((t).constant[n])
 #define FA_TASK_VIEW(type)
 #define FA_TASK_PARAM(t, type, member) (((const type *)(t).params)->member)
 #define FA_TASK_LIST(t, type, n) (((const type *)(t).params)[n])
@@ -14,7 +14,14 @@
 #define FA_TASK_HOLD(t) (&(t))
 #define FA_TASK_OF(held) (*(held))
 #define FA_UNROLLED _Pragma("unroll")
+#ifdef FA_CONSTANT_0
+/* Where no loop stays one, elements are in registers; a loop would have them in memory. */
+#define FA_TASK_CONSTANT(t, n) FA_CONSTANT_##n
+#define FA_ROLLED _Pragma("unroll")
+#else
+#define FA_TASK_CONSTANT(t, n) ((t).constant[n])
 #define FA_ROLLED _Pragma("unroll 1")
+#endif
 #define FA_AT fa_long
 #define FA_INDEX(x) ((fa_long)(x))
 #define FA_WIDE(x) (x)

@@ -10,6 +10,7 @@
 
 #include "backends/cuda/cuda.h"
 #include "backends/cuda/task.h"
+#include "core/append/append.h"
 #include "core/portable/task.h"
 
 enum { SKIPPED = 77, MOST_ARCHS = 64, NVRTC_INVALID_OPTION = 5 };
@@ -27,14 +28,20 @@ static int least_arch(const fa_nvrtc *nvrtc, int unit)
     return least;
 }
 
-/* A line of kernels.inc, or where the type is FA_CUDA_TASK, a task. */
-static bool compile(const fa_nvrtc *nvrtc, int arch, int line, int type)
+/* A line of kernels.inc, or where the type is FA_CUDA_TASK, a task, for `constants` if that is not NULL. */
+static bool compile(const fa_nvrtc *nvrtc, int arch, int line, int type, const int *constants)
 {
-    char target[32], defines[2][32], log[4096] = "";
-    const char *options[] = {target,         "--std=c++17", "-default-device", defines[0], defines[1],
-                             "--fmad=false", NULL};
+    char target[32], defines[2 + FA_TASK_CONSTANTS][40], log[4096] = "";
+    const char *options[7 + FA_TASK_CONSTANTS] = {target, "--std=c++17", "-default-device", defines[0],
+                                                  defines[1]};
     const bool task = type == FA_CUDA_TASK;
-    const int count = task ? 6 : 5;
+    int count = 5;
+    if (task)
+        options[count++] = "--fmad=false";
+    for (int i = 0; constants && i < FA_TASK_CONSTANTS; i++) {
+        (void)snprintf(defines[2 + i], sizeof(defines[0]), "-DFA_CONSTANT_%d=%d", i, constants[i]);
+        options[count++] = defines[2 + i];
+    }
     nvrtcProgram program = NULL;
     size_t size = 0;
     options[count] = "--Ofast-compile=max";
@@ -60,7 +67,29 @@ static bool compile(const fa_nvrtc *nvrtc, int arch, int line, int type)
 
 static bool compile_line(const fa_nvrtc *nvrtc, int line, int type)
 {
-    return compile(nvrtc, least_arch(nvrtc, fa_cuda_table[line].unit), line, type);
+    return compile(nvrtc, least_arch(nvrtc, fa_cuda_table[line].unit), line, type, NULL);
+}
+
+/* Appends for their constants: rows of f16 into blocks, rotated in halves beside q, and into codes with a scale and a zero. */
+static bool compile_appends(const fa_nvrtc *nvrtc)
+{
+    const int rows = FA_F16 | FA_APPEND_NO_Q << 4, turned = FA_F16 | FA_F16 << 4 | FA_F32 << 8;
+    const struct {
+        int task, constant[FA_TASK_CONSTANTS];
+    } appends[] = {
+        {FA_TASK_APPEND,
+         {rows, FA_F16, FA_APPEND_CACHE(FA_Q8_0, -1, -1), FA_APPEND_CACHE(FA_IQ4_NL, -1, -1)}},
+        {FA_TASK_APPEND,
+         {turned, FA_F16 | FA_ROTARY_HALVES << 4, FA_APPEND_CACHE(FA_Q5_1, -1, -1),
+          FA_APPEND_CACHE(FA_E4M3, -1, -1)}},
+        {FA_TASK_APPEND_SCALED,
+         {rows, FA_BF16, FA_APPEND_CACHE(FA_U4, FA_F16, FA_F16), FA_APPEND_CACHE(FA_E2M1, FA_E4M3, -1)}},
+    };
+    bool good = true;
+    for (size_t i = 0; i < sizeof(appends) / sizeof(appends[0]); i++)
+        good =
+            compile(nvrtc, least_arch(nvrtc, 0), appends[i].task, FA_CUDA_TASK, appends[i].constant) && good;
+    return good;
 }
 
 int main(void)
@@ -74,7 +103,8 @@ int main(void)
     bool good = true;
     /* Tasks are for every GPU: each, for the oldest. */
     for (int task = 0; task < FA_TASKS; task++)
-        good = compile(nvrtc, least_arch(nvrtc, 0), task, FA_CUDA_TASK) && good;
+        good = compile(nvrtc, least_arch(nvrtc, 0), task, FA_CUDA_TASK, NULL) && good;
+    good = compile_appends(nvrtc) && good;
     int kind = -1, unit = -1;
     for (int line = 0; kind != FA_CUDA_MERGE; line++) {
         /* The first, which is the smallest, of each kind and unit. */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backends/cuda/cuda.h"
 #include "core/backend.h"
 #include "tests/cuda/stub.h"
 #include "tests/unit/helpers.h"
@@ -373,6 +374,39 @@ START_TEST(cubins_are_cached)
 }
 END_TEST
 
+/* With a compiler an append has a program for its types, which the next one of these types shares; without, the library's. */
+static void check_appends(long first, long others)
+{
+    fa_device *device;
+    fa_append *append[3];
+    fa_append_desc desc = {.struct_size = sizeof(desc),
+                           .k = fa_tensor_make(FA_F32, 1, 1, 2, DIM),
+                           .cache_k = fa_tensor_make(FA_Q8_0, 1, 1, KEYS, DIM)};
+    const long before = stub_compiles();
+    ck_assert_msg(fa_device_open(context, "cuda", NULL, &device) == FA_OK, "%s", fa_last_error());
+    for (int n = 0; n < 3; n++) {
+        desc.cache_k.dtype = n < 2 ? FA_Q8_0 : FA_Q4_0;
+        ck_assert_msg(fa_append_create(device, &desc, &append[n]) == FA_OK, "%s", fa_last_error());
+        ck_assert_int_eq(stub_compiles() - before, n < 2 ? first : others);
+    }
+    for (int n = 0; n < 3; n++)
+        fa_append_destroy(append[n]);
+    fa_device_close(device);
+    ck_assert_int_eq(stub_live(), 0);
+    ck_assert_int_eq(stub_misuses(), 0);
+}
+
+START_TEST(appends_are_compiled_for_their_types)
+{
+    check_appends(1, 2);
+    if (fa_cuda_image_count == 0)
+        return;
+    stub_fail("nvrtcGetNumSupportedArchs", 1, CUDA_ERROR_INVALID_VALUE);
+    check_appends(0, 0);
+    ck_assert(stub_has_failed());
+}
+END_TEST
+
 static const char *const queries[] = {"cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute",
                                       "cuDeviceTotalMem"};
 
@@ -610,6 +644,7 @@ int main(void)
     tcase_add_test(tc, out_of_memory_is_told);
     tcase_add_test(tc, unaligned_buffers_have_their_kernel);
     tcase_add_test(tc, cubins_are_cached);
+    tcase_add_test(tc, appends_are_compiled_for_their_types);
     tcase_add_loop_test(tc, queries_may_fail, 0, COUNT(queries));
     tcase_add_loop_test(tc, bad_limits_are_named, 0, COUNT(bad_limits));
     tcase_add_test(tc, an_old_device_is_refused);
