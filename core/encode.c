@@ -73,6 +73,28 @@ static void encode_mixed(uint8_t *to, const float *from, int64_t count)
     }
 }
 
+static void put_word(uint8_t *to, fa_uint bits)
+{
+    for (int i = 0; i < 4; i++)
+        to[i] = (uint8_t)(bits >> 8 * i);
+}
+
+/* FlashMLA's rows. */
+static void encode_row(uint8_t *to, const float *from)
+{
+    for (int first = 0; first < FA_MLA_LATENT; first += FA_MLA_GROUP) {
+        fa_block_range range = fa_block_range_of(from[first]);
+        for (int e = first + 1; e < first + FA_MLA_GROUP; e++)
+            range = fa_block_range_with(range, from[e]);
+        const float scale = fa_mla_scale(range);
+        put_word(to + fa_mla_scale_byte(first), FA_AS_UINT(scale));
+        for (int e = first; e < first + FA_MLA_GROUP; e++)
+            to[e] = (uint8_t)fa_mla_code(scale, from[e]);
+    }
+    for (int e = FA_MLA_LATENT; e < FA_MLA_DIMS; e += 2)
+        put_word(to + fa_mla_byte(e), fa_bf16_narrow(from[e]) | fa_bf16_narrow(from[e + 1]) << 16);
+}
+
 void fa_elements_fit(fa_dtype dtype, const float *from, int64_t count, int64_t stride, float *scale,
                      float *zero)
 {
@@ -91,6 +113,10 @@ void fa_elements_store(fa_dtype dtype, void *base, int64_t index, const float *f
     if (!FA_TYPE_IS_CODED(type)) {
         for (int64_t i = 0; i < count; i++)
             fa_store(dtype, base, index + i, from[i]);
+    } else if (FA_TYPE_IS_ROW(type)) {
+        uint8_t *to = (uint8_t *)base + FA_TYPE_SPAN(type, index);
+        for (int64_t i = 0; i < count; i += FA_MLA_DIMS, to += FA_MLA_BYTES)
+            encode_row(to, from + i);
     } else if (type == FA_TYPE_U2U1) {
         encode_mixed((uint8_t *)base + FA_TYPE_SPAN(type, index), from, count);
     } else if (FA_TYPE_IS_BARE(type)) {

@@ -26,12 +26,17 @@ SAME(E2M1);
 SAME(E8M0);
 SAME(U1);
 SAME(U2U1);
+SAME(FP8_DS_MLA);
 
 float fa_load_coded(fa_dtype dtype, const void *base, int64_t index)
 {
     const int type = (int)dtype;
     if (FA_TYPE_IS_BARE(type) && FA_TYPE_CODE_BITS(type) == 8) /* scales may end anywhere */
         return fa_bare_number(type, ((const uint8_t *)base)[index]);
+    if (FA_TYPE_IS_ROW(type)) {
+        const int at = (int)(index % FA_MLA_DIMS);
+        return fa_row_four(base, FA_TYPE_SPAN(type, index), at & ~3).x[at & 3];
+    }
     const int e = (int)(index & ((1 << FA_TYPE_BLOCK_SHIFT(type)) - 1));
     const int64_t block = FA_TYPE_SPAN(type, index - e);
     return fa_decoded(type, fa_codes_of(type, base, block, e & ~3), e & 3, fa_scaling_of(type, base, block));

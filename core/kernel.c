@@ -57,6 +57,9 @@ fa_status fa_kernel_supports(const fa_kernel *kernel, const fa_problem *p)
         if (status != FA_OK)
             return status;
     }
+    if (FA_TYPE_IS_ROW((int)k) && !(p->features & FA_FEATURE_V_IN_K))
+        return fa_fail(FA_UNSUPPORTED, "%s: k.dtype %s is served with v_in_k alone", kernel->name,
+                       fa_dtype_name(k));
     FA_TRY(check_scales(kernel, p, FA_K));
     return check_scales(kernel, p, FA_V);
 }

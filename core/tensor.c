@@ -7,16 +7,20 @@
 /* Of each fa_dtype: its name, elements and bytes of a block, and the multiple of bytes at which tensors begin. */
 static const struct {
     const char *name;
-    uint8_t block, size, align;
+    uint16_t block, size, align;
 } types[] = {
-    [FA_F32] = {"f32", 1, 4, 4},         [FA_F16] = {"f16", 1, 2, 2},     [FA_BF16] = {"bf16", 1, 2, 2},
-    [FA_BOOL] = {"bool", 1, 1, 1},       [FA_I32] = {"i32", 1, 4, 4},     [FA_E4M3] = {"e4m3", 8, 8, 2},
-    [FA_E5M2] = {"e5m2", 8, 8, 2},       [FA_Q8_0] = {"q8_0", 32, 34, 2}, [FA_Q4_0] = {"q4_0", 32, 18, 2},
-    [FA_Q4_1] = {"q4_1", 32, 20, 2},     [FA_Q5_0] = {"q5_0", 32, 22, 2}, [FA_Q5_1] = {"q5_1", 32, 24, 2},
-    [FA_IQ4_NL] = {"iq4_nl", 32, 18, 2}, [FA_I8] = {"i8", 8, 8, 2},       [FA_I4] = {"i4", 8, 4, 2},
-    [FA_I2] = {"i2", 8, 2, 2},           [FA_U8] = {"u8", 8, 8, 2},       [FA_U4] = {"u4", 8, 4, 2},
-    [FA_U2] = {"u2", 8, 2, 2},           [FA_E2M1] = {"e2m1", 8, 4, 2},   [FA_E8M0] = {"e8m0", 1, 1, 2},
-    [FA_U1] = {"u1", 16, 2, 2},          [FA_U2U1] = {"u2u1", 32, 6, 2},
+    [FA_F32] = {"f32", 1, 4, 4},         [FA_F16] = {"f16", 1, 2, 2},
+    [FA_BF16] = {"bf16", 1, 2, 2},       [FA_BOOL] = {"bool", 1, 1, 1},
+    [FA_I32] = {"i32", 1, 4, 4},         [FA_E4M3] = {"e4m3", 8, 8, 2},
+    [FA_E5M2] = {"e5m2", 8, 8, 2},       [FA_Q8_0] = {"q8_0", 32, 34, 2},
+    [FA_Q4_0] = {"q4_0", 32, 18, 2},     [FA_Q4_1] = {"q4_1", 32, 20, 2},
+    [FA_Q5_0] = {"q5_0", 32, 22, 2},     [FA_Q5_1] = {"q5_1", 32, 24, 2},
+    [FA_IQ4_NL] = {"iq4_nl", 32, 18, 2}, [FA_I8] = {"i8", 8, 8, 2},
+    [FA_I4] = {"i4", 8, 4, 2},           [FA_I2] = {"i2", 8, 2, 2},
+    [FA_U8] = {"u8", 8, 8, 2},           [FA_U4] = {"u4", 8, 4, 2},
+    [FA_U2] = {"u2", 8, 2, 2},           [FA_E2M1] = {"e2m1", 8, 4, 2},
+    [FA_E8M0] = {"e8m0", 1, 1, 2},       [FA_U1] = {"u1", 16, 2, 2},
+    [FA_U2U1] = {"u2u1", 32, 6, 2},      [FA_FP8_DS_MLA] = {"fp8_ds_mla", 576, 656, 4},
 };
 
 static bool is_dtype(fa_dtype dtype)
@@ -59,12 +63,15 @@ fa_status fa_dtype_check_cache(fa_dtype dtype, const char *name)
                    fa_dtype_name(dtype));
 }
 
-static bool contiguous_strides(fa_tensor *tensor)
+/* Rows begin with a block, also those that are the first dims of one. */
+static bool contiguous_strides(fa_tensor *tensor, int64_t block)
 {
     int64_t stride = 1;
     for (int axis = 3; axis >= 0; axis--) {
+        const int64_t size = tensor->shape[axis] > 0 ? tensor->shape[axis] : 1;
         tensor->stride[axis] = stride;
-        if (!fa_mul_i64(stride, tensor->shape[axis] > 0 ? tensor->shape[axis] : 1, &stride))
+        if (!fa_mul_i64(stride, axis == 3 && size % block != 0 ? size / block * block + block : size,
+                        &stride))
             return false;
     }
     return true;
@@ -91,10 +98,11 @@ static bool has_strides(const fa_tensor *tensor)
            tensor->stride[3] != 0;
 }
 
-/* Rows begin with a block and are whole blocks. */
+/* Rows begin with a block and are whole blocks, or of FlashMLA's the part that is v. */
 static fa_status check_blocks(const fa_tensor *tensor, const char *name, int64_t block)
 {
-    if (tensor->shape[3] % block != 0)
+    const bool latent = FA_TYPE_IS_ROW((int)tensor->dtype) && tensor->shape[3] == FA_MLA_LATENT;
+    if (tensor->shape[3] % block != 0 && !latent)
         return fa_fail(FA_INVALID, "%s.shape[3] is %lld, expected a multiple of %lld, a block of %s", name,
                        (long long)tensor->shape[3], (long long)block, fa_dtype_name(tensor->dtype));
     for (int axis = 0; axis < 3; axis++) {
@@ -125,7 +133,7 @@ static fa_status normalise(fa_tensor *tensor, const char *name, bool repeats_las
     if (given && tensor->shape[3] > 1 && tensor->stride[3] != 1 && !(repeats_last && tensor->stride[3] == 0))
         return fa_fail(FA_INVALID, "%s.stride[3] is %lld, expected 1 (or all four 0 for contiguous%s)", name,
                        (long long)tensor->stride[3], repeats_last ? ", or 0: repeated" : "");
-    if (!given && !contiguous_strides(tensor))
+    if (!given && !contiguous_strides(tensor, block))
         return fa_fail(FA_OUT_OF_MEMORY,
                        "%s.shape is %lld x %lld x %lld x %lld, more elements than fit in memory", name,
                        (long long)tensor->shape[0], (long long)tensor->shape[1], (long long)tensor->shape[2],
@@ -161,7 +169,7 @@ fa_status fa_tensor_extent(const fa_tensor *tensor, const char *name, size_t *by
                            axis, (long long)tensor->shape[axis], axis, (long long)tensor->stride[axis]);
     }
     const size_t block = (size_t)fa_dtype_block(tensor->dtype), size = fa_dtype_size(tensor->dtype);
-    size_t total = last % block * size / block;
+    size_t total = (size_t)fa_dtype_bytes(tensor->dtype, (int64_t)(last % block));
     if (!fa_grow(&total, last / block, size))
         return fa_fail(FA_OUT_OF_MEMORY, "%s: %zu elements of %s overflow memory", name, last,
                        fa_dtype_name(tensor->dtype));

@@ -5,6 +5,8 @@
 #include <fastattn/attention.h>
 #include <stdbool.h>
 
+#include "core/portable/format.h"
+
 /*
  * Checks shape and strides, fills default strides; `name` is the field's, for the message. Then an axis of size 1 has
  * stride 0, and the last has 1; with `repeats_last` it may have 0, as given or because its size is 1.
@@ -32,10 +34,13 @@ static inline bool fa_tensor_is_absent(const fa_tensor *t)
     return t->shape[0] == 0 && t->shape[1] == 0 && t->shape[2] == 0 && t->shape[3] == 0;
 }
 
-/* The bytes of so many elements: of whole blocks, or of scales, which have a byte each where they lie in blocks. */
+/* The bytes of so many elements: of whole blocks, or of scales, which have a byte each where they lie in blocks. A part of a
+ * row that is a block counts whole. */
 static inline int64_t fa_dtype_bytes(fa_dtype dtype, int64_t elements)
 {
     const int64_t block = fa_dtype_block(dtype), size = (int64_t)fa_dtype_size(dtype);
+    if (FA_TYPE_IS_ROW((int)dtype))
+        return (elements / block + (elements % block != 0)) * size;
     return elements / block * size + elements % block * size / block;
 }
 

@@ -49,6 +49,18 @@ static fa_status check_written(fa_append *a, int operand)
                    (long long)t->stride[3], names[operand]);
 }
 
+/* FlashMLA's rows are whole, and of k: values are a part of them. */
+static fa_status check_row_format(const fa_tensor *t, int operand)
+{
+    if (operand == FA_APPEND_CACHE_V)
+        return fa_fail(FA_INVALID, "cache_v.dtype is %s, expected no v: it is the first %d dims of k",
+                       fa_dtype_name(t->dtype), FA_MLA_LATENT);
+    if (t->shape[3] != FA_MLA_DIMS)
+        return fa_fail(FA_INVALID, "%s.shape[3] is %lld, expected %d with %s.dtype %s", names[operand],
+                       (long long)t->shape[3], FA_MLA_DIMS, names[operand], fa_dtype_name(t->dtype));
+    return FA_OK;
+}
+
 static fa_status check_tensor(fa_append *a, int operand)
 {
     fa_tensor *t = &a->tensor[operand];
@@ -60,6 +72,8 @@ static fa_status check_tensor(fa_append *a, int operand)
     if (t->dtype == FA_U1 || t->dtype == FA_U2U1)
         return fa_fail(FA_UNSUPPORTED, "%s is %s: appends write no codes of one bit", field,
                        fa_dtype_name(t->dtype));
+    if (FA_TYPE_IS_ROW((int)t->dtype))
+        FA_TRY(check_row_format(t, operand));
     return is_cache(operand) || operand == FA_APPEND_Q_OUT ? check_written(a, operand) : FA_OK;
 }
 
@@ -287,7 +301,8 @@ static void run_group(const fa_task_view *view, int group)
 
 static void fill_task(fa_append *a)
 {
-    const bool scaled = a->has[FA_APPEND_K_SCALE] || a->has[FA_APPEND_V_SCALE];
+    const bool scaled = a->has[FA_APPEND_K_SCALE] || a->has[FA_APPEND_V_SCALE] ||
+                        FA_TYPE_IS_ROW((int)a->tensor[FA_APPEND_CACHE_K].dtype);
     a->task = (fa_task){
         .device = a->device,
         .kind = scaled ? FA_TASK_APPEND_SCALED : FA_TASK_APPEND,

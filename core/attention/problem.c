@@ -45,6 +45,22 @@ static fa_status check_cache(const fa_problem *p, int operand)
     return fa_dtype_check_cache(p->tensor[operand].dtype, field);
 }
 
+/* FlashMLA's rows are k, and their latent part is v. */
+static fa_status check_row_format(const fa_problem *p, int operand, int64_t dims, bool v_in_k)
+{
+    const fa_tensor *t = &p->tensor[operand];
+    const char *name = fa_operands[operand].name;
+    if (!FA_TYPE_IS_ROW((int)t->dtype))
+        return FA_OK;
+    if (operand == FA_V && !v_in_k)
+        return fa_fail(FA_INVALID, "%s.dtype is %s, expected v_in_k to be 1: v is the first %d dims of k",
+                       name, fa_dtype_name(t->dtype), FA_MLA_LATENT);
+    if (t->shape[3] != dims)
+        return fa_fail(FA_INVALID, "%s.shape[3] is %lld, expected %lld with %s.dtype %s", name,
+                       (long long)t->shape[3], (long long)dims, name, fa_dtype_name(t->dtype));
+    return FA_OK;
+}
+
 /* Where v is the first dims of k: strides that are not given are k's, which are normalised before v's. */
 static void lay_v_in_k(fa_problem *p)
 {
@@ -83,6 +99,8 @@ static fa_status check_tensors(fa_problem *p, const fa_attention_desc *d)
         FA_TRY(t == FA_Q || t == FA_O ? check_float(p, t) : check_cache(p, t));
         FA_TRY(fa_tensor_extent(&p->tensor[t], fa_operands[t].name, &p->span[t]));
     }
+    FA_TRY(check_row_format(p, FA_K, FA_MLA_DIMS, d->v_in_k != 0));
+    FA_TRY(check_row_format(p, FA_V, FA_MLA_LATENT, d->v_in_k != 0));
     const int64_t *q = p->tensor[FA_Q].shape, *k = p->tensor[FA_K].shape, *v = p->tensor[FA_V].shape;
     FA_TRY(check_limit("q.shape[3]", q[3], 1, FA_MAX_HEAD_DIM));
     FA_TRY(check_limit("v.shape[3]", v[3], 1, FA_MAX_HEAD_DIM));

@@ -22,7 +22,15 @@ FA_KERNEL_FN fa_scaling fa_scaling_of(int type, FA_CODES m, FA_AT block)
     return s;
 }
 
-/* The codes of elements e to e + 3 of a block, a byte for each. */
+/* Elements e to e + 3 of a block that is a row, whose scaling is not the same for all. */
+FA_KERNEL_FN fa_four fa_row_four(FA_CODES m, FA_AT block, int e)
+{
+    const int at = fa_mla_byte(e);
+    return fa_mla_four(e, FA_BITS32(m, block + at), e < FA_MLA_LATENT ? 0u : FA_BITS32(m, block + (at + 4)),
+                       FA_AS_FLOAT(FA_BITS32(m, block + fa_mla_scale_byte(e))));
+}
+
+/* The codes of elements e to e + 3 of any other block, a byte for each. */
 FA_KERNEL_FN fa_uint fa_codes_of(int type, FA_CODES m, FA_AT block, int e)
 {
     if (FA_TYPE_CODE_BITS(type) == 8)

@@ -103,6 +103,33 @@ FA_FN float fa_bare_number(int type, fa_uint code)
     return FA_FLOAT(FA_TYPE_IS_SIGNED(type) ? FA_INT(code ^ top) - FA_INT(top) : FA_INT(code));
 }
 
+FA_STRUCT(fa_four)
+    float x[4];
+FA_STRUCT_END(fa_four)
+
+/* Elements e to e + 3 of one of FlashMLA's rows, e a multiple of four: the byte of the row where they begin, and their scale. */
+FA_FN int fa_mla_byte(int e)
+{
+    return e < FA_MLA_LATENT ? e : FA_MLA_BYTES - 2 * (FA_MLA_DIMS - e);
+}
+
+FA_FN int fa_mla_scale_byte(int e)
+{
+    return FA_MLA_LATENT + 4 * (FA_MIN(e, FA_MLA_LATENT - 1) / FA_MLA_GROUP);
+}
+
+/* What they are: low and high are the 64 bits at their byte. A product is rounded once. In bf16 they have no scale. */
+FA_FN fa_four fa_mla_four(int e, fa_uint low, fa_uint high, float scale)
+{
+    bool codes = e < FA_MLA_LATENT;
+    fa_four f;
+    f.x[0] = codes ? scale * fa_e4m3_widen(low & 255u) : fa_bf16_widen(low & 0xffffu);
+    f.x[1] = codes ? scale * fa_e4m3_widen(low >> 8 & 255u) : fa_bf16_widen(low >> 16);
+    f.x[2] = codes ? scale * fa_e4m3_widen(low >> 16 & 255u) : fa_bf16_widen(high & 0xffffu);
+    f.x[3] = codes ? scale * fa_e4m3_widen(low >> 24) : fa_bf16_widen(high >> 16);
+    return f;
+}
+
 /* Element i of four, 0 to 3. */
 FA_FN float fa_decoded(int type, fa_uint codes, int i, fa_scaling s)
 {

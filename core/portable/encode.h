@@ -140,6 +140,21 @@ FA_FN fa_uint fa_e4m3_narrow(float x)
     return sign | fa_narrowed(magnitude, 3u, 121u);
 }
 
+/*
+ * The scale of a group of dims of one of FlashMLA's rows: with it the largest magnitude has the greatest code. It is normal, for
+ * devices that take subnormal numbers for 0; and NaN where an element is not finite. Then codes are of elements over the scale.
+ */
+FA_FN float fa_mla_scale(fa_block_range r)
+{
+    float scale = FA_DIVIDE(FA_ABS(r.peak), 448.0f), least = FA_AS_FLOAT(0x00800000u);
+    return !r.finite ? FA_AS_FLOAT(0x7fc00000u) : scale > least ? scale : least;
+}
+
+FA_FN fa_uint fa_mla_code(float scale, float x)
+{
+    return fa_is_finite(scale) ? fa_e4m3_narrow(FA_DIVIDE(x, scale)) : 0u;
+}
+
 FA_FN fa_uint fa_e5m2_narrow(float x)
 {
     fa_uint bits = FA_AS_UINT(x), sign = bits >> 24 & 0x80u, magnitude = bits & 0x7fffffffu;

@@ -31,13 +31,18 @@
 #define FA_TYPE_E8M0 20
 #define FA_TYPE_U1 21
 #define FA_TYPE_U2U1 22
+#define FA_TYPE_FP8_DS_MLA 23
 #define FA_TYPE_IS_CODED(type) ((type) >= FA_TYPE_E4M3)
 #define FA_TYPE_IS_FP8(type) ((type) == FA_TYPE_E4M3 || (type) == FA_TYPE_E5M2)
+/* A block is a whole row, whose parts differ: see decode.h. */
+#define FA_TYPE_IS_ROW(type) ((type) >= FA_TYPE_FP8_DS_MLA)
 /* Blocks are codes alone: what scales them, if anything does, lies elsewhere. */
-#define FA_TYPE_IS_BARE(type) (FA_TYPE_IS_FP8(type) || (type) >= FA_TYPE_I8)
+#define FA_TYPE_IS_BARE(type) ((type) >= FA_TYPE_I8 ? (type) <= FA_TYPE_U2U1 : FA_TYPE_IS_FP8(type))
 #define FA_TYPE_IS_SIGNED(type) ((type) >= FA_TYPE_I8 && (type) <= FA_TYPE_I2)
-#define FA_TYPE_IS_UNSIGNED(type) (((type) >= FA_TYPE_U8 && (type) <= FA_TYPE_U2) || (type) >= FA_TYPE_U1)
+#define FA_TYPE_IS_UNSIGNED(type) \
+    (((type) >= FA_TYPE_U8 && (type) <= FA_TYPE_U2) || (type) == FA_TYPE_U1 || (type) == FA_TYPE_U2U1)
 #define FA_TYPE_HAS_OFFSET(type) ((type) == FA_TYPE_Q4_1 || (type) == FA_TYPE_Q5_1)
+/* Of the codes of a block that is no row. */
 #define FA_TYPE_CODE_BITS(type)                                                                           \
     ((type) <= FA_TYPE_Q8_0 || (type) == FA_TYPE_I8 || (type) == FA_TYPE_U8 || (type) == FA_TYPE_E8M0 ? 8 \
      : (type) == FA_TYPE_Q5_0 || (type) == FA_TYPE_Q5_1                                               ? 5 \
@@ -46,7 +51,12 @@
                                                                                                       : 4)
 #define FA_TYPE_CENTRE(type) \
     ((type) == FA_TYPE_Q4_0 ? 8 : (type) == FA_TYPE_Q5_0 ? 16 : 0) /* the code of 0 */
-/* The logarithm of a block's elements; its bytes; the bytes of so many elements, which are whole blocks. */
+/* FlashMLA's rows of 656 bytes: 512 dims in e4m3, then their scales in f32, one of 128 dims, then 64 dims in bf16. */
+#define FA_MLA_DIMS 576
+#define FA_MLA_LATENT 512 /* the dims in e4m3, which are v */
+#define FA_MLA_GROUP 128  /* dims that share a scale       */
+#define FA_MLA_BYTES 656
+/* The logarithm of a block's elements, but of rows; its bytes; the bytes of so many elements, which are whole blocks. */
 #define FA_TYPE_BLOCK_SHIFT(type)                          \
     (!FA_TYPE_IS_CODED(type)                           ? 0 \
      : (type) == FA_TYPE_U1                            ? 4 \
@@ -55,6 +65,7 @@
 #define FA_TYPE_SIZE(type)                               \
     ((type) == 0               ? 4                       \
      : !FA_TYPE_IS_CODED(type) ? 2                       \
+     : FA_TYPE_IS_ROW(type)    ? FA_MLA_BYTES            \
      : (type) == FA_TYPE_U1    ? 2                       \
      : (type) == FA_TYPE_U2U1  ? 6                       \
      : FA_TYPE_IS_BARE(type)   ? FA_TYPE_CODE_BITS(type) \
@@ -63,7 +74,9 @@
      : (type) == FA_TYPE_Q5_0  ? 22                      \
      : (type) == FA_TYPE_Q5_1  ? 24                      \
                                : 18)
-#define FA_TYPE_SPAN(type, elements) (((elements) >> FA_TYPE_BLOCK_SHIFT(type)) * FA_TYPE_SIZE(type))
+#define FA_TYPE_SPAN(type, elements)                                      \
+    (FA_TYPE_IS_ROW(type) ? (elements) / FA_MLA_DIMS * FA_TYPE_SIZE(type) \
+                          : ((elements) >> FA_TYPE_BLOCK_SHIFT(type)) * FA_TYPE_SIZE(type))
 
 FA_FN float fa_bf16_widen(fa_uint bits)
 {

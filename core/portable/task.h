@@ -31,7 +31,8 @@
 #define FA_TASK_FILL 1
 #define FA_TASK_MERGE 2
 #define FA_TASK_PAGES 3
-#define FA_TASK_APPEND_SCALED 4 /* an append into caches whose scales are operands */
+#define FA_TASK_APPEND_SCALED \
+    4 /* an append into caches whose scales are operands, or are of wide groups of dims */
 #define FA_TASK_SALIENCY 5
 #define FA_TASKS 6
 

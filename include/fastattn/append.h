@@ -57,7 +57,9 @@ typedef struct fa_append_desc {
 
     /* The cache: cache_k (entries, heads, keys of an entry, dim_qk), cache_v likewise with dim_v. Each f32, f16, bf16 or a
      * format of caches. No two elements share memory, but rows of cache_v may lie between rows of cache_k. Elements are
-     * rounded to nearest; ggml's formats are quantised as ggml's reference does it; fp8 saturates. */
+     * rounded to nearest; ggml's formats are quantised as ggml's reference does it; fp8 saturates. FA_FP8_DS_MLA is of
+     * cache_k alone: a scale is the largest magnitude of its 128 dims over 448, and 2^-126 at least; NaN where an element
+     * is not finite. */
     fa_tensor cache_k, cache_v;
 
     /* Rows of k are rotated on their way in. With q, f32, f16 or bf16 (batch, heads of q, rows, dim_qk), its rows are

@@ -41,13 +41,17 @@ typedef enum fa_dtype {
     FA_E2M1 = 19, /* 4 bits: sign, 2 of exponent, 1 of mantissa; 0, 0.5, 1, 1.5, 2, 3, 4, 6 */
     FA_E8M0 = 20, /* 8 bits, only for scales: 2^(code - 127); 255 is NaN      */
     FA_U1 = 21,   /* codes alone of one bit: 0 or 1                           */
-    FA_U2U1 = 22  /* codes alone in blocks of 32: 16 of 2 bits, then 16 of one  */
+    FA_U2U1 = 22, /* codes alone in blocks of 32: 16 of 2 bits, then 16 of one  */
+    /* DeepSeek's latent rows, as FlashMLA and vLLM (kv_cache_dtype "fp8_ds_mla") have them. A block of 576 elements is a row
+     * of 656 bytes: 512 codes as FA_E4M3, 4 scales in f32, each of 128 of the codes, 64 elements as FA_BF16. An element of
+     * the first 512 is scale * number, rounded to f32. k has 576 dims; v is its first 512 (v_in_k). */
+    FA_FP8_DS_MLA = 23
 } fa_dtype;
 
 /**
  * How many elements lie in one block, which is all or nothing: 32 for ggml's formats, 8 for fp8 and for codes alone (whose
- * elements do not depend on each other, but are read so many at a time), 16 for FA_U1, 32 for FA_U2U1, 1 for other types.
- * Head dims and strides of k and v are multiples of it. 0 for a value that is no fa_dtype. Thread-safe.
+ * elements do not depend on each other, but are read so many at a time), 16 for FA_U1, 32 for FA_U2U1, 576 for FA_FP8_DS_MLA,
+ * 1 for other types. Head dims and strides of k and v are multiples of it. 0 for a value that is no fa_dtype. Thread-safe.
  */
 FA_API int64_t fa_dtype_block(fa_dtype dtype);
 
@@ -56,7 +60,7 @@ FA_API size_t fa_dtype_size(fa_dtype dtype);
 
 /**
  * What a number in memory a multiple of must begin at: offsets and addresses of tensors. The element's size; 2 for formats
- * of caches. 0 for a value that is no fa_dtype. Thread-safe.
+ * of caches, 4 for FA_FP8_DS_MLA. 0 for a value that is no fa_dtype. Thread-safe.
  */
 FA_API size_t fa_dtype_align(fa_dtype dtype);
 
@@ -155,6 +159,7 @@ typedef struct fa_tuning {
  *   softmax_lse            lse; a row without keys has -inf here and +inf there
  *   num_splits             tuning->splits; its combine step is fa_merge_run(), or part of the run
  *   head_dim_v of FlashMLA v_in_k = 1, v.shape[3] = head_dim_v; its k_cache is k, of one head
+ *   is_fp8_kvcache         k.dtype = v.dtype = FA_FP8_DS_MLA, the rows of 656 bytes
  *
  *   PyTorch, scaled_dot_product_attention
  *   scale                  scale (None: 0; 0.0: scale_is_set)

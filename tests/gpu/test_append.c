@@ -168,6 +168,7 @@ START_TEST(formats)
     };
     for (int i = 0; i < COUNT(line); i += step)
         check_case(line[i].rows, line[i].k, line[i].v, 64, 32);
+    check_case(FA_BF16, FA_FP8_DS_MLA, FA_F16, 576, 64);
 }
 END_TEST
 

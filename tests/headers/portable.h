@@ -39,6 +39,8 @@ FA_FN float use_portable(fa_mask mask, fa_score score, fa_state a, fa_state b, i
     lse += fa_decoded(row, fa_fp8_halves(row, fa_fifths(fa_code_of(row, coder, lse))), 1, scaling);
     lse += FA_FLOAT(fa_e4m3_narrow(lse) + fa_e5m2_narrow(lse)) * FA_FP8_FACTOR(row);
     lse += fa_bare_number(row, fa_nibbles(fa_e2m1_narrow(lse)) + fa_pairs(fa_e8m0_narrow(lse)));
+    lse += fa_mla_four(row, FA_UINT(row), fa_mla_code(lse, s.max), fa_mla_scale(fa_block_range_of(lse))).x[1];
+    lse += FA_FLOAT(fa_mla_byte(row) + fa_mla_scale_byte(row));
     lse += FA_FLOAT(fa_whole_code(row, lse)) + fa_corrected_quotient(lse, s.max, fa_significand(lse));
     return kind == FA_CLASS_FULL ? fa_normalised(lse, s.sum) : FA_MAX(lse, FA_FLOAT(r.head));
 }

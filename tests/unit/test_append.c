@@ -413,6 +413,28 @@ START_TEST(scales_of_no_numbers)
 }
 END_TEST
 
+/* FlashMLA's rows are whole, and of keys. */
+START_TEST(latent_rows)
+{
+    fa_append *append;
+    fa_append_desc d = desc_of(FA_F32, FA_FP8_DS_MLA, FA_F32);
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID,
+            "cache_k.shape[3] is 64, expected a multiple of 576, a block of fp8_ds_mla");
+    d.k.shape[3] = d.cache_k.shape[3] = 512;
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID,
+            "cache_k.shape[3] is 512, expected 576 with cache_k.dtype fp8_ds_mla");
+    d.k.shape[3] = d.cache_k.shape[3] = 576;
+    d.cache_v.dtype = FA_FP8_DS_MLA;
+    d.v.shape[3] = d.cache_v.shape[3] = 576;
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID,
+            "cache_v.dtype is fp8_ds_mla, expected no v: it is the first 512 dims of k");
+    d.v = d.cache_v = (fa_tensor){0};
+    d.k_scale = fa_tensor_make(FA_F32, ENTRIES, HEADS, KEYS, 1);
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID,
+            "cache_k.dtype is fp8_ds_mla with k_scale, expected");
+}
+END_TEST
+
 /* A cache of keys alone. */
 START_TEST(without_v)
 {
@@ -555,6 +577,7 @@ Suite *append_suite(void)
     tcase_add_test(tc, refusals);
     tcase_add_test(tc, scale_refusals);
     tcase_add_test(tc, scales_of_no_numbers);
+    tcase_add_test(tc, latent_rows);
     tcase_add_test(tc, without_v);
     tcase_add_test(tc, rotation_is_exact_enough);
     tcase_add_test(tc, rotary_refusals);

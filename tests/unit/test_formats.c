@@ -120,6 +120,79 @@ START_TEST(blocks_follow_each_other)
 }
 END_TEST
 
+/* Two of FlashMLA's rows, byte by byte. */
+START_TEST(latent_rows_by_hand)
+{
+    static const float scales[] = {0.5f, 2, 0x1.8p-20f, -1};
+    unsigned char rows[2 * 656];
+    for (int i = 0; i < 512; i++)
+        rows[656 + i] =
+            (unsigned char)(0x30 + i % 16); /* 0.5 to 1.875, in steps of an eighth and a quarter */
+    for (int g = 0; g < 4; g++) {
+        const fa_uint bits = FA_AS_UINT(scales[g]);
+        for (int b = 0; b < 4; b++)
+            rows[656 + 512 + 4 * g + b] = (unsigned char)(bits >> 8 * b);
+    }
+    for (int i = 0; i < 64; i++) {
+        const uint16_t bits = fa_f32_to_bf16((float)(i - 32) / 4);
+        rows[656 + 528 + 2 * i] = (unsigned char)bits;
+        rows[656 + 528 + 2 * i + 1] = (unsigned char)(bits >> 8);
+    }
+    memset(rows, 0x7f, 656); /* NaN, all of it: no element of the second row is taken from the first */
+    for (int i = 0; i < 512; i++) {
+        const float number = i % 16 < 8 ? 0.5f + (float)(i % 8) / 16 : 1 + (float)(i % 8) / 8;
+        ck_assert_float_eq(nth(FA_FP8_DS_MLA, rows, 576 + i), scales[i / 128] * number);
+        ck_assert(isnan(nth(FA_FP8_DS_MLA, rows, i)));
+    }
+    for (int i = 512; i < 576; i++)
+        ck_assert_float_eq(nth(FA_FP8_DS_MLA, rows, 576 + i), (float)(i - 512 - 32) / 4);
+    rows[656 + 512] = 1; /* 0.5 and its last bit: 1.875 times that is rounded */
+    ck_assert_float_eq(nth(FA_FP8_DS_MLA, rows, 576 + 15), 0x1.e00004p-1f);
+    ck_assert_int_eq(fa_dtype_block(FA_FP8_DS_MLA), 576);
+    ck_assert_uint_eq(fa_dtype_align(FA_FP8_DS_MLA), 4);
+}
+END_TEST
+
+/* What is stored: the largest magnitude of each 128 has the code of 448; and how far elements are off at most. */
+START_TEST(latent_rows_stored)
+{
+    random_state random = {5};
+    float x[576];
+    unsigned char row[656], whole[656];
+    for (int n = 0; n < 200; n++) {
+        for (int i = 0; i < 576; i++) {
+            const float size = ldexpf(1, (int)(random_bits(&random) % 24) - 12);
+            x[i] = size * ((float)(random_bits(&random) % 20001) / 10000 - 1);
+        }
+        if (n == 0)
+            memset(x, 0, 128 * sizeof(*x));
+        fa_elements_store(FA_FP8_DS_MLA, row, 0, x, 576);
+        for (int g = 0; g < 4; g++) {
+            float most = 0, scale;
+            for (int i = 128 * g; i < 128 * (g + 1); i++)
+                most = fmaxf(most, fabsf(x[i]));
+            memcpy(&scale, row + 512 + 4 * g, sizeof(scale));
+            ck_assert_float_eq(scale, most > 0 ? most / 448 : 0x1p-126f);
+            for (int i = 128 * g; i < 128 * (g + 1); i++) {
+                const double size = fabs((double)x[i]), found = (double)nth(FA_FP8_DS_MLA, row, i);
+                const double bound = fmax(size * 0x1.00004p-4, (double)scale * 0x1.00004p-10);
+                ck_assert_double_le(fabs(found - (double)x[i]), bound);
+                ck_assert(size < (double)most || (row[i] & 0x7f) == 0x7e || most == 0);
+            }
+        }
+        for (int i = 512; i < 576; i++)
+            ck_assert_float_eq(nth(FA_FP8_DS_MLA, row, i), fa_bf16_to_f32(fa_f32_to_bf16(x[i])));
+    }
+    memcpy(whole, row, sizeof(row));
+    x[200] = INFINITY; /* makes NaN of its group alone */
+    fa_elements_store(FA_FP8_DS_MLA, row, 0, x, 576);
+    for (int i = 0; i < 576; i++)
+        ck_assert_int_eq(isnan(nth(FA_FP8_DS_MLA, row, i)), i >= 128 && i < 256);
+    ck_assert_mem_eq(row, whole, 128);
+    ck_assert_mem_eq(row + 528, whole + 528, 128);
+}
+END_TEST
+
 Suite *formats_suite(void)
 {
     Suite *suite = suite_create("formats");
@@ -129,6 +202,8 @@ Suite *formats_suite(void)
     tcase_add_test(tc, fp8_as_halves);
     tcase_add_test(tc, blocks_by_hand);
     tcase_add_test(tc, blocks_follow_each_other);
+    tcase_add_test(tc, latent_rows_by_hand);
+    tcase_add_test(tc, latent_rows_stored);
     suite_add_tcase(suite, tc);
     return suite;
 }

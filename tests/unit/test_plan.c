@@ -358,6 +358,16 @@ START_TEST(kernels_refuse_by_name)
     p.features |= FA_FEATURE_V_IN_K;
     ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_OK);
     kernel = all;
+    kernel.types_k |= FA_TYPES_ROW;
+    const fa_dtype plain = p.tensor[FA_K].dtype;
+    p.tensor[FA_K].dtype = FA_FP8_DS_MLA;
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_OK);
+    p.features &= ~(unsigned)FA_FEATURE_V_IN_K;
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
+    ck_assert_str_eq(fa_last_error(), "some: k.dtype fp8_ds_mla is served with v_in_k alone");
+    p.tensor[FA_K].dtype = plain;
+    p.features |= FA_FEATURE_V_IN_K;
+    kernel = all;
     kernel.max_dim_qk = 15;
     ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
     ck_assert_str_eq(fa_last_error(), "some: q.shape[3] is 16, at most 15 is served");

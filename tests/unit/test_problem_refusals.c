@@ -428,6 +428,43 @@ START_TEST(values_in_keys)
 }
 END_TEST
 
+/* FlashMLA's rows have their dims, and are k; v is a part of them. */
+START_TEST(latent_rows)
+{
+    fa_attention_desc d = base();
+    d.q = fa_tensor_make(FA_F32, 2, 4, 8, 576);
+    d.k = fa_tensor_make(FA_FP8_DS_MLA, 2, 2, 12, 576);
+    d.v = fa_tensor_make(FA_FP8_DS_MLA, 2, 2, 12, 512);
+    d.o = fa_tensor_make(FA_F32, 2, 4, 8, 512);
+    refuse(&d, FA_INVALID, "v.dtype is fp8_ds_mla, expected v_in_k to be 1: v is the first 512 dims of k");
+    d.v_in_k = 1;
+    fa_problem p = accept(&d);
+    ck_assert_int_eq(p.tensor[FA_V].stride[2], 576);
+    ck_assert_uint_eq(p.span[FA_V], 2 * 2 * 12 * 656);
+    fa_problem_release(context, &p);
+    d.v.shape[3] = 64;
+    refuse(&d, FA_INVALID, "v.shape[3] is 64, expected a multiple of 576, a block of fp8_ds_mla");
+    d.v.shape[3] = 576;
+    refuse(&d, FA_INVALID, "v.shape[3] is 576, expected 512 with v.dtype fp8_ds_mla");
+    d.v.shape[3] = 512;
+    d.q.shape[3] = d.k.shape[3] = 512;
+    refuse(&d, FA_INVALID, "k.shape[3] is 512, expected 576 with k.dtype fp8_ds_mla");
+    d.q.shape[3] = d.k.shape[3] = 128;
+    refuse(&d, FA_INVALID, "k.shape[3] is 128, expected a multiple of 576, a block of fp8_ds_mla");
+    d.q.shape[3] = d.k.shape[3] = 576;
+    d.k.stride[3] = 1;
+    d.k.stride[2] = 640;
+    refuse(&d, FA_INVALID, "k.stride[2] is 640, expected a multiple of 576, a block of fp8_ds_mla");
+    d.k.stride[2] = d.k.stride[3] = 0;
+    d.k_scale = fa_tensor_make(FA_F32, 1, 1, 1, 1);
+    refuse(&d, FA_INVALID,
+           "k.dtype is fp8_ds_mla with k_scale, expected fp8 or codes alone, which have no scales");
+    d.k_scale = (fa_tensor){0};
+    d.q = fa_tensor_make(FA_FP8_DS_MLA, 2, 4, 8, 576);
+    refuse(&d, FA_INVALID, "q.dtype is fp8_ds_mla, expected f32, f16 or bf16");
+}
+END_TEST
+
 START_TEST(tuning)
 {
     char name[200];
@@ -499,6 +536,7 @@ void problem_add_refusals(Suite *suite)
     tcase_add_test(bad, extras);
     tcase_add_test(bad, bits_of_keep);
     tcase_add_test(bad, values_in_keys);
+    tcase_add_test(bad, latent_rows);
     tcase_add_test(bad, tuning);
     tcase_add_test(bad, struct_sizes);
 }

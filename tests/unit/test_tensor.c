@@ -14,11 +14,21 @@ START_TEST(types)
         fa_dtype dtype;
         size_t size;
         const char *name;
-    } row[] = {{FA_F32, 4, "f32"},    {FA_F16, 2, "f16"},          {FA_BF16, 2, "bf16"},
-               {FA_BOOL, 1, "bool"},  {FA_I32, 4, "i32"},          {FA_E4M3, 8, "e4m3"},
-               {FA_Q8_0, 34, "q8_0"}, {FA_IQ4_NL, 18, "iq4_nl"},   {FA_U2, 2, "u2"},
-               {FA_E2M1, 4, "e2m1"},  {FA_E8M0, 1, "e8m0"},        {FA_U1, 2, "u1"},
-               {FA_U2U1, 6, "u2u1"},  {(fa_dtype)23, 0, "unknown"}};
+    } row[] = {{FA_F32, 4, "f32"},
+               {FA_F16, 2, "f16"},
+               {FA_BF16, 2, "bf16"},
+               {FA_BOOL, 1, "bool"},
+               {FA_I32, 4, "i32"},
+               {FA_E4M3, 8, "e4m3"},
+               {FA_Q8_0, 34, "q8_0"},
+               {FA_IQ4_NL, 18, "iq4_nl"},
+               {FA_U2, 2, "u2"},
+               {FA_E2M1, 4, "e2m1"},
+               {FA_E8M0, 1, "e8m0"},
+               {FA_U1, 2, "u1"},
+               {FA_U2U1, 6, "u2u1"},
+               {FA_FP8_DS_MLA, 656, "fp8_ds_mla"},
+               {(fa_dtype)24, 0, "unknown"}};
     for (int i = 0; i < COUNT(row); i++) {
         ck_assert_uint_eq(fa_dtype_size(row[i].dtype), row[i].size);
         ck_assert_str_eq(fa_dtype_name(row[i].dtype), row[i].name);
@@ -40,6 +50,9 @@ START_TEST(spans)
     ck_assert_uint_eq(span_of(fa_tensor_make(FA_F32, 2, 3, 4, 5)), 2 * 3 * 4 * 5 * 4);
     ck_assert_uint_eq(span_of(fa_tensor_make(FA_F16, 1, 1, 1, 1)), 2);
     ck_assert_uint_eq(span_of(fa_tensor_make(FA_F32, 2, 0, 4, 5)), 0);
+    /* Rows that are blocks, whole and without their last dims: they begin with a block. */
+    ck_assert_uint_eq(span_of(fa_tensor_make(FA_FP8_DS_MLA, 2, 1, 4, 576)), 8 * 656);
+    ck_assert_uint_eq(span_of(fa_tensor_make(FA_FP8_DS_MLA, 2, 1, 4, 512)), 8 * 656);
     /* Rows of 5 in a cache whose rows are 8 apart: the last row ends the span. */
     ck_assert_uint_eq(span_of((fa_tensor){FA_BF16, {2, 3, 4, 5}, {96, 32, 8, 1}}),
                       (96 + 2 * 32 + 3 * 8 + 5) * 2);
