@@ -7,9 +7,9 @@
 
 #include "tools/cli.h"
 
-static const fa_dtype all[] = {FA_F32,  FA_F16,  FA_BF16, FA_E4M3, FA_E5M2,   FA_Q8_0,
-                               FA_Q4_0, FA_Q4_1, FA_Q5_0, FA_Q5_1, FA_IQ4_NL, FA_I8,
-                               FA_I4,   FA_I2,   FA_U8,   FA_U4,   FA_U2,     FA_E2M1};
+static const fa_dtype all[] = {FA_F32,  FA_F16,  FA_BF16, FA_E4M3,   FA_E5M2,      FA_Q8_0, FA_Q4_0,
+                               FA_Q4_1, FA_Q5_0, FA_Q5_1, FA_IQ4_NL, FA_I8,        FA_I4,   FA_I2,
+                               FA_U8,   FA_U4,   FA_U2,   FA_E2M1,   FA_FP8_DS_MLA};
 static const char *const scalings[] = {
     [KV_UNSCALED] = "",   [KV_TENSOR] = "tensor", [KV_HEAD] = "head",
     [KV_TOKEN] = "token", [KV_GROUP] = "group",   [KV_CHANNEL] = "channel",

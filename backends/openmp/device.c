@@ -54,8 +54,8 @@ typedef struct kernel_entry {
      {.name = #isa_name "-" #kernel,                                    \
       FEATURES_##kernel,                                                \
       .types_q = FA_TYPES_FLOAT,                                        \
-      .types_k = FA_TYPES_CACHE | FA_TYPES_BITS,                              \
-      .types_v = FA_TYPES_CACHE | FA_TYPES_BITS,                              \
+      .types_k = FA_TYPES_CACHE | FA_TYPES_BITS | FA_TYPES_ROW,                \
+      .types_v = FA_TYPES_CACHE | FA_TYPES_BITS | FA_TYPES_ROW,                \
       .types_o = FA_TYPES_FLOAT,                                        \
       .max_dim_qk = FA_MAX_HEAD_DIM,                                    \
       .max_dim_v = FA_MAX_HEAD_DIM,                                     \

@@ -42,6 +42,25 @@ FA_INLINE void decode_row(const int type, const uint8_t *at, int dim, float *to)
 }
 #endif
 
+/* FlashMLA's rows: all of one, or the first dims, which are the codes. */
+FA_INLINE void decode_latent(const uint8_t *at, int dim, float *to)
+{
+#if FA_ISA_IS == FA_ISA_scalar
+    decode_row(FA_TYPE_FP8_DS_MLA, at, dim, to);
+#else
+    for (int first = 0; first < FA_MLA_LATENT; first += FA_MLA_GROUP) {
+        const vf scale = v_set1(*(const float *)(const void *)(at + fa_mla_scale_byte(first)));
+        for (int d = first; d < first + FA_MLA_GROUP; d += 16) {
+            FA_UNROLL
+            for (int part = 0; part < HALF_VECS; part++)
+                v_store(to + d + part * VL, v_mul(scale, load_fp8(FA_TYPE_E4M3, at + d, part)));
+        }
+    }
+    for (int d = FA_MLA_LATENT; d < dim; d += VL)
+        v_store(to + d, v_load_bf16((const uint16_t *)(const void *)(at + fa_mla_byte(d))));
+#endif
+}
+
 /* Codes of 8, 4, 2 and 1 bits as the numbers that they stand for. */
 FA_INLINE void decode_codes(const int type, const uint8_t *at, int dim, float *to)
 {
@@ -74,7 +93,9 @@ FA_INLINE void decode(const int type, const typed_rows *from, int rows, int dim,
                       ptrdiff_t target_stride)
 {
     for (int r = 0; r < rows; r++, target += target_stride) {
-        if (type == FA_TYPE_U2U1)
+        if (FA_TYPE_IS_ROW(type))
+            decode_latent(row_address(from, r), dim, target);
+        else if (type == FA_TYPE_U2U1)
             decode_mixed(row_address(from, r), dim, target);
         else if (FA_TYPE_IS_BARE(type) && !FA_TYPE_IS_FP8(type))
             decode_codes(type, row_address(from, r), dim, target);
@@ -155,6 +176,7 @@ static void decode_numbers(const typed_rows *from, int rows, int dim, float *tar
         FORMAT(E2M1);
         FORMAT(U1);
         FORMAT(U2U1);
+        FORMAT(FP8_DS_MLA);
     default: break;
     }
 #undef FORMAT
@@ -205,6 +227,7 @@ static bool fp8_finite(int type, const uint8_t *at, int count)
     return !found;
 }
 
+/* Of products with scales in f32, which may be infinite. */
 static bool scaled_finite(const typed_rows *t, int rows, int dim)
 {
     float row[FA_MAX_HEAD_DIM];
@@ -222,7 +245,7 @@ static bool scaled_finite(const typed_rows *t, int rows, int dim)
 bool FA_ISA_NAME(coded_finite)(const typed_rows *t, int rows, int dim)
 {
     const int type = (int)t->dtype;
-    if (t->scaled.run)
+    if (t->scaled.run || FA_TYPE_IS_ROW(type))
         return scaled_finite(t, rows, dim);
     for (int r = 0; r < rows; r++) {
         const uint8_t *at = row_address(t, r);

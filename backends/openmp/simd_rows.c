@@ -278,7 +278,7 @@ static inline typed_rows rows_at(const fa_cpu_run *run, int operand, const fa_ta
     typed_rows rows = key_rows(run, operand, item, key);
     const int dim = operand == FA_K ? run->plan->args.dim_qk : run->plan->args.dim_v;
     rows.row = run->pages || FA_TYPE_IS_CODED(rows.dtype) ? list : NULL;
-    rows.far = FA_MAX(FAR_BYTES / FA_TYPE_SPAN(rows.dtype, dim), (int)KEYS) * rows.stride;
+    rows.far = FA_MAX(FAR_BYTES / (int)fa_dtype_bytes(rows.dtype, dim), (int)KEYS) * rows.stride;
     return rows;
 }
 

@@ -89,8 +89,9 @@ static int parse(arguments *a, int argc, char **argv)
         {"dtype", 's', &a->dtype,
          "<f32|f16|bf16> element type of every tensor; with --shape f32, in a suite each of its own"},
         {"kv-type", 's', &a->kv_type,
-         "<type[,type]> that of k and v, or of each: also e4m3, e5m2, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl, and with\n"
-         "scales (i8:token) i8 i4 i2 u8 u4 u2 e2m1 e4m3 e5m2 with tensor, head, token, groupN or channelN"},
+         "<type[,type]> that of k and v, or of each: also e4m3, e5m2, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl,\n"
+         "fp8_ds_mla (of latent rows), and with scales (i8:token) i8 i4 i2 u8 u4 u2 e2m1 e4m3 e5m2 with\n"
+         "tensor, head, token, groupN or channelN"},
         {"v-in-k", 'f', &a->v_in_k,
          "v is the first DV dims of k, as in latent attention: one row of memory is both"},
         {"causal", 'f', &a->causal, "mask what lies behind each row; the last row sees every key"},

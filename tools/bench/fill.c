@@ -44,7 +44,7 @@ bench_scaling bench_scaling_of(fa_dtype dtype, const fa_tensor *scale, const fa_
 
 void bench_fill(void *data, fa_dtype dtype, size_t bytes, uint64_t seed, const bench_scaling *scaling)
 {
-    enum { CHUNK = 256 };                      /* whole blocks of every type */
+    enum { CHUNK = 576 };                      /* whole blocks of every type */
     const float scale = 1.7320508f / 65536.0f; /* sqrt(12 / 4), of numbers of 16 bits */
     const int64_t count = (int64_t)(bytes / fa_dtype_size(dtype)) * fa_dtype_block(dtype);
     float value[CHUNK];

@@ -432,9 +432,61 @@ static bool add_latent(conform_list *list)
     return ok;
 }
 
+/* FlashMLA's rows, which k is and v lies in. */
+static bool add_latent_rows(conform_list *list)
+{
+    static const int hazards[] = {CONFORM_HIDDEN, CONFORM_NAN_K, CONFORM_HIDDEN_INF, CONFORM_INF_V};
+    bool ok = true;
+    for (size_t t = 0; t < COUNT(float_types); t++) {
+        conform_case c = basic;
+        set_types(&c, float_types[t]);
+        c.k = c.v = FA_FP8_DS_MLA;
+        c.layout = CONFORM_SHARED;
+        c.latent = true;
+        set_dims(&c, 576, 512);
+        set_heads(&c, 2, 16, 1);
+        set_lengths(&c, 1, 300);
+        ok = ok && conform_add(list, &c, "format-latent-row");
+        c.packing = CONFORM_LENS;
+        c.page = 64;
+        c.splits = 3;
+        ok = ok && conform_add(list, &c, "format-latent-row-pages64-splits3");
+        c.splits = 0;
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        c.sinks = true;
+        c.test = CONFORM_LENGTHS;
+        set_heads(&c, 3, 40, 1);
+        set_lengths(&c, 3, 170);
+        ok = ok && conform_add(list, &c, "format-latent-row-pages64-dynamic-br-sinks");
+        c.test = CONFORM_RUN;
+        c.sinks = false;
+        c.window_left = 30;
+        set_heads(&c, 2, 16, 1);
+        for (size_t i = 0; i < COUNT(hazards); i++) {
+            c.hazard = (conform_hazard)hazards[i];
+            c.page = i % 2 ? 0 : 64;
+            ok = ok && conform_add(list, &c, "format-latent-row-%scausal-br-window-l30-%s",
+                                   c.page ? "pages64-" : "", conform_hazard_name(c.hazard));
+        }
+        c.hazard = CONFORM_TAME;
+        c.page = 0;
+        c.window_left = 0;
+        c.packing = CONFORM_PACK_BOTH;
+        set_heads(&c, 2, 6, 2);
+        set_lengths(&c, 37, 90);
+        ok = ok && conform_add(list, &c, "format-latent-row-causal-br");
+        c.test = CONFORM_LOST_PAGES;
+        c.packing = CONFORM_LENS;
+        c.page = 64;
+        set_lengths(&c, 5, 200);
+        ok = ok && conform_add(list, &c, "format-latent-row-lost-pages64");
+    }
+    return ok;
+}
+
 bool conform_add_caches(conform_list *list)
 {
     return add_page_sizes(list) && add_pages(list) && add_lost(list) && add_first(list) &&
            add_formats(list) && add_format_tiles(list) && add_half_formats(list) && add_scales(list) &&
-           add_latent(list);
+           add_latent(list) && add_latent_rows(list);
 }

@@ -16,6 +16,21 @@ static float ramp(int t, int64_t i, int64_t count, int64_t d)
     return t == CONFORM_Q ? (i % 3 == 2 ? -1.0f : 1.0f) : 1 - (float)i / (float)count;
 }
 
+/* Codes that are not the largest numbers nor NaN, and scales and elements in bf16 of about the size of `gain`. */
+static void fill_latent(unsigned char *row, float gain, conform_random *random)
+{
+    for (int e = 0; e < 512; e++)
+        row[e] = (unsigned char)conform_random_below(random, 256) & 0xbf;
+    for (int g = 0; g < 4; g++) {
+        const float scale = gain * (0.5f + fabsf(conform_random_normal(random)));
+        memcpy(row + 512 + 4 * g, &scale, sizeof(scale));
+    }
+    for (int e = 0; e < 64; e++) {
+        const uint16_t bits = fa_f32_to_bf16(gain * conform_random_normal(random));
+        memcpy(row + 528 + 2 * e, &bits, sizeof(bits));
+    }
+}
+
 /* A row in a format of caches: any codes, and scales that make numbers of about the size of `gain`. */
 static void fill_codes(const fa_tensor *t, unsigned char *row, float gain, conform_random *random)
 {
@@ -25,6 +40,10 @@ static void fill_codes(const fa_tensor *t, unsigned char *row, float gain, confo
     const float largest = t->dtype == FA_Q8_0 || t->dtype == FA_IQ4_NL ? 128.0f
                           : fa_dtype_size(t->dtype) > 20               ? 16.0f
                                                                        : 8.0f;
+    if (t->dtype == FA_FP8_DS_MLA) {
+        fill_latent(row, gain, random);
+        return;
+    }
     for (size_t i = 0; i < bytes; i++) /* of fp8, not the largest numbers, nor what is not finite */
         row[i] = (unsigned char)conform_random_below(random, 256) & (is_fp8 ? 0xbf : 0xff);
     for (size_t at = 0; at < bytes && !is_fp8 && !is_bare; at += block) {

@@ -68,8 +68,20 @@ static double load_bare(fa_dtype dtype, const unsigned char *base, int64_t index
     return dtype >= FA_I8 && dtype <= FA_I2 && code >> (bits - 1) ? code - (1 << bits) : code;
 }
 
+/* 512 codes, four scales, 64 elements in bf16. A product is rounded to f32. */
+static double load_latent(const unsigned char *row, int e)
+{
+    float scale;
+    uint16_t bits;
+    memcpy(&scale, row + 512 + e / 128 % 4 * 4, sizeof(scale));
+    memcpy(&bits, row + (e < 512 ? 0 : 528 + 2 * (e - 512)), sizeof(bits));
+    return e < 512 ? (double)(float)((double)scale * load_fp8(row[e], 4, 3)) : (double)fa_bf16_to_f32(bits);
+}
+
 static double load_coded(fa_dtype dtype, const unsigned char *base, int64_t index)
 {
+    if (dtype == FA_FP8_DS_MLA)
+        return load_latent(base + index / 576 * 656, (int)(index % 576));
     if (dtype >= FA_I8)
         return load_bare(dtype, base, index);
     if (dtype == FA_E4M3 || dtype == FA_E5M2)

@@ -7,7 +7,21 @@
 
 size_t conform_bytes(fa_dtype dtype, int64_t elements)
 {
-    return (size_t)(elements / fa_dtype_block(dtype)) * fa_dtype_size(dtype);
+    const int64_t block = fa_dtype_block(dtype); /* v may be a part of one */
+    return (size_t)((elements + block - 1) / block) * fa_dtype_size(dtype);
+}
+
+/* An element of a latent row: a code of 1 or NaN, and of 1 the scale; or a number in bf16. */
+static void store_latent(unsigned char *row, int64_t e, float value)
+{
+    const bool finite = value == value && fabsf(value) < INFINITY;
+    const uint16_t bits = fa_f32_to_bf16(value);
+    if (e >= 512)
+        memcpy(row + 528 + 2 * (e - 512), &bits, sizeof(bits));
+    else
+        row[e] = finite ? 0x38 : 0x7f;
+    if (e < 512 && finite)
+        memcpy(row + 512 + e / 128 * 4, &value, sizeof(value));
 }
 
 /* A block's scale, which it begins with; of fp8, whose elements have none, the element. Codes alone hold nothing else. */
@@ -16,7 +30,9 @@ static void store_coded(fa_dtype dtype, unsigned char *base, int64_t index, floa
     const int64_t block = fa_dtype_block(dtype), first = index - index % block;
     unsigned char *at = base + conform_bytes(dtype, first);
     const uint16_t half = fa_f32_to_f16(value);
-    if (dtype == FA_E5M2)
+    if (dtype == FA_FP8_DS_MLA)
+        store_latent(at, index % block, value);
+    else if (dtype == FA_E5M2)
         at[index % block] = (unsigned char)(half >> 8 | (value != value));
     else if (dtype == FA_E4M3)
         at[index % block] = value == value && fabsf(value) < INFINITY ? 0x38 : 0x7f; /* 1, NaN */

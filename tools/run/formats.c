@@ -42,7 +42,7 @@ static fa_dtype type_of(const io_tensor *t)
 
 bool run_format_apply(const run_format *f, const fa_tensor *to, io_tensor *t)
 {
-    enum { PIECE = 2048 }; /* whole blocks of every format */
+    enum { PIECE = 2304 }; /* whole blocks of every format */
     if (!f->what || f->raw)
         return true;
     const size_t bytes = run_format_bytes(f, to);
