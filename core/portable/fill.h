@@ -6,7 +6,7 @@
  * The schedule is simpler than the host's. All row blocks of a sequence are met in as many parts, and parts have equal
  * numbers of key blocks, at most as many as one chunk. Parts that find no block left are empty, which the merge allows.
  *
- * It has room in what core/attention/schedule.c calls the capacity. Lengths are held within what the tensors have, and
+ * It has room in what core/attention/capacity.c calls the capacity. Lengths are held within what the tensors have, and
  * offsets of rows that fall make no rows at all. So there are no more row blocks than any lengths make.
  *  - Where the chunk is `most`, or parts were asked for, no row block has more parts than the capacity counts for each.
  *  - A smaller chunk c makes at most blocks / c + row_blocks items, which fa_fill_chunk() keeps within `items`. The core

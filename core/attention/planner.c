@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/attention/planner.h"
+
+#include <math.h>
+
+#include "core/size.h"
+#include "core/tensor.h"
+
+static int64_t clamp(int64_t value, int64_t low, int64_t high)
+{
+    return value < low ? low : value > high ? high : value;
+}
+
+/* The sum over i in [0, count) of `first` + i held within [low, high]. */
+static int64_t sum_clamped(int64_t first, int64_t count, int64_t low, int64_t high)
+{
+    int64_t below = clamp(low - first, 0, count), upto = clamp(high - first, below, count);
+    int64_t within = (2 * first + below + upto - 1) * (upto - below) / 2;
+    return below * low + within + (count - upto) * high;
+}
+
+/* At most 2^56. In closed form: lengths may be far beyond what is worth walking. */
+static uint64_t sequence_pairs(const fa_sequence *s)
+{
+    const fa_mask *m = &s->mask;
+    int64_t rows = s->len_q, keys = s->len_kv, prefix = m->prefix;
+    int64_t ends = sum_clamped((int64_t)m->diagonal + m->right, rows, prefix, keys);
+    int64_t begins = sum_clamped((int64_t)m->diagonal - m->left + 1, rows, prefix, keys);
+    return (uint64_t)(prefix * rows + ends - begins);
+}
+
+double fa_schedule_pairs(const fa_problem *problem)
+{
+    double pairs = 0;
+    for (int64_t n = 0; n < problem->sequences; n++)
+        pairs += (double)sequence_pairs(&problem->sequence[n]);
+    return pairs;
+}
+
+uint64_t fa_schedule_count_pairs(const fa_problem *problem)
+{
+    uint64_t pairs = 0;
+    for (int64_t n = 0; n < problem->sequences; n++) {
+        if (__builtin_add_overflow(pairs, sequence_pairs(&problem->sequence[n]), &pairs))
+            return UINT64_MAX;
+    }
+    return __builtin_mul_overflow(pairs, (uint64_t)problem->heads_q, &pairs) ? UINT64_MAX : pairs;
+}
+
+int32_t fa_planner_most_blocks(const fa_limits *limits, const fa_tile_traits *traits, const fa_tiling *tiling,
+                               bool can_split)
+{
+    const int32_t keys = fa_tiling_item_keys(limits, traits);
+    return keys > 0 && can_split ? FA_MAX(keys / tiling->block_kv, 1) : INT32_MAX;
+}
+
+fa_planner fa_planner_begin(const fa_problem *problem, const fa_limits *limits, const fa_tile_traits *traits,
+                            const fa_tiling *tiling, bool can_split)
+{
+    const int32_t most = fa_planner_most_blocks(limits, traits, tiling, can_split);
+    return (fa_planner){
+        .problem = problem,
+        .limits = limits,
+        .traits = traits,
+        .shape = {.dim_qk = problem->dim_qk,
+                  .dim_v = problem->dim_v,
+                  .far_bytes = fa_dtype_mean_bytes(problem->tensor[FA_K].dtype)},
+        .block_q = tiling->block_q,
+        .block_kv = tiling->block_kv,
+        .chunk = most,
+        .most = most,
+        .splits = problem->tuning.splits,
+    };
+}
+
+/* What the rows of a block see: keys [0, prefix) and [begin, end) of at least one row, [all_begin, all_end) of
+ * every row. An interval that no row has comes out as begin == end. */
+typedef struct row_view {
+    int64_t prefix, begin, end, all_begin, all_end, len_kv;
+} row_view;
+
+static row_view view_rows(const fa_mask *m, int row0, int row1)
+{
+    row_view v = {
+        .prefix = m->prefix,
+        .begin = fa_mask_begin(*m, row0),
+        .end = fa_mask_end(*m, row1 - 1),
+        .all_begin = fa_mask_begin(*m, row1 - 1),
+        .all_end = fa_mask_end(*m, row0),
+        .len_kv = m->len_kv,
+    };
+    if (v.end <= v.begin)
+        v.begin = v.end = 0;
+    return v;
+}
+
+/* How many of the blocks [from, to) lie in [0, a) or in [b, c). */
+static int64_t count_in(int64_t from, int64_t to, int64_t a, int64_t b, int64_t c)
+{
+    a = clamp(a, from, to);
+    b = clamp(b, a, to);
+    return a - from + clamp(c, b, to) - b;
+}
+
+typedef struct block_walk {
+    double cycles;
+    int64_t full, partial, keys;
+} block_walk;
+
+/* The same view in blocks of keys: those that some row sees, and those that all rows see whole. */
+typedef struct block_view {
+    int64_t prefix, begin, end, all_prefix, all_begin, all_end;
+} block_view;
+
+/* Of rows and lengths, which are below 2^31: divisions of 32 bits are the faster ones. */
+static int64_t divide(int64_t a, int32_t b)
+{
+    return (uint32_t)a / (uint32_t)b;
+}
+
+static int64_t divide_up(int64_t a, int32_t b)
+{
+    return ((uint32_t)a + (uint32_t)b - 1) / (uint32_t)b;
+}
+
+/* Whole blocks of keys below `end`, the last block of the sequence counting as whole. */
+static int64_t blocks_below(const fa_planner *w, const row_view *v, int64_t end)
+{
+    return end >= v->len_kv ? divide_up(v->len_kv, w->block_kv) : divide(end, w->block_kv);
+}
+
+static block_view view_blocks(const fa_planner *w, const row_view *v)
+{
+    return (block_view){
+        .prefix = divide_up(v->prefix, w->block_kv),
+        .begin = divide(v->begin, w->block_kv),
+        .end = divide_up(v->end, w->block_kv),
+        .all_prefix = blocks_below(w, v, v->prefix),
+        .all_begin = v->prefix >= v->all_begin ? 0 : divide_up(v->all_begin, w->block_kv),
+        .all_end = blocks_below(w, v, v->all_end),
+    };
+}
+
+/*
+ * Classes and cost of the blocks [from, to) of keys: what fa_mask_classify() says of each, in one step. `cut` keys of
+ * the last are not there: the rows' sight ends before them.
+ */
+static block_walk walk_blocks(const fa_planner *w, const block_view *v, int64_t from, int64_t to, int64_t cut)
+{
+    int64_t seen = count_in(from, to, v->prefix, v->begin, v->end);
+    int64_t full = count_in(from, to, v->all_prefix, v->all_begin, v->all_end);
+    /* Of a block that the mask cuts, a kernel that clips computes half on the average. */
+    double whole = w->traits->clips ? 0.5 * (double)(seen + full) : (double)seen;
+    double cycles = fmax(whole - (cut > 0), 0) * w->block_cycles;
+    if (cut > 0)
+        cycles += fa_tiling_block_cycles(w->limits, w->traits, &w->shape, w->rows, w->block_kv - cut);
+    return (block_walk){
+        .cycles = cycles, .full = full, .partial = seen - full, .keys = seen * w->block_kv - cut};
+}
+
+static double epilogue_cycles(const fa_planner *w, int32_t rows)
+{
+    return w->limits->item_cycles + 2.0 * (double)fa_round_up(rows, w->traits->tile.q) *
+                                        (w->shape.dim_qk + w->shape.dim_v) / w->traits->scores_per_cycle;
+}
+
+void fa_planner_take_rows(fa_planner *w, int32_t rows)
+{
+    if (rows == w->rows)
+        return;
+    w->rows = rows;
+    w->block_cycles = fa_tiling_block_cycles(w->limits, w->traits, &w->shape, rows, w->block_kv);
+    w->end_cycles = epilogue_cycles(w, rows);
+}
+
+/* A block of rows, and the keys that it is to meet: [begin, end), so many blocks, met in so many parts. */
+typedef struct row_block {
+    row_view view;
+    int32_t sequence, row_begin, row_end;
+    int64_t begin, end, blocks, parts;
+} row_block;
+
+static row_block make_row_block(const fa_planner *w, int64_t n, int64_t row_begin, int64_t row_end)
+{
+    const int32_t group = w->problem->group;
+    row_block b = {.sequence = (int32_t)n, .row_begin = (int32_t)row_begin, .row_end = (int32_t)row_end};
+    b.view = view_rows(&w->problem->sequence[n].mask, (int)divide(row_begin, group),
+                       (int)divide(row_end - 1, group) + 1);
+    int64_t first = b.view.prefix > 0 ? 0 : divide(b.view.begin, w->block_kv);
+    b.begin = first * w->block_kv;
+    b.end = FA_MAX(b.view.end, b.view.prefix);
+    b.blocks = divide_up(b.end - b.begin, w->block_kv);
+    int64_t parts = w->splits ? FA_MIN(w->splits, fa_tiling_parts(w->limits)) : divide_up(b.blocks, w->chunk);
+    parts = FA_MAX(parts, divide_up(b.blocks, w->most));
+    b.parts = FA_MAX(FA_MIN(parts, b.blocks), 1);
+    return b;
+}
+
+/* How the blocks of keys of a row block are shared out: part p begins with block first + blocks * p / parts. */
+typedef struct sharing {
+    int64_t first, blocks, parts, step, rest; /* step and rest are blocks / parts */
+} sharing;
+
+static sharing share_blocks(const fa_planner *w, const row_block *b)
+{
+    const int32_t parts = (int32_t)b->parts;
+    const int64_t step = divide(b->blocks, parts);
+    return (sharing){divide(b->begin, w->block_kv), b->blocks, parts, step, b->blocks - step * parts};
+}
+
+static int64_t part_begin(const sharing *s, int64_t part)
+{
+    return s->first + s->step * part + (s->rest > 0 ? s->rest * part / s->parts : 0);
+}
+
+static block_walk walk_part(const fa_planner *w, const row_block *b, const block_view *view, int64_t from,
+                            int64_t to)
+{
+    const int64_t keys = to * w->block_kv;
+    return walk_blocks(w, view, from, to, keys - FA_MIN(keys, b->end));
+}
+
+static void add_rank(fa_planner *w, double cycles, int64_t pieces)
+{
+    if (pieces > 0)
+        w->order[w->ranks++] = (fa_rank){cycles, (int32_t)pieces, 0};
+}
+
+static void rank_parts(fa_planner *w, const row_block *b, const block_view *view, const sharing *s,
+                       int64_t begin, int64_t end)
+{
+    for (int64_t part = begin, from = begin < end ? part_begin(s, begin) : 0, to; part < end;
+         part++, from = to) {
+        to = part_begin(s, part + 1);
+        add_rank(w, walk_part(w, b, view, from, to).cycles + w->end_cycles, 1);
+    }
+}
+
+/* How long the parts of a row block are, and how many are so long. */
+static void rank_row_block(fa_planner *w, const row_block *b)
+{
+    const block_view view = view_blocks(w, &b->view);
+    const sharing s = share_blocks(w, b);
+    /* Parts [low, high) meet whole blocks that every row sees: they differ by a block of keys, and in nothing else. */
+    const int64_t skipped = FA_MAX(view.all_begin - s.first, 0);
+    const int64_t seen = FA_MIN(view.all_end, divide(b->end, w->block_kv)) - s.first;
+    int64_t low = 0, high = s.parts;
+    fa_planner_take_rows(w, b->row_end - b->row_begin);
+    if (skipped > 0)
+        low = skipped < s.blocks ? fa_ceil_div(skipped * s.parts, s.blocks) : s.parts;
+    if (seen < s.blocks)
+        high = seen > 0 ? fa_ceil_div((seen + 1) * s.parts, s.blocks) - 1 : 0;
+    high = clamp(high, low, s.parts);
+    const int64_t longer = s.rest > 0 && high > low ? s.rest * high / s.parts - s.rest * low / s.parts : 0;
+    rank_parts(w, b, &view, &s, 0, low);
+    add_rank(w, (double)(s.step + 1) * w->block_cycles + w->end_cycles, longer);
+    add_rank(w, (double)s.step * w->block_cycles + w->end_cycles, high - low - longer);
+    rank_parts(w, b, &view, &s, high, s.parts);
+}
+
+static void fill_row_block(fa_planner *w, const row_block *b, fa_schedule *out)
+{
+    const int64_t heads = w->problem->heads_kv;
+    const int32_t rows = b->row_end - b->row_begin;
+    const block_view view = view_blocks(w, &b->view);
+    const sharing s = share_blocks(w, b);
+    int64_t from = s.first, seen = 0, keys = 0, full = 0;
+    fa_planner_take_rows(w, rows);
+    for (int64_t part = 0, to; part < s.parts; part++, from = to) {
+        to = part_begin(&s, part + 1);
+        block_walk walk = walk_part(w, b, &view, from, to);
+        const double cycles = walk.cycles + w->end_cycles;
+        w->order[w->ranks] = (fa_rank){cycles, 1, (int32_t)w->ranks};
+        w->piece[w->ranks++] = (fa_piece){
+            .cycles = cycles,
+            .part_row = s.parts > 1 ? out->partial_rows + part * rows : -1,
+            .sequence = b->sequence,
+            .row_begin = b->row_begin,
+            .row_end = b->row_end,
+            .key_begin = (int32_t)(from * w->block_kv),
+            .key_end = (int32_t)FA_MIN(to * w->block_kv, b->end),
+            .parts = (int32_t)s.parts,
+        };
+        seen += walk.full + walk.partial;
+        full += walk.full;
+        keys += walk.keys;
+    }
+    out->blocks_full += full * heads;
+    out->blocks_partial += (seen - full) * heads;
+    out->blocks_skipped += (divide_up(b->view.len_kv, w->block_kv) - seen) * heads;
+    out->key_reads += (double)(keys * heads);
+    out->rows_done += rows * heads * b->parts;
+    out->splits = FA_MAX(out->splits, (int32_t)s.parts);
+}
+
+int64_t fa_planner_most_items(const fa_planner *w)
+{
+    return w->capacity ? w->capacity->items : FA_MAX_ITEMS;
+}
+
+void fa_planner_walk(fa_planner *w, fa_walk what, fa_schedule *out)
+{
+    const int64_t heads = w->problem->heads_kv;
+    *out = (fa_schedule){.splits = 1};
+    if (what != FA_WALK_COUNT)
+        w->ranks = 0;
+    for (int64_t n = 0; n < w->problem->sequences && heads > 0; n++) {
+        int64_t rows = (int64_t)w->problem->sequence[n].len_q * w->problem->group;
+        if (what == FA_WALK_COUNT && w->splits == 0 &&
+            w->chunk == INT32_MAX) { /* nothing is split: no need to look */
+            out->items += fa_ceil_div(rows, w->block_q) * heads;
+            continue;
+        }
+        for (int64_t row = 0; row < rows && out->items <= fa_planner_most_items(w); row += w->block_q) {
+            const row_block b = make_row_block(w, n, row, FA_MIN(row + w->block_q, rows));
+            if (what == FA_WALK_RANK)
+                rank_row_block(w, &b);
+            if (what == FA_WALK_FILL)
+                fill_row_block(w, &b, out);
+            out->items += heads * b.parts;
+            out->merges += b.parts > 1 ? heads : 0;
+            out->partial_rows += b.parts > 1 ? heads * b.parts * (b.row_end - b.row_begin) : 0;
+        }
+    }
+}
