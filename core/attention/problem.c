@@ -5,31 +5,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/attention/checks.h"
 #include "core/attention/scales.h"
+#include "core/attention/sequences.h"
 #include "core/context.h"
 #include "core/size.h"
 #include "core/status.h"
 #include "core/structs.h"
 #include "core/tensor.h"
-
-#define MAX_PACKED_ROWS (1 << 30) /* rows times group: int holds any row of a block, and a block more */
-
-static fa_status check_axis(const fa_problem *p, int operand, int axis, int64_t expected, const char *of)
-{
-    int64_t found = p->tensor[operand].shape[axis];
-    if (found == expected)
-        return FA_OK;
-    return fa_fail(FA_INVALID, "%s.shape[%d] is %lld, expected %lld as %s", fa_operands[operand].name, axis,
-                   (long long)found, (long long)expected, of);
-}
-
-static fa_status check_limit(const char *field, int64_t value, int64_t low, int64_t high)
-{
-    if (value >= low && value <= high)
-        return FA_OK;
-    return fa_fail(FA_INVALID, "%s is %lld, expected %lld to %lld", field, (long long)value, (long long)low,
-                   (long long)high);
-}
 
 static fa_status check_float(const fa_problem *p, int operand)
 {
@@ -89,7 +72,7 @@ static fa_status check_v_in_k(fa_problem *p)
 
 static fa_status check_tensors(fa_problem *p, const fa_attention_desc *d)
 {
-    FA_TRY(check_limit("v_in_k", d->v_in_k, 0, 1));
+    FA_TRY(fa_check_limit("v_in_k", d->v_in_k, 0, 1));
     const fa_tensor *given[] = {&d->q, &d->k, &d->v, &d->o};
     for (int t = FA_Q; t <= FA_O; t++) {
         p->tensor[t] = *given[t];
@@ -102,20 +85,20 @@ static fa_status check_tensors(fa_problem *p, const fa_attention_desc *d)
     FA_TRY(check_row_format(p, FA_K, FA_MLA_DIMS, d->v_in_k != 0));
     FA_TRY(check_row_format(p, FA_V, FA_MLA_LATENT, d->v_in_k != 0));
     const int64_t *q = p->tensor[FA_Q].shape, *k = p->tensor[FA_K].shape, *v = p->tensor[FA_V].shape;
-    FA_TRY(check_limit("q.shape[3]", q[3], 1, FA_MAX_HEAD_DIM));
-    FA_TRY(check_limit("v.shape[3]", v[3], 1, FA_MAX_HEAD_DIM));
-    FA_TRY(check_axis(p, FA_K, 3, q[3], "q.shape[3]"));
-    FA_TRY(check_axis(p, FA_V, 0, k[0], "k.shape[0]"));
-    FA_TRY(check_axis(p, FA_V, 1, k[1], "k.shape[1]"));
-    FA_TRY(check_axis(p, FA_V, 2, k[2], "k.shape[2]"));
+    FA_TRY(fa_check_limit("q.shape[3]", q[3], 1, FA_MAX_HEAD_DIM));
+    FA_TRY(fa_check_limit("v.shape[3]", v[3], 1, FA_MAX_HEAD_DIM));
+    FA_TRY(fa_check_axis(p, FA_K, 3, q[3], "q.shape[3]"));
+    FA_TRY(fa_check_axis(p, FA_V, 0, k[0], "k.shape[0]"));
+    FA_TRY(fa_check_axis(p, FA_V, 1, k[1], "k.shape[1]"));
+    FA_TRY(fa_check_axis(p, FA_V, 2, k[2], "k.shape[2]"));
     if (d->v_in_k)
         FA_TRY(check_v_in_k(p));
-    FA_TRY(check_axis(p, FA_O, 0, q[0], "q.shape[0]"));
-    FA_TRY(check_axis(p, FA_O, 1, q[1], "q.shape[1]"));
-    FA_TRY(check_axis(p, FA_O, 2, q[2], "q.shape[2]"));
-    FA_TRY(check_axis(p, FA_O, 3, v[3], "v.shape[3]"));
-    FA_TRY(check_limit("q.shape[1]", q[1], 0, 1 << 20));
-    FA_TRY(check_limit("k.shape[1]", k[1], q[1] ? 1 : 0, 1 << 20));
+    FA_TRY(fa_check_axis(p, FA_O, 0, q[0], "q.shape[0]"));
+    FA_TRY(fa_check_axis(p, FA_O, 1, q[1], "q.shape[1]"));
+    FA_TRY(fa_check_axis(p, FA_O, 2, q[2], "q.shape[2]"));
+    FA_TRY(fa_check_axis(p, FA_O, 3, v[3], "v.shape[3]"));
+    FA_TRY(fa_check_limit("q.shape[1]", q[1], 0, 1 << 20));
+    FA_TRY(fa_check_limit("k.shape[1]", k[1], q[1] ? 1 : 0, 1 << 20));
     if (q[1] > 0 && q[1] % k[1] != 0)
         return fa_fail(FA_INVALID, "q.shape[1] is %lld heads, expected a multiple of k.shape[1], %lld",
                        (long long)q[1], (long long)k[1]);
@@ -144,186 +127,14 @@ static fa_status check_pages(fa_problem *p, const fa_attention_desc *d)
     FA_TRY(fa_tensor_extent(t, "page_table", &p->span[FA_PAGES]));
     if (t->dtype != FA_I32)
         return fa_fail(FA_INVALID, "page_table.dtype is %s, expected i32", fa_dtype_name(t->dtype));
-    FA_TRY(check_axis(p, FA_PAGES, 1, 1, "one table serves all heads"));
-    FA_TRY(check_axis(p, FA_PAGES, 2, 1, "one table serves all rows"));
-    FA_TRY(check_limit("k.shape[2]", page, 1, FA_MAX_LENGTH));
-    FA_TRY(check_limit("page_table.shape[3]", t->shape[3], 0, FA_MAX_LENGTH / page));
-    FA_TRY(
-        check_limit("k.shape[0]", p->tensor[FA_K].shape[0], t->shape[0] > 0 && t->shape[3] > 0, INT32_MAX));
+    FA_TRY(fa_check_axis(p, FA_PAGES, 1, 1, "one table serves all heads"));
+    FA_TRY(fa_check_axis(p, FA_PAGES, 2, 1, "one table serves all rows"));
+    FA_TRY(fa_check_limit("k.shape[2]", page, 1, FA_MAX_LENGTH));
+    FA_TRY(fa_check_limit("page_table.shape[3]", t->shape[3], 0, FA_MAX_LENGTH / page));
+    FA_TRY(fa_check_limit("k.shape[0]", p->tensor[FA_K].shape[0], t->shape[0] > 0 && t->shape[3] > 0,
+                          INT32_MAX));
     p->keys = page * t->shape[3];
     p->features |= FA_FEATURE_PAGES;
-    return FA_OK;
-}
-
-/* The caller's offsets or lengths, in either width; neither where there are none. */
-typedef struct index_list {
-    const char *name;
-    const int64_t *wide;
-    const int32_t *narrow;
-} index_list;
-
-typedef struct side_lists {
-    index_list cu, lens, first;
-} side_lists;
-
-static bool is_given(const index_list *list)
-{
-    return list->wide || list->narrow;
-}
-
-static int64_t index_at(const index_list *list, int64_t n)
-{
-    return list->wide ? list->wide[n] : list->narrow[n];
-}
-
-/* `name` is that of the wide field; the narrow one's ends in 32. */
-static fa_status take_list(const int64_t *wide, const int32_t *narrow, const char *name, const char *name32,
-                           index_list *list)
-{
-    if (wide && narrow)
-        return fa_fail(FA_INVALID, "%s is given with %s, expected one of the two", name32, name);
-    *list = (index_list){narrow ? name32 : name, wide, narrow};
-    return FA_OK;
-}
-
-static fa_status take_side(side_lists *side)
-{
-    if (is_given(&side->lens) && is_given(&side->cu))
-        return fa_fail(FA_INVALID, "%s is given with %s, expected one of the two", side->lens.name,
-                       side->cu.name);
-    return FA_OK;
-}
-
-static fa_status take_lists(const fa_lengths *d, side_lists *q, side_lists *kv)
-{
-    FA_TRY(take_list(d->cu_rows_q, d->cu_rows_q32, "cu_rows_q", "cu_rows_q32", &q->cu));
-    FA_TRY(take_list(d->cu_rows_kv, d->cu_rows_kv32, "cu_rows_kv", "cu_rows_kv32", &kv->cu));
-    FA_TRY(take_list(d->lens_q, d->lens_q32, "lens_q", "lens_q32", &q->lens));
-    FA_TRY(take_list(d->lens_kv, d->lens_kv32, "lens_kv", "lens_kv32", &kv->lens));
-    FA_TRY(take_list(d->first_kv, d->first_kv32, "first_kv", "first_kv32", &kv->first));
-    q->first = (index_list){.name = ""};
-    FA_TRY(take_side(q));
-    return take_side(kv);
-}
-
-/* Offsets rise from at least 0 to at most the rows there are, and no sequence is longer than the limit. */
-static fa_status check_offsets(const index_list *cu, int64_t sequences, int64_t rows)
-{
-    const char *name = cu->name;
-    int64_t begin = index_at(cu, 0);
-    if (begin < 0)
-        return fa_fail(FA_INVALID, "%s[0] is %lld, expected at least 0", name, (long long)begin);
-    for (int64_t n = 0; n < sequences; n++) {
-        int64_t end = index_at(cu, n + 1);
-        if (end < begin)
-            return fa_fail(FA_INVALID, "%s[%lld] is %lld, expected at least %s[%lld], %lld", name,
-                           (long long)n + 1, (long long)end, name, (long long)n, (long long)begin);
-        if (end > rows)
-            return fa_fail(FA_INVALID, "%s[%lld] is %lld, expected at most the tensor's %lld rows", name,
-                           (long long)n + 1, (long long)end, (long long)rows);
-        if (end - begin > FA_MAX_LENGTH)
-            return fa_fail(FA_INVALID, "%s: sequence %lld has %lld rows, expected at most %d", name,
-                           (long long)n, (long long)(end - begin), FA_MAX_LENGTH);
-        begin = end;
-    }
-    return FA_OK;
-}
-
-static bool is_paged(const fa_problem *p, int operand)
-{
-    return operand == FA_K && (p->features & FA_FEATURE_PAGES);
-}
-
-/* The most rows, or keys, of a sequence. */
-static int64_t most_of(const fa_problem *p, int operand)
-{
-    return operand == FA_K ? p->keys : p->tensor[operand].shape[2];
-}
-
-static fa_status check_side(const fa_problem *p, int operand, const side_lists *side)
-{
-    const int64_t *shape = p->tensor[operand].shape;
-    char field[16] = {fa_operands[operand].name[0], 0};
-    strcat(field, ".shape[2]");
-    if (is_paged(p, operand) && is_given(&side->cu))
-        return fa_fail(FA_INVALID, "%s is given with page_table, expected one of the two", side->cu.name);
-    if (!is_given(&side->cu))
-        return check_limit(field, shape[2], 0, FA_MAX_LENGTH);
-    FA_TRY(check_axis(p, operand, 0, 1, "the batch of packed sequences"));
-    return check_offsets(&side->cu, p->sequences, shape[2]);
-}
-
-static fa_status check_lengths(const fa_problem *p, int operand, const index_list *lens)
-{
-    const int64_t most = most_of(p, operand);
-    const char *of = is_paged(p, operand) ? "the keys of all its pages"
-                     : operand == FA_Q    ? "q.shape[2]"
-                                          : "k.shape[2]";
-    for (int64_t n = 0; is_given(lens) && n < p->sequences; n++) {
-        int64_t length = index_at(lens, n);
-        if (length < 0 || length > most)
-            return fa_fail(FA_INVALID, "%s[%lld] is %lld, expected 0 to %s, %lld", lens->name, (long long)n,
-                           (long long)length, of, (long long)most);
-    }
-    return FA_OK;
-}
-
-/* How many rows or keys sequence n has, from its first on, used or not. */
-static int64_t length_of(const fa_problem *p, int operand, const side_lists *side, int64_t n)
-{
-    if (is_given(&side->cu))
-        return index_at(&side->cu, n + 1) - index_at(&side->cu, n);
-    return is_given(&side->lens) ? index_at(&side->lens, n) : most_of(p, operand);
-}
-
-static fa_status check_first(const fa_problem *p, const side_lists *kv)
-{
-    for (int64_t n = 0; is_given(&kv->first) && n < p->sequences; n++) {
-        int64_t first = index_at(&kv->first, n), keys = length_of(p, FA_K, kv, n);
-        if (first < 0 || first > keys)
-            return fa_fail(FA_INVALID, "%s[%lld] is %lld, expected 0 to the sequence's %lld keys",
-                           kv->first.name, (long long)n, (long long)first, (long long)keys);
-    }
-    return FA_OK;
-}
-
-/* The table has a line for each sequence, or one for all. */
-static fa_status check_lines(fa_problem *p)
-{
-    fa_tensor *t = &p->tensor[FA_PAGES];
-    if (!(p->features & FA_FEATURE_PAGES) || t->shape[0] == 1)
-        return FA_OK;
-    return check_axis(p, FA_PAGES, 0, p->sequences, "sequences (or 1: the same pages for all)");
-}
-
-static fa_status check_sequences(fa_problem *p, const fa_attention_desc *d, const side_lists *q,
-                                 const side_lists *kv)
-{
-    p->packed_q = is_given(&q->cu);
-    p->packed_kv = is_given(&kv->cu);
-    const bool packed = p->packed_q || p->packed_kv;
-    const int64_t batch_q = p->tensor[FA_Q].shape[0];
-    if (packed)
-        FA_TRY(check_limit("sequences", d->sequences, 0, 1 << 24));
-    else if (d->sequences != 0 && d->sequences != batch_q)
-        return fa_fail(
-            FA_INVALID,
-            "sequences is %lld, expected 0 or q.shape[0], %lld, as neither cu_rows_q nor cu_rows_kv is given",
-            (long long)d->sequences, (long long)batch_q);
-    p->sequences = packed ? d->sequences : batch_q;
-    FA_TRY(check_limit("q.shape[0]", batch_q, 0, 1 << 24));
-    FA_TRY(check_side(p, FA_Q, q));
-    FA_TRY(check_side(p, FA_K, kv));
-    if (!p->packed_q)
-        FA_TRY(check_axis(p, FA_Q, 0, p->sequences, "sequences"));
-    FA_TRY(check_lines(p));
-    if (!p->packed_kv && !is_paged(p, FA_K))
-        FA_TRY(check_axis(p, FA_K, 0, p->sequences, packed ? "sequences" : "q.shape[0]"));
-    FA_TRY(check_lengths(p, FA_Q, &q->lens));
-    FA_TRY(check_lengths(p, FA_K, &kv->lens));
-    FA_TRY(check_first(p, kv));
-    if (packed || is_given(&q->lens) || is_given(&kv->lens) || is_given(&kv->first) || p->dynamic)
-        p->features |= FA_FEATURE_SEQUENCES;
     return FA_OK;
 }
 
@@ -349,7 +160,8 @@ static fa_status check_slopes(const fa_problem *p, const fa_attention_desc *d)
                        (long long)d->alibi_stride);
     if (fa_tensor_is_absent(&d->bias) && d->bias_factors)
         return fa_fail(FA_INVALID, "bias_factors is given without bias, expected NULL");
-    FA_TRY(check_limit("alibi_stride", d->alibi_stride, 0, (int64_t)1 << 36)); /* times 2^24 sequences fits */
+    FA_TRY(
+        fa_check_limit("alibi_stride", d->alibi_stride, 0, (int64_t)1 << 36)); /* times 2^24 sequences fits */
     for (int64_t n = 0; d->alibi_slopes && n < (d->alibi_stride ? p->sequences : 1); n++) {
         for (int64_t h = n * d->alibi_stride; h < n * d->alibi_stride + p->heads_q; h++) {
             if (!isfinite(d->alibi_slopes[h]))
@@ -382,13 +194,13 @@ static fa_status check_numbers(fa_problem *p, const fa_attention_desc *d)
         return fa_fail(FA_INVALID, "scale is %g, expected a finite number", (double)d->scale);
     if (!isfinite(d->softcap) || d->softcap < 0)
         return fa_fail(FA_INVALID, "softcap is %g, expected 0 or a positive number", (double)d->softcap);
-    FA_TRY(check_limit("scale_is_set", d->scale_is_set, 0, 1));
+    FA_TRY(fa_check_limit("scale_is_set", d->scale_is_set, 0, 1));
     FA_TRY(check_alignment(d));
-    FA_TRY(check_limit("window_left", d->window_left, 0, INT64_MAX));
-    FA_TRY(check_limit("window_right", d->window_right, 0, INT64_MAX));
-    FA_TRY(check_limit("prefix", d->prefix, 0, INT64_MAX));
-    FA_TRY(check_limit("diagonal_offset", d->diagonal_offset, -FA_MAX_LENGTH, FA_MAX_LENGTH));
-    FA_TRY(check_limit("want_lse", d->want_lse, 0, 1));
+    FA_TRY(fa_check_limit("window_left", d->window_left, 0, INT64_MAX));
+    FA_TRY(fa_check_limit("window_right", d->window_right, 0, INT64_MAX));
+    FA_TRY(fa_check_limit("prefix", d->prefix, 0, INT64_MAX));
+    FA_TRY(fa_check_limit("diagonal_offset", d->diagonal_offset, -FA_MAX_LENGTH, FA_MAX_LENGTH));
+    FA_TRY(fa_check_limit("want_lse", d->want_lse, 0, 1));
     FA_TRY(check_slopes(p, d));
     for (int64_t h = 0; h < p->heads_q; h++) {
         if (d->bias_factors && !isfinite(d->bias_factors[h]))
@@ -398,8 +210,8 @@ static fa_status check_numbers(fa_problem *p, const fa_attention_desc *d)
             return fa_fail(FA_INVALID, "sinks[%lld] is %g, expected a finite number or -inf", (long long)h,
                            (double)d->sinks[h]);
     }
-    FA_TRY(check_limit("dynamic_lengths", d->dynamic_lengths, 0, 2));
-    FA_TRY(check_limit("want_status", d->want_status, 0, 1));
+    FA_TRY(fa_check_limit("dynamic_lengths", d->dynamic_lengths, 0, 2));
+    FA_TRY(fa_check_limit("want_status", d->want_status, 0, 1));
     if (d->want_status && !(p->features & FA_FEATURE_PAGES))
         return fa_fail(FA_INVALID, "want_status is 1, expected 0: page_table.shape is all 0");
     p->want_status = d->want_status != 0;
@@ -454,7 +266,7 @@ static fa_status check_keep(fa_problem *p, const fa_attention_desc *d)
     if (!p->keep_bits && d->keep_last != 0)
         return fa_fail(FA_INVALID, "keep_last is %lld, expected 0: keep holds no bits",
                        (long long)d->keep_last);
-    FA_TRY(check_limit("keep_last", d->keep_last, 0, FA_MAX_LENGTH));
+    FA_TRY(fa_check_limit("keep_last", d->keep_last, 0, FA_MAX_LENGTH));
     p->keep_last = (int32_t)d->keep_last;
     const bool ragged = p->features & FA_FEATURE_SEQUENCES;
     const int64_t keys = d->keep_last > 0 ? d->keep_last : ragged ? p->max_key : p->keys;
@@ -470,9 +282,9 @@ static fa_status check_tuning(fa_problem *p, const fa_attention_desc *d)
     if (!d->tuning)
         return FA_OK;
     FA_TRY(fa_copy_struct(&p->tuning, sizeof(p->tuning), FA_TUNING_0_1, d->tuning, "fa_tuning"));
-    FA_TRY(check_limit("tuning.block_q", p->tuning.block_q, 0, 1 << 20));
-    FA_TRY(check_limit("tuning.block_kv", p->tuning.block_kv, 0, 1 << 20));
-    FA_TRY(check_limit("tuning.splits", p->tuning.splits, 0, 1 << 16));
+    FA_TRY(fa_check_limit("tuning.block_q", p->tuning.block_q, 0, 1 << 20));
+    FA_TRY(fa_check_limit("tuning.block_kv", p->tuning.block_kv, 0, 1 << 20));
+    FA_TRY(fa_check_limit("tuning.splits", p->tuning.splits, 0, 1 << 16));
     if (!p->tuning.kernel)
         return FA_OK;
     size_t length = strlen(p->tuning.kernel);
@@ -481,36 +293,6 @@ static fa_status check_tuning(fa_problem *p, const fa_attention_desc *d)
                        sizeof(p->kernel_name) - 1);
     memcpy(p->kernel_name, p->tuning.kernel, length + 1);
     return FA_OK;
-}
-
-/* Where the rows that sequence n uses begin on its side, and how many there are. */
-static int32_t place_sequence(const fa_problem *p, int operand, const side_lists *side, int64_t n,
-                              int64_t *batch, int64_t *row, int32_t *first)
-{
-    const bool packed = is_given(&side->cu), paged = is_paged(p, operand);
-    *first = is_given(&side->first) ? (int32_t)index_at(&side->first, n) : 0;
-    *batch = packed || paged ? 0 : n;
-    *row = paged ? 0 : (packed ? index_at(&side->cu, n) : 0) + *first;
-    return (int32_t)length_of(p, operand, side, n) - *first;
-}
-
-static void fill_sequences(fa_problem *p, const side_lists *q, const side_lists *kv)
-{
-    p->max_len_q = p->max_len_kv = p->max_key = 0;
-    for (int64_t n = 0; n < p->sequences; n++) {
-        fa_sequence *s = &p->sequence[n];
-        int32_t none;
-        s->number = (int32_t)n;
-        s->len_q = place_sequence(p, FA_Q, q, n, &s->q_batch, &s->q_row, &none);
-        s->len_kv = place_sequence(p, FA_K, kv, n, &s->kv_batch, &s->kv_row, &s->first);
-        s->mask = fa_mask_of(p->rule, s->len_q, s->len_kv, s->first);
-        p->max_len_q = FA_MAX(p->max_len_q, s->len_q);
-        p->max_len_kv = FA_MAX(p->max_len_kv, s->len_kv);
-        p->max_key = FA_MAX(p->max_key, s->first + s->len_kv);
-        if (s->len_q > 0 && s->len_kv > 0 &&
-            fa_mask_classify(s->mask, 0, s->len_q, 0, s->len_kv) != FA_CLASS_FULL)
-            p->features |= FA_FEATURE_MASK;
-    }
 }
 
 /* `rows` of `count` floats, whose first elements lie `stride` apart. */
@@ -537,16 +319,6 @@ static fa_status add_lse(fa_problem *p, const fa_attention_desc *d)
     return fa_tensor_extent(&p->tensor[FA_LSE], "lse", &p->span[FA_LSE]);
 }
 
-static fa_status check_packed_rows(const fa_problem *p)
-{
-    if ((int64_t)p->max_len_q * p->group <= MAX_PACKED_ROWS)
-        return FA_OK;
-    return fa_fail(FA_INVALID,
-                   "q.shape[2] gives a sequence of %d rows of %d heads on one KV head, expected a product "
-                   "of at most %d",
-                   p->max_len_q, p->group, MAX_PACKED_ROWS);
-}
-
 static fa_lengths lengths_of(const fa_attention_desc *d)
 {
     return (fa_lengths){
@@ -570,20 +342,20 @@ static fa_status init(const fa_context *context, const fa_attention_desc *d, fa_
     FA_TRY(check_pages(p, d));
     FA_TRY(fa_scales_init(p, d));
     const fa_lengths lengths = lengths_of(d);
-    side_lists q, kv;
+    fa_side_lists q, kv;
     p->dynamic = d->dynamic_lengths != 0;
     p->on_device = d->dynamic_lengths == 2;
-    FA_TRY(take_lists(&lengths, &q, &kv));
-    p->has_lens_q = is_given(&q.lens);
-    p->has_lens_kv = is_given(&kv.lens);
-    p->has_first_kv = is_given(&kv.first);
-    FA_TRY(check_sequences(p, d, &q, &kv));
+    FA_TRY(fa_sequences_take(&lengths, &q, &kv));
+    p->has_lens_q = fa_index_is_given(&q.lens);
+    p->has_lens_kv = fa_index_is_given(&kv.lens);
+    p->has_first_kv = fa_index_is_given(&kv.first);
+    FA_TRY(fa_sequences_check(p, d, &q, &kv));
     FA_TRY(check_numbers(p, d));
     p->sequence = fa_alloc(context, (size_t)p->sequences * sizeof(*p->sequence));
     if (!p->sequence)
         return FA_OUT_OF_MEMORY;
-    fill_sequences(p, &q, &kv);
-    FA_TRY(check_packed_rows(p));
+    fa_sequences_fill(p, &q, &kv);
+    FA_TRY(fa_sequences_check_rows(p));
     FA_TRY(check_extra(p, FA_BIAS, &d->bias, false));
     FA_TRY(check_keep(p, d));
     FA_TRY(add_lse(p, d));
@@ -613,83 +385,6 @@ fa_status fa_problem_init(const fa_context *context, const fa_attention_desc *de
     if (status != FA_OK)
         fa_problem_release(context, problem);
     return status;
-}
-
-/* A side stays packed, or dense, as the description has it. */
-static fa_status check_kind(const char *side, bool packed, const side_lists *lists)
-{
-    if (packed == is_given(&lists->cu))
-        return FA_OK;
-    return packed ? fa_fail(FA_INVALID, "cu_rows_%s is NULL, expected offsets: the plan's %s is packed", side,
-                            side)
-                  : fa_fail(FA_INVALID, "%s is given, expected NULL: the plan's %s is not packed",
-                            lists->cu.name, side);
-}
-
-/* The most rows (axis 2) or keys (3) for which bias or keep has elements. */
-static int64_t reach_of(const fa_problem *p, int operand, int axis)
-{
-    const int64_t length = p->tensor[operand].shape[axis];
-    if (!(p->features & fa_operands[operand].feature))
-        return INT64_MAX;
-    if (operand == FA_KEEP && axis == 3 && p->keep_bits)
-        return p->keep_last > 0 ? INT64_MAX : FA_MIN(length, FA_MAX_LENGTH) * 32;
-    return length == 1 ? INT64_MAX : length;
-}
-
-/* Bias or keep has what the longest sequences take of it. */
-static fa_status check_reach(const fa_problem *p, int operand)
-{
-    const int32_t longest[] = {p->max_len_q, p->max_key};
-    for (int axis = 2; axis < 4; axis++) {
-        const int64_t reach = reach_of(p, operand, axis);
-        if (reach < longest[axis - 2])
-            return fa_fail(FA_INVALID, "a sequence has %d %s, expected at most %s%s.shape[%d], %lld",
-                           longest[axis - 2], axis == 2 ? "rows" : "keys",
-                           axis == 3 && operand == FA_KEEP && p->keep_bits ? "the bits of " : "",
-                           fa_operands[operand].name, axis, (long long)reach);
-    }
-    return FA_OK;
-}
-
-fa_status fa_problem_with_lengths(const fa_problem *problem, const fa_lengths *lengths, fa_sequence *room,
-                                  fa_problem *made)
-{
-    side_lists q, kv;
-    *made = *problem;
-    made->sequence = room;
-    made->features &= ~(unsigned)FA_FEATURE_MASK;
-    FA_TRY(take_lists(lengths, &q, &kv));
-    FA_TRY(check_kind("q", problem->packed_q, &q));
-    FA_TRY(check_kind("kv", problem->packed_kv, &kv));
-    FA_TRY(check_limit("sequences", lengths->sequences, 0, problem->sequences));
-    if (lengths->sequences > 0)
-        made->sequences = lengths->sequences;
-    FA_TRY(check_side(made, FA_Q, &q));
-    FA_TRY(check_side(made, FA_K, &kv));
-    FA_TRY(check_lengths(made, FA_Q, &q.lens));
-    FA_TRY(check_lengths(made, FA_K, &kv.lens));
-    FA_TRY(check_first(made, &kv));
-    fill_sequences(made, &q, &kv);
-    FA_TRY(check_packed_rows(made));
-    FA_TRY(check_reach(made, FA_BIAS));
-    return check_reach(made, FA_KEEP);
-}
-
-static int32_t most_within(const fa_problem *p, int axis, int64_t most)
-{
-    const int64_t reach = FA_MIN(reach_of(p, FA_BIAS, axis), reach_of(p, FA_KEEP, axis));
-    return (int32_t)FA_MIN(FA_MIN(most, reach), FA_MAX_LENGTH);
-}
-
-int32_t fa_problem_most_rows(const fa_problem *p)
-{
-    return most_within(p, 2, FA_MIN(most_of(p, FA_Q), MAX_PACKED_ROWS / p->group));
-}
-
-int32_t fa_problem_most_keys(const fa_problem *p)
-{
-    return most_within(p, 3, most_of(p, FA_K));
 }
 
 void fa_problem_release(const fa_context *context, fa_problem *problem)
