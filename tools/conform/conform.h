@@ -321,8 +321,6 @@ typedef struct conform_suite {
     size_t count[3]; /* by conform_status */
 } conform_suite;
 
-/* Lists the kernels of suite->device. */
-void conform_suite_kernels(conform_suite *suite);
 /* Runs a case on a kernel. *message (of `size` bytes) says what is wrong, or why it was skipped. */
 conform_status conform_run(conform_suite *suite, const conform_case *c, conform_kernel *kernel,
                            check_result *result, char *message, size_t size);
@@ -394,6 +392,32 @@ bool conform_execute_pointers(fa_device *device, const fa_plan *plan, const conf
  * host reads the table, the run is refused. */
 bool conform_lose_pages(conform_suite *suite, const fa_plan *plan, bool host_table, char *message,
                         size_t size);
+
+/* kernels.c */
+
+/* Lists the kernels of suite->device. */
+void conform_suite_kernels(conform_suite *suite);
+/* What the case needs to know of the kernel, and no more: a backend may have to compile programs for it. */
+bool conform_measure_kernel(fa_device *device, const conform_case *c, conform_kernel *kernel, char *message,
+                            size_t size);
+conform_sizes conform_resolve(const conform_case *c, const conform_kernel *kernel);
+
+/* judge.c */
+
+/* What runs of one case share. */
+typedef struct conform_trial {
+    conform_suite *suite;
+    const conform_case *c;
+    const fa_plan *plan;
+    check_result *result;
+    char *message;
+    size_t size;
+} conform_trial;
+
+enum { CONFORM_PARTS = 4 }; /* of keys, which CONFORM_MERGE merges */
+
+/* Runs the case's test. False, with the reason. */
+bool conform_judge(const conform_trial *r);
 
 /* report.c */
 
