@@ -1,113 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The backend's host side with a driver that computes nothing and fails at will. */
-#include <fastattn/cuda.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "backends/cuda/cuda.h"
-#include "core/backend.h"
-#include "tests/cuda/stub.h"
-#include "tests/unit/helpers.h"
+#include "tests/cuda/stub_life.h"
 
-enum { HEADS = 2, ROWS = 70, KEYS = 300, DIM = 32, MOST_CALLS = 60 };
-
-typedef struct life {
-    fa_device *device;
-    fa_queue *queue;
-    fa_buffer *buffer[4], *workspace;
-    fa_plan *plan;
-    int dynamic; /* dynamic_lengths of the plan */
-    long kept;   /* objects of the test's own */
-    append_life append;
-} life;
-
-static float bytes_in[HEADS * KEYS * DIM], bytes_out[HEADS * KEYS * DIM];
-
-static fa_status make_things(life *l, const char *kernel, int splits)
-{
-    static const int64_t most[] = {KEYS};
-    fa_attention_desc desc = make_desc(1, HEADS, HEADS, ROWS, KEYS, DIM);
-    fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = kernel, .splits = splits};
-    desc.tuning = &tuning;
-    desc.dynamic_lengths = l->dynamic;
-    desc.lens_kv = l->dynamic == 2 ? most : NULL;
-    fa_status status = fa_queue_create(l->device, &l->queue);
-    for (int t = 0; t < 4 && status == FA_OK; t++) {
-        status = fa_buffer_create(l->device, sizeof(bytes_in), &l->buffer[t]);
-        if (status == FA_OK)
-            status = fa_buffer_write(l->queue, l->buffer[t], 0, bytes_in, sizeof(bytes_in));
-    }
-    if (status == FA_OK)
-        status = fa_plan_create(l->device, &desc, &l->plan);
-    if (status == FA_OK && fa_plan_workspace(l->plan) > 0)
-        status = fa_buffer_create(l->device, fa_plan_workspace(l->plan), &l->workspace);
-    return status;
-}
-
-static fa_attention_args args_of(const life *l)
-{
-    return (fa_attention_args){.struct_size = sizeof(fa_attention_args),
-                               .q = l->buffer[0],
-                               .k = l->buffer[1],
-                               .v = l->buffer[2],
-                               .o = l->buffer[3],
-                               .workspace = l->workspace};
-}
-
-static fa_status run(const life *l, fa_queue *queue)
-{
-    const fa_attention_args args = args_of(l);
-    return fa_plan_run(l->plan, queue, &args);
-}
-
-/* From the device to a result; stops at the first failure. */
-static fa_status live_on(life *l, const char *kernel, int splits)
-{
-    double seconds;
-    fa_status status = fa_device_open(context, "cuda", NULL, &l->device);
-    if (status == FA_OK)
-        status = make_things(l, kernel, splits);
-    if (status == FA_OK)
-        status = append_live(&l->append, l->device, l->queue);
-    for (int turn = 0; turn < 3 && status == FA_OK; turn++)
-        status = run(l, l->queue);
-    if (status == FA_OK)
-        status = fa_queue_wait(l->queue);
-    if (status == FA_OK)
-        status = fa_queue_seconds(l->queue, &seconds);
-    if (status == FA_OK)
-        status = fa_buffer_read(l->queue, l->buffer[0], 0, bytes_out, sizeof(bytes_out));
-    return status;
-}
-
-static void die(life *l)
-{
-    append_die(&l->append);
-    fa_plan_destroy(l->plan);
-    for (int t = 0; t < 4; t++)
-        fa_buffer_destroy(l->buffer[t]);
-    fa_buffer_destroy(l->workspace);
-    fa_queue_destroy(l->queue);
-    fa_device_close(l->device);
-    ck_assert_int_eq(stub_live(), l->kept);
-    *l = (life){0};
-    ck_assert_int_eq(stub_misuses(), 0);
-}
-
-static void check_good_life(const char *kernel, int splits)
-{
-    life l = {0};
-    for (int i = 0; i < HEADS * KEYS * DIM; i++)
-        bytes_in[i] = (float)i;
-    memset(bytes_out, 0, sizeof(bytes_out));
-    const long launches = stub_launches();
-    fa_status status = live_on(&l, kernel, splits);
-    ck_assert_msg(status == FA_OK, "%s", fa_last_error());
-    ck_assert_int_eq(memcmp(bytes_in, bytes_out, sizeof(bytes_in)), 0);
-    ck_assert_int_ge(stub_launches() - launches, 3);
-    die(&l);
-}
+enum { MOST_CALLS = 60 };
 
 static const char *const limits[] = {"", "images=0", "arch=60,shared=49152", "shared=65536,images=0"};
 
@@ -170,127 +70,6 @@ static void check_failures(const char *function, CUresult error)
     ck_assert_msg(failed_once, "%s was never called", function);
 }
 
-/* A run with work of its own starts as many blocks as any lengths may need, and kernels find the work. */
-START_TEST(work_is_passed_on)
-{
-    static const char *const kernels[] = {"fma64", "rows64", "rows128", NULL};
-    life l = {.dynamic = 1};
-    const int64_t keys[] = {7};
-    const fa_lengths lengths = {.struct_size = sizeof(lengths), .lens_kv = keys};
-    fa_buffer *work;
-    ck_assert_msg(live_on(&l, kernels[_i], 0) == FA_OK, "%s", fa_last_error());
-    ck_assert_int_eq(fa_buffer_create(l.device, 256 + fa_plan_work(l.plan), &work), FA_OK);
-    fa_attention_args args = args_of(&l);
-    args.work = work;
-    args.work_offset = 256;
-    ck_assert_int_eq(fa_plan_schedule(l.plan, l.queue, &lengths, work, 256), FA_OK);
-    const long before = stub_groups();
-    ck_assert_int_eq(fa_plan_run(l.plan, l.queue, &args), FA_OK);
-    const fa_capacity *most = &l.plan->capacity;
-    ck_assert_int_eq(stub_groups() - before, most->items + most->merges * l.plan->args.block_q);
-    ck_assert_uint_eq(stub_work(), (uintptr_t)work->address + 256);
-    fa_buffer_destroy(work);
-    die(&l);
-}
-END_TEST
-
-/* Lengths on the device: one launch more, whether the stream is captured or not, and nothing else of the driver. */
-START_TEST(lengths_are_read_by_a_launch)
-{
-    static const char *const waits[] = {"cuStreamSynchronize", "cuMemcpyHtoDAsync", "cuMemAllocHost",
-                                        "cuEventRecord", "cuModuleLoadData"};
-    const int32_t keys[] = {7};
-    life l = {.dynamic = 2};
-    fa_buffer *work, *lens;
-    (void)setenv("FASTATTN_CUDA_LIMITS", "images=0", 1); /* the stub tells tasks by what it compiled */
-    ck_assert_msg(live_on(&l, "rows64", 0) == FA_OK, "%s", fa_last_error());
-    ck_assert_int_eq(fa_buffer_create(l.device, 256 + fa_plan_work(l.plan), &work), FA_OK);
-    ck_assert_int_eq(fa_buffer_create(l.device, sizeof(keys), &lens), FA_OK);
-    ck_assert_int_eq(fa_buffer_write(l.queue, lens, 0, keys, sizeof(keys)), FA_OK);
-    const fa_device_lengths lengths = {.struct_size = sizeof(lengths), .lens_kv = lens};
-    for (int i = 0; i < COUNT(waits); i++) {
-        const long before = stub_launches();
-        stub_fail(waits[i], 1, CUDA_ERROR_INVALID_VALUE);
-        ck_assert_int_eq(fa_plan_schedule_device(l.plan, l.queue, &lengths, work, 256), FA_OK);
-        ck_assert(!stub_has_failed());
-        ck_assert_int_eq(stub_launches() - before, 1);
-    }
-    stub_fail("cuLaunchKernel", 1, CUDA_ERROR_INVALID_VALUE);
-    ck_assert_int_ne(fa_plan_schedule_device(l.plan, l.queue, &lengths, work, 256), FA_OK);
-    assert_message("cuLaunchKernel");
-    stub_fail(NULL, 0, CUDA_SUCCESS);
-    const fa_table_params *made = (const void *)((const char *)work->address + 256);
-    const fa_table_sequence *s = (const fa_table_sequence *)(const void *)made + made->sequences_at;
-    ck_assert_uint_eq((uint64_t)made->plan, l.plan->serial);
-    ck_assert_int_eq(s->mask.len_kv, 7);
-    fa_buffer_destroy(work);
-    fa_buffer_destroy(lens);
-    die(&l);
-}
-END_TEST
-
-static fa_status schedule(const life *l, fa_buffer *work)
-{
-    const int64_t keys[] = {7};
-    const fa_lengths lengths = {.struct_size = sizeof(lengths), .lens_kv = keys};
-    return fa_plan_schedule(l->plan, l->queue, &lengths, work, 0);
-}
-
-/* Work is written without a wait, until as many copies are under way as a queue has stages for. */
-START_TEST(schedules_do_not_wait)
-{
-    enum { STAGES = 4 };
-    life l = {.dynamic = 1};
-    fa_buffer *work;
-    ck_assert_msg(live_on(&l, "rows64", 0) == FA_OK, "%s", fa_last_error());
-    ck_assert_int_eq(fa_buffer_create(l.device, fa_plan_work(l.plan), &work), FA_OK);
-    stub_fail("cuStreamSynchronize", 1, CUDA_ERROR_INVALID_VALUE);
-    ck_assert_int_eq(schedule(&l, work), FA_OK);
-    ck_assert(!stub_has_failed());
-    stub_fail("cuEventSynchronize", 1, CUDA_ERROR_INVALID_VALUE);
-    for (int n = 1; n < STAGES; n++)
-        ck_assert_int_eq(schedule(&l, work), FA_OK);
-    ck_assert(!stub_has_failed());
-    ck_assert_int_ne(schedule(&l, work), FA_OK);
-    ck_assert(stub_has_failed());
-    stub_fail("cuMemAllocHost", 1, CUDA_ERROR_OUT_OF_MEMORY);
-    ck_assert_int_eq(schedule(&l, work), FA_OK);
-    ck_assert(!stub_has_failed());
-    stub_fail(NULL, 0, CUDA_SUCCESS);
-    fa_buffer_destroy(work);
-    die(&l);
-}
-END_TEST
-
-static const char *const schedules_call[] = {"cuCtxPushCurrent",  "cuEventCreate", "cuMemAllocHost",
-                                             "cuMemcpyHtoDAsync", "cuEventRecord", "cuEventSynchronize"};
-
-START_TEST(failed_schedules_are_told)
-{
-    const char *function = schedules_call[_i];
-    bool failed = true;
-    for (int nth = 1; failed; nth++) {
-        life l = {.dynamic = 1};
-        fa_buffer *work;
-        fa_status status = FA_OK;
-        ck_assert_msg(live_on(&l, "rows64", 0) == FA_OK, "%s", fa_last_error());
-        ck_assert_int_eq(fa_buffer_create(l.device, fa_plan_work(l.plan), &work), FA_OK);
-        stub_fail(function, nth, CUDA_ERROR_OUT_OF_MEMORY);
-        for (int n = 0; n < 10 && status == FA_OK; n++)
-            status = schedule(&l, work);
-        failed = stub_has_failed();
-        stub_fail(NULL, 0, CUDA_SUCCESS);
-        ck_assert_int_eq(status, failed ? FA_OUT_OF_MEMORY : FA_OK);
-        ck_assert(failed || nth > 1);
-        if (failed)
-            assert_message(function);
-        ck_assert_msg(schedule(&l, work) == FA_OK, "%s", fa_last_error());
-        fa_buffer_destroy(work);
-        die(&l);
-    }
-}
-END_TEST
-
 START_TEST(failures_are_told)
 {
     check_failures(may_fail[_i], CUDA_ERROR_OUT_OF_MEMORY);
@@ -347,7 +126,7 @@ START_TEST(unaligned_buffers_have_their_kernel)
                               .workspace = l.workspace};
     ck_assert_int_eq(fa_plan_run(l.plan, l.queue, &args), FA_OK);
     ck_assert_uint_ne(stub_kernel(), aligned);
-    ck_assert_int_eq(run(&l, l.queue), FA_OK);
+    ck_assert_int_eq(run_life(&l, l.queue), FA_OK);
     ck_assert_uint_eq(stub_kernel(), aligned);
     ck_assert_int_eq(fa_queue_wait(l.queue), FA_OK);
     die(&l);
@@ -407,152 +186,6 @@ START_TEST(appends_are_compiled_for_their_types)
 }
 END_TEST
 
-static const char *const queries[] = {"cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute",
-                                      "cuDeviceTotalMem"};
-
-START_TEST(queries_may_fail)
-{
-    (void)fa_device_count(context); /* the first call finds the driver */
-    stub_fail(queries[_i], 1, 999);
-    assert_unavailable("cuda", queries[_i]);
-    stub_fail(NULL, 0, CUDA_SUCCESS);
-    check_good_life("fma64", 0);
-}
-END_TEST
-
-static const char *const bad_limits[][2] = {
-    {"arch=50", "expected a number of at least 60"},
-    {"shared=1", "expected a number of at least 16384"},
-    {"images=2", "expected images=0 or images=1"},
-    {"colour=1", "\"colour=1\", expected arch=, shared= or images= and a number"},
-    {"arch=", "\"arch=\""},
-};
-
-START_TEST(bad_limits_are_named)
-{
-    (void)setenv("FASTATTN_CUDA_LIMITS", bad_limits[_i][0], 1);
-    assert_unavailable("cuda", bad_limits[_i][1]);
-}
-END_TEST
-
-START_TEST(an_old_device_is_refused)
-{
-    stub_set_arch(52);
-    assert_unavailable("cuda", "its compute capability is 5.2, expected 6.0 or later");
-}
-END_TEST
-
-/* A device that neither the library nor the compiler has kernels for says so before anyone relies on it. */
-START_TEST(a_device_without_kernels_is_refused)
-{
-    stub_set_arch(61);
-    assert_unavailable(
-        "cuda", "no kernels for compute capability 6.1 in this library, and NVRTC 12.9 does not compile for");
-}
-END_TEST
-
-START_TEST(a_device_without_compiler_is_refused)
-{
-    stub_set_arch(61);
-    (void)setenv("FASTATTN_NVRTC_LIBRARY", "none-such.so", 1);
-    assert_unavailable("cuda", "none-such.so");
-}
-END_TEST
-
-START_TEST(a_prohibited_device_is_refused)
-{
-    stub_set_attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_MODE, CU_COMPUTEMODE_PROHIBITED);
-    assert_unavailable("cuda", "prohibited");
-}
-END_TEST
-
-START_TEST(no_device_is_told)
-{
-    stub_set_devices(0);
-    assert_unavailable("cuda", "the CUDA driver knows no device");
-}
-END_TEST
-
-START_TEST(a_driver_that_does_not_start_is_told)
-{
-    stub_fail("cuInit", 1, CUDA_ERROR_OUT_OF_MEMORY);
-    assert_unavailable("cuda", "cuInit: CUDA_ERROR_OUT_OF_MEMORY (2)");
-}
-END_TEST
-
-START_TEST(a_missing_library_is_named)
-{
-    (void)setenv("FASTATTN_CUDA_LIBRARY", "none-such.so", 1);
-    assert_unavailable("cuda", "FASTATTN_CUDA_LIBRARY: none-such.so");
-}
-END_TEST
-
-/* What an older GPU has no instructions for is not among its kernels. */
-START_TEST(rows_follow_the_device)
-{
-    static const struct {
-        const char *limits, *has, *lacks;
-    } cases[] = {
-        {"", "ampere128", "none"}, {"arch=75", "turing128", "ampere"}, {"arch=61", "fma128", "turing"}};
-    for (int i = 0; i < COUNT(cases); i++) {
-        fa_device *device = NULL;
-        fa_device_info info = {.struct_size = sizeof(info)};
-        (void)setenv("FASTATTN_CUDA_LIMITS", cases[i].limits, 1);
-        ck_assert_int_eq(fa_device_open(context, "cuda", NULL, &device), FA_OK);
-        ck_assert_int_eq(fa_device_get_info(device, &info), FA_OK);
-        ck_assert_ptr_nonnull(strstr(info.kernels, cases[i].has));
-        ck_assert_ptr_null(strstr(info.kernels, cases[i].lacks));
-        ck_assert_uint_lt(strlen(info.kernels), sizeof(info.kernels) - 1);
-        fa_device_close(device);
-    }
-}
-END_TEST
-
-/* Hopper's own instructions are of no later GPU: the kernel that has them is only there, and only for its problem. */
-START_TEST(the_latent_kernel_is_of_hopper)
-{
-    static const int archs[] = {89, 90, 100};
-    fa_attention_desc d = make_desc(16, 128, 1, 1, 8192, 576);
-    fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = "hopper-latent"};
-    d.v.shape[3] = d.o.shape[3] = 512;
-    d.q.dtype = d.k.dtype = d.v.dtype = d.o.dtype = FA_BF16;
-    stub_set_attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 132);
-    stub_set_attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, 232448);
-    stub_set_attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR, 233472);
-    for (int i = 0; i < COUNT(archs); i++) {
-        fa_device *device = NULL;
-        fa_plan *plan = NULL;
-        fa_plan_info info = {.struct_size = sizeof(info)};
-        stub_set_arch(archs[i]);
-        ck_assert_int_eq(fa_device_open(context, "cuda", NULL, &device), FA_OK);
-        d.v_in_k = 1;
-        d.tuning = archs[i] == 90 ? NULL : &tuning;
-        const fa_status status = fa_plan_create(device, &d, &plan);
-        ck_assert_msg(status == (archs[i] == 90 ? FA_OK : FA_UNSUPPORTED), "%d: %s", archs[i],
-                      fa_last_error());
-        if (status == FA_OK) {
-            ck_assert_int_eq(fa_plan_get_info(plan, &info), FA_OK);
-            ck_assert_str_eq(info.kernel, "hopper-latent");
-            size_t bound = 0;
-            d.tuning = &tuning; /* of this kernel alone */
-            ck_assert_int_eq(fa_workspace_bound(device, &d, &bound), FA_OK);
-            ck_assert_uint_ge(bound, fa_plan_workspace(plan));
-            ck_assert_int_eq(info.items, 128); /* all multiprocessors but four have one of as many keys */
-            fa_plan_destroy(plan);
-            d.k.dtype = d.v.dtype = FA_Q8_0;
-            ck_assert_int_eq(fa_plan_create(device, &d, &plan), FA_UNSUPPORTED);
-            assert_message("hopper-latent: k.dtype q8_0 is not served");
-            d.k.dtype = d.v.dtype = FA_BF16;
-            d.v_in_k = 0;
-            d.tuning = &tuning;
-            ck_assert_int_eq(fa_plan_create(device, &d, &plan), FA_UNSUPPORTED);
-            assert_message("hopper-latent: a problem without v_in_k is not served");
-        }
-        fa_device_close(device);
-    }
-}
-END_TEST
-
 /* A caller's context, stream and memory; and a stream that is being captured. */
 START_TEST(callers_things_are_used)
 {
@@ -564,16 +197,16 @@ START_TEST(callers_things_are_used)
     fa_queue *wrapped = NULL, *defaulted = NULL;
     ck_assert_int_eq(fa_queue_wrap_cuda(l.device, stream, &wrapped), FA_OK);
     ck_assert_int_eq(fa_queue_wrap_cuda(l.device, NULL, &defaulted), FA_OK);
-    ck_assert_int_eq(run(&l, defaulted), FA_OK);
+    ck_assert_int_eq(run_life(&l, defaulted), FA_OK);
     fa_queue_destroy(defaulted);
-    ck_assert_int_eq(run(&l, wrapped), FA_OK);
+    ck_assert_int_eq(run_life(&l, wrapped), FA_OK);
     double seconds;
     ck_assert_int_eq(fa_queue_seconds(wrapped, &seconds), FA_OK);
 
     ck_assert_int_eq(append_live(&l.append, l.device, wrapped), FA_OK);
     stub_capture(stream, 1);
     const long records = stub_records(), launches = stub_launches();
-    ck_assert_int_eq(run(&l, wrapped), FA_OK);
+    ck_assert_int_eq(run_life(&l, wrapped), FA_OK);
     ck_assert_int_eq(fa_append_run(l.append.append, wrapped, &l.append.args), FA_OK);
     ck_assert_int_eq(stub_launches() - launches, 3);
     ck_assert_int_eq(stub_records(), records);
@@ -633,10 +266,8 @@ int main(void)
     (void)setenv("FASTATTN_CACHE", "off", 1);
     TCase *tc = add_context_case(suite, "stub");
     tcase_set_timeout(tc, 120);
-    tcase_add_loop_test(tc, work_is_passed_on, 0, 4);
-    tcase_add_test(tc, lengths_are_read_by_a_launch);
-    tcase_add_test(tc, schedules_do_not_wait);
-    tcase_add_loop_test(tc, failed_schedules_are_told, 0, COUNT(schedules_call));
+    add_lengths(tc);
+    add_devices(tc);
     tcase_add_loop_test(tc, lives, 0, COUNT(limits));
     tcase_add_loop_test(tc, failures_are_told, 0, COUNT(may_fail));
     tcase_add_test(tc, a_failed_launch_is_told);
@@ -645,17 +276,6 @@ int main(void)
     tcase_add_test(tc, unaligned_buffers_have_their_kernel);
     tcase_add_test(tc, cubins_are_cached);
     tcase_add_test(tc, appends_are_compiled_for_their_types);
-    tcase_add_loop_test(tc, queries_may_fail, 0, COUNT(queries));
-    tcase_add_loop_test(tc, bad_limits_are_named, 0, COUNT(bad_limits));
-    tcase_add_test(tc, an_old_device_is_refused);
-    tcase_add_test(tc, a_device_without_kernels_is_refused);
-    tcase_add_test(tc, a_device_without_compiler_is_refused);
-    tcase_add_test(tc, a_prohibited_device_is_refused);
-    tcase_add_test(tc, no_device_is_told);
-    tcase_add_test(tc, a_driver_that_does_not_start_is_told);
-    tcase_add_test(tc, a_missing_library_is_named);
-    tcase_add_test(tc, rows_follow_the_device);
-    tcase_add_test(tc, the_latent_kernel_is_of_hopper);
     tcase_add_test(tc, callers_things_are_used);
     tcase_add_test(tc, wrong_things_are_refused);
     SRunner *runner = srunner_create(suite);

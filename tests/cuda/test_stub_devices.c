@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which devices there are, which of them are refused, and which kernels one has. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/cuda/stub_life.h"
+
+static const char *const queries[] = {"cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute",
+                                      "cuDeviceTotalMem"};
+
+START_TEST(queries_may_fail)
+{
+    (void)fa_device_count(context); /* the first call finds the driver */
+    stub_fail(queries[_i], 1, 999);
+    assert_unavailable("cuda", queries[_i]);
+    stub_fail(NULL, 0, CUDA_SUCCESS);
+    check_good_life("fma64", 0);
+}
+END_TEST
+
+static const char *const bad_limits[][2] = {
+    {"arch=50", "expected a number of at least 60"},
+    {"shared=1", "expected a number of at least 16384"},
+    {"images=2", "expected images=0 or images=1"},
+    {"colour=1", "\"colour=1\", expected arch=, shared= or images= and a number"},
+    {"arch=", "\"arch=\""},
+};
+
+START_TEST(bad_limits_are_named)
+{
+    (void)setenv("FASTATTN_CUDA_LIMITS", bad_limits[_i][0], 1);
+    assert_unavailable("cuda", bad_limits[_i][1]);
+}
+END_TEST
+
+START_TEST(an_old_device_is_refused)
+{
+    stub_set_arch(52);
+    assert_unavailable("cuda", "its compute capability is 5.2, expected 6.0 or later");
+}
+END_TEST
+
+/* A device that neither the library nor the compiler has kernels for says so before anyone relies on it. */
+START_TEST(a_device_without_kernels_is_refused)
+{
+    stub_set_arch(61);
+    assert_unavailable(
+        "cuda", "no kernels for compute capability 6.1 in this library, and NVRTC 12.9 does not compile for");
+}
+END_TEST
+
+START_TEST(a_device_without_compiler_is_refused)
+{
+    stub_set_arch(61);
+    (void)setenv("FASTATTN_NVRTC_LIBRARY", "none-such.so", 1);
+    assert_unavailable("cuda", "none-such.so");
+}
+END_TEST
+
+START_TEST(a_prohibited_device_is_refused)
+{
+    stub_set_attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_MODE, CU_COMPUTEMODE_PROHIBITED);
+    assert_unavailable("cuda", "prohibited");
+}
+END_TEST
+
+START_TEST(no_device_is_told)
+{
+    stub_set_devices(0);
+    assert_unavailable("cuda", "the CUDA driver knows no device");
+}
+END_TEST
+
+START_TEST(a_driver_that_does_not_start_is_told)
+{
+    stub_fail("cuInit", 1, CUDA_ERROR_OUT_OF_MEMORY);
+    assert_unavailable("cuda", "cuInit: CUDA_ERROR_OUT_OF_MEMORY (2)");
+}
+END_TEST
+
+START_TEST(a_missing_library_is_named)
+{
+    (void)setenv("FASTATTN_CUDA_LIBRARY", "none-such.so", 1);
+    assert_unavailable("cuda", "FASTATTN_CUDA_LIBRARY: none-such.so");
+}
+END_TEST
+
+/* What an older GPU has no instructions for is not among its kernels. */
+START_TEST(rows_follow_the_device)
+{
+    static const struct {
+        const char *limits, *has, *lacks;
+    } cases[] = {
+        {"", "ampere128", "none"}, {"arch=75", "turing128", "ampere"}, {"arch=61", "fma128", "turing"}};
+    for (int i = 0; i < COUNT(cases); i++) {
+        fa_device *device = NULL;
+        fa_device_info info = {.struct_size = sizeof(info)};
+        (void)setenv("FASTATTN_CUDA_LIMITS", cases[i].limits, 1);
+        ck_assert_int_eq(fa_device_open(context, "cuda", NULL, &device), FA_OK);
+        ck_assert_int_eq(fa_device_get_info(device, &info), FA_OK);
+        ck_assert_ptr_nonnull(strstr(info.kernels, cases[i].has));
+        ck_assert_ptr_null(strstr(info.kernels, cases[i].lacks));
+        ck_assert_uint_lt(strlen(info.kernels), sizeof(info.kernels) - 1);
+        fa_device_close(device);
+    }
+}
+END_TEST
+
+/* Hopper's own instructions are of no later GPU: the kernel that has them is only there, and only for its problem. */
+START_TEST(the_latent_kernel_is_of_hopper)
+{
+    static const int archs[] = {89, 90, 100};
+    fa_attention_desc d = make_desc(16, 128, 1, 1, 8192, 576);
+    fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = "hopper-latent"};
+    d.v.shape[3] = d.o.shape[3] = 512;
+    d.q.dtype = d.k.dtype = d.v.dtype = d.o.dtype = FA_BF16;
+    stub_set_attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 132);
+    stub_set_attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, 232448);
+    stub_set_attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR, 233472);
+    for (int i = 0; i < COUNT(archs); i++) {
+        fa_device *device = NULL;
+        fa_plan *plan = NULL;
+        fa_plan_info info = {.struct_size = sizeof(info)};
+        stub_set_arch(archs[i]);
+        ck_assert_int_eq(fa_device_open(context, "cuda", NULL, &device), FA_OK);
+        d.v_in_k = 1;
+        d.tuning = archs[i] == 90 ? NULL : &tuning;
+        const fa_status status = fa_plan_create(device, &d, &plan);
+        ck_assert_msg(status == (archs[i] == 90 ? FA_OK : FA_UNSUPPORTED), "%d: %s", archs[i],
+                      fa_last_error());
+        if (status == FA_OK) {
+            ck_assert_int_eq(fa_plan_get_info(plan, &info), FA_OK);
+            ck_assert_str_eq(info.kernel, "hopper-latent");
+            size_t bound = 0;
+            d.tuning = &tuning; /* of this kernel alone */
+            ck_assert_int_eq(fa_workspace_bound(device, &d, &bound), FA_OK);
+            ck_assert_uint_ge(bound, fa_plan_workspace(plan));
+            ck_assert_int_eq(info.items, 128); /* all multiprocessors but four have one of as many keys */
+            fa_plan_destroy(plan);
+            d.k.dtype = d.v.dtype = FA_Q8_0;
+            ck_assert_int_eq(fa_plan_create(device, &d, &plan), FA_UNSUPPORTED);
+            assert_message("hopper-latent: k.dtype q8_0 is not served");
+            d.k.dtype = d.v.dtype = FA_BF16;
+            d.v_in_k = 0;
+            d.tuning = &tuning;
+            ck_assert_int_eq(fa_plan_create(device, &d, &plan), FA_UNSUPPORTED);
+            assert_message("hopper-latent: a problem without v_in_k is not served");
+        }
+        fa_device_close(device);
+    }
+}
+END_TEST
+
+void add_devices(TCase *tc)
+{
+    tcase_add_loop_test(tc, queries_may_fail, 0, COUNT(queries));
+    tcase_add_loop_test(tc, bad_limits_are_named, 0, COUNT(bad_limits));
+    tcase_add_test(tc, an_old_device_is_refused);
+    tcase_add_test(tc, a_device_without_kernels_is_refused);
+    tcase_add_test(tc, a_device_without_compiler_is_refused);
+    tcase_add_test(tc, a_prohibited_device_is_refused);
+    tcase_add_test(tc, no_device_is_told);
+    tcase_add_test(tc, a_driver_that_does_not_start_is_told);
+    tcase_add_test(tc, a_missing_library_is_named);
+    tcase_add_test(tc, rows_follow_the_device);
+    tcase_add_test(tc, the_latent_kernel_is_of_hopper);
+}
