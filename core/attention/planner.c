@@ -298,24 +298,24 @@ int64_t fa_planner_most_items(const fa_planner *w)
     return w->capacity ? w->capacity->items : FA_MAX_ITEMS;
 }
 
-void fa_planner_walk(fa_planner *w, fa_walk what, fa_schedule *out)
+void fa_planner_walk(fa_planner *w, fa_pass what, fa_schedule *out)
 {
     const int64_t heads = w->problem->heads_kv;
     *out = (fa_schedule){.splits = 1};
-    if (what != FA_WALK_COUNT)
+    if (what != FA_PASS_COUNT)
         w->ranks = 0;
     for (int64_t n = 0; n < w->problem->sequences && heads > 0; n++) {
         int64_t rows = (int64_t)w->problem->sequence[n].len_q * w->problem->group;
-        if (what == FA_WALK_COUNT && w->splits == 0 &&
+        if (what == FA_PASS_COUNT && w->splits == 0 &&
             w->chunk == INT32_MAX) { /* nothing is split: no need to look */
             out->items += fa_ceil_div(rows, w->block_q) * heads;
             continue;
         }
         for (int64_t row = 0; row < rows && out->items <= fa_planner_most_items(w); row += w->block_q) {
             const row_block b = make_row_block(w, n, row, FA_MIN(row + w->block_q, rows));
-            if (what == FA_WALK_RANK)
+            if (what == FA_PASS_RANK)
                 rank_row_block(w, &b);
-            if (what == FA_WALK_FILL)
+            if (what == FA_PASS_FILL)
                 fill_row_block(w, &b, out);
             out->items += heads * b.parts;
             out->merges += b.parts > 1 ? heads : 0;

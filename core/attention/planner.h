@@ -71,9 +71,9 @@ int64_t fa_planner_most_items(const fa_planner *w);
 void fa_planner_take_rows(fa_planner *w, int32_t rows);
 
 /* Each counts items, merges and partial rows. RANK says how long pieces are too, FILL makes them. */
-typedef enum fa_walk { FA_WALK_COUNT, FA_WALK_RANK, FA_WALK_FILL } fa_walk;
+typedef enum fa_pass { FA_PASS_COUNT, FA_PASS_RANK, FA_PASS_FILL } fa_pass;
 
 /* Goes through all blocks of rows, and ends early where there are more items than anyone wants. */
-void fa_planner_walk(fa_planner *w, fa_walk what, fa_schedule *out);
+void fa_planner_walk(fa_planner *w, fa_pass what, fa_schedule *out);
 
 #endif

@@ -137,13 +137,13 @@ static fa_status reserve(fa_planner *w, int64_t pieces)
 }
 
 /* How long what was counted takes, without merges. */
-static fa_status measure(fa_planner *w, fa_walk what, fa_schedule *s)
+static fa_status measure(fa_planner *w, fa_pass what, fa_schedule *s)
 {
     fa_status status = reserve(w, count_pieces(w, s));
     if (status != FA_OK)
         return status;
     fa_planner_walk(w, what, s);
-    w->filled = what == FA_WALK_FILL;
+    w->filled = what == FA_PASS_FILL;
     sort(w->order, w->spare, w->ranks);
     s->makespan = simulate(w);
     return FA_OK;
@@ -211,13 +211,13 @@ static fa_status search(fa_planner *w, const fa_schedule *first, fa_schedule *be
             continue;
         w->chunk = chunk;
         fa_schedule candidate;
-        fa_planner_walk(w, FA_WALK_COUNT, &candidate);
+        fa_planner_walk(w, FA_PASS_COUNT, &candidate);
         enough = candidate.items > (int64_t)w->limits->units * ENOUGH_ITEMS ||
                  candidate.items > fa_planner_most_items(w);
         if (candidate.partial_rows > most_rows || !has_room(w, &candidate) ||
             least_makespan(w, first, &candidate) >= wanted)
             continue;
-        fa_status status = measure(w, FA_WALK_RANK, &candidate);
+        fa_status status = measure(w, FA_PASS_RANK, &candidate);
         if (status != FA_OK)
             return status;
         if (candidate.makespan + merge_cycles(w, &candidate) < wanted) {
@@ -243,11 +243,11 @@ static void keep_to_one(fa_planner *w, const fa_schedule *first, fa_schedule *sc
 /* Chooses the chunk that is kept, and says what it comes to. */
 static fa_status choose(fa_planner *w, bool can_split, fa_schedule *schedule)
 {
-    fa_planner_walk(w, FA_WALK_COUNT, schedule);
+    fa_planner_walk(w, FA_PASS_COUNT, schedule);
     if (schedule->items > fa_planner_most_items(w))
         return fa_fail(FA_OUT_OF_MEMORY, "blocks of %d rows and %d keys make more than %lld work items",
                        w->block_q, w->block_kv, (long long)fa_planner_most_items(w));
-    fa_status status = measure(w, FA_WALK_FILL, schedule);
+    fa_status status = measure(w, FA_PASS_FILL, schedule);
     if (status != FA_OK)
         return status;
     keep(w, schedule);
@@ -266,7 +266,7 @@ static void make_pieces(fa_planner *w, fa_schedule *schedule)
     if (w->filled && w->kept == w->most)
         return;
     w->chunk = w->kept;
-    fa_planner_walk(w, FA_WALK_FILL, schedule);
+    fa_planner_walk(w, FA_PASS_FILL, schedule);
     schedule->longest = chosen.longest;
     schedule->cycles = chosen.cycles;
     schedule->makespan = chosen.makespan;
