@@ -23,7 +23,7 @@
 #define FA_FIFTHS_AT(type) (FA_TYPE_SIZE(type) - 20)
 /* The block of dim d of a row that lies at byte `row`, and the number of d in it. */
 #define FA_BLOCK_AT(type, row, d) ((row) + FA_TYPE_SPAN(type, d))
-#define FA_IN_BLOCK(type, d) ((d) & ((1 << FA_TYPE_BLOCK_SHIFT(type)) - 1))
+#define FA_IN_BLOCK(type, d) ((d) & ((1 << FA_TYPE_BLOCK_SHIFT(type)) - 1)) /* of no row that is a block */
 
 /* The word that holds the 16 bits at byte `at`. No chunk ends within it. */
 static inline uint word_at(memory m, long at)
@@ -37,8 +37,8 @@ static inline uint joined(uint low, uint high, bool odd)
     return odd ? low >> 16 | high << 16 : low;
 }
 
-#if defined(FA_SCALES_K) || defined(FA_SCALES_V)
-/* What has scales of its own is decoded as it is fetched: an operand, and whether its blocks lie in words. */
+#if defined(FA_SCALES_K) || defined(FA_SCALES_V) || FA_TYPE_IS_ROW(FA_TYPE_K) || FA_TYPE_IS_ROW(FA_TYPE_V)
+/* What has scales in f32 is decoded as it is fetched: an operand, and whether its blocks lie in words. */
 typedef struct coded {
     memory m;
     bool in_words;
@@ -251,9 +251,47 @@ static inline float4 block_four(int type, const uint block[FA_BLOCK_ROOM], int i
         return (float8)(piece_four(type, 8, x, 0, s), piece_four(type, 8, x, 1, s));                   \
     }
 
-#if FA_TYPE_IS_CODED(FA_TYPE_K)
+/* Of rows that are blocks, what is fetched are the bits of f32. */
+#define FA_CODED_ROW(type)                                                                             \
+    static inline float4 row_four(memory m, long row, int d)                                           \
+    {                                                                                                  \
+        const fa_four x = fa_row_four(coded_of(type, m), row, d);                                      \
+        return (float4)(x.x[0], x.x[1], x.x[2], x.x[3]);                                               \
+    }                                                                                                  \
+                                                                                                       \
+    static inline raw FA_CAT(fetch4_, type)(memory m, long row, int d, int count)                      \
+    {                                                                                                  \
+        raw x = 0;                                                                                     \
+        if (count > 0)                                                                                 \
+            x = FA_RAW_WORDS(as_uint4(row_four(m, row, d)));                                           \
+        return x;                                                                                      \
+    }                                                                                                  \
+                                                                                                       \
+    static inline float4 FA_CAT(widen_, type)(raw x)                                                   \
+    {                                                                                                  \
+        return as_float4(FA_WORDS(x));                                                                 \
+    }                                                                                                  \
+                                                                                                       \
+    typedef uint8 FA_RAW8(type);                                                                       \
+                                                                                                       \
+    static inline FA_RAW8(type) FA_CAT(fetch8_, type)(memory m, long row, int d, int count)            \
+    {                                                                                                  \
+        uint8 x = 0;                                                                                   \
+        if (count > 0)                                                                                 \
+            x = as_uint8((float8)(row_four(m, row, d), row_four(m, row, d + 4)));                      \
+        return x;                                                                                      \
+    }                                                                                                  \
+                                                                                                       \
+    static inline float8 FA_CAT(widen8_, type)(FA_RAW8(type) x)                                        \
+    {                                                                                                  \
+        return as_float8(x);                                                                           \
+    }
+
+#if FA_TYPE_IS_ROW(FA_TYPE_K)
+FA_CODED_ROW(FA_TYPE_K)
+#elif FA_TYPE_IS_CODED(FA_TYPE_K)
 FA_CODED(FA_TYPE_K)
 #endif
-#if FA_TYPE_IS_CODED(FA_TYPE_V) && FA_TYPE_V != FA_TYPE_K
+#if FA_TYPE_IS_CODED(FA_TYPE_V) && FA_TYPE_V != FA_TYPE_K /* a row that is a block is k's too */
 FA_CODED(FA_TYPE_V)
 #endif

@@ -10,7 +10,8 @@
 #include "softmax.cl"
 
 /* What has no scales of its own is fetched in whole blocks of keys, and of values in larger pieces. */
-#define IN_BLOCKS(type) (FA_TYPE_IS_FP8(type) || (FA_TYPE_IS_CODED(type) && !FA_TYPE_IS_BARE(type)))
+#define IN_BLOCKS(type) \
+    (FA_TYPE_IS_FP8(type) || (FA_TYPE_IS_CODED(type) && !FA_TYPE_IS_BARE(type) && !FA_TYPE_IS_ROW(type)))
 #ifdef FA_SCALES_K
 #define BLOCKS_K 0
 #else

@@ -78,12 +78,28 @@ vec4 four_decoded(int type, uint codes, scaling s)
         return bits;                                                                                   \
     }                                                                                                  \
                                                                                                        \
+    /* Four elements of a row that is a block: the bits of their numbers. */                           \
+    uvec4 name##_row4(address row, int d)                                                              \
+    {                                                                                                  \
+        const address p = row + address(fa_mla_byte(d));                                               \
+        uint high = 0u;                                                                                \
+        if (d >= FA_MLA_LATENT)                                                                        \
+            high = name##_load(p + address(4));                                                        \
+        const fa_four x =                                                                              \
+            fa_mla_four(d, name##_load(p), high,                                                       \
+                        uintBitsToFloat(name##_load(row + address(fa_mla_scale_byte(d)))));            \
+        return floatBitsToUint(vec4(x.x[0], x.x[1], x.x[2], x.x[3]));                                  \
+    }                                                                                                  \
+                                                                                                       \
     /* Four elements of a row from d on, of which `count` exist; the others are 0. In blocks all do, or none. */\
     uvec4 name##4(address row, int d, int count)                                                       \
     {                                                                                                  \
         uvec4 x = uvec4(0u);                                                                           \
         if (!FA_TYPE_IS_CODED(TYPE)) {                                                                 \
             x = fetch_##name##4(TYPE, row + address(d * bytes_of(TYPE)), count);                       \
+        } else if (FA_TYPE_IS_ROW(TYPE)) {                                                             \
+            if (count > 0)                                                                             \
+                x = name##_row4(row, d);                                                               \
         } else if (count > 0) {                                                                        \
             const int e = d & (1 << SHIFT) - 1;                                                        \
             const address block = row + address((d >> SHIFT) * SIZE);                                  \
@@ -100,12 +116,14 @@ vec4 four_decoded(int type, uint codes, scaling s)
         return x;                                                                                      \
     }                                                                                                  \
                                                                                                        \
-    /* Eight, but not of blocks. Codes of fp8 are in x and y. */                                       \
+    /* Eight, but not of ggml's blocks. Codes of fp8 are in x and y. */                                \
     raw8 name##8(address row, int d, int count)                                                        \
     {                                                                                                  \
         raw8 x = raw8(uvec4(0u), uvec4(0u));                                                           \
         if (!FA_TYPE_IS_CODED(TYPE))                                                                   \
             x = fetch_##name##8(TYPE, row + address(d * bytes_of(TYPE)), count);                       \
+        else if (count > 0 && FA_TYPE_IS_ROW(TYPE))                                                    \
+            x = raw8(name##_row4(row, d), name##_row4(row, d + 4));                                    \
         else if (count > 0 && ALIGNED != 0)                                                            \
             x.low.xy = WORD2(slot, row + address(d));                                                  \
         else if (count > 0)                                                                            \
@@ -119,16 +137,22 @@ FA_DEFINE_CODED(v, 3, TYPE_V, SIZE_V, SHIFT_V)
 /* Four elements, as numbers. */
 vec4 numbers4(int type, uvec4 x)
 {
-    return FA_TYPE_IS_CODED(type) ? four_decoded(type, x.x, scaling_of(type, x.z)) : widen4(type, x);
+    return FA_TYPE_IS_ROW(type)     ? uintBitsToFloat(x)
+           : FA_TYPE_IS_CODED(type) ? four_decoded(type, x.x, scaling_of(type, x.z))
+                                    : widen4(type, x);
 }
 
-/* Of eight that are not of blocks, the first four and the last. */
+/* Of eight that are not of ggml's blocks, the first four and the last. */
 vec4 low_numbers(int type, raw8 x)
 {
-    return FA_TYPE_IS_CODED(type) ? four_decoded(type, x.low.x, scaling(1.0, 0.0, 0.0)) : low4(type, x);
+    return FA_TYPE_IS_ROW(type)     ? uintBitsToFloat(x.low)
+           : FA_TYPE_IS_CODED(type) ? four_decoded(type, x.low.x, scaling(1.0, 0.0, 0.0))
+                                    : low4(type, x);
 }
 
 vec4 high_numbers(int type, raw8 x)
 {
-    return FA_TYPE_IS_CODED(type) ? four_decoded(type, x.low.y, scaling(1.0, 0.0, 0.0)) : high4(type, x);
+    return FA_TYPE_IS_ROW(type)     ? uintBitsToFloat(x.high)
+           : FA_TYPE_IS_CODED(type) ? four_decoded(type, x.low.y, scaling(1.0, 0.0, 0.0))
+                                    : high4(type, x);
 }

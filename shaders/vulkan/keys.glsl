@@ -29,8 +29,9 @@ int load_page(address n)
 /* Of the types of k and v: a block's bytes, the logarithm of its elements, and the bytes of so many elements. */
 const int SIZE_K = FA_TYPE_SIZE(TYPE_K), SHIFT_K = FA_TYPE_BLOCK_SHIFT(TYPE_K);
 const int SIZE_V = FA_TYPE_SIZE(TYPE_V), SHIFT_V = FA_TYPE_BLOCK_SHIFT(TYPE_V);
-#define SPAN_K(elements) (((elements) >> SHIFT_K) * SIZE_K)
-#define SPAN_V(elements) (((elements) >> SHIFT_V) * SIZE_V)
+#define SPAN_OF(type, shift, elements) (FA_TYPE_IS_ROW(type) ? (elements) / FA_MLA_DIMS : (elements) >> shift)
+#define SPAN_K(elements) (SPAN_OF(TYPE_K, SHIFT_K, elements) * SIZE_K)
+#define SPAN_V(elements) (SPAN_OF(TYPE_V, SHIFT_V, elements) * SIZE_V)
 
 /* The rows of k or v that an item meets: where the first one begins, and how far it is to the next, and to the next page. */
 struct cursor {
