@@ -15,53 +15,15 @@ enum {
 #define BLOCK_BYTES(type) FA_TYPE_SPAN(type, BLOCK)
 
 #if FA_ISA_IS != FA_ISA_scalar
-static void widen(const uint16_t *halves, int count, float by, float *to)
+/* Number `n` of what scales a block is an f16 at its beginning. Of whole vectors of rows. */
+FA_INLINE void read_scaling(const int type, const int n, const uint8_t *const *row, int count, int dim,
+                            float by, float *to)
 {
-    for (int i = 0; i < count; i += VL)
-        v_store(to + i, v_mul(v_load_f16(halves + i), v_set1(by)));
-}
-
-/* Number `n` of what scales a block is an f16 at its beginning. */
-FA_INLINE void read_scaling(const int type, const int n, const fa_chunk *c, float by, float *to)
-{
-    const int size = FA_TYPE_SIZE(type), blocks = c->dim / BLOCK, count = c->count * blocks;
-    uint16_t halves[MOST_BLOCKS * FEW + VL];
-    uint16_t *at = halves;
-    for (int i = 0; i < c->count; i++) {
-        const uint8_t *block = c->row[i] + 2 * n;
-        int b = 0;
-        for (; b + 4 <= blocks; b += 4, block += 4 * size, at += 4) {
-            FA_UNROLL
-            for (int m = 0; m < 4; m++)
-                at[m] = *(const uint16_t *)(const void *)(block + m * size);
-        }
-        for (; b < blocks; b++, block += size)
-            *at++ = *(const uint16_t *)(const void *)block;
+    for (int b = 0; b * BLOCK < dim; b++, to += FEW) {
+        const ptrdiff_t at = (ptrdiff_t)b * FA_TYPE_SIZE(type) + 2 * n;
+        for (int i = 0; i < count; i += VL)
+            v_store(to + i, v_mul(v_gather_f16(row + i, at), v_set1(by)));
     }
-    FA_UNROLL
-    for (int i = 0; i < VL; i++)
-        halves[count + i] = 0;
-    widen(halves, count, by, to);
-}
-
-void FA_ISA_NAME(chunk_scaling)(fa_chunk *c)
-{
-#define FORMAT(name)                                                \
-    case FA_##name:                                                 \
-        read_scaling(FA_TYPE_##name, 0, c, V_BYTES_UNIT, c->scale); \
-        if (FA_TYPE_HAS_OFFSET(FA_TYPE_##name))                     \
-            read_scaling(FA_TYPE_##name, 1, c, 1.0f, c->offset);    \
-        break
-    switch (c->dtype) {
-        FORMAT(Q8_0);
-        FORMAT(Q4_0);
-        FORMAT(Q4_1);
-        FORMAT(Q5_0);
-        FORMAT(Q5_1);
-        FORMAT(IQ4_NL);
-    default: break;
-    }
-#undef FORMAT
 }
 
 /* Loaded once: gcc would rather load it again for each product. Where codes are decoded, registers have no room for it. */
@@ -75,17 +37,22 @@ FA_INLINE vf v_held(const int type, vf a)
     return a;
 }
 
-/* Of half of block b of row i, which lies at `block`: vector number `part`. */
-FA_INLINE vf load_part(const int type, const fa_chunk *c, const uint8_t *block, int b, const int half, int i,
-                       const int part)
+/* Whether the weights of values are multiplied by what scales a block, rather than its elements. */
+FA_INLINE bool weighs_scale(const int type)
 {
-    const int n = i * (c->dim / BLOCK) + b;
-    if (FA_TYPE_IS_FP8(type))
-        return load_fp8(type, block + 16 * half, part);
+    return FA_TYPE_IS_CODED(type) && !FA_TYPE_HAS_OFFSET(type);
+}
+
+/* Of half of block b of row i, which lies at `block`: vector number `part`. `scaled`: elements, else their numbers. */
+FA_INLINE vf load_part(const int type, const bool scaled, const fa_chunk *c, const uint8_t *block, int b,
+                       const int half, int i, const int part)
+{
     if (!FA_TYPE_IS_CODED(type))
         return load_typed((fa_dtype)type, block, 16 * half + part * VL);
-    return load_codes(type, block, half, part, v_set1(c->scale[n]),
-                      FA_TYPE_HAS_OFFSET(type) ? v_set1(c->offset[n]) : v_set1(0.0f));
+    if (!scaled)
+        return v_of_bytes(numbers_of(type, block, half), part);
+    return load_codes(type, block, half, part, v_set1(c->scale[b * FEW + i]),
+                      FA_TYPE_HAS_OFFSET(type) ? v_set1(c->offset[b * FEW + i]) : v_set1(0.0f));
 }
 
 /* Blocks of so many elements that bring a new cache line, or two. */
@@ -107,6 +74,67 @@ FA_INLINE void load_far(const int type, const uint8_t *row, int b, int dim)
         __builtin_prefetch(row + (ptrdiff_t)b * bytes + at);
     if (bytes % LINE_BYTES != 0 && b == 0)
         __builtin_prefetch(row + FA_TYPE_SPAN(type, dim) - 1);
+}
+
+FA_INLINE void store_halves(const int type, const uint8_t *from, uint16_t *to)
+{
+    vh_store(to, type == FA_TYPE_E4M3 ? vh_load_e4m3(from) : vh_load_e5m2(from));
+}
+
+/* Rows of fp8 as f16. */
+FA_INLINE void make_halves(const int type, fa_chunk *c, uint16_t *to)
+{
+    for (int i = 0; i < c->count; i++, to += c->dim) {
+        const uint8_t *row = c->row[i];
+        int d = 0;
+        for (; d + LINE_BYTES <= c->dim; d += LINE_BYTES) {
+            __builtin_prefetch(c->row[i + c->far] + d);
+            FA_UNROLL
+            for (int n = 0; n < LINE_BYTES; n += 16)
+                store_halves(type, row + d + n, to + d + n);
+        }
+        for (; d < c->dim; d += 16)
+            store_halves(type, row + d, to + d);
+        __builtin_prefetch(c->row[i + c->far] + c->dim - 1);
+        c->made[i] = (const uint8_t *)to;
+    }
+    for (int i = 0; i < FEW; i++)
+        c->scale[i] = 256.0f;
+    c->rescaled = type == FA_TYPE_E4M3;
+    c->dtype = FA_F16;
+    c->row = c->made;
+    c->far = 0;
+}
+
+void FA_ISA_NAME(chunk_prepare)(fa_chunk *c, uint16_t *scratch)
+{
+    const uint8_t *const *row = c->row;
+    if (c->count % VL != 0) { /* the last repeats */
+        for (int i = 0; i < FEW; i++)
+            c->made[i] = c->row[FA_MIN(i, c->count - 1)];
+        row = c->made;
+    }
+    c->rescaled = false;
+#define FORMAT(name)                                                                    \
+    case FA_##name:                                                                     \
+        read_scaling(FA_TYPE_##name, 0, row, c->count, c->dim, V_BYTES_UNIT, c->scale); \
+        if (FA_TYPE_HAS_OFFSET(FA_TYPE_##name))                                         \
+            read_scaling(FA_TYPE_##name, 1, row, c->count, c->dim, 1.0f, c->offset);    \
+        break
+    switch (c->dtype) {
+    case FA_E4M3: make_halves(FA_TYPE_E4M3, c, scratch); break;
+    case FA_E5M2:
+        make_halves(FA_TYPE_E5M2, c, scratch);
+        break;
+        FORMAT(Q8_0);
+        FORMAT(Q4_0);
+        FORMAT(Q4_1);
+        FORMAT(Q5_0);
+        FORMAT(Q5_1);
+        FORMAT(IQ4_NL);
+    default: break;
+    }
+#undef FORMAT
 }
 
 /* The scores of `keys` keys from number i on; rows and keys are constants at each call. */
@@ -134,7 +162,7 @@ FA_INLINE void chunk_score_tile(const int rows, const int keys, const int type, 
                 FA_UNROLL
                 for (int j = 0; j < keys; j++) {
                     const uint8_t *block = c->row[i + j] + (ptrdiff_t)b * BLOCK_BYTES(type);
-                    x[j] = load_part(type, c, block, b, half, i + j, part);
+                    x[j] = load_part(type, true, c, block, b, half, i + j, part);
                 }
                 FA_UNROLL
                 for (int r = 0; r < rows; r++) {
@@ -180,7 +208,7 @@ FA_INLINE void add_row(const int rows, const int vecs, const int half, const int
     vf x[MOST_VECS];
     FA_UNROLL
     for (int n = 0; n < vecs; n++)
-        x[n] = load_part(type, c, block, b, half + n / HALF_VECS, i, n % HALF_VECS);
+        x[n] = load_part(type, !weighs_scale(type), c, block, b, half + n / HALF_VECS, i, n % HALF_VECS);
     FA_UNROLL
     for (int r = 0; r < rows; r++) {
         const vf weight = v_set1(p[r * p_stride + i]);
@@ -228,17 +256,35 @@ FA_INLINE void chunk_value_tile(const int rows, const int halves, const int half
     }
 }
 
+/* Weights of keys, times a number for each. */
+FA_INLINE void weigh(const int rows, int count, const float *p, int p_stride, const float *by, float *to,
+                     int to_stride)
+{
+    for (int i = 0; i < count; i += VL) {
+        const vf factor = v_load(by + i);
+        FA_UNROLL
+        for (int r = 0; r < rows; r++)
+            v_store(to + r * to_stride + i, v_mul(v_load(p + r * p_stride + i), factor));
+    }
+}
+
 FA_INLINE void value_rows(const int rows, const int type, bool ahead, const fa_chunk *c, const float *p,
                           int p_stride, float *o, int o_stride)
 {
-    int b = 0;
-    for (; (b + 1) * BLOCK <= c->dim; b++) {
-        chunk_value_tile(rows, HALVES, 0, type, ahead, c, b, p, p_stride, o, o_stride);
-        if (HALVES == 1)
-            chunk_value_tile(rows, 1, 1, type, ahead, c, b, p, p_stride, o, o_stride);
+    float weights[ROWS * FEW];
+    const float *w = weighs_scale(type) ? weights : p;
+    const int w_stride = weighs_scale(type) ? FEW : p_stride;
+    for (int b = 0; b * BLOCK < c->dim; b++) {
+        const bool whole = (b + 1) * BLOCK <= c->dim;
+        if (weighs_scale(type))
+            weigh(rows, c->count, p, p_stride, c->scale + b * FEW, weights, FEW);
+        if (whole || HALVES == 1)
+            chunk_value_tile(rows, HALVES, 0, type, ahead, c, b, w, w_stride, o, o_stride);
+        if (whole && HALVES == 1)
+            chunk_value_tile(rows, 1, 1, type, ahead, c, b, w, w_stride, o, o_stride);
+        if (!whole && HALVES > 1)
+            chunk_value_tile(rows, 1, 0, type, ahead, c, b, w, w_stride, o, o_stride);
     }
-    if (b * BLOCK < c->dim)
-        chunk_value_tile(rows, 1, 0, type, ahead, c, b, p, p_stride, o, o_stride);
 }
 
 /* Functions of their own: in one together, gcc 12 keeps what the inner loops need in memory. */
@@ -255,8 +301,7 @@ typedef void chunk_product(const fa_chunk *c, bool ahead, const float *x, int x_
     FA_PRODUCT(score_rows, 1, type)    \
     FA_PRODUCT(value_rows, ROWS, type) \
     FA_PRODUCT(value_rows, 1, type)
-#define FA_EACH_TYPE(of) \
-    of(F32) of(F16) of(BF16) of(E4M3) of(E5M2) of(Q8_0) of(Q4_0) of(Q4_1) of(Q5_0) of(Q5_1) of(IQ4_NL)
+#define FA_EACH_TYPE(of) of(F32) of(F16) of(BF16) of(Q8_0) of(Q4_0) of(Q4_1) of(Q5_0) of(Q5_1) of(IQ4_NL)
 FA_EACH_TYPE(FA_PRODUCTS)
 
 #define FA_SCORES(type) [FA_##type] = {score_rows_1_##type, score_rows_ROWS_##type},
@@ -270,7 +315,8 @@ static void multiply(chunk_product *const product[2], const fa_chunk *c, int row
 {
     for (int r = 0, step; r < rows; r += step) {
         step = r + ROWS <= rows ? ROWS : 1;
-        product[step == ROWS](c, r == 0, x + r * x_stride, x_stride, y + r * y_stride, y_stride);
+        product[step == ROWS](c, r == 0 && c->far > 0, x + r * x_stride, x_stride, y + r * y_stride,
+                              y_stride);
     }
 }
 
@@ -278,11 +324,14 @@ void FA_ISA_NAME(chunk_scores)(const fa_chunk *c, int rows, const float *q, int 
                                int s_stride)
 {
     multiply(scores_of[c->dtype], c, rows, q, q_stride, s, s_stride);
+    for (int r = 0; c->rescaled && r < rows; r++)
+        weigh(1, c->count, s + r * s_stride, 0, c->scale, s + r * s_stride, 0);
 }
 
-void FA_ISA_NAME(chunk_values)(const fa_chunk *c, int rows, const float *p, int p_stride, float *o,
-                               int o_stride)
+void FA_ISA_NAME(chunk_values)(const fa_chunk *c, int rows, float *p, int p_stride, float *o, int o_stride)
 {
+    for (int r = 0; c->rescaled && r < rows; r++)
+        weigh(1, c->count, p + r * p_stride, 0, c->scale, p + r * p_stride, 0);
     multiply(values_of[c->dtype], c, rows, p, p_stride, o, o_stride);
 }
 #endif

@@ -11,7 +11,7 @@
 #include "simd/panel.h"
 
 enum {
-    CHUNK = 32,       /* keys made f32 at a time */
+    CHUNK = FEW,      /* keys made f32 at a time */
     FAR_BYTES = 8192, /* of rows, between what is read in place and what is loaded ahead */
     AHEAD = 64,       /* rows in a list behind the last of a block: the most that are loaded ahead */
 };
@@ -21,7 +21,7 @@ typedef struct rows_scratch {
     float *part;      /* what a block of keys adds to o                    */
     float *max, *sum; /* rows                                              */
     float *factor;    /* of o, as it meets what a block adds               */
-    float *kv;        /* a chunk of keys or values as f32                  */
+    float *kv;        /* a chunk of keys or values as f32, or f16          */
     ptrdiff_t kv_stride;
     const uint8_t **k_list,
         **v_list; /* of rows that are read as chunks, or lie in pages: where those of a block begin */
@@ -210,7 +210,7 @@ static bool converts(const fa_table_item *item, const typed_rows *rows)
 static int step_of(const fa_table_item *item, const typed_rows *block, int dim, int keys)
 {
     if (in_chunks(block, dim))
-        return FEW;
+        return chunk_rows(block->dtype, dim);
     return item->row_end - item->row_begin > ROWS || converts(item, block) ? CHUNK : keys;
 }
 
@@ -299,14 +299,37 @@ static typed_rows fetch(const fa_table_item *item, const rows_scratch *s, typed_
 }
 
 /* Row `first` of a block and those after it. */
-static void tell_chunk(fa_chunk *c, const typed_rows *block, int first, int count, int dim)
+static void tell_chunk(fa_chunk *c, const rows_scratch *s, const typed_rows *block, int first, int count,
+                       int dim)
 {
     c->dtype = block->dtype;
     c->dim = dim;
     c->count = count;
     c->row = block->row + first;
-    c->far = FA_MIN(FA_MAX(FAR_BYTES / FA_TYPE_SPAN(block->dtype, dim), (int)FEW), (int)AHEAD);
-    FA_ISA_NAME(chunk_scaling)(c);
+    c->far = FA_MIN(FA_MAX(FAR_BYTES / FA_TYPE_SPAN(block->dtype, dim), chunk_rows(block->dtype, dim)),
+                    (int)AHEAD);
+    FA_ISA_NAME(chunk_prepare)(c, (uint16_t *)(void *)s->kv);
+}
+
+/* Adds a chunk of ggml's blocks, with 0 for those that are not finite. What scales them is in the weights, as ever. */
+static void add_cleaned_blocks(const rows_scratch *s, const typed_rows *block, int rows, int first, int count,
+                               int dim)
+{
+    const int bytes = FA_TYPE_SPAN(block->dtype, dim), block_bytes = FA_TYPE_SPAN(block->dtype, 32);
+    uint8_t *copy = (uint8_t *)s->kv;
+    fa_chunk chunk = {.dtype = block->dtype, .dim = dim, .count = count, .row = chunk.made};
+    for (int i = 0; i < count; i++, copy += bytes) {
+        memcpy(copy, block->row[first + i], (size_t)bytes);
+        for (int at = 0; at < bytes; at += block_bytes) {
+            const uint8_t *begin = copy + at;
+            const typed_rows one = {.dtype = block->dtype, .row = &begin};
+            if (!rows_finite(&one, 1, 32))
+                memset(copy + at, 0, (size_t)block_bytes);
+        }
+        chunk.made[i] = copy;
+    }
+    FA_ISA_NAME(chunk_prepare)(&chunk, NULL);
+    FA_ISA_NAME(chunk_values)(&chunk, rows, s->s + first, s->s_stride, s->part, s->o_stride);
 }
 
 /* Adds values of which some are not finite and some row may not see: the same arithmetic on a copy without those. */
@@ -315,10 +338,16 @@ static void add_cleaned(const fa_cpu_run *run, const fa_table_item *item, const 
 {
     int dim = run->plan->args.dim_v, rows = item->row_end - item->row_begin;
     for (int end = first + keys; first < end; first += CHUNK) {
-        int count = FA_MIN(CHUNK, end - first);
-        typed_rows v = rows_from(*block, first), cleaned = convert(s, &v, count, dim);
-        clean_rows(s->kv, s->kv_stride, count, dim);
-        values(rows, s->s + first, s->s_stride, &cleaned, count, dim, nothing_ahead, s->part, s->o_stride);
+        const int count = FA_MIN(CHUNK, end - first);
+        const typed_rows v = rows_from(*block, first);
+        if (in_chunks(block, dim) && FA_TYPE_IS_CODED(block->dtype) && !FA_TYPE_IS_FP8(block->dtype)) {
+            add_cleaned_blocks(s, block, rows, first, count, dim);
+        } else {
+            const typed_rows cleaned = convert(s, &v, count, dim);
+            clean_rows(s->kv, s->kv_stride, count, dim);
+            values(rows, s->s + first, s->s_stride, &cleaned, count, dim, nothing_ahead, s->part,
+                   s->o_stride);
+        }
         for (int r = 0; r < rows; r++) {
             query_row row = row_of(run, item, item->row_begin + r);
             add_infinite(&row, &v, key + first, count, dim, s->s + r * s->s_stride + first,
@@ -339,7 +368,7 @@ static void add_values(const fa_cpu_run *run, const fa_table_item *item, const r
         add_cleaned(run, item, s, block, key, first, keys);
     } else if (chunked) {
         fa_chunk chunk;
-        tell_chunk(&chunk, block, first, keys, dim);
+        tell_chunk(&chunk, s, block, first, keys, dim);
         FA_ISA_NAME(chunk_values)(&chunk, rows, s->s + first, s->s_stride, s->part, s->o_stride);
     } else {
         rows_ahead ahead = ahead_of(item, block, first + keys, key + first + keys);
@@ -353,7 +382,7 @@ static void find_scores(const fa_cpu_run *run, const fa_table_item *item, const 
     const int dim = run->plan->args.dim_qk, rows = item->row_end - item->row_begin;
     if (in_chunks(block, dim)) {
         fa_chunk chunk;
-        tell_chunk(&chunk, block, first, keys, dim);
+        tell_chunk(&chunk, s, block, first, keys, dim);
         FA_ISA_NAME(chunk_scores)(&chunk, rows, s->q, s->q_stride, s->s + first, s->s_stride);
     } else {
         typed_rows k = fetch(item, s, rows_from(*block, first), keys, dim);

@@ -22,10 +22,12 @@
  *   v_of_bytes    VL of the bytes from number part * VL on, as numbers with a sign over V_BYTES_UNIT, a power of two;
  *                 `part` is a constant
  *   v_splat_f16   the number at p in each lane
+ *   v_gather_f16  the numbers that lie `at` bytes behind each of VL addresses
  *   v_store_nearest32  32 bytes: the whole number nearest to the half of each of 32, of two the one further from 0; it fits
  *   v_peak32      the bits of the greatest magnitude of 32 f32 at p; those of NaN are greater than infinity's
  *   v_peak32_half  likewise of 16 bits each, f16 or bf16
  *   vh            16 f16
+ *   vh_store      to memory, in order
  *   vh_load_e4m3, vh_load_e5m2  16 elements of fp8; those of e4m3 become 256 times smaller
  *   v_of_halves   VL of them from number part * VL on; `part` is a constant
  */

@@ -120,6 +120,13 @@ static inline vf v_of_bytes(vb a, const int part)
     return _mm256_cvtepi32_ps(_mm256_shuffle_epi8(a, from));
 }
 static inline vf v_splat_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_set1_epi16((short)*p)); }
+static inline short half_at(const uint8_t *p) { return *(const short *)(const void *)p; }
+static inline vf v_gather_f16(const uint8_t *const p[VL], ptrdiff_t at)
+{
+    __m128i halves = _mm_setr_epi16(half_at(p[0] + at), half_at(p[1] + at), half_at(p[2] + at), half_at(p[3] + at),
+                                    half_at(p[4] + at), half_at(p[5] + at), half_at(p[6] + at), half_at(p[7] + at));
+    return _mm256_cvtph_ps(halves);
+}
 /* The nearest whole numbers to the halves of a and b, 16 bits each: first four of a, four of b, then the rest of both. */
 static inline __m256i nearest_halves(vf a, vf b)
 {
@@ -169,6 +176,7 @@ static inline vh vh_load_e4m3(const uint8_t *p)
     __m256i nan = _mm256_and_si256(_mm256_add_epi16(half, _mm256_set1_epi16(0x80)), _mm256_set1_epi16(0x4000));
     return _mm256_or_si256(half, nan);
 }
+static inline void vh_store(uint16_t *p, vh a) { _mm256_storeu_si256((__m256i *)p, a); }
 static inline vf v_of_halves(vh a, const int part)
 {
     return _mm256_cvtph_ps(part ? _mm256_extracti128_si256(a, 1) : _mm256_castsi256_si128(a));

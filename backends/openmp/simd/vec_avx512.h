@@ -103,6 +103,16 @@ static inline vf v_of_bytes(vb a, const int part)
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(a));
 }
 static inline vf v_splat_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_set1_epi16((short)*p)); }
+static inline short half_at(const uint8_t *p) { return *(const short *)(const void *)p; }
+static inline __m128i gather_halves(const uint8_t *const p[8], ptrdiff_t at)
+{
+    return _mm_setr_epi16(half_at(p[0] + at), half_at(p[1] + at), half_at(p[2] + at), half_at(p[3] + at),
+                          half_at(p[4] + at), half_at(p[5] + at), half_at(p[6] + at), half_at(p[7] + at));
+}
+static inline vf v_gather_f16(const uint8_t *const p[VL], ptrdiff_t at)
+{
+    return _mm512_cvtph_ps(_mm256_set_m128i(gather_halves(p + 8, at), gather_halves(p, at)));
+}
 static inline void store_nearest(uint8_t *p, vf a)
 {
     __m512i twice = _mm512_cvttps_epi32(a), one = _mm512_set1_epi32(1);
@@ -140,6 +150,7 @@ static inline vh vh_load_e4m3(const uint8_t *p)
     __m256i nan = _mm256_and_si256(_mm256_add_epi16(half, _mm256_set1_epi16(0x80)), _mm256_set1_epi16(0x4000));
     return _mm256_or_si256(half, nan);
 }
+static inline void vh_store(uint16_t *p, vh a) { _mm256_storeu_si256((__m256i *)p, a); }
 static inline vf v_of_halves(vh a, const int part)
 {
     (void)part; /* there is one */

@@ -81,6 +81,12 @@ static inline vf v_of_bytes(vb a, const int part)
     return vcvtq_f32_s32(vmovl_s16(part & 1 ? vget_high_s16(wide) : vget_low_s16(wide)));
 }
 static inline vf v_splat_f16(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(*p))); }
+static inline uint16_t half_at(const uint8_t *p) { return *(const uint16_t *)(const void *)p; }
+static inline vf v_gather_f16(const uint8_t *const p[VL], ptrdiff_t at)
+{
+    const uint16_t halves[VL] = {half_at(p[0] + at), half_at(p[1] + at), half_at(p[2] + at), half_at(p[3] + at)};
+    return v_load_f16(halves);
+}
 static inline int16x8_t nearest_halves(vf a, vf b)
 {
     return vcombine_s16(vmovn_s32(vcvtaq_s32_f32(vmulq_n_f32(a, 0.5f))),
@@ -123,6 +129,11 @@ static inline vh vh_load_e4m3(const uint8_t *p)
 {
     vh wide = vh_load_e5m2(p);
     return (vh){{e4m3_halves(wide.val[0]), e4m3_halves(wide.val[1])}};
+}
+static inline void vh_store(uint16_t *p, vh a)
+{
+    vst1q_u16(p, a.val[0]);
+    vst1q_u16(p + 8, a.val[1]);
 }
 static inline vf v_of_halves(vh a, const int part)
 {
