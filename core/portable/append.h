@@ -306,11 +306,7 @@ FA_APPEND_DEFINE(q, 5, 6, FA_APPEND_TYPE_Q(t), FA_APPEND_TYPE_Q_OUT(t), FA_APPEN
      FA_INDEX(key) * FA_WIDE(FA_APPEND_PARAM(t, x##_scales).part##_stride[2]) +   \
      FA_INDEX(group) * FA_WIDE(FA_APPEND_PARAM(t, x##_scales).part##_stride[3]))
 
-/* The bits of number `at` of operand n. */
-#define FA_APPEND_GET_SCALE(t, n, type, at)                      \
-    ((type) == 0              ? FA_GET32(t, n, (at)*FA_INDEX(4)) \
-     : FA_TYPE_IS_CODED(type) ? FA_GET8(t, n, at)                \
-                              : FA_GET16(t, n, (at)*FA_INDEX(2)))
+/* Writes what FA_GET_SCALE() reads. */
 #define FA_APPEND_PUT_SCALE(t, n, type, at, bits)   \
     {                                               \
         if ((type) == 0) {                          \
@@ -355,11 +351,11 @@ FA_APPEND_DEFINE(q, 5, 6, FA_APPEND_TYPE_Q(t), FA_APPEND_TYPE_Q_OUT(t), FA_APPEN
     {                                                                                                        \
         int scale_type = SCALE_TYPE, zero_type = ZERO_TYPE;                                                  \
         fa_scaling s;                                                                                        \
-        s.scale = fa_scale_widen(scale_type, FA_APPEND_GET_SCALE(t, scale_n, scale_type, scale)) *           \
+        s.scale = fa_scale_widen(scale_type, FA_GET_SCALE(t, scale_n, scale_type, scale)) *                  \
                   FA_APPEND_PARAM(t, name##_scales).factor;                                                  \
         s.offset = 0.0f;                                                                                     \
         if (zero_type >= 0)                                                                                  \
-            s.offset = fa_scale_widen(zero_type, FA_APPEND_GET_SCALE(t, zero_n, zero_type, zero));           \
+            s.offset = fa_scale_widen(zero_type, FA_GET_SCALE(t, zero_n, zero_type, zero));                  \
         return s;                                                                                            \
     }                                                                                                        \
                                                                                                              \

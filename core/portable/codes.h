@@ -39,7 +39,7 @@ FA_KERNEL_FN fa_uint fa_codes_of(int type, FA_CODES m, FA_AT block, int e)
         return fa_bare_codes(type, FA_BITS16(m, block + fa_bare_byte(type, e)), e);
     /* 16 bytes at the end of the block hold elements 0 to 15 in their lower halves, 16 to 31 in their upper ones. */
     fa_uint codes =
-        FA_BITS32(m, block + (FA_TYPE_SIZE(type) - 16 + (e & 15))) >> (e & 16 ? 4u : 0u) & 0x0f0f0f0fu;
+        FA_BITS32(m, block + (FA_TYPE_SIZE(type) - 16 + (e & 15))) >> ((e & 16) != 0 ? 4u : 0u) & 0x0f0f0f0fu;
     if (FA_TYPE_CODE_BITS(type) == 5) { /* the fifth bits lie before them, a bit for each element */
         codes |= fa_fifths(FA_BITS32(m, block + (FA_TYPE_SIZE(type) - 20)) >> FA_UINT(e));
     }

@@ -130,6 +130,12 @@ FA_FN fa_four fa_mla_four(int e, fa_uint low, fa_uint high, float scale)
     return f;
 }
 
+/* A scale or a zero, of the bits that it has in a tensor of its own. */
+FA_FN float fa_scale_widen(int type, fa_uint bits)
+{
+    return FA_TYPE_IS_CODED(type) ? fa_bare_number(type, bits) : fa_float_widen(type, bits);
+}
+
 /* Element i of four, 0 to 3. */
 FA_FN float fa_decoded(int type, fa_uint codes, int i, fa_scaling s)
 {

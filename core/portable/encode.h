@@ -208,17 +208,12 @@ FA_FN fa_uint fa_bare_code(int type, float x)
                                   : fa_whole_code(type, x);
 }
 
-/* A scale or a zero as bits of the type that it has in a tensor of its own, and back. */
+/* The way back of fa_scale_widen(). */
 FA_FN fa_uint fa_scale_narrow(int type, float x)
 {
     return type == 0                ? FA_AS_UINT(x)
            : FA_TYPE_IS_CODED(type) ? fa_bare_code(type, x)
                                     : fa_float_narrow(type, x);
-}
-
-FA_FN float fa_scale_widen(int type, fa_uint bits)
-{
-    return FA_TYPE_IS_CODED(type) ? fa_bare_number(type, bits) : fa_float_widen(type, bits);
 }
 
 /*

@@ -65,4 +65,10 @@ FA_STRUCT_END(fa_task_bytes)
             FA_PUT16(t, n, (at) + FA_INDEX((count)-2), put_last);                                     \
     }
 
+/* The bits of number `at` of operand n, which holds scales or zeros of that type. */
+#define FA_GET_SCALE(t, n, type, at)                             \
+    ((type) == 0              ? FA_GET32(t, n, (at)*FA_INDEX(4)) \
+     : FA_TYPE_IS_CODED(type) ? FA_GET8(t, n, at)                \
+                              : FA_GET16(t, n, (at)*FA_INDEX(2)))
+
 #endif

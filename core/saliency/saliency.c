@@ -2,6 +2,7 @@
 #include <fastattn/saliency.h>
 #include <string.h>
 
+#include "core/attention/pages.h"
 #include "core/attention/problem.h"
 #include "core/attention/score.h"
 #include "core/attention/work.h"
@@ -17,7 +18,7 @@
 
 #include "core/portable/saliency.h"
 
-enum { OPERANDS = FA_SALIENCY_OUT + 1 };
+enum { OPERANDS = FA_SALIENCY_K_ZERO + 1 };
 
 struct fa_saliency {
     fa_device *device;
@@ -31,18 +32,15 @@ struct fa_saliency {
     fa_task task;
 };
 
-static const char *const names[] = {"q", "k", "lse", "keep", "bias", "probes", "saliency"};
+static const char *const names[OPERANDS] = {"q",      "k",        "lse",        "keep",    "bias",
+                                            "probes", "saliency", "page_table", "k_scale", "k_zero"};
 /* Where an operand is a tensor of the problem. */
-static const int tensors[] = {FA_Q, FA_K, -1, FA_KEEP, FA_BIAS, -1, -1};
+static const int tensors[OPERANDS] = {FA_Q, FA_K, -1,       FA_KEEP,    FA_BIAS,
+                                      -1,   -1,   FA_PAGES, FA_K_SCALE, FA_K_ZERO};
 
 static fa_status check(const fa_saliency *s, const fa_saliency_desc *d)
 {
     const fa_problem *p = &s->problem;
-    if (p->features & FA_FEATURE_PAGES)
-        return fa_fail(FA_UNSUPPORTED, "attention->page_table is given, a saliency serves no pages");
-    if (FA_TYPE_IS_CODED((int)p->tensor[FA_K].dtype))
-        return fa_fail(FA_UNSUPPORTED, "attention->k.dtype is %s, a saliency serves f32, f16 and bf16",
-                       fa_dtype_name(p->tensor[FA_K].dtype));
     if (d->heads != 0 && d->heads != p->heads_kv && d->heads != p->heads_q)
         return fa_fail(FA_INVALID, "heads is %lld, expected 0, %d or %d, the heads of k or q",
                        (long long)d->heads, p->heads_kv, p->heads_q);
@@ -154,7 +152,8 @@ static void fill_task(fa_saliency *s)
         .kind = FA_TASK_SALIENCY,
         .name = "saliency",
         .group = FA_SALIENCY_KEYS,
-        .constant = {(int32_t)p->tensor[FA_Q].dtype, (int32_t)p->tensor[FA_K].dtype},
+        .constant = {(int32_t)p->tensor[FA_Q].dtype, (int32_t)p->tensor[FA_K].dtype, p->k_scales.scale_type,
+                     p->k_scales.zero_type},
         .params = s->words,
         .params_bytes = s->bytes,
         .run = run_group,
@@ -170,8 +169,9 @@ static fa_status check_turns(const fa_saliency *s)
 {
     const fa_problem *p = &s->problem;
     const int32_t most = s->device->limits.loop_turns;
+    const int64_t dim = p->dim_qk, fours = FA_TYPE_IS_CODED((int)p->tensor[FA_K].dtype) ? 2 * dim / 4 : 0;
     const int64_t rows = s->params.probes > 0 ? s->params.probes : p->max_len_q,
-                  row = 1 + (int64_t)s->params.each * (1 + (int64_t)p->dim_qk);
+                  row = 1 + (int64_t)s->params.each * (1 + dim + fours);
     if (most > 0 && rows > FA_MAX(most - 64, 0) / row)
         return fa_fail(FA_UNSUPPORTED, "%lld rows of %d heads and %d dims, but %s ends loops after %d turns",
                        (long long)rows, s->params.each, p->dim_qk, s->device->info.name, most);
@@ -236,6 +236,19 @@ static size_t alignment_of(const fa_saliency *s, int n)
     return tensors[n] >= 0 ? fa_dtype_align(s->problem.tensor[tensors[n]].dtype) : sizeof(float);
 }
 
+/* Page tables in the host's memory are looked at before a run. */
+static fa_status check_pages(const fa_saliency *s, const fa_task_binding *binding)
+{
+    const fa_problem *p = &s->problem;
+    const fa_buffer *table = binding->buffer[FA_SALIENCY_PAGES];
+    if (!s->device->backend->host_pointers || !table)
+        return FA_OK;
+    const void *at = (const char *)table->address + binding->offset[FA_SALIENCY_PAGES];
+    for (int64_t n = 0; n < p->sequences; n++)
+        FA_TRY(fa_pages_check(p, at, p->sequence[n].number, p->sequence[n].first, p->sequence[n].len_kv));
+    return FA_OK;
+}
+
 static fa_status check_binding(const fa_saliency *s, const fa_task_binding *binding)
 {
     fa_memory memory[OPERANDS];
@@ -251,7 +264,8 @@ static fa_status check_binding(const fa_saliency *s, const fa_task_binding *bind
         memory[count++] = (fa_memory){names[n], fa_buffer_bytes(s->span[n], buffer, binding->offset[n]),
                                       n == FA_SALIENCY_OUT};
     }
-    return fa_memory_check_overlap(memory, count);
+    FA_TRY(fa_memory_check_overlap(memory, count));
+    return check_pages(s, binding);
 }
 
 fa_status fa_saliency_run(const fa_saliency *saliency, fa_queue *queue, const fa_saliency_args *args)
@@ -261,9 +275,9 @@ fa_status fa_saliency_run(const fa_saliency *saliency, fa_queue *queue, const fa
     FA_TRY(fa_call_check("saliency", saliency, saliency ? saliency->device : NULL, queue, "args", args));
     FA_TRY(fa_copy_struct(&a, sizeof(a), FA_SALIENCY_ARGS_0_1, args, "fa_saliency_args"));
     const fa_task_binding binding = {
-        .buffer = {a.q, a.k, a.lse, a.keep, a.bias, a.probes, a.saliency},
+        .buffer = {a.q, a.k, a.lse, a.keep, a.bias, a.probes, a.saliency, a.page_table, a.k_scale, a.k_zero},
         .offset = {a.q_offset, a.k_offset, a.lse_offset, a.keep_offset, a.bias_offset, a.probes_offset,
-                   a.saliency_offset},
+                   a.saliency_offset, a.page_table_offset, a.k_scale_offset, a.k_zero_offset},
         .groups = saliency->groups,
     };
     FA_TRY(check_binding(saliency, &binding));

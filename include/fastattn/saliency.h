@@ -20,7 +20,7 @@ extern "C" {
  */
 typedef struct fa_saliency_desc {
     size_t struct_size; /* sizeof(fa_saliency_desc) */
-    /* As its plan has it, with its own lengths. v, o and sinks are not read. k is f32, f16 or bf16, without pages. */
+    /* As its plan has it, with its own lengths. v, its scales, o and sinks are not read. */
     const fa_attention_desc *attention;
     int64_t probes; /* of each sequence; 0: all rows are probes                                        */
     int64_t
@@ -33,8 +33,7 @@ typedef struct fa_saliency fa_saliency;
 
 /**
  * Prepares it on `device`. Everything is copied out of desc. Destroy with fa_saliency_destroy(). *saliency is NULL on failure.
- * FA_INVALID: NULL, or desc is wrong; the message names the field. FA_UNSUPPORTED: pages, formats of caches; more than
- * 2^31 - 1 keys; a tensor larger than the device's kernels reach; more rows or probes than its driver lets loops count.
+ * FA_INVALID: NULL, or desc is wrong; the message names the field. FA_UNSUPPORTED: more than 2^31 - 1 keys; a tensor larger than the device's kernels reach; more rows or probes than its driver lets loops count.
  * FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST. Thread-safe.
  */
 FA_API fa_status fa_saliency_create(fa_device *device, const fa_saliency_desc *desc, fa_saliency **saliency);
@@ -44,20 +43,25 @@ FA_API void fa_saliency_destroy(fa_saliency *saliency);
 
 /**
  * The memory of one run. `lse` is that of attention, f32 of shape (batch, heads_q, rows). `probes` holds `probes` numbers of 32
- * bits for each sequence, which are rows of it; others count as none. bias, keep and probes are given exactly if the
- * description has them. `saliency` is f32, contiguous, of shape (sequences, heads, keys), with as many keys as a sequence can
- * have; what lies beyond a sequence's keys, and before its first, is not written. Offsets are in bytes.
+ * bits for each sequence, which are rows of it; others count as none. bias, keep, probes, page_table, k_scale and k_zero are
+ * given exactly if the description has them. `saliency` is f32, contiguous, of shape (sequences, heads, keys), with as many
+ * keys as a sequence can have; what lies beyond a sequence's keys, and before its first, is not written. Where a page table on
+ * the device names a page that the pool does not have, the saliency of its keys that a probe row sees is NaN. Offsets are in
+ * bytes.
  */
 typedef struct fa_saliency_args {
     size_t struct_size; /* sizeof(fa_saliency_args) */
     fa_buffer *q, *k, *lse, *keep, *bias, *probes, *saliency;
     size_t q_offset, k_offset, lse_offset, keep_offset, bias_offset, probes_offset, saliency_offset;
+    fa_buffer *page_table, *k_scale, *k_zero;
+    size_t page_table_offset, k_scale_offset, k_zero_offset;
 } fa_saliency_args;
 
 /**
  * Enqueues it on a queue of its device, in the order of runs of attention; it can be captured or recorded as these are.
  * Allocates nothing. The buffers must live until it is done; `args` is copied. FA_INVALID: a buffer is missing, too small, of
- * another device, or misaligned; or saliency shares bytes with another operand. Nothing is written then. FA_DEVICE_LOST.
+ * another device, or misaligned; saliency shares bytes with another operand; or a page table in host memory names a page that
+ * the pool does not have. Nothing is written then. FA_DEVICE_LOST.
  */
 FA_API fa_status fa_saliency_run(const fa_saliency *saliency, fa_queue *queue, const fa_saliency_args *args);
 

@@ -48,7 +48,8 @@ __device__ __forceinline__ int *task_shared()
 }
 
 /* What programs share; then one. */
-#include "core/portable/format.h"
+#include "core/portable/decode.h"
+#include "core/portable/scales.h"
 #include "core/portable/softmax.h"
 #include "core/portable/table.h"
 #include "core/portable/task.h"

@@ -45,7 +45,8 @@ typedef struct task {
 
 #pragma OPENCL FP_CONTRACT OFF /* codes are what ggml's quantiser makes, to the bit */
 /* What programs share; then one. */
-#include "core/portable/format.h"
+#include "core/portable/decode.h"
+#include "core/portable/scales.h"
 #include "core/portable/softmax.h"
 #include "core/portable/table.h"
 #include "core/portable/task.h"

@@ -44,7 +44,7 @@ MUTATIONS = {
     "AMX: one tile of four lost": ("backends/openmp/simd/pairs_amx.h", "_tile_dpbf16ps(3, 5, 7);", ";"),
     "AMX: product not added": ("backends/openmp/simd/pairs_amx.h", "        _tile_loadd(0, c, line);", "        _tile_zero(0);"),
     "merge without weights": ("core/attention/merge.c", "fa_part_weight(part, max, p->unit) * closed.factor", "closed.factor"),
-    "codes of the other half": ("core/portable/codes.h", "(e & 16 ? 4u : 0u)", "(e & 16 ? 0u : 4u)"),
+    "codes of the other half": ("core/portable/codes.h", "((e & 16) != 0 ? 4u : 0u)", "((e & 16) != 0 ? 0u : 4u)"),
     "fifth bits of the next elements": ("core/portable/codes.h", ">> FA_UINT(e));", ">> (FA_UINT(e) ^ 4u));"),
     "exp2 one term short": ("backends/openmp/simd/vec_math.h", "p = v_fma(p, f, v_set1(9.618082557e-03f));", ""),
 }
