@@ -29,7 +29,8 @@ struct fa_cascade {
     fa_device *device;
     fa_parts
         parts; /* a plan of each level, and behind them the last, which without levels is the problem's */
-    fa_buffer *tables; /* of the levels, one behind the other, and `first` in 32 bits */
+    struct fa_cascade_shift *shift; /* of levels with ALiBi, else NULL; see shift.h */
+    fa_buffer *tables;              /* of the levels, one behind the other, and `first` in 32 bits */
     size_t table_offset[FA_CASCADE_MAX_LEVELS], first_offset;
 };
 
@@ -54,7 +55,10 @@ fa_status fa_cascade_search(const fa_problem *problem, const int32_t *table, con
 /* The key up to which each row of a sequence sees all keys, from the first that it uses on. */
 int64_t fa_cascade_seen(const fa_sequence *sequence);
 
-/* The key up to which the sequence may share its keys: what `keep` or ALiBi say of them does not depend on its length. */
+/*
+ * The key up to which the sequence may share its keys: what `keep` says of them does not depend on its length, and with ALiBi
+ * all of them lie before its rows or where the first stands.
+ */
 int64_t fa_cascade_shared(const fa_problem *problem, const fa_sequence *sequence);
 
 /* Whether what is told of one row after another, of bias or `keep`, lies evenly for the rows of neighbours too. */

@@ -9,11 +9,13 @@
 #include "core/structs.h"
 #include "core/tensor.h"
 
-/* What depends on where each row stands: rows of a group stand apart from each other. */
+/* Rows of a group have the same slopes. */
 static fa_status check_features(const fa_problem *p)
 {
-    if (p->features & FA_FEATURE_ALIBI)
-        return fa_fail(FA_UNSUPPORTED, "alibi_slopes is given, a cascade does not serve it");
+    if (p->alibi_stride != 0)
+        return fa_fail(FA_UNSUPPORTED,
+                       "alibi_stride is %d, a cascade serves 0: the same slopes for all sequences",
+                       p->alibi_stride);
     return FA_OK;
 }
 

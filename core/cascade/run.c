@@ -5,6 +5,7 @@
 #include "core/backend.h"
 #include "core/binding.h"
 #include "core/cascade/cascade.h"
+#include "core/cascade/shift.h"
 #include "core/context.h"
 #include "core/plan.h"
 #include "core/size.h"
@@ -32,8 +33,10 @@ static void place_level(fa_problem *p, const void *of)
     static const int operands[] = {FA_BIAS, FA_KEEP};
     const place *at = of;
     const fa_problem *whole = &at->cascade->problem;
-    for (int64_t g = 0; g < p->sequences; g++)
+    for (int64_t g = 0; g < p->sequences; g++) {
         p->sequence[g].number = (int32_t)at->level->cu_sequences[g];
+        p->sequence[g].mask.diagonal = fa_cascade_counts_from(at->level, g); /* only ALiBi asks for it */
+    }
     p->span[FA_PAGES] = (size_t)(at->cascade->sequences * at->level->width) * sizeof(int32_t);
     for (int i = 0; i < 2; i++) {
         const int t = operands[i];
@@ -149,7 +152,8 @@ static fa_status prepare(fa_cascade *c, const fa_attention_desc *desc)
         FA_TRY(fa_plan_create_edited(c->device, &level, place_level, &at, &c->parts.plan[i]));
     }
     FA_TRY(make_tables(c));
-    return fa_parts_merged(&c->parts, c->device, desc, &no_factors, 0);
+    FA_TRY(fa_parts_merged(&c->parts, c->device, desc, &no_factors, 0));
+    return c->problem.alibi_slopes ? fa_cascade_shift_make(c) : FA_OK;
 }
 
 static fa_status make(const fa_context *context, fa_device *device, const fa_attention_desc *desc,
@@ -199,6 +203,7 @@ void fa_cascade_destroy(fa_cascade *c)
 {
     if (!c)
         return;
+    fa_cascade_shift_release(c);
     fa_parts_release(&c->parts);
     fa_buffer_destroy(c->tables);
     fa_cascade_release_levels(c);
@@ -334,5 +339,6 @@ fa_status fa_cascade_run(const fa_cascade *cascade, fa_queue *queue, const fa_at
     /* The last level first: it alone may refuse what the caller gives, its work and its pages. */
     for (int64_t i = cascade->levels; i >= 0; i--)
         FA_TRY(run_level(cascade, queue, &copy, i));
+    FA_TRY(fa_cascade_shift_run(cascade, queue, &copy));
     return fa_parts_merge(&cascade->parts, queue, &copy, NULL, 0);
 }

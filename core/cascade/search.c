@@ -65,7 +65,8 @@ int64_t fa_cascade_seen(const fa_sequence *s)
 
 int64_t fa_cascade_shared(const fa_problem *p, const fa_sequence *s)
 {
-    const int64_t before = (int64_t)s->first + s->len_kv - p->keep_last;
+    const int64_t diagonal = p->alibi_slopes && s->len_q > 0 ? (int64_t)s->mask.diagonal + 1 : s->len_kv;
+    const int64_t before = s->first + FA_MIN(diagonal, (int64_t)s->len_kv - p->keep_last);
     return FA_MIN(fa_cascade_seen(s), FA_MAX(before, s->first));
 }
 

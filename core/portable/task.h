@@ -34,7 +34,8 @@
 #define FA_TASK_APPEND_SCALED \
     4 /* an append into caches whose scales are operands, or are of wide groups of dims */
 #define FA_TASK_SALIENCY 5
-#define FA_TASKS 6
+#define FA_TASK_SHIFT 6
+#define FA_TASKS 7
 
 #define FA_TASK_SHARED_INTS 4
 

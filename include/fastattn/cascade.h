@@ -36,12 +36,13 @@ typedef struct fa_cascade fa_cascade;
  * first element. Pages are shared only as far as they are full and every row of both sequences sees all of their keys, so with
  * window_left those of the prefix, or of sequences that no window cuts yet. Sequences share that have the same first_kv, from
  * that key on. `keep` and bias are looked up where the keys stand; if they tell rows or sequences apart, sequences share where
- * all have one row, or as many as lie evenly from sequence to sequence; keep_last bits leave the keys before to be shared.
+ * all have one row, or as many as lie evenly from sequence to sequence; keep_last bits leave the keys before to be shared. With
+ * ALiBi, keys behind the first row's position are each sequence's own.
  * Only neighbours share: see fa_cascade_order(). Where sequences part at more than 16 pages, one after another, what they share
  * beyond that may count as their own.
  *
  * FA_INVALID: NULL; desc is wrong; a page that a sequence uses is not one of k's. FA_UNSUPPORTED: rows that are not
- * packed; ALiBi, which depends on how far each row of a group stands from a key. FA_OUT_OF_MEMORY. Thread-safe.
+ * packed; alibi_stride, slopes of each sequence. FA_OUT_OF_MEMORY. Thread-safe.
  */
 FA_API fa_status fa_cascade_find(fa_context *context, const fa_attention_desc *desc,
                                  const int32_t *page_table, fa_cascade **cascade);
@@ -115,7 +116,8 @@ FA_API fa_status fa_cascade_get_info(const fa_cascade *cascade, fa_cascade_info 
 
 /**
  * One level of shared pages. Its groups are packed sequences without a mask, and cover all rows; a group that has no keys
- * gives empty states. The lists are the cascade's memory.
+ * gives empty states. Who runs a level with ALiBi alone looks after where its rows stand: fa_cascade_run() does. The lists are
+ * the cascade's memory.
  */
 typedef struct fa_cascade_level {
     size_t struct_size; /* sizeof(fa_cascade_level), set by the caller                      */

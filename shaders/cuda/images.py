@@ -23,7 +23,7 @@ UNITS = {
 
 
 # Tasks, in the order of their numbers (core/portable/task.h); the type in their place is FA_CUDA_TASK.
-TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency"], 4
+TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift"], 4
 
 
 def entries(path):

@@ -71,6 +71,9 @@ __device__ __forceinline__ int *task_shared()
 #elif FA_ROW == FA_TASK_SALIENCY
 #include "core/portable/saliency.h"
 #define FA_TASK_RUN fa_saliency_group
+#elif FA_ROW == FA_TASK_SHIFT
+#include "core/portable/shift.h"
+#define FA_TASK_RUN fa_shift_group
 #endif
 
 extern "C" __global__ void __launch_bounds__(MOST_THREADS) fa_task(const fa_cuda_task t)

@@ -73,6 +73,10 @@ typedef struct task {
 #include "core/portable/saliency.h"
 #define FA_TASK_RUN fa_saliency_group
 #define FA_SHARED_INTS 1
+#elif FA_TASK_KIND == FA_TASK_SHIFT
+#include "core/portable/shift.h"
+#define FA_TASK_RUN fa_shift_group
+#define FA_SHARED_INTS 1
 #endif
 
 __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_task(

@@ -26,6 +26,7 @@ SCALAR = [
     ("states", "states.comp", [], (ADDRESS,)),
     ("pages", "pages.comp", [], (ADDRESS,)),
     ("saliency", "saliency.comp", [], (ADDRESS,)),
+    ("shift", "shift.comp", [], (ADDRESS,)),
 ]
 MATRIX = [
     ("matrix4", "matrix.comp", ["-DFA_ELEMENTS=4"], (ADDRESS,)),

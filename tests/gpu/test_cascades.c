@@ -22,7 +22,7 @@ typedef struct tree {
     fa_attention_desc desc;
     int64_t cu[SEQUENCES + 1], lens[SEQUENCES];
     int32_t table[SEQUENCES][PAGES];
-    float sinks[HEADS_Q];
+    float sinks[HEADS_Q], slopes[HEADS_Q];
     int64_t first[SEQUENCES];
     float bias[SEQUENCES * HEADS_Q * PAGES * SIZE];
     uint8_t keep[SEQUENCES * 3 * PAGES * SIZE]; /* or bits */
@@ -65,7 +65,18 @@ static void make_tree(tree *t, bool causal, random_state *random)
         t->sinks[h] = random_float(random, -1, 2);
 }
 
-typedef enum terms { NO_TERMS, WINDOW, FIRST, BIAS, BIAS_OF_KEYS, KEEP, KEEP_BITS, KEEP_LAST, TERMS } terms;
+typedef enum terms {
+    NO_TERMS,
+    WINDOW,
+    FIRST,
+    BIAS,
+    BIAS_OF_KEYS,
+    KEEP,
+    KEEP_BITS,
+    KEEP_LAST,
+    SLOPES,
+    TERMS
+} terms;
 
 /* What depends on where rows and keys stand. */
 static void add_terms(tree *t, terms of, random_state *random)
@@ -100,6 +111,13 @@ static void add_terms(tree *t, terms of, random_state *random)
     if (of == KEEP_LAST)
         t->desc.keep = fa_tensor_make(FA_I32, SEQUENCES, 1, 3, 1);
     t->desc.keep_last = of == KEEP_LAST ? 3 : 0;
+    for (int h = 0; h < HEADS_Q; h++)
+        t->slopes[h] = random_float(random, -0.05f, 0.2f);
+    t->desc.alibi_slopes = of == SLOPES ? t->slopes : NULL;
+    if (of == SLOPES && random_bits(random) % 2)
+        t->desc.first_kv = t->first;
+    if (of == SLOPES && t->desc.mask == FA_MASK_NONE) /* rows see keys on both of their sides */
+        t->desc.diagonal_offset = -random_between(random, 0, 4 * SIZE);
 }
 
 /* k becomes codes, with a scale for each page and head. */
@@ -312,7 +330,7 @@ START_TEST(cascades_with_terms)
     random_state random = {19};
     for (int of = WINDOW; of < TERMS && device; of++) {
         int shared = 0;
-        if (slow && of != BIAS && of != KEEP_LAST)
+        if (slow && of != BIAS && of != KEEP_LAST && of != SLOPES)
             continue;
         for (int i = 0; i < (slow ? 1 : 16); i++) {
             make_tree(&t, i % 2 == 0, &random);

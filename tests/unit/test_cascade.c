@@ -248,8 +248,9 @@ static void no_pages(scene *s)
 
 static void slopes(scene *s)
 {
-    static const float two[HEADS] = {1, 1};
-    s->desc.alibi_slopes = two;
+    static const float of_each[2 * HEADS] = {1, 1, 2, 2};
+    s->desc.alibi_slopes = of_each;
+    s->desc.alibi_stride = HEADS;
 }
 
 START_TEST(refusals)
@@ -263,7 +264,7 @@ START_TEST(refusals)
         {unpacked, FA_UNSUPPORTED, "cu_rows_q is NULL, a cascade serves packed rows only"},
         {more_rows, FA_UNSUPPORTED, "cu_rows_q goes from 0 to 2, a cascade serves 0 to q.shape[2], 3"},
         {no_pages, FA_INVALID, "page_table.shape is all 0, expected pages"},
-        {slopes, FA_UNSUPPORTED, "alibi_slopes is given, a cascade does not serve it"},
+        {slopes, FA_UNSUPPORTED, "alibi_stride is 2, a cascade serves 0: the same slopes for all sequences"},
     };
     for (int i = 0; i < COUNT(bad); i++) {
         scene s = {.sequences = 2, .cu = {0, 1, 2}, .lens = {5, 5}, .table = {{1}, {1}}};
