@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "tools/cli.h"
+#include "tools/shape.h"
 
 bool pages_options(const char *command, int64_t page, int64_t scatter, paging *out)
 {
@@ -19,7 +20,7 @@ bool pages_options(const char *command, int64_t page, int64_t scatter, paging *o
     return false;
 }
 
-bool pages_describe(const paging *p, const shape *s, fa_attention_desc *d, int64_t **lens)
+bool pages_describe(const paging *p, const struct shape *s, fa_attention_desc *d, int64_t **lens)
 {
     *lens = NULL;
     if (!p->keys)

@@ -8,7 +8,7 @@
 
 #include <fastattn/fastattn.h>
 
-#include "tools/shape.h"
+struct shape;
 
 enum { PAGES_IN_ORDER = -1 };
 
@@ -22,6 +22,6 @@ bool pages_options(const char *command, int64_t page, int64_t scatter, paging *o
 
 /* Makes k and v of a description of dense tensors pools of pages, as many as the sequences need. *lens is NULL or what
  * d->lens_kv points to, for the caller to free. False when memory is short. */
-bool pages_describe(const paging *p, const shape *s, fa_attention_desc *d, int64_t **lens);
+bool pages_describe(const paging *p, const struct shape *s, fa_attention_desc *d, int64_t **lens);
 
 #endif

@@ -112,6 +112,61 @@ class Backends(Case):
                 self.failure(*arguments, mentions=("no-such-kernel",))
 
 
+class Conform(Case):
+    def names(self, *arguments):
+        listed = self.expect(0, "conform", "--backend", "openmp", "--list", "--filter", "*-tile:*", *arguments)
+        return [line.split(":", 1)[1] for line in listed.stdout.splitlines()]
+
+    def setUp(self):
+        super().setUp()
+        if not can_run("openmp"):
+            self.skipTest("openmp cannot run here")
+
+    def test_caches_are_named(self):
+        plain = set(self.names())
+        for arguments, end in (
+            (("--kv-type", "q8_0"), "/kv-type=q8_0"),
+            (("--kv-type", "q8_0,i8:token", "--page", "16"), "/kv-type=q8_0,i8:token/page=16"),
+            (("--page", "16", "--scatter", "3"), "/page=16/scatter=3"),
+        ):
+            with self.subTest(arguments):
+                names = self.names(*arguments)
+                self.assertGreater(len(names), 100)
+                for name in names:
+                    self.assertTrue(name.endswith(end), name)
+                    self.assertIn(name.removesuffix(end), plain)
+
+    def test_cases_that_cannot_have_it_are_dropped(self):
+        names = self.names("--kv-type", "q8_0")
+        self.assertTrue(any("/d64" in name for name in names))
+        self.assertFalse(any("/d40" in name or "packed-qkv" in name or "nan-k" in name for name in names))
+        self.assertFalse(any(name.startswith("pages") for name in self.names("--page", "16")))
+        self.assertFalse(any("seq-both" in name for name in self.names("--page", "16")))
+
+    def test_caches_run(self):
+        for arguments in (
+            ("--kv-type", "q8_0,q4_0"),
+            ("--kv-type", "i8:token,u4:group32", "--page", "16"),
+            ("--kv-type", "u2:channel8,e4m3:head", "--page", "24", "--scatter", "3"),
+            ("--page", "5"),
+        ):
+            with self.subTest(arguments):
+                done = self.expect(
+                    0, "conform", "--backend", "openmp", "--filter", "*-tile:lengths-causal-br/*", *arguments
+                )
+                self.assertRegex(done.stdout, r"\n[1-9]\d* passed, 0 failed, ")
+
+    def test_caches_that_are_refused(self):
+        self.usage("conform", "--kv-type", "q9", mentions=("--kv-type is 'q9'",))
+        self.usage("conform", "--kv-type", "i8", mentions=("--kv-type is i8", "channelN"))
+        self.usage("conform", "--kv-type", "f16,q8_0:head", mentions=("--kv-type is q8_0 with scales",))
+        self.usage("conform", "--scatter", "3", mentions=("--scatter is 3", "--page"))
+        self.usage("conform", "--page=-1", mentions=("--page is -1",))
+        # A group of 7 keys in pages of 16.
+        arguments = ("conform", "--backend", "null", "--kv-type", "i8:channel7", "--page", "16")
+        self.usage(*arguments, mentions=("no case that can have --kv-type i8:channel7 --page 16",))
+
+
 class Plan(Case):
     def plan(self, *arguments):
         return json.loads(self.expect(0, "plan", *arguments, "--json").stdout)

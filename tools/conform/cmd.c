@@ -23,15 +23,18 @@ static const char usage[] =
     "  fastattn conform --backend openmp --filter '*:causal-br/*'  one group of cases on every kernel\n"
     "  fastattn conform --kernel avx2-tile --seed 7              one kernel, other data and other random cases\n"
     "  fastattn conform --list --filter '*:random/*'             the names alone\n"
+    "  fastattn conform --kv-type q8_0,i8:token --page 16        the cases that can have such a cache\n"
     "  fastattn conform --junit conform.xml --json conform.json  reports for machines\n"
     "\n"
-    "A case is named KERNEL:GROUP/TYPES/LENGTHS/HEADS/DIMS; the same seed gives the same case the same data. The\n"
+    "A case is named KERNEL:GROUP/TYPES/LENGTHS/HEADS/DIMS; the same seed gives the same case the same data. With\n"
+    "--kv-type or --page, those that can have such a cache run with it, and names end with it: /kv-type=q8_0/page=16. The\n"
     "null backend computes nothing: there, calls, guards and inputs are checked, results are not.";
 
 typedef struct conform_options {
-    const char *backend, *filter, *kernel;
+    const char *backend, *filter, *kernel, *kv_type;
     cli_file reports[2]; /* JSON, JUnit XML */
-    int64_t seed;
+    int64_t seed, page, scatter;
+    conform_cache cache;
     int list, verbose, ignore_memory;
 } conform_options;
 
@@ -42,6 +45,10 @@ static int parse(conform_options *o, int argc, char **argv)
         {"filter", 's', &o->filter, "<glob> only what matches KERNEL:CASE; * matches / as well"},
         {"kernel", 's', &o->kernel, "<name> only this kernel; see 'fastattn devices'"},
         {"seed", 'i', &o->seed, "of the data and the random cases; 1"},
+        {"kv-type", 's', &o->kv_type, "<type[,type]> that of k and v, or of each; as bench has it"},
+        {"page", 'i', &o->page, "keys of a page: k and v are pools of pages; 0: no pages but those of cases"},
+        {"scatter", 'i', &o->scatter,
+         "<seed> deal the pages of --page at random over the pool; -1, the default: in order"},
         {"list", 'f', &o->list, "print the names, run nothing"},
         {"json", 's', &o->reports[0].path, "<file> write a report as JSON; - for standard output"},
         {"junit", 's', &o->reports[1].path, "<file> write a report as JUnit XML; - for standard output"},
@@ -53,6 +60,8 @@ static int parse(conform_options *o, int argc, char **argv)
         cli_error(command, "--seed is %lld, expected 0 or more", (long long)o->seed);
         return 2;
     }
+    if (parsed == 0 && !conform_cache_options(command, o->kv_type, o->page, o->scatter, &o->cache))
+        return 2;
     return parsed;
 }
 
@@ -147,10 +156,14 @@ static int run_suite(conform_suite *suite, const conform_options *o, const confo
 {
     size_t total = count_chosen(suite, o, list);
     if (total == 0) {
-        cli_error(command,
-                  "no case matches --filter '%s' on %s, expected a glob such as '*:causal-br/*'; the names: "
-                  "fastattn conform --list",
-                  o->filter ? o->filter : "*", o->kernel ? o->kernel : suite->info.kernels);
+        char cache[96];
+        conform_cache_print(&suite->cache, cache, sizeof(cache));
+        cli_error(
+            command,
+            "no case%s%s matches --filter '%s' on %s, expected a glob such as '*:causal-br/*'; the names: "
+            "fastattn conform%s --list",
+            cache[0] ? " that can have" : "", cache, o->filter ? o->filter : "*",
+            o->kernel ? o->kernel : suite->info.kernels, cache);
         return EXIT_USAGE;
     }
     if (o->list)
@@ -198,23 +211,26 @@ static bool has_kernel(const conform_suite *suite, const char *name)
 
 int cmd_conform(int argc, char **argv)
 {
-    conform_options o = {.reports = {{"json", NULL}, {"junit", NULL}}, .seed = 1};
+    conform_options o = {.reports = {{"json", NULL}, {"junit", NULL}}, .seed = 1, .scatter = PAGES_IN_ORDER};
     int parsed = parse(&o, argc, argv);
     if (parsed)
         return parsed == 1 ? EXIT_OK : EXIT_USAGE;
     if (!o.list && !output_check(command, o.reports, 2, NULL, 0))
         return EXIT_FAILED;
-    conform_suite suite = {.backend = o.backend, .seed = (uint64_t)o.seed, .ignore_memory = o.ignore_memory};
+    conform_suite suite = {
+        .backend = o.backend, .seed = (uint64_t)o.seed, .cache = o.cache, .ignore_memory = o.ignore_memory};
     conform_list list = {0};
     int code = EXIT_FAILED;
     suite.context = cli_context(command, o.verbose);
     if (suite.context && open_device(&suite)) {
-        if (!has_kernel(&suite, o.kernel))
+        if (!has_kernel(&suite, o.kernel)) {
             code = EXIT_USAGE;
-        else if (!conform_list_make(suite.seed, &list))
+        } else if (!conform_list_make(suite.seed, &list)) {
             cli_error(command, "out of memory");
-        else
+        } else {
+            conform_list_take(&suite.cache, &list);
             code = run_suite(&suite, &o, &list);
+        }
     }
     conform_suite_forget(&suite);
     for (size_t i = 0; i < suite.outcome_count; i++)

@@ -10,6 +10,8 @@
 #include <fastattn/reference.h>
 
 #include "tools/check.h"
+#include "tools/kvtype.h"
+#include "tools/pages.h"
 
 /*
  * A length, fixed or relative to what the kernel works in: TILE is the kernel's level-2 tile, BLOCK the
@@ -128,12 +130,13 @@ typedef struct conform_case {
     bool bias_holes;             /* some of it is -inf                                                  */
     bool alibi, sinks, no_sinks; /* no_sinks: sinks of -inf, which are as good as none               */
     bool no_lse;
-    bool slopes_each;  /* ALiBi's slopes of each batch entry or sequence                      */
-    bool factors;      /* of the bias, one per head                                           */
-    bool narrow;       /* offsets and lengths as 32-bit integers                              */
-    int32_t page;      /* keys of a page; 0: keys do not lie in pages                         */
-    bool shared_pages; /* all sequences have the same pages                                  */
-    bool first;        /* sequences begin at a key of their own                               */
+    bool slopes_each;    /* ALiBi's slopes of each batch entry or sequence                      */
+    bool factors;        /* of the bias, one per head                                           */
+    bool narrow;         /* offsets and lengths as 32-bit integers                              */
+    int32_t page;        /* keys of a page; 0: keys do not lie in pages                         */
+    bool shared_pages;   /* all sequences have the same pages                                  */
+    const paging *order; /* of the pool's pages; NULL: at random, as the suite's seed has it         */
+    bool first;          /* sequences begin at a key of their own                               */
     conform_scales k_scales, v_scales;
     bool latent;  /* of CONFORM_SHARED: the description says so                    */
     bool singles; /* axes of size 1 have strides that make no sense                      */
@@ -155,6 +158,20 @@ typedef struct conform_list {
 /* Every case of the suite. The seed matters for the cases named random/NNN; false without memory. */
 bool conform_list_make(uint64_t seed, conform_list *list);
 void conform_list_free(conform_list *list);
+
+/* cache.c: the options --kv-type, --page and --scatter */
+typedef struct conform_cache {
+    kv_types types;
+    paging pages;
+} conform_cache;
+
+/* Their values, as kv_types_option() and pages_options() take them. False after an error. */
+bool conform_cache_options(const char *command, const char *types, int64_t page, int64_t scatter,
+                           conform_cache *out);
+/* Gives all cases that cache, and a name that says so; cases that cannot have it are dropped. It must outlive the list. */
+void conform_list_take(const conform_cache *cache, conform_list *list);
+/* " --kv-type q8_0 --page 16", or "". */
+void conform_cache_print(const conform_cache *cache, char *text, size_t size);
 
 /* Fills c->name from a label and what every case has. */
 void conform_name(conform_case *c, const char *label);
@@ -304,6 +321,7 @@ typedef struct conform_suite {
     fa_device_info info;
     const char *backend; /* as it was asked for; NULL: not at all */
     uint64_t seed;
+    conform_cache cache;
     bool ignore_memory; /* run what memory seems too short for */
     bool computes;      /* false: the null backend, whose results mean nothing */
     conform_kernel kernel[CONFORM_MAX_KERNELS];

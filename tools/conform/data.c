@@ -284,14 +284,16 @@ static bool allocate(conform_data *data)
     return true;
 }
 
-/* Each used page of each sequence is another of the pool, at random; entries behind a length are no pages. */
-static void deal_pages(conform_data *data, conform_random *random)
+/* Each used page of each sequence is another of the pool; entries behind a length are no pages. */
+static void deal_pages(const paging *order, conform_data *data, conform_random *random)
 {
+    const bool in_order = order && order->seed == PAGES_IN_ORDER;
+    conform_random own = conform_random_of(order ? (uint64_t)order->seed : 0, "pages");
     const fa_attention_desc *d = &data->desc;
     const int64_t lines = d->page_table.shape[0], pages = d->page_table.shape[3];
     int32_t *table = data->memory[CONFORM_PAGES];
     for (int64_t i = 0; table && i < lines * pages; i++) {
-        const int64_t other = conform_random_below(random, (uint32_t)i + 1);
+        const int64_t other = in_order ? i : conform_random_below(order ? &own : random, (uint32_t)i + 1);
         table[i] = table[other];
         table[other] = (int32_t)i + 1; /* page 0 is a spare one */
     }
@@ -395,7 +397,7 @@ bool conform_data_make(const conform_case *c, const conform_sizes *sizes, uint64
         set_singles(&data->desc);
     if (!allocate(data))
         return false;
-    deal_pages(data, &random);
+    deal_pages(c->order, data, &random);
     conform_fill(c, data, &random);
     if (c->hazard >= CONFORM_NAN_Q && !make_tame(data))
         return false;

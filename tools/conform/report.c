@@ -35,10 +35,12 @@ static const char *message_of(const conform_outcome *outcome)
 
 void conform_print_failure(const conform_suite *suite, const conform_outcome *outcome)
 {
-    printf("FAILED %s:%s: %s; reproduce: fastattn conform --backend %s --seed %llu --filter '%s:%s'\n",
+    char cache[96];
+    conform_cache_print(&suite->cache, cache, sizeof(cache));
+    printf("FAILED %s:%s: %s; reproduce: fastattn conform --backend %s --seed %llu%s --filter '%s:%s'\n",
            outcome->kernel, outcome->name, cli_plain(message_of(outcome)).text,
            cli_plain(suite->backend ? suite->backend : suite->info.backend).text,
-           (unsigned long long)suite->seed, outcome->kernel, outcome->name);
+           (unsigned long long)suite->seed, cache, outcome->kernel, outcome->name);
     (void)fflush(stdout);
 }
 
