@@ -396,6 +396,68 @@ START_TEST(saliencies_of_lost_pages)
 }
 END_TEST
 
+/* FlashMLA's rows, whose end is of another type than their codes, and which are v too. */
+START_TEST(saliencies_of_latent_rows)
+{
+    enum { DIMS = 576, LATENT = 512, FEW = 6, HEADS = 2 };
+    static float q[HEADS * DIMS], x[DIMS];
+    static unsigned char k[FEW * 656];
+    random_state random = {37};
+    fa_attention_desc d = make_desc(1, HEADS, 1, 1, FEW, DIMS);
+    fa_saliency_desc desc = {.struct_size = sizeof(desc), .attention = &d, .heads = HEADS};
+    fa_saliency *saliency;
+    double score[HEADS][FEW], size[HEADS][FEW];
+    float lse[HEADS], out[HEADS * FEW];
+    if (!device)
+        return;
+    d.k.dtype = d.v.dtype = FA_FP8_DS_MLA;
+    d.v.shape[3] = d.o.shape[3] = LATENT;
+    d.v_in_k = 1;
+    for (int i = 0; i < HEADS * DIMS; i++)
+        q[i] = random_float(&random, -1, 1);
+    for (int j = 0; j < FEW; j++) {
+        for (int e = 0; e < DIMS; e++) /* scales of groups differ */
+            x[e] = random_float(&random, -1, 1) * (float)(1 + e / 128);
+        fa_elements_store(FA_FP8_DS_MLA, k, j * DIMS, x, DIMS);
+    }
+    for (int h = 0; h < HEADS; h++) {
+        double sum = 0;
+        for (int j = 0; j < FEW; j++) {
+            score[h][j] = size[h][j] = 0;
+            for (int e = 0; e < DIMS; e++) {
+                const double product =
+                    (double)q[h * DIMS + e] * (double)fa_element(FA_FP8_DS_MLA, k, j * DIMS + e) / sqrt(DIMS);
+                score[h][j] += product;
+                size[h][j] += fabs(product);
+            }
+            sum += exp(score[h][j]);
+        }
+        lse[h] = (float)log(sum);
+    }
+    ck_assert_msg(fa_saliency_create(device, &desc, &saliency) == FA_OK, "%s", fa_last_error());
+    const fa_saliency_args args = {.struct_size = sizeof(args),
+                                   .q = upload(q, sizeof(q)),
+                                   .k = upload(k, sizeof(k)),
+                                   .lse = upload(lse, sizeof(lse)),
+                                   .saliency = upload(out, sizeof(out))};
+    ck_assert_msg(fa_saliency_run(saliency, queue, &args) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_buffer_read(queue, args.saliency, 0, out, sizeof(out)), FA_OK);
+    for (int h = 0; h < HEADS; h++) {
+        for (int j = 0; j < FEW; j++) {
+            const double off = score[h][j] - (double)lse[h], weight = exp(off),
+                         wrong = 2 * (DIMS + 4) * size[h][j];
+            ck_assert_msg(fabs((double)out[h * FEW + j] - weight) <=
+                              weight * (2 * wrong + 8 + 4 * fabs(off)) * 0x1p-24,
+                          "head %d, key %d is %.9g, expected %.9g", h, j, (double)out[h * FEW + j], weight);
+        }
+    }
+    fa_buffer *const buffer[] = {args.q, args.k, args.lse, args.saliency};
+    for (int i = 0; i < COUNT(buffer); i++)
+        fa_buffer_destroy(buffer[i]);
+    fa_saliency_destroy(saliency);
+}
+END_TEST
+
 START_TEST(saliencies_refused)
 {
     static scene s;
@@ -489,6 +551,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, saliencies);
     tcase_add_test(tc, saliencies_of_caches);
     tcase_add_test(tc, saliencies_of_lost_pages);
+    tcase_add_test(tc, saliencies_of_latent_rows);
     tcase_add_test(tc, saliencies_refused);
     tcase_add_test(tc, saliencies_out_of_memory);
     return run_on_backend(suite);
