@@ -151,12 +151,19 @@ static vf transform(const query_row *row, int key, int count, vf x)
     return hide(row, key, count, x);
 }
 
-/* Softmax weights of one row over a block of keys, in place. Returns the factor for what came before. */
-static float softmax_step(const query_row *row, int key, int keys, float *s, float *max, float *sum)
+/*
+ * Softmax weights of one row over a block of keys, in place. Returns the factor for what came before. `plain`: scores are
+ * products as they are, and the row sees all keys.
+ */
+static float softmax_step(const query_row *row, bool plain, int key, int keys, float *s, float *max,
+                          float *sum)
 {
     enum { PART = 32 * VL }; /* keys: all terms are positive, and the error of one long sum would show */
     vf top = v_set1(-INFINITY), total = v_set1(0.0f);
-    for (int j = 0; j < keys; j += VL) {
+    int j = 0;
+    for (; plain && j + VL <= keys; j += VL)
+        top = v_max(top, v_load(s + j));
+    for (; j < keys; j += VL) {
         vf x = transform(row, key + j, FA_MIN(keys - j, (int)VL), v_load(s + j));
         v_store(s + j, x);
         top = v_max(top, x);
@@ -165,7 +172,7 @@ static float softmax_step(const query_row *row, int key, int keys, float *s, flo
     float next = fmaxf(*max, v_top(top)), shift = fa_safe_max(next), unit = row->run->plan->score.unit;
     for (int from = 0; from < keys; from += PART) {
         vf part = v_set1(0.0f);
-        for (int j = from; j < FA_MIN(from + PART, keys); j += VL) {
+        for (j = from; j < FA_MIN(from + PART, keys); j += VL) {
             vf p = v_exp2(v_mul(v_sub(v_load(s + j), v_set1(shift)), v_set1(unit)));
             v_store(s + j, p);
             part = v_add(part, p);
@@ -410,13 +417,14 @@ static void meet(const fa_cpu_run *run, const fa_table_item *item, const rows_sc
         list_rows(run, item, key, keys, s);
     const typed_rows k = rows_at(run, FA_K, item, key, s->k_list),
                      v = rows_at(run, FA_V, item, key, s->v_list);
+    const bool plain = !partial && !run->keep && !run->plan->score.transforms;
     const int k_step = step_of(item, &k, p->dim_qk, keys), v_step = step_of(item, &v, p->dim_v, keys);
 
     for (int first = 0; first < keys; first += k_step)
         find_scores(run, item, s, &k, key, first, FA_MIN(k_step, keys - first));
     for (int r = 0; r < rows; r++) {
         query_row row = row_of(run, item, item->row_begin + r);
-        s->factor[r] = softmax_step(&row, key, keys, s->s + r * s->s_stride, s->max + r, s->sum + r);
+        s->factor[r] = softmax_step(&row, plain, key, keys, s->s + r * s->s_stride, s->max + r, s->sum + r);
     }
     memset(s->part, 0, (size_t)(rows * s->o_stride) * sizeof(float));
     for (int first = 0; first < keys; first += v_step)
