@@ -10,25 +10,24 @@
 
 typedef struct append_run {
     fa_task_view view;
-    fa_cpu_append_row *row;
+    fa_cpu_append_rows *rows;
 } append_run;
 
-/* That of the best instruction set. */
-static fa_cpu_append_row *best_row(void)
+fa_cpu_append_rows *fa_openmp_best_append(void)
 {
 #if FA_WITH_AVX512
     if (fa_cpu_has(FA_ISA_AVX512))
-        return fa_avx512_append_row;
+        return fa_avx512_append_rows;
 #endif
 #if FA_WITH_AVX2
     if (fa_cpu_has(FA_ISA_AVX2))
-        return fa_avx2_append_row;
+        return fa_avx2_append_rows;
 #endif
 #if FA_WITH_NEON
     if (fa_cpu_has(FA_ISA_NEON))
-        return fa_neon_append_row;
+        return fa_neon_append_rows;
 #endif
-    return fa_scalar_append_row;
+    return fa_scalar_append_rows;
 }
 
 static const fa_append_params *params_of(const append_run *run)
@@ -80,9 +79,9 @@ static void take_head(const moving_row *m, bool of_v, int64_t head, float *x)
     const fa_append_params *p = params_of(m->run);
     const fa_task_view *v = &m->run->view;
     const fa_dtype type = (fa_dtype)(of_v ? FA_APPEND_TYPE_V(v) : FA_APPEND_TYPE_K(v));
-    m->run->row(type, v->at[of_v ? FA_APPEND_V : FA_APPEND_K],
-                row_at(of_v ? p->v_stride : p->k_stride, m->batch, head, m->within), FA_F32, x, 0,
-                of_v ? p->dim_v : p->dim_k);
+    m->run->rows(type, v->at[of_v ? FA_APPEND_V : FA_APPEND_K],
+                 row_at(of_v ? p->v_stride : p->k_stride, m->batch, head, m->within), 0, FA_F32, x, 0, 0, 1,
+                 of_v ? p->dim_v : p->dim_k);
     if (!of_v)
         rotate(FA_APPEND_FORM(v), p->pairs, m->cosine, m->sine, x);
 }
@@ -162,12 +161,14 @@ static void append_plain(const moving_row *m, bool of_v)
                   *to_stride = of_v ? p->cache_v_stride : p->cache_k_stride;
     const void *from = v->at[of_v ? FA_APPEND_V : FA_APPEND_K];
     void *cache = v->at[of_v ? FA_APPEND_CACHE_V : FA_APPEND_CACHE_K];
-    int64_t at = row_at(stride, m->batch, 0, m->within), to = row_at(to_stride, m->entry, 0, m->key);
+    const int64_t at = row_at(stride, m->batch, 0, m->within);
+    int64_t to = row_at(to_stride, m->entry, 0, m->key);
     float x[FA_MAX_HEAD_DIM];
-    for (int64_t head = 0; head < p->heads; head++, at += stride[1], to += to_stride[1]) {
-        if (rotated)
-            take_head(m, false, head, x);
-        m->run->row(rotated ? FA_F32 : type, rotated ? x : from, rotated ? 0 : at, to_type, cache, to, dim);
+    if (!rotated)
+        m->run->rows(type, from, at, stride[1], to_type, cache, to, to_stride[1], p->heads, dim);
+    for (int64_t head = 0; rotated && head < p->heads; head++, to += to_stride[1]) {
+        take_head(m, false, head, x);
+        m->run->rows(FA_F32, x, 0, 0, to_type, cache, to, 0, 1, dim);
     }
 }
 
@@ -195,18 +196,19 @@ static void do_row(const void *of, int64_t row, void *scratch)
             append_plain(&m, of_v);
     }
     for (int64_t head = 0; head < p->heads_q; head++) {
-        run->row((fa_dtype)FA_APPEND_TYPE_Q(v), v->at[FA_APPEND_Q],
-                 row_at(p->q_stride, m.batch, head, m.within), FA_F32, x, 0, p->dim_k);
+        run->rows((fa_dtype)FA_APPEND_TYPE_Q(v), v->at[FA_APPEND_Q],
+                  row_at(p->q_stride, m.batch, head, m.within), 0, FA_F32, x, 0, 0, 1, p->dim_k);
         rotate(FA_APPEND_FORM(v), p->pairs, m.cosine, m.sine, x);
-        run->row(FA_F32, x, 0, (fa_dtype)FA_APPEND_TYPE_Q_OUT(v), v->at[FA_APPEND_Q_OUT],
-                 row_at(p->q_out_stride, m.batch, head, m.within), p->dim_k);
+        run->rows(FA_F32, x, 0, 0, (fa_dtype)FA_APPEND_TYPE_Q_OUT(v), v->at[FA_APPEND_Q_OUT],
+                  row_at(p->q_out_stride, m.batch, head, m.within), 0, 1, p->dim_k);
     }
 }
 
 fa_status fa_openmp_append_run(const fa_task *task, const fa_task_binding *binding)
 {
     enum { HEADS_OF_TASK = 256 }; /* fewer are written faster than shared */
-    const append_run run = {fa_task_view_of(task, binding), best_row()};
+    const fa_cpu_device *device = task->device->impl;
+    const append_run run = {fa_task_view_of(task, binding), device->append_rows};
     const fa_append_params *p = params_of(&run);
     const int64_t rows = (int64_t)p->batch * p->rows, wanted = rows * (p->heads + p->heads_q) / HEADS_OF_TASK;
     fa_cpu_loop loop = {

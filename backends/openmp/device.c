@@ -170,6 +170,7 @@ static fa_status openmp_open(fa_device *device, void *import)
     if (!made)
         return FA_OUT_OF_MEMORY;
     made->runtime_threads = fa_runtime_threads();
+    made->append_rows = fa_openmp_best_append();
     if (!device->context->options.executor.parallel_for) {
         made->pool = fa_pool_create(device->context, (int32_t)device->info.units);
         if (!made->pool) {

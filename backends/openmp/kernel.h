@@ -119,14 +119,14 @@ static inline int64_t fa_cpu_lse_at(const fa_cpu_run *run, const fa_table_sequen
     return s->lse_at + (int64_t)head * run->work->lse_rows + position;
 }
 
-/* Row `at` of one type and `dim` elements, into a cache of any. */
-typedef void fa_cpu_append_row(fa_dtype source, const void *from, int64_t at, fa_dtype dtype, void *to,
-                               int64_t index, int dim);
+/* Rows of one type and `dim` elements into a cache of any. Element `at` is the first, `stride` elements from row to row. */
+typedef void fa_cpu_append_rows(fa_dtype source, const void *from, int64_t at, int64_t stride, fa_dtype dtype,
+                                void *to, int64_t index, int64_t to_stride, int rows, int dim);
 
 /* fa_<isa>_<kernel>, one object per instruction set. */
 #define FA_CPU_ISA(isa)                                                               \
     extern const fa_cpu_kernel fa_##isa##_tile, fa_##isa##_rows, fa_##isa##_standard; \
-    fa_cpu_append_row fa_##isa##_append_row;
+    fa_cpu_append_rows fa_##isa##_append_rows;
 FA_CPU_ISA(scalar)
 FA_CPU_ISA(avx2)
 FA_CPU_ISA(avx512)
