@@ -43,7 +43,10 @@ static int scaling_of(const fa_problem *p, int operand)
     return whole ? FA_CUDA_SCALED_WHOLE : FA_CUDA_SCALED_KEYS;
 }
 
-/* What the kernel's module is compiled for: an element type, FA_CUDA_ANY or FA_CUDA_SCALED, or a fa_cuda_coded_type(). */
+/*
+ * What the kernel's module is compiled for: an element type, FA_CUDA_ANY, FA_CUDA_SCALED or FA_CUDA_WHOLE_ROWS, or a
+ * fa_cuda_coded_type().
+ */
 static int type_of(const fa_plan *plan, const fa_cuda_traits *t)
 {
     const fa_tensor *tensor = plan->problem.tensor;
@@ -52,6 +55,8 @@ static int type_of(const fa_plan *plan, const fa_cuda_traits *t)
         return fa_cuda_coded_type((int)type, (int)tensor[FA_K].dtype, (int)tensor[FA_V].dtype);
     if (t->unit > 0)
         return (int)type;
+    if (FA_TYPE_IS_ROW((int)tensor[FA_K].dtype))
+        return FA_CUDA_WHOLE_ROWS;
     if (plan->problem.features & FA_FEATURE_SCALES)
         return FA_CUDA_SCALED;
     if (t->kind == FA_CUDA_ROWS)
@@ -64,7 +69,7 @@ static int type_of(const fa_plan *plan, const fa_cuda_traits *t)
 static int scaled_type_of(const fa_plan *plan, const fa_cuda_traits *t)
 {
     const int type = type_of(plan, t);
-    return type > FA_CUDA_SCALED
+    return type > FA_CUDA_WHOLE_ROWS
                ? fa_cuda_scaled_type(type, scaling_of(&plan->problem, FA_K), scaling_of(&plan->problem, FA_V))
                : type;
 }

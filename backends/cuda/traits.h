@@ -51,6 +51,9 @@ enum { FA_CUDA_ANY = 3 };
 /* Likewise, where scales of k or v are tensors of their own. */
 enum { FA_CUDA_SCALED = 5 };
 
+/* Likewise, where k and v in it are rows that are blocks of a format. */
+enum { FA_CUDA_WHOLE_ROWS = 6 };
+
 /*
  * Likewise, of a kernel on tensor cores where k or v is in a format of caches: the operands' type, and theirs. Where
  * scales are tensors of their own, what they depend on is part of it.
@@ -286,7 +289,7 @@ FA_CUDA_FN int fa_cuda_decode_bytes(fa_cuda_traits t, int type, int variant)
 {
     const int results = (int)sizeof(float) * t.group / 32 * fa_cuda_rows_of(t, variant) * (t.dim_v + 2),
               rows = t.group / 32 * (fa_cuda_coded_rows(t, type) + fa_cuda_coded_notes(t));
-    return type > FA_CUDA_SCALED && rows > results ? rows : results;
+    return type > FA_CUDA_WHOLE_ROWS && rows > results ? rows : results;
 }
 
 /*
@@ -342,7 +345,7 @@ FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_traits t, int type, int variant)
 {
     if (t.kind == FA_CUDA_DECODE)
         return fa_cuda_decode_bytes(t, type, variant);
-    if (t.kind == FA_CUDA_TENSOR && type > FA_CUDA_SCALED)
+    if (t.kind == FA_CUDA_TENSOR && type > FA_CUDA_WHOLE_ROWS)
         return fa_cuda_tile_bytes(t, type, fa_cuda_rows_of(t, variant));
     return (int)sizeof(float) *
            (t.kind == FA_CUDA_TENSOR || t.kind == FA_CUDA_LATENT

@@ -10,7 +10,7 @@
 #include "memory.cuh"
 
 /* Kinds of types, which have code of their own. */
-enum { KIND_PLAIN, KIND_FP8, KIND_BLOCKS, KIND_SCALED };
+enum { KIND_PLAIN, KIND_FP8, KIND_BLOCKS, KIND_SCALED, KIND_ROWS };
 
 template <int KIND>
 struct kind_is {
@@ -21,7 +21,9 @@ struct kind_is {
 template <typename ON>
 __device__ __forceinline__ void by_kind(int type, ON on)
 {
-    if (SCALED && FA_TYPE_IS_CODED(type) && FA_TYPE_IS_BARE(type))
+    if constexpr (WHOLE_ROWS)
+        on(kind_is<KIND_ROWS>());
+    else if (SCALED && FA_TYPE_IS_CODED(type) && FA_TYPE_IS_BARE(type))
         on(kind_is<KIND_SCALED>());
     else if (FORMATS && !SCALED && FA_TYPE_IS_FP8(type))
         on(kind_is<KIND_FP8>());
@@ -151,8 +153,8 @@ __device__ __forceinline__ raw4 fetch4_coded(const fa_cuda_format &in, const uch
 template <int KIND>
 __device__ __forceinline__ float4 widen4_of(int type, const fa_cuda_format &in, raw4 x, uint d)
 {
-    if constexpr (KIND == KIND_PLAIN || KIND == KIND_SCALED) {
-        return widen4(KIND == KIND_SCALED ? TYPE_F32 : type, x);
+    if constexpr (KIND == KIND_PLAIN || KIND >= KIND_SCALED) {
+        return widen4(KIND >= KIND_SCALED ? TYPE_F32 : type, x);
     } else {
         const uint codes = (x.x | x.y << 16) >> (KIND == KIND_BLOCKS ? upper_bits(in, dim_in<KIND>(d)) : 0);
         float to[4];

@@ -133,6 +133,10 @@ struct fma_kernel {
             by_kind(type, [&](auto is) {
                 if constexpr (is.kind == KIND_PLAIN) {
                     fetch4<N>(type, s.a.aligned, at, count, to);
+                } else if constexpr (is.kind == KIND_ROWS) {
+                    UNROLL
+                    for (int n = 0; n < N; n++)
+                        to[n] = fetch4_row(at[n], d[n], count[n] > 0);
                 } else if constexpr (is.kind == KIND_SCALED) {
                     UNROLL
                     for (int n = 0; n < N; n++)
@@ -615,6 +619,6 @@ template <int ROW, int BLOCK_Q>
 __device__ __forceinline__ void fma_attention(const fa_cuda_args &a, float4 *room)
 {
     const work s(a, blockIdx.x);
-    fma_kernel<ROW, SCALED ? TYPE_ANY : FA_TYPE, BLOCK_Q> kernel(s, (volatile int *)room, shared_address(room + 1));
+    fma_kernel<ROW, SCALED || WHOLE_ROWS ? TYPE_ANY : FA_TYPE, BLOCK_Q> kernel(s, (volatile int *)room, shared_address(room + 1));
     kernel.run();
 }

@@ -14,13 +14,15 @@ import sys
 LINE = re.compile(r'^([A-Z_]+)\("([\w-]+)"')
 # By kind: the compute capability whose instructions it uses, and its modules' element types as fa_dtype numbers them.
 # 3 is any (FA_CUDA_ANY); 5 is any, with scales in tensors of their own (FA_CUDA_SCALED). Of rows, 0 is any but formats
-# of caches. Modules of tensor cores for formats, one for each two, are compiled when they are first used.
+# of caches. What has dims for it also has 6: rows that are blocks (FA_CUDA_WHOLE_ROWS). Modules of tensor cores for formats, one for each two, are compiled when they are first used.
 UNITS = {
     "HOPPER_LATENT": (90, [1, 2]),
     "AMPERE": (80, [1, 2]), "AMPERE_WIDE": (80, [1, 2]), "AMPERE_DECODE": (80, [1, 2]),
     "TURING": (75, [1]), "TURING_DECODE": (75, [1]), "VOLTA": (70, [1]), "FMA": (0, [0, 1, 2, 3, 5]), "ROWS": (0, [0, 3, 5]),
 }
 
+
+WHOLE_ROWS = {"fma576": [6], "rows576": [6]}
 
 # Tasks, in the order of their numbers (core/portable/task.h); the type in their place is FA_CUDA_TASK.
 TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift"], 4
@@ -43,7 +45,7 @@ def list_images(path, archs):
     for index, kind, name in entries(path):
         least, types = UNITS.get(kind, (0, [0]))
         if least in archs if least == 90 else any(arch >= least for arch in archs):
-            for element in types:
+            for element in types + WHOLE_ROWS.get(name, []):
                 print("attention.cu", index, element, name, flags(archs, least))
     for index, name in enumerate(TASKS if archs else []):
         print("task.cu", index, TASK_TYPE, name, "-fmad=false;" + flags(archs, 0))

@@ -18,8 +18,9 @@ typedef unsigned int uint;
 enum { TYPE_F32, TYPE_F16, TYPE_BF16, TYPE_ANY = FA_CUDA_ANY }; /* as fa_dtype has them */
 
 /* Whether the module reads formats of caches, or nothing else; a tensor core's operands, and then what k and v have. */
-static constexpr bool FORMATS = FA_TYPE >= FA_CUDA_ANY, CODED = FA_TYPE > FA_CUDA_SCALED;
+static constexpr bool FORMATS = FA_TYPE >= FA_CUDA_ANY, CODED = FA_TYPE > FA_CUDA_WHOLE_ROWS;
 static constexpr bool SCALED = FA_TYPE == FA_CUDA_SCALED; /* it reads any type whose scales may be tensors of their own */
+static constexpr bool WHOLE_ROWS = FA_TYPE == FA_CUDA_WHOLE_ROWS; /* k and v in it are rows that are blocks of a format */
 static constexpr int OPERANDS = FA_TYPE & 15, FORMAT_K = fa_cuda_coded_k(FA_TYPE), FORMAT_V = fa_cuda_coded_v(FA_TYPE);
 static constexpr int SCALING_K = fa_cuda_scaling_k(FA_TYPE), SCALING_V = fa_cuda_scaling_v(FA_TYPE);
 static constexpr bool OFFSETS_K = FA_TYPE_HAS_OFFSET(FORMAT_K) || SCALING_K == FA_CUDA_SCALED_ZEROS,
@@ -143,6 +144,8 @@ __device__ __forceinline__ int bytes_of(int type)
 template <typename COUNT>
 __device__ __forceinline__ COUNT span_of(COUNT elements, int type, const fa_cuda_format &in)
 {
+    if (WHOLE_ROWS)
+        return elements / FA_MLA_DIMS * FA_MLA_BYTES;
     if (FORMATS)
         return (elements >> in.shift) * in.size;
     return elements * bytes_of(type);

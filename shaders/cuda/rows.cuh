@@ -113,6 +113,17 @@ __device__ __forceinline__ void fetch8_coded(const fa_cuda_format &in, const uch
     }
 }
 
+/* N times eight elements of rows that are the blocks at at[n], from dim d on: the bits of their numbers. */
+template <int N>
+__device__ __forceinline__ void fetch8_rows(const uchar *const at[N], int d, bool exist, raw8 to[N])
+{
+    UNROLL
+    for (int n = 0; n < N; n++) {
+        to[n].low = fetch4_row(at[n], d, exist);
+        to[n].high = fetch4_row(at[n], d + 4, exist);
+    }
+}
+
 /* N times eight elements of keys j[n], from dim d on, whose blocks lie at at[n]: the bits of their numbers. */
 template <bool OF_V, int N>
 __device__ __forceinline__ void fetch8_scaled(const work &s, const uchar *const at[N], const int j[N], int d, bool exist,
@@ -130,8 +141,8 @@ __device__ __forceinline__ void fetch8_scaled(const work &s, const uchar *const 
 template <int KIND>
 __device__ __forceinline__ void widen8_of(int type, const fa_cuda_format &in, const raw8 &x, float to[8])
 {
-    if constexpr (KIND == KIND_PLAIN || KIND == KIND_SCALED) {
-        widen8(KIND == KIND_SCALED ? TYPE_F32 : type, x, to);
+    if constexpr (KIND == KIND_PLAIN || KIND >= KIND_SCALED) {
+        widen8(KIND >= KIND_SCALED ? TYPE_F32 : type, x, to);
     } else {
         const uint codes[2] = {__funnelshift_r(x.low.x, x.low.y, x.low.w), __funnelshift_r(x.low.y, x.low.z, x.low.w)};
         decode<KIND, 2>(type, in, codes, x.high.y, x.high.x, to);
@@ -195,6 +206,8 @@ struct rows_kernel {
             }
             if constexpr (KIND == KIND_PLAIN)
                 fetch8<KEYS>(s.a.type_k, s.a.aligned, at, count, keys);
+            else if constexpr (KIND == KIND_ROWS)
+                fetch8_rows<KEYS>(at, d, count[0] > 0, keys);
             else if constexpr (KIND == KIND_SCALED)
                 fetch8_scaled<false, KEYS>(s, at, j, d, count[0] > 0, keys);
             else
@@ -241,7 +254,9 @@ struct rows_kernel {
             fetch8<AHEAD * OCTETS>(s.a.type_v, s.a.aligned, at, count, to);
         } else {
             static_assert(OCTETS == 1, "a thread's vectors are of one dim");
-            if constexpr (KIND == KIND_SCALED)
+            if constexpr (KIND == KIND_ROWS)
+                fetch8_rows<AHEAD>(at, lane * 8, count[0] > 0, to);
+            else if constexpr (KIND == KIND_SCALED)
                 fetch8_scaled<true, AHEAD>(s, at, j, lane * 8, count[0] > 0, to);
             else
                 fetch8_coded<KIND, AHEAD>(s.a.in_v, at, dim_in<KIND>(lane * 8), count[0] > 0, to);

@@ -14,8 +14,17 @@
 #define FA_CODES const uchar *
 #define FA_AT int
 #define FA_BITS16(m, at) ((uint) * (const ushort *)((m) + (at)))
-#define FA_BITS32(m, at) (FA_BITS16(m, at) | FA_BITS16(m, (at) + 2) << 16)
+#define FA_BITS32(m, at) (WHOLE_ROWS ? *(const uint *)((m) + (at)) : FA_BITS16(m, at) | FA_BITS16(m, (at) + 2) << 16)
 #include "core/portable/codes.h"
+
+/* Elements d to d + 3 of the row that is the block there: the bits of their numbers. */
+__device__ __forceinline__ raw4 fetch4_row(const uchar *block, int d, bool exist)
+{
+    if (!exist)
+        return make_uint4(0, 0, 0, 0);
+    const fa_four x = fa_row_four(block, 0, d);
+    return make_uint4(__float_as_uint(x.x[0]), __float_as_uint(x.x[1]), __float_as_uint(x.x[2]), __float_as_uint(x.x[3]));
+}
 
 /* Of a key: its first scale and its first zero; NULL where its page is none of the pool's, which makes NaN of its elements. */
 struct scaled_row {

@@ -114,6 +114,8 @@ int main(void)
             (fa_cuda_table[line].kind == FA_CUDA_FMA || fa_cuda_table[line].kind == FA_CUDA_ROWS))
             good =
                 compile_line(nvrtc, line, FA_CUDA_ANY) && compile_line(nvrtc, line, FA_CUDA_SCALED) && good;
+        if (fa_cuda_table[line].dim_v >= FA_MLA_DIMS && fa_cuda_table[line].unit == 0)
+            good = compile_line(nvrtc, line, FA_CUDA_WHOLE_ROWS) && good;
         if (fa_cuda_table[line].kind != kind && (fa_cuda_table[line].kind == FA_CUDA_DECODE || line == 0))
             good = compile_line(nvrtc, line, fa_cuda_coded_type(FA_F16, FA_Q8_0, FA_Q5_1)) && good;
         if (fa_cuda_table[line].kind != kind && fa_cuda_table[line].kind == FA_CUDA_DECODE) {
