@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Breaks the kernels on purpose, one way at a time, and expects conformance to fail each time.
+"""Breaks the kernels on purpose, one way at a time, and expects conformance, or a test of tests/gpu, to fail each time.
 
 Usage: tests/scripts/mutations.py [--backends NAME,NAME...] [MUTATION...]
 
@@ -51,7 +51,7 @@ MUTATIONS = {
 
 
 PORTABLE = "core/portable/"
-# Likewise, and the groups of cases that must notice. False: openmp has its own way of doing it.
+# Likewise, and the groups of cases, or the test, that must notice. False: openmp has its own way of doing it.
 PORTABLE_MUTATIONS = {
     "mask one key late": (PORTABLE + "mask.h", "m.diagonal + i + m.right;", "m.diagonal + i + m.right + 1;", "causal-br/f32*", True),
     "interval of the next row": (PORTABLE + "row.h", "r.end = fa_mask_end(mask, r.position);", "r.end = fa_mask_end(mask, r.position + 1);", "causal-br/f32*", True),
@@ -71,11 +71,18 @@ PORTABLE_MUTATIONS = {
     "page of the next key": (PORTABLE + "keys.h", "? number >> shift", "? (number + 1) >> shift", "pages16/f32*", False),
     "first key forgotten": (PORTABLE + "keys.h", "FA_SEQUENCE(w, first) + key, size", "key, size", "first-pages12*", False),
     "parts of lengths on the device begin early": (PORTABLE + "fill.h", "FA_MIN(part, rest);", "0;", "lengths-device*", True),
+    "values of all segments by one factor": (PORTABLE + "merge.h", "FA_INDEX(part) * FA_WIDE(FA_MERGE_IS(t, factor_part_stride))", "FA_INDEX(0 * part) * FA_WIDE(FA_MERGE_IS(t, factor_part_stride))", "test_segments", True),
+    "mean of a key is its sum": (PORTABLE + "saliency.h", "sum / FA_FLOAT(seen)", "sum", "test_saliency", True),
+    "probes that do not see a key count": (PORTABLE + "saliency.h", "if (!fa_work_shows(w, r, key))\n                continue;", "", "test_saliency", True),
+    "codes cut off": (PORTABLE + "encode.h", "FA_FLOAT(whole) >= 0.5f ? 1 : 0", "FA_FLOAT(whole) >= 0.5f ? 0 : 0", "test_append", True),
+    "range of a group without its least": (PORTABLE + "encode.h", "r.least = x < r.least ? x : r.least;", "", "test_append_scales", True),
+    "rows turned back": (PORTABLE + "rotary.h", "(first ? -other : other)", "(first ? other : -other)", "test_append", False),
     "codes of another centre": (PORTABLE + "decode.h", "(1024.0f + ", "(1023.0f + ", "format/*q4_0*", False),
     "latent rows: scale of other dims": (PORTABLE + "decode.h", "/ FA_MLA_GROUP);", "/ FA_MLA_GROUP ^ 1);", "format-latent-row/f32*", True),
 }
 # A build takes a third of the time, and the cases run are few.
-QUICK = ["-Dtests=disabled", "-Dexamples=disabled", "-Doptimization=0"]
+QUICK = ["-Dexamples=disabled", "-Doptimization=0"]
+COMMAND = "tools/fastattn"
 PARTS = {"openmp": "*-[tr]*", "opencl": "tile16", "vulkan": "tile16"}  # kernels that are looked at
 
 
@@ -83,13 +90,32 @@ def run(command, cwd):
     return subprocess.run(command, cwd=cwd, text=True, capture_output=True, check=False)
 
 
-def conformance(tree, backend, group):
-    """The status and the last line of conformance, on a fresh build of `tree`."""
-    built = run(["ninja", "-C", "build"], tree)
+def is_test(group):
+    return group.startswith("test_")
+
+
+def program(group):
+    """What judges: a test of tests/gpu, or the command."""
+    return f"tests/unit/{group}" if is_test(group) else COMMAND
+
+
+def build(tree, targets):
+    built = run(["ninja", "-C", "build", *sorted(set(targets))], tree)
     if built.returncode != 0:
         sys.exit("does not build:\n" + built.stdout[-2000:])
-    command = ["build/tools/fastattn", "conform", "--backend", backend, "--filter", f"{PARTS[backend]}:{group}"]
-    result = run(command, tree)
+
+
+def judged(built, backend, group):
+    """The status and the last line of what judges, of a build."""
+    command = [f"{built}/{program(group)}"]
+    if is_test(group):
+        command += [backend] + (["few"] if backend != "openmp" and "append" in group else [])
+    else:
+        command += ["conform", "--backend", backend, "--filter", f"{PARTS[backend]}:{group}"]
+    result = run(command, built)
+    if is_test(group):
+        told = next((line for line in result.stdout.splitlines() if "Checks:" in line), "no checks")
+        return result.returncode, f"{group}: {told}"
     if result.returncode not in (0, 1) or "cases on" not in result.stdout:
         sys.exit(f"{' '.join(command)}: {result.stderr or result.stdout}")
     return result.returncode, result.stdout.strip().splitlines()[-1]
@@ -123,27 +149,29 @@ def main():
         tree = pathlib.Path(folder) / "tree"
         shutil.copytree(".", tree, ignore=shutil.ignore_patterns("build*", ".git"))
         options = [f"-D{name}={'enabled' if name in wanted.backends else 'disabled'}" for name in ("cuda", "opencl", "vulkan")]
-        if run(["meson", "setup", "build", *QUICK, *options], tree).returncode != 0:
+        tests = "enabled" if any(is_test(trial[5]) for trial in trials) else "disabled"
+        if run(["meson", "setup", "build", *QUICK, f"-Dtests={tests}", *options], tree).returncode != 0:
             sys.exit("meson setup failed")
-        if run(["ninja", "-C", "build"], tree).returncode != 0:
-            sys.exit("does not build without a mutation")
-        devices = run(["build/tools/fastattn", "devices"], tree).stdout
+        built = tree / "build"
+        build(tree, [COMMAND] + [program(trial[5]) for trial in trials])
+        devices = run([f"{built}/{COMMAND}", "devices"], built).stdout
         for backend in wanted.backends:
             if not re.search(rf"^{backend}:0 +yes", devices, re.M):
                 print(f"{backend}: left out, no device is here", flush=True)
                 trials = [trial for trial in trials if trial[1] != backend]
         for backend, group in sorted({(trial[1], trial[5]) for trial in trials}):
-            status, line = conformance(tree, backend, group)
+            status, line = judged(built, backend, group)
             print(f"unchanged, {backend}: {line}", flush=True)
             if status != 0 or line.startswith("0 passed"):
-                sys.exit(f"{backend}, {group}: conformance without a mutation does not pass")
+                sys.exit(f"{backend}, {group}: does not pass without a mutation")
         for name, same in itertools.groupby(trials, key=lambda trial: trial[0]):
             same = list(same)
             path, old, new = same[0][2:5]
             text = (tree / path).read_text(encoding="utf-8")
             (tree / path).write_text(text.replace(old, new, 1), encoding="utf-8")
-            for _, backend, *_, group in same: # one build for all of them
-                status, line = conformance(tree, backend, group)
+            for _, backend, *_, group in same:  # one build for all of them
+                build(tree, [program(group)])
+                status, line = judged(built, backend, group)
                 survivors += status == 0
                 print(f"{name}, {backend}: {line}{'  SURVIVED' if status == 0 else ''}", flush=True)
             (tree / path).write_text(text, encoding="utf-8")
