@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Breaks the kernels on purpose, one way at a time, and expects conformance, or a test of tests/gpu, to fail each time.
 
-Usage: tests/scripts/mutations.py [--backends NAME,NAME...] [MUTATION...]
+Usage: tests/scripts/mutations.py [--backends NAME,NAME...] [--built FOLDER] [MUTATION...]
 
 Run it from the repository root; it works in a temporary copy. The backends are openmp, opencl and vulkan; openmp is the
-default. On the others only mutations of core/portable run.
+default. On the others only mutations of core/portable run. A build of this source in FOLDER spares one without a
+mutation.
 """
 import argparse
 import itertools
@@ -138,6 +139,7 @@ def chosen(names, backends):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--backends", default="openmp", type=lambda text: text.split(","))
+    parser.add_argument("--built", type=lambda text: pathlib.Path(text).resolve())
     parser.add_argument("names", nargs="*")
     wanted = parser.parse_args()
     for backend in wanted.backends:
@@ -152,8 +154,9 @@ def main():
         tests = "enabled" if any(is_test(trial[5]) for trial in trials) else "disabled"
         if run(["meson", "setup", "build", *QUICK, f"-Dtests={tests}", *options], tree).returncode != 0:
             sys.exit("meson setup failed")
-        built = tree / "build"
-        build(tree, [COMMAND] + [program(trial[5]) for trial in trials])
+        built = wanted.built or tree / "build"
+        if not wanted.built:
+            build(tree, [COMMAND] + [program(trial[5]) for trial in trials])
         devices = run([f"{built}/{COMMAND}", "devices"], built).stdout
         for backend in wanted.backends:
             if not re.search(rf"^{backend}:0 +yes", devices, re.M):
@@ -171,7 +174,7 @@ def main():
             (tree / path).write_text(text.replace(old, new, 1), encoding="utf-8")
             for _, backend, *_, group in same:  # one build for all of them
                 build(tree, [program(group)])
-                status, line = judged(built, backend, group)
+                status, line = judged(tree / "build", backend, group)
                 survivors += status == 0
                 print(f"{name}, {backend}: {line}{'  SURVIVED' if status == 0 else ''}", flush=True)
             (tree / path).write_text(text, encoding="utf-8")
