@@ -63,6 +63,14 @@ fa_status fa_dtype_check_cache(fa_dtype dtype, const char *name)
                    fa_dtype_name(dtype));
 }
 
+fa_status fa_tensor_check_row(const fa_tensor *tensor, const char *name, int64_t dims)
+{
+    if (!FA_TYPE_IS_ROW((int)tensor->dtype) || tensor->shape[3] == dims)
+        return FA_OK;
+    return fa_fail(FA_INVALID, "%s.shape[3] is %lld, expected %lld with %s.dtype %s", name,
+                   (long long)tensor->shape[3], (long long)dims, name, fa_dtype_name(tensor->dtype));
+}
+
 /* Rows begin with a block, also those that are the first dims of one. */
 static bool contiguous_strides(fa_tensor *tensor, int64_t block)
 {
@@ -101,8 +109,8 @@ static bool has_strides(const fa_tensor *tensor)
 /* Rows begin with a block and are whole blocks, or of FlashMLA's the part that is v. */
 static fa_status check_blocks(const fa_tensor *tensor, const char *name, int64_t block)
 {
-    const bool latent = FA_TYPE_IS_ROW((int)tensor->dtype) && tensor->shape[3] == FA_MLA_LATENT;
-    if (tensor->shape[3] % block != 0 && !latent)
+    const bool is_row = FA_TYPE_IS_ROW((int)tensor->dtype); /* of its dims fa_tensor_check_row() is asked */
+    if (tensor->shape[3] % block != 0 && !is_row)
         return fa_fail(FA_INVALID, "%s.shape[3] is %lld, expected a multiple of %lld, a block of %s", name,
                        (long long)tensor->shape[3], (long long)block, fa_dtype_name(tensor->dtype));
     for (int axis = 0; axis < 3; axis++) {

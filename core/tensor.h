@@ -27,6 +27,8 @@ fa_status fa_dtype_check_float(fa_dtype dtype, const char *name);
 
 /* FA_OK for those and the formats of caches, codes alone included. */
 fa_status fa_dtype_check_cache(fa_dtype dtype, const char *name);
+/* Of FlashMLA's rows: whether the last axis has so many dims. FA_INVALID. */
+fa_status fa_tensor_check_row(const fa_tensor *tensor, const char *name, int64_t dims);
 
 /* Whether a description leaves the tensor out: its shape is all 0. */
 static inline bool fa_tensor_is_absent(const fa_tensor *t)

@@ -129,10 +129,12 @@ void FA_ISA_NAME(append_rows)(fa_dtype source, const void *from, int64_t at, int
 {
     for (int r = 0, most = rows; r < rows; at += most * stride, index += most * to_stride, r += most) {
         most = FA_MIN(dtype == FA_Q8_0 ? rows_q8_0(dim) : 1, rows - r);
-        moved_rows m = {from,      at,   stride, (uint8_t *)to + FA_TYPE_SPAN(FA_TYPE_Q8_0, index),
-                        to_stride, most, dim};
-        if (dtype == FA_Q8_0 && encode_rows_q8_0(source, &m))
-            continue;
+        if (dtype == FA_Q8_0) {
+            moved_rows m = {from,      at,   stride, (uint8_t *)to + FA_TYPE_SPAN(FA_TYPE_Q8_0, index),
+                            to_stride, most, dim};
+            if (encode_rows_q8_0(source, &m))
+                continue;
+        }
         for (int i = 0; i < most; i++)
             append_row(source, from, at + i * stride, dtype, to, index + i * to_stride, dim);
     }

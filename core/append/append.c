@@ -49,18 +49,6 @@ static fa_status check_written(fa_append *a, int operand)
                    (long long)t->stride[3], names[operand]);
 }
 
-/* FlashMLA's rows are whole, and of k: values are a part of them. */
-static fa_status check_row_format(const fa_tensor *t, int operand)
-{
-    if (operand == FA_APPEND_CACHE_V)
-        return fa_fail(FA_INVALID, "cache_v.dtype is %s, expected no v: it is the first %d dims of k",
-                       fa_dtype_name(t->dtype), FA_MLA_LATENT);
-    if (t->shape[3] != FA_MLA_DIMS)
-        return fa_fail(FA_INVALID, "%s.shape[3] is %lld, expected %d with %s.dtype %s", names[operand],
-                       (long long)t->shape[3], FA_MLA_DIMS, names[operand], fa_dtype_name(t->dtype));
-    return FA_OK;
-}
-
 static fa_status check_tensor(fa_append *a, int operand)
 {
     fa_tensor *t = &a->tensor[operand];
@@ -72,8 +60,10 @@ static fa_status check_tensor(fa_append *a, int operand)
     if (t->dtype == FA_U1 || t->dtype == FA_U2U1)
         return fa_fail(FA_UNSUPPORTED, "%s is %s: appends write no codes of one bit", field,
                        fa_dtype_name(t->dtype));
-    if (FA_TYPE_IS_ROW((int)t->dtype))
-        FA_TRY(check_row_format(t, operand));
+    if (operand == FA_APPEND_CACHE_V && FA_TYPE_IS_ROW((int)t->dtype))
+        return fa_fail(FA_INVALID, "cache_v.dtype is %s, expected no v: it is the first %d dims of k",
+                       fa_dtype_name(t->dtype), FA_MLA_LATENT);
+    FA_TRY(fa_tensor_check_row(t, names[operand], FA_MLA_DIMS));
     return is_cache(operand) || operand == FA_APPEND_Q_OUT ? check_written(a, operand) : FA_OK;
 }
 
@@ -137,6 +127,11 @@ static fa_status init_rotary(fa_append *a, const fa_append_desc *d)
     a->heads_q = a->has[FA_APPEND_Q] ? a->tensor[FA_APPEND_Q].shape[1] : 0;
     if (a->rotary.form == FA_ROTARY_NONE)
         return FA_OK;
+    if (FA_TYPE_IS_ROW((int)a->tensor[FA_APPEND_CACHE_K].dtype))
+        return fa_fail(FA_INVALID,
+                       "rotary.form is %d, expected 0 with cache_k.dtype %s: the first dims, which it turns, "
+                       "have no position",
+                       (int)a->rotary.form, fa_dtype_name(a->tensor[FA_APPEND_CACHE_K].dtype));
     FA_TRY(add_list(a, FA_APPEND_POSITIONS, FA_I32, a->batch, a->rows));
     if (a->rotary.table_positions == 0)
         return FA_OK;

@@ -29,19 +29,14 @@ static fa_status check_cache(const fa_problem *p, int operand)
 }
 
 /* FlashMLA's rows are k, and their latent part is v. */
-static fa_status check_row_format(const fa_problem *p, int operand, int64_t dims, bool v_in_k)
+static fa_status check_row_format(const fa_problem *p, bool v_in_k)
 {
-    const fa_tensor *t = &p->tensor[operand];
-    const char *name = fa_operands[operand].name;
-    if (!FA_TYPE_IS_ROW((int)t->dtype))
-        return FA_OK;
-    if (operand == FA_V && !v_in_k)
-        return fa_fail(FA_INVALID, "%s.dtype is %s, expected v_in_k to be 1: v is the first %d dims of k",
-                       name, fa_dtype_name(t->dtype), FA_MLA_LATENT);
-    if (t->shape[3] != dims)
-        return fa_fail(FA_INVALID, "%s.shape[3] is %lld, expected %lld with %s.dtype %s", name,
-                       (long long)t->shape[3], (long long)dims, name, fa_dtype_name(t->dtype));
-    return FA_OK;
+    const fa_tensor *v = &p->tensor[FA_V];
+    FA_TRY(fa_tensor_check_row(&p->tensor[FA_K], "k", FA_MLA_DIMS));
+    if (FA_TYPE_IS_ROW((int)v->dtype) && !v_in_k)
+        return fa_fail(FA_INVALID, "v.dtype is %s, expected v_in_k to be 1: v is the first %d dims of k",
+                       fa_dtype_name(v->dtype), FA_MLA_LATENT);
+    return fa_tensor_check_row(v, "v", FA_MLA_LATENT);
 }
 
 /* Where v is the first dims of k: strides that are not given are k's, which are normalised before v's. */
@@ -82,8 +77,7 @@ static fa_status check_tensors(fa_problem *p, const fa_attention_desc *d)
         FA_TRY(t == FA_Q || t == FA_O ? check_float(p, t) : check_cache(p, t));
         FA_TRY(fa_tensor_extent(&p->tensor[t], fa_operands[t].name, &p->span[t]));
     }
-    FA_TRY(check_row_format(p, FA_K, FA_MLA_DIMS, d->v_in_k != 0));
-    FA_TRY(check_row_format(p, FA_V, FA_MLA_LATENT, d->v_in_k != 0));
+    FA_TRY(check_row_format(p, d->v_in_k != 0));
     const int64_t *q = p->tensor[FA_Q].shape, *k = p->tensor[FA_K].shape, *v = p->tensor[FA_V].shape;
     FA_TRY(fa_check_limit("q.shape[3]", q[3], 1, FA_MAX_HEAD_DIM));
     FA_TRY(fa_check_limit("v.shape[3]", v[3], 1, FA_MAX_HEAD_DIM));

@@ -249,9 +249,11 @@ static fa_status check_length(const fa_cascade *c, int64_t n, int64_t keys)
     s.mask = fa_mask_of(c->problem.rule, s.len_q, s.len_kv, s.first);
     if (fa_cascade_shared(&c->problem, &s) >= c->first[n])
         return FA_OK;
-    return fa_fail(FA_INVALID,
-                   "lens_kv[%lld] is %lld, expected so many keys that each row sees the %lld that are shared",
-                   (long long)n, (long long)keys, (long long)c->first[n]);
+    return fa_fail(
+        FA_INVALID,
+        "lens_kv[%lld] is %lld, expected so many keys that each row sees the %lld that are shared%s",
+        (long long)n, (long long)keys, (long long)c->first[n],
+        c->problem.alibi_slopes ? " and, with ALiBi, stands behind them" : "");
 }
 
 /* Whether the last level's sequences begin at keys of their own. */

@@ -416,21 +416,21 @@ FA_APPEND_DEFINE_SCALED(k, 2, 10, 12, FA_APPEND_TYPE_CACHE_K(t), FA_APPEND_TYPE_
 FA_APPEND_DEFINE_SCALED(v, 3, 11, 13, FA_APPEND_TYPE_CACHE_V(t), FA_APPEND_TYPE_V_SCALE(t),
                         FA_APPEND_TYPE_V_ZERO(t))
 
-/* Eight dims of one of FlashMLA's rows, and the scale where they are the first that share it. */
-FA_KERNEL_FN void fa_append_latent(FA_TASK t, int u, FA_AT from, FA_AT to, int position)
+/* Eight dims of one of FlashMLA's rows, which are never rotated, and the scale where they are the first that share it. */
+FA_KERNEL_FN void fa_append_latent(FA_TASK t, int u, FA_AT from, FA_AT to)
 {
     const int begin = 8 * u, first = begin / FA_MLA_GROUP * FA_MLA_GROUP;
     const FA_AT block = FA_TYPE_SPAN(FA_TYPE_FP8_DS_MLA, to), at = block + FA_INDEX(fa_mla_byte(begin));
-    const fa_append_elements e = fa_append_take_k(t, from, begin, 8, position);
+    const fa_append_elements e = fa_append_take_k(t, from, begin, 8, 0);
     fa_task_bytes b = fa_append_no_bytes();
     if (begin >= FA_MLA_LATENT) {
         b = fa_append_plain(2, e);
         FA_PUT_BYTES(t, 2, at, b, 16)
     } else {
-        fa_block_range r = fa_block_range_of(fa_append_take_k(t, from, first, 8, position).x[0]);
+        fa_block_range r = fa_block_range_of(fa_append_take_k(t, from, first, 8, 0).x[0]);
         FA_ROLLED
         for (int d = first; d < first + FA_MLA_GROUP; d += 8) {
-            const fa_append_elements some = fa_append_take_k(t, from, d, 8, position);
+            const fa_append_elements some = fa_append_take_k(t, from, d, 8, 0);
             FA_ROLLED
             for (int i = 0; i < 8; i++)
                 r = fa_block_range_with(r, some.x[i]);
@@ -445,7 +445,7 @@ FA_KERNEL_FN void fa_append_latent(FA_TASK t, int u, FA_AT from, FA_AT to, int p
     }
 }
 #else
-#define fa_append_latent(t, u, from, to, position)
+#define fa_append_latent(t, u, from, to)
 #define fa_append_scaled_k(t, u, batch, within, entry, head, key, position)
 #define fa_append_scaled_v(t, u, batch, within, entry, head, key, position)
 #endif
@@ -471,7 +471,7 @@ FA_KERNEL_FN void fa_append_cached(FA_TASK t, int unit, bool of_v)
         }
     } else if (FA_TYPE_IS_ROW(FA_APPEND_TYPE_CACHE_K(t))) {
         fa_append_latent(t, u, FA_APPEND_ROW(t, k, batch, head, within),
-                         FA_APPEND_ROW(t, cache_k, entry, head, key), position);
+                         FA_APPEND_ROW(t, cache_k, entry, head, key));
     } else if (FA_APPEND_TYPE_K_SCALE(t) >= 0) {
         fa_append_scaled_k(t, u, batch, within, entry, head, key, position);
     } else {

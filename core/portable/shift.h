@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What LSEs of partial states lack where ALiBi counted from elsewhere than where rows stand, in the words of task.h. A part whose
- * keys all lie before position r, from which it counted, gave each score of a row at position p slope * (p - r) too much. A
- * work-group does FA_SHIFT_SHARE LSEs.
+ * Corrects LSEs of partial states in which ALiBi counted distances from another position than the row's, in the words of
+ * task.h. A part whose keys all lie before position r, from which it counted, gave each score of a row at position p
+ * slope * (p - r) too much. A work-group does FA_SHIFT_SHARE LSEs.
  */
 #ifndef FA_PORTABLE_SHIFT_H
 #define FA_PORTABLE_SHIFT_H
@@ -15,7 +15,10 @@
 #define FA_SHIFT_LSE 0
 #define FA_SHIFT_WORK 1
 
-/* Behind it lie a row's sequence and place, the positions that parts counted from, part by part a row each, and slopes of heads. */
+/*
+ * Three lists lie behind it: an fa_shift_row for each row; for each part and row the position that the part counted from; a
+ * slope for each head.
+ */
 FA_STRUCT(fa_shift_params)
     int parts, heads, rows;
     int sequences_at; /* of a work of its own; -1: rows stand where their list says                  */

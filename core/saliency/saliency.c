@@ -92,7 +92,7 @@ static fa_status fill_params(fa_saliency *s, const fa_saliency_desc *d)
     out->sequences = (int)p->sequences;
     out->heads = (int)heads;
     out->keys = (int)p->keys;
-    out->each = (int)(p->heads_q / heads);
+    out->each = heads > 0 ? (int)(p->heads_q / heads) : 0; /* without heads nothing runs */
     out->blocks = (int)blocks;
     out->probes = (int)d->probes;
     out->sums = d->sums;

@@ -59,7 +59,7 @@ typedef struct fa_append_desc {
      * format of caches. No two elements share memory, but rows of cache_v may lie between rows of cache_k. Elements are
      * rounded to nearest; ggml's formats are quantised as ggml's reference does it; fp8 saturates. FA_FP8_DS_MLA is of
      * cache_k alone: a scale is the largest magnitude of its 128 dims over 448, and 2^-126 at least; NaN where an element
-     * is not finite. */
+     * is not finite. Its last 64 dims carry the position and come rotated: `rotary`, which turns the first, is refused. */
     fa_tensor cache_k, cache_v;
 
     /* Rows of k are rotated on their way in. With q, f32, f16 or bf16 (batch, heads of q, rows, dim_qk), its rows are
@@ -121,9 +121,9 @@ typedef struct fa_append_args {
  * the append must live until it is done; `args` is copied.
  *
  * FA_INVALID: a buffer is missing, too small, of another device, or misaligned; or an element of the cache, of q_out, or of
- * scales or zeros that are computed, shares bytes with another operand. Where the host reads slots (host_memory of fa_device_info): a slot that the cache has
- * not, or that is given twice; a position that is negative or beyond the tables. Nothing is written then. Elsewhere a row
- * whose slot the cache has not, or with such a position, is skipped.
+ * scales or zeros that are computed, shares bytes with another operand. Where the host reads slots (host_memory of
+ * fa_device_info): a slot that the cache has not, or that is given twice; a position that is negative or beyond the tables.
+ * Nothing is written then. Elsewhere a row whose slot the cache has not, or with such a position, is skipped.
  * FA_DEVICE_LOST. Several threads may run one append, each on its own queue.
  */
 FA_API fa_status fa_append_run(const fa_append *append, fa_queue *queue, const fa_append_args *args);

@@ -51,7 +51,8 @@ typedef enum fa_dtype {
 /**
  * How many elements lie in one block, which is all or nothing: 32 for ggml's formats, 8 for fp8 and for codes alone (whose
  * elements do not depend on each other, but are read so many at a time), 16 for FA_U1, 32 for FA_U2U1, 576 for FA_FP8_DS_MLA,
- * 1 for other types. Head dims and strides of k and v are multiples of it. 0 for a value that is no fa_dtype. Thread-safe.
+ * 1 for other types. Head dims and strides of k and v are multiples of it, but for v's 512 dims in FA_FP8_DS_MLA. 0 for a
+ * value that is no fa_dtype. Thread-safe.
  */
 FA_API int64_t fa_dtype_block(fa_dtype dtype);
 
@@ -64,7 +65,10 @@ FA_API size_t fa_dtype_size(fa_dtype dtype);
  */
 FA_API size_t fa_dtype_align(fa_dtype dtype);
 
-/** The name of a type: "f32", "f16", "bf16", "bool", "i32", "e4m3", "q8_0" and so on. "unknown" for any other value. Never NULL. Thread-safe. */
+/**
+ * The name of a type: "f32", "f16", "bf16", "bool", "i32", "e4m3", "q8_0" and so on. "unknown" for any other value. Never NULL.
+ * Thread-safe.
+ */
 FA_API const char *fa_dtype_name(fa_dtype dtype);
 
 /**

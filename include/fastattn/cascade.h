@@ -77,16 +77,16 @@ FA_API size_t fa_cascade_work(const fa_cascade *cascade);
  * Writes the work of a run with other lengths, as fa_plan_schedule() does: what grows are the sequences' own keys, in the
  * last level. `lengths` are the problem's, for all of its sequences: cu_rows_q as they were, first_kv NULL, as it is the
  * description's, and lens_kv such that each row still sees all keys of its sequence's other levels, behind which the bits of
- * keep_last begin. Further FA_INVALID: they are not; or the cascade is one of
- * fa_cascade_find().
+ * keep_last begin; with ALiBi, none of these lies behind the sequence's first row. Further FA_INVALID: they are not; or the
+ * cascade is one of fa_cascade_find().
  */
 FA_API fa_status fa_cascade_schedule(const fa_cascade *cascade, fa_queue *queue, const fa_lengths *lengths,
                                      fa_buffer *work, size_t work_offset);
 
 /**
  * The same on the device, as fa_plan_schedule_device() does it; the description has dynamic_lengths 2. `lengths` are the
- * problem's, with first_kv NULL. Nobody looks whether cu_rows_q is as it was, and whether each row still sees all keys of
- * its sequence's other levels: if not, results are another problem's.
+ * problem's, with first_kv NULL. Nobody looks whether cu_rows_q is as it was, whether each row still sees all keys of its
+ * sequence's other levels, and whether with ALiBi these lie before its rows: if not, results are another problem's.
  */
 FA_API fa_status fa_cascade_schedule_device(const fa_cascade *cascade, fa_queue *queue,
                                             const fa_device_lengths *lengths, fa_buffer *work,

@@ -79,9 +79,9 @@ FA_API float fa_element(fa_dtype dtype, const void *base, int64_t index);
 
 /**
  * The way back: `count` elements from number `index` on, of a float type or a format of caches. Of the latter they are whole
- * blocks (of FA_FP8_DS_MLA, rows of 576). Rounded and quantised as fa_append_run() does it. Of codes alone (FA_I8 and on) `from` are the numbers that codes
- * stand for, elements that a scale has divided: they are rounded to the nearest that has a code, ties to even. FA_E8M0: to
- * the least power of two that is not less. Other types are left alone. Thread-safe.
+ * blocks (of FA_FP8_DS_MLA, rows of 576). Rounded and quantised as fa_append_run() does it. Of codes alone (FA_I8 to
+ * FA_U2U1) `from` are the numbers that codes stand for, elements that a scale has divided: they are rounded to the nearest
+ * that has a code, ties to even. FA_E8M0: to the least power of two that is not less. Other types are left alone. Thread-safe.
  */
 FA_API void fa_elements_store(fa_dtype dtype, void *base, int64_t index, const float *from, int64_t count);
 

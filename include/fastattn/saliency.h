@@ -33,7 +33,8 @@ typedef struct fa_saliency fa_saliency;
 
 /**
  * Prepares it on `device`. Everything is copied out of desc. Destroy with fa_saliency_destroy(). *saliency is NULL on failure.
- * FA_INVALID: NULL, or desc is wrong; the message names the field. FA_UNSUPPORTED: more than 2^31 - 1 keys; a tensor larger than the device's kernels reach; more rows or probes than its driver lets loops count.
+ * FA_INVALID: NULL, or desc is wrong; the message names the field. FA_UNSUPPORTED: more than 2^31 - 1 keys; a tensor larger
+ * than the device's kernels reach; more rows or probes than its driver lets loops count.
  * FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST. Thread-safe.
  */
 FA_API fa_status fa_saliency_create(fa_device *device, const fa_saliency_desc *desc, fa_saliency **saliency);
@@ -46,8 +47,8 @@ FA_API void fa_saliency_destroy(fa_saliency *saliency);
  * bits for each sequence, which are rows of it; others count as none. bias, keep, probes, page_table, k_scale and k_zero are
  * given exactly if the description has them. `saliency` is f32, contiguous, of shape (sequences, heads, keys), with as many
  * keys as a sequence can have; what lies beyond a sequence's keys, and before its first, is not written. Where a page table on
- * the device names a page that the pool does not have, the saliency of its keys that a probe row sees is NaN. Offsets are in
- * bytes.
+ * the device names a page that the pool does not have, the saliency of its keys that a probe row sees is NaN. The LSE that
+ * attention leaves for such a row is NaN too, and makes that of all keys NaN which the row sees. Offsets are in bytes.
  */
 typedef struct fa_saliency_args {
     size_t struct_size; /* sizeof(fa_saliency_args) */

@@ -158,6 +158,8 @@ class Conform(Case):
 
     def test_caches_that_are_refused(self):
         self.usage("conform", "--kv-type", "q9", mentions=("--kv-type is 'q9'",))
+        for rows in ("fp8_ds_mla", "q8_0,fp8_ds_mla:token"):
+            self.usage("conform", "--kv-type", rows, mentions=("--kv-type is fp8_ds_mla", "latent-row"))
         self.usage("conform", "--kv-type", "i8", mentions=("--kv-type is i8", "channelN"))
         self.usage("conform", "--kv-type", "f16,q8_0:head", mentions=("--kv-type is q8_0 with scales",))
         self.usage("conform", "--scatter", "3", mentions=("--scatter is 3", "--page"))

@@ -342,6 +342,51 @@ START_TEST(cascades_with_terms)
 }
 END_TEST
 
+/* Without a mask a row sees all keys, but with ALiBi none that others share lies behind it. */
+START_TEST(shared_keys_lie_before_rows)
+{
+    enum { COUNT_OF = 8, OWN = 40, ROWS_OF = 4, SHARED = 10, SIZE_OF = 4 };
+    int64_t cu[COUNT_OF + 1], lens[COUNT_OF], shorter[COUNT_OF];
+    int32_t table[COUNT_OF][OWN];
+    const float slopes[HEADS_Q] = {0.1f};
+    fa_cascade *cascade;
+    fa_cascade_info info = {.struct_size = sizeof(info)};
+    if (!device || slow)
+        return;
+    for (int n = 0; n <= COUNT_OF; n++)
+        cu[n] = ROWS_OF * n;
+    for (int n = 0; n < COUNT_OF; n++) {
+        lens[n] = 60;
+        shorter[n] = SHARED * SIZE_OF + 1;
+        for (int i = 0; i < OWN; i++)
+            table[n][i] = i < SHARED ? i : SHARED + n * (OWN - SHARED) + i - SHARED;
+    }
+    fa_attention_desc d = make_desc(1, HEADS_Q, HEADS_Q, ROWS_OF * COUNT_OF, SIZE_OF, 16);
+    d.k.shape[0] = d.v.shape[0] = SHARED + COUNT_OF * (OWN - SHARED);
+    d.mask = FA_MASK_NONE;
+    d.sequences = COUNT_OF;
+    d.cu_rows_q = cu;
+    d.lens_kv = lens;
+    d.page_table = fa_tensor_make(FA_I32, COUNT_OF, 1, 1, OWN);
+    d.alibi_slopes = slopes;
+    d.dynamic_lengths = 1;
+    ck_assert_msg(fa_cascade_create(device, &d, &table[0][0], &cascade) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_cascade_get_info(cascade, &info), FA_OK);
+    ck_assert_int_eq(info.first_kv[0], SHARED * SIZE_OF);
+    fa_buffer *work;
+    ck_assert_int_eq(fa_buffer_create(device, fa_cascade_work(cascade), &work), FA_OK);
+    fa_lengths l = {.struct_size = sizeof(l), .cu_rows_q = cu, .lens_kv = shorter};
+    ck_assert_int_eq(fa_cascade_schedule(cascade, queue, &l, work, 0), FA_INVALID);
+    assert_message("sees the 40 that are shared and, with ALiBi, stands behind them");
+    for (int n = 0; n < COUNT_OF; n++)
+        shorter[n] = SHARED * SIZE_OF + ROWS_OF;
+    ck_assert_msg(fa_cascade_schedule(cascade, queue, &l, work, 0) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_queue_wait(queue), FA_OK);
+    fa_buffer_destroy(work);
+    fa_cascade_destroy(cascade);
+}
+END_TEST
+
 START_TEST(cascades_found_only)
 {
     static tree t;
@@ -393,6 +438,7 @@ int main(int argc, char **argv)
     TCase *tc = add_backend_case(suite, argv[1]);
     tcase_add_test(tc, cascades);
     tcase_add_test(tc, cascades_with_terms);
+    tcase_add_test(tc, shared_keys_lie_before_rows);
     tcase_add_test(tc, cascades_found_only);
     tcase_add_test(tc, cascades_out_of_memory);
     return run_on_backend(suite);

@@ -494,6 +494,13 @@ START_TEST(saliencies_refused)
         assert_message("1048576 rows of 2 heads and 24 dims, but");
     }
     make_scene(&s, 0, NULL, &random);
+    const fa_tensor of_q = s.desc.q, of_o = s.desc.o;
+    s.desc.q.shape[1] = s.desc.o.shape[1] = 0; /* nothing to do, and nothing wrong */
+    s.saliency.heads = 0;
+    ck_assert_msg(fa_saliency_create(device, &s.saliency, &saliency) == FA_OK, "%s", fa_last_error());
+    fa_saliency_destroy(saliency);
+    s.desc.q = of_q;
+    s.desc.o = of_o;
     ck_assert_int_eq(fa_saliency_create(device, &s.saliency, &saliency), FA_OK);
     fa_buffer *q = upload(s.q, sizeof(s.q)), *k = upload(s.k, sizeof(s.k)),
               *lse = upload(s.lse, sizeof(s.lse));

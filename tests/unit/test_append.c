@@ -419,7 +419,7 @@ START_TEST(latent_rows)
     fa_append *append;
     fa_append_desc d = desc_of(FA_F32, FA_FP8_DS_MLA, FA_F32);
     REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID,
-            "cache_k.shape[3] is 64, expected a multiple of 576, a block of fp8_ds_mla");
+            "cache_k.shape[3] is 64, expected 576 with cache_k.dtype fp8_ds_mla");
     d.k.shape[3] = d.cache_k.shape[3] = 512;
     REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID,
             "cache_k.shape[3] is 512, expected 576 with cache_k.dtype fp8_ds_mla");
@@ -432,6 +432,10 @@ START_TEST(latent_rows)
     d.k_scale = fa_tensor_make(FA_F32, ENTRIES, HEADS, KEYS, 1);
     REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID,
             "cache_k.dtype is fp8_ds_mla with k_scale, expected");
+    d.k_scale = (fa_tensor){0};
+    d.rotary = (fa_rotary){.form = FA_ROTARY_HALVES, .dims = 64};
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID,
+            "rotary.form is 2, expected 0 with cache_k.dtype fp8_ds_mla");
 }
 END_TEST
 

@@ -443,14 +443,14 @@ START_TEST(latent_rows)
     ck_assert_uint_eq(p.span[FA_V], 2 * 2 * 12 * 656);
     fa_problem_release(context, &p);
     d.v.shape[3] = 64;
-    refuse(&d, FA_INVALID, "v.shape[3] is 64, expected a multiple of 576, a block of fp8_ds_mla");
+    refuse(&d, FA_INVALID, "v.shape[3] is 64, expected 512 with v.dtype fp8_ds_mla");
     d.v.shape[3] = 576;
     refuse(&d, FA_INVALID, "v.shape[3] is 576, expected 512 with v.dtype fp8_ds_mla");
     d.v.shape[3] = 512;
     d.q.shape[3] = d.k.shape[3] = 512;
     refuse(&d, FA_INVALID, "k.shape[3] is 512, expected 576 with k.dtype fp8_ds_mla");
     d.q.shape[3] = d.k.shape[3] = 128;
-    refuse(&d, FA_INVALID, "k.shape[3] is 128, expected a multiple of 576, a block of fp8_ds_mla");
+    refuse(&d, FA_INVALID, "k.shape[3] is 128, expected 576 with k.dtype fp8_ds_mla");
     d.q.shape[3] = d.k.shape[3] = 576;
     d.k.stride[3] = 1;
     d.k.stride[2] = 640;

@@ -8,6 +8,12 @@
 /* Codes alone need scales, ggml's formats have their own. */
 static bool check_type(const char *command, const kv_type *t)
 {
+    if (t->dtype == FA_FP8_DS_MLA) {
+        cli_error(command,
+                  "--kv-type is fp8_ds_mla, expected another: its rows are k and v in one, which --filter "
+                  "'*latent-row*' chooses");
+        return false;
+    }
     const bool is_fp8 = t->dtype == FA_E4M3 || t->dtype == FA_E5M2, is_bare = t->dtype >= FA_I8;
     if (is_bare && t->scaling == KV_UNSCALED)
         cli_error(
