@@ -37,6 +37,8 @@ const char *fa_cu_module_name(int line, int type)
     return type == FA_CUDA_TASK ? tasks[line] : fa_cuda_table[line].name;
 }
 
+_Static_assert(FA_TASK_CONSTANTS == 4, "the key of the cache names each");
+
 static const char *name_of(const fa_cu_program *p)
 {
     return fa_cu_module_name(p->line, p->type);

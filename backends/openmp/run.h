@@ -8,9 +8,9 @@
 
 /* What a device of this backend has of its own. */
 typedef struct fa_cpu_device {
-    fa_pool *pool;           /* NULL: the context's executor shares work */
-    int32_t runtime_threads; /* what OpenMP allowed when it was opened */
-    fa_cpu_append_rows *append_rows;
+    fa_pool *pool;                   /* NULL: the context's executor shares work */
+    int32_t runtime_threads;         /* what OpenMP allowed when it was opened */
+    fa_cpu_append_rows *append_rows; /* of the best instruction set, see append.c */
 } fa_cpu_device;
 
 size_t fa_openmp_scratch_bytes(const fa_plan *plan);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A row of new keys or values into a cache. Plain types and q8_0 are written in vectors, to the bits of plain C. */
+/*
+ * Rows of new keys or values, heads of one token together, into a cache. Plain types and q8_0 are written in vectors, to the
+ * bits of plain C.
+ */
 #include <fastattn/reference.h>
 
 #include "backends/openmp/kernel.h"
@@ -15,16 +18,17 @@ typedef struct moved_rows {
 } moved_rows;
 
 #if FA_ISA_IS != FA_ISA_scalar
-enum { BLOCK = 32, MOST_BLOCKS = 64 };
+enum { BLOCK = 32, BLOCKS_TOGETHER = 64 };
+_Static_assert(FA_MAX_HEAD_DIM <= BLOCKS_TOGETHER * BLOCK, "a row is encoded at once");
 
 /*
- * Rows of plain elements, MOST_BLOCKS blocks at most: of all blocks the largest magnitudes first, in their own type, then the
+ * Rows of plain elements, BLOCKS_TOGETHER blocks at most: of all blocks the largest magnitudes first, in their own type, then the
  * scales together, then the codes: no step waits for the one before. False: some element is not finite, or twice a
  * scale's inverse might not be, and nothing is written.
  */
 FA_INLINE bool encode_q8_0(const fa_dtype source, const moved_rows *m)
 {
-    enum { MOST = MOST_BLOCKS + VL };
+    enum { MOST = BLOCKS_TOGETHER + VL };
     const vf zero = v_set1(0.0f);
     const int blocks = m->dim / BLOCK, count = m->rows * blocks;
     const uint32_t infinite = source == FA_F32 ? 0x7f800000u : source == FA_F16 ? 0x7c00u : 0x7f80u;
@@ -84,7 +88,7 @@ static bool encode_rows_q8_0(fa_dtype source, const moved_rows *m)
 /* How many rows are encoded together. */
 static int rows_q8_0(int dim)
 {
-    return FA_MAX(MOST_BLOCKS * BLOCK / dim, 1);
+    return BLOCKS_TOGETHER * BLOCK / dim;
 }
 #else
 static bool encode_rows_q8_0(fa_dtype source, const moved_rows *m)

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The two products of a chunk of keys and a few query rows. Head dims are lanes. */
+/*
+ * The two products of a chunk of keys and a few query rows. Head dims are lanes. What scales a block multiplies keys in
+ * registers, and of values their weights, see weighs_scale().
+ */
 #include "simd/chunk.h"
 
 #include "simd/codes.h"
@@ -98,9 +101,7 @@ FA_INLINE void make_halves(const int type, fa_chunk *c, uint16_t *to)
         __builtin_prefetch(c->row[i + c->far] + c->dim - 1);
         c->made[i] = (const uint8_t *)to;
     }
-    for (int i = 0; i < FEW; i++)
-        c->scale[i] = 256.0f;
-    c->rescaled = type == FA_TYPE_E4M3;
+    c->factor = type == FA_TYPE_E4M3 ? 256.0f : 1.0f;
     c->dtype = FA_F16;
     c->row = c->made;
     c->far = 0;
@@ -114,7 +115,7 @@ void FA_ISA_NAME(chunk_prepare)(fa_chunk *c, uint16_t *scratch)
             c->made[i] = c->row[FA_MIN(i, c->count - 1)];
         row = c->made;
     }
-    c->rescaled = false;
+    c->factor = 1.0f;
 #define FORMAT(name)                                                                    \
     case FA_##name:                                                                     \
         read_scaling(FA_TYPE_##name, 0, row, c->count, c->dim, V_BYTES_UNIT, c->scale); \
@@ -200,6 +201,12 @@ FA_INLINE void score_rows(const int rows, const int type, bool ahead, const fa_c
         chunk_score_tile(rows, 1, type, ahead, c, i, q, q_stride, s + i, s_stride);
 }
 
+/* What sums of values are over while a chunk is added: its numbers are, where weights have the scales. */
+FA_INLINE float sum_unit(const int type)
+{
+    return weighs_scale(type) ? V_BYTES_UNIT : 1.0f;
+}
+
 /* Adds row i of the chunk, weighted: `vecs` vectors from half `half` of block b on. */
 FA_INLINE void add_row(const int rows, const int vecs, const int half, const int type, const fa_chunk *c,
                        int b, int i, const float *p, int p_stride, vf acc[ROWS][MOST_VECS])
@@ -232,7 +239,7 @@ FA_INLINE void chunk_value_tile(const int rows, const int halves, const int half
     for (int r = 0; r < rows; r++) {
         FA_UNROLL
         for (int n = 0; n < vecs; n++)
-            acc[r][n] = v_load(to + r * o_stride + n * VL);
+            acc[r][n] = v_mul(v_load(to + r * o_stride + n * VL), v_set1(1 / sum_unit(type)));
     }
     for (int n = turn; ahead && turns > 4 && n < c->count; n += turns)
         load_far(type, c->row[n + c->far], first, c->dim);
@@ -252,16 +259,16 @@ FA_INLINE void chunk_value_tile(const int rows, const int halves, const int half
     for (int r = 0; r < rows; r++) {
         FA_UNROLL
         for (int n = 0; n < vecs; n++)
-            v_store(to + r * o_stride + n * VL, acc[r][n]);
+            v_store(to + r * o_stride + n * VL, v_mul(acc[r][n], v_set1(sum_unit(type))));
     }
 }
 
-/* Weights of keys, times a number for each. */
+/* Weights of keys, times a number for each, over V_BYTES_UNIT. */
 FA_INLINE void weigh(const int rows, int count, const float *p, int p_stride, const float *by, float *to,
                      int to_stride)
 {
     for (int i = 0; i < count; i += VL) {
-        const vf factor = v_load(by + i);
+        const vf factor = v_mul(v_load(by + i), v_set1(1 / V_BYTES_UNIT));
         FA_UNROLL
         for (int r = 0; r < rows; r++)
             v_store(to + r * to_stride + i, v_mul(v_load(p + r * p_stride + i), factor));
@@ -320,18 +327,26 @@ static void multiply(chunk_product *const product[2], const fa_chunk *c, int row
     }
 }
 
+/* Scores or weights, times what the chunk's elements are too small by. */
+static void enlarge(const fa_chunk *c, int rows, float *x, int stride)
+{
+    const vf factor = v_set1(c->factor);
+    for (int r = 0; c->factor != 1.0f && r < rows; r++) {
+        for (int i = 0; i < c->count; i += VL)
+            v_store(x + r * stride + i, v_mul(v_load(x + r * stride + i), factor));
+    }
+}
+
 void FA_ISA_NAME(chunk_scores)(const fa_chunk *c, int rows, const float *q, int q_stride, float *s,
                                int s_stride)
 {
     multiply(scores_of[c->dtype], c, rows, q, q_stride, s, s_stride);
-    for (int r = 0; c->rescaled && r < rows; r++)
-        weigh(1, c->count, s + r * s_stride, 0, c->scale, s + r * s_stride, 0);
+    enlarge(c, rows, s, s_stride);
 }
 
 void FA_ISA_NAME(chunk_values)(const fa_chunk *c, int rows, float *p, int p_stride, float *o, int o_stride)
 {
-    for (int r = 0; c->rescaled && r < rows; r++)
-        weigh(1, c->count, p + r * p_stride, 0, c->scale, p + r * p_stride, 0);
+    enlarge(c, rows, p, p_stride);
     multiply(values_of[c->dtype], c, rows, p, p_stride, o, o_stride);
 }
 #endif

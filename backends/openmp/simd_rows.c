@@ -3,7 +3,6 @@
  * Attention of few query rows, as in decoding, where reading K and V is the cost. Rows of plain types that lie evenly
  * apart are read where they are (simd/micro_rows.h); formats of caches, and keys in pages, in chunks (simd/chunk.h).
  */
-#include <float.h>
 #include <string.h>
 
 #include "simd/chunk.h"
@@ -318,7 +317,7 @@ static void tell_chunk(fa_chunk *c, const rows_scratch *s, const typed_rows *blo
     FA_ISA_NAME(chunk_prepare)(c, (uint16_t *)(void *)s->kv);
 }
 
-/* Adds a chunk of ggml's blocks, with 0 for those that are not finite. What scales them is in the weights, as ever. */
+/* Adds a chunk of ggml's blocks, with 0 for those that are not finite. The arithmetic is that of finite blocks: rows that see none of these keep their bits. */
 static void add_cleaned_blocks(const rows_scratch *s, const typed_rows *block, int rows, int first, int count,
                                int dim)
 {

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "core/attention/checks.h"
-#include "core/size.h"
 #include "core/status.h"
 
 #define MAX_PACKED_ROWS (1 << 30) /* rows times group: int holds any row of a block, and a block more */

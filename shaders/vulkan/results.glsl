@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The part of matrix.comp that ends rows and writes them: their outputs and LSEs, or their parts. */
+
 /* Ends the row of a slot: its factor; the work-item that `tells` writes what of the row ends with it. */
 float end_row(int row, fa_state state, bool tells)
 {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The part of matrix.comp that hides scores, makes weights of them, and rescales the output to the new maximum of each row. */
+
 /* Scores are scaled where the plan wants natural ones, and hidden where they are. */
 void mask_in_registers(int t, int key, int key_end, bool masked)
 {

@@ -129,11 +129,47 @@ START_TEST(errors_are_those_of_blocked_sums)
 }
 END_TEST
 
+/* A value that all other keys outweigh by more than f32 holds beside its scale: what is lost of it is less than the limit. */
+START_TEST(small_weights_keep_their_values)
+{
+    enum { KEYS = 32, DIM = 64 };
+    static const fa_dtype types[] = {FA_Q8_0, FA_Q4_0, FA_Q5_0, FA_IQ4_NL, FA_Q4_1, FA_E4M3};
+    static float q[DIM], k[KEYS * DIM], v[KEYS * DIM], o[DIM];
+    static unsigned char coded[KEYS * DIM * 4];
+    static double exact[DIM];
+    double limit, limit_lse;
+    fa_device *device;
+    fa_attention_desc d = make_desc(1, 1, 1, 1, KEYS, DIM);
+    const fa_inputs inputs = {.q = q, .k = k, .v = coded};
+    ck_assert_int_eq(fa_device_open(context, "openmp", NULL, &device), FA_OK);
+    d.scale = 1;
+    q[0] = 1;
+    for (int j = 2; j < KEYS; j++)
+        k[j * DIM] = -3e4f;
+    for (int n = 0; n < COUNT(types) * 4; n++) {
+        k[DIM] = -70 - 5 * (float)(n % 4); /* weights of 2^-101 to 2^-123 */
+        for (int i = 0; i < DIM; i++)
+            v[DIM + i] = 0.01f * (1 + 0.5f * sinf((float)i));
+        fa_elements_store(types[n / 4], coded, 0, v, KEYS * DIM);
+        d.v.dtype = types[n / 4];
+        ck_assert_msg(fa_attention_host(device, &d, q, k, coded, NULL, NULL, o, NULL) == FA_OK, "%s",
+                      fa_last_error());
+        ck_assert_int_eq(fa_reference_attention(context, &d, &inputs, exact, NULL), FA_OK);
+        ck_assert_int_eq(fa_reference_limit(context, &d, &inputs, FA_F32, 0, &limit, &limit_lse), FA_OK);
+        for (int i = 0; i < DIM; i++)
+            ck_assert_msg(fabs((double)o[i] - exact[i]) <= limit, "%s, %g: %g is off by %g, limit %g",
+                          fa_dtype_name(d.v.dtype), (double)k[DIM], exact[i], (double)o[i] - exact[i], limit);
+    }
+    fa_device_close(device);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("precision");
     TCase *tc = add_context_case(suite, "openmp");
     tcase_add_loop_test(tc, errors_are_those_of_blocked_sums, 0, 5);
+    tcase_add_test(tc, small_weights_keep_their_values);
     tcase_set_timeout(tc, 120);
 
     SRunner *runner = srunner_create(suite);

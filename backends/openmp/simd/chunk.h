@@ -15,13 +15,13 @@ typedef struct fa_chunk {
     int count, dim;
     const uint8_t *const *row; /* where each begins; after them, more that are read later                   */
     int far;                   /* the row so many after one is loaded ahead as that is read; 0: none is     */
-    bool rescaled;             /* by one number each: that of row i is scale[i]                             */
-    const uint8_t *made[FEW];  /* rows that are not what memory has                                         */
+    float factor;              /* of all scores and weights: 256 for e4m3, read as f16 256 times too small  */
+    const uint8_t *made[FEW];  /* where rows begin that `row` has not: in scratch, or the last one repeated */
     /* Of ggml's blocks: of block b of row i, number b * FEW + i. */
     float scale[MOST_BLOCKS * FEW], offset[MOST_BLOCKS * FEW];
 } fa_chunk;
 
-/* How many rows of that type and so many elements a chunk takes, so that they and as many loaded ahead stay in L1. */
+/* How many rows of that type and so many elements a chunk takes: fewer where FEW are over 8 KiB of the first-level cache. */
 static inline int chunk_rows(fa_dtype dtype, int dim)
 {
     return FA_TYPE_SPAN(dtype, dim) * FEW <= 8192 ? FEW : FEW / 2;
@@ -36,7 +36,7 @@ static inline bool has_chunks(fa_dtype dtype, int dim)
 
 /*
  * Of a chunk whose rows are told: reads what scales their blocks. fp8 becomes f16 in `scratch`, which is at 64 bytes and
- * has room for FEW rows; that is cheaper than to decode it in registers between the products.
+ * has room for FEW rows; that is cheaper than to decode it in registers between the products. NULL serves other types.
  */
 void FA_ISA_NAME(chunk_prepare)(fa_chunk *chunk, uint16_t *scratch);
 
