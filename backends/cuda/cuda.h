@@ -111,7 +111,7 @@ void fa_cu_stages_destroy(const fa_cu *cu, const fa_cu_stages *stages);
  * FA_COMPILE with the end of the compiler's log.
  */
 fa_status fa_cu_function_get(fa_device *device, int line, int type, int variant, CUfunction *function);
-/* Likewise the kernel of a task: with a compiler, one made for its constants, unless they are all 0. */
+/* Likewise the kernel of a task: made for its constants, unless they are all 0, where a compiler is there and does it. */
 fa_status fa_cu_task_function_get(const fa_task *task, CUfunction *function);
 /* What messages call a module; of a task, whose number is the line, the type is FA_CUDA_TASK. */
 const char *fa_cu_module_name(int line, int type);

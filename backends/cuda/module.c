@@ -300,7 +300,15 @@ fa_status fa_cu_task_function_get(const fa_task *task, CUfunction *function)
         of.fixed = of.fixed || of.constant[i] != 0;
     }
     CUmodule module;
-    FA_TRY(get_module(task->device, &of, &module));
+    fa_status status = get_module(task->device, &of, &module);
+    if (status == FA_COMPILE && of.fixed && have_images(&d->caps)) {
+        fa_clear_error();
+        fa_log(task->device->context, FA_LOG_DEBUG,
+               "cuda: %s is not compiled for its types, the library's serves", name_of(&of));
+        of = (fa_cu_program){.line = task->kind, .type = FA_CUDA_TASK};
+        status = get_module(task->device, &of, &module);
+    }
+    FA_TRY(status);
     CUresult error = d->cu->cuModuleGetFunction(function, module, "fa_task");
     return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(d->cu, error, "cuModuleGetFunction");
 }

@@ -87,7 +87,8 @@ typedef struct fa_append fa_append;
 /**
  * Prepares `desc` on `device`. Everything is copied out of desc. Destroy with fa_append_destroy(). *append is NULL on
  * failure. FA_INVALID: NULL, or desc is wrong; the message names the field. FA_UNSUPPORTED: a tensor is larger than the device
- * reads and writes at once; cache_k or cache_v is FA_U1 or FA_U2U1. FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST. Thread-safe.
+ * reads and writes at once; cache_k or cache_v is FA_U1 or FA_U2U1. FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST. On a GPU
+ * the first append of its types may compile a program. Thread-safe.
  */
 FA_API fa_status fa_append_create(fa_device *device, const fa_append_desc *desc, fa_append **append);
 

@@ -154,7 +154,7 @@ START_TEST(cubins_are_cached)
 END_TEST
 
 /* With a compiler an append has a program for its types, which the next one of these types shares; without, the library's. */
-static void check_appends(long first, long others)
+static void check_appends(const long compiles[3])
 {
     fa_device *device;
     fa_append *append[3];
@@ -166,7 +166,7 @@ static void check_appends(long first, long others)
     for (int n = 0; n < 3; n++) {
         desc.cache_k.dtype = n < 2 ? FA_Q8_0 : FA_Q4_0;
         ck_assert_msg(fa_append_create(device, &desc, &append[n]) == FA_OK, "%s", fa_last_error());
-        ck_assert_int_eq(stub_compiles() - before, n < 2 ? first : others);
+        ck_assert_int_eq(stub_compiles() - before, compiles[n]);
     }
     for (int n = 0; n < 3; n++)
         fa_append_destroy(append[n]);
@@ -177,11 +177,15 @@ static void check_appends(long first, long others)
 
 START_TEST(appends_are_compiled_for_their_types)
 {
-    check_appends(1, 2);
+    static const long each[] = {1, 1, 2}, none[] = {0, 0, 0}, again[] = {1, 2, 3};
+    check_appends(each);
     if (fa_cuda_image_count == 0)
         return;
     stub_fail("nvrtcGetNumSupportedArchs", 1, CUDA_ERROR_INVALID_VALUE);
-    check_appends(0, 0);
+    check_appends(none);
+    ck_assert(stub_has_failed());
+    stub_fail("nvrtcGetCUBINSize", 1, CUDA_ERROR_INVALID_VALUE);
+    check_appends(again); /* the library's serves the first; the second tries once more */
     ck_assert(stub_has_failed());
 }
 END_TEST

@@ -11,7 +11,7 @@
 
 #include "tests/gpu/on_backend.h"
 
-enum { BATCH = 2, HEADS = 3, ROWS = 5, ENTRIES = 7, KEYS = 3, ROWS_ALL = BATCH * ROWS, GUARD = 64 };
+enum { BATCH = 2, HEADS = 5, ROWS = 5, ENTRIES = 7, KEYS = 3, ROWS_ALL = BATCH * ROWS, GUARD = 64 };
 
 static int step = 1; /* every case, or every other one: a driver on a CPU takes a second to compile each */
 
