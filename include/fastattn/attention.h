@@ -21,7 +21,7 @@ typedef enum fa_dtype {
     FA_BOOL = 3, /* one byte, 0 or not 0; only for `keep`                    */
     FA_I32 = 4,  /* 32 bits; for `page_table`, and `keep` in bits             */
 
-    /* Formats of caches: only for k and v. 8 bits, as the Open Compute Project has them: */
+    /* Formats of caches: only for k and v. fa_element() and fa_elements_store() of reference.h decode and encode. 8 bits, as the Open Compute Project has them: */
     FA_E4M3 = 5, /* fp8 e4m3fn: sign, 4 bits of exponent, 3 of mantissa; no infinity */
     FA_E5M2 = 6, /* fp8 e5m2: the upper half of an f16                       */
     /* Blocks of 32 elements, bit for bit as ggml has them (llama.cpp's --cache-type-k). d and m are f16: */
@@ -61,7 +61,7 @@ FA_API size_t fa_dtype_size(fa_dtype dtype);
 
 /**
  * What a number in memory a multiple of must begin at: offsets and addresses of tensors. The element's size; 2 for formats
- * of caches, 4 for FA_FP8_DS_MLA. 0 for a value that is no fa_dtype. Thread-safe.
+ * of caches and FA_E8M0, 4 for FA_FP8_DS_MLA. 0 for a value that is no fa_dtype. Thread-safe.
  */
 FA_API size_t fa_dtype_align(fa_dtype dtype);
 

@@ -114,7 +114,7 @@ typedef struct fa_segment_args {
 typedef struct fa_segments_args {
     size_t struct_size; /* sizeof(fa_segments_args) */
     fa_buffer *q, *o, *lse, *v_channels, *workspace, *work;
-    size_t q_offset, o_offset, lse_offset, v_channels_offset; /* multiples of the element's size        */
+    size_t q_offset, o_offset, lse_offset, v_channels_offset; /* multiples of fa_dtype_align() of each */
     size_t workspace_offset;                                  /* a multiple of 64                       */
     size_t work_offset;                                       /* a multiple of 256                      */
     const fa_segment_args *const *segment;                    /* one for each segment                   */
