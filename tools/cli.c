@@ -82,6 +82,14 @@ static int option_heading(const cli_option *option, char *text, size_t size, con
     return snprintf(text, size, "--%s%s", option->name, value);
 }
 
+/* Lines after the first begin at a column. */
+static void print_lines(const char *text, int column)
+{
+    for (const char *end; (end = strchr(text, '\n')); text = end + 1)
+        printf("%.*s\n%*s", (int)(end - text), text, column, "");
+    printf("%s\n", text);
+}
+
 static void print_help(const char *command, const char *usage, const cli_option *options, int count)
 {
     const char *help;
@@ -95,7 +103,8 @@ static void print_help(const char *command, const char *usage, const cli_option 
     }
     for (int i = 0; i < count; i++) {
         (void)option_heading(&options[i], heading, sizeof(heading), &help);
-        printf("  %-*s  %s\n", width, heading, help);
+        printf("  %-*s  ", width, heading);
+        print_lines(help, width + 4);
     }
     printf("  %-*s  %s\n", width, "--help", "this text");
     printf("\nExit codes: 0 done, 1 failed, 2 the command line is wrong.\n");

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tools/kvtype.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,8 @@ static bool find_scaling(const char *text, kv_type *out)
             continue;
         const long group = strtol(text + length, &end, 10);
         const bool numbered = i == KV_GROUP || i == KV_CHANNEL;
+        if (numbered && !isdigit((unsigned char)text[length]))
+            return false;
         if (*end || numbered != (end > text + length) || (numbered && (group < 1 || group > 1 << 20)))
             return false;
         out->scaling = (kv_scaling)i;
@@ -52,8 +55,9 @@ static bool find(const char *command, const char *text, size_t length, kv_type *
     out->dtype = all[index];
     if (!colon || find_scaling(colon + 1, out))
         return true;
-    cli_error(command, "--kv-type: '%s' behind %s:, expected tensor, head, token, groupN or channelN",
-              colon + 1, word);
+    cli_error(command,
+              "--kv-type is '%s:%s', expected tensor, head, token, groupN or channelN behind the colon", word,
+              colon + 1);
     return false;
 }
 
@@ -66,6 +70,27 @@ bool kv_types_option(const char *command, const char *text, kv_types *out)
     const size_t length = comma ? (size_t)(comma - text) : strlen(text);
     const char *of_v = comma ? comma + 1 : text;
     return find(command, text, length, &out->k) && find(command, of_v, strlen(of_v), &out->v);
+}
+
+static bool is_whole(const char *command, const kv_type *t)
+{
+    const bool is_fp8 = t->dtype == FA_E4M3 || t->dtype == FA_E5M2,
+               is_bare = t->dtype >= FA_I8 && t->dtype != FA_FP8_DS_MLA;
+    if (is_bare && t->scaling == KV_UNSCALED)
+        cli_error(
+            command,
+            "--kv-type is %s, expected its scales behind a colon: tensor, head, token, groupN or channelN",
+            fa_dtype_name(t->dtype));
+    else if (!is_bare && !is_fp8 && t->scaling != KV_UNSCALED)
+        cli_error(command, "--kv-type is %s with scales, expected none", fa_dtype_name(t->dtype));
+    else
+        return true;
+    return false;
+}
+
+bool kv_types_whole(const char *command, const kv_types *types)
+{
+    return !types->given || (is_whole(command, &types->k) && is_whole(command, &types->v));
 }
 
 void kv_types_describe(const kv_types *types, fa_attention_desc *d)
@@ -91,8 +116,9 @@ static bool scale(const kv_type *t, const fa_tensor *of, fa_tensor *scales, fa_t
     if (t->scaling == KV_UNSCALED)
         return true;
     if (of->shape[2] % keys != 0 || of->shape[3] % dims != 0) {
-        (void)snprintf(why, size, "--kv-type: %s%d, expected a divisor of %lld %s", scalings[t->scaling],
-                       (int)t->group, (long long)of->shape[in_keys ? 2 : 3], in_keys ? "keys" : "dims");
+        (void)snprintf(why, size, "--kv-type is %s:%s%d, expected a divisor of %lld %s",
+                       fa_dtype_name(t->dtype), scalings[t->scaling], (int)t->group,
+                       (long long)of->shape[in_keys ? 2 : 3], in_keys ? "keys" : "dims");
         return false;
     }
     *scales =

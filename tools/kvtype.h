@@ -29,11 +29,20 @@ typedef struct kv_types {
     kv_type k, v;
 } kv_types;
 
+/* Its help text, behind which more may be said. */
+#define KV_TYPES_HELP                                                                                 \
+    "<type[,type]> that of k and v, or of each: f32 f16 bf16 e4m3 e5m2 q8_0 q4_0 q4_1 q5_0 q5_1\n"    \
+    "iq4_nl; and with scales (i8:token) i8 i4 i2 u8 u4 u2 e2m1 e4m3 e5m2 with tensor, head, token,\n" \
+    "groupN or channelN"
+
 /*
  * The value of --kv-type: NULL, "q8_0", or "q8_0,i8:token" for k and v apart. Behind a colon: tensor, head, token, groupN or
  * channelN. False after an error.
  */
 bool kv_types_option(const char *command, const char *text, kv_types *out);
+
+/* Whether codes alone have scales, and no others that have their own. False after an error. */
+bool kv_types_whole(const char *command, const kv_types *types);
 
 /* Gives k and v of a description their types, where there are such. */
 void kv_types_describe(const kv_types *types, fa_attention_desc *d);

@@ -35,9 +35,10 @@ class Usage(Case):
         shape = ("bench", "--shape", "B1,H1,S16,D32")
         self.usage(*shape, "--kv-type", "q9", mentions=("--kv-type is 'q9'", "q8_0", "iq4_nl"))
         self.usage(*shape, "--kv-type", "q8_0,", mentions=("--kv-type is ''",))
+        self.usage(*shape, "--kv-type", "u4", mentions=("--kv-type is u4, expected its scales",))
         self.usage(*shape, "--kv-type", "q8_0,f64", mentions=("--kv-type is 'f64'",))
         for scaling in ("group", "group0", "tokens", "token4", ""):
-            self.usage(*shape, "--kv-type", f"i8:{scaling}", mentions=(f"'{scaling}' behind i8:", "channelN"))
+            self.usage(*shape, "--kv-type", f"i8:{scaling}", mentions=(f"'i8:{scaling}'", "channelN"))
 
     def test_pages(self):
         shape = ("bench", "--shape", "B1,H1,S16,D16")

@@ -251,6 +251,8 @@ class Plan(Case):
         self.assertEqual(self.plan(*shape, "--page", "16", "--scatter", "7"), paged)
         self.assertEqual(self.plan(*shape, "--page", "0"), plain)
         self.expect(0, "plan", *shape, "--page", "16", mentions=("SK100 f32, pages of 16 keys on null",))
+        cached = (*shape, "--kv-type", "i8:token,f16", "--page", "16")
+        self.expect(0, "plan", *cached, mentions=("SK100 f32:i8:token,f16, pages of 16 keys on null",))
 
     def test_pages_that_are_refused(self):
         good = ("plan", "--shape", "B1,H1,S16,D16")

@@ -88,10 +88,7 @@ static int parse(arguments *a, int argc, char **argv)
         {"suite", 's', &a->suite, "<name> one of the lists above instead of one case"},
         {"dtype", 's', &a->dtype,
          "<f32|f16|bf16> element type of every tensor; with --shape f32, in a suite each of its own"},
-        {"kv-type", 's', &a->kv_type,
-         "<type[,type]> that of k and v, or of each: also e4m3, e5m2, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl,\n"
-         "fp8_ds_mla (of latent rows), and with scales (i8:token) i8 i4 i2 u8 u4 u2 e2m1 e4m3 e5m2 with\n"
-         "tensor, head, token, groupN or channelN"},
+        {"kv-type", 's', &a->kv_type, KV_TYPES_HELP "; with --v-in-k and D576,DV512 fp8_ds_mla"},
         {"v-in-k", 'f', &a->v_in_k,
          "v is the first DV dims of k, as in latent attention: one row of memory is both"},
         {"causal", 'f', &a->causal, "mask what lies behind each row; the last row sees every key"},
@@ -153,7 +150,7 @@ static bool apply_options(const arguments *a, bench_cases *cases)
     paging pages;
     kv_types kv;
     if (!pages_options(command, a->page, a->scatter, &pages) || !kv_types_option(command, a->kv_type, &kv) ||
-        !cli_int32(command, "block-q", a->block_q, &tuning.block_q) ||
+        !kv_types_whole(command, &kv) || !cli_int32(command, "block-q", a->block_q, &tuning.block_q) ||
         !cli_int32(command, "block-kv", a->block_kv, &tuning.block_kv) ||
         !cli_int32(command, "splits", a->splits, &tuning.splits))
         return false;

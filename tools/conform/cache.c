@@ -5,34 +5,23 @@
 
 #include "tools/conform/cases.h"
 
-/* Codes alone need scales, ggml's formats have their own. */
-static bool check_type(const char *command, const kv_type *t)
+static bool is_row(const char *command, const kv_type *t)
 {
-    if (t->dtype == FA_FP8_DS_MLA) {
+    if (t->dtype == FA_FP8_DS_MLA)
         cli_error(command,
                   "--kv-type is fp8_ds_mla, expected another: its rows are k and v in one, which --filter "
                   "'*latent-row*' chooses");
-        return false;
-    }
-    const bool is_fp8 = t->dtype == FA_E4M3 || t->dtype == FA_E5M2, is_bare = t->dtype >= FA_I8;
-    if (is_bare && t->scaling == KV_UNSCALED)
-        cli_error(
-            command,
-            "--kv-type is %s, expected its scales behind a colon: tensor, head, token, groupN or channelN",
-            fa_dtype_name(t->dtype));
-    else if (!is_bare && !is_fp8 && t->scaling != KV_UNSCALED)
-        cli_error(command, "--kv-type is %s with scales, expected none", fa_dtype_name(t->dtype));
-    else
-        return true;
-    return false;
+    return t->dtype == FA_FP8_DS_MLA;
 }
 
 bool conform_cache_options(const char *command, const char *types, int64_t page, int64_t scatter,
                            conform_cache *out)
 {
-    return kv_types_option(command, types, &out->types) &&
-           pages_options(command, page, scatter, &out->pages) &&
-           (!out->types.given || (check_type(command, &out->types.k) && check_type(command, &out->types.v)));
+    if (!kv_types_option(command, types, &out->types) || !pages_options(command, page, scatter, &out->pages))
+        return false;
+    if (out->types.given && (is_row(command, &out->types.k) || is_row(command, &out->types.v)))
+        return false;
+    return kv_types_whole(command, &out->types);
 }
 
 void conform_cache_print(const conform_cache *cache, char *text, size_t size)

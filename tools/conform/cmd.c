@@ -27,7 +27,8 @@ static const char usage[] =
     "  fastattn conform --junit conform.xml --json conform.json  reports for machines\n"
     "\n"
     "A case is named KERNEL:GROUP/TYPES/LENGTHS/HEADS/DIMS; the same seed gives the same case the same data. With\n"
-    "--kv-type or --page, those that can have such a cache run with it, and names end with it: /kv-type=q8_0/page=16. The\n"
+    "--kv-type or --page, those that can have such a cache run with it, others not, and names end with it:\n"
+    "/kv-type=q8_0/page=16. Dims must be multiples of a type's block, and N of channelN must divide the page. The\n"
     "null backend computes nothing: there, calls, guards and inputs are checked, results are not.";
 
 typedef struct conform_options {
@@ -45,8 +46,7 @@ static int parse(conform_options *o, int argc, char **argv)
         {"filter", 's', &o->filter, "<glob> only what matches KERNEL:CASE; * matches / as well"},
         {"kernel", 's', &o->kernel, "<name> only this kernel; see 'fastattn devices'"},
         {"seed", 'i', &o->seed, "of the data and the random cases; 1"},
-        {"kv-type", 's', &o->kv_type,
-         "<type[,type]> that of k and v, or of each; as bench has it, but fp8_ds_mla"},
+        {"kv-type", 's', &o->kv_type, KV_TYPES_HELP},
         {"page", 'i', &o->page, "keys of a page: k and v are pools of pages; 0: no pages but those of cases"},
         {"scatter", 'i', &o->scatter,
          "<seed> deal the pages of --page at random over the pool; -1, the default: in order"},
@@ -161,10 +161,13 @@ static int run_suite(conform_suite *suite, const conform_options *o, const confo
         conform_cache_print(&suite->cache, cache, sizeof(cache));
         cli_error(
             command,
-            "no case%s%s matches --filter '%s' on %s, expected a glob such as '*:causal-br/*'; the names: "
-            "fastattn conform%s --list",
+            "no case%s%s matches --filter '%s' on %s, expected %s; the names: fastattn conform --backend %s --list",
             cache[0] ? " that can have" : "", cache, o->filter ? o->filter : "*",
-            o->kernel ? o->kernel : suite->info.kernels, cache);
+            o->kernel ? o->kernel : suite->info.kernels,
+            cache[0]
+                ? "cases whose dims are multiples of the type's block, and N of channelN to divide the page"
+                : "a glob such as '*:causal-br/*'",
+            suite->info.backend);
         return EXIT_USAGE;
     }
     if (o->list)

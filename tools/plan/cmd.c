@@ -46,7 +46,7 @@ static int parse(plan_options *o, int argc, char **argv)
         {"shape", 's', &o->shape,
          "<B1,H8,S2048,D128[,HK8][,SK2048][,DV128]> batch, heads, rows, dim; those of k and v"},
         {"dtype", 's', &o->dtype, "<f32|f16|bf16> element type of every tensor; f32"},
-        {"kv-type", 's', &o->kv_type, "<type[,type]> that of k and v, or of each; as bench has it"},
+        {"kv-type", 's', &o->kv_type, KV_TYPES_HELP "; with --v-in-k fp8_ds_mla"},
         {"v-in-k", 'f', &o->v_in_k, "v is the first DV dims of k, as in latent attention"},
         {"causal", 's', &o->causal,
          "<top-left|bottom-right> which corner the diagonal starts from or ends in"},
@@ -80,6 +80,7 @@ static int parse(plan_options *o, int argc, char **argv)
 typedef struct problem {
     shape size;
     paging pages;
+    kv_types kv;
     fa_tuning tuning;
     int64_t *lens_kv;
     fa_attention_desc desc;
@@ -94,9 +95,8 @@ static int make_problem(const plan_options *o, problem *p)
     static const char *const dtypes[] = {"f32", "f16", "bf16"};
     char error[160];
     int dtype = cli_word(command, "dtype", o->dtype, dtypes, 3);
-    kv_types kv;
-    if (dtype < 0 || !kv_types_option(command, o->kv_type, &kv) || !cli_mask(command, o->causal, &d->mask) ||
-        !cli_alignment(command, o->align, &d->alignment) ||
+    if (dtype < 0 || !kv_types_option(command, o->kv_type, &p->kv) || !kv_types_whole(command, &p->kv) ||
+        !cli_mask(command, o->causal, &d->mask) || !cli_alignment(command, o->align, &d->alignment) ||
         !pages_options(command, o->page, o->scatter, &p->pages))
         return EXIT_USAGE;
     if (!shape_parse(o->shape, s, error, sizeof(error))) {
@@ -114,7 +114,7 @@ static int make_problem(const plan_options *o, problem *p)
     d->k = fa_tensor_make((fa_dtype)dtype, s->batch, s->heads_kv, s->len_kv, s->dim_qk);
     d->v = fa_tensor_make((fa_dtype)dtype, s->batch, s->heads_kv, s->len_kv, s->dim_v);
     d->o = fa_tensor_make((fa_dtype)dtype, s->batch, s->heads_q, s->len_q, s->dim_v);
-    kv_types_describe(&kv, d);
+    kv_types_describe(&p->kv, d);
     d->window_left = o->window_left;
     d->window_right = o->window_right;
     d->prefix = o->prefix;
@@ -125,7 +125,7 @@ static int make_problem(const plan_options *o, problem *p)
     }
     if (o->v_in_k)
         kv_types_share(d);
-    if (kv_types_scale(&kv, d, error, sizeof(error)))
+    if (kv_types_scale(&p->kv, d, error, sizeof(error)))
         return EXIT_OK;
     cli_error(command, "%s", error);
     return EXIT_USAGE;
@@ -173,12 +173,14 @@ static void print_cost(const cost *c)
     printf("  %-18s %.*f%s%s%s\n", c->label, decimals, value, space, prefixes[prefix], c->unit);
 }
 
-/* "B1,H8,S2048,D128 f32, pages of 16 keys" */
+/* "B1,H8,S2048,D128 f32:q8_0, v in k, pages of 16 keys" */
 static void name_problem(const problem *p, char *text, size_t size)
 {
+    char types[80];
     shape_print(&p->size, text, size);
+    kv_types_print(&p->kv, p->desc.q.dtype, types, sizeof(types));
     size_t used = strlen(text);
-    used += (size_t)snprintf(text + used, size - used, " %s", fa_dtype_name(p->desc.q.dtype));
+    used += (size_t)snprintf(text + used, size - used, " %s%s", types, p->desc.v_in_k ? ", v in k" : "");
     if (p->pages.keys)
         (void)snprintf(text + used, size - used, ", pages of %" PRId32 " keys", p->pages.keys);
 }
@@ -213,7 +215,8 @@ static void print_text(const problem *p, const fa_device_info *device, const fa_
     picture_print(image);
 }
 
-static void print_json(const fa_device_info *device, const fa_plan_info *info, const picture *image)
+static void print_json(const problem *p, const fa_device_info *device, const fa_plan_info *info,
+                       const picture *image)
 {
     const struct {
         const char *name;
@@ -236,7 +239,9 @@ static void print_json(const fa_device_info *device, const fa_plan_info *info, c
         {"blocks_skipped", info->blocks_skipped},
     };
     cost costs[COSTS];
-    printf("{\"backend\": ");
+    char text[192];
+    name_problem(p, text, sizeof(text));
+    printf("{\"problem\": \"%s\", \"backend\": ", text);
     cli_json_string(stdout, device->backend);
     printf(", \"index\": %" PRId32 ", \"device\": ", device->index);
     cli_json_string(stdout, device->name);
@@ -271,7 +276,7 @@ static fa_status show(fa_device *device, bool json, const problem *p)
     if (status != FA_OK)
         cli_error(command, "%s", fa_last_error());
     else if (json)
-        print_json(&info, &plan_info, &image);
+        print_json(p, &info, &plan_info, &image);
     else
         print_text(p, &info, &plan_info, &image);
     fa_plan_destroy(plan);
