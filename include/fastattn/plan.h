@@ -151,8 +151,8 @@ typedef struct fa_attention_args {
     /* Given exactly if the description asks for them; otherwise NULL. */
     fa_buffer *bias, *keep, *page_table, *k_scale, *v_scale, *k_zero, *v_zero, *lse;
     fa_buffer *workspace; /* contents undefined before and after; may be NULL if fa_plan_workspace() is 0 */
-    size_t q_offset, k_offset, v_offset,
-        o_offset; /* multiples of fa_dtype_align() of the tensor's type, as others are */
+    /* Multiples of fa_dtype_align() of the tensor's type, as are those of other operands. */
+    size_t q_offset, k_offset, v_offset, o_offset;
     size_t bias_offset, keep_offset, page_table_offset, k_scale_offset, v_scale_offset, k_zero_offset,
         v_zero_offset, lse_offset;
     size_t workspace_offset; /* a multiple of 64; in wrapped host memory, the address is a multiple of 64 */
