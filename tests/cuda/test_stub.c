@@ -181,9 +181,9 @@ START_TEST(appends_are_compiled_for_their_types)
     check_appends(each);
     if (fa_cuda_image_count == 0)
         return;
-    stub_fail("nvrtcGetNumSupportedArchs", 1, CUDA_ERROR_INVALID_VALUE);
+    stub_set_arch(120); /* which this compiler does not know, but PTX serves */
     check_appends(none);
-    ck_assert(stub_has_failed());
+    stub_set_arch(90);
     stub_fail("nvrtcGetCUBINSize", 1, CUDA_ERROR_INVALID_VALUE);
     check_appends(again); /* the library's serves the first; the second tries once more */
     ck_assert(stub_has_failed());
