@@ -14,12 +14,6 @@
 
 #include "core/portable/shift.h"
 
-#define WORDS(bytes) ((int)((bytes) / sizeof(int32_t)))
-
-_Static_assert(WORDS(sizeof(fa_table_sequence)) == FA_SHIFT_SEQUENCE_WORDS &&
-                   WORDS(offsetof(fa_table_sequence, mask.diagonal)) == FA_SHIFT_DIAGONAL_WORD &&
-                   WORDS(offsetof(fa_table_sequence, first)) == FA_SHIFT_FIRST_WORD,
-               "entries as shift.h has them");
 _Static_assert(sizeof(fa_shift_params) % sizeof(fa_shift_row) == 0, "rows lie behind the parameters");
 
 /* Of the problem's own lengths, and where runs may have others, of those in their work. */

@@ -33,18 +33,12 @@ FA_STRUCT_END(fa_pages_keys)
 FA_TASK_VIEW(fa_pages_keys)
 
 #define FA_PAGES_PARAM(t, member) FA_TASK_PARAM(t, fa_pages_params, member)
-/* Words of an fa_table_sequence, and of those members of it. */
-#define FA_PAGES_SEQUENCE_WORDS 18
-#define FA_PAGES_COUNT_WORD 11
-#define FA_PAGES_FIRST_WORD 16
-#define FA_PAGES_ROW_WORD 17
 #define FA_PAGES_NONE 0x7fffffff
 
 /* A word of the work's entry of sequence n. */
 FA_KERNEL_FN int fa_pages_word(FA_TASK t, int n, int word)
 {
-    const FA_AT at = FA_INDEX(FA_PAGES_PARAM(t, sequences_at) + n) * FA_INDEX(FA_PAGES_SEQUENCE_WORDS);
-    return FA_INT(FA_GET32(t, 2, (at + FA_INDEX(word)) * FA_INDEX(4)));
+    return FA_SEQUENCE_WORD(t, 2, FA_PAGES_PARAM(t, sequences_at) + n, word);
 }
 
 /* Of the entries that a work-item looks at, one more than the first that names no page. */
@@ -54,10 +48,10 @@ FA_KERNEL_FN int fa_pages_look(FA_TASK t, int n, int item, int items)
     const bool own = FA_PAGES_PARAM(t, sequences_at) < 0;
     const int at = FA_PAGES_PARAM(t, keys_at) + n;
     const int first =
-        own ? FA_TASK_LIST(t, fa_pages_keys, at).first : fa_pages_word(t, n, FA_PAGES_FIRST_WORD);
+        own ? FA_TASK_LIST(t, fa_pages_keys, at).first : fa_pages_word(t, n, FA_SEQUENCE_FIRST_WORD);
     const int count =
-        own ? FA_TASK_LIST(t, fa_pages_keys, at).count : fa_pages_word(t, n, FA_PAGES_COUNT_WORD);
-    if (!own && fa_pages_word(t, n, FA_PAGES_ROW_WORD) < 0)
+        own ? FA_TASK_LIST(t, fa_pages_keys, at).count : fa_pages_word(t, n, FA_SEQUENCE_COUNT_WORD);
+    if (!own && fa_pages_word(t, n, FA_SEQUENCE_ROW_WORD) < 0)
         return FA_PAGES_PARAM(t, entries) + 1;
     if (count <= 0)
         return FA_PAGES_NONE;

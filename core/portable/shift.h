@@ -38,16 +38,11 @@ FA_TASK_VIEW(int)
 FA_TASK_VIEW(float)
 
 #define FA_SHIFT_IS(t, name) FA_TASK_PARAM(t, fa_shift_params, name)
-/* Words of an fa_table_sequence, and of those members of it. */
-#define FA_SHIFT_SEQUENCE_WORDS 18
-#define FA_SHIFT_DIAGONAL_WORD 12
-#define FA_SHIFT_FIRST_WORD 16
 
 /* A word of the work's entry of sequence n. */
 FA_KERNEL_FN int fa_shift_word(FA_TASK t, int n, int word)
 {
-    const FA_AT at = FA_INDEX(FA_SHIFT_IS(t, sequences_at) + n) * FA_INDEX(FA_SHIFT_SEQUENCE_WORDS);
-    return FA_INT(FA_GET32(t, 1, (at + FA_INDEX(word)) * FA_INDEX(4)));
+    return FA_SEQUENCE_WORD(t, 1, FA_SHIFT_IS(t, sequences_at) + n, word);
 }
 
 FA_KERNEL_FN int fa_shift_position(FA_TASK t, int row)
@@ -56,7 +51,7 @@ FA_KERNEL_FN int fa_shift_position(FA_TASK t, int row)
     const int n = FA_TASK_LIST(t, fa_shift_row, at).sequence;
     if (FA_SHIFT_IS(t, sequences_at) < 0)
         return FA_TASK_LIST(t, fa_shift_row, at).position;
-    return fa_shift_word(t, n, FA_SHIFT_FIRST_WORD) + fa_shift_word(t, n, FA_SHIFT_DIAGONAL_WORD) +
+    return fa_shift_word(t, n, FA_SEQUENCE_FIRST_WORD) + fa_shift_word(t, n, FA_SEQUENCE_DIAGONAL_WORD) +
            FA_TASK_LIST(t, fa_shift_row, at).within;
 }
 
