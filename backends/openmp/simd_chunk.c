@@ -58,25 +58,17 @@ FA_INLINE vf load_part(const int type, const bool scaled, const fa_chunk *c, con
                       FA_TYPE_HAS_OFFSET(type) ? v_set1(c->offset[b * FEW + i]) : v_set1(0.0f));
 }
 
-/* Blocks of so many elements that bring a new cache line, or two. */
-FA_INLINE int line_blocks(const int type)
-{
-    const int bytes = BLOCK_BYTES(type);
-    return bytes >= LINE_BYTES ? 1 : 4 * bytes <= LINE_BYTES + 8 ? 4 : 2;
-}
-
 /*
- * Starts the loads of the lines that block b of a row and the next ones bring, and of the row's last. Few at a time:
- * where more are started than the processor keeps in flight, it does nothing else.
+ * Starts the loads of a row, all at once: in scattered pages each row is in a page of memory of its own, and its lines
+ * are found together.
  */
-FA_INLINE void load_far(const int type, const uint8_t *row, int b, int dim)
+FA_INLINE void load_row(const int type, const uint8_t *row, int dim)
 {
-    const int bytes = BLOCK_BYTES(type);
-    FA_UNROLL
-    for (int at = 0; at < FA_MAX(bytes, (int)LINE_BYTES); at += LINE_BYTES)
-        __builtin_prefetch(row + (ptrdiff_t)b * bytes + at);
-    if (bytes % LINE_BYTES != 0 && b == 0)
-        __builtin_prefetch(row + FA_TYPE_SPAN(type, dim) - 1);
+    const int bytes = FA_TYPE_SPAN(type, dim);
+    for (int at = 0; at < bytes; at += LINE_BYTES)
+        __builtin_prefetch(row + at);
+    if (BLOCK_BYTES(type) % LINE_BYTES != 0)
+        __builtin_prefetch(row + bytes - 1);
 }
 
 FA_INLINE void store_halves(const int type, const uint8_t *from, uint16_t *to)
@@ -142,16 +134,14 @@ void FA_ISA_NAME(chunk_prepare)(fa_chunk *c, uint16_t *scratch)
 FA_INLINE void chunk_score_tile(const int rows, const int keys, const int type, bool ahead, const fa_chunk *c,
                                 int i, const float *q, int q_stride, float *s, int s_stride)
 {
+    const int blocks = (c->dim + BLOCK - 1) / BLOCK;
     vf acc[ROWS * KEYS];
     FA_UNROLL
     for (int n = 0; n < rows * keys; n++)
         acc[n] = v_set1(0.0f);
     for (int b = 0; b * BLOCK < c->dim; b++) {
-        if (ahead && b % line_blocks(type) == 0) {
-            FA_UNROLL
-            for (int j = 0; j < keys; j++)
-                load_far(type, c->row[i + j + c->far], b, c->dim);
-        }
+        for (int j = b; ahead && j < keys; j += blocks)
+            load_row(type, c->row[i + j + c->far], c->dim);
         FA_UNROLL
         for (int half = 0; half < 2; half++) {
             const float *at = q + b * BLOCK + 16 * half;
@@ -230,9 +220,9 @@ FA_INLINE void chunk_value_tile(const int rows, const int halves, const int half
                                 const fa_chunk *c, int b, const float *p, int p_stride, float *o,
                                 int o_stride)
 {
-    /* Tiles that read the same lines take turns to start those of rows to come. */
-    const int vecs = halves * HALF_VECS, blocks = line_blocks(type), turns = blocks * 2 / HALVES;
-    const int turn = (b % blocks * 2 + half) / HALVES, first = b - b % blocks;
+    /* Each tile reads all rows, and starts the loads of a share of those to come. */
+    const int vecs = halves * HALF_VECS, tiles = (c->dim + 16 * halves - 1) / (16 * halves);
+    int next = ahead ? (b * 2 + half) / HALVES : FEW;
     float *to = o + b * BLOCK + 16 * half;
     vf acc[ROWS][MOST_VECS];
     FA_UNROLL
@@ -241,15 +231,10 @@ FA_INLINE void chunk_value_tile(const int rows, const int halves, const int half
         for (int n = 0; n < vecs; n++)
             acc[r][n] = v_mul(v_load(to + r * o_stride + n * VL), v_set1(1 / sum_unit(type)));
     }
-    for (int n = turn; ahead && turns > 4 && n < c->count; n += turns)
-        load_far(type, c->row[n + c->far], first, c->dim);
     int i = 0;
-    for (; turns <= 4 && i + 2 <= c->count; i += 2) {
-        const uint8_t *const *far = c->row + i + c->far;
-        if (ahead && (turns <= 2 || i % turns == turn / 2 * 2))
-            load_far(type, far[turn % 2], first, c->dim);
-        if (ahead && turns == 1)
-            load_far(type, far[1], first, c->dim);
+    for (; i + 2 <= c->count; i += 2) {
+        for (; next < i + 2; next += tiles)
+            load_row(type, c->row[next + c->far], c->dim);
         add_row(rows, vecs, half, type, c, b, i, p, p_stride, acc);
         add_row(rows, vecs, half, type, c, b, i + 1, p, p_stride, acc);
     }

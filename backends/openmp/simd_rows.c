@@ -253,25 +253,30 @@ static void list_rows(const fa_cpu_run *run, const fa_table_item *item, int key,
                       const rows_scratch *s)
 {
     const row_grid k_grid = grid_of(run, FA_K, item), v_grid = grid_of(run, FA_V, item);
-    const int count = FA_MIN(keys + AHEAD, item->key_end - key);
+    const fa_cpu_keys table = {
+        .params = run->work, .sequence = &run->sequence[item->sequence], .pages = run->pages};
+    const uint8_t **k_list = s->k_list, **v_list = s->v_list;
+    const int count = FA_MIN(keys + AHEAD, item->key_end - key), page_size = run->work->page_size;
     int n = 0;
     while (n < count) {
         fa_key_place at = {0, key + n};
         int end = count;
-        if (run->pages) {
-            at = fa_cpu_place(run, item, key + n);
-            end = FA_MIN(count, n + run->work->page_size - at.within);
+        if (table.pages) {
+            at = fa_work_place(table, key + n);
+            end = FA_MIN(count, n + page_size - at.within);
         }
         const uint8_t *k = k_grid.first + at.page * k_grid.page + at.within * k_grid.row;
         const uint8_t *v = v_grid.first + at.page * v_grid.page + at.within * v_grid.row;
-        for (; n < end; n++, k += k_grid.row, v += v_grid.row) {
-            s->k_list[n] = k;
-            s->v_list[n] = v;
+        k_list[n] = k;
+        v_list[n] = v;
+        while (++n < end) {
+            k_list[n] = k += k_grid.row;
+            v_list[n] = v += v_grid.row;
         }
     }
     for (; n < keys + AHEAD; n++) {
-        s->k_list[n] = s->k_list[count - 1];
-        s->v_list[n] = s->v_list[count - 1];
+        k_list[n] = k_list[count - 1];
+        v_list[n] = v_list[count - 1];
     }
     memcpy(s->v_list + keys, s->k_list + keys, AHEAD * sizeof(*s->k_list));
     memcpy(s->k_list + keys, s->v_list, AHEAD * sizeof(*s->k_list));
