@@ -260,6 +260,8 @@ static void check_scene(const scene *s, int lost)
                 if (i < 0 || i >= ROWS || !sees(s, b, i, j))
                     continue;
                 seen++;
+                if (s->table[b][j / PAGE] == lost)
+                    continue; /* there is no key to read */
                 sum += weight_of(s, b, h, i, j, &wrong);
                 off += wrong;
             }
