@@ -214,8 +214,10 @@ VkResult vkAllocateMemory(VkDevice device, const VkMemoryAllocateInfo *info, con
     stub_check(OBJECT(device), DEVICE);
     MAY_FAIL();
     object *memory = stub_make(MEMORY);
-    memory->size = (size_t)info->allocationSize;
-    memory->bytes = malloc(memory->size); /* undefined, as on a device */
+    if (!stub_allocate(memory, (size_t)info->allocationSize)) {
+        stub_drop(memory, MEMORY);
+        return VK_ERROR_OUT_OF_DEVICE_MEMORY;
+    }
     *made = (VkDeviceMemory)(void *)memory;
     return VK_SUCCESS;
 }

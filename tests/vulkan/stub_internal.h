@@ -73,6 +73,9 @@ object *stub_make(object_kind of);
 void stub_check(const object *o, object_kind of);
 void stub_drop(object *o, object_kind of);
 
+/* Memory for an object of that kind. False: there is none. */
+bool stub_allocate(object *o, size_t size);
+
 /* Every function of the driver. */
 #define STUB_FUNCTIONS(X)       \
     FA_VK_GLOBAL_FUNCTIONS(X)   \
