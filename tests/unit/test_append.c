@@ -141,12 +141,19 @@ static void check_cache(const scene *s, const fa_tensor *t, const piece *m, int 
             row = slots[i] == slot ? i : row;
         for (int head = 0; head < HEADS; head++) {
             const int64_t at = ((slot / KEYS * HEADS + head) * KEYS + slot % KEYS) * t->shape[3];
-            for (int d = 0; d < t->shape[3] && row >= 0; d++)
-                ck_assert_float_eq_tol(fa_element(t->dtype, m->at, at + d), element(of_v, row, head, d),
-                                       tolerance);
+            for (int d = 0; d < t->shape[3] && row >= 0; d++) {
+                const float found = fa_element(t->dtype, m->at, at + d),
+                            appended = element(of_v, row, head, d);
+                if (!(fabsf(found - appended) < tolerance))
+                    ck_abort_msg("row %d, head %d, dim %d is %g, expected %g", row, head, d, (double)found,
+                                 (double)appended);
+            }
             const size_t block = (size_t)(at / fa_dtype_block(t->dtype)) * fa_dtype_size(t->dtype);
-            for (size_t b = 0; row < 0 && b < fa_dtype_size(t->dtype); b++)
-                ck_assert_uint_eq(m->at[block + b], 0xa5);
+            for (size_t b = 0; row < 0 && b < fa_dtype_size(t->dtype); b++) {
+                if (m->at[block + b] != 0xa5)
+                    ck_abort_msg("slot %d, head %d: a byte that nobody appended is %d", slot, head,
+                                 m->at[block + b]);
+            }
         }
     }
 }
@@ -573,6 +580,7 @@ Suite *append_suite(void)
 {
     Suite *suite = suite_create("append");
     TCase *tc = tcase_create("appends");
+    tcase_set_timeout(tc, 120); /* sanitizers and a busy machine are slow */
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, every_format);
     tcase_add_test(tc, bytes_of_ggml);

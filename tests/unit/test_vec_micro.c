@@ -89,7 +89,8 @@ START_TEST(rows_are_converted)
             for (int i = 0; i < ROWS * (MAX_DIM + 1); i++) {
                 int r = i / (MAX_DIM + 1), d = i % (MAX_DIM + 1);
                 float source = d < dim ? fa_load((fa_dtype)dtype, base, 1 + r * stride + d) : untouched;
-                ck_assert_float_eq(target[i], source);
+                if (target[i] != source)
+                    ck_abort_msg("row %d, %d: %a, expected %a", r, d, (double)target[i], (double)source);
             }
         }
     }

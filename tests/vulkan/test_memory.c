@@ -8,14 +8,16 @@
 
 enum { BYTES = 1 << 16, PIECES = 60, TURNS = 20000 };
 
-/* Parts follow each other without gaps, and no two free ones do. */
+/* Parts follow each other without gaps, and no two free ones do. (Check writes each assertion that it meets to a file.) */
 static void check_parts(const fa_vk_part *first)
 {
     uint64_t at = 0;
     for (const fa_vk_part *part = first; part; part = part->next) {
-        ck_assert_uint_eq(part->offset, at);
-        ck_assert_uint_gt(part->size, 0);
-        ck_assert(part->used || !part->next || part->next->used);
+        bool merged = part->used || !part->next || part->next->used;
+        if (part->offset != at || part->size == 0 || !merged)
+            ck_abort_msg("%llu bytes at %llu, expected some at %llu%s", (unsigned long long)part->size,
+                         (unsigned long long)part->offset, (unsigned long long)at,
+                         merged ? "" : ", and not two free parts in a row");
         at += part->size;
     }
     ck_assert_uint_eq(at, BYTES);
