@@ -243,7 +243,7 @@ FA_CUDA_FN int fa_cuda_tensor_words(fa_cuda_traits t, int rows)
  * Tensor: words behind those for an item of the table and its sequence, and whether a kernel has them: not where they would
  * save no register, and not where 64 KiB, all that 7.5 has, are full.
  */
-enum { FA_CUDA_NOTES = 26 };
+enum { FA_CUDA_NOTES = 28 };
 
 FA_CUDA_FN bool fa_cuda_tensor_notes(fa_cuda_traits t)
 {

@@ -28,6 +28,7 @@ _Static_assert(
         WORDS(offsetof(fa_table_sequence, lse_at)) == 8 && WORDS(offsetof(fa_table_sequence, number)) == 10 &&
         WORDS(offsetof(fa_table_sequence, mask)) == 11 && WORDS(sizeof(fa_mask)) == 5 &&
         WORDS(offsetof(fa_table_sequence, first)) == 16 && WORDS(offsetof(fa_table_sequence, row)) == 17 &&
+        WORDS(offsetof(fa_table_sequence, rows)) == 18 &&
         WORDS(sizeof(fa_table_item)) == FA_FILL_ENTRY_WORDS &&
         WORDS(offsetof(fa_table_item, sequence)) == 2 && WORDS(offsetof(fa_table_item, key_end)) == 7 &&
         WORDS(sizeof(fa_table_merge)) == FA_FILL_ENTRY_WORDS && WORDS(offsetof(fa_table_merge, parts)) == 6,

@@ -19,3 +19,16 @@ fa_status fa_pages_check(const fa_problem *p, const int32_t *table, int64_t n, i
     }
     return FA_OK;
 }
+
+fa_status fa_pages_check_sequences(const fa_problem *p, const int32_t *table, const fa_table_sequence *s)
+{
+    for (int64_t n = 0; n < p->sequences; n++) {
+        if (s[n].row < 0)
+            return fa_fail(
+                FA_INVALID,
+                "args.work: sequence %lld has more keys than the %d that page_table, bias and keep hold",
+                (long long)n, fa_problem_most_keys(p));
+        FA_TRY(fa_pages_check(p, table, s[n].number, s[n].first, s[n].mask.len_kv));
+    }
+    return FA_OK;
+}

@@ -18,4 +18,8 @@ static inline int64_t fa_page_of(const fa_problem *p, const int32_t *table, int6
 fa_status fa_pages_check(const fa_problem *problem, const int32_t *table, int64_t n, int64_t first,
                          int64_t keys);
 
+/* The same of all sequences of a run, as its work has them. FA_INVALID also where one has more keys than its pages hold. */
+fa_status fa_pages_check_sequences(const fa_problem *problem, const int32_t *table,
+                                   const fa_table_sequence *sequences);
+
 #endif

@@ -116,20 +116,12 @@ fa_status fa_plan_check_call(const fa_plan *plan, const fa_queue *queue, const v
 /* The pages that a run's sequences use are pages of the pool. */
 static fa_status check_pages(const fa_plan *plan, const fa_binding *binding, const void *work)
 {
-    const fa_problem *p = &plan->problem;
     const fa_buffer *table = binding->buffer[FA_PAGES];
-    const fa_table_sequence *s = (const void *)((const char *)work + plan->layout.sequences);
-    fa_status status = FA_OK;
-    for (int64_t n = 0; table && n < p->sequences && status == FA_OK; n++) {
-        if (s[n].row < 0)
-            return fa_fail(
-                FA_INVALID,
-                "args.work: sequence %lld has more keys than the %d that page_table, bias and keep hold",
-                (long long)n, fa_problem_most_keys(p));
-        status = fa_pages_check(p, (const void *)((const char *)table->address + binding->offset[FA_PAGES]),
-                                s[n].number, s[n].first, s[n].mask.len_kv);
-    }
-    return status;
+    if (!table)
+        return FA_OK;
+    return fa_pages_check_sequences(&plan->problem,
+                                    (const void *)((const char *)table->address + binding->offset[FA_PAGES]),
+                                    (const void *)((const char *)work + plan->layout.sequences));
 }
 
 /* Work and page tables that lie in the host's memory are looked at: kernels go where they say. */

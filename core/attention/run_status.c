@@ -19,7 +19,8 @@ _Static_assert(WORDS(sizeof(fa_table_sequence)) == FA_SEQUENCE_WORDS &&
                    WORDS(offsetof(fa_table_sequence, mask.len_kv)) == FA_SEQUENCE_COUNT_WORD &&
                    WORDS(offsetof(fa_table_sequence, mask.diagonal)) == FA_SEQUENCE_DIAGONAL_WORD &&
                    WORDS(offsetof(fa_table_sequence, first)) == FA_SEQUENCE_FIRST_WORD &&
-                   WORDS(offsetof(fa_table_sequence, row)) == FA_SEQUENCE_ROW_WORD,
+                   WORDS(offsetof(fa_table_sequence, row)) == FA_SEQUENCE_ROW_WORD &&
+                   WORDS(offsetof(fa_table_sequence, rows)) == FA_SEQUENCE_ROWS_WORD,
                "entries as task.h has them");
 _Static_assert(sizeof(fa_pages_params) % sizeof(fa_pages_keys) == 0 && sizeof(fa_pages_keys) == 8,
                "the list lies behind the parameters");

@@ -76,6 +76,7 @@ void fa_work_sequences(const fa_problem *p, fa_table_sequence *out)
             .row = p->features & FA_FEATURE_PAGES
                        ? (int)p->tensor[FA_K].shape[0]
                        : (int)FA_MIN(s->kv_row, INT32_MAX), /* of what has scales, no more */
+            .rows = s->len_q,
         };
     }
 }

@@ -340,7 +340,7 @@ FA_KERNEL_FN void fa_fill_put_long(FA_TASK t, int word, FA_AT value)
      FA_INDEX(row) * FA_WIDE(FA_FILL_HEAD(t, x##_stride[2])))
 
 /* Words of the table's entries. */
-#define FA_FILL_SEQUENCE_WORDS 18
+#define FA_FILL_SEQUENCE_WORDS 20
 #define FA_FILL_ENTRY_WORDS 8
 
 /* Entry n of fa_table_sequence, member by member. */
@@ -366,6 +366,8 @@ FA_KERNEL_FN void fa_fill_put_sequence(FA_TASK t, int n, fa_fill_sequence s)
     fa_fill_put(t, at + 15, s.mask.prefix);
     fa_fill_put(t, at + 16, s.first);
     fa_fill_put(t, at + 17, paged ? s.pages : s.kv_row);
+    fa_fill_put(t, at + 18, s.len_q);
+    fa_fill_put(t, at + 19, 0);
 }
 
 /*

@@ -4,7 +4,7 @@
  * FA_FN starts a function, FA_KERNEL_FN one that kernels alone call. FA_STRUCT(name) ... FA_STRUCT_END(name) declares
  * a struct type `name`.
  * The headers use int, fa_uint, float and bool only, pass structs by value, and take no addresses. An fa_long is what
- * 64 bits of memory are read as.
+ * 64 bits of memory are read as; FA_LONG_OF(low, high) makes one of its halves.
  * FA_SUBNORMALS is defined where arithmetic is known to keep subnormal numbers, FA_DIVISION where a / b is rounded to
  * nearest. FA_FMA may round twice in GLSL. A product in a variable that is FA_PRECISE is not fused with a sum there;
  * compilers of the other languages are told so as a whole.
@@ -32,6 +32,7 @@
 #define FA_UINT(x) uint(x)
 #define fa_uint uint
 #define fa_long uvec2
+#define FA_LONG_OF(low, high) uvec2(low, high)
 #define FA_AS_UINT(x) floatBitsToUint(x)
 #define FA_AS_FLOAT(x) uintBitsToFloat(x)
 #define FA_NEG_INF uintBitsToFloat(0xff800000u)
@@ -54,6 +55,7 @@
 #define FA_UINT(x) ((fa_uint)(x))
 #define fa_uint uint
 #define fa_long long
+#define FA_LONG_OF(low, high) ((long)((ulong)(high) << 32 | (low)))
 #define FA_AS_UINT(x) as_uint(x)
 #define FA_AS_FLOAT(x) as_float(x)
 #define FA_NEG_INF (-INFINITY)
@@ -78,6 +80,7 @@
 #define FA_DIVISION
 typedef unsigned int fa_uint;
 typedef long long fa_long;
+#define FA_LONG_OF(low, high) ((fa_long)((unsigned long long)(high) << 32 | (low)))
 #define FA_AS_UINT(x) __float_as_uint(x)
 #define FA_AS_FLOAT(x) __uint_as_float(x)
 #ifdef __CUDACC_RTC__
@@ -112,6 +115,7 @@ typedef long long fa_long;
 #define FA_DIVISION
 typedef uint32_t fa_uint;
 typedef int64_t fa_long;
+#define FA_LONG_OF(low, high) ((fa_long)((uint64_t)(high) << 32 | (low)))
 
 static inline fa_uint fa_as_uint(float x)
 {

@@ -24,8 +24,9 @@
 #define FA_SALIENCY_PAGES 7
 #define FA_SALIENCY_K_SCALE 8
 #define FA_SALIENCY_K_ZERO 9
+#define FA_SALIENCY_WORK 10
 
-/* Lists behind it: those of the table, and the rows of each sequence. */
+/* Lists behind it: those of the table. */
 FA_STRUCT(fa_saliency_params)
     fa_table_params table;
     int sequences, heads, keys; /* of the output                                                 */
@@ -33,12 +34,11 @@ FA_STRUCT(fa_saliency_params)
     int blocks;                 /* work-groups of a head                                         */
     int probes;                 /* of a sequence; 0: all of its rows                             */
     int sums;                   /* 1: sums in the place of means                                 */
-    int rows_at;                /* the list's first entry                                        */
+    int work_at;                /* first entry of the sequences of a work of its own; -1: the table's    */
 FA_STRUCT_END(fa_saliency_params)
 FA_TASK_VIEW(fa_saliency_params)
 FA_TASK_VIEW(fa_table_sequence)
 FA_TASK_VIEW(float)
-FA_TASK_VIEW(int)
 
 #define FA_SALIENCY_IS(t, name) FA_TASK_PARAM(t, fa_saliency_params, name)
 #define FA_SALIENCY_ELEMENT(t, n, type, at)                      \
@@ -50,12 +50,12 @@ FA_STRUCT(fa_saliency_work)
     FA_TASK_HELD task;
     int sequence, head_kv, row_end;
     fa_walk walk;
+    fa_table_sequence its;
 FA_STRUCT_END(fa_saliency_work)
 
 #define FA_WORK fa_saliency_work
 #define FA_PARAM(w, member) FA_SALIENCY_IS(FA_TASK_OF((w).task), table.member)
-#define FA_SEQUENCE(w, member) \
-    FA_TASK_LIST(FA_TASK_OF((w).task), fa_table_sequence, FA_PARAM(w, sequences_at) + (w).sequence).member
+#define FA_SEQUENCE(w, member) (w).its.member
 #define FA_FLOAT_AT(w, n) FA_TASK_LIST(FA_TASK_OF((w).task), float, n)
 #define FA_LOAD_BIAS(w, n) FA_SALIENCY_ELEMENT(FA_TASK_OF((w).task), 4, FA_PARAM(w, bias_type), n)
 #define FA_LOAD_KEEP(w, n) FA_GET8(FA_TASK_OF((w).task), 3, n)
@@ -175,10 +175,10 @@ FA_KERNEL_FN float fa_saliency_weight(FA_TASK t, fa_saliency_work w, fa_row r, f
                      FA_LOG2E);
 }
 
-FA_KERNEL_FN float fa_saliency_of(FA_TASK t, fa_saliency_work w, int first, int rows, int key)
+FA_KERNEL_FN float fa_saliency_of(FA_TASK t, fa_saliency_work w, int first, int key)
 {
     const int group = FA_PARAM(w, group), each = FA_SALIENCY_IS(t, each), probes = FA_SALIENCY_IS(t, probes);
-    const int count = probes > 0 ? probes : rows;
+    const int rows = FA_SEQUENCE(w, rows), count = probes > 0 ? probes : rows;
     const fa_saliency_key at = fa_saliency_find(t, w, key);
     float sum = 0.0f;
     int seen = 0;
@@ -200,6 +200,36 @@ FA_KERNEL_FN float fa_saliency_of(FA_TASK t, fa_saliency_work w, int first, int 
     return FA_SALIENCY_IS(t, sums) != 0 || seen == 0 ? sum : sum / FA_FLOAT(seen);
 }
 
+#define FA_SALIENCY_WORD(t, n, word) FA_SEQUENCE_WORD(t, 10, FA_SALIENCY_IS(t, work_at) + (n), word)
+#define FA_SALIENCY_LONG(t, n, word) \
+    FA_LONG_OF(FA_UINT(FA_SALIENCY_WORD(t, n, word)), FA_UINT(FA_SALIENCY_WORD(t, n, (word) + 1)))
+
+/* Sequence n, as the work of the run has it where there is one. */
+FA_KERNEL_FN fa_table_sequence fa_saliency_sequence(FA_TASK t, int n)
+{
+    fa_table_sequence s;
+    if (FA_SALIENCY_IS(t, work_at) < 0) {
+        s = FA_TASK_LIST(t, fa_table_sequence, FA_SALIENCY_IS(t, table.sequences_at) + n);
+    } else {
+        s.q_at = FA_SALIENCY_LONG(t, n, 0);
+        s.k_at = FA_SALIENCY_LONG(t, n, 2);
+        s.v_at = FA_SALIENCY_LONG(t, n, 4);
+        s.o_at = FA_SALIENCY_LONG(t, n, 6);
+        s.lse_at = FA_SALIENCY_LONG(t, n, 8);
+        s.number = FA_SALIENCY_WORD(t, n, 10);
+        s.mask.len_kv = FA_SALIENCY_WORD(t, n, 11);
+        s.mask.diagonal = FA_SALIENCY_WORD(t, n, 12);
+        s.mask.left = FA_SALIENCY_WORD(t, n, 13);
+        s.mask.right = FA_SALIENCY_WORD(t, n, 14);
+        s.mask.prefix = FA_SALIENCY_WORD(t, n, 15);
+        s.first = FA_SALIENCY_WORD(t, n, 16);
+        s.row = FA_SALIENCY_WORD(t, n, 17);
+        s.rows = FA_SALIENCY_WORD(t, n, 18);
+        s.unused = 0;
+    }
+    return s;
+}
+
 FA_KERNEL_FN void fa_saliency_group(FA_TASK t, int group, int item, int items)
 {
     const int heads = FA_SALIENCY_IS(t, heads), blocks = FA_SALIENCY_IS(t, blocks),
@@ -208,12 +238,12 @@ FA_KERNEL_FN void fa_saliency_group(FA_TASK t, int group, int item, int items)
               head = line - sequence * heads;
     if (sequence >= FA_SALIENCY_IS(t, sequences))
         return;
-    const int rows = FA_TASK_LIST(t, int, FA_SALIENCY_IS(t, rows_at) + sequence);
     fa_saliency_work w;
     w.task = FA_TASK_HOLD(t);
     w.sequence = sequence;
     w.head_kv = head * each / FA_PARAM(w, group);
-    w.row_end = rows * FA_PARAM(w, group);
+    w.its = fa_saliency_sequence(t, sequence);
+    w.row_end = FA_SEQUENCE(w, rows) * FA_PARAM(w, group);
     w.walk.mask = FA_SEQUENCE(w, mask);
     const int first = head * each - w.head_kv * FA_PARAM(w, group);
     for (int n = item; n < FA_SALIENCY_KEYS; n += items) {
@@ -222,7 +252,7 @@ FA_KERNEL_FN void fa_saliency_group(FA_TASK t, int group, int item, int items)
             continue;
         const FA_AT to =
             FA_INDEX(line) * FA_INDEX(FA_SALIENCY_IS(t, keys)) + FA_INDEX(FA_SEQUENCE(w, first) + key);
-        FA_PUT32(t, 6, to * FA_INDEX(4), FA_AS_UINT(fa_saliency_of(t, w, first, rows, key)));
+        FA_PUT32(t, 6, to * FA_INDEX(4), FA_AS_UINT(fa_saliency_of(t, w, first, key)));
     }
 }
 

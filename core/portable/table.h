@@ -59,6 +59,8 @@ FA_STRUCT(fa_table_sequence)
     int first; /* the number of the first key that it uses: keys count from that one on */
     int row; /* of that key in k and v. In pages, how many the pool has; -1: lengths go beyond the page table,
                 * and the sequence may have none of them */
+    int rows; /* of q */
+    int unused;
 FA_STRUCT_END(fa_table_sequence)
 
 FA_STRUCT(fa_table_item)

@@ -67,11 +67,12 @@ FA_STRUCT_END(fa_task_bytes)
     }
 
 /* Words of an fa_table_sequence, and of some of its members, for programs that read a run's work from an operand. */
-#define FA_SEQUENCE_WORDS 18
+#define FA_SEQUENCE_WORDS 20
 #define FA_SEQUENCE_COUNT_WORD 11 /* mask.len_kv */
 #define FA_SEQUENCE_DIAGONAL_WORD 12
 #define FA_SEQUENCE_FIRST_WORD 16
 #define FA_SEQUENCE_ROW_WORD 17
+#define FA_SEQUENCE_ROWS_WORD 18
 /* A word of entry n of them in operand `of`. */
 #define FA_SEQUENCE_WORD(t, of, n, word) \
     FA_INT(FA_GET32(t, of, (FA_INDEX(n) * FA_INDEX(FA_SEQUENCE_WORDS) + FA_INDEX(word)) * FA_INDEX(4)))

@@ -29,7 +29,7 @@ enum {
 typedef struct scene {
     fa_attention_desc desc;
     fa_saliency_desc saliency;
-    int64_t lens[BATCH], first[BATCH];
+    int64_t lens[BATCH], first[BATCH], rows[BATCH];
     int32_t probes[BATCH][PROBES];
     int keys, dim;
     float slopes[HEADS_Q], factors[HEADS_Q], sinks[HEADS_Q];
@@ -128,11 +128,14 @@ static void make_scene(scene *s, int kind, const cache *in, random_state *random
     }
     s->desc.lens_kv = s->lens;
     s->desc.first_kv = s->first;
+    s->desc.lens_q = s->rows;
     s->desc.mask = kind % 4 == 3 ? FA_MASK_NONE : FA_MASK_CAUSAL_BOTTOM_RIGHT;
     s->desc.window_left = kind % 5 == 2 ? 30 : 0;
     s->lens[0] = s->keys - (s->keys > KEYS);
     s->lens[1] = random_between(random, 4, s->keys); /* fewer than rows: some see nothing */
     s->first[0] = kind % 2 ? 3 : 0;
+    s->rows[0] = ROWS;
+    s->rows[1] = kind % 5 == 3 ? 0 : random_between(random, 1, ROWS);
     fill(s->desc.q.dtype, s->q, BATCH * HEADS_Q * ROWS * s->dim, random);
     make_cache(s, random);
     for (int i = 0; i < COUNT(s->bias); i++)
@@ -174,7 +177,7 @@ static void make_scene(scene *s, int kind, const cache *in, random_state *random
 /* Whether row i of entry b sees key j: as attention.h has it, without a prefix. */
 static bool sees(const scene *s, int b, int i, int j)
 {
-    const int64_t p = i + s->lens[b] - ROWS;
+    const int64_t p = i + s->lens[b] - s->rows[b];
     if (j < s->first[b] || j >= s->lens[b] || (s->desc.mask != FA_MASK_NONE && j > p))
         return false;
     if (s->desc.window_left > 0 && j <= p - s->desc.window_left)
@@ -228,7 +231,7 @@ static double weight_of(const scene *s, int b, int h, int i, int j, double *off)
         wrong += 8 * u * (double)s->desc.softcap;
     }
     if (s->desc.alibi_slopes) {
-        const double slope = (double)s->slopes[h] * fabs((double)(i + s->lens[b] - ROWS - j));
+        const double slope = (double)s->slopes[h] * fabs((double)(i + s->lens[b] - s->rows[b] - j));
         x -= slope;
         wrong += 4 * u * (slope + fabs(x));
     }
@@ -257,7 +260,7 @@ static void check_scene(const scene *s, int lost)
                 const int i = s->saliency.probes ? s->probes[b][n / each] : n / each,
                           h = head * each + n % each;
                 double wrong;
-                if (i < 0 || i >= ROWS || !sees(s, b, i, j))
+                if (i < 0 || i >= s->rows[b] || !sees(s, b, i, j))
                     continue;
                 seen++;
                 if (s->table[b][j / PAGE] == lost)
@@ -286,10 +289,57 @@ static fa_buffer *upload_scales(const fa_tensor *t, const void *from, size_t byt
     return t->shape[0] > 0 ? upload(from, bytes) : NULL;
 }
 
-static void run_scene(scene *s, int lost)
+/* Work of the scene's lengths, of a plan whose own are the longest. `dynamic` is the plan's dynamic_lengths. */
+static fa_buffer *make_work(const scene *s, fa_attention_desc *longest, int dynamic, fa_plan **plan)
+{
+    static const int64_t none[BATCH], rows[BATCH] = {ROWS, ROWS};
+    static int64_t keys[BATCH];
+    int32_t rows32[BATCH], keys32[BATCH], first32[BATCH];
+    fa_buffer *work;
+    for (int b = 0; b < BATCH; b++) {
+        keys[b] = s->keys;
+        rows32[b] = (int32_t)s->rows[b];
+        keys32[b] = (int32_t)s->lens[b];
+        first32[b] = (int32_t)s->first[b];
+    }
+    *longest = s->desc;
+    longest->lens_q = rows;
+    longest->lens_kv = keys;
+    longest->first_kv = none;
+    longest->dynamic_lengths = dynamic;
+    ck_assert_msg(fa_plan_create(device, longest, plan) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_buffer_create(device, fa_plan_work(*plan) + 256, &work), FA_OK);
+    if (dynamic == 1) {
+        const fa_lengths lengths = {
+            .struct_size = sizeof(lengths), .lens_q32 = rows32, .lens_kv32 = keys32, .first_kv32 = first32};
+        ck_assert_msg(fa_plan_schedule(*plan, queue, &lengths, work, 256) == FA_OK, "%s", fa_last_error());
+        return work;
+    }
+    fa_buffer *const lists[] = {upload(rows32, sizeof(rows32)), upload(keys32, sizeof(keys32)),
+                                upload(first32, sizeof(first32))};
+    const fa_device_lengths lengths = {
+        .struct_size = sizeof(lengths), .lens_q = lists[0], .lens_kv = lists[1], .first_kv = lists[2]};
+    ck_assert_msg(fa_plan_schedule_device(*plan, queue, &lengths, work, 256) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_queue_wait(queue), FA_OK);
+    for (int i = 0; i < COUNT(lists); i++)
+        fa_buffer_destroy(lists[i]);
+    return work;
+}
+
+/* With the description's own lengths (dynamic 0), or with those of work. */
+static void run_scene_with(scene *s, int lost, int dynamic)
 {
     fa_saliency *saliency;
-    ck_assert_msg(fa_saliency_create(device, &s->saliency, &saliency) == FA_OK, "%s", fa_last_error());
+    fa_attention_desc longest;
+    fa_saliency_desc desc = s->saliency;
+    fa_plan *plan = NULL;
+    fa_buffer *work = dynamic ? make_work(s, &longest, dynamic, &plan) : NULL;
+    if (work) {
+        desc.attention = &longest;
+        desc.plan = plan;
+    }
+    ck_assert_msg(fa_saliency_create(device, &desc, &saliency) == FA_OK, "%s", fa_last_error());
+    fa_plan_destroy(plan);
     for (int i = 0; i < COUNT(s->out); i++)
         s->out[i] = -7;
     const bool keep = s->desc.keep.shape[0] > 0, bytes = s->desc.keep.dtype == FA_BOOL;
@@ -301,6 +351,8 @@ static void run_scene(scene *s, int lost)
         .saliency = upload(s->out, sizeof(s->out)),
         .k_scale = upload_scales(&s->desc.k_scale, s->k_scale, sizeof(s->k_scale)),
         .k_zero = upload_scales(&s->desc.k_zero, s->k_zero, sizeof(s->k_zero)),
+        .work = work,
+        .work_offset = work ? 256 : 0,
     };
     if (s->desc.page_table.shape[0] > 0)
         args.page_table = upload(s->table, sizeof(s->table));
@@ -313,11 +365,16 @@ static void run_scene(scene *s, int lost)
     ck_assert_msg(fa_saliency_run(saliency, queue, &args) == FA_OK, "%s", fa_last_error());
     ck_assert_int_eq(fa_buffer_read(queue, args.saliency, 0, s->out, sizeof(s->out)), FA_OK);
     check_scene(s, lost);
-    fa_buffer *buffer[] = {args.q,    args.k,      args.lse,        args.saliency, args.keep,
-                           args.bias, args.probes, args.page_table, args.k_scale,  args.k_zero};
+    fa_buffer *buffer[] = {args.q,      args.k,          args.lse,     args.saliency, args.keep, args.bias,
+                           args.probes, args.page_table, args.k_scale, args.k_zero,   work};
     for (int i = 0; i < COUNT(buffer); i++)
         fa_buffer_destroy(buffer[i]);
     fa_saliency_destroy(saliency);
+}
+
+static void run_scene(scene *s, int lost)
+{
+    run_scene_with(s, lost, 0);
 }
 
 START_TEST(saliencies)
@@ -358,6 +415,21 @@ START_TEST(saliencies_of_caches)
                 in.keys = KEYS; /* rows without pages are no multiple of a group */
             make_scene(&s, kind, &in, &random);
             run_scene(&s, -1);
+        }
+    }
+}
+END_TEST
+
+/* Lengths of one run, from the host and from the device. Kinds are chosen so that every term of scores occurs. */
+START_TEST(saliencies_of_lengths)
+{
+    static const cache in = {FA_Q8_0, FA_BOOL, FA_BOOL, 0, 0, 0};
+    static scene s;
+    random_state random = {41};
+    for (int kind = slow ? 13 : 0; kind < (slow ? 16 : 60) && device; kind++) {
+        for (int dynamic = 1; dynamic <= 2; dynamic++) {
+            make_scene(&s, kind, kind % 2 == 0 ? &in : NULL, &random);
+            run_scene_with(&s, -1, dynamic);
         }
     }
 }
@@ -491,6 +563,7 @@ START_TEST(saliencies_refused)
     s.desc.q = fa_tensor_make(FA_F32, BATCH, HEADS_Q, 1 << 20, 24);
     s.desc.o = fa_tensor_make(FA_F32, BATCH, HEADS_Q, 1 << 20, s.desc.o.shape[3]);
     s.desc.bias.shape[0] = s.desc.keep.shape[0] = 0;
+    s.desc.lens_q = NULL;
     if (device->limits.loop_turns > 0) {
         ck_assert_int_eq(fa_saliency_create(device, &s.saliency, &saliency), FA_UNSUPPORTED);
         assert_message("1048576 rows of 2 heads and 24 dims, but");
@@ -529,6 +602,68 @@ START_TEST(saliencies_refused)
 }
 END_TEST
 
+/* A plan of another description, or whose lengths are its own; work where there is no plan, or of another plan. */
+START_TEST(lengths_refused)
+{
+    static scene s;
+    random_state random = {43};
+    fa_attention_desc longest, other;
+    fa_saliency *saliency = NULL;
+    fa_plan *plan, *second, *fixed;
+    if (!device || slow)
+        return;
+    make_scene(&s, 0, NULL, &random);
+    fa_buffer *work = make_work(&s, &longest, 1, &plan), *wrong = make_work(&s, &other, 1, &second);
+    fa_saliency_desc d = s.saliency;
+    d.attention = &longest;
+    ck_assert_int_eq(fa_plan_create(device, &s.desc, &fixed), FA_OK);
+    d.plan = fixed;
+    ck_assert_int_eq(fa_saliency_create(device, &d, &saliency), FA_INVALID);
+    assert_message("plan is of a description with dynamic_lengths 0, expected 1 or 2");
+    d.plan = plan;
+    longest.scale =
+        0.5f; /* of scores, as are softcap and the values of slopes, of which the work says nothing */
+    longest.q.stride[0] = (HEADS_Q * ROWS + 4) * DIM;
+    longest.q.stride[1] = ROWS * DIM;
+    longest.q.stride[2] = DIM;
+    longest.q.stride[3] = 1;
+    ck_assert_int_eq(fa_saliency_create(device, &d, &saliency), FA_INVALID);
+    assert_message("plan is of another description than attention");
+    d.attention = &other;
+    ck_assert_msg(fa_saliency_create(device, &d, &saliency) == FA_OK, "%s", fa_last_error());
+    fa_buffer *q = upload(s.q, sizeof(s.q)), *k = upload(s.k, sizeof(s.k)),
+              *lse = upload(s.lse, sizeof(s.lse)), *out = upload(s.out, sizeof(s.out));
+    fa_saliency_args args = {.struct_size = sizeof(args),
+                             .q = q,
+                             .k = k,
+                             .lse = lse,
+                             .saliency = out,
+                             .work = wrong,
+                             .work_offset = 256};
+    if (device->backend->host_pointers) {
+        ck_assert_int_eq(fa_saliency_run(saliency, queue, &args), FA_INVALID);
+        assert_message("args.work holds no work that fa_plan_schedule() made for the description's plan");
+    }
+    args.work = work;
+    args.work_offset = 128;
+    ck_assert_int_eq(fa_saliency_run(saliency, queue, &args), FA_INVALID);
+    assert_message("args.work_offset is 128, expected a multiple of 256");
+    fa_saliency_destroy(saliency);
+    d.plan = NULL;
+    ck_assert_int_eq(fa_saliency_create(device, &d, &saliency), FA_OK);
+    args.work_offset = 256;
+    ck_assert_int_eq(fa_saliency_run(saliency, queue, &args), FA_INVALID);
+    assert_message("args.work is given, expected NULL: the description has no plan");
+    fa_saliency_destroy(saliency);
+    fa_plan_destroy(plan);
+    fa_plan_destroy(second);
+    fa_plan_destroy(fixed);
+    fa_buffer *const buffer[] = {work, wrong, q, k, lse, out};
+    for (int i = 0; i < COUNT(buffer); i++)
+        fa_buffer_destroy(buffer[i]);
+}
+END_TEST
+
 /* Each request for memory fails once. */
 START_TEST(saliencies_out_of_memory)
 {
@@ -559,9 +694,11 @@ int main(int argc, char **argv)
     TCase *tc = add_backend_case(suite, argv[1]);
     tcase_add_test(tc, saliencies);
     tcase_add_test(tc, saliencies_of_caches);
+    tcase_add_test(tc, saliencies_of_lengths);
     tcase_add_test(tc, saliencies_of_lost_pages);
     tcase_add_test(tc, saliencies_of_latent_rows);
     tcase_add_test(tc, saliencies_refused);
+    tcase_add_test(tc, lengths_refused);
     tcase_add_test(tc, saliencies_out_of_memory);
     return run_on_backend(suite);
 }
