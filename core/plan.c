@@ -267,10 +267,10 @@ FA_FLOAT_APART static fa_status plan_init(fa_plan *plan, const fa_attention_desc
 {
     fa_device *device = plan->device;
     fa_status status = fa_problem_init(device->context, desc, &plan->problem);
+    if (status == FA_OK && edit)
+        status = edit(&plan->problem, of);
     if (status != FA_OK)
         return status;
-    if (edit)
-        edit(&plan->problem, of);
     status = fa_plan_choose(device, &plan->problem, &plan->kernel, &plan->tiling);
     if (status != FA_OK)
         return status;

@@ -97,7 +97,7 @@ fa_status fa_plan_check_call(const fa_plan *plan, const fa_queue *queue, const v
 fa_status fa_plan_run_bound(const fa_plan *plan, fa_queue *queue, fa_binding *binding);
 
 /* Changes what a description cannot say of a valid problem, before anything is decided. `of` is the caller's. */
-typedef void fa_problem_edit(fa_problem *problem, const void *of);
+typedef fa_status fa_problem_edit(fa_problem *problem, const void *of);
 
 /* fa_plan_create() of a problem that `edit` has changed; NULL: as it is described. */
 fa_status fa_plan_create_edited(fa_device *device, const fa_attention_desc *desc, fa_problem_edit *edit,

@@ -354,8 +354,9 @@ static fa_status init(const fa_context *context, const fa_attention_desc *d, fa_
     FA_TRY(check_keep(p, d));
     FA_TRY(add_lse(p, d));
     FA_TRY(check_tuning(p, d));
-    FA_TRY(copy_floats(context, d->alibi_slopes, p->alibi_stride ? p->sequences : 1, p->heads_q,
-                       d->alibi_stride, &p->alibi_slopes));
+    p->alibi_lists = p->alibi_stride ? p->sequences : 1;
+    FA_TRY(
+        copy_floats(context, d->alibi_slopes, p->alibi_lists, p->heads_q, d->alibi_stride, &p->alibi_slopes));
     FA_TRY(copy_floats(context, d->bias_factors, 1, p->heads_q, 0, &p->bias_factors));
     return copy_floats(context, d->sinks, 1, p->heads_q, 0, &p->sinks);
 }

@@ -84,6 +84,7 @@ typedef struct fa_problem {
     int32_t keep_last; /* its bits are of so many keys at the end; 0: of all                */
     float *alibi_slopes, *bias_factors, *sinks; /* heads_q each, or NULL                               */
     int32_t alibi_stride; /* between the slopes of two sequences: heads_q, or 0 where all have the same */
+    int64_t alibi_lists;  /* of heads_q slopes: of each number that sequences have, or one          */
     int32_t max_len_q, max_len_kv;
     int32_t max_key;  /* one past the largest number of a key that a sequence uses                     */
     int64_t keys;     /* that a sequence can have: rows of k, or what its pages hold                   */
@@ -119,7 +120,7 @@ static inline int64_t fa_problem_lse_index(const fa_problem *p, const fa_sequenc
 /* How many slopes there are, where there are any. */
 static inline size_t fa_problem_slopes(const fa_problem *p)
 {
-    return (size_t)p->heads_q * (p->alibi_stride ? (size_t)p->sequences : 1);
+    return (size_t)p->heads_q * (size_t)p->alibi_lists;
 }
 
 /* The slope of a head of sequence n. */

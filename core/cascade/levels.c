@@ -2,22 +2,13 @@
 #include "core/cascade/cascade.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/attention/pages.h"
 #include "core/context.h"
 #include "core/status.h"
 #include "core/structs.h"
 #include "core/tensor.h"
-
-/* Rows of a group have the same slopes. */
-static fa_status check_features(const fa_problem *p)
-{
-    if (p->alibi_stride != 0)
-        return fa_fail(FA_UNSUPPORTED,
-                       "alibi_stride is %d, a cascade serves 0: the same slopes for all sequences",
-                       p->alibi_stride);
-    return FA_OK;
-}
 
 /* Packed rows, each of a sequence. */
 static fa_status check_rows(const fa_problem *p)
@@ -38,7 +29,6 @@ static fa_status check(const fa_problem *p, const int32_t *table)
     if (!(p->features & FA_FEATURE_PAGES))
         return fa_fail(FA_INVALID, "page_table.shape is all 0, expected pages");
     FA_TRY(check_rows(p));
-    FA_TRY(check_features(p));
     for (int64_t n = 0; n < p->sequences; n++)
         FA_TRY(fa_pages_check(p, table, n, p->sequence[n].first, p->sequence[n].len_kv));
     return FA_OK;
@@ -134,10 +124,12 @@ fa_status fa_cascade_get_level(const fa_cascade *cascade, int64_t level, fa_casc
     return fa_fill_struct(&made, sizeof(made), FA_CASCADE_LEVEL_0_1, out, "fa_cascade_level");
 }
 
-/* A sequence's number, and the pages that others may share. */
+/* A sequence's number, and the pages that others may share whose slopes and first key are the same. */
 typedef struct line {
     const int32_t *page;
     int64_t pages, number, first;
+    const float *slope; /* NULL: all have the same */
+    size_t slope_bytes;
 } line;
 
 /* As words in a dictionary; what is alike stays in the order of its numbers. */
@@ -146,6 +138,9 @@ static int compare_lines(const void *a, const void *b)
     const line *x = a, *y = b;
     if (x->first != y->first)
         return x->first < y->first ? -1 : 1;
+    const int slopes = x->slope ? memcmp(x->slope, y->slope, x->slope_bytes) : 0;
+    if (slopes != 0)
+        return slopes;
     for (int64_t i = 0; i < x->pages && i < y->pages; i++) {
         if (x->page[i] != y->page[i])
             return x->page[i] < y->page[i] ? -1 : 1;
@@ -168,14 +163,20 @@ fa_status fa_cascade_order(fa_context *context, const fa_attention_desc *desc, c
     for (int64_t n = 0; lines && n < sequences; n++) {
         const int64_t first = p.sequence[n].first, from = size > 0 ? first / size : 0;
         const int64_t pages = size > 0 ? fa_cascade_shared(&p, &p.sequence[n]) / size - from : 0;
-        lines[n] = (line){page_table + n * p.tensor[FA_PAGES].stride[0] + from, FA_MAX(pages, 0), n, first};
+        lines[n] = (line){
+            .page = page_table + n * p.tensor[FA_PAGES].stride[0] + from,
+            .pages = FA_MAX(pages, 0),
+            .number = n,
+            .first = first,
+            .slope = p.alibi_stride ? p.alibi_slopes + n * p.alibi_stride : NULL,
+            .slope_bytes = (size_t)p.heads_q * sizeof(float),
+        };
     }
-    fa_problem_release(context, &p);
-    if (!lines)
-        return FA_OUT_OF_MEMORY;
-    qsort(lines, (size_t)sequences, sizeof(*lines), compare_lines);
-    for (int64_t n = 0; n < sequences; n++)
+    if (lines)
+        qsort(lines, (size_t)sequences, sizeof(*lines), compare_lines);
+    for (int64_t n = 0; lines && n < sequences; n++)
         order[n] = lines[n].number;
+    fa_problem_release(context, &p);
     fa_release(context, lines, (size_t)sequences * sizeof(*lines));
-    return FA_OK;
+    return lines ? FA_OK : FA_OUT_OF_MEMORY;
 }

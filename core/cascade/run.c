@@ -27,8 +27,24 @@ typedef struct place {
     const fa_cascade_level_lists *level;
 } place;
 
+/* Slopes by the numbers of the whole problem's sequences: those of a group are its first's. */
+static fa_status place_slopes(const fa_cascade *c, fa_problem *p)
+{
+    const size_t bytes = fa_problem_slopes(&c->problem) * sizeof(float);
+    if (p->alibi_stride == 0)
+        return FA_OK;
+    float *slopes = fa_alloc(c->context, bytes);
+    if (!slopes)
+        return FA_OUT_OF_MEMORY;
+    memcpy(slopes, c->problem.alibi_slopes, bytes);
+    fa_release(c->context, p->alibi_slopes, fa_problem_slopes(p) * sizeof(float));
+    p->alibi_slopes = slopes;
+    p->alibi_lists = c->problem.alibi_lists;
+    return FA_OK;
+}
+
 /* A group has the entries of its first sequence, and its rows go on in those of the others. */
-static void place_level(fa_problem *p, const void *of)
+static fa_status place_level(fa_problem *p, const void *of)
 {
     static const int operands[] = {FA_BIAS, FA_KEEP};
     const place *at = of;
@@ -46,6 +62,7 @@ static void place_level(fa_problem *p, const void *of)
         p->tensor[t].stride[2] = fa_cascade_row_stride(whole, t);
         p->span[t] = whole->span[t];
     }
+    return place_slopes(at->cascade, p);
 }
 
 /*

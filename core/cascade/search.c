@@ -103,6 +103,14 @@ static const int32_t *line_of(const tree *t, int64_t n)
     return t->table + n * t->problem->tensor[FA_PAGES].stride[0];
 }
 
+/* Whether ALiBi is the same for both. */
+static bool same_slopes(const fa_problem *p, int64_t a, int64_t b)
+{
+    return p->alibi_stride == 0 ||
+           memcmp(p->alibi_slopes + a * p->alibi_stride, p->alibi_slopes + b * p->alibi_stride,
+                  (size_t)p->heads_q * sizeof(float)) == 0;
+}
+
 /*
  * The pages that sequences n - 1 and n begin with, as far as all of their rows see them whole. Those before the first key that
  * both use count too, whatever the table says of them.
@@ -116,7 +124,7 @@ static int64_t common_pages(const tree *t, int64_t n)
     const int64_t from = size > 0 ? s[n].first / size : 0;
     const int32_t *a = line_of(t, n - 1), *b = line_of(t, n);
     int64_t pages = from;
-    if (!t->even || s[n - 1].first != s[n].first)
+    if (!t->even || s[n - 1].first != s[n].first || !same_slopes(t->problem, n - 1, n))
         return 0;
     while (pages < most && a[pages] == b[pages])
         pages++;

@@ -38,7 +38,7 @@ static fa_status lay_out(const fa_cascade *c, fa_shift_params *params, size_t *b
     const size_t from_at = end;
     fits = fits && fa_grow(&end, rows, (size_t)c->levels * sizeof(int32_t));
     const size_t slopes_at = end;
-    fits = fits && fa_grow(&end, heads, sizeof(float));
+    fits = fits && fa_grow(&end, fa_problem_slopes(&c->problem), sizeof(float));
     end += end % 8;
     /* Programs count in ints. */
     if (!fits || end > INT32_MAX || rows * heads > INT32_MAX / 2 / lses)
@@ -50,6 +50,7 @@ static fa_status lay_out(const fa_cascade *c, fa_shift_params *params, size_t *b
     params->rows = (int)rows;
     params->from_at = (int)(from_at / sizeof(int32_t));
     params->slopes_at = (int)(slopes_at / sizeof(float));
+    params->slope_stride = c->problem.alibi_stride;
     *bytes = end;
     return FA_OK;
 }
@@ -107,14 +108,14 @@ static char *write_words(const fa_cascade *c, fa_shift_params params, size_t byt
     list_rows(c, (fa_shift_row *)(void *)(words + sizeof(params)));
     list_from(c, (int32_t *)(void *)words + params.from_at);
     memcpy(words + (size_t)params.slopes_at * sizeof(float), c->problem.alibi_slopes,
-           (size_t)params.heads * sizeof(float));
+           fa_problem_slopes(&c->problem) * sizeof(float));
     return words;
 }
 
 fa_status fa_cascade_shift_make(fa_cascade *c)
 {
     const fa_plan *last = c->parts.plan[c->levels];
-    fa_shift_params params = {.unused = 0};
+    fa_shift_params params = {.parts = 0};
     size_t bytes = 0;
     FA_TRY(lay_out(c, &params, &bytes));
     struct fa_cascade_shift *s = c->shift = fa_alloc_zeroed(c->context, sizeof(*s));

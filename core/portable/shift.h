@@ -16,14 +16,14 @@
 #define FA_SHIFT_WORK 1
 
 /*
- * Three lists lie behind it: an fa_shift_row for each row; for each part and row the position that the part counted from; a
- * slope for each head.
+ * Three lists lie behind it: an fa_shift_row for each row; for each part and row the position that the part counted from;
+ * slopes of each head, once or for each sequence.
  */
 FA_STRUCT(fa_shift_params)
     int parts, heads, rows;
     int sequences_at; /* of a work of its own; -1: rows stand where their list says                  */
     int rows_at, from_at, slopes_at; /* first entries of the lists                                   */
-    int unused;
+    int slope_stride; /* between the slopes of two sequences; 0: all have the same                   */
 FA_STRUCT_END(fa_shift_params)
 FA_TASK_VIEW(fa_shift_params)
 
@@ -64,7 +64,9 @@ FA_KERNEL_FN void fa_shift_group(FA_TASK t, int group, int item, int items)
     for (int n = begin + item; n < end; n += items) {
         const int line = n / rows, row = n - line * rows, part = line / heads, head = line - part * heads;
         const float lse = FA_AS_FLOAT(FA_GET32(t, 0, FA_INDEX(n) * FA_INDEX(4)));
-        const float slope = FA_TASK_LIST(t, float, FA_SHIFT_IS(t, slopes_at) + head);
+        const int sequence = FA_TASK_LIST(t, fa_shift_row, FA_SHIFT_IS(t, rows_at) + row).sequence;
+        const int slopes = FA_SHIFT_IS(t, slopes_at) + sequence * FA_SHIFT_IS(t, slope_stride);
+        const float slope = FA_TASK_LIST(t, float, slopes + head);
         const int from = FA_TASK_LIST(t, int, FA_SHIFT_IS(t, from_at) + part * rows + row);
         const float shifted = lse - slope * FA_FLOAT(fa_shift_position(t, row) - from);
         if (fa_is_finite(lse))

@@ -37,12 +37,13 @@ typedef struct fa_cascade fa_cascade;
  * window_left those of the prefix, or of sequences that no window cuts yet. Sequences share that have the same first_kv, from
  * that key on. `keep` and bias are looked up where the keys stand; if they tell rows or sequences apart, sequences share where
  * all have one row, or as many as lie evenly from sequence to sequence; keep_last bits leave the keys before to be shared. With
- * ALiBi, keys behind the first row's position are each sequence's own.
+ * ALiBi, keys behind the first row's position are each sequence's own, and with alibi_stride those share that have the same
+ * slopes, to the bit.
  * Only neighbours share: see fa_cascade_order(). Where sequences part at more than 16 pages, one after another, what they share
  * beyond that may count as their own.
  *
  * FA_INVALID: NULL; desc is wrong; a page that a sequence uses is not one of k's. FA_UNSUPPORTED: rows that are not
- * packed; alibi_stride, slopes of each sequence. FA_OUT_OF_MEMORY. Thread-safe.
+ * packed. FA_OUT_OF_MEMORY. Thread-safe.
  */
 FA_API fa_status fa_cascade_find(fa_context *context, const fa_attention_desc *desc,
                                  const int32_t *page_table, fa_cascade **cascade);

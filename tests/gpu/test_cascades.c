@@ -22,7 +22,7 @@ typedef struct tree {
     fa_attention_desc desc;
     int64_t cu[SEQUENCES + 1], lens[SEQUENCES];
     int32_t table[SEQUENCES][PAGES];
-    float sinks[HEADS_Q], slopes[HEADS_Q];
+    float sinks[HEADS_Q], slopes[SEQUENCES * HEADS_Q];
     int64_t first[SEQUENCES];
     float bias[SEQUENCES * HEADS_Q * PAGES * SIZE];
     uint8_t keep[SEQUENCES * 3 * PAGES * SIZE]; /* or bits */
@@ -75,6 +75,7 @@ typedef enum terms {
     KEEP_BITS,
     KEEP_LAST,
     SLOPES,
+    SLOPES_OF_EACH,
     TERMS
 } terms;
 
@@ -111,12 +112,15 @@ static void add_terms(tree *t, terms of, random_state *random)
     if (of == KEEP_LAST)
         t->desc.keep = fa_tensor_make(FA_I32, SEQUENCES, 1, 3, 1);
     t->desc.keep_last = of == KEEP_LAST ? 3 : 0;
-    for (int h = 0; h < HEADS_Q; h++)
-        t->slopes[h] = random_float(random, -0.05f, 0.2f);
-    t->desc.alibi_slopes = of == SLOPES ? t->slopes : NULL;
-    if (of == SLOPES && random_bits(random) % 2)
+    const bool slopes = of == SLOPES || of == SLOPES_OF_EACH;
+    for (int i = 0; i < COUNT(t->slopes); i++) /* three sequences have the same, and share */
+        t->slopes[i] =
+            i % (3 * HEADS_Q) < HEADS_Q ? random_float(random, -0.05f, 0.2f) : t->slopes[i - HEADS_Q];
+    t->desc.alibi_slopes = slopes ? t->slopes : NULL;
+    t->desc.alibi_stride = of == SLOPES_OF_EACH ? HEADS_Q : 0;
+    if (slopes && random_bits(random) % 2)
         t->desc.first_kv = t->first;
-    if (of == SLOPES && t->desc.mask == FA_MASK_NONE) /* rows see keys on both of their sides */
+    if (slopes && t->desc.mask == FA_MASK_NONE) /* rows see keys on both of their sides */
         t->desc.diagonal_offset = -random_between(random, 0, 4 * SIZE);
 }
 
@@ -330,7 +334,7 @@ START_TEST(cascades_with_terms)
     random_state random = {19};
     for (int of = WINDOW; of < TERMS && device; of++) {
         int shared = 0;
-        if (slow && of != KEEP_LAST && of != SLOPES)
+        if (slow && of != KEEP_LAST && of != SLOPES_OF_EACH)
             continue;
         for (int i = 0; i < (slow ? 1 : 16); i++) {
             make_tree(&t, i % 2 == 0, &random);

@@ -222,6 +222,43 @@ START_TEST(order_brings_neighbours_together)
 }
 END_TEST
 
+/* Sequences whose slopes differ have nothing in common, and alike ones become neighbours. */
+START_TEST(slopes_part_sequences)
+{
+    static const int32_t table[4][PAGES] = {{1, 2, 3}, {1, 2, 4}, {1, 2, 5}, {1, 2, 6}};
+    static const int64_t cu[] = {0, 1, 2, 3, 4}, lens[] = {3 * SIZE, 3 * SIZE, 3 * SIZE, 3 * SIZE};
+    static const float alternating[4][HEADS + 1] = {{1, 2}, {1, 3}, {1, 2}, {1, 3}},
+                                              halves[4][HEADS + 1] = {{1, 2}, {1, 2}, {1, 3}, {1, 3}};
+    static const int64_t expected[] = {0, 2, 1, 3};
+    fa_attention_desc d = make_desc(1, HEADS, HEADS_KV, 4, SIZE, DIM);
+    int64_t order[4];
+    fa_cascade *cascade;
+    fa_cascade_info info = {.struct_size = sizeof(info)};
+    fa_cascade_level level = {.struct_size = sizeof(level)};
+    d.k.shape[0] = d.v.shape[0] = POOL;
+    d.page_table = fa_tensor_make(FA_I32, 4, 1, 1, PAGES);
+    d.sequences = 4;
+    d.cu_rows_q = cu;
+    d.lens_kv = lens;
+    d.alibi_slopes = &alternating[0][0];
+    d.alibi_stride = HEADS + 1;
+    ck_assert_int_eq(fa_cascade_order(context, &d, &table[0][0], order), FA_OK);
+    ck_assert_mem_eq(order, expected, sizeof(order));
+    ck_assert_int_eq(fa_cascade_find(context, &d, &table[0][0], &cascade), FA_OK);
+    ck_assert_int_eq(fa_cascade_get_info(cascade, &info), FA_OK);
+    ck_assert_int_eq(info.levels, 0);
+    fa_cascade_destroy(cascade);
+    d.alibi_slopes = &halves[0][0];
+    ck_assert_int_eq(fa_cascade_find(context, &d, &table[0][0], &cascade), FA_OK);
+    ck_assert_int_eq(fa_cascade_get_info(cascade, &info), FA_OK);
+    ck_assert_int_eq(info.levels, 1);
+    ck_assert_int_eq(fa_cascade_get_level(cascade, 0, &level), FA_OK);
+    ck_assert_int_eq(level.groups, 2);
+    ck_assert_int_eq(level.cu_sequences[1], 2);
+    fa_cascade_destroy(cascade);
+}
+END_TEST
+
 typedef void spoil(scene *s);
 
 static void negative_page(scene *s)
@@ -246,13 +283,6 @@ static void no_pages(scene *s)
     s->desc.k = s->desc.v = fa_tensor_make(FA_F32, 2, HEADS_KV, PAGES * SIZE, DIM);
 }
 
-static void slopes(scene *s)
-{
-    static const float of_each[2 * HEADS] = {1, 1, 2, 2};
-    s->desc.alibi_slopes = of_each;
-    s->desc.alibi_stride = HEADS;
-}
-
 START_TEST(refusals)
 {
     static const struct {
@@ -264,7 +294,6 @@ START_TEST(refusals)
         {unpacked, FA_UNSUPPORTED, "cu_rows_q is NULL, a cascade serves packed rows only"},
         {more_rows, FA_UNSUPPORTED, "cu_rows_q goes from 0 to 2, a cascade serves 0 to q.shape[2], 3"},
         {no_pages, FA_INVALID, "page_table.shape is all 0, expected pages"},
-        {slopes, FA_UNSUPPORTED, "alibi_stride is 2, a cascade serves 0: the same slopes for all sequences"},
     };
     for (int i = 0; i < COUNT(bad); i++) {
         scene s = {.sequences = 2, .cu = {0, 1, 2}, .lens = {5, 5}, .table = {{1}, {1}}};
@@ -338,6 +367,7 @@ Suite *cascade_suite(void)
     tcase_add_test(tc, levels_hold_what_sequences_share);
     tcase_add_test(tc, many_depths);
     tcase_add_test(tc, order_brings_neighbours_together);
+    tcase_add_test(tc, slopes_part_sequences);
     tcase_add_test(tc, refusals);
     tcase_add_test(tc, null_and_numbers);
     tcase_add_test(tc, out_of_memory);
