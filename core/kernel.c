@@ -26,14 +26,35 @@ static fa_status check_scales(const fa_kernel *kernel, const fa_problem *p, int 
                    (int)dims);
 }
 
+/* The field that asks for a feature which the kernel lacks, and its value where it is a number. */
+static fa_status refuse_feature(const fa_kernel *kernel, const fa_problem *p, unsigned feature)
+{
+    const struct {
+        bool given;
+        const char *name;
+    } list[] = {{p->packed_q, "cu_rows_q"},  {p->packed_kv, "cu_rows_kv"},  {p->has_lens_q, "lens_q"},
+                {p->has_lens_kv, "lens_kv"}, {p->has_first_kv, "first_kv"}, {p->dynamic, "dynamic_lengths"}};
+    if (feature == FA_FEATURE_GROUPS)
+        return fa_fail(FA_UNSUPPORTED, "%s: q.shape[1] is %d, served is k.shape[1], %d", kernel->name,
+                       p->heads_q, p->heads_kv);
+    if (feature == FA_FEATURE_SPLIT)
+        return fa_fail(FA_UNSUPPORTED, "%s: tuning.splits is %d, at most 1 is served", kernel->name,
+                       p->tuning.splits);
+    for (size_t i = 0; feature == FA_FEATURE_SEQUENCES && i < sizeof(list) / sizeof(list[0]); i++) {
+        if (list[i].given)
+            return fa_fail(FA_UNSUPPORTED, "%s: %s is given, lengths of each sequence are not served",
+                           kernel->name, list[i].name);
+    }
+    return fa_fail(FA_UNSUPPORTED, "%s: %s is not served", kernel->name, fa_feature_name(feature));
+}
+
 fa_status fa_kernel_supports(const fa_kernel *kernel, const fa_problem *p)
 {
     unsigned missing = p->features & ~kernel->features;
     if (p->tuning.splits > 1 && !(kernel->features & FA_FEATURE_SPLIT))
         missing |= FA_FEATURE_SPLIT;
     if (missing)
-        return fa_fail(FA_UNSUPPORTED, "%s: %s is not served", kernel->name,
-                       fa_feature_name(missing & (~missing + 1)));
+        return refuse_feature(kernel, p, missing & (~missing + 1));
     const unsigned lacks = kernel->needs & ~p->features;
     if (lacks)
         return fa_fail(FA_UNSUPPORTED, "%s: a problem without %s is not served", kernel->name,

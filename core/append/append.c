@@ -367,6 +367,18 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Names the entries, of which two hold the slot. */
+static fa_status refuse_twice(const int32_t *slots, int64_t count, int32_t slot)
+{
+    int64_t first = 0, second;
+    while (first < count && slots[first] != slot)
+        first++;
+    for (second = first + 1; second < count && slots[second] != slot; second++)
+        continue;
+    return fa_fail(FA_INVALID, "slots[%lld] is %d, expected another than slots[%lld]: a slot is one row's",
+                   (long long)second, slot, (long long)first);
+}
+
 /* No two of the slots are the same, but negative ones. */
 static fa_status check_distinct(const fa_append *a, const int32_t *slots, int64_t count)
 {
@@ -382,7 +394,7 @@ static fa_status check_distinct(const fa_append *a, const int32_t *slots, int64_
     qsort(sorted, (size_t)count, sizeof(*sorted), compare);
     for (int64_t i = 1; i < count && status == FA_OK; i++) {
         if (sorted[i] >= 0 && sorted[i] == sorted[i - 1])
-            status = fa_fail(FA_INVALID, "slots: %d is given twice, expected one row for a slot", sorted[i]);
+            status = refuse_twice(slots, count, sorted[i]);
     }
     if (sorted != few)
         fa_release(context, sorted, bytes);

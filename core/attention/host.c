@@ -294,11 +294,29 @@ static fa_status check_memory(const host_run *run)
     return status == FA_OK ? fa_binding_check(&binding, run->device, &run->problem, 0, 0) : status;
 }
 
+/* What fa_attention_host() has no argument for. */
+static fa_status check_arguments(const fa_problem *p)
+{
+    for (int t = 0; t < FA_OPERANDS; t++) {
+        const bool taken = t <= FA_KEEP || t == FA_LSE;
+        if (!taken && (p->features & fa_operands[t].feature))
+            return fa_fail(
+                FA_INVALID,
+                "%s.shape[0] is %lld, expected no %s: fa_attention_host() has no argument for one, "
+                "fa_plan_run() and fa_plan_run_host() have",
+                fa_operands[t].name, (long long)p->tensor[t].shape[0], fa_operands[t].name);
+    }
+    return FA_OK;
+}
+
 static fa_status prepare(host_run *run, const fa_attention_desc *desc, bool in_place)
 {
+    fa_status status = in_place ? fa_plan_create(run->device, desc, &run->plan)
+                                : fa_problem_init(run->device->context, desc, &run->problem);
+    if (status == FA_OK)
+        status = check_arguments(in_place ? &run->plan->problem : &run->problem);
     if (in_place)
-        return fa_plan_create(run->device, desc, &run->plan);
-    fa_status status = fa_problem_init(run->device->context, desc, &run->problem);
+        return status;
     if (status == FA_OK)
         status = check_memory(run);
     return status == FA_OK ? plan_compact(run, desc) : status;

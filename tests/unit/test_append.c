@@ -284,7 +284,8 @@ START_TEST(refusals)
     slots[7] = ENTRIES * KEYS;
     REFUSED(fa_append_run(s.append, queue, &s.args), FA_INVALID, "slots[7] is 20, expected less than 20");
     slots[7] = slots[2];
-    REFUSED(fa_append_run(s.append, queue, &s.args), FA_INVALID, "is given twice");
+    REFUSED(fa_append_run(s.append, queue, &s.args), FA_INVALID,
+            ", expected another than slots[2]: a slot is one row's");
     slots[7] = -5;
     s.args.v = NULL;
     REFUSED(fa_append_run(s.append, queue, &s.args), FA_INVALID, "args.v is NULL");
@@ -375,7 +376,8 @@ START_TEST(scale_refusals)
     REFUSED(fa_append_run(s.append, queue, &s.args), FA_INVALID, "args.k_zero is given, expected NULL");
     s.args.k_zero = NULL;
     ((int32_t *)(void *)s.slots.at)[7] = ((int32_t *)(void *)s.slots.at)[2];
-    REFUSED(fa_append_run(s.append, queue, &s.args), FA_INVALID, "is given twice");
+    REFUSED(fa_append_run(s.append, queue, &s.args), FA_INVALID,
+            ", expected another than slots[2]: a slot is one row's");
     const piece *all[] = {&s.cache_k, &s.cache_v, &k_scale, &v_scale, &v_zero};
     for (int i = 0; i < COUNT(all); i++) {
         for (size_t b = 0; b < all[i]->bytes; b++)

@@ -325,6 +325,18 @@ START_TEST(refusals_are_the_same)
         s.d.q.dtype = FA_BOOL;
         ck_assert_int_eq(run_scene(device, &s, arena, NULL), FA_INVALID);
         assert_message("q.dtype is bool");
+        s.d.q.dtype = FA_F32;
+        fa_attention_desc cached = s.d;
+        cached.k_scale = fa_tensor_make(FA_F32, 1, cached.k.shape[1], 1, 1);
+        cached.k.dtype = FA_I8;
+        ck_assert_int_eq(fa_attention_host(device, &cached, a, a, a, NULL, NULL, arena + s.o, arena + s.lse),
+                         FA_INVALID);
+        assert_message("k_scale.shape[0] is 1, expected no k_scale: fa_attention_host() has no argument for");
+        cached = s.d;
+        cached.page_table = fa_tensor_make(FA_I32, cached.q.shape[0], 1, 1, 1);
+        ck_assert_int_eq(fa_attention_host(device, &cached, a, a, a, NULL, NULL, arena + s.o, arena + s.lse),
+                         FA_INVALID);
+        assert_message("expected no page_table: fa_attention_host() has no argument for");
         const fa_attention_desc empty = make_desc(1, 2, 2, 0, 5, 4);
         ck_assert_int_eq(fa_attention_host(device, &empty, NULL, a, a, NULL, NULL, NULL, NULL), FA_OK);
         free(arena);

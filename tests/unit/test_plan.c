@@ -325,6 +325,42 @@ START_TEST(supports_says_what_create_does)
 }
 END_TEST
 
+/* The field that gives sequences, and the heads that are grouped. */
+START_TEST(kernels_refuse_fields)
+{
+    static const int64_t cu[] = {0, 4}, lens[] = {4}, first[] = {1};
+    const struct {
+        const int64_t *cu_q, *cu_kv, *lens_q, *lens_kv, *first;
+        int32_t dynamic;
+        const char *message;
+    } row[] = {
+        {cu, NULL, NULL, NULL, NULL, 0, "some: cu_rows_q is given, lengths of each sequence are not served"},
+        {NULL, cu, NULL, NULL, NULL, 0, "some: cu_rows_kv is given"},
+        {NULL, NULL, lens, NULL, NULL, 0, "some: lens_q is given"},
+        {NULL, NULL, NULL, lens, NULL, 0, "some: lens_kv is given"},
+        {NULL, NULL, NULL, NULL, first, 0, "some: first_kv is given"},
+        {NULL, NULL, NULL, NULL, NULL, 1, "some: dynamic_lengths is given"},
+        {NULL, NULL, NULL, NULL, NULL, 0, "some: q.shape[1] is 2, served is k.shape[1], 1"},
+    };
+    const fa_kernel kernel = {.name = "some", .features = FA_FEATURE_MASK};
+    for (int i = 0; i < COUNT(row); i++) {
+        fa_attention_desc d = make_desc(1, 2, i == COUNT(row) - 1 ? 1 : 2, 4, 4, 16);
+        fa_problem p;
+        d.cu_rows_q = row[i].cu_q;
+        d.cu_rows_kv = row[i].cu_kv;
+        d.sequences = row[i].cu_q || row[i].cu_kv;
+        d.lens_q = row[i].lens_q;
+        d.lens_kv = row[i].lens_kv;
+        d.first_kv = row[i].first;
+        d.dynamic_lengths = row[i].dynamic;
+        ck_assert_int_eq(fa_problem_init(context, &d, &p), FA_OK);
+        ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
+        assert_message(row[i].message);
+        fa_problem_release(context, &p);
+    }
+}
+END_TEST
+
 START_TEST(kernels_refuse_by_name)
 {
     fa_kernel kernel = {.name = "some",
@@ -349,7 +385,7 @@ START_TEST(kernels_refuse_by_name)
     ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_OK);
     p.tuning.splits = 2;
     ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
-    ck_assert_str_eq(fa_last_error(), "some: split is not served");
+    ck_assert_str_eq(fa_last_error(), "some: tuning.splits is 2, at most 1 is served");
     p.tuning.splits = 0;
     kernel = all;
     kernel.needs = FA_FEATURE_MASK | FA_FEATURE_V_IN_K;
@@ -452,6 +488,7 @@ Suite *plan_suite(void)
     tcase_add_test(plan, creation_refused_by_name);
     tcase_add_test(plan, supports_says_what_create_does);
     tcase_add_test(plan, kernels_refuse_by_name);
+    tcase_add_test(plan, kernels_refuse_fields);
     tcase_add_test(plan, features_have_names);
     return suite;
 }
