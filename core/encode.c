@@ -6,6 +6,8 @@
 
 #include "core/half.h"
 #include "core/portable/encode.h"
+#include "core/portable/prune.h"
+#include "core/status.h"
 
 enum { BLOCK = 32 }; /* elements of a block of ggml's */
 
@@ -113,7 +115,9 @@ void fa_elements_store(fa_dtype dtype, void *base, int64_t index, const float *f
     if (!FA_TYPE_IS_CODED(type)) {
         for (int64_t i = 0; i < count; i++)
             fa_store(dtype, base, index + i, from[i]);
-    } else if (FA_TYPE_IS_ROW(type)) {
+    } else if (FA_TYPE_PRUNES(type)) {
+        return; /* not without the row's bytes */
+    } else if (FA_TYPE_IS_MLA(type)) {
         uint8_t *to = (uint8_t *)base + FA_TYPE_SPAN(type, index);
         for (int64_t i = 0; i < count; i += FA_MLA_DIMS, to += FA_MLA_BYTES)
             encode_row(to, from + i);
@@ -126,4 +130,50 @@ void fa_elements_store(fa_dtype dtype, void *base, int64_t index, const float *f
         for (int64_t i = 0; i < count; i += BLOCK, to += FA_TYPE_SIZE(type))
             encode_block(type, from + i, to);
     }
+}
+
+_Static_assert(FA_MAX_HEAD_DIM <= FA_PRUNE_MOST, "any row is pruned at once");
+
+void fa_store_pruned(void *row, int bytes, const float *from, int dims)
+{
+#define FA_INDEX(x) (x)
+#define PUT32(to, n, at, bits) put_word((to) + (n) + (at), bits)
+    fa_uint x[FA_PRUNE_MOST];
+    for (int d = 0; d < dims; d++)
+        x[d] = FA_AS_UINT(from[d]);
+    FA_PRUNE(x, dims, bytes, PUT32, (uint8_t *)row, 0, 0)
+#undef PUT32
+#undef FA_INDEX
+}
+
+/* Whether there are such rows, as fa_tensor_normalise() says it of a tensor. */
+static fa_status check_row(const void *row, int64_t bytes, const float *x, const char *name, int64_t dims)
+{
+    if (!row || !x)
+        return fa_fail(FA_INVALID, "%s is NULL", row ? name : "row");
+    if (dims < 0 || dims % 8 != 0 || dims > FA_MAX_HEAD_DIM)
+        return fa_fail(FA_INVALID, "dims is %lld, expected a multiple of 8, at most %d", (long long)dims,
+                       FA_MAX_HEAD_DIM);
+    const int64_t least = FA_BITMAP_BYTES(dims) + (dims > 0 ? 4 : 0), most = FA_BITMAP_BYTES(dims) + 2 * dims;
+    if (bytes < least || bytes > most || bytes % 4 != 0)
+        return fa_fail(FA_INVALID, "row_bytes is %lld, expected a multiple of 4 from %lld to %lld",
+                       (long long)bytes, (long long)least, (long long)most);
+    return FA_OK;
+}
+
+fa_status fa_bitmap_store(void *row, int64_t row_bytes, const float *from, int64_t dims)
+{
+    fa_clear_error();
+    FA_TRY(check_row(row, row_bytes, from, "from", dims));
+    fa_store_pruned(row, (int)row_bytes, from, (int)dims);
+    return FA_OK;
+}
+
+fa_status fa_bitmap_load(const void *row, int64_t row_bytes, float *to, int64_t dims)
+{
+    fa_clear_error();
+    FA_TRY(check_row(row, row_bytes, to, "to", dims));
+    for (int d = 0; d < (int)dims; d++)
+        to[d] = fa_load_pruned(row, (int)dims, (int)row_bytes, d);
+    return FA_OK;
 }

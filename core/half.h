@@ -12,6 +12,9 @@
 
 /* An element of a format of caches. */
 float fa_load_coded(fa_dtype dtype, const void *base, int64_t index);
+/* Dim d of a row that keeps some of its elements; and the row from all of them. */
+float fa_load_pruned(const void *row, int dims, int bytes, int d);
+void fa_store_pruned(void *row, int bytes, const float *from, int dims);
 
 static inline float fa_load(fa_dtype dtype, const void *base, int64_t index)
 {

@@ -66,7 +66,7 @@ fa_status fa_kernel_supports(const fa_kernel *kernel, const fa_problem *p)
         return fa_fail(FA_UNSUPPORTED, "%s: v.shape[3] is %d, at most %d is served", kernel->name, p->dim_v,
                        kernel->max_dim_v);
     fa_dtype q = p->tensor[FA_Q].dtype, k = p->tensor[FA_K].dtype, v = p->tensor[FA_V].dtype;
-    const bool coded_k = fa_dtype_block(k) > 1, coded_v = fa_dtype_block(v) > 1;
+    const bool coded_k = FA_TYPE_IS_CODED((int)k), coded_v = FA_TYPE_IS_CODED((int)v);
     const bool fits = kernel->mixes_coded ? (coded_k || q == k) && (coded_v || q == v)
                                           : (coded_k && coded_v) || (q == k && k == v);
     if (kernel->same_types && !fits)
@@ -78,7 +78,7 @@ fa_status fa_kernel_supports(const fa_kernel *kernel, const fa_problem *p)
         if (status != FA_OK)
             return status;
     }
-    if (FA_TYPE_IS_ROW((int)k) && !(p->features & FA_FEATURE_V_IN_K))
+    if (FA_TYPE_IS_MLA((int)k) && !(p->features & FA_FEATURE_V_IN_K))
         return fa_fail(FA_UNSUPPORTED, "%s: k.dtype %s is served with v_in_k alone", kernel->name,
                        fa_dtype_name(k));
     FA_TRY(check_scales(kernel, p, FA_K));
@@ -88,8 +88,9 @@ fa_status fa_kernel_supports(const fa_kernel *kernel, const fa_problem *p)
 fa_limits fa_kernel_limits(const fa_kernel *kernel, const fa_problem *problem, const fa_limits *device)
 {
     const fa_tensor *tensor = problem->tensor;
-    const bool coded = (fa_dtype_block(tensor[FA_K].dtype) > 1 || fa_dtype_block(tensor[FA_V].dtype) > 1) &&
-                       kernel->resident_coded > 0;
+    const bool coded =
+        (FA_TYPE_IS_CODED((int)tensor[FA_K].dtype) || FA_TYPE_IS_CODED((int)tensor[FA_V].dtype)) &&
+        kernel->resident_coded > 0;
     fa_limits limits = fa_limits_sane(device, coded ? kernel->resident_coded : kernel->traits.resident);
     if (coded)
         limits.onchip_bytes -= FA_MIN(limits.onchip_bytes, (uint64_t)kernel->coded_bytes);

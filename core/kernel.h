@@ -8,8 +8,8 @@
 
 #define FA_TYPE(dtype) (1u << (dtype))
 #define FA_TYPES_FLOAT (FA_TYPE(FA_F32) | FA_TYPE(FA_F16) | FA_TYPE(FA_BF16))
-#define FA_TYPES_BITS (FA_TYPE(FA_U1) | FA_TYPE(FA_U2U1)) /* with codes of one bit */
-#define FA_TYPES_ROW FA_TYPE(FA_FP8_DS_MLA)               /* whose blocks are rows */
+#define FA_TYPES_BITS (FA_TYPE(FA_U1) | FA_TYPE(FA_U2U1))              /* with codes of one bit */
+#define FA_TYPES_ROW (FA_TYPE(FA_FP8_DS_MLA) | FA_TYPE(FA_BITMAP_F16)) /* whose rows are no blocks */
 /* FA_TYPES_FLOAT and the formats of caches, of which FA_E4M3 is the first and FA_E2M1 the last. */
 #define FA_TYPES_CACHE (FA_TYPES_FLOAT | ((FA_TYPE(FA_E2M1 + 1) - 1) & ~(FA_TYPE(FA_E4M3) - 1)))
 

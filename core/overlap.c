@@ -15,7 +15,7 @@ fa_extent fa_extent_of_tensor(const fa_tensor *tensor, size_t span, const void *
     if (span == 0)
         return e;
     /* An axis that repeats its element is the element. */
-    e.run = (size_t)fa_dtype_bytes(tensor->dtype, tensor->stride[3] > 0 ? tensor->shape[3] : 1);
+    e.run = (size_t)(tensor->stride[3] > 0 ? fa_tensor_row_bytes(tensor) : fa_dtype_bytes(tensor->dtype, 1));
     for (int axis = 0; axis < 3; axis++) {
         if (tensor->shape[axis] > 1 && tensor->stride[axis] > 0) {
             e.count[e.axes] = (uint64_t)tensor->shape[axis];

@@ -20,7 +20,7 @@ fa_tile_problem fa_plan_shape(const fa_problem *p)
         .instances = p->sequences * p->heads_kv,
         .dim_qk = p->dim_qk,
         .dim_v = p->dim_v,
-        .far_bytes = fa_dtype_mean_bytes(p->tensor[FA_K].dtype),
+        .far_bytes = fa_tensor_mean_bytes(&p->tensor[FA_K]),
         .density = 1,
         .group = p->group,
     };

@@ -79,6 +79,8 @@ fa_status fa_scales_check(const fa_scaled_names *names, const fa_tensor *of, fa_
                           fa_tensor *zero, float factor, fa_scales *s)
 {
     *s = (fa_scales){.scale_type = -1, .zero_type = -1, .factor = 1};
+    if (FA_TYPE_PRUNES((int)of->dtype))
+        s->row_bytes = (int)of->stride[3];
     if (fa_tensor_is_absent(scale))
         return check_without(names, of->dtype, zero, factor);
     if (!FA_TYPE_IS_BARE((int)of->dtype))

@@ -14,7 +14,7 @@ typedef struct fa_scaled_names {
 
 /*
  * Checks the scales and zeros that are given for a tensor, which is normalised, and normalises them. Of absent ones the type
- * in *scales is -1. FA_INVALID names field and value.
+ * in *scales is -1. It also has the bytes of the tensor's rows. FA_INVALID names field and value.
  */
 fa_status fa_scales_check(const fa_scaled_names *names, const fa_tensor *of, fa_tensor *scale,
                           fa_tensor *zero, float factor, fa_scales *scales);

@@ -9,18 +9,31 @@ static const struct {
     const char *name;
     uint16_t block, size, align;
 } types[] = {
-    [FA_F32] = {"f32", 1, 4, 4},         [FA_F16] = {"f16", 1, 2, 2},
-    [FA_BF16] = {"bf16", 1, 2, 2},       [FA_BOOL] = {"bool", 1, 1, 1},
-    [FA_I32] = {"i32", 1, 4, 4},         [FA_E4M3] = {"e4m3", 8, 8, 2},
-    [FA_E5M2] = {"e5m2", 8, 8, 2},       [FA_Q8_0] = {"q8_0", 32, 34, 2},
-    [FA_Q4_0] = {"q4_0", 32, 18, 2},     [FA_Q4_1] = {"q4_1", 32, 20, 2},
-    [FA_Q5_0] = {"q5_0", 32, 22, 2},     [FA_Q5_1] = {"q5_1", 32, 24, 2},
-    [FA_IQ4_NL] = {"iq4_nl", 32, 18, 2}, [FA_I8] = {"i8", 8, 8, 2},
-    [FA_I4] = {"i4", 8, 4, 2},           [FA_I2] = {"i2", 8, 2, 2},
-    [FA_U8] = {"u8", 8, 8, 2},           [FA_U4] = {"u4", 8, 4, 2},
-    [FA_U2] = {"u2", 8, 2, 2},           [FA_E2M1] = {"e2m1", 8, 4, 2},
-    [FA_E8M0] = {"e8m0", 1, 1, 2},       [FA_U1] = {"u1", 16, 2, 2},
-    [FA_U2U1] = {"u2u1", 32, 6, 2},      [FA_FP8_DS_MLA] = {"fp8_ds_mla", 576, 656, 4},
+    [FA_F32] = {"f32", 1, 4, 4},
+    [FA_F16] = {"f16", 1, 2, 2},
+    [FA_BF16] = {"bf16", 1, 2, 2},
+    [FA_BOOL] = {"bool", 1, 1, 1},
+    [FA_I32] = {"i32", 1, 4, 4},
+    [FA_E4M3] = {"e4m3", 8, 8, 2},
+    [FA_E5M2] = {"e5m2", 8, 8, 2},
+    [FA_Q8_0] = {"q8_0", 32, 34, 2},
+    [FA_Q4_0] = {"q4_0", 32, 18, 2},
+    [FA_Q4_1] = {"q4_1", 32, 20, 2},
+    [FA_Q5_0] = {"q5_0", 32, 22, 2},
+    [FA_Q5_1] = {"q5_1", 32, 24, 2},
+    [FA_IQ4_NL] = {"iq4_nl", 32, 18, 2},
+    [FA_I8] = {"i8", 8, 8, 2},
+    [FA_I4] = {"i4", 8, 4, 2},
+    [FA_I2] = {"i2", 8, 2, 2},
+    [FA_U8] = {"u8", 8, 8, 2},
+    [FA_U4] = {"u4", 8, 4, 2},
+    [FA_U2] = {"u2", 8, 2, 2},
+    [FA_E2M1] = {"e2m1", 8, 4, 2},
+    [FA_E8M0] = {"e8m0", 1, 1, 2},
+    [FA_U1] = {"u1", 16, 2, 2},
+    [FA_U2U1] = {"u2u1", 32, 6, 2},
+    [FA_FP8_DS_MLA] = {"fp8_ds_mla", 576, 656, 4},
+    [FA_BITMAP_F16] = {"bitmap_f16", 1, 1, 4},
 };
 
 static bool is_dtype(fa_dtype dtype)
@@ -65,17 +78,28 @@ fa_status fa_dtype_check_cache(fa_dtype dtype, const char *name)
 
 fa_status fa_tensor_check_row(const fa_tensor *tensor, const char *name, int64_t dims)
 {
-    if (!FA_TYPE_IS_ROW((int)tensor->dtype) || tensor->shape[3] == dims)
+    if (!FA_TYPE_IS_MLA((int)tensor->dtype) || tensor->shape[3] == dims)
         return FA_OK;
     return fa_fail(FA_INVALID, "%s.shape[3] is %lld, expected %lld with %s.dtype %s", name,
                    (long long)tensor->shape[3], (long long)dims, name, fa_dtype_name(tensor->dtype));
 }
 
+/* The bytes of a row that keeps so many of its elements. */
+static int64_t pruned_bytes(int64_t dims, int64_t kept)
+{
+    return FA_BITMAP_BYTES(dims) + (2 * kept + 3) / 4 * 4;
+}
+
 /* Rows begin with a block, also those that are the first dims of one. */
 static bool contiguous_strides(fa_tensor *tensor, int64_t block)
 {
+    const bool prunes = FA_TYPE_PRUNES((int)tensor->dtype);
     int64_t stride = 1;
-    for (int axis = 3; axis >= 0; axis--) {
+    if (prunes && tensor->stride[3] == 0)
+        tensor->stride[3] = pruned_bytes(tensor->shape[3], tensor->shape[3]);
+    if (prunes)
+        stride = tensor->stride[3];
+    for (int axis = prunes ? 2 : 3; axis >= 0; axis--) {
         const int64_t size = tensor->shape[axis] > 0 ? tensor->shape[axis] : 1;
         tensor->stride[axis] = stride;
         if (!fa_mul_i64(stride, axis == 3 && size % block != 0 ? size / block * block + block : size,
@@ -89,6 +113,17 @@ fa_tensor fa_tensor_make(fa_dtype dtype, int64_t batch, int64_t heads, int64_t r
 {
     /* Strides stay 0, which means contiguous: a shape that overflows is refused where it is used. */
     return (fa_tensor){.dtype = dtype, .shape = {batch, heads, rows, dim}};
+}
+
+fa_tensor fa_tensor_make_bitmap(int64_t batch, int64_t heads, int64_t rows, int64_t dim, int64_t kept)
+{
+    fa_tensor made = fa_tensor_make(FA_BITMAP_F16, batch, heads, rows, dim), told = made;
+    if (dim < 0 || dim > FA_MAX_HEAD_DIM || kept < 0 || kept > dim) {
+        made.stride[3] = -1;
+        return made;
+    }
+    told.stride[3] = pruned_bytes(dim, kept);
+    return contiguous_strides(&told, 1) ? told : made; /* a shape that overflows does so where it is used */
 }
 
 bool fa_tensor_is_empty(const fa_tensor *tensor)
@@ -109,8 +144,8 @@ static bool has_strides(const fa_tensor *tensor)
 /* Rows begin with a block and are whole blocks, or of FlashMLA's the part that is v. */
 static fa_status check_blocks(const fa_tensor *tensor, const char *name, int64_t block)
 {
-    const bool is_row = FA_TYPE_IS_ROW((int)tensor->dtype); /* of its dims fa_tensor_check_row() is asked */
-    if (tensor->shape[3] % block != 0 && !is_row)
+    const bool is_mla = FA_TYPE_IS_MLA((int)tensor->dtype); /* of its dims fa_tensor_check_row() is asked */
+    if (tensor->shape[3] % block != 0 && !is_mla)
         return fa_fail(FA_INVALID, "%s.shape[3] is %lld, expected a multiple of %lld, a block of %s", name,
                        (long long)tensor->shape[3], (long long)block, fa_dtype_name(tensor->dtype));
     for (int axis = 0; axis < 3; axis++) {
@@ -119,6 +154,37 @@ static fa_status check_blocks(const fa_tensor *tensor, const char *name, int64_t
                            name, axis, (long long)tensor->stride[axis], (long long)block,
                            fa_dtype_name(tensor->dtype));
     }
+    return FA_OK;
+}
+
+/* Rows that keep some of their elements have dims that all readers take at once. */
+static fa_status check_pruned_dims(const fa_tensor *tensor, const char *name)
+{
+    const int64_t dims = tensor->shape[3];
+    if (!FA_TYPE_PRUNES((int)tensor->dtype) || (dims % 8 == 0 && dims <= FA_MAX_HEAD_DIM))
+        return FA_OK;
+    return fa_fail(FA_INVALID, "%s.shape[3] is %lld, expected a multiple of 8, at most %d, with %s.dtype %s",
+                   name, (long long)dims, FA_MAX_HEAD_DIM, name, fa_dtype_name(tensor->dtype));
+}
+
+/* Their strides are bytes: the last one is of a row, which has room for two elements at least and for all at most. */
+static fa_status check_pruned_strides(const fa_tensor *tensor, const char *name)
+{
+    const int64_t dims = tensor->shape[3], least = pruned_bytes(dims, dims > 0),
+                  most = pruned_bytes(dims, dims);
+    for (int axis = 0; axis < 3; axis++) {
+        if (tensor->shape[axis] > 1 && tensor->stride[axis] % 4 != 0)
+            return fa_fail(FA_INVALID,
+                           "%s.stride[%d] is %lld bytes, expected a multiple of 4 with %s.dtype %s", name,
+                           axis, (long long)tensor->stride[axis], name, fa_dtype_name(tensor->dtype));
+    }
+    if (tensor->stride[3] < least || tensor->stride[3] > most || tensor->stride[3] % 4 != 0)
+        return fa_fail(
+            FA_INVALID,
+            "%s.stride[3] is %lld, expected the bytes of a row of %lld dims in %s, a multiple of 4 "
+            "from %lld to %lld",
+            name, (long long)tensor->stride[3], (long long)dims, fa_dtype_name(tensor->dtype),
+            (long long)least, (long long)most);
     return FA_OK;
 }
 
@@ -134,11 +200,12 @@ static fa_status normalise(fa_tensor *tensor, const char *name, bool repeats_las
             return fa_fail(FA_INVALID, "%s.stride[%d] is %lld, expected at least 0", name, axis,
                            (long long)tensor->stride[axis]);
     }
-    fa_status status = check_blocks(tensor, name, block);
-    if (status != FA_OK)
-        return status;
+    FA_TRY(check_blocks(tensor, name, block));
+    FA_TRY(check_pruned_dims(tensor, name));
+    const bool prunes = FA_TYPE_PRUNES((int)tensor->dtype);
     bool given = has_strides(tensor), one = tensor->shape[3] == 1;
-    if (given && tensor->shape[3] > 1 && tensor->stride[3] != 1 && !(repeats_last && tensor->stride[3] == 0))
+    if (given && !prunes && tensor->shape[3] > 1 && tensor->stride[3] != 1 &&
+        !(repeats_last && tensor->stride[3] == 0))
         return fa_fail(FA_INVALID, "%s.stride[3] is %lld, expected 1 (or all four 0 for contiguous%s)", name,
                        (long long)tensor->stride[3], repeats_last ? ", or 0: repeated" : "");
     if (!given && !contiguous_strides(tensor, block))
@@ -146,12 +213,15 @@ static fa_status normalise(fa_tensor *tensor, const char *name, bool repeats_las
                        "%s.shape is %lld x %lld x %lld x %lld, more elements than fit in memory", name,
                        (long long)tensor->shape[0], (long long)tensor->shape[1], (long long)tensor->shape[2],
                        (long long)tensor->shape[3]);
+    if (prunes)
+        FA_TRY(check_pruned_strides(tensor, name));
     const bool empty = fa_tensor_is_empty(tensor);
     for (int axis = 0; axis < 3; axis++) {
         if (tensor->shape[axis] == 1 || empty) /* never stepped along, and products with it stay small */
             tensor->stride[axis] = 0;
     }
-    tensor->stride[3] = !repeats_last ? 1 : one ? 0 : tensor->stride[3];
+    if (!prunes)
+        tensor->stride[3] = !repeats_last ? 1 : one ? 0 : tensor->stride[3];
     return FA_OK;
 }
 
@@ -165,14 +235,26 @@ fa_status fa_tensor_normalise_single(fa_tensor *tensor, const char *name)
     return normalise(tensor, name, true, 1);
 }
 
+/* The same with an axis of bytes, where strides count those. */
+static fa_tensor in_memory(const fa_tensor *tensor)
+{
+    fa_tensor t = *tensor;
+    if (FA_TYPE_PRUNES((int)t.dtype)) {
+        t.shape[3] = t.stride[3];
+        t.stride[3] = 1;
+    }
+    return t;
+}
+
 fa_status fa_tensor_extent(const fa_tensor *tensor, const char *name, size_t *bytes)
 {
     *bytes = 0;
     if (fa_tensor_is_empty(tensor))
         return FA_OK;
+    const fa_tensor t = in_memory(tensor);
     size_t last = 1;
     for (int axis = 0; axis < 4; axis++) {
-        if (!fa_grow(&last, (size_t)(tensor->shape[axis] - 1), (size_t)tensor->stride[axis]))
+        if (!fa_grow(&last, (size_t)(t.shape[axis] - 1), (size_t)t.stride[axis]))
             return fa_fail(FA_OUT_OF_MEMORY, "%s: shape[%d] %lld with stride[%d] %lld overflows memory", name,
                            axis, (long long)tensor->shape[axis], axis, (long long)tensor->stride[axis]);
     }
@@ -196,9 +278,10 @@ fa_status fa_tensor_span(const fa_tensor *tensor, size_t *bytes)
     return status == FA_OK ? fa_tensor_extent(&copy, "tensor", bytes) : status;
 }
 
-bool fa_tensor_is_injective(const fa_tensor *tensor)
+bool fa_tensor_is_injective(const fa_tensor *given)
 {
-    if (fa_tensor_is_empty(tensor))
+    const fa_tensor t = in_memory(given), *const tensor = &t;
+    if (fa_tensor_is_empty(given))
         return true;
     bool used[4] = {false};
     int64_t reach = 0; /* highest offset that the axes looked at so far can address */

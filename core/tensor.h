@@ -9,7 +9,8 @@
 
 /*
  * Checks shape and strides, fills default strides; `name` is the field's, for the message. Then an axis of size 1 has
- * stride 0, and the last has 1; with `repeats_last` it may have 0, as given or because its size is 1.
+ * stride 0, and the last has 1; with `repeats_last` it may have 0, as given or because its size is 1. Of FA_BITMAP_F16 the last
+ * has the bytes of a row.
  */
 fa_status fa_tensor_normalise(fa_tensor *tensor, const char *name, bool repeats_last);
 
@@ -46,10 +47,18 @@ static inline int64_t fa_dtype_bytes(fa_dtype dtype, int64_t elements)
     return elements / block * size + elements % block * size / block;
 }
 
-/* The bytes of one element, on average. */
-static inline double fa_dtype_mean_bytes(fa_dtype dtype)
+/* The bytes of a row of a normalised tensor. */
+static inline int64_t fa_tensor_row_bytes(const fa_tensor *t)
 {
-    return (double)fa_dtype_size(dtype) / (double)fa_dtype_block(dtype);
+    return FA_TYPE_PRUNES((int)t->dtype) ? t->stride[3] : fa_dtype_bytes(t->dtype, t->shape[3]);
+}
+
+/* The bytes of one element of a normalised tensor, on average. */
+static inline double fa_tensor_mean_bytes(const fa_tensor *t)
+{
+    if (FA_TYPE_PRUNES((int)t->dtype) && t->shape[3] > 0)
+        return (double)t->stride[3] / (double)t->shape[3];
+    return (double)fa_dtype_size(t->dtype) / (double)fa_dtype_block(t->dtype);
 }
 
 bool fa_tensor_is_empty(const fa_tensor *tensor);

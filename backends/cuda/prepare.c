@@ -22,7 +22,7 @@ static int merge_line(void)
 
 static bool is_coded(const fa_tensor *tensor)
 {
-    return fa_dtype_block(tensor->dtype) > 1;
+    return FA_TYPE_IS_CODED((int)tensor->dtype);
 }
 
 /*
@@ -44,8 +44,8 @@ static int scaling_of(const fa_problem *p, int operand)
 }
 
 /*
- * What the kernel's module is compiled for: an element type, FA_CUDA_ANY, FA_CUDA_SCALED or FA_CUDA_WHOLE_ROWS, or a
- * fa_cuda_coded_type().
+ * What the kernel's module is compiled for: an element type, FA_CUDA_ANY, FA_CUDA_SCALED, FA_CUDA_WHOLE_ROWS or
+ * FA_CUDA_PRUNED_ROWS, or a fa_cuda_coded_type().
  */
 static int type_of(const fa_plan *plan, const fa_cuda_traits *t)
 {
@@ -55,8 +55,10 @@ static int type_of(const fa_plan *plan, const fa_cuda_traits *t)
         return fa_cuda_coded_type((int)type, (int)tensor[FA_K].dtype, (int)tensor[FA_V].dtype);
     if (t->unit > 0)
         return (int)type;
-    if (FA_TYPE_IS_ROW((int)tensor[FA_K].dtype))
+    if (FA_TYPE_IS_MLA((int)tensor[FA_K].dtype))
         return FA_CUDA_WHOLE_ROWS;
+    if (FA_TYPE_PRUNES((int)tensor[FA_K].dtype) || FA_TYPE_PRUNES((int)tensor[FA_V].dtype))
+        return FA_CUDA_PRUNED_ROWS;
     if (plan->problem.features & FA_FEATURE_SCALES)
         return FA_CUDA_SCALED;
     if (t->kind == FA_CUDA_ROWS)
@@ -69,7 +71,7 @@ static int type_of(const fa_plan *plan, const fa_cuda_traits *t)
 static int scaled_type_of(const fa_plan *plan, const fa_cuda_traits *t)
 {
     const int type = type_of(plan, t);
-    return type > FA_CUDA_WHOLE_ROWS
+    return type > FA_CUDA_PRUNED_ROWS
                ? fa_cuda_scaled_type(type, scaling_of(&plan->problem, FA_K), scaling_of(&plan->problem, FA_V))
                : type;
 }

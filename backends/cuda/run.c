@@ -16,7 +16,7 @@ static bool is_aligned(const fa_plan *plan, unsigned char *const at[FA_OPERANDS]
 {
     uintptr_t all = 0;
     for (int t = FA_Q; t <= FA_O; t++) {
-        if (fa_dtype_block(plan->problem.tensor[t].dtype) == 1)
+        if (!FA_TYPE_IS_CODED((int)plan->problem.tensor[t].dtype))
             all |= (uintptr_t)at[t];
     }
     return fa_gpu_can_align(&plan->problem) && all % ALIGNMENT == 0;

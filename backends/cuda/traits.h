@@ -54,6 +54,9 @@ enum { FA_CUDA_SCALED = 5 };
 /* Likewise, where k and v in it are rows that are blocks of a format. */
 enum { FA_CUDA_WHOLE_ROWS = 6 };
 
+/* Likewise, where k or v is rows that keep some of their elements, and what FA_CUDA_SCALED reads beside them. */
+enum { FA_CUDA_PRUNED_ROWS = 7 };
+
 /*
  * Likewise, of a kernel on tensor cores where k or v is in a format of caches: the operands' type, and theirs. Where
  * scales are tensors of their own, what they depend on is part of it.
@@ -289,7 +292,7 @@ FA_CUDA_FN int fa_cuda_decode_bytes(fa_cuda_traits t, int type, int variant)
 {
     const int results = (int)sizeof(float) * t.group / 32 * fa_cuda_rows_of(t, variant) * (t.dim_v + 2),
               rows = t.group / 32 * (fa_cuda_coded_rows(t, type) + fa_cuda_coded_notes(t));
-    return type > FA_CUDA_WHOLE_ROWS && rows > results ? rows : results;
+    return type > FA_CUDA_PRUNED_ROWS && rows > results ? rows : results;
 }
 
 /*
@@ -345,7 +348,7 @@ FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_traits t, int type, int variant)
 {
     if (t.kind == FA_CUDA_DECODE)
         return fa_cuda_decode_bytes(t, type, variant);
-    if (t.kind == FA_CUDA_TENSOR && type > FA_CUDA_WHOLE_ROWS)
+    if (t.kind == FA_CUDA_TENSOR && type > FA_CUDA_PRUNED_ROWS)
         return fa_cuda_tile_bytes(t, type, fa_cuda_rows_of(t, variant));
     return (int)sizeof(float) *
            (t.kind == FA_CUDA_TENSOR || t.kind == FA_CUDA_LATENT

@@ -169,7 +169,7 @@ bool fa_gpu_can_align(const fa_problem *p)
         return false;
     for (int t = FA_Q; t <= FA_O; t++) {
         const fa_tensor *tensor = &p->tensor[t];
-        for (int axis = 0; axis < 3 && fa_dtype_block(tensor->dtype) == 1; axis++) {
+        for (int axis = 0; axis < 3 && !FA_TYPE_IS_CODED((int)tensor->dtype); axis++) {
             if (fa_dtype_bytes(tensor->dtype, tensor->stride[axis]) % ROW_ALIGN != 0)
                 return false;
         }

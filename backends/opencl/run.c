@@ -15,7 +15,7 @@ static fa_cl_operand operand_of(const fa_plan *plan, const fa_binding *binding, 
     const fa_dtype dtype = plan->problem.tensor[place].dtype;
     return (fa_cl_operand){fa_operands[place].name, binding->buffer[place], binding->offset[place],
                            plan->problem.span[place],
-                           fa_dtype_block(dtype) > 1 || fa_cl_is_scale(place) ? 1 : fa_dtype_size(dtype)};
+                           FA_TYPE_IS_CODED((int)dtype) || fa_cl_is_scale(place) ? 1 : fa_dtype_size(dtype)};
 }
 
 /* OpenCL knows nothing of two cl_mem that wrap the same bytes of the host: what one writes the other overwrites. */

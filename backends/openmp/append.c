@@ -7,6 +7,7 @@
 #include "backends/openmp/loop.h"
 #include "backends/openmp/run.h"
 #include "core/append/append.h"
+#include "core/half.h"
 
 typedef struct append_run {
     fa_task_view view;
@@ -148,6 +149,20 @@ static void append_scaled(const moving_row *m, bool of_v)
     }
 }
 
+/* All heads of a row, each of which keeps some of its elements. */
+static void append_pruned(const moving_row *m, bool of_v)
+{
+    const fa_append_params *p = params_of(m->run);
+    const int dim = of_v ? p->dim_v : p->dim_k, bytes = of_v ? p->v_scales.row_bytes : p->k_scales.row_bytes;
+    char *cache = m->run->view.at[of_v ? FA_APPEND_CACHE_V : FA_APPEND_CACHE_K];
+    float x[FA_MAX_HEAD_DIM];
+    for (int64_t head = 0; head < p->heads; head++) {
+        take_head(m, of_v, head, x);
+        fa_store_pruned(cache + row_at(of_v ? p->cache_v_stride : p->cache_k_stride, m->entry, head, m->key),
+                        bytes, x, dim);
+    }
+}
+
 /* Rows that are not rotated go straight from memory to memory. */
 static void append_plain(const moving_row *m, bool of_v)
 {
@@ -190,7 +205,9 @@ static void do_row(const void *of, int64_t row, void *scratch)
     if (p->pairs > 0)
         find_rotation(run, fa_append_position(v, (int)row), m.cosine, m.sine);
     for (int of_v = 0; of_v < (p->dim_v > 0 ? 2 : 1) && slot >= 0; of_v++) {
-        if ((of_v ? FA_APPEND_TYPE_V_SCALE(v) : FA_APPEND_TYPE_K_SCALE(v)) >= 0)
+        if (FA_TYPE_PRUNES(of_v ? FA_APPEND_TYPE_CACHE_V(v) : FA_APPEND_TYPE_CACHE_K(v)))
+            append_pruned(&m, of_v);
+        else if ((of_v ? FA_APPEND_TYPE_V_SCALE(v) : FA_APPEND_TYPE_K_SCALE(v)) >= 0)
             append_scaled(&m, of_v);
         else
             append_plain(&m, of_v);

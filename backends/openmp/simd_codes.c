@@ -61,6 +61,24 @@ FA_INLINE void decode_latent(const uint8_t *at, int dim, float *to)
 #endif
 }
 
+/* Rows that keep some of their elements: these are widened together, then put where their bits are. */
+static void decode_bitmap(const typed_rows *from, const uint8_t *at, int dim, float *to)
+{
+    const int room = FA_BITMAP_ROOM(dim, from->row_bytes);
+    float kept[FA_MAX_HEAD_DIM];
+    const float *next = kept;
+    convert_rows(FA_F16, at + FA_BITMAP_BYTES(dim), 0, 0, 1, room, kept, 0);
+    memset(kept + room, 0, (size_t)(dim - room) * sizeof(*kept));
+    memset(to, 0, (size_t)dim * sizeof(*to));
+    for (int d = 0; d < dim; d += 32) {
+        uint32_t bits;
+        memcpy(&bits, at + d / 8, sizeof(bits));
+        bits &= dim - d < 32 ? (1u << (dim - d)) - 1 : UINT32_MAX;
+        for (; bits != 0; bits &= bits - 1)
+            to[d + __builtin_ctz(bits)] = *next++;
+    }
+}
+
 /* Codes of 8, 4, 2 and 1 bits as the numbers that they stand for. */
 FA_INLINE void decode_codes(const int type, const uint8_t *at, int dim, float *to)
 {
@@ -93,7 +111,9 @@ FA_INLINE void decode(const int type, const typed_rows *from, int rows, int dim,
                       ptrdiff_t target_stride)
 {
     for (int r = 0; r < rows; r++, target += target_stride) {
-        if (FA_TYPE_IS_ROW(type))
+        if (FA_TYPE_PRUNES(type))
+            decode_bitmap(from, row_address(from, r), dim, target);
+        else if (FA_TYPE_IS_MLA(type))
             decode_latent(row_address(from, r), dim, target);
         else if (type == FA_TYPE_U2U1)
             decode_mixed(row_address(from, r), dim, target);
@@ -177,6 +197,7 @@ static void decode_numbers(const typed_rows *from, int rows, int dim, float *tar
         FORMAT(U1);
         FORMAT(U2U1);
         FORMAT(FP8_DS_MLA);
+        FORMAT(BITMAP_F16);
     default: break;
     }
 #undef FORMAT
@@ -193,6 +214,8 @@ void FA_ISA_NAME(decode_rows)(const typed_rows *from, int rows, int dim, float *
 float FA_ISA_NAME(element_of)(const typed_rows *t, int r, int d)
 {
     const scaled_keys *keys = &t->scaled;
+    if (FA_TYPE_PRUNES((int)t->dtype))
+        return fa_load_pruned(row_address(t, r), t->row_dims, t->row_bytes, d);
     const float x = fa_load(t->dtype, row_address(t, r), d);
     if (!keys->run)
         return x;

@@ -296,9 +296,10 @@ static inline typed_rows rows_at(const fa_cpu_run *run, int operand, const fa_ta
 /* Up to CHUNK rows as f32, in scratch. */
 static typed_rows convert(const rows_scratch *s, const typed_rows *from, int keys, int dim)
 {
-    if (!from->row || from->scaled.run)
+    const bool listed = from->row && !FA_TYPE_IS_CODED(from->dtype);
+    if (!listed)
         convert_typed(from, keys, dim, s->kv, s->kv_stride);
-    for (int j = 0; from->row && !from->scaled.run && j < keys; j++)
+    for (int j = 0; listed && j < keys; j++)
         convert_rows(from->dtype, from->row[j], 0, 0, 1, dim, s->kv + j * s->kv_stride, 0);
     return (typed_rows){.dtype = FA_F32, .base = s->kv, .stride = s->kv_stride};
 }

@@ -60,7 +60,7 @@ static fa_status check_tensor(fa_append *a, int operand)
     if (t->dtype == FA_U1 || t->dtype == FA_U2U1)
         return fa_fail(FA_UNSUPPORTED, "%s is %s: appends write no codes of one bit", field,
                        fa_dtype_name(t->dtype));
-    if (operand == FA_APPEND_CACHE_V && FA_TYPE_IS_ROW((int)t->dtype))
+    if (operand == FA_APPEND_CACHE_V && FA_TYPE_IS_MLA((int)t->dtype))
         return fa_fail(FA_INVALID, "cache_v.dtype is %s, expected no v: it is the first %d dims of k",
                        fa_dtype_name(t->dtype), FA_MLA_LATENT);
     FA_TRY(fa_tensor_check_row(t, names[operand], FA_MLA_DIMS));
@@ -127,7 +127,7 @@ static fa_status init_rotary(fa_append *a, const fa_append_desc *d)
     a->heads_q = a->has[FA_APPEND_Q] ? a->tensor[FA_APPEND_Q].shape[1] : 0;
     if (a->rotary.form == FA_ROTARY_NONE)
         return FA_OK;
-    if (FA_TYPE_IS_ROW((int)a->tensor[FA_APPEND_CACHE_K].dtype))
+    if (FA_TYPE_IS_MLA((int)a->tensor[FA_APPEND_CACHE_K].dtype))
         return fa_fail(FA_INVALID,
                        "rotary.form is %d, expected 0 with cache_k.dtype %s: the first dims, which it turns, "
                        "have no position",
@@ -230,6 +230,13 @@ static fa_status init(fa_append *a, const fa_append_desc *d)
     return init_rotary(a, d);
 }
 
+/* Units of a row. One that keeps some of its elements is one. */
+static int units_of(const fa_tensor *cache)
+{
+    const int type = (int)cache->dtype;
+    return FA_TYPE_PRUNES(type) ? 1 : (int)fa_ceil_div(cache->shape[3], FA_APPEND_UNIT(type));
+}
+
 /* *units = heads of all rows * units of each, in what an int holds. */
 static bool count_units(const fa_append *a, int64_t heads, int64_t of_head, int *units)
 {
@@ -257,8 +264,6 @@ static fa_status fill_params(fa_append *a)
 {
     const fa_tensor *t = a->tensor;
     fa_append_params *p = &a->words.params;
-    const int unit_k = FA_APPEND_UNIT((int)t[FA_APPEND_CACHE_K].dtype),
-              unit_v = FA_APPEND_UNIT((int)t[FA_APPEND_CACHE_V].dtype);
     int units_q;
     for (int axis = 0; axis < 3; axis++) {
         p->k_stride[axis] = t[FA_APPEND_K].stride[axis];
@@ -275,8 +280,8 @@ static fa_status fill_params(fa_append *a)
     p->keys = (int)a->keys;
     p->dim_k = (int)t[FA_APPEND_K].shape[3];
     p->dim_v = (int)t[FA_APPEND_V].shape[3];
-    p->units_k = (int)fa_ceil_div(p->dim_k, unit_k);
-    p->units_v = (int)fa_ceil_div(p->dim_v, unit_v);
+    p->units_k = units_of(&t[FA_APPEND_CACHE_K]);
+    p->units_v = units_of(&t[FA_APPEND_CACHE_V]);
     p->units_q = (int)fa_ceil_div(p->dim_k, FA_APPEND_UNIT(0));
     p->heads_q = (int)a->heads_q;
     if (!count_units(a, a->heads, p->units_k, &p->end_k) ||
@@ -297,7 +302,8 @@ static void run_group(const fa_task_view *view, int group)
 static void fill_task(fa_append *a)
 {
     const bool scaled = a->has[FA_APPEND_K_SCALE] || a->has[FA_APPEND_V_SCALE] ||
-                        FA_TYPE_IS_ROW((int)a->tensor[FA_APPEND_CACHE_K].dtype);
+                        FA_TYPE_IS_ROW((int)a->tensor[FA_APPEND_CACHE_K].dtype) ||
+                        FA_TYPE_IS_ROW((int)a->tensor[FA_APPEND_CACHE_V].dtype);
     a->task = (fa_task){
         .device = a->device,
         .kind = scaled ? FA_TASK_APPEND_SCALED : FA_TASK_APPEND,

@@ -114,7 +114,7 @@ static fa_tensor compact(const fa_tensor *t)
     fa_tensor made = *t;
     if (t->stride[3] == 0)
         made.shape[3] = 1;
-    int64_t stride = made.shape[3];
+    int64_t stride = FA_TYPE_PRUNES((int)t->dtype) ? t->stride[3] : made.shape[3];
     if (fa_tensor_is_empty(t))
         return made;
     memset(made.stride, 0, 3 * sizeof(made.stride[0]));
@@ -179,7 +179,7 @@ static pieces pieces_of(const fa_tensor *caller, const fa_tensor *ours, size_t s
     pieces p = {.memory = memory, .bytes = span, .total = 1};
     if (memcmp(caller->stride, ours->stride, sizeof(ours->stride)) == 0)
         return p; /* as a whole */
-    p.bytes = (size_t)fa_dtype_bytes(caller->dtype, ours->shape[3]);
+    p.bytes = (size_t)fa_tensor_row_bytes(ours);
     p.axes = sort_axes(ours, axes);
     while (p.axes > 0 && (size_t)fa_dtype_bytes(caller->dtype, caller->stride[axes[p.axes - 1]]) == p.bytes)
         p.bytes *= (size_t)ours->shape[axes[--p.axes]];

@@ -14,7 +14,7 @@
 
 static double elements_bytes(const fa_problem *p, int operand, double elements)
 {
-    return elements * fa_dtype_mean_bytes(p->tensor[operand].dtype);
+    return elements * fa_tensor_mean_bytes(&p->tensor[operand]);
 }
 
 /* Scales and zeros of so many keys, each of one head, of k or v. Those that all keys share count once. */
@@ -62,7 +62,7 @@ static double compulsory_bytes(const fa_problem *p)
 static double lower_bound_bytes(const fa_plan *plan)
 {
     const fa_problem *p = &plan->problem;
-    double dim = 0.5 * (p->dim_qk + p->dim_v), bytes = fa_dtype_mean_bytes(p->tensor[FA_K].dtype);
+    double dim = 0.5 * (p->dim_qk + p->dim_v), bytes = fa_tensor_mean_bytes(&p->tensor[FA_K]);
     double elements_on_chip = (double)plan->device->limits.onchip_bytes / bytes;
     return fa_schedule_pairs(p) * p->heads_q * dim * dim / elements_on_chip * bytes;
 }

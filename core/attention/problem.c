@@ -28,12 +28,15 @@ static fa_status check_cache(const fa_problem *p, int operand)
     return fa_dtype_check_cache(p->tensor[operand].dtype, field);
 }
 
-/* FlashMLA's rows are k, and their latent part is v. */
+/* FlashMLA's rows are k, and their latent part is v. Rows that keep some elements are k or v, and no part of another. */
 static fa_status check_row_format(const fa_problem *p, bool v_in_k)
 {
     const fa_tensor *v = &p->tensor[FA_V];
     FA_TRY(fa_tensor_check_row(&p->tensor[FA_K], "k", FA_MLA_DIMS));
-    if (FA_TYPE_IS_ROW((int)v->dtype) && !v_in_k)
+    if (FA_TYPE_PRUNES((int)v->dtype) && v_in_k)
+        return fa_fail(FA_INVALID, "v.dtype is %s, expected v_in_k to be 0: rows have bits of all their dims",
+                       fa_dtype_name(v->dtype));
+    if (FA_TYPE_IS_MLA((int)v->dtype) && !v_in_k)
         return fa_fail(FA_INVALID, "v.dtype is %s, expected v_in_k to be 1: v is the first %d dims of k",
                        fa_dtype_name(v->dtype), FA_MLA_LATENT);
     return fa_tensor_check_row(v, "v", FA_MLA_LATENT);

@@ -35,7 +35,11 @@ static void widen_key(const fa_oracle_row *r, int operand, const void *base, con
     const key_place at = place_of(r, key);
     const int64_t head = r->head / r->p->group;
     row += (size_t)key * (size_t)dim;
-    widen(t->dtype, base, fa_tensor_offset(t, at.batch, head, at.row), dim, row);
+    const int64_t first = fa_tensor_offset(t, at.batch, head, at.row);
+    if (!FA_TYPE_PRUNES((int)t->dtype))
+        widen(t->dtype, base, first, dim, row);
+    for (int32_t d = 0; FA_TYPE_PRUNES((int)t->dtype) && d < dim; d++)
+        row[d] = fa_load_pruned((const uint8_t *)base + first, dim, scales->row_bytes, d);
     for (int32_t d = 0; scales->scale_type >= 0 && d < dim; d++) {
         const fa_scaling s = fa_scales_at(scales, scale, zero, at.batch, head, at.row, d);
         /* The product is exact. Not every system's fmaf() rounds once. */

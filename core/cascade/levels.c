@@ -52,8 +52,8 @@ static fa_cascade_costs costs_of(const fa_problem *p)
     const double rows = (double)p->tensor[FA_Q].shape[2] * p->heads_q;
     const double states = 2 * sizeof(float) * rows * (p->dim_v + 1);
     return (fa_cascade_costs){
-        .key = p->heads_kv * (p->dim_qk * fa_dtype_mean_bytes(p->tensor[FA_K].dtype) +
-                              p->dim_v * fa_dtype_mean_bytes(p->tensor[FA_V].dtype)),
+        .key = p->heads_kv * (p->dim_qk * fa_tensor_mean_bytes(&p->tensor[FA_K]) +
+                              p->dim_v * fa_tensor_mean_bytes(&p->tensor[FA_V])),
         .level = states + rows * p->dim_qk * (double)fa_dtype_size(p->tensor[FA_Q].dtype),
         .merge = states,
     };

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * An append, in the words of task.h. A unit is what one work-item writes: a block of ggml's formats, or eight elements
- * of other types, of one head of one row. All units of k come first, then those of v, then those of q, so that few
- * work-groups have two kinds. A work-group does FA_APPEND_SHARE of them. Where a scale is computed, each unit of those
- * that share it does so, and the first writes it: so no unit waits for another.
+ * of other types, of one head of one row; or all of one that keeps some of its elements. All units of k come first, then
+ * those of v, then those of q, so that few work-groups have two kinds. A work-group does FA_APPEND_SHARE of them. Where a
+ * scale is computed, each unit of those that share it does so, and the first writes it: so no unit waits for another.
  */
 #ifndef FA_PORTABLE_APPEND_H
 #define FA_PORTABLE_APPEND_H
 
 #include "encode.h"
+#include "prune.h"
 #include "rotary.h"
 #include "table.h"
 #include "task.h"
@@ -444,7 +445,25 @@ FA_KERNEL_FN void fa_append_latent(FA_TASK t, int u, FA_AT from, FA_AT to)
             FA_PUT32(t, 2, block + FA_INDEX(fa_mla_scale_byte(begin)), FA_AS_UINT(scale));
     }
 }
+/* A row that keeps some of its elements. */
+#define FA_APPEND_DEFINE_PRUNED(name, to_n, DIM)                                             \
+    FA_KERNEL_FN void fa_append_pruned_##name(FA_TASK t, FA_AT from, FA_AT to, int position) \
+    {                                                                                        \
+        int dim = DIM, bytes = FA_APPEND_PARAM(t, name##_scales).row_bytes;                  \
+        fa_uint row[FA_PRUNE_MOST];                                                          \
+        for (int begin = 0; begin < dim; begin += 8) {                                       \
+            fa_append_elements e = fa_append_take_##name(t, from, begin, 8, position);       \
+            FA_ROLLED                                                                        \
+            for (int i = 0; i < 8; i++)                                                      \
+                row[begin + i] = FA_AS_UINT(e.x[i]);                                         \
+        }                                                                                    \
+        FA_PRUNE(row, dim, bytes, FA_PUT32, t, to_n, to)                                     \
+    }
+FA_APPEND_DEFINE_PRUNED(k, 2, FA_APPEND_PARAM(t, dim_k))
+FA_APPEND_DEFINE_PRUNED(v, 3, FA_APPEND_PARAM(t, dim_v))
 #else
+#define fa_append_pruned_k(t, from, to, position)
+#define fa_append_pruned_v(t, from, to, position)
 #define fa_append_latent(t, u, from, to)
 #define fa_append_scaled_k(t, u, batch, within, entry, head, key, position)
 #define fa_append_scaled_v(t, u, batch, within, entry, head, key, position)
@@ -463,13 +482,19 @@ FA_KERNEL_FN void fa_append_cached(FA_TASK t, int unit, bool of_v)
         return;
     const int batch = row / rows, within = row - batch * rows, entry = slot / keys, key = slot - entry * keys;
     if (of_v) {
-        if (FA_APPEND_TYPE_V_SCALE(t) >= 0) {
+        if (FA_TYPE_PRUNES(FA_APPEND_TYPE_CACHE_V(t))) {
+            fa_append_pruned_v(t, FA_APPEND_ROW(t, v, batch, head, within),
+                               FA_APPEND_ROW(t, cache_v, entry, head, key), position);
+        } else if (FA_APPEND_TYPE_V_SCALE(t) >= 0) {
             fa_append_scaled_v(t, u, batch, within, entry, head, key, position);
         } else {
             fa_append_v(t, u, FA_APPEND_ROW(t, v, batch, head, within),
                         FA_APPEND_ROW(t, cache_v, entry, head, key), position);
         }
-    } else if (FA_TYPE_IS_ROW(FA_APPEND_TYPE_CACHE_K(t))) {
+    } else if (FA_TYPE_PRUNES(FA_APPEND_TYPE_CACHE_K(t))) {
+        fa_append_pruned_k(t, FA_APPEND_ROW(t, k, batch, head, within),
+                           FA_APPEND_ROW(t, cache_k, entry, head, key), position);
+    } else if (FA_TYPE_IS_MLA(FA_APPEND_TYPE_CACHE_K(t))) {
         fa_append_latent(t, u, FA_APPEND_ROW(t, k, batch, head, within),
                          FA_APPEND_ROW(t, cache_k, entry, head, key));
     } else if (FA_APPEND_TYPE_K_SCALE(t) >= 0) {

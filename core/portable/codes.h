@@ -6,13 +6,13 @@
  *   FA_CODES         a parameter that is memory
  *   FA_AT            the type of a number of bytes from its beginning
  *   FA_BITS16(m, at) the 16 bits, as an fa_uint, at byte `at`, which is even; the low byte comes first
- *   FA_BITS32(m, at) likewise 32 bits, where `at` is even and no more
+ *   FA_BITS32(m, at) likewise 32 bits, where `at` is even and no more; FA_BITS32_ALIGNED(m, at), where it is a multiple of four
  * A block lies at byte `block`. `type` is best a constant, or the same for all work-items.
  */
 #ifndef FA_PORTABLE_CODES_H
 #define FA_PORTABLE_CODES_H
 
-#include "decode.h"
+#include "bitmap.h"
 
 FA_KERNEL_FN fa_scaling fa_scaling_of(int type, FA_CODES m, FA_AT block)
 {
@@ -22,12 +22,14 @@ FA_KERNEL_FN fa_scaling fa_scaling_of(int type, FA_CODES m, FA_AT block)
     return s;
 }
 
-/* Elements e to e + 3 of a block that is a row, whose scaling is not the same for all. */
-FA_KERNEL_FN fa_four fa_row_four(FA_CODES m, FA_AT block, int e)
+/* Elements e to e + 3 of a row that begins at byte `row`. One that keeps some of `dims` elements has `bytes` bytes. */
+FA_KERNEL_FN fa_four fa_row_four(int type, FA_CODES m, FA_AT row, int e, int dims, int bytes)
 {
     const int at = fa_mla_byte(e);
-    return fa_mla_four(e, FA_BITS32(m, block + at), e < FA_MLA_LATENT ? 0u : FA_BITS32(m, block + (at + 4)),
-                       FA_AS_FLOAT(FA_BITS32(m, block + fa_mla_scale_byte(e))));
+    if (FA_TYPE_PRUNES(type))
+        return fa_bitmap_four(m, row, e, dims, bytes);
+    return fa_mla_four(e, FA_BITS32(m, row + at), e < FA_MLA_LATENT ? 0u : FA_BITS32(m, row + (at + 4)),
+                       FA_AS_FLOAT(FA_BITS32(m, row + fa_mla_scale_byte(e))));
 }
 
 /* The codes of elements e to e + 3 of any other block, a byte for each. */

@@ -32,10 +32,14 @@
 #define FA_TYPE_U1 21
 #define FA_TYPE_U2U1 22
 #define FA_TYPE_FP8_DS_MLA 23
+#define FA_TYPE_BITMAP_F16 24
 #define FA_TYPE_IS_CODED(type) ((type) >= FA_TYPE_E4M3)
 #define FA_TYPE_IS_FP8(type) ((type) == FA_TYPE_E4M3 || (type) == FA_TYPE_E5M2)
-/* A block is a whole row, whose parts differ: see decode.h. */
+/* A row is no sequence of blocks: its parts differ. Of FlashMLA's it is one block, see decode.h. Of rows that keep some of their
+ * elements, see bitmap.h, a byte is. */
 #define FA_TYPE_IS_ROW(type) ((type) >= FA_TYPE_FP8_DS_MLA)
+#define FA_TYPE_IS_MLA(type) ((type) == FA_TYPE_FP8_DS_MLA)
+#define FA_TYPE_PRUNES(type) ((type) == FA_TYPE_BITMAP_F16)
 /* Blocks are codes alone: what scales them, if anything does, lies elsewhere. */
 #define FA_TYPE_IS_BARE(type) ((type) >= FA_TYPE_I8 ? (type) <= FA_TYPE_U2U1 : FA_TYPE_IS_FP8(type))
 #define FA_TYPE_IS_SIGNED(type) ((type) >= FA_TYPE_I8 && (type) <= FA_TYPE_I2)
@@ -56,16 +60,20 @@
 #define FA_MLA_LATENT 512 /* the dims in e4m3, which are v */
 #define FA_MLA_GROUP 128  /* dims that share a scale       */
 #define FA_MLA_BYTES 656
+/* Of a row that keeps some of so many elements: bytes of its bits, and elements that it has room for in so many bytes. */
+#define FA_BITMAP_BYTES(dims) (((dims) + 31) / 32 * 4)
+#define FA_BITMAP_ROOM(dims, bytes) FA_MIN(dims, ((bytes)-FA_BITMAP_BYTES(dims)) / 2)
 /* The logarithm of a block's elements, but of rows; its bytes; the bytes of so many elements, which are whole blocks. */
 #define FA_TYPE_BLOCK_SHIFT(type)                          \
-    (!FA_TYPE_IS_CODED(type)                           ? 0 \
+    (!FA_TYPE_IS_CODED(type) || FA_TYPE_PRUNES(type)   ? 0 \
      : (type) == FA_TYPE_U1                            ? 4 \
      : FA_TYPE_IS_BARE(type) && (type) != FA_TYPE_U2U1 ? 3 \
                                                        : 5)
 #define FA_TYPE_SIZE(type)                               \
     ((type) == 0               ? 4                       \
      : !FA_TYPE_IS_CODED(type) ? 2                       \
-     : FA_TYPE_IS_ROW(type)    ? FA_MLA_BYTES            \
+     : FA_TYPE_IS_MLA(type)    ? FA_MLA_BYTES            \
+     : FA_TYPE_PRUNES(type)    ? 1                       \
      : (type) == FA_TYPE_U1    ? 2                       \
      : (type) == FA_TYPE_U2U1  ? 6                       \
      : FA_TYPE_IS_BARE(type)   ? FA_TYPE_CODE_BITS(type) \
@@ -75,7 +83,7 @@
      : (type) == FA_TYPE_Q5_1  ? 24                      \
                                : 18)
 #define FA_TYPE_SPAN(type, elements)                                      \
-    (FA_TYPE_IS_ROW(type) ? (elements) / FA_MLA_DIMS * FA_TYPE_SIZE(type) \
+    (FA_TYPE_IS_MLA(type) ? (elements) / FA_MLA_DIMS * FA_TYPE_SIZE(type) \
                           : ((elements) >> FA_TYPE_BLOCK_SHIFT(type)) * FA_TYPE_SIZE(type))
 
 FA_FN float fa_bf16_widen(fa_uint bits)

@@ -8,6 +8,7 @@
  * FA_SUBNORMALS is defined where arithmetic is known to keep subnormal numbers, FA_DIVISION where a / b is rounded to
  * nearest. FA_FMA may round twice in GLSL. A product in a variable that is FA_PRECISE is not fused with a sum there;
  * compilers of the other languages are told so as a whole.
+ * FA_COUNT_BITS(x) is how many bits of an fa_uint are set, an int.
  * GLSL has no tanh with a bounded error, so FA_TANH is in score.h there.
  */
 #ifndef FA_PORTABLE_LANG_H
@@ -36,6 +37,7 @@
 #define FA_AS_UINT(x) floatBitsToUint(x)
 #define FA_AS_FLOAT(x) uintBitsToFloat(x)
 #define FA_NEG_INF uintBitsToFloat(0xff800000u)
+#define FA_COUNT_BITS(x) bitCount(x)
 
 #elif defined(__OPENCL_VERSION__) || defined(__OPENCL_C_VERSION__)
 #define FA_FN static inline
@@ -59,6 +61,7 @@
 #define FA_AS_UINT(x) as_uint(x)
 #define FA_AS_FLOAT(x) as_float(x)
 #define FA_NEG_INF (-INFINITY)
+#define FA_COUNT_BITS(x) FA_INT(popcount(x))
 
 #elif defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #define FA_FN static __host__ __device__ __forceinline__
@@ -83,6 +86,7 @@ typedef long long fa_long;
 #define FA_LONG_OF(low, high) ((fa_long)((unsigned long long)(high) << 32 | (low)))
 #define FA_AS_UINT(x) __float_as_uint(x)
 #define FA_AS_FLOAT(x) __uint_as_float(x)
+#define FA_COUNT_BITS(x) __popc(x) /* on the device */
 #ifdef __CUDACC_RTC__
 #define FA_NEG_INF __int_as_float((int)0xff800000u)
 #else
@@ -111,6 +115,7 @@ typedef long long fa_long;
 #define FA_UINT(x) ((fa_uint)(x))
 #define FA_AS_UINT(x) fa_as_uint(x)
 #define FA_AS_FLOAT(x) fa_as_float(x)
+#define FA_COUNT_BITS(x) fa_count_bits(x)
 #define FA_NEG_INF (-INFINITY)
 #define FA_DIVISION
 typedef uint32_t fa_uint;
@@ -129,6 +134,13 @@ static inline float fa_as_float(fa_uint bits)
     float x;
     memcpy(&x, &bits, sizeof(x));
     return x;
+}
+
+static inline int fa_count_bits(fa_uint x)
+{
+    x -= x >> 1 & 0x55555555u;
+    x = (x & 0x33333333u) + (x >> 2 & 0x33333333u);
+    return (int)(((x + (x >> 4)) & 0x0f0f0f0fu) * 0x01010101u >> 24);
 }
 #endif
 

@@ -65,6 +65,7 @@ FA_STRUCT_END(fa_saliency_work)
 #define FA_CODES FA_TASK
 #define FA_BITS16(t, at) FA_GET16(t, 1, at)
 #define FA_BITS32(t, at) (FA_GET16(t, 1, at) | FA_GET16(t, 1, (at) + FA_INDEX(2)) << 16)
+#define FA_BITS32_ALIGNED(t, at) FA_GET32(t, 1, at)
 
 #include "codes.h"
 #include "keys.h"
@@ -120,7 +121,8 @@ FA_KERNEL_FN fa_four fa_saliency_decode(FA_TASK t, fa_saliency_work w, fa_salien
 {
     const int type = FA_TASK_CONSTANT(t, 1);
     if (FA_TYPE_IS_ROW(type))
-        return fa_row_four(t, FA_TYPE_SPAN(type, key.k), d);
+        return fa_row_four(type, t, FA_TYPE_SPAN(type, key.k), d, FA_PARAM(w, dim_qk),
+                           FA_PARAM(w, k_scales).row_bytes);
     const int e = d & ((1 << FA_TYPE_BLOCK_SHIFT(type)) - 1);
     const bool scaled = FA_TASK_CONSTANT(t, 2) >= 0, each = (FA_PARAM(w, k_scales).dims & 3) != 0;
     const FA_AT block = FA_TYPE_SPAN(type, key.k + FA_INDEX(d - e));

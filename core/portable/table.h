@@ -20,14 +20,14 @@
 #define FA_TABLE_BIAS_FACTORS 32
 #define FA_TABLE_PAGES 64
 
-/* Where the scale and the zero of an element of k or v lie, in elements of their tensors: see scales.h. */
+/* Where the scale and the zero of an element of k or v lie, in elements of their tensors: see scales.h. And the bytes of a row. */
 FA_STRUCT(fa_scales)
     fa_long scale_stride[4], zero_stride[4]; /* batch or page, head, group of keys, group of dims */
     int scale_type, zero_type;               /* -1: none                                          */
     int keys, keys_shift;                    /* of a group, which are 1 << keys_shift or it is -1 */
     int dims, dims_shift;                    /* likewise                                          */
     float factor;                            /* of the scales                                     */
-    int unused;
+    int row_bytes;                           /* of rows that keep some elements; else 0   */
 FA_STRUCT_END(fa_scales)
 
 FA_STRUCT(fa_table_params)

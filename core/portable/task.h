@@ -32,7 +32,7 @@
 #define FA_TASK_MERGE 2
 #define FA_TASK_PAGES 3
 #define FA_TASK_APPEND_SCALED \
-    4 /* an append into caches whose scales are operands, or are of wide groups of dims */
+    4 /* an append into caches whose scales are operands, or of whose rows each element depends on others */
 #define FA_TASK_SALIENCY 5
 #define FA_TASK_SHIFT 6
 #define FA_TASKS 7

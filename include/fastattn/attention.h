@@ -45,7 +45,15 @@ typedef enum fa_dtype {
     /* DeepSeek's latent rows, as FlashMLA and vLLM (kv_cache_dtype "fp8_ds_mla") have them. A block of 576 elements is a row
      * of 656 bytes: 512 codes as FA_E4M3, 4 scales in f32, each of 128 of the codes, 64 elements as FA_BF16. An element of
      * the first 512 is scale * number, rounded to f32. k has 576 dims; v is its first 512 (v_in_k). */
-    FA_FP8_DS_MLA = 23
+    FA_FP8_DS_MLA = 23,
+    /* Rows that keep some of their D elements (Mustafar, arXiv 2505.22913): a bitmap, then the elements that are kept, in f16 and
+     * in the order of their dims. D is a multiple of 8. Bit d % 32 of 32-bit word d / 32, the lowest being bit 0, says whether
+     * dim d is kept; there are ceil(D / 32) words, and bits behind D mean nothing. Words and f16 are little-endian. What is not
+     * kept is 0. All rows of a tensor have as many bytes, whatever their bitmaps say: what is behind the last kept element
+     * is padding. If more bits are set than the row has room for elements, those of the last ones count as 0. Mustafar's own
+     * 64-bit words have dim 64 w + i in bit 63 - i: with their bits reversed, each is two of these words, the lower first.
+     * Strides of this type count bytes, in multiples of 4, and stride[3] is the bytes of a row: see fa_tensor. */
+    FA_BITMAP_F16 = 24
 } fa_dtype;
 
 /**
@@ -56,12 +64,15 @@ typedef enum fa_dtype {
  */
 FA_API int64_t fa_dtype_block(fa_dtype dtype);
 
-/** The bytes of one block: of one element, where blocks have one. 0 for a value that is no fa_dtype. Thread-safe. */
+/**
+ * The bytes of one block: of one element, where blocks have one. 1 for FA_BITMAP_F16, whose strides count bytes. 0 for a value
+ * that is no fa_dtype. Thread-safe.
+ */
 FA_API size_t fa_dtype_size(fa_dtype dtype);
 
 /**
  * What a number in memory a multiple of must begin at: offsets and addresses of tensors. The element's size; 2 for formats
- * of caches and FA_E8M0, 4 for FA_FP8_DS_MLA. 0 for a value that is no fa_dtype. Thread-safe.
+ * of caches and FA_E8M0, 4 for FA_FP8_DS_MLA and FA_BITMAP_F16. 0 for a value that is no fa_dtype. Thread-safe.
  */
 FA_API size_t fa_dtype_align(fa_dtype dtype);
 
@@ -80,21 +91,29 @@ FA_API const char *fa_dtype_name(fa_dtype dtype);
  *  - A stride of 0 on another axis of an input repeats the tensor along that axis.
  *  - Strides are not negative.
  *  - The stride of an axis of size 1 has no meaning and may be any number.
+ * Of FA_BITMAP_F16, strides count bytes, and stride[3] is the bytes of a row, a multiple of 4: of its bitmap, 4 ceil(D / 32), and of 2
+ * to D elements in f16. If all four strides are 0, rows have room for all D elements.
  * A tensor that is one element, repeated along every axis, has sizes of 1: four strides of 0 would mean contiguous.
  */
 typedef struct fa_tensor {
     fa_dtype dtype;
     int64_t shape[4];
-    int64_t stride[4]; /* in elements */
+    int64_t stride[4]; /* in elements; of FA_BITMAP_F16 in bytes */
 } fa_tensor;
 
 /** A contiguous tensor of this shape, which is not checked here but where it is used. Thread-safe. */
 FA_API fa_tensor fa_tensor_make(fa_dtype dtype, int64_t batch, int64_t heads, int64_t rows, int64_t dim);
 
 /**
+ * A contiguous tensor of FA_BITMAP_F16 whose rows keep `kept` of `dim` elements: an even number, or one more is kept. Not checked here
+ * but where it is used: there, stride[3] is refused that came of kept < 1 or kept > dim. Thread-safe.
+ */
+FA_API fa_tensor fa_tensor_make_bitmap(int64_t batch, int64_t heads, int64_t rows, int64_t dim, int64_t kept);
+
+/**
  * The bytes from a tensor's first element to the end of its last. A buffer must have this many behind the tensor's
  * offset. 0 for an empty tensor. FA_INVALID: NULL, no fa_dtype, a negative size or stride, or a last stride that is
- * neither 0 nor 1. FA_OUT_OF_MEMORY: more than PTRDIFF_MAX bytes. Thread-safe.
+ * neither 0 nor 1 (of FA_BITMAP_F16: none of such rows). FA_OUT_OF_MEMORY: more than PTRDIFF_MAX bytes. Thread-safe.
  */
 FA_API fa_status fa_tensor_span(const fa_tensor *tensor, size_t *bytes);
 

@@ -73,7 +73,7 @@ FA_API uint16_t fa_f32_to_bf16(float value);
 
 /**
  * Element number `index` of contiguous memory: of a float type, of bool (0 or 1), or of a format of caches, of which `base`
- * is the beginning of a block. Exact. Thread-safe.
+ * is the beginning of a block. 0 of FA_BITMAP_F16, whose rows fa_bitmap_load() reads. Exact. Thread-safe.
  */
 FA_API float fa_element(fa_dtype dtype, const void *base, int64_t index);
 
@@ -81,9 +81,19 @@ FA_API float fa_element(fa_dtype dtype, const void *base, int64_t index);
  * The way back: `count` elements from number `index` on, of a float type or a format of caches. Of the latter they are whole
  * blocks (of FA_FP8_DS_MLA, rows of 576). Rounded and quantised as fa_append_run() does it. Of codes alone (FA_I8 to
  * FA_U2U1) `from` are the numbers that codes stand for, elements that a scale has divided: they are rounded to the nearest
- * that has a code, ties to even. FA_E8M0: to the least power of two that is not less. Other types are left alone. Thread-safe.
+ * that has a code, ties to even. FA_E8M0: to the least power of two that is not less. Other types are left alone, and
+ * FA_BITMAP_F16, whose rows fa_bitmap_store() writes. Thread-safe.
  */
 FA_API void fa_elements_store(fa_dtype dtype, void *base, int64_t index, const float *from, int64_t count);
+
+/**
+ * One row of FA_BITMAP_F16, of `row_bytes` bytes, from `dims` numbers: as fa_append_run() prunes it, to as many elements as the row
+ * has room for. Its padding is not written. FA_INVALID: NULL, or dims or row_bytes that no tensor of that type has. Thread-safe.
+ */
+FA_API fa_status fa_bitmap_store(void *row, int64_t row_bytes, const float *from, int64_t dims);
+
+/** The way back: the elements that the row keeps, 0 for the others. Exact. Returns as fa_bitmap_store(). Thread-safe. */
+FA_API fa_status fa_bitmap_load(const void *row, int64_t row_bytes, float *to, int64_t dims);
 
 /**
  * A scale with which `count` elements, `stride` apart, fit the codes of fp8 or of codes alone: the largest magnitude over

@@ -23,6 +23,8 @@ __device__ __forceinline__ void by_kind(int type, ON on)
 {
     if constexpr (WHOLE_ROWS)
         on(kind_is<KIND_ROWS>());
+    else if (PRUNED && FA_TYPE_PRUNES(type))
+        on(kind_is<KIND_ROWS>());
     else if (SCALED && FA_TYPE_IS_CODED(type) && FA_TYPE_IS_BARE(type))
         on(kind_is<KIND_SCALED>());
     else if (FORMATS && !SCALED && FA_TYPE_IS_FP8(type))

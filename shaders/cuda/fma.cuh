@@ -102,7 +102,7 @@ struct fma_kernel {
         }
         UNROLL
         for (int n = 0; n < FETCH_K; n++) {
-            rows_k[n] += span_of(first_dim(), type_k(), s.a.in_k);
+            rows_k[n] += offset_of(first_dim(), type_k(), s.a.in_k);
             if constexpr (SCALED)
                 scales_k[n] = scales_of<false>(s, j[n]);
         }
@@ -115,7 +115,7 @@ struct fma_kernel {
         int d[N], count[N];
         UNROLL
         for (int n = 0; n < N; n++) {
-            at[n] = rows[n] + (OF_Q ? dim * bytes_of(type) : span_of(dim, type, s.a.in_k));
+            at[n] = rows[n] + (OF_Q ? dim * bytes_of(type) : offset_of(dim, type, s.a.in_k));
             d[n] = dim + first_dim();
             count[n] = s.p->dim_qk - dim - first_dim();
         }
@@ -136,7 +136,7 @@ struct fma_kernel {
                 } else if constexpr (is.kind == KIND_ROWS) {
                     UNROLL
                     for (int n = 0; n < N; n++)
-                        to[n] = fetch4_row(at[n], d[n], count[n] > 0);
+                        to[n] = fetch4_row<OF_V>(s, at[n], d[n], count[n] > 0);
                 } else if constexpr (is.kind == KIND_SCALED) {
                     UNROLL
                     for (int n = 0; n < N; n++)
@@ -180,7 +180,7 @@ struct fma_kernel {
     __device__ void find_values(int key)
     {
         if (EVEN && !s.in_pages())
-            rows_v = pin(s.values<TYPE>().row_at(key + first_slot_key) + span_of(slot_dim(0), type_v(), s.a.in_v));
+            rows_v = pin(s.values<TYPE>().row_at(key + first_slot_key) + offset_of(slot_dim(0), type_v(), s.a.in_v));
     }
 
     __device__ void fetch_v(int key, int step)
@@ -201,12 +201,12 @@ struct fma_kernel {
             again().template rows_in_pages<TYPE, true, FETCH_V>(j, at);
             UNROLL
             for (int n = 0; n < FETCH_V; n++)
-                at[n] += span_of(slot_dim(n), type_v(), s.a.in_v);
+                at[n] += offset_of(slot_dim(n), type_v(), s.a.in_v);
         } else {
             UNROLL
             for (int n = 0; n < FETCH_V; n++)
                 at[n] = EVEN ? s.values<TYPE>().row_after(rows_v, first + key_of(0, n * SLOTS_APART))
-                             : s.values<TYPE>().row_at(j[n]) + span_of(slot_dim(n), type_v(), s.a.in_v);
+                             : s.values<TYPE>().row_at(j[n]) + offset_of(slot_dim(n), type_v(), s.a.in_v);
         }
         fetch<false, true, FETCH_V>(type_v(), s.a.in_v, at, scales, d, count, fetched);
     }

@@ -18,8 +18,10 @@ typedef unsigned int uint;
 enum { TYPE_F32, TYPE_F16, TYPE_BF16, TYPE_ANY = FA_CUDA_ANY }; /* as fa_dtype has them */
 
 /* Whether the module reads formats of caches, or nothing else; a tensor core's operands, and then what k and v have. */
-static constexpr bool FORMATS = FA_TYPE >= FA_CUDA_ANY, CODED = FA_TYPE > FA_CUDA_WHOLE_ROWS;
-static constexpr bool SCALED = FA_TYPE == FA_CUDA_SCALED; /* it reads any type whose scales may be tensors of their own */
+static constexpr bool FORMATS = FA_TYPE >= FA_CUDA_ANY, CODED = FA_TYPE > FA_CUDA_PRUNED_ROWS;
+static constexpr bool PRUNED = FA_TYPE == FA_CUDA_PRUNED_ROWS; /* it also reads rows that keep some of their elements */
+static constexpr bool SCALED =
+    FA_TYPE == FA_CUDA_SCALED || PRUNED; /* it reads any type whose scales may be tensors of their own */
 static constexpr bool WHOLE_ROWS = FA_TYPE == FA_CUDA_WHOLE_ROWS; /* k and v in it are rows that are blocks of a format */
 static constexpr int OPERANDS = FA_TYPE & 15, FORMAT_K = fa_cuda_coded_k(FA_TYPE), FORMAT_V = fa_cuda_coded_v(FA_TYPE);
 static constexpr int SCALING_K = fa_cuda_scaling_k(FA_TYPE), SCALING_V = fa_cuda_scaling_v(FA_TYPE);
@@ -149,6 +151,14 @@ __device__ __forceinline__ COUNT span_of(COUNT elements, int type, const fa_cuda
     if (FORMATS)
         return (elements >> in.shift) * in.size;
     return elements * bytes_of(type);
+}
+
+/* Bytes from where a row begins to the block of dim d. Rows that are no sequence of blocks are read from where they begin. */
+__device__ __forceinline__ int offset_of(int d, int type, const fa_cuda_format &in)
+{
+    if (PRUNED && FA_TYPE_PRUNES(type))
+        return 0;
+    return span_of(d, type, in);
 }
 
 __device__ __forceinline__ float from_half(ushort bits)

@@ -113,14 +113,14 @@ __device__ __forceinline__ void fetch8_coded(const fa_cuda_format &in, const uch
     }
 }
 
-/* N times eight elements of rows that are the blocks at at[n], from dim d on: the bits of their numbers. */
-template <int N>
-__device__ __forceinline__ void fetch8_rows(const uchar *const at[N], int d, bool exist, raw8 to[N])
+/* N times eight elements of rows that are no sequence of blocks, from dim d on: the bits of their numbers. */
+template <bool OF_V, int N>
+__device__ __forceinline__ void fetch8_rows(const work &s, const uchar *const at[N], int d, bool exist, raw8 to[N])
 {
     UNROLL
     for (int n = 0; n < N; n++) {
-        to[n].low = fetch4_row(at[n], d, exist);
-        to[n].high = fetch4_row(at[n], d + 4, exist);
+        to[n].low = fetch4_row<OF_V>(s, at[n], d, exist);
+        to[n].high = fetch4_row<OF_V>(s, at[n], d + 4, exist);
     }
 }
 
@@ -201,13 +201,13 @@ struct rows_kernel {
             raw8 keys[KEYS];
             UNROLL
             for (int n = 0; n < KEYS; n++) {
-                at[n] = row[n] + span_of(d, s.a.type_k, s.a.in_k);
+                at[n] = row[n] + offset_of(d, s.a.type_k, s.a.in_k);
                 count[n] = s.p->dim_qk - d;
             }
             if constexpr (KIND == KIND_PLAIN)
                 fetch8<KEYS>(s.a.type_k, s.a.aligned, at, count, keys);
             else if constexpr (KIND == KIND_ROWS)
-                fetch8_rows<KEYS>(at, d, count[0] > 0, keys);
+                fetch8_rows<false, KEYS>(s, at, d, count[0] > 0, keys);
             else if constexpr (KIND == KIND_SCALED)
                 fetch8_scaled<false, KEYS>(s, at, j, d, count[0] > 0, keys);
             else
@@ -247,7 +247,7 @@ struct rows_kernel {
         UNROLL
         for (int i = 0; i < AHEAD * OCTETS; i++) {
             const int d = (lane + i % OCTETS * LANES_V) * 8;
-            at[i] = row[i / OCTETS] + span_of(d, s.a.type_v, s.a.in_v);
+            at[i] = row[i / OCTETS] + offset_of(d, s.a.type_v, s.a.in_v);
             count[i] = s.p->dim_v - d;
         }
         if constexpr (KIND == KIND_PLAIN) {
@@ -255,7 +255,7 @@ struct rows_kernel {
         } else {
             static_assert(OCTETS == 1, "a thread's vectors are of one dim");
             if constexpr (KIND == KIND_ROWS)
-                fetch8_rows<AHEAD>(at, lane * 8, count[0] > 0, to);
+                fetch8_rows<true, AHEAD>(s, at, lane * 8, count[0] > 0, to);
             else if constexpr (KIND == KIND_SCALED)
                 fetch8_scaled<true, AHEAD>(s, at, j, lane * 8, count[0] > 0, to);
             else

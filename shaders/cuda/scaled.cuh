@@ -14,15 +14,18 @@
 #define FA_CODES const uchar *
 #define FA_AT int
 #define FA_BITS16(m, at) ((uint) * (const ushort *)((m) + (at)))
+#define FA_BITS32_ALIGNED(m, at) (*(const uint *)((m) + (at)))
 #define FA_BITS32(m, at) (WHOLE_ROWS ? *(const uint *)((m) + (at)) : FA_BITS16(m, at) | FA_BITS16(m, (at) + 2) << 16)
 #include "core/portable/codes.h"
 
-/* Elements d to d + 3 of the row that is the block there: the bits of their numbers. */
-__device__ __forceinline__ raw4 fetch4_row(const uchar *block, int d, bool exist)
+/* Elements d to d + 3 of a row that is no sequence of blocks: the bits of their numbers. */
+template <bool OF_V>
+__device__ __forceinline__ raw4 fetch4_row(const work &s, const uchar *row, int d, bool exist)
 {
     if (!exist)
         return make_uint4(0, 0, 0, 0);
-    const fa_four x = fa_row_four(block, 0, d);
+    const fa_four x = fa_row_four(WHOLE_ROWS ? FA_TYPE_FP8_DS_MLA : FA_TYPE_BITMAP_F16, row, 0, d, OF_V ? s.p->dim_v : s.p->dim_qk,
+                                  (OF_V ? s.p->v_scales : s.p->k_scales).row_bytes);
     return make_uint4(__float_as_uint(x.x[0]), __float_as_uint(x.x[1]), __float_as_uint(x.x[2]), __float_as_uint(x.x[3]));
 }
 

@@ -60,10 +60,16 @@ static inline uint bits32(coded c, long at)
     return c.in_words ? *(__global const uint *)memory_at(c.m, at) : bits16(c, at) | bits16(c, at + 2) << 16;
 }
 
+static inline uint bits32_aligned(coded c, long at)
+{
+    return *(__global const uint *)memory_at(c.m, at);
+}
+
 #define FA_CODES coded
 #define FA_AT long
 #define FA_BITS16 bits16
 #define FA_BITS32 bits32
+#define FA_BITS32_ALIGNED bits32_aligned
 #include "core/portable/codes.h"
 #endif
 
@@ -251,11 +257,11 @@ static inline float4 block_four(int type, const uint block[FA_BLOCK_ROOM], int i
         return (float8)(piece_four(type, 8, x, 0, s), piece_four(type, 8, x, 1, s));                   \
     }
 
-/* Of rows that are blocks, what is fetched are the bits of f32. */
+/* Of rows that are blocks, what is fetched are the bits of f32. Rows that keep some of their elements are in scaled.cl. */
 #define FA_CODED_ROW(type)                                                                             \
     static inline float4 row_four(memory m, long row, int d)                                           \
     {                                                                                                  \
-        const fa_four x = fa_row_four(coded_of(type, m), row, d);                                      \
+        const fa_four x = fa_row_four(type, coded_of(type, m), row, d, FA_MLA_DIMS, FA_MLA_BYTES);     \
         return (float4)(x.x[0], x.x[1], x.x[2], x.x[3]);                                               \
     }                                                                                                  \
                                                                                                        \
@@ -287,11 +293,11 @@ static inline float4 block_four(int type, const uint block[FA_BLOCK_ROOM], int i
         return as_float8(x);                                                                           \
     }
 
-#if FA_TYPE_IS_ROW(FA_TYPE_K)
+#if FA_TYPE_IS_MLA(FA_TYPE_K)
 FA_CODED_ROW(FA_TYPE_K)
-#elif FA_TYPE_IS_CODED(FA_TYPE_K)
+#elif FA_TYPE_IS_CODED(FA_TYPE_K) && !FA_TYPE_IS_ROW(FA_TYPE_K)
 FA_CODED(FA_TYPE_K)
 #endif
-#if FA_TYPE_IS_CODED(FA_TYPE_V) && FA_TYPE_V != FA_TYPE_K /* a row that is a block is k's too */
+#if FA_TYPE_IS_CODED(FA_TYPE_V) && !FA_TYPE_IS_ROW(FA_TYPE_V) && FA_TYPE_V != FA_TYPE_K /* a row that is a block is k's too */
 FA_CODED(FA_TYPE_V)
 #endif

@@ -76,14 +76,58 @@ static inline uint8 fetch8_scaled(int type, cursor c, long row, int key, int d, 
 #define FA_WITH_SCALES(x, w, c) c
 #endif
 
-#define FA_KEYS_OF(w, m, offset) FA_WITH_SCALES(k, w, keys_of(w, m, offset))
-#define FA_VALUES_OF(w, m, offset) FA_WITH_SCALES(v, w, values_of(w, m, offset))
+/*
+ * Rows that keep some of their elements (core/portable/bitmap.h): where an element lies follows from the bits before it, so they
+ * are decoded where they are fetched.
+ */
+#ifdef FA_PRUNED
+static inline cursor with_rows(cursor c, int dims, int bytes)
+{
+    c.dims = dims;
+    c.bytes = bytes;
+    return c;
+}
+
+static inline float4 four_pruned(int type, cursor c, long row, int d)
+{
+    const fa_four x = fa_row_four(type, coded_of(type, c.m), row, d, c.dims, c.bytes);
+    return (float4)(x.x[0], x.x[1], x.x[2], x.x[3]);
+}
+
+static inline raw fetch4_pruned(int type, cursor c, long row, int d, int count)
+{
+    raw x = 0;
+    if (count > 0)
+        x = FA_RAW_WORDS(as_uint4(four_pruned(type, c, row, d)));
+    return x;
+}
+
+static inline uint8 fetch8_pruned(int type, cursor c, long row, int d, int count)
+{
+    uint8 x = 0;
+    if (count > 0)
+        x = as_uint8((float8)(four_pruned(type, c, row, d), four_pruned(type, c, row, d + 4)));
+    return x;
+}
+#define FA_WITH_ROWS(x, w, dim, c) with_rows(c, (w).p->dim, (w).p->x##_scales.row_bytes)
+#else
+#define FA_WITH_ROWS(x, w, dim, c) c
+#endif
+
+#define FA_KEYS_OF(w, m, offset) FA_WITH_ROWS(k, w, dim_qk, FA_WITH_SCALES(k, w, keys_of(w, m, offset)))
+#define FA_VALUES_OF(w, m, offset) FA_WITH_ROWS(v, w, dim_v, FA_WITH_SCALES(v, w, values_of(w, m, offset)))
 
 /* What kernels fetch of K and V, by row and by key, and how it becomes numbers. */
 #ifdef FA_SCALES_K
 #define FA_RAW8_K uint8
 #define FETCH4_K(c, row, key, d, count) fetch4_scaled(FA_TYPE_K, c, row, key, d, count)
 #define FETCH8_K(c, row, key, d, count) fetch8_scaled(FA_TYPE_K, c, row, key, d, count)
+#define WIDEN4_K(x) as_float4(FA_WORDS(x))
+#define WIDEN8_K(x) as_float8(x)
+#elif FA_TYPE_PRUNES(FA_TYPE_K)
+#define FA_RAW8_K uint8
+#define FETCH4_K(c, row, key, d, count) fetch4_pruned(FA_TYPE_K, c, row, d, count)
+#define FETCH8_K(c, row, key, d, count) fetch8_pruned(FA_TYPE_K, c, row, d, count)
 #define WIDEN4_K(x) as_float4(FA_WORDS(x))
 #define WIDEN8_K(x) as_float8(x)
 #else
@@ -97,6 +141,12 @@ static inline uint8 fetch8_scaled(int type, cursor c, long row, int key, int d, 
 #define FA_RAW8_V uint8
 #define FETCH4_V(c, row, key, d, count) fetch4_scaled(FA_TYPE_V, c, row, key, d, count)
 #define FETCH8_V(c, row, key, d, count) fetch8_scaled(FA_TYPE_V, c, row, key, d, count)
+#define WIDEN4_V(x) as_float4(FA_WORDS(x))
+#define WIDEN8_V(x) as_float8(x)
+#elif FA_TYPE_PRUNES(FA_TYPE_V)
+#define FA_RAW8_V uint8
+#define FETCH4_V(c, row, key, d, count) fetch4_pruned(FA_TYPE_V, c, row, d, count)
+#define FETCH8_V(c, row, key, d, count) fetch8_pruned(FA_TYPE_V, c, row, d, count)
 #define WIDEN4_V(x) as_float4(FA_WORDS(x))
 #define WIDEN8_V(x) as_float8(x)
 #else

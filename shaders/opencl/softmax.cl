@@ -89,6 +89,9 @@ static inline work work_at(__global const uchar *table, int n, memory bias, long
 #undef FA_SCALES
 #define FA_SCALES
 #endif
+#if FA_TYPE_PRUNES(FA_TYPE_K) || FA_TYPE_PRUNES(FA_TYPE_V)
+#define FA_PRUNED
+#endif
 
 #include "core/portable/scales.h"
 
@@ -127,20 +130,28 @@ typedef struct cursor {
     __global const fa_scales *scales;
     __global const uchar *scale, *zero;
 #endif
+#ifdef FA_PRUNED
+    int dims, bytes; /* of a row that keeps some of its elements */
+#endif
 } cursor;
 
-/* What they have of pages, and of scales until with_scales() tells. */
-#ifdef FA_SCALES
-#define FA_UNSCALED , 0, 0, 0
+/* What they have of pages, and of scales until with_scales() tells; of rows with_rows() tells. */
+#ifdef FA_PRUNED
+#define FA_UNTOLD , 0, 0
 #else
-#define FA_UNSCALED
+#define FA_UNTOLD
+#endif
+#ifdef FA_SCALES
+#define FA_UNSCALED , 0, 0, 0 FA_UNTOLD
+#else
+#define FA_UNSCALED FA_UNTOLD
 #endif
 #ifdef FA_PAGES
 #define FA_IN_PAGES(page, w) , page, w FA_UNSCALED
 #elif defined(FA_SCALES)
 #define FA_IN_PAGES(page, w) , w FA_UNSCALED
 #else
-#define FA_IN_PAGES(page, w)
+#define FA_IN_PAGES(page, w) FA_UNSCALED
 #endif
 
 /* Bytes before element n. Where an operand begins is counted in elements, but in bytes where those come in blocks. */

@@ -9,6 +9,13 @@
  */
 
 #include "core/portable/decode.h"
+/* The words of its rows: slot 2 or 3. */
+#define FA_CODES int
+#define FA_AT address
+#define FA_BITS32_ALIGNED(slot, p) ((slot) == 2 ? WORD1(2, p) : WORD1(3, p))
+#define FA_BITS16(slot, p) (FA_BITS32_ALIGNED(slot, (p) & ~address(3)) >> uint((p) & address(2)) * 8u & 0xffffu)
+#include "core/portable/bitmap.h"
+#undef FA_BITS16
 
 /* Formats that are codes alone have no blocks to speak of. */
 const bool BLOCKS_K = TYPE_K >= FA_TYPE_Q8_0 ? TYPE_K <= FA_TYPE_IQ4_NL : false;
@@ -55,7 +62,7 @@ vec4 four_decoded(int type, uint codes, scaling s)
     return vec4(even.x, odd.x, even.y, odd.y);
 }
 
-#define FA_DEFINE_CODED(name, slot, TYPE, SIZE, SHIFT)                                                 \
+#define FA_DEFINE_CODED(name, slot, TYPE, SIZE, SHIFT, DIM)                                            \
     const int name##_bits = FA_TYPE_CODE_BITS(TYPE);                                                   \
     const int name##_in_words = ALIGNED == 0 ? 0 : SIZE % 4 == 0 ? 1 : 0;                              \
                                                                                                        \
@@ -78,8 +85,8 @@ vec4 four_decoded(int type, uint codes, scaling s)
         return bits;                                                                                   \
     }                                                                                                  \
                                                                                                        \
-    /* Four elements of a row that is a block: the bits of their numbers. */                           \
-    uvec4 name##_row4(address row, int d)                                                              \
+    /* Four elements of a row that is no sequence of blocks: the bits of their numbers. */             \
+    uvec4 name##_mla4(address row, int d)                                                              \
     {                                                                                                  \
         const address p = row + address(fa_mla_byte(d));                                               \
         uint high = 0u;                                                                                \
@@ -89,6 +96,18 @@ vec4 four_decoded(int type, uint codes, scaling s)
             fa_mla_four(d, name##_load(p), high,                                                       \
                         uintBitsToFloat(name##_load(row + address(fa_mla_scale_byte(d)))));            \
         return floatBitsToUint(vec4(x.x[0], x.x[1], x.x[2], x.x[3]));                                  \
+    }                                                                                                  \
+                                                                                                       \
+    uvec4 name##_row4(address row, int d)                                                              \
+    {                                                                                                  \
+        uvec4 bits;                                                                                    \
+        if (FA_TYPE_PRUNES(TYPE)) {                                                                    \
+            const fa_four x = fa_bitmap_four(slot, row, d, PARAMS.DIM, PARAMS.name##_scales.row_bytes);\
+            bits = floatBitsToUint(vec4(x.x[0], x.x[1], x.x[2], x.x[3]));                              \
+        } else {                                                                                       \
+            bits = name##_mla4(row, d);                                                                \
+        }                                                                                              \
+        return bits;                                                                                   \
     }                                                                                                  \
                                                                                                        \
     /* Four elements of a row from d on, of which `count` exist; the others are 0. In blocks all do, or none. */\
@@ -131,8 +150,8 @@ vec4 four_decoded(int type, uint codes, scaling s)
         return x;                                                                                      \
     }
 
-FA_DEFINE_CODED(k, 2, TYPE_K, SIZE_K, SHIFT_K)
-FA_DEFINE_CODED(v, 3, TYPE_V, SIZE_V, SHIFT_V)
+FA_DEFINE_CODED(k, 2, TYPE_K, SIZE_K, SHIFT_K, dim_qk)
+FA_DEFINE_CODED(v, 3, TYPE_V, SIZE_V, SHIFT_V, dim_v)
 
 /* Four elements, as numbers. */
 vec4 numbers4(int type, uvec4 x)

@@ -29,7 +29,7 @@ int load_page(address n)
 /* Of the types of k and v: a block's bytes, the logarithm of its elements, and the bytes of so many elements. */
 const int SIZE_K = FA_TYPE_SIZE(TYPE_K), SHIFT_K = FA_TYPE_BLOCK_SHIFT(TYPE_K);
 const int SIZE_V = FA_TYPE_SIZE(TYPE_V), SHIFT_V = FA_TYPE_BLOCK_SHIFT(TYPE_V);
-#define SPAN_OF(type, shift, elements) (FA_TYPE_IS_ROW(type) ? (elements) / FA_MLA_DIMS : (elements) >> shift)
+#define SPAN_OF(type, shift, elements) (FA_TYPE_IS_MLA(type) ? (elements) / FA_MLA_DIMS : (elements) >> shift)
 #define SPAN_K(elements) (SPAN_OF(TYPE_K, SHIFT_K, elements) * SIZE_K)
 #define SPAN_V(elements) (SPAN_OF(TYPE_V, SHIFT_V, elements) * SIZE_V)
 

@@ -84,6 +84,9 @@ static bool compile_appends(const fa_nvrtc *nvrtc)
           FA_APPEND_CACHE(FA_E4M3, -1, -1)}},
         {FA_TASK_APPEND_SCALED,
          {rows, FA_BF16, FA_APPEND_CACHE(FA_U4, FA_F16, FA_F16), FA_APPEND_CACHE(FA_E2M1, FA_E4M3, -1)}},
+        {FA_TASK_APPEND_SCALED,
+         {turned, FA_F16 | FA_ROTARY_HALVES << 4, FA_APPEND_CACHE(FA_BITMAP_F16, -1, -1),
+          FA_APPEND_CACHE(FA_BITMAP_F16, -1, -1)}},
     };
     bool good = true;
     for (size_t i = 0; i < sizeof(appends) / sizeof(appends[0]); i++)
@@ -112,8 +115,8 @@ int main(void)
             good = compile_line(nvrtc, line, fa_cuda_table[line].unit > 0 ? FA_F16 : FA_F32) && good;
         if (fa_cuda_table[line].kind != kind &&
             (fa_cuda_table[line].kind == FA_CUDA_FMA || fa_cuda_table[line].kind == FA_CUDA_ROWS))
-            good =
-                compile_line(nvrtc, line, FA_CUDA_ANY) && compile_line(nvrtc, line, FA_CUDA_SCALED) && good;
+            good = compile_line(nvrtc, line, FA_CUDA_ANY) && compile_line(nvrtc, line, FA_CUDA_SCALED) &&
+                   compile_line(nvrtc, line, FA_CUDA_PRUNED_ROWS) && good;
         if (fa_cuda_table[line].dim_v >= FA_MLA_DIMS && fa_cuda_table[line].unit == 0)
             good = compile_line(nvrtc, line, FA_CUDA_WHOLE_ROWS) && good;
         if (fa_cuda_table[line].kind != kind && (fa_cuda_table[line].kind == FA_CUDA_DECODE || line == 0))

@@ -35,18 +35,39 @@ static int64_t element_at(const fa_tensor *t, int64_t b, int64_t h, int64_t r)
     return b * t->stride[0] + h * t->stride[1] + r * t->stride[2];
 }
 
+/* A row that keeps some of its elements: each dim's place among all of them, by magnitude, then by number. */
+static void store_bitmap(unsigned char *row, int64_t bytes, const float *x, int64_t dim)
+{
+    const int64_t begin = (dim + 31) / 32 * 4, room = (bytes - begin) / 2;
+    unsigned char *to = row + begin;
+    memset(row, 0, (size_t)begin);
+    for (int64_t d = 0; d < dim; d++) {
+        int64_t before = 0;
+        for (int64_t i = 0; i < dim; i++)
+            before += fabsf(x[i]) > fabsf(x[d]) || (fabsf(x[i]) == fabsf(x[d]) && i < d);
+        if (before >= room)
+            continue;
+        row[d / 8] |= (unsigned char)(1 << d % 8);
+        const uint16_t half = fa_f32_to_f16(x[d]);
+        *to++ = (unsigned char)half;
+        *to++ = (unsigned char)(half >> 8);
+    }
+}
+
 /* Heads of a row lie side by side, and a gap behind each row of the cache. */
 static void set_layout(part *p, int64_t dim)
 {
-    const int64_t gap = fa_dtype_block(p->to.dtype) > 1 ? fa_dtype_block(p->to.dtype) : 3;
+    const bool prunes = p->to.dtype == FA_BITMAP_F16; /* strides count bytes */
+    const int64_t gap = prunes ? 12 : fa_dtype_block(p->to.dtype) > 1 ? fa_dtype_block(p->to.dtype) : 3;
+    const int64_t row = prunes ? fa_tensor_make_bitmap(1, 1, 1, dim, dim * 3 / 8).stride[3] : dim;
     p->from.stride[1] = dim;
     p->from.stride[2] = dim * HEADS;
     p->from.stride[0] = p->from.stride[2] * ROWS;
     p->from.stride[3] = 1;
-    p->to.stride[2] = dim + gap;
+    p->to.stride[2] = row + gap;
     p->to.stride[1] = p->to.stride[2] * KEYS;
     p->to.stride[0] = p->to.stride[1] * HEADS;
-    p->to.stride[3] = 1;
+    p->to.stride[3] = prunes ? row : 1;
 }
 
 static part make_part(fa_dtype from, fa_dtype to, int64_t dim, const int32_t *slots, random_state *random)
@@ -74,9 +95,13 @@ static part make_part(fa_dtype from, fa_dtype to, int64_t dim, const int32_t *sl
                 for (int64_t d = 0; d < dim; d++)
                     rounded[d] = fa_element(from, p.rows, at + d);
                 const int32_t slot = slots[b * ROWS + r];
-                if (slot >= 0 && slot < ENTRIES * KEYS)
-                    fa_elements_store(to, p.expected + GUARD, element_at(&p.to, slot / KEYS, h, slot % KEYS),
-                                      rounded, dim);
+                if (slot < 0 || slot >= ENTRIES * KEYS)
+                    continue;
+                const int64_t to_at = element_at(&p.to, slot / KEYS, h, slot % KEYS);
+                if (to == FA_BITMAP_F16)
+                    store_bitmap(p.expected + GUARD + to_at, p.to.stride[3], rounded, dim);
+                else
+                    fa_elements_store(to, p.expected + GUARD, to_at, rounded, dim);
             }
         }
     }
@@ -169,6 +194,9 @@ START_TEST(formats)
     for (int i = 0; i < COUNT(line); i += step)
         check_case(line[i].rows, line[i].k, line[i].v, 64, 32);
     check_case(FA_BF16, FA_FP8_DS_MLA, FA_F16, 576, 64);
+    check_case(FA_BF16, FA_BITMAP_F16, FA_BITMAP_F16, 128, 40);
+    if (step == 1)
+        check_case(FA_F16, FA_Q8_0, FA_BITMAP_F16, 64, 576);
 }
 END_TEST
 

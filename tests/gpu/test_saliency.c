@@ -470,11 +470,11 @@ START_TEST(saliencies_of_lost_pages)
 }
 END_TEST
 
-/* FlashMLA's rows, whose end is of another type than their codes, and which are v too. */
-START_TEST(saliencies_of_latent_rows)
+/* FlashMLA's rows, whose end is of another type than their codes, and which are v too; and rows that keep some elements. */
+static void check_rows(fa_dtype type)
 {
-    enum { DIMS = 576, LATENT = 512, FEW = 6, HEADS = 2 };
-    static float q[HEADS * DIMS], x[DIMS];
+    enum { DIMS = 576, LATENT = 512, FEW = 6, HEADS = 2, KEPT = 200, BYTES = DIMS / 8 + 2 * KEPT };
+    static float q[HEADS * DIMS], x[DIMS], rows[FEW][DIMS];
     static unsigned char k[FEW * 656];
     random_state random = {37};
     fa_attention_desc d = make_desc(1, HEADS, 1, 1, FEW, DIMS);
@@ -482,25 +482,33 @@ START_TEST(saliencies_of_latent_rows)
     fa_saliency *saliency;
     double score[HEADS][FEW], size[HEADS][FEW];
     float lse[HEADS], out[HEADS * FEW];
-    if (!device)
-        return;
-    d.k.dtype = d.v.dtype = FA_FP8_DS_MLA;
-    d.v.shape[3] = d.o.shape[3] = LATENT;
-    d.v_in_k = 1;
+    d.k.dtype = type;
+    d.v_in_k = type == FA_FP8_DS_MLA;
+    if (d.v_in_k) {
+        d.v.dtype = type;
+        d.v.shape[3] = d.o.shape[3] = LATENT;
+    } else {
+        d.k = fa_tensor_make_bitmap(1, 1, FEW, DIMS, KEPT);
+    }
     for (int i = 0; i < HEADS * DIMS; i++)
         q[i] = random_float(&random, -1, 1);
     for (int j = 0; j < FEW; j++) {
         for (int e = 0; e < DIMS; e++) /* scales of groups differ */
             x[e] = random_float(&random, -1, 1) * (float)(1 + e / 128);
-        fa_elements_store(FA_FP8_DS_MLA, k, j * DIMS, x, DIMS);
+        fa_elements_store(type, k, j * DIMS, x, DIMS);
+        for (int e = 0; e < DIMS && d.v_in_k; e++)
+            rows[j][e] = fa_element(type, k, j * DIMS + e);
+        if (!d.v_in_k) {
+            ck_assert_int_eq(fa_bitmap_store(k + j * BYTES, BYTES, x, DIMS), FA_OK);
+            ck_assert_int_eq(fa_bitmap_load(k + j * BYTES, BYTES, rows[j], DIMS), FA_OK);
+        }
     }
     for (int h = 0; h < HEADS; h++) {
         double sum = 0;
         for (int j = 0; j < FEW; j++) {
             score[h][j] = size[h][j] = 0;
             for (int e = 0; e < DIMS; e++) {
-                const double product =
-                    (double)q[h * DIMS + e] * (double)fa_element(FA_FP8_DS_MLA, k, j * DIMS + e) / sqrt(DIMS);
+                const double product = (double)q[h * DIMS + e] * (double)rows[j][e] / sqrt(DIMS);
                 score[h][j] += product;
                 size[h][j] += fabs(product);
             }
@@ -529,6 +537,14 @@ START_TEST(saliencies_of_latent_rows)
     for (int i = 0; i < COUNT(buffer); i++)
         fa_buffer_destroy(buffer[i]);
     fa_saliency_destroy(saliency);
+}
+
+START_TEST(saliencies_of_rows)
+{
+    if (!device)
+        return;
+    check_rows(FA_FP8_DS_MLA);
+    check_rows(FA_BITMAP_F16);
 }
 END_TEST
 
@@ -696,7 +712,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, saliencies_of_caches);
     tcase_add_test(tc, saliencies_of_lengths);
     tcase_add_test(tc, saliencies_of_lost_pages);
-    tcase_add_test(tc, saliencies_of_latent_rows);
+    tcase_add_test(tc, saliencies_of_rows);
     tcase_add_test(tc, saliencies_refused);
     tcase_add_test(tc, lengths_refused);
     tcase_add_test(tc, saliencies_out_of_memory);

@@ -3,6 +3,7 @@
 #include "core/portable/decode.h"
 #include "core/portable/encode.h"
 #include "core/portable/format.h"
+#include "core/portable/prune.h"
 #include "core/portable/row.h"
 #include "core/portable/score.h"
 #include "core/portable/softmax.h"
@@ -40,6 +41,9 @@ FA_FN float use_portable(fa_mask mask, fa_score score, fa_state a, fa_state b, i
     lse += FA_FLOAT(fa_e4m3_narrow(lse) + fa_e5m2_narrow(lse)) * FA_FP8_FACTOR(row);
     lse += fa_bare_number(row, fa_nibbles(fa_e2m1_narrow(lse)) + fa_pairs(fa_e8m0_narrow(lse)));
     lse += fa_mla_four(row, FA_UINT(row), fa_mla_code(lse, s.max), fa_mla_scale(fa_block_range_of(lse))).x[1];
+    fa_uint bits[FA_PRUNE_MOST];
+    bits[0] = fa_prune_key(FA_UINT(row));
+    lse += FA_FLOAT(fa_prune_least(bits, 1, FA_BITMAP_ROOM(row, key)));
     lse += FA_FLOAT(fa_mla_byte(row) + fa_mla_scale_byte(row));
     lse += FA_FLOAT(fa_whole_code(row, lse)) + fa_corrected_quotient(lse, s.max, fa_significand(lse));
     return kind == FA_CLASS_FULL ? fa_normalised(lse, s.sum) : FA_MAX(lse, FA_FLOAT(r.head));

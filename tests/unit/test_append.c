@@ -448,6 +448,86 @@ START_TEST(latent_rows)
 }
 END_TEST
 
+/* What does not lie where rows that keep some of their elements can. */
+START_TEST(bitmap_refusals)
+{
+    fa_append *append;
+    fa_append_desc d = desc_of(FA_F32, FA_BITMAP_F16, FA_BITMAP_F16);
+    d.cache_k.stride[3] = 8;
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID,
+            "cache_k.stride[3] is 8, expected the bytes of a row");
+    d.cache_k = fa_tensor_make_bitmap(ENTRIES, HEADS, KEYS, DIM_QK, 10);
+    d.cache_k.stride[2] -= 4;
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID,
+            "cache_k.stride is (336, 112, 24, 28): elements of cache_k overlap");
+    d.k.dtype = FA_BITMAP_F16;
+    REFUSED(fa_append_create(cpu, &d, &append), FA_INVALID,
+            "k.dtype is bitmap_f16, expected f32, f16 or bf16");
+}
+END_TEST
+
+/* Such rows keep the largest magnitudes after rotation; what lies between them stays as it was. */
+START_TEST(bitmap_rows)
+{
+    fa_append *append;
+    fa_append_desc d = desc_of(FA_F32, FA_BITMAP_F16, FA_BITMAP_F16);
+    d.k.shape[0] = d.k.shape[2] = 1;
+    d.v.shape[0] = d.v.shape[2] = 1;
+    d.cache_k = fa_tensor_make_bitmap(ENTRIES, HEADS, KEYS, DIM_QK, 10);
+    d.cache_v = fa_tensor_make_bitmap(ENTRIES, HEADS, KEYS, DIM_V, 8);
+    d.cache_v.stride[2] += 8;
+    d.cache_v.stride[1] = KEYS * d.cache_v.stride[2];
+    d.cache_v.stride[0] = HEADS * d.cache_v.stride[1];
+    d.rotary = (fa_rotary){.form = FA_ROTARY_HALVES};
+    piece k = make_tensor(&d.k), v = make_tensor(&d.v), cache_k = make_tensor(&d.cache_k),
+          cache_v = make_tensor(&d.cache_v), slots = make_piece(sizeof(int32_t)),
+          positions = make_piece(sizeof(int32_t));
+    float *of_k = (float *)(void *)k.at, *of_v = (float *)(void *)v.at, found[DIM_QK];
+    for (int i = 0; i < HEADS * DIM_QK; i++)
+        of_k[i] = (float)(i % DIM_QK == 3 ? 8 : i % DIM_QK == 35 ? -6 : i % DIM_QK % 5 == 0) / 4;
+    for (int i = 0; i < HEADS * DIM_V; i++)
+        of_v[i] = (float)(i % DIM_V);
+    *(int32_t *)(void *)slots.at = 2 * KEYS + 1;
+    *(int32_t *)(void *)positions.at = 40;
+    const fa_append_args args = {
+        .struct_size = sizeof(args),
+        .k = k.buffer,
+        .v = v.buffer,
+        .slots = slots.buffer,
+        .cache_k = cache_k.buffer,
+        .cache_v = cache_v.buffer,
+        .positions = positions.buffer,
+    };
+    ck_assert_msg(fa_append_create(cpu, &d, &append) == FA_OK, "%s", fa_last_error());
+    ck_assert_msg(fa_append_run(append, queue, &args) == FA_OK, "%s", fa_last_error());
+    for (int h = 0; h < HEADS; h++) {
+        const int64_t *stride = d.cache_k.stride;
+        const double angle = 40 * pow(10000, -2.0 * 3 / DIM_QK);
+        ck_assert_int_eq(
+            fa_bitmap_load(cache_k.at + 2 * stride[0] + h * stride[1] + stride[2], stride[3], found, DIM_QK),
+            FA_OK);
+        /* The largest pair, turned, is among what is kept. */
+        ck_assert_float_eq_tol(found[3], (float)(2 * cos(angle) + 1.5 * sin(angle)), 2e-3f);
+        ck_assert_float_eq_tol(found[35], (float)(2 * sin(angle) - 1.5 * cos(angle)), 2e-3f);
+        stride = d.cache_v.stride;
+        ck_assert_int_eq(
+            fa_bitmap_load(cache_v.at + 2 * stride[0] + h * stride[1] + stride[2], stride[3], found, DIM_V),
+            FA_OK);
+        for (int i = 0; i < DIM_V; i++)
+            ck_assert_float_eq(found[i], i < DIM_V - 8 ? 0 : (float)i);
+    }
+    for (size_t i = 0; i < cache_v.bytes; i++) {
+        const int64_t row = (int64_t)i / d.cache_v.stride[2], within = (int64_t)i % d.cache_v.stride[2];
+        const bool written = row / KEYS / HEADS == 2 && row % KEYS == 1 && within < d.cache_v.stride[3];
+        ck_assert(written || cache_v.at[i] == 0xa5);
+    }
+    fa_append_destroy(append);
+    piece *const all[] = {&k, &v, &cache_k, &cache_v, &slots, &positions};
+    for (int i = 0; i < COUNT(all); i++)
+        free_piece(all[i]);
+}
+END_TEST
+
 /* A cache of keys alone. */
 START_TEST(without_v)
 {
@@ -592,6 +672,8 @@ Suite *append_suite(void)
     tcase_add_test(tc, scale_refusals);
     tcase_add_test(tc, scales_of_no_numbers);
     tcase_add_test(tc, latent_rows);
+    tcase_add_test(tc, bitmap_refusals);
+    tcase_add_test(tc, bitmap_rows);
     tcase_add_test(tc, without_v);
     tcase_add_test(tc, rotation_is_exact_enough);
     tcase_add_test(tc, rotary_refusals);

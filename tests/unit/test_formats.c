@@ -193,6 +193,143 @@ START_TEST(latent_rows_stored)
 }
 END_TEST
 
+static float kept_of(const unsigned char *row, int bytes, int dims, int d)
+{
+    float x[576];
+    ck_assert_int_eq(fa_bitmap_load(row, bytes, x, dims), FA_OK);
+    return x[d];
+}
+
+/* 40 dims, of which 1, 8, 31, 32 and 39 are kept; bits behind the last dim; more bits than there is room for. */
+START_TEST(bitmap_rows_by_hand)
+{
+    static const uint16_t halves[] = {0x3c00, 0xc000, 0x3800,
+                                      0x7c00, 0x4200, 0x7e00}; /* 1 -2 0.5 inf 3 NaN */
+    unsigned char row[20] = {0x02, 0x01, 0, 0x80, 0x81, 0xff, 0xff, 0xff};
+    for (int i = 0; i < 6; i++) {
+        row[8 + 2 * i] = (unsigned char)halves[i];
+        row[8 + 2 * i + 1] = (unsigned char)(halves[i] >> 8);
+    }
+    for (int d = 0; d < 40; d++) {
+        const float expected = d == 1    ? 1
+                               : d == 8  ? -2
+                               : d == 31 ? 0.5f
+                               : d == 32 ? INFINITY
+                               : d == 39 ? 3
+                                         : 0;
+        ck_assert_float_eq(kept_of(row, 20, 40, d), expected);
+        /* Without room for the last one, and for the last three. */
+        ck_assert_float_eq(kept_of(row, 16, 40, d), d == 39 ? 0 : expected);
+        ck_assert_float_eq(kept_of(row, 12, 40, d), d > 8 ? 0 : expected);
+    }
+    ck_assert_int_eq(fa_dtype_block(FA_BITMAP_F16), 1);
+    ck_assert_uint_eq(fa_dtype_align(FA_BITMAP_F16), 4);
+    ck_assert_float_eq(fa_element(FA_BITMAP_F16, row, 0), 0);
+}
+END_TEST
+
+/* Whether x[i] is kept rather than x[d]. */
+static bool is_before(const float *x, int i, int d)
+{
+    const bool larger = isnan(x[i]) ? !isnan(x[d]) : fabsf(x[i]) > fabsf(x[d]),
+               alike = isnan(x[i]) ? isnan(x[d]) : fabsf(x[i]) == fabsf(x[d]);
+    return larger || (alike && i < d);
+}
+
+/* Every dim against its rank, and the guard behind the row. */
+START_TEST(bitmap_rows_stored)
+{
+    random_state random = {9};
+    static const int dims[] = {8, 32, 40, 128, 576};
+    for (int n = 0; n < 200; n++) {
+        const int dim = dims[n % 5], begin = (dim + 31) / 32 * 4,
+                  room = 2 * (1 + (int)(random_bits(&random) % (unsigned)(dim / 2)));
+        unsigned char row[72 + 2 * 576 + 4];
+        float x[576], found[576];
+        memset(row, 0xa5, sizeof(row));
+        for (int d = 0; d < dim; d++) /* few magnitudes, so that many are alike */
+            x[d] = (float)((int)(random_bits(&random) % 15) - 7) / 4;
+        if (n % 3 == 0)
+            x[dim / 2] = NAN;
+        if (n % 7 == 0)
+            x[dim - 1] = -INFINITY;
+        ck_assert_int_eq(fa_bitmap_store(row, begin + 2 * room, x, dim), FA_OK);
+        ck_assert_int_eq(fa_bitmap_load(row, begin + 2 * room, found, dim), FA_OK);
+        for (int d = 0; d < dim; d++) {
+            int before = 0;
+            for (int i = 0; i < dim; i++)
+                before += is_before(x, i, d);
+            ck_assert_int_eq(row[d / 8] >> d % 8 & 1, before < room);
+            if (isnan(x[d]))
+                ck_assert_int_eq(isnan(found[d]), before < room);
+            else
+                ck_assert_float_eq(found[d], before < room ? x[d] : 0);
+        }
+        for (int d = dim; d < 8 * begin; d++)
+            ck_assert_int_eq(row[d / 8] >> d % 8 & 1, 0);
+        ck_assert_uint_eq(row[begin + 2 * room], 0xa5);
+    }
+}
+END_TEST
+
+START_TEST(bitmap_rows_refused)
+{
+    float x[576] = {0};
+    unsigned char row[2000];
+    ck_assert_int_eq(fa_bitmap_store(row, 40, x, 36), FA_INVALID);
+    assert_message("dims is 36, expected a multiple of 8, at most 576");
+    ck_assert_int_eq(fa_bitmap_store(row, 40, x, 584), FA_INVALID);
+    ck_assert_int_eq(fa_bitmap_load(row, 18, x, 64), FA_INVALID);
+    assert_message("row_bytes is 18, expected a multiple of 4 from 12 to 136");
+    ck_assert_int_eq(fa_bitmap_load(row, 8, x, 64), FA_INVALID);
+    ck_assert_int_eq(fa_bitmap_load(row, 140, x, 64), FA_INVALID);
+    ck_assert_int_eq(fa_bitmap_load(NULL, 136, x, 64), FA_INVALID);
+    assert_message("row is NULL");
+    ck_assert_int_eq(fa_bitmap_store(row, 136, NULL, 64), FA_INVALID);
+    assert_message("from is NULL");
+}
+END_TEST
+
+/* Rows that lose nothing give what f16 gives, bit for bit. */
+START_TEST(bitmap_rows_whole)
+{
+    enum { KEYS = 37, DIM = 64, ROWS = 5, BYTES = 8 + 2 * DIM };
+    static float q[ROWS * DIM], x[KEYS * DIM];
+    static uint16_t plain[2][KEYS * DIM];
+    static unsigned char rows[2][KEYS * BYTES];
+    double expected[ROWS * DIM], found[ROWS * DIM], expected_lse[ROWS], found_lse[ROWS];
+    fa_context *own;
+    random_state random = {3};
+    ck_assert_int_eq(fa_context_create(NULL, &own), FA_OK);
+    for (int i = 0; i < ROWS * DIM; i++)
+        q[i] = random_float(&random, -1, 1);
+    for (int t = 0; t < 2; t++) {
+        for (int i = 0; i < KEYS * DIM; i++) {
+            plain[t][i] = fa_f32_to_f16(i % 7 == 0 ? 0 : random_float(&random, -1, 1));
+            x[i] = fa_f16_to_f32(plain[t][i]);
+        }
+        for (int j = 0; j < KEYS; j++)
+            ck_assert_int_eq(fa_bitmap_store(rows[t] + j * BYTES, BYTES, x + j * DIM, DIM), FA_OK);
+    }
+    fa_attention_desc d = {
+        .struct_size = sizeof(d),
+        .q = fa_tensor_make(FA_F32, 1, 1, ROWS, DIM),
+        .k = fa_tensor_make(FA_F16, 1, 1, KEYS, DIM),
+        .v = fa_tensor_make(FA_F16, 1, 1, KEYS, DIM),
+        .o = fa_tensor_make(FA_F32, 1, 1, ROWS, DIM),
+        .mask = FA_MASK_CAUSAL_BOTTOM_RIGHT,
+    };
+    const fa_inputs halves = {.q = q, .k = plain[0], .v = plain[1]},
+                    bitmaps = {.q = q, .k = rows[0], .v = rows[1]};
+    ck_assert_int_eq(fa_reference_attention(own, &d, &halves, expected, expected_lse), FA_OK);
+    d.k = d.v = fa_tensor_make(FA_BITMAP_F16, 1, 1, KEYS, DIM);
+    ck_assert_int_eq(fa_reference_attention(own, &d, &bitmaps, found, found_lse), FA_OK);
+    ck_assert_mem_eq(found, expected, sizeof(found));
+    ck_assert_mem_eq(found_lse, expected_lse, sizeof(found_lse));
+    fa_context_destroy(own);
+}
+END_TEST
+
 Suite *formats_suite(void)
 {
     Suite *suite = suite_create("formats");
@@ -205,6 +342,10 @@ Suite *formats_suite(void)
     tcase_add_test(tc, blocks_follow_each_other);
     tcase_add_test(tc, latent_rows_by_hand);
     tcase_add_test(tc, latent_rows_stored);
+    tcase_add_test(tc, bitmap_rows_by_hand);
+    tcase_add_test(tc, bitmap_rows_stored);
+    tcase_add_test(tc, bitmap_rows_refused);
+    tcase_add_test(tc, bitmap_rows_whole);
     suite_add_tcase(suite, tc);
     return suite;
 }

@@ -465,6 +465,39 @@ START_TEST(latent_rows)
 }
 END_TEST
 
+/* Rows that keep some of their elements are a tensor of their own. */
+START_TEST(bitmap_rows)
+{
+    fa_attention_desc d = base();
+    d.q = fa_tensor_make(FA_F32, 2, 4, 8, 64);
+    d.k = fa_tensor_make_bitmap(2, 2, 12, 64, 32);
+    d.v = fa_tensor_make_bitmap(2, 2, 12, 64, 20);
+    d.o = fa_tensor_make(FA_F32, 2, 4, 8, 64);
+    fa_problem p = accept(&d);
+    ck_assert_uint_eq(p.span[FA_K], 2 * 2 * 12 * (8 + 64));
+    ck_assert_int_eq(p.k_scales.row_bytes, 8 + 64);
+    ck_assert_int_eq(p.v_scales.row_bytes, 8 + 40);
+    fa_problem_release(context, &p);
+    d.k = fa_tensor_make_bitmap(2, 2, 12, 64, 0);
+    refuse(&d, FA_INVALID, "k.stride[3] is 8, expected the bytes of a row of 64 dims in bitmap_f16");
+    d.k = fa_tensor_make_bitmap(2, 2, 12, 64, 65);
+    refuse(&d, FA_INVALID, "k.stride[3] is -1, expected");
+    d.k = fa_tensor_make_bitmap(2, 2, 12, 64, 64);
+    d.v = fa_tensor_make_bitmap(2, 2, 12, 68, 64);
+    refuse(&d, FA_INVALID,
+           "v.shape[3] is 68, expected a multiple of 8, at most 576, with v.dtype bitmap_f16");
+    d.v = d.k;
+    d.v_in_k = 1;
+    refuse(&d, FA_INVALID, "v.dtype is bitmap_f16, expected v_in_k to be 0");
+    d.v_in_k = 0;
+    d.k_scale = fa_tensor_make(FA_F32, 1, 1, 1, 1);
+    refuse(&d, FA_INVALID, "k.dtype is bitmap_f16 with k_scale, expected fp8 or codes alone");
+    d.k_scale = (fa_tensor){0};
+    d.q = fa_tensor_make_bitmap(2, 4, 8, 64, 32);
+    refuse(&d, FA_INVALID, "q.dtype is bitmap_f16, expected f32, f16 or bf16");
+}
+END_TEST
+
 START_TEST(tuning)
 {
     char name[200];
@@ -537,6 +570,7 @@ void problem_add_refusals(Suite *suite)
     tcase_add_test(bad, bits_of_keep);
     tcase_add_test(bad, values_in_keys);
     tcase_add_test(bad, latent_rows);
+    tcase_add_test(bad, bitmap_rows);
     tcase_add_test(bad, tuning);
     tcase_add_test(bad, struct_sizes);
 }

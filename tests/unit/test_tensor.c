@@ -28,7 +28,8 @@ START_TEST(types)
                {FA_U1, 2, "u1"},
                {FA_U2U1, 6, "u2u1"},
                {FA_FP8_DS_MLA, 656, "fp8_ds_mla"},
-               {(fa_dtype)24, 0, "unknown"}};
+               {FA_BITMAP_F16, 1, "bitmap_f16"},
+               {(fa_dtype)25, 0, "unknown"}};
     for (int i = 0; i < COUNT(row); i++) {
         ck_assert_uint_eq(fa_dtype_size(row[i].dtype), row[i].size);
         ck_assert_str_eq(fa_dtype_name(row[i].dtype), row[i].name);
@@ -53,6 +54,12 @@ START_TEST(spans)
     /* Rows that are blocks, whole and without their last dims: they begin with a block. */
     ck_assert_uint_eq(span_of(fa_tensor_make(FA_FP8_DS_MLA, 2, 1, 4, 576)), 8 * 656);
     ck_assert_uint_eq(span_of(fa_tensor_make(FA_FP8_DS_MLA, 2, 1, 4, 512)), 8 * 656);
+    /* Rows that keep some of their elements, whose strides count bytes: a word of bits for each 32 dims, and what is kept. */
+    ck_assert_uint_eq(span_of(fa_tensor_make(FA_BITMAP_F16, 2, 1, 4, 128)), 8 * (16 + 256));
+    ck_assert_uint_eq(span_of(fa_tensor_make_bitmap(2, 1, 4, 128, 64)), 8 * (16 + 128));
+    ck_assert_uint_eq(span_of(fa_tensor_make_bitmap(2, 1, 4, 40, 11)), 8 * (8 + 24));
+    ck_assert_uint_eq(span_of((fa_tensor){FA_BITMAP_F16, {2, 3, 4, 40}, {1000, 300, 64, 28}}),
+                      1000 + 2 * 300 + 3 * 64 + 28);
     /* Rows of 5 in a cache whose rows are 8 apart: the last row ends the span. */
     ck_assert_uint_eq(span_of((fa_tensor){FA_BF16, {2, 3, 4, 5}, {96, 32, 8, 1}}),
                       (96 + 2 * 32 + 3 * 8 + 5) * 2);
@@ -86,6 +93,28 @@ START_TEST(bad_tensors)
          FA_OUT_OF_MEMORY,
          "tensor: shape[0] 2 with stride[0]"},
         {{FA_F32, {1, 1, 1, INT64_MAX}, {1, 1, 1, 1}}, FA_OUT_OF_MEMORY, "elements of f32 overflow memory"},
+        {{FA_BITMAP_F16, {1, 1, 2, 36}, {0, 0, 64, 32}},
+         FA_INVALID,
+         "tensor.shape[3] is 36, expected a multiple of 8, at most 576, with tensor.dtype bitmap_f16"},
+        {{FA_BITMAP_F16, {1, 1, 2, INT64_MAX - 7}, {0}}, FA_INVALID, "expected a multiple of 8, at most 576"},
+        {{FA_BITMAP_F16, {1, 1, 2, 64}, {0, 0, 64, 8}},
+         FA_INVALID,
+         "tensor.stride[3] is 8, expected the bytes of a row of 64 dims in bitmap_f16, a multiple of 4 from "
+         "12 to 136"},
+        {{FA_BITMAP_F16, {1, 1, 2, 64}, {0, 0, 64, 1}},
+         FA_INVALID,
+         "tensor.stride[3] is 1, expected the bytes"},
+        {{FA_BITMAP_F16, {1, 1, 2, 64}, {0, 0, 64, 14}}, FA_INVALID, "tensor.stride[3] is 14, expected the"},
+        {{FA_BITMAP_F16, {1, 1, 2, 64}, {0, 0, 200, 140}},
+         FA_INVALID,
+         "tensor.stride[3] is 140, expected the"},
+        {{FA_BITMAP_F16, {1, 1, 1, 64}, {0, 0, 64, 0}}, FA_INVALID, "tensor.stride[3] is 0, expected the"},
+        {{FA_BITMAP_F16, {1, 3, 2, 64}, {0, 130, 64, 64}},
+         FA_INVALID,
+         "tensor.stride[1] is 130 bytes, expected a multiple of 4 with tensor.dtype bitmap_f16"},
+        {{FA_BITMAP_F16, {2, 2, 1, 64}, {INT64_MAX - 3, INT64_MAX - 3, 1, 64}},
+         FA_OUT_OF_MEMORY,
+         "tensor: shape[1] 2 with stride[1]"},
     };
     for (int i = 0; i < COUNT(row); i++) {
         size_t bytes = 0;
@@ -150,6 +179,9 @@ START_TEST(overlaps_are_found)
         }
         ck_assert(injective_by_marking(&t) && fa_tensor_is_injective(&t));
     }
+    /* Rows whose strides count bytes have as many as stride[3] says. */
+    ck_assert(fa_tensor_is_injective(&(fa_tensor){FA_BITMAP_F16, {1, 1, 4, 64}, {0, 0, 72, 72}}));
+    ck_assert(!fa_tensor_is_injective(&(fa_tensor){FA_BITMAP_F16, {1, 1, 4, 64}, {0, 0, 68, 72}}));
     const fa_tensor empty = {FA_F32, {2, 0, 2, 2}, {0, 0, 0, 1}};
     ck_assert(fa_tensor_is_injective(&empty) && fa_tensor_is_empty(&empty));
 }

@@ -105,7 +105,8 @@ static void store_some_from(fa_dtype dtype, const float *from, void *base, int64
 static void convert(fa_dtype dtype, const void *base, int64_t index, int64_t stride, int rows, int dim,
                     float *target, ptrdiff_t target_stride)
 {
-    convert_rows(dtype, base, index, stride, rows, dim, target, target_stride);
+    const typed_rows from = {.dtype = dtype, .base = base, .index = index, .stride = stride};
+    convert_typed(&from, rows, dim, target, target_stride);
 }
 
 static void pack(fa_dtype dtype, const void *base, const int64_t *row, int count, int dim, float *panel)

@@ -59,6 +59,7 @@ typedef struct typed_rows {
     int64_t far;               /* elements ahead of a row that its reader prefetches; 0: none */
     const uint8_t *const *row; /* the list; NULL: rows lie evenly apart */
     scaled_keys scaled;
+    int row_dims, row_bytes; /* of rows that keep some of their elements */
 } typed_rows;
 
 /* Element offset of row r, where rows lie evenly apart. */
@@ -116,15 +117,10 @@ static inline bool rows_finite(const typed_rows *t, int rows, int dim)
     return v_sum(total) == 0.0f;
 }
 
-/* `rows` rows of `dim` elements as f32, `target_stride` apart. */
+/* `rows` rows of `dim` plain elements as f32, `target_stride` apart. */
 static inline void convert_rows(fa_dtype dtype, const void *base, int64_t index, int64_t stride, int rows,
                                 int dim, float *target, ptrdiff_t target_stride)
 {
-    if (FA_TYPE_IS_CODED(dtype)) {
-        const typed_rows from = {.dtype = dtype, .base = base, .index = index, .stride = stride};
-        FA_ISA_NAME(decode_rows)(&from, rows, dim, target, target_stride);
-        return;
-    }
     for (int r = 0; r < rows; r++) {
         int d = 0;
         for (; d + VL <= dim; d += VL)
@@ -134,11 +130,11 @@ static inline void convert_rows(fa_dtype dtype, const void *base, int64_t index,
     }
 }
 
-/* The same of rows that lie evenly apart, scaled or not. */
+/* The same of rows in a format of caches, scaled or not, or that lie evenly apart. */
 static inline void convert_typed(const typed_rows *from, int rows, int dim, float *target,
                                  ptrdiff_t target_stride)
 {
-    if (from->scaled.run)
+    if (FA_TYPE_IS_CODED(from->dtype))
         FA_ISA_NAME(decode_rows)(from, rows, dim, target, target_stride);
     else
         convert_rows(from->dtype, from->base, from->index, from->stride, rows, dim, target, target_stride);

@@ -52,7 +52,10 @@ static inline typed_rows key_rows(const fa_cpu_run *run, int operand, const fa_t
                         .base = operand == FA_K ? run->k : run->v,
                         .index = fa_cpu_key_at(run, operand, item, key),
                         .stride = t->stride[2],
-                        .scaled = {scaled ? run : NULL, item, operand, key}};
+                        .scaled = {scaled ? run : NULL, item, operand, key},
+                        .row_dims = (int)t->shape[3],
+                        .row_bytes =
+                            operand == FA_K ? run->work->k_scales.row_bytes : run->work->v_scales.row_bytes};
 }
 
 /* Elements that precede each lane's row of q or o. */
