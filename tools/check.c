@@ -106,6 +106,9 @@ static fa_tensor with_strides(fa_tensor t)
 {
     int64_t stride = 1;
     bool contiguous = !t.stride[0] && !t.stride[1] && !t.stride[2] && !t.stride[3];
+    if (t.dtype == FA_BITMAP_F16)
+        return contiguous ? fa_tensor_make_bitmap(t.shape[0], t.shape[1], t.shape[2], t.shape[3], t.shape[3])
+                          : t;
     for (int axis = 3; axis >= 0 && contiguous; axis--) {
         if (axis < 3)
             t.stride[axis] = stride;
@@ -149,9 +152,13 @@ static double norm_of(const fa_tensor *t, const void *base, int64_t index, const
                       double *largest)
 {
     double sum = 0;
+    float kept[FA_MAX_HEAD_DIM];
+    const bool prunes = t->dtype == FA_BITMAP_F16; /* index counts bytes */
     *largest = 0;
+    if (prunes && fa_bitmap_load((const char *)base + index, t->stride[3], kept, t->shape[3]) != FA_OK)
+        return 0; /* the library has refused the tensor */
     for (int64_t d = 0; d < t->shape[3]; d++) {
-        double value = load(t->dtype, base, index + d);
+        double value = prunes ? (double)kept[d] : load(t->dtype, base, index + d);
         if (row)
             value =
                 scales_element(row->desc, row->inputs, row->of_k, value, row->batch, row->head, row->key, d);

@@ -81,6 +81,13 @@ PORTABLE_MUTATIONS = {
     "range of a group without its least": (PORTABLE + "encode.h", "r.least = x < r.least ? x : r.least;", "", "test_append_scales", True),
     "rows turned back": (PORTABLE + "rotary.h", "(first ? -other : other)", "(first ? other : -other)", "test_append", False),
     "codes of another centre": (PORTABLE + "decode.h", "(1024.0f + ", "(1023.0f + ", "format/*q4_0*", False),
+    "pruned rows: bits of this word alone": (PORTABLE + "bitmap.h", "w < e >> 5", "w < 0", "format-bitmap*/f32*", True),
+    "pruned rows: the first dim in the highest bit": (PORTABLE + "bitmap.h", "word >> FA_UINT((e & 31) + i)", "word >> FA_UINT(31 - (e & 31) - i)", "format-bitmap*/f32*", True),
+    "pruned rows: more than there is room for": (PORTABLE + "bitmap.h", " && at < bytes", "", "format-bitmap*/f32*", True),
+    "pruned rows: one word less of bits": (PORTABLE + "format.h", "(((dims) + 31) / 32 * 4)", "((dims) / 32 * 4)", "format-bitmap*splits3-causal-br/f32*", True),
+    "pruned rows: those alike are dropped": (PORTABLE + "prune.h", "prune_key > prune_least || prune_alike", "prune_key > prune_least", "test_append", True),
+    "pruned rows: one kept too few": (PORTABLE + "prune.h", "if (count >= room)", "if (count > room)", "test_append", True),
+    "pruned rows: magnitudes with their signs": (PORTABLE + "prune.h", "bits & 0x7fffffffu", "bits", "test_append", True),
     "latent rows: scale of other dims": (PORTABLE + "decode.h", "/ FA_MLA_GROUP);", "/ FA_MLA_GROUP ^ 1);", "format-latent-row/f32*", True),
 }
 # A build takes a third of the time, and the cases run are few.

@@ -484,9 +484,90 @@ static bool add_latent_rows(conform_list *list)
     return ok;
 }
 
+/* Rows that keep some of their elements, which k or v is, or both. */
+static bool add_bitmaps(conform_list *list)
+{
+    static const int32_t kept[] = {50, 30, 100};
+    static const int hazards[] = {CONFORM_HIDDEN, CONFORM_NAN_K, CONFORM_HIDDEN_INF, CONFORM_INF_V};
+    bool ok = true;
+    for (size_t t = 0; t < COUNT(float_types); t++) {
+        conform_case c = basic;
+        set_types(&c, float_types[t]);
+        c.k = c.v = FA_BITMAP_F16;
+        c.kept = kept[t];
+        set_heads(&c, 2, 4, 2);
+        set_dims(&c, 128, 128);
+        c.packing = CONFORM_LENS;
+        set_lengths(&c, 1, 300);
+        ok = ok && conform_add(list, &c, "format-bitmap%d", (int)c.kept);
+        c.splits = 3;
+        c.page = 16;
+        c.layout = CONFORM_BSHD;
+        c.kept = kept[(t + 1) % 3];
+        ok = ok && conform_add(list, &c, "format-bitmap%d-pages16-splits3", (int)c.kept);
+        c.v = t == 1 ? FA_Q8_0 : c.q; /* one of the two */
+        c.layout = CONFORM_VIEW;
+        c.page = 0;
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        set_dims(&c, 40, 96); /* words of which a part has no dims */
+        set_lengths(&c, 5, 290);
+        ok = ok && conform_add(list, &c, "format-bitmap%d-splits3-causal-br", (int)c.kept);
+        c.v = FA_BITMAP_F16;
+        c.k = t == 1 ? FA_E4M3 : c.q;
+        set_dims(&c, 72, 200);
+        ok = ok && conform_add(list, &c, "format-bitmap%d-splits3-causal-br", (int)c.kept);
+        c.k = FA_BITMAP_F16;
+        c.layout = CONFORM_BHSD;
+        c.splits = 0;
+        c.sinks = true;
+        c.test = CONFORM_LENGTHS;
+        c.page = 24;
+        set_heads(&c, 3, 6, 2);
+        set_dims(&c, 64, 64);
+        set_lengths(&c, 37, 170);
+        ok = ok && conform_add(list, &c, "format-bitmap%d-pages24-dynamic-br-sinks", (int)c.kept);
+        c.test = CONFORM_RUN;
+        c.sinks = false;
+        c.window_left = 30;
+        c.blocks = CONFORM_BLOCKS_TWO_TILES;
+        for (size_t i = 0; i < COUNT(hazards); i++) {
+            c.hazard = (conform_hazard)hazards[i];
+            c.page = i % 2 ? 0 : 24;
+            ok = ok && conform_add(list, &c, "format-bitmap%d-%scausal-br-window-l30-%s", (int)c.kept,
+                                   c.page ? "pages24-" : "", conform_hazard_name(c.hazard));
+        }
+        c.hazard = CONFORM_TAME;
+        c.page = 0;
+        c.window_left = 0;
+        c.packing = CONFORM_PACK_BOTH;
+        c.kept = kept[t];
+        set_heads(&c, 1, 8, 1);
+        set_lengths(&c, 3, 90);
+        set_dims(&c, 576, 512);
+        ok = ok && conform_add(list, &c, "format-bitmap%d-causal-br", (int)c.kept);
+        c.test = CONFORM_LOST_PAGES;
+        c.packing = CONFORM_LENS;
+        c.page = 24;
+        set_heads(&c, 5, 4, 2);
+        set_dims(&c, 64, 64);
+        set_lengths(&c, 5, 200);
+        ok = ok && conform_add(list, &c, "format-bitmap%d-lost-pages24", (int)c.kept);
+    }
+    conform_case c = basic; /* beside codes whose scales are tensors of their own */
+    set_types(&c, FA_F16);
+    c.k = FA_BITMAP_F16;
+    c.kept = 50;
+    c.v = FA_I8;
+    c.v_scales = conform_scalings[2];
+    set_heads(&c, 2, 4, 2);
+    set_dims(&c, 64, 64);
+    set_lengths(&c, 3, 130);
+    return ok && conform_add(list, &c, "format-bitmap50-scales-token");
+}
+
 bool conform_add_caches(conform_list *list)
 {
     return add_page_sizes(list) && add_pages(list) && add_lost(list) && add_first(list) &&
            add_formats(list) && add_format_tiles(list) && add_half_formats(list) && add_scales(list) &&
-           add_latent(list) && add_latent_rows(list);
+           add_latent(list) && add_latent_rows(list) && add_bitmaps(list);
 }

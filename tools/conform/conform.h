@@ -145,7 +145,8 @@ typedef struct conform_case {
     conform_bias_ends bias_ends;
     float slope, sink; /* of the first head, the others' being parts of it; 0: tame                */
     float gain_q, gain_k, gain_v; /* how large elements are; 0: 1                                    */
-    bool ramp; /* q and k have one dim that is not 0: rows are +-gain_q, keys fall from gain_k on */
+    int32_t kept; /* per cent of a row's elements that rows of bitmap_f16 have room for              */
+    bool ramp;    /* q and k have one dim that is not 0: rows are +-gain_q, keys fall from gain_k on */
     conform_blocks blocks;
     int32_t block_q, block_kv, splits;
 } conform_case;
@@ -282,6 +283,10 @@ void *conform_address(const conform_data *data, int input);
 size_t conform_bytes(fa_dtype dtype, int64_t elements);
 /* In a block of a format of caches: its scale. */
 void conform_store(fa_dtype dtype, void *base, int64_t index, float value);
+/* The same of dim d of a row that begins with element `index`; of bitmap_f16, whose strides count bytes, of the d-th that it keeps. */
+void conform_store_row(const fa_tensor *t, void *base, int64_t index, int64_t d, float value);
+/* The bytes of a row. */
+int64_t conform_row_bytes(const fa_tensor *t);
 float conform_load(fa_dtype dtype, const void *base, int64_t index);
 
 /* oracle.c */

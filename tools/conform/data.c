@@ -131,18 +131,20 @@ bool conform_data_changed(const conform_data *data)
 /* Strides of a tensor in a layout; the first element stands `*lead` elements into its memory. */
 static void lay_out(conform_layout layout, bool is_kv, fa_tensor *t, int64_t *lead)
 {
-    const int64_t *s = t->shape, block = t->dtype == FA_E8M0 ? 2 : fa_dtype_block(t->dtype);
-    int64_t row = s[3];
+    const bool prunes = t->dtype == FA_BITMAP_F16; /* strides count bytes */
+    const int64_t *s = t->shape, block = t->dtype == FA_E8M0 ? 2 : prunes ? 4 : fa_dtype_block(t->dtype);
+    const int64_t last = prunes ? t->stride[3] : 1;
+    int64_t row = prunes ? last : s[3];
     *lead = 0;
     if (layout == CONFORM_BSHD || layout == CONFORM_PACKED) {
-        *t = (fa_tensor){t->dtype, {s[0], s[1], s[2], s[3]}, {s[2] * s[1] * row, row, s[1] * row, 1}};
+        *t = (fa_tensor){t->dtype, {s[0], s[1], s[2], s[3]}, {s[2] * s[1] * row, row, s[1] * row, last}};
     } else if (layout == CONFORM_VIEW) {
         row += 3 * block;
         int64_t head = (s[2] + 2) * row + 5 * block;
-        *t = (fa_tensor){t->dtype, {s[0], s[1], s[2], s[3]}, {s[1] * head + 7 * block, head, row, 1}};
+        *t = (fa_tensor){t->dtype, {s[0], s[1], s[2], s[3]}, {s[1] * head + 7 * block, head, row, last}};
         *lead = 11 * block;
     } else if (layout == CONFORM_BROADCAST && is_kv) {
-        *t = (fa_tensor){t->dtype, {s[0], s[1], s[2], s[3]}, {0, 0, row, 1}};
+        *t = (fa_tensor){t->dtype, {s[0], s[1], s[2], s[3]}, {0, 0, row, last}};
     } else if (layout == CONFORM_OVERLAP && is_kv) {
         row = (row + 1) / 2;
         int64_t head = s[2] * row + s[3];
@@ -161,6 +163,14 @@ static void make_scales(const conform_scales *s, const fa_tensor *of, fa_tensor 
                             s->keys ? of->shape[2] / s->keys : 1, s->dims ? of->shape[3] / s->dims : 1);
     *zero = s->zero ? *scale : (fa_tensor){0};
     zero->dtype = s->zero ? FA_F16 : FA_F32;
+}
+
+/* A tensor of k or v. */
+static fa_tensor make_cache(const conform_case *c, fa_dtype dtype, int64_t batch, int64_t keys, int32_t dim)
+{
+    if (dtype == FA_BITMAP_F16)
+        return fa_tensor_make_bitmap(batch, c->heads_kv, keys, dim, dim * (int64_t)c->kept / 100);
+    return fa_tensor_make(dtype, batch, c->heads_kv, keys, dim);
 }
 
 static void make_tensors(const conform_case *c, const conform_sizes *sizes, conform_data *data)
@@ -184,8 +194,8 @@ static void make_tensors(const conform_case *c, const conform_sizes *sizes, conf
         keys = c->page;
     }
     d->q = fa_tensor_make(c->q, batch_q, c->heads_q, rows, c->dim_qk);
-    d->k = fa_tensor_make(c->k, batch_kv, c->heads_kv, keys, c->dim_qk);
-    d->v = fa_tensor_make(c->v, batch_kv, c->heads_kv, keys, c->dim_v);
+    d->k = make_cache(c, c->k, batch_kv, keys, c->dim_qk);
+    d->v = make_cache(c, c->v, batch_kv, keys, c->dim_v);
     d->o = fa_tensor_make(c->o, batch_q, c->heads_q, rows, c->dim_v);
     make_scales(&c->k_scales, &d->k, &d->k_scale, &d->k_zero);
     make_scales(&c->v_scales, &d->v, &d->v_scale, &d->v_zero);
@@ -313,6 +323,21 @@ void conform_data_keep(conform_data *data)
     }
 }
 
+/* Of rows that keep some of their elements: those that nothing was stored in yet keep as many as they can. */
+static void tame_rows(const fa_tensor *given, unsigned char *base)
+{
+    const fa_tensor t = conform_strides(*given);
+    const uint16_t one = fa_f32_to_f16(1);
+    for (int64_t row = 0; row < t.shape[0] * t.shape[1] * t.shape[2]; row++) {
+        unsigned char *at = base + conform_index(&t, row / t.shape[2] / t.shape[1],
+                                                 row / t.shape[2] % t.shape[1], row % t.shape[2]);
+        for (int64_t i = (t.shape[3] + 31) / 32 * 4; i < t.stride[3]; i += 2) {
+            if (at[i] == 0xff && at[i + 1] == 0xff)
+                memcpy(at + i, &one, sizeof(one));
+        }
+    }
+}
+
 /* Copies of the inputs, 1 where nothing was stored yet. */
 static bool make_tame(conform_data *data)
 {
@@ -324,6 +349,10 @@ static bool make_tame(conform_data *data)
         if (!data->tame[t])
             return false;
         memcpy(data->tame[t], data->memory[t], data->bytes[t]);
+        if (dtype == FA_BITMAP_F16) {
+            tame_rows(conform_tensor(&data->desc, t), (unsigned char *)data->tame[t] + data->offset[t]);
+            continue;
+        }
         for (size_t i = 0; i < data->bytes[t] / fa_dtype_size(dtype) * (size_t)fa_dtype_block(dtype); i++) {
             if (isnan(conform_load(dtype, data->tame[t], (int64_t)i)))
                 conform_store(dtype, data->tame[t], (int64_t)i, 1);

@@ -31,6 +31,24 @@ static void fill_latent(unsigned char *row, float gain, conform_random *random)
     }
 }
 
+/* Any dims are kept, as many as there is room for, or a few less, or more. Bits behind the last dim mean nothing. */
+static void fill_bitmap(const fa_tensor *t, unsigned char *row, float gain, conform_random *random)
+{
+    const int64_t dims = t->shape[3], begin = (dims + 31) / 32 * 4, room = (t->stride[3] - begin) / 2;
+    int64_t left = room + 4 - conform_random_below(random, 9);
+    memset(row, 0, (size_t)begin);
+    for (int64_t d = 0; d < 8 * begin; d++) {
+        const bool kept = d >= dims ? conform_random_below(random, 2)
+                                    : conform_random_below(random, (uint32_t)(dims - d)) < left;
+        left -= d < dims && kept;
+        row[d / 8] |= (unsigned char)(kept << d % 8);
+    }
+    for (int64_t i = 0; i < room; i++) {
+        const uint16_t half = fa_f32_to_f16(gain * conform_random_normal(random));
+        memcpy(row + begin + 2 * i, &half, sizeof(half));
+    }
+}
+
 /* A row in a format of caches: any codes, and scales that make numbers of about the size of `gain`. */
 static void fill_codes(const fa_tensor *t, unsigned char *row, float gain, conform_random *random)
 {
@@ -42,6 +60,10 @@ static void fill_codes(const fa_tensor *t, unsigned char *row, float gain, confo
                                                                        : 8.0f;
     if (t->dtype == FA_FP8_DS_MLA) {
         fill_latent(row, gain, random);
+        return;
+    }
+    if (t->dtype == FA_BITMAP_F16) {
+        fill_bitmap(t, row, gain, random);
         return;
     }
     for (size_t i = 0; i < bytes; i++) /* of fp8, not the largest numbers, nor what is not finite */
@@ -208,11 +230,11 @@ void conform_place_hazard(conform_data *data, conform_hazard hazard)
     conform_part p = t == CONFORM_Q ? conform_part_q(&data->desc, 0) : conform_part_kv(&data->desc, 0);
     int64_t middle = p.first + (p.count - p.first) / 2;
     if (p.count > p.first)
-        conform_store(tensor.dtype, conform_address(data, t),
-                      (t == CONFORM_Q ? conform_index(&tensor, p.batch, 0, p.begin + middle)
-                                      : conform_key_index(data, &tensor, 0, 0, middle)) +
-                          tensor.shape[3] / 2,
-                      hazard >= CONFORM_INF_Q ? INFINITY : NAN);
+        conform_store_row(&tensor, conform_address(data, t),
+                          t == CONFORM_Q ? conform_index(&tensor, p.batch, 0, p.begin + middle)
+                                         : conform_key_index(data, &tensor, 0, 0, middle),
+                          tensor.dtype == FA_BITMAP_F16 ? 0 : tensor.shape[3] / 2,
+                          hazard >= CONFORM_INF_Q ? INFINITY : NAN);
 }
 
 bool conform_fill_heads(const conform_case *c, conform_data *data, conform_random *random)

@@ -89,6 +89,19 @@ static double load_coded(fa_dtype dtype, const unsigned char *base, int64_t inde
     return load_block(dtype, base + index / 32 * (int64_t)fa_dtype_size(dtype), (int)(index % 32));
 }
 
+/* Bits of dims, then the elements whose bits are set, as far as there is room for them in `bytes`. */
+static double load_kept(const unsigned char *row, int64_t dims, int64_t bytes, int64_t d)
+{
+    int64_t at = (dims + 31) / 32 * 4;
+    uint16_t half;
+    for (int64_t i = 0; i < d; i++)
+        at += row[i / 8] >> i % 8 & 1 ? 2 : 0;
+    if (!(row[d / 8] >> d % 8 & 1) || at + 2 > bytes)
+        return 0;
+    memcpy(&half, row + at, sizeof(half));
+    return (double)fa_f16_to_f32(half);
+}
+
 static double load(const fa_tensor *t, const void *base, int64_t index)
 {
     if (t->dtype >= FA_E4M3)
@@ -173,9 +186,13 @@ static void load_keys(const row_of *r, bool of_k, double *to)
     for (int64_t j = r->kv.first; j < r->kv.count; j++) {
         const conform_place place = conform_place_of(r->data, r->n, j);
         const int64_t at = conform_index(&t, place.batch, head, place.row);
-        for (int64_t c = 0; c < t.shape[3]; c++)
-            to[j * t.shape[3] + c] = scales_element(d, in, of_k, load(&t, of_k ? in->k : in->v, at + c),
-                                                    place.batch, head, place.row, c);
+        const void *base = of_k ? in->k : in->v;
+        for (int64_t c = 0; c < t.shape[3]; c++) {
+            const double x = t.dtype == FA_BITMAP_F16
+                                 ? load_kept((const unsigned char *)base + at, t.shape[3], t.stride[3], c)
+                                 : load(&t, base, at + c);
+            to[j * t.shape[3] + c] = scales_element(d, in, of_k, x, place.batch, head, place.row, c);
+        }
     }
 }
 
@@ -354,8 +371,8 @@ void conform_poison(conform_data *data, conform_hazard hazard)
                     poison_scales(data, t == CONFORM_K, n, head, j);
                 for (int64_t d = 0; hidden && d < tensor.shape[3]; d++) {
                     float infinity = (row + d) % 2 ? INFINITY : -INFINITY;
-                    conform_store(tensor.dtype, conform_address(data, t), row + d,
-                                  hazard == CONFORM_HIDDEN ? NAN : infinity);
+                    conform_store_row(&tensor, conform_address(data, t), row, d,
+                                      hazard == CONFORM_HIDDEN ? NAN : infinity);
                 }
             }
         }
@@ -368,7 +385,7 @@ static bool is_changed(const conform_data *data, int t, const fa_tensor *tensor,
 {
     size_t at = data->offset[t] + conform_bytes(tensor->dtype, index);
     const char *now = data->memory[data->home[t]], *tame = data->tame[data->home[t]];
-    return memcmp(now + at, tame + at, conform_bytes(tensor->dtype, tensor->shape[3])) != 0;
+    return memcmp(now + at, tame + at, (size_t)conform_row_bytes(tensor)) != 0;
 }
 
 bool conform_meets_hazard(const conform_data *data, int64_t n, int64_t head, int64_t row)

@@ -24,6 +24,21 @@ static void store_latent(unsigned char *row, int64_t e, float value)
         memcpy(row + 512 + e / 128 * 4, &value, sizeof(value));
 }
 
+void conform_store_row(const fa_tensor *t, void *base, int64_t index, int64_t d, float value)
+{
+    const int64_t begin = index + (t->shape[3] + 31) / 32 * 4;
+    const uint16_t half = fa_f32_to_f16(value);
+    if (t->dtype != FA_BITMAP_F16)
+        conform_store(t->dtype, base, index + d, value);
+    else if (begin + 2 * d < index + t->stride[3])
+        memcpy((unsigned char *)base + begin + 2 * d, &half, sizeof(half));
+}
+
+int64_t conform_row_bytes(const fa_tensor *t)
+{
+    return t->dtype == FA_BITMAP_F16 ? t->stride[3] : (int64_t)conform_bytes(t->dtype, t->shape[3]);
+}
+
 /* A block's scale, which it begins with; of fp8, whose elements have none, the element. Codes alone hold nothing else. */
 static void store_coded(fa_dtype dtype, unsigned char *base, int64_t index, float value)
 {
