@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Attention of few query rows, as in decoding, where reading K and V is the cost. Rows of plain types that lie evenly
- * apart are read where they are (simd/micro_rows.h); formats of caches, and keys in pages, in chunks (simd/chunk.h).
+ * apart are read where they are (simd/micro_rows.h); formats of caches, keys in pages, and with vectors of 8 also whole
+ * groups of query rows, in chunks (simd/chunk.h).
  */
 #include <string.h>
 
@@ -22,8 +23,7 @@ typedef struct rows_scratch {
     float *factor;    /* of o, as it meets what a block adds               */
     float *kv;        /* a chunk of keys or values as f32, or f16          */
     ptrdiff_t kv_stride;
-    const uint8_t **k_list,
-        **v_list; /* of rows that are read as chunks, or lie in pages: where those of a block begin */
+    const uint8_t **k_list, **v_list; /* where rows of a block begin: see is_listed() */
     int q_stride, o_stride, s_stride;
     size_t bytes;
 } rows_scratch;
@@ -38,12 +38,13 @@ static const uint8_t **take_list(void *memory, size_t *used, size_t rows)
     return (const uint8_t **)(void *)take_scratch(memory, used, rows * (sizeof(uint8_t *) / sizeof(float)));
 }
 
-/* Whether blocks of the plan are told by lists of their rows. */
-static bool has_lists(const fa_plan *plan)
+/* Whether rows of K or V are told by a list for each block: pages and codes are read in no other way. With vectors of 8,
+ * chunks are also the faster way for one whole group of query rows: they need fewer registers, and start whole rows ahead. */
+static bool is_listed(const fa_problem *p, int operand, int rows)
 {
-    const fa_tensor *t = plan->problem.tensor;
-    return (plan->problem.features & FA_FEATURE_PAGES) || FA_TYPE_IS_CODED(t[FA_K].dtype) ||
-           FA_TYPE_IS_CODED(t[FA_V].dtype);
+    const fa_dtype dtype = p->tensor[operand].dtype;
+    return (p->features & FA_FEATURE_PAGES) || FA_TYPE_IS_CODED(dtype) ||
+           (VL == 8 && rows == ROWS && has_chunks(dtype, operand == FA_K ? p->dim_qk : p->dim_v));
 }
 
 static rows_scratch lay_out(const fa_plan *plan, void *memory)
@@ -62,7 +63,7 @@ static rows_scratch lay_out(const fa_plan *plan, void *memory)
     s.factor = take_scratch(memory, &s.bytes, rows);
     s.kv_stride = FA_MAX(s.q_stride, s.o_stride) + VL;
     s.kv = take_scratch(memory, &s.bytes, CHUNK * (size_t)s.kv_stride);
-    if (has_lists(plan)) {
+    if (is_listed(&plan->problem, FA_K, ROWS) || is_listed(&plan->problem, FA_V, ROWS)) {
         s.k_list = take_list(memory, &s.bytes, (size_t)a->block_kv + AHEAD);
         s.v_list = take_list(memory, &s.bytes, (size_t)a->block_kv + AHEAD);
     }
@@ -288,7 +289,7 @@ static inline typed_rows rows_at(const fa_cpu_run *run, int operand, const fa_ta
 {
     typed_rows rows = key_rows(run, operand, item, key);
     const int dim = operand == FA_K ? run->plan->args.dim_qk : run->plan->args.dim_v;
-    rows.row = run->pages || FA_TYPE_IS_CODED(rows.dtype) ? list : NULL;
+    rows.row = is_listed(&run->plan->problem, operand, item->row_end - item->row_begin) ? list : NULL;
     rows.far = FA_MAX(FAR_BYTES / (int)fa_dtype_bytes(rows.dtype, dim), (int)KEYS) * rows.stride;
     return rows;
 }
@@ -418,10 +419,10 @@ static void meet(const fa_cpu_run *run, const fa_table_item *item, const rows_sc
 {
     const fa_problem *p = &run->plan->problem;
     int rows = item->row_end - item->row_begin;
-    if (has_lists(run->plan))
-        list_rows(run, item, key, keys, s);
     const typed_rows k = rows_at(run, FA_K, item, key, s->k_list),
                      v = rows_at(run, FA_V, item, key, s->v_list);
+    if (k.row || v.row)
+        list_rows(run, item, key, keys, s);
     const bool plain = !partial && !run->keep && !run->plan->score.transforms;
     const int k_step = step_of(item, &k, p->dim_qk, keys), v_step = step_of(item, &v, p->dim_v, keys);
 
