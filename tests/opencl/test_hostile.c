@@ -269,6 +269,7 @@ void add_hostile_tests(Suite *suite)
 {
     TCase *sweep = add_context_case(suite, "every fault");
     tcase_set_timeout(sweep, 600); /* a process for each fault */
+    tcase_set_tags(sweep, "sweep");
     tcase_add_test(sweep, every_call_on_a_discrete_device);
     tcase_add_test(sweep, every_call_where_memory_is_shared);
     tcase_add_test(sweep, every_call_with_a_filled_cache);
