@@ -62,8 +62,8 @@ def variants():
                 continue
         elif types not in (PAGED_TYPES if paged else PARSED_TYPES if stage is PARSE else TYPES):
             continue
-        if standard != STANDARDS[0] and rest[0] != CHUNKS[0]:
-            continue  # how memory is cut does not meet the language's version
+        if rest[0] != CHUNKS[0] and (standard != STANDARDS[0] or not meets(types, *rest[1:])):
+            continue  # how memory is cut does not meet the language's version, and meets each kernel, not all else beside
         yield stage + [f"-cl-std={standard}"] + names + " ".join(rest).split()
         if standard != STANDARDS[0] and rest[0] == CHUNKS[0]:
             yield PARSE + SUBGROUPS + names + " ".join(rest).split()
