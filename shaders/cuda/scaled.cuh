@@ -18,15 +18,27 @@
 #define FA_BITS32(m, at) (WHOLE_ROWS ? *(const uint *)((m) + (at)) : FA_BITS16(m, at) | FA_BITS16(m, (at) + 2) << 16)
 #include "core/portable/codes.h"
 
+__device__ __forceinline__ float4 row_four(int type, const uchar *row, int d, int dims, int bytes)
+{
+    const fa_four x = fa_row_four(type, row, 0, d, dims, bytes);
+    return make_float4(x.x[0], x.x[1], x.x[2], x.x[3]);
+}
+
+static __device__ __noinline__ float4 call_pruned_four(const uchar *row, int d, int dims, int bytes)
+{
+    return row_four(FA_TYPE_BITMAP_F16, row, d, dims, bytes);
+}
+
 /* Elements d to d + 3 of a row that is no sequence of blocks: the bits of their numbers. */
 template <bool OF_V>
 __device__ __forceinline__ raw4 fetch4_row(const work &s, const uchar *row, int d, bool exist)
 {
     if (!exist)
         return make_uint4(0, 0, 0, 0);
-    const fa_four x = fa_row_four(WHOLE_ROWS ? FA_TYPE_FP8_DS_MLA : FA_TYPE_BITMAP_F16, row, 0, d, OF_V ? s.p->dim_v : s.p->dim_qk,
-                                  (OF_V ? s.p->v_scales : s.p->k_scales).row_bytes);
-    return make_uint4(__float_as_uint(x.x[0]), __float_as_uint(x.x[1]), __float_as_uint(x.x[2]), __float_as_uint(x.x[3]));
+    const float4 x = WHOLE_ROWS ? row_four(FA_TYPE_FP8_DS_MLA, row, d, 0, 0)
+                                : call_pruned_four(row, d, OF_V ? s.p->dim_v : s.p->dim_qk,
+                                                   (OF_V ? s.p->v_scales : s.p->k_scales).row_bytes);
+    return make_uint4(__float_as_uint(x.x), __float_as_uint(x.y), __float_as_uint(x.z), __float_as_uint(x.w));
 }
 
 /* Of a key: its first scale and its first zero; NULL where its page is none of the pool's, which makes NaN of its elements. */
