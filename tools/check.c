@@ -225,6 +225,8 @@ static fa_status compute_naive(check_reference *r, fa_context *context, const fa
     d.o = fa_tensor_make(FA_F32, r->o.shape[0], r->o.shape[1], r->o.shape[2], dim);
     float *o = allocate(r->rows * dim, sizeof(*o)), *lse = allocate(r->rows, sizeof(*lse));
     fa_status status = o && lse ? FA_OK : FA_OUT_OF_MEMORY;
+    for (int64_t i = 0; i < r->rows; i++)
+        r->naive[i] = r->naive_lse[i] = 0;
     for (int order = 0; order < FA_NAIVE_ORDERS && status == FA_OK; order++) {
         status = fa_naive_attention(context, &d, inputs, (fa_naive_order)order, weights, o, lse);
         for (int64_t i = 0; status == FA_OK && i < r->rows * dim; i++)
@@ -296,6 +298,7 @@ static void compute_bounds(check_reference *r, const fa_attention_desc *desc, co
 {
     const int64_t *shape = r->o.shape;
     double rho = 0;
+    r->largest_naive = r->largest_naive_lse = 0;
     for (int64_t i = 0; i < r->rows; i++) {
         r->largest_naive = fmax(r->largest_naive, r->naive[i]);
         r->largest_naive_lse = fmax(r->largest_naive_lse, r->naive_lse[i]);
@@ -312,6 +315,18 @@ static void compute_bounds(check_reference *r, const fa_attention_desc *desc, co
         for (int64_t i = begin; i < end; i++)
             bound_row(r, first + i, rho, score_size(r, desc, q, first + i), means);
     }
+}
+
+fa_status check_reference_by(check_reference *r, fa_context *context, const fa_attention_desc *desc,
+                             const fa_inputs *inputs, const check_means *means)
+{
+    fa_status status = compute_naive(r, context, desc, inputs, means->weights);
+    if (status == FA_OK)
+        status =
+            fa_reference_limit(context, desc, inputs, means->weights, means->merges, r->limit, r->lse_limit);
+    if (status == FA_OK)
+        compute_bounds(r, desc, inputs->q, means);
+    return status;
 }
 
 fa_status check_reference_create(fa_context *context, const fa_attention_desc *desc, const fa_inputs *inputs,
@@ -341,17 +356,12 @@ fa_status check_reference_create(fa_context *context, const fa_attention_desc *d
     if (status == FA_OK)
         status = compute_size(r, context, desc, inputs);
     if (status == FA_OK)
-        status = compute_naive(r, context, desc, inputs, means->weights);
+        status = check_reference_by(r, context, desc, inputs, means);
     if (status == FA_OK)
-        status =
-            fa_reference_limit(context, desc, inputs, means->weights, means->merges, r->limit, r->lse_limit);
-    if (status != FA_OK) {
+        *reference = r;
+    else
         check_reference_destroy(r);
-        return status;
-    }
-    compute_bounds(r, desc, inputs->q, means);
-    *reference = r;
-    return FA_OK;
+    return status;
 }
 
 double check_reference_bytes(const fa_attention_desc *desc)

@@ -11,7 +11,7 @@
 #include <fastattn/fastattn.h>
 #include <fastattn/reference.h>
 
-/* What a problem's output should be, and how far off each element may be. Immutable once made. */
+/* What a problem's output should be, and how far off each element may be. */
 typedef struct check_reference check_reference;
 
 /* By what means a result was computed, as far as its error depends on it. */
@@ -27,6 +27,10 @@ typedef struct check_means {
  */
 fa_status check_reference_create(fa_context *context, const fa_attention_desc *desc, const fa_inputs *inputs,
                                  const check_means *means, check_reference **reference);
+/* How far off results by other means may be, of the same problem: without the oracle's pass. After a failure the reference
+ * is only to be destroyed. */
+fa_status check_reference_by(check_reference *reference, fa_context *context, const fa_attention_desc *desc,
+                             const fa_inputs *inputs, const check_means *means);
 void check_reference_destroy(check_reference *reference);
 
 /* About how many bytes check_reference_create() takes at its peak. */

@@ -239,6 +239,34 @@ START_TEST(products_beyond_f32_are_not_judged)
 }
 END_TEST
 
+/* A reference for results by other means judges as one that was made for them does. */
+START_TEST(means_may_change)
+{
+    static const fa_dtype weights[] = {FA_F32, FA_BF16, FA_F32};
+    make_problem(0);
+    compute();
+    const fa_inputs inputs = inputs_of();
+    check_reference *kept = NULL;
+    for (int i = 0; i < COUNT(weights); i++) {
+        const check_means means = {.weights = weights[i], .merges = i};
+        check_reference *made;
+        check_result by_kept, by_made;
+        ck_assert_int_eq(check_reference_create(context, &p.desc, &inputs, &means, &made), FA_OK);
+        if (kept)
+            ck_assert_int_eq(check_reference_by(kept, context, &p.desc, &inputs, &means), FA_OK);
+        else
+            ck_assert_int_eq(check_reference_create(context, &p.desc, &inputs, &means, &kept), FA_OK);
+        check_compare(made, p.o, p.lse, &by_made);
+        check_compare(kept, p.o, p.lse, &by_kept);
+        ck_assert_double_eq(by_kept.bound, by_made.bound);
+        ck_assert_double_eq(by_kept.lse_bound, by_made.lse_bound);
+        ck_assert_double_eq(by_kept.naive, by_made.naive);
+        check_reference_destroy(made);
+    }
+    check_reference_destroy(kept);
+}
+END_TEST
+
 /* Elements in the type and layout of the case. */
 static void *as_output(const fa_attention_desc *desc, const float *o)
 {
@@ -359,6 +387,7 @@ int main(void)
     tcase_add_test(bounds, limit_is_above_naive_errors);
     tcase_add_test(bounds, limit_refuses_bad_arguments);
     tcase_add_test(ends, naive_arithmetic_passes_at_the_ends);
+    tcase_add_test(ends, means_may_change);
     tcase_set_timeout(ends, 120);
 
     SRunner *runner = srunner_create(suite);
