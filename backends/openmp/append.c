@@ -84,7 +84,7 @@ static void take_head(const moving_row *m, bool of_v, int64_t head, float *x)
                  row_at(of_v ? p->v_stride : p->k_stride, m->batch, head, m->within), 0, FA_F32, x, 0, 0, 1,
                  of_v ? p->dim_v : p->dim_k);
     if (!of_v)
-        rotate(FA_APPEND_FORM(v), p->pairs, m->cosine, m->sine, x);
+        rotate(FA_APPEND_FORM(v), p->pairs, m->cosine, m->sine, x + p->rotary_first);
 }
 
 /* Of each group of `dims`: its range, with what is there if `more`. */
@@ -215,7 +215,7 @@ static void do_row(const void *of, int64_t row, void *scratch)
     for (int64_t head = 0; head < p->heads_q; head++) {
         run->rows((fa_dtype)FA_APPEND_TYPE_Q(v), v->at[FA_APPEND_Q],
                   row_at(p->q_stride, m.batch, head, m.within), 0, FA_F32, x, 0, 0, 1, p->dim_k);
-        rotate(FA_APPEND_FORM(v), p->pairs, m.cosine, m.sine, x);
+        rotate(FA_APPEND_FORM(v), p->pairs, m.cosine, m.sine, x + p->rotary_first);
         run->rows(FA_F32, x, 0, 0, (fa_dtype)FA_APPEND_TYPE_Q_OUT(v), v->at[FA_APPEND_Q_OUT],
                   row_at(p->q_out_stride, m.batch, head, m.within), 0, 1, p->dim_k);
     }

@@ -252,6 +252,7 @@ static void fill_rotary(fa_append *a)
     fa_append_params *p = &a->words.params;
     const fa_rotary *r = &a->rotary;
     p->rotary_dims = r->form == FA_ROTARY_NONE ? 0 : r->dims;
+    p->rotary_first = r->form == FA_ROTARY_NONE ? 0 : r->first_dim;
     p->pairs = p->rotary_dims / 2;
     p->turns_at = (int)(offsetof(fa_append_words, turn) / sizeof(fa_turn));
     p->table_positions = r->form == FA_ROTARY_NONE ? 0 : r->table_positions;

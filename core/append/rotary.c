@@ -12,8 +12,8 @@ static fa_status refuse(const char *field, double value, const char *expected)
     return fa_fail(FA_INVALID, "rotary.%s is %g, expected %s", field, value, expected);
 }
 
-/* What tables make needless. */
-static fa_status check_tables(const fa_rotary *r)
+/* Fields that say how angles are computed, where none are. */
+static fa_status check_angles(const fa_rotary *r, const char *expected)
 {
     const struct {
         const char *field;
@@ -29,9 +29,21 @@ static fa_status check_tables(const fa_rotary *r)
     };
     for (size_t i = 0; i < sizeof(unused) / sizeof(unused[0]); i++) {
         if (unused[i].value != 0)
-            return refuse(unused[i].field, unused[i].value, "0: angles come from tables");
+            return refuse(unused[i].field, unused[i].value, expected);
     }
     return FA_OK;
+}
+
+static fa_status check_unused(const fa_rotary *r)
+{
+    static const char *const expected = "0: rotary.form is 0";
+    if (r->dims != 0)
+        return refuse("dims", r->dims, expected);
+    if (r->first_dim != 0)
+        return refuse("first_dim", r->first_dim, expected);
+    if (r->table_positions != 0)
+        return refuse("table_positions", r->table_positions, expected);
+    return check_angles(r, expected);
 }
 
 static fa_status check_scaling(fa_rotary *r)
@@ -71,16 +83,21 @@ fa_status fa_rotary_check(fa_rotary *r, int64_t dim_qk)
     if ((int)r->form < FA_ROTARY_NONE || (int)r->form > FA_ROTARY_HALVES)
         return refuse("form", (double)r->form, "a value of fa_rotary_form");
     if (r->form == FA_ROTARY_NONE)
-        return FA_OK;
+        return check_unused(r);
+    if (r->first_dim < 0 || r->first_dim > dim_qk - 2)
+        return fa_fail(FA_INVALID, "rotary.first_dim is %d, expected 0 to %lld: the head dim is %lld",
+                       r->first_dim, (long long)dim_qk - 2, (long long)dim_qk);
+    const int64_t most = dim_qk - r->first_dim;
     if (r->dims == 0)
-        r->dims = (int32_t)dim_qk;
-    if (r->dims < 2 || r->dims > dim_qk || r->dims % 2 != 0)
-        return fa_fail(FA_INVALID, "rotary.dims is %d, expected an even number from 2 to %lld, the head dim",
-                       r->dims, (long long)dim_qk);
+        r->dims = (int32_t)most;
+    if (r->dims < 2 || r->dims > most || r->dims % 2 != 0)
+        return fa_fail(FA_INVALID, "rotary.dims is %d, expected an even number from 2 to %lld, the %s",
+                       r->dims, (long long)most,
+                       r->first_dim > 0 ? "dims from rotary.first_dim on" : "head dim");
     if (r->table_positions < 0)
         return refuse("table_positions", r->table_positions, "0 or more");
     if (r->table_positions > 0)
-        return check_tables(r);
+        return check_angles(r, "0: angles come from tables");
     if (r->base == 0)
         r->base = 10000;
     if (!(isfinite(r->base) && r->base > 1))

@@ -7,7 +7,7 @@
 
 #include "core/portable/rotary.h"
 
-/* Fills defaults. FA_INVALID names the field. Nothing is checked without a form. */
+/* Fills defaults. FA_INVALID names the field. Without a form all fields are 0. */
 fa_status fa_rotary_check(fa_rotary *rotary, int64_t dim_qk);
 
 /* The angle that a position adds to a pair's: in radians; in turns. There must be no tables. */

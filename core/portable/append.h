@@ -69,7 +69,7 @@ FA_STRUCT(fa_append_params)
     int units_k, units_v, units_q; /* of a head of a row */
     int end_k, end_v, units;       /* where those of all of k end, then those of v; all */
     int heads_q;
-    int rotary_dims, pairs;
+    int rotary_first, rotary_dims, pairs;
     int turns_at;        /* the list's first entry */
     int table_positions; /* of cosines and sines; 0: there are none */
     float gain;          /* of both */
@@ -220,16 +220,24 @@ FA_KERNEL_FN fa_rotation fa_append_rotation(FA_TASK t, int position, int pair)
     return r;
 }
 
+/* The dim that dim d turns with; d, where it does not turn. */
+FA_KERNEL_FN int fa_append_partner(FA_TASK t, int d)
+{
+    const int first = FA_APPEND_PARAM(t, rotary_first), dims = FA_APPEND_PARAM(t, rotary_dims);
+    return d >= first && d - first < dims ? first + fa_rotary_partner(FA_APPEND_FORM(t), dims, d - first) : d;
+}
+
 /* Of the elements of a unit, which begin at dim `begin`, the first `count`, turned with their partners. */
 FA_KERNEL_FN fa_append_elements fa_append_turned(FA_TASK t, fa_append_elements e, fa_append_elements others,
                                                  int position, int begin, int count, int unit)
 {
     const int form = FA_APPEND_FORM(t), dims = FA_APPEND_PARAM(t, rotary_dims);
-    const int end = FA_MIN(count, dims - begin);
+    const int from = begin - FA_APPEND_PARAM(t, rotary_first);
+    const int end = FA_MIN(count, dims - from);
     FA_ROLLED
     for (int i = 0; i < unit; i++) {
-        if (i < end) {
-            const int d = begin + i, other = fa_rotary_partner(form, dims, d);
+        if (i < end && from + i >= 0) {
+            const int d = from + i, other = fa_rotary_partner(form, dims, d);
             e.x[i] = fa_rotated(fa_append_rotation(t, position, fa_rotary_pair(form, dims, d)), d < other,
                                 e.x[i], others.x[i]);
         }
@@ -246,16 +254,15 @@ FA_KERNEL_FN fa_append_elements fa_append_turned(FA_TASK t, fa_append_elements e
     FA_KERNEL_FN fa_append_bits fa_append_fetch_##name(FA_TASK t, FA_AT from, int begin, int count,     \
                                                        bool partners)                                   \
     {                                                                                                   \
-        int type = TYPE, form = FA_APPEND_FORM(t), dims = FA_APPEND_PARAM(t, rotary_dims);              \
-        int to_type = TO_TYPE, unit = FA_APPEND_UNIT(to_type);                                          \
+        int type = TYPE, to_type = TO_TYPE, unit = FA_APPEND_UNIT(to_type);                             \
         fa_append_bits bits;                                                                            \
         FA_ROLLED                                                                                       \
         for (int first = 0; first < unit; first += 8) {                                                 \
             FA_UNROLLED                                                                                 \
             for (int i = first; i < first + 8; i++) {                                                   \
                 int d = begin + (unit == 8 ? FA_MIN(i, count - 1) : i);                                 \
-                if (partners && d < dims)                                                               \
-                    d = fa_rotary_partner(form, dims, d);                                               \
+                if (partners)                                                                           \
+                    d = fa_append_partner(t, d);                                                        \
                 if (type == 0)                                                                          \
                     bits.of[i] = FA_GET32(t, n, (from + FA_INDEX(d)) * FA_INDEX(4));                    \
                 else                                                                                    \

@@ -26,12 +26,13 @@ typedef enum fa_rotary_scaling {
 } fa_rotary_scaling;
 
 /**
- * Rotary embedding: pair i of the first `dims` dims of a row turns by an angle of position * base^(-2i/dims) radians, or by
- * what tables say. Zero means default everywhere.
+ * Rotary embedding: pair i of `dims` dims of a row, the first or those from `first_dim` on, turns by an angle of position *
+ * base^(-2i/dims) radians, or by what tables say. Pairs count from first_dim. Zero means default everywhere; without a form
+ * all fields are 0.
  */
 typedef struct fa_rotary {
     fa_rotary_form form;
-    int32_t dims; /* an even number; 0: all of dim_qk. The dims behind them stay as they are */
+    int32_t dims; /* an even number; 0: all from first_dim on. The other dims stay as they are */
     /* Above 0: cosines and sines are operands, f32 (table_positions, dims/2), contiguous, and the fields below are 0. */
     int32_t table_positions;
     fa_rotary_scaling scaling;
@@ -42,6 +43,7 @@ typedef struct fa_rotary {
     double original_context, beta_fast, beta_slow;
     double
         attention_factor; /* what cosines and sines are multiplied by; 0: 1, with YaRN 0.1 ln(factor) + 1 */
+    int32_t first_dim;    /* as 512 where DeepSeek's 64 dims lie behind the latent             */
 } fa_rotary;
 
 /**

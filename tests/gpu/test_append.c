@@ -231,12 +231,14 @@ static double frequency(const fa_rotary *r, int dims, int pair)
 /* Element d of a row that is rotated, and how far a device may be from it. */
 static double rotated(const fa_rotary *r, const float *x, int d, int position, double *tolerance)
 {
-    const int dims = r->dims != 0 ? r->dims : DIM;
+    const int dims = r->dims != 0 ? r->dims : DIM - r->first_dim;
     const bool beside = r->form == FA_ROTARY_INTERLEAVED;
-    if (d >= dims) {
+    if (d < r->first_dim || d - r->first_dim >= dims) {
         *tolerance = 0;
         return x[d];
     }
+    x += r->first_dim;
+    d -= r->first_dim;
     const int pair = beside ? d / 2 : d % (dims / 2), first = beside ? 2 * pair : pair,
               second = beside ? first + 1 : pair + dims / 2;
     const double gain = r->scaling == FA_ROTARY_YARN ? 0.1 * log(r->factor) + 1 : 1;
@@ -350,6 +352,9 @@ START_TEST(rotary)
          FA_F32},
         {{.form = FA_ROTARY_INTERLEAVED, .dims = 48, .table_positions = TABLE}, FA_F32},
         {{.form = FA_ROTARY_HALVES, .base = 1000000}, FA_Q8_0},
+        {{.form = FA_ROTARY_HALVES, .first_dim = 40}, FA_F32},
+        {{.form = FA_ROTARY_INTERLEAVED, .first_dim = 19, .dims = 20, .table_positions = TABLE}, FA_F32},
+        {{.form = FA_ROTARY_HALVES, .first_dim = 28, .dims = 32}, FA_Q8_0},
     };
     for (int i = 0; i < COUNT(line) && device; i++)
         check_rotary(&line[i]);
