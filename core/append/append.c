@@ -129,8 +129,7 @@ static fa_status init_rotary(fa_append *a, const fa_append_desc *d)
         return FA_OK;
     if (FA_TYPE_IS_MLA((int)a->tensor[FA_APPEND_CACHE_K].dtype))
         return fa_fail(FA_INVALID,
-                       "rotary.form is %d, expected 0 with cache_k.dtype %s: the first dims, which it turns, "
-                       "have no position",
+                       "rotary.form is %d, expected 0 with cache_k.dtype %s: its rows come rotated",
                        (int)a->rotary.form, fa_dtype_name(a->tensor[FA_APPEND_CACHE_K].dtype));
     FA_TRY(add_list(a, FA_APPEND_POSITIONS, FA_I32, a->batch, a->rows));
     if (a->rotary.table_positions == 0)

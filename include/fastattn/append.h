@@ -61,7 +61,7 @@ typedef struct fa_append_desc {
      * format of caches. No two elements share memory, but rows of cache_v may lie between rows of cache_k. Elements are
      * rounded to nearest; ggml's formats are quantised as ggml's reference does it; fp8 saturates. FA_FP8_DS_MLA is of
      * cache_k alone: a scale is the largest magnitude of its 128 dims over 448, and 2^-126 at least; NaN where an element
-     * is not finite. Its last 64 dims carry the position and come rotated: `rotary`, which turns the first, is refused. In FA_BITMAP_F16 a
+     * is not finite. Its last 64 dims carry the position and come rotated: `rotary` is refused. In FA_BITMAP_F16 a
      * row keeps the elements of the largest magnitude, after rotation, as many as its bytes have room for: of equal ones the
      * first dims, and NaN before all numbers. They are rounded to f16. Padding is not written. */
     fa_tensor cache_k, cache_v;
