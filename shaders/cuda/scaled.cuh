@@ -128,7 +128,7 @@ __device__ __forceinline__ fa_scaling scaling_at(const fa_scales &of, scaled_row
 __device__ __forceinline__ float4 scaled_four(const fa_scales &of, int type, const uchar *block, scaled_row row, int d)
 {
     float4 x = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    uint codes = fa_codes_of(type, block, 0, d % 8);
+    uint codes = fa_codes_of(type, block, 0, d & ((1 << FA_TYPE_BLOCK_SHIFT(type)) - 1));
     fa_scaling by = {__uint_as_float(0x7fc00000u), 0.0f};
     ROLLED
     for (int i = 0; i < 4; i++) {

@@ -106,6 +106,45 @@ START_TEST(rows_follow_the_device)
 }
 END_TEST
 
+/* Formats of caches by kernel. */
+START_TEST(formats_follow_the_kernel)
+{
+    static const struct {
+        const char *limits, *kernel;
+        int dim;
+        fa_dtype k, v;
+        const char *refusal; /* NULL: served */
+    } cases[] = {
+        {"", "fma64", 64, FA_U1, FA_U2U1, NULL},
+        {"", "fma128", 128, FA_U2U1, FA_I2, NULL},
+        {"", "rows64", 64, FA_U2U1, FA_U1, NULL},
+        {"", "ampere-rows64", 64, FA_U1, FA_U1, "ampere-rows64: k.dtype u1 is not served"},
+        {"", "ampere64", 64, FA_Q8_0, FA_Q4_0, NULL},
+    };
+    for (int i = 0; i < COUNT(cases); i++) {
+        fa_device *device = NULL;
+        fa_plan *plan = NULL;
+        fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = cases[i].kernel};
+        fa_attention_desc d = make_desc(1, 2, 2, 100, 300, cases[i].dim);
+        d.tuning = &tuning;
+        d.q.dtype = d.o.dtype = FA_F16;
+        d.k.dtype = cases[i].k;
+        d.v.dtype = cases[i].v;
+        if (cases[i].k >= FA_I8) /* codes alone */
+            d.k_scale = d.v_scale = fa_tensor_make(FA_F32, 1, 1, 1, 1);
+        (void)setenv("FASTATTN_CUDA_LIMITS", cases[i].limits, 1);
+        ck_assert_int_eq(fa_device_open(context, "cuda", NULL, &device), FA_OK);
+        const fa_status status = fa_plan_create(device, &d, &plan);
+        ck_assert_msg(status == (cases[i].refusal ? FA_UNSUPPORTED : FA_OK), "case %d: %s", i,
+                      fa_last_error());
+        if (cases[i].refusal)
+            assert_message(cases[i].refusal);
+        fa_plan_destroy(plan);
+        fa_device_close(device);
+    }
+}
+END_TEST
+
 /* Hopper's own instructions are of no later GPU: the kernel that has them is only there, and only for its problem. */
 START_TEST(the_latent_kernel_is_of_hopper)
 {
@@ -157,6 +196,7 @@ void add_devices(TCase *tc)
     tcase_add_loop_test(tc, bad_limits_are_named, 0, COUNT(bad_limits));
     tcase_add_test(tc, an_old_device_is_refused);
     tcase_add_test(tc, a_device_without_kernels_is_refused);
+    tcase_add_test(tc, formats_follow_the_kernel);
     tcase_add_test(tc, a_device_without_compiler_is_refused);
     tcase_add_test(tc, a_prohibited_device_is_refused);
     tcase_add_test(tc, no_device_is_told);
