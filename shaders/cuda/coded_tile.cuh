@@ -319,7 +319,7 @@ struct coded_tile_kernel : coded_stages<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
      */
     __device__ void run()
     {
-        int key = fa_walk_next(s.walk, s.key_begin, BLOCK_KV), stage = 0;
+        int key = fa_work_next(s, TRANSFORMS, s.key_begin, BLOCK_KV), stage = 0;
         ahead to = {key, key};
         typename held_rows<TILES, tiles::HELD>::vectors::room room_q;
         q.rows.use(room_q);
@@ -334,7 +334,7 @@ struct coded_tile_kernel : coded_stages<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             stages::template decode<false>(next_codes, 0);
             stages::template fetch<true>(0, key);
             stages::template decode<true>(next_codes, 0);
-            to.next = fa_walk_next(s.walk, key + BLOCK_KV, BLOCK_KV);
+            to.next = fa_work_next(s, TRANSFORMS, key + BLOCK_KV, BLOCK_KV);
             if constexpr (!PLAIN_K)
                 stages::template copy_codes<false>(to.next);
         }
@@ -343,7 +343,7 @@ struct coded_tile_kernel : coded_stages<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             const int key_end = FA_MIN(key + BLOCK_KV, s.key_end);
             const bool cut = s.is_cut(key, key_end);
             bool apart = false;
-            to.after = fa_walk_next(s.walk, to.next + BLOCK_KV, BLOCK_KV);
+            to.after = fa_work_next(s, TRANSFORMS, to.next + BLOCK_KV, BLOCK_KV);
             if constexpr (BARE_V)
                 __syncthreads();
             else

@@ -217,7 +217,7 @@ struct latent_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
 
     __device__ void run()
     {
-        int key = fa_walk_next(s.walk, s.key_begin, BLOCK_KV), stage = 0;
+        int key = fa_work_next(s, TRANSFORMS, s.key_begin, BLOCK_KV), stage = 0;
         const int last = s.key_end;
         base::leave_notes();
         copy_q();
@@ -232,7 +232,7 @@ struct latent_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             float sc[1][8][4];
             begin_scores(stage, sc);
             const work s = base::again();
-            const int key_end = FA_MIN(key + BLOCK_KV, last), next = fa_walk_next(s.walk, key + BLOCK_KV, BLOCK_KV);
+            const int key_end = FA_MIN(key + BLOCK_KV, last), next = fa_work_next(s, TRANSFORMS, key + BLOCK_KV, BLOCK_KV);
             const bool cut = s.is_cut(key, key_end);
             copy_keys(s, stage ^ 1, next);
             wait_products<8>(sc[0]);

@@ -409,6 +409,15 @@ static bool add_latent(conform_list *list)
                                    conform_hazard_name(c.hazard));
             c.keep_axes = CONFORM_NO_AXES;
         }
+        conform_case runs = c; /* of keys that bits hide */
+        runs.hazard = CONFORM_HIDDEN;
+        runs.page = 0;
+        runs.window_left = 0;
+        runs.keep_axes = 5;
+        runs.keep_bits = -1;
+        runs.keep_runs = true;
+        set_lengths(&runs, 3, 411);
+        ok = ok && conform_add(list, &runs, "latent-in-k-causal-br-keep-runs-hidden");
         c.hazard = CONFORM_TAME;
         c.page = 0;
         c.softcap = 5;
