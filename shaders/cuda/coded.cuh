@@ -54,18 +54,27 @@ struct coded_kernel : coded_rows<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     {
     }
 
-    /* Four dims from `dim` on, in the order that operands of k have them. */
-    __device__ uint2 fetch_q(const uchar *at, int dim) const
+    /* A row of q, the lane's four dims of each half of a block. All are on their way before the first is used. */
+    __device__ void fetch_q(const uchar *at, uint2 to[2 * BLOCKS]) const
+    {
+        const int dim = lane % 4 * 4;
+        if (s.a.aligned) {
+            UNROLL
+            for (int i = 0; i < 2 * BLOCKS; i++)
+                to[i] = dim + 16 * i < s.p->dim_qk ? *(const uint2 *)(at + (dim + 16 * i) * 2) : make_uint2(0, 0);
+            return;
+        }
+        UNROLL
+        for (int i = 0; i < 2 * BLOCKS; i++) {
+            const uint4 x = elements(at + (dim + 16 * i) * 2, FA_MIN(s.p->dim_qk - dim - 16 * i, 4));
+            to[i] = make_uint2(x.x, x.y);
+        }
+    }
+
+    /* Four dims in the order that operands of k have them. */
+    static __device__ uint2 order_q(uint2 x)
     {
         const bool in_pairs = K::FP8 || K::PLAIN;
-        uint4 x = make_uint4(0, 0, 0, 0);
-        if (!s.a.aligned) {
-            x = elements(at + dim * 2, FA_MIN(s.p->dim_qk - dim, 4));
-        } else if (dim < s.p->dim_qk) {
-            const uint2 both = *(const uint2 *)(at + dim * 2);
-            x.x = both.x;
-            x.y = both.y;
-        }
         return make_uint2(__byte_perm(x.x, x.y, in_pairs ? 0x3210 : 0x5410), __byte_perm(x.x, x.y, in_pairs ? 0x7654 : 0x7632));
     }
 
@@ -75,11 +84,11 @@ struct coded_kernel : coded_rows<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     {
         UNROLL
         for (int n = 0; n < COLUMNS; n++) {
-            const uchar *at = query(s, s.row_begin + 8 * n + lane / 4).q(s);
+            uint2 row[2 * BLOCKS];
+            fetch_q(query(s, s.row_begin + 8 * n + lane / 4).q(s), row);
             UNROLL
             for (int b = 0; b < BLOCKS; b++) {
-                const int dim = 32 * b + lane % 4 * 4;
-                const uint2 low = fetch_q(at, dim), high = fetch_q(at, dim + 16);
+                const uint2 low = order_q(row[2 * b]), high = order_q(row[2 * b + 1]);
                 q[n][b] = make_uint4(low.x, low.y, high.x, high.y);
                 const float sum = lanes_sum<4>(sum_of(low.x) + sum_of(low.y) + sum_of(high.x) + sum_of(high.y));
                 UNROLL
@@ -508,14 +517,16 @@ struct coded_kernel : coded_rows<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             add_apart(key, sc);
     }
 
-    /* Keys of the next block are on their way from where scores have been made on, its values from where these are added. */
+    /*
+     * Keys of the next block are on their way from where scores have been made on, its values from where these are added. The
+     * first turn has no block: q is loaded while the first rows come.
+     */
     __device__ void run(float *room)
     {
         int block = s.key_end, next = fa_work_next(s, TRANSFORMS, s.key_begin, BLOCK_KV);
-        rows::clear_rows();
-        load_q();
         if constexpr (SCALING_K == FA_CUDA_SCALED_WHOLE)
             scale_k = whole_scale<false>();
+        rows::clear_rows();
         rows::start();
         ROLLED
         do {
@@ -537,6 +548,8 @@ struct coded_kernel : coded_rows<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
                 take_values(key, cut || (TRANSFORMS && (s.p->flags & FA_TABLE_KEEP)), sc);
             }
             copy_block<true>(next);
+            if (!any)
+                load_q();
             block = next;
             next = fa_work_next(s, TRANSFORMS, block + BLOCK_KV, BLOCK_KV);
         } while (block < s.key_end);

@@ -83,7 +83,7 @@ struct coded_rows : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     {
         const cursor c = cursor_of<OF_V>();
         const uint number = (s.in_pages() ? s.sequence.first : 0) + s.key_begin + n;
-        return in_chunks<OF_V>() ? (low_bits(c.first) + number * (uint)c.step) % 16 : 0;
+        return ways & (OF_V ? 2 : 1) ? (low_bits(c.first) + number * (uint)c.step) % 16 : 0;
     }
 
     /* The row of key number n of those in shared memory. */
@@ -177,8 +177,11 @@ struct coded_rows : decode_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             copy_some<OF_V>(looked_up, key);
     }
 
+    /* What no copy reaches. Chunks of whole rows leave out nothing that is read. */
     __device__ void clear_rows()
     {
+        if (ways == 3 && s.p->dim_qk == R.dim_v && s.p->dim_v == R.dim_v)
+            return;
         for (int at = 16 * lane; at < ROWS; at += 32 * 16)
             store_shared(shared_address(rows_k) + at, make_uint4(0, 0, 0, 0));
     }
