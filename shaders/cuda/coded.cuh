@@ -488,17 +488,17 @@ struct coded_kernel : coded_rows<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     /* Scores become weights. */
     __device__ void weigh(int key, bool cut, float sc[TILES][COLUMNS][4])
     {
-        bool any = false;
+        float most[COLUMNS][4]; /* of the tiles' scores in one place */
         UNROLL
         for (int tile = 0; tile < TILES; tile++) {
             if (TRANSFORMS || cut || key + 16 * (tile + 1) > s.key_end)
                 rows::mask_scores(key + 16 * tile, cut, sc[tile]);
-            any = any || rows::some_exceeds(sc[tile]);
+            UNROLL
+            for (int i = 0; i < 4 * COLUMNS; i++)
+                most[i / 4][i % 4] = tile == 0 ? sc[0][i / 4][i % 4] : fmaxf(most[i / 4][i % 4], sc[tile][i / 4][i % 4]);
         }
-        any = __any_sync(0xffffffffu, any);
-        UNROLL
-        for (int tile = 0; any && tile < TILES; tile++)
-            rows::rescale(sc[tile]);
+        if (__any_sync(0xffffffffu, rows::some_exceeds(most)))
+            rows::rescale(most);
         UNROLL
         for (int tile = 0; tile < TILES; tile++)
             rows::weigh(sc[tile]);
