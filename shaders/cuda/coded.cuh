@@ -13,7 +13,8 @@
  *
  * Lane l, with g = l / 4 and t = l % 4, has of a block's dims in keys g and g + 8 those from 4 t and from 16 + 4 t on, for the
  * scores, and in keys 2 t, 2 t + 1, 2 t + 8 and 2 t + 9 those from 4 g on, of each 16 keys. Four codes are a word, which
- * becomes two operands.
+ * becomes two operands. Of blocks in nibbles it has of those keys the dims of bytes 2 g and 2 g + 1: two from 2 g and two from
+ * 16 + 2 g on.
  */
 #pragma once
 
@@ -311,13 +312,12 @@ struct coded_kernel : coded_rows<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         }
     }
 
-    /* Codes of this lane's elements e to e + 3 of a block of v. Nibbles from the sixteenth on lie above those before. */
+    /* Codes of this lane's elements e to e + 3 of a block of v. */
     static __device__ uint value_codes(const uchar *row, int b, uint e)
     {
         if constexpr (V::BARE)
             return bare_codes<V>(row, b, e);
-        const uint word = word_at(row, b * V::BLOCK + V::CODES, V::NIBBLES ? e % 16 : e);
-        return V::NIBBLES ? codes_of<V>(word >> (e & 16) / 4, fifths_of<V>(row, b, e)) : word;
+        return word_at(row, b * V::BLOCK + V::CODES, e);
     }
 
     /* The numbers of a word's codes of v, which are of keys 2 t and 2 t + 1, or 8 more each, times their power of two. */
@@ -336,6 +336,30 @@ struct coded_kernel : coded_rows<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             UNROLL
             for (int i = 0; i < 2; i++)
                 to[i] = multiply2<TYPE>(to[i], by.x);
+        }
+    }
+
+    /* The numbers of the lane's two bytes in a block of two rows, times their power of two: of lower nibbles, then of upper. */
+    __device__ void nibbles_of(const uchar *even, const uchar *odd, int b, int tile, int half, uint to[2][2])
+    {
+        const uint e = lane / 4 * 2;
+        const int at = b * V::BLOCK + V::CODES + e;
+        const uint codes = __byte_perm(*(const ushort *)(even + at), *(const ushort *)(odd + at), 0x5410);
+        if constexpr (TYPE == TYPE_F16 && V::FIFTH == 0 && V::TYPE_OF != FA_TYPE_IQ4_NL) {
+            const uint2 by = notes->power[b][tile][lane % 4 + half * 4];
+            const uint plus = multiply2<TYPE>(by.x, 0xd400d400u + V::ZERO * 0x100010u);
+            UNROLL
+            for (int i = 0; i < 2; i++) {
+                const uint pair = codes >> 8 * i;
+                to[0][i] = multiply_add2(masked(pair, 0x000f000fu, 0x64006400u), by.x, by.y);
+                to[1][i] = multiply_add2(masked(pair, 0x00f000f0u, 0x54005400u), by.x, plus); /* 2^6 and the code */
+            }
+        } else {
+            uint fifth = 0;
+            if constexpr (V::FIFTH > 0)
+                fifth = (fifths_of<V>(even, b, e) & 0x00030003u) | (fifths_of<V>(odd, b, e) & 0x00030003u) << 2;
+            values_of(b, tile, half, codes_of<V>(codes, fifth), to[0]);
+            values_of(b, tile, half, codes_of<V>(codes >> 4, fifth >> 16), to[1]);
         }
     }
 
@@ -383,11 +407,13 @@ struct coded_kernel : coded_rows<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
                     const uint2 second = *(const uint2 *)(odd + apart + b * V::BLOCK + 2 * e);
                     pairs_of(first.x, second.x, numbers[h][0]);
                     pairs_of(first.y, second.y, numbers[h][1]);
-                    continue;
+                } else if constexpr (IN_NIBBLES_V) {
+                    nibbles_of(even + apart, odd + apart, b, tile, h, numbers[h]);
+                } else {
+                    const uint first = value_codes(even + apart, b, e), second = value_codes(odd + apart, b, e);
+                    values_of(b, tile, h, __byte_perm(first, second, V::FP8 ? 0x5140 : 0x5410), numbers[h][0]);
+                    values_of(b, tile, h, __byte_perm(first, second, V::FP8 ? 0x7362 : 0x7632), numbers[h][1]);
                 }
-                const uint first = value_codes(even + apart, b, e), second = value_codes(odd + apart, b, e);
-                values_of(b, tile, h, __byte_perm(first, second, V::FP8 ? 0x5140 : 0x5410), numbers[h][0]);
-                values_of(b, tile, h, __byte_perm(first, second, V::FP8 ? 0x7362 : 0x7632), numbers[h][1]);
             }
             if constexpr (BY_KEY_V)
                 scale_weights(sc[tile], b, tile, weights[tile]);
@@ -427,6 +453,17 @@ struct coded_kernel : coded_rows<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         }
     }
 
+    /* The same of the lane's four dims. */
+    __device__ float4 four_apart(const uchar *row, int key, int b, bool &apart) const
+    {
+        if constexpr (IN_NIBBLES_V) {
+            const uint e = lane / 8 * 4;
+            const float4 low = value_apart(row, key, b, e, apart), high = value_apart(row, key, b, 16 + e, apart);
+            return lane / 4 % 2 ? make_float4(low.z, low.w, high.z, high.w) : make_float4(low.x, low.y, high.x, high.y);
+        }
+        return value_apart(row, key, b, lane / 4 * 4, apart);
+    }
+
     /* What multiply_pv() has left out, for the rows that see it. */
     __device__ void add_apart(int key, const float sc[TILES][COLUMNS][4])
     {
@@ -448,7 +485,7 @@ struct coded_kernel : coded_rows<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             UNROLL
             for (int b = 0; b < BLOCKS; b++) {
                 bool apart = false;
-                const float4 four = value_apart(row, key + n, b, lane / 4 * 4, apart);
+                const float4 four = four_apart(row, key + n, b, apart);
                 const float x[4] = {four.x, four.y, four.z, four.w};
                 UNROLL
                 for (int i = 0; i < 8 * COLUMNS; i++) {

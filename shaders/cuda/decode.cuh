@@ -126,9 +126,11 @@ struct decode_kernel {
     __device__ int row_of(int n, int i) const { return s.row_begin + 8 * n + lane % 4 * 2 + i % 2; }
     __device__ int key_at(int key, int i) const { return key + lane / 4 + i / 2 * 8; }
 
-    /* The dim of row g of a tile of the output; row g + 8 has the one after it. See coded.cuh for the first. */
+    /* The dim of row g of a tile of the output; row g + 8 has the one after it. See coded.cuh for the first two. */
     __device__ int dim_of(int c, int m) const
     {
+        if (IN_NIBBLES_V)
+            return (2 * c + m / 2) * 32 + m % 2 * 16 + lane / 4 * 2;
         return CODED ? (2 * c + m / 2) * 32 + lane / 4 * 4 + m % 2 * 2 : (8 * c + lane / 4) * 8 + 2 * m;
     }
 

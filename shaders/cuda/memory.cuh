@@ -27,6 +27,9 @@ static constexpr int OPERANDS = FA_TYPE & 15, FORMAT_K = fa_cuda_coded_k(FA_TYPE
 static constexpr int SCALING_K = fa_cuda_scaling_k(FA_TYPE), SCALING_V = fa_cuda_scaling_v(FA_TYPE);
 static constexpr bool OFFSETS_K = FA_TYPE_HAS_OFFSET(FORMAT_K) || SCALING_K == FA_CUDA_SCALED_ZEROS,
                       OFFSETS_V = FA_TYPE_HAS_OFFSET(FORMAT_V) || SCALING_V == FA_CUDA_SCALED_ZEROS;
+/* Whether blocks of v hold two codes in a byte, 16 elements apart. */
+static constexpr bool IN_NIBBLES_V = CODED && FA_TYPE_IS_CODED(FORMAT_V) && !FA_TYPE_IS_BARE(FORMAT_V) &&
+                                     FA_TYPE_CODE_BITS(FORMAT_V) < 8;
 
 __device__ constexpr int ceil_div(int a, int b)
 {

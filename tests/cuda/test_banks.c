@@ -116,7 +116,23 @@ START_TEST(rows_fit_where_they_are_made_for)
 }
 END_TEST
 
-/* Rows of codes: each fits its chunks, rows of eight keys begin in different banks, and 8.6 has room for the longest. */
+/* Banks, as bits, where `words` words of each of `rows` rows lie, whose beginnings are `pitch` bytes apart; 0: two meet. */
+static unsigned banks_of(int pitch, int rows, int words)
+{
+    unsigned banks = 0;
+    for (int i = 0; i < rows * words; i++) {
+        const unsigned bank = 1u << (i / words * pitch / 4 + i % words) % BANKS;
+        if (banks & bank)
+            return 0;
+        banks |= bank;
+    }
+    return banks;
+}
+
+/*
+ * Rows of codes: each fits its chunks, rows of eight keys begin in different banks, and 8.6 has room for the longest. Of values in
+ * nibbles, the 16 bytes of a block in every second row of eight, which a warp reads at once, are in different banks too.
+ */
 START_TEST(codes_fit_and_do_not_meet)
 {
     const int type = fa_cuda_coded_type(1, FA_TYPE_Q8_0, FA_TYPE_Q8_0);
@@ -132,6 +148,8 @@ START_TEST(codes_fit_and_do_not_meet)
             ck_assert_msg(banks == 0xffffffffu, "%s: rows of codes meet in a bank: 0x%x", t->name, banks);
             ck_assert_int_le(bytes + (bytes % 16 != 0 ? 8 : 0), 16 * fa_cuda_coded_chunks(*t, format));
             ck_assert_int_le(16 * fa_cuda_coded_chunks(*t, format), pitch);
+            if (FA_TYPE_CODE_BITS(format) < 8) /* which begin at an even place */
+                ck_assert_msg(banks_of(2 * pitch, 4, 5) != 0, "%s: nibbles meet in a bank", t->name);
         }
         for (int variant = 0; fa_cuda_rows_of(*t, variant) <= t->most_q; variant++)
             ck_assert_int_le(fa_cuda_shared_bytes(*t, type, variant), 101376);
@@ -140,19 +158,6 @@ START_TEST(codes_fit_and_do_not_meet)
     ck_assert_int_eq(met, 3);
 }
 END_TEST
-
-/* Banks, as bits, where `words` words of each of `rows` rows lie, whose beginnings are `pitch` bytes apart; 0: two meet. */
-static unsigned banks_of(int pitch, int rows, int words)
-{
-    unsigned banks = 0;
-    for (int i = 0; i < rows * words; i++) {
-        const unsigned bank = 1u << (i / words * pitch / 4 + i % words) % BANKS;
-        if (banks & bank)
-            return 0;
-        banks |= bank;
-    }
-    return banks;
-}
 
 /* Likewise in kernels for many rows: of what lanes read at once. 8.6 has room for 64 rows, 9.0 for two blocks of 128. */
 START_TEST(tiles_of_codes_fit_and_do_not_meet)
