@@ -95,6 +95,9 @@ static bool rows_kernel(const fa_gpu_limits *limits, const fa_gpu_entry *entry, 
     if (limits->group_size < (size_t)impl->group)
         return false;
     *kernel = fa_gpu_common_kernel(entry);
+    /* Fetches are unrolled here, and those that count bits are long: drivers took minutes to compile them. */
+    kernel->types_k &= ~FA_TYPE(FA_BITMAP_F16);
+    kernel->types_v &= ~FA_TYPE(FA_BITMAP_F16);
     kernel->traits = (fa_tile_traits){
         .tile = {1, impl->group / impl->split, 8 * impl->split},
         .stage = FA_STAGE_Q | FA_STAGE_S,

@@ -78,7 +78,7 @@ static inline uint8 fetch8_scaled(int type, cursor c, long row, int key, int d, 
 
 /*
  * Rows that keep some of their elements (core/portable/bitmap.h): where an element lies follows from the bits before it, so they
- * are decoded where they are fetched.
+ * are decoded where they are fetched. Kernels of few rows do not take them.
  */
 #ifdef FA_PRUNED
 static inline cursor with_rows(cursor c, int dims, int bytes)
@@ -102,13 +102,6 @@ static inline raw fetch4_pruned(int type, cursor c, long row, int d, int count)
     return x;
 }
 
-static inline uint8 fetch8_pruned(int type, cursor c, long row, int d, int count)
-{
-    uint8 x = 0;
-    if (count > 0)
-        x = as_uint8((float8)(four_pruned(type, c, row, d), four_pruned(type, c, row, d + 4)));
-    return x;
-}
 #define FA_WITH_ROWS(x, w, dim, c) with_rows(c, (w).p->dim, (w).p->x##_scales.row_bytes)
 #else
 #define FA_WITH_ROWS(x, w, dim, c) c
@@ -125,11 +118,8 @@ static inline uint8 fetch8_pruned(int type, cursor c, long row, int d, int count
 #define WIDEN4_K(x) as_float4(FA_WORDS(x))
 #define WIDEN8_K(x) as_float8(x)
 #elif FA_TYPE_PRUNES(FA_TYPE_K)
-#define FA_RAW8_K uint8
 #define FETCH4_K(c, row, key, d, count) fetch4_pruned(FA_TYPE_K, c, row, d, count)
-#define FETCH8_K(c, row, key, d, count) fetch8_pruned(FA_TYPE_K, c, row, d, count)
 #define WIDEN4_K(x) as_float4(FA_WORDS(x))
-#define WIDEN8_K(x) as_float8(x)
 #else
 #define FA_RAW8_K FA_RAW8(FA_TYPE_K)
 #define FETCH4_K(c, row, key, d, count) FA_CAT(fetch4_, FA_TYPE_K)((c).m, row, d, count)
@@ -144,11 +134,8 @@ static inline uint8 fetch8_pruned(int type, cursor c, long row, int d, int count
 #define WIDEN4_V(x) as_float4(FA_WORDS(x))
 #define WIDEN8_V(x) as_float8(x)
 #elif FA_TYPE_PRUNES(FA_TYPE_V)
-#define FA_RAW8_V uint8
 #define FETCH4_V(c, row, key, d, count) fetch4_pruned(FA_TYPE_V, c, row, d, count)
-#define FETCH8_V(c, row, key, d, count) fetch8_pruned(FA_TYPE_V, c, row, d, count)
 #define WIDEN4_V(x) as_float4(FA_WORDS(x))
-#define WIDEN8_V(x) as_float8(x)
 #else
 #define FA_RAW8_V FA_RAW8(FA_TYPE_V)
 #define FETCH4_V(c, row, key, d, count) FA_CAT(fetch4_, FA_TYPE_V)((c).m, row, d, count)
