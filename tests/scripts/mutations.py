@@ -83,7 +83,7 @@ PORTABLE_MUTATIONS = {
     "codes of another centre": (PORTABLE + "decode.h", "(1024.0f + ", "(1023.0f + ", "format/*q4_0*", False),
     "pruned rows: bits of this word alone": (PORTABLE + "bitmap.h", "w < e >> 5", "w < 0", "format-bitmap*/f32*", True),
     "pruned rows: the first dim in the highest bit": (PORTABLE + "bitmap.h", "word >> FA_UINT((e & 31) + i)", "word >> FA_UINT(31 - (e & 31) - i)", "format-bitmap*/f32*", True),
-    "pruned rows: more than there is room for": (PORTABLE + "bitmap.h", " && at < bytes", "", "format-bitmap*/f32*", True),
+    "pruned rows: more than there is room for": (PORTABLE + "bitmap.h", "at < bytes", "at < bytes + 8", "format-bitmap*/f32*", True),
     "pruned rows: one word less of bits": (PORTABLE + "format.h", "(((dims) + 31) / 32 * 4)", "((dims) / 32 * 4)", "format-bitmap*splits3-causal-br/f32*", True),
     "pruned rows: those alike are dropped": (PORTABLE + "prune.h", "prune_key > prune_least || prune_alike", "prune_key > prune_least", "test_append", True),
     "pruned rows: one kept too few": (PORTABLE + "prune.h", "if (count >= room)", "if (count > room)", "test_append", True),
