@@ -4,7 +4,8 @@
  * FA_FN starts a function, FA_KERNEL_FN one that kernels alone call. FA_STRUCT(name) ... FA_STRUCT_END(name) declares
  * a struct type `name`.
  * The headers use int, fa_uint, float and bool only, pass structs by value, and take no addresses. An fa_long is what
- * 64 bits of memory are read as; FA_LONG_OF(low, high) makes one of its halves.
+ * 64 bits of memory are read as; FA_LONG_OF(low, high) makes one of its halves. An fa_vec4, on GPUs, is four floats side by
+ * side. FA_FMAX is the greater of floats; in OpenCL C and GLSL of vectors too.
  * FA_SUBNORMALS is defined where arithmetic is known to keep subnormal numbers, FA_DIVISION where a / b is rounded to
  * nearest. FA_FMA may round twice in GLSL. A product in a variable that is FA_PRECISE is not fused with a sum there;
  * compilers of the other languages are told so as a whole.
@@ -24,6 +25,7 @@
 #define FA_STRUCT_END(name) };
 #define FA_MIN(a, b) min(a, b)
 #define FA_MAX(a, b) max(a, b)
+#define FA_FMAX(a, b) max(a, b)
 #define FA_ABS(x) abs(x)
 #define FA_EXP2(x) exp2(x)
 #define FA_LOG(x) log(x)
@@ -38,6 +40,8 @@
 #define FA_AS_FLOAT(x) uintBitsToFloat(x)
 #define FA_NEG_INF uintBitsToFloat(0xff800000u)
 #define FA_COUNT_BITS(x) bitCount(x)
+#define fa_vec4 vec4
+#define FA_VEC4(a, b, c, d) vec4(a, b, c, d)
 
 #elif defined(__OPENCL_VERSION__) || defined(__OPENCL_C_VERSION__)
 #define FA_FN static inline
@@ -47,6 +51,7 @@
 #define FA_STRUCT_END(name) } name;
 #define FA_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define FA_MAX(a, b) ((a) > (b) ? (a) : (b))
+#define FA_FMAX(a, b) fmax(a, b)
 #define FA_ABS(x) fabs(x)
 #define FA_EXP2(x) exp2(x)
 #define FA_LOG(x) log(x)
@@ -62,6 +67,8 @@
 #define FA_AS_FLOAT(x) as_float(x)
 #define FA_NEG_INF (-INFINITY)
 #define FA_COUNT_BITS(x) FA_INT(popcount(x))
+#define fa_vec4 float4
+#define FA_VEC4(a, b, c, d) ((float4)(a, b, c, d))
 
 #elif defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #define FA_FN static __host__ __device__ __forceinline__
@@ -71,6 +78,7 @@
 #define FA_STRUCT_END(name) };
 #define FA_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define FA_MAX(a, b) ((a) > (b) ? (a) : (b))
+#define FA_FMAX(a, b) fmaxf(a, b)
 #define FA_ABS(x) fabsf(x)
 #define FA_EXP2(x) exp2f(x)
 #define FA_LOG(x) logf(x)
@@ -84,6 +92,8 @@
 typedef unsigned int fa_uint;
 typedef long long fa_long;
 #define FA_LONG_OF(low, high) ((fa_long)((unsigned long long)(high) << 32 | (low)))
+#define fa_vec4 float4
+#define FA_VEC4(a, b, c, d) make_float4(a, b, c, d)
 #define FA_AS_UINT(x) __float_as_uint(x)
 #define FA_AS_FLOAT(x) __uint_as_float(x)
 #define FA_COUNT_BITS(x) __popc(x) /* on the device */
@@ -105,6 +115,7 @@ typedef long long fa_long;
 #define FA_STRUCT_END(name) } name;
 #define FA_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define FA_MAX(a, b) ((a) > (b) ? (a) : (b))
+#define FA_FMAX(a, b) fmaxf(a, b)
 #define FA_ABS(x) fabsf(x)
 #define FA_EXP2(x) exp2f(x)
 #define FA_LOG(x) logf(x)

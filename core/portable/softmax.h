@@ -108,4 +108,12 @@ FA_FN float fa_normalised(float x, float factor)
     return factor == 0.0f ? 0.0f : x * factor;
 }
 
+#ifdef FA_VEC4
+FA_KERNEL_FN fa_vec4 fa_normalised4(fa_vec4 x, float factor)
+{
+    return FA_VEC4(fa_normalised(x.x, factor), fa_normalised(x.y, factor), fa_normalised(x.z, factor),
+                   fa_normalised(x.w, factor));
+}
+#endif
+
 #endif

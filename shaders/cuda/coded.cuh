@@ -91,7 +91,7 @@ struct coded_kernel : coded_rows<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             for (int b = 0; b < BLOCKS; b++) {
                 const uint2 low = order_q(row[2 * b]), high = order_q(row[2 * b + 1]);
                 q[n][b] = make_uint4(low.x, low.y, high.x, high.y);
-                const float sum = lanes_sum<4>(sum_of(low.x) + sum_of(low.y) + sum_of(high.x) + sum_of(high.y));
+                const float sum = fa_lanes_sum(sum_of(low.x) + sum_of(low.y) + sum_of(high.x) + sum_of(high.y), 4);
                 UNROLL
                 for (int r = 0; OFFSETS_K && r < 2; r++)
                     sums_q[n][b][r] = __shfl_sync(0xffffffffu, sum, (lane % 4 * 2 + r) * 4);

@@ -360,7 +360,7 @@ struct decode_kernel {
                     total.w += share[w] * x.w;
                 }
                 store4(to.type, to.aligned, to.at + d * bytes_of(to.type), s.p->dim_v - d,
-                       normalised(total, to.factor));
+                       fa_normalised4(total, to.factor));
             }
         }
     }

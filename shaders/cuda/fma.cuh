@@ -492,7 +492,7 @@ struct fma_kernel {
             for (int g = 0; g < DIMS; g += 4) {
                 const int d = 4 * x + g * LANES;
                 store4(to.type, to.aligned, to.at + d * bytes_of(to.type), q.exists ? s.p->dim_v - d : 0,
-                       normalised(make_float4(out[0][g], out[0][g + 1], out[0][g + 2], out[0][g + 3]), to.factor));
+                       fa_normalised4(make_float4(out[0][g], out[0][g + 1], out[0][g + 2], out[0][g + 3]), to.factor));
             }
             turn_rows<DIMS>(out);
         }

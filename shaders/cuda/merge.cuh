@@ -99,7 +99,7 @@ __device__ __forceinline__ void merge_parts(const fa_cuda_args &a, float4 totals
                 total.z += other.z;
                 total.w += other.w;
             }
-            store4(a.type_o, a.aligned, o + d * bytes_of(a.type_o), p->dim_v - d, normalised(total, closed.factor));
+            store4(a.type_o, a.aligned, o + d * bytes_of(a.type_o), p->dim_v - d, fa_normalised4(total, closed.factor));
         }
     }
     if (id == 0 && (p->flags & FA_TABLE_LSE))

@@ -323,7 +323,7 @@ struct rows_kernel {
             }
             next = fmaxf(next, sc[n]);
         }
-        next = lanes_max<PER_ROW>(next);
+        next = fa_lanes_max(next, PER_ROW);
         const float base = fa_safe_max(next), unit = s.p->score.unit;
         UNROLL
         for (int n = 0; n < SCORES; n++) {
@@ -357,7 +357,7 @@ struct rows_kernel {
         __syncthreads();
         const work s(this->s.a, blockIdx.x); /* read again: kept in registers, it would take the room of operands */
         if (weighs) {
-            const float total = lanes_sum<PER_ROW>(mine.sum);
+            const float total = fa_lanes_sum(mine.sum, PER_ROW);
             if (my_lane == 0) {
                 maxima[my_row] = mine.max;
                 exchange[my_row] = total;

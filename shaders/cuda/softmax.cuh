@@ -5,7 +5,7 @@
 #include "core/portable/walk.h"
 #include "memory.cuh"
 
-/* The words of core/portable/work.h and keys.h, which follow. */
+/* The words of core/portable/work.h, keys.h and lanes.h, which follow. */
 #define FA_WORK const work &
 #define FA_PARAM(w, member) (w).p->member
 #define FA_SEQUENCE(w, member) (w).sequence.member
@@ -18,6 +18,8 @@
 #define FA_LOAD_KEEP(w, n) (w).a.keep[n]
 #define FA_LOAD_BITS(w, n) ((const fa_uint *)(w).a.keep)[n]
 #define FA_LOAD_PAGE(w, n) (w).a.page_table[n]
+#define FA_UNROLL UNROLL
+#define FA_SHUFFLE_XOR(x, mask) __shfl_xor_sync(0xffffffffu, x, mask)
 
 /* The same number, of which the compiler no longer knows where it comes from: what follows from it is not kept for long. */
 template <typename T>
@@ -121,6 +123,7 @@ struct work {
 
 #include "core/portable/work.h"
 #include "core/portable/keys.h"
+#include "core/portable/lanes.h"
 
 __device__ __forceinline__ fa_key_place work::place_of(int key) const
 {
@@ -193,12 +196,6 @@ __device__ __forceinline__ float exp2_fast(float x)
     return x;
 }
 
-__device__ __forceinline__ float4 normalised(float4 x, float factor)
-{
-    return make_float4(fa_normalised(x.x, factor), fa_normalised(x.y, factor), fa_normalised(x.z, factor),
-                       fa_normalised(x.w, factor));
-}
-
 /* Where a finished row goes: the operand o, or the partial results of an item that is a part. */
 struct target {
     uchar *at;
@@ -222,21 +219,3 @@ struct target {
             *q.lse(s) = closed.lse;
     }
 };
-
-template <int LANES>
-__device__ __forceinline__ float lanes_max(float x)
-{
-    UNROLL
-    for (int bit = 1; bit < LANES; bit *= 2)
-        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, bit));
-    return x;
-}
-
-template <int LANES>
-__device__ __forceinline__ float lanes_sum(float x)
-{
-    UNROLL
-    for (int bit = 1; bit < LANES; bit *= 2)
-        x += __shfl_xor_sync(0xffffffffu, x, bit);
-    return x;
-}

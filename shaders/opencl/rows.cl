@@ -427,8 +427,8 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
                 next = fmax(next, s[n]);
             }
         }
-        if (LANES_SHARE(PER_ROW)) {
-            next = lanes_max(next, PER_ROW);
+        if (FA_LANES_SHARE(PER_ROW)) {
+            next = fa_lanes_max(next, PER_ROW);
         } else {
             exchange[id] = next;
             barrier(CLK_LOCAL_MEM_FENCE);

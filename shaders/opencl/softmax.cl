@@ -233,12 +233,6 @@ static inline cursor with_scales(cursor c, __global const fa_scales *scales, __g
 #endif
 #include "scaled.cl"
 
-static inline float4 normalised(float4 x, float factor)
-{
-    return (float4)(fa_normalised(x.x, factor), fa_normalised(x.y, factor), fa_normalised(x.z, factor),
-                    fa_normalised(x.w, factor));
-}
-
 /* What a part of a split row leaves, two floats each. */
 static inline void store_state(memory states, long first, long part, fa_state state)
 {

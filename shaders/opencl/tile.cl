@@ -284,10 +284,10 @@ static void mask_scores(work w, int x, int y, int key, int key_end, bool masked,
 /* Every work-item of a line leaves a value for each of its rows, and gets the greatest, or the sum. */
 static void exchange_rows(__local float *room, int x, int y, bool add, float value[FA_ROWS])
 {
-    if (LANES_SHARE(FA_LANES)) {
+    if (FA_LANES_SHARE(FA_LANES)) {
         FA_UNROLL
         for (int i = 0; i < FA_ROWS; i++)
-            value[i] = add ? lanes_sum(value[i], FA_LANES) : lanes_max(value[i], FA_LANES);
+            value[i] = add ? fa_lanes_sum(value[i], FA_LANES) : fa_lanes_max(value[i], FA_LANES);
         return;
     }
     put_rows(room + LINE_P(x) + y * FA_ROWS, value);
@@ -430,7 +430,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
         if (FA_TRANSFORM || masked || key_end < key + FA_BLOCK_KV)
             mask_scores(w, x, y, key, key_end, masked, s);
         softmax_step(stages + stage * STAGE, x, y, w.p->score.unit, s, out, max, sum);
-        if (!LANES_SHARE(FA_LANES))
+        if (!FA_LANES_SHARE(FA_LANES))
             stage = turn_stage(stage);
 
         const int next = fa_work_next(w, FA_TRANSFORM, key + FA_BLOCK_KV, FA_BLOCK_KV);
@@ -482,7 +482,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
         FA_UNROLL
         for (int g = 0; g < DIMS; g += 4) {
             const int d = 4 * x + g * FA_LANES, count = at.exists ? src.dim_v - d : 0;
-            const float4 result = normalised((float4)(out[0][g], out[0][g + 1], out[0][g + 2], out[0][g + 3]), closed.factor);
+            const float4 result = fa_normalised4((float4)(out[0][g], out[0][g + 1], out[0][g + 2], out[0][g + 3]), closed.factor);
             if (whole)
                 FA_CAT(store4_, FA_TYPE_O)(o, o_offset + FA_ROW_AT(w, o, at) + d, count, result);
             else

@@ -23,19 +23,7 @@ bool lanes_share(int lanes)
     return (lanes & (lanes - 1)) == 0 && SUBGROUP % lanes == 0;
 }
 
-float lanes_max(float x, int lanes)
-{
-    [[unroll]] for (int mask = 1; mask < lanes; mask *= 2)
-        x = max(x, subgroupShuffleXor(x, uint(mask)));
-    return x;
-}
-
-float lanes_sum(float x, int lanes)
-{
-    [[unroll]] for (int mask = 1; mask < lanes; mask *= 2)
-        x += subgroupShuffleXor(x, uint(mask));
-    return x;
-}
+#define FA_SHUFFLE_XOR(x, mask) subgroupShuffleXor(x, uint(mask))
 #else
 int work_item()
 {
@@ -47,13 +35,7 @@ bool lanes_share(int lanes)
     return false;
 }
 
-float lanes_max(float x, int lanes)
-{
-    return x;
-}
-
-float lanes_sum(float x, int lanes)
-{
-    return x;
-}
+#define FA_SHUFFLE_XOR(x, mask) (x)
 #endif
+#define FA_UNROLL [[unroll]]
+#include "core/portable/lanes.h"

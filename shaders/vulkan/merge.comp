@@ -97,7 +97,7 @@ void main()
         if (has && line == 0) {
             for (int l = 1; l < lines; l++)
                 total += totals[l * lanes + lane];
-            store4_o(to + address(d * bytes_of(TYPE_O)), w.dim_v - d, normalised(total, closed.factor));
+            store4_o(to + address(d * bytes_of(TYPE_O)), w.dim_v - d, fa_normalised4(total, closed.factor));
         }
     }
     if (id == 0 && (w.flags & FA_TABLE_LSE) != 0)

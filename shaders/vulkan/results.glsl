@@ -79,7 +79,7 @@ void write_from_memory(int t)
     const int first = first_row + 16 * t;
     fa_state state;
     state.max = maximum[t][0];
-    state.sum = lanes_sum(sum[t][0], PER_ROW);
+    state.sum = fa_lanes_sum(sum[t][0], PER_ROW);
     const float factor = end_row(w.row_begin + first + lane / PER_ROW, state, lane % PER_ROW == 0);
     subgroupBarrier();
     if (lane % PER_ROW == 0)

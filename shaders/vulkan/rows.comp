@@ -250,7 +250,7 @@ void softmax_step(int key, int key_end, bool full)
         next = max(next, s[n]);
     }
     if (lanes_share(PER_ROW)) {
-        next = lanes_max(next, PER_ROW);
+        next = fa_lanes_max(next, PER_ROW);
     } else {
         exchange[id] = next;
         barrier();
@@ -333,9 +333,9 @@ void write_row(int r)
                 total += vec4(parts[from], parts[from + 1], parts[from + 2], parts[from + 3]);
             }
             if (w.whole)
-                store4_o(to + address(d * bytes_of(TYPE_O)), w.dim_v - d, normalised(total, closed.factor));
+                store4_o(to + address(d * bytes_of(TYPE_O)), w.dim_v - d, fa_normalised4(total, closed.factor));
             else
-                store4_partial(to + address(d * 4), w.dim_v - d, normalised(total, closed.factor));
+                store4_partial(to + address(d * 4), w.dim_v - d, fa_normalised4(total, closed.factor));
         }
         barrier();
     }

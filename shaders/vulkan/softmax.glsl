@@ -103,12 +103,6 @@ address lse_of(work w, fa_row q)
     return at(FA_VK_SLOT_LSE) + FA_LSE_AT(w, q) * 4;
 }
 
-vec4 normalised(vec4 x, float factor)
-{
-    return vec4(fa_normalised(x.x, factor), fa_normalised(x.y, factor), fa_normalised(x.z, factor),
-                fa_normalised(x.w, factor));
-}
-
 /* What part row n of split rows leaves. */
 void store_part_state(address n, fa_state state)
 {

@@ -240,7 +240,7 @@ void exchange_rows(int stage, bool add, inout float value[ROWS])
 {
     if (lanes_share(LANES)) {
         [[unroll]] for (int i = 0; i < ROWS; i++)
-            value[i] = add ? lanes_sum(value[i], LANES) : lanes_max(value[i], LANES);
+            value[i] = add ? fa_lanes_sum(value[i], LANES) : fa_lanes_max(value[i], LANES);
         return;
     }
     [[unroll]] for (int i = 0; i < ROWS; i += 4)
@@ -312,9 +312,9 @@ void write_rows()
         [[unroll]] for (int g = 0; g < DIMS; g++) {
             const int d = 4 * (x + g * LANES), count = q.exists ? w.dim_v - d : 0;
             if (w.whole)
-                store4_o(to + address(d * bytes_of(TYPE_O)), count, normalised(o[0][g], closed.factor));
+                store4_o(to + address(d * bytes_of(TYPE_O)), count, fa_normalised4(o[0][g], closed.factor));
             else
-                store4_partial(to + address(d * 4), count, normalised(o[0][g], closed.factor));
+                store4_partial(to + address(d * 4), count, fa_normalised4(o[0][g], closed.factor));
         }
         turn_output();
         [[unroll]] for (int i = 0; i + 1 < ROWS; i++) {

@@ -95,7 +95,7 @@ void softmax_in_memory(int t, int key, int key_end, bool masked)
         scores[from + n] = score;
         next = max(next, score);
     }
-    next = lanes_max(next, PER_ROW);
+    next = fa_lanes_max(next, PER_ROW);
     const float old = fa_state_weight(maximum[t][0], next, unit), base = fa_safe_max(next);
     maximum[t][0] = next;
     float total = 0.0;
