@@ -43,7 +43,7 @@
 #endif
 #define LINES_K (FA_GROUP / SHARE)
 #define KEYS CEIL_DIV(FA_BLOCK_KV, LINES_K)
-#define NEAR FA_MIN(KEYS, 8) /* keys in blocks that are fetched before they are used */
+#define NEAR FA_MIN(KEYS, 4) /* keys in blocks that are fetched before they are used */
 #define VECTORS_K CEIL_DIV(FA_DIM_QK, 8 * FA_SPLIT)
 #define DIM_Q (VECTORS_K * 8 * FA_SPLIT)
 /* Elements of a value that a work-item fetches at once, and such pieces of it; OCTETS is what it adds up. */
