@@ -72,6 +72,7 @@ static fa_vk_constants attention_constants(const fa_plan *plan, bool aligned)
             v[FA_VK_LAYOUT_SLOTS] = d->fragments.slots;
             v[FA_VK_LAYOUT_LANES] = d->fragments.lanes;
             v[FA_VK_LAYOUT_ELEMENTS] = d->fragments.elements;
+            v[FA_VK_LAYOUT_COLUMNS] = d->fragments.columns;
         }
     }
     v[FA_VK_DIM_QK] = (uint32_t)fa_round_up(p->dim_qk, step_qk);

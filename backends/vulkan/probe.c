@@ -100,18 +100,32 @@ static bool find_elements(const report *r, uint32_t element[MOST_ELEMENTS])
     return true;
 }
 
+/* The first element that is of the same column as element i in all work-items. */
+static uint32_t find_column(const report *r, uint32_t i)
+{
+    for (uint32_t at = 0; at < i; at++) {
+        uint32_t lane = 0;
+        while (lane < r->lanes && place_of(r, lane, at, false) % 16 == place_of(r, lane, i, false) % 16)
+            lane++;
+        if (lane == r->lanes)
+            return at;
+    }
+    return i;
+}
+
 static fa_vk_layout read_report(const report *r)
 {
     uint32_t slot[MOST_ELEMENTS] = {0}, element[MOST_ELEMENTS] = {0};
-    fa_vk_layout layout = {0, 0, 0, 0};
+    fa_vk_layout layout = {0, 0, 0, 0, 0};
     find_slots(r, 0, slot, &layout.rows);
     /* Eight elements or fewer have three bits each. */
     if (r->count > 8 || !same_slots(r, slot, layout.rows) || !find_lanes(r, &layout.lanes) ||
         !find_elements(r, element))
-        return (fa_vk_layout){0, 0, 0, 0};
+        return (fa_vk_layout){0, 0, 0, 0, 0};
     for (uint32_t i = 0; i < r->count; i++) {
         layout.slots |= slot[i] << 3 * i;
         layout.elements |= element[i] << 3 * i;
+        layout.columns |= find_column(r, i) << 3 * i;
     }
     return layout;
 }

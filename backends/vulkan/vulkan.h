@@ -41,7 +41,7 @@ typedef struct fa_vk_caps {
 
 /* How a subgroup holds fragments: the values of FA_VK_LAYOUT_ROWS and what follows it. All 0: not known. */
 typedef struct fa_vk_layout {
-    uint32_t rows, slots, lanes, elements;
+    uint32_t rows, slots, lanes, elements, columns;
 } fa_vk_layout;
 
 enum { FA_VK_MAX_QUEUES = 4 };

@@ -35,13 +35,14 @@
 #define FA_VK_LAYOUT_SLOTS 24 /* of each element of an accumulator, 3 bits: which of these rows it is of */
 #define FA_VK_LAYOUT_LANES 25 /* bits of a work-item's number that those with the same rows differ in */
 #define FA_VK_LAYOUT_ELEMENTS \
-    26                      /* of each element of the first operand, 3 bits: the accumulator's in its place */
-#define FA_VK_IN_PARTS 27   /* tile: scores are summed over 64 dims at a time */
-#define FA_VK_CONSTANT_0 28 /* of a task */
-#define FA_VK_CONSTANT_1 29
-#define FA_VK_CONSTANT_2 30
-#define FA_VK_CONSTANT_3 31
-#define FA_VK_CONSTANTS 32
+    26 /* of each element of the first operand, 3 bits: the accumulator's in its place */
+#define FA_VK_LAYOUT_COLUMNS 27 /* of each element of an accumulator, 3 bits: the first one of its column */
+#define FA_VK_IN_PARTS 28       /* tile: scores are summed over 64 dims at a time */
+#define FA_VK_CONSTANT_0 29     /* of a task */
+#define FA_VK_CONSTANT_1 30
+#define FA_VK_CONSTANT_2 31
+#define FA_VK_CONSTANT_3 32
+#define FA_VK_CONSTANTS 33
 
 #define FA_VK_SLOT_TABLE 0
 #define FA_VK_SLOT_Q 1

@@ -43,6 +43,7 @@ layout(constant_id = FA_VK_LAYOUT_ROWS) const int LAYOUT_ROWS = 0;
 layout(constant_id = FA_VK_LAYOUT_SLOTS) const int LAYOUT_SLOTS = 0;
 layout(constant_id = FA_VK_LAYOUT_LANES) const int LAYOUT_LANES = 0;
 layout(constant_id = FA_VK_LAYOUT_ELEMENTS) const int LAYOUT_ELEMENTS = 0;
+layout(constant_id = FA_VK_LAYOUT_COLUMNS) const int LAYOUT_COLUMNS = 0;
 
 #define accumulator coopmat<float, gl_ScopeSubgroup, 16, 16, gl_MatrixUseAccumulator>
 #define operand_a coopmat<float16_t, gl_ScopeSubgroup, 16, 16, gl_MatrixUseA>
@@ -132,6 +133,11 @@ int element_of(int i)
     return LAYOUT_ELEMENTS >> 3 * i & 7;
 }
 
+int column_of(int i)
+{
+    return LAYOUT_COLUMNS >> 3 * i & 7;
+}
+
 #include "staging.glsl"
 
 /* The row of a slot, from the subgroup's tile's first. */
@@ -201,13 +207,21 @@ int scaling_at(int g, int n, int i)
     return g * BLOCK_KV + 16 * n + place[i] % 16;
 }
 
+/* The same for each key of elements, which those of a column share: element i of x, of what lies in shared memory. */
+#define TAKE_OF_KEY(x, all, i)                                                                         \
+    if (column_of(i) == i)                                                                             \
+        x[i] = all[scaling_at(g, n, i)];                                                               \
+    else                                                                                               \
+        x[i] = x[column_of(i)];
+
 /* Scores of keys in blocks: a product for each 32 dims, whose keys' scales lie along its columns. */
 void multiply_blocks()
 {
     [[unroll]] for (int g = 0; g < GROUPS_K; g++) {
         [[unroll]] for (int n = 0; n < STEPS_KV; n++) {
             accumulator part[TILES];
-            accumulator scales; /* glslang 13.1 mistakes the type of what follows an array in its declaration */
+            accumulator scales; /* glslang 13.1 mistakes the type of what follows another in its declaration */
+            accumulator offsets;
             [[unroll]] for (int t = 0; t < TILES; t++)
                 part[t] = accumulator(0.0);
             [[unroll]] for (int d = 2 * g; d < 2 * g + 2; d++) {
@@ -216,13 +230,17 @@ void multiply_blocks()
                 [[unroll]] for (int t = 0; t < TILES; t++)
                     part[t] = coopMatMulAdd(q[t][d], keys, part[t]);
             }
-#define SCALE_OF_KEY(i) scales[i] = scales_k[scaling_at(g, n, i)];
+#define SCALE_OF_KEY(i) TAKE_OF_KEY(scales, scales_k, i)
             EACH(SCALE_OF_KEY)
+            if (OFFSETS_K) {
+#define OFFSET_OF_KEY(i) TAKE_OF_KEY(offsets, offsets_k, i)
+                EACH(OFFSET_OF_KEY)
+            }
             [[unroll]] for (int t = 0; t < TILES; t++) {
 #define SCALE(i)                                                                                       \
     x[i] = fma(part[t][i], scales[i], x[i]);                                                           \
     if (OFFSETS_K)                                                                                     \
-        x[i] = fma(sums_q[t][g][slot_of(i)], offsets_k[scaling_at(g, n, i)], x[i]);
+        x[i] = fma(sums_q[t][g][slot_of(i)], offsets[i], x[i]);
                 accumulator x = s[t][n];
                 EACH(SCALE)
                 s[t][n] = x;
@@ -252,15 +270,14 @@ void multiply_qk()
 #include "weights.glsl"
 
 /* The weights of keys 16 n to 16 n + 15 for values in block g of 32 dims, scaled. */
-operand_a scaled_weights(int t, int n, int g, accumulator scales)
+operand_a scaled_weights(int t, int n, int g, accumulator scales, accumulator offsets)
 {
     operand_a p;
 #define TAKE_SCALED(i) p[i] = float16_t(x[element_of(i)] * scales[element_of(i)]);
     const accumulator x = s[t][n];
     EACH(TAKE_SCALED)
     if (OFFSETS_V) {
-#define ADD_OFFSET(i)                                                                                  \
-    sums_v[t][g][slot_of(i)] = fma(x[i], offsets_v[scaling_at(g, n, i)], sums_v[t][g][slot_of(i)]);
+#define ADD_OFFSET(i) sums_v[t][g][slot_of(i)] = fma(x[i], offsets[i], sums_v[t][g][slot_of(i)]);
         EACH(ADD_OFFSET)
     }
     return p;
@@ -272,10 +289,15 @@ void multiply_value_blocks()
         [[unroll]] for (int g = 0; g < GROUPS_V; g++) {
             operand_a p[TILES];
             accumulator scales;
-#define SCALE_OF_VALUE(i) scales[i] = scales_v[scaling_at(g, n, i)];
+            accumulator offsets;
+#define SCALE_OF_VALUE(i) TAKE_OF_KEY(scales, scales_v, i)
             EACH(SCALE_OF_VALUE)
+            if (OFFSETS_V) {
+#define OFFSET_OF_VALUE(i) TAKE_OF_KEY(offsets, offsets_v, i)
+                EACH(OFFSET_OF_VALUE)
+            }
             [[unroll]] for (int t = 0; t < TILES; t++)
-                p[t] = scaled_weights(t, n, g, scales);
+                p[t] = scaled_weights(t, n, g, scales, offsets);
             [[unroll]] for (int d = 2 * g; d < 2 * g + 2; d++) {
                 operand_b values;
                 coopMatLoad(values, room, ROOM_K + 16 * n * LINE_V + 2 * d, LINE_V, gl_CooperativeMatrixLayoutRowMajor);
