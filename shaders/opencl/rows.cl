@@ -130,13 +130,16 @@ static inline void look_up(work w, int id, int key, int key_end, int to[LOOKUPS]
         to[n] = page_of(w, FA_MIN(key + id + n * FA_GROUP, key_end - 1));
 }
 
+/*
+ * What is fetched of a key without a page is page 0's, and its score is NaN once it is made: to ask of each key as it is
+ * fetched would take too long.
+ */
 static inline long row_of(cursor c, pages p, int slot, int key, int key_end)
 {
     const int j = key_of(slot, key, key_end);
-    return row_on(c, p[j - key], j);
+    return row_on(c, FA_MAX(p[j - key], 0), j);
 }
 
-/* Of a key without, a score is NaN once it is made: to wait for each key as it is fetched would take too long. */
 static inline bool has_row(pages p, int slot, int key, int key_end)
 {
     return p[key_of(slot, key, key_end) - key] >= 0;
@@ -171,11 +174,7 @@ static void score_keys(cursor k, pages p, int dim_qk, __local const float4 *q, i
                 const long row = row_of(k, p, line + (first + n) * LINES_K, key, key_end);
                 const long at = FA_BLOCK_AT(FA_TYPE_K, row, d);
                 place[n] = (uint)at;
-                FA_UNROLL
-                for (int i = 0; PAGES && i < FA_BLOCK_ROOM; i++)
-                    block[n][i] = 0;
-                if (!PAGES || row >= 0)
-                    block_fetch(FA_TYPE_K, k.m, at, dim_qk - d, block[n]);
+                block_fetch(FA_TYPE_K, k.m, at, dim_qk - d, block[n]);
             }
             FA_UNROLL
             for (int n = 0; n < NEAR; n++)
@@ -242,7 +241,7 @@ static void score_keys(cursor k, pages p, int dim_qk, __local const float4 *q, i
 #else
             const long first = row_of(k, p, line + n * LINES_K, key, key_end);
 #endif
-            keys[n] = FETCH8_K(k, first, key_of(line + n * LINES_K, key, key_end), d, count_at(first, dim_qk - d));
+            keys[n] = FETCH8_K(k, first, key_of(line + n * LINES_K, key, key_end), d, dim_qk - d);
         }
         FA_UNROLL
         for (int n = 0; n < turns; n++) {
@@ -278,10 +277,10 @@ static void fetch_values(cursor v, pages p, int dim_v, int id, int key, int key_
             const int d = DIM_OF(lane, c * (PIECE / 8));
 #if BLOCKS_V
             to[a][c] = 0;
-            if (count_at(at, LANES_V * PIECE * PIECES == FA_DIM_V ? PIECE : dim_v - d) > 0)
+            if (LANES_V * PIECE * PIECES == FA_DIM_V || d < dim_v)
                 to[a][c] = piece_fetch(FA_TYPE_V, PIECE, v.m, at, d);
 #else
-            to[a][c] = FETCH8_V(v, at, key_of(slot, key, key_end), d, count_at(at, dim_v - d));
+            to[a][c] = FETCH8_V(v, at, key_of(slot, key, key_end), d, dim_v - d);
 #endif
         }
     }

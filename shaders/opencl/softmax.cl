@@ -190,10 +190,10 @@ static inline long row_at(cursor c, int key)
 }
 
 #ifdef FA_PAGES
-/* The same of a key whose page is known, or -1. */
+/* The same of a key whose page is known; the pool has it. */
 static inline long row_on(cursor c, int page, int key)
 {
-    return page >= 0 ? c.first + (long)page * c.page + (long)fa_work_within(c.w, key) * c.step : -1;
+    return c.first + (long)page * c.page + (long)fa_work_within(c.w, key) * c.step;
 }
 
 /* The page of a key; -1 where the pool has not what the table names. */
