@@ -90,7 +90,7 @@ def main():
                 source = (folder / file).resolve()
                 includes(source, root, seen)
                 for suffix, more in variants(options):
-                    run([glslang, "--quiet", "--target-env", target, f"-I{folder}", f"-I{root}", *macros, *more, "-o",
+                    run([glslang, "--quiet", "-g0", "--target-env", target, f"-I{folder}", f"-I{root}", *macros, *more, "-o",
                          binary, source])
                     if group is MATRIX:
                         run([optimiser, f"--target-env={target}", *INLINE, binary, "-o", binary])
