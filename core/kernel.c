@@ -85,6 +85,13 @@ fa_status fa_kernel_supports(const fa_kernel *kernel, const fa_problem *p)
     return check_scales(kernel, p, FA_V);
 }
 
+/* Turns of loops that a key of pruned rows costs more: a fetch of four elements counts bits in half of the row's words, and
+ * 64 work-items share the fetches of a key. */
+static int32_t count_turns(const fa_tensor *t, int32_t dim)
+{
+    return FA_TYPE_PRUNES((int)t->dtype) ? dim * dim / (256 * 64) + 1 : 0;
+}
+
 fa_limits fa_kernel_limits(const fa_kernel *kernel, const fa_problem *problem, const fa_limits *device)
 {
     const fa_tensor *tensor = problem->tensor;
@@ -94,6 +101,11 @@ fa_limits fa_kernel_limits(const fa_kernel *kernel, const fa_problem *problem, c
     fa_limits limits = fa_limits_sane(device, coded ? kernel->resident_coded : kernel->traits.resident);
     if (coded)
         limits.onchip_bytes -= FA_MIN(limits.onchip_bytes, (uint64_t)kernel->coded_bytes);
+    const int32_t turns = kernel->traits.key_turns;
+    const int32_t more =
+        count_turns(&tensor[FA_K], problem->dim_qk) + count_turns(&tensor[FA_V], problem->dim_v);
+    if (turns > 0 && limits.loop_turns > 0)
+        limits.loop_turns = FA_MAX((int32_t)((int64_t)limits.loop_turns * turns / (turns + more)), 1);
     return limits;
 }
 

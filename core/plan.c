@@ -70,11 +70,12 @@ static fa_status check_spans(const fa_device *device, const fa_problem *p)
 /* Whether no loop of the kernel, nor of the merge, is ended before its time. */
 static fa_status check_loops(const fa_device *device, const fa_kernel *kernel, const fa_problem *p)
 {
-    int64_t most = fa_tiling_item_keys(&device->limits, &kernel->traits);
+    const fa_limits limits = fa_kernel_limits(kernel, p, &device->limits);
+    int64_t most = fa_tiling_item_keys(&limits, &kernel->traits);
     const int64_t keys = p->dynamic ? p->keys : p->max_len_kv;
     if (most > 0 &&
         (kernel->features & FA_FEATURE_SPLIT)) /* blocks do not fill an item, so it has half at least */
-        most *= fa_tiling_parts(&device->limits) / 2;
+        most *= fa_tiling_parts(&limits) / 2;
     if (most == 0 || keys <= most)
         return FA_OK;
     return fa_fail(

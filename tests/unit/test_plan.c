@@ -446,6 +446,15 @@ START_TEST(kernels_refuse_by_name)
     p.tensor[FA_V].dtype = FA_F32;
     ck_assert_uint_eq(fa_kernel_limits(&kernel, &p, &device).units, 30);
     ck_assert_uint_eq(fa_kernel_limits(&kernel, &p, &device).onchip_bytes, 1000);
+    const fa_limits loops = {.units = 10, .loop_turns = 58000};
+    const int32_t dim_qk = p.dim_qk, dim_v = p.dim_v;
+    kernel.traits.key_turns = 16;
+    p.dim_qk = p.dim_v = 576;
+    ck_assert_int_eq(fa_kernel_limits(&kernel, &p, &loops).loop_turns, 58000);
+    p.tensor[FA_K].dtype = p.tensor[FA_V].dtype = FA_BITMAP_F16; /* 21 turns of each to count bits */
+    ck_assert_int_eq(fa_kernel_limits(&kernel, &p, &loops).loop_turns, 16000);
+    p.dim_qk = dim_qk;
+    p.dim_v = dim_v;
     kernel.scale_dims = 32;
     p.tensor[FA_K].dtype = p.tensor[FA_V].dtype = FA_E4M3;
     p.k_scales.scale_type = FA_F32;
