@@ -58,6 +58,12 @@ static fa_status check(const fa_saliency *s, const fa_saliency_desc *d)
     return FA_OK;
 }
 
+static bool same_rule(const fa_mask_rule *a, const fa_mask_rule *b)
+{
+    return a->left == b->left && a->right == b->right && a->prefix == b->prefix && a->offset == b->offset &&
+           a->top_left == b->top_left;
+}
+
 /* Whether the plan is of the same description, so that what its work says of sequences holds here. */
 static fa_status check_plan(const fa_saliency *s, const fa_plan *plan)
 {
@@ -72,7 +78,7 @@ static fa_status check_plan(const fa_saliency *s, const fa_plan *plan)
     if (!of->dynamic)
         return fa_fail(FA_INVALID, "plan is of a description with dynamic_lengths 0, expected 1 or 2");
     if (memcmp(&ours, &theirs, sizeof(ours)) != 0 || p->sequences != of->sequences || p->keys != of->keys ||
-        p->packed_q != of->packed_q || p->packed_kv != of->packed_kv ||
+        p->packed_q != of->packed_q || p->packed_kv != of->packed_kv || !same_rule(&p->rule, &of->rule) ||
         p->tensor[FA_Q].dtype != of->tensor[FA_Q].dtype || p->tensor[FA_K].dtype != of->tensor[FA_K].dtype ||
         memcmp(p->span, of->span, sizeof(p->span)) != 0)
         return fa_fail(FA_INVALID, "plan is of another description than attention");
@@ -195,7 +201,11 @@ static fa_status check_turns(const fa_saliency *s, const fa_saliency_desc *d)
 {
     const fa_problem *p = &s->problem;
     const int32_t most = s->device->limits.loop_turns, each = s->own.params.each;
-    const int64_t dim = p->dim_qk, fours = FA_TYPE_IS_CODED((int)p->tensor[FA_K].dtype) ? 2 * dim / 4 : 0;
+    const int k = (int)p->tensor[FA_K].dtype;
+    const int64_t dim = p->dim_qk, words = (dim + 31) / 32;
+    /* Of fetches of four elements; of pruned rows each counts the words before its own. */
+    const int64_t fours =
+        (FA_TYPE_IS_CODED(k) ? 2 * dim / 4 : 0) + (FA_TYPE_PRUNES(k) ? 4 * words * (words - 1) : 0);
     const int64_t longest = d->plan ? fa_problem_most_rows(p) : p->max_len_q,
                   rows = d->probes > 0 ? d->probes : longest, row = 1 + (int64_t)each * (1 + dim + fours);
     if (most > 0 && rows > FA_MAX(most - 64, 0) / row)

@@ -27,7 +27,8 @@ typedef struct fa_saliency_desc {
     int64_t
         heads; /* of the output: heads_kv, each a mean over the query heads of its group; or heads_q. 0: heads_kv */
     int32_t sums; /* 1: sums in the place of means                                                   */
-    /* A plan of `attention` on this device, with dynamic_lengths, whose work runs may be given: then they have its lengths. It
+    /* A plan of `attention` on this device, with dynamic_lengths, whose work runs may be given: then they have its lengths and
+     * masks. Scale, softcap and the values of slopes and factors are those of `attention`, which may differ from the plan's. It
      * may be destroyed afterwards. NULL: runs have the description's lengths. */
     const fa_plan *plan;
 } fa_saliency_desc;

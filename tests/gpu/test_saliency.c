@@ -637,6 +637,10 @@ START_TEST(lengths_refused)
     ck_assert_int_eq(fa_saliency_create(device, &d, &saliency), FA_INVALID);
     assert_message("plan is of a description with dynamic_lengths 0, expected 1 or 2");
     d.plan = plan;
+    longest.mask = longest.mask == FA_MASK_NONE ? FA_MASK_CAUSAL_BOTTOM_RIGHT : FA_MASK_NONE;
+    ck_assert_int_eq(fa_saliency_create(device, &d, &saliency), FA_INVALID);
+    assert_message("plan is of another description than attention");
+    longest.mask = s.desc.mask;
     longest.scale =
         0.5f; /* of scores, as are softcap and the values of slopes, of which the work says nothing */
     longest.q.stride[0] = (HEADS_Q * ROWS + 4) * DIM;
