@@ -42,11 +42,14 @@ static fa_status check_row_format(const fa_problem *p, bool v_in_k)
     return fa_tensor_check_row(v, "v", FA_MLA_LATENT);
 }
 
-/* Where v is the first dims of k: strides that are not given are k's, which are normalised before v's. */
+/* Where v is the first dims of k: strides that are not given are k's, which are normalised before v's. Pruned rows, of which
+ * strides count bytes, are refused later. */
 static void lay_v_in_k(fa_problem *p)
 {
     int64_t *v = p->tensor[FA_V].stride;
-    if (!v[0] && !v[1] && !v[2] && !v[3])
+    const bool pruned =
+        FA_TYPE_PRUNES((int)p->tensor[FA_K].dtype) || FA_TYPE_PRUNES((int)p->tensor[FA_V].dtype);
+    if (!pruned && !v[0] && !v[1] && !v[2] && !v[3])
         memcpy(v, p->tensor[FA_K].stride, sizeof(p->tensor[FA_K].stride));
 }
 

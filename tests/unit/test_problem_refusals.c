@@ -401,6 +401,9 @@ START_TEST(values_in_keys)
     fa_problem p = accept(&d);
     ck_assert(p.features & FA_FEATURE_V_IN_K);
     fa_problem_release(context, &p);
+    d.k.dtype = FA_BITMAP_F16; /* whose strides v, in f32, does not get */
+    refuse(&d, FA_INVALID, "v.dtype is f32, expected k.dtype, bitmap_f16, with v_in_k");
+    d.k.dtype = FA_F32;
     d.v.shape[3] = d.o.shape[3] = 9; /* with strides that are not given, k's */
     p = accept(&d);
     ck_assert_int_eq(memcmp(p.tensor[FA_V].stride, p.tensor[FA_K].stride, sizeof(d.k.stride)), 0);
