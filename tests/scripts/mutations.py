@@ -86,7 +86,7 @@ PORTABLE_MUTATIONS = {
     "pruned rows: more than there is room for": (PORTABLE + "bitmap.h", "at < bytes", "at < bytes + 8", "format-bitmap*/f32*", True),
     "pruned rows: one word less of bits": (PORTABLE + "format.h", "(((dims) + 31) / 32 * 4)", "((dims) / 32 * 4)", "format-bitmap*splits3-causal-br/f32*", True),
     "pruned rows: those alike are dropped": (PORTABLE + "prune.h", "prune_key > prune_least || prune_alike", "prune_key > prune_least", "test_append", True),
-    "pruned rows: one kept too few": (PORTABLE + "prune.h", "if (count >= room)", "if (count > room)", "test_append", True),
+    "pruned rows: one kept too few": (PORTABLE + "prune.h", "prune_room > 0", "prune_room > 1", "test_append", True),
     "pruned rows: magnitudes with their signs": (PORTABLE + "prune.h", "bits & 0x7fffffffu", "bits", "test_append", True),
     "latent rows: scale of other dims": (PORTABLE + "decode.h", "/ FA_MLA_GROUP);", "/ FA_MLA_GROUP ^ 1);", "format-latent-row/f32*", True),
 }
