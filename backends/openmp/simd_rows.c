@@ -200,7 +200,7 @@ static void add_infinite(const query_row *row, const typed_rows *v, int key, int
     }
 }
 
-/* Whether rows are read as chunks: what is in pages or in codes, if chunks take the dim. */
+/* Whether rows are read as chunks: those of lists, if chunks take the dim. */
 static bool in_chunks(const typed_rows *rows, int dim)
 {
     return VL > 1 && rows->row && !rows->scaled.run && has_chunks(rows->dtype, dim);

@@ -57,7 +57,7 @@
 #define FA_APPEND_FITS_ROW 2
 
 /*
- * Strides are in elements: of new rows those of batch, head, row, of a cache of entry, head, key. The list behind it has an
+ * Strides are in elements, of bitmap_f16 in bytes: of new rows those of batch, head, row, of a cache of entry, head, key. The list behind it has an
  * fa_turn for each pair.
  */
 FA_STRUCT(fa_append_params)
@@ -301,7 +301,7 @@ FA_APPEND_DEFINE(k, 0, 2, FA_APPEND_TYPE_K(t), FA_APPEND_TYPE_CACHE_K(t), FA_APP
 FA_APPEND_DEFINE(v, 1, 3, FA_APPEND_TYPE_V(t), FA_APPEND_TYPE_CACHE_V(t), FA_APPEND_PARAM(t, dim_v), false)
 FA_APPEND_DEFINE(q, 5, 6, FA_APPEND_TYPE_Q(t), FA_APPEND_TYPE_Q_OUT(t), FA_APPEND_PARAM(t, dim_k), true)
 
-/* Elements of a tensor that precede a row. */
+/* Elements of a tensor that precede a row; of bitmap_f16, bytes. */
 #define FA_APPEND_ROW(t, x, a, b, c)                            \
     (FA_INDEX(a) * FA_WIDE(FA_APPEND_PARAM(t, x##_stride)[0]) + \
      FA_INDEX(b) * FA_WIDE(FA_APPEND_PARAM(t, x##_stride)[1]) + \

@@ -3,6 +3,7 @@
  * Exchanges among work-items beside each other. Written in words that each language defines before:
  *   FA_UNROLL                precedes a loop over registers, which have no index
  *   FA_SHUFFLE_XOR(x, mask)  x of the work-item whose number in the sub-group differs by the bits of `mask`
+ * Where there are no sub-groups it is x itself, and nothing here may be called for more than one lane.
  */
 #ifndef FA_PORTABLE_LANES_H
 #define FA_PORTABLE_LANES_H

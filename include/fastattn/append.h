@@ -33,7 +33,8 @@ typedef enum fa_rotary_scaling {
 typedef struct fa_rotary {
     fa_rotary_form form;
     int32_t dims; /* an even number; 0: all from first_dim on. The other dims stay as they are */
-    /* Above 0: cosines and sines are operands, f32 (table_positions, dims/2), contiguous, and the fields below are 0. */
+    /* Above 0: cosines and sines are operands, f32 (table_positions, dims/2), contiguous, and the fields below but
+     * first_dim are 0. */
     int32_t table_positions;
     fa_rotary_scaling scaling;
     double base;   /* above 1; 0: 10000 */

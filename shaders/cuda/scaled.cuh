@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Elements of k and v whose scales are tensors of their own, for kernels without tensor cores. They are scaled where they
- * are fetched, so what is fetched are the bits of f32. Only the modules of FA_CUDA_SCALED have this; there all types
- * whose blocks are codes alone are of KIND_SCALED, and an fp8 without scales has a scale of 1. Code that chooses among so
- * many types is long: it stands once, in functions that are called.
+ * are fetched, so what is fetched are the bits of f32. Only the modules of FA_CUDA_SCALED and FA_CUDA_PRUNED_ROWS have this;
+ * there all types whose blocks are codes alone are of KIND_SCALED, and an fp8 without scales has a scale of 1. Code that
+ * chooses among so many types is long: it stands once, in functions that are called.
  */
 #pragma once
 

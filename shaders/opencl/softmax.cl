@@ -175,7 +175,7 @@ static inline cursor values_of(work w, memory v, long v_offset)
 }
 
 /*
- * Bytes before a key's row; -1 where the table names a page that the pool has not. Of such a row nothing is fetched: the
+ * Bytes before a key's row; -1 where the table names a page that the pool has not. `tile` fetches nothing of such a row: the
  * key is NaN, so that the rows that see it become NaN, and the value is 0. The table is read here, so in pages
  * kernels keep what this says.
  */
