@@ -22,13 +22,12 @@ _Static_assert(sizeof(fa_fill_params) % 8 == 0, "std430 rounds its size up");
 _Static_assert(offsetof(fa_fill_params, head) == 0, "its words are the first of the parameters");
 /* What fill.h writes word by word. */
 _Static_assert(
-    WORDS(sizeof(fa_table_sequence)) == FA_FILL_SEQUENCE_WORDS &&
-        WORDS(offsetof(fa_table_sequence, q_at)) == 0 && WORDS(offsetof(fa_table_sequence, k_at)) == 2 &&
-        WORDS(offsetof(fa_table_sequence, v_at)) == 4 && WORDS(offsetof(fa_table_sequence, o_at)) == 6 &&
-        WORDS(offsetof(fa_table_sequence, lse_at)) == 8 && WORDS(offsetof(fa_table_sequence, number)) == 10 &&
-        WORDS(offsetof(fa_table_sequence, mask)) == 11 && WORDS(sizeof(fa_mask)) == 5 &&
-        WORDS(offsetof(fa_table_sequence, first)) == 16 && WORDS(offsetof(fa_table_sequence, row)) == 17 &&
-        WORDS(offsetof(fa_table_sequence, rows)) == 18 &&
+    WORDS(sizeof(fa_table_sequence)) == FA_SEQUENCE_WORDS && WORDS(offsetof(fa_table_sequence, q_at)) == 0 &&
+        WORDS(offsetof(fa_table_sequence, k_at)) == 2 && WORDS(offsetof(fa_table_sequence, v_at)) == 4 &&
+        WORDS(offsetof(fa_table_sequence, o_at)) == 6 && WORDS(offsetof(fa_table_sequence, lse_at)) == 8 &&
+        WORDS(offsetof(fa_table_sequence, number)) == 10 && WORDS(offsetof(fa_table_sequence, mask)) == 11 &&
+        WORDS(sizeof(fa_mask)) == 5 && WORDS(offsetof(fa_table_sequence, first)) == 16 &&
+        WORDS(offsetof(fa_table_sequence, row)) == 17 && WORDS(offsetof(fa_table_sequence, rows)) == 18 &&
         WORDS(sizeof(fa_table_item)) == FA_FILL_ENTRY_WORDS &&
         WORDS(offsetof(fa_table_item, sequence)) == 2 && WORDS(offsetof(fa_table_item, key_end)) == 7 &&
         WORDS(sizeof(fa_table_merge)) == FA_FILL_ENTRY_WORDS && WORDS(offsetof(fa_table_merge, parts)) == 6,

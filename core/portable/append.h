@@ -57,8 +57,8 @@
 #define FA_APPEND_FITS_ROW 2
 
 /*
- * Strides are in elements, of bitmap_f16 in bytes: of new rows those of batch, head, row, of a cache of entry, head, key. The list behind it has an
- * fa_turn for each pair.
+ * Strides are in elements, of bitmap_f16 in bytes: of new rows those of batch, head, row, of a cache of entry, head, key.
+ * The list behind it has an fa_turn for each pair.
  */
 FA_STRUCT(fa_append_params)
     fa_long k_stride[3], v_stride[3], cache_k_stride[3], cache_v_stride[3], q_stride[3], q_out_stride[3];

@@ -340,13 +340,12 @@ FA_KERNEL_FN void fa_fill_put_long(FA_TASK t, int word, FA_AT value)
      FA_INDEX(row) * FA_WIDE(FA_FILL_HEAD(t, x##_stride[2])))
 
 /* Words of the table's entries. */
-#define FA_FILL_SEQUENCE_WORDS 20
 #define FA_FILL_ENTRY_WORDS 8
 
 /* Entry n of fa_table_sequence, member by member. */
 FA_KERNEL_FN void fa_fill_put_sequence(FA_TASK t, int n, fa_fill_sequence s)
 {
-    const int at = (FA_FILL_HEAD(t, sequences_at) + n) * FA_FILL_SEQUENCE_WORDS;
+    const int at = (FA_FILL_HEAD(t, sequences_at) + n) * FA_SEQUENCE_WORDS;
     const int heads_q = FA_FILL_PARAM(t, heads_kv) * FA_FILL_HEAD(t, group);
     const bool paged = fa_fill_paged(t);
     const int batch_q = fa_fill_has(t, FA_FILL_PACKED_Q) ? 0 : n;
@@ -466,7 +465,7 @@ FA_KERNEL_FN void fa_fill_group(FA_TASK t, int group, int item, int items)
     const fa_fill_chunk chunk = fa_fill_choose(t, all);
     const fa_fill_count done = fa_fill_lists(t, item, items, chunk.blocks, none);
     const int workers = chunk.alone ? FA_MIN(done.items, 1) : FA_MIN(done.items, FA_FILL_PARAM(t, units));
-    const int words = FA_FILL_HEAD(t, sequences_at) * FA_FILL_SEQUENCE_WORDS;
+    const int words = FA_FILL_HEAD(t, sequences_at) * FA_SEQUENCE_WORDS;
     for (int n = item; n < words; n += items) {
         const int head = FA_FILL_PARAM(t, head_words);
         int value = FA_TASK_LIST(t, fa_fill_word, n < head ? n : n - head + FA_FILL_PARAM(t, words)).bits;

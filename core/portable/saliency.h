@@ -219,14 +219,14 @@ FA_KERNEL_FN fa_table_sequence fa_saliency_sequence(FA_TASK t, int n)
         s.o_at = FA_SALIENCY_LONG(t, n, 6);
         s.lse_at = FA_SALIENCY_LONG(t, n, 8);
         s.number = FA_SALIENCY_WORD(t, n, 10);
-        s.mask.len_kv = FA_SALIENCY_WORD(t, n, 11);
-        s.mask.diagonal = FA_SALIENCY_WORD(t, n, 12);
+        s.mask.len_kv = FA_SALIENCY_WORD(t, n, FA_SEQUENCE_COUNT_WORD);
+        s.mask.diagonal = FA_SALIENCY_WORD(t, n, FA_SEQUENCE_DIAGONAL_WORD);
         s.mask.left = FA_SALIENCY_WORD(t, n, 13);
         s.mask.right = FA_SALIENCY_WORD(t, n, 14);
         s.mask.prefix = FA_SALIENCY_WORD(t, n, 15);
-        s.first = FA_SALIENCY_WORD(t, n, 16);
-        s.row = FA_SALIENCY_WORD(t, n, 17);
-        s.rows = FA_SALIENCY_WORD(t, n, 18);
+        s.first = FA_SALIENCY_WORD(t, n, FA_SEQUENCE_FIRST_WORD);
+        s.row = FA_SALIENCY_WORD(t, n, FA_SEQUENCE_ROW_WORD);
+        s.rows = FA_SALIENCY_WORD(t, n, FA_SEQUENCE_ROWS_WORD);
         s.unused = 0;
     }
     return s;

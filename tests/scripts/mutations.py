@@ -74,7 +74,7 @@ PORTABLE_MUTATIONS = {
     "parts of lengths on the device begin early": (PORTABLE + "fill.h", "FA_MIN(part, rest);", "0;", "lengths-device*", True),
     "values of all segments by one factor": (PORTABLE + "merge.h", "FA_INDEX(part) * FA_WIDE(FA_MERGE_IS(t, factor_part_stride))", "FA_INDEX(0 * part) * FA_WIDE(FA_MERGE_IS(t, factor_part_stride))", "test_segments", True),
     "mean of a key is its sum": (PORTABLE + "saliency.h", "sum / FA_FLOAT(seen)", "sum", "test_saliency", True),
-    "a run's rows taken for its keys": (PORTABLE + "saliency.h", "s.rows = FA_SALIENCY_WORD(t, n, 18);", "s.rows = FA_SALIENCY_WORD(t, n, 11);", "test_saliency", True),
+    "a run's rows taken for its keys": (PORTABLE + "saliency.h", "s.rows = FA_SALIENCY_WORD(t, n, FA_SEQUENCE_ROWS_WORD);", "s.rows = FA_SALIENCY_WORD(t, n, FA_SEQUENCE_COUNT_WORD);", "test_saliency", True),
     "slopes of the first sequence": (PORTABLE + "shift.h", "+ sequence * FA_SHIFT_IS(t, slope_stride)", "+ 0 * sequence", "test_cascades", True),
     "probes that do not see a key count": (PORTABLE + "saliency.h", "if (!fa_work_shows(w, r, key))\n                continue;", "", "test_saliency", True),
     "codes cut off": (PORTABLE + "encode.h", "FA_FLOAT(whole) >= 0.5f ? 1 : 0", "FA_FLOAT(whole) >= 0.5f ? 0 : 0", "test_append", True),
