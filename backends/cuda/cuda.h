@@ -106,8 +106,8 @@ void fa_cu_stages_destroy(const fa_cu *cu, const fa_cu_stages *stages);
 
 /*
  * A variant of line `line` of fa_cuda_table, compiled for `type`: a fa_dtype, FA_CUDA_ANY, FA_CUDA_SCALED,
- * FA_CUDA_WHOLE_ROWS, FA_CUDA_PRUNED_ROWS or a fa_cuda_scaled_type(). It is from the device's list, from the library, from the cache on disk, or compiled, and lives as
- * long as the device. The device's context must be current.
+ * FA_CUDA_WHOLE_ROWS, FA_CUDA_PRUNED_ROWS or a fa_cuda_scaled_type(). It is from the device's list, from the library, from
+ * the cache on disk, or compiled, and lives as long as the device. The device's context must be current.
  * FA_COMPILE with the end of the compiler's log.
  */
 fa_status fa_cu_function_get(fa_device *device, int line, int type, int variant, CUfunction *function);

@@ -324,7 +324,8 @@ static void tell_chunk(fa_chunk *c, const rows_scratch *s, const typed_rows *blo
     FA_ISA_NAME(chunk_prepare)(c, (uint16_t *)(void *)s->kv);
 }
 
-/* Adds a chunk of ggml's blocks, with 0 for those that are not finite. The arithmetic is that of finite blocks: rows that see none of these keep their bits. */
+/* Adds a chunk of ggml's blocks, with 0 for those that are not finite. The arithmetic is that of finite blocks: rows that
+ * see none of these keep their bits. */
 static void add_cleaned_blocks(const rows_scratch *s, const typed_rows *block, int rows, int first, int count,
                                int dim)
 {
