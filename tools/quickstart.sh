@@ -304,7 +304,6 @@ test_tsan()
     CC=clang CXX=clang++ configure build-tsan -Dwerror=true -Dtests=enabled -Dtools=enabled \
         -Dcuda=enabled -Dnvcc_archs=none -Dopencl=enabled -Dvulkan=enabled -Doptimization=2 -Ddebug=false \
         -Db_sanitize=thread -Db_lundef=false
-    meson compile -C build-tsan
     # libomp is not instrumented: Archer tells ThreadSanitizer where OpenMP synchronises. Nor is an OpenCL driver,
     # of which nobody tells: the stub stands for it.
     archer=$(clang -print-resource-dir)/../../libarcher.so
@@ -315,7 +314,7 @@ test_tsan()
     # shellcheck disable=SC2086
     OMP_TOOL_LIBRARIES=$archer TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1 FASTATTN_THREADS=4 \
         FASTATTN_CUDA_LIBRARY=none FASTATTN_OPENCL_LIBRARY=none FASTATTN_VULKAN_LIBRARY=none \
-        $fixed meson test -C build-tsan --no-rebuild --print-errorlogs \
+        $fixed meson test -C build-tsan --print-errorlogs \
         --suite unit --suite cuda --suite opencl --suite vulkan --suite conform
 }
 
@@ -383,8 +382,18 @@ test_neon()
     fetch_arm64
     configure build-arm64 --cross-file cross/aarch64-linux.txt --cross-file "$sysroot/cross.txt" \
         -Dwerror=true -Dtests=enabled -Dtools=enabled -Dnvcc_archs=none
-    meson compile -C build-arm64
-    meson test -C build-arm64 --no-rebuild --print-errorlogs --suite unit --suite conform --timeout-multiplier 4
+    meson test -C build-arm64 --print-errorlogs --suite unit --suite conform --timeout-multiplier 4
+}
+
+# build_for_windows LIBRARY, whose source was fetched
+build_for_windows()
+{
+    mkdir -p "$windows/$1"
+    tar -xf "$windows/apt/$1"_*.orig.tar.* -C "$windows/$1" --strip-components=1
+    cmake -S "$windows/$1" -B "$windows/$1/build" -DCMAKE_BUILD_TYPE=Release \
+        -DCMAKE_TOOLCHAIN_FILE="$windows/toolchain.cmake" -DCMAKE_INSTALL_PREFIX="$windows/usr" \
+        -DJANSSON_BUILD_DOCS=OFF -DJANSSON_EXAMPLES=OFF -DJANSSON_WITHOUT_TESTS=ON -DCHECK_ENABLE_TESTS=OFF
+    cmake --build "$windows/$1/build" --parallel --target install
 }
 
 # jansson and Check for Windows, which no distribution has compiled: from their sources.
@@ -401,14 +410,10 @@ set(CMAKE_SYSTEM_NAME Windows)
 set(CMAKE_C_COMPILER x86_64-w64-mingw32-gcc-posix)
 set(CMAKE_FIND_ROOT_PATH /usr/x86_64-w64-mingw32)
 EOF
-    for library in jansson check; do
-        mkdir -p "$windows/$library"
-        tar -xf "$windows/apt/${library}"_*.orig.tar.* -C "$windows/$library" --strip-components=1
-        cmake -S "$windows/$library" -B "$windows/$library/build" -DCMAKE_BUILD_TYPE=Release \
-            -DCMAKE_TOOLCHAIN_FILE="$windows/toolchain.cmake" -DCMAKE_INSTALL_PREFIX="$windows/usr" \
-            -DJANSSON_BUILD_DOCS=OFF -DJANSSON_EXAMPLES=OFF -DJANSSON_WITHOUT_TESTS=ON -DCHECK_ENABLE_TESTS=OFF
-        cmake --build "$windows/$library/build" --parallel --target install
-    done
+    build_for_windows jansson &
+    one=$!
+    build_for_windows check
+    wait "$one"
     rm -f "$windows"/usr/lib/*.dll.a # the tests are one file each
     cat >"$windows/cross.txt" <<EOF
 [properties]
@@ -418,13 +423,15 @@ EOF
 
 test_windows()
 {
+    export WINEDEBUG=-all WINEPREFIX="$PWD/build-windows/wine"
+    mkdir -p build-windows
+    wine wineboot --init & # once, not by several tests at the same time
+    wineboot=$!
     fetch_windows
+    wait "$wineboot"
     configure build-windows --cross-file cross/x86_64-w64-mingw32.txt --cross-file "$windows/cross.txt" \
         -Dtests=enabled -Dtools=enabled
-    meson compile -C build-windows
-    export WINEDEBUG=-all WINEPREFIX="$PWD/build-windows/wine"
-    wine wineboot --init # once, not by several tests at the same time
-    meson test -C build-windows --no-rebuild --print-errorlogs \
+    meson test -C build-windows --print-errorlogs \
         --suite unit --suite conform --suite command --timeout-multiplier 4
 }
 
@@ -434,8 +441,7 @@ test_musl()
 {
     CC=musl-gcc CFLAGS=-Ofast PKG_CONFIG_LIBDIR=$PWD/build-musl configure build-musl -Dwerror=true -Dtools=disabled \
         -Dopenmp=disabled -Dnvcc_archs=none
-    meson compile -C build-musl
-    meson test -C build-musl --no-rebuild --print-errorlogs --suite unit
+    meson test -C build-musl --print-errorlogs --suite unit
 }
 
 total_passed=0
