@@ -247,7 +247,34 @@ static bool add_format_tiles(conform_list *list)
     return ok;
 }
 
-/* The same beside q in f16, which matrix units multiply, and of either k or v alone. */
+/* Blocks of keys that packed bits hide whole, of which kernels fetch and decode none: K and V in formats of their own. */
+static bool add_format_runs(conform_list *list)
+{
+    static const fa_dtype formats[] = {FA_E4M3, FA_Q8_0, FA_Q5_1, FA_IQ4_NL};
+    bool ok = true;
+    for (size_t i = 0; i < COUNT(formats) * COUNT(float_types); i++) {
+        conform_case c = basic;
+        set_types(&c, float_types[i / COUNT(formats)]);
+        c.k = formats[i % COUNT(formats)];
+        c.v = formats[(i + i / COUNT(formats)) % COUNT(formats)];
+        set_heads(&c, 2, 2, 1);
+        set_dims(&c, i % 2 ? 64 : 128, i % 2 ? 64 : 128);
+        set_lengths(&c, i % 2 ? 90 : 3, 411);
+        c.packing = CONFORM_LENS;
+        c.keep_axes = i % 2 ? 5 : 7;
+        c.keep_bits = -1;
+        c.keep_runs = true;
+        c.hazard = CONFORM_HIDDEN;
+        ok = ok && conform_add(list, &c, "format-keep-runs-hidden");
+        set_lengths(&c, i % 2 ? 3 : 90, 411);
+        c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        c.page = 16;
+        ok = ok && conform_add(list, &c, "format-pages16-keep-runs-causal-br-hidden");
+    }
+    return ok;
+}
+
+/* Formats beside q in f16, which matrix units multiply, and of either k or v alone. */
 static bool add_half_formats(conform_list *list)
 {
     bool ok = true;
@@ -577,6 +604,6 @@ static bool add_bitmaps(conform_list *list)
 bool conform_add_caches(conform_list *list)
 {
     return add_page_sizes(list) && add_pages(list) && add_lost(list) && add_first(list) &&
-           add_formats(list) && add_format_tiles(list) && add_half_formats(list) && add_scales(list) &&
-           add_latent(list) && add_latent_rows(list) && add_bitmaps(list);
+           add_formats(list) && add_format_tiles(list) && add_format_runs(list) && add_half_formats(list) &&
+           add_scales(list) && add_latent(list) && add_latent_rows(list) && add_bitmaps(list);
 }
