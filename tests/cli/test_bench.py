@@ -39,6 +39,11 @@ class Usage(Case):
         self.usage(*shape, "--kv-type", "q8_0,f64", mentions=("--kv-type is 'f64'",))
         for scaling in ("group", "group0", "tokens", "token4", ""):
             self.usage(*shape, "--kv-type", f"i8:{scaling}", mentions=(f"'i8:{scaling}'", "channelN"))
+        self.usage(*shape, "--kv-type", "u1", mentions=("--kv-type is u1, expected its scales",))
+        self.usage(*shape, "--kv-type", "u2u1", mentions=("--kv-type is u2u1, expected its scales",))
+        self.usage(*shape, "--kv-type", "bitmap_f16", mentions=("--kv-type is 'bitmap_f16', expected a part",))
+        for kept in ("0", "0.0", "1.5", "-1", "577", "half", "1e1", ""):
+            self.usage(*shape, "--kv-type", f"f32,bitmap_f16:{kept}", mentions=(f"'bitmap_f16:{kept}'", "0.5"))
 
     def test_pages(self):
         shape = ("bench", "--shape", "B1,H1,S16,D16")
@@ -101,12 +106,26 @@ class Bench(ComputingCase):
 
     def test_scales_are_timed(self):
         for kv, each in (("i8:token,u4:group32", ("i8:token", "u4:group32")), ("u2:channel25", ("u2:channel25",) * 2),
-                         ("e4m3:head,e2m1:group16", ("e4m3:head", "e2m1:group16")), ("i8:tensor", ("i8:tensor",) * 2)):
+                         ("e4m3:head,e2m1:group16", ("e4m3:head", "e2m1:group16")), ("i8:tensor", ("i8:tensor",) * 2),
+                         ("u2u1:channel25,u1:token", ("u2u1:channel25", "u1:token")),
+                         ("bitmap_f16:0.5,q8_0", ("bitmap_f16:0.5", "q8_0")), ("bitmap_f16:64", ("bitmap_f16:64",) * 2),
+                         ("i2:head,bitmap_f16:1.0", ("i2:head", "bitmap_f16:1.0"))):
             case = ("--shape", "B2,H4,S1,D64,HK2,SK50", "--dtype", "f16", "--kv-type", kv)
             if call("plan", *case, "--backend", "openmp").returncode != 0:
                 self.skipTest("no openmp")
             results = self.bench(*case, "--no-standard", "--backend", "openmp")[1]
             self.assertEqual([results[0][name] for name in ("dtype_k", "dtype_v")], list(each))
+
+    def test_rows_that_keep_a_part_are_that_long(self):
+        """8 bytes of bitmap and 16 halves: a row of k has 40 bytes instead of 256."""
+        case = ("--shape", "B1,H1,S1,D64,SK5000", "--no-standard", "--backend", "openmp")
+        if call("plan", *case[:2], "--kv-type", "bitmap_f16:0.25", *case[3:]).returncode != 0:
+            self.skipTest("no openmp")
+        result = self.bench(*case, "--kv-type", "bitmap_f16:0.25,f32")[1][0]
+        bytes = 4 * 2 * 64 + 5000 * (8 + 2 * 16 + 4 * 64)
+        self.assertAlmostEqual(result["gbps"] * result["ms_median"] * 1e6 / bytes, 1, 4)
+        # So many rows that some of them are checked, of some heads.
+        self.bench("--shape", "B2,H4,S64,D64,HK2,SK2000", *case[2:], "--kv-type", "bitmap_f16:0.3")
 
     def test_pages_and_gigabytes(self):
         """q, k, v and o once, without what is left of a last page, and the table."""

@@ -148,6 +148,8 @@ class Conform(Case):
             ("--kv-type", "q8_0,q4_0"),
             ("--kv-type", "i8:token,u4:group32", "--page", "16"),
             ("--kv-type", "u2:channel8,e4m3:head", "--page", "24", "--scatter", "3"),
+            ("--kv-type", "u2u1:channel8,u1:token", "--page", "16"),
+            ("--kv-type", "bitmap_f16:0.5,bitmap_f16:24"),
             ("--page", "5"),
         ):
             with self.subTest(arguments):
@@ -164,6 +166,7 @@ class Conform(Case):
         self.usage("conform", "--kv-type", "f16,q8_0:head", mentions=("--kv-type is q8_0 with scales",))
         self.usage("conform", "--scatter", "3", mentions=("--scatter is 3", "--page"))
         self.usage("conform", "--page=-1", mentions=("--page is -1",))
+        self.usage("conform", "--kv-type", "bitmap_f16", mentions=("--kv-type is 'bitmap_f16', expected a part",))
         # A group of 7 keys in pages of 16.
         arguments = ("conform", "--backend", "null", "--kv-type", "i8:channel7", "--page", "16")
         self.usage(*arguments, mentions=("no case that can have --kv-type i8:channel7 --page 16",))
@@ -253,6 +256,23 @@ class Plan(Case):
         self.expect(0, "plan", *shape, "--page", "16", mentions=("SK100 f32, pages of 16 keys on null",))
         cached = (*shape, "--kv-type", "i8:token,f16", "--page", "16")
         self.expect(0, "plan", *cached, mentions=("SK100 f32:i8:token,f16, pages of 16 keys on null",))
+        few = (*shape, "--kv-type", "u2u1:channel16,u1:head", "--page", "16")
+        self.expect(0, "plan", *few, mentions=("SK100 f32:u2u1:channel16,u1:head, pages",))
+
+    def test_rows_that_keep_a_part(self):
+        shape = ("--shape", "B1,H2,S1,D64", "--kv-type")
+        if call("plan", *shape, "bitmap_f16:0.5", "--backend", "openmp").returncode != 0:
+            self.skipTest("no openmp")
+        openmp = ("--backend", "openmp")
+        self.expect(0, "plan", *shape, "bitmap_f16:0.5,bitmap_f16:8", *openmp,
+                    mentions=("f32:bitmap_f16:0.5,bitmap_f16:8 on openmp",))
+        for kept, same in (("32", "0.5"), ("64", "1.0"), ("1", "0.001")):
+            plans = [self.plan(*shape, f"bitmap_f16:{x}", *openmp) for x in (kept, same)]
+            for plan in plans:
+                del plan["problem"]
+            self.assertEqual(*plans)
+        self.usage("plan", *shape, "bitmap_f16:65", mentions=("bitmap_f16:65, expected at most 64 elements",))
+        self.usage("plan", *shape, "bitmap_f16:0.5", "--v-in-k", mentions=("expected another with --v-in-k",))
 
     def test_pages_that_are_refused(self):
         good = ("plan", "--shape", "B1,H1,S16,D16")

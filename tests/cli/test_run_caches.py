@@ -129,6 +129,34 @@ class Formats(RunCase):
             write_npy(self.path("e.npy"), self.expected[0]), mentions=("--expect",),
         )
 
+    def test_rows_that_keep_a_part(self):
+        """Every second number is 0, and half of them are kept; of both layouts, and of pages."""
+        k, v = (Tensor(t.shape, [x * (i % 2) for i, x in enumerate(t.values)]) for t in (self.k, self.v))
+        expected = attention(self.q, k, v)[0]
+        for kept in ("0.5", "0.5,bitmap_f16:32", "1.0"):
+            out, _ = self.run_ok(*self.inputs(self.q, k, v), "--kv-type", f"bitmap_f16:{kept}", "--check")
+            self.assert_near(out, expected)
+        tensors = {"q": self.q.swapped(), "k": k.swapped(), "v": v.swapped()}
+        file = write_safetensors(self.path("t.safetensors"), tensors)
+        out, _ = self.run_ok("--file", file, "--layout", "bshd", "--kv-type", "bitmap_f16:0.5", "--check")
+        self.assert_near(out.swapped(), expected)
+        coarse, _ = self.run_ok(*self.inputs(self.q, k, v), "--kv-type", "bitmap_f16:0.2", "--check")
+        self.assertGreater(coarse.difference(expected), 1e-3)
+        self.usage("run", *self.inputs(self.q, k, v), "--kv-type", "bitmap_f16", mentions=("expected a part",))
+        self.failure(
+            "run", *self.inputs(self.q, self.bytes_of(self.k), v), "--kv-type", "bitmap_f16:0.5", "--check",
+            mentions=("k has type u8", "do not tell the dims"),
+        )
+
+    def test_codes_of_one_bit(self):
+        """Two numbers in each 16 dims, or four where codes have two bits: what is fitted is exact."""
+        def levels(t, of):
+            return Tensor(t.shape, [(i * 7 // 3 % of(i % t.shape[3])) / 4 for i in range(len(t.values))])
+
+        k, v = levels(self.k, lambda dim: 4 if dim % 32 < 16 else 2), levels(self.v, lambda dim: 2)
+        out, _ = self.run_ok(*self.inputs(self.q, k, v), "--kv-type", "u2u1:group16,u1:group16", "--check")
+        self.assert_near(out, attention(self.q, k, v)[0])
+
     def test_bytes(self):
         k, v = self.bytes_of(self.k), self.bytes_of(self.v)
         self.check(*self.inputs(self.q, k, v), "--kv-type", "q8_0")

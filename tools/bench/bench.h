@@ -148,7 +148,7 @@ const fa_tensor *bench_scale(const fa_attention_desc *d, int n);
 /* What suits the elements below; 1 and 0 without scales. */
 bench_scaling bench_scaling_of(fa_dtype dtype, const fa_tensor *scale, const fa_tensor *zero);
 /* Mean 0, variance 1 and nearly normal, as activations are: four uniform numbers added up. `scaling` may be NULL. */
-void bench_fill(void *data, fa_dtype dtype, size_t bytes, uint64_t seed, const bench_scaling *scaling);
+void bench_fill(void *data, const fa_tensor *t, size_t bytes, uint64_t seed, const bench_scaling *scaling);
 /* The same number in all elements. */
 void bench_repeat(void *data, fa_dtype dtype, size_t bytes, float x);
 

@@ -192,7 +192,7 @@ static bool make_tensor(setup *s, const fa_tensor *tensor, size_t bytes, uint64_
     if (!*data)
         return stop(s->result, BENCH_UNSERVED, "data", "out of memory");
     if (seed)
-        bench_fill(*data, tensor->dtype, bytes, seed, scaling);
+        bench_fill(*data, tensor, bytes, seed, scaling);
     else
         memset(*data, 0, bytes);
     return upload(s, *data, bytes, buffer);

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What is in the tensors of a case. */
+#include <string.h>
+
 #include <fastattn/reference.h>
 
 #include "tools/bench/bench.h"
@@ -42,23 +44,44 @@ bench_scaling bench_scaling_of(fa_dtype dtype, const fa_tensor *scale, const fa_
     return s;
 }
 
-void bench_fill(void *data, fa_dtype dtype, size_t bytes, uint64_t seed, const bench_scaling *scaling)
+static float draw(uint64_t *seed)
 {
-    enum { CHUNK = 576 };                      /* whole blocks of every type */
     const float scale = 1.7320508f / 65536.0f; /* sqrt(12 / 4), of numbers of 16 bits */
-    const int64_t count = (int64_t)(bytes / fa_dtype_size(dtype)) * fa_dtype_block(dtype);
+    const uint64_t r = bench_random(seed);
+    const uint32_t sum = (uint32_t)(r & 0xffff) + (uint32_t)(r >> 16 & 0xffff) +
+                         (uint32_t)(r >> 32 & 0xffff) + (uint32_t)(r >> 48);
+    return ((float)sum - 131070.0f) * scale;
+}
+
+/* Rows of bitmap_f16, one behind the other. */
+static void fill_rows(void *data, const fa_tensor *t, size_t bytes, uint64_t seed)
+{
+    float value[FA_MAX_HEAD_DIM];
+    for (int64_t at = 0; at < (int64_t)bytes; at += t->stride[3]) {
+        for (int64_t d = 0; d < t->shape[3]; d++)
+            value[d] = draw(&seed);
+        (void)fa_bitmap_store((char *)data + at, t->stride[3], value, t->shape[3]);
+    }
+}
+
+void bench_fill(void *data, const fa_tensor *t, size_t bytes, uint64_t seed, const bench_scaling *scaling)
+{
+    enum { CHUNK = 576 }; /* whole blocks of every type */
+    const int64_t count = (int64_t)(bytes / fa_dtype_size(t->dtype)) * fa_dtype_block(t->dtype);
     float value[CHUNK];
+    memset(data, 0, bytes); /* padding of rows too */
+    if (t->dtype == FA_BITMAP_F16) {
+        fill_rows(data, t, bytes, seed);
+        return;
+    }
     for (int64_t first = 0; first < count; first += CHUNK) {
         const int64_t some = count - first < CHUNK ? count - first : CHUNK;
         for (int64_t i = 0; i < some; i++) {
-            uint64_t r = bench_random(&seed);
-            uint32_t sum = (uint32_t)(r & 0xffff) + (uint32_t)(r >> 16 & 0xffff) +
-                           (uint32_t)(r >> 32 & 0xffff) + (uint32_t)(r >> 48);
-            value[i] = ((float)sum - 131070.0f) * scale;
+            value[i] = draw(&seed);
             if (scaling)
                 value[i] = (value[i] - scaling->zero) / scaling->scale;
         }
-        fa_elements_store(dtype, data, first, value, some);
+        fa_elements_store(t->dtype, data, first, value, some);
     }
 }
 

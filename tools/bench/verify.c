@@ -19,9 +19,11 @@ typedef struct piece {
 /* Rows of heads of a contiguous tensor, as a view: the strides stay those of the whole. */
 static fa_tensor part_of(const fa_tensor *whole, int64_t batch, int64_t heads, int64_t rows)
 {
+    const bool prunes = whole->dtype == FA_BITMAP_F16; /* strides count bytes */
     fa_tensor part = {.dtype = whole->dtype, .shape = {batch, heads, rows, whole->shape[3]}};
-    part.stride[3] = 1;
-    for (int axis = 2; axis >= 0; axis--)
+    part.stride[3] = prunes ? whole->stride[3] : 1;
+    part.stride[2] = prunes ? whole->stride[3] : whole->shape[3];
+    for (int axis = 1; axis >= 0; axis--)
         part.stride[axis] = part.stride[axis + 1] * whole->shape[axis + 1];
     return part;
 }
@@ -29,7 +31,8 @@ static fa_tensor part_of(const fa_tensor *whole, int64_t batch, int64_t heads, i
 static const char *address(const void *base, const fa_tensor *whole, int64_t batch, int64_t head, int64_t row)
 {
     const int64_t *n = whole->shape;
-    int64_t element = ((batch * n[1] + head) * n[2] + row) * n[3];
+    const int64_t each = whole->dtype == FA_BITMAP_F16 ? whole->stride[3] : n[3];
+    int64_t element = ((batch * n[1] + head) * n[2] + row) * each;
     return (const char *)base +
            (size_t)element * fa_dtype_size(whole->dtype) / (size_t)fa_dtype_block(whole->dtype);
 }

@@ -52,12 +52,14 @@ static conform_scales scales_of(const kv_type *t)
         .head = t->scaling >= KV_HEAD,
         .keys = t->scaling == KV_CHANNEL ? t->group : each,
         .dims = t->scaling == KV_CHANNEL ? 1 : t->group,
-        .zero = t->dtype == FA_U8 || t->dtype == FA_U4 || t->dtype == FA_U2,
+        .zero = kv_has_zeros(t),
     };
 }
 
 static bool divides(const kv_type *t, int32_t dim, int32_t page)
 {
+    if (t->dtype == FA_BITMAP_F16)
+        return dim % 8 == 0 && kv_kept(t->rows, dim) <= dim;
     return dim % (int32_t)fa_dtype_block(t->dtype) == 0 && (t->scaling != KV_GROUP || dim % t->group == 0) &&
            (t->scaling != KV_CHANNEL || page % t->group == 0);
 }
@@ -69,7 +71,8 @@ static bool take_types(const kv_types *types, conform_case *c)
     const bool tame = (c->hazard == CONFORM_TAME || c->hazard == CONFORM_HIDDEN) && !c->ramp &&
                       c->gain_k == 0 && c->gain_v == 0;
     const bool apart = c->layout != CONFORM_PACKED && c->layout != CONFORM_OVERLAP &&
-                       (c->layout != CONFORM_SHARED || types->k.dtype == types->v.dtype);
+                       (c->layout != CONFORM_SHARED ||
+                        (types->k.dtype == types->v.dtype && types->k.dtype != FA_BITMAP_F16));
     if (!plain || !tame || !apart || c->test == CONFORM_MERGE || !divides(&types->k, c->dim_qk, c->page) ||
         !divides(&types->v, c->dim_v, c->page))
         return false;
@@ -77,6 +80,8 @@ static bool take_types(const kv_types *types, conform_case *c)
     c->v = types->v.dtype;
     c->k_scales = scales_of(&types->k);
     c->v_scales = scales_of(&types->v);
+    c->rows_k = types->k.rows;
+    c->rows_v = types->v.rows;
     return true;
 }
 

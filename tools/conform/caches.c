@@ -520,6 +520,17 @@ static bool add_latent_rows(conform_list *list)
     return ok;
 }
 
+/* Rows of bitmap_f16 that have room for some of their elements. */
+static void keep(conform_case *c, int32_t percent)
+{
+    c->rows_k = c->rows_v = (kv_rows){.part = percent / 100.0};
+}
+
+static int percent(const conform_case *c)
+{
+    return (int)(100 * c->rows_k.part + 0.5);
+}
+
 /* Rows that keep some of their elements, which k or v is, or both. */
 static bool add_bitmaps(conform_list *list)
 {
@@ -530,28 +541,28 @@ static bool add_bitmaps(conform_list *list)
         conform_case c = basic;
         set_types(&c, float_types[t]);
         c.k = c.v = FA_BITMAP_F16;
-        c.kept = kept[t];
+        keep(&c, kept[t]);
         set_heads(&c, 2, 4, 2);
         set_dims(&c, 128, 128);
         c.packing = CONFORM_LENS;
         set_lengths(&c, 1, 300);
-        ok = ok && conform_add(list, &c, "format-bitmap%d", (int)c.kept);
+        ok = ok && conform_add(list, &c, "format-bitmap%d", percent(&c));
         c.splits = 3;
         c.page = 16;
         c.layout = CONFORM_BSHD;
-        c.kept = kept[(t + 1) % 3];
-        ok = ok && conform_add(list, &c, "format-bitmap%d-pages16-splits3", (int)c.kept);
+        keep(&c, kept[(t + 1) % 3]);
+        ok = ok && conform_add(list, &c, "format-bitmap%d-pages16-splits3", percent(&c));
         c.v = t == 1 ? FA_Q8_0 : c.q; /* one of the two */
         c.layout = CONFORM_VIEW;
         c.page = 0;
         c.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
         set_dims(&c, 40, 96); /* words of which a part has no dims */
         set_lengths(&c, 5, 290);
-        ok = ok && conform_add(list, &c, "format-bitmap%d-splits3-causal-br", (int)c.kept);
+        ok = ok && conform_add(list, &c, "format-bitmap%d-splits3-causal-br", percent(&c));
         c.v = FA_BITMAP_F16;
         c.k = t == 1 ? FA_E4M3 : c.q;
         set_dims(&c, 72, 200);
-        ok = ok && conform_add(list, &c, "format-bitmap%d-splits3-causal-br", (int)c.kept);
+        ok = ok && conform_add(list, &c, "format-bitmap%d-splits3-causal-br", percent(&c));
         c.k = FA_BITMAP_F16;
         c.layout = CONFORM_BHSD;
         c.splits = 0;
@@ -561,7 +572,7 @@ static bool add_bitmaps(conform_list *list)
         set_heads(&c, 3, 6, 2);
         set_dims(&c, 64, 64);
         set_lengths(&c, 37, 170);
-        ok = ok && conform_add(list, &c, "format-bitmap%d-pages24-dynamic-br-sinks", (int)c.kept);
+        ok = ok && conform_add(list, &c, "format-bitmap%d-pages24-dynamic-br-sinks", percent(&c));
         c.test = CONFORM_RUN;
         c.sinks = false;
         c.window_left = 30;
@@ -569,30 +580,30 @@ static bool add_bitmaps(conform_list *list)
         for (size_t i = 0; i < COUNT(hazards); i++) {
             c.hazard = (conform_hazard)hazards[i];
             c.page = i % 2 ? 0 : 24;
-            ok = ok && conform_add(list, &c, "format-bitmap%d-%scausal-br-window-l30-%s", (int)c.kept,
+            ok = ok && conform_add(list, &c, "format-bitmap%d-%scausal-br-window-l30-%s", percent(&c),
                                    c.page ? "pages24-" : "", conform_hazard_name(c.hazard));
         }
         c.hazard = CONFORM_TAME;
         c.page = 0;
         c.window_left = 0;
         c.packing = CONFORM_PACK_BOTH;
-        c.kept = kept[t];
+        keep(&c, kept[t]);
         set_heads(&c, 1, 8, 1);
         set_lengths(&c, 3, 90);
         set_dims(&c, 576, 512);
-        ok = ok && conform_add(list, &c, "format-bitmap%d-causal-br", (int)c.kept);
+        ok = ok && conform_add(list, &c, "format-bitmap%d-causal-br", percent(&c));
         c.test = CONFORM_LOST_PAGES;
         c.packing = CONFORM_LENS;
         c.page = 24;
         set_heads(&c, 5, 4, 2);
         set_dims(&c, 64, 64);
         set_lengths(&c, 5, 200);
-        ok = ok && conform_add(list, &c, "format-bitmap%d-lost-pages24", (int)c.kept);
+        ok = ok && conform_add(list, &c, "format-bitmap%d-lost-pages24", percent(&c));
     }
     conform_case c = basic; /* beside codes whose scales are tensors of their own */
     set_types(&c, FA_F16);
     c.k = FA_BITMAP_F16;
-    c.kept = 50;
+    keep(&c, 50);
     c.v = FA_I8;
     c.v_scales = conform_scalings[2];
     set_heads(&c, 2, 4, 2);

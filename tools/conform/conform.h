@@ -145,8 +145,8 @@ typedef struct conform_case {
     conform_bias_ends bias_ends;
     float slope, sink; /* of the first head, the others' being parts of it; 0: tame                */
     float gain_q, gain_k, gain_v; /* how large elements are; 0: 1                                    */
-    int32_t kept; /* per cent of a row's elements that rows of bitmap_f16 have room for              */
-    bool ramp;    /* q and k have one dim that is not 0: rows are +-gain_q, keys fall from gain_k on */
+    kv_rows rows_k, rows_v;       /* of bitmap_f16, what they have room for */
+    bool ramp; /* q and k have one dim that is not 0: rows are +-gain_q, keys fall from gain_k on */
     conform_blocks blocks;
     int32_t block_q, block_kv, splits;
 } conform_case;

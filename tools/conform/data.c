@@ -166,10 +166,11 @@ static void make_scales(const conform_scales *s, const fa_tensor *of, fa_tensor 
 }
 
 /* A tensor of k or v. */
-static fa_tensor make_cache(const conform_case *c, fa_dtype dtype, int64_t batch, int64_t keys, int32_t dim)
+static fa_tensor make_cache(const conform_case *c, fa_dtype dtype, kv_rows rows, int64_t batch, int64_t keys,
+                            int32_t dim)
 {
     if (dtype == FA_BITMAP_F16)
-        return fa_tensor_make_bitmap(batch, c->heads_kv, keys, dim, dim * (int64_t)c->kept / 100);
+        return fa_tensor_make_bitmap(batch, c->heads_kv, keys, dim, kv_kept(rows, dim));
     return fa_tensor_make(dtype, batch, c->heads_kv, keys, dim);
 }
 
@@ -194,8 +195,8 @@ static void make_tensors(const conform_case *c, const conform_sizes *sizes, conf
         keys = c->page;
     }
     d->q = fa_tensor_make(c->q, batch_q, c->heads_q, rows, c->dim_qk);
-    d->k = make_cache(c, c->k, batch_kv, keys, c->dim_qk);
-    d->v = make_cache(c, c->v, batch_kv, keys, c->dim_v);
+    d->k = make_cache(c, c->k, c->rows_k, batch_kv, keys, c->dim_qk);
+    d->v = make_cache(c, c->v, c->rows_v, batch_kv, keys, c->dim_v);
     d->o = fa_tensor_make(c->o, batch_q, c->heads_q, rows, c->dim_v);
     make_scales(&c->k_scales, &d->k, &d->k_scale, &d->k_zero);
     make_scales(&c->v_scales, &d->v, &d->v_scale, &d->v_zero);

@@ -41,8 +41,9 @@ static int parse(run_options *o, int argc, char **argv)
          "<file.npy> the pages of each batch entry, whole numbers: k and v are pools, axis 0 the page"},
         {"kv-type", 's', &o->kv_type,
          "<type[,type]> of k and v, or of each, as in a cache: f32 f16 bf16 e4m3 e5m2 q8_0 q4_0 q4_1 q5_0 q5_1\n"
-         "iq4_nl fp8_ds_mla, i8 i4 i2 u8 u4 u2 e2m1. Behind a colon, how many elements share a scale: tensor head\n"
-         "token groupN channelN. Files of f32, f16 or bf16 are converted; those of u8 hold the bytes of each row"},
+         "iq4_nl fp8_ds_mla, i8 i4 i2 u8 u4 u2 u1 u2u1 e2m1. Behind a colon, how many elements share a scale: tensor\n"
+         "head token groupN channelN. bitmap_f16:0.5 keeps half of a row's elements, bitmap_f16:64 so many. Files of\n"
+         "f32, f16 or bf16 are converted; those of u8 hold the bytes of each row, but of bitmap_f16"},
         {"k-scale", 's', &o->scales[RUN_K_SCALE],
          "<file.npy> scales of k of u8: each axis 1 or that of k, keys and dims also a divisor of it"},
         {"v-scale", 's', &o->scales[RUN_V_SCALE], "<file.npy> likewise of v"},

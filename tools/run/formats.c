@@ -24,15 +24,19 @@ bool run_format_find(const char *what, fa_dtype dtype, io_tensor *t, run_format 
     *f = (run_format){.what = what, .to = dtype, .raw = t->type == IO_U8};
     if (!f->raw)
         return true;
-    return dims_of_bytes(what, dtype, *dim, dim);
+    if (dtype != FA_BITMAP_F16)
+        return dims_of_bytes(what, dtype, *dim, dim);
+    cli_error(RUN_COMMAND,
+              "%s has type u8, expected f32, f16 or bf16: bytes of bitmap_f16 do not tell the dims", what);
+    return false;
 }
 
 size_t run_format_bytes(const run_format *f, const fa_tensor *t)
 {
-    const int64_t *shape = t->shape;
-    return f->what ? (size_t)(shape[0] * shape[1] * shape[2] * (shape[3] / fa_dtype_block(t->dtype))) *
-                         fa_dtype_size(t->dtype)
-                   : 0;
+    const int64_t *shape = t->shape, rows = shape[0] * shape[1] * shape[2];
+    if (t->dtype == FA_BITMAP_F16)
+        return f->what ? (size_t)(rows * t->stride[3]) : 0;
+    return f->what ? (size_t)(rows * (shape[3] / fa_dtype_block(t->dtype))) * fa_dtype_size(t->dtype) : 0;
 }
 
 static fa_dtype type_of(const io_tensor *t)
@@ -42,23 +46,29 @@ static fa_dtype type_of(const io_tensor *t)
 
 bool run_format_apply(const run_format *f, const fa_tensor *to, io_tensor *t)
 {
-    enum { PIECE = 2304 }; /* whole blocks of every format */
+    enum { PIECE = 2304 }; /* whole blocks of every format, and any row */
     if (!f->what || f->raw)
         return true;
     const size_t bytes = run_format_bytes(f, to);
-    const int64_t count = to->shape[0] * to->shape[1] * to->shape[2] * to->shape[3];
+    const bool prunes = to->dtype == FA_BITMAP_F16;
+    const int64_t count = to->shape[0] * to->shape[1] * to->shape[2] * to->shape[3],
+                  piece = prunes ? to->shape[3] : PIECE;
     io_tensor made = *t;
     made.bytes = bytes;
     if (!io_tensor_alloc(&made)) {
         cli_error(RUN_COMMAND, "%s: no memory for %zu bytes of %s", f->what, bytes, fa_dtype_name(f->to));
         return false;
     }
-    for (int64_t at = 0; at < count; at += PIECE) {
+    memset(made.data, 0, bytes); /* padding of rows too */
+    for (int64_t at = 0; at < count; at += piece) {
         float x[PIECE];
-        const int64_t end = count - at < PIECE ? count - at : PIECE;
+        const int64_t end = count - at < piece ? count - at : piece;
         for (int64_t i = 0; i < end; i++)
             x[i] = fa_element(type_of(t), t->data, at + i);
-        fa_elements_store(f->to, made.data, at, x, end);
+        if (prunes)
+            (void)fa_bitmap_store((char *)made.data + at / piece * to->stride[3], to->stride[3], x, end);
+        else
+            fa_elements_store(f->to, made.data, at, x, end);
     }
     io_tensor_free(t);
     *t = made;
@@ -104,6 +114,12 @@ static float rounded(const fa_tensor *t, io_tensor *to, int64_t at, float x)
     return fa_element(t->dtype, to->data, at);
 }
 
+/* Of u2u1, whose blocks of 32 begin with 16 codes of two bits: the type of codes of so many dims. One bit, where some have one. */
+static fa_dtype codes_of(fa_dtype dtype, int64_t first, int64_t dims)
+{
+    return dtype == FA_U2U1 && first % 32 + dims <= 16 ? FA_U2 : dtype;
+}
+
 bool run_format_scale(const run_format *f, const fa_tensor *to, const fa_tensor *scale, const fa_tensor *zero,
                       io_tensor *t, io_tensor *scales, io_tensor *zeros)
 {
@@ -134,7 +150,8 @@ bool run_format_scale(const run_format *f, const fa_tensor *to, const fa_tensor 
                 index[axis] = first[axis] * group[axis] + inner[axis];
             x[n++] = fa_element(type_of(t), t->data, place_of(to, index));
         } while (step(group, inner));
-        fa_elements_fit(f->to, x, count, 1, &s, has_zeros ? &z : NULL);
+        fa_elements_fit(codes_of(f->to, first[3] * group[3], group[3]), x, count, 1, &s,
+                        has_zeros ? &z : NULL);
         s = rounded(scale, scales, at, s);
         z = has_zeros ? rounded(zero, zeros, at, z) : 0;
         n = 0;
