@@ -32,19 +32,27 @@ static fa_status refuse_feature(const fa_kernel *kernel, const fa_problem *p, un
     const struct {
         bool given;
         const char *name;
-    } list[] = {{p->packed_q, "cu_rows_q"},  {p->packed_kv, "cu_rows_kv"},  {p->has_lens_q, "lens_q"},
-                {p->has_lens_kv, "lens_kv"}, {p->has_first_kv, "first_kv"}, {p->dynamic, "dynamic_lengths"}};
+    } list[] = {{p->packed_q, "cu_rows_q"},
+                {p->packed_kv, "cu_rows_kv"},
+                {p->has_lens_q, "lens_q"},
+                {p->has_lens_kv, "lens_kv"},
+                {p->has_first_kv, "first_kv"}};
     if (feature == FA_FEATURE_GROUPS)
         return fa_fail(FA_UNSUPPORTED, "%s: q.shape[1] is %d, served is k.shape[1], %d", kernel->name,
                        p->heads_q, p->heads_kv);
     if (feature == FA_FEATURE_SPLIT)
         return fa_fail(FA_UNSUPPORTED, "%s: tuning.splits is %d, at most 1 is served", kernel->name,
                        p->tuning.splits);
+    if (feature == FA_FEATURE_SOFTCAP)
+        return fa_fail(FA_UNSUPPORTED, "%s: softcap is %g, 0 is served", kernel->name, (double)p->softcap);
     for (size_t i = 0; feature == FA_FEATURE_SEQUENCES && i < sizeof(list) / sizeof(list[0]); i++) {
         if (list[i].given)
             return fa_fail(FA_UNSUPPORTED, "%s: %s is given, lengths of each sequence are not served",
                            kernel->name, list[i].name);
     }
+    if (feature == FA_FEATURE_SEQUENCES)
+        return fa_fail(FA_UNSUPPORTED, "%s: dynamic_lengths is %d, 0 is served", kernel->name,
+                       p->on_device ? 2 : 1);
     return fa_fail(FA_UNSUPPORTED, "%s: %s is not served", kernel->name, fa_feature_name(feature));
 }
 

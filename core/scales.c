@@ -2,15 +2,23 @@
 #include "core/scales.h"
 
 #include <math.h>
+#include <stdio.h>
 
 #include "core/portable/format.h"
 #include "core/size.h"
 #include "core/status.h"
 #include "core/tensor.h"
 
-static bool is_scale_type(fa_dtype dtype)
+static fa_status check_type(fa_dtype dtype, const char *name, bool is_zero)
 {
-    return dtype == FA_F32 || dtype == FA_F16 || dtype == FA_BF16 || dtype == FA_E4M3 || dtype == FA_E8M0;
+    const bool plain = dtype == FA_F32 || dtype == FA_F16 || dtype == FA_BF16;
+    char field[24];
+    (void)snprintf(field, sizeof(field), "%s.dtype", name);
+    FA_TRY(fa_dtype_check(dtype, field));
+    if (plain || (!is_zero && (dtype == FA_E4M3 || dtype == FA_E8M0)))
+        return FA_OK;
+    return fa_fail(FA_INVALID, "%s is %s, expected %s", field, fa_dtype_name(dtype),
+                   is_zero ? "f32, f16 or bf16" : "f32, f16, bf16, e4m3 or e8m0");
 }
 
 /* Sizes of batch and head are those of the tensor, or 1; those of keys and dims divide them. */
@@ -47,10 +55,8 @@ static fa_status take_zero(const fa_scaled_names *names, const fa_tensor *scale,
 {
     if (fa_tensor_is_absent(zero))
         return FA_OK;
+    FA_TRY(check_type(zero->dtype, names->zero, true));
     FA_TRY(take(zero, names->zero, s->zero_stride));
-    if (zero->dtype != FA_F32 && zero->dtype != FA_F16 && zero->dtype != FA_BF16)
-        return fa_fail(FA_INVALID, "%s.dtype is %s, expected f32, f16 or bf16", names->zero,
-                       fa_dtype_name(zero->dtype));
     for (int axis = 0; axis < 4; axis++) {
         if (zero->shape[axis] != scale->shape[axis])
             return fa_fail(FA_INVALID, "%s.shape[%d] is %lld, expected %s.shape[%d], %lld", names->zero, axis,
@@ -92,10 +98,8 @@ fa_status fa_scales_check(const fa_scaled_names *names, const fa_tensor *of, fa_
     if (of->shape[2] > INT32_MAX)
         return fa_fail(FA_INVALID, "%s.shape[2] is %lld with %s, expected at most %d", names->of,
                        (long long)of->shape[2], names->scale, INT32_MAX);
+    FA_TRY(check_type(scale->dtype, names->scale, false));
     FA_TRY(take(scale, names->scale, s->scale_stride));
-    if (!is_scale_type(scale->dtype))
-        return fa_fail(FA_INVALID, "%s.dtype is %s, expected f32, f16, bf16, e4m3 or e8m0", names->scale,
-                       fa_dtype_name(scale->dtype));
     FA_TRY(check_shape(names, of, scale));
     s->scale_type = (int)scale->dtype;
     s->keys = group_of(of, scale, 2);

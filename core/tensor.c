@@ -61,8 +61,22 @@ const char *fa_dtype_name(fa_dtype dtype)
     return is_dtype(dtype) ? types[dtype].name : "unknown";
 }
 
+fa_status fa_dtype_check(fa_dtype dtype, const char *name)
+{
+    return is_dtype(dtype) ? FA_OK : fa_fail(FA_INVALID, "%s is %d, expected an fa_dtype", name, (int)dtype);
+}
+
+fa_status fa_dtype_check_one(fa_dtype dtype, fa_dtype expected, const char *name)
+{
+    FA_TRY(fa_dtype_check(dtype, name));
+    if (dtype == expected)
+        return FA_OK;
+    return fa_fail(FA_INVALID, "%s is %s, expected %s", name, fa_dtype_name(dtype), fa_dtype_name(expected));
+}
+
 fa_status fa_dtype_check_float(fa_dtype dtype, const char *name)
 {
+    FA_TRY(fa_dtype_check(dtype, name));
     if (dtype == FA_F32 || dtype == FA_F16 || dtype == FA_BF16)
         return FA_OK;
     return fa_fail(FA_INVALID, "%s is %s, expected f32, f16 or bf16", name, fa_dtype_name(dtype));
@@ -70,6 +84,7 @@ fa_status fa_dtype_check_float(fa_dtype dtype, const char *name)
 
 fa_status fa_dtype_check_cache(fa_dtype dtype, const char *name)
 {
+    FA_TRY(fa_dtype_check(dtype, name));
     if (dtype != FA_BOOL && dtype != FA_I32 && dtype != FA_E8M0)
         return FA_OK;
     return fa_fail(FA_INVALID, "%s is %s, expected f32, f16, bf16 or a format of caches", name,
@@ -182,27 +197,27 @@ static fa_status check_pruned_strides(const fa_tensor *tensor, const char *name)
         return fa_fail(
             FA_INVALID,
             "%s.stride[3] is %lld, expected the bytes of a row of %lld dims in %s, a multiple of 4 "
-            "from %lld to %lld",
+            "from %lld to %lld, with 1 to %lld elements",
             name, (long long)tensor->stride[3], (long long)dims, fa_dtype_name(tensor->dtype),
-            (long long)least, (long long)most);
+            (long long)least, (long long)most, (long long)dims);
     return FA_OK;
 }
 
 static fa_status normalise(fa_tensor *tensor, const char *name, bool repeats_last, int64_t block)
 {
-    if (fa_dtype_size(tensor->dtype) == 0)
+    const bool prunes = FA_TYPE_PRUNES((int)tensor->dtype);
+    if (!is_dtype(tensor->dtype))
         return fa_fail(FA_INVALID, "%s.dtype is %d, expected an fa_dtype", name, (int)tensor->dtype);
     for (int axis = 0; axis < 4; axis++) {
         if (tensor->shape[axis] < 0)
             return fa_fail(FA_INVALID, "%s.shape[%d] is %lld, expected at least 0", name, axis,
                            (long long)tensor->shape[axis]);
-        if (tensor->stride[axis] < 0 && tensor->shape[axis] > 1)
+        if (tensor->stride[axis] < 0 && tensor->shape[axis] > 1 && !(prunes && axis == 3))
             return fa_fail(FA_INVALID, "%s.stride[%d] is %lld, expected at least 0", name, axis,
                            (long long)tensor->stride[axis]);
     }
     FA_TRY(check_blocks(tensor, name, block));
     FA_TRY(check_pruned_dims(tensor, name));
-    const bool prunes = FA_TYPE_PRUNES((int)tensor->dtype);
     bool given = has_strides(tensor), one = tensor->shape[3] == 1;
     if (given && !prunes && tensor->shape[3] > 1 && tensor->stride[3] != 1 &&
         !(repeats_last && tensor->stride[3] == 0))

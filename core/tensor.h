@@ -23,6 +23,12 @@ fa_status fa_tensor_extent(const fa_tensor *tensor, const char *name, size_t *by
 /* No two elements share memory. Sufficient, and necessary for every layout that nests its axes. */
 bool fa_tensor_is_injective(const fa_tensor *tensor);
 
+/* FA_OK for a value of fa_dtype. Otherwise FA_INVALID; `name` is the field's. */
+fa_status fa_dtype_check(fa_dtype dtype, const char *name);
+
+/* FA_OK for one of them. */
+fa_status fa_dtype_check_one(fa_dtype dtype, fa_dtype expected, const char *name);
+
 /* FA_OK for f32, f16 and bf16. Otherwise FA_INVALID; `name` is the field's. */
 fa_status fa_dtype_check_float(fa_dtype dtype, const char *name);
 

@@ -54,9 +54,9 @@ static fa_status check_tensor(fa_append *a, int operand)
     fa_tensor *t = &a->tensor[operand];
     char field[16];
     (void)snprintf(field, sizeof(field), "%s.dtype", names[operand]);
+    FA_TRY(is_cache(operand) ? fa_dtype_check_cache(t->dtype, field) : fa_dtype_check_float(t->dtype, field));
     FA_TRY(fa_tensor_normalise(t, names[operand], false));
     FA_TRY(fa_tensor_extent(t, names[operand], &a->span[operand]));
-    FA_TRY(is_cache(operand) ? fa_dtype_check_cache(t->dtype, field) : fa_dtype_check_float(t->dtype, field));
     if (t->dtype == FA_U1 || t->dtype == FA_U2U1)
         return fa_fail(FA_UNSUPPORTED, "%s is %s: appends write no codes of one bit", field,
                        fa_dtype_name(t->dtype));

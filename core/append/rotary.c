@@ -46,6 +46,16 @@ static fa_status check_unused(const fa_rotary *r)
     return check_angles(r, expected);
 }
 
+static fa_status check_no_yarn(const fa_rotary *r)
+{
+    static const char *const expected = "0 without FA_ROTARY_YARN";
+    if (r->original_context != 0)
+        return refuse("original_context", r->original_context, expected);
+    if (r->beta_fast != 0)
+        return refuse("beta_fast", r->beta_fast, expected);
+    return r->beta_slow != 0 ? refuse("beta_slow", r->beta_slow, expected) : FA_OK;
+}
+
 static fa_status check_scaling(fa_rotary *r)
 {
     const bool yarn = r->scaling == FA_ROTARY_YARN;
@@ -55,12 +65,8 @@ static fa_status check_scaling(fa_rotary *r)
         return refuse("factor", r->factor, "0: there is no scaling");
     if (r->scaling != FA_ROTARY_UNSCALED && !(isfinite(r->factor) && r->factor >= 1))
         return refuse("factor", r->factor, "a number of at least 1");
-    if (!yarn && (r->original_context != 0 || r->beta_fast != 0 || r->beta_slow != 0))
-        return fa_fail(
-            FA_INVALID,
-            "rotary.original_context, beta_fast and beta_slow are %g, %g and %g, expected 0 without "
-            "FA_ROTARY_YARN",
-            r->original_context, r->beta_fast, r->beta_slow);
+    if (!yarn)
+        FA_TRY(check_no_yarn(r));
     if (yarn && !(isfinite(r->original_context) && r->original_context >= 1))
         return refuse("original_context", r->original_context, "a number of positions of at least 1");
     if (yarn && r->beta_fast == 0)
@@ -84,6 +90,9 @@ fa_status fa_rotary_check(fa_rotary *r, int64_t dim_qk)
         return refuse("form", (double)r->form, "a value of fa_rotary_form");
     if (r->form == FA_ROTARY_NONE)
         return check_unused(r);
+    if (dim_qk < 2)
+        return fa_fail(FA_INVALID, "k.shape[3] is %lld, expected at least 2 with rotary.form %d",
+                       (long long)dim_qk, (int)r->form);
     if (r->first_dim < 0 || r->first_dim > dim_qk - 2)
         return fa_fail(FA_INVALID, "rotary.first_dim is %d, expected 0 to %lld: the head dim is %lld",
                        r->first_dim, (long long)dim_qk - 2, (long long)dim_qk);

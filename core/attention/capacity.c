@@ -45,9 +45,10 @@ fa_status fa_capacity_init(const fa_problem *problem, const fa_limits *limits, c
     bool fits = count_rows(problem, tiling->block_q, &rows, &blocks) && fa_mul_i64(blocks, parts, &items) &&
                 fa_mul_i64(rows, parts, &partial_rows) && items <= FA_MAX_ITEMS;
     if (!fits)
-        return fa_fail(FA_OUT_OF_MEMORY,
-                       "dynamic_lengths: blocks of %d rows and %d keys may make more than %lld work items",
-                       tiling->block_q, tiling->block_kv, (long long)FA_MAX_ITEMS);
+        return fa_fail(
+            FA_OUT_OF_MEMORY,
+            "dynamic_lengths is %d: blocks of %d rows and %d keys may make more than %lld work items",
+            problem->on_device ? 2 : 1, tiling->block_q, tiling->block_kv, (long long)FA_MAX_ITEMS);
     if (can_split && asked == 0 && key_blocks > 1)
         spare = FA_MIN((int64_t)limits->units * SPARE_ITEMS, FA_MIN(blocks, FA_MAX_ITEMS) * key_blocks);
     if (!fa_mul_i64(rows, key_blocks, &all_parts))

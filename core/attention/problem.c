@@ -28,6 +28,18 @@ static fa_status check_cache(const fa_problem *p, int operand)
     return fa_dtype_check_cache(p->tensor[operand].dtype, field);
 }
 
+/* Of a mask: a byte for each key, or bits. */
+static fa_status check_bool(const fa_problem *p, int operand)
+{
+    const fa_dtype dtype = p->tensor[operand].dtype;
+    char field[32];
+    (void)snprintf(field, sizeof(field), "%s.dtype", fa_operands[operand].name);
+    FA_TRY(fa_dtype_check(dtype, field));
+    if (dtype == FA_BOOL || dtype == FA_I32)
+        return FA_OK;
+    return fa_fail(FA_INVALID, "%s is %s, expected bool or i32", field, fa_dtype_name(dtype));
+}
+
 /* FlashMLA's rows are k, and their latent part is v. Rows that keep some elements are k or v, and no part of another. */
 static fa_status check_row_format(const fa_problem *p, bool v_in_k)
 {
@@ -79,8 +91,8 @@ static fa_status check_tensors(fa_problem *p, const fa_attention_desc *d)
         p->tensor[t] = *given[t];
         if (t == FA_V && d->v_in_k)
             lay_v_in_k(p);
-        FA_TRY(fa_tensor_normalise(&p->tensor[t], fa_operands[t].name, false));
         FA_TRY(t == FA_Q || t == FA_O ? check_float(p, t) : check_cache(p, t));
+        FA_TRY(fa_tensor_normalise(&p->tensor[t], fa_operands[t].name, false));
         FA_TRY(fa_tensor_extent(&p->tensor[t], fa_operands[t].name, &p->span[t]));
     }
     FA_TRY(check_row_format(p, d->v_in_k != 0));
@@ -123,10 +135,9 @@ static fa_status check_pages(fa_problem *p, const fa_attention_desc *d)
     if (fa_tensor_is_absent(&d->page_table))
         return FA_OK;
     *t = d->page_table;
+    FA_TRY(fa_dtype_check_one(t->dtype, FA_I32, "page_table.dtype"));
     FA_TRY(fa_tensor_normalise(t, "page_table", false));
     FA_TRY(fa_tensor_extent(t, "page_table", &p->span[FA_PAGES]));
-    if (t->dtype != FA_I32)
-        return fa_fail(FA_INVALID, "page_table.dtype is %s, expected i32", fa_dtype_name(t->dtype));
     FA_TRY(fa_check_axis(p, FA_PAGES, 1, 1, "one table serves all heads"));
     FA_TRY(fa_check_axis(p, FA_PAGES, 2, 1, "one table serves all rows"));
     FA_TRY(fa_check_limit("k.shape[2]", page, 1, FA_MAX_LENGTH));
@@ -235,12 +246,9 @@ static fa_status check_extra(fa_problem *p, int operand, const fa_tensor *given,
         return FA_OK;
     fa_tensor *t = &p->tensor[operand];
     *t = *given;
+    FA_TRY(wants_bool ? check_bool(p, operand) : check_float(p, operand));
     FA_TRY(fa_tensor_normalise(t, name, true));
     FA_TRY(fa_tensor_extent(t, name, &p->span[operand]));
-    if (!wants_bool)
-        FA_TRY(check_float(p, operand));
-    else if (t->dtype != FA_BOOL && t->dtype != FA_I32)
-        return fa_fail(FA_INVALID, "%s.dtype is %s, expected bool or i32", name, fa_dtype_name(t->dtype));
     bool ragged = p->features & FA_FEATURE_SEQUENCES;
     const bool bits = wants_bool && t->dtype == FA_I32;
     const int64_t full[4] = {p->sequences, p->heads_q, p->max_len_q, p->max_key};

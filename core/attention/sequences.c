@@ -8,11 +8,6 @@
 
 #define MAX_PACKED_ROWS (1 << 30) /* rows times group: int holds any row of a block, and a block more */
 
-static int64_t index_at(const fa_index_list *list, int64_t n)
-{
-    return list->wide ? list->wide[n] : list->narrow[n];
-}
-
 /* `name` is that of the wide field; the narrow one's ends in 32. */
 static fa_status take_list(const int64_t *wide, const int32_t *narrow, const char *name, const char *name32,
                            fa_index_list *list)
@@ -31,14 +26,19 @@ static fa_status take_side(fa_side_lists *side)
     return FA_OK;
 }
 
-fa_status fa_sequences_take(const fa_lengths *d, fa_side_lists *q, fa_side_lists *kv)
+fa_status fa_sequences_lists(const fa_lengths *d, fa_side_lists *q, fa_side_lists *kv)
 {
+    q->first = (fa_index_list){.name = ""};
     FA_TRY(take_list(d->cu_rows_q, d->cu_rows_q32, "cu_rows_q", "cu_rows_q32", &q->cu));
     FA_TRY(take_list(d->cu_rows_kv, d->cu_rows_kv32, "cu_rows_kv", "cu_rows_kv32", &kv->cu));
     FA_TRY(take_list(d->lens_q, d->lens_q32, "lens_q", "lens_q32", &q->lens));
     FA_TRY(take_list(d->lens_kv, d->lens_kv32, "lens_kv", "lens_kv32", &kv->lens));
-    FA_TRY(take_list(d->first_kv, d->first_kv32, "first_kv", "first_kv32", &kv->first));
-    q->first = (fa_index_list){.name = ""};
+    return take_list(d->first_kv, d->first_kv32, "first_kv", "first_kv32", &kv->first);
+}
+
+fa_status fa_sequences_take(const fa_lengths *d, fa_side_lists *q, fa_side_lists *kv)
+{
+    FA_TRY(fa_sequences_lists(d, q, kv));
     FA_TRY(take_side(q));
     return take_side(kv);
 }
@@ -47,11 +47,11 @@ fa_status fa_sequences_take(const fa_lengths *d, fa_side_lists *q, fa_side_lists
 static fa_status check_offsets(const fa_index_list *cu, int64_t sequences, int64_t rows)
 {
     const char *name = cu->name;
-    int64_t begin = index_at(cu, 0);
+    int64_t begin = fa_index_at(cu, 0);
     if (begin < 0)
         return fa_fail(FA_INVALID, "%s[0] is %lld, expected at least 0", name, (long long)begin);
     for (int64_t n = 0; n < sequences; n++) {
-        int64_t end = index_at(cu, n + 1);
+        int64_t end = fa_index_at(cu, n + 1);
         if (end < begin)
             return fa_fail(FA_INVALID, "%s[%lld] is %lld, expected at least %s[%lld], %lld", name,
                            (long long)n + 1, (long long)end, name, (long long)n, (long long)begin);
@@ -97,7 +97,7 @@ static fa_status check_lengths(const fa_problem *p, int operand, const fa_index_
                      : operand == FA_Q    ? "q.shape[2]"
                                           : "k.shape[2]";
     for (int64_t n = 0; fa_index_is_given(lens) && n < p->sequences; n++) {
-        int64_t length = index_at(lens, n);
+        int64_t length = fa_index_at(lens, n);
         if (length < 0 || length > most)
             return fa_fail(FA_INVALID, "%s[%lld] is %lld, expected 0 to %s, %lld", lens->name, (long long)n,
                            (long long)length, of, (long long)most);
@@ -109,14 +109,14 @@ static fa_status check_lengths(const fa_problem *p, int operand, const fa_index_
 static int64_t length_of(const fa_problem *p, int operand, const fa_side_lists *side, int64_t n)
 {
     if (fa_index_is_given(&side->cu))
-        return index_at(&side->cu, n + 1) - index_at(&side->cu, n);
-    return fa_index_is_given(&side->lens) ? index_at(&side->lens, n) : most_of(p, operand);
+        return fa_index_at(&side->cu, n + 1) - fa_index_at(&side->cu, n);
+    return fa_index_is_given(&side->lens) ? fa_index_at(&side->lens, n) : most_of(p, operand);
 }
 
 static fa_status check_first(const fa_problem *p, const fa_side_lists *kv)
 {
     for (int64_t n = 0; fa_index_is_given(&kv->first) && n < p->sequences; n++) {
-        int64_t first = index_at(&kv->first, n), keys = length_of(p, FA_K, kv, n);
+        int64_t first = fa_index_at(&kv->first, n), keys = length_of(p, FA_K, kv, n);
         if (first < 0 || first > keys)
             return fa_fail(FA_INVALID, "%s[%lld] is %lld, expected 0 to the sequence's %lld keys",
                            kv->first.name, (long long)n, (long long)first, (long long)keys);
@@ -170,9 +170,9 @@ static int32_t place_sequence(const fa_problem *p, int operand, const fa_side_li
                               int64_t *batch, int64_t *row, int32_t *first)
 {
     const bool packed = fa_index_is_given(&side->cu), paged = is_paged(p, operand);
-    *first = fa_index_is_given(&side->first) ? (int32_t)index_at(&side->first, n) : 0;
+    *first = fa_index_is_given(&side->first) ? (int32_t)fa_index_at(&side->first, n) : 0;
     *batch = packed || paged ? 0 : n;
-    *row = paged ? 0 : (packed ? index_at(&side->cu, n) : 0) + *first;
+    *row = paged ? 0 : (packed ? fa_index_at(&side->cu, n) : 0) + *first;
     return (int32_t)length_of(p, operand, side, n) - *first;
 }
 

@@ -22,7 +22,15 @@ static inline bool fa_index_is_given(const fa_index_list *list)
     return list->wide || list->narrow;
 }
 
-/* The lists of rows and of keys. They are the caller's. */
+static inline int64_t fa_index_at(const fa_index_list *list, int64_t n)
+{
+    return list->wide ? list->wide[n] : list->narrow[n];
+}
+
+/* The lists of rows and of keys, each in one width. They are the caller's. */
+fa_status fa_sequences_lists(const fa_lengths *d, fa_side_lists *q, fa_side_lists *kv);
+
+/* The same, of which a side has offsets or lengths. */
 fa_status fa_sequences_take(const fa_lengths *d, fa_side_lists *q, fa_side_lists *kv);
 
 /* Validates the lists of a description, and counts sequences. */

@@ -2,6 +2,7 @@
 /* Plans for the levels of a cascade, and its runs. */
 #include <string.h>
 
+#include "core/attention/sequences.h"
 #include "core/backend.h"
 #include "core/binding.h"
 #include "core/cascade/cascade.h"
@@ -246,18 +247,18 @@ static fa_status check_call(const fa_cascade *c, const fa_queue *queue, const vo
     return fa_call_check("cascade", c, c ? c->device : NULL, queue, name, argument);
 }
 
-static fa_status check_offset(const fa_cascade *c, int64_t n, int64_t offset)
+static fa_status check_offset(const fa_cascade *c, const char *name, int64_t n, int64_t offset)
 {
     const fa_sequence *s = c->problem.sequence;
     const int64_t expected = n < c->sequences ? s[n].q_row : c->problem.tensor[FA_Q].shape[2];
     if (offset == expected)
         return FA_OK;
-    return fa_fail(FA_INVALID, "cu_rows_q[%lld] is %lld, expected %lld as the cascade was made with",
+    return fa_fail(FA_INVALID, "%s[%lld] is %lld, expected %lld as the cascade was made with", name,
                    (long long)n, (long long)offset, (long long)expected);
 }
 
 /* All rows of the sequence still see what it shares. */
-static fa_status check_length(const fa_cascade *c, int64_t n, int64_t keys)
+static fa_status check_length(const fa_cascade *c, const char *name, int64_t n, int64_t keys)
 {
     fa_sequence s = c->problem.sequence[n];
     if (keys < 0 || keys > c->problem.keys)
@@ -266,11 +267,10 @@ static fa_status check_length(const fa_cascade *c, int64_t n, int64_t keys)
     s.mask = fa_mask_of(c->problem.rule, s.len_q, s.len_kv, s.first);
     if (fa_cascade_shared(&c->problem, &s) >= c->first[n])
         return FA_OK;
-    return fa_fail(
-        FA_INVALID,
-        "lens_kv[%lld] is %lld, expected so many keys that each row sees the %lld that are shared%s",
-        (long long)n, (long long)keys, (long long)c->first[n],
-        c->problem.alibi_slopes ? " and, with ALiBi, stands behind them" : "");
+    return fa_fail(FA_INVALID,
+                   "%s[%lld] is %lld, expected so many keys that each row sees the %lld that are shared%s",
+                   name, (long long)n, (long long)keys, (long long)c->first[n],
+                   c->problem.alibi_slopes ? " and, with ALiBi, stands behind them" : "");
 }
 
 /* Whether the last level's sequences begin at keys of their own. */
@@ -279,21 +279,19 @@ static bool has_first(const fa_cascade *c)
     return c->levels > 0 || c->problem.has_first_kv;
 }
 
-static fa_status check_first(const void *given)
-{
-    return given ? fa_fail(FA_INVALID, "first_kv is given, expected NULL: the cascade has its own") : FA_OK;
-}
-
 static fa_status check_lengths(const fa_cascade *c, const fa_lengths *l)
 {
     if (l->sequences != 0 && l->sequences != c->sequences)
         return fa_fail(FA_INVALID, "sequences is %lld, expected 0 or all %lld", (long long)l->sequences,
                        (long long)c->sequences);
-    FA_TRY(check_first(l->first_kv ? (const void *)l->first_kv : l->first_kv32));
-    for (int64_t n = 0; n <= c->sequences && (l->cu_rows_q || l->cu_rows_q32); n++)
-        FA_TRY(check_offset(c, n, l->cu_rows_q ? l->cu_rows_q[n] : l->cu_rows_q32[n]));
-    for (int64_t n = 0; n < c->sequences && (l->lens_kv || l->lens_kv32); n++)
-        FA_TRY(check_length(c, n, l->lens_kv ? l->lens_kv[n] : l->lens_kv32[n]));
+    fa_side_lists q, kv;
+    FA_TRY(fa_sequences_lists(l, &q, &kv));
+    if (fa_index_is_given(&kv.first))
+        return fa_fail(FA_INVALID, "%s is given, expected NULL: the cascade has its own", kv.first.name);
+    for (int64_t n = 0; n <= c->sequences && fa_index_is_given(&q.cu); n++)
+        FA_TRY(check_offset(c, q.cu.name, n, fa_index_at(&q.cu, n)));
+    for (int64_t n = 0; n < c->sequences && fa_index_is_given(&kv.lens); n++)
+        FA_TRY(check_length(c, kv.lens.name, n, fa_index_at(&kv.lens, n)));
     return FA_OK;
 }
 
@@ -317,7 +315,8 @@ fa_status fa_cascade_schedule_device(const fa_cascade *cascade, fa_queue *queue,
     fa_device_lengths copy;
     FA_TRY(check_call(cascade, queue, lengths, "lengths"));
     FA_TRY(fa_copy_struct(&copy, sizeof(copy), FA_DEVICE_LENGTHS_0_1, lengths, "fa_device_lengths"));
-    FA_TRY(check_first(copy.first_kv));
+    if (copy.first_kv)
+        return fa_fail(FA_INVALID, "lengths.first_kv is given, expected NULL: the cascade has its own");
     copy.struct_size = sizeof(copy);
     copy.first_kv = has_first(cascade) ? cascade->tables : NULL;
     copy.first_kv_offset = cascade->first_offset;

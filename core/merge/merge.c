@@ -16,10 +16,10 @@ static const char *const names[] = {"partial", "o", "partial_lse", "lse", "facto
 static fa_status check_tensor(fa_tensor *t, const char *name, size_t *span)
 {
     char field[16] = "";
-    FA_TRY(fa_tensor_normalise(t, name, false));
-    FA_TRY(fa_tensor_extent(t, name, span));
     (void)strcat(strcat(field, name), ".dtype");
-    return fa_dtype_check_float(t->dtype, field);
+    FA_TRY(fa_dtype_check_float(t->dtype, field));
+    FA_TRY(fa_tensor_normalise(t, name, false));
+    return fa_tensor_extent(t, name, span);
 }
 
 /* Sizes are those of o or 1; heads of states may share heads of factors evenly. */
@@ -33,9 +33,8 @@ static fa_status check_factors(fa_merge_desc *d, size_t *span)
                            (long long)d->factor_stride);
         return FA_OK;
     }
+    FA_TRY(fa_dtype_check_one(t->dtype, FA_F32, "factors.dtype"));
     FA_TRY(fa_tensor_normalise(t, "factors", false));
-    if (t->dtype != FA_F32)
-        return fa_fail(FA_INVALID, "factors.dtype is %s, expected f32", fa_dtype_name(t->dtype));
     for (int axis = 0; axis < 4; axis++) {
         const int64_t size = t->shape[axis], whole = d->o.shape[axis];
         const bool repeats = axis < 3 && size == 1, divides = axis == 1 && size > 0 && whole % size == 0;
@@ -89,7 +88,9 @@ static fa_status check(const fa_merge_desc *given, fa_merge_desc *d, size_t *par
                            (long long)d->o.shape[axis], (long long)d->partial.shape[axis], axis);
     }
     if (!fa_tensor_is_injective(&d->o))
-        return fa_fail(FA_INVALID, "o.stride: elements of o overlap");
+        return fa_fail(FA_INVALID, "o.stride is (%lld, %lld, %lld, %lld): elements of o overlap",
+                       (long long)d->o.stride[0], (long long)d->o.stride[1], (long long)d->o.stride[2],
+                       (long long)d->o.stride[3]);
     if (d->part_stride == 0)
         d->part_stride = (int64_t)(*partial / fa_dtype_size(d->partial.dtype));
     FA_TRY(check_sizes(d));

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What segments are, after validation. */
+#include "core/attention/sequences.h"
 #include "core/backend.h"
 #include "core/context.h"
 #include "core/segments/segments.h"
@@ -91,7 +92,7 @@ fa_status fa_segments_describe(const fa_segments_desc *desc, int64_t n, fa_atten
 }
 
 /* What depends on where among all keys a key stands; of the last segment, which has the mask. */
-static fa_status check_features(const fa_problem *p)
+static fa_status check_features(const fa_problem *p, const fa_attention_desc *of)
 {
     static const struct {
         unsigned feature;
@@ -108,7 +109,8 @@ static fa_status check_features(const fa_problem *p)
     if (p->rule.right < FA_UNLIMITED && p->rule.top_left)
         return fa_fail(
             FA_UNSUPPORTED,
-            "attention->mask counts from the top left, segments serve positions from the bottom right");
+            "attention->%s counts from the top left, segments serve positions from the bottom right",
+            of->mask == FA_MASK_CAUSAL_TOP_LEFT ? "mask" : "alignment");
     return FA_OK;
 }
 
@@ -130,7 +132,7 @@ static fa_status check_rows(const fa_problem *p)
 }
 
 /* Whether the rows of a sequence see all keys before the last segment, which has keys [first, keys). */
-static fa_status check_seen(const fa_problem *p, int64_t n, int64_t first, int64_t keys)
+static fa_status check_seen(const fa_problem *p, const char *lens, int64_t n, int64_t first, int64_t keys)
 {
     const fa_sequence *s = &p->sequence[n];
     if (s->len_q == 0 || p->rule.right >= FA_UNLIMITED)
@@ -139,45 +141,47 @@ static fa_status check_seen(const fa_problem *p, int64_t n, int64_t first, int64
     const int64_t seen = m.diagonal + first + m.right; /* of row 0, counted from the segment's key 0 */
     if (seen >= 0)
         return FA_OK;
-    return fa_fail(
-        FA_INVALID,
-        "lens_kv[%lld] is %lld, expected at least %lld: a row does not see all keys before the last "
-        "segment",
-        (long long)n, (long long)keys, (long long)(keys - seen));
+    return fa_fail(FA_INVALID,
+                   "%s[%lld] is %lld, expected at least %lld: a row does not see all keys before the last "
+                   "segment",
+                   lens, (long long)n, (long long)keys, (long long)(keys - seen));
 }
 
-static int64_t number_in(const int64_t *list, const int32_t *list32, int64_t n, int64_t otherwise)
+/* A list that lengths of a segment have not. */
+static fa_status check_none(const fa_index_list *list, const char *why)
 {
-    return list ? list[n] : list32 ? list32[n] : otherwise;
+    return fa_index_is_given(list) ? fa_fail(FA_INVALID, "%s is given, expected NULL: %s", list->name, why)
+                                   : FA_OK;
+}
+
+static int64_t number_in(const fa_index_list *list, int64_t n, int64_t otherwise)
+{
+    return fa_index_is_given(list) ? fa_index_at(list, n) : otherwise;
 }
 
 fa_status fa_segments_check_lengths(const fa_segments *segments, int64_t n, const fa_lengths *l)
 {
+    static const char *const rows = "rows are the description's";
     const fa_problem *p = &segments->problem[n];
+    fa_side_lists q, kv;
     if (!l)
         return FA_OK;
-    if (l->sequences != 0 || l->cu_rows_q || l->cu_rows_q32 || l->lens_q || l->lens_q32)
-        return fa_fail(FA_INVALID, "%s is given, expected 0 or NULL: rows are the description's",
-                       l->sequences != 0                ? "sequences"
-                       : l->cu_rows_q || l->cu_rows_q32 ? "cu_rows_q"
-                                                        : "lens_q");
-    if (l->cu_rows_kv || l->cu_rows_kv32)
-        return fa_fail(FA_INVALID, "cu_rows_kv is given, expected NULL: segments are not packed");
-    if ((l->lens_kv && l->lens_kv32) || (l->first_kv && l->first_kv32)) {
-        const char *name = l->lens_kv && l->lens_kv32 ? "lens_kv" : "first_kv";
-        return fa_fail(FA_INVALID, "%s32 is given with %s, expected one of the two", name, name);
-    }
+    if (l->sequences != 0)
+        return fa_fail(FA_INVALID, "sequences is %lld, expected 0: %s", (long long)l->sequences, rows);
+    FA_TRY(fa_sequences_lists(l, &q, &kv));
+    FA_TRY(check_none(&q.cu, rows));
+    FA_TRY(check_none(&q.lens, rows));
+    FA_TRY(check_none(&kv.cu, "segments are not packed"));
     for (int64_t i = 0; i < p->sequences; i++) {
-        const int64_t keys = number_in(l->lens_kv, l->lens_kv32, i, p->keys),
-                      first = number_in(l->first_kv, l->first_kv32, i, 0);
+        const int64_t keys = number_in(&kv.lens, i, p->keys), first = number_in(&kv.first, i, 0);
         if (keys < 0 || keys > p->keys)
-            return fa_fail(FA_INVALID, "lens_kv[%lld] is %lld, expected 0 to %lld", (long long)i,
+            return fa_fail(FA_INVALID, "%s[%lld] is %lld, expected 0 to %lld", kv.lens.name, (long long)i,
                            (long long)keys, (long long)p->keys);
         if (first < 0 || first > keys)
-            return fa_fail(FA_INVALID, "first_kv[%lld] is %lld, expected 0 to lens_kv, %lld", (long long)i,
-                           (long long)first, (long long)keys);
+            return fa_fail(FA_INVALID, "%s[%lld] is %lld, expected 0 to the segment's %lld keys",
+                           kv.first.name, (long long)i, (long long)first, (long long)keys);
         if (n == segments->count - 1)
-            FA_TRY(check_seen(p, i, first, keys));
+            FA_TRY(check_seen(p, kv.lens.name, i, first, keys));
     }
     return FA_OK;
 }
@@ -193,10 +197,9 @@ static fa_status check_channels(const fa_problem *p, const fa_segments_desc *d, 
         return FA_OK;
     }
     const int64_t *o = p->tensor[FA_O].shape, whole[4] = {o[0], p->heads_kv, o[2], o[3]};
+    FA_TRY(fa_dtype_check_one(t->dtype, FA_F32, "v_channels.dtype"));
     FA_TRY(fa_tensor_normalise(t, "v_channels", false));
     FA_TRY(fa_tensor_extent(t, "v_channels", &s->channels_span));
-    if (t->dtype != FA_F32)
-        return fa_fail(FA_INVALID, "v_channels.dtype is %s, expected f32", fa_dtype_name(t->dtype));
     for (int axis = 0; axis < 4; axis++) {
         if (t->shape[axis] != whole[axis] && (axis == 3 || t->shape[axis] != 1))
             return fa_fail(FA_INVALID, "v_channels.shape[%d] is %lld, expected %s%lld", axis,
@@ -225,10 +228,11 @@ static fa_status copy_rows(const fa_problem *p, const fa_context *context, fa_se
 }
 
 /* The lengths that the description itself has. */
-static fa_status check_own_lengths(const fa_problem *p)
+static fa_status check_own_lengths(const fa_problem *p, const char *lens)
 {
     for (int64_t n = 0; n < p->sequences; n++)
-        FA_TRY(check_seen(p, n, p->sequence[n].first, (int64_t)p->sequence[n].first + p->sequence[n].len_kv));
+        FA_TRY(check_seen(p, lens, n, p->sequence[n].first,
+                          (int64_t)p->sequence[n].first + p->sequence[n].len_kv));
     return FA_OK;
 }
 
@@ -236,7 +240,11 @@ static fa_status read_segment(const fa_segments_desc *d, fa_segments *s, int64_t
 {
     fa_attention_desc described;
     FA_TRY(fa_segments_describe(d, n, &described));
-    return fa_problem_init(s->device->context, &described, &s->problem[n]);
+    FA_TRY(fa_problem_init(s->device->context, &described, &s->problem[n]));
+    s->count++;
+    return n < d->segments - 1
+               ? FA_OK
+               : check_own_lengths(&s->problem[n], described.lens_kv32 ? "lens_kv32" : "lens_kv");
 }
 
 fa_status fa_segments_read(const fa_segments_desc *d, fa_segments *s)
@@ -249,14 +257,11 @@ fa_status fa_segments_read(const fa_segments_desc *d, fa_segments *s)
                        FA_SEGMENTS_MAX);
     FA_TRY(fa_problem_read_desc(d->attention, &common));
     FA_TRY(check_common(&common));
-    for (int64_t n = 0; n < d->segments; n++) {
+    for (int64_t n = 0; n < d->segments; n++)
         FA_TRY(fa_segments_name(read_segment(d, s, n), n));
-        s->count++;
-    }
     const fa_problem *last = &s->problem[s->count - 1];
-    FA_TRY(check_features(last));
+    FA_TRY(check_features(last, &common));
     FA_TRY(check_rows(last));
-    FA_TRY(fa_segments_name(check_own_lengths(last), s->count - 1));
     FA_TRY(check_channels(last, d, s));
     return copy_rows(last, s->device->context, s);
 }

@@ -253,6 +253,18 @@ static void check_refusals(tree *t, const fa_cascade *cascade, const memory_of *
     cu[1]--;
     ck_assert_int_eq(fa_cascade_schedule(cascade, queue, &l, work, 0), FA_INVALID);
     assert_message("cu_rows_q[1] is ");
+    int32_t cu32[SEQUENCES + 1], lens32[SEQUENCES] = {0};
+    for (int n = 0; n <= SEQUENCES; n++)
+        cu32[n] = (int32_t)cu[n];
+    l.cu_rows_q = NULL;
+    l.cu_rows_q32 = cu32;
+    ck_assert_int_eq(fa_cascade_schedule(cascade, queue, &l, work, 0), FA_INVALID);
+    assert_message("cu_rows_q32[1] is ");
+    l.cu_rows_q32 = NULL;
+    l.cu_rows_q = t->cu;
+    l.first_kv32 = lens32;
+    ck_assert_int_eq(fa_cascade_schedule(cascade, queue, &l, work, 0), FA_INVALID);
+    assert_message("first_kv32 is given, expected NULL");
 }
 
 /* With fewer keys again, which the device alone is told. */

@@ -27,6 +27,12 @@ static void top_left(scene *s)
 {
     s->desc.mask = FA_MASK_CAUSAL_TOP_LEFT;
 }
+static void aligned(scene *s)
+{
+    s->desc.mask = FA_MASK_NONE;
+    s->desc.alignment = FA_ALIGN_TOP_LEFT;
+    s->desc.window_right = 2;
+}
 static void bias(scene *s)
 {
     s->desc.bias = fa_tensor_make(FA_F32, 1, 1, 1, KEYS);
@@ -94,6 +100,7 @@ START_TEST(segments_refused)
         {left_window, FA_UNSUPPORTED, "attention->window_left is 4"},
         {prefix, FA_UNSUPPORTED, "attention->prefix is 2"},
         {top_left, FA_UNSUPPORTED, "attention->mask counts from the top left"},
+        {aligned, FA_UNSUPPORTED, "attention->alignment counts from the top left"},
         {bias, FA_UNSUPPORTED, "attention->bias is given"},
         {keep, FA_UNSUPPORTED, "attention->keep is given"},
         {slopes, FA_UNSUPPORTED, "attention->alibi_slopes is given"},
@@ -194,10 +201,18 @@ START_TEST(runs_refused)
     ck_assert_int_eq(fa_segments_schedule(segments, queue, lengths_list, work, 0), FA_INVALID);
     assert_message("segment[1]: cu_rows_kv is given");
     lengths[1].cu_rows_kv = NULL;
-    static const int32_t both[BATCH];
+    static const int32_t both[BATCH] = {1};
     lengths[1].lens_kv32 = both;
     ck_assert_int_eq(fa_segments_schedule(segments, queue, lengths_list, work, 0), FA_INVALID);
     assert_message("segment[1]: lens_kv32 is given with lens_kv");
+    lengths[1].lens_kv = NULL;
+    ck_assert_int_eq(fa_segments_schedule(segments, queue, lengths_list, work, 0), FA_INVALID);
+    assert_message("segment[1]: lens_kv32[0] is 1, expected at least 2");
+    lengths[1].lens_kv = s.cache[1].lens;
+    lengths[1].sequences = BATCH;
+    ck_assert_int_eq(fa_segments_schedule(segments, queue, lengths_list, work, 0), FA_INVALID);
+    assert_message("segment[1]: sequences is 2, expected 0: rows are the description's");
+    lengths[1].sequences = 0;
     lengths[1].lens_kv32 = NULL;
     const fa_device_lengths *const none[2] = {NULL, NULL};
     ck_assert_int_eq(fa_segments_schedule_device(segments, queue, none, work, 0), FA_INVALID);

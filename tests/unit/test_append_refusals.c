@@ -134,6 +134,7 @@ START_TEST(bitmap_refusals)
     REFUSED(fa_append_create(append_cpu, &d, &append), FA_INVALID,
             "cache_k.stride is (336, 112, 24, 28): elements of cache_k overlap");
     d.k.dtype = FA_BITMAP_F16;
+    d.k.shape[3] = 36; /* which no row of that type has */
     REFUSED(fa_append_create(append_cpu, &d, &append), FA_INVALID,
             "k.dtype is bitmap_f16, expected f32, f16 or bf16");
 }
@@ -165,7 +166,7 @@ START_TEST(rotary_refusals)
         {{.form = FA_ROTARY_HALVES, .scaling = FA_ROTARY_LINEAR},
          "rotary.factor is 0, expected a number of at"},
         {{.form = FA_ROTARY_HALVES, .scaling = FA_ROTARY_LINEAR, .factor = 2, .beta_fast = 1},
-         "and beta_slow are"},
+         "rotary.beta_fast is 1, expected 0 without FA_ROTARY_YARN"},
         {{.form = FA_ROTARY_HALVES, .scaling = FA_ROTARY_YARN, .factor = 2}, "rotary.original_context is 0"},
         {{.form = FA_ROTARY_HALVES,
           .scaling = FA_ROTARY_YARN,
@@ -190,6 +191,11 @@ START_TEST(rotary_refusals)
         d.rotary = row[i].rotary;
         REFUSED(fa_append_create(append_cpu, &d, &append), FA_INVALID, row[i].message);
     }
+    d.rotary = (fa_rotary){.form = FA_ROTARY_INTERLEAVED};
+    d.k.shape[3] = d.cache_k.shape[3] = 1;
+    REFUSED(fa_append_create(append_cpu, &d, &append), FA_INVALID,
+            "k.shape[3] is 1, expected at least 2 with rotary.form 1");
+    d.k.shape[3] = d.cache_k.shape[3] = DIM_QK;
     d.rotary = (fa_rotary){.form = FA_ROTARY_NONE};
     d.q = d.q_out = fa_tensor_make(FA_F32, BATCH, 4, ROWS, DIM_QK);
     REFUSED(fa_append_create(append_cpu, &d, &append), FA_INVALID, "rotary.form is 0, expected a form");

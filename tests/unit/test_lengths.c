@@ -398,7 +398,7 @@ START_TEST(too_many_items_are_refused)
     d.sequences = 16;
     d.cu_rows_q = d.cu_rows_kv = none;
     ck_assert_int_eq(fa_plan_create(null_device, &d, &plan), FA_OUT_OF_MEMORY);
-    assert_message("dynamic_lengths: blocks of");
+    assert_message("dynamic_lengths is 1: blocks of");
     d.dynamic_lengths = 3;
     ck_assert_int_eq(fa_plan_create(null_device, &d, &plan), FA_INVALID);
     assert_message("dynamic_lengths is 3, expected 0 to 2");

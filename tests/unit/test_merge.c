@@ -407,7 +407,7 @@ START_TEST(refused_by_name)
         "partial.dtype is bool, expected f32, f16 or bf16",
         "o.dtype is bool, expected f32, f16 or bf16",
         "o.dtype is 99, expected an fa_dtype",
-        "elements of o overlap",
+        "o.stride is (0, 0, 0, 1): elements of o overlap",
         "parts 9223372036854775807",
         "partial.shape[2] is -2, expected at least 0",
         "fa_merge_desc.struct_size is 3",

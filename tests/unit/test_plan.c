@@ -339,7 +339,7 @@ START_TEST(kernels_refuse_fields)
         {NULL, NULL, lens, NULL, NULL, 0, "some: lens_q is given"},
         {NULL, NULL, NULL, lens, NULL, 0, "some: lens_kv is given"},
         {NULL, NULL, NULL, NULL, first, 0, "some: first_kv is given"},
-        {NULL, NULL, NULL, NULL, NULL, 1, "some: dynamic_lengths is given"},
+        {NULL, NULL, NULL, NULL, NULL, 1, "some: dynamic_lengths is 1, 0 is served"},
         {NULL, NULL, NULL, NULL, NULL, 0, "some: q.shape[1] is 2, served is k.shape[1], 1"},
     };
     const fa_kernel kernel = {.name = "some", .features = FA_FEATURE_MASK};
@@ -380,6 +380,13 @@ START_TEST(kernels_refuse_by_name)
     kernel.features &= ~(unsigned)FA_FEATURE_MASK;
     ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
     ck_assert_str_eq(fa_last_error(), "some: mask is not served");
+    kernel = all;
+    kernel.features &= ~(unsigned)FA_FEATURE_SOFTCAP;
+    p.features |= FA_FEATURE_SOFTCAP;
+    p.softcap = 2.5f;
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
+    ck_assert_str_eq(fa_last_error(), "some: softcap is 2.5, 0 is served");
+    p.features &= ~(unsigned)FA_FEATURE_SOFTCAP;
     kernel = all;
     kernel.features &= ~(unsigned)FA_FEATURE_SPLIT;
     ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_OK);

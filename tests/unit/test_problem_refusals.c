@@ -125,6 +125,10 @@ START_TEST(unsupported_types)
                  : tensor == &d.k || tensor == &d.v ? "f32, f16, bf16 or a format of caches"
                                                     : "f32, f16 or bf16");
         refuse(&d, FA_INVALID, message);
+        tensor->dtype = FA_Q8_0; /* of which no row has 12 or 16 elements */
+        snprintf(message, sizeof(message), "%s.dtype is q8_0, expected", operand[t].name);
+        if (tensor != &d.k && tensor != &d.v)
+            refuse(&d, FA_INVALID, message);
         *tensor = fa_tensor_make(keep ? FA_BOOL : FA_F32, 2, 4, 8, 12);
         tensor->stride[3] = 2;
         snprintf(message, sizeof(message), "%s.stride[3] is 2, expected 1", operand[t].name);

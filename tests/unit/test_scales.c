@@ -265,6 +265,10 @@ START_TEST(refusals)
     d = scaled(FA_I8);
     d.v_scale.dtype = FA_E5M2;
     refuse(&d, FA_INVALID, "v_scale.dtype is e5m2, expected f32, f16, bf16, e4m3 or e8m0");
+    d = scaled(FA_I8);
+    d.v_scale.dtype = FA_BITMAP_F16; /* of which no row has 3 elements */
+    d.v_scale.shape[3] = 3;
+    refuse(&d, FA_INVALID, "v_scale.dtype is bitmap_f16, expected f32, f16, bf16, e4m3 or e8m0");
     d = scaled(FA_E8M0);
     refuse(&d, FA_INVALID, "k.dtype is e8m0, expected f32, f16, bf16 or a format of caches");
     d = scaled(FA_I8);

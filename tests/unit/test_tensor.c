@@ -100,7 +100,7 @@ START_TEST(bad_tensors)
         {{FA_BITMAP_F16, {1, 1, 2, 64}, {0, 0, 64, 8}},
          FA_INVALID,
          "tensor.stride[3] is 8, expected the bytes of a row of 64 dims in bitmap_f16, a multiple of 4 from "
-         "12 to 136"},
+         "12 to 136, with 1 to 64 elements"},
         {{FA_BITMAP_F16, {1, 1, 2, 64}, {0, 0, 64, 1}},
          FA_INVALID,
          "tensor.stride[3] is 1, expected the bytes"},
@@ -121,8 +121,15 @@ START_TEST(bad_tensors)
         ck_assert_int_eq(fa_tensor_span(&row[i].tensor, &bytes), row[i].status);
         assert_message(row[i].message);
     }
-    fa_tensor t = fa_tensor_make(FA_F32, 1, 1, 1, 1);
+    fa_tensor t = fa_tensor_make_bitmap(1, 1, 2, 584, 100);
     size_t bytes;
+    ck_assert_int_eq(fa_tensor_span(&t, &bytes), FA_INVALID);
+    assert_message(
+        "tensor.shape[3] is 584, expected a multiple of 8, at most 576, with tensor.dtype bitmap_f16");
+    t = fa_tensor_make_bitmap(1, 1, 2, 64, 65);
+    ck_assert_int_eq(fa_tensor_span(&t, &bytes), FA_INVALID);
+    assert_message("tensor.stride[3] is -1, expected the bytes of a row of 64 dims in bitmap_f16");
+    t = fa_tensor_make(FA_F32, 1, 1, 1, 1);
     ck_assert_int_eq(fa_tensor_span(NULL, &bytes), FA_INVALID);
     assert_message("tensor is NULL");
     ck_assert_int_eq(fa_tensor_span(&t, NULL), FA_INVALID);
