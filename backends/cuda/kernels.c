@@ -137,16 +137,22 @@ static size_t most_coded_bytes(const fa_cuda_traits *t, int variant)
     return (size_t)most;
 }
 
+/* Whether a kernel on tensor cores decodes: those with m16n8k16, and on GPUs that have none the tiles with m16n8k8. */
+static bool can_decode(const fa_cu_caps *caps, const fa_cuda_traits *t)
+{
+    return t->unit == 80 || (t->unit == 75 && t->kind == FA_CUDA_TENSOR && caps->arch < 80);
+}
+
 /*
  * Blocks of a kernel on tensor cores that a multiprocessor works on where k or v is in a format of caches; 0: it does not
- * serve them, which only kernels with m16n8k16 do. Modules for them are compiled when they are first used.
+ * serve them. Modules for them are compiled when they are first used.
  */
 static int32_t coded_blocks(const fa_cu_caps *caps, const fa_cuda_traits *t, int32_t most_q)
 {
     const bool tiles = t->kind == FA_CUDA_TENSOR;
     const size_t least = most_coded_bytes(t, 0), most = most_coded_bytes(t, fa_cuda_variant_of(*t, most_q));
     const size_t room = caps->unit_shared_bytes / (least + DRIVER_SHARED);
-    if (t->unit != 80 || !caps->compiles || (tiles ? least : most) > caps->shared_bytes)
+    if (!can_decode(caps, t) || !caps->compiles || (tiles ? least : most) > caps->shared_bytes)
         return 0;
     if (tiles)
         return t->resident == 1 || (size_t)t->resident * (most + DRIVER_SHARED) <= caps->unit_shared_bytes;
@@ -219,7 +225,7 @@ static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kern
         if (kernel->resident_coded > 0)
             kernel->types_k = kernel->types_v = kernel->types_q | TYPES_CODED;
         kernel->same_types = true;
-        kernel->mixes_coded = t->kind == FA_CUDA_TENSOR;
+        kernel->mixes_coded = t->kind == FA_CUDA_TENSOR && t->unit >= 80;
         kernel->p_as_q = true;
         take_scales(caps, t, most_q, kernel);
         break;

@@ -2,7 +2,8 @@
 /*
  * The stages of coded_tile.cuh. Rows of codes pass through shared memory as they are, by copies that nothing waits for; each
  * warp has room for its share of one block of k, or of v. It makes numbers of them in the stage that is multiplied next. A
- * block of 32 dims is a lane's.
+ * block of 32 dims is a lane's. On Turing, which has no such copies, a share passes through registers: all of it is on its way
+ * before the first of it is stored.
  */
 #pragma once
 
@@ -23,7 +24,8 @@ struct coded_stages : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     static constexpr int SHARE = BLOCK_KV / WARPS, TURNS = SHARE * ALL / 32; /* a warp's rows; blocks of them that a lane has */
     static constexpr int PITCH_K = fa_cuda_tile_pitch(R, FORMAT_K), PITCH_V = fa_cuda_tile_pitch(R, FORMAT_V);
     static constexpr int LANES = 32 / FA_MIN(SHARE, 4); /* that copy a row */
-    static_assert(SHARE >= 1 && SHARE <= 32 && TURNS * 32 == SHARE * ALL && UNIT == 80, "what the kernel is made for");
+    static_assert(SHARE >= 1 && SHARE <= 32 && TURNS * 32 == SHARE * ALL, "what the kernel is made for");
+    static_assert(UNIT >= 80 || (!PLAIN_K && !PLAIN_V), "plain rows are copied without registers");
 
     /* Bytes of shared memory behind what any kernel has: of each stage what is noted of its scales; sums of q; and codes. */
     static constexpr int NOTED_AT = fa_cuda_tile_notes_at(R, BLOCK_Q), NOTED = fa_cuda_tile_notes(R, FORMAT_K, FORMAT_V);
@@ -62,17 +64,32 @@ struct coded_stages : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         const uint to = shared_address(codes) + lane / LANES * PITCH + from;
         const fa_long step = (OF_V ? s.template values<TYPE_ANY>() : s.template keys<TYPE_ANY>()).step * APART;
         const uchar *at = IN_PAGES ? looked_up : row_at<OF_V, false>(looked_up, key, lane / LANES) + from;
+        [[maybe_unused]] passing_bytes<BYTES> passing[SHARE / APART][ceil_div(FULL, TURN)];
         UNROLL
         for (int i = 0; i < SHARE; i += APART) {
             if (IN_PAGES)
                 at = row_at<OF_V, true>(looked_up, key, lane / LANES + i) + from;
             UNROLL
             for (int turn = 0; turn < FULL; turn += TURN) {
-                if (turn + from < FULL)
+                if (turn + from >= FULL)
+                    continue;
+                if constexpr (UNIT < 80)
+                    passing[i / APART][turn / TURN] = load_bytes<BYTES>(at + turn, BYTES);
+                else
                     copy_bytes<BYTES>(to + i * PITCH + turn, at + turn, BYTES);
             }
             if (!IN_PAGES)
                 at += step;
+        }
+        if constexpr (UNIT < 80) {
+            UNROLL
+            for (int i = 0; i < SHARE; i += APART) {
+                UNROLL
+                for (int turn = 0; turn < FULL; turn += TURN) {
+                    if (turn + from < FULL)
+                        store_bytes<BYTES>(to + i * PITCH + turn, passing[i / APART][turn / TURN]);
+                }
+            }
         }
     }
 
@@ -86,9 +103,14 @@ struct coded_stages : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             const uchar *const at = row_at<OF_V, IN_PAGES>(looked_up, key, i);
             const int exist = key + i < s.key_end ? bytes : 0;
             ROLLED
-            for (int from = lane % LANES * BYTES; from < FULL; from += LANES * BYTES)
-                copy_bytes<BYTES>(shared_address(codes) + i * PITCH + from, at + from,
-                                  FA_MAX(FA_MIN(BYTES, exist - from), 0));
+            for (int from = lane % LANES * BYTES; from < FULL; from += LANES * BYTES) {
+                const uint to = shared_address(codes) + i * PITCH + from;
+                const int some = FA_MAX(FA_MIN(BYTES, exist - from), 0);
+                if constexpr (UNIT < 80)
+                    store_bytes<BYTES>(to, load_bytes<BYTES>(at + from, some));
+                else
+                    copy_bytes<BYTES>(to, at + from, some);
+            }
         }
     }
 

@@ -12,24 +12,26 @@
 template <int TYPE>
 __device__ __forceinline__ uint subtract2(uint x, uint y)
 {
-#if __CUDA_ARCH__ >= 800
-    if constexpr (TYPE == TYPE_F16)
+    if constexpr (TYPE == TYPE_F16) {
         asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(x) : "r"(x), "r"(y));
-    else
+    } else {
+#if __CUDA_ARCH__ >= 800
         asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(x) : "r"(y), "r"(0xbf80bf80u), "r"(x));
 #endif
+    }
     return x;
 }
 
 template <int TYPE>
 __device__ __forceinline__ uint multiply2(uint x, uint y)
 {
-#if __CUDA_ARCH__ >= 800
-    if constexpr (TYPE == TYPE_F16)
+    if constexpr (TYPE == TYPE_F16) {
         asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(x) : "r"(x), "r"(y));
-    else
+    } else {
+#if __CUDA_ARCH__ >= 800
         asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(x) : "r"(x), "r"(y), "r"(0x80008000u));
 #endif
+    }
     return x;
 }
 
@@ -81,6 +83,44 @@ __device__ __forceinline__ void copy_bytes(uint to, const uchar *from, int exist
         asm volatile("st.shared.u16 [%0], %1;" ::"r"(to), "h"(x) : "memory");
     }
 #endif
+}
+
+/* Likewise through registers, where every copy is waited for. */
+template <int BYTES>
+struct alignas(ceil_div(BYTES, 4) * 4) passing_bytes {
+    uint word[ceil_div(BYTES, 4)];
+};
+
+template <int BYTES>
+__device__ __forceinline__ passing_bytes<BYTES> load_bytes(const uchar *from, int exist)
+{
+    passing_bytes<BYTES> x;
+    if (BYTES == 16 && exist == 16) {
+        *(uint4 *)x.word = *(const uint4 *)from;
+    } else if (BYTES == 8 && exist == 8) {
+        *(uint2 *)x.word = *(const uint2 *)from;
+    } else if (BYTES == 4 && exist == 4) {
+        x.word[0] = *(const uint *)from;
+    } else {
+        const ushort *const half = (const ushort *)from;
+        UNROLL
+        for (int i = 0; i < ceil_div(BYTES, 4); i++)
+            x.word[i] = (4 * i < exist ? half[2 * i] : 0u) | (4 * i + 2 < exist ? half[2 * i + 1] : 0u) << 16;
+    }
+    return x;
+}
+
+template <int BYTES>
+__device__ __forceinline__ void store_bytes(uint to, const passing_bytes<BYTES> &x)
+{
+    if constexpr (BYTES == 16)
+        store_shared(to, *(const uint4 *)x.word);
+    else if constexpr (BYTES == 8)
+        asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(to), "r"(x.word[0]), "r"(x.word[1]) : "memory");
+    else if constexpr (BYTES == 4)
+        asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(x.word[0]) : "memory");
+    else
+        asm volatile("st.shared.u16 [%0], %1;" ::"r"(to), "h"((ushort)x.word[0]) : "memory");
 }
 
 /* 16 bytes, if the lane has any to copy. */

@@ -119,7 +119,9 @@ int main(void)
                    compile_line(nvrtc, line, FA_CUDA_PRUNED_ROWS) && good;
         if (fa_cuda_table[line].dim_v >= FA_MLA_DIMS && fa_cuda_table[line].unit == 0)
             good = compile_line(nvrtc, line, FA_CUDA_WHOLE_ROWS) && good;
-        if (fa_cuda_table[line].kind != kind && (fa_cuda_table[line].kind == FA_CUDA_DECODE || line == 0))
+        const bool first_tiles = fa_cuda_table[line].kind == FA_CUDA_TENSOR &&
+                                 fa_cuda_table[line].unit >= 75 && fa_cuda_table[line].unit != unit;
+        if ((fa_cuda_table[line].kind != kind && fa_cuda_table[line].kind == FA_CUDA_DECODE) || first_tiles)
             good = compile_line(nvrtc, line, fa_cuda_coded_type(FA_F16, FA_Q8_0, FA_Q5_1)) && good;
         if (fa_cuda_table[line].kind != kind && fa_cuda_table[line].kind == FA_CUDA_DECODE) {
             const int beside = fa_cuda_coded_type(FA_BF16, FA_BF16, FA_E4M3),

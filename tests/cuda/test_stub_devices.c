@@ -106,7 +106,7 @@ START_TEST(rows_follow_the_device)
 }
 END_TEST
 
-/* Formats of caches by kernel. */
+/* Formats of caches by kernel: tiles on tensor cores decode with the newest instructions that a GPU has. */
 START_TEST(formats_follow_the_kernel)
 {
     static const struct {
@@ -120,6 +120,14 @@ START_TEST(formats_follow_the_kernel)
         {"", "rows64", 64, FA_U2U1, FA_U1, NULL},
         {"", "ampere-rows64", 64, FA_U1, FA_U1, "ampere-rows64: k.dtype u1 is not served"},
         {"", "ampere64", 64, FA_Q8_0, FA_Q4_0, NULL},
+        {"", "turing64", 64, FA_Q8_0, FA_Q4_0, "turing64: k.dtype q8_0 is not served"},
+        {"arch=75,shared=65536", "turing64", 64, FA_Q8_0, FA_Q4_1, NULL},
+        {"arch=75,shared=65536", "turing128", 128, FA_Q5_1, FA_Q4_1, NULL},
+        {"arch=75,shared=65536", "turing128", 128, FA_F16, FA_Q8_0,
+         "turing128: q.dtype f16, k.dtype f16 and"},
+        {"arch=75,shared=65536", "turing256", 256, FA_Q8_0, FA_Q8_0, "turing256: k.dtype q8_0 is not served"},
+        {"arch=75,shared=65536", "turing-rows64", 64, FA_Q8_0, FA_Q8_0, "k.dtype q8_0 is not served"},
+        {"arch=75,shared=65536", "volta64", 64, FA_Q8_0, FA_Q8_0, "volta64: k.dtype q8_0 is not served"},
     };
     for (int i = 0; i < COUNT(cases); i++) {
         fa_device *device = NULL;
