@@ -11,8 +11,10 @@ static fa_status check_type(const fa_kernel *kernel, const fa_problem *p, int op
     fa_dtype dtype = p->tensor[operand].dtype;
     if (types & FA_TYPE(dtype))
         return FA_OK;
-    return fa_fail(FA_UNSUPPORTED, "%s: %s.dtype %s is not served", kernel->name, fa_operands[operand].name,
-                   fa_dtype_name(dtype));
+    const bool told = kernel->declines && FA_TYPE_IS_CODED((int)dtype);
+    return fa_fail(FA_UNSUPPORTED, "%s: %s.dtype %s is not served%s%s", kernel->name,
+                   fa_operands[operand].name, fa_dtype_name(dtype), told ? ": " : "",
+                   told ? kernel->declines : "");
 }
 
 static fa_status check_scales(const fa_kernel *kernel, const fa_problem *p, int operand)

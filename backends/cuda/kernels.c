@@ -137,25 +137,36 @@ static size_t most_coded_bytes(const fa_cuda_traits *t, int variant)
     return (size_t)most;
 }
 
-/* Whether a kernel on tensor cores decodes: those with m16n8k16, and on GPUs that have none the tiles with m16n8k8. */
-static bool can_decode(const fa_cu_caps *caps, const fa_cuda_traits *t)
-{
-    return t->unit == 80 || (t->unit == 75 && t->kind == FA_CUDA_TENSOR && caps->arch < 80);
-}
-
 /*
- * Blocks of a kernel on tensor cores that a multiprocessor works on where k or v is in a format of caches; 0: it does not
- * serve them. Modules for them are compiled when they are first used.
+ * Why a kernel on tensor cores does not decode; NULL: it does. Modules that do are compiled when they are first used. Of tiles,
+ * a GPU has those with its newest instructions alone, as each has modules for as many formats.
  */
-static int32_t coded_blocks(const fa_cu_caps *caps, const fa_cuda_traits *t, int32_t most_q)
+static const char *declines_formats(const fa_cu_caps *caps, const fa_cuda_traits *t, int32_t most_q)
 {
     const bool tiles = t->kind == FA_CUDA_TENSOR;
     const size_t least = most_coded_bytes(t, 0), most = most_coded_bytes(t, fa_cuda_variant_of(*t, most_q));
-    const size_t room = caps->unit_shared_bytes / (least + DRIVER_SHARED);
-    if (!can_decode(caps, t) || !caps->compiles || (tiles ? least : most) > caps->shared_bytes)
-        return 0;
-    if (tiles)
-        return t->resident == 1 || (size_t)t->resident * (most + DRIVER_SHARED) <= caps->unit_shared_bytes;
+    if (t->kind == FA_CUDA_LATENT)
+        return "rows are multiplied as they lie in memory";
+    if (t->unit < 75)
+        return "there is no decoder for operands of m8n8k4";
+    if (t->unit < 80 && !tiles)
+        return "rows of codes are copied as GPUs of 8.0 or later do";
+    if (t->unit < 80 && caps->arch >= 80)
+        return "this GPU decodes for its newest tensor cores";
+    if (!caps->compiles)
+        return "decoders are compiled by NVRTC, which is not there for this GPU";
+    if ((tiles ? least : most) > caps->shared_bytes ||
+        (tiles && t->resident > 1 && (size_t)t->resident * (most + DRIVER_SHARED) > caps->unit_shared_bytes))
+        return "its blocks have no shared memory left for codes";
+    return NULL;
+}
+
+/* Blocks of a kernel on tensor cores that decodes which a multiprocessor works on. */
+static int32_t coded_blocks(const fa_cu_caps *caps, const fa_cuda_traits *t)
+{
+    const size_t room = caps->unit_shared_bytes / (most_coded_bytes(t, 0) + DRIVER_SHARED);
+    if (t->kind == FA_CUDA_TENSOR)
+        return 1;
     return FA_MAX(FA_MIN(fa_cuda_coded_resident(*t), (int32_t)FA_MIN(room, 16)), 1);
 }
 
@@ -219,7 +230,8 @@ static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kern
         kernel->needs = t->kind == FA_CUDA_LATENT ? FA_FEATURE_V_IN_K : 0;
         kernel->types_q = kernel->types_k = kernel->types_v =
             FA_TYPE(FA_F16) | (t->unit >= 80 ? FA_TYPE(FA_BF16) : 0);
-        kernel->resident_coded = coded_blocks(caps, t, most_q);
+        kernel->declines = declines_formats(caps, t, most_q);
+        kernel->resident_coded = kernel->declines ? 0 : coded_blocks(caps, t);
         if (t->kind == FA_CUDA_TENSOR && kernel->resident_coded > 0)
             kernel->coded_bytes = coded_bytes(t, most_q);
         if (kernel->resident_coded > 0)
@@ -228,6 +240,8 @@ static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kern
         kernel->mixes_coded = t->kind == FA_CUDA_TENSOR && t->unit >= 80;
         kernel->p_as_q = true;
         take_scales(caps, t, most_q, kernel);
+        if (!kernel->declines)
+            kernel->declines = "there is no decoder of it for tensor cores";
         break;
     case FA_CUDA_FMA: kernel->traits = fma_traits(t, most_q); break;
     default: kernel->traits = rows_traits(t, most_q); break;

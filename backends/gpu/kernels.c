@@ -98,6 +98,7 @@ static bool rows_kernel(const fa_gpu_limits *limits, const fa_gpu_entry *entry, 
     /* Fetches are unrolled here, and those that count bits are long: drivers took minutes to compile them. */
     kernel->types_k &= ~FA_TYPE(FA_BITMAP_F16);
     kernel->types_v &= ~FA_TYPE(FA_BITMAP_F16);
+    kernel->declines = "fetches that count bits are too long to unroll";
     kernel->traits = (fa_tile_traits){
         .tile = {1, impl->group / impl->split, 8 * impl->split},
         .stage = FA_STAGE_Q | FA_STAGE_S,

@@ -75,6 +75,7 @@ typedef struct kernel_entry {
       .types_q = FA_TYPE(FA_BF16),                                      \
       .types_k = FA_TYPE(FA_BF16),                                      \
       .types_v = FA_TYPE(FA_BF16),                                      \
+      .declines = "what is decoded would be rounded to bf16",           \
       .types_o = FA_TYPES_FLOAT,                                        \
       .max_dim_qk = FA_MAX_HEAD_DIM,                                    \
       .max_dim_v = FA_MAX_HEAD_DIM,                                     \

@@ -52,6 +52,8 @@ static bool matrix_kernel(const fa_vk_device *d, const matrix_entry *entry, fa_g
     kernel->max_dim_qk = dims;
     kernel->p_type = FA_F16;
     kernel->features &= ~(unsigned)FA_FEATURE_SCALES;
+    kernel->declines = impl->in_registers ? "there is no decoder of it for cooperative matrices"
+                                          : "what is decoded would be rounded to f16";
     if (impl->in_registers) {
         kernel->features &= ~(unsigned)FA_FEATURE_TERMS;
         kernel->types_k = kernel->types_v = FA_TYPE(FA_F16) | TYPES_CODED;

@@ -423,7 +423,16 @@ START_TEST(kernels_refuse_by_name)
     ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
     ck_assert_str_eq(fa_last_error(), "some: o.dtype f32 is not served");
     kernel = all;
+    kernel.declines = "it has no decoder";
+    kernel.types_o = FA_TYPE(FA_F16);
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
+    ck_assert_str_eq(fa_last_error(), "some: o.dtype f32 is not served");
+    p.tensor[FA_V].dtype = FA_Q8_0;
+    ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
+    ck_assert_str_eq(fa_last_error(), "some: v.dtype q8_0 is not served: it has no decoder");
+    kernel = all;
     kernel.same_types = true;
+    p.tensor[FA_V].dtype = FA_F32;
     ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_OK);
     p.tensor[FA_V].dtype = FA_BF16;
     ck_assert_int_eq(fa_kernel_supports(&kernel, &p), FA_UNSUPPORTED);
