@@ -66,7 +66,6 @@ static inline uint bits32_aligned(coded c, long at)
 }
 
 #define FA_CODES coded
-#define FA_AT long
 #define FA_BITS16 bits16
 #define FA_BITS32 bits32
 #define FA_BITS32_ALIGNED bits32_aligned

@@ -26,6 +26,9 @@
 #define FA_UNROLL_BY(n) FA_PRAGMA(unroll n)
 #endif
 
+/* A number of elements or of bytes. */
+#define FA_AT long
+#define FA_INDEX(x) ((long)(x))
 #define CEIL_DIV(a, b) (((a) + (b)-1) / (b))
 
 /* Types by number, as fa_dtype has them. */

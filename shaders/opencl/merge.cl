@@ -18,7 +18,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_merge(
     if ((int)get_group_id(0) >= p->merges)
         return;
     const fa_table_merge item = ((__global const fa_table_merge *)table)[p->merges_at + get_group_id(0)];
-    const work w = work_of(table, item.sequence, item.head_kv, item.row_begin, item.row_end, 0, 0);
+    const work w = fa_work_of(table, item.sequence, item.head_kv, item.row_begin, item.row_end, 0, 0);
     const int rows = item.row_end - item.row_begin, r = get_group_id(1);
     if (r >= rows)
         return;

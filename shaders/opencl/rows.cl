@@ -334,7 +334,7 @@ static inline void add_values(cursor v, pages p, int id, int key, int key_end, _
             }
         }
         if (n + AHEAD * LINES_V < key_end - key)
-            fetch_values(v, p, w.p->dim_v, id, key, key_end, n - line + AHEAD * LINES_V, ahead);
+            fetch_values(v, p, w.dim_v, id, key, key_end, n - line + AHEAD * LINES_V, ahead);
     }
 }
 
@@ -361,8 +361,8 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     FA_FIND_TABLE;
     if ((int)get_group_id(0) >= ((__global const fa_table_params *)table)->items)
         return;
-    const work w = work_at(table, get_group_id(0), bias, bias_offset, keep, keep_offset, page_table, page_table_offset);
-    const int dim_qk = w.p->dim_qk, dim_v = w.p->dim_v;
+    const work w = work_with(table, get_group_id(0), bias, bias_offset, keep, keep_offset, page_table, page_table_offset);
+    const int dim_qk = w.dim_qk, dim_v = w.dim_v;
     const cursor all_keys = FA_KEYS_OF(w, k, k_offset), all_values = FA_VALUES_OF(w, v, v_offset);
     const int id = work_item(), line = id / LANES_V, count = w.row_end - w.row_begin;
 
@@ -479,7 +479,6 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     FA_ROLLED
     for (int r = 0; r < count; r++) {
         const fa_row at = fa_work_row(w, w.row_begin + r);
-        const bool whole = w.part_row < 0;
         const long part = w.part_row + r;
         fa_state row = fa_state_empty();
         fa_closed closed;
@@ -492,10 +491,10 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
                 row.max = maxima[r];
                 for (int n = 0; n < PER_ROW; n++)
                     row.sum += exchange[r * PER_ROW + n];
-                closed = fa_work_close(w, at, row, whole);
-                if (id == 0 && !whole)
+                closed = fa_work_close(w, at, row, w.whole);
+                if (id == 0 && !w.whole)
                     store_state(partial, partial_state_offset, part, row);
-                if (id == 0 && whole && fa_work_has(w, FA_TABLE_LSE))
+                if (id == 0 && w.whole && fa_work_has(w, FA_TABLE_LSE))
                     store_0(lse, lse_offset + FA_LSE_AT(w, at), closed.lse);
             }
             for (int n = id; n < LANES_V * 8; n += FA_GROUP) {
@@ -503,7 +502,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
                 float total = 0.0f;
                 for (int l = 0; l < LINES_V; l++)
                     total += parts[l * LANES_V * 8 + n];
-                if (d < dim_v && whole)
+                if (d < dim_v && w.whole)
                     FA_CAT(store_, FA_TYPE_O)(o, o_offset + FA_ROW_AT(w, o, at) + d,
                                               fa_normalised(total, closed.factor));
                 else if (d < dim_v)

@@ -41,7 +41,7 @@ static inline fa_scaling scaling_at(cursor c, long scale_row, long zero_row, int
 static inline float4 four_scaled(int type, cursor c, long row, int key, int d)
 {
     const uint codes = fa_codes_of(type, coded_of(type, c.m), FA_BLOCK_AT(type, row, d), FA_IN_BLOCK(type, d));
-    const fa_key_place place = scale_place(c, key);
+    const fa_key_place place = fa_work_scale_place(c.w, fa_work_find(c.w, key));
     const long scale_row = FA_SCALE_ROW(c.w, c.scales->scale_stride, place, *c.scales),
                zero_row = FA_SCALE_ROW(c.w, c.scales->zero_stride, place, *c.scales);
     /* Else four elements have one scale. */

@@ -7,80 +7,54 @@
 #define FA_TABLE __global const uchar *restrict table0, long table_offset
 #define FA_FIND_TABLE __global const uchar *table = table0 + table_offset
 
-/* What is the same for a whole work item. */
-typedef struct work {
-    __global const fa_table_params *p; /* they begin the table */
-    __global const fa_table_sequence *sequence;
-    memory bias, keep;
-    long bias_at, keep_at; /* elements, of the first element */
+/* The words of core/portable/item.h, work.h and keys.h. Look-ups read the work item's own copy of the table. */
+#define FA_ITEM_OWN                                                                                    \
+    __global const fa_table_params *p; /* they begin the table */                                      \
+    __global const fa_table_sequence *sequence;                                                        \
+    memory bias, keep, page_table;                                                                     \
+    long bias_at, keep_at, page_table_at; /* elements, of the first element */
+#define FA_TABLE_GIVEN __global const uchar *table,
+#define FA_TABLE_PASSED table,
+#define FA_FIND_SEQUENCE(w, n)                                                                         \
+    w.p = (__global const fa_table_params *)table;                                                     \
+    w.sequence = (__global const fa_table_sequence *)table + w.p->sequences_at + n
+#define FA_ITEM(n) ((__global const fa_table_item *)table)[((__global const fa_table_params *)table)->items_at + n]
+#define FA_IS_NEGATIVE(x) (x) < 0
 #ifdef FA_PAGES
-    memory page_table;
-    long page_table_at; /* likewise */
-    /* What a look-up of a key asks, as the table has it. */
-    long page_stride;
-    int first, number, row, page_size, page_shift;
-#endif
-    long part_row; /* the first of its rows among the partial results; -1: it writes o itself */
-    int head_kv, row_begin, row_end, key_begin, key_end;
-    fa_walk walk;
-} work;
-
-static inline work work_of(__global const uchar *table, int sequence, int head_kv, int row_begin, int row_end,
-                           int key_begin, int key_end)
-{
-    work w;
-    w.p = (__global const fa_table_params *)table;
-    w.sequence = (__global const fa_table_sequence *)table + w.p->sequences_at + sequence;
-    w.head_kv = head_kv;
-    w.row_begin = row_begin;
-    w.row_end = row_end;
-    w.key_begin = key_begin;
-    w.key_end = key_end;
-    w.walk = fa_walk_of(w.sequence->mask, w.p->group, row_begin, row_end, key_end);
-    return w;
-}
-
-/* Item n of the plan. */
-static inline work work_at(__global const uchar *table, int n, memory bias, long bias_at, memory keep, long keep_at,
-                           memory page_table, long page_table_at)
-{
-    const int first = ((__global const fa_table_params *)table)->items_at;
-    const fa_table_item item = ((__global const fa_table_item *)table)[first + n];
-    work w = work_of(table, item.sequence, item.head_kv, item.row_begin, item.row_end, item.key_begin, item.key_end);
-    w.part_row = item.part_row;
-    w.bias = bias;
-    w.bias_at = bias_at;
-    w.keep = keep;
-    w.keep_at = keep_at;
-#ifdef FA_PAGES
-    w.page_table = page_table;
-    w.page_table_at = page_table_at;
-    w.page_stride = w.p->page_stride;
-    w.first = w.sequence->first;
-    w.number = w.sequence->number;
-    w.page_size = w.p->page_size;
-    w.page_shift = w.p->page_shift;
-    w.row = w.sequence->row;
+#define PAGES true
 #else
-    (void)page_table;
-    (void)page_table_at;
+#define PAGES false
 #endif
-    return w;
-}
-
-/* The words of core/portable/work.h and keys.h. */
+#define FA_HAS_PAGES(w) PAGES
 #define FA_WORK work
 #define FA_PARAM(w, member) (w).p->member
 #define FA_SEQUENCE(w, member) (w).sequence->member
 #define FA_FLOAT_AT(w, n) ((__global const float *)(w).p)[n]
-#define FA_INDEX(x) ((long)(x))
 #define FA_WIDE(x) (x)
 #define FA_LATE(x) (x)
 #define FA_LOAD_BIAS(w, n) load_any((w).p->bias_type, (w).bias, (w).bias_at + (n))
 #define FA_LOAD_KEEP(w, n) *memory_at((w).keep, (w).keep_at + (n))
 #define FA_LOAD_BITS(w, n) *(__global const uint *)memory_at((w).keep, ((w).keep_at + (n)) * 4)
+#define FA_PAGE_PARAM(w, member) (w).member
+#define FA_PAGE_SEQUENCE(w, member) (w).member
 #define FA_LOAD_PAGE(w, n) *(__global const int *)memory_at((w).page_table, ((w).page_table_at + (n)) * 4)
+#include "core/portable/item.h"
+#include "core/portable/keys.h"
 #include "core/portable/work.h"
+
+/* Item n of the plan, with operands that it reads beside q, k and v. */
+static inline work work_with(__global const uchar *table, int n, memory bias, long bias_at, memory keep, long keep_at,
+                             memory page_table, long page_table_at)
+{
+    work w = fa_work_at(table, n);
+    w.bias = bias;
+    w.bias_at = bias_at;
+    w.keep = keep;
+    w.keep_at = keep_at;
+    w.page_table = page_table;
+    w.page_table_at = page_table_at;
+    return w;
+}
 
 #ifdef FA_SCALES_K
 #define FA_SCALES
@@ -91,25 +65,6 @@ static inline work work_at(__global const uchar *table, int n, memory bias, long
 #endif
 #if FA_TYPE_PRUNES(FA_TYPE_K) || FA_TYPE_PRUNES(FA_TYPE_V)
 #define FA_PRUNED
-#endif
-
-#include "core/portable/scales.h"
-
-/* Whether keys lie in pages: kernels without pages have nothing of them. */
-#ifdef FA_PAGES
-/* Look-ups read the work item's own copy of the table. */
-#undef FA_PARAM
-#undef FA_SEQUENCE
-#define FA_PARAM(w, member) (w).member
-#define FA_SEQUENCE(w, member) (w).member
-#include "core/portable/keys.h"
-#undef FA_PARAM
-#undef FA_SEQUENCE
-#define FA_PARAM(w, member) (w).p->member
-#define FA_SEQUENCE(w, member) (w).sequence->member
-#define PAGES true
-#else
-#define PAGES false
 #endif
 
 /*
@@ -211,17 +166,6 @@ static inline int count_at(long row, int count)
 }
 
 #ifdef FA_SCALES
-/* Where the scale of a key lies: its page, or else its batch entry, and its row there. */
-static inline fa_key_place scale_place(cursor c, int key)
-{
-#ifdef FA_PAGES
-    return fa_work_clamped(c.w, fa_work_place(c.w, key));
-#else
-    const fa_key_place place = {c.w.sequence->number, c.w.sequence->row + key};
-    return place;
-#endif
-}
-
 static inline cursor with_scales(cursor c, __global const fa_scales *scales, __global const uchar *scale,
                                  __global const uchar *zero)
 {

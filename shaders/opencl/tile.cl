@@ -368,8 +368,8 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
     FA_FIND_TABLE;
     if ((int)get_group_id(0) >= ((__global const fa_table_params *)table)->items)
         return;
-    const work w = work_at(table, get_group_id(0), bias, bias_offset, keep, keep_offset, page_table, page_table_offset);
-    const source src = {q, FA_KEYS_OF(w, k, k_offset), FA_VALUES_OF(w, v, v_offset), w.p->dim_qk, w.p->dim_v};
+    const work w = work_with(table, get_group_id(0), bias, bias_offset, keep, keep_offset, page_table, page_table_offset);
+    const source src = {q, FA_KEYS_OF(w, k, k_offset), FA_VALUES_OF(w, v, v_offset), w.dim_qk, w.dim_v};
 
     const int id = work_item(), x = id % FA_LANES, y = id / FA_LANES;
     float out[FA_ROWS][DIMS], max[FA_ROWS], sum[FA_ROWS];
@@ -469,21 +469,20 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void fa_tile(
     for (int turn = 0; turn < FA_ROWS; turn++) {
         const int row = w.row_begin + y * FA_ROWS + turn;
         const fa_row at = fa_work_row(w, row);
-        const bool whole = w.part_row < 0;
         fa_state state;
         state.max = max[0];
         state.sum = sum[0];
-        const fa_closed closed = fa_work_close(w, at, state, whole);
+        const fa_closed closed = fa_work_close(w, at, state, w.whole);
         const long part = w.part_row + row - w.row_begin;
-        if (at.exists && x == 0 && !whole)
+        if (at.exists && x == 0 && !w.whole)
             store_state(partial, partial_state_offset, part, state);
-        if (at.exists && x == 0 && whole && fa_work_has(w, FA_TABLE_LSE))
+        if (at.exists && x == 0 && w.whole && fa_work_has(w, FA_TABLE_LSE))
             store_0(lse, lse_offset + FA_LSE_AT(w, at), closed.lse);
         FA_UNROLL
         for (int g = 0; g < DIMS; g += 4) {
             const int d = 4 * x + g * FA_LANES, count = at.exists ? src.dim_v - d : 0;
             const float4 result = fa_normalised4((float4)(out[0][g], out[0][g + 1], out[0][g + 2], out[0][g + 3]), closed.factor);
-            if (whole)
+            if (w.whole)
                 FA_CAT(store4_, FA_TYPE_O)(o, o_offset + FA_ROW_AT(w, o, at) + d, count, result);
             else
                 store4_0(partial, partial_offset + part * src.dim_v + d, count, result);

@@ -15,16 +15,10 @@ int load_page(address n)
 }
 
 /* Look-ups read the work item's own copy of the table. */
-#undef FA_PARAM
-#undef FA_SEQUENCE
-#define FA_PARAM(w, member) (w).member
-#define FA_SEQUENCE(w, member) (w).member
+#define FA_PAGE_PARAM(w, member) (w).member
+#define FA_PAGE_SEQUENCE(w, member) (w).member
 #define FA_LOAD_PAGE(w, n) load_page(n)
 #include "core/portable/keys.h"
-#undef FA_PARAM
-#undef FA_SEQUENCE
-#define FA_PARAM(w, member) PARAMS.member
-#define FA_SEQUENCE(w, member) TABLE(fa_table_sequence)[(w).sequence].member
 
 /* Of the types of k and v: a block's bytes, the logarithm of its elements, and the bytes of so many elements. */
 const int SIZE_K = FA_TYPE_SIZE(TYPE_K), SHIFT_K = FA_TYPE_BLOCK_SHIFT(TYPE_K);
@@ -48,15 +42,6 @@ cursor values_of(work w)
 {
     return cursor(at(FA_VK_SLOT_V) + SPAN_V(FA_HEAD_AT(w, v)), SPAN_V(wide(PARAMS.v_stride[2])),
                   SPAN_V(wide(PARAMS.v_stride[0])));
-}
-
-/* The place of one of the item's keys; the table may have nonsense for others. */
-fa_key_place place_of(work w, int key)
-{
-    fa_key_place at = fa_key_place(0, key);
-    if (PAGES != 0)
-        at = fa_work_place(w, key);
-    return at;
 }
 
 /* The place of a key, which was asked for before where there are pages. */

@@ -346,17 +346,17 @@ void main()
 {
     if (work_group() >= PARAMS.items)
         return;
-    w = work_at(work_group());
+    w = fa_work_at(work_group());
     id = work_item();
     lane = int(gl_SubgroupInvocationID);
     first_row = int(gl_SubgroupID) * 16 * TILES;
     all_keys = keys_of(w);
     if (PAGES == 0)
-        all_keys.first = row_at(w, all_keys, place_of(w, id / WIDE_QK));
+        all_keys.first = row_at(w, all_keys, fa_work_find(w, id / WIDE_QK));
     all_keys.first += address(SPAN_K(id % WIDE_QK * 8));
     all_values = values_of(w);
     if (PAGES == 0)
-        all_values.first = row_at(w, all_values, place_of(w, id / WIDE_V));
+        all_values.first = row_at(w, all_values, fa_work_find(w, id / WIDE_V));
     all_values.first += address(SPAN_V(id % WIDE_V * 8));
     [[unroll]] for (int t = 0; t < TILES; t++) {
         [[unroll]] for (int r = 0; r < SLOTS; r++) {

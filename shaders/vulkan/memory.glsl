@@ -273,13 +273,3 @@ void store4_partial(address p, int count, vec4 x)
     if (count > 3)
         WORD1(8, p + 12) = floatBitsToUint(x.w);
 }
-
-float load_state(address p)
-{
-    return uintBitsToFloat(WORD1(9, p));
-}
-
-void store_state(address p, float x)
-{
-    WORD1(9, p) = floatBitsToUint(x);
-}

@@ -58,7 +58,8 @@ void main()
     if (work_group() >= PARAMS.merges)
         return;
     const fa_table_merge merge = TABLE(fa_table_merge)[PARAMS.merges_at + work_group()];
-    w = work_of(wide(merge.part_row), merge.sequence, merge.head_kv, merge.row_begin, merge.row_end, 0, 0);
+    w = fa_work_of(merge.sequence, merge.head_kv, merge.row_begin, merge.row_end, 0, 0);
+    w.part_row = wide(merge.part_row);
     id = work_item();
     rows = w.row_end - w.row_begin;
     const int r = int(gl_WorkGroupID.z);

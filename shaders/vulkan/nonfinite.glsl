@@ -8,7 +8,7 @@
 float weight_of(int row, fa_row at_row, int key)
 {
     const address from_q = row_of_q(w, at_row);
-    const address from_k = row_at(w, keys_of(w), place_of(w, key));
+    const address from_k = row_at(w, keys_of(w), fa_work_find(w, key));
     float score = 0.0;
     [[dont_unroll]] for (int d = 0; d < w.dim_qk; d += 4)
         score += dot(widen4(1, fetch_q4(1, from_q + address(2 * d), w.dim_qk - d)),
@@ -36,7 +36,7 @@ void mark_row(int row)
     [[dont_unroll]] for (int key = w.key_begin; key < w.key_end; key++) {
         if (!fa_work_shows(w, at_row, key))
             continue;
-        const address from = row_at(w, values_of(w), place_of(w, key));
+        const address from = row_at(w, values_of(w), fa_work_find(w, key));
         float weight = -1.0; /* not known yet */
         [[dont_unroll]] for (int d = 0; d < w.dim_v; d += 4) {
             const vec4 x = numbers4(TYPE_V, v4(from, d, w.dim_v - d));

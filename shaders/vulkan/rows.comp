@@ -86,14 +86,14 @@ void find_keys(int key, int key_end)
 {
     const int line = id / SHARE;
     [[unroll]] for (int n = 0; n < KEYS; n++)
-        keys_at[n] = place_of(w, min(key + line + n * LINES_K, key_end - 1));
+        keys_at[n] = fa_work_find(w, min(key + line + n * LINES_K, key_end - 1));
 }
 
 void find_values(int key, int key_end, int first)
 {
     const int line = id / LANES_V;
     [[unroll]] for (int a = 0; a < AHEAD; a++)
-        values_at[a] = place_of(w, min(key + first + line + a * LINES_V, key_end - 1));
+        values_at[a] = fa_work_find(w, min(key + first + line + a * LINES_V, key_end - 1));
 }
 
 /* The same as score_keys(), of keys in blocks. */
@@ -349,7 +349,7 @@ void main()
 {
     if (work_group() >= PARAMS.items)
         return;
-    w = work_at(work_group());
+    w = fa_work_at(work_group());
     id = work_item();
     all_keys = keys_of(w);
     all_values = values_of(w);

@@ -6,15 +6,6 @@
 layout(constant_id = FA_VK_SCALES_K) const int SCALES_K = 0;
 layout(constant_id = FA_VK_SCALES_V) const int SCALES_V = 0;
 
-/* Where the scale of a key lies that has this place: its page, or else its batch entry, and its row there. */
-fa_key_place scale_place(work w, fa_key_place key)
-{
-    fa_key_place found = fa_key_place(FA_SEQUENCE(w, number), FA_SEQUENCE(w, row) + key.within);
-    if (PAGES != 0)
-        found = fa_work_clamped(w, key);
-    return found;
-}
-
 /* Where scale or zero number n lies, of any of their types, which are constants; and what it is, in its word. */
 address scale_at(int type, address base, address n)
 {
@@ -73,7 +64,7 @@ float scale_widen(int type, address p, uint word)
     uvec4 name##_scaled(work w, address row, fa_key_place key, int d)                                  \
     {                                                                                                  \
         const uint codes = name##_bare(row, d);                                                        \
-        const fa_key_place place = scale_place(w, key);                                                \
+        const fa_key_place place = fa_work_scale_place(w, key);                                        \
         const address scales =                                                                         \
             FA_SCALE_ROW(w, PARAMS.name##_scales.scale_stride, place, PARAMS.name##_scales);           \
         const address zeros =                                                                          \

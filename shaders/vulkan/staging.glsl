@@ -5,14 +5,14 @@
 void find_keys(int key, int key_end)
 {
     [[unroll]] for (int n = 0; n < FETCH_K; n++)
-        keys_at[n] = place_of(w, min(key + id / WIDE_QK + n * LINES_K, key_end - 1));
+        keys_at[n] = fa_work_find(w, min(key + id / WIDE_QK + n * LINES_K, key_end - 1));
 }
 
 void find_values(int key, int key_end)
 {
     if (!SAME_KEYS) {
         [[unroll]] for (int n = 0; n < FETCH_V; n++)
-            values_at[n] = place_of(w, min(key + id / WIDE_V + n * LINES_V, key_end - 1));
+            values_at[n] = fa_work_find(w, min(key + id / WIDE_V + n * LINES_V, key_end - 1));
     }
 }
 

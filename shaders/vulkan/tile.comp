@@ -86,7 +86,7 @@ void find_rows()
 void find_keys(int key, int key_end)
 {
     [[unroll]] for (int n = 0; n < FETCH_K; n++)
-        keys_at[n] = place_of(w, min(key + (id + n * ITEMS) / (DEPTH / 4), key_end - 1));
+        keys_at[n] = fa_work_find(w, min(key + (id + n * ITEMS) / (DEPTH / 4), key_end - 1));
 }
 
 /* Keys past the end are the last one again: their scores are hidden, their weights 0. */
@@ -112,7 +112,7 @@ int key_of(int step, int slot)
 void find_values(int key, int key_end, int step)
 {
     [[unroll]] for (int n = 0; n < FETCH_V; n++)
-        values_at[n] = place_of(w, min(key + key_of(step, (id + n * ITEMS) / (DIM_V / 4)), key_end - 1));
+        values_at[n] = fa_work_find(w, min(key + key_of(step, (id + n * ITEMS) / (DIM_V / 4)), key_end - 1));
 }
 
 void fetch_v(int key, int key_end, int step)
@@ -328,7 +328,7 @@ void main()
 {
     if (work_group() >= PARAMS.items)
         return;
-    w = work_at(work_group());
+    w = fa_work_at(work_group());
     id = work_item();
     x = id % LANES;
     y = id / LANES;

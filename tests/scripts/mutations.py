@@ -70,7 +70,7 @@ PORTABLE_MUTATIONS = {
     "one page more than the pool has": (PORTABLE + "scales.h", "page >= 0 && page < pages", "page >= 0 && page <= pages", "lost-pages24/f16/*", False),
     "status of the next entry": (PORTABLE + "pages.h", "return e + 1;", "return e + 2;", "lost-pages24/f16/*", False),
     "page of the next key": (PORTABLE + "keys.h", "? number >> shift", "? (number + 1) >> shift", "pages16/f32*", False),
-    "first key forgotten": (PORTABLE + "keys.h", "FA_SEQUENCE(w, first) + key, size", "key, size", "first-pages12*", False),
+    "first key forgotten": (PORTABLE + "keys.h", "FA_PAGE_SEQUENCE(w, first) + key, size", "key, size", "first-pages12*", False),
     "parts of lengths on the device begin early": (PORTABLE + "fill.h", "FA_MIN(part, rest);", "0;", "lengths-device*", True),
     "values of all segments by one factor": (PORTABLE + "merge.h", "FA_INDEX(part) * FA_WIDE(FA_MERGE_IS(t, factor_part_stride))", "FA_INDEX(0 * part) * FA_WIDE(FA_MERGE_IS(t, factor_part_stride))", "test_segments", True),
     "mean of a key is its sum": (PORTABLE + "saliency.h", "sum / FA_FLOAT(seen)", "sum", "test_saliency", True),
