@@ -10,32 +10,8 @@
 #define ALIGNED false
 #endif
 
-#include "core/portable/decode.h"
-
-/* Whether blocks lie at multiples of four bytes, or of eight. */
-#define FA_IN_WORDS(type) (ALIGNED && FA_TYPE_SIZE(type) % 4 == 0)
-#define FA_IN_PAIRS(type) (ALIGNED && FA_TYPE_SIZE(type) % 8 == 0)
-/* Whether what begins at byte `at`, which is even, begins in the middle of a word. */
-#define FA_IS_ODD(type, at) (!FA_IN_WORDS(type) && ((at) & 2) != 0)
-/* Where the codes of a block begin, and their fifth bits. */
-#define FA_CODES_AT(type) \
-    (FA_TYPE_IS_FP8(type) ? 0 : FA_TYPE_CODE_BITS(type) == 8 ? 2 : FA_TYPE_SIZE(type) - 16)
-#define FA_FIFTHS_AT(type) (FA_TYPE_SIZE(type) - 20)
-/* The block of dim d of a row that lies at byte `row`, and the number of d in it. */
-#define FA_BLOCK_AT(type, row, d) ((row) + FA_TYPE_SPAN(type, d))
-#define FA_IN_BLOCK(type, d) ((d) & ((1 << FA_TYPE_BLOCK_SHIFT(type)) - 1)) /* of no row that is a block */
-
-/* The word that holds the 16 bits at byte `at`. No chunk ends within it. */
-static inline uint word_at(memory m, long at)
-{
-    return *(__global const uint *)memory_at(m, at & ~3l);
-}
-
-/* 32 bits of two words that follow each other: the lower ones, or those in the middle if `odd`. */
-static inline uint joined(uint low, uint high, bool odd)
-{
-    return odd ? low >> 16 | high << 16 : low;
-}
+#define FA_WIDEN_PAIRS(even, odd) widen_halves(as_ushort4((uint2)(even, odd)).xzyw)
+#include "core/portable/blocks.h"
 
 #if defined(FA_SCALES_K) || defined(FA_SCALES_V) || FA_TYPE_IS_ROW(FA_TYPE_K) || FA_TYPE_IS_ROW(FA_TYPE_V)
 /* What has scales in f32 is decoded as it is fetched: an operand, and whether its blocks lie in words. */
@@ -72,109 +48,26 @@ static inline uint bits32_aligned(coded c, long at)
 #include "core/portable/codes.h"
 #endif
 
-/* A scale, and above it the offset where there is one, as they are used. */
-typedef struct scaling {
-    float scale, zero, offset;
-} scaling;
-
-static inline scaling scaling_of(int type, uint bits)
-{
-    const float4 x = widen_halves((ushort4)(as_ushort2(bits), (ushort2)0));
-    const scaling s = {x.x, -FA_BYTE_ZERO(type) * x.x, x.y};
-    return s;
-}
-
-/* Two words of two halves each: of elements 0 and 2, of 1 and 3. */
-static inline float4 widen_pairs(uint even, uint odd)
-{
-    return widen_halves(as_ushort4((uint2)(even, odd)).xzyw);
-}
-
-/* Four codes as numbers. */
-static inline float4 four_decoded(int type, uint codes, scaling s)
-{
-    if (FA_TYPE_IS_FP8(type))
-        return widen_pairs(fa_fp8_halves(type, codes << 8 & 0xff00ff00u), fa_fp8_halves(type, codes & 0xff00ff00u)) *
-               FA_FP8_FACTOR(type);
-    const uint bytes = fa_code_bytes(type, codes);
-    const float4 x = widen_pairs(FA_BYTE_HALVES(type, bytes), FA_BYTE_HALVES(type, bytes >> 8)) * s.scale + s.zero;
-    return FA_TYPE_HAS_OFFSET(type) ? x + s.offset : x;
-}
-
-/*
- * A piece of a block: 4 elements or 8 from d on; or 16, which are 8 from d on, and 8 behind them or, of codes that share
- * bytes, 16 further. The first words hold the codes, 3 and 4 their fifth bits, 5 and 6 what scales them. The last one says
- * where in its word the block begins, and above that, which of its elements is the first.
- */
 typedef uint8 piece;
 
-static inline uint piece_word(piece x, int n)
-{
-    return n < 4 ? (n < 2 ? (n == 0 ? x.s0 : x.s1) : (n == 2 ? x.s2 : x.s3)) : (n == 4 ? x.s4 : x.s5);
-}
-
-static inline piece piece_fetch(int type, int elements, memory m, long row, int d)
-{
-    const bool bytes = FA_TYPE_CODE_BITS(type) == 8;
-    const long block = FA_BLOCK_AT(type, row, d);
-    const int e = FA_IN_BLOCK(type, d), words = bytes || elements < 16 ? elements / 4 : 2;
-    const long codes = block + FA_CODES_AT(type) + (bytes ? e : e & 15), first = codes & ~3l;
-    piece x = 0;
-    if (FA_IN_PAIRS(type) && words > 1) {
-        x.s01 = *(__global const uint2 *)memory_at(m, codes);
-        if (words == 4)
-            x.s23 = *(__global const uint2 *)memory_at(m, codes + 8);
-    } else {
-        x.s0 = word_at(m, first);
-        if (words > 1)
-            x.s1 = word_at(m, first + 4);
-        if (words > 2) {
-            x.s2 = word_at(m, first + 8);
-            x.s3 = word_at(m, first + 12);
-        }
-        if (FA_IS_ODD(type, codes)) { /* one word more, which no even one may touch */
-            const uint more = word_at(m, first + 4 * words);
-            if (words == 1)
-                x.s1 = more;
-            else if (words == 2)
-                x.s2 = more;
-            else
-                x.s4 = more;
-        }
-    }
-    if (FA_TYPE_CODE_BITS(type) == 5) {
-        x.s3 = word_at(m, block + FA_FIFTHS_AT(type));
-        if (!FA_IN_WORDS(type))
-            x.s4 = word_at(m, block + FA_FIFTHS_AT(type) + 2);
-    }
-    if (!FA_TYPE_IS_FP8(type))
-        x.s5 = word_at(m, block);
-    if (FA_TYPE_HAS_OFFSET(type)) {
-        if (!FA_IN_WORDS(type))
-            x.s6 = word_at(m, block + 2);
-    }
-    x.s7 = (block & 3) | e << 2;
-    return x;
-}
-
-static inline scaling piece_scaling(int type, piece x)
-{
-    const bool odd = FA_IS_ODD(type, x.s7);
-    return scaling_of(type, FA_TYPE_HAS_OFFSET(type) ? joined(x.s5, x.s6, odd) : odd ? x.s5 >> 16 : x.s5);
-}
-
-/* Four of its elements. */
-static inline float4 piece_four(int type, int elements, piece x, int i, scaling s)
-{
-    const bool halves = elements == 16 && FA_TYPE_CODE_BITS(type) != 8; /* of bytes: first the lower, then the upper */
-    const int n = halves ? i & 1 : i, e = halves ? (int)(x.s7 >> 2) + i / 2 * 16 : (int)(x.s7 >> 2);
-    uint codes = joined(piece_word(x, n), piece_word(x, n + 1), FA_IS_ODD(type, x.s7 + FA_CODES_AT(type)));
-    if (FA_TYPE_CODE_BITS(type) != 8)
-        codes >>= (e & 16) / 4;
-    if (FA_TYPE_CODE_BITS(type) == 5)
-        codes = (codes & 0x0f0f0f0f) | fa_fifths(joined(x.s3, x.s4, FA_IS_ODD(type, x.s7 + FA_FIFTHS_AT(type))) >> (e + 4 * n));
-    return four_decoded(type, codes, s);
-}
+#define FA_PIECE piece
+#define FA_PIECE_NONE 0
+#define FA_P0 s0
+#define FA_P1 s1
+#define FA_P2 s2
+#define FA_P3 s3
+#define FA_P4 s4
+#define FA_P5 s5
+#define FA_P6 s6
+#define FA_P7 s7
+#define FA_P01 s01
+#define FA_P23 s23
+#define FA_PIECE_TYPE type
+#define FA_TYPE_GIVEN int type,
+#define FA_OPERAND_GIVEN memory m,
+#define FA_WORD_AT(at) *(__global const uint *)memory_at(m, at) /* no chunk ends within it */
+#define FA_PAIR_AT(at) *(__global const uint2 *)memory_at(m, at)
+#include "core/portable/pieces.h"
 
 /*
  * A whole block, or 32 elements of fp8, of which `count` exist: its words, with one behind them to be put together with the
@@ -187,43 +80,20 @@ static inline float4 piece_four(int type, int elements, piece x, int i, scaling 
 static inline void block_fetch(int type, memory m, long block, int count, uint to[FA_BLOCK_ROOM])
 {
     const int bytes = FA_TYPE_IS_FP8(type) ? FA_MIN(count, 32) : FA_TYPE_SIZE(type);
-    const long first = block & ~3l;
+    const long first = FA_WORD_OF(block);
     FA_UNROLL
     for (int i = 0; i < FA_BLOCK_WORDS(type); i++) {
         if (!FA_IN_PAIRS(type)) {
             /* Behind the last 16 bits no word is touched. */
-            to[i] = word_at(m, 4 * i < FA_TYPE_SIZE(type) / 4 * 4 && !FA_TYPE_IS_FP8(type)
+            to[i] = FA_WORD_AT(4 * i < FA_TYPE_SIZE(type) / 4 * 4 && !FA_TYPE_IS_FP8(type)
                                    ? first + 4 * i
-                                   : block + FA_MIN(4 * i, bytes - 2));
+                                   : FA_WORD_OF(block + FA_MIN(4 * i, bytes - 2)));
         } else if (i % 2 == 0) {
-            const uint2 two = *(__global const uint2 *)memory_at(m, block + FA_MIN(4 * i, bytes - 8));
+            const uint2 two = FA_PAIR_AT(block + FA_MIN(4 * i, bytes - 8));
             to[i] = two.x;
             to[i + 1] = two.y;
         }
     }
-}
-
-/* 32 bits of a block from an even byte of it on; `odd` is whether the block begins in the middle of a word. */
-static inline uint block_bits(const uint block[FA_BLOCK_ROOM], int byte, bool odd)
-{
-    const int n = byte / 4;
-    return byte % 4 == 0 ? joined(block[n], block[n + 1], odd) : odd ? block[n + 1] : joined(block[n], block[n + 1], true);
-}
-
-static inline scaling block_scaling(int type, const uint block[FA_BLOCK_ROOM], bool odd)
-{
-    return scaling_of(type, block_bits(block, 0, odd));
-}
-
-/* Elements 4 i to 4 i + 3. */
-static inline float4 block_four(int type, const uint block[FA_BLOCK_ROOM], int i, bool odd, scaling s)
-{
-    uint codes = block_bits(block, FA_CODES_AT(type) + 4 * (FA_TYPE_CODE_BITS(type) == 8 ? i : i & 3), odd);
-    if (FA_TYPE_CODE_BITS(type) != 8)
-        codes >>= i & 4;
-    if (FA_TYPE_CODE_BITS(type) == 5)
-        codes = (codes & 0x0f0f0f0f) | fa_fifths(block_bits(block, FA_FIFTHS_AT(type), odd) >> 4 * i);
-    return four_decoded(type, codes, s);
 }
 
 #define FA_CODED(type)                                                                                 \
@@ -231,13 +101,13 @@ static inline float4 block_four(int type, const uint block[FA_BLOCK_ROOM], int i
     {                                                                                                  \
         raw x = 0;                                                                                     \
         if (count > 0)                                                                                 \
-            x = piece_fetch(type, 4, m, row, d);                                                       \
+            x = fa_piece_fetch(m, type, 4, row, d);                                                    \
         return x;                                                                                      \
     }                                                                                                  \
                                                                                                        \
     static inline float4 FA_CAT(widen_, type)(raw x)                                                   \
     {                                                                                                  \
-        return piece_four(type, 4, x, 0, piece_scaling(type, x));                                      \
+        return fa_piece_four(type, 4, x, 0, fa_piece_scaling(type, x));                                \
     }                                                                                                  \
                                                                                                        \
     typedef piece FA_RAW8(type);                                                                       \
@@ -246,14 +116,14 @@ static inline float4 block_four(int type, const uint block[FA_BLOCK_ROOM], int i
     {                                                                                                  \
         piece x = 0;                                                                                   \
         if (count > 0)                                                                                 \
-            x = piece_fetch(type, 8, m, row, d);                                                       \
+            x = fa_piece_fetch(m, type, 8, row, d);                                                    \
         return x;                                                                                      \
     }                                                                                                  \
                                                                                                        \
     static inline float8 FA_CAT(widen8_, type)(FA_RAW8(type) x)                                        \
     {                                                                                                  \
-        const scaling s = piece_scaling(type, x);                                                      \
-        return (float8)(piece_four(type, 8, x, 0, s), piece_four(type, 8, x, 1, s));                   \
+        const fa_block_scaling s = fa_piece_scaling(type, x);                                          \
+        return (float8)(fa_piece_four(type, 8, x, 0, s), fa_piece_four(type, 8, x, 1, s));             \
     }
 
 /* Of rows that are blocks, what is fetched are the bits of f32. Rows that keep some of their elements are in scaled.cl. */

@@ -168,7 +168,7 @@ static void score_keys(cursor k, pages p, int dim_qk, __local const float4 *q, i
         FA_ROLLED
         for (int d = lane * 32; d < FA_DIM_QK; d += SHARE * 32) {
             uint block[NEAR][FA_BLOCK_ROOM], place[NEAR];
-            scaling scales[NEAR];
+            fa_block_scaling scales[NEAR];
             FA_UNROLL
             for (int n = 0; n < NEAR; n++) {
                 const long row = row_of(k, p, line + (first + n) * LINES_K, key, key_end);
@@ -178,7 +178,8 @@ static void score_keys(cursor k, pages p, int dim_qk, __local const float4 *q, i
             }
             FA_UNROLL
             for (int n = 0; n < NEAR; n++)
-                scales[n] = block_scaling(FA_TYPE_K, block[n], FA_IS_ODD(FA_TYPE_K, place[n]));
+                scales[n] = fa_block_scaling_of(
+                    FA_TYPE_K, FA_BLOCK_BITS(block[n], 0, FA_IS_ODD(FA_TYPE_K, place[n])));
             FA_UNROLL
             for (int i = 0; i < 8; i++) {
                 float4 four[FA_BLOCK_Q];
@@ -187,7 +188,7 @@ static void score_keys(cursor k, pages p, int dim_qk, __local const float4 *q, i
                     four[r] = q[FOUR_OF_Q(r * DIM_Q + d + 4 * i)];
                 FA_UNROLL
                 for (int n = 0; n < NEAR; n++) {
-                    float4 x = block_four(FA_TYPE_K, block[n], i, FA_IS_ODD(FA_TYPE_K, place[n]), scales[n]);
+                    float4 x = FA_BLOCK_FOUR(FA_TYPE_K, block[n], i, FA_IS_ODD(FA_TYPE_K, place[n]), scales[n]);
                     if (!WHOLE_QK && 4 * i >= dim_qk - d)
                         x = 0.0f;
                     FA_UNROLL
@@ -278,7 +279,7 @@ static void fetch_values(cursor v, pages p, int dim_v, int id, int key, int key_
 #if BLOCKS_V
             to[a][c] = 0;
             if (LANES_V * PIECE * PIECES == FA_DIM_V || d < dim_v)
-                to[a][c] = piece_fetch(FA_TYPE_V, PIECE, v.m, at, d);
+                to[a][c] = fa_piece_fetch(v.m, FA_TYPE_V, PIECE, at, d);
 #else
             to[a][c] = FETCH8_V(v, at, key_of(slot, key, key_end), d, dim_v - d);
 #endif
@@ -292,8 +293,8 @@ static inline float8 value_of(const FA_RAW8_V from[PIECES], int c)
 #if BLOCKS_V
     const piece x = from[c / (PIECE / 8)];
     const int i = c % (PIECE / 8) * 2;
-    const scaling s = piece_scaling(FA_TYPE_V, x);
-    return (float8)(piece_four(FA_TYPE_V, PIECE, x, i, s), piece_four(FA_TYPE_V, PIECE, x, i + 1, s));
+    const fa_block_scaling s = fa_piece_scaling(FA_TYPE_V, x);
+    return (float8)(fa_piece_four(FA_TYPE_V, PIECE, x, i, s), fa_piece_four(FA_TYPE_V, PIECE, x, i + 1, s));
 #else
     return WIDEN8_V(from[c]);
 #endif
@@ -361,7 +362,8 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     FA_FIND_TABLE;
     if ((int)get_group_id(0) >= ((__global const fa_table_params *)table)->items)
         return;
-    const work w = work_with(table, get_group_id(0), bias, bias_offset, keep, keep_offset, page_table, page_table_offset);
+    const work w =
+        work_with(table, get_group_id(0), bias, bias_offset, keep, keep_offset, page_table, page_table_offset);
     const int dim_qk = w.dim_qk, dim_v = w.dim_v;
     const cursor all_keys = FA_KEYS_OF(w, k, k_offset), all_values = FA_VALUES_OF(w, v, v_offset);
     const int id = work_item(), line = id / LANES_V, count = w.row_end - w.row_begin;

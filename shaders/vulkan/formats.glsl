@@ -8,10 +8,10 @@
  * bytes where its size is one.
  */
 
-#include "core/portable/decode.h"
+#define FA_WIDEN_PAIRS(even, odd) vec4(unpackHalf2x16(even), unpackHalf2x16(odd)).xzyw
+#include "core/portable/blocks.h"
 /* The words of its rows: slot 2 or 3. */
 #define FA_CODES int
-#define FA_AT address
 #define FA_BITS32_ALIGNED(slot, p) ((slot) == 2 ? WORD1(2, p) : WORD1(3, p))
 #define FA_BITS16(slot, p) (FA_BITS32_ALIGNED(slot, (p) & ~address(3)) >> uint((p) & address(2)) * 8u & 0xffffu)
 #include "core/portable/bitmap.h"
@@ -20,47 +20,6 @@
 /* Formats that are codes alone have no blocks to speak of. */
 const bool BLOCKS_K = TYPE_K >= FA_TYPE_Q8_0 ? TYPE_K <= FA_TYPE_IQ4_NL : false;
 const bool BLOCKS_V = TYPE_V >= FA_TYPE_Q8_0 ? TYPE_V <= FA_TYPE_IQ4_NL : false;
-
-/* Where the codes of a block begin. */
-#define CODES_AT(type, size) (FA_TYPE_IS_BARE(type) ? 0 : FA_TYPE_CODE_BITS(type) == 8 ? 2 : (size) - 16)
-
-/* 32 bits of two words that follow each other: the lower ones, or those in the middle if `odd`. */
-uint joined(uint low, uint high, bool odd)
-{
-    return odd ? low >> 16 | high << 16 : low;
-}
-
-/* A scale, and above it the offset where there is one, as they are used. */
-struct scaling {
-    float scale, zero, offset;
-};
-
-scaling scaling_of(int type, uint bits)
-{
-    const vec2 x = unpackHalf2x16(bits);
-    return scaling(x.x, -FA_BYTE_ZERO(type) * x.x, x.y);
-}
-
-vec2 decode_fp8(int type, uint bits)
-{
-    return unpackHalf2x16(fa_fp8_halves(type, bits)) * FA_FP8_FACTOR(type);
-}
-
-/* Four codes as numbers. */
-vec4 four_decoded(int type, uint codes, scaling s)
-{
-    vec2 even, odd;
-    if (FA_TYPE_IS_FP8(type)) {
-        even = decode_fp8(type, codes << 8 & 0xff00ff00u);
-        odd = decode_fp8(type, codes & 0xff00ff00u);
-    } else {
-        const uint bytes = fa_code_bytes(type, codes);
-        const float offset = FA_TYPE_HAS_OFFSET(type) ? s.offset : 0.0;
-        even = unpackHalf2x16(FA_BYTE_HALVES(type, bytes)) * s.scale + s.zero + offset;
-        odd = unpackHalf2x16(FA_BYTE_HALVES(type, bytes >> 8)) * s.scale + s.zero + offset;
-    }
-    return vec4(even.x, odd.x, even.y, odd.y);
-}
 
 #define FA_DEFINE_CODED(name, slot, TYPE, SIZE, SHIFT, DIM)                                            \
     const int name##_bits = FA_TYPE_CODE_BITS(TYPE);                                                   \
@@ -81,7 +40,7 @@ vec4 four_decoded(int type, uint codes, scaling s)
     {                                                                                                  \
         uint bits = name##_word(p);                                                                    \
         if (name##_in_words == 0)                                                                          \
-            bits = joined(bits, name##_word(p + address(2)), name##_is_odd(uint(p)));                  \
+            bits = fa_joined(bits, name##_word(p + address(2)), name##_is_odd(uint(p)));               \
         return bits;                                                                                   \
     }                                                                                                  \
                                                                                                        \
@@ -122,11 +81,11 @@ vec4 four_decoded(int type, uint codes, scaling s)
         } else if (count > 0) {                                                                        \
             const int e = d & (1 << SHIFT) - 1;                                                        \
             const address block = row + address((d >> SHIFT) * SIZE);                                  \
-            x.x = name##_load(block + address(CODES_AT(TYPE, SIZE) + (name##_bits == 8 ? e : e & 15)));\
+            x.x = name##_load(block + address(FA_CODES_AT(TYPE) + (name##_bits == 8 ? e : e & 15)));   \
             if (name##_bits != 8)                                                                      \
                 x.x = x.x >> uint((e & 16) / 4) & 0x0f0f0f0fu;                                         \
             if (name##_bits == 5)                                                                      \
-                x.x |= fa_fifths(name##_load(block + address(SIZE - 20)) >> e);                        \
+                x.x |= fa_fifths(name##_load(block + address(FA_FIFTHS_AT(TYPE))) >> e);               \
             if (FA_TYPE_HAS_OFFSET(TYPE))                                                              \
                 x.z = name##_load(block);                                                              \
             else if (!FA_TYPE_IS_FP8(TYPE))                                                            \
@@ -157,7 +116,7 @@ FA_DEFINE_CODED(v, 3, TYPE_V, SIZE_V, SHIFT_V, dim_v)
 vec4 numbers4(int type, uvec4 x)
 {
     return FA_TYPE_IS_ROW(type)     ? uintBitsToFloat(x)
-           : FA_TYPE_IS_CODED(type) ? four_decoded(type, x.x, scaling_of(type, x.z))
+           : FA_TYPE_IS_CODED(type) ? fa_four_decoded(type, x.x, fa_block_scaling_of(type, x.z))
                                     : widen4(type, x);
 }
 
@@ -165,13 +124,13 @@ vec4 numbers4(int type, uvec4 x)
 vec4 low_numbers(int type, raw8 x)
 {
     return FA_TYPE_IS_ROW(type)     ? uintBitsToFloat(x.low)
-           : FA_TYPE_IS_CODED(type) ? four_decoded(type, x.low.x, scaling(1.0, 0.0, 0.0))
+           : FA_TYPE_IS_CODED(type) ? fa_four_decoded(type, x.low.x, fa_block_scaling(1.0, 0.0, 0.0))
                                     : low4(type, x);
 }
 
 vec4 high_numbers(int type, raw8 x)
 {
     return FA_TYPE_IS_ROW(type)     ? uintBitsToFloat(x.high)
-           : FA_TYPE_IS_CODED(type) ? four_decoded(type, x.low.y, scaling(1.0, 0.0, 0.0))
+           : FA_TYPE_IS_CODED(type) ? fa_four_decoded(type, x.low.y, fa_block_scaling(1.0, 0.0, 0.0))
                                     : high4(type, x);
 }

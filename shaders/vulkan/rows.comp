@@ -108,7 +108,7 @@ void score_blocks(int key, int key_end)
         }
         [[dont_unroll]] for (int d = lane * 32; d < DIM_QK; d += SHARE * 32) {
             uint block[NEAR][BLOCK_ROOM], place[NEAR];
-            scaling scales[NEAR];
+            fa_block_scaling scales[NEAR];
             [[unroll]] for (int n = 0; n < NEAR; n++) {
                 const int m = min(first + n, KEYS - 1), j = min(key + line + m * LINES_K, key_end - 1);
                 const address at = row_at(w, all_keys, placed(keys_at[m], j)) + address((d >> SHIFT_K) * SIZE_K);
@@ -124,19 +124,13 @@ void score_blocks(int key, int key_end)
                 }
             }
             [[unroll]] for (int n = 0; n < NEAR; n++)
-                scales[n] = scaling_of(TYPE_K, BLOCK_BITS(block[n], 0, k_is_odd(place[n])));
+                scales[n] = fa_block_scaling_of(TYPE_K, FA_BLOCK_BITS(block[n], 0, k_is_odd(place[n])));
             [[unroll]] for (int i = 0; i < 8; i++) {
                 vec4 four[BLOCK_Q];
                 [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
                     four[r] = rows_q[(r * DIM_Q + d) / 4 + i];
                 [[unroll]] for (int n = 0; n < NEAR; n++) {
-                    const bool odd = k_is_odd(place[n]);
-                    uint codes = BLOCK_BITS(block[n], CODES_AT(TYPE_K, SIZE_K) + 4 * (k_bits == 8 ? i : i & 3), odd);
-                    if (k_bits != 8)
-                        codes >>= i & 4;
-                    if (k_bits == 5)
-                        codes = codes & 0x0f0f0f0fu | fa_fifths(BLOCK_BITS(block[n], SIZE_K - 20, odd) >> 4 * i);
-                    const vec4 x = four_decoded(TYPE_K, codes, scales[n]);
+                    const vec4 x = FA_BLOCK_FOUR(TYPE_K, block[n], i, k_is_odd(place[n]), scales[n]);
                     [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
                         s[n][r] += dot(four[r], x);
                 }
@@ -193,7 +187,7 @@ void fetch_values(int key, int key_end, int first)
             } else {
                 ahead[a][c] = raw8(uvec4(0u), uvec4(0u));
                 if (LANES_V * PIECE * PIECES == DIM_V || d < w.dim_v)
-                    ahead[a][c] = piece_fetch(PIECE, row_at(w, all_values, placed(values_at[a], j)), d);
+                    ahead[a][c] = fa_piece_fetch(PIECE, row_at(w, all_values, placed(values_at[a], j)), d);
             }
         }
     }
@@ -208,9 +202,9 @@ void add_value(raw8 value, int at, bool hides, int c)
         high = v_high(value);
     } else {
         const int i = c % (PIECE / 8) * 2;
-        const scaling s = piece_scaling(value);
-        low = piece_four(PIECE, value, i, s);
-        high = piece_four(PIECE, value, i + 1, s);
+        const fa_block_scaling s = fa_piece_scaling(value);
+        low = fa_piece_four(PIECE, value, i, s);
+        high = fa_piece_four(PIECE, value, i + 1, s);
     }
     if (hides && !(is_finite4(low) && is_finite4(high))) {
         [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {

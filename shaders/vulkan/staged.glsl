@@ -75,7 +75,7 @@ uvec2 staged_four(int type, uint codes, f16vec2 power)
     {                                                                                                  \
         raw8 x = raw8(uvec4(0u), uvec4(0u));                                                           \
         if (count > 0) {                                                                               \
-            const address codes = block + address(CODES_AT(TYPE, SIZE) + (name##_bits == 8 ? e : e & 15)); \
+            const address codes = block + address(FA_CODES_AT(TYPE) + (name##_bits == 8 ? e : e & 15));\
             const address first = codes & ~address(3);                                                 \
             x.low.x = WORD1(slot, first);                                                              \
             x.low.y = WORD1(slot, first + address(4));                                                 \
@@ -85,7 +85,7 @@ uvec2 staged_four(int type, uint codes, f16vec2 power)
             if (FA_TYPE_HAS_OFFSET(TYPE) && name##_in_words == 0)                                      \
                 x.high.x = name##_word(block + address(2));                                            \
             if (name##_bits == 5)                                                                      \
-                x.high.y = name##_word(block + address(SIZE - 20 + (e >> 4) * 2));                     \
+                x.high.y = name##_word(block + address(FA_FIFTHS_AT(TYPE) + (e >> 4) * 2));            \
             x.high.w = uint(block) & 3u;                                                               \
         }                                                                                              \
         return x;                                                                                      \
@@ -95,7 +95,7 @@ uvec2 staged_four(int type, uint codes, f16vec2 power)
     uint name##_octet_scaling(raw8 x)                                                                  \
     {                                                                                                  \
         const bool odd = name##_is_odd(x.high.w);                                                      \
-        return FA_TYPE_HAS_OFFSET(TYPE) ? joined(x.low.w, x.high.x, odd)                               \
+        return FA_TYPE_HAS_OFFSET(TYPE) ? fa_joined(x.low.w, x.high.x, odd)                            \
                                         : (odd ? x.low.w >> 16 : x.low.w) & 0xffffu;                   \
     }                                                                                                  \
                                                                                                        \
@@ -104,16 +104,16 @@ uvec2 staged_four(int type, uint codes, f16vec2 power)
     {                                                                                                  \
         uint low = x.low.x, high = x.low.y;                                                            \
         if (!FA_TYPE_IS_FP8(TYPE)) {                                                                   \
-            const bool odd = name##_is_odd(x.high.w + uint(CODES_AT(TYPE, SIZE)));                     \
-            low = joined(x.low.x, x.low.y, odd);                                                       \
-            high = joined(x.low.y, x.low.z, odd);                                                      \
+            const bool odd = name##_is_odd(x.high.w + uint(FA_CODES_AT(TYPE)));                        \
+            low = fa_joined(x.low.x, x.low.y, odd);                                                    \
+            high = fa_joined(x.low.y, x.low.z, odd);                                                   \
         }                                                                                              \
         if (name##_bits != 8) {                                                                        \
             low >>= uint(e & 16) / 4u;                                                                 \
             high >>= uint(e & 16) / 4u;                                                                \
         }                                                                                              \
         if (name##_bits == 5) {                                                                        \
-            const uint at = x.high.w + uint(SIZE - 20) + uint(e >> 4) * 2u;                            \
+            const uint at = x.high.w + uint(FA_FIFTHS_AT(TYPE)) + uint(e >> 4) * 2u;                   \
             const uint fifths = x.high.y >> (at & 2u) * 8u >> uint(e & 8);                             \
             low = low & 0x0f0f0f0fu | fa_fifths(fifths);                                               \
             high = high & 0x0f0f0f0fu | fa_fifths(fifths >> 4);                                        \
