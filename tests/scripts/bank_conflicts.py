@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Local-memory bank conflicts of the OpenCL tile kernels, counted from their addresses (shaders/opencl/tile.cl).
+"""Local-memory bank conflicts of the OpenCL tile kernels, counted from their addresses (core/portable/stage.h).
 
     bank_conflicts.py [LANES BLOCK_Q BLOCK_KV DIM_V DEPTH]
 
