@@ -99,11 +99,6 @@ vec2 widen2(int type, uint bits)
     return type == 1 ? unpackHalf2x16(bits) : vec2(uintBitsToFloat(bits << 16), uintBitsToFloat(bits & 0xffff0000u));
 }
 
-uint narrow(int type, float x)
-{
-    return type == 0 ? floatBitsToUint(x) : type == 1 ? fa_f16_narrow(x) : fa_bf16_narrow(x);
-}
-
 /* One element of an operand. */
 #define FA_LOAD(slot, type, p)                                                                         \
     widen(type, (type) == 0 ? WORD1(slot, p)                                                           \
@@ -200,11 +195,11 @@ FA_DEFINE_FETCH(fetch_v, 3)
 /* One element of the output. The other half of a word may be written by another invocation at the same time. */
 void store_o(address p, float x)
 {
-    const uint bits = narrow(TYPE_O, x);
     if (TYPE_O == 0) {
-        WORD1(4, p) = bits;
+        WORD1(4, p) = floatBitsToUint(x);
         return;
     }
+    const uint bits = fa_float_narrow(TYPE_O, x);
 #ifdef FA_HALVES
     HALF(4, p) = uint16_t(bits);
 #else
@@ -222,8 +217,8 @@ void store4_o(address p, int count, vec4 x)
             if (TYPE_O == 0)
                 WORD4(4, p) = floatBitsToUint(x);
             else
-                WORD2(4, p) = uvec2(narrow(TYPE_O, x.x) | narrow(TYPE_O, x.y) << 16,
-                                    narrow(TYPE_O, x.z) | narrow(TYPE_O, x.w) << 16);
+                WORD2(4, p) = uvec2(fa_float_narrow(TYPE_O, x.x) | fa_float_narrow(TYPE_O, x.y) << 16,
+                                    fa_float_narrow(TYPE_O, x.z) | fa_float_narrow(TYPE_O, x.w) << 16);
         }
         return;
     }
