@@ -37,6 +37,9 @@
 #define FA_SEGMENTS_DESC_0_1 FA_SIZE_THROUGH(fa_segments_desc, v_channels_stride)
 #define FA_SEGMENT_ARGS_0_1 FA_SIZE_THROUGH(fa_segment_args, v_zero_offset)
 #define FA_SEGMENTS_ARGS_0_1 FA_SIZE_THROUGH(fa_segments_args, segment)
+#define FA_COOPERATE_MACHINE_0_1 FA_SIZE_THROUGH(fa_cooperate_machine, host_flops)
+#define FA_COOPERATE_MODEL_0_1 FA_SIZE_THROUGH(fa_cooperate_model, activation_token_bytes)
+#define FA_COOPERATE_PLACEMENT_0_1 FA_SIZE_THROUGH(fa_cooperate_placement, decode)
 #define FA_VULKAN_DEVICE_DESC_0_1 FA_SIZE_THROUGH(fa_vulkan_device_desc, get_instance_proc_addr)
 
 /* Until 0.1 is released, its last fields are the last there are. The first field added later ends these lines. */
@@ -61,6 +64,9 @@ _Static_assert(FA_SEGMENT_0_1 == sizeof(fa_segment), "name the last field above"
 _Static_assert(FA_SEGMENTS_DESC_0_1 == sizeof(fa_segments_desc), "name the last field above");
 _Static_assert(FA_SEGMENT_ARGS_0_1 == sizeof(fa_segment_args), "name the last field above");
 _Static_assert(FA_SEGMENTS_ARGS_0_1 == sizeof(fa_segments_args), "name the last field above");
+_Static_assert(FA_COOPERATE_MACHINE_0_1 == sizeof(fa_cooperate_machine), "name the last field above");
+_Static_assert(FA_COOPERATE_MODEL_0_1 == sizeof(fa_cooperate_model), "name the last field above");
+_Static_assert(FA_COOPERATE_PLACEMENT_0_1 == sizeof(fa_cooperate_placement), "name the last field above");
 _Static_assert(FA_VULKAN_DEVICE_DESC_0_1 == sizeof(fa_vulkan_device_desc), "name the last field above");
 
 /*

@@ -18,6 +18,8 @@ static const struct {
     {"plan", cmd_plan, "show how a problem would be tiled, scheduled and what it would cost"},
     {"conform", cmd_conform, "test every kernel of a device against the oracle"},
     {"bench", cmd_bench, "measure the kernels of a device"},
+    {"cooperate", cmd_cooperate,
+     "show what of a cache lies on a device and what on the host, and how fast that is"},
 };
 enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };
 
@@ -25,7 +27,7 @@ static void print_usage(FILE *file)
 {
     (void)fprintf(file, "Usage: fastattn <command> [options]\n\nCommands:\n");
     for (int i = 0; i < COMMAND_COUNT; i++)
-        (void)fprintf(file, "  %-8s  %s\n", commands[i].name, commands[i].help);
+        (void)fprintf(file, "  %-9s  %s\n", commands[i].name, commands[i].help);
     (void)fprintf(file,
                   "\n'fastattn <command> --help' explains one; 'fastattn --version' prints the version.\n"
                   "Exit codes: 0 done, 1 failed, 2 the command line is wrong.\n");

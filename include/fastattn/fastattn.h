@@ -12,6 +12,7 @@
 #include "cascade.h"
 #include "common.h"
 #include "context.h"
+#include "cooperate.h"
 #include "device.h"
 #include "merge.h"
 #include "opencl.h"

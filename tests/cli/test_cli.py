@@ -12,7 +12,7 @@ sys.dont_write_bytecode = True  # the source tree stays as it is
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from frame import DATA, Case, call, can_run, devices  # noqa: E402
 
-COMMANDS = ("devices", "run", "plan", "conform", "bench")
+COMMANDS = ("devices", "run", "plan", "conform", "bench", "cooperate")
 
 
 class Frame(Case):

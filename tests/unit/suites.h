@@ -18,6 +18,7 @@ Suite *softmax_suite(void);
 Suite *merge_suite(void);
 Suite *reference_suite(void);
 Suite *context_suite(void);
+Suite *cooperate_suite(void);
 Suite *plan_suite(void);
 Suite *run_suite(void);
 Suite *lengths_suite(void);

@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of `fastattn cooperate`: what it prints is what fa_cooperate_place() finds, which tests/unit holds to its model."""
+
+import json
+import sys
+import unittest
+from pathlib import Path
+
+sys.dont_write_bytecode = True  # the source tree stays as it is
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from frame import Case, call  # noqa: E402
+
+# The machine and the model of tests/unit/test_cooperate.c, 8 x V100 of 16 GiB.
+PAPER = """--context 262144 --layers 40 --heads 40 --dim 128 --weights 76 --activations 0.5 --activations-token 11520
+    --devices 8 --device-memory 17.179869184 --host-memory 549.755813888 --device-bandwidth 800 --host-bandwidth 200
+    --link-bandwidth 6 --device-tflops 60 --host-tflops 1.5""".split()
+SMALL = "--context 1000 --layers 4 --heads 8 --heads-kv 2 --dim 64".split()
+
+
+class Placement(Case):
+    def place(self, *arguments, code=0):
+        return json.loads(self.expect_printed(code, *arguments, "--json"))
+
+    def expect_printed(self, code, *arguments):
+        """A context that does not fit fails, and still prints what does."""
+        done = call("cooperate", *arguments)
+        self.assertEqual((done.returncode, done.stderr), (code, ""), arguments)
+        return done.stdout
+
+    def test_paper(self):
+        found = self.place(*PAPER)
+        self.assertTrue(found["fits"])
+        self.assertEqual((found["layers_device"], found["layers_host"]), (4, 36))
+        self.assertEqual(found["layer_bytes"], 2 * 262144 * 5 * 128 * 2)
+        self.assertLess(found["context_device"], 262144)
+        self.assertGreater(found["context_longest"], 262144)
+        text = self.expect_printed(0, *PAPER)
+        self.assertIn("placement  4 layers on the devices, 36 on the host, of 40", text)
+        fastest = [line for line in text.splitlines() if line.endswith("fastest")]
+        self.assertEqual(len(fastest), 1)
+        self.assertTrue(fastest[0].startswith(found["decode_way"]))
+
+    def test_too_long(self):
+        longest = self.place(*PAPER)["context_longest"]
+        for context, code in ((longest, 0), (longest + 1, 1)):
+            found = self.place("--context", str(context), *PAPER[2:], code=code)
+            self.assertEqual(found["fits"], code == 0)
+            self.assertEqual(found["context_longest"], longest)
+        self.assertIn("it does not fit", self.expect_printed(1, "--context", str(longest + 1), *PAPER[2:]))
+
+    def test_types(self):
+        plain = self.place(*SMALL)["layer_bytes"]
+        self.assertEqual(plain, 1000 * 2 * (64 + 64) * 2)
+        self.assertEqual(self.place(*SMALL, "--kv-type", "q8_0,f32")["layer_bytes"], 1000 * 2 * (2 * 34 + 256))
+        self.assertEqual(self.place(*SMALL, "--kv-type", "i8:token", "--kv-bytes", "264")["layer_bytes"], 264000)
+        self.assertEqual(self.place(*SMALL, "--dim-v", "32", "--sequences", "3")["layer_bytes"], 3000 * 2 * 96 * 2)
+
+    def test_refusals(self):
+        self.usage("cooperate", mentions=("--context is missing",))
+        self.usage("cooperate", *SMALL[2:], mentions=("--context is missing",))
+        self.usage("cooperate", *SMALL, "--kv-type", "i8:token", mentions=("--kv-bytes",))
+        self.usage("cooperate", *SMALL, "--kv-type", "q9", mentions=("--kv-type is 'q9'",))
+        self.usage("cooperate", *SMALL, "--weights=-1", mentions=("--weights is -1",))
+        self.usage("cooperate", *SMALL, "--kv-bytes=-1", mentions=("--kv-bytes is -1",))
+        self.usage("cooperate", *SMALL, "--link-bandwidth", "0", mentions=("machine.link_bandwidth is 0",))
+        self.usage("cooperate", *SMALL, "--devices", "3", mentions=("model.heads_kv is 2", "machine.devices, 3"))
+        self.usage("cooperate", "--context", "268435457", *SMALL[2:], mentions=("context is 268435457",))
+
+
+if __name__ == "__main__":
+    unittest.main()
