@@ -147,8 +147,7 @@ fa_status fa_segments_schedule_device(const fa_segments *segments, fa_queue *que
     return FA_OK;
 }
 
-/* A segment's memory and that of all, as its plan and its problem have it. */
-static fa_attention_args args_of(const fa_segments_args *all, const fa_segment_args *own)
+fa_attention_args fa_segments_args_of(const fa_segments_args *all, const fa_segment_args *own)
 {
     return (fa_attention_args){
         .struct_size = sizeof(fa_attention_args),
@@ -187,8 +186,7 @@ static fa_status check_segment(const fa_segments *s, int64_t n, const fa_attenti
                             a->work ? s->work_at[s->count] : 0);
 }
 
-/* The factors of channels, beside what is written. */
-static fa_status check_channels(const fa_segments *s, const fa_segments_args *a)
+fa_status fa_segments_check_channels(const fa_segments *s, const fa_segments_args *a)
 {
     if (s->channels_span == 0)
         return a->v_channels ? fa_fail(FA_INVALID, "args.v_channels is given, expected NULL: the description "
@@ -221,10 +219,10 @@ static fa_status take_args(const fa_segments *s, const fa_segments_args *a,
         if (!a->segment[n])
             return fa_fail(FA_INVALID, "args.segment[%lld] is NULL", (long long)n);
         FA_TRY(fa_copy_struct(&own, sizeof(own), FA_SEGMENT_ARGS_0_1, a->segment[n], "fa_segment_args"));
-        part[n] = args_of(a, &own);
+        part[n] = fa_segments_args_of(a, &own);
         FA_TRY(fa_segments_name(check_segment(s, n, &part[n]), n));
     }
-    return check_channels(s, a);
+    return fa_segments_check_channels(s, a);
 }
 
 fa_status fa_segments_run(const fa_segments *segments, fa_queue *queue, const fa_segments_args *args)

@@ -31,6 +31,12 @@ fa_status fa_segments_describe(const fa_segments_desc *desc, int64_t n, fa_atten
 /* Whether lengths of a run are ones that segment n may have. `lengths` may be NULL. */
 fa_status fa_segments_check_lengths(const fa_segments *segments, int64_t n, const fa_lengths *lengths);
 
+/* A segment's memory and that of all, as its plan and its problem have it. */
+fa_attention_args fa_segments_args_of(const fa_segments_args *all, const fa_segment_args *own);
+
+/* Where the factors of channels lie, beside what is written. FA_INVALID. */
+fa_status fa_segments_check_channels(const fa_segments *segments, const fa_segments_args *args);
+
 /* The same status, whose message begins with the segment's number. */
 fa_status fa_segments_name(fa_status status, int64_t n);
 
