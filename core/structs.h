@@ -40,6 +40,9 @@
 #define FA_COOPERATE_MACHINE_0_1 FA_SIZE_THROUGH(fa_cooperate_machine, host_flops)
 #define FA_COOPERATE_MODEL_0_1 FA_SIZE_THROUGH(fa_cooperate_model, activation_token_bytes)
 #define FA_COOPERATE_PLACEMENT_0_1 FA_SIZE_THROUGH(fa_cooperate_placement, decode)
+#define FA_COOPERATE_DESC_0_1 FA_SIZE_THROUGH(fa_cooperate_desc, link_seconds)
+#define FA_COOPERATE_KEYS_0_1 FA_SIZE_THROUGH(fa_cooperate_keys, home_from)
+#define FA_COOPERATE_INFO_0_1 FA_SIZE_THROUGH(fa_cooperate_info, kernel_home)
 #define FA_VULKAN_DEVICE_DESC_0_1 FA_SIZE_THROUGH(fa_vulkan_device_desc, get_instance_proc_addr)
 
 /* Until 0.1 is released, its last fields are the last there are. The first field added later ends these lines. */
@@ -67,6 +70,9 @@ _Static_assert(FA_SEGMENTS_ARGS_0_1 == sizeof(fa_segments_args), "name the last 
 _Static_assert(FA_COOPERATE_MACHINE_0_1 == sizeof(fa_cooperate_machine), "name the last field above");
 _Static_assert(FA_COOPERATE_MODEL_0_1 == sizeof(fa_cooperate_model), "name the last field above");
 _Static_assert(FA_COOPERATE_PLACEMENT_0_1 == sizeof(fa_cooperate_placement), "name the last field above");
+_Static_assert(FA_COOPERATE_DESC_0_1 == sizeof(fa_cooperate_desc), "name the last field above");
+_Static_assert(FA_COOPERATE_KEYS_0_1 == sizeof(fa_cooperate_keys), "name the last field above");
+_Static_assert(FA_COOPERATE_INFO_0_1 == sizeof(fa_cooperate_info), "name the last field above");
 _Static_assert(FA_VULKAN_DEVICE_DESC_0_1 == sizeof(fa_vulkan_device_desc), "name the last field above");
 
 /*

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** Two devices share a cache that one is too small for: what fits where, and how fast that is. */
+/** Two devices share a cache that one is too small for: what fits where, how fast that is, and attention on both. */
 #ifndef FASTATTN_COOPERATE_H
 #define FASTATTN_COOPERATE_H
 
 #include "attention.h"
+#include "device.h"
+#include "segments.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -91,6 +93,94 @@ FA_API fa_status fa_cooperate_place(const fa_cooperate_machine *machine, const f
 
 /** "copy", "host" or "split"; "unknown" for any other value. Never NULL. Thread-safe. */
 FA_API const char *fa_cooperate_way_name(fa_cooperate_way way);
+
+/* Attention to keys of which some lie on one device and some on another. */
+
+/**
+ * A prepared attention on two devices. The home device has q and the outputs; its cache, segment[1], holds each sequence's newest
+ * keys. The away device, such as the host (openmp), holds the oldest, in segment[0]. Both run at the same time, each over
+ * its own keys; the away device's states go to the home one, where they are merged by LSE. Nothing else goes between
+ * them but q. It holds memory of both devices and remembers what runs took: one thread at a time may use it, on one queue.
+ */
+typedef struct fa_cooperate fa_cooperate;
+
+/** What to prepare. Zero means default. */
+typedef struct fa_cooperate_desc {
+    size_t struct_size; /* sizeof(fa_cooperate_desc) */
+    /* Two segments, each of as many keys as its cache has room for, without lengths (lens_kv, first_kv NULL), which each
+     * run has of its own. dynamic_lengths is 0 or 1, and means the same. What segments refuse is refused here. */
+    const fa_segments_desc *segments;
+    /* Between the two devices, as fa_cooperate_machine has them. 0: 10e9, and 20e-6. */
+    double link_bandwidth, link_seconds;
+} fa_cooperate_desc;
+
+/**
+ * Prepares it: a plan on each device, a queue of the away one, the merge on the home one, and memory for what goes between.
+ * The devices may be one and the same. Everything is copied out of desc. Destroy with fa_cooperate_destroy() before
+ * either device. *cooperate is NULL on failure.
+ *
+ * FA_INVALID, FA_UNSUPPORTED: as fa_segments_create(); the message names the segment. FA_INVALID also: segments is not 2, or a
+ * link is negative. FA_UNSUPPORTED also: dynamic_lengths 2. FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST.
+ */
+FA_API fa_status fa_cooperate_create(fa_device *home, fa_device *away, const fa_cooperate_desc *desc,
+                                     fa_cooperate **cooperate);
+
+/** Destroys it, when the home queue has done what runs enqueued. NULL is allowed. */
+FA_API void fa_cooperate_destroy(fa_cooperate *cooperate);
+
+/**
+ * Where the keys of one run lie. A sequence's keys are numbered from 0. Each list has a number for each sequence; it is copied.
+ * Keys that are in both caches are computed on either: the run chooses. Where there are none such, the split is the
+ * caller's.
+ */
+typedef struct fa_cooperate_keys {
+    size_t struct_size;       /* sizeof(fa_cooperate_keys)                                            */
+    const int64_t *keys;      /* all keys of the sequence                                             */
+    const int64_t *away_keys; /* keys [0, away_keys) lie in the away cache, key j in its row j          */
+    const int64_t *home_from; /* keys [home_from, keys) lie in the home cache, key j in row           */
+                              /* j - home_from; at most away_keys. NULL: away_keys                      */
+} fa_cooperate_keys;
+
+/**
+ * Runs it. `args` is as fa_segments_run() takes it, but workspace and work are NULL; segment[0] has buffers of the away device, all
+ * else of the home one. The split is even in time: of keys in both caches, so many are taken to be away that both
+ * devices are expected to end together, by the model at first and by what runs took afterwards. fa_cooperate_get_info()
+ * tells it.
+ *
+ * Returns when both devices have computed their states and the merge is enqueued on `queue`, in whose order the outputs are
+ * written. q is read in its order too, so the call waits for the work before it. No memory is allocated but in the first
+ * run, by fa_plan_schedule().
+ *
+ * FA_INVALID, before anything is enqueued: as fa_segments_run(); a list is NULL, or a number in it beyond its cache or the
+ * other list, which the message names; keys such that a row does not see all keys that lie away alone. After any other failure
+ * both devices have done what they were given when the call returns, o and lse are not written, and no run ever writes a
+ * cache: FA_INVALID: a page table that the host reads; FA_OUT_OF_MEMORY; FA_DEVICE_LOST, of either device; FA_UNSUPPORTED: a
+ * queue that records or is captured.
+ */
+FA_API fa_status fa_cooperate_run(fa_cooperate *cooperate, fa_queue *queue, const fa_cooperate_keys *keys,
+                                  const fa_segments_args *args);
+
+/** How the two devices share. Seconds are of the device's own clock where it has one, else of the host's. */
+typedef struct fa_cooperate_info {
+    size_t struct_size;           /* sizeof(fa_cooperate_info), set by the caller                       */
+    int64_t runs;                 /* that succeeded                                                     */
+    double share_away;            /* of a sequence's keys that the next run takes to be away where all   */
+                                  /* keys are in both caches; callers place keys by it                  */
+    int64_t keys_away, keys_home; /* computed by the last run on each, of all sequences                 */
+    double modelled_away;         /* seconds for a key of each sequence, of all heads: the plan's model */
+    double modelled_home;
+    double measured_away; /* likewise, the mean of runs, the last ones most; 0: none was timed  */
+    double measured_home;
+    double seconds_away; /* that the last run took on each; 0: not timed                       */
+    double seconds_home;
+    double link_seconds; /* modelled, of what goes between                                     */
+    uint64_t link_bytes; /* of a run: q there, states back                                     */
+    char kernel_away[64];
+    char kernel_home[64];
+} fa_cooperate_info;
+
+/** Fills `info`. FA_INVALID: NULL, or struct_size is wrong. */
+FA_API fa_status fa_cooperate_get_info(const fa_cooperate *cooperate, fa_cooperate_info *info);
 
 #ifdef __cplusplus
 }

@@ -3,6 +3,7 @@
 #include "backends/cuda/task.h"
 #include "backends/cuda/traits.h"
 #include "core/append/append.h"
+#include "core/merge/merge.h"
 #include "core/portable/fill.h"
 #include "tests/cuda/stub_internal.h"
 
@@ -427,7 +428,9 @@ static void run_task(const fa_cuda_task *t, int kind, unsigned groups)
 {
     int shared[FA_TASK_SHARED_INTS] = {0};
     fa_task_view view = {.constant = t->constant, .params = t->params, .shared = shared};
-    const size_t params = kind == FA_TASK_FILL ? sizeof(fa_fill_params) : sizeof(fa_append_params);
+    const size_t params = kind == FA_TASK_FILL    ? sizeof(fa_fill_params)
+                          : kind == FA_TASK_MERGE ? sizeof(fa_merge_params)
+                                                  : sizeof(fa_append_params);
     if (!find_memory((CUdeviceptr)(uintptr_t)t->params, params))
         stub_misuse("a task without parameters");
     for (int n = 0; n < FA_TASK_OPERANDS; n++) {
@@ -438,6 +441,8 @@ static void run_task(const fa_cuda_task *t, int kind, unsigned groups)
     for (unsigned group = 0; group < groups; group++) {
         if (kind == FA_TASK_FILL)
             fa_fill_group(&view, (int)group, 0, 1);
+        else if (kind == FA_TASK_MERGE)
+            fa_merge_group(&view, (int)group, 0, 1);
         else if (kind == FA_TASK_APPEND || kind == FA_TASK_APPEND_SCALED)
             fa_append_group(&view, (int)group, 0, 1);
         else

@@ -36,8 +36,9 @@ void die(life *l);
 
 void check_good_life(const char *kernel, int splits);
 
-/* test_stub_lengths.c and test_stub_devices.c */
+/* test_stub_lengths.c, test_stub_pairs.c and test_stub_devices.c */
 void add_lengths(TCase *tc);
+void add_pairs(TCase *tc);
 void add_devices(TCase *tc);
 
 #endif

@@ -271,6 +271,7 @@ int main(void)
     TCase *tc = add_context_case(suite, "stub");
     tcase_set_timeout(tc, 120);
     add_lengths(tc);
+    add_pairs(tc);
     add_devices(tc);
     tcase_add_loop_test(tc, lives, 0, COUNT(limits));
     tcase_add_loop_test(tc, failures_are_told, 0, COUNT(may_fail));

@@ -162,8 +162,8 @@ fa_attention_desc whole_scene(const scene *s, bool exact, float *k, float *v, in
     return d;
 }
 
-/* Within what f32 arithmetic may be off; factors of channels round v once more here, and o there. */
-static void check_scene(const scene *s)
+/* Factors of channels round v once more here, and o there. */
+void check_scene(const scene *s)
 {
     static float k[MOST * CACHE], v[MOST * CACHE];
     static double o[STATES * DIM], lse[STATES], bound[STATES], bound_lse[STATES];
@@ -196,36 +196,45 @@ static fa_buffer *keep_buffer(memory_of *m, fa_buffer *buffer)
     return NULL;
 }
 
-void make_memory(const scene *s, const fa_segments *segments, memory_of *m)
+void make_cache_memory(const scene *s, int n, memory_of *m)
 {
-    fa_buffer *workspace;
-    *m = (memory_of){.args = {.struct_size = sizeof(m->args), .segment = m->list}};
-    for (int n = 0; n < s->segments.segments; n++) {
-        const cache *c = &s->cache[n];
-        m->list[n] = &m->own[n];
-        m->own[n] = (fa_segment_args){
-            .struct_size = sizeof(m->own[n]),
-            .k = keep_buffer(m, upload(c->k.codes, sizeof(c->k.codes))),
-            .v = keep_buffer(m, upload(c->v.codes, sizeof(c->v.codes))),
-            .page_table = c->paged ? keep_buffer(m, upload(c->table, sizeof(c->table))) : NULL,
-        };
-        if (c->k.scale.shape[0] > 0) {
-            m->own[n].k_scale = keep_buffer(m, upload(c->k.scales, sizeof(c->k.scales)));
-            m->own[n].v_scale = keep_buffer(m, upload(c->v.scales, sizeof(c->v.scales)));
-        }
-        if (c->k.zero.shape[0] > 0)
-            m->own[n].k_zero = keep_buffer(m, upload(c->k.zeros, sizeof(c->k.zeros)));
-        if (c->v.zero.shape[0] > 0)
-            m->own[n].v_zero = keep_buffer(m, upload(c->v.zeros, sizeof(c->v.zeros)));
+    const cache *c = &s->cache[n];
+    m->list[n] = &m->own[n];
+    m->own[n] = (fa_segment_args){
+        .struct_size = sizeof(m->own[n]),
+        .k = keep_buffer(m, upload(c->k.codes, sizeof(c->k.codes))),
+        .v = keep_buffer(m, upload(c->v.codes, sizeof(c->v.codes))),
+        .page_table = c->paged ? keep_buffer(m, upload(c->table, sizeof(c->table))) : NULL,
+    };
+    if (c->k.scale.shape[0] > 0) {
+        m->own[n].k_scale = keep_buffer(m, upload(c->k.scales, sizeof(c->k.scales)));
+        m->own[n].v_scale = keep_buffer(m, upload(c->v.scales, sizeof(c->v.scales)));
     }
-    ck_assert_int_eq(fa_buffer_create(device, 64 + fa_segments_workspace(segments), &workspace), FA_OK);
+    if (c->k.zero.shape[0] > 0)
+        m->own[n].k_zero = keep_buffer(m, upload(c->k.zeros, sizeof(c->k.zeros)));
+    if (c->v.zero.shape[0] > 0)
+        m->own[n].v_zero = keep_buffer(m, upload(c->v.zeros, sizeof(c->v.zeros)));
+}
+
+void make_operands(const scene *s, memory_of *m)
+{
+    *m = (memory_of){.args = {.struct_size = sizeof(m->args), .segment = m->list}};
     m->args.q = keep_buffer(m, upload(s->q, sizeof(s->q)));
     m->args.o = keep_buffer(m, upload(s->o, sizeof(s->o)));
     m->args.lse = keep_buffer(m, upload(s->lse, sizeof(s->lse)));
-    m->args.workspace = keep_buffer(m, workspace);
-    m->args.workspace_offset = 64;
     if (s->segments.v_channels_stride)
         m->args.v_channels = keep_buffer(m, upload(s->channels, sizeof(s->channels)));
+}
+
+void make_memory(const scene *s, const fa_segments *segments, memory_of *m)
+{
+    fa_buffer *workspace;
+    make_operands(s, m);
+    for (int n = 0; n < s->segments.segments; n++)
+        make_cache_memory(s, n, m);
+    ck_assert_int_eq(fa_buffer_create(device, 64 + fa_segments_workspace(segments), &workspace), FA_OK);
+    m->args.workspace = keep_buffer(m, workspace);
+    m->args.workspace_offset = 64;
 }
 
 void release_memory(memory_of *m)

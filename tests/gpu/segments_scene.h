@@ -67,11 +67,14 @@ fa_attention_desc whole_scene(const scene *s, bool exact, float *k, float *v, in
 /* One that the device serves; false where it serves no scales, by name. */
 bool create_segments(const scene *s, fa_segments **segments);
 
-/* Buffers of a run. */
+/* Buffers of a run: q and what is written; then those of cache n, of the device at hand; or all, with a workspace. */
+void make_operands(const scene *s, memory_of *m);
+void make_cache_memory(const scene *s, int n, memory_of *m);
 void make_memory(const scene *s, const fa_segments *segments, memory_of *m);
 void release_memory(memory_of *m);
 
-/* Outputs are within what f32 arithmetic may be off. */
+/* Outputs are within what f32 arithmetic may be off; after a run here. */
+void check_scene(const scene *s);
 void run_scene(scene *s, const fa_segments *segments, const memory_of *m);
 
 /* test_segments_refused.c */

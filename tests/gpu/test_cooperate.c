@@ -1,0 +1,493 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Two devices, whose names are the arguments (home, away), share each sequence's keys: against the oracle of all of them. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/cooperate/cooperate.h"
+#include "tests/gpu/segments_scene.h"
+
+static const char *away_name;
+static fa_device *away;
+static fa_queue *away_queue;
+
+static void open_away(void)
+{
+    away = NULL;
+    if (!device || fa_device_open(context, away_name, NULL, &away) != FA_OK) {
+        (void)printf("skipped: %s\n", fa_last_error());
+        return;
+    }
+    ck_assert_int_eq(fa_queue_create(away, &away_queue), FA_OK);
+}
+
+static void close_away(void)
+{
+    if (away)
+        fa_queue_destroy(away_queue);
+    fa_device_close(away);
+}
+
+/* Everything of a run; cache 0 is the away device's. */
+static void make_pair_memory(const scene *s, memory_of *m)
+{
+    fa_device *const home = device;
+    fa_queue *const home_queue = queue;
+    make_operands(s, m);
+    make_cache_memory(s, 1, m);
+    device = away;
+    queue = away_queue;
+    make_cache_memory(s, 0, m);
+    device = home;
+    queue = home_queue;
+}
+
+static bool create_pair(const scene *s, double link_seconds, fa_cooperate **made)
+{
+    const fa_cooperate_desc desc = {
+        .struct_size = sizeof(desc), .segments = &s->segments, .link_seconds = link_seconds};
+    const fa_status status = fa_cooperate_create(device, away, &desc, made);
+    if (status == FA_UNSUPPORTED && (strcmp(backend, "cuda") == 0 || strcmp(away_name, "cuda") == 0)) {
+        assert_message("segment[");
+        return false;
+    }
+    ck_assert_msg(status == FA_OK, "%s", fa_last_error());
+    return true;
+}
+
+/* A scene's caches, whose lengths each run has of its own. */
+static void make_pair(scene *s, int kind_away, int kind_home, int paged, int rows, bool packed, bool channels,
+                      random_state *random)
+{
+    make_cache(&s->cache[0], kind_away, paged & 1, random);
+    make_cache(&s->cache[1], kind_home, paged & 2, random);
+    make_scene(s, 2, rows, packed, channels, random);
+    s->cache[0].segment.lens_kv = s->cache[1].segment.lens_kv = NULL;
+    if (rows > 1)
+        s->desc.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+}
+
+static void read_outputs(scene *s, const memory_of *m)
+{
+    ck_assert_int_eq(fa_buffer_read(queue, m->args.o, 0, s->o, sizeof(s->o)), FA_OK);
+    ck_assert_int_eq(fa_buffer_read(queue, m->args.lse, 0, s->lse, sizeof(s->lse)), FA_OK);
+}
+
+/* Keys [0, lens of cache 0) are away, the others home. */
+static void run_apart(scene *s, fa_cooperate *c, const memory_of *m)
+{
+    int64_t all[BATCH], gone[BATCH];
+    const fa_cooperate_keys keys = {.struct_size = sizeof(keys), .keys = all, .away_keys = gone};
+    fa_cooperate_info info = {.struct_size = sizeof(info)};
+    int64_t home_keys = 0, away_keys = 0;
+    for (int b = 0; b < BATCH; b++) {
+        gone[b] = s->cache[0].lens[b];
+        all[b] = gone[b] + s->cache[1].lens[b];
+        away_keys += gone[b];
+        home_keys += s->cache[1].lens[b];
+    }
+    ck_assert_msg(fa_cooperate_run(c, queue, &keys, &m->args) == FA_OK, "%s", fa_last_error());
+    ck_assert_str_eq(fa_last_error(), "");
+    read_outputs(s, m);
+    check_scene(s);
+    ck_assert_int_eq(fa_cooperate_get_info(c, &info), FA_OK);
+    ck_assert_int_eq(info.keys_away, away_keys);
+    ck_assert_int_eq(info.keys_home, home_keys);
+}
+
+/* Each run with lengths of its own, none and all of a cache among them. */
+START_TEST(formats_on_both)
+{
+    static scene s;
+    random_state random = {31};
+    for (int i = slow ? 1 : 0; i < (slow ? 3 : 60) && away; i++) {
+        fa_cooperate *c;
+        memory_of m;
+        static const int of_slow[] = {1, 7, 1};
+        make_pair(&s, slow ? of_slow[i] : (int)random_between(&random, 0, FORMATS - 1),
+                  slow ? of_slow[i] : (int)random_between(&random, 0, FORMATS - 1),
+                  slow ? 0 : (int)random_between(&random, 0, 3), i % 3 == 0 ? ROWS : 1, i % 2 == 1,
+                  i % 4 == 1, &random);
+        if (i % 5 == 2) {
+            s.desc.softcap = 4;
+            s.desc.sinks = s.sinks;
+            for (int h = 0; h < HEADS_Q; h++)
+                s.sinks[h] = random_float(&random, -1, 3);
+        }
+        s.desc.dynamic_lengths = i % 2;
+        if (!create_pair(&s, 0, &c))
+            continue;
+        make_pair_memory(&s, &m);
+        for (int turn = 0; turn < 4; turn++) {
+            for (int b = 0; b < BATCH; b++) {
+                s.cache[0].lens[b] = turn == 2 ? 0 : turn == 3 ? KEYS : random_between(&random, 0, KEYS);
+                s.cache[1].lens[b] = turn == 3 ? KEYS : random_between(&random, ROWS, KEYS);
+            }
+            run_apart(&s, c, &m);
+        }
+        release_memory(&m);
+        fa_cooperate_destroy(c);
+    }
+}
+END_TEST
+
+/* The last `shared` keys of cache 0 are the first of cache 1 too. */
+static void share_rows(side *to, const side *from, int64_t keys, int64_t shared)
+{
+    const size_t row = (size_t)(DIM / fa_dtype_block(to->t.dtype)) * fa_dtype_size(to->t.dtype);
+    for (int64_t line = 0; line < BATCH * HEADS_KV; line++) {
+        for (int64_t j = 0; j < shared; j++) {
+            const int64_t at = line * KEYS + keys - shared + j, other = line * KEYS + j;
+            memcpy(to->codes + (size_t)at * row, from->codes + (size_t)other * row, row);
+            memcpy(to->decoded + at * DIM, from->decoded + other * DIM, DIM * sizeof(float));
+        }
+    }
+}
+
+/*
+ * Keys in both caches are computed once, wherever that is: by an even share; all at home where the link costs more than all
+ * else; and so many that each row still sees those away.
+ */
+START_TEST(keys_on_both)
+{
+    enum { SHARED = 20 };
+    static scene s;
+    random_state random = {41};
+    for (int i = 0; i < (slow ? 2 : 12) && away; i++) {
+        fa_cooperate *c;
+        memory_of m;
+        const int rows = i % 2 == 0 ? 1 : ROWS;
+        const bool dear = i % 3 == 1;
+        int64_t all[BATCH], gone[BATCH], from[BATCH];
+        const fa_cooperate_keys keys = {
+            .struct_size = sizeof(keys), .keys = all, .away_keys = gone, .home_from = from};
+        fa_cooperate_info info = {.struct_size = sizeof(info)};
+        make_pair(&s, i % 4 < 2 ? 1 : 7, i % 4 < 2 ? 1 : 7, 0, rows, false, false, &random);
+        share_rows(&s.cache[0].k, &s.cache[1].k, KEYS, SHARED);
+        share_rows(&s.cache[0].v, &s.cache[1].v, KEYS, SHARED);
+        if (!create_pair(&s, dear ? 1e9 : 1e-12, &c))
+            continue;
+        make_pair_memory(&s, &m);
+        for (int turn = 0; turn < 4; turn++) {
+            int64_t least = 0, most = 0;
+            for (int b = 0; b < BATCH; b++) {
+                from[b] = KEYS - SHARED;
+                gone[b] = KEYS;
+                all[b] = from[b] + (turn >= 2 ? SHARED : random_between(&random, SHARED, KEYS));
+                s.cache[0].lens[b] = from[b]; /* as the oracle counts keys */
+                s.cache[1].lens[b] = all[b] - from[b];
+                least += from[b];
+                most += gone[b] < all[b] - rows + 1 ? gone[b] : all[b] - rows + 1;
+            }
+            if (turn == 2 && !dear) { /* a home device that never ends: all that can be is away */
+                c->pace[FA_HOME].measured = 1;
+                c->pace[FA_AWAY].measured = 1e-9;
+            } else if (turn == 3 && !dear) { /* and the other way round */
+                c->pace[FA_AWAY].measured = 1;
+                c->pace[FA_HOME].measured = 1e-9;
+            }
+            ck_assert_msg(fa_cooperate_run(c, queue, &keys, &m.args) == FA_OK, "%s", fa_last_error());
+            read_outputs(&s, &m);
+            check_scene(&s);
+            ck_assert_int_eq(fa_cooperate_get_info(c, &info), FA_OK);
+            ck_assert_int_eq(info.runs, turn + 1);
+            ck_assert_int_ge(info.keys_away, least);
+            ck_assert_int_le(info.keys_away, most);
+            if (dear || turn == 3)
+                ck_assert_int_eq(info.keys_away, least);
+            if (!dear && turn == 2)
+                ck_assert_int_eq(info.keys_away, most);
+            if (dear)
+                ck_assert_double_eq(info.share_away, 0);
+            ck_assert_double_gt(info.measured_away, 0);
+        }
+        release_memory(&m);
+        fa_cooperate_destroy(c);
+    }
+}
+END_TEST
+
+/* The share of a model and of what was measured, in numbers. */
+START_TEST(shares_are_even)
+{
+    static scene s;
+    random_state random = {43};
+    fa_cooperate *c;
+    fa_cooperate_info info = {.struct_size = sizeof(info)};
+    if (!away)
+        return;
+    make_pair(&s, 1, 1, 0, 1, false, false, &random);
+    ck_assert(create_pair(&s, 1e-12, &c));
+    ck_assert_int_eq(fa_cooperate_get_info(c, &info), FA_OK);
+    ck_assert(info.modelled_away > 0 && info.modelled_home > 0 && info.kernel_away[0] && info.kernel_home[0]);
+    ck_assert_uint_eq(info.link_bytes, sizeof(float) * BATCH * HEADS_Q * (2 * DIM + 1));
+    c->link_bandwidth = 1e30;
+    c->pace[FA_AWAY].keys = 40;
+    fa_cooperate_learn(c, FA_AWAY, 40.0); /* 20 keys of each of two sequences: 2 s for a key of both */
+    c->pace[FA_HOME].keys = 40;
+    fa_cooperate_learn(c, FA_HOME, 10.0);
+    ck_assert_int_eq(fa_cooperate_get_info(c, &info), FA_OK);
+    ck_assert_double_eq_tol(info.measured_away, 2, 1e-12);
+    ck_assert_double_eq_tol(info.measured_home, 0.5, 1e-12);
+    ck_assert_double_eq_tol(info.share_away, 0.2, 1e-9); /* x * 2 = (1 - x) * 0.5 */
+    c->link_latency = 0.1 * 2 * KEYS / 2;                /* two messages take what 0.1 s for each key would */
+    ck_assert_int_eq(fa_cooperate_get_info(c, &info), FA_OK);
+    ck_assert_double_eq_tol(info.share_away, (0.5 - 0.1) / 2.5, 1e-9);
+    c->runs = 1;
+    fa_cooperate_learn(c, FA_HOME, 30.0); /* half way to what was measured last */
+    ck_assert_int_eq(fa_cooperate_get_info(c, &info), FA_OK);
+    ck_assert_double_eq_tol(info.measured_home, 1, 1e-12);
+    fa_cooperate_destroy(c);
+}
+END_TEST
+
+/* Each request for memory fails once, of a life and of its run: outputs stay as they were. */
+START_TEST(out_of_memory)
+{
+    static scene s, before;
+    random_state random = {7};
+    fa_cooperate *c;
+    memory_of m;
+    int64_t all[BATCH] = {70, 70}, gone[BATCH] = {40, 30};
+    const fa_cooperate_keys keys = {.struct_size = sizeof(keys), .keys = all, .away_keys = gone};
+    if (!away || strcmp(backend, "openmp") != 0 || strcmp(away_name, "openmp") != 0)
+        return;
+    make_pair(&s, 3, 1, 0, 1, true, true, &random);
+    make_pair_memory(&s, &m);
+    before = s;
+    const fa_cooperate_desc desc = {.struct_size = sizeof(desc), .segments = &s.segments};
+    for (long i = 0;; i++) {
+        fa_queue *own;
+        const long live = atomic_load(&memory.live);
+        ck_assert_int_eq(fa_queue_create(device, &own), FA_OK); /* whose scratch a run allocates */
+        memory.fail_at = atomic_load(&memory.calls) + i;
+        fa_status status = fa_cooperate_create(device, away, &desc, &c);
+        ck_assert((status == FA_OK) == (c != NULL));
+        if (c)
+            status = fa_cooperate_run(c, own, &keys, &m.args);
+        const bool failed = atomic_load(&memory.calls) > memory.fail_at;
+        memory.fail_at = -1;
+        fa_cooperate_destroy(c);
+        fa_queue_destroy(own);
+        ck_assert_int_eq(atomic_load(&memory.live), live);
+        ck_assert_int_eq(status, failed ? FA_OUT_OF_MEMORY : FA_OK);
+        if (!failed) {
+            ck_assert_int_gt(i, 12);
+            break;
+        }
+        read_outputs(&s, &m);
+        ck_assert_mem_eq(s.o, before.o, sizeof(s.o));
+        ck_assert_mem_eq(s.lse, before.lse, sizeof(s.lse));
+    }
+    release_memory(&m);
+}
+END_TEST
+
+typedef void change(scene *s, fa_cooperate_desc *d);
+
+static void left_window(scene *s, fa_cooperate_desc *d)
+{
+    (void)d;
+    s->desc.window_left = 4;
+}
+static void slopes(scene *s, fa_cooperate_desc *d)
+{
+    (void)d;
+    s->desc.alibi_slopes = s->sinks;
+}
+static void top_left(scene *s, fa_cooperate_desc *d)
+{
+    (void)d;
+    s->desc.mask = FA_MASK_CAUSAL_TOP_LEFT;
+}
+static void lengths(scene *s, fa_cooperate_desc *d)
+{
+    (void)d;
+    s->cache[0].segment.lens_kv = s->cache[0].lens;
+}
+static void first_keys(scene *s, fa_cooperate_desc *d)
+{
+    (void)d;
+    memset(s->cache[1].lens, 0, sizeof(s->cache[1].lens));
+    s->cache[1].segment.first_kv = s->cache[1].lens;
+}
+static void on_device(scene *s, fa_cooperate_desc *d)
+{
+    (void)d;
+    s->desc.dynamic_lengths = 2;
+}
+static void one_segment(scene *s, fa_cooperate_desc *d)
+{
+    (void)d;
+    s->segments.segments = 1;
+}
+static void no_segments(scene *s, fa_cooperate_desc *d)
+{
+    (void)s;
+    d->segments = NULL;
+}
+static void negative_link(scene *s, fa_cooperate_desc *d)
+{
+    (void)s;
+    d->link_bandwidth = -1;
+}
+static void endless_link(scene *s, fa_cooperate_desc *d)
+{
+    (void)s;
+    d->link_seconds = INFINITY;
+}
+static void wrong_dim(scene *s, fa_cooperate_desc *d)
+{
+    (void)d;
+    s->cache[0].segment.k.shape[3] = DIM * 2;
+}
+
+START_TEST(refused)
+{
+    static const struct {
+        change *change;
+        fa_status status;
+        const char *message;
+    } row[] = {
+        {left_window, FA_UNSUPPORTED, "attention->window_left is 4"},
+        {slopes, FA_UNSUPPORTED, "attention->alibi_slopes is given"},
+        {top_left, FA_UNSUPPORTED, "attention->mask counts from the top left"},
+        {lengths, FA_INVALID, "segment[0]: lens_kv is given, expected NULL"},
+        {first_keys, FA_INVALID, "segment[1]: first_kv is given, expected NULL"},
+        {on_device, FA_UNSUPPORTED, "attention->dynamic_lengths is 2"},
+        {one_segment, FA_INVALID, "segments->segments is 1, expected 2"},
+        {no_segments, FA_INVALID, "segments is NULL"},
+        {negative_link, FA_INVALID, "link_bandwidth is -1"},
+        {endless_link, FA_INVALID, "link_seconds is inf"},
+        {wrong_dim, FA_INVALID, "segment[0]: "},
+    };
+    static scene s;
+    for (int i = 0; i < COUNT(row) && away; i++) {
+        random_state random = {3};
+        fa_cooperate *c;
+        make_pair(&s, 1, 1, 0, ROWS, false, false, &random);
+        fa_cooperate_desc desc = {.struct_size = sizeof(desc), .segments = &s.segments};
+        row[i].change(&s, &desc);
+        ck_assert_msg(fa_cooperate_create(device, away, &desc, &c) == row[i].status, "%d: %s", i,
+                      fa_last_error());
+        assert_message(row[i].message);
+        ck_assert_ptr_null(c);
+    }
+}
+END_TEST
+
+/* By list, number and value; nothing is written. */
+START_TEST(runs_refused)
+{
+    static scene s, before;
+    random_state random = {3};
+    fa_cooperate *c;
+    memory_of m;
+    static const struct {
+        int64_t keys, away, from; /* of sequence 1 */
+        const char *message;
+    } row[] = {
+        {-1, 0, 0, "keys[1] is -1, expected 0 to 96"},
+        {97, 48, 48, "keys[1] is 97, expected 0 to 96"},
+        {60, 49, 40, "away_keys[1] is 49, expected 0 to 48"},
+        {30, 31, 20, "away_keys[1] is 31, expected 0 to 30"},
+        {60, 40, 41, "home_from[1] is 41, expected 12 to away_keys[1], 40"},
+        {60, 40, 11, "home_from[1] is 11, expected 12"},
+        {42, 41, 41, "home_from[1] is 41 with keys[1] 42: a row does not see all keys before"},
+    };
+    if (!away || slow)
+        return;
+    make_pair(&s, 1, 1, 2, ROWS, false, true, &random);
+    ck_assert(create_pair(&s, 0, &c));
+    make_pair_memory(&s, &m);
+    before = s;
+    for (int i = 0; i < COUNT(row); i++) {
+        const int64_t all[BATCH] = {60, row[i].keys}, gone[BATCH] = {40, row[i].away},
+                      from[BATCH] = {30, row[i].from};
+        const fa_cooperate_keys keys = {
+            .struct_size = sizeof(keys), .keys = all, .away_keys = gone, .home_from = from};
+        ck_assert_int_eq(fa_cooperate_run(c, queue, &keys, &m.args), FA_INVALID);
+        assert_message(row[i].message);
+    }
+    const int64_t all[BATCH] = {60, 60}, gone[BATCH] = {40, 40};
+    const fa_cooperate_keys keys = {.struct_size = sizeof(keys), .keys = all, .away_keys = gone},
+                            none = {.struct_size = sizeof(keys), .keys = all};
+    fa_segments_args bad[8];
+    const fa_segment_args *list[2] = {&m.own[0], NULL}, *other[2];
+    fa_segment_args own = m.own[0];
+    for (int i = 0; i < COUNT(bad); i++)
+        bad[i] = m.args;
+    bad[0].workspace = m.args.o;
+    bad[1].work = m.args.o;
+    bad[2].segment = NULL;
+    bad[3].segment = list;
+    bad[4].o = m.own[1].k;
+    bad[5].q = NULL;
+    bad[6].v_channels = m.args.o;
+    own.page_table = own.k;
+    other[0] = &own;
+    other[1] = &m.own[1];
+    bad[7].segment = other;
+    static const char *const message[] = {
+        "args.workspace is given, expected NULL",
+        "args.work is given, expected NULL",
+        "args.segment is NULL",
+        "args.segment[1] is NULL",
+        "segment[1]: args.o overlaps args.k",
+        "segment[1]: args.q is NULL",
+        "args.o overlaps args.v_channels",
+        "segment[0]: args.page_table is given",
+    };
+    for (int i = 0; i < COUNT(bad); i++) {
+        ck_assert_int_eq(fa_cooperate_run(c, queue, &keys, &bad[i]), FA_INVALID);
+        assert_message(message[i]);
+    }
+    fa_buffer *read = NULL, *written = NULL; /* the same memory, of two devices of the host */
+    if (fa_buffer_wrap_host(away, s.cache[0].k.codes, sizeof(s.cache[0].k.codes), &read) == FA_OK &&
+        fa_buffer_wrap_host(device, s.cache[0].k.codes, sizeof(s.cache[0].k.codes), &written) == FA_OK) {
+        bad[7] = m.args;
+        bad[7].o = written;
+        bad[7].segment = other;
+        own = m.own[0];
+        own.k = read;
+        ck_assert_int_eq(fa_cooperate_run(c, queue, &keys, &bad[7]), FA_INVALID);
+        assert_message("segment[0]: args.o overlaps args.k");
+    }
+    fa_buffer_destroy(read);
+    fa_buffer_destroy(written);
+    ck_assert_int_eq(fa_cooperate_run(c, queue, &none, &m.args), FA_INVALID);
+    assert_message("away_keys is NULL");
+    ck_assert_int_eq(fa_cooperate_run(c, queue, NULL, &m.args), FA_INVALID);
+    assert_message("keys is NULL");
+    ck_assert_int_eq(fa_cooperate_run(c, NULL, &keys, &m.args), FA_INVALID);
+    ck_assert_int_eq(fa_cooperate_run(NULL, queue, &keys, &m.args), FA_INVALID);
+    ck_assert_int_eq(fa_cooperate_get_info(c, NULL), FA_INVALID);
+    fa_cooperate_destroy(c);
+    fa_cooperate_destroy(NULL);
+    ck_assert_int_eq(fa_cooperate_create(device, NULL, NULL, &c), FA_INVALID);
+    ck_assert_ptr_null(c);
+    ck_assert_int_eq(fa_cooperate_create(device, away, NULL, NULL), FA_INVALID);
+    read_outputs(&s, &m);
+    ck_assert_mem_eq(s.o, before.o, sizeof(s.o));
+    ck_assert_mem_eq(s.lse, before.lse, sizeof(s.lse));
+    release_memory(&m);
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+    if (argc != 3)
+        return EXIT_FAILURE;
+    Suite *suite = suite_create("cooperate");
+    TCase *tc = add_backend_case(suite, argv[1]);
+    away_name = argv[2];
+    slow = slow || (strcmp(away_name, "openmp") != 0 && strcmp(away_name, "cuda") != 0);
+    tcase_add_checked_fixture(tc, open_away, close_away);
+    tcase_add_test(tc, formats_on_both);
+    tcase_add_test(tc, keys_on_both);
+    tcase_add_test(tc, shares_are_even);
+    tcase_add_test(tc, out_of_memory);
+    tcase_add_test(tc, refused);
+    tcase_add_test(tc, runs_refused);
+    return run_on_backend(suite);
+}
