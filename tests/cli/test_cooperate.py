@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of `fastattn cooperate`: what it prints is what fa_cooperate_place() finds, which tests/unit holds to its model."""
+"""Tests of `fastattn cooperate`: what it prints is what fa_cooperate_place() finds, which tests/unit holds to its model; and what
+it runs is right, which the command checks itself."""
 
 import json
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True  # the source tree stays as it is
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from frame import Case, call  # noqa: E402
+from frame import Case, call, can_run  # noqa: E402
 
 # The machine and the model of tests/unit/test_cooperate.c, 8 x V100 of 16 GiB.
 PAPER = """--context 262144 --layers 40 --heads 40 --dim 128 --weights 76 --activations 0.5 --activations-token 11520
@@ -66,6 +67,47 @@ class Placement(Case):
         self.usage("cooperate", *SMALL, "--link-bandwidth", "0", mentions=("machine.link_bandwidth is 0",))
         self.usage("cooperate", *SMALL, "--devices", "3", mentions=("model.heads_kv is 2", "machine.devices, 3"))
         self.usage("cooperate", "--context", "268435457", *SMALL[2:], mentions=("context is 268435457",))
+
+
+class Run(Case):
+    ARGUMENTS = (*SMALL, "--run", "--home", "openmp", "--away", "openmp", "--min-time", "0.01")
+
+    def setUp(self):
+        super().setUp()
+        if not can_run("openmp"):
+            self.skipTest("openmp cannot run here")
+
+    def run_ok(self, *arguments):
+        done = self.expect(0, "cooperate", *self.ARGUMENTS, *arguments, "--json")
+        return json.loads(done.stdout)["measured"]
+
+    def test_half(self):
+        for types in ("f16", "q8_0", "f32,e4m3"):
+            with self.subTest(types):
+                found = self.run_ok("--home-keys", "500", "--kv-type", types)
+                self.assertEqual(found["keys_away"] + found["keys_home"], 1000)
+                self.assertGreaterEqual(found["keys_away"], 500)
+                for way in ("copy", "host", "split", "all_home", "measured_away", "measured_home"):
+                    self.assertGreater(found[way], 0, way)
+                self.assertLess(found["max_error"], 0.01)
+                self.assertTrue(found["home"].startswith("openmp:0"))
+
+    def test_all_and_sequences(self):
+        self.assertEqual(self.run_ok("--home-keys", "1000")["home_keys"], 1000)
+        found = self.run_ok("--home-keys", "1", "--sequences", "3", "--dim-v", "32")
+        self.assertEqual(found["keys_away"] + found["keys_home"], 3000)
+        # As the placement has it: all layers, so all keys, are at home.
+        self.assertEqual(self.run_ok()["home_keys"], 1000)
+
+    def test_text(self):
+        done = self.expect(0, "cooperate", *self.ARGUMENTS, "--home-keys", "500", mentions=("measured   one layer",))
+        self.assertIn("500 of 1000 keys in home memory at most", done.stdout)
+
+    def test_refusals(self):
+        self.usage("cooperate", *self.ARGUMENTS, "--home-keys", "1001", mentions=("--home-keys is 1001",))
+        self.usage("cooperate", *self.ARGUMENTS, "--kv-bytes", "9", mentions=("--kv-bytes is 9",))
+        self.failure("cooperate", *SMALL, "--run", "--home", "no-such", mentions=("no-such",))
+        self.failure("cooperate", *SMALL, "--run", "--home", "openmp", "--away", "no-such", mentions=("no-such",))
 
 
 if __name__ == "__main__":

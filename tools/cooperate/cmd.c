@@ -6,6 +6,7 @@
 
 #include "tools/cli.h"
 #include "tools/cmd.h"
+#include "tools/cooperate/measure.h"
 #include "tools/kvtype.h"
 
 static const char command[] = "cooperate";
@@ -16,20 +17,27 @@ static const char usage[] =
     "Says which layers of a model keep their cache in device memory and which in the host's, the longest context\n"
     "that fits, and what the prompt and a further token take in three ways: with a copy of the host's layers in\n"
     "each step, with their attention computed on the host, and with each layer's keys on both. Everything is\n"
-    "modelled from the numbers given, and nothing is run: docs/cooperate.md. Bytes are decimal: 1 GB is 1e9.\n"
+    "modelled from the numbers given: docs/cooperate.md. Bytes are decimal: 1 GB is 1e9.\n"
+    "\n"
+    "--run then measures a token's step of one layer, of one device, in these ways, and as if home memory held\n"
+    "all keys. Home memory has room for --home-keys of each sequence, at most; the away memory holds all.\n"
+    "Results are checked first. q is f16.\n"
     "\n"
     "Examples:\n"
     "  fastattn cooperate --context 131072 --layers 32 --heads 32 --heads-kv 8 --dim 128 --weights 16\n"
     "  fastattn cooperate --context 262144 --layers 40 --heads 40 --dim 128 --weights 76 \\\n"
     "      --activations 0.5 --activations-token 11520 --devices 8 --device-memory 17.18 --host-memory 512\n"
-    "  fastattn cooperate --context 131072 --layers 32 --heads 32 --dim 128 --kv-type q8_0 --json";
+    "  fastattn cooperate --context 131072 --layers 32 --heads 32 --dim 128 --kv-type q8_0 --json\n"
+    "  fastattn cooperate --context 65536 --layers 1 --heads 32 --heads-kv 8 --dim 128 --run --home cuda \\\n"
+    "      --away openmp --home-keys 32768";
 
 typedef struct options {
-    const char *kv_type;
+    const char *kv_type, *home, *away;
     int64_t context, layers, heads, heads_kv, dim, dim_v, sequences, kv_bytes, activations_token, devices;
-    double weights, activations, device_memory, host_memory, device_bandwidth, host_bandwidth, link_bandwidth,
-        link_latency, device_tflops, host_tflops;
-    int json;
+    int64_t home_keys;
+    double min_time, weights, activations, device_memory, host_memory, device_bandwidth, host_bandwidth,
+        link_bandwidth, link_latency, device_tflops, host_tflops;
+    int json, run;
 } options;
 
 static int parse(options *o, int argc, char **argv)
@@ -57,6 +65,11 @@ static int parse(options *o, int argc, char **argv)
         {"link-latency", 'd', &o->link_latency, "<us> of a message; 10"},
         {"device-tflops", 'd', &o->device_tflops, "<TFLOP/s> of a device; 60"},
         {"host-tflops", 'd', &o->host_tflops, "<TFLOP/s> of the host; 1"},
+        {"run", 'f', &o->run, "measure one layer's step on two devices of this machine"},
+        {"home", 's', &o->home, "<name> the device that has q and the newest keys; auto"},
+        {"away", 's', &o->away, "<name> the device that has the oldest keys; openmp"},
+        {"home-keys", 'i', &o->home_keys, "of each sequence, at most; as the placement has them, on average"},
+        {"min-time", 'd', &o->min_time, "<seconds> that each way is run for; 0.5"},
         {"json", 'f', &o->json, "print a JSON object"},
     };
     const struct {
@@ -172,6 +185,45 @@ static void print_text(const fa_cooperate_machine *machine, const fa_cooperate_m
     }
 }
 
+static void print_measured(const measure_result *r, const measure_problem *m)
+{
+    const fa_cooperate_info *info = &r->info;
+    printf("\nmeasured   one layer of one device, %" PRId64 " of %" PRId64 " keys in home memory at most\n",
+           m->home_keys, m->context);
+    printf("home       %s\n", r->home);
+    printf("away       %s\n", r->away);
+    for (int way = 0; way < FA_COOPERATE_WAYS; way++) {
+        printf("%-7s", fa_cooperate_way_name((fa_cooperate_way)way));
+        print_seconds(r->seconds[way]);
+        if (way == FA_COOPERATE_SPLIT)
+            printf("  %" PRId64 " keys away, in %.3g ms; %" PRId64 " home, in %.3g ms", info->keys_away,
+                   1e3 * info->seconds_away, info->keys_home, 1e3 * info->seconds_home);
+        printf("\n");
+    }
+    printf("home   ");
+    print_seconds(r->all_home);
+    printf("  if home memory held all keys\n");
+}
+
+static void print_measured_json(const measure_result *r, const measure_problem *m)
+{
+    const fa_cooperate_info *info = &r->info;
+    printf(",\n \"measured\": {\"home\": ");
+    cli_json_string(stdout, r->home);
+    printf(", \"away\": ");
+    cli_json_string(stdout, r->away);
+    printf(",\n  \"context\": %" PRId64 ", \"home_keys\": %" PRId64, m->context, m->home_keys);
+    for (int way = 0; way < FA_COOPERATE_WAYS; way++)
+        printf(", \"%s\": %.15g", fa_cooperate_way_name((fa_cooperate_way)way), r->seconds[way]);
+    printf(", \"all_home\": %.15g,\n  \"keys_away\": %" PRId64 ", \"keys_home\": %" PRId64
+           ", \"seconds_away\": %.15g, \"seconds_home\": %.15g,\n  \"measured_away\": %.15g, "
+           "\"measured_home\": %.15g, \"modelled_away\": %.15g, \"modelled_home\": %.15g, "
+           "\"share_away\": %.15g, \"max_error\": %.15g}",
+           r->all_home, info->keys_away, info->keys_home, info->seconds_away, info->seconds_home,
+           info->measured_away, info->measured_home, info->modelled_away, info->modelled_home,
+           info->share_away, r->max_error);
+}
+
 static void print_json(const fa_cooperate_placement *p)
 {
     const struct {
@@ -195,7 +247,69 @@ static void print_json(const fa_cooperate_placement *p)
     for (int way = 0; way < FA_COOPERATE_WAYS; way++)
         printf(",\n \"%s\": {\"prefill\": %.15g, \"decode\": %.15g}",
                fa_cooperate_way_name((fa_cooperate_way)way), p->prefill[way], p->decode[way]);
-    printf("}\n");
+}
+
+/* One device's share of the heads, and of each layer's keys as many as the placement has layers there. */
+static bool describe_run(const options *o, const fa_cooperate_machine *machine,
+                         const fa_cooperate_model *model, const fa_cooperate_placement *p, measure_problem *m)
+{
+    const int64_t devices = machine->devices ? machine->devices : 1;
+    *m = (measure_problem){
+        .home = o->home,
+        .away = o->away,
+        .sequences = model->sequences ? model->sequences : 1,
+        .heads_q = model->heads_q / devices,
+        .heads_kv = model->heads_kv / devices,
+        .dim_qk = model->dim_qk,
+        .dim_v = model->dim_v ? model->dim_v : model->dim_qk,
+        .context = o->context,
+        .home_keys = o->home_keys,
+        .k_type = model->k_type,
+        .v_type = model->v_type,
+        .min_time = o->min_time,
+    };
+    if (m->home_keys == 0)
+        m->home_keys = (int64_t)((double)o->context * (double)p->layers_device / (double)model->layers);
+    if (m->home_keys < 1)
+        m->home_keys = 1;
+    if (o->home_keys < 0 || o->home_keys > o->context) {
+        cli_error(command, "--home-keys is %" PRId64 ", expected 1 to --context, %" PRId64, o->home_keys,
+                  o->context);
+        return false;
+    }
+    if (model->kv_bytes > 0) {
+        cli_error(command, "--kv-bytes is %" PRIu64 ", expected none with --run: it has no scales",
+                  model->kv_bytes);
+        return false;
+    }
+    return true;
+}
+
+static int show(const options *o, const fa_cooperate_machine *machine, const fa_cooperate_model *model,
+                const fa_cooperate_placement *p)
+{
+    measure_problem m;
+    measure_result r;
+    if (o->run && !describe_run(o, machine, model, p, &m))
+        return EXIT_USAGE;
+    if (o->run) {
+        fa_context *context = cli_context(command, false);
+        const bool measured = context && measure(command, context, &m, &r);
+        fa_context_destroy(context);
+        if (!measured)
+            return EXIT_FAILED;
+    }
+    if (o->json)
+        print_json(p);
+    else
+        print_text(machine, model, p);
+    if (o->run && o->json)
+        print_measured_json(&r, &m);
+    else if (o->run)
+        print_measured(&r, &m);
+    if (o->json)
+        printf("}\n");
+    return p->fits ? EXIT_OK : EXIT_FAILED;
 }
 
 int cmd_cooperate(int argc, char **argv)
@@ -210,6 +324,7 @@ int cmd_cooperate(int argc, char **argv)
         .link_latency = 10,
         .device_tflops = 60,
         .host_tflops = 1,
+        .min_time = 0.5,
     };
     fa_cooperate_machine machine;
     fa_cooperate_model model;
@@ -223,9 +338,5 @@ int cmd_cooperate(int argc, char **argv)
         cli_error(command, "%s", fa_last_error());
         return EXIT_USAGE;
     }
-    if (o.json)
-        print_json(&placement);
-    else
-        print_text(&machine, &model, &placement);
-    return placement.fits ? EXIT_OK : EXIT_FAILED;
+    return show(&o, &machine, &model, &placement);
 }
