@@ -4,18 +4,24 @@
 
 #include "tools/conform/conform.h"
 
-/* A plan for `length` rows and keys of dim 64, of some type that the kernel serves, with v in k where it serves nothing else:
- * what it works in is the kernel's own. */
+/* A plan for `length` rows and keys of dim 64, of some type that the kernel serves, with v in k or k and v in a format where it
+ * serves nothing else: what it works in is the kernel's own. */
 static bool probe(fa_device *device, const char *kernel, int64_t length, int32_t block_q, int32_t block_kv,
                   fa_plan_info *info)
 {
     fa_tuning tuning = {
         .struct_size = sizeof(tuning), .kernel = kernel, .block_q = block_q, .block_kv = block_kv};
-    for (int i = 0; i < 6; i++) {
-        const fa_dtype dtype = (fa_dtype)(FA_F32 + i % 3);
-        fa_tensor t = fa_tensor_make(dtype, 1, 1, length, 64);
-        fa_attention_desc desc = {
-            .struct_size = sizeof(desc), .q = t, .k = t, .v = t, .o = t, .tuning = &tuning, .v_in_k = i / 3};
+    for (int i = 0; i < 7; i++) {
+        const fa_dtype dtype = i < 6 ? (fa_dtype)(FA_F32 + i % 3) : FA_F16;
+        const fa_tensor t = fa_tensor_make(dtype, 1, 1, length, 64),
+                        kv = fa_tensor_make(i < 6 ? dtype : FA_Q8_0, 1, 1, length, 64);
+        fa_attention_desc desc = {.struct_size = sizeof(desc),
+                                  .q = t,
+                                  .k = kv,
+                                  .v = kv,
+                                  .o = t,
+                                  .tuning = &tuning,
+                                  .v_in_k = i / 3 == 1};
         fa_plan *plan;
         if (fa_plan_create(device, &desc, &plan) != FA_OK)
             continue;
