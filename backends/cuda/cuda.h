@@ -19,10 +19,11 @@ typedef struct fa_cu_caps {
     size_t unit_shared_bytes; /* of a multiprocessor                                              */
     double bytes_per_second;
     uint64_t global_bytes;
-    bool compiles;  /* NVRTC is there, and compiles for it                                   */
-    bool hopper;    /* it is of 9.0, and there is code of its own instructions, or such is compiled */
-    bool images;    /* kernels that were compiled with the library may be used               */
-    char name[128]; /* of the device                                                         */
+    bool compiles;        /* NVRTC is there, and compiles for it                                   */
+    bool hopper;          /* it is of 9.0, and there is code of its own instructions, or such is compiled */
+    bool compiles_hopper; /* likewise, and it is compiled */
+    bool images;          /* kernels that were compiled with the library may be used               */
+    char name[128];       /* of the device                                                         */
 } fa_cu_caps;
 
 /* device->impl */

@@ -29,7 +29,8 @@ static fa_tile_traits tensor_traits(const fa_cuda_traits *t, int32_t most_q)
         .max_block_q = most_q,
         .max_block_kv = t->block_kv,
         .exposed = 0.1,
-        .flops_per_cycle = t->unit >= 80   ? 1800
+        .flops_per_cycle = t->unit >= 90   ? 2400
+                           : t->unit >= 80 ? 1800
                            : t->unit >= 75 ? 1200
                                            : 600,
         .scores_per_cycle = 16,
@@ -153,6 +154,8 @@ static const char *declines_formats(const fa_cu_caps *caps, const fa_cuda_traits
         return "rows of codes are copied as GPUs of 8.0 or later do";
     if (t->unit < 80 && caps->arch >= 80)
         return "this GPU decodes for its newest tensor cores";
+    if (t->unit == 90 && !caps->compiles_hopper)
+        return "NVRTC 12 or later, which compiles for Hopper, is not there";
     if (!caps->compiles)
         return "decoders are compiled by NVRTC, which is not there for this GPU";
     if ((tiles ? least : most) > caps->shared_bytes ||
@@ -234,10 +237,12 @@ static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kern
         kernel->resident_coded = kernel->declines ? 0 : coded_blocks(caps, t);
         if (t->kind == FA_CUDA_TENSOR && kernel->resident_coded > 0)
             kernel->coded_bytes = coded_bytes(t, most_q);
-        if (kernel->resident_coded > 0)
+        if (fa_cuda_takes_formats(*t))
+            kernel->types_k = kernel->types_v = TYPES_CODED;
+        else if (kernel->resident_coded > 0)
             kernel->types_k = kernel->types_v = kernel->types_q | TYPES_CODED;
         kernel->same_types = true;
-        kernel->mixes_coded = t->kind == FA_CUDA_TENSOR && t->unit >= 80;
+        kernel->mixes_coded = t->kind == FA_CUDA_TENSOR && t->unit >= 80 && !fa_cuda_takes_formats(*t);
         kernel->p_as_q = true;
         take_scales(caps, t, most_q, kernel);
         if (!kernel->declines)
@@ -246,7 +251,7 @@ static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kern
     case FA_CUDA_FMA: kernel->traits = fma_traits(t, most_q); break;
     default: kernel->traits = rows_traits(t, most_q); break;
     }
-    return true;
+    return !fa_cuda_takes_formats(*t) || kernel->resident_coded > 0;
 }
 
 int fa_cu_kernels_list(const fa_cu_caps *caps, fa_kernel kernels[FA_MAX_KERNELS])

@@ -101,7 +101,8 @@ bool fa_cu_can_compile(fa_cu_caps *caps, char *reason, size_t reason_size)
     if (caps->compiles)
         (void)nvrtc->nvrtcVersion(&major, &minor);
     /* Compilers know sm_90a from 12.0 on. */
-    caps->hopper = caps->runs_arch == 90 && (major >= 12 || have_hopper(caps));
+    caps->compiles_hopper = caps->runs_arch == 90 && major >= 12;
+    caps->hopper = caps->compiles_hopper || (caps->runs_arch == 90 && have_hopper(caps));
     if (caps->compiles || have_images(caps))
         return true;
     (void)snprintf(reason, reason_size, "no kernels for compute capability %d.%d in this library, and %s",

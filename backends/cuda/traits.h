@@ -109,6 +109,15 @@ FA_CUDA_FN int fa_cuda_variant_of(fa_cuda_traits t, int rows)
     return variant;
 }
 
+/* Tensor: whether k and v are in formats of caches, both: Hopper's kernels serve no other types. */
+FA_CUDA_FN bool fa_cuda_takes_formats(fa_cuda_traits t)
+{
+    return t.kind == FA_CUDA_TENSOR && t.unit == 90;
+}
+
+/* Threads of such a kernel that decode, beside those that have rows. */
+enum { FA_CUDA_DECODERS = 128 };
+
 /* What follows an architecture's number in a compiler's option: 9.0's own instructions are of 9.0 alone. */
 FA_CUDA_FN const char *fa_cuda_arch_suffix(fa_cuda_traits t)
 {
@@ -125,6 +134,8 @@ enum { FA_CUDA_VARIANTS = 4 };
      {tile_kv, split, held}, FA_NONE, 0},
 #define FA_DECODE(name, unit, dims, most_q, warps, resident) \
     {name, FA_CUDA_DECODE, dims, dims, 8, most_q, 16 * warps, 32 * warps, unit, resident, FA_NONE, FA_NONE, 0},
+#define HOPPER_FORMATS(name, dims, rows, keys) \
+    FA_TENSOR(name, 90, 1, dims, rows, rows, keys, keys, 8, 1, 0)
 #define HOPPER_LATENT(name, dims_qk, dims_v, rows, keys) \
     {name, FA_CUDA_LATENT, dims_qk, dims_v, rows, rows, keys, 256, 90, 1, {keys, 2, 0}, FA_NONE, 0},
 #define AMPERE(name, ...) FA_TENSOR(name, 80, 1, __VA_ARGS__)
@@ -155,6 +166,7 @@ extern const fa_cuda_traits fa_cuda_table[];
 #undef FA_NONE
 #undef FA_TENSOR
 #undef FA_DECODE
+#undef HOPPER_FORMATS
 #undef HOPPER_LATENT
 #undef AMPERE
 #undef AMPERE_WIDE
@@ -169,7 +181,8 @@ extern const fa_cuda_traits fa_cuda_table[];
 /* Threads of a block. */
 FA_CUDA_FN int fa_cuda_group(fa_cuda_traits t, int variant)
 {
-    return t.group > 0 ? t.group : fa_cuda_rows_of(t, variant) / t.fma.rows * t.fma.lanes;
+    return t.group > 0 ? t.group + (fa_cuda_takes_formats(t) ? FA_CUDA_DECODERS : 0)
+                       : fa_cuda_rows_of(t, variant) / t.fma.rows * t.fma.lanes;
 }
 
 /* Shared memory of a block, in floats, as the kernels divide it. */
@@ -307,11 +320,42 @@ FA_CUDA_FN int fa_cuda_tile_pitch(fa_cuda_traits t, int type)
     return FA_TYPE_IS_FP8(type) ? bytes + 16 : bytes / 8 % 2 == 0 ? bytes + 8 : bytes;
 }
 
-/* The rows of a block that a warp has, of K and then of V. One of them may be plain, which has none. */
+/* Warps that decode a block. */
+FA_CUDA_FN int fa_cuda_tile_warps(fa_cuda_traits t)
+{
+    return (fa_cuda_takes_formats(t) ? FA_CUDA_DECODERS : t.group) / 32;
+}
+
+/*
+ * The rows of a block that a warp decodes, of K and then of V in the same place; where warps do nothing else, behind them. One of
+ * the two may be plain, which has none.
+ */
 FA_CUDA_FN int fa_cuda_tile_share(fa_cuda_traits t, int type_k, int type_v)
 {
     const int of_k = fa_cuda_tile_pitch(t, type_k), of_v = fa_cuda_tile_pitch(t, type_v);
-    return t.block_kv / (t.group / 32) * (of_k > of_v ? of_k : of_v);
+    return t.block_kv / fa_cuda_tile_warps(t) *
+           (fa_cuda_takes_formats(t) ? of_k + of_v
+            : of_k > of_v            ? of_k
+                                     : of_v);
+}
+
+/* Where a chunk of 16 bytes is in lines of 64 dims of so many rows, as wgmma takes and swizzles them. */
+FA_CUDA_FN int fa_cuda_line_at(int rows, int row, int chunk)
+{
+    return (chunk / 8 * rows + row) * 128 + (chunk % 8 ^ row % 8) * 16;
+}
+
+/*
+ * Tensor, of formats of caches: where the first chunk of 16 bytes of a row's block of 32 dims lies in a stage. The block's chunk
+ * number i is there, but for i in the place of the chunk's number. Wgmma takes keys in lines of 64 dims, and values in lines of
+ * 32, so that a block of values is a product of its own; both are swizzled as it has them.
+ */
+FA_CUDA_FN int fa_cuda_tile_block_at(fa_cuda_traits t, bool of_v, int row, int block)
+{
+    if (t.unit != 90)
+        return fa_cuda_chunk_at(t.unit, t.dim_v * 2, row, 4 * block);
+    return of_v ? (block * t.block_kv + row) * 64 + (row / 2 % 4) * 16
+                : fa_cuda_line_at(t.block_kv, row, 4 * block);
 }
 
 /* What is noted of the scales of a stage: of K, of V, then V's offsets, each two numbers of 16 bits and eight keys more. */
@@ -331,7 +375,13 @@ FA_CUDA_FN int fa_cuda_tile_sums(fa_cuda_traits t, int type_k, int rows)
     return FA_TYPE_HAS_OFFSET(type_k) ? t.dim_v / 32 * 4 * rows : 0;
 }
 
-/* Behind what any type takes: two stages' notes, the sums, and codes of all warps. */
+/* For each stage, and each warp that does nothing but decode, whether it has left out a block of V. */
+FA_CUDA_FN int fa_cuda_tile_flags(fa_cuda_traits t)
+{
+    return fa_cuda_takes_formats(t) ? 2 * fa_cuda_tile_warps(t) * 4 : 0;
+}
+
+/* Behind what any type takes: two stages' notes, the sums, codes of all warps, and flags. */
 FA_CUDA_FN int fa_cuda_tile_notes_at(fa_cuda_traits t, int rows)
 {
     return (fa_cuda_tensor_words(t, rows) + (fa_cuda_tensor_notes(t) ? FA_CUDA_NOTES : 0) + 3) / 4 * 16;
@@ -341,7 +391,8 @@ FA_CUDA_FN int fa_cuda_tile_bytes(fa_cuda_traits t, int type, int rows)
 {
     const int type_k = fa_cuda_coded_k(type), type_v = fa_cuda_coded_v(type);
     return fa_cuda_tile_notes_at(t, rows) + 2 * fa_cuda_tile_notes(t, type_k, type_v) +
-           fa_cuda_tile_sums(t, type_k, rows) + t.group / 32 * fa_cuda_tile_share(t, type_k, type_v);
+           fa_cuda_tile_sums(t, type_k, rows) +
+           fa_cuda_tile_warps(t) * fa_cuda_tile_share(t, type_k, type_v) + fa_cuda_tile_flags(t);
 }
 
 FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_traits t, int type, int variant)

@@ -7,6 +7,7 @@
 #include "coded_tile.cuh"
 #include "decode.cuh"
 #include "fma.cuh"
+#include "hopper_tile.cuh"
 #include "latent.cuh"
 #include "merge.cuh"
 #include "rows.cuh"
@@ -21,7 +22,9 @@ __device__ __forceinline__ void run(const fa_cuda_args &a, float4 *room)
     if (blockIdx.x >= (R.kind == FA_CUDA_MERGE ? in_work->merges : in_work->items))
         return;
     if constexpr (R.kind == FA_CUDA_TENSOR && BLOCK_Q <= R.most_q) {
-        if constexpr (CODED)
+        if constexpr (fa_cuda_takes_formats(R))
+            hopper_tile_attention<ROW, BLOCK_Q, VARIANT % 2 != 0>(a, room);
+        else if constexpr (CODED)
             coded_tile_attention<ROW, BLOCK_Q, VARIANT % 2 != 0>(a, room);
         else
             tensor_attention<ROW, BLOCK_Q, VARIANT % 2 != 0>(a, room);
@@ -44,7 +47,7 @@ __device__ __forceinline__ void run(const fa_cuda_args &a, float4 *room)
 /* Of a variant that the row has not, it may be more than any GPU has. */
 constexpr int most_threads(int variant)
 {
-    return FA_MIN(fa_cuda_group(fa_cuda_table[FA_ROW], variant), 256);
+    return FA_MIN(fa_cuda_group(fa_cuda_table[FA_ROW], variant), 384);
 }
 
 /*

@@ -21,7 +21,8 @@ struct coded_stages : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     /* Whether k, or v, is plain, and staged as tensor.cuh does; and whether nothing but its elements is needed. */
     static constexpr bool PLAIN_K = !FA_TYPE_IS_CODED(FORMAT_K), PLAIN_V = !FA_TYPE_IS_CODED(FORMAT_V);
     static constexpr bool BARE_K = PLAIN_K || K::FP8, BARE_V = PLAIN_V || V::FP8;
-    static constexpr int SHARE = BLOCK_KV / WARPS, TURNS = SHARE * ALL / 32; /* a warp's rows; blocks of them that a lane has */
+    static constexpr int DECODERS = fa_cuda_tile_warps(R);
+    static constexpr int SHARE = BLOCK_KV / DECODERS, TURNS = SHARE * ALL / 32; /* a warp's rows; a lane's blocks of them */
     static constexpr int PITCH_K = fa_cuda_tile_pitch(R, FORMAT_K), PITCH_V = fa_cuda_tile_pitch(R, FORMAT_V);
     static constexpr int LANES = 32 / FA_MIN(SHARE, 4); /* that copy a row */
     static_assert(SHARE >= 1 && SHARE <= 32 && TURNS * 32 == SHARE * ALL, "what the kernel is made for");
@@ -35,11 +36,23 @@ struct coded_stages : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     static constexpr int SUMS_Q = NOTED_AT + 2 * NOTED, CODES = SUMS_Q + fa_cuda_tile_sums(R, FORMAT_K, BLOCK_Q);
     static constexpr int COLUMN = BLOCK_KV + 8; /* numbers of a column of offsets, apart so that eight are in different banks */
 
-    uchar *const codes; /* this warp's */
+    /* Whether warps do nothing but decode. Codes of K and V then have room of their own: some come while others are decoded. */
+    static constexpr bool OWN_ROOM = fa_cuda_takes_formats(R);
+
+    const int decoder; /* this warp, of those that decode */
+    uchar *const codes; /* its codes */
 
     __device__ coded_stages(const work &of, uchar *shared)
-        : tiles(of, shared), codes(shared + CODES + warp * fa_cuda_tile_share(R, FORMAT_K, FORMAT_V))
+        : tiles(of, shared), decoder(OWN_ROOM ? warp - WARPS : warp),
+          codes(shared + CODES + decoder * fa_cuda_tile_share(R, FORMAT_K, FORMAT_V))
     {
+    }
+
+    /* Where those of K, or of V, begin. */
+    template <bool OF_V>
+    static __device__ constexpr int codes_at()
+    {
+        return OWN_ROOM && OF_V ? SHARE * PITCH_K : 0;
     }
 
     /* What is noted of a stage, from such a list on. */
@@ -61,7 +74,7 @@ struct coded_stages : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         constexpr int FULL = FA_TYPE_SPAN(OF_V ? FORMAT_V : FORMAT_K, R.dim_v), PITCH = OF_V ? PITCH_V : PITCH_K;
         constexpr int APART = 32 / LANES, TURN = LANES * BYTES;
         const int from = lane % LANES * BYTES;
-        const uint to = shared_address(codes) + lane / LANES * PITCH + from;
+        const uint to = shared_address(codes) + codes_at<OF_V>() + lane / LANES * PITCH + from;
         const fa_long step = (OF_V ? s.template values<TYPE_ANY>() : s.template keys<TYPE_ANY>()).step * APART;
         const uchar *at = IN_PAGES ? looked_up : row_at<OF_V, false>(looked_up, key, lane / LANES) + from;
         [[maybe_unused]] passing_bytes<BYTES> passing[SHARE / APART][ceil_div(FULL, TURN)];
@@ -104,7 +117,7 @@ struct coded_stages : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             const int exist = key + i < s.key_end ? bytes : 0;
             ROLLED
             for (int from = lane % LANES * BYTES; from < FULL; from += LANES * BYTES) {
-                const uint to = shared_address(codes) + i * PITCH + from;
+                const uint to = shared_address(codes) + codes_at<OF_V>() + i * PITCH + from;
                 const int some = FA_MAX(FA_MIN(BYTES, exist - from), 0);
                 if constexpr (UNIT < 80)
                     store_bytes<BYTES>(to, load_bytes<BYTES>(at + from, some));
@@ -138,7 +151,7 @@ struct coded_stages : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     template <bool OF_V>
     __device__ void copy_codes(int block)
     {
-        const int key = block + SHARE * warp;
+        const int key = block + SHARE * decoder;
         __syncwarp();
         if (block < s.key_end && s.in_pages()) {
             const work w = tiles::to_look_up();
@@ -209,7 +222,7 @@ struct coded_stages : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     }
 
     /* A block of codes that a lane makes numbers of, a chunk of eight elements at a time. */
-    struct decoder {
+    struct decoding {
         int at;           /* of the block, behind the warp's codes                                   */
         uint to;          /* the stage's chunk that is the block's first                             */
         uint by, plus;    /* of v: what multiplies numbers; minus what that times the code of 0 is    */
@@ -220,7 +233,7 @@ struct coded_stages : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     static constexpr int CHUNKS_OF_LANE = 4 * TURNS;
 
     /* A block of v: a power of two for its numbers, and what is noted. */
-    __device__ void scale_v(decoder &d, int stage, int b, int line, uint scaling) const
+    __device__ void scale_v(decoding &d, int stage, int b, int line, uint scaling) const
     {
         const uint bits = __float_as_uint(from_half((ushort)scaling));
         const bool apart = is_apart<TYPE>(scaling & 0xffffu, V::OFFSET ? scaling >> 16 : 0);
@@ -244,11 +257,11 @@ struct coded_stages : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
 
     /* A lane's block of a turn of the stage's next operand, and its first codes. */
     template <typename F, bool OF_V>
-    __device__ void begin_block(decoder &d, int stage, int turn) const
+    __device__ void begin_block(decoding &d, int stage, int turn) const
     {
-        const int row = lane % SHARE, b = lane / SHARE * TURNS + turn, line = warp * SHARE + row;
-        d.at = row * fa_cuda_tile_pitch(R, F::TYPE_OF) + b * F::BLOCK;
-        d.to = room + (OF_V ? tiles::stage_v(stage) : tiles::stage_k(stage)) + tiles::chunk_at(line, 4 * b);
+        const int row = lane % SHARE, b = lane / SHARE * TURNS + turn, line = decoder * SHARE + row;
+        d.at = codes_at<OF_V>() + row * fa_cuda_tile_pitch(R, F::TYPE_OF) + b * F::BLOCK;
+        d.to = room + (OF_V ? tiles::stage_v(stage) : tiles::stage_k(stage)) + fa_cuda_tile_block_at(R, OF_V, line, b);
         if constexpr (!F::FP8) {
             const ushort *const from = (const ushort *)(codes + d.at);
             const uint scaling = F::OFFSET ? *(const uint *)from : from[0];
@@ -264,7 +277,7 @@ struct coded_stages : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
 
     /* Words of blocks that do not all begin at one are shared with what precedes the codes. */
     template <typename F>
-    __device__ void load_chunk(decoder &d, int i) const
+    __device__ void load_chunk(decoding &d, int i) const
     {
         if constexpr (F::FP8) {
             const uint4 x = *(const uint4 *)(codes + d.at + 8 * i);
@@ -280,7 +293,7 @@ struct coded_stages : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
 
     /* Four codes of a chunk, the second and third exchanged: raise() takes pairs of first and third. */
     template <typename F>
-    static __device__ uint codes_of_chunk(const decoder &d, int i, int h)
+    static __device__ uint codes_of_chunk(const decoding &d, int i, int h)
     {
         constexpr bool LATER = F::FIFTH > 0; /* fifth bits are not exchanged */
         const bool odd = F::BLOCK % 4 != 0 && d.at % 4 != 0;
@@ -293,7 +306,7 @@ struct coded_stages : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     }
 
     template <typename F, bool OF_V>
-    static __device__ void numbers_of(const decoder &d, int i, uint to[4])
+    static __device__ void numbers_of(const decoding &d, int i, uint to[4])
     {
         UNROLL
         for (int h = 0; h < 2; h++) {
@@ -314,7 +327,7 @@ struct coded_stages : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
 
     /* A lane's chunk number n of all, and loads for the one after it. */
     template <typename F, bool OF_V>
-    __device__ void decode_chunk(decoder &d, int stage, int n) const
+    __device__ void decode_chunk(decoding &d, int stage, int n) const
     {
         const int i = n % 4;
         uint x[4];
@@ -326,14 +339,44 @@ struct coded_stages : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             begin_block<F, OF_V>(d, stage, n / 4 + 1);
     }
 
+    /* Those of all turns side by side, where no other work of the warp hides what a load waits for. */
+    template <typename F, bool OF_V>
+    __device__ void decode_together(decoding &d, int stage) const
+    {
+        decoding turn[TURNS];
+        UNROLL
+        for (int t = 0; t < TURNS; t++) {
+            turn[t].left_out = false;
+            begin_block<F, OF_V>(turn[t], stage, t);
+        }
+        UNROLL
+        for (int i = 0; i < 4; i++) {
+            uint x[TURNS][4];
+            UNROLL
+            for (int t = 0; t < TURNS; t++)
+                numbers_of<F, OF_V>(turn[t], i, x[t]);
+            UNROLL
+            for (int t = 0; i < 3 && (!F::FP8 || i % 2 == 1) && t < TURNS; t++)
+                load_chunk<F>(turn[t], i + 1);
+            UNROLL
+            for (int t = 0; t < TURNS; t++)
+                store_shared(turn[t].to ^ i * 16, make_uint4(x[t][0], x[t][1], x[t][2], x[t][3]));
+        }
+        UNROLL
+        for (int t = 0; t < TURNS; t++)
+            d.left_out = d.left_out || turn[t].left_out;
+    }
+
     /* The stage's next operand, of which codes of this warp are on their way. A plain one is waited for. */
     template <bool OF_V>
-    __device__ void decode(decoder &d, int stage) const
+    __device__ void decode(decoding &d, int stage) const
     {
-        wait_copies<0>();
+        wait_copies<OWN_ROOM ? 1 : 0>();
         __syncwarp();
         if constexpr (OF_V ? !PLAIN_V : !PLAIN_K) {
             typedef format<OF_V ? FORMAT_V : FORMAT_K> F;
+            if constexpr (OWN_ROOM)
+                return decode_together<F, OF_V>(d, stage);
             begin_block<F, OF_V>(d, stage, 0);
             UNROLL
             for (int n = 0; n < CHUNKS_OF_LANE; n++)

@@ -19,7 +19,7 @@ struct coded_tile_kernel : coded_stages<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     typedef typename tiles::products products;
     typedef typename stages::K K;
     typedef typename stages::V V;
-    typedef typename stages::decoder decoder;
+    typedef typename stages::decoding decoding;
     using stages::s, stages::id, stages::lane, stages::part, stages::memory, stages::at_q, stages::at_k, stages::at_v,
         stages::q, stages::out, stages::offsets, stages::note, stages::noted;
     using stages::R, stages::UNIT, stages::BLOCK_KV, stages::TILE_KV, stages::TILES, stages::DIM, stages::LINE,
@@ -27,7 +27,7 @@ struct coded_tile_kernel : coded_stages<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         stages::PLAIN_V, stages::BARE_K, stages::BARE_V, stages::SCALES_K, stages::OFFSETS_K, stages::RESTS, stages::COLUMNS,
         stages::COLUMN, stages::SUMS_Q, stages::FINER;
 
-    decoder next_codes;
+    decoding next_codes;
 
     __device__ coded_tile_kernel(const work &of, uchar *shared) : stages(of, shared) {}
 

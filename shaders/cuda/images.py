@@ -16,7 +16,7 @@ LINE = re.compile(r'^([A-Z_]+)\("([\w-]+)"')
 # 3 is any (FA_CUDA_ANY); 5 is any, with scales in tensors of their own (FA_CUDA_SCALED). Of rows, 0 is any but formats
 # of caches. What has dims for it also has 6: rows that are blocks (FA_CUDA_WHOLE_ROWS). Modules of tensor cores for formats, one for each two, are compiled when they are first used.
 UNITS = {
-    "HOPPER_LATENT": (90, [1, 2]),
+    "HOPPER_FORMATS": (90, []), "HOPPER_LATENT": (90, [1, 2]),
     "AMPERE": (80, [1, 2]), "AMPERE_WIDE": (80, [1, 2]), "AMPERE_DECODE": (80, [1, 2]),
     "TURING": (75, [1]), "TURING_DECODE": (75, [1]), "VOLTA": (70, [1]), "FMA": (0, [0, 1, 2, 3, 5]), "ROWS": (0, [0, 3, 5]),
 }

@@ -45,14 +45,14 @@ __device__ __forceinline__ void load_transposed(uint to[4], uint row)
 template <int UNIT, int TYPE>
 __device__ __forceinline__ void multiply_add(float sum[4], const uint a[4], const uint b[2])
 {
-    if constexpr (UNIT == 80 && TYPE == TYPE_F16) {
+    if constexpr (UNIT >= 80 && TYPE == TYPE_F16) {
 #if __CUDA_ARCH__ >= 800
         asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                      "{%0, %1, %2, %3};"
                      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #endif
-    } else if constexpr (UNIT == 80) {
+    } else if constexpr (UNIT >= 80) {
 #if __CUDA_ARCH__ >= 800
         asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                      "{%0, %1, %2, %3};"
@@ -100,6 +100,12 @@ __device__ __forceinline__ void wait_copies()
 #if __CUDA_ARCH__ >= 800
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 #endif
+}
+
+/* What this thread wrote to shared memory is there for Hopper's products that begin behind the next barrier. */
+__device__ __forceinline__ void show_to_products()
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 /* Whether a narrow element, one of the two in a word, is infinite or no number. */

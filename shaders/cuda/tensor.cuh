@@ -237,6 +237,28 @@ struct tensor_kernel {
         commit_copies();
     }
 
+    /* All threads that have rows wait for each other. On Hopper, others are beside them, which decode. */
+    static __device__ void sync()
+    {
+        if constexpr (fa_cuda_takes_formats(R))
+            meet(1, GROUP);
+        else
+            __syncthreads();
+    }
+
+    /* Likewise; true where it is of one of them. */
+    static __device__ bool sync_or(bool any)
+    {
+        if constexpr (!fa_cuda_takes_formats(R))
+            return __syncthreads_or(any) != 0;
+        int some;
+        asm volatile("{.reg .pred p, q; setp.ne.s32 p, %1, 0; bar.red.or.pred q, 1, %2, p; selp.s32 %0, 1, 0, q;}"
+                     : "=r"(some)
+                     : "r"((int)any), "n"(GROUP)
+                     : "memory");
+        return some != 0;
+    }
+
     /* Where a chunk of a row is (row in x, chunk in y), of the rows from `at` on and of this warp's part of their dims. */
     __device__ uint lane_at(int at, int2 of) const { return room + at + chunk_at(of.x, part * DIM / 8 + of.y); }
 
@@ -253,10 +275,10 @@ struct tensor_kernel {
         constexpr int FIT = 2 * BLOCK_KV < BLOCK_Q ? 2 * BLOCK_KV : BLOCK_Q;
         UNROLL
         for (int from = 0; from < BLOCK_Q; from += FIT) {
-            __syncthreads();
+            sync();
             copy_q(stage_k(1), from, FIT);
             wait_copies<0>();
-            __syncthreads();
+            sync();
             const uint at = at_q - ROWS_Q + stage_k(1) - from * LINE;
             UNROLL
             for (int t = 0; t < TILES; t++) {
@@ -267,7 +289,7 @@ struct tensor_kernel {
                 }
             }
         }
-        __syncthreads();
+        sync();
     }
 
     /* The others stay in shared memory. */
@@ -515,7 +537,9 @@ struct tensor_kernel {
             uint *at = (uint *)(memory + (copy_at(stage_v(stage), i) - room));
             nonfinite |= clear_nonfinite_chunk<TYPE>(at);
         }
-        return __syncthreads_or(nonfinite) != 0;
+        if constexpr (UNIT == 90)
+            show_to_products();
+        return sync_or(nonfinite);
     }
 
     /* What clear_nonfinite() left out of a step of 16 keys from `key` on, for the rows that see it. */
@@ -608,7 +632,7 @@ struct tensor_kernel {
     {
         float *const rows = (float *)memory + warp * TILE_ROWS * PIECE, *const sums = rows + ROWS_OF_WARP;
         const work s = again();
-        __syncthreads();
+        sync();
         UNROLL
         for (int t = 0; t < TILES; t++) {
             UNROLL

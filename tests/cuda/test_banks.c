@@ -186,6 +186,41 @@ START_TEST(tiles_of_codes_fit_and_do_not_meet)
 }
 END_TEST
 
+/*
+ * Blocks of 32 dims in lines that wgmma takes: each chunk has a place of its own in the stage, which the swizzle of its line's
+ * length gives, and eight rows that lanes write at once are in different banks. A multiprocessor has room for all formats.
+ */
+START_TEST(lines_are_as_wgmma_takes_them)
+{
+    const int formats = FA_TYPE_IQ4_NL + 1 - FA_TYPE_E4M3;
+    int met = 0;
+    for (const fa_cuda_traits *t = fa_cuda_table; t->kind != FA_CUDA_MERGE; t++) {
+        if (!fa_cuda_takes_formats(*t))
+            continue;
+        for (int i = 0; i < 2 * t->block_kv * t->dim_v / 8; i++) {
+            const bool of_v = i % 2;
+            const int row = i / 2 % t->block_kv, chunk = i / 2 / t->block_kv, line = of_v ? 64 : 128;
+            const int dims = line / 2,
+                      plain = (chunk * 8 / dims * t->block_kv + row) * line + chunk % (dims / 8) * 16;
+            const int swizzled = plain ^ (plain >> 7 & (of_v ? 3 : 7)) << 4;
+            ck_assert_int_eq(fa_cuda_tile_block_at(*t, of_v, row, chunk / 4) ^ chunk % 4 * 16, swizzled);
+        }
+        for (int block = 0; block < t->dim_v / 32 * 2; block++) {
+            int at[WIDE];
+            for (int row = 0; row < WIDE; row++)
+                at[row] = fa_cuda_tile_block_at(*t, block % 2, row, block / 2);
+            check_wide(t, at);
+        }
+        for (int i = 0; i < formats * formats; i++) {
+            const int type = fa_cuda_coded_type(1, FA_TYPE_E4M3 + i / formats, FA_TYPE_E4M3 + i % formats);
+            ck_assert_int_le(fa_cuda_shared_bytes(*t, type, 0), 232448);
+        }
+        met++;
+    }
+    ck_assert_int_eq(met, 1);
+}
+END_TEST
+
 START_TEST(no_bank_is_met_twice)
 {
     int tensor = 0, fma = 0;
@@ -236,6 +271,7 @@ int main(void)
     tcase_add_test(tc, every_variant_is_a_kernel);
     tcase_add_test(tc, codes_fit_and_do_not_meet);
     tcase_add_test(tc, tiles_of_codes_fit_and_do_not_meet);
+    tcase_add_test(tc, lines_are_as_wgmma_takes_them);
     tcase_add_test(tc, no_bank_is_met_twice);
     tcase_add_test(tc, rows_are_looked_up_by_their_warp);
     suite_add_tcase(suite, tc);

@@ -112,7 +112,12 @@ int main(void)
     for (int line = 0; kind != FA_CUDA_MERGE; line++) {
         /* The first, which is the smallest, of each kind and unit. */
         if (fa_cuda_table[line].kind != kind || fa_cuda_table[line].unit != unit)
-            good = compile_line(nvrtc, line, fa_cuda_table[line].unit > 0 ? FA_F16 : FA_F32) && good;
+            good = compile_line(nvrtc, line,
+                                fa_cuda_takes_formats(fa_cuda_table[line])
+                                    ? fa_cuda_coded_type(FA_F16, FA_Q8_0, FA_Q4_1)
+                                : fa_cuda_table[line].unit > 0 ? FA_F16
+                                                               : FA_F32) &&
+                   good;
         if (fa_cuda_table[line].kind != kind &&
             (fa_cuda_table[line].kind == FA_CUDA_FMA || fa_cuda_table[line].kind == FA_CUDA_ROWS))
             good = compile_line(nvrtc, line, FA_CUDA_ANY) && compile_line(nvrtc, line, FA_CUDA_SCALED) &&

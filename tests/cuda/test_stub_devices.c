@@ -203,6 +203,54 @@ START_TEST(the_latent_kernel_is_of_hopper)
 }
 END_TEST
 
+/* Its kernel for formats of caches too, which serves no other types. Of one that is named, the refusal says why. */
+START_TEST(plain_types_are_not_hoppers)
+{
+    static const struct {
+        int arch;
+        const char *named, *chosen; /* NULL: by the planner; and refused */
+        fa_dtype k, v;
+        const char *refusal;
+    } cases[] = {
+        {90, NULL, "hopper128", FA_Q8_0, FA_Q4_1, NULL},
+        {90, NULL, "ampere128", FA_F16, FA_F16, NULL},
+        {90, NULL, "ampere128", FA_F16, FA_E4M3, NULL},
+        {89, NULL, "ampere128", FA_Q8_0, FA_Q8_0, NULL},
+        {90, "hopper128", NULL, FA_F16, FA_F16, "hopper128: k.dtype f16 is not served"},
+        {90, "hopper128", NULL, FA_E4M3, FA_F16,
+         "hopper128: q.dtype f16, k.dtype e4m3 and v.dtype f16 differ"},
+        {100, "hopper128", NULL, FA_Q8_0, FA_Q8_0, "tuning.kernel is \"hopper128\", expected one of"},
+    };
+    stub_set_attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 132);
+    stub_set_attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, 232448);
+    stub_set_attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR, 233472);
+    for (int i = 0; i < COUNT(cases); i++) {
+        fa_device *device = NULL;
+        fa_plan *plan = NULL;
+        fa_plan_info info = {.struct_size = sizeof(info)};
+        fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = cases[i].named};
+        fa_attention_desc d = make_desc(1, 32, 8, 2048, 2048, 128);
+        d.tuning = cases[i].named ? &tuning : NULL;
+        d.q.dtype = d.o.dtype = FA_F16;
+        d.k.dtype = cases[i].k;
+        d.v.dtype = cases[i].v;
+        stub_set_arch(cases[i].arch);
+        ck_assert_int_eq(fa_device_open(context, "cuda", NULL, &device), FA_OK);
+        const fa_status status = fa_plan_create(device, &d, &plan);
+        ck_assert_msg(status == (cases[i].chosen ? FA_OK : FA_UNSUPPORTED), "case %d: %s", i,
+                      fa_last_error());
+        if (cases[i].chosen) {
+            ck_assert_int_eq(fa_plan_get_info(plan, &info), FA_OK);
+            ck_assert_str_eq(info.kernel, cases[i].chosen);
+        } else {
+            assert_message(cases[i].refusal);
+        }
+        fa_plan_destroy(plan);
+        fa_device_close(device);
+    }
+}
+END_TEST
+
 void add_devices(TCase *tc)
 {
     tcase_add_loop_test(tc, queries_may_fail, 0, COUNT(queries));
@@ -217,4 +265,5 @@ void add_devices(TCase *tc)
     tcase_add_test(tc, a_missing_library_is_named);
     tcase_add_test(tc, rows_follow_the_device);
     tcase_add_test(tc, the_latent_kernel_is_of_hopper);
+    tcase_add_test(tc, plain_types_are_not_hoppers);
 }

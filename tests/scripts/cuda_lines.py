@@ -59,11 +59,14 @@ def variants():
     return {(name, int(number)): Variant(*map(int, rest)) for name, number, *rest in fields}
 
 
+FORMATS = 1 | 7 << 4 | 7 << 8  # fa_cuda_coded_type() of f16 and q8_0, where a kernel serves formats alone
+
+
 def lines():
     """Each line's index, kind, name, unit and first element type."""
     for index, kind, name in IMAGES.entries(ROOT / "backends/cuda/kernels.inc"):
         unit, types = IMAGES.UNITS.get(kind, (0, [0]))
-        yield index, kind, name, unit, types[0]
+        yield index, kind, name, unit, (types or [FORMATS])[0]
 
 
 def parser(description):
