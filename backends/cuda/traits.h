@@ -178,11 +178,17 @@ extern const fa_cuda_traits fa_cuda_table[];
 #undef ROWS
 #undef MERGE
 
+/* Latent: threads of a block that only copy keys, behind those that compute. */
+enum { FA_CUDA_COPIERS = 128 };
+
 /* Threads of a block. */
 FA_CUDA_FN int fa_cuda_group(fa_cuda_traits t, int variant)
 {
-    return t.group > 0 ? t.group + (fa_cuda_takes_formats(t) ? FA_CUDA_DECODERS : 0)
-                       : fa_cuda_rows_of(t, variant) / t.fma.rows * t.fma.lanes;
+    if (t.group == 0)
+        return fa_cuda_rows_of(t, variant) / t.fma.rows * t.fma.lanes;
+    return t.group + (fa_cuda_takes_formats(t)   ? FA_CUDA_DECODERS
+                      : t.kind == FA_CUDA_LATENT ? FA_CUDA_COPIERS
+                                                 : 0);
 }
 
 /* Shared memory of a block, in floats, as the kernels divide it. */
@@ -245,11 +251,14 @@ FA_CUDA_FN int fa_cuda_rows_sums(fa_cuda_traits t, int block_q)
     return t.share * block_q * t.block_kv > 8 * t.group ? t.share * block_q * t.block_kv : 8 * t.group;
 }
 
+/* Latent: words of a message, which half of the threads have at a time, and of barriers in shared memory. */
+enum { FA_CUDA_MESSAGE = 20, FA_CUDA_BARRIERS = 24 };
+
 /* Two stages of K and V; rows of q that are not held; and the scores that warps of a row exchange. */
 FA_CUDA_FN int fa_cuda_tensor_words(fa_cuda_traits t, int rows)
 {
-    if (t.kind == FA_CUDA_LATENT) /* rows of q, and two stages of K */
-        return (rows + 2 * t.block_kv) * t.dim_qk / 2;
+    if (t.kind == FA_CUDA_LATENT) /* rows of q, two stages of K, messages, and barriers */
+        return (rows + 2 * t.block_kv) * t.dim_qk / 2 + FA_CUDA_MESSAGE * t.group / 2 + FA_CUDA_BARRIERS;
     return 2 * t.block_kv * t.dim_v +
            (16 * t.tensor.held * t.tensor.split < t.dim_qk ? rows * t.dim_qk / 2 : 0) +
            (t.tensor.split > 1 ? rows * t.tensor.split * t.block_kv : 0);

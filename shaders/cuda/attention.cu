@@ -59,7 +59,7 @@ constexpr int resident(int variant)
     constexpr fa_cuda_traits R = fa_cuda_table[FA_ROW];
     if (CODED)
         return variant < 2 ? fa_cuda_coded_resident(R) : 1;
-    return variant == 1 && R.kind == FA_CUDA_DECODE ? R.resident : 0;
+    return R.kind == FA_CUDA_LATENT || (variant == 1 && R.kind == FA_CUDA_DECODE) ? R.resident : 0;
 }
 
 #define KERNEL(name, variant)                                                                                         \

@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include "barrier.cuh"
 #include "coded_tile.cuh"
 #include "wgmma.cuh"
 
@@ -222,12 +223,12 @@ struct hopper_tile_kernel : coded_tile_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         while (key < s.key_end) {
             int next;
             bool next_cut;
-            meet(FULL + 2 * stage + side, SIDE + FA_CUDA_DECODERS);
+            meet_at<SIDE + FA_CUDA_DECODERS>(FULL + 2 * stage + side);
             take_block(stage, key, cut, [&]() {
                 next = fa_work_next(s, TRANSFORMS, key + BLOCK_KV, BLOCK_KV);
                 next_cut = is_cut(next);
             });
-            reach(FREE + stage, THREADS);
+            arrive_at<THREADS>(FREE + stage);
             stage ^= 1;
             key = next;
             cut = next_cut;
@@ -247,7 +248,7 @@ struct hopper_tile_kernel : coded_tile_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         for (; key < s.key_end; decoded++) {
             const int next = fa_work_next(s, TRANSFORMS, key + BLOCK_KV, BLOCK_KV);
             if (decoded >= 2)
-                meet(FREE + stage, THREADS);
+                meet_at<THREADS>(FREE + stage);
             codes.left_out = false;
             stages::template decode<false>(codes, stage);
             stages::template copy_codes<false>(next);
@@ -259,16 +260,16 @@ struct hopper_tile_kernel : coded_tile_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
                     flags(stage)[stages::decoder] = any;
             }
             show_to_products();
-            reach(FULL + 2 * stage, SIDE + FA_CUDA_DECODERS);
-            reach(FULL + 2 * stage + 1, SIDE + FA_CUDA_DECODERS);
+            arrive_at<SIDE + FA_CUDA_DECODERS>(FULL + 2 * stage);
+            arrive_at<SIDE + FA_CUDA_DECODERS>(FULL + 2 * stage + 1);
             stage ^= 1;
             key = next;
         }
         /* Nobody leaves a barrier that others have reached. */
         if (decoded > 1)
-            meet(FREE + stage, THREADS);
+            meet_at<THREADS>(FREE + stage);
         if (decoded > 0)
-            meet(FREE + (stage ^ 1), THREADS);
+            meet_at<THREADS>(FREE + (stage ^ 1));
     }
 
     __device__ void run()

@@ -63,17 +63,6 @@ __device__ __forceinline__ uint thread()
     return x;
 }
 
-/* So many threads, whole warps, meet at a barrier of which there are 16; the ones that reach it do not wait for the others. */
-__device__ __forceinline__ void meet(int barrier, int threads)
-{
-    asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
-}
-
-__device__ __forceinline__ void reach(int barrier, int threads)
-{
-    asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
-}
-
 /* Shared memory by address, in the order in which it is written here. */
 __device__ __forceinline__ float4 load_shared(uint at)
 {

@@ -15,6 +15,7 @@
  */
 #pragma once
 
+#include "barrier.cuh"
 #include "base.h"
 #include "softmax.cuh"
 #include "volta.cuh"
@@ -241,7 +242,7 @@ struct tensor_kernel {
     static __device__ void sync()
     {
         if constexpr (fa_cuda_takes_formats(R))
-            meet(1, GROUP);
+            meet_at<GROUP>(1);
         else
             __syncthreads();
     }
@@ -414,13 +415,12 @@ struct tensor_kernel {
     }
 
     /*
-     * A new base for each row whose greatest score exceeds the old one too far, with what was summed under that rescaled;
-     * and scores of rows apart become differences.
+     * A new base for each row whose greatest score exceeds the old one too far, of what each lane has of it. What was summed
+     * under the old one is to be multiplied by `by`: true where some row of the warp has such sums.
      */
-    __device__ void take_bases(float sc[TILES][PARTS_KV][4], const float most[TILES][2])
+    __device__ bool move_bases(const float most[TILES][2], float by[TILES][2], float origin[TILES][2])
     {
         const float unit = s.p->score.unit;
-        float by[TILES][2], origin[TILES][2];
         bool changes = false; /* what was summed: a row that has seen nothing has no sum yet */
         apart = false;
         UNROLL
@@ -438,13 +438,22 @@ struct tensor_kernel {
             }
         }
         apart = __any_sync(0xffffffffu, apart);
-        if (__any_sync(0xffffffffu, changes))
-            rescale(by);
+        return __any_sync(0xffffffffu, changes);
+    }
+
+    /* Likewise, with what was summed rescaled; and scores of rows apart become differences. */
+    __device__ void take_bases(float sc[TILES][PARTS_KV][4], const float most[TILES][2])
+    {
+        float by[TILES][2], origin[TILES][2];
+        if (move_bases(most, by, origin)) {
+            rescale_sums(by);
+            rescale_output(by);
+        }
         if (apart)
             subtract(sc, origin);
     }
 
-    __device__ void rescale(const float by[TILES][2])
+    __device__ void rescale_sums(const float by[TILES][2])
     {
         UNROLL
         for (int t = 0; t < TILES; t++) {
@@ -456,6 +465,16 @@ struct tensor_kernel {
                     offsets[t][n][2 * half] *= by[t][half];
                     offsets[t][n][2 * half + 1] *= by[t][half];
                 }
+            }
+        }
+    }
+
+    __device__ void rescale_output(const float by[TILES][2])
+    {
+        UNROLL
+        for (int t = 0; t < TILES; t++) {
+            UNROLL
+            for (int half = 0; half < 2; half++) {
                 UNROLL
                 for (int n = 0; n < PARTS_V; n++) {
                     out[t][n][2 * half] *= by[t][half];
@@ -478,10 +497,9 @@ struct tensor_kernel {
         }
     }
 
-    /* The greatest score of each of a lane's rows, and new bases where one exceeds the old one too far. */
-    __device__ void find_bases(float sc[TILES][PARTS_KV][4])
+    /* The greatest score of each of a lane's rows. True where some row of the warp may need a new base. */
+    __device__ bool exceed_bases(const float sc[TILES][PARTS_KV][4], float most[TILES][2]) const
     {
-        float most[TILES][2];
         bool exceeds = false;
         UNROLL
         for (int t = 0; t < TILES; t++) {
@@ -494,7 +512,13 @@ struct tensor_kernel {
                 exceeds = exceeds || fa_base_exceeds(most[t][half], base[t][half], s.p->score.unit);
             }
         }
-        if (__builtin_expect(__any_sync(0xffffffffu, exceeds || apart), 0))
+        return __any_sync(0xffffffffu, exceeds || apart);
+    }
+
+    __device__ void find_bases(float sc[TILES][PARTS_KV][4])
+    {
+        float most[TILES][2];
+        if (__builtin_expect(exceed_bases(sc, most), 0))
             take_bases(sc, most);
     }
 

@@ -1,26 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Products of a warpgroup, which are four warps, on Hopper's tensor cores. Second operands lie in shared memory, first
- * ones there or in registers. Warp w of the four has rows 16 w to 16 w + 15, of operands and sums in the fragments of
+ * ones there, of scores, or in registers. Warp w of the four has rows 16 w to 16 w + 15, of operands and sums in the fragments of
  * matrix.cuh. Products run on their own: begin_products(), some of them, end_products(), and wait_products() before
  * their registers are read.
  */
 #pragma once
 
 #include "matrix.cuh"
-
-/* So many registers of a thread from here on, where other warpgroups have left as many. */
-template <int COUNT>
-__device__ __forceinline__ void take_registers()
-{
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
-}
-
-template <int COUNT>
-__device__ __forceinline__ void leave_registers()
-{
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
-}
 
 /*
  * A matrix in shared memory as wgmma takes it: lines of 128 bytes, or 64, one after another, and so many bytes from a
@@ -70,12 +57,6 @@ __device__ __forceinline__ unsigned long long matrix_of(uint lower)
                  "}, %32, %33, p, 1, 1, 0, 0;}"                                                                  \
                  : FA_16("=f", sums, 0), FA_16("=f", sums, 4)                                                    \
                  : "l"(matrix_of(rows)), "l"(matrix_of(keys)))
-#define FA_SCORES_HELD(type, sums, rows, keys)                                                                   \
-    asm volatile("{.reg .pred p; setp.eq.u32 p, 0, 0; "                                                          \
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {" FA_NAMES32                     \
-                 "}, {%32, %33, %34, %35}, %36, p, 1, 1, 0;}"                                                    \
-                 : FA_SUMS32(sums, 0)                                                                            \
-                 : "r"((rows)[0]), "r"((rows)[1]), "r"((rows)[2]), "r"((rows)[3]), "l"(matrix_of(keys)))
 #define FA_OUTPUT(type, sums, weights, values)                                                                   \
     asm volatile("{.reg .pred p; setp.eq.u32 p, 0, 0; "                                                          \
                  "wgmma.mma_async.sync.aligned.m64n256k16.f32." type "." type " {" FA_NAMES128                   \
@@ -102,16 +83,6 @@ __device__ __forceinline__ void multiply_scores(float sums[8][4], uint rows, uin
         FA_SCORES("f16", sums, rows, keys);
     else
         FA_SCORES("bf16", sums, rows, keys);
-}
-
-/* Likewise, with rows of q in registers. */
-template <int TYPE>
-__device__ __forceinline__ void multiply_scores(float sums[8][4], const uint rows[4], uint keys)
-{
-    if constexpr (TYPE == TYPE_F16)
-        FA_SCORES_HELD("f16", sums, rows, keys);
-    else
-        FA_SCORES_HELD("bf16", sums, rows, keys);
 }
 
 /* Sums that begin with what 16 dims make. */
