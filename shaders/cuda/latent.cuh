@@ -271,25 +271,12 @@ struct latent_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
         return late((uint)matrix_at(base::room + stage_at(stage) + role * (TILES_V / 2 * TILE), TILE));
     }
 
-    /* Those of a block whose values were made 0 where they are not finite are brought back. */
     __device__ void end_output(int stage, int key, const uint weights[STEPS_KV][1][4], bool nonfinite)
     {
         wait_products<32>(out[0]);
+        if (nonfinite)
+            add_nonfinite(stage, key, weights);
         release(stage, FIRST_HALF + role);
-        if (nonfinite) {
-            ROLLED
-            for (int n = 0; n < STEPS_KV; n++) {
-                uint of_step[4];
-                UNROLL
-                for (int i = 0; i < 4; i++) {
-                    of_step[i] = weights[0][0][i];
-                    UNROLL
-                    for (int m = 1; m < STEPS_KV; m++)
-                        of_step[i] = m == n ? weights[m][0][i] : of_step[i];
-                }
-                add_nonfinite(key + 16 * n, of_step);
-            }
-        }
     }
 
     /* The output of the other's block. */
@@ -332,28 +319,57 @@ struct latent_kernel : tensor_kernel<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     }
 
     /*
-     * As tensor.cuh's, of the same 16 keys. It begins with the thread's number read anew: what would follow from a
-     * known one, a number for each dim, the compiler would keep from one block to the next, in the place of what every
-     * block needs.
+     * As tensor.cuh's, of a block. Half of the output at a time passes through this warpgroup's half of the block's values,
+     * which are no longer needed: elements of a number that the compiler knows would take registers from all that the
+     * loop over blocks holds.
      */
-    __device__ void add_nonfinite(int key, const uint weights[4])
+    __device__ void add_nonfinite(int stage, int key, const uint weights[STEPS_KV][1][4])
+    {
+        constexpr int HALF = R.dim_v / 2 / 8 / 2; /* fragments */
+        float *const at = (float *)(base::memory + stage_at(stage) + role * (TILES_V / 2 * TILE)) + id % WARPGROUP;
+        static_assert(4 * HALF * WARPGROUP * sizeof(float) <= TILES_V / 2 * TILE, "half of a thread's elements");
+        meet_at<WARPGROUP>(MEET_OWN + role);
+        UNROLL
+        for (int first = 0; first < 2 * HALF; first += HALF) {
+            UNROLL
+            for (int i = 0; i < 4 * HALF; i++)
+                at[i * WARPGROUP] = out[0][first + i / 4][i % 4];
+            ROLLED
+            for (int n = 0; n < BLOCK_KV; n++) {
+                uint of_step[4];
+                UNROLL
+                for (int i = 0; i < 4; i++) {
+                    of_step[i] = weights[0][0][i];
+                    UNROLL
+                    for (int step = 1; step < STEPS_KV; step++)
+                        of_step[i] = step == n / 16 ? weights[step][0][i] : of_step[i];
+                }
+                add_key(at, first, key + n, base::products::weight_of(base::lane, of_step, 0, n % 16),
+                        base::products::weight_of(base::lane, of_step, 1, n % 16));
+            }
+            UNROLL
+            for (int i = 0; i < 4 * HALF; i++)
+                out[0][first + i / 4][i % 4] = at[i * WARPGROUP];
+        }
+        __syncwarp();
+    }
+
+    /* Likewise, of a key, by the weights of the thread's two rows; fragments from `first` on. */
+    __device__ void add_key(float *at, int first, int key, float weight0, float weight1) const
     {
         const work s = base::again();
-        const int lane = (int)thread() % 32, dim = role * (R.dim_v / 2) + lane % 4 * 2;
+        if (key >= s.key_end)
+            return;
+        const ushort *value = (const ushort *)s.template value_at<TYPE>(key);
         ROLLED
-        for (int n = 0; n < FA_MIN(16, s.key_end - key); n++) {
-            const ushort *value = (const ushort *)s.template value_at<TYPE>(key + n);
-            UNROLL
-            for (int half = 0; half < 2; half++) {
-                const float weight = base::products::weight_of(lane, weights, half, n);
-                const query q(s, base::row_of(s, 0, half));
-                const bool visible = TRANSFORMS ? fa_work_shows(s, q, key + n) : q.sees(s, key + n);
-                UNROLL
-                for (int d = 0; d < R.dim_v / 2 / 4; d++) {
-                    const int at = dim + d / 2 * 8 + d % 2;
-                    if (visible && at < s.p->dim_v && is_nonfinite<TYPE>(value[at], 0))
-                        out[0][d / 2][2 * half + d % 2] += weight * unpack<TYPE>(value[at], 0);
-                }
+        for (int half = 0; half < 2; half++) {
+            const query q(s, base::row_of(s, 0, half));
+            const bool visible = TRANSFORMS ? fa_work_shows(s, q, key) : q.sees(s, key);
+            ROLLED
+            for (int i = 0; visible && i < R.dim_v / 2 / 8; i++) {
+                const int d = role * (R.dim_v / 2) + (first + i / 2) * 8 + base::lane % 4 * 2 + i % 2;
+                if (d < s.p->dim_v && is_nonfinite<TYPE>(value[d], 0))
+                    at[(i / 2 * 4 + half * 2 + i % 2) * WARPGROUP] += (half ? weight1 : weight0) * unpack<TYPE>(value[d], 0);
             }
         }
     }
