@@ -99,12 +99,14 @@ static bool rows_kernel(const fa_gpu_limits *limits, const fa_gpu_entry *entry, 
     kernel->types_k &= ~FA_TYPE(FA_BITMAP_F16);
     kernel->types_v &= ~FA_TYPE(FA_BITMAP_F16);
     kernel->declines = "fetches that count bits are too long to unroll";
+    /* The output's lines are added up where the scores' parts were: what that saves has the places of keys in pages, or most. */
+    const int32_t lines = impl->group * 8, places = FA_MAX(FA_GPU_PLACES * entry->max_block_kv - lines, 0);
     kernel->traits = (fa_tile_traits){
         .tile = {1, impl->group / impl->split, 8 * impl->split},
         .stage = FA_STAGE_Q | FA_STAGE_S,
         .element_bytes = sizeof(float),
         .score_bytes = (impl->split + 1) * (int32_t)sizeof(float),
-        .fixed_bytes = (impl->group * 9 + 8) * (int32_t)sizeof(float),
+        .fixed_bytes = (lines + impl->group + 8 + places) * (int32_t)sizeof(float),
         .max_block_q = 8,
         .max_block_kv = entry->max_block_kv,
         .key_turns = 8,
@@ -179,6 +181,19 @@ bool fa_gpu_can_align(const fa_problem *p)
         }
     }
     return true;
+}
+
+bool fa_gpu_far_pages(const fa_problem *p)
+{
+    const uint64_t most = (uint64_t)1 << 30; /* of a unit; as the kernels have it */
+    bool far = false;
+    for (int t = FA_K; t <= FA_V; t++) {
+        const fa_tensor *x = &p->tensor[t];
+        const uint64_t page = (uint64_t)fa_dtype_bytes(x->dtype, x->stride[0]),
+                       key = (uint64_t)fa_dtype_bytes(x->dtype, x->stride[2]), steps = page | key | most;
+        far = far || p->span[t] / (steps & (~steps + 1)) > INT32_MAX;
+    }
+    return (p->features & FA_FEATURE_PAGES) && far;
 }
 
 int64_t fa_gpu_padded_dim_v(const fa_plan *plan, const fa_gpu_kernel *impl)

@@ -22,7 +22,10 @@ typedef struct fa_gpu_kernel {
     bool in_registers; /* matrix: scores become weights in registers */
 } fa_gpu_kernel;
 
-enum { FA_GPU_TILE_ROWS = 8 }; /* rows of a work-item of the tile kernels */
+enum {
+    FA_GPU_TILE_ROWS = 8, /* rows of a work-item of the tile kernels                                        */
+    FA_GPU_PLACES = 4,    /* words in local memory that rows kernels have for each key of a block in pages  */
+};
 
 /* A kernel as it is written down, before the device's limits are known. */
 typedef struct fa_gpu_entry {
@@ -58,6 +61,8 @@ fa_kernel fa_gpu_common_kernel(const fa_gpu_entry *entry);
 
 /* Whether rows of q, k, v and o can lie at multiples of 16 bytes, but for those of formats of caches. */
 bool fa_gpu_can_align(const fa_problem *p);
+/* Whether keys lie in pages, and their rows too far apart to be counted in 31 bits, in the largest unit of all steps. */
+bool fa_gpu_far_pages(const fa_problem *p);
 /* Whether a tile kernel sums scores over 64 dims at a time: one long sum is less exact, parts take registers. */
 bool fa_gpu_in_parts(const fa_problem *p);
 /* Dims of v as a tile kernel has them in registers. */

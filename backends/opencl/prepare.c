@@ -41,7 +41,8 @@ static void attention_options(fa_cl_options *text, const fa_plan *plan, int chun
                          chunks);
     fa_cl_options_add(text, " -DFA_TRANSFORM=%d -DFA_BLOCK_Q=%d -DFA_BLOCK_KV=%d%s", plan->score.transforms,
                       plan->args.block_q, plan->args.block_kv, aligned ? " -DFA_ALIGNED" : "");
-    fa_cl_options_add(text, "%s%s%s", pages ? " -DFA_PAGES" : "",
+    fa_cl_options_add(text, "%s%s%s%s", pages ? " -DFA_PAGES" : "",
+                      fa_gpu_far_pages(p) ? " -DFA_FAR_PAGES" : "",
                       p->features & FA_FEATURE_K_SCALE ? " -DFA_SCALES_K" : "",
                       p->features & FA_FEATURE_V_SCALE ? " -DFA_SCALES_V" : "");
     if (impl->kind == FA_GPU_ROWS) {
@@ -76,7 +77,7 @@ static size_t local_bytes(const fa_plan *plan)
         int64_t parts = k->split * block_q * block_kv, sums = 8 * k->group;
         floats = block_q * dim_q + FA_MAX(parts, sums) + block_q * block_kv + k->group + 8;
         if (plan->problem.features & FA_FEATURE_PAGES)
-            floats += 2 * block_kv;
+            floats += FA_GPU_PLACES * block_kv;
     }
     return (size_t)fa_round_up(floats * (int64_t)sizeof(float), 16);
 }

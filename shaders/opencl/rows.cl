@@ -104,10 +104,13 @@ static inline float add_product(float8 a, float8 b, float sum)
     return sum + a.s7 * b.s7;
 }
 
-/* In pages, a block's are looked up while the one before it is computed, and lie in local memory. */
-typedef __local const int *pages;
+/*
+ * In pages, a block's keys are looked up while the block before it is computed. Where the rows of k and v of each lie is then in
+ * local memory: how far from the cursor's first row, in units that all its steps are multiples of. -1: the pool has no such page.
+ */
+typedef __local const int *places;
 
-static inline void put_pages(__local int *to, int id, const int from[LOOKUPS])
+static inline void put_places(__local int2 *to, int id, const int2 from[LOOKUPS])
 {
     FA_UNROLL
     for (int n = 0; n < LOOKUPS; n++) {
@@ -123,36 +126,75 @@ static inline int key_of(int slot, int key, int key_end)
 }
 
 #ifdef FA_PAGES
-static inline void look_up(work w, int id, int key, int key_end, int to[LOOKUPS])
+/* The unit of a cursor's rows: a power of two. */
+static inline int unit_of(cursor c)
+{
+    const long steps = c.step | c.page | 1l << 30;
+    return (int)(steps & -steps);
+}
+
+static inline int place_of(cursor c, fa_key_place at)
+{
+#ifdef FA_FAR_PAGES /* a pool that is too large for such numbers: its pages */
+    const int place = at.page;
+#else
+    const int place = (int)(((long)at.page * c.page + (long)at.within * c.step) >> (31 - clz(unit_of(c))));
+#endif
+    return fa_work_has_page(c.w, at) ? place : -1;
+}
+
+static inline void look_up(cursor k, cursor v, int id, int key, int key_end, int2 to[LOOKUPS])
 {
     FA_UNROLL
-    for (int n = 0; n < LOOKUPS; n++)
-        to[n] = page_of(w, FA_MIN(key + id + n * FA_GROUP, key_end - 1));
+    for (int n = 0; n < LOOKUPS; n++) {
+        const fa_key_place at = fa_work_place(k.w, FA_MIN(key + id + n * FA_GROUP, key_end - 1));
+        to[n] = (int2)(place_of(k, at), place_of(v, at));
+    }
+}
+
+/* Where the row of a key lies that has a place. */
+static inline long row_at_place(cursor c, int place, int key)
+{
+#ifdef FA_FAR_PAGES
+    return row_on(c, place, key);
+#else
+    (void)key;
+    return c.first + (long)place * unit_of(c);
+#endif
+}
+
+static inline int place_in(places p, int slot, int key, int key_end)
+{
+    return p[2 * FA_MIN(slot, key_end - key - 1)];
 }
 
 /*
- * What is fetched of a key without a page is page 0's, and its score is NaN once it is made: to ask of each key as it is
- * fetched would take too long.
+ * What is fetched of a key without a page is the pool's first row, and its score is NaN once it is made: to ask of each key as it
+ * is fetched would take too long.
  */
-static inline long row_of(cursor c, pages p, int slot, int key, int key_end)
+static inline int known_place(places p, int slot, int key, int key_end)
 {
-    const int j = key_of(slot, key, key_end);
-    return row_on(c, FA_MAX(p[j - key], 0), j);
+    return FA_MAX(place_in(p, slot, key, key_end), 0);
 }
 
-static inline bool has_row(pages p, int slot, int key, int key_end)
+static inline long row_of(cursor c, places p, int slot, int key, int key_end)
 {
-    return p[key_of(slot, key, key_end) - key] >= 0;
+    return row_at_place(c, known_place(p, slot, key, key_end), key_of(slot, key, key_end));
+}
+
+static inline bool has_row(places p, int slot, int key, int key_end)
+{
+    return place_in(p, slot, key, key_end) >= 0;
 }
 #else
 #define has_row(p, slot, key, key_end) true
-#define look_up(w, id, key, key_end, to)
+#define look_up(k, v, id, key, key_end, to)
 #define row_of(c, p, slot, key, key_end) ((void)(p), row_at(c, key_of(slot, key, key_end)))
 #endif
 
 /* Scores of the block's keys, without scale, one part from each work-item. */
 #if BLOCKS_K
-static void score_keys(cursor k, pages p, int dim_qk, __local const float4 *q, int id, int key, int key_end,
+static void score_keys(cursor k, places p, int dim_qk, __local const float4 *q, int id, int key, int key_end,
                        __local float *parts)
 {
     const int lane = id % SHARE, line = id / SHARE;
@@ -214,16 +256,16 @@ static void score_keys(cursor k, pages p, int dim_qk, __local const float4 *q, i
     }
 }
 #else
-static void score_keys(cursor k, pages p, int dim_qk, __local const float4 *q, int id, int key, int key_end,
+static void score_keys(cursor k, places p, int dim_qk, __local const float4 *q, int id, int key, int key_end,
                        __local float *parts)
 {
     const int lane = id % FA_SPLIT, line = id / FA_SPLIT, turns = TURNS(KEYS, key_end - key, LINES_K);
     float s[KEYS][FA_BLOCK_Q];
 #ifdef FA_PAGES
-    long row[KEYS];
+    int place[KEYS];
     FA_UNROLL
     for (int n = 0; n < turns; n++)
-        row[n] = row_of(k, p, line + n * LINES_K, key, key_end);
+        place[n] = known_place(p, line + n * LINES_K, key, key_end);
 #endif
     FA_UNROLL
     for (int n = 0; n < turns; n++) {
@@ -238,7 +280,7 @@ static void score_keys(cursor k, pages p, int dim_qk, __local const float4 *q, i
         FA_UNROLL
         for (int n = 0; n < turns; n++) {
 #ifdef FA_PAGES
-            const long first = row[n];
+            const long first = row_at_place(k, place[n], key_of(line + n * LINES_K, key, key_end));
 #else
             const long first = row_of(k, p, line + n * LINES_K, key, key_end);
 #endif
@@ -265,7 +307,7 @@ static void score_keys(cursor k, pages p, int dim_qk, __local const float4 *q, i
 #endif
 
 /* The values of AHEAD keys. */
-static void fetch_values(cursor v, pages p, int dim_v, int id, int key, int key_end, int first,
+static void fetch_values(cursor v, places p, int dim_v, int id, int key, int key_end, int first,
                          FA_RAW8_V to[AHEAD][PIECES])
 {
     const int lane = id % LANES_V;
@@ -319,7 +361,7 @@ static inline void add_value(float8 value, __local const float *weights, int key
 }
 
 /* The keys of a work-item's line, from the block's first to its last. `hides` is constant: most blocks need no guard. */
-static inline void add_values(cursor v, pages p, int id, int key, int key_end, __local const float *weights,
+static inline void add_values(cursor v, places p, int id, int key, int key_end, __local const float *weights,
                               const bool hides, work w, FA_RAW8_V ahead[AHEAD][PIECES], float8 o[FA_BLOCK_Q][OCTETS])
 {
     const int line = id / LANES_V;
@@ -348,7 +390,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
 {
     __local float *rows = (__local float *)room, *parts = rows + ROOM_Q, *weights = parts + ROOM_PARTS;
     __local float *exchange = weights + ROOM_WEIGHTS, *maxima = exchange + FA_GROUP;
-    __local int *pages_at = (__local int *)(maxima + 8), *next_at = pages_at + FA_BLOCK_KV;
+    __local int2 *places_at = (__local int2 *)(maxima + 8), *next_at = places_at + FA_BLOCK_KV;
     FA_GATHER(q);
     FA_GATHER(k);
     FA_GATHER(v);
@@ -373,10 +415,11 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
         const fa_row at = fa_work_row(w, w.row_begin + r);
         rows[FOUR_OF_Q(n) * 4 + n % 4] = d < dim_qk ? FA_CAT(load_, FA_TYPE_Q)(q, q_offset + FA_ROW_AT(w, q, at) + d) : 0.0f;
     }
-    int found[LOOKUPS], key = fa_work_next(w, FA_TRANSFORM, w.key_begin, FA_BLOCK_KV);
+    int2 found[LOOKUPS];
+    int key = fa_work_next(w, FA_TRANSFORM, w.key_begin, FA_BLOCK_KV);
     if (PAGES && key < w.key_end) {
-        look_up(w, id, key, w.key_end, found);
-        put_pages(pages_at, id, found);
+        look_up(all_keys, all_values, id, key, w.key_end, found);
+        put_places(places_at, id, found);
     }
     barrier(CLK_LOCAL_MEM_FENCE);
 
@@ -403,13 +446,13 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
         const int class = fa_walk_class(w.walk, key, key_end);
         const bool hides = class != FA_CLASS_FULL || fa_work_has(w, FA_TABLE_KEEP);
         if (PAGES && next_key < w.key_end)
-            look_up(w, id, next_key, w.key_end, found);
-        score_keys(all_keys, pages_at, dim_qk, (__local const float4 *)rows, id, key, key_end, parts);
+            look_up(all_keys, all_values, id, next_key, w.key_end, found);
+        score_keys(all_keys, (places)places_at, dim_qk, (__local const float4 *)rows, id, key, key_end, parts);
         FA_RAW8_V ahead[AHEAD][PIECES];
-        fetch_values(all_values, pages_at, dim_v, id, key, key_end, 0, ahead);
+        fetch_values(all_values, (places)places_at + 1, dim_v, id, key, key_end, 0, ahead);
         barrier(CLK_LOCAL_MEM_FENCE);
         if (PAGES && next_key < w.key_end)
-            put_pages(next_at, id, found);
+            put_places(next_at, id, found);
 
         const int turns = TURNS(SCORES, key_end - key, PER_ROW);
         float s[SCORES], next = state.max;
@@ -465,12 +508,12 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
                 out[r][c] *= old;
         }
         if (line < LINES_V && hides)
-            add_values(all_values, pages_at, id, key, key_end, weights, true, w, ahead, out);
+            add_values(all_values, (places)places_at + 1, id, key, key_end, weights, true, w, ahead, out);
         else if (line < LINES_V)
-            add_values(all_values, pages_at, id, key, key_end, weights, false, w, ahead, out);
+            add_values(all_values, (places)places_at + 1, id, key, key_end, weights, false, w, ahead, out);
         key = next_key;
-        __local int *done = pages_at;
-        pages_at = next_at;
+        __local int2 *done = places_at;
+        places_at = next_at;
         next_at = done;
     }
 

@@ -150,13 +150,6 @@ static inline long row_on(cursor c, int page, int key)
 {
     return c.first + (long)page * c.page + (long)fa_work_within(c.w, key) * c.step;
 }
-
-/* The page of a key; -1 where the pool has not what the table names. */
-static inline int page_of(work w, int key)
-{
-    const fa_key_place at = fa_work_place(w, key);
-    return fa_work_has_page(w, at) ? at.page : -1;
-}
 #endif
 
 /* How many of `count` elements can be fetched of a row that lies there. */
