@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiles the kernels to SPIR-V and makes one C file of them.
 
-    embed.py OUT.c DEPFILE ROOT FOLDER GLSLANG VALIDATOR OPTIMISER
+    embed.py OUT.c DEPFILE ROOT FOLDER GLSLANG VALIDATOR OPTIMISER MATRIX
 
-Each module is a shader with some macros. GLSLANG compiles it and VALIDATOR, unless "none", checks it. OPTIMISER is a
-spirv-opt that knows cooperative matrices, as GLSLANG then does too; where it is "none", the modules that need them are left
-out.
+Each module is a shader with some macros. GLSLANG compiles it, OPTIMISER, a spirv-opt, inlines some, and VALIDATOR checks it;
+either may be "none". MATRIX is "yes" where GLSLANG and OPTIMISER know cooperative matrices; else the modules that need them
+are left out.
 """
 import pathlib
 import re
@@ -35,7 +35,8 @@ MATRIX = [
     ("probe", "probe.comp", [], (ADDRESS,)),
 ]
 # Calls are inlined here. NVIDIA's driver stops to inline once a module has many functions, and keeps the variables that
-# they share in memory: the kernels with cooperative matrices are then several times slower.
+# they share in memory: these kernels are then several times slower.
+INLINED = ("rows", "matrix4", "matrix8", "matrix16", "probe")
 INLINE = ["--inline-entry-points-exhaustive", "--eliminate-dead-functions", "--private-to-local"]
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
@@ -77,22 +78,22 @@ def array(number, words):
 
 
 def main():
-    if len(sys.argv) != 8:
+    if len(sys.argv) != 9:
         sys.exit(__doc__)
     output, depfile, root, folder = (pathlib.Path(name) for name in sys.argv[1:5])
-    glslang, validator, optimiser = sys.argv[5:]
+    glslang, validator, optimiser, matrix = sys.argv[5:]
     root = root.resolve()
     seen, lines, table = set(), [], []
     with tempfile.TemporaryDirectory() as scratch:
         binary = pathlib.Path(scratch) / "module.spv"
-        for group, target in ((SCALAR, "vulkan1.1"), (MATRIX if optimiser != "none" else [], "vulkan1.3")):
+        for group, target in ((SCALAR, "vulkan1.1"), (MATRIX if matrix == "yes" else [], "vulkan1.3")):
             for base, file, macros, options in group:
                 source = (folder / file).resolve()
                 includes(source, root, seen)
                 for suffix, more in variants(options):
                     run([glslang, "--quiet", "-g0", "--target-env", target, f"-I{folder}", f"-I{root}", *macros, *more, "-o",
                          binary, source])
-                    if group is MATRIX:
+                    if base in INLINED and optimiser != "none":
                         run([optimiser, f"--target-env={target}", *INLINE, binary, "-o", binary])
                     if validator != "none":
                         run([validator, "--target-env", target, binary], UNKNOWN)
