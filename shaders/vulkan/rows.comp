@@ -194,18 +194,8 @@ void fetch_values(int key, int key_end, int first)
 }
 
 /* output += weight value for every row. What is not finite and may be hidden is added apart, and only where it is seen. */
-void add_value(raw8 value, int at, bool hides, int c)
+void add_value(vec4 low, vec4 high, int at, bool hides, int c)
 {
-    vec4 low, high;
-    if (!BLOCKS_V) {
-        low = v_low(value);
-        high = v_high(value);
-    } else {
-        const int i = c % (PIECE / 8) * 2;
-        const fa_block_scaling s = fa_piece_scaling(value);
-        low = fa_piece_four(PIECE, value, i, s);
-        high = fa_piece_four(PIECE, value, i + 1, s);
-    }
     if (hides && !(is_finite4(low) && is_finite4(high))) {
         [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
             const float weight = weights[r * BLOCK_KV + at];
@@ -221,6 +211,19 @@ void add_value(raw8 value, int at, bool hides, int c)
         const float weight = weights[r * BLOCK_KV + at];
         o[r][c][0] += weight * low;
         o[r][c][1] += weight * high;
+    }
+}
+
+/* What was fetched at once of a value; compilers keep in registers what has an index that is a literal. */
+void add_fetched(raw8 value, int at, bool hides, int c)
+{
+    if (!BLOCKS_V) {
+        add_value(v_low(value), v_high(value), at, hides, c);
+    } else {
+        const fa_block_scaling s = fa_piece_scaling(value);
+        add_value(fa_piece_four(PIECE, value, 0, s), fa_piece_four(PIECE, value, 1, s), at, hides, c * (PIECE / 8));
+        if (PIECE == 16)
+            add_value(fa_piece_four(PIECE, value, 2, s), fa_piece_four(PIECE, value, 3, s), at, hides, c * 2 + 1);
     }
 }
 
@@ -280,8 +283,8 @@ void add_values(int key, int key_end, const bool hides)
         [[unroll]] for (int a = 0; a < AHEAD; a++) {
             const int at = n + a * LINES_V;
             if (at < key_end - key) {
-                [[unroll]] for (int c = 0; c < OCTETS; c++)
-                    add_value(ahead[a][c / (PIECE / 8)], at, hides, c);
+                [[unroll]] for (int c = 0; c < PIECES; c++)
+                    add_fetched(ahead[a][c], at, hides, c);
             }
         }
         if (n + AHEAD * LINES_V < key_end - key)
