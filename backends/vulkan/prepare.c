@@ -34,6 +34,8 @@ static fa_vk_constants common_constants(const fa_plan *plan)
         if (stride[2] >= far || (c.value[FA_VK_PAGES] && stride[0] >= far))
             c.value[FA_VK_FAR] = 1;
     }
+    if (fa_gpu_far_pages(p))
+        c.value[FA_VK_FAR] = 1;
     c.value[FA_VK_SUBGROUP] = caps->subgroups ? caps->subgroup_size : 1;
     return c;
 }

@@ -28,7 +28,7 @@
 #define FA_VK_SCALES_K 19 /* tensors of their own scale k: FA_VK_SCALES() of their types; 0: none do */
 #define FA_VK_SCALES_V 20
 #define FA_VK_SCALES(scale, zero, each) (1 + (scale) + 32 * (1 + (zero)) + 1024 * (each))
-#define FA_VK_FAR 21   /* strides of keys and values need more than 31 bits */
+#define FA_VK_FAR 21   /* strides of keys and values need more than 31 bits, or their places in a pool do */
 #define FA_VK_TILES 22 /* matrix: tiles of 16 rows of a subgroup */
 /* How a subgroup holds fragments of 16 by 16, as far as registers alone can turn scores into weights. */
 #define FA_VK_LAYOUT_ROWS 23  /* rows that a work-item has elements of; 0: shared memory is used instead */

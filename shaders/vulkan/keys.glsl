@@ -2,7 +2,7 @@
 /*
  * Where rows of k and v lie: the one place that knows. A key has a place, which is its number where there are no pages.
  * With pages its page is looked up, which takes as long as memory does: a kernel asks for places one block or step before
- * it fetches what lies there. Functions here return at their ends alone: only such are inlined as matrix.comp is compiled.
+ * it fetches what lies there. Functions here return at their ends alone: only such are inlined as kernels are compiled.
  */
 layout(constant_id = FA_VK_FAR) const int FAR = 0;
 
@@ -63,6 +63,26 @@ address row_at(work w, cursor c, fa_key_place at)
         first += FAR != 0 ? address(page) * c.page_step : address(page) * address(int(c.page_step));
     }
     return first + (FAR != 0 ? address(at.within) * c.step : address(at.within) * address(int(c.step)));
+}
+
+/*
+ * Where a row lies as a number that kernels keep for many keys: how far from the cursor's first row, in units that its steps
+ * are multiples of. FAR also says of a pool that it is too large for such numbers.
+ */
+int unit_of(cursor c)
+{
+    const uint steps = uint(c.step | c.page_step) | 1u << 30;
+    return int(steps & ~steps + 1u);
+}
+
+int distance_of(cursor c, fa_key_place at)
+{
+    return int(address(at.page) * c.page_step + address(at.within) * c.step >> findLSB(unit_of(c)));
+}
+
+address row_behind(cursor c, int distance)
+{
+    return c.first + address(distance) * address(unit_of(c));
 }
 
 /* A kernel calls begin_lost() before its first barrier and end_lost() before its last; then is_lost() says of the item. */

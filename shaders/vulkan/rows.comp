@@ -40,6 +40,14 @@ const int SCORES = CEIL_DIV(BLOCK_KV, PER_ROW);
 const int MOST = BLOCKS_V ? CEIL_DIV(16, OCTETS) : CEIL_DIV(16, FA_TYPE_BYTES(TYPE_V) * OCTETS);
 const int AHEAD = !BLOCKS_V ? MOST : MOST > CEIL_DIV(BLOCK_KV, LINES_V) ? CEIL_DIV(BLOCK_KV, LINES_V) : MOST;
 
+/*
+ * In pages, a block's keys are looked up while the block before it is computed, each once. Where their rows of k and v lie is in
+ * shared memory, for two blocks in turns; -1 where the pool does not have the page. Scales want to know the page itself.
+ */
+const int LOOKUPS = CEIL_DIV(BLOCK_KV, GROUP);
+const bool BY_PAGE = FAR != 0 || SCALES_K != 0 || SCALES_V != 0;
+shared ivec2 places[PAGES != 0 ? 2 * BLOCK_KV : 1];
+
 #define HIDDEN 0x80000000u /* bits of -0: the weight of a key that the row does not see */
 
 const int PARTS = SPLIT * BLOCK_Q * BLOCK_KV;
@@ -59,7 +67,8 @@ fa_row mine;
 fa_state state; /* of that row, with this work-item's share of its sum */
 float unit;
 cursor all_keys, all_values;
-fa_key_place keys_at[KEYS], values_at[AHEAD]; /* of the next block, and of the values that are fetched next */
+ivec2 found[LOOKUPS];
+int here; /* where in `places` the block's begin */
 raw8 ahead[AHEAD][PIECES];
 vec4 o[BLOCK_Q][OCTETS][2];
 
@@ -82,18 +91,50 @@ int dim_of(int lane, int c)
     return PIECE == 8 ? n * 8 : v_bits == 8 ? n * 16 + c % 2 * 8 : n / 2 * 32 + n % 2 * 8 + c % 2 * 16;
 }
 
-void find_keys(int key, int key_end)
+/* Past the end, the last key again. */
+void look_up(int key)
 {
-    const int line = id / SHARE;
-    [[unroll]] for (int n = 0; n < KEYS; n++)
-        keys_at[n] = fa_work_find(w, min(key + line + n * LINES_K, key_end - 1));
+    [[unroll]] for (int n = 0; n < LOOKUPS; n++) {
+        const fa_key_place at = fa_work_find(w, min(key + id + n * GROUP, w.key_end - 1));
+        found[n] = BY_PAGE ? ivec2(at.page) : ivec2(distance_of(all_keys, at), distance_of(all_values, at));
+        if (!fa_work_has_page(w, at))
+            found[n] = ivec2(-1);
+    }
 }
 
-void find_values(int key, int key_end, int first)
+void put_places(int to)
 {
-    const int line = id / LANES_V;
-    [[unroll]] for (int a = 0; a < AHEAD; a++)
-        values_at[a] = fa_work_find(w, min(key + first + line + a * LINES_V, key_end - 1));
+    [[unroll]] for (int n = 0; n < LOOKUPS; n++) {
+        if (BLOCK_KV % GROUP == 0 || id + n * GROUP < BLOCK_KV)
+            places[to + id + n * GROUP] = found[n];
+    }
+}
+
+/*
+ * The row of key j, number `slot` of its block: of k, which is 0, or v. Of a key without a page, the pool's first row is fetched,
+ * and the score becomes NaN once it is made: to ask of each key as it is fetched would take too long.
+ */
+fa_key_place place_in(int slot, int j)
+{
+    fa_key_place at = fa_key_place(0, j);
+    if (PAGES != 0 && BY_PAGE)
+        at = fa_key_place(max(places[here + slot].x, 0), fa_work_within(w, j));
+    return at;
+}
+
+address row_in(cursor c, int of, int slot, int j)
+{
+    address row;
+    if (PAGES == 0 || BY_PAGE)
+        row = row_at(w, c, place_in(slot, j));
+    else
+        row = row_behind(c, max(places[here + slot][of], 0));
+    return row;
+}
+
+float score_or_lost(int slot, float score)
+{
+    return PAGES != 0 && places[here + slot].x < 0 ? uintBitsToFloat(0x7fc00000u) : score;
 }
 
 /* The same as score_keys(), of keys in blocks. */
@@ -111,7 +152,7 @@ void score_blocks(int key, int key_end)
             fa_block_scaling scales[NEAR];
             [[unroll]] for (int n = 0; n < NEAR; n++) {
                 const int m = min(first + n, KEYS - 1), j = min(key + line + m * LINES_K, key_end - 1);
-                const address at = row_at(w, all_keys, placed(keys_at[m], j)) + address((d >> SHIFT_K) * SIZE_K);
+                const address at = row_in(all_keys, 0, j - key, j) + address((d >> SHIFT_K) * SIZE_K);
                 place[n] = uint(at);
                 [[unroll]] for (int i = 0; i < BLOCK_WORDS; i++) {
                     if (K_IN_PAIRS == 0) {
@@ -140,7 +181,7 @@ void score_blocks(int key, int key_end)
             const int slot = line + (first + n) * LINES_K;
             [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
                 if (slot < BLOCK_KV)
-                    parts[(lane * BLOCK_Q + r) * BLOCK_KV + slot] = s[n][r];
+                    parts[(lane * BLOCK_Q + r) * BLOCK_KV + slot] = score_or_lost(slot, s[n][r]);
             }
         }
     }
@@ -160,7 +201,8 @@ void score_keys(int key, int key_end)
         raw8 keys[KEYS];
         [[unroll]] for (int n = 0; n < KEYS; n++) {
             const int j = min(key + line + n * LINES_K, key_end - 1);
-            keys[n] = fetch_k_at8(w, all_keys, placed(keys_at[n], j), d, w.dim_qk - d);
+            keys[n] =
+                fetch_k_at8(w, row_in(all_keys, 0, j - key, j), place_in(j - key, j), d, w.dim_qk - d);
         }
         [[unroll]] for (int n = 0; n < KEYS; n++) {
             const vec4 low = k_low(keys[n]), high = k_high(keys[n]);
@@ -170,7 +212,8 @@ void score_keys(int key, int key_end)
     }
     [[unroll]] for (int n = 0; n < KEYS; n++) {
         [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
-            parts[(lane * BLOCK_Q + r) * BLOCK_KV + line + n * LINES_K] = s[n][r];
+            parts[(lane * BLOCK_Q + r) * BLOCK_KV + line + n * LINES_K] =
+                score_or_lost(line + n * LINES_K, s[n][r]);
     }
 }
 
@@ -183,11 +226,12 @@ void fetch_values(int key, int key_end, int first)
         [[unroll]] for (int c = 0; c < PIECES; c++) {
             const int d = dim_of(lane, c * (PIECE / 8));
             if (!BLOCKS_V) {
-                ahead[a][c] = fetch_v_at8(w, all_values, placed(values_at[a], j), d, w.dim_v - d);
+                ahead[a][c] =
+                    fetch_v_at8(w, row_in(all_values, 1, j - key, j), place_in(j - key, j), d, w.dim_v - d);
             } else {
                 ahead[a][c] = raw8(uvec4(0u), uvec4(0u));
                 if (LANES_V * PIECE * PIECES == DIM_V || d < w.dim_v)
-                    ahead[a][c] = fa_piece_fetch(PIECE, row_at(w, all_values, placed(values_at[a], j)), d);
+                    ahead[a][c] = fa_piece_fetch(PIECE, row_in(all_values, 1, j - key, j), d);
             }
         }
     }
@@ -278,8 +322,6 @@ void add_values(int key, int key_end, const bool hides)
 {
     const int line = id / LANES_V;
     [[dont_unroll]] for (int n = line; n < key_end - key; n += AHEAD * LINES_V) {
-        if (PAGES != 0 && n + AHEAD * LINES_V < key_end - key)
-            find_values(key, key_end, n - line + AHEAD * LINES_V);
         [[unroll]] for (int a = 0; a < AHEAD; a++) {
             const int at = n + a * LINES_V;
             if (at < key_end - key) {
@@ -352,7 +394,12 @@ void main()
     all_values = values_of(w);
     const int count = w.row_end - w.row_begin;
     load_rows();
-    begin_lost(id);
+    here = 0;
+    int key = fa_work_next(w, TRANSFORM != 0, w.key_begin, BLOCK_KV);
+    if (PAGES != 0 && key < w.key_end) {
+        look_up(key);
+        put_places(0);
+    }
     barrier();
 
     my_row = id / PER_ROW;
@@ -370,24 +417,22 @@ void main()
         }
     }
 
-    int key = fa_work_next(w, TRANSFORM != 0, w.key_begin, BLOCK_KV);
-    if (PAGES != 0 && key < w.key_end)
-        find_keys(key, w.key_end);
     while (key < w.key_end) {
         const int key_end = min(key + BLOCK_KV, w.key_end);
         const int next_key = fa_work_next(w, TRANSFORM != 0, key + BLOCK_KV, BLOCK_KV);
         const bool full = fa_walk_class(w.walk, key, key_end) == FA_CLASS_FULL;
         const bool hides = !full || (w.flags & FA_TABLE_KEEP) != 0;
-        if (PAGES != 0)
-            find_values(key, key_end, 0);
+        if (PAGES != 0 && next_key < w.key_end)
+            look_up(next_key);
         if (BLOCKS_K)
             score_blocks(key, key_end);
         else
             score_keys(key, key_end);
         fetch_values(key, key_end, 0);
-        if (PAGES != 0 && next_key < w.key_end)
-            find_keys(next_key, w.key_end);
         barrier();
+
+        if (PAGES != 0 && next_key < w.key_end)
+            put_places(BLOCK_KV - here);
 
         softmax_step(key, key_end, full);
         barrier();
@@ -405,11 +450,11 @@ void main()
         else if (id < LINES_V * LANES_V)
             add_values(key, key_end, false);
         key = next_key;
+        here = BLOCK_KV - here;
     }
 
-    end_lost();
     barrier();
-    exchange[id] = sum_or_lost(state.sum);
+    exchange[id] = state.sum;
     if (weighs && my_lane == 0)
         maxima[my_row] = state.max;
     [[dont_unroll]] for (int r = 0; r < count; r++)

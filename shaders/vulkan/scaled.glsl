@@ -94,9 +94,8 @@ FA_DEFINE_SCALED(v, 3, TYPE_V, SIZE_V, SHIFT_V, SCALES_V, 12, 14)
         return x;                                                                                      \
     }                                                                                                  \
                                                                                                        \
-    raw8 fetch_##name##_at8(work w, cursor c, fa_key_place key, int d, int count)                      \
+    raw8 fetch_##name##_at8(work w, address row, fa_key_place key, int d, int count)                   \
     {                                                                                                  \
-        const address row = row_at(w, c, key);                                                         \
         raw8 x = raw8(uvec4(0u), uvec4(0u));                                                           \
         if (SCALES == 0)                                                                               \
             x = name##8(row, d, count);                                                                \
