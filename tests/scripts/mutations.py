@@ -75,7 +75,7 @@ PORTABLE_MUTATIONS = {
     "scale of the next key": (PORTABLE + "keys.h", "+ found.within;", "+ found.within + 1;", "scales-token/*", False),
     "tiles: the mask of the next key": (PORTABLE + "tile.h", "+ 4 * x + n % 4;", "+ 4 * x + n % 4 + 1;", "causal-br/f32*", False),
     "tiles: weights of other keys": (PORTABLE + "tile.h", "+ lane * 4 + group % 4;", "+ lane * 4 + 3 - group % 4;", "causal-br/f32*", False),
-    "tiles: hidden values as they are": (PORTABLE + "tile.h", "visible ? value : FA_FINITE_PART(value)", "value", "hidden-inf-causal-tl/*", False),
+    "tiles: hidden values as they are": (PORTABLE + "tile.h", "visible ? value : FA_FINITE_PART(value)", "value", "hidden-inf-keep-b11k/*", False),
     "tiles: keys staged over rows of q": (PORTABLE + "stage.h", "STAGE_ROWS, LINE_P(FA_DEPTH))", "STAGE_ROWS, LINE_P(FA_DEPTH / 2))", "causal-br/f32*", False),
     "parts of lengths on the device begin early": (PORTABLE + "fill.h", "FA_MIN(part, rest);", "0;", "lengths-device*", True),
     "values of all segments by one factor": (PORTABLE + "merge.h", "FA_INDEX(part) * FA_WIDE(FA_MERGE_IS(t, factor_part_stride))", "FA_INDEX(0 * part) * FA_WIDE(FA_MERGE_IS(t, factor_part_stride))", "test_segments", True),
