@@ -4,7 +4,7 @@
 #include <pthread.h>
 #include <stdio.h>
 
-#include "backends/gpu/library.h"
+#include "core/library.h"
 
 #define DRIVER_ENTRY(name, symbol, parameters) {symbol, offsetof(fa_cu, name)},
 #define COMPILER_ENTRY(name, symbol, parameters) {symbol, offsetof(fa_nvrtc, name)},

@@ -4,7 +4,7 @@
 #include <pthread.h>
 #include <stdio.h>
 
-#include "backends/gpu/library.h"
+#include "core/library.h"
 
 static const char *const usual_names[] = {
     "libOpenCL.so.1",

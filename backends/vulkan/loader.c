@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backends/gpu/library.h"
 #include "backends/vulkan/vulkan.h"
+#include "core/library.h"
 
 enum { MAX_EXTENSIONS = 512 };
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A library that is opened at run time, and its functions in a table. Never closed: drivers leave threads behind. */
-#ifndef FA_GPU_LIBRARY_H
-#define FA_GPU_LIBRARY_H
+#ifndef FA_CORE_LIBRARY_H
+#define FA_CORE_LIBRARY_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,8 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "backends/gpu/library.h"
+#include "core/library.h"
 
-#include <dlfcn.h>
 #include <stdio.h>
+
+#if defined(_WIN32)
+void *fa_library_open(fa_library *l)
+{
+    (void)snprintf(l->failure, sizeof(l->failure), "%s is not opened: on Windows, no library is",
+                   l->names[0]);
+    return NULL;
+}
+
+bool fa_library_load(fa_library *l, const fa_library_symbol *symbols, size_t count, void *table)
+{
+    (void)symbols;
+    (void)count;
+    (void)table;
+    return fa_library_open(l) != NULL;
+}
+#else
+#include <dlfcn.h>
 #include <string.h>
 
 #include "core/environment.h"
@@ -67,3 +84,4 @@ bool fa_library_load(fa_library *l, const fa_library_symbol *symbols, size_t cou
     }
     return true;
 }
+#endif
