@@ -67,6 +67,7 @@ const char *fa_status_name(fa_status status)
     case FA_DEVICE_LOST: return "FA_DEVICE_LOST";
     case FA_COMPILE: return "FA_COMPILE";
     case FA_IO: return "FA_IO";
+    case FA_RANK_LOST: return "FA_RANK_LOST";
     }
     return "FA_UNKNOWN";
 }

@@ -47,7 +47,8 @@ typedef enum fa_status {
     FA_OUT_OF_MEMORY = 4, /* host or device memory ran out, or no memory could hold that size        */
     FA_DEVICE_LOST = 5,   /* the device failed; destroy what belongs to it                           */
     FA_COMPILE = 6,       /* device code did not compile; the message ends with the compiler's log   */
-    FA_IO = 7             /* a file, or the cache on disk                                            */
+    FA_IO = 7,            /* a file, or the cache on disk                                            */
+    FA_RANK_LOST = 8      /* another rank died, failed or did not come in time (transport.h)         */
 } fa_status;
 
 /** The name of a status, such as "FA_OK". Returns "FA_UNKNOWN" for any other number. Never NULL. Thread-safe. */

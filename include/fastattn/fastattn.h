@@ -19,6 +19,7 @@
 #include "plan.h"
 #include "saliency.h"
 #include "segments.h"
+#include "transport.h"
 #include "vulkan.h"
 
 #endif

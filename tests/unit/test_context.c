@@ -159,7 +159,7 @@ START_TEST(names)
 {
     static const char *const status[] = {
         "FA_OK",          "FA_INVALID", "FA_UNSUPPORTED", "FA_NO_DEVICE", "FA_OUT_OF_MEMORY",
-        "FA_DEVICE_LOST", "FA_COMPILE", "FA_IO"};
+        "FA_DEVICE_LOST", "FA_COMPILE", "FA_IO",          "FA_RANK_LOST"};
     for (int i = 0; i < COUNT(status); i++)
         ck_assert_str_eq(fa_status_name((fa_status)i), status[i]);
     ck_assert_str_eq(fa_status_name((fa_status)99), "FA_UNKNOWN");

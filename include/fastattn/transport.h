@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** Transports: how ranks, which are the processes or threads that share a model, sum and gather what they computed. */
+#ifndef FASTATTN_TRANSPORT_H
+#define FASTATTN_TRANSPORT_H
+
+#include "attention.h"
+#include "context.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FA_MAX_RANKS 1024
+
+/**
+ * One rank's end of a group of ranks. It is plain data and two functions, so that a caller whose framework has collectives
+ * of its own fills one; fa_transport_create_local() makes the library's.
+ *
+ * Both functions are collective: all ranks call the same ones, in the same order, with the same types and sizes. They return when
+ * this rank has the result, or `timeout` seconds after they were called. On failure they write a message of at most
+ * message_size bytes, its end included. FA_RANK_LOST: a rank died or did not come in time; the memory of the call is not touched
+ * any more, and all later calls fail likewise. Any other status is of this call alone.
+ *
+ * The library calls one function of a transport at a time. Several objects may use one transport, one after the other. The
+ * struct is copied when an object is made from it, and `user` must outlive the object. Of a transport that the library made, a
+ * caller may change timeout (30 seconds), latency and bandwidth before that.
+ */
+typedef struct fa_transport {
+    size_t struct_size;    /* sizeof(fa_transport)                                                        */
+    const char *name;      /* for messages, as "mpi"; it must live as long as `user`                      */
+    void *user;            /* passed to the functions                                                     */
+    int32_t rank, ranks;   /* this one's number, from 0 on; how many there are, 1 to FA_MAX_RANKS         */
+    double timeout;        /* the most seconds that a call of the library's may take, above 0             */
+    double latency;        /* an allreduce takes `latency` seconds + its bytes / `bandwidth`: what models */
+    double bandwidth;      /* go by. 0, each: not known, and taken for 20 us and 10 GB/s                  */
+    int32_t any_thread;    /* 1: each call may come from another thread. 0: all come from one: nothing is */
+                           /* reduced while something is computed                                         */
+    int32_t fixed_order;   /* 1: the order in which ranks are summed depends on nothing, so that an       */
+                           /* element's sum does not depend on what else is summed with it                */
+    int32_t device_memory; /* 1: `data` of allreduce may lie in device memory. 0: in host memory alone    */
+
+    /* Replaces `count` elements at `data`, of FA_F32, FA_F16 or FA_BF16, by the sum over ranks, in place. */
+    fa_status (*allreduce)(void *user, fa_dtype dtype, void *data, int64_t count, double timeout,
+                           char *message, size_t message_size);
+    /* Gathers `bytes` bytes of each rank at `to`, in the order of ranks. Both lie in host memory, apart from each other. */
+    fa_status (*allgather)(void *user, const void *from, void *to, size_t bytes, double timeout,
+                           char *message, size_t message_size);
+    /* Releases `user`, for fa_transport_destroy(); NULL: the caller does. */
+    void (*release)(void *user);
+} fa_transport;
+
+/** Destroys a transport that the library made and that no object uses any more. NULL is allowed. */
+FA_API void fa_transport_destroy(fa_transport *transport);
+
+/**
+ * Measures latency and bandwidth: a few allreduces of f32, of 1 element and of 1 MiB, the fastest of each, and of all ranks
+ * the slowest. Writes both to the struct, on every rank the same. Collective: all ranks call it. FA_INVALID: NULL, or a field
+ * is wrong. FA_OUT_OF_MEMORY. FA_RANK_LOST.
+ */
+FA_API fa_status fa_transport_measure(fa_context *context, fa_transport *transport);
+
+/** Options of a group of threads. Zero means default. */
+typedef struct fa_transport_local_desc {
+    size_t struct_size; /* sizeof(fa_transport_local_desc)                                              */
+    int32_t ranks;      /* 1 to FA_MAX_RANKS                                                            */
+    double latency;     /* seconds that each call takes at least; 0: no more than it takes              */
+    double bandwidth; /* bytes a second, that a call takes longer: latency + bytes / bandwidth; 0: no limit */
+} fa_transport_local_desc;
+
+/**
+ * Makes a group of ranks that are threads of this process, such as one for each socket of a host, and stores the transport
+ * of each rank in made[0] to made[ranks - 1]. One element is summed in the order of ranks, in f32, and rounded once to its
+ * type. With latency and bandwidth a call sleeps until a link of that speed would be done: to try out how a layer behaves on a
+ * slower one. A sleep that would end behind the time-out ends there, with FA_RANK_LOST.
+ *
+ * Destroy each with fa_transport_destroy(), when its rank is in no call. The context must outlive them. FA_INVALID: NULL, or a
+ * field is wrong. FA_OUT_OF_MEMORY. Nothing is made on failure: made[] is NULL. Thread-safe.
+ */
+FA_API fa_status fa_transport_create_local(fa_context *context, const fa_transport_local_desc *desc,
+                                           fa_transport **made);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
