@@ -141,6 +141,7 @@ look_for_test_tools()
         test -e /usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json
     want "spirv-val" "spirv-tools" have spirv-val
     want "shellcheck" "shellcheck" have shellcheck
+    wish "an MPI, for tests of ranks over it" "libopenmpi-dev openmpi-bin" have mpicc
     wish "clang-format 14, to check the layout of C" "clang-format-14" have clang-format-14
     want "musl-gcc" "musl-tools" have musl-gcc
     if [ "$(uname -m)" = x86_64 ]; then
@@ -440,7 +441,7 @@ test_windows()
 test_musl()
 {
     CC=musl-gcc CFLAGS=-Ofast PKG_CONFIG_LIBDIR=$PWD/build-musl configure build-musl -Dwerror=true -Dtools=disabled \
-        -Dopenmp=disabled -Dnvcc_archs=none
+        -Dopenmp=disabled -Dmpi=disabled -Dnvcc_archs=none
     meson test -C build-musl --print-errorlogs --suite unit
 }
 

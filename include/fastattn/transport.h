@@ -14,7 +14,7 @@ extern "C" {
 
 /**
  * One rank's end of a group of ranks. It is plain data and two functions, so that a caller whose framework has collectives
- * of its own fills one; fa_transport_create_local() makes the library's.
+ * of its own fills one; fa_transport_create_mpi() and fa_transport_create_local() make the library's.
  *
  * Both functions are collective: all ranks call the same ones, in the same order, with the same types and sizes. They return when
  * this rank has the result, or `timeout` seconds after they were called. On failure they write a message of at most
@@ -78,6 +78,21 @@ typedef struct fa_transport_local_desc {
  */
 FA_API fa_status fa_transport_create_local(fa_context *context, const fa_transport_local_desc *desc,
                                            fa_transport **made);
+
+/**
+ * Makes a transport over an MPI communicator, which is used as it is: `communicator` is the address of the caller's MPI_Comm;
+ * NULL: MPI_COMM_WORLD. The caller has initialised MPI, and keeps the communicator until the transport is destroyed; no other
+ * collective may run on it while the library uses it. docs/ranks.md says what MPI promises where a rank dies.
+ *
+ * The library is not linked with MPI. It opens a module that was built for one MPI, libfastattn-mpi.so beside it or the file that
+ * FASTATTN_MPI_MODULE names. any_thread is 1 where MPI was initialised with MPI_THREAD_SERIALIZED or more. Data pass through a
+ * copy of the module's own, as MPI may go on writing after a time-out; it grows to the largest call, and is of malloc().
+ *
+ * FA_INVALID: NULL; MPI is not initialised, or already finalised; no communicator. FA_UNSUPPORTED: there is no module, or it
+ * is one of another version; an intercommunicator; more than FA_MAX_RANKS ranks. FA_OUT_OF_MEMORY. Thread-safe as far as MPI is.
+ */
+FA_API fa_status fa_transport_create_mpi(fa_context *context, const void *communicator,
+                                         fa_transport **transport);
 
 #ifdef __cplusplus
 }
