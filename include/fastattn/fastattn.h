@@ -17,6 +17,7 @@
 #include "merge.h"
 #include "opencl.h"
 #include "plan.h"
+#include "ranks.h"
 #include "saliency.h"
 #include "segments.h"
 #include "transport.h"

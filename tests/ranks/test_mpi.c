@@ -2,7 +2,7 @@
 /*
  * One rank of a test over MPI; mpi.py runs several.
  *
- *   test_mpi FOLDER sums | stalled | killed
+ *   test_mpi FOLDER sums | layer | stalled | killed
  *
  * Each rank writes a line to FOLDER/rank.N: "right", or what it found to be wrong; of the last two kinds, the status of a call to
  * which rank 1 does not come, and the seconds that it took.
@@ -21,6 +21,7 @@
 #include "core/half.h"
 #include "core/ranks/clock.h"
 #include "core/ranks/transport.h"
+#include "tests/ranks/layer_scene.h"
 
 enum { MOST = 100000 };
 static fa_context *context;
@@ -130,6 +131,37 @@ static void check_all(void)
     (void)MPI_Comm_free(&turned);
 }
 
+/* A layer in one chunk and in several, each within the bound of the oracle. */
+static void check_layer(void)
+{
+    static const layer_kind kinds[] = {{.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT},
+                                       {.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT, .packed = 1, .y = FA_F16},
+                                       {.y = FA_BF16, .w = FA_BF16}};
+    static float y[TOKENS * WIDTH];
+    fa_device *device = NULL;
+    fa_transport *t = NULL;
+    if (!went("the world", fa_transport_create_mpi(context, NULL, &t)) ||
+        !went("a device", fa_device_open(context, "openmp", NULL, &device)))
+        return;
+    for (int kind = 0; kind < 3; kind++) {
+        layer_scene scene;
+        if (!went("a scene", layer_scene_make(context, &kinds[kind], t->ranks, &scene)))
+            return;
+        for (int64_t chunks = 1; chunks <= 6; chunks += 5) {
+            const layer_options options = {.chunks = chunks, .fails_at = -1};
+            if (!went("a layer", layer_scene_run(device, t, &scene, &options, y, NULL, NULL)))
+                return;
+            const int off = layer_scene_compare(&scene, y);
+            if (off > 0)
+                (void)snprintf(wrong, sizeof(wrong), "kind %d in %lld chunks: %d elements are wrong", kind,
+                               (long long)chunks, off);
+        }
+        layer_scene_release(&scene);
+    }
+    fa_device_close(device);
+    fa_transport_destroy(t);
+}
+
 static void report(const char *folder, int rank, const char *text)
 {
     char path[1024];
@@ -181,6 +213,8 @@ int main(int argc, char **argv)
     (void)MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     if (strcmp(argv[2], "sums") == 0)
         check_all();
+    else if (strcmp(argv[2], "layer") == 0)
+        check_layer();
     else
         lose_one(argv[1], strcmp(argv[2], "killed") == 0);
     report(argv[1], rank, wrong[0] ? wrong : "right");

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Runs of a sharded layer: this thread computes chunks, another one reduces those that are done. */
+#include <pthread.h>
+#include <stdio.h>
+
+#include "core/backend.h"
+#include "core/binding.h"
+#include "core/floating.h"
+#include "core/half.h"
+#include "core/plan.h"
+#include "core/ranks/layer.h"
+#include "core/ranks/projection.h"
+#include "core/structs.h"
+
+/* One run. What both threads write is under the lock. */
+typedef struct layer_run {
+    fa_sharded_layer *layer;
+    fa_queue *queue;
+    fa_attention_args attention;
+    const void *w;
+    char *y;
+    const float *w32; /* w, or a copy of it */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int64_t computed;  /* chunks */
+    bool over;         /* no more are computed */
+    fa_status reduced; /* the first failure of an allreduce, and its message */
+    fa_message message;
+} layer_run;
+
+static char *rows_of_y(const layer_run *r, int64_t token)
+{
+    const fa_sharded_layer_desc *d = &r->layer->desc;
+    return r->y + (size_t)token * (size_t)d->width * fa_dtype_size(d->y);
+}
+
+static fa_status reduce_chunk(const layer_run *r, int64_t c)
+{
+    const fa_sharded_layer *l = r->layer;
+    const int64_t rows = l->cut[c + 1] - l->cut[c];
+    return fa_allreduce(&l->transport, l->desc.y, rows_of_y(r, l->cut[c]), rows * l->desc.width);
+}
+
+FA_FLOAT_APART static void convert(fa_dtype from_type, const void *from, int64_t from_stride,
+                                   fa_dtype to_type, void *to, int64_t rows, int64_t width)
+{
+    for (int64_t i = 0; i < rows; i++) {
+        for (int64_t j = 0; j < width; j++)
+            fa_store(to_type, to, i * width + j, fa_load(from_type, from, i * from_stride + j));
+    }
+}
+
+static char *in_workspace(const layer_run *r, size_t offset)
+{
+    return (char *)r->attention.workspace->address + r->attention.workspace_offset + offset;
+}
+
+FA_FLOAT_APART static void multiply(const fa_sharded_layer *l, const fa_product *p)
+{
+    if (l->cblas)
+        fa_cblas_multiply(p);
+    else
+        fa_plain_multiply(p);
+}
+
+static void project(const layer_run *r, int64_t first, int64_t rows)
+{
+    const fa_sharded_layer *l = r->layer;
+    const bool wide = l->desc.y == FA_F32;
+    char *const y = rows_of_y(r, first);
+    const fa_product p = {
+        .o = (const float *)((const char *)r->attention.o->address + r->attention.o_offset) +
+             first * l->o_stride,
+        .w = r->w32,
+        .y = wide ? (float *)y : (float *)in_workspace(r, l->y_offset),
+        .rows = rows,
+        .inner = l->inner,
+        .width = l->desc.width,
+        .o_stride = l->o_stride,
+        .w_stride = l->desc.w == FA_F32 ? l->w_stride : l->desc.width,
+        .y_stride = l->desc.width,
+    };
+    const fa_float_state before = fa_float_enter();
+    multiply(l, &p);
+    if (!wide)
+        convert(FA_F32, p.y, p.width, l->desc.y, y, rows, p.width);
+    fa_float_leave(before);
+}
+
+static fa_status compute_chunk(const layer_run *r, int64_t c)
+{
+    const fa_sharded_layer *l = r->layer;
+    const int64_t first = l->cut[c], rows = l->cut[c + 1] - first;
+    FA_TRY(fa_plan_run(l->plan[c], r->queue, &r->attention));
+    FA_TRY(fa_queue_wait(r->queue));
+    if (rows == 0)
+        return FA_OK;
+    if (!l->desc.project) {
+        project(r, first, rows);
+        return FA_OK;
+    }
+    const fa_status status = l->desc.project(l->desc.project_user, first, rows);
+    return status == FA_OK ? FA_OK
+                           : fa_fail(status, "project failed with %s for tokens %lld to %lld",
+                                     fa_status_name(status), (long long)first, (long long)(first + rows - 1));
+}
+
+static fa_status run_in_turn(const layer_run *r)
+{
+    for (int64_t c = 0; c < r->layer->chunks; c++) {
+        FA_TRY(compute_chunk(r, c));
+        FA_TRY(reduce_chunk(r, c));
+    }
+    return FA_OK;
+}
+
+/* The other thread. Chunks are reduced in their order, on all ranks. */
+static void *reduce_chunks(void *argument)
+{
+    layer_run *r = argument;
+    for (int64_t c = 0; c < r->layer->chunks; c++) {
+        (void)pthread_mutex_lock(&r->lock);
+        while (r->computed <= c && !r->over)
+            (void)pthread_cond_wait(&r->changed, &r->lock);
+        const bool there = r->computed > c;
+        (void)pthread_mutex_unlock(&r->lock);
+        if (!there)
+            break;
+        const fa_status status = reduce_chunk(r, c);
+        if (status == FA_OK)
+            continue;
+        (void)pthread_mutex_lock(&r->lock);
+        r->reduced = status;
+        r->message = fa_message_keep();
+        (void)pthread_mutex_unlock(&r->lock);
+        break;
+    }
+    return NULL;
+}
+
+/* True where an allreduce has failed: what is computed from now on is of no use. */
+static bool publish(layer_run *r, int64_t computed, bool over)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    r->computed = computed;
+    r->over = over;
+    const bool failed = r->reduced != FA_OK;
+    (void)pthread_cond_signal(&r->changed);
+    (void)pthread_mutex_unlock(&r->lock);
+    return failed;
+}
+
+static fa_status run_overlapped(layer_run *r, pthread_t thread)
+{
+    const int64_t chunks = r->layer->chunks;
+    fa_status status = FA_OK;
+    int64_t computed = 0;
+    while (computed < chunks && status == FA_OK) {
+        status = compute_chunk(r, computed);
+        computed += status == FA_OK;
+        if (publish(r, computed, status != FA_OK || computed == chunks))
+            break;
+    }
+    (void)publish(r, computed, true);
+    (void)pthread_join(thread, NULL);
+    if (status == FA_OK && r->reduced != FA_OK) {
+        status = r->reduced;
+        fa_message_restore(&r->message);
+    }
+    return status;
+}
+
+/* A thread for each run: what it takes to start one is little beside a chunk, and an idle one would outlive a fork(). */
+static fa_status run_chunks(layer_run *r)
+{
+    pthread_t thread;
+    fa_status status;
+    if (!r->layer->info.overlapped)
+        return run_in_turn(r);
+    if (pthread_mutex_init(&r->lock, NULL) != 0)
+        return run_in_turn(r);
+    if (pthread_cond_init(&r->changed, NULL) != 0) {
+        (void)pthread_mutex_destroy(&r->lock);
+        return run_in_turn(r);
+    }
+    if (pthread_create(&thread, NULL, reduce_chunks, r) == 0)
+        status = run_overlapped(r, thread);
+    else
+        status = run_in_turn(r);
+    (void)pthread_cond_destroy(&r->changed);
+    (void)pthread_mutex_destroy(&r->lock);
+    return status;
+}
+
+/* w and y, beside what the attention has. */
+static fa_status check_host(const layer_run *r)
+{
+    const fa_sharded_layer *l = r->layer;
+    const fa_problem *p = &l->problem;
+    const fa_binding binding = fa_binding_of(&r->attention);
+    fa_memory memory[FA_OPERANDS + 3];
+    int count = 0;
+    if ((uintptr_t)r->w % fa_dtype_align(l->desc.w) != 0 || (uintptr_t)r->y % fa_dtype_align(l->desc.y) != 0)
+        return fa_fail(FA_INVALID,
+                       "args.w or args.y lies at address %p or %p, expected multiples of %zu and %zu", r->w,
+                       (void *)r->y, fa_dtype_align(l->desc.w), fa_dtype_align(l->desc.y));
+    memory[count++] =
+        (fa_memory){"y", fa_extent_of_bytes(fa_sharded_layer_y_bytes(l), NULL, (uintptr_t)r->y), true};
+    memory[count++] =
+        (fa_memory){"w", fa_extent_of_bytes(fa_sharded_layer_w_bytes(l), NULL, (uintptr_t)r->w), false};
+    if (l->workspace > 0)
+        memory[count++] = (fa_memory){
+            "workspace", fa_buffer_bytes(l->workspace, r->attention.workspace, r->attention.workspace_offset),
+            true};
+    for (int t = 0; t < FA_OPERANDS; t++) {
+        if (p->span[t] > 0 && binding.buffer[t])
+            memory[count++] =
+                (fa_memory){fa_operands[t].name,
+                            fa_buffer_extent(&p->tensor[t], p->span[t], binding.buffer[t], binding.offset[t]),
+                            fa_operands[t].written};
+    }
+    return fa_memory_check_overlap(memory, count);
+}
+
+static fa_status check_args(const layer_run *r)
+{
+    const fa_sharded_layer *l = r->layer;
+    fa_binding binding = fa_binding_of(&r->attention);
+    FA_TRY(fa_binding_share(&l->problem, &binding));
+    FA_TRY(fa_binding_check(&binding, l->device, &l->problem, l->workspace, 0));
+    if (!r->y && fa_sharded_layer_y_bytes(l) > 0)
+        return fa_fail(FA_INVALID, "args.y is NULL");
+    if (l->desc.project)
+        return r->w ? fa_fail(FA_INVALID, "args.w is given, expected NULL with project") : FA_OK;
+    if (!r->w && fa_sharded_layer_w_bytes(l) > 0)
+        return fa_fail(FA_INVALID, "args.w is NULL");
+    return check_host(r);
+}
+
+/* As f32, where it is not. */
+static const float *take_w(const layer_run *r)
+{
+    const fa_sharded_layer *l = r->layer;
+    if (l->desc.project || l->desc.w == FA_F32)
+        return r->w;
+    float *w = (float *)in_workspace(r, l->w_offset);
+    const fa_float_state before = fa_float_enter();
+    convert(l->desc.w, r->w, l->w_stride, FA_F32, w, l->inner, l->desc.width);
+    fa_float_leave(before);
+    return w;
+}
+
+fa_status fa_sharded_layer_run(fa_sharded_layer *layer, fa_queue *queue, const fa_sharded_layer_args *args)
+{
+    fa_sharded_layer_args copy;
+    layer_run r = {.layer = layer, .queue = queue};
+    fa_clear_error();
+    FA_TRY(fa_call_check("layer", layer, layer ? layer->device : NULL, queue, "args", args));
+    FA_TRY(fa_copy_struct(&copy, sizeof(copy), FA_SHARDED_LAYER_ARGS_0_1, args, "fa_sharded_layer_args"));
+    if (!copy.attention)
+        return fa_fail(FA_INVALID, "args.attention is NULL");
+    FA_TRY(fa_copy_struct(&r.attention, sizeof(r.attention), FA_ATTENTION_ARGS_0_1, copy.attention,
+                          "fa_attention_args"));
+    r.attention.struct_size = sizeof(r.attention);
+    r.w = copy.w;
+    r.y = copy.y;
+    FA_TRY(check_args(&r));
+    r.w32 = take_w(&r);
+    return fa_finish(run_chunks(&r));
+}
