@@ -117,6 +117,48 @@ typedef struct fa_sharded_layer_info {
 /** Fills `info`. FA_INVALID: NULL, or struct_size is wrong. Thread-safe. */
 FA_API fa_status fa_sharded_layer_get_info(const fa_sharded_layer *layer, fa_sharded_layer_info *info);
 
+/**
+ * A context whose keys are sharded (context parallelism, in decoding): each rank has some of the keys of each sequence, and all
+ * ranks have the same rows of q. Each computes a state over its keys, an output and its LSE; one gather brings them all to all
+ * ranks, and each merges them (fa_merge_desc): o and lse, on every rank, are those of all keys together. Where keys lie has no
+ * meaning but what each rank's description says: without a mask each row sees all keys of a rank.
+ */
+typedef struct fa_sharded_context fa_sharded_context;
+
+/**
+ * Prepares it on `device`. Collective: all ranks call it, and all succeed or none. `desc` is that of this rank's keys; a rank may
+ * have none. Rows of q, query heads, dim_v, sequences, scale and softcap are the same on all ranks; types, strides, formats of the
+ * cache, masks and want_lse need not be. A sink counts once: at most one rank has sinks. Everything is copied out of desc and
+ * transport. Destroy with fa_sharded_context_destroy(). *made is NULL on failure.
+ *
+ * FA_INVALID: NULL (other ranks are not told of that); desc is wrong; a number that all ranks give alike differs: the message
+ * names the field, both numbers and both ranks; two ranks have sinks. FA_UNSUPPORTED: want_status; the device does not serve
+ * it. FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST. FA_RANK_LOST. Where another rank failed, its status, and a message that names it.
+ */
+FA_API fa_status fa_sharded_context_create(fa_device *device, const fa_transport *transport,
+                                           const fa_attention_desc *desc, fa_sharded_context **made);
+
+/** Destroys one that does not run. NULL is allowed. Not collective. */
+FA_API void fa_sharded_context_destroy(fa_sharded_context *context);
+
+/** The bytes of scratch memory that each run needs. 0 for NULL. Thread-safe. */
+FA_API size_t fa_sharded_context_workspace(const fa_sharded_context *context);
+
+/**
+ * The plan of this rank's keys. With dynamic_lengths it gives the size of the work (fa_plan_work()) and writes it
+ * (fa_plan_schedule()), as where the cache of one rank grows. NULL for NULL. Thread-safe.
+ */
+FA_API const fa_plan *fa_sharded_context_plan(const fa_sharded_context *context);
+
+/**
+ * Runs it, with the arguments, checks and errors of fa_plan_run(), but that the workspace has fa_sharded_context_workspace()
+ * bytes. Collective: all ranks run their objects in the same order. It returns when the gather is done, and the merge is
+ * enqueued. One run of an object at a time. FA_RANK_LOST: nothing is written to o and lse. Other ranks learn of any failure of
+ * this rank alone by the time-out.
+ */
+FA_API fa_status fa_sharded_context_run(fa_sharded_context *context, fa_queue *queue,
+                                        const fa_attention_args *args);
+
 #ifdef __cplusplus
 }
 #endif

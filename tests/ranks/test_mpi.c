@@ -2,7 +2,7 @@
 /*
  * One rank of a test over MPI; mpi.py runs several.
  *
- *   test_mpi FOLDER sums | layer | stalled | killed
+ *   test_mpi FOLDER sums | layer | context | stalled | killed
  *
  * Each rank writes a line to FOLDER/rank.N: "right", or what it found to be wrong; of the last two kinds, the status of a call to
  * which rank 1 does not come, and the seconds that it took.
@@ -21,6 +21,7 @@
 #include "core/half.h"
 #include "core/ranks/clock.h"
 #include "core/ranks/transport.h"
+#include "tests/ranks/context_scene.h"
 #include "tests/ranks/layer_scene.h"
 
 enum { MOST = 100000 };
@@ -162,6 +163,28 @@ static void check_layer(void)
     fa_transport_destroy(t);
 }
 
+/* Keys of all ranks, within the bound of their oracle. */
+static void check_context(void)
+{
+    static const context_kind kinds[] = {{.rows = 1, .f16 = 1}, {.rows = 3, .sinks = 1, .dynamic = 1}};
+    fa_device *device = NULL;
+    fa_transport *t = NULL;
+    if (!went("the world", fa_transport_create_mpi(context, NULL, &t)) ||
+        !went("a device", fa_device_open(context, "openmp", NULL, &device)))
+        return;
+    for (int kind = 0; kind < 2; kind++) {
+        context_scene scene;
+        int off = 0;
+        if (!went("a scene", context_scene_make(context, &kinds[kind], t->ranks, &scene)))
+            return;
+        if (went("a context", context_scene_run(device, t, &scene, &off)) && off > 0)
+            (void)snprintf(wrong, sizeof(wrong), "kind %d: %d elements are wrong", kind, off);
+        context_scene_release(&scene);
+    }
+    fa_device_close(device);
+    fa_transport_destroy(t);
+}
+
 static void report(const char *folder, int rank, const char *text)
 {
     char path[1024];
@@ -215,6 +238,8 @@ int main(int argc, char **argv)
         check_all();
     else if (strcmp(argv[2], "layer") == 0)
         check_layer();
+    else if (strcmp(argv[2], "context") == 0)
+        check_context();
     else
         lose_one(argv[1], strcmp(argv[2], "killed") == 0);
     report(argv[1], rank, wrong[0] ? wrong : "right");

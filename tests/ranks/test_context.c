@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Contexts with sharded keys, on ranks that are threads, against the oracle of all keys. The argument is a backend's name. */
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/ranks/context_scene.h"
+#include "tests/ranks/on_ranks.h"
+
+typedef struct task {
+    fa_device *device;
+    const context_scene *scene;
+    int wrong[MOST_RANKS];
+    int kind;
+    int32_t absent; /* a rank that does not come */
+} task;
+
+static void run_rank(a_rank *r)
+{
+    task *t = r->user;
+    if (r->transport->rank != t->absent)
+        keep_status(r, context_scene_run(t->device, r->transport, t->scene, &t->wrong[r->transport->rank]));
+}
+
+static const char *backend = "openmp";
+
+static fa_device *open_device(void)
+{
+    fa_device *device = NULL;
+    ck_assert_msg(fa_device_open(context, backend, NULL, &device) == FA_OK, "%s", fa_last_error());
+    return device;
+}
+
+/* Where the backend has no device, or one that does not take host memory, the exit status of a skipped test. */
+static int look_for_device(void)
+{
+    fa_context *own = NULL;
+    fa_device *device = NULL;
+    fa_device_info info = {.struct_size = sizeof(info)};
+    fa_status status = fa_context_create(NULL, &own);
+    if (status == FA_OK)
+        status = fa_device_open(own, backend, NULL, &device);
+    if (status == FA_OK)
+        status = fa_device_get_info(device, &info);
+    if (status != FA_OK)
+        printf("%s\n", fa_last_error());
+    fa_device_close(device);
+    fa_context_destroy(own);
+    return status == FA_NO_DEVICE || (status == FA_OK && !info.host_memory) ? 77 : status != FA_OK;
+}
+
+START_TEST(equals_the_oracle)
+{
+    static const context_kind kinds[] = {{.rows = 1},
+                                         {.rows = 3, .sinks = 1},
+                                         {.rows = 1, .f16 = 1, .dynamic = 1},
+                                         {.rows = 2, .dynamic = 1, .sinks = 1}};
+    fa_device *device = open_device();
+    for (int kind = 0; kind < COUNT(kinds); kind++) {
+        const bool all = strcmp(backend, "openmp") == 0; /* elsewhere each kind may be programs to compile */
+        for (int32_t ranks = all ? 1 : 3; ranks <= (all ? MOST_RANKS : 3); ranks++) {
+            context_scene scene;
+            a_rank found[MOST_RANKS];
+            task t = {.device = device, .scene = &scene, .absent = -1};
+            ck_assert_msg(context_scene_make(context, &kinds[kind], ranks, &scene) == FA_OK, "%s",
+                          fa_last_error());
+            on_ranks(ranks, 0, 0, 20, run_rank, &t, found);
+            for (int32_t r = 0; r < ranks; r++) {
+                ck_assert_msg(found[r].status == FA_OK, "%s", found[r].message);
+                ck_assert_msg(t.wrong[r] == 0, "kind %d, rank %d of %d: %d are wrong", kind, r, ranks,
+                              t.wrong[r]);
+            }
+            context_scene_release(&scene);
+        }
+    }
+    fa_device_close(device);
+}
+END_TEST
+
+START_TEST(a_rank_that_is_gone)
+{
+    static const context_kind kind = {.rows = 1};
+    context_scene scene;
+    a_rank found[MOST_RANKS];
+    task t = {.device = open_device(), .scene = &scene, .absent = 0};
+    ck_assert_int_eq(context_scene_make(context, &kind, 3, &scene), FA_OK);
+    on_ranks(3, 0, 0, 0.3, run_rank, &t, found);
+    for (int32_t r = 1; r < 3; r++) {
+        ck_assert_int_eq(found[r].status, FA_RANK_LOST);
+        ck_assert_double_lt(found[r].seconds, 0.3 + 0.5);
+        ck_assert_msg(strstr(found[r].message, "rank 0 did not come within 0.3 s") != NULL, "%s",
+                      found[r].message);
+    }
+    context_scene_release(&scene);
+    fa_device_close(t.device);
+}
+END_TEST
+
+/* Ranks whose descriptions differ in one field each. */
+static void differ(a_rank *r)
+{
+    static const float sinks[2] = {0, 1};
+    const task *t = r->user;
+    const int32_t n = r->transport->rank;
+    fa_attention_desc d = make_desc(t->kind == 0 && n == 1 ? 3 : 2, 2, t->kind == 5 ? 2 : 1 + n,
+                                    t->kind == 1 && n == 1 ? 2 : 1, 10 * n, 16);
+    fa_sharded_context *made = NULL;
+    if (t->kind == 2 && n == 1)
+        d.scale = 0.5F;
+    if (t->kind == 3)
+        d.sinks = sinks;
+    if (t->kind == 4 && n == 1)
+        d.want_status = 1;
+    keep_status(r, fa_sharded_context_create(t->device, r->transport, &d, &made));
+    fa_sharded_context_destroy(made);
+}
+
+START_TEST(ranks_that_disagree)
+{
+    static const char *const expected[][2] = {
+        {"q.shape[0] is 2 on rank 0 and 3 on rank 1", "q.shape[0] is 3 on rank 1 and 2 on rank 0"},
+        {"q.shape[2] is 1 on rank 0 and 2 on rank 1", "q.shape[2] is 2 on rank 1 and 1 on rank 0"},
+        {"scale, as the bits of an f32, is", "scale, as the bits of an f32, is"},
+        {"sinks are given on ranks 0 and 1, expected on one",
+         "sinks are given on ranks 0 and 1, expected on one"},
+        {"rank 1 failed to make a sharded context with FA_", "want_status"},
+        {"", ""},
+    };
+    task t = {.device = open_device()};
+    for (t.kind = 0; t.kind < COUNT(expected); t.kind++) {
+        a_rank found[MOST_RANKS];
+        on_ranks(2, 0, 0, 10, differ, &t, found);
+        for (int32_t r = 0; r < 2; r++) {
+            ck_assert_msg((found[r].status == FA_OK) == (t.kind == COUNT(expected) - 1), "%d, rank %d: %s",
+                          t.kind, r, found[r].message);
+            ck_assert_msg(strstr(found[r].message, expected[t.kind][r]) != NULL, "%d, rank %d: %s", t.kind, r,
+                          found[r].message);
+        }
+    }
+    fa_device_close(t.device);
+}
+END_TEST
+
+START_TEST(refusals)
+{
+    fa_device *device = open_device();
+    const fa_attention_desc d = make_desc(1, 1, 1, 1, 4, 16);
+    fa_sharded_context *made = NULL;
+    ck_assert_int_eq(fa_sharded_context_create(device, NULL, &d, &made), FA_INVALID);
+    assert_message("transport is NULL");
+    ck_assert_int_eq(fa_sharded_context_create(NULL, NULL, &d, &made), FA_INVALID);
+    assert_message("device is NULL");
+    ck_assert_int_eq(fa_sharded_context_run(NULL, NULL, NULL), FA_INVALID);
+    assert_message("context is NULL");
+    ck_assert_uint_eq(fa_sharded_context_workspace(NULL), 0);
+    ck_assert_ptr_null(fa_sharded_context_plan(NULL));
+    fa_sharded_context_destroy(NULL);
+    fa_device_close(device);
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        backend = argv[1];
+    const int missing = look_for_device();
+    if (missing)
+        return missing;
+    Suite *suite = suite_create("sharded context");
+    TCase *tc = add_context_case(suite, "sharded context");
+    tcase_add_test(tc, equals_the_oracle);
+    tcase_add_test(tc, a_rank_that_is_gone);
+    tcase_add_test(tc, ranks_that_disagree);
+    tcase_add_test(tc, refusals);
+    return run_unforked(suite);
+}
