@@ -65,6 +65,9 @@ static fa_status check_attention(const fa_problem *p)
 static fa_status check_o(fa_sharded_layer *l)
 {
     const fa_tensor *o = &l->problem.tensor[FA_O];
+    if (l->transport.device_memory)
+        return fa_fail(FA_UNSUPPORTED,
+                       "project is NULL, and transport.device_memory is 1: the caller projects there");
     if (!l->device->backend->host_pointers)
         return fa_fail(FA_UNSUPPORTED,
                        "project is NULL, and %s does not compute in host memory: the caller projects there",

@@ -29,6 +29,8 @@ fa_status fa_transport_measure(fa_context *context, fa_transport *transport)
     if (!context)
         return fa_fail(FA_INVALID, "context is NULL");
     FA_TRY(fa_transport_read(transport, &t));
+    if (t.device_memory)
+        return fa_fail(FA_UNSUPPORTED, "transport.device_memory is 1, expected 0: host memory is measured");
     float *data = fa_alloc_zeroed(context, MANY * sizeof(*data));
     fa_status status = data ? FA_OK : FA_OUT_OF_MEMORY;
     status = fa_ranks_agree(context, &t, "a measurement", status, NULL, 0, NULL, 0);

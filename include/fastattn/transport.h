@@ -37,7 +37,7 @@ typedef struct fa_transport {
                            /* reduced while something is computed                                         */
     int32_t fixed_order;   /* 1: the order in which ranks are summed depends on nothing, so that an       */
                            /* element's sum does not depend on what else is summed with it                */
-    int32_t device_memory; /* 1: `data` of allreduce may lie in device memory. 0: in host memory alone    */
+    int32_t device_memory; /* 1: `data` of allreduce lies in memory of a device. 0: in host memory        */
 
     /* Replaces `count` elements at `data`, of FA_F32, FA_F16 or FA_BF16, by the sum over ranks, in place. */
     fa_status (*allreduce)(void *user, fa_dtype dtype, void *data, int64_t count, double timeout,
@@ -55,7 +55,7 @@ FA_API void fa_transport_destroy(fa_transport *transport);
 /**
  * Measures latency and bandwidth: a few allreduces of f32, of 1 element and of 1 MiB, the fastest of each, and of all ranks
  * the slowest. Writes both to the struct, on every rank the same. Collective: all ranks call it. FA_INVALID: NULL, or a field
- * is wrong. FA_OUT_OF_MEMORY. FA_RANK_LOST.
+ * is wrong. FA_UNSUPPORTED: device_memory is 1, which the caller measures. FA_OUT_OF_MEMORY. FA_RANK_LOST.
  */
 FA_API fa_status fa_transport_measure(fa_context *context, fa_transport *transport);
 
