@@ -74,7 +74,7 @@ typedef struct fa_transport_local_desc {
  * slower one. A sleep that would end behind the time-out ends there, with FA_RANK_LOST.
  *
  * Destroy each with fa_transport_destroy(), when its rank is in no call. The context must outlive them. FA_INVALID: NULL, or a
- * field is wrong. FA_OUT_OF_MEMORY. Nothing is made on failure: made[] is NULL. Thread-safe.
+ * field is wrong. FA_UNSUPPORTED: Windows. FA_OUT_OF_MEMORY. Nothing is made on failure: made[] is NULL. Thread-safe.
  */
 FA_API fa_status fa_transport_create_local(fa_context *context, const fa_transport_local_desc *desc,
                                            fa_transport **made);
