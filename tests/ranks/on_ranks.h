@@ -7,6 +7,9 @@
 
 enum { MOST_RANKS = 5 };
 
+/* Seconds that a busy machine may add to a time-out. */
+#define SLACK 2.0
+
 /* What a rank finds, and what it leaves to be looked at. */
 typedef struct a_rank {
     fa_transport *transport;

@@ -86,7 +86,7 @@ START_TEST(a_rank_that_is_gone)
     on_ranks(3, 0, 0, 0.3, run_rank, &t, found);
     for (int32_t r = 1; r < 3; r++) {
         ck_assert_int_eq(found[r].status, FA_RANK_LOST);
-        ck_assert_double_lt(found[r].seconds, 0.3 + 0.5);
+        ck_assert_double_lt(found[r].seconds, 0.3 + SLACK);
         ck_assert_msg(strstr(found[r].message, "rank 0 did not come within 0.3 s") != NULL, "%s",
                       found[r].message);
     }

@@ -116,7 +116,7 @@ START_TEST(a_rank_that_is_gone)
     for (int r = 0; r < RANKS; r++) {
         ck_assert_int_eq(jobs[r].status, r == 1 ? FA_OK : FA_RANK_LOST);
         ck_assert_int_eq(jobs[r].wrong, 0);
-        ck_assert_double_lt(jobs[r].seconds, 0.4 + 0.5);
+        ck_assert_double_lt(jobs[r].seconds, 0.4 + 2);
         if (r != 1)
             ck_assert_msg(strstr(jobs[r].message, "ncclAllReduce: another rank did not come within 0.4 s") !=
                               NULL,

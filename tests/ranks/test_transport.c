@@ -101,24 +101,25 @@ static void leave(a_rank *r)
     keep_status(r, fa_allreduce(r->transport, FA_F32, data, 2));
     const double start = fa_clock();
     if (r->status == FA_RANK_LOST && fa_allreduce(r->transport, FA_F32, data, 2) == FA_RANK_LOST &&
-        fa_clock() - start > 0.1)
+        fa_clock() - start > 0.5)
         r->status = FA_INVALID;
 }
 
 START_TEST(a_rank_that_is_gone)
 {
     a_rank ranks[MOST_RANKS];
-    on_ranks(4, 0, 0, 0.3, leave, NULL, ranks);
+    double longest = 0;
+    on_ranks(4, 0, 0, 1, leave, NULL, ranks);
     for (int32_t i = 0; i < 4; i++) {
         ck_assert_int_eq(ranks[i].status, i == 1 ? FA_OK : FA_RANK_LOST);
-        ck_assert_double_lt(ranks[i].seconds, 0.3 + 0.5);
+        ck_assert_double_lt(ranks[i].seconds, 1 + SLACK);
         if (i == 1)
             continue;
-        ck_assert_double_ge(ranks[i].seconds,
-                            0.25); /* who comes last waits less, by what the threads' starts differ */
-        ck_assert_msg(strstr(ranks[i].message, "rank 1 did not come within 0.3 s") != NULL, "%s",
+        longest = fmax(longest, ranks[i].seconds);
+        ck_assert_msg(strstr(ranks[i].message, "rank 1 did not come within 1 s") != NULL, "%s",
                       ranks[i].message);
     }
+    ck_assert_double_ge(longest, 1); /* who came first */
 }
 END_TEST
 
@@ -159,12 +160,12 @@ START_TEST(links_of_a_stated_speed)
         ck_assert_int_eq(ranks[i].status, FA_OK);
         ck_assert_double_ge(ranks[i].seconds,
                             0.05 - 0.01); /* the other's thread may start before the clock does */
-        ck_assert_double_lt(ranks[i].seconds, 0.05 + 0.5);
+        ck_assert_double_lt(ranks[i].seconds, 0.05 + SLACK);
     }
     on_ranks(2, 5, 0, 0.1, reduce_once, NULL, ranks);
     for (int32_t i = 0; i < 2; i++) {
         ck_assert_int_eq(ranks[i].status, FA_RANK_LOST);
-        ck_assert_double_lt(ranks[i].seconds, 0.1 + 0.5);
+        ck_assert_double_lt(ranks[i].seconds, 0.1 + SLACK);
         ck_assert_msg(strstr(ranks[i].message, "the link is not done within 0.1 s") != NULL, "%s",
                       ranks[i].message);
     }
