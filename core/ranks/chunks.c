@@ -3,12 +3,9 @@
 
 #include "core/portable/lang.h"
 
-/* Of each chunk, beside its share: a plan is started and waited for, and a thread is woken. */
-static const double chunk_seconds = 20e-6;
-
 double fa_chunks_seconds(const fa_link_model *m, int64_t chunks)
 {
-    const double n = (double)chunks, compute = m->compute_seconds / n + chunk_seconds,
+    const double n = (double)chunks, compute = m->compute_seconds / n + m->chunk_seconds,
                  reduce = m->latency + m->bytes / n / m->bandwidth;
     if (!m->overlaps)
         return n * (compute + reduce);

@@ -11,7 +11,8 @@ typedef struct fa_link_model {
     double compute_seconds; /* of all tokens, on the slowest rank */
     double bytes;           /* that are reduced, of all tokens    */
     double latency, bandwidth;
-    bool overlaps; /* a chunk is reduced while the next is computed */
+    double chunk_seconds; /* that each chunk costs beside its share */
+    bool overlaps;        /* a chunk is reduced while the next is computed */
 } fa_link_model;
 
 /* The seconds of a layer in so many chunks of one size. */

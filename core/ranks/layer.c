@@ -20,6 +20,10 @@ static const char what[] = "a sharded layer";
 /* Links of which nothing is known. */
 static const double default_latency = 20e-6, default_bandwidth = 10e9;
 
+/* Of each chunk, beside its share: a plan is started and waited for, and a thread is woken. On a GPU the host waits three times,
+ * and smaller plans fill it less (tests/ranks/time_layer.c on two H200). */
+static const double host_chunk_seconds = 20e-6, device_chunk_seconds = 150e-6;
+
 static bool is_float(fa_dtype dtype)
 {
     return dtype == FA_F32 || dtype == FA_F16 || dtype == FA_BF16;
@@ -231,6 +235,7 @@ static fa_status divide(fa_sharded_layer *l, const fa_rank_share share[FA_RANK_S
         .bytes = (double)l->info.tokens * (double)l->desc.width * (double)fa_dtype_size(l->desc.y),
         .latency = share[1].most > 0 ? share[1].most : default_latency,
         .bandwidth = share[2].least > 0 ? share[2].least : default_bandwidth,
+        .chunk_seconds = share[4].most,
         .overlaps = share[3].least > 0,
     };
     FA_TRY(cut_tokens(l, &model, (int64_t)share[3].most));
@@ -320,6 +325,7 @@ static fa_status make(fa_sharded_layer *l, const fa_sharded_layer_desc *desc)
         {.own = t->latency},
         {.own = t->bandwidth},
         {.own = t->any_thread ? unit : -unit}, /* below 0 on a rank where nothing overlaps */
+        {.own = l->device->backend->host_pointers ? host_chunk_seconds : device_chunk_seconds},
     };
     FA_TRY(fa_ranks_agree(l->device->context, t, what, status, words, sizeof(words) / sizeof(words[0]), share,
                           FA_RANK_SHARES));

@@ -20,7 +20,7 @@ typedef struct fa_rank_word {
     int64_t value;
 } fa_rank_word;
 
-enum { FA_RANK_WORDS = 24, FA_RANK_SHARES = 4 };
+enum { FA_RANK_WORDS = 24, FA_RANK_SHARES = 5 };
 
 /* A number that each rank has its own of: `own`, and of all ranks the least and the most. */
 typedef struct fa_rank_share {
