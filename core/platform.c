@@ -57,3 +57,25 @@ bool fa_is_static_program(void)
     return false;
 }
 #endif
+
+#if defined(_WIN32)
+int fa_thread_start(pthread_t *thread, void *(*run)(void *argument), void *argument)
+{
+    return pthread_create(thread, NULL, run, argument);
+}
+#else
+#include <signal.h>
+
+int fa_thread_start(pthread_t *thread, void *(*run)(void *argument), void *argument)
+{
+    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+    sigset_t blocked, before;
+    (void)sigfillset(&blocked);
+    for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+        (void)sigdelset(&blocked, own[i]);
+    (void)pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    const int error = pthread_create(thread, NULL, run, argument);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return error;
+}
+#endif

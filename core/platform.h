@@ -3,6 +3,7 @@
 #ifndef FA_CORE_PLATFORM_H
 #define FA_CORE_PLATFORM_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -15,5 +16,11 @@ void fa_system_release(void *memory);
  * of another program beside its own: drivers crash there.
  */
 bool fa_is_static_program(void);
+
+/*
+ * pthread_create() of a thread of the library's own. Signals of the process are for threads of the program: it takes none but
+ * those that a thread's own fault raises.
+ */
+int fa_thread_start(pthread_t *thread, void *(*run)(void *argument), void *argument);
 
 #endif

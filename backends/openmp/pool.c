@@ -12,6 +12,7 @@
 #include "backends/openmp/cpu.h"
 #include "backends/openmp/runtime.h"
 #include "core/context.h"
+#include "core/platform.h"
 
 enum {
     SLOTS = 16,      /* calling threads that are helped at the same time */
@@ -165,24 +166,6 @@ static void *helper(void *user)
     return NULL;
 }
 
-/* Signals of the process are for threads of its own, but for those that a thread's own fault raises. */
-static int start_helper(fa_pool *pool, pthread_t *thread)
-{
-#if defined(_WIN32)
-    return pthread_create(thread, NULL, helper, pool);
-#else
-    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
-    sigset_t blocked, before;
-    (void)sigfillset(&blocked);
-    for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
-        (void)sigdelset(&blocked, own[i]);
-    (void)pthread_sigmask(SIG_SETMASK, &blocked, &before);
-    int error = pthread_create(thread, NULL, helper, pool);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return error;
-#endif
-}
-
 /* Helpers for `wanted` tasks beside the calling thread's, or as many as the system starts. */
 static void start_helpers(fa_pool *pool, int32_t wanted)
 {
@@ -193,7 +176,7 @@ static void start_helpers(fa_pool *pool, int32_t wanted)
     (void)pthread_mutex_lock(&pool->lock);
     int32_t started = atomic_load(&pool->started);
     while (started < number && error == 0 && !atomic_load(&pool->refused)) {
-        error = start_helper(pool, &pool->thread[started]);
+        error = fa_thread_start(&pool->thread[started], helper, pool);
         started += error == 0;
     }
     atomic_store(&pool->started, started);
