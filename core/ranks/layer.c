@@ -178,6 +178,8 @@ static fa_status read(fa_sharded_layer *l, const fa_sharded_layer_desc *desc, fa
     if (!l->desc.project) {
         FA_TRY(check_o(l));
         l->cblas = l->desc.own_gemm || l->inner == 0 ? NULL : fa_cblas_name();
+        if (!l->desc.own_gemm && fa_cblas_failure()[0] != '\0')
+            return fa_fail(FA_UNSUPPORTED, "the CBLAS cannot be used: %s", fa_cblas_failure());
     }
     (void)snprintf(l->info.projection, sizeof(l->info.projection), "%s",
                    l->desc.project ? "caller"
@@ -186,8 +188,7 @@ static fa_status read(fa_sharded_layer *l, const fa_sharded_layer_desc *desc, fa
     return choose(l, c);
 }
 
-/* Where rows lie among the tokens, in one number. */
-static int64_t rows_checksum(const fa_problem *p)
+int64_t fa_rank_rows(const fa_problem *p)
 {
     uint64_t sum = 1469598103934665603u;
     for (int64_t n = 0; n < p->sequences; n++) {
@@ -313,7 +314,7 @@ static fa_status make(fa_sharded_layer *l, const fa_sharded_layer_desc *desc)
         {"attention.q.shape[0]", q[0]},
         {"attention.q.shape[2]", q[2]},
         {"the number of sequences", l->problem.sequences},
-        {"the checksum of offsets or lengths of rows", status == FA_OK ? rows_checksum(&l->problem) : 0},
+        {"the checksum of offsets or lengths of rows", status == FA_OK ? fa_rank_rows(&l->problem) : 0},
         {"width", l->desc.width},
         {"y", (int64_t)l->desc.y},
         {"chunks", l->desc.chunks},

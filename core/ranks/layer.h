@@ -18,9 +18,13 @@ struct fa_sharded_layer {
     fa_plan *plan[FA_SHARDED_MAX_CHUNKS];
     /* A workspace has that of the plans, of one at a time; then, of other types than f32, w and a chunk of y as f32. */
     size_t w_offset, y_offset, workspace;
+    bool failed;       /* a run did: ranks may stand at different chunks */
     const char *cblas; /* NULL: the plain product, or the caller's */
     fa_sharded_layer_info info;
 };
+
+/* Where rows lie among the tokens, in one number, which ranks compare. */
+int64_t fa_rank_rows(const fa_problem *problem);
 
 /* Bytes of w and y. */
 size_t fa_sharded_layer_w_bytes(const fa_sharded_layer *layer);

@@ -2,6 +2,7 @@
 #include "core/ranks/projection.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/environment.h"
@@ -18,7 +19,7 @@ static struct {
                   int lda, const float *b, int ldb, float beta, float *c, int ldc);
 } cblas;
 
-static const char *cblas_name;
+static char cblas_name[64], cblas_failure[256];
 static pthread_once_t cblas_once = PTHREAD_ONCE_INIT;
 
 /* A name at a time, to know which it was. */
@@ -27,18 +28,26 @@ static void load(void)
     static const char *const names[] = {"libopenblas.so.0", "libcblas.so.3", "libblas.so.3"};
     static const fa_library_symbol symbols[] = {{"cblas_sgemm", 0}};
     const char *forced = fa_environment(CBLAS_VARIABLE);
-    for (int i = 0; i < 3 && !cblas_name; i++) {
+    for (int i = 0; i < 3 && cblas_name[0] == '\0'; i++) {
         const char *const one[] = {names[i], NULL};
         fa_library l = {CBLAS_VARIABLE, one, "the CBLAS", "expected cblas_sgemm()", ""};
         if (fa_library_load(&l, symbols, 1, &cblas))
-            cblas_name = forced && forced[0] ? "FASTATTN_CBLAS_LIBRARY" : names[i];
+            (void)snprintf(cblas_name, sizeof(cblas_name), "%s", forced && forced[0] ? forced : names[i]);
+        else if (forced && forced[0])
+            (void)snprintf(cblas_failure, sizeof(cblas_failure), "%s", l.failure);
     }
 }
 
 const char *fa_cblas_name(void)
 {
     (void)pthread_once(&cblas_once, load);
-    return cblas_name;
+    return cblas_name[0] ? cblas_name : NULL;
+}
+
+const char *fa_cblas_failure(void)
+{
+    (void)pthread_once(&cblas_once, load);
+    return cblas_name[0] ? "" : cblas_failure;
 }
 
 void fa_cblas_multiply(const fa_product *p)

@@ -16,6 +16,8 @@ typedef struct fa_product {
 
 /* The file of the CBLAS that fa_cblas_multiply() calls; NULL: there is none. */
 const char *fa_cblas_name(void);
+/* Why the file that the environment names cannot be used; "" where it can, or names none. */
+const char *fa_cblas_failure(void);
 void fa_cblas_multiply(const fa_product *product);
 
 /* A plain loop. Each element is the sum over `inner` in its order, however many rows and columns there are. */

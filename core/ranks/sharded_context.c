@@ -8,6 +8,7 @@
 #include "core/context.h"
 #include "core/parts/parts.h"
 #include "core/plan.h"
+#include "core/ranks/layer.h"
 #include "core/ranks/transport.h"
 #include "core/size.h"
 #include "core/status.h"
@@ -65,12 +66,30 @@ static fa_status make_merge(fa_sharded_context *c, const fa_attention_desc *desc
     return fa_merge_create(c->device, &merge, &c->merge);
 }
 
+/* Each row has a state on each rank. */
+static fa_status check_rows(const fa_problem *p)
+{
+    int64_t rows = 0;
+    for (int64_t n = 0; n < p->sequences; n++)
+        rows += p->sequence[n].len_q;
+    if (p->has_lens_q)
+        return fa_fail(FA_UNSUPPORTED, "lens_q is given: a sharded context serves none");
+    if (p->packed_q && p->dynamic)
+        return fa_fail(FA_UNSUPPORTED,
+                       "cu_rows_q is given with dynamic_lengths: a sharded context serves none");
+    if (p->packed_q && rows != p->tensor[FA_Q].shape[2])
+        return fa_fail(FA_UNSUPPORTED, "cu_rows_q has %lld rows, expected all %lld of q in a sharded context",
+                       (long long)rows, (long long)p->tensor[FA_Q].shape[2]);
+    return FA_OK;
+}
+
 static fa_status make_alone(fa_sharded_context *c, const fa_attention_desc *given, fa_attention_desc *desc)
 {
     FA_TRY(fa_problem_read_desc(given, desc));
     FA_TRY(fa_problem_init(c->device->context, desc, &c->problem));
     if (c->problem.want_status)
         return fa_fail(FA_UNSUPPORTED, "want_status is 1, expected 0: a sharded context does not serve it");
+    FA_TRY(check_rows(&c->problem));
     const fa_attention_desc own = fa_parts_desc(desc);
     FA_TRY(fa_plan_create(c->device, &own, &c->plan));
     FA_TRY(make_merge(c, desc));
@@ -96,6 +115,7 @@ static fa_status make(fa_sharded_context *c, const fa_attention_desc *given)
         {"q.shape[2]", o[2]},
         {"v.shape[3]", o[3]},
         {"the number of sequences", p->sequences},
+        {"the checksum of offsets or lengths of rows", status == FA_OK ? fa_rank_rows(p) : 0},
         {"scale, as the bits of an f32,", bits_of(p->scale)},
         {"softcap, as the bits of an f32,", bits_of(p->softcap)},
     };

@@ -101,15 +101,26 @@ static void differ(a_rank *r)
     static const float sinks[2] = {0, 1};
     const task *t = r->user;
     const int32_t n = r->transport->rank;
-    fa_attention_desc d = make_desc(t->kind == 0 && n == 1 ? 3 : 2, 2, t->kind == 5 ? 2 : 1 + n,
+    fa_attention_desc d = make_desc(t->kind == 0 && n == 1 ? 3 : 2, 2, t->kind == 8 ? 2 : 1 + n,
                                     t->kind == 1 && n == 1 ? 2 : 1, 10 * n, 16);
     fa_sharded_context *made = NULL;
     if (t->kind == 2 && n == 1)
         d.scale = 0.5F;
     if (t->kind == 3)
         d.sinks = sinks;
+    static const int64_t one[] = {1, 1}, offsets[2][3] = {{0, 1, 2}, {0, 2, 2}};
     if (t->kind == 4 && n == 1)
         d.want_status = 1;
+    if (t->kind == 5 && n == 1)
+        d.lens_q = one;
+    if (t->kind == 6 || t->kind == 7) { /* packed rows: other sequences', and one that no sequence has */
+        d = make_desc(1, 2, 2, 2, 4, 16);
+        d.k = d.v = fa_tensor_make(FA_F32, 2, 2, 4, 16);
+        d.sequences = 2;
+        d.cu_rows_q = offsets[t->kind == 6 ? n : 0];
+        if (t->kind == 7 && n == 1)
+            d.q.shape[2] = d.o.shape[2] = 3;
+    }
     keep_status(r, fa_sharded_context_create(t->device, r->transport, &d, &made));
     fa_sharded_context_destroy(made);
 }
@@ -123,6 +134,10 @@ START_TEST(ranks_that_disagree)
         {"sinks are given on ranks 0 and 1, expected on one",
          "sinks are given on ranks 0 and 1, expected on one"},
         {"rank 1 failed to make a sharded context with FA_", "want_status"},
+        {"rank 1 failed to make a sharded context with FA_UNSUPPORTED", "lens_q is given"},
+        {"the checksum of offsets or lengths of rows is", "the checksum of offsets or lengths of rows is"},
+        {"rank 1 failed to make a sharded context with FA_UNSUPPORTED",
+         "cu_rows_q has 2 rows, expected all 3 of q"},
         {"", ""},
     };
     task t = {.device = open_device()};
