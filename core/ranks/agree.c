@@ -6,7 +6,7 @@
 #include "core/ranks/transport.h"
 
 /* What each rank gives. Its size is the same in every version of the library that has this number. */
-enum { RECORD_VERSION = 1 };
+enum { RECORD_VERSION = 1, FEW = 16 };
 typedef struct record {
     int64_t version, kind, status, count;
     int64_t word[FA_RANK_WORDS];
@@ -66,9 +66,11 @@ fa_status fa_ranks_agree(const fa_context *context, const fa_transport *t, const
     for (int i = 0; i < share_count; i++)
         mine.share[i] = shares[i].own;
     const size_t bytes = (size_t)t->ranks * sizeof(record);
-    record *all = fa_alloc(context, bytes);
+    /* A few ranks need no memory, so that all hear of one that has none. */
+    record few[FEW];
+    record *all = t->ranks <= FEW ? few : fa_alloc(context, bytes);
     if (!all)
-        return FA_OUT_OF_MEMORY;
+        return own == FA_OK ? FA_OUT_OF_MEMORY : own;
     fa_status status = fa_allgather(t, &mine, all, sizeof(mine));
     if (status == FA_OK && own == FA_OK)
         status = judge(t, what, &mine, all, words);
@@ -79,7 +81,8 @@ fa_status fa_ranks_agree(const fa_context *context, const fa_transport *t, const
             shares[i].most = FA_MAX(shares[i].most, all[rank].share[i]);
         }
     }
-    fa_release(context, all, bytes);
+    if (all != few)
+        fa_release(context, all, bytes);
     if (own == FA_OK)
         return status;
     fa_message_restore(&kept); /* the first failure is worth telling */

@@ -8,6 +8,7 @@
 #include "core/floating.h"
 #include "core/half.h"
 #include "core/plan.h"
+#include "core/platform.h"
 #include "core/ranks/layer.h"
 #include "core/ranks/projection.h"
 #include "core/structs.h"
@@ -183,13 +184,21 @@ static fa_status run_chunks(layer_run *r)
         (void)pthread_mutex_destroy(&r->lock);
         return run_in_turn(r);
     }
-    if (pthread_create(&thread, NULL, reduce_chunks, r) == 0)
+    if (fa_thread_start(&thread, reduce_chunks, r) == 0)
         status = run_overlapped(r, thread);
     else
         status = run_in_turn(r);
     (void)pthread_cond_destroy(&r->changed);
     (void)pthread_mutex_destroy(&r->lock);
     return status;
+}
+
+static fa_status check_place(const char *name, const void *at, size_t alignment)
+{
+    if ((uintptr_t)at % alignment != 0)
+        return fa_fail(FA_INVALID, "args.%s lies at address %p, expected a multiple of %zu", name, at,
+                       alignment);
+    return FA_OK;
 }
 
 /* w and y, beside what the attention has. */
@@ -200,10 +209,8 @@ static fa_status check_host(const layer_run *r)
     const fa_binding binding = fa_binding_of(&r->attention);
     fa_memory memory[FA_OPERANDS + 3];
     int count = 0;
-    if ((uintptr_t)r->w % fa_dtype_align(l->desc.w) != 0 || (uintptr_t)r->y % fa_dtype_align(l->desc.y) != 0)
-        return fa_fail(FA_INVALID,
-                       "args.w or args.y lies at address %p or %p, expected multiples of %zu and %zu", r->w,
-                       (void *)r->y, fa_dtype_align(l->desc.w), fa_dtype_align(l->desc.y));
+    FA_TRY(check_place("w", r->w, fa_dtype_align(l->desc.w)));
+    FA_TRY(check_place("y", r->y, fa_dtype_align(l->desc.y)));
     memory[count++] =
         (fa_memory){"y", fa_extent_of_bytes(fa_sharded_layer_y_bytes(l), NULL, (uintptr_t)r->y), true};
     memory[count++] =
@@ -237,6 +244,15 @@ static fa_status check_args(const layer_run *r)
     return check_host(r);
 }
 
+/* A queue that records, or whose stream is captured, computes nothing yet. It reads nothing either. */
+static fa_status check_queue(const layer_run *r)
+{
+    char byte;
+    if (r->layer->device->backend->host_pointers || r->layer->problem.span[FA_O] == 0)
+        return FA_OK;
+    return fa_buffer_read(r->queue, r->attention.o, r->attention.o_offset, &byte, 1);
+}
+
 /* As f32, where it is not. */
 static const float *take_w(const layer_run *r)
 {
@@ -264,7 +280,13 @@ fa_status fa_sharded_layer_run(fa_sharded_layer *layer, fa_queue *queue, const f
     r.attention.struct_size = sizeof(r.attention);
     r.w = copy.w;
     r.y = copy.y;
+    if (layer->failed)
+        return fa_fail(FA_RANK_LOST,
+                       "an earlier run of the layer failed: ranks may stand at different chunks");
     FA_TRY(check_args(&r));
+    FA_TRY(check_queue(&r));
     r.w32 = take_w(&r);
-    return fa_finish(run_chunks(&r));
+    const fa_status status = run_chunks(&r);
+    layer->failed = status != FA_OK;
+    return fa_finish(status);
 }

@@ -54,7 +54,7 @@ static struct {
 #define CUDA_SYMBOL(name, symbol, parameters) {symbol, (size_t)((char *)&cuda.name - (char *)&cuda)},
 
 static const char *const nccl_names[] = {"libnccl.so.2", NULL}, *const cuda_names[] = {"libcuda.so.1", NULL};
-static fa_library nccl_library = {"FASTATTN_NCCL_LIBRARY", nccl_names, "NCCL", "expected 2.4 or later", ""};
+static fa_library nccl_library = {"FASTATTN_NCCL_LIBRARY", nccl_names, "NCCL", "expected 2.10 or later", ""};
 static fa_library cuda_library = {"FASTATTN_CUDA_LIBRARY", cuda_names, "the CUDA driver",
                                   "expected CUDA 11.2 or later", ""};
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -107,9 +107,10 @@ static fa_status lose_cuda(end *e, const char *what, int result, char *message, 
 /* A communicator that does not block has enqueued nothing yet where a call is in progress. */
 static int state_of(const end *e, int result)
 {
-    return result == NCCL_IN_PROGRESS || result == NCCL_SUCCESS
-               ? (nccl.CommGetAsyncError(e->communicator, &result) == NCCL_SUCCESS ? result : NCCL_SUCCESS)
-               : result;
+    if (result != NCCL_IN_PROGRESS && result != NCCL_SUCCESS)
+        return result;
+    const int error = nccl.CommGetAsyncError(e->communicator, &result);
+    return error == NCCL_SUCCESS ? result : error;
 }
 
 static bool is_late(double deadline)
@@ -203,8 +204,10 @@ static fa_status gather(end *e, const void *from, void *to, size_t bytes, double
     if (bytes == 0)
         return FA_OK;
     fa_status status = grow(e, bytes + all, message, message_size);
-    if (status != FA_OK)
+    if (status != FA_OK) { /* of this rank alone: the others are in a gather that it does not come to */
+        (void)lose(e, message, message_size);
         return status;
+    }
     memcpy(e->host, from, bytes);
     int error = cuda.CopyIn(e->device, e->host, bytes, e->stream);
     if (error != CUDA_SUCCESS)

@@ -23,8 +23,9 @@ struct CUstream_st;
  * (device_memory 1). A call enqueues, and looks at the stream until it is done: what the data depend on has happened before. A
  * gather passes through memory of the transport's own.
  *
- * After a time-out NCCL's kernel still waits on the device: only the caller's ncclCommAbort() ends it, before which the transport
- * is not destroyed. No multicast, nor any other mode, is asked of NCCL.
+ * After a time-out NCCL's kernel still waits on the device, and may yet write what was reduced: only the caller's ncclCommAbort() ends
+ * it, before which the transport is not destroyed, and y is not released. Time-outs hold for a communicator that does not block
+ * (ncclConfig_t.blocking 0); one that does may also wait within a call while it connects. No multicast, nor any other mode, is asked of NCCL.
  *
  * FA_INVALID: NULL; NCCL does not know the communicator; no context is current. FA_UNSUPPORTED: NCCL 2 or CUDA cannot be opened;
  * more than FA_MAX_RANKS ranks. FA_OUT_OF_MEMORY. Destroy with fa_transport_destroy(), with the same context current.

@@ -62,8 +62,9 @@ typedef struct fa_sharded_layer fa_sharded_layer;
  * libopenblas.so.0, libcblas.so.3, libblas.so.3, or the file that FASTATTN_CBLAS_LIBRARY names. Without one it is a plain loop
  * on one thread: fa_sharded_layer_info says which.
  *
- * FA_INVALID: NULL (other ranks are not told of that); a field is wrong; a number that all ranks give alike differs: the message
- * names the field, both numbers and both ranks. FA_UNSUPPORTED: as above, or the device does not serve the attention.
+ * FA_INVALID: NULL, or a field of transport (other ranks are not told of these); a field is wrong; a number that all ranks give
+ * alike differs: the message names the field, both numbers and both ranks. FA_UNSUPPORTED: as above; the device does not serve the
+ * attention; FASTATTN_CBLAS_LIBRARY names what does not open.
  * FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST. FA_RANK_LOST. Where another rank failed, its status, and a message that names it.
  */
 FA_API fa_status fa_sharded_layer_create(fa_device *device, const fa_transport *transport,
@@ -90,12 +91,14 @@ typedef struct fa_sharded_layer_args {
  * is waited for. Where the transport allows it (any_thread) and there are several chunks, a thread of the library's calls it
  * while the caller's computes.
  *
- * With a transport of fixed_order and own_gemm 1, y does not depend on the number of chunks, not in one bit. With a CBLAS it
- * may, as its sums may depend on how many rows it is given.
+ * With a transport of fixed_order and own_gemm 1, y does not depend on the number of chunks, not in one bit, where all ranks have as many
+ * heads. With a CBLAS it may, as its sums may depend on how many rows it is given.
  *
  * FA_INVALID: a pointer or a buffer is missing, too small, of another device, or misaligned; y shares bytes with anything else
  * (which is not looked at where a caller projects). Other ranks learn of that, and of any failure of this rank alone, by the
- * time-out: FA_RANK_LOST. On failure o, lse and y may be written in part. FA_DEVICE_LOST.
+ * time-out: FA_RANK_LOST. On failure o, lse and y may be written in part, and the layer runs no more: FA_RANK_LOST. Objects that
+ * share its transport are then of no use either. FA_UNSUPPORTED: a queue that records, or whose stream is captured.
+ * FA_DEVICE_LOST.
  */
 FA_API fa_status fa_sharded_layer_run(fa_sharded_layer *layer, fa_queue *queue,
                                       const fa_sharded_layer_args *args);
@@ -131,8 +134,9 @@ typedef struct fa_sharded_context fa_sharded_context;
  * cache, masks and want_lse need not be. A sink counts once: at most one rank has sinks. Everything is copied out of desc and
  * transport. Destroy with fa_sharded_context_destroy(). *made is NULL on failure.
  *
- * FA_INVALID: NULL (other ranks are not told of that); desc is wrong; a number that all ranks give alike differs: the message
- * names the field, both numbers and both ranks; two ranks have sinks. FA_UNSUPPORTED: want_status; the device does not serve
+ * FA_INVALID: NULL, or a field of transport (other ranks are not told of these); desc is wrong; a number that all ranks give alike differs: the message
+ * names the field, both numbers and both ranks; two ranks have sinks. FA_UNSUPPORTED: want_status, lens_q, packed
+ * rows that no sequence has or with dynamic_lengths, as each row has a state on each rank (lengths of a run have no lens_q either); the device does not serve
  * it. FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST. FA_RANK_LOST. Where another rank failed, its status, and a message that names it.
  */
 FA_API fa_status fa_sharded_context_create(fa_device *device, const fa_transport *transport,

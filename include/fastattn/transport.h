@@ -19,7 +19,8 @@ extern "C" {
  * Both functions are collective: all ranks call the same ones, in the same order, with the same types and sizes. They return when
  * this rank has the result, or `timeout` seconds after they were called. On failure they write a message of at most
  * message_size bytes, its end included. FA_RANK_LOST: a rank died or did not come in time; the memory of the call is not touched
- * any more, and all later calls fail likewise. Any other status is of this call alone.
+ * any more, and all later calls fail likewise. Any other status is one that all
+ * ranks get from this call; what fails on one rank alone is FA_RANK_LOST, or another status with which its transport is lost too.
  *
  * The library calls one function of a transport at a time. Several objects may use one transport, one after the other. The
  * struct is copied when an object is made from it, and `user` must outlive the object. Of a transport that the library made, a
@@ -84,8 +85,9 @@ FA_API fa_status fa_transport_create_local(fa_context *context, const fa_transpo
  * NULL: MPI_COMM_WORLD. The caller has initialised MPI, and keeps the communicator until the transport is destroyed; no other
  * collective may run on it while the library uses it. docs/ranks.md says what MPI promises where a rank dies.
  *
- * The library is not linked with MPI. It opens a module that was built for one MPI, libfastattn-mpi.so beside it or the file that
- * FASTATTN_MPI_MODULE names. any_thread is 1 where MPI was initialised with MPI_THREAD_SERIALIZED or more. Data pass through a
+ * The library is not linked with MPI. It opens a module that was built for one MPI: libfastattn-mpi.so, as the loader finds libraries, or the
+ * file that FASTATTN_MPI_MODULE names. any_thread is 1 where MPI was initialised with MPI_THREAD_SERIALIZED or more. With less than
+ * MPI_THREAD_MULTIPLE nothing else may call MPI while a layer runs, its `project` included. Data pass through a
  * copy of the module's own, as MPI may go on writing after a time-out; it grows to the largest call, and is of malloc().
  *
  * FA_INVALID: NULL; MPI is not initialised, or already finalised; no communicator. FA_UNSUPPORTED: there is no module, or it

@@ -69,7 +69,7 @@ static fa_status tell_error(const char *what, int error, char *message, size_t m
 /* What has failed serves no more: ranks may stand at different collectives. */
 static fa_status lose(end *e, fa_status status, const char *message)
 {
-    if (status == FA_RANK_LOST) {
+    if (status != FA_OK && status != FA_UNSUPPORTED) {
         e->lost = true;
         (void)snprintf(e->why, sizeof(e->why), "%s", message);
     }
@@ -169,7 +169,7 @@ static fa_status gather(end *e, const void *from, void *to, size_t bytes, double
 {
     const size_t all = bytes * (size_t)e->transport.ranks;
     MPI_Request request;
-    if (bytes > INT_MAX) {
+    if (bytes > INT_MAX || bytes > SIZE_MAX / ((size_t)e->transport.ranks + 1)) {
         (void)snprintf(message, message_size, "%zu bytes of each rank, at most %d are gathered", bytes,
                        INT_MAX);
         return FA_UNSUPPORTED;
