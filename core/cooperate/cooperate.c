@@ -173,6 +173,7 @@ typedef struct pair {
     fa_attention_args whole; /* with the outputs, for the merge */
     fa_buffer *channels;
     size_t channels_offset;
+    fa_spent spent[FA_HOME + 1];
 } pair;
 
 static fa_status take_segment(const fa_segments_args *all, int side, fa_attention_args *args)
@@ -277,27 +278,28 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static fa_status launch(fa_cooperate *c, const pair *p, int side)
+static fa_status launch(pair *p, int side)
 {
     const double begin = now();
     FA_TRY(fa_segments_name(fa_plan_run(p->plan[side], p->queue[side], &p->args[side]), side));
     if (waits(p, side))
-        fa_cooperate_learn(c, side, now() - begin);
+        p->spent[side].seconds = now() - begin;
     return FA_OK;
 }
 
-/* Until a device has computed its states. */
-static fa_status settle(fa_cooperate *c, const pair *p, int side)
+/* Until a device has computed its states. The wait tells a failure of its work, whatever status that has. */
+static fa_status settle(pair *p, int side)
 {
     double seconds;
     if (waits(p, side))
         return FA_OK;
+    FA_TRY(fa_segments_name(fa_queue_wait(p->queue[side]), side));
     const fa_status status = fa_queue_seconds(p->queue[side], &seconds);
     if (status == FA_UNSUPPORTED || status == FA_INVALID) /* it is not timed, or had nothing to run */
-        return fa_segments_name(fa_queue_wait(p->queue[side]), side);
-    if (status == FA_OK)
-        fa_cooperate_learn(c, side, seconds);
-    return fa_segments_name(status, side);
+        return FA_OK;
+    FA_TRY(fa_segments_name(status, side));
+    p->spent[side].seconds = seconds;
+    return FA_OK;
 }
 
 static fa_status send_query(const fa_cooperate *c, const pair *p)
@@ -318,16 +320,16 @@ static fa_status send_states(const fa_cooperate *c, const pair *p)
                            c->home.parts.part_lse_bytes);
 }
 
-static fa_status compute(fa_cooperate *c, const pair *p)
+static fa_status compute(const fa_cooperate *c, pair *p)
 {
     /* First the one whose call returns while it works. */
     const int first = waits(p, FA_HOME) ? FA_AWAY : FA_HOME;
     FA_TRY(schedule(c, p));
     FA_TRY(send_query(c, p));
-    FA_TRY(launch(c, p, first));
-    FA_TRY(launch(c, p, first == FA_HOME ? FA_AWAY : FA_HOME));
-    FA_TRY(settle(c, p, FA_AWAY));
-    FA_TRY(settle(c, p, FA_HOME));
+    FA_TRY(launch(p, first));
+    FA_TRY(launch(p, first == FA_HOME ? FA_AWAY : FA_HOME));
+    FA_TRY(settle(p, FA_AWAY));
+    FA_TRY(settle(p, FA_HOME));
     FA_TRY(send_states(c, p));
     return fa_parts_merge(&c->home.parts, p->queue[FA_HOME], &p->whole, p->channels, p->channels_offset);
 }
@@ -355,11 +357,14 @@ fa_status fa_cooperate_run(fa_cooperate *cooperate, fa_queue *queue, const fa_co
     FA_TRY(fa_copy_struct(&copy, sizeof(copy), FA_SEGMENTS_ARGS_0_1, args, "fa_segments_args"));
     pair p = {.queue = {c->away_queue, queue}, .plan = {c->away_plan, c->home.parts.plan[FA_HOME]}};
     FA_TRY(take_args(c, &copy, &p));
-    FA_TRY(fa_cooperate_share(c, &lists));
+    FA_TRY(fa_cooperate_share(c, &lists, p.spent));
     const fa_status status = compute(c, &p);
-    if (status == FA_OK)
-        c->runs++;
-    else
+    if (status != FA_OK) {
         wait_for_both(&p);
-    return fa_finish(status);
+        return fa_finish(status);
+    }
+    for (int side = FA_AWAY; side <= FA_HOME; side++)
+        fa_cooperate_learn(c, side, &p.spent[side]);
+    c->runs++;
+    return fa_finish(FA_OK);
 }

@@ -10,11 +10,16 @@
 /* Segments by number: whose keys are whose. */
 enum { FA_AWAY = 0, FA_HOME = 1 };
 
+/* What a run took on a device. */
+typedef struct fa_spent {
+    int64_t keys;   /* of all sequences */
+    double seconds; /* 0: not timed */
+} fa_spent;
+
 /* What a device takes for a key of each sequence. */
 typedef struct fa_pace {
     double modelled, measured; /* seconds; measured 0: not yet */
-    double seconds;            /* of the last run; 0: not timed */
-    int64_t keys;              /* of all sequences, in the last run */
+    fa_spent last;             /* by the last run that succeeded */
 } fa_pace;
 
 struct fa_cooperate {
@@ -36,8 +41,9 @@ struct fa_cooperate {
     int64_t runs;
 };
 
-/* Fills the lists of a run: checks where keys lie, and shares those that lie in both caches. */
-fa_status fa_cooperate_share(fa_cooperate *cooperate, const fa_cooperate_keys *keys);
+/* Fills the lists of a run: checks where keys lie, and shares those that lie in both caches. Adds the keys of each device to
+ * spent[FA_HOME + 1]. */
+fa_status fa_cooperate_share(fa_cooperate *cooperate, const fa_cooperate_keys *keys, fa_spent *spent);
 
 /* The seconds that q and the states take between the devices. */
 double fa_cooperate_link(const fa_cooperate *cooperate);
@@ -45,7 +51,7 @@ double fa_cooperate_link(const fa_cooperate *cooperate);
 /* The share of keys that are away where all are in both caches and both devices end together. */
 double fa_cooperate_even(const fa_cooperate *cooperate);
 
-/* Takes the time of a run on one of them, for so many keys of all sequences. */
-void fa_cooperate_learn(fa_cooperate *cooperate, int side, double seconds);
+/* Takes what a run that succeeded took on one of them. */
+void fa_cooperate_learn(fa_cooperate *cooperate, int side, const fa_spent *spent);
 
 #endif

@@ -43,13 +43,13 @@ double fa_cooperate_even(const fa_cooperate *c)
 }
 
 /* The most recent runs count most, and the first, which warms caches up, soon no more. */
-void fa_cooperate_learn(fa_cooperate *c, int side, double seconds)
+void fa_cooperate_learn(fa_cooperate *c, int side, const fa_spent *spent)
 {
     fa_pace *p = &c->pace[side];
-    p->seconds = seconds;
-    if (p->keys == 0 || !(seconds > 0))
+    p->last = *spent;
+    if (spent->keys == 0 || !(spent->seconds > 0))
         return;
-    const double now = seconds * (double)sequences_of(c) / (double)p->keys;
+    const double now = spent->seconds * (double)sequences_of(c) / (double)spent->keys;
     p->measured = c->runs == 0 || p->measured == 0 ? now : p->measured + (now - p->measured) / 2;
 }
 
@@ -83,11 +83,10 @@ static fa_status check_sequence(const fa_cooperate *c, int64_t n, int64_t keys, 
     return FA_OK;
 }
 
-fa_status fa_cooperate_share(fa_cooperate *c, const fa_cooperate_keys *k)
+fa_status fa_cooperate_share(fa_cooperate *c, const fa_cooperate_keys *k, fa_spent *spent)
 {
     const fa_problem *p = &c->home.problem[FA_HOME];
     double all = 0;
-    c->pace[FA_AWAY].keys = c->pace[FA_HOME].keys = 0;
     if (!k->keys || !k->away_keys)
         return fa_fail(FA_INVALID, "%s is NULL", k->keys ? "away_keys" : "keys");
     for (int64_t n = 0; n < p->sequences; n++) {
@@ -103,8 +102,8 @@ fa_status fa_cooperate_share(fa_cooperate *c, const fa_cooperate_keys *k)
         c->list[FA_AWAY][n] = away;
         c->list[FA_HOME][n] = k->keys[n] - from;
         c->list[FA_HOME + 1][n] = away - from;
-        c->pace[FA_AWAY].keys += away;
-        c->pace[FA_HOME].keys += k->keys[n] - away;
+        spent[FA_AWAY].keys += away;
+        spent[FA_HOME].keys += k->keys[n] - away;
     }
     return FA_OK;
 }
@@ -118,14 +117,14 @@ fa_status fa_cooperate_get_info(const fa_cooperate *cooperate, fa_cooperate_info
     fa_cooperate_info made = {
         .runs = cooperate->runs,
         .share_away = fa_cooperate_even(cooperate),
-        .keys_away = away->keys,
-        .keys_home = home->keys,
+        .keys_away = away->last.keys,
+        .keys_home = home->last.keys,
         .modelled_away = away->modelled,
         .modelled_home = home->modelled,
         .measured_away = away->measured,
         .measured_home = home->measured,
-        .seconds_away = away->seconds,
-        .seconds_home = home->seconds,
+        .seconds_away = away->last.seconds,
+        .seconds_home = home->last.seconds,
         .link_seconds = fa_cooperate_link(cooperate),
         .link_bytes = link_bytes(cooperate),
     };

@@ -166,7 +166,8 @@ typedef struct fa_cooperate_info {
     int64_t runs;                 /* that succeeded                                                     */
     double share_away;            /* of a sequence's keys that the next run takes to be away where all   */
                                   /* keys are in both caches; callers place keys by it                  */
-    int64_t keys_away, keys_home; /* computed by the last run on each, of all sequences                 */
+    int64_t keys_away, keys_home; /* computed by the last run on each, of all sequences; a run that was  */
+                                  /* refused or failed changes nothing here                             */
     double modelled_away;         /* seconds for a key of each sequence, of all heads: the plan's model */
     double modelled_home;
     double measured_away; /* likewise, the mean of runs, the last ones most; 0: none was timed  */

@@ -4,7 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/backend.h"
 #include "core/cooperate/cooperate.h"
+#include "core/status.h"
 #include "tests/gpu/segments_scene.h"
 
 static const char *away_name;
@@ -222,10 +224,9 @@ START_TEST(shares_are_even)
     ck_assert(info.modelled_away > 0 && info.modelled_home > 0 && info.kernel_away[0] && info.kernel_home[0]);
     ck_assert_uint_eq(info.link_bytes, sizeof(float) * BATCH * HEADS_Q * (2 * DIM + 1));
     c->link_bandwidth = 1e30;
-    c->pace[FA_AWAY].keys = 40;
-    fa_cooperate_learn(c, FA_AWAY, 40.0); /* 20 keys of each of two sequences: 2 s for a key of both */
-    c->pace[FA_HOME].keys = 40;
-    fa_cooperate_learn(c, FA_HOME, 10.0);
+    /* 20 keys of each of two sequences: 2 s for a key of both */
+    fa_cooperate_learn(c, FA_AWAY, &(fa_spent){.keys = 40, .seconds = 40});
+    fa_cooperate_learn(c, FA_HOME, &(fa_spent){.keys = 40, .seconds = 10});
     ck_assert_int_eq(fa_cooperate_get_info(c, &info), FA_OK);
     ck_assert_double_eq_tol(info.measured_away, 2, 1e-12);
     ck_assert_double_eq_tol(info.measured_home, 0.5, 1e-12);
@@ -234,7 +235,7 @@ START_TEST(shares_are_even)
     ck_assert_int_eq(fa_cooperate_get_info(c, &info), FA_OK);
     ck_assert_double_eq_tol(info.share_away, (0.5 - 0.1) / 2.5, 1e-9);
     c->runs = 1;
-    fa_cooperate_learn(c, FA_HOME, 30.0); /* half way to what was measured last */
+    fa_cooperate_learn(c, FA_HOME, &(fa_spent){.keys = 40, .seconds = 30}); /* half way to the last */
     ck_assert_int_eq(fa_cooperate_get_info(c, &info), FA_OK);
     ck_assert_double_eq_tol(info.measured_home, 1, 1e-12);
     fa_cooperate_destroy(c);
@@ -376,7 +377,89 @@ START_TEST(refused)
 }
 END_TEST
 
-/* By list, number and value; nothing is written. */
+static fa_cooperate_info info_of(const fa_cooperate *c)
+{
+    fa_cooperate_info info = {.struct_size = sizeof(info)};
+    ck_assert_int_eq(fa_cooperate_get_info(c, &info), FA_OK);
+    return info;
+}
+
+static void assert_unchanged(const fa_cooperate *c, const fa_cooperate_info *before)
+{
+    const fa_cooperate_info info = info_of(c);
+    ck_assert_int_eq(info.runs, before->runs);
+    ck_assert_int_eq(info.keys_away, before->keys_away);
+    ck_assert_int_eq(info.keys_home, before->keys_home);
+    ck_assert_double_eq(info.seconds_away, before->seconds_away);
+    ck_assert_double_eq(info.seconds_home, before->seconds_home);
+    ck_assert_double_eq(info.measured_away, before->measured_away);
+    ck_assert_double_eq(info.measured_home, before->measured_home);
+}
+
+/* A device whose calls return before the work is done, and whose work fails so. */
+static fa_status deferred;
+
+static fa_status wait_for_failure(fa_queue *own)
+{
+    (void)own;
+    const fa_status status = deferred;
+    deferred = FA_OK;
+    return status == FA_OK ? FA_OK : fa_fail(status, "the work failed");
+}
+
+static fa_status seconds_after_failure(fa_queue *own, double *seconds)
+{
+    const fa_status status = wait_for_failure(own);
+    *seconds = 0.5;
+    return status;
+}
+
+/* A failure of the away device's work is the run's, whatever its status, and nothing is learnt of the run. */
+START_TEST(work_fails)
+{
+    static scene s, before;
+    random_state random = {5};
+    fa_cooperate *c;
+    memory_of m;
+    const int64_t all[BATCH] = {70, 70}, gone[BATCH] = {40, 30};
+    const fa_cooperate_keys keys = {.struct_size = sizeof(keys), .keys = all, .away_keys = gone};
+    if (!away || strcmp(backend, "openmp") != 0 || strcmp(away_name, "openmp") != 0)
+        return;
+    const fa_backend *const plain = away->backend;
+    static fa_backend posed;
+    posed = *plain;
+    posed.host_pointers = false;
+    posed.queue_wait = wait_for_failure;
+    posed.queue_seconds = seconds_after_failure;
+    away->backend = &posed;
+    make_pair(&s, 1, 1, 0, 1, false, false, &random);
+    ck_assert(create_pair(&s, 0, &c));
+    make_pair_memory(&s, &m);
+    s.cache[0].lens[0] = 40;
+    s.cache[0].lens[1] = 30;
+    s.cache[1].lens[0] = 30;
+    s.cache[1].lens[1] = 40;
+    run_apart(&s, c, &m);
+    before = s;
+    const fa_cooperate_info info = info_of(c);
+    ck_assert_double_eq(info.seconds_away, 0.5);
+    static const fa_status status[] = {FA_INVALID, FA_UNSUPPORTED, FA_DEVICE_LOST};
+    for (int i = 0; i < COUNT(status); i++) {
+        deferred = status[i];
+        ck_assert_int_eq(fa_cooperate_run(c, queue, &keys, &m.args), status[i]);
+        assert_message("segment[0]: the work failed");
+        assert_unchanged(c, &info);
+        read_outputs(&s, &m);
+        ck_assert_mem_eq(s.o, before.o, sizeof(s.o));
+        ck_assert_mem_eq(s.lse, before.lse, sizeof(s.lse));
+    }
+    release_memory(&m);
+    fa_cooperate_destroy(c);
+    away->backend = plain;
+}
+END_TEST
+
+/* By list, number and value; nothing is written, nor learnt. */
 START_TEST(runs_refused)
 {
     static scene s, before;
@@ -400,6 +483,10 @@ START_TEST(runs_refused)
     make_pair(&s, 1, 1, 2, ROWS, false, true, &random);
     ck_assert(create_pair(&s, 0, &c));
     make_pair_memory(&s, &m);
+    s.cache[0].lens[0] = s.cache[0].lens[1] = 40;
+    s.cache[1].lens[0] = s.cache[1].lens[1] = 20;
+    run_apart(&s, c, &m);
+    const fa_cooperate_info info = info_of(c);
     before = s;
     for (int i = 0; i < COUNT(row); i++) {
         const int64_t all[BATCH] = {60, row[i].keys}, gone[BATCH] = {40, row[i].away},
@@ -462,6 +549,7 @@ START_TEST(runs_refused)
     ck_assert_int_eq(fa_cooperate_run(c, NULL, &keys, &m.args), FA_INVALID);
     ck_assert_int_eq(fa_cooperate_run(NULL, queue, &keys, &m.args), FA_INVALID);
     ck_assert_int_eq(fa_cooperate_get_info(c, NULL), FA_INVALID);
+    assert_unchanged(c, &info);
     fa_cooperate_destroy(c);
     fa_cooperate_destroy(NULL);
     ck_assert_int_eq(fa_cooperate_create(device, NULL, NULL, &c), FA_INVALID);
@@ -488,6 +576,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, shares_are_even);
     tcase_add_test(tc, out_of_memory);
     tcase_add_test(tc, refused);
+    tcase_add_test(tc, work_fails);
     tcase_add_test(tc, runs_refused);
     return run_on_backend(suite);
 }
