@@ -4,8 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { SKIPPED = 77 };
-
 const char *backend;
 bool slow;
 fa_device *device;

@@ -5,6 +5,8 @@
 
 #include "tests/unit/helpers.h"
 
+enum { SKIPPED = 77 }; /* the exit status of a test that had no device */
+
 extern const char *backend;
 extern bool slow;         /* a driver that may compile on the CPU    */
 extern fa_device *device; /* NULL: this machine has none             */
@@ -13,7 +15,7 @@ extern fa_queue *queue;
 /* A test case of `suite` whose tests find them. The name is the command line's. */
 TCase *add_backend_case(Suite *suite, const char *name);
 
-/* run_unforked(), or the exit status of a skipped test where there was no device. */
+/* run_unforked(), or SKIPPED where there was no device. */
 int run_on_backend(Suite *suite);
 
 /* A buffer with these bytes. */
