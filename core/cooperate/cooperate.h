@@ -48,7 +48,7 @@ fa_status fa_cooperate_share(fa_cooperate *cooperate, const fa_cooperate_keys *k
 /* The seconds that q and the states take between the devices. */
 double fa_cooperate_link(const fa_cooperate *cooperate);
 
-/* The share of keys that are away where all are in both caches and both devices end together. */
+/* The share of keys that are away where all are in both caches and a run ends soonest: when both devices end together. */
 double fa_cooperate_even(const fa_cooperate *cooperate);
 
 /* Takes what a run that succeeded took on one of them. */

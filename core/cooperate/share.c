@@ -28,13 +28,22 @@ static int64_t sequences_of(const fa_cooperate *c)
     return FA_MAX(c->home.problem[FA_HOME].sequences, 1);
 }
 
-/* Of all sequences together, `keys` each on average. */
+/* Whether the calls of both return when the work is done, so that one follows the other. */
+static bool in_turn(const fa_cooperate *c)
+{
+    return c->away->backend->host_pointers && c->home.device->backend->host_pointers;
+}
+
+/* Of all sequences together, `keys` each on average. Devices in turn take a sum of times, which is least at an end. */
 static double even_share(const fa_cooperate *c, double keys)
 {
     const double away = pace_of(&c->pace[FA_AWAY]), home = pace_of(&c->pace[FA_HOME]);
     if (!(keys > 0) || !(away + home > 0))
         return 0;
-    return FA_MIN(FA_MAX((home - fa_cooperate_link(c) / keys) / (away + home), 0), 1);
+    const double gain = home - fa_cooperate_link(c) / keys;
+    if (in_turn(c))
+        return away < gain ? 1 : 0;
+    return FA_MIN(FA_MAX(gain / (away + home), 0), 1);
 }
 
 double fa_cooperate_even(const fa_cooperate *c)

@@ -99,7 +99,8 @@ FA_API const char *fa_cooperate_way_name(fa_cooperate_way way);
 /**
  * A prepared attention on two devices. The home device has q and the outputs; its cache, segment[1], holds each sequence's newest
  * keys. The away device, such as the host (openmp), holds the oldest, in segment[0]. Both run at the same time, each over
- * its own keys; the away device's states go to the home one, where they are merged by LSE. Nothing else goes between
+ * its own keys, but for two devices of the host: the calls of those return when the work is done, so one follows the other.
+ * The away device's states go to the home one, where they are merged by LSE. Nothing else goes between
  * them but q. It holds memory of both devices and remembers what runs took: one thread at a time may use it, on one queue.
  */
 typedef struct fa_cooperate fa_cooperate;
@@ -144,8 +145,8 @@ typedef struct fa_cooperate_keys {
 /**
  * Runs it. `args` is as fa_segments_run() takes it, but workspace and work are NULL; segment[0] has buffers of the away device, all
  * else of the home one. The split is even in time: of keys in both caches, so many are taken to be away that both
- * devices are expected to end together, by the model at first and by what runs took afterwards. fa_cooperate_get_info()
- * tells it.
+ * devices are expected to end together, by the model at first and by what runs took afterwards. Of two devices of the host the
+ * faster takes all that it may. fa_cooperate_get_info() tells the split.
  *
  * Returns when both devices have computed their states and the merge is enqueued on `queue`, in whose order the outputs are
  * written. q is read in its order too, so the call waits for the work before it. No memory is allocated but in the first
