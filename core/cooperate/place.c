@@ -11,7 +11,8 @@
 /* Buffers of a layer's size: one is computed in while the other is copied. */
 enum { BUFFERS = 2 };
 
-/* What does not fit into 64 bits fits into no memory either: sums and products stop at the largest number. */
+/* What does not fit into 64 bits fits into no memory either, not even one that is said to have UINT64_MAX bytes: sums and
+ * products stop at that number, which is then no size. */
 static uint64_t times(uint64_t a, uint64_t b)
 {
     uint64_t product;
@@ -136,7 +137,7 @@ static layout lay_out(const problem *p, int64_t context)
     layout l = {.layer = divide_up(times(tokens, of->kv_bytes), devices)};
     const uint64_t rest = plus(plus(divide_up(of->weight_bytes, devices), of->activation_bytes),
                                times(tokens, of->activation_token_bytes));
-    if (rest > m->device_bytes)
+    if (rest > m->device_bytes || rest == UINT64_MAX || l.layer == UINT64_MAX)
         return l;
     const uint64_t rooms = (m->device_bytes - rest) / l.layer;
     if (rooms < layers && rooms < BUFFERS)
@@ -145,7 +146,7 @@ static layout lay_out(const problem *p, int64_t context)
     l.on_device = (int64_t)kept;
     l.device = rest + (kept == layers ? layers : rooms) * l.layer;
     l.host = times(times(layers - kept, l.layer), devices);
-    l.fits = l.host <= m->host_bytes;
+    l.fits = l.host <= m->host_bytes && l.host < UINT64_MAX;
     return l;
 }
 

@@ -147,6 +147,7 @@ START_TEST(even_shares)
     m.link_bandwidth = 1e12;
     fa_cooperate_placement p = place(&m, &model, 100);
     ck_assert_int_eq(p.layers_host, 0);
+    ck_assert_uint_eq(p.host_used, 0); /* as whole layers have it, not the split */
     ck_assert_double_eq_tol(p.split_host, 0.5, 1e-9);
     ck_assert_double_eq_tol(p.decode[FA_COOPERATE_SPLIT], 1 + 10 * 0.4, 1e-9);
     ck_assert_double_eq_tol(p.decode[FA_COOPERATE_HOST], 1 + 10 * 0.8, 1e-9);
@@ -198,6 +199,12 @@ START_TEST(invariants)
         ck_assert_uint_eq(p.host_used, (uint64_t)p.layers_host * p.layer_bytes * (uint64_t)m.devices);
         ck_assert_int_eq(p.layers_host == 0, tokens <= p.context_device);
         ck_assert_double_ge(p.split_host, (double)p.layers_host / (double)model.layers);
+        /* The split: its bytes of the host are there; those of a device, with buffers, are no more than device_used. */
+        const double cache = (double)model.layers * (double)p.layer_bytes;
+        ck_assert_double_le(p.split_host * cache * (double)m.devices, (double)m.host_bytes * (1 + 1e-12));
+        if (model.layers > 1)
+            ck_assert_double_le((1 - p.split_host) * cache + 2 * p.split_host * (double)p.layer_bytes,
+                                (double)p.device_used * (1 + 1e-12));
         for (int way = 0; way < FA_COOPERATE_WAYS; way++) {
             ck_assert(p.decode[way] > 0 && p.decode[way] < (double)INFINITY);
             ck_assert(p.prefill[way] > 0 && p.prefill[way] < (double)INFINITY);
@@ -227,6 +234,29 @@ START_TEST(sizes_beyond_memory)
     p = place(&m, &model, 1 << 20);
     ck_assert_int_eq(p.fits, 0);
     ck_assert_int_eq(p.context_longest, 0);
+}
+END_TEST
+
+/* UINT64_MAX, which callers write for no limit, holds what has a size, and no number that stopped there. */
+START_TEST(memory_without_limit)
+{
+    fa_cooperate_machine m = v100(16);
+    fa_cooperate_model model = pangu();
+    m.host_bytes = UINT64_MAX;
+    ck_assert_uint_eq(place(&m, &model, 262144).host_used, 36 * 8 * place(&m, &model, 262144).layer_bytes);
+    m.device_bytes = UINT64_MAX;
+    ck_assert_int_eq(place(&m, &model, FA_MAX_LENGTH).layers_device, 40);
+    model.kv_bytes = UINT64_MAX / 2; /* of a token, a sixteenth of that memory on each device */
+    ck_assert_int_eq(place(&m, &model, 1).fits, 0);
+    model.layers = 13;
+    ck_assert_int_eq(place(&m, &model, 1).layers_device, 13);
+    model.layers = 1;
+    model.weight_bytes = model.activation_bytes = model.activation_token_bytes = 0;
+    ck_assert_int_eq(place(&m, &model, 1 << 20).fits, 0); /* a layer of UINT64_MAX bytes */
+    model.kv_bytes = 0;
+    ck_assert_int_eq(place(&m, &model, 1).fits, 1);
+    model.activation_bytes = UINT64_MAX;
+    ck_assert_int_eq(place(&m, &model, 1).fits, 0);
 }
 END_TEST
 
@@ -307,6 +337,7 @@ Suite *cooperate_suite(void)
     tcase_add_test(tc, even_shares);
     tcase_add_test(tc, invariants);
     tcase_add_test(tc, sizes_beyond_memory);
+    tcase_add_test(tc, memory_without_limit);
     tcase_add_test(tc, refusals);
     suite_add_tcase(suite, tc);
     return suite;
