@@ -17,7 +17,7 @@ extern "C" {
  */
 typedef struct fa_cooperate_machine {
     size_t struct_size;      /* sizeof(fa_cooperate_machine)                                       */
-    int64_t devices;         /* 0: 1                                                               */
+    int64_t devices;         /* 0: 1. A model's heads_kv is a multiple: no head has replicas       */
     uint64_t device_bytes;   /* memory of one device that may be used                              */
     uint64_t host_bytes;     /* memory of the host that may be used, for all devices together      */
     double device_bandwidth; /* one device reads its memory                                        */
@@ -56,7 +56,10 @@ typedef enum fa_cooperate_way {
 
 /**
  * What fa_cooperate_place() found. Seconds are modelled, of the whole model, and 0 where the context does not fit. A layer is
- * placed as a whole, but for FA_COOPERATE_SPLIT, which puts the same bytes in the same memories and divides them otherwise.
+ * placed as a whole, and device_used and host_used are those of whole layers. FA_COOPERATE_SPLIT divides each layer instead:
+ * it has split_host * layers * layer_bytes * devices bytes on the host, which may be more than host_used and is never more than
+ * host_bytes. Of a device it takes (1 - split_host) * layers * layer_bytes for caches and 2 * split_host * layer_bytes for
+ * buffers, which is no more than device_used has for them, but for a model of one layer.
  */
 typedef struct fa_cooperate_placement {
     size_t struct_size;      /* sizeof(fa_cooperate_placement), set by the caller                     */
@@ -111,14 +114,15 @@ typedef struct fa_cooperate_desc {
     /* Two segments, each of as many keys as its cache has room for, without lengths (lens_kv, first_kv NULL), which each
      * run has of its own. dynamic_lengths is 0 or 1, and means the same. What segments refuse is refused here. */
     const fa_segments_desc *segments;
-    /* Between the two devices, as fa_cooperate_machine has them. 0: 10e9, and 20e-6. */
+    /* Between the two devices: bytes per second, and what a message takes beside. 0: 10e9, and 20e-6; so 0 seconds is the
+     * default here, and none in fa_cooperate_machine. */
     double link_bandwidth, link_seconds;
 } fa_cooperate_desc;
 
 /**
  * Prepares it: a plan on each device, a queue of the away one, the merge on the home one, and memory for what goes between.
- * The devices may be one and the same. Everything is copied out of desc. Destroy with fa_cooperate_destroy() before
- * either device. *cooperate is NULL on failure.
+ * The devices may be one and the same, or of two contexts: then host memory between them is of the home device's. Everything is
+ * copied out of desc. Destroy with fa_cooperate_destroy() before either device. *cooperate is NULL on failure.
  *
  * FA_INVALID, FA_UNSUPPORTED: as fa_segments_create(); the message names the segment. FA_INVALID also: segments is not 2, or a
  * link is negative. FA_UNSUPPORTED also: dynamic_lengths 2. FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST.
@@ -130,7 +134,8 @@ FA_API fa_status fa_cooperate_create(fa_device *home, fa_device *away, const fa_
 FA_API void fa_cooperate_destroy(fa_cooperate *cooperate);
 
 /**
- * Where the keys of one run lie. A sequence's keys are numbered from 0. Each list has a number for each sequence; it is copied.
+ * Where the keys of one run lie. A sequence's keys are numbered from 0. Each list has a number for each sequence; it is read
+ * during the call alone.
  * Keys that are in both caches are computed on either: the run chooses. Where there are none such, the split is the
  * caller's.
  */
@@ -148,15 +153,15 @@ typedef struct fa_cooperate_keys {
  * devices are expected to end together, by the model at first and by what runs took afterwards. Of two devices of the host the
  * faster takes all that it may. fa_cooperate_get_info() tells the split.
  *
- * Returns when both devices have computed their states and the merge is enqueued on `queue`, in whose order the outputs are
- * written. q is read in its order too, so the call waits for the work before it. No memory is allocated but in the first
- * run, by fa_plan_schedule().
+ * Returns when both devices have computed their states and the merge is enqueued on `queue`, one of the home device, in whose order
+ * the outputs are written. q is read in its order too, so the call waits for the work before it, the merge of the run before
+ * included: two runs never overlap. No memory is allocated but in the first run, by fa_plan_schedule().
  *
  * FA_INVALID, before anything is enqueued: as fa_segments_run(); a list is NULL, or a number in it beyond its cache or the
  * other list, which the message names; keys such that a row does not see all keys that lie away alone. After any other failure
- * both devices have done what they were given when the call returns, o and lse are not written, and no run ever writes a
- * cache: FA_INVALID: a page table that the host reads; FA_OUT_OF_MEMORY; FA_DEVICE_LOST, of either device; FA_UNSUPPORTED: a
- * queue that records or is captured.
+ * both devices have done what they were given when the call returns, o and lse are not written, but in part by a merge that
+ * failed on the device, and no run ever writes a cache: FA_INVALID: a page table that the host reads; FA_OUT_OF_MEMORY;
+ * FA_DEVICE_LOST, of either device; FA_UNSUPPORTED: a queue that records or is captured.
  */
 FA_API fa_status fa_cooperate_run(fa_cooperate *cooperate, fa_queue *queue, const fa_cooperate_keys *keys,
                                   const fa_segments_args *args);
@@ -181,7 +186,7 @@ typedef struct fa_cooperate_info {
     char kernel_home[64];
 } fa_cooperate_info;
 
-/** Fills `info`. FA_INVALID: NULL, or struct_size is wrong. */
+/** Fills `info`. FA_INVALID: NULL, or struct_size is wrong. It reads what runs write: not while another thread runs it. */
 FA_API fa_status fa_cooperate_get_info(const fa_cooperate *cooperate, fa_cooperate_info *info);
 
 #ifdef __cplusplus
