@@ -38,6 +38,8 @@ class Placement(Case):
         self.assertGreater(found["context_longest"], 262144)
         text = self.expect_printed(0, *PAPER)
         self.assertIn("placement  4 layers on the devices, 36 on the host, of 40", text)
+        host = found["layer_bytes"] * 8 * 40 * found["split_host"] * 1e-9
+        self.assertIn(f"of each layer's keys on the host, {host:.2f} GB, where both compute", text)
         fastest = [line for line in text.splitlines() if line.endswith("fastest")]
         self.assertEqual(len(fastest), 1)
         self.assertTrue(fastest[0].startswith(found["decode_way"]))

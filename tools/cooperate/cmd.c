@@ -174,8 +174,10 @@ static void print_text(const fa_cooperate_machine *machine, const fa_cooperate_m
     printf("memory     %.2f of %.2f GB of each device, %.2f of %.2f GB of the host\n",
            (double)p->device_used * 1e-9, (double)machine->device_bytes * 1e-9, (double)p->host_used * 1e-9,
            (double)machine->host_bytes * 1e-9);
-    printf("split      %.1f %% of each layer's keys on the host, where both compute\n\n",
-           100 * p->split_host);
+    const double devices = machine->devices ? (double)machine->devices : 1;
+    printf("split      %.1f %% of each layer's keys on the host, %.2f GB, where both compute\n\n",
+           100 * p->split_host,
+           1e-9 * p->split_host * (double)model->layers * (double)p->layer_bytes * devices);
     printf("way        prompt         a token\n");
     for (int way = 0; way < FA_COOPERATE_WAYS; way++) {
         printf("%-7s", fa_cooperate_way_name((fa_cooperate_way)way));
