@@ -115,6 +115,7 @@ look_for_build_tools()
     wish "OpenCL headers, for the OpenCL backend" "opencl-headers" test -e /usr/include/CL/cl.h
     wish "Vulkan headers, for the Vulkan backend" "libvulkan-dev" test -e /usr/include/vulkan/vulkan_core.h
     wish "glslangValidator, for the Vulkan backend" "glslang-tools" have_one_of glslangValidator glslang
+    wish "spirv-opt, for a faster Vulkan backend" "spirv-tools" have spirv-opt
 }
 
 # A folder with something in it.
