@@ -139,8 +139,8 @@ static size_t most_coded_bytes(const fa_cuda_traits *t, int variant)
 }
 
 /*
- * Why a kernel on tensor cores does not decode; NULL: it does. Modules that do are compiled when they are first used. Of tiles,
- * a GPU has those with its newest instructions alone, as each has modules for as many formats.
+ * Why a kernel on tensor cores does not decode; NULL: it does. Modules that do are compiled when they are first used. GPUs
+ * of 8.0 or later do without Turing's tiles, as each has modules for as many formats.
  */
 static const char *declines_formats(const fa_cu_caps *caps, const fa_cuda_traits *t, int32_t most_q)
 {

@@ -319,7 +319,7 @@ FA_CUDA_FN int fa_cuda_decode_bytes(fa_cuda_traits t, int type, int variant)
 
 /*
  * Tensor, of formats of caches: bytes from a row of codes to the next. Of blocks with scales they are an odd multiple of 8, which
- * puts words of 16 rows into different banks; of fp8, whose codes are read by 16 bytes, an odd multiple of 16.
+ * puts words of 16 rows into different banks, where a warp has as many; of fp8, whose codes are read by 16 bytes, an odd multiple of 16.
  */
 FA_CUDA_FN int fa_cuda_tile_pitch(fa_cuda_traits t, int type)
 {

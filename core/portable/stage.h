@@ -4,6 +4,7 @@
  * OpenCL C and GLSL compile this, and define before
  *   FA_BLOCK_Q, FA_BLOCK_KV, FA_DIM_V, FA_LANES, FA_ROWS, FA_DEPTH   sizes, which tile.h explains
  *   FA_CONSTANT(name, value)   declares an int
+ *   CEIL_DIV(a, b)             a / b, rounded up
  */
 #ifndef FA_PORTABLE_STAGE_H
 #define FA_PORTABLE_STAGE_H

@@ -30,6 +30,9 @@
  *   FA_FETCH_Q(place, d, count)    elements of the row there from dim d on
  *   FA_FIND_x(key)                 with pages, what must be known of a key before it is fetched; x is K or V
  *   FA_FETCH_x(found, key, d, count)   elements of the key
+ *   FA_UNROLL, FA_ROLLED           before a loop that is to be unrolled, or is not
+ *   KEYS, DIMS                     registers of a row of s, and of acc
+ *   FA_HAS_PAGES                   as keys.h has it
  */
 #ifndef FA_PORTABLE_TILE_H
 #define FA_PORTABLE_TILE_H

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What coded_tile.cuh does, where k and v both are in formats of caches, on Hopper's tensor cores. Two warpgroups have 64 rows
- * each; a third decodes, a stage ahead of them. The two wait for stages and for nothing else, so that
- * products of one run while the other makes weights.
+ * each; a third decodes, a stage ahead of them. The two wait for stages, and for each other only in blocks of fp8 with hidden
+ * keys, so that products of one run while the other makes weights.
  *
  * Scores of a block of 32 dims are sums of their own, which the key's scale multiplies. Of values, a block of 32 dims is a product
  * of its own, whose weights its scales have multiplied.

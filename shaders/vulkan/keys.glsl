@@ -85,7 +85,7 @@ address row_behind(cursor c, int distance)
     return c.first + address(distance) * address(unit_of(c));
 }
 
-/* A kernel calls begin_lost() before its first barrier and end_lost() before its last; then is_lost() says of the item. */
+/* A kernel calls begin_lost() before its first barrier and end_lost() before its last; then sum_or_lost() knows of the item. */
 void begin_lost(int id)
 {
     lost_here = false;

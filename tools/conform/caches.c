@@ -247,7 +247,7 @@ static bool add_format_tiles(conform_list *list)
     return ok;
 }
 
-/* Blocks of keys that packed bits hide whole, of which kernels fetch and decode none: K and V in formats of their own. */
+/* Blocks of keys that packed bits hide whole, which kernels may pass over: K and V in formats of their own. */
 static bool add_format_runs(conform_list *list)
 {
     static const fa_dtype formats[] = {FA_E4M3, FA_Q8_0, FA_Q5_1, FA_IQ4_NL};
