@@ -250,14 +250,10 @@ struct tensor_kernel {
     /* Likewise; true where it is of one of them. */
     static __device__ bool sync_or(bool any)
     {
-        if constexpr (!fa_cuda_takes_formats(R))
+        if constexpr (fa_cuda_takes_formats(R))
+            return any_at<GROUP>(1, any);
+        else
             return __syncthreads_or(any) != 0;
-        int some;
-        asm volatile("{.reg .pred p, q; setp.ne.s32 p, %1, 0; bar.red.or.pred q, 1, %2, p; selp.s32 %0, 1, 0, q;}"
-                     : "=r"(some)
-                     : "r"((int)any), "n"(GROUP)
-                     : "memory");
-        return some != 0;
     }
 
     /* Where a chunk of a row is (row in x, chunk in y), of the rows from `at` on and of this warp's part of their dims. */
