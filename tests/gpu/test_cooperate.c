@@ -208,7 +208,8 @@ START_TEST(keys_on_both)
                 ck_assert_int_eq(info.keys_away, most);
             if (dear)
                 ck_assert_double_eq(info.share_away, 0);
-            ck_assert_double_gt(info.measured_away, 0);
+            /* Windows' clock may stand still for as long as a run takes. */
+            ck_assert(info.measured_away > 0 || info.seconds_away == 0);
         }
         release_memory(&m);
         fa_cooperate_destroy(c);
