@@ -25,6 +25,7 @@ struct fa_sharded_context {
     /* A workspace has the outputs of all ranks, then their LSEs, this rank's own state, and the plan's workspace. */
     size_t lse_offset, own_offset, scratch_offset, workspace;
     char *gathered; /* this rank's state, then those of all */
+    bool failed;    /* a run has: ranks may stand at different gathers */
 };
 
 static size_t state_size(const fa_sharded_context *c)
@@ -219,6 +220,13 @@ static fa_status merge(const fa_sharded_context *c, fa_queue *queue, const fa_at
     return fa_merge_run(c->merge, queue, &m);
 }
 
+static fa_status compute(const fa_sharded_context *c, fa_queue *queue, const fa_attention_args *args)
+{
+    FA_TRY(run_own(c, queue, args));
+    FA_TRY(exchange(c, queue, args));
+    return merge(c, queue, args);
+}
+
 fa_status fa_sharded_context_run(fa_sharded_context *context, fa_queue *queue, const fa_attention_args *args)
 {
     fa_attention_args copy;
@@ -226,11 +234,14 @@ fa_status fa_sharded_context_run(fa_sharded_context *context, fa_queue *queue, c
     FA_TRY(fa_call_check("context", context, context ? context->device : NULL, queue, "args", args));
     FA_TRY(fa_copy_struct(&copy, sizeof(copy), FA_ATTENTION_ARGS_0_1, args, "fa_attention_args"));
     copy.struct_size = sizeof(copy);
+    if (context->failed)
+        return fa_fail(FA_RANK_LOST,
+                       "an earlier run of the context failed: ranks may stand at different gathers");
     fa_binding binding = fa_binding_of(&copy);
     FA_TRY(fa_binding_share(&context->problem, &binding));
     FA_TRY(fa_binding_check(&binding, context->device, &context->problem, context->workspace,
                             copy.work ? fa_plan_work(context->plan) : 0));
-    FA_TRY(run_own(context, queue, &copy));
-    FA_TRY(exchange(context, queue, &copy));
-    return merge(context, queue, &copy);
+    const fa_status status = compute(context, queue, &copy);
+    context->failed = status != FA_OK;
+    return status;
 }

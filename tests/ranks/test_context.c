@@ -155,6 +155,109 @@ START_TEST(ranks_that_disagree)
 }
 END_TEST
 
+/* A transport over that of one rank, whose gathers are counted; one of them is done and then fails. */
+typedef struct failing {
+    fa_transport over;
+    int gathers, fails_at;
+} failing;
+
+static fa_status gather(void *user, const void *from, void *to, size_t bytes, double timeout, char *message,
+                        size_t size)
+{
+    failing *f = user;
+    const fa_status status = f->over.allgather(f->over.user, from, to, bytes, timeout, message, size);
+    return ++f->gathers == f->fails_at ? FA_IO : status;
+}
+
+/* What a test makes of one rank's keys, and what it does with them. */
+typedef struct alone {
+    fa_sharded_context *made;
+    fa_queue *queue;
+    fa_attention_args args;
+    failing *transport;
+    fa_buffer *buffer, *workspace, *work;
+} alone;
+
+static fa_status make_alone(fa_device *device, const fa_transport *over, alone *a)
+{
+    enum { BYTES = 4096 };
+    fa_attention_desc d = make_desc(1, 1, 1, 2, 4, 16);
+    d.dynamic_lengths = 1;
+    fa_transport t = *over;
+    t.user = a->transport;
+    t.allgather = gather;
+    a->transport->over = *over;
+    fa_status status = fa_sharded_context_create(device, &t, &d, &a->made);
+    if (status == FA_OK)
+        status = fa_queue_create(device, &a->queue);
+    if (status == FA_OK)
+        status = fa_buffer_create(device, BYTES, &a->buffer);
+    if (status == FA_OK)
+        status = fa_buffer_create(device, fa_sharded_context_workspace(a->made), &a->workspace);
+    if (status == FA_OK)
+        status = fa_buffer_create(device, fa_plan_work(fa_sharded_context_plan(a->made)), &a->work);
+    a->args = (fa_attention_args){.struct_size = sizeof(a->args),
+                                  .q = a->buffer,
+                                  .k = a->buffer,
+                                  .v = a->buffer,
+                                  .o = a->buffer,
+                                  .workspace = a->workspace,
+                                  .k_offset = BYTES / 4,
+                                  .v_offset = BYTES / 2,
+                                  .o_offset = BYTES / 4 * 3};
+    return status;
+}
+
+static void release_alone(alone *a)
+{
+    fa_queue_destroy(a->queue);
+    fa_buffer_destroy(a->buffer);
+    fa_buffer_destroy(a->workspace);
+    fa_buffer_destroy(a->work);
+    fa_sharded_context_destroy(a->made);
+}
+
+/* Keeps the status and the message of a call that is not the expected one, or that was not expected to say this. */
+static bool is(a_rank *r, fa_status status, fa_status expected, const char *message)
+{
+    const bool same = status == expected && strstr(fa_last_error(), message);
+    if (!same)
+        (void)snprintf(r->message, sizeof(r->message), "%s and '%s', expected %s and '%s'",
+                       fa_status_name(status), fa_last_error(), fa_status_name(expected), message);
+    r->status = same ? FA_OK : FA_IO;
+    return same;
+}
+
+/* A refused run is repeated. After one that fails behind its gather no other gathers. */
+static void fail_behind_a_gather(a_rank *r)
+{
+    failing transport = {.fails_at = 4}; /* the first is that of making it */
+    alone a = {.transport = &transport};
+    bool good = is(r, make_alone(r->user, r->transport, &a), FA_OK, "");
+    good = good && is(r, fa_sharded_context_run(a.made, a.queue, &a.args), FA_OK, "");
+    a.args.q = NULL;
+    good = good && is(r, fa_sharded_context_run(a.made, a.queue, &a.args), FA_INVALID, "args.q is NULL");
+    a.args.q = a.buffer;
+    good = good && is(r, fa_sharded_context_run(a.made, a.queue, &a.args), FA_OK, "");
+    good = good && is(r, fa_sharded_context_run(a.made, a.queue, &a.args), FA_IO, "");
+    good = good && is(r, fa_sharded_context_run(a.made, a.queue, &a.args), FA_RANK_LOST,
+                      "an earlier run of the context failed");
+    if (good && transport.gathers != 4)
+        (void)snprintf(r->message, sizeof(r->message), "%d gathers, expected 4", transport.gathers);
+    r->status = good && transport.gathers == 4 ? FA_OK : FA_IO;
+    release_alone(&a);
+}
+
+START_TEST(a_failed_run)
+{
+    fa_device *device = open_device();
+    a_rank found[MOST_RANKS];
+    on_ranks(1, 0, 0, 10, fail_behind_a_gather, device, found);
+    ck_assert_msg(found[0].status == FA_OK, "%s", found[0].message);
+    fa_device_close(device);
+}
+END_TEST
+
 START_TEST(refusals)
 {
     fa_device *device = open_device();
@@ -185,6 +288,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, equals_the_oracle);
     tcase_add_test(tc, a_rank_that_is_gone);
     tcase_add_test(tc, ranks_that_disagree);
+    tcase_add_test(tc, a_failed_run);
     tcase_add_test(tc, refusals);
     return run_unforked(suite);
 }
