@@ -32,6 +32,7 @@ struct fa_plan {
     void *work;           /* of the plan's own lengths, on the host; NULL where only the device has it */
     struct fa_fill *fill; /* writes the work of lengths on the device; NULL: there may be none such */
     struct fa_run_status *status; /* writes the status of runs; NULL: the description does not ask for it */
+    bool keeps_rows; /* of another object, to which each row gives a state: runs have all of them */
 
     /* Workspace: scratch of each worker, then the partial outputs, then their states. */
     size_t scratch_bytes; /* of one worker, a multiple of 64; the backend's */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The work of other lengths than a plan's own. */
+#include "core/attention/sequences.h"
 #include "core/backend.h"
 #include "core/context.h"
 #include "core/floating.h"
@@ -97,6 +98,8 @@ fa_status fa_plan_schedule(const fa_plan *plan, fa_queue *queue, const fa_length
     fa_status status = check_call(plan, queue, lengths, work, work_offset);
     if (status == FA_OK)
         status = fa_copy_struct(&copy, sizeof(copy), FA_LENGTHS_0_1, lengths, "fa_lengths");
+    if (status == FA_OK && plan->keeps_rows)
+        status = fa_sequences_keep_rows(&copy);
     if (status != FA_OK)
         return status;
     status = make_room(plan, queue, work, work_offset, &r);

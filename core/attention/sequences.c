@@ -43,6 +43,23 @@ fa_status fa_sequences_take(const fa_lengths *d, fa_side_lists *q, fa_side_lists
     return take_side(kv);
 }
 
+fa_status fa_sequences_no_list(const fa_index_list *list, const char *why)
+{
+    return fa_index_is_given(list) ? fa_fail(FA_INVALID, "%s is given, expected NULL: %s", list->name, why)
+                                   : FA_OK;
+}
+
+fa_status fa_sequences_keep_rows(const fa_lengths *d)
+{
+    fa_side_lists q = {.first = {.name = ""}}, kv;
+    static const char *const why = "rows are the description's";
+    if (d->sequences != 0)
+        return fa_fail(FA_INVALID, "sequences is %lld, expected 0: %s", (long long)d->sequences, why);
+    FA_TRY(fa_sequences_lists(d, &q, &kv));
+    FA_TRY(fa_sequences_no_list(&q.cu, why));
+    return fa_sequences_no_list(&q.lens, why);
+}
+
 /* Offsets rise from at least 0 to at most the rows there are, and no sequence is longer than the limit. */
 static fa_status check_offsets(const fa_index_list *cu, int64_t sequences, int64_t rows)
 {

@@ -33,6 +33,12 @@ fa_status fa_sequences_lists(const fa_lengths *d, fa_side_lists *q, fa_side_list
 /* The same, of which a side has offsets or lengths. */
 fa_status fa_sequences_take(const fa_lengths *d, fa_side_lists *q, fa_side_lists *kv);
 
+/* A list that lengths may not have here, because of `why`. */
+fa_status fa_sequences_no_list(const fa_index_list *list, const char *why);
+
+/* Lengths that leave the rows of each sequence as the description has them: of keys alone. */
+fa_status fa_sequences_keep_rows(const fa_lengths *d);
+
 /* Validates the lists of a description, and counts sequences. */
 fa_status fa_sequences_check(fa_problem *p, const fa_attention_desc *d, const fa_side_lists *q,
                              const fa_side_lists *kv);

@@ -93,6 +93,7 @@ static fa_status make_alone(fa_sharded_context *c, const fa_attention_desc *give
     FA_TRY(check_rows(&c->problem));
     const fa_attention_desc own = fa_parts_desc(desc);
     FA_TRY(fa_plan_create(c->device, &own, &c->plan));
+    c->plan->keeps_rows = true;
     FA_TRY(make_merge(c, desc));
     return lay_out(c);
 }

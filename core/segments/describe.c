@@ -147,13 +147,6 @@ static fa_status check_seen(const fa_problem *p, const char *lens, int64_t n, in
                    lens, (long long)n, (long long)keys, (long long)(keys - seen));
 }
 
-/* A list that lengths of a segment have not. */
-static fa_status check_none(const fa_index_list *list, const char *why)
-{
-    return fa_index_is_given(list) ? fa_fail(FA_INVALID, "%s is given, expected NULL: %s", list->name, why)
-                                   : FA_OK;
-}
-
 static int64_t number_in(const fa_index_list *list, int64_t n, int64_t otherwise)
 {
     return fa_index_is_given(list) ? fa_index_at(list, n) : otherwise;
@@ -161,17 +154,13 @@ static int64_t number_in(const fa_index_list *list, int64_t n, int64_t otherwise
 
 fa_status fa_segments_check_lengths(const fa_segments *segments, int64_t n, const fa_lengths *l)
 {
-    static const char *const rows = "rows are the description's";
     const fa_problem *p = &segments->problem[n];
     fa_side_lists q, kv;
     if (!l)
         return FA_OK;
-    if (l->sequences != 0)
-        return fa_fail(FA_INVALID, "sequences is %lld, expected 0: %s", (long long)l->sequences, rows);
+    FA_TRY(fa_sequences_keep_rows(l));
     FA_TRY(fa_sequences_lists(l, &q, &kv));
-    FA_TRY(check_none(&q.cu, rows));
-    FA_TRY(check_none(&q.lens, rows));
-    FA_TRY(check_none(&kv.cu, "segments are not packed"));
+    FA_TRY(fa_sequences_no_list(&kv.cu, "segments are not packed"));
     for (int64_t i = 0; i < p->sequences; i++) {
         const int64_t keys = number_in(&kv.lens, i, p->keys), first = number_in(&kv.first, i, 0);
         if (keys < 0 || keys > p->keys)

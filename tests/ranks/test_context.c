@@ -248,6 +248,44 @@ static void fail_behind_a_gather(a_rank *r)
     release_alone(&a);
 }
 
+/* Lengths of a run are those of keys: a row that a rank has no state of would be merged all the same. */
+static void schedule_rows(a_rank *r)
+{
+    static const int64_t one = 1, offsets[] = {0, 1};
+    const struct {
+        fa_lengths lengths;
+        const char *message;
+    } list[] = {
+        {{.sequences = 1}, "sequences is 1, expected 0: rows are the description's"},
+        {{.lens_q = &one}, "lens_q is given, expected NULL: rows are the description's"},
+        {{.lens_q32 = (const int32_t[]){1}}, "lens_q32 is given"},
+        {{.cu_rows_q = offsets}, "cu_rows_q is given"},
+        {{.lens_kv = &one}, ""},
+    };
+    failing transport = {.gathers = 0};
+    alone a = {.transport = &transport};
+    bool good = is(r, make_alone(r->user, r->transport, &a), FA_OK, "");
+    for (int i = 0; i < COUNT(list) && good; i++) {
+        fa_lengths lengths = list[i].lengths;
+        lengths.struct_size = sizeof(lengths);
+        good = is(r, fa_plan_schedule(fa_sharded_context_plan(a.made), a.queue, &lengths, a.work, 0),
+                  i < COUNT(list) - 1 ? FA_INVALID : FA_OK, list[i].message);
+    }
+    a.args.work = a.work;
+    good = good && is(r, fa_sharded_context_run(a.made, a.queue, &a.args), FA_OK, "");
+    release_alone(&a);
+}
+
+START_TEST(lengths_of_keys_alone)
+{
+    fa_device *device = open_device();
+    a_rank found[MOST_RANKS];
+    on_ranks(1, 0, 0, 10, schedule_rows, device, found);
+    ck_assert_msg(found[0].status == FA_OK, "%s", found[0].message);
+    fa_device_close(device);
+}
+END_TEST
+
 START_TEST(a_failed_run)
 {
     fa_device *device = open_device();
@@ -289,6 +327,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, a_rank_that_is_gone);
     tcase_add_test(tc, ranks_that_disagree);
     tcase_add_test(tc, a_failed_run);
+    tcase_add_test(tc, lengths_of_keys_alone);
     tcase_add_test(tc, refusals);
     return run_unforked(suite);
 }
