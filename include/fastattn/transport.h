@@ -13,18 +13,18 @@ extern "C" {
 #define FA_MAX_RANKS 1024
 
 /**
- * One rank's end of a group of ranks. It is plain data and two functions, so that a caller whose framework has collectives
- * of its own fills one; fa_transport_create_mpi() and fa_transport_create_local() make the library's.
+ * One rank's end of a group of ranks. It is plain data and two functions, so that a caller whose framework has
+ * collectives of its own fills one; fa_transport_create_mpi() and fa_transport_create_local() make the library's.
  *
- * Both functions are collective: all ranks call the same ones, in the same order, with the same types and sizes. They return when
- * this rank has the result, or `timeout` seconds after they were called. On failure they write a message of at most
- * message_size bytes, its end included. FA_RANK_LOST: a rank died or did not come in time; the memory of the call is not touched
- * any more, and all later calls fail likewise. Any other status is one that all
- * ranks get from this call; what fails on one rank alone is FA_RANK_LOST, or another status with which its transport is lost too.
+ * Both functions are collective: all ranks call the same ones, in the same order, with the same types and sizes. They
+ * return when this rank has the result, or `timeout` seconds after they were called. On failure they write a message of
+ * at most message_size bytes, its end included. FA_RANK_LOST: a rank died or did not come in time; the memory of the
+ * call is not touched any more, and all later calls fail likewise. Any other status is one that all ranks get from this
+ * call; what fails on one rank alone is FA_RANK_LOST, or another status with which its transport is lost too.
  *
- * The library calls one function of a transport at a time. Several objects may use one transport, one after the other. The
- * struct is copied when an object is made from it, and `user` must outlive the object. Of a transport that the library made, a
- * caller may change timeout (30 seconds), latency and bandwidth before that.
+ * The library calls one function of a transport at a time. Several objects may use one transport, one after the other.
+ * The struct is copied when an object is made from it, and `user` must outlive the object. Of a transport that the
+ * library made, a caller may change timeout (30 seconds), latency and bandwidth before that.
  */
 typedef struct fa_transport {
     size_t struct_size;    /* sizeof(fa_transport)                                                        */
@@ -43,7 +43,8 @@ typedef struct fa_transport {
     /* Replaces `count` elements at `data`, of FA_F32, FA_F16 or FA_BF16, by the sum over ranks, in place. */
     fa_status (*allreduce)(void *user, fa_dtype dtype, void *data, int64_t count, double timeout,
                            char *message, size_t message_size);
-    /* Gathers `bytes` bytes of each rank at `to`, in the order of ranks. Both lie in host memory, apart from each other. */
+    /* Gathers `bytes` bytes of each rank at `to`, in the order of ranks. Both lie in host memory, apart from each
+     * other. */
     fa_status (*allgather)(void *user, const void *from, void *to, size_t bytes, double timeout,
                            char *message, size_t message_size);
     /* Releases `user`, for fa_transport_destroy(); NULL: the caller does. */
@@ -54,9 +55,10 @@ typedef struct fa_transport {
 FA_API void fa_transport_destroy(fa_transport *transport);
 
 /**
- * Measures latency and bandwidth: a few allreduces of f32, of 1 element and of 1 MiB, the fastest of each, and of all ranks
- * the slowest. Writes both to the struct, on every rank the same. Collective: all ranks call it. FA_INVALID: NULL, or a field
- * is wrong. FA_UNSUPPORTED: device_memory is 1, which the caller measures. FA_OUT_OF_MEMORY. FA_RANK_LOST.
+ * Measures latency and bandwidth: a few allreduces of f32, of 1 element and of 1 MiB, the fastest of each, and of all
+ * ranks the slowest. Writes both to the struct, on every rank the same. Collective: all ranks call it. FA_INVALID:
+ * NULL, or a field is wrong. FA_UNSUPPORTED: device_memory is 1, which the caller measures. FA_OUT_OF_MEMORY.
+ * FA_RANK_LOST.
  */
 FA_API fa_status fa_transport_measure(fa_context *context, fa_transport *transport);
 
@@ -69,29 +71,33 @@ typedef struct fa_transport_local_desc {
 } fa_transport_local_desc;
 
 /**
- * Makes a group of ranks that are threads of this process, such as one for each socket of a host, and stores the transport
- * of each rank in made[0] to made[ranks - 1]. One element is summed in the order of ranks, in f32, and rounded once to its
- * type. With latency and bandwidth a call sleeps until a link of that speed would be done: to try out how a layer behaves on a
- * slower one. A sleep that would end behind the time-out ends there, with FA_RANK_LOST.
+ * Makes a group of ranks that are threads of this process, such as one for each socket of a host, and stores the
+ * transport of each rank in made[0] to made[ranks - 1]. One element is summed in the order of ranks, in f32, and
+ * rounded once to its type. With latency and bandwidth a call sleeps until a link of that speed would be done: to try
+ * out how a layer behaves on a slower one. A sleep that would end behind the time-out ends there, with FA_RANK_LOST.
  *
- * Destroy each with fa_transport_destroy(), when its rank is in no call. The context must outlive them. FA_INVALID: NULL, or a
- * field is wrong. FA_UNSUPPORTED: Windows. FA_OUT_OF_MEMORY. Nothing is made on failure: made[] is NULL. Thread-safe.
+ * Destroy each with fa_transport_destroy(), when its rank is in no call. The context must outlive them. FA_INVALID:
+ * NULL, or a field is wrong. FA_UNSUPPORTED: Windows. FA_OUT_OF_MEMORY. Nothing is made on failure: made[] is NULL.
+ * Thread-safe.
  */
 FA_API fa_status fa_transport_create_local(fa_context *context, const fa_transport_local_desc *desc,
                                            fa_transport **made);
 
 /**
- * Makes a transport over an MPI communicator, which is used as it is: `communicator` is the address of the caller's MPI_Comm;
- * NULL: MPI_COMM_WORLD. The caller has initialised MPI, and keeps the communicator until the transport is destroyed; no other
- * collective may run on it while the library uses it. docs/ranks.md says what MPI promises where a rank dies.
+ * Makes a transport over an MPI communicator, which is used as it is: `communicator` is the address of the caller's
+ * MPI_Comm; NULL: MPI_COMM_WORLD. The caller has initialised MPI, and keeps the communicator until the transport is
+ * destroyed; no other collective may run on it while the library uses it. docs/ranks.md says what MPI promises where a
+ * rank dies.
  *
- * The library is not linked with MPI. It opens a module that was built for one MPI: libfastattn-mpi.so, as the loader finds libraries, or the
- * file that FASTATTN_MPI_MODULE names. any_thread is 1 where MPI was initialised with MPI_THREAD_SERIALIZED or more. With less than
- * MPI_THREAD_MULTIPLE nothing else may call MPI while a layer runs, its `project` included. Data pass through a
- * copy of the module's own, as MPI may go on writing after a time-out; it grows to the largest call, and is of malloc().
+ * The library is not linked with MPI. It opens a module that was built for one MPI, 3.0 or later: libfastattn-mpi.so,
+ * as the loader finds libraries, or the file that FASTATTN_MPI_MODULE names. any_thread is 1 where MPI was initialised
+ * with MPI_THREAD_SERIALIZED or more. With less than MPI_THREAD_MULTIPLE nothing else may call MPI while a layer runs,
+ * its `project` included. Data pass through a copy of the module's own, as MPI may go on writing after a time-out; it
+ * grows to the largest call, and is of malloc(). latency and bandwidth are 0 until they are measured or set.
  *
- * FA_INVALID: NULL; MPI is not initialised, or already finalised; no communicator. FA_UNSUPPORTED: there is no module, or it
- * is one of another version; an intercommunicator; more than FA_MAX_RANKS ranks. FA_OUT_OF_MEMORY. Thread-safe as far as MPI is.
+ * FA_INVALID: NULL; MPI is not initialised, or already finalised; no communicator. FA_UNSUPPORTED: there is no module,
+ * or it is one of another version; an intercommunicator; more than FA_MAX_RANKS ranks. FA_OUT_OF_MEMORY. *transport is
+ * NULL on failure. Destroy with fa_transport_destroy(). Thread-safe as far as MPI is.
  */
 FA_API fa_status fa_transport_create_mpi(fa_context *context, const void *communicator,
                                          fa_transport **transport);
