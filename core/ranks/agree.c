@@ -66,11 +66,15 @@ fa_status fa_ranks_agree(const fa_context *context, const fa_transport *t, const
     for (int i = 0; i < share_count; i++)
         mine.share[i] = shares[i].own;
     const size_t bytes = (size_t)t->ranks * sizeof(record);
-    /* A few ranks need no memory, so that all hear of one that has none. */
+    /* A few ranks need no memory, so that all hear of one that has none. Of more, the others wait for it in vain. */
     record few[FEW];
     record *all = t->ranks <= FEW ? few : fa_alloc(context, bytes);
-    if (!all)
-        return own == FA_OK ? FA_OUT_OF_MEMORY : own;
+    if (!all && own == FA_OK)
+        return FA_OUT_OF_MEMORY;
+    if (!all) {
+        fa_message_restore(&kept);
+        return own;
+    }
     fa_status status = fa_allgather(t, &mine, all, sizeof(mine));
     if (status == FA_OK && own == FA_OK)
         status = judge(t, what, &mine, all, words);
