@@ -168,6 +168,8 @@ int main(int argc, char **argv)
         failed = run_rank(transport);
     fa_transport_destroy(transport);
     fa_context_destroy(context);
+    if (failed && status != FA_UNSUPPORTED)
+        (void)MPI_Abort(MPI_COMM_WORLD, failed); /* MPI_Finalize() would wait for a sum that never ends */
     (void)MPI_Finalize();
     return status == FA_UNSUPPORTED ? 77 : failed;
 }
