@@ -4,9 +4,10 @@
 
     mpi.py MPIRUN RANKS PROGRAM KIND [ARGUMENT...]
 
-PROGRAM is called with a folder, KIND and the arguments, and writes a line to FOLDER/rank.N: "right", but where KIND is "example",
-whose exit status tells, or "stalled" or "killed". There, rank 1 does not come to a call, and each other rank writes "STATUS STATUS SECONDS MESSAGE" of it, which must be
-FA_RANK_LOST within the time-out of 1 s and what a busy machine adds.
+PROGRAM is called with a folder, KIND and the arguments, and writes a line to FOLDER/rank.N: "right", but where KIND is
+"example", whose exit status tells, or "stalled" or "killed". There, rank 1 does not come to a call, and each other rank
+writes "STATUS STATUS SECONDS MESSAGE" of it, which must be FA_RANK_LOST within the time-out of 1 s and what a busy
+machine adds. The call before, to which all come, must not have failed: the message would say so.
 """
 import os
 import pathlib
@@ -21,7 +22,8 @@ def command_of(mpirun, ranks, kind):
     version = subprocess.run([mpirun, "--version"], text=True, capture_output=True, check=False).stdout
     if "Open MPI" in version or "OpenRTE" in version:
         return [mpirun, "--oversubscribe", *(["--enable-recovery"] if kind == "killed" else []), "-n", str(ranks)]
-    # MPICH's launcher ends all ranks when one dies of a signal, which a shell hides from it, and sends the others another one.
+    # MPICH's launcher ends all ranks when one dies of a signal, which a shell hides from it, and sends the others
+    # another one.
     if kind == "killed":
         return [mpirun, "-disable-auto-cleanup", "-n", str(ranks), "sh", "-c", 'trap "" USR1; "$0" "$@"; true']
     return [mpirun, "-n", str(ranks)]
@@ -31,7 +33,8 @@ def judge(kind, rank, line):
     if kind not in ("stalled", "killed"):
         return line == "right"
     words = line.split()
-    return words[:2] == ["FA_RANK_LOST", "FA_RANK_LOST"] and float(words[2]) < 1 + SLACK
+    return (words[:2] == ["FA_RANK_LOST", "FA_RANK_LOST"] and float(words[2]) < 1 + SLACK and
+            "a first call" not in line)
 
 
 def main():
