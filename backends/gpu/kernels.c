@@ -2,6 +2,7 @@
 #include "backends/gpu/kernels.h"
 
 #include "core/backend.h"
+#include "core/portable/scales.h"
 #include "core/size.h"
 #include "core/status.h"
 #include "core/tensor.h"
@@ -185,13 +186,13 @@ bool fa_gpu_can_align(const fa_problem *p)
 
 bool fa_gpu_far_pages(const fa_problem *p)
 {
-    const uint64_t most = (uint64_t)1 << 30; /* of a unit; as the kernels have it */
     bool far = false;
     for (int t = FA_K; t <= FA_V; t++) {
         const fa_tensor *x = &p->tensor[t];
-        const uint64_t page = (uint64_t)fa_dtype_bytes(x->dtype, x->stride[0]),
-                       key = (uint64_t)fa_dtype_bytes(x->dtype, x->stride[2]), steps = page | key | most;
-        far = far || p->span[t] / (steps & (~steps + 1)) > INT32_MAX;
+        const int64_t page = fa_dtype_bytes(x->dtype, x->stride[0]),
+                      key = fa_dtype_bytes(x->dtype, x->stride[2]);
+        const uint64_t steps = (uint64_t)FA_PLACE_STEPS(key | page);
+        far = far || p->span[t] / FA_PLACE_UNIT(steps) > INT32_MAX;
     }
     return (p->features & FA_FEATURE_PAGES) && far;
 }

@@ -20,6 +20,13 @@ FA_FN bool fa_page_exists(int page, int pages)
     return page >= 0 && page < pages;
 }
 
+/*
+ * Kernels keep where rows of a pool lie as numbers of 32 bits, in units of so many bytes: the largest power of two, of at
+ * most 2^30, that the bytes from key to key and from page to page are multiples of. `steps` is both of these, or-ed.
+ */
+#define FA_PLACE_STEPS(steps) ((steps) | 1 << 30)
+#define FA_PLACE_UNIT(steps) ((steps) & (~(steps) + 1))
+
 /* Of so many things in groups, the group that number n is in. */
 #define FA_GROUP_OF(n, size, shift) ((shift) >= 0 ? (n) >> (shift) : (n) / (size))
 

@@ -126,11 +126,10 @@ static inline int key_of(int slot, int key, int key_end)
 }
 
 #ifdef FA_PAGES
-/* The unit of a cursor's rows: a power of two. */
 static inline int unit_of(cursor c)
 {
-    const long steps = c.step | c.page | 1l << 30;
-    return (int)(steps & -steps);
+    const long steps = FA_PLACE_STEPS(c.step | c.page);
+    return (int)FA_PLACE_UNIT(steps);
 }
 
 static inline int place_of(cursor c, fa_key_place at)

@@ -65,14 +65,11 @@ address row_at(work w, cursor c, fa_key_place at)
     return first + (FAR != 0 ? address(at.within) * c.step : address(at.within) * address(int(c.step)));
 }
 
-/*
- * Where a row lies as a number that kernels keep for many keys: how far from the cursor's first row, in units that its steps
- * are multiples of. FAR also says of a pool that it is too large for such numbers.
- */
+/* Where a row lies as such a number, from the cursor's first row on. FAR also says of a pool that it is too large for that. */
 int unit_of(cursor c)
 {
-    const uint steps = uint(c.step | c.page_step) | 1u << 30;
-    return int(steps & ~steps + 1u);
+    const uint steps = FA_PLACE_STEPS(uint(c.step | c.page_step));
+    return int(FA_PLACE_UNIT(steps));
 }
 
 int distance_of(cursor c, fa_key_place at)

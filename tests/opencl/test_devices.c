@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backends/gpu/kernels.h"
 #include "life.h"
 #include "suites.h"
 
@@ -393,6 +394,37 @@ START_TEST(host_memory_in_place)
 }
 END_TEST
 
+/* Pools whose rows have no place in 31 bits; as Vulkan has them too. */
+START_TEST(far_pages)
+{
+    static const struct {
+        int64_t page, key; /* elements of f16 */
+        size_t bytes;
+        bool far;
+    } row[] = {
+        {1, 1, ((size_t)1 << 32) - 2, false},
+        {1, 1, (size_t)1 << 32, true},
+        {96, 64, (size_t)1 << 36, false},
+        {96, 64, (size_t)1 << 37, true},
+        {(int64_t)1 << 30, (int64_t)1 << 29, (size_t)1 << 60, false},
+        {(int64_t)1 << 30, (int64_t)1 << 29, (size_t)1 << 61, true},
+    };
+    for (int i = 0; i < COUNT(row); i++) {
+        for (int t = FA_K; t <= FA_V; t++) {
+            static fa_problem p;
+            p = (fa_problem){.features = FA_FEATURE_PAGES};
+            p.tensor[FA_K].dtype = p.tensor[FA_V].dtype = FA_F16;
+            p.tensor[t].stride[0] = row[i].page;
+            p.tensor[t].stride[2] = row[i].key;
+            p.span[t] = row[i].bytes;
+            ck_assert_msg(fa_gpu_far_pages(&p) == row[i].far, "row %d, operand %d", i, t);
+            p.features = 0;
+            ck_assert(!fa_gpu_far_pages(&p));
+        }
+    }
+}
+END_TEST
+
 void add_device_tests(Suite *suite)
 {
     TCase *tc = add_context_case(suite, "devices");
@@ -409,4 +441,5 @@ void add_device_tests(Suite *suite)
     tcase_add_test(tc, work_across_parts);
     tcase_add_test(tc, wraps_of_the_same_memory);
     tcase_add_test(tc, host_memory_in_place);
+    tcase_add_test(tc, far_pages);
 }
