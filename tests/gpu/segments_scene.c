@@ -261,3 +261,18 @@ bool create_segments(const scene *s, fa_segments **segments)
     ck_assert_msg(status == FA_OK, "%s", fa_last_error());
     return true;
 }
+
+void change_left_window(scene *s)
+{
+    s->desc.window_left = 4;
+}
+
+void change_top_left(scene *s)
+{
+    s->desc.mask = FA_MASK_CAUSAL_TOP_LEFT;
+}
+
+void change_slopes(scene *s)
+{
+    s->desc.alibi_slopes = s->sinks;
+}

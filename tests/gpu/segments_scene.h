@@ -77,6 +77,11 @@ void release_memory(memory_of *m);
 void check_scene(const scene *s);
 void run_scene(scene *s, const fa_segments *segments, const memory_of *m);
 
+/* What depends on where among all keys a key stands, which is refused. */
+void change_left_window(scene *s);
+void change_top_left(scene *s);
+void change_slopes(scene *s);
+
 /* test_segments_refused.c */
 void add_refusals(TCase *tc);
 

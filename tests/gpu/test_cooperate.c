@@ -300,83 +300,60 @@ START_TEST(out_of_memory)
 }
 END_TEST
 
-typedef void change(scene *s, fa_cooperate_desc *d);
-
-static void left_window(scene *s, fa_cooperate_desc *d)
+static void lengths(scene *s)
 {
-    (void)d;
-    s->desc.window_left = 4;
-}
-static void slopes(scene *s, fa_cooperate_desc *d)
-{
-    (void)d;
-    s->desc.alibi_slopes = s->sinks;
-}
-static void top_left(scene *s, fa_cooperate_desc *d)
-{
-    (void)d;
-    s->desc.mask = FA_MASK_CAUSAL_TOP_LEFT;
-}
-static void lengths(scene *s, fa_cooperate_desc *d)
-{
-    (void)d;
     s->cache[0].segment.lens_kv = s->cache[0].lens;
 }
-static void first_keys(scene *s, fa_cooperate_desc *d)
+static void first_keys(scene *s)
 {
-    (void)d;
     memset(s->cache[1].lens, 0, sizeof(s->cache[1].lens));
     s->cache[1].segment.first_kv = s->cache[1].lens;
 }
-static void on_device(scene *s, fa_cooperate_desc *d)
+static void on_device(scene *s)
 {
-    (void)d;
     s->desc.dynamic_lengths = 2;
 }
-static void one_segment(scene *s, fa_cooperate_desc *d)
+static void one_segment(scene *s)
 {
-    (void)d;
     s->segments.segments = 1;
 }
-static void no_segments(scene *s, fa_cooperate_desc *d)
+static void wrong_dim(scene *s)
 {
-    (void)s;
+    s->cache[0].segment.k.shape[3] = DIM * 2;
+}
+
+static void no_segments(fa_cooperate_desc *d)
+{
     d->segments = NULL;
 }
-static void negative_link(scene *s, fa_cooperate_desc *d)
+static void negative_link(fa_cooperate_desc *d)
 {
-    (void)s;
     d->link_bandwidth = -1;
 }
-static void endless_link(scene *s, fa_cooperate_desc *d)
+static void endless_link(fa_cooperate_desc *d)
 {
-    (void)s;
     d->link_seconds = INFINITY;
-}
-static void wrong_dim(scene *s, fa_cooperate_desc *d)
-{
-    (void)d;
-    s->cache[0].segment.k.shape[3] = DIM * 2;
 }
 
 START_TEST(refused)
 {
     static const struct {
-        change *change;
+        void (*of_scene)(scene *);
+        void (*of_desc)(fa_cooperate_desc *);
         fa_status status;
         const char *message;
     } row[] = {
-        {left_window, FA_UNSUPPORTED, "attention->window_left is 4"},
-        {slopes, FA_UNSUPPORTED, "attention->alibi_slopes is given"},
-        {top_left, FA_UNSUPPORTED, "attention->mask counts from the top left"},
-        {lengths, FA_INVALID, "segment[0]: lens_kv is given, expected NULL"},
-        {first_keys, FA_INVALID, "segment[1]: first_kv is given, expected NULL"},
-        {on_device, FA_UNSUPPORTED, "attention->dynamic_lengths is 2"},
-        {one_segment, FA_INVALID, "segments->segments is 1, expected 2"},
-        {no_segments, FA_INVALID, "segments is NULL"},
-        {negative_link, FA_INVALID, "link_bandwidth is -1"},
-        {endless_link, FA_INVALID, "link_seconds is inf"},
-        {wrong_dim, FA_INVALID, "segment[0]: "},
+        {change_left_window, NULL, FA_UNSUPPORTED, "attention->window_left is 4"},
+        {change_slopes, NULL, FA_UNSUPPORTED, "attention->alibi_slopes is given"},
+        {change_top_left, NULL, FA_UNSUPPORTED, "attention->mask counts from the top left"},
+        {lengths, NULL, FA_INVALID, "segment[0]: lens_kv is given, expected NULL"},
+        {first_keys, NULL, FA_INVALID, "segment[1]: first_kv is given, expected NULL"},
+        {on_device, NULL, FA_UNSUPPORTED, "attention->dynamic_lengths is 2"},
+        {one_segment, NULL, FA_INVALID, "segments->segments is 1, expected 2"},
+        {NULL, no_segments, FA_INVALID, "segments is NULL"},
+        {NULL, negative_link, FA_INVALID, "link_bandwidth is -1"},
+        {NULL, endless_link, FA_INVALID, "link_seconds is inf"},
+        {wrong_dim, NULL, FA_INVALID, "segment[0]: "},
     };
     static scene s;
     for (int i = 0; i < COUNT(row) && away; i++) {
@@ -384,7 +361,10 @@ START_TEST(refused)
         fa_cooperate *c;
         make_pair(&s, 1, 1, 0, ROWS, false, false, &random);
         fa_cooperate_desc desc = {.struct_size = sizeof(desc), .segments = &s.segments};
-        row[i].change(&s, &desc);
+        if (row[i].of_scene)
+            row[i].of_scene(&s);
+        else
+            row[i].of_desc(&desc);
         ck_assert_msg(fa_cooperate_create(device, away, &desc, &c) == row[i].status, "%d: %s", i,
                       fa_last_error());
         assert_message(row[i].message);

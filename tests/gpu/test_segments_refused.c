@@ -7,10 +7,6 @@
 
 typedef void change(scene *s);
 
-static void left_window(scene *s)
-{
-    s->desc.window_left = 4;
-}
 static void prefix(scene *s)
 {
     s->desc.prefix = 2;
@@ -22,10 +18,6 @@ static void status(scene *s)
 static void v_in_k(scene *s)
 {
     s->desc.v_in_k = 1;
-}
-static void top_left(scene *s)
-{
-    s->desc.mask = FA_MASK_CAUSAL_TOP_LEFT;
 }
 static void aligned(scene *s)
 {
@@ -40,10 +32,6 @@ static void bias(scene *s)
 static void keep(scene *s)
 {
     s->desc.keep = fa_tensor_make(FA_BOOL, 1, 1, 1, KEYS);
-}
-static void slopes(scene *s)
-{
-    s->desc.alibi_slopes = s->sinks;
 }
 static void padded_rows(scene *s)
 {
@@ -97,13 +85,13 @@ START_TEST(segments_refused)
         fa_status status;
         const char *message;
     } row[] = {
-        {left_window, FA_UNSUPPORTED, "attention->window_left is 4"},
+        {change_left_window, FA_UNSUPPORTED, "attention->window_left is 4"},
         {prefix, FA_UNSUPPORTED, "attention->prefix is 2"},
-        {top_left, FA_UNSUPPORTED, "attention->mask counts from the top left"},
+        {change_top_left, FA_UNSUPPORTED, "attention->mask counts from the top left"},
         {aligned, FA_UNSUPPORTED, "attention->alignment counts from the top left"},
         {bias, FA_UNSUPPORTED, "attention->bias is given"},
         {keep, FA_UNSUPPORTED, "attention->keep is given"},
-        {slopes, FA_UNSUPPORTED, "attention->alibi_slopes is given"},
+        {change_slopes, FA_UNSUPPORTED, "attention->alibi_slopes is given"},
         {padded_rows, FA_UNSUPPORTED, "attention->lens_q is given"},
         {status, FA_UNSUPPORTED, "attention->want_status is 1"},
         {v_in_k, FA_UNSUPPORTED, "attention->v_in_k is 1"},
