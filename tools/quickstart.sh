@@ -301,9 +301,10 @@ test_asan()
     return $status
 }
 
+# Threads do the same with every instruction set: the kernels of one are built.
 test_tsan()
 {
-    CC=clang CXX=clang++ configure build-tsan -Dwerror=true -Dtests=enabled -Dtools=enabled \
+    CC=clang CXX=clang++ configure build-tsan -Dwerror=true -Dtests=enabled -Dtools=enabled -Disas=avx2,neon \
         -Dcuda=enabled -Dnvcc_archs=none -Dopencl=enabled -Dvulkan=enabled -Doptimization=2 -Ddebug=false \
         -Db_sanitize=thread -Db_lundef=false
     # libomp is not instrumented: Archer tells ThreadSanitizer where OpenMP synchronises. Nor is an OpenCL driver,
@@ -442,7 +443,7 @@ test_windows()
 test_musl()
 {
     CC=musl-gcc CFLAGS=-Ofast PKG_CONFIG_LIBDIR=$PWD/build-musl configure build-musl -Dwerror=true -Dtools=disabled \
-        -Dopenmp=disabled -Dmpi=disabled -Dnvcc_archs=none
+        -Dopenmp=disabled -Dmpi=disabled -Dnvcc_archs=none -Disas=avx2,neon
     meson test -C build-musl --print-errorlogs --suite unit
 }
 
