@@ -184,6 +184,18 @@ bool fa_gpu_can_align(const fa_problem *p)
     return true;
 }
 
+bool fa_gpu_far_strides(const fa_problem *p)
+{
+    const int64_t far = (int64_t)1 << 28; /* elements */
+    const bool pages = (p->features & FA_FEATURE_PAGES) != 0;
+    bool any = false;
+    for (int t = FA_K; t <= FA_V; t++) {
+        const int64_t *stride = p->tensor[t].stride;
+        any = any || stride[2] >= far || (pages && stride[0] >= far);
+    }
+    return any;
+}
+
 bool fa_gpu_far_pages(const fa_problem *p)
 {
     bool far = false;

@@ -61,6 +61,8 @@ fa_kernel fa_gpu_common_kernel(const fa_gpu_entry *entry);
 
 /* Whether rows of q, k, v and o can lie at multiples of 16 bytes, but for those of formats of caches. */
 bool fa_gpu_can_align(const fa_problem *p);
+/* Whether steps to a key, or to a page, need more than 31 bits. */
+bool fa_gpu_far_strides(const fa_problem *p);
 /* Whether keys lie in pages, and their rows too far apart to be counted in 31 bits, in the largest unit of all steps. */
 bool fa_gpu_far_pages(const fa_problem *p);
 /* Whether a tile kernel sums scores over 64 dims at a time: one long sum is less exact, parts take registers. */

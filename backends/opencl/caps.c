@@ -160,6 +160,7 @@ bool fa_cl_caps_query(const fa_cl *cl, cl_device_id id, fa_cl_caps *caps, char *
     GET(&r, CL_DEVICE_GLOBAL_MEM_SIZE, global);
     GET(&r, CL_DEVICE_MEM_BASE_ADDR_ALIGN, align_bits);
     GET(&r, CL_DEVICE_HOST_UNIFIED_MEMORY, unified);
+    caps->near = true;
     caps->units = units ? units : 1;
     caps->clock_mhz = clock ? clock : 1;
     caps->local_bytes = (size_t)local;
@@ -191,6 +192,7 @@ bool fa_cl_caps_limit(fa_cl_caps *caps, char *reason, size_t reason_size)
         {"subgroups=", 0, NULL, &caps->subgroups},
         {"fp16=", 0, NULL, &caps->fp16},
         {"unified=", 0, NULL, &caps->unified},
+        {"near=", 0, NULL, &caps->near},
     };
     if (!fa_gpu_lower("FASTATTN_OPENCL_LIMITS", keys, sizeof(keys) / sizeof(keys[0]), reason, reason_size))
         return false;

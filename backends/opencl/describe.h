@@ -10,6 +10,7 @@
  *     subgroups=0     no sub-group operations
  *     fp16=0          no arithmetic in f16
  *     unified=0       host and device memory are not shared: every transfer is a copy
+ *     near=0          strides and places of keys take 64 bits, as those of the largest caches do
  * A value above the driver's changes nothing. With an unknown key or a bad number no OpenCL device is
  * available, and the reason names it. It is read whenever a device is described or opened.
  */

@@ -25,6 +25,7 @@ typedef struct fa_cl_caps {
     uint64_t global_bytes;
     size_t base_align; /* of a sub-buffer's origin, in bytes                                   */
     bool unified;      /* the host and the device share memory                                 */
+    bool near;         /* strides and places of keys may be numbers of 32 bits, where they fit */
     bool fp16;         /* cl_khr_fp16                                                          */
     int version;       /* of OpenCL: 12, 20, 21, 22, 30                                        */
     bool subgroups;    /* sub-group shuffles: cl_khr_subgroups and cl_khr_subgroup_shuffle     */

@@ -22,27 +22,19 @@ static void merge_options(fa_cl_options *text, const fa_plan *plan, int chunks)
     fa_cl_options_add(text, " -DFA_KERNEL_MERGE -DFA_GROUP=%d", (int)merge_group(plan));
 }
 
-/* Whether steps to a key, and to a page, need more than 31 bits. */
-static bool is_far(const fa_tensor *t, bool pages)
-{
-    const int64_t far = (int64_t)1 << 28; /* elements */
-    return t->stride[2] >= far || (pages && t->stride[0] >= far);
-}
-
 static void attention_options(fa_cl_options *text, const fa_plan *plan, int chunks, bool aligned)
 {
     const fa_problem *p = &plan->problem;
     const fa_tensor *t = p->tensor;
     const fa_gpu_kernel *impl = plan->kernel->impl;
-    const bool pages = (p->features & FA_FEATURE_PAGES) != 0;
+    const bool pages = (p->features & FA_FEATURE_PAGES) != 0, near = fa_cl_device_of(plan->device)->caps.near;
     const fa_dtype type[] = {
         [FA_Q] = t[FA_Q].dtype, [FA_K] = t[FA_K].dtype, [FA_V] = t[FA_V].dtype, [FA_O] = t[FA_O].dtype};
-    fa_cl_options_common(text, plan->device, type, is_far(&t[FA_K], pages) || is_far(&t[FA_V], pages),
-                         chunks);
+    fa_cl_options_common(text, plan->device, type, !near || fa_gpu_far_strides(p), chunks);
     fa_cl_options_add(text, " -DFA_TRANSFORM=%d -DFA_BLOCK_Q=%d -DFA_BLOCK_KV=%d%s", plan->score.transforms,
                       plan->args.block_q, plan->args.block_kv, aligned ? " -DFA_ALIGNED" : "");
     fa_cl_options_add(text, "%s%s%s%s", pages ? " -DFA_PAGES" : "",
-                      fa_gpu_far_pages(p) ? " -DFA_FAR_PAGES" : "",
+                      pages && (!near || fa_gpu_far_pages(p)) ? " -DFA_FAR_PAGES" : "",
                       p->features & FA_FEATURE_K_SCALE ? " -DFA_SCALES_K" : "",
                       p->features & FA_FEATURE_V_SCALE ? " -DFA_SCALES_V" : "");
     if (impl->kind == FA_GPU_ROWS) {

@@ -271,6 +271,7 @@ bool fa_vk_caps_query(const fa_vk_instance *instance, VkPhysicalDevice device, u
     caps->units = count_units(caps, &sm);
     caps->loop_turns = driver.driverID == VK_DRIVER_ID_MESA_LLVMPIPE ? LLVMPIPE_TURNS : SIZE_MAX;
     caps->unified = is_unified(instance, device);
+    caps->near = true;
     read_features(instance, device, &features, &subgroup, enabled, caps);
     name_driver(&properties.properties, caps);
     if (find_family(instance, device, caps))
@@ -287,7 +288,7 @@ bool fa_vk_caps_limit(fa_vk_caps *caps, bool *layout, char *reason, size_t reaso
         {"address=", 0, NULL, &caps->address},      {"subgroups=", 0, NULL, &caps->subgroups},
         {"matrix=", 0, NULL, &caps->matrix},        {"layout=", 0, NULL, layout},
         {"timeline=", 0, NULL, &caps->timeline},    {"unified=", 0, NULL, &caps->unified},
-        {"buffers=", 1, &caps->buffers, NULL},
+        {"buffers=", 1, &caps->buffers, NULL},      {"near=", 0, NULL, &caps->near},
     };
     *layout = true;
     if (!fa_gpu_lower("FASTATTN_VULKAN_LIMITS", keys, sizeof(keys) / sizeof(keys[0]), reason, reason_size))

@@ -14,6 +14,7 @@
  *     timeline=0      fences, no timeline semaphores
  *     loops=N         loops end after N turns, at least 4096: work items have fewer keys
  *     unified=0       the host does not reach the device's memory: every transfer is staged
+ *     near=0          strides and places of keys take 64 bits, as those of the largest caches do
  * A value above the driver's changes nothing. With an unknown key or a bad number no Vulkan device is available, and the
  * reason names it. It is read whenever a device is described or opened.
  */

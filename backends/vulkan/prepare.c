@@ -20,7 +20,6 @@ static fa_vk_constants common_constants(const fa_plan *plan)
 {
     const fa_problem *p = &plan->problem;
     const fa_vk_caps *caps = &fa_vk_device_of(plan->device)->caps;
-    const int64_t far = (int64_t)1 << 28; /* elements */
     fa_vk_constants c = {{0}};
     c.value[FA_VK_TYPE_Q] = (uint32_t)p->tensor[FA_Q].dtype;
     c.value[FA_VK_TYPE_K] = (uint32_t)p->tensor[FA_K].dtype;
@@ -29,13 +28,7 @@ static fa_vk_constants common_constants(const fa_plan *plan)
     c.value[FA_VK_SCALES_K] = scales_constant(&p->k_scales);
     c.value[FA_VK_SCALES_V] = scales_constant(&p->v_scales);
     c.value[FA_VK_PAGES] = (p->features & FA_FEATURE_PAGES) != 0;
-    for (int t = FA_K; t <= FA_V; t++) {
-        const int64_t *stride = p->tensor[t].stride;
-        if (stride[2] >= far || (c.value[FA_VK_PAGES] && stride[0] >= far))
-            c.value[FA_VK_FAR] = 1;
-    }
-    if (fa_gpu_far_pages(p))
-        c.value[FA_VK_FAR] = 1;
+    c.value[FA_VK_FAR] = !caps->near || fa_gpu_far_strides(p) || fa_gpu_far_pages(p);
     c.value[FA_VK_SUBGROUP] = caps->subgroups ? caps->subgroup_size : 1;
     return c;
 }

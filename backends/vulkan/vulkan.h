@@ -25,6 +25,7 @@ typedef struct fa_vk_caps {
     size_t buffers;      /* behind descriptors, most of a kernel                           */
     size_t loop_turns;   /* of all loops of a kernel, after which the driver ends them     */
     bool unified;        /* the host reaches all of the device's memory                    */
+    bool near;           /* strides and places of keys may be numbers of 32 bits           */
     bool address;        /* buffers are reached by address, and not by descriptors         */
     bool timeline;       /* timeline semaphores                                            */
     bool subgroups;      /* shuffles in compute kernels                                    */
