@@ -13,7 +13,7 @@ const format formats[FORMATS] = {
     {"ZipCache, salient", FA_U4, FA_U4, 16, 1, 1, DIM, true, true},
     {"ZipCache, others", FA_U2, FA_U2, 16, 1, 1, DIM, true, true},
     {"VidKV", FA_U2U1, FA_I2, 16, 1, 16, 1, true, false},
-    {"q8_0", FA_Q8_0, FA_Q8_0, 0, 0, 0, 0, false, false},
+    [Q8_0] = {"q8_0", FA_Q8_0, FA_Q8_0, 0, 0, 0, 0, false, false},
     {"e4m3", FA_E4M3, FA_E4M3, 0, 0, 0, 0, false, false},
 };
 

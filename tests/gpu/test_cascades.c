@@ -346,7 +346,7 @@ START_TEST(cascades_with_terms)
     random_state random = {19};
     for (int of = WINDOW; of < TERMS && device; of++) {
         int shared = 0;
-        if (slow && of != KEEP_LAST && of != SLOPES_OF_EACH)
+        if (slow && of != SLOPES_OF_EACH)
             continue;
         for (int i = 0; i < (slow ? 1 : 16); i++) {
             make_tree(&t, i % 2 == 0, &random);
