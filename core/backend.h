@@ -39,6 +39,15 @@ typedef struct fa_backend {
     fa_status (*buffer_read)(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target,
                              size_t size);
 
+    /* The same copies, enqueued: the host memory is used until the queue was waited for. NULL, both: those above are used. */
+    fa_status (*buffer_send)(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source,
+                             size_t size);
+    fa_status (*buffer_fetch)(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target,
+                              size_t size);
+    /* Host memory that these reach at the speed of the link. NULL, both: any memory. */
+    fa_status (*host_create)(fa_device *device, size_t size, void **memory);
+    void (*host_destroy)(fa_device *device, void *memory);
+
     /* Host memory of the queue's: `size` bytes that the core fills and stage_write() then writes, perhaps after it has
      * returned. NULL, both: buffer_write() is used, which is done with its source when it returns. */
     fa_status (*stage)(fa_queue *queue, size_t size, void **memory);
@@ -48,6 +57,8 @@ typedef struct fa_backend {
     fa_status (*queue_wait)(fa_queue *queue);
     /* Waits, then gives the device's time of the queue's last plan_run. NULL: queues are not timed. */
     fa_status (*queue_seconds)(fa_queue *queue, double *seconds);
+    /* Until the next queue_wait, queue_seconds counts from here, copies and all plan_runs together. NULL: it does not. */
+    fa_status (*queue_span)(fa_queue *queue);
     void (*queue_destroy)(fa_queue *queue);
 
     /* A wrapped buffer of host memory is its address and nothing more: runs take host pointers as they are. */

@@ -81,6 +81,61 @@ fa_status fa_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset
     return fa_finish(queue->device->backend->buffer_read(queue, buffer, offset, target, size));
 }
 
+fa_status fa_buffer_write_async(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source,
+                                size_t size)
+{
+    fa_status status = check_range(queue, buffer, offset, source, size);
+    if (status != FA_OK || size == 0)
+        return status;
+    const fa_backend *backend = queue->device->backend;
+    return fa_finish((backend->buffer_send ? backend->buffer_send
+                                           : backend->buffer_write)(queue, buffer, offset, source, size));
+}
+
+fa_status fa_buffer_read_async(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target,
+                               size_t size)
+{
+    fa_status status = check_range(queue, buffer, offset, target, size);
+    if (status != FA_OK || size == 0)
+        return status;
+    const fa_backend *backend = queue->device->backend;
+    return fa_finish((backend->buffer_fetch ? backend->buffer_fetch
+                                            : backend->buffer_read)(queue, buffer, offset, target, size));
+}
+
+fa_status fa_host_memory_create(fa_device *device, size_t size, void **memory)
+{
+    fa_clear_error();
+    if (!memory)
+        return fa_fail(FA_INVALID, "memory is NULL, expected where to store the new memory");
+    *memory = NULL;
+    if (!device)
+        return fa_fail(FA_INVALID, "device is NULL");
+    if (size > PTRDIFF_MAX)
+        return fa_fail(FA_OUT_OF_MEMORY, "size is %zu, expected at most %zu", size, (size_t)PTRDIFF_MAX);
+    if (size == 0)
+        return FA_OK;
+    void *made = NULL;
+    if (device->backend->host_create)
+        FA_TRY(device->backend->host_create(device, size, &made));
+    else if (!(made = fa_alloc(device->context, size)))
+        return FA_OUT_OF_MEMORY;
+    *memory = made;
+    return fa_finish(FA_OK);
+}
+
+void fa_host_memory_destroy(fa_device *device, void *memory, size_t size)
+{
+    if (!device || !memory)
+        return;
+    const fa_message kept = fa_message_keep();
+    if (device->backend->host_destroy)
+        device->backend->host_destroy(device, memory);
+    else
+        fa_release(device->context, memory, size);
+    fa_message_restore(&kept);
+}
+
 size_t fa_buffer_size(const fa_buffer *buffer)
 {
     return buffer ? buffer->size : 0;

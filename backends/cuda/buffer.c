@@ -35,8 +35,9 @@ void fa_cu_buffer_destroy(fa_buffer *buffer)
     fa_cu_leave(buffer->device);
 }
 
-/* Copies are ordered with the queue's other work, and over when the call returns. */
-static fa_status copy(fa_queue *queue, CUdeviceptr at, const void *source, void *target, size_t size)
+/* Copies are ordered with the queue's other work, and over when the call returns if it waits. */
+static fa_status copy(fa_queue *queue, CUdeviceptr at, const void *source, void *target, size_t size,
+                      bool waits)
 {
     const fa_cu *cu = fa_cu_device_of(queue->device)->cu;
     CUstream stream = ((const fa_cu_queue *)queue->impl)->stream;
@@ -46,14 +47,14 @@ static fa_status copy(fa_queue *queue, CUdeviceptr at, const void *source, void 
         return status;
     if (captures)
         return fa_fail(FA_UNSUPPORTED,
-                       "the queue's stream is being captured: a copy that the call waits for cannot be");
+                       "the queue's stream is being captured: a copy from or to host memory cannot be");
     status = fa_cu_enter(queue->device);
     if (status != FA_OK)
         return status;
     CUresult error = source ? cu->cuMemcpyHtoDAsync(at, source, size, stream)
                             : cu->cuMemcpyDtoHAsync(target, at, size, stream);
     const char *call = source ? "cuMemcpyHtoDAsync" : "cuMemcpyDtoHAsync";
-    if (error == CUDA_SUCCESS) {
+    if (error == CUDA_SUCCESS && waits) {
         error = cu->cuStreamSynchronize(stream);
         call = "cuStreamSynchronize";
     }
@@ -64,13 +65,44 @@ static fa_status copy(fa_queue *queue, CUdeviceptr at, const void *source, void 
 fa_status fa_cu_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source,
                              size_t size)
 {
-    return copy(queue, address_of(buffer, offset), source, NULL, size);
+    return copy(queue, address_of(buffer, offset), source, NULL, size, true);
 }
 
 fa_status fa_cu_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target,
                             size_t size)
 {
-    return copy(queue, address_of(buffer, offset), NULL, target, size);
+    return copy(queue, address_of(buffer, offset), NULL, target, size, true);
+}
+
+fa_status fa_cu_buffer_send(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source,
+                            size_t size)
+{
+    return copy(queue, address_of(buffer, offset), source, NULL, size, false);
+}
+
+fa_status fa_cu_buffer_fetch(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target,
+                             size_t size)
+{
+    return copy(queue, address_of(buffer, offset), NULL, target, size, false);
+}
+
+fa_status fa_cu_host_create(fa_device *device, size_t size, void **memory)
+{
+    const fa_cu *cu = fa_cu_device_of(device)->cu;
+    FA_TRY(fa_cu_enter(device));
+    const CUresult error = cu->cuMemAllocHost(memory, size);
+    fa_cu_leave(device);
+    if (error == CUDA_ERROR_OUT_OF_MEMORY)
+        return fa_fail(FA_OUT_OF_MEMORY, "cuMemAllocHost: no %zu bytes that stay in place are left", size);
+    return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(cu, error, "cuMemAllocHost");
+}
+
+void fa_cu_host_destroy(fa_device *device, void *memory)
+{
+    if (fa_cu_enter(device) != FA_OK)
+        return;
+    (void)fa_cu_device_of(device)->cu->cuMemFreeHost(memory);
+    fa_cu_leave(device);
 }
 
 fa_status fa_cu_stage(fa_queue *queue, size_t size, void **memory)

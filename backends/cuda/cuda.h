@@ -58,7 +58,8 @@ typedef struct fa_cu_stages {
 typedef struct fa_cu_queue {
     CUstream stream;
     bool owned;
-    bool ran; /* `first` and `last` are of a run */
+    bool ran;   /* `first` and `last` are of a run */
+    bool spans; /* `first` is of a span, and runs leave it */
     CUevent first, last;
     fa_cu_stages stages; /* made when they are first needed */
 } fa_cu_queue;
@@ -81,6 +82,12 @@ fa_status fa_cu_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, 
                              size_t size);
 fa_status fa_cu_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target,
                             size_t size);
+fa_status fa_cu_buffer_send(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source,
+                            size_t size);
+fa_status fa_cu_buffer_fetch(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target,
+                             size_t size);
+fa_status fa_cu_host_create(fa_device *device, size_t size, void **memory);
+void fa_cu_host_destroy(fa_device *device, void *memory);
 fa_status fa_cu_stage(fa_queue *queue, size_t size, void **memory);
 fa_status fa_cu_stage_write(fa_queue *queue, fa_buffer *buffer, size_t offset, size_t size);
 fa_status fa_cu_queue_create(fa_queue *queue);
@@ -88,6 +95,7 @@ fa_status fa_cu_queue_create(fa_queue *queue);
 fa_status fa_cu_queue_make(fa_queue *queue, CUstream stream, bool owned);
 fa_status fa_cu_queue_wait(fa_queue *queue);
 fa_status fa_cu_queue_seconds(fa_queue *queue, double *seconds);
+fa_status fa_cu_queue_span(fa_queue *queue);
 void fa_cu_queue_destroy(fa_queue *queue);
 /* Whether what is enqueued becomes part of a CUDA graph instead of running. */
 fa_status fa_cu_queue_captures(const fa_queue *queue, bool *captures);

@@ -26,7 +26,7 @@ fa_status fa_cu_run_begin(fa_queue *queue, bool *captures)
     FA_TRY(fa_cu_queue_captures(queue, captures));
     FA_TRY(fa_cu_enter(queue->device));
     q->ran = false;
-    const CUresult error = *captures ? CUDA_SUCCESS : cu->cuEventRecord(q->first, q->stream);
+    const CUresult error = *captures || q->spans ? CUDA_SUCCESS : cu->cuEventRecord(q->first, q->stream);
     if (error == CUDA_SUCCESS)
         return FA_OK;
     fa_cu_leave(queue->device);

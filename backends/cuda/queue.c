@@ -74,9 +74,23 @@ fa_status fa_cu_queue_wait(fa_queue *queue)
     status = fa_cu_enter(queue->device);
     if (status != FA_OK)
         return status;
-    CUresult error = cu->cuStreamSynchronize(((const fa_cu_queue *)queue->impl)->stream);
+    fa_cu_queue *q = queue->impl;
+    CUresult error = cu->cuStreamSynchronize(q->stream);
+    q->spans = false;
     fa_cu_leave(queue->device);
     return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(cu, error, "cuStreamSynchronize");
+}
+
+fa_status fa_cu_queue_span(fa_queue *queue)
+{
+    const fa_cu *cu = fa_cu_device_of(queue->device)->cu;
+    fa_cu_queue *q = queue->impl;
+    FA_TRY(fa_cu_enter(queue->device));
+    const CUresult error = cu->cuEventRecord(q->first, q->stream);
+    fa_cu_leave(queue->device);
+    q->ran = false;
+    q->spans = error == CUDA_SUCCESS;
+    return q->spans ? FA_OK : fa_cu_fail(cu, error, "cuEventRecord");
 }
 
 fa_status fa_cu_queue_seconds(fa_queue *queue, double *seconds)

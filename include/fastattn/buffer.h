@@ -44,6 +44,29 @@ FA_API fa_status fa_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offs
 FA_API fa_status fa_buffer_read(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target,
                                 size_t size);
 
+/**
+ * The same copies, but the call may return before the copy is done: the host memory is read or written until fa_queue_wait() of
+ * the queue has returned, and must stay as it is until then. So copies in one queue run beside the work of another. They do
+ * where the host memory is of fa_host_memory_create() and the backend is CUDA; elsewhere the call waits, for the copy or for a part
+ * of it. A copy that fails later is told as fa_queue_wait() tells it. Errors otherwise as above.
+ */
+FA_API fa_status fa_buffer_write_async(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source,
+                                       size_t size);
+FA_API fa_status fa_buffer_read_async(fa_queue *queue, const fa_buffer *buffer, size_t offset, void *target,
+                                      size_t size);
+
+/**
+ * Makes `size` bytes of host memory that the device's copies reach at the speed of its link: on CUDA memory that the system leaves in
+ * place (page-locked), elsewhere that of the context's allocator. Anything may use it, also fa_buffer_wrap_host() of another
+ * device. It is aligned to 64 bytes, its contents are undefined, and it is scarcer than other memory. Destroy it with
+ * fa_host_memory_destroy(), with the same device and size, before the device is closed. *memory is NULL on failure and if size is 0.
+ * FA_INVALID: NULL. FA_OUT_OF_MEMORY. FA_DEVICE_LOST. Thread-safe.
+ */
+FA_API fa_status fa_host_memory_create(fa_device *device, size_t size, void **memory);
+
+/** Releases it, when no queue copies from or to it any more. NULL is allowed. */
+FA_API void fa_host_memory_destroy(fa_device *device, void *memory, size_t size);
+
 /** The size in bytes. 0 for NULL. Thread-safe. */
 FA_API size_t fa_buffer_size(const fa_buffer *buffer);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Lengths of a run, from the host and from the device: what is passed to kernels, what waits, and what failures tell. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/backend.h"
 #include "tests/cuda/stub_life.h"
@@ -97,6 +98,56 @@ START_TEST(schedules_do_not_wait)
 }
 END_TEST
 
+static fa_status copy_both_ways(const life *l, fa_buffer *buffer, void **at)
+{
+    fa_status status = FA_OK;
+    for (int way = 0; way < 2 && status == FA_OK; way++) {
+        status = fa_host_memory_create(l->device, sizeof(bytes_in), &at[way]);
+        if (status == FA_OK && way == 0)
+            memcpy(at[0], bytes_in, sizeof(bytes_in));
+        if (status == FA_OK)
+            status = way == 0 ? fa_buffer_write_async(l->queue, buffer, 0, at[0], sizeof(bytes_in))
+                              : fa_buffer_read_async(l->queue, buffer, 0, at[1], sizeof(bytes_in));
+    }
+    return status;
+}
+
+/* Copies from and to memory that stays in place are enqueued, without a wait; each call that fails is told. */
+START_TEST(copies_do_not_wait)
+{
+    static const struct {
+        const char *function;
+        int calls;
+    } row[] = {{"cuStreamSynchronize", 0},
+               {"cuMemAllocHost", 2},
+               {"cuMemcpyHtoDAsync", 1},
+               {"cuMemcpyDtoHAsync", 1}};
+    life l = {.dynamic = 0};
+    fa_buffer *buffer;
+    ck_assert_msg(live_on(&l, "rows64", 0) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_buffer_create(l.device, sizeof(bytes_in), &buffer), FA_OK);
+    for (int i = 0; i < COUNT(row); i++) {
+        for (int nth = 1; nth <= row[i].calls + 1; nth++) {
+            void *at[2] = {NULL, NULL};
+            stub_fail(row[i].function, nth, CUDA_ERROR_OUT_OF_MEMORY);
+            const fa_status status = copy_both_ways(&l, buffer, at);
+            ck_assert_int_eq(status, nth <= row[i].calls ? FA_OUT_OF_MEMORY : FA_OK);
+            ck_assert_int_eq(stub_has_failed(), nth <= row[i].calls);
+            if (status != FA_OK)
+                assert_message(row[i].function);
+            stub_fail(NULL, 0, CUDA_SUCCESS);
+            ck_assert_int_eq(fa_queue_wait(l.queue), FA_OK);
+            if (status == FA_OK)
+                ck_assert_mem_eq(at[1], bytes_in, sizeof(bytes_in));
+            fa_host_memory_destroy(l.device, at[0], sizeof(bytes_in));
+            fa_host_memory_destroy(l.device, at[1], sizeof(bytes_in));
+        }
+    }
+    fa_buffer_destroy(buffer);
+    die(&l);
+}
+END_TEST
+
 static const char *const schedules_call[] = {"cuCtxPushCurrent",  "cuEventCreate", "cuMemAllocHost",
                                              "cuMemcpyHtoDAsync", "cuEventRecord", "cuEventSynchronize"};
 
@@ -131,5 +182,6 @@ void add_lengths(TCase *tc)
     tcase_add_loop_test(tc, work_is_passed_on, 0, 4);
     tcase_add_test(tc, lengths_are_read_by_a_launch);
     tcase_add_test(tc, schedules_do_not_wait);
+    tcase_add_test(tc, copies_do_not_wait);
     tcase_add_loop_test(tc, failed_schedules_are_told, 0, COUNT(schedules_call));
 }

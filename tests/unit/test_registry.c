@@ -317,6 +317,44 @@ START_TEST(buffers)
 }
 END_TEST
 
+/* Copies that a call need not wait for, from and to memory for them. */
+START_TEST(copies_beside_work)
+{
+    fa_buffer *buffer;
+    void *from, *to;
+    ck_assert_int_eq(fa_buffer_create(null_device, 100, &buffer), FA_OK);
+    ck_assert_int_eq(fa_host_memory_create(null_device, 100, &from), FA_OK);
+    ck_assert_int_eq(fa_host_memory_create(null_device, 60, &to), FA_OK);
+    ck_assert_uint_eq((uintptr_t)from % 64, 0);
+    for (int i = 0; i < 100; i++)
+        ((unsigned char *)from)[i] = (unsigned char)(i + 1);
+    memset(to, 0, 60);
+    ck_assert_int_eq(fa_buffer_write_async(null_queue, buffer, 0, from, 100), FA_OK);
+    ck_assert_int_eq(fa_buffer_read_async(null_queue, buffer, 40, to, 60), FA_OK);
+    ck_assert_int_eq(fa_queue_wait(null_queue), FA_OK);
+    ck_assert_mem_eq(to, (unsigned char *)from + 40, 60);
+    ck_assert_int_eq(fa_buffer_write_async(null_queue, buffer, 50, from, 51), FA_INVALID);
+    assert_message("is outside the buffer's 100 bytes");
+    ck_assert_int_eq(fa_buffer_read_async(null_queue, buffer, 0, NULL, 4), FA_INVALID);
+    assert_message("host memory is NULL with size 4");
+    ck_assert_int_eq(fa_buffer_read_async(NULL, buffer, 0, to, 4), FA_INVALID);
+    ck_assert_int_eq(fa_buffer_write_async(null_queue, buffer, 100, NULL, 0), FA_OK);
+    fa_host_memory_destroy(null_device, from, 100);
+    fa_host_memory_destroy(null_device, to, 60);
+    fa_host_memory_destroy(null_device, NULL, 0);
+    fa_buffer_destroy(buffer);
+    ck_assert_int_eq(fa_host_memory_create(null_device, 0, &to), FA_OK);
+    ck_assert_ptr_null(to);
+    ck_assert_int_eq(fa_host_memory_create(null_device, SIZE_MAX, &to), FA_OUT_OF_MEMORY);
+    assert_message("size is 18446744073709551615");
+    ck_assert_int_eq(fa_host_memory_create(NULL, 4, &to), FA_INVALID);
+    assert_message("device is NULL");
+    ck_assert_ptr_null(to);
+    ck_assert_int_eq(fa_host_memory_create(null_device, 4, NULL), FA_INVALID);
+    assert_message("memory is NULL");
+}
+END_TEST
+
 START_TEST(queues)
 {
     fa_queue *made = (fa_queue *)(uintptr_t)&memory;
@@ -361,6 +399,7 @@ Suite *registry_suite(void)
     tcase_add_test(tc, devices_for_a_problem);
     TCase *memory_case = add_device_case(suite, "buffers and queues");
     tcase_add_test(memory_case, buffers);
+    tcase_add_test(memory_case, copies_beside_work);
     tcase_add_test(memory_case, queues);
     tcase_add_test(memory_case, queues_without_clocks_say_so);
     return suite;
