@@ -20,6 +20,13 @@ static fa_status read_link(fa_cooperate *c, const fa_cooperate_desc *d)
                        d->link_bandwidth);
     if (!(d->link_seconds >= 0 && d->link_seconds <= DBL_MAX))
         return fa_fail(FA_INVALID, "link_seconds is %g, expected a finite number from 0 on", d->link_seconds);
+    if (!(d->host_bandwidth >= 0 && d->host_bandwidth <= DBL_MAX))
+        return fa_fail(FA_INVALID, "host_bandwidth is %g, expected a finite number from 0 on",
+                       d->host_bandwidth);
+    if (!(d->stream_share >= 0 && d->stream_share <= 1))
+        return fa_fail(FA_INVALID, "stream_share is %g, expected 0 to 1", d->stream_share);
+    c->host_bandwidth = d->host_bandwidth;
+    c->stream.forced = d->stream_share;
     c->link_bandwidth = d->link_bandwidth > 0 ? d->link_bandwidth : 10e9;
     c->link_latency = d->link_seconds > 0 ? d->link_seconds : 20e-6;
     return FA_OK;
@@ -58,13 +65,15 @@ static fa_status make_room(fa_cooperate *c)
 {
     const fa_context *context = c->home.device->context;
     const fa_parts *parts = &c->home.parts;
-    const size_t lists = FA_HOME + 2, sequences = (size_t)c->home.problem[FA_HOME].sequences;
-    c->list_bytes = lists * sequences * sizeof(int64_t);
-    c->list[0] = fa_alloc(context, c->list_bytes);
+    const size_t lists = FA_LISTS, sequences = (size_t)c->home.problem[FA_HOME].sequences;
+    c->list_bytes = 2 * lists * sequences * sizeof(int64_t);
+    c->list[0] = fa_alloc_zeroed(context, c->list_bytes);
     if (!c->list[0])
         return FA_OUT_OF_MEMORY;
-    for (size_t i = 1; i < lists; i++)
+    for (size_t i = 0; i < lists; i++) {
         c->list[i] = c->list[0] + i * sequences;
+        c->last[i] = c->list[0] + (lists + i) * sequences;
+    }
     c->q_bytes = c->home.problem[FA_HOME].span[FA_Q];
     c->state_lse = fa_align64(parts->part_bytes);
     c->state_bytes = c->state_lse + parts->part_lse_bytes;
@@ -72,9 +81,11 @@ static fa_status make_room(fa_cooperate *c)
     size_t bytes = c->state_at;
     if (!fa_grow(&bytes, c->state_bytes, 1))
         return fa_fail(FA_OUT_OF_MEMORY, "q and the states overflow memory");
-    c->between = fa_alloc(context, bytes);
-    c->between_bytes = c->between ? bytes : 0;
-    return c->between ? FA_OK : FA_OUT_OF_MEMORY;
+    void *between;
+    FA_TRY(fa_host_memory_create(c->home.device, bytes, &between));
+    c->between = between;
+    c->between_bytes = bytes;
+    return FA_OK;
 }
 
 /* A buffer of the away device for what lies between: that memory itself where it takes host pointers. */
@@ -111,14 +122,19 @@ static fa_status make(fa_cooperate *c, const fa_cooperate_desc *given)
         return fa_fail(FA_INVALID, "segments->segments is %lld, expected 2: one on each device",
                        (long long)segments.segments);
     FA_TRY(fa_segments_read(&segments, &c->home));
-    c->home.parts.count = FA_HOME + 1; /* of which the first has its plan elsewhere */
+    c->home.parts.count = FA_HOME + 1; /* whose plans, but for this one, lie elsewhere */
     for (int side = FA_AWAY; side <= FA_HOME; side++)
         FA_TRY(fa_segments_name(make_plan(c, &segments, side), side));
+    if (desc.stream_bytes > 0) {
+        FA_TRY(fa_segments_name(fa_stream_create(c, &segments, desc.stream_bytes), FA_AWAY));
+        c->home.parts.count += FA_PIECES;
+    }
     FA_TRY(fa_problem_read_desc(segments.attention, &whole));
     FA_TRY(fa_parts_merged(&c->home.parts, c->home.device, &whole, &segments.v_channels,
                            segments.v_channels_stride));
     FA_TRY(make_room(c));
-    return make_buffers(c);
+    FA_TRY(make_buffers(c));
+    return desc.stream_bytes > 0 ? fa_stream_prepare(c) : FA_OK;
 }
 
 fa_status fa_cooperate_create(fa_device *home, fa_device *away, const fa_cooperate_desc *desc,
@@ -148,6 +164,7 @@ void fa_cooperate_destroy(fa_cooperate *c)
     if (!c)
         return;
     const fa_context *context = c->home.device->context;
+    fa_stream_release(c);
     fa_queue_destroy(c->away_queue);
     fa_buffer_destroy(c->away_q);
     fa_buffer_destroy(c->away_state);
@@ -157,8 +174,7 @@ void fa_cooperate_destroy(fa_cooperate *c)
     fa_buffer_destroy(c->home_workspace);
     fa_plan_destroy(c->away_plan);
     fa_parts_release(&c->home.parts);
-    if (c->between)
-        fa_release(context, c->between, c->between_bytes);
+    fa_host_memory_destroy(c->home.device, c->between, c->between_bytes);
     if (c->list[0])
         fa_release(context, c->list[0], c->list_bytes);
     fa_segments_release(&c->home);
@@ -173,7 +189,7 @@ typedef struct pair {
     fa_attention_args whole; /* with the outputs, for the merge */
     fa_buffer *channels;
     size_t channels_offset;
-    fa_spent spent[FA_HOME + 1];
+    fa_spent spent[FA_SHARES];
 } pair;
 
 static fa_status take_segment(const fa_segments_args *all, int side, fa_attention_args *args)
@@ -249,19 +265,41 @@ static fa_status take_args(const fa_cooperate *c, const fa_segments_args *given,
     return FA_OK;
 }
 
-/* The work of both plans for the keys that each has. */
-static fa_status schedule(const fa_cooperate *c, const pair *p)
+static bool is_as_before(fa_cooperate *c, int list)
+{
+    const size_t bytes = (size_t)c->home.problem[FA_HOME].sequences * sizeof(int64_t);
+    const bool same = bytes == 0 || memcmp(c->list[list], c->last[list], bytes) == 0;
+    if (!same)
+        memcpy(c->last[list], c->list[list], bytes);
+    return same;
+}
+
+bool fa_cooperate_scheduled(fa_cooperate *c, int share)
+{
+    bool same = is_as_before(c, share);
+    if (share == FA_HOME)
+        same = is_as_before(c, FA_LIST_FIRST) && same;
+    same = same && c->scheduled[share];
+    c->scheduled[share] = true; /* by the caller; a run that fails takes it back */
+    return same;
+}
+
+/* The work of both plans for the keys that each has. It stays where these are those of the run before. */
+static fa_status schedule(fa_cooperate *c, const pair *p)
 {
     const fa_lengths lengths[FA_HOME + 1] = {
         {.struct_size = sizeof(fa_lengths), .cu_rows_q = c->home.cu_rows, .lens_kv = c->list[FA_AWAY]},
         {.struct_size = sizeof(fa_lengths),
          .cu_rows_q = c->home.cu_rows,
          .lens_kv = c->list[FA_HOME],
-         .first_kv = c->list[FA_HOME + 1]},
+         .first_kv = c->list[FA_LIST_FIRST]},
     };
-    for (int side = FA_AWAY; side <= FA_HOME; side++)
-        FA_TRY(fa_segments_name(
-            fa_plan_schedule(p->plan[side], p->queue[side], &lengths[side], p->args[side].work, 0), side));
+    for (int side = FA_AWAY; side <= FA_HOME; side++) {
+        if (!fa_cooperate_scheduled(c, side))
+            FA_TRY(fa_segments_name(
+                fa_plan_schedule(p->plan[side], p->queue[side], &lengths[side], p->args[side].work, 0),
+                side));
+    }
     return FA_OK;
 }
 
@@ -271,7 +309,7 @@ static bool waits(const pair *p, int side)
     return p->queue[side]->device->backend->host_pointers;
 }
 
-static double now(void)
+double fa_cooperate_now(void)
 {
     struct timespec t;
     (void)clock_gettime(CLOCK_MONOTONIC, &t);
@@ -280,10 +318,10 @@ static double now(void)
 
 static fa_status launch(pair *p, int side)
 {
-    const double begin = now();
+    const double begin = fa_cooperate_now();
     FA_TRY(fa_segments_name(fa_plan_run(p->plan[side], p->queue[side], &p->args[side]), side));
     if (waits(p, side))
-        p->spent[side].seconds = now() - begin;
+        p->spent[side].seconds = fa_cooperate_now() - begin;
     return FA_OK;
 }
 
@@ -315,31 +353,37 @@ static fa_status send_states(const fa_cooperate *c, const pair *p)
     const char *states = c->between + c->state_at;
     if (!waits(p, FA_AWAY))
         FA_TRY(fa_buffer_read(p->queue[FA_AWAY], c->away_state, 0, c->between + c->state_at, c->state_bytes));
-    FA_TRY(fa_buffer_write(p->queue[FA_HOME], to.o, to.o_offset, states, c->home.parts.part_bytes));
-    return fa_buffer_write(p->queue[FA_HOME], to.lse, to.lse_offset, states + c->state_lse,
-                           c->home.parts.part_lse_bytes);
+    /* The next run waits for this queue before it touches that memory. */
+    FA_TRY(fa_buffer_write_async(p->queue[FA_HOME], to.o, to.o_offset, states, c->home.parts.part_bytes));
+    return fa_buffer_write_async(p->queue[FA_HOME], to.lse, to.lse_offset, states + c->state_lse,
+                                 c->home.parts.part_lse_bytes);
 }
 
-static fa_status compute(const fa_cooperate *c, pair *p)
+static fa_status compute(fa_cooperate *c, pair *p)
 {
     /* First the one whose call returns while it works. */
     const int first = waits(p, FA_HOME) ? FA_AWAY : FA_HOME;
     FA_TRY(schedule(c, p));
     FA_TRY(send_query(c, p));
+    FA_TRY(fa_stream_begin(c, &p->whole, &p->args[FA_AWAY]));
     FA_TRY(launch(p, first));
     FA_TRY(launch(p, first == FA_HOME ? FA_AWAY : FA_HOME));
     FA_TRY(settle(p, FA_AWAY));
+    FA_TRY(fa_stream_settle(c, &p->spent[FA_STREAM]));
     FA_TRY(settle(p, FA_HOME));
     FA_TRY(send_states(c, p));
+    FA_TRY(fa_stream_clear(c, p->queue[FA_HOME]));
     return fa_parts_merge(&c->home.parts, p->queue[FA_HOME], &p->whole, p->channels, p->channels_offset);
 }
 
-/* Neither device is left at work on memory that the caller may now release. What failed first is told. */
-static void wait_for_both(const pair *p)
+/* No queue is left at work on memory that the caller may now release. What failed first is told. */
+static void wait_for_all(const fa_cooperate *c, const pair *p)
 {
     const fa_message kept = fa_message_keep();
     for (int side = FA_AWAY; side <= FA_HOME; side++)
         (void)fa_queue_wait(p->queue[side]);
+    for (int i = 0; c->stream.plan && i < FA_PIECE_BUFFERS; i++)
+        (void)fa_queue_wait(c->stream.queue[i]);
     fa_message_restore(&kept);
 }
 
@@ -360,11 +404,12 @@ fa_status fa_cooperate_run(fa_cooperate *cooperate, fa_queue *queue, const fa_co
     FA_TRY(fa_cooperate_share(c, &lists, p.spent));
     const fa_status status = compute(c, &p);
     if (status != FA_OK) {
-        wait_for_both(&p);
+        wait_for_all(c, &p);
+        memset(c->scheduled, 0, sizeof(c->scheduled));
         return fa_finish(status);
     }
-    for (int side = FA_AWAY; side <= FA_HOME; side++)
-        fa_cooperate_learn(c, side, &p.spent[side]);
+    for (int share = 0; share < FA_SHARES; share++)
+        fa_cooperate_learn(c, share, &p.spent[share]);
     c->runs++;
     return fa_finish(FA_OK);
 }

@@ -3,6 +3,7 @@
 #include <fastattn/cooperate.h>
 #include <float.h>
 
+#include "core/cooperate/cooperate.h"
 #include "core/portable/lang.h"
 #include "core/status.h"
 #include "core/structs.h"
@@ -63,6 +64,9 @@ static fa_status check_machine(fa_cooperate_machine *m)
     if (!(m->link_seconds >= 0 && m->link_seconds <= DBL_MAX))
         return fa_fail(FA_INVALID, "machine.link_seconds is %g, expected a finite number from 0 on",
                        m->link_seconds);
+    if (!(m->memory_bandwidth >= 0 && m->memory_bandwidth <= DBL_MAX))
+        return fa_fail(FA_INVALID, "machine.memory_bandwidth is %g, expected a finite number from 0 on",
+                       m->memory_bandwidth);
     return FA_OK;
 }
 
@@ -198,6 +202,24 @@ static double split_of(const problem *p, const layout *l, const step *s)
     return FA_MAX(FA_MIN(even, FA_MIN(most, 1)), least);
 }
 
+/* Of each layer's keys the share `away` is on the host. What the processors read more slowly while copies read too. */
+static void fill_stream(const problem *p, const layout *l, const step *s, double weights, double away,
+                        fa_cooperate_placement *out)
+{
+    const fa_cooperate_machine *m = &p->machine;
+    const double devices = (double)m->devices, layers = (double)p->model.layers,
+                 bytes = (double)l->layer * devices;
+    const double rate = fa_cooperate_left(m->memory_bandwidth, bytes / s->host, m->link_bandwidth * devices);
+    const fa_paces paces = {.away = bytes / rate, .home = s->device, .stream = s->copy, .link = s->messages};
+    const double streamed = away > 0 ? fa_cooperate_streamed(&paces, away) : 0;
+    const double on_host = (away - streamed) * paces.away + paces.link, copied = streamed * paces.stream,
+                 on_device = (1 - away + streamed) * paces.home;
+    const double seconds = weights + layers * FA_MAX(FA_MAX(on_host, copied), on_device);
+    const bool pays = streamed > 0 && seconds < out->decode[FA_COOPERATE_SPLIT];
+    out->stream_host = pays ? streamed : 0;
+    out->decode_stream = pays ? seconds : out->decode[FA_COOPERATE_SPLIT];
+}
+
 static void fill_decode(const problem *p, int64_t context, const layout *l, fa_cooperate_placement *out)
 {
     const fa_cooperate_machine *m = &p->machine;
@@ -214,6 +236,7 @@ static void fill_decode(const problem *p, int64_t context, const layout *l, fa_c
     out->decode[FA_COOPERATE_COPY] = host > 0 ? FA_MAX(host * s.copy + s.device, computed) : computed;
     out->decode[FA_COOPERATE_HOST] = weights + (double)l->on_device * s.device + host * (s.host + s.messages);
     out->decode[FA_COOPERATE_SPLIT] = weights + layers * both;
+    fill_stream(p, l, &s, weights, share, out);
     for (int way = FA_COOPERATE_COPY; way < FA_COOPERATE_WAYS; way++) {
         if (out->decode[way] < out->decode[out->decode_way])
             out->decode_way = way;

@@ -23,6 +23,19 @@ static double pace_of(const fa_pace *p)
     return p->measured > 0 ? p->measured : p->modelled;
 }
 
+double fa_cooperate_left(double memory, double processors, double stream)
+{
+    return memory > 0 ? FA_MIN(processors, FA_MAX(memory - stream, memory / 2)) : processors;
+}
+
+double fa_cooperate_streamed(const fa_paces *p, double away)
+{
+    const double host = away * p->away + p->link; /* when nothing is streamed */
+    const double copied = host / (p->away + p->stream),
+                 computed = (host - (1 - away) * p->home) / (p->away + p->home);
+    return FA_MAX(FA_MIN(FA_MIN(copied, computed), away), 0);
+}
+
 static int64_t sequences_of(const fa_cooperate *c)
 {
     return FA_MAX(c->home.problem[FA_HOME].sequences, 1);
@@ -44,6 +57,44 @@ static double even_share(const fa_cooperate *c, double keys)
     if (in_turn(c))
         return away < gain ? 1 : 0;
     return FA_MIN(FA_MAX(gain / (away + home), 0), 1);
+}
+
+/* The away device's pace while keys are streamed: a model knows nothing of the copies, which read the same memory. */
+static double pace_beside_copies(const fa_cooperate *c)
+{
+    const fa_pace *p = &c->pace[FA_AWAY];
+    const double bytes =
+        pace_of(&c->pace[FA_STREAM]) > 0 ? c->pace[FA_STREAM].modelled * c->link_bandwidth : 0;
+    if (p->measured > 0 || !(p->modelled > 0))
+        return pace_of(p);
+    return bytes /
+           fa_cooperate_left(c->host_bandwidth, bytes / p->modelled, bytes / pace_of(&c->pace[FA_STREAM]));
+}
+
+/* Of the keys that lie away alone, which are the share `away` of all; there are `keys` of each sequence on average. */
+static double streamed_share(const fa_cooperate *c, double keys, double away)
+{
+    const fa_stream *s = &c->stream;
+    if (!s->plan || !(keys > 0) || !(away > 0))
+        return 0;
+    if (s->forced > 0)
+        return s->forced;
+    const fa_paces paces = {.away = pace_beside_copies(c) * keys,
+                            .home = pace_of(&c->pace[FA_HOME]) * keys,
+                            .stream = pace_of(&c->pace[FA_STREAM]) * keys,
+                            .link = fa_cooperate_link(c)};
+    if (s->blocks) /* a sum of times, which is least at an end */
+        return paces.stream < paces.away ? 1 : 0;
+    return fa_cooperate_streamed(&paces, away) / away;
+}
+
+/* Where both caches are full. */
+static double streamed_when_full(const fa_cooperate *c)
+{
+    const double away = (double)c->home.problem[FA_AWAY].keys,
+                 keys = away + (double)c->home.problem[FA_HOME].keys;
+    const double share = keys > 0 ? streamed_share(c, keys, away / keys) : 0;
+    return away > 0 ? FA_MIN(share, (double)fa_stream_most(&c->stream) / away) : 0;
 }
 
 double fa_cooperate_even(const fa_cooperate *c)
@@ -92,6 +143,15 @@ static fa_status check_sequence(const fa_cooperate *c, int64_t n, int64_t keys, 
     return FA_OK;
 }
 
+/* What a sequence streams of `from` keys. So little a change gains less than work of other lengths takes to write. */
+static int64_t settled(const fa_cooperate *c, int64_t n, int64_t from, int64_t wanted)
+{
+    enum { STEPS = 128 };
+    const int64_t last = c->last[FA_STREAM][n], step = from / STEPS;
+    const bool near = last > 0 && wanted > 0 && wanted - last <= step && last - wanted <= step;
+    return c->scheduled[FA_STREAM] && near && last <= from ? last : wanted;
+}
+
 fa_status fa_cooperate_share(fa_cooperate *c, const fa_cooperate_keys *k, fa_spent *spent)
 {
     const fa_problem *p = &c->home.problem[FA_HOME];
@@ -104,15 +164,29 @@ fa_status fa_cooperate_share(fa_cooperate *c, const fa_cooperate_keys *k, fa_spe
         all += (double)k->keys[n];
     }
     const double share = even_share(c, all / (double)sequences_of(c));
+    int64_t alone = 0, chosen = 0;
     for (int64_t n = 0; n < p->sequences; n++) {
         const int64_t from = k->home_from ? k->home_from[n] : k->away_keys[n];
         const int64_t most = FA_MIN(k->away_keys[n], seen_by_first(p, n, k->keys[n], from));
         const int64_t away = FA_MAX(FA_MIN((int64_t)llround(share * (double)k->keys[n]), most), from);
         c->list[FA_AWAY][n] = away;
         c->list[FA_HOME][n] = k->keys[n] - from;
-        c->list[FA_HOME + 1][n] = away - from;
-        spent[FA_AWAY].keys += away;
+        c->list[FA_LIST_FIRST][n] = away - from;
         spent[FA_HOME].keys += k->keys[n] - away;
+        alone += from;
+        chosen += away - from;
+    }
+    /* What the home device has itself is never copied to it, so where the away device takes of that, it has time left. */
+    const double streamed = alone > 0 && (chosen == 0 || c->stream.forced > 0)
+                                ? streamed_share(c, all / (double)sequences_of(c), (double)alone / all)
+                                : 0;
+    for (int64_t n = 0; n < p->sequences; n++) {
+        const int64_t from = k->keys[n] - c->list[FA_HOME][n];
+        c->list[FA_STREAM][n] = settled(
+            c, n, from, FA_MIN((int64_t)llround(streamed * (double)from), fa_stream_most(&c->stream)));
+        c->list[FA_AWAY][n] -= c->list[FA_STREAM][n];
+        spent[FA_AWAY].keys += c->list[FA_AWAY][n];
+        spent[FA_STREAM].keys += c->list[FA_STREAM][n];
     }
     return FA_OK;
 }
@@ -122,7 +196,8 @@ fa_status fa_cooperate_get_info(const fa_cooperate *cooperate, fa_cooperate_info
     fa_clear_error();
     if (!cooperate || !info)
         return fa_fail(FA_INVALID, "%s is NULL", cooperate ? "info" : "cooperate");
-    const fa_pace *away = &cooperate->pace[FA_AWAY], *home = &cooperate->pace[FA_HOME];
+    const fa_pace *away = &cooperate->pace[FA_AWAY], *home = &cooperate->pace[FA_HOME],
+                  *stream = &cooperate->pace[FA_STREAM];
     fa_cooperate_info made = {
         .runs = cooperate->runs,
         .share_away = fa_cooperate_even(cooperate),
@@ -136,8 +211,15 @@ fa_status fa_cooperate_get_info(const fa_cooperate *cooperate, fa_cooperate_info
         .seconds_home = home->last.seconds,
         .link_seconds = fa_cooperate_link(cooperate),
         .link_bytes = link_bytes(cooperate),
+        .keys_streamed = stream->last.keys,
+        .stream_most = fa_stream_most(&cooperate->stream),
+        .share_streamed = streamed_when_full(cooperate),
+        .modelled_stream = stream->modelled,
+        .measured_stream = stream->measured,
+        .seconds_stream = stream->last.seconds,
     };
     memcpy(made.kernel_away, cooperate->kernel[FA_AWAY], sizeof(made.kernel_away));
     memcpy(made.kernel_home, cooperate->kernel[FA_HOME], sizeof(made.kernel_home));
+    memcpy(made.kernel_stream, cooperate->stream.kernel, sizeof(made.kernel_stream));
     return fa_fill_struct(&made, sizeof(made), FA_COOPERATE_INFO_0_1, info, "fa_cooperate_info");
 }

@@ -26,6 +26,8 @@ typedef struct fa_cooperate_machine {
     double link_seconds;     /* what a message takes beside its bytes; 0 or more                   */
     double device_flops;     /* of one device                                                      */
     double host_flops;       /* of the host                                                        */
+    double memory_bandwidth; /* the host's memory is read, by its processors and by copies         */
+                             /* together; 0: neither slows the other down                          */
 } fa_cooperate_machine;
 
 /** A model, and how many sequences it serves at a time. Zero means default where one is named. */
@@ -76,6 +78,8 @@ typedef struct fa_cooperate_placement {
     double split_host;       /* FA_COOPERATE_SPLIT: the share of each layer's keys on the host        */
     double prefill[FA_COOPERATE_WAYS]; /* seconds until all tokens of the context are computed          */
     double decode[FA_COOPERATE_WAYS];  /* seconds of one further token of each sequence                 */
+    double stream_host;   /* the share of each layer's keys that the host streams to the devices */
+    double decode_stream; /* FA_COOPERATE_SPLIT with that share: seconds of one further token     */
 } fa_cooperate_placement;
 
 /**
@@ -103,8 +107,10 @@ FA_API const char *fa_cooperate_way_name(fa_cooperate_way way);
  * A prepared attention on two devices. The home device has q and the outputs; its cache, segment[1], holds each sequence's newest
  * keys. The away device, such as the host (openmp), holds the oldest, in segment[0]. Both run at the same time, each over
  * its own keys, but for two devices of the host: the calls of those return when the work is done, so one follows the other.
- * The away device's states go to the home one, where they are merged by LSE. Nothing else goes between
- * them but q. It holds memory of both devices and remembers what runs took: one thread at a time may use it, on one queue.
+ * Where stream_bytes is given, there is a third part: some of the away cache's keys are copied to the home device in pieces,
+ * each computed there while the next is copied, beside what both devices compute of their own. The away device's states go to
+ * the home one, where all are merged by LSE. Nothing else goes between them but q. It holds memory of both devices and
+ * remembers what runs took: one thread at a time may use it, on one queue.
  */
 typedef struct fa_cooperate fa_cooperate;
 
@@ -117,6 +123,12 @@ typedef struct fa_cooperate_desc {
     /* Between the two devices: bytes per second, and what a message takes beside. 0: 10e9, and 20e-6; so 0 seconds is the
      * default here, and none in fa_cooperate_machine. */
     double link_bandwidth, link_seconds;
+    /* Streaming. The away device works in host memory (openmp), and its cache has no page table and no scales, else
+     * FA_UNSUPPORTED. Copies run beside the processors where that memory is of fa_host_memory_create(home) and home is CUDA;
+     * elsewhere they are done before the processors begin, and nothing is streamed unless that is faster. */
+    uint64_t stream_bytes; /* of home memory, for two buffers of a piece each; a run has up to 6. 0: none */
+    double stream_share;   /* of keys that lie away alone, up to 1. 0: the run chooses                   */
+    double host_bandwidth; /* bytes per second that processors and copies together read; 0: no limit     */
 } fa_cooperate_desc;
 
 /**
@@ -124,8 +136,9 @@ typedef struct fa_cooperate_desc {
  * The devices may be one and the same, or of two contexts: then host memory between them is of the home device's. Everything is
  * copied out of desc. Destroy with fa_cooperate_destroy() before either device. *cooperate is NULL on failure.
  *
- * FA_INVALID, FA_UNSUPPORTED: as fa_segments_create(); the message names the segment. FA_INVALID also: segments is not 2, or a
- * link is negative. FA_UNSUPPORTED also: dynamic_lengths 2. FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST.
+ * FA_INVALID, FA_UNSUPPORTED: as fa_segments_create(); the message names the segment. FA_INVALID also: segments is not 2, a
+ * number is negative, stream_share is above 1, or stream_bytes has no room for two pieces of a key. FA_UNSUPPORTED also:
+ * dynamic_lengths 2; the away cache cannot be streamed. FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST.
  */
 FA_API fa_status fa_cooperate_create(fa_device *home, fa_device *away, const fa_cooperate_desc *desc,
                                      fa_cooperate **cooperate);
@@ -151,7 +164,8 @@ typedef struct fa_cooperate_keys {
  * Runs it. `args` is as fa_segments_run() takes it, but workspace and work are NULL; segment[0] has buffers of the away device, all
  * else of the home one. The split is even in time: of keys in both caches, so many are taken to be away that both
  * devices are expected to end together, by the model at first and by what runs took afterwards. Of two devices of the host the
- * faster takes all that it may. fa_cooperate_get_info() tells the split.
+ * faster takes all that it may. Of keys that lie away alone, so many are streamed that copying ends with the away device.
+ * fa_cooperate_get_info() tells the split.
  *
  * Returns when both devices have computed their states and the merge is enqueued on `queue`, one of the home device, in whose order
  * the outputs are written. q is read in its order too, so the call waits for the work before it, the merge of the run before
@@ -184,6 +198,14 @@ typedef struct fa_cooperate_info {
     uint64_t link_bytes; /* of a run: q there, states back                                     */
     char kernel_away[64];
     char kernel_home[64];
+    int64_t keys_streamed;  /* computed by the last run on the home device, of those that lie away     */
+    int64_t stream_most;    /* keys of each sequence that a run streams at most                         */
+    double share_streamed;  /* of keys that lie away alone, which the next run streams where both caches */
+                            /* are full                                                                 */
+    double modelled_stream; /* seconds for a key of each sequence, of all heads: by the link            */
+    double measured_stream; /* likewise, the mean of runs; 0: none was timed                            */
+    double seconds_stream;  /* that the last run took, from the first copy to the last state            */
+    char kernel_stream[64]; /* "": nothing is streamed                                                  */
 } fa_cooperate_info;
 
 /** Fills `info`. FA_INVALID: NULL, or struct_size is wrong. It reads what runs write: not while another thread runs it. */

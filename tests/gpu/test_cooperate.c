@@ -46,10 +46,10 @@ static void make_pair_memory(const scene *s, memory_of *m)
     queue = home_queue;
 }
 
-static bool create_pair(const scene *s, double link_seconds, fa_cooperate **made)
+static bool create_from(const scene *s, fa_cooperate_desc desc, fa_cooperate **made)
 {
-    const fa_cooperate_desc desc = {
-        .struct_size = sizeof(desc), .segments = &s->segments, .link_seconds = link_seconds};
+    desc.struct_size = sizeof(desc);
+    desc.segments = &s->segments;
     const fa_status status = fa_cooperate_create(device, away, &desc, made);
     if (status == FA_UNSUPPORTED && (strcmp(backend, "cuda") == 0 || strcmp(away_name, "cuda") == 0)) {
         assert_message("segment[");
@@ -57,6 +57,11 @@ static bool create_pair(const scene *s, double link_seconds, fa_cooperate **made
     }
     ck_assert_msg(status == FA_OK, "%s", fa_last_error());
     return true;
+}
+
+static bool create_pair(const scene *s, double link_seconds, fa_cooperate **made)
+{
+    return create_from(s, (fa_cooperate_desc){.link_seconds = link_seconds}, made);
 }
 
 /* A scene's caches, whose lengths each run has of its own. */
@@ -77,10 +82,10 @@ static void read_outputs(scene *s, const memory_of *m)
     ck_assert_int_eq(fa_buffer_read(queue, m->args.lse, 0, s->lse, sizeof(s->lse)), FA_OK);
 }
 
-/* Keys [0, lens of cache 0) are away, the others home. */
-static void run_apart(scene *s, fa_cooperate *c, const memory_of *m)
+/* Keys [0, lens of cache 0) are away, the others home. Of those away the share is streamed. */
+static void run_parts(scene *s, fa_cooperate *c, const memory_of *m, double share)
 {
-    int64_t all[BATCH], gone[BATCH];
+    int64_t all[BATCH], gone[BATCH], streamed = 0;
     const fa_cooperate_keys keys = {.struct_size = sizeof(keys), .keys = all, .away_keys = gone};
     fa_cooperate_info info = {.struct_size = sizeof(info)};
     int64_t home_keys = 0, away_keys = 0;
@@ -89,14 +94,22 @@ static void run_apart(scene *s, fa_cooperate *c, const memory_of *m)
         all[b] = gone[b] + s->cache[1].lens[b];
         away_keys += gone[b];
         home_keys += s->cache[1].lens[b];
+        const int64_t wanted = llround(share * (double)gone[b]), most = fa_stream_most(&c->stream);
+        streamed += wanted < most ? wanted : most;
     }
     ck_assert_msg(fa_cooperate_run(c, queue, &keys, &m->args) == FA_OK, "%s", fa_last_error());
     ck_assert_str_eq(fa_last_error(), "");
     read_outputs(s, m);
     check_scene(s);
     ck_assert_int_eq(fa_cooperate_get_info(c, &info), FA_OK);
-    ck_assert_int_eq(info.keys_away, away_keys);
+    ck_assert_int_eq(info.keys_away, away_keys - streamed);
+    ck_assert_int_eq(info.keys_streamed, streamed);
     ck_assert_int_eq(info.keys_home, home_keys);
+}
+
+static void run_apart(scene *s, fa_cooperate *c, const memory_of *m)
+{
+    run_parts(s, c, m, 0);
 }
 
 /* Each run with lengths of its own, none and all of a cache among them. */
@@ -134,6 +147,124 @@ START_TEST(formats_on_both)
         fa_cooperate_destroy(c);
     }
     ck_assert(made > 0 || !away);
+}
+END_TEST
+
+/* A key's heads lie side by side, in memory; the oracle's numbers stay where they are. */
+static void interleave(side *s, fa_tensor *t)
+{
+    static unsigned char moved[sizeof(s->codes)];
+    const size_t row = (size_t)(DIM / fa_dtype_block(s->t.dtype)) * fa_dtype_size(s->t.dtype);
+    for (int64_t b = 0; b < BATCH; b++) {
+        for (int64_t h = 0; h < HEADS_KV; h++) {
+            for (int64_t j = 0; j < KEYS; j++)
+                memcpy(moved + (size_t)((b * KEYS + j) * HEADS_KV + h) * row,
+                       s->codes + (size_t)((b * HEADS_KV + h) * KEYS + j) * row, row);
+        }
+    }
+    memcpy(s->codes, moved, sizeof(moved));
+    t->stride[0] = (int64_t)KEYS * HEADS_KV * DIM;
+    t->stride[1] = DIM;
+    t->stride[2] = (int64_t)HEADS_KV * DIM;
+    t->stride[3] = 1;
+}
+
+/*
+ * The third part, of caches in formats without scales, and in both orders: with none, some and all of the away keys, in pieces of
+ * a few keys and of many, and fewer pieces after more.
+ */
+START_TEST(streamed)
+{
+    static scene s;
+    static const int kind[] = {1, 7, 0, 8};
+    static const double share[] = {0.5, 1, 0.3};
+    int made = 0;
+    random_state random = {59};
+    for (int i = 0; i < (slow ? 2 : 24) && away && away->backend->host_pointers; i++) {
+        fa_cooperate *c;
+        memory_of m;
+        const int away_kind = kind[i % COUNT(kind)];
+        const double part = share[i % COUNT(share)];
+        make_pair(&s, away_kind, slow ? 1 : (int)random_between(&random, 0, FORMATS - 1),
+                  slow ? 0 : i % 2 * 2, i % 5 == 0 ? ROWS : 1, i % 3 == 1, false, &random);
+        if (i % 4 < 2) {
+            interleave(&s.cache[0].k, &s.cache[0].segment.k);
+            interleave(&s.cache[0].v, &s.cache[0].segment.v);
+        }
+        const uint64_t key = 2 * BATCH * HEADS_KV * DIM * 4, keys = i % 3 == 0 ? 3 : 20;
+        const fa_cooperate_desc desc = {.stream_bytes = 2 * (keys * key + 256), .stream_share = part};
+        if (!create_from(&s, desc, &c))
+            continue;
+        made++;
+        make_pair_memory(&s, &m);
+        for (int turn = 0; turn < 5; turn++) {
+            for (int b = 0; b < BATCH; b++) {
+                s.cache[0].lens[b] = turn == 2   ? 0
+                                     : turn == 3 ? 2 * b
+                                     : turn == 1 ? KEYS
+                                                 : random_between(&random, 0, KEYS);
+                s.cache[1].lens[b] = random_between(&random, ROWS, KEYS);
+            }
+            run_parts(&s, c, &m, part);
+        }
+        release_memory(&m);
+        fa_cooperate_destroy(c);
+    }
+    ck_assert(made > 0 || !away || !away->backend->host_pointers);
+}
+END_TEST
+
+/* Shares that end together, in numbers, and what a run takes of them. */
+START_TEST(streams_are_even)
+{
+    static scene s;
+    random_state random = {47};
+    fa_cooperate *c;
+    /* all is away: 10 s there, 5 s by copies, so a third is left; and messages of 3 s more leave less */
+    ck_assert_double_eq_tol(fa_cooperate_streamed(&(fa_paces){10, 0.1, 5, 0}, 1), 2.0 / 3, 1e-9);
+    ck_assert_double_eq_tol(fa_cooperate_streamed(&(fa_paces){10, 0.1, 5, 1.5}, 1), 11.5 / 15, 1e-9);
+    /* copies are nothing beside the home device's work: (0.5 - x) 10 = (0.5 + x) 5 */
+    ck_assert_double_eq_tol(fa_cooperate_streamed(&(fa_paces){10, 5, 0.1, 0}, 0.5), 2.5 / 15, 1e-9);
+    /* the home device is the slower one anyway; and all that is away is copied while the first message goes */
+    ck_assert_double_eq(fa_cooperate_streamed(&(fa_paces){1, 10, 0.1, 0}, 0.5), 0);
+    ck_assert_double_eq(fa_cooperate_streamed(&(fa_paces){1, 1e-3, 0.1, 100}, 0.5), 0.5);
+    ck_assert_double_eq(fa_cooperate_left(0, 7, 100), 7);
+    ck_assert_double_eq(fa_cooperate_left(100, 70, 20), 70);
+    ck_assert_double_eq(fa_cooperate_left(100, 70, 40), 60);
+    ck_assert_double_eq(fa_cooperate_left(100, 70, 90), 50);
+    if (!away || !away->backend->host_pointers)
+        return;
+    make_pair(&s, 1, 1, 0, 1, false, false, &random);
+    ck_assert(create_from(
+        &s, (fa_cooperate_desc){.stream_bytes = 1 << 20, .link_bandwidth = 1e6, .link_seconds = 1e-30}, &c));
+    fa_cooperate_info info = {.struct_size = sizeof(info)};
+    ck_assert_int_eq(fa_cooperate_get_info(c, &info), FA_OK);
+    ck_assert(info.kernel_stream[0] && info.stream_most >= KEYS);
+    ck_assert_double_eq_tol(info.modelled_stream, 2 * BATCH * HEADS_KV * DIM * 2 * 1e-6, 1e-12);
+    c->link_bandwidth = 1e30;
+    c->stream.blocks = false;
+    c->pace[FA_AWAY].measured = 10;
+    c->pace[FA_HOME].measured = 0.01;
+    fa_cooperate_learn(c, FA_STREAM, &(fa_spent){.keys = 40, .seconds = 100}); /* 5 s for a key of both */
+    ck_assert_int_eq(fa_cooperate_get_info(c, &info), FA_OK);
+    ck_assert_double_eq_tol(info.measured_stream, 5, 1e-12);
+    ck_assert_double_eq_tol(info.share_streamed, 2.0 / 3, 1e-6);
+    c->stream.blocks = true; /* first copies, then the processors: all by the faster */
+    ck_assert_int_eq(fa_cooperate_get_info(c, &info), FA_OK);
+    ck_assert_double_eq(info.share_streamed, 1);
+    c->pace[FA_STREAM].measured = 11;
+    ck_assert_int_eq(fa_cooperate_get_info(c, &info), FA_OK);
+    ck_assert_double_eq(info.share_streamed, 0);
+    c->stream.blocks = false;
+    c->pace[FA_AWAY] =
+        (fa_pace){.modelled = 1e-3}; /* copies read half of the memory's bandwidth, processors all of it */
+    c->pace[FA_STREAM].measured = 2e-3;
+    c->host_bandwidth = 1e3 * c->pace[FA_STREAM].modelled * c->link_bandwidth;
+    ck_assert_int_eq(fa_cooperate_get_info(c, &info), FA_OK);
+    c->pace[FA_HOME].measured = 1e-9;
+    ck_assert_int_eq(fa_cooperate_get_info(c, &info), FA_OK);
+    ck_assert_double_eq_tol(info.share_streamed, 0.5, 1e-4);
+    fa_cooperate_destroy(c);
 }
 END_TEST
 
@@ -257,7 +388,7 @@ START_TEST(shares_are_even)
 }
 END_TEST
 
-/* Each request for memory fails once, of a life and of its run: outputs stay as they were. */
+/* Each request for memory fails once, of a life and of its run, with two parts and with three: outputs stay as they were. */
 START_TEST(out_of_memory)
 {
     static scene s, before;
@@ -268,10 +399,13 @@ START_TEST(out_of_memory)
     const fa_cooperate_keys keys = {.struct_size = sizeof(keys), .keys = all, .away_keys = gone};
     if (!away || strcmp(backend, "openmp") != 0 || strcmp(away_name, "openmp") != 0)
         return;
-    make_pair(&s, 3, 1, 0, 1, true, true, &random);
+    make_pair(&s, _i ? 1 : 3, 1, 0, 1, true, _i == 0, &random);
     make_pair_memory(&s, &m);
     before = s;
-    const fa_cooperate_desc desc = {.struct_size = sizeof(desc), .segments = &s.segments};
+    const fa_cooperate_desc desc = {.struct_size = sizeof(desc),
+                                    .segments = &s.segments,
+                                    .stream_bytes = _i ? 1 << 16 : 0,
+                                    .stream_share = 0.5};
     for (long i = 0;; i++) {
         fa_queue *own;
         const long live = atomic_load(&memory.live);
@@ -288,7 +422,7 @@ START_TEST(out_of_memory)
         ck_assert_int_eq(atomic_load(&memory.live), live);
         ck_assert_int_eq(status, failed ? FA_OUT_OF_MEMORY : FA_OK);
         if (!failed) {
-            ck_assert_int_gt(i, 12);
+            ck_assert_int_gt(i, _i ? 24 : 12);
             break;
         }
         read_outputs(&s, &m);
@@ -321,6 +455,37 @@ static void wrong_dim(scene *s)
     s->cache[0].segment.k.shape[3] = DIM * 2;
 }
 
+static void paged_stream(scene *s)
+{
+    random_state random = {3};
+    make_cache(&s->cache[0], 1, true, &random);
+}
+static void scaled_stream(scene *s)
+{
+    random_state random = {3};
+    make_cache(&s->cache[0], 3, false, &random);
+}
+static void channels_stream(scene *s)
+{
+    s->segments.v_channels = fa_tensor_make(FA_F32, BATCH, HEADS_KV, 1, DIM);
+    s->segments.v_channels_stride = BATCH * HEADS_KV * DIM;
+}
+static void stream(fa_cooperate_desc *d)
+{
+    d->stream_bytes = 1 << 20;
+}
+static void small_stream(fa_cooperate_desc *d)
+{
+    d->stream_bytes = 1;
+}
+static void large_share(fa_cooperate_desc *d)
+{
+    d->stream_share = 1.5;
+}
+static void no_number(fa_cooperate_desc *d)
+{
+    d->host_bandwidth = NAN;
+}
 static void no_segments(fa_cooperate_desc *d)
 {
     d->segments = NULL;
@@ -353,6 +518,12 @@ START_TEST(refused)
         {NULL, negative_link, FA_INVALID, "link_bandwidth is -1"},
         {NULL, endless_link, FA_INVALID, "link_seconds is inf"},
         {wrong_dim, NULL, FA_INVALID, "segment[0]: "},
+        {paged_stream, stream, FA_UNSUPPORTED, "segment[0]: page_table is given, streaming serves none"},
+        {scaled_stream, stream, FA_UNSUPPORTED, "segment[0]: k_scale is given, streaming serves none"},
+        {channels_stream, stream, FA_UNSUPPORTED, "segment[0]: v_channels_stride is 128, streaming serves 0"},
+        {NULL, small_stream, FA_INVALID, "segment[0]: stream_bytes is 1, expected 1536 or more"},
+        {NULL, large_share, FA_INVALID, "stream_share is 1.5, expected 0 to 1"},
+        {NULL, no_number, FA_INVALID, "host_bandwidth is nan"},
     };
     static scene s;
     for (int i = 0; i < COUNT(row) && away; i++) {
@@ -362,8 +533,14 @@ START_TEST(refused)
         fa_cooperate_desc desc = {.struct_size = sizeof(desc), .segments = &s.segments};
         if (row[i].of_scene)
             row[i].of_scene(&s);
-        else
+        if (row[i].of_desc)
             row[i].of_desc(&desc);
+        s.cache[0].segment.lens_kv = row[i].of_scene == lengths ? s.cache[0].lens : NULL;
+        if (desc.stream_bytes > 0 && !away->backend->host_pointers) {
+            ck_assert_int_eq(fa_cooperate_create(device, away, &desc, &c), FA_UNSUPPORTED);
+            assert_message("only host memory is streamed");
+            continue;
+        }
         ck_assert_msg(fa_cooperate_create(device, away, &desc, &c) == row[i].status, "%d: %s", i,
                       fa_last_error());
         assert_message(row[i].message);
@@ -569,7 +746,9 @@ int main(int argc, char **argv)
     tcase_add_test(tc, formats_on_both);
     tcase_add_test(tc, keys_on_both);
     tcase_add_test(tc, shares_are_even);
-    tcase_add_test(tc, out_of_memory);
+    tcase_add_test(tc, streamed);
+    tcase_add_test(tc, streams_are_even);
+    tcase_add_loop_test(tc, out_of_memory, 0, 2);
     tcase_add_test(tc, refused);
     tcase_add_test(tc, work_fails);
     tcase_add_test(tc, runs_refused);

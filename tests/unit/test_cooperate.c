@@ -210,9 +210,54 @@ START_TEST(invariants)
             ck_assert(p.prefill[way] > 0 && p.prefill[way] < (double)INFINITY);
             ck_assert_double_ge(p.decode[way], p.decode[p.decode_way]);
         }
+        ck_assert_double_le(p.stream_host, p.split_host);
+        ck_assert(p.stream_host >= 0 && p.decode_stream > 0);
+        ck_assert_double_le(p.decode_stream, p.decode[FA_COOPERATE_SPLIT]);
     }
     ck_assert_int_gt(some_host, 100);
     ck_assert_int_gt(none, 100);
+}
+END_TEST
+
+/*
+ * One layer, all on the host, of K bytes: 1 s by the processors, 2 s by the link. Two thirds and one third end together; the
+ * device computes nearly for nothing. Memory that gives both together only what the processors had makes them half as fast.
+ */
+START_TEST(streams)
+{
+    fa_cooperate_model model = {.struct_size = sizeof(model),
+                                .layers = 1,
+                                .heads_q = 1,
+                                .heads_kv = 1,
+                                .dim_qk = 128,
+                                .k_type = FA_F16,
+                                .v_type = FA_F16};
+    const double layer = 2.0 * 128 * 2 * 100000;
+    fa_cooperate_machine m = {.struct_size = sizeof(m),
+                              .device_bytes = (uint64_t)(2 * layer),
+                              .host_bytes = (uint64_t)1 << 40,
+                              .device_bandwidth = layer * 1e6,
+                              .host_bandwidth = layer,
+                              .link_bandwidth = layer / 2,
+                              .device_flops = 1e18,
+                              .host_flops = 1e18};
+    model.layers = 3; /* none stays beside two buffers */
+    fa_cooperate_placement p = place(&m, &model, 100000);
+    ck_assert_double_eq(p.split_host, 1);
+    ck_assert_double_eq_tol(p.stream_host, 1.0 / 3, 1e-3);
+    ck_assert_double_eq_tol(p.decode[FA_COOPERATE_SPLIT], 3, 1e-2);
+    ck_assert_double_eq_tol(p.decode_stream, 2, 1e-2);
+    m.memory_bandwidth = layer; /* processors have a half of it */
+    p = place(&m, &model, 100000);
+    ck_assert_double_eq_tol(p.stream_host, 0.5, 1e-3);
+    ck_assert_double_eq_tol(p.decode_stream, 3, 1e-2);
+    m.memory_bandwidth = layer * 0.9; /* less than half: streaming does not pay */
+    p = place(&m, &model, 100000);
+    ck_assert_double_eq(p.stream_host, 0);
+    ck_assert_double_eq(p.decode_stream, p.decode[FA_COOPERATE_SPLIT]);
+    m.device_bytes = (uint64_t)1 << 40; /* nothing is on the host */
+    p = place(&m, &model, 100000);
+    ck_assert_double_eq(p.stream_host, 0);
 }
 END_TEST
 
@@ -281,6 +326,8 @@ START_TEST(refusals)
         MACHINE(link_bandwidth, 'd', INFINITY, "machine.link_bandwidth is inf"),
         MACHINE(device_flops, 'd', NAN, "machine.device_flops is "),
         MACHINE(host_flops, 'd', 0, "machine.host_flops is 0"),
+        MACHINE(memory_bandwidth, 'd', -0.5,
+                "machine.memory_bandwidth is -0.5, expected a finite number from 0 on"),
         MACHINE(link_seconds, 'd', -0.5, "machine.link_seconds is -0.5, expected a finite number from 0 on"),
         MODEL(layers, 'i', 0, "model.layers is 0, expected 1 to"),
         MODEL(heads_q, 'i', 41, "model.heads_q is 41, expected a multiple of model.heads_kv, 40"),
@@ -336,6 +383,7 @@ Suite *cooperate_suite(void)
     tcase_add_test(tc, by_hand);
     tcase_add_test(tc, even_shares);
     tcase_add_test(tc, invariants);
+    tcase_add_test(tc, streams);
     tcase_add_test(tc, sizes_beyond_memory);
     tcase_add_test(tc, memory_without_limit);
     tcase_add_test(tc, refusals);
