@@ -44,15 +44,35 @@ static fa_status check_lengths(const fa_problem *p)
     return FA_OK;
 }
 
+/*
+ * A run of processors ends with the slowest of them, and other threads hold some up: drivers' beside this very run. Many parts
+ * even that out; each has to be merged, so only few rows gain by it. `tuning` is the caller's, or is filled.
+ */
+static void even_out(const fa_cooperate *c, fa_attention_desc *d, fa_tuning *tuning)
+{
+    enum { ITEMS = 16, FEW_ROWS = 64 };
+    const fa_problem *p = &c->home.problem[FA_AWAY];
+    const int64_t units = (int64_t)c->away->limits.units, lines = FA_MAX(p->sequences, 1) * p->heads_kv;
+    if (d->tuning || !c->away->backend->host_pointers || units < 2 ||
+        (int64_t)p->max_len_q * p->group > FEW_ROWS)
+        return;
+    *tuning = (fa_tuning){.struct_size = sizeof(*tuning),
+                          .splits = (int32_t)FA_MIN(fa_ceil_div(ITEMS * units, lines), 1024)};
+    d->tuning = tuning;
+}
+
 static fa_status make_plan(fa_cooperate *c, const fa_segments_desc *segments, int side)
 {
     fa_attention_desc d;
+    fa_tuning tuning;
     fa_plan_info info = {.struct_size = sizeof(info)};
     fa_plan **plan = side == FA_AWAY ? &c->away_plan : &c->home.parts.plan[FA_HOME];
     FA_TRY(check_lengths(&c->home.problem[side]));
     FA_TRY(fa_segments_describe(segments, side, &d));
     d = fa_parts_desc(&d);
     d.dynamic_lengths = 1;
+    if (side == FA_AWAY)
+        even_out(c, &d, &tuning);
     FA_TRY(fa_plan_create(side == FA_AWAY ? c->away : c->home.device, &d, plan));
     FA_TRY(fa_plan_get_info(*plan, &info));
     memcpy(c->kernel[side], info.kernel, sizeof(info.kernel));
