@@ -52,6 +52,15 @@ class Placement(Case):
             self.assertEqual(found["context_longest"], longest)
         self.assertIn("it does not fit", self.expect_printed(1, "--context", str(longest + 1), *PAPER[2:]))
 
+    def test_streams(self):
+        """The V100s' links are slow: a little of each layer pays, and memory that both read leaves less."""
+        found = self.place(*PAPER)
+        self.assertGreater(found["stream_host"], 0)
+        self.assertLess(found["decode_stream"], found["split"]["decode"])
+        self.assertIn("of the keys are copied to the devices meanwhile", self.expect_printed(0, *PAPER))
+        less = self.place(*PAPER, "--memory-bandwidth", "220")
+        self.assertLess(found["decode_stream"], less["decode_stream"])
+
     def test_types(self):
         plain = self.place(*SMALL)["layer_bytes"]
         self.assertEqual(plain, 1000 * 2 * (64 + 64) * 2)
@@ -94,6 +103,27 @@ class Run(Case):
                 self.assertLess(found["max_error"], 0.01)
                 self.assertTrue(found["home"].startswith("openmp:0"))
 
+    def test_streamed(self):
+        """Half of the keys that are not home, in pieces, in both formats."""
+        for types in ("f16", "q8_0"):
+            with self.subTest(types):
+                found = self.run_ok("--home-keys", "400", "--kv-type", types, "--stream-share", "0.5")["stream"]
+                self.assertEqual(found["keys_streamed"], 300)
+                self.assertGreaterEqual(found["keys_away"], 300)
+                self.assertEqual(found["keys_away"] + found["keys_home"], 700)
+                for name in ("seconds", "seconds_stream", "modelled_stream", "measured_stream"):
+                    self.assertGreater(found[name], 0, name)
+        done = self.expect(0, "cooperate", *self.ARGUMENTS, "--home-keys", "400", "--stream-share", "1")
+        self.assertRegex(done.stdout, r"(?m)^stream .* keys away, .*; 600 streamed, .* home, ")
+
+    def test_prefill(self):
+        found = self.run_ok("--home-keys", "400", "--prompt", "300", "--kv-type", "q8_0")["prefill"]
+        self.assertEqual(found["tokens"], 300)
+        self.assertGreater(found["device"], 0)
+        self.assertGreater(found["host"], 0)
+        self.assertIn("one of the device, for 20 tokens",
+                      self.expect(0, "cooperate", *self.ARGUMENTS, "--prompt", "20").stdout)
+
     def test_all_and_sequences(self):
         self.assertEqual(self.run_ok("--home-keys", "1000")["home_keys"], 1000)
         found = self.run_ok("--home-keys", "1", "--sequences", "3", "--dim-v", "32")
@@ -108,6 +138,9 @@ class Run(Case):
     def test_refusals(self):
         self.usage("cooperate", *self.ARGUMENTS, "--home-keys", "1001", mentions=("--home-keys is 1001",))
         self.usage("cooperate", *self.ARGUMENTS, "--kv-bytes", "9", mentions=("--kv-bytes is 9",))
+        self.usage("cooperate", *self.ARGUMENTS, "--prompt", "1001", mentions=("--prompt is 1001",))
+        self.usage("cooperate", *self.ARGUMENTS, "--stream-memory=-1", mentions=("--stream-memory is -1",))
+        self.failure("cooperate", *self.ARGUMENTS, "--stream-share", "2", mentions=("stream_share is 2",))
         self.failure("cooperate", *SMALL, "--run", "--home", "no-such", mentions=("no-such",))
         self.failure("cooperate", *SMALL, "--run", "--home", "openmp", "--away", "no-such", mentions=("no-such",))
 

@@ -21,7 +21,8 @@ static const char usage[] =
     "\n"
     "--run then measures a token's step of one layer, of one device, in these ways, and as if home memory held\n"
     "all keys. Home memory has room for --home-keys of each sequence, at most; the away memory holds all.\n"
-    "Results are checked first. q is f16.\n"
+    "\"stream\" is the split with a third part: some of the away keys are copied to the home device while the\n"
+    "away device computes others. Results are checked first. q is f16.\n"
     "\n"
     "Examples:\n"
     "  fastattn cooperate --context 131072 --layers 32 --heads 32 --heads-kv 8 --dim 128 --weights 16\n"
@@ -36,7 +37,9 @@ typedef struct options {
     int64_t context, layers, heads, heads_kv, dim, dim_v, sequences, kv_bytes, activations_token, devices;
     int64_t home_keys;
     double min_time, weights, activations, device_memory, host_memory, device_bandwidth, host_bandwidth,
-        link_bandwidth, link_latency, device_tflops, host_tflops;
+        link_bandwidth, link_latency, device_tflops, host_tflops, memory_bandwidth, stream_memory,
+        stream_share;
+    int64_t prompt;
     int json, run;
 } options;
 
@@ -61,6 +64,8 @@ static int parse(options *o, int argc, char **argv)
         {"host-memory", 'd', &o->host_memory, "<GB> of the host; 64"},
         {"device-bandwidth", 'd', &o->device_bandwidth, "<GB/s> of a device's memory; 900"},
         {"host-bandwidth", 'd', &o->host_bandwidth, "<GB/s> of the host's memory; 60"},
+        {"memory-bandwidth", 'd', &o->memory_bandwidth,
+         "<GB/s> that the host's processors and copies together read; 0: no limit"},
         {"link-bandwidth", 'd', &o->link_bandwidth, "<GB/s> between a device and the host; 24"},
         {"link-latency", 'd', &o->link_latency, "<us> of a message; 10"},
         {"device-tflops", 'd', &o->device_tflops, "<TFLOP/s> of a device; 60"},
@@ -69,6 +74,11 @@ static int parse(options *o, int argc, char **argv)
         {"home", 's', &o->home, "<name> the device that has q and the newest keys; auto"},
         {"away", 's', &o->away, "<name> the device that has the oldest keys; openmp"},
         {"home-keys", 'i', &o->home_keys, "of each sequence, at most; as the placement has them, on average"},
+        {"stream-memory", 'd', &o->stream_memory,
+         "<GB> of home memory for streaming; as a quarter of the keys that are not home"},
+        {"stream-share", 'd', &o->stream_share,
+         "of the keys that are not home, to be streamed; 0: the run chooses"},
+        {"prompt", 'i', &o->prompt, "tokens of which a layer's prefill is measured too; 0: none"},
         {"min-time", 'd', &o->min_time, "<seconds> that each way is run for; 0.5"},
         {"json", 'f', &o->json, "print a JSON object"},
     };
@@ -130,6 +140,7 @@ static bool read_problem(const options *o, fa_cooperate_machine *machine, fa_coo
         .host_bandwidth = o->host_bandwidth * 1e9,
         .link_bandwidth = o->link_bandwidth * 1e9,
         .link_seconds = o->link_latency * 1e-6,
+        .memory_bandwidth = o->memory_bandwidth * 1e9,
         .device_flops = o->device_tflops * 1e12,
         .host_flops = o->host_tflops * 1e12,
     };
@@ -149,6 +160,9 @@ static bool read_problem(const options *o, fa_cooperate_machine *machine, fa_coo
            read_count("activations-token", o->activations_token, &model->activation_token_bytes) &&
            read_count("kv-bytes", o->kv_bytes, &model->kv_bytes) && read_types(o, model);
 }
+
+/* Of what print_seconds() prints. */
+enum { PRINTED = 13 };
 
 /* "1.23 ms" */
 static void print_seconds(double seconds)
@@ -185,6 +199,12 @@ static void print_text(const fa_cooperate_machine *machine, const fa_cooperate_m
         print_seconds(p->decode[way]);
         printf("%s\n", way == p->decode_way ? "  fastest" : "");
     }
+    if (p->stream_host > 0) {
+        printf("stream %*s", PRINTED, "");
+        print_seconds(p->decode_stream);
+        printf("  split, and %.1f %% of the keys are copied to the device%s meanwhile\n",
+               100 * p->stream_host, machine->devices > 1 ? "s" : "");
+    }
 }
 
 static void print_measured(const measure_result *r, const measure_problem *m)
@@ -202,9 +222,24 @@ static void print_measured(const measure_result *r, const measure_problem *m)
                    1e3 * info->seconds_away, info->keys_home, 1e3 * info->seconds_home);
         printf("\n");
     }
+    if (r->stream > 0) {
+        const fa_cooperate_info *s = &r->stream_info;
+        printf("stream ");
+        print_seconds(r->stream);
+        printf("  %" PRId64 " keys away, in %.3g ms; %" PRId64 " streamed, in %.3g ms; %" PRId64
+               " home, in %.3g ms\n",
+               s->keys_away, 1e3 * s->seconds_away, s->keys_streamed, 1e3 * s->seconds_stream, s->keys_home,
+               1e3 * s->seconds_home);
+    }
     printf("home   ");
     print_seconds(r->all_home);
     printf("  if home memory held all keys\n");
+    if (m->prompt > 0) {
+        printf("prefill");
+        print_seconds(r->prefill.host);
+        printf("  a layer of the host, and %.3g ms one of the device, for %" PRId64 " tokens\n",
+               1e3 * r->prefill.device, m->prompt);
+    }
 }
 
 static void print_measured_json(const measure_result *r, const measure_problem *m)
@@ -220,10 +255,24 @@ static void print_measured_json(const measure_result *r, const measure_problem *
     printf(", \"all_home\": %.15g,\n  \"keys_away\": %" PRId64 ", \"keys_home\": %" PRId64
            ", \"seconds_away\": %.15g, \"seconds_home\": %.15g,\n  \"measured_away\": %.15g, "
            "\"measured_home\": %.15g, \"modelled_away\": %.15g, \"modelled_home\": %.15g, "
-           "\"share_away\": %.15g, \"max_error\": %.15g}",
+           "\"share_away\": %.15g, \"max_error\": %.15g",
            r->all_home, info->keys_away, info->keys_home, info->seconds_away, info->seconds_home,
            info->measured_away, info->measured_home, info->modelled_away, info->modelled_home,
            info->share_away, r->max_error);
+    if (r->stream > 0) {
+        info = &r->stream_info;
+        printf(",\n  \"stream\": {\"seconds\": %.15g, \"keys_away\": %" PRId64 ", \"keys_streamed\": %" PRId64
+               ", \"keys_home\": %" PRId64 ",\n   \"seconds_away\": %.15g, \"seconds_stream\": %.15g, "
+               "\"seconds_home\": %.15g, \"modelled_stream\": %.15g, \"measured_stream\": %.15g, "
+               "\"share_streamed\": %.15g}",
+               r->stream, info->keys_away, info->keys_streamed, info->keys_home, info->seconds_away,
+               info->seconds_stream, info->seconds_home, info->modelled_stream, info->measured_stream,
+               info->share_streamed);
+    }
+    if (m->prompt > 0)
+        printf(",\n  \"prefill\": {\"tokens\": %" PRId64 ", \"device\": %.15g, \"host\": %.15g}", m->prompt,
+               r->prefill.device, r->prefill.host);
+    printf("}");
 }
 
 static void print_json(const fa_cooperate_placement *p)
@@ -246,6 +295,7 @@ static void print_json(const fa_cooperate_placement *p)
         printf(",\n \"%s\": %" PRIu64, count[i].name, count[i].value);
     printf(",\n \"split_host\": %.15g,\n \"decode_way\": \"%s\"", p->split_host,
            fa_cooperate_way_name((fa_cooperate_way)p->decode_way));
+    printf(",\n \"stream_host\": %.15g,\n \"decode_stream\": %.15g", p->stream_host, p->decode_stream);
     for (int way = 0; way < FA_COOPERATE_WAYS; way++)
         printf(",\n \"%s\": {\"prefill\": %.15g, \"decode\": %.15g}",
                fa_cooperate_way_name((fa_cooperate_way)way), p->prefill[way], p->decode[way]);
@@ -269,6 +319,11 @@ static bool describe_run(const options *o, const fa_cooperate_machine *machine,
         .k_type = model->k_type,
         .v_type = model->v_type,
         .min_time = o->min_time,
+        .link_bandwidth = machine->link_bandwidth,
+        .link_seconds = machine->link_seconds,
+        .host_bandwidth = machine->memory_bandwidth,
+        .stream_share = o->stream_share,
+        .prompt = o->prompt,
     };
     if (m->home_keys == 0)
         m->home_keys = (int64_t)((double)o->context * (double)p->layers_device / (double)model->layers);
@@ -279,6 +334,13 @@ static bool describe_run(const options *o, const fa_cooperate_machine *machine,
                   o->context);
         return false;
     }
+    if (o->prompt < 0 || o->prompt > o->context) {
+        cli_error(command, "--prompt is %" PRId64 ", expected 0 to --context, %" PRId64, o->prompt,
+                  o->context);
+        return false;
+    }
+    if (!read_bytes("stream-memory", o->stream_memory, &m->stream_bytes))
+        return false;
     if (model->kv_bytes > 0) {
         cli_error(command, "--kv-bytes is %" PRIu64 ", expected none with --run: it has no scales",
                   model->kv_bytes);

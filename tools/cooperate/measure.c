@@ -34,13 +34,12 @@ typedef struct bench {
     unsigned char *q, *o;
     fa_buffer *q_home, *o_home, *q_away, *o_away, *home_workspace, *away_workspace;
     fa_plan *home_plan, *away_plan; /* of all keys */
-    fa_cooperate *pair;
+    fa_cooperate *pair, *stream;    /* without and with a third part */
     int64_t *all, *from;
     check_reference *reference;
-    bool timed; /* runs are: nothing is put into pinned memory */
 } bench;
 
-static double now(void)
+double measure_now(void)
 {
     struct timespec t;
     (void)clock_gettime(CLOCK_MONOTONIC, &t);
@@ -53,8 +52,7 @@ static uint64_t next_random(uint64_t *state)
     return *state >> 33;
 }
 
-/* Rows of a pool, in an order that no cache foresees. */
-static bool fill_rows(fa_dtype dtype, int64_t dim, size_t row, unsigned char *to, size_t rows)
+bool measure_fill(fa_dtype dtype, int64_t dim, size_t row, unsigned char *to, size_t rows)
 {
     uint64_t state = 7;
     float number[FA_MAX_HEAD_DIM];
@@ -72,15 +70,18 @@ static bool fill_rows(fa_dtype dtype, int64_t dim, size_t row, unsigned char *to
     return true;
 }
 
-static bool make_side(side *s, fa_dtype dtype, const measure_problem *p, int64_t dim)
+/* In host memory that the home device's copies reach at the link's speed. */
+static bool make_side(fa_device *home, side *s, fa_dtype dtype, const measure_problem *p, int64_t dim)
 {
+    void *memory = NULL;
     s->t = fa_tensor_make(dtype, p->sequences, p->heads_kv, p->context, dim);
     if (fa_tensor_span(&s->t, &s->bytes) != FA_OK)
         return false;
     const size_t rows = (size_t)(p->sequences * p->heads_kv * p->context);
     s->row = s->bytes / rows;
-    s->memory = malloc(s->bytes);
-    return s->memory && fill_rows(dtype, dim, s->row, s->memory, rows);
+    if (fa_host_memory_create(home, s->bytes, &memory) == FA_OK)
+        s->memory = memory;
+    return s->memory && measure_fill(dtype, dim, s->row, s->memory, rows);
 }
 
 /* False after an error. */
@@ -109,8 +110,9 @@ static bool make_data(bench *b)
     b->o = malloc(b->o_bytes);
     b->all = malloc(2 * (size_t)p->sequences * sizeof(*b->all));
     if (!b->q || !b->o || !b->all ||
-        !fill_rows(FA_F16, p->dim_qk, (size_t)p->dim_qk * 2, b->q, (size_t)(p->sequences * p->heads_q)) ||
-        !make_side(&b->k, p->k_type, p, p->dim_qk) || !make_side(&b->v, p->v_type, p, p->dim_v))
+        !measure_fill(FA_F16, p->dim_qk, (size_t)p->dim_qk * 2, b->q, (size_t)(p->sequences * p->heads_q)) ||
+        !make_side(b->home, &b->k, p->k_type, p, p->dim_qk) ||
+        !make_side(b->home, &b->v, p->v_type, p, p->dim_v))
         return out_of_memory(b);
     b->from = b->all + p->sequences;
     for (int64_t n = 0; n < p->sequences; n++) {
@@ -178,14 +180,28 @@ static fa_attention_desc whole_desc(const bench *b)
                                .o = b->o_tensor};
 }
 
-static bool make_pair(bench *b)
+/* With buffers of an eighth of the keys that are not home, where there are to be such. */
+static bool make_pair(bench *b, bool streams, fa_cooperate **pair)
 {
+    const measure_problem *p = b->p;
+    const uint64_t own = (uint64_t)(p->sequences * p->heads_kv) * (uint64_t)(p->context - p->home_keys) *
+                         (b->k.row + b->v.row) / 4,
+                   least = (uint64_t)1 << 20;
     fa_attention_desc d = whole_desc(b);
     fa_segment away = {.struct_size = sizeof(away), .k = d.k, .v = d.v}, home = away;
     const fa_segment *const list[] = {&away, &home};
     const fa_segments_desc segments = {
         .struct_size = sizeof(segments), .attention = &d, .segments = 2, .segment = list};
-    const fa_cooperate_desc desc = {.struct_size = sizeof(desc), .segments = &segments};
+    const fa_cooperate_desc desc = {.struct_size = sizeof(desc),
+                                    .segments = &segments,
+                                    .link_bandwidth = p->link_bandwidth,
+                                    .link_seconds = p->link_seconds,
+                                    .host_bandwidth = p->host_bandwidth,
+                                    .stream_bytes = !streams          ? 0
+                                                    : p->stream_bytes ? p->stream_bytes
+                                                    : own > least     ? own
+                                                                      : least,
+                                    .stream_share = streams ? p->stream_share : 0};
     const int64_t keys = b->p->context;
     fa_tensor *const part[] = {&home.k, &home.v};
     for (int i = 0; i < 2; i++) { /* the newest keys of each head */
@@ -195,14 +211,15 @@ static bool make_pair(bench *b)
                          .stride = {t->shape[1] * keys * t->shape[3], keys * t->shape[3], t->shape[3], 1}};
     }
     d.k = d.v = (fa_tensor){.dtype = FA_F32};
-    return went(b, fa_cooperate_create(b->home, b->away, &desc, &b->pair));
+    return went(b, fa_cooperate_create(b->home, b->away, &desc, pair));
 }
 
 static bool make_plans(bench *b)
 {
     const fa_attention_desc d = whole_desc(b);
     return went(b, fa_plan_create(b->home, &d, &b->home_plan)) &&
-           went(b, fa_plan_create(b->away, &d, &b->away_plan)) && make_pair(b);
+           went(b, fa_plan_create(b->away, &d, &b->away_plan)) && make_pair(b, false, &b->pair) &&
+           (!b->away->backend->host_pointers || make_pair(b, true, &b->stream));
 }
 
 /* The oracle of the heads of the first KV head, in the first sequence. */
@@ -223,22 +240,12 @@ static bool make_reference(bench *b)
     return went(b, check_reference_create(b->context, &d, &in, &means, &b->reference));
 }
 
-/* Copies those keys of a head that are not home; from pinned memory where the backend has such, which in runs that are timed
- * holds keys already, of some head. */
+/* Copies those keys of a head that are not home. */
 static fa_status copy_head(const bench *b, const side *s, int64_t head)
 {
-    const fa_backend *backend = b->home->backend;
     const size_t at = (size_t)(head * b->p->context) * s->row,
                  bytes = (size_t)(b->p->context - b->p->home_keys) * s->row;
-    void *pinned;
-    if (bytes == 0)
-        return FA_OK;
-    if (!backend->stage)
-        return fa_buffer_write(b->queue, s->home, at, s->memory + at, bytes);
-    const fa_status status = backend->stage(b->queue, bytes, &pinned);
-    if (status == FA_OK && !b->timed)
-        memcpy(pinned, s->memory + at, bytes);
-    return status == FA_OK ? backend->stage_write(b->queue, s->home, at, bytes) : status;
+    return fa_buffer_write_async(b->queue, s->home, at, s->memory + at, bytes);
 }
 
 static fa_attention_args plan_args(const bench *b, bool home)
@@ -280,7 +287,7 @@ static fa_status host(const bench *b)
     return status == FA_OK ? fa_queue_wait(b->away_queue) : status;
 }
 
-static fa_status split(const bench *b)
+static fa_status run_pair(const bench *b, fa_cooperate *pair)
 {
     const size_t from = (size_t)(b->p->context - b->p->home_keys);
     const fa_cooperate_keys keys = {
@@ -294,8 +301,18 @@ static fa_status split(const bench *b)
     const fa_segment_args *const list[] = {&away, &home};
     const fa_segments_args args = {
         .struct_size = sizeof(args), .q = b->q_home, .o = b->o_home, .segment = list};
-    const fa_status status = fa_cooperate_run(b->pair, b->queue, &keys, &args);
+    const fa_status status = fa_cooperate_run(pair, b->queue, &keys, &args);
     return status == FA_OK ? fa_queue_wait(b->queue) : status;
+}
+
+static fa_status split(const bench *b)
+{
+    return run_pair(b, b->pair);
+}
+
+static fa_status stream(const bench *b)
+{
+    return run_pair(b, b->stream);
 }
 
 static bool check(bench *b, bool home, const char *way, measure_result *result)
@@ -327,21 +344,19 @@ static bool time_step(bench *b, step *run, bool home, const char *way, measure_r
     if (!went(b, fa_buffer_write(home ? b->queue : b->away_queue, home ? b->o_home : b->o_away, 0, b->o,
                                  o_bytes)))
         return false;
-    b->timed = false;
     for (int i = 0; i < WARM_UP; i++) {
         if (!went(b, run(b)))
             return false;
     }
-    b->timed = true;
     if (!check(b, home, way, result))
         return false;
     int runs = 0;
-    const double begin = now();
-    while (runs < WARM_UP || (runs < MOST_RUNS && now() - begin < b->p->min_time)) {
-        const double start = now();
+    const double begin = measure_now();
+    while (runs < WARM_UP || (runs < MOST_RUNS && measure_now() - begin < b->p->min_time)) {
+        const double start = measure_now();
         if (!went(b, run(b)))
             return false;
-        taken[runs++] = now() - start;
+        taken[runs++] = measure_now() - start;
     }
     qsort(taken, (size_t)runs, sizeof(taken[0]), by_size);
     *seconds = taken[runs / 2];
@@ -354,7 +369,10 @@ static bool time_ways(bench *b, measure_result *r)
            time_step(b, copy, true, "copy", r, &r->seconds[FA_COOPERATE_COPY]) &&
            time_step(b, host, false, "host", r, &r->seconds[FA_COOPERATE_HOST]) &&
            time_step(b, split, true, "split", r, &r->seconds[FA_COOPERATE_SPLIT]) &&
-           went(b, fa_cooperate_get_info(b->pair, &r->info));
+           went(b, fa_cooperate_get_info(b->pair, &r->info)) &&
+           (!b->stream || (time_step(b, stream, true, "stream", r, &r->stream) &&
+                           went(b, fa_cooperate_get_info(b->stream, &r->stream_info)))) &&
+           (b->p->prompt == 0 || measure_prefill(b->command, b->home, b->p, &r->prefill));
 }
 
 static void name_device(const fa_device *device, const char *kernel, char *text, size_t size)
@@ -369,16 +387,17 @@ static void release(bench *b)
                                   b->o_home, b->q_away, b->o_away, b->home_workspace, b->away_workspace};
     check_reference_destroy(b->reference);
     fa_cooperate_destroy(b->pair);
+    fa_cooperate_destroy(b->stream);
     for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++)
         fa_buffer_destroy(buffers[i]);
     fa_plan_destroy(b->home_plan);
     fa_plan_destroy(b->away_plan);
     fa_queue_destroy(b->queue);
     fa_queue_destroy(b->away_queue);
+    fa_host_memory_destroy(b->home, b->k.memory, b->k.bytes);
+    fa_host_memory_destroy(b->home, b->v.memory, b->v.bytes);
     fa_device_close(b->home);
     fa_device_close(b->away);
-    free(b->k.memory);
-    free(b->v.memory);
     free(b->q);
     free(b->o);
     free(b->all);
@@ -387,7 +406,8 @@ static void release(bench *b)
 bool measure(const char *command, fa_context *context, const measure_problem *problem, measure_result *result)
 {
     bench b = {.command = command, .p = problem, .context = context};
-    *result = (measure_result){.info = {.struct_size = sizeof(result->info)}};
+    *result = (measure_result){.info = {.struct_size = sizeof(result->info)},
+                               .stream_info = {.struct_size = sizeof(result->stream_info)}};
     const bool ok = open_devices(&b) && memory_fits(&b) && make_data(&b) && make_plans(&b) &&
                     make_buffers(&b) && make_reference(&b) && time_ways(&b, result);
     if (ok) {
