@@ -4,7 +4,6 @@
 
 #include <float.h>
 #include <string.h>
-#include <time.h>
 
 #include "core/backend.h"
 #include "core/binding.h"
@@ -285,25 +284,6 @@ static fa_status take_args(const fa_cooperate *c, const fa_segments_args *given,
     return FA_OK;
 }
 
-static bool is_as_before(fa_cooperate *c, int list)
-{
-    const size_t bytes = (size_t)c->home.problem[FA_HOME].sequences * sizeof(int64_t);
-    const bool same = bytes == 0 || memcmp(c->list[list], c->last[list], bytes) == 0;
-    if (!same)
-        memcpy(c->last[list], c->list[list], bytes);
-    return same;
-}
-
-bool fa_cooperate_scheduled(fa_cooperate *c, int share)
-{
-    bool same = is_as_before(c, share);
-    if (share == FA_HOME)
-        same = is_as_before(c, FA_LIST_FIRST) && same;
-    same = same && c->scheduled[share];
-    c->scheduled[share] = true; /* by the caller; a run that fails takes it back */
-    return same;
-}
-
 /* The work of both plans for the keys that each has. It stays where these are those of the run before. */
 static fa_status schedule(fa_cooperate *c, const pair *p)
 {
@@ -327,13 +307,6 @@ static fa_status schedule(fa_cooperate *c, const pair *p)
 static bool waits(const pair *p, int side)
 {
     return p->queue[side]->device->backend->host_pointers;
-}
-
-double fa_cooperate_now(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 static fa_status launch(pair *p, int side)

@@ -110,7 +110,10 @@ fa_status fa_stream_prepare(fa_cooperate *cooperate);
 void fa_stream_release(fa_cooperate *cooperate);
 
 /* The most keys of a sequence that a run streams. */
-int64_t fa_stream_most(const fa_stream *stream);
+static inline int64_t fa_stream_most(const fa_stream *s)
+{
+    return s->plan ? s->keys * FA_PIECES : 0;
+}
 
 /* Enqueues copies and computation of the keys in list[FA_STREAM], which lie behind those of list[FA_AWAY] in the cache that
  * `away` binds; `whole` binds q and the outputs. Nothing where there are none. */
@@ -123,7 +126,7 @@ fa_status fa_stream_settle(fa_cooperate *cooperate, fa_spent *spent);
 /* Marks the parts of pieces that this run has none of as empty, in the order of the home queue. */
 fa_status fa_stream_clear(fa_cooperate *cooperate, fa_queue *queue);
 
-/* Whether the work of a share is that of the lists of this run; they are then those of the next one's last run. */
+/* Whether the work of a share is that of the lists of this run, which take the place of the run before's. */
 bool fa_cooperate_scheduled(fa_cooperate *cooperate, int share);
 
 double fa_cooperate_now(void);

@@ -2,6 +2,7 @@
 /* How two devices share keys: what the model and earlier runs expect of each, and what a run's lists allow. */
 #include <math.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/backend.h"
 #include "core/cooperate/cooperate.h"
@@ -141,6 +142,32 @@ static fa_status check_sequence(const fa_cooperate *c, int64_t n, int64_t keys, 
                        "home_from[%lld] is %lld with keys[%lld] %lld: a row does not see all keys before",
                        (long long)n, (long long)from, (long long)n, (long long)keys);
     return FA_OK;
+}
+
+double fa_cooperate_now(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static bool is_as_before(fa_cooperate *c, int list)
+{
+    const size_t bytes = (size_t)c->home.problem[FA_HOME].sequences * sizeof(int64_t);
+    const bool same = bytes == 0 || memcmp(c->list[list], c->last[list], bytes) == 0;
+    if (!same)
+        memcpy(c->last[list], c->list[list], bytes);
+    return same;
+}
+
+bool fa_cooperate_scheduled(fa_cooperate *c, int share)
+{
+    bool same = is_as_before(c, share);
+    if (share == FA_HOME)
+        same = is_as_before(c, FA_LIST_FIRST) && same;
+    same = same && c->scheduled[share];
+    c->scheduled[share] = true; /* by the caller; a run that fails takes it back */
+    return same;
 }
 
 /* What a sequence streams of `from` keys. So little a change gains less than work of other lengths takes to write. */

@@ -169,11 +169,6 @@ void fa_stream_release(fa_cooperate *c)
         fa_release(c->home.device->context, s->nothing, c->home.parts.part_lse_bytes);
 }
 
-int64_t fa_stream_most(const fa_stream *s)
-{
-    return s->plan ? s->keys * FA_PIECES : 0;
-}
-
 /* Keys [from, from + keys) of a sequence's cache, at the start of its place in a piece. */
 static fa_status send(const fa_stream *s, int b, const fa_piece_side *side, const char *cache, int64_t n,
                       int64_t from, int64_t keys)
