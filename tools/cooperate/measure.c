@@ -6,13 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "core/backend.h"
 #include "tools/check.h"
 #include "tools/cli.h"
 
-enum { POOL = 1021, MOST_RUNS = 1000, WARM_UP = 3 };
+enum { MOST_RUNS = 1000, WARM_UP = 3 };
 
 /* k or v of the away device: all keys, in host memory. */
 typedef struct side {
@@ -38,37 +37,6 @@ typedef struct bench {
     int64_t *all, *from;
     check_reference *reference;
 } bench;
-
-double measure_now(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static uint64_t next_random(uint64_t *state)
-{
-    *state = *state * 6364136223846793005u + 1442695040888963407u;
-    return *state >> 33;
-}
-
-bool measure_fill(fa_dtype dtype, int64_t dim, size_t row, unsigned char *to, size_t rows)
-{
-    uint64_t state = 7;
-    float number[FA_MAX_HEAD_DIM];
-    unsigned char *pool = malloc(POOL * row);
-    if (!pool)
-        return false;
-    for (size_t r = 0; r < POOL; r++) {
-        for (int64_t d = 0; d < dim; d++)
-            number[d] = (float)((double)next_random(&state) * 0x1p-30 - 1);
-        fa_elements_store(dtype, pool, (int64_t)r * dim, number, dim);
-    }
-    for (size_t r = 0; r < rows; r++)
-        memcpy(to + r * row, pool + next_random(&state) % POOL * row, row);
-    free(pool);
-    return true;
-}
 
 /* In host memory that the home device's copies reach at the link's speed. */
 static bool make_side(fa_device *home, side *s, fa_dtype dtype, const measure_problem *p, int64_t dim)
