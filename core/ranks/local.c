@@ -12,10 +12,12 @@
 #include "core/ranks/transport.h"
 #include "core/structs.h"
 
+enum { REDUCE, GATHER, SHIFT };
+
 typedef struct call {
-    bool gathers; /* an allgather; else an allreduce */
-    fa_dtype dtype;
-    int64_t count; /* of elements, or of bytes */
+    int kind;
+    fa_dtype dtype; /* of what is reduced */
+    int64_t count;  /* of elements, or of bytes */
     void *to;
     const void *from;
 } call;
@@ -47,12 +49,13 @@ struct group {
 
 static const char *name_of(const call *c)
 {
-    return c->gathers ? "allgather" : "allreduce";
+    static const char *const names[] = {"allreduce", "allgather", "shift"};
+    return names[c->kind];
 }
 
 static const char *unit_of(const call *c)
 {
-    return c->gathers ? "bytes" : fa_dtype_name(c->dtype);
+    return c->kind == REDUCE ? fa_dtype_name(c->dtype) : "bytes";
 }
 
 /* Calls of the round that begins. A transport does not compare what objects agreed on; this one can. */
@@ -62,7 +65,7 @@ static void compare_calls(group *g)
     g->mismatch[0] = '\0';
     for (int32_t i = 1; i < g->ranks && g->mismatch[0] == '\0'; i++) {
         const call *other = &g->member[i].call;
-        if (other->gathers != first->gathers || other->dtype != first->dtype || other->count != first->count)
+        if (other->kind != first->kind || other->dtype != first->dtype || other->count != first->count)
             (void)snprintf(g->mismatch, sizeof(g->mismatch),
                            "%s of %lld %s on rank 0, %s of %lld %s on rank %d", name_of(first),
                            (long long)first->count, unit_of(first), name_of(other), (long long)other->count,
@@ -72,7 +75,7 @@ static void compare_calls(group *g)
 
 static double seconds_of(const group *g, const call *c)
 {
-    const double bytes = (double)c->count * (c->gathers ? 1 : (double)fa_dtype_size(c->dtype));
+    const double bytes = (double)c->count * (c->kind == REDUCE ? (double)fa_dtype_size(c->dtype) : 1);
     return g->latency + (g->bandwidth > 0 ? bytes / g->bandwidth : 0);
 }
 
@@ -167,10 +170,20 @@ static void gather(const group *g, void *to)
         memcpy((char *)to + (size_t)r * bytes, g->member[r].call.from, bytes);
 }
 
+static void take_shifted(const member *m)
+{
+    const group *g = m->group;
+    const member *before = &g->member[(m->end.rank + g->ranks - 1) % g->ranks];
+    if (m->call.count > 0)
+        memcpy(m->call.to, before->call.from, (size_t)m->call.count);
+}
+
 static void work(const member *m)
 {
     const fa_float_state before = fa_float_enter();
-    if (m->call.gathers)
+    if (m->call.kind == SHIFT)
+        take_shifted(m);
+    else if (m->call.kind == GATHER)
         gather(m->group, m->call.to);
     else
         sum_share(m->group, m->end.rank);
@@ -227,7 +240,14 @@ static fa_status allreduce(void *user, fa_dtype dtype, void *data, int64_t count
 static fa_status allgather(void *user, const void *from, void *to, size_t bytes, double timeout,
                            char *message, size_t message_size)
 {
-    const call c = {.gathers = true, .count = (int64_t)bytes, .to = to, .from = from};
+    const call c = {.kind = GATHER, .count = (int64_t)bytes, .to = to, .from = from};
+    return run(user, &c, timeout, message, message_size);
+}
+
+static fa_status shift(void *user, const void *from, void *to, size_t bytes, double timeout, char *message,
+                       size_t message_size)
+{
+    const call c = {.kind = SHIFT, .count = (int64_t)bytes, .to = to, .from = from};
     return run(user, &c, timeout, message, message_size);
 }
 
@@ -273,6 +293,7 @@ static void fill(group *g, int32_t rank)
         .allreduce = allreduce,
         .allgather = allgather,
         .release = release,
+        .shift = shift,
     };
 }
 

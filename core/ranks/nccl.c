@@ -26,7 +26,11 @@ typedef uint64_t device_pointer;
     X(CommUserRank, (comm c, int *rank))                                                              \
     X(CommGetAsyncError, (comm c, int *result))                                                       \
     X(AllReduce, (const void *send, void *receive, size_t count, int type, int op, comm c, stream s)) \
-    X(AllGather, (const void *send, void *receive, size_t count, int type, comm c, stream s))
+    X(AllGather, (const void *send, void *receive, size_t count, int type, comm c, stream s))         \
+    X(GroupStart, (void))                                                                             \
+    X(GroupEnd, (void))                                                                               \
+    X(Send, (const void *send, size_t count, int type, int peer, comm c, stream s))                   \
+    X(Recv, (void *receive, size_t count, int type, int peer, comm c, stream s))
 
 #define CUDA_FUNCTIONS(X)                                                                            \
     X(CtxGetCurrent, "cuCtxGetCurrent", (cu_context * context))                                      \
@@ -228,6 +232,44 @@ static fa_status gather(end *e, const void *from, void *to, size_t bytes, double
     return status;
 }
 
+static fa_status gather_data(end *e, const void *from, void *to, size_t bytes, double timeout, char *message,
+                             size_t message_size)
+{
+    static const char what[] = "ncclAllGather";
+    const double deadline = fa_clock() + timeout;
+    if (bytes == 0)
+        return FA_OK;
+    const int result = nccl.AllGather(from, to, bytes, NCCL_CHAR, e->communicator, e->stream);
+    const fa_status status = wait_for_nccl(e, what, result, deadline, timeout, message, message_size);
+    return status == FA_OK ? wait_for_stream(e, what, deadline, timeout, message, message_size) : status;
+}
+
+/* One group, so that neither waits for the other. A group that was begun is ended, whatever it holds. */
+static int enqueue_shift(const end *e, const void *from, void *to, size_t bytes)
+{
+    const int rank = e->transport.rank, ranks = e->transport.ranks;
+    int result = nccl.GroupStart();
+    if (result != NCCL_SUCCESS)
+        return result;
+    result = nccl.Send(from, bytes, NCCL_CHAR, (rank + 1) % ranks, e->communicator, e->stream);
+    if (result == NCCL_SUCCESS || result == NCCL_IN_PROGRESS)
+        result = nccl.Recv(to, bytes, NCCL_CHAR, (rank + ranks - 1) % ranks, e->communicator, e->stream);
+    const int ended = nccl.GroupEnd();
+    return result == NCCL_SUCCESS || result == NCCL_IN_PROGRESS ? ended : result;
+}
+
+static fa_status shift_all(end *e, const void *from, void *to, size_t bytes, double timeout, char *message,
+                           size_t message_size)
+{
+    static const char what[] = "ncclSend and ncclRecv";
+    const double deadline = fa_clock() + timeout;
+    if (bytes == 0)
+        return FA_OK;
+    const int result = enqueue_shift(e, from, to, bytes);
+    const fa_status status = wait_for_nccl(e, what, result, deadline, timeout, message, message_size);
+    return status == FA_OK ? wait_for_stream(e, what, deadline, timeout, message, message_size) : status;
+}
+
 /* Calls come from any thread: each finds the context current. */
 static fa_status enter(end *e, char *message, size_t message_size)
 {
@@ -267,6 +309,30 @@ static fa_status allgather(void *user, const void *from, void *to, size_t bytes,
     return status;
 }
 
+static fa_status allgather_data(void *user, const void *from, void *to, size_t bytes, double timeout,
+                                char *message, size_t message_size)
+{
+    end *e = user;
+    fa_status status = enter(e, message, message_size);
+    if (status != FA_OK)
+        return status;
+    status = gather_data(e, from, to, bytes, timeout, message, message_size);
+    leave();
+    return status;
+}
+
+static fa_status shift(void *user, const void *from, void *to, size_t bytes, double timeout, char *message,
+                       size_t message_size)
+{
+    end *e = user;
+    fa_status status = enter(e, message, message_size);
+    if (status != FA_OK)
+        return status;
+    status = shift_all(e, from, to, bytes, timeout, message, message_size);
+    leave();
+    return status;
+}
+
 static void release(void *user)
 {
     end *e = user;
@@ -299,6 +365,8 @@ static fa_status fill(end *e)
         .allreduce = allreduce,
         .allgather = allgather,
         .release = release,
+        .shift = shift,
+        .allgather_data = allgather_data,
     };
     return FA_OK;
 }

@@ -49,6 +49,19 @@ fa_status fa_allgather(const fa_transport *t, const void *from, void *to, size_t
     return tell(t, t->allgather(t->user, from, to, bytes, t->timeout, message, sizeof(message)), message);
 }
 
+fa_status fa_allgather_data(const fa_transport *t, const void *from, void *to, size_t bytes)
+{
+    char message[FA_MESSAGE_SIZE / 2] = "";
+    return tell(t, t->allgather_data(t->user, from, to, bytes, t->timeout, message, sizeof(message)),
+                message);
+}
+
+fa_status fa_shift(const fa_transport *t, const void *from, void *to, size_t bytes)
+{
+    char message[FA_MESSAGE_SIZE / 2] = "";
+    return tell(t, t->shift(t->user, from, to, bytes, t->timeout, message, sizeof(message)), message);
+}
+
 void fa_transport_destroy(fa_transport *transport)
 {
     if (transport && transport->release)

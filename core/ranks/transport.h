@@ -13,6 +13,8 @@ fa_status fa_transport_read(const fa_transport *theirs, fa_transport *ours);
 /* The functions of a transport that was read, whose message becomes this thread's. */
 fa_status fa_allreduce(const fa_transport *transport, fa_dtype dtype, void *data, int64_t count);
 fa_status fa_allgather(const fa_transport *transport, const void *from, void *to, size_t bytes);
+fa_status fa_allgather_data(const fa_transport *transport, const void *from, void *to, size_t bytes);
+fa_status fa_shift(const fa_transport *transport, const void *from, void *to, size_t bytes);
 
 /* What a number means that all ranks give alike. */
 typedef struct fa_rank_word {

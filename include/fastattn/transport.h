@@ -13,10 +13,10 @@ extern "C" {
 #define FA_MAX_RANKS 1024
 
 /**
- * One rank's end of a group of ranks. It is plain data and two functions, so that a caller whose framework has
+ * One rank's end of a group of ranks. It is plain data and a few functions, so that a caller whose framework has
  * collectives of its own fills one; fa_transport_create_mpi() and fa_transport_create_local() make the library's.
  *
- * Both functions are collective: all ranks call the same ones, in the same order, with the same types and sizes. They
+ * The functions are collective: all ranks call the same ones, in the same order, with the same types and sizes. They
  * return when this rank has the result, or `timeout` seconds after they were called. On failure they write a message of
  * at most message_size bytes, its end included. FA_RANK_LOST: a rank died or did not come in time; the memory of the
  * call is not touched any more, and all later calls fail likewise. Any other status is one that all ranks get from this
@@ -38,7 +38,8 @@ typedef struct fa_transport {
                            /* reduced while something is computed                                         */
     int32_t fixed_order;   /* 1: the order in which ranks are summed depends on nothing, so that an       */
                            /* element's sum does not depend on what else is summed with it                */
-    int32_t device_memory; /* 1: `data` of allreduce lies in memory of a device. 0: in host memory        */
+    int32_t device_memory; /* 1: `data` of allreduce lies in memory of a device, as what is shifted does.  */
+                           /* 0: in host memory                                                           */
 
     /* Replaces `count` elements at `data`, of FA_F32, FA_F16 or FA_BF16, by the sum over ranks, in place. */
     fa_status (*allreduce)(void *user, fa_dtype dtype, void *data, int64_t count, double timeout,
@@ -49,6 +50,13 @@ typedef struct fa_transport {
                            char *message, size_t message_size);
     /* Releases `user`, for fa_transport_destroy(); NULL: the caller does. */
     void (*release)(void *user);
+    /* Sends `bytes` bytes at `from` to the next rank, which is 0 behind the last, and receives as many of the one before
+     * at `to`, apart from them. NULL: there are no rings over this transport. */
+    fa_status (*shift)(void *user, const void *from, void *to, size_t bytes, double timeout, char *message,
+                       size_t message_size);
+    /* As allgather, but both lie where data of allreduce does. NULL: what lies on a device passes through host memory. */
+    fa_status (*allgather_data)(void *user, const void *from, void *to, size_t bytes, double timeout,
+                                char *message, size_t message_size);
 } fa_transport;
 
 /** Destroys a transport that the library made and that no object uses any more. NULL is allowed. */
@@ -86,8 +94,8 @@ FA_API fa_status fa_transport_create_local(fa_context *context, const fa_transpo
 /**
  * Makes a transport over an MPI communicator, which is used as it is: `communicator` is the address of the caller's
  * MPI_Comm; NULL: MPI_COMM_WORLD. The caller has initialised MPI, and keeps the communicator until the transport is
- * destroyed; no other collective may run on it while the library uses it. docs/ranks.md says what MPI promises where a
- * rank dies.
+ * destroyed; no other collective may run on it while the library uses it, nor messages of the tag 1957. docs/ranks.md
+ * says what MPI promises where a rank dies.
  *
  * The library is not linked with MPI. It opens a module that was built for one MPI, 3.0 or later: libfastattn-mpi.so,
  * as the loader finds libraries, or the file that FASTATTN_MPI_MODULE names. any_thread is 1 where MPI was initialised

@@ -11,7 +11,8 @@
 enum { SUCCESS = 0, INVALID = 4, IN_PROGRESS = 7, NOT_READY = 600, INVALID_CONTEXT = 201, OPS = 8 };
 enum { HALF = 6, FLOAT = 7, BFLOAT16 = 9 };
 
-/* A copy, or where `comm` is given a collective; `type` 0 is a gather of bytes. */
+/* A copy, or where `comm` is given a collective; `type` 0 is a gather of bytes, SHIFTED one to the next rank. */
+enum { SHIFTED = 100 };
 typedef struct op {
     struct ncclComm *comm;
     const void *from;
@@ -81,6 +82,12 @@ static void gather_all(void)
     }
 }
 
+static void shift_all(void)
+{
+    for (int r = 0; r < ranks; r++)
+        memcpy(comms[r].call->to, comms[(r + ranks - 1) % ranks].call->from, comms[r].call->count);
+}
+
 /* Of a collective that is first in its stream. */
 static void come(op *o)
 {
@@ -94,7 +101,9 @@ static void come(op *o)
         came += comms[r].call != NULL && !comms[r].done;
     if (came < ranks)
         return;
-    if (o->type)
+    if (o->type == SHIFTED)
+        shift_all();
+    else if (o->type)
         sum_all();
     else
         gather_all();
@@ -281,6 +290,46 @@ FA_API int ncclAllGather(const void *from, void *to, size_t count, int type, str
     if (type > 1)
         return INVALID;
     return collect((op){.comm = c, .from = from, .to = to, .count = count}, s);
+}
+
+/* A group has one send and one receive, and is enqueued at its end. */
+static _Thread_local op grouped;
+static _Thread_local struct CUstream_st *grouped_stream;
+
+FA_API int ncclGroupStart(void);
+FA_API int ncclGroupStart(void)
+{
+    grouped = (op){.type = SHIFTED};
+    return SUCCESS;
+}
+
+FA_API int ncclGroupEnd(void);
+FA_API int ncclGroupEnd(void)
+{
+    return grouped.comm && grouped.from && grouped.to ? collect(grouped, grouped_stream) : INVALID;
+}
+
+FA_API int ncclSend(const void *from, size_t count, int type, int peer, struct ncclComm *c,
+                    struct CUstream_st *s);
+FA_API int ncclSend(const void *from, size_t count, int type, int peer, struct ncclComm *c,
+                    struct CUstream_st *s)
+{
+    if (type > 1 || peer != (c->rank + 1) % ranks)
+        return INVALID;
+    grouped.comm = c;
+    grouped.from = from;
+    grouped.count = count;
+    grouped_stream = s;
+    return SUCCESS;
+}
+
+FA_API int ncclRecv(void *to, size_t count, int type, int peer, struct ncclComm *c, struct CUstream_st *s);
+FA_API int ncclRecv(void *to, size_t count, int type, int peer, struct ncclComm *c, struct CUstream_st *s)
+{
+    if (type > 1 || peer != (c->rank + ranks - 1) % ranks || count != grouped.count || s != grouped_stream)
+        return INVALID;
+    grouped.to = to;
+    return SUCCESS;
 }
 
 static void reset(int count, int in_progress)

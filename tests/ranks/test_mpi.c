@@ -78,6 +78,27 @@ static void check_gather(const fa_transport *t)
     }
 }
 
+/* Sizes that MPI sends at once, that it sends when they are asked for, and more than one piece of the module's. */
+static void check_shift(const fa_transport *t)
+{
+    static const size_t sizes[] = {0, 1, 100000, ((size_t)1 << 22) + 5};
+    const int before = (t->rank + t->ranks - 1) % t->ranks;
+    unsigned char *sent = malloc(sizes[3]), *received = malloc(sizes[3]);
+    for (int s = 0; s < 4 && sent && received; s++) {
+        for (size_t i = 0; i < sizes[s]; i++)
+            sent[i] = (unsigned char)((size_t)t->rank * 31 + i % 251);
+        if (!went("shift", fa_shift(t, sent, received, sizes[s])))
+            break;
+        for (size_t i = 0; i < sizes[s]; i++) {
+            if (received[i] != (unsigned char)((size_t)before * 31 + i % 251) && wrong[0] == '\0')
+                (void)snprintf(wrong, sizeof(wrong), "shift: byte %zu of %zu is %d", i, sizes[s],
+                               received[i]);
+        }
+    }
+    free(sent);
+    free(received);
+}
+
 static void check_agreement(const fa_transport *t)
 {
     char expected[64];
@@ -99,6 +120,7 @@ static void check_transport(fa_transport *t)
             check_sums(t, types[type], counts[i]);
     }
     check_gather(t);
+    check_shift(t);
     check_agreement(t);
     if (went("measure", fa_transport_measure(context, t)) && !(t->latency > 0 && t->bandwidth > 0))
         (void)snprintf(wrong, sizeof(wrong), "measured %g s, %g B/s", t->latency, t->bandwidth);

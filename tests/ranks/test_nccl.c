@@ -64,7 +64,23 @@ static void on_stub(int looks, double timeout, void (*body)(job *j), job jobs[RA
     ck_assert_int_eq(stub->live(), 0);
 }
 
-/* Sums of whole numbers, which no order rounds; and gathers of growing sizes. */
+/* What the rank before sent, and nothing behind it. */
+static void shift_some(job *j)
+{
+    const int before = (j->rank + RANKS - 1) % RANKS;
+    for (size_t count = 0; count < 40 && j->status == FA_OK; count += 13) {
+        int sent[40], received[40];
+        for (int i = 0; i < 40; i++) {
+            sent[i] = 100 * j->rank + i;
+            received[i] = -1;
+        }
+        keep(j, fa_shift(j->transport, sent, received, count * sizeof(int)));
+        for (int i = 0; j->status == FA_OK && i < 40; i++)
+            j->wrong += received[i] != (i < (int)count ? 100 * before + i : -1);
+    }
+}
+
+/* Sums of whole numbers, which no order rounds; gathers and shifts of growing sizes. */
 static void sum_and_gather(job *j)
 {
     static const fa_dtype types[] = {FA_F32, FA_F16, FA_BF16};
@@ -85,10 +101,15 @@ static void sum_and_gather(job *j)
         int own[40], all[RANKS * 40];
         for (int i = 0; i < 40; i++)
             own[i] = 100 * j->rank + i;
-        keep(j, fa_allgather(j->transport, own, all, count * sizeof(int)));
-        for (size_t i = 0; j->status == FA_OK && i < RANKS * count; i++)
-            j->wrong += all[i] != (int)(100 * (i / count) + i % count);
+        for (int data = 0; data < 2; data++) {
+            memset(all, 0xff, sizeof(all));
+            keep(j, (data ? fa_allgather_data : fa_allgather)(j->transport, own, all, count * sizeof(int)));
+            for (size_t i = 0; j->status == FA_OK && i < RANKS * count; i++)
+                j->wrong += all[i] != (int)(100 * (i / count) + i % count);
+        }
     }
+    if (j->status == FA_OK)
+        shift_some(j);
 }
 
 START_TEST(sums_and_gathers)

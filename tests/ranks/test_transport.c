@@ -91,6 +91,31 @@ START_TEST(gathers)
 }
 END_TEST
 
+/* Each has what the one before it sent, of sizes from none on, and nothing behind it. */
+static void shift_all(a_rank *r)
+{
+    const int32_t own = r->transport->rank, ranks = r->transport->ranks, before = (own + ranks - 1) % ranks;
+    for (int64_t count = 0; count <= 3; count++) {
+        int64_t sent[3], received[4] = {-1, -1, -1, -1};
+        for (int64_t i = 0; i < 3; i++)
+            sent[i] = 100 * own + i;
+        keep_status(r, fa_shift(r->transport, sent, received, (size_t)count * sizeof(*sent)));
+        for (int64_t i = 0; r->status == FA_OK && i < 4; i++)
+            r->status = received[i] == (i < count ? 100 * before + i : -1) ? FA_OK : FA_INVALID;
+    }
+}
+
+START_TEST(shifts)
+{
+    for (int32_t count = 1; count <= MOST_RANKS; count++) {
+        a_rank ranks[MOST_RANKS];
+        on_ranks(count, 0, 0, 10, shift_all, NULL, ranks);
+        for (int32_t i = 0; i < count; i++)
+            ck_assert_msg(ranks[i].status == FA_OK, "rank %d of %d: %s", i, count, ranks[i].message);
+    }
+}
+END_TEST
+
 /* Rank 1 comes to one call and no more. The others try again after the time-out, which must not take as long. */
 static void leave(a_rank *r)
 {
@@ -304,6 +329,7 @@ int main(void)
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, sums_in_the_order_of_ranks);
     tcase_add_test(tc, gathers);
+    tcase_add_test(tc, shifts);
     tcase_add_test(tc, a_rank_that_is_gone);
     tcase_add_test(tc, calls_that_differ);
     tcase_add_test(tc, links_of_a_stated_speed);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A transport over an MPI communicator, built against any mpi.h of version 3.0 or later. A call starts a collective that does not
+ * A transport over an MPI communicator, built against any mpi.h of version 3.0 or later. A call starts what does not
  * block and looks after it until it is done or the time is over. MPI has no way to call a collective off: what was started
  * then may go on whenever the caller calls MPI, so it works on memory of its own, which stays.
  */
@@ -17,8 +17,8 @@
 #include "core/portable/format.h"
 #include "core/ranks/mpi_module.h"
 
-/* MPI counts in ints. */
-enum { MOST_ELEMENTS = 1 << 28 };
+/* MPI counts in ints. What is shifted is copied in pieces, so that the copy of a large block is small. */
+enum { MOST_ELEMENTS = 1 << 28, MOST_SHIFTED = 1 << 22, TAG = 1957 };
 
 typedef struct end {
     fa_transport transport;
@@ -76,7 +76,7 @@ static fa_status lose(end *e, fa_status status, const char *message)
     return status;
 }
 
-/* Looks after a collective: often at first, then every 20 us, so that a processor is left to those who compute. */
+/* Looks after what was started: often at first, then every 20 us, so that a processor is left to those who compute. */
 static fa_status wait_for(MPI_Request *request, const char *what, double deadline, double timeout,
                           char *message, size_t message_size)
 {
@@ -188,6 +188,40 @@ static fa_status gather(end *e, const void *from, void *to, size_t bytes, double
     return status;
 }
 
+static fa_status shift_piece(end *e, const char *from, char *to, int bytes, double deadline, double timeout,
+                             char *message, size_t message_size)
+{
+    const int rank = e->transport.rank, ranks = e->transport.ranks;
+    MPI_Request received, sent;
+    memcpy(e->memory + bytes, from, (size_t)bytes);
+    int error =
+        MPI_Irecv(e->memory, bytes, MPI_BYTE, (rank + ranks - 1) % ranks, TAG, e->communicator, &received);
+    if (error != MPI_SUCCESS)
+        return tell_error("MPI_Irecv", error, message, message_size);
+    error = MPI_Isend(e->memory + bytes, bytes, MPI_BYTE, (rank + 1) % ranks, TAG, e->communicator, &sent);
+    if (error != MPI_SUCCESS)
+        return tell_error("MPI_Isend", error, message, message_size);
+    fa_status status = wait_for(&received, "MPI_Irecv", deadline, timeout, message, message_size);
+    if (status == FA_OK)
+        status = wait_for(&sent, "MPI_Isend", deadline, timeout, message, message_size);
+    if (status == FA_OK)
+        memcpy(to, e->memory, (size_t)bytes);
+    return status;
+}
+
+static fa_status shift_all(end *e, const char *from, char *to, size_t bytes, double timeout, char *message,
+                           size_t message_size)
+{
+    const double deadline = now() + timeout;
+    const size_t most = bytes < MOST_SHIFTED ? bytes : MOST_SHIFTED;
+    fa_status status = grow(e, 2 * most, message, message_size);
+    for (size_t at = 0, n; at < bytes && status == FA_OK; at += n) {
+        n = bytes - at < most ? bytes - at : most;
+        status = shift_piece(e, from + at, to + at, (int)n, deadline, timeout, message, message_size);
+    }
+    return status;
+}
+
 static fa_status allreduce(void *user, fa_dtype dtype, void *data, int64_t count, double timeout,
                            char *message, size_t message_size)
 {
@@ -214,7 +248,20 @@ static fa_status allgather(void *user, const void *from, void *to, size_t bytes,
     return lose(e, status, message);
 }
 
-/* What a lost collective may still read and write stays. */
+static fa_status shift(void *user, const void *from, void *to, size_t bytes, double timeout, char *message,
+                       size_t message_size)
+{
+    end *e = user;
+    fa_status status = begin(e, message, message_size);
+    if (status != FA_OK)
+        return status;
+    const MPI_Errhandler before = take_errors(e);
+    status = shift_all(e, from, to, bytes, timeout, message, message_size);
+    leave_errors(e, before);
+    return lose(e, status, message);
+}
+
+/* What a lost call may still read and write stays. */
 static void keep(end *e)
 {
     static end *_Atomic kept;
@@ -295,6 +342,7 @@ static fa_status fill(end *e, char *message, size_t message_size)
         .allreduce = allreduce,
         .allgather = allgather,
         .release = release,
+        .shift = shift,
     };
     return FA_OK;
 }
