@@ -63,6 +63,8 @@ typedef struct fa_backend {
 
     /* A wrapped buffer of host memory is its address and nothing more: runs take host pointers as they are. */
     bool host_pointers;
+    /* A buffer's address is what other libraries of the device take for its memory. */
+    bool device_pointers;
 
     /* Scratch of one worker of a plan whose problem, kernel, tiling and args are set; it never falls as blocks grow.
      * NULL: none but a baseline's. */

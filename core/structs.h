@@ -45,6 +45,7 @@
 #define FA_COOPERATE_INFO_0_1 FA_SIZE_THROUGH(fa_cooperate_info, kernel_stream)
 #define FA_TRANSPORT_0_1 FA_SIZE_THROUGH(fa_transport, allgather_data)
 #define FA_TRANSPORT_LOCAL_DESC_0_1 FA_SIZE_THROUGH(fa_transport_local_desc, bandwidth)
+#define FA_RING_DESC_0_1 FA_SIZE_THROUGH(fa_ring_desc, tokens)
 #define FA_SHARDED_LAYER_DESC_0_1 FA_SIZE_THROUGH(fa_sharded_layer_desc, project_seconds)
 #define FA_SHARDED_LAYER_ARGS_0_1 FA_SIZE_THROUGH(fa_sharded_layer_args, y)
 #define FA_SHARDED_LAYER_INFO_0_1 FA_SIZE_THROUGH(fa_sharded_layer_info, seconds)
@@ -80,6 +81,7 @@ _Static_assert(FA_COOPERATE_KEYS_0_1 == sizeof(fa_cooperate_keys), "name the las
 _Static_assert(FA_COOPERATE_INFO_0_1 == sizeof(fa_cooperate_info), "name the last field above");
 _Static_assert(FA_TRANSPORT_0_1 == sizeof(fa_transport), "name the last field above");
 _Static_assert(FA_TRANSPORT_LOCAL_DESC_0_1 == sizeof(fa_transport_local_desc), "name the last field above");
+_Static_assert(FA_RING_DESC_0_1 == sizeof(fa_ring_desc), "name the last field above");
 _Static_assert(FA_SHARDED_LAYER_DESC_0_1 == sizeof(fa_sharded_layer_desc), "name the last field above");
 _Static_assert(FA_SHARDED_LAYER_ARGS_0_1 == sizeof(fa_sharded_layer_args), "name the last field above");
 _Static_assert(FA_SHARDED_LAYER_INFO_0_1 == sizeof(fa_sharded_layer_info), "name the last field above");

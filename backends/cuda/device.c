@@ -60,4 +60,5 @@ const fa_backend fa_backend_cuda = {
     .task_prepare = fa_cu_task_prepare,
     .task_release = fa_cu_task_release,
     .task_run = fa_cu_task_run,
+    .device_pointers = true,
 };

@@ -18,6 +18,7 @@
 #include "opencl.h"
 #include "plan.h"
 #include "ranks.h"
+#include "ring.h"
 #include "saliency.h"
 #include "segments.h"
 #include "transport.h"

@@ -47,3 +47,20 @@ void on_ranks(int32_t count, double latency, double bandwidth, double timeout, v
     for (int32_t i = 0; i < count; i++)
         fa_transport_destroy(made[i]);
 }
+
+int look_for_device(const char *backend)
+{
+    fa_context *own = NULL;
+    fa_device *device = NULL;
+    fa_device_info info = {.struct_size = sizeof(info)};
+    fa_status status = fa_context_create(NULL, &own);
+    if (status == FA_OK)
+        status = fa_device_open(own, backend, NULL, &device);
+    if (status == FA_OK)
+        status = fa_device_get_info(device, &info);
+    if (status != FA_OK)
+        printf("%s\n", fa_last_error());
+    fa_device_close(device);
+    fa_context_destroy(own);
+    return status == FA_NO_DEVICE || (status == FA_OK && !info.host_memory) ? 77 : status != FA_OK;
+}

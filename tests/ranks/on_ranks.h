@@ -26,4 +26,7 @@ void keep_status(a_rank *r, fa_status status);
 void on_ranks(int32_t count, double latency, double bandwidth, double timeout, void (*body)(a_rank *r),
               void *user, a_rank ranks[MOST_RANKS]);
 
+/* Where the backend has no device, or one that does not take host memory, the exit status of a skipped test; else 0. */
+int look_for_device(const char *backend);
+
 #endif

@@ -30,24 +30,6 @@ static fa_device *open_device(void)
     return device;
 }
 
-/* Where the backend has no device, or one that does not take host memory, the exit status of a skipped test. */
-static int look_for_device(void)
-{
-    fa_context *own = NULL;
-    fa_device *device = NULL;
-    fa_device_info info = {.struct_size = sizeof(info)};
-    fa_status status = fa_context_create(NULL, &own);
-    if (status == FA_OK)
-        status = fa_device_open(own, backend, NULL, &device);
-    if (status == FA_OK)
-        status = fa_device_get_info(device, &info);
-    if (status != FA_OK)
-        printf("%s\n", fa_last_error());
-    fa_device_close(device);
-    fa_context_destroy(own);
-    return status == FA_NO_DEVICE || (status == FA_OK && !info.host_memory) ? 77 : status != FA_OK;
-}
-
 START_TEST(equals_the_oracle)
 {
     static const context_kind kinds[] = {{.rows = 1},
@@ -318,7 +300,7 @@ int main(int argc, char **argv)
 {
     if (argc > 1)
         backend = argv[1];
-    const int missing = look_for_device();
+    const int missing = look_for_device(backend);
     if (missing)
         return missing;
     Suite *suite = suite_create("sharded context");

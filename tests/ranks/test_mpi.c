@@ -2,10 +2,10 @@
 /*
  * One rank of a test over MPI; mpi.py runs several.
  *
- *   test_mpi FOLDER sums | layer | context | stalled | killed
+ *   test_mpi FOLDER sums | layer | context | ring | stalled | killed | ring-killed
  *
- * Each rank writes a line to FOLDER/rank.N: "right", or what it found to be wrong; of the last two kinds, the status of a call to
- * which rank 1 does not come, and the seconds that it took.
+ * Each rank writes a line to FOLDER/rank.N: "right", or what it found to be wrong; of the last three kinds, the status of a call to
+ * which rank 1 does not come, or which it leaves in the middle, and the seconds that it took.
  */
 #include <fastattn/fastattn.h>
 #include <fastattn/reference.h>
@@ -23,6 +23,7 @@
 #include "core/ranks/transport.h"
 #include "tests/ranks/context_scene.h"
 #include "tests/ranks/layer_scene.h"
+#include "tests/ranks/ring_scene.h"
 
 enum { MOST = 100000 };
 static fa_context *context;
@@ -207,6 +208,30 @@ static void check_context(void)
     fa_transport_destroy(t);
 }
 
+/* Tokens of all ranks, which do not divide, within the bound of their oracle. */
+static void check_ring(void)
+{
+    static const ring_kind kinds[] = {
+        {.tokens = 61, .mask = FA_MASK_CAUSAL_BOTTOM_RIGHT, .f16 = 1, .by_token = 1},
+        {.tokens = 83, .sinks = 1, .no_lse = 1}};
+    fa_device *device = NULL;
+    fa_transport *t = NULL;
+    if (!went("the world", fa_transport_create_mpi(context, NULL, &t)) ||
+        !went("a device", fa_device_open(context, "openmp", NULL, &device)))
+        return;
+    for (int kind = 0; kind < 2; kind++) {
+        ring_scene scene;
+        int off = 0;
+        if (!went("a scene", ring_scene_make(context, &kinds[kind], t->ranks, &scene)))
+            return;
+        if (went("a ring", ring_scene_run(device, t, &scene, &off)) && off > 0)
+            (void)snprintf(wrong, sizeof(wrong), "kind %d: %d elements are wrong", kind, off);
+        ring_scene_release(&scene);
+    }
+    fa_device_close(device);
+    fa_transport_destroy(t);
+}
+
 static void report(const char *folder, int rank, const char *text)
 {
     char path[1024];
@@ -216,6 +241,46 @@ static void report(const char *folder, int rank, const char *text)
         (void)fprintf(file, "%s\n", text);
         (void)fclose(file);
     }
+}
+
+static fa_transport dying;
+
+/* What the ring of a rank calls that dies in its second shift. */
+static fa_status shift_and_die(void *user, const void *from, void *to, size_t bytes, double timeout,
+                               char *message, size_t size)
+{
+    static int shifts;
+    if (shifts++ == 1)
+        (void)raise(SIGKILL);
+    return dying.shift(user, from, to, bytes, timeout, message, size);
+}
+
+/* A ring of which rank 1 dies on the way. Who has all keys by then misses it in the next run. What others wait for ends, and
+ * their transport serves no more. */
+static void lose_one_in_a_ring(const char *folder)
+{
+    static const ring_kind kind = {.tokens = 61, .mask = FA_MASK_CAUSAL_BOTTOM_RIGHT};
+    ring_scene scene;
+    char text[1200] = "";
+    int off = 0;
+    fa_device *device = NULL;
+    fa_transport *t = NULL;
+    if (!went("the world", fa_transport_create_mpi(context, NULL, &t)) ||
+        !went("a device", fa_device_open(context, "openmp", NULL, &device)) ||
+        !went("a scene", ring_scene_make(context, &kind, t->ranks, &scene)))
+        return;
+    t->timeout = 1;
+    dying = *t;
+    fa_transport mine = *t;
+    mine.shift = t->rank == 1 ? shift_and_die : t->shift;
+    const double start = fa_clock();
+    const fa_status status = ring_scene_run(device, &mine, &scene, &off),
+                    again = fa_allgather(t, text, text, 0);
+    (void)snprintf(text, sizeof(text), "%s %s %.3f %s", fa_status_name(status), fa_status_name(again),
+                   fa_clock() - start, fa_last_error());
+    report(folder, t->rank, text);
+    (void)sleep(2); /* mpirun may end all when one ends */
+    _exit(0);       /* MPI_Finalize() waits for what never comes */
 }
 
 /* Rank 1 dies, or does nothing for long. The others see that, and that it stays so. */
@@ -262,6 +327,10 @@ int main(int argc, char **argv)
         check_layer();
     else if (strcmp(argv[2], "context") == 0)
         check_context();
+    else if (strcmp(argv[2], "ring") == 0)
+        check_ring();
+    else if (strcmp(argv[2], "ring-killed") == 0)
+        lose_one_in_a_ring(argv[1]);
     else
         lose_one(argv[1], strcmp(argv[2], "killed") == 0);
     report(argv[1], rank, wrong[0] ? wrong : "right");

@@ -8,6 +8,7 @@
 #include "core/half.h"
 #include "core/ranks/clock.h"
 #include "core/ranks/transport.h"
+#include "tests/ranks/ring_scene.h"
 #include "tests/ranks/stub_nccl.h"
 #include "tests/unit/helpers.h"
 
@@ -125,6 +126,35 @@ START_TEST(sums_and_gathers)
 }
 END_TEST
 
+static fa_device *device;
+static const ring_scene *scene;
+
+/* Where this stub's ranks are, a device's memory is the host's. */
+static void run_ring(job *j)
+{
+    fa_transport t = *j->transport;
+    t.device_memory = 0;
+    keep(j, ring_scene_run(device, &t, scene, &j->wrong));
+}
+
+START_TEST(a_ring)
+{
+    static const ring_kind kind = {.tokens = 61, .mask = FA_MASK_CAUSAL_BOTTOM_RIGHT};
+    ring_scene made;
+    job jobs[RANKS];
+    ck_assert_int_eq(fa_device_open(context, "openmp", NULL, &device), FA_OK);
+    ck_assert_int_eq(ring_scene_make(context, &kind, RANKS, &made), FA_OK);
+    scene = &made;
+    on_stub(2, LONG, run_ring, jobs);
+    for (int r = 0; r < RANKS; r++) {
+        ck_assert_msg(jobs[r].status == FA_OK, "%s", jobs[r].message);
+        ck_assert_int_eq(jobs[r].wrong, 0);
+    }
+    ring_scene_release(&made);
+    fa_device_close(device);
+}
+END_TEST
+
 static void leave(job *j)
 {
     float data[2] = {0};
@@ -207,6 +237,7 @@ int main(void)
     Suite *suite = suite_create("nccl");
     TCase *tc = add_context_case(suite, "nccl");
     tcase_add_test(tc, sums_and_gathers);
+    tcase_add_test(tc, a_ring);
     tcase_add_test(tc, a_rank_that_is_gone);
     tcase_add_test(tc, a_communicator_that_fails);
     tcase_add_test(tc, refusals);
