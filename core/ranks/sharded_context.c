@@ -24,6 +24,7 @@ struct fa_sharded_context {
         lse_bytes; /* of a rank's outputs, and of their LSEs: a state is one behind the other */
     /* A workspace has the outputs of all ranks, then their LSEs, this rank's own state, and the plan's workspace. */
     size_t lse_offset, own_offset, scratch_offset, workspace;
+    bool there;     /* states are gathered where they lie, on all ranks */
     char *gathered; /* this rank's state, then those of all */
     bool failed;    /* a run has: ranks may stand at different gathers */
 };
@@ -98,6 +99,14 @@ static fa_status make_alone(fa_sharded_context *c, const fa_attention_desc *give
     return lay_out(c);
 }
 
+/* Where ranks can gather what lies on the device, or a backend's memory is the host's. */
+static bool gathers_there(const fa_sharded_context *c)
+{
+    const fa_backend *b = c->device->backend;
+    return c->transport.allgather_data &&
+           (c->transport.device_memory ? b->device_pointers : b->host_pointers);
+}
+
 static int64_t bits_of(float value)
 {
     uint32_t bits;
@@ -123,9 +132,11 @@ static fa_status make(fa_sharded_context *c, const fa_attention_desc *given)
     };
     /* The greatest and the least number of a rank that has sinks. */
     const double none = -1 - FA_MAX_RANKS, rank = c->transport.rank;
-    fa_rank_share share[2] = {{.own = p->sinks ? rank : none}, {.own = p->sinks ? -rank : none}};
+    fa_rank_share share[3] = {
+        {.own = p->sinks ? rank : none}, {.own = p->sinks ? -rank : none}, {.own = gathers_there(c)}};
     FA_TRY(fa_ranks_agree(c->device->context, &c->transport, "a sharded context", status, words,
-                          sizeof(words) / sizeof(words[0]), share, 2));
+                          sizeof(words) / sizeof(words[0]), share, 3));
+    c->there = share[2].least > 0;
     if (share[0].most > none && share[0].most != -share[1].most)
         return fa_fail(FA_INVALID, "sinks are given on ranks %d and %d, expected on one", (int)-share[1].most,
                        (int)share[0].most);
@@ -188,8 +199,20 @@ static fa_status run_own(const fa_sharded_context *c, fa_queue *queue, const fa_
     return fa_plan_run(c->plan, queue, &own);
 }
 
+static fa_status gather_there(const fa_sharded_context *c, fa_queue *queue, const fa_attention_args *args)
+{
+    const size_t own_offset = args->workspace_offset + c->own_offset;
+    char *const at = (char *)args->workspace->address + args->workspace_offset, *const own =
+                                                                                    at + c->own_offset;
+    char byte;
+    /* It waits, and a queue that records refuses it. */
+    FA_TRY(fa_buffer_read(queue, args->workspace, own_offset, &byte, state_size(c) > 0));
+    FA_TRY(fa_allgather_data(&c->transport, own, at, c->state_bytes));
+    return fa_allgather_data(&c->transport, own + c->state_bytes, at + c->lse_offset, c->lse_bytes);
+}
+
 /* Through host memory: states are small beside the keys that they stand for. */
-static fa_status exchange(const fa_sharded_context *c, fa_queue *queue, const fa_attention_args *args)
+static fa_status gather_on_host(const fa_sharded_context *c, fa_queue *queue, const fa_attention_args *args)
 {
     const size_t size = state_size(c);
     char *const all = c->gathered + size;
@@ -224,7 +247,7 @@ static fa_status merge(const fa_sharded_context *c, fa_queue *queue, const fa_at
 static fa_status compute(const fa_sharded_context *c, fa_queue *queue, const fa_attention_args *args)
 {
     FA_TRY(run_own(c, queue, args));
-    FA_TRY(exchange(c, queue, args));
+    FA_TRY(c->there ? gather_there(c, queue, args) : gather_on_host(c, queue, args));
     return merge(c, queue, args);
 }
 

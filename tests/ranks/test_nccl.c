@@ -8,6 +8,7 @@
 #include "core/half.h"
 #include "core/ranks/clock.h"
 #include "core/ranks/transport.h"
+#include "tests/ranks/context_scene.h"
 #include "tests/ranks/ring_scene.h"
 #include "tests/ranks/stub_nccl.h"
 #include "tests/unit/helpers.h"
@@ -155,6 +156,33 @@ START_TEST(a_ring)
 }
 END_TEST
 
+static const context_scene *keys;
+
+static void run_context(job *j)
+{
+    fa_transport t = *j->transport;
+    t.device_memory = 0;
+    keep(j, context_scene_run(device, &t, keys, &j->wrong));
+}
+
+START_TEST(a_context)
+{
+    static const context_kind kind = {.rows = 2};
+    context_scene made;
+    job jobs[RANKS];
+    ck_assert_int_eq(fa_device_open(context, "openmp", NULL, &device), FA_OK);
+    ck_assert_int_eq(context_scene_make(context, &kind, RANKS, &made), FA_OK);
+    keys = &made;
+    on_stub(2, LONG, run_context, jobs);
+    for (int r = 0; r < RANKS; r++) {
+        ck_assert_msg(jobs[r].status == FA_OK, "%s", jobs[r].message);
+        ck_assert_int_eq(jobs[r].wrong, 0);
+    }
+    context_scene_release(&made);
+    fa_device_close(device);
+}
+END_TEST
+
 static void leave(job *j)
 {
     float data[2] = {0};
@@ -238,6 +266,7 @@ int main(void)
     TCase *tc = add_context_case(suite, "nccl");
     tcase_add_test(tc, sums_and_gathers);
     tcase_add_test(tc, a_ring);
+    tcase_add_test(tc, a_context);
     tcase_add_test(tc, a_rank_that_is_gone);
     tcase_add_test(tc, a_communicator_that_fails);
     tcase_add_test(tc, refusals);
