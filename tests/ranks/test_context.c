@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "tests/ranks/context_scene.h"
+#include "tests/ranks/latent_scene.h"
 #include "tests/ranks/on_ranks.h"
 
 typedef struct task {
@@ -55,6 +56,28 @@ START_TEST(equals_the_oracle)
         }
     }
     fa_device_close(device);
+}
+END_TEST
+
+static void run_latent(a_rank *r)
+{
+    task *t = r->user;
+    keep_status(r,
+                latent_scene_run(context, t->device, r->transport, t->kind, &t->wrong[r->transport->rank]));
+}
+
+START_TEST(a_latent_in_shards)
+{
+    for (int32_t ranks = 1; ranks <= MOST_RANKS; ranks++) {
+        a_rank found[MOST_RANKS];
+        task t = {.device = open_device(), .kind = ranks % 2 + 1};
+        on_ranks(ranks, 0, 0, 20, run_latent, &t, found);
+        for (int32_t r = 0; r < ranks; r++) {
+            ck_assert_msg(found[r].status == FA_OK, "%s", found[r].message);
+            ck_assert_msg(t.wrong[r] == 0, "rank %d of %d: %d are wrong", r, ranks, t.wrong[r]);
+        }
+        fa_device_close(t.device);
+    }
 }
 END_TEST
 
@@ -306,6 +329,8 @@ int main(int argc, char **argv)
     Suite *suite = suite_create("sharded context");
     TCase *tc = add_context_case(suite, "sharded context");
     tcase_add_test(tc, equals_the_oracle);
+    if (strcmp(backend, "openmp") == 0) /* a layer projects in host memory */
+        tcase_add_test(tc, a_latent_in_shards);
     tcase_add_test(tc, a_rank_that_is_gone);
     tcase_add_test(tc, ranks_that_disagree);
     tcase_add_test(tc, a_failed_run);

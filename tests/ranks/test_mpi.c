@@ -22,6 +22,7 @@
 #include "core/ranks/clock.h"
 #include "core/ranks/transport.h"
 #include "tests/ranks/context_scene.h"
+#include "tests/ranks/latent_scene.h"
 #include "tests/ranks/layer_scene.h"
 #include "tests/ranks/ring_scene.h"
 
@@ -204,6 +205,9 @@ static void check_context(void)
             (void)snprintf(wrong, sizeof(wrong), "kind %d: %d elements are wrong", kind, off);
         context_scene_release(&scene);
     }
+    int off = 0;
+    if (went("a latent in shards", latent_scene_run(context, device, t, 2, &off)) && off > 0)
+        (void)snprintf(wrong, sizeof(wrong), "a latent in shards: %d elements are wrong", off);
     fa_device_close(device);
     fa_transport_destroy(t);
 }
