@@ -306,6 +306,46 @@ class Plan(Case):
             self.threads(*shape, "--block-q", "64", "--threads", "1")[0]["items"],
         )
 
+    def schemes(self, *arguments):
+        found = json.loads(self.expect(0, "plan", *arguments, "--json").stdout)["schemes"]
+        return {scheme["scheme"]: scheme for scheme in found}
+
+    def test_ranks(self):
+        if not can_run("openmp"):
+            self.skipTest("built without the openmp backend")
+        step = ("--backend", "openmp", "--shape", "B1,H32,S1,D64,HK8,SK262144")
+        found = self.schemes(*step, "--ranks", "1,2-1024", "--link", "1,100")
+        self.assertEqual(sorted(found), ["context", "heads"])
+        self.assertEqual([line["ranks"] for line in found["context"]["ranks"]], [2**n for n in range(11)])
+        self.assertEqual([line["ranks"] for line in found["heads"]["ranks"]], [1, 2, 4, 8, 16, 32])
+        for scheme in found.values():
+            self.assertEqual((scheme["ranks"][0]["speedup"], scheme["ranks"][0]["link"]), (1, 0))
+            for line in scheme["ranks"]:
+                self.assertAlmostEqual(line["speedup"] * line["seconds"], scheme["ranks"][0]["seconds"])
+        self.assertGreater(found["context"]["ranks"][1]["speedup"], 1.5)
+        # Over a link that takes a second, nothing scales, and that is why.
+        slow = self.schemes(*step, "--ranks", "2", "--link", "1e6,100")
+        self.assertEqual([slow[name]["scales_to"] for name in ("heads", "context")], [1, 1])
+        self.assertEqual((slow["heads"]["why"], slow["context"]["why"]), ("latency of sums", "latency of gathers"))
+        # A prompt goes round a ring, here one that sends a byte a microsecond.
+        prompt = ("--backend", "openmp", "--shape", "B1,H8,S4096,D64", "--causal", "bottom-right", "--ranks", "3,5")
+        ring = self.schemes(*prompt, "--link", "0,1e-3")["ring"]
+        self.assertEqual([line["chunks"] for line in ring["ranks"]], [3, 5])
+        self.assertEqual(ring["why"], "blocks travel for longer than they are computed with")
+        text = self.expect(0, "plan", *prompt, "--width", "64", mentions=("width 64", "10 us and 50 GB/s")).stdout
+        self.assertEqual(sum(line.startswith("scales to ") for line in text.splitlines()), 2)
+
+    def test_bad_ranks(self):
+        shape = ("plan", "--shape", "B1,H1,S16,D16")
+        for text in ("0", "2-", "1025", "a"):
+            self.usage(*shape, f"--ranks={text}", mentions=("--ranks", f"part '{text}'"))
+        for text in ("5", "5,", ",5", "-1,5", "5,0", "5,-1", "5,6,7", "nan,1", "5,inf", "1us,2"):
+            self.usage(*shape, "--ranks", "2", f"--link={text}", mentions=("--link is", "microseconds"))
+        self.usage(*shape, "--ranks", "2", "--width=-1", mentions=("--width is -1",))
+        self.usage(*shape, "--ranks", "2", "--threads", "2", mentions=("--threads does not go with --ranks",))
+        self.usage(*shape, "--ranks", "2", "--window-left", "4", mentions=("--window-left",))
+        self.usage(*shape, "--ranks", "2", "--kv-type", "i8:token", mentions=("--kv-type",))
+
     def test_bad_threads(self):
         shape = ("plan", "--shape", "B1,H1,S16,D16", "--threads")
         for text in ("0", "a", "1-", "-3", "4-2", "1025", "99999999999999999999", "1 2", "1.5", "0x2"):

@@ -11,6 +11,7 @@
 #include "tools/kvtype.h"
 #include "tools/pages.h"
 #include "tools/plan/picture.h"
+#include "tools/plan/ranks.h"
 #include "tools/plan/threads.h"
 #include "tools/shape.h"
 
@@ -27,16 +28,22 @@ static const char usage[] =
     "gives\n"
     "every thread the same share of memory bandwidth, however many there are.\n"
     "\n"
+    "--ranks simulates one layer, attention and output projection, on numbers of ranks that need not be there: its\n"
+    "heads divided among them, and its keys (a step of decoding) or its tokens (a prompt, of as many rows as keys).\n"
+    "Of more than 16 numbers it prints the powers of two and the last, and below them where doubling the ranks no\n"
+    "longer makes the layer 1.25 times as fast, and why. docs/ranks.md has the model.\n"
+    "\n"
     "Examples:\n"
     "  fastattn plan --shape B1,H8,S2048,D128 --causal bottom-right\n"
     "  fastattn plan --shape B1,H32,S1,D128,HK8,SK8192 --dtype f16     decoding with grouped heads\n"
     "  fastattn plan --shape B8,H32,S1,D128,HK8,SK8192 --page 16       keys in pages\n"
     "  fastattn plan --shape B1,H1,S4096,D64 --window-left 512 --block-q 128 --block-kv 128\n"
-    "  fastattn plan --shape B1,H8,S2048,D128 --threads 1,2,4,8-64     a line for each number of threads";
+    "  fastattn plan --shape B1,H8,S2048,D128 --threads 1,2,4,8-64     a line for each number of threads\n"
+    "  fastattn plan --shape B1,H32,S1,D128,HK8,SK1048576 --dtype f16 --ranks 2-1024 --link 10,50";
 
 typedef struct plan_options {
-    const char *shape, *dtype, *kv_type, *causal, *align, *backend, *kernel, *threads;
-    int64_t window_left, window_right, prefix, page, scatter, block_q, block_kv, splits;
+    const char *shape, *dtype, *kv_type, *causal, *align, *backend, *kernel, *threads, *ranks, *link;
+    int64_t window_left, window_right, prefix, page, scatter, block_q, block_kv, splits, width;
     int json, verbose, v_in_k;
 } plan_options;
 
@@ -65,6 +72,11 @@ static int parse(plan_options *o, int argc, char **argv)
         {"splits", 'i', &o->splits,
          "most parts that each row block's keys are split into; 0: the planner decides"},
         {"threads", 's', &o->threads, "<1,2,4-8> print a table for these numbers of threads instead"},
+        {"ranks", 's', &o->ranks, "<2-1024> print tables for these numbers of ranks instead"},
+        {"link", 's', &o->link,
+         "<us,GB/s> with --ranks: latency of a message, and what a rank sends in a second; 10,50"},
+        {"width", 'i', &o->width,
+         "with --ranks: elements of a row of the layer's output; 0: heads times dim"},
         {"json", 'f', &o->json, "print a JSON object"},
         {"verbose", 'f', &o->verbose, "print the library's log on stderr"},
     };
@@ -303,6 +315,76 @@ static bool plan_each(fa_context *context, const plan_options *o, const problem 
     return plan_threads_show(context, command, o->backend, text, &p->desc, threads, o->json);
 }
 
+/* What --ranks was given. */
+typedef struct ranks_options {
+    plan_threads list;
+    plan_link link;
+} ranks_options;
+
+/* EXIT_OK to go on. */
+static int read_ranks(const plan_options *o, const problem *p, ranks_options *r)
+{
+    char error[160];
+    const struct {
+        const char *name;
+        bool given;
+    } none[] = {{"threads", o->threads != NULL},
+                {"page", o->page != 0},
+                {"window-left", o->window_left},
+                {"window-right", o->window_right},
+                {"prefix", o->prefix},
+                {"v-in-k", o->v_in_k},
+                {"align", o->align}};
+    for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++) {
+        if (none[i].given) {
+            cli_error(command, "--%s does not go with --ranks", none[i].name);
+            return EXIT_USAGE;
+        }
+    }
+    if (p->desc.k_scale.shape[0] != 0 || p->desc.v_scale.shape[0] != 0 || p->desc.k.dtype == FA_BITMAP_F16 ||
+        p->desc.v.dtype == FA_BITMAP_F16) {
+        cli_error(command,
+                  "--kv-type is '%.100s': --ranks takes formats without scales of their own, and whole rows",
+                  o->kv_type);
+        return EXIT_USAGE;
+    }
+    if (o->width < 0 || o->width > INT32_MAX) {
+        cli_error(command, "--width is %" PRId64 ", expected 0 to %d", o->width, INT32_MAX);
+        return EXIT_USAGE;
+    }
+    if (!plan_threads_parse(o->ranks, &r->list, error, sizeof(error))) {
+        cli_error(command, "--ranks is '%.100s': %s", o->ranks, error);
+        return EXIT_USAGE;
+    }
+    if (!plan_link_parse(o->link, &r->link, error, sizeof(error))) {
+        cli_error(command, "--link is '%.100s': %s", o->link, error);
+        return EXIT_USAGE;
+    }
+    return EXIT_OK;
+}
+
+static int plan_ranks(const plan_options *o, const problem *p)
+{
+    static ranks_options r;
+    char text[192];
+    fa_device *device = NULL;
+    const int code = read_ranks(o, p, &r);
+    if (code != EXIT_OK)
+        return code;
+    fa_context *context = cli_context(command, o->verbose);
+    if (!context)
+        return EXIT_FAILED;
+    name_problem(p, text, sizeof(text));
+    bool ok = fa_device_open(context, o->backend, &p->desc, &device) == FA_OK;
+    if (!ok)
+        cli_error(command, "%s", fa_last_error());
+    else
+        ok = plan_ranks_show(device, command, text, &p->desc, &r.list, &r.link, o->width, o->json);
+    fa_device_close(device);
+    fa_context_destroy(context);
+    return ok ? EXIT_OK : EXIT_FAILED;
+}
+
 static int make_plans(const plan_options *o, const problem *p, const plan_threads *threads)
 {
     fa_context *context = cli_context(command, o->verbose);
@@ -315,7 +397,7 @@ static int make_plans(const plan_options *o, const problem *p, const plan_thread
 
 int cmd_plan(int argc, char **argv)
 {
-    plan_options o = {.scatter = PAGES_IN_ORDER};
+    plan_options o = {.scatter = PAGES_IN_ORDER, .link = "10,50"};
     problem p = {.lens_kv = NULL};
     plan_threads threads;
     char error[160];
@@ -329,7 +411,7 @@ int cmd_plan(int argc, char **argv)
         code = EXIT_USAGE;
     }
     if (code == EXIT_OK)
-        code = make_plans(&o, &p, &threads);
+        code = o.ranks ? plan_ranks(&o, &p) : make_plans(&o, &p, &threads);
     free(p.lens_kv);
     return code;
 }
