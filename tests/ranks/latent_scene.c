@@ -18,6 +18,8 @@ enum {
     TOKENS = BATCH * ROWS
 };
 
+#define SCALE 0.25F /* one for all shards */
+
 /* A row of q or of the cache is the latent, and behind it what carries the position. */
 typedef struct whole {
     float q[BATCH][ROWS][HEADS][LATENT + POSITION];
@@ -69,30 +71,53 @@ static void take(const whole *all, int32_t rank, int32_t ranks, shard *s)
         .k = fa_tensor_make(FA_F32, BATCH, 1, KEYS, dim),
         .v = {FA_F32, {BATCH, 1, KEYS, s->dims}, {0}},
         .o = {FA_F32, {BATCH, HEADS, ROWS, s->dims}, {ROWS * HEADS * s->dims, s->dims, HEADS * s->dims, 1}},
-        .scale = 0.25F, /* one for all shards */
+        .scale = SCALE,
         .mask = FA_MASK_CAUSAL_BOTTOM_RIGHT,
         .v_in_k = 1,
     };
 }
 
-/* What a rank's o and W make of y, and how far f32 may be from it: as in layer_scene.c. */
-static fa_status add_exactly(fa_context *context, const shard *s, int32_t ranks, double y[TOKENS][WIDTH],
-                             double bound[TOKENS][WIDTH])
+/* What a head of a row makes of the dims of the latent that a rank has, as it is defined. */
+static void attend(const whole *all, const shard *s, int64_t token, int head, double o[LATENT])
 {
-    double o[TOKENS * HEADS * LATENT], limit[TOKENS * HEADS], lse[TOKENS * HEADS];
+    const int64_t batch = token / ROWS, row = token % ROWS;
+    const float *q = all->q[batch][row][head];
+    double weight[KEYS], sum = 0;
+    const int64_t seen = KEYS - ROWS + row + 1;
+    for (int64_t j = 0; j < seen; j++) {
+        const float *k = all->k[batch][j];
+        double score = 0;
+        for (int64_t d = s->first; d < s->first + s->dims; d++)
+            score += (double)q[d] * (double)k[d];
+        for (int d = LATENT; d < LATENT + POSITION; d++)
+            score += (double)q[d] * (double)k[d];
+        weight[j] = exp((double)SCALE * score);
+        sum += weight[j];
+    }
+    for (int64_t d = 0; d < s->dims; d++) {
+        o[d] = 0;
+        for (int64_t j = 0; j < seen; j++)
+            o[d] += weight[j] / sum * (double)all->k[batch][j][s->first + d];
+    }
+}
+
+/* What a rank adds to y, and how far f32 may be from it: as in layer_scene.c. */
+static fa_status add_exactly(fa_context *context, const whole *all, const shard *s, int32_t ranks,
+                             double y[TOKENS][WIDTH], double bound[TOKENS][WIDTH])
+{
+    double o[LATENT], limit[TOKENS * HEADS], lse[TOKENS * HEADS];
     const double rounding = pow(1 + 0x1p-24, (double)(HEADS * s->dims + ranks)) - 1;
     const fa_inputs inputs = {.q = s->q, .k = s->k};
-    fa_status status = fa_reference_attention(context, &s->desc, &inputs, o, NULL);
-    if (status == FA_OK)
-        status = fa_reference_limit(context, &s->desc, &inputs, FA_F32, 16, limit, lse);
-    for (int64_t t = 0; t < TOKENS && status == FA_OK; t++) {
-        for (int64_t i = 0; i < HEADS * s->dims; i++) {
-            const int64_t row = (t / ROWS * HEADS + i / s->dims) * ROWS + t % ROWS;
-            const double x = o[row * s->dims + i % s->dims];
+    const fa_status status = fa_reference_limit(context, &s->desc, &inputs, FA_F32, 16, limit, lse);
+    for (int64_t i = 0; i < TOKENS * HEADS && status == FA_OK; i++) {
+        const int64_t token = i / HEADS, head = i % HEADS;
+        const double off = limit[(token / ROWS * HEADS + head) * ROWS + token % ROWS];
+        attend(all, s, token, (int)head, o);
+        for (int64_t d = 0; d < s->dims; d++) {
             for (int j = 0; j < WIDTH; j++) {
-                const double w = (double)s->w[i * WIDTH + j];
-                y[t][j] += x * w;
-                bound[t][j] += limit[row] * fabs(w) + (fabs(x) + limit[row]) * fabs(w) * rounding;
+                const double w = (double)all->w[head][s->first + d][j];
+                y[token][j] += o[d] * w;
+                bound[token][j] += off * fabs(w) + (fabs(o[d]) + off) * fabs(w) * rounding;
             }
         }
     }
@@ -137,7 +162,7 @@ static fa_status define(fa_context *context, const whole *all, int32_t ranks, sh
     fa_status status = FA_OK;
     for (int32_t rank = 0; rank < ranks && status == FA_OK; rank++) {
         take(all, rank, ranks, room);
-        status = add_exactly(context, room, ranks, y, bound);
+        status = add_exactly(context, all, room, ranks, y, bound);
     }
     return status;
 }
