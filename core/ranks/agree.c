@@ -13,6 +13,13 @@ typedef struct record {
     double share[FA_RANK_SHARES];
 } record;
 
+int64_t fa_rank_bits(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof(bits));
+    return bits;
+}
+
 /* Of another name another number, as far as few names go. */
 static int64_t kind_of(const char *what)
 {

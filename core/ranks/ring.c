@@ -2,8 +2,6 @@
 /* Rings: what ranks agree on, the plans of each step, and the memory that blocks travel through. */
 #include "core/ranks/ring.h"
 
-#include <string.h>
-
 #include "core/backend.h"
 #include "core/context.h"
 #include "core/parts/parts.h"
@@ -292,13 +290,6 @@ static fa_status make_alone(fa_ring *r, const fa_ring_desc *given)
     return make_host(r);
 }
 
-static int64_t bits_of(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof(bits));
-    return bits;
-}
-
 static fa_status make(fa_ring *r, const fa_ring_desc *desc)
 {
     const fa_status status = make_alone(r, desc);
@@ -315,8 +306,8 @@ static fa_status make(fa_ring *r, const fa_ring_desc *desc)
         {"attention.v.dtype", (int64_t)v->dtype},
         {"whether attention.mask is causal", r->causal},
         {"whether there are attention.sinks", p->sinks != NULL},
-        {"attention.scale, as the bits of an f32,", bits_of(p->scale)},
-        {"attention.softcap, as the bits of an f32,", bits_of(p->softcap)},
+        {"attention.scale, as the bits of an f32,", fa_rank_bits(p->scale)},
+        {"attention.softcap, as the bits of an f32,", fa_rank_bits(p->softcap)},
     };
     return fa_ranks_agree(r->device->context, &r->transport, what, status, words,
                           sizeof(words) / sizeof(words[0]), NULL, 0);

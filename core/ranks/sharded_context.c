@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Contexts with sharded keys: the state of each rank's keys, gathered and merged on each. */
 #include <math.h>
-#include <string.h>
 
 #include "core/backend.h"
 #include "core/binding.h"
@@ -107,13 +106,6 @@ static bool gathers_there(const fa_sharded_context *c)
            (c->transport.device_memory ? b->device_pointers : b->host_pointers);
 }
 
-static int64_t bits_of(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof(bits));
-    return bits;
-}
-
 static fa_status make(fa_sharded_context *c, const fa_attention_desc *given)
 {
     fa_attention_desc desc;
@@ -127,8 +119,8 @@ static fa_status make(fa_sharded_context *c, const fa_attention_desc *given)
         {"v.shape[3]", o[3]},
         {"the number of sequences", p->sequences},
         {"the checksum of offsets or lengths of rows", status == FA_OK ? fa_rank_rows(p) : 0},
-        {"scale, as the bits of an f32,", bits_of(p->scale)},
-        {"softcap, as the bits of an f32,", bits_of(p->softcap)},
+        {"scale, as the bits of an f32,", fa_rank_bits(p->scale)},
+        {"softcap, as the bits of an f32,", fa_rank_bits(p->softcap)},
     };
     /* The greatest and the least number of a rank that has sinks. */
     const double none = -1 - FA_MAX_RANKS, rank = c->transport.rank;
