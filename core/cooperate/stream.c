@@ -40,6 +40,15 @@ static fa_status check_cache(const fa_segments_desc *segments, const fa_attentio
     return FA_OK;
 }
 
+/* The stride of keys has no meaning in a cache of one key or none. A piece needs one. */
+static fa_tensor with_stride(const fa_tensor *cache)
+{
+    fa_tensor t = *cache;
+    if (t.shape[2] <= 1 || fa_tensor_is_empty(&t))
+        t.stride[2] = t.shape[3];
+    return t;
+}
+
 /* Of a side: its ranges, whose bytes in a piece are not yet known. */
 static fa_status read_side(const fa_tensor *t, const char *name, fa_piece_side *side)
 {
@@ -76,17 +85,17 @@ static bool lay_out_side(const fa_tensor *t, int64_t keys, size_t at, fa_piece_s
 }
 
 /* As many keys as two pieces have room for, and no more than all in two. */
-static fa_status choose_keys(fa_cooperate *c, uint64_t bytes, const fa_tensor *const tensor[2])
+static fa_status choose_keys(fa_cooperate *c, uint64_t bytes, const fa_tensor tensor[2])
 {
     enum { ALIGNMENT = 256, STEP = 64 };
     fa_stream *s = &c->stream;
     size_t key = 0;
     for (int i = 0; i < 2; i++) {
-        if (!fa_grow(&key, s->side[i].token * (size_t)s->side[i].ranges, (size_t)tensor[i]->shape[0]))
+        if (!fa_grow(&key, s->side[i].token * (size_t)s->side[i].ranges, (size_t)tensor[i].shape[0]))
             return fa_fail(FA_OUT_OF_MEMORY, "a key of each sequence overflows memory");
     }
     const uint64_t each = bytes / FA_PIECE_BUFFERS,
-                   room = each > ALIGNMENT && key > 0 ? (each - ALIGNMENT) / key : 0;
+                   room = each > ALIGNMENT ? (each - ALIGNMENT) / FA_MAX(key, 1) : 0;
     const int64_t all = fa_ceil_div(FA_MAX(c->home.problem[FA_AWAY].keys, 1), FA_PIECE_BUFFERS);
     if (room == 0)
         return fa_fail(FA_INVALID,
@@ -115,15 +124,16 @@ fa_status fa_stream_create(fa_cooperate *c, const fa_segments_desc *segments, ui
 {
     fa_stream *s = &c->stream;
     fa_attention_desc d;
-    const fa_tensor *all = c->home.problem[FA_AWAY].tensor, *const tensor[2] = {&all[FA_K], &all[FA_V]};
+    const fa_tensor *all = c->home.problem[FA_AWAY].tensor,
+                    tensor[2] = {with_stride(&all[FA_K]), with_stride(&all[FA_V])};
     FA_TRY(check_device(c->away));
     FA_TRY(fa_segments_describe(segments, FA_AWAY, &d));
     FA_TRY(check_cache(segments, &d));
-    FA_TRY(read_side(tensor[0], "k", &s->side[0]));
-    FA_TRY(read_side(tensor[1], "v", &s->side[1]));
+    FA_TRY(read_side(&tensor[0], "k", &s->side[0]));
+    FA_TRY(read_side(&tensor[1], "v", &s->side[1]));
     FA_TRY(choose_keys(c, bytes, tensor));
-    if (!lay_out_side(tensor[0], s->keys, 0, &s->side[0], &d.k) ||
-        !lay_out_side(tensor[1], s->keys, (s->side[0].bytes + 255) & ~(size_t)255, &s->side[1], &d.v))
+    if (!lay_out_side(&tensor[0], s->keys, 0, &s->side[0], &d.k) ||
+        !lay_out_side(&tensor[1], s->keys, (s->side[0].bytes + 255) & ~(size_t)255, &s->side[1], &d.v))
         return fa_fail(FA_OUT_OF_MEMORY, "a piece of %lld keys overflows memory", (long long)s->keys);
     s->blocks = !c->home.device->backend->buffer_send;
     s->filled = FA_PIECES;

@@ -214,6 +214,35 @@ START_TEST(streamed)
 }
 END_TEST
 
+/* Caches with room for one key of each sequence, whose stride has no meaning, and for none. */
+START_TEST(few_streamed)
+{
+    static scene s;
+    random_state random = {61};
+    for (int keys = 0; keys < 2 && away && away->backend->host_pointers; keys++) {
+        fa_cooperate *c;
+        memory_of m;
+        make_pair(&s, 1, 1, 0, 1, false, false, &random);
+        fa_tensor *const side[] = {&s.cache[0].segment.k, &s.cache[0].segment.v};
+        for (int i = 0; i < 2; i++) {
+            *side[i] = (fa_tensor){.dtype = side[i]->dtype,
+                                   .shape = {BATCH, HEADS_KV, keys, DIM},
+                                   .stride = {(int64_t)HEADS_KV * KEYS * DIM, (int64_t)KEYS * DIM, 7, 1}};
+        }
+        if (!create_from(&s, (fa_cooperate_desc){.stream_bytes = 1 << 16, .stream_share = 1}, &c))
+            continue;
+        make_pair_memory(&s, &m);
+        for (int b = 0; b < BATCH; b++) {
+            s.cache[0].lens[b] = keys;
+            s.cache[1].lens[b] = KEYS;
+        }
+        run_parts(&s, c, &m, 1);
+        release_memory(&m);
+        fa_cooperate_destroy(c);
+    }
+}
+END_TEST
+
 /* Shares that end together, in numbers, and what a run takes of them. */
 START_TEST(streams_are_even)
 {
@@ -747,6 +776,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, keys_on_both);
     tcase_add_test(tc, shares_are_even);
     tcase_add_test(tc, streamed);
+    tcase_add_test(tc, few_streamed);
     tcase_add_test(tc, streams_are_even);
     tcase_add_loop_test(tc, out_of_memory, 0, 2);
     tcase_add_test(tc, refused);
