@@ -207,6 +207,8 @@ fa_status fa_ring_run(fa_ring *ring, fa_queue *queue, const fa_attention_args *a
     fa_binding binding = fa_binding_of(&r.args);
     FA_TRY(fa_binding_share(&ring->problem, &binding));
     FA_TRY(fa_binding_check(&binding, ring->device, &ring->problem, ring->workspace, 0));
+    if (ring->block_bytes == 0) /* no sequences or no heads, on all ranks */
+        return fa_finish(FA_OK);
     FA_TRY(check_queue(&r));
     const fa_status status = run_steps(&r);
     ring->failed = status != FA_OK;

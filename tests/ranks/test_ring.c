@@ -317,6 +317,37 @@ START_TEST(runs_that_fail)
 }
 END_TEST
 
+/* Without sequences there is no memory, and nothing travels. */
+static void run_empty(a_rank *r)
+{
+    const task *t = r->user;
+    const ring_kind kind = {.tokens = 16, .no_lse = 1};
+    fa_attention_desc d = ring_scene_describe(&kind, 8);
+    const fa_ring_desc desc = {.struct_size = sizeof(desc), .attention = &d, .tokens = 16};
+    const fa_attention_args args = {.struct_size = sizeof(args)};
+    fa_ring *ring = NULL;
+    fa_queue *queue = NULL;
+    d.q.shape[0] = d.k.shape[0] = d.v.shape[0] = d.o.shape[0] = 0;
+    keep_status(r, fa_ring_create(t->device, r->transport, &desc, &ring));
+    if (r->status == FA_OK)
+        keep_status(r, fa_queue_create(t->device, &queue));
+    for (int turn = 0; turn < 2 && r->status == FA_OK; turn++)
+        keep_status(r, fa_ring_run(ring, queue, &args));
+    fa_queue_destroy(queue);
+    fa_ring_destroy(ring);
+}
+
+START_TEST(no_sequences)
+{
+    task t = {.device = open_device()};
+    a_rank found[MOST_RANKS];
+    on_ranks(2, 0, 0, 10, run_empty, &t, found);
+    for (int32_t r = 0; r < 2; r++)
+        ck_assert_msg(found[r].status == FA_OK, "%s", found[r].message);
+    fa_device_close(t.device);
+}
+END_TEST
+
 START_TEST(refusals)
 {
     fa_device *device = open_device();
@@ -347,6 +378,7 @@ int main(int argc, char **argv)
     Suite *suite = suite_create("ring");
     TCase *tc = add_context_case(suite, "ring");
     tcase_add_test(tc, equals_the_oracle);
+    tcase_add_test(tc, no_sequences);
     if (all) {
         tcase_add_test(tc, shares);
         tcase_add_test(tc, refused_shares);
