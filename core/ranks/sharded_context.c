@@ -257,6 +257,8 @@ fa_status fa_sharded_context_run(fa_sharded_context *context, fa_queue *queue, c
     FA_TRY(fa_binding_share(&context->problem, &binding));
     FA_TRY(fa_binding_check(&binding, context->device, &context->problem, context->workspace,
                             copy.work ? fa_plan_work(context->plan) : 0));
+    if (state_size(context) == 0) /* no rows, on all ranks */
+        return fa_finish(FA_OK);
     const fa_status status = compute(context, queue, &copy);
     context->failed = status != FA_OK;
     return status;

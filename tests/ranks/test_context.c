@@ -81,6 +81,34 @@ START_TEST(a_latent_in_shards)
 }
 END_TEST
 
+/* Without sequences there is no memory, and nothing is gathered. */
+static void run_empty(a_rank *r)
+{
+    const task *t = r->user;
+    const fa_attention_desc d = make_desc(0, 2, 1, 1, 10, 16);
+    const fa_attention_args args = {.struct_size = sizeof(args)};
+    fa_sharded_context *made = NULL;
+    fa_queue *queue = NULL;
+    keep_status(r, fa_sharded_context_create(t->device, r->transport, &d, &made));
+    if (r->status == FA_OK)
+        keep_status(r, fa_queue_create(t->device, &queue));
+    for (int turn = 0; turn < 2 && r->status == FA_OK; turn++)
+        keep_status(r, fa_sharded_context_run(made, queue, &args));
+    fa_queue_destroy(queue);
+    fa_sharded_context_destroy(made);
+}
+
+START_TEST(no_sequences)
+{
+    a_rank found[MOST_RANKS];
+    task t = {.device = open_device()};
+    on_ranks(2, 0, 0, 10, run_empty, &t, found);
+    for (int32_t r = 0; r < 2; r++)
+        ck_assert_msg(found[r].status == FA_OK, "%s", found[r].message);
+    fa_device_close(t.device);
+}
+END_TEST
+
 START_TEST(a_rank_that_is_gone)
 {
     static const context_kind kind = {.rows = 1};
@@ -331,6 +359,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, equals_the_oracle);
     if (strcmp(backend, "openmp") == 0) /* a layer projects in host memory */
         tcase_add_test(tc, a_latent_in_shards);
+    tcase_add_test(tc, no_sequences);
     tcase_add_test(tc, a_rank_that_is_gone);
     tcase_add_test(tc, ranks_that_disagree);
     tcase_add_test(tc, a_failed_run);
