@@ -110,8 +110,9 @@ static fa_status make_room(fa_cooperate *c)
 /* A buffer of the away device for what lies between: that memory itself where it takes host pointers. */
 static fa_status make_away_buffer(const fa_cooperate *c, size_t at, size_t bytes, fa_buffer **buffer)
 {
-    return c->away->backend->host_pointers ? fa_buffer_wrap_host(c->away, c->between + at, bytes, buffer)
-                                           : fa_buffer_create(c->away, bytes, buffer);
+    if (!c->away->backend->host_pointers)
+        return fa_buffer_create(c->away, bytes, buffer);
+    return fa_buffer_wrap_host(c->away, bytes > 0 ? c->between + at : NULL, bytes, buffer);
 }
 
 static fa_status make_buffers(fa_cooperate *c)
@@ -395,7 +396,8 @@ fa_status fa_cooperate_run(fa_cooperate *cooperate, fa_queue *queue, const fa_co
     pair p = {.queue = {c->away_queue, queue}, .plan = {c->away_plan, c->home.parts.plan[FA_HOME]}};
     FA_TRY(take_args(c, &copy, &p));
     FA_TRY(fa_cooperate_share(c, &lists, p.spent));
-    const fa_status status = compute(c, &p);
+    const bool empty = c->home.problem[FA_HOME].span[FA_O] == 0; /* no rows, and no memory for them */
+    const fa_status status = empty ? FA_OK : compute(c, &p);
     if (status != FA_OK) {
         wait_for_all(c, &p);
         memset(c->scheduled, 0, sizeof(c->scheduled));

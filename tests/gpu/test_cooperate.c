@@ -243,6 +243,34 @@ START_TEST(few_streamed)
 }
 END_TEST
 
+/* Without sequences there is no memory, and nothing to do. */
+START_TEST(no_sequences)
+{
+    static scene s;
+    random_state random = {67};
+    fa_cooperate *c;
+    const int64_t none = 0;
+    const fa_cooperate_keys keys = {.struct_size = sizeof(keys), .keys = &none, .away_keys = &none};
+    const fa_segment_args own = {.struct_size = sizeof(own)};
+    const fa_segment_args *const list[] = {&own, &own};
+    const fa_segments_args args = {.struct_size = sizeof(args), .segment = list};
+    if (!away)
+        return;
+    make_pair(&s, 1, 1, 0, 1, false, false, &random);
+    s.desc.q.shape[0] = s.desc.o.shape[0] = 0;
+    for (int i = 0; i < 2; i++)
+        s.cache[i].segment.k.shape[0] = s.cache[i].segment.v.shape[0] = 0;
+    s.desc.want_lse = 0;
+    for (uint64_t bytes = 0; bytes <= 1024; bytes += 1024) {
+        if (!create_from(&s, (fa_cooperate_desc){.stream_bytes = away->backend->host_pointers ? bytes : 0},
+                         &c))
+            continue;
+        ck_assert_msg(fa_cooperate_run(c, queue, &keys, &args) == FA_OK, "%s", fa_last_error());
+        fa_cooperate_destroy(c);
+    }
+}
+END_TEST
+
 /* Shares that end together, in numbers, and what a run takes of them. */
 START_TEST(streams_are_even)
 {
@@ -777,6 +805,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, shares_are_even);
     tcase_add_test(tc, streamed);
     tcase_add_test(tc, few_streamed);
+    tcase_add_test(tc, no_sequences);
     tcase_add_test(tc, streams_are_even);
     tcase_add_loop_test(tc, out_of_memory, 0, 2);
     tcase_add_test(tc, refused);
