@@ -124,7 +124,7 @@ FA_API fa_status fa_sharded_layer_get_info(const fa_sharded_layer *layer, fa_sha
 
 /**
  * A context whose keys are sharded (context parallelism, in decoding): each rank has some of the keys of each sequence,
- * and all ranks have the same rows of q. Each computes a state over its keys, an output and its LSE; one gather brings
+ * and all ranks have the same rows of q. Each computes a state over its keys, an output and its LSE; a gather brings
  * them all to all ranks, and each merges them (fa_merge_desc): o and lse, on every rank, are those of all keys
  * together. Where keys lie has no meaning but what each rank's description says: without a mask each row sees all keys
  * of a rank.
@@ -167,7 +167,8 @@ FA_API const fa_plan *fa_sharded_context_plan(const fa_sharded_context *context)
  * A run that is refused for a pointer, a buffer or an offset of its arguments has not begun: it is repeated with right
  * ones, while the other ranks wait, and never skipped. After any other failure, what `work` or page_table holds
  * included, the object runs no more: FA_RANK_LOST. With FA_RANK_LOST nothing is written to o and lse. Other ranks learn
- * of what fails on this rank alone by the time-out.
+ * of what fails on this rank alone by the time-out. After FA_RANK_LOST over a transport whose calls go on (NCCL's until
+ * they are aborted) the workspace is still written to.
  */
 FA_API fa_status fa_sharded_context_run(fa_sharded_context *context, fa_queue *queue,
                                         const fa_attention_args *args);
