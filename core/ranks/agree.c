@@ -63,6 +63,20 @@ static fa_status judge(const fa_transport *t, const char *what, const record *ow
     return FA_OK;
 }
 
+/* One byte of each rank, which needs no memory: whether it has some to hear the others' records. */
+static fa_status agree_on_memory(const fa_transport *t, const char *what, bool own)
+{
+    const char mine = own;
+    char all[FA_MAX_RANKS];
+    FA_TRY(fa_allgather(t, &mine, all, 1));
+    for (int32_t rank = 0; rank < t->ranks; rank++) {
+        if (!all[rank])
+            return fa_fail(FA_OUT_OF_MEMORY, "rank %d has no memory to make %s with %d ranks", rank, what,
+                           t->ranks);
+    }
+    return FA_OK;
+}
+
 fa_status fa_ranks_agree(const fa_context *context, const fa_transport *t, const char *what, fa_status own,
                          const fa_rank_word *words, int count, fa_rank_share *shares, int share_count)
 {
@@ -73,16 +87,11 @@ fa_status fa_ranks_agree(const fa_context *context, const fa_transport *t, const
     for (int i = 0; i < share_count; i++)
         mine.share[i] = shares[i].own;
     const size_t bytes = (size_t)t->ranks * sizeof(record);
-    /* A few ranks need no memory, so that all hear of one that has none. Of more, the others wait for it in vain. */
-    record few[FEW];
+    record few[FEW]; /* so that a few ranks need no memory */
     record *all = t->ranks <= FEW ? few : fa_alloc(context, bytes);
-    if (!all && own == FA_OK)
-        return FA_OUT_OF_MEMORY;
-    if (!all) {
-        fa_message_restore(&kept);
-        return own;
-    }
-    fa_status status = fa_allgather(t, &mine, all, sizeof(mine));
+    fa_status status = t->ranks <= FEW ? FA_OK : agree_on_memory(t, what, all != NULL);
+    if (status == FA_OK)
+        status = fa_allgather(t, &mine, all, sizeof(mine));
     if (status == FA_OK && own == FA_OK)
         status = judge(t, what, &mine, all, words);
     for (int i = 0; i < share_count && status == FA_OK; i++) {
@@ -92,7 +101,7 @@ fa_status fa_ranks_agree(const fa_context *context, const fa_transport *t, const
             shares[i].most = FA_MAX(shares[i].most, all[rank].share[i]);
         }
     }
-    if (all != few)
+    if (all && all != few)
         fa_release(context, all, bytes);
     if (own == FA_OK)
         return status;

@@ -64,9 +64,8 @@ typedef struct fa_sharded_layer fa_sharded_layer;
  *
  * FA_INVALID: NULL, or a field of transport (other ranks are not told of these); a field is wrong; a number that all
  * ranks give alike differs: the message names the field, both numbers and both ranks. FA_UNSUPPORTED: as above; the
- * device does not serve the attention; FASTATTN_CBLAS_LIBRARY names what does not open. FA_OUT_OF_MEMORY; of more than
- * 16 ranks others may not be told of it, and get FA_RANK_LOST. FA_COMPILE. FA_DEVICE_LOST. FA_RANK_LOST. Where another
- * rank failed, its status, and a message that names it.
+ * device does not serve the attention; FASTATTN_CBLAS_LIBRARY names what does not open. FA_OUT_OF_MEMORY.
+ * FA_COMPILE. FA_DEVICE_LOST. FA_RANK_LOST. Where another rank failed, its status, and a message that names it.
  */
 FA_API fa_status fa_sharded_layer_create(fa_device *device, const fa_transport *transport,
                                          const fa_sharded_layer_desc *desc, fa_sharded_layer **layer);
@@ -140,7 +139,7 @@ typedef struct fa_sharded_context fa_sharded_context;
  * FA_INVALID: NULL, or a field of transport (other ranks are not told of these); desc is wrong; a number that all ranks
  * give alike differs: the message names the field, both numbers and both ranks; two ranks have sinks. FA_UNSUPPORTED:
  * want_status, lens_q, packed rows that no sequence has or with dynamic_lengths, as each row has a state on each rank;
- * the device does not serve it. FA_OUT_OF_MEMORY, as of a layer. FA_COMPILE. FA_DEVICE_LOST. FA_RANK_LOST. Where
+ * the device does not serve it. FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST. FA_RANK_LOST. Where
  * another rank failed, its status, and a message that names it.
  */
 FA_API fa_status fa_sharded_context_create(fa_device *device, const fa_transport *transport,

@@ -2,6 +2,7 @@
 /* Transports: sums and gathers of ranks that are threads; what happens where one does not come, or brings something else. */
 #include <fastattn/reference.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -258,6 +259,69 @@ START_TEST(agreement)
 }
 END_TEST
 
+/* More ranks than fit without memory: one has none, at the first request or never. */
+enum { MANY = 32, POOR = 17 };
+
+typedef struct one_of_many {
+    pthread_t thread;
+    fa_transport *transport;
+    int poor;
+    fa_status status;
+    char message[256];
+    double seconds;
+} one_of_many;
+
+static void *agree_among_many(void *argument)
+{
+    one_of_many *one = argument;
+    const fa_rank_word word = {"width", 64};
+    fa_rank_share share = {.own = one->transport->rank};
+    counting own = {.fail_at = -1};
+    const fa_context_options options = {.struct_size = sizeof(options),
+                                        .allocator = counting_allocator(&own)};
+    fa_context *poor = NULL;
+    const double start = fa_clock();
+    one->status = one->poor ? fa_context_create(&options, &poor) : FA_OK;
+    own.fail_at = own.calls;
+    if (one->status == FA_OK)
+        one->status =
+            fa_ranks_agree(poor ? poor : context, one->transport, "a layer", FA_OK, &word, 1, &share, 1);
+    (void)snprintf(one->message, sizeof(one->message), "%s", fa_last_error());
+    one->seconds = fa_clock() - start;
+    if (one->status == FA_OK && (share.least != 0 || share.most != MANY - 1))
+        one->status = FA_IO;
+    fa_context_destroy(poor);
+    return NULL;
+}
+
+START_TEST(agreement_among_many)
+{
+    for (int turn = 0; turn < 2; turn++) {
+        const fa_transport_local_desc desc = {.struct_size = sizeof(desc), .ranks = MANY};
+        fa_transport *made[MANY];
+        one_of_many many[MANY];
+        ck_assert_int_eq(fa_transport_create_local(context, &desc, made), FA_OK);
+        for (int i = 0; i < MANY; i++) {
+            made[i]->timeout = 20;
+            many[i] = (one_of_many){.transport = made[i], .poor = turn == 1 && i == POOR};
+            ck_assert_int_eq(pthread_create(&many[i].thread, NULL, agree_among_many, &many[i]), 0);
+        }
+        for (int i = 0; i < MANY; i++)
+            (void)pthread_join(many[i].thread, NULL);
+        for (int i = 0; i < MANY; i++) {
+            ck_assert_msg(many[i].status == (turn == 1 ? FA_OUT_OF_MEMORY : FA_OK), "rank %d: %s", i,
+                          many[i].message);
+            if (turn == 1)
+                ck_assert_msg(
+                    strstr(many[i].message, "rank 17 has no memory to make a layer with 32 ranks") != NULL,
+                    "rank %d: %s", i, many[i].message);
+            ck_assert_double_lt(many[i].seconds, 10);
+            fa_transport_destroy(made[i]);
+        }
+    }
+}
+END_TEST
+
 static fa_status reduce_nothing(void *user, fa_dtype dtype, void *data, int64_t count, double timeout,
                                 char *message, size_t message_size)
 {
@@ -335,6 +399,7 @@ int main(void)
     tcase_add_test(tc, links_of_a_stated_speed);
     tcase_add_test(tc, measures_a_link);
     tcase_add_test(tc, agreement);
+    tcase_add_test(tc, agreement_among_many);
     tcase_add_test(tc, refusals);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
