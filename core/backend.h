@@ -60,6 +60,9 @@ typedef struct fa_backend {
     /* Until the next queue_wait, queue_seconds counts from here, copies and all plan_runs together. NULL: it does not. */
     fa_status (*queue_span)(fa_queue *queue);
     void (*queue_destroy)(fa_queue *queue);
+    /* FA_UNSUPPORTED, with the reason, where what is enqueued does not run by itself: the queue records, or its stream is
+     * captured. NULL: it always runs. */
+    fa_status (*queue_check)(const fa_queue *queue);
 
     /* A wrapped buffer of host memory is its address and nothing more: runs take host pointers as they are. */
     bool host_pointers;

@@ -100,6 +100,9 @@ void fa_cu_queue_destroy(fa_queue *queue);
 /* Whether what is enqueued becomes part of a CUDA graph instead of running. */
 fa_status fa_cu_queue_captures(const fa_queue *queue, bool *captures);
 
+/* FA_UNSUPPORTED where the stream is captured. */
+fa_status fa_cu_queue_check(const fa_queue *queue);
+
 /* stage.c: the device's context must be current. *call names what failed. */
 
 /* The next stage, of at least so many bytes, once the copy before is over. */

@@ -53,6 +53,7 @@ const fa_backend fa_backend_cuda = {
     .queue_seconds = fa_cu_queue_seconds,
     .queue_span = fa_cu_queue_span,
     .queue_destroy = fa_cu_queue_destroy,
+    .queue_check = fa_cu_queue_check,
     .plan_compile = fa_cu_plan_compile,
     .plan_prepare = fa_cu_plan_prepare,
     .plan_release = fa_cu_plan_release,

@@ -64,6 +64,13 @@ fa_status fa_cu_queue_captures(const fa_queue *queue, bool *captures)
     return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(cu, error, "cuStreamIsCapturing");
 }
 
+fa_status fa_cu_queue_check(const fa_queue *queue)
+{
+    bool captures;
+    FA_TRY(fa_cu_queue_captures(queue, &captures));
+    return captures ? fa_fail(FA_UNSUPPORTED, "the queue's stream is being captured, and runs nothing") : FA_OK;
+}
+
 fa_status fa_cu_queue_wait(fa_queue *queue)
 {
     const fa_cu *cu = fa_cu_device_of(queue->device)->cu;

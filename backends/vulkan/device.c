@@ -124,6 +124,7 @@ const fa_backend fa_backend_vulkan = {
     .queue_wait = fa_vk_queue_wait,
     .queue_seconds = fa_vk_queue_seconds,
     .queue_destroy = fa_vk_queue_destroy,
+    .queue_check = fa_vk_queue_check,
     .plan_compile = fa_vk_plan_compile,
     .plan_prepare = fa_vk_plan_prepare,
     .plan_release = fa_vk_plan_release,

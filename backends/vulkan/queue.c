@@ -155,6 +155,13 @@ fa_status fa_vk_queue_record(fa_queue *queue, VkCommandBuffer commands)
     return fa_vk_fail(result, "vkCreateDescriptorPool");
 }
 
+fa_status fa_vk_queue_check(const fa_queue *queue)
+{
+    return ((const fa_vk_queue *)queue->impl)->recording
+               ? fa_fail(FA_UNSUPPORTED, "queue records commands and runs nothing")
+               : FA_OK;
+}
+
 fa_status fa_vk_queue_next_set(fa_queue *queue, VkDescriptorSet *set)
 {
     const fa_vk_device *d = fa_vk_device_of(queue->device);

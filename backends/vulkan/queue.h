@@ -41,6 +41,8 @@ fa_status fa_vk_queue_record(fa_queue *queue, VkCommandBuffer commands);
 fa_status fa_vk_queue_wait(fa_queue *queue);
 fa_status fa_vk_queue_seconds(fa_queue *queue, double *seconds);
 void fa_vk_queue_destroy(fa_queue *queue);
+/* FA_UNSUPPORTED of one that records. */
+fa_status fa_vk_queue_check(const fa_queue *queue);
 
 /* A slot whose commands are being recorded: the oldest, waited for. Only runs are timed. */
 fa_status fa_vk_queue_begin(fa_queue *queue, bool is_run, fa_vk_slot **slot);

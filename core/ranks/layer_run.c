@@ -244,13 +244,11 @@ static fa_status check_args(const layer_run *r)
     return check_host(r);
 }
 
-/* A queue that records, or whose stream is captured, computes nothing yet. It reads nothing either. */
+/* A queue that records, or whose stream is captured, computes nothing yet. */
 static fa_status check_queue(const layer_run *r)
 {
-    char byte;
-    if (r->layer->device->backend->host_pointers || r->layer->problem.span[FA_O] == 0)
-        return FA_OK;
-    return fa_buffer_read(r->queue, r->attention.o, r->attention.o_offset, &byte, 1);
+    const fa_backend *b = r->layer->device->backend;
+    return b->queue_check ? b->queue_check(r->queue) : FA_OK;
 }
 
 /* As f32, where it is not. */

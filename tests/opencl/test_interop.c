@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A program with its own OpenCL context, queue and memory, on whatever driver there is. */
 #include <fastattn/opencl.h>
+#include <fastattn/ranks.h>
 #include <fastattn/reference.h>
 #include <math.h>
 #include <stdio.h>
@@ -193,6 +194,54 @@ START_TEST(our_wait_and_times_and_transfers)
     double seconds = -1;
     ck_assert_msg(fa_queue_seconds(queue, &seconds) == FA_OK, "%s", fa_last_error());
     ck_assert(seconds >= 0 && seconds < 60);
+}
+END_TEST
+
+static fa_status project_nothing(void *user, int64_t first, int64_t count)
+{
+    (void)first;
+    *(int64_t *)user += count;
+    return FA_OK;
+}
+
+/* A layer over ranks, here one, reads nothing of o: it may be memory that no host may read. */
+START_TEST(layers_of_memory_without_the_host)
+{
+    const fa_transport_local_desc one = {.struct_size = sizeof(one), .ranks = 1};
+    int64_t projected = 0;
+    fa_transport *transport = NULL;
+    fa_sharded_layer *layer = NULL;
+    fa_buffer *workspace = NULL;
+    float y[ROWS] = {0};
+    cl_int error;
+    cl_mem apart = cl->clCreateBuffer(cl_own, CL_MEM_READ_WRITE | CL_MEM_HOST_NO_ACCESS, BYTES, NULL, &error);
+    ck_assert_int_eq(error, CL_SUCCESS);
+    wrap(O, apart, 0, 0);
+    for (int t = Q; t <= V; t++)
+        enqueue_write(cl_memory[t], 0, host[t], BYTES);
+    const fa_sharded_layer_desc layer_desc = {.struct_size = sizeof(layer_desc),
+                                              .attention = &desc,
+                                              .width = 1,
+                                              .project = project_nothing,
+                                              .project_user = &projected};
+    ck_assert_int_eq(fa_transport_create_local(context, &one, &transport), FA_OK);
+    ck_assert_msg(fa_sharded_layer_create(device, transport, &layer_desc, &layer) == FA_OK, "%s",
+                  fa_last_error());
+    ck_assert_int_eq(fa_buffer_create(device, fa_sharded_layer_workspace(layer), &workspace), FA_OK);
+    const fa_attention_args attention = {.struct_size = sizeof(attention),
+                                         .q = buffer[Q],
+                                         .k = buffer[K],
+                                         .v = buffer[V],
+                                         .o = buffer[O],
+                                         .workspace = workspace};
+    const fa_sharded_layer_args args = {.struct_size = sizeof(args), .attention = &attention, .y = y};
+    ck_assert_msg(fa_sharded_layer_run(layer, queue, &args) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(projected, ROWS);
+    fa_sharded_layer_destroy(layer);
+    fa_transport_destroy(transport);
+    fa_buffer_destroy(workspace);
+    wrap(O, cl_memory[O], 0, 0);
+    (void)cl->clReleaseMemObject(apart);
 }
 END_TEST
 
@@ -472,6 +521,7 @@ int main(void)
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, between_the_callers_commands);
     tcase_add_test(tc, our_wait_and_times_and_transfers);
+    tcase_add_test(tc, layers_of_memory_without_the_host);
     tcase_add_test(tc, queues_without_times);
     tcase_add_test(tc, parts_of_one_memory);
     tcase_add_test(tc, overlaps_are_found);
