@@ -5,7 +5,7 @@
 
 #include <fastattn/transport.h>
 
-#define FA_MPI_MODULE_ABI 1
+#define FA_MPI_MODULE_ABI 2
 
 /* fa_transport_create_mpi() of a module that has that ABI; any other is FA_UNSUPPORTED. `message` is written on failure. */
 FA_API fa_status fa_mpi_module_open(uint32_t abi, const void *communicator, fa_transport **made,

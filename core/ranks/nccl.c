@@ -19,6 +19,7 @@ enum { CUDA_SUCCESS = 0, CUDA_ERROR_OUT_OF_MEMORY = 2, CUDA_ERROR_NOT_READY = 60
 typedef struct ncclComm *comm;
 typedef struct CUstream_st *stream;
 typedef struct CUctx_st *cu_context;
+typedef struct CUevent_st *cu_event;
 typedef uint64_t device_pointer;
 
 #define NCCL_FUNCTIONS(X)                                                                             \
@@ -37,6 +38,7 @@ typedef uint64_t device_pointer;
     X(CtxPushCurrent, "cuCtxPushCurrent_v2", (cu_context context))                                   \
     X(CtxPopCurrent, "cuCtxPopCurrent_v2", (cu_context * context))                                   \
     X(StreamQuery, "cuStreamQuery", (stream s))                                                      \
+    X(StreamWaitEvent, "cuStreamWaitEvent", (stream s, cu_event event, unsigned flags))              \
     X(MemAlloc, "cuMemAlloc_v2", (device_pointer * memory, size_t bytes))                            \
     X(MemFree, "cuMemFree_v2", (device_pointer memory))                                              \
     X(MemAllocHost, "cuMemAllocHost_v2", (void **memory, size_t bytes))                              \
@@ -156,17 +158,24 @@ static fa_status wait_for_stream(end *e, const char *what, double deadline, doub
     }
 }
 
-static fa_status reduce(end *e, fa_dtype dtype, void *data, int64_t count, double timeout, char *message,
-                        size_t message_size)
+static const char reducing[] = "ncclAllReduce";
+
+static fa_status enqueue_sum(end *e, fa_dtype dtype, void *data, int64_t count, double deadline,
+                             double timeout, char *message, size_t message_size)
 {
-    static const char what[] = "ncclAllReduce";
-    const double deadline = fa_clock() + timeout;
     const int type = dtype == FA_F32   ? NCCL_FLOAT
                      : dtype == FA_F16 ? NCCL_HALF
                                        : NCCL_BFLOAT16,
               result = nccl.AllReduce(data, data, (size_t)count, type, NCCL_SUM, e->communicator, e->stream);
-    const fa_status status = wait_for_nccl(e, what, result, deadline, timeout, message, message_size);
-    return status == FA_OK ? wait_for_stream(e, what, deadline, timeout, message, message_size) : status;
+    return wait_for_nccl(e, reducing, result, deadline, timeout, message, message_size);
+}
+
+static fa_status reduce(end *e, fa_dtype dtype, void *data, int64_t count, double timeout, char *message,
+                        size_t message_size)
+{
+    const double deadline = fa_clock() + timeout;
+    const fa_status status = enqueue_sum(e, dtype, data, count, deadline, timeout, message, message_size);
+    return status == FA_OK ? wait_for_stream(e, reducing, deadline, timeout, message, message_size) : status;
 }
 
 static void drop(end *e)
@@ -333,6 +342,33 @@ static fa_status shift(void *user, const void *from, void *to, size_t bytes, dou
     return status;
 }
 
+static fa_status enqueue(void *user, fa_dtype dtype, void *data, int64_t count, void *event, double timeout,
+                         char *message, size_t message_size)
+{
+    end *e = user;
+    fa_status status = enter(e, message, message_size);
+    if (status != FA_OK)
+        return status;
+    const int error = cuda.StreamWaitEvent(e->stream, event, 0);
+    if (error == CUDA_SUCCESS)
+        status = enqueue_sum(e, dtype, data, count, fa_clock() + timeout, timeout, message, message_size);
+    else
+        status = lose_cuda(e, "cuStreamWaitEvent", error, message, message_size);
+    leave();
+    return status;
+}
+
+static fa_status finish(void *user, double timeout, char *message, size_t message_size)
+{
+    end *e = user;
+    fa_status status = enter(e, message, message_size);
+    if (status != FA_OK)
+        return status;
+    status = wait_for_stream(e, reducing, fa_clock() + timeout, timeout, message, message_size);
+    leave();
+    return status;
+}
+
 static void release(void *user)
 {
     end *e = user;
@@ -367,6 +403,9 @@ static fa_status fill(end *e)
         .release = release,
         .shift = shift,
         .allgather_data = allgather_data,
+        .events = "cuda",
+        .enqueue = enqueue,
+        .finish = finish,
     };
     return FA_OK;
 }

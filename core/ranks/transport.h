@@ -16,6 +16,11 @@ fa_status fa_allgather(const fa_transport *transport, const void *from, void *to
 fa_status fa_allgather_data(const fa_transport *transport, const void *from, void *to, size_t bytes);
 fa_status fa_shift(const fa_transport *transport, const void *from, void *to, size_t bytes);
 
+/* Likewise of one that has `events`. */
+fa_status fa_enqueue_allreduce(const fa_transport *transport, fa_dtype dtype, void *data, int64_t count,
+                               void *event);
+fa_status fa_finish_allreduces(const fa_transport *transport);
+
 /* What a number means that all ranks give alike. */
 typedef struct fa_rank_word {
     const char *name;

@@ -23,7 +23,9 @@ struct CUstream_st;
  * context of the stream's device is current on the calling thread, as it is after cudaSetDevice(). The stream is
  * another one than that of what is computed meanwhile, and not the default stream. Data of allreduce, shift and
  * allgather_data lie in memory of that device (device_memory 1). A call enqueues, and looks at the stream until it is done: what
- * the data depend on has happened before. What allgather gathers passes through memory of the transport's own.
+ * the data depend on has happened before. What allgather gathers passes through memory of the transport's own. It has
+ * `events`: "cuda". What is enqueued waits in the stream for the event, and finish() looks at stream and communicator. A stream
+ * of high priority lets sums begin among what is computed.
  *
  * After a time-out NCCL's kernel still waits on the device, and may yet write what was reduced, received or gathered: only the
  * caller's ncclCommAbort() ends it, before which the transport is not destroyed, and neither y nor a workspace is released. Time-outs hold for a

@@ -16,11 +16,12 @@ extern "C" {
  * One rank's end of a group of ranks. It is plain data and a few functions, so that a caller whose framework has
  * collectives of its own fills one; fa_transport_create_mpi() and fa_transport_create_local() make the library's.
  *
- * The functions are collective: all ranks call the same ones, in the same order, with the same types and sizes. They
- * return when this rank has the result, or `timeout` seconds after they were called. On failure they write a message of
- * at most message_size bytes, its end included. FA_RANK_LOST: a rank died or did not come in time; the memory of the
- * call is not touched any more, and all later calls fail likewise. Any other status is one that all ranks get from this
- * call; what fails on one rank alone is FA_RANK_LOST, or another status with which its transport is lost too.
+ * The functions are collective: all ranks call the same ones, in the same order, with the same types and sizes;
+ * enqueue() is an allreduce to the other ranks. They return when this rank has the result, or `timeout` seconds after
+ * they were called. On failure they write a message of at most message_size bytes, its end included. FA_RANK_LOST: a
+ * rank died or did not come in time; the memory of the call is not touched any more, and all later calls fail likewise.
+ * Any other status is one that all ranks get from this call; what fails on one rank alone is FA_RANK_LOST, or another
+ * status with which its transport is lost too.
  *
  * The library calls one function of a transport at a time. Several objects may use one transport, one after the other.
  * The struct is copied when an object is made from it, and `user` must outlive the object. Of a transport that the
@@ -57,6 +58,16 @@ typedef struct fa_transport {
     /* As allgather, but both lie where data of allreduce does. NULL: what lies on a device passes through host memory. */
     fa_status (*allgather_data)(void *user, const void *from, void *to, size_t bytes, double timeout,
                                 char *message, size_t message_size);
+
+    /* Whose events enqueue() waits for: "cuda", each a CUevent. NULL: enqueue and finish are NULL, and the host waits for
+     * what is reduced. Else device_memory is 1. */
+    const char *events;
+    /* Enqueues an allreduce that begins when `event`, which is recorded, has happened, and those before are done. It waits
+     * for no other rank, and returns; the event is not recorded again before finish() has returned. */
+    fa_status (*enqueue)(void *user, fa_dtype dtype, void *data, int64_t count, void *event, double timeout,
+                         char *message, size_t message_size);
+    /* Returns when all that was enqueued is done. */
+    fa_status (*finish)(void *user, double timeout, char *message, size_t message_size);
 } fa_transport;
 
 /** Destroys a transport that the library made and that no object uses any more. NULL is allowed. */

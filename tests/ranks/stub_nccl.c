@@ -11,9 +11,12 @@
 enum { SUCCESS = 0, INVALID = 4, IN_PROGRESS = 7, NOT_READY = 600, INVALID_CONTEXT = 201, OPS = 8 };
 enum { HALF = 6, FLOAT = 7, BFLOAT16 = 9 };
 
-/* A copy, or where `comm` is given a collective; `type` 0 is a gather of bytes, SHIFTED one to the next rank. */
 enum { SHIFTED = 100 };
+
+/* A copy, or where `comm` is given a collective; `type` 0 is a gather of bytes, SHIFTED one to the next rank. Or a wait
+ * for `event`. */
 typedef struct op {
+    struct CUevent_st *event;
     struct ncclComm *comm;
     const void *from;
     void *to;
@@ -25,6 +28,10 @@ typedef struct op {
 struct CUstream_st {
     op ops[OPS];
     int count;
+};
+
+struct CUevent_st {
+    bool happened;
 };
 
 struct ncclComm {
@@ -40,6 +47,7 @@ struct CUctx_st {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct ncclComm comms[STUB_MOST];
 static struct CUstream_st streams[STUB_MOST];
+static struct CUevent_st events[STUB_MOST];
 static struct CUctx_st the_context;
 static int ranks, looks, failure;
 static long live;
@@ -116,9 +124,11 @@ static bool go_on(struct CUstream_st *s)
 {
     while (s->count > 0) {
         op *o = &s->ops[0];
-        if (!o->comm)
+        if (o->event && !o->event->happened)
+            return false;
+        if (!o->event && !o->comm)
             memcpy(o->to, o->from, o->count);
-        else {
+        if (o->comm) {
             if (!o->came || !o->comm->done)
                 come(o);
             if (!o->comm->done)
@@ -148,6 +158,12 @@ FA_API int cuStreamQuery(struct CUstream_st *s)
     const bool through = go_on(s);
     (void)pthread_mutex_unlock(&lock);
     return through ? SUCCESS : NOT_READY;
+}
+
+FA_API int cuStreamWaitEvent(struct CUstream_st *s, struct CUevent_st *event, unsigned flags);
+FA_API int cuStreamWaitEvent(struct CUstream_st *s, struct CUevent_st *event, unsigned flags)
+{
+    return flags == 0 && event ? enqueue(s, (op){.event = event}) : 1;
 }
 
 FA_API int cuCtxGetCurrent(struct CUctx_st **context);
@@ -336,6 +352,7 @@ static void reset(int count, int in_progress)
 {
     memset(comms, 0, sizeof(comms));
     memset(streams, 0, sizeof(streams));
+    memset(events, 0, sizeof(events));
     for (int r = 0; r < STUB_MOST; r++)
         comms[r].rank = r;
     ranks = count;
@@ -351,6 +368,18 @@ static struct ncclComm *comm_of(int rank)
 static struct CUstream_st *stream_of(int rank)
 {
     return &streams[rank];
+}
+
+static struct CUevent_st *event_of(int rank)
+{
+    return &events[rank];
+}
+
+static void happen(struct CUevent_st *event)
+{
+    (void)pthread_mutex_lock(&lock);
+    event->happened = true;
+    (void)pthread_mutex_unlock(&lock);
 }
 
 static struct CUctx_st *context_of(void)
@@ -378,6 +407,7 @@ static long live_of(void)
 
 const stub_nccl *stub_nccl_table(void)
 {
-    static const stub_nccl table = {reset, comm_of, stream_of, context_of, set_current, set_error, live_of};
+    static const stub_nccl table = {reset,     comm_of, stream_of, context_of, set_current,
+                                    set_error, live_of, event_of,  happen};
     return &table;
 }

@@ -19,6 +19,8 @@ typedef struct stub_nccl {
     void (*set_current)(struct CUctx_st *context); /* of the calling thread */
     void (*set_error)(int result);                 /* what communicators say from now on */
     long (*live)(void);                            /* allocations */
+    struct CUevent_st *(*event)(int rank);         /* which has not happened since reset() */
+    void (*happen)(struct CUevent_st *event);
 } stub_nccl;
 
 FA_API const stub_nccl *stub_nccl_table(void);

@@ -183,6 +183,99 @@ START_TEST(a_context)
 }
 END_TEST
 
+/* Two sums that are enqueued begin when their events happen, and finish() sees to both. */
+static void enqueue_and_finish(job *j)
+{
+    struct CUevent_st *event = stub->event(j->rank);
+    float first[3], second[2];
+    for (int i = 0; i < 3; i++)
+        first[i] = (float)(10 * i + j->rank);
+    for (int i = 0; i < 2; i++)
+        second[i] = (float)(i - j->rank);
+    keep(j, fa_enqueue_allreduce(j->transport, FA_F32, first, 3, event));
+    if (j->status == FA_OK)
+        keep(j, fa_enqueue_allreduce(j->transport, FA_F32, second, 2, event));
+    for (int i = 0; i < 3; i++)
+        j->wrong += first[i] != (float)(10 * i + j->rank); /* the event has not happened */
+    stub->happen(event);
+    if (j->status == FA_OK)
+        keep(j, fa_finish_allreduces(j->transport));
+    for (int i = 0; i < 3; i++)
+        j->wrong += first[i] != (float)(30 * i + 3);
+    for (int i = 0; i < 2; i++)
+        j->wrong += second[i] != (float)(3 * i - 3);
+}
+
+START_TEST(enqueues)
+{
+    for (int looks = 0; looks <= 5; looks += 5) {
+        job jobs[RANKS];
+        on_stub(looks, LONG, enqueue_and_finish, jobs);
+        for (int r = 0; r < RANKS; r++) {
+            ck_assert_msg(jobs[r].status == FA_OK, "%s", jobs[r].message);
+            ck_assert_int_eq(jobs[r].wrong, 0);
+        }
+    }
+}
+END_TEST
+
+/* Rank 1 enqueues one sum of two: the others are told by finish(), and by every call from then on. */
+static void enqueue_and_leave(job *j)
+{
+    struct CUevent_st *event = stub->event(j->rank);
+    static float data[RANKS][2];
+    stub->happen(event);
+    keep(j, fa_enqueue_allreduce(j->transport, FA_F32, data[j->rank], 1, event));
+    if (j->status == FA_OK && j->rank != 1)
+        keep(j, fa_enqueue_allreduce(j->transport, FA_F32, data[j->rank] + 1, 1, event));
+    if (j->status == FA_OK)
+        keep(j, fa_finish_allreduces(j->transport));
+    if (j->rank != 1)
+        j->wrong = fa_enqueue_allreduce(j->transport, FA_F32, data[j->rank], 1, event) != FA_RANK_LOST;
+}
+
+START_TEST(a_rank_that_enqueues_less)
+{
+    job jobs[RANKS];
+    on_stub(0, SHORT, enqueue_and_leave, jobs);
+    for (int r = 0; r < RANKS; r++) {
+        ck_assert_int_eq(jobs[r].status, r == 1 ? FA_OK : FA_RANK_LOST);
+        ck_assert_int_eq(jobs[r].wrong, 0);
+        ck_assert_double_lt(jobs[r].seconds, SHORT + 2);
+        if (r != 1)
+            ck_assert_msg(strstr(jobs[r].message, "ncclAllReduce: another rank did not come within 1 s") !=
+                              NULL,
+                          "%s", jobs[r].message);
+    }
+}
+END_TEST
+
+static void enqueue_and_fail(job *j)
+{
+    static float data[RANKS][2];
+    stub->happen(stub->event(j->rank));
+    if (j->rank == 0) {
+        fa_sleep_until(fa_clock() + 0.1);
+        stub->set_error(6);
+        return;
+    }
+    keep(j, fa_enqueue_allreduce(j->transport, FA_F32, data[j->rank], 2, stub->event(j->rank)));
+    if (j->status == FA_OK)
+        keep(j, fa_finish_allreduces(j->transport));
+}
+
+/* NCCL tells of the failure while the host waits at the end. */
+START_TEST(a_communicator_that_fails_behind_the_host)
+{
+    job jobs[RANKS];
+    on_stub(0, LONG, enqueue_and_fail, jobs);
+    for (int r = 1; r < RANKS; r++) {
+        ck_assert_int_eq(jobs[r].status, FA_RANK_LOST);
+        ck_assert_msg(strstr(jobs[r].message, "remote process exited") != NULL, "%s", jobs[r].message);
+    }
+}
+END_TEST
+
 static void leave(job *j)
 {
     float data[2] = {0};
@@ -267,6 +360,9 @@ int main(void)
     tcase_add_test(tc, sums_and_gathers);
     tcase_add_test(tc, a_ring);
     tcase_add_test(tc, a_context);
+    tcase_add_test(tc, enqueues);
+    tcase_add_test(tc, a_rank_that_enqueues_less);
+    tcase_add_test(tc, a_communicator_that_fails_behind_the_host);
     tcase_add_test(tc, a_rank_that_is_gone);
     tcase_add_test(tc, a_communicator_that_fails);
     tcase_add_test(tc, refusals);
