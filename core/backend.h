@@ -16,6 +16,16 @@
 #define FA_BACKEND_ABI 2
 #define FA_MAX_KERNELS 32
 
+/* A product of row-major matrices in the device's memory, y = o w: rows by inner, inner by width. Sums are f32. */
+typedef struct fa_device_product {
+    fa_dtype factors, y_type; /* of o and w, f32, f16 or bf16; of y, likewise or f32 */
+    const void *o, *w;
+    void *y;
+    int64_t rows, inner,
+        width; /* all fit an int, as strides do, which are elements from one row to the next */
+    int64_t o_stride, w_stride;
+} fa_device_product;
+
 typedef struct fa_backend {
     uint32_t abi; /* FA_BACKEND_ABI */
     const char *name;
@@ -64,6 +74,19 @@ typedef struct fa_backend {
      * captured. NULL: it always runs. */
     fa_status (*queue_check)(const fa_queue *queue);
 
+    /* Marks: events of the driver's, which are put behind what is enqueued so far, and which another queue, or a transport of
+     * the same `events`, waits for on the device. NULL, all: there are none. */
+    fa_status (*mark_create)(fa_device *device, void **mark);
+    fa_status (*mark_put)(fa_queue *queue, void *mark);
+    fa_status (*mark_wait)(fa_queue *queue, void *mark); /* what is enqueued from now on waits for it */
+    void (*mark_destroy)(fa_device *device, void *mark);
+
+    /* Products of the device's own library. product_library gives its file; NULL with the reason where it cannot be used.
+     * product_run enqueues one, of memory that address_check, which names it, has let pass. NULL, all: there are none. */
+    const char *(*product_library)(char *reason, size_t reason_size);
+    fa_status (*address_check)(const fa_device *device, const char *name, const void *at, size_t size);
+    fa_status (*product_run)(fa_queue *queue, const fa_device_product *product);
+
     /* A wrapped buffer of host memory is its address and nothing more: runs take host pointers as they are. */
     bool host_pointers;
     /* A buffer's address is what other libraries of the device take for its memory. */
@@ -102,6 +125,8 @@ struct fa_device {
 
 struct fa_queue {
     fa_device *device;
+    bool
+        urgent; /* what waits in it begins before what waits in other queues, where the backend can tell them so */
     void *impl;
     void *scratch; /* host memory that calls work in; it grows, and is released with the queue */
     size_t scratch_bytes;

@@ -69,17 +69,23 @@ fa_status fa_queue_create(fa_device *device, fa_queue **queue)
     *queue = NULL;
     if (!device)
         return fa_fail(FA_INVALID, "device is NULL");
+    return fa_finish(fa_queue_make(device, false, queue));
+}
+
+fa_status fa_queue_make(fa_device *device, bool urgent, fa_queue **queue)
+{
     fa_queue *made = fa_alloc_zeroed(device->context, sizeof(*made));
     if (!made)
         return FA_OUT_OF_MEMORY;
     made->device = device;
+    made->urgent = urgent;
     fa_status status = device->backend->queue_create(made);
     if (status != FA_OK) {
         fa_release(device->context, made, sizeof(*made));
         return status;
     }
     *queue = made;
-    return fa_finish(FA_OK);
+    return FA_OK;
 }
 
 fa_status fa_queue_wait(fa_queue *queue)

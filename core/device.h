@@ -3,6 +3,7 @@
 #define FA_CORE_DEVICE_H
 
 #include <fastattn/device.h>
+#include <stdbool.h>
 
 struct fa_backend;
 
@@ -14,6 +15,9 @@ typedef struct fa_device_entry {
 } fa_device_entry;
 
 fa_status fa_device_open_entry(fa_context *context, const fa_device_entry *entry, fa_device **device);
+
+/* fa_queue_create() of arguments that are there. `urgent`: see fa_queue. */
+fa_status fa_queue_make(fa_device *device, bool urgent, fa_queue **queue);
 
 /* Copies our info into a caller's struct of any version. */
 fa_status fa_device_info_copy(const fa_device_info *ours, fa_device_info *theirs);

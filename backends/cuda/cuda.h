@@ -62,6 +62,7 @@ typedef struct fa_cu_queue {
     bool spans; /* `first` is of a span, and runs leave it */
     CUevent first, last;
     fa_cu_stages stages; /* made when they are first needed */
+    void *blas;          /* likewise: cuBLAS's handle, which works in the stream */
 } fa_cu_queue;
 
 /* device.c */
@@ -102,6 +103,20 @@ fa_status fa_cu_queue_captures(const fa_queue *queue, bool *captures);
 
 /* FA_UNSUPPORTED where the stream is captured. */
 fa_status fa_cu_queue_check(const fa_queue *queue);
+
+/* mark.c: entries of the vtable. A mark is a CUevent. */
+fa_status fa_cu_mark_create(fa_device *device, void **mark);
+fa_status fa_cu_mark_put(fa_queue *queue, void *mark);
+fa_status fa_cu_mark_wait(fa_queue *queue, void *mark);
+void fa_cu_mark_destroy(fa_device *device, void *mark);
+
+/* interop.c: an entry of the vtable. */
+fa_status fa_cu_address_check(const fa_device *device, const char *name, const void *at, size_t size);
+
+/* blas.c: entries of the vtable, and the end of a queue's handle, with the device's context current. */
+const char *fa_cu_product_library(char *reason, size_t reason_size);
+fa_status fa_cu_product_run(fa_queue *queue, const fa_device_product *product);
+void fa_cu_blas_destroy(void *blas);
 
 /* stage.c: the device's context must be current. *call names what failed. */
 

@@ -113,7 +113,7 @@ fa_status fa_queue_wrap_cuda(fa_device *device, struct CUstream_st *cu_stream, f
     return FA_OK;
 }
 
-static fa_status check_memory(const fa_device *device, CUdeviceptr pointer, size_t size)
+static fa_status check_memory(const fa_device *device, const char *name, CUdeviceptr pointer, size_t size)
 {
     const fa_cu *cu = fa_cu_device_of(device)->cu;
     int ordinal = -1;
@@ -125,14 +125,22 @@ static fa_status check_memory(const fa_device *device, CUdeviceptr pointer, size
     if (error == CUDA_SUCCESS)
         error = cu->cuPointerGetAttribute(&whole, CU_POINTER_ATTRIBUTE_RANGE_SIZE, pointer);
     if (error != CUDA_SUCCESS)
-        return bad_handle(cu, error, "cuPointerGetAttribute", "cu_pointer");
+        return bad_handle(cu, error, "cuPointerGetAttribute", name);
     if (ordinal != device->info.index)
-        return fa_fail(FA_INVALID, "cu_pointer is memory of device %d, expected of device %d", ordinal,
+        return fa_fail(FA_INVALID, "%s is memory of device %d, expected of device %d", name, ordinal,
                        (int)device->info.index);
     if (size > whole - (size_t)(pointer - start))
-        return fa_fail(FA_INVALID, "size is %zu, expected at most the %zu bytes from cu_pointer on", size,
-                       whole - (size_t)(pointer - start));
+        return fa_fail(FA_INVALID, "size is %zu, expected at most the %zu bytes from %s on", size,
+                       whole - (size_t)(pointer - start), name);
     return FA_OK;
+}
+
+fa_status fa_cu_address_check(const fa_device *device, const char *name, const void *at, size_t size)
+{
+    FA_TRY(fa_cu_enter(device));
+    const fa_status status = check_memory(device, name, (CUdeviceptr)(uintptr_t)at, size);
+    fa_cu_leave(device);
+    return status;
 }
 
 fa_status fa_buffer_wrap_cuda(fa_device *device, uint64_t cu_pointer, size_t size, fa_buffer **buffer)
@@ -151,7 +159,7 @@ fa_status fa_buffer_wrap_cuda(fa_device *device, uint64_t cu_pointer, size_t siz
     status = fa_cu_enter(device);
     if (status != FA_OK)
         return status;
-    status = check_memory(device, cu_pointer, size);
+    status = check_memory(device, "cu_pointer", cu_pointer, size);
     fa_cu_leave(device);
     if (status != FA_OK)
         return status;

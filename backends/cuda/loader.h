@@ -80,6 +80,9 @@ enum {
     X(cuStreamCreate, "cuStreamCreate", (CUstream * stream, unsigned flags))                            \
     X(cuStreamDestroy, "cuStreamDestroy_v2", (CUstream stream))                                         \
     X(cuStreamSynchronize, "cuStreamSynchronize", (CUstream stream))                                    \
+    X(cuStreamCreateWithPriority, "cuStreamCreateWithPriority",                                         \
+      (CUstream * stream, unsigned flags, int priority))                                                \
+    X(cuStreamWaitEvent, "cuStreamWaitEvent", (CUstream stream, CUevent event, unsigned flags))         \
     X(cuStreamIsCapturing, "cuStreamIsCapturing", (CUstream stream, int *status))                       \
     X(cuStreamGetCtx, "cuStreamGetCtx", (CUstream stream, CUcontext * context))                         \
     X(cuEventCreate, "cuEventCreate", (CUevent * event, unsigned flags))                                \

@@ -31,6 +31,9 @@ fa_status fa_cu_queue_make(fa_queue *queue, CUstream stream, bool owned)
     return FA_OK;
 }
 
+/* A priority of streams; 0 is that of all others, and the driver takes the nearest that it has. */
+enum { URGENT = -1 };
+
 fa_status fa_cu_queue_create(fa_queue *queue)
 {
     const fa_cu *cu = fa_cu_device_of(queue->device)->cu;
@@ -38,7 +41,8 @@ fa_status fa_cu_queue_create(fa_queue *queue)
     fa_status status = fa_cu_enter(queue->device);
     if (status != FA_OK)
         return status;
-    CUresult error = cu->cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING);
+    CUresult error = queue->urgent ? cu->cuStreamCreateWithPriority(&stream, CU_STREAM_NON_BLOCKING, URGENT)
+                                   : cu->cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING);
     status = error == CUDA_SUCCESS ? fa_cu_queue_make(queue, stream, true)
                                    : fa_cu_fail(cu, error, "cuStreamCreate");
     if (status != FA_OK && stream)
@@ -68,7 +72,8 @@ fa_status fa_cu_queue_check(const fa_queue *queue)
 {
     bool captures;
     FA_TRY(fa_cu_queue_captures(queue, &captures));
-    return captures ? fa_fail(FA_UNSUPPORTED, "the queue's stream is being captured, and runs nothing") : FA_OK;
+    return captures ? fa_fail(FA_UNSUPPORTED, "the queue's stream is being captured, and runs nothing")
+                    : FA_OK;
 }
 
 fa_status fa_cu_queue_wait(fa_queue *queue)
@@ -127,6 +132,7 @@ void fa_cu_queue_destroy(fa_queue *queue)
     fa_cu_queue *q = queue->impl;
     if (fa_cu_enter(queue->device) == FA_OK) {
         fa_cu_stages_destroy(cu, &q->stages);
+        fa_cu_blas_destroy(q->blas);
         destroy_events(cu, q);
         if (q->owned)
             (void)cu->cuStreamDestroy(q->stream);

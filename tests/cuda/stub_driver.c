@@ -343,6 +343,27 @@ CUresult cuStreamCreate(CUstream *stream, unsigned flags)
     return CUDA_SUCCESS;
 }
 
+CUresult cuStreamCreateWithPriority(CUstream *stream, unsigned flags, int priority)
+{
+    (void)flags;
+    MAY_FAIL();
+    need_context(__func__);
+    if (priority > 0)
+        stub_misuse("cuStreamCreateWithPriority");
+    *stream = stub_stream((CUcontext)(void *)current[depth - 1]);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags)
+{
+    MAY_FAIL();
+    check_stream(stream, __func__);
+    if (!stub_check(event, EVENT, "cuStreamWaitEvent") || !((const object *)(const void *)event)->recorded ||
+        flags != 0)
+        stub_misuse("cuStreamWaitEvent of an event that is not recorded");
+    return CUDA_SUCCESS;
+}
+
 CUresult cuStreamDestroy(CUstream stream)
 {
     check_stream(stream, __func__);
