@@ -9,6 +9,8 @@ double fa_chunks_seconds(const fa_link_model *m, int64_t chunks)
                  reduce = m->latency + m->bytes / n / m->bandwidth;
     if (!m->overlaps)
         return n * (compute + reduce);
+    if (m->enqueued && chunks > 1) /* the last two are reduced when all is computed */
+        return 2 * compute + (n - 2) * FA_MAX(compute, reduce) + 2 * reduce;
     return compute + (n - 1) * FA_MAX(compute, reduce) + reduce;
 }
 
@@ -17,7 +19,7 @@ int64_t fa_chunks_choose(const fa_link_model *m, int64_t most)
     const double about = 0.99;
     int64_t best = 1;
     double seconds = fa_chunks_seconds(m, 1);
-    for (int64_t n = 2; n <= most; n++) {
+    for (int64_t n = 2; n <= most; n += m->enqueued ? n : 1) {
         const double candidate = fa_chunks_seconds(m, n);
         if (candidate < about * seconds) {
             best = n;
@@ -25,6 +27,12 @@ int64_t fa_chunks_choose(const fa_link_model *m, int64_t most)
         }
     }
     return best;
+}
+
+int64_t fa_chunks_filling(int64_t blocks, uint32_t units)
+{
+    const double about_two = 1.75, chunks = (double)blocks / (about_two * FA_MAX(1, units));
+    return chunks < 1 ? 1 : (int64_t)chunks;
 }
 
 /* The sequence that token t lies in, or the last that begins before it; -1: none. */

@@ -13,13 +13,24 @@ typedef struct fa_link_model {
     double latency, bandwidth;
     double chunk_seconds; /* that each chunk costs beside its share */
     bool overlaps;        /* a chunk is reduced while the next is computed */
+    bool
+        enqueued; /* by the device alone, where a chunk's product is done about when the next one's attention is */
 } fa_link_model;
 
 /* The seconds of a layer in so many chunks of one size. */
 double fa_chunks_seconds(const fa_link_model *model, int64_t chunks);
 
-/* The fastest number of chunks, 1 to `most`; the least of those that are about as fast. */
+/*
+ * The fastest number of chunks, 1 to `most`; the least of those that are about as fast. Where they are enqueued it is a power of
+ * two: numbers of tokens mostly have such factors, and products of other numbers of rows leave units idle.
+ */
 int64_t fa_chunks_choose(const fa_link_model *model, int64_t most);
+
+/*
+ * The most chunks that are worth enqueueing, of so many blocks of rows of all heads: a chunk has about two for each unit of the
+ * device. With fewer the next chunk's blocks take the units that this one's product needs, and no sum begins before all is done.
+ */
+int64_t fa_chunks_filling(int64_t blocks, uint32_t units);
 
 /* Rows that lie behind each other in the order of tokens. */
 typedef struct fa_token_range {

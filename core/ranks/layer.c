@@ -8,6 +8,7 @@
 
 #include "core/backend.h"
 #include "core/context.h"
+#include "core/device.h"
 #include "core/plan.h"
 #include "core/ranks/chunks.h"
 #include "core/ranks/projection.h"
@@ -21,8 +22,8 @@ static const char what[] = "a sharded layer";
 static const double default_latency = 20e-6, default_bandwidth = 10e9;
 
 /* Of each chunk, beside its share: a plan is started and waited for, and a thread is woken. On a GPU the host waits three times,
- * and smaller plans fill it less (tests/ranks/time_layer.c on two H200). */
-static const double host_chunk_seconds = 20e-6, device_chunk_seconds = 150e-6;
+ * and smaller plans fill it less. Where chunks are enqueued only that is left (tests/ranks/time_layer.c on two H200). */
+static const double host_chunk_seconds = 20e-6, device_chunk_seconds = 150e-6, enqueued_chunk_seconds = 30e-6;
 
 static bool is_float(fa_dtype dtype)
 {
@@ -65,20 +66,51 @@ static fa_status check_attention(const fa_problem *p)
     return FA_OK;
 }
 
-/* Whether rows of o are rows of a matrix, which a product takes where it lies. */
-static fa_status check_o(fa_sharded_layer *l)
+/* A CBLAS, or the plain loop. */
+static fa_status find_host_product(fa_sharded_layer *l)
 {
-    const fa_tensor *o = &l->problem.tensor[FA_O];
-    if (l->transport.device_memory)
-        return fa_fail(FA_UNSUPPORTED,
-                       "project is NULL, and transport.device_memory is 1: the caller projects there");
     if (!l->device->backend->host_pointers)
         return fa_fail(FA_UNSUPPORTED,
                        "project is NULL, and %s does not compute in host memory: the caller projects there",
                        l->device->info.name);
-    if (o->dtype != FA_F32)
+    if (l->problem.tensor[FA_O].dtype != FA_F32)
         return fa_fail(FA_UNSUPPORTED, "attention.o.dtype is %s, expected f32 without project",
-                       fa_dtype_name(o->dtype));
+                       fa_dtype_name(l->problem.tensor[FA_O].dtype));
+    l->library = l->desc.own_gemm || l->inner == 0 ? NULL : fa_cblas_name();
+    if (!l->desc.own_gemm && fa_cblas_failure()[0] != '\0')
+        return fa_fail(FA_UNSUPPORTED, "the CBLAS cannot be used: %s", fa_cblas_failure());
+    return FA_OK;
+}
+
+/* The library of the device's maker. */
+static fa_status find_device_product(fa_sharded_layer *l)
+{
+    const fa_backend *b = l->device->backend;
+    const fa_dtype o = l->problem.tensor[FA_O].dtype;
+    char reason[FA_MESSAGE_SIZE / 2];
+    if (!b->product_run)
+        return fa_fail(FA_UNSUPPORTED,
+                       "project is NULL, and transport.device_memory is 1: the caller projects on %s",
+                       l->device->info.name);
+    if (l->desc.own_gemm)
+        return fa_fail(FA_UNSUPPORTED, "own_gemm is 1, expected 0 with transport.device_memory 1");
+    if (l->desc.w != o)
+        return fa_fail(FA_UNSUPPORTED, "w is %s, expected attention.o.dtype %s on %s",
+                       fa_dtype_name(l->desc.w), fa_dtype_name(o), l->device->info.name);
+    if (l->desc.y != o && l->desc.y != FA_F32)
+        return fa_fail(FA_UNSUPPORTED, "y is %s, expected attention.o.dtype %s or f32 on %s",
+                       fa_dtype_name(l->desc.y), fa_dtype_name(o), l->device->info.name);
+    l->library = b->product_library(reason, sizeof(reason));
+    return l->library
+               ? FA_OK
+               : fa_fail(FA_UNSUPPORTED,
+                         "project is NULL, and the device has no products: the caller projects (%s)", reason);
+}
+
+/* Whether rows of o are rows of a matrix, which a product takes where it lies. */
+static fa_status check_o(fa_sharded_layer *l)
+{
+    const fa_tensor *o = &l->problem.tensor[FA_O];
     if (o->shape[1] > 1 && o->stride[1] != o->shape[3])
         return fa_fail(FA_UNSUPPORTED,
                        "attention.o.stride[1] is %lld, expected dim_v %lld: without project, the heads of a "
@@ -139,7 +171,7 @@ static double product_seconds(const fa_sharded_layer *l, const fa_plan *plan)
                  all = FA_MAX(1, (double)l->device->limits.units * plan->kernel->traits.flops_per_cycle);
     if (l->desc.project && l->desc.project_seconds > 0)
         return l->desc.project_seconds;
-    return flops / (clock * (l->desc.project || l->cblas ? all : plain));
+    return flops / (clock * (l->desc.project || l->library ? all : plain));
 }
 
 static fa_status choose(fa_sharded_layer *l, choice *c)
@@ -160,6 +192,15 @@ static fa_status choose(fa_sharded_layer *l, choice *c)
     return FA_OK;
 }
 
+/* Whether the device and the transport know the same events, and nothing between them takes the host. */
+static bool can_enqueue(const fa_sharded_layer *l)
+{
+    const fa_backend *b = l->device->backend;
+    return l->transport.events && b->mark_create && strcmp(l->transport.events, b->name) == 0 &&
+           (l->projection == FA_PROJECT_DEVICE ||
+            (l->projection == FA_PROJECT_CALLER && l->desc.project_enqueues));
+}
+
 /* What this rank can see for itself. */
 static fa_status read(fa_sharded_layer *l, const fa_sharded_layer_desc *desc, fa_attention_desc *attention,
                       choice *c)
@@ -175,15 +216,19 @@ static fa_status read(fa_sharded_layer *l, const fa_sharded_layer_desc *desc, fa
     l->info.tokens = q[0] * q[2]; /* the span of o is counted in memory */
     l->inner = (int64_t)l->problem.heads_q * l->problem.dim_v;
     l->w_stride = l->desc.w_stride ? l->desc.w_stride : l->desc.width;
-    if (!l->desc.project) {
+    l->projection = l->desc.project              ? FA_PROJECT_CALLER
+                    : l->transport.device_memory ? FA_PROJECT_DEVICE
+                                                 : FA_PROJECT_HOST;
+    if (l->projection == FA_PROJECT_HOST)
+        FA_TRY(find_host_product(l));
+    if (l->projection == FA_PROJECT_DEVICE)
+        FA_TRY(find_device_product(l));
+    if (l->projection != FA_PROJECT_CALLER)
         FA_TRY(check_o(l));
-        l->cblas = l->desc.own_gemm || l->inner == 0 ? NULL : fa_cblas_name();
-        if (!l->desc.own_gemm && fa_cblas_failure()[0] != '\0')
-            return fa_fail(FA_UNSUPPORTED, "the CBLAS cannot be used: %s", fa_cblas_failure());
-    }
+    l->enqueues = can_enqueue(l);
     (void)snprintf(l->info.projection, sizeof(l->info.projection), "%s",
                    l->desc.project ? "caller"
-                   : l->cblas      ? l->cblas
+                   : l->library    ? l->library
                                    : "own");
     return choose(l, c);
 }
@@ -212,11 +257,11 @@ static int64_t block_positions(const fa_sharded_layer *l, const choice *c)
     return c->info.block_q / a;
 }
 
-static fa_status cut_tokens(fa_sharded_layer *l, const fa_link_model *model, int64_t unit)
+static fa_status cut_tokens(fa_sharded_layer *l, const fa_link_model *model, int64_t unit, int64_t most)
 {
     const fa_problem *p = &l->problem;
-    const int64_t most = FA_MAX(1, FA_MIN(FA_SHARDED_MAX_CHUNKS, l->info.tokens / unit)),
-                  chunks = l->desc.chunks ? l->desc.chunks : fa_chunks_choose(model, most);
+    most = FA_MAX(1, FA_MIN(most, l->info.tokens / unit));
+    const int64_t chunks = l->desc.chunks ? l->desc.chunks : fa_chunks_choose(model, most);
     const size_t bytes = (size_t)p->sequences * sizeof(fa_token_range);
     fa_token_range *ranges = fa_alloc(l->device->context, bytes);
     if (!ranges)
@@ -238,8 +283,11 @@ static fa_status divide(fa_sharded_layer *l, const fa_rank_share share[FA_RANK_S
         .bandwidth = share[2].least > 0 ? share[2].least : default_bandwidth,
         .chunk_seconds = share[4].most,
         .overlaps = share[3].least > 0,
+        .enqueued = share[5].least > 0,
     };
-    FA_TRY(cut_tokens(l, &model, (int64_t)share[3].most));
+    const double most =
+        model.enqueued ? FA_MIN(share[5].least, FA_SHARDED_MAX_CHUNKS) : FA_SHARDED_MAX_CHUNKS;
+    FA_TRY(cut_tokens(l, &model, (int64_t)share[3].most, (int64_t)most));
     l->info.chunks = l->chunks;
     l->info.first = l->cut;
     l->info.overlapped = model.overlaps && l->chunks > 1;
@@ -282,13 +330,39 @@ static fa_status lay_out(fa_sharded_layer *l)
         plans = FA_MAX(plans, fa_plan_workspace(l->plan[c]));
         rows = FA_MAX(rows, l->cut[c + 1] - l->cut[c]);
     }
-    l->w_offset = l->workspace = fa_align64(plans);
-    if (!l->desc.project && l->desc.w != FA_F32)
-        fits = fa_grow(&l->workspace, (size_t)(l->inner * l->desc.width), sizeof(float));
+    plans = fa_align64(plans);
+    if (l->enqueues && l->chunks > 1) {
+        l->lane_bytes = plans;
+        fits = fa_grow(&plans, plans, FA_LAYER_LANES - 1);
+    }
+    l->w_offset = l->workspace = plans;
+    if (l->projection == FA_PROJECT_HOST && l->desc.w != FA_F32)
+        fits = fits && fa_grow(&l->workspace, (size_t)(l->inner * l->desc.width), sizeof(float));
     l->y_offset = l->workspace = fa_align64(l->workspace);
-    if (!l->desc.project && l->desc.y != FA_F32)
+    if (l->projection == FA_PROJECT_HOST && l->desc.y != FA_F32)
         fits = fits && fa_grow(&l->workspace, (size_t)(rows * l->desc.width), sizeof(float));
     return fits ? FA_OK : fa_fail(FA_OUT_OF_MEMORY, "the workspace of a layer overflows memory");
+}
+
+static fa_status make_marks(fa_sharded_layer *l)
+{
+    const fa_backend *b = l->device->backend;
+    for (int64_t c = 0; c < l->chunks; c++)
+        FA_TRY(b->mark_create(l->device, &l->computed[c]));
+    if (l->chunks == 1)
+        return FA_OK;
+    for (int64_t c = 0; c < l->chunks; c++)
+        FA_TRY(b->mark_create(l->device, &l->attended[c]));
+    FA_TRY(b->mark_create(l->device, &l->begun));
+    for (int i = 0; i < FA_LAYER_LANES; i++)
+        FA_TRY(fa_queue_make(l->device, false, &l->lane[i]));
+    return l->projection == FA_PROJECT_DEVICE ? fa_queue_make(l->device, true, &l->products) : FA_OK;
+}
+
+static void drop_mark(const fa_sharded_layer *l, void *mark)
+{
+    if (mark)
+        l->device->backend->mark_destroy(l->device, mark);
 }
 
 static fa_status make_plans(fa_sharded_layer *l, const fa_attention_desc *attention, const choice *c)
@@ -299,7 +373,16 @@ static fa_status make_plans(fa_sharded_layer *l, const fa_attention_desc *attent
         const token_span span = {l->cut[n], l->cut[n + 1]};
         FA_TRY(fa_plan_create_edited(l->device, &d, take_tokens, &span, &l->plan[n]));
     }
+    if (l->enqueues)
+        FA_TRY(make_marks(l));
     return lay_out(l);
+}
+
+static double chunk_seconds(const fa_sharded_layer *l)
+{
+    return l->enqueues                         ? enqueued_chunk_seconds
+           : l->device->backend->host_pointers ? host_chunk_seconds
+                                               : device_chunk_seconds;
 }
 
 static fa_status make(fa_sharded_layer *l, const fa_sharded_layer_desc *desc)
@@ -325,8 +408,9 @@ static fa_status make(fa_sharded_layer *l, const fa_sharded_layer_desc *desc)
         {.own = c.info.seconds + c.product_seconds},
         {.own = t->latency},
         {.own = t->bandwidth},
-        {.own = t->any_thread ? unit : -unit}, /* below 0 on a rank where nothing overlaps */
-        {.own = l->device->backend->host_pointers ? host_chunk_seconds : device_chunk_seconds},
+        {.own = t->any_thread || l->enqueues ? unit : -unit}, /* below 0 on a rank where nothing overlaps */
+        {.own = chunk_seconds(l)},
+        {.own = l->enqueues ? (double)fa_chunks_filling(c.info.items, l->device->limits.units) : 0},
     };
     FA_TRY(fa_ranks_agree(l->device->context, t, what, status, words, sizeof(words) / sizeof(words[0]), share,
                           FA_RANK_SHARES));
@@ -368,8 +452,15 @@ void fa_sharded_layer_destroy(fa_sharded_layer *l)
 {
     if (!l)
         return;
-    for (int64_t c = 0; c < FA_SHARDED_MAX_CHUNKS; c++)
+    for (int64_t c = 0; c < FA_SHARDED_MAX_CHUNKS; c++) {
         fa_plan_destroy(l->plan[c]);
+        drop_mark(l, l->computed[c]);
+        drop_mark(l, l->attended[c]);
+    }
+    drop_mark(l, l->begun);
+    for (int i = 0; i < FA_LAYER_LANES; i++)
+        fa_queue_destroy(l->lane[i]);
+    fa_queue_destroy(l->products);
     fa_problem_release(l->device->context, &l->problem);
     fa_release(l->device->context, l, sizeof(*l));
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Runs of a sharded layer: this thread computes chunks, another one reduces those that are done. */
+/* Runs of a sharded layer: this thread computes chunks, another one reduces those that are done; or both are enqueued. */
 #include <pthread.h>
 #include <stdio.h>
 
@@ -58,13 +58,13 @@ static char *in_workspace(const layer_run *r, size_t offset)
 
 FA_FLOAT_APART static void multiply(const fa_sharded_layer *l, const fa_product *p)
 {
-    if (l->cblas)
+    if (l->library)
         fa_cblas_multiply(p);
     else
         fa_plain_multiply(p);
 }
 
-static void project(const layer_run *r, int64_t first, int64_t rows)
+static void project_on_host(const layer_run *r, int64_t first, int64_t rows)
 {
     const fa_sharded_layer *l = r->layer;
     const bool wide = l->desc.y == FA_F32;
@@ -88,22 +88,131 @@ static void project(const layer_run *r, int64_t first, int64_t rows)
     fa_float_leave(before);
 }
 
-static fa_status compute_chunk(const layer_run *r, int64_t c)
+static fa_status project_on_device(const layer_run *r, fa_queue *queue, int64_t first, int64_t rows)
 {
     const fa_sharded_layer *l = r->layer;
-    const int64_t first = l->cut[c], rows = l->cut[c + 1] - first;
-    FA_TRY(fa_plan_run(l->plan[c], r->queue, &r->attention));
-    FA_TRY(fa_queue_wait(r->queue));
-    if (rows == 0)
-        return FA_OK;
-    if (!l->desc.project) {
-        project(r, first, rows);
-        return FA_OK;
-    }
-    const fa_status status = l->desc.project(l->desc.project_user, first, rows);
+    const fa_dtype dtype = l->problem.tensor[FA_O].dtype;
+    const fa_device_product p = {
+        .factors = dtype,
+        .y_type = l->desc.y,
+        .o = (const char *)r->attention.o->address + r->attention.o_offset +
+             (size_t)(first * l->o_stride) * fa_dtype_size(dtype),
+        .w = r->w,
+        .y = rows_of_y(r, first),
+        .rows = rows,
+        .inner = l->inner,
+        .width = l->desc.width,
+        .o_stride = l->o_stride,
+        .w_stride = l->w_stride,
+    };
+    return l->device->backend->product_run(queue, &p);
+}
+
+static fa_status project_by_caller(const layer_run *r, int64_t first, int64_t rows)
+{
+    const fa_sharded_layer_desc *d = &r->layer->desc;
+    const fa_status status = d->project(d->project_user, first, rows);
     return status == FA_OK ? FA_OK
                            : fa_fail(status, "project failed with %s for tokens %lld to %lld",
                                      fa_status_name(status), (long long)first, (long long)(first + rows - 1));
+}
+
+/* Whether products go into the queue, behind the attention that they take. */
+static bool enqueues_products(const fa_sharded_layer *l)
+{
+    return l->projection == FA_PROJECT_DEVICE ||
+           (l->projection == FA_PROJECT_CALLER && l->desc.project_enqueues);
+}
+
+static fa_status enqueue_product(const layer_run *r, fa_queue *queue, int64_t c)
+{
+    const fa_sharded_layer *l = r->layer;
+    const int64_t first = l->cut[c], rows = l->cut[c + 1] - first;
+    if (rows == 0)
+        return FA_OK;
+    if (l->projection == FA_PROJECT_CALLER)
+        return project_by_caller(r, first, rows);
+    if (l->projection == FA_PROJECT_DEVICE)
+        return project_on_device(r, queue, first, rows);
+    project_on_host(r, first, rows);
+    return FA_OK;
+}
+
+static fa_status compute_chunk(const layer_run *r, int64_t c)
+{
+    const bool enqueues = enqueues_products(r->layer);
+    FA_TRY(fa_plan_run(r->layer->plan[c], r->queue, &r->attention));
+    if (!enqueues)
+        FA_TRY(fa_queue_wait(r->queue));
+    FA_TRY(enqueue_product(r, r->queue, c));
+    return enqueues ? fa_queue_wait(r->queue) : FA_OK;
+}
+
+/* Where products of a layer go that enqueues them. */
+static fa_queue *queue_of_products(const layer_run *r)
+{
+    return r->layer->products ? r->layer->products : r->queue;
+}
+
+static fa_status enqueue_chunk(const layer_run *r, int64_t c)
+{
+    const fa_sharded_layer *l = r->layer;
+    const fa_backend *b = l->device->backend;
+    const int64_t lane = c % FA_LAYER_LANES;
+    fa_queue *const queue = l->lane[lane] ? l->lane[lane] : r->queue, *const products = queue_of_products(r);
+    fa_attention_args attention = r->attention;
+    attention.workspace_offset += (size_t)lane * l->lane_bytes;
+    FA_TRY(fa_plan_run(l->plan[c], queue, &attention));
+    if (queue != products) {
+        FA_TRY(b->mark_put(queue, l->attended[c]));
+        FA_TRY(b->mark_wait(products, l->attended[c]));
+    }
+    FA_TRY(enqueue_product(r, products, c));
+    return b->mark_put(products, l->computed[c]);
+}
+
+/*
+ * All chunks are enqueued before the first sum is: then nothing is compiled, loaded or allocated for a chunk while sums wait on
+ * the device for other ranks, whose own chunks may wait for the same driver.
+ */
+static fa_status enqueue_all(const layer_run *r)
+{
+    const fa_sharded_layer *l = r->layer;
+    const fa_backend *b = l->device->backend;
+    if (l->begun)
+        FA_TRY(b->mark_put(r->queue, l->begun));
+    for (int i = 0; l->begun && i < FA_LAYER_LANES; i++)
+        FA_TRY(b->mark_wait(l->lane[i], l->begun));
+    for (int64_t c = 0; c < l->chunks; c++)
+        FA_TRY(enqueue_chunk(r, c));
+    for (int64_t c = 0; c < l->chunks; c++)
+        FA_TRY(fa_enqueue_allreduce(&l->transport, l->desc.y, rows_of_y(r, l->cut[c]),
+                                    (l->cut[c + 1] - l->cut[c]) * l->desc.width, l->computed[c]));
+    return FA_OK;
+}
+
+/* Nothing still computes when a run returns that has failed. */
+static void wait_for_all(const layer_run *r)
+{
+    const fa_message kept = fa_message_keep();
+    for (int i = 0; i < FA_LAYER_LANES; i++) {
+        if (r->layer->lane[i])
+            (void)fa_queue_wait(r->layer->lane[i]);
+    }
+    (void)fa_queue_wait(queue_of_products(r));
+    fa_message_restore(&kept);
+}
+
+/* What is computed is waited for first: the transport's time-out counts from then on. The last product is behind all else. */
+static fa_status run_enqueued(const layer_run *r)
+{
+    fa_status status = enqueue_all(r);
+    if (status == FA_OK)
+        status = fa_queue_wait(queue_of_products(r));
+    if (status == FA_OK)
+        return fa_finish_allreduces(&r->layer->transport);
+    wait_for_all(r);
+    return status;
 }
 
 static fa_status run_in_turn(const layer_run *r)
@@ -176,6 +285,8 @@ static fa_status run_chunks(layer_run *r)
 {
     pthread_t thread;
     fa_status status;
+    if (r->layer->enqueues)
+        return run_enqueued(r);
     if (!r->layer->info.overlapped)
         return run_in_turn(r);
     if (pthread_mutex_init(&r->lock, NULL) != 0)
@@ -201,8 +312,13 @@ static fa_status check_place(const char *name, const void *at, size_t alignment)
     return FA_OK;
 }
 
-/* w and y, beside what the attention has. */
-static fa_status check_host(const layer_run *r)
+static fa_status check_address(const fa_sharded_layer *l, const char *name, const void *at, size_t bytes)
+{
+    return bytes == 0 ? FA_OK : l->device->backend->address_check(l->device, name, at, bytes);
+}
+
+/* w and y, beside what the attention has. Addresses of the device have no storage of their own, as the host's have none. */
+static fa_status check_matrices(const layer_run *r)
 {
     const fa_sharded_layer *l = r->layer;
     const fa_problem *p = &l->problem;
@@ -211,6 +327,10 @@ static fa_status check_host(const layer_run *r)
     int count = 0;
     FA_TRY(check_place("w", r->w, fa_dtype_align(l->desc.w)));
     FA_TRY(check_place("y", r->y, fa_dtype_align(l->desc.y)));
+    if (l->projection == FA_PROJECT_DEVICE) {
+        FA_TRY(check_address(l, "args.w", r->w, fa_sharded_layer_w_bytes(l)));
+        FA_TRY(check_address(l, "args.y", r->y, fa_sharded_layer_y_bytes(l)));
+    }
     memory[count++] =
         (fa_memory){"y", fa_extent_of_bytes(fa_sharded_layer_y_bytes(l), NULL, (uintptr_t)r->y), true};
     memory[count++] =
@@ -241,7 +361,7 @@ static fa_status check_args(const layer_run *r)
         return r->w ? fa_fail(FA_INVALID, "args.w is given, expected NULL with project") : FA_OK;
     if (!r->w && fa_sharded_layer_w_bytes(l) > 0)
         return fa_fail(FA_INVALID, "args.w is NULL");
-    return check_host(r);
+    return check_matrices(r);
 }
 
 /* A queue that records, or whose stream is captured, computes nothing yet. */
@@ -255,7 +375,7 @@ static fa_status check_queue(const layer_run *r)
 static const float *take_w(const layer_run *r)
 {
     const fa_sharded_layer *l = r->layer;
-    if (l->desc.project || l->desc.w == FA_F32)
+    if (l->projection != FA_PROJECT_HOST || l->desc.w == FA_F32)
         return r->w;
     float *w = (float *)in_workspace(r, l->w_offset);
     const fa_float_state before = fa_float_enter();

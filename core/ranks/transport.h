@@ -30,7 +30,7 @@ typedef struct fa_rank_word {
 /* The bits of an f32 as such a number. */
 int64_t fa_rank_bits(float value);
 
-enum { FA_RANK_WORDS = 24, FA_RANK_SHARES = 5 };
+enum { FA_RANK_WORDS = 24, FA_RANK_SHARES = 6 };
 
 /* A number that each rank has its own of: `own`, and of all ranks the least and the most. */
 typedef struct fa_rank_share {

@@ -17,7 +17,7 @@ extern "C" {
 /**
  * The caller's own projection of a layer, called on the thread of fa_sharded_layer_run() when the attention of tokens
  * `first` to first + count - 1 is done: o has their rows. It writes the same rows of y, and returns when they are
- * written. Any status but FA_OK ends the run with that status.
+ * written; or, with project_enqueues, when that is enqueued. Any status but FA_OK ends the run with that status.
  */
 typedef fa_status (*fa_project_fn)(void *user, int64_t first, int64_t count);
 
@@ -35,20 +35,22 @@ typedef fa_status (*fa_project_fn)(void *user, int64_t first, int64_t count);
 typedef struct fa_sharded_layer_desc {
     size_t struct_size; /* sizeof(fa_sharded_layer_desc) */
     /* Of this rank's heads. FA_UNSUPPORTED, by name: dynamic_lengths, want_status, and bias or keep with a row for each
-     * row of q. Without `project`, o is f32 and has the axes of a row in this order: (batch, row, head, dim), so that
-     * stride[1] is dim_v, and stride[0] is rows * stride[2]. */
+     * row of q. Without `project`, o has the axes of a row in this order: (batch, row, head, dim), so that stride[1] is
+     * dim_v, and stride[0] is rows * stride[2]; in host memory it is f32. */
     const fa_attention_desc *attention;
     int64_t width;    /* elements of a row of y, which is a column of W each                              */
     fa_dtype y;       /* f32, f16 or bf16: products are f32, rounded to it and summed over ranks          */
-    fa_dtype w;       /* f32, f16 or bf16                                                                */
+    fa_dtype w;       /* f32, f16 or bf16. In memory of a device w is of o's type, and y is of it or f32 */
     int64_t w_stride; /* elements from one row of W_r to the next; 0: width                              */
     int64_t chunks;   /* at most FA_SHARDED_MAX_CHUNKS; there may be fewer, as chunks are whole blocks of */
                       /* rows. 0: as many as the model finds fastest                                     */
-    int32_t own_gemm; /* 1: the library's own plain product, even where there is a CBLAS                  */
-    fa_project_fn project; /* the caller's projection; NULL: the library's, in host memory                 */
+    int32_t own_gemm; /* 1: the library's own plain product, even where there is a CBLAS; host memory alone */
+    fa_project_fn project; /* the caller's projection; NULL: the library's                               */
     void *project_user;
     double project_seconds; /* that the model takes for the caller's projection of all tokens; 0: as many  */
                             /* as the device would need at the speed of its attention                      */
+    /* 1: `project` only enqueues its work in the stream of the run's queue, and is called before attention is done. */
+    int32_t project_enqueues;
 } fa_sharded_layer_desc;
 
 /** A prepared layer. One run of it at a time. */
@@ -58,13 +60,20 @@ typedef struct fa_sharded_layer fa_sharded_layer;
  * Prepares a layer on `device`: a plan for each chunk. Collective: all ranks call it, and all succeed or none.
  * Everything is copied out of desc and transport. Destroy with fa_sharded_layer_destroy(). *layer is NULL on failure.
  *
- * Without `project` the device computes in host memory (openmp), and the product is that of the first CBLAS that opens:
- * libopenblas.so.0, libcblas.so.3, libblas.so.3, or the file that FASTATTN_CBLAS_LIBRARY names. Without one it is a
- * plain loop on one thread: fa_sharded_layer_info says which.
+ * Without `project`, where the device computes in host memory (openmp), the product is that of the first CBLAS that
+ * opens: libopenblas.so.0, libcblas.so.3, libblas.so.3, or the file that FASTATTN_CBLAS_LIBRARY names. Without one it is
+ * a plain loop on one thread: fa_sharded_layer_info says which. With a transport of device_memory 1, on CUDA, it is
+ * cuBLAS's: libcublas.so.13 or .12, or the file that FASTATTN_CUBLAS_LIBRARY names, in f32 sums; without it the caller
+ * projects.
+ *
+ * Where the transport has events of the device's backend, and the product is the library's or project_enqueues is 1,
+ * chunks and sums are enqueued on the device, and the host waits once, at the end of a run. The layer then has queues
+ * of its own, and its workspace has room for two chunks.
  *
  * FA_INVALID: NULL, or a field of transport (other ranks are not told of these); a field is wrong; a number that all
  * ranks give alike differs: the message names the field, both numbers and both ranks. FA_UNSUPPORTED: as above; the
- * device does not serve the attention; FASTATTN_CBLAS_LIBRARY names what does not open. FA_OUT_OF_MEMORY.
+ * device does not serve the attention; FASTATTN_CBLAS_LIBRARY names what does not open; there is no cuBLAS, or w or y
+ * are of other types than it takes, or own_gemm is 1 on a device. FA_OUT_OF_MEMORY.
  * FA_COMPILE. FA_DEVICE_LOST. FA_RANK_LOST. Where another rank failed, its status, and a message that names it.
  */
 FA_API fa_status fa_sharded_layer_create(fa_device *device, const fa_transport *transport,
@@ -81,22 +90,23 @@ typedef struct fa_sharded_layer_args {
     size_t struct_size; /* sizeof(fa_sharded_layer_args) */
     /* That of the attention. Its workspace has fa_sharded_layer_workspace() bytes. */
     const fa_attention_args *attention;
-    const void *w; /* W_r, of shape (heads * dim_v, width), in host memory; NULL with `project`          */
-    void *
-        y; /* (tokens, width), contiguous, in host memory; with `project` anywhere that the transport takes */
+    /* In host memory, or with a transport of device_memory 1 addresses of memory of the device (a CUdeviceptr). */
+    const void *w; /* W_r, of shape (heads * dim_v, width); NULL with `project`                          */
+    void *y;       /* (tokens, width), contiguous; with `project` anywhere that the transport takes      */
 } fa_sharded_layer_args;
 
 /**
  * Runs the layer, and returns when y is whole. Collective: all ranks run their layers in the same order. The queue's
  * work before is waited for. Where the transport allows it (any_thread) and there are several chunks, a thread of the
- * library's calls it while the caller's computes.
+ * library's calls it while the caller's computes. Where they are enqueued no thread is started; what the transport may
+ * wait, its time-out, counts from when this rank's chunks are computed.
  *
  * With a transport of fixed_order and own_gemm 1, y does not depend on the number of chunks, not in one bit, where all
  * ranks have as many heads. With a CBLAS it may, as its sums may depend on how many rows it is given.
  *
- * FA_INVALID: a pointer or a buffer is missing, too small, of another device, or misaligned; y shares bytes with
- * anything else (which is not looked at where a caller projects). FA_UNSUPPORTED: a queue that records, or whose stream
- * is captured. A run that is refused for one of these has not begun: it is repeated with right arguments, while the
+ * FA_INVALID: a pointer or a buffer is missing, too small, of another device or memory, or misaligned; y shares bytes
+ * with anything else (which is not looked at where a caller projects). FA_UNSUPPORTED: a queue that records, or whose
+ * stream is captured. A run that is refused for one of these has not begun: it is repeated with right arguments, while the
  * other ranks wait, and never skipped. After any other failure o, lse and y may be written in part, and the layer runs
  * no more: FA_RANK_LOST. Objects that share its transport are then of no use either. Other ranks learn of what fails on
  * this rank alone by the time-out: FA_RANK_LOST. FA_OUT_OF_MEMORY. FA_DEVICE_LOST.
@@ -110,7 +120,7 @@ typedef struct fa_sharded_layer_info {
     int64_t tokens, chunks;
     const int64_t *first;     /* chunk c is tokens first[c] to first[c + 1] - 1; the layer's memory     */
     int32_t overlapped;       /* 1: a chunk is reduced while the next one is computed                  */
-    char projection[64];      /* the CBLAS's file; "own": the library's product; "caller"               */
+    char projection[64];      /* the file of the CBLAS or of cuBLAS; "own": the library's loop; "caller" */
     double attention_seconds; /* of all chunks together                                                */
     double projection_seconds;
     double reduce_seconds;  /* of one allreduce of y                                                 */

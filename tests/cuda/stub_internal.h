@@ -23,7 +23,8 @@ typedef enum object_kind {
     EVENT,
     MEMORY,
     HOST_MEMORY,
-    PROGRAM
+    PROGRAM,
+    BLAS
 } object_kind;
 
 typedef struct object {

@@ -234,6 +234,7 @@ fa_status layer_scene_run(fa_device *device, const fa_transport *t, const layer_
         .own_gemm = options->own_gemm,
         .project = options->callback ? project : NULL,
         .project_user = &c,
+        .project_enqueues = options->enqueues,
     };
     memory_of_layer m = {.o_memory = malloc((size_t)TOKENS * INNER * sizeof(float))};
     fa_sharded_layer *layer = NULL;

@@ -45,6 +45,7 @@ typedef struct layer_options {
     int32_t own_gemm;
     int callback;     /* a projection of the caller's: the test's own loop */
     int64_t fails_at; /* the callback fails at that token; -1: never */
+    int enqueues;     /* project_enqueues */
 } layer_options;
 
 /* Makes this rank's layer and runs it twice; y has TOKENS * WIDTH elements. The first failure's status. */
