@@ -70,6 +70,12 @@ extern const fa_backend fa_backend_cuda;
 
 /* kernels.c: fills the kernels that the device runs, best first; returns how many. */
 int fa_cu_kernels_list(const fa_cu_caps *caps, fa_kernel kernels[FA_MAX_KERNELS]);
+/*
+ * Warps of a block of a decoding kernel that serves formats, compiled for `type`: as many as leave a multiprocessor as many
+ * warps, as long as all items run at once and a turn takes no more keys than an item has.
+ */
+int fa_cu_coded_warps(const fa_cu_caps *caps, const fa_cuda_traits *t, int type, int variant, double items,
+                      double keys);
 
 /* context.c */
 /* Makes the device's context this thread's, until the matching leave. */

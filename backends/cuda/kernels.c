@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The kernels of a device, from the lines of kernels.inc. */
 #define FA_CUDA_DEFINE_TABLE
+#include <math.h>
+
 #include "backends/cuda/cuda.h"
 #include "core/size.h"
 
@@ -164,13 +166,38 @@ static const char *declines_formats(const fa_cu_caps *caps, const fa_cuda_traits
     return NULL;
 }
 
-/* Blocks of a kernel on tensor cores that decodes which a multiprocessor works on. */
-static int32_t coded_blocks(const fa_cu_caps *caps, const fa_cuda_traits *t)
+/* Blocks of so many warps, of a decoding kernel that serves formats, on a multiprocessor; 0: a block has no room. */
+static int32_t coded_blocks(const fa_cu_caps *caps, const fa_cuda_traits *t, int type, int variant, int warps)
 {
-    const size_t room = caps->unit_shared_bytes / (most_coded_bytes(t, 0) + DRIVER_SHARED);
+    const size_t bytes = (size_t)fa_cuda_decode_bytes(*t, type, variant, warps);
+    if (bytes > caps->shared_bytes)
+        return 0;
+    const size_t room = caps->unit_shared_bytes / (bytes + DRIVER_SHARED);
+    return FA_MAX(FA_MIN(fa_cuda_coded_warps(*t, variant) / warps, (int32_t)FA_MIN(room, 16)), 1);
+}
+
+int fa_cu_coded_warps(const fa_cu_caps *caps, const fa_cuda_traits *t, int type, int variant, double items,
+                      double keys)
+{
+    int warps = t->group / 32;
+    int32_t blocks = coded_blocks(caps, t, type, variant, warps);
+    for (int next = 2 * warps; next <= fa_cuda_coded_warps(*t, variant) && 32 * next <= keys; next *= 2) {
+        const int32_t fewer = coded_blocks(caps, t, type, variant, next);
+        if (fewer * next < blocks * warps || (double)fewer * caps->units < items)
+            break;
+        warps = next;
+        blocks = fewer;
+    }
+    return warps;
+}
+
+/* Blocks of a kernel on tensor cores that decodes which a multiprocessor works on, if they are as large as they may be. */
+static int32_t resident_coded(const fa_cu_caps *caps, const fa_cuda_traits *t)
+{
+    const int type = fa_cuda_coded_type(FA_F16, FA_Q8_0, FA_Q8_0); /* no row of codes takes more */
     if (t->kind == FA_CUDA_TENSOR)
         return 1;
-    return FA_MAX(FA_MIN(fa_cuda_coded_resident(*t), (int32_t)FA_MIN(room, 16)), 1);
+    return FA_MAX(coded_blocks(caps, t, type, 0, fa_cu_coded_warps(caps, t, type, 0, 0, INFINITY)), 1);
 }
 
 /* Bytes that a block takes more there. */
@@ -234,7 +261,7 @@ static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kern
         kernel->types_q = kernel->types_k = kernel->types_v =
             FA_TYPE(FA_F16) | (t->unit >= 80 ? FA_TYPE(FA_BF16) : 0);
         kernel->declines = declines_formats(caps, t, most_q);
-        kernel->resident_coded = kernel->declines ? 0 : coded_blocks(caps, t);
+        kernel->resident_coded = kernel->declines ? 0 : resident_coded(caps, t);
         if (t->kind == FA_CUDA_TENSOR && kernel->resident_coded > 0)
             kernel->coded_bytes = coded_bytes(t, most_q);
         if (fa_cuda_takes_formats(*t))

@@ -4,8 +4,16 @@
 
 fa_status fa_cu_kernel_make(const fa_plan *plan, int line, int type, int variant, fa_cu_kernel *kernel)
 {
-    kernel->group = (unsigned)fa_cuda_group(fa_cuda_table[line], variant);
-    kernel->shared_bytes = (unsigned)fa_cuda_shared_bytes(fa_cuda_table[line], type, variant);
+    const fa_cuda_traits *t = &fa_cuda_table[line];
+    kernel->group = (unsigned)fa_cuda_group(*t, variant);
+    kernel->shared_bytes = (unsigned)fa_cuda_shared_bytes(*t, type, variant);
+    if (t->kind == FA_CUDA_DECODE && type > FA_CUDA_PRUNED_ROWS) {
+        const double items = (double)plan->schedule.items;
+        const int warps = fa_cu_coded_warps(&fa_cu_device_of(plan->device)->caps, t, type, variant, items,
+                                            items > 0 ? plan->schedule.key_reads / items : 0);
+        kernel->group = 32 * (unsigned)warps;
+        kernel->shared_bytes = (unsigned)fa_cuda_decode_bytes(*t, type, variant, warps);
+    }
     return fa_cu_function_get(plan->device, line, type, variant, &kernel->function);
 }
 

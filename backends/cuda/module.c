@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Modules: found in the device's list, loaded from the library or from the cache on disk, or compiled. */
 #include <ctype.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -278,7 +279,11 @@ static fa_status get_module(fa_device *device, const fa_cu_program *of, CUmodule
 fa_status fa_cu_function_get(fa_device *device, int line, int type, int variant, CUfunction *function)
 {
     const fa_cu_device *d = fa_cu_device_of(device);
-    const int shared = fa_cuda_shared_bytes(fa_cuda_table[line], type, variant);
+    const fa_cuda_traits *t = &fa_cuda_table[line];
+    const int shared = t->kind == FA_CUDA_DECODE && type > FA_CUDA_PRUNED_ROWS
+                           ? fa_cuda_decode_bytes(*t, type, variant,
+                                                  fa_cu_coded_warps(&d->caps, t, type, variant, 0, INFINITY))
+                           : fa_cuda_shared_bytes(*t, type, variant);
     char name[32];
     CUmodule module;
     fa_status status = get_module(device, &(fa_cu_program){.line = line, .type = type}, &module);

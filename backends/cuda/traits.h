@@ -181,7 +181,7 @@ extern const fa_cuda_traits fa_cuda_table[];
 /* Latent: threads of a block that only copy keys, behind those that compute. */
 enum { FA_CUDA_COPIERS = 128 };
 
-/* Threads of a block. */
+/* Threads of a block; decode, of formats of caches: the fewest. */
 FA_CUDA_FN int fa_cuda_group(fa_cuda_traits t, int variant)
 {
     if (t.group == 0)
@@ -303,17 +303,20 @@ FA_CUDA_FN int fa_cuda_coded_notes(fa_cuda_traits t)
     return t.dim_v / 32 * 32 * 5 * (int)sizeof(float);
 }
 
-/* Blocks of the fewest rows that a multiprocessor has registers for, or tensor: must have room for. */
-FA_CUDA_FN int fa_cuda_coded_resident(fa_cuda_traits t)
+/*
+ * Decode, of formats of caches: the most warps of a block, for which a multiprocessor has registers. A block may have any
+ * half of them, down to the warps of t.group.
+ */
+FA_CUDA_FN int fa_cuda_coded_warps(fa_cuda_traits t, int variant)
 {
-    return t.kind == FA_CUDA_TENSOR ? t.resident : t.dim_v <= 128 ? 4 : 2;
+    return t.dim_v <= 128 && variant < 2 ? 16 : 8;
 }
 
 /* Results take the rows' place. `type` is the module's. */
-FA_CUDA_FN int fa_cuda_decode_bytes(fa_cuda_traits t, int type, int variant)
+FA_CUDA_FN int fa_cuda_decode_bytes(fa_cuda_traits t, int type, int variant, int warps)
 {
-    const int results = (int)sizeof(float) * t.group / 32 * fa_cuda_rows_of(t, variant) * (t.dim_v + 2),
-              rows = t.group / 32 * (fa_cuda_coded_rows(t, type) + fa_cuda_coded_notes(t));
+    const int results = (int)sizeof(float) * warps * fa_cuda_rows_of(t, variant) * (t.dim_v + 2),
+              rows = warps * (fa_cuda_coded_rows(t, type) + fa_cuda_coded_notes(t));
     return type > FA_CUDA_PRUNED_ROWS && rows > results ? rows : results;
 }
 
@@ -404,10 +407,11 @@ FA_CUDA_FN int fa_cuda_tile_bytes(fa_cuda_traits t, int type, int rows)
            fa_cuda_tile_warps(t) * fa_cuda_tile_share(t, type_k, type_v) + fa_cuda_tile_flags(t);
 }
 
+/* Decode, of formats of caches: of a block of the fewest threads. */
 FA_CUDA_FN int fa_cuda_shared_bytes(fa_cuda_traits t, int type, int variant)
 {
     if (t.kind == FA_CUDA_DECODE)
-        return fa_cuda_decode_bytes(t, type, variant);
+        return fa_cuda_decode_bytes(t, type, variant, t.group / 32);
     if (t.kind == FA_CUDA_TENSOR && type > FA_CUDA_PRUNED_ROWS)
         return fa_cuda_tile_bytes(t, type, fa_cuda_rows_of(t, variant));
     return (int)sizeof(float) *

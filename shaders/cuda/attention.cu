@@ -47,18 +47,22 @@ __device__ __forceinline__ void run(const fa_cuda_args &a, float4 *room)
 /* Of a variant that the row has not, it may be more than any GPU has. */
 constexpr int most_threads(int variant)
 {
-    return FA_MIN(fa_cuda_group(fa_cuda_table[FA_ROW], variant), 384);
+    constexpr fa_cuda_traits R = fa_cuda_table[FA_ROW];
+    if (CODED && R.kind == FA_CUDA_DECODE)
+        return 32 * fa_cuda_coded_warps(R, variant);
+    return FA_MIN(fa_cuda_group(R, variant), 384);
 }
 
 /*
- * Blocks that a multiprocessor must have registers for; 0: any number. Of formats, as many of the fewest rows as the kernel is
- * made for. Of others, those that look at terms of scores: for masks in bits the compiler would take more registers.
+ * Blocks that a multiprocessor must have registers for; 0: any number. Of formats, one of the most threads, or tensor: as many of
+ * the fewest rows as the kernel is made for. Of others, those that look at terms of scores: for masks in bits the compiler would
+ * take more registers.
  */
 constexpr int resident(int variant)
 {
     constexpr fa_cuda_traits R = fa_cuda_table[FA_ROW];
     if (CODED)
-        return variant < 2 ? fa_cuda_coded_resident(R) : 1;
+        return R.kind == FA_CUDA_TENSOR && variant < 2 ? R.resident : 1;
     return R.kind == FA_CUDA_LATENT || (variant == 1 && R.kind == FA_CUDA_DECODE) ? R.resident : 0;
 }
 

@@ -27,7 +27,7 @@ struct coded_kernel : coded_rows<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
     typedef format<FORMAT_K> K;
     typedef format<FORMAT_V> V;
     using rows::s, rows::lane, rows::warp, rows::q, rows::out, rows::offsets, rows::sums_q;
-    using rows::R, rows::UNIT, rows::BLOCK_KV, rows::COLUMNS, rows::BLOCKS;
+    using rows::R, rows::UNIT, rows::COLUMNS, rows::BLOCKS;
     using rows::PITCH_K, rows::PITCH_V, rows::ROWS, rows::rows_k, rows::rows_v, rows::shift_lane_k, rows::shift_lane_v;
     using rows::shift_k, rows::shift_even, rows::shift_odd;
     static constexpr int TILES = 2; /* of 16 keys */
@@ -560,14 +560,14 @@ struct coded_kernel : coded_rows<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
      */
     __device__ void run(float *room)
     {
-        int block = s.key_end, next = fa_work_next(s, TRANSFORMS, s.key_begin, BLOCK_KV);
+        int block = s.key_end, next = fa_work_next(s, TRANSFORMS, s.key_begin, rows::block_kv());
         if constexpr (SCALING_K == FA_CUDA_SCALED_WHOLE)
             scale_k = whole_scale<false>();
         rows::clear_rows();
         rows::start();
         ROLLED
         do {
-            const int key = block + 32 * warp, end = FA_MIN(block + BLOCK_KV, s.key_end);
+            const int key = block + 32 * warp, end = FA_MIN(block + rows::block_kv(), s.key_end);
             const bool any = block < s.key_end, cut = any && s.is_cut(block, end);
             float sc[TILES][COLUMNS][4];
             if (any) {
@@ -588,7 +588,7 @@ struct coded_kernel : coded_rows<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
             if (!any)
                 load_q();
             block = next;
-            next = fa_work_next(s, TRANSFORMS, block + BLOCK_KV, BLOCK_KV);
+            next = fa_work_next(s, TRANSFORMS, block + rows::block_kv(), rows::block_kv());
         } while (block < s.key_end);
         if constexpr (OFFSETS_V)
             add_offsets();

@@ -30,9 +30,10 @@ __device__ __forceinline__ uint transpose(uint word)
 template <int ROW, int TYPE, int BLOCK_Q, bool TRANSFORMS>
 struct decode_kernel {
     static constexpr fa_cuda_traits R = fa_cuda_table[ROW];
-    static constexpr int UNIT = R.unit, DIM = R.dim_v, WARPS = R.group / 32, BLOCK_KV = (CODED ? 32 : 16) * WARPS, COLUMNS = BLOCK_Q / 8;
+    static constexpr int UNIT = R.unit, DIM = R.dim_v, COLUMNS = BLOCK_Q / 8;
+    static constexpr int WARP_KV = CODED ? 32 : 16; /* keys of a warp in each turn */
     static constexpr int CHUNKS_K = DIM / 32, CHUNKS_V = DIM / 64; /* of a lane, for each of its keys */
-    static_assert(DIM % 64 == 0 && R.block_kv == 16 * WARPS, "what the kernel is made for");
+    static_assert(DIM % 64 == 0 && 2 * R.block_kv == R.group, "what the kernel is made for");
 
     const work &s;
     const int lane, warp;
@@ -46,6 +47,10 @@ struct decode_kernel {
     float offsets[COLUMNS][BLOCKS][2], sums_q[COLUMNS][BLOCKS][2];
 
     __device__ decode_kernel(const work &of) : s(of), lane(threadIdx.x % 32), warp(threadIdx.x / 32), headroom(FA_BASE_HEADROOM / of.p->score.unit) {}
+
+    /* A module of formats serves blocks of any number of warps up to fa_cuda_coded_warps(). */
+    static __device__ int warps() { return CODED ? blockDim.x / 32 : R.group / 32; }
+    static __device__ int block_kv() { return WARP_KV * warps(); }
 
     /* The first `count` of eight elements; the others are 0. */
     __device__ uint4 fetch(const uchar *at, int count) const
@@ -311,7 +316,7 @@ struct decode_kernel {
     /* Every warp leaves its results; then each takes its share of the rows and puts them together. */
     __device__ void finish(float *room)
     {
-        float *const bases = room + WARPS * BLOCK_Q * DIM, *const sums = bases + WARPS * BLOCK_Q;
+        float *const bases = room + warps() * BLOCK_Q * DIM, *const sums = bases + warps() * BLOCK_Q;
         UNROLL
         for (int n = 0; n < COLUMNS; n++) {
             UNROLL
@@ -336,28 +341,26 @@ struct decode_kernel {
         }
         __syncthreads();
         ROLLED
-        for (int row = warp; row < FA_MIN(BLOCK_Q, s.row_end - s.row_begin); row += WARPS) {
+        for (int row = warp; row < FA_MIN(BLOCK_Q, s.row_end - s.row_begin); row += warps()) {
             const query at(s, s.row_begin + row);
             fa_state state = fa_state_empty();
-            float share[WARPS];
-            UNROLL
-            for (int w = 0; w < WARPS; w++)
-                state.max = fmaxf(state.max, bases[w * BLOCK_Q + row]);
-            UNROLL
-            for (int w = 0; w < WARPS; w++) {
-                share[w] = fa_state_weight(bases[w * BLOCK_Q + row], state.max, s.p->score.unit);
-                state.sum += share[w] * sums[w * BLOCK_Q + row];
-            }
+            /* Lane w has the share of warp w. */
+            const float own = lane < warps() ? bases[lane * BLOCK_Q + row] : FA_NEG_INF;
+            state.max = fa_lanes_max(own, 32);
+            const float share = fa_state_weight(own, state.max, s.p->score.unit);
+            state.sum = fa_lanes_sum(lane < warps() ? share * sums[lane * BLOCK_Q + row] : 0.0f, 32);
             const target to(s, at, s.row_begin + row, state, lane == 0);
-            for (int d = 4 * lane; d < s.p->dim_v; d += 128) {
+            for (int from = 0; from < s.p->dim_v; from += 128) {
+                const int d = from + 4 * lane;
                 float4 total = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-                UNROLL
-                for (int w = 0; w < WARPS; w++) {
-                    const float4 x = *(const float4 *)(room + (w * BLOCK_Q + row) * DIM + d);
-                    total.x += share[w] * x.x;
-                    total.y += share[w] * x.y;
-                    total.z += share[w] * x.z;
-                    total.w += share[w] * x.w;
+#pragma unroll 4
+                for (int w = 0; w < warps(); w++) {
+                    const float weight = __shfl_sync(0xffffffffu, share, w);
+                    const float4 x = *(const float4 *)(room + (w * BLOCK_Q + row) * DIM + FA_MIN(d, DIM - 4));
+                    total.x += weight * x.x;
+                    total.y += weight * x.y;
+                    total.z += weight * x.z;
+                    total.w += weight * x.w;
                 }
                 store4(to.type, to.aligned, to.at + d * bytes_of(to.type), s.p->dim_v - d,
                        fa_normalised4(total, to.factor));
@@ -367,20 +370,20 @@ struct decode_kernel {
 
     __device__ void run(float *room)
     {
-        int block = fa_work_next(s, TRANSFORMS, s.key_begin, BLOCK_KV);
+        int block = fa_work_next(s, TRANSFORMS, s.key_begin, block_kv());
         load_q();
         start();
         if (block < s.key_end)
             load_k(block + 16 * warp);
         ROLLED
         while (block < s.key_end) {
-            const int key = block + 16 * warp, end = FA_MIN(block + BLOCK_KV, s.key_end);
+            const int key = block + 16 * warp, end = FA_MIN(block + block_kv(), s.key_end);
             const bool cut = s.is_cut(block, end), hides = cut || (TRANSFORMS && (s.p->flags & FA_TABLE_KEEP));
             float sc[COLUMNS][4];
             uint weights[COLUMNS][2];
             load_v(key);
             multiply_qk(sc);
-            block = fa_work_next(s, TRANSFORMS, block + BLOCK_KV, BLOCK_KV);
+            block = fa_work_next(s, TRANSFORMS, block + block_kv(), block_kv());
             load_k(block + 16 * warp);
             if (TRANSFORMS || cut || key + 16 > s.key_end)
                 mask_scores(key, cut, sc);

@@ -4,8 +4,9 @@
  * functions that the kernels address by.
  */
 #include <stdlib.h>
+#include <string.h>
 
-#include "backends/cuda/traits.h"
+#include "backends/cuda/cuda.h"
 #include "core/portable/format.h"
 #include "tests/unit/helpers.h"
 
@@ -263,6 +264,33 @@ START_TEST(rows_are_looked_up_by_their_warp)
 }
 END_TEST
 
+static int warps_of(size_t shared, size_t of_unit, int units, double items, double keys)
+{
+    const fa_cu_caps caps = {.units = units, .shared_bytes = shared, .unit_shared_bytes = of_unit};
+    const fa_cuda_traits *t = fa_cuda_table;
+    while (strcmp(t->name, "ampere-rows128") != 0)
+        t++;
+    const int type = fa_cuda_coded_type(1, FA_TYPE_Q8_0, FA_TYPE_Q8_0);
+    const int warps = fa_cu_coded_warps(&caps, t, type, 0, items, keys);
+    ck_assert_int_le(fa_cuda_decode_bytes(*t, type, 0, warps), (int)shared);
+    ck_assert_int_le(warps, fa_cuda_coded_warps(*t, 0));
+    return warps;
+}
+
+/* Of 9.0 with 132 multiprocessors; of 8.6, which has room for 8 warps; and of 8.0, which has for 12 in blocks of 4. */
+START_TEST(blocks_are_as_wide_as_items_let_them)
+{
+    ck_assert_int_eq(warps_of(232448, 233472, 132, 128, 4096), 16);
+    ck_assert_int_eq(warps_of(232448, 233472, 132, 132, 512), 16);
+    ck_assert_int_eq(warps_of(232448, 233472, 132, 133, 4096), 8);
+    ck_assert_int_eq(warps_of(232448, 233472, 132, 265, 4096), 4);
+    ck_assert_int_eq(warps_of(232448, 233472, 132, 128, 511), 8);
+    ck_assert_int_eq(warps_of(232448, 233472, 132, 1, 100), 4);
+    ck_assert_int_eq(warps_of(101376, 102400, 84, 1, 4096), 8);
+    ck_assert_int_eq(warps_of(166912, 167936, 108, 1, 4096), 4);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("cuda banks");
@@ -274,6 +302,7 @@ int main(void)
     tcase_add_test(tc, lines_are_as_wgmma_takes_them);
     tcase_add_test(tc, no_bank_is_met_twice);
     tcase_add_test(tc, rows_are_looked_up_by_their_warp);
+    tcase_add_test(tc, blocks_are_as_wide_as_items_let_them);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
