@@ -18,6 +18,14 @@ bool fa_library_load(fa_library *l, const fa_library_symbol *symbols, size_t cou
     (void)table;
     return fa_library_open(l) != NULL;
 }
+
+void fa_library_load_optional(fa_library *l, const fa_library_symbol *symbols, size_t count, void *table)
+{
+    (void)l;
+    (void)symbols;
+    (void)count;
+    (void)table;
+}
 #else
 #include <dlfcn.h>
 #include <string.h>
@@ -83,5 +91,15 @@ bool fa_library_load(fa_library *l, const fa_library_symbol *symbols, size_t cou
         memcpy((char *)table + symbols[i].offset, &symbol, sizeof(symbol));
     }
     return true;
+}
+
+void fa_library_load_optional(fa_library *l, const fa_library_symbol *symbols, size_t count, void *table)
+{
+    void *handle = fa_library_open(l);
+    l->failure[0] = '\0';
+    for (size_t i = 0; i < count; i++) {
+        void *symbol = handle ? dlsym(handle, symbols[i].name) : NULL;
+        memcpy((char *)table + symbols[i].offset, &symbol, sizeof(symbol));
+    }
 }
 #endif

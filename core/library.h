@@ -29,4 +29,8 @@ void *fa_library_open(fa_library *library);
 /* Opens it and fills the table. False with `failure`. */
 bool fa_library_load(fa_library *library, const fa_library_symbol *symbols, size_t count, void *table);
 
+/* Of one that was loaded, functions that it may lack: NULL in the table. */
+void fa_library_load_optional(fa_library *library, const fa_library_symbol *symbols, size_t count,
+                              void *table);
+
 #endif

@@ -27,6 +27,29 @@ fa_status fa_cu_launch(const fa_device *device, CUstream stream, const fa_cu_ker
     return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(cu, error, "cuLaunchKernel");
 }
 
+fa_status fa_cu_launch_early(const fa_device *device, CUstream stream, const fa_cu_kernel *kernel,
+                             int64_t groups, int64_t lines, void *args)
+{
+    const fa_cu_device *d = fa_cu_device_of(device);
+    void *parameters[] = {args};
+    CUlaunchAttribute early = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+                               .value = {.allowed = 1}};
+    const CUlaunchConfig config = {.grid_x = (unsigned)groups,
+                                   .grid_y = (unsigned)lines,
+                                   .grid_z = 1,
+                                   .block_x = kernel->group,
+                                   .block_y = 1,
+                                   .block_z = 1,
+                                   .shared_bytes = kernel->shared_bytes,
+                                   .stream = stream,
+                                   .attribute = &early,
+                                   .attributes = 1};
+    if (d->caps.runs_arch < 90 || !d->cu->cuLaunchKernelEx)
+        return fa_cu_launch(device, stream, kernel, groups, lines, args);
+    CUresult error = d->cu->cuLaunchKernelEx(&config, kernel->function, parameters, NULL);
+    return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(d->cu, error, "cuLaunchKernelEx");
+}
+
 fa_status fa_cu_run_begin(fa_queue *queue, bool *captures)
 {
     const fa_cu *cu = fa_cu_device_of(queue->device)->cu;

@@ -9,6 +9,7 @@
 #define DRIVER_ENTRY(name, symbol, parameters) {symbol, offsetof(fa_cu, name)},
 #define COMPILER_ENTRY(name, symbol, parameters) {symbol, offsetof(fa_nvrtc, name)},
 static const fa_library_symbol driver_list[] = {FA_CUDA_FUNCTIONS(DRIVER_ENTRY)};
+static const fa_library_symbol optional_list[] = {FA_CUDA_OPTIONAL_FUNCTIONS(DRIVER_ENTRY)};
 static const fa_library_symbol compiler_list[] = {FA_NVRTC_FUNCTIONS(COMPILER_ENTRY)};
 
 static const char *const driver_names[] = {"libcuda.so.1", "libcuda.so", NULL};
@@ -34,6 +35,8 @@ static void load_driver(void)
     if (!fa_library_load(&driver, driver_list, sizeof(driver_list) / sizeof(driver_list[0]),
                          &driver_functions))
         return;
+    fa_library_load_optional(&driver, optional_list, sizeof(optional_list) / sizeof(optional_list[0]),
+                             &driver_functions);
     CUresult error = driver_functions.cuInit(0);
     const char *name = NULL;
     if (error == CUDA_SUCCESS)

@@ -46,9 +46,31 @@ enum {
     CU_STREAM_NON_BLOCKING = 1,
     CU_EVENT_DISABLE_TIMING = 2,
     CU_STREAM_CAPTURE_STATUS_NONE = 0,
+    CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6,
 };
 
-/* Every function of the driver that is called: name, symbol, parameters. */
+/* How a kernel is launched: what cuLaunchKernel() is given, and attributes, each a number and a union of 64 bytes. */
+typedef struct CUlaunchAttribute {
+    int id;
+    int padding;
+    union {
+        int allowed; /* of CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION */
+        unsigned char bytes[64];
+    } value;
+} CUlaunchAttribute;
+typedef struct CUlaunchConfig {
+    unsigned grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes;
+    CUstream stream;
+    CUlaunchAttribute *attribute;
+    unsigned attributes;
+} CUlaunchConfig;
+
+/* Functions that drivers before CUDA 11.8 have not: NULL there. */
+#define FA_CUDA_OPTIONAL_FUNCTIONS(X)       \
+    X(cuLaunchKernelEx, "cuLaunchKernelEx", \
+      (const CUlaunchConfig *config, CUfunction function, void **parameters, void **extra))
+
+/* Every other function of the driver that is called: name, symbol, parameters. */
 #define FA_CUDA_FUNCTIONS(X)                                                                            \
     X(cuInit, "cuInit", (unsigned flags))                                                               \
     X(cuGetErrorName, "cuGetErrorName", (CUresult error, const char **name))                            \
@@ -115,6 +137,7 @@ enum {
 #define FA_CUDA_MEMBER(name, symbol, parameters) CUresult(*name) parameters;
 typedef struct fa_cu {
     FA_CUDA_FUNCTIONS(FA_CUDA_MEMBER)
+    FA_CUDA_OPTIONAL_FUNCTIONS(FA_CUDA_MEMBER)
 } fa_cu;
 typedef struct fa_nvrtc {
     FA_NVRTC_FUNCTIONS(FA_CUDA_MEMBER)

@@ -26,6 +26,10 @@ fa_status fa_cu_kernel_make(const fa_plan *plan, int line, int type, int variant
 fa_status fa_cu_launch(const fa_device *device, CUstream stream, const fa_cu_kernel *kernel, int64_t groups,
                        int64_t lines, void *args);
 
+/* The same of a kernel that itself waits for the one before it in the stream, where the device can start it before that ends. */
+fa_status fa_cu_launch_early(const fa_device *device, CUstream stream, const fa_cu_kernel *kernel,
+                             int64_t groups, int64_t lines, void *args);
+
 /* Around the launches of a run: the device's context is current between them, and the run is timed unless it is captured.
  * After a failure of the first there is no end; the second passes on how the launches went. */
 fa_status fa_cu_run_begin(fa_queue *queue, bool *captures);

@@ -91,7 +91,8 @@ static fa_cuda_args bind(const fa_plan *plan, const fa_binding *binding)
     return args;
 }
 
-static fa_status launch_all(const fa_plan *plan, const fa_binding *binding, CUstream stream,
+/* Drivers before CUDA 12.3 capture no kernel that starts early. */
+static fa_status launch_all(const fa_plan *plan, const fa_binding *binding, CUstream stream, bool captures,
                             fa_cuda_args *args)
 {
     const fa_cu_plan *prepared = plan->impl;
@@ -100,7 +101,8 @@ static fa_status launch_all(const fa_plan *plan, const fa_binding *binding, CUst
     const int64_t merges = fa_run_merges(plan, binding);
     fa_status status = fa_cu_launch(plan->device, stream, attention, fa_run_items(plan, binding), 1, args);
     if (status == FA_OK && merges > 0)
-        status = fa_cu_launch(plan->device, stream, &prepared->merge, merges, plan->args.block_q, args);
+        status = (captures ? fa_cu_launch : fa_cu_launch_early)(plan->device, stream, &prepared->merge,
+                                                                merges, plan->args.block_q, args);
     return status;
 }
 
@@ -109,6 +111,6 @@ fa_status fa_cu_plan_run(const fa_plan *plan, fa_queue *queue, const fa_binding 
     fa_cuda_args args = bind(plan, binding);
     bool captures;
     FA_TRY(fa_cu_run_begin(queue, &captures));
-    const fa_status status = launch_all(plan, binding, ((fa_cu_queue *)queue->impl)->stream, &args);
+    const fa_status status = launch_all(plan, binding, ((fa_cu_queue *)queue->impl)->stream, captures, &args);
     return fa_cu_run_end(queue, captures, status);
 }

@@ -19,8 +19,11 @@ __device__ __forceinline__ void run(const fa_cuda_args &a, float4 *room)
     constexpr fa_cuda_traits R = fa_cuda_table[ROW];
     constexpr int BLOCK_Q = fa_cuda_rows_of(R, VARIANT);
     const fa_table_params *in_work = (const fa_table_params *)a.table; /* a.p is the plan's, whatever the lengths */
-    if (blockIdx.x >= (R.kind == FA_CUDA_MERGE ? in_work->merges : in_work->items))
+    if (blockIdx.x >= (R.kind == FA_CUDA_MERGE ? in_work->merges : in_work->items)) {
+        if constexpr (R.kind == FA_CUDA_MERGE)
+            wait_for_parts(); /* what follows in the stream waits for this kernel alone */
         return;
+    }
     if constexpr (R.kind == FA_CUDA_TENSOR && BLOCK_Q <= R.most_q) {
         if constexpr (fa_cuda_takes_formats(R))
             hopper_tile_attention<ROW, BLOCK_Q, VARIANT % 2 != 0>(a, room);

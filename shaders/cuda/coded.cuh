@@ -603,6 +603,7 @@ struct coded_kernel : coded_rows<ROW, TYPE, BLOCK_Q, TRANSFORMS> {
 template <int ROW, int BLOCK_Q, bool TRANSFORMS>
 __device__ __forceinline__ void coded_attention(const fa_cuda_args &a, float4 *room)
 {
+    let_merge_start();
     const work s(a, blockIdx.x);
     coded_kernel<ROW, OPERANDS, BLOCK_Q, TRANSFORMS> kernel(s, (uchar *)room);
     kernel.run((float *)room);

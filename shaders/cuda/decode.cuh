@@ -403,6 +403,7 @@ struct decode_kernel {
 template <int ROW, int BLOCK_Q, bool TRANSFORMS>
 __device__ __forceinline__ void decode_attention(const fa_cuda_args &a, float4 *room)
 {
+    let_merge_start();
     const work s(a, blockIdx.x);
     decode_kernel<ROW, OPERANDS, BLOCK_Q, TRANSFORMS> kernel(s);
     kernel.run((float *)room);

@@ -51,6 +51,7 @@ __device__ __forceinline__ void merge_parts(const fa_cuda_args &a, float4 totals
 
     fa_state whole = fa_state_empty();
     fa_closed closed = {};
+    wait_for_parts();
     for (int n = id; n < parts; n += GROUP)
         whole.max = fmaxf(whole.max, m.state(n).max);
     weights[id] = whole.max;

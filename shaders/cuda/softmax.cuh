@@ -196,6 +196,24 @@ __device__ __forceinline__ float exp2_fast(float x)
     return x;
 }
 
+/*
+ * The kernel that merges parts may be started before the one that makes them ends: as soon as all blocks of that let it. Then
+ * it waits until they are there.
+ */
+__device__ __forceinline__ void let_merge_start()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ void wait_for_parts()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 /* Where a finished row goes: the operand o, or the partial results of an item that is a part. */
 struct target {
     uchar *at;

@@ -471,12 +471,10 @@ static void run_task(const fa_cuda_task *t, int kind, unsigned groups)
     }
 }
 
-CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
-                        unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
-                        CUstream stream, void **parameters, void **extra)
+static CUresult launch(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                       unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
+                       void **parameters, void **extra)
 {
-    MAY_FAIL();
-    check_stream(stream, __func__);
     (void)stub_check(function, MODULE, "cuLaunchKernel");
     if (grid_x == 0 || grid_y == 0 || grid_y > 65535 || grid_z != 1 || block_x == 0 || block_x > 1024 ||
         block_y != 1 || block_z != 1 || shared_bytes > 101376 || !parameters || extra)
@@ -496,4 +494,26 @@ CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, u
     if (q && o)
         memcpy(o->bytes, q->bytes, q->size < o->size ? q->size : o->size);
     return CUDA_SUCCESS;
+}
+
+CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                        unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
+                        CUstream stream, void **parameters, void **extra)
+{
+    MAY_FAIL();
+    check_stream(stream, __func__);
+    return launch(function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes, parameters,
+                  extra);
+}
+
+CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function, void **parameters, void **extra)
+{
+    MAY_FAIL();
+    check_stream(config->stream, __func__);
+    if (config->attributes != 1 ||
+        config->attribute->id != CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION ||
+        config->attribute->value.allowed != 1 || stub.arch < 90)
+        stub_misuse("cuLaunchKernelEx");
+    return launch(function, config->grid_x, config->grid_y, config->grid_z, config->block_x, config->block_y,
+                  config->block_z, config->shared_bytes, parameters, extra);
 }

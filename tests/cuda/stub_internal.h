@@ -78,6 +78,7 @@ void stub_drop(void *handle, object_kind kind, const char *what);
 /* Every function, under the symbol that the loader asks for. */
 #define STUB_DECLARE(name, symbol, parameters) CUresult EXPORT name parameters __asm__(symbol);
 FA_CUDA_FUNCTIONS(STUB_DECLARE)
+FA_CUDA_OPTIONAL_FUNCTIONS(STUB_DECLARE)
 FA_NVRTC_FUNCTIONS(STUB_DECLARE)
 #undef STUB_DECLARE
 

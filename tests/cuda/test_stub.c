@@ -38,6 +38,7 @@ static const char *const may_fail[] = {
     "cuEventRecord",
     "cuEventElapsedTime",
     "cuLaunchKernel",
+    "cuLaunchKernelEx",
     "nvrtcCreateProgram",
     "nvrtcCompileProgram",
     "nvrtcGetCUBINSize",
