@@ -4,6 +4,8 @@
  * together from two words when it is used, so that no fetch waits for another. Written in the words of work.h, and in
  *   ALIGNED                    not 0: operands in blocks begin at multiples of 16 bytes
  *   FA_WIDEN_PAIRS(even, odd)  the f16 of two words, of elements 0 and 2 and of 1 and 3, as an fa_vec4
+ *   FA_SHIFTED(low, high, n)   the low word of two that are shifted right; not where there are no integers of 64 bits
+ *   FA_SCALED4(x, scale, zero) x * scale + zero, of an fa_vec4 and two floats
  */
 #ifndef FA_PORTABLE_BLOCKS_H
 #define FA_PORTABLE_BLOCKS_H
@@ -13,8 +15,8 @@
 /* Whether blocks lie at multiples of four bytes, or of eight: constants in GLSL too, where such are not made by &&. */
 #define FA_IN_WORDS(type) (ALIGNED != 0 ? FA_TYPE_SIZE(type) % 4 == 0 : false)
 #define FA_IN_PAIRS(type) (ALIGNED != 0 ? FA_TYPE_SIZE(type) % 8 == 0 : false)
-/* Whether what begins at byte `at`, which is even, begins in the middle of a word. */
-#define FA_IS_ODD(type, at) (FA_IN_WORDS(type) ? false : ((at)&2) != 0)
+/* The bits before what begins at byte `at`, which is even, in its word. */
+#define FA_SHIFT_OF(type, at) (FA_IN_WORDS(type) ? 0u : (FA_UINT(at) & 2u) * 8u)
 /* Where the codes of a block begin, and their fifth bits. */
 #define FA_CODES_AT(type) \
     (FA_TYPE_IS_BARE(type) ? 0 : FA_TYPE_CODE_BITS(type) == 8 ? 2 : FA_TYPE_SIZE(type) - 16)
@@ -23,21 +25,19 @@
 #define FA_BLOCK_AT(type, row, d) ((row) + FA_INDEX(FA_TYPE_SPAN(type, d)))
 #define FA_IN_BLOCK(type, d) ((d) & ((1 << FA_TYPE_BLOCK_SHIFT(type)) - 1))
 
-/* 32 bits of two words that follow each other: the lower ones, or those in the middle if `odd`. */
-FA_KERNEL_FN fa_uint fa_joined(fa_uint low, fa_uint high, bool odd)
+/* 32 bits of two words that follow each other, from bit `shift` on: 0, 16 or 32. */
+FA_KERNEL_FN fa_uint fa_joined(fa_uint low, fa_uint high, fa_uint shift)
 {
-    return odd ? low >> 16 | high << 16 : low;
+#ifdef FA_SHIFTED
+    return FA_SHIFTED(low, high, shift);
+#else
+    return shift == 0u ? low : shift == 32u ? high : low >> 16 | high << 16;
+#endif
 }
 
-/*
- * 32 bits of a block from an even byte of it on, of the two words that may hold them; `odd` is whether the block begins
- * in the middle of a word.
- */
-FA_KERNEL_FN fa_uint fa_block_bits(fa_uint low, fa_uint high, int byte, bool odd)
-{
-    return byte % 4 == 0 ? fa_joined(low, high, odd) : odd ? high : fa_joined(low, high, true);
-}
-#define FA_BLOCK_BITS(block, byte, odd) fa_block_bits(block[(byte) / 4], block[(byte) / 4 + 1], byte, odd)
+/* 32 bits from an even byte on of a block that lies in words, and begins at bit `shift` of the first. */
+#define FA_BLOCK_BITS(block, byte, shift) \
+    fa_joined(block[(byte) / 4], block[(byte) / 4 + 1], (shift) + FA_UINT((byte) % 4 * 8))
 
 /* A scale and an offset, as they are used. */
 FA_STRUCT(fa_block_scaling)
@@ -65,7 +65,8 @@ FA_KERNEL_FN fa_vec4 fa_four_decoded(int type, fa_uint codes, fa_block_scaling s
             FA_FP8_FACTOR(type);
     } else {
         const fa_uint bytes = fa_code_bytes(type, codes);
-        x = FA_WIDEN_PAIRS(FA_BYTE_HALVES(type, bytes), FA_BYTE_HALVES(type, bytes >> 8)) * s.scale + s.zero;
+        x = FA_SCALED4(FA_WIDEN_PAIRS(FA_BYTE_HALVES(type, bytes), FA_BYTE_HALVES(type, bytes >> 8)), s.scale,
+                       s.zero);
         if (FA_TYPE_HAS_OFFSET(type))
             x = x + s.offset;
     }
@@ -83,10 +84,10 @@ FA_KERNEL_FN fa_vec4 fa_block_four(int type, fa_uint codes, fa_uint fifths, int 
 }
 
 /* Elements 4 i to 4 i + 3 of a whole block, which lies in words. */
-#define FA_BLOCK_FOUR(type, block, i, odd, s)                                                            \
-    fa_block_four(                                                                                       \
-        type,                                                                                            \
-        FA_BLOCK_BITS(block, FA_CODES_AT(type) + 4 * (FA_TYPE_CODE_BITS(type) == 8 ? (i) : (i)&3), odd), \
-        FA_BLOCK_BITS(block, FA_FIFTHS_AT(type), odd), 4 * (i), s)
+#define FA_BLOCK_FOUR(type, block, i, shift, s)                                                            \
+    fa_block_four(                                                                                         \
+        type,                                                                                              \
+        FA_BLOCK_BITS(block, FA_CODES_AT(type) + 4 * (FA_TYPE_CODE_BITS(type) == 8 ? (i) : (i)&3), shift), \
+        FA_BLOCK_BITS(block, FA_FIFTHS_AT(type), shift), 4 * (i), s)
 
 #endif

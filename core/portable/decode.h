@@ -62,9 +62,8 @@ FA_FN fa_uint fa_bare_codes(int type, fa_uint bits, int e)
 FA_FN fa_uint fa_fp8_halves(int type, fa_uint bytes)
 {
     fa_uint magnitude = (bytes & 0x7f007f00u) >> 1;
-    if (type == FA_TYPE_E5M2)
-        return bytes;
-    return (bytes & 0x80008000u) | magnitude | ((magnitude + 0x00800080u) & 0x40004000u);
+    fa_uint halves = (bytes & 0x80008000u) | magnitude | ((magnitude + 0x00800080u) & 0x40004000u);
+    return type == FA_TYPE_E5M2 ? bytes : halves;
 }
 #define FA_FP8_FACTOR(type) ((type) == FA_TYPE_E5M2 ? 1.0f : 256.0f)
 
@@ -76,15 +75,17 @@ FA_FN fa_uint fa_fp8_halves(int type, fa_uint bytes)
  */
 FA_FN fa_uint fa_code_bytes(int type, fa_uint codes)
 {
+    fa_uint bytes = codes;
     if (type == FA_TYPE_IQ4_NL)
-        return FA_UINT(fa_iq4_nl_number(codes & 15u) + 128) |
-               FA_UINT(fa_iq4_nl_number(codes >> 8 & 15u) + 128) << 8 |
-               FA_UINT(fa_iq4_nl_number(codes >> 16 & 15u) + 128) << 16 |
-               FA_UINT(fa_iq4_nl_number(codes >> 24 & 15u) + 128) << 24;
-    return type == FA_TYPE_Q8_0 ? codes ^ 0x80808080u : codes;
+        bytes = FA_UINT(fa_iq4_nl_number(codes & 15u) + 128) |
+                FA_UINT(fa_iq4_nl_number(codes >> 8 & 15u) + 128) << 8 |
+                FA_UINT(fa_iq4_nl_number(codes >> 16 & 15u) + 128) << 16 |
+                FA_UINT(fa_iq4_nl_number(codes >> 24 & 15u) + 128) << 24;
+    return bytes;
 }
-#define FA_BYTE_HALVES(type, bytes) \
-    (((bytes) & ((type) == FA_TYPE_Q4_0 || (type) == FA_TYPE_Q4_1 ? 0x000f000fu : 0x00ff00ffu)) | 0x64006400u)
+#define FA_BYTE_HALVES(type, bytes)                                                               \
+    (((bytes) & ((type) == FA_TYPE_Q4_0 || (type) == FA_TYPE_Q4_1 ? 0x000f000fu : 0x00ff00ffu)) ^ \
+     ((type) == FA_TYPE_Q8_0 ? 0x64806480u : 0x64006400u))
 #define FA_BYTE_ZERO(type) \
     (1024.0f + FA_FLOAT((type) == FA_TYPE_Q8_0 || (type) == FA_TYPE_IQ4_NL ? 128 : FA_TYPE_CENTRE(type)))
 

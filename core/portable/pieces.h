@@ -47,7 +47,7 @@ FA_KERNEL_FN FA_PIECE fa_piece_fetch(FA_OPERAND_GIVEN FA_TYPE_GIVEN int elements
             x.FA_P2 = FA_WORD_AT(first + FA_INDEX(8));
             x.FA_P3 = FA_WORD_AT(first + FA_INDEX(12));
         }
-        if (FA_IS_ODD(FA_PIECE_TYPE, FA_INT(codes))) { /* one word more, which no even one may touch */
+        if (FA_SHIFT_OF(FA_PIECE_TYPE, codes) != 0u) { /* one word more, which no even one may touch */
             const fa_uint more = FA_WORD_AT(first + FA_INDEX(4 * words));
             if (words == 1)
                 x.FA_P1 = more;
@@ -74,11 +74,10 @@ FA_KERNEL_FN FA_PIECE fa_piece_fetch(FA_OPERAND_GIVEN FA_TYPE_GIVEN int elements
 
 FA_KERNEL_FN fa_block_scaling fa_piece_scaling(FA_TYPE_GIVEN FA_PIECE x)
 {
-    const bool odd = FA_IS_ODD(FA_PIECE_TYPE, FA_INT(x.FA_P7));
+    const fa_uint shift = FA_SHIFT_OF(FA_PIECE_TYPE, x.FA_P7);
     return fa_block_scaling_of(FA_PIECE_TYPE, FA_TYPE_HAS_OFFSET(FA_PIECE_TYPE)
-                                                  ? fa_joined(x.FA_P5, x.FA_P6, odd)
-                                              : odd ? x.FA_P5 >> 16
-                                                    : x.FA_P5);
+                                                  ? fa_joined(x.FA_P5, x.FA_P6, shift)
+                                                  : x.FA_P5 >> shift);
 }
 
 /* Four of its elements. */
@@ -88,9 +87,9 @@ FA_KERNEL_FN fa_vec4 fa_piece_four(FA_TYPE_GIVEN int elements, FA_PIECE x, int i
     const bool halves = elements == 16 && FA_TYPE_CODE_BITS(FA_PIECE_TYPE) != 8;
     const int n = halves ? i & 1 : i, at = FA_INT(x.FA_P7);
     const fa_uint codes = fa_joined(fa_piece_word(x, n), fa_piece_word(x, n + 1),
-                                    FA_IS_ODD(FA_PIECE_TYPE, at + FA_CODES_AT(FA_PIECE_TYPE)));
+                                    FA_SHIFT_OF(FA_PIECE_TYPE, at + FA_CODES_AT(FA_PIECE_TYPE)));
     const fa_uint fifths =
-        fa_joined(x.FA_P3, x.FA_P4, FA_IS_ODD(FA_PIECE_TYPE, at + FA_FIFTHS_AT(FA_PIECE_TYPE)));
+        fa_joined(x.FA_P3, x.FA_P4, FA_SHIFT_OF(FA_PIECE_TYPE, at + FA_FIFTHS_AT(FA_PIECE_TYPE)));
     return fa_block_four(FA_PIECE_TYPE, codes, fifths, (at >> 2) + (halves ? i / 2 * 16 : 0) + 4 * n, s);
 }
 

@@ -220,7 +220,7 @@ static void score_keys(cursor k, places p, int dim_qk, __local const float4 *q, 
             FA_UNROLL
             for (int n = 0; n < NEAR; n++)
                 scales[n] = fa_block_scaling_of(
-                    FA_TYPE_K, FA_BLOCK_BITS(block[n], 0, FA_IS_ODD(FA_TYPE_K, place[n])));
+                    FA_TYPE_K, FA_BLOCK_BITS(block[n], 0, FA_SHIFT_OF(FA_TYPE_K, place[n])));
             FA_UNROLL
             for (int i = 0; i < 8; i++) {
                 float4 four[FA_BLOCK_Q];
@@ -229,7 +229,7 @@ static void score_keys(cursor k, places p, int dim_qk, __local const float4 *q, 
                     four[r] = q[FOUR_OF_Q(r * DIM_Q + d + 4 * i)];
                 FA_UNROLL
                 for (int n = 0; n < NEAR; n++) {
-                    float4 x = FA_BLOCK_FOUR(FA_TYPE_K, block[n], i, FA_IS_ODD(FA_TYPE_K, place[n]), scales[n]);
+                    float4 x = FA_BLOCK_FOUR(FA_TYPE_K, block[n], i, FA_SHIFT_OF(FA_TYPE_K, place[n]), scales[n]);
                     if (!WHOLE_QK && 4 * i >= dim_qk - d)
                         x = 0.0f;
                     FA_UNROLL

@@ -9,6 +9,10 @@
  */
 
 #define FA_WIDEN_PAIRS(even, odd) vec4(unpackHalf2x16(even), unpackHalf2x16(odd)).xzyw
+#ifdef FA_ADDRESS /* where there are integers of 64 bits */
+#define FA_SHIFTED(low, high, n) uint(packUint2x32(uvec2(low, high)) >> (n))
+#endif
+#define FA_SCALED4(x, scale, zero) fma(x, vec4(scale), vec4(zero))
 #include "core/portable/blocks.h"
 /* The words of its rows: slot 2 or 3. */
 #define FA_CODES int
@@ -25,9 +29,9 @@ const bool BLOCKS_V = TYPE_V >= FA_TYPE_Q8_0 ? TYPE_V <= FA_TYPE_IQ4_NL : false;
     const int name##_bits = FA_TYPE_CODE_BITS(TYPE);                                                   \
     const int name##_in_words = ALIGNED == 0 ? 0 : SIZE % 4 == 0 ? 1 : 0;                              \
                                                                                                        \
-    bool name##_is_odd(uint at)                                                                        \
+    uint name##_shift(uint at)                                                                         \
     {                                                                                                  \
-        return name##_in_words == 0 && (at & 2u) != 0u;                                                    \
+        return name##_in_words == 0 ? (at & 2u) * 8u : 0u;                                             \
     }                                                                                                  \
                                                                                                        \
     /* The word that holds the 16 bits at an even byte; the 32 bits there. */                          \
@@ -40,7 +44,7 @@ const bool BLOCKS_V = TYPE_V >= FA_TYPE_Q8_0 ? TYPE_V <= FA_TYPE_IQ4_NL : false;
     {                                                                                                  \
         uint bits = name##_word(p);                                                                    \
         if (name##_in_words == 0)                                                                          \
-            bits = fa_joined(bits, name##_word(p + address(2)), name##_is_odd(uint(p)));               \
+            bits = fa_joined(bits, name##_word(p + address(2)), name##_shift(uint(p)));               \
         return bits;                                                                                   \
     }                                                                                                  \
                                                                                                        \

@@ -165,13 +165,13 @@ void score_blocks(int key, int key_end)
                 }
             }
             [[unroll]] for (int n = 0; n < NEAR; n++)
-                scales[n] = fa_block_scaling_of(TYPE_K, FA_BLOCK_BITS(block[n], 0, k_is_odd(place[n])));
+                scales[n] = fa_block_scaling_of(TYPE_K, FA_BLOCK_BITS(block[n], 0, k_shift(place[n])));
             [[unroll]] for (int i = 0; i < 8; i++) {
                 vec4 four[BLOCK_Q];
                 [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
                     four[r] = rows_q[(r * DIM_Q + d) / 4 + i];
                 [[unroll]] for (int n = 0; n < NEAR; n++) {
-                    const vec4 x = FA_BLOCK_FOUR(TYPE_K, block[n], i, k_is_odd(place[n]), scales[n]);
+                    const vec4 x = FA_BLOCK_FOUR(TYPE_K, block[n], i, k_shift(place[n]), scales[n]);
                     [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
                         s[n][r] += dot(four[r], x);
                 }

@@ -94,9 +94,9 @@ uvec2 staged_four(int type, uint codes, f16vec2 power)
     /* A block's scale, and above it its offset if it has one. */                                      \
     uint name##_octet_scaling(raw8 x)                                                                  \
     {                                                                                                  \
-        const bool odd = name##_is_odd(x.high.w);                                                      \
-        return FA_TYPE_HAS_OFFSET(TYPE) ? fa_joined(x.low.w, x.high.x, odd)                            \
-                                        : (odd ? x.low.w >> 16 : x.low.w) & 0xffffu;                   \
+        const uint shift = name##_shift(x.high.w);                                                      \
+        return FA_TYPE_HAS_OFFSET(TYPE) ? fa_joined(x.low.w, x.high.x, shift)                            \
+                                        : x.low.w >> shift & 0xffffu;                                    \
     }                                                                                                  \
                                                                                                        \
     /* Eight codes as numbers times a power of two, which is 1 for fp8. */                             \
@@ -104,9 +104,9 @@ uvec2 staged_four(int type, uint codes, f16vec2 power)
     {                                                                                                  \
         uint low = x.low.x, high = x.low.y;                                                            \
         if (!FA_TYPE_IS_FP8(TYPE)) {                                                                   \
-            const bool odd = name##_is_odd(x.high.w + uint(FA_CODES_AT(TYPE)));                        \
-            low = fa_joined(x.low.x, x.low.y, odd);                                                    \
-            high = fa_joined(x.low.y, x.low.z, odd);                                                   \
+            const uint shift = name##_shift(x.high.w + uint(FA_CODES_AT(TYPE)));                        \
+            low = fa_joined(x.low.x, x.low.y, shift);                                                    \
+            high = fa_joined(x.low.y, x.low.z, shift);                                                   \
         }                                                                                              \
         if (name##_bits != 8) {                                                                        \
             low >>= uint(e & 16) / 4u;                                                                 \
