@@ -30,18 +30,25 @@ const int SIZE_V = FA_TYPE_SIZE(TYPE_V), SHIFT_V = FA_TYPE_BLOCK_SHIFT(TYPE_V);
 /* The rows of k or v that an item meets: where the first one begins, and how far it is to the next, and to the next page. */
 struct cursor {
     address first, step, page_step;
+    int unit; /* of distances, see distance_of() */
 };
+
+cursor cursor_of(address first, address step, address page_step)
+{
+    const uint steps = FA_PLACE_STEPS(uint(step | page_step));
+    return cursor(first, step, page_step, int(FA_PLACE_UNIT(steps)));
+}
 
 cursor keys_of(work w)
 {
-    return cursor(at(FA_VK_SLOT_K) + SPAN_K(FA_HEAD_AT(w, k)), SPAN_K(wide(PARAMS.k_stride[2])),
-                  SPAN_K(wide(PARAMS.k_stride[0])));
+    return cursor_of(at(FA_VK_SLOT_K) + SPAN_K(FA_HEAD_AT(w, k)), SPAN_K(wide(PARAMS.k_stride[2])),
+                     SPAN_K(wide(PARAMS.k_stride[0])));
 }
 
 cursor values_of(work w)
 {
-    return cursor(at(FA_VK_SLOT_V) + SPAN_V(FA_HEAD_AT(w, v)), SPAN_V(wide(PARAMS.v_stride[2])),
-                  SPAN_V(wide(PARAMS.v_stride[0])));
+    return cursor_of(at(FA_VK_SLOT_V) + SPAN_V(FA_HEAD_AT(w, v)), SPAN_V(wide(PARAMS.v_stride[2])),
+                     SPAN_V(wide(PARAMS.v_stride[0])));
 }
 
 /* The place of a key, which was asked for before where there are pages. */
@@ -66,20 +73,14 @@ address row_at(work w, cursor c, fa_key_place at)
 }
 
 /* Where a row lies as such a number, from the cursor's first row on. FAR also says of a pool that it is too large for that. */
-int unit_of(cursor c)
-{
-    const uint steps = FA_PLACE_STEPS(uint(c.step | c.page_step));
-    return int(FA_PLACE_UNIT(steps));
-}
-
 int distance_of(cursor c, fa_key_place at)
 {
-    return int(address(at.page) * c.page_step + address(at.within) * c.step >> findLSB(unit_of(c)));
+    return int(address(at.page) * c.page_step + address(at.within) * c.step >> findLSB(c.unit));
 }
 
 address row_behind(cursor c, int distance)
 {
-    return c.first + address(distance) * address(unit_of(c));
+    return c.first + address(distance) * address(c.unit);
 }
 
 /* A kernel calls begin_lost() before its first barrier and end_lost() before its last; then sum_or_lost() knows of the item. */

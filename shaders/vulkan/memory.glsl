@@ -182,12 +182,6 @@ vec4 finite_part(vec4 x)
     return mix(vec4(0.0), x, lessThan(floatBitsToUint(x) & 0x7fffffffu, uvec4(0x7f800000u)));
 }
 
-/* The elements that are not, and 0 for the others. */
-vec4 nonfinite_part(vec4 x)
-{
-    return mix(x, vec4(0.0), lessThan(floatBitsToUint(x) & 0x7fffffffu, uvec4(0x7f800000u)));
-}
-
 FA_DEFINE_FETCH(fetch_q, 1)
 FA_DEFINE_FETCH(fetch_k, 2)
 FA_DEFINE_FETCH(fetch_v, 3)

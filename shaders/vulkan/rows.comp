@@ -25,7 +25,8 @@ layout(constant_id = FA_VK_SPLIT) const int SPLIT = 4;
 const int SHARE = !BLOCKS_K ? SPLIT : DIM_QK >= 32 * SPLIT ? SPLIT : DIM_QK >= 64 ? 2 : 1;
 const int LINES_K = GROUP / SHARE;
 const int KEYS = CEIL_DIV(BLOCK_KV, LINES_K);
-const int NEAR = !BLOCKS_K ? 1 : KEYS < 8 ? KEYS : 8;
+const int MOST_NEAR = BLOCKS_K ? 4 : 8;
+const int NEAR = KEYS < MOST_NEAR ? KEYS : MOST_NEAR;
 const int VECTORS_K = CEIL_DIV(DIM_QK, 8 * SPLIT);
 const int DIM_Q = VECTORS_K * 8 * SPLIT;
 /* Elements of a value that a work-item fetches at once, and such pieces of it; OCTETS is what it adds up. */
@@ -37,7 +38,7 @@ const int LINES_V = GROUP / LANES_V;
 const int PER_ROW = GROUP / BLOCK_Q < 32 ? GROUP / BLOCK_Q : 32; /* work-items that weigh one row */
 const int SCORES = CEIL_DIV(BLOCK_KV, PER_ROW);
 /* Keys whose values are fetched before they are used. */
-const int MOST = BLOCKS_V ? CEIL_DIV(16, OCTETS) : CEIL_DIV(16, FA_TYPE_BYTES(TYPE_V) * OCTETS);
+const int MOST = BLOCKS_V ? CEIL_DIV(8, OCTETS) : CEIL_DIV(16, FA_TYPE_BYTES(TYPE_V) * OCTETS);
 const int AHEAD = !BLOCKS_V ? MOST : MOST > CEIL_DIV(BLOCK_KV, LINES_V) ? CEIL_DIV(BLOCK_KV, LINES_V) : MOST;
 
 /*
@@ -55,7 +56,7 @@ const int SUMS = LINES_V * LANES_V * 8;
 
 shared vec4 rows_q[BLOCK_Q * DIM_Q / 4];
 shared float parts[PARTS > SUMS ? PARTS : SUMS];
-shared float weights[BLOCK_Q * BLOCK_KV];
+shared vec4 weights[CEIL_DIV(BLOCK_Q * BLOCK_KV, 4)]; /* those of a key beside each other */
 shared float exchange[GROUP];
 shared float maxima[BLOCK_Q];
 
@@ -67,10 +68,19 @@ fa_row mine;
 fa_state state; /* of that row, with this work-item's share of its sum */
 float unit;
 cursor all_keys, all_values;
-ivec2 found[LOOKUPS];
+int found[LOOKUPS]; /* pages of the next block's keys */
 int here; /* where in `places` the block's begin */
 raw8 ahead[AHEAD][PIECES];
 vec4 o[BLOCK_Q][OCTETS][2];
+
+/*
+ * Where vector n of eight lies of q's dims d to d + 31. Work-items that share a key read 32 dims apart: turned, they meet different
+ * banks.
+ */
+int turned(int n, int d)
+{
+    return !BLOCKS_K ? n : n ^ d / 32 % 4 * 2;
+}
 
 void load_rows()
 {
@@ -80,7 +90,7 @@ void load_rows()
         float element = 0.0;
         if (d < w.dim_qk)
             element = FA_LOAD(1, TYPE_Q, (row_of_q(w, q) + address(d * bytes_of(TYPE_Q))));
-        rows_q[n >> 2][n & 3] = element;
+        rows_q[(r * DIM_Q + d / 32 * 32) / 4 + turned(d % 32 / 4, d)][d % 4] = element;
     }
 }
 
@@ -91,59 +101,79 @@ int dim_of(int lane, int c)
     return PIECE == 8 ? n * 8 : v_bits == 8 ? n * 16 + c % 2 * 8 : n / 2 * 32 + n % 2 * 8 + c % 2 * 16;
 }
 
-/* Past the end, the last key again. */
-void look_up(int key)
+/* Number `slot` of a block's keys; past the end, the last one. */
+int key_of(int slot, int key, int key_end)
 {
-    [[unroll]] for (int n = 0; n < LOOKUPS; n++) {
-        const fa_key_place at = fa_work_find(w, min(key + id + n * GROUP, w.key_end - 1));
-        found[n] = BY_PAGE ? ivec2(at.page) : ivec2(distance_of(all_keys, at), distance_of(all_values, at));
-        if (!fa_work_has_page(w, at))
-            found[n] = ivec2(-1);
-    }
+    return min(key + slot, key_end - 1);
 }
 
-void put_places(int to)
+void look_up(int key)
+{
+    [[unroll]] for (int n = 0; n < LOOKUPS; n++)
+        found[n] = fa_work_find(w, key_of(id + n * GROUP, key, w.key_end)).page;
+}
+
+/* What was looked up arrives while another block is computed: nothing asks for it before. */
+void put_places(int to, int key)
 {
     [[unroll]] for (int n = 0; n < LOOKUPS; n++) {
-        if (BLOCK_KV % GROUP == 0 || id + n * GROUP < BLOCK_KV)
-            places[to + id + n * GROUP] = found[n];
+        const int slot = id + n * GROUP;
+        const fa_key_place at = fa_key_place(found[n], fa_work_within(w, key_of(slot, key, w.key_end)));
+        ivec2 place = BY_PAGE ? ivec2(at.page) : ivec2(distance_of(all_keys, at), distance_of(all_values, at));
+        if (!fa_work_has_page(w, at))
+            place = ivec2(-1);
+        if (BLOCK_KV % GROUP == 0 || slot < BLOCK_KV)
+            places[to + slot] = place;
     }
 }
 
 /*
- * The row of key j, number `slot` of its block: of k, which is 0, or v. Of a key without a page, the pool's first row is fetched,
- * and the score becomes NaN once it is made: to ask of each key as it is fetched would take too long.
+ * How far the row of key j lies, number `slot` of its block: of k, which is 0, or v. -1: the pool does not have the page. Then its
+ * first row is fetched, and the score becomes NaN once it is made: to ask of each key as it is fetched would take too long.
  */
-fa_key_place place_in(int slot, int j)
+int distance_in(int of, int slot, int j)
+{
+    return PAGES != 0 ? places[here + slot][of] : j;
+}
+
+fa_key_place place_at(int distance, int j)
 {
     fa_key_place at = fa_key_place(0, j);
     if (PAGES != 0 && BY_PAGE)
-        at = fa_key_place(max(places[here + slot].x, 0), fa_work_within(w, j));
+        at = fa_key_place(max(distance, 0), fa_work_within(w, j));
     return at;
 }
 
-address row_in(cursor c, int of, int slot, int j)
+address row_of(cursor c, int distance, int j)
 {
     address row;
     if (PAGES == 0 || BY_PAGE)
-        row = row_at(w, c, place_in(slot, j));
+        row = row_at(w, c, place_at(distance, j));
     else
-        row = row_behind(c, max(places[here + slot][of], 0));
+        row = row_behind(c, max(distance, 0));
     return row;
 }
 
-float score_or_lost(int slot, float score)
+float score_or_lost(int distance, float score)
 {
-    return PAGES != 0 && places[here + slot].x < 0 ? uintBitsToFloat(0x7fc00000u) : score;
+    return PAGES != 0 && distance < 0 ? uintBitsToFloat(0x7fc00000u) : score;
+}
+
+float add_product(vec4 a, vec4 b, float sum)
+{
+    return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));
 }
 
 /* The same as score_keys(), of keys in blocks. */
 void score_blocks(int key, int key_end)
 {
     const int lane = id % SHARE, line = id / SHARE;
-    [[unroll]] for (int first = 0; first < KEYS; first += NEAR) {
+    [[dont_unroll]] for (int first = 0; first < KEYS; first += NEAR) {
         float s[NEAR][BLOCK_Q];
+        int distance[NEAR];
         [[unroll]] for (int n = 0; n < NEAR; n++) {
+            const int j = key_of(line + min(first + n, KEYS - 1) * LINES_K, key, key_end);
+            distance[n] = distance_in(0, j - key, j);
             [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
                 s[n][r] = 0.0;
         }
@@ -151,8 +181,8 @@ void score_blocks(int key, int key_end)
             uint block[NEAR][BLOCK_ROOM], place[NEAR];
             fa_block_scaling scales[NEAR];
             [[unroll]] for (int n = 0; n < NEAR; n++) {
-                const int m = min(first + n, KEYS - 1), j = min(key + line + m * LINES_K, key_end - 1);
-                const address at = row_in(all_keys, 0, j - key, j) + address((d >> SHIFT_K) * SIZE_K);
+                const int j = key_of(line + min(first + n, KEYS - 1) * LINES_K, key, key_end);
+                const address at = row_of(all_keys, distance[n], j) + address((d >> SHIFT_K) * SIZE_K);
                 place[n] = uint(at);
                 [[unroll]] for (int i = 0; i < BLOCK_WORDS; i++) {
                     if (K_IN_PAIRS == 0) {
@@ -169,11 +199,11 @@ void score_blocks(int key, int key_end)
             [[unroll]] for (int i = 0; i < 8; i++) {
                 vec4 four[BLOCK_Q];
                 [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
-                    four[r] = rows_q[(r * DIM_Q + d) / 4 + i];
+                    four[r] = rows_q[r * (DIM_Q / 4) + (d / 4 + turned(i, d))];
                 [[unroll]] for (int n = 0; n < NEAR; n++) {
                     const vec4 x = FA_BLOCK_FOUR(TYPE_K, block[n], i, k_shift(place[n]), scales[n]);
                     [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
-                        s[n][r] += dot(four[r], x);
+                        s[n][r] = add_product(four[r], x, s[n][r]);
                 }
             }
         }
@@ -181,7 +211,7 @@ void score_blocks(int key, int key_end)
             const int slot = line + (first + n) * LINES_K;
             [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
                 if (slot < BLOCK_KV)
-                    parts[(lane * BLOCK_Q + r) * BLOCK_KV + slot] = score_or_lost(slot, s[n][r]);
+                    parts[(lane * BLOCK_Q + r) * BLOCK_KV + slot] = score_or_lost(distance[n], s[n][r]);
             }
         }
     }
@@ -191,29 +221,36 @@ void score_blocks(int key, int key_end)
 void score_keys(int key, int key_end)
 {
     const int lane = id % SPLIT, line = id / SPLIT;
-    float s[KEYS][BLOCK_Q];
-    [[unroll]] for (int n = 0; n < KEYS; n++) {
-        [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
-            s[n][r] = 0.0;
-    }
-    [[dont_unroll]] for (int c = 0; c < VECTORS_K; c++) {
-        const int d = (c * SPLIT + lane) * 8;
-        raw8 keys[KEYS];
-        [[unroll]] for (int n = 0; n < KEYS; n++) {
-            const int j = min(key + line + n * LINES_K, key_end - 1);
-            keys[n] =
-                fetch_k_at8(w, row_in(all_keys, 0, j - key, j), place_in(j - key, j), d, w.dim_qk - d);
-        }
-        [[unroll]] for (int n = 0; n < KEYS; n++) {
-            const vec4 low = k_low(keys[n]), high = k_high(keys[n]);
+    [[dont_unroll]] for (int first = 0; first < KEYS; first += NEAR) {
+        float s[NEAR][BLOCK_Q];
+        int distance[NEAR];
+        [[unroll]] for (int n = 0; n < NEAR; n++) {
+            const int j = key_of(line + (first + n) * LINES_K, key, key_end);
+            distance[n] = distance_in(0, j - key, j);
             [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
-                s[n][r] += dot(rows_q[(r * DIM_Q + d) / 4], low) + dot(rows_q[(r * DIM_Q + d) / 4 + 1], high);
+                s[n][r] = 0.0;
         }
-    }
-    [[unroll]] for (int n = 0; n < KEYS; n++) {
-        [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
-            parts[(lane * BLOCK_Q + r) * BLOCK_KV + line + n * LINES_K] =
-                score_or_lost(line + n * LINES_K, s[n][r]);
+        [[dont_unroll]] for (int c = 0; c < VECTORS_K; c++) {
+            const int d = (c * SPLIT + lane) * 8;
+            raw8 keys[NEAR];
+            [[unroll]] for (int n = 0; n < NEAR; n++) {
+                const int j = key_of(line + (first + n) * LINES_K, key, key_end);
+                keys[n] = fetch_k_at8(w, row_of(all_keys, distance[n], j), place_at(distance[n], j), d, w.dim_qk - d);
+            }
+            [[unroll]] for (int n = 0; n < NEAR; n++) {
+                const vec4 low = k_low(keys[n]), high = k_high(keys[n]);
+                [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
+                    s[n][r] = add_product(rows_q[(r * DIM_Q + d) / 4 + 1], high,
+                                          add_product(rows_q[(r * DIM_Q + d) / 4], low, s[n][r]));
+            }
+        }
+        [[unroll]] for (int n = 0; n < NEAR; n++) {
+            const int slot = line + (first + n) * LINES_K;
+            [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
+                if (KEYS % NEAR == 0 || slot < BLOCK_KV)
+                    parts[(lane * BLOCK_Q + r) * BLOCK_KV + slot] = score_or_lost(distance[n], s[n][r]);
+            }
+        }
     }
 }
 
@@ -222,52 +259,42 @@ void fetch_values(int key, int key_end, int first)
 {
     const int lane = id % LANES_V, line = id / LANES_V;
     [[unroll]] for (int a = 0; a < AHEAD; a++) {
-        const int j = min(key + first + line + a * LINES_V, key_end - 1);
+        const int j = key_of(first + line + a * LINES_V, key, key_end), distance = distance_in(1, j - key, j);
+        const address row = row_of(all_values, distance, j);
         [[unroll]] for (int c = 0; c < PIECES; c++) {
             const int d = dim_of(lane, c * (PIECE / 8));
             if (!BLOCKS_V) {
-                ahead[a][c] =
-                    fetch_v_at8(w, row_in(all_values, 1, j - key, j), place_in(j - key, j), d, w.dim_v - d);
+                ahead[a][c] = fetch_v_at8(w, row, place_at(distance, j), d, w.dim_v - d);
             } else {
                 ahead[a][c] = raw8(uvec4(0u), uvec4(0u));
                 if (LANES_V * PIECE * PIECES == DIM_V || d < w.dim_v)
-                    ahead[a][c] = fa_piece_fetch(PIECE, row_in(all_values, 1, j - key, j), d);
+                    ahead[a][c] = fa_piece_fetch(PIECE, row, d);
             }
         }
     }
 }
 
-/* output += weight value for every row. What is not finite and may be hidden is added apart, and only where it is seen. */
-void add_value(vec4 low, vec4 high, int at, bool hides, int c)
+/* output += weight value for every row; of a value that may be hidden, where it is seen: it may be NaN or infinite. */
+void add_value(vec4 low, vec4 high, float weight[BLOCK_Q], bool hides, int c)
 {
-    if (hides && !(is_finite4(low) && is_finite4(high))) {
-        [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
-            const float weight = weights[r * BLOCK_KV + at];
-            if (floatBitsToUint(weight) != HIDDEN) {
-                o[r][c][0] += weight * nonfinite_part(low);
-                o[r][c][1] += weight * nonfinite_part(high);
-            }
-        }
-        low = finite_part(low);
-        high = finite_part(high);
-    }
     [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
-        const float weight = weights[r * BLOCK_KV + at];
-        o[r][c][0] += weight * low;
-        o[r][c][1] += weight * high;
+        if (!hides || floatBitsToUint(weight[r]) != HIDDEN) {
+            o[r][c][0] = fma(vec4(weight[r]), low, o[r][c][0]);
+            o[r][c][1] = fma(vec4(weight[r]), high, o[r][c][1]);
+        }
     }
 }
 
 /* What was fetched at once of a value; compilers keep in registers what has an index that is a literal. */
-void add_fetched(raw8 value, int at, bool hides, int c)
+void add_fetched(raw8 value, float weight[BLOCK_Q], bool hides, int c)
 {
     if (!BLOCKS_V) {
-        add_value(v_low(value), v_high(value), at, hides, c);
+        add_value(v_low(value), v_high(value), weight, hides, c);
     } else {
         const fa_block_scaling s = fa_piece_scaling(value);
-        add_value(fa_piece_four(PIECE, value, 0, s), fa_piece_four(PIECE, value, 1, s), at, hides, c * (PIECE / 8));
+        add_value(fa_piece_four(PIECE, value, 0, s), fa_piece_four(PIECE, value, 1, s), weight, hides, c * (PIECE / 8));
         if (PIECE == 16)
-            add_value(fa_piece_four(PIECE, value, 2, s), fa_piece_four(PIECE, value, 3, s), at, hides, c * 2 + 1);
+            add_value(fa_piece_four(PIECE, value, 2, s), fa_piece_four(PIECE, value, 3, s), weight, hides, c * 2 + 1);
     }
 }
 
@@ -308,7 +335,7 @@ void softmax_step(int key, int key_end, bool full)
             const float weight = seen[n] ? fa_weight(s[n], base, unit) : uintBitsToFloat(HIDDEN);
             total += weight;
             if (slot < BLOCK_KV)
-                weights[my_row * BLOCK_KV + slot] = weight;
+                weights[(slot * BLOCK_Q + my_row) / 4][(slot * BLOCK_Q + my_row) % 4] = weight;
         }
         state.sum = state.sum * fa_state_weight(state.max, next, unit) + total;
         state.max = next;
@@ -325,8 +352,13 @@ void add_values(int key, int key_end, const bool hides)
         [[unroll]] for (int a = 0; a < AHEAD; a++) {
             const int at = n + a * LINES_V;
             if (at < key_end - key) {
+                float weight[BLOCK_Q];
+                [[unroll]] for (int r = 0; r < BLOCK_Q; r++) {
+                    const int n = at * BLOCK_Q + r;
+                    weight[r] = BLOCK_Q % 4 == 0 ? weights[at * (BLOCK_Q / 4) + r / 4][r % 4] : weights[n / 4][n % 4];
+                }
                 [[unroll]] for (int c = 0; c < PIECES; c++)
-                    add_fetched(ahead[a][c], at, hides, c);
+                    add_fetched(ahead[a][c], weight, hides, c);
             }
         }
         if (n + AHEAD * LINES_V < key_end - key)
@@ -398,7 +430,7 @@ void main()
     int key = fa_work_next(w, TRANSFORM != 0, w.key_begin, BLOCK_KV);
     if (PAGES != 0 && key < w.key_end) {
         look_up(key);
-        put_places(0);
+        put_places(0, key);
     }
     barrier();
 
@@ -432,7 +464,7 @@ void main()
         barrier();
 
         if (PAGES != 0 && next_key < w.key_end)
-            put_places(BLOCK_KV - here);
+            put_places(BLOCK_KV - here, next_key);
 
         softmax_step(key, key_end, full);
         barrier();
