@@ -200,15 +200,10 @@ static inline float8 widen8_2(raw8_2 x)
 
 #include "coded.cl"
 
-/* Which elements are not finite, as select() and any() take them. By bits: compilers may take x * 0 for 0. */
+/* Which elements are not finite, as any() takes them. By bits: compilers may take x * 0 for 0. */
 static inline int4 not_finite4(float4 x)
 {
     return (as_int4(x) & 0x7f800000) == (int4)0x7f800000;
-}
-
-static inline int8 not_finite8(float8 x)
-{
-    return (as_int8(x) & 0x7f800000) == (int8)0x7f800000;
 }
 
 #ifdef FA_ALIGNED

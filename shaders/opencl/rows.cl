@@ -35,15 +35,18 @@
 #else
 #define SHARE FA_SPLIT
 #endif
-/* Where a vector of four of q lies. Work-items that share a key read 32 dims apart: turned, they meet different banks. */
+/*
+ * Where vector n of eight lies of q's dims d to d + 31. Work-items that share a key read 32 dims apart: turned, they meet different
+ * banks.
+ */
 #if BLOCKS_K
-#define FOUR_OF_Q(n) (((n) / 4) ^ ((n) / 32 % 4 * 2))
+#define TURNED(n, d) ((n) ^ ((d) / 32 % 4 * 2))
 #else
-#define FOUR_OF_Q(n) ((n) / 4)
+#define TURNED(n, d) (n)
 #endif
 #define LINES_K (FA_GROUP / SHARE)
 #define KEYS CEIL_DIV(FA_BLOCK_KV, LINES_K)
-#define NEAR FA_MIN(KEYS, 4) /* keys in blocks that are fetched before they are used */
+#define NEAR FA_MIN(KEYS, BLOCKS_K ? 4 : 8) /* keys in blocks that are fetched before they are used */
 #define VECTORS_K CEIL_DIV(FA_DIM_QK, 8 * FA_SPLIT)
 #define DIM_Q (VECTORS_K * 8 * FA_SPLIT)
 /* Elements of a value that a work-item fetches at once, and such pieces of it; OCTETS is what it adds up. */
@@ -85,6 +88,8 @@
 #define ROOM_PARTS (PARTS > SUMS ? PARTS : SUMS)
 #define ROOM_WEIGHTS (FA_BLOCK_Q * FA_BLOCK_KV)
 
+#define HIDDEN 0x80000000u /* bits of -0: the weight of a key that the row does not see */
+
 /* Of `all` turns over a block, those that its `keys` keys need where loops stay loops; else all, the rest idle. */
 #ifdef FA_COMPACT
 #define TURNS(all, keys, step) FA_MIN(all, CEIL_DIV(keys, step))
@@ -110,15 +115,6 @@ static inline float add_product(float8 a, float8 b, float sum)
  */
 typedef __local const int *places;
 
-static inline void put_places(__local int2 *to, int id, const int2 from[LOOKUPS])
-{
-    FA_UNROLL
-    for (int n = 0; n < LOOKUPS; n++) {
-        if (FA_BLOCK_KV % FA_GROUP == 0 || id + n * FA_GROUP < FA_BLOCK_KV)
-            to[id + n * FA_GROUP] = from[n];
-    }
-}
-
 /* Number `slot` of a block's keys, and where it lies; past the end, the last one. */
 static inline int key_of(int slot, int key, int key_end)
 {
@@ -132,9 +128,13 @@ static inline int unit_of(cursor c)
     return (int)FA_PLACE_UNIT(steps);
 }
 
+#if defined(FA_FAR_PAGES) || defined(FA_SCALES)
+#define BY_PAGE /* a pool that is too large for such numbers, or scales in pages: places are pages */
+#endif
+
 static inline int place_of(cursor c, fa_key_place at)
 {
-#ifdef FA_FAR_PAGES /* a pool that is too large for such numbers: its pages */
+#ifdef BY_PAGE
     const int place = at.page;
 #else
     const int place = (int)(((long)at.page * c.page + (long)at.within * c.step) >> (31 - clz(unit_of(c))));
@@ -142,19 +142,29 @@ static inline int place_of(cursor c, fa_key_place at)
     return fa_work_has_page(c.w, at) ? place : -1;
 }
 
-static inline void look_up(cursor k, cursor v, int id, int key, int key_end, int2 to[LOOKUPS])
+/* Pages of a block's keys, which arrive while another block is computed: nothing asks for them before. */
+static inline void look_up(work w, int id, int key, int pages[LOOKUPS])
+{
+    FA_UNROLL
+    for (int n = 0; n < LOOKUPS; n++)
+        pages[n] = fa_work_place(w, key_of(id + n * FA_GROUP, key, w.key_end)).page;
+}
+
+static inline void put_places(cursor k, cursor v, int id, int key, const int pages[LOOKUPS], __local int2 *to)
 {
     FA_UNROLL
     for (int n = 0; n < LOOKUPS; n++) {
-        const fa_key_place at = fa_work_place(k.w, FA_MIN(key + id + n * FA_GROUP, key_end - 1));
-        to[n] = (int2)(place_of(k, at), place_of(v, at));
+        const int slot = id + n * FA_GROUP;
+        const fa_key_place at = {pages[n], fa_work_within(k.w, key_of(slot, key, k.w.key_end))};
+        if (FA_BLOCK_KV % FA_GROUP == 0 || slot < FA_BLOCK_KV)
+            to[slot] = (int2)(place_of(k, at), place_of(v, at));
     }
 }
 
 /* Where the row of a key lies that has a place. */
 static inline long row_at_place(cursor c, int place, int key)
 {
-#ifdef FA_FAR_PAGES
+#ifdef BY_PAGE
     return row_on(c, place, key);
 #else
     (void)key;
@@ -176,19 +186,16 @@ static inline int known_place(places p, int slot, int key, int key_end)
     return FA_MAX(place_in(p, slot, key, key_end), 0);
 }
 
-static inline long row_of(cursor c, places p, int slot, int key, int key_end)
-{
-    return row_at_place(c, known_place(p, slot, key, key_end), key_of(slot, key, key_end));
-}
-
 static inline bool has_row(places p, int slot, int key, int key_end)
 {
     return place_in(p, slot, key, key_end) >= 0;
 }
 #else
 #define has_row(p, slot, key, key_end) true
-#define look_up(k, v, id, key, key_end, to)
-#define row_of(c, p, slot, key, key_end) ((void)(p), row_at(c, key_of(slot, key, key_end)))
+#define look_up(w, id, key, pages)
+#define put_places(k, v, id, key, pages, to)
+#define known_place(p, slot, key, key_end) ((void)(p), 0)
+#define row_at_place(c, place, key) row_at(c, key)
 #endif
 
 /* Scores of the block's keys, without scale, one part from each work-item. */
@@ -212,7 +219,8 @@ static void score_keys(cursor k, places p, int dim_qk, __local const float4 *q, 
             fa_block_scaling scales[NEAR];
             FA_UNROLL
             for (int n = 0; n < NEAR; n++) {
-                const long row = row_of(k, p, line + (first + n) * LINES_K, key, key_end);
+                const int slot = line + (first + n) * LINES_K;
+                const long row = row_at_place(k, known_place(p, slot, key, key_end), key_of(slot, key, key_end));
                 const long at = FA_BLOCK_AT(FA_TYPE_K, row, d);
                 place[n] = (uint)at;
                 block_fetch(FA_TYPE_K, k.m, at, dim_qk - d, block[n]);
@@ -226,7 +234,7 @@ static void score_keys(cursor k, places p, int dim_qk, __local const float4 *q, 
                 float4 four[FA_BLOCK_Q];
                 FA_UNROLL
                 for (int r = 0; r < FA_BLOCK_Q; r++)
-                    four[r] = q[FOUR_OF_Q(r * DIM_Q + d + 4 * i)];
+                    four[r] = q[r * (DIM_Q / 4) + (d / 4 + TURNED(i, d))];
                 FA_UNROLL
                 for (int n = 0; n < NEAR; n++) {
                     float4 x = FA_BLOCK_FOUR(FA_TYPE_K, block[n], i, FA_SHIFT_OF(FA_TYPE_K, place[n]), scales[n]);
@@ -258,49 +266,48 @@ static void score_keys(cursor k, places p, int dim_qk, __local const float4 *q, 
 static void score_keys(cursor k, places p, int dim_qk, __local const float4 *q, int id, int key, int key_end,
                        __local float *parts)
 {
-    const int lane = id % FA_SPLIT, line = id / FA_SPLIT, turns = TURNS(KEYS, key_end - key, LINES_K);
-    float s[KEYS][FA_BLOCK_Q];
-#ifdef FA_PAGES
-    int place[KEYS];
-    FA_UNROLL
-    for (int n = 0; n < turns; n++)
-        place[n] = known_place(p, line + n * LINES_K, key, key_end);
-#endif
-    FA_UNROLL
-    for (int n = 0; n < turns; n++) {
-        FA_UNROLL
-        for (int r = 0; r < FA_BLOCK_Q; r++)
-            s[n][r] = 0.0f;
-    }
-    FA_UNROLL_BY(2)
-    for (int c = 0; c < VECTORS_K; c++) {
-        const int d = (c * FA_SPLIT + lane) * 8;
-        FA_RAW8_K keys[KEYS];
+    const int lane = id % FA_SPLIT, line = id / FA_SPLIT;
+    FA_ROLLED
+    for (int first = 0; first < KEYS && first * LINES_K < key_end - key; first += NEAR) {
+        const int turns = TURNS(NEAR, key_end - key - first * LINES_K, LINES_K);
+        float s[NEAR][FA_BLOCK_Q];
+        int place[NEAR];
         FA_UNROLL
         for (int n = 0; n < turns; n++) {
-#ifdef FA_PAGES
-            const long first = row_at_place(k, place[n], key_of(line + n * LINES_K, key, key_end));
-#else
-            const long first = row_of(k, p, line + n * LINES_K, key, key_end);
-#endif
-            keys[n] = FETCH8_K(k, first, key_of(line + n * LINES_K, key, key_end), d, dim_qk - d);
-        }
-        FA_UNROLL
-        for (int n = 0; n < turns; n++) {
-            const float8 x = WIDEN8_K(keys[n]);
+            place[n] = known_place(p, line + (first + n) * LINES_K, key, key_end);
             FA_UNROLL
-            for (int r = 0; r < FA_BLOCK_Q; r++) {
-                const float8 eight = (float8)(q[(r * DIM_Q + d) / 4], q[(r * DIM_Q + d) / 4 + 1]);
-                s[n][r] = add_product(eight, x, s[n][r]);
+            for (int r = 0; r < FA_BLOCK_Q; r++)
+                s[n][r] = 0.0f;
+        }
+        FA_UNROLL_BY(2)
+        for (int c = 0; c < VECTORS_K; c++) {
+            const int d = (c * FA_SPLIT + lane) * 8;
+            FA_RAW8_K keys[NEAR];
+            FA_UNROLL
+            for (int n = 0; n < turns; n++) {
+                const int j = key_of(line + (first + n) * LINES_K, key, key_end);
+                keys[n] = FETCH8_K(k, row_at_place(k, place[n], j), place_found(k, place[n], j), d, dim_qk - d);
+            }
+            FA_UNROLL
+            for (int n = 0; n < turns; n++) {
+                const float8 x = WIDEN8_K(keys[n]);
+                FA_UNROLL
+                for (int r = 0; r < FA_BLOCK_Q; r++) {
+                    const float8 eight = (float8)(q[(r * DIM_Q + d) / 4], q[(r * DIM_Q + d) / 4 + 1]);
+                    s[n][r] = add_product(eight, x, s[n][r]);
+                }
             }
         }
-    }
-    FA_UNROLL
-    for (int n = 0; n < turns; n++) {
-        const bool found = has_row(p, line + n * LINES_K, key, key_end);
         FA_UNROLL
-        for (int r = 0; r < FA_BLOCK_Q; r++)
-            parts[(lane * FA_BLOCK_Q + r) * FA_BLOCK_KV + line + n * LINES_K] = found ? s[n][r] : NAN;
+        for (int n = 0; n < turns; n++) {
+            const int slot = line + (first + n) * LINES_K;
+            const bool found = has_row(p, slot, key, key_end);
+            FA_UNROLL
+            for (int r = 0; r < FA_BLOCK_Q; r++) {
+                if (KEYS % NEAR == 0 || slot < FA_BLOCK_KV)
+                    parts[(lane * FA_BLOCK_Q + r) * FA_BLOCK_KV + slot] = found ? s[n][r] : NAN;
+            }
+        }
     }
 }
 #endif
@@ -313,7 +320,8 @@ static void fetch_values(cursor v, places p, int dim_v, int id, int key, int key
     FA_UNROLL
     for (int a = 0; a < AHEAD; a++) {
         const int slot = first + id / LANES_V + a * LINES_V;
-        const long at = row_of(v, p, slot, key, key_end);
+        const int place = known_place(p, slot, key, key_end), j = key_of(slot, key, key_end);
+        const long at = row_at_place(v, place, j);
         FA_UNROLL
         for (int c = 0; c < PIECES; c++) {
             const int d = DIM_OF(lane, c * (PIECE / 8));
@@ -322,7 +330,7 @@ static void fetch_values(cursor v, places p, int dim_v, int id, int key, int key
             if (LANES_V * PIECE * PIECES == FA_DIM_V || d < dim_v)
                 to[a][c] = fa_piece_fetch(v.m, FA_TYPE_V, PIECE, at, d);
 #else
-            to[a][c] = FETCH8_V(v, at, key_of(slot, key, key_end), d, dim_v - d);
+            to[a][c] = FETCH8_V(v, at, place_found(v, place, j), d, dim_v - d);
 #endif
         }
     }
@@ -341,27 +349,40 @@ static inline float8 value_of(const FA_RAW8_V from[PIECES], int c)
 #endif
 }
 
-/* output += weight value for every row. What is not finite and may be hidden is added apart, and only where it is seen. */
-static inline void add_value(float8 value, __local const float *weights, int key, bool hides, work w, int c,
-                             float8 o[FA_BLOCK_Q][OCTETS])
+/* The weights of key number `slot` of a block, which lie beside each other. */
+static inline void get_weights(__local const float *weights, int slot, float to[FA_BLOCK_Q])
 {
-    if (hides && any(not_finite8(value))) {
-        const int8 odd = not_finite8(value);
-        FA_UNROLL
-        for (int r = 0; r < FA_BLOCK_Q; r++) {
-            if (fa_work_shows(w, fa_work_row(w, w.row_begin + r), key))
-                o[r][c] += weights[r * FA_BLOCK_KV] * select((float8)0.0f, value, odd);
-        }
-        value = select(value, (float8)0.0f, odd);
+#if FA_BLOCK_Q % 4 == 0
+    FA_UNROLL
+    for (int r = 0; r < FA_BLOCK_Q; r += 4) {
+        const float4 four = *(__local const float4 *)(weights + slot * FA_BLOCK_Q + r);
+        to[r] = four.x;
+        to[r + 1] = four.y;
+        to[r + 2] = four.z;
+        to[r + 3] = four.w;
     }
+#else
     FA_UNROLL
     for (int r = 0; r < FA_BLOCK_Q; r++)
-        o[r][c] += weights[r * FA_BLOCK_KV] * value;
+        to[r] = weights[slot * FA_BLOCK_Q + r];
+#endif
+}
+
+/* output += weight value for every row; of a value that may be hidden, where it is seen: it may be NaN or infinite. */
+static inline void add_value(float8 value, const float weights[FA_BLOCK_Q], bool hides, int c,
+                             float8 o[FA_BLOCK_Q][OCTETS])
+{
+    FA_UNROLL
+    for (int r = 0; r < FA_BLOCK_Q; r++) {
+        if (!hides || as_uint(weights[r]) != HIDDEN)
+            o[r][c] += weights[r] * value;
+    }
 }
 
 /* The keys of a work-item's line, from the block's first to its last. `hides` is constant: most blocks need no guard. */
-static inline void add_values(cursor v, places p, int id, int key, int key_end, __local const float *weights,
-                              const bool hides, work w, FA_RAW8_V ahead[AHEAD][PIECES], float8 o[FA_BLOCK_Q][OCTETS])
+static inline void add_values(cursor v, places p, int dim_v, int id, int key, int key_end,
+                              __local const float *weights, const bool hides, FA_RAW8_V ahead[AHEAD][PIECES],
+                              float8 o[FA_BLOCK_Q][OCTETS])
 {
     const int line = id / LANES_V;
     FA_ROLLED
@@ -370,13 +391,15 @@ static inline void add_values(cursor v, places p, int id, int key, int key_end, 
         for (int a = 0; a < AHEAD; a++) {
             const int at = n + a * LINES_V;
             if (at < key_end - key) {
+                float weight[FA_BLOCK_Q];
+                get_weights(weights, at, weight);
                 FA_UNROLL
                 for (int c = 0; c < OCTETS; c++)
-                    add_value(value_of(ahead[a], c), weights + at, key + at, hides, w, c, o);
+                    add_value(value_of(ahead[a], c), weight, hides, c, o);
             }
         }
         if (n + AHEAD * LINES_V < key_end - key)
-            fetch_values(v, p, w.dim_v, id, key, key_end, n - line + AHEAD * LINES_V, ahead);
+            fetch_values(v, p, dim_v, id, key, key_end, n - line + AHEAD * LINES_V, ahead);
     }
 }
 
@@ -412,13 +435,14 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     for (int n = id; n < ROOM_Q; n += FA_GROUP) {
         int r = n / DIM_Q, d = n % DIM_Q;
         const fa_row at = fa_work_row(w, w.row_begin + r);
-        rows[FOUR_OF_Q(n) * 4 + n % 4] = d < dim_qk ? FA_CAT(load_, FA_TYPE_Q)(q, q_offset + FA_ROW_AT(w, q, at) + d) : 0.0f;
+        const float x = d < dim_qk ? FA_CAT(load_, FA_TYPE_Q)(q, q_offset + FA_ROW_AT(w, q, at) + d) : 0.0f;
+        rows[r * DIM_Q + d / 32 * 32 + TURNED(d % 32 / 4, d) * 4 + d % 4] = x;
     }
-    int2 found[LOOKUPS];
+    int pages[LOOKUPS];
     int key = fa_work_next(w, FA_TRANSFORM, w.key_begin, FA_BLOCK_KV);
     if (PAGES && key < w.key_end) {
-        look_up(all_keys, all_values, id, key, w.key_end, found);
-        put_places(places_at, id, found);
+        look_up(w, id, key, pages);
+        put_places(all_keys, all_values, id, key, pages, places_at);
     }
     barrier(CLK_LOCAL_MEM_FENCE);
 
@@ -445,22 +469,27 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
         const int class = fa_walk_class(w.walk, key, key_end);
         const bool hides = class != FA_CLASS_FULL || fa_work_has(w, FA_TABLE_KEEP);
         if (PAGES && next_key < w.key_end)
-            look_up(all_keys, all_values, id, next_key, w.key_end, found);
+            look_up(w, id, next_key, pages);
         score_keys(all_keys, (places)places_at, dim_qk, (__local const float4 *)rows, id, key, key_end, parts);
         FA_RAW8_V ahead[AHEAD][PIECES];
         fetch_values(all_values, (places)places_at + 1, dim_v, id, key, key_end, 0, ahead);
         barrier(CLK_LOCAL_MEM_FENCE);
         if (PAGES && next_key < w.key_end)
-            put_places(next_at, id, found);
+            put_places(all_keys, all_values, id, next_key, pages, next_at);
 
         const int turns = TURNS(SCORES, key_end - key, PER_ROW);
         float s[SCORES], next = state.max;
+        bool seen[SCORES];
         if (weighs) {
             FA_UNROLL
             for (int n = 0; n < turns; n++) {
                 const int at = my_lane + n * PER_ROW, j = key + at;
                 s[n] = FA_NEG_INF;
-                if (at < FA_BLOCK_KV && j < key_end && (class == FA_CLASS_FULL || fa_row_sees(mine, w.walk.mask, j))) {
+                seen[n] = at < FA_BLOCK_KV && j < key_end &&
+                          (class == FA_CLASS_FULL || fa_row_sees(mine, w.walk.mask, j));
+                if (FA_TRANSFORM && seen[n] && fa_work_has(w, FA_TABLE_KEEP))
+                    seen[n] = fa_work_keeps(w, mine, j);
+                if (seen[n]) {
                     float x = 0.0f;
                     FA_UNROLL
                     for (int l = 0; l < SHARE; l++)
@@ -486,10 +515,10 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
             FA_UNROLL
             for (int n = 0; n < turns; n++) {
                 const int at = my_lane + n * PER_ROW;
-                const float weight = fa_weight(s[n], base, unit);
+                const float weight = seen[n] ? fa_weight(s[n], base, unit) : as_float(HIDDEN);
                 total += weight;
                 if (at < FA_BLOCK_KV)
-                    weights[my_row * FA_BLOCK_KV + at] = weight;
+                    weights[at * FA_BLOCK_Q + my_row] = weight;
             }
             state.sum = state.sum * fa_state_weight(state.max, next, unit) + total;
             state.max = next;
@@ -507,9 +536,9 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
                 out[r][c] *= old;
         }
         if (line < LINES_V && hides)
-            add_values(all_values, (places)places_at + 1, id, key, key_end, weights, true, w, ahead, out);
+            add_values(all_values, (places)places_at + 1, dim_v, id, key, key_end, weights, true, ahead, out);
         else if (line < LINES_V)
-            add_values(all_values, (places)places_at + 1, id, key, key_end, weights, false, w, ahead, out);
+            add_values(all_values, (places)places_at + 1, dim_v, id, key, key_end, weights, false, ahead, out);
         key = next_key;
         __local int2 *done = places_at;
         places_at = next_at;

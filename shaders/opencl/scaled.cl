@@ -37,11 +37,11 @@ static inline fa_scaling scaling_at(cursor c, long scale_row, long zero_row, int
     return s;
 }
 
-/* Four elements of a key's row that lies at byte `row`, from dim d on. */
-static inline float4 four_scaled(int type, cursor c, long row, int key, int d)
+/* Four elements of the row, at byte `row`, of the key that is found there, from dim d on. */
+static inline float4 four_scaled(int type, cursor c, long row, fa_key_place found, int d)
 {
     const uint codes = fa_codes_of(type, coded_of(type, c.m), FA_BLOCK_AT(type, row, d), FA_IN_BLOCK(type, d));
-    const fa_key_place place = fa_work_scale_place(c.w, fa_work_find(c.w, key));
+    const fa_key_place place = fa_work_scale_place(c.w, found);
     const long scale_row = FA_SCALE_ROW(c.w, c.scales->scale_stride, place, *c.scales),
                zero_row = FA_SCALE_ROW(c.w, c.scales->zero_stride, place, *c.scales);
     /* Else four elements have one scale. */
@@ -56,19 +56,19 @@ static inline float4 four_scaled(int type, cursor c, long row, int key, int d)
     return (float4)(x[0], x[1], x[2], x[3]);
 }
 
-static inline raw fetch4_scaled(int type, cursor c, long row, int key, int d, int count)
+static inline raw fetch4_scaled(int type, cursor c, long row, fa_key_place found, int d, int count)
 {
     raw x = 0;
     if (count > 0)
-        x = FA_RAW_WORDS(as_uint4(four_scaled(type, c, row, key, d)));
+        x = FA_RAW_WORDS(as_uint4(four_scaled(type, c, row, found, d)));
     return x;
 }
 
-static inline uint8 fetch8_scaled(int type, cursor c, long row, int key, int d, int count)
+static inline uint8 fetch8_scaled(int type, cursor c, long row, fa_key_place found, int d, int count)
 {
     uint8 x = 0;
     if (count > 0)
-        x = as_uint8((float8)(four_scaled(type, c, row, key, d), four_scaled(type, c, row, key, d + 4)));
+        x = as_uint8((float8)(four_scaled(type, c, row, found, d), four_scaled(type, c, row, found, d + 4)));
     return x;
 }
 #else
@@ -110,36 +110,36 @@ static inline raw fetch4_pruned(int type, cursor c, long row, int d, int count)
 #define FA_KEYS_OF(w, m, offset) FA_WITH_ROWS(k, w, dim_qk, FA_WITH_SCALES(k, w, keys_of(w, m, offset)))
 #define FA_VALUES_OF(w, m, offset) FA_WITH_ROWS(v, w, dim_v, FA_WITH_SCALES(v, w, values_of(w, m, offset)))
 
-/* What kernels fetch of K and V, by row and by key, and how it becomes numbers. */
+/* What kernels fetch of K and V, by row and by the place that a key was found at, and how it becomes numbers. */
 #ifdef FA_SCALES_K
 #define FA_RAW8_K uint8
-#define FETCH4_K(c, row, key, d, count) fetch4_scaled(FA_TYPE_K, c, row, key, d, count)
-#define FETCH8_K(c, row, key, d, count) fetch8_scaled(FA_TYPE_K, c, row, key, d, count)
+#define FETCH4_K(c, row, found, d, count) fetch4_scaled(FA_TYPE_K, c, row, found, d, count)
+#define FETCH8_K(c, row, found, d, count) fetch8_scaled(FA_TYPE_K, c, row, found, d, count)
 #define WIDEN4_K(x) as_float4(FA_WORDS(x))
 #define WIDEN8_K(x) as_float8(x)
 #elif FA_TYPE_PRUNES(FA_TYPE_K)
-#define FETCH4_K(c, row, key, d, count) fetch4_pruned(FA_TYPE_K, c, row, d, count)
+#define FETCH4_K(c, row, found, d, count) fetch4_pruned(FA_TYPE_K, c, row, d, count)
 #define WIDEN4_K(x) as_float4(FA_WORDS(x))
 #else
 #define FA_RAW8_K FA_RAW8(FA_TYPE_K)
-#define FETCH4_K(c, row, key, d, count) FA_CAT(fetch4_, FA_TYPE_K)((c).m, row, d, count)
-#define FETCH8_K(c, row, key, d, count) FA_CAT(fetch8_, FA_TYPE_K)((c).m, row, d, count)
+#define FETCH4_K(c, row, found, d, count) FA_CAT(fetch4_, FA_TYPE_K)((c).m, row, d, count)
+#define FETCH8_K(c, row, found, d, count) FA_CAT(fetch8_, FA_TYPE_K)((c).m, row, d, count)
 #define WIDEN4_K FA_CAT(widen_, FA_TYPE_K)
 #define WIDEN8_K FA_CAT(widen8_, FA_TYPE_K)
 #endif
 #ifdef FA_SCALES_V
 #define FA_RAW8_V uint8
-#define FETCH4_V(c, row, key, d, count) fetch4_scaled(FA_TYPE_V, c, row, key, d, count)
-#define FETCH8_V(c, row, key, d, count) fetch8_scaled(FA_TYPE_V, c, row, key, d, count)
+#define FETCH4_V(c, row, found, d, count) fetch4_scaled(FA_TYPE_V, c, row, found, d, count)
+#define FETCH8_V(c, row, found, d, count) fetch8_scaled(FA_TYPE_V, c, row, found, d, count)
 #define WIDEN4_V(x) as_float4(FA_WORDS(x))
 #define WIDEN8_V(x) as_float8(x)
 #elif FA_TYPE_PRUNES(FA_TYPE_V)
-#define FETCH4_V(c, row, key, d, count) fetch4_pruned(FA_TYPE_V, c, row, d, count)
+#define FETCH4_V(c, row, found, d, count) fetch4_pruned(FA_TYPE_V, c, row, d, count)
 #define WIDEN4_V(x) as_float4(FA_WORDS(x))
 #else
 #define FA_RAW8_V FA_RAW8(FA_TYPE_V)
-#define FETCH4_V(c, row, key, d, count) FA_CAT(fetch4_, FA_TYPE_V)((c).m, row, d, count)
-#define FETCH8_V(c, row, key, d, count) FA_CAT(fetch8_, FA_TYPE_V)((c).m, row, d, count)
+#define FETCH4_V(c, row, found, d, count) FA_CAT(fetch4_, FA_TYPE_V)((c).m, row, d, count)
+#define FETCH8_V(c, row, found, d, count) FA_CAT(fetch8_, FA_TYPE_V)((c).m, row, d, count)
 #define WIDEN4_V FA_CAT(widen_, FA_TYPE_V)
 #define WIDEN8_V FA_CAT(widen8_, FA_TYPE_V)
 #endif

@@ -152,6 +152,37 @@ static inline long row_on(cursor c, int page, int key)
 }
 #endif
 
+/*
+ * What a fetch wants to know of a key in pages, and is told before: where its row begins or, where scales lie in pages too, its
+ * page. -1 where the pool has no such page.
+ */
+#if defined(FA_PAGES) && defined(FA_SCALES)
+static inline long find_key(cursor c, int key)
+{
+    const fa_key_place at = fa_work_place(c.w, key);
+    return fa_work_has_page(c.w, at) ? at.page : -1;
+}
+
+static inline long row_found(cursor c, long found, int key)
+{
+    return found < 0 ? -1 : row_on(c, (int)found, key);
+}
+
+static inline fa_key_place place_found(cursor c, long found, int key)
+{
+    const fa_key_place at = {(int)found, fa_work_within(c.w, key)};
+    return at;
+}
+#else
+#define find_key(c, key) row_at(c, key)
+#define row_found(c, found, key) (PAGES ? (found) : row_at(c, key))
+static inline fa_key_place place_found(cursor c, long found, int key)
+{
+    const fa_key_place at = {0, key};
+    return at;
+}
+#endif
+
 /* How many of `count` elements can be fetched of a row that lies there. */
 static inline int count_at(long row, int count)
 {

@@ -35,17 +35,17 @@ typedef struct source {
 } source;
 
 /* Of keys in pages, `row` was found before they are fetched; else they are found here. */
-static inline raw fetch_key(const source *of, long row, int key, int d, int count)
+static inline raw fetch_key(const source *of, long found, int key, int d, int count)
 {
-    const long first = PAGES ? row : row_at(of->k, key);
-    const raw x = FETCH4_K(of->k, first, key, d, count_at(first, count));
+    const long first = row_found(of->k, found, key);
+    const raw x = FETCH4_K(of->k, first, place_found(of->k, found, key), d, count_at(first, count));
     return PAGES && first < 0 ? ~(raw)0 : x;
 }
 
-static inline raw fetch_value(const source *of, long row, int key, int d, int count)
+static inline raw fetch_value(const source *of, long found, int key, int d, int count)
 {
-    const long first = PAGES ? row : row_at(of->v, key);
-    return FETCH4_V(of->v, first, key, d, count_at(first, count));
+    const long first = row_found(of->v, found, key);
+    return FETCH4_V(of->v, first, place_found(of->v, found, key), d, count_at(first, count));
 }
 
 #define FA_TILE                                                                                        \
@@ -67,8 +67,8 @@ static inline raw fetch_value(const source *of, long row, int key, int d, int co
 #define FA_NUMBERS_V WIDEN4_V
 #define FA_ROW_OF_Q(row) (of->q_offset + FA_ROW_AT(w, q, row)) * FA_TYPE_BYTES(FA_TYPE_Q)
 #define FA_FETCH_Q(place, d, count) FA_CAT(fetch4_, FA_TYPE_Q)(of->q, place, d, count)
-#define FA_FIND_K(key) row_at(of->k, key)
-#define FA_FIND_V(key) row_at(of->v, key)
+#define FA_FIND_K(key) find_key(of->k, key)
+#define FA_FIND_V(key) find_key(of->v, key)
 #define FA_FETCH_K(found, key, d, count) fetch_key(of, found, key, d, count)
 #define FA_FETCH_V(found, key, d, count) fetch_value(of, found, key, d, count)
 #include "core/portable/tile.h"
