@@ -200,7 +200,7 @@ def main():
                 continue
             number = max(of for of_name, of in has if of_name == name and of % 2 == 0)
             with tempfile.TemporaryDirectory() as folder:
-                cuda_lines.compile_line(options, arch, index, element, folder)
+                cuda_lines.compile_line(options, arch, unit, index, element, folder)
                 kernel = Kernel(disassemble(options, pathlib.Path(folder) / "cubin", number))
             report(arch, name, has[name, number], kernel)
 

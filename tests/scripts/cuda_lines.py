@@ -69,6 +69,11 @@ def lines():
         yield index, kind, name, unit, (types or [FORMATS])[0]
 
 
+def serves(unit, arch):
+    """Whether kernels of such a unit run on the architecture: 9.0's own instructions are of 9.0 alone."""
+    return arch == 90 if unit == 90 else arch >= unit
+
+
 def parser(description):
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--nvcc", default="nvcc")
@@ -95,8 +100,10 @@ def nvrtc_ptx(library, arch, defines):
     return text.value
 
 
-def compile_line(options, arch, line, element, folder):
+def compile_line(options, arch, unit, line, element, folder):
     """Makes the file "cubin" of a line's variants for elements of a type. Returns what the assembler says of them."""
+    if unit == 90:
+        arch = f"{arch}a"
     defines, cubin = [f"-DFA_ROW={line}", f"-DFA_TYPE={element}"], pathlib.Path(folder) / "cubin"
     if options.nvrtc:
         ptx = pathlib.Path(folder) / "attention.ptx"

@@ -23,7 +23,7 @@ EMPTY = 8  # registers of a variant that a kernel has not
 def report(has, arch, name, element, text):
     for part in ENTRY.split(text)[1:][0::2]:
         variant = has.get((name, int(part[-1])))
-        of = text.split(f"'{part}'", 1)[1]
+        of = text.split(f"entry function '{part}'", 1)[1]
         registers = int(REGISTERS.search(of).group(1))
         if variant and registers > EMPTY:
             print(f"{name:16} {element:4} {arch:3} {part[-1]:>7} {variant.threads:7} {registers:9} "
@@ -36,9 +36,10 @@ def main():
     print(f"{'kernel':16} {'type':4} {'sm':>3} {'variant':>7} {'threads':>7} {'registers':>9} {'spilled':>7} {'shared':>7}")
     for arch in options.arch:
         for index, _, name, unit, element in cuda_lines.lines():
-            if unit <= arch and (not options.kernels or name in options.kernels):
+            if cuda_lines.serves(unit, arch) and (not options.kernels or name in options.kernels):
                 with tempfile.TemporaryDirectory() as folder:
-                    report(has, arch, name, element, cuda_lines.compile_line(options, arch, index, element, folder))
+                    text = cuda_lines.compile_line(options, arch, unit, index, element, folder)
+                    report(has, arch, name, element, text)
 
 
 if __name__ == "__main__":
