@@ -223,11 +223,11 @@ START_TEST(few_streamed)
         fa_cooperate *c;
         memory_of m;
         make_pair(&s, 1, 1, 0, 1, false, false, &random);
-        fa_tensor *const side[] = {&s.cache[0].segment.k, &s.cache[0].segment.v};
+        fa_tensor *const of[] = {&s.cache[0].segment.k, &s.cache[0].segment.v};
         for (int i = 0; i < 2; i++) {
-            *side[i] = (fa_tensor){.dtype = side[i]->dtype,
-                                   .shape = {BATCH, HEADS_KV, keys, DIM},
-                                   .stride = {(int64_t)HEADS_KV * KEYS * DIM, (int64_t)KEYS * DIM, 7, 1}};
+            *of[i] = (fa_tensor){.dtype = of[i]->dtype,
+                                 .shape = {BATCH, HEADS_KV, keys, DIM},
+                                 .stride = {(int64_t)HEADS_KV * KEYS * DIM, (int64_t)KEYS * DIM, 7, 1}};
         }
         if (!create_from(&s, (fa_cooperate_desc){.stream_bytes = 1 << 16, .stream_share = 1}, &c))
             continue;
