@@ -343,6 +343,8 @@ class Plan(Case):
             self.usage(*shape, "--ranks", "2", f"--link={text}", mentions=("--link is", "microseconds"))
         self.usage(*shape, "--ranks", "2", "--width=-1", mentions=("--width is -1",))
         self.usage(*shape, "--ranks", "2", "--threads", "2", mentions=("--threads does not go with --ranks",))
+        longer = ("plan", "--shape", "B1,H1,S16,D16,SK32", "--ranks", "2")
+        self.usage(*longer, "--causal", "top-left", mentions=("--causal is 'top-left'",))
         self.usage(*shape, "--ranks", "2", "--window-left", "4", mentions=("--window-left",))
         self.usage(*shape, "--ranks", "2", "--kv-type", "i8:token", mentions=("--kv-type",))
 

@@ -341,6 +341,10 @@ static int read_ranks(const plan_options *o, const problem *p, ranks_options *r)
             return EXIT_USAGE;
         }
     }
+    if (p->desc.mask == FA_MASK_CAUSAL_TOP_LEFT && p->size.len_q != p->size.len_kv) {
+        cli_error(command, "--causal is 'top-left': with --ranks it goes with as many rows as keys");
+        return EXIT_USAGE;
+    }
     if (p->desc.k_scale.shape[0] != 0 || p->desc.v_scale.shape[0] != 0 || p->desc.k.dtype == FA_BITMAP_F16 ||
         p->desc.v.dtype == FA_BITMAP_F16) {
         cli_error(command,
