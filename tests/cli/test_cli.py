@@ -342,6 +342,8 @@ class Plan(Case):
         for text in ("5", "5,", ",5", "-1,5", "5,0", "5,-1", "5,6,7", "nan,1", "5,inf", "1us,2"):
             self.usage(*shape, "--ranks", "2", f"--link={text}", mentions=("--link is", "microseconds"))
         self.usage(*shape, "--ranks", "2", "--width=-1", mentions=("--width is -1",))
+        self.usage(*shape, "--link", "10,50", mentions=("--link is given without --ranks",))
+        self.usage(*shape, "--width", "16", mentions=("--width is given without --ranks",))
         self.usage(*shape, "--ranks", "2", "--threads", "2", mentions=("--threads does not go with --ranks",))
         longer = ("plan", "--shape", "B1,H1,S16,D16,SK32", "--ranks", "2")
         self.usage(*longer, "--causal", "top-left", mentions=("--causal is 'top-left'",))

@@ -85,6 +85,10 @@ static int parse(plan_options *o, int argc, char **argv)
         cli_error(command, "--shape is missing, expected a shape such as B1,H8,S2048,D128");
         return 2;
     }
+    if (parsed == 0 && !o->ranks && (o->link || o->width != 0)) {
+        cli_error(command, "--%s is given without --ranks", o->link ? "link" : "width");
+        return 2;
+    }
     return parsed;
 }
 
@@ -360,7 +364,7 @@ static int read_ranks(const plan_options *o, const problem *p, ranks_options *r)
         cli_error(command, "--ranks is '%.100s': %s", o->ranks, error);
         return EXIT_USAGE;
     }
-    if (!plan_link_parse(o->link, &r->link, error, sizeof(error))) {
+    if (!plan_link_parse(o->link ? o->link : "10,50", &r->link, error, sizeof(error))) {
         cli_error(command, "--link is '%.100s': %s", o->link, error);
         return EXIT_USAGE;
     }
@@ -401,7 +405,7 @@ static int make_plans(const plan_options *o, const problem *p, const plan_thread
 
 int cmd_plan(int argc, char **argv)
 {
-    plan_options o = {.scatter = PAGES_IN_ORDER, .link = "10,50"};
+    plan_options o = {.scatter = PAGES_IN_ORDER};
     problem p = {.lens_kv = NULL};
     plan_threads threads;
     char error[160];
