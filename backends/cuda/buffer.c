@@ -137,3 +137,33 @@ fa_status fa_cu_stage_write(fa_queue *queue, fa_buffer *buffer, size_t offset, s
     fa_cu_leave(queue->device);
     return error == CUDA_SUCCESS ? FA_OK : fa_cu_fail(cu, error, call);
 }
+
+static fa_status check_memory(const fa_device *device, const char *name, CUdeviceptr pointer, size_t size)
+{
+    const fa_cu *cu = fa_cu_device_of(device)->cu;
+    int ordinal = -1;
+    CUdeviceptr start = 0;
+    size_t whole = 0;
+    CUresult error = cu->cuPointerGetAttribute(&ordinal, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, pointer);
+    if (error == CUDA_SUCCESS)
+        error = cu->cuPointerGetAttribute(&start, CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, pointer);
+    if (error == CUDA_SUCCESS)
+        error = cu->cuPointerGetAttribute(&whole, CU_POINTER_ATTRIBUTE_RANGE_SIZE, pointer);
+    if (error != CUDA_SUCCESS)
+        return fa_cu_bad_handle(cu, error, "cuPointerGetAttribute", name);
+    if (ordinal != device->info.index)
+        return fa_fail(FA_INVALID, "%s is memory of device %d, expected of device %d", name, ordinal,
+                       (int)device->info.index);
+    if (size > whole - (size_t)(pointer - start))
+        return fa_fail(FA_INVALID, "size is %zu, expected at most the %zu bytes from %s on", size,
+                       whole - (size_t)(pointer - start), name);
+    return FA_OK;
+}
+
+fa_status fa_cu_address_check(const fa_device *device, const char *name, const void *at, size_t size)
+{
+    FA_TRY(fa_cu_enter(device));
+    const fa_status status = check_memory(device, name, (CUdeviceptr)(uintptr_t)at, size);
+    fa_cu_leave(device);
+    return status;
+}

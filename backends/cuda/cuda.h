@@ -95,6 +95,8 @@ fa_status fa_cu_buffer_fetch(fa_queue *queue, const fa_buffer *buffer, size_t of
                              size_t size);
 fa_status fa_cu_host_create(fa_device *device, size_t size, void **memory);
 void fa_cu_host_destroy(fa_device *device, void *memory);
+/* Whether `size` bytes from `at` on, which the caller calls `name`, are memory of the device's. */
+fa_status fa_cu_address_check(const fa_device *device, const char *name, const void *at, size_t size);
 fa_status fa_cu_stage(fa_queue *queue, size_t size, void **memory);
 fa_status fa_cu_stage_write(fa_queue *queue, fa_buffer *buffer, size_t offset, size_t size);
 fa_status fa_cu_queue_create(fa_queue *queue);
@@ -115,9 +117,6 @@ fa_status fa_cu_mark_create(fa_device *device, void **mark);
 fa_status fa_cu_mark_put(fa_queue *queue, void *mark);
 fa_status fa_cu_mark_wait(fa_queue *queue, void *mark);
 void fa_cu_mark_destroy(fa_device *device, void *mark);
-
-/* interop.c: an entry of the vtable. */
-fa_status fa_cu_address_check(const fa_device *device, const char *name, const void *at, size_t size);
 
 /* blas.c: entries of the vtable, and the end of a queue's handle, with the device's context current. */
 const char *fa_cu_product_library(char *reason, size_t reason_size);
@@ -156,6 +155,8 @@ bool fa_cu_can_compile(fa_cu_caps *caps, char *reason, size_t reason_size);
 
 /* What an error of a driver call means: FA_OUT_OF_MEMORY or FA_DEVICE_LOST, with "CALL: NAME (number)". */
 fa_status fa_cu_fail(const fa_cu *cu, CUresult error, const char *call);
+/* The same of a handle, for which `field` is the caller's word. One that CUDA does not know is the caller's mistake. */
+fa_status fa_cu_bad_handle(const fa_cu *cu, CUresult error, const char *call, const char *field);
 const char *fa_cu_error_name(const fa_cu *cu, CUresult error);
 
 /* Kernels compiled with the library, made at build time from shaders/cuda: fatbins, none without nvcc. */

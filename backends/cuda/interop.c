@@ -8,19 +8,6 @@
 #include "core/device.h"
 #include "core/status.h"
 
-/* A handle that CUDA does not know is the caller's mistake; all else is a failure. */
-static fa_status bad_handle(const fa_cu *cu, CUresult error, const char *call, const char *field)
-{
-    switch (error) {
-    case CUDA_ERROR_INVALID_VALUE:
-    case CUDA_ERROR_INVALID_CONTEXT:
-    case CUDA_ERROR_INVALID_HANDLE:
-    case CUDA_ERROR_CONTEXT_IS_DESTROYED:
-        return fa_fail(FA_INVALID, "%s: %s: %s (%d)", field, call, fa_cu_error_name(cu, error), error);
-    default: return fa_cu_fail(cu, error, call);
-    }
-}
-
 static fa_status check_device(const fa_device *device)
 {
     if (!device)
@@ -35,10 +22,10 @@ static fa_status device_of_context(const fa_cu *cu, CUcontext handle, CUdevice *
     CUcontext popped;
     CUresult error = cu->cuCtxPushCurrent(handle);
     if (error != CUDA_SUCCESS)
-        return bad_handle(cu, error, "cuCtxPushCurrent", "cu_context");
+        return fa_cu_bad_handle(cu, error, "cuCtxPushCurrent", "cu_context");
     error = cu->cuCtxGetDevice(id);
     (void)cu->cuCtxPopCurrent(&popped);
-    return error == CUDA_SUCCESS ? FA_OK : bad_handle(cu, error, "cuCtxGetDevice", "cu_context");
+    return error == CUDA_SUCCESS ? FA_OK : fa_cu_bad_handle(cu, error, "cuCtxGetDevice", "cu_context");
 }
 
 fa_status fa_device_open_cuda(fa_context *context, struct CUctx_st *cu_context, fa_device **device)
@@ -80,7 +67,7 @@ static fa_status check_stream(const fa_device *device, CUstream stream)
         return FA_OK;
     CUresult error = d->cu->cuStreamGetCtx(stream, &of);
     if (error != CUDA_SUCCESS)
-        return bad_handle(d->cu, error, "cuStreamGetCtx", "cu_stream");
+        return fa_cu_bad_handle(d->cu, error, "cuStreamGetCtx", "cu_stream");
     return of == d->context ? FA_OK
                             : fa_fail(FA_INVALID, "cu_stream belongs to another context than the device");
 }
@@ -113,36 +100,6 @@ fa_status fa_queue_wrap_cuda(fa_device *device, struct CUstream_st *cu_stream, f
     return FA_OK;
 }
 
-static fa_status check_memory(const fa_device *device, const char *name, CUdeviceptr pointer, size_t size)
-{
-    const fa_cu *cu = fa_cu_device_of(device)->cu;
-    int ordinal = -1;
-    CUdeviceptr start = 0;
-    size_t whole = 0;
-    CUresult error = cu->cuPointerGetAttribute(&ordinal, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, pointer);
-    if (error == CUDA_SUCCESS)
-        error = cu->cuPointerGetAttribute(&start, CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, pointer);
-    if (error == CUDA_SUCCESS)
-        error = cu->cuPointerGetAttribute(&whole, CU_POINTER_ATTRIBUTE_RANGE_SIZE, pointer);
-    if (error != CUDA_SUCCESS)
-        return bad_handle(cu, error, "cuPointerGetAttribute", name);
-    if (ordinal != device->info.index)
-        return fa_fail(FA_INVALID, "%s is memory of device %d, expected of device %d", name, ordinal,
-                       (int)device->info.index);
-    if (size > whole - (size_t)(pointer - start))
-        return fa_fail(FA_INVALID, "size is %zu, expected at most the %zu bytes from %s on", size,
-                       whole - (size_t)(pointer - start), name);
-    return FA_OK;
-}
-
-fa_status fa_cu_address_check(const fa_device *device, const char *name, const void *at, size_t size)
-{
-    FA_TRY(fa_cu_enter(device));
-    const fa_status status = check_memory(device, name, (CUdeviceptr)(uintptr_t)at, size);
-    fa_cu_leave(device);
-    return status;
-}
-
 fa_status fa_buffer_wrap_cuda(fa_device *device, uint64_t cu_pointer, size_t size, fa_buffer **buffer)
 {
     enum { ALIGNMENT = 64 };
@@ -156,11 +113,7 @@ fa_status fa_buffer_wrap_cuda(fa_device *device, uint64_t cu_pointer, size_t siz
     if (!cu_pointer || cu_pointer % ALIGNMENT != 0)
         return fa_fail(FA_INVALID, "cu_pointer is 0x%llx, expected a multiple of %d that is not 0",
                        (unsigned long long)cu_pointer, ALIGNMENT);
-    status = fa_cu_enter(device);
-    if (status != FA_OK)
-        return status;
-    status = check_memory(device, "cu_pointer", cu_pointer, size);
-    fa_cu_leave(device);
+    status = fa_cu_address_check(device, "cu_pointer", (void *)(uintptr_t)cu_pointer, size);
     if (status != FA_OK)
         return status;
     fa_buffer *made = fa_alloc_zeroed(device->context, sizeof(*made));

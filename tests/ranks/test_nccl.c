@@ -131,10 +131,19 @@ static fa_device *device;
 static const ring_scene *scene;
 
 /* Where this stub's ranks are, a device's memory is the host's. */
+static fa_transport of_host_memory(const fa_transport *nccl)
+{
+    fa_transport t = *nccl;
+    t.device_memory = 0;
+    t.events = NULL;
+    t.enqueue = NULL;
+    t.finish = NULL;
+    return t;
+}
+
 static void run_ring(job *j)
 {
-    fa_transport t = *j->transport;
-    t.device_memory = 0;
+    const fa_transport t = of_host_memory(j->transport);
     keep(j, ring_scene_run(device, &t, scene, &j->wrong));
 }
 
@@ -160,8 +169,7 @@ static const context_scene *keys;
 
 static void run_context(job *j)
 {
-    fa_transport t = *j->transport;
-    t.device_memory = 0;
+    const fa_transport t = of_host_memory(j->transport);
     keep(j, context_scene_run(device, &t, keys, &j->wrong));
 }
 
