@@ -14,6 +14,12 @@ fa_status fa_call_check(const char *object, const void *made, const fa_device *d
     return FA_OK;
 }
 
+fa_status fa_queue_check(const fa_queue *queue)
+{
+    const fa_backend *b = queue->device->backend;
+    return b->queue_check ? b->queue_check(queue) : FA_OK;
+}
+
 fa_status fa_buffer_check(const fa_device *device, const char *of, const char *name, const fa_buffer *buffer,
                           size_t offset, size_t alignment, size_t span)
 {

@@ -20,6 +20,9 @@ typedef struct fa_memory {
 fa_status fa_call_check(const char *object, const void *made, const fa_device *device, const fa_queue *queue,
                         const char *argument, const void *given);
 
+/* Whether what is enqueued runs by itself. FA_UNSUPPORTED: the queue records, or its stream is captured. */
+fa_status fa_queue_check(const fa_queue *queue);
+
 /*
  * Whether `span` bytes at `offset` of a buffer are memory of the device at multiples of `alignment`. FA_INVALID names the
  * buffer `of` and `name`.

@@ -3,6 +3,11 @@
 
 #include "core/portable/lang.h"
 
+double fa_chunks_cost(bool host, bool enqueued)
+{
+    return enqueued ? 30e-6 : host ? 20e-6 : 150e-6;
+}
+
 double fa_chunks_seconds(const fa_link_model *m, int64_t chunks)
 {
     const double n = (double)chunks, compute = m->compute_seconds / n + m->chunk_seconds,

@@ -13,9 +13,15 @@ typedef struct fa_link_model {
     double latency, bandwidth;
     double chunk_seconds; /* that each chunk costs beside its share */
     bool overlaps;        /* a chunk is reduced while the next is computed */
-    bool
-        enqueued; /* by the device alone, where a chunk's product is done about when the next one's attention is */
+    bool enqueued; /* by the device alone: a chunk's product is done about when the next one's attention is */
 } fa_link_model;
+
+/*
+ * The seconds that a chunk costs beside its share: a plan is started and waited for, and a thread is woken. On a GPU the host
+ * waits three times, and smaller plans fill it less. Where chunks are enqueued only that is left (tests/ranks/time_layer.c on
+ * two H200).
+ */
+double fa_chunks_cost(bool host, bool enqueued);
 
 /* The seconds of a layer in so many chunks of one size. */
 double fa_chunks_seconds(const fa_link_model *model, int64_t chunks);

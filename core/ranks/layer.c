@@ -21,10 +21,6 @@ static const char what[] = "a sharded layer";
 /* Links of which nothing is known. */
 static const double default_latency = 20e-6, default_bandwidth = 10e9;
 
-/* Of each chunk, beside its share: a plan is started and waited for, and a thread is woken. On a GPU the host waits three times,
- * and smaller plans fill it less. Where chunks are enqueued only that is left (tests/ranks/time_layer.c on two H200). */
-static const double host_chunk_seconds = 20e-6, device_chunk_seconds = 150e-6, enqueued_chunk_seconds = 30e-6;
-
 static bool is_float(fa_dtype dtype)
 {
     return dtype == FA_F32 || dtype == FA_F16 || dtype == FA_BF16;
@@ -380,9 +376,7 @@ static fa_status make_plans(fa_sharded_layer *l, const fa_attention_desc *attent
 
 static double chunk_seconds(const fa_sharded_layer *l)
 {
-    return l->enqueues                         ? enqueued_chunk_seconds
-           : l->device->backend->host_pointers ? host_chunk_seconds
-                                               : device_chunk_seconds;
+    return fa_chunks_cost(l->device->backend->host_pointers, l->enqueues);
 }
 
 static fa_status make(fa_sharded_layer *l, const fa_sharded_layer_desc *desc)

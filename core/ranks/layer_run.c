@@ -364,13 +364,6 @@ static fa_status check_args(const layer_run *r)
     return check_matrices(r);
 }
 
-/* A queue that records, or whose stream is captured, computes nothing yet. */
-static fa_status check_queue(const layer_run *r)
-{
-    const fa_backend *b = r->layer->device->backend;
-    return b->queue_check ? b->queue_check(r->queue) : FA_OK;
-}
-
 /* As f32, where it is not. */
 static const float *take_w(const layer_run *r)
 {
@@ -402,7 +395,7 @@ fa_status fa_sharded_layer_run(fa_sharded_layer *layer, fa_queue *queue, const f
         return fa_fail(FA_RANK_LOST,
                        "an earlier run of the layer failed: ranks may stand at different chunks");
     FA_TRY(check_args(&r));
-    FA_TRY(check_queue(&r));
+    FA_TRY(fa_queue_check(r.queue));
     r.w32 = take_w(&r);
     const fa_status status = run_chunks(&r);
     layer->failed = status != FA_OK;

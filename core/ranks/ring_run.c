@@ -184,15 +184,6 @@ static fa_status run_steps(ring_run *r)
     return compute(r);
 }
 
-/* A queue that records, or whose stream is captured, computes nothing yet. It reads nothing either. */
-static fa_status check_queue(const ring_run *r)
-{
-    char byte;
-    if (r->ring->device->backend->host_pointers || r->ring->transport.ranks == 1)
-        return FA_OK;
-    return fa_buffer_read(r->queue, r->args.workspace, r->args.workspace_offset, &byte, 1);
-}
-
 fa_status fa_ring_run(fa_ring *ring, fa_queue *queue, const fa_attention_args *args)
 {
     ring_run r = {.ring = ring, .queue = queue};
@@ -209,7 +200,7 @@ fa_status fa_ring_run(fa_ring *ring, fa_queue *queue, const fa_attention_args *a
     FA_TRY(fa_binding_check(&binding, ring->device, &ring->problem, ring->workspace, 0));
     if (ring->block_bytes == 0) /* no sequences or no heads, on all ranks */
         return fa_finish(FA_OK);
-    FA_TRY(check_queue(&r));
+    FA_TRY(fa_queue_check(r.queue));
     const fa_status status = run_steps(&r);
     ring->failed = status != FA_OK;
     return fa_finish(status);

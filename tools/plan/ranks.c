@@ -9,6 +9,7 @@
 
 #include "core/backend.h"
 #include "core/plan.h"
+#include "core/ranks/chunks.h"
 #include "core/ranks/scaling.h"
 #include "tools/cli.h"
 
@@ -93,7 +94,7 @@ static bool make_problem(modelled *m, const plan_link *link, int64_t width, fa_s
     fa_plan *plan = NULL;
     if (fa_plan_create(m->device, d, &plan) != FA_OK)
         return false;
-    const bool host = m->device->backend->host_pointers;
+    const fa_backend *backend = m->device->backend;
     *p = (fa_scaling_problem){
         .batch = d->q.shape[0],
         .heads_q = d->q.shape[1],
@@ -111,7 +112,7 @@ static bool make_problem(modelled *m, const plan_link *link, int64_t width, fa_s
         .bandwidth = plan->limits.bytes_per_second,
         .link_latency = link->latency,
         .link_bandwidth = link->bandwidth,
-        .chunk_seconds = host ? 20e-6 : 150e-6,
+        .chunk_seconds = fa_chunks_cost(backend->host_pointers, backend->mark_create != NULL),
         .attention = attention,
         .user = m,
     };
