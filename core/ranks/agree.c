@@ -6,9 +6,9 @@
 #include "core/ranks/transport.h"
 
 /* What each rank gives. Its size is the same in every version of the library that has this number. */
-enum { RECORD_VERSION = 1, FEW = 16 };
+enum { RECORD_VERSION = 2, FEW = 16 };
 typedef struct record {
-    int64_t version, kind, status, count;
+    int64_t version, kind, status, count, rank;
     int64_t word[FA_RANK_WORDS];
     double share[FA_RANK_SHARES];
 } record;
@@ -36,6 +36,9 @@ static fa_status compare(const fa_transport *t, const char *what, const record *
     if (other->version != own->version)
         return fa_fail(FA_INVALID, "rank %d has another version of the library, expected %s's", rank,
                        fa_version());
+    if (other->rank != rank)
+        return fa_fail(FA_INVALID, "transport.rank is %lld on rank %d, expected %d, where it is gathered",
+                       (long long)other->rank, rank, rank);
     if (other->kind != own->kind || other->count != own->count)
         return fa_fail(FA_INVALID, "rank %d makes something else than rank %d, which makes %s", rank, t->rank,
                        what);
@@ -80,7 +83,8 @@ static fa_status agree_on_memory(const fa_transport *t, const char *what, bool o
 fa_status fa_ranks_agree(const fa_context *context, const fa_transport *t, const char *what, fa_status own,
                          const fa_rank_word *words, int count, fa_rank_share *shares, int share_count)
 {
-    record mine = {.version = RECORD_VERSION, .kind = kind_of(what), .status = own, .count = count};
+    record mine = {
+        .version = RECORD_VERSION, .kind = kind_of(what), .status = own, .count = count, .rank = t->rank};
     const fa_message kept = fa_message_keep();
     for (int i = 0; i < count; i++)
         mine.word[i] = words[i].value;

@@ -217,6 +217,7 @@ static void differ(a_rank *r)
         desc.attention = t->kind == 12 ? NULL : &d;
         mine.shift = t->kind == 13 ? NULL : mine.shift;
         mine.device_memory = t->kind == 14;
+        mine.rank = t->kind == 15 ? 0 : mine.rank;
     }
     keep_status(r, fa_ring_create(t->device, &mine, &desc, &ring));
     if ((ring != NULL) != (r->status == FA_OK))
@@ -247,6 +248,7 @@ START_TEST(ranks_that_disagree)
         {failed, "attention is NULL"},
         {failed, "transport.shift is NULL: there are no rings over local"},
         {failed, "transport.device_memory is 1, and buffers of openmp are not addresses on a device"},
+        {"transport.rank is 0 on rank 1, expected 1", "transport.rank is 0 on rank 1, expected 1"},
         {"", ""},
     };
     task t = {.device = open_device()};
