@@ -89,7 +89,7 @@ PORTABLE_MUTATIONS = {
     "codes of another centre": (PORTABLE + "decode.h", "(1024.0f + ", "(1023.0f + ", "format/*q4_0*", False),
     "blocks without their offsets": (PORTABLE + "blocks.h", "x = x + s.offset;", ";", "format/*q4_1*", False),
     "pieces: elements of the other word": (PORTABLE + "pieces.h", "halves ? i & 1 : i,", "halves ? i & 1 : i ^ 1,", "format/*q8_0*", False),
-    "pieces: scale of the word beside it": (PORTABLE + "pieces.h", ": odd ? x.FA_P5 >> 16", ": !odd ? x.FA_P5 >> 16", "format/*q8_0*", False),
+    "pieces: scale of the word beside it": (PORTABLE + "pieces.h", ": x.FA_P5 >> shift", ": x.FA_P5 >> (16u - shift)", "format/*q8_0*", False),
     "pruned rows: bits of this word alone": (PORTABLE + "bitmap.h", "w < e >> 5", "w < 0", "format-bitmap*/f32*", True),
     "pruned rows: the first dim in the highest bit": (PORTABLE + "bitmap.h", "word >> FA_UINT((e & 31) + i)", "word >> FA_UINT(31 - (e & 31) - i)", "format-bitmap*/f32*", True),
     "pruned rows: more than there is room for": (PORTABLE + "bitmap.h", "at < bytes", "at < bytes + 8", "format-bitmap*/f32*", True),
