@@ -192,10 +192,10 @@ static inline bool has_row(places p, int slot, int key, int key_end)
 }
 #else
 #define has_row(p, slot, key, key_end) true
-#define look_up(w, id, key, pages)
-#define put_places(k, v, id, key, pages, to)
+#define look_up(w, id, key, pages) ((void)(pages))
+#define put_places(k, v, id, key, pages, to) ((void)(pages))
 #define known_place(p, slot, key, key_end) ((void)(p), 0)
-#define row_at_place(c, place, key) row_at(c, key)
+#define row_at_place(c, place, key) ((void)(place), row_at(c, key))
 #endif
 
 /* Scores of the block's keys, without scale, one part from each work-item. */
