@@ -7,7 +7,7 @@
 
 const format formats[FORMATS] = {
     {"f32", FA_F32, FA_F32, 0, 0, 0, 0, false, false},
-    {"f16", FA_F16, FA_F16, 0, 0, 0, 0, false, false},
+    [F16] = {"f16", FA_F16, FA_F16, 0, 0, 0, 0, false, false},
     {"KIVI, 4 bits", FA_U4, FA_U4, 16, 1, 1, 16, true, true},
     {"KIVI, 2 bits", FA_U2, FA_U2, 16, 1, 1, 16, true, true},
     {"ZipCache, salient", FA_U4, FA_U4, 16, 1, 1, DIM, true, true},

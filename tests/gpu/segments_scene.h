@@ -24,7 +24,7 @@ typedef struct format {
     bool k_zeros, v_zeros;
 } format;
 
-enum { Q8_0 = 7, FORMATS = 9 }; /* of formats[] */
+enum { F16 = 1, Q8_0 = 7, FORMATS = 9 }; /* of formats[] */
 extern const format formats[FORMATS];
 
 typedef struct cache {

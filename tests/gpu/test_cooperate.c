@@ -348,7 +348,7 @@ START_TEST(keys_on_both)
     static scene s;
     int made = 0;
     random_state random = {41};
-    for (int i = 0; i < (slow ? 2 : 12) && away; i++) {
+    for (int i = 0; i < (slow ? 1 : 12) && away; i++) {
         fa_cooperate *c;
         memory_of m;
         const int rows = i % 2 == 0 ? 1 : ROWS;
