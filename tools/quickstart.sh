@@ -428,7 +428,8 @@ EOF
 test_windows()
 {
     export WINEDEBUG=-all WINEPREFIX="$PWD/build-windows/wine"
-    mkdir -p build-windows
+    mkdir -p "$WINEPREFIX"
+    wineserver -p60 || true # else it ends with the last program, perhaps as the next test calls it
     wine wineboot --init & # once, not by several tests at the same time
     wineboot=$!
     fetch_windows
