@@ -7,10 +7,7 @@
  * The fastest of a few runs, of all ranks the slowest. What ranks computed is compared with what one computed.
  *
  *   time_context [GPUS [KIND TOKENS HEADS KV_HEADS TYPE]...]      TYPE is f16 or bf16; dims are 128
- *
- * LIBNCCL and LIBCUDART in the environment name files where the loader does not find the libraries.
  */
-#include <dlfcn.h>
 #include <fastattn/cuda.h>
 #include <fastattn/fastattn.h>
 #include <fastattn/nccl.h>
@@ -20,69 +17,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-enum { DIM = 128, MOST_GPUS = 8, TURNS = 10, NON_BLOCKING = 1, HIGH_PRIORITY = -5 };
+#include "core/ranks/clock.h"
+#include "tests/ranks/on_gpus.h"
 
-typedef struct CUstream_st *stream;
-static struct {
-    int (*cudaGetDeviceCount)(int *count);
-    int (*cudaSetDevice)(int device);
-    int (*cudaStreamCreateWithPriority)(stream *s, unsigned flags, int priority);
-    int (*ncclCommInitAll)(struct ncclComm **comms, int count, const int *devices);
-} api;
-
-static void need(fa_status status)
-{
-    if (status != FA_OK) {
-        (void)fprintf(stderr, "%s: %s\n", fa_status_name(status), fa_last_error());
-        exit(status == FA_NO_DEVICE || status == FA_UNSUPPORTED ? 77 : EXIT_FAILURE);
-    }
-}
-
-static void need_zero(const char *what, int error)
-{
-    if (error != 0) {
-        (void)fprintf(stderr, "%s: %d\n", what, error);
-        exit(EXIT_FAILURE);
-    }
-}
-
-/* Without the library, the measurement is skipped. */
-static void *open_library(const char *variable, const char *name)
-{
-    const char *forced = getenv(variable);
-    void *library = dlopen(forced ? forced : name, RTLD_NOW | RTLD_GLOBAL);
-    if (!library) {
-        printf("%s\n", dlerror());
-        exit(77);
-    }
-    return library;
-}
-
-static void find(void *library, const char *name, void *function)
-{
-    void *symbol = dlsym(library, name);
-    need_zero(name, symbol == NULL);
-    memcpy(function, &symbol, sizeof(symbol));
-}
-
-static void load(void)
-{
-    void *cudart = open_library("LIBCUDART", "libcudart.so.12"),
-         *nccl = open_library("LIBNCCL", "libnccl.so.2");
-    find(cudart, "cudaGetDeviceCount", &api.cudaGetDeviceCount);
-    find(cudart, "cudaSetDevice", &api.cudaSetDevice);
-    find(cudart, "cudaStreamCreateWithPriority", &api.cudaStreamCreateWithPriority);
-    find(nccl, "ncclCommInitAll", &api.ncclCommInitAll);
-}
-
-static double now(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+enum { DIM = 128, TURNS = 10 };
 
 typedef struct shape {
     int rings;
@@ -122,7 +61,7 @@ enum { PERIOD = 1000003 };
 static uint16_t *make_numbers(const shape *s, uint64_t state)
 {
     uint16_t *made = malloc(PERIOD * sizeof(*made));
-    need_zero("malloc", made == NULL);
+    NEED(made == NULL);
     for (int i = 0; i < PERIOD; i++) {
         state = state * 6364136223846793005u + 1442695040888963407u;
         const float value = (float)(int32_t)(state >> 33) / 0x1p30f - 1;
@@ -159,7 +98,7 @@ static fa_buffer *upload(const gpu *g, const part *p, int64_t heads, uint64_t se
     fa_buffer *made;
     size_t at = 0;
     uint16_t *numbers = make_numbers(g->shape, seed), *host = malloc((size_t)(block * row) * sizeof(*host));
-    need_zero("malloc", host == NULL);
+    NEED(host == NULL);
     need(fa_buffer_create(g->device, (size_t)(tokens_of(p) * row) * sizeof(*host), &made));
     for (int i = 0; i < 2; i++) {
         for (int64_t done = 0, n; done < p->count[i]; done += n) {
@@ -213,7 +152,7 @@ static void read_rows(const gpu *g, const memory *m, double *off)
 {
     const int64_t row = g->shape->heads * DIM, step = 61;
     uint16_t *host = malloc((size_t)row * sizeof(*host));
-    need_zero("malloc", host == NULL);
+    NEED(host == NULL);
     for (int64_t i = 0; i < tokens_of(&m->rows); i++) {
         const int second = i >= m->rows.count[0];
         const int64_t token = second ? m->rows.first[1] + i - m->rows.count[0] : m->rows.first[0] + i;
@@ -253,10 +192,10 @@ static double time_runs(const gpu *g, int kind, const object *o, const fa_attent
     for (int turn = 0; turn < TURNS; turn++) {
         if (kind != ONE)
             meet(g);
-        const double start = now();
+        const double start = fa_clock();
         need(run(g, kind, o, args));
         need(fa_queue_wait(g->queue));
-        least = fmin(least, now() - start);
+        least = fmin(least, fa_clock() - start);
     }
     return least;
 }
@@ -307,10 +246,9 @@ static void *run_gpu(void *argument)
     gpu *g = argument;
     char name[16];
     stream travel;
-    need_zero("cudaSetDevice", api.cudaSetDevice(g->rank));
+    NEED(api.cudaSetDevice(g->rank));
     /* Where attention fills the device, blocks of NCCL's kernel are to be the next ones. */
-    need_zero("cudaStreamCreateWithPriority",
-              api.cudaStreamCreateWithPriority(&travel, NON_BLOCKING, HIGH_PRIORITY));
+    NEED(api.cudaStreamCreateWithPriority(&travel, NON_BLOCKING, HIGH_PRIORITY));
     (void)snprintf(name, sizeof(name), "cuda:%d", g->rank);
     need(fa_context_create(NULL, &g->context));
     need(fa_device_open(g->context, name, NULL, &g->device));
@@ -335,11 +273,11 @@ static int run_shape(const shape *s, int ranks, struct ncclComm **comms)
     float largest = 0;
     const size_t count = (size_t)(s->rings ? s->tokens / 61 + 1 : 1) * (size_t)s->heads * DIM;
     expected = calloc(count, sizeof(*expected));
-    need_zero("calloc", expected == NULL);
+    NEED(expected == NULL);
     memset(gpus, 0, sizeof(gpus));
     for (int r = 0; r < ranks; r++) {
         gpus[r] = (gpu){.rank = r, .ranks = ranks, .comm = comms[r], .shape = s};
-        need_zero("pthread_create", pthread_create(&gpus[r].thread, NULL, run_gpu, &gpus[r]));
+        NEED(pthread_create(&gpus[r].thread, NULL, run_gpu, &gpus[r]));
     }
     for (int r = 0; r < ranks; r++) {
         (void)pthread_join(gpus[r].thread, NULL);
@@ -362,17 +300,8 @@ int main(int argc, char **argv)
 {
     static const shape usual[] = {{0, 1 << 20, 32, 8, FA_F16}, {1, 1 << 17, 32, 8, FA_F16}};
     struct ncclComm *comms[MOST_GPUS];
-    int devices[MOST_GPUS], ranks = argc > 1 ? atoi(argv[1]) : 0, count = 0, wrong = 0;
-    load();
-    if (api.cudaGetDeviceCount(&count) != 0 || count == 0) {
-        printf("no GPU is here\n");
-        return 77;
-    }
-    if (ranks <= 0 || ranks > count)
-        ranks = count < MOST_GPUS ? count : MOST_GPUS;
-    for (int r = 0; r < ranks; r++)
-        devices[r] = r;
-    need_zero("ncclCommInitAll", api.ncclCommInitAll(comms, ranks, devices));
+    int wrong = 0;
+    const int ranks = open_gpus(argc > 1 ? atoi(argv[1]) : 0, comms);
     for (int i = 2; i + 4 < argc; i += 5) {
         const shape s = {strcmp(argv[i], "ring") == 0, atoll(argv[i + 1]), atoll(argv[i + 2]),
                          atoll(argv[i + 3]), strcmp(argv[i + 4], "bf16") == 0 ? FA_BF16 : FA_F16};

@@ -10,7 +10,6 @@
  * LIBNCCL and LIBCUDART in the environment name files where the loader does not find the libraries; fastattn's own variables
  * (docs/ranks.md) are NCCL's and cuBLAS's.
  */
-#include <dlfcn.h>
 #include <fastattn/cuda.h>
 #include <fastattn/fastattn.h>
 #include <fastattn/nccl.h>
@@ -20,83 +19,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-enum { DIM = 128, MOST_GPUS = 8, TURNS = 12 };
-enum { TO_HOST = 2, TO_DEVICE = 1 };  /* cudaMemcpyKind */
+#include "core/ranks/clock.h"
+#include "tests/ranks/on_gpus.h"
+
+enum { DIM = 128, TURNS = 12 };
 enum { LOOKED_AT = 5, COLUMNS = 64 }; /* rows of y, and elements of each, that are compared */
-
-typedef struct CUstream_st *stream;
-typedef struct CUevent_st *event;
-static struct {
-    int (*cudaGetDeviceCount)(int *count);
-    int (*cudaSetDevice)(int device);
-    int (*cudaMalloc)(void **memory, size_t bytes);
-    int (*cudaFree)(void *memory);
-    int (*cudaMemcpy)(void *to, const void *from, size_t bytes, int kind);
-    int (*cudaStreamCreateWithPriority)(stream *s, unsigned flags, int priority);
-    int (*cudaEventCreateWithFlags)(event *e, unsigned flags);
-    int (*cudaEventRecord)(event e, stream s);
-    int (*ncclCommInitAll)(struct ncclComm **comms, int count, const int *devices);
-} api;
-
-static void stop(const char *what, int error)
-{
-    (void)fprintf(stderr, "%s: %d\n", what, error);
-    exit(EXIT_FAILURE);
-}
-
-static void need(fa_status status)
-{
-    if (status != FA_OK) {
-        (void)fprintf(stderr, "%s: %s\n", fa_status_name(status), fa_last_error());
-        exit(status == FA_NO_DEVICE || status == FA_UNSUPPORTED ? 77 : EXIT_FAILURE);
-    }
-}
-
-#define NEED(call) ((call) == 0 ? (void)0 : stop(#call, -1))
-
-/* Without the library, the measurement is skipped. */
-static void *open_library(const char *variable, const char *name)
-{
-    const char *forced = getenv(variable);
-    void *library = dlopen(forced ? forced : name, RTLD_NOW | RTLD_GLOBAL);
-    if (!library) {
-        printf("%s\n", dlerror());
-        exit(77);
-    }
-    return library;
-}
-
-static void find(void *library, const char *name, void *function)
-{
-    void *symbol = dlsym(library, name);
-    if (!symbol)
-        stop(name, 0);
-    memcpy(function, &symbol, sizeof(symbol));
-}
-
-static void load(void)
-{
-    void *cudart = open_library("LIBCUDART", "libcudart.so.12"),
-         *nccl = open_library("LIBNCCL", "libnccl.so.2");
-    find(cudart, "cudaGetDeviceCount", &api.cudaGetDeviceCount);
-    find(cudart, "cudaSetDevice", &api.cudaSetDevice);
-    find(cudart, "cudaMalloc", &api.cudaMalloc);
-    find(cudart, "cudaFree", &api.cudaFree);
-    find(cudart, "cudaMemcpy", &api.cudaMemcpy);
-    find(cudart, "cudaStreamCreateWithPriority", &api.cudaStreamCreateWithPriority);
-    find(cudart, "cudaEventCreateWithFlags", &api.cudaEventCreateWithFlags);
-    find(cudart, "cudaEventRecord", &api.cudaEventRecord);
-    find(nccl, "ncclCommInitAll", &api.ncclCommInitAll);
-}
-
-static double now(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 typedef struct shape {
     int64_t tokens, width, heads, heads_kv;
@@ -206,9 +134,9 @@ static double time_layer(gpu *g, fa_sharded_layer *layer)
         .struct_size = sizeof(args), .attention = &attention, .w = g->w, .y = g->y};
     for (int turn = 0; turn < TURNS; turn++) {
         meet(g);
-        const double start = now();
+        const double start = fa_clock();
         need(fa_sharded_layer_run(layer, g->queue, &args));
-        least = fmin(least, now() - start);
+        least = fmin(least, fa_clock() - start);
     }
     fa_buffer_destroy(attention.q);
     fa_buffer_destroy(attention.k);
@@ -227,11 +155,11 @@ static double time_sums(const gpu *g, int sums, int64_t count)
     NEED(api.cudaEventRecord(g->begun, g->compute));
     for (int turn = 0; turn < TURNS; turn++) {
         meet(g);
-        const double start = now();
+        const double start = fa_clock();
         for (int i = 0; i < sums; i++)
             need(t->enqueue(t->user, g->shape->dtype, g->y, count, g->begun, 30, message, sizeof(message)));
         need(t->finish(t->user, 30, message, sizeof(message)));
-        least = fmin(least, now() - start);
+        least = fmin(least, fa_clock() - start);
     }
     return least;
 }
@@ -458,17 +386,8 @@ int main(int argc, char **argv)
     static const int64_t tokens[] = {2048, 4096, 8192, 16384, 32768};
     static const fa_dtype types[] = {FA_F16, FA_BF16};
     struct ncclComm *comms[MOST_GPUS];
-    int devices[MOST_GPUS], ranks = argc > 1 ? atoi(argv[1]) : 0, count = 0, wrong = 0;
-    load();
-    if (api.cudaGetDeviceCount(&count) != 0 || count == 0) {
-        printf("no GPU is here\n");
-        return 77;
-    }
-    if (ranks <= 0 || ranks > count)
-        ranks = count < MOST_GPUS ? count : MOST_GPUS;
-    for (int r = 0; r < ranks; r++)
-        devices[r] = r;
-    NEED(api.ncclCommInitAll(comms, ranks, devices));
+    int wrong = 0;
+    const int ranks = open_gpus(argc > 1 ? atoi(argv[1]) : 0, comms);
     for (int i = 2; i + 4 < argc; i += 5) {
         const shape s = {atoll(argv[i]), atoll(argv[i + 1]), atoll(argv[i + 2]), atoll(argv[i + 3]),
                          strcmp(argv[i + 4], "bf16") == 0 ? FA_BF16 : FA_F16};
