@@ -85,6 +85,9 @@ fa_status fa_binding_share(const fa_problem *problem, fa_binding *binding);
 fa_status fa_binding_check(const fa_binding *binding, const fa_device *device, const fa_problem *problem,
                            size_t workspace, size_t work);
 
+/* Of work's offset in a buffer. */
+enum { FA_WORK_ALIGNMENT = 256 };
+
 /* Whether `size` bytes at `offset` of a buffer of the device may hold work. FA_INVALID, FA_UNSUPPORTED: the message says why
  * not, and names the buffer `of` and "work". */
 fa_status fa_work_check(const fa_device *device, const char *of, const fa_buffer *buffer, size_t offset,

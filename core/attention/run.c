@@ -15,7 +15,7 @@
 fa_status fa_work_check(const fa_device *device, const char *of, const fa_buffer *buffer, size_t offset,
                         size_t size)
 {
-    fa_status status = fa_buffer_check(device, of, "work", buffer, offset, 256, size);
+    fa_status status = fa_buffer_check(device, of, "work", buffer, offset, FA_WORK_ALIGNMENT, size);
     if (status == FA_OK && device->backend->work_check)
         status = device->backend->work_check(buffer, offset, size);
     return status;

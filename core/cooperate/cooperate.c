@@ -7,6 +7,7 @@
 
 #include "core/backend.h"
 #include "core/binding.h"
+#include "core/clock.h"
 #include "core/context.h"
 #include "core/size.h"
 #include "core/status.h"
@@ -312,10 +313,10 @@ static bool waits(const pair *p, int side)
 
 static fa_status launch(pair *p, int side)
 {
-    const double begin = fa_cooperate_now();
+    const double begin = fa_clock();
     FA_TRY(fa_segments_name(fa_plan_run(p->plan[side], p->queue[side], &p->args[side]), side));
     if (waits(p, side))
-        p->spent[side].seconds = fa_cooperate_now() - begin;
+        p->spent[side].seconds = fa_clock() - begin;
     return FA_OK;
 }
 

@@ -129,6 +129,4 @@ fa_status fa_stream_clear(fa_cooperate *cooperate, fa_queue *queue);
 /* Whether the work of a share is that of the lists of this run, which take the place of the run before's. */
 bool fa_cooperate_scheduled(fa_cooperate *cooperate, int share);
 
-double fa_cooperate_now(void);
-
 #endif

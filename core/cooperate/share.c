@@ -2,7 +2,6 @@
 /* How two devices share keys: what the model and earlier runs expect of each, and what a run's lists allow. */
 #include <math.h>
 #include <string.h>
-#include <time.h>
 
 #include "core/backend.h"
 #include "core/cooperate/cooperate.h"
@@ -142,13 +141,6 @@ static fa_status check_sequence(const fa_cooperate *c, int64_t n, int64_t keys, 
                        "home_from[%lld] is %lld with keys[%lld] %lld: a row does not see all keys before",
                        (long long)n, (long long)from, (long long)n, (long long)keys);
     return FA_OK;
-}
-
-double fa_cooperate_now(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 static bool is_as_before(fa_cooperate *c, int list)

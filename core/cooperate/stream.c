@@ -4,11 +4,15 @@
 #include <string.h>
 
 #include "core/backend.h"
+#include "core/clock.h"
 #include "core/context.h"
 #include "core/cooperate/cooperate.h"
+#include "core/plan.h"
 #include "core/size.h"
 #include "core/status.h"
 #include "core/tensor.h"
+
+enum { VALUES_ALIGNMENT = 256 }; /* of where they begin in a piece, behind its keys */
 
 static fa_status check_device(const fa_device *away)
 {
@@ -87,7 +91,7 @@ static bool lay_out_side(const fa_tensor *t, int64_t keys, size_t at, fa_piece_s
 /* As many keys as two pieces have room for, and no more than all in two. */
 static fa_status choose_keys(fa_cooperate *c, uint64_t bytes, const fa_tensor tensor[2])
 {
-    enum { ALIGNMENT = 256, STEP = 64 };
+    enum { STEP = 64 };
     fa_stream *s = &c->stream;
     size_t key = 0;
     for (int i = 0; i < 2; i++) {
@@ -95,12 +99,12 @@ static fa_status choose_keys(fa_cooperate *c, uint64_t bytes, const fa_tensor te
             return fa_fail(FA_OUT_OF_MEMORY, "a key of each sequence overflows memory");
     }
     const uint64_t each = bytes / FA_PIECE_BUFFERS,
-                   room = each > ALIGNMENT ? (each - ALIGNMENT) / FA_MAX(key, 1) : 0;
+                   room = each > VALUES_ALIGNMENT ? (each - VALUES_ALIGNMENT) / FA_MAX(key, 1) : 0;
     const int64_t all = fa_ceil_div(FA_MAX(c->home.problem[FA_AWAY].keys, 1), FA_PIECE_BUFFERS);
     if (room == 0)
-        return fa_fail(FA_INVALID,
-                       "stream_bytes is %llu, expected %llu or more: two pieces of a key of each sequence",
-                       (unsigned long long)bytes, (unsigned long long)FA_PIECE_BUFFERS * (key + ALIGNMENT));
+        return fa_fail(
+            FA_INVALID, "stream_bytes is %llu, expected %llu or more: two pieces of a key of each sequence",
+            (unsigned long long)bytes, (unsigned long long)FA_PIECE_BUFFERS * (key + VALUES_ALIGNMENT));
     s->keys = room < (uint64_t)all ? (int64_t)room : all;
     if (s->keys > STEP && s->keys < all)
         s->keys -= s->keys % STEP;
@@ -133,7 +137,8 @@ fa_status fa_stream_create(fa_cooperate *c, const fa_segments_desc *segments, ui
     FA_TRY(read_side(&tensor[1], "v", &s->side[1]));
     FA_TRY(choose_keys(c, bytes, tensor));
     if (!lay_out_side(&tensor[0], s->keys, 0, &s->side[0], &d.k) ||
-        !lay_out_side(&tensor[1], s->keys, (s->side[0].bytes + 255) & ~(size_t)255, &s->side[1], &d.v))
+        !lay_out_side(&tensor[1], s->keys, (size_t)fa_round_up((int64_t)s->side[0].bytes, VALUES_ALIGNMENT),
+                      &s->side[1], &d.v))
         return fa_fail(FA_OUT_OF_MEMORY, "a piece of %lld keys overflows memory", (long long)s->keys);
     s->blocks = !c->home.device->backend->buffer_send;
     s->filled = FA_PIECES;
@@ -146,7 +151,7 @@ fa_status fa_stream_prepare(fa_cooperate *c)
     fa_stream *s = &c->stream;
     const size_t work = fa_plan_work(s->plan), bytes = s->side[1].at + s->side[1].bytes;
     size_t all = 0;
-    s->work_stride = work / 256 * 256 + (work % 256 ? 256 : 0);
+    s->work_stride = (size_t)fa_round_up((int64_t)work, FA_WORK_ALIGNMENT);
     if (!fa_grow(&all, s->work_stride, FA_PIECES))
         return fa_fail(FA_OUT_OF_MEMORY, "the work of %d pieces overflows memory", FA_PIECES);
     FA_TRY(fa_buffer_create(home, all, &s->work));
@@ -257,9 +262,9 @@ fa_status fa_stream_begin(fa_cooperate *c, const fa_attention_args *whole, const
         return FA_OK;
     s->pieces = (int)FA_MAX(fa_ceil_div(most, s->keys), FA_PIECE_BUFFERS);
     s->filled = FA_MAX(s->filled, s->pieces);
-    const double start = fa_cooperate_now();
+    const double start = fa_clock();
     FA_TRY(fa_segments_name(begin(c, whole, away), FA_AWAY));
-    s->enqueuing = fa_cooperate_now() - start;
+    s->enqueuing = fa_clock() - start;
     return FA_OK;
 }
 

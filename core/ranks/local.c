@@ -4,11 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/clock.h"
 #include "core/context.h"
 #include "core/floating.h"
 #include "core/half.h"
 #include "core/portable/lang.h"
-#include "core/ranks/clock.h"
 #include "core/ranks/transport.h"
 #include "core/structs.h"
 

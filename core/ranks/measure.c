@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <float.h>
 
+#include "core/clock.h"
 #include "core/context.h"
 #include "core/portable/lang.h"
-#include "core/ranks/clock.h"
 #include "core/ranks/transport.h"
 
 /* The fastest of a few allreduces of so many elements, which are all 0. */

@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/clock.h"
 #include "core/context.h"
 #include "core/library.h"
-#include "core/ranks/clock.h"
 #include "core/status.h"
 
 /* As nccl.h and cuda.h number them. */
@@ -158,6 +158,14 @@ static fa_status wait_for_stream(end *e, const char *what, double deadline, doub
     }
 }
 
+/* Until what was enqueued is done. */
+static fa_status wait_for_both(end *e, const char *what, int result, double deadline, double timeout,
+                               char *message, size_t message_size)
+{
+    FA_TRY(wait_for_nccl(e, what, result, deadline, timeout, message, message_size));
+    return wait_for_stream(e, what, deadline, timeout, message, message_size);
+}
+
 static const char reducing[] = "ncclAllReduce";
 
 static fa_status enqueue_sum(end *e, fa_dtype dtype, void *data, int64_t count, double deadline,
@@ -244,13 +252,11 @@ static fa_status gather(end *e, const void *from, void *to, size_t bytes, double
 static fa_status gather_data(end *e, const void *from, void *to, size_t bytes, double timeout, char *message,
                              size_t message_size)
 {
-    static const char what[] = "ncclAllGather";
-    const double deadline = fa_clock() + timeout;
     if (bytes == 0)
         return FA_OK;
+    const double deadline = fa_clock() + timeout;
     const int result = nccl.AllGather(from, to, bytes, NCCL_CHAR, e->communicator, e->stream);
-    const fa_status status = wait_for_nccl(e, what, result, deadline, timeout, message, message_size);
-    return status == FA_OK ? wait_for_stream(e, what, deadline, timeout, message, message_size) : status;
+    return wait_for_both(e, "ncclAllGather", result, deadline, timeout, message, message_size);
 }
 
 /* One group, so that neither waits for the other. A group that was begun is ended, whatever it holds. */
@@ -270,13 +276,11 @@ static int enqueue_shift(const end *e, const void *from, void *to, size_t bytes)
 static fa_status shift_all(end *e, const void *from, void *to, size_t bytes, double timeout, char *message,
                            size_t message_size)
 {
-    static const char what[] = "ncclSend and ncclRecv";
-    const double deadline = fa_clock() + timeout;
     if (bytes == 0)
         return FA_OK;
+    const double deadline = fa_clock() + timeout;
     const int result = enqueue_shift(e, from, to, bytes);
-    const fa_status status = wait_for_nccl(e, what, result, deadline, timeout, message, message_size);
-    return status == FA_OK ? wait_for_stream(e, what, deadline, timeout, message, message_size) : status;
+    return wait_for_both(e, "ncclSend and ncclRecv", result, deadline, timeout, message, message_size);
 }
 
 /* Calls come from any thread: each finds the context current. */
@@ -298,10 +302,8 @@ static fa_status allreduce(void *user, fa_dtype dtype, void *data, int64_t count
                            char *message, size_t message_size)
 {
     end *e = user;
-    fa_status status = enter(e, message, message_size);
-    if (status != FA_OK)
-        return status;
-    status = reduce(e, dtype, data, count, timeout, message, message_size);
+    FA_TRY(enter(e, message, message_size));
+    const fa_status status = reduce(e, dtype, data, count, timeout, message, message_size);
     leave();
     return status;
 }
@@ -310,10 +312,8 @@ static fa_status allgather(void *user, const void *from, void *to, size_t bytes,
                            char *message, size_t message_size)
 {
     end *e = user;
-    fa_status status = enter(e, message, message_size);
-    if (status != FA_OK)
-        return status;
-    status = gather(e, from, to, bytes, timeout, message, message_size);
+    FA_TRY(enter(e, message, message_size));
+    const fa_status status = gather(e, from, to, bytes, timeout, message, message_size);
     leave();
     return status;
 }
@@ -322,10 +322,8 @@ static fa_status allgather_data(void *user, const void *from, void *to, size_t b
                                 char *message, size_t message_size)
 {
     end *e = user;
-    fa_status status = enter(e, message, message_size);
-    if (status != FA_OK)
-        return status;
-    status = gather_data(e, from, to, bytes, timeout, message, message_size);
+    FA_TRY(enter(e, message, message_size));
+    const fa_status status = gather_data(e, from, to, bytes, timeout, message, message_size);
     leave();
     return status;
 }
@@ -334,10 +332,8 @@ static fa_status shift(void *user, const void *from, void *to, size_t bytes, dou
                        size_t message_size)
 {
     end *e = user;
-    fa_status status = enter(e, message, message_size);
-    if (status != FA_OK)
-        return status;
-    status = shift_all(e, from, to, bytes, timeout, message, message_size);
+    FA_TRY(enter(e, message, message_size));
+    const fa_status status = shift_all(e, from, to, bytes, timeout, message, message_size);
     leave();
     return status;
 }
@@ -361,10 +357,9 @@ static fa_status enqueue(void *user, fa_dtype dtype, void *data, int64_t count, 
 static fa_status finish(void *user, double timeout, char *message, size_t message_size)
 {
     end *e = user;
-    fa_status status = enter(e, message, message_size);
-    if (status != FA_OK)
-        return status;
-    status = wait_for_stream(e, reducing, fa_clock() + timeout, timeout, message, message_size);
+    FA_TRY(enter(e, message, message_size));
+    const fa_status status =
+        wait_for_stream(e, reducing, fa_clock() + timeout, timeout, message, message_size);
     leave();
     return status;
 }

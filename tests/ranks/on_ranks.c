@@ -3,8 +3,9 @@
 
 #include <pthread.h>
 #include <stdio.h>
+#include <string.h>
 
-#include "core/ranks/clock.h"
+#include "core/clock.h"
 
 typedef struct job {
     a_rank *rank;
@@ -46,6 +47,20 @@ void on_ranks(int32_t count, double latency, double bandwidth, double timeout, v
         (void)pthread_join(thread[i], NULL);
     for (int32_t i = 0; i < count; i++)
         fa_transport_destroy(made[i]);
+}
+
+void on_pairs(void (*body)(a_rank *r), void *user, int *kind, int kinds, const char *const (*expected)[2])
+{
+    for (*kind = 0; *kind < kinds; (*kind)++) {
+        a_rank found[MOST_RANKS];
+        on_ranks(2, 0, 0, 10, body, user, found);
+        for (int32_t r = 0; r < 2; r++) {
+            ck_assert_msg((found[r].status == FA_OK) == (*kind == kinds - 1), "%d, rank %d: %s", *kind, r,
+                          found[r].message);
+            ck_assert_msg(strstr(found[r].message, expected[*kind][r]) != NULL, "%d, rank %d: %s", *kind, r,
+                          found[r].message);
+        }
+    }
 }
 
 int look_for_device(const char *backend)

@@ -26,6 +26,10 @@ void keep_status(a_rank *r, fa_status status);
 void on_ranks(int32_t count, double latency, double bandwidth, double timeout, void (*body)(a_rank *r),
               void *user, a_rank ranks[MOST_RANKS]);
 
+/* Two ranks run `body` on `user`, whose *kind counts to `kinds`. In each kind a rank's message holds what is expected; all
+ * fail but in the last one. */
+void on_pairs(void (*body)(a_rank *r), void *user, int *kind, int kinds, const char *const (*expected)[2]);
+
 /* Where the backend has no device, or one that does not take host memory, the exit status of a skipped test; else 0. */
 int look_for_device(const char *backend);
 

@@ -18,8 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/clock.h"
 #include "core/half.h"
-#include "core/ranks/clock.h"
 #include "core/ranks/transport.h"
 #include "tests/ranks/context_scene.h"
 #include "tests/ranks/latent_scene.h"

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/clock.h"
 #include "core/half.h"
-#include "core/ranks/clock.h"
 #include "core/ranks/transport.h"
 #include "tests/ranks/context_scene.h"
 #include "tests/ranks/ring_scene.h"
@@ -64,6 +64,29 @@ static void on_stub(int looks, double timeout, void (*body)(job *j), job jobs[RA
     for (int r = 0; r < RANKS; r++)
         (void)pthread_join(jobs[r].thread, NULL);
     ck_assert_int_eq(stub->live(), 0);
+}
+
+/* Rank 1 went away after what it did. */
+static void assert_others_are_told(const job jobs[RANKS])
+{
+    for (int r = 0; r < RANKS; r++) {
+        ck_assert_int_eq(jobs[r].status, r == 1 ? FA_OK : FA_RANK_LOST);
+        ck_assert_int_eq(jobs[r].wrong, 0);
+        ck_assert_double_lt(jobs[r].seconds, SHORT + 2);
+        if (r != 1)
+            ck_assert_msg(strstr(jobs[r].message, "ncclAllReduce: another rank did not come within 1 s") !=
+                              NULL,
+                          "%s", jobs[r].message);
+    }
+}
+
+/* Rank 0 let the communicator fail. */
+static void assert_failure_is_told(const job jobs[RANKS])
+{
+    for (int r = 1; r < RANKS; r++) {
+        ck_assert_int_eq(jobs[r].status, FA_RANK_LOST);
+        ck_assert_msg(strstr(jobs[r].message, "remote process exited") != NULL, "%s", jobs[r].message);
+    }
 }
 
 /* What the rank before sent, and nothing behind it. */
@@ -246,15 +269,7 @@ START_TEST(a_rank_that_enqueues_less)
 {
     job jobs[RANKS];
     on_stub(0, SHORT, enqueue_and_leave, jobs);
-    for (int r = 0; r < RANKS; r++) {
-        ck_assert_int_eq(jobs[r].status, r == 1 ? FA_OK : FA_RANK_LOST);
-        ck_assert_int_eq(jobs[r].wrong, 0);
-        ck_assert_double_lt(jobs[r].seconds, SHORT + 2);
-        if (r != 1)
-            ck_assert_msg(strstr(jobs[r].message, "ncclAllReduce: another rank did not come within 1 s") !=
-                              NULL,
-                          "%s", jobs[r].message);
-    }
+    assert_others_are_told(jobs);
 }
 END_TEST
 
@@ -277,10 +292,7 @@ START_TEST(a_communicator_that_fails_behind_the_host)
 {
     job jobs[RANKS];
     on_stub(0, LONG, enqueue_and_fail, jobs);
-    for (int r = 1; r < RANKS; r++) {
-        ck_assert_int_eq(jobs[r].status, FA_RANK_LOST);
-        ck_assert_msg(strstr(jobs[r].message, "remote process exited") != NULL, "%s", jobs[r].message);
-    }
+    assert_failure_is_told(jobs);
 }
 END_TEST
 
@@ -298,15 +310,7 @@ START_TEST(a_rank_that_is_gone)
 {
     job jobs[RANKS];
     on_stub(0, SHORT, leave, jobs);
-    for (int r = 0; r < RANKS; r++) {
-        ck_assert_int_eq(jobs[r].status, r == 1 ? FA_OK : FA_RANK_LOST);
-        ck_assert_int_eq(jobs[r].wrong, 0);
-        ck_assert_double_lt(jobs[r].seconds, SHORT + 2);
-        if (r != 1)
-            ck_assert_msg(strstr(jobs[r].message, "ncclAllReduce: another rank did not come within 1 s") !=
-                              NULL,
-                          "%s", jobs[r].message);
-    }
+    assert_others_are_told(jobs);
 }
 END_TEST
 
@@ -325,10 +329,7 @@ START_TEST(a_communicator_that_fails)
 {
     job jobs[RANKS];
     on_stub(0, LONG, fail_soon, jobs);
-    for (int r = 1; r < RANKS; r++) {
-        ck_assert_int_eq(jobs[r].status, FA_RANK_LOST);
-        ck_assert_msg(strstr(jobs[r].message, "remote process exited") != NULL, "%s", jobs[r].message);
-    }
+    assert_failure_is_told(jobs);
 }
 END_TEST
 

@@ -252,16 +252,7 @@ START_TEST(ranks_that_disagree)
         {"", ""},
     };
     task t = {.device = open_device()};
-    for (t.kind = 0; t.kind < COUNT(expected); t.kind++) {
-        a_rank found[MOST_RANKS];
-        on_ranks(2, 0, 0, 10, differ, &t, found);
-        for (int32_t r = 0; r < 2; r++) {
-            ck_assert_msg((found[r].status == FA_OK) == (t.kind == COUNT(expected) - 1), "%d, rank %d: %s",
-                          t.kind, r, found[r].message);
-            ck_assert_msg(strstr(found[r].message, expected[t.kind][r]) != NULL, "%d, rank %d: %s", t.kind, r,
-                          found[r].message);
-        }
-    }
+    on_pairs(differ, &t, &t.kind, COUNT(expected), expected);
     fa_device_close(t.device);
 }
 END_TEST

@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/clock.h"
 #include "core/half.h"
-#include "core/ranks/clock.h"
 #include "core/ranks/transport.h"
 #include "tests/ranks/on_ranks.h"
 

@@ -20,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/ranks/clock.h"
+#include "core/clock.h"
 #include "tests/ranks/on_gpus.h"
 
 enum { DIM = 128, TURNS = 12 };

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tools/cooperate/measure.h"
+#include "core/clock.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -319,12 +320,12 @@ static bool time_step(bench *b, step *run, bool home, const char *way, measure_r
     if (!check(b, home, way, result))
         return false;
     int runs = 0;
-    const double begin = measure_now();
-    while (runs < WARM_UP || (runs < MOST_RUNS && measure_now() - begin < b->p->min_time)) {
-        const double start = measure_now();
+    const double begin = fa_clock();
+    while (runs < WARM_UP || (runs < MOST_RUNS && fa_clock() - begin < b->p->min_time)) {
+        const double start = fa_clock();
         if (!went(b, run(b)))
             return false;
-        taken[runs++] = measure_now() - start;
+        taken[runs++] = fa_clock() - start;
     }
     qsort(taken, (size_t)runs, sizeof(taken[0]), by_size);
     *seconds = taken[runs / 2];

@@ -52,6 +52,4 @@ bool measure_prefill(const char *command, fa_device *home, const measure_problem
 /* rows.c. Rows of a pool, in an order that no cache foresees. False: no memory. */
 bool measure_fill(fa_dtype dtype, int64_t dim, size_t row, unsigned char *to, size_t rows);
 
-double measure_now(void);
-
 #endif

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/clock.h"
 #include "tools/cli.h"
 #include "tools/cooperate/measure.h"
 
@@ -131,13 +132,13 @@ static bool time_layers(const layers *l, double min_time, double seconds[2])
     static double taken[2][MOST_TURNS];
     const int host[2] = {0, LAYERS - 1};
     int turns = -1; /* the first warms up */
-    for (const double begin = measure_now();
-         turns < LEAST_TURNS || (turns < MOST_TURNS && measure_now() - begin < min_time); turns++) {
+    for (const double begin = fa_clock();
+         turns < LEAST_TURNS || (turns < MOST_TURNS && fa_clock() - begin < min_time); turns++) {
         for (int i = 0; i < 2; i++) {
-            const double start = measure_now();
+            const double start = fa_clock();
             if (!went(l, run(l, host[i])))
                 return false;
-            taken[i][turns < 0 ? 0 : turns] = measure_now() - start;
+            taken[i][turns < 0 ? 0 : turns] = fa_clock() - start;
         }
     }
     for (int i = 0; i < 2; i++) {

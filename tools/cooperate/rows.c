@@ -1,21 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is measured: rows of random numbers; and by which clock. */
+/* What is measured: rows of random numbers. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include <fastattn/reference.h>
 
 #include "tools/cooperate/measure.h"
 
 enum { POOL = 1021 };
-
-double measure_now(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static uint64_t next_random(uint64_t *state)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Time as ranks wait by it: seconds that only grow. */
-#ifndef FA_CORE_RANKS_CLOCK_H
-#define FA_CORE_RANKS_CLOCK_H
+/* Time that is measured and waited by: seconds that only grow. */
+#ifndef FA_CORE_CLOCK_H
+#define FA_CORE_CLOCK_H
 
 #include <pthread.h>
 
