@@ -430,7 +430,9 @@ test_windows()
 {
     export WINEDEBUG=-all WINEPREFIX="$PWD/build-windows/wine"
     mkdir -p "$WINEPREFIX"
-    wineserver -p60 || true # else it ends with the last program, perhaps as the next test calls it
+    # Debian's server ends with its last program, perhaps just as the next test calls it. This one stays until the end.
+    wineserver -p || true # one may be left from before
+    trap 'wineserver -k' EXIT
     wine wineboot --init & # once, not by several tests at the same time
     wineboot=$!
     fetch_windows
