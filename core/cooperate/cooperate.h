@@ -27,7 +27,11 @@ typedef struct fa_spent {
 typedef struct fa_pace {
     double modelled, measured; /* seconds; measured 0: not yet */
     fa_spent last;             /* by the last run that succeeded */
+    int64_t run;               /* number of the run that measured it last, or 0 */
 } fa_pace;
+
+/* After so many runs what was measured is old. */
+enum { FA_PACE_RUNS = 64 };
 
 /* A range of bytes that lies alike in a cache and in a piece, for k or v: of each sequence, or of each of its heads. */
 typedef struct fa_piece_side {

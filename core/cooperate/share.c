@@ -71,6 +71,12 @@ static double pace_beside_copies(const fa_cooperate *c)
            fa_cooperate_left(c->host_bandwidth, bytes / p->modelled, bytes / pace_of(&c->pace[FA_STREAM]));
 }
 
+/* All or nothing leaves one of the two unmeasured, and never learns that it, or `blocks`, has become another. */
+static bool is_old(const fa_cooperate *c)
+{
+    return c->runs - FA_MIN(c->pace[FA_AWAY].run, c->pace[FA_STREAM].run) >= FA_PACE_RUNS;
+}
+
 /* Of the keys that lie away alone, which are the share `away` of all; there are `keys` of each sequence on average. */
 static double streamed_share(const fa_cooperate *c, double keys, double away)
 {
@@ -83,7 +89,7 @@ static double streamed_share(const fa_cooperate *c, double keys, double away)
                             .home = pace_of(&c->pace[FA_HOME]) * keys,
                             .stream = pace_of(&c->pace[FA_STREAM]) * keys,
                             .link = fa_cooperate_link(c)};
-    if (s->blocks) /* a sum of times, which is least at an end */
+    if (s->blocks && !is_old(c)) /* a sum of times, which is least at an end */
         return paces.stream < paces.away ? 1 : 0;
     return fa_cooperate_streamed(&paces, away) / away;
 }
@@ -102,7 +108,7 @@ double fa_cooperate_even(const fa_cooperate *c)
     return even_share(c, (double)(c->home.problem[FA_AWAY].keys + c->home.problem[FA_HOME].keys));
 }
 
-/* The most recent runs count most, and the first, which warms caches up, soon no more. */
+/* The most recent runs count most, and the first, which warms caches up, soon no more; one that is old, not at all. */
 void fa_cooperate_learn(fa_cooperate *c, int side, const fa_spent *spent)
 {
     fa_pace *p = &c->pace[side];
@@ -110,7 +116,9 @@ void fa_cooperate_learn(fa_cooperate *c, int side, const fa_spent *spent)
     if (spent->keys == 0 || !(spent->seconds > 0))
         return;
     const double now = spent->seconds * (double)sequences_of(c) / (double)spent->keys;
-    p->measured = c->runs == 0 || p->measured == 0 ? now : p->measured + (now - p->measured) / 2;
+    const bool first = p->measured == 0 || c->runs - p->run >= FA_PACE_RUNS;
+    p->measured = c->runs == 0 || first ? now : p->measured + (now - p->measured) / 2;
+    p->run = c->runs;
 }
 
 /* One past the last key that the first row of a sequence sees, where no row is hidden anything: beyond the last key. */

@@ -125,7 +125,8 @@ typedef struct fa_cooperate_desc {
     double link_bandwidth, link_seconds;
     /* Streaming. The away device works in host memory (openmp), and its cache has no page table and no scales, else
      * FA_UNSUPPORTED. Copies run beside the processors where that memory is of fa_host_memory_create(home) and home is CUDA;
-     * elsewhere they are done before the processors begin, and nothing is streamed unless that is faster. */
+     * elsewhere they are done before the processors begin, and nothing is streamed unless that is faster, but for one run in
+     * 64, which measures anew. */
     uint64_t stream_bytes; /* of home memory, for two buffers of a piece each; a run has up to 6. 0: none */
     double stream_share;   /* of keys that lie away alone, up to 1. 0: the run chooses                   */
     double host_bandwidth; /* bytes per second that processors and copies together read; 0: no limit     */

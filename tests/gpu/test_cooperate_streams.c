@@ -180,10 +180,60 @@ START_TEST(streams_are_even)
 }
 END_TEST
 
+/* Where copies block, all is streamed or nothing, whichever is faster; and after many runs both are measured once. */
+START_TEST(blocked_streams_are_tried)
+{
+    static scene s;
+    random_state random = {71};
+    fa_cooperate *c;
+    memory_of m;
+    if (!away || !away->backend->host_pointers)
+        return;
+    make_pair(&s, 1, 1, 0, 1, false, false, &random);
+    const fa_cooperate_desc desc = {.stream_bytes = 1 << 20, .link_seconds = 1e-30};
+    if (!create_from(&s, desc, &c))
+        return;
+    make_pair_memory(&s, &m);
+    int64_t all[BATCH];
+    const int64_t gone[BATCH] = {KEYS, KEYS};
+    for (int b = 0; b < BATCH; b++) {
+        s.cache[0].lens[b] = s.cache[1].lens[b] = KEYS;
+        all[b] = 2 * KEYS;
+    }
+    const fa_cooperate_keys keys = {.struct_size = sizeof(keys), .keys = all, .away_keys = gone};
+    for (int faster = 0; faster < 2; faster++) { /* first the copies lose, then they win */
+        int tried = 0;
+        const int64_t usual = faster ? BATCH * KEYS : 0;
+        for (int run = 0; run < 2 * FA_PACE_RUNS + 8; run++) {
+            c->stream.blocks = true;
+            c->pace[FA_AWAY].measured = 10;
+            c->pace[FA_HOME].measured = 1e-3;
+            c->pace[FA_STREAM].measured = faster ? 5 : 20;
+            ck_assert_msg(fa_cooperate_run(c, queue, &keys, &m.args) == FA_OK, "%s", fa_last_error());
+            const int64_t copied = info_of(c).keys_streamed;
+            if (copied != usual) {
+                tried++;
+                ck_assert_int_gt(copied, 0);
+                ck_assert_int_lt(copied, BATCH * KEYS);
+                ck_assert_double_ne(c->pace[FA_STREAM].measured, faster ? 5 : 20);
+                ck_assert_double_lt(c->pace[faster ? FA_AWAY : FA_STREAM].measured,
+                                    1); /* what was told is old */
+            }
+            read_outputs(&s, &m);
+            check_scene(&s);
+        }
+        ck_assert_int_eq(tried, 2);
+    }
+    release_memory(&m);
+    fa_cooperate_destroy(c);
+}
+END_TEST
+
 void add_streams(TCase *tc)
 {
     tcase_add_test(tc, streamed);
     tcase_add_test(tc, few_streamed);
     tcase_add_test(tc, no_sequences);
     tcase_add_test(tc, streams_are_even);
+    tcase_add_test(tc, blocked_streams_are_tried);
 }
