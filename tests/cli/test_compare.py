@@ -15,7 +15,9 @@ from pathlib import Path
 sys.dont_write_bytecode = True  # the source tree stays as it is
 COMPARE = Path(__file__).resolve().parent.parent.parent / "tools" / "compare"
 sys.path.insert(0, str(COMPARE))
+from compare import start_openblas  # noqa: E402
 from cases import SUITES, Case, falls, of_neighbours, over_line, parse_shape, ratio  # noqa: E402
+from workers import newer_core, processor_flags  # noqa: E402
 
 WORKER = os.environ.get("FASTATTN_COMPARE_WORKER", "compare-worker")
 SHAPE = "B1,H2,S10,D100"
@@ -186,6 +188,22 @@ class Arithmetic(unittest.TestCase):
                 self.assertEqual((case.dtype, case.heads_q % case.heads_kv), ("bf16", 0))
 
 
+    def test_cores_that_openblas_does_not_know(self):
+        avx2, avx512 = {"sse2", "avx2", "fma"}, {"avx512" + part for part in ("f", "cd", "bw", "dq", "vl")}
+        self.assertEqual(newer_core("Prescott", avx2), "Haswell")
+        self.assertEqual(newer_core("Sandybridge", avx2 | avx512), "SkylakeX")
+        self.assertEqual(newer_core("Nehalem", avx2 | avx512 - {"avx512vl"}), "Haswell")  # Xeon Phi has no VL
+        for core, flags in (("Prescott", {"sse2"}), ("Prescott", set()), ("Zen", avx2 | avx512), ("ARMV8", avx2)):
+            self.assertIsNone(newer_core(core, flags))
+
+    def test_flags(self):
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8") as file:
+            file.write("processor : 0\nflags\t\t: fpu avx2 fma\n\nprocessor : 1\nflags : fpu\n")
+            file.flush()
+            self.assertEqual(processor_flags(file.name), {"fpu", "avx2", "fma"})
+        self.assertEqual(processor_flags("/nowhere"), set())
+
+
 class Driver(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory(prefix="fastattn-compare-")
@@ -218,6 +236,22 @@ class Driver(unittest.TestCase):
 
     def rows(self, text):
         return [line.split() for line in text.splitlines() if line.startswith(("f32 ", "f16 ", "bf16 "))]
+
+    def test_openblas_is_told_the_core(self):
+        script = self.folder / "openblas.py"
+        script.write_text("import os, sys\n"
+                          "core = os.environ.get('OPENBLAS_CORETYPE', 'Prescott')\n"
+                          "print(f'ok OpenBLAS 0.0, core {core}, threads: 1', flush=True)\nsys.stdin.read()\n")
+        own = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
+        for env, flags, said in (
+            (own, {"avx2", "fma"}, "core Haswell, threads: 1; told OPENBLAS_CORETYPE=Haswell, by itself it takes this "
+                                   "processor for Prescott"),
+            (own, {"sse2"}, "core Prescott, threads: 1"),
+            ({**own, "OPENBLAS_CORETYPE": "Nehalem"}, {"avx2", "fma"}, "core Nehalem, threads: 1"),
+        ):
+            worker = start_openblas([sys.executable, str(script)], env, flags)
+            worker.close()
+            self.assertEqual(worker.introduction, f"OpenBLAS 0.0, {said}")
 
     def test_tiny_for_real(self):
         text = self.compare("--peers", "ours", "--suite", "tiny", "--json", self.json)

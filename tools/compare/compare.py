@@ -15,7 +15,7 @@ from cases import DTYPES, SUITES, Case, parse_shape  # noqa: E402
 from prepare import ROOT, Missing, build_worker, say, torch_python  # noqa: E402
 from report import SGEMM_SIZE, SUMMARIES, Result, Table, save  # noqa: E402
 from text import plain  # noqa: E402
-from workers import Died, Lane, Refused, Worker, environment  # noqa: E402
+from workers import Died, Lane, Refused, Worker, environment, newer_core, processor_flags  # noqa: E402
 
 PEERS = ("ours", "openblas", "torch")
 HOST_BACKENDS = ("openmp", "null")  # whose runs are over when the call returns, on this machine's own memory
@@ -221,14 +221,27 @@ def variants_of(options, case):
     return options.torch_variants or DEFAULT_VARIANTS[options.torch_device][case.dtype]
 
 
+def start_openblas(command, env, flags):
+    """Its worker. It is told what to take the processor for where it does not know it, unless the user tells it."""
+    worker = Worker("OpenBLAS", command, env)
+    took = re.search(r", core (\w+),", worker.introduction)
+    core = newer_core(took[1], flags) if took and "OPENBLAS_CORETYPE" not in env else None
+    if core is None:
+        return worker
+    worker.close()
+    worker = Worker("OpenBLAS", command, {**env, "OPENBLAS_CORETYPE": core})
+    worker.introduction += f"; told OPENBLAS_CORETYPE={core}, by itself it takes this processor for {took[1]}"
+    return worker
+
+
 def start_workers(options, workers):
     """Starts every peer in `workers`, a dict that fills; returns why those that are not in it are not."""
     env = environment(options.threads, options.isa)
     absent = {}
 
-    def start(name, what, command, on_gpu):
+    def start(name, make, *arguments):
         try:
-            workers[name] = Worker(what, [str(part) for part in command], env, on_gpu)
+            workers[name] = make(*arguments)
         except Refused as reason:
             absent[name] = str(reason)
 
@@ -236,15 +249,17 @@ def start_workers(options, workers):
     ours = options.worker or build_worker(options.build)
     for name, backend in zip(options.names, options.backends):
         what = "fastattn" if name == "ours" else f"fastattn on {name}"
-        start(name, what, [ours, backend], backend.partition(":")[0] not in HOST_BACKENDS)
+        on_gpu = backend.partition(":")[0] not in HOST_BACKENDS
+        start(name, Worker, what, [str(ours), backend], env, on_gpu)
     if "openblas" in options.peers:
         library = [options.openblas] if options.openblas else []
-        start("openblas", "OpenBLAS", [sys.executable, PEERS_SCRIPT, "openblas", threads, *library], False)
+        command = [sys.executable, str(PEERS_SCRIPT), "openblas", threads, *library]
+        start("openblas", start_openblas, command, env, processor_flags())
     if "torch" in options.peers:
         try:
             python = torch_python(options.venv, options.torch_index)
-            start("torch", "PyTorch", [python, PEERS_SCRIPT, "torch", threads, options.torch_device],
-                  options.torch_device != "cpu")
+            command = [str(python), str(PEERS_SCRIPT), "torch", threads, options.torch_device]
+            start("torch", Worker, "PyTorch", command, env, options.torch_device != "cpu")
         except Missing as reason:
             absent["torch"] = str(reason)
     return absent

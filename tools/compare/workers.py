@@ -27,6 +27,30 @@ AVX2 = {
 THREADS = ("FASTATTN_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+# What OpenBLAS calls processors of x86 before AVX2. It takes one that is newer than itself for one of these.
+OLD_CORES = ("Katmai", "Coppermine", "Northwood", "Prescott", "Banias", "Atom", "Core2", "Penryn", "Dunnington", "Nehalem",
+             "Sandybridge", "Athlon", "Opteron", "Opteron_SSE3", "Barcelona", "Nano", "Bobcat", "Bulldozer", "Piledriver",
+             "Steamroller")
+
+
+def newer_core(core, flags):
+    """What OpenBLAS should take a processor for that has these features, where it took it for an old one; else None."""
+    if core not in OLD_CORES:
+        return None
+    if {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"} <= flags:
+        return "SkylakeX"
+    return "Haswell" if {"avx2", "fma"} <= flags else None
+
+
+def processor_flags(path="/proc/cpuinfo"):
+    """The first processor's features as Linux names them; none where it says nothing."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as lines:
+            return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
+    except OSError:
+        return set()
+
+
 class Refused(Exception):
     """A worker's own reason for not giving a number."""
 
