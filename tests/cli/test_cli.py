@@ -4,8 +4,10 @@
 
 import json
 import os
+import re
 import sys
 import unittest
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 sys.dont_write_bytecode = True  # the source tree stays as it is
@@ -235,6 +237,32 @@ class Plan(Case):
             self.assertEqual(line, "█" * 2 * row + "//" + "·" * (62 - 2 * row))
         text = self.expect(0, "plan", *shape, mentions=("several blocks", "3968  ")).stdout
         self.assertEqual(text.splitlines()[-1].split()[-1], tiles["cells"][-1])
+
+    def svg_areas(self, *arguments):
+        """The area that each class of tiles has in the picture, in parts of the square of both axes."""
+        self.expect(0, "plan", *arguments, "--svg", self.path("tiles.svg"))
+        colours = {"#ffffff": "skip", "#fb8f44": "partial", "#54aeff": "full"}
+        areas = dict.fromkeys(colours.values(), 0.0)
+        for path in ElementTree.parse(self.path("tiles.svg")).iter("{http://www.w3.org/2000/svg}path"):
+            for width, height in re.findall(r"h([\d.]+)v([\d.]+)h-", path.get("d")):
+                areas[colours[path.get("fill")]] += float(width) * float(height) / 380**2
+        return areas
+
+    def test_svg(self):
+        shape = ("--shape", "B1,H1,S256,D32", "--causal", "top-left", "--block-q", "32", "--block-kv", "32")
+        areas = self.svg_areas(*shape)
+        for tile, cells in (("full", 28), ("partial", 8), ("skip", 28)):
+            self.assertAlmostEqual(areas[tile], cells / 64, delta=1e-3)
+        areas = self.svg_areas(*shape, "--packed", "64,0,128,64")
+        for tile, cells in (("full", 8), ("partial", 8), ("skip", 8)):
+            self.assertAlmostEqual(areas[tile], cells / 64, delta=1e-3)
+        # Heads that are packed into a block's rows; fewer rows than keys.
+        grouped = ("--shape", "B1,H4,S64,D32,HK1,SK256", "--block-q", "32", "--block-kv", "32")
+        self.assertAlmostEqual(sum(self.svg_areas(*grouped).values()), 0.25, delta=1e-3)
+        self.usage("plan", *shape, "--packed", "64,,64", mentions=("--packed is '64,,64'",))
+        self.usage("plan", *shape, "--packed", "64", "--page", "16", mentions=("--packed", "--page"))
+        self.usage("plan", *shape, "--svg", "-", "--threads", "2", mentions=("--svg", "--threads"))
+        self.failure("plan", *shape, "--packed", "64,256", mentions=("cu_rows_q[2] is 320",))
 
     def test_long_sequences_are_sampled(self):
         shape = ("--shape", "B1,H1,S16,D16,SK1048576", "--block-kv", "16")

@@ -9,9 +9,11 @@
 
 #include "tools/cli.h"
 #include "tools/kvtype.h"
+#include "tools/output.h"
 #include "tools/pages.h"
 #include "tools/plan/picture.h"
 #include "tools/plan/ranks.h"
+#include "tools/plan/svg.h"
 #include "tools/plan/threads.h"
 #include "tools/shape.h"
 
@@ -38,11 +40,13 @@ static const char usage[] =
     "  fastattn plan --shape B1,H32,S1,D128,HK8,SK8192 --dtype f16     decoding with grouped heads\n"
     "  fastattn plan --shape B8,H32,S1,D128,HK8,SK8192 --page 16       keys in pages\n"
     "  fastattn plan --shape B1,H1,S4096,D64 --window-left 512 --block-q 128 --block-kv 128\n"
+    "  fastattn plan --shape B1,H1,S2048,D64 --packed 300,1200,548 --causal top-left --svg tiles.svg\n"
     "  fastattn plan --shape B1,H8,S2048,D128 --threads 1,2,4,8-64     a line for each number of threads\n"
     "  fastattn plan --shape B1,H32,S1,D128,HK8,SK1048576 --dtype f16 --ranks 2-1024 --link 10,50";
 
 typedef struct plan_options {
-    const char *shape, *dtype, *kv_type, *causal, *align, *backend, *kernel, *threads, *ranks, *link;
+    const char *shape, *dtype, *kv_type, *causal, *align, *backend, *kernel, *threads, *ranks, *link, *packed;
+    cli_file svg;
     int64_t window_left, window_right, prefix, page, scatter, block_q, block_kv, splits, width;
     int json, verbose, v_in_k;
 } plan_options;
@@ -62,6 +66,8 @@ static int parse(plan_options *o, int argc, char **argv)
         {"window-left", 'i', &o->window_left, "keys visible up to and with the row's own; 0: all"},
         {"window-right", 'i', &o->window_right, "keys visible from the row's own on; 0: all"},
         {"prefix", 'i', &o->prefix, "keys at the start that every row sees"},
+        {"packed", 's', &o->packed,
+         "<700,300,1048> lengths of sequences, of rows and keys alike, packed one behind the other"},
         {"page", 'i', &o->page,
          "keys of a page: k and v are pools of pages, and each sequence has SK keys; 0: no pages"},
         {"scatter", 'i', &o->scatter, "<seed> as bench has it; a plan does not depend on where pages lie"},
@@ -78,11 +84,16 @@ static int parse(plan_options *o, int argc, char **argv)
         {"width", 'i', &o->width,
          "with --ranks: elements of a row of the layer's output; 0: heads times dim"},
         {"json", 'f', &o->json, "print a JSON object"},
+        {"svg", 's', &o->svg.path, "<path> write the picture to this file, of all sequences that are packed"},
         {"verbose", 'f', &o->verbose, "print the library's log on stderr"},
     };
     int parsed = cli_parse(command, usage, options, sizeof(options) / sizeof(options[0]), argc, argv);
     if (parsed == 0 && !o->shape) {
         cli_error(command, "--shape is missing, expected a shape such as B1,H8,S2048,D128");
+        return 2;
+    }
+    if (parsed == 0 && o->svg.path && (o->threads || o->ranks)) {
+        cli_error(command, "--svg does not go with --%s", o->threads ? "threads" : "ranks");
         return 2;
     }
     if (parsed == 0 && !o->ranks && (o->link || o->width != 0)) {
@@ -92,6 +103,8 @@ static int parse(plan_options *o, int argc, char **argv)
     return parsed;
 }
 
+enum { MAX_PACKED = 64 };
+
 /* A description that points into the rest. */
 typedef struct problem {
     shape size;
@@ -99,8 +112,32 @@ typedef struct problem {
     kv_types kv;
     fa_tuning tuning;
     int64_t *lens_kv;
+    int64_t cu_rows[MAX_PACKED + 1];
     fa_attention_desc desc;
 } problem;
+
+/* Lengths such as "700,300,1048". False after an error. */
+static bool read_packed(const char *text, problem *p)
+{
+    const char *at = text;
+    for (bool more = text != NULL; more; at++) {
+        char *end = NULL;
+        const long long length = *at >= '0' && *at <= '9' ? strtoll(at, &end, 10) : -1;
+        if (length < 0 || length > FA_MAX_LENGTH || (*end && *end != ',') ||
+            p->desc.sequences == MAX_PACKED) {
+            cli_error(command, "--packed is '%.100s', expected 1 to %d lengths such as 700,300,1048", text,
+                      MAX_PACKED);
+            return false;
+        }
+        p->cu_rows[p->desc.sequences + 1] = p->cu_rows[p->desc.sequences] + length;
+        p->desc.sequences++;
+        at = end;
+        more = *end == ',';
+    }
+    if (text)
+        p->desc.cu_rows_q = p->desc.cu_rows_kv = p->cu_rows;
+    return true;
+}
 
 /* EXIT_OK to go on. */
 static int make_problem(const plan_options *o, problem *p)
@@ -113,8 +150,12 @@ static int make_problem(const plan_options *o, problem *p)
     int dtype = cli_word(command, "dtype", o->dtype, dtypes, 3);
     if (dtype < 0 || !kv_types_option(command, o->kv_type, &p->kv) || !kv_types_whole(command, &p->kv) ||
         !cli_mask(command, o->causal, &d->mask) || !cli_alignment(command, o->align, &d->alignment) ||
-        !pages_options(command, o->page, o->scatter, &p->pages))
+        !pages_options(command, o->page, o->scatter, &p->pages) || !read_packed(o->packed, p))
         return EXIT_USAGE;
+    if (o->packed && o->page) {
+        cli_error(command, "--packed does not go with --page");
+        return EXIT_USAGE;
+    }
     if (!shape_parse(o->shape, s, error, sizeof(error))) {
         cli_error(command, "--shape is '%.100s': %s", o->shape, error);
         return EXIT_USAGE;
@@ -199,6 +240,63 @@ static void name_problem(const problem *p, char *text, size_t size)
     used += (size_t)snprintf(text + used, size - used, " %s%s", types, p->desc.v_in_k ? ", v in k" : "");
     if (p->pages.keys)
         (void)snprintf(text + used, size - used, ", pages of %" PRId32 " keys", p->pages.keys);
+    if (p->desc.sequences)
+        (void)snprintf(text + used, size - used, ", %" PRId64 " packed sequences", p->desc.sequences);
+}
+
+/* "causal bottom-right, window-left 512", as the options were given. */
+static void name_mask(const plan_options *o, char *text, size_t size)
+{
+    const struct {
+        const char *name, *word;
+        int64_t number;
+    } given[] = {{"causal", o->causal, 0},
+                 {"align", o->align, 0},
+                 {"window-left", NULL, o->window_left},
+                 {"window-right", NULL, o->window_right},
+                 {"prefix", NULL, o->prefix},
+                 {"packed", o->packed, 0}};
+    size_t used = 0;
+    (void)snprintf(text, size, "no mask");
+    for (size_t i = 0; i < sizeof(given) / sizeof(given[0]); i++) {
+        char number[24];
+        (void)snprintf(number, sizeof(number), "%" PRId64, given[i].number);
+        if (used < size && (given[i].word || given[i].number))
+            used += (size_t)snprintf(text + used, size - used, "%s%s %s", used ? ", " : "", given[i].name,
+                                     given[i].word ? given[i].word : number);
+    }
+}
+
+/* The picture of a sequence: the one of a dense batch stands for all. */
+static fa_status draw(const fa_plan *plan, const fa_plan_info *info, const problem *p, int64_t sequence,
+                      picture *image)
+{
+    const int64_t packed = p->cu_rows[sequence + 1] - p->cu_rows[sequence];
+    const bool dense = p->desc.sequences == 0;
+    return picture_make(plan, info, sequence, dense ? p->size.len_q : packed, dense ? p->size.len_kv : packed,
+                        image);
+}
+
+/* False after an error. */
+static bool save_svg(const plan_options *o, const problem *p, const fa_plan *plan, const fa_plan_info *info)
+{
+    const int64_t count = p->desc.sequences ? p->desc.sequences : 1;
+    char problem_text[192], mask[192];
+    picture *images = o->svg.path ? calloc((size_t)count, sizeof(*images)) : NULL;
+    fa_status status = FA_OK;
+    if (!o->svg.path)
+        return true;
+    for (int64_t i = 0; images && i < count && status == FA_OK; i++)
+        status = draw(plan, info, p, i, &images[i]);
+    name_problem(p, problem_text, sizeof(problem_text));
+    name_mask(o, mask, sizeof(mask));
+    const plan_svg svg = {images, count, problem_text, mask};
+    bool ok = images && status == FA_OK;
+    if (!ok)
+        cli_error(command, "--svg: %s", images ? fa_last_error() : "no memory for the picture");
+    ok = ok && output_save(command, &o->svg, plan_svg_write, &svg);
+    free(images);
+    return ok;
 }
 
 static void print_text(const problem *p, const fa_device_info *device, const fa_plan_info *info,
@@ -275,7 +373,7 @@ static void print_json(const problem *p, const fa_device_info *device, const fa_
 }
 
 /* Plans on an open device. */
-static fa_status show(fa_device *device, bool json, const problem *p)
+static bool show(fa_device *device, const plan_options *o, const problem *p)
 {
     fa_device_info info = {.struct_size = sizeof(info)};
     fa_plan_info plan_info = {.struct_size = sizeof(plan_info)};
@@ -288,27 +386,27 @@ static fa_status show(fa_device *device, bool json, const problem *p)
     if (status == FA_OK)
         status = fa_plan_get_info(plan, &plan_info);
     if (status == FA_OK)
-        status = picture_make(plan, &plan_info, p->size.len_q, p->size.len_kv, &image);
+        status = draw(plan, &plan_info, p, 0, &image);
     if (status != FA_OK)
         cli_error(command, "%s", fa_last_error());
-    else if (json)
+    else if (o->json)
         print_json(p, &info, &plan_info, &image);
     else
         print_text(p, &info, &plan_info, &image);
+    const bool ok = status == FA_OK && save_svg(o, p, plan, &plan_info);
     fa_plan_destroy(plan);
-    return status;
+    return ok;
 }
 
-static fa_status plan_once(fa_context *context, const plan_options *o, const problem *p)
+static bool plan_once(fa_context *context, const plan_options *o, const problem *p)
 {
     fa_device *device = NULL;
-    fa_status status = fa_device_open(context, o->backend, &p->desc, &device);
-    if (status != FA_OK)
+    bool ok = fa_device_open(context, o->backend, &p->desc, &device) == FA_OK;
+    if (!ok)
         cli_error(command, "%s", fa_last_error());
-    else
-        status = show(device, o->json, p);
+    ok = ok && show(device, o, p);
     fa_device_close(device);
-    return status;
+    return ok;
 }
 
 static bool plan_each(fa_context *context, const plan_options *o, const problem *p,
@@ -332,13 +430,10 @@ static int read_ranks(const plan_options *o, const problem *p, ranks_options *r)
     const struct {
         const char *name;
         bool given;
-    } none[] = {{"threads", o->threads != NULL},
-                {"page", o->page != 0},
-                {"window-left", o->window_left},
-                {"window-right", o->window_right},
-                {"prefix", o->prefix},
-                {"v-in-k", o->v_in_k},
-                {"align", o->align}};
+    } none[] = {{"threads", o->threads != NULL}, {"page", o->page != 0},
+                {"window-left", o->window_left}, {"window-right", o->window_right},
+                {"prefix", o->prefix},           {"packed", o->packed != NULL},
+                {"v-in-k", o->v_in_k},           {"align", o->align}};
     for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++) {
         if (none[i].given) {
             cli_error(command, "--%s does not go with --ranks", none[i].name);
@@ -398,14 +493,14 @@ static int make_plans(const plan_options *o, const problem *p, const plan_thread
     fa_context *context = cli_context(command, o->verbose);
     if (!context)
         return EXIT_FAILED;
-    bool ok = o->threads ? plan_each(context, o, p, threads) : plan_once(context, o, p) == FA_OK;
+    bool ok = o->threads ? plan_each(context, o, p, threads) : plan_once(context, o, p);
     fa_context_destroy(context);
     return ok ? EXIT_OK : EXIT_FAILED;
 }
 
 int cmd_plan(int argc, char **argv)
 {
-    plan_options o = {.scatter = PAGES_IN_ORDER};
+    plan_options o = {.scatter = PAGES_IN_ORDER, .svg = {"svg", NULL}};
     problem p = {.lens_kv = NULL};
     plan_threads threads;
     char error[160];
@@ -418,6 +513,8 @@ int cmd_plan(int argc, char **argv)
         cli_error(command, "--threads is '%.100s': %s", o.threads, error);
         code = EXIT_USAGE;
     }
+    if (code == EXIT_OK && !output_check(command, &o.svg, 1, NULL, 0))
+        code = EXIT_FAILED;
     if (code == EXIT_OK)
         code = o.ranks ? plan_ranks(&o, &p) : make_plans(&o, &p, &threads);
     free(p.lens_kv);

@@ -8,7 +8,7 @@
  * this many are looked at, the outermost among them. */
 enum { MAX_SAMPLES = 64 };
 
-static int64_t cell_start(int64_t cell, int64_t cells, int64_t blocks)
+int64_t picture_cell_start(int64_t cell, int64_t cells, int64_t blocks)
 {
     return blocks / cells * cell + blocks % cells * cell / cells;
 }
@@ -21,16 +21,17 @@ static int64_t sample(int64_t begin, int64_t end, int64_t i, int64_t count)
 
 static fa_status cell_class(const fa_plan *plan, picture *p, int row, int column)
 {
-    int64_t r0 = cell_start(row, p->rows, p->grid_rows), r1 = cell_start(row + 1, p->rows, p->grid_rows);
-    int64_t c0 = cell_start(column, p->columns, p->grid_columns);
-    int64_t c1 = cell_start(column + 1, p->columns, p->grid_columns);
+    int64_t r0 = picture_cell_start(row, p->rows, p->grid_rows),
+            r1 = picture_cell_start(row + 1, p->rows, p->grid_rows);
+    int64_t c0 = picture_cell_start(column, p->columns, p->grid_columns);
+    int64_t c1 = picture_cell_start(column + 1, p->columns, p->grid_columns);
     int64_t rows = r1 - r0 > MAX_SAMPLES ? MAX_SAMPLES : r1 - r0;
     int64_t columns = c1 - c0 > MAX_SAMPLES ? MAX_SAMPLES : c1 - c0;
     fa_tile_class first = FA_TILE_SKIP, found;
 
     p->sampled = p->sampled || rows < r1 - r0 || columns < c1 - c0;
     for (int64_t i = 0; i < rows * columns; i++) {
-        fa_status status = fa_plan_tile(plan, 0, sample(r0, r1, i / columns, rows),
+        fa_status status = fa_plan_tile(plan, p->sequence, sample(r0, r1, i / columns, rows),
                                         sample(c0, c1, i % columns, columns), &found);
         if (status != FA_OK)
             return status;
@@ -45,17 +46,18 @@ static fa_status cell_class(const fa_plan *plan, picture *p, int row, int column
     return FA_OK;
 }
 
-fa_status picture_make(const fa_plan *plan, const fa_plan_info *info, int64_t len_q, int64_t len_kv,
-                       picture *out)
+fa_status picture_make(const fa_plan *plan, const fa_plan_info *info, int64_t sequence, int64_t len_q,
+                       int64_t len_kv, picture *out)
 {
     *out = (picture){
+        .sequence = sequence,
         .len_q = len_q,
         .len_kv = len_kv,
         .block_q = info->block_q,
         .block_kv = info->block_kv,
         .group = info->group,
     };
-    fa_status status = fa_plan_grid(plan, 0, &out->grid_rows, &out->grid_columns);
+    fa_status status = fa_plan_grid(plan, sequence, &out->grid_rows, &out->grid_columns);
     out->rows = out->grid_rows > PICTURE_ROWS ? PICTURE_ROWS : (int)out->grid_rows;
     out->columns = out->grid_columns > PICTURE_COLUMNS ? PICTURE_COLUMNS : (int)out->grid_columns;
     for (int row = 0; row < out->rows && status == FA_OK; row++) {
@@ -81,7 +83,7 @@ static void print_ruler(const picture *p, int indent)
         if (used > column)
             continue;
         used += printf("%*s%" PRId64 " ", column - used, "",
-                       cell_start(column, p->columns, p->grid_columns) * p->block_kv);
+                       picture_cell_start(column, p->columns, p->grid_columns) * p->block_kv);
     }
     printf("\n");
 }
@@ -102,7 +104,7 @@ void picture_print(const picture *p)
     print_ruler(p, indent + 2);
     printf("%*s\n", indent, "rows");
     for (int row = 0; row < p->rows; row++) {
-        int64_t first = cell_start(row, p->rows, p->grid_rows) * p->block_q / p->group;
+        int64_t first = picture_cell_start(row, p->rows, p->grid_rows) * p->block_q / p->group;
         printf("%*" PRId64 "  ", indent, first);
         print_line(p, row);
         printf("\n");

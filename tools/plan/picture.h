@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The tile classes of a plan's first sequence as text, for `plan`. */
+/* The tile classes of one of a plan's sequences as text, for `plan`. */
 #ifndef FASTATTN_TOOLS_PLAN_PICTURE_H
 #define FASTATTN_TOOLS_PLAN_PICTURE_H
 
@@ -10,6 +10,7 @@
 enum { PICTURE_COLUMNS = 64, PICTURE_ROWS = 32 };
 
 typedef struct picture {
+    int64_t sequence;
     int64_t grid_rows, grid_columns; /* level-1 blocks                                                 */
     int rows, columns;               /* cells; a cell covers one or more blocks                        */
     bool sampled;                    /* too many blocks to look at each                                */
@@ -19,8 +20,10 @@ typedef struct picture {
                       [PICTURE_COLUMNS]; /* an fa_tile_class; blocks that differ make it PARTIAL */
 } picture;
 
-fa_status picture_make(const fa_plan *plan, const fa_plan_info *info, int64_t len_q, int64_t len_kv,
-                       picture *out);
+fa_status picture_make(const fa_plan *plan, const fa_plan_info *info, int64_t sequence, int64_t len_q,
+                       int64_t len_kv, picture *out);
+/* The first of the blocks that a cell covers; that of cell number `cells` is `blocks`. */
+int64_t picture_cell_start(int64_t cell, int64_t cells, int64_t blocks);
 void picture_print(const picture *p);
 void picture_print_json(const picture *p);
 
