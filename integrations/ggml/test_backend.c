@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Loads the backend as a program with ggml does, gives ggml's scheduler graphs of one FLASH_ATTN_EXT, and compares with the
+ * library's reference in double precision, which is told the mask as a plain bias.
+ *
+ * test_backend FILE    FILE is libggml-fastattn.so
+ */
+#include "mask.h"
+
+#include <fastattn/fastattn.h>
+#include <fastattn/reference.h>
+#include <ggml-backend.h>
+#include <ggml-cpu.h>
+#include <ggml.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MERGES 64 /* of parts of a row; no plan here has more */
+
+static int failures;
+
+#define EXPECT(condition, ...)                                     \
+    do {                                                           \
+        if (!(condition)) {                                        \
+            failures++;                                            \
+            printf("%s:%d: %s: ", __FILE__, __LINE__, #condition); \
+            printf(__VA_ARGS__);                                   \
+            printf("\n");                                          \
+        }                                                          \
+    } while (0)
+
+typedef enum mask_kind { NO_MASK, CAUSAL, WINDOW, RAGGED, ALIBI, HOLES, HIDDEN_ROW } mask_kind;
+
+typedef struct test_case {
+    const char *name;
+    enum ggml_type k, v;
+    int dim_qk, dim_v, heads, heads_kv, rows, keys, batch;
+    mask_kind mask;
+    int seen; /* keys that the last row sees */
+    float max_bias, softcap;
+    bool sinks, v_in_k, permuted;
+} test_case;
+
+static uint32_t seed;
+
+static float random_number(void)
+{
+    seed = seed * 1664525u + 1013904223u;
+    return (float)(seed >> 8) / (float)(1 << 23) - 1;
+}
+
+static fa_dtype dtype_of(enum ggml_type type)
+{
+    for (int i = 0; i <= FA_IQ4_NL; i++) {
+        if (strcmp(fa_dtype_name((fa_dtype)i), ggml_type_name(type)) == 0)
+            return (fa_dtype)i;
+    }
+    return FA_F32;
+}
+
+/* ---- tensors ---- */
+
+static void *allocate(size_t bytes)
+{
+    void *memory = calloc(1, bytes);
+    if (!memory)
+        abort();
+    return memory;
+}
+
+static void fill(struct ggml_tensor *t)
+{
+    const int64_t count = ggml_nelements(t);
+    float *number = allocate((size_t)count * sizeof(float));
+    for (int64_t i = 0; i < count; i++)
+        number[i] = random_number();
+    fa_elements_store(dtype_of(t->type), t->data, 0, number, count);
+    free(number);
+}
+
+/* What a row sees, in the plainest words. */
+static float mask_at(const test_case *c, int batch, int row, int key)
+{
+    const int position = c->seen - c->rows + row;
+    switch (c->mask) {
+    case WINDOW: return key <= position && key > position - 20 ? 0 : -INFINITY;
+    case RAGGED: return key <= position - 3 * batch ? 0 : -INFINITY; /* each sequence has keys of its own */
+    case ALIBI: return key <= position ? -fabsf((float)(position - key)) : -INFINITY;
+    case HOLES: return key <= position && (key + row) % 3 != 0 ? 0 : -INFINITY;
+    case HIDDEN_ROW: return row != 1 && key < c->seen ? 0 : -INFINITY;
+    default: return key <= position ? 0 : -INFINITY;
+    }
+}
+
+static void fill_mask(const test_case *c, struct ggml_tensor *mask)
+{
+    uint16_t *at = mask->data;
+    for (int b = 0; b < c->batch; b++) {
+        for (int i = 0; i < c->rows; i++) {
+            for (int j = 0; j < c->keys; j++)
+                *at++ = fa_f32_to_f16(mask_at(c, b, i, j));
+        }
+    }
+}
+
+/* Axes (dim, row, head, batch); permuted: heads lie between rows, as in llama.cpp. */
+static struct ggml_tensor *new_tensor(struct ggml_context *ctx, enum ggml_type type, bool permuted, int dim,
+                                      int rows, int heads, int batch)
+{
+    if (!permuted)
+        return ggml_new_tensor_4d(ctx, type, dim, rows, heads, batch);
+    return ggml_permute(ctx, ggml_new_tensor_4d(ctx, type, dim, heads, rows, batch), 0, 2, 1, 3);
+}
+
+static fa_tensor view_of(const struct ggml_tensor *t)
+{
+    const fa_dtype dtype = dtype_of(t->type);
+    const int64_t block = fa_dtype_block(dtype), size = (int64_t)fa_dtype_size(dtype);
+    return (fa_tensor){
+        .dtype = dtype,
+        .shape = {t->ne[3], t->ne[2], t->ne[1], t->ne[0]},
+        .stride = {(int64_t)t->nb[3] / size * block, (int64_t)t->nb[2] / size * block,
+                   (int64_t)t->nb[1] / size * block, 1},
+    };
+}
+
+/* ---- one case ---- */
+
+static void slopes(float max_bias, int heads, float *factor)
+{
+    const int n = 1 << (int)floor(log2(heads));
+    for (int h = 0; h < heads; h++)
+        factor[h] = h < n ? powf(exp2f(-max_bias / (float)n), (float)(h + 1))
+                          : powf(exp2f(-max_bias / 2 / (float)n), (float)(2 * (h - n) + 1));
+}
+
+/* Compares with the reference. f32 arithmetic, in whatever order, is as near as fa_reference_limit() says. */
+static void compare(const test_case *c, const struct ggml_tensor *node)
+{
+    const struct ggml_tensor *q = node->src[0], *k = node->src[1], *v = node->src[2], *mask = node->src[3];
+    const size_t count = (size_t)ggml_nelements(node), rows = count / (size_t)c->dim_v;
+    float factor[64];
+    slopes(c->max_bias, c->heads, factor);
+    fa_attention_desc desc = {
+        .struct_size = sizeof(desc),
+        .q = view_of(q),
+        .k = view_of(k),
+        .v = view_of(v),
+        .o = fa_tensor_make(FA_F32, c->batch, c->heads, c->rows, c->dim_v),
+        .softcap = c->softcap,
+        .sinks = c->sinks ? node->src[4]->data : NULL,
+        .bias_factors = c->max_bias > 0 ? factor : NULL,
+    };
+    fa_inputs inputs = {.q = q->data, .k = k->data, .v = v->data};
+    if (mask) {
+        desc.bias = view_of(mask);
+        inputs.bias = mask->data;
+    }
+    double *o = allocate(count * sizeof(double)), *limit = allocate(rows * sizeof(double)),
+           *lse = allocate(rows * sizeof(double));
+    fa_context *context;
+    fa_status status = fa_context_create(NULL, &context);
+    if (!status)
+        status = fa_reference_attention(context, &desc, &inputs, o, NULL);
+    if (!status)
+        status = fa_reference_limit(context, &desc, &inputs, FA_F32, MERGES, limit, lse);
+    EXPECT(!status, "%s: %s", c->name, fa_last_error());
+    double worst = 0;
+    for (size_t i = 0; !status && i < count; i++) {
+        /* (batch, head, row, dim) there, (batch, row, head, dim) here */
+        const size_t d = i % (size_t)c->dim_v, row = i / (size_t)c->dim_v, r = row % (size_t)c->rows,
+                     h = row / (size_t)c->rows % (size_t)c->heads, b = row / (size_t)(c->rows * c->heads);
+        const float *at = (const float *)node->data +
+                          ((b * (size_t)c->rows + r) * (size_t)c->heads + h) * (size_t)c->dim_v + d;
+        const double error = fabs((double)*at - o[i]) / (limit[row] + fabs(o[i]) * 0x1p-24 + 0x1p-149);
+        worst = error > worst || error != error ? error : worst;
+    }
+    EXPECT(worst <= 1, "%s: %g of what f32 may be wrong", c->name, worst);
+    fa_context_destroy(context);
+    free(o);
+    free(limit);
+    free(lse);
+}
+
+typedef struct backends {
+    ggml_backend_t own, cpu;
+    void (*set_threads)(ggml_backend_t backend, int threads);
+} backends;
+
+static void run_case(const backends *with, const test_case *c)
+{
+    struct ggml_init_params parameters = {.mem_size = 64 * ggml_tensor_overhead() + ggml_graph_overhead(),
+                                          .no_alloc = true};
+    struct ggml_context *ctx = ggml_init(parameters);
+    seed = 1;
+
+    struct ggml_tensor *q =
+        new_tensor(ctx, GGML_TYPE_F32, c->permuted, c->dim_qk, c->rows, c->heads, c->batch);
+    struct ggml_tensor *k = new_tensor(ctx, c->k, c->permuted, c->dim_qk, c->keys, c->heads_kv, c->batch);
+    struct ggml_tensor *v =
+        c->v_in_k
+            ? ggml_view_4d(ctx, k, c->dim_v, c->keys, c->heads_kv, c->batch, k->nb[1], k->nb[2], k->nb[3], 0)
+            : new_tensor(ctx, c->v, c->permuted, c->dim_v, c->keys, c->heads_kv, c->batch);
+    struct ggml_tensor *mask =
+        c->mask ? ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c->keys, c->rows, 1, c->batch) : NULL;
+    struct ggml_tensor *sinks = c->sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c->heads) : NULL;
+    ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(ctx, with->cpu);
+    fill(q->view_src ? q->view_src : q);
+    fill(k->view_src ? k->view_src : k);
+    if (!c->v_in_k)
+        fill(v->view_src ? v->view_src : v);
+    if (mask)
+        fill_mask(c, mask);
+    if (sinks)
+        fill(sinks);
+
+    struct ggml_tensor *node =
+        ggml_flash_attn_ext(ctx, q, k, v, mask, 1 / sqrtf((float)c->dim_qk), c->max_bias, c->softcap);
+    ggml_flash_attn_ext_add_sinks(node, sinks);
+    struct ggml_cgraph *graph = ggml_new_graph(ctx);
+    ggml_build_forward_expand(graph, ggml_scale(ctx, node, 1));
+    ggml_backend_t list[2] = {with->own, with->cpu};
+    ggml_backend_sched_t scheduler =
+        ggml_backend_sched_new(list, NULL, 2, GGML_DEFAULT_GRAPH_SIZE, false, false);
+    EXPECT(ggml_backend_sched_alloc_graph(scheduler, graph), "%s", c->name);
+    EXPECT(ggml_backend_sched_get_tensor_backend(scheduler, node) == with->own, "%s: computed elsewhere",
+           c->name);
+    /* The scheduler puts a copy in the place of a source that it has to copy. */
+    EXPECT(node->src[0] == q && node->src[1] == k && node->src[2] == v && node->src[3] == mask &&
+               node->src[4] == sinks,
+           "%s: something is copied", c->name);
+    float *before = NULL;
+    for (int threads = 1; threads <= 3; threads++) {
+        with->set_threads(with->own, threads);
+        for (int again = 0; again < 2; again++) {
+            const size_t bytes = ggml_nbytes(node);
+            memset(node->data, 0xFF, bytes);
+            EXPECT(ggml_backend_sched_graph_compute(scheduler, graph) == GGML_STATUS_SUCCESS, "%s", c->name);
+            compare(c, node);
+            if (again)
+                EXPECT(memcmp(before, node->data, bytes) == 0, "%s: other bits in a second run", c->name);
+            free(before);
+            before = allocate(bytes);
+            memcpy(before, node->data, bytes);
+        }
+    }
+    if (mask) { /* the mask changes where it lies, as from one token to the next */
+        test_case shorter = *c;
+        shorter.seen -= c->batch > 1 ? 1 : 5;
+        fill_mask(&shorter, mask);
+        EXPECT(ggml_backend_sched_graph_compute(scheduler, graph) == GGML_STATUS_SUCCESS, "%s", c->name);
+        compare(&shorter, node);
+    }
+    free(before);
+    ggml_backend_sched_free(scheduler);
+    ggml_backend_buffer_free(buffer);
+    ggml_free(ctx);
+}
+
+/* ---- what it does not take ---- */
+
+static bool takes(ggml_backend_dev_t device, enum ggml_type type, int dim, int mask_heads, bool transposed)
+{
+    struct ggml_init_params parameters = {.mem_size = 16 * ggml_tensor_overhead(), .no_alloc = true};
+    struct ggml_context *ctx = ggml_init(parameters);
+    struct ggml_tensor *q = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, dim, 4, 4, 1);
+    struct ggml_tensor *k = ggml_new_tensor_4d(ctx, type, dim, 64, 4, 1);
+    struct ggml_tensor *v = transposed ? ggml_transpose(ctx, ggml_new_tensor_4d(ctx, type, 64, dim, 4, 1))
+                                       : ggml_new_tensor_4d(ctx, type, dim, 64, 4, 1);
+    struct ggml_tensor *mask = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, 64, 4, mask_heads, 1);
+    const bool answer =
+        ggml_backend_dev_supports_op(device, ggml_flash_attn_ext(ctx, q, k, v, mask, 1, 0, 0));
+    ggml_free(ctx);
+    return answer;
+}
+
+static void test_refusals(ggml_backend_dev_t device)
+{
+    EXPECT(takes(device, GGML_TYPE_F16, 64, 1, false), "the plain case");
+    EXPECT(takes(device, GGML_TYPE_F16, 64, 4, false), "a mask of each head");
+    EXPECT(!takes(device, GGML_TYPE_F16, 64, 2, false), "a mask of each second head");
+    EXPECT(!takes(device, GGML_TYPE_F16, FA_MAX_HEAD_DIM + 64, 1, false), "a head dim beyond the library's");
+    EXPECT(!takes(device, GGML_TYPE_Q4_K, 256, 1, false), "a type that is no cache's");
+    EXPECT(!takes(device, GGML_TYPE_F16, 64, 1, true), "v transposed");
+}
+
+/* ---- masks ---- */
+
+static void test_shape(const char *name, mask_kind kind, bool exact, bool causal, int64_t window)
+{
+    enum { ROWS = 9, KEYS = 101, BATCH = 2 };
+    const test_case c = {.rows = ROWS, .keys = KEYS, .batch = BATCH, .mask = kind, .seen = 60};
+    fg_span span[BATCH * ROWS];
+    int64_t first[BATCH], length[BATCH];
+    for (int i = 0; i < BATCH * ROWS; i++) {
+        uint16_t row[KEYS];
+        for (int j = 0; j < KEYS; j++)
+            row[j] = fa_f32_to_f16(mask_at(&c, i / ROWS, i % ROWS, j));
+        span[i] = fg_mask_row(row, KEYS);
+    }
+    const fg_shape shape = fg_mask_shape(span, BATCH, ROWS, first, length);
+    EXPECT(shape.exact == exact && shape.causal == causal && shape.window == window, "%s: %d %d %d", name,
+           shape.exact, shape.causal, (int)shape.window);
+    for (int n = 0; n < BATCH; n++) {
+        const int64_t begin = kind == WINDOW ? 60 - ROWS - 19 : 0, end = kind == RAGGED ? 60 - 3 * n : 60;
+        EXPECT(first[n] == begin || kind == HIDDEN_ROW || kind == HOLES, "%s: first %d", name, (int)first[n]);
+        EXPECT(length[n] == end || kind == HOLES, "%s: length %d", name, (int)length[n]);
+    }
+}
+
+static const test_case cases[] = {
+    {"no mask", GGML_TYPE_F16, GGML_TYPE_F16, 64, 64, 4, 4, 33, 129, 1, NO_MASK, .permuted = true},
+    {"prompt", GGML_TYPE_F16, GGML_TYPE_F16, 64, 64, 9, 3, 70, 256, 1, CAUSAL, 70, .permuted = true},
+    {"prompt at depth", GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, 64, 64, 9, 3, 70, 512, 1, CAUSAL, 400,
+     .permuted = true},
+    {"decode", GGML_TYPE_F16, GGML_TYPE_F16, 64, 64, 9, 3, 1, 1024, 1, CAUSAL, 1000, .permuted = true},
+    {"decode, q8_0", GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, 128, 128, 8, 2, 1, 512, 1, CAUSAL, 290,
+     .permuted = true},
+    {"f32", GGML_TYPE_F32, GGML_TYPE_F32, 80, 80, 4, 2, 5, 64, 1, CAUSAL, 50, .permuted = false},
+    {"bf16", GGML_TYPE_BF16, GGML_TYPE_BF16, 96, 64, 4, 2, 5, 64, 1, CAUSAL, 50, .permuted = false},
+    {"q4_0, q4_1", GGML_TYPE_Q4_0, GGML_TYPE_Q4_1, 64, 64, 4, 2, 20, 64, 1, CAUSAL, 50, .permuted = false},
+    {"q5_0, q5_1", GGML_TYPE_Q5_0, GGML_TYPE_Q5_1, 64, 96, 4, 2, 20, 64, 1, CAUSAL, 50, .permuted = true},
+    {"iq4_nl, f16", GGML_TYPE_IQ4_NL, GGML_TYPE_F16, 64, 64, 4, 2, 2, 64, 1, CAUSAL, 50, .permuted = false},
+    {"q8_0, q4_0", GGML_TYPE_Q8_0, GGML_TYPE_Q4_0, 64, 64, 4, 4, 1, 64, 1, CAUSAL, 50, .permuted = false},
+    {"window", GGML_TYPE_F16, GGML_TYPE_F16, 64, 64, 4, 2, 17, 128, 1, WINDOW, 90, .permuted = true},
+    {"window, one row", GGML_TYPE_F16, GGML_TYPE_F16, 64, 64, 4, 2, 1, 128, 1, WINDOW, 90, .permuted = true},
+    {"sequences", GGML_TYPE_F16, GGML_TYPE_Q8_0, 64, 64, 4, 2, 6, 128, 3, RAGGED, 90, .permuted = true},
+    {"ALiBi", GGML_TYPE_F16, GGML_TYPE_F16, 64, 64, 12, 4, 11, 128, 1, ALIBI, 90, .max_bias = 8},
+    {"holes", GGML_TYPE_F16, GGML_TYPE_F16, 64, 64, 4, 2, 19, 128, 1, HOLES, 90, .permuted = false},
+    {"a row that sees nothing", GGML_TYPE_F16, GGML_TYPE_F16, 64, 64, 4, 2, 4, 128, 1, HIDDEN_ROW, 90,
+     .permuted = false},
+    {"softcap", GGML_TYPE_F16, GGML_TYPE_F16, 128, 128, 4, 2, 12, 128, 1, CAUSAL, 90, .softcap = 10},
+    {"sinks", GGML_TYPE_F16, GGML_TYPE_F16, 64, 64, 8, 1, 12, 128, 1, WINDOW, 90, .sinks = true},
+    {"latent", GGML_TYPE_F16, GGML_TYPE_F16, 576, 512, 16, 1, 3, 64, 1, CAUSAL, 60, .v_in_k = true},
+    {"latent, q8_0", GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, 576, 512, 16, 1, 1, 64, 1, CAUSAL, 60, .v_in_k = true},
+};
+
+int main(int argc, char **argv)
+{
+    if (argc != 2)
+        return 2;
+    ggml_backend_reg_t reg = ggml_backend_load(argv[1]);
+    if (!reg) {
+        printf("ggml does not load %s\n", argv[1]);
+        return 1;
+    }
+    ggml_backend_dev_t device = ggml_backend_reg_dev_get(reg, 0);
+    EXPECT(strcmp(ggml_backend_reg_name(reg), "FASTATTN") == 0, "%s", ggml_backend_reg_name(reg));
+    EXPECT(ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_ACCEL, "its type");
+    EXPECT(ggml_backend_dev_buffer_type(device) == ggml_backend_cpu_buffer_type(), "its memory");
+    backends with = {ggml_backend_dev_init(device, NULL), ggml_backend_cpu_init(), NULL};
+    void *function = ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
+    memcpy(&with.set_threads, &function, sizeof(function));
+    if (!with.own || !with.cpu || !with.set_threads)
+        return 1;
+    test_refusals(device);
+    test_shape("causal", CAUSAL, true, true, 0);
+    test_shape("window", WINDOW, true, true, 20);
+    test_shape("ragged", RAGGED, true, true, 0);
+    test_shape("ALiBi", ALIBI, false, true, 0);
+    test_shape("holes", HOLES, false, false, 0);
+    test_shape("hidden row", HIDDEN_ROW, false, false, 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        run_case(&with, &cases[i]);
+    ggml_backend_free(with.own);
+    ggml_backend_free(with.cpu);
+    ggml_backend_unload(reg);
+    printf("%d failures\n", failures);
+    return failures > 0;
+}
