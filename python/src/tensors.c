@@ -1,0 +1,904 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Arrays of NumPy, PyTorch and any maker of DLPack, opened without a copy; and results of the same kind. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "binding.h"
+
+/* A type of Python whose arrays were seen, and how they are opened. */
+typedef struct known_type {
+    PyObject *type;
+    fa_py_kind kind;
+    const fa_py_exchange *exchange;
+    bool gradients; /* has requires_grad */
+} known_type;
+
+enum { KNOWN_TYPES = 16, DTYPES = 32 };
+static known_type known[KNOWN_TYPES];
+static int known_count;
+
+static PyObject *name_requires_grad, *name_is_neg, *name_dlpack, *name_dtype, *name_view, *name_api,
+    *name_shape, *name_strides, *name_device, *is_grad_enabled;
+static PyObject *numpy_empty, *numpy_dtype[DTYPES];
+
+bool fa_py_tensors_init(void)
+{
+    return (name_requires_grad = PyUnicode_InternFromString("requires_grad")) &&
+           (name_is_neg = PyUnicode_InternFromString("is_neg")) &&
+           (name_dlpack = PyUnicode_InternFromString("__dlpack__")) &&
+           (name_dtype = PyUnicode_InternFromString("dtype")) &&
+           (name_view = PyUnicode_InternFromString("view")) &&
+           (name_api = PyUnicode_InternFromString("__dlpack_c_exchange_api__")) &&
+           (name_shape = PyUnicode_InternFromString("shape")) &&
+           (name_strides = PyUnicode_InternFromString("strides")) &&
+           (name_device = PyUnicode_InternFromString("device"));
+}
+
+/* ---- types ---- */
+
+static const struct {
+    const char *name; /* of NumPy, PyTorch and JAX */
+    int type;
+} long_names[] = {
+    {"float32", FA_F32}, {"float16", FA_F16},        {"bfloat16", FA_BF16},    {"bool", FA_BOOL},
+    {"int32", FA_I32},   {"float8_e4m3fn", FA_E4M3}, {"float8_e5m2", FA_E5M2}, {"float8_e8m0fnu", FA_E8M0},
+    {"int8", FA_I8},     {"uint8", FA_U8},           {"int64", FA_PY_I64},     {"float64", FA_PY_F64},
+};
+
+const char *fa_py_type_name(int type)
+{
+    for (size_t at = 0; at < sizeof long_names / sizeof *long_names; at++) {
+        if (long_names[at].type == type)
+            return long_names[at].name;
+    }
+    return type < FA_PY_I64 ? fa_dtype_name((fa_dtype)type) : "a type that fastattn does not have";
+}
+
+int fa_py_type_of(const char *name)
+{
+    const char *dot = strrchr(name, '.');
+    if (dot)
+        name = dot + 1;
+    for (size_t at = 0; at < sizeof long_names / sizeof *long_names; at++) {
+        if (strcmp(long_names[at].name, name) == 0)
+            return long_names[at].type;
+    }
+    for (int type = 0; fa_dtype_size((fa_dtype)type) > 0; type++) {
+        if (strcmp(fa_dtype_name((fa_dtype)type), name) == 0)
+            return type;
+    }
+    return -1;
+}
+
+static int type_of_dlpack(const fa_py_dltensor *dl)
+{
+    const int code = dl->code, bits = dl->bits;
+    if (dl->lanes != 1)
+        return FA_PY_OTHER;
+    if (code == FA_DL_FLOAT)
+        return bits == 32 ? FA_F32 : bits == 16 ? FA_F16 : bits == 64 ? FA_PY_F64 : FA_PY_OTHER;
+    if (code == FA_DL_BFLOAT)
+        return bits == 16 ? FA_BF16 : FA_PY_OTHER;
+    if (code == FA_DL_BOOL)
+        return bits == 8 ? FA_BOOL : FA_PY_OTHER;
+    if (code == FA_DL_INT)
+        return bits == 32 ? FA_I32 : bits == 64 ? FA_PY_I64 : bits == 8 ? FA_I8 : FA_PY_OTHER;
+    if (code == FA_DL_UINT)
+        return bits == 8 ? FA_U8 : FA_PY_OTHER;
+    return code == FA_DL_E4M3FN    ? FA_E4M3
+           : code == FA_DL_E5M2    ? FA_E5M2
+           : code == FA_DL_E8M0FNU ? FA_E8M0
+                                   : FA_PY_OTHER;
+}
+
+static int type_of_format(const char *format, Py_ssize_t size)
+{
+    if (!format)
+        return FA_U8;
+    if (*format == '<' || *format == '=' || *format == '@')
+        format++;
+    if (format[0] == '\0' || format[1] != '\0')
+        return FA_PY_OTHER;
+    switch (*format) {
+    case 'f': return FA_F32;
+    case 'e': return FA_F16;
+    case '?': return FA_BOOL;
+    case 'b': return FA_I8;
+    case 'B':
+    case 'c': return FA_U8;
+    case 'd': return FA_PY_F64;
+    case 'i':
+    case 'l':
+    case 'q': return size == 4 ? FA_I32 : size == 8 ? FA_PY_I64 : FA_PY_OTHER;
+    default: return FA_PY_OTHER;
+    }
+}
+
+/* ---- kinds ---- */
+
+/* Whether the type is `module.name`, or of a module that lies below it if name is NULL. */
+static bool type_is(PyObject *type, const char *module, const char *name)
+{
+    PyObject *found = PyObject_GetAttrString(type, "__module__");
+    bool same = false;
+    if (found && PyUnicode_Check(found)) {
+        const char *text = PyUnicode_AsUTF8AndSize(found, NULL);
+        const size_t length = strlen(module);
+        same = text && strncmp(text, module, length) == 0 &&
+               (text[length] == '\0' || (!name && text[length] == '.'));
+    }
+    Py_XDECREF(found);
+    if (same && name) {
+        found = PyObject_GetAttrString(type, "__name__");
+        same = found && PyUnicode_Check(found) && PyUnicode_CompareWithASCIIString(found, name) == 0;
+        Py_XDECREF(found);
+    }
+    PyErr_Clear();
+    return same;
+}
+
+/* The table of C functions that a type brings. A subclass may be anything, so it has to be PyTorch's own tensor. */
+static const fa_py_exchange *exchange_of(PyObject *type)
+{
+    PyObject *capsule = PyObject_GetAttr(type, name_api);
+    const fa_py_exchange *api = NULL;
+    if (capsule && PyCapsule_IsValid(capsule, "dlpack_exchange_api"))
+        api = PyCapsule_GetPointer(capsule, "dlpack_exchange_api");
+    Py_XDECREF(capsule);
+    PyErr_Clear();
+    while (api && api->major > 1)
+        api = api->older;
+    return api && api->major == 1 && api->view ? api : NULL;
+}
+
+static known_type *know(PyObject *type)
+{
+    for (int at = 0; at < known_count; at++) {
+        if (known[at].type == type)
+            return &known[at];
+    }
+    static known_type passing;
+    known_type *entry = known_count < KNOWN_TYPES ? &known[known_count++] : &passing;
+    *entry = (known_type){type, FA_PY_DLPACK, NULL, false};
+    if (entry != &passing)
+        Py_INCREF(type);
+    const bool plain = type_is(type, "torch", "Tensor") || type_is(type, "torch.nn.parameter", "Parameter");
+    if (plain || type_is(type, "torch", NULL)) {
+        entry->exchange = plain ? exchange_of(type) : NULL;
+        entry->kind = entry->exchange ? FA_PY_EXCHANGE : FA_PY_TORCH;
+        entry->gradients = true;
+    } else if (type_is(type, "numpy", NULL)) {
+        entry->kind = FA_PY_NUMPY;
+    } else if (type_is(type, "cupy", NULL)) {
+        entry->kind = FA_PY_CUPY;
+    } else if (type_is(type, "jaxlib", NULL) || type_is(type, "jax", NULL)) {
+        entry->kind = FA_PY_JAX;
+    } else if (type_is(type, "fastattn", "Spec")) {
+        entry->kind = FA_PY_SPEC;
+    } else if (!PyObject_HasAttrString(type, "__dlpack__")) {
+        entry->kind = FA_PY_NUMPY; /* memoryview and the like */
+    }
+    return entry;
+}
+
+bool fa_py_on_host(const fa_py_tensor *tensor)
+{
+    return tensor->device_type == FA_DL_CPU || tensor->device_type == FA_DL_CUDA_HOST ||
+           tensor->device_type == FA_DL_ROCM_HOST;
+}
+
+/* ---- opening ---- */
+
+/* Raises the exception of a status with the message of the one that is set. Always false. */
+static bool restate(fa_status status, const char *name)
+{
+    PyObject *kind, *value, *trace;
+    PyErr_Fetch(&kind, &value, &trace);
+    fa_py_fail(status, "%s: %S", name, value ? value : Py_None);
+    Py_XDECREF(kind);
+    Py_XDECREF(value);
+    Py_XDECREF(trace);
+    return false;
+}
+
+static bool too_many_axes(const fa_py_tensor *tensor, Py_ssize_t axes)
+{
+    if (axes <= FA_PY_AXES)
+        return false;
+    fa_py_fail(FA_INVALID, "%s has %zd axes, expected at most 4", tensor->name, axes);
+    return true;
+}
+
+static bool take_dltensor(const fa_py_dltensor *dl, fa_py_tensor *tensor)
+{
+    if (dl->ndim < 0 || too_many_axes(tensor, dl->ndim))
+        return false;
+    tensor->data = dl->data ? (char *)dl->data + dl->byte_offset : NULL;
+    tensor->type = type_of_dlpack(dl);
+    tensor->device_type = dl->device_type;
+    tensor->device_id = dl->device_id;
+    tensor->ndim = dl->ndim;
+    int64_t stride = 1;
+    for (int axis = dl->ndim - 1; axis >= 0; axis--) {
+        tensor->shape[axis] = dl->shape[axis];
+        tensor->stride[axis] = dl->strides ? dl->strides[axis] : stride;
+        stride *= dl->shape[axis] > 1 ? dl->shape[axis] : 1;
+    }
+    return true;
+}
+
+static bool take_buffer(PyObject *object, bool write, fa_py_tensor *tensor)
+{
+    Py_buffer *buffer = &tensor->buffer;
+    if (PyObject_GetBuffer(object, buffer, PyBUF_STRIDES | PyBUF_FORMAT | (write ? PyBUF_WRITABLE : 0)) < 0)
+        return false;
+    tensor->has_buffer = true;
+    if (too_many_axes(tensor, buffer->ndim))
+        return false;
+    tensor->data = buffer->buf;
+    tensor->type = type_of_format(buffer->format, buffer->itemsize);
+    tensor->readonly = buffer->readonly;
+    tensor->device_type = FA_DL_CPU;
+    tensor->device_id = 0;
+    tensor->ndim = buffer->ndim;
+    for (int axis = 0; axis < buffer->ndim; axis++) {
+        const Py_ssize_t bytes = buffer->strides[axis];
+        tensor->shape[axis] = buffer->shape[axis];
+        if (buffer->shape[axis] > 1 && bytes % buffer->itemsize != 0)
+            return fa_py_fail(FA_INVALID, "%s.strides[%d] is %zd bytes, expected a multiple of %zd",
+                              tensor->name, axis, bytes, buffer->itemsize);
+        tensor->stride[axis] = bytes / buffer->itemsize;
+    }
+    return true;
+}
+
+/* NumPy's arrays of ml_dtypes have no buffer: their bytes have one. */
+static bool take_viewed(PyObject *object, bool write, fa_py_tensor *tensor)
+{
+    PyObject *dtype = PyObject_GetAttr(object, name_dtype);
+    PyObject *text = dtype ? PyObject_Str(dtype) : NULL;
+    const char *name = text ? PyUnicode_AsUTF8AndSize(text, NULL) : NULL;
+    const int type = name ? fa_py_type_of(name) : -1;
+    Py_XDECREF(text);
+    Py_XDECREF(dtype);
+    if (type != FA_BF16 && type != FA_E4M3 && type != FA_E5M2 && type != FA_E8M0)
+        return false;
+    tensor->holder = PyObject_CallMethod(object, "view", "s", type == FA_BF16 ? "uint16" : "uint8");
+    if (!tensor->holder || !take_buffer(tensor->holder, write, tensor))
+        return false;
+    tensor->type = type;
+    return true;
+}
+
+static bool take_numpy(PyObject *object, bool write, fa_py_tensor *tensor)
+{
+    if (!PyObject_CheckBuffer(object)) {
+        PyErr_Format(PyExc_TypeError,
+                     "%s is of type %R, expected an array of NumPy, PyTorch, JAX or CuPy, or with __dlpack__",
+                     tensor->name, (PyObject *)Py_TYPE(object));
+        return false;
+    }
+    if (take_buffer(object, write, tensor))
+        return true;
+    if (tensor->has_buffer)
+        return false; /* with an exception of its own */
+    restate(write ? FA_INVALID : FA_UNSUPPORTED, tensor->name);
+    PyObject *kind, *value, *trace;
+    PyErr_Fetch(&kind, &value, &trace);
+    const bool taken = take_viewed(object, write, tensor);
+    PyErr_Clear();
+    if (taken) {
+        Py_XDECREF(kind);
+        Py_XDECREF(value);
+        Py_XDECREF(trace);
+    } else {
+        PyErr_Restore(kind, value, trace);
+    }
+    return taken;
+}
+
+/* Calls __dlpack__: with max_version, and without where that is not known. */
+static PyObject *dlpack_capsule(PyObject *object, fa_py_kind kind)
+{
+    PyObject *method = PyObject_GetAttr(object, name_dlpack);
+    PyObject *none = PyTuple_New(0), *keywords = NULL, *capsule = NULL;
+    /* CuPy computes on the stream that we run on, so there is nothing to wait for. */
+    if (method && none)
+        keywords = kind == FA_PY_CUPY ? Py_BuildValue("{s:(ii),s:i}", "max_version", 1, 1, "stream", -1)
+                                      : Py_BuildValue("{s:(ii)}", "max_version", 1, 1);
+    if (keywords)
+        capsule = PyObject_Call(method, none, keywords);
+    if (!capsule && keywords && PyErr_ExceptionMatches(PyExc_TypeError)) {
+        PyErr_Clear();
+        capsule = PyObject_Call(method, none, NULL);
+    }
+    Py_XDECREF(keywords);
+    Py_XDECREF(none);
+    Py_XDECREF(method);
+    return capsule;
+}
+
+static bool take_dlpack(PyObject *object, fa_py_tensor *tensor)
+{
+    PyObject *capsule = dlpack_capsule(object, tensor->kind);
+    if (!capsule) {
+        if (!PyErr_ExceptionMatches(PyExc_BufferError) && !PyErr_ExceptionMatches(PyExc_ValueError) &&
+            !PyErr_ExceptionMatches(PyExc_RuntimeError) && !PyErr_ExceptionMatches(PyExc_TypeError))
+            return false;
+        return restate(FA_UNSUPPORTED, tensor->name);
+    }
+    bool taken = false;
+    if (PyCapsule_IsValid(capsule, "dltensor_versioned")) {
+        fa_py_versioned *managed = PyCapsule_GetPointer(capsule, "dltensor_versioned");
+        if (managed->major == 1 && PyCapsule_SetName(capsule, "used_dltensor_versioned") == 0) {
+            tensor->versioned = managed;
+            tensor->readonly = managed->flags & FA_DL_READ_ONLY;
+            taken = take_dltensor(&managed->tensor, tensor);
+        } else {
+            fa_py_fail(FA_UNSUPPORTED, "%s: DLPack's version is %u, expected 1", tensor->name,
+                       managed->major);
+        }
+    } else if (PyCapsule_IsValid(capsule, "dltensor")) {
+        fa_py_managed *managed = PyCapsule_GetPointer(capsule, "dltensor");
+        if (PyCapsule_SetName(capsule, "used_dltensor") == 0) {
+            tensor->managed = managed;
+            taken = take_dltensor(&managed->tensor, tensor);
+        }
+    } else {
+        PyErr_Format(PyExc_TypeError, "%s.__dlpack__() is no capsule of DLPack", tensor->name);
+    }
+    Py_DECREF(capsule);
+    return taken;
+}
+
+static bool attribute_is_true(PyObject *object, PyObject *name)
+{
+    PyObject *value = PyObject_GetAttr(object, name);
+    const bool is_true = value == Py_True;
+    Py_XDECREF(value);
+    if (!value)
+        PyErr_Clear();
+    return is_true;
+}
+
+static bool call_is_true(PyObject *function, PyObject *argument)
+{
+    PyObject *value =
+        argument ? PyObject_CallMethodObjArgs(argument, function, NULL) : PyObject_CallNoArgs(function);
+    const bool is_true = value == Py_True;
+    Py_XDECREF(value);
+    if (!value)
+        PyErr_Clear();
+    return is_true;
+}
+
+/* A tensor that PyTorch would want a gradient of. */
+static bool wants_gradient(PyObject *object)
+{
+    if (!attribute_is_true(object, name_requires_grad))
+        return false;
+    if (!is_grad_enabled) {
+        PyObject *torch = PyImport_ImportModule("torch");
+        is_grad_enabled = torch ? PyObject_GetAttrString(torch, "is_grad_enabled") : NULL;
+        Py_XDECREF(torch);
+        PyErr_Clear();
+    }
+    return !is_grad_enabled || call_is_true(is_grad_enabled, NULL);
+}
+
+static bool take_exchange(PyObject *object, fa_py_tensor *tensor)
+{
+    fa_py_dltensor dl;
+    if (tensor->exchange->view(object, &dl) != 0) {
+        if (PyErr_Occurred())
+            return restate(FA_UNSUPPORTED, tensor->name);
+        return fa_py_fail(FA_UNSUPPORTED, "%s: this tensor has no memory that others can read", tensor->name);
+    }
+    if (call_is_true(name_is_neg, object))
+        return fa_py_fail(FA_UNSUPPORTED, "%s has its negative bit set, pass %s.resolve_neg()", tensor->name,
+                          tensor->name);
+    return take_dltensor(&dl, tensor);
+}
+
+/* Numbers of an attribute of a Spec. */
+static bool take_numbers(PyObject *object, PyObject *name, const char *argument, int64_t *to, int *count)
+{
+    PyObject *list = PyObject_GetAttr(object, name);
+    if (list == Py_None) {
+        Py_DECREF(list);
+        return true;
+    }
+    const Py_ssize_t length = list ? PySequence_Size(list) : -1;
+    bool good = length >= 0 && length <= FA_PY_AXES;
+    if (length > FA_PY_AXES)
+        fa_py_fail(FA_INVALID, "%s has %zd axes, expected at most 4", argument, length);
+    for (Py_ssize_t at = 0; good && at < length; at++) {
+        PyObject *item = PySequence_GetItem(list, at);
+        to[at] = item ? PyLong_AsLongLong(item) : -1;
+        Py_XDECREF(item);
+        good = !PyErr_Occurred();
+    }
+    Py_XDECREF(list);
+    *count = (int)length;
+    return good;
+}
+
+static bool take_spec(PyObject *object, fa_py_tensor *tensor)
+{
+    int strides = -1;
+    if (!take_numbers(object, name_shape, tensor->name, tensor->shape, &tensor->ndim) ||
+        !take_numbers(object, name_strides, tensor->name, tensor->stride, &strides))
+        return false;
+    if (strides >= 0 && strides != tensor->ndim)
+        return fa_py_fail(FA_INVALID, "%s.strides has %d entries, expected %d", tensor->name, strides,
+                          tensor->ndim);
+    int64_t stride = 1;
+    for (int axis = tensor->ndim - 1; strides < 0 && axis >= 0; axis--) {
+        tensor->stride[axis] = stride;
+        if (tensor->shape[axis] > 1 && __builtin_mul_overflow(stride, tensor->shape[axis], &stride))
+            return fa_py_fail(FA_OUT_OF_MEMORY, "%s.shape has more elements than fit in memory",
+                              tensor->name);
+    }
+    PyObject *dtype = PyObject_GetAttr(object, name_dtype);
+    PyObject *text = dtype ? PyObject_Str(dtype) : NULL;
+    const char *name = text ? PyUnicode_AsUTF8AndSize(text, NULL) : NULL;
+    tensor->type = name ? fa_py_type_of(name) : -1;
+    if (name && tensor->type < 0)
+        fa_py_fail(FA_INVALID, "%s.dtype is '%s', which is no type", tensor->name, name);
+    Py_XDECREF(text);
+    Py_XDECREF(dtype);
+    tensor->device_type = FA_DL_CPU;
+    tensor->device_id = 0;
+    PyObject *device = PyObject_GetAttr(object, name_device);
+    if (!device)
+        PyErr_Clear();
+    if (device && device != Py_None) {
+        PyObject *place = PyObject_Str(device);
+        const char *where = place ? PyUnicode_AsUTF8AndSize(place, NULL) : NULL;
+        if (where && strncmp(where, "cuda", 4) == 0) {
+            tensor->device_type = FA_DL_CUDA;
+            tensor->device_id = where[4] == ':' ? atoi(where + 5) : 0;
+        }
+        Py_XDECREF(place);
+    }
+    Py_XDECREF(device);
+    return tensor->type >= 0 && !PyErr_Occurred();
+}
+
+bool fa_py_open(PyObject *object, const char *name, bool write, fa_py_tensor *tensor)
+{
+    const known_type *type = know((PyObject *)Py_TYPE(object));
+    tensor->name = name;
+    tensor->kind = type->kind;
+    tensor->exchange = type->exchange;
+    tensor->object = NULL;
+    tensor->holder = NULL;
+    tensor->versioned = NULL;
+    tensor->managed = NULL;
+    tensor->memory = NULL;
+    tensor->readonly = false;
+    tensor->has_buffer = false;
+    tensor->ndim = 0;
+    if (type->gradients && wants_gradient(object))
+        return fa_py_fail(
+            FA_UNSUPPORTED,
+            "%s.requires_grad is True, and gradients are not computed yet: pass %s.detach(), or call "
+            "within torch.no_grad()",
+            name, name);
+    bool taken;
+    if (type->kind == FA_PY_EXCHANGE)
+        taken = take_exchange(object, tensor);
+    else if (type->kind == FA_PY_NUMPY)
+        taken = take_numpy(object, write, tensor);
+    else if (type->kind == FA_PY_SPEC)
+        taken = take_spec(object, tensor);
+    else
+        taken = take_dlpack(object, tensor);
+    if (taken && write && tensor->readonly) {
+        fa_py_fail(FA_INVALID, "%s is read-only", name);
+        taken = false;
+    }
+    for (int axis = 0; taken && axis < tensor->ndim; axis++) {
+        if (tensor->shape[axis] > 1 && tensor->stride[axis] < 0)
+            taken = fa_py_fail(FA_INVALID, "%s.strides[%d] is negative: pass a contiguous copy", name, axis);
+    }
+    if (!taken)
+        fa_py_close(tensor);
+    return taken;
+}
+
+void fa_py_close(fa_py_tensor *tensor)
+{
+    if (tensor->has_buffer)
+        PyBuffer_Release(&tensor->buffer);
+    if (tensor->versioned && tensor->versioned->deleter)
+        tensor->versioned->deleter(tensor->versioned);
+    if (tensor->managed && tensor->managed->deleter)
+        tensor->managed->deleter(tensor->managed);
+    Py_CLEAR(tensor->holder);
+    Py_CLEAR(tensor->object);
+    free(tensor->memory);
+    tensor->has_buffer = false;
+    tensor->versioned = NULL;
+    tensor->managed = NULL;
+    tensor->memory = NULL;
+}
+
+/* ---- results ---- */
+
+static PyObject *shape_tuple(int ndim, const int64_t *shape)
+{
+    PyObject *tuple = PyTuple_New(ndim);
+    for (int axis = 0; tuple && axis < ndim; axis++) {
+        PyObject *size = PyLong_FromLongLong(shape[axis]);
+        if (!size || PyTuple_SetItem(tuple, axis, size) < 0)
+            Py_CLEAR(tuple);
+    }
+    return tuple;
+}
+
+/* NumPy's dtype of a type. A borrowed reference. */
+static PyObject *numpy_type(int type)
+{
+    if (type < DTYPES && numpy_dtype[type])
+        return numpy_dtype[type];
+    PyObject *made = NULL;
+    if (type == FA_BF16) {
+        PyObject *extension = PyImport_ImportModule("ml_dtypes");
+        made = extension ? PyObject_GetAttrString(extension, "bfloat16") : NULL;
+        Py_XDECREF(extension);
+    } else {
+        PyObject *numpy = PyImport_ImportModule("numpy");
+        made = numpy ? PyObject_CallMethod(numpy, "dtype", "s", fa_py_type_name(type)) : NULL;
+        Py_XDECREF(numpy);
+    }
+    if (made)
+        numpy_dtype[type] = made;
+    return made;
+}
+
+static bool empty_numpy(int type, int ndim, const int64_t *shape, fa_py_tensor *tensor)
+{
+    if (!numpy_empty) {
+        PyObject *numpy = PyImport_ImportModule("numpy");
+        numpy_empty = numpy ? PyObject_GetAttrString(numpy, "empty") : NULL;
+        Py_XDECREF(numpy);
+        if (!numpy_empty)
+            return false;
+    }
+    PyObject *dtype = numpy_type(type);
+    PyObject *sizes = dtype ? shape_tuple(ndim, shape) : NULL;
+    tensor->object = sizes ? PyObject_CallFunctionObjArgs(numpy_empty, sizes, dtype, NULL) : NULL;
+    Py_XDECREF(sizes);
+    return tensor->object && take_numpy(tensor->object, true, tensor);
+}
+
+static void set_error(void *context, const char *kind, const char *message)
+{
+    (void)context;
+    (void)kind;
+    if (!PyErr_Occurred())
+        fa_py_fail(FA_OUT_OF_MEMORY, "the result: %s", message);
+}
+
+static void dlpack_type(int type, fa_py_dltensor *dl)
+{
+    dl->code = type == FA_BF16 ? FA_DL_BFLOAT : type == FA_U8 ? FA_DL_UINT : FA_DL_FLOAT;
+    dl->bits = type == FA_F32 ? 32 : type == FA_U8 ? 8 : 16;
+    dl->lanes = 1;
+}
+
+static bool empty_exchange(const fa_py_tensor *like, int type, int ndim, const int64_t *shape,
+                           fa_py_tensor *tensor)
+{
+    int64_t sizes[FA_PY_AXES];
+    memcpy(sizes, shape, (size_t)ndim * sizeof *shape);
+    fa_py_dltensor prototype = {
+        .device_type = like->device_type, .device_id = like->device_id, .ndim = ndim, .shape = sizes};
+    dlpack_type(type, &prototype);
+    fa_py_versioned *made = NULL;
+    if (like->exchange->allocate(&prototype, &made, NULL, set_error) != 0) {
+        if (!PyErr_Occurred())
+            fa_py_fail(FA_OUT_OF_MEMORY, "%s: no memory for the result", tensor->name);
+        return false;
+    }
+    if (!take_dltensor(&made->tensor, tensor)) {
+        made->deleter(made);
+        return false;
+    }
+    void *object = NULL;
+    if (like->exchange->to_object(made, &object) != 0)
+        return false;
+    tensor->object = object;
+    return true;
+}
+
+/* torch.empty() or cupy.empty(). */
+static bool empty_of_module(const char *module, const fa_py_tensor *like, int type, int ndim,
+                            const int64_t *shape, fa_py_tensor *tensor)
+{
+    PyObject *library = PyImport_ImportModule(module);
+    PyObject *empty = library ? PyObject_GetAttrString(library, "empty") : NULL;
+    PyObject *sizes = shape_tuple(ndim, shape), *positional = sizes ? PyTuple_Pack(1, sizes) : NULL;
+    PyObject *dtype = NULL, *keywords = NULL;
+    if (empty && positional)
+        dtype = like->kind == FA_PY_CUPY ? PyUnicode_FromString(fa_py_type_name(type))
+                                         : PyObject_GetAttrString(library, fa_py_type_name(type));
+    if (dtype && like->kind == FA_PY_TORCH && like->device_type == FA_DL_CUDA)
+        keywords = Py_BuildValue("{s:O,s:N}", "dtype", dtype, "device",
+                                 PyUnicode_FromFormat("cuda:%d", (int)like->device_id));
+    else if (dtype)
+        keywords = Py_BuildValue("{s:O}", "dtype", dtype);
+    if (keywords)
+        tensor->object = PyObject_Call(empty, positional, keywords);
+    Py_XDECREF(keywords);
+    Py_XDECREF(dtype);
+    Py_XDECREF(positional);
+    Py_XDECREF(sizes);
+    Py_XDECREF(empty);
+    Py_XDECREF(library);
+    return tensor->object && take_dlpack(tensor->object, tensor);
+}
+
+/* ---- memory that becomes an array of JAX ---- */
+
+typedef struct owned_memory {
+    fa_py_versioned versioned;
+    int64_t shape[FA_PY_AXES], stride[FA_PY_AXES];
+} owned_memory;
+
+static void release_owned(fa_py_versioned *self)
+{
+    free(self->tensor.data);
+    free(self);
+}
+
+static void release_capsule(PyObject *capsule)
+{
+    if (PyCapsule_IsValid(capsule, "dltensor_versioned"))
+        release_owned(PyCapsule_GetPointer(capsule, "dltensor_versioned"));
+}
+
+static bool empty_memory(int type, int ndim, const int64_t *shape, fa_py_tensor *tensor)
+{
+    size_t bytes = fa_dtype_size((fa_dtype)type);
+    for (int axis = 0; axis < ndim; axis++) {
+        if (__builtin_mul_overflow(bytes, (size_t)shape[axis], &bytes))
+            return fa_py_fail(FA_OUT_OF_MEMORY, "%s: no memory for the result", tensor->name);
+    }
+    tensor->memory = aligned_alloc(64, (bytes / 64 + 1) * 64);
+    if (!tensor->memory)
+        return fa_py_fail(FA_OUT_OF_MEMORY, "%s: no memory for the result of %zu bytes", tensor->name, bytes);
+    tensor->data = tensor->memory;
+    tensor->type = type;
+    tensor->ndim = ndim;
+    tensor->device_type = FA_DL_CPU;
+    tensor->device_id = 0;
+    int64_t stride = 1;
+    for (int axis = ndim - 1; axis >= 0; axis--) {
+        tensor->shape[axis] = shape[axis];
+        tensor->stride[axis] = stride;
+        stride *= shape[axis] > 1 ? shape[axis] : 1;
+    }
+    return true;
+}
+
+/* The memory goes to the capsule. */
+static PyObject *memory_capsule(fa_py_tensor *tensor)
+{
+    owned_memory *owned = calloc(1, sizeof *owned);
+    if (!owned)
+        return PyErr_NoMemory();
+    memcpy(owned->shape, tensor->shape, sizeof owned->shape);
+    memcpy(owned->stride, tensor->stride, sizeof owned->stride);
+    owned->versioned = (fa_py_versioned){
+        .major = 1,
+        .deleter = release_owned,
+        .tensor = {.data = tensor->memory,
+                   .device_type = FA_DL_CPU,
+                   .ndim = tensor->ndim,
+                   .shape = owned->shape,
+                   .strides = owned->stride},
+    };
+    dlpack_type(tensor->type, &owned->versioned.tensor);
+    PyObject *capsule = PyCapsule_New(&owned->versioned, "dltensor_versioned", release_capsule);
+    if (capsule)
+        tensor->memory = NULL;
+    else
+        free(owned);
+    return capsule;
+}
+
+static PyObject *finish_jax(fa_py_tensor *tensor)
+{
+    PyObject *capsule = memory_capsule(tensor);
+    PyObject *module = capsule ? PyImport_ImportModule("fastattn._exports") : NULL;
+    PyObject *array = module ? PyObject_CallMethod(module, "to_jax", "O", capsule) : NULL;
+    Py_XDECREF(module);
+    Py_XDECREF(capsule);
+    return array;
+}
+
+bool fa_py_empty(const fa_py_tensor *like, const char *name, int type, int ndim, const int64_t *shape,
+                 fa_py_tensor *tensor)
+{
+    *tensor = (fa_py_tensor){.name = name, .kind = like->kind, .exchange = like->exchange};
+    bool made;
+    switch (like->kind) {
+    case FA_PY_EXCHANGE: made = empty_exchange(like, type, ndim, shape, tensor); break;
+    case FA_PY_TORCH: made = empty_of_module("torch", like, type, ndim, shape, tensor); break;
+    case FA_PY_CUPY: made = empty_of_module("cupy", like, type, ndim, shape, tensor); break;
+    case FA_PY_JAX: made = empty_memory(type, ndim, shape, tensor); break;
+    default: made = empty_numpy(type, ndim, shape, tensor); break;
+    }
+    if (!made)
+        fa_py_close(tensor);
+    return made;
+}
+
+PyObject *fa_py_finish(fa_py_tensor *tensor)
+{
+    if (tensor->memory)
+        return finish_jax(tensor);
+    return Py_NewRef(tensor->object);
+}
+
+bool fa_py_stream(const fa_py_tensor *tensor, void **stream)
+{
+    *stream = NULL;
+    if (tensor->kind == FA_PY_EXCHANGE) {
+        if (tensor->exchange->stream(tensor->device_type, tensor->device_id, stream) != 0)
+            return PyErr_Occurred() ? false
+                                    : fa_py_fail(FA_DEVICE_LOST, "%s has no current stream", tensor->name);
+        return true;
+    }
+    PyObject *module = PyImport_ImportModule("fastattn._exports");
+    PyObject *number = NULL;
+    if (module && tensor->kind == FA_PY_TORCH)
+        number = PyObject_CallMethod(module, "torch_stream", "i", (int)tensor->device_id);
+    else if (module && tensor->kind == FA_PY_CUPY)
+        number = PyObject_CallMethod(module, "cupy_stream", NULL);
+    else if (module)
+        number = PyLong_FromLong(0);
+    if (number)
+        *stream = PyLong_AsVoidPtr(number);
+    Py_XDECREF(number);
+    Py_XDECREF(module);
+    return !PyErr_Occurred();
+}
+
+/* ---- lists ---- */
+
+static bool no_memory(void)
+{
+    PyErr_NoMemory();
+    return false;
+}
+
+/* Whether the object is an array and not a list or tuple. */
+static bool is_array(PyObject *object)
+{
+    return !PyList_Check(object) && !PyTuple_Check(object) &&
+           (PyObject_CheckBuffer(object) || PyObject_HasAttrString(object, "__dlpack__"));
+}
+
+static bool open_list(PyObject *object, const char *name, fa_py_tensor *tensor)
+{
+    if (!fa_py_open(object, name, false, tensor))
+        return false;
+    if (fa_py_on_host(tensor) && tensor->kind != FA_PY_SPEC)
+        return true;
+    fa_py_fail(FA_INVALID, "%s lies on a device, expected host memory: a list, or an array on the CPU", name);
+    fa_py_close(tensor);
+    return false;
+}
+
+bool fa_py_integers(PyObject *object, const char *name, int64_t expected, int64_t **list, int64_t *count)
+{
+    *list = NULL;
+    *count = 0;
+    if (is_array(object)) {
+        fa_py_tensor tensor;
+        if (!open_list(object, name, &tensor))
+            return false;
+        bool good = tensor.ndim == 1 && (tensor.type == FA_I32 || tensor.type == FA_PY_I64);
+        if (!good)
+            fa_py_fail(FA_INVALID, "%s has %d axes of %s, expected one axis of int32 or int64", name,
+                       tensor.ndim, fa_py_type_name(tensor.type));
+        if (good && !(*list = PyMem_Calloc((size_t)tensor.shape[0] + 1, sizeof **list)))
+            good = no_memory();
+        for (int64_t at = 0; good && at < tensor.shape[0]; at++) {
+            const int64_t from = at * tensor.stride[0];
+            (*list)[at] = tensor.type == FA_I32 ? ((const int32_t *)tensor.data)[from]
+                                                : ((const int64_t *)tensor.data)[from];
+        }
+        *count = good ? tensor.shape[0] : 0;
+        fa_py_close(&tensor);
+        return good;
+    }
+    const bool one = expected > 0 && PyIndex_Check(object);
+    if (!one && !PySequence_Check(object)) {
+        PyErr_Format(PyExc_TypeError, "%s is of type %R, expected whole numbers", name,
+                     (PyObject *)Py_TYPE(object));
+        return false;
+    }
+    const Py_ssize_t length = one ? (Py_ssize_t)expected : PySequence_Size(object);
+    if (length < 0)
+        return false;
+    int64_t *made = PyMem_Calloc((size_t)length + 1, sizeof *made);
+    if (!made)
+        return no_memory();
+    for (Py_ssize_t at = 0; at < length; at++) {
+        PyObject *item = one ? Py_NewRef(object) : PySequence_GetItem(object, at);
+        PyObject *number = item ? PyNumber_Index(item) : NULL;
+        made[at] = number ? PyLong_AsLongLong(number) : 0;
+        Py_XDECREF(number);
+        Py_XDECREF(item);
+        if (PyErr_Occurred()) {
+            PyMem_Free(made);
+            if (PyErr_ExceptionMatches(PyExc_OverflowError))
+                fa_py_fail(FA_INVALID, "%s[%zd] does not fit into 64 bits", name, at);
+            return false;
+        }
+    }
+    *list = made;
+    *count = length;
+    return true;
+}
+
+static float float_at(const fa_py_tensor *tensor, int64_t at)
+{
+    if (tensor->type == FA_PY_F64)
+        return (float)((const double *)tensor->data)[at];
+    return fa_element((fa_dtype)tensor->type, tensor->data, at);
+}
+
+bool fa_py_floats(PyObject *object, const char *name, float **list, int64_t *rows, int64_t *columns)
+{
+    *list = NULL;
+    *rows = 1;
+    *columns = 0;
+    if (is_array(object)) {
+        fa_py_tensor tensor;
+        if (!open_list(object, name, &tensor))
+            return false;
+        bool good =
+            (tensor.ndim == 1 || tensor.ndim == 2) && (tensor.type == FA_F32 || tensor.type == FA_F16 ||
+                                                       tensor.type == FA_BF16 || tensor.type == FA_PY_F64);
+        if (!good)
+            fa_py_fail(FA_INVALID, "%s has %d axes of %s, expected one or two of floats", name, tensor.ndim,
+                       fa_py_type_name(tensor.type));
+        const int last = tensor.ndim - 1;
+        *rows = good && last > 0 ? tensor.shape[0] : 1;
+        *columns = good ? tensor.shape[last] : 0;
+        if (good && !(*list = PyMem_Calloc((size_t)(*rows * *columns) + 1, sizeof **list)))
+            good = no_memory();
+        for (int64_t row = 0; good && row < *rows; row++) {
+            for (int64_t column = 0; column < *columns; column++)
+                (*list)[row * *columns + column] =
+                    float_at(&tensor, (last > 0 ? row * tensor.stride[0] : 0) + column * tensor.stride[last]);
+        }
+        fa_py_close(&tensor);
+        return good;
+    }
+    const Py_ssize_t length = PySequence_Size(object);
+    if (length < 0) {
+        PyErr_Format(PyExc_TypeError, "%s is of type %R, expected floats", name, (PyObject *)Py_TYPE(object));
+        return false;
+    }
+    float *made = PyMem_Calloc((size_t)length + 1, sizeof *made);
+    if (!made)
+        return no_memory();
+    for (Py_ssize_t at = 0; at < length; at++) {
+        PyObject *item = PySequence_GetItem(object, at);
+        made[at] = item ? (float)PyFloat_AsDouble(item) : 0;
+        Py_XDECREF(item);
+        if (PyErr_Occurred()) {
+            PyMem_Free(made);
+            return false;
+        }
+    }
+    *list = made;
+    *columns = length;
+    return true;
+}
