@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
+from typing import Any
 
 from . import _core
 from ._core import (
@@ -13,13 +15,18 @@ from ._core import (
     InvalidError,
     NoDeviceError,
     OutOfMemoryError,
+    Plan,
     UnsupportedError,
     __version__,
     attention,
+    plan_cache_info,
+    plan_cache_resize,
     supports,
 )
+from .cache import Cache
 
 __all__ = [
+    "Cache",
     "CompileError",
     "Device",
     "DeviceLostError",
@@ -27,11 +34,15 @@ __all__ = [
     "InvalidError",
     "NoDeviceError",
     "OutOfMemoryError",
+    "Plan",
     "Spec",
     "UnsupportedError",
     "__version__",
     "attention",
     "devices",
+    "merge",
+    "plan_cache_info",
+    "plan_cache_resize",
     "supports",
 ]
 
@@ -73,3 +84,29 @@ class Spec:
     dtype: object = "float32"
     strides: tuple[int, ...] | None = None
     device: object = None
+
+
+def merge(partial: Any, partial_lse: Any, *, out: Any = None) -> tuple[Any, Any]:
+    """Merges the results of attention over parts of the keys: (o, lse) over all of them.
+
+    partial: (parts, ...) with the axes of a result behind, or a sequence of results; float32, float16 or bfloat16.
+    partial_lse: their LSEs, float32, likewise (return_lse=True gives one). A part whose LSE is -inf is not read.
+    out: where o goes; None: a new array like partial. On the CPU `out` may be one of the parts.
+
+    Errors: InvalidError, UnsupportedError. On CUDA the call waits until the merge is done.
+    """
+    if isinstance(partial, (list, tuple)):
+        partial = _stack(partial)
+    if isinstance(partial_lse, (list, tuple)):
+        partial_lse = _stack(partial_lse)
+    return _core.merge(partial, partial_lse, out=out)
+
+
+def _stack(arrays: Any) -> Any:
+    if not arrays:
+        raise InvalidError("partial is empty, expected at least one result")
+    root = type(arrays[0]).__module__.partition(".")[0]
+    if root == "jaxlib":
+        root = "jax.numpy"
+    module: Any = importlib.import_module(root)
+    return module.stack(arrays)

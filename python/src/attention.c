@@ -1,9 +1,40 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* attention() and supports(). */
+#include <string.h>
+
 #include "binding.h"
 
-static PyObject *attend(PyObject *const values[ARGUMENTS], fa_py_problem *problem)
+/* Takes the lengths out of the arguments of a call whose plan serves all lengths. */
+static bool part_lengths(PyObject *values[ARGUMENTS], PyObject *lengths[ARGUMENTS])
 {
+    static const fa_py_argument taken[] = {ARG_LENS_Q, ARG_LENS_KV, ARG_FIRST_KV};
+    memset(lengths, 0, ARGUMENTS * sizeof *lengths);
+    if (fa_py_given(values[ARG_CU_SEQLENS_Q]) || fa_py_given(values[ARG_CU_SEQLENS_K]))
+        return fa_py_fail(FA_INVALID,
+                          "dynamic_lengths is True with cu_seqlens, expected lens_q and lens_kv, or a Plan");
+    for (size_t at = 0; at < sizeof taken / sizeof *taken; at++) {
+        lengths[taken[at]] = values[taken[at]];
+        values[taken[at]] = NULL;
+    }
+    return true;
+}
+
+static bool run(fa_py_plan *plan, fa_py_problem *problem, PyObject *const lengths[ARGUMENTS])
+{
+    if (!problem->desc.dynamic_lengths)
+        return fa_py_run(plan, problem, NULL);
+    fa_py_problem lists = {.list_count = 0};
+    fa_lengths read;
+    const bool done = fa_py_lengths_read(lengths, problem, &lists, &read) && fa_py_run(plan, problem, &read);
+    fa_py_problem_close(&lists);
+    return done;
+}
+
+static PyObject *attend(PyObject *values[ARGUMENTS], fa_py_problem *problem)
+{
+    PyObject *lengths[ARGUMENTS];
+    if (values[ARG_DYNAMIC_LENGTHS] == Py_True && !part_lengths(values, lengths))
+        return NULL;
     if (!fa_py_problem_read(values, problem))
         return NULL;
     if (problem->operand[OP_Q].kind == FA_PY_SPEC) {
@@ -14,7 +45,7 @@ static PyObject *attend(PyObject *const values[ARGUMENTS], fa_py_problem *proble
     if (!device || !fa_py_problem_results(problem))
         return NULL;
     fa_py_plan *plan = fa_py_plan_find(device, problem);
-    const bool done = plan && fa_py_run(plan, problem);
+    const bool done = plan && run(plan, problem, lengths);
     fa_py_plan_drop(plan);
     return done ? fa_py_problem_returns(problem) : NULL;
 }
@@ -26,6 +57,8 @@ PyObject *fa_py_attention(PyObject *module, PyObject *const *args, Py_ssize_t co
     fa_py_problem problem;
     if (!fa_py_arguments("attention", args, count, names, values))
         return NULL;
+    problem.present = 0;
+    problem.list_count = 0;
     PyObject *result = attend(values, &problem);
     fa_py_problem_close(&problem);
     return result;

@@ -54,7 +54,7 @@ typedef struct fa_py_tensor {
     int ndim;
     int64_t shape[FA_PY_AXES], stride[FA_PY_AXES]; /* strides count elements */
     int32_t device_type, device_id;                /* of DLPack */
-    bool readonly, has_buffer;
+    bool readonly, has_buffer, fresh;              /* fresh: made here, as a result */
     Py_buffer buffer;
     PyObject *holder; /* an array or a capsule that was made to open it */
     fa_py_versioned *versioned;
@@ -99,8 +99,9 @@ bool fa_py_floats(PyObject *object, const char *name, float **list, int64_t *row
 typedef struct fa_py_lane {
     fa_queue *queue;
     void *stream; /* of CUDA */
-    void *workspace;
-    size_t workspace_size;
+    void *workspace, *work_memory;
+    size_t workspace_size, work_size;
+    fa_buffer *work; /* of fa_plan_schedule(); in work_memory where runs are in place */
     struct fa_py_lane *next;
 } fa_py_lane;
 
@@ -121,7 +122,12 @@ PyObject *fa_py_kernels(PyObject *module, PyObject *name);
 /* The device that `wanted` (a str, a Device or NULL) and the place of `tensor` name. NULL with an exception set. */
 fa_py_device *fa_py_device_for(PyObject *wanted, const fa_py_tensor *tensor);
 
-fa_py_lane *fa_py_lane_take(fa_py_device *device, void *stream, size_t workspace);
+/* The one that computes in host memory in place. */
+fa_py_device *fa_py_host_device(void);
+
+/* With room for so many bytes of scratch memory, and of work. `stream` is the caller's, of CUDA. NULL with an exception set. */
+#define FA_PY_OWN_QUEUE ((void *)UINTPTR_MAX)
+fa_py_lane *fa_py_lane_take(fa_py_device *device, void *stream, size_t workspace, size_t work);
 void fa_py_lane_give(fa_py_device *device, fa_py_lane *lane);
 
 /* ---- problem.c ---- */
@@ -163,6 +169,7 @@ typedef enum fa_py_argument {
     ARG_V_FACTOR,
     ARG_KEEP_LAST,
     ARG_V_IN_K,
+    ARG_DYNAMIC_LENGTHS,
     ARG_RETURN_LSE,
     ARG_DEVICE,
     ARG_KERNEL,
@@ -218,6 +225,17 @@ bool fa_py_arguments_tuple(const char *function, PyObject *args, PyObject *keywo
 /* Reads the arguments. Close with fa_py_problem_close(), also after false. */
 bool fa_py_problem_read(PyObject *const values[ARGUMENTS], fa_py_problem *problem);
 
+/* The lengths of one run of a plan for any lengths. `lists` holds them; close it likewise. */
+bool fa_py_lengths_read(PyObject *const values[ARGUMENTS], const fa_py_problem *problem, fa_py_problem *lists,
+                        fa_lengths *lengths);
+
+/* The axes of an array as they are, aligned at the last. */
+bool fa_py_plain_tensor(const fa_py_tensor *tensor, fa_tensor *to);
+
+/* Raw bytes of rows as elements of a format; `dims` where the bytes do not say. `argument` names it in messages. */
+bool fa_py_apply_format(const char *name, const char *argument, const fa_py_tensor *tensor, int64_t dims,
+                        fa_tensor *to);
+
 /* Makes results that were not given. */
 bool fa_py_problem_results(fa_py_problem *problem);
 
@@ -251,10 +269,20 @@ void fa_py_plan_drop(fa_py_plan *plan);
 PyObject *fa_py_plan_cache_info(PyObject *module, PyObject *unused);
 PyObject *fa_py_plan_cache_resize(PyObject *module, PyObject *size);
 
+/* ---- plan_type.c, append.c, merge.c ---- */
+
+PyObject *fa_py_plan_type(void);
+PyObject *fa_py_append(PyObject *module, PyObject *args, PyObject *keywords);
+PyObject *fa_py_merge(PyObject *module, PyObject *args, PyObject *keywords);
+
 /* ---- run.c ---- */
 
 /* Runs a plan on the problem's operands, all of which are open. False with an exception set. */
-bool fa_py_run(fa_py_plan *plan, fa_py_problem *problem);
+bool fa_py_run(const fa_py_plan *plan, const fa_py_problem *problem, const fa_lengths *lengths);
+
+/* A buffer of memory that the device reads in place; where it begins in the buffer is its offset. */
+fa_status fa_py_wrap(const fa_py_device *device, const void *data, size_t span, fa_buffer **buffer,
+                     size_t *offset);
 
 /* ---- attention.c ---- */
 

@@ -9,11 +9,20 @@
 static fa_context *context;
 static fa_py_device *opened;
 
+/* Builds without an OpenMP runtime, such as wheels, still heed its variable. */
+static int32_t threads_wanted(void)
+{
+    const char *own = getenv("FASTATTN_THREADS"), *shared = getenv("OMP_NUM_THREADS");
+    const long threads = shared && !(own && *own) ? strtol(shared, NULL, 10) : 0;
+    return threads > 0 && threads <= FA_MAX_THREADS ? (int32_t)threads : 0;
+}
+
 static bool have_context(void)
 {
     if (context)
         return true;
-    const fa_status status = fa_context_create(NULL, &context);
+    fa_context_options options = {.struct_size = sizeof options, .threads = threads_wanted()};
+    const fa_status status = fa_context_create(&options, &context);
     if (status != FA_OK)
         fa_py_raise(status);
     return status == FA_OK;
@@ -113,6 +122,11 @@ static fa_py_device *default_device(void)
     return device;
 }
 
+fa_py_device *fa_py_host_device(void)
+{
+    return open_device("openmp");
+}
+
 static fa_py_device *cuda_device(PyObject *wanted, const fa_py_tensor *tensor)
 {
     static fa_py_device *devices[64];
@@ -163,39 +177,73 @@ fa_py_device *fa_py_device_for(PyObject *wanted, const fa_py_tensor *tensor)
     return device;
 }
 
-fa_py_lane *fa_py_lane_take(fa_py_device *device, void *stream, size_t workspace)
+static fa_py_lane *make_lane(fa_py_device *device, void *stream)
+{
+    fa_py_lane *lane = calloc(1, sizeof *lane);
+    if (!lane) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    lane->stream = stream;
+    const fa_status status =
+        device->is_cuda && stream != FA_PY_OWN_QUEUE
+            ? fa_queue_wrap_cuda(device->device, (struct CUstream_st *)stream, &lane->queue)
+            : fa_queue_create(device->device, &lane->queue);
+    if (status != FA_OK) {
+        fa_py_raise(status);
+        free(lane);
+        return NULL;
+    }
+    return lane;
+}
+
+/* Memory at a multiple of 64, or NULL. */
+static bool grow(void **memory, size_t *size, size_t wanted)
+{
+    if (wanted <= *size)
+        return true;
+    free(*memory);
+    *memory = wanted <= SIZE_MAX - 64 ? aligned_alloc(64, (wanted + 63) / 64 * 64) : NULL;
+    *size = *memory ? wanted : 0;
+    return *memory || fa_py_fail(FA_OUT_OF_MEMORY, "no memory for a workspace of %zu bytes", wanted);
+}
+
+static bool grow_work(const fa_py_device *device, fa_py_lane *lane, size_t wanted)
+{
+    if (wanted <= lane->work_size && lane->work)
+        return true;
+    (void)fa_queue_wait(lane->queue); /* which may still read the old one */
+    fa_buffer_destroy(lane->work);
+    lane->work = NULL;
+    if (!device->in_place) {
+        const fa_status status = fa_buffer_create(device->device, wanted, &lane->work);
+        lane->work_size = status == FA_OK ? wanted : 0;
+        if (status != FA_OK)
+            fa_py_raise(status);
+        return status == FA_OK;
+    }
+    if (!grow(&lane->work_memory, &lane->work_size, wanted))
+        return false;
+    const fa_status status = fa_buffer_wrap_host(device->device, lane->work_memory, wanted, &lane->work);
+    if (status != FA_OK)
+        fa_py_raise(status);
+    return status == FA_OK;
+}
+
+fa_py_lane *fa_py_lane_take(fa_py_device *device, void *stream, size_t workspace, size_t work)
 {
     fa_py_lane **link = &device->idle;
     while (*link && (*link)->stream != stream)
         link = &(*link)->next;
     fa_py_lane *lane = *link;
-    if (lane) {
+    if (lane)
         *link = lane->next;
-    } else {
-        lane = calloc(1, sizeof *lane);
-        if (!lane) {
-            PyErr_NoMemory();
-            return NULL;
-        }
-        lane->stream = stream;
-        const fa_status status =
-            device->is_cuda ? fa_queue_wrap_cuda(device->device, (struct CUstream_st *)stream, &lane->queue)
-                            : fa_queue_create(device->device, &lane->queue);
-        if (status != FA_OK) {
-            fa_py_raise(status);
-            free(lane);
-            return NULL;
-        }
-    }
-    if (workspace > lane->workspace_size) {
-        free(lane->workspace);
-        lane->workspace = workspace <= SIZE_MAX - 64 ? aligned_alloc(64, (workspace + 63) / 64 * 64) : NULL;
-        lane->workspace_size = lane->workspace ? workspace : 0;
-        if (!lane->workspace) {
-            fa_py_lane_give(device, lane);
-            fa_py_fail(FA_OUT_OF_MEMORY, "no memory for a workspace of %zu bytes", workspace);
-            return NULL;
-        }
+    else
+        lane = make_lane(device, stream);
+    if (lane && (!grow(&lane->workspace, &lane->workspace_size, workspace) ||
+                 (work > 0 && !grow_work(device, lane, work)))) {
+        fa_py_lane_give(device, lane);
+        return NULL;
     }
     return lane;
 }

@@ -2,18 +2,20 @@
 /* fastattn._core: the table of its functions. fastattn/_core.pyi and __init__.py describe them. */
 #include "binding.h"
 
-static PyObject *type_names(PyObject *module, PyObject *unused)
+/* The elements and the bytes of a block of each type. */
+static PyObject *formats(PyObject *module, PyObject *unused)
 {
     (void)module;
     (void)unused;
-    PyObject *list = PyList_New(0);
-    for (int type = 0; list && fa_dtype_size((fa_dtype)type) > 0; type++) {
-        PyObject *name = PyUnicode_FromString(fa_dtype_name((fa_dtype)type));
-        if (!name || PyList_Append(list, name) < 0)
-            Py_CLEAR(list);
-        Py_XDECREF(name);
+    PyObject *all = PyDict_New();
+    for (int type = 0; all && fa_dtype_size((fa_dtype)type) > 0; type++) {
+        PyObject *block = Py_BuildValue("(Ln)", (long long)fa_dtype_block((fa_dtype)type),
+                                        (Py_ssize_t)fa_dtype_size((fa_dtype)type));
+        if (!block || PyDict_SetItemString(all, fa_dtype_name((fa_dtype)type), block) < 0)
+            Py_CLEAR(all);
+        Py_XDECREF(block);
     }
-    return list;
+    return all;
 }
 
 #define FAST(function) (PyCFunction)(void (*)(void)) function, METH_FASTCALL | METH_KEYWORDS
@@ -21,11 +23,13 @@ static PyObject *type_names(PyObject *module, PyObject *unused)
 static PyMethodDef functions[] = {
     {"attention", FAST(fa_py_attention), NULL},
     {"supports", FAST(fa_py_supports), NULL},
+    {"append", (PyCFunction)(void (*)(void))fa_py_append, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"merge", (PyCFunction)(void (*)(void))fa_py_merge, METH_VARARGS | METH_KEYWORDS, NULL},
     {"devices", fa_py_devices, METH_NOARGS, NULL},
     {"kernels", fa_py_kernels, METH_O, NULL},
     {"plan_cache_info", fa_py_plan_cache_info, METH_NOARGS, NULL},
     {"plan_cache_resize", fa_py_plan_cache_resize, METH_O, NULL},
-    {"formats", type_names, METH_NOARGS, NULL},
+    {"formats", formats, METH_NOARGS, NULL},
     {0},
 };
 
@@ -41,7 +45,10 @@ PyMODINIT_FUNC PyInit__core(void);
 PyMODINIT_FUNC PyInit__core(void)
 {
     PyObject *module = PyModule_Create(&definition);
-    if (module && fa_py_tensors_init() && fa_py_problem_init() && fa_py_errors_add(module) &&
+    PyObject *plan = module ? fa_py_plan_type() : NULL;
+    const bool added = plan && PyModule_AddObjectRef(module, "Plan", plan) == 0;
+    Py_XDECREF(plan);
+    if (added && fa_py_tensors_init() && fa_py_problem_init() && fa_py_errors_add(module) &&
         PyModule_AddStringConstant(module, "__version__", fa_version()) == 0)
         return module;
     Py_XDECREF(module);

@@ -40,6 +40,7 @@ const char *const fa_py_argument_names[ARGUMENTS] = {
     [ARG_V_FACTOR] = "v_factor",
     [ARG_KEEP_LAST] = "keep_last",
     [ARG_V_IN_K] = "v_in_k",
+    [ARG_DYNAMIC_LENGTHS] = "dynamic_lengths",
     [ARG_RETURN_LSE] = "return_lse",
     [ARG_DEVICE] = "device",
     [ARG_KERNEL] = "kernel",
@@ -246,21 +247,17 @@ static bool float_type(int type)
     return type == FA_F32 || type == FA_F16 || type == FA_BF16;
 }
 
-/* Raw bytes of rows as elements of a format. */
-static bool apply_format(PyObject *format, int argument, const fa_py_tensor *tensor, int64_t dims,
-                         fa_tensor *to)
+bool fa_py_apply_format(const char *name, const char *argument, const fa_py_tensor *tensor, int64_t dims,
+                        fa_tensor *to)
 {
-    const char *name = read_text(format, argument);
-    const int type = name ? fa_py_type_of(name) : -1;
-    if (!name)
-        return false;
+    const int type = fa_py_type_of(name);
     if (type < 0 || type >= FA_PY_I64)
-        return fa_py_fail(FA_INVALID, "%s is '%s', which is no format", fa_py_argument_names[argument], name);
+        return fa_py_fail(FA_INVALID, "%s is '%s', which is no format", argument, name);
     if (tensor->type == type)
         return true;
     if (tensor->type != FA_U8 && tensor->type != FA_I8)
         return fa_py_fail(FA_INVALID, "%s.dtype is %s, expected uint8 with %s '%s'", tensor->name,
-                          fa_py_type_name(tensor->type), fa_py_argument_names[argument], name);
+                          fa_py_type_name(tensor->type), argument, name);
     to->dtype = (fa_dtype)type;
     if (type == FA_BITMAP_F16) { /* strides count bytes */
         to->stride[3] = to->shape[3];
@@ -268,9 +265,6 @@ static bool apply_format(PyObject *format, int argument, const fa_py_tensor *ten
         return true;
     }
     const int64_t bytes = (int64_t)fa_dtype_size((fa_dtype)type), block = fa_dtype_block((fa_dtype)type);
-    if (tensor->shape[tensor->ndim - 1] > 1 && tensor->stride[tensor->ndim - 1] != 1)
-        return fa_py_fail(FA_INVALID, "%s.strides of the last axis is %lld, expected 1", tensor->name,
-                          (long long)tensor->stride[tensor->ndim - 1]);
     for (int axis = 0; axis < 4; axis++) {
         int64_t *number = axis < 3 ? &to->stride[axis] : &to->shape[axis];
         if (axis < 3 && to->shape[axis] <= 1)
@@ -283,6 +277,29 @@ static bool apply_format(PyObject *format, int argument, const fa_py_tensor *ten
             return fa_py_fail(FA_OUT_OF_MEMORY, "%s: sizes that no memory holds", tensor->name);
     }
     to->stride[3] = 1;
+    return true;
+}
+
+/* The same where the format is a value of an argument; None means the array's own type. */
+static bool apply_format(PyObject *const values[], int argument, const fa_py_tensor *tensor, int64_t dims,
+                         fa_tensor *to)
+{
+    if (!fa_py_given(values[argument]))
+        return true;
+    const char *name = read_text(values[argument], argument);
+    return name && fa_py_apply_format(name, fa_py_argument_names[argument], tensor, dims, to);
+}
+
+bool fa_py_plain_tensor(const fa_py_tensor *tensor, fa_tensor *to)
+{
+    if (tensor->ndim > 4)
+        return fa_py_fail(FA_INVALID, "%s has %d axes, expected at most 4", tensor->name, tensor->ndim);
+    if (tensor->type >= FA_PY_I64)
+        return fa_py_fail(FA_INVALID, "%s.dtype is %s, which is no type of fastattn", tensor->name,
+                          fa_py_type_name(tensor->type));
+    to->dtype = (fa_dtype)tensor->type;
+    for (int axis = 0; axis < 4; axis++)
+        set_axis(to, axis, tensor, axis + tensor->ndim - 4);
     return true;
 }
 
@@ -335,9 +352,7 @@ static bool read_keys(PyObject *const values[], fa_py_problem *problem)
     if (!open_operand(problem, values[ARG_K], ARG_K, OP_K, false) ||
         !set_tensor(problem, &problem->operand[OP_K], &desc->k))
         return false;
-    if (fa_py_given(values[ARG_K_FORMAT]) &&
-        !apply_format(values[ARG_K_FORMAT], ARG_K_FORMAT, &problem->operand[OP_K], desc->q.shape[3],
-                      &desc->k))
+    if (!apply_format(values, ARG_K_FORMAT, &problem->operand[OP_K], desc->q.shape[3], &desc->k))
         return false;
     int64_t dims = 0;
     if (!read_int64(values, ARG_V_IN_K, &dims))
@@ -360,9 +375,7 @@ static bool read_keys(PyObject *const values[], fa_py_problem *problem)
     if (!open_operand(problem, values[ARG_V], ARG_V, OP_V, false) ||
         !set_tensor(problem, &problem->operand[OP_V], &desc->v))
         return false;
-    return !fa_py_given(values[ARG_V_FORMAT]) ||
-           apply_format(values[ARG_V_FORMAT], ARG_V_FORMAT, &problem->operand[OP_V], desc->q.shape[3],
-                        &desc->v);
+    return apply_format(values, ARG_V_FORMAT, &problem->operand[OP_V], desc->q.shape[3], &desc->v);
 }
 
 static bool read_attn_mask(PyObject *const values[], fa_py_problem *problem)
@@ -582,6 +595,44 @@ static bool read_lengths(PyObject *const values[], fa_py_problem *problem)
            read_list(values, problem, ARG_FIRST_KV, problem->entries, &desc->first_kv, NULL);
 }
 
+/* One length for all of `entries`, or a list; the first list says how many sequences there are. */
+static bool read_run_list(PyObject *const values[], fa_py_problem *lists, int argument, int64_t entries,
+                          int64_t *sequences, const int64_t **to)
+{
+    if (!fa_py_given(values[argument]))
+        return true;
+    const int64_t expected = *sequences ? *sequences : PyIndex_Check(values[argument]) ? entries : 0;
+    int64_t count = 0;
+    if (!read_list(values, lists, argument, expected, to, &count))
+        return false;
+    *sequences = count;
+    return true;
+}
+
+bool fa_py_lengths_read(PyObject *const values[ARGUMENTS], const fa_py_problem *problem, fa_py_problem *lists,
+                        fa_lengths *lengths)
+{
+    const int64_t entries = problem->entries;
+    int64_t rows = 0, keys = 0;
+    lists->present = 0;
+    lists->list_count = 0;
+    *lengths = (fa_lengths){.struct_size = sizeof *lengths};
+    if (!read_list(values, lists, ARG_CU_SEQLENS_Q, 0, &lengths->cu_rows_q, &rows) ||
+        !read_list(values, lists, ARG_CU_SEQLENS_K, 0, &lengths->cu_rows_kv, &keys))
+        return false;
+    if ((lengths->cu_rows_q && rows < 2) || (lengths->cu_rows_kv && keys < 2) ||
+        (lengths->cu_rows_q && lengths->cu_rows_kv && rows != keys))
+        return fa_py_fail(FA_INVALID,
+                          "cu_seqlens_q and cu_seqlens_k have %lld and %lld entries, expected as many, at "
+                          "least 2",
+                          (long long)rows, (long long)keys);
+    int64_t *sequences = &lengths->sequences;
+    *sequences = lengths->cu_rows_q ? rows - 1 : lengths->cu_rows_kv ? keys - 1 : 0;
+    return read_run_list(values, lists, ARG_LENS_Q, entries, sequences, &lengths->lens_q) &&
+           read_run_list(values, lists, ARG_LENS_KV, entries, sequences, &lengths->lens_kv) &&
+           read_run_list(values, lists, ARG_FIRST_KV, entries, sequences, &lengths->first_kv);
+}
+
 /* Floats of each head; rows of them for each sequence where `rows` is given. */
 static bool read_of_heads(PyObject *const values[], fa_py_problem *problem, int argument, const float **to,
                           int64_t *row_stride)
@@ -716,9 +767,11 @@ bool fa_py_problem_read(PyObject *const values[ARGUMENTS], fa_py_problem *proble
     problem->present = 0;
     problem->list_count = 0;
     problem->rows_first = false;
-    bool lse = false;
-    if (!read_layout(values[ARG_LAYOUT], problem) || !read_bool(values, ARG_RETURN_LSE, &lse))
+    bool lse = false, dynamic = false;
+    if (!read_layout(values[ARG_LAYOUT], problem) || !read_bool(values, ARG_RETURN_LSE, &lse) ||
+        !read_bool(values, ARG_DYNAMIC_LENGTHS, &dynamic))
         return false;
+    desc->dynamic_lengths = dynamic;
     desc->want_lse = lse;
     if (!fa_py_open(values[ARG_Q], "q", false, &problem->operand[OP_Q]))
         return false;

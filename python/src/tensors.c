@@ -478,6 +478,7 @@ bool fa_py_open(PyObject *object, const char *name, bool write, fa_py_tensor *te
     tensor->memory = NULL;
     tensor->readonly = false;
     tensor->has_buffer = false;
+    tensor->fresh = false;
     tensor->ndim = 0;
     if (type->gradients && wants_gradient(object))
         return fa_py_fail(
@@ -722,7 +723,11 @@ static PyObject *finish_jax(fa_py_tensor *tensor)
 bool fa_py_empty(const fa_py_tensor *like, const char *name, int type, int ndim, const int64_t *shape,
                  fa_py_tensor *tensor)
 {
-    *tensor = (fa_py_tensor){.name = name, .kind = like->kind, .exchange = like->exchange};
+    *tensor = (fa_py_tensor){.name = name, .kind = like->kind, .exchange = like->exchange, .fresh = true};
+    if (!fa_py_on_host(like) && like->kind != FA_PY_EXCHANGE && like->kind != FA_PY_TORCH &&
+        like->kind != FA_PY_CUPY)
+        return fa_py_fail(FA_UNSUPPORTED,
+                          "%s: results on a device are made for PyTorch and CuPy only; pass out", name);
     bool made;
     switch (like->kind) {
     case FA_PY_EXCHANGE: made = empty_exchange(like, type, ndim, shape, tensor); break;
