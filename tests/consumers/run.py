@@ -117,8 +117,12 @@ def cmake(stage):
     if not shutil.which("cmake"):
         skip("there is no CMake here")
     build = stage.folder / "cmake"
-    run("cmake", "-G", "Ninja", "-S", stage.here / "cmake", "-B", build, f"-DCMAKE_PREFIX_PATH={stage.prefix}",
-        f"-DKINDS={';'.join(stage.kinds)}", env={"CC": shlex.join(compiler("CC"))})
+    # A compiler for another C library than the system's does not tell CMake of folders such as lib/x86_64-linux-gnu.
+    where = f"-DCMAKE_PREFIX_PATH={stage.prefix}"
+    if not has_glibc(compiler("CC"), "c"):
+        where = f"-Dfastattn_DIR={stage.libraries / 'cmake' / 'fastattn'}"
+    run("cmake", "-G", "Ninja", "-S", stage.here / "cmake", "-B", build, where, f"-DKINDS={';'.join(stage.kinds)}",
+        env={"CC": shlex.join(compiler("CC"))})
     run("cmake", "--build", build)
     for kind in stage.kinds + ["default"]:
         stage.execute(f"CMake, {kind}", build / f"consumer-{kind}", "openmp")
