@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the documentation as one site that needs no network, and checks it. Exit status 77: something is missing.
 
-    build.py SOURCE_ROOT OUTPUT      writes OUTPUT/html; warnings are errors
+    build.py SOURCE_ROOT OUTPUT [FOLDER]      writes OUTPUT/html; warnings are errors
+
+A FOLDER that has the built Python package gives the text of what is written in C there.
 
 The pages are copied to OUTPUT/source, with the paths that they have in the tree, so that links between them are those
 that a reader of the repository follows. Beside them reference.py writes a page for each public header, for the Python
@@ -21,8 +23,8 @@ import reference  # noqa: E402
 # The order in the sidebar. A page that is missing here is an error of Sphinx's; one that the tree lacks is left out.
 CONTENTS = {
     "Use": [
-        ("Overview", "README"), "docs/gallery", "docs/building", "docs/python", "docs/integrations", "examples/README",
-        "docs/threads", "docs/ranks", "docs/cooperate",
+        ("Overview", "README"), "docs/gallery", "docs/building", "docs/python", "python/README", "docs/integrations",
+        "integrations/*/README", "examples/README", "docs/threads", "docs/ranks", "docs/cooperate",
     ],
     "Reference": ["api/index", "api/python", "docs/glossary", "docs/numerics", "docs/benchmarks", "CHANGELOG"],
     "Inside": [
@@ -31,25 +33,31 @@ CONTENTS = {
     ],
 }
 PAGES = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "docs/design/*.md", "docs/figures/*.svg",
-         "examples/*.md", "examples/*.[ch]"]
-# A folder or a header of the tree that a page links to, and the page that has what is in it.
-INSTEAD = [(r"\]\((?:\.\./)*include/fastattn/?\)", "](/api/index.rst)"),
-           (r"\]\((?:\.\./)*include/fastattn/(\w+)\.h\)", r"](/api/\1.rst)")]
+         "examples/*.md", "examples/*.[ch]", "integrations/*/README.md", "python/README.md"]
+LINK = re.compile(r"(?<!!)\[([^][]*)\]\(([^)#\s]+)\)")
+
+
+def relink(root, page, pages, link):
+    """A link to a header goes to its page. One to what the tree has and the site has not is the name alone."""
+    target = (page.parent / link[2]).resolve()
+    if target in pages or not target.exists():
+        return link[0]
+    if target.is_relative_to(root / "include"):
+        return f"[{link[1]}](/api/{target.stem if target.suffix else 'index'}.rst)"
+    return link[1]
 
 
 def stage(root, source):
     shutil.rmtree(source, ignore_errors=True)
-    for pattern in PAGES:
-        for page in root.glob(pattern):
-            copy = source / page.relative_to(root)
-            if page.suffix == ".md":
-                text = page.read_text(encoding="utf-8")
-                for found, better in INSTEAD:
-                    text = re.sub(found, better, text)
-                put(copy, text)
-            elif page.is_file():
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(page, copy)
+    pages = {page for pattern in PAGES for page in root.glob(pattern)}
+    for page in pages:
+        copy = source / page.relative_to(root)
+        if page.suffix == ".md":
+            text = page.read_text(encoding="utf-8")
+            put(copy, LINK.sub(lambda link, page=page: relink(root, page, pages, link), text))
+        else:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(page, copy)
     put(source / "index.md", (root / "docs/site/index.md").read_text(encoding="utf-8") + contents(source))
 
 
@@ -64,14 +72,18 @@ def contents(source):
         lines += ["", "```{toctree}", f":caption: {caption}", ":hidden:", ""]
         for page in pages:
             title, name = page if isinstance(page, tuple) else (None, page)
-            if name.startswith("api/") or (source / f"{name}.md").exists():
-                lines.append(f"{title} <{name}>" if title else name)
+            if name.startswith("api/"):
+                lines.append(name)
+            for path in sorted(source.glob(f"{name}.md")):
+                path = path.relative_to(source).with_suffix("")
+                lines.append(f"{title} <{path}>" if title else str(path))
         lines.append("```")
     return "\n".join(lines) + "\n"
 
 
 def main():
-    root, output = (pathlib.Path(argument).resolve() for argument in sys.argv[1:3])
+    root, output, *package = (pathlib.Path(argument).resolve() for argument in sys.argv[1:4])
+    sys.path += map(str, package)
     lacks = [name for name in ("sphinx", "myst_parser", "furo") if not check.importable(name)]
     if lacks:
         print(f"{sys.executable} has no {', '.join(lacks)}: docs/building.md says what the site takes")

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the pages of the reference, in reStructuredText: one for each public header, one for the Python package."""
 import ast
-import importlib.util
+import importlib
 import inspect
 import re
 import textwrap
 
 import headers
 
-PYTHON_LACKS = ".. note:: This tree has no Python package."
+ARGUMENT = re.compile(r"[*\w]+(?:, [*\w]+)*: ")
 
 def inline(text):
     """Plain text, as reStructuredText that means the same. What is in backquotes is code."""
@@ -118,13 +118,31 @@ def write_headers(root, source):
     (source / "api" / "index.rst").write_text("\n".join(index), encoding="utf-8")
 
 
-def python_entry(node, built, inside):
-    """What a function, class or field of the package's sources or stubs is, and what is said of it there or in `built`,
-    the object of that name."""
-    text = inspect.getdoc(built) or ""
+def docstring(text):
+    """As a comment, but that lines "name: text", below which the text goes on indented, are a list of arguments."""
+    lines = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        rows, items = paragraph.split("\n"), []
+        if not ARGUMENT.match(rows[0]) or not any(row.startswith("  ") for row in rows):
+            lines += prose(paragraph)
+            continue
+        for row in rows:
+            if ARGUMENT.match(row) or not items:
+                items.append(row)
+            else:
+                items[-1] += " " + row.strip()
+        for item in items:
+            names, _, rest = item.partition(": ")
+            lines += ["- " + ", ".join(f"``{name}``" for name in names.split(", ")) + ": " + inline(rest), ""]
+    return lines
+
+
+def python_entry(node, built, kind):
+    """A function, class or field of the package's sources or stubs. Where these say nothing of it, `built` may: the
+    object of that name in a package that is built."""
     if isinstance(node, ast.AnnAssign):
         return directive("py:attribute", [node.target.id], [], [f":type: {ast.unparse(node.annotation)}"])
-    text = prose(ast.get_docstring(node) or text)
+    text = docstring(ast.get_docstring(node) or inspect.getdoc(built) or "")
     if isinstance(node, ast.ClassDef):
         for name, part in public(node):
             text += python_entry(part, getattr(built, name, None), "method")
@@ -132,38 +150,54 @@ def python_entry(node, built, inside):
     if any(ast.unparse(decorator) == "property" for decorator in node.decorator_list):
         return directive("py:property", [node.name], text)
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    return directive(f"py:{inside}", [f"{node.name}({ast.unparse(node.args)}){returns}"], text)
+    return directive(f"py:{kind}", [f"{node.name}({ast.unparse(node.args)}){returns}"], text)
 
 
 def public(tree):
+    """What has a name that does not begin with _; of overloads the first."""
+    found = {}
     for node in tree.body:
         name = node.target.id if isinstance(node, ast.AnnAssign) else getattr(node, "name", "_")
         if not name.startswith("_"):
-            yield name, node
+            found.setdefault(name, node)
+    return found.items()
+
+
+def importable(name):
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
 
 
 def write_python(root, source):
-    """From the sources and stubs, which are there without a build. Where the package is built and found by this Python,
-    docstrings that the stubs lack are those of the package."""
-    found = {}
+    """Declarations are those of the sources and stubs, which need no build. What is said of functions that are written
+    in C needs a package that this Python finds."""
+    found, core, exported = {}, importable("fastattn._core"), set()
     for path in sorted((root / "python" / "fastattn").glob("*.py*")):
-        module = "fastattn" if path.stem in ("__init__", "_core") else f"fastattn.{path.stem}"
-        if "._" not in module and path.suffix in (".py", ".pyi"):
-            built = importlib.import_module(module) if importlib.util.find_spec("fastattn") else None
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            entries = found.setdefault(module, {})
-            for name, node in public(tree):
-                # A stub is of the file beside it, which may say more.
-                if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and (path.suffix == ".pyi" or name not in entries):
-                    entries[name] = python_entry(node, getattr(built, name, None), "function")
-            text = ast.get_docstring(tree)
-            if text and path.stem != "_core":
-                entries[""] = prose(text)
+        if path.suffix not in (".py", ".pyi") or path.stem.startswith("_") and path.stem not in ("__init__", "_core"):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {name for name, node in public(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        if path.stem == "__init__":
+            assigned = {ast.unparse(node.targets): node.value for node in tree.body if isinstance(node, ast.Assign)}
+            exported = set(ast.literal_eval(assigned["__all__"])) if "__all__" in assigned else names
+        # A file whose names the package exports is no module that a user sees.
+        inside = path.stem in ("__init__", "_core") or names <= exported
+        entries = found.setdefault("fastattn" if inside else f"fastattn.{path.stem}", {})
+        if path.stem == "__init__" or not inside:
+            entries[""] = docstring(ast.get_docstring(tree) or "")
+        for name, node in public(tree):
+            if name in names and (name in exported or not inside):
+                entries.setdefault(name, python_entry(node, getattr(core, name, None), "function"))
     page = heading("Python package")
+    if not found:
+        page += [".. note:: This tree has no Python package.", ""]
+    elif not core:
+        page += [".. note:: The package was not built beside these pages: what is written in C has no text here.", ""]
     for module, entries in found.items():
         page += [f".. py:module:: {module}", ""] + [line for name in sorted(entries) for line in entries[name]]
-    text = "\n".join(page if found else [*page, PYTHON_LACKS])
-    (source / "api" / "python.rst").write_text(text + "\n", encoding="utf-8")
+    (source / "api" / "python.rst").write_text("\n".join(page) + "\n", encoding="utf-8")
 
 
 def write_examples(root, source):
