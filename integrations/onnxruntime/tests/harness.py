@@ -50,12 +50,14 @@ def model_of(domain, operator, feeds, outputs, attributes, opset=23, dtype=F32):
             names.append(name)
     while names and names[-1] == "":
         names.pop()
-    raw = [output + "_t" if output else "" for output in outputs]
+    end = "" if dtype == F32 else "_t"
+    raw = [output + end if output else "" for output in outputs]
     while raw and raw[-1] == "":
         raw.pop()
     nodes.append(helper.make_node(operator, names, raw, domain=domain, name="node", **attributes))
     shown = [output for output in outputs if output]
-    nodes += [helper.make_node("Cast", [output + "_t"], [output], to=F32) for output in shown]
+    if end:
+        nodes += [helper.make_node("Cast", [output + end], [output], to=F32) for output in shown]
     graph = helper.make_graph(nodes, "graph", inputs,
                               [helper.make_tensor_value_info(output, F32, None) for output in shown])
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid("fastattn", 1),
