@@ -30,7 +30,7 @@ def session(model, threads=0):
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def model_of(domain, operator, feeds, outputs, attributes, opset=23, dtype=F32):
+def model_of(domain, operator, feeds, outputs, attributes, opset=21, dtype=F32):
     """A model of one node, and what to feed it.
 
     `feeds` gives inputs by name, in the operator's order; None is an input that is left out. Floating inputs are given in
