@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** Caches as ONNX has them: the operator's output is what was there, with the new keys and values behind it. */
+/** Caches as ONNX has them: an output is what was there, with the new keys and values behind it. */
 #include "node.h"
 
 #define CACHE_SMALL 65536 /* bytes that one thread copies sooner than others start */

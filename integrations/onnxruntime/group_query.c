@@ -85,7 +85,7 @@ static void create(node_call *call)
     node_expect_string(call, "v_quant_type", "NONE", "caches are float, float16 or bfloat16");
 }
 
-/* The lengths of a run: of batch entry b, new_rows[b] rows come behind old_rows[b] keys, which makes keys[b]. */
+/* The lengths of a run: in batch entry b, new_rows[b] rows come behind old_rows[b] keys. That makes keys[b]. */
 typedef struct lengths {
     int32_t *old_rows, *new_rows, *keys;
     int64_t total; /* the most keys that the caller expects */

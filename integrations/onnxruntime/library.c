@@ -218,7 +218,7 @@ __attribute__((visibility("default")))
 OrtStatus *ORT_API_CALL
 RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base);
 
-/* What SessionOptions.register_custom_ops_library() calls. The domain is made once and serves all sessions. */
+/* What SessionOptions.register_custom_ops_library() calls. One domain serves all sessions. */
 OrtStatus *ORT_API_CALL RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base)
 {
     const OrtApi *api = base->GetApi(NODE_API);

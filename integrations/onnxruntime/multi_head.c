@@ -133,7 +133,7 @@ static void check_sizes(node_call *call, const fa_attention_desc *desc)
                   (long long)k[2], (long long)q[2]);
 }
 
-/* rows + bias in memory of the run, with the axes (batch, row, head, dim). `from` is where this part of the bias begins. */
+/* rows + bias in memory of the run, of axes (batch, row, head, dim). This part of the bias begins at `from`. */
 static void add_bias(node_call *call, const node_tensor *bias, int64_t from, fa_tensor *rows,
                      const void **data)
 {
@@ -173,7 +173,7 @@ static void add_biases(node_call *call, node_problem *problem)
     add_bias(call, &bias, 2 * q, &desc->v, &problem->args.v);
 }
 
-/* key_padding_mask: lengths (batch), or what each key is: (batch, keys), (batch, rows, keys). 0 is padding. */
+/* key_padding_mask: lengths (batch), or (batch, keys) or (batch, rows, keys), where 0 is padding. */
 static void set_padding(node_call *call, node_problem *problem)
 {
     node_tensor mask = node_input(call, PADDING);

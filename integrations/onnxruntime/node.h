@@ -8,7 +8,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 
-/* The version of ONNX Runtime's C API that this library asks for. It only ever grows: a newer header and a newer runtime have it. */
+/* The version of ONNX Runtime's C API that is asked for. The API only grows: newer headers and runtimes have it. */
 #define NODE_API 18
 #define NODE_INPUTS 20 /* more than any operator has                      */
 #define NODE_RANK 5    /* axes of the largest tensor: packed query, key and value */
@@ -123,8 +123,8 @@ fa_tensor node_heads_first(fa_dtype dtype, int64_t batch, int64_t heads, int64_t
 fa_tensor node_rows_first(fa_dtype dtype, int64_t batch, int64_t heads, int64_t rows, int64_t dim);
 
 /**
- * An input of up to four axes that is repeated where it has size 1, as bias or keep of `problem`'s shape. Axes 0 to 2 have
- * their full size or 1; axis 3 has what the caller checks.
+ * An input of up to four axes as bias or keep, repeated where it has size 1. Axes 0 to 2 have their full size or
+ * 1; axis 3 has what the caller checks.
  */
 fa_tensor node_repeated(node_call *call, const node_tensor *tensor, fa_dtype dtype, const int64_t full[4]);
 
@@ -161,8 +161,8 @@ typedef struct cache_rows {
 void cache_join(node_call *call, const cache_rows *cache);
 
 /**
- * What ONNX's Attention and MultiHeadAttention do with a cache: present is past and the new rows. *rows and *data become all
- * rows that attention sees. Returns how many keys of the past there are.
+ * What ONNX's Attention and MultiHeadAttention do with a cache: present is past and the new rows. *rows and *data
+ * become all rows that attention sees. Returns how many keys of the past there are.
  */
 int64_t cache_extend(node_call *call, int past_input, int present_output, fa_tensor *rows, const void **data);
 

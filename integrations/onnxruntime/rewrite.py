@@ -5,8 +5,9 @@
     python rewrite.py model.onnx rewritten.onnx [--pattern]
 
 Nodes Attention (ONNX), MultiHeadAttention and GroupQueryAttention (com.microsoft) get the domain `fastattn`. With
---pattern, MatMul, Softmax and MatMul with a scale and a mask between them, as exporters write attention of opsets before 23,
-become Attention too. Where an Attention has its heads by transposing (batch, rows, heads * dim), it takes that as it is.
+--pattern, MatMul, Softmax and MatMul with a scale and a mask between them become Attention too: so exporters write
+attention for opsets before 23. Where an Attention has its heads by transposing (batch, rows, heads * dim), it takes
+that as it is.
 What the operators do not serve stays as it is; the script says why. Needs the package onnx.
 
 A session knows the domain after SessionOptions.register_custom_ops_library("libfastattn-onnxruntime.so").
@@ -105,7 +106,8 @@ class Graph:
 
     def set_nodes(self, nodes):
         while True:
-            wanted = {value.name for value in self.graph.output} | {name for node in nodes for name in inner_names(node)}
+            wanted = {value.name for value in self.graph.output}
+            wanted |= {name for node in nodes for name in inner_names(node)}
             alive = [node for node in nodes if any(name in wanted for name in node.output)]
             if len(alive) == len(nodes):
                 break
@@ -182,8 +184,8 @@ def unscaled(graph, name):
 
 
 def untransposed(graph, name, made):
-    """The keys whose transpose `name` is, as (batch, heads, keys, dim): a value that is there, or the output of a Transpose
-    that is added to `made`."""
+    """The keys whose transpose `name` is, as (batch, heads, keys, dim): a value that is there, or the output of a
+    Transpose that is added to `made`."""
     node = graph.made_by(name, "Transpose")
     if node is not None:
         perm = list(attributes_of(node).get("perm", []))
@@ -193,7 +195,7 @@ def untransposed(graph, name, made):
                 return node.input[0]
             made.append(helper.make_node("Transpose", [node.input[0]], [name + "_keys"], perm=perm))
             return name + "_keys"
-    # PyTorch's exporter: Reshape to (-1, a, b), Transpose, Reshape to (..., b, a), a and b being the last sizes of the keys.
+    # PyTorch's exporter: Reshape to (-1, a, b), Transpose, Reshape to (..., b, a). a and b are the keys' last sizes.
     last = graph.made_by(name, "Reshape")
     turn = graph.made_by(last.input[0], "Transpose") if last is not None else None
     first = graph.made_by(turn.input[0], "Reshape") if turn is not None else None
@@ -292,7 +294,9 @@ def fold(graph, report):
         join = graph.only_taker(back.output[0], "Reshape")
         sizes, flat = (graph.sizes(join.output[0]), graph.sizes(rows[0][0])) if join is not None else (None, None)
         width = graph.sizes(rows[2][0])[2]
-        if not sizes or len(sizes) != 3 or sizes[:2] != flat[:2] or list(attributes_of(back).get("perm", [])) != HEADS_FIRST:
+        if list(attributes_of(back).get("perm", [])) != HEADS_FIRST:
+            continue
+        if not sizes or len(sizes) != 3 or sizes[:2] != flat[:2]:
             continue
         if sizes[2] not in (None, width * rows[0][1] // rows[2][1]):
             continue
@@ -308,7 +312,7 @@ def fold(graph, report):
 
 
 def rewrite(model, pattern=False):
-    """Rewrites a model in place. Returns what was done: numbers of nodes `renamed`, `fused`, `folded`; `kept`, with reasons."""
+    """Rewrites a model in place. Returns how many nodes were `renamed`, `fused`, `folded`, and what was `kept`."""
     report = {"renamed": 0, "fused": 0, "folded": 0, "kept": []}
     opset = max([opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")], default=1)
     pattern = pattern and opset >= 13  # Softmax flattened its axes before

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** The device, its threads, and the plans that a node keeps: lengths change from run to run, and come back. */
+/** The device, its threads, and the plans that a node keeps: lengths change, and come back. */
 #include "node.h"
 
 #include <stdio.h>
@@ -42,8 +42,8 @@ static void parallel_for(void *user, int32_t count, void (*task)(void *argument,
 }
 
 /*
- * FASTATTN_ONNXRUNTIME_THREADS=own: the library's threads instead of the session's. The device stays open as long as the
- * process lives: sessions come and go, and the library is not unloaded.
+ * FASTATTN_ONNXRUNTIME_THREADS=own: the library's threads instead of the session's. The device stays open as long
+ * as the process lives: sessions come and go, and the library is not unloaded.
  */
 fa_device *node_device(const char **message)
 {

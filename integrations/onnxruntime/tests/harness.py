@@ -33,8 +33,8 @@ def session(model, threads=0):
 def model_of(domain, operator, feeds, outputs, attributes, opset=21, dtype=F32):
     """A model of one node, and what to feed it.
 
-    `feeds` gives inputs by name, in the operator's order; None is an input that is left out. Floating inputs are given in
-    f32 and become `dtype` in the model; outputs come back in f32. An output of None is left out.
+    `feeds` gives inputs by name, in the operator's order; None is an input that is left out. Floating inputs are given
+    in f32 and become `dtype` in the model; outputs come back in f32. An output of "" is left out.
     """
     nodes, inputs, names, feed = [], [], [], {}
     for name, array in feeds.items():

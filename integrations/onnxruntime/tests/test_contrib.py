@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MultiHeadAttention and GroupQueryAttention, on random problems: ours within the oracle's bound, and ONNX Runtime's own
-kernels beside the same oracle, which shows that it means what they mean."""
+"""MultiHeadAttention and GroupQueryAttention, on random problems: ours within the oracle's bound, and ONNX Runtime's
+own kernels beside the same oracle, which shows that it means what they mean."""
 import unittest
 
 from harness import BF16, F16, F32, ROUNDING, attention, join_heads, np, rounded, run, split_heads
@@ -51,7 +51,7 @@ class GroupQuery(unittest.TestCase):
         fresh = np.minimum(keys, rows)
         old = keys - fresh
         feeds = dict.fromkeys(self.NAMES)
-        q, k, v = normal(batch, heads_q, rows, dim), normal(batch, heads_kv, rows, dim), normal(batch, heads_kv, rows, dim)
+        q, (k, v) = normal(batch, heads_q, rows, dim), (normal(batch, heads_kv, rows, dim) for _ in range(2))
         packed = r.random() < 0.3
         if packed:
             feeds["query"] = np.concatenate([join_heads(x) for x in (q, k, v)], axis=2)

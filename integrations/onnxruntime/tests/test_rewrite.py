@@ -101,7 +101,8 @@ class Rewrite(unittest.TestCase):
         kept("attribute other", "Attention", "", "q k v", "y", other=1)
         kept("input past_sequence_length", "MultiHeadAttention", "com.microsoft", "q k v      p", "y", num_heads=3)
         kept("input k_scale", "GroupQueryAttention", "com.microsoft", "q k v   l t      s", "y", num_heads=3)
-        kept("attribute k_quant_type", "GroupQueryAttention", "com.microsoft", "q k v   l t", "y", k_quant_type="PER_TENSOR")
+        kept("attribute k_quant_type", "GroupQueryAttention", "com.microsoft", "q k v   l t", "y",
+             k_quant_type="PER_TENSOR")
 
     def test_old_softmax(self):
         """Before opset 13 Softmax flattened its axes."""
