@@ -40,6 +40,7 @@ typedef enum fa_py_kind {
     FA_PY_CUPY,
     FA_PY_JAX,
     FA_PY_DLPACK, /* any other object with __dlpack__; NumPy makes results */
+    FA_PY_OPAQUE, /* a subclass of PyTorch's tensor whose memory cannot be read */
     FA_PY_SPEC    /* fastattn.Spec: a description without memory       */
 } fa_py_kind;
 
@@ -283,6 +284,11 @@ bool fa_py_run(const fa_py_plan *plan, const fa_py_problem *problem, const fa_le
 /* A buffer of memory that the device reads in place; where it begins in the buffer is its offset. */
 fa_status fa_py_wrap(const fa_py_device *device, const void *data, size_t span, fa_buffer **buffer,
                      size_t *offset);
+
+/* ---- docs.c ---- */
+
+extern const char fa_py_attention_doc[], fa_py_supports_doc[], fa_py_cache_info_doc[],
+    fa_py_cache_resize_doc[], fa_py_plan_doc[], fa_py_run_doc[];
 
 /* ---- attention.c ---- */
 

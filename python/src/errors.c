@@ -55,38 +55,58 @@ static PyObject *class_of(fa_status status)
     return fa_py_error;
 }
 
-/* Fields of the C description, and the arguments that they come from. */
+/* Names of the C interface, and the arguments that they are. */
 static const char *const renamed[][2] = {
-    {"cu_rows_q32", "cu_seqlens_q"},
-    {"cu_rows_q", "cu_seqlens_q"},
-    {"cu_rows_kv32", "cu_seqlens_k"},
-    {"cu_rows_kv", "cu_seqlens_k"},
-    {"bias_factors", "bias_factors"},
-    {"bias", "attn_mask"},
-    {"keep_last", "keep_last"},
-    {"keep", "attn_mask"},
-    {"tuning.kernel", "kernel"},
-    {"tuning.block_q", "block_q"},
-    {"tuning.block_kv", "block_kv"},
-    {"tuning.splits", "splits"},
-    {"window_left", "window[0]"},
-    {"window_right", "window[1]"},
-    {"o.", "out."},
-    {"desc.", ""},
+    {"cu_rows_q", "cu_seqlens_q"},    {"cu_rows_q32", "cu_seqlens_q"}, {"cu_rows_kv", "cu_seqlens_k"},
+    {"cu_rows_kv32", "cu_seqlens_k"}, {"bias", "attn_mask"},           {"keep", "attn_mask"},
+    {"window_left", "window[0]"},     {"window_right", "window[1]"},   {"o", "out"},
 };
+static const char *const prefixes[] = {"args.", "desc.", "tuning.", "lengths."};
+
+static bool is_name(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+}
+
+/* The message with Python's names, as much of it as there is room for. */
+static void rename_fields(const char *from, char *to, size_t room)
+{
+    const char *const end = to + room - 1;
+    while (*from && to < end) {
+        for (size_t at = 0; at < sizeof prefixes / sizeof *prefixes; at++) {
+            const size_t length = strlen(prefixes[at]);
+            if (strncmp(from, prefixes[at], length) == 0 && is_name(from[length]))
+                from += length;
+        }
+        size_t length = 0;
+        while (is_name(from[length]))
+            length++;
+        const char *word = from;
+        size_t size = length ? length : 1;
+        from += size;
+        for (size_t at = 0; at < sizeof renamed / sizeof *renamed; at++) {
+            if (strlen(renamed[at][0]) == length && strncmp(word, renamed[at][0], length) == 0) {
+                word = renamed[at][1];
+                size = strlen(word);
+                break;
+            }
+        }
+        for (; size > 0 && to < end; size--)
+            *to++ = *word++;
+    }
+    *to = '\0';
+}
 
 void fa_py_raise(fa_status status)
 {
-    const char *message = fa_last_error(), *prefix = "";
-    for (size_t name = 0; name < sizeof renamed / sizeof *renamed; name++) {
-        const size_t length = strlen(renamed[name][0]);
-        if (strncmp(message, renamed[name][0], length) == 0) {
-            prefix = renamed[name][1];
-            message += length;
-            break;
-        }
-    }
-    PyErr_Format(class_of(status), "%s%s", prefix, *message || *prefix ? message : fa_status_name(status));
+    char message[4096];
+    rename_fields(fa_last_error(), message, sizeof message);
+    if (!*message)
+        (void)snprintf(message, sizeof message, "%s", fa_status_name(status));
+    PyObject *text = PyUnicode_DecodeUTF8(message, (Py_ssize_t)strlen(message), "replace");
+    if (text)
+        PyErr_SetObject(class_of(status), text);
+    Py_XDECREF(text);
 }
 
 bool fa_py_fail(fa_status status, const char *format, ...)

@@ -21,14 +21,14 @@ static PyObject *formats(PyObject *module, PyObject *unused)
 #define FAST(function) (PyCFunction)(void (*)(void)) function, METH_FASTCALL | METH_KEYWORDS
 
 static PyMethodDef functions[] = {
-    {"attention", FAST(fa_py_attention), NULL},
-    {"supports", FAST(fa_py_supports), NULL},
+    {"attention", FAST(fa_py_attention), fa_py_attention_doc},
+    {"supports", FAST(fa_py_supports), fa_py_supports_doc},
     {"append", (PyCFunction)(void (*)(void))fa_py_append, METH_VARARGS | METH_KEYWORDS, NULL},
     {"merge", (PyCFunction)(void (*)(void))fa_py_merge, METH_VARARGS | METH_KEYWORDS, NULL},
     {"devices", fa_py_devices, METH_NOARGS, NULL},
     {"kernels", fa_py_kernels, METH_O, NULL},
-    {"plan_cache_info", fa_py_plan_cache_info, METH_NOARGS, NULL},
-    {"plan_cache_resize", fa_py_plan_cache_resize, METH_O, NULL},
+    {"plan_cache_info", fa_py_plan_cache_info, METH_NOARGS, fa_py_cache_info_doc},
+    {"plan_cache_resize", fa_py_plan_cache_resize, METH_O, fa_py_cache_resize_doc},
     {"formats", formats, METH_NOARGS, NULL},
     {0},
 };

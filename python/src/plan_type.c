@@ -204,19 +204,25 @@ static PyObject *plan_device(PyObject *self, void *unused)
 }
 
 static PyMethodDef plan_methods[] = {
-    {"run", (PyCFunction)(void (*)(void))plan_run, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"run", (PyCFunction)(void (*)(void))plan_run, METH_VARARGS | METH_KEYWORDS, fa_py_run_doc},
     {0},
 };
 
 static PyGetSetDef plan_attributes[] = {
-    {"info", plan_info, NULL, NULL, NULL},
-    {"device", plan_device, NULL, NULL, NULL},
+    {"info", plan_info, NULL,
+     "What the planner decided, and what it expects that to cost: fa_plan_info as a dict.", NULL},
+    {"device", plan_device, NULL, "The name of its device, such as 'openmp:0'.", NULL},
     {0},
 };
 
 static PyType_Slot plan_slots[] = {
-    {Py_tp_init, plan_init},         {Py_tp_dealloc, plan_dealloc},  {Py_tp_methods, plan_methods},
-    {Py_tp_getset, plan_attributes}, {Py_tp_new, PyType_GenericNew}, {0},
+    {Py_tp_doc, (void *)(uintptr_t)fa_py_plan_doc},
+    {Py_tp_init, plan_init},
+    {Py_tp_dealloc, plan_dealloc},
+    {Py_tp_methods, plan_methods},
+    {Py_tp_getset, plan_attributes},
+    {Py_tp_new, PyType_GenericNew},
+    {0},
 };
 
 PyObject *fa_py_plan_type(void)

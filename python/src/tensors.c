@@ -137,7 +137,7 @@ static bool type_is(PyObject *type, const char *module, const char *name)
     return same;
 }
 
-/* The table of C functions that a type brings. A subclass may be anything, so it has to be PyTorch's own tensor. */
+/* The table of C functions that a type brings. */
 static const fa_py_exchange *exchange_of(PyObject *type)
 {
     PyObject *capsule = PyObject_GetAttr(type, name_api);
@@ -151,6 +151,30 @@ static const fa_py_exchange *exchange_of(PyObject *type)
     return api && api->major == 1 && api->view ? api : NULL;
 }
 
+/* PyTorch's tensor, if PyTorch was imported. A borrowed reference; NULL without an exception. */
+static PyObject *torch_tensor(void)
+{
+    static PyObject *tensor;
+    PyObject *modules = PyImport_GetModuleDict(); /* borrowed, as is what it has */
+    PyObject *torch = !tensor && modules ? PyDict_GetItemString(modules, "torch") : NULL;
+    if (torch)
+        tensor = PyObject_GetAttrString(torch, "Tensor");
+    PyErr_Clear();
+    return tensor;
+}
+
+/* Subclasses that catch operations (FakeTensor) may have no memory, though they say where it lies. */
+static bool same_dispatch(PyObject *type, PyObject *tensor)
+{
+    PyObject *own = PyObject_GetAttrString(type, "__torch_dispatch__");
+    PyObject *plain = own ? PyObject_GetAttrString(tensor, "__torch_dispatch__") : NULL;
+    const bool same = own && own == plain;
+    Py_XDECREF(own);
+    Py_XDECREF(plain);
+    PyErr_Clear();
+    return same;
+}
+
 static known_type *know(PyObject *type)
 {
     for (int at = 0; at < known_count; at++) {
@@ -162,10 +186,13 @@ static known_type *know(PyObject *type)
     *entry = (known_type){type, FA_PY_DLPACK, NULL, false};
     if (entry != &passing)
         Py_INCREF(type);
-    const bool plain = type_is(type, "torch", "Tensor") || type_is(type, "torch.nn.parameter", "Parameter");
-    if (plain || type_is(type, "torch", NULL)) {
+    PyObject *tensor = torch_tensor();
+    if (tensor && PyObject_IsSubclass(type, tensor) == 1) {
+        const bool plain = type == tensor || type_is(type, "torch.nn.parameter", "Parameter");
         entry->exchange = plain ? exchange_of(type) : NULL;
-        entry->kind = entry->exchange ? FA_PY_EXCHANGE : FA_PY_TORCH;
+        entry->kind = entry->exchange               ? FA_PY_EXCHANGE
+                      : same_dispatch(type, tensor) ? FA_PY_TORCH
+                                                    : FA_PY_OPAQUE;
         entry->gradients = true;
     } else if (type_is(type, "numpy", NULL)) {
         entry->kind = FA_PY_NUMPY;
@@ -487,7 +514,10 @@ bool fa_py_open(PyObject *object, const char *name, bool write, fa_py_tensor *te
             "within torch.no_grad()",
             name, name);
     bool taken;
-    if (type->kind == FA_PY_EXCHANGE)
+    if (type->kind == FA_PY_OPAQUE)
+        taken = fa_py_fail(FA_UNSUPPORTED, "%s is of type %R, whose memory cannot be read", name,
+                           (PyObject *)Py_TYPE(object));
+    else if (type->kind == FA_PY_EXCHANGE)
         taken = take_exchange(object, tensor);
     else if (type->kind == FA_PY_NUMPY)
         taken = take_numpy(object, write, tensor);
@@ -495,7 +525,7 @@ bool fa_py_open(PyObject *object, const char *name, bool write, fa_py_tensor *te
         taken = take_spec(object, tensor);
     else
         taken = take_dlpack(object, tensor);
-    if (taken && write && tensor->readonly) {
+    if (taken && write && (tensor->readonly || type->kind == FA_PY_JAX)) {
         fa_py_fail(FA_INVALID, "%s is read-only", name);
         taken = false;
     }
@@ -644,11 +674,11 @@ static bool empty_of_module(const char *module, const fa_py_tensor *like, int ty
 /* ---- memory that becomes an array of JAX ---- */
 
 typedef struct owned_memory {
-    fa_py_versioned versioned;
+    fa_py_managed managed;
     int64_t shape[FA_PY_AXES], stride[FA_PY_AXES];
 } owned_memory;
 
-static void release_owned(fa_py_versioned *self)
+static void release_owned(fa_py_managed *self)
 {
     free(self->tensor.data);
     free(self);
@@ -656,8 +686,8 @@ static void release_owned(fa_py_versioned *self)
 
 static void release_capsule(PyObject *capsule)
 {
-    if (PyCapsule_IsValid(capsule, "dltensor_versioned"))
-        release_owned(PyCapsule_GetPointer(capsule, "dltensor_versioned"));
+    if (PyCapsule_IsValid(capsule, "dltensor"))
+        release_owned(PyCapsule_GetPointer(capsule, "dltensor"));
 }
 
 static bool empty_memory(int type, int ndim, const int64_t *shape, fa_py_tensor *tensor)
@@ -692,8 +722,7 @@ static PyObject *memory_capsule(fa_py_tensor *tensor)
         return PyErr_NoMemory();
     memcpy(owned->shape, tensor->shape, sizeof owned->shape);
     memcpy(owned->stride, tensor->stride, sizeof owned->stride);
-    owned->versioned = (fa_py_versioned){
-        .major = 1,
+    owned->managed = (fa_py_managed){
         .deleter = release_owned,
         .tensor = {.data = tensor->memory,
                    .device_type = FA_DL_CPU,
@@ -701,8 +730,8 @@ static PyObject *memory_capsule(fa_py_tensor *tensor)
                    .shape = owned->shape,
                    .strides = owned->stride},
     };
-    dlpack_type(tensor->type, &owned->versioned.tensor);
-    PyObject *capsule = PyCapsule_New(&owned->versioned, "dltensor_versioned", release_capsule);
+    dlpack_type(tensor->type, &owned->managed.tensor);
+    PyObject *capsule = PyCapsule_New(&owned->managed, "dltensor", release_capsule);
     if (capsule)
         tensor->memory = NULL;
     else

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bad input: exceptions that name the argument, and nothing written."""
+
+import unittest
+
+import fastattn
+import numpy as np
+from test_values import draw, problem
+
+
+class Errors(unittest.TestCase):
+    def setUp(self):
+        self.three = problem()
+
+    def refuse(self, kind, text, *arrays, **arguments):
+        with self.assertRaisesRegex(kind, text):
+            fastattn.attention(*(arrays or self.three), **arguments)
+
+    def test_kinds(self):
+        pairs = [(fastattn.InvalidError, ValueError), (fastattn.UnsupportedError, NotImplementedError),
+                 (fastattn.OutOfMemoryError, MemoryError), (fastattn.NoDeviceError, RuntimeError),
+                 (fastattn.CompileError, RuntimeError), (fastattn.DeviceLostError, RuntimeError)]
+        for own, python in pairs:
+            self.assertTrue(issubclass(own, python) and issubclass(own, fastattn.Error))
+
+    def test_arrays(self):
+        q, k, v = self.three
+        self.refuse(TypeError, "k is of type <class 'list'>", q, [1, 2], v)
+        self.refuse(TypeError, "q is of type <class 'int'>", 5, k, v)
+        self.refuse(TypeError, "v is of type <class 'str'>", q, k, "v")
+        self.refuse(TypeError, "v is not given", q, k)
+        self.refuse(TypeError, "lacks the argument 'k'", q)
+        self.refuse(TypeError, "without a name", q, k, v, None)
+        self.refuse(fastattn.InvalidError, "q.dtype is float64", q.astype(float), k, v)
+        self.refuse(fastattn.InvalidError, "q.dtype is int32", q.astype(np.int32), k, v)
+        self.refuse(fastattn.InvalidError, "k.dtype is int64", q, k.astype(np.int64), v)
+        self.refuse(fastattn.InvalidError, "v.dtype is a type that fastattn does not have", q, k, v.astype(complex))
+        self.refuse(fastattn.InvalidError, "q.dtype is a type", q.astype(">f4"), k, v)
+        self.refuse(fastattn.InvalidError, "k.strides of the last axis is 2,", q, draw((2, 2, 13, 32))[..., ::2], v)
+        self.refuse(fastattn.InvalidError, "v.strides of the last axis", q, k, np.asfortranarray(v))
+        self.refuse(fastattn.InvalidError, r"k.strides\[2\] is negative", q, k[:, :, ::-1], v)
+        self.refuse(fastattn.InvalidError, "q has 1 axes", q[0, 0, 0], k, v)
+        self.refuse(fastattn.InvalidError, "q has 5 axes", q[None], k, v)
+        self.refuse(fastattn.InvalidError, r"k.shape\[3\]", q, k[..., :8], v)
+        self.refuse(fastattn.InvalidError, r"v.shape\[2\]", q, k, v[:, :, :5])
+        self.refuse(fastattn.InvalidError, "heads|shape", q[:, :3], k, v)
+        self.refuse(fastattn.InvalidError, "q has 4 heads and k has 2", enable_gqa=False)
+
+    def test_out(self):
+        q, k, v = self.three
+        frozen = np.empty_like(q)
+        frozen.flags.writeable = False
+        self.refuse(fastattn.InvalidError, "out: .*(read-only|not writ)", out=frozen)
+        self.refuse(fastattn.InvalidError, r"out.shape\[2\]", out=np.empty((2, 4, 8, 16), np.float32))
+        self.refuse(fastattn.InvalidError, "out has 3 axes", out=np.empty((4, 9, 16), np.float32))
+        self.refuse(fastattn.InvalidError, "out.dtype is float64", out=np.empty(q.shape))
+        self.refuse(fastattn.InvalidError, "out overlaps q", q, k, v, out=q)
+        overlapping = np.lib.stride_tricks.as_strided(np.empty(200, np.float32), q.shape, (0, 0, 64, 4))
+        self.refuse(fastattn.InvalidError, "out", out=overlapping)
+
+    def test_values(self):
+        bad = fastattn.InvalidError
+        self.refuse(bad, "mask is 'causl'", mask="causl")
+        self.refuse(bad, "is_causal is True", mask="causal", is_causal=True)
+        self.refuse(TypeError, "mask is of type <class 'bool'>", mask=True)
+        self.refuse(bad, "layout is 'HBSD'", layout="HBSD")
+        self.refuse(bad, "alignment is 'left'", alignment="left")
+        self.refuse(bad, "scale is nan", scale=float("nan"))
+        self.refuse(TypeError, "scale is of type", scale="1")
+        self.refuse(bad, "softcap", softcap=-1.0)
+        self.refuse(bad, r"window\[0\] is 0", window=(0, 1))
+        self.refuse(bad, "window has 3 entries", window=(1, 2, 3))
+        self.refuse(TypeError, "window is of type <class 'int'>", window=3)
+        self.refuse(bad, r"window_size\[1\] is -2", window_size=(-1, -2))
+        self.refuse(bad, "window and window_size", window=(1, 1), window_size=(0, 0))
+        self.refuse(bad, "prefix", prefix=-1)
+        self.refuse(bad, "prefix is .* 64 bits", prefix=10**30)
+        self.refuse(TypeError, "prefix is of type <class 'float'>", prefix=1.0)
+        self.refuse(bad, "diagonal_offset", diagonal_offset=2**40)
+        self.refuse(bad, "alibi_slopes has 3 entries, expected 4", alibi_slopes=[1, 2, 3])
+        self.refuse(bad, "alibi_slopes has 3 rows", alibi_slopes=np.ones((3, 4), np.float32))
+        self.refuse(bad, "alibi_slopes", alibi_slopes=[1, 2, float("inf"), 3])
+        self.refuse(bad, "sinks has 1 entries", sinks=np.ones(1))
+        self.refuse(bad, "bias_factors", bias_factors=[1, 1, 1, 1])
+        self.refuse(bad, "lens_kv has 1 entries, expected 2", lens_kv=[3])
+        self.refuse(bad, r"lens_kv\[1\] is 14", lens_kv=[3, 14])
+        self.refuse(bad, "lens_q has 1 axes of float64", lens_q=np.ones(2))
+        self.refuse(bad, r"lens_q\[0\] does not fit", lens_q=[2**70, 1])
+        self.refuse(TypeError, "lens_q is of type", lens_q=2.5)
+        self.refuse(bad, r"first_kv\[0\]", first_kv=[20, 0])
+        self.refuse(bad, "cu_seqlens_q has 1 entries", cu_seqlens_q=[0])
+        self.refuse(bad, "cu_seqlens_k has 3 entries, expected 2", cu_seqlens_q=[0, 3], cu_seqlens_k=[0, 2, 3])
+        self.refuse(bad, r"q.shape\[0\] is 2", cu_seqlens_q=[0, 3, 9])
+        self.refuse(bad, "cu_seqlens_q", self.three[0][:1], *(x[:1] for x in self.three[1:]), cu_seqlens_q=[0, 5, 3])
+        self.refuse(bad, r"attn_mask.shape\[3\]", attn_mask=np.ones((9, 12), bool))
+        self.refuse(bad, "attn_mask.dtype is float64", attn_mask=np.ones((9, 13)))
+        self.refuse(bad, "attn_mask has 5 axes", attn_mask=np.ones((1, 1, 1, 9, 13), bool))
+        self.refuse(bad, "attn_mask.*bits of 99 keys", attn_mask=np.ones((9, 1), np.int32), keep_last=99)
+        self.refuse(bad, "page_table has 2 axes of int64", page_table=np.zeros((2, 1), np.int64))
+        self.refuse(bad, "page_table", page_table=np.full((2, 1), 7, np.int32))
+        self.refuse(bad, "page_table", page_table=np.zeros((3, 1), np.int32))
+        self.refuse(bad, "k_format is 'q9'", k_format="q9")
+        self.refuse(bad, "k.dtype is float32, expected uint8", k_format="q8_0")
+        self.refuse(bad, "k_scale", k_scale=1.0)
+        self.refuse(bad, "v is given", v_in_k=8)
+        self.refuse(bad, "v_in_k is 0", *self.three[:2], v_in_k=0)
+        self.refuse(bad, "splits", splits=-1)
+        self.refuse(bad, "block_q is .* 32 bits", block_q=2**40)
+        self.refuse(fastattn.UnsupportedError, 'kernel is "fast"', kernel="fast")
+        self.refuse(fastattn.UnsupportedError, "kernel", kernel="k" * 99)
+        self.refuse(TypeError, "has no argument 'causal'", causal=True)
+        self.refuse(bad, "cu_seqlens", cu_seqlens_q=[0, 9], dynamic_lengths=True)
+
+    def test_devices(self):
+        self.refuse(fastattn.NoDeviceError, "tpu", device="tpu")
+        self.refuse(fastattn.NoDeviceError, "openmp:9", device="openmp:9")
+        self.refuse(fastattn.InvalidError, "device is ''", device="")
+        for device in fastattn.devices():
+            if not device.available:
+                self.refuse(fastattn.NoDeviceError, device.backend, device=device)
+        self.assertEqual(fastattn.supports(*self.three), (True, ""))
+        served, reason = fastattn.supports(*self.three, kernel="fast")
+        self.assertFalse(served)
+        self.assertIn("fast", reason)
+        self.assertFalse(fastattn.supports(*self.three, lens_kv=[1])[0])
+        with self.assertRaises(TypeError):
+            fastattn.supports(*self.three, causal=True)
+
+    def test_specs(self):
+        spec = fastattn.Spec
+        q, k = spec((1, 2, 3, 32)), spec((1, 2, 9, 32), "q8_0")
+        self.assertEqual(fastattn.supports(q, k, k), (True, ""))
+        self.assertFalse(fastattn.supports(q, spec((1, 2, 9, 33), "q8_0"), k)[0])
+        self.refuse(fastattn.InvalidError, "q is a Spec", q, k, k)
+        self.refuse(fastattn.InvalidError, "k is no Spec", q, *self.three[1:])
+        self.refuse(fastattn.InvalidError, "q.dtype is 'f9'", spec((1, 1), "f9"), k, k)
+        self.refuse(fastattn.InvalidError, "q.strides has 1 entries", spec((1, 1), strides=(1,)), k, k)
+        self.refuse(fastattn.OutOfMemoryError, "q.shape", spec((2**40, 2**40)), k, k)
+        plan = fastattn.Plan(spec((2, 4, 9, 16)), spec((2, 2, 13, 16)), spec((2, 2, 13, 16)), mask="causal")
+        np.testing.assert_array_equal(plan.run(*self.three), fastattn.attention(*self.three, mask="causal"))
+
+    def test_plans(self):
+        q, k, v = self.three
+        plan = fastattn.Plan(q, k, v, mask="causal")
+        for text, arrays, arguments in [
+            (r"q has the axes \(2, 4, 8, 16\)", (q[:, :, :8], k, v), {}),
+            ("k.dtype is float16", (q, k.astype(np.float16), v), {}),
+            ("v has other strides", (q, k, np.repeat(v, 2, 0)[::2]), {}),
+            ("attn_mask has the axes", (q, k, v), {"attn_mask": np.ones((9, 13), np.float32)}),
+            ("mask is of the plan", (q, k, v), {"mask": "causal"}),
+            ("lens_kv is of the plan.*dynamic_lengths", (q, k, v), {"lens_kv": 3}),
+        ]:
+            with self.assertRaisesRegex(fastattn.InvalidError, text):
+                plan.run(*arrays, **arguments)
+        with self.assertRaisesRegex(fastattn.InvalidError, "made once"):
+            plan.__init__(q, k, v)
+        empty = fastattn.Plan.__new__(fastattn.Plan)
+        for use in (lambda: empty.run(q, k, v), lambda: empty.info):
+            with self.assertRaises(fastattn.InvalidError):
+                use()
+        self.assertIsNone(empty.device)
+        dynamic = fastattn.Plan(q, k, v, mask="causal", dynamic_lengths=True)
+        with self.assertRaisesRegex(fastattn.InvalidError, "lens_kv"):
+            dynamic.run(q, k, v, lens_kv=[3, 14])
+        np.testing.assert_array_equal(dynamic.run(q, k, v, lens_kv=[3, 9])[0],
+                                      fastattn.attention(q, k, v, mask="causal", lens_kv=[3, 9])[0])
+
+    def test_merge(self):
+        o, lse = np.ones((2, 1, 3, 4), np.float32), np.ones((2, 1, 3), np.float32)
+        for text, arguments in [("partial is empty", ([], [])), ("partial_lse is not", (o, lse[:1])),
+                                ("partial_lse is not", (o, lse.astype(float))), ("partial.dtype", (o.astype(float), lse)),
+                                ("partial has 2 axes", (o[0, 0], lse))]:
+            with self.assertRaisesRegex(fastattn.InvalidError, text):
+                fastattn.merge(*arguments)
+        with self.assertRaises(fastattn.InvalidError):
+            fastattn.merge(o, lse, out=np.empty((1, 3, 5), np.float32))
+
+
+if __name__ == "__main__":
+    unittest.main()
