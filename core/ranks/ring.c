@@ -18,7 +18,7 @@ static bool is_float(fa_dtype dtype)
     return dtype == FA_F32 || dtype == FA_F16 || dtype == FA_BF16;
 }
 
-/* What depends on where keys stand, or how many there are, in more than the way of a causal mask. */
+/* What depends on where keys stand, or how many there are, in more than the way of windows and ALiBi. */
 static fa_status check_served(const fa_attention_desc *d, const fa_problem *p)
 {
     const struct {
@@ -27,7 +27,6 @@ static fa_status check_served(const fa_attention_desc *d, const fa_problem *p)
     } none[] = {
         {"bias", p->features & FA_FEATURE_BIAS},
         {"keep", p->features & FA_FEATURE_KEEP},
-        {"alibi_slopes", p->features & FA_FEATURE_ALIBI},
         {"page_table", p->features & FA_FEATURE_PAGES},
         {"lens_q", p->has_lens_q},
         {"lens_kv", p->has_lens_kv},
@@ -36,8 +35,6 @@ static fa_status check_served(const fa_attention_desc *d, const fa_problem *p)
         {"cu_rows_kv", p->packed_kv},
         {"dynamic_lengths", p->dynamic},
         {"v_in_k", d->v_in_k != 0},
-        {"window_left", d->window_left != 0},
-        {"window_right", d->window_right != 0},
         {"prefix", d->prefix != 0},
         {"diagonal_offset", d->diagonal_offset != 0},
     };
@@ -83,55 +80,69 @@ static fa_status check_transport(const fa_ring *r)
     return FA_OK;
 }
 
-/* The rows of a piece, in the rank's own tensors, and no keys yet. */
+/* The rows of a piece, in the rank's own tensors. */
 static fa_attention_desc rows_of(const fa_ring *r, const fa_attention_desc *desc, int piece)
 {
     fa_attention_desc d = *desc;
     d.q = r->problem.tensor[FA_Q];
     d.o = r->problem.tensor[FA_O];
     d.q.shape[2] = d.o.shape[2] = r->piece[piece].rows;
-    d.alignment = FA_ALIGN_DEFAULT;
     return d;
 }
 
-static fa_status make_own_plan(fa_ring *r, const fa_attention_desc *desc, int i)
+/* Keys of a part, and what their places decide. */
+static void describe_part(const fa_ring *r, const fa_ring_part *part, bool own, fa_attention_desc *d)
 {
-    fa_ring_piece *p = &r->piece[i];
-    fa_attention_desc d = rows_of(r, desc, i);
-    d.k = r->problem.tensor[FA_K];
-    d.v = r->problem.tensor[FA_V];
-    d.k.shape[2] = d.v.shape[2] =
-        fa_ring_keys(r->tokens, r->transport.ranks, r->transport.rank, i, r->transport.rank, r->causal);
-    d.mask = r->causal ? FA_MASK_CAUSAL_BOTTOM_RIGHT : FA_MASK_NONE;
-    if (p->states > 1)
-        d = fa_parts_desc(&d);
-    return fa_plan_create(r->device, &d, &p->own);
+    const bool causal = d->mask != FA_MASK_NONE;
+    d->k = own ? r->problem.tensor[FA_K] : r->block_k;
+    d->v = own ? r->problem.tensor[FA_V] : r->block_v;
+    d->k.shape[2] = d->v.shape[2] = part->keys;
+    d->mask = FA_MASK_NONE;
+    d->alignment = FA_ALIGN_DEFAULT;
+    if (!part->placed) {
+        d->window_left = d->window_right = 0;
+        return;
+    }
+    d->mask = causal ? FA_MASK_CAUSAL_BOTTOM_RIGHT : FA_MASK_NONE;
+    d->alignment = FA_ALIGN_BOTTOM_RIGHT;
+    d->diagonal_offset = part->diagonal - (part->keys - d->q.shape[2]);
 }
 
-fa_plan *fa_ring_plan(const fa_ring_piece *p, int64_t keys)
+static const fa_ring_plan *find(const fa_ring_piece *p, const fa_ring_part *part, bool own)
 {
     for (int i = 0; i < p->plans; i++) {
-        if (p->of[i].keys == keys)
-            return p->of[i].plan;
+        const fa_ring_part *of = &p->plan[i].part;
+        if (p->plan[i].own == own && of->keys == part->keys && of->placed == part->placed &&
+            of->diagonal == part->diagonal && (!own || of->row == part->row))
+            return &p->plan[i];
     }
     return NULL;
 }
 
-/* Of the block of another rank: all rows see all of these keys. A sink counts once, with the rank's own keys. */
-static fa_status make_plan(fa_ring *r, const fa_attention_desc *desc, int i, int64_t keys)
+fa_plan *fa_ring_plan_of(const fa_ring_piece *p, const fa_ring_part *part, bool own)
+{
+    const fa_ring_plan *found = find(p, part, own);
+    return found ? found->plan : NULL;
+}
+
+/* A sink counts once, with the rows' own tokens, which they see. */
+static fa_status make_plan(fa_ring *r, const fa_attention_desc *desc, int i, const fa_ring_part *part,
+                           bool own)
 {
     fa_ring_piece *p = &r->piece[i];
-    if (keys == 0 || fa_ring_plan(p, keys))
+    if (find(p, part, own))
         return FA_OK;
     fa_attention_desc d = rows_of(r, desc, i);
-    d.k = r->block_k;
-    d.v = r->block_v;
-    d.k.shape[2] = d.v.shape[2] = keys;
-    d.mask = FA_MASK_NONE;
-    d.sinks = NULL;
-    d = fa_parts_desc(&d);
-    FA_TRY(fa_plan_create(r->device, &d, &p->of[p->plans].plan));
-    p->of[p->plans++].keys = keys;
+    describe_part(r, part, own, &d);
+    if (!own || part->row > p->row || part->row + part->keys <= p->row)
+        d.sinks = NULL;
+    if (p->states > 1)
+        d = fa_parts_desc(&d);
+    fa_ring_plan *made = &p->plan[p->plans];
+    FA_TRY(fa_plan_create(r->device, &d, &made->plan));
+    made->part = *part;
+    made->own = own;
+    p->plans++;
     return FA_OK;
 }
 
@@ -148,21 +159,30 @@ static fa_status make_merges(fa_ring *r, const fa_attention_desc *desc, int i)
     return p->states > 1 ? fa_merge_create(r->device, &m, &p->last) : FA_OK;
 }
 
+static size_t plans_bytes(const fa_ring *r)
+{
+    return (size_t)r->transport.ranks * FA_RING_PIECES * sizeof(fa_ring_plan);
+}
+
 static fa_status make_piece(fa_ring *r, const fa_attention_desc *desc, int i)
 {
     const int32_t rank = r->transport.rank, ranks = r->transport.ranks;
     const fa_share share = fa_share_of(r->tokens, ranks, rank);
     fa_ring_piece *p = &r->piece[i];
+    fa_ring_part part[FA_RING_PIECES];
     p->row = i == 0 ? 0 : share.count[0];
     p->rows = share.count[i];
     for (int32_t from = 0; from < ranks; from++)
-        p->states += fa_ring_keys(r->tokens, ranks, rank, i, from, r->causal) > 0;
+        p->states += fa_ring_parts(&r->rule, r->tokens, ranks, rank, i, from, part);
     if (p->rows == 0)
         return FA_OK;
-    FA_TRY(make_own_plan(r, desc, i));
+    p->plan = fa_alloc_zeroed(r->device->context, plans_bytes(r));
+    if (!p->plan)
+        return FA_OUT_OF_MEMORY;
     for (int32_t from = 0; from < ranks; from++) {
-        if (from != rank)
-            FA_TRY(make_plan(r, desc, i, fa_ring_keys(r->tokens, ranks, rank, i, from, r->causal)));
+        const int parts = fa_ring_parts(&r->rule, r->tokens, ranks, rank, i, from, part);
+        for (int n = 0; n < parts; n++)
+            FA_TRY(make_plan(r, desc, i, &part[n], from == rank));
     }
     return make_merges(r, desc, i);
 }
@@ -210,9 +230,8 @@ static fa_status lay_out(fa_ring *r)
         end = p->lse_at;
         fits = fits && fa_grow(&end, p->lse_bytes, 2);
         end = fa_align64(end);
-        scratch = FA_MAX(scratch, fa_plan_workspace(p->own));
         for (int n = 0; n < p->plans; n++)
-            scratch = FA_MAX(scratch, fa_plan_workspace(p->of[n].plan));
+            scratch = FA_MAX(scratch, fa_plan_workspace(p->plan[n].plan));
     }
     r->scratch_at = end;
     if (!fits || !fa_grow(&end, scratch, 1))
@@ -281,13 +300,19 @@ static fa_status make_alone(fa_ring *r, const fa_ring_desc *given)
     FA_TRY(check_served(&d, &r->problem));
     FA_TRY(check_tokens(r));
     FA_TRY(check_transport(r));
-    r->causal = d.mask != FA_MASK_NONE;
+    r->rule = (fa_ring_rule){.mask = r->problem.rule, .sloped = r->problem.features & FA_FEATURE_ALIBI};
     FA_TRY(lay_out_block(r));
     for (int i = 0; i < FA_RING_PIECES; i++)
         FA_TRY(make_piece(r, &d, i));
     FA_TRY(lay_out(r));
     FA_TRY(make_pack(r));
     return make_host(r);
+}
+
+/* As a description has it, where 0 is no window. */
+static int64_t window_of(int keys)
+{
+    return keys == FA_UNLIMITED ? 0 : keys;
 }
 
 static fa_status make(fa_ring *r, const fa_ring_desc *desc)
@@ -304,7 +329,10 @@ static fa_status make(fa_ring *r, const fa_ring_desc *desc)
         {"attention.v.shape[3]", v->shape[3]},
         {"attention.k.dtype", (int64_t)k->dtype},
         {"attention.v.dtype", (int64_t)v->dtype},
-        {"whether attention.mask is causal", r->causal},
+        {"whether attention.mask is causal", p->rule.right == 1},
+        {"attention.window_left", window_of(p->rule.left)},
+        {"attention.window_right", window_of(p->rule.right)},
+        {"whether there are attention.alibi_slopes", r->rule.sloped},
         {"whether there are attention.sinks", p->sinks != NULL},
         {"attention.scale, as the bits of an f32,", fa_rank_bits(p->scale)},
         {"attention.softcap, as the bits of an f32,", fa_rank_bits(p->softcap)},
@@ -343,9 +371,10 @@ void fa_ring_destroy(fa_ring *r)
         return;
     for (int i = 0; i < FA_RING_PIECES; i++) {
         fa_ring_piece *p = &r->piece[i];
-        fa_plan_destroy(p->own);
         for (int n = 0; n < p->plans; n++)
-            fa_plan_destroy(p->of[n].plan);
+            fa_plan_destroy(p->plan[n].plan);
+        if (p->plan)
+            fa_release(r->device->context, p->plan, plans_bytes(r));
         fa_merge_destroy(p->merge);
         fa_merge_destroy(p->last);
     }

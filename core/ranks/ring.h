@@ -10,18 +10,18 @@
 #include "core/ranks/shares.h"
 #include "core/ranks/transport.h"
 
-/* Chunks differ by one token at most, so blocks of other ranks have few numbers of keys. */
-enum { FA_RING_PLANS = 6 };
+/* A plan of a part, of the rank's own keys or of a block: few parts differ but in the rank that they come from. */
+typedef struct fa_ring_plan {
+    fa_ring_part part;
+    bool own;
+    fa_plan *plan;
+} fa_ring_plan;
 
 /* A chunk of this rank's rows. Each rank whose keys they see gives them a state, the rank itself the first. */
 typedef struct fa_ring_piece {
     int64_t row, rows; /* among the rank's rows */
     int64_t states;
-    fa_plan *own; /* of the rank's own keys */
-    struct {
-        int64_t keys;
-        fa_plan *plan;
-    } of[FA_RING_PLANS]; /* of blocks with so many keys */
+    fa_ring_plan *plan; /* room for those of all ranks */
     int plans;
     fa_merge *merge, *last; /* of two states into the first, or into the outputs */
     /* In the workspace: the outputs of two states, then their LSEs. */
@@ -33,7 +33,7 @@ struct fa_ring {
     fa_device *device;
     fa_transport transport;
     int64_t tokens, most; /* most: of a rank */
-    bool causal;
+    fa_ring_rule rule;
     fa_problem problem; /* of this rank's tokens */
     fa_ring_piece piece[FA_RING_PIECES];
     /* A block, as it travels: the keys of a rank and its values, each (batch, heads_kv, most, dim). */
@@ -46,7 +46,7 @@ struct fa_ring {
     bool failed; /* a run did: ranks may stand at different steps */
 };
 
-/* That of blocks with so many keys; NULL: there are none such. */
-fa_plan *fa_ring_plan(const fa_ring_piece *piece, int64_t keys);
+/* That of a part of the rank's own keys, or of a block; NULL: there is none such. */
+fa_plan *fa_ring_plan_of(const fa_ring_piece *piece, const fa_ring_part *part, bool own);
 
 #endif

@@ -76,34 +76,31 @@ static fa_status merge(const ring_run *r, const fa_ring_piece *p, bool last, siz
     return fa_merge_run(last ? p->last : p->merge, r->queue, &args);
 }
 
-/* Bytes from the first row of a tensor of the rank's to that of a piece. */
-static size_t rows_before(const fa_ring *ring, int tensor, const fa_ring_piece *p)
+/* Bytes from the first row of a tensor to another. */
+static size_t rows_before(const fa_tensor *t, int64_t row)
 {
-    const fa_tensor *t = &ring->problem.tensor[tensor];
-    return p->rows == 0 ? 0 : (size_t)(p->row * t->stride[2]) * fa_dtype_size(t->dtype);
+    return row == 0 ? 0 : (size_t)(row * t->stride[2]) * fa_dtype_size(t->dtype);
 }
 
 /* A state of a piece's rows, into its place in the workspace: the first, or the one that is merged with it. */
-static fa_status run_piece(ring_run *r, int i)
+static fa_status run_part(ring_run *r, int i, const fa_ring_part *part)
 {
     const fa_ring *ring = r->ring;
     const fa_ring_piece *p = &ring->piece[i];
-    const fa_transport *t = &ring->transport;
-    const int32_t from = fa_ring_source(t->ranks, t->rank, r->step);
-    const int64_t keys = fa_ring_keys(ring->tokens, t->ranks, t->rank, i, from, ring->causal),
-                  number = r->states[i];
+    const fa_tensor *own = ring->problem.tensor;
+    const int64_t number = r->states[i], row = p->rows == 0 ? 0 : p->row;
     const size_t at = r->args.workspace_offset, n = number > 0,
-                 o_offset = r->args.o_offset + rows_before(ring, FA_O, p);
-    if (keys == 0)
-        return FA_OK;
+                 o_offset = r->args.o_offset + rows_before(&own[FA_O], row);
     fa_attention_args args = r->args;
-    args.q_offset += rows_before(ring, FA_Q, p);
+    args.q_offset += rows_before(&own[FA_Q], row);
     args.workspace_offset += ring->scratch_at;
     if (r->step > 0) {
         args.k = args.v = r->args.workspace;
         args.k_offset = block_offset(r, r->step);
         args.v_offset = args.k_offset + ring->v_at;
     }
+    args.k_offset += rows_before(r->step > 0 ? &ring->block_k : &own[FA_K], part->row);
+    args.v_offset += rows_before(r->step > 0 ? &ring->block_v : &own[FA_V], part->row);
     if (p->states > 1) {
         args.o = args.lse = r->args.workspace;
         args.o_offset = at + p->o_at + n * p->o_bytes;
@@ -112,9 +109,21 @@ static fa_status run_piece(ring_run *r, int i)
         args.o_offset = o_offset;
         args.lse_offset += p->lse_offset;
     }
-    FA_TRY(fa_plan_run(r->step == 0 ? p->own : fa_ring_plan(p, keys), r->queue, &args));
+    FA_TRY(fa_plan_run(fa_ring_plan_of(p, part, r->step == 0), r->queue, &args));
     r->states[i]++;
     return number == 0 ? FA_OK : merge(r, p, r->states[i] == p->states, o_offset);
+}
+
+static fa_status run_piece(ring_run *r, int i)
+{
+    const fa_ring *ring = r->ring;
+    const fa_transport *t = &ring->transport;
+    fa_ring_part part[FA_RING_PIECES];
+    const int parts = fa_ring_parts(&ring->rule, ring->tokens, t->ranks, t->rank, i,
+                                    fa_ring_source(t->ranks, t->rank, r->step), part);
+    for (int n = 0; n < parts; n++)
+        FA_TRY(run_part(r, i, &part[n]));
+    return FA_OK;
 }
 
 static fa_status compute(ring_run *r)

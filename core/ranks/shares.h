@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/portable/mask.h"
+
 enum { FA_RING_PIECES = 2 };
 
 /* The two chunks of a rank, by the numbers of their tokens. */
@@ -26,10 +28,24 @@ int64_t fa_share_most(int64_t tokens, int32_t ranks);
 /* Whose keys a rank has in a step of its ring, from 0 on: first its own, then those of the ranks before it. */
 int32_t fa_ring_source(int32_t ranks, int32_t rank, int32_t step);
 
+/* What a row's place decides: which keys it sees, and whether scores count how far a key is (ALiBi). */
+typedef struct fa_ring_rule {
+    fa_mask_rule mask;
+    bool sloped;
+} fa_ring_rule;
+
+/* Keys of a rank from its row `row` on, that rows of a piece compute with at once. */
+typedef struct fa_ring_part {
+    int64_t row, keys;
+    bool placed;      /* where rows and keys stand makes a difference; else all rows see all of these keys */
+    int64_t diagonal; /* placed: the key, of these, that the first of the rows stands at; else 0           */
+} fa_ring_part;
+
 /*
- * How many keys of rank `from`, the first of those that it has, are seen by a rank's rows of a piece. Each row sees all of
- * them, but under a causal mask where `from` is the rank itself: there the last row sees the last of these keys.
+ * The parts of rank `from`'s keys that some row of a piece sees, and how many these are. A part is a chunk. Under a causal mask
+ * alone, or none, both chunks are one part: a chunk is then seen whole or not at all, or is the rows' own, which is the last.
  */
-int64_t fa_ring_keys(int64_t tokens, int32_t ranks, int32_t rank, int piece, int32_t from, bool causal);
+int fa_ring_parts(const fa_ring_rule *rule, int64_t tokens, int32_t ranks, int32_t rank, int piece,
+                  int32_t from, fa_ring_part part[FA_RING_PIECES]);
 
 #endif

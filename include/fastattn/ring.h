@@ -36,7 +36,8 @@ FA_API fa_status fa_ring_share(int64_t tokens, int32_t ranks, int32_t rank, int6
 typedef struct fa_ring_desc {
     size_t struct_size; /* sizeof(fa_ring_desc) */
     /* With this rank's tokens alone: q, k, v and o have as many rows as fa_ring_share() says; each batch entry is a sequence
-     * of its own. k and v are f32, f16 or bf16. The mask is a causal one or none. Sinks are the same on all ranks.
+     * of its own. k and v are f32, f16 or bf16. The mask is a causal one or none; windows and ALiBi count tokens of the whole
+     * sequence. Sinks and slopes are the same on all ranks.
      * FA_UNSUPPORTED, by name: all else that hides keys, or depends on where they stand or how many there are; formats of
      * caches; v_in_k. */
     const fa_attention_desc *attention;
@@ -45,7 +46,7 @@ typedef struct fa_ring_desc {
 
 /**
  * Prepares a ring on `device`. Collective: all ranks call it, and all succeed or none. tokens, batch, heads, dims, types of k
- * and v, mask, scale and softcap are the same on all ranks, and all have sinks or none; types of q and o, strides and want_lse
+ * and v, mask, windows, scale and softcap are the same on all ranks, and all have sinks or none, and slopes or none; types of q and o, strides and want_lse
  * need not be. Everything is copied out of desc and transport. Destroy with fa_ring_destroy(). *ring is NULL on failure.
  *
  * FA_INVALID: NULL, or a field of transport (other ranks are not told of these); desc is wrong; a number that all ranks

@@ -9,6 +9,7 @@
 #include "core/half.h"
 
 static const float sinks[RING_HEADS] = {0.5F, -1, 2, 0, 1, -3};
+static const float slopes[RING_HEADS] = {0.5F, 0.25F, 0.125F, 0, 0.0625F, 1};
 
 static float *make_floats(int64_t count, uint64_t state)
 {
@@ -38,6 +39,10 @@ fa_attention_desc ring_scene_describe(const ring_kind *kind, int64_t tokens)
         .mask = kind->mask,
         .sinks = kind->sinks ? sinks : NULL,
         .want_lse = !kind->no_lse,
+        .window_left = kind->window_left,
+        .window_right = kind->window_right,
+        .alibi_slopes = kind->slopes ? slopes : NULL,
+        .softcap = kind->softcap,
     };
 }
 
@@ -62,7 +67,8 @@ fa_status ring_scene_make(fa_context *context, const ring_kind *kind, int32_t ra
         return FA_OUT_OF_MEMORY;
     round_all(kind, s->k, keys * RING_DIM_QK);
     round_all(kind, s->v, keys * RING_DIM_V);
-    const ring_kind plain = {.tokens = kind->tokens, .mask = kind->mask, .sinks = kind->sinks};
+    ring_kind plain = *kind;
+    plain.f16 = plain.by_token = plain.no_lse = 0;
     const fa_attention_desc d = ring_scene_describe(&plain, kind->tokens);
     const fa_inputs inputs = {.q = s->q, .k = s->k, .v = s->v};
     const fa_status status = fa_reference_attention(context, &d, &inputs, s->o, s->lse);

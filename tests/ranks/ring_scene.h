@@ -22,6 +22,9 @@ typedef struct ring_kind {
     int sinks;
     int by_token; /* memory in the order (batch, token, head, dim), as projections leave it */
     int no_lse;
+    int64_t window_left, window_right;
+    int slopes;
+    float softcap;
 } ring_kind;
 
 /* The same on all ranks; each takes its part of the tokens. All are contiguous, of axes (batch, head, token, dim). */

@@ -217,13 +217,15 @@ static void check_ring(void)
 {
     static const ring_kind kinds[] = {
         {.tokens = 61, .mask = FA_MASK_CAUSAL_BOTTOM_RIGHT, .f16 = 1, .by_token = 1},
-        {.tokens = 83, .sinks = 1, .no_lse = 1}};
+        {.tokens = 83, .sinks = 1, .no_lse = 1},
+        {.tokens = 83, .mask = FA_MASK_CAUSAL_BOTTOM_RIGHT, .window_left = 19, .sinks = 1},
+        {.tokens = 61, .slopes = 1, .softcap = 5}};
     fa_device *device = NULL;
     fa_transport *t = NULL;
     if (!went("the world", fa_transport_create_mpi(context, NULL, &t)) ||
         !went("a device", fa_device_open(context, "openmp", NULL, &device)))
         return;
-    for (int kind = 0; kind < 2; kind++) {
+    for (int kind = 0; kind < (int)(sizeof(kinds) / sizeof(kinds[0])); kind++) {
         ring_scene scene;
         int off = 0;
         if (!went("a scene", ring_scene_make(context, &kinds[kind], t->ranks, &scene)))

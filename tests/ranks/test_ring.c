@@ -17,17 +17,29 @@ typedef struct task {
     int32_t shifts;
 } task;
 
+static int64_t keys_of(const fa_ring_rule *rule, int64_t tokens, int32_t ranks, int32_t rank, int piece,
+                       int32_t from)
+{
+    fa_ring_part part[FA_RING_PIECES];
+    int64_t keys = 0;
+    for (int n = 0, parts = fa_ring_parts(rule, tokens, ranks, rank, piece, from, part); n < parts; n++)
+        keys += part[n].keys;
+    return keys;
+}
+
 /* Whole chunks before a piece and its own: all that its rows see, from whichever rank it comes. */
 static int64_t check_keys(int64_t tokens, int32_t ranks, int32_t rank)
 {
+    static const fa_ring_rule masked = {.mask = {.left = FA_UNLIMITED, .right = 1}},
+                              open = {.mask = {.left = FA_UNLIMITED, .right = FA_UNLIMITED}};
     const fa_share own = fa_share_of(tokens, ranks, rank);
     int64_t pairs = 0;
     for (int piece = 0; piece < FA_RING_PIECES; piece++) {
         int64_t causal = 0, full = 0;
         for (int32_t step = 0; step < ranks; step++) {
             const int32_t from = fa_ring_source(ranks, rank, step);
-            causal += fa_ring_keys(tokens, ranks, rank, piece, from, true);
-            full += fa_ring_keys(tokens, ranks, rank, piece, from, false);
+            causal += keys_of(&masked, tokens, ranks, rank, piece, from);
+            full += keys_of(&open, tokens, ranks, rank, piece, from);
         }
         ck_assert_int_eq(causal, own.count[piece] > 0 ? own.first[piece] + own.count[piece] : 0);
         ck_assert_int_eq(full, own.count[piece] > 0 ? tokens : 0);
@@ -35,6 +47,60 @@ static int64_t check_keys(int64_t tokens, int32_t ranks, int32_t rank)
     }
     return pairs;
 }
+
+/* Whether a row of the sequence sees a key of it, told by the one part that has the key. No part is seen by no row. */
+static void check_part(const fa_ring_rule *rule, const fa_share *own, int piece, const fa_share *keys,
+                       const fa_ring_part *part, bool seen[32][32])
+{
+    const fa_mask m = {.len_kv = (int)part->keys,
+                       .diagonal = (int)part->diagonal,
+                       .left = rule->mask.left,
+                       .right = rule->mask.right};
+    int some = 0;
+    for (int64_t i = 0; i < own->count[piece]; i++) {
+        for (int64_t j = 0; j < part->keys; j++) {
+            const int64_t row = part->row + j, first = keys->count[0],
+                          key = row < first ? keys->first[0] + row : keys->first[1] + row - first;
+            const bool sees = !part->placed || fa_mask_visible(m, (int)i, (int)j);
+            ck_assert(!seen[own->first[piece] + i][key]);
+            seen[own->first[piece] + i][key] = sees;
+            some += sees;
+        }
+    }
+    ck_assert_int_gt(some, 0);
+}
+
+/* Parts of all ranks together are the mask of the whole sequence. */
+START_TEST(parts)
+{
+    static const int window[] = {1, 2, 5, 9, FA_UNLIMITED};
+    for (int i = 0; i < 2 * COUNT(window) * COUNT(window); i++) {
+        const fa_ring_rule rule = {
+            .mask = {.left = window[i / 2 % COUNT(window)], .right = window[i / 2 / COUNT(window)]},
+            .sloped = i % 2};
+        for (int32_t tokens = 1; tokens <= 29; tokens += 7) {
+            for (int32_t ranks = 1; ranks <= 5; ranks++) {
+                bool seen[32][32] = {{false}};
+                for (int32_t n = 0; n < ranks * ranks * FA_RING_PIECES; n++) {
+                    const int32_t rank = n / FA_RING_PIECES / ranks, from = n / FA_RING_PIECES % ranks;
+                    const fa_share own = fa_share_of(tokens, ranks, rank),
+                                   keys = fa_share_of(tokens, ranks, from);
+                    fa_ring_part part[FA_RING_PIECES];
+                    const int count =
+                        fa_ring_parts(&rule, tokens, ranks, rank, n % FA_RING_PIECES, from, part);
+                    for (int c = 0; c < count; c++)
+                        check_part(&rule, &own, n % FA_RING_PIECES, &keys, &part[c], seen);
+                }
+                const fa_mask whole = fa_mask_of(rule.mask, tokens, tokens, 0);
+                for (int32_t row = 0; row < tokens; row++) {
+                    for (int32_t key = 0; key < tokens; key++)
+                        ck_assert_int_eq(seen[row][key], fa_mask_visible(whole, row, key));
+                }
+            }
+        }
+    }
+}
+END_TEST
 
 /* Each token is of one rank, all ranks have about as many, and about as much to compute. */
 START_TEST(shares)
@@ -147,6 +213,12 @@ START_TEST(equals_the_oracle)
         {.tokens = 64, .mask = FA_MASK_CAUSAL_TOP_LEFT, .f16 = 1, .by_token = 1, .sinks = 1},
         {.tokens = 5, .mask = FA_MASK_CAUSAL_BOTTOM_RIGHT, .no_lse = 1},
         {.tokens = 1, .f16 = 1, .no_lse = 1},
+        {.tokens = 61, .mask = FA_MASK_CAUSAL_BOTTOM_RIGHT, .window_left = 13, .sinks = 1},
+        {.tokens = 61, .window_left = 20, .window_right = 4, .f16 = 1, .by_token = 1, .sinks = 1},
+        {.tokens = 61, .window_right = 1, .no_lse = 1},
+        {.tokens = 40, .window_left = 100, .window_right = 100, .sinks = 1, .softcap = 3},
+        {.tokens = 61, .mask = FA_MASK_CAUSAL_TOP_LEFT, .slopes = 1, .softcap = 5, .f16 = 1},
+        {.tokens = 61, .slopes = 1, .window_left = 30, .by_token = 1, .sinks = 1},
     };
     task t = {.device = open_device(), .absent = -1};
     const bool all = strcmp(backend, "openmp") == 0; /* elsewhere each kind may be programs to compile */
@@ -194,8 +266,9 @@ static void differ(a_rank *r)
     int64_t first[2], count[2];
     fa_transport mine = *r->transport;
     const int64_t tokens = t->kind == 0 && other ? 9 : 16;
-    const ring_kind kind = {
-        .tokens = tokens, .mask = FA_MASK_CAUSAL_BOTTOM_RIGHT, .f16 = t->kind == 3 && other};
+    const ring_kind kind = {.tokens = tokens,
+                            .mask = t->kind == 17 ? FA_MASK_NONE : FA_MASK_CAUSAL_BOTTOM_RIGHT,
+                            .f16 = t->kind == 3 && other};
     (void)fa_ring_share(tokens, mine.ranks, mine.rank, first, count);
     fa_attention_desc d = ring_scene_describe(&kind, count[0] + count[1]);
     fa_ring_desc desc = {.struct_size = sizeof(desc), .attention = &d, .tokens = tokens};
@@ -218,6 +291,8 @@ static void differ(a_rank *r)
         mine.shift = t->kind == 13 ? NULL : mine.shift;
         mine.device_memory = t->kind == 14;
         mine.rank = t->kind == 15 ? 0 : mine.rank;
+        d.prefix = t->kind == 16;
+        d.window_right = t->kind == 17 ? 3 : 0;
     }
     keep_status(r, fa_ring_create(t->device, &mine, &desc, &ring));
     if ((ring != NULL) != (r->status == FA_OK))
@@ -240,8 +315,9 @@ START_TEST(ranks_that_disagree)
         {"whether there are attention.sinks is 0 on rank 0 and 1 on rank 1",
          "whether there are attention.sinks"},
         {"attention.scale, as the bits of an f32, is", "attention.scale, as the bits of an f32, is"},
-        {failed, "attention.window_left is given: a ring serves none"},
-        {failed, "attention.alibi_slopes is given"},
+        {"attention.window_left is 0 on rank 0 and 4 on rank 1", "attention.window_left is 4 on rank 1"},
+        {"whether there are attention.alibi_slopes is 0 on rank 0 and 1 on rank 1",
+         "whether there are attention.alibi_slopes"},
         {failed, "attention.lens_kv is given"},
         {failed, "attention.k.dtype is e4m3, a ring serves f32, f16 and bf16"},
         {failed, "tokens is 0, expected 1 to"},
@@ -249,6 +325,8 @@ START_TEST(ranks_that_disagree)
         {failed, "transport.shift is NULL: there are no rings over local"},
         {failed, "transport.device_memory is 1, and buffers of openmp are not addresses on a device"},
         {"transport.rank is 0 on rank 1, expected 1", "transport.rank is 0 on rank 1, expected 1"},
+        {failed, "attention.prefix is given: a ring serves none"},
+        {"attention.window_right is 0 on rank 0 and 3 on rank 1", "attention.window_right is 3 on rank 1"},
         {"", ""},
     };
     task t = {.device = open_device()};
@@ -374,6 +452,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, no_sequences);
     if (all) {
         tcase_add_test(tc, shares);
+        tcase_add_test(tc, parts);
         tcase_add_test(tc, refused_shares);
         tcase_add_test(tc, a_link_that_is_cut);
         tcase_add_test(tc, ranks_that_disagree);
