@@ -15,6 +15,9 @@
 #define FA_PAGE_SEQUENCE FA_SEQUENCE
 #endif
 
+/* Number `slot` of a block's keys; past the end, the last one. */
+#define FA_KEY_OF(slot, key, key_end) FA_MIN((key) + (slot), (key_end)-1)
+
 /* Of a key of the item's sequence, counted from the first that it uses. It must be one of the sequence's. */
 FA_KERNEL_FN fa_key_place fa_work_place(FA_WORK w, int key)
 {

@@ -115,12 +115,6 @@ static inline float add_product(float8 a, float8 b, float sum)
  */
 typedef __local const int *places;
 
-/* Number `slot` of a block's keys, and where it lies; past the end, the last one. */
-static inline int key_of(int slot, int key, int key_end)
-{
-    return FA_MIN(key + slot, key_end - 1);
-}
-
 #ifdef FA_PAGES
 static inline int unit_of(cursor c)
 {
@@ -129,47 +123,25 @@ static inline int unit_of(cursor c)
 }
 
 #if defined(FA_FAR_PAGES) || defined(FA_SCALES)
-#define BY_PAGE /* a pool that is too large for such numbers, or scales in pages: places are pages */
-#endif
-
-static inline int place_of(cursor c, fa_key_place at)
-{
-#ifdef BY_PAGE
-    const int place = at.page;
+#define BY_PAGE true /* a pool that is too large for such numbers, or scales in pages: places are pages */
 #else
-    const int place = (int)(((long)at.page * c.page + (long)at.within * c.step) >> (31 - clz(unit_of(c))));
+#define BY_PAGE false
 #endif
-    return fa_work_has_page(c.w, at) ? place : -1;
-}
 
-/* Pages of a block's keys, which arrive while another block is computed: nothing asks for them before. */
-static inline void look_up(work w, int id, int key, int pages[LOOKUPS])
-{
-    FA_UNROLL
-    for (int n = 0; n < LOOKUPS; n++)
-        pages[n] = fa_work_place(w, key_of(id + n * FA_GROUP, key, w.key_end)).page;
-}
-
-static inline void put_places(cursor k, cursor v, int id, int key, const int pages[LOOKUPS], __local int2 *to)
-{
-    FA_UNROLL
-    for (int n = 0; n < LOOKUPS; n++) {
-        const int slot = id + n * FA_GROUP;
-        const fa_key_place at = {pages[n], fa_work_within(k.w, key_of(slot, key, k.w.key_end))};
-        if (FA_BLOCK_KV % FA_GROUP == 0 || slot < FA_BLOCK_KV)
-            to[slot] = (int2)(place_of(k, at), place_of(v, at));
-    }
-}
+/* The words of core/portable/lookup.h. */
+#define FA_LOOKUP work w, int id, int found[LOOKUPS],
+#define FA_PLACES_GIVEN cursor all_keys, cursor all_values, __local int2 *to,
+#define FA_CURSOR cursor
+#define FA_BY_PAGE BY_PAGE
+#define FA_DISTANCE_OF(c, at) \
+    (int)(((long)(at).page * (c).page + (long)(at).within * (c).step) >> (31 - clz(unit_of(c))))
+#define FA_PUT_PLACES(slot, k, v) to[slot] = (int2)(k, v)
+#include "core/portable/lookup.h"
 
 /* Where the row of a key lies that has a place. */
 static inline long row_at_place(cursor c, int place, int key)
 {
-#ifdef BY_PAGE
-    return row_on(c, place, key);
-#else
-    (void)key;
-    return c.first + (long)place * unit_of(c);
-#endif
+    return BY_PAGE ? row_on(c, place, key) : c.first + (long)place * unit_of(c);
 }
 
 static inline int place_in(places p, int slot, int key, int key_end)
@@ -191,9 +163,9 @@ static inline bool has_row(places p, int slot, int key, int key_end)
     return place_in(p, slot, key, key_end) >= 0;
 }
 #else
+#define fa_look_up(w, id, found, key) ((void)(found))
+#define fa_put_places(w, id, found, k, v, to, key) ((void)(found))
 #define has_row(p, slot, key, key_end) true
-#define look_up(w, id, key, pages) ((void)(pages))
-#define put_places(k, v, id, key, pages, to) ((void)(pages))
 #define known_place(p, slot, key, key_end) ((void)(p), 0)
 #define row_at_place(c, place, key) ((void)(place), row_at(c, key))
 #endif
@@ -220,7 +192,7 @@ static void score_keys(cursor k, places p, int dim_qk, __local const float4 *q, 
             FA_UNROLL
             for (int n = 0; n < NEAR; n++) {
                 const int slot = line + (first + n) * LINES_K;
-                const long row = row_at_place(k, known_place(p, slot, key, key_end), key_of(slot, key, key_end));
+                const long row = row_at_place(k, known_place(p, slot, key, key_end), FA_KEY_OF(slot, key, key_end));
                 const long at = FA_BLOCK_AT(FA_TYPE_K, row, d);
                 place[n] = (uint)at;
                 block_fetch(FA_TYPE_K, k.m, at, dim_qk - d, block[n]);
@@ -285,7 +257,7 @@ static void score_keys(cursor k, places p, int dim_qk, __local const float4 *q, 
             FA_RAW8_K keys[NEAR];
             FA_UNROLL
             for (int n = 0; n < turns; n++) {
-                const int j = key_of(line + (first + n) * LINES_K, key, key_end);
+                const int j = FA_KEY_OF(line + (first + n) * LINES_K, key, key_end);
                 keys[n] = FETCH8_K(k, row_at_place(k, place[n], j), place_found(k, place[n], j), d, dim_qk - d);
             }
             FA_UNROLL
@@ -320,7 +292,7 @@ static void fetch_values(cursor v, places p, int dim_v, int id, int key, int key
     FA_UNROLL
     for (int a = 0; a < AHEAD; a++) {
         const int slot = first + id / LANES_V + a * LINES_V;
-        const int place = known_place(p, slot, key, key_end), j = key_of(slot, key, key_end);
+        const int place = known_place(p, slot, key, key_end), j = FA_KEY_OF(slot, key, key_end);
         const long at = row_at_place(v, place, j);
         FA_UNROLL
         for (int c = 0; c < PIECES; c++) {
@@ -441,8 +413,8 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     int pages[LOOKUPS];
     int key = fa_work_next(w, FA_TRANSFORM, w.key_begin, FA_BLOCK_KV);
     if (PAGES && key < w.key_end) {
-        look_up(w, id, key, pages);
-        put_places(all_keys, all_values, id, key, pages, places_at);
+        fa_look_up(w, id, pages, key);
+        fa_put_places(w, id, pages, all_keys, all_values, places_at, key);
     }
     barrier(CLK_LOCAL_MEM_FENCE);
 
@@ -469,13 +441,13 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
         const int class = fa_walk_class(w.walk, key, key_end);
         const bool hides = class != FA_CLASS_FULL || fa_work_has(w, FA_TABLE_KEEP);
         if (PAGES && next_key < w.key_end)
-            look_up(w, id, next_key, pages);
+            fa_look_up(w, id, pages, next_key);
         score_keys(all_keys, (places)places_at, dim_qk, (__local const float4 *)rows, id, key, key_end, parts);
         FA_RAW8_V ahead[AHEAD][PIECES];
         fetch_values(all_values, (places)places_at + 1, dim_v, id, key, key_end, 0, ahead);
         barrier(CLK_LOCAL_MEM_FENCE);
         if (PAGES && next_key < w.key_end)
-            put_places(all_keys, all_values, id, next_key, pages, next_at);
+            fa_put_places(w, id, pages, all_keys, all_values, next_at, next_key);
 
         const int turns = TURNS(SCORES, key_end - key, PER_ROW);
         float s[SCORES], next = state.max;

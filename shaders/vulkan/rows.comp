@@ -101,31 +101,16 @@ int dim_of(int lane, int c)
     return PIECE == 8 ? n * 8 : v_bits == 8 ? n * 16 + c % 2 * 8 : n / 2 * 32 + n % 2 * 8 + c % 2 * 16;
 }
 
-/* Number `slot` of a block's keys; past the end, the last one. */
-int key_of(int slot, int key, int key_end)
-{
-    return min(key + slot, key_end - 1);
-}
-
-void look_up(int key)
-{
-    [[unroll]] for (int n = 0; n < LOOKUPS; n++)
-        found[n] = fa_work_find(w, key_of(id + n * GROUP, key, w.key_end)).page;
-}
-
-/* What was looked up arrives while another block is computed: nothing asks for it before. */
-void put_places(int to, int key)
-{
-    [[unroll]] for (int n = 0; n < LOOKUPS; n++) {
-        const int slot = id + n * GROUP;
-        const fa_key_place at = fa_key_place(found[n], fa_work_within(w, key_of(slot, key, w.key_end)));
-        ivec2 place = BY_PAGE ? ivec2(at.page) : ivec2(distance_of(all_keys, at), distance_of(all_values, at));
-        if (!fa_work_has_page(w, at))
-            place = ivec2(-1);
-        if (BLOCK_KV % GROUP == 0 || slot < BLOCK_KV)
-            places[to + slot] = place;
-    }
-}
+/* The words of core/portable/lookup.h. */
+#define FA_LOOKUP
+#define FA_PLACES_GIVEN int to,
+#define FA_CURSOR cursor
+#define FA_BLOCK_KV BLOCK_KV
+#define FA_GROUP GROUP
+#define FA_BY_PAGE BY_PAGE
+#define FA_DISTANCE_OF(c, at) distance_of(c, at)
+#define FA_PUT_PLACES(slot, k, v) places[to + slot] = ivec2(k, v)
+#include "core/portable/lookup.h"
 
 /*
  * How far the row of key j lies, number `slot` of its block: of k, which is 0, or v. -1: the pool does not have the page. Then its
@@ -172,7 +157,7 @@ void score_blocks(int key, int key_end)
         float s[NEAR][BLOCK_Q];
         int distance[NEAR];
         [[unroll]] for (int n = 0; n < NEAR; n++) {
-            const int j = key_of(line + min(first + n, KEYS - 1) * LINES_K, key, key_end);
+            const int j = FA_KEY_OF(line + min(first + n, KEYS - 1) * LINES_K, key, key_end);
             distance[n] = distance_in(0, j - key, j);
             [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
                 s[n][r] = 0.0;
@@ -181,7 +166,7 @@ void score_blocks(int key, int key_end)
             uint block[NEAR][BLOCK_ROOM], place[NEAR];
             fa_block_scaling scales[NEAR];
             [[unroll]] for (int n = 0; n < NEAR; n++) {
-                const int j = key_of(line + min(first + n, KEYS - 1) * LINES_K, key, key_end);
+                const int j = FA_KEY_OF(line + min(first + n, KEYS - 1) * LINES_K, key, key_end);
                 const address at = row_of(all_keys, distance[n], j) + address((d >> SHIFT_K) * SIZE_K);
                 place[n] = uint(at);
                 [[unroll]] for (int i = 0; i < BLOCK_WORDS; i++) {
@@ -225,7 +210,7 @@ void score_keys(int key, int key_end)
         float s[NEAR][BLOCK_Q];
         int distance[NEAR];
         [[unroll]] for (int n = 0; n < NEAR; n++) {
-            const int j = key_of(line + (first + n) * LINES_K, key, key_end);
+            const int j = FA_KEY_OF(line + (first + n) * LINES_K, key, key_end);
             distance[n] = distance_in(0, j - key, j);
             [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
                 s[n][r] = 0.0;
@@ -234,7 +219,7 @@ void score_keys(int key, int key_end)
             const int d = (c * SPLIT + lane) * 8;
             raw8 keys[NEAR];
             [[unroll]] for (int n = 0; n < NEAR; n++) {
-                const int j = key_of(line + (first + n) * LINES_K, key, key_end);
+                const int j = FA_KEY_OF(line + (first + n) * LINES_K, key, key_end);
                 keys[n] = fetch_k_at8(w, row_of(all_keys, distance[n], j), place_at(distance[n], j), d, w.dim_qk - d);
             }
             [[unroll]] for (int n = 0; n < NEAR; n++) {
@@ -259,7 +244,7 @@ void fetch_values(int key, int key_end, int first)
 {
     const int lane = id % LANES_V, line = id / LANES_V;
     [[unroll]] for (int a = 0; a < AHEAD; a++) {
-        const int j = key_of(first + line + a * LINES_V, key, key_end), distance = distance_in(1, j - key, j);
+        const int j = FA_KEY_OF(first + line + a * LINES_V, key, key_end), distance = distance_in(1, j - key, j);
         const address row = row_of(all_values, distance, j);
         [[unroll]] for (int c = 0; c < PIECES; c++) {
             const int d = dim_of(lane, c * (PIECE / 8));
@@ -429,8 +414,8 @@ void main()
     here = 0;
     int key = fa_work_next(w, TRANSFORM != 0, w.key_begin, BLOCK_KV);
     if (PAGES != 0 && key < w.key_end) {
-        look_up(key);
-        put_places(0, key);
+        fa_look_up(key);
+        fa_put_places(0, key);
     }
     barrier();
 
@@ -455,7 +440,7 @@ void main()
         const bool full = fa_walk_class(w.walk, key, key_end) == FA_CLASS_FULL;
         const bool hides = !full || (w.flags & FA_TABLE_KEEP) != 0;
         if (PAGES != 0 && next_key < w.key_end)
-            look_up(next_key);
+            fa_look_up(next_key);
         if (BLOCKS_K)
             score_blocks(key, key_end);
         else
@@ -464,7 +449,7 @@ void main()
         barrier();
 
         if (PAGES != 0 && next_key < w.key_end)
-            put_places(BLOCK_KV - here, next_key);
+            fa_put_places(BLOCK_KV - here, next_key);
 
         softmax_step(key, key_end, full);
         barrier();
