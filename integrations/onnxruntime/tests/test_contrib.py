@@ -74,11 +74,10 @@ class GroupQuery(unittest.TestCase):
             attributes |= {"do_rotary": 1, "rotary_interleaved": int(r.integers(2))}
             feeds["cos_cache"], feeds["sin_cache"] = cos, sin
             if r.random() < 0.5:
-                if capacity:
-                    positions = r.integers(0, 128, (batch, rows))
-                else:  # of a prompt, the operator takes the first number alone
-                    positions = r.integers(0, 80) + positions
-                feeds["position_ids"] = positions.astype(np.int64)
+                ids = r.integers(0, 80, (batch, rows))
+                # Of a prompt, the operator takes the first number alone.
+                positions = ids if capacity else ids[0, 0] + positions
+                feeds["position_ids"] = ids
             q_turned, q_size = turn(q, cos, sin, positions, attributes["rotary_interleaved"])
             k_turned, _ = turn(k, cos, sin, positions, attributes["rotary_interleaved"])
         window = int(r.integers(1, 12)) if r.random() < 0.4 else -1

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bad models: a status of ONNX Runtime with a message that names the input or attribute, and no crash."""
+import os
 import unittest
 
 from harness import model_of, np, run, session
@@ -136,6 +137,48 @@ class Refusals(unittest.TestCase):
         refused("attribute local_window_size is 0", {}, local_window_size=0)
         refused("attribute sliding_window_cache is 1", {}, sliding_window_cache=1)
         refused("attribute k_quant_type is not \"NONE\"", {}, k_quant_type="PER_TENSOR")
+
+    def test_random(self):
+        """Good models, of which up to two inputs are changed: a result or an exception. FASTATTN_TEST_SEEDS of them."""
+        ones = lambda *sizes: np.ones(sizes, np.float32)
+        good = {
+            "Attention": ({"Q": Q, "K": Q, "V": Q, "attn_mask": ones(5, 11) > 0, "past_key": CACHE,
+                           "past_value": CACHE}, {"is_causal": 1}),
+            "MultiHeadAttention": ({"query": ROWS, "key": ROWS, "value": ROWS, "bias": ones(96),
+                                    "key_padding_mask": np.ones((2, 11), np.int32), "attention_bias": ones(1, 4, 5, 11),
+                                    "past_key": CACHE, "past_value": CACHE}, {"num_heads": 4, "unidirectional": 1}),
+            "GroupQueryAttention": (WITH_PAST | {"cos_cache": TABLE, "sin_cache": TABLE,
+                                                 "position_ids": np.ones((2, 5), np.int64),
+                                                 "attention_bias": ones(2, 1, 5, 6), "head_sink": ones(4)},
+                                    {"num_heads": 4, "kv_num_heads": 4, "do_rotary": 1}),
+        }
+        random = np.random.default_rng(5)
+        results, seeds = 0, int(os.environ.get("FASTATTN_TEST_SEEDS", 300))
+        for _ in range(seeds):
+            operator = list(good)[random.integers(3)]
+            feeds, attributes = good[operator]
+            feeds = dict(feeds)
+            for _ in range(random.integers(0, 3)):
+                name = list(feeds)[random.integers(len(feeds))]
+                array = feeds[name]
+                change = random.integers(6)
+                if array is None or (change == 0 and name not in ("Q", "query")):
+                    feeds[name] = None
+                elif change == 1:  # other sizes
+                    sizes = [int(random.choice([0, 1, size, size + 1, size // 2])) for size in array.shape]
+                    feeds[name] = np.resize(array, sizes)
+                elif change == 2:  # fewer axes, or more
+                    feeds[name] = array.reshape(-1) if random.random() < 0.5 else array[None, ..., None]
+                elif change == 3 and name not in ("Q", "query"):
+                    feeds[name] = array.astype([np.int32, np.int64, np.float16, bool, np.float64][random.integers(5)])
+                elif change == 4:  # other numbers
+                    feeds[name] = random.integers(-9, 99, array.shape).astype(array.dtype)
+            try:
+                run("fastattn", operator, feeds, ["a", "b", "c"], attributes)
+                results += 1
+            except Exception:  # what it says, other tests look at
+                pass
+        self.assertTrue(seeds / 5 < results < seeds, results)
 
     def test_type_of_query(self):
         model, _ = model_of("fastattn", "Attention", {"Q": Q.astype(np.float64), "K": Q, "V": Q}, ["Y"], {})
