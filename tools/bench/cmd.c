@@ -64,7 +64,7 @@ enum { JSON, PLOT, OUTPUTS };
 typedef struct arguments {
     const char *backend, *kernel, *shape, *dtype, *kv_type, *suite;
     cli_file outputs[OUTPUTS];
-    int causal, v_in_k, no_standard, verbose, ignore_memory;
+    int causal, v_in_k, no_standard, no_peak, verbose, ignore_memory;
     int64_t block_q, block_kv, splits, page, scatter;
     double min_time;
 } arguments;
@@ -105,6 +105,8 @@ static int parse(arguments *a, int argc, char **argv)
         {"min-time", 'd', &a->min_time,
          "<seconds> time each case for at least this long, and five times; 0.5"},
         {"no-standard", 'f', &a->no_standard, "leave out the comparison with standard attention"},
+        {"no-peak", 'f', &a->no_peak,
+         "leave out the measurement of this device's ceilings, and shares of them"},
         {"json", 's', &a->outputs[JSON].path,
          "<file> also write the results there, an array with an object per case; - for standard output"},
         {"plot", 's', &a->outputs[PLOT].path,
@@ -230,7 +232,7 @@ static bool run_cases(fa_context *context, fa_device *device, const arguments *a
                                    .ignore_memory = a->ignore_memory};
     char message[256];
     size_t timed = 0, failed = 0;
-    if (!bench_peak_measure(device, &s->device, &s->peak, message, sizeof(message)))
+    if (!a->no_peak && !bench_peak_measure(device, &s->device, &s->peak, message, sizeof(message)))
         printf("peak unknown: %s\n", cli_plain(message).text);
     bench_print_header(&s->device, &s->peak);
     for (size_t i = 0; i < s->cases.count; i++) {
