@@ -29,6 +29,18 @@ static void say(enum ggml_log_level level, const char *format, ...)
 
 /* ---- backend ---- */
 
+typedef struct own_backend {
+    struct ggml_backend base; /* first: ggml frees what it was given */
+    bool told;                /* how many threads it has             */
+} own_backend;
+
+/*
+ * How many backends have not been told how many threads they have. Until then none takes a node. llama.cpp tells them before
+ * its first graph. Before that it asks once which device flash attention would run on, and goes without it ("-fa auto") unless
+ * that is the one of the layer's weights, which would be the CPU.
+ */
+static _Atomic int untold;
+
 static const char *backend_name(ggml_backend_t backend)
 {
     (void)backend;
@@ -37,8 +49,10 @@ static const char *backend_name(ggml_backend_t backend)
 
 static void backend_free(ggml_backend_t backend)
 {
+    own_backend *own = (own_backend *)backend;
+    untold -= !own->told;
     fg_attend_destroy(backend->context);
-    free(backend);
+    free(own);
 }
 
 static enum ggml_status backend_compute(ggml_backend_t backend, struct ggml_cgraph *graph)
@@ -67,24 +81,28 @@ static ggml_guid_t backend_guid(void)
 static ggml_backend_t device_init(ggml_backend_dev_t device, const char *parameters)
 {
     (void)parameters;
-    ggml_backend_t backend = calloc(1, sizeof(*backend));
+    own_backend *own = calloc(1, sizeof(*own));
     fg_attend *attend = fg_attend_create(device->context);
-    if (!backend || !attend) {
+    if (!own || !attend) {
         fg_attend_destroy(attend);
-        free(backend);
+        free(own);
         return NULL;
     }
-    *backend = (struct ggml_backend){
+    own->base = (struct ggml_backend){
         .guid = backend_guid(),
         .iface = {.get_name = backend_name, .free = backend_free, .graph_compute = backend_compute},
         .device = device,
         .context = attend,
     };
-    return backend;
+    untold++;
+    return &own->base;
 }
 
 static void backend_set_threads(ggml_backend_t backend, int threads)
 {
+    own_backend *own = (own_backend *)backend;
+    untold -= !own->told;
+    own->told = true;
     fg_attend_threads(backend->context, threads);
 }
 
@@ -139,6 +157,8 @@ static bool device_supports_op(ggml_backend_dev_t device, const struct ggml_tens
     case GGML_OP_FLASH_ATTN_EXT: break;
     default: return false;
     }
+    if (untold > 0)
+        return false;
     const char *reason;
     if (fg_device_supports(device->context, node, &reason))
         return true;

@@ -21,23 +21,26 @@ static bool dtype_of(enum ggml_type type, fa_dtype *dtype)
     }
 }
 
-/* ggml counts axes from the innermost: `axis` has those of (batch, head, row, dim). nb are bytes between blocks or elements. */
-static bool read_tensor(const struct ggml_tensor *from, const int axis[4], fa_tensor *to)
+/* ggml counts axes from the innermost: `axis` has those of (batch, head, row, dim). nb are bytes between blocks or elements.
+ * NULL, or why the library does not read it. */
+static const char *read_tensor(const struct ggml_tensor *from, const int axis[4], fa_tensor *to)
 {
     if (!dtype_of(from->type, &to->dtype))
-        return false;
+        return "a type of elements that the library does not have";
     const size_t size = fa_dtype_size(to->dtype);
     for (int i = 0; i < 4; i++) {
         const size_t bytes = from->nb[axis[i]];
         to->shape[i] = from->ne[axis[i]];
+        if (to->shape[i] < 1)
+            return "an empty tensor";
+        if (i == 3 ? bytes != size : to->shape[i] > 1 && bytes % size != 0)
+            return "rows that are not contiguous, or do not begin at whole elements";
         if (i == 3)
             to->stride[i] = 1;
         else if (to->shape[i] > 1)
             to->stride[i] = (int64_t)(bytes / size) * fa_dtype_block(to->dtype);
-        if (to->shape[i] < 1 || (i == 3 && bytes != size) || (to->shape[i] > 1 && bytes % size != 0))
-            return false;
     }
-    return true;
+    return NULL;
 }
 
 static bool shares_rows(const struct ggml_tensor *k, const struct ggml_tensor *v)
@@ -52,15 +55,23 @@ bool fg_problem_read(const struct ggml_tensor *node, fg_problem *p, const char *
     const struct ggml_tensor *q = node->src[0], *k = node->src[1], *v = node->src[2];
     const struct ggml_tensor *mask = node->src[3], *sinks = node->src[4];
     memset(p, 0, sizeof(*p));
-    *reason = NULL;
-    if (!read_tensor(q, inner, &p->q) || !read_tensor(k, inner, &p->k) || !read_tensor(v, inner, &p->v) ||
-        !read_tensor(node, outer, &p->o))
-        *reason = "a tensor has a type or strides that the library does not read";
-    else if (p->q.shape[1] > FG_MAX_HEADS)
+    const char *why = read_tensor(q, inner, &p->q);
+    if (!why)
+        why = read_tensor(k, inner, &p->k);
+    if (!why)
+        why = read_tensor(v, inner, &p->v);
+    if (!why)
+        why = read_tensor(node, outer, &p->o);
+    if (!why && mask)
+        why = read_tensor(mask, inner, &p->bias);
+    *reason = why;
+    if (why)
+        return false;
+    if (p->q.shape[1] > FG_MAX_HEADS)
         *reason = "too many heads";
     else if (k->ne[2] != v->ne[2] || k->ne[3] != v->ne[3] || k->ne[3] != q->ne[3])
         *reason = "k, v and q do not have the same heads and sequences";
-    else if (mask && (mask->type != GGML_TYPE_F16 || !read_tensor(mask, inner, &p->bias)))
+    else if (mask && mask->type != GGML_TYPE_F16)
         *reason = "a mask that is not f16";
     else if (mask &&
              ((mask->ne[2] != 1 && mask->ne[2] != q->ne[2]) || (mask->ne[3] != 1 && mask->ne[3] != q->ne[3])))

@@ -355,6 +355,8 @@ int main(int argc, char **argv)
     memcpy(&with.set_threads, &function, sizeof(function));
     if (!with.own || !with.cpu || !with.set_threads)
         return 1;
+    EXPECT(!takes(device, GGML_TYPE_F16, 64, 1, false), "a node before it has threads");
+    with.set_threads(with.own, 1);
     test_refusals(device);
     test_shape("causal", CAUSAL, true, true, 0);
     test_shape("window", WINDOW, true, true, 20);
