@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A language model in llama.cpp with the backend and without it, in turns in one process: tokens per second of prompts and of
- * generation behind a cache that is filled so far, and whether both generate the same text, greedily.
+ * generation behind a cache that is filled so far; or what both generate greedily, and how far their logits behind each prompt
+ * are from those without flash attention.
  *
  *   bench MODEL.gguf libggml-fastattn.so CACHE DEPTH PROMPT TOKENS THREADS TURNS
  *   bench MODEL.gguf libggml-fastattn.so CACHE text
@@ -13,6 +14,7 @@
 #include <ggml-backend.h>
 #include <ggml.h>
 #include <llama.h>
+#include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -21,7 +23,7 @@
 #include <time.h>
 
 #define BATCH 2048
-#define TEXT_TOKENS 48
+#define TEXT_TOKENS 24
 #define MAX_PROMPT 512
 
 typedef struct state {
@@ -87,12 +89,10 @@ static void feed(struct llama_context *context, llama_token *token, int count)
     llama_synchronize(context);
 }
 
-static struct llama_context *open_context(const job *j)
+static struct llama_context *open_context(const job *j, bool flash)
 {
     struct llama_context_params p = llama_context_default_params();
-    p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_AUTO;
-    if (ggml_is_quantized(j->cache))
-        p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    p.flash_attn_type = flash ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
     p.type_k = p.type_v = j->cache;
     p.n_ctx = (uint32_t)(j->depth + j->prompt + j->tokens + 16);
     p.n_batch = BATCH;
@@ -100,6 +100,9 @@ static struct llama_context *open_context(const job *j)
     struct llama_context *context = llama_init_from_model(j->model, p);
     if (!context)
         exit(1);
+    llama_token first = 0; /* the backend has nodes from the second graph on */
+    feed(context, &first, 1);
+    llama_memory_clear(llama_get_memory(context), true);
     return context;
 }
 
@@ -126,7 +129,7 @@ static void fill_cache(job *j)
     if (j->depth == 0)
         return;
     ggml_backend_reg_t reg = enter(j, true);
-    struct llama_context *context = open_context(j);
+    struct llama_context *context = open_context(j, true);
     feed(context, j->token, j->depth);
     j->filled.bytes = llama_state_seq_get_size(context, 0);
     j->filled.memory = allocate(j->filled.bytes);
@@ -199,8 +202,7 @@ static void compare_times(job *j, int turns)
     for (int i = 0; i < turns; i++) {
         for (int s = 0; s < 2; s++) {
             ggml_backend_reg_t reg = enter(j, s);
-            struct llama_context *context = open_context(j);
-            feed(context, j->token, 1);
+            struct llama_context *context = open_context(j, true);
             if (j->prompt > 0)
                 prompt[s][i] = measure(j, context, j->prompt, j->prompt);
             if (j->tokens > 0)
@@ -222,33 +224,58 @@ static void compare_times(job *j, int turns)
 
 /* ---- text ---- */
 
-static llama_token likeliest(const job *j, struct llama_context *context)
+typedef struct text {
+    llama_token token[TEXT_TOKENS];
+    int count;
+    float *logit; /* behind the prompt */
+} text;
+
+static llama_token likeliest(const float *logit, int words)
 {
-    const float *logit = llama_get_logits_ith(context, -1);
     llama_token best = 0;
-    for (int i = 1; i < llama_vocab_n_tokens(llama_model_get_vocab(j->model)); i++)
+    for (int i = 1; i < words; i++)
         best = logit[i] > logit[best] ? i : best;
     return best;
 }
 
-static int generate(const job *j, struct llama_context *context, const char *prompt, llama_token *out)
+static void generate(const struct llama_vocab *vocab, struct llama_context *context, const char *prompt,
+                     text *t)
 {
-    const struct llama_vocab *vocab = llama_model_get_vocab(j->model);
+    const int words = llama_vocab_n_tokens(vocab);
     llama_token token[MAX_PROMPT];
     const int count = llama_tokenize(vocab, prompt, (int32_t)strlen(prompt), token, MAX_PROMPT, true, true);
     llama_memory_clear(llama_get_memory(context), true);
     feed(context, token, count);
-    int made = 0;
-    while (made < TEXT_TOKENS) {
-        out[made] = likeliest(j, context);
-        if (llama_vocab_is_eog(vocab, out[made]))
+    t->logit = allocate((size_t)words * sizeof(float));
+    memcpy(t->logit, llama_get_logits_ith(context, -1), (size_t)words * sizeof(float));
+    while (t->count < TEXT_TOKENS) {
+        t->token[t->count] = likeliest(llama_get_logits_ith(context, -1), words);
+        if (llama_vocab_is_eog(vocab, t->token[t->count]))
             break;
-        feed(context, &out[made++], 1);
+        feed(context, &t->token[t->count++], 1);
     }
-    return made;
 }
 
-static int compare_texts(job *j)
+/* Of a's logits from b's: the root of the sum of squares, over that of b's. */
+static double distance(const text *a, const text *b, int words)
+{
+    double square = 0, of = 0;
+    for (int i = 0; i < words; i++) {
+        square += ((double)a->logit[i] - b->logit[i]) * ((double)a->logit[i] - b->logit[i]);
+        of += (double)b->logit[i] * b->logit[i];
+    }
+    return sqrt(square / of);
+}
+
+static int same_tokens(const text *a, const text *b)
+{
+    int same = 0;
+    while (same < a->count && same < b->count && a->token[same] == b->token[same])
+        same++;
+    return same;
+}
+
+static void compare_texts(job *j)
 {
     static const char *const prompts[] = {
         "The capital of France is",
@@ -257,38 +284,42 @@ static int compare_texts(job *j)
         "def fibonacci(n):\n",
         "Once upon a time, in a small village by the river,",
     };
-    enum { PROMPTS = sizeof(prompts) / sizeof(prompts[0]) };
-    static llama_token token[2][PROMPTS][TEXT_TOKENS];
-    int made[2][PROMPTS], different = 0;
-    for (int s = 0; s < 2; s++) {
-        ggml_backend_reg_t reg = enter(j, s);
-        struct llama_context *context = open_context(j);
+    enum { PROMPTS = sizeof(prompts) / sizeof(prompts[0]), PLAIN = 0, GGML = 1, OURS = 2, SIDES = 3 };
+    static text made[SIDES][PROMPTS];
+    const struct llama_vocab *vocab = llama_model_get_vocab(j->model);
+    const int words = llama_vocab_n_tokens(vocab), first = ggml_is_quantized(j->cache) ? GGML : PLAIN;
+    for (int s = first; s < SIDES; s++) {
+        ggml_backend_reg_t reg = enter(j, s == OURS);
+        struct llama_context *context = open_context(j, s != PLAIN);
         for (int i = 0; i < PROMPTS; i++)
-            made[s][i] = generate(j, context, prompts[i], token[s][i]);
+            generate(vocab, context, prompts[i], &made[s][i]);
         leave(context, reg);
     }
     for (int i = 0; i < PROMPTS; i++) {
+        const text *ours = &made[OURS][i], *ggml = &made[GGML][i], *plain = &made[PLAIN][i];
         printf("\"%s\":", prompts[i]);
-        for (int k = 0; k < made[1][i]; k++) {
+        for (int k = 0; k < ours->count; k++) {
             char piece[64];
-            const int length = llama_token_to_piece(llama_model_get_vocab(j->model), token[1][i][k], piece,
-                                                    sizeof(piece), 0, true);
+            const int length = llama_token_to_piece(vocab, ours->token[k], piece, sizeof(piece), 0, true);
             printf("%.*s", length, piece);
         }
-        int same = 0;
-        while (same < made[0][i] && same < made[1][i] && token[0][i][same] == token[1][i][same])
-            same++;
-        const bool equal = same == made[0][i] && same == made[1][i];
-        different += !equal;
-        printf("\n  %d tokens, %d the same without the backend\n", made[1][i], same);
+        printf("\n  %d tokens, %d as without the backend", ours->count, same_tokens(ours, ggml));
+        if (first == PLAIN)
+            printf(
+                ", %d as without flash attention, which has %d in common with ggml's\n  logits from those without flash "
+                "attention: the backend's %.1e, ggml's %.1e",
+                same_tokens(ours, plain), same_tokens(ggml, plain), distance(ours, plain, words),
+                distance(ggml, plain, words));
+        printf("\n");
+        for (int s = first; s < SIDES; s++)
+            free(made[s][i].logit);
     }
-    return different > 0;
 }
 
 int main(int argc, char **argv)
 {
-    const bool text = argc == 5 && strcmp(argv[4], "text") == 0;
-    if (argc != 9 && !text) {
+    const bool texts = argc == 5 && strcmp(argv[4], "text") == 0;
+    if (argc != 9 && !texts) {
         fprintf(
             stderr,
             "bench MODEL BACKEND CACHE DEPTH PROMPT TOKENS THREADS TURNS | bench MODEL BACKEND CACHE text\n");
@@ -300,12 +331,11 @@ int main(int argc, char **argv)
     j.model = llama_model_load_from_file(argv[1], llama_model_default_params());
     if (!j.model)
         return 1;
-    int result = 0;
-    if (text) {
+    if (texts) {
         j.prompt = MAX_PROMPT;
         j.tokens = TEXT_TOKENS;
         j.threads = 1;
-        result = compare_texts(&j);
+        compare_texts(&j);
     } else {
         j.depth = atoi(argv[4]);
         j.prompt = atoi(argv[5]);
@@ -314,5 +344,5 @@ int main(int argc, char **argv)
         compare_times(&j, atoi(argv[8]));
     }
     llama_model_free(j.model);
-    return result;
+    return 0;
 }

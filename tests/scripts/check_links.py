@@ -30,7 +30,7 @@ def problems(root, page, files):
 
 def main():
     root = pathlib.Path(sys.argv[1])
-    folders = ["backends", "core", "cross", "docs", "examples", "include", "shaders", "tests", "tools", ".ci", ".github"]
+    folders = ["backends", "core", "cross", "docs", "examples", "include", "integrations", "shaders", "tests", "tools", ".ci", ".github"]
     files = [path.as_posix() for folder in folders for path in (root / folder).rglob("*")]
     pages = sorted(page for pattern in PAGES for page in root.glob(pattern))
     found = [f"{page.relative_to(root)} {what}" for page in pages for what in problems(root, page, files)]
