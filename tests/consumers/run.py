@@ -53,7 +53,7 @@ class Stage:
     """The library as it is installed, below a folder of DESTDIR."""
 
     def __init__(self, folder, build, source, static):
-        self.folder, self.source, self.static = folder, source, static
+        self.folder, self.source, self.build, self.static = folder, source, build, static
         self.here = source / "tests" / "consumers"
         run("meson", "install", "-C", build, "--no-rebuild", "--quiet", env={"DESTDIR": str(folder / "stage")})
         found = list((folder / "stage").rglob("fastattn.pc"))
@@ -90,7 +90,18 @@ class Stage:
         self.execute(f"{name}, {kind}", program, *arguments)
 
 
+def check_reproducible(stage):
+    """Where this was built is in no file that is installed, so that another folder gives the same bytes."""
+    folders = [stage.build, *(stage.source / name for name in ("backends", "core", "include", "shaders"))]
+    for path in (stage.folder / "stage").rglob("*"):
+        data = path.read_bytes() if path.is_file() else b""
+        for folder in folders:
+            if b".debug_info" not in data and str(folder).encode() in data:
+                sys.exit(f"{path.name} has the name of {folder} in it")
+
+
 def pkg_config(stage):
+    check_reproducible(stage)
     if not run("pkg-config", "--modversion", "fastattn").strip():
         sys.exit("fastattn.pc has no version")
     kinds = stage.kinds + (["static program"] if stage.static and "static" in stage.kinds else [])
