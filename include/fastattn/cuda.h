@@ -42,8 +42,9 @@ FA_API fa_status fa_device_open_cuda(fa_context *context, struct CUctx_st *cu_co
 FA_API fa_status fa_queue_wrap_cuda(fa_device *device, struct CUstream_st *cu_stream, fa_queue **queue);
 
 /**
- * Makes a buffer of `size` bytes of the caller's device memory. The memory must outlive the buffer; destroy that with
- * fa_buffer_destroy(). `cu_pointer` is a multiple of 64. A tensor that begins elsewhere has its offset in
+ * Makes a buffer of `size` bytes of the caller's device memory. The memory must outlive the buffer and the work that was
+ * enqueued with it. Destroy the buffer with fa_buffer_destroy(), which may be done as soon as the work is enqueued, before it
+ * is done. `cu_pointer` is a multiple of 64. A tensor that begins elsewhere has its offset in
  * fa_attention_args. *buffer is NULL on failure. FA_INVALID: CUDA does not know the memory, the device cannot use it,
  * or the range leaves it.
  */

@@ -96,3 +96,33 @@ PyObject *fa_py_supports(PyObject *module, PyObject *const *args, Py_ssize_t cou
     fa_py_plan_drop(plan);
     return Py_BuildValue("(Os)", Py_True, "");
 }
+
+/* The times in nanoseconds of a thousand runs of C, of a problem in host memory. */
+PyObject *fa_py_time_runs(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    (void)module;
+    enum { ROUNDS = 1000 };
+    int64_t times[ROUNDS];
+    PyObject *values[ARGUMENTS], *list = NULL;
+    fa_py_problem problem;
+    if (!fa_py_arguments("time_runs", args, count, names, values))
+        return NULL;
+    if (fa_py_problem_read(values, &problem) && problem.operand[OP_Q].kind != FA_PY_SPEC &&
+        fa_py_on_host(&problem.operand[OP_Q]) && fa_py_problem_results(&problem)) {
+        fa_py_device *device = fa_py_host_device();
+        fa_py_plan *plan = device ? fa_py_plan_find(device, &problem) : NULL;
+        if (plan && fa_py_time(plan, &problem, times, ROUNDS))
+            list = PyList_New(0);
+        fa_py_plan_drop(plan);
+    }
+    for (int round = 0; list && round < ROUNDS; round++) {
+        PyObject *time = PyLong_FromLongLong(times[round]);
+        if (!time || PyList_Append(list, time) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(time);
+    }
+    fa_py_problem_close(&problem);
+    if (!list && !PyErr_Occurred())
+        fa_py_fail(FA_INVALID, "q is not in host memory");
+    return list;
+}

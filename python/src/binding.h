@@ -281,6 +281,10 @@ PyObject *fa_py_merge(PyObject *module, PyObject *args, PyObject *keywords);
 /* Runs a plan on the problem's operands, all of which are open. False with an exception set. */
 bool fa_py_run(const fa_py_plan *plan, const fa_py_problem *problem, const fa_lengths *lengths);
 
+/* The times of runs in host memory alone, as C calls them: for python/bench. */
+bool fa_py_time(const fa_py_plan *plan, const fa_py_problem *problem, int64_t *nanoseconds,
+                Py_ssize_t rounds);
+
 /* A buffer of memory that the device reads in place; where it begins in the buffer is its offset. */
 fa_status fa_py_wrap(const fa_py_device *device, const void *data, size_t span, fa_buffer **buffer,
                      size_t *offset);
@@ -293,6 +297,7 @@ extern const char fa_py_attention_doc[], fa_py_supports_doc[], fa_py_cache_info_
 /* ---- attention.c ---- */
 
 PyObject *fa_py_attention(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *names);
+PyObject *fa_py_time_runs(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *names);
 PyObject *fa_py_supports(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *names);
 
 #endif

@@ -23,6 +23,7 @@ static PyObject *formats(PyObject *module, PyObject *unused)
 static PyMethodDef functions[] = {
     {"attention", FAST(fa_py_attention), fa_py_attention_doc},
     {"supports", FAST(fa_py_supports), fa_py_supports_doc},
+    {"time_runs", FAST(fa_py_time_runs), NULL},
     {"append", (PyCFunction)(void (*)(void))fa_py_append, METH_VARARGS | METH_KEYWORDS, NULL},
     {"merge", (PyCFunction)(void (*)(void))fa_py_merge, METH_VARARGS | METH_KEYWORDS, NULL},
     {"devices", fa_py_devices, METH_NOARGS, NULL},

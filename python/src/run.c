@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A run of a plan: in place, on copies, or on the caller's stream of CUDA. */
 #include <string.h>
+#include <time.h>
 
 #include "binding.h"
 
@@ -44,11 +45,11 @@ static fa_status schedule(const fa_py_plan *plan, fa_py_lane *lane, const fa_len
     return lengths ? fa_plan_schedule(plan->plan, lane->queue, lengths, lane->work, 0) : FA_OK;
 }
 
-static bool run_in_place(const fa_py_plan *plan, const fa_py_problem *problem, const fa_lengths *lengths,
-                         fa_py_lane *lane)
+static fa_host_args host_args(const fa_py_plan *plan, const fa_py_problem *problem, const fa_py_lane *lane,
+                              bool scheduled)
 {
-    const fa_host_args args = {
-        .struct_size = sizeof args,
+    return (fa_host_args){
+        .struct_size = sizeof(fa_host_args),
         .q = place_of(problem, OP_Q),
         .k = place_of(problem, OP_K),
         .v = place_of(problem, OP_V),
@@ -62,13 +63,39 @@ static bool run_in_place(const fa_py_plan *plan, const fa_py_problem *problem, c
         .o = place_of(problem, OP_O),
         .lse = place_of(problem, OP_LSE),
         .workspace = plan->workspace ? lane->workspace : NULL,
-        .work = lengths ? lane->work_memory : NULL,
+        .work = scheduled ? lane->work_memory : NULL,
     };
+}
+
+static bool run_in_place(const fa_py_plan *plan, const fa_py_problem *problem, const fa_lengths *lengths,
+                         fa_py_lane *lane)
+{
+    const fa_host_args args = host_args(plan, problem, lane, lengths);
     fa_status status;
     Py_BEGIN_ALLOW_THREADS status = schedule(plan, lane, lengths);
     if (status == FA_OK)
         status = fa_plan_run_host(plan->plan, lane->queue, &args);
     Py_END_ALLOW_THREADS if (status != FA_OK) fa_py_raise(status);
+    return status == FA_OK;
+}
+
+bool fa_py_time(const fa_py_plan *plan, const fa_py_problem *problem, int64_t *nanoseconds, Py_ssize_t rounds)
+{
+    fa_py_lane *lane = fa_py_lane_take(plan->device, FA_PY_OWN_QUEUE, plan->workspace, 0);
+    if (!lane)
+        return false;
+    const fa_host_args args = host_args(plan, problem, lane, false);
+    fa_status status = FA_OK;
+    for (Py_ssize_t round = 0; round < rounds && status == FA_OK; round++) {
+        struct timespec begin, end;
+        (void)clock_gettime(CLOCK_MONOTONIC, &begin);
+        status = fa_plan_run_host(plan->plan, lane->queue, &args);
+        (void)clock_gettime(CLOCK_MONOTONIC, &end);
+        nanoseconds[round] = (end.tv_sec - begin.tv_sec) * 1000000000 + (end.tv_nsec - begin.tv_nsec);
+    }
+    if (status != FA_OK)
+        fa_py_raise(status);
+    fa_py_lane_give(plan->device, lane);
     return status == FA_OK;
 }
 
