@@ -34,7 +34,7 @@ def node(operator, inputs, output, **attributes):
 FOUR = ["batch", HEADS, "rows", DIM]
 
 
-def pattern(scale=("Mul", 0.25), mask=True, softmax_axis=-1, extra_output=False, keys="heads"):
+def pattern(scale=("Mul", 0.25), mask=True, softmax_axis=-1, extra_output="", keys="heads"):
     """Attention as exporters write it."""
     nodes = [node("Transpose", "k", "kt", perm=[0, 1, 3, 2] if keys == "heads" else [0, 2, 3, 1]),
              node("MatMul", "q kt", "s0"), node(scale[0], "s0 c", "s1")]
@@ -44,7 +44,7 @@ def pattern(scale=("Mul", 0.25), mask=True, softmax_axis=-1, extra_output=False,
     inputs = {"q": FOUR, "k": FOUR if keys == "heads" else ["batch", "rows", HEADS, DIM], "v": FOUR}
     if mask:
         inputs["m"] = ["batch", 1, "rows", "rows"]
-    outputs = {"y": FOUR} | ({"w": ["batch", HEADS, "rows", "rows"]} if extra_output else {})
+    outputs = {"y": FOUR} | ({extra_output: ["batch", HEADS, "rows", "rows"]} if extra_output else {})
     return model_of(nodes, inputs, outputs, {"c": np.float32(scale[1])})
 
 
@@ -70,7 +70,7 @@ class Rewrite(unittest.TestCase):
             self.assertEqual(len(model.graph.initializer), 0)
 
     def test_pattern_left_alone(self):
-        for options in ({"extra_output": True}, {"softmax_axis": 2}):
+        for options in (*({"extra_output": name} for name in ("s0", "s1", "s2", "w")), {"softmax_axis": 2}):
             done = self.same(pattern(**options), {"fused": 0})
             self.assertEqual({n.op_type for n in done.graph.node} & {"Attention"}, set())
 
