@@ -361,6 +361,8 @@ typedef struct conform_output {
 
 /* False without memory; *output can be freed in any case. */
 bool conform_output_make(const conform_data *data, conform_output *output);
+/* The same, but that o is aligned to 16 bytes and not only to its elements. */
+bool conform_output_make_aligned(const conform_data *data, conform_output *output);
 void conform_output_free(conform_output *output);
 const void *conform_output_o(const conform_output *output);
 const float *conform_output_lse(const conform_output *output);

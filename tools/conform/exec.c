@@ -16,25 +16,26 @@ static unsigned char pattern(size_t at)
     return (unsigned char)(0xa5 ^ at * 37);
 }
 
-static unsigned char *make_guarded(size_t bytes)
+/* The pattern as counted from byte `first` on, so that outputs at other places have the same gaps. */
+static unsigned char *make_guarded(size_t bytes, size_t first)
 {
     unsigned char *memory = malloc(bytes);
     for (size_t i = 0; memory && i < bytes; i++)
-        memory[i] = pattern(i);
+        memory[i] = pattern(i - first);
     return memory;
 }
 
-bool conform_output_make(const conform_data *data, conform_output *output)
+/* So many bytes off the alignment that the guard gives. */
+static bool make_output(const conform_data *data, size_t off, conform_output *output)
 {
     const fa_tensor *o = &data->desc.o;
     size_t span;
     *output = (conform_output){0};
     if (fa_tensor_span(o, &span) != FA_OK)
         return false;
-    /* One element off the alignment that the guard would give. */
-    output->o_offset = GUARD + fa_dtype_size(o->dtype);
+    output->o_offset = GUARD + off;
     output->o_bytes = output->o_offset + span + GUARD;
-    output->o = make_guarded(output->o_bytes);
+    output->o = make_guarded(output->o_bytes, output->o_offset);
     if (data->desc.want_status) {
         output->status = malloc(((size_t)conform_sequences(&data->desc) + 1) * sizeof(*output->status));
         if (!output->status)
@@ -47,8 +48,18 @@ bool conform_output_make(const conform_data *data, conform_output *output)
     output->lse_offset = GUARD + sizeof(float);
     size_t rows = (size_t)(o->shape[0] * o->shape[1] * o->shape[2]);
     output->lse_bytes = output->lse_offset + rows * sizeof(float) + GUARD;
-    output->lse = make_guarded(output->lse_bytes);
+    output->lse = make_guarded(output->lse_bytes, output->lse_offset);
     return output->o && output->lse;
+}
+
+bool conform_output_make(const conform_data *data, conform_output *output)
+{
+    return make_output(data, fa_dtype_size(data->desc.o.dtype), output);
+}
+
+bool conform_output_make_aligned(const conform_data *data, conform_output *output)
+{
+    return make_output(data, 0, output);
 }
 
 void conform_output_free(conform_output *output)
@@ -73,7 +84,7 @@ const float *conform_output_lse(const conform_output *output)
 static bool intact(const unsigned char *memory, size_t total, size_t offset, const fa_tensor *t,
                    const conform_data *data, const char *name, char *message, size_t size)
 {
-    unsigned char *expected = make_guarded(total);
+    unsigned char *expected = make_guarded(total, offset);
     if (!expected) {
         (void)snprintf(message, size, "out of memory");
         return false;
@@ -200,7 +211,7 @@ static fa_status schedule_one(fa_queue *queue, fa_device *device, const fa_plan 
 static fa_status schedule(execution *e, const fa_plan *plan, const conform_lengths *lengths)
 {
     e->work_bytes = WORK_GUARD + fa_plan_work(plan) + WORK_GUARD;
-    unsigned char *guarded = make_guarded(e->work_bytes);
+    unsigned char *guarded = make_guarded(e->work_bytes, 0);
     fa_status status = guarded ? upload(e, &e->work, 0, guarded, e->work_bytes) : FA_OUT_OF_MEMORY;
     free(guarded);
     const fa_lengths *turns[] = {&lengths->before, &lengths->now};

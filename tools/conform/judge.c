@@ -17,10 +17,12 @@ static bool compare(const conform_trial *r, const conform_output *output)
     return r->result->ok;
 }
 
-/* Both outputs were made with the same pattern, so that all of their memory must agree. */
+/* Both were made with the same pattern from their first elements on, so that all behind these must agree. */
 static bool same_bits(const conform_output *a, const conform_output *b)
 {
-    return memcmp(a->o, b->o, a->o_bytes) == 0 && (!a->lse || memcmp(a->lse, b->lse, a->lse_bytes) == 0);
+    return memcmp(conform_output_o(a), conform_output_o(b), a->o_bytes - a->o_offset) == 0 &&
+           (!a->lse ||
+            memcmp(conform_output_lse(a), conform_output_lse(b), a->lse_bytes - a->lse_offset) == 0);
 }
 
 static bool out_of_memory(const conform_trial *r)
@@ -96,14 +98,15 @@ static bool test_pointers(const conform_trial *r, const conform_output *expected
     return ok;
 }
 
-/* On buffers, judged; then once more through the host call, which must give the same bits. */
+/* On buffers, judged; then once more through the host call, which must give the same bits. There o is aligned, and so are
+ * inputs but for layouts that are not: OpenCL and Vulkan have programs of their own for that. */
 static bool test_run(const conform_trial *r)
 {
     const conform_data *data = &r->suite->data;
     fa_device *device = r->suite->device;
     conform_output first, second;
     bool made_first = conform_output_make(data, &first),
-         made = conform_output_make(data, &second) && made_first;
+         made = conform_output_make_aligned(data, &second) && made_first;
     bool ok =
         made ? conform_execute(device, r->plan, data, NULL, &first, r->message, r->size) : out_of_memory(r);
     ok = ok && conform_output_intact(&first, data, r->message, r->size) && compare(r, &first);
