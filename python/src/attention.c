@@ -33,7 +33,9 @@ static bool run(fa_py_plan *plan, fa_py_problem *problem, PyObject *const length
 static PyObject *attend(PyObject *values[ARGUMENTS], fa_py_problem *problem)
 {
     PyObject *lengths[ARGUMENTS];
-    if (values[ARG_DYNAMIC_LENGTHS] == Py_True && !part_lengths(values, lengths))
+    const int dynamic =
+        fa_py_given(values[ARG_DYNAMIC_LENGTHS]) ? PyObject_IsTrue(values[ARG_DYNAMIC_LENGTHS]) : 0;
+    if (dynamic < 0 || (dynamic && !part_lengths(values, lengths)))
         return NULL;
     if (!fa_py_problem_read(values, problem))
         return NULL;

@@ -114,6 +114,7 @@ class Values(unittest.TestCase):
         self.check(*three, first_kv=[3, 0], mask="causal")
         self.check(*three, given={"lens_kv": 6}, lens_kv=[6, 6])
         self.check(*three, given={"lens_kv": [5, 13], "dynamic_lengths": True}, lens_kv=[5, 13])
+        self.check(*three, given={"lens_kv": [5, 13], "dynamic_lengths": 1}, lens_kv=[5, 13])
 
     def test_rows_beyond_a_length(self):
         q, k, v = problem()
