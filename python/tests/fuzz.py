@@ -143,7 +143,7 @@ class Fuzz:
         q = self.array((batch, heads, rows, dim), dtype)
         k, v = (self.array((batch, heads_kv, keys, dim), formed) for _ in "kv")
         arguments = self.arguments(batch, heads, rows, keys)
-        if arguments.get("layout") == "BSHD" and not self.rare():
+        if str(arguments.get("layout")) == "BSHD" and not self.rare():
             q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
         if "v_in_k" in arguments and not self.rare():
             v = None
