@@ -38,8 +38,8 @@ def blocks(comment):
             yield kind, found
 
 
-def table(lines):
-    """Columns: the second begins where most lines have it, or behind two spaces. The first line is a head."""
+def table(lines, head):
+    """Columns: the second begins where most lines have it, or behind two spaces."""
     starts = [match.end() for match in (re.match(r"\S+(?: \S+)* {2,}", line) for line in lines) if match]
     column, rows = max(starts, key=starts.count), []
     for line in lines:
@@ -50,18 +50,19 @@ def table(lines):
             rows.append([left, right])
         else:
             rows[-1][1] += " " + right
-    made = [".. list-table::", "   :header-rows: 1", "   :widths: 30 70", ""]
+    made = [".. list-table::", f"   :header-rows: {int(head)}", "   :widths: 30 70", ""]
     for left, right in rows:
         made += [f"   * - {inline(left)}", f"     - {inline(right)}".rstrip()]
     return made + [""]
 
 
-def prose(comment):
+def prose(comment, head=True):
+    """A comment. `head`: the first line of columns is above the others."""
     lines = []
     for kind, text in list(blocks(comment)):
         if kind == "code":
             text = textwrap.dedent("\n".join(text)).split("\n")
-            lines += table(text) if len(text) > 4 else [".. code-block:: text", "", *indented(text), ""]
+            lines += table(text, head) if len(text) > 4 else [".. code-block:: text", "", *indented(text), ""]
         else:
             lines += [("- " if kind == "item" else "") + inline(" ".join(text)), ""]
     return lines
@@ -124,7 +125,7 @@ def docstring(text):
     for paragraph in re.split(r"\n\s*\n", text):
         rows, items = paragraph.split("\n"), []
         if not ARGUMENT.match(rows[0]) or not any(row.startswith("  ") for row in rows):
-            lines += prose(paragraph)
+            lines += prose(paragraph, head=False)
             continue
         for row in rows:
             if ARGUMENT.match(row) or not items:
