@@ -18,7 +18,8 @@ Set-up installs what is missing with apt-get (as root, or through sudo) and noth
 Meson, jansson, and for the GPU backends OpenCL's and Vulkan's headers and a GLSL compiler. Without apt-get it names
 what is missing. The last lines say which backends are in, and which devices they found.
 
-The tests are, each in a build folder of its own: all of them with gcc and warnings as errors (build/);
+The tests are, each in a build folder of its own: all of them with gcc and warnings as errors (build/), with PyTorch,
+transformers and ONNX Runtime from PyPI in a folder of their own (build-python/, some 6 GB);
 unit tests, conformance and fuzzing with clang's AddressSanitizer and UndefinedBehaviorSanitizer
 (build-asan/); threads with ThreadSanitizer (build-tsan/); threads with small stacks on musl (build-musl/);
 the CPU's kernels on Windows, cross-compiled and run by Wine (build-windows/); the NEON kernels,
