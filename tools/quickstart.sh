@@ -295,7 +295,7 @@ test_release()
         done
     fi
     # Programs are compiled while packages come from the network.
-    [ -d build-python ] || python3 -m venv build-python
+    [ -x build-python/bin/pip ] || python3 -m venv build-python
     fetch_python &
     fetching=$!
     header=$(integrations/onnxruntime/get_header.sh build-onnxruntime) || header=

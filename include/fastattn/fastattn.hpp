@@ -16,6 +16,8 @@
 
 #include "fastattn.h"
 
+#include <cstddef>
+#include <cstdint>
 #include <iterator>
 #include <utility>
 #ifdef __cpp_exceptions
