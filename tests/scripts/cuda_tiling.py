@@ -58,7 +58,8 @@ def build(options):
     for name, (change, one_tile) in VARIANTS.items():
         tree = options.folder / "tree"
         shutil.rmtree(tree, ignore_errors=True)
-        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns("build*", ".*"))
+        shutil.copytree(ROOT, tree, ignore=lambda folder, names: [
+            name for name in names if Path(folder) == ROOT and (name.startswith("build") or name.startswith("."))])
         only_kernels(tree, one_tile)
         change(tree)
         setup = ["meson", "setup", "build", f"-Dnvcc_archs={options.archs}", "-Dtests=disabled", "-Dopencl=disabled",

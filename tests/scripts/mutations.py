@@ -100,7 +100,7 @@ PORTABLE_MUTATIONS = {
     "latent rows: scale of other dims": (PORTABLE + "decode.h", "/ FA_MLA_GROUP);", "/ FA_MLA_GROUP ^ 1);", "format-latent-row/f32*", True),
 }
 # A build takes a third of the time, and the cases run are few.
-QUICK = ["-Dexamples=disabled", "-Doptimization=0"]
+QUICK = ["-Dexamples=disabled", "-Ddocs=disabled", "-Dpython=disabled", "-Doptimization=0"]
 COMMAND = "tools/fastattn"
 PARTS = {"openmp": "*-[tr]*", "opencl": "tile16", "vulkan": "tile16"}  # kernels that are looked at
 
@@ -140,6 +140,11 @@ def judged(built, backend, group):
     return result.returncode, result.stdout.strip().splitlines()[-1]
 
 
+def left_out(folder, names):
+    """What a copy of the tree does without: build folders, which lie at its top."""
+    return [name for name in names if name == ".git" or folder == "." and name.startswith("build")]
+
+
 def chosen(names, backends):
     """(name, backend, file, text, broken text, groups) of each trial."""
     everything = {name: (*m, "*", True) for name, m in MUTATIONS.items()} | PORTABLE_MUTATIONS
@@ -167,7 +172,7 @@ def main():
     survivors = 0
     with tempfile.TemporaryDirectory() as folder:
         tree = pathlib.Path(folder) / "tree"
-        shutil.copytree(".", tree, ignore=shutil.ignore_patterns("build*", ".git"))
+        shutil.copytree(".", tree, ignore=left_out)
         options = [f"-D{name}={'enabled' if name in wanted.backends else 'disabled'}" for name in ("cuda", "opencl", "vulkan")]
         if all(name in PORTABLE_MUTATIONS for name in wanted.names) and wanted.names:
             options.append("-Disas=avx2,neon")  # all include the headers in the same way
