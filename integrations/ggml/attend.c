@@ -78,7 +78,7 @@ static fa_status open_context(team *t)
 
 /* ---- the device ---- */
 
-const fg_device *fg_device_open(void)
+const fg_device *fg_device_open(const char **message)
 {
     static fg_device opened;
     if (opened.device)
@@ -90,7 +90,9 @@ const fg_device *fg_device_open(void)
         status = fa_device_open(d.context, named ? NULL : "openmp", NULL, &d.device);
     if (!status)
         status = fa_device_get_info(d.device, &d.info);
-    if (status) {
+    const bool computes = strcmp(d.info.backend, "null") != 0;
+    if (status || !computes) {
+        *message = status ? fa_last_error() : "FASTATTN_BACKEND is null, which computes nothing";
         fa_device_close(d.device);
         fa_context_destroy(d.context);
         return NULL;

@@ -19,8 +19,8 @@ typedef struct fg_device {
     bool in_place; /* runs read ggml's memory as it is; otherwise the library copies */
 } fg_device;
 
-/* Thread-safe from the second call on. NULL, and fa_last_error(), if no device can be opened. */
-const fg_device *fg_device_open(void);
+/* Thread-safe from the second call on. NULL, and *message says why, if no device that computes can be opened. */
+const fg_device *fg_device_open(const char **message);
 
 /* Whether the device computes a node. If not, *reason says why: text that is valid until the thread's next call. */
 bool fg_device_supports(const fg_device *device, const struct ggml_tensor *node, const char **reason);

@@ -202,6 +202,15 @@ static void *reg_function(ggml_backend_reg_t reg, const char *name)
     return NULL;
 }
 
+static const fg_device *open_device(void)
+{
+    const char *message;
+    const fg_device *opened = fg_device_open(&message);
+    if (!opened)
+        say(GGML_LOG_LEVEL_ERROR, NAME ": %s\n", message);
+    return opened;
+}
+
 static ggml_backend_reg_t registry(void)
 {
     static struct ggml_backend_device device = {
@@ -223,19 +232,18 @@ static ggml_backend_reg_t registry(void)
                   .get_proc_address = reg_function},
         .context = &device,
     };
-    const fg_device *opened = fg_device_open();
-    if (!opened) {
-        say(GGML_LOG_LEVEL_ERROR, NAME ": %s\n", fa_last_error());
+    const fg_device *opened = open_device();
+    if (!opened)
         return NULL;
-    }
     device.reg = &reg;
     device.context = (void *)(uintptr_t)opened;
     return &reg;
 }
 
+/* ggml does not ask for the registry where this is 0, and says no more than "not supported". */
 static int score(void)
 {
-    return fg_device_open() ? 1 : 0;
+    return open_device() ? 1 : 0;
 }
 
 GGML_BACKEND_DL_IMPL(registry)

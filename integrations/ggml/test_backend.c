@@ -5,6 +5,7 @@
  *
  * test_backend FILE    FILE is libggml-fastattn.so
  */
+#define _POSIX_C_SOURCE 200809L
 #include "mask.h"
 
 #include <fastattn/fastattn.h>
@@ -310,6 +311,29 @@ static void test_shape(const char *name, mask_kind kind, bool exact, bool causal
     }
 }
 
+/* ---- what it says ---- */
+
+static char said[2048]; /* what was logged */
+
+static void keep_log(enum ggml_log_level level, const char *text, void *user)
+{
+    (void)level;
+    (void)user;
+    const size_t length = strlen(said);
+    snprintf(said + length, sizeof(said) - length, "%s", text);
+}
+
+static void test_device(const char *file, const char *name, const char *message)
+{
+    said[0] = 0;
+    ggml_log_set(keep_log, NULL);
+    setenv("FASTATTN_BACKEND", name, 1);
+    EXPECT(!ggml_backend_load(file), "with FASTATTN_BACKEND=%s", name);
+    EXPECT(strstr(said, message), "FASTATTN_BACKEND=%s: \"%s\" is not in: %s", name, message, said);
+    unsetenv("FASTATTN_BACKEND");
+    ggml_log_set(NULL, NULL);
+}
+
 static const test_case cases[] = {
     {"no mask", GGML_TYPE_F16, GGML_TYPE_F16, 64, 64, 4, 4, 33, 129, 1, NO_MASK, .permuted = true},
     {"prompt", GGML_TYPE_F16, GGML_TYPE_F16, 64, 64, 9, 3, 70, 256, 1, CAUSAL, 70, .permuted = true},
@@ -341,6 +365,8 @@ int main(int argc, char **argv)
 {
     if (argc != 2)
         return 2;
+    test_device(argv[1], "null", "computes nothing");
+    test_device(argv[1], "nonsense", "nonsense");
     ggml_backend_reg_t reg = ggml_backend_load(argv[1]);
     if (!reg) {
         printf("ggml does not load %s\n", argv[1]);
