@@ -182,11 +182,11 @@ void fg_attend_threads(fg_attend *a, int threads)
 static fa_status find_team(fg_attend *a, team **found)
 {
     int at = 0;
-    while (at < TEAMS - 1 && a->team[at].device && a->team[at].threads != a->threads)
+    while (at < TEAMS - 1 && a->team[at].queue && a->team[at].threads != a->threads)
         at++;
     team *t = &a->team[at];
     *found = t;
-    if (t->device && t->threads == a->threads)
+    if (t->queue && t->threads == a->threads) /* which is made last */
         return FA_OK;
     close_team(a, t);
     t->threads = a->threads;
