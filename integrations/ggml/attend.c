@@ -49,6 +49,7 @@ struct fg_attend {
     planned planned[PLANS];
     uint64_t clock;
     scratch workspace, spans, lengths;
+    const char *message; /* of the last failure, where it is not the library's */
 };
 
 /* ---- threads ---- */
@@ -198,6 +199,12 @@ static fa_status find_team(fg_attend *a, team **found)
     return status;
 }
 
+static fa_status no_memory(fg_attend *a)
+{
+    a->message = "no memory for what is kept between nodes";
+    return FA_OUT_OF_MEMORY;
+}
+
 static void *take(scratch *s, size_t bytes)
 {
     if (s->bytes >= bytes)
@@ -216,7 +223,7 @@ static bool is_plan_of(const planned *e, const team *t, uint64_t hash, const fg_
            (!sinks || memcmp(e->sinks, sinks, (size_t)p->q.shape[1] * sizeof(float)) == 0);
 }
 
-static fa_status make_plan(planned *e, const team *t, const fg_problem *p, const float *sinks)
+static fa_status make_plan(fg_attend *a, planned *e, const team *t, const fg_problem *p, const float *sinks)
 {
     float factors[FG_MAX_HEADS];
     fa_attention_desc desc;
@@ -228,7 +235,7 @@ static fa_status make_plan(planned *e, const team *t, const fg_problem *p, const
     if (sinks) {
         e->sinks = malloc(heads * sizeof(float));
         if (!e->sinks)
-            return FA_OUT_OF_MEMORY;
+            return no_memory(a);
         memcpy(e->sinks, sinks, heads * sizeof(float));
     }
     if (!p->has_lengths)
@@ -237,7 +244,7 @@ static fa_status make_plan(planned *e, const team *t, const fg_problem *p, const
     e->work = aligned_alloc(ALIGNMENT, bytes);
     e->lengths = malloc(2 * batches * sizeof(int64_t));
     return e->work && e->lengths ? fa_buffer_wrap_host(t->device, e->work, bytes, &e->work_buffer)
-                                 : FA_OUT_OF_MEMORY;
+                                 : no_memory(a);
 }
 
 /* The plan of this problem: one that is kept, or a new one in place of that which was not used for longest. */
@@ -256,7 +263,7 @@ static fa_status find_plan(fg_attend *a, const team *t, const fg_problem *p, con
             oldest = e;
     }
     forget(oldest);
-    fa_status status = make_plan(oldest, t, p, sinks);
+    fa_status status = make_plan(a, oldest, t, p, sinks);
     if (status) {
         forget(oldest);
         return status;
@@ -332,7 +339,7 @@ static fa_status read_mask(fg_attend *a, const team *t, const struct ggml_tensor
     m.span = take(&a->spans, (size_t)m.count * sizeof(fg_span));
     *lengths = take(&a->lengths, 2 * (size_t)batches * sizeof(int64_t));
     if (!m.span || !*lengths)
-        return FA_OUT_OF_MEMORY;
+        return no_memory(a);
     read_all_rows(t, &m);
     int64_t *first = *lengths, *length = first + batches;
     const fg_shape shape = fg_mask_shape(m.span, masks, m.rows, first, length);
@@ -377,7 +384,7 @@ static fa_status run_in_place(fg_attend *a, const struct ggml_tensor *node, fg_p
         .work = e->work,
     };
     if (bytes > 0 && !args.workspace)
-        return FA_OUT_OF_MEMORY;
+        return no_memory(a);
     return fa_plan_run_host(e->plan, t->queue, &args);
 }
 
@@ -401,8 +408,13 @@ static fa_status run_on_copies(fg_attend *a, const struct ggml_tensor *node, fg_
 fa_status fg_attend_run(fg_attend *a, const struct ggml_tensor *node)
 {
     fg_problem p;
-    const char *reason;
-    if (!fg_problem_read(node, &p, &reason))
+    a->message = NULL;
+    if (!fg_problem_read(node, &p, &a->message))
         return FA_UNSUPPORTED;
     return a->device->in_place ? run_in_place(a, node, &p) : run_on_copies(a, node, &p);
+}
+
+const char *fg_attend_message(const fg_attend *a)
+{
+    return a->message ? a->message : fa_last_error();
 }

@@ -35,7 +35,10 @@ void fg_attend_destroy(fg_attend *attend);
 /* How many threads the next nodes have, the caller's included; 0: as many as the library takes by itself. */
 void fg_attend_threads(fg_attend *attend, int threads);
 
-/* Computes a node that the device supports. On failure fa_last_error() has the message. */
+/* Computes a node that the device supports. */
 fa_status fg_attend_run(fg_attend *attend, const struct ggml_tensor *node);
+
+/* Why the last run failed, for the thread that called it; valid until its next call. */
+const char *fg_attend_message(const fg_attend *attend);
 
 #endif

@@ -64,7 +64,7 @@ static enum ggml_status backend_compute(ggml_backend_t backend, struct ggml_cgra
         const fa_status status = fg_attend_run(backend->context, node);
         if (status) {
             say(GGML_LOG_LEVEL_ERROR, NAME ": %s: %s: %s\n", node->name, fa_status_name(status),
-                fa_last_error());
+                fg_attend_message(backend->context));
             return status == FA_OUT_OF_MEMORY ? GGML_STATUS_ALLOC_FAILED : GGML_STATUS_FAILED;
         }
     }

@@ -334,6 +334,27 @@ static void test_device(const char *file, const char *name, const char *message)
     ggml_log_set(NULL, NULL);
 }
 
+/* A node that the library has no words for, which a scheduler would have given to another backend. */
+static void test_failure(ggml_backend_t own, ggml_backend_t cpu)
+{
+    struct ggml_init_params parameters = {.mem_size = 16 * ggml_tensor_overhead() + ggml_graph_overhead(),
+                                          .no_alloc = true};
+    struct ggml_context *ctx = ggml_init(parameters);
+    struct ggml_tensor *q = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, 64, 4, 4, 1);
+    struct ggml_tensor *k = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, 64, 64, 4, 1);
+    struct ggml_tensor *mask = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, 64, 4, 2, 1);
+    struct ggml_cgraph *graph = ggml_new_graph(ctx);
+    ggml_build_forward_expand(graph, ggml_flash_attn_ext(ctx, q, k, k, mask, 1, 0, 0));
+    ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(ctx, cpu);
+    said[0] = 0;
+    ggml_log_set(keep_log, NULL);
+    EXPECT(ggml_backend_graph_compute(own, graph) == GGML_STATUS_FAILED, "a mask of each second head");
+    ggml_log_set(NULL, NULL);
+    EXPECT(strstr(said, "UNSUPPORTED: a mask that repeats"), "the log: %s", said);
+    ggml_backend_buffer_free(buffer);
+    ggml_free(ctx);
+}
+
 static const test_case cases[] = {
     {"no mask", GGML_TYPE_F16, GGML_TYPE_F16, 64, 64, 4, 4, 33, 129, 1, NO_MASK, .permuted = true},
     {"prompt", GGML_TYPE_F16, GGML_TYPE_F16, 64, 64, 9, 3, 70, 256, 1, CAUSAL, 70, .permuted = true},
@@ -384,6 +405,7 @@ int main(int argc, char **argv)
     EXPECT(!takes(device, GGML_TYPE_F16, 64, 1, false), "a node before it has threads");
     with.set_threads(with.own, 1);
     test_refusals(device);
+    test_failure(with.own, with.cpu);
     test_shape("causal", CAUSAL, true, true, 0);
     test_shape("window", WINDOW, true, true, 20);
     test_shape("ragged", RAGGED, true, true, 0);
