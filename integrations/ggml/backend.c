@@ -29,17 +29,13 @@ static void say(enum ggml_log_level level, const char *format, ...)
 
 /* ---- backend ---- */
 
-typedef struct own_backend {
-    struct ggml_backend base; /* first: ggml frees what it was given */
-    bool told;                /* how many threads it has             */
-} own_backend;
-
 /*
- * How many backends have not been told how many threads they have. Until then none takes a node. llama.cpp tells them before
- * its first graph. Before that it asks once which device flash attention would run on, and goes without it ("-fa auto") unless
- * that is the one of the layer's weights, which would be the CPU.
+ * No node is taken from a call of device_init() until the same thread synchronises a backend, tells one its threads, or frees
+ * one. In the constructor of a context llama.cpp asks once which device flash attention would run on, and goes without it
+ * ("-fa auto") unless that is the device of the layer's weights, which is the CPU. Then it synchronises all backends and asks
+ * again for the graphs that it runs.
  */
-static _Atomic int untold;
+static _Thread_local bool probed;
 
 static const char *backend_name(ggml_backend_t backend)
 {
@@ -49,10 +45,16 @@ static const char *backend_name(ggml_backend_t backend)
 
 static void backend_free(ggml_backend_t backend)
 {
-    own_backend *own = (own_backend *)backend;
-    untold -= !own->told;
+    probed = false;
     fg_attend_destroy(backend->context);
-    free(own);
+    free(backend);
+}
+
+/* backend_compute() returns when all is done. */
+static void backend_synchronize(ggml_backend_t backend)
+{
+    (void)backend;
+    probed = false;
 }
 
 static enum ggml_status backend_compute(ggml_backend_t backend, struct ggml_cgraph *graph)
@@ -81,28 +83,29 @@ static ggml_guid_t backend_guid(void)
 static ggml_backend_t device_init(ggml_backend_dev_t device, const char *parameters)
 {
     (void)parameters;
-    own_backend *own = calloc(1, sizeof(*own));
+    ggml_backend_t own = calloc(1, sizeof(*own));
     fg_attend *attend = fg_attend_create(device->context);
     if (!own || !attend) {
         fg_attend_destroy(attend);
         free(own);
         return NULL;
     }
-    own->base = (struct ggml_backend){
+    *own = (struct ggml_backend){
         .guid = backend_guid(),
-        .iface = {.get_name = backend_name, .free = backend_free, .graph_compute = backend_compute},
+        .iface = {.get_name = backend_name,
+                  .free = backend_free,
+                  .synchronize = backend_synchronize,
+                  .graph_compute = backend_compute},
         .device = device,
         .context = attend,
     };
-    untold++;
-    return &own->base;
+    probed = true;
+    return own;
 }
 
 static void backend_set_threads(ggml_backend_t backend, int threads)
 {
-    own_backend *own = (own_backend *)backend;
-    untold -= !own->told;
-    own->told = true;
+    probed = false;
     fg_attend_threads(backend->context, threads);
 }
 
@@ -157,7 +160,7 @@ static bool device_supports_op(ggml_backend_dev_t device, const struct ggml_tens
     case GGML_OP_FLASH_ATTN_EXT: break;
     default: return false;
     }
-    if (untold > 0)
+    if (probed)
         return false;
     const char *reason;
     if (fg_device_supports(device->context, node, &reason))

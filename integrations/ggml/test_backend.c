@@ -277,6 +277,21 @@ static bool takes(ggml_backend_dev_t device, enum ggml_type type, int dim, int m
     return answer;
 }
 
+/* llama.cpp's order of calls: a context asks once, synchronises, and asks again for each graph. */
+static void test_first_graphs(ggml_backend_dev_t device, const backends *with)
+{
+    EXPECT(!takes(device, GGML_TYPE_F16, 64, 1, false), "where -fa auto asks");
+    ggml_backend_synchronize(with->own);
+    EXPECT(takes(device, GGML_TYPE_F16, 64, 1, false), "the first graph");
+    ggml_backend_t second = ggml_backend_dev_init(device, NULL);
+    EXPECT(!takes(device, GGML_TYPE_F16, 64, 1, false), "where -fa auto asks again");
+    with->set_threads(with->own, 1);
+    EXPECT(takes(device, GGML_TYPE_F16, 64, 1, false), "beside a backend that computes nothing");
+    ggml_backend_free(second);
+    ggml_backend_free(ggml_backend_dev_init(device, NULL));
+    EXPECT(takes(device, GGML_TYPE_F16, 64, 1, false), "behind a backend that computed nothing");
+}
+
 static void test_refusals(ggml_backend_dev_t device)
 {
     EXPECT(takes(device, GGML_TYPE_F16, 64, 1, false), "the plain case");
@@ -402,8 +417,7 @@ int main(int argc, char **argv)
     memcpy(&with.set_threads, &function, sizeof(function));
     if (!with.own || !with.cpu || !with.set_threads)
         return 1;
-    EXPECT(!takes(device, GGML_TYPE_F16, 64, 1, false), "a node before it has threads");
-    with.set_threads(with.own, 1);
+    test_first_graphs(device, &with);
     test_refusals(device);
     test_failure(with.own, with.cpu);
     test_shape("causal", CAUSAL, true, true, 0);
