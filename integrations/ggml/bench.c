@@ -4,8 +4,8 @@
  * generation behind a cache that is filled so far; or what both generate greedily, and how far their logits behind each prompt
  * are from those without flash attention.
  *
- *   bench MODEL.gguf libggml-fastattn.so CACHE DEPTH PROMPT TOKENS THREADS TURNS
- *   bench MODEL.gguf libggml-fastattn.so CACHE text
+ *   bench_ggml MODEL.gguf libggml-fastattn.so CACHE DEPTH PROMPT TOKENS THREADS TURNS
+ *   bench_ggml MODEL.gguf libggml-fastattn.so CACHE text
  *
  * CACHE is a type as ggml calls it: f16, q8_0. A cache is filled once; both sides begin with it. Seconds are the process's CPU time
  * over its threads, which on a machine that is busy with something else says more than the clock; both are printed.
@@ -301,7 +301,10 @@ static void compare_texts(job *j)
         for (int k = 0; k < ours->count; k++) {
             char piece[64];
             const int length = llama_token_to_piece(vocab, ours->token[k], piece, sizeof(piece), 0, true);
-            printf("%.*s", length, piece);
+            if (length < 0) /* a longer piece: -length bytes */
+                printf("[%d]", (int)ours->token[k]);
+            else
+                printf("%.*s", length, piece);
         }
         printf("\n  %d tokens, %d as without the backend", ours->count, same_tokens(ours, ggml));
         if (first == PLAIN)
@@ -322,7 +325,7 @@ int main(int argc, char **argv)
     if (argc != 9 && !texts) {
         fprintf(
             stderr,
-            "bench MODEL BACKEND CACHE DEPTH PROMPT TOKENS THREADS TURNS | bench MODEL BACKEND CACHE text\n");
+            "bench_ggml MODEL BACKEND CACHE DEPTH PROMPT TOKENS THREADS TURNS | bench_ggml MODEL BACKEND CACHE text\n");
         return 2;
     }
     llama_log_set(quiet, NULL);
