@@ -314,7 +314,7 @@ test_asan()
 {
     CC=clang CXX=clang++ configure build-asan -Dwerror=true -Dtests=enabled -Dtools=enabled -Dfuzz=enabled \
         -Dcuda=enabled -Dnvcc_archs=none -Dopencl=enabled -Dvulkan=enabled -Doptimization=2 -Ddebug=false \
-        -Disas=avx2,neon -Db_sanitize=address,undefined -Db_lundef=false
+        -Dpython=disabled -Ddocs=disabled -Disas=avx2,neon -Db_sanitize=address,undefined -Db_lundef=false
     meson compile -C build-asan
     # LeakSanitizer at times crashes over threads that libomp or PoCL keep: leaks are looked for without them, and
     # libomp's threads are tested without looking for leaks. It also takes thread-local memory of libraries for what it is
@@ -336,7 +336,7 @@ test_tsan()
 {
     CC=clang CXX=clang++ configure build-tsan -Dwerror=true -Dtests=enabled -Dtools=enabled -Disas=avx2,neon \
         -Dcuda=enabled -Dnvcc_archs=none -Dopencl=enabled -Dvulkan=enabled -Doptimization=2 -Ddebug=false \
-        -Db_sanitize=thread -Db_lundef=false
+        -Dpython=disabled -Ddocs=disabled -Db_sanitize=thread -Db_lundef=false
     # libomp is not instrumented: Archer tells ThreadSanitizer where OpenMP synchronises. Nor is an OpenCL driver,
     # of which nobody tells: the stub stands for it.
     archer=$(clang -print-resource-dir)/../../libarcher.so
@@ -477,7 +477,7 @@ test_windows()
 test_musl()
 {
     CC=musl-gcc CFLAGS=-Ofast PKG_CONFIG_LIBDIR=$PWD/build-musl configure build-musl -Dwerror=true -Dtools=disabled \
-        -Dopenmp=disabled -Dmpi=disabled -Dnvcc_archs=none -Disas=avx2,neon
+        -Dopenmp=disabled -Dmpi=disabled -Dnvcc_archs=none -Disas=avx2,neon -Dpython=disabled -Ddocs=disabled
     meson test -C build-musl --print-errorlogs --suite unit --suite consumers
 }
 

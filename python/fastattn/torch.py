@@ -20,6 +20,7 @@ import threading
 from math import prod
 
 import torch
+from torch.autograd import forward_ad
 from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -109,6 +110,10 @@ def _inputs_of(options):
 
 
 def _refuse_gradients(**tensors):
+    if forward_ad._current_level >= 0:  # tangents, which no_grad() does not end
+        for name, tensor in tensors.items():
+            if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:
+                raise NotImplementedError(f"fastattn: {name} has a tangent: there is no forward-mode derivative")
     if torch.is_grad_enabled():
         for name, tensor in tensors.items():
             if tensor is not None and tensor.requires_grad:
@@ -179,7 +184,7 @@ def attention(query, key, value, *, return_lse=False, **options):
     for gradients, and fastattn's exceptions for what is wrong.
     """
     if _is_direct(query, key, value):
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or forward_ad._current_level >= 0:
             _refuse_gradients(query=query, key=key, value=value, **_inputs_of(options))
         if return_lse:
             options["return_lse"] = True
@@ -227,7 +232,7 @@ def _check(query, key, value, attn_mask, dropout_p, is_causal):
         raise NotImplementedError(f"fastattn: dropout_p is {dropout_p}: only 0 is served")
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise NotImplementedError(f"fastattn: query.dtype is {dtype}: float32, float16 and bfloat16 are served")
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or forward_ad._current_level >= 0:
         _refuse_gradients(query=query, key=key, value=value, attn_mask=attn_mask)
     if q_shape[-1] != k_shape[-1]:
         raise RuntimeError(f"query and key must have as many dims, but got {q_shape[-1]} and {k_shape[-1]}")
@@ -297,9 +302,13 @@ def scaled_dot_product_attention(
 
 def _autocast(query, key, value, attn_mask):
     lower = torch.get_autocast_dtype(query.device.type)
-    if attn_mask is not None and attn_mask.dtype != torch.bool:
-        attn_mask = attn_mask.to(lower)
-    return query.to(lower), key.to(lower), value.to(lower), attn_mask
+
+    def cast(tensor):
+        """Float64, whole numbers and masks of bool stay, as PyTorch has it."""
+        eligible = tensor is not None and tensor.is_floating_point() and tensor.dtype != torch.float64
+        return tensor.to(lower) if eligible else tensor
+
+    return tuple(cast(tensor) for tensor in (query, key, value, attn_mask))
 
 
 def _mask_axes(attn_mask, query, key):

@@ -92,6 +92,8 @@ class Mask(torch.Tensor):
         def dense(value):
             return value.write() if isinstance(value, cls) else value
 
+        if func._schema.is_mutable and isinstance(args[0], cls):
+            raise NotImplementedError("fastattn: this mask is read-only: write to mask.clone()")
         args, kwargs = torch.utils._pytree.tree_map(dense, (args, kwargs or {}))
         return func(*args, **kwargs)
 
@@ -179,9 +181,9 @@ def attention_mask(
         if lists is None:
             return write(q_offset=q_offset)
         if any(lists[0]):
-            first = torch.tensor(lists[0], dtype=torch.int32)
+            first = torch.tensor(lists[0], dtype=torch.int32, device="cpu")
         if any(end != kv_length for end in lists[1]):
-            end = torch.tensor(lists[1], dtype=torch.int32)
+            end = torch.tensor(lists[1], dtype=torch.int32, device="cpu")
     pattern = _Pattern(*shape, q_offset - kv_offset, first, end)
     return Mask(pattern, (batch_size, 1, q_length, kv_length), device, partial(write, q_offset=q_offset))
 

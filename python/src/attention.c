@@ -32,11 +32,13 @@ static bool run(fa_py_plan *plan, fa_py_problem *problem, PyObject *const length
 
 static PyObject *attend(PyObject *values[ARGUMENTS], fa_py_problem *problem)
 {
-    PyObject *lengths[ARGUMENTS];
+    PyObject *lengths[ARGUMENTS] = {NULL};
     const int dynamic =
         fa_py_given(values[ARG_DYNAMIC_LENGTHS]) ? PyObject_IsTrue(values[ARG_DYNAMIC_LENGTHS]) : 0;
     if (dynamic < 0 || (dynamic && !part_lengths(values, lengths)))
         return NULL;
+    if (fa_py_given(values[ARG_DYNAMIC_LENGTHS])) /* whatever it says when asked again */
+        values[ARG_DYNAMIC_LENGTHS] = dynamic ? Py_True : Py_False;
     if (!fa_py_problem_read(values, problem))
         return NULL;
     if (problem->operand[OP_Q].kind == FA_PY_SPEC) {

@@ -605,6 +605,9 @@ static bool read_run_list(PyObject *const values[], fa_py_problem *lists, int ar
     int64_t count = 0;
     if (!read_list(values, lists, argument, expected, to, &count))
         return false;
+    if (count < 1)
+        return fa_py_fail(FA_INVALID, "%s has 0 entries, expected one for each sequence",
+                          fa_py_argument_names[argument]);
     *sequences = count;
     return true;
 }

@@ -175,35 +175,36 @@ static bool same_dispatch(PyObject *type, PyObject *tensor)
     return same;
 }
 
-static known_type *know(PyObject *type)
+/* How arrays of a type are opened. Remembered when it is known whole: to find out, Python runs. */
+static known_type know(PyObject *type)
 {
     for (int at = 0; at < known_count; at++) {
         if (known[at].type == type)
-            return &known[at];
+            return known[at];
     }
-    static known_type passing;
-    known_type *entry = known_count < KNOWN_TYPES ? &known[known_count++] : &passing;
-    *entry = (known_type){type, FA_PY_DLPACK, NULL, false};
-    if (entry != &passing)
-        Py_INCREF(type);
+    known_type entry = {type, FA_PY_DLPACK, NULL, false};
     PyObject *tensor = torch_tensor();
     if (tensor && PyObject_IsSubclass(type, tensor) == 1) {
         const bool plain = type == tensor || type_is(type, "torch.nn.parameter", "Parameter");
-        entry->exchange = plain ? exchange_of(type) : NULL;
-        entry->kind = entry->exchange               ? FA_PY_EXCHANGE
-                      : same_dispatch(type, tensor) ? FA_PY_TORCH
-                                                    : FA_PY_OPAQUE;
-        entry->gradients = true;
+        entry.exchange = plain ? exchange_of(type) : NULL;
+        entry.kind = entry.exchange                ? FA_PY_EXCHANGE
+                     : same_dispatch(type, tensor) ? FA_PY_TORCH
+                                                   : FA_PY_OPAQUE;
+        entry.gradients = true;
     } else if (type_is(type, "numpy", NULL)) {
-        entry->kind = FA_PY_NUMPY;
+        entry.kind = FA_PY_NUMPY;
     } else if (type_is(type, "cupy", NULL)) {
-        entry->kind = FA_PY_CUPY;
+        entry.kind = FA_PY_CUPY;
     } else if (type_is(type, "jaxlib", NULL) || type_is(type, "jax", NULL)) {
-        entry->kind = FA_PY_JAX;
+        entry.kind = FA_PY_JAX;
     } else if (type_is(type, "fastattn", "Spec")) {
-        entry->kind = FA_PY_SPEC;
+        entry.kind = FA_PY_SPEC;
     } else if (!PyObject_HasAttrString(type, "__dlpack__")) {
-        entry->kind = FA_PY_NUMPY; /* memoryview and the like */
+        entry.kind = FA_PY_NUMPY; /* memoryview and the like */
+    }
+    if (known_count < KNOWN_TYPES) {
+        known[known_count++] = entry;
+        Py_INCREF(type);
     }
     return entry;
 }
@@ -262,16 +263,21 @@ static bool take_buffer(PyObject *object, bool write, fa_py_tensor *tensor)
     tensor->has_buffer = true;
     if (too_many_axes(tensor, buffer->ndim))
         return false;
+    if (buffer->itemsize < 1 || (buffer->ndim > 1 && !buffer->shape))
+        return fa_py_fail(FA_INVALID, "%s has elements of %zd bytes in %d axes, which is no array",
+                          tensor->name, buffer->itemsize, buffer->ndim);
     tensor->data = buffer->buf;
     tensor->type = type_of_format(buffer->format, buffer->itemsize);
     tensor->readonly = buffer->readonly;
     tensor->device_type = FA_DL_CPU;
     tensor->device_id = 0;
     tensor->ndim = buffer->ndim;
-    for (int axis = 0; axis < buffer->ndim; axis++) {
-        const Py_ssize_t bytes = buffer->strides[axis];
-        tensor->shape[axis] = buffer->shape[axis];
-        if (buffer->shape[axis] > 1 && bytes % buffer->itemsize != 0)
+    Py_ssize_t contiguous = buffer->itemsize; /* ctypes gives no strides */
+    for (int axis = buffer->ndim - 1; axis >= 0; axis--) {
+        const Py_ssize_t bytes = buffer->strides ? buffer->strides[axis] : contiguous;
+        tensor->shape[axis] = buffer->shape ? buffer->shape[axis] : buffer->len / buffer->itemsize;
+        contiguous *= tensor->shape[axis];
+        if (tensor->shape[axis] > 1 && bytes % buffer->itemsize != 0)
             return fa_py_fail(FA_INVALID, "%s.strides[%d] is %zd bytes, expected a multiple of %zd",
                               tensor->name, axis, bytes, buffer->itemsize);
         tensor->stride[axis] = bytes / buffer->itemsize;
@@ -421,9 +427,6 @@ static bool take_exchange(PyObject *object, fa_py_tensor *tensor)
             return restate(FA_UNSUPPORTED, tensor->name);
         return fa_py_fail(FA_UNSUPPORTED, "%s: this tensor has no memory that others can read", tensor->name);
     }
-    if (call_is_true(name_is_neg, object))
-        return fa_py_fail(FA_UNSUPPORTED, "%s has its negative bit set, pass %s.resolve_neg()", tensor->name,
-                          tensor->name);
     return take_dltensor(&dl, tensor);
 }
 
@@ -494,7 +497,7 @@ static bool take_spec(PyObject *object, fa_py_tensor *tensor)
 
 bool fa_py_open(PyObject *object, const char *name, bool write, fa_py_tensor *tensor)
 {
-    const known_type *type = know((PyObject *)Py_TYPE(object));
+    const known_type known_as = know((PyObject *)Py_TYPE(object)), *type = &known_as;
     tensor->name = name;
     tensor->kind = type->kind;
     tensor->exchange = type->exchange;
@@ -513,6 +516,8 @@ bool fa_py_open(PyObject *object, const char *name, bool write, fa_py_tensor *te
             "%s.requires_grad is True, and gradients are not computed yet: pass %s.detach(), or call "
             "within torch.no_grad()",
             name, name);
+    if (type->gradients && call_is_true(name_is_neg, object))
+        return fa_py_fail(FA_UNSUPPORTED, "%s has its negative bit set, pass %s.resolve_neg()", name, name);
     bool taken;
     if (type->kind == FA_PY_OPAQUE)
         taken = fa_py_fail(FA_UNSUPPORTED, "%s is of type %R, whose memory cannot be read", name,
@@ -529,6 +534,11 @@ bool fa_py_open(PyObject *object, const char *name, bool write, fa_py_tensor *te
         fa_py_fail(FA_INVALID, "%s is read-only", name);
         taken = false;
     }
+    bool empty = type->kind == FA_PY_SPEC;
+    for (int axis = 0; taken && axis < tensor->ndim; axis++)
+        empty |= tensor->shape[axis] == 0;
+    if (taken && !empty && !tensor->data)
+        taken = fa_py_fail(FA_INVALID, "%s has no memory", name);
     for (int axis = 0; taken && axis < tensor->ndim; axis++) {
         if (tensor->shape[axis] > 1 && tensor->stride[axis] < 0)
             taken = fa_py_fail(FA_INVALID, "%s.strides[%d] is negative: pass a contiguous copy", name, axis);

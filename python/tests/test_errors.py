@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bad input: exceptions that name the argument, and nothing written."""
 
+import ctypes
 import unittest
 
 import fastattn
@@ -15,6 +16,21 @@ class Errors(unittest.TestCase):
     def refuse(self, kind, text, *arrays, **arguments):
         with self.assertRaisesRegex(kind, text):
             fastattn.attention(*(arrays or self.three), **arguments)
+
+    def test_buffers_of_other_makers(self):
+        q, k, v = self.three
+        bare = (ctypes.c_float * 16 * 5 * 4 * 2)()  # no strides
+        np.ctypeslib.as_array(bare)[:] = q[:, :, :5]
+        np.testing.assert_array_equal(fastattn.attention(bare, k, v), fastattn.attention(q[:, :, :5].copy(), k, v))
+        self.refuse(fastattn.InvalidError, "k has elements of 0 bytes", q, np.empty(k.shape, dtype=[]), v)
+
+    def test_no_lengths_for_a_run(self):
+        self.refuse(fastattn.InvalidError, "lens_kv has 0 entries", dynamic_lengths=True, lens_kv=[])
+
+    def test_truth_that_changes(self):
+        answers = iter([False, True, True])
+        changing = type("Changing", (), {"__bool__": lambda self: next(answers)})()
+        fastattn.attention(*self.three, dynamic_lengths=changing)
 
     def test_kinds(self):
         pairs = [(fastattn.InvalidError, ValueError), (fastattn.UnsupportedError, NotImplementedError),

@@ -301,6 +301,28 @@ class TestFunction(unittest.TestCase):
             expected, found = PYTORCH(q, k, k), ours(q, k, k)
         self.assertEqual(found.dtype, expected.dtype)
         self.assertLess((found - expected).abs().max(), 0.02)
+        with torch.autocast(DEVICE.type, torch.bfloat16), self.assertRaisesRegex(NotImplementedError, "float64"):
+            ours(q.double(), k.double(), k.double())
+
+    def test_tangents(self):
+        q, k = randn(1, 2, 3, 8), randn(1, 2, 5, 8)
+        for function in (ours, fastattn.torch.attention):
+            with self.assertRaisesRegex(NotImplementedError, "query has a tangent"):
+                torch.func.jvp(lambda x: function(x, k, k), (q,), (q,))
+
+    def test_memory_that_is_not_there(self):
+        q, k = randn(1, 2, 3, 8), randn(1, 2, 5, 8)
+        k.untyped_storage().resize_(0)
+        with self.assertRaisesRegex(fastattn.InvalidError, "k has no memory"):
+            fastattn.attention(q, k, k)
+
+    def test_negative_bit(self):
+        class Tensor(torch.Tensor):
+            pass
+
+        q = randn(1, 2, 3, 8)
+        with self.assertRaisesRegex(fastattn.UnsupportedError, "resolve_neg"):
+            fastattn.attention(q, q, torch._neg_view(q).as_subclass(Tensor))
 
     def test_refusals_of_pytorch(self):
         q, k = randn(2, 2, 3, 8), randn(2, 2, 4, 8)

@@ -59,7 +59,7 @@ def build(options):
         tree = options.folder / "tree"
         shutil.rmtree(tree, ignore_errors=True)
         shutil.copytree(ROOT, tree, ignore=lambda folder, names: [
-            name for name in names if Path(folder) == ROOT and (name.startswith("build") or name.startswith("."))])
+            name for name in names if pathlib.Path(folder) == ROOT and (name.startswith("build") or name.startswith("."))])
         only_kernels(tree, one_tile)
         change(tree)
         setup = ["meson", "setup", "build", f"-Dnvcc_archs={options.archs}", "-Dtests=disabled", "-Dopencl=disabled",
