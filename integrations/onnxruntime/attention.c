@@ -170,10 +170,10 @@ static void compute(node_call *call)
     int64_t dim = desc->v.shape[3];
     if (q.rank == 4) {
         desc->o = node_heads_first(desc->q.dtype, s[0], s[1], s[2], dim);
-        problem.args.o = node_output(call, Y, 4, (int64_t[4]){s[0], s[1], s[2], dim});
+        problem.args.o = node_output(call, Y, desc->o.dtype, 4, (int64_t[4]){s[0], s[1], s[2], dim});
     } else {
         desc->o = node_rows_first(desc->q.dtype, s[0], s[1], s[2], dim);
-        problem.args.o = node_output(call, Y, 3, (int64_t[3]){s[0], s[2], s[1] * dim});
+        problem.args.o = node_output(call, Y, desc->o.dtype, 3, (int64_t[3]){s[0], s[2], s[1] * dim});
     }
     node_run(call, &problem);
 }

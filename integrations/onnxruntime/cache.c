@@ -63,7 +63,7 @@ int64_t cache_extend(node_call *call, int past_input, int present_output, fa_ten
         return 0;
     int64_t old = past.given ? past.dims[2] : 0, all = old + rows->shape[2];
     int64_t dims[4] = {rows->shape[0], rows->shape[1], all, dim};
-    void *present = node_output(call, present_output, 4, dims);
+    void *present = node_output(call, present_output, rows->dtype, 4, dims);
     if (!present && past.given)
         present = node_scratch(call, dims[0] * dims[1] * dims[2] * dims[3], fa_dtype_size(rows->dtype));
     if (!present || call->status)

@@ -201,7 +201,7 @@ static void *extend(node_call *call, const node_tensor *past, int output, const 
                     const void *data, const lengths *lens, int64_t keys, int32_t *no_rows)
 {
     int64_t dims[4] = {rows->shape[0], rows->shape[1], keys, rows->shape[3]};
-    void *present = node_output(call, output, 4, dims);
+    void *present = node_output(call, output, rows->dtype, 4, dims);
     if (!present)
         present = node_scratch(call, dims[0] * dims[1] * dims[2] * dims[3], fa_dtype_size(rows->dtype));
     if (call->status)
@@ -421,7 +421,7 @@ static void compute(node_call *call)
 
     int64_t dims[3] = {batch, rows, kernel->heads_q * dim};
     desc->o = node_rows_first(desc->q.dtype, batch, kernel->heads_q, rows, dim);
-    problem.args.o = node_output(call, OUTPUT, 3, dims);
+    problem.args.o = node_output(call, OUTPUT, desc->o.dtype, 3, dims);
     if (!call->status && lens.padded)
         memset(problem.args.o, 0, (size_t)(dims[0] * dims[1] * dims[2]) * fa_dtype_size(desc->o.dtype));
     node_run(call, &problem);

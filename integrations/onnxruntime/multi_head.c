@@ -251,7 +251,7 @@ static void compute(node_call *call)
     const int64_t *s = desc->q.shape;
     int64_t dim = desc->v.shape[3];
     desc->o = node_rows_first(desc->q.dtype, s[0], s[1], s[2], dim);
-    problem.args.o = node_output(call, OUTPUT, 3, (int64_t[3]){s[0], s[2], s[1] * dim});
+    problem.args.o = node_output(call, OUTPUT, desc->o.dtype, 3, (int64_t[3]){s[0], s[2], s[1] * dim});
     node_run(call, &problem);
 }
 

@@ -178,18 +178,28 @@ bool node_integers(node_call *call, const node_tensor *tensor, int64_t count, bo
     return true;
 }
 
-void *node_output(node_call *call, int index, int rank, const int64_t *dims)
+void *node_output(node_call *call, int index, fa_dtype dtype, int rank, const int64_t *dims)
 {
+    const node_operator *kind = call->kernel->kind;
+    const OrtApi *api = call->api;
     OrtValue *value = NULL;
+    OrtTensorTypeAndShapeInfo *info = NULL;
+    node_tensor output = {.name = kind->outputs[index], .given = true};
     size_t count;
-    void *data = NULL;
-    if (call->status || !passed(call, call->api->KernelContext_GetOutputCount(call->context, &count)) ||
+    if (call->status || !passed(call, api->KernelContext_GetOutputCount(call->context, &count)) ||
         (size_t)index >= count ||
-        !passed(call, call->api->KernelContext_GetOutput(call->context, (size_t)index, dims, (size_t)rank,
-                                                         &value)) ||
-        !value || !passed(call, call->api->GetTensorMutableData(value, &data)))
+        !passed(call,
+                api->KernelContext_GetOutput(call->context, (size_t)index, dims, (size_t)rank, &value)) ||
+        !value || !passed(call, api->GetTensorTypeAndShape(value, &info)))
         return NULL;
-    return data;
+    bool known = passed(call, api->GetTensorElementType(info, &output.type));
+    api->ReleaseTensorTypeAndShapeInfo(info);
+    if (known && node_float_type(call, &output) != dtype)
+        node_fail(call, "output %s has the type of input %s, %s; its rows are %s", output.name,
+                  kind->inputs[0], fa_dtype_name(node_float_type(call, &output)), fa_dtype_name(dtype));
+    if (call->status || !passed(call, api->GetTensorMutableData(value, &output.data)))
+        return NULL;
+    return output.data;
 }
 
 void *node_scratch(node_call *call, int64_t count, size_t size)

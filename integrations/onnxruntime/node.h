@@ -109,8 +109,11 @@ fa_dtype node_float_type(node_call *call, const node_tensor *tensor);
 /** Fails unless the tensor consists of `count` numbers of type int32 (or int64, with `wide`). */
 bool node_integers(node_call *call, const node_tensor *tensor, int64_t count, bool wide);
 
-/** The memory of an output of this shape. NULL if the node does not have it, and after a failure. */
-void *node_output(node_call *call, int index, int rank, const int64_t *dims);
+/**
+ * The memory of an output of this shape. NULL if the node does not have it, and after a failure. One whose type is
+ * not `dtype` fails: a session gives all outputs the type of the first input.
+ */
+void *node_output(node_call *call, int index, fa_dtype dtype, int rank, const int64_t *dims);
 /** Memory for the rest of the run, at a multiple of 64: `count` times `size` bytes. NULL after a failure. */
 void *node_scratch(node_call *call, int64_t count, size_t size);
 

@@ -141,6 +141,11 @@ def inner_names(node):
             yield from inner_names(inner)
 
 
+def name_at(names, index):
+    """The name of a node's input or output, or "" if it is left out."""
+    return names[index] if len(names) > index else ""
+
+
 def why_not(node, graph):
     """Why the operator does not serve a node, or "" if it does."""
     _, served, inputs, outputs = OPERATORS[node.op_type]
@@ -150,13 +155,20 @@ def why_not(node, graph):
         if name in ONLY and value not in ONLY[name]:
             return f"attribute {name} is {value}"
     for index, name in inputs.items():
-        if len(node.input) > index and node.input[index]:
+        if name_at(node.input, index):
             return f"input {name}"
     for index, name in outputs.items():
-        if len(node.output) > index and node.output[index]:
+        if name_at(node.output, index):
             return f"output {name}"
     kind = graph.type(node.input[0])
-    return "" if kind is None or kind in TYPES else f"type {onnx.TensorProto.DataType.Name(kind)}"
+    if kind is not None and kind not in TYPES:
+        return f"type {onnx.TensorProto.DataType.Name(kind)}"
+    # All outputs are of the type of the first input.
+    key, value = name_at(node.input, 1), name_at(node.input, 2)
+    for index, rows in ((1, key), (2, value or key)):
+        if name_at(node.output, index) and kind and graph.type(rows) not in (None, kind):
+            return f"output {node.output[index]} of another type than the first input"
+    return ""
 
 
 def rename(graph, report):

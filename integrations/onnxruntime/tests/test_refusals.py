@@ -58,6 +58,12 @@ class Refusals(unittest.TestCase):
         refused("input attn_mask is of 3 keys; element 0 of nonpad_kv_seqlen is 4",
                 {"attn_mask": np.ones((5, 3), bool), "nonpad_kv_seqlen": np.array([4, 2])})
         refused("output qk_matmul_output is not served", {}, ["Y", "", "", "qk"])
+        half = Q.astype(np.float16)
+        refused("output present_key has the type of input Q, f32; its rows are f16", {"K": half}, ["Y", "present_key"])
+        refused("output present_value has the type of input Q, f32; its rows are f16", {"V": half},
+                ["Y", "present_key", "present_value"])
+        refused("output present_value has the type of input Q, f32; its rows are f16",
+                {"V": half, "past_key": CACHE, "past_value": CACHE.astype(np.float16)}, ["Y", "", "present_value"])
         refused("attribute is_causal is 2; served are 0 to 1", {}, is_causal=2)
         refused("attribute is_causal is no integer", {}, is_causal=0.5)
         refused("attribute scale is no float", {}, scale=1)
@@ -94,6 +100,8 @@ class Refusals(unittest.TestCase):
                                                                          "key": None, "value": None})
         refused("input past_sequence_length is not served", {"past_sequence_length": np.array([1], np.int32)})
         refused("output qk is not served", {}, ["output", "", "", "qk"])
+        refused("output present_key has the type of input query, f32; its rows are f16",
+                {"key": ROWS.astype(np.float16)}, ["output", "present_key"])
         refused("attribute mask_filter_value is -1;", {}, mask_filter_value=-1.0)
         refused("attribute unidirectional needs as many", {"key": ROWS[:, :4], "value": ROWS[:, :4]}, unidirectional=1)
 

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import unittest
 
-from harness import F32, helper, np, onnx, session
+from harness import F16, F32, helper, np, onnx, session
 
 SCRIPT = pathlib.Path(__file__).parent.parent / "rewrite.py"
 sys.path.insert(0, str(SCRIPT.parent))
@@ -88,9 +88,12 @@ class Rewrite(unittest.TestCase):
         self.assertEqual([one.op_type for one in model.graph.node], ["Attention"])
 
     def test_kept(self):
-        def kept(reason, operator, domain, inputs, outputs, **attributes):
+        def kept(reason, operator, domain, inputs, outputs, sizes=(), types=(), **attributes):
             nodes = [helper.make_node(operator, inputs.split(" "), outputs.split(" "), domain=domain, **attributes)]
-            model = model_of(nodes, {name: None for name in inputs.split(" ") if name}, {}, opset=23)
+            sizes = {name: dict(sizes).get(name) for name in inputs.split(" ") if name}
+            model = model_of(nodes, sizes, {}, opset=23)
+            for value in model.graph.input:
+                value.type.tensor_type.elem_type = dict(types).get(value.name, F32)
             report = rewrite.rewrite(model)
             self.assertEqual(report["renamed"], 0)
             self.assertIn(reason, report["kept"][0])
@@ -101,6 +104,10 @@ class Rewrite(unittest.TestCase):
         kept("attribute other", "Attention", "", "q k v", "y", other=1)
         kept("input past_sequence_length", "MultiHeadAttention", "com.microsoft", "q k v      p", "y", num_heads=3)
         kept("input k_scale", "GroupQueryAttention", "com.microsoft", "q k v   l t      s", "y", num_heads=3)
+        kept("output pk of another type", "Attention", "", "q k v", "y pk", types={"k": F16})
+        kept("output pv of another type", "Attention", "", "q k v", "y pk pv", types={"v": F16})
+        kept("output pv of another type", "MultiHeadAttention", "com.microsoft", "q kv", "y  pv", types={"kv": F16},
+             num_heads=3)
         kept("attribute k_quant_type", "GroupQueryAttention", "com.microsoft", "q k v   l t", "y",
              k_quant_type="PER_TENSOR")
 
