@@ -108,6 +108,8 @@ static void set_operands(node_call *call, node_problem *problem)
     } else {
         if (!value.given)
             node_fail(call, "input value is missing: key is not packed");
+        else if (value.rank != key.rank)
+            node_fail(call, "input value has %d axes, key has %d", value.rank, key.rank);
         desc->k = operand(call, &key, &args->k);
         desc->v = operand(call, &value, &args->v);
     }

@@ -87,6 +87,8 @@ class Refusals(unittest.TestCase):
         refused("axis 2 is 32, no multiple of num_heads 3", {}, num_heads=3)
         refused("attribute num_heads is 0", {}, num_heads=0)
         refused("input bias: axis 0 is 95; the width of query, key and value is 96", {"bias": np.zeros(95, np.float32)})
+        refused("input value has 4 axes, key has 3", {"value": Q})
+        refused("input value has 3 axes, key has 4", {"key": Q})
         refused("input key_padding_mask has 8 elements, not 2", {"key_padding_mask": np.zeros(8, np.int32)})
         refused("input key_padding_mask: element 1 is 6; there are 5 keys",
                 {"key_padding_mask": np.array([5, 6], np.int32)})
