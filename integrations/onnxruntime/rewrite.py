@@ -50,7 +50,8 @@ class Graph:
         self.graph = graph
         self.types = {value.name: value.type.tensor_type
                       for value in list(inferred.value_info) + list(inferred.input) + list(inferred.output)}
-        self.constants = {tensor.name: tensor for tensor in graph.initializer}
+        fed = {value.name for value in graph.input}  # an initializer is only a default then
+        self.constants = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in fed}
         for node in graph.node:
             if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
                 self.constants[node.output[0]] = node.attribute[0].t
@@ -80,8 +81,11 @@ class Graph:
     def number(self, name):
         """The one number that a constant consists of, or None."""
         tensor = self.constants.get(name)
-        array = numpy_helper.to_array(tensor) if tensor is not None else None
-        return float(array.ravel()[0]) if array is not None and array.size == 1 else None
+        if tensor is None or any(size != 1 for size in tensor.dims):
+            return None
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            return None
+        return float(numpy_helper.to_array(tensor).ravel()[0])
 
     def sizes(self, name):
         """Per axis a number, a symbol or None; None if nothing is known."""

@@ -74,6 +74,21 @@ class Rewrite(unittest.TestCase):
             done = self.same(pattern(**options), {"fused": 0})
             self.assertEqual({n.op_type for n in done.graph.node} & {"Attention"}, set())
 
+    def test_default_is_no_constant(self):
+        """An initializer that is an input too is what a session may be fed something else for."""
+        model = pattern()
+        model.graph.input.append(helper.make_tensor_value_info("c", F32, []))
+        self.assertEqual(rewrite.rewrite(model, pattern=True)["fused"], 0)
+
+    def test_external_data(self):
+        """Numbers that lie in a file beside the model are not read."""
+        model = pattern()
+        scale = model.graph.initializer[0]
+        scale.ClearField("raw_data")
+        scale.data_location = onnx.TensorProto.EXTERNAL
+        scale.external_data.add(key="location", value="nowhere.bin")
+        self.assertEqual(rewrite.rewrite(model, pattern=True)["fused"], 0)
+
     def test_without_transposes(self):
         shape, flat = np.array([0, 0, HEADS, DIM]), np.array([0, 0, HEADS * DIM])
         nodes = []
