@@ -100,6 +100,11 @@ class Graph:
         kind = self.types.get(name)
         return kind.elem_type if kind is not None and kind.elem_type else None
 
+    def new_name(self, name):
+        while any(name in names for names in (self.maker, self.takers, self.types, self.constants)):
+            name += "_"
+        return name
+
     def replace(self, old, new):
         """`new` stands where the last of `old` stood. What nobody takes any more goes."""
         nodes = list(self.graph.node)
@@ -202,15 +207,15 @@ def unscaled(graph, name):
 def untransposed(graph, name, made):
     """The keys whose transpose `name` is, as (batch, heads, keys, dim): a value that is there, or the output of a
     Transpose that is added to `made`."""
-    node = graph.made_by(name, "Transpose")
+    node, keys = graph.made_by(name, "Transpose"), graph.new_name(name + "_keys")
     if node is not None:
         perm = list(attributes_of(node).get("perm", []))
         if len(perm) == 4:
             perm[2:] = perm[:1:-1]
             if perm == [0, 1, 2, 3]:
                 return node.input[0]
-            made.append(helper.make_node("Transpose", [node.input[0]], [name + "_keys"], perm=perm))
-            return name + "_keys"
+            made.append(helper.make_node("Transpose", [node.input[0]], [keys], perm=perm))
+            return keys
     # PyTorch's exporter: Reshape to (-1, a, b), Transpose, Reshape to (..., b, a). a and b are the keys' last sizes.
     last = graph.made_by(name, "Reshape")
     turn = graph.made_by(last.input[0], "Transpose") if last is not None else None
@@ -223,8 +228,25 @@ def untransposed(graph, name, made):
             if list(full.input[1:]) == list(flat.input[:0:-1]) and graph.number(flat.input[0]) == -1 and all(
                     shape is not None and shape.input[0] == first.input[0] for shape in shapes):
                 return first.input[0]
-    made.append(helper.make_node("Transpose", [name], [name + "_keys"], perm=[0, 1, 3, 2]))
-    return name + "_keys"
+    made.append(helper.make_node("Transpose", [name], [keys], perm=[0, 1, 3, 2]))
+    return keys
+
+
+def differ(one, other):
+    """Whether two sizes are known to be two, or one of them to be 1, which MatMul and Add repeat."""
+    known = isinstance(one, int) and isinstance(other, int)
+    return None not in (one, other) and one != other and (known or 1 in (one, other))
+
+
+def repeats(query, keys, value, mask, scores):
+    """Whether MatMul or Add repeat what Attention does not, by the sizes. keys are (batch, heads, dim, rows)."""
+    if any(sizes is None or len(sizes) != 4 for sizes in (query, keys, value)):
+        return True
+    if differ(query[0], keys[0]) or differ(query[0], value[0]) or differ(keys[1], value[1]):
+        return True
+    if differ(query[1], keys[1]) and keys[1] != 1:
+        return True
+    return any(size != 1 and differ(size, full) for size, full in zip(mask[::-1], scores[::-1]))
 
 
 def fuse_one(graph, softmax):
@@ -266,6 +288,10 @@ def fuse_one(graph, softmax):
     if second is None or second.input[0] != weights:
         return False
     old.append(second)
+    mask_sizes = graph.sizes(mask) if mask else []
+    if repeats(graph.sizes(query), graph.sizes(keys), graph.sizes(second.input[1]), mask_sizes,
+               graph.sizes(value) or sizes):
+        return False
     new = []
     keys = untransposed(graph, keys, new)
     inputs = [query, keys, second.input[1]] + ([mask] if mask else [])

@@ -74,6 +74,40 @@ class Rewrite(unittest.TestCase):
             done = self.same(pattern(**options), {"fused": 0})
             self.assertEqual({n.op_type for n in done.graph.node} & {"Attention"}, set())
 
+    def test_sizes_left_alone(self):
+        """MatMul repeats what has size 1 and takes fewer axes; Attention does not."""
+        four = [BATCH, HEADS, ROWS, DIM]
+        for name, sizes in (("k", [1, HEADS, ROWS, DIM]), ("v", [1, HEADS, ROWS, DIM]), ("k", [BATCH, 1, ROWS, DIM]),
+                            ("v", [BATCH, 1, ROWS, DIM]), ("v", [HEADS, ROWS, DIM]), ("q", [1, HEADS, ROWS, DIM]),
+                            ("q", [HEADS, ROWS, DIM]), ("k", [HEADS, ROWS, DIM]), ("m", [3, 1, 1, 1, ROWS])):
+            model = pattern()
+            for value in model.graph.input:
+                wanted = sizes if value.name == name else [BATCH, 1, ROWS, ROWS] if value.name == "m" else four
+                value.CopyFrom(helper.make_tensor_value_info(value.name, F32, wanted))
+            if name == "k" and len(sizes) == 3:
+                model.graph.node[0].attribute[0].ints[:] = [0, 2, 1]
+            model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", F32, None))
+            with self.subTest(name=name, sizes=sizes):
+                self.assertEqual(rewrite.rewrite(model, pattern=True)["fused"], 0)
+
+    def test_mask_of_more_rows(self):
+        """One row of queries, whose scores a mask repeats."""
+        model = pattern()
+        for value in model.graph.input:
+            if value.name == "q":
+                value.CopyFrom(helper.make_tensor_value_info("q", F32, [BATCH, HEADS, 1, DIM]))
+        model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", F32, None))
+        self.assertEqual(rewrite.rewrite(model, pattern=True)["fused"], 0)
+
+    def test_shared_keys(self):
+        """Two attentions with one transpose of the keys, which both turn back."""
+        model = pattern(keys="rows", mask=False)
+        nodes = [node("MatMul", "q kt", "t0"), node("Mul", "t0 c", "t1"), node("Softmax", "t1", "tw", axis=-1),
+                 node("MatMul", "tw v", "z")]
+        model.graph.node.extend(nodes)
+        model.graph.output.append(helper.make_tensor_value_info("z", F32, FOUR))
+        self.same(model, {"fused": 2, "kept": []})
+
     def test_default_is_no_constant(self):
         """An initializer that is an input too is what a session may be fed something else for."""
         model = pattern()
