@@ -36,6 +36,7 @@ OPERATORS = {
 }
 ONLY = {"qk_output": (0,), "k_quant_type": (b"NONE",), "v_quant_type": (b"NONE",), "sliding_window_cache": (0,),
         "softmax_precision": (1, 10, 16)}
+MOST_DIMS = 576  # of a head
 TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
@@ -155,6 +156,32 @@ def name_at(names, index):
     return names[index] if len(names) > index else ""
 
 
+def why_not_sizes(node, graph):
+    """why_not() of what depends on several attributes, types or sizes, as far as they are known."""
+    attributes = attributes_of(node)
+    query, key = (graph.sizes(name_at(node.input, index)) or [] for index in (0, 1))
+    heads = attributes.get("q_num_heads", 0) if node.op_type == "Attention" else attributes.get("num_heads", 0)
+    dim = query[3] if len(query) == 4 else query[4] if len(query) == 5 else None
+    if len(query) == 3 and isinstance(query[2], int) and heads and name_at(node.input, 1):
+        dim = query[2] // heads
+    if isinstance(dim, int) and dim > MOST_DIMS:
+        return f"head size {dim}"
+    mask = name_at(node.input, 3)
+    if node.op_type == "Attention" and graph.type(mask) not in (None, onnx.TensorProto.BOOL, *TYPES):
+        return f"input attn_mask of type {onnx.TensorProto.DataType.Name(graph.type(mask))}"
+    if node.op_type == "MultiHeadAttention":
+        if attributes.get("mask_filter_value", -10000.0) > -10000:
+            return f"attribute mask_filter_value is {attributes['mask_filter_value']}"
+        rows, keys = (sizes[1] if len(sizes) == 3 else None for sizes in (query, key))
+        if attributes.get("unidirectional") and isinstance(rows, int) and isinstance(keys, int) and rows != keys:
+            return f"attribute unidirectional with {rows} rows and {keys} keys"
+        padding = graph.sizes(name_at(node.input, 4)) or []
+        if len(padding) == 1 and isinstance(padding[0], int) and query and isinstance(query[0], int):
+            if padding[0] != query[0]:
+                return f"input key_padding_mask of {padding[0]} numbers"
+    return ""
+
+
 def why_not(node, graph):
     """Why the operator does not serve a node, or "" if it does."""
     _, served, inputs, outputs = OPERATORS[node.op_type]
@@ -177,7 +204,7 @@ def why_not(node, graph):
     for index, rows in ((1, key), (2, value or key)):
         if name_at(node.output, index) and kind and graph.type(rows) not in (None, kind):
             return f"output {node.output[index]} of another type than the first input"
-    return ""
+    return why_not_sizes(node, graph)
 
 
 def rename(graph, report):

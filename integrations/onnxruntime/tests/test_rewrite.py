@@ -143,10 +143,11 @@ class Rewrite(unittest.TestCase):
             model = model_of(nodes, sizes, {}, opset=23)
             for value in model.graph.input:
                 value.type.tensor_type.elem_type = dict(types).get(value.name, F32)
-            report = rewrite.rewrite(model)
-            self.assertEqual(report["renamed"], 0)
-            self.assertIn(reason, report["kept"][0])
-            self.assertEqual(model.graph.node[0].domain if model.graph.node else domain, domain)
+            with self.subTest(reason):
+                report = rewrite.rewrite(model)
+                self.assertEqual(report["renamed"], 0)
+                self.assertIn(reason, report["kept"][0])
+                self.assertEqual(model.graph.node[0].domain if model.graph.node else domain, domain)
 
         kept("output qk_matmul_output", "Attention", "", "q k v", "y   s")
         kept("attribute softmax_precision is 11", "Attention", "", "q k v", "y", softmax_precision=11)
@@ -156,6 +157,16 @@ class Rewrite(unittest.TestCase):
         kept("output pk of another type", "Attention", "", "q k v", "y pk", types={"k": F16})
         kept("output pv of another type", "Attention", "", "q k v", "y pk pv", types={"v": F16})
         kept("output pv of another type", "MultiHeadAttention", "com.microsoft", "q kv", "y  pv", types={"kv": F16},
+             num_heads=3)
+        kept("attribute mask_filter_value is -1.0", "MultiHeadAttention", "com.microsoft", "q k v", "y", num_heads=3,
+             mask_filter_value=-1.0)
+        kept("attribute unidirectional", "MultiHeadAttention", "com.microsoft", "q k v", "y", num_heads=3,
+             unidirectional=1, sizes={"q": [2, 5, 24], "k": [2, 4, 24], "v": [2, 4, 24]})
+        kept("input key_padding_mask of 8 numbers", "MultiHeadAttention", "com.microsoft", "q k v  p", "y",
+             num_heads=3, sizes={"q": [2, 5, 24], "p": [8]}, types={"p": onnx.TensorProto.INT32})
+        kept("input attn_mask of type INT64", "Attention", "", "q k v m", "y", types={"m": onnx.TensorProto.INT64})
+        kept("head size 600", "Attention", "", "q k v", "y", sizes={"q": [1, 1, 2, 600]})
+        kept("head size 600", "MultiHeadAttention", "com.microsoft", "q k v", "y", sizes={"q": [1, 2, 1800]},
              num_heads=3)
         kept("attribute k_quant_type", "GroupQueryAttention", "com.microsoft", "q k v   l t", "y",
              k_quant_type="PER_TENSOR")
