@@ -16,8 +16,8 @@ static void create(node_call *call)
     node_kernel *kernel = call->kernel;
     bool softcap_given;
     kernel->causal = node_int(call, "is_causal", 0, 0, 1);
-    kernel->heads_q = node_int(call, "q_num_heads", 0, 1, FA_MAX_LENGTH);
-    kernel->heads_kv = node_int(call, "kv_num_heads", 0, 1, FA_MAX_LENGTH);
+    kernel->heads_q = node_int(call, "q_num_heads", 0, 0, FA_MAX_LENGTH);
+    kernel->heads_kv = node_int(call, "kv_num_heads", 0, 0, FA_MAX_LENGTH);
     kernel->scale = node_float(call, "scale", 0, &kernel->scale_is_set);
     kernel->softcap = node_float(call, "softcap", 0, &softcap_given);
     if (kernel->softcap < 0)
@@ -42,7 +42,7 @@ static fa_tensor operand(node_call *call, const node_tensor *tensor, int64_t hea
     if (!call->status && !tensor->given)
         node_fail(call, "input %s is missing", tensor->name);
     else if (!call->status && tensor->rank == 3 && heads == 0)
-        node_fail(call, "input %s has 3 axes: attribute %s is missing", tensor->name, attribute);
+        node_fail(call, "input %s has 3 axes: attribute %s is missing or 0", tensor->name, attribute);
     else if (!call->status && tensor->rank == 3 && dims[2] % heads != 0)
         node_fail(call, "input %s: axis 2 is %lld, no multiple of %s %lld", tensor->name, (long long)dims[2],
                   attribute, (long long)heads);

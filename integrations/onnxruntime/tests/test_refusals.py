@@ -32,7 +32,7 @@ class Refusals(unittest.TestCase):
         refused("input V has 4 keys, K has 5", {"V": Q[:, :, :4]})
         refused("inputs Q, K and V have 4, 3 and 3 heads", {"K": Q[:, :3], "V": Q[:, :3]})
         refused("batch sizes 2, 1 and 1", {"K": Q[:1], "V": Q[:1]})
-        refused("input Q has 3 axes: attribute q_num_heads is missing", {"Q": ROWS, "K": ROWS, "V": ROWS})
+        refused("input Q has 3 axes: attribute q_num_heads is missing or 0", {"Q": ROWS, "K": ROWS, "V": ROWS})
         refused("axis 2 is 32, no multiple of q_num_heads 5", {"Q": ROWS, "K": ROWS, "V": ROWS}, q_num_heads=5,
                 kv_num_heads=5)
         refused("inputs Q, K and V have 4, 3 and 3 axes", {"K": ROWS, "V": ROWS}, kv_num_heads=4)
@@ -194,6 +194,12 @@ class Refusals(unittest.TestCase):
         model, _ = model_of("fastattn", "Attention", {"Q": Q.astype(np.float64), "K": Q, "V": Q}, ["Y"], {})
         with self.assertRaises(Exception):
             session(model)
+
+    def test_zero_heads(self):
+        """Of 4 axes the numbers of heads are known; attributes of 0 say nothing. Of 3 axes they are needed."""
+        heads = {"q_num_heads": 0, "kv_num_heads": 0}
+        self.assertEqual(run("fastattn", "Attention", {"Q": Q, "K": Q, "V": Q}, ["Y"], heads)[0].shape, Q.shape)
+        self.refused("attribute q_num_heads is missing or 0", "Attention", {"Q": ROWS, "K": ROWS, "V": ROWS}, heads)
 
     def test_served_after_refusal(self):
         model, feed = model_of("fastattn", "Attention", {"Q": Q, "K": Q, "V": Q}, ["Y"], {})
