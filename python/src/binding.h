@@ -88,6 +88,8 @@ const char *fa_py_type_name(int type);
 /* The type of a name: "f32", "float32", "torch.float32", "q8_0" and so on; -1: none. */
 int fa_py_type_of(const char *name);
 
+/* ---- lists.c ---- */
+
 /* A list of whole numbers (array, sequence, or one number for all of `expected`), copied; free with PyMem_Free(). */
 bool fa_py_integers(PyObject *object, const char *name, int64_t expected, int64_t **list, int64_t *count);
 
