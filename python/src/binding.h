@@ -69,14 +69,12 @@ bool fa_py_tensors_init(void);
 /* Opens an array; `write` for results. False with an exception set. Close with fa_py_close(). */
 bool fa_py_open(PyObject *object, const char *name, bool write, fa_py_tensor *tensor);
 
-/* A contiguous result of the kind, and on the device, of `like`. */
-bool fa_py_empty(const fa_py_tensor *like, const char *name, int type, int ndim, const int64_t *shape,
-                 fa_py_tensor *tensor);
-
-/* The Python array of a result. A new reference. */
-PyObject *fa_py_finish(fa_py_tensor *tensor);
-
 void fa_py_close(fa_py_tensor *tensor);
+
+/* The three ways to open an array whose kind is known, as results do. */
+bool fa_py_take_dltensor(const fa_py_dltensor *dl, fa_py_tensor *tensor);
+bool fa_py_take_numpy(PyObject *object, bool write, fa_py_tensor *tensor);
+bool fa_py_take_dlpack(PyObject *object, fa_py_tensor *tensor);
 
 bool fa_py_on_host(const fa_py_tensor *tensor);
 
@@ -87,6 +85,15 @@ const char *fa_py_type_name(int type);
 
 /* The type of a name: "f32", "float32", "torch.float32", "q8_0" and so on; -1: none. */
 int fa_py_type_of(const char *name);
+
+/* ---- results.c ---- */
+
+/* A contiguous result of the kind, and on the device, of `like`. */
+bool fa_py_empty(const fa_py_tensor *like, const char *name, int type, int ndim, const int64_t *shape,
+                 fa_py_tensor *tensor);
+
+/* The Python array of a result. A new reference. */
+PyObject *fa_py_finish(fa_py_tensor *tensor);
 
 /* ---- lists.c ---- */
 
