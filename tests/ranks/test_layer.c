@@ -520,6 +520,8 @@ int main(void)
     tcase_add_test(tc, ranks_that_disagree);
     tcase_add_test(tc, refusals);
     tcase_add_test(tc, arguments);
+    tc = add_context_case(suite, "slow link"); /* which is timed, and has a run of its own */
+    tcase_set_timeout(tc, 300);
     tcase_add_test(tc, hides_a_slow_link);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
