@@ -50,16 +50,22 @@ static void load_bias(const fa_panel *panel, int lane, int key, int keys, vf bia
     v_transpose(bias);
 }
 
-static vf hide_unkept(const fa_panel *panel, int lane, int key, vf x)
+/* What `keep` says of up to VL keys to the lanes of one vector: bit i of a lane is of key + i. */
+static void load_kept(const fa_panel *panel, int lane, int key, int keys, uint32_t kept[VL])
+{
+    for (int i = 0; i < VL; i++)
+        kept[i] = fa_problem_kept(&panel->run->plan->problem, panel->run->keep, panel->number,
+                                  panel->head[lane + i], panel->position[lane + i], &panel->sequence->mask,
+                                  panel->sequence->first, key, keys);
+}
+
+/* Hides key number `j` of those from lanes whose bit of it is 0. */
+static vf hide_unkept(const uint32_t kept[VL], int j, vf x)
 {
     float value[VL];
     v_store(value, x);
-    for (int i = 0; i < VL; i++) {
-        if (!fa_problem_keeps(&panel->run->plan->problem, panel->run->keep, panel->number,
-                              panel->head[lane + i], panel->position[lane + i], &panel->sequence->mask,
-                              panel->sequence->first, key))
-            value[i] = -INFINITY;
-    }
+    for (int i = 0; i < VL; i++)
+        value[i] = (kept[i] >> j & 1) != 0 ? value[i] : -INFINITY;
     return v_load(value);
 }
 
@@ -86,12 +92,15 @@ static vf transform_scores(const fa_panel *panel, bool masked, int lane, int key
     vf bias[VL];
     float fall[VL] = {0};
     int position[VL] = {0};
+    uint32_t kept[VL] = {0};
     for (int i = 0; terms.slopes && i < VL; i++) {
         fall[i] = -fa_problem_slope(p, panel->number, panel->head[lane + i]);
         position[i] = panel->position[lane + i] + panel->sequence->mask.diagonal;
     }
     if (terms.bias)
         load_bias(panel, lane, key, keys, bias);
+    if (panel->run->keep)
+        load_kept(panel, lane, key, keys, kept);
     vi begin = vi_load(panel->begin + lane), end = vi_load(panel->end + lane);
     for (int j = 0; j < keys; j++) {
         float *at = st + j * lane_count(panel->nv) + lane;
@@ -100,7 +109,7 @@ static vf transform_scores(const fa_panel *panel, bool masked, int lane, int key
         if (masked && key + j >= panel->sequence->mask.prefix)
             x = v_hide_outside(x, vi_set1(key + j), begin, end);
         if (panel->run->keep)
-            x = hide_unkept(panel, lane, key + j, x);
+            x = hide_unkept(kept, j, x);
         v_store(at, x);
         max = v_max(max, x);
     }

@@ -100,28 +100,33 @@ static int64_t extra_offset(const query_row *row, int operand)
     return fa_problem_extra_offset(t, row->number, row->head, row->position, row->sequence->first);
 }
 
-static bool is_kept(const query_row *row, int key)
+/* Bit i: whether `keep` shows the row key + i, of `count` keys; all if there is none. */
+static uint32_t kept(const query_row *row, int key, int count)
 {
     if (!row->run->keep)
-        return true;
-    return fa_problem_keeps(&row->run->plan->problem, row->run->keep, row->number, row->head, row->position,
-                            &row->sequence->mask, row->sequence->first, key);
+        return UINT32_MAX;
+    return fa_problem_kept(&row->run->plan->problem, row->run->keep, row->number, row->head, row->position,
+                           &row->sequence->mask, row->sequence->first, key, count);
 }
 
 /* Hides what the row does not see among VL keys, of which `count` exist. */
 static vf hide(const query_row *row, int key, int count, vf x)
 {
-    fa_mask m = row->sequence->mask;
-    if (key >= m.prefix && !row->run->keep) {
-        int end = FA_MIN(fa_mask_end(m, row->position), key + count);
-        return v_hide_outside(x, vi_count(key), vi_set1(fa_mask_begin(m, row->position)), vi_set1(end));
+    const fa_mask m = row->sequence->mask;
+    const int end = FA_MIN(fa_mask_end(m, row->position), key + count);
+    uint32_t seen = kept(row, key, count);
+    if (key >= m.prefix)
+        x = v_hide_outside(x, vi_count(key), vi_set1(fa_mask_begin(m, row->position)), vi_set1(end));
+    for (int i = 0; key < m.prefix && i < VL; i++) {
+        if (i >= count || !fa_mask_visible(m, row->position, key + i))
+            seen &= ~((uint32_t)1 << i);
     }
+    if (seen == UINT32_MAX)
+        return x;
     float lane[VL];
     v_store(lane, x);
-    for (int i = 0; i < VL; i++) {
-        if (i >= count || !fa_mask_visible(m, row->position, key + i) || !is_kept(row, key + i))
-            lane[i] = -INFINITY;
-    }
+    for (int i = 0; i < VL; i++)
+        lane[i] = (seen >> i & 1) != 0 ? lane[i] : -INFINITY;
     return v_load(lane);
 }
 
@@ -190,7 +195,7 @@ static void add_infinite(const query_row *row, const typed_rows *v, int key, int
                          const float *p, float *o)
 {
     for (int j = 0; j < keys; j++) {
-        if (!fa_mask_visible(row->sequence->mask, row->position, key + j) || !is_kept(row, key + j))
+        if (!fa_mask_visible(row->sequence->mask, row->position, key + j) || (kept(row, key + j, 1) & 1) == 0)
             continue;
         for (int d = 0; d < dim; d++) {
             float value = FA_ISA_NAME(element_of)(v, j, d);

@@ -136,17 +136,35 @@ static inline int64_t fa_problem_extra_offset(const fa_tensor *t, int64_t n, int
     return n * t->stride[0] + head * t->stride[1] + row * t->stride[2] + first * t->stride[3];
 }
 
-/* Whether `keep`, which the problem has, keeps a key of sequence n; keys count from the first one used. */
+/* Bit i: whether `keep`, which the problem has, keeps key + i of sequence n, for `count` keys, at most 32; keys count from the
+ * first one used. Bits from `count` on may be anything. */
+static inline uint32_t fa_problem_kept(const fa_problem *p, const void *keep, int64_t n, int64_t head,
+                                       int64_t row, const fa_mask *mask, int32_t first, int32_t key,
+                                       int32_t count)
+{
+    const fa_tensor *t = &p->tensor[FA_KEEP];
+    if (!p->keep_bits) {
+        const uint8_t *at =
+            (const uint8_t *)keep + fa_problem_extra_offset(t, n, head, row, first) + key * t->stride[3];
+        uint32_t kept = 0;
+        for (int32_t i = 0; i < count; i++)
+            kept |= (uint32_t)(at[i * t->stride[3]] != 0) << i;
+        return kept;
+    }
+    const uint32_t *word = (const uint32_t *)keep + fa_problem_extra_offset(t, n, head, row, 0);
+    const int32_t bit = p->keep_last > 0 ? key - (mask->len_kv - p->keep_last) : first + key;
+    const int32_t before = bit < 0 ? (-bit < count ? -bit : count) : 0; /* keys that bits say nothing of */
+    uint32_t kept = (uint32_t)(((uint64_t)1 << before) - 1);
+    for (int32_t i = before; i < count; i += 32 - ((bit + i) & 31))
+        kept |= word[((bit + i) >> 5) * t->stride[3]] >> ((bit + i) & 31) << i;
+    return kept;
+}
+
+/* Whether it keeps one key. */
 static inline bool fa_problem_keeps(const fa_problem *p, const void *keep, int64_t n, int64_t head,
                                     int64_t row, const fa_mask *mask, int32_t first, int32_t key)
 {
-    const fa_tensor *t = &p->tensor[FA_KEEP];
-    if (!p->keep_bits)
-        return ((const uint8_t *)
-                    keep)[fa_problem_extra_offset(t, n, head, row, first) + key * t->stride[3]] != 0;
-    const int32_t bit = p->keep_last > 0 ? key - (mask->len_kv - p->keep_last) : first + key;
-    const int64_t at = fa_problem_extra_offset(t, n, head, row, 0) + (bit >> 5) * t->stride[3];
-    return bit < 0 || (((const uint32_t *)keep)[at] >> (bit & 31) & 1) != 0;
+    return (fa_problem_kept(p, keep, n, head, row, mask, first, key, 1) & 1) != 0;
 }
 
 #endif
