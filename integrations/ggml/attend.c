@@ -48,7 +48,7 @@ struct fg_attend {
     team team[TEAMS];
     planned planned[PLANS];
     uint64_t clock;
-    scratch workspace, spans, lengths;
+    scratch workspace, spans, lengths, bits;
     const char *message; /* of the last failure, where it is not the library's */
 };
 
@@ -118,6 +118,8 @@ bool fg_device_supports(const fg_device *device, const struct ggml_tensor *node,
         return false;
     /* What the mask will say is not known yet: whatever it is, less is asked for than this. */
     p.has_lengths = p.bias.shape[0] > 0;
+    if (p.has_lengths)
+        p.keep = fg_problem_bits(&p);
     const size_t at = fg_problem_hash(&p) % ANSWERS;
     if (!answer[at].known || memcmp(&answer[at].problem, &p, sizeof(p)) != 0) {
         fa_attention_desc desc;
@@ -171,6 +173,7 @@ void fg_attend_destroy(fg_attend *a)
     free(a->workspace.memory);
     free(a->spans.memory);
     free(a->lengths.memory);
+    free(a->bits.memory);
     free(a);
 }
 
@@ -294,21 +297,34 @@ static fa_status schedule(planned *e, const team *t, const int64_t *lengths)
 
 /* ---- masks ---- */
 
+/* What is known of a mask that the problem does not hold. NULL: not needed. */
+typedef struct mask_data {
+    int64_t *lengths; /* first_kv, then lens_kv, of each batch entry */
+    uint32_t *bits;   /* problem.keep                                */
+} mask_data;
+
 typedef struct mask_reader {
-    const char *data;
     const struct ggml_tensor *mask;
-    int64_t rows, keys, count;
+    fa_tensor size; /* (batch, head, row, key) */
+    int64_t count;  /* of rows, in all         */
+    /* One of them is written. */
     fg_span *span;
+    uint32_t *bits;
 } mask_reader;
 
 static void read_rows(void *argument, int32_t index)
 {
     const mask_reader *m = argument;
     const int64_t begin = (int64_t)index * ROWS_AT_ONCE, rest = m->count - begin;
+    const int64_t rows = m->size.shape[2], heads = m->size.shape[1], keys = m->size.shape[3];
     for (int64_t i = begin; i < begin + (rest < ROWS_AT_ONCE ? rest : ROWS_AT_ONCE); i++) {
-        const char *row = (const char *)m->mask->data + (size_t)(i / m->rows) * m->mask->nb[3] +
-                          (size_t)(i % m->rows) * m->mask->nb[1];
-        m->span[i] = fg_mask_row((const uint16_t *)(const void *)row, m->keys);
+        const void *row = (const char *)m->mask->data + (size_t)(i % rows) * m->mask->nb[1] +
+                          (size_t)(i / rows % heads) * m->mask->nb[2] +
+                          (size_t)(i / rows / heads) * m->mask->nb[3];
+        if (m->span)
+            m->span[i] = fg_mask_row(row, keys);
+        else
+            fg_mask_bits(row, keys, m->bits + i * fg_mask_words(keys));
     }
 }
 
@@ -326,31 +342,52 @@ static void read_all_rows(const team *t, mask_reader *m)
         read_rows(m, i);
 }
 
-/* Replaces what of the mask can be said without it. Heads with masks of their own keep them. */
-static fa_status read_mask(fg_attend *a, const team *t, const struct ggml_tensor *mask, fg_problem *p,
-                           int64_t **lengths)
+/* Describes the interval of keys that each row sees. The mask has one head. */
+static fa_status read_shape(fg_attend *a, const team *t, mask_reader m, fg_problem *p, int64_t **lengths,
+                            fg_shape *shape)
 {
-    *lengths = NULL;
-    if (!mask || p->bias.shape[1] != 1)
-        return FA_OK;
-    const int64_t batches = p->q.shape[0], masks = p->bias.shape[0];
-    mask_reader m = {
-        .mask = mask, .rows = p->bias.shape[2], .keys = p->bias.shape[3], .count = masks * p->bias.shape[2]};
+    const int64_t batches = p->q.shape[0], masks = m.size.shape[0];
     m.span = take(&a->spans, (size_t)m.count * sizeof(fg_span));
     *lengths = take(&a->lengths, 2 * (size_t)batches * sizeof(int64_t));
     if (!m.span || !*lengths)
         return no_memory(a);
     read_all_rows(t, &m);
     int64_t *first = *lengths, *length = first + batches;
-    const fg_shape shape = fg_mask_shape(m.span, masks, m.rows, first, length);
+    *shape = fg_mask_shape(m.span, masks, m.size.shape[2], first, length);
     for (int64_t n = masks; n < batches; n++) {
         first[n] = first[0];
         length[n] = length[0];
     }
     p->has_lengths = 1;
-    p->causal = shape.causal;
-    p->window = shape.window;
-    if (shape.exact)
+    p->causal = shape->causal;
+    p->window = shape->window;
+    return FA_OK;
+}
+
+/* Puts into other words what of the mask can be said without it, and what must be. Masks of each head are taken as they are. */
+static fa_status read_mask(fg_attend *a, const team *t, const struct ggml_tensor *mask, fg_problem *p,
+                           mask_data *data)
+{
+    *data = (mask_data){NULL, NULL};
+    if (!mask)
+        return FA_OK;
+    mask_reader m = {.mask = mask, .size = p->bias};
+    m.count = m.size.shape[0] * m.size.shape[1] * m.size.shape[2];
+    fg_shape shape = {.exact = false, .zero = false};
+    if (m.size.shape[1] == 1) {
+        fa_status status = read_shape(a, t, m, p, &data->lengths, &shape);
+        if (status)
+            return status;
+    }
+    if (!shape.exact) {
+        p->keep = fg_problem_bits(p);
+        m.bits = take(&a->bits, (size_t)(m.count * p->keep.shape[3]) * sizeof(uint32_t));
+        if (!m.bits)
+            return no_memory(a);
+        read_all_rows(t, &m);
+        data->bits = m.bits;
+    }
+    if (shape.zero)
         memset(&p->bias, 0, sizeof(p->bias));
     return FA_OK;
 }
@@ -361,15 +398,15 @@ static fa_status run_in_place(fg_attend *a, const struct ggml_tensor *node, fg_p
 {
     team *t;
     planned *e;
-    int64_t *lengths;
+    mask_data data;
     const struct ggml_tensor *const *src = (const struct ggml_tensor *const *)node->src;
     fa_status status = find_team(a, &t);
     if (!status)
-        status = read_mask(a, t, src[3], p, &lengths);
+        status = read_mask(a, t, src[3], p, &data);
     if (!status)
         status = find_plan(a, t, p, src[4] ? src[4]->data : NULL, &e);
-    if (!status && lengths)
-        status = schedule(e, t, lengths);
+    if (!status && data.lengths)
+        status = schedule(e, t, data.lengths);
     if (status)
         return status;
     const size_t bytes = fa_plan_workspace(e->plan);
@@ -379,6 +416,7 @@ static fa_status run_in_place(fg_attend *a, const struct ggml_tensor *node, fg_p
         .k = src[1]->data,
         .v = src[2]->data,
         .bias = p->bias.shape[0] > 0 ? src[3]->data : NULL,
+        .keep = data.bits,
         .o = node->data,
         .workspace = take(&a->workspace, bytes),
         .work = e->work,
@@ -391,18 +429,18 @@ static fa_status run_in_place(fg_attend *a, const struct ggml_tensor *node, fg_p
 static fa_status run_on_copies(fg_attend *a, const struct ggml_tensor *node, fg_problem *p)
 {
     float factors[FG_MAX_HEADS];
-    int64_t *lengths;
+    mask_data data;
     fa_attention_desc desc;
     const struct ggml_tensor *const *src = (const struct ggml_tensor *const *)node->src;
-    fa_status status = read_mask(a, NULL, src[3], p, &lengths);
+    fa_status status = read_mask(a, NULL, src[3], p, &data);
     if (status)
         return status;
     p->has_lengths = 0; /* a plan of its own */
     fg_problem_describe(p, factors, src[4] ? src[4]->data : NULL, &desc);
-    desc.first_kv = lengths;
-    desc.lens_kv = lengths ? lengths + p->q.shape[0] : NULL;
+    desc.first_kv = data.lengths;
+    desc.lens_kv = data.lengths ? data.lengths + p->q.shape[0] : NULL;
     return fa_attention_host(a->device->device, &desc, src[0]->data, src[1]->data, src[2]->data,
-                             p->bias.shape[0] > 0 ? src[3]->data : NULL, NULL, node->data, NULL);
+                             p->bias.shape[0] > 0 ? src[3]->data : NULL, data.bits, node->data, NULL);
 }
 
 fa_status fg_attend_run(fg_attend *a, const struct ggml_tensor *node)

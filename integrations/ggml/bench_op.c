@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One node of flash attention by the backend and by ggml's CPU backend, in turns in one process: milliseconds of CPU time over all
- * threads, medians, and the median of the turns' ratios. The rows are the last ones of a causal sequence.
+ * threads, medians, and the median of the turns' ratios. The rows are the last ones of a causal sequence, or of several in one
+ * cache: their prompts behind each other in its first half, then a key of each in turn.
  *
- *   bench_op libggml-fastattn.so CACHE HEADS HEADS_KV DIM ROWS KEYS THREADS TURNS
+ *   bench_op libggml-fastattn.so CACHE HEADS HEADS_KV DIM ROWS KEYS THREADS TURNS [SEQUENCES]
  *
  * CACHE is a type as ggml calls it: f16, q8_0. Heads lie between rows, as in llama.cpp.
  */
@@ -20,7 +21,7 @@
 
 typedef struct shape {
     enum ggml_type cache;
-    int heads, heads_kv, dim, rows, keys;
+    int heads, heads_kv, dim, rows, keys, sequences;
 } shape;
 
 static enum ggml_type type_of(const char *name)
@@ -65,11 +66,18 @@ static void fill(struct ggml_tensor *t)
     free(number);
 }
 
+static int sequence_of(const shape *s, int key)
+{
+    const int prompts = s->keys / 2;
+    return key < prompts ? (int)((int64_t)key * s->sequences / prompts) : key % s->sequences;
+}
+
 static void fill_mask(const shape *s, uint16_t *at)
 {
     for (int i = 0; i < s->rows; i++) {
+        const int own = s->keys - s->rows + i, sequence = sequence_of(s, own);
         for (int j = 0; j < s->keys; j++)
-            *at++ = ggml_fp32_to_fp16(j <= s->keys - s->rows + i ? 0 : -INFINITY);
+            *at++ = ggml_fp32_to_fp16(j <= own && sequence_of(s, j) == sequence ? 0 : -INFINITY);
     }
 }
 
@@ -97,12 +105,17 @@ static double median(double *x, int count)
 
 int main(int argc, char **argv)
 {
-    if (argc != 10) {
-        fprintf(stderr, "bench_op BACKEND CACHE HEADS HEADS_KV DIM ROWS KEYS THREADS TURNS\n");
+    if (argc != 10 && argc != 11) {
+        fprintf(stderr, "bench_op BACKEND CACHE HEADS HEADS_KV DIM ROWS KEYS THREADS TURNS [SEQUENCES]\n");
         return 2;
     }
-    const shape s = {type_of(argv[2]), atoi(argv[3]), atoi(argv[4]),
-                     atoi(argv[5]),    atoi(argv[6]), atoi(argv[7])};
+    const shape s = {type_of(argv[2]),
+                     atoi(argv[3]),
+                     atoi(argv[4]),
+                     atoi(argv[5]),
+                     atoi(argv[6]),
+                     atoi(argv[7]),
+                     argc > 10 ? atoi(argv[10]) : 1};
     const int threads = atoi(argv[8]), turns = atoi(argv[9]);
     ggml_backend_reg_t reg = ggml_backend_load(argv[1]);
     if (!reg)
@@ -142,8 +155,8 @@ int main(int argc, char **argv)
         time[2][i] = time[0][i] / time[1][i];
     }
     printf(
-        "%s, heads %d/%d, dim %d, %d rows, %d keys, %d threads: ggml %.3f ms, the backend %.3f ms; ratio %.2f\n",
-        argv[2], s.heads, s.heads_kv, s.dim, s.rows, s.keys, threads, median(time[0], turns),
+        "%s, heads %d/%d, dim %d, %d rows, %d keys of %d, %d threads: ggml %.3f ms, the backend %.3f ms; ratio %.2f\n",
+        argv[2], s.heads, s.heads_kv, s.dim, s.rows, s.keys, s.sequences, threads, median(time[0], turns),
         median(time[1], turns), median(time[2], turns));
     for (int i = 0; i < 3; i++)
         free(time[i]);

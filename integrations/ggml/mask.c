@@ -25,11 +25,24 @@ fg_span fg_mask_row(const uint16_t *row, int64_t keys)
     while (end > begin && row[end - 1] == HIDDEN)
         end--;
     if (begin == end)
-        return (fg_span){0, 0, true};
-    unsigned bits = 0;
-    for (int64_t i = begin; i < end; i++)
-        bits |= row[i];
-    return (fg_span){(int32_t)begin, (int32_t)end, (bits & 0x7FFFu) == 0};
+        return (fg_span){0, 0, true, true};
+    uint16_t hidden = 0, other = 0;
+    for (int64_t i = begin; i < end; i++) {
+        hidden |= row[i] == HIDDEN;
+        other |= row[i] == HIDDEN ? 0 : row[i];
+    }
+    return (fg_span){(int32_t)begin, (int32_t)end, !hidden, (other & 0x7FFFu) == 0};
+}
+
+void fg_mask_bits(const uint16_t *row, int64_t keys, uint32_t *word)
+{
+    for (int64_t key = 0; key < keys; key += 32) {
+        const int count = keys - key < 32 ? (int)(keys - key) : 32;
+        uint32_t seen = 0;
+        for (int i = 0; i < count; i++)
+            seen |= (uint32_t)(row[key + i] != HIDDEN) << i;
+        *word++ = seen;
+    }
 }
 
 /* Each row sees one key more than the row before it, at the end. */
@@ -50,7 +63,7 @@ static int64_t begin_of(int64_t first, int64_t window, int64_t end)
 
 fg_shape fg_mask_shape(const fg_span *span, int64_t batches, int64_t rows, int64_t *first, int64_t *length)
 {
-    fg_shape shape = {.exact = true, .causal = true};
+    fg_shape shape = {.exact = true, .zero = true, .causal = true};
     for (int64_t n = 0; n < batches; n++) {
         const fg_span *s = span + n * rows;
         shape.causal = shape.causal && is_causal(s, rows);
@@ -71,7 +84,8 @@ fg_shape fg_mask_shape(const fg_span *span, int64_t batches, int64_t rows, int64
     for (int64_t i = 0; i < batches * rows; i++) {
         const int64_t n = i / rows;
         windowed = windowed && span[i].begin == begin_of(first[n], shape.window, span[i].end);
-        shape.exact = shape.exact && span[i].zero && (shape.causal || span[i].end == length[n]);
+        shape.exact = shape.exact && span[i].full && (shape.causal || span[i].end == length[n]);
+        shape.zero = shape.zero && span[i].zero;
     }
     if (!windowed) {
         shape.exact = false;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "problem.h"
 
+#include "mask.h"
+
 #include <ggml.h>
 #include <math.h>
 #include <string.h>
@@ -124,6 +126,7 @@ void fg_problem_describe(const fg_problem *p, float factors[FG_MAX_HEADS], const
         .window_left = p->window,
         .dynamic_lengths = p->has_lengths,
         .bias = p->bias,
+        .keep = p->keep,
         .sinks = sinks,
         .v_in_k = p->v_in_k,
     };
@@ -131,6 +134,12 @@ void fg_problem_describe(const fg_problem *p, float factors[FG_MAX_HEADS], const
         bias_factors(p->max_bias, p->q.shape[1], factors);
         desc->bias_factors = factors;
     }
+}
+
+fa_tensor fg_problem_bits(const fg_problem *p)
+{
+    return fa_tensor_make(FA_I32, p->bias.shape[0], p->bias.shape[1], p->bias.shape[2],
+                          fg_mask_words(p->bias.shape[3]));
 }
 
 uint64_t fg_problem_hash(const fg_problem *problem)

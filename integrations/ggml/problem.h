@@ -13,7 +13,8 @@ struct ggml_tensor;
 /* All that a plan depends on, but the sinks. Compared and hashed as bytes: those between the fields are 0. */
 typedef struct fg_problem {
     fa_tensor q, k, v, o;
-    fa_tensor bias; /* the mask, as far as it is one to add; shape all 0: none */
+    fa_tensor bias; /* the mask, as far as it is one to add; shape all 0: none   */
+    fa_tensor keep; /* its bits, where it is more than an interval; shape all 0: none */
     float scale, softcap, max_bias;
     int32_t v_in_k, has_sinks;
     /* What the mask says beside. */
@@ -27,6 +28,9 @@ bool fg_problem_read(const struct ggml_tensor *node, fg_problem *problem, const 
 /* `desc` points to `factors` and to `sinks`, of problem->q.shape[1] elements, where it has these. */
 void fg_problem_describe(const fg_problem *problem, float factors[FG_MAX_HEADS], const float *sinks,
                          fa_attention_desc *desc);
+
+/* The bits of the problem's mask, for each of its heads and sequences: a contiguous tensor. */
+fa_tensor fg_problem_bits(const fg_problem *problem);
 
 uint64_t fg_problem_hash(const fg_problem *problem);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Loads the backend as a program with ggml does, gives ggml's scheduler graphs of one FLASH_ATTN_EXT, and compares with the
- * library's reference in double precision, which is told the mask as a plain bias.
+ * library's reference in double precision, which is told the mask as a plain bias. Then NaN and infinity lie in cells of the
+ * cache: no row that does not see them may have another bit.
  *
  * test_backend FILE    FILE is libggml-fastattn.so
  */
@@ -32,7 +33,17 @@ static int failures;
         }                                                          \
     } while (0)
 
-typedef enum mask_kind { NO_MASK, CAUSAL, WINDOW, RAGGED, ALIBI, HOLES, HIDDEN_ROW } mask_kind;
+typedef enum mask_kind {
+    NO_MASK,
+    CAUSAL,
+    WINDOW,
+    RAGGED,
+    ALIBI,
+    HOLES,
+    HIDDEN_ROW,
+    CELLS, /* two sequences in one cache, and cells of neither */
+    ALIBI_CELLS,
+} mask_kind;
 
 typedef struct test_case {
     const char *name;
@@ -41,7 +52,7 @@ typedef struct test_case {
     mask_kind mask;
     int seen; /* keys that the last row sees */
     float max_bias, softcap;
-    bool sinks, v_in_k, permuted;
+    bool sinks, v_in_k, permuted, head_masks;
 } test_case;
 
 static uint32_t seed;
@@ -81,11 +92,14 @@ static void fill(struct ggml_tensor *t)
     free(number);
 }
 
-/* What a row sees, in the plainest words. */
-static float mask_at(const test_case *c, int batch, int row, int key)
+/* What a row sees, in the plainest words. Only masks of each head look at `head`. */
+static float mask_at(const test_case *c, int batch, int head, int row, int key)
 {
     const int position = c->seen - c->rows + row;
+    const bool own = key <= position && key / 7 % 3 == (row + head) % 2;
     switch (c->mask) {
+    case CELLS: return own ? 0 : -INFINITY;
+    case ALIBI_CELLS: return own ? -fabsf((float)(position - key)) : -INFINITY;
     case WINDOW: return key <= position && key > position - 20 ? 0 : -INFINITY;
     case RAGGED: return key <= position - 3 * batch ? 0 : -INFINITY; /* each sequence has keys of its own */
     case ALIBI: return key <= position ? -fabsf((float)(position - key)) : -INFINITY;
@@ -95,13 +109,20 @@ static float mask_at(const test_case *c, int batch, int row, int key)
     }
 }
 
+static int mask_heads(const test_case *c)
+{
+    return c->head_masks ? c->heads : 1;
+}
+
 static void fill_mask(const test_case *c, struct ggml_tensor *mask)
 {
     uint16_t *at = mask->data;
     for (int b = 0; b < c->batch; b++) {
-        for (int i = 0; i < c->rows; i++) {
-            for (int j = 0; j < c->keys; j++)
-                *at++ = fa_f32_to_f16(mask_at(c, b, i, j));
+        for (int h = 0; h < mask_heads(c); h++) {
+            for (int i = 0; i < c->rows; i++) {
+                for (int j = 0; j < c->keys; j++)
+                    *at++ = fa_f32_to_f16(mask_at(c, b, h, i, j));
+            }
         }
     }
 }
@@ -190,7 +211,16 @@ typedef struct backends {
     void (*set_threads)(ggml_backend_t backend, int threads);
 } backends;
 
-static void run_case(const backends *with, const test_case *c)
+/* One node and its neighbour in a scheduler that has both backends. */
+typedef struct job {
+    struct ggml_context *ctx;
+    ggml_backend_buffer_t buffer;
+    ggml_backend_sched_t scheduler;
+    struct ggml_cgraph *graph;
+    struct ggml_tensor *node;
+} job;
+
+static job open_job(const backends *with, const test_case *c)
 {
     struct ggml_init_params parameters = {.mem_size = 64 * ggml_tensor_overhead() + ggml_graph_overhead(),
                                           .no_alloc = true};
@@ -205,9 +235,9 @@ static void run_case(const backends *with, const test_case *c)
             ? ggml_view_4d(ctx, k, c->dim_v, c->keys, c->heads_kv, c->batch, k->nb[1], k->nb[2], k->nb[3], 0)
             : new_tensor(ctx, c->v, c->permuted, c->dim_v, c->keys, c->heads_kv, c->batch);
     struct ggml_tensor *mask =
-        c->mask ? ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c->keys, c->rows, 1, c->batch) : NULL;
+        c->mask ? ggml_new_tensor_4d(ctx, GGML_TYPE_F16, c->keys, c->rows, mask_heads(c), c->batch) : NULL;
     struct ggml_tensor *sinks = c->sinks ? ggml_new_tensor_1d(ctx, GGML_TYPE_F32, c->heads) : NULL;
-    ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors(ctx, with->cpu);
+    job j = {.ctx = ctx, .buffer = ggml_backend_alloc_ctx_tensors(ctx, with->cpu)};
     fill(q->view_src ? q->view_src : q);
     fill(k->view_src ? k->view_src : k);
     if (!c->v_in_k)
@@ -217,47 +247,182 @@ static void run_case(const backends *with, const test_case *c)
     if (sinks)
         fill(sinks);
 
-    struct ggml_tensor *node =
-        ggml_flash_attn_ext(ctx, q, k, v, mask, 1 / sqrtf((float)c->dim_qk), c->max_bias, c->softcap);
-    ggml_flash_attn_ext_add_sinks(node, sinks);
-    struct ggml_cgraph *graph = ggml_new_graph(ctx);
-    ggml_build_forward_expand(graph, ggml_scale(ctx, node, 1));
+    j.node = ggml_flash_attn_ext(ctx, q, k, v, mask, 1 / sqrtf((float)c->dim_qk), c->max_bias, c->softcap);
+    ggml_flash_attn_ext_add_sinks(j.node, sinks);
+    j.graph = ggml_new_graph(ctx);
+    ggml_build_forward_expand(j.graph, ggml_scale(ctx, j.node, 1));
     ggml_backend_t list[2] = {with->own, with->cpu};
-    ggml_backend_sched_t scheduler =
-        ggml_backend_sched_new(list, NULL, 2, GGML_DEFAULT_GRAPH_SIZE, false, false);
-    EXPECT(ggml_backend_sched_alloc_graph(scheduler, graph), "%s", c->name);
-    EXPECT(ggml_backend_sched_get_tensor_backend(scheduler, node) == with->own, "%s: computed elsewhere",
+    j.scheduler = ggml_backend_sched_new(list, NULL, 2, GGML_DEFAULT_GRAPH_SIZE, false, false);
+    EXPECT(ggml_backend_sched_alloc_graph(j.scheduler, j.graph), "%s", c->name);
+    EXPECT(ggml_backend_sched_get_tensor_backend(j.scheduler, j.node) == with->own, "%s: computed elsewhere",
            c->name);
     /* The scheduler puts a copy in the place of a source that it has to copy. */
-    EXPECT(node->src[0] == q && node->src[1] == k && node->src[2] == v && node->src[3] == mask &&
-               node->src[4] == sinks,
+    EXPECT(j.node->src[0] == q && j.node->src[1] == k && j.node->src[2] == v && j.node->src[3] == mask &&
+               j.node->src[4] == sinks,
            "%s: something is copied", c->name);
-    float *before = NULL;
+    return j;
+}
+
+static void close_job(job *j)
+{
+    ggml_backend_sched_free(j->scheduler);
+    ggml_backend_buffer_free(j->buffer);
+    ggml_free(j->ctx);
+}
+
+static void compute(const job *j, const test_case *c)
+{
+    memset(j->node->data, 0xFF, ggml_nbytes(j->node));
+    EXPECT(ggml_backend_sched_graph_compute(j->scheduler, j->graph) == GGML_STATUS_SUCCESS, "%s", c->name);
+}
+
+static void run_case(const backends *with, const test_case *c)
+{
+    job j = open_job(with, c);
+    const size_t bytes = ggml_nbytes(j.node);
+    void *before = allocate(bytes);
     for (int threads = 1; threads <= 3; threads++) {
         with->set_threads(with->own, threads);
         for (int again = 0; again < 2; again++) {
-            const size_t bytes = ggml_nbytes(node);
-            memset(node->data, 0xFF, bytes);
-            EXPECT(ggml_backend_sched_graph_compute(scheduler, graph) == GGML_STATUS_SUCCESS, "%s", c->name);
-            compare(c, node);
+            compute(&j, c);
+            compare(c, j.node);
             if (again)
-                EXPECT(memcmp(before, node->data, bytes) == 0, "%s: other bits in a second run", c->name);
-            free(before);
-            before = allocate(bytes);
-            memcpy(before, node->data, bytes);
+                EXPECT(memcmp(before, j.node->data, bytes) == 0, "%s: other bits in a second run", c->name);
+            memcpy(before, j.node->data, bytes);
         }
     }
-    if (mask) { /* the mask changes where it lies, as from one token to the next */
+    if (j.node->src[3]) { /* the mask changes where it lies, as from one token to the next */
         test_case shorter = *c;
         shorter.seen -= c->batch > 1 ? 1 : 5;
-        fill_mask(&shorter, mask);
-        EXPECT(ggml_backend_sched_graph_compute(scheduler, graph) == GGML_STATUS_SUCCESS, "%s", c->name);
-        compare(&shorter, node);
+        fill_mask(&shorter, j.node->src[3]);
+        compute(&j, c);
+        compare(&shorter, j.node);
     }
     free(before);
-    ggml_backend_sched_free(scheduler);
-    ggml_backend_buffer_free(buffer);
-    ggml_free(ctx);
+    close_job(&j);
+}
+
+/* ---- cells that hold no numbers ---- */
+
+static bool sees(const test_case *c, int batch, int head, int row, int key)
+{
+    return mask_at(c, batch, c->head_masks ? head : 0, row, key) > -INFINITY;
+}
+
+static bool any_sees(const test_case *c, int batch, int key)
+{
+    for (int h = 0; h < mask_heads(c); h++) {
+        for (int i = 0; i < c->rows; i++) {
+            if (sees(c, batch, h, i, key))
+                return true;
+        }
+    }
+    return false;
+}
+
+/* Each element NaN, or infinite: of a block, which begins with its scale, that. */
+static void spoil(const struct ggml_tensor *t, int key, int head, int batch, bool infinite)
+{
+    const size_t size = ggml_type_size(t->type), blocks = (size_t)(t->ne[0] / ggml_blck_size(t->type));
+    const uint32_t f32 = 0x7F800000u;
+    const uint16_t f16 = t->type == GGML_TYPE_BF16 ? 0x7F80u : 0x7C00u;
+    uint8_t *at =
+        (uint8_t *)t->data + (size_t)key * t->nb[1] + (size_t)head * t->nb[2] + (size_t)batch * t->nb[3];
+    for (size_t i = 0; i < blocks; i++, at += size) {
+        if (!infinite)
+            memset(at, 0xFF, size);
+        else if (t->type == GGML_TYPE_F32)
+            memcpy(at, &f32, sizeof(f32));
+        else
+            memcpy(at, &f16, sizeof(f16));
+    }
+}
+
+/* Spoils the keys that no row sees, or those that the first row does not see. How many there are. */
+static int spoil_keys(const test_case *c, const struct ggml_tensor *node, bool first, bool infinite,
+                      bool *spoiled)
+{
+    int count = 0;
+    for (int b = 0; b < c->batch; b++) {
+        for (int j = 0; j < c->keys; j++) {
+            bool *at = &spoiled[b * c->keys + j];
+            *at = first ? !sees(c, b, 0, 0, j) : !any_sees(c, b, j);
+            for (int h = 0; *at && h < c->heads_kv; h++) {
+                spoil(node->src[1], j, h, b, infinite);
+                spoil(node->src[2], j, h, b, infinite);
+            }
+            count += *at;
+        }
+    }
+    return count;
+}
+
+/* A row that sees a spoiled key is none of numbers; any other is what it was. */
+static void compare_rows(const test_case *c, const struct ggml_tensor *node, const float *before,
+                         const bool *spoiled)
+{
+    const float *now = node->data;
+    int wrong = 0;
+    for (int i = 0; i < c->batch * c->rows * c->heads; i++) {
+        const int h = i % c->heads, r = i / c->heads % c->rows, b = i / c->heads / c->rows;
+        bool meets = false, finite = true;
+        for (int j = 0; j < c->keys; j++)
+            meets = meets || (spoiled[b * c->keys + j] && sees(c, b, h, r, j));
+        for (int d = 0; d < c->dim_v; d++)
+            finite = finite && isfinite(now[i * c->dim_v + d]);
+        wrong +=
+            meets ? finite
+                  : memcmp(now + i * c->dim_v, before + i * c->dim_v, (size_t)c->dim_v * sizeof(float)) != 0;
+    }
+    EXPECT(wrong == 0, "%s, %s beside %s: %d rows", c->name, ggml_type_name(c->k), ggml_type_name(c->v),
+           wrong);
+}
+
+static void test_spoiled(const backends *with, const test_case *c)
+{
+    bool *spoiled = allocate((size_t)(c->batch * c->keys));
+    with->set_threads(with->own, 1);
+    for (int infinite = 0; infinite < 2; infinite++) {
+        job j = open_job(with, c);
+        compute(&j, c);
+        float *before = allocate(ggml_nbytes(j.node));
+        memcpy(before, j.node->data, ggml_nbytes(j.node));
+        for (int first = 0; first < 2; first++) {
+            EXPECT(spoil_keys(c, j.node, first, infinite, spoiled) > 0, "%s: nothing is hidden", c->name);
+            compute(&j, c);
+            compare_rows(c, j.node, before, spoiled);
+        }
+        free(before);
+        close_job(&j);
+    }
+    free(spoiled);
+}
+
+static void test_all_spoiled(const backends *with)
+{
+    static const enum ggml_type types[] = {GGML_TYPE_F32,  GGML_TYPE_F16,  GGML_TYPE_BF16,
+                                           GGML_TYPE_Q8_0, GGML_TYPE_Q4_0, GGML_TYPE_Q4_1,
+                                           GGML_TYPE_Q5_0, GGML_TYPE_Q5_1, GGML_TYPE_IQ4_NL};
+    static const test_case problems[] = {
+        {"spoiled cells", 0, 0, 64, 64, 4, 2, 19, 150, 1, CELLS, 130, .permuted = true},
+        {"spoiled cells, one row", 0, 0, 64, 64, 8, 2, 1, 300, 1, CELLS, 270, .permuted = true},
+        {"spoiled cells, ALiBi", 0, 0, 64, 96, 6, 2, 5, 150, 1, ALIBI_CELLS, 130, .max_bias = 8},
+        {"spoiled cells of a prompt", 0, 0, 64, 64, 4, 2, 70, 150, 1, CAUSAL, 130, .permuted = true},
+        {"spoiled cells, a mask of each head", 0, 0, 64, 64, 4, 2, 3, 150, 1, CELLS, 130, .head_masks = true},
+        {"spoiled cells of sequences", 0, 0, 64, 64, 4, 2, 6, 128, 3, RAGGED, 90, .permuted = true},
+    };
+    enum { TYPES = sizeof(types) / sizeof(types[0]), PROBLEMS = sizeof(problems) / sizeof(problems[0]) };
+    for (int i = 0; i < TYPES * TYPES * PROBLEMS; i++) {
+        test_case c = problems[i % PROBLEMS];
+        c.k = types[i / PROBLEMS % TYPES];
+        c.v = types[i / PROBLEMS / TYPES];
+        test_spoiled(with, &c);
+    }
+    for (int i = 0; i < TYPES; i++) {
+        const test_case latent = {
+            "spoiled latent cells", types[i], types[i], 576, 512, 16, 1, 3, 64, 1, CELLS, 60, .v_in_k = true};
+        test_spoiled(with, &latent);
+    }
 }
 
 /* ---- what it does not take ---- */
@@ -304,7 +469,7 @@ static void test_refusals(ggml_backend_dev_t device)
 
 /* ---- masks ---- */
 
-static void test_shape(const char *name, mask_kind kind, bool exact, bool causal, int64_t window)
+static void test_shape(const char *name, mask_kind kind, bool exact, bool zero, bool causal, int64_t window)
 {
     enum { ROWS = 9, KEYS = 101, BATCH = 2 };
     const test_case c = {.rows = ROWS, .keys = KEYS, .batch = BATCH, .mask = kind, .seen = 60};
@@ -313,16 +478,36 @@ static void test_shape(const char *name, mask_kind kind, bool exact, bool causal
     for (int i = 0; i < BATCH * ROWS; i++) {
         uint16_t row[KEYS];
         for (int j = 0; j < KEYS; j++)
-            row[j] = fa_f32_to_f16(mask_at(&c, i / ROWS, i % ROWS, j));
+            row[j] = fa_f32_to_f16(mask_at(&c, i / ROWS, 0, i % ROWS, j));
         span[i] = fg_mask_row(row, KEYS);
     }
     const fg_shape shape = fg_mask_shape(span, BATCH, ROWS, first, length);
-    EXPECT(shape.exact == exact && shape.causal == causal && shape.window == window, "%s: %d %d %d", name,
-           shape.exact, shape.causal, (int)shape.window);
+    EXPECT(shape.exact == exact && shape.zero == zero && shape.causal == causal && shape.window == window,
+           "%s: %d %d %d %d", name, shape.exact, shape.zero, shape.causal, (int)shape.window);
     for (int n = 0; n < BATCH; n++) {
         const int64_t begin = kind == WINDOW ? 60 - ROWS - 19 : 0, end = kind == RAGGED ? 60 - 3 * n : 60;
         EXPECT(first[n] == begin || kind == HIDDEN_ROW || kind == HOLES, "%s: first %d", name, (int)first[n]);
         EXPECT(length[n] == end || kind == HOLES, "%s: length %d", name, (int)length[n]);
+    }
+}
+
+/* The words behind a row's stay as they were. */
+static void test_bits(void)
+{
+    enum { KEYS = 101, WORDS = (KEYS + 31) / 32 };
+    const test_case c = {.rows = 9, .keys = KEYS, .batch = 1, .mask = HOLES, .seen = 60};
+    for (int keys = 1; keys <= KEYS; keys++) {
+        uint16_t row[KEYS];
+        uint32_t word[WORDS + 1] = {0};
+        const int words = (int)fg_mask_words(keys);
+        word[words] = 0x12345678u;
+        for (int j = 0; j < keys; j++)
+            row[j] = fa_f32_to_f16(mask_at(&c, 0, 0, keys % 9, j));
+        fg_mask_bits(row, keys, word);
+        EXPECT(word[words] == 0x12345678u, "%d keys: beyond the end", keys);
+        for (int j = 0; j < 32 * words; j++)
+            EXPECT((word[j / 32] >> j % 32 & 1u) == (j < keys && sees(&c, 0, 0, keys % 9, j)),
+                   "%d keys: bit %d", keys, j);
     }
 }
 
@@ -391,6 +576,13 @@ static const test_case cases[] = {
     {"holes", GGML_TYPE_F16, GGML_TYPE_F16, 64, 64, 4, 2, 19, 128, 1, HOLES, 90, .permuted = false},
     {"a row that sees nothing", GGML_TYPE_F16, GGML_TYPE_F16, 64, 64, 4, 2, 4, 128, 1, HIDDEN_ROW, 90,
      .permuted = false},
+    {"two sequences", GGML_TYPE_F16, GGML_TYPE_F16, 64, 64, 4, 2, 19, 150, 1, CELLS, 130, .permuted = true},
+    {"two sequences, one row", GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, 64, 64, 8, 2, 1, 300, 1, CELLS, 270,
+     .permuted = true},
+    {"two sequences, ALiBi", GGML_TYPE_F16, GGML_TYPE_F16, 64, 64, 12, 4, 11, 150, 1, ALIBI_CELLS, 130,
+     .max_bias = 8},
+    {"a mask of each head", GGML_TYPE_F16, GGML_TYPE_F16, 64, 64, 4, 2, 11, 150, 1, CELLS, 130,
+     .head_masks = true},
     {"softcap", GGML_TYPE_F16, GGML_TYPE_F16, 128, 128, 4, 2, 12, 128, 1, CAUSAL, 90, .softcap = 10},
     {"sinks", GGML_TYPE_F16, GGML_TYPE_F16, 64, 64, 8, 1, 12, 128, 1, WINDOW, 90, .sinks = true},
     {"latent", GGML_TYPE_F16, GGML_TYPE_F16, 576, 512, 16, 1, 3, 64, 1, CAUSAL, 60, .v_in_k = true},
@@ -417,17 +609,20 @@ int main(int argc, char **argv)
     memcpy(&with.set_threads, &function, sizeof(function));
     if (!with.own || !with.cpu || !with.set_threads)
         return 1;
+    ggml_backend_cpu_set_n_threads(with.cpu, 1);
     test_first_graphs(device, &with);
     test_refusals(device);
     test_failure(with.own, with.cpu);
-    test_shape("causal", CAUSAL, true, true, 0);
-    test_shape("window", WINDOW, true, true, 20);
-    test_shape("ragged", RAGGED, true, true, 0);
-    test_shape("ALiBi", ALIBI, false, true, 0);
-    test_shape("holes", HOLES, false, false, 0);
-    test_shape("hidden row", HIDDEN_ROW, false, false, 0);
+    test_shape("causal", CAUSAL, true, true, true, 0);
+    test_shape("window", WINDOW, true, true, true, 20);
+    test_shape("ragged", RAGGED, true, true, true, 0);
+    test_shape("ALiBi", ALIBI, true, false, true, 0);
+    test_shape("holes", HOLES, false, true, false, 0);
+    test_shape("hidden row", HIDDEN_ROW, false, true, false, 0);
+    test_bits();
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
         run_case(&with, &cases[i]);
+    test_all_spoiled(&with);
     ggml_backend_free(with.own);
     ggml_backend_free(with.cpu);
     ggml_backend_unload(reg);
