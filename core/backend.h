@@ -91,6 +91,8 @@ typedef struct fa_backend {
     bool host_pointers;
     /* A buffer's address is what other libraries of the device take for its memory. */
     bool device_pointers;
+    /* Devices work on in a child after fork(). Drivers do not: their threads and connections stay in the parent. */
+    bool forks;
 
     /* Scratch of one worker of a plan whose problem, kernel, tiling and args are set; it never falls as blocks grow.
      * NULL: none but a baseline's. */
@@ -120,6 +122,7 @@ struct fa_device {
     fa_limits limits;
     const fa_kernel *kernel[FA_MAX_KERNELS]; /* best first */
     int kernels;
+    long process; /* that opened it */
     void *impl;
 };
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/binding.h"
 
+#include "core/device.h"
 #include "core/status.h"
 
 fa_status fa_call_check(const char *object, const void *made, const fa_device *device, const fa_queue *queue,
@@ -11,7 +12,7 @@ fa_status fa_call_check(const char *object, const void *made, const fa_device *d
     if (queue->device != device)
         return fa_fail(FA_INVALID, "queue belongs to device %s, the %s to %s", queue->device->info.name,
                        object, device->info.name);
-    return FA_OK;
+    return fa_device_check(device);
 }
 
 fa_status fa_queue_check(const fa_queue *queue)

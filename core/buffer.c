@@ -3,6 +3,7 @@
 
 #include "core/backend.h"
 #include "core/context.h"
+#include "core/device.h"
 #include "core/status.h"
 
 static fa_status make(fa_device *device, size_t size, void *memory, bool wrap, fa_buffer **buffer)
@@ -22,6 +23,7 @@ static fa_status make(fa_device *device, size_t size, void *memory, bool wrap, f
                        memory);
     if (wrap && !device->info.host_memory)
         return fa_fail(FA_UNSUPPORTED, "%s cannot use host memory in place", device->info.name);
+    FA_TRY(fa_device_check(device));
     fa_buffer *made = fa_alloc_zeroed(device->context, sizeof(*made));
     if (!made)
         return FA_OUT_OF_MEMORY;
@@ -62,7 +64,7 @@ static fa_status check_range(const fa_queue *queue, const fa_buffer *buffer, siz
     if (offset > buffer->size || size > buffer->size - offset)
         return fa_fail(FA_INVALID, "offset %zu with size %zu is outside the buffer's %zu bytes", offset, size,
                        buffer->size);
-    return FA_OK;
+    return fa_device_check(queue->device);
 }
 
 fa_status fa_buffer_write(fa_queue *queue, fa_buffer *buffer, size_t offset, const void *source, size_t size)
@@ -115,6 +117,7 @@ fa_status fa_host_memory_create(fa_device *device, size_t size, void **memory)
         return fa_fail(FA_OUT_OF_MEMORY, "size is %zu, expected at most %zu", size, (size_t)PTRDIFF_MAX);
     if (size == 0)
         return FA_OK;
+    FA_TRY(fa_device_check(device));
     void *made = NULL;
     if (device->backend->host_create)
         FA_TRY(device->backend->host_create(device, size, &made));
@@ -129,10 +132,10 @@ void fa_host_memory_destroy(fa_device *device, void *memory, size_t size)
     if (!device || !memory)
         return;
     const fa_message kept = fa_message_keep();
-    if (device->backend->host_destroy)
-        device->backend->host_destroy(device, memory);
-    else
+    if (!device->backend->host_destroy)
         fa_release(device->context, memory, size);
+    else if (fa_device_works(device))
+        device->backend->host_destroy(device, memory);
     fa_message_restore(&kept);
 }
 
@@ -146,7 +149,8 @@ void fa_buffer_destroy(fa_buffer *buffer)
     if (!buffer)
         return;
     fa_message kept = fa_message_keep();
-    buffer->device->backend->buffer_destroy(buffer);
+    if (fa_device_works(buffer->device))
+        buffer->device->backend->buffer_destroy(buffer);
     fa_release(buffer->device->context, buffer, sizeof(*buffer));
     fa_message_restore(&kept);
 }

@@ -2,12 +2,29 @@
 /* Devices, queues and buffers: the checks that every backend would have to make, made once. */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/backend.h"
 #include "core/context.h"
 #include "core/device.h"
 #include "core/status.h"
 #include "core/structs.h"
+
+bool fa_device_works(const fa_device *device)
+{
+    return device->backend->forks || device->process == (long)getpid();
+}
+
+fa_status fa_device_check(const fa_device *device)
+{
+    if (fa_device_works(device))
+        return FA_OK;
+    return fa_fail(
+        FA_DEVICE_LOST,
+        "%s:%d %s was opened in process %ld, and this is a child of it after fork(), where drivers do "
+        "not work: open the driver in the child alone, or start the child anew (\"spawn\")",
+        device->info.backend, device->info.index, device->info.name, device->process);
+}
 
 /* Writes the names of a device's kernels into its info. */
 static void list_kernels(fa_device *device)
@@ -26,6 +43,7 @@ fa_status fa_device_open_entry(fa_context *context, const fa_device_entry *entry
     made->context = context;
     made->backend = entry->backend;
     made->info = entry->info;
+    made->process = (long)getpid();
     fa_status status = entry->backend->open(made, entry->import);
     if (status != FA_OK) {
         fa_release(context, made, sizeof(*made));
@@ -41,7 +59,8 @@ void fa_device_close(fa_device *device)
     if (!device)
         return;
     fa_message kept = fa_message_keep();
-    device->backend->close(device);
+    if (fa_device_works(device))
+        device->backend->close(device);
     fa_release(device->context, device, sizeof(*device));
     fa_message_restore(&kept);
 }
@@ -74,6 +93,7 @@ fa_status fa_queue_create(fa_device *device, fa_queue **queue)
 
 fa_status fa_queue_make(fa_device *device, bool urgent, fa_queue **queue)
 {
+    FA_TRY(fa_device_check(device));
     fa_queue *made = fa_alloc_zeroed(device->context, sizeof(*made));
     if (!made)
         return FA_OUT_OF_MEMORY;
@@ -93,6 +113,7 @@ fa_status fa_queue_wait(fa_queue *queue)
     fa_clear_error();
     if (!queue)
         return fa_fail(FA_INVALID, "queue is NULL");
+    FA_TRY(fa_device_check(queue->device));
     return fa_finish(queue->device->backend->queue_wait(queue));
 }
 
@@ -104,6 +125,7 @@ fa_status fa_queue_seconds(fa_queue *queue, double *seconds)
     const fa_backend *backend = queue->device->backend;
     if (!backend->queue_seconds)
         return fa_fail(FA_UNSUPPORTED, "the %s backend does not time its queues", backend->name);
+    FA_TRY(fa_device_check(queue->device));
     return fa_finish(backend->queue_seconds(queue, seconds));
 }
 
@@ -112,8 +134,10 @@ void fa_queue_destroy(fa_queue *queue)
     if (!queue)
         return;
     fa_message kept = fa_message_keep();
-    (void)queue->device->backend->queue_wait(queue);
-    queue->device->backend->queue_destroy(queue);
+    if (fa_device_works(queue->device)) {
+        (void)queue->device->backend->queue_wait(queue);
+        queue->device->backend->queue_destroy(queue);
+    }
     fa_release(queue->device->context, queue->scratch, queue->scratch_bytes);
     fa_release(queue->device->context, queue, sizeof(*queue));
     fa_message_restore(&kept);

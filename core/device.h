@@ -16,6 +16,13 @@ typedef struct fa_device_entry {
 
 fa_status fa_device_open_entry(fa_context *context, const fa_device_entry *entry, fa_device **device);
 
+/* Whether the device works in this process: false in a child after fork() where a driver has it. What belongs to it there
+ * is left to the driver when it is destroyed. */
+bool fa_device_works(const fa_device *device);
+
+/* FA_DEVICE_LOST, with the reason, where it does not. */
+fa_status fa_device_check(const fa_device *device);
+
 /* fa_queue_create() of arguments that are there. `urgent`: see fa_queue. */
 fa_status fa_queue_make(fa_device *device, bool urgent, fa_queue **queue);
 

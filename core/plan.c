@@ -9,6 +9,7 @@
 #include "core/attention/run_status.h"
 #include "core/backend.h"
 #include "core/context.h"
+#include "core/device.h"
 #include "core/floating.h"
 #include "core/size.h"
 #include "core/status.h"
@@ -305,6 +306,7 @@ fa_status fa_plan_create_edited(fa_device *device, const fa_attention_desc *desc
     *plan = NULL;
     if (!device)
         return fa_fail(FA_INVALID, "device is NULL");
+    FA_TRY(fa_device_check(device));
     fa_plan *made = fa_alloc_zeroed(device->context, sizeof(*made));
     if (!made)
         return FA_OUT_OF_MEMORY;
@@ -334,7 +336,7 @@ void fa_plan_destroy(fa_plan *plan)
         return;
     const fa_context *context = plan->device->context;
     fa_message kept = fa_message_keep();
-    if (plan->impl)
+    if (plan->impl && fa_device_works(plan->device))
         plan->device->backend->plan_release(plan);
     if (plan->fill)
         fa_fill_release(plan);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which devices there are, and which one a name means. */
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/backend.h"
 #include "core/context.h"
@@ -24,6 +26,9 @@ static const fa_backend *const backends[] = {
     NULL,
 };
 #undef FA_BACKEND
+
+/* The process that opened the driver of each, and found devices; 0: none did. */
+static atomic_long opener[sizeof(backends) / sizeof(backends[0])];
 
 #define NAME_SIZE 256
 
@@ -67,21 +72,40 @@ static void append(fa_text *text, const char *separator, const char *a, const ch
         text->used += (size_t)wrote < room ? (size_t)wrote : room - 1;
 }
 
-static size_t device_slots(const fa_context *context, const fa_backend *backend)
+/* How many devices backend number `b` has for this process; 0 with the reason. */
+static int count_devices(const fa_context *context, int b, char *reason, size_t reason_size)
+{
+    const long self = (long)getpid(), process = atomic_load(&opener[b]);
+    if (process != 0 && process != self && !backends[b]->forks) {
+        (void)snprintf(
+            reason, reason_size,
+            "process %ld opened the driver, and this is a child of it after fork(), where drivers do not "
+            "work: open the driver in the child alone, or start the child anew (\"spawn\")",
+            process);
+        return 0;
+    }
+    const int count = backends[b]->count(context, reason, reason_size);
+    if (count > 0)
+        atomic_store(&opener[b], self);
+    return count;
+}
+
+static size_t device_slots(const fa_context *context, int b)
 {
     char reason[256];
-    int count = backend->count(context, reason, sizeof(reason));
+    int count = count_devices(context, b, reason, sizeof(reason));
     return count > 0 ? (size_t)count : 1;
 }
 
-static void describe(const fa_context *context, const fa_backend *backend, int index, fa_device_entry *entry)
+static void describe(const fa_context *context, int b, int index, fa_device_entry *entry)
 {
+    const fa_backend *backend = backends[b];
     *entry = (fa_device_entry){.backend = backend};
     fa_device_info *info = &entry->info;
     info->struct_size = sizeof(*info);
     info->index = index;
     (void)snprintf(info->backend, sizeof(info->backend), "%s", backend->name);
-    if (backend->count(context, info->reason, sizeof(info->reason)) > 0)
+    if (count_devices(context, b, info->reason, sizeof(info->reason)) > 0)
         backend->describe(context, index, info);
 }
 
@@ -89,7 +113,7 @@ size_t fa_device_count(const fa_context *context)
 {
     size_t count = 0;
     for (int i = 0; context && backends[i]; i++)
-        count += device_slots(context, backends[i]);
+        count += device_slots(context, i);
     return count;
 }
 
@@ -100,10 +124,10 @@ fa_status fa_device_describe(const fa_context *context, size_t index, fa_device_
         return fa_fail(FA_INVALID, "context is NULL");
     size_t first = 0;
     for (int i = 0; backends[i]; i++) {
-        size_t slots = device_slots(context, backends[i]);
+        size_t slots = device_slots(context, i);
         if (index - first < slots) {
             fa_device_entry entry;
-            describe(context, backends[i], (int)(index - first), &entry);
+            describe(context, i, (int)(index - first), &entry);
             return fa_device_info_copy(&entry.info, info);
         }
         first += slots;
@@ -127,9 +151,9 @@ static void list_some(const fa_context *context, const char *order, bool named, 
     for (int i = 0; backends[i]; i++) {
         if (names_backend(order, backends[i]->name) != named)
             continue;
-        for (size_t d = 0; d < device_slots(context, backends[i]); d++) {
+        for (size_t d = 0; d < device_slots(context, i); d++) {
             fa_device_entry entry;
-            describe(context, backends[i], (int)d, &entry);
+            describe(context, i, (int)d, &entry);
             char name[NAME_SIZE];
             (void)snprintf(name, sizeof(name), "%s:%zu ", backends[i]->name, d);
             append(text, ", ", name, entry.info.available ? entry.info.name : entry.info.reason);
@@ -271,9 +295,9 @@ static fa_status search_choice(fa_search *search, const fa_choice *choice)
     for (int i = 0; backends[i]; i++) {
         if (!is_named(choice, backends[i]))
             continue; /* its driver is not even opened */
-        for (size_t d = 0; d < device_slots(search->context, backends[i]); d++) {
+        for (size_t d = 0; d < device_slots(search->context, i); d++) {
             fa_device_entry entry;
-            describe(search->context, backends[i], (int)d, &entry);
+            describe(search->context, i, (int)d, &entry);
             if (!is_chosen(choice, &entry))
                 continue;
             if (is_auto(choice) && !entry.info.automatic) {

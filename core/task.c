@@ -2,6 +2,7 @@
 #include "core/task.h"
 
 #include "core/backend.h"
+#include "core/device.h"
 #include "core/status.h"
 
 fa_task_view fa_task_view_of(const fa_task *task, const fa_task_binding *binding)
@@ -24,12 +25,13 @@ fa_status fa_task_prepare(fa_task *task)
             return fa_fail(FA_UNSUPPORTED, "%s spans %zu bytes, %s reads and writes at most %llu", o->name,
                            o->span, device->info.name, (unsigned long long)most);
     }
+    FA_TRY(fa_device_check(device));
     return device->backend->task_prepare ? device->backend->task_prepare(task) : FA_OK;
 }
 
 void fa_task_release(fa_task *task)
 {
-    if (task->device->backend->task_release)
+    if (task->device->backend->task_release && fa_device_works(task->device))
         task->device->backend->task_release(task);
 }
 

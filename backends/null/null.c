@@ -107,6 +107,7 @@ const fa_backend fa_backend_null = {
     .queue_wait = fa_host_queue_wait,
     .queue_destroy = fa_host_queue_destroy,
     .host_pointers = true,
+    .forks = true,
     .scratch_bytes = null_scratch,
     .plan_prepare = null_prepare,
     .plan_release = null_release,

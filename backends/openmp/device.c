@@ -207,6 +207,7 @@ const fa_backend fa_backend_openmp = {
     .queue_wait = fa_host_queue_wait,
     .queue_destroy = fa_host_queue_destroy,
     .host_pointers = true,
+    .forks = true,
     .scratch_bytes = fa_openmp_scratch_bytes,
     .plan_prepare = fa_openmp_plan_prepare,
     .plan_release = fa_openmp_plan_release,

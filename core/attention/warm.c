@@ -4,6 +4,7 @@
 #include "core/attention/run_status.h"
 #include "core/backend.h"
 #include "core/context.h"
+#include "core/device.h"
 #include "core/plan.h"
 #include "core/size.h"
 #include "core/status.h"
@@ -84,6 +85,7 @@ fa_status fa_device_warm(fa_device *device, const fa_attention_desc *largest)
     fa_clear_error();
     if (!device)
         return fa_fail(FA_INVALID, "device is NULL");
+    FA_TRY(fa_device_check(device));
     fa_plan plan = {.device = device};
     fa_status status = fa_problem_init(device->context, largest, &plan.problem);
     if (status != FA_OK)

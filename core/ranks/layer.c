@@ -357,7 +357,7 @@ static fa_status make_marks(fa_sharded_layer *l)
 
 static void drop_mark(const fa_sharded_layer *l, void *mark)
 {
-    if (mark)
+    if (mark && fa_device_works(l->device))
         l->device->backend->mark_destroy(l->device, mark);
 }
 

@@ -12,7 +12,8 @@ extern "C" {
 
 /**
  * One device of one backend. Any number of threads may use one at the same time. It must outlive its queues, buffers
- * and plans.
+ * and plans. In a child after fork() a device of CUDA, OpenCL or Vulkan that the parent opened is FA_DEVICE_LOST, and
+ * drivers that the parent opened have no devices. Those of OpenMP and null work on.
  */
 typedef struct fa_device fa_device;
 

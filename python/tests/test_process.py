@@ -109,6 +109,24 @@ class Process(unittest.TestCase):
         self.assertEqual(child.communicate(timeout=60)[0], "stopped\n")
         self.assertEqual(child.returncode, 0)
 
+    @unittest.skipUnless(hasattr(os, "fork"), "nothing forks here")
+    def test_fork(self):
+        q, k, v = problem()
+        want = fastattn.attention(q, k, v)
+        drivers = [str(d) for d in fastattn.devices() if d.available and d.backend in ("cuda", "opencl", "vulkan")]
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            right = np.array_equal(fastattn.attention(q, k, v), want)
+            for device in drivers:
+                try:
+                    fastattn.attention(q, k, v, device=device)
+                    right = False
+                except fastattn.NoDeviceError as error:
+                    right &= "after fork()" in str(error)
+            os._exit(not right)
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
+
     def test_leaks(self):
         q, k, v = problem()
         kinds = [(q, k, v)]
