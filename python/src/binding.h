@@ -97,8 +97,9 @@ PyObject *fa_py_finish(fa_py_tensor *tensor);
 
 /* ---- lists.c ---- */
 
-/* A list of whole numbers (array, sequence, or one number for all of `expected`), copied; free with PyMem_Free(). */
-bool fa_py_integers(PyObject *object, const char *name, int64_t expected, int64_t **list, int64_t *count);
+/* A list of whole numbers, copied: of an array or a sequence, or `each` times one number (an int, an array of no axes); where
+ * `each` is 0, one number is no list. Free with PyMem_Free(). */
+bool fa_py_integers(PyObject *object, const char *name, int64_t each, int64_t **list, int64_t *count);
 
 /* A list of floats, of one or two axes; columns is the size of the last. */
 bool fa_py_floats(PyObject *object, const char *name, float **list, int64_t *rows, int64_t *columns);

@@ -201,6 +201,11 @@ static bool read_bool(PyObject *const values[], int argument, bool *to)
         return true;
     const int found = value == Py_True ? 1 : value == Py_False ? 0 : PyObject_IsTrue(value);
     *to = found > 0;
+    if (found < 0 && (PyErr_ExceptionMatches(PyExc_TypeError) || PyErr_ExceptionMatches(PyExc_ValueError) ||
+                      PyErr_ExceptionMatches(PyExc_RuntimeError))) {
+        PyErr_Clear();
+        return wrong_type(value, argument, "True or False");
+    }
     return found >= 0;
 }
 
@@ -553,21 +558,31 @@ static bool read_positions(PyObject *const values[], fa_attention_desc *desc)
 
 /* ---- lists ---- */
 
-static bool read_list(PyObject *const values[], fa_py_problem *problem, int argument, int64_t expected,
+/* A list of whole numbers, or one number that stands for `each`. */
+static bool read_list(PyObject *const values[], fa_py_problem *problem, int argument, int64_t each,
                       const int64_t **to, int64_t *count)
 {
     if (!fa_py_given(values[argument]))
         return true;
     int64_t *list, length;
-    if (!fa_py_integers(values[argument], fa_py_argument_names[argument], expected, &list, &length))
+    if (!fa_py_integers(values[argument], fa_py_argument_names[argument], each, &list, &length))
         return false;
     problem->lists[problem->list_count++] = list;
     *to = list;
-    if (count)
-        *count = length;
-    if (expected > 0 && length != expected)
+    *count = length;
+    return true;
+}
+
+/* One entry for each of `entries`. */
+static bool read_entries(PyObject *const values[], fa_py_problem *problem, int argument, int64_t entries,
+                         const int64_t **to)
+{
+    int64_t count = entries;
+    if (!read_list(values, problem, argument, entries, to, &count))
+        return false;
+    if (count != entries)
         return fa_py_fail(FA_INVALID, "%s has %lld entries, expected %lld", fa_py_argument_names[argument],
-                          (long long)length, (long long)expected);
+                          (long long)count, (long long)entries);
     return true;
 }
 
@@ -590,9 +605,9 @@ static bool read_lengths(PyObject *const values[], fa_py_problem *problem)
     if (problem->entries < 1 && (fa_py_given(values[ARG_LENS_Q]) || fa_py_given(values[ARG_LENS_KV]) ||
                                  fa_py_given(values[ARG_FIRST_KV])))
         return fa_py_fail(FA_INVALID, "q.shape has a batch of 0, which has no lengths");
-    return read_list(values, problem, ARG_LENS_Q, problem->entries, &desc->lens_q, NULL) &&
-           read_list(values, problem, ARG_LENS_KV, problem->entries, &desc->lens_kv, NULL) &&
-           read_list(values, problem, ARG_FIRST_KV, problem->entries, &desc->first_kv, NULL);
+    return read_entries(values, problem, ARG_LENS_Q, problem->entries, &desc->lens_q) &&
+           read_entries(values, problem, ARG_LENS_KV, problem->entries, &desc->lens_kv) &&
+           read_entries(values, problem, ARG_FIRST_KV, problem->entries, &desc->first_kv);
 }
 
 /* One length for all of `entries`, or a list; the first list says how many sequences there are. */
@@ -601,9 +616,10 @@ static bool read_run_list(PyObject *const values[], fa_py_problem *lists, int ar
 {
     if (!fa_py_given(values[argument]))
         return true;
-    const int64_t expected = *sequences ? *sequences : PyIndex_Check(values[argument]) ? entries : 0;
+    if (*sequences)
+        return read_entries(values, lists, argument, *sequences, to);
     int64_t count = 0;
-    if (!read_list(values, lists, argument, expected, to, &count))
+    if (!read_list(values, lists, argument, entries, to, &count))
         return false;
     if (count < 1)
         return fa_py_fail(FA_INVALID, "%s has 0 entries, expected one for each sequence",

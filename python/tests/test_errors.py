@@ -102,7 +102,17 @@ class Errors(unittest.TestCase):
         self.refuse(bad, r"lens_kv\[1\] is 14", lens_kv=[3, 14])
         self.refuse(bad, "lens_q has 1 axes of float64", lens_q=np.ones(2))
         self.refuse(bad, r"lens_q\[0\] does not fit", lens_q=[2**70, 1])
-        self.refuse(TypeError, "lens_q is of type", lens_q=2.5)
+        for wrong in (2.5, np.float64(2), np.array(2.0), np.array(True), "33", {3, 4}):
+            for name in ("lens_q", "lens_kv", "first_kv", "cu_seqlens_q", "alibi_slopes", "sinks"):
+                self.refuse(TypeError, f"{name} is of type", **{name: wrong})
+        for wrong in (2, np.int64(2), np.array(2)):
+            for name in ("cu_seqlens_q", "cu_seqlens_k", "alibi_slopes", "sinks", "bias_factors"):
+                self.refuse(TypeError, f"{name} is of type", **{name: wrong})
+        self.refuse(TypeError, r"lens_kv\[1\] is of type <class 'float'>", lens_kv=[3, 4.0])
+        self.refuse(TypeError, r"sinks\[0\] is of type <class 'str'>", sinks=["1", 1, 1, 1])
+        self.refuse(bad, r"sinks\[1\] does not fit", sinks=[1, 10**400, 1, 1])
+        self.refuse(bad, "lens_q does not fit", lens_q=2**70)
+        self.refuse(TypeError, "is_causal is of type <class 'numpy.ndarray'>", is_causal=np.zeros(2))
         self.refuse(bad, r"first_kv\[0\]", first_kv=[20, 0])
         self.refuse(bad, "cu_seqlens_q has 1 entries", cu_seqlens_q=[0])
         self.refuse(bad, "cu_seqlens_k has 3 entries, expected 2", cu_seqlens_q=[0, 3], cu_seqlens_k=[0, 2, 3])

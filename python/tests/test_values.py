@@ -112,9 +112,22 @@ class Values(unittest.TestCase):
         self.check(*three, lens_q=[4, 9])
         self.check(*three, lens_q=[4, 9], lens_kv=[7, 2], mask="causal")
         self.check(*three, first_kv=[3, 0], mask="causal")
-        self.check(*three, given={"lens_kv": 6}, lens_kv=[6, 6])
+        for one in (6, np.int64(6), np.uint8(6), np.array(6)):
+            self.check(*three, given={"lens_kv": one}, lens_kv=[6, 6])
+            self.check(*three, given={"lens_q": one}, lens_q=[6, 6])
+            self.check(*three, given={"first_kv": one}, first_kv=[6, 6])
         self.check(*three, given={"lens_kv": [5, 13], "dynamic_lengths": True}, lens_kv=[5, 13])
         self.check(*three, given={"lens_kv": [5, 13], "dynamic_lengths": 1}, lens_kv=[5, 13])
+
+    def test_lengths_of_a_run(self):
+        """A run may have fewer sequences than its plan, of a list or of an array; one number is for all."""
+        q, k, v = problem()
+        plan = fastattn.Plan(q, k, v, dynamic_lengths=True)
+        both = plan.run(q, k, v, lens_kv=[6, 6])
+        for one in ([6], np.array([6]), 6, np.int64(6), np.array(6)):
+            np.testing.assert_array_equal(plan.run(q, k, v, lens_kv=one)[:1], both[:1])
+        for one in (6, np.int64(6), np.array(6)):
+            np.testing.assert_array_equal(plan.run(q, k, v, lens_kv=one), both)
 
     def test_rows_beyond_a_length(self):
         q, k, v = problem()
