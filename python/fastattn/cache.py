@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+import operator
+from typing import Any, Mapping, Sequence
 
 from . import _core
 
@@ -11,6 +12,62 @@ from . import _core
 _CODES = {"i8": False, "i4": False, "i2": False, "e2m1": False, "u8": True, "u4": True, "u2": True}
 _NAMES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "i8", "uint8": "u8",
           "float8_e4m3fn": "e4m3", "float8_e5m2": "e5m2"}
+
+# Entries of a rotary and their types.
+_ROTARY = {"form": str, "dims": int, "base": float, "scaling": str, "factor": float, "original_context": float,
+           "beta_fast": float, "beta_slow": float, "attention_factor": float, "first_dim": int}
+
+
+def _whole(name: str, value: Any) -> int:
+    """A whole number: an int, NumPy's, or an array of no axes."""
+    try:
+        return int(operator.index(value))
+    except TypeError:
+        raise TypeError(f"{name} is of type {type(value)}, expected a whole number") from None
+
+
+def _size(name: str, value: Any) -> int:
+    size = _whole(name, value)
+    if not 1 <= size < 1 << 31:
+        raise _core.InvalidError(f"{name} is {size}, expected 1 to {(1 << 31) - 1}")
+    return size
+
+
+def _swapped(name: str, array: Any) -> Any:
+    """An array of layout BSHD as one of BHSD, or the other way round."""
+    if array is None:
+        return None
+    if not hasattr(array, "swapaxes"):
+        raise TypeError(f"{name} is of type {type(array)}, expected an array")
+    if len(array.shape) != 4:
+        raise _core.InvalidError(f"{name} has the shape {tuple(array.shape)}, expected 4 axes")
+    return array.swapaxes(1, 2)
+
+
+def _rotary_options(rotary: Any) -> dict[str, Any] | None:
+    """The entries of a rotary, each of its type. What they may be, the library says."""
+    if rotary is None:
+        return None
+    if not isinstance(rotary, Mapping):
+        raise TypeError(f"rotary is of type {type(rotary)}, expected a dict or None")
+    options = {}
+    for name, value in rotary.items():
+        kind = _ROTARY.get(name)
+        if kind is None:
+            raise TypeError(f"rotary has no entry {name!r}, expected some of {', '.join(_ROTARY)}")
+        if value is None:  # the library's default
+            continue
+        entry = f"rotary[{name!r}]"
+        if kind is int:
+            value = _whole(entry, value)
+            if not -(1 << 31) <= value < 1 << 31:
+                raise _core.InvalidError(f"{entry} is {value}, which does not fit into 32 bits")
+        elif kind is float and hasattr(value, "__float__"):
+            value = float(value)
+        elif not isinstance(value, str) or kind is float:
+            raise TypeError(f"{entry} is of type {type(value)}, expected a {'number' if kind is float else 'str'}")
+        options[name] = value
+    return options
 
 
 class _Arrays:
@@ -74,24 +131,22 @@ class Cache:
         group: int | None = None,
         rotary: dict[str, Any] | None = None,
     ) -> None:
-        sizes = {"sequences": sequences, "heads_kv": heads_kv, "dim": dim, "max_length": max_length}
-        sizes |= {"dim_v": dim_v or dim, "page_size": page_size or max_length, "group": group or dim}
-        for name, size in sizes.items():
-            if size < 1:
-                raise _core.InvalidError(f"{name} is {size}, expected at least 1")
-        self._heads = heads_kv
-        self._dims = (dim, dim_v or dim)
-        self._group = group
-        self._max_length = max_length
-        self._rotary = rotary
-        self._formats = tuple(self._format(name) for name in (format, v_format or format))
+        sequences = _size("sequences", sequences)
+        self._heads = _size("heads_kv", heads_kv)
+        dim = _size("dim", dim)
+        self._max_length = _size("max_length", max_length)
+        self._dims = (dim, dim if dim_v is None else _size("dim_v", dim_v))
+        self._group = None if group is None else _size("group", group)
+        self._rotary = _rotary_options(rotary)
+        self._formats = (
+            self._format("format", format), self._format("v_format", format if v_format is None else v_format))
         self._lengths = [0] * sequences
         self._paged = page_size is not None
-        self._page = page_size if page_size is not None else max_length
-        most = -(-max_length // self._page)
-        entries = pages if pages is not None and self._paged else sequences * most
-        if entries < 1:
-            raise _core.InvalidError(f"pages is {entries}, expected at least 1")
+        self._page = self._max_length if page_size is None else _size("page_size", page_size)
+        most = -(-self._max_length // self._page)
+        if pages is not None and not self._paged:
+            raise _core.InvalidError(f"pages is {pages}, expected None without page_size")
+        entries = sequences * most if pages is None else _size("pages", pages)
         self._entries = entries
         self._most = most
         self._free = list(range(entries - 1, -1, -1)) if self._paged else []
@@ -102,10 +157,12 @@ class Cache:
         self._closed = False
 
     @staticmethod
-    def _format(name: str) -> str:
+    def _format(argument: str, name: str) -> str:
+        if not isinstance(name, str):
+            raise TypeError(f"{argument} is of type {type(name)}, expected a str")
         name = _NAMES.get(name, name)
         if name not in _core.formats():
-            raise _core.InvalidError(f"format is {name!r}, expected one of {', '.join(_core.formats())}")
+            raise _core.InvalidError(f"{argument} is {name!r}, expected one of {', '.join(_core.formats())}")
         return name
 
     # ---- what it has ----
@@ -175,6 +232,18 @@ class Cache:
             positions.append([*at, *[0] * (rows - count)])
         return slots, positions
 
+    def _counts(self, lens: Any, rows: int) -> list[int]:
+        """How many rows each sequence takes."""
+        sequences = len(self._lengths)
+        if lens is None:
+            return [rows] * sequences
+        if isinstance(lens, str) or not hasattr(lens, "__len__") or getattr(lens, "ndim", 1) == 0:
+            return [_whole("lens", lens)] * sequences
+        counts = [_whole(f"lens[{n}]", count) for n, count in enumerate(lens)]
+        if len(counts) != sequences:
+            raise _core.InvalidError(f"lens has {len(counts)} entries, expected {sequences}")
+        return counts
+
     # ---- what it does ----
 
     def append(self, k: Any, v: Any, *, q: Any = None, lens: int | Sequence[int] | None = None,
@@ -189,7 +258,7 @@ class Cache:
         if layout not in ("BHSD", "BSHD"):
             raise _core.InvalidError(f"layout is {layout!r}, expected 'BHSD' or 'BSHD'")
         if layout == "BSHD":
-            k, v, q = (None if x is None else x.swapaxes(1, 2) for x in (k, v, q))
+            k, v, q = _swapped("k", k), _swapped("v", v), _swapped("q", q)
         if len(getattr(k, "shape", ())) != 4 or k.shape[0] != len(self._lengths):
             raise _core.InvalidError(f"k has the shape {tuple(getattr(k, 'shape', ()))}, expected 4 axes, the first of "
                                      f"{len(self._lengths)}")
@@ -199,10 +268,7 @@ class Cache:
             self._make(k)
         assert self._arrays is not None
         rows = k.shape[2]
-        counts = [rows] * len(self._lengths) if lens is None else (
-            [lens] * len(self._lengths) if isinstance(lens, int) else [int(n) for n in lens])
-        if len(counts) != len(self._lengths):
-            raise _core.InvalidError(f"lens has {len(counts)} entries, expected {len(self._lengths)}")
+        counts = self._counts(lens, rows)
         if rows == 0:
             return q
         before = [list(table) for table in self._tables], list(self._free)
@@ -238,9 +304,8 @@ class Cache:
         options.setdefault("mask", "causal")
         swapped = layout == "BSHD"
         if swapped:
-            q = q.swapaxes(1, 2)
-            if options.get("out") is not None:
-                options["out"] = options["out"].swapaxes(1, 2)
+            q = _swapped("q", q)
+            options["out"] = _swapped("out", options.get("out"))
         if self._paged:
             if self._table_array is None:
                 self._table_array = self._arrays.integers(
@@ -262,6 +327,7 @@ class Cache:
         """Forgets the keys of a sequence from number `length` on, as after rejected drafts. Pages that are not needed
         any more are free."""
         self._check()
+        sequence, length = _whole("sequence", sequence), _whole("length", length)
         if not 0 <= sequence < len(self._lengths):
             raise _core.InvalidError(f"sequence is {sequence}, expected 0 to {len(self._lengths) - 1}")
         if not 0 <= length <= self._lengths[sequence]:

@@ -91,6 +91,10 @@ static bool read_rotary(PyObject *options, fa_rotary *rotary)
                              "first_dim", NULL};
     if (!fa_py_given(options))
         return true;
+    if (!PyDict_Check(options)) {
+        PyErr_Format(PyExc_TypeError, "rotary is of type %R, expected a dict", (PyObject *)Py_TYPE(options));
+        return false;
+    }
     const char *form = "halves", *scaling = NULL;
     PyObject *none = PyTuple_New(0);
     const bool read =

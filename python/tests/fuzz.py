@@ -85,7 +85,8 @@ class Fuzz:
     def arguments(self, batch, heads, rows, keys):
         pick, n = self.pick, self.random.randrange
         lengths = lambda most: pick([n(most + 1) for _ in range(batch)], np.array([n(most + 1)] * batch, np.int32),
-                                    n(most + 2), [most + 1] * batch, [])
+                                    n(most + 2), np.int64(n(most + 2)), np.array(n(most + 1)),
+                                    [most + 1] * batch, [])
         offsets = lambda most: pick(sorted(n(most + 1) for _ in range(3)), [0, most], [most, 0])
         every = {
             "mask": lambda: pick("none", "causal", "causal_top_left", "causal_bottom_right"),
@@ -171,15 +172,25 @@ class Fuzz:
 
     def cache(self, three):
         q, k, v = three
-        cache = fastattn.Cache(self.size(1, 2), self.size(1, 2, 4), self.size(8, 16, 32), max_length=self.size(20, 60),
-                               page_size=self.pick(None, 1, 7, 16), format=self.pick("f16", "f32", "q8_0", "i8", "u4"))
+        pick = self.pick
+        options = {
+            "sequences": self.size(1, 2), "heads_kv": self.size(1, 2, 4), "dim": self.size(8, 16, 32),
+            "max_length": self.size(20, 60), "page_size": pick(None, 1, 7, 16), "dim_v": pick(None, None, 8, 0),
+            "format": pick("f16", "f32", "q8_0", "i8", "u4", self.random.choice(list(fastattn._core.formats()))),
+            "rotary": pick(None, None, {}, {"form": "interleaved", "dims": 8, "base": 100.0}, {"dims": self.junk()}),
+        }
+        if self.rare(8):
+            options[self.random.choice([*options, "pages", "v_format", "group"])] = self.junk()
+        cache = fastattn.Cache(**options)
         for _ in range(3):
-            try:
-                cache.append(k, v, lens=self.pick(None, 1, [1, 2], self.junk()))
-                cache.attend(q, return_lse=self.rare(2))
-                cache.truncate(0, self.size(1, 5))
-            except (*EXPECTED, AttributeError, IndexError):
-                pass
+            for use in (lambda: cache.append(k, v, lens=pick(None, 1, [1, 2], self.junk()), q=pick(None, None, q),
+                                             layout=pick("BHSD", "BHSD", "BSHD")),
+                        lambda: cache.attend(q, return_lse=self.rare(2), layout=pick("BHSD", "BHSD", "BSHD")),
+                        lambda: cache.truncate(0, pick(self.size(1, 5), self.junk()))):
+                try:
+                    use()
+                except EXPECTED:
+                    pass
         cache.close()
 
 

@@ -49,6 +49,14 @@ class Caches(unittest.TestCase):
         # One plan for the cache, and one for each length that it was compared with.
         self.assertLessEqual(fastattn.plan_cache_info()["misses"] - before, 1 + 13)
 
+    def test_one_number_for_all(self):
+        _, k, v = problem()
+        for one in (3, np.int64(3), np.uint8(3), np.array(3)) + ((torch.tensor(3),) if torch else ()):
+            cache = fastattn.Cache(2, 2, 16, max_length=np.int32(20), page_size=np.array(4))
+            cache.append(k, v, lens=one)
+            cache.truncate(np.int64(0), np.array(1))
+            self.assertEqual((cache.lengths, type(cache.lengths[0])), ((1, 3), int))
+
     def test_layout(self):
         q, k, v = problem()
         plain, turned = (fastattn.Cache(2, 2, 16, max_length=13, page_size=5) for _ in range(2))
@@ -105,8 +113,25 @@ class Caches(unittest.TestCase):
         make = lambda **more: fastattn.Cache(**{"sequences": 2, "heads_kv": 2, "dim": 16, "max_length": 20} | more)
         bad = fastattn.InvalidError
         for name in ("sequences", "heads_kv", "dim", "max_length", "page_size", "dim_v", "group"):
-            with self.assertRaisesRegex(bad, f"{name} is -1"):
-                make(**{name: -1})
+            for wrong in (-1, 0, 2**31):
+                with self.assertRaisesRegex(bad, f"{name} is {wrong}, expected 1 to"):
+                    make(**{name: wrong})
+            with self.assertRaisesRegex(TypeError, f"{name} is of type <class 'float'>"):
+                make(**{name: 4.0})
+        with self.assertRaisesRegex(bad, "pages is 3, expected None"):
+            make(pages=3)
+        for name in ("format", "v_format"):
+            with self.assertRaisesRegex(TypeError, f"{name} is of type <class 'int'>"):
+                make(**{name: 1})
+        with self.assertRaisesRegex(bad, "v_format is ''"):
+            make(v_format="")
+        for rotary, text in ((3, "rotary is of type"), ("halves", "rotary is of type"), ({"bas": 1}, "no entry 'bas'"),
+                             ({"form": 3}, r"rotary\['form'\] is of type"), ({"dims": 8.0}, r"rotary\['dims'\] is"),
+                             ({"base": "1"}, r"rotary\['base'\] is of type")):
+            with self.assertRaisesRegex(TypeError, text):
+                make(rotary=rotary)
+        with self.assertRaisesRegex(bad, r"rotary\['dims'\] is .* 32 bits"):
+            make(rotary={"dims": 2**40})
         with self.assertRaisesRegex(bad, "pages is 0"):
             make(page_size=4, pages=0)
         with self.assertRaisesRegex(bad, "format is 'q9'"):
@@ -125,15 +150,23 @@ class Caches(unittest.TestCase):
             with self.assertRaisesRegex(bad, text):
                 use()
         self.assertEqual(cache.lengths, (0, 0))
+        for name, use in [("lens", lambda: cache.append(k, v, lens=1.0)), (r"lens\[0\]", lambda: cache.append(k, v, lens=[1.5, 1])),
+                          ("lens", lambda: cache.append(k, v, lens="11")), ("length", lambda: cache.truncate(0, 0.5)),
+                          ("sequence", lambda: cache.truncate("0", 0)), ("k", lambda: cache.append(3, v, layout="BSHD"))]:
+            with self.assertRaisesRegex(TypeError, f"{name} is of type"):
+                use()
+        self.assertEqual(cache.lengths, (0, 0))
         cache.append(k, v)
+        with self.assertRaisesRegex(TypeError, "out is of type"):
+            cache.attend(q, layout="BSHD", out=3)
+        with self.assertRaisesRegex(bad, "q has the shape"):
+            cache.attend(q[0], layout="BSHD")
         cache.close()
         for use in (lambda: cache.append(k, v), lambda: cache.attend(q), lambda: cache.truncate(0, 0)):
             with self.assertRaisesRegex(bad, "the cache was closed"):
                 use()
         with self.assertRaisesRegex(bad, "rotary.*form"):
             make(rotary={"form": "round"}).append(k, v)
-        with self.assertRaises(TypeError):
-            make(rotary={"shape": 1}).append(k, v)
 
     @unittest.skipIf(torch is None, "without PyTorch")
     def test_torch(self):
