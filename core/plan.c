@@ -35,7 +35,7 @@ fa_tile_problem fa_plan_shape(const fa_problem *p)
         t.rows = (int64_t)(rows * p->group / (double)p->sequences + 0.5);
         t.keys = (int64_t)(keys / (double)p->sequences + 0.5);
     }
-    if (pairs > 0 && (p->features & FA_FEATURE_MASK))
+    if (pairs > 0 && (p->features & (FA_FEATURE_MASK | FA_FEATURE_LISTS)))
         t.density = fa_schedule_pairs(p) / pairs;
     return t;
 }
@@ -114,6 +114,52 @@ static fa_status consider(const fa_device *device, const fa_problem *problem, co
     return status;
 }
 
+/* The largest multiple of `tile` up to `block` that divides `whole`. Where there is none, what covers `whole`, or `block`. */
+static int64_t dividing(int64_t whole, int64_t tile, int64_t block)
+{
+    for (int64_t size = FA_MIN(block, whole) / tile * tile; size > 0; size -= tile) {
+        if (whole % size == 0)
+            return size;
+    }
+    return FA_MIN(block, fa_round_up(whole, tile));
+}
+
+/* Rows of a block of the lists, as kernels count them: so many or more where all are in one. */
+static int64_t listed_rows(const fa_problem *p)
+{
+    const int64_t rows = p->dynamic ? fa_problem_most_rows(p) : p->max_len_q;
+    return FA_MIN((int64_t)p->lists.block_rows, FA_MAX(rows, 1)) * p->group;
+}
+
+/* Blocks of the kernel each in one block of the lists, as far as its tiles let them. */
+static void fit_lists(const fa_device *device, const fa_problem *problem, const fa_tile_problem *shape,
+                      const fa_kernel *kernel, fa_tiling *tiling)
+{
+    const fa_tile_traits *t = &kernel->traits;
+    const fa_limits limits = fa_kernel_limits(kernel, problem, &device->limits);
+    int64_t q = tiling->block_q, kv = tiling->block_kv;
+    fa_tiling fitted;
+    if (problem->tuning.block_q == 0)
+        q = dividing(listed_rows(problem), t->tile.q, q);
+    if (problem->tuning.block_kv == 0)
+        kv = dividing(problem->lists.block_keys, t->tile.kv, kv);
+    if ((q != tiling->block_q || kv != tiling->block_kv) &&
+        fa_tiling_choose(&limits, t, shape, (int32_t)q, (int32_t)kv, &fitted))
+        *tiling = fitted;
+}
+
+/* Whether some block of the plan's is in several of the lists', so that kernels look at single rows and keys. */
+static bool lists_cut(const fa_plan *plan)
+{
+    const fa_problem *p = &plan->problem;
+    const fa_lists *l = &p->lists;
+    const int64_t all = (int64_t)(p->dynamic ? fa_problem_most_rows(p) : p->max_len_q) * p->group;
+    const int64_t rows = (int64_t)l->block_rows * p->group;
+    return l->bits &&
+           (plan->kernel->baseline || p->has_first_kv || l->heads % p->group != 0 ||
+            l->block_keys % plan->tiling.block_kv != 0 || (rows < all && rows % plan->tiling.block_q != 0));
+}
+
 fa_status fa_plan_choose_for(const fa_device *device, const fa_problem *problem, const fa_tile_problem *mean,
                              bool one_position, const fa_kernel **kernel, fa_tiling *tiling)
 {
@@ -148,6 +194,8 @@ fa_status fa_plan_choose_for(const fa_device *device, const fa_problem *problem,
         if (problem->tuning.block_q == 0 && !(*kernel)->baseline)
             fa_tiling_cover(&device->limits, &(*kernel)->traits, one_position ? problem->group : mean->rows,
                             tiling);
+        if (status == FA_OK && problem->lists.bits && !(*kernel)->baseline)
+            fit_lists(device, problem, &shape, *kernel, tiling);
         return status;
     }
     if (told != FA_OK)
@@ -284,6 +332,7 @@ FA_FLOAT_APART static fa_status plan_init(fa_plan *plan, const fa_attention_desc
     if (status != FA_OK)
         return status;
     plan->args = fa_plan_args(plan);
+    plan->problem.lists.cut = lists_cut(plan);
     plan->score = fa_problem_score(&plan->problem);
     status = make_work(plan);
     if (status == FA_OK && plan->problem.on_device)

@@ -19,7 +19,8 @@
 #define FA_CONTEXT_OPTIONS_0_1 FA_SIZE_THROUGH(fa_context_options, executor)
 #define FA_DEVICE_INFO_0_1 FA_SIZE_THROUGH(fa_device_info, kernels)
 #define FA_TUNING_0_1 FA_SIZE_THROUGH(fa_tuning, splits)
-#define FA_ATTENTION_DESC_0_1 FA_SIZE_THROUGH(fa_attention_desc, v_in_k)
+#define FA_ATTENTION_DESC_0_1 FA_SIZE_THROUGH(fa_attention_desc, lists)
+#define FA_BLOCK_LISTS_0_1 FA_SIZE_THROUGH(fa_block_lists, mask)
 #define FA_ATTENTION_ARGS_0_1 FA_SIZE_THROUGH(fa_attention_args, status_offset)
 #define FA_LENGTHS_0_1 FA_SIZE_THROUGH(fa_lengths, first_kv32)
 #define FA_DEVICE_LENGTHS_0_1 FA_SIZE_THROUGH(fa_device_lengths, first_kv_offset)
@@ -56,6 +57,7 @@ _Static_assert(FA_CONTEXT_OPTIONS_0_1 == sizeof(fa_context_options), "name the l
 _Static_assert(FA_DEVICE_INFO_0_1 == sizeof(fa_device_info), "name the last field above");
 _Static_assert(FA_TUNING_0_1 == sizeof(fa_tuning), "name the last field above");
 _Static_assert(FA_ATTENTION_DESC_0_1 == sizeof(fa_attention_desc), "name the last field above");
+_Static_assert(FA_BLOCK_LISTS_0_1 == sizeof(fa_block_lists), "name the last field above");
 _Static_assert(FA_ATTENTION_ARGS_0_1 == sizeof(fa_attention_args), "name the last field above");
 _Static_assert(FA_LENGTHS_0_1 == sizeof(fa_lengths), "name the last field above");
 _Static_assert(FA_DEVICE_LENGTHS_0_1 == sizeof(fa_device_lengths), "name the last field above");

@@ -8,7 +8,7 @@
 
 #include "core/portable/walk.h"
 
-/* What core/portable/keys.h and keep.h are written in. */
+/* What core/portable/keys.h, keep.h and lists.h are written in. */
 typedef struct fa_cpu_keys {
     const fa_table_params *params;
     const fa_table_sequence *sequence;
@@ -25,6 +25,8 @@ typedef struct fa_cpu_keys {
 #define FA_LATE(x) (x)
 #define FA_LOAD_KEEP(w, n) (((const uint8_t *)(w).keep)[n])
 #define FA_LOAD_BITS(w, n) (((const uint32_t *)(w).keep)[n])
+#define FA_LISTS(w) (((w).params->flags & FA_TABLE_LISTS) != 0)
+#define FA_LIST_WORD(w, n) (((const uint32_t *)(w).params)[n])
 #define FA_INDEX(x) ((int64_t)(x))
 #define FA_WIDE(x) (x)
 #include "core/portable/keep.h"
@@ -41,6 +43,7 @@ typedef struct fa_cpu_run {
     const int32_t *pages; /* the page table; NULL: keys do not lie in pages */
     const void *k_scale, *v_scale, *k_zero, *v_zero;
     void *o;
+    bool hides;     /* `keep` or lists hide single keys of a block */
     float *lse;     /* NULL: not wanted */
     float *partial; /* normalised outputs of split items, dim_v floats a row */
     fa_state *partial_state;
@@ -58,6 +61,21 @@ static inline int64_t fa_cpu_row_at(const fa_cpu_run *run, int operand, const fa
 {
     const fa_tensor *t = &run->plan->problem.tensor[operand];
     return (operand == FA_Q ? s->q_at : s->o_at) + fa_tensor_offset(t, 0, head, position);
+}
+
+/* Bit i: whether neither `keep` nor a list hides key + i of the row, for `count` keys, at most 32. All where there is neither. */
+static inline uint32_t fa_cpu_kept(const fa_cpu_run *run, const fa_table_sequence *s, int head, int position,
+                                   int key, int count)
+{
+    const fa_problem *p = &run->plan->problem;
+    uint32_t kept = UINT32_MAX;
+    if (run->keep)
+        kept = fa_problem_kept(p, run->keep, s->number, head, position, &s->mask, s->first, key, count);
+    for (int i = 0; p->lists.cut && i < count; i++) {
+        if (!fa_lists_have(&p->lists, s->number, head, position, s->first + key + i))
+            kept &= ~((uint32_t)1 << i);
+    }
+    return kept;
 }
 
 /* In which page a key of the item's sequence lies, and where there. */

@@ -4,13 +4,8 @@
 
 static bool sees(const fa_panel *panel, int lane, int key)
 {
-    const fa_problem *p = &panel->run->plan->problem;
-    if (!fa_mask_visible(panel->sequence->mask, panel->position[lane], key))
-        return false;
-    if (!panel->run->keep)
-        return true;
-    return fa_problem_keeps(p, panel->run->keep, panel->number, panel->head[lane], panel->position[lane],
-                            &panel->sequence->mask, panel->sequence->first, key);
+    return fa_mask_visible(panel->sequence->mask, panel->position[lane], key) &&
+           (fa_cpu_kept(panel->run, panel->sequence, panel->head[lane], panel->position[lane], key, 1) & 1) != 0;
 }
 
 void FA_ISA_NAME(add_infinite)(const fa_panel *panel, const float *weights, const typed_rows *v, int key,
@@ -50,13 +45,12 @@ static void load_bias(const fa_panel *panel, int lane, int key, int keys, vf bia
     v_transpose(bias);
 }
 
-/* What `keep` says of up to VL keys to the lanes of one vector: bit i of a lane is of key + i. */
+/* What `keep` and lists say of up to VL keys to the lanes of one vector: bit i of a lane is of key + i. */
 static void load_kept(const fa_panel *panel, int lane, int key, int keys, uint32_t kept[VL])
 {
     for (int i = 0; i < VL; i++)
-        kept[i] = fa_problem_kept(&panel->run->plan->problem, panel->run->keep, panel->number,
-                                  panel->head[lane + i], panel->position[lane + i], &panel->sequence->mask,
-                                  panel->sequence->first, key, keys);
+        kept[i] = fa_cpu_kept(panel->run, panel->sequence, panel->head[lane + i], panel->position[lane + i], key,
+                              keys);
 }
 
 /* Hides key number `j` of those from lanes whose bit of it is 0. */
@@ -99,7 +93,7 @@ static vf transform_scores(const fa_panel *panel, bool masked, int lane, int key
     }
     if (terms.bias)
         load_bias(panel, lane, key, keys, bias);
-    if (panel->run->keep)
+    if (panel->run->hides)
         load_kept(panel, lane, key, keys, kept);
     vi begin = vi_load(panel->begin + lane), end = vi_load(panel->end + lane);
     for (int j = 0; j < keys; j++) {
@@ -108,7 +102,7 @@ static vf transform_scores(const fa_panel *panel, bool masked, int lane, int key
         vf x = score_of(&terms, v_load(at), v_load(fall), distance, &bias[j]);
         if (masked && key + j >= panel->sequence->mask.prefix)
             x = v_hide_outside(x, vi_set1(key + j), begin, end);
-        if (panel->run->keep)
+        if (panel->run->hides)
             x = hide_unkept(kept, j, x);
         v_store(at, x);
         max = v_max(max, x);

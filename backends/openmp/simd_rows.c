@@ -100,13 +100,10 @@ static int64_t extra_offset(const query_row *row, int operand)
     return fa_problem_extra_offset(t, row->number, row->head, row->position, row->sequence->first);
 }
 
-/* Bit i: whether `keep` shows the row key + i, of `count` keys; all if there is none. */
+/* Bit i: whether `keep` and lists show the row key + i, of `count` keys. */
 static uint32_t kept(const query_row *row, int key, int count)
 {
-    if (!row->run->keep)
-        return UINT32_MAX;
-    return fa_problem_kept(&row->run->plan->problem, row->run->keep, row->number, row->head, row->position,
-                           &row->sequence->mask, row->sequence->first, key, count);
+    return fa_cpu_kept(row->run, row->sequence, row->head, row->position, key, count);
 }
 
 /* Hides what the row does not see among VL keys, of which `count` exist. */
@@ -383,7 +380,7 @@ static void add_values(const fa_cpu_run *run, const fa_table_item *item, const r
     typed_rows v = rows_from(*block, first);
     if (!chunked)
         v = fetch(item, s, v, keys, dim);
-    if ((partial || run->keep) && !rows_finite(&v, keys, dim)) {
+    if ((partial || run->hides) && !rows_finite(&v, keys, dim)) {
         add_cleaned(run, item, s, block, key, first, keys);
     } else if (chunked) {
         fa_chunk chunk;
@@ -429,7 +426,7 @@ static void meet(const fa_cpu_run *run, const fa_table_item *item, const rows_sc
                      v = rows_at(run, FA_V, item, key, s->v_list);
     if (k.row || v.row)
         list_rows(run, item, key, keys, s);
-    const bool plain = !partial && !run->keep && !run->plan->score.transforms;
+    const bool plain = !partial && !run->hides && !run->plan->score.transforms;
     const int k_step = step_of(item, &k, p->dim_qk, keys), v_step = step_of(item, &v, p->dim_v, keys);
 
     for (int first = 0; first < keys; first += k_step)

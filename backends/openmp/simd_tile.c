@@ -231,7 +231,7 @@ static void run_item(const fa_cpu_run *run, const fa_table_item *item, void *mem
          key = fa_work_next(w, terms, key + a->block_kv, a->block_kv)) {
         int end = FA_MIN(key + a->block_kv, item->key_end);
         bool masked = fa_walk_class(w.walk, key, end) == FA_CLASS_PARTIAL;
-        key_block block = fetch_block(run, item, key, end, masked || run->keep, &s);
+        key_block block = fetch_block(run, item, key, end, masked || run->hides, &s);
         for (int i = 0; i < panels; i++) {
             visit(&s.panel[i], &block, s.qt + (size_t)i * s.qt_size, s.st, s.max + i * PANEL,
                   s.sum + i * PANEL, s.ot + (size_t)i * s.ot_size);

@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include "core/attention/listed.h"
+#include "core/attention/work.h"
 #include "core/size.h"
 #include "core/tensor.h"
 
@@ -19,21 +21,52 @@ static int64_t sum_clamped(int64_t first, int64_t count, int64_t low, int64_t hi
     return below * low + within + (count - upto) * high;
 }
 
-/* At most 2^56. In closed form: lengths may be far beyond what is worth walking. */
-static uint64_t sequence_pairs(const fa_sequence *s)
+/* Of rows [row, row + rows) and keys [begin, end). At most 2^56. In closed form: lengths may be far beyond what is worth
+ * walking. */
+static uint64_t count_pairs(const fa_mask *m, int64_t row, int64_t rows, int64_t begin, int64_t end)
 {
-    const fa_mask *m = &s->mask;
-    int64_t rows = s->len_q, keys = s->len_kv, prefix = m->prefix;
-    int64_t ends = sum_clamped((int64_t)m->diagonal + m->right, rows, prefix, keys);
-    int64_t begins = sum_clamped((int64_t)m->diagonal - m->left + 1, rows, prefix, keys);
-    return (uint64_t)(prefix * rows + ends - begins);
+    const int64_t first = clamp(m->prefix, begin, end); /* from here on, only the intervals count */
+    const int64_t ends = sum_clamped(m->diagonal + row + m->right, rows, first, end);
+    const int64_t begins = sum_clamped(m->diagonal + row - m->left + 1, rows, first, end);
+    return (uint64_t)((first - begin) * rows + ends - begins);
+}
+
+/* Of the rows of one block, and the keys that its list has. */
+static uint64_t listed_pairs(const fa_lists *l, const fa_sequence *s, int64_t head, int64_t row)
+{
+    const uint32_t *list = fa_lists_of(l, s->number, head, row);
+    const int64_t rows = FA_MIN(l->block_rows, s->len_q - row);
+    uint64_t pairs = 0;
+    for (int64_t block = s->first / l->block_keys; block * l->block_keys < (int64_t)s->first + s->len_kv;
+         block++) {
+        const int64_t begin = block * l->block_keys - s->first;
+        if (list[block / 32] >> (block % 32) & 1)
+            pairs +=
+                count_pairs(&s->mask, row, rows, FA_MAX(begin, 0), FA_MIN(begin + l->block_keys, s->len_kv));
+    }
+    return pairs;
+}
+
+/* Of all query heads of a sequence; UINT64_MAX where there are more. */
+static uint64_t sequence_pairs(const fa_problem *p, const fa_sequence *s)
+{
+    const fa_lists *l = &p->lists;
+    const int64_t alike = l->bits && l->head_stride ? l->heads : p->heads_q; /* query heads */
+    uint64_t pairs = 0;
+    for (int64_t head = 0; head < p->heads_q; head += alike) {
+        if (!l->bits)
+            pairs += count_pairs(&s->mask, 0, s->len_q, 0, s->len_kv);
+        for (int64_t row = 0; l->bits && row < s->len_q; row += l->block_rows)
+            pairs += listed_pairs(l, s, head, row);
+    }
+    return __builtin_mul_overflow(pairs, (uint64_t)alike, &pairs) ? UINT64_MAX : pairs;
 }
 
 double fa_schedule_pairs(const fa_problem *problem)
 {
     double pairs = 0;
     for (int64_t n = 0; n < problem->sequences; n++)
-        pairs += (double)sequence_pairs(&problem->sequence[n]);
+        pairs += (double)sequence_pairs(problem, &problem->sequence[n]) / FA_MAX(problem->heads_q, 1);
     return pairs;
 }
 
@@ -41,10 +74,10 @@ uint64_t fa_schedule_count_pairs(const fa_problem *problem)
 {
     uint64_t pairs = 0;
     for (int64_t n = 0; n < problem->sequences; n++) {
-        if (__builtin_add_overflow(pairs, sequence_pairs(&problem->sequence[n]), &pairs))
+        if (__builtin_add_overflow(pairs, sequence_pairs(problem, &problem->sequence[n]), &pairs))
             return UINT64_MAX;
     }
-    return __builtin_mul_overflow(pairs, (uint64_t)problem->heads_q, &pairs) ? UINT64_MAX : pairs;
+    return pairs;
 }
 
 int32_t fa_planner_most_blocks(const fa_limits *limits, const fa_tile_traits *traits, const fa_tiling *tiling,
@@ -54,11 +87,16 @@ int32_t fa_planner_most_blocks(const fa_limits *limits, const fa_tile_traits *tr
     return keys > 0 && can_split ? FA_MAX(keys / tiling->block_kv, 1) : INT32_MAX;
 }
 
+int32_t fa_planner_heads(const fa_problem *problem)
+{
+    return problem->lists.head_stride ? 1 : problem->heads_kv;
+}
+
 fa_planner fa_planner_begin(const fa_problem *problem, const fa_limits *limits, const fa_tile_traits *traits,
                             const fa_tiling *tiling, bool can_split)
 {
     const int32_t most = fa_planner_most_blocks(limits, traits, tiling, can_split);
-    return (fa_planner){
+    fa_planner w = {
         .problem = problem,
         .limits = limits,
         .traits = traits,
@@ -67,10 +105,14 @@ fa_planner fa_planner_begin(const fa_problem *problem, const fa_limits *limits, 
                   .far_bytes = fa_tensor_mean_bytes(&problem->tensor[FA_K])},
         .block_q = tiling->block_q,
         .block_kv = tiling->block_kv,
+        .heads = fa_planner_heads(problem),
         .chunk = most,
         .most = most,
         .splits = problem->tuning.splits,
     };
+    if (problem->lists.bits)
+        fa_work_describe(problem, &w.params);
+    return w;
 }
 
 /* What the rows of a block see: keys [0, prefix) and [begin, end) of at least one row, [all_begin, all_end) of
@@ -176,20 +218,45 @@ void fa_planner_take_rows(fa_planner *w, int32_t rows)
 /* A block of rows, and the keys that it is to meet: [begin, end), so many blocks, met in so many parts. */
 typedef struct row_block {
     row_view view;
-    int32_t sequence, row_begin, row_end;
+    int32_t sequence, head, row_begin, row_end;
     int64_t begin, end, blocks, parts;
 } row_block;
 
-static row_block make_row_block(const fa_planner *w, int64_t n, int64_t row_begin, int64_t row_end)
+/* As kernels meet it, where there are lists. */
+static fa_listed listed_of(const fa_planner *w, const row_block *b)
+{
+    const fa_sequence *s = &w->problem->sequence[b->sequence];
+    return (fa_listed){
+        .params = &w->params,
+        .sequence = s,
+        .bits = w->problem->lists.bits,
+        .head_kv = b->head,
+        .walk = fa_walk_of(s->mask, w->problem->group, b->row_begin, b->row_end, (int)b->end),
+    };
+}
+
+static int64_t count_listed(const fa_planner *w, const row_block *b)
+{
+    const fa_listed of = listed_of(w, b);
+    int64_t blocks = 0;
+    for (int key = fa_listed_next(of, 0, w->block_kv); key < b->end;
+         key = fa_listed_next(of, key + w->block_kv, w->block_kv))
+        blocks++;
+    return blocks;
+}
+
+static row_block make_row_block(const fa_planner *w, int64_t n, int32_t head, int64_t row_begin,
+                                int64_t row_end)
 {
     const int32_t group = w->problem->group;
-    row_block b = {.sequence = (int32_t)n, .row_begin = (int32_t)row_begin, .row_end = (int32_t)row_end};
+    row_block b = {
+        .sequence = (int32_t)n, .head = head, .row_begin = (int32_t)row_begin, .row_end = (int32_t)row_end};
     b.view = view_rows(&w->problem->sequence[n].mask, (int)divide(row_begin, group),
                        (int)divide(row_end - 1, group) + 1);
     int64_t first = b.view.prefix > 0 ? 0 : divide(b.view.begin, w->block_kv);
     b.begin = first * w->block_kv;
     b.end = FA_MAX(b.view.end, b.view.prefix);
-    b.blocks = divide_up(b.end - b.begin, w->block_kv);
+    b.blocks = w->problem->lists.bits ? count_listed(w, &b) : divide_up(b.end - b.begin, w->block_kv);
     int64_t parts = w->splits ? FA_MIN(w->splits, fa_tiling_parts(w->limits)) : divide_up(b.blocks, w->chunk);
     parts = FA_MAX(parts, divide_up(b.blocks, w->most));
     b.parts = FA_MAX(FA_MIN(parts, b.blocks), 1);
@@ -245,7 +312,6 @@ static void rank_row_block(fa_planner *w, const row_block *b)
     const int64_t skipped = FA_MAX(view.all_begin - s.first, 0);
     const int64_t seen = FA_MIN(view.all_end, divide(b->end, w->block_kv)) - s.first;
     int64_t low = 0, high = s.parts;
-    fa_planner_take_rows(w, b->row_end - b->row_begin);
     if (skipped > 0)
         low = skipped < s.blocks ? fa_ceil_div(skipped * s.parts, s.blocks) : s.parts;
     if (seen < s.blocks)
@@ -258,39 +324,93 @@ static void rank_row_block(fa_planner *w, const row_block *b)
     rank_parts(w, b, &view, &s, high, s.parts);
 }
 
+/* What part number `part` of a row block meets: [begin, end). */
+static void add_piece(fa_planner *w, const row_block *b, const block_walk *walk, int64_t part, int64_t begin,
+                      int64_t end, fa_schedule *out)
+{
+    const int64_t heads = w->heads;
+    const int32_t rows = b->row_end - b->row_begin;
+    const double cycles = walk->cycles + w->end_cycles;
+    w->order[w->ranks] = (fa_rank){cycles, 1, (int32_t)w->ranks};
+    w->piece[w->ranks++] = (fa_piece){
+        .cycles = cycles,
+        .part_row = b->parts > 1 ? out->partial_rows + part * rows : -1,
+        .sequence = b->sequence,
+        .row_begin = b->row_begin,
+        .row_end = b->row_end,
+        .key_begin = (int32_t)begin,
+        .key_end = (int32_t)end,
+        .parts = (int32_t)b->parts,
+        .head = b->head,
+    };
+    out->blocks_full += walk->full * heads;
+    out->blocks_partial += walk->partial * heads;
+    out->blocks_skipped -= (walk->full + walk->partial) * heads;
+    out->key_reads += (double)(walk->keys * heads);
+}
+
 static void fill_row_block(fa_planner *w, const row_block *b, fa_schedule *out)
 {
-    const int64_t heads = w->problem->heads_kv;
-    const int32_t rows = b->row_end - b->row_begin;
     const block_view view = view_blocks(w, &b->view);
     const sharing s = share_blocks(w, b);
-    int64_t from = s.first, seen = 0, keys = 0, full = 0;
-    fa_planner_take_rows(w, rows);
+    int64_t from = s.first;
     for (int64_t part = 0, to; part < s.parts; part++, from = to) {
         to = part_begin(&s, part + 1);
-        block_walk walk = walk_part(w, b, &view, from, to);
-        const double cycles = walk.cycles + w->end_cycles;
-        w->order[w->ranks] = (fa_rank){cycles, 1, (int32_t)w->ranks};
-        w->piece[w->ranks++] = (fa_piece){
-            .cycles = cycles,
-            .part_row = s.parts > 1 ? out->partial_rows + part * rows : -1,
-            .sequence = b->sequence,
-            .row_begin = b->row_begin,
-            .row_end = b->row_end,
-            .key_begin = (int32_t)(from * w->block_kv),
-            .key_end = (int32_t)FA_MIN(to * w->block_kv, b->end),
-            .parts = (int32_t)s.parts,
-        };
-        seen += walk.full + walk.partial;
-        full += walk.full;
-        keys += walk.keys;
+        const block_walk walk = walk_part(w, b, &view, from, to);
+        add_piece(w, b, &walk, part, from * w->block_kv, FA_MIN(to * w->block_kv, b->end), out);
     }
-    out->blocks_full += full * heads;
-    out->blocks_partial += (seen - full) * heads;
-    out->blocks_skipped += (divide_up(b->view.len_kv, w->block_kv) - seen) * heads;
-    out->key_reads += (double)(keys * heads);
-    out->rows_done += rows * heads * b->parts;
-    out->splits = FA_MAX(out->splits, (int32_t)s.parts);
+}
+
+static void add_listed(const fa_planner *w, const fa_listed *of, int key, block_walk *walk)
+{
+    const int end = FA_MIN(key + w->block_kv, of->walk.key_end);
+    const bool full = fa_walk_class(of->walk, key, end) == FA_CLASS_FULL;
+    const double share = w->traits->clips && !full ? 0.5 : 1;
+    walk->cycles += end < key + w->block_kv
+                        ? fa_tiling_block_cycles(w->limits, w->traits, &w->shape, w->rows, end - key)
+                        : share * w->block_cycles;
+    walk->full += full;
+    walk->partial += !full;
+    walk->keys += end - key;
+}
+
+/* Of a row block with lists: parts have as many of its blocks each. */
+static void take_listed(fa_planner *w, const row_block *b, fa_pass what, fa_schedule *out)
+{
+    const fa_listed of = listed_of(w, b);
+    int key = fa_listed_next(of, 0, w->block_kv);
+    int64_t block = 0;
+    for (int64_t part = 0; part < b->parts; part++) {
+        const int begin = b->blocks > 0 ? key : 0;
+        block_walk walk = {0};
+        for (; block < b->blocks * (part + 1) / b->parts; block++) {
+            add_listed(w, &of, key, &walk);
+            key = fa_listed_next(of, key + w->block_kv, w->block_kv);
+        }
+        if (what == FA_PASS_RANK)
+            add_rank(w, walk.cycles + w->end_cycles, 1);
+        else
+            add_piece(w, b, &walk, part, begin, b->blocks > 0 ? FA_MIN(key, b->end) : 0, out);
+    }
+}
+
+static void take_row_block(fa_planner *w, const row_block *b, fa_pass what, fa_schedule *out)
+{
+    const int32_t rows = b->row_end - b->row_begin;
+    if (what == FA_PASS_COUNT)
+        return;
+    fa_planner_take_rows(w, rows);
+    if (what == FA_PASS_FILL) {
+        out->blocks_skipped += divide_up(b->view.len_kv, w->block_kv) * w->heads;
+        out->rows_done += rows * w->heads * b->parts;
+        out->splits = FA_MAX(out->splits, (int32_t)b->parts);
+    }
+    if (w->problem->lists.bits)
+        take_listed(w, b, what, out);
+    else if (what == FA_PASS_RANK)
+        rank_row_block(w, b);
+    else
+        fill_row_block(w, b, out);
 }
 
 int64_t fa_planner_most_items(const fa_planner *w)
@@ -298,28 +418,33 @@ int64_t fa_planner_most_items(const fa_planner *w)
     return w->capacity ? w->capacity->items : FA_MAX_ITEMS;
 }
 
+/* The row blocks of a sequence, of KV heads from `head` on that are alike. */
+static void walk_rows(fa_planner *w, int64_t n, int32_t head, fa_pass what, fa_schedule *out)
+{
+    const int64_t rows = (int64_t)w->problem->sequence[n].len_q * w->problem->group;
+    for (int64_t row = 0; row < rows && out->items <= fa_planner_most_items(w); row += w->block_q) {
+        const row_block b = make_row_block(w, n, head, row, FA_MIN(row + w->block_q, rows));
+        take_row_block(w, &b, what, out);
+        out->items += w->heads * b.parts;
+        out->merges += b.parts > 1 ? w->heads : 0;
+        out->partial_rows += b.parts > 1 ? w->heads * b.parts * (b.row_end - b.row_begin) : 0;
+    }
+}
+
 void fa_planner_walk(fa_planner *w, fa_pass what, fa_schedule *out)
 {
-    const int64_t heads = w->problem->heads_kv;
+    const int32_t heads = w->problem->heads_kv;
     *out = (fa_schedule){.splits = 1};
     if (what != FA_PASS_COUNT)
         w->ranks = 0;
     for (int64_t n = 0; n < w->problem->sequences && heads > 0; n++) {
-        int64_t rows = (int64_t)w->problem->sequence[n].len_q * w->problem->group;
         if (what == FA_PASS_COUNT && w->splits == 0 &&
             w->chunk == INT32_MAX) { /* nothing is split: no need to look */
+            const int64_t rows = (int64_t)w->problem->sequence[n].len_q * w->problem->group;
             out->items += fa_ceil_div(rows, w->block_q) * heads;
             continue;
         }
-        for (int64_t row = 0; row < rows && out->items <= fa_planner_most_items(w); row += w->block_q) {
-            const row_block b = make_row_block(w, n, row, FA_MIN(row + w->block_q, rows));
-            if (what == FA_PASS_RANK)
-                rank_row_block(w, &b);
-            if (what == FA_PASS_FILL)
-                fill_row_block(w, &b, out);
-            out->items += heads * b.parts;
-            out->merges += b.parts > 1 ? heads : 0;
-            out->partial_rows += b.parts > 1 ? heads * b.parts * (b.row_end - b.row_begin) : 0;
-        }
+        for (int32_t head = 0; head < heads; head += w->heads)
+            walk_rows(w, n, head, what, out);
     }
 }

@@ -10,12 +10,13 @@
 
 #define FA_MAX_ITEMS ((int64_t)1 << 22) /* 200 MB of them: longer lists are a mistake in the sizes */
 
-/* A work item of every KV head: heads are alike, so that lists are made and ordered for one of them. */
+/* A work item of fa_planner.heads KV heads, which are alike: lists are made and ordered for one of them. */
 typedef struct fa_piece {
     double cycles;
     int64_t part_row; /* of the first head; -1: it is no part */
     int32_t sequence, row_begin, row_end, key_begin, key_end;
     int32_t parts; /* of its row block */
+    int32_t head;  /* the first */
 } fa_piece;
 
 /* How many pieces are so long, and the number of the first of them where pieces are made. */
@@ -35,7 +36,9 @@ typedef struct fa_planner {
     const fa_limits *limits;
     const fa_tile_traits *traits;
     fa_tile_problem shape;
+    fa_table_params params; /* where there are lists */
     int32_t block_q, block_kv;
+    int32_t heads;               /* KV heads of a piece: all, or one where each has lists of its own */
     int32_t chunk;               /* most blocks of keys in one item */
     int32_t most;                /* what `chunk` never exceeds */
     int32_t splits;              /* parts asked for; 0: as `chunk` says */
@@ -56,6 +59,9 @@ typedef struct fa_planner {
 /* Splits what it must: where `can_split`, items have no more keys than the device's loops have turns. */
 fa_planner fa_planner_begin(const fa_problem *problem, const fa_limits *limits, const fa_tile_traits *traits,
                             const fa_tiling *tiling, bool can_split);
+
+/* KV heads that are alike. */
+int32_t fa_planner_heads(const fa_problem *problem);
 
 /* The most blocks of keys in one item. */
 int32_t fa_planner_most_blocks(const fa_limits *limits, const fa_tile_traits *traits, const fa_tiling *tiling,

@@ -85,7 +85,7 @@ static double simulate(const fa_planner *w)
         const double cycles = w->order[i].cycles;
         int64_t items = 0;
         for (; i < w->ranks && w->order[i].cycles == cycles; i++)
-            items += (int64_t)w->order[i].pieces * w->problem->heads_kv;
+            items += (int64_t)w->order[i].pieces * w->heads;
         while (items > 0) {
             fa_load least = heap[0];
             const double after = least.cycles + cycles;
@@ -106,7 +106,7 @@ static double simulate(const fa_planner *w)
 
 static int64_t count_pieces(const fa_planner *w, const fa_schedule *s)
 {
-    return s->items > 0 ? s->items / w->problem->heads_kv : 0;
+    return s->items > 0 ? s->items / w->heads : 0;
 }
 
 static size_t list_bytes(int64_t pieces)
@@ -165,7 +165,7 @@ static void keep(fa_planner *w, fa_schedule *s)
     w->kept = w->chunk;
     s->longest = w->ranks > 0 ? w->order[0].cycles : 0;
     for (int64_t i = 0; i < w->ranks; i++) {
-        for (int64_t items = (int64_t)w->order[i].pieces * w->problem->heads_kv; items > 0; items--)
+        for (int64_t items = (int64_t)w->order[i].pieces * w->heads; items > 0; items--)
             s->cycles += w->order[i].cycles;
     }
     s->imbalance = s->cycles > 0 ? fmax(s->makespan * units / s->cycles, 1) : 1; /* sums round */
@@ -286,13 +286,13 @@ static void write_items(const fa_planner *w, fa_work_item *item)
         for (int64_t k = i; k < end; k++) {
             const fa_piece *p = &w->piece[w->order[k].at];
             const int64_t rows = p->part_row < 0 ? 0 : (int64_t)(p->row_end - p->row_begin) * p->parts;
-            fa_work_item made = {p->sequence,  0,          p->row_begin, p->row_end,
+            fa_work_item made = {p->sequence,  p->head,    p->row_begin, p->row_end,
                                  p->key_begin, p->key_end, p->part_row,  p->cycles};
             fa_work_item *at = item + (k - i);
-            for (; made.head_kv < w->problem->heads_kv; made.head_kv++, made.part_row += rows, at += end - i)
+            for (; made.head_kv < p->head + w->heads; made.head_kv++, made.part_row += rows, at += end - i)
                 *at = made;
         }
-        item += (end - i) * w->problem->heads_kv;
+        item += (end - i) * w->heads;
     }
 }
 
@@ -300,9 +300,10 @@ static void write_merges(const fa_planner *w, fa_merge_item *merge)
 {
     for (const fa_piece *p = w->piece, *end = p + w->ranks; p < end; p += p->parts) {
         const int64_t rows = p->row_end - p->row_begin;
-        for (int32_t h = 0; h < w->problem->heads_kv && p->parts > 1; h++)
+        for (int32_t h = 0; h < w->heads && p->parts > 1; h++)
             *merge++ = (fa_merge_item){
-                p->sequence, h, p->row_begin, p->row_end, p->part_row + h * p->parts * rows, p->parts};
+                p->sequence, p->head + h, p->row_begin, p->row_end, p->part_row + h * p->parts * rows,
+                p->parts};
     }
 }
 
@@ -328,7 +329,7 @@ typedef struct room {
 static bool lay_out_room(const fa_problem *problem, const fa_limits *limits, const fa_capacity *capacity,
                          room *r)
 {
-    r->pieces = capacity->items > 0 ? capacity->items / problem->heads_kv : 0;
+    r->pieces = capacity->items > 0 ? capacity->items / fa_planner_heads(problem) : 0;
     r->load = list_bytes(r->pieces);
     size_t end = r->load;
     bool fits = fa_grow(&end, limits->units, sizeof(fa_load));

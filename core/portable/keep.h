@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the operand `keep` says: of a key to a row, and where it holds bits, of a block of keys to all rows of an item. Written
- * in the words of work.h.
+ * What the operand `keep` says: of a key to a row, and where it holds bits, of a block of keys to all rows of an item. And
+ * which blocks an item meets. Written in the words of work.h and lists.h.
  */
 #ifndef FA_PORTABLE_KEEP_H
 #define FA_PORTABLE_KEEP_H
 
-#include "table.h"
-#include "walk.h"
+#include "lists.h"
 
 /* Elements of x, which is bias or keep, that precede a row's element for a key. */
 #define FA_EXTRA_AT(w, x, r, key)                                             \
@@ -60,16 +59,24 @@ FA_KERNEL_FN bool fa_work_hides(FA_WORK w, int key, int key_end)
 }
 
 /*
- * fa_walk_next() of the item, which also passes over blocks that bits hide. `terms`: whether the kernel looks at what a
- * description adds to scores at all; where that is a constant, those that do not have nothing of this.
+ * fa_walk_next() of the item, which also passes over blocks that no list has, or that bits hide. `terms`: whether the kernel
+ * looks at what a description adds to scores at all; where that is a constant, those that do not have nothing of `keep`.
  */
 FA_KERNEL_FN int fa_work_next(FA_WORK w, bool terms, int key, int keys)
 {
     key = fa_walk_next(w.walk, key, keys);
-    if (terms && FA_PARAM(w, keep_bits) != 0) {
+    if (FA_LISTS(w) || (terms && FA_PARAM(w, keep_bits) != 0)) {
+        bool moved = true;
         FA_ROLLED
-        while (key < w.walk.key_end && fa_work_hides(w, key, FA_MIN(key + keys, w.walk.key_end)))
-            key = fa_walk_next(w.walk, key + keys, keys);
+        while (moved && key < w.walk.key_end) {
+            int next = FA_LISTS(w) ? fa_list_next(w, key, keys) : key;
+            if (next == key && terms && FA_PARAM(w, keep_bits) != 0 &&
+                fa_work_hides(w, key, FA_MIN(key + keys, w.walk.key_end)))
+                next = key + keys;
+            moved = next != key;
+            if (moved)
+                key = fa_walk_next(w.walk, next, keys);
+        }
     }
     return key;
 }

@@ -67,6 +67,9 @@ FA_STRUCT_END(fa_saliency_work)
 #define FA_BITS32(t, at) (FA_GET16(t, 1, at) | FA_GET16(t, 1, (at) + FA_INDEX(2)) << 16)
 #define FA_BITS32_ALIGNED(t, at) FA_GET32(t, 1, at)
 
+#define FA_LISTS(w) false
+#define FA_LIST_WORD(w, n) FA_UINT((n) & 0)
+
 #include "codes.h"
 #include "keys.h"
 #include "work.h"

@@ -19,6 +19,9 @@
 #define FA_TABLE_LSE 16
 #define FA_TABLE_BIAS_FACTORS 32
 #define FA_TABLE_PAGES 64
+#define FA_TABLE_LISTS 128
+#define FA_TABLE_LIST_CUTS 256 /* a kernel's blocks are in several of the lists': single rows and keys tell */
+#define FA_TABLE_HIDES (FA_TABLE_KEEP | FA_TABLE_LIST_CUTS) /* what hides single keys */
 
 /* Where the scale and the zero of an element of k or v lie, in elements of their tensors: see scales.h. And the bytes of a row. */
 FA_STRUCT(fa_scales)
@@ -49,6 +52,10 @@ FA_STRUCT(fa_table_params)
     int slope_stride; /* between the slopes of two sequences; 0: all have the same */
     int keep_bits;    /* 1: keep holds 32 keys in an element                        */
     int keep_last;    /* its bits are of so many keys at the end; 0: of all         */
+    /* Lists of key blocks, a bit each: the first word, rows and keys of a block, words of a list, query heads that share a list,
+     * words between the lists of heads and of sequences. */
+    int lists_at, list_rows, list_keys, list_words, list_heads, list_head_stride, list_sequence_stride;
+    int unused;
 FA_STRUCT_END(fa_table_params)
 
 FA_STRUCT(fa_table_sequence)

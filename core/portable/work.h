@@ -13,6 +13,7 @@
  *   FA_LOAD_BIAS(w, n)      element n of bias, widened
  *   FA_LOAD_KEEP(w, n)      element n of keep
  *   FA_LOAD_BITS(w, n)      the same where an element holds 32 keys, an fa_uint
+ * and those of lists.h.
  */
 #ifndef FA_PORTABLE_WORK_H
 #define FA_PORTABLE_WORK_H
@@ -39,13 +40,20 @@ FA_KERNEL_FN fa_row fa_work_row(FA_WORK w, int row)
     return fa_row_of(w.walk.mask, FA_PARAM(w, group), w.head_kv, row, w.row_end);
 }
 
-/* Whether neither the mask nor `keep` hides the key. */
-FA_KERNEL_FN bool fa_work_shows(FA_WORK w, fa_row r, int key)
+/* Whether `keep`, or a list that ends within a kernel's block, hides a key. */
+FA_KERNEL_FN bool fa_work_hides_key(FA_WORK w, fa_row r, int key)
 {
-    return fa_row_sees(r, w.walk.mask, key) && (!fa_work_has(w, FA_TABLE_KEEP) || fa_work_keeps(w, r, key));
+    return (fa_work_has(w, FA_TABLE_KEEP) && !fa_work_keeps(w, r, key)) ||
+           (FA_LISTS(w) && fa_work_has(w, FA_TABLE_LIST_CUTS) && !fa_work_lists(w, r, key));
 }
 
-/* The score of a raw product with a key that the mask shows: a natural logarithm; -inf where `keep` hides the key. */
+/* Whether nothing hides the key. */
+FA_KERNEL_FN bool fa_work_shows(FA_WORK w, fa_row r, int key)
+{
+    return fa_row_sees(r, w.walk.mask, key) && !fa_work_hides_key(w, r, key);
+}
+
+/* The score of a raw product with a key that the mask shows: a natural logarithm; -inf where something else hides the key. */
 FA_KERNEL_FN float fa_work_score(FA_WORK w, fa_row r, int key, float x)
 {
     x = fa_score_scaled(FA_PARAM(w, score), x);
@@ -59,7 +67,7 @@ FA_KERNEL_FN float fa_work_score(FA_WORK w, fa_row r, int key, float x)
             bias *= FA_FLOAT_AT(w, FA_PARAM(w, factors_at) + r.head);
         x = fa_score_biased(x, bias);
     }
-    if (fa_work_has(w, FA_TABLE_KEEP) && !fa_work_keeps(w, r, key))
+    if (fa_work_hides_key(w, r, key))
         x = FA_NEG_INF;
     return x;
 }

@@ -205,6 +205,7 @@ static fa_status read(fa_sharded_layer *l, const fa_sharded_layer_desc *desc, fa
         fa_copy_struct(&l->desc, sizeof(l->desc), FA_SHARDED_LAYER_DESC_0_1, desc, "fa_sharded_layer_desc"));
     FA_TRY(check_desc(&l->desc));
     FA_TRY(fa_problem_read_desc(l->desc.attention, attention));
+    FA_TRY(fa_problem_refuse_lists(attention, "a sharded layer"));
     l->desc.attention = attention;
     FA_TRY(fa_problem_init(l->device->context, attention, &l->problem));
     FA_TRY(check_attention(&l->problem));

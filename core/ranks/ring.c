@@ -296,6 +296,7 @@ static fa_status make_alone(fa_ring *r, const fa_ring_desc *given)
         return fa_fail(FA_INVALID, "tokens is %lld, expected 1 to %d", (long long)desc.tokens, FA_MAX_LENGTH);
     r->tokens = desc.tokens;
     FA_TRY(fa_problem_read_desc(desc.attention, &d));
+    FA_TRY(fa_problem_refuse_lists(&d, "a ring"));
     FA_TRY(fa_problem_init(r->device->context, &d, &r->problem));
     FA_TRY(check_served(&d, &r->problem));
     FA_TRY(check_tokens(r));

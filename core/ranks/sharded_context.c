@@ -87,6 +87,7 @@ static fa_status check_rows(const fa_problem *p)
 static fa_status make_alone(fa_sharded_context *c, const fa_attention_desc *given, fa_attention_desc *desc)
 {
     FA_TRY(fa_problem_read_desc(given, desc));
+    FA_TRY(fa_problem_refuse_lists(desc, "a sharded context"));
     FA_TRY(fa_problem_init(c->device->context, desc, &c->problem));
     if (c->problem.want_status)
         return fa_fail(FA_UNSUPPORTED, "want_status is 1, expected 0: a sharded context does not serve it");

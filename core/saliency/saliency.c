@@ -230,6 +230,8 @@ static fa_status create(fa_saliency *s, const fa_saliency_desc *given)
     if (!d.attention)
         return fa_fail(FA_INVALID, "attention is NULL");
     FA_TRY(fa_problem_init(s->device->context, d.attention, &s->problem));
+    if (s->problem.features & FA_FEATURE_LISTS)
+        return fa_fail(FA_UNSUPPORTED, "attention.lists is given, expected NULL: saliencies do not serve it");
     FA_TRY(check(s, &d));
     FA_TRY(fill_params(s, &d, NULL, &s->own));
     FA_TRY(check_turns(s, &d));

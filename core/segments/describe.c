@@ -246,6 +246,7 @@ fa_status fa_segments_read(const fa_segments_desc *d, fa_segments *s)
                        FA_SEGMENTS_MAX);
     FA_TRY(fa_problem_read_desc(d->attention, &common));
     FA_TRY(check_common(&common));
+    FA_TRY(fa_problem_refuse_lists(&common, "an attention over segments"));
     for (int64_t n = 0; n < d->segments; n++)
         FA_TRY(fa_segments_name(read_segment(d, s, n), n));
     const fa_problem *last = &s->problem[s->count - 1];

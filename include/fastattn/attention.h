@@ -149,6 +149,38 @@ typedef struct fa_tuning {
 } fa_tuning;
 
 /**
+ * Lists of key blocks: block-sparse attention (BSR and BlockMask elsewhere). The rows of a sequence are cut into blocks of
+ * `block_rows` query rows, its keys into blocks of `block_keys`, both counted from row 0 and key 0. A row sees a key only if the
+ * key's block is in the list of the row's block; the masks of the description hold besides. What no list has is neither read nor
+ * computed.
+ *
+ * There is a list for each sequence (or one for all), each query head, each KV head, or one for all heads, and each block of
+ * rows. Lists are given in compressed rows or as a block mask:
+ *  - The list number L of row block r of head h of sequence n, L = (n * heads + h) * row_blocks + r, is
+ *    indices[indptr[L]] to indices[indptr[L + 1] - 1], in any order. indptr has sequences * heads * row_blocks + 1 numbers that never
+ *    decrease, the first of which is 0.
+ *  - Block k of keys is in list L if mask[L * key_blocks + k] is not 0.
+ *
+ * FA_INVALID where they are used, by field and value: block_rows or block_keys not from 1 to FA_MAX_LENGTH; sequences or heads
+ * that are neither 1 nor all; fewer row_blocks or key_blocks than the longest sequence has (with dynamic_lengths, the longest that
+ * there may be); both forms or none; offsets that do not begin at 0, or decrease; an index below 0 or from key_blocks on; one that
+ * a list has twice.
+ *
+ * Whole blocks cost nothing beyond their own keys where the kernel's blocks divide the lists': the planner chooses such if
+ * it can. Lists of single query heads of a group (heads_q, with fewer KV heads), or blocks smaller than the kernel's, are as
+ * exact and cost what the kernel's blocks around them do.
+ */
+typedef struct fa_block_lists {
+    size_t struct_size; /* sizeof(fa_block_lists) */
+    int32_t block_rows, block_keys;
+    int64_t sequences;              /* 1, or as many as the problem has */
+    int64_t heads;                  /* 1, heads_kv or heads_q           */
+    int64_t row_blocks, key_blocks; /* of a list's axis, at least what the longest sequence needs */
+    const int32_t *indptr, *indices;
+    const uint8_t *mask; /* instead of these */
+} fa_block_lists;
+
+/**
  * The description of one forward attention:  O = softmax(f(Q K^T)) V  over the visible keys, for each query head, where
  *     f(s) = softcap(scale * s) - slope * |p(i) - j| + factor * bias(i, j),   softcap(x) = c * tanh(x / c).
  *
@@ -180,6 +212,7 @@ typedef struct fa_tuning {
  *   cache_batch_idx        page_table of one page per sequence: a cache entry is a page
  *   learnable_sink, s_aux  sinks
  *   softmax_lse            lse; a row without keys has -inf here and +inf there
+ *   BlockMask of FlexAttention, indptr and indices of FlashInfer's block-sparse wrapper, base_blockmask  lists
  *   num_splits             tuning->splits; its combine step is fa_merge_run(), or part of the run
  *   head_dim_v of FlashMLA v_in_k = 1, v.shape[3] = head_dim_v; its k_cache is k, of one head
  *   is_fp8_kvcache         k.dtype = v.dtype = FA_FP8_DS_MLA, the rows of 656 bytes
@@ -340,6 +373,9 @@ typedef struct fa_attention_desc {
      * is given k alone: v is NULL, or lies where k does. v_scale and v_zero are operands of their own. 0: v is a tensor
      * of its own, wherever it lies. */
     int32_t v_in_k;
+
+    /* Lists of key blocks; all is copied. NULL: none. */
+    const fa_block_lists *lists;
 } fa_attention_desc;
 
 #ifdef __cplusplus

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which blocks of keys an item with lists meets, on the host: core/portable/lists.h, of a problem's own words. */
+#ifndef FA_CORE_ATTENTION_LISTED_H
+#define FA_CORE_ATTENTION_LISTED_H
+
+#include "core/attention/problem.h"
+#include "core/portable/walk.h"
+
+typedef struct fa_listed {
+    const fa_table_params *params; /* lists_at is 0 */
+    const fa_sequence *sequence;
+    const uint32_t *bits;
+    int head_kv;
+    fa_walk walk;
+} fa_listed;
+#define FA_WORK fa_listed
+#define FA_PARAM(w, member) ((w).params->member)
+#define FA_SEQUENCE(w, member) ((w).sequence->member)
+#define FA_LIST_WORD(w, n) ((w).bits[n])
+#define FA_ROLLED
+#include "core/portable/lists.h"
+
+/* The first key, from `key` on in steps of `keys`, of a block of `keys` keys of which some row of the item sees one. */
+static inline int fa_listed_next(fa_listed w, int key, int keys)
+{
+    key = fa_walk_next(w.walk, key, keys);
+    for (int next; key < w.walk.key_end && (next = fa_list_next(w, key, keys)) != key;)
+        key = fa_walk_next(w.walk, next, keys);
+    return key;
+}
+
+#endif

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Lists of key blocks on a backend, whose name is the argument: as a mask of every row and key says, which is made of the lists
+ * here and handed to the oracle.
+ */
+#include <fastattn/reference.h>
+#include <math.h>
+#include <string.h>
+
+#include "tests/gpu/on_backend.h"
+
+enum { MOST_ROWS = 150, MOST_KEYS = 300, DIM = 16, MOST_HEADS = 4, BATCH = 2 };
+
+typedef struct scene {
+    fa_attention_desc desc;
+    fa_tuning tuning;
+    fa_block_lists lists;
+    uint8_t mask[BATCH * MOST_HEADS * MOST_ROWS * MOST_KEYS]; /* of blocks */
+    int32_t indptr[BATCH * MOST_HEADS * MOST_ROWS + 1], indices[BATCH * MOST_HEADS * MOST_ROWS * MOST_KEYS];
+    uint8_t keep[BATCH * MOST_HEADS * MOST_ROWS * MOST_KEYS];
+    float q[BATCH * MOST_HEADS * MOST_ROWS * DIM], k[BATCH * MOST_HEADS * MOST_KEYS * DIM],
+        v[BATCH * MOST_HEADS * MOST_KEYS * DIM], o[BATCH * MOST_HEADS * MOST_ROWS * DIM],
+        lse[BATCH * MOST_HEADS * MOST_ROWS];
+    double exact[BATCH * MOST_HEADS * MOST_ROWS * DIM], exact_lse[BATCH * MOST_HEADS * MOST_ROWS];
+    int64_t first[BATCH];
+} scene;
+
+static void draw_floats(float *x, size_t count, random_state *random)
+{
+    for (size_t i = 0; i < count; i++)
+        x[i] = random_float(random, -2, 2);
+}
+
+/* Compressed rows of the mask, each list in a descending order. */
+static void compress(scene *s)
+{
+    const fa_block_lists *l = &s->lists;
+    const int64_t lists = l->sequences * l->heads * l->row_blocks;
+    int32_t count = 0;
+    s->indptr[0] = 0;
+    for (int64_t n = 0; n < lists; n++) {
+        for (int64_t block = l->key_blocks - 1; block >= 0; block--) {
+            if (s->mask[n * l->key_blocks + block])
+                s->indices[count++] = (int32_t)block;
+        }
+        s->indptr[n + 1] = count;
+    }
+}
+
+static void expand(scene *s)
+{
+    const fa_block_lists *l = &s->lists;
+    const fa_attention_desc *d = &s->desc;
+    const int64_t heads = d->q.shape[1], rows = d->q.shape[2], keys = d->k.shape[2];
+    for (int64_t i = 0; i < d->q.shape[0] * heads * rows * keys; i++) {
+        const int64_t key = i % keys, row = i / keys % rows, head = i / keys / rows % heads,
+                      n = i / keys / rows / heads;
+        const int64_t list =
+            ((l->sequences > 1 ? n : 0) * l->heads + head / (heads / l->heads)) * l->row_blocks +
+            row / l->block_rows;
+        s->keep[i] = s->mask[list * l->key_blocks + key / l->block_keys];
+    }
+}
+
+static void draw_lists(scene *s, int density, random_state *random)
+{
+    static const int32_t sizes[] = {1, 3, 8, 16, 24, 32, 64, 100, 128};
+    fa_block_lists *l = &s->lists;
+    const fa_attention_desc *d = &s->desc;
+    const int64_t heads[] = {1, d->k.shape[1], d->q.shape[1]};
+    *l = (fa_block_lists){
+        .struct_size = sizeof(*l),
+        .block_rows = sizes[random_between(random, 0, COUNT(sizes) - 1)],
+        .block_keys = sizes[random_between(random, 0, COUNT(sizes) - 1)],
+        .sequences = random_between(random, 0, 1) ? d->q.shape[0] : 1,
+        .heads = heads[random_between(random, 0, 2)],
+    };
+    l->row_blocks = (d->q.shape[2] + l->block_rows - 1) / l->block_rows;
+    l->key_blocks = (d->k.shape[2] + l->block_keys - 1) / l->block_keys;
+    for (int64_t i = 0; i < l->sequences * l->heads * l->row_blocks * l->key_blocks; i++)
+        s->mask[i] = random_between(random, 0, 99) < density;
+    compress(s);
+    if (random_between(random, 0, 1)) {
+        l->mask = s->mask;
+    } else {
+        l->indptr = s->indptr;
+        l->indices = s->indices;
+    }
+}
+
+static void draw_scene(scene *s, int density, random_state *random)
+{
+    const int64_t heads_kv = random_between(random, 1, 2), heads_q = heads_kv * random_between(random, 1, 2);
+    const int64_t rows = random_between(random, 0, 3) ? random_between(random, 1, MOST_ROWS) : 1;
+    const int64_t keys = random_between(random, 1, MOST_KEYS);
+    s->desc = make_desc(BATCH, heads_q, heads_kv, rows, keys, DIM);
+    s->desc.mask = (fa_mask_kind)random_between(random, 0, 2);
+    s->desc.window_left = random_between(random, 0, 3) ? 0 : random_between(random, 1, 100);
+    s->desc.prefix = random_between(random, 0, 3) ? 0 : random_between(random, 1, 40);
+    s->desc.want_lse = 1;
+    s->tuning =
+        (fa_tuning){.struct_size = sizeof(s->tuning),
+                    .splits = random_between(random, 0, 2) ? 0 : (int32_t)random_between(random, 2, 4)};
+    s->desc.tuning = &s->tuning;
+    if (random_between(random, 0, 3) == 0) {
+        for (int b = 0; b < BATCH; b++)
+            s->first[b] = random_between(random, 0, keys);
+        s->desc.first_kv = s->first;
+    }
+    draw_floats(s->q, sizeof(s->q) / sizeof(float), random);
+    draw_floats(s->k, sizeof(s->k) / sizeof(float), random);
+    draw_floats(s->v, sizeof(s->v) / sizeof(float), random);
+    draw_lists(s, density, random);
+    expand(s);
+}
+
+static void compute_exact(scene *s)
+{
+    const int64_t *q = s->desc.q.shape;
+    fa_attention_desc d = s->desc;
+    d.keep = fa_tensor_make(FA_BOOL, q[0], q[1], q[2], s->desc.k.shape[2]);
+    ck_assert_int_eq(fa_reference_attention(context, &d,
+                                            &(fa_inputs){.q = s->q, .k = s->k, .v = s->v, .keep = s->keep},
+                                            s->exact, s->exact_lse),
+                     FA_OK);
+}
+
+static void check_scene(const scene *s)
+{
+    const int64_t *q = s->desc.q.shape, rows = q[0] * q[1] * q[2];
+    for (int64_t i = 0; i < rows * DIM; i++)
+        ck_assert_msg(fabs((double)s->o[i] - s->exact[i]) <= 4e-6, "o[%lld] is %g, expected %g", (long long)i,
+                      (double)s->o[i], s->exact[i]);
+    for (int64_t i = 0; i < rows; i++)
+        ck_assert_msg((double)s->lse[i] == s->exact_lse[i] ||
+                          fabs((double)s->lse[i] - s->exact_lse[i]) <= 1e-5,
+                      "lse[%lld] is %g, expected %g", (long long)i, (double)s->lse[i], s->exact_lse[i]);
+}
+
+static void run_scene(scene *s)
+{
+    s->desc.lists = &s->lists;
+    const fa_status status = fa_attention_host(device, &s->desc, s->q, s->k, s->v, NULL, NULL, s->o, s->lse);
+    ck_assert_msg(status == FA_OK, "%s", fa_last_error());
+    s->desc.lists = NULL;
+}
+
+START_TEST(as_masks_say)
+{
+    static scene s;
+    static const int densities[] = {0, 5, 30, 60, 100};
+    random_state random = {(uint64_t)_i + 1};
+    for (int n = 0; device && n < (slow ? 2 : 60); n++) {
+        memset(&s, 0, sizeof(s));
+        draw_scene(&s, densities[n % COUNT(densities)], &random);
+        compute_exact(&s);
+        run_scene(&s);
+        check_scene(&s);
+    }
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+    if (argc != 2)
+        return EXIT_FAILURE;
+    Suite *suite = suite_create("lists");
+    TCase *tc = add_backend_case(suite, argv[1]);
+    tcase_set_timeout(tc, 300);
+    tcase_add_loop_test(tc, as_masks_say, 0, 8);
+    return run_on_backend(suite);
+}
