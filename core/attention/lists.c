@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/attention/lists.h"
 
+#include <string.h>
+
 #include "core/attention/checks.h"
 #include "core/attention/problem.h"
 #include "core/context.h"
@@ -81,43 +83,131 @@ static void take_mask(const fa_block_lists *g, int64_t lists, fa_lists *l)
     }
 }
 
+static uint32_t *list_at(const fa_lists *l, int64_t list)
+{
+    return l->bits + list * l->words;
+}
+
+/* Whether each list is the one behind it, for all pairs (2 i, 2 i + 1) of `rows` row blocks. */
+static bool pairs_agree(const fa_lists *l, int64_t groups, int64_t rows)
+{
+    for (int64_t g = 0; g < groups; g++) {
+        for (int64_t r = 0; r + 1 < rows; r += 2) {
+            if (memcmp(list_at(l, g * rows + r), list_at(l, g * rows + r + 1), (size_t)l->words * 4) != 0)
+                return false;
+        }
+    }
+    return true;
+}
+
+/*
+ * Blocks of rows twice as large, as long as that says the same: kernels then have the choice of larger blocks. Returns how many
+ * there are.
+ */
+static int64_t join_rows(fa_lists *l, int64_t groups, int64_t rows)
+{
+    for (; rows > 1 && l->block_rows <= FA_MAX_LENGTH / 2 && pairs_agree(l, groups, rows);
+         rows = (rows + 1) / 2) {
+        for (int64_t g = 0; g < groups; g++) {
+            for (int64_t r = 0; r < (rows + 1) / 2; r++)
+                memmove(list_at(l, g * ((rows + 1) / 2) + r), list_at(l, g * rows + 2 * r),
+                        (size_t)l->words * 4);
+        }
+        l->block_rows *= 2;
+    }
+    return rows;
+}
+
+/* Whether the bits of each pair of blocks of keys agree; of the last, where their number is odd, there is one alone. */
+static bool keys_agree(const fa_lists *l, int64_t lists, int64_t keys)
+{
+    for (int64_t i = 0; i < lists * l->words; i++) {
+        const uint32_t word = l->bits[i];
+        uint32_t differ = (word ^ word >> 1) & 0x55555555u;
+        if (keys % 2 && i % l->words == (keys - 1) / 32)
+            differ &= ~(1u << (keys - 1) % 32);
+        if (differ)
+            return false;
+    }
+    return true;
+}
+
+/* Likewise, of keys. */
+static void join_keys(fa_lists *l, int64_t lists, int64_t keys)
+{
+    for (; keys > 1 && l->block_keys <= FA_MAX_LENGTH / 2 && keys_agree(l, lists, keys);
+         keys = (keys + 1) / 2) {
+        const int32_t words = (int32_t)fa_ceil_div((keys + 1) / 2, 32);
+        for (int64_t n = 0; n < lists; n++) {
+            const uint32_t *from = list_at(l, n);
+            uint32_t *to = l->bits + n * words;
+            for (int32_t w = 0; w < words; w++) {
+                uint32_t joined = 0;
+                for (int half = 0; half < 2 && 2 * w + half < l->words; half++) {
+                    uint32_t x = from[2 * w + half] & 0x55555555u;
+                    for (int by = 1; by < 16; by *= 2) /* even bits to the lower half */
+                        x = (x | x >> by) & (by == 1   ? 0x33333333u
+                                             : by == 2 ? 0x0f0f0f0fu
+                                             : by == 4 ? 0x00ff00ffu
+                                                       : 0xffffu);
+                    joined |= x << 16 * half;
+                }
+                to[w] = joined;
+            }
+        }
+        l->words = words;
+        l->block_keys *= 2;
+    }
+}
+
+/* Room for the bits of so many lists of so many words. */
+static fa_status make_room(const fa_context *context, const fa_block_lists *g, int64_t *lists, fa_lists *l)
+{
+    const int64_t each = fa_ceil_div(g->key_blocks, 32);
+    int64_t words = 0;
+    if (!fa_mul_i64(g->sequences, g->heads, lists) || !fa_mul_i64(*lists, g->row_blocks, lists) ||
+        !fa_mul_i64(*lists, each, &words) || words > INT32_MAX / 4)
+        return fa_fail(
+            FA_OUT_OF_MEMORY,
+            "lists: %lld sequences, %lld heads and %lld row blocks of %lld key blocks are more than "
+            "kernels count",
+            (long long)g->sequences, (long long)g->heads, (long long)g->row_blocks, (long long)g->key_blocks);
+    l->words = (int32_t)each;
+    l->room = FA_MAX((size_t)words, 1);
+    l->bits = fa_alloc_zeroed(context, l->room * sizeof(*l->bits));
+    return l->bits ? FA_OK : FA_OUT_OF_MEMORY;
+}
+
 fa_status fa_lists_init(const fa_context *context, fa_problem *p, const fa_block_lists *given)
 {
     fa_block_lists g;
     fa_lists *l = &p->lists;
-    int64_t lists, words;
+    int64_t lists = 0;
     if (!given)
         return FA_OK;
     FA_TRY(fa_copy_struct(&g, sizeof(g), FA_BLOCK_LISTS_0_1, given, "fa_block_lists"));
     FA_TRY(check_sizes(p, &g));
     if (p->heads_q == 0 || p->sequences == 0)
         return FA_OK;
+    FA_TRY(make_room(context, &g, &lists, l));
+    if (g.mask)
+        take_mask(&g, lists, l);
+    else
+        FA_TRY(take_rows(&g, lists, l));
     l->block_rows = g.block_rows;
     l->block_keys = g.block_keys;
-    l->words = (int32_t)fa_ceil_div(g.key_blocks, 32);
+    const int64_t rows = join_rows(l, g.sequences * g.heads, g.row_blocks);
+    join_keys(l, g.sequences * g.heads * rows, g.key_blocks);
+    l->count = (size_t)(g.sequences * g.heads * rows * l->words);
     l->heads = p->heads_q / (int32_t)g.heads;
-    l->head_stride = g.heads > 1 ? g.row_blocks * l->words : 0;
-    l->sequence_stride = g.sequences > 1 ? g.heads * g.row_blocks * l->words : 0;
-    if (!fa_mul_i64(g.sequences * g.heads, g.row_blocks, &lists) || !fa_mul_i64(lists, l->words, &words) ||
-        words > INT32_MAX / 4)
-        return fa_fail(
-            FA_OUT_OF_MEMORY,
-            "lists: %lld sequences, %lld heads and %lld row blocks of %lld key blocks are more than "
-            "kernels count",
-            (long long)g.sequences, (long long)g.heads, (long long)g.row_blocks, (long long)g.key_blocks);
-    l->count = (size_t)words;
-    l->bits = fa_alloc_zeroed(context, FA_MAX(l->count, 1) * sizeof(*l->bits));
-    if (!l->bits)
-        return FA_OUT_OF_MEMORY;
+    l->head_stride = g.heads > 1 ? rows * l->words : 0;
+    l->sequence_stride = g.sequences > 1 ? g.heads * rows * l->words : 0;
     p->features |= FA_FEATURE_LISTS;
-    if (g.indptr)
-        return take_rows(&g, lists, l);
-    take_mask(&g, lists, l);
     return FA_OK;
 }
 
 void fa_lists_release(const fa_context *context, fa_lists *lists)
 {
-    fa_release(context, lists->bits, FA_MAX(lists->count, 1) * sizeof(*lists->bits));
+    fa_release(context, lists->bits, lists->room * sizeof(*lists->bits));
     *lists = (fa_lists){0};
 }

@@ -11,7 +11,8 @@ struct fa_problem;
 
 typedef struct fa_lists {
     uint32_t *bits; /* NULL: there are no lists */
-    size_t count;   /* of all words             */
+    size_t count;   /* of words                 */
+    size_t room;    /* words that were allocated */
     int32_t block_rows, block_keys;
     int32_t words;                        /* of a list                                       */
     int32_t heads;                        /* query heads that share a list                   */

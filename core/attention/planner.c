@@ -47,35 +47,45 @@ static uint64_t listed_pairs(const fa_lists *l, const fa_sequence *s, int64_t he
     return pairs;
 }
 
-/* Of all query heads of a sequence; UINT64_MAX where there are more. */
-static uint64_t sequence_pairs(const fa_problem *p, const fa_sequence *s)
+/* Of one query head. */
+static uint64_t head_pairs(const fa_lists *l, const fa_sequence *s, int64_t head)
 {
-    const fa_lists *l = &p->lists;
-    const int64_t alike = l->bits && l->head_stride ? l->heads : p->heads_q; /* query heads */
     uint64_t pairs = 0;
-    for (int64_t head = 0; head < p->heads_q; head += alike) {
-        if (!l->bits)
-            pairs += count_pairs(&s->mask, 0, s->len_q, 0, s->len_kv);
-        for (int64_t row = 0; l->bits && row < s->len_q; row += l->block_rows)
-            pairs += listed_pairs(l, s, head, row);
-    }
-    return __builtin_mul_overflow(pairs, (uint64_t)alike, &pairs) ? UINT64_MAX : pairs;
+    if (!l->bits)
+        return count_pairs(&s->mask, 0, s->len_q, 0, s->len_kv);
+    for (int64_t row = 0; row < s->len_q; row += l->block_rows)
+        pairs += listed_pairs(l, s, head, row);
+    return pairs;
+}
+
+/* Query heads that see the same. */
+static int32_t alike_heads(const fa_problem *p)
+{
+    return p->lists.head_stride ? p->lists.heads : FA_MAX(p->heads_q, 1);
 }
 
 double fa_schedule_pairs(const fa_problem *problem)
 {
+    const int32_t alike = alike_heads(problem), heads = FA_MAX(problem->heads_q, 1);
     double pairs = 0;
-    for (int64_t n = 0; n < problem->sequences; n++)
-        pairs += (double)sequence_pairs(problem, &problem->sequence[n]) / FA_MAX(problem->heads_q, 1);
+    for (int64_t n = 0; n < problem->sequences; n++) {
+        for (int32_t head = 0; head < heads; head += alike)
+            pairs += (double)head_pairs(&problem->lists, &problem->sequence[n], head) * alike / heads;
+    }
     return pairs;
 }
 
 uint64_t fa_schedule_count_pairs(const fa_problem *problem)
 {
+    const int32_t alike = alike_heads(problem);
     uint64_t pairs = 0;
     for (int64_t n = 0; n < problem->sequences; n++) {
-        if (__builtin_add_overflow(pairs, sequence_pairs(problem, &problem->sequence[n]), &pairs))
-            return UINT64_MAX;
+        for (int32_t head = 0; head < problem->heads_q; head += alike) {
+            uint64_t more = head_pairs(&problem->lists, &problem->sequence[n], head);
+            if (__builtin_mul_overflow(more, (uint64_t)alike, &more) ||
+                __builtin_add_overflow(pairs, more, &pairs))
+                return UINT64_MAX;
+        }
     }
     return pairs;
 }

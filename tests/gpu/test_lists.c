@@ -62,6 +62,23 @@ static void expand(scene *s)
     }
 }
 
+/* In squares of `grain` blocks that are alike. */
+static void draw_mask(scene *s, int density, int grain, random_state *random)
+{
+    const fa_block_lists *l = &s->lists;
+    for (int64_t list = 0; list < l->sequences * l->heads * l->row_blocks; list++) {
+        uint8_t *at = s->mask + list * l->key_blocks;
+        for (int64_t block = 0; block < l->key_blocks; block++) {
+            if (list % l->row_blocks % grain != 0)
+                at[block] = (at - l->key_blocks)[block];
+            else if (block % grain != 0)
+                at[block] = at[block - 1];
+            else
+                at[block] = random_between(random, 0, 99) < density;
+        }
+    }
+}
+
 static void draw_lists(scene *s, int density, random_state *random)
 {
     static const int32_t sizes[] = {1, 3, 8, 16, 24, 32, 64, 100, 128};
@@ -77,8 +94,7 @@ static void draw_lists(scene *s, int density, random_state *random)
     };
     l->row_blocks = (d->q.shape[2] + l->block_rows - 1) / l->block_rows;
     l->key_blocks = (d->k.shape[2] + l->block_keys - 1) / l->block_keys;
-    for (int64_t i = 0; i < l->sequences * l->heads * l->row_blocks * l->key_blocks; i++)
-        s->mask[i] = random_between(random, 0, 99) < density;
+    draw_mask(s, density, 1 + (int)random_between(random, 0, 1), random);
     compress(s);
     if (random_between(random, 0, 1)) {
         l->mask = s->mask;
