@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/attention/fill.h"
+#include "core/attention/relist.h"
 #include "core/attention/run_status.h"
 #include "core/backend.h"
 #include "core/context.h"
@@ -337,6 +338,8 @@ FA_FLOAT_APART static fa_status plan_init(fa_plan *plan, const fa_attention_desc
     status = make_work(plan);
     if (status == FA_OK && plan->problem.on_device)
         status = fa_fill_make(plan);
+    if (status == FA_OK && plan->problem.on_device && plan->problem.lists.count > 0)
+        status = fa_relist_make(plan);
     if (status == FA_OK && plan->problem.want_status)
         status = fa_run_status_make(plan);
     if (status == FA_OK)
@@ -389,6 +392,8 @@ void fa_plan_destroy(fa_plan *plan)
         plan->device->backend->plan_release(plan);
     if (plan->fill)
         fa_fill_release(plan);
+    if (plan->relist)
+        fa_relist_release(plan);
     if (plan->status)
         fa_run_status_release(plan);
     drop_work(plan);

@@ -29,8 +29,9 @@ struct fa_plan {
 
     uint64_t serial; /* no other plan of this process has it */
     fa_work_layout layout;
-    void *work;           /* of the plan's own lengths, on the host; NULL where only the device has it */
-    struct fa_fill *fill; /* writes the work of lengths on the device; NULL: there may be none such */
+    void *work;               /* of the plan's own lengths, on the host; NULL where only the device has it */
+    struct fa_fill *fill;     /* writes the work of lengths on the device; NULL: there may be none such */
+    struct fa_relist *relist; /* writes lists that lie on the device; NULL: there may be none such */
     struct fa_run_status *status; /* writes the status of runs; NULL: the description does not ask for it */
     bool keeps_rows; /* of another object, to which each row gives a state: runs have all of them */
 

@@ -20,10 +20,11 @@
 #define FA_DEVICE_INFO_0_1 FA_SIZE_THROUGH(fa_device_info, kernels)
 #define FA_TUNING_0_1 FA_SIZE_THROUGH(fa_tuning, splits)
 #define FA_ATTENTION_DESC_0_1 FA_SIZE_THROUGH(fa_attention_desc, lists)
-#define FA_BLOCK_LISTS_0_1 FA_SIZE_THROUGH(fa_block_lists, mask)
+#define FA_BLOCK_LISTS_0_1 FA_SIZE_THROUGH(fa_block_lists, index_count)
 #define FA_ATTENTION_ARGS_0_1 FA_SIZE_THROUGH(fa_attention_args, status_offset)
 #define FA_LENGTHS_0_1 FA_SIZE_THROUGH(fa_lengths, first_kv32)
 #define FA_DEVICE_LENGTHS_0_1 FA_SIZE_THROUGH(fa_device_lengths, first_kv_offset)
+#define FA_DEVICE_LISTS_0_1 FA_SIZE_THROUGH(fa_device_lists, indices_offset)
 #define FA_HOST_ARGS_0_1 FA_SIZE_THROUGH(fa_host_args, status)
 #define FA_PLAN_INFO_0_1 FA_SIZE_THROUGH(fa_plan_info, workers)
 #define FA_APPEND_DESC_0_1 FA_SIZE_THROUGH(fa_append_desc, v_factor)
@@ -61,6 +62,7 @@ _Static_assert(FA_BLOCK_LISTS_0_1 == sizeof(fa_block_lists), "name the last fiel
 _Static_assert(FA_ATTENTION_ARGS_0_1 == sizeof(fa_attention_args), "name the last field above");
 _Static_assert(FA_LENGTHS_0_1 == sizeof(fa_lengths), "name the last field above");
 _Static_assert(FA_DEVICE_LENGTHS_0_1 == sizeof(fa_device_lengths), "name the last field above");
+_Static_assert(FA_DEVICE_LISTS_0_1 == sizeof(fa_device_lists), "name the last field above");
 _Static_assert(FA_HOST_ARGS_0_1 == sizeof(fa_host_args), "name the last field above");
 _Static_assert(FA_PLAN_INFO_0_1 == sizeof(fa_plan_info), "name the last field above");
 _Static_assert(FA_APPEND_DESC_0_1 == sizeof(fa_append_desc), "name the last field above");

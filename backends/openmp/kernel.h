@@ -67,12 +67,14 @@ static inline int64_t fa_cpu_row_at(const fa_cpu_run *run, int operand, const fa
 static inline uint32_t fa_cpu_kept(const fa_cpu_run *run, const fa_table_sequence *s, int head, int position,
                                    int key, int count)
 {
-    const fa_problem *p = &run->plan->problem;
+    const fa_cpu_keys w = {.params = run->work, .sequence = s};
+    const fa_row r = {.head = head, .position = position};
     uint32_t kept = UINT32_MAX;
     if (run->keep)
-        kept = fa_problem_kept(p, run->keep, s->number, head, position, &s->mask, s->first, key, count);
-    for (int i = 0; p->lists.cut && i < count; i++) {
-        if (!fa_lists_have(&p->lists, s->number, head, position, s->first + key + i))
+        kept = fa_problem_kept(&run->plan->problem, run->keep, s->number, head, position, &s->mask, s->first,
+                               key, count);
+    for (int i = 0; (run->work->flags & FA_TABLE_LIST_CUTS) && i < count; i++) {
+        if (!fa_work_lists(w, r, key + i))
             kept &= ~((uint32_t)1 << i);
     }
     return kept;

@@ -33,7 +33,8 @@ static fa_status check_sizes(const fa_problem *p, const fa_block_lists *g)
                        p->heads_kv, p->heads_q);
     FA_TRY(check_blocks("row_blocks", g->row_blocks, fa_ceil_div(rows, g->block_rows)));
     FA_TRY(check_blocks("key_blocks", g->key_blocks, fa_ceil_div(keys, g->block_keys)));
-    if ((g->mask != NULL) == (g->indptr != NULL))
+    FA_TRY(fa_check_limit("lists->index_count", g->index_count, 0, p->on_device ? INT32_MAX : 0));
+    if (g->mask ? g->indptr != NULL : !g->indptr && !p->on_device)
         return fa_fail(FA_INVALID, "lists: %s mask and indptr, expected one of them",
                        g->mask ? "both" : "neither");
     if ((g->indices != NULL) && !g->indptr)
@@ -71,6 +72,14 @@ static fa_status take_rows(const fa_block_lists *g, int64_t lists, fa_lists *l)
         }
     }
     return FA_OK;
+}
+
+static void take_all(const fa_block_lists *g, int64_t lists, fa_lists *l)
+{
+    for (int64_t n = 0; n < lists; n++) {
+        for (int64_t block = 0; block < g->key_blocks; block++)
+            (void)set_bit(l->bits + n * l->words, block);
+    }
 }
 
 static void take_mask(const fa_block_lists *g, int64_t lists, fa_lists *l)
@@ -192,18 +201,30 @@ fa_status fa_lists_init(const fa_context *context, fa_problem *p, const fa_block
     FA_TRY(make_room(context, &g, &lists, l));
     if (g.mask)
         take_mask(&g, lists, l);
-    else
+    else if (g.indptr)
         FA_TRY(take_rows(&g, lists, l));
+    else
+        take_all(&g, lists, l);
     l->block_rows = g.block_rows;
     l->block_keys = g.block_keys;
-    const int64_t rows = join_rows(l, g.sequences * g.heads, g.row_blocks);
-    join_keys(l, g.sequences * g.heads * rows, g.key_blocks);
+    l->key_blocks = (int32_t)g.key_blocks;
+    l->index_count = (int32_t)g.index_count;
+    int64_t rows = g.row_blocks;
+    if (!p->on_device) { /* others may come */
+        rows = join_rows(l, g.sequences * g.heads, rows);
+        join_keys(l, g.sequences * g.heads * rows, g.key_blocks);
+    }
     l->count = (size_t)(g.sequences * g.heads * rows * l->words);
     l->heads = p->heads_q / (int32_t)g.heads;
     l->head_stride = g.heads > 1 ? rows * l->words : 0;
     l->sequence_stride = g.sequences > 1 ? g.heads * rows * l->words : 0;
     p->features |= FA_FEATURE_LISTS;
     return FA_OK;
+}
+
+bool fa_lists_planned(const fa_problem *p)
+{
+    return p->lists.bits && !p->on_device;
 }
 
 void fa_lists_release(const fa_context *context, fa_lists *lists)

@@ -99,7 +99,7 @@ int32_t fa_planner_most_blocks(const fa_limits *limits, const fa_tile_traits *tr
 
 int32_t fa_planner_heads(const fa_problem *problem)
 {
-    return problem->lists.head_stride ? 1 : problem->heads_kv;
+    return fa_lists_planned(problem) && problem->lists.head_stride ? 1 : problem->heads_kv;
 }
 
 fa_planner fa_planner_begin(const fa_problem *problem, const fa_limits *limits, const fa_tile_traits *traits,
@@ -266,7 +266,7 @@ static row_block make_row_block(const fa_planner *w, int64_t n, int32_t head, in
     int64_t first = b.view.prefix > 0 ? 0 : divide(b.view.begin, w->block_kv);
     b.begin = first * w->block_kv;
     b.end = FA_MAX(b.view.end, b.view.prefix);
-    b.blocks = w->problem->lists.bits ? count_listed(w, &b) : divide_up(b.end - b.begin, w->block_kv);
+    b.blocks = fa_lists_planned(w->problem) ? count_listed(w, &b) : divide_up(b.end - b.begin, w->block_kv);
     int64_t parts = w->splits ? FA_MIN(w->splits, fa_tiling_parts(w->limits)) : divide_up(b.blocks, w->chunk);
     parts = FA_MAX(parts, divide_up(b.blocks, w->most));
     b.parts = FA_MAX(FA_MIN(parts, b.blocks), 1);
@@ -415,7 +415,7 @@ static void take_row_block(fa_planner *w, const row_block *b, fa_pass what, fa_s
         out->rows_done += rows * w->heads * b->parts;
         out->splits = FA_MAX(out->splits, (int32_t)b->parts);
     }
-    if (w->problem->lists.bits)
+    if (fa_lists_planned(w->problem))
         take_listed(w, b, what, out);
     else if (what == FA_PASS_RANK)
         rank_row_block(w, b);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Compiling ahead: every choice of kernel and blocks that the lengths of a family can come to. */
 #include "core/attention/fill.h"
+#include "core/attention/relist.h"
 #include "core/attention/run_status.h"
 #include "core/backend.h"
 #include "core/context.h"
@@ -94,6 +95,8 @@ fa_status fa_device_warm(fa_device *device, const fa_attention_desc *largest)
     status = warm(&plan);
     if (status == FA_OK && plan.problem.on_device)
         status = fa_fill_compile(device);
+    if (status == FA_OK && plan.problem.on_device && plan.problem.lists.bits)
+        status = fa_relist_compile(device);
     if (status == FA_OK && plan.problem.want_status)
         status = fa_run_status_compile(device);
     fa_problem_release(device->context, &plan.problem);

@@ -35,7 +35,8 @@
     4 /* an append into caches whose scales are operands, or of whose rows each element depends on others */
 #define FA_TASK_SALIENCY 5
 #define FA_TASK_SHIFT 6
-#define FA_TASKS 7
+#define FA_TASK_RELIST 7
+#define FA_TASKS 8
 
 #define FA_TASK_SHARED_INTS 4
 

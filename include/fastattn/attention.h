@@ -161,6 +161,9 @@ typedef struct fa_tuning {
  *    decrease, the first of which is 0.
  *  - Block k of keys is in list L if mask[L * key_blocks + k] is not 0.
  *
+ * With dynamic_lengths 2, lists may also lie on the device: fa_plan_schedule_lists(). Then both forms may be NULL, which is lists
+ * of all blocks.
+ *
  * FA_INVALID where they are used, by field and value: block_rows or block_keys not from 1 to FA_MAX_LENGTH; sequences or heads
  * that are neither 1 nor all; fewer row_blocks or key_blocks than the longest sequence has (with dynamic_lengths, the longest that
  * there may be); both forms or none; offsets that do not begin at 0, or decrease; an index below 0 or from key_blocks on; one that
@@ -178,6 +181,9 @@ typedef struct fa_block_lists {
     int64_t row_blocks, key_blocks; /* of a list's axis, at least what the longest sequence needs */
     const int32_t *indptr, *indices;
     const uint8_t *mask; /* instead of these */
+    /* With dynamic_lengths 2: how many numbers the indices have room for that come from the device; 0: a mask comes from there.
+     * Else 0. */
+    int64_t index_count;
 } fa_block_lists;
 
 /**

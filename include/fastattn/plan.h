@@ -184,6 +184,35 @@ typedef struct fa_attention_args {
 FA_API fa_status fa_plan_run(const fa_plan *plan, fa_queue *queue, const fa_attention_args *args);
 
 /**
+ * Lists of key blocks that lie on the device, in buffers of the plan's device: a mask, one byte for each block; or, where the
+ * lists of the plan's description have an index_count, indptr and indices, of 32-bit integers. They have the sizes of the
+ * description's lists and mean the same (fa_block_lists), with two exceptions. What an offset or an index has out of range is
+ * passed over, and a block that a list has twice counts once. Offsets are in bytes, multiples of 4 but for the mask's.
+ */
+typedef struct fa_device_lists {
+    size_t struct_size; /* sizeof(fa_device_lists) */
+    fa_buffer *mask, *indptr, *indices;
+    size_t mask_offset, indptr_offset, indices_offset;
+} fa_device_lists;
+
+/**
+ * Puts lists that lie on the device into the work of a run, in the queue's order: work that fa_plan_schedule() or
+ * fa_plan_schedule_device() wrote for this plan, and writes again with the description's own lists. A kernel before it may have
+ * made the lists; the host never learns them. So a step of an engine that chooses its blocks is recorded once, and replayed.
+ * The plan's description has lists and dynamic_lengths 2. Its work is shared out without a look at lists: what is short ends
+ * early, and the next piece of work takes its place.
+ *
+ * Nothing is allocated, compiled or waited for. On cuda the stream may be captured; on Vulkan the queue may record.
+ *
+ * FA_INVALID: NULL; the description has no lists, or dynamic_lengths is not 2; another form than the description's; a queue or
+ * buffer of another device; a buffer that is too small; an offset that is no multiple of what it should be; a list that shares
+ * bytes with the work. FA_UNSUPPORTED: as fa_plan_schedule_device(). FA_OUT_OF_MEMORY,
+ * FA_DEVICE_LOST. Nothing is enqueued then. Several threads may use one plan, each with its own queue and work.
+ */
+FA_API fa_status fa_plan_schedule_lists(const fa_plan *plan, fa_queue *queue, const fa_device_lists *lists,
+                                        fa_buffer *work, size_t work_offset);
+
+/**
  * The memory of one run, in host memory: each pointer is a tensor's first element. bias, keep, page_table, the
  * scales and zeros of k and v, and lse are given exactly if the description asks for them; otherwise they are NULL.
  */

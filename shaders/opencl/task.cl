@@ -77,6 +77,10 @@ typedef struct task {
 #include "core/portable/shift.h"
 #define FA_TASK_RUN fa_shift_group
 #define FA_SHARED_INTS 1
+#elif FA_TASK_KIND == FA_TASK_RELIST
+#include "core/portable/relist.h"
+#define FA_TASK_RUN fa_relist_group
+#define FA_SHARED_INTS 1
 #endif
 
 __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_task(

@@ -27,6 +27,7 @@ SCALAR = [
     ("pages", "pages.comp", [], (ADDRESS,)),
     ("saliency", "saliency.comp", [], (ADDRESS,)),
     ("shift", "shift.comp", [], (ADDRESS,)),
+    ("relist", "relist.comp", [], (ADDRESS,)),
 ]
 MATRIX = [
     ("matrix4", "matrix.comp", ["-DFA_ELEMENTS=4"], (ADDRESS,)),

@@ -176,6 +176,93 @@ START_TEST(as_masks_say)
 }
 END_TEST
 
+static fa_buffer *make_buffer(size_t bytes)
+{
+    fa_buffer *buffer;
+    ck_assert_int_eq(fa_buffer_create(device, bytes, &buffer), FA_OK);
+    return buffer;
+}
+
+/* Indices out of range and twice, between those that count. */
+static void litter(scene *s, const fa_block_lists *l)
+{
+    const int64_t lists = l->sequences * l->heads * l->row_blocks;
+    static int32_t copy[COUNT(s->indices)];
+    int32_t count = 0, begin = 0;
+    for (int64_t n = 0; n < lists; n++) {
+        for (int32_t i = begin; i < s->indptr[n + 1]; i++) {
+            copy[count++] = s->indices[i];
+            if (i % 7 == 0 && s->indptr[n + 1] - begin < l->key_blocks / 2)
+                copy[count++] = i % 2 ? s->indices[i] : i % 4 ? -1 - i : (int32_t)l->key_blocks + i;
+        }
+        begin = s->indptr[n + 1];
+        s->indptr[n + 1] = count;
+    }
+    memcpy(s->indices, copy, sizeof(copy));
+}
+
+/* Through buffers: the plan is made without lists' contents, and the device is handed these. */
+static void run_on_device(scene *s)
+{
+    fa_block_lists given = s->lists;
+    const size_t lists = (size_t)(given.sequences * given.heads * given.row_blocks);
+    const bool rows = given.indptr != NULL;
+    fa_plan *plan;
+    if (rows)
+        litter(s, &given);
+    given.indptr = given.indices = NULL;
+    given.mask = NULL;
+    given.index_count = rows ? s->indptr[lists] > 0 ? s->indptr[lists] : 1 : 0;
+    s->desc.lists = &given;
+    s->desc.dynamic_lengths = 2;
+    s->desc.first_kv = NULL;
+    const fa_status status = fa_plan_create(device, &s->desc, &plan);
+    ck_assert_msg(status == FA_OK, "%s", fa_last_error());
+    fa_buffer *work = make_buffer(fa_plan_work(plan)), *workspace = make_buffer(fa_plan_workspace(plan) + 1);
+    fa_buffer *mask = rows ? NULL : upload(s->mask, lists * (size_t)given.key_blocks);
+    fa_buffer *indptr = rows ? upload(s->indptr, (lists + 1) * sizeof(int32_t)) : NULL;
+    fa_buffer *indices = rows ? upload(s->indices, (size_t)given.index_count * sizeof(int32_t)) : NULL;
+    const fa_device_lengths lengths = {.struct_size = sizeof(lengths)};
+    const fa_device_lists made = {
+        .struct_size = sizeof(made), .mask = mask, .indptr = indptr, .indices = indices};
+    const fa_attention_args args = {.struct_size = sizeof(args),
+                                    .q = upload(s->q, sizeof(s->q)),
+                                    .k = upload(s->k, sizeof(s->k)),
+                                    .v = upload(s->v, sizeof(s->v)),
+                                    .o = make_buffer(sizeof(s->o)),
+                                    .lse = make_buffer(sizeof(s->lse)),
+                                    .workspace = workspace,
+                                    .work = work};
+    ck_assert_msg(fa_plan_schedule_device(plan, queue, &lengths, work, 0) == FA_OK, "%s", fa_last_error());
+    ck_assert_msg(fa_plan_schedule_lists(plan, queue, &made, work, 0) == FA_OK, "%s", fa_last_error());
+    ck_assert_msg(fa_plan_run(plan, queue, &args) == FA_OK, "%s", fa_last_error());
+    const int64_t *q = s->desc.q.shape;
+    const size_t count = (size_t)(q[0] * q[1] * q[2]) * sizeof(float);
+    ck_assert_int_eq(fa_buffer_read(queue, args.o, 0, s->o, count * DIM), FA_OK);
+    ck_assert_int_eq(fa_buffer_read(queue, args.lse, 0, s->lse, count), FA_OK);
+    fa_buffer *const all[] = {work,   workspace, mask,   indptr, indices,
+                              args.q, args.k,    args.v, args.o, args.lse};
+    for (int i = 0; i < COUNT(all); i++)
+        fa_buffer_destroy(all[i]);
+    fa_plan_destroy(plan);
+}
+
+START_TEST(made_on_the_device)
+{
+    static scene s;
+    static const int densities[] = {5, 40, 100};
+    random_state random = {(uint64_t)_i + 100};
+    for (int n = 0; device && n < (slow ? 1 : 30); n++) {
+        memset(&s, 0, sizeof(s));
+        draw_scene(&s, densities[(n + _i) % COUNT(densities)], &random);
+        s.desc.first_kv = NULL;
+        compute_exact(&s);
+        run_on_device(&s);
+        check_scene(&s);
+    }
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     if (argc != 2)
@@ -184,5 +271,6 @@ int main(int argc, char **argv)
     TCase *tc = add_backend_case(suite, argv[1]);
     tcase_set_timeout(tc, 300);
     tcase_add_loop_test(tc, as_masks_say, 0, 8);
+    tcase_add_loop_test(tc, made_on_the_device, 0, 4);
     return run_on_backend(suite);
 }
