@@ -12,6 +12,7 @@
  * backend has a stage for it. */
 typedef struct room {
     fa_sequence *sequence;
+    uint32_t *lists;
     void *schedule, *work;
     size_t used; /* bytes of `work` */
 } room;
@@ -39,6 +40,9 @@ static fa_status make_room(const fa_plan *plan, fa_queue *queue, const fa_buffer
     const size_t sequences = (size_t)plan->problem.sequences * sizeof(fa_sequence);
     size_t schedule_at = fa_align64(sequences), end = schedule_at;
     bool fits = fa_grow(&end, fa_schedule_room(&plan->problem, &plan->limits, &plan->capacity), 1);
+    const size_t lists_at = fa_align64(end);
+    end = lists_at;
+    fits = fits && fa_grow(&end, plan->problem.lists.count, sizeof(uint32_t));
     const size_t work_at = fa_align64(end);
     end = work_at;
     fits = fits && fa_grow(&end, in_place || backend->stage ? 0 : plan->layout.bytes, 1);
@@ -47,6 +51,7 @@ static fa_status make_room(const fa_plan *plan, fa_queue *queue, const fa_buffer
         return FA_OUT_OF_MEMORY;
     *r = (room){
         .sequence = (fa_sequence *)(void *)scratch,
+        .lists = (uint32_t *)(void *)(scratch + lists_at),
         .schedule = scratch + schedule_at,
         .work = in_place ? (char *)work->address + offset : scratch + work_at,
     };
@@ -59,6 +64,8 @@ FA_FLOAT_APART static fa_status make_work(const fa_plan *plan, const fa_lengths 
     fa_problem problem;
     fa_schedule schedule;
     fa_status status = fa_problem_with_lengths(&plan->problem, lengths, r->sequence, &problem);
+    if (status == FA_OK && lengths->lists)
+        status = fa_lists_replace(&problem.lists, lengths->lists, r->lists);
     if (status == FA_OK)
         status = fa_kernel_supports(plan->kernel, &problem);
     if (status == FA_OK)

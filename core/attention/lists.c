@@ -19,6 +19,17 @@ static fa_status check_blocks(const char *name, int64_t value, int64_t least)
     return FA_OK;
 }
 
+/* `none`: neither form is fine too. */
+static fa_status check_forms(const fa_block_lists *g, bool none)
+{
+    if (g->mask ? g->indptr != NULL : !g->indptr && !none)
+        return fa_fail(FA_INVALID, "lists: %s mask and indptr, expected one of them",
+                       g->mask ? "both" : "neither");
+    if ((g->indices != NULL) && !g->indptr)
+        return fa_fail(FA_INVALID, "lists->indices is given, expected NULL beside a mask");
+    return FA_OK;
+}
+
 static fa_status check_sizes(const fa_problem *p, const fa_block_lists *g)
 {
     const int64_t rows = p->dynamic ? fa_problem_most_rows(p) : p->max_len_q;
@@ -34,12 +45,7 @@ static fa_status check_sizes(const fa_problem *p, const fa_block_lists *g)
     FA_TRY(check_blocks("row_blocks", g->row_blocks, fa_ceil_div(rows, g->block_rows)));
     FA_TRY(check_blocks("key_blocks", g->key_blocks, fa_ceil_div(keys, g->block_keys)));
     FA_TRY(fa_check_limit("lists->index_count", g->index_count, 0, p->on_device ? INT32_MAX : 0));
-    if (g->mask ? g->indptr != NULL : !g->indptr && !p->on_device)
-        return fa_fail(FA_INVALID, "lists: %s mask and indptr, expected one of them",
-                       g->mask ? "both" : "neither");
-    if ((g->indices != NULL) && !g->indptr)
-        return fa_fail(FA_INVALID, "lists->indices is given, expected NULL beside a mask");
-    return FA_OK;
+    return check_forms(g, p->on_device);
 }
 
 /* The bit of a block of keys; false: it is set. */
@@ -169,6 +175,14 @@ static void join_keys(fa_lists *l, int64_t lists, int64_t keys)
     }
 }
 
+static fa_status take(const fa_block_lists *g, int64_t lists, fa_lists *l)
+{
+    if (!g->mask)
+        return take_rows(g, lists, l);
+    take_mask(g, lists, l);
+    return FA_OK;
+}
+
 /* Room for the bits of so many lists of so many words. */
 static fa_status make_room(const fa_context *context, const fa_block_lists *g, int64_t *lists, fa_lists *l)
 {
@@ -199,18 +213,19 @@ fa_status fa_lists_init(const fa_context *context, fa_problem *p, const fa_block
     if (p->heads_q == 0 || p->sequences == 0)
         return FA_OK;
     FA_TRY(make_room(context, &g, &lists, l));
-    if (g.mask)
-        take_mask(&g, lists, l);
-    else if (g.indptr)
-        FA_TRY(take_rows(&g, lists, l));
+    if (g.mask || g.indptr)
+        FA_TRY(take(&g, lists, l));
     else
         take_all(&g, lists, l);
     l->block_rows = g.block_rows;
     l->block_keys = g.block_keys;
-    l->key_blocks = (int32_t)g.key_blocks;
+    l->sequences = g.sequences;
+    l->given_heads = g.heads;
+    l->row_blocks = g.row_blocks;
+    l->key_blocks = g.key_blocks;
     l->index_count = (int32_t)g.index_count;
     int64_t rows = g.row_blocks;
-    if (!p->on_device) { /* others may come */
+    if (!p->dynamic) { /* else others may come */
         rows = join_rows(l, g.sequences * g.heads, rows);
         join_keys(l, g.sequences * g.heads * rows, g.key_blocks);
     }
@@ -219,6 +234,35 @@ fa_status fa_lists_init(const fa_context *context, fa_problem *p, const fa_block
     l->head_stride = g.heads > 1 ? rows * l->words : 0;
     l->sequence_stride = g.sequences > 1 ? g.heads * rows * l->words : 0;
     p->features |= FA_FEATURE_LISTS;
+    return FA_OK;
+}
+
+static fa_status check_same(const char *field, int64_t found, int64_t expected)
+{
+    return found == expected
+               ? FA_OK
+               : fa_fail(FA_INVALID, "lists->%s is %lld, expected %lld as in the plan's description", field,
+                         (long long)found, (long long)expected);
+}
+
+fa_status fa_lists_replace(fa_lists *l, const fa_block_lists *given, uint32_t *room)
+{
+    fa_block_lists g;
+    fa_lists made = *l;
+    if (!l->bits)
+        return fa_fail(FA_INVALID, "lists is given, expected NULL: the plan's description has none");
+    FA_TRY(fa_copy_struct(&g, sizeof(g), FA_BLOCK_LISTS_0_1, given, "fa_block_lists"));
+    FA_TRY(check_same("block_rows", g.block_rows, l->block_rows));
+    FA_TRY(check_same("block_keys", g.block_keys, l->block_keys));
+    FA_TRY(check_same("sequences", g.sequences, l->sequences));
+    FA_TRY(check_same("heads", g.heads, l->given_heads));
+    FA_TRY(check_same("row_blocks", g.row_blocks, l->row_blocks));
+    FA_TRY(check_same("key_blocks", g.key_blocks, l->key_blocks));
+    FA_TRY(check_forms(&g, false));
+    made.bits = room;
+    memset(room, 0, l->count * sizeof(*room));
+    FA_TRY(take(&g, g.sequences * g.heads * g.row_blocks, &made));
+    *l = made;
     return FA_OK;
 }
 

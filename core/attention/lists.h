@@ -16,8 +16,8 @@ typedef struct fa_lists {
     size_t count;   /* of words                 */
     size_t room;    /* words that were allocated */
     int32_t block_rows, block_keys;
-    int32_t key_blocks; /* of a list, as it was given */
     int32_t index_count;
+    int64_t sequences, given_heads, row_blocks, key_blocks; /* as they were given */
     int32_t words;                        /* of a list                                       */
     int32_t heads;                        /* query heads that share a list                   */
     int64_t head_stride, sequence_stride; /* words between lists; 0: they are the same       */
@@ -27,6 +27,10 @@ typedef struct fa_lists {
 /* Checks and copies lists; NULL: there are none. The problem's tensors, sequences and lengths are there. */
 fa_status fa_lists_init(const struct fa_context *context, struct fa_problem *problem,
                         const fa_block_lists *given);
+/* Other lists, of the sizes of the problem's, whose bits are written to `room`: l->room words. FA_INVALID, and the problem's lists
+ * stay. */
+fa_status fa_lists_replace(fa_lists *lists, const fa_block_lists *given, uint32_t *room);
+
 /* Whether work is shared out by lists: not where others may come from the device. */
 bool fa_lists_planned(const struct fa_problem *problem);
 void fa_lists_release(const struct fa_context *context, fa_lists *lists);

@@ -33,7 +33,7 @@ static fa_task task_of(fa_device *device)
 /* Whether the program's loops come to their end. */
 static fa_status check_size(const fa_plan *plan)
 {
-    const int32_t turns = plan->limits.loop_turns, blocks = plan->problem.lists.key_blocks;
+    const int32_t turns = plan->limits.loop_turns, blocks = (int32_t)plan->problem.lists.key_blocks;
     if (turns > 0 && blocks > turns)
         return fa_fail(FA_UNSUPPORTED,
                        "dynamic_lengths is 2: lists->key_blocks is %d, but %s ends loops after %d turns",
@@ -49,7 +49,7 @@ static fa_status prepare(const fa_plan *plan, struct fa_relist *r)
     r->params = (fa_relist_params){
         .lists = (int)lists,
         .words = l->words,
-        .key_blocks = l->key_blocks,
+        .key_blocks = (int)l->key_blocks,
         .at = (int)(plan->layout.lists / sizeof(uint32_t)),
         .count = l->index_count,
     };

@@ -77,6 +77,8 @@ typedef struct fa_lengths {
     const int64_t *cu_rows_q, *cu_rows_kv, *lens_q, *lens_kv, *first_kv;
     const int32_t *cu_rows_q32, *cu_rows_kv32, *lens_q32, *lens_kv32,
         *first_kv32; /* of each pair at most one is given */
+    /* Lists of key blocks, of the sizes of the lists that the plan's description has; NULL: those. */
+    const fa_block_lists *lists;
 } fa_lengths;
 
 /**

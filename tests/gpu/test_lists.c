@@ -201,7 +201,28 @@ static void litter(scene *s, const fa_block_lists *l)
     memcpy(s->indices, copy, sizeof(copy));
 }
 
-/* Through buffers: the plan is made without lists' contents, and the device is handed these. */
+/* Runs a plan once, its work as it was scheduled. */
+static void run_scheduled(scene *s, const fa_plan *plan, fa_buffer *work)
+{
+    const int64_t *q = s->desc.q.shape;
+    const size_t count = (size_t)(q[0] * q[1] * q[2]) * sizeof(float);
+    const fa_attention_args args = {.struct_size = sizeof(args),
+                                    .q = upload(s->q, sizeof(s->q)),
+                                    .k = upload(s->k, sizeof(s->k)),
+                                    .v = upload(s->v, sizeof(s->v)),
+                                    .o = make_buffer(sizeof(s->o)),
+                                    .lse = make_buffer(sizeof(s->lse)),
+                                    .workspace = make_buffer(fa_plan_workspace(plan) + 1),
+                                    .work = work};
+    ck_assert_msg(fa_plan_run(plan, queue, &args) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_buffer_read(queue, args.o, 0, s->o, count * DIM), FA_OK);
+    ck_assert_int_eq(fa_buffer_read(queue, args.lse, 0, s->lse, count), FA_OK);
+    fa_buffer *const all[] = {args.q, args.k, args.v, args.o, args.lse, args.workspace};
+    for (int i = 0; i < COUNT(all); i++)
+        fa_buffer_destroy(all[i]);
+}
+
+/* The plan is made without lists' contents, and the device is handed these. */
 static void run_on_device(scene *s)
 {
     fa_block_lists given = s->lists;
@@ -212,52 +233,61 @@ static void run_on_device(scene *s)
         litter(s, &given);
     given.indptr = given.indices = NULL;
     given.mask = NULL;
-    given.index_count = rows ? s->indptr[lists] > 0 ? s->indptr[lists] : 1 : 0;
+    given.index_count = !rows ? 0 : s->indptr[lists] > 0 ? s->indptr[lists] : 1;
     s->desc.lists = &given;
     s->desc.dynamic_lengths = 2;
-    s->desc.first_kv = NULL;
     const fa_status status = fa_plan_create(device, &s->desc, &plan);
     ck_assert_msg(status == FA_OK, "%s", fa_last_error());
-    fa_buffer *work = make_buffer(fa_plan_work(plan)), *workspace = make_buffer(fa_plan_workspace(plan) + 1);
-    fa_buffer *mask = rows ? NULL : upload(s->mask, lists * (size_t)given.key_blocks);
-    fa_buffer *indptr = rows ? upload(s->indptr, (lists + 1) * sizeof(int32_t)) : NULL;
-    fa_buffer *indices = rows ? upload(s->indices, (size_t)given.index_count * sizeof(int32_t)) : NULL;
+    fa_buffer *work = make_buffer(fa_plan_work(plan));
     const fa_device_lengths lengths = {.struct_size = sizeof(lengths)};
     const fa_device_lists made = {
-        .struct_size = sizeof(made), .mask = mask, .indptr = indptr, .indices = indices};
-    const fa_attention_args args = {.struct_size = sizeof(args),
-                                    .q = upload(s->q, sizeof(s->q)),
-                                    .k = upload(s->k, sizeof(s->k)),
-                                    .v = upload(s->v, sizeof(s->v)),
-                                    .o = make_buffer(sizeof(s->o)),
-                                    .lse = make_buffer(sizeof(s->lse)),
-                                    .workspace = workspace,
-                                    .work = work};
+        .struct_size = sizeof(made),
+        .mask = rows ? NULL : upload(s->mask, lists * (size_t)given.key_blocks),
+        .indptr = rows ? upload(s->indptr, (lists + 1) * sizeof(int32_t)) : NULL,
+        .indices = rows ? upload(s->indices, (size_t)given.index_count * sizeof(int32_t)) : NULL,
+    };
     ck_assert_msg(fa_plan_schedule_device(plan, queue, &lengths, work, 0) == FA_OK, "%s", fa_last_error());
     ck_assert_msg(fa_plan_schedule_lists(plan, queue, &made, work, 0) == FA_OK, "%s", fa_last_error());
-    ck_assert_msg(fa_plan_run(plan, queue, &args) == FA_OK, "%s", fa_last_error());
-    const int64_t *q = s->desc.q.shape;
-    const size_t count = (size_t)(q[0] * q[1] * q[2]) * sizeof(float);
-    ck_assert_int_eq(fa_buffer_read(queue, args.o, 0, s->o, count * DIM), FA_OK);
-    ck_assert_int_eq(fa_buffer_read(queue, args.lse, 0, s->lse, count), FA_OK);
-    fa_buffer *const all[] = {work,   workspace, mask,   indptr, indices,
-                              args.q, args.k,    args.v, args.o, args.lse};
-    for (int i = 0; i < COUNT(all); i++)
-        fa_buffer_destroy(all[i]);
+    run_scheduled(s, plan, work);
+    fa_buffer_destroy(made.mask);
+    fa_buffer_destroy(made.indptr);
+    fa_buffer_destroy(made.indices);
+    fa_buffer_destroy(work);
     fa_plan_destroy(plan);
 }
 
-START_TEST(made_on_the_device)
+/* The plan is made with lists of no blocks, and a run has these. */
+static void run_replaced(scene *s)
+{
+    static const uint8_t none[sizeof(s->mask)];
+    fa_block_lists empty = s->lists;
+    fa_plan *plan;
+    empty.indptr = empty.indices = NULL;
+    empty.mask = none;
+    s->desc.lists = &empty;
+    s->desc.dynamic_lengths = 1;
+    const fa_status status = fa_plan_create(device, &s->desc, &plan);
+    ck_assert_msg(status == FA_OK, "%s", fa_last_error());
+    fa_buffer *work = make_buffer(fa_plan_work(plan));
+    const fa_lengths lengths = {.struct_size = sizeof(lengths), .lists = &s->lists};
+    ck_assert_msg(fa_plan_schedule(plan, queue, &lengths, work, 0) == FA_OK, "%s", fa_last_error());
+    run_scheduled(s, plan, work);
+    fa_buffer_destroy(work);
+    fa_plan_destroy(plan);
+}
+
+/* Once for each way. */
+START_TEST(of_a_run)
 {
     static scene s;
     static const int densities[] = {5, 40, 100};
     random_state random = {(uint64_t)_i + 100};
     for (int n = 0; device && n < (slow ? 1 : 30); n++) {
         memset(&s, 0, sizeof(s));
-        draw_scene(&s, densities[(n + _i) % COUNT(densities)], &random);
+        draw_scene(&s, densities[(n + _i / 2) % COUNT(densities)], &random);
         s.desc.first_kv = NULL;
         compute_exact(&s);
-        run_on_device(&s);
+        (_i % 2 ? run_on_device : run_replaced)(&s);
         check_scene(&s);
     }
 }
@@ -271,6 +301,6 @@ int main(int argc, char **argv)
     TCase *tc = add_backend_case(suite, argv[1]);
     tcase_set_timeout(tc, 300);
     tcase_add_loop_test(tc, as_masks_say, 0, 8);
-    tcase_add_loop_test(tc, made_on_the_device, 0, 4);
+    tcase_add_loop_test(tc, of_a_run, 0, 4);
     return run_on_backend(suite);
 }
