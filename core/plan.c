@@ -149,16 +149,25 @@ static void fit_lists(const fa_device *device, const fa_problem *problem, const 
         *tiling = fitted;
 }
 
-/* Whether some block of the plan's is in several of the lists', so that kernels look at single rows and keys. */
-static bool lists_cut(const fa_plan *plan)
+/* Whether some sequence begins at a key that no block of so many keys begins at, as far as the host knows. */
+static bool begins_within(const fa_problem *p, int32_t block_kv)
 {
-    const fa_problem *p = &plan->problem;
+    for (int64_t n = 0; n < p->sequences; n++) {
+        if (p->sequence[n].first % block_kv != 0)
+            return true;
+    }
+    return p->on_device && p->has_first_kv;
+}
+
+bool fa_plan_lists_cut(const fa_plan *plan, const fa_problem *p)
+{
     const fa_lists *l = &p->lists;
     const int64_t all = (int64_t)(p->dynamic ? fa_problem_most_rows(p) : p->max_len_q) * p->group;
     const int64_t rows = (int64_t)l->block_rows * p->group;
     return l->bits &&
-           (plan->kernel->baseline || p->has_first_kv || l->heads % p->group != 0 ||
-            l->block_keys % plan->tiling.block_kv != 0 || (rows < all && rows % plan->tiling.block_q != 0));
+           (plan->kernel->baseline || l->heads % p->group != 0 ||
+            l->block_keys % plan->tiling.block_kv != 0 || (rows < all && rows % plan->tiling.block_q != 0) ||
+            begins_within(p, plan->tiling.block_kv));
 }
 
 fa_status fa_plan_choose_for(const fa_device *device, const fa_problem *problem, const fa_tile_problem *mean,
@@ -333,7 +342,7 @@ FA_FLOAT_APART static fa_status plan_init(fa_plan *plan, const fa_attention_desc
     if (status != FA_OK)
         return status;
     plan->args = fa_plan_args(plan);
-    plan->problem.lists.cut = lists_cut(plan);
+    plan->problem.lists.cut = fa_plan_lists_cut(plan, &plan->problem);
     plan->score = fa_problem_score(&plan->problem);
     status = make_work(plan);
     if (status == FA_OK && plan->problem.on_device)

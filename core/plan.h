@@ -55,6 +55,9 @@ typedef struct fa_binding {
     size_t status_offset;
 } fa_binding;
 
+/* Whether, with the lengths of `problem`, some block of the plan's kernel is in several of the lists'. */
+bool fa_plan_lists_cut(const fa_plan *plan, const fa_problem *problem);
+
 /* Whether the plan's kernel leaves partial results, so that keys can be split. */
 static inline bool fa_plan_splits(const fa_plan *plan)
 {

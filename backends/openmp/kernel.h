@@ -43,7 +43,7 @@ typedef struct fa_cpu_run {
     const int32_t *pages; /* the page table; NULL: keys do not lie in pages */
     const void *k_scale, *v_scale, *k_zero, *v_zero;
     void *o;
-    bool hides;     /* `keep` or lists hide single keys of a block */
+    bool cuts;      /* lists end within blocks that the mask is looked at for */
     float *lse;     /* NULL: not wanted */
     float *partial; /* normalised outputs of split items, dim_v floats a row */
     fa_state *partial_state;
@@ -73,7 +73,7 @@ static inline uint32_t fa_cpu_kept(const fa_cpu_run *run, const fa_table_sequenc
     if (run->keep)
         kept = fa_problem_kept(&run->plan->problem, run->keep, s->number, head, position, &s->mask, s->first,
                                key, count);
-    for (int i = 0; (run->work->flags & FA_TABLE_LIST_CUTS) && i < count; i++) {
+    for (int i = 0; run->cuts && i < count; i++) {
         if (!fa_work_lists(w, r, key + i))
             kept &= ~((uint32_t)1 << i);
     }

@@ -114,7 +114,7 @@ fa_status fa_openmp_plan_run(const fa_plan *plan, fa_queue *queue, const fa_bind
         .v_zero = fa_host_operand(binding, FA_V_ZERO),
         .o = fa_host_operand(binding, FA_O),
         .lse = fa_host_operand(binding, FA_LSE),
-        .hides = fa_host_operand(binding, FA_KEEP) || (work->flags & FA_TABLE_LIST_CUTS),
+        .cuts = (work->flags & FA_TABLE_LIST_CUTS) != 0,
         .partial = (float *)(workspace + plan->partial_offset),
         .partial_state = (fa_state *)(workspace + plan->partial_state_offset),
     };

@@ -5,7 +5,8 @@
 static bool sees(const fa_panel *panel, int lane, int key)
 {
     return fa_mask_visible(panel->sequence->mask, panel->position[lane], key) &&
-           (fa_cpu_kept(panel->run, panel->sequence, panel->head[lane], panel->position[lane], key, 1) & 1) != 0;
+           (fa_cpu_kept(panel->run, panel->sequence, panel->head[lane], panel->position[lane], key, 1) & 1) !=
+               0;
 }
 
 void FA_ISA_NAME(add_infinite)(const fa_panel *panel, const float *weights, const typed_rows *v, int key,
@@ -49,8 +50,8 @@ static void load_bias(const fa_panel *panel, int lane, int key, int keys, vf bia
 static void load_kept(const fa_panel *panel, int lane, int key, int keys, uint32_t kept[VL])
 {
     for (int i = 0; i < VL; i++)
-        kept[i] = fa_cpu_kept(panel->run, panel->sequence, panel->head[lane + i], panel->position[lane + i], key,
-                              keys);
+        kept[i] = fa_cpu_kept(panel->run, panel->sequence, panel->head[lane + i], panel->position[lane + i],
+                              key, keys);
 }
 
 /* Hides key number `j` of those from lanes whose bit of it is 0. */
@@ -67,11 +68,16 @@ static vf hide_unkept(const uint32_t kept[VL], int j, vf x)
 static vf hide_scores(const fa_panel *panel, int lane, int key, int keys, float *st, vf max)
 {
     vi begin = vi_load(panel->begin + lane), end = vi_load(panel->end + lane);
+    uint32_t kept[VL] = {0};
     for (int j = 0; j < keys; j++) {
         float *at = st + j * lane_count(panel->nv) + lane;
         vf x = v_load(at);
         if (key + j >= panel->sequence->mask.prefix)
             x = v_hide_outside(x, vi_set1(key + j), begin, end);
+        if (panel->run->cuts && j % VL == 0)
+            load_kept(panel, lane, key + j, FA_MIN(keys - j, (int)VL), kept);
+        if (panel->run->cuts)
+            x = hide_unkept(kept, j % VL, x);
         v_store(at, x);
         max = v_max(max, x);
     }
@@ -86,14 +92,17 @@ static vf transform_scores(const fa_panel *panel, bool masked, int lane, int key
     vf bias[VL];
     float fall[VL] = {0};
     int position[VL] = {0};
+    const bool hides = panel->run->keep || (masked && panel->run->cuts);
     uint32_t kept[VL] = {0};
     for (int i = 0; terms.slopes && i < VL; i++) {
         fall[i] = -fa_problem_slope(p, panel->number, panel->head[lane + i]);
         position[i] = panel->position[lane + i] + panel->sequence->mask.diagonal;
     }
+    for (int i = 0; !terms.bias && i < VL; i++)
+        bias[i] = v_set1(0.0f);
     if (terms.bias)
         load_bias(panel, lane, key, keys, bias);
-    if (panel->run->hides)
+    if (hides)
         load_kept(panel, lane, key, keys, kept);
     vi begin = vi_load(panel->begin + lane), end = vi_load(panel->end + lane);
     for (int j = 0; j < keys; j++) {
@@ -102,7 +111,7 @@ static vf transform_scores(const fa_panel *panel, bool masked, int lane, int key
         vf x = score_of(&terms, v_load(at), v_load(fall), distance, &bias[j]);
         if (masked && key + j >= panel->sequence->mask.prefix)
             x = v_hide_outside(x, vi_set1(key + j), begin, end);
-        if (panel->run->hides)
+        if (hides)
             x = hide_unkept(kept, j, x);
         v_store(at, x);
         max = v_max(max, x);

@@ -380,7 +380,7 @@ static void add_values(const fa_cpu_run *run, const fa_table_item *item, const r
     typed_rows v = rows_from(*block, first);
     if (!chunked)
         v = fetch(item, s, v, keys, dim);
-    if ((partial || run->hides) && !rows_finite(&v, keys, dim)) {
+    if ((partial || run->keep) && !rows_finite(&v, keys, dim)) {
         add_cleaned(run, item, s, block, key, first, keys);
     } else if (chunked) {
         fa_chunk chunk;
@@ -426,7 +426,7 @@ static void meet(const fa_cpu_run *run, const fa_table_item *item, const rows_sc
                      v = rows_at(run, FA_V, item, key, s->v_list);
     if (k.row || v.row)
         list_rows(run, item, key, keys, s);
-    const bool plain = !partial && !run->hides && !run->plan->score.transforms;
+    const bool plain = !partial && !run->keep && !run->plan->score.transforms;
     const int k_step = step_of(item, &k, p->dim_qk, keys), v_step = step_of(item, &v, p->dim_v, keys);
 
     for (int first = 0; first < keys; first += k_step)
@@ -488,7 +488,7 @@ static void run_item(const fa_cpu_run *run, const fa_table_item *item, void *mem
     for (int key = fa_work_next(w, terms, item->key_begin, a->block_kv); key < item->key_end;
          key = fa_work_next(w, terms, key + a->block_kv, a->block_kv)) {
         int end = FA_MIN(key + a->block_kv, item->key_end);
-        meet(run, item, &s, key, end - key, fa_walk_class(w.walk, key, end) == FA_CLASS_PARTIAL);
+        meet(run, item, &s, key, end - key, fa_work_class(w, key, end) == FA_CLASS_PARTIAL);
     }
     for (int r = 0; r < item->row_end - item->row_begin; r++)
         finish(run, item, item->row_begin + r, s.o + r * s.o_stride, s.max[r], s.sum[r]);

@@ -54,6 +54,7 @@ typedef struct key_block {
     typed_rows values; /* v as the caller has it, or a copy */
     rows_ahead k_ahead, v_ahead;
     int begin, end;
+    bool cut;         /* a list ends within it, perhaps                 */
     bool transformed; /* scores become natural logarithms: see panel.h */
     bool cleaned;     /* values that are not finite are 0 in v          */
 } key_block;
@@ -134,7 +135,7 @@ static void visit(const fa_panel *panel, const key_block *block, const float *qt
         return;
     static void (*const meet[])(const fa_panel *, const key_block *, bool, int, int, const float *, float *,
                                 float *, float *, float *) = {NULL, meet_1, meet_2, meet_3, meet_4};
-    meet[panel->nv](panel, block, tile == FA_CLASS_PARTIAL, begin, end, qt, st, max, sum, ot);
+    meet[panel->nv](panel, block, tile == FA_CLASS_PARTIAL || block->cut, begin, end, qt, st, max, sum, ot);
 }
 
 /* Of what is read in place: a conversion reads row after row, which processors foresee by themselves. */
@@ -174,9 +175,9 @@ static bool values_in_keys(const fa_cpu_run *run)
     return (features & FA_FEATURE_V_IN_K) && !(features & FA_FEATURE_SCALES);
 }
 
-/* `hides`: some row does not see some of its keys. */
-static key_block fetch_block(const fa_cpu_run *run, const fa_table_item *item, int begin, int end, bool hides,
-                             const tile_scratch *s)
+/* `masked`: the mask or a list hides some of its keys from some row. */
+static key_block fetch_block(const fa_cpu_run *run, const fa_table_item *item, int begin, int end,
+                             bool masked, const tile_scratch *s)
 {
     const fa_args *a = &run->plan->args;
     const bool in_k = values_in_keys(run);
@@ -184,13 +185,14 @@ static key_block fetch_block(const fa_cpu_run *run, const fa_table_item *item, i
     key_block block = {
         .begin = begin,
         .end = end,
+        .cut = masked && run->cuts,
         .transformed = run->plan->score.transforms,
         .values = in_k ? keys : block_rows(run, FA_V, item, begin, end, s->v_rows),
         .k_ahead = ahead_of(run, FA_K, item, end),
         .v_ahead = in_k ? nothing_ahead : ahead_of(run, FA_V, item, end),
     };
     block.k = fetch_keys(&keys, end - begin, a->dim_qk, s->k);
-    block.cleaned = hides && !rows_finite(&block.values, end - begin, a->dim_v);
+    block.cleaned = (masked || run->keep) && !rows_finite(&block.values, end - begin, a->dim_v);
     if (in_k && !block.cleaned && KEYS_AS_VALUES)
         block.v = block.k;
     else
@@ -230,8 +232,8 @@ static void run_item(const fa_cpu_run *run, const fa_table_item *item, void *mem
     for (int key = fa_work_next(w, terms, item->key_begin, a->block_kv); key < item->key_end;
          key = fa_work_next(w, terms, key + a->block_kv, a->block_kv)) {
         int end = FA_MIN(key + a->block_kv, item->key_end);
-        bool masked = fa_walk_class(w.walk, key, end) == FA_CLASS_PARTIAL;
-        key_block block = fetch_block(run, item, key, end, masked || run->hides, &s);
+        bool masked = fa_work_class(w, key, end) == FA_CLASS_PARTIAL;
+        key_block block = fetch_block(run, item, key, end, masked, &s);
         for (int i = 0; i < panels; i++) {
             visit(&s.panel[i], &block, s.qt + (size_t)i * s.qt_size, s.st, s.max + i * PANEL,
                   s.sum + i * PANEL, s.ot + (size_t)i * s.ot_size);

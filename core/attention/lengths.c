@@ -71,6 +71,7 @@ FA_FLOAT_APART static fa_status make_work(const fa_plan *plan, const fa_lengths 
     if (status == FA_OK)
         status = fa_schedule_make(&problem, &plan->limits, &plan->kernel->traits, &plan->tiling,
                                   fa_plan_splits(plan), &plan->capacity, r->schedule, &schedule);
+    problem.lists.cut = status == FA_OK && fa_plan_lists_cut(plan, &problem);
     if (status == FA_OK)
         r->used = fa_work_write(plan, &problem, &schedule, r->work);
     return status;

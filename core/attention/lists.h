@@ -21,7 +21,7 @@ typedef struct fa_lists {
     int32_t words;                        /* of a list                                       */
     int32_t heads;                        /* query heads that share a list                   */
     int64_t head_stride, sequence_stride; /* words between lists; 0: they are the same       */
-    bool cut; /* kernels look at single keys and rows: blocks of theirs are in several of the lists' */
+    bool cut; /* in a run of these lengths, some block of the kernel is in several of the lists' */
 } fa_lists;
 
 /* Checks and copies lists; NULL: there are none. The problem's tensors, sequences and lengths are there. */

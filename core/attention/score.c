@@ -19,7 +19,7 @@ fa_score fa_problem_score(const fa_problem *p)
 {
     /* Where scale * log2(e) and a score times scale stay far from the ends of f32's range. */
     bool plain = p->scale >= 0x1p-100f && p->scale <= 0x1p100f;
-    fa_score s = {.transforms = (p->features & FA_FEATURE_TERMS) || p->lists.cut || !plain};
+    fa_score s = {.transforms = (p->features & FA_FEATURE_TERMS) || !plain};
     split_factor(p->scale, &s.scale, &s.scale_rest);
     s.unit = s.transforms ? FA_LOG2E : p->scale * FA_LOG2E;
     s.natural = s.transforms ? 1.0f : p->scale;

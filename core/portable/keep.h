@@ -58,6 +58,23 @@ FA_KERNEL_FN bool fa_work_hides(FA_WORK w, int key, int key_end)
     return hidden;
 }
 
+/* fa_walk_class() of the item, and FA_CLASS_PARTIAL where a list ends within the keys or the rows. */
+FA_KERNEL_FN int fa_work_class(FA_WORK w, int key, int key_end)
+{
+    const int seen = fa_walk_class(w.walk, key, key_end);
+    if (FA_LISTS(w) && fa_work_has(w, FA_TABLE_LIST_CUTS) && seen == FA_CLASS_FULL &&
+        fa_list_cuts(w, key, key_end))
+        return FA_CLASS_PARTIAL;
+    return seen;
+}
+
+/* Whether the mask and, of what fa_work_class() calls partial, the lists show the row a key. */
+FA_KERNEL_FN bool fa_work_sees(FA_WORK w, fa_row r, int key)
+{
+    return fa_row_sees(r, w.walk.mask, key) &&
+           (!FA_LISTS(w) || !fa_work_has(w, FA_TABLE_LIST_CUTS) || fa_work_lists(w, r, key));
+}
+
 /*
  * fa_walk_next() of the item, which also passes over blocks that no list has, or that bits hide. `terms`: whether the kernel
  * looks at what a description adds to scores at all; where that is a constant, those that do not have nothing of `keep`.

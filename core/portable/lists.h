@@ -38,6 +38,35 @@ FA_KERNEL_FN fa_uint fa_list_word(FA_WORK w, int word)
     return bits;
 }
 
+/* Word number `word` of the lists of all rows of the item, each bit set that is set in all of them. */
+FA_KERNEL_FN fa_uint fa_list_shared(FA_WORK w, int word)
+{
+    const int rows = FA_PARAM(w, list_rows), heads = FA_PARAM(w, list_heads), group = FA_PARAM(w, group);
+    const int first = w.walk.first / rows, blocks = (w.walk.end - 1) / rows - first + 1;
+    const int head = w.head_kv * group / heads, lists = ((w.head_kv + 1) * group - 1) / heads - head + 1;
+    fa_uint bits = 0xffffffffu;
+    FA_ROLLED
+    for (int n = 0; n < lists * blocks; n++)
+        bits &= FA_LIST_WORD(w, fa_list_at(w, head + n / blocks, first + (n - n / blocks * blocks)) + word);
+    return bits;
+}
+
+/* Whether some list of the item's rows lacks a block of the keys [key, key_end). */
+FA_KERNEL_FN bool fa_list_cuts(FA_WORK w, int key, int key_end)
+{
+    const int first = FA_SEQUENCE(w, first), size = FA_PARAM(w, list_keys);
+    const int begin = (first + key) / size, end = (first + key_end - 1) / size;
+    bool cuts = false;
+    FA_ROLLED
+    for (int word = begin >> 5; !cuts && word <= end >> 5; word++) {
+        fa_uint lacks = ~fa_list_shared(w, word);
+        lacks &= word == begin >> 5 ? 0xffffffffu << FA_UINT(begin & 31) : 0xffffffffu;
+        lacks &= word == end >> 5 ? 0xffffffffu >> FA_UINT(31 - (end & 31)) : 0xffffffffu;
+        cuts = lacks != 0u;
+    }
+    return cuts;
+}
+
 /* The first key, from `key` on in steps of `keys`, of `keys` keys of which one is in a list; the item's key_end or more where
  * there is none. */
 FA_KERNEL_FN int fa_list_next(FA_WORK w, int key, int keys)

@@ -21,7 +21,6 @@
 #define FA_TABLE_PAGES 64
 #define FA_TABLE_LISTS 128
 #define FA_TABLE_LIST_CUTS 256 /* a kernel's blocks are in several of the lists': single rows and keys tell */
-#define FA_TABLE_HIDES (FA_TABLE_KEEP | FA_TABLE_LIST_CUTS) /* what hides single keys */
 
 /* Where the scale and the zero of an element of k or v lie, in elements of their tensors: see scales.h. And the bytes of a row. */
 FA_STRUCT(fa_scales)

@@ -163,7 +163,7 @@ FA_KERNEL_FN void fa_tile_mask(FA_TILE int key, int key_end, bool masked)
             FA_UNROLL
             for (int e = 0; e < FA_COLUMN_WIDTH; e++) {
                 const int n = g * FA_COLUMN_WIDTH + e, j = key + n / 4 * 4 * FA_LANES + 4 * x + n % 4;
-                if (j >= key_end || (masked && !fa_row_sees(q, w.walk.mask, j)))
+                if (j >= key_end || (masked && !fa_work_sees(w, q, j)))
                     FA_ELEMENT(column, e) = FA_NEG_INF;
                 else if (FA_TRANSFORM != 0)
                     FA_ELEMENT(column, e) = fa_work_score(w, q, j, FA_ELEMENT(column, e));

@@ -40,20 +40,13 @@ FA_KERNEL_FN fa_row fa_work_row(FA_WORK w, int row)
     return fa_row_of(w.walk.mask, FA_PARAM(w, group), w.head_kv, row, w.row_end);
 }
 
-/* Whether `keep`, or a list that ends within a kernel's block, hides a key. */
-FA_KERNEL_FN bool fa_work_hides_key(FA_WORK w, fa_row r, int key)
-{
-    return (fa_work_has(w, FA_TABLE_KEEP) && !fa_work_keeps(w, r, key)) ||
-           (FA_LISTS(w) && fa_work_has(w, FA_TABLE_LIST_CUTS) && !fa_work_lists(w, r, key));
-}
-
 /* Whether nothing hides the key. */
 FA_KERNEL_FN bool fa_work_shows(FA_WORK w, fa_row r, int key)
 {
-    return fa_row_sees(r, w.walk.mask, key) && !fa_work_hides_key(w, r, key);
+    return fa_work_sees(w, r, key) && (!fa_work_has(w, FA_TABLE_KEEP) || fa_work_keeps(w, r, key));
 }
 
-/* The score of a raw product with a key that the mask shows: a natural logarithm; -inf where something else hides the key. */
+/* The score of a raw product with a key that the mask shows: a natural logarithm; -inf where `keep` hides the key. */
 FA_KERNEL_FN float fa_work_score(FA_WORK w, fa_row r, int key, float x)
 {
     x = fa_score_scaled(FA_PARAM(w, score), x);
@@ -67,7 +60,7 @@ FA_KERNEL_FN float fa_work_score(FA_WORK w, fa_row r, int key, float x)
             bias *= FA_FLOAT_AT(w, FA_PARAM(w, factors_at) + r.head);
         x = fa_score_biased(x, bias);
     }
-    if (fa_work_hides_key(w, r, key))
+    if (fa_work_has(w, FA_TABLE_KEEP) && !fa_work_keeps(w, r, key))
         x = FA_NEG_INF;
     return x;
 }
