@@ -56,6 +56,9 @@ bool conform_add(conform_list *list, const conform_case *c, const char *label, .
 /* Masks, packed sequences, lengths, the diagonal. */
 bool conform_add_masks(conform_list *list);
 
+/* Lists of key blocks. */
+bool conform_add_lists(conform_list *list);
+
 /* Keys in pages, first keys, latent attention; formats of caches. */
 bool conform_add_caches(conform_list *list);
 bool conform_add_formats(conform_list *list);

@@ -99,6 +99,13 @@ enum { CONFORM_SCALINGS = 7, CONFORM_SCALED_TYPES = 9 };
 extern const conform_scales conform_scalings[CONFORM_SCALINGS];
 extern const fa_dtype conform_scaled_types[CONFORM_SCALED_TYPES];
 
+/* Whose lists of key blocks are alike. */
+typedef enum conform_list_heads {
+    CONFORM_LIST_SHARED,
+    CONFORM_LIST_HEADS_KV,
+    CONFORM_LIST_HEADS_Q
+} conform_list_heads;
+
 typedef enum conform_test {
     CONFORM_RUN,
     CONFORM_THREADS,
@@ -146,6 +153,10 @@ typedef struct conform_case {
     float slope, sink; /* of the first head, the others' being parts of it; 0: tame                */
     float gain_q, gain_k, gain_v; /* how large elements are; 0: 1                                    */
     kv_rows rows_k, rows_v;       /* of bitmap_f16, what they have room for */
+    int32_t list_rows, list_keys; /* of a block of lists; 0: there are none                     */
+    int32_t list_part; /* of blocks that lists have, in percent; below 100, key blocks 1, 4, 7 are in none */
+    conform_list_heads list_heads;
+    bool list_each, list_mask; /* a list for each sequence; as a block mask                   */
     bool ramp; /* q and k have one dim that is not 0: rows are +-gain_q, keys fall from gain_k on */
     conform_blocks blocks;
     int32_t block_q, block_kv, splits;
@@ -225,6 +236,9 @@ typedef struct conform_data {
     int64_t *offsets_q, *offsets_kv, *lens_q, *lens_kv, *first_kv;
     int32_t *narrow; /* the five again, where the case asks for that */
     float *slopes, *factors, *sinks;
+    fa_block_lists lists;
+    uint8_t *list_mask; /* 1 for each block of keys of each list; NULL: there are none */
+    int32_t *list_indptr, *list_indices;
 } conform_data;
 
 /* data.c */
@@ -250,6 +264,12 @@ bool conform_fill_heads(const conform_case *c, conform_data *data, conform_rando
 void conform_fill(const conform_case *c, conform_data *data, conform_random *random);
 /* One number in the middle of the first sequence's first head. */
 void conform_place_hazard(conform_data *data, conform_hazard hazard);
+
+/* lists.c */
+
+/* Lists of key blocks, where the case has some. False without memory. */
+bool conform_make_lists(const conform_case *c, const conform_sizes *sizes, conform_data *data,
+                        conform_random *random);
 
 /* tensors.c */
 

@@ -429,6 +429,8 @@ bool conform_data_make(const conform_case *c, const conform_sizes *sizes, uint64
         return false;
     deal_pages(c->order, data, &random);
     conform_fill(c, data, &random);
+    if (!conform_make_lists(c, sizes, data, &random))
+        return false;
     if (c->hazard >= CONFORM_NAN_Q && !make_tame(data))
         return false;
     conform_place_hazard(data, c->hazard);
@@ -452,5 +454,8 @@ void conform_data_free(conform_data *data)
     free(data->slopes);
     free(data->factors);
     free(data->sinks);
+    free(data->list_mask);
+    free(data->list_indptr);
+    free(data->list_indices);
     *data = (conform_data){0};
 }

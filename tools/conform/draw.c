@@ -156,6 +156,7 @@ void conform_describe(const conform_case *c, char *text, size_t size)
 {
     static const char *const masks[] = {"", " causal-tl", " causal-br"};
     static const char *const alignments[] = {"", " align-tl", " align-br"};
+    static const char *const heads[] = {"", "-kv-heads", "-q-heads"};
     const struct {
         const char *name;
         int32_t value;
@@ -174,6 +175,9 @@ void conform_describe(const conform_case *c, char *text, size_t size)
     note_axes(text, size, "keep", c->keep_axes);
     if (c->keep_bits != 0)
         note(text, size, " keep-bits %d", c->keep_bits);
+    if (c->list_rows > 0)
+        note(text, size, " list-%dx%d-%d%%%s%s%s", c->list_rows, c->list_keys, c->list_part,
+             heads[c->list_heads], c->list_each ? "-each" : "", c->list_mask ? "-mask" : "");
     if (c->repeats != 0)
         note_axes(text, size, "repeated", c->repeats);
     note(text, size, "%s%s", c->slopes_each ? " slopes-each" : "", c->factors ? " factors" : "");
@@ -242,6 +246,19 @@ static void draw_formats(conform_random *r, conform_case *c)
     c->dim_v = (c->dim_v + 31) / 32 * 32;
 }
 
+static void draw_lists(conform_random *r, conform_case *c)
+{
+    static const int32_t sizes[] = {1, 5, 16, 24, 32, 64, 100, 128};
+    if (!chance(r, 20))
+        return;
+    c->list_rows = sizes[conform_random_below(r, COUNT(sizes))];
+    c->list_keys = sizes[conform_random_below(r, COUNT(sizes))];
+    c->list_heads = (conform_list_heads)between(r, CONFORM_LIST_SHARED, CONFORM_LIST_HEADS_Q);
+    c->list_part = between(r, 0, 10) * 10;
+    c->list_each = chance(r, 50);
+    c->list_mask = chance(r, 50);
+}
+
 void conform_draw(uint64_t seed, int number, conform_case *c)
 {
     (void)snprintf(c->name, sizeof(c->name), "random/%03d", number);
@@ -271,4 +288,5 @@ void conform_draw(uint64_t seed, int number, conform_case *c)
     if (c->test == CONFORM_LENGTHS && chance(&r, 50))
         c->test = CONFORM_DEVICE_LENGTHS;
     c->latent = c->layout == CONFORM_SHARED && chance(&r, 50);
+    draw_lists(&r, c);
 }

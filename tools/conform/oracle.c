@@ -145,6 +145,15 @@ static bool keeps(const row_of *r, int64_t j)
            (((const uint32_t *)r->data->inputs.keep)[row + bit / 32] & (uint32_t)1 << bit % 32) != 0;
 }
 
+/* Whether the list of the row's block has the key's block. */
+static bool lists(const row_of *r, int64_t j)
+{
+    const fa_block_lists *l = &r->data->lists;
+    const int64_t n = l->sequences > 1 ? r->n : 0, head = r->h * l->heads / r->data->desc.q.shape[1];
+    const int64_t list = (n * l->heads + head) * l->row_blocks + r->i / l->block_rows;
+    return r->data->list_mask[list * l->key_blocks + j / l->block_keys] != 0;
+}
+
 static int64_t position_of(const row_of *r)
 {
     const fa_attention_desc *d = &r->data->desc;
@@ -166,6 +175,8 @@ static bool sees(const row_of *r, int64_t j)
         visible = false;
     if (j < d->prefix && j >= r->kv.first)
         visible = true;
+    if (visible && r->data->list_mask)
+        visible = lists(r, j);
     return visible && (d->keep.shape[0] == 0 || keeps(r, j));
 }
 
