@@ -49,10 +49,11 @@ void fa_work_describe(const fa_problem *p, fa_table_params *out)
         (p->features & FA_FEATURE_LISTS ? FA_TABLE_LISTS : 0) | (p->lists.cut ? FA_TABLE_LIST_CUTS : 0);
 }
 
-static void fill_params(const fa_plan *plan, const fa_schedule *schedule, fa_table_params *out)
+static void fill_params(const fa_plan *plan, const fa_problem *problem, const fa_schedule *schedule,
+                        fa_table_params *out)
 {
     const fa_work_layout *at = &plan->layout;
-    fa_work_describe(&plan->problem, out);
+    fa_work_describe(problem, out);
     out->score = plan->score;
     out->plan = (fa_long)plan->serial;
     out->sequences_at = (int)(at->sequences / sizeof(fa_table_sequence));
@@ -169,7 +170,7 @@ size_t fa_work_write(const fa_plan *plan, const fa_problem *problem, const fa_sc
     clear(bytes, 0, at->sequences);
     clear(bytes, sequences_end, at->merges); /* a run looks at all sequences of its plan */
     clear(bytes, merges_end, at->items);
-    fill_params(plan, schedule, &params);
+    fill_params(plan, problem, schedule, &params);
     memcpy(bytes, &params, sizeof(params));
     copy_floats(bytes + at->slopes, problem->alibi_slopes, slopes(problem));
     copy_floats(bytes + at->sinks, problem->sinks, heads);
