@@ -55,7 +55,9 @@ static fa_status refuse_feature(const fa_kernel *kernel, const fa_problem *p, un
     if (feature == FA_FEATURE_SEQUENCES)
         return fa_fail(FA_UNSUPPORTED, "%s: dynamic_lengths is %d, 0 is served", kernel->name,
                        p->on_device ? 2 : 1);
-    return fa_fail(FA_UNSUPPORTED, "%s: %s is not served", kernel->name, fa_feature_name(feature));
+    const bool told = feature == FA_FEATURE_LISTS && kernel->declines_lists;
+    return fa_fail(FA_UNSUPPORTED, "%s: %s is not served%s%s", kernel->name, fa_feature_name(feature),
+                   told ? ": " : "", told ? kernel->declines_lists : "");
 }
 
 fa_status fa_kernel_supports(const fa_kernel *kernel, const fa_problem *p)

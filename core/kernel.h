@@ -31,7 +31,8 @@ typedef struct fa_kernel {
         resident_coded; /* traits.resident where k or v is in a format of caches; 0: it is the same there too */
     int32_t coded_bytes;  /* staged beside what traits say where resident_coded holds                  */
     const char *declines; /* why it does not serve formats of caches that it does not list; NULL: not told */
-    const void *impl;     /* the backend's own */
+    const char *declines_lists; /* why it does not serve lists of key blocks; NULL: not told */
+    const void *impl;           /* the backend's own */
 } fa_kernel;
 
 /* FA_OK when the kernel serves the problem; FA_UNSUPPORTED with the reason. */

@@ -139,10 +139,12 @@ void fa_cu_stages_destroy(const fa_cu *cu, const fa_cu_stages *stages);
 /*
  * A variant of line `line` of fa_cuda_table, compiled for `type`: a fa_dtype, FA_CUDA_ANY, FA_CUDA_SCALED,
  * FA_CUDA_WHOLE_ROWS, FA_CUDA_PRUNED_ROWS or a fa_cuda_scaled_type(). It is from the device's list, from the library, from
- * the cache on disk, or compiled, and lives as long as the device. The device's context must be current.
+ * the cache on disk, or compiled, and lives as long as the device. With `lists` it reads lists of key blocks, as none of the
+ * library does. The device's context must be current.
  * FA_COMPILE with the end of the compiler's log.
  */
-fa_status fa_cu_function_get(fa_device *device, int line, int type, int variant, CUfunction *function);
+fa_status fa_cu_function_get(fa_device *device, int line, int type, bool lists, int variant,
+                             CUfunction *function);
 /* Likewise the kernel of a task: made for its constants, unless they are all 0, where a compiler is there and does it. */
 fa_status fa_cu_task_function_get(const fa_task *task, CUfunction *function);
 /* What messages call a module; of a task, whose number is the line, the type is FA_CUDA_TASK. */

@@ -232,6 +232,15 @@ static void take_scales(const fa_cu_caps *caps, const fa_cuda_traits *t, int32_t
         (size_t)fa_cuda_shared_bytes(*t, type, fa_cuda_variant_of(*t, most_q)) <= caps->shared_bytes;
 }
 
+/* Kernels that read lists of key blocks are compiled when they are first used, so that others have nothing of that. */
+static const char *declines_lists(const fa_cu_caps *caps, const fa_cuda_traits *t)
+{
+    if (t->unit == 90 && !caps->compiles_hopper)
+        return "NVRTC 12 or later, which compiles for Hopper, is not there";
+    return caps->compiles ? NULL
+                          : "kernels that read them are compiled by NVRTC, which is not there for this GPU";
+}
+
 /* False where the device does not run it, or it is no kernel of its own. */
 static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kernel *kernel)
 {
@@ -241,6 +250,7 @@ static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kern
     *kernel = (fa_kernel){
         .name = t->name,
         .features = FA_FEATURE_ALL,
+        .declines_lists = declines_lists(caps, t),
         .types_q = FA_TYPES_FLOAT,
         .types_k = FA_TYPES_CACHE | FA_TYPES_BITS | FA_TYPES_ROW,
         .types_v = FA_TYPES_CACHE | FA_TYPES_BITS | FA_TYPES_ROW,
@@ -250,6 +260,8 @@ static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kern
         .p_type = FA_F32,
         .impl = t,
     };
+    if (kernel->declines_lists)
+        kernel->features &= ~(unsigned)FA_FEATURE_LISTS;
     switch (t->kind) {
     case FA_CUDA_TENSOR:
     case FA_CUDA_DECODE:

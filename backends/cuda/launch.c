@@ -5,6 +5,7 @@
 fa_status fa_cu_kernel_make(const fa_plan *plan, int line, int type, int variant, fa_cu_kernel *kernel)
 {
     const fa_cuda_traits *t = &fa_cuda_table[line];
+    const bool lists = (plan->problem.features & FA_FEATURE_LISTS) && t->kind != FA_CUDA_MERGE;
     kernel->group = (unsigned)fa_cuda_group(*t, variant);
     kernel->shared_bytes = (unsigned)fa_cuda_shared_bytes(*t, type, variant);
     if (t->kind == FA_CUDA_DECODE && type > FA_CUDA_PRUNED_ROWS) {
@@ -14,7 +15,7 @@ fa_status fa_cu_kernel_make(const fa_plan *plan, int line, int type, int variant
         kernel->group = 32 * (unsigned)warps;
         kernel->shared_bytes = (unsigned)fa_cuda_decode_bytes(*t, type, variant, warps);
     }
-    return fa_cu_function_get(plan->device, line, type, variant, &kernel->function);
+    return fa_cu_function_get(plan->device, line, type, lists, variant, &kernel->function);
 }
 
 fa_status fa_cu_launch(const fa_device *device, CUstream stream, const fa_cu_kernel *kernel, int64_t groups,

@@ -16,6 +16,7 @@ enum { MAX_ARCHS = 64 };
 /* What a module is compiled of. */
 typedef struct fa_cu_program {
     int line, type; /* as fa_cu_module_name() has them                             */
+    bool lists;     /* it reads lists of key blocks                                */
     bool fixed;     /* a task whose constants are these, not read from each launch */
     int32_t constant[FA_TASK_CONSTANTS];
 } fa_cu_program;
@@ -48,7 +49,7 @@ static const char *name_of(const fa_cu_program *p)
 
 static bool same(const fa_cu_program *a, const fa_cu_program *b)
 {
-    bool same = a->line == b->line && a->type == b->type && a->fixed == b->fixed;
+    bool same = a->line == b->line && a->type == b->type && a->lists == b->lists && a->fixed == b->fixed;
     for (int i = 0; i < FA_TASK_CONSTANTS; i++)
         same = same && a->constant[i] == b->constant[i];
     return same;
@@ -141,7 +142,7 @@ static fa_status compile(const fa_device *device, const fa_nvrtc *nvrtc, int arc
 {
     const bool task = of->type == FA_CUDA_TASK;
     char target[32], defines[2 + FA_TASK_CONSTANTS][40];
-    const char *options[6 + FA_TASK_CONSTANTS] = {target, "--std=c++17", "-default-device", defines[0],
+    const char *options[7 + FA_TASK_CONSTANTS] = {target, "--std=c++17", "-default-device", defines[0],
                                                   defines[1]};
     int count = 5;
     nvrtcProgram program = NULL;
@@ -151,6 +152,8 @@ static fa_status compile(const fa_device *device, const fa_nvrtc *nvrtc, int arc
     (void)snprintf(defines[1], sizeof(defines[1]), "-DFA_TYPE=%d", of->type);
     if (task)
         options[count++] = "--fmad=false";
+    if (of->lists)
+        options[count++] = "-DFA_HAS_LISTS";
     for (int i = 0; of->fixed && i < FA_TASK_CONSTANTS; i++) {
         (void)snprintf(defines[2 + i], sizeof(defines[0]), "-DFA_CONSTANT_%d=%d", i, of->constant[i]);
         options[count++] = defines[2 + i];
@@ -191,10 +194,11 @@ static fa_status make_module(const fa_device *device, const fa_cu_program *of, C
     if (arch == 0)
         return fa_fail(FA_COMPILE, "%s: %s", name_of(of), why);
     (void)nvrtc->nvrtcVersion(&major, &minor);
-    (void)snprintf(
-        key, sizeof(key), "cuda sm_%d NVRTC %d.%d line %d type %d constants %d %d %d %d %d\n%016llx %zu",
-        arch, major, minor, of->line, of->type, of->fixed, of->constant[0], of->constant[1], of->constant[2],
-        of->constant[3], (unsigned long long)fa_cache_hash(source, source_size), source_size);
+    (void)snprintf(key, sizeof(key),
+                   "cuda sm_%d NVRTC %d.%d line %d type %d lists %d constants %d %d %d %d %d\n%016llx %zu",
+                   arch, major, minor, of->line, of->type, of->lists, of->fixed, of->constant[0],
+                   of->constant[1], of->constant[2], of->constant[3],
+                   (unsigned long long)fa_cache_hash(source, source_size), source_size);
     if (fa_cache_load(device->context, key, &cubin, &size)) {
         CUresult error = d->cu->cuModuleLoadData(module, cubin);
         fa_release(device->context, cubin, size);
@@ -217,7 +221,7 @@ static fa_status load_module(const fa_device *device, const fa_cu_program *of, C
 {
     const fa_cu_device *d = fa_cu_device_of(device);
     *compiled = true;
-    for (size_t i = 0; have_images(&d->caps) && !of->fixed && i < fa_cuda_image_count; i++) {
+    for (size_t i = 0; have_images(&d->caps) && !of->lists && !of->fixed && i < fa_cuda_image_count; i++) {
         if (fa_cuda_images[i].line != of->line || fa_cuda_images[i].type != of->type)
             continue;
         *compiled = false;
@@ -262,8 +266,8 @@ static fa_status add_module(fa_device *device, const fa_cu_program *of, fa_cu_mo
         (void)d->cu->cuModuleUnload(made->handle);
         fa_release(device->context, made, sizeof(*made));
     } else {
-        fa_log(device->context, FA_LOG_DEBUG, "cuda: %s of type %d: %s", name_of(of), of->type,
-               compiled ? "compiled, or from the cache" : "from the library");
+        fa_log(device->context, FA_LOG_DEBUG, "cuda: %s of type %d%s: %s", name_of(of), of->type,
+               of->lists ? " with lists" : "", compiled ? "compiled, or from the cache" : "from the library");
     }
     return FA_OK;
 }
@@ -277,7 +281,8 @@ static fa_status get_module(fa_device *device, const fa_cu_program *of, CUmodule
     return status;
 }
 
-fa_status fa_cu_function_get(fa_device *device, int line, int type, int variant, CUfunction *function)
+fa_status fa_cu_function_get(fa_device *device, int line, int type, bool lists, int variant,
+                             CUfunction *function)
 {
     const fa_cu_device *d = fa_cu_device_of(device);
     const fa_cuda_traits *t = &fa_cuda_table[line];
@@ -287,7 +292,8 @@ fa_status fa_cu_function_get(fa_device *device, int line, int type, int variant,
                            : fa_cuda_shared_bytes(*t, type, variant);
     char name[32];
     CUmodule module;
-    fa_status status = get_module(device, &(fa_cu_program){.line = line, .type = type}, &module);
+    fa_status status =
+        get_module(device, &(fa_cu_program){.line = line, .type = type, .lists = lists}, &module);
     if (status != FA_OK)
         return status;
     (void)snprintf(name, sizeof(name), "fa_kernel_%d", variant);

@@ -33,10 +33,11 @@ static void attention_options(fa_cl_options *text, const fa_plan *plan, int chun
     fa_cl_options_common(text, plan->device, type, !near || fa_gpu_far_strides(p), chunks);
     fa_cl_options_add(text, " -DFA_TRANSFORM=%d -DFA_BLOCK_Q=%d -DFA_BLOCK_KV=%d%s", plan->score.transforms,
                       plan->args.block_q, plan->args.block_kv, aligned ? " -DFA_ALIGNED" : "");
-    fa_cl_options_add(text, "%s%s%s%s", pages ? " -DFA_PAGES" : "",
+    fa_cl_options_add(text, "%s%s%s%s%s", pages ? " -DFA_PAGES" : "",
                       pages && (!near || fa_gpu_far_pages(p)) ? " -DFA_FAR_PAGES" : "",
                       p->features & FA_FEATURE_K_SCALE ? " -DFA_SCALES_K" : "",
-                      p->features & FA_FEATURE_V_SCALE ? " -DFA_SCALES_V" : "");
+                      p->features & FA_FEATURE_V_SCALE ? " -DFA_SCALES_V" : "",
+                      p->features & FA_FEATURE_LISTS ? " -DFA_HAS_LISTS" : "");
     if (impl->kind == FA_GPU_ROWS) {
         fa_cl_options_add(text, " -DFA_KERNEL_ROWS -DFA_GROUP=%d -DFA_SPLIT=%d -DFA_DIM_QK=%d -DFA_DIM_V=%d",
                           impl->group, impl->split, (int)fa_round_up(p->dim_qk, 8 * impl->split),

@@ -28,6 +28,7 @@ static fa_vk_constants common_constants(const fa_plan *plan)
     c.value[FA_VK_SCALES_K] = scales_constant(&p->k_scales);
     c.value[FA_VK_SCALES_V] = scales_constant(&p->v_scales);
     c.value[FA_VK_PAGES] = (p->features & FA_FEATURE_PAGES) != 0;
+    c.value[FA_VK_LISTS] = (p->features & FA_FEATURE_LISTS) != 0;
     c.value[FA_VK_FAR] = !caps->near || fa_gpu_far_strides(p) || fa_gpu_far_pages(p);
     c.value[FA_VK_SUBGROUP] = caps->subgroups ? caps->subgroup_size : 1;
     return c;

@@ -21,8 +21,8 @@ FA_KERNEL_FN int fa_list_at(FA_WORK w, int head, int block)
 FA_KERNEL_FN bool fa_work_lists(FA_WORK w, fa_row r, int key)
 {
     const int block = (FA_SEQUENCE(w, first) + key) / FA_PARAM(w, list_keys);
-    const int at = fa_list_at(w, r.head / FA_PARAM(w, list_heads), r.position / FA_PARAM(w, list_rows));
-    return (FA_LIST_WORD(w, at + (block >> 5)) >> FA_UINT(block & 31) & 1u) != 0u;
+    const int list = fa_list_at(w, r.head / FA_PARAM(w, list_heads), r.position / FA_PARAM(w, list_rows));
+    return (FA_LIST_WORD(w, list + (block >> 5)) >> FA_UINT(block & 31) & 1u) != 0u;
 }
 
 /* Word number `word` of the lists of all rows of the item, each bit set that is set in one of them. */

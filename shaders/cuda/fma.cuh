@@ -590,7 +590,7 @@ struct fma_kernel {
         find_rows();
         if (id < 2)
             unsafe[id] = 0;
-        int key = fa_walk_next(s.walk, s.key_begin, BLOCK_KV);
+        int key = fa_work_next(s, false, s.key_begin, BLOCK_KV);
         if (key < s.key_end) {
             find_keys(key);
             fetch_qk(0);
@@ -604,7 +604,7 @@ struct fma_kernel {
             if (cut || transformed || key_end < key + BLOCK_KV)
                 mask_scores(key, key_end, cut, transformed);
             softmax_step();
-            const int next = fa_walk_next(s.walk, key + BLOCK_KV, BLOCK_KV);
+            const int next = fa_work_next(s, false, key + BLOCK_KV, BLOCK_KV);
             if (next < s.key_end)
                 find_keys(next);
             take_values(key, next, cut || (s.p->flags & FA_TABLE_KEEP));

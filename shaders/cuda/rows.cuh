@@ -423,7 +423,7 @@ struct rows_kernel {
             }
         }
         __syncthreads();
-        int key = fa_walk_next(s.walk, s.key_begin, BLOCK_KV);
+        int key = fa_work_next(s, false, s.key_begin, BLOCK_KV);
         ROLLED
         while (key < s.key_end) {
             const int key_end = FA_MIN(key + BLOCK_KV, s.key_end);
@@ -440,7 +440,7 @@ struct rows_kernel {
             __syncthreads();
             rescale(max);
             by_kind(s.a.type_v, [&](auto is) { add_values<is.kind>(key, key_end, hides, ahead); });
-            key = fa_walk_next(s.walk, key + BLOCK_KV, BLOCK_KV);
+            key = fa_work_next(s, false, key + BLOCK_KV, BLOCK_KV);
         }
         finish(state, my_row, my_lane, weighs);
     }

@@ -10,6 +10,12 @@
 #define FA_PARAM(w, member) (w).p->member
 #define FA_SEQUENCE(w, member) (w).sequence.member
 #define FA_FLOAT_AT(w, n) ((const float *)(w).a.table)[n]
+#ifdef FA_HAS_LISTS
+#define FA_LISTS(w) true
+#else
+#define FA_LISTS(w) false
+#endif
+#define FA_LIST_WORD(w, n) ((const fa_uint *)(w).a.table)[n]
 #define FA_INDEX(x) ((fa_long)(x))
 #define FA_WIDE(x) (x)
 #define FA_ROLLED ROLLED
@@ -115,10 +121,7 @@ struct work {
     __device__ void rows_in_pages(const int key[N], const uchar *at[N]) const;
 
     /* Whether hidden keys are among [key, key_end), for some row of the item. */
-    __device__ bool is_cut(int key, int end) const
-    {
-        return fa_walk_class(walk, key, end) != FA_CLASS_FULL;
-    }
+    __device__ bool is_cut(int key, int end) const;
 };
 
 #include "core/portable/work.h"
@@ -128,6 +131,11 @@ struct work {
 __device__ __forceinline__ fa_key_place work::place_of(int key) const
 {
     return fa_work_place(*this, FA_MIN(key, key_end - 1));
+}
+
+__device__ __forceinline__ bool work::is_cut(int key, int end) const
+{
+    return fa_work_class(*this, key, end) != FA_CLASS_FULL;
 }
 
 template <int TYPE, bool OF_V>
@@ -178,7 +186,7 @@ __device__ __forceinline__ work::work(const fa_cuda_args &args, const fa_table_i
 struct query : fa_row {
     __device__ query(const work &s, int row) : fa_row(fa_work_row(s, row)) {}
 
-    __device__ bool sees(const work &s, int key) const { return fa_row_sees(*this, s.walk.mask, key); }
+    __device__ bool sees(const work &s, int key) const { return fa_work_sees(s, *this, key); }
     __device__ const uchar *q(const work &s) const { return s.a.q + FA_ROW_AT(s, q, *this) * bytes_of(s.a.type_q); }
     __device__ uchar *o(const work &s) const { return s.a.o + FA_ROW_AT(s, o, *this) * bytes_of(s.a.type_o); }
     __device__ float *lse(const work &s) const { return (float *)s.a.lse + FA_LSE_AT(s, *this); }

@@ -375,7 +375,8 @@ struct tensor_kernel {
                     UNROLL
                     for (int i = 0; i < 2; i++) {
                         const int j = key_of(key, n, i);
-                        if (j >= prefix && (j < begin || j >= end))
+                        const bool unlisted = FA_LISTS(s) && cut && j < key_end && !at.sees(s, j);
+                        if (unlisted || (j >= prefix && (j < begin || j >= end)))
                             sc[t][n][2 * half + i] = FA_NEG_INF;
                     }
                 }

@@ -438,7 +438,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
     while (key < w.key_end) {
         const int key_end = FA_MIN(key + FA_BLOCK_KV, w.key_end);
         const int next_key = fa_work_next(w, FA_TRANSFORM, key + FA_BLOCK_KV, FA_BLOCK_KV);
-        const int class = fa_walk_class(w.walk, key, key_end);
+        const int class = fa_work_class(w, key, key_end);
         const bool hides = class != FA_CLASS_FULL || fa_work_has(w, FA_TABLE_KEEP);
         if (PAGES && next_key < w.key_end)
             fa_look_up(w, id, pages, next_key);
@@ -458,7 +458,7 @@ __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_rows(
                 const int at = my_lane + n * PER_ROW, j = key + at;
                 s[n] = FA_NEG_INF;
                 seen[n] = at < FA_BLOCK_KV && j < key_end &&
-                          (class == FA_CLASS_FULL || fa_row_sees(mine, w.walk.mask, j));
+                          (class == FA_CLASS_FULL || fa_work_sees(w, mine, j));
                 if (FA_TRANSFORM && seen[n] && fa_work_has(w, FA_TABLE_KEEP))
                     seen[n] = fa_work_keeps(w, mine, j);
                 if (seen[n]) {

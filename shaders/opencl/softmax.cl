@@ -26,10 +26,16 @@
 #define PAGES false
 #endif
 #define FA_HAS_PAGES(w) PAGES
+#ifdef FA_HAS_LISTS
+#define FA_LISTS(w) true
+#else
+#define FA_LISTS(w) false
+#endif
 #define FA_WORK work
 #define FA_PARAM(w, member) (w).p->member
 #define FA_SEQUENCE(w, member) (w).sequence->member
 #define FA_FLOAT_AT(w, n) ((__global const float *)(w).p)[n]
+#define FA_LIST_WORD(w, n) ((__global const uint *)(w).p)[n]
 #define FA_WIDE(x) (x)
 #define FA_LATE(x) (x)
 #define FA_LOAD_BIAS(w, n) load_any((w).p->bias_type, (w).bias, (w).bias_at + (n))

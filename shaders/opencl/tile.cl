@@ -243,7 +243,7 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void fa_tile(
         if (IN_PARTS)
             set_aside(aside, s);
 
-        const bool masked = fa_walk_class(w.walk, key, key_end) == FA_CLASS_PARTIAL;
+        const bool masked = fa_work_class(w, key, key_end) == FA_CLASS_PARTIAL;
         const bool hides = masked || key_end < key + FA_BLOCK_KV || fa_work_has(w, FA_TABLE_KEEP);
         if (FA_TRANSFORM || masked || key_end < key + FA_BLOCK_KV)
             fa_tile_mask(FA_OWN key, key_end, masked);

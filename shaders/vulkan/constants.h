@@ -38,11 +38,12 @@
     26 /* of each element of the first operand, 3 bits: the accumulator's in its place */
 #define FA_VK_LAYOUT_COLUMNS 27 /* of each element of an accumulator, 3 bits: the first one of its column */
 #define FA_VK_IN_PARTS 28       /* tile: scores are summed over 64 dims at a time */
-#define FA_VK_CONSTANT_0 29     /* of a task */
-#define FA_VK_CONSTANT_1 30
-#define FA_VK_CONSTANT_2 31
-#define FA_VK_CONSTANT_3 32
-#define FA_VK_CONSTANTS 33
+#define FA_VK_LISTS 29          /* there are lists of key blocks */
+#define FA_VK_CONSTANT_0 30     /* of a task */
+#define FA_VK_CONSTANT_1 31
+#define FA_VK_CONSTANT_2 32
+#define FA_VK_CONSTANT_3 33
+#define FA_VK_CONSTANTS 34
 
 #define FA_VK_SLOT_TABLE 0
 #define FA_VK_SLOT_Q 1

@@ -385,7 +385,7 @@ void main()
     }
     while (key < w.key_end) {
         const int key_end = min(key + BLOCK_KV, w.key_end), next = fa_work_next(w, TRANSFORM != 0, key + BLOCK_KV, BLOCK_KV);
-        const bool masked = fa_walk_class(w.walk, key, key_end) == FA_CLASS_PARTIAL;
+        const bool masked = fa_work_class(w, key, key_end) == FA_CLASS_PARTIAL;
         const bool hides = masked || (w.flags & FA_TABLE_KEEP) != 0;
         barrier();
         fetch_values(key, key_end);

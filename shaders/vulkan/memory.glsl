@@ -81,6 +81,7 @@ FA_TABLE_VIEW(fa_table_sequence)
 FA_TABLE_VIEW(fa_table_item)
 FA_TABLE_VIEW(fa_table_merge)
 FA_TABLE_VIEW(float)
+FA_TABLE_VIEW(uint)
 #define PARAMS TABLE(fa_table_params)[0]
 
 int bytes_of(int type)

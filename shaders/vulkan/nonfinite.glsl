@@ -34,7 +34,7 @@ void mark_row(int row)
     if (uintBitsToFloat(room[ROOM_MARKS + row / 2][row % 2 * 2 + 1]) == 0.0)
         return;
     [[dont_unroll]] for (int key = w.key_begin; key < w.key_end; key++) {
-        if (!fa_work_shows(w, at_row, key))
+        if (!fa_work_shows(w, at_row, key) || (LISTS != 0 && !fa_work_lists(w, at_row, key)))
             continue;
         const address from = row_at(w, values_of(w), fa_work_find(w, key));
         float weight = -1.0; /* not known yet */

@@ -291,7 +291,7 @@ void softmax_step(int key, int key_end, bool full)
     [[unroll]] for (int n = 0; n < SCORES; n++) {
         const int slot = my_lane + n * PER_ROW, j = key + slot;
         s[n] = FA_NEG_INF;
-        seen[n] = weighs && slot < BLOCK_KV && j < key_end && (full || fa_row_sees(mine, w.walk.mask, j));
+        seen[n] = weighs && slot < BLOCK_KV && j < key_end && (full || fa_work_sees(w, mine, j));
         if (TRANSFORM != 0 && (w.flags & FA_TABLE_KEEP) != 0 && seen[n])
             seen[n] = fa_work_keeps(w, mine, j);
         if (seen[n]) {
@@ -437,7 +437,7 @@ void main()
     while (key < w.key_end) {
         const int key_end = min(key + BLOCK_KV, w.key_end);
         const int next_key = fa_work_next(w, TRANSFORM != 0, key + BLOCK_KV, BLOCK_KV);
-        const bool full = fa_walk_class(w.walk, key, key_end) == FA_CLASS_FULL;
+        const bool full = fa_work_class(w, key, key_end) == FA_CLASS_FULL;
         const bool hides = !full || (w.flags & FA_TABLE_KEEP) != 0;
         if (PAGES != 0 && next_key < w.key_end)
             fa_look_up(next_key);

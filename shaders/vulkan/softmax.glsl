@@ -9,6 +9,7 @@
 
 layout(constant_id = FA_VK_TRANSFORM) const int TRANSFORM = 0;
 layout(constant_id = FA_VK_PAGES) const int PAGES = 0;
+layout(constant_id = FA_VK_LISTS) const int LISTS = 0;
 
 /* The words of core/portable/item.h and work.h. */
 #define FA_ITEM_OWN int sequence; /* its entry in the table */
@@ -19,10 +20,12 @@ layout(constant_id = FA_VK_PAGES) const int PAGES = 0;
 #define FA_ITEM(n) TABLE(fa_table_item)[PARAMS.items_at + n]
 #define FA_IS_NEGATIVE(x) int((x).y) < 0
 #define FA_HAS_PAGES(w) (PAGES != 0)
+#define FA_LISTS(w) (LISTS != 0)
 #define FA_WORK work
 #define FA_PARAM(w, member) PARAMS.member
 #define FA_SEQUENCE(w, member) TABLE(fa_table_sequence)[(w).sequence].member
 #define FA_FLOAT_AT(w, n) TABLE(float)[n]
+#define FA_LIST_WORD(w, n) TABLE(uint)[n]
 #define FA_INDEX(x) address(x)
 #define FA_WIDE(x) wide(x)
 #define FA_ROLLED [[dont_unroll]]

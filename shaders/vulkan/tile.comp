@@ -246,7 +246,7 @@ void main()
         if (IN_PARTS != 0)
             SET_ASIDE(aside, s)
 
-        const bool masked = fa_walk_class(w.walk, key, key_end) == FA_CLASS_PARTIAL;
+        const bool masked = fa_work_class(w, key, key_end) == FA_CLASS_PARTIAL;
         const bool hides = masked || key_end < key + BLOCK_KV || (w.flags & FA_TABLE_KEEP) != 0;
         if (TRANSFORM != 0 || masked || key_end < key + BLOCK_KV)
             fa_tile_mask(key, key_end, masked);

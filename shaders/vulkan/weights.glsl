@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The part of matrix.comp that hides scores, makes weights of them, and rescales the output to the new maximum of each row. */
 
+/* Whether the row of a slot sees a key. */
+bool slot_sees(int t, int slot, int key)
+{
+    return fa_work_sees(w, fa_work_row(w, w.row_begin + first_row + 16 * t + row_of_slot(slot)), key);
+}
+
 /* Scores are scaled where the plan wants natural ones, and hidden where they are. */
 void mask_in_registers(int t, int key, int key_end, bool masked)
 {
@@ -23,6 +29,8 @@ void mask_in_registers(int t, int key, int key_end, bool masked)
     {                                                                                                  \
         const int j = key + 16 * n + place[i] % 16;                                                    \
         if (j >= prefix && (j < begin[slot_of(i)] || j >= end[slot_of(i)]))                            \
+            x[i] = FA_NEG_INF;                                                                         \
+        if (LISTS != 0 && masked && j < key_end && !slot_sees(t, slot_of(i), j))                       \
             x[i] = FA_NEG_INF;                                                                         \
     }
         accumulator x = s[t][n];
@@ -90,7 +98,7 @@ void softmax_in_memory(int t, int key, int key_end, bool masked)
     [[dont_unroll]] for (int n = 0; n < BLOCK_KV / PER_ROW; n++) {
         const int j = key + part + n;
         float score = FA_NEG_INF;
-        if (j < key_end && (!masked || fa_row_sees(at_row, w.walk.mask, j)))
+        if (j < key_end && (!masked || fa_work_sees(w, at_row, j)))
             score = TRANSFORM != 0 ? fa_work_score(w, at_row, j, scores[from + n]) : scores[from + n];
         scores[from + n] = score;
         next = max(next, score);
