@@ -135,7 +135,7 @@ fa_status fa_cu_plan_prepare(fa_plan *plan)
     status = make_kernels(plan, plan->capacity.merges > 0, made);
     made->params = *(const fa_table_params *)plan->work;
     /* These flags are of all runs: one of other lengths may begin within a block of the kernel. */
-    if (plan->problem.dynamic && plan->problem.has_first_kv && plan->problem.lists.bits)
+    if (plan->problem.dynamic && plan->problem.lists.bits)
         made->params.flags |= FA_TABLE_LIST_CUTS;
     if (status == FA_OK)
         status = fa_cu_upload(plan->device, plan->work, plan->layout.bytes, &made->work);
