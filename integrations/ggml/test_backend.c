@@ -411,12 +411,18 @@ static void test_all_spoiled(const backends *with)
         {"spoiled cells, a mask of each head", 0, 0, 64, 64, 4, 2, 3, 150, 1, CELLS, 130, .head_masks = true},
         {"spoiled cells of sequences", 0, 0, 64, 64, 4, 2, 6, 128, 3, RAGGED, 90, .permuted = true},
     };
-    enum { TYPES = sizeof(types) / sizeof(types[0]), PROBLEMS = sizeof(problems) / sizeof(problems[0]) };
+    /* Keys and values are read each for themselves: all pairs meet the first two problems, which have other kernels. */
+    enum {
+        TYPES = sizeof(types) / sizeof(types[0]),
+        PROBLEMS = sizeof(problems) / sizeof(problems[0]),
+        PAIRED = 2
+    };
     for (int i = 0; i < TYPES * TYPES * PROBLEMS; i++) {
         test_case c = problems[i % PROBLEMS];
         c.k = types[i / PROBLEMS % TYPES];
         c.v = types[i / PROBLEMS / TYPES];
-        test_spoiled(with, &c);
+        if (i % PROBLEMS < PAIRED || c.k == c.v)
+            test_spoiled(with, &c);
     }
     for (int i = 0; i < TYPES; i++) {
         const test_case latent = {
