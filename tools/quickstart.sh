@@ -19,7 +19,7 @@ Meson, jansson, and for the GPU backends OpenCL's and Vulkan's headers and a GLS
 what is missing. The last lines say which backends are in, and which devices they found.
 
 The tests are, each in a build folder of its own: all of them with gcc and warnings as errors (build/), with PyTorch,
-transformers and ONNX Runtime from PyPI in a folder of their own (build-python/, some 6 GB);
+transformers and ONNX Runtime from PyPI in a folder of their own (build-python/, some 6 GB), and ggml (build-ggml/);
 unit tests, conformance and fuzzing with clang's AddressSanitizer and UndefinedBehaviorSanitizer
 (build-asan/); threads with ThreadSanitizer (build-tsan/); threads with small stacks on musl (build-musl/);
 the CPU's kernels on Windows, cross-compiled and run by Wine (build-windows/); the NEON kernels,
@@ -299,9 +299,10 @@ test_release()
     fetch_python &
     fetching=$!
     header=$(integrations/onnxruntime/get_header.sh build-onnxruntime) || header=
+    ggml=$(PYTHON=$PWD/build-python/bin/python integrations/ggml/get_ggml.sh build-ggml) || ggml=
     export PATH="$PWD/build-python/bin:$PATH"
     CC=gcc CXX=c++ configure build -Dwerror=true -Dtests=enabled -Dtools=enabled -Dfuzz=enabled -Dnvcc_archs=$archs \
-        -Dpython=$package -Donnxruntime="$header"
+        -Dpython=$package -Donnxruntime="$header" -Dggml="$ggml" -Dggml_libs="${ggml:+$ggml/build/src}"
     meson compile -C build
     main_job
     wait "$fetching" || [ "${CI:-}" != true ]
