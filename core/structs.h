@@ -51,6 +51,8 @@
 #define FA_SHARDED_LAYER_DESC_0_1 FA_SIZE_THROUGH(fa_sharded_layer_desc, project_enqueues)
 #define FA_SHARDED_LAYER_ARGS_0_1 FA_SIZE_THROUGH(fa_sharded_layer_args, y)
 #define FA_SHARDED_LAYER_INFO_0_1 FA_SIZE_THROUGH(fa_sharded_layer_info, seconds)
+#define FA_SPARSE_WINDOW_DESC_0_1 FA_SIZE_THROUGH(fa_sparse_window_desc, heads)
+#define FA_SPARSE_STREAMING_DESC_0_1 FA_SIZE_THROUGH(fa_sparse_streaming_desc, base_blockmask)
 #define FA_VULKAN_DEVICE_DESC_0_1 FA_SIZE_THROUGH(fa_vulkan_device_desc, get_instance_proc_addr)
 
 /* Until 0.1 is released, its last fields are the last there are. The first field added later ends these lines. */
@@ -89,6 +91,8 @@ _Static_assert(FA_RING_DESC_0_1 == sizeof(fa_ring_desc), "name the last field ab
 _Static_assert(FA_SHARDED_LAYER_DESC_0_1 == sizeof(fa_sharded_layer_desc), "name the last field above");
 _Static_assert(FA_SHARDED_LAYER_ARGS_0_1 == sizeof(fa_sharded_layer_args), "name the last field above");
 _Static_assert(FA_SHARDED_LAYER_INFO_0_1 == sizeof(fa_sharded_layer_info), "name the last field above");
+_Static_assert(FA_SPARSE_WINDOW_DESC_0_1 == sizeof(fa_sparse_window_desc), "name the last field above");
+_Static_assert(FA_SPARSE_STREAMING_DESC_0_1 == sizeof(fa_sparse_streaming_desc), "name the last field above");
 _Static_assert(FA_VULKAN_DEVICE_DESC_0_1 == sizeof(fa_vulkan_device_desc), "name the last field above");
 
 /*

@@ -21,6 +21,7 @@
 #include "ring.h"
 #include "saliency.h"
 #include "segments.h"
+#include "sparse.h"
 #include "transport.h"
 #include "vulkan.h"
 

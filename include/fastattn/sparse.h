@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * Planners of sparse attention: which blocks of keys a block of rows meets, as the field's papers choose them. They are functions on
+ * the host, of shapes or of data in host memory, and need no device. What they make are lists for fa_attention_desc.lists.
+ * docs/sparse.md has what each promises and what it costs.
+ */
+#ifndef FASTATTN_SPARSE_H
+#define FASTATTN_SPARSE_H
+
+#include "attention.h"
+#include "context.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Lists of key blocks that the library owns. They never change. Any number of threads may read one. */
+typedef struct fa_block_mask fa_block_mask;
+
+/**
+ * Fills `lists` with a view of the mask, for fa_attention_desc.lists: compressed rows, each list in ascending order. struct_size is
+ * set by the caller. The view is valid until the mask is destroyed. FA_INVALID: NULL, or struct_size is wrong. Thread-safe.
+ */
+FA_API fa_status fa_block_mask_lists(const fa_block_mask *mask, fa_block_lists *lists);
+
+/** Destroys a mask. Descriptions have copied what they were given. NULL is allowed. Before its context. */
+FA_API void fa_block_mask_destroy(fa_block_mask *mask);
+
+/**
+ * What every planner is told. Row i stands at key position p(i) = i with FA_MASK_CAUSAL_TOP_LEFT, else p(i) = i + keys - rows. A
+ * causal mask leaves blocks out of lists that none of their rows sees. It does not cut within a block: the description's own
+ * mask, which is the same, does that.
+ */
+typedef struct fa_sparse_shape {
+    int64_t rows, keys;             /* of a sequence: 1 to FA_MAX_LENGTH                                   */
+    int32_t block_rows, block_keys; /* 1 to FA_MAX_LENGTH; 0: what the planner's paper has, named with each */
+    fa_mask_kind mask;
+} fa_sparse_shape;
+
+/*
+ * What holds for every planner. *mask is a new object, which fa_block_mask_destroy() destroys; it is NULL on failure. All that is
+ * given is read during the call, and no longer. The same arguments give the same lists, on every machine and in every order of
+ * calls. FA_INVALID: NULL where it is not allowed; a field that is wrong, which the message names with its value. FA_OUT_OF_MEMORY: no
+ * memory, or more than 2^31 - 1 blocks in all lists. Thread-safe.
+ */
+
+/**
+ * Sliding window, global and random blocks: Longformer (arXiv 2004.05150), BigBird (arXiv 2007.14062). A block of rows meets the
+ * blocks of keys
+ *  - of which some key lies from `window_left` keys before to `window_right` keys behind some row's position,
+ *  - of the first `global_first` and the last `global_last` blocks of keys,
+ *  - of all keys, if one of its rows stands in such a global block,
+ *  - that are drawn: `random` further ones, all of the same chance, or as many as there are. Nothing is drawn of what a causal mask
+ *    hides.
+ *
+ * If all five are 0, they are BigBird's: its own block and one on each side (window_left and window_right are block_keys), the first
+ * and the last block global, three random ones. Longformer's are window_left = window_right = 256, and its global tokens in
+ * the first blocks. Its window is of single keys: lists have whole blocks, and the description's window_left and window_right cut
+ * them where no block is global. block_rows and block_keys are 64 if 0.
+ */
+typedef struct fa_sparse_window_desc {
+    size_t struct_size; /* sizeof(fa_sparse_window_desc) */
+    fa_sparse_shape shape;
+    int64_t window_left, window_right; /* keys beside p(i); 0 to FA_MAX_LENGTH                      */
+    int64_t global_first, global_last; /* blocks of keys; 0 to FA_MAX_LENGTH                        */
+    int64_t random;                    /* blocks of keys for each block of rows; 0 to FA_MAX_LENGTH */
+    uint64_t seed;                     /* of what is drawn                                          */
+    int64_t heads;                     /* lists of their own, as what is drawn differs; 0: 1        */
+} fa_sparse_window_desc;
+
+/** Makes the lists. */
+FA_API fa_status fa_sparse_window(fa_context *context, const fa_sparse_window_desc *desc,
+                                  fa_block_mask **mask);
+
+/**
+ * A kind for each head: Block-Sparse-Attention (github.com/mit-han-lab/Block-Sparse-Attention), with streaming heads as in StreamingLLM
+ * (arXiv 2309.17453) and DuoAttention (arXiv 2410.10819). head_mask_type[h] is
+ *  -  0: dense. The head meets all blocks of keys.
+ *  - -1: streaming. It meets the first streaming_info[2 h] blocks of keys, the sinks, and streaming_info[2 h + 1] local blocks, which
+ *    end with the block of the position of the last row of the block; without a causal mask they are the last blocks of all.
+ *  -  n > 0: as base_blockmask number n - 1 says.
+ *
+ * block_rows and block_keys are 128 if 0. For sinks and windows of single keys, the same in all heads, a description has prefix and
+ * window_left, without lists.
+ */
+typedef struct fa_sparse_streaming_desc {
+    size_t struct_size; /* sizeof(fa_sparse_streaming_desc) */
+    fa_sparse_shape shape;
+    int64_t sequences;             /* that base_blockmask tells apart; 0: 1                        */
+    int64_t heads;                 /* query heads, at least 1                                      */
+    const int32_t *head_mask_type; /* (heads)                                                      */
+    const int32_t *streaming_info; /* (heads, 2), each at least 0; NULL: 1 sink, 3 local blocks    */
+    int64_t masks;                 /* base masks; 0: none                                          */
+    const uint8_t *base_blockmask; /* (sequences, masks, row blocks, key blocks), not 0 is visible */
+} fa_sparse_streaming_desc;
+
+/** Makes the lists. */
+FA_API fa_status fa_sparse_streaming(fa_context *context, const fa_sparse_streaming_desc *desc,
+                                     fa_block_mask **mask);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
