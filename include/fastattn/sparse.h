@@ -98,6 +98,65 @@ typedef struct fa_sparse_streaming_desc {
 FA_API fa_status fa_sparse_streaming(fa_context *context, const fa_sparse_streaming_desc *desc,
                                      fa_block_mask **mask);
 
+/**
+ * The blocks of keys whose mean key has the largest products with a row: MoBA (arXiv 2502.13189), FlashMoBA (arXiv 2511.11571). Keys
+ * are pooled in chunks, which are the blocks of keys: the mean of a chunk, of those keys that there are. A row meets the `topk` chunks
+ * of the largest products of the row of q with the mean. With a causal mask, chunks before the row's own are chosen from, and the
+ * row's own is always one of the `topk`. Of equal products the chunk that comes first is taken; one that is no number comes last.
+ * Products are summed in double.
+ *
+ * A block of rows meets what one of its rows does. With block_rows 1 (0 is 1) the lists are the paper's, for each row and query
+ * head. More rows, or lists for each KV head (`per_kv_head`), give more than the paper's, and shorter lists of lists. block_keys is
+ * 128 if 0, and topk 8.
+ */
+typedef struct fa_sparse_topk_desc {
+    size_t struct_size; /* sizeof(fa_sparse_topk_desc) */
+    fa_sparse_shape shape;
+    int64_t heads_q, heads_kv; /* heads_q is a multiple                                          */
+    int64_t dim;               /* 1 to FA_MAX_LENGTH                                             */
+    const float *q, *k;        /* (heads_q, rows, dim) and (heads_kv, keys, dim), contiguous     */
+    int64_t topk;              /* 1 to FA_MAX_LENGTH; 0: 8                                       */
+    int32_t
+        per_kv_head; /* 1: query heads of a KV head share lists, which have the chunks of all; 0: each has its own */
+} fa_sparse_topk_desc;
+
+/** Makes the lists. */
+FA_API fa_status fa_sparse_topk(fa_context *context, const fa_sparse_topk_desc *desc, fa_block_mask **mask);
+
+/**
+ * Keys sorted within segments, then blocks by a threshold: PBS-Attn (arXiv 2510.21270). Rows are as many as keys.
+ *  - The keys of a segment are sorted, the one that the last block_rows rows give most weight first: the mean of their softmax over the
+ *    keys that they see, and over the query heads of the KV head. Of equal ones the lower key comes first.
+ *  - Blocks of rows of q and of sorted keys are pooled to their means. A block of rows scores the blocks of keys of other segments,
+ *    with a causal mask of those before its own: softmax of scale times their products. It meets the fewest blocks whose sum is
+ *    `threshold` or more; further all blocks of its own segment, and the block that key 0 is in.
+ * Sums are in double. block_rows and block_keys are 128 if 0. The paper's sorts are for each query head; with as many KV heads
+ * these are the same.
+ *
+ * `order` tells where keys go: key p of head h, as the lists count them, is key order[h * keys + p] of k and v, which the caller
+ * moves. Without a causal mask that is all: the order of keys does not matter to a softmax. With one, the description has none,
+ * as it would cut by the new order: what a row may see of other segments are whole blocks, but of its own segment it sees keys
+ * whose old number is at most its own. Say so in `keep`, which takes a bit or a byte for each row and key. Or leave the own segment out
+ * of the lists (`without_own`), compute it as packed sequences, one for each segment, with a causal mask and the keys as they were,
+ * and merge both states (fa_merge_desc), which takes memory for the states alone.
+ */
+typedef struct fa_sparse_permuted_desc {
+    size_t struct_size; /* sizeof(fa_sparse_permuted_desc) */
+    fa_sparse_shape shape;
+    int64_t heads_q, heads_kv; /* heads_q is a multiple. Lists are for query heads               */
+    int64_t dim;               /* 1 to FA_MAX_LENGTH                                             */
+    const float *q, *k;        /* (heads_q, rows, dim) and (heads_kv, keys, dim), contiguous     */
+    double scale;              /* of the products, finite; 0: 1/sqrt(dim)                        */
+    int64_t segment;           /* keys, a multiple of block_rows and of block_keys; 0: 256       */
+    double threshold;          /* above 0, at most 1; 0: 0.9                                     */
+    int32_t without_own;       /* 1: lists lack the blocks of the own segment                    */
+    int32_t *order;            /* (heads_kv, keys), written                                      */
+} fa_sparse_permuted_desc;
+
+/** Makes the lists and the order of keys. `order` is written only if the call succeeds. */
+FA_API fa_status fa_sparse_permuted(fa_context *context, const fa_sparse_permuted_desc *desc,
+                                    fa_block_mask **mask);
+
 #ifdef __cplusplus
 }
 #endif

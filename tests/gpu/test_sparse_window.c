@@ -78,7 +78,7 @@ static void expect_window(const fa_sparse_window_desc *d, const fa_block_lists *
 START_TEST(windows)
 {
     random_state random = {(uint64_t)_i + 1};
-    for (int n = 0; device && n < 60; n++) {
+    for (int n = 0; device && n < 20; n++) {
         fa_block_mask *mask, *again;
         fa_sparse_window_desc d = {.struct_size = sizeof(d)};
         draw_shape(&d.shape, &random);
@@ -167,7 +167,7 @@ START_TEST(kinds_of_heads)
 {
     static uint8_t base[2 * 2 * MOST_ROWS * MOST_KEYS];
     random_state random = {(uint64_t)_i + 1};
-    for (int n = 0; device && n < 60; n++) {
+    for (int n = 0; device && n < 20; n++) {
         int32_t types[MOST_HEADS], info[2 * MOST_HEADS];
         fa_block_mask *mask;
         fa_sparse_streaming_desc d = {.struct_size = sizeof(d),

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/sparse/scores.h"
+
+#include <fastattn/attention.h>
+
+#include "core/attention/checks.h"
+#include "core/size.h"
+
+fa_status fa_vectors_check(const fa_vectors *v)
+{
+    size_t q = 0, k = 0;
+    FA_TRY(fa_check_limit("heads_q", v->heads_q, 1, FA_MAX_LENGTH));
+    FA_TRY(fa_check_limit("heads_kv", v->heads_kv, 1, FA_MAX_LENGTH));
+    FA_TRY(fa_check_limit("dim", v->dim, 1, FA_MAX_LENGTH));
+    if (v->heads_q % v->heads_kv != 0)
+        return fa_fail(FA_INVALID, "heads_q is %lld, expected a multiple of heads_kv, %lld",
+                       (long long)v->heads_q, (long long)v->heads_kv);
+    if (!v->q || !v->k)
+        return fa_fail(FA_INVALID, "%s is NULL", v->q ? "k" : "q");
+    if (!fa_grow(&q, (size_t)(v->heads_q * v->rows), (size_t)v->dim * sizeof(float)) ||
+        !fa_grow(&k, (size_t)(v->heads_kv * v->keys), (size_t)v->dim * sizeof(float)))
+        return fa_fail(FA_OUT_OF_MEMORY, "dim is %lld: q or k would be larger than memory could be",
+                       (long long)v->dim);
+    return FA_OK;
+}
+
+int fa_ranked_order(const void *a, const void *b)
+{
+    const fa_ranked *x = a, *y = b;
+    const int known = (x->score == x->score) - (y->score == y->score);
+    if (known != 0)
+        return -known;
+    if (x->score != y->score && x->score == x->score)
+        return x->score > y->score ? -1 : 1;
+    return (x->index > y->index) - (x->index < y->index);
+}
