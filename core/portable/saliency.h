@@ -68,7 +68,7 @@ FA_STRUCT_END(fa_saliency_work)
 #define FA_BITS32_ALIGNED(t, at) FA_GET32(t, 1, at)
 
 #define FA_LISTS(w) false
-#define FA_LIST_WORD(w, n) FA_UINT((n) & 0)
+#define FA_LIST_WORD(w, n) FA_UINT((n)&0)
 
 #include "codes.h"
 #include "keys.h"
