@@ -374,8 +374,10 @@ static void fill_row_block(fa_planner *w, const row_block *b, fa_schedule *out)
 static void add_listed(const fa_planner *w, const fa_listed *of, int key, block_walk *walk)
 {
     const int end = FA_MIN(key + w->block_kv, of->walk.key_end);
-    const bool full = fa_walk_class(of->walk, key, end) == FA_CLASS_FULL;
-    const double share = w->traits->clips && !full ? 0.5 : 1;
+    const int block_end = FA_MIN(key + w->block_kv, of->walk.mask.len_kv);
+    const bool seen = fa_walk_class(of->walk, key, block_end) == FA_CLASS_FULL;
+    const bool full = seen && !fa_list_cuts(*of, key, end);
+    const double share = w->traits->clips && !seen ? 0.5 : 1; /* lists are not clipped to */
     walk->cycles += end < key + w->block_kv
                         ? fa_tiling_block_cycles(w->limits, w->traits, &w->shape, w->rows, end - key)
                         : share * w->block_cycles;
