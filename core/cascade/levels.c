@@ -38,9 +38,12 @@ static fa_status check(const fa_problem *p, const int32_t *table)
 static fa_status read_problem(const fa_context *context, const fa_attention_desc *desc, const int32_t *table,
                               fa_problem *p)
 {
+    fa_attention_desc copy;
     if (!table)
         return fa_fail(FA_INVALID, "page_table is NULL");
-    FA_TRY(fa_problem_init(context, desc, p));
+    FA_TRY(fa_problem_read_desc(desc, &copy));
+    FA_TRY(fa_problem_refuse_lists(&copy, "a cascade"));
+    FA_TRY(fa_problem_init(context, &copy, p));
     fa_status status = check(p, table);
     if (status != FA_OK)
         fa_problem_release(context, p);

@@ -179,7 +179,6 @@ static fa_status make(const fa_context *context, fa_device *device, const fa_att
 {
     fa_attention_desc copy;
     FA_TRY(fa_problem_read_desc(desc, &copy));
-    FA_TRY(fa_problem_refuse_lists(&copy, "a cascade"));
     fa_cascade *c = fa_alloc_zeroed(context, sizeof(*c));
     if (!c)
         return FA_OUT_OF_MEMORY;
