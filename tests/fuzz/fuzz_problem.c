@@ -14,7 +14,13 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { MAX_SEQUENCES = 64, MAX_HEADS = 1 << 20, MAX_MEMORY = 8 << 20 };
+enum {
+    MAX_SEQUENCES = 64,
+    MAX_HEADS = 1 << 20,
+    MAX_MEMORY = 8 << 20,
+    MAX_LISTS = 1024,
+    MAX_BLOCKS = 1 << 16
+};
 
 #define CHECK(condition)                                                                     \
     do {                                                                                     \
@@ -78,6 +84,9 @@ typedef struct arrays {
     int32_t narrow[4][MAX_SEQUENCES + 1];
     fa_tuning tuning;
     char kernel[80];
+    fa_block_lists lists;
+    int32_t indptr[MAX_LISTS + 1], indices[4 * MAX_LISTS];
+    uint8_t mask[MAX_BLOCKS];
 } arrays;
 
 /* The slopes' second half is for those of later batch entries. Factors of the bias are the first half. */
@@ -233,6 +242,55 @@ static void take_additions(bytes *b, fa_attention_desc *d, arrays *a)
     }
 }
 
+/* As many blocks as may be read of arrays that are so long; what is read of more is refused first. */
+static bool holds(const fa_block_lists *l, int64_t each, int64_t most)
+{
+    int64_t count;
+    return !__builtin_mul_overflow(l->sequences, l->heads, &count) &&
+           !__builtin_mul_overflow(count, l->row_blocks, &count) &&
+           !__builtin_mul_overflow(count, each, &count) && count <= most;
+}
+
+/* Lists whose sizes mostly fit, in either form or in both. Drawn last, as the additions are. Not of large problems: planning goes
+ * through all blocks that lists have. */
+static void take_lists(bytes *b, fa_attention_desc *d, arrays *a)
+{
+    const uint8_t kind = take(b), rows = take(b), keys = take(b);
+    const int64_t entries = d->sequences > 0 ? d->sequences : d->q.shape[0];
+    fa_block_lists *l = &a->lists;
+    if (!(kind & 1) || d->q.shape[2] > 1 << 10 || d->k.shape[2] > 1 << 10 || entries > MAX_SEQUENCES)
+        return;
+    *l = (fa_block_lists){
+        .struct_size = kind == 255 ? (size_t)take_number(b) % sizeof(*l) : sizeof(*l),
+        .block_rows = rows == 255 ? (int32_t)take_raw(b) : rows,
+        .block_keys = keys == 255 ? (int32_t)take_raw(b) : keys,
+        .sequences = kind & 2 ? entries : 1,
+        .heads = kind & 4   ? d->q.shape[1]
+                 : kind & 8 ? d->k.shape[1]
+                            : 1,
+        .row_blocks = take_number(b),
+        .key_blocks = take_number(b),
+    };
+    if (kind & 16) { /* they fit, whatever was drawn */
+        l->row_blocks = d->q.shape[2] / (l->block_rows > 0 ? l->block_rows : 1) + 1;
+        l->key_blocks = d->k.shape[2] / (l->block_keys > 0 ? l->block_keys : 1) + 1;
+    }
+    for (int i = 0; i < MAX_BLOCKS; i++)
+        a->mask[i] = i < 64 ? take(b) & 1 : a->mask[i % 64];
+    int32_t at = 0;
+    for (int i = 0; i <= MAX_LISTS; i++) {
+        const uint8_t step = i < 64 ? take(b) : (uint8_t)(i & 3);
+        a->indptr[i] = step == 255 ? -at : at;
+        at += step % 4;
+    }
+    for (int i = 0; i < 4 * MAX_LISTS; i++)
+        a->indices[i] = i < 64 ? (int32_t)take_number(b) : i % 4;
+    l->mask = kind & 32 && holds(l, l->key_blocks, MAX_BLOCKS) ? a->mask : NULL;
+    l->indptr = (!(kind & 32) || kind & 64) && holds(l, 1, MAX_LISTS) ? a->indptr : NULL;
+    l->indices = l->indptr ? a->indices : NULL;
+    d->lists = l;
+}
+
 static void take_desc(bytes *b, fa_attention_desc *d, arrays *a)
 {
     memset(d, 0, sizeof(*d));
@@ -264,6 +322,7 @@ static void take_desc(bytes *b, fa_attention_desc *d, arrays *a)
         d->tuning = &a->tuning;
     }
     take_additions(b, d, a);
+    take_lists(b, d, a);
 }
 
 /* Hostile sizes may make the library ask for a lot: it gets little, and must give all of it back. */

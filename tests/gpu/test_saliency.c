@@ -206,6 +206,17 @@ START_TEST(saliencies_refused)
     ck_assert_int_eq(fa_saliency_create(device, &s.saliency, &saliency), FA_INVALID);
     assert_message("attention is NULL");
     s.saliency.attention = &s.desc;
+    s.desc.lists = &(fa_block_lists){.struct_size = sizeof(fa_block_lists),
+                                     .block_rows = 1 << 20,
+                                     .block_keys = 1 << 20,
+                                     .sequences = 1,
+                                     .heads = 1,
+                                     .row_blocks = 1,
+                                     .key_blocks = 1,
+                                     .mask = (const uint8_t[]){1}};
+    ck_assert_int_eq(fa_saliency_create(device, &s.saliency, &saliency), FA_UNSUPPORTED);
+    assert_message("attention.lists is given, expected NULL: saliencies do not serve it");
+    s.desc.lists = NULL;
     s.desc.k = fa_tensor_make(FA_F32, BATCH, HEADS_KV, KEYS, 24);
     s.desc.q = fa_tensor_make(FA_F32, BATCH, HEADS_Q, 1 << 20, 24);
     s.desc.o = fa_tensor_make(FA_F32, BATCH, HEADS_Q, 1 << 20, s.desc.o.shape[3]);

@@ -11,6 +11,11 @@ static void prefix(scene *s)
 {
     s->desc.prefix = 2;
 }
+static void listed(scene *s)
+{
+    static const fa_block_lists lists = {.struct_size = sizeof(lists)};
+    s->desc.lists = &lists;
+}
 static void status(scene *s)
 {
     s->desc.want_status = 1;
@@ -87,6 +92,8 @@ START_TEST(segments_refused)
     } row[] = {
         {change_left_window, FA_UNSUPPORTED, "attention->window_left is 4"},
         {prefix, FA_UNSUPPORTED, "attention->prefix is 2"},
+        {listed, FA_UNSUPPORTED,
+         "lists is given, expected NULL: an attention over segments does not serve it"},
         {change_top_left, FA_UNSUPPORTED, "attention->mask counts from the top left"},
         {aligned, FA_UNSUPPORTED, "attention->alignment counts from the top left"},
         {bias, FA_UNSUPPORTED, "attention->bias is given"},

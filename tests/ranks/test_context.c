@@ -320,9 +320,24 @@ START_TEST(a_failed_run)
 }
 END_TEST
 
+static void make_listed(a_rank *r)
+{
+    static const fa_block_lists lists = {.struct_size = sizeof(lists)};
+    fa_attention_desc d = make_desc(1, 1, 1, 4, 4, 16);
+    fa_sharded_context *made = NULL;
+    d.lists = &lists;
+    keep_status(r, fa_sharded_context_create(r->user, r->transport, &d, &made));
+    fa_sharded_context_destroy(made);
+}
+
 START_TEST(refusals)
 {
     fa_device *device = open_device();
+    a_rank found[MOST_RANKS];
+    on_ranks(1, 0, 0, 10, make_listed, device, found);
+    ck_assert_int_eq(found[0].status, FA_UNSUPPORTED);
+    ck_assert_ptr_nonnull(
+        strstr(found[0].message, "lists is given, expected NULL: a sharded context does not serve it"));
     const fa_attention_desc d = make_desc(1, 1, 1, 1, 4, 16);
     fa_sharded_context *made = NULL;
     ck_assert_int_eq(fa_sharded_context_create(device, NULL, &d, &made), FA_INVALID);

@@ -288,7 +288,8 @@ START_TEST(refusals)
     static const int64_t lens[] = {3};
     const fa_attention_desc good = make_desc(1, 1, 1, 4, 8, 16);
     const fa_sharded_layer_desc layer = {.struct_size = sizeof(layer), .width = 8};
-    refusal list[12];
+    static const fa_block_lists lists = {.struct_size = sizeof(lists)};
+    refusal list[13];
     for (int i = 0; i < COUNT(list); i++)
         list[i] = (refusal){.status = FA_INVALID, .desc = layer, .attention = good};
     list[0].message = "width is 0, expected 1 to";
@@ -320,6 +321,9 @@ START_TEST(refusals)
     list[11].message = "lens_kv[0] is 3"; /* the attention's own refusals pass through */
     list[11].attention.k.shape[2] = list[11].attention.v.shape[2] = 2;
     list[11].attention.lens_kv = lens;
+    list[12].message = "lists is given, expected NULL: a sharded layer does not serve it";
+    list[12].attention.lists = &lists;
+    list[12].status = FA_UNSUPPORTED;
     for (int i = 0; i < COUNT(list); i++) {
         void *user[2] = {&list[i], device};
         a_rank found[MOST_RANKS];

@@ -419,9 +419,25 @@ START_TEST(no_sequences)
 }
 END_TEST
 
+static void make_listed(a_rank *r)
+{
+    static const fa_block_lists lists = {.struct_size = sizeof(lists)};
+    fa_attention_desc d = make_desc(1, 1, 1, 4, 4, 16);
+    const fa_ring_desc desc = {.struct_size = sizeof(desc), .attention = &d, .tokens = 4};
+    fa_ring *made = NULL;
+    d.lists = &lists;
+    keep_status(r, fa_ring_create(r->user, r->transport, &desc, &made));
+    fa_ring_destroy(made);
+}
+
 START_TEST(refusals)
 {
     fa_device *device = open_device();
+    a_rank found[MOST_RANKS];
+    on_ranks(1, 0, 0, 10, make_listed, device, found);
+    ck_assert_int_eq(found[0].status, FA_UNSUPPORTED);
+    ck_assert_ptr_nonnull(
+        strstr(found[0].message, "lists is given, expected NULL: a ring does not serve it"));
     const fa_ring_desc desc = {.struct_size = sizeof(desc), .tokens = 1};
     fa_ring *ring = NULL;
     ck_assert_int_eq(fa_ring_create(device, NULL, &desc, &ring), FA_INVALID);

@@ -283,6 +283,12 @@ static void no_pages(scene *s)
     s->desc.k = s->desc.v = fa_tensor_make(FA_F32, 2, HEADS_KV, PAGES * SIZE, DIM);
 }
 
+static void listed(scene *s)
+{
+    static const fa_block_lists lists = {.struct_size = sizeof(lists)};
+    s->desc.lists = &lists;
+}
+
 START_TEST(refusals)
 {
     static const struct {
@@ -294,6 +300,7 @@ START_TEST(refusals)
         {unpacked, FA_UNSUPPORTED, "cu_rows_q is NULL, a cascade serves packed rows only"},
         {more_rows, FA_UNSUPPORTED, "cu_rows_q goes from 0 to 2, a cascade serves 0 to q.shape[2], 3"},
         {no_pages, FA_INVALID, "page_table.shape is all 0, expected pages"},
+        {listed, FA_UNSUPPORTED, "lists is given, expected NULL: a cascade does not serve it"},
     };
     for (int i = 0; i < COUNT(bad); i++) {
         scene s = {.sequences = 2, .cu = {0, 1, 2}, .lens = {5, 5}, .table = {{1}, {1}}};
