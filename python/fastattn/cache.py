@@ -273,7 +273,7 @@ class Cache:
             return q
         before = [list(table) for table in self._tables], list(self._free)
         slots, positions = self._slots(counts, rows)
-        rotated = None if q is None else self._arrays.like(q)
+        rotated = None if q is None else _Arrays(q).like(q)
         options = {name: array for name, array in self._memory.items() if len(name) > 1}
         if self._rotary is not None:
             options |= {"positions": self._arrays.integers(positions), "rotary": self._rotary}

@@ -169,6 +169,18 @@ class Caches(unittest.TestCase):
             make(rotary={"form": "round"}).append(k, v)
 
     @unittest.skipIf(torch is None, "without PyTorch")
+    def test_queries_of_another_library(self):
+        """Rotated queries are as q is, whatever the cache's memory is."""
+        q, k, v = problem(rows=13)
+        make = lambda: fastattn.Cache(2, 2, 16, max_length=13, rotary={})
+        want = make().append(k, v, q=q)
+        got = make().append(k, v, q=torch.from_numpy(q))
+        self.assertEqual(type(got), torch.Tensor)
+        np.testing.assert_array_equal(got.numpy(), want)
+        with self.assertRaisesRegex(fastattn.UnsupportedError, "q.requires_grad"):
+            make().append(k, v, q=torch.from_numpy(q).requires_grad_())
+
+    @unittest.skipIf(torch is None, "without PyTorch")
     def test_torch(self):
         q, k, v = (torch.from_numpy(x).bfloat16() for x in problem(dim=32))
         cache = fastattn.Cache(2, 2, 32, max_length=20, page_size=4, format="q8_0")
