@@ -87,10 +87,19 @@ class Mask(torch.Tensor):
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
+    def __repr__(self, **options):
+        return f"Mask({tuple(self.shape)}, {self.pattern})"
+
+    def __deepcopy__(self, memo):
+        return self  # nothing writes to it
+
+    def __setitem__(self, index, value):
+        raise NotImplementedError("fastattn: this mask is read-only: write to mask.clone()")
+
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         def dense(value):
-            return value.write() if isinstance(value, cls) else value
+            return value.write().contiguous() if isinstance(value, cls) else value  # its strides say so
 
         if func._schema.is_mutable and isinstance(args[0], cls):
             raise NotImplementedError("fastattn: this mask is read-only: write to mask.clone()")

@@ -443,5 +443,21 @@ class TestDocs(unittest.TestCase):
             exec(block, names)  # noqa: S102
 
 
+class TestMaskObject(unittest.TestCase):
+    def test_as_an_object(self):
+        mask = fastattn.transformers.attention_mask(2, 3, 5, q_offset=2)
+        self.assertIsInstance(mask, fastattn.transformers.Mask)
+        dense = mask.clone()
+        for text in (repr(mask), str(mask), f"{mask}"):
+            self.assertIn("Mask((2, 1, 3, 5)", text)
+        for copied in (copy.copy(mask), copy.deepcopy(mask), copy.deepcopy([{"mask": mask}])[0]["mask"]):
+            self.assertIsInstance(copied, fastattn.transformers.Mask)
+            self.assertEqual(copied.options, mask.options)
+            self.assertTrue(torch.equal(copied.clone(), dense))
+        self.assertTrue(torch.equal(mask.view(-1), dense.contiguous().view(-1)))
+        with self.assertRaisesRegex(NotImplementedError, "read-only"):
+            mask[0] = True
+
+
 if __name__ == "__main__":
     unittest.main()
