@@ -16,8 +16,10 @@ All functions may be called from several threads.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from math import prod
+from numbers import Real
 
 import torch
 from torch.autograd import forward_ad
@@ -194,6 +196,27 @@ def attention(query, key, value, *, return_lse=False, **options):
 
 # ---- PyTorch's own function ----
 
+_NUMBERS = (Real, torch.SymInt, torch.SymFloat)
+
+
+def _check_types(attn_mask, dropout_p, is_causal, scale, enable_gqa):
+    """As PyTorch has them, in its words."""
+    for name, value, kind, others in (
+        ("attn_mask", attn_mask, type(None), torch.Tensor),
+        ("dropout_p", dropout_p, float, _NUMBERS),
+        ("is_causal", is_causal, bool, torch.SymBool),
+        ("scale", scale, float, (*_NUMBERS, type(None))),
+        ("enable_gqa", enable_gqa, bool, torch.SymBool),
+    ):
+        if type(value) is kind or isinstance(value, others):
+            continue
+        if kind is float and isinstance(value, torch.Tensor) and value.dim() == 0:
+            continue
+        expected = "Tensor" if others is torch.Tensor else kind.__name__
+        raise TypeError(
+            f"scaled_dot_product_attention(): argument '{name}' must be {expected}, not {type(value).__name__}"
+        )
+
 
 def _check(query, key, value, attn_mask, dropout_p, is_causal):
     """What PyTorch refuses, in its words, and what only PyTorch serves."""
@@ -260,6 +283,9 @@ def scaled_dot_product_attention(
     dropout_p > 0, for gradients, for nested tensors, and for other types than float32, float16 and bfloat16. Nothing is
     handed to PyTorch instead. A last axis with gaps is copied.
     """
+    plain = type(is_causal) is bool and type(enable_gqa) is bool and type(dropout_p) is float
+    if not plain or scale is not None or attn_mask is not None:
+        _check_types(attn_mask, dropout_p, is_causal, scale, enable_gqa)
     mask = "causal_top_left" if is_causal else "none"
     if attn_mask is not None and type(attn_mask).__name__ == "CausalBias":
         if is_causal:
@@ -366,25 +392,43 @@ def _broadcast(query, key, value, attn_mask, mask, scale, enable_gqa):
 class sdpa(contextlib.ContextDecorator):
     """While this is entered, torch.nn.functional.scaled_dot_product_attention is fastattn's, for the whole process.
 
-    It may be nested, and entered by several threads; when the last one leaves, also by an exception, PyTorch's function
-    is back. Code that has imported the function by its name before (`from torch.nn.functional import
-    scaled_dot_product_attention`) keeps PyTorch's.
+    It may be nested, and entered by several threads; when the last one leaves, also by an exception, the function from
+    before is back: PyTorch's, or what another patch had put there. Another patch that comes within and leaves later
+    keeps its place, and what it has kept for PyTorch's function calls PyTorch's again. Code that has imported the
+    function by its name before (`from torch.nn.functional import scaled_dot_product_attention`) keeps PyTorch's.
     """
 
     _lock = threading.Lock()
-    _depth = 0
-    _replaced = None
+
+    def __init__(self):
+        self._entered = []
 
     def __enter__(self):
+        functional = torch.nn.functional
         with sdpa._lock:
-            if sdpa._depth == 0:
-                sdpa._replaced = torch.nn.functional.scaled_dot_product_attention
-                torch.nn.functional.scaled_dot_product_attention = scaled_dot_product_attention
-            sdpa._depth += 1
+            found = functional.scaled_dot_product_attention
+            if not isinstance(found, _StandIn) or not found.users:
+                found = functional.scaled_dot_product_attention = _StandIn(found)
+            found.users += 1
+            self._entered.append(found)
 
     def __exit__(self, *exception):
+        functional = torch.nn.functional
         with sdpa._lock:
-            sdpa._depth -= 1
-            if sdpa._depth == 0:
-                torch.nn.functional.scaled_dot_product_attention = sdpa._replaced
-                sdpa._replaced = None
+            self._entered.pop().users -= 1
+            found = functional.scaled_dot_product_attention
+            while isinstance(found, _StandIn) and not found.users:
+                found = found.before
+            functional.scaled_dot_product_attention = found
+
+
+class _StandIn:
+    """What lies in the place of `before` while it has users. Without any, as where others have kept it, it is `before`."""
+
+    def __init__(self, before):
+        functools.update_wrapper(self, before, updated=())
+        self.before = before
+        self.users = 0
+
+    def __call__(self, *args, **options):
+        return (scaled_dot_product_attention if self.users else self.before)(*args, **options)

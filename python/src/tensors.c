@@ -18,7 +18,7 @@ static known_type known[KNOWN_TYPES];
 static int known_count;
 
 static PyObject *name_requires_grad, *name_is_neg, *name_dlpack, *name_dtype, *name_view, *name_api,
-    *name_shape, *name_strides, *name_device, *is_grad_enabled;
+    *name_shape, *name_strides, *name_device, *name_detach, *name_level, *is_grad_enabled;
 
 bool fa_py_tensors_init(void)
 {
@@ -30,7 +30,9 @@ bool fa_py_tensors_init(void)
            (name_api = PyUnicode_InternFromString("__dlpack_c_exchange_api__")) &&
            (name_shape = PyUnicode_InternFromString("shape")) &&
            (name_strides = PyUnicode_InternFromString("strides")) &&
-           (name_device = PyUnicode_InternFromString("device"));
+           (name_device = PyUnicode_InternFromString("device")) &&
+           (name_detach = PyUnicode_InternFromString("detach")) &&
+           (name_level = PyUnicode_InternFromString("_current_level"));
 }
 
 /* ---- types ---- */
@@ -418,6 +420,35 @@ static bool wants_gradient(PyObject *object)
     return !is_grad_enabled || call_is_true(is_grad_enabled, NULL);
 }
 
+/* Whether a tensor of PyTorch has a tangent: it is a dual one of a level of forward-mode derivatives that is open now. */
+static bool has_tangent(PyObject *object)
+{
+    static PyObject *forward_ad;
+    if (!forward_ad)
+        forward_ad = PyImport_ImportModule("torch.autograd.forward_ad");
+    PyObject *level = forward_ad ? PyObject_GetAttr(forward_ad, name_level) : NULL;
+    const bool open = level && PyLong_Check(level) && PyLong_AsLong(level) >= 0;
+    PyObject *pair = open ? PyObject_CallMethod(forward_ad, "unpack_dual", "O", object) : NULL;
+    PyObject *tangent = pair ? PyObject_GetAttrString(pair, "tangent") : NULL;
+    const bool has = tangent && tangent != Py_None;
+    Py_XDECREF(tangent);
+    Py_XDECREF(pair);
+    Py_XDECREF(level);
+    PyErr_Clear();
+    return has;
+}
+
+/* PyTorch exports no tensor that requires a gradient, also where none is wanted. */
+static bool take_torch(PyObject *object, fa_py_tensor *tensor)
+{
+    PyObject *plain = attribute_is_true(object, name_requires_grad)
+                          ? PyObject_CallMethodObjArgs(object, name_detach, NULL)
+                          : Py_NewRef(object);
+    const bool taken = plain && fa_py_take_dlpack(plain, tensor);
+    Py_XDECREF(plain);
+    return taken;
+}
+
 static bool take_exchange(PyObject *object, fa_py_tensor *tensor)
 {
     fa_py_dltensor dl;
@@ -515,6 +546,10 @@ bool fa_py_open(PyObject *object, const char *name, bool write, fa_py_tensor *te
             "%s.requires_grad is True, and gradients are not computed yet: pass %s.detach(), or call "
             "within torch.no_grad()",
             name, name);
+    if (type->gradients && has_tangent(object))
+        return fa_py_fail(FA_UNSUPPORTED,
+                          "%s has a tangent, and forward-mode derivatives are not computed: pass %s.detach()",
+                          name, name);
     if (type->gradients && call_is_true(name_is_neg, object))
         return fa_py_fail(FA_UNSUPPORTED, "%s has its negative bit set, pass %s.resolve_neg()", name, name);
     bool taken;
@@ -527,6 +562,8 @@ bool fa_py_open(PyObject *object, const char *name, bool write, fa_py_tensor *te
         taken = fa_py_take_numpy(object, write, tensor);
     else if (type->kind == FA_PY_SPEC)
         taken = take_spec(object, tensor);
+    else if (type->kind == FA_PY_TORCH)
+        taken = take_torch(object, tensor);
     else
         taken = fa_py_take_dlpack(object, tensor);
     if (taken && write && (tensor->readonly || type->kind == FA_PY_JAX)) {

@@ -5,6 +5,7 @@ Skipped (exit 77) without torch or fastattn. FASTATTN_TEST_LONG=1 also compiles 
 FASTATTN_TEST_DEVICE=cuda runs all of it there.
 """
 
+import functools
 import itertools
 import os
 import pathlib
@@ -13,10 +14,12 @@ import re
 import sys
 import threading
 import unittest
+import unittest.mock
 
 try:
     import torch
     import torch.nn.functional as F
+    from torch.autograd import forward_ad
 
     import fastattn
     import fastattn.torch
@@ -310,6 +313,31 @@ class TestFunction(unittest.TestCase):
             with self.assertRaisesRegex(NotImplementedError, "query has a tangent"):
                 torch.func.jvp(lambda x: function(x, k, k), (q,), (q,))
 
+    def test_tangents_of_plain_calls(self):
+        """fastattn.attention() itself refuses them, as it refuses gradients."""
+        q, k = randn(1, 2, 3, 8), randn(1, 2, 5, 8)
+        bias = randn(3, 5)
+
+        class Tensor(torch.Tensor):
+            pass
+
+        with forward_ad.dual_level():
+            dual = {x: forward_ad.make_dual(x, torch.ones_like(x)) for x in (q, k, bias)}
+            for name, arguments in (
+                ("q", {"q": dual[q]}),
+                ("v", {"v": dual[k]}),
+                ("q", {"q": dual[q].as_subclass(Tensor)}),
+                ("attn_mask", {"attn_mask": dual[bias]}),
+                ("out", {"out": forward_ad.make_dual(torch.empty_like(q), q)}),
+            ):
+                for gradients in (True, False):
+                    with torch.set_grad_enabled(gradients), self.subTest(name=name):
+                        with self.assertRaisesRegex(fastattn.UnsupportedError, f"^{name} has a tangent"):
+                            fastattn.attention(**({"q": q, "k": k, "v": k} | arguments))
+            with self.assertRaisesRegex(fastattn.UnsupportedError, "partial has a tangent"):
+                fastattn.merge(torch.stack([dual[q]] * 2), torch.zeros(2, 1, 2, 3, device=DEVICE))
+            self.assertTrue(torch.equal(fastattn.attention(dual[q].detach(), k, k), fastattn.attention(q, k, k)))
+
     def test_memory_that_is_not_there(self):
         q, k = randn(1, 2, 3, 8), randn(1, 2, 5, 8)
         k.untyped_storage().resize_(0)
@@ -342,6 +370,20 @@ class TestFunction(unittest.TestCase):
         for function in (PYTORCH, ours):
             with self.subTest(function=function), self.assertRaisesRegex(TypeError, "'key'.* must be Tensor, not list"):
                 function(q, [1], k)
+        for name, kind, values in (
+            ("is_causal", "bool", (1, None, "x", torch.tensor(True))),
+            ("enable_gqa", "bool", (1, None, "x")),
+            ("dropout_p", "float", (None, "x", 0j, torch.zeros(1))),
+            ("scale", "float", ("x", 0j, torch.ones(1))),
+            ("attn_mask", "Tensor", (3, [[True]])),
+        ):
+            for value in values:
+                for function in (PYTORCH, ours):
+                    with self.subTest(name=name, value=value, function=function):
+                        with self.assertRaisesRegex(TypeError, f"argument '{name}' must be {kind}, not "):
+                            function(q, k, k, **{name: value})
+        for number in (1, True, torch.tensor(0.5)):
+            self.same(q, k, k, scale=number)
         for words, args, options in (
             ("as many dims", (q, k[..., :7], k), {}),
             ("as many keys", (q, k, k[:, :, :3]), {}),
@@ -372,6 +414,29 @@ class TestFunction(unittest.TestCase):
             self.assertTrue(torch.equal(ours(grad, k, k), ours(q, k, k)))
         with torch.inference_mode():
             self.assertTrue(torch.equal(ours(grad, k, k), ours(q, k, k)))
+
+    def test_parameters_without_gradients(self):
+        """Parameters and subclasses of them, and of tensors, that require a gradient, where none is wanted."""
+
+        class Parameter(torch.nn.Parameter):
+            pass
+
+        class Tensor(torch.Tensor):
+            pass
+
+        q, k = randn(2, 2, 3, 8), randn(2, 2, 4, 8)
+        want = ours(q, k, k)
+        for x in (torch.nn.Parameter(q), Parameter(q), q.as_subclass(Tensor).clone().requires_grad_()):
+            for off in (torch.no_grad, torch.inference_mode):
+                for function in (ours, fastattn.torch.attention, fastattn.attention):
+                    with self.subTest(type=type(x), function=function), off():
+                        self.assertTrue(torch.equal(function(x, k, k), want))
+            with self.assertRaisesRegex(fastattn.UnsupportedError, "q.requires_grad"):
+                fastattn.attention(x, k, k)
+            out = type(x)(torch.empty_like(q)) if isinstance(x, torch.nn.Parameter) else torch.empty_like(x)
+            with torch.no_grad():
+                self.assertIs(fastattn.attention(q, k, k, out=out), out)
+                self.assertTrue(torch.equal(out, want))
 
     def test_subclass(self):
         class Sub(torch.Tensor):
@@ -470,15 +535,27 @@ class TestOperator(unittest.TestCase):
 
 
 class TestReplacement(unittest.TestCase):
+    def setUp(self):
+        self.double = torch.ones(1, 1, 2, 8, dtype=torch.float64)  # PyTorch serves it, and fastattn says that it does not
+
     def tearDown(self):
         self.assertIs(F.scaled_dot_product_attention, PYTORCH)
 
+    def is_ours(self, function=None):
+        try:
+            (function or F.scaled_dot_product_attention)(self.double, self.double, self.double)
+        except NotImplementedError:
+            return True
+        return False
+
     def test_nested(self):
+        self.assertFalse(self.is_ours())
         with fastattn.torch.sdpa():
-            self.assertIs(F.scaled_dot_product_attention, ours)
+            self.assertTrue(self.is_ours())
             with fastattn.torch.sdpa():
-                self.assertIs(F.scaled_dot_product_attention, ours)
-            self.assertIs(F.scaled_dot_product_attention, ours)
+                self.assertTrue(self.is_ours())
+            self.assertTrue(self.is_ours())
+            self.assertEqual(F.scaled_dot_product_attention.__name__, PYTORCH.__name__)
 
     def test_exception(self):
         with self.assertRaisesRegex(ValueError, "mine"), fastattn.torch.sdpa():
@@ -488,15 +565,64 @@ class TestReplacement(unittest.TestCase):
         manager = fastattn.torch.sdpa()
         for _ in range(2):
             with manager, manager:
-                self.assertIs(F.scaled_dot_product_attention, ours)
+                self.assertTrue(self.is_ours())
             self.assertIs(F.scaled_dot_product_attention, PYTORCH)
 
     def test_decorator(self):
-        @fastattn.torch.sdpa()
-        def function():
-            return F.scaled_dot_product_attention
+        self.assertTrue(fastattn.torch.sdpa()(self.is_ours)())
 
-        self.assertIs(function(), ours)
+    def test_patch_from_before(self):
+        """It is back behind, and not called within."""
+        with unittest.mock.patch.object(F, "scaled_dot_product_attention", lambda *_: "other") as other:
+            with fastattn.torch.sdpa():
+                self.assertTrue(self.is_ours())
+            self.assertIs(F.scaled_dot_product_attention, other)
+
+    def test_patch_within(self):
+        calls = []
+
+        def wrap():
+            kept = F.scaled_dot_product_attention
+
+            @functools.wraps(kept)
+            def other(*args):
+                calls.append(1)
+                return kept(*args)
+
+            return unittest.mock.patch.object(F, "scaled_dot_product_attention", other)
+
+        with fastattn.torch.sdpa():
+            with wrap():
+                self.assertTrue(self.is_ours())
+                with fastattn.torch.sdpa():
+                    self.assertTrue(self.is_ours())
+                self.assertTrue(self.is_ours())
+                self.assertEqual(len(calls), 2)
+            self.assertTrue(self.is_ours())
+
+    def test_patch_that_leaves_later(self):
+        """It keeps its place when sdpa() leaves, and what it has kept and puts back is PyTorch's in all but name."""
+        manager = fastattn.torch.sdpa()
+        manager.__enter__()
+        kept = F.scaled_dot_product_attention
+        F.scaled_dot_product_attention = other = lambda *args: kept(*args)
+        manager.__exit__(None, None, None)
+        self.assertIs(F.scaled_dot_product_attention, other)
+        self.assertFalse(self.is_ours())
+        F.scaled_dot_product_attention = kept
+        self.assertFalse(self.is_ours())
+        with fastattn.torch.sdpa():
+            self.assertTrue(self.is_ours())
+            self.assertTrue(self.is_ours(F.scaled_dot_product_attention))
+
+    def test_compiled(self):
+        def compute(x):
+            return F.scaled_dot_product_attention(x, x, x) + 1
+
+        x = randn(1, 2, 3, 8)
+        with torch.no_grad(), fastattn.torch.sdpa():
+            compiled = torch.compile(compute, fullgraph=True, backend="eager")
+            self.assertTrue(torch.equal(compiled(x), ours(x, x, x) + 1))
 
     def test_threads(self):
         """One that leaves later keeps the function for as long as it is within."""
@@ -507,7 +633,7 @@ class TestReplacement(unittest.TestCase):
             with fastattn.torch.sdpa():
                 inside.set()
                 leave.wait(10)
-                seen.append(F.scaled_dot_product_attention)
+                seen.append(self.is_ours())
 
         thread = threading.Thread(target=other)
         with fastattn.torch.sdpa():
@@ -515,7 +641,7 @@ class TestReplacement(unittest.TestCase):
             inside.wait(10)
         leave.set()
         thread.join()
-        self.assertEqual(seen, [ours])
+        self.assertEqual(seen, [True])
 
     def test_modules(self):
         """What PyTorch's own layers compute stays the same, and it is fastattn that computes it."""
