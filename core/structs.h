@@ -54,6 +54,7 @@
 #define FA_SPARSE_WINDOW_DESC_0_1 FA_SIZE_THROUGH(fa_sparse_window_desc, heads)
 #define FA_SPARSE_STREAMING_DESC_0_1 FA_SIZE_THROUGH(fa_sparse_streaming_desc, base_blockmask)
 #define FA_SPARSE_TOPK_DESC_0_1 FA_SIZE_THROUGH(fa_sparse_topk_desc, per_kv_head)
+#define FA_SPARSE_DISTANCE_DESC_0_1 FA_SIZE_THROUGH(fa_sparse_distance_desc, heads)
 #define FA_SPARSE_NEIGHBOURHOOD_DESC_0_1 FA_SIZE_THROUGH(fa_sparse_neighbourhood_desc, extra_keys)
 #define FA_SPARSE_PERMUTED_DESC_0_1 FA_SIZE_THROUGH(fa_sparse_permuted_desc, order)
 #define FA_VULKAN_DEVICE_DESC_0_1 FA_SIZE_THROUGH(fa_vulkan_device_desc, get_instance_proc_addr)
@@ -100,6 +101,7 @@ _Static_assert(FA_SPARSE_TOPK_DESC_0_1 == sizeof(fa_sparse_topk_desc), "name the
 _Static_assert(FA_SPARSE_PERMUTED_DESC_0_1 == sizeof(fa_sparse_permuted_desc), "name the last field above");
 _Static_assert(FA_SPARSE_NEIGHBOURHOOD_DESC_0_1 == sizeof(fa_sparse_neighbourhood_desc),
                "name the last field above");
+_Static_assert(FA_SPARSE_DISTANCE_DESC_0_1 == sizeof(fa_sparse_distance_desc), "name the last field above");
 _Static_assert(FA_VULKAN_DEVICE_DESC_0_1 == sizeof(fa_vulkan_device_desc), "name the last field above");
 
 /*

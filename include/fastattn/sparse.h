@@ -215,6 +215,27 @@ FA_API fa_status fa_sparse_neighbourhood_bits(const fa_sparse_neighbourhood_desc
 FA_API fa_status fa_sparse_neighbourhood_sees(const fa_sparse_neighbourhood_desc *desc, int64_t row,
                                               int64_t key, int32_t *sees);
 
+/**
+ * Blocks that are drawn, each with a probability that its distance gives: PrFlashAttention. A block of rows meets its own block of
+ * keys, and each other block with probability[n], where n is how many blocks of keys lie from its own to that one, or with
+ * the last number if there are fewer. Its own is the block of the position of its last row, or the nearest there is. Blocks are drawn
+ * independently, by seed, head and both blocks alone. Nothing is drawn of what a causal mask hides. Without numbers
+ * (`probability` NULL) the probability falls evenly, from 1 at distance 0 to 1 / (key blocks) at the greatest distance there could be.
+ * block_rows and block_keys are 128 if 0.
+ */
+typedef struct fa_sparse_distance_desc {
+    size_t struct_size; /* sizeof(fa_sparse_distance_desc) */
+    fa_sparse_shape shape;
+    const double *probability; /* (distances), each from 0 to 1; [0] is not looked at              */
+    int64_t distances;         /* how many; 0 exactly if there are none                            */
+    uint64_t seed;
+    int64_t heads; /* lists of their own; 0: 1                                         */
+} fa_sparse_distance_desc;
+
+/** Makes the lists. */
+FA_API fa_status fa_sparse_distance(fa_context *context, const fa_sparse_distance_desc *desc,
+                                    fa_block_mask **mask);
+
 #ifdef __cplusplus
 }
 #endif
