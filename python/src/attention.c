@@ -39,17 +39,11 @@ static PyObject *attend(PyObject *values[ARGUMENTS], fa_py_problem *problem)
         return NULL;
     if (fa_py_given(values[ARG_DYNAMIC_LENGTHS])) /* whatever it says when asked again */
         values[ARG_DYNAMIC_LENGTHS] = dynamic ? Py_True : Py_False;
-    if (!fa_py_problem_read(values, problem))
+    if (!fa_py_problem_read(values, problem) || !fa_py_problem_has_memory(problem))
         return NULL;
-    if (problem->operand[OP_Q].kind == FA_PY_SPEC) {
-        fa_py_fail(FA_INVALID, "q is a Spec, expected an array");
-        return NULL;
-    }
     fa_py_device *device = fa_py_device_for(values[ARG_DEVICE], &problem->operand[OP_Q]);
-    if (!device || !fa_py_problem_results(problem))
-        return NULL;
-    fa_py_plan *plan = fa_py_plan_find(device, problem);
-    const bool done = plan && run(plan, problem, lengths);
+    fa_py_plan *plan = device ? fa_py_plan_find(device, problem) : NULL;
+    const bool done = plan && fa_py_problem_results(problem) && run(plan, problem, lengths);
     fa_py_plan_drop(plan);
     return done ? fa_py_problem_returns(problem) : NULL;
 }
@@ -111,7 +105,7 @@ PyObject *fa_py_time_runs(PyObject *module, PyObject *const *args, Py_ssize_t co
     fa_py_problem problem;
     if (!fa_py_arguments("time_runs", args, count, names, values))
         return NULL;
-    if (fa_py_problem_read(values, &problem) && problem.operand[OP_Q].kind != FA_PY_SPEC &&
+    if (fa_py_problem_read(values, &problem) && fa_py_problem_has_memory(&problem) &&
         fa_py_on_host(&problem.operand[OP_Q]) && fa_py_problem_results(&problem)) {
         fa_py_device *device = fa_py_host_device();
         fa_py_plan *plan = device ? fa_py_plan_find(device, &problem) : NULL;

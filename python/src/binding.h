@@ -247,6 +247,9 @@ bool fa_py_plain_tensor(const fa_py_tensor *tensor, fa_tensor *to);
 bool fa_py_apply_format(const char *name, const char *argument, const fa_py_tensor *tensor, int64_t dims,
                         fa_tensor *to);
 
+/* Whether every operand is an array: a Spec serves for a plan, and for no run. */
+bool fa_py_problem_has_memory(const fa_py_problem *problem);
+
 /* Makes results that were not given. */
 bool fa_py_problem_results(fa_py_problem *problem);
 

@@ -128,16 +128,14 @@ static bool run_problem(const plan_object *object, PyObject *const values[ARGUME
 {
     if (!fa_py_problem_read(values, problem) || !same_problem(&problem->desc, &object->desc))
         return false;
-    if (problem->operand[OP_Q].kind == FA_PY_SPEC)
-        return fa_py_fail(FA_INVALID, "q is a Spec, expected an array");
+    if (!fa_py_problem_has_memory(problem))
+        return false;
     const fa_py_tensor *q = &problem->operand[OP_Q];
     const fa_py_device *device = object->plan->device;
     if (!fa_py_on_host(q) && !(device->is_cuda && q->device_id == device->info.index))
         return fa_py_fail(FA_INVALID, "q is on a device of type %d, number %d, but the plan is for %s:%d",
                           (int)q->device_type, (int)q->device_id, device->info.backend,
                           (int)device->info.index);
-    if (!fa_py_problem_results(problem))
-        return false;
     fa_lengths lengths;
     const fa_lengths *used = NULL;
     if (object->desc.dynamic_lengths) {
@@ -145,7 +143,7 @@ static bool run_problem(const plan_object *object, PyObject *const values[ARGUME
             return false;
         used = &lengths;
     }
-    return fa_py_run(object->plan, problem, used);
+    return fa_py_problem_results(problem) && fa_py_run(object->plan, problem, used);
 }
 
 static PyObject *plan_run(PyObject *self, PyObject *args, PyObject *keywords)

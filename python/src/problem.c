@@ -235,9 +235,6 @@ static bool open_operand(fa_py_problem *problem, PyObject *value, int argument, 
         return fa_py_fail(FA_INVALID, "%s is on DLPack's device (%d, %d), but q is on (%d, %d)", tensor->name,
                           (int)tensor->device_type, (int)tensor->device_id, (int)q->device_type,
                           (int)q->device_id);
-    if ((tensor->kind == FA_PY_SPEC) != (q->kind == FA_PY_SPEC))
-        return fa_py_fail(FA_INVALID, "%s is %s Spec, but q is %s", tensor->name,
-                          tensor->kind == FA_PY_SPEC ? "a" : "no", q->kind == FA_PY_SPEC ? "one" : "not");
     return true;
 }
 
@@ -804,6 +801,16 @@ bool fa_py_problem_read(PyObject *const values[ARGUMENTS], fa_py_problem *proble
            read_positions(values, desc) && read_attn_mask(values, problem) &&
            read_page_table(values, problem) && read_scales(values, problem) &&
            read_lengths(values, problem) && read_terms(values, problem) && read_tuning(values, problem);
+}
+
+bool fa_py_problem_has_memory(const fa_py_problem *problem)
+{
+    for (int operand = 0; operand < OPERANDS; operand++) {
+        const fa_py_tensor *tensor = &problem->operand[operand];
+        if ((problem->present >> operand & 1) && tensor->kind == FA_PY_SPEC)
+            return fa_py_fail(FA_INVALID, "%s is a Spec, expected an array", tensor->name);
+    }
+    return true;
 }
 
 bool fa_py_problem_results(fa_py_problem *problem)

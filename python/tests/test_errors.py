@@ -62,6 +62,27 @@ class Errors(unittest.TestCase):
         self.refuse(fastattn.InvalidError, "heads|shape", q[:, :3], k, v)
         self.refuse(fastattn.InvalidError, "q has 4 heads and k has 2", enable_gqa=False)
 
+    def test_no_result_of_what_is_refused(self):
+        """What is wrong is told before memory is taken for a result that would not fit."""
+        q, k = (np.broadcast_to(np.ones((1, 1, 1, 600), np.float32), (2**22, 2**12, n, 600)) for n in (1, 1))
+        self.refuse(fastattn.InvalidError, r"q.shape\[3\] is 600", q, k, k)
+
+    def test_result_of_a_plan(self):
+        """A plan serves results of the layout that it was made with; contiguous ones if none was given."""
+        q, k, v = self.three
+        turned = lambda: np.empty((2, 9, 4, 16), np.float32).swapaxes(1, 2)
+        want = fastattn.attention(q, k, v)
+        spec = fastattn.Spec(q.shape, "float32", tuple(n // 4 for n in turned().strides))
+        for three, given in ((self.three, turned()), (self.three, spec),
+                             ([fastattn.Spec(x.shape) for x in self.three], turned())):
+            plan = fastattn.Plan(*three, out=given)
+            self.assertEqual(fastattn.supports(*three, out=given), (True, ""))
+            out = turned()
+            self.assertIs(plan.run(q, k, v, out=out), out)
+            np.testing.assert_array_equal(out, want)
+        with self.assertRaisesRegex(fastattn.InvalidError, "out has other strides"):
+            fastattn.Plan(q, k, v).run(q, k, v, out=turned())
+
     def test_out(self):
         q, k, v = self.three
         frozen = np.empty_like(q)
@@ -158,7 +179,9 @@ class Errors(unittest.TestCase):
         self.assertEqual(fastattn.supports(q, k, k), (True, ""))
         self.assertFalse(fastattn.supports(q, spec((1, 2, 9, 33), "q8_0"), k)[0])
         self.refuse(fastattn.InvalidError, "q is a Spec", q, k, k)
-        self.refuse(fastattn.InvalidError, "k is no Spec", q, *self.three[1:])
+        self.refuse(fastattn.InvalidError, "q is a Spec", q, *self.three[1:])
+        self.refuse(fastattn.InvalidError, "v is a Spec", *self.three[:2], fastattn.Spec(self.three[2].shape))
+        self.refuse(fastattn.InvalidError, "out is a Spec", out=fastattn.Spec(self.three[0].shape))
         self.refuse(fastattn.InvalidError, "q.dtype is 'f9'", spec((1, 1), "f9"), k, k)
         self.refuse(fastattn.InvalidError, "q.strides has 1 entries", spec((1, 1), strides=(1,)), k, k)
         self.refuse(fastattn.OutOfMemoryError, "q.shape", spec((2**40, 2**40)), k, k)
