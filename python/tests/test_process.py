@@ -117,14 +117,17 @@ class Process(unittest.TestCase):
         child = os.fork()
         if child == 0:
             signal.alarm(20)
-            right = np.array_equal(fastattn.attention(q, k, v), want)
-            for device in drivers:
-                try:
-                    fastattn.attention(q, k, v, device=device)
-                    right = False
-                except fastattn.NoDeviceError as error:
-                    right &= "after fork()" in str(error)
-            os._exit(not right)
+            right = False
+            try:
+                right = np.array_equal(fastattn.attention(q, k, v), want)
+                for device in drivers:
+                    try:
+                        fastattn.attention(q, k, v, device=device)
+                        right = False
+                    except (fastattn.NoDeviceError, fastattn.DeviceLostError) as error:
+                        right &= "after fork()" in str(error)
+            finally:
+                os._exit(not right)
         self.assertEqual(os.waitpid(child, 0)[1], 0)
 
     def test_leaks(self):
