@@ -5,9 +5,11 @@
  * are from those without flash attention.
  *
  *   bench_ggml MODEL.gguf libggml-fastattn.so CACHE DEPTH PROMPT TOKENS THREADS TURNS
- *   bench_ggml MODEL.gguf libggml-fastattn.so CACHE text
+ *   bench_ggml MODEL.gguf libggml-fastattn.so CACHE text [DEPTH]
  *
- * CACHE is a type as ggml calls it: f16, q8_0. A cache is filled once; both sides begin with it. Seconds are the process's CPU time
+ * CACHE is a type as ggml calls it: f16, q8_0. A cache is filled once, with the backend; both
+ * sides begin with it. Texts behind a cache of DEPTH keys are compared with ggml's flash attention alone, since without flash
+ * attention a cache lies otherwise in memory. Positions beyond what the model was trained for are scaled. Seconds are the process's CPU time
  * over its threads, which on a machine that is busy with something else says more than the clock; both are printed.
  */
 #define _POSIX_C_SOURCE 200809L
@@ -95,6 +97,11 @@ static struct llama_context *open_context(const job *j, bool flash)
     p.flash_attn_type = flash ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
     p.type_k = p.type_v = j->cache;
     p.n_ctx = (uint32_t)(j->depth + j->prompt + j->tokens + 16);
+    const float trained = (float)llama_model_n_ctx_train(j->model);
+    if ((float)p.n_ctx > trained) {
+        p.rope_scaling_type = LLAMA_ROPE_SCALING_TYPE_LINEAR;
+        p.rope_freq_scale = trained / (float)p.n_ctx;
+    }
     p.n_batch = BATCH;
     p.n_threads = p.n_threads_batch = j->threads;
     struct llama_context *context = llama_init_from_model(j->model, p);
@@ -238,13 +245,28 @@ static llama_token likeliest(const float *logit, int words)
     return best;
 }
 
-static void generate(const struct llama_vocab *vocab, struct llama_context *context, const char *prompt,
-                     text *t)
+/* A text of lines that differ, as tokens: what the cache is filled with. */
+static void write_lines(job *j, const struct llama_vocab *vocab)
 {
+    int count = 0;
+    j->token = allocate((size_t)(j->depth + MAX_PROMPT) * sizeof(llama_token));
+    for (int line = 1; count < j->depth; line++) {
+        char words[128];
+        snprintf(words, sizeof(words), "On day %d the river carried %d boats past the village.\n", line,
+                 (int)((uint32_t)line * 2654435761u >> 25));
+        count += llama_tokenize(vocab, words, (int32_t)strlen(words), j->token + count, MAX_PROMPT, line == 1,
+                                false);
+    }
+}
+
+static void generate(const job *j, struct llama_context *context, const char *prompt, text *t)
+{
+    const struct llama_vocab *vocab = llama_model_get_vocab(j->model);
     const int words = llama_vocab_n_tokens(vocab);
     llama_token token[MAX_PROMPT];
-    const int count = llama_tokenize(vocab, prompt, (int32_t)strlen(prompt), token, MAX_PROMPT, true, true);
-    llama_memory_clear(llama_get_memory(context), true);
+    const int count =
+        llama_tokenize(vocab, prompt, (int32_t)strlen(prompt), token, MAX_PROMPT, j->depth == 0, true);
+    begin(j, context);
     feed(context, token, count);
     t->logit = allocate((size_t)words * sizeof(float));
     memcpy(t->logit, llama_get_logits_ith(context, -1), (size_t)words * sizeof(float));
@@ -287,12 +309,15 @@ static void compare_texts(job *j)
     enum { PROMPTS = sizeof(prompts) / sizeof(prompts[0]), PLAIN = 0, GGML = 1, OURS = 2, SIDES = 3 };
     static text made[SIDES][PROMPTS];
     const struct llama_vocab *vocab = llama_model_get_vocab(j->model);
-    const int words = llama_vocab_n_tokens(vocab), first = ggml_is_quantized(j->cache) ? GGML : PLAIN;
+    const int words = llama_vocab_n_tokens(vocab);
+    const int first = ggml_is_quantized(j->cache) || j->depth > 0 ? GGML : PLAIN;
+    write_lines(j, vocab);
+    fill_cache(j);
     for (int s = first; s < SIDES; s++) {
         ggml_backend_reg_t reg = enter(j, s == OURS);
         struct llama_context *context = open_context(j, s != PLAIN);
         for (int i = 0; i < PROMPTS; i++)
-            generate(vocab, context, prompts[i], &made[s][i]);
+            generate(j, context, prompts[i], &made[s][i]);
         leave(context, reg);
     }
     for (int i = 0; i < PROMPTS; i++) {
@@ -306,7 +331,8 @@ static void compare_texts(job *j)
             else
                 printf("%.*s", length, piece);
         }
-        printf("\n  %d tokens, %d as without the backend", ours->count, same_tokens(ours, ggml));
+        printf("\n  %d tokens, %d as without the backend; logits from those: %.1e", ours->count,
+               same_tokens(ours, ggml), distance(ours, ggml, words));
         if (first == PLAIN)
             printf(
                 ", %d as without flash attention, which has %d in common with ggml's\n  logits from those without flash "
@@ -317,15 +343,17 @@ static void compare_texts(job *j)
         for (int s = first; s < SIDES; s++)
             free(made[s][i].logit);
     }
+    free(j->token);
+    free(j->filled.memory);
 }
 
 int main(int argc, char **argv)
 {
-    const bool texts = argc == 5 && strcmp(argv[4], "text") == 0;
+    const bool texts = (argc == 5 || argc == 6) && strcmp(argv[4], "text") == 0;
     if (argc != 9 && !texts) {
         fprintf(
             stderr,
-            "bench_ggml MODEL BACKEND CACHE DEPTH PROMPT TOKENS THREADS TURNS | bench_ggml MODEL BACKEND CACHE text\n");
+            "bench_ggml MODEL BACKEND CACHE DEPTH PROMPT TOKENS THREADS TURNS | bench_ggml MODEL BACKEND CACHE text [DEPTH]\n");
         return 2;
     }
     llama_log_set(quiet, NULL);
@@ -335,6 +363,7 @@ int main(int argc, char **argv)
     if (!j.model)
         return 1;
     if (texts) {
+        j.depth = argc > 5 ? atoi(argv[5]) : 0;
         j.prompt = MAX_PROMPT;
         j.tokens = TEXT_TOKENS;
         j.threads = 1;
