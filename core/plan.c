@@ -125,11 +125,11 @@ static int64_t dividing(int64_t whole, int64_t tile, int64_t block)
     return FA_MIN(block, fa_round_up(whole, tile));
 }
 
-/* Rows of a block of the lists, as kernels count them: so many or more where all are in one. */
+/* Rows of a block of the lists, as kernels count them; 0: all are in one. */
 static int64_t listed_rows(const fa_problem *p)
 {
     const int64_t rows = p->dynamic ? fa_problem_most_rows(p) : p->max_len_q;
-    return FA_MIN((int64_t)p->lists.block_rows, FA_MAX(rows, 1)) * p->group;
+    return p->lists.block_rows < rows ? (int64_t)p->lists.block_rows * p->group : 0;
 }
 
 /* Blocks of the kernel each in one block of the lists, as far as its tiles let them. */
@@ -138,10 +138,11 @@ static void fit_lists(const fa_device *device, const fa_problem *problem, const 
 {
     const fa_tile_traits *t = &kernel->traits;
     const fa_limits limits = fa_kernel_limits(kernel, problem, &device->limits);
+    const int64_t rows = listed_rows(problem);
     int64_t q = tiling->block_q, kv = tiling->block_kv;
     fa_tiling fitted;
-    if (problem->tuning.block_q == 0)
-        q = dividing(listed_rows(problem), t->tile.q, q);
+    if (problem->tuning.block_q == 0 && rows > 0)
+        q = dividing(rows, t->tile.q, q);
     if (problem->tuning.block_kv == 0)
         kv = dividing(problem->lists.block_keys, t->tile.kv, kv);
     if ((q != tiling->block_q || kv != tiling->block_kv) &&
@@ -162,12 +163,9 @@ static bool begins_within(const fa_problem *p, int32_t block_kv)
 bool fa_plan_lists_cut(const fa_plan *plan, const fa_problem *p)
 {
     const fa_lists *l = &p->lists;
-    const int64_t all = (int64_t)(p->dynamic ? fa_problem_most_rows(p) : p->max_len_q) * p->group;
-    const int64_t rows = (int64_t)l->block_rows * p->group;
-    return l->bits &&
-           (plan->kernel->baseline || l->heads % p->group != 0 ||
-            l->block_keys % plan->tiling.block_kv != 0 || (rows < all && rows % plan->tiling.block_q != 0) ||
-            begins_within(p, plan->tiling.block_kv));
+    return l->bits && (plan->kernel->baseline || l->heads % p->group != 0 ||
+                       l->block_keys % plan->tiling.block_kv != 0 ||
+                       listed_rows(p) % plan->tiling.block_q != 0 || begins_within(p, plan->tiling.block_kv));
 }
 
 fa_status fa_plan_choose_for(const fa_device *device, const fa_problem *problem, const fa_tile_problem *mean,

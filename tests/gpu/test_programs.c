@@ -46,11 +46,28 @@ static long generate(fa_device *device, int family)
     return (long)FA_TEST_COUNT() - before;
 }
 
-static long prompt(fa_device *device, int family, fa_mask_kind mask)
+/* One list for all heads, of blocks of 64 rows and keys, which every row has. */
+static fa_block_lists all_blocks(int64_t rows, int64_t keys)
+{
+    static uint8_t mask[16 * 16];
+    memset(mask, 1, sizeof(mask));
+    return (fa_block_lists){.struct_size = sizeof(fa_block_lists),
+                            .block_rows = 64,
+                            .block_keys = 64,
+                            .sequences = 1,
+                            .heads = 1,
+                            .row_blocks = (rows + 63) / 64,
+                            .key_blocks = (keys + 63) / 64,
+                            .mask = mask};
+}
+
+static long prompt(fa_device *device, int family, fa_mask_kind mask, bool listed)
 {
     const long before = (long)FA_TEST_COUNT();
     for (int64_t rows = 1; rows <= 1024; rows += rows < 70 ? 1 : 61) {
-        const fa_attention_desc d = describe(family, rows, rows, mask);
+        const fa_block_lists lists = all_blocks(rows, rows);
+        fa_attention_desc d = describe(family, rows, rows, mask);
+        d.lists = listed ? &lists : NULL;
         plan_once(device, &d);
     }
     return (long)FA_TEST_COUNT() - before;
@@ -75,7 +92,7 @@ START_TEST(prompts_grow)
     for (int family = 0; family < FAMILIES; family++) {
         for (int mask = FA_MASK_NONE; mask <= FA_MASK_CAUSAL_BOTTOM_RIGHT; mask += 2) {
             fa_device *device = open_device();
-            const long compiled = prompt(device, family, (fa_mask_kind)mask);
+            const long compiled = prompt(device, family, (fa_mask_kind)mask, false);
             most = compiled > most ? compiled : most;
             fa_device_close(device);
         }
@@ -95,10 +112,27 @@ START_TEST(a_warm_device_compiles_nothing)
         ck_assert_int_eq(generate(device, family), 0);
         largest = describe(family, 1024, 1024, FA_MASK_NONE);
         ck_assert_msg(fa_device_warm(device, &largest) == FA_OK, "%s", fa_last_error());
-        ck_assert_int_eq(prompt(device, family, FA_MASK_CAUSAL_BOTTOM_RIGHT), 0);
-        ck_assert_int_eq(prompt(device, family, FA_MASK_NONE), 0);
+        ck_assert_int_eq(prompt(device, family, FA_MASK_CAUSAL_BOTTOM_RIGHT, false), 0);
+        ck_assert_int_eq(prompt(device, family, FA_MASK_NONE, false), 0);
         fa_device_close(device);
     }
+}
+END_TEST
+
+/* Programs that read lists are others than those that do not. */
+START_TEST(lists_are_data)
+{
+    fa_device *device = open_device();
+    const fa_block_lists lists = all_blocks(1024, 1024);
+    fa_attention_desc largest = describe(0, 1024, 1024, FA_MASK_NONE);
+    ck_assert_msg(fa_device_warm(device, &largest) == FA_OK, "%s", fa_last_error());
+    const long before = (long)FA_TEST_COUNT();
+    largest.lists = &lists;
+    ck_assert_msg(fa_device_warm(device, &largest) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_gt((long)FA_TEST_COUNT(), before);
+    ck_assert_int_eq(prompt(device, 0, FA_MASK_CAUSAL_BOTTOM_RIGHT, true), 0);
+    ck_assert_int_eq(prompt(device, 0, FA_MASK_NONE, true), 0);
+    fa_device_close(device);
 }
 END_TEST
 
@@ -256,6 +290,7 @@ int main(void)
     tcase_add_test(tc, a_cache_grows);
     tcase_add_test(tc, prompts_grow);
     tcase_add_test(tc, a_warm_device_compiles_nothing);
+    tcase_add_test(tc, lists_are_data);
     tcase_add_test(tc, members_of_a_warm_family);
     tcase_add_test(tc, members_without_rows);
 #ifdef FA_TEST_PAGES
