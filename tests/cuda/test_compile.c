@@ -28,16 +28,19 @@ static int least_arch(const fa_nvrtc *nvrtc, int unit)
     return least;
 }
 
-/* A line of kernels.inc, or where the type is FA_CUDA_TASK, a task, for `constants` if that is not NULL. */
-static bool compile(const fa_nvrtc *nvrtc, int arch, int line, int type, const int *constants)
+/* A line of kernels.inc, or where the type is FA_CUDA_TASK, a task, for `constants` if that is not NULL. With `lists`, one that
+ * reads lists of key blocks. */
+static bool compile(const fa_nvrtc *nvrtc, int arch, int line, int type, bool lists, const int *constants)
 {
     char target[32], defines[2 + FA_TASK_CONSTANTS][40], log[4096] = "";
-    const char *options[7 + FA_TASK_CONSTANTS] = {target, "--std=c++17", "-default-device", defines[0],
+    const char *options[8 + FA_TASK_CONSTANTS] = {target, "--std=c++17", "-default-device", defines[0],
                                                   defines[1]};
     const bool task = type == FA_CUDA_TASK;
     int count = 5;
     if (task)
         options[count++] = "--fmad=false";
+    if (lists)
+        options[count++] = "-DFA_HAS_LISTS";
     for (int i = 0; constants && i < FA_TASK_CONSTANTS; i++) {
         (void)snprintf(defines[2 + i], sizeof(defines[0]), "-DFA_CONSTANT_%d=%d", i, constants[i]);
         options[count++] = defines[2 + i];
@@ -59,15 +62,20 @@ static bool compile(const fa_nvrtc *nvrtc, int arch, int line, int type, const i
         (void)nvrtc->nvrtcGetCUBINSize(program, &size);
     else if (nvrtc->nvrtcGetProgramLogSize(program, &size) == 0 && size <= sizeof(log))
         (void)nvrtc->nvrtcGetProgramLog(program, log);
-    (void)printf("%s, %s: %s, %zu bytes\n%s", fa_cu_module_name(line, type), target,
-                 error == 0 ? "compiled" : "FAILED", size, log);
+    (void)printf("%s%s, %s: %s, %zu bytes\n%s", fa_cu_module_name(line, type), lists ? " with lists" : "",
+                 target, error == 0 ? "compiled" : "FAILED", size, log);
     (void)nvrtc->nvrtcDestroyProgram(&program);
     return error == 0 && size > 0;
 }
 
 static bool compile_line(const fa_nvrtc *nvrtc, int line, int type)
 {
-    return compile(nvrtc, least_arch(nvrtc, fa_cuda_table[line].unit), line, type, NULL);
+    return compile(nvrtc, least_arch(nvrtc, fa_cuda_table[line].unit), line, type, false, NULL);
+}
+
+static bool compile_listed(const fa_nvrtc *nvrtc, int line, int type)
+{
+    return compile(nvrtc, least_arch(nvrtc, fa_cuda_table[line].unit), line, type, true, NULL);
 }
 
 /* Appends for their constants: rows of f16 into blocks, rotated in halves beside q, and into codes with a scale and a zero. */
@@ -91,7 +99,8 @@ static bool compile_appends(const fa_nvrtc *nvrtc)
     bool good = true;
     for (size_t i = 0; i < sizeof(appends) / sizeof(appends[0]); i++)
         good =
-            compile(nvrtc, least_arch(nvrtc, 0), appends[i].task, FA_CUDA_TASK, appends[i].constant) && good;
+            compile(nvrtc, least_arch(nvrtc, 0), appends[i].task, FA_CUDA_TASK, false, appends[i].constant) &&
+            good;
     return good;
 }
 
@@ -106,7 +115,7 @@ int main(void)
     bool good = true;
     /* Tasks are for every GPU: each, for the oldest. */
     for (int task = 0; task < FA_TASKS; task++)
-        good = compile(nvrtc, least_arch(nvrtc, 0), task, FA_CUDA_TASK, NULL) && good;
+        good = compile(nvrtc, least_arch(nvrtc, 0), task, FA_CUDA_TASK, false, NULL) && good;
     good = compile_appends(nvrtc) && good;
     int kind = -1, unit = -1;
     for (int line = 0; kind != FA_CUDA_MERGE; line++) {
@@ -118,6 +127,9 @@ int main(void)
                                 : fa_cuda_table[line].unit > 0 ? FA_F16
                                                                : FA_F32) &&
                    good;
+        /* What asks lists is in every kind. */
+        if (fa_cuda_table[line].kind != kind && fa_cuda_table[line].kind != FA_CUDA_MERGE)
+            good = compile_listed(nvrtc, line, fa_cuda_table[line].unit > 0 ? FA_F16 : FA_F32) && good;
         if (fa_cuda_table[line].kind != kind &&
             (fa_cuda_table[line].kind == FA_CUDA_FMA || fa_cuda_table[line].kind == FA_CUDA_ROWS))
             good = compile_line(nvrtc, line, FA_CUDA_ANY) && compile_line(nvrtc, line, FA_CUDA_SCALED) &&

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backends/cuda/cuda.h"
 #include "tests/cuda/stub_life.h"
 
 static const char *const queries[] = {"cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute",
@@ -54,6 +55,34 @@ START_TEST(a_device_without_compiler_is_refused)
     stub_set_arch(61);
     (void)setenv("FASTATTN_NVRTC_LIBRARY", "none-such.so", 1);
     assert_unavailable("cuda", "none-such.so");
+}
+END_TEST
+
+/* The library's kernels read no lists of key blocks: where no others can be compiled, a plan with lists is refused. */
+START_TEST(lists_need_a_compiler)
+{
+    static const uint8_t mask[2 * 5] = {1};
+    const fa_block_lists lists = {.struct_size = sizeof(lists),
+                                  .block_rows = 64,
+                                  .block_keys = 64,
+                                  .sequences = 1,
+                                  .heads = 1,
+                                  .row_blocks = 2,
+                                  .key_blocks = 5,
+                                  .mask = mask};
+    fa_attention_desc d = make_desc(1, 2, 2, 100, 300, 64);
+    fa_device *device;
+    fa_plan *plan;
+    if (fa_cuda_image_count == 0)
+        return;
+    stub_set_arch(120); /* which this compiler does not know, but PTX serves */
+    ck_assert_int_eq(fa_device_open(context, "cuda", NULL, &device), FA_OK);
+    ck_assert_int_eq(fa_plan_create(device, &d, &plan), FA_OK);
+    fa_plan_destroy(plan);
+    d.lists = &lists;
+    ck_assert_int_eq(fa_plan_create(device, &d, &plan), FA_UNSUPPORTED);
+    assert_message("lists is not served: kernels that read them are compiled by NVRTC");
+    fa_device_close(device);
 }
 END_TEST
 
@@ -259,6 +288,7 @@ void add_devices(TCase *tc)
     tcase_add_test(tc, a_device_without_kernels_is_refused);
     tcase_add_test(tc, formats_follow_the_kernel);
     tcase_add_test(tc, a_device_without_compiler_is_refused);
+    tcase_add_test(tc, lists_need_a_compiler);
     tcase_add_test(tc, a_prohibited_device_is_refused);
     tcase_add_test(tc, no_device_is_told);
     tcase_add_test(tc, a_driver_that_does_not_start_is_told);
