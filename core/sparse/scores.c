@@ -8,7 +8,7 @@
 
 fa_status fa_vectors_check(const fa_vectors *v)
 {
-    size_t q = 0, k = 0;
+    size_t vectors = 0, bytes = 0;
     FA_TRY(fa_check_limit("heads_q", v->heads_q, 1, FA_MAX_LENGTH));
     FA_TRY(fa_check_limit("heads_kv", v->heads_kv, 1, FA_MAX_LENGTH));
     FA_TRY(fa_check_limit("dim", v->dim, 1, FA_MAX_LENGTH));
@@ -17,8 +17,9 @@ fa_status fa_vectors_check(const fa_vectors *v)
                        (long long)v->heads_q, (long long)v->heads_kv);
     if (!v->q || !v->k)
         return fa_fail(FA_INVALID, "%s is NULL", v->q ? "k" : "q");
-    if (!fa_grow(&q, (size_t)(v->heads_q * v->rows), (size_t)v->dim * sizeof(float)) ||
-        !fa_grow(&k, (size_t)(v->heads_kv * v->keys), (size_t)v->dim * sizeof(float)))
+    if (!fa_grow(&vectors, (size_t)v->heads_q, (size_t)v->rows) ||
+        !fa_grow(&vectors, (size_t)v->heads_kv, (size_t)v->keys) ||
+        !fa_grow(&bytes, vectors, (size_t)v->dim * sizeof(float)))
         return fa_fail(FA_OUT_OF_MEMORY, "dim is %lld: q or k would be larger than memory could be",
                        (long long)v->dim);
     return FA_OK;
