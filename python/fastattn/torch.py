@@ -423,7 +423,7 @@ class sdpa(contextlib.ContextDecorator):
 
 
 class _StandIn:
-    """What lies in the place of `before` while it has users. Without any, as where others have kept it, it is `before`."""
+    """What lies in the place of `before` while it has users. Where others have kept it longer, it calls `before`."""
 
     def __init__(self, before):
         functools.update_wrapper(self, before, updated=())
