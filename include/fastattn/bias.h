@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * A bias of low rank as a few more dims of q and k: FlashBias (arXiv 2505.12044). Functions on the host. Not included by fastattn.h.
+ * A bias of low rank as a few more dims of q and k: FlashBias (arXiv 2505.12044). Functions on the host.
  *
  * A bias b(i, j) = sum over r of q_factors[i][r] * k_factors[j][r] is added to scale * q . k by appending factors to q and k: row i of
  * q becomes [scale * q_i, q_factors_i], key j [k_j, k_factors_j], and the description has scale 1. v stays as it is. Instead of

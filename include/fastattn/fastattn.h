@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * fastattn: exact attention for hardware that is not an A100. Includes every header but bias.h, cuda.h,
- * dlpack.h, nccl.h and reference.h.
+ * fastattn: exact attention for hardware that is not an A100. Includes every header but cuda.h, dlpack.h,
+ * nccl.h and reference.h.
  */
 #ifndef FASTATTN_FASTATTN_H
 #define FASTATTN_FASTATTN_H
 
 #include "append.h"
 #include "attention.h"
+#include "bias.h"
 #include "buffer.h"
 #include "cascade.h"
 #include "common.h"

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Factors of biases: their products against the bias, and attention with them in q and k against the oracle with a bias. */
-#include <fastattn/bias.h>
 #include <fastattn/reference.h>
 #include <math.h>
 #include <string.h>
