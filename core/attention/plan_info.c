@@ -3,7 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/attention/listed.h"
 #include "core/attention/scales.h"
+#include "core/attention/work.h"
 #include "core/backend.h"
 #include "core/context.h"
 #include "core/plan.h"
@@ -138,8 +140,20 @@ fa_status fa_plan_grid(const fa_plan *plan, int64_t sequence, int64_t *rows, int
     return FA_OK;
 }
 
-fa_status fa_plan_tile(const fa_plan *plan, int64_t sequence, int64_t row, int64_t column,
-                       fa_tile_class *tile)
+/* What lists leave of a block of rows and keys that the mask calls `seen`. */
+static int listed_class(const fa_problem *p, const fa_sequence *s, const fa_listed *of, int key, int keys,
+                        int seen)
+{
+    const int end = FA_MIN(FA_MIN(key + keys, s->len_kv), of->walk.key_end);
+    if (seen == FA_CLASS_SKIP || !p->lists.bits)
+        return seen;
+    if (fa_list_next(*of, key, keys) != key)
+        return FA_CLASS_SKIP;
+    return fa_list_cuts(*of, key, end) ? FA_CLASS_PARTIAL : seen;
+}
+
+fa_status fa_plan_head_tile(const fa_plan *plan, int64_t sequence, int64_t head_kv, int64_t row,
+                            int64_t column, fa_tile_class *tile)
 {
     int64_t rows = 0, columns = 0;
     fa_status status = fa_plan_grid(plan, sequence, &rows, &columns);
@@ -150,12 +164,31 @@ fa_status fa_plan_tile(const fa_plan *plan, int64_t sequence, int64_t row, int64
     if (row < 0 || row >= rows || column < 0 || column >= columns)
         return fa_fail(FA_INVALID, "row %lld, column %lld: expected less than %lld and %lld", (long long)row,
                        (long long)column, (long long)rows, (long long)columns);
-    const fa_sequence *s = &plan->problem.sequence[sequence];
-    int group = plan->problem.group;
-    int64_t first = row * plan->tiling.block_q, last = (int64_t)s->len_q * group;
-    last = FA_MIN(first + plan->tiling.block_q, last) - 1;
-    int64_t key = column * plan->tiling.block_kv, end = FA_MIN(key + plan->tiling.block_kv, s->len_kv);
-    *tile = (fa_tile_class)fa_mask_classify(s->mask, (int)(first / group), (int)(last / group) + 1, (int)key,
-                                            (int)end);
+    const fa_problem *p = &plan->problem;
+    if (head_kv < 0 || head_kv >= p->heads_kv)
+        return fa_fail(FA_INVALID, "head_kv is %lld, expected 0 to %d", (long long)head_kv, p->heads_kv - 1);
+    const fa_sequence *s = &p->sequence[sequence];
+    const int first = (int)(row * plan->tiling.block_q), key = (int)(column * plan->tiling.block_kv);
+    const int last = (int)FA_MIN((int64_t)first + plan->tiling.block_q, (int64_t)s->len_q * p->group) - 1;
+    const int end = FA_MIN(key + plan->tiling.block_kv, s->len_kv);
+    const int in_sight = FA_MAX(fa_mask_end(s->mask, last / p->group), s->mask.prefix);
+    fa_table_params params = {.flags = 0};
+    if (p->lists.bits)
+        fa_work_describe(p, &params);
+    const fa_listed of = {
+        .params = &params,
+        .sequence = s,
+        .bits = p->lists.bits,
+        .head_kv = (int)head_kv,
+        .walk = fa_walk_of(s->mask, p->group, first, last + 1, in_sight),
+    };
+    const int seen = fa_mask_classify(s->mask, first / p->group, last / p->group + 1, key, end);
+    *tile = (fa_tile_class)listed_class(p, s, &of, key, plan->tiling.block_kv, seen);
     return FA_OK;
+}
+
+fa_status fa_plan_tile(const fa_plan *plan, int64_t sequence, int64_t row, int64_t column,
+                       fa_tile_class *tile)
+{
+    return fa_plan_head_tile(plan, sequence, 0, row, column, tile);
 }

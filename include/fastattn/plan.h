@@ -237,7 +237,7 @@ typedef struct fa_host_args {
  */
 FA_API fa_status fa_plan_run_host(const fa_plan *plan, fa_queue *queue, const fa_host_args *args);
 
-/** What the mask leaves of a level-1 block. */
+/** What the mask and lists of key blocks leave of a level-1 block. */
 typedef enum fa_tile_class {
     FA_TILE_SKIP = 0,    /* no row sees a key: never scheduled                                */
     FA_TILE_PARTIAL = 1, /* the mask is evaluated                                             */
@@ -256,8 +256,9 @@ typedef struct fa_plan_info {
     int32_t tile_q, tile_kv, tile_d; /* level 2: rows, keys, dims                                     */
     int32_t splits;                  /* the most parts of one row block (split-KV); 1: nothing is split */
     int32_t group;                   /* query heads packed into the rows of one block                 */
-    int64_t sequences, heads_kv;     /* sequences that fa_plan_tile() takes; all heads are alike      */
-    int64_t items, merge_items;      /* entries of the work list                                      */
+    int64_t sequences,
+        heads_kv;               /* sequences that fa_plan_tile() takes, heads that fa_plan_head_tile() does */
+    int64_t items, merge_items; /* entries of the work list                                      */
     int64_t blocks_full, blocks_partial, blocks_skipped; /* level-1 blocks, of all sequences and heads */
     uint64_t pairs;           /* visible pairs of row and key, of all heads, before `keep`; UINT64_MAX  */
                               /* if there are more                                                     */
@@ -283,9 +284,19 @@ FA_API fa_status fa_plan_get_info(const fa_plan *plan, fa_plan_info *info);
  */
 FA_API fa_status fa_plan_grid(const fa_plan *plan, int64_t sequence, int64_t *rows, int64_t *columns);
 
-/** The class of one block of that grid. FA_INVALID: NULL, or an index is out of range. Thread-safe. */
+/**
+ * The class of one block of that grid, of KV head 0. Only lists of key blocks differ from head to head. FA_INVALID: NULL, or an
+ * index is out of range. Thread-safe.
+ */
 FA_API fa_status fa_plan_tile(const fa_plan *plan, int64_t sequence, int64_t row, int64_t column,
                               fa_tile_class *tile);
+
+/**
+ * The same of any KV head: FA_TILE_SKIP also where no list of the block's rows has one of its keys, FA_TILE_PARTIAL where lists
+ * have a part of it. Of a plan whose lists come from the device, by those of the description.
+ */
+FA_API fa_status fa_plan_head_tile(const fa_plan *plan, int64_t sequence, int64_t head_kv, int64_t row,
+                                   int64_t column, fa_tile_class *tile);
 
 /**
  * Everything in one call, for host memory: plan, buffers, run and wait. Each pointer is a tensor's first element. bias,

@@ -148,7 +148,8 @@ static void run_plan(job *j, fa_device *device)
                went(j, "fa_buffer_read", fa_buffer_read(queue, buffer[3], 0, o, sizeof(o))) &&
                went(j, "fa_plan_get_info", fa_plan_get_info(plan, &info)) &&
                went(j, "fa_plan_grid", fa_plan_grid(plan, 0, &rows, &columns)) &&
-               went(j, "fa_plan_tile", fa_plan_tile(plan, 0, rows - 1, columns - 1, &tile)));
+               went(j, "fa_plan_tile", fa_plan_tile(plan, 0, rows - 1, columns - 1, &tile)) &&
+               went(j, "fa_plan_head_tile", fa_plan_head_tile(plan, 0, 0, rows - 1, columns - 1, &tile)));
         (void)fa_queue_seconds(queue, &seconds);
     }
     for (int i = 0; i < 6; i++)

@@ -154,7 +154,7 @@ START_TEST(blocks_of_any_length)
 END_TEST
 
 /* A problem of two sequences, 4 heads and many blocks, with lists of each. */
-enum { ROWS = 300, KEYS = 700, SIDE = 20 };
+enum { ROWS = 240, KEYS = 560, SIDE = 16 };
 
 typedef struct scene {
     fa_attention_desc desc;
@@ -209,6 +209,58 @@ START_TEST(plans_count_lists)
         ck_assert_int_eq(info.blocks_skipped, 0);
         ck_assert(info.seconds == dense.seconds);
     }
+}
+END_TEST
+
+static fa_tile_class tile_of(const fa_plan *plan, int64_t sequence, int64_t head, int64_t row, int64_t column)
+{
+    fa_tile_class tile;
+    ck_assert_int_eq(fa_plan_head_tile(plan, sequence, head, row, column, &tile), FA_OK);
+    return tile;
+}
+
+/* The grid's classes of all heads add up to what the plan counts, and a list of one block is one block. */
+START_TEST(tiles_of_lists)
+{
+    static scene s;
+    random_state random = {5};
+    fa_tuning tuning = {.struct_size = sizeof(tuning), .block_q = 2 * SIDE, .block_kv = SIDE};
+    fa_tile_class tile;
+    for (int n = 0; n < 6; n++) {
+        fa_plan_info info = {.struct_size = sizeof(info)};
+        int64_t count[3] = {0};
+        make_scene(&s, n % 3 == 0 ? 1 : 2 * (n % 3), 40, &random);
+        s.desc.mask = n < 3 ? FA_MASK_NONE : FA_MASK_CAUSAL_BOTTOM_RIGHT;
+        s.desc.tuning = &tuning;
+        fa_plan *plan = make_plan(&s.desc);
+        ck_assert_int_eq(fa_plan_get_info(plan, &info), FA_OK);
+        for (int64_t at = 0; at < info.sequences * info.heads_kv; at++) {
+            int64_t rows, columns;
+            ck_assert_int_eq(fa_plan_grid(plan, at / info.heads_kv, &rows, &columns), FA_OK);
+            for (int64_t i = 0; i < rows * columns; i++)
+                count[tile_of(plan, at / info.heads_kv, at % info.heads_kv, i / columns, i % columns)]++;
+        }
+        ck_assert_int_eq(count[FA_TILE_SKIP], info.blocks_skipped);
+        ck_assert_int_eq(count[FA_TILE_PARTIAL], info.blocks_partial);
+        ck_assert_int_eq(count[FA_TILE_FULL], info.blocks_full);
+        fa_plan_destroy(plan);
+    }
+    make_scene(&s, 2, 0, &random);
+    s.desc.tuning = &tuning;
+    s.mask[(2 + 1) * (ROWS / SIDE) * (KEYS / SIDE) + 2 * (KEYS / SIDE) + 7] =
+        1; /* sequence 1, head 1, row block 2 */
+    fa_plan *plan = make_plan(&s.desc);
+    ck_assert_int_eq(tile_of(plan, 1, 1, 2, 7), FA_TILE_FULL);
+    ck_assert_int_eq(tile_of(plan, 1, 1, 2, 6), FA_TILE_SKIP);
+    ck_assert_int_eq(tile_of(plan, 1, 0, 2, 7), FA_TILE_SKIP);
+    ck_assert_int_eq(tile_of(plan, 0, 1, 2, 7), FA_TILE_SKIP);
+    ck_assert_int_eq(fa_plan_tile(plan, 1, 2, 7, &tile), FA_OK);
+    ck_assert_int_eq(tile, FA_TILE_SKIP);
+    ck_assert_int_eq(fa_plan_head_tile(plan, 1, 2, 2, 7, &tile), FA_INVALID);
+    assert_message("head_kv is 2, expected 0 to 1");
+    ck_assert_int_eq(fa_plan_head_tile(plan, 1, -1, 2, 7, &tile), FA_INVALID);
+    assert_message("head_kv is -1, expected 0 to 1");
+    fa_plan_destroy(plan);
 }
 END_TEST
 
@@ -275,6 +327,7 @@ Suite *lists_suite(void)
     tcase_add_test(bad, blocks_of_any_length);
     TCase *plans = add_device_case(suite, "plans");
     tcase_add_test(plans, plans_count_lists);
+    tcase_add_test(plans, tiles_of_lists);
     tcase_add_test(plans, out_of_memory);
     tcase_add_loop_test(plans, any_lengths_have_room, 0, 3);
     return suite;

@@ -172,6 +172,7 @@ START_TEST(success_leaves_no_message)
     QUIET(fa_plan_get_info(plan, &told));
     QUIET(fa_plan_grid(plan, 0, &rows, &columns));
     QUIET(fa_plan_tile(plan, 0, 0, 0, &tile));
+    QUIET(fa_plan_head_tile(plan, 0, 0, 0, 0, &tile));
     fa_buffer *workspace;
     QUIET(fa_buffer_create(device, fa_plan_workspace(plan), &workspace));
     const fa_attention_args args = {.struct_size = sizeof(args),
