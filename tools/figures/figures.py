@@ -33,6 +33,7 @@ TILES = {
     "tiles-window": ["--causal", "bottom-right", "--window-left", "512"],
     "tiles-prefix": ["--causal", "bottom-right", "--prefix", "600"],
     "tiles-packed": ["--causal", "bottom-right", "--packed", "300,1200,548"],
+    "tiles-lists": ["--causal", "bottom-right", "--density", "0.25", "--list-block", "64"],
 }
 TILE_SHAPE = ["--shape", "B1,H1,S2048,D64", "--block-q", "64", "--block-kv", "64", "--backend", "null"]
 

@@ -15,6 +15,7 @@
 #include "tools/plan/ranks.h"
 #include "tools/plan/svg.h"
 #include "tools/plan/threads.h"
+#include "tools/random_lists.h"
 #include "tools/shape.h"
 
 static const char command[] = "plan";
@@ -41,6 +42,7 @@ static const char usage[] =
     "  fastattn plan --shape B8,H32,S1,D128,HK8,SK8192 --page 16       keys in pages\n"
     "  fastattn plan --shape B1,H1,S4096,D64 --window-left 512 --block-q 128 --block-kv 128\n"
     "  fastattn plan --shape B1,H1,S2048,D64 --packed 300,1200,548 --causal top-left --svg tiles.svg\n"
+    "  fastattn plan --shape B1,H8,S2048,D128 --density 0.25 --list-block 64 --head 3   lists of key blocks\n"
     "  fastattn plan --shape B1,H8,S2048,D128 --threads 1,2,4,8-64     a line for each number of threads\n"
     "  fastattn plan --shape B1,H32,S1,D128,HK8,SK1048576 --dtype f16 --ranks 2-1024 --link 10,50";
 
@@ -48,6 +50,8 @@ typedef struct plan_options {
     const char *shape, *dtype, *kv_type, *causal, *align, *backend, *kernel, *threads, *ranks, *link, *packed;
     cli_file svg;
     int64_t window_left, window_right, prefix, page, scatter, block_q, block_kv, splits, width;
+    int64_t list_block, list_seed, head;
+    double density;
     int json, verbose, v_in_k;
 } plan_options;
 
@@ -68,6 +72,11 @@ static int parse(plan_options *o, int argc, char **argv)
         {"prefix", 'i', &o->prefix, "keys at the start that every row sees"},
         {"packed", 's', &o->packed,
          "<700,300,1048> lengths of sequences, of rows and keys alike, packed one behind the other"},
+        {"density", 'd', &o->density,
+         "random lists of key blocks for each head of k and v, with this part of the blocks; 0: no lists"},
+        {"list-block", 'i', &o->list_block, "rows and keys of a block of those lists; 64"},
+        {"list-seed", 'i', &o->list_seed, "what those lists are drawn by; 1"},
+        {"head", 'i', &o->head, "the head of k and v that the picture is of; 0"},
         {"page", 'i', &o->page,
          "keys of a page: k and v are pools of pages, and each sequence has SK keys; 0: no pages"},
         {"scatter", 'i', &o->scatter, "<seed> as bench has it; a plan does not depend on where pages lie"},
@@ -113,6 +122,8 @@ typedef struct problem {
     fa_tuning tuning;
     int64_t *lens_kv;
     int64_t cu_rows[MAX_PACKED + 1];
+    random_lists lists;
+    int64_t head; /* of k and v, in pictures */
     fa_attention_desc desc;
 } problem;
 
@@ -164,6 +175,7 @@ static int make_problem(const plan_options *o, problem *p)
         !cli_int32(command, "block-kv", o->block_kv, &tuning->block_kv) ||
         !cli_int32(command, "splits", o->splits, &tuning->splits))
         return EXIT_USAGE;
+    p->head = o->head;
     tuning->struct_size = sizeof(*tuning);
     tuning->kernel = o->kernel;
     d->struct_size = sizeof(*d);
@@ -178,6 +190,12 @@ static int make_problem(const plan_options *o, problem *p)
     d->tuning = tuning;
     if (!pages_describe(&p->pages, s, d, &p->lens_kv)) {
         cli_error(command, "no memory for the lengths of %" PRId64 " sequences", s->batch);
+        return EXIT_FAILED;
+    }
+    if (!random_lists_options(command, o->density, o->list_block, o->head, s->heads_kv))
+        return EXIT_USAGE;
+    if (!random_lists_make(o->density, o->list_block, (uint64_t)o->list_seed, d, &p->lists)) {
+        cli_error(command, "no memory for lists of blocks of %" PRId64, o->list_block);
         return EXIT_FAILED;
     }
     if (o->v_in_k)
@@ -255,7 +273,8 @@ static void name_mask(const plan_options *o, char *text, size_t size)
                  {"window-left", NULL, o->window_left},
                  {"window-right", NULL, o->window_right},
                  {"prefix", NULL, o->prefix},
-                 {"packed", o->packed, 0}};
+                 {"packed", o->packed, 0},
+                 {"lists of blocks of", NULL, o->density != 0 ? o->list_block : 0}};
     size_t used = 0;
     (void)snprintf(text, size, "no mask");
     for (size_t i = 0; i < sizeof(given) / sizeof(given[0]); i++) {
@@ -273,8 +292,8 @@ static fa_status draw(const fa_plan *plan, const fa_plan_info *info, const probl
 {
     const int64_t packed = p->cu_rows[sequence + 1] - p->cu_rows[sequence];
     const bool dense = p->desc.sequences == 0;
-    return picture_make(plan, info, sequence, dense ? p->size.len_q : packed, dense ? p->size.len_kv : packed,
-                        image);
+    return picture_make(plan, info, sequence, p->head, dense ? p->size.len_q : packed,
+                        dense ? p->size.len_kv : packed, image);
 }
 
 /* False after an error. */
@@ -433,7 +452,8 @@ static int read_ranks(const plan_options *o, const problem *p, ranks_options *r)
     } none[] = {{"threads", o->threads != NULL}, {"page", o->page != 0},
                 {"window-left", o->window_left}, {"window-right", o->window_right},
                 {"prefix", o->prefix},           {"packed", o->packed != NULL},
-                {"v-in-k", o->v_in_k},           {"align", o->align}};
+                {"v-in-k", o->v_in_k},           {"align", o->align},
+                {"density", o->density != 0}};
     for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++) {
         if (none[i].given) {
             cli_error(command, "--%s does not go with --ranks", none[i].name);
@@ -500,7 +520,7 @@ static int make_plans(const plan_options *o, const problem *p, const plan_thread
 
 int cmd_plan(int argc, char **argv)
 {
-    plan_options o = {.scatter = PAGES_IN_ORDER, .svg = {"svg", NULL}};
+    plan_options o = {.scatter = PAGES_IN_ORDER, .svg = {"svg", NULL}, .list_block = 64, .list_seed = 1};
     problem p = {.lens_kv = NULL};
     plan_threads threads;
     char error[160];
@@ -518,5 +538,6 @@ int cmd_plan(int argc, char **argv)
     if (code == EXIT_OK)
         code = o.ranks ? plan_ranks(&o, &p) : make_plans(&o, &p, &threads);
     free(p.lens_kv);
+    random_lists_free(&p.lists);
     return code;
 }

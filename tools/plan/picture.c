@@ -31,8 +31,8 @@ static fa_status cell_class(const fa_plan *plan, picture *p, int row, int column
 
     p->sampled = p->sampled || rows < r1 - r0 || columns < c1 - c0;
     for (int64_t i = 0; i < rows * columns; i++) {
-        fa_status status = fa_plan_tile(plan, p->sequence, sample(r0, r1, i / columns, rows),
-                                        sample(c0, c1, i % columns, columns), &found);
+        fa_status status = fa_plan_head_tile(plan, p->sequence, p->head_kv, sample(r0, r1, i / columns, rows),
+                                             sample(c0, c1, i % columns, columns), &found);
         if (status != FA_OK)
             return status;
         if (i == 0)
@@ -46,11 +46,12 @@ static fa_status cell_class(const fa_plan *plan, picture *p, int row, int column
     return FA_OK;
 }
 
-fa_status picture_make(const fa_plan *plan, const fa_plan_info *info, int64_t sequence, int64_t len_q,
-                       int64_t len_kv, picture *out)
+fa_status picture_make(const fa_plan *plan, const fa_plan_info *info, int64_t sequence, int64_t head_kv,
+                       int64_t len_q, int64_t len_kv, picture *out)
 {
     *out = (picture){
         .sequence = sequence,
+        .head_kv = head_kv,
         .len_q = len_q,
         .len_kv = len_kv,
         .block_q = info->block_q,
