@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Random lists of key blocks: the options --density and --list-block of `plan`. */
+/* Random lists of key blocks: the options --density and --list-block of `plan` and `bench`. */
 #ifndef FASTATTN_TOOLS_RANDOM_LISTS_H
 #define FASTATTN_TOOLS_RANDOM_LISTS_H
 

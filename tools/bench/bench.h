@@ -29,7 +29,9 @@ typedef struct bench_case {
     bench_call call;
     bench_axis axis;
     paging pages;
-    bool v_in_k; /* v is the first dims of k */
+    bool v_in_k;    /* v is the first dims of k */
+    double density; /* of random lists of key blocks; 0: there are none */
+    int64_t list_block;
 } bench_case;
 
 typedef struct bench_cases {
@@ -83,6 +85,8 @@ typedef struct bench_result {
     double peak_fraction;
     bench_bound bound;
     double ratio_standard; /* median of "standard attention" over ours */
+    double ratio_dense;    /* with lists: our median over that of the same without */
+    double part;           /* of the visible pairs that lists have        */
     double max_error;      /* against the oracle                       */
 } bench_result;
 

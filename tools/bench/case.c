@@ -9,6 +9,7 @@
 
 #include "tools/bench/bench.h"
 #include "tools/cli.h"
+#include "tools/random_lists.h"
 
 /* A sample is one run, or as many as take this long, so that reading the clock does not count. */
 #define MIN_SAMPLE 5e-6
@@ -26,6 +27,7 @@ typedef struct setup {
     fa_buffer *q, *k, *v, *o, *page_table, *scale[BENCH_SCALES];
     size_t q_bytes, k_bytes, v_bytes, o_bytes, table_bytes, scale_bytes[BENCH_SCALES];
     int64_t *lens_kv; /* NULL without pages */
+    random_lists lists;
     bool ignore_memory;
     bench_result *result;
 } setup;
@@ -173,6 +175,8 @@ static bool describe(setup *s)
     char why[160];
     if (!pages_describe(&c->pages, size, &s->desc, &s->lens_kv))
         return stop(s->result, BENCH_UNSERVED, "lengths", "out of memory");
+    if (!random_lists_make(c->density, c->list_block, 1, &s->desc, &s->lists))
+        return stop(s->result, BENCH_UNSERVED, "lists", "out of memory");
     if (c->v_in_k)
         kv_types_share(&s->desc);
     return kv_types_scale(&c->kv, &s->desc, why, sizeof(why)) ||
@@ -295,6 +299,7 @@ static void release_data(setup *s)
     free(s->data.o);
     free(s->data.page_table);
     free(s->lens_kv);
+    random_lists_free(&s->lists);
 }
 
 static bool runner_create(setup *s, const fa_tuning *tuning, bench_call call, runner *r)
@@ -470,11 +475,15 @@ static void conclude(bench_result *result, const bench_peak *peak, runner *ours,
     result->ms_min = 1e3 * ours->seconds[0];
     result->ms_wall = 1e3 * bench_median(ours->walls, ours->samples);
     result->by_device = ours->by_device;
-    result->flops_rate = bench_flops(&result->problem) / median;
+    const bool listed = result->problem.density > 0;
+    result->flops_rate = (listed ? ours->info.flops : bench_flops(&result->problem)) / median;
     result->bytes_rate = ours->bytes / median;
     result->peak_fraction =
         bench_peak_fraction(peak, result->kernel, result->flops_rate, result->bytes_rate, &result->bound);
-    if (standard)
+    if (standard && listed) {
+        result->ratio_dense = median / bench_median(standard->seconds, standard->samples);
+        result->part = ours->info.flops / standard->info.flops;
+    } else if (standard)
         result->ratio_standard = bench_median(standard->seconds, standard->samples) / median;
     result->status = BENCH_TIMED;
 }
@@ -499,6 +508,18 @@ static bool find_standard(setup *s, const runner *ours, runner *standard)
     return s->result->status == BENCH_UNSERVED;
 }
 
+/* The same without lists, with blocks of the planner's choice: what lists are compared with. */
+static bool find_dense(setup *s, const char *kernel, runner *dense)
+{
+    const fa_block_lists *lists = s->desc.lists;
+    const fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = kernel};
+    double error;
+    s->desc.lists = NULL;
+    const bool ok = runner_create(s, &tuning, BENCH_RUN, dense) && check(s, dense, &error);
+    s->desc.lists = lists;
+    return ok;
+}
+
 static void run_case(setup *s, const bench_peak *peak, const bench_options *options)
 {
     runner ours = {.plan = NULL}, standard = {.plan = NULL};
@@ -517,8 +538,11 @@ static void run_case(setup *s, const bench_peak *peak, const bench_options *opti
         result->block_kv = ours.info.block_kv;
         result->splits = ours.info.splits;
         /* The baseline is run with a plan, which would be no measure of a call that makes one. */
-        bool compare = options->standard && c->call == BENCH_RUN;
-        bool right = check(s, &ours, &result->max_error) && (!compare || find_standard(s, &ours, &standard));
+        bool compare = (options->standard || c->density > 0) && c->call == BENCH_RUN;
+        bool right = check(s, &ours, &result->max_error);
+        if (right && compare)
+            right = c->density > 0 ? find_dense(s, options->kernel, &standard)
+                                   : find_standard(s, &ours, &standard);
         runner *baseline = standard.plan ? &standard : NULL;
         if (right && measure(s, &ours, baseline, options->min_time))
             conclude(result, peak, &ours, baseline);
@@ -546,6 +570,8 @@ void bench_case_run(fa_context *context, fa_device *device, const bench_peak *pe
         .bytes_rate = NAN,
         .peak_fraction = NAN,
         .ratio_standard = NAN,
+        .ratio_dense = NAN,
+        .part = NAN,
         .max_error = NAN,
     };
     setup s = {

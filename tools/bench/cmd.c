@@ -7,6 +7,7 @@
 #include "tools/bench/bench.h"
 #include "tools/cli.h"
 #include "tools/output.h"
+#include "tools/random_lists.h"
 
 static const char command[] = "bench";
 
@@ -56,6 +57,7 @@ static const char usage[] =
     "  fastattn bench --shape B1,H8,S2048,D128 --causal --dtype f16\n"
     "  fastattn bench --shape B1,H32,S1,D128,HK8,SK16384 --dtype bf16\n"
     "  fastattn bench --shape B1,H8,S2048,D128 --block-q 256 --block-kv 128\n"
+    "  fastattn bench --shape B1,H8,S16384,D128 --density 0.25 --list-block 64\n"
     "  fastattn bench --suite decode --page 16 --scatter 1\n"
     "  fastattn bench --suite prefill --json prefill.json --plot prefill.svg";
 
@@ -65,8 +67,8 @@ typedef struct arguments {
     const char *backend, *kernel, *shape, *dtype, *kv_type, *suite;
     cli_file outputs[OUTPUTS];
     int causal, v_in_k, no_standard, no_peak, verbose, ignore_memory;
-    int64_t block_q, block_kv, splits, page, scatter;
-    double min_time;
+    int64_t block_q, block_kv, splits, page, scatter, list_block;
+    double min_time, density;
 } arguments;
 
 /* What there is to do, and what came of it. */
@@ -92,6 +94,10 @@ static int parse(arguments *a, int argc, char **argv)
         {"v-in-k", 'f', &a->v_in_k,
          "v is the first DV dims of k, as in latent attention: one row of memory is both"},
         {"causal", 'f', &a->causal, "mask what lies behind each row; the last row sees every key"},
+        {"density", 'd', &a->density,
+         "random lists of key blocks, with this part of the blocks for each block of rows; timed in turn with the "
+         "same without lists, and how their times compare is printed; 0: no lists"},
+        {"list-block", 'i', &a->list_block, "rows and keys of a block of those lists; 64"},
         {"page", 'i', &a->page,
          "keys of a page: k and v are pools of pages, and each sequence has SK keys; 0: no pages"},
         {"scatter", 'i', &a->scatter,
@@ -156,8 +162,12 @@ static bool apply_options(const arguments *a, bench_cases *cases)
         !cli_int32(command, "block-kv", a->block_kv, &tuning.block_kv) ||
         !cli_int32(command, "splits", a->splits, &tuning.splits))
         return false;
+    if (!random_lists_options(command, a->density, a->list_block, 0, 1))
+        return false;
     for (size_t i = 0; i < cases->count; i++) {
         bench_case *c = &cases->item[i];
+        c->density = a->density;
+        c->list_block = a->list_block;
         if (c->axis == BENCH_BY_BLOCK && tuning.block_kv) {
             cli_error(command, "--block-kv with --suite %s, which has its own widths of blocks", a->suite);
             return false;
@@ -278,6 +288,7 @@ int cmd_bench(int argc, char **argv)
 {
     arguments a = {.outputs = {[JSON] = {"json", NULL}, [PLOT] = {"plot", NULL}},
                    .scatter = PAGES_IN_ORDER,
+                   .list_block = 64,
                    .min_time = 0.5};
     int parsed = parse(&a, argc, argv);
     if (parsed)

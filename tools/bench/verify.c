@@ -14,6 +14,7 @@ enum { MAX_PIECES = 8 };
 typedef struct piece {
     bool whole;
     int64_t batch, head_kv, row, rows;
+    fa_block_lists *lists; /* room for those of the piece */
 } piece;
 
 /* Rows of heads of a contiguous tensor, as a view: the strides stay those of the whole. */
@@ -44,6 +45,19 @@ static void take_scales(const fa_tensor *whole, int64_t pool, int64_t batch, int
     const bool batches = whole->shape[0] > 1, heads = whole->shape[1] > 1;
     *part = part_of(whole, batches ? pool : 1, 1, whole->shape[2]);
     *at = address(data, whole, batches ? batch : 0, heads ? head : 0, 0);
+}
+
+/* Block masks of the piece's head, from the block that its first row begins. */
+static void take_lists(const piece *p, fa_attention_desc *part)
+{
+    if (!part->lists)
+        return;
+    *p->lists = *part->lists;
+    const int64_t block = p->row / p->lists->block_rows;
+    p->lists->heads = 1;
+    p->lists->mask += (p->head_kv * p->lists->row_blocks + block) * p->lists->key_blocks;
+    p->lists->row_blocks -= block;
+    part->lists = p->lists;
 }
 
 /* A problem of its own that has the piece as its answer: the same keys, the diagonal moved to its rows. A pool of pages
@@ -82,6 +96,7 @@ static void describe_piece(const fa_attention_desc *desc, const bench_data *data
     part->o = part_of(&desc->o, 1, group, p->rows);
     part->k = part_of(&desc->k, pool, 1, keys);
     part->v = part_of(&desc->v, pool, 1, keys);
+    take_lists(p, part);
     part->diagonal_offset = desc->diagonal_offset + p->row + p->rows - desc->q.shape[2];
     inputs->q = address(data->q, &desc->q, p->batch, head, p->row);
     inputs->k = address(data->k, &desc->k, batch, p->head_kv, 0);
@@ -142,13 +157,19 @@ bool bench_verify(fa_context *context, const bench_case *c, const fa_attention_d
     double affordable = ORACLE_BUDGET / row_cost;
     int64_t pieces = affordable < 1 ? 1 : affordable < MAX_PIECES ? (int64_t)affordable : MAX_PIECES;
     double most_rows = affordable / (double)pieces;
-    piece p = {.rows = most_rows < 1 ? 1 : (double)s->len_q < most_rows ? s->len_q : (int64_t)most_rows};
+    fa_block_lists lists;
+    piece p = {.lists = &lists,
+               .rows = most_rows < 1                  ? 1
+                       : (double)s->len_q < most_rows ? s->len_q
+                                                      : (int64_t)most_rows};
     for (int64_t i = 0; i < pieces; i++) {
         /* From the first row of the first head to the last row of the last: tails are where mistakes are. */
         int64_t last = pieces > 1 ? pieces - 1 : 1, instance = (instances - 1) * i / last;
         p.batch = instance / s->heads_kv;
         p.head_kv = instance % s->heads_kv;
         p.row = (s->len_q - p.rows) * i / last;
+        if (desc->lists)
+            p.row -= p.row % desc->lists->block_rows;
         if (!verify_piece(context, desc, data, &p, means, max_error, message, message_size))
             return false;
     }
