@@ -27,7 +27,7 @@ CONTENTS = {
         "integrations/*/README", "examples/README", "docs/threads", "docs/sparse", "docs/ranks",
         "docs/cooperate",
     ],
-    "Reference": ["api/index", "api/python", "docs/glossary", "docs/numerics", "docs/sparse", "docs/benchmarks", "CHANGELOG"],
+    "Reference": ["api/index", "api/python", "docs/glossary", "docs/numerics", "docs/benchmarks", "CHANGELOG"],
     "Inside": [
         "docs/design", "docs/design/openmp", "docs/design/cuda", "docs/design/opencl", "docs/design/vulkan",
         "CONTRIBUTING", "docs/add-a-kernel", "docs/add-a-backend",
