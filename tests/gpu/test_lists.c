@@ -166,10 +166,9 @@ START_TEST(as_masks_say)
     static scene s;
     static const int densities[] = {0, 5, 30, 60, 100};
     random_state random = {(uint64_t)_i + 1};
-    const int scenes = !slow ? 40 : _i < 3; /* where each is a program to compile */
-    for (int n = 0; device && n < scenes; n++) {
+    for (int n = 0; device && n < (slow ? 1 : 40); n++) {
         memset(&s, 0, sizeof(s));
-        draw_scene(&s, densities[(n + 2 * _i) % COUNT(densities)], &random);
+        draw_scene(&s, densities[(n + _i + 2) % COUNT(densities)], &random);
         compute_exact(&s);
         run_scene(&s);
         check_scene(&s);
@@ -283,10 +282,9 @@ START_TEST(of_a_run)
     static scene s;
     static const int densities[] = {5, 40, 100};
     random_state random = {(uint64_t)_i + 100};
-    const int scenes = !slow ? 12 : _i < 2;
-    for (int n = 0; device && n < scenes; n++) {
+    for (int n = 0; device && n < (slow ? 1 : 12); n++) {
         memset(&s, 0, sizeof(s));
-        draw_scene(&s, densities[(n + _i / 2) % COUNT(densities)], &random);
+        draw_scene(&s, densities[(n + _i / 2 + 1) % COUNT(densities)], &random);
         s.desc.first_kv = NULL;
         compute_exact(&s);
         (_i % 2 ? run_on_device : run_replaced)(&s);
@@ -302,7 +300,7 @@ int main(int argc, char **argv)
     Suite *suite = suite_create("lists");
     TCase *tc = add_backend_case(suite, argv[1]);
     tcase_set_timeout(tc, 300);
-    tcase_add_loop_test(tc, as_masks_say, 0, 6);
-    tcase_add_loop_test(tc, of_a_run, 0, 4);
+    tcase_add_loop_test(tc, as_masks_say, 0, slow ? 3 : 6);
+    tcase_add_loop_test(tc, of_a_run, 0, slow ? 2 : 4);
     return run_on_backend(suite);
 }
