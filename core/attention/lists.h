@@ -27,7 +27,7 @@ typedef struct fa_lists {
 /* Checks and copies lists; NULL: there are none. The problem's tensors, sequences and lengths are there. */
 fa_status fa_lists_init(const struct fa_context *context, struct fa_problem *problem,
                         const fa_block_lists *given);
-/* Other lists, of the sizes of the problem's, whose bits are written to `room`: l->room words. FA_INVALID, and the problem's lists
+/* Other lists, of the sizes of the problem's, whose bits are written to `room`: l->count words. FA_INVALID, and the problem's lists
  * stay. */
 fa_status fa_lists_replace(fa_lists *lists, const fa_block_lists *given, uint32_t *room);
 
