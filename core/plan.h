@@ -97,6 +97,9 @@ enum { FA_WORK_ALIGNMENT = 256 };
 fa_status fa_work_check(const fa_device *device, const char *of, const fa_buffer *buffer, size_t offset,
                         size_t size);
 
+/* Work in the host's memory is this plan's. FA_INVALID names it. */
+fa_status fa_plan_check_work(const fa_plan *plan, const void *work, const char *name);
+
 /* Whether a plan, a queue of its device and an argument of that name are there. */
 fa_status fa_plan_check_call(const fa_plan *plan, const fa_queue *queue, const void *argument,
                              const char *name);

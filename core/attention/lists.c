@@ -10,15 +10,6 @@
 #include "core/status.h"
 #include "core/structs.h"
 
-/* A field that counts lists, or blocks: at least `least`. */
-static fa_status check_blocks(const char *name, int64_t value, int64_t least)
-{
-    if (value < least || value > FA_MAX_LENGTH)
-        return fa_fail(FA_INVALID, "lists->%s is %lld, expected at least %lld", name, (long long)value,
-                       (long long)least);
-    return FA_OK;
-}
-
 /* `none`: neither form is fine too. */
 static fa_status check_forms(const fa_block_lists *g, bool none)
 {
@@ -42,8 +33,10 @@ static fa_status check_sizes(const fa_problem *p, const fa_block_lists *g)
     if (g->heads != 1 && g->heads != p->heads_kv && g->heads != p->heads_q)
         return fa_fail(FA_INVALID, "lists->heads is %lld, expected 1, %d or %d", (long long)g->heads,
                        p->heads_kv, p->heads_q);
-    FA_TRY(check_blocks("row_blocks", g->row_blocks, fa_ceil_div(rows, g->block_rows)));
-    FA_TRY(check_blocks("key_blocks", g->key_blocks, fa_ceil_div(keys, g->block_keys)));
+    FA_TRY(
+        fa_check_limit("lists->row_blocks", g->row_blocks, fa_ceil_div(rows, g->block_rows), FA_MAX_LENGTH));
+    FA_TRY(
+        fa_check_limit("lists->key_blocks", g->key_blocks, fa_ceil_div(keys, g->block_keys), FA_MAX_LENGTH));
     FA_TRY(fa_check_limit("lists->index_count", g->index_count, 0, p->on_device ? INT32_MAX : 0));
     return check_forms(g, p->on_device);
 }
@@ -210,6 +203,7 @@ fa_status fa_lists_init(const fa_context *context, fa_problem *p, const fa_block
         return FA_OK;
     FA_TRY(fa_copy_struct(&g, sizeof(g), FA_BLOCK_LISTS_0_1, given, "fa_block_lists"));
     FA_TRY(check_sizes(p, &g));
+    l->given = true;
     if (p->heads_q == 0 || p->sequences == 0)
         return FA_OK;
     FA_TRY(make_room(context, &g, &lists, l));
@@ -249,9 +243,11 @@ fa_status fa_lists_replace(fa_lists *l, const fa_block_lists *given, uint32_t *r
 {
     fa_block_lists g;
     fa_lists made = *l;
-    if (!l->bits)
+    if (!l->given)
         return fa_fail(FA_INVALID, "lists is given, expected NULL: the plan's description has none");
     FA_TRY(fa_copy_struct(&g, sizeof(g), FA_BLOCK_LISTS_0_1, given, "fa_block_lists"));
+    if (!l->bits) /* there are no rows, whatever it says */
+        return FA_OK;
     FA_TRY(check_same("block_rows", g.block_rows, l->block_rows));
     FA_TRY(check_same("block_keys", g.block_keys, l->block_keys));
     FA_TRY(check_same("sequences", g.sequences, l->sequences));

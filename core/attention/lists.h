@@ -12,7 +12,8 @@ struct fa_plan;
 struct fa_problem;
 
 typedef struct fa_lists {
-    uint32_t *bits; /* NULL: there are no lists */
+    bool given;     /* the description has lists               */
+    uint32_t *bits; /* NULL: there are none, or nothing of them */
     size_t count;   /* of words                 */
     size_t room;    /* words that were allocated */
     int32_t block_rows, block_keys;

@@ -165,7 +165,7 @@ fa_status fa_plan_head_tile(const fa_plan *plan, int64_t sequence, int64_t head_
         return fa_fail(FA_INVALID, "row %lld, column %lld: expected less than %lld and %lld", (long long)row,
                        (long long)column, (long long)rows, (long long)columns);
     const fa_problem *p = &plan->problem;
-    if (head_kv < 0 || head_kv >= p->heads_kv)
+    if (head_kv < 0 || head_kv >= FA_MAX(p->heads_kv, 1)) /* without heads there is a grid still */
         return fa_fail(FA_INVALID, "head_kv is %lld, expected 0 to %d", (long long)head_kv, p->heads_kv - 1);
     const fa_sequence *s = &p->sequence[sequence];
     const int first = (int)(row * plan->tiling.block_q), key = (int)(column * plan->tiling.block_kv);

@@ -30,14 +30,15 @@ static fa_task task_of(fa_device *device)
         .device = device, .kind = FA_TASK_RELIST, .name = "relist", .group = GROUP, .run = run_group};
 }
 
-/* Whether the program's loops come to their end. */
+/* Whether the program's loops come to their end: a list may have all indices that there are. */
 static fa_status check_size(const fa_plan *plan)
 {
-    const int32_t turns = plan->limits.loop_turns, blocks = (int32_t)plan->problem.lists.key_blocks;
-    if (turns > 0 && blocks > turns)
+    const int32_t turns = plan->limits.loop_turns, count = plan->problem.lists.index_count;
+    const int64_t most = (int64_t)count + 64 * FA_RELIST_SHARE / GROUP;
+    if (turns > 0 && most > turns)
         return fa_fail(FA_UNSUPPORTED,
-                       "dynamic_lengths is 2: lists->key_blocks is %d, but %s ends loops after %d turns",
-                       blocks, plan->device->info.name, turns);
+                       "dynamic_lengths is 2: lists->index_count is %d, but %s ends loops after %d turns",
+                       count, plan->device->info.name, turns);
     return FA_OK;
 }
 
@@ -134,15 +135,19 @@ fa_status fa_plan_schedule_lists(const fa_plan *plan, fa_queue *queue, const fa_
     fa_clear_error();
     fa_device_lists l;
     FA_TRY(fa_plan_check_call(plan, queue, lists, "lists"));
-    if (!plan->relist)
+    if (!plan->problem.lists.given || !plan->problem.on_device)
         return fa_fail(FA_INVALID, "the plan's description has %s, expected lists with dynamic_lengths 2",
-                       plan->problem.lists.bits ? "lists without dynamic_lengths 2" : "no lists");
+                       plan->problem.lists.given ? "lists without dynamic_lengths 2" : "no lists");
     FA_TRY(fa_copy_struct(&l, sizeof(l), FA_DEVICE_LISTS_0_1, lists, "fa_device_lists"));
+    if (!plan->relist) /* there are no rows, or no keys */
+        return fa_finish(FA_OK);
     const int64_t words = (int64_t)plan->problem.lists.count;
     fa_task_binding binding = {.buffer = {work},
                                .offset = {work_offset},
                                .groups = (int32_t)fa_ceil_div(FA_MAX(words, 1), FA_RELIST_SHARE)};
     FA_TRY(fa_work_check(plan->device, "", work, work_offset, plan->layout.bytes));
+    if (plan->device->backend->host_pointers)
+        FA_TRY(fa_plan_check_work(plan, (const char *)work->address + work_offset, "work"));
     FA_TRY(take(plan, FA_RELIST_MASK, "mask", l.mask, l.mask_offset, &binding));
     FA_TRY(take(plan, FA_RELIST_INDPTR, "indptr", l.indptr, l.indptr_offset, &binding));
     FA_TRY(take(plan, FA_RELIST_INDICES, "indices", l.indices, l.indices_offset, &binding));

@@ -124,18 +124,24 @@ static fa_status check_pages(const fa_plan *plan, const fa_binding *binding, con
                                     (const void *)((const char *)work + plan->layout.sequences));
 }
 
+fa_status fa_plan_check_work(const fa_plan *plan, const void *work, const char *name)
+{
+    fa_table_params params;
+    memcpy(&params, work, sizeof(params));
+    if (params.plan == (fa_long)plan->serial)
+        return FA_OK;
+    return fa_fail(FA_INVALID, "%s holds no work that fa_plan_schedule() made for this plan", name);
+}
+
 /* Work and page tables that lie in the host's memory are looked at: kernels go where they say. */
 static fa_status check_work(const fa_plan *plan, const fa_binding *binding)
 {
-    fa_table_params params;
     const void *work = plan->work; /* NULL: of a backend that does not compute */
     if (!plan->device->backend->host_pointers)
         return FA_OK;
     if (binding->work) {
         work = (const char *)binding->work->address + binding->work_offset;
-        memcpy(&params, work, sizeof(params));
-        if (params.plan != (fa_long)plan->serial)
-            return fa_fail(FA_INVALID, "args.work holds no work that fa_plan_schedule() made for this plan");
+        FA_TRY(fa_plan_check_work(plan, work, "args.work"));
     }
     return check_pages(plan, binding, work);
 }

@@ -25,29 +25,18 @@ FA_KERNEL_FN bool fa_work_lists(FA_WORK w, fa_row r, int key)
     return (FA_LIST_WORD(w, list + (block >> 5)) >> FA_UINT(block & 31) & 1u) != 0u;
 }
 
-/* Word number `word` of the lists of all rows of the item, each bit set that is set in one of them. */
-FA_KERNEL_FN fa_uint fa_list_word(FA_WORK w, int word)
+/* Word number `word` of the lists of all rows of the item: bits that are set in one of them, or with `all`, in each. */
+FA_KERNEL_FN fa_uint fa_list_word(FA_WORK w, int word, bool all)
 {
     const int rows = FA_PARAM(w, list_rows), heads = FA_PARAM(w, list_heads), group = FA_PARAM(w, group);
     const int first = w.walk.first / rows, blocks = (w.walk.end - 1) / rows - first + 1;
     const int head = w.head_kv * group / heads, lists = ((w.head_kv + 1) * group - 1) / heads - head + 1;
-    fa_uint bits = 0u;
+    fa_uint bits = all ? 0xffffffffu : 0u;
     FA_ROLLED
-    for (int n = 0; n < lists * blocks; n++)
-        bits |= FA_LIST_WORD(w, fa_list_at(w, head + n / blocks, first + (n - n / blocks * blocks)) + word);
-    return bits;
-}
-
-/* Word number `word` of the lists of all rows of the item, each bit set that is set in all of them. */
-FA_KERNEL_FN fa_uint fa_list_shared(FA_WORK w, int word)
-{
-    const int rows = FA_PARAM(w, list_rows), heads = FA_PARAM(w, list_heads), group = FA_PARAM(w, group);
-    const int first = w.walk.first / rows, blocks = (w.walk.end - 1) / rows - first + 1;
-    const int head = w.head_kv * group / heads, lists = ((w.head_kv + 1) * group - 1) / heads - head + 1;
-    fa_uint bits = 0xffffffffu;
-    FA_ROLLED
-    for (int n = 0; n < lists * blocks; n++)
-        bits &= FA_LIST_WORD(w, fa_list_at(w, head + n / blocks, first + (n - n / blocks * blocks)) + word);
+    for (int n = 0; n < lists * blocks; n++) {
+        const int list = fa_list_at(w, head + n / blocks, first + (n - n / blocks * blocks));
+        bits = all ? bits & FA_LIST_WORD(w, list + word) : bits | FA_LIST_WORD(w, list + word);
+    }
     return bits;
 }
 
@@ -59,7 +48,7 @@ FA_KERNEL_FN bool fa_list_cuts(FA_WORK w, int key, int key_end)
     bool cuts = false;
     FA_ROLLED
     for (int word = begin >> 5; !cuts && word <= end >> 5; word++) {
-        fa_uint lacks = ~fa_list_shared(w, word);
+        fa_uint lacks = ~fa_list_word(w, word, true);
         lacks &= word == begin >> 5 ? 0xffffffffu << FA_UINT(begin & 31) : 0xffffffffu;
         lacks &= word == end >> 5 ? 0xffffffffu >> FA_UINT(31 - (end & 31)) : 0xffffffffu;
         cuts = lacks != 0u;
@@ -74,11 +63,11 @@ FA_KERNEL_FN int fa_list_next(FA_WORK w, int key, int keys)
     const int first = FA_SEQUENCE(w, first), size = FA_PARAM(w, list_keys);
     const int block = (first + key) / size, last = (first + w.walk.key_end - 1) / size;
     int word = block >> 5;
-    fa_uint bits = fa_list_word(w, word) & 0xffffffffu << FA_UINT(block & 31);
+    fa_uint bits = fa_list_word(w, word, false) & 0xffffffffu << FA_UINT(block & 31);
     FA_ROLLED
     while (bits == 0u && word < last >> 5) {
         word++;
-        bits = fa_list_word(w, word);
+        bits = fa_list_word(w, word, false);
     }
     const int found = (word << 5) + FA_COUNT_BITS((bits & (0u - bits)) - 1u);
     if (bits == 0u || found > last)

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Writes lists of key blocks that lie on the device into the work of a run, in the words of task.h: a bit for each block, as
- * lists.h reads them. A work-group does FA_RELIST_SHARE words.
+ * lists.h reads them. A work-group does FA_RELIST_SHARE words, each
+ * work-item some that follow each other, so that it goes through a list once for all of these.
  */
 #ifndef FA_PORTABLE_RELIST_H
 #define FA_PORTABLE_RELIST_H
 
 #include "task.h"
 
-#define FA_RELIST_SHARE 256
+#define FA_RELIST_SHARE 1024
 
 /* Operands: the work; a byte for each list and block; or compressed rows. */
 #define FA_RELIST_WORK 0
@@ -38,36 +39,43 @@ FA_KERNEL_FN fa_uint fa_relist_masked(FA_TASK t, int list, int word)
     return bits;
 }
 
-/* The same of compressed rows. What is out of range is passed over. */
-FA_KERNEL_FN fa_uint fa_relist_gathered(FA_TASK t, int list, int word)
+#define FA_RELIST_WORD_AT(t, n) ((FA_INDEX(FA_RELIST_IS(t, at)) + FA_INDEX(n)) * FA_INDEX(4))
+
+/* Sets the bits of a list's compressed row in words [begin, end), which are 0. What is out of range is passed over. */
+FA_KERNEL_FN void fa_relist_gather(FA_TASK t, int list, int begin, int end)
 {
-    const int begin = FA_MAX(FA_INT(FA_GET32(t, 2, FA_INDEX(list) * FA_INDEX(4))), 0);
-    const int last = FA_MIN(FA_INT(FA_GET32(t, 2, FA_INDEX(list + 1) * FA_INDEX(4))), FA_RELIST_IS(t, count));
-    const int end = begin + FA_MIN(last - begin, FA_RELIST_IS(t, key_blocks)); /* more would be some twice */
-    fa_uint bits = 0u;
+    const int words = FA_RELIST_IS(t, words), blocks = FA_RELIST_IS(t, key_blocks),
+              count = FA_RELIST_IS(t, count);
+    const int from = FA_INT(FA_GET32(t, 2, FA_INDEX(list) * FA_INDEX(4)));
+    const int to = FA_INT(FA_GET32(t, 2, FA_INDEX(list + 1) * FA_INDEX(4)));
+    const int last = FA_MIN(to, count);
     FA_ROLLED
-    for (int n = begin; n < end; n++) {
+    for (int n = FA_MAX(from, 0); n < last; n++) {
         const int block = FA_INT(FA_GET32(t, 3, FA_INDEX(n) * FA_INDEX(4)));
-        if (block >> 5 == word && block < FA_RELIST_IS(t, key_blocks))
-            bits |= 1u << FA_UINT(block & 31);
+        const int word = list * words + (block >> 5);
+        if (block >= 0 && block < blocks && word >= begin && word < end) {
+            const fa_uint bits = FA_GET32(t, 0, FA_RELIST_WORD_AT(t, word)) | 1u << FA_UINT(block & 31);
+            FA_PUT32(t, 0, FA_RELIST_WORD_AT(t, word), bits);
+        }
     }
-    return bits;
 }
 
 /* The share of a work-group, for one of its work-items. */
 FA_KERNEL_FN void fa_relist_group(FA_TASK t, int group, int item, int items)
 {
-    const int words = FA_RELIST_IS(t, words), begin = group * FA_RELIST_SHARE,
-              end = FA_MIN(FA_RELIST_IS(t, lists) * words, begin + FA_RELIST_SHARE);
-    for (int n = begin + item; n < end; n += items) {
-        const int list = n / words, word = n - list * words;
+    const int words = FA_RELIST_IS(t, words), each = (FA_RELIST_SHARE + items - 1) / items;
+    const int first = FA_MIN(item * each, FA_RELIST_SHARE), most = FA_MIN(each, FA_RELIST_SHARE - first);
+    const int begin = group * FA_RELIST_SHARE + first,
+              end = FA_MIN(FA_RELIST_IS(t, lists) * words, begin + most);
+    for (int n = begin; n < end; n++) {
+        const int list = n / words;
         fa_uint bits = 0u;
-        if (FA_RELIST_IS(t, count) > 0)
-            bits = fa_relist_gathered(t, list, word);
-        else
-            bits = fa_relist_masked(t, list, word);
-        FA_PUT32(t, 0, (FA_INDEX(FA_RELIST_IS(t, at)) + FA_INDEX(n)) * FA_INDEX(4), bits);
+        if (FA_RELIST_IS(t, count) == 0)
+            bits = fa_relist_masked(t, list, n - list * words);
+        FA_PUT32(t, 0, FA_RELIST_WORD_AT(t, n), bits);
     }
+    for (int list = begin / words; FA_RELIST_IS(t, count) > 0 && list * words < end; list++)
+        fa_relist_gather(t, list, begin, end);
 }
 
 #endif

@@ -61,7 +61,8 @@ static fa_status allocate(sorter *s, const fa_list_maker *m)
                        (long long)m->key_blocks);
     s->keys_bytes = keys * sizeof(double);
     s->row_bytes = dim;
-    s->ranked_bytes = (size_t)FA_MAX(m->key_blocks, s->desc.segment) * sizeof(*s->ranked);
+    s->ranked_bytes =
+        (size_t)FA_MAX(m->key_blocks, FA_MIN(s->desc.segment, m->shape.keys)) * sizeof(*s->ranked);
     s->order = fa_alloc(m->context, s->order_bytes);
     s->weights = s->order ? fa_alloc(m->context, s->keys_bytes) : NULL;
     s->chances = s->weights ? fa_alloc(m->context, s->keys_bytes) : NULL;

@@ -166,8 +166,9 @@ typedef struct fa_tuning {
  *
  * FA_INVALID where they are used, by field and value: block_rows or block_keys not from 1 to FA_MAX_LENGTH; sequences or heads
  * that are neither 1 nor all; fewer row_blocks or key_blocks than the longest sequence has (with dynamic_lengths, the longest that
- * there may be); both forms or none; offsets that do not begin at 0, or decrease; an index below 0 or from key_blocks on; one that
- * a list has twice.
+ * there may be), or more than FA_MAX_LENGTH; both forms or none; indices beside a mask; offsets that do not begin at 0, or decrease;
+ * an index below 0 or from key_blocks on; one that a list has twice; an index_count without dynamic_lengths 2. FA_OUT_OF_MEMORY: more
+ * than 2^34 blocks in all lists.
  *
  * Whole blocks cost nothing beyond their own keys where the kernel's blocks divide the lists': the planner chooses such if
  * it can. Lists of single query heads of a group (heads_q, with fewer KV heads), or blocks smaller than the kernel's, are as

@@ -5,7 +5,8 @@
  * A bias b(i, j) = sum over r of q_factors[i][r] * k_factors[j][r] is added to scale * q . k by appending factors to q and k: row i of
  * q becomes [scale * q_i, q_factors_i], key j [k_j, k_factors_j], and the description has scale 1. v stays as it is. Instead of
  * rows x keys numbers, rows + keys vectors are read. Appended factors have the precision of q and k: positions in f16 are exact to
- * 2048 only. Softcap would cap the bias too. All arrays are contiguous, the caller's, and do not overlap. What holds for every function:
+ * 2048 only. What is beyond f32's range becomes
+ * infinite. Softcap would cap the bias too. All arrays are contiguous, the caller's, and do not overlap. What holds for every function:
  * FA_INVALID: NULL, or an argument that the message names with its value. Nothing is written on failure. Thread-safe.
  */
 #ifndef FASTATTN_BIAS_H

@@ -38,7 +38,7 @@ FA_API size_t fa_plan_workspace(const fa_plan *plan);
  * lengths. The family is `largest` and each description that this device serves and that differs from it only in
  *  - sizes: q, k, v and o have a smaller or equal shape[0] and shape[2]; they may be packed, and may have any strides;
  *  - `sequences`, offsets, lengths and dynamic_lengths; mask, alignment, windows, prefix and diagonal_offset;
- *  - values: scale, softcap, slopes, factors, sinks; and whether there are bias, keep, slopes, sinks and LSE.
+ *  - values: scale, softcap, slopes, factors, sinks; and whether there are bias, keep, slopes, sinks, lists and LSE.
  * Types, dims, heads, v_in_k and tuning are those of largest. Nothing is compiled. *bytes is 0 on failure. FA_INVALID,
  * FA_UNSUPPORTED, FA_OUT_OF_MEMORY: as fa_plan_create(). FA_UNSUPPORTED also if tuning names a baseline, a kernel whose
  * name ends in "standard". Thread-safe.
@@ -52,8 +52,8 @@ FA_API fa_status fa_workspace_bound(fa_device *device, const fa_attention_desc *
  *    multiples of 16 bytes exactly where largest's are;
  *  - in `sequences`, offsets, lengths and dynamic_lengths; in mask, alignment, windows, prefix and diagonal_offset;
  *  - in the values of slopes, factors and sinks; and in whether there are sinks and LSE.
- * Types, dims, heads, v_in_k, scale, softcap, tuning, and whether there are bias, keep and slopes are largest's; so are want_status, and
- * whether dynamic_lengths is 2.
+ * Types, dims, heads, v_in_k, scale, softcap, tuning, and whether there are bias, keep and slopes are largest's; so are want_status,
+ * whether dynamic_lengths is 2, whether there are lists, and where there are, what these say: kernels' blocks follow them.
  *
  * Takes as long as the driver's compiler does, seconds for each of up to some ten sizes of blocks; of one query row, as
  * in decoding, for one. What was compiled belongs to the device and is kept in the cache on disk, where there is one: a second
@@ -77,7 +77,8 @@ typedef struct fa_lengths {
     const int64_t *cu_rows_q, *cu_rows_kv, *lens_q, *lens_kv, *first_kv;
     const int32_t *cu_rows_q32, *cu_rows_kv32, *lens_q32, *lens_kv32,
         *first_kv32; /* of each pair at most one is given */
-    /* Lists of key blocks, of the sizes of the lists that the plan's description has; NULL: those. */
+    /* Lists of key blocks, in either form, of the sizes of the lists that the plan's description has; NULL: those. FA_INVALID as
+     * fa_block_lists says. */
     const fa_block_lists *lists;
 } fa_lengths;
 
@@ -206,7 +207,11 @@ typedef struct fa_device_lists {
  *
  * Nothing is allocated, compiled or waited for. On cuda the stream may be captured; on Vulkan the queue may record.
  *
- * FA_INVALID: NULL; the description has no lists, or dynamic_lengths is not 2; another form than the description's; a queue or
+ * A list is gone through once for each 1,024 words of bits (32,768 blocks of keys) on a CPU, and 64 times as often on a GPU, whose
+ * work-items each do it side by side.
+ *
+ * FA_INVALID: NULL; the description has no lists, or dynamic_lengths is not 2; where the host sees it, work of another plan; another
+ * form than the description's; a queue or
  * buffer of another device; a buffer that is too small; an offset that is no multiple of what it should be; a list that shares
  * bytes with the work. FA_UNSUPPORTED: as fa_plan_schedule_device(). FA_OUT_OF_MEMORY,
  * FA_DEVICE_LOST. Nothing is enqueued then. Several threads may use one plan, each with its own queue and work.

@@ -106,7 +106,7 @@ FA_API fa_status fa_sparse_streaming(fa_context *context, const fa_sparse_stream
  * Products are summed in double.
  *
  * A block of rows meets what one of its rows does. With block_rows 1 (0 is 1) the lists are the paper's, for each row and query
- * head. More rows, or lists for each KV head (`per_kv_head`), give more than the paper's, and shorter lists of lists. block_keys is
+ * head. More rows, or lists for each KV head (`per_kv_head`), give more blocks than the paper's, and fewer lists. block_keys is
  * 128 if 0, and topk 8.
  */
 typedef struct fa_sparse_topk_desc {

@@ -17,6 +17,7 @@ typedef struct scene {
     fa_block_lists lists;
     uint8_t mask[BATCH * MOST_HEADS * MOST_ROWS * MOST_KEYS]; /* of blocks */
     int32_t indptr[BATCH * MOST_HEADS * MOST_ROWS + 1], indices[BATCH * MOST_HEADS * MOST_ROWS * MOST_KEYS];
+    int32_t littered[2 * BATCH * MOST_HEADS * MOST_ROWS * MOST_KEYS];
     uint8_t keep[BATCH * MOST_HEADS * MOST_ROWS * MOST_KEYS];
     float q[BATCH * MOST_HEADS * MOST_ROWS * DIM], k[BATCH * MOST_HEADS * MOST_KEYS * DIM],
         v[BATCH * MOST_HEADS * MOST_KEYS * DIM], o[BATCH * MOST_HEADS * MOST_ROWS * DIM],
@@ -183,22 +184,22 @@ static fa_buffer *make_buffer(size_t bytes)
     return buffer;
 }
 
-/* Indices out of range and twice, between those that count. */
+/* Indices out of range and twice, before and between those that count: more than there are blocks. */
 static void litter(scene *s, const fa_block_lists *l)
 {
     const int64_t lists = l->sequences * l->heads * l->row_blocks;
-    static int32_t copy[COUNT(s->indices)];
+    static int32_t copy[2 * COUNT(s->indices)];
     int32_t count = 0, begin = 0;
     for (int64_t n = 0; n < lists; n++) {
         for (int32_t i = begin; i < s->indptr[n + 1]; i++) {
+            if (i % 3 == 0)
+                copy[count++] = i % 2 ? s->indices[i] : i % 4 ? INT32_MIN + i : (int32_t)l->key_blocks + i;
             copy[count++] = s->indices[i];
-            if (i % 7 == 0 && s->indptr[n + 1] - begin < l->key_blocks / 2)
-                copy[count++] = i % 2 ? s->indices[i] : i % 4 ? -1 - i : (int32_t)l->key_blocks + i;
         }
         begin = s->indptr[n + 1];
         s->indptr[n + 1] = count;
     }
-    memcpy(s->indices, copy, sizeof(copy));
+    memcpy(s->littered, copy, sizeof(copy));
 }
 
 /* Runs a plan once, its work as it was scheduled. */
@@ -222,15 +223,13 @@ static void run_scheduled(scene *s, const fa_plan *plan, fa_buffer *work)
         fa_buffer_destroy(all[i]);
 }
 
-/* The plan is made without lists' contents, and the device is handed these. */
-static void run_on_device(scene *s)
+/* The plan is made without lists' contents, and the device is handed these: with these offsets, and s->littered. */
+static void run_lists(scene *s, const int32_t *indptr)
 {
     fa_block_lists given = s->lists;
     const size_t lists = (size_t)(given.sequences * given.heads * given.row_blocks);
     const bool rows = given.indptr != NULL;
     fa_plan *plan;
-    if (rows)
-        litter(s, &given);
     given.indptr = given.indices = NULL;
     given.mask = NULL;
     given.index_count = !rows ? 0 : s->indptr[lists] > 0 ? s->indptr[lists] : 1;
@@ -243,8 +242,8 @@ static void run_on_device(scene *s)
     const fa_device_lists made = {
         .struct_size = sizeof(made),
         .mask = rows ? NULL : upload(s->mask, lists * (size_t)given.key_blocks),
-        .indptr = rows ? upload(s->indptr, (lists + 1) * sizeof(int32_t)) : NULL,
-        .indices = rows ? upload(s->indices, (size_t)given.index_count * sizeof(int32_t)) : NULL,
+        .indptr = rows ? upload(indptr, (lists + 1) * sizeof(int32_t)) : NULL,
+        .indices = rows ? upload(s->littered, (size_t)given.index_count * sizeof(int32_t)) : NULL,
     };
     ck_assert_msg(fa_plan_schedule_device(plan, queue, &lengths, work, 0) == FA_OK, "%s", fa_last_error());
     ck_assert_msg(fa_plan_schedule_lists(plan, queue, &made, work, 0) == FA_OK, "%s", fa_last_error());
@@ -254,6 +253,13 @@ static void run_on_device(scene *s)
     fa_buffer_destroy(made.indices);
     fa_buffer_destroy(work);
     fa_plan_destroy(plan);
+}
+
+static void run_on_device(scene *s)
+{
+    if (s->lists.indptr)
+        litter(s, &s->lists);
+    run_lists(s, s->indptr);
 }
 
 /* The plan is made with lists of no blocks, and a run has these. */
@@ -293,6 +299,33 @@ START_TEST(of_a_run)
 }
 END_TEST
 
+/* An offset far below the one before it makes an empty list, and is followed nowhere. */
+START_TEST(offsets_fall)
+{
+    static scene s;
+    random_state random = {7};
+    if (!device)
+        return;
+    s.desc = make_desc(1, 1, 1, 1, 4, DIM);
+    s.desc.want_lse = 1;
+    draw_floats(s.q, DIM, &random);
+    draw_floats(s.k, (size_t)4 * DIM, &random);
+    s.lists = (fa_block_lists){.struct_size = sizeof(s.lists),
+                               .block_rows = 1,
+                               .block_keys = 1,
+                               .sequences = 1,
+                               .heads = 1,
+                               .row_blocks = 1,
+                               .key_blocks = 4,
+                               .indptr = s.indptr};
+    s.indptr[1] = 5;
+    run_lists(&s, (int32_t[]){5, INT32_MIN});
+    ck_assert_double_eq((double)s.lse[0], -INFINITY);
+    run_lists(&s, (int32_t[]){INT32_MIN, INT32_MAX});
+    ck_assert(isfinite(s.lse[0])); /* index 0, five times */
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     if (argc != 2)
@@ -302,5 +335,6 @@ int main(int argc, char **argv)
     tcase_set_timeout(tc, 300);
     tcase_add_loop_test(tc, as_masks_say, 0, slow ? 3 : 6);
     tcase_add_loop_test(tc, of_a_run, 0, slow ? 2 : 4);
+    tcase_add_test(tc, offsets_fall);
     return run_on_backend(suite);
 }
