@@ -26,6 +26,7 @@ from ._core import (
 from .cache import Cache
 
 __all__ = [
+    "BlockLists",
     "Cache",
     "CompileError",
     "Device",
@@ -84,6 +85,38 @@ class Spec:
     dtype: object = "float32"
     strides: tuple[int, ...] | None = None
     device: object = None
+
+
+@dataclass(frozen=True, eq=False)
+class BlockLists:
+    """Lists of key blocks: block-sparse attention, for `lists` of attention(), supports() and Plan.
+
+    Rows of a sequence are cut into blocks of `block_rows`, its keys into blocks of `block_keys`, both counted from 0. A
+    row sees a key only if the key's block is in the list of the row's block. What no list has is not computed. Give
+    `mask`, or `indptr` and `indices`; arrays lie in host memory.
+
+    mask: bool (or uint8), (row_blocks, key_blocks), (heads, row_blocks, key_blocks) or (sequences, heads, row_blocks,
+        key_blocks); True: the block is in the list.
+    indptr, indices: compressed rows, of whole numbers of 32 bits (lists, or int32 or int64 arrays of one axis). List
+        L = (sequence * heads + head) * row_blocks + row block is indices[indptr[L]:indptr[L + 1]], in any order.
+    sequences, heads: 1 (lists for all), or all: the batch or the packed sequences; the heads of q or of k. None: as
+        mask says, or 1.
+    row_blocks, key_blocks: at least what the longest sequence needs (with dynamic_lengths, the longest that there may
+        be). None: as mask says; with indptr, what indptr says, and what the array of k (or its page table) holds.
+
+    Attributes are read, and copied, by the call that is given them. Errors name them, as "lists.indptr[3]":
+    InvalidError: a value is wrong; TypeError: a type.
+    """
+
+    block_rows: int
+    block_keys: int
+    mask: Any = None
+    indptr: Any = None
+    indices: Any = None
+    sequences: int | None = None
+    heads: int | None = None
+    row_blocks: int | None = None
+    key_blocks: int | None = None
 
 
 def merge(partial: Any, partial_lse: Any, *, out: Any = None) -> tuple[Any, Any]:

@@ -2,6 +2,8 @@
 from collections.abc import Sequence
 from typing import Any, Literal, SupportsFloat, TypedDict, final, overload
 
+from . import BlockLists
+
 __version__: str
 
 class Error(Exception): ...
@@ -46,6 +48,7 @@ def attention(
     first_kv: Any = None,
     cu_seqlens_q: Any = None,
     cu_seqlens_k: Any = None,
+    lists: BlockLists | None = None,
     page_table: Any = None,
     k_format: str | None = None,
     v_format: str | None = None,
@@ -92,6 +95,7 @@ def attention(
     first_kv: Any = None,
     cu_seqlens_q: Any = None,
     cu_seqlens_k: Any = None,
+    lists: BlockLists | None = None,
     page_table: Any = None,
     k_format: str | None = None,
     v_format: str | None = None,
@@ -137,6 +141,7 @@ def supports(
     first_kv: Any = None,
     cu_seqlens_q: Any = None,
     cu_seqlens_k: Any = None,
+    lists: BlockLists | None = None,
     page_table: Any = None,
     k_format: str | None = None,
     v_format: str | None = None,
@@ -185,6 +190,7 @@ class Plan:
         first_kv: Any = None,
         cu_seqlens_q: Any = None,
         cu_seqlens_k: Any = None,
+        lists: BlockLists | None = None,
         page_table: Any = None,
         k_format: str | None = None,
         v_format: str | None = None,
@@ -222,6 +228,7 @@ class Plan:
         first_kv: Any = None,
         cu_seqlens_q: Any = None,
         cu_seqlens_k: Any = None,
+        lists: BlockLists | None = None,
     ) -> Any: ...
     @property
     def info(self) -> dict[str, Any]: ...

@@ -104,6 +104,9 @@ bool fa_py_integers(PyObject *object, const char *name, int64_t each, int64_t **
 /* A list of floats, of one or two axes; columns is the size of the last. */
 bool fa_py_floats(PyObject *object, const char *name, float **list, int64_t *rows, int64_t *columns);
 
+/* Opens an array in host memory to read numbers from. Close with fa_py_close(). */
+bool fa_py_open_host(PyObject *object, const char *name, fa_py_tensor *tensor);
+
 /* ---- devices.c ---- */
 
 /* What one run at a time needs: a queue, and scratch memory of the host. */
@@ -169,6 +172,7 @@ typedef enum fa_py_argument {
     ARG_FIRST_KV,
     ARG_CU_SEQLENS_Q,
     ARG_CU_SEQLENS_K,
+    ARG_LISTS,
     ARG_PAGE_TABLE,
     ARG_K_FORMAT,
     ARG_V_FORMAT,
@@ -217,13 +221,18 @@ typedef struct fa_py_problem {
     fa_py_tensor operand[OPERANDS];
     unsigned present; /* bit n: operand n is open */
     float number[4];  /* scales and zeros that were given as numbers */
-    void *lists[8];   /* to free */
+    void *lists[11];  /* to free */
     int list_count;
     int64_t entries; /* of lists: sequences, or q's batch */
-    bool rows_first; /* layout BSHD */
+    fa_block_lists block_lists;
+    int64_t index_count; /* of their indices */
+    bool rows_first;     /* layout BSHD */
 } fa_py_problem;
 
 bool fa_py_problem_init(void);
+
+/* A whole number; `name` is its name in messages. */
+bool fa_py_whole_number(PyObject *value, const char *name, int64_t *to);
 
 /* Puts positional and keyword arguments in their places; NULL where one was not given. */
 bool fa_py_arguments(const char *function, PyObject *const *args, Py_ssize_t count, PyObject *names,
@@ -262,6 +271,11 @@ static inline bool fa_py_given(PyObject *value)
 {
     return value && value != Py_None;
 }
+
+/* ---- blocks.c ---- */
+
+/* Copies lists of key blocks to problem->block_lists. `desc` has k and the page table that say how many keys there may be. */
+bool fa_py_block_lists_read(PyObject *lists, const fa_attention_desc *desc, fa_py_problem *problem);
 
 /* ---- plan.c ---- */
 

@@ -6,8 +6,8 @@
     "out=None, mask=None, is_causal=False, attn_mask=None, scale=None, enable_gqa=True, layout='BHSD', "           \
     "softcap=0.0, window=None, window_size=None, prefix=0, diagonal_offset=0, alignment=None, alibi_slopes=None, " \
     "sinks=None, bias_factors=None, lens_q=None, lens_kv=None, first_kv=None, cu_seqlens_q=None, "                 \
-    "cu_seqlens_k=None, page_table=None, k_format=None, v_format=None, k_scale=None, v_scale=None, k_zero=None, "  \
-    "v_zero=None, k_factor=None, v_factor=None, keep_last=0, v_in_k=None, dynamic_lengths=False, "                 \
+    "cu_seqlens_k=None, lists=None, page_table=None, k_format=None, v_format=None, k_scale=None, v_scale=None, "   \
+    "k_zero=None, v_zero=None, k_factor=None, v_factor=None, keep_last=0, v_in_k=None, dynamic_lengths=False, "    \
     "return_lse=False, device=None, kernel=None, block_q=0, block_kv=0, splits=0"
 
 const char fa_py_attention_doc[] =
@@ -41,6 +41,9 @@ const char fa_py_attention_doc[] =
     "    cu_seqlens_k: offsets of packed sequences, one more than there are. Lists, or int32 or int64 arrays in host\n"
     "    memory; one number stands for all entries. Rows beyond lens_q are 0 in a new result in host memory, and\n"
     "    undefined in one on CUDA; they are left alone in `out`.\n"
+    "lists: a BlockLists, the blocks of keys that each block of rows meets (block-sparse attention); the masks hold\n"
+    "    besides. They are copied. A row without a key is 0. Each other content of them makes a plan: where they change\n"
+    "    from call to call, Plan.run() takes them.\n"
     "page_table: (sequences, pages) or (pages,), int32. k and v are then pools of pages, whose axis 0 counts pages.\n"
     "k_format, v_format: k or v is uint8, its last axis the bytes of a row in this format, such as 'q8_0'.\n"
     "k_scale, v_scale, k_zero, v_zero: of k and v in 8 bits or fewer; arrays of k's axes, each of size 1 or a divisor\n"
@@ -78,10 +81,12 @@ const char fa_py_plan_doc[] =
     "\n"
     "Arguments are those of attention(). Arrays may be Spec; only their layout counts. dynamic_lengths=True: lens_q,\n"
     "lens_kv, first_kv and cu_seqlens may differ from run to run, at most what the arrays hold; those that are given\n"
-    "here are what the plan is made for. Errors as attention(). Any number of threads may run one.";
+    "here are what the plan is made for. So may lists, where the plan has some. The plan copies lists. Errors as\n"
+    "attention(). Any number of threads may run one.";
 
 const char fa_py_run_doc[] =
     "run(q, k, v=None, *, out=None, attn_mask=None, page_table=None, k_scale=None, v_scale=None, k_zero=None, "
-    "v_zero=None, lens_q=None, lens_kv=None, first_kv=None, cu_seqlens_q=None, cu_seqlens_k=None)\n--\n\n"
-    "Runs the plan on arrays of the types, sizes and strides that it was made for; lengths only with\n"
-    "dynamic_lengths=True. Returns what attention() returns. InvalidError names what differs from the plan.";
+    "v_zero=None, lens_q=None, lens_kv=None, first_kv=None, cu_seqlens_q=None, cu_seqlens_k=None, lists=None)\n--\n\n"
+    "Runs the plan on arrays of the types, sizes and strides that it was made for; lengths and lists only with\n"
+    "dynamic_lengths=True. lists have the sizes of the plan's lists, which hold where none are given. Returns what\n"
+    "attention() returns. InvalidError names what differs from the plan.";

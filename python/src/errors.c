@@ -93,6 +93,10 @@ static void rename_fields(const char *from, char *to, size_t room)
         }
         for (; size > 0 && to < end; size--)
             *to++ = *word++;
+        if (length && strncmp(from, "->", 2) == 0 && to < end) {
+            *to++ = '.';
+            from += 2;
+        }
     }
     *to = '\0';
 }

@@ -17,7 +17,7 @@ static bool is_array(PyObject *object)
            (PyObject_CheckBuffer(object) || PyObject_HasAttrString(object, "__dlpack__"));
 }
 
-static bool open_list(PyObject *object, const char *name, fa_py_tensor *tensor)
+bool fa_py_open_host(PyObject *object, const char *name, fa_py_tensor *tensor)
 {
     if (!fa_py_open(object, name, false, tensor))
         return false;
@@ -78,7 +78,7 @@ bool fa_py_integers(PyObject *object, const char *name, int64_t each, int64_t **
     bool one = PyIndex_Check(object);
     if (is_array(object)) {
         fa_py_tensor tensor;
-        if (!open_list(object, name, &tensor))
+        if (!fa_py_open_host(object, name, &tensor))
             return false;
         one = tensor.ndim == 0;
         const bool good = one || whole_array(&tensor, list, count);
@@ -157,7 +157,7 @@ bool fa_py_floats(PyObject *object, const char *name, float **list, int64_t *row
     bool one = false;
     if (is_array(object)) {
         fa_py_tensor tensor;
-        if (!open_list(object, name, &tensor))
+        if (!fa_py_open_host(object, name, &tensor))
             return false;
         one = tensor.ndim == 0;
         const bool good = one || float_array(&tensor, list, rows, columns);

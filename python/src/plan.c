@@ -43,6 +43,21 @@ static bool key_list(key_bytes *key, const void *list, int64_t count, size_t siz
     return key_put(key, &length, sizeof length) && (!list || key_put(key, list, (size_t)count * size));
 }
 
+/* Lists of key blocks, if there are any; their sizes were checked when they were copied. */
+static bool key_blocks(key_bytes *key, const fa_py_problem *problem)
+{
+    if (!problem->desc.lists)
+        return key_list(key, NULL, 0, 1);
+    fa_block_lists sizes = problem->block_lists;
+    const int64_t count = sizes.sequences * sizes.heads * sizes.row_blocks;
+    const void *const indptr = sizes.indptr, *const indices = sizes.indices, *const mask = sizes.mask;
+    sizes.indptr = sizes.indices = NULL;
+    sizes.mask = NULL;
+    return key_list(key, &sizes, 1, sizeof sizes) && key_list(key, indptr, count + 1, sizeof(int32_t)) &&
+           key_list(key, indices, problem->index_count, sizeof(int32_t)) &&
+           key_list(key, mask, mask ? count * sizes.key_blocks : 0, 1);
+}
+
 static bool key_make(key_bytes *key, const fa_py_device *device, const fa_py_problem *problem)
 {
     const fa_attention_desc *desc = &problem->desc;
@@ -54,11 +69,12 @@ static bool key_make(key_bytes *key, const fa_py_device *device, const fa_py_pro
     fa_attention_desc *copy = (fa_attention_desc *)(void *)(key->bytes + sizeof(void *));
     copy->cu_rows_q = copy->cu_rows_kv = copy->lens_q = copy->lens_kv = copy->first_kv = NULL;
     copy->bias_factors = copy->alibi_slopes = copy->sinks = NULL;
+    copy->lists = NULL;
     copy->tuning = NULL;
     const int64_t n = problem->entries, heads = desc->q.shape[1];
     const bool lists = desc->cu_rows_q || desc->cu_rows_kv || desc->lens_q || desc->lens_kv ||
                        desc->first_kv || desc->bias_factors || desc->alibi_slopes || desc->sinks ||
-                       desc->tuning;
+                       desc->lists || desc->tuning;
     return !lists ||
            (key_list(key, desc->cu_rows_q, n + 1, sizeof(int64_t)) &&
             key_list(key, desc->cu_rows_kv, n + 1, sizeof(int64_t)) &&
@@ -67,7 +83,7 @@ static bool key_make(key_bytes *key, const fa_py_device *device, const fa_py_pro
             key_list(key, desc->first_kv, n, sizeof(int64_t)) &&
             key_list(key, desc->bias_factors, heads, sizeof(float)) &&
             key_list(key, desc->alibi_slopes, desc->alibi_stride ? n * heads : heads, sizeof(float)) &&
-            key_list(key, desc->sinks, heads, sizeof(float)) &&
+            key_list(key, desc->sinks, heads, sizeof(float)) && key_blocks(key, problem) &&
             key_list(key, desc->tuning ? problem->kernel : NULL, (int64_t)sizeof problem->kernel, 1) &&
             key_list(key, desc->tuning ? &desc->tuning->block_q : NULL, 3, sizeof(int32_t)));
 }

@@ -8,6 +8,7 @@
 typedef struct plan_object {
     PyObject_HEAD fa_py_plan *plan;
     fa_attention_desc desc; /* without its lists */
+    bool has_lists;         /* of key blocks: the plan keeps them, and no run reads them again */
     PyObject *values[ARGUMENTS];
 } plan_object;
 
@@ -28,10 +29,11 @@ static bool is_operand(int argument)
     }
 }
 
+/* What a run may bring with dynamic_lengths. */
 static bool is_length(int argument)
 {
     return argument == ARG_LENS_Q || argument == ARG_LENS_KV || argument == ARG_FIRST_KV ||
-           argument == ARG_CU_SEQLENS_Q || argument == ARG_CU_SEQLENS_K;
+           argument == ARG_CU_SEQLENS_Q || argument == ARG_CU_SEQLENS_K || argument == ARG_LISTS;
 }
 
 static int plan_init(PyObject *self, PyObject *args, PyObject *keywords)
@@ -51,8 +53,9 @@ static int plan_init(PyObject *self, PyObject *args, PyObject *keywords)
     }
     if (object->plan) {
         object->desc = problem.desc;
+        object->has_lists = problem.desc.lists;
         for (int argument = 0; argument < ARGUMENTS; argument++) {
-            if (!is_operand(argument))
+            if (!is_operand(argument) && argument != ARG_LISTS)
                 object->values[argument] = Py_XNewRef(values[argument]);
         }
     }
@@ -119,6 +122,8 @@ static bool gather(const plan_object *object, PyObject *values[ARGUMENTS], PyObj
             lengths[argument] = values[argument];
         values[argument] = object->values[argument];
     }
+    if (fa_py_given(lengths[ARG_LISTS]) && !object->has_lists)
+        return fa_py_fail(FA_INVALID, "lists is given, expected None: the plan has none");
     return true;
 }
 

@@ -29,6 +29,7 @@ const char *const fa_py_argument_names[ARGUMENTS] = {
     [ARG_FIRST_KV] = "first_kv",
     [ARG_CU_SEQLENS_Q] = "cu_seqlens_q",
     [ARG_CU_SEQLENS_K] = "cu_seqlens_k",
+    [ARG_LISTS] = "lists",
     [ARG_PAGE_TABLE] = "page_table",
     [ARG_K_FORMAT] = "k_format",
     [ARG_V_FORMAT] = "v_format",
@@ -139,26 +140,25 @@ bool fa_py_arguments_tuple(const char *function, PyObject *args, PyObject *keywo
 
 /* ---- plain values ---- */
 
-static bool wrong_type(PyObject *value, int argument, const char *expected)
+static bool wrong_type(PyObject *value, const char *name, const char *expected)
 {
-    PyErr_Format(PyExc_TypeError, "%s is of type %R, expected %s", fa_py_argument_names[argument],
-                 (PyObject *)Py_TYPE(value), expected);
+    PyErr_Format(PyExc_TypeError, "%s is of type %R, expected %s", name, (PyObject *)Py_TYPE(value),
+                 expected);
     return false;
 }
 
-static bool read_number(PyObject *value, int argument, int64_t *to)
+bool fa_py_whole_number(PyObject *value, const char *name, int64_t *to)
 {
     PyObject *number = PyNumber_Index(value);
     if (!number) {
         PyErr_Clear();
-        return wrong_type(value, argument, "a whole number");
+        return wrong_type(value, name, "a whole number");
     }
     const int64_t found = PyLong_AsLongLong(number);
     Py_DECREF(number);
     if (PyErr_Occurred()) {
         PyErr_Clear();
-        return fa_py_fail(FA_INVALID, "%s is %S, which does not fit into 64 bits",
-                          fa_py_argument_names[argument], value);
+        return fa_py_fail(FA_INVALID, "%s is %S, which does not fit into 64 bits", name, value);
     }
     *to = found;
     return true;
@@ -166,7 +166,8 @@ static bool read_number(PyObject *value, int argument, int64_t *to)
 
 static bool read_int64(PyObject *const values[], int argument, int64_t *to)
 {
-    return !fa_py_given(values[argument]) || read_number(values[argument], argument, to);
+    return !fa_py_given(values[argument]) ||
+           fa_py_whole_number(values[argument], fa_py_argument_names[argument], to);
 }
 
 static bool read_int32(PyObject *const values[], int argument, int32_t *to)
@@ -188,7 +189,7 @@ static bool read_float(PyObject *const values[], int argument, float *to)
     const double found = PyFloat_AsDouble(values[argument]);
     if (found == -1 && PyErr_Occurred()) {
         PyErr_Clear();
-        return wrong_type(values[argument], argument, "a number");
+        return wrong_type(values[argument], fa_py_argument_names[argument], "a number");
     }
     *to = (float)found;
     return true;
@@ -204,7 +205,7 @@ static bool read_bool(PyObject *const values[], int argument, bool *to)
     if (found < 0 && (PyErr_ExceptionMatches(PyExc_TypeError) || PyErr_ExceptionMatches(PyExc_ValueError) ||
                       PyErr_ExceptionMatches(PyExc_RuntimeError))) {
         PyErr_Clear();
-        return wrong_type(value, argument, "True or False");
+        return wrong_type(value, fa_py_argument_names[argument], "True or False");
     }
     return found >= 0;
 }
@@ -213,7 +214,7 @@ static bool read_bool(PyObject *const values[], int argument, bool *to)
 static const char *read_text(PyObject *value, int argument)
 {
     if (!PyUnicode_Check(value)) {
-        wrong_type(value, argument, "a str");
+        wrong_type(value, fa_py_argument_names[argument], "a str");
         return NULL;
     }
     return PyUnicode_AsUTF8AndSize(value, NULL);
@@ -498,7 +499,7 @@ static bool read_side(PyObject *pair, int argument, int side, int64_t least, int
     if (!value)
         return false;
     int64_t found = 0;
-    bool good = value == Py_None || read_number(value, argument, &found);
+    bool good = value == Py_None || fa_py_whole_number(value, fa_py_argument_names[argument], &found);
     if (good && value != Py_None) {
         if (found < least || found > FA_MAX_LENGTH)
             good = fa_py_fail(FA_INVALID, "%s[%d] is %lld, expected %lld to %d, or None",
@@ -517,7 +518,7 @@ static bool read_window(PyObject *const values[], int argument, int64_t least, i
     if (!fa_py_given(pair))
         return true;
     if (!PySequence_Check(pair) || PyUnicode_Check(pair))
-        return wrong_type(pair, argument, "a pair (left, right)");
+        return wrong_type(pair, fa_py_argument_names[argument], "a pair (left, right)");
     const Py_ssize_t size = PySequence_Size(pair);
     if (size != 2)
         return size >= 0 &&
@@ -607,6 +608,16 @@ static bool read_lengths(PyObject *const values[], fa_py_problem *problem)
            read_entries(values, problem, ARG_FIRST_KV, problem->entries, &desc->first_kv);
 }
 
+/* Lists of key blocks, of a description or of a run; `desc` says how many keys there may be. */
+static bool read_block_lists(PyObject *value, const fa_attention_desc *desc, fa_py_problem *problem,
+                             const fa_block_lists **to)
+{
+    if (!fa_py_given(value))
+        return true;
+    *to = &problem->block_lists;
+    return fa_py_block_lists_read(value, desc, problem);
+}
+
 /* One length for all of `entries`, or a list; the first list says how many sequences there are. */
 static bool read_run_list(PyObject *const values[], fa_py_problem *lists, int argument, int64_t entries,
                           int64_t *sequences, const int64_t **to)
@@ -646,7 +657,8 @@ bool fa_py_lengths_read(PyObject *const values[ARGUMENTS], const fa_py_problem *
     *sequences = lengths->cu_rows_q ? rows - 1 : lengths->cu_rows_kv ? keys - 1 : 0;
     return read_run_list(values, lists, ARG_LENS_Q, entries, sequences, &lengths->lens_q) &&
            read_run_list(values, lists, ARG_LENS_KV, entries, sequences, &lengths->lens_kv) &&
-           read_run_list(values, lists, ARG_FIRST_KV, entries, sequences, &lengths->first_kv);
+           read_run_list(values, lists, ARG_FIRST_KV, entries, sequences, &lengths->first_kv) &&
+           read_block_lists(values[ARG_LISTS], &problem->desc, lists, &lengths->lists);
 }
 
 /* Floats of each head; rows of them for each sequence where `rows` is given. */
@@ -800,7 +812,9 @@ bool fa_py_problem_read(PyObject *const values[ARGUMENTS], fa_py_problem *proble
     return read_keys(values, problem) && check_heads(values, desc) && read_out(values[ARG_OUT], problem) &&
            read_positions(values, desc) && read_attn_mask(values, problem) &&
            read_page_table(values, problem) && read_scales(values, problem) &&
-           read_lengths(values, problem) && read_terms(values, problem) && read_tuning(values, problem);
+           read_lengths(values, problem) &&
+           read_block_lists(values[ARG_LISTS], desc, problem, &desc->lists) && read_terms(values, problem) &&
+           read_tuning(values, problem);
 }
 
 bool fa_py_problem_has_memory(const fa_py_problem *problem)

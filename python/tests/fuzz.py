@@ -110,6 +110,7 @@ class Fuzz:
             "first_kv": lambda: lengths(keys),
             "cu_seqlens_q": lambda: offsets(rows),
             "cu_seqlens_k": lambda: offsets(keys),
+            "lists": lambda: self.lists(batch, heads, rows, keys),
             "page_table": lambda: np.random.default_rng(n(99)).integers(-1, 3, (batch, n(4)), np.int32),
             "k_format": lambda: self.random.choice(list(fastattn._core.formats())),
             "v_format": lambda: self.random.choice(list(fastattn._core.formats())),
@@ -135,6 +136,26 @@ class Fuzz:
         if self.rare(200):
             chosen["surprise"] = 1
         return chosen
+
+    def lists(self, batch, heads, rows, keys):
+        """Lists of key blocks, most of which fit."""
+        pick, n = self.pick, self.random.randrange
+        block_rows, block_keys = pick(1, 3, 8, 16), pick(1, 3, 8, 16)
+        row_blocks, key_blocks = -(-rows // block_rows) + n(2), -(-keys // block_keys) + n(2)
+        shape = pick((), (1,), (heads,), (1, heads), (batch, 1), (batch, heads)) + (row_blocks, key_blocks)
+        fields = {"block_rows": block_rows, "block_keys": block_keys}
+        if self.rare(2):
+            fields["mask"] = self.array(shape, bool)
+        else:
+            counts = [n(key_blocks + 1) for _ in range(int(np.prod(shape[:-1])))]
+            fields["indptr"] = np.cumsum([0, *counts]).astype(pick(np.int32, np.int64))
+            fields["indices"] = [block for count in counts for block in self.random.sample(range(key_blocks), count)]
+            fields |= zip(("key_blocks", "row_blocks", "heads", "sequences"), reversed(shape))
+            if self.rare(8):
+                fields["indices"] = fields["indices"][:-1]
+        if self.rare(8):
+            fields[self.random.choice([*fields, "heads", "sequences"])] = self.junk()
+        return fastattn.BlockLists(**fields)
 
     def one(self):
         batch, heads, rows, keys = self.size(1, 2), self.size(1, 2, 4), self.size(1, 5, 20), self.size(1, 7, 40)

@@ -57,6 +57,17 @@ class Arrays(unittest.TestCase):
         with self.assertRaisesRegex(TypeError, "q.__dlpack__"):
             fastattn.attention(Broken(), *self.three[1:])
 
+    def test_lists(self):
+        """Lists of key blocks, of NumPy, of PyTorch, and with nothing but __dlpack__."""
+        mask = np.arange(12).reshape(3, 4) % 3 > 0
+        want = fastattn.attention(*self.three, lists=fastattn.BlockLists(3, 4, mask))
+        rows = np.cumsum([0, *mask.sum(axis=-1)]).astype(np.int32), np.nonzero(mask)[1].astype(np.int32)
+        for make in (Foreign, *([torch.from_numpy] if torch else [])):
+            for lists in (fastattn.BlockLists(3, 4, make(mask)),
+                          fastattn.BlockLists(3, 4, indptr=make(rows[0]), indices=make(rows[1]))):
+                np.testing.assert_array_equal(fastattn.attention(*self.three, lists=lists), want)
+        self.assertTrue((abs(want - fastattn.attention(*self.three)) > 1e-3).any())
+
     def test_capsules(self):
         """A capsule of DLPack is used once, and each one is released."""
         q = self.three[0]

@@ -158,6 +158,80 @@ class Errors(unittest.TestCase):
         self.refuse(TypeError, "has no argument 'causal'", causal=True)
         self.refuse(bad, "cu_seqlens", cu_seqlens_q=[0, 9], dynamic_lengths=True)
 
+    def test_lists(self):
+        """9 rows and 13 keys, 4 heads of q and 2 of k, in blocks of 4 and 8."""
+        bad, mask = fastattn.InvalidError, np.ones((3, 2), bool)
+        rows = {"mask": None, "indptr": [0, 1, 2, 3], "indices": [0, 1, 0]}
+        for kind, text, fields in [
+            (bad, "lists.block_rows is 0", {"block_rows": 0}),
+            (bad, "lists.block_keys is 4294967304, .*32 bits", {"block_keys": 2**32 + 8}),
+            (bad, "lists.block_keys is .*64 bits", {"block_keys": 2**70}),
+            (bad, f"lists.block_rows is {2**31 - 1}, expected", {"block_rows": 2**31 - 1}),
+            (TypeError, "lists.block_rows is of type <class 'float'>, expected a whole number", {"block_rows": 4.0}),
+            (bad, "lists has both mask and indptr", {"indptr": [0]}),
+            (bad, "lists has neither mask and indptr", {"mask": None}),
+            (bad, "lists.indices is given", {"indices": [0]}),
+            (TypeError, "lists.mask is of type <class 'list'>", {"mask": [[True]]}),
+            (bad, "lists.mask.dtype is float64, expected bool", {"mask": np.ones((3, 2))}),
+            (bad, "lists.mask.dtype is int32", {"mask": mask.astype(np.int32)}),
+            (bad, "lists.mask has 1 axes", {"mask": mask[0]}),
+            (bad, "lists.mask has 5 axes", {"mask": mask[None, None, None]}),
+            (bad, "lists.mask.* negative", {"mask": mask[::-1]}),
+            (bad, "lists.mask", {"mask": fastattn.Spec((3, 2), "bool")}),
+            (bad, "lists.row_blocks is 2, expected at least 3$", {"mask": mask[:2]}),
+            (bad, "lists.key_blocks is 1, expected at least 2$", {"mask": mask[:, :1]}),
+            (bad, "lists.row_blocks is 0, expected at least 3$", {"mask": mask[:0]}),
+            (bad, "lists.heads is 3, expected 1, 2 or 4", {"mask": mask[None].repeat(3, 0)}),
+            (bad, "lists.sequences is 3, expected 1 or 2", {"mask": mask[None, None].repeat(3, 0)}),
+            (bad, "lists.heads is 2, expected 1 as in lists.mask", {"heads": 2}),
+            (TypeError, "lists.heads is of type <class 'str'>", {"heads": "2"}),
+            (TypeError, "lists.indptr is of type <class 'int'>", {**rows, "indptr": 3}),
+            (TypeError, r"lists.indptr\[1\] is of type <class 'float'>", {**rows, "indptr": [0, 1.0, 2, 3]}),
+            (bad, "lists.indptr has 2 axes of int32", {**rows, "indptr": np.zeros((2, 2), np.int32)}),
+            (bad, r"lists.indptr\[3\] is 4294967296, which does not fit into 32", {**rows, "indptr": [0, 1, 2, 2**32]}),
+            (bad, "lists.indptr has 0 entries", {**rows, "indptr": []}),
+            (bad, "lists.indptr has 4 entries.* 2 heads, 1 row blocks", {**rows, "heads": 2}),
+            (bad, "lists.indptr has 4 entries.* 2 row blocks", {**rows, "row_blocks": 2}),
+            (bad, "lists.indptr has 4 entries", {**rows, "sequences": 2**40, "heads": 2**40}),
+            (bad, "lists.indptr has 4 entries", {**rows, "row_blocks": 2**62, "heads": 4}),
+            (bad, "lists.heads is 0, expected at least 1", {**rows, "heads": 0}),
+            (bad, "lists.row_blocks is -1, expected at least 0", {**rows, "row_blocks": -1}),
+            (bad, "lists.row_blocks is 2, expected at least 3$", {**rows, "indptr": [0, 1, 2]}),
+            (bad, "lists.key_blocks is 1, expected at least 2$", {**rows, "key_blocks": 1}),
+            (bad, r"lists.indptr\[0\] is 1, expected 0", {**rows, "indptr": [1, 1, 2, 3]}),
+            (bad, r"lists.indptr\[0\] is -1, expected 0", {**rows, "indptr": [-1, 1, 2, 3]}),
+            (bad, r"lists.indptr\[2\] is 0, expected at least the one before", {**rows, "indptr": [0, 1, 0, 3]}),
+            (bad, r"lists.indptr\[1\] is 900, but lists.indices has 3", {**rows, "indptr": [0, 900, 0, 3]}),
+            (bad, "lists.indices is None", {**rows, "indices": None}),
+            (bad, r"lists.indices\[1\] is 2, expected 0 to 1$", {**rows, "indices": [0, 2, 0]}),
+            (bad, r"lists.indices\[2\] is -1, expected 0 to 1$", {**rows, "indices": [0, 1, -1]}),
+            (bad, r"lists.indices\[1\] is 0, which its list has", {**rows, "indptr": [0, 2, 2, 3], "indices": [0, 0, 1]}),
+        ]:
+            with self.subTest(text):
+                lists = fastattn.BlockLists(**{"block_rows": 4, "block_keys": 8, "mask": mask, **fields})
+                self.refuse(kind, text, lists=lists)
+        for other in ({"block_rows": 4}, mask, 5, "lists"):
+            self.refuse(TypeError, "lists is of type .*, expected a fastattn.BlockLists", lists=other)
+        self.refuse(bad, r"lists.row_blocks is 3, expected at least \d+$", dynamic_lengths=True, lens_q=3,
+                    lists=fastattn.BlockLists(2, 8, mask))
+
+    def test_lists_of_a_run(self):
+        q, k, v = self.three
+        lists = fastattn.BlockLists(4, 8, np.ones((3, 2), bool))
+        for arguments, run, text in [
+            ({}, lists, "lists is of the plan.*dynamic_lengths"),
+            ({"lists": lists}, lists, "lists is of the plan.*dynamic_lengths"),
+            ({"dynamic_lengths": True}, lists, "lists is given, expected None: the plan has none"),
+            ({"dynamic_lengths": True, "lists": lists}, fastattn.BlockLists(4, 8, np.ones((4, 2), bool)),
+             "lists.row_blocks is 4, expected 3"),
+            ({"dynamic_lengths": True, "lists": lists}, fastattn.BlockLists(3, 8, np.ones((3, 2), bool)),
+             "lists.block_rows is 3, expected 4"),
+            ({"dynamic_lengths": True, "lists": lists},
+             fastattn.BlockLists(4, 8, indptr=[0, 1, 2, 3], indices=[0, 5, 0]), r"lists.indices\[1\] is 5"),
+        ]:
+            with self.assertRaisesRegex(fastattn.InvalidError, text):
+                fastattn.Plan(q, k, v, **arguments).run(q, k, v, lists=run)
+
     def test_devices(self):
         self.refuse(fastattn.NoDeviceError, "tpu", device="tpu")
         self.refuse(fastattn.NoDeviceError, "openmp:9", device="openmp:9")

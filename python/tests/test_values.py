@@ -19,6 +19,18 @@ def problem(batch=2, heads=4, heads_kv=2, rows=9, keys=13, dim=16, dim_v=None, d
             draw((batch, heads_kv, keys, dim_v or dim), dtype, 3))
 
 
+def seen_by(mask, block_rows, block_keys, rows, keys):
+    """The boolean attn_mask that a mask of blocks stands for."""
+    return mask.repeat(block_rows, axis=-2).repeat(block_keys, axis=-1)[..., :rows, :keys]
+
+
+def compressed(mask):
+    """The lists of a mask of blocks as indptr and indices; each list names its last block first."""
+    rows = mask.reshape(-1, mask.shape[-1])
+    indices = [block for row in rows for block in np.flatnonzero(row)[::-1]]
+    return np.cumsum([0, *rows.sum(axis=-1)]).astype(np.int32), np.array(indices, np.int32)
+
+
 class Values(unittest.TestCase):
     def check(self, q, k, v, given=None, **arguments):
         """`given` are arguments as attention() takes them, where the oracle's are spelled otherwise."""
@@ -94,6 +106,77 @@ class Values(unittest.TestCase):
         self.check(*three, attn_mask=bias.astype(np.float16))
         self.check(*three, attn_mask=np.where(keep, np.float32(0), np.float32(-np.inf)))
         self.check(*three, attn_mask=bias[:1, :1], bias_factors=[1.0, 0.5, -2.0, 0.0])
+
+    def test_lists(self):
+        q, k, v = problem(heads=4, heads_kv=2, rows=37, keys=75)
+        for shape in ((5, 5), (1, 5, 5), (2, 5, 5), (4, 5, 5), (1, 1, 5, 5), (2, 1, 5, 5), (2, 4, 5, 5), (7, 9)):
+            mask = draw(shape, seed=10) > 0.3
+            mask[..., 1, :] = False
+            full = seen_by(mask, 8, 16, 37, 75)
+            if full.ndim > 2 and full.shape[-3] == 2:
+                full = full.repeat(2, axis=-3)
+            indptr, indices = compressed(mask)
+            sizes = dict(zip(("key_blocks", "row_blocks", "heads", "sequences"), reversed(shape)))
+            for lists in (fastattn.BlockLists(8, 16, mask), fastattn.BlockLists(8, 16, mask.astype(np.uint8) * 2, **sizes),
+                          fastattn.BlockLists(8, 16, indptr=indptr, indices=indices, **sizes),
+                          fastattn.BlockLists(8, 16, indptr=list(indptr), indices=indices.astype(np.int64), **sizes)):
+                self.check(q, k, v, given={"lists": lists}, attn_mask=full)
+                self.check(q, k, v, given={"lists": lists, "mask": "causal"}, attn_mask=full, mask="causal")
+
+    def test_lists_of_any_strides(self):
+        q, k, v = problem(rows=37, keys=75)
+        wide = draw((10, 5, 3), seed=11) > 0
+        turned = wide[::2, :, 1].T
+        self.check(q, k, v, given={"lists": fastattn.BlockLists(8, 16, turned)}, attn_mask=seen_by(turned, 8, 16, 37, 75))
+        same = np.broadcast_to(turned[:, :1], (2, 1, 5, 5))
+        self.check(q, k, v, given={"lists": fastattn.BlockLists(8, 16, same)}, attn_mask=seen_by(same, 8, 16, 37, 75))
+
+    def test_sizes_of_lists(self):
+        """Sizes that are not given are what indptr says, and what k or its page table holds."""
+        q, k, v = problem(heads=2, rows=37, keys=75)
+        mask = draw((2, 5, 5), seed=12) > 0
+        indptr, indices = compressed(mask)
+        lists = fastattn.BlockLists(8, 16, indptr=indptr, indices=indices, heads=2)
+        self.check(q, k, v, given={"lists": lists}, attn_mask=seen_by(mask, 8, 16, 37, 75))
+        pool = [np.zeros((5, 2, 16, 16), np.float32) for _ in "kv"]
+        for side, x in zip(pool, (k, v)):
+            for page in range(5):
+                side[page][:, :len(x[0, 0, 16 * page:16 * page + 16])] = x[0, :, 16 * page:16 * page + 16]
+        got = fastattn.attention(q[:1], *pool, page_table=np.arange(5, dtype=np.int32), lens_kv=75, lists=lists)
+        np.testing.assert_allclose(got, fastattn.attention(q[:1], k[:1], v[:1], lists=lists), rtol=2e-6, atol=2e-6)
+
+    def test_lists_are_told_apart(self):
+        """Plans are kept by what lists say when they are given: equal ones share a plan, changed ones do not."""
+        three = problem(rows=37, keys=75)
+        mask = np.ones((5, 5), bool)
+        lists, calls = fastattn.BlockLists(8, 16, mask), []
+        for column in (0, 1, 2):
+            mask[:, column] = False
+            self.check(*three, given={"lists": lists}, attn_mask=seen_by(mask, 8, 16, 37, 75))
+            before = fastattn.plan_cache_info()["misses"]
+            fastattn.attention(*three, lists=fastattn.BlockLists(8, 16, mask * np.uint8(2)), return_lse=True)
+            self.assertEqual(fastattn.plan_cache_info()["misses"], before)
+        for indices in ([0, 1], [0, 2]):
+            lists = fastattn.BlockLists(40, 16, indptr=[0, 2], indices=indices)
+            full = np.isin(np.arange(75) // 16, indices)[None].repeat(37, axis=0)
+            self.check(*three, given={"lists": lists}, attn_mask=full)
+
+    def test_lists_of_a_run(self):
+        q, k, v = problem(rows=37, keys=75)
+        masks = draw((2, 5, 5), seed=13) > 0
+        given = masks[0].copy()
+        plan = fastattn.Plan(q, k, v, lists=fastattn.BlockLists(8, 16, given), dynamic_lengths=True)
+        indptr, indices = (list(x) for x in compressed(given))
+        still = fastattn.Plan(q, k, v, lists=fastattn.BlockLists(8, 16, indptr=indptr, indices=indices))
+        want = [fastattn.attention(q, k, v, lens_kv=60, attn_mask=seen_by(mask, 8, 16, 37, 75)) for mask in masks]
+        given[:] = False
+        indices[:] = [None] * len(indices)
+        indptr, indices = compressed(masks[1])
+        for run, n in ((None, 0), (fastattn.BlockLists(8, 16, masks[1]), 1),
+                       (fastattn.BlockLists(8, 16, indptr=indptr, indices=indices), 1), (None, 0)):
+            np.testing.assert_allclose(plan.run(q, k, v, lens_kv=60, lists=run), want[n], rtol=2e-6, atol=2e-6)
+        full = seen_by(masks[0], 8, 16, 37, 75)
+        np.testing.assert_allclose(still.run(q, k, v), fastattn.attention(q, k, v, attn_mask=full), rtol=2e-6, atol=2e-6)
 
     def test_bits(self):
         q, k, v = problem()
