@@ -95,6 +95,7 @@ c_struct!(fa_attention_desc {
     tuning: *const c_void,
     want_status: i32,
     v_in_k: i32,
+    lists: *const c_void,
 });
 
 c_struct!(fa_inputs {
