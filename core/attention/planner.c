@@ -414,7 +414,7 @@ static void take_row_block(fa_planner *w, const row_block *b, fa_pass what, fa_s
     fa_planner_take_rows(w, rows);
     if (what == FA_PASS_FILL) {
         out->blocks_skipped += divide_up(b->view.len_kv, w->block_kv) * w->heads;
-        out->rows_done += rows * w->heads * b->parts;
+        out->rows_done += (int64_t)rows * w->heads * b->parts;
         out->splits = FA_MAX(out->splits, (int32_t)b->parts);
     }
     if (fa_lists_planned(w->problem))
