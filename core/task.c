@@ -2,6 +2,7 @@
 #include "core/task.h"
 
 #include "core/backend.h"
+#include "core/binding.h"
 #include "core/device.h"
 #include "core/status.h"
 
@@ -13,6 +14,19 @@ fa_task_view fa_task_view_of(const fa_task *task, const fa_task_binding *binding
         view.at[n] = buffer && buffer->address ? (char *)buffer->address + binding->offset[n] : NULL;
     }
     return view;
+}
+
+fa_status fa_task_check_overlap(const fa_task *task, const fa_task_binding *binding)
+{
+    fa_memory memory[FA_TASK_OPERANDS];
+    int count = 0;
+    for (int n = 0; n < FA_TASK_OPERANDS; n++) {
+        const fa_task_operand *o = &task->operand[n];
+        if (binding->buffer[n])
+            memory[count++] = (fa_memory){
+                o->name, fa_buffer_bytes(o->span, binding->buffer[n], binding->offset[n]), o->written};
+    }
+    return fa_memory_check_overlap(memory, count);
 }
 
 fa_status fa_task_prepare(fa_task *task)

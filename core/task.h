@@ -49,6 +49,9 @@ typedef struct fa_task_binding {
     int32_t groups; /* at least 1 */
 } fa_task_binding;
 
+/* FA_INVALID, with the names, where what a run writes shares bytes with something else of it. */
+fa_status fa_task_check_overlap(const fa_task *task, const fa_task_binding *binding);
+
 /* Where the operands of a run in host memory lie. */
 fa_task_view fa_task_view_of(const fa_task *task, const fa_task_binding *binding);
 

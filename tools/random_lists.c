@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "tools/cli.h"
+#include "tools/conform/conform.h"
 
 bool random_lists_options(const char *command, double density, int64_t block, int64_t head, int64_t heads_kv)
 {
@@ -19,20 +20,11 @@ bool random_lists_options(const char *command, double density, int64_t block, in
     return false;
 }
 
-/* SplitMix64, below `bound`. */
-static int64_t draw(uint64_t *state, int64_t bound)
-{
-    uint64_t x = *state += 0x9e3779b97f4a7c15u;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return (int64_t)((x ^ x >> 31) % (uint64_t)bound);
-}
-
 /* `kept` of `blocks` blocks, each choice of them as likely. */
-static void draw_list(uint8_t *mask, int64_t blocks, int64_t kept, uint64_t *state)
+static void draw_list(uint8_t *mask, int64_t blocks, int64_t kept, conform_random *random)
 {
     for (int64_t block = 0; block < blocks; block++) {
-        mask[block] = draw(state, blocks - block) < kept;
+        mask[block] = conform_random_below(random, (uint32_t)(blocks - block)) < kept;
         kept -= mask[block];
     }
 }
@@ -54,13 +46,14 @@ bool random_lists_make(double density, int64_t block, uint64_t seed, fa_attentio
         .row_blocks = (rows + block - 1) / block,
         .key_blocks = (keys + block - 1) / block,
     };
+    conform_random random = conform_random_of(seed, "lists");
     const int64_t lists = heads * out->lists.row_blocks, blocks = out->lists.key_blocks;
     const int64_t kept = (int64_t)(density * (double)blocks + 0.5);
     if (blocks > 0 && lists > INT64_MAX / 2 / blocks)
         return false;
     out->mask = malloc((size_t)(lists * blocks) + 1);
     for (int64_t n = 0; out->mask && n < lists; n++)
-        draw_list(out->mask + n * blocks, blocks, kept > 0 ? kept : 1, &seed);
+        draw_list(out->mask + n * blocks, blocks, kept > 0 ? kept : 1, &random);
     out->lists.mask = out->mask;
     desc->lists = &out->lists;
     return out->mask != NULL;

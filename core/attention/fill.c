@@ -215,19 +215,6 @@ static fa_status take_lists(const fa_plan *plan, const fa_device_lengths *l, fa_
                      binding);
 }
 
-static fa_status check_overlap(const fa_plan *plan, const fa_task_binding *binding)
-{
-    fa_memory memory[OPERANDS];
-    int count = 0;
-    for (int n = 0; n < OPERANDS; n++) {
-        const fa_task_operand *o = &plan->fill->task.operand[n];
-        if (binding->buffer[n])
-            memory[count++] = (fa_memory){
-                o->name, fa_buffer_bytes(o->span, binding->buffer[n], binding->offset[n]), o->written};
-    }
-    return fa_memory_check_overlap(memory, count);
-}
-
 fa_status fa_plan_schedule_device(const fa_plan *plan, fa_queue *queue, const fa_device_lengths *lengths,
                                   fa_buffer *work, size_t work_offset)
 {
@@ -241,6 +228,6 @@ fa_status fa_plan_schedule_device(const fa_plan *plan, fa_queue *queue, const fa
     fa_task_binding binding = {.buffer = {work}, .offset = {work_offset}, .groups = 1};
     FA_TRY(fa_work_check(plan->device, "", work, work_offset, plan->layout.bytes));
     FA_TRY(take_lists(plan, &copy, &binding));
-    FA_TRY(check_overlap(plan, &binding));
+    FA_TRY(fa_task_check_overlap(&plan->fill->task, &binding));
     return fa_finish(fa_task_run(&plan->fill->task, queue, &binding));
 }

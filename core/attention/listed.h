@@ -20,6 +20,20 @@ typedef struct fa_listed {
 #define FA_ROLLED
 #include "core/portable/lists.h"
 
+/* Packed rows [row_begin, row_end) of a sequence, of KV head `head_kv`, up to key `key_end`. `params` are fa_work_describe()'s. */
+static inline fa_listed fa_listed_of(const fa_problem *p, const fa_table_params *params, int64_t sequence,
+                                     int head_kv, int row_begin, int row_end, int key_end)
+{
+    const fa_sequence *s = &p->sequence[sequence];
+    return (fa_listed){
+        .params = params,
+        .sequence = s,
+        .bits = p->lists.bits,
+        .head_kv = head_kv,
+        .walk = fa_walk_of(s->mask, p->group, row_begin, row_end, key_end),
+    };
+}
+
 /* The first key, from `key` on in steps of `keys`, of a block of `keys` keys of which some row of the item sees one. */
 static inline int fa_listed_next(fa_listed w, int key, int keys)
 {

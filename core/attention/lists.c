@@ -41,6 +41,11 @@ static fa_status check_sizes(const fa_problem *p, const fa_block_lists *g)
     return check_forms(g, p->on_device);
 }
 
+static uint32_t *list_at(const fa_lists *l, int64_t list)
+{
+    return l->bits + list * l->words;
+}
+
 /* The bit of a block of keys; false: it is set. */
 static bool set_bit(uint32_t *list, int64_t block)
 {
@@ -66,34 +71,22 @@ static fa_status take_rows(const fa_block_lists *g, int64_t lists, fa_lists *l)
             if (block < 0 || block >= g->key_blocks)
                 return fa_fail(FA_INVALID, "lists->indices[%d] is %d, expected 0 to %lld", i, block,
                                (long long)g->key_blocks - 1);
-            if (!set_bit(l->bits + n * l->words, block))
+            if (!set_bit(list_at(l, n), block))
                 return fa_fail(FA_INVALID, "lists->indices[%d] is %d, which its list has already", i, block);
         }
     }
     return FA_OK;
 }
 
-static void take_all(const fa_block_lists *g, int64_t lists, fa_lists *l)
-{
-    for (int64_t n = 0; n < lists; n++) {
-        for (int64_t block = 0; block < g->key_blocks; block++)
-            (void)set_bit(l->bits + n * l->words, block);
-    }
-}
-
+/* Of a mask; of all blocks where there is none. */
 static void take_mask(const fa_block_lists *g, int64_t lists, fa_lists *l)
 {
     for (int64_t n = 0; n < lists; n++) {
         for (int64_t block = 0; block < g->key_blocks; block++) {
-            if (g->mask[n * g->key_blocks + block])
-                (void)set_bit(l->bits + n * l->words, block);
+            if (!g->mask || g->mask[n * g->key_blocks + block])
+                (void)set_bit(list_at(l, n), block);
         }
     }
-}
-
-static uint32_t *list_at(const fa_lists *l, int64_t list)
-{
-    return l->bits + list * l->words;
 }
 
 /* Whether each list is the one behind it, for all pairs (2 i, 2 i + 1) of `rows` row blocks. */
@@ -140,6 +133,16 @@ static bool keys_agree(const fa_lists *l, int64_t lists, int64_t keys)
     return true;
 }
 
+/* Every other bit, from the lowest on, side by side. */
+static uint32_t even_bits(uint32_t x)
+{
+    x &= 0x55555555u;
+    x = (x | x >> 1) & 0x33333333u;
+    x = (x | x >> 2) & 0x0f0f0f0fu;
+    x = (x | x >> 4) & 0x00ff00ffu;
+    return (x | x >> 8) & 0xffffu;
+}
+
 /* Likewise, of keys. */
 static void join_keys(fa_lists *l, int64_t lists, int64_t keys)
 {
@@ -150,17 +153,8 @@ static void join_keys(fa_lists *l, int64_t lists, int64_t keys)
             const uint32_t *from = list_at(l, n);
             uint32_t *to = l->bits + n * words;
             for (int32_t w = 0; w < words; w++) {
-                uint32_t joined = 0;
-                for (int half = 0; half < 2 && 2 * w + half < l->words; half++) {
-                    uint32_t x = from[2 * w + half] & 0x55555555u;
-                    for (int by = 1; by < 16; by *= 2) /* even bits to the lower half */
-                        x = (x | x >> by) & (by == 1   ? 0x33333333u
-                                             : by == 2 ? 0x0f0f0f0fu
-                                             : by == 4 ? 0x00ff00ffu
-                                                       : 0xffffu);
-                    joined |= x << 16 * half;
-                }
-                to[w] = joined;
+                const uint32_t high = 2 * w + 1 < l->words ? from[2 * w + 1] : 0;
+                to[w] = even_bits(from[2 * w]) | even_bits(high) << 16;
             }
         }
         l->words = words;
@@ -170,7 +164,7 @@ static void join_keys(fa_lists *l, int64_t lists, int64_t keys)
 
 static fa_status take(const fa_block_lists *g, int64_t lists, fa_lists *l)
 {
-    if (!g->mask)
+    if (g->indptr)
         return take_rows(g, lists, l);
     take_mask(g, lists, l);
     return FA_OK;
@@ -207,10 +201,7 @@ fa_status fa_lists_init(const fa_context *context, fa_problem *p, const fa_block
     if (p->heads_q == 0 || p->sequences == 0)
         return FA_OK;
     FA_TRY(make_room(context, &g, &lists, l));
-    if (g.mask || g.indptr)
-        FA_TRY(take(&g, lists, l));
-    else
-        take_all(&g, lists, l);
+    FA_TRY(take(&g, lists, l));
     l->block_rows = g.block_rows;
     l->block_keys = g.block_keys;
     l->sequences = g.sequences;

@@ -175,13 +175,7 @@ fa_status fa_plan_head_tile(const fa_plan *plan, int64_t sequence, int64_t head_
     fa_table_params params = {.flags = 0};
     if (p->lists.bits)
         fa_work_describe(p, &params);
-    const fa_listed of = {
-        .params = &params,
-        .sequence = s,
-        .bits = p->lists.bits,
-        .head_kv = (int)head_kv,
-        .walk = fa_walk_of(s->mask, p->group, first, last + 1, in_sight),
-    };
+    const fa_listed of = fa_listed_of(p, &params, sequence, (int)head_kv, first, last + 1, in_sight);
     const int seen = fa_mask_classify(s->mask, first / p->group, last / p->group + 1, key, end);
     *tile = (fa_tile_class)listed_class(p, s, &of, key, plan->tiling.block_kv, seen);
     return FA_OK;

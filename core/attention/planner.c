@@ -235,14 +235,7 @@ typedef struct row_block {
 /* As kernels meet it, where there are lists. */
 static fa_listed listed_of(const fa_planner *w, const row_block *b)
 {
-    const fa_sequence *s = &w->problem->sequence[b->sequence];
-    return (fa_listed){
-        .params = &w->params,
-        .sequence = s,
-        .bits = w->problem->lists.bits,
-        .head_kv = b->head,
-        .walk = fa_walk_of(s->mask, w->problem->group, b->row_begin, b->row_end, (int)b->end),
-    };
+    return fa_listed_of(w->problem, &w->params, b->sequence, b->head, b->row_begin, b->row_end, (int)b->end);
 }
 
 static int64_t count_listed(const fa_planner *w, const row_block *b)

@@ -11,7 +11,7 @@
 
 #include "core/portable/relist.h"
 
-enum { GROUP = 64, OPERANDS = FA_RELIST_INDICES + 1 };
+enum { GROUP = 64 };
 
 /* plan->relist */
 struct fa_relist {
@@ -116,19 +116,6 @@ static fa_status take(const fa_plan *plan, int n, const char *name, fa_buffer *b
                            n == FA_RELIST_MASK ? 1 : sizeof(int32_t), o->span);
 }
 
-static fa_status check_overlap(const fa_plan *plan, const fa_task_binding *binding)
-{
-    fa_memory memory[OPERANDS];
-    int count = 0;
-    for (int n = 0; n < OPERANDS; n++) {
-        const fa_task_operand *o = &plan->relist->task.operand[n];
-        if (binding->buffer[n])
-            memory[count++] = (fa_memory){
-                o->name, fa_buffer_bytes(o->span, binding->buffer[n], binding->offset[n]), o->written};
-    }
-    return fa_memory_check_overlap(memory, count);
-}
-
 fa_status fa_plan_schedule_lists(const fa_plan *plan, fa_queue *queue, const fa_device_lists *lists,
                                  fa_buffer *work, size_t work_offset)
 {
@@ -151,6 +138,6 @@ fa_status fa_plan_schedule_lists(const fa_plan *plan, fa_queue *queue, const fa_
     FA_TRY(take(plan, FA_RELIST_MASK, "mask", l.mask, l.mask_offset, &binding));
     FA_TRY(take(plan, FA_RELIST_INDPTR, "indptr", l.indptr, l.indptr_offset, &binding));
     FA_TRY(take(plan, FA_RELIST_INDICES, "indices", l.indices, l.indices_offset, &binding));
-    FA_TRY(check_overlap(plan, &binding));
+    FA_TRY(fa_task_check_overlap(&plan->relist->task, &binding));
     return fa_finish(fa_task_run(&plan->relist->task, queue, &binding));
 }

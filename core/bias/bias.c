@@ -8,6 +8,7 @@
 #include "core/context.h"
 #include "core/portable/lang.h"
 #include "core/size.h"
+#include "core/sparse/scores.h"
 #include "core/status.h"
 
 enum { MOST_DIMS = 1024, SWEEPS = 60 };
@@ -89,14 +90,6 @@ typedef struct jacobi {
     int64_t *order;  /* the longest column first */
 } jacobi;
 
-static double dot(const double *a, const double *b, int64_t length)
-{
-    double sum = 0;
-    for (int64_t n = 0; n < length; n++)
-        sum += a[n] * b[n];
-    return sum;
-}
-
 static void rotate(double *a, double *b, int64_t length, double c, double s)
 {
     for (int64_t n = 0; n < length; n++) {
@@ -110,7 +103,7 @@ static void rotate(double *a, double *b, int64_t length, double c, double s)
 static bool turn_pair(jacobi *j, int64_t p, int64_t q)
 {
     double *a = j->columns + p * j->length, *b = j->columns + q * j->length;
-    const double aa = dot(a, a, j->length), bb = dot(b, b, j->length), ab = dot(a, b, j->length);
+    const double aa = fa_dot(a, a, j->length), bb = fa_dot(b, b, j->length), ab = fa_dot(a, b, j->length);
     /* What rounding may leave of a product. */
     if (fabs(ab) <= DBL_EPSILON * (double)j->length * sqrt(aa) * sqrt(bb))
         return false;
@@ -135,7 +128,7 @@ static void decompose(jacobi *j)
     for (int64_t n = 0; n < j->count; n++) {
         const double *column = j->columns + n * j->length;
         int64_t at = n;
-        j->squares[n] = dot(column, column, j->length);
+        j->squares[n] = fa_dot(column, column, j->length);
         for (; at > 0 && j->squares[j->order[at - 1]] < j->squares[n]; at--)
             j->order[at] = j->order[at - 1];
         j->order[at] = n;

@@ -3,6 +3,7 @@
  * What a token sees is a box of tokens of its group, and so is what the tokens of a patch see together. The patches of a box that
  * follow each other on the last axis follow each other in memory.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "core/attention/checks.h"
@@ -21,12 +22,12 @@ typedef struct neighbourhood {
     fa_sparse_shape shape;
 } neighbourhood;
 
+/* Of entry n of a field that has one for each axis. */
 static fa_status check_field(const char *name, int n, int64_t value, int64_t least, int64_t most)
 {
-    if (value < least || value > most)
-        return fa_fail(FA_INVALID, "%s[%d] is %lld, expected %lld to %lld", name, n, (long long)value,
-                       (long long)least, (long long)most);
-    return FA_OK;
+    char field[32];
+    (void)snprintf(field, sizeof(field), "%s[%d]", name, n);
+    return fa_check_limit(field, value, least, most);
 }
 
 static fa_status read_axis(const fa_sparse_neighbourhood_desc *d, int n, fa_axis *a)

@@ -75,8 +75,7 @@ static fa_status make(fa_list_maker *m, const fa_sparse_window_desc *d)
         fill(m, d, n / m->row_blocks, n % m->row_blocks, free);
         status = fa_maker_next(m);
     }
-    if (free)
-        fa_release(m->context, free, bytes);
+    fa_release(m->context, free, bytes);
     return status;
 }
 
