@@ -7,7 +7,7 @@
  * test_backend FILE    FILE is libggml-fastattn.so
  */
 #define _POSIX_C_SOURCE 200809L
-#include "mask.h"
+#include "scene.h"
 
 #include <fastattn/fastattn.h>
 #include <fastattn/reference.h>
@@ -20,133 +20,6 @@
 #include <string.h>
 
 #define MERGES 64 /* of parts of a row; no plan here has more */
-
-static int failures;
-
-#define EXPECT(condition, ...)                                     \
-    do {                                                           \
-        if (!(condition)) {                                        \
-            failures++;                                            \
-            printf("%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-            printf(__VA_ARGS__);                                   \
-            printf("\n");                                          \
-        }                                                          \
-    } while (0)
-
-typedef enum mask_kind {
-    NO_MASK,
-    CAUSAL,
-    WINDOW,
-    RAGGED,
-    ALIBI,
-    HOLES,
-    HIDDEN_ROW,
-    CELLS, /* two sequences in one cache, and cells of neither */
-    ALIBI_CELLS,
-} mask_kind;
-
-typedef struct test_case {
-    const char *name;
-    enum ggml_type k, v;
-    int dim_qk, dim_v, heads, heads_kv, rows, keys, batch;
-    mask_kind mask;
-    int seen; /* keys that the last row sees */
-    float max_bias, softcap;
-    bool sinks, v_in_k, permuted, head_masks;
-} test_case;
-
-static uint32_t seed;
-
-static float random_number(void)
-{
-    seed = seed * 1664525u + 1013904223u;
-    return (float)(seed >> 8) / (float)(1 << 23) - 1;
-}
-
-static fa_dtype dtype_of(enum ggml_type type)
-{
-    for (int i = 0; i <= FA_IQ4_NL; i++) {
-        if (strcmp(fa_dtype_name((fa_dtype)i), ggml_type_name(type)) == 0)
-            return (fa_dtype)i;
-    }
-    return FA_F32;
-}
-
-/* ---- tensors ---- */
-
-static void *allocate(size_t bytes)
-{
-    void *memory = calloc(1, bytes);
-    if (!memory)
-        abort();
-    return memory;
-}
-
-static void fill(struct ggml_tensor *t)
-{
-    const int64_t count = ggml_nelements(t);
-    float *number = allocate((size_t)count * sizeof(float));
-    for (int64_t i = 0; i < count; i++)
-        number[i] = random_number();
-    fa_elements_store(dtype_of(t->type), t->data, 0, number, count);
-    free(number);
-}
-
-/* What a row sees, in the plainest words. Only masks of each head look at `head`. */
-static float mask_at(const test_case *c, int batch, int head, int row, int key)
-{
-    const int position = c->seen - c->rows + row;
-    const bool own = key <= position && key / 7 % 3 == (row + head) % 2;
-    switch (c->mask) {
-    case CELLS: return own ? 0 : -INFINITY;
-    case ALIBI_CELLS: return own ? -fabsf((float)(position - key)) : -INFINITY;
-    case WINDOW: return key <= position && key > position - 20 ? 0 : -INFINITY;
-    case RAGGED: return key <= position - 3 * batch ? 0 : -INFINITY; /* each sequence has keys of its own */
-    case ALIBI: return key <= position ? -fabsf((float)(position - key)) : -INFINITY;
-    case HOLES: return key <= position && (key + row) % 3 != 0 ? 0 : -INFINITY;
-    case HIDDEN_ROW: return row != 1 && key < c->seen ? 0 : -INFINITY;
-    default: return key <= position ? 0 : -INFINITY;
-    }
-}
-
-static int mask_heads(const test_case *c)
-{
-    return c->head_masks ? c->heads : 1;
-}
-
-static void fill_mask(const test_case *c, struct ggml_tensor *mask)
-{
-    uint16_t *at = mask->data;
-    for (int b = 0; b < c->batch; b++) {
-        for (int h = 0; h < mask_heads(c); h++) {
-            for (int i = 0; i < c->rows; i++) {
-                for (int j = 0; j < c->keys; j++)
-                    *at++ = fa_f32_to_f16(mask_at(c, b, h, i, j));
-            }
-        }
-    }
-}
-
-/* Axes (dim, row, head, batch); permuted: heads lie between rows, as in llama.cpp. */
-static struct ggml_tensor *new_tensor(struct ggml_context *ctx, enum ggml_type type, bool permuted, int dim,
-                                      int rows, int heads, int batch)
-{
-    if (!permuted)
-        return ggml_new_tensor_4d(ctx, type, dim, rows, heads, batch);
-    return ggml_permute(ctx, ggml_new_tensor_4d(ctx, type, dim, heads, rows, batch), 0, 2, 1, 3);
-}
-
-static fa_tensor view_of(const struct ggml_tensor *t)
-{
-    const fa_dtype dtype = dtype_of(t->type);
-    const int64_t block = fa_dtype_block(dtype), size = (int64_t)fa_dtype_size(dtype);
-    return (fa_tensor){
-        .dtype = dtype,
-        .shape = {t->ne[3], t->ne[2], t->ne[1], t->ne[0]},
-        .stride = {(int64_t)t->nb[3] / size * block, (int64_t)t->nb[2] / size * block,
-                   (int64_t)t->nb[1] / size * block, 1},
-    };
-}
 
 /* ---- one case ---- */
 
@@ -225,7 +98,7 @@ static job open_job(const backends *with, const test_case *c)
     struct ggml_init_params parameters = {.mem_size = 64 * ggml_tensor_overhead() + ggml_graph_overhead(),
                                           .no_alloc = true};
     struct ggml_context *ctx = ggml_init(parameters);
-    seed = 1;
+    scene_seed = 1;
 
     struct ggml_tensor *q =
         new_tensor(ctx, GGML_TYPE_F32, c->permuted, c->dim_qk, c->rows, c->heads, c->batch);
@@ -303,22 +176,6 @@ static void run_case(const backends *with, const test_case *c)
 }
 
 /* ---- cells that hold no numbers ---- */
-
-static bool sees(const test_case *c, int batch, int head, int row, int key)
-{
-    return mask_at(c, batch, c->head_masks ? head : 0, row, key) > -INFINITY;
-}
-
-static bool any_sees(const test_case *c, int batch, int key)
-{
-    for (int h = 0; h < mask_heads(c); h++) {
-        for (int i = 0; i < c->rows; i++) {
-            if (sees(c, batch, h, i, key))
-                return true;
-        }
-    }
-    return false;
-}
 
 /* Each element NaN, or infinite: of a block, which begins with its scale, that. */
 static void spoil(const struct ggml_tensor *t, int key, int head, int batch, bool infinite)
@@ -473,50 +330,6 @@ static void test_refusals(ggml_backend_dev_t device)
     EXPECT(!takes(device, GGML_TYPE_F16, 64, 1, true), "v transposed");
 }
 
-/* ---- masks ---- */
-
-static void test_shape(const char *name, mask_kind kind, bool exact, bool zero, bool causal, int64_t window)
-{
-    enum { ROWS = 9, KEYS = 101, BATCH = 2 };
-    const test_case c = {.rows = ROWS, .keys = KEYS, .batch = BATCH, .mask = kind, .seen = 60};
-    fg_span span[BATCH * ROWS];
-    int64_t first[BATCH], length[BATCH];
-    for (int i = 0; i < BATCH * ROWS; i++) {
-        uint16_t row[KEYS];
-        for (int j = 0; j < KEYS; j++)
-            row[j] = fa_f32_to_f16(mask_at(&c, i / ROWS, 0, i % ROWS, j));
-        span[i] = fg_mask_row(row, KEYS);
-    }
-    const fg_shape shape = fg_mask_shape(span, BATCH, ROWS, first, length);
-    EXPECT(shape.exact == exact && shape.zero == zero && shape.causal == causal && shape.window == window,
-           "%s: %d %d %d %d", name, shape.exact, shape.zero, shape.causal, (int)shape.window);
-    for (int n = 0; n < BATCH; n++) {
-        const int64_t begin = kind == WINDOW ? 60 - ROWS - 19 : 0, end = kind == RAGGED ? 60 - 3 * n : 60;
-        EXPECT(first[n] == begin || kind == HIDDEN_ROW || kind == HOLES, "%s: first %d", name, (int)first[n]);
-        EXPECT(length[n] == end || kind == HOLES, "%s: length %d", name, (int)length[n]);
-    }
-}
-
-/* The words behind a row's stay as they were. */
-static void test_bits(void)
-{
-    enum { KEYS = 101, WORDS = (KEYS + 31) / 32 };
-    const test_case c = {.rows = 9, .keys = KEYS, .batch = 1, .mask = HOLES, .seen = 60};
-    for (int keys = 1; keys <= KEYS; keys++) {
-        uint16_t row[KEYS];
-        uint32_t word[WORDS + 1] = {0};
-        const int words = (int)fg_mask_words(keys);
-        word[words] = 0x12345678u;
-        for (int j = 0; j < keys; j++)
-            row[j] = fa_f32_to_f16(mask_at(&c, 0, 0, keys % 9, j));
-        fg_mask_bits(row, keys, word);
-        EXPECT(word[words] == 0x12345678u, "%d keys: beyond the end", keys);
-        for (int j = 0; j < 32 * words; j++)
-            EXPECT((word[j / 32] >> j % 32 & 1u) == (j < keys && sees(&c, 0, 0, keys % 9, j)),
-                   "%d keys: bit %d", keys, j);
-    }
-}
-
 /* ---- what it says ---- */
 
 static char said[2048]; /* what was logged */
@@ -619,13 +432,7 @@ int main(int argc, char **argv)
     test_first_graphs(device, &with);
     test_refusals(device);
     test_failure(with.own, with.cpu);
-    test_shape("causal", CAUSAL, true, true, true, 0);
-    test_shape("window", WINDOW, true, true, true, 20);
-    test_shape("ragged", RAGGED, true, true, true, 0);
-    test_shape("ALiBi", ALIBI, true, false, true, 0);
-    test_shape("holes", HOLES, false, true, false, 0);
-    test_shape("hidden row", HIDDEN_ROW, false, true, false, 0);
-    test_bits();
+    test_masks();
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
         run_case(&with, &cases[i]);
     test_all_spoiled(&with);
