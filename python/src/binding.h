@@ -86,6 +86,10 @@ const char *fa_py_type_name(int type);
 /* The type of a name: "f32", "float32", "torch.float32", "q8_0" and so on; -1: none. */
 int fa_py_type_of(const char *name);
 
+/* Of DLPack's description, and of a buffer's format and the bytes of an element; FA_PY_OTHER: none that fastattn has. */
+int fa_py_type_of_dlpack(const fa_py_dltensor *dl);
+int fa_py_type_of_format(const char *format, Py_ssize_t size);
+
 /* ---- results.c ---- */
 
 /* A contiguous result of the kind, and on the device, of `like`. */
@@ -196,6 +200,31 @@ typedef enum fa_py_argument {
 
 extern const char *const fa_py_argument_names[ARGUMENTS];
 
+bool fa_py_arguments_init(void);
+
+/* Puts positional and keyword arguments in their places; NULL where one was not given. */
+bool fa_py_arguments(const char *function, PyObject *const *args, Py_ssize_t count, PyObject *names,
+                     PyObject *values[ARGUMENTS]);
+
+/* The same of a tuple and a dict. */
+bool fa_py_arguments_tuple(const char *function, PyObject *args, PyObject *keywords,
+                           PyObject *values[ARGUMENTS]);
+
+/* False: a TypeError is set, which names what was expected. */
+bool fa_py_wrong_type(PyObject *value, const char *name, const char *expected);
+
+/* A whole number; `name` is its name in messages. */
+bool fa_py_whole_number(PyObject *value, const char *name, int64_t *to);
+
+/* The value of an argument; *to stays where it was not given. */
+bool fa_py_read_int64(PyObject *const values[], int argument, int64_t *to);
+bool fa_py_read_int32(PyObject *const values[], int argument, int32_t *to);
+bool fa_py_read_float(PyObject *const values[], int argument, float *to);
+bool fa_py_read_bool(PyObject *const values[], int argument, bool *to);
+
+/* The text of an argument; NULL with an exception set. Valid as long as the value. */
+const char *fa_py_read_text(PyObject *value, int argument);
+
 /* What a run reads and writes. */
 typedef enum fa_py_operand {
     OP_Q,
@@ -229,19 +258,6 @@ typedef struct fa_py_problem {
     bool rows_first;     /* layout BSHD */
 } fa_py_problem;
 
-bool fa_py_problem_init(void);
-
-/* A whole number; `name` is its name in messages. */
-bool fa_py_whole_number(PyObject *value, const char *name, int64_t *to);
-
-/* Puts positional and keyword arguments in their places; NULL where one was not given. */
-bool fa_py_arguments(const char *function, PyObject *const *args, Py_ssize_t count, PyObject *names,
-                     PyObject *values[ARGUMENTS]);
-
-/* The same of a tuple and a dict. */
-bool fa_py_arguments_tuple(const char *function, PyObject *args, PyObject *keywords,
-                           PyObject *values[ARGUMENTS]);
-
 /* Reads the arguments. Close with fa_py_problem_close(), also after false. */
 bool fa_py_problem_read(PyObject *const values[ARGUMENTS], fa_py_problem *problem);
 
@@ -271,6 +287,11 @@ static inline bool fa_py_given(PyObject *value)
 {
     return value && value != Py_None;
 }
+
+/* ---- masks.c ---- */
+
+/* Reads mask, is_causal, windows, prefix, diagonal_offset and alignment. */
+bool fa_py_masks_read(PyObject *const values[ARGUMENTS], fa_attention_desc *desc);
 
 /* ---- blocks.c ---- */
 

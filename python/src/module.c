@@ -49,7 +49,7 @@ PyMODINIT_FUNC PyInit__core(void)
     PyObject *plan = module ? fa_py_plan_type() : NULL;
     const bool added = plan && PyModule_AddObjectRef(module, "Plan", plan) == 0;
     Py_XDECREF(plan);
-    if (added && fa_py_tensors_init() && fa_py_problem_init() && fa_py_errors_add(module) &&
+    if (added && fa_py_tensors_init() && fa_py_arguments_init() && fa_py_errors_add(module) &&
         PyModule_AddStringConstant(module, "__version__", fa_version()) == 0)
         return module;
     Py_XDECREF(module);

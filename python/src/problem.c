@@ -4,222 +4,6 @@
 
 #include "binding.h"
 
-const char *const fa_py_argument_names[ARGUMENTS] = {
-    [ARG_Q] = "q",
-    [ARG_K] = "k",
-    [ARG_V] = "v",
-    [ARG_OUT] = "out",
-    [ARG_MASK] = "mask",
-    [ARG_IS_CAUSAL] = "is_causal",
-    [ARG_ATTN_MASK] = "attn_mask",
-    [ARG_SCALE] = "scale",
-    [ARG_ENABLE_GQA] = "enable_gqa",
-    [ARG_LAYOUT] = "layout",
-    [ARG_SOFTCAP] = "softcap",
-    [ARG_WINDOW] = "window",
-    [ARG_WINDOW_SIZE] = "window_size",
-    [ARG_PREFIX] = "prefix",
-    [ARG_DIAGONAL_OFFSET] = "diagonal_offset",
-    [ARG_ALIGNMENT] = "alignment",
-    [ARG_ALIBI_SLOPES] = "alibi_slopes",
-    [ARG_SINKS] = "sinks",
-    [ARG_BIAS_FACTORS] = "bias_factors",
-    [ARG_LENS_Q] = "lens_q",
-    [ARG_LENS_KV] = "lens_kv",
-    [ARG_FIRST_KV] = "first_kv",
-    [ARG_CU_SEQLENS_Q] = "cu_seqlens_q",
-    [ARG_CU_SEQLENS_K] = "cu_seqlens_k",
-    [ARG_LISTS] = "lists",
-    [ARG_PAGE_TABLE] = "page_table",
-    [ARG_K_FORMAT] = "k_format",
-    [ARG_V_FORMAT] = "v_format",
-    [ARG_K_SCALE] = "k_scale",
-    [ARG_V_SCALE] = "v_scale",
-    [ARG_K_ZERO] = "k_zero",
-    [ARG_V_ZERO] = "v_zero",
-    [ARG_K_FACTOR] = "k_factor",
-    [ARG_V_FACTOR] = "v_factor",
-    [ARG_KEEP_LAST] = "keep_last",
-    [ARG_V_IN_K] = "v_in_k",
-    [ARG_DYNAMIC_LENGTHS] = "dynamic_lengths",
-    [ARG_RETURN_LSE] = "return_lse",
-    [ARG_DEVICE] = "device",
-    [ARG_KERNEL] = "kernel",
-    [ARG_BLOCK_Q] = "block_q",
-    [ARG_BLOCK_KV] = "block_kv",
-    [ARG_SPLITS] = "splits",
-};
-static PyObject *names[ARGUMENTS];
-
-bool fa_py_problem_init(void)
-{
-    for (int at = 0; at < ARGUMENTS; at++) {
-        if (!(names[at] = PyUnicode_InternFromString(fa_py_argument_names[at])))
-            return false;
-    }
-    return true;
-}
-
-/* ---- arguments in their places ---- */
-
-static int place_of(PyObject *name)
-{
-    for (int at = 0; at < ARGUMENTS; at++) {
-        if (names[at] == name)
-            return at;
-    }
-    for (int at = 0; at < ARGUMENTS; at++) {
-        if (PyUnicode_Compare(names[at], name) == 0)
-            return at;
-    }
-    return -1;
-}
-
-static bool put(const char *function, PyObject *name, PyObject *value, PyObject *values[ARGUMENTS])
-{
-    const int at = place_of(name);
-    if (at < 0)
-        PyErr_Format(PyExc_TypeError, "%s() has no argument '%U'", function, name);
-    else if (values[at])
-        PyErr_Format(PyExc_TypeError, "%s() has two values of argument '%U'", function, name);
-    else
-        values[at] = value;
-    return !PyErr_Occurred();
-}
-
-static bool complete(const char *function, PyObject *values[ARGUMENTS])
-{
-    for (int at = ARG_Q; at <= ARG_K; at++) {
-        if (!values[at]) {
-            PyErr_Format(PyExc_TypeError, "%s() lacks the argument '%s'", function, fa_py_argument_names[at]);
-            return false;
-        }
-    }
-    return true;
-}
-
-bool fa_py_arguments(const char *function, PyObject *const *args, Py_ssize_t count, PyObject *keywords,
-                     PyObject *values[ARGUMENTS])
-{
-    memset(values, 0, ARGUMENTS * sizeof *values);
-    if (count > 3) {
-        PyErr_Format(PyExc_TypeError, "%s() takes q, k and v without a name, and has %zd such arguments",
-                     function, count);
-        return false;
-    }
-    for (Py_ssize_t at = 0; at < count; at++)
-        values[at] = args[at];
-    const Py_ssize_t named = keywords ? PyTuple_Size(keywords) : 0;
-    for (Py_ssize_t at = 0; at < named; at++) {
-        if (!put(function, PyTuple_GetItem(keywords, at), args[count + at], values))
-            return false;
-    }
-    return complete(function, values);
-}
-
-bool fa_py_arguments_tuple(const char *function, PyObject *args, PyObject *keywords,
-                           PyObject *values[ARGUMENTS])
-{
-    PyObject *positional[3];
-    const Py_ssize_t count = PyTuple_Size(args);
-    for (Py_ssize_t at = 0; at < count && at < 3; at++)
-        positional[at] = PyTuple_GetItem(args, at);
-    memset(values, 0, ARGUMENTS * sizeof *values);
-    if (count > 3)
-        return fa_py_arguments(function, positional, count, NULL, values);
-    for (Py_ssize_t at = 0; at < count; at++)
-        values[at] = positional[at];
-    PyObject *name, *value;
-    Py_ssize_t at = 0;
-    while (keywords && PyDict_Next(keywords, &at, &name, &value)) {
-        if (!put(function, name, value, values))
-            return false;
-    }
-    return complete(function, values);
-}
-
-/* ---- plain values ---- */
-
-static bool wrong_type(PyObject *value, const char *name, const char *expected)
-{
-    PyErr_Format(PyExc_TypeError, "%s is of type %R, expected %s", name, (PyObject *)Py_TYPE(value),
-                 expected);
-    return false;
-}
-
-bool fa_py_whole_number(PyObject *value, const char *name, int64_t *to)
-{
-    PyObject *number = PyNumber_Index(value);
-    if (!number) {
-        PyErr_Clear();
-        return wrong_type(value, name, "a whole number");
-    }
-    const int64_t found = PyLong_AsLongLong(number);
-    Py_DECREF(number);
-    if (PyErr_Occurred()) {
-        PyErr_Clear();
-        return fa_py_fail(FA_INVALID, "%s is %S, which does not fit into 64 bits", name, value);
-    }
-    *to = found;
-    return true;
-}
-
-static bool read_int64(PyObject *const values[], int argument, int64_t *to)
-{
-    return !fa_py_given(values[argument]) ||
-           fa_py_whole_number(values[argument], fa_py_argument_names[argument], to);
-}
-
-static bool read_int32(PyObject *const values[], int argument, int32_t *to)
-{
-    int64_t wide = *to;
-    if (!read_int64(values, argument, &wide))
-        return false;
-    if (wide < INT32_MIN || wide > INT32_MAX)
-        return fa_py_fail(FA_INVALID, "%s is %lld, which does not fit into 32 bits",
-                          fa_py_argument_names[argument], (long long)wide);
-    *to = (int32_t)wide;
-    return true;
-}
-
-static bool read_float(PyObject *const values[], int argument, float *to)
-{
-    if (!fa_py_given(values[argument]))
-        return true;
-    const double found = PyFloat_AsDouble(values[argument]);
-    if (found == -1 && PyErr_Occurred()) {
-        PyErr_Clear();
-        return wrong_type(values[argument], fa_py_argument_names[argument], "a number");
-    }
-    *to = (float)found;
-    return true;
-}
-
-static bool read_bool(PyObject *const values[], int argument, bool *to)
-{
-    PyObject *value = values[argument];
-    if (!fa_py_given(value))
-        return true;
-    const int found = value == Py_True ? 1 : value == Py_False ? 0 : PyObject_IsTrue(value);
-    *to = found > 0;
-    if (found < 0 && (PyErr_ExceptionMatches(PyExc_TypeError) || PyErr_ExceptionMatches(PyExc_ValueError) ||
-                      PyErr_ExceptionMatches(PyExc_RuntimeError))) {
-        PyErr_Clear();
-        return wrong_type(value, fa_py_argument_names[argument], "True or False");
-    }
-    return found >= 0;
-}
-
-/* The text of an argument; NULL with an exception set. Valid as long as the value. */
-static const char *read_text(PyObject *value, int argument)
-{
-    if (!PyUnicode_Check(value)) {
-        wrong_type(value, fa_py_argument_names[argument], "a str");
-        return NULL;
-    }
-    return PyUnicode_AsUTF8AndSize(value, NULL);
-}
-
 /* ---- tensors ---- */
 
 static bool open_operand(fa_py_problem *problem, PyObject *value, int argument, fa_py_operand operand,
@@ -289,7 +73,7 @@ static bool apply_format(PyObject *const values[], int argument, const fa_py_ten
 {
     if (!fa_py_given(values[argument]))
         return true;
-    const char *name = read_text(values[argument], argument);
+    const char *name = fa_py_read_text(values[argument], argument);
     return name && fa_py_apply_format(name, fa_py_argument_names[argument], tensor, dims, to);
 }
 
@@ -358,7 +142,7 @@ static bool read_keys(PyObject *const values[], fa_py_problem *problem)
     if (!apply_format(values, ARG_K_FORMAT, &problem->operand[OP_K], desc->q.shape[3], &desc->k))
         return false;
     int64_t dims = 0;
-    if (!read_int64(values, ARG_V_IN_K, &dims))
+    if (!fa_py_read_int64(values, ARG_V_IN_K, &dims))
         return false;
     if (fa_py_given(values[ARG_V_IN_K])) {
         if (fa_py_given(values[ARG_V]))
@@ -398,7 +182,7 @@ static bool read_attn_mask(PyObject *const values[], fa_py_problem *problem)
     problem->operand[OP_KEEP] = *tensor;
     problem->present ^= 1u << OP_BIAS | 1u << OP_KEEP;
     return set_aligned(problem, &problem->operand[OP_KEEP], false, &problem->desc.keep) &&
-           read_int64(values, ARG_KEEP_LAST, &problem->desc.keep_last);
+           fa_py_read_int64(values, ARG_KEEP_LAST, &problem->desc.keep_last);
 }
 
 static bool read_page_table(PyObject *const values[], fa_py_problem *problem)
@@ -442,7 +226,7 @@ static bool read_scale(PyObject *const values[], fa_py_problem *problem, int arg
         return fa_py_fail(FA_INVALID, "%s is a number, expected a tensor on the device of q",
                           fa_py_argument_names[argument]);
     float *number = &problem->number[operand - OP_K_SCALE];
-    if (!read_float(values, argument, number))
+    if (!fa_py_read_float(values, argument, number))
         return false;
     problem->operand[operand] = (fa_py_tensor){
         .name = fa_py_argument_names[argument], .data = number, .type = FA_F32, .device_type = FA_DL_CPU};
@@ -458,100 +242,8 @@ static bool read_scales(PyObject *const values[], fa_py_problem *problem)
            read_scale(values, problem, ARG_V_SCALE, OP_V_SCALE, &desc->v_scale) &&
            read_scale(values, problem, ARG_K_ZERO, OP_K_ZERO, &desc->k_zero) &&
            read_scale(values, problem, ARG_V_ZERO, OP_V_ZERO, &desc->v_zero) &&
-           read_float(values, ARG_K_FACTOR, &desc->k_factor) &&
-           read_float(values, ARG_V_FACTOR, &desc->v_factor);
-}
-
-/* ---- masks ---- */
-
-static bool read_mask(PyObject *const values[], fa_attention_desc *desc)
-{
-    bool causal = false;
-    if (!read_bool(values, ARG_IS_CAUSAL, &causal))
-        return false;
-    desc->mask = causal ? FA_MASK_CAUSAL_TOP_LEFT : FA_MASK_NONE;
-    PyObject *value = values[ARG_MASK];
-    if (!fa_py_given(value))
-        return true;
-    const char *name = read_text(value, ARG_MASK);
-    if (!name)
-        return false;
-    if (strcmp(name, "none") == 0)
-        desc->mask = FA_MASK_NONE;
-    else if (strcmp(name, "causal") == 0 || strcmp(name, "causal_bottom_right") == 0)
-        desc->mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
-    else if (strcmp(name, "causal_top_left") == 0)
-        desc->mask = FA_MASK_CAUSAL_TOP_LEFT;
-    else
-        return fa_py_fail(
-            FA_INVALID, "mask is '%s', expected 'none', 'causal', 'causal_top_left' or 'causal_bottom_right'",
-            name);
-    if (causal && desc->mask != FA_MASK_CAUSAL_TOP_LEFT)
-        return fa_py_fail(FA_INVALID, "is_causal is True, which means 'causal_top_left', but mask is '%s'",
-                          name);
-    return true;
-}
-
-/* One side: None or a number that `least` bounds; `more` is added, so that 0 becomes unlimited. */
-static bool read_side(PyObject *pair, int argument, int side, int64_t least, int64_t more, int64_t *to)
-{
-    PyObject *value = PySequence_GetItem(pair, side);
-    if (!value)
-        return false;
-    int64_t found = 0;
-    bool good = value == Py_None || fa_py_whole_number(value, fa_py_argument_names[argument], &found);
-    if (good && value != Py_None) {
-        if (found < least || found > FA_MAX_LENGTH)
-            good = fa_py_fail(FA_INVALID, "%s[%d] is %lld, expected %lld to %d, or None",
-                              fa_py_argument_names[argument], side, (long long)found, (long long)least,
-                              FA_MAX_LENGTH);
-        *to = found + more;
-    }
-    Py_DECREF(value);
-    return good;
-}
-
-static bool read_window(PyObject *const values[], int argument, int64_t least, int64_t more,
-                        fa_attention_desc *desc)
-{
-    PyObject *pair = values[argument];
-    if (!fa_py_given(pair))
-        return true;
-    if (!PySequence_Check(pair) || PyUnicode_Check(pair))
-        return wrong_type(pair, fa_py_argument_names[argument], "a pair (left, right)");
-    const Py_ssize_t size = PySequence_Size(pair);
-    if (size != 2)
-        return size >= 0 &&
-               fa_py_fail(FA_INVALID, "%s has %zd entries, expected 2", fa_py_argument_names[argument], size);
-    return read_side(pair, argument, 0, least, more, &desc->window_left) &&
-           read_side(pair, argument, 1, least, more, &desc->window_right);
-}
-
-static bool read_alignment(PyObject *value, fa_attention_desc *desc)
-{
-    if (!fa_py_given(value))
-        return true;
-    const char *name = read_text(value, ARG_ALIGNMENT);
-    if (!name)
-        return false;
-    if (strcmp(name, "top_left") == 0)
-        desc->alignment = FA_ALIGN_TOP_LEFT;
-    else if (strcmp(name, "bottom_right") == 0)
-        desc->alignment = FA_ALIGN_BOTTOM_RIGHT;
-    else
-        return fa_py_fail(FA_INVALID, "alignment is '%s', expected 'top_left' or 'bottom_right'", name);
-    return true;
-}
-
-static bool read_positions(PyObject *const values[], fa_attention_desc *desc)
-{
-    if (fa_py_given(values[ARG_WINDOW]) && fa_py_given(values[ARG_WINDOW_SIZE]))
-        return fa_py_fail(FA_INVALID, "window and window_size are both given, expected one");
-    return read_mask(values, desc) && read_window(values, ARG_WINDOW, 1, 0, desc) &&
-           read_window(values, ARG_WINDOW_SIZE, -1, 1, desc) &&
-           read_int64(values, ARG_PREFIX, &desc->prefix) &&
-           read_int64(values, ARG_DIAGONAL_OFFSET, &desc->diagonal_offset) &&
-           read_alignment(values[ARG_ALIGNMENT], desc);
+           fa_py_read_float(values, ARG_K_FACTOR, &desc->k_factor) &&
+           fa_py_read_float(values, ARG_V_FACTOR, &desc->v_factor);
 }
 
 /* ---- lists ---- */
@@ -692,10 +384,10 @@ static bool read_terms(PyObject *const values[], fa_py_problem *problem)
     fa_attention_desc *desc = &problem->desc;
     if (fa_py_given(values[ARG_SCALE])) {
         desc->scale_is_set = 1;
-        if (!read_float(values, ARG_SCALE, &desc->scale))
+        if (!fa_py_read_float(values, ARG_SCALE, &desc->scale))
             return false;
     }
-    return read_float(values, ARG_SOFTCAP, &desc->softcap) &&
+    return fa_py_read_float(values, ARG_SOFTCAP, &desc->softcap) &&
            read_of_heads(values, problem, ARG_ALIBI_SLOPES, &desc->alibi_slopes, &desc->alibi_stride) &&
            read_of_heads(values, problem, ARG_SINKS, &desc->sinks, NULL) &&
            read_of_heads(values, problem, ARG_BIAS_FACTORS, &desc->bias_factors, NULL);
@@ -707,13 +399,13 @@ static bool read_tuning(PyObject *const values[], fa_py_problem *problem)
 {
     fa_tuning *tuning = &problem->tuning;
     *tuning = (fa_tuning){.struct_size = sizeof *tuning};
-    if (!read_int32(values, ARG_BLOCK_Q, &tuning->block_q) ||
-        !read_int32(values, ARG_BLOCK_KV, &tuning->block_kv) ||
-        !read_int32(values, ARG_SPLITS, &tuning->splits))
+    if (!fa_py_read_int32(values, ARG_BLOCK_Q, &tuning->block_q) ||
+        !fa_py_read_int32(values, ARG_BLOCK_KV, &tuning->block_kv) ||
+        !fa_py_read_int32(values, ARG_SPLITS, &tuning->splits))
         return false;
     memset(problem->kernel, 0, sizeof problem->kernel);
     if (fa_py_given(values[ARG_KERNEL])) {
-        const char *name = read_text(values[ARG_KERNEL], ARG_KERNEL);
+        const char *name = fa_py_read_text(values[ARG_KERNEL], ARG_KERNEL);
         if (!name)
             return false;
         if (strlen(name) >= sizeof problem->kernel)
@@ -730,7 +422,7 @@ static bool read_layout(PyObject *value, fa_py_problem *problem)
 {
     if (!fa_py_given(value))
         return true;
-    const char *name = read_text(value, ARG_LAYOUT);
+    const char *name = fa_py_read_text(value, ARG_LAYOUT);
     if (!name)
         return false;
     problem->rows_first = strcmp(name, "BSHD") == 0;
@@ -742,7 +434,7 @@ static bool read_layout(PyObject *value, fa_py_problem *problem)
 static bool check_heads(PyObject *const values[], const fa_attention_desc *desc)
 {
     bool grouped = true;
-    if (!read_bool(values, ARG_ENABLE_GQA, &grouped))
+    if (!fa_py_read_bool(values, ARG_ENABLE_GQA, &grouped))
         return false;
     if (!grouped && desc->q.shape[1] != desc->k.shape[1])
         return fa_py_fail(FA_INVALID, "q has %lld heads and k has %lld, expected as many, or enable_gqa=True",
@@ -796,8 +488,8 @@ bool fa_py_problem_read(PyObject *const values[ARGUMENTS], fa_py_problem *proble
     problem->list_count = 0;
     problem->rows_first = false;
     bool lse = false, dynamic = false;
-    if (!read_layout(values[ARG_LAYOUT], problem) || !read_bool(values, ARG_RETURN_LSE, &lse) ||
-        !read_bool(values, ARG_DYNAMIC_LENGTHS, &dynamic))
+    if (!read_layout(values[ARG_LAYOUT], problem) || !fa_py_read_bool(values, ARG_RETURN_LSE, &lse) ||
+        !fa_py_read_bool(values, ARG_DYNAMIC_LENGTHS, &dynamic))
         return false;
     desc->dynamic_lengths = dynamic;
     desc->want_lse = lse;
@@ -810,7 +502,7 @@ bool fa_py_problem_read(PyObject *const values[ARGUMENTS], fa_py_problem *proble
         return fa_py_fail(FA_INVALID, "q.dtype is %s, expected float32, float16 or bfloat16",
                           fa_py_type_name((int)desc->q.dtype));
     return read_keys(values, problem) && check_heads(values, desc) && read_out(values[ARG_OUT], problem) &&
-           read_positions(values, desc) && read_attn_mask(values, problem) &&
+           fa_py_masks_read(values, desc) && read_attn_mask(values, problem) &&
            read_page_table(values, problem) && read_scales(values, problem) &&
            read_lengths(values, problem) &&
            read_block_lists(values[ARG_LISTS], desc, problem, &desc->lists) && read_terms(values, problem) &&
