@@ -27,7 +27,7 @@ uint mark_of(uint bits, bool weighs)
                                                : MARK_POSITIVE;
 }
 
-/* Marks what a row sees that is not finite. A row whose factor is 0 stays 0. */
+/* Marks what a row sees that is not finite. A row whose factor is 0 stays 0. Blocks that no list has are among the keys. */
 void mark_row(int row)
 {
     const fa_row at_row = fa_work_row(w, w.row_begin + row);
