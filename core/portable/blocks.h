@@ -5,7 +5,7 @@
  *   ALIGNED                    not 0: operands in blocks begin at multiples of 16 bytes
  *   FA_WIDEN_PAIRS(even, odd)  the f16 of two words, of elements 0 and 2 and of 1 and 3, as an fa_vec4
  *   FA_SHIFTED(low, high, n)   the low word of two that are shifted right; not where there are no integers of 64 bits
- *   FA_SCALED4(x, scale, zero) x * scale + zero, of an fa_vec4 and two floats
+ *   FA_SCALED4(x, scale, offset) x * scale + offset, of an fa_vec4 and two floats
  */
 #ifndef FA_PORTABLE_BLOCKS_H
 #define FA_PORTABLE_BLOCKS_H
@@ -41,16 +41,15 @@ FA_KERNEL_FN fa_uint fa_joined(fa_uint low, fa_uint high, fa_uint shift)
 
 /* A scale and an offset, as they are used. */
 FA_STRUCT(fa_block_scaling)
-    float scale, zero, offset;
+    float scale, offset;
 FA_STRUCT_END(fa_block_scaling)
 
 /* Of the scale in the lower half of a word, and of the offset above it where there is one. */
-FA_KERNEL_FN fa_block_scaling fa_block_scaling_of(int type, fa_uint bits)
+FA_KERNEL_FN fa_block_scaling fa_block_scaling_of(fa_uint bits)
 {
     const fa_vec4 x = FA_WIDEN_PAIRS(bits, bits);
     fa_block_scaling s;
     s.scale = x.x;
-    s.zero = -FA_BYTE_ZERO(type) * x.x;
     s.offset = x.z;
     return s;
 }
@@ -65,10 +64,9 @@ FA_KERNEL_FN fa_vec4 fa_four_decoded(int type, fa_uint codes, fa_block_scaling s
             FA_FP8_FACTOR(type);
     } else {
         const fa_uint bytes = fa_code_bytes(type, codes);
-        x = FA_SCALED4(FA_WIDEN_PAIRS(FA_BYTE_HALVES(type, bytes), FA_BYTE_HALVES(type, bytes >> 8)), s.scale,
-                       s.zero);
-        if (FA_TYPE_HAS_OFFSET(type))
-            x = x + s.offset;
+        x = FA_WIDEN_PAIRS(FA_BYTE_HALVES(type, bytes), FA_BYTE_HALVES(type, bytes >> 8)) -
+            FA_BYTE_ZERO(type);
+        x = FA_TYPE_HAS_OFFSET(type) ? FA_SCALED4(x, s.scale, s.offset) : x * s.scale;
     }
     return x;
 }

@@ -70,8 +70,8 @@ FA_FN fa_uint fa_fp8_halves(int type, fa_uint bytes)
 /*
  * Four codes of a block as bytes: each is its number and a centre. The upper bits of bytes of four bits need not be 0. A byte
  * in the lower part of a half of a word, below 0x64, is an f16: the byte and 1024. Languages widen two of these at once, which
- * is faster than to convert integers. Then an element is scale * x - scale * FA_BYTE_ZERO(type), where all is exact (an infinite
- * scale makes NaN), and the offset.
+ * is faster than to convert integers. Then an element is scale * (x - FA_BYTE_ZERO(type)), where all is exact, and the offset.
+ * The difference comes first: an infinite scale of both terms would make NaN.
  */
 FA_FN fa_uint fa_code_bytes(int type, fa_uint codes)
 {

@@ -75,9 +75,8 @@ FA_KERNEL_FN FA_PIECE fa_piece_fetch(FA_OPERAND_GIVEN FA_TYPE_GIVEN int elements
 FA_KERNEL_FN fa_block_scaling fa_piece_scaling(FA_TYPE_GIVEN FA_PIECE x)
 {
     const fa_uint shift = FA_SHIFT_OF(FA_PIECE_TYPE, x.FA_P7);
-    return fa_block_scaling_of(FA_PIECE_TYPE, FA_TYPE_HAS_OFFSET(FA_PIECE_TYPE)
-                                                  ? fa_joined(x.FA_P5, x.FA_P6, shift)
-                                                  : x.FA_P5 >> shift);
+    return fa_block_scaling_of(FA_TYPE_HAS_OFFSET(FA_PIECE_TYPE) ? fa_joined(x.FA_P5, x.FA_P6, shift)
+                                                                 : x.FA_P5 >> shift);
 }
 
 /* Four of its elements. */

@@ -12,7 +12,7 @@
 
 #define FA_WIDEN_PAIRS(even, odd) widen_halves(as_ushort4((uint2)(even, odd)).xzyw)
 #define FA_SHIFTED(low, high, n) ((uint)(((ulong)(high) << 32 | (low)) >> (n)))
-#define FA_SCALED4(x, scale, zero) ((x) * (scale) + (zero))
+#define FA_SCALED4(x, scale, offset) ((x) * (scale) + (offset))
 #include "core/portable/blocks.h"
 
 #if defined(FA_SCALES_K) || defined(FA_SCALES_V) || FA_TYPE_IS_ROW(FA_TYPE_K) || FA_TYPE_IS_ROW(FA_TYPE_V)

@@ -199,8 +199,7 @@ static void score_keys(cursor k, places p, int dim_qk, __local const float4 *q, 
             }
             FA_UNROLL
             for (int n = 0; n < NEAR; n++)
-                scales[n] = fa_block_scaling_of(
-                    FA_TYPE_K, FA_BLOCK_BITS(block[n], 0, FA_SHIFT_OF(FA_TYPE_K, place[n])));
+                scales[n] = fa_block_scaling_of(FA_BLOCK_BITS(block[n], 0, FA_SHIFT_OF(FA_TYPE_K, place[n])));
             FA_UNROLL
             for (int i = 0; i < 8; i++) {
                 float4 four[FA_BLOCK_Q];

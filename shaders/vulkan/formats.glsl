@@ -12,7 +12,7 @@
 #ifdef FA_ADDRESS /* where there are integers of 64 bits */
 #define FA_SHIFTED(low, high, n) uint(packUint2x32(uvec2(low, high)) >> (n))
 #endif
-#define FA_SCALED4(x, scale, zero) fma(x, vec4(scale), vec4(zero))
+#define FA_SCALED4(x, scale, offset) fma(x, vec4(scale), vec4(offset))
 #include "core/portable/blocks.h"
 /* The words of its rows: slot 2 or 3. */
 #define FA_CODES int
@@ -120,7 +120,7 @@ FA_DEFINE_CODED(v, 3, TYPE_V, SIZE_V, SHIFT_V, dim_v)
 vec4 numbers4(int type, uvec4 x)
 {
     return FA_TYPE_IS_ROW(type)     ? uintBitsToFloat(x)
-           : FA_TYPE_IS_CODED(type) ? fa_four_decoded(type, x.x, fa_block_scaling_of(type, x.z))
+           : FA_TYPE_IS_CODED(type) ? fa_four_decoded(type, x.x, fa_block_scaling_of(x.z))
                                     : widen4(type, x);
 }
 
@@ -128,13 +128,13 @@ vec4 numbers4(int type, uvec4 x)
 vec4 low_numbers(int type, raw8 x)
 {
     return FA_TYPE_IS_ROW(type)     ? uintBitsToFloat(x.low)
-           : FA_TYPE_IS_CODED(type) ? fa_four_decoded(type, x.low.x, fa_block_scaling(1.0, 0.0, 0.0))
+           : FA_TYPE_IS_CODED(type) ? fa_four_decoded(type, x.low.x, fa_block_scaling(1.0, 0.0))
                                     : low4(type, x);
 }
 
 vec4 high_numbers(int type, raw8 x)
 {
     return FA_TYPE_IS_ROW(type)     ? uintBitsToFloat(x.high)
-           : FA_TYPE_IS_CODED(type) ? fa_four_decoded(type, x.low.y, fa_block_scaling(1.0, 0.0, 0.0))
+           : FA_TYPE_IS_CODED(type) ? fa_four_decoded(type, x.low.y, fa_block_scaling(1.0, 0.0))
                                     : high4(type, x);
 }

@@ -180,7 +180,7 @@ void score_blocks(int key, int key_end)
                 }
             }
             [[unroll]] for (int n = 0; n < NEAR; n++)
-                scales[n] = fa_block_scaling_of(TYPE_K, FA_BLOCK_BITS(block[n], 0, k_shift(place[n])));
+                scales[n] = fa_block_scaling_of(FA_BLOCK_BITS(block[n], 0, k_shift(place[n])));
             [[unroll]] for (int i = 0; i < 8; i++) {
                 vec4 four[BLOCK_Q];
                 [[unroll]] for (int r = 0; r < BLOCK_Q; r++)
