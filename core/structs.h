@@ -20,6 +20,7 @@
 #define FA_DEVICE_INFO_0_1 FA_SIZE_THROUGH(fa_device_info, kernels)
 #define FA_TUNING_0_1 FA_SIZE_THROUGH(fa_tuning, splits)
 #define FA_ATTENTION_DESC_0_1 FA_SIZE_THROUGH(fa_attention_desc, lists)
+#define FA_NEIGHBOURHOOD_0_1 FA_SIZE_THROUGH(fa_neighbourhood, tile)
 #define FA_BLOCK_LISTS_0_1 FA_SIZE_THROUGH(fa_block_lists, index_count)
 #define FA_ATTENTION_ARGS_0_1 FA_SIZE_THROUGH(fa_attention_args, status_offset)
 #define FA_LENGTHS_0_1 FA_SIZE_THROUGH(fa_lengths, lists)
@@ -64,6 +65,7 @@ _Static_assert(FA_CONTEXT_OPTIONS_0_1 == sizeof(fa_context_options), "name the l
 _Static_assert(FA_DEVICE_INFO_0_1 == sizeof(fa_device_info), "name the last field above");
 _Static_assert(FA_TUNING_0_1 == sizeof(fa_tuning), "name the last field above");
 _Static_assert(FA_ATTENTION_DESC_0_1 == sizeof(fa_attention_desc), "name the last field above");
+_Static_assert(FA_NEIGHBOURHOOD_0_1 == sizeof(fa_neighbourhood), "name the last field above");
 _Static_assert(FA_BLOCK_LISTS_0_1 == sizeof(fa_block_lists), "name the last field above");
 _Static_assert(FA_ATTENTION_ARGS_0_1 == sizeof(fa_attention_args), "name the last field above");
 _Static_assert(FA_LENGTHS_0_1 == sizeof(fa_lengths), "name the last field above");

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A grid of tokens in the order of neighbourhood lists, and what a token of it sees. In whole numbers and without memory: what a
- * kernel would ask of a single key. An axis of dilation d falls into d groups, in each of which tokens are numbered anew.
+ * A grid of tokens in the order of neighbourhoods, and what a token of it sees. An axis of dilation d falls into d groups, in each of
+ * which tokens are numbered anew.
  */
 #ifndef FA_CORE_SPARSE_GRID_H
 #define FA_CORE_SPARSE_GRID_H
 
+#include <fastattn/sparse.h>
 #include <stdbool.h>
 
 #include "core/portable/lang.h"
@@ -27,6 +28,13 @@ typedef struct fa_grid {
 typedef struct fa_place {
     int group[FA_AXES], length[FA_AXES], at[FA_AXES];
 } fa_place;
+
+/* Reads what a caller gave. Errors name its fields as those of `neighbourhood`. */
+fa_status fa_grid_read(const fa_neighbourhood *given, fa_grid *grid);
+
+/* The lists of a neighbourhood over so many keys, in blocks of so many rows and keys; 0: what the header has. */
+fa_status fa_grid_lists(const fa_context *context, const fa_grid *grid, int64_t keys, int32_t block_rows,
+                        int32_t block_keys, fa_block_mask **mask);
 
 static inline int fa_axis_length(const fa_axis *a, int group)
 {
@@ -107,14 +115,31 @@ static inline int fa_grid_number(const fa_grid *g, const fa_place *place)
     return p + within;
 }
 
-static inline bool fa_grid_sees(const fa_grid *g, const fa_place *row, const fa_place *key)
+/* The patch in which token p is; its last token. Returns the number of the token that follows. */
+static inline int64_t fa_grid_patch(const fa_grid *g, int64_t p, fa_place *first, int last[FA_AXES])
 {
-    bool sees = true;
+    *first = fa_grid_find(g, (int)p);
+    fa_place end = *first;
+    for (int n = 0; n < FA_AXES; n++) {
+        const int tile = g->axis[n].tile;
+        first->at[n] = first->at[n] / tile * tile;
+        end.at[n] = last[n] = FA_MIN(first->at[n] + tile, first->length[n]) - 1;
+    }
+    return fa_grid_number(g, &end) + 1;
+}
+
+/* Whether a row sees a key, both by their numbers. Keys behind the grid's are seen by all. */
+static inline bool fa_grid_shows(const fa_grid *g, int row, int key)
+{
+    bool shows = true;
+    if (key >= g->tokens)
+        return true;
+    const fa_place from = fa_grid_find(g, row), to = fa_grid_find(g, key);
     for (int n = 0; n < FA_AXES; n++)
-        sees = sees && row->group[n] == key->group[n] &&
-               key->at[n] >= fa_axis_begin(&g->axis[n], row->length[n], row->at[n]) &&
-               key->at[n] < fa_axis_end(&g->axis[n], row->length[n], row->at[n]);
-    return sees;
+        shows = shows && from.group[n] == to.group[n] &&
+                to.at[n] >= fa_axis_begin(&g->axis[n], from.length[n], from.at[n]) &&
+                to.at[n] < fa_axis_end(&g->axis[n], from.length[n], from.at[n]);
+    return shows;
 }
 
 #endif

@@ -85,8 +85,8 @@ static fa_status make(fa_list_maker *m, int64_t sequences, int64_t heads)
     return mask->indptr && m->list ? FA_OK : FA_OUT_OF_MEMORY;
 }
 
-fa_status fa_maker_begin(fa_list_maker *m, fa_context *context, const fa_sparse_shape *s, int64_t sequences,
-                         int64_t heads)
+fa_status fa_maker_begin(fa_list_maker *m, const fa_context *context, const fa_sparse_shape *s,
+                         int64_t sequences, int64_t heads)
 {
     *m = (fa_list_maker){
         .context = context,

@@ -9,14 +9,14 @@
 #include "core/context.h"
 
 struct fa_block_mask {
-    fa_context *context;
+    const fa_context *context;
     fa_block_lists lists;
     int32_t *indptr, *indices;
     int64_t offsets, room; /* elements of each */
 };
 
 typedef struct fa_list_maker {
-    fa_context *context;
+    const fa_context *context;
     fa_sparse_shape shape;
     int64_t diagonal; /* p(i) = i + diagonal */
     int64_t row_blocks, key_blocks, words;
@@ -32,7 +32,7 @@ fa_status fa_planner_enter(const fa_context *context, const void *desc, fa_block
 fa_status fa_shape_check(fa_sparse_shape *shape, int32_t block);
 
 /* Begins with the first list, which is empty. What is made is released by fa_maker_finish(), whatever this returns. */
-fa_status fa_maker_begin(fa_list_maker *maker, fa_context *context, const fa_sparse_shape *shape,
+fa_status fa_maker_begin(fa_list_maker *maker, const fa_context *context, const fa_sparse_shape *shape,
                          int64_t sequences, int64_t heads);
 
 /* Adds blocks [begin, end) to the list, as far as there are such; or takes them out. */

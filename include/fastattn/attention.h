@@ -188,6 +188,36 @@ typedef struct fa_block_lists {
 } fa_block_lists;
 
 /**
+ * Neighbourhood attention: NATTEN (arXiv 2204.07143, 2209.15001, 2403.04690, 2504.16922). Tokens are those of a grid of 1, 2 or 3 axes,
+ * and a token sees another if it does so on each axis. On an axis of length L, with kernel w and stride s, token i sees w tokens around
+ * a leader, shifted inwards at the borders:
+ *     leader = min(i / s * s + s / 2, L - 1),   begin = min(max(leader - w / 2, 0), L - w),   end = begin + w,
+ * or with `causal`
+ *     leader = min(i / s * s + s - 1, L - 1),   begin = max(leader - w + 1, 0),               end = i + 1.
+ * With dilation d, tokens of the same i % d are an axis of their own, in which they are numbered i / d.
+ *
+ * Row-major order has the last axis next to each other. Blocks of a neighbourhood are few if a block of tokens is a patch of the grid.
+ * So rows and keys come in another order: first by i % d of all axes, then by patch of `tile` tokens, then within the patch, each time
+ * the last axis first; patches at the end of an axis are smaller. Where tile is 1 on all axes but the last, and no axis has a dilation,
+ * that is row-major order. q, k and v are brought into this order, and o comes in it; fa_sparse_neighbourhood_order() tells it. Patches
+ * that divide the lengths cost least.
+ *
+ * FA_INVALID where it is used, by field and value: what the fields below do not allow. FA_OUT_OF_MEMORY: a grid that is larger than
+ * kernels count, 2^26 tokens.
+ */
+typedef struct fa_neighbourhood {
+    size_t struct_size;  /* sizeof(fa_neighbourhood)                                            */
+    int32_t axes;        /* 1 to 3; further entries below are not looked at                     */
+    int32_t size[3];     /* of the grid; together at most FA_MAX_LENGTH                         */
+    int32_t kernel[3];   /* 1 to size / dilation                                                */
+    int32_t stride[3];   /* 1 to kernel; 0: 1                                                   */
+    int32_t dilation[3]; /* 1 to size; 0: 1                                                     */
+    int32_t causal[3];   /* 0 or 1                                                              */
+    int32_t tile[3];     /* 1 to FA_MAX_LENGTH, of which an axis takes its length at most;      */
+                         /* 0: 64, or 8 of 2 axes, or 4 of 3                                    */
+} fa_neighbourhood;
+
+/**
  * The description of one forward attention:  O = softmax(f(Q K^T)) V  over the visible keys, for each query head, where
  *     f(s) = softcap(scale * s) - slope * |p(i) - j| + factor * bias(i, j),   softcap(x) = c * tanh(x / c).
  *

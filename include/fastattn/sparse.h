@@ -158,36 +158,19 @@ FA_API fa_status fa_sparse_permuted(fa_context *context, const fa_sparse_permute
                                     fa_block_mask **mask);
 
 /**
- * Neighbourhood attention on a grid of 1, 2 or 3 axes, as NATTEN has it (arXiv 2204.07143, 2209.15001, 2403.04690, 2504.16922). Tokens
- * of a grid lie in row-major order, the last axis next to each other. A token sees another if it does so on each axis. On an axis
- * of length L, with kernel w and stride s, token i sees w tokens around a leader, shifted inwards at the borders:
- *     leader = min(i / s * s + s / 2, L - 1),   begin = min(max(leader - w / 2, 0), L - w),   end = begin + w,
- * or with `causal`
- *     leader = min(i / s * s + s - 1, L - 1),   begin = max(leader - w + 1, 0),               end = i + 1.
- * With dilation d, tokens of the same i % d are an axis of their own, in which they are numbered i / d.
- *
- * Lists are short if a block of tokens is a patch of the grid. So they are of tokens in another order: first by i % d of all
- * axes, then by patch of `tile` tokens, then within the patch, each time the last axis first; patches at the end of an axis are
- * smaller. Where tile is 1 on all axes but the last, and no axis has a dilation, that is row-major order. q, k and v are brought into this
- * order (fa_sparse_neighbourhood_order()), o comes in it. Blocks are patches where tile divides the lengths; elsewhere a block has
+ * The lists of a neighbourhood, which fa_attention_desc.neighbourhood makes itself: for those who want to see them, or blocks of other
+ * sizes. They have every block that holds a token of a patch, of which some token is seen by one of a patch that has tokens in the
+ * block of rows: what rows see and more. fa_attention_desc.neighbourhood cuts the rest, unless the kernel and the strides are multiples
+ * of the tile in such a way that all is whole blocks. Blocks are patches where tile divides the lengths; elsewhere a block has
  * tokens of two or more.
- *
- * The lists have every block that holds a token of a patch, of which some token is seen by one of a patch that has tokens in the block of
- * rows: what rows see and more. The rest is cut by `keep` (fa_sparse_neighbourhood_bits()), unless the kernel and the strides are
- * multiples of the tile in such a way that all is whole blocks. `extra_keys` keys (additional KV) follow those of the grid; every row
- * sees them.
  */
 typedef struct fa_sparse_neighbourhood_desc {
-    size_t struct_size;  /* sizeof(fa_sparse_neighbourhood_desc)                                */
-    int32_t axes;        /* 1 to 3; the others are not looked at                                */
-    int32_t size[3];     /* of the grid; together at most FA_MAX_LENGTH                         */
-    int32_t kernel[3];   /* 1 to size / dilation                                                */
-    int32_t stride[3];   /* 1 to kernel; 0: 1                                                   */
-    int32_t dilation[3]; /* 1 to size; 0: 1                                                     */
-    int32_t causal[3];   /* 0 or 1                                                              */
-    int32_t tile[3];     /* at least 1, together at most FA_MAX_LENGTH; 0: 64, or 8 of 2 axes, or 4 of 3 */
-    int32_t block_rows, block_keys; /* 1 to FA_MAX_LENGTH; 0: the tokens of a tile                         */
-    int64_t extra_keys;             /* behind the grid's, with them at most FA_MAX_LENGTH                  */
+    size_t struct_size; /* sizeof(fa_sparse_neighbourhood_desc) */
+    const fa_neighbourhood *neighbourhood;
+    int32_t block_rows, block_keys; /* 1 to FA_MAX_LENGTH; 0: of whole patches, at least */
+                                    /* one, which have 64 tokens together or more        */
+    int64_t extra_keys;             /* behind the grid's, with them at most              */
+                                    /* FA_MAX_LENGTH; every row sees them                */
 } fa_sparse_neighbourhood_desc;
 
 /** Makes the lists, one for all heads. */
@@ -195,25 +178,17 @@ FA_API fa_status fa_sparse_neighbourhood(fa_context *context, const fa_sparse_ne
                                          fa_block_mask **mask);
 
 /**
- * The order of tokens in which the lists count: token p of them is token order[p] of row-major order. `order` has room for a number of
- * each token of the grid. FA_INVALID: as fa_sparse_neighbourhood(). Thread-safe.
+ * The order of tokens in which rows and keys of a neighbourhood come: token p of them is token order[p] of row-major order. `order` has
+ * room for a number of each token of the grid. FA_INVALID: NULL; a field that is wrong. Thread-safe.
  */
-FA_API fa_status fa_sparse_neighbourhood_order(const fa_sparse_neighbourhood_desc *desc, int32_t *order);
+FA_API fa_status fa_sparse_neighbourhood_order(const fa_neighbourhood *neighbourhood, int32_t *order);
 
 /**
- * What rows first_row to first_row + rows - 1 see of all keys, in the lists' order, as `keep` takes it (FA_I32): a bit for each key,
- * and ceil(keys / 32) words for each row. For all rows that is tokens * keys / 8 bytes, 8 GiB for 128 x 128 x 16 tokens. FA_INVALID: as
- * fa_sparse_neighbourhood(); there are no such rows. Thread-safe.
+ * Whether a row sees a key, both in that order: *sees is 1 or 0. Keys behind the grid's are seen by all. FA_INVALID: NULL; a field that
+ * is wrong; there is no such row, or the key is not from 0 to FA_MAX_LENGTH - 1. Thread-safe.
  */
-FA_API fa_status fa_sparse_neighbourhood_bits(const fa_sparse_neighbourhood_desc *desc, int64_t first_row,
-                                              int64_t rows, uint32_t *bits);
-
-/**
- * Whether a row sees a key, both in the lists' order: *sees is 1 or 0. FA_INVALID: as fa_sparse_neighbourhood(); there is no such row
- * or key. Thread-safe.
- */
-FA_API fa_status fa_sparse_neighbourhood_sees(const fa_sparse_neighbourhood_desc *desc, int64_t row,
-                                              int64_t key, int32_t *sees);
+FA_API fa_status fa_sparse_neighbourhood_sees(const fa_neighbourhood *neighbourhood, int64_t row, int64_t key,
+                                              int32_t *sees);
 
 /**
  * Blocks that are drawn, each with a probability that its distance gives: PrFlashAttention. A block of rows meets its own block of

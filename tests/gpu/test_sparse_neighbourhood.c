@@ -7,7 +7,8 @@
 enum { MOST_WORDS = (MOST_KEYS + 31) / 32 };
 
 static sparse_scene s;
-static fa_sparse_neighbourhood_desc d;
+static fa_neighbourhood d;
+static fa_sparse_neighbourhood_desc lists;
 static int32_t size[3], kernel[3], stride[3], dilation[3], tile[3]; /* all three axes, with defaults */
 static int64_t tokens, keys;
 static int32_t order[MOST_ROWS], expected_order[MOST_ROWS], patch[MOST_ROWS];
@@ -108,10 +109,14 @@ static void draw(random_state *random)
         d.tile[axis] = tile[n];
         tokens *= size[n];
     }
-    d.block_rows = random_between(random, 0, 1) ? 0 : (int32_t)random_between(random, 1, 40);
-    d.block_keys = random_between(random, 0, 1) ? 0 : (int32_t)random_between(random, 1, 40);
-    d.extra_keys = random_between(random, 0, 1) ? 0 : random_between(random, 1, 40);
-    keys = tokens + d.extra_keys;
+    lists = (fa_sparse_neighbourhood_desc){
+        .struct_size = sizeof(lists),
+        .neighbourhood = &d,
+        .block_rows = random_between(random, 0, 1) ? 0 : (int32_t)random_between(random, 1, 40),
+        .block_keys = random_between(random, 0, 1) ? 0 : (int32_t)random_between(random, 1, 40),
+        .extra_keys = random_between(random, 0, 1) ? 0 : random_between(random, 1, 40),
+    };
+    keys = tokens + lists.extra_keys;
 }
 
 /* What single tokens see, in the order of the lists, and which patches have such. */
@@ -139,21 +144,39 @@ static bool list_should(const fa_block_lists *l, int64_t r, int64_t c)
     return false;
 }
 
-static void expect_bits(void)
+static void expect_seen(void)
 {
-    const int64_t words = (keys + 31) / 32, first = tokens / 3;
-    memset(bits, 0xff, sizeof(bits));
-    ck_assert_int_eq(fa_sparse_neighbourhood_bits(&d, first, tokens - first, bits + first * words), FA_OK);
-    ck_assert_int_eq(fa_sparse_neighbourhood_bits(&d, 0, first, bits), FA_OK);
     for (int64_t p = 0; p < tokens; p++) {
-        for (int64_t q = 0; q < words * 32; q++)
-            ck_assert_int_eq(bits[p * words + q / 32] >> q % 32 & 1, q < keys && seen[p * keys + q]);
-        for (int64_t q = 0; q < keys; q += 7) {
+        for (int64_t q = p % 7; q < keys; q += 7) {
             int32_t sees = 2;
             ck_assert_int_eq(fa_sparse_neighbourhood_sees(&d, p, q, &sees), FA_OK);
             ck_assert_int_eq(sees, seen[p * keys + q]);
         }
     }
+}
+
+/* What rows see, as `keep` takes it. */
+static void make_bits(void)
+{
+    const int64_t words = (keys + 31) / 32;
+    memset(bits, 0, sizeof(bits));
+    for (int64_t p = 0; p < tokens; p++) {
+        for (int64_t q = 0; q < keys; q++)
+            bits[p * words + q / 32] |= (uint32_t)seen[p * keys + q] << q % 32;
+    }
+}
+
+/* Tokens of whole patches, where the caller says nothing. */
+static int64_t default_block(void)
+{
+    int64_t each = 1, all = 0;
+    for (int n = 0; n < 3; n++) {
+        const int longest = (size[n] + dilation[n] - 1) / dilation[n];
+        each *= tile[n] < longest ? tile[n] : longest;
+    }
+    while (all < 64)
+        all += each;
+    return each < 64 ? all : each;
 }
 
 START_TEST(neighbourhoods)
@@ -166,15 +189,16 @@ START_TEST(neighbourhoods)
         compute_seen();
         ck_assert_int_eq(fa_sparse_neighbourhood_order(&d, order), FA_OK);
         ck_assert_int_eq(memcmp(order, expected_order, (size_t)tokens * sizeof(*order)), 0);
-        ck_assert_int_eq(fa_sparse_neighbourhood(context, &d, &mask), FA_OK);
+        ck_assert_int_eq(fa_sparse_neighbourhood(context, &lists, &mask), FA_OK);
         const fa_block_lists l = lists_of(mask);
-        ck_assert_int_eq(l.block_rows, d.block_rows ? d.block_rows : tile[0] * tile[1] * tile[2]);
+        ck_assert_int_eq(l.block_rows, lists.block_rows ? lists.block_rows : default_block());
         for (int64_t i = 0; i < l.row_blocks * l.key_blocks; i++) {
             const int64_t r = i / l.key_blocks, c = i % l.key_blocks;
             ck_assert_msg(list_has(&l, 0, 0, r, c) == list_should(&l, r, c), "row block %lld, block %lld",
                           (long long)r, (long long)c);
         }
-        expect_bits();
+        expect_seen();
+        make_bits();
         scene_draw(&s, &random);
         s.batch = 1;
         s.heads_q = 2;
@@ -193,74 +217,72 @@ END_TEST
 /* Row-major order, and NATTEN's own example: a window of 3 on an axis of 5. */
 START_TEST(plain_axis)
 {
-    const fa_sparse_neighbourhood_desc plain = {.struct_size = sizeof(plain),
-                                                .axes = 1,
-                                                .size = {5},
-                                                .kernel = {3},
-                                                .block_rows = 1,
-                                                .block_keys = 1};
+    const fa_neighbourhood plain = {.struct_size = sizeof(plain), .axes = 1, .size = {5}, .kernel = {3}};
     static const uint32_t windows[5] = {7, 7, 14, 28, 28};
     int32_t at[5];
     ck_assert_int_eq(fa_sparse_neighbourhood_order(&plain, at), FA_OK);
-    ck_assert_int_eq(fa_sparse_neighbourhood_bits(&plain, 0, 5, bits), FA_OK);
-    for (int i = 0; i < 5; i++) {
-        ck_assert_int_eq(at[i], i);
-        ck_assert_int_eq(bits[i], windows[i]);
+    for (int i = 0; i < 25; i++) {
+        int32_t sees = 2;
+        ck_assert_int_eq(at[i / 5], i / 5);
+        ck_assert_int_eq(fa_sparse_neighbourhood_sees(&plain, i / 5, i % 5, &sees), FA_OK);
+        ck_assert_int_eq(sees, windows[i / 5] >> i % 5 & 1);
     }
 }
 END_TEST
 
-#define REFUSED(part)                                                              \
-    do {                                                                           \
-        ck_assert_int_eq(fa_sparse_neighbourhood(context, &n, &mask), FA_INVALID); \
-        assert_message(part);                                                      \
-        ck_assert_ptr_null(mask);                                                  \
-        n = good;                                                                  \
+#define REFUSED(part)                                                                    \
+    do {                                                                                 \
+        ck_assert_int_eq(fa_sparse_neighbourhood(context, &planned, &mask), FA_INVALID); \
+        assert_message(part);                                                            \
+        ck_assert_ptr_null(mask);                                                        \
+        n = good;                                                                        \
+        planned = good_plan;                                                             \
     } while (0)
 
 START_TEST(refused)
 {
-    const fa_sparse_neighbourhood_desc good = {
+    const fa_neighbourhood good = {
         .struct_size = sizeof(good), .axes = 2, .size = {8, 9}, .kernel = {3, 3}, .dilation = {2, 1}};
-    fa_sparse_neighbourhood_desc n = good;
+    fa_neighbourhood n = good;
+    const fa_sparse_neighbourhood_desc good_plan = {.struct_size = sizeof(good_plan), .neighbourhood = &n};
+    fa_sparse_neighbourhood_desc planned = good_plan;
     fa_block_mask *mask;
     int32_t sees = 0;
+    planned.neighbourhood = NULL;
+    REFUSED("neighbourhood is NULL");
+    n.struct_size = 4;
+    REFUSED("fa_neighbourhood");
     n.axes = 0;
-    REFUSED("axes is 0, expected 1 to 3");
+    REFUSED("neighbourhood->axes is 0, expected 1 to 3");
     n.axes = 4;
-    REFUSED("axes is 4, expected 1 to 3");
+    REFUSED("neighbourhood->axes is 4, expected 1 to 3");
     n.size[1] = 0;
-    REFUSED("size[1] is 0");
+    REFUSED("neighbourhood->size[1] is 0");
     n.size[0] = n.size[1] = 1 << 15;
-    REFUSED("size[1] is 32768: the grid has more than 268435456 tokens");
+    REFUSED("neighbourhood->size[1] is 32768: the grid has more than 268435456 tokens");
     n.kernel[0] = 5;
-    REFUSED("kernel[0] is 5, expected 1 to 4");
+    REFUSED("neighbourhood->kernel[0] is 5, expected 1 to 4");
     n.kernel[1] = 0;
-    REFUSED("kernel[1] is 0, expected 1 to 9");
+    REFUSED("neighbourhood->kernel[1] is 0, expected 1 to 9");
     n.stride[1] = 4;
-    REFUSED("stride[1] is 4, expected 1 to 3");
+    REFUSED("neighbourhood->stride[1] is 4, expected 1 to 3");
     n.dilation[0] = 9;
-    REFUSED("dilation[0] is 9, expected 1 to 8");
+    REFUSED("neighbourhood->dilation[0] is 9, expected 1 to 8");
     n.causal[1] = 2;
-    REFUSED("causal[1] is 2");
+    REFUSED("neighbourhood->causal[1] is 2");
     n.tile[0] = -1;
-    REFUSED("tile[0] is -1");
-    n.tile[0] = n.tile[1] = 1 << 15;
-    REFUSED("tile[1] is 32768: a tile has more than 268435456 tokens");
-    n.block_rows = -1;
+    REFUSED("neighbourhood->tile[0] is -1");
+    planned.block_rows = -1;
     REFUSED("shape.block_rows is -1");
-    n.block_keys = -1;
+    planned.block_keys = -1;
     REFUSED("shape.block_keys is -1");
-    n.extra_keys = FA_MAX_LENGTH;
+    planned.extra_keys = FA_MAX_LENGTH;
     REFUSED("extra_keys is 268435456, expected 0 to 268435384");
     ck_assert_int_eq(fa_sparse_neighbourhood_sees(&good, 72, 0, &sees), FA_INVALID);
     assert_message("row is 72, expected 0 to 71");
     ck_assert_int_eq(fa_sparse_neighbourhood_sees(&good, 0, -1, &sees), FA_INVALID);
-    assert_message("key is -1, expected 0 to 71");
+    assert_message("key is -1, expected 0 to 268435455");
     ck_assert_int_eq(fa_sparse_neighbourhood_sees(&good, 0, 0, NULL), FA_INVALID);
-    ck_assert_int_eq(fa_sparse_neighbourhood_bits(&good, 70, 3, bits), FA_INVALID);
-    assert_message("rows is 3, expected 0 to 2");
-    ck_assert_int_eq(fa_sparse_neighbourhood_bits(&good, 0, 1, NULL), FA_INVALID);
     ck_assert_int_eq(fa_sparse_neighbourhood_order(&good, NULL), FA_INVALID);
     ck_assert_int_eq(fa_sparse_neighbourhood_order(NULL, order), FA_INVALID);
 }

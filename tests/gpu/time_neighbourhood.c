@@ -8,8 +8,9 @@
 
 int main(void)
 {
-    const fa_sparse_neighbourhood_desc d = {
-        .struct_size = sizeof(d), .axes = 3, .size = {128, 128, 16}, .kernel = {13, 13, 5}};
+    const fa_neighbourhood grid = {
+        .struct_size = sizeof(grid), .axes = 3, .size = {128, 128, 16}, .kernel = {13, 13, 5}};
+    const fa_sparse_neighbourhood_desc d = {.struct_size = sizeof(d), .neighbourhood = &grid};
     fa_context *context;
     double best = 1e9;
     fa_block_lists lists = {.struct_size = sizeof(lists)};
