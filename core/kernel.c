@@ -55,7 +55,7 @@ static fa_status refuse_feature(const fa_kernel *kernel, const fa_problem *p, un
     if (feature == FA_FEATURE_SEQUENCES)
         return fa_fail(FA_UNSUPPORTED, "%s: dynamic_lengths is %d, 0 is served", kernel->name,
                        p->on_device ? 2 : 1);
-    const bool told = feature == FA_FEATURE_LISTS && kernel->declines_lists;
+    const bool told = (feature & (FA_FEATURE_LISTS | FA_FEATURE_NEIGHBOURHOOD)) && kernel->declines_lists;
     return fa_fail(FA_UNSUPPORTED, "%s: %s is not served%s%s", kernel->name, fa_feature_name(feature),
                    told ? ": " : "", told ? kernel->declines_lists : "");
 }

@@ -345,7 +345,8 @@ FA_FLOAT_APART static fa_status plan_init(fa_plan *plan, const fa_attention_desc
     status = make_work(plan);
     if (status == FA_OK && plan->problem.on_device)
         status = fa_fill_make(plan);
-    if (status == FA_OK && plan->problem.on_device && plan->problem.lists.count > 0)
+    if (status == FA_OK && plan->problem.on_device && plan->problem.lists.given &&
+        plan->problem.lists.count > 0)
         status = fa_relist_make(plan);
     if (status == FA_OK && plan->problem.want_status)
         status = fa_run_status_make(plan);

@@ -261,7 +261,7 @@ static bool make_kernel(const fa_cu_caps *caps, const fa_cuda_traits *t, fa_kern
         .impl = t,
     };
     if (kernel->declines_lists)
-        kernel->features &= ~(unsigned)FA_FEATURE_LISTS;
+        kernel->features &= ~(unsigned)(FA_FEATURE_LISTS | FA_FEATURE_NEIGHBOURHOOD);
     switch (t->kind) {
     case FA_CUDA_TENSOR:
     case FA_CUDA_DECODE:

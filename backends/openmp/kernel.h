@@ -44,6 +44,7 @@ typedef struct fa_cpu_run {
     const void *k_scale, *v_scale, *k_zero, *v_zero;
     void *o;
     bool cuts;      /* lists end within blocks that the mask is looked at for */
+    bool near;      /* rows see a neighbourhood of keys */
     float *lse;     /* NULL: not wanted */
     float *partial; /* normalised outputs of split items, dim_v floats a row */
     fa_state *partial_state;
@@ -63,7 +64,18 @@ static inline int64_t fa_cpu_row_at(const fa_cpu_run *run, int operand, const fa
     return (operand == FA_Q ? s->q_at : s->o_at) + fa_tensor_offset(t, 0, head, position);
 }
 
-/* Bit i: whether neither `keep` nor a list hides key + i of the row, for `count` keys, at most 32. All where there is neither. */
+/* Bit i: whether key + i is in the row's neighbourhood. */
+static inline uint32_t fa_cpu_near(fa_cpu_keys w, fa_row r, int key, int count)
+{
+    uint32_t has = 0;
+    r = fa_near_row(w, r);
+    for (int i = 0; i < count; i++)
+        has |= (uint32_t)fa_near_has(w, r, key + i) << i;
+    return has;
+}
+
+/* Bit i: whether neither `keep` nor a list nor its neighbourhood hides key + i of the row, for `count` keys, at most 32. All where there
+ * is none of them. */
 static inline uint32_t fa_cpu_kept(const fa_cpu_run *run, const fa_table_sequence *s, int head, int position,
                                    int key, int count)
 {
@@ -77,7 +89,7 @@ static inline uint32_t fa_cpu_kept(const fa_cpu_run *run, const fa_table_sequenc
         if (!fa_work_lists(w, r, key + i))
             kept &= ~((uint32_t)1 << i);
     }
-    return kept;
+    return run->near ? kept & fa_cpu_near(w, r, key, count) : kept;
 }
 
 /* In which page a key of the item's sequence lies, and where there. */

@@ -115,6 +115,7 @@ fa_status fa_openmp_plan_run(const fa_plan *plan, fa_queue *queue, const fa_bind
         .o = fa_host_operand(binding, FA_O),
         .lse = fa_host_operand(binding, FA_LSE),
         .cuts = (work->flags & FA_TABLE_LIST_CUTS) != 0,
+        .near = (work->flags & FA_TABLE_NEAR) != 0,
         .partial = (float *)(workspace + plan->partial_offset),
         .partial_state = (fa_state *)(workspace + plan->partial_state_offset),
     };

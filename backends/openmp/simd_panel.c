@@ -46,7 +46,7 @@ static void load_bias(const fa_panel *panel, int lane, int key, int keys, vf bia
     v_transpose(bias);
 }
 
-/* What `keep` and lists say of up to VL keys to the lanes of one vector: bit i of a lane is of key + i. */
+/* What `keep`, lists and neighbourhoods say of up to VL keys to the lanes of one vector: bit i of a lane is of key + i. */
 static void load_kept(const fa_panel *panel, int lane, int key, int keys, uint32_t kept[VL])
 {
     for (int i = 0; i < VL; i++)
@@ -64,6 +64,20 @@ static vf hide_unkept(const uint32_t kept[VL], int j, vf x)
     return v_load(value);
 }
 
+/* Hides a key from lanes whose neighbourhood lacks it. */
+static vf hide_far(const fa_panel *panel, int lane, int key, vf x)
+{
+    const fa_cpu_keys w = {.params = panel->run->work};
+    const int number = panel->sequence->first + key;
+    if (number >= w.params->near_tokens)
+        return x;
+    const int at = (int)FA_NEAR_WORD(w, w.params->near_at + number);
+    for (int n = 0; n < panel->near_axes; n++)
+        x = v_hide_outside(x, vi_set1(at & panel->near_field[n]), vi_load(panel->near_begin[n] + lane),
+                           vi_load(panel->near_end[n] + lane));
+    return x;
+}
+
 /* Hiding alone: one vector of lanes against `keys` keys. */
 static vf hide_scores(const fa_panel *panel, int lane, int key, int keys, float *st, vf max)
 {
@@ -74,6 +88,8 @@ static vf hide_scores(const fa_panel *panel, int lane, int key, int keys, float 
         vf x = v_load(at);
         if (key + j >= panel->sequence->mask.prefix)
             x = v_hide_outside(x, vi_set1(key + j), begin, end);
+        if (panel->run->near)
+            x = hide_far(panel, lane, key + j, x);
         if (panel->run->cuts && j % VL == 0)
             load_kept(panel, lane, key + j, FA_MIN(keys - j, (int)VL), kept);
         if (panel->run->cuts)
@@ -92,7 +108,7 @@ static vf transform_scores(const fa_panel *panel, bool masked, int lane, int key
     vf bias[VL];
     float fall[VL] = {0};
     int position[VL] = {0};
-    const bool hides = panel->run->keep || (masked && panel->run->cuts);
+    const bool hides = panel->run->keep || (masked && (panel->run->cuts || panel->run->near));
     uint32_t kept[VL] = {0};
     for (int i = 0; terms.slopes && i < VL; i++) {
         fall[i] = -fa_problem_slope(p, panel->number, panel->head[lane + i]);

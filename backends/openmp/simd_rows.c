@@ -100,7 +100,7 @@ static int64_t extra_offset(const query_row *row, int operand)
     return fa_problem_extra_offset(t, row->number, row->head, row->position, row->sequence->first);
 }
 
-/* Bit i: whether `keep` and lists show the row key + i, of `count` keys. */
+/* Bit i: whether `keep`, lists and the row's neighbourhood show the row key + i, of `count` keys. */
 static uint32_t kept(const query_row *row, int key, int count)
 {
     return fa_cpu_kept(row->run, row->sequence, row->head, row->position, key, count);

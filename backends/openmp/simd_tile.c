@@ -54,7 +54,7 @@ typedef struct key_block {
     typed_rows values; /* v as the caller has it, or a copy */
     rows_ahead k_ahead, v_ahead;
     int begin, end;
-    bool cut;         /* a list ends within it, perhaps                 */
+    bool cut;         /* a list or neighbourhood ends within it, perhaps */
     bool transformed; /* scores become natural logarithms: see panel.h */
     bool cleaned;     /* values that are not finite are 0 in v          */
 } key_block;
@@ -175,7 +175,7 @@ static bool values_in_keys(const fa_cpu_run *run)
     return (features & FA_FEATURE_V_IN_K) && !(features & FA_FEATURE_SCALES);
 }
 
-/* `masked`: the mask or a list hides some of its keys from some row. */
+/* `masked`: the mask, a list or a neighbourhood hides some of its keys from some row. */
 static key_block fetch_block(const fa_cpu_run *run, const fa_table_item *item, int begin, int end,
                              bool masked, const tile_scratch *s)
 {
@@ -185,7 +185,7 @@ static key_block fetch_block(const fa_cpu_run *run, const fa_table_item *item, i
     key_block block = {
         .begin = begin,
         .end = end,
-        .cut = masked && run->cuts,
+        .cut = masked && (run->cuts || run->near),
         .transformed = run->plan->score.transforms,
         .values = in_k ? keys : block_rows(run, FA_V, item, begin, end, s->v_rows),
         .k_ahead = ahead_of(run, FA_K, item, end),

@@ -7,6 +7,7 @@
 #include "core/attention/problem.h"
 #include "core/context.h"
 #include "core/size.h"
+#include "core/sparse/mask.h"
 #include "core/status.h"
 #include "core/structs.h"
 
@@ -188,16 +189,13 @@ static fa_status make_room(const fa_context *context, const fa_block_lists *g, i
     return l->bits ? FA_OK : FA_OUT_OF_MEMORY;
 }
 
-fa_status fa_lists_init(const fa_context *context, fa_problem *p, const fa_block_lists *given)
+static fa_status init(const fa_context *context, fa_problem *p, const fa_block_lists *given)
 {
     fa_block_lists g;
     fa_lists *l = &p->lists;
     int64_t lists = 0;
-    if (!given)
-        return FA_OK;
     FA_TRY(fa_copy_struct(&g, sizeof(g), FA_BLOCK_LISTS_0_1, given, "fa_block_lists"));
     FA_TRY(check_sizes(p, &g));
-    l->given = true;
     if (p->heads_q == 0 || p->sequences == 0)
         return FA_OK;
     FA_TRY(make_room(context, &g, &lists, l));
@@ -220,6 +218,26 @@ fa_status fa_lists_init(const fa_context *context, fa_problem *p, const fa_block
     l->sequence_stride = g.sequences > 1 ? g.heads * rows * l->words : 0;
     p->features |= FA_FEATURE_LISTS;
     return FA_OK;
+}
+
+/* Those of the neighbourhood, which no run replaces. */
+static fa_status init_near(const fa_context *context, fa_problem *p)
+{
+    const int64_t keys = p->dynamic ? fa_problem_most_keys(p) : p->max_key;
+    fa_block_mask *mask = NULL;
+    FA_TRY(fa_grid_lists(context, &p->near.grid, FA_MAX(keys, p->near.grid.tokens), 0, 0, &mask));
+    fa_block_lists made = mask->lists;
+    const fa_status status = init(context, p, &made);
+    fa_block_mask_destroy(mask);
+    return status;
+}
+
+fa_status fa_lists_init(const fa_context *context, fa_problem *p, const fa_block_lists *given)
+{
+    p->lists.given = given != NULL;
+    if (given)
+        return init(context, p, given);
+    return p->near.words ? init_near(context, p) : FA_OK;
 }
 
 static fa_status check_same(const char *field, int64_t found, int64_t expected)

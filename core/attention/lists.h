@@ -25,7 +25,8 @@ typedef struct fa_lists {
     bool cut; /* in a run of these lengths, some block of the kernel is in several of the lists' */
 } fa_lists;
 
-/* Checks and copies lists; NULL: there are none. The problem's tensors, sequences and lengths are there. */
+/* Checks and copies lists; NULL: there are none, or those of the problem's neighbourhood. The problem's tensors, sequences, lengths
+ * and neighbourhood are there. */
 fa_status fa_lists_init(const struct fa_context *context, struct fa_problem *problem,
                         const fa_block_lists *given);
 /* Other lists, of the sizes of the problem's, whose bits are written to `room`: l->count words. FA_INVALID, and the problem's lists

@@ -149,7 +149,7 @@ static int listed_class(const fa_problem *p, const fa_sequence *s, const fa_list
         return seen;
     if (fa_list_next(*of, key, keys) != key)
         return FA_CLASS_SKIP;
-    return fa_list_cuts(*of, key, end) ? FA_CLASS_PARTIAL : seen;
+    return fa_listed_cuts(*of, key, end) ? FA_CLASS_PARTIAL : seen;
 }
 
 fa_status fa_plan_head_tile(const fa_plan *plan, int64_t sequence, int64_t head_kv, int64_t row,

@@ -47,10 +47,21 @@ static uint64_t listed_pairs(const fa_lists *l, const fa_sequence *s, int64_t he
     return pairs;
 }
 
-/* Of one query head. */
-static uint64_t head_pairs(const fa_lists *l, const fa_sequence *s, int64_t head)
+/* Whether a neighbourhood alone hides keys of the sequence: it uses all, the mask shows all, and there are no lists beside it. */
+static bool is_near_alone(const fa_problem *p, const fa_sequence *s)
 {
+    const fa_mask *m = &s->mask;
+    return p->near.words && !p->lists.given && s->first == 0 && s->len_q == p->near.grid.tokens &&
+           s->len_kv >= s->len_q && fa_mask_classify(*m, 0, s->len_q, 0, s->len_kv) == FA_CLASS_FULL;
+}
+
+/* Of one query head. Where there are lists, what they have, which may be more than a neighbourhood shows. */
+static uint64_t head_pairs(const fa_problem *p, const fa_sequence *s, int64_t head)
+{
+    const fa_lists *l = &p->lists;
     uint64_t pairs = 0;
+    if (is_near_alone(p, s))
+        return fa_near_pairs(&p->near) + (uint64_t)s->len_q * (uint64_t)(s->len_kv - s->len_q);
     if (!l->bits)
         return count_pairs(&s->mask, 0, s->len_q, 0, s->len_kv);
     for (int64_t row = 0; row < s->len_q; row += l->block_rows)
@@ -70,7 +81,7 @@ double fa_schedule_pairs(const fa_problem *problem)
     double pairs = 0;
     for (int64_t n = 0; n < problem->sequences; n++) {
         for (int32_t head = 0; head < heads; head += alike)
-            pairs += (double)head_pairs(&problem->lists, &problem->sequence[n], head) * alike / heads;
+            pairs += (double)head_pairs(problem, &problem->sequence[n], head) * alike / heads;
     }
     return pairs;
 }
@@ -81,7 +92,7 @@ uint64_t fa_schedule_count_pairs(const fa_problem *problem)
     uint64_t pairs = 0;
     for (int64_t n = 0; n < problem->sequences; n++) {
         for (int32_t head = 0; head < problem->heads_q; head += alike) {
-            uint64_t more = head_pairs(&problem->lists, &problem->sequence[n], head);
+            uint64_t more = head_pairs(problem, &problem->sequence[n], head);
             if (__builtin_mul_overflow(more, (uint64_t)alike, &more) ||
                 __builtin_add_overflow(pairs, more, &pairs))
                 return UINT64_MAX;
@@ -369,7 +380,7 @@ static void add_listed(const fa_planner *w, const fa_listed *of, int key, block_
     const int end = FA_MIN(key + w->block_kv, of->walk.key_end);
     const int block_end = FA_MIN(key + w->block_kv, of->walk.mask.len_kv);
     const bool seen = fa_walk_class(of->walk, key, block_end) == FA_CLASS_FULL;
-    const bool full = seen && !fa_list_cuts(*of, key, end);
+    const bool full = seen && !fa_listed_cuts(*of, key, end);
     const double share = w->traits->clips && !seen ? 0.5 : 1; /* lists are not clipped to */
     walk->cycles += end < key + w->block_kv
                         ? fa_tiling_block_cycles(w->limits, w->traits, &w->shape, w->rows, end - key)

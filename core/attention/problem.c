@@ -366,6 +366,7 @@ static fa_status init(const fa_context *context, const fa_attention_desc *d, fa_
     FA_TRY(fa_sequences_check_rows(p));
     FA_TRY(check_extra(p, FA_BIAS, &d->bias, false));
     FA_TRY(check_keep(p, d));
+    FA_TRY(fa_near_init(context, p, d->neighbourhood));
     FA_TRY(fa_lists_init(context, p, d->lists));
     FA_TRY(add_lse(p, d));
     FA_TRY(check_tuning(p, d));
@@ -387,8 +388,10 @@ fa_status fa_problem_read_desc(const fa_attention_desc *theirs, fa_attention_des
 
 fa_status fa_problem_refuse_lists(const fa_attention_desc *desc, const char *of)
 {
-    return desc->lists ? fa_fail(FA_UNSUPPORTED, "lists is given, expected NULL: %s does not serve it", of)
-                       : FA_OK;
+    if (!desc->lists && !desc->neighbourhood)
+        return FA_OK;
+    return fa_fail(FA_UNSUPPORTED, "%s is given, expected NULL: %s does not serve it",
+                   desc->lists ? "lists" : "neighbourhood", of);
 }
 
 fa_status fa_problem_init(const fa_context *context, const fa_attention_desc *desc, fa_problem *problem)
@@ -407,6 +410,7 @@ void fa_problem_release(const fa_context *context, fa_problem *problem)
 {
     fa_release(context, problem->sequence, (size_t)problem->sequences * sizeof(*problem->sequence));
     fa_lists_release(context, &problem->lists);
+    fa_near_release(context, &problem->near);
     fa_release(context, problem->alibi_slopes, fa_problem_slopes(problem) * sizeof(float));
     fa_release(context, problem->bias_factors, (size_t)problem->heads_q * sizeof(float));
     fa_release(context, problem->sinks, (size_t)problem->heads_q * sizeof(float));

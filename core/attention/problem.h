@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 #include "core/attention/lists.h"
+#include "core/attention/near.h"
 #include "core/portable/decode.h"
 #include "core/portable/mask.h"
 #include "core/portable/table.h"
@@ -84,6 +85,7 @@ typedef struct fa_problem {
     bool keep_bits;    /* keep holds 32 keys in an element                                  */
     int32_t keep_last; /* its bits are of so many keys at the end; 0: of all                */
     fa_lists lists;
+    fa_near near;
     float *alibi_slopes, *bias_factors, *sinks; /* heads_q each, or NULL                               */
     int32_t alibi_stride; /* between the slopes of two sequences: heads_q, or 0 where all have the same */
     int64_t alibi_lists;  /* of heads_q slopes: of each number that sequences have, or one          */
@@ -97,7 +99,7 @@ typedef struct fa_problem {
 /* A caller's description of any version as one of ours; what it points to stays the caller's. */
 fa_status fa_problem_read_desc(const fa_attention_desc *theirs, fa_attention_desc *ours);
 
-/* FA_UNSUPPORTED where a description has lists of key blocks; `of` is what does not serve them. */
+/* FA_UNSUPPORTED where a description has lists of key blocks or a neighbourhood; `of` is what does not serve them. */
 fa_status fa_problem_refuse_lists(const fa_attention_desc *desc, const char *of);
 
 /* Validates and normalises. On failure the problem is empty and needs no release. */

@@ -72,7 +72,10 @@ bool fa_oracle_sees(const fa_oracle_row *r, int32_t key)
 {
     if (!fa_mask_visible(r->s->mask, r->row, key))
         return false;
-    if (r->p->lists.bits && !fa_lists_have(&r->p->lists, r->s->number, r->head, r->row, r->s->first + key))
+    if (r->p->lists.given && r->p->lists.bits &&
+        !fa_lists_have(&r->p->lists, r->s->number, r->head, r->row, r->s->first + key))
+        return false;
+    if (r->p->near.words && !fa_grid_shows(&r->p->near.grid, r->row, r->s->first + key))
         return false;
     if (!(r->p->features & FA_FEATURE_KEEP))
         return true;

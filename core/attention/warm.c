@@ -95,7 +95,7 @@ fa_status fa_device_warm(fa_device *device, const fa_attention_desc *largest)
     status = warm(&plan);
     if (status == FA_OK && plan.problem.on_device)
         status = fa_fill_compile(device);
-    if (status == FA_OK && plan.problem.on_device && plan.problem.lists.bits)
+    if (status == FA_OK && plan.problem.on_device && plan.problem.lists.given && plan.problem.lists.bits)
         status = fa_relist_compile(device);
     if (status == FA_OK && plan.problem.want_status)
         status = fa_run_status_compile(device);

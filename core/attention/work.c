@@ -41,12 +41,15 @@ void fa_work_describe(const fa_problem *p, fa_table_params *out)
     out->list_heads = p->lists.heads;
     out->list_head_stride = (int)p->lists.head_stride;
     out->list_sequence_stride = (int)p->lists.sequence_stride;
+    out->near_tokens = p->near.grid.tokens;
+    out->near_guards = p->near.guards;
     out->flags =
         (p->alibi_slopes ? FA_TABLE_ALIBI : 0) | (p->features & FA_FEATURE_BIAS ? FA_TABLE_BIAS : 0) |
         (p->features & FA_FEATURE_KEEP ? FA_TABLE_KEEP : 0) | (p->sinks ? FA_TABLE_SINKS : 0) |
         (p->bias_factors ? FA_TABLE_BIAS_FACTORS : 0) | (p->features & FA_FEATURE_LSE ? FA_TABLE_LSE : 0) |
         (p->features & FA_FEATURE_PAGES ? FA_TABLE_PAGES : 0) |
-        (p->features & FA_FEATURE_LISTS ? FA_TABLE_LISTS : 0) | (p->lists.cut ? FA_TABLE_LIST_CUTS : 0);
+        (p->features & FA_FEATURE_LISTS ? FA_TABLE_LISTS : 0) | (p->lists.cut ? FA_TABLE_LIST_CUTS : 0) |
+        (p->near.words ? FA_TABLE_NEAR : 0);
 }
 
 static void fill_params(const fa_plan *plan, const fa_problem *problem, const fa_schedule *schedule,
@@ -63,6 +66,7 @@ static void fill_params(const fa_plan *plan, const fa_problem *problem, const fa
     out->sinks_at = (int)(at->sinks / sizeof(float));
     out->factors_at = (int)(at->factors / sizeof(float));
     out->lists_at = (int)(at->lists / sizeof(uint32_t));
+    out->near_at = (int)(at->near / sizeof(uint32_t));
     out->items = (int)schedule->items;
     out->merges = (int)schedule->merges;
     out->partial_rows = schedule->partial_rows;
@@ -133,6 +137,7 @@ fa_status fa_work_lay_out(const fa_plan *plan, fa_work_layout *layout)
                 add_list(p->sinks ? heads : 0, sizeof(float), &end, &layout->sinks) &&
                 add_list(p->bias_factors ? heads : 0, sizeof(float), &end, &layout->factors) &&
                 add_list(p->lists.count, sizeof(uint32_t), &end, &layout->lists) &&
+                add_list(p->near.count, sizeof(uint32_t), &end, &layout->near) &&
                 add_list((size_t)p->sequences, sizeof(fa_table_sequence), &end, &layout->sequences) &&
                 add_list((size_t)plan->capacity.merges, sizeof(fa_table_merge), &end, &layout->merges) &&
                 add_list(items, sizeof(fa_table_item), &end, &layout->items);
@@ -177,6 +182,8 @@ size_t fa_work_write(const fa_plan *plan, const fa_problem *problem, const fa_sc
     copy_floats(bytes + at->factors, problem->bias_factors, heads);
     if (problem->lists.bits)
         memcpy(bytes + at->lists, problem->lists.bits, problem->lists.count * sizeof(uint32_t));
+    if (problem->near.words)
+        memcpy(bytes + at->near, problem->near.words, problem->near.count * sizeof(uint32_t));
     fa_work_sequences(problem, (fa_table_sequence *)(void *)(bytes + at->sequences));
     fill_lists(schedule, (fa_table_item *)(void *)(bytes + at->items),
                (fa_table_merge *)(void *)(bytes + at->merges));

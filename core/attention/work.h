@@ -13,7 +13,7 @@ struct fa_plan;
 
 /* Parameters, then lists: where each begins, in bytes. Those whose length differs most from run to run come last. */
 typedef struct fa_work_layout {
-    size_t slopes, sinks, factors, lists, sequences, merges, items;
+    size_t slopes, sinks, factors, lists, near, sequences, merges, items;
     size_t bytes; /* of all */
 } fa_work_layout;
 

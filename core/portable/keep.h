@@ -7,6 +7,7 @@
 #define FA_PORTABLE_KEEP_H
 
 #include "lists.h"
+#include "near.h"
 
 /* Elements of x, which is bias or keep, that precede a row's element for a key. */
 #define FA_EXTRA_AT(w, x, r, key)                                             \
@@ -14,11 +15,6 @@
      FA_INDEX((r).head) * FA_WIDE(FA_PARAM(w, x##_stride)[1]) +               \
      FA_INDEX((r).position) * FA_WIDE(FA_PARAM(w, x##_stride)[2]) +           \
      FA_INDEX(FA_SEQUENCE(w, first) + (key)) * FA_WIDE(FA_PARAM(w, x##_stride)[3]))
-
-FA_KERNEL_FN bool fa_work_has(FA_WORK w, int flag)
-{
-    return (FA_PARAM(w, flags) & flag) != 0;
-}
 
 /* What the operand `keep` says of a key; there must be one. */
 FA_KERNEL_FN bool fa_work_keeps(FA_WORK w, fa_row r, int key)
@@ -58,21 +54,23 @@ FA_KERNEL_FN bool fa_work_hides(FA_WORK w, int key, int key_end)
     return hidden;
 }
 
-/* fa_walk_class() of the item, and FA_CLASS_PARTIAL where a list ends within the keys or the rows. */
+/* fa_walk_class() of the item, and FA_CLASS_PARTIAL where a list or a neighbourhood ends within the keys or the rows. */
 FA_KERNEL_FN int fa_work_class(FA_WORK w, int key, int key_end)
 {
     const int seen = fa_walk_class(w.walk, key, key_end);
-    if (FA_LISTS(w) && fa_work_has(w, FA_TABLE_LIST_CUTS) && seen == FA_CLASS_FULL &&
-        fa_list_cuts(w, key, key_end))
+    if (FA_LISTS(w) && seen == FA_CLASS_FULL &&
+        ((fa_work_has(w, FA_TABLE_LIST_CUTS) && fa_list_cuts(w, key, key_end)) ||
+         (fa_work_has(w, FA_TABLE_NEAR) && fa_near_cuts(w, key, key_end))))
         return FA_CLASS_PARTIAL;
     return seen;
 }
 
-/* Whether the mask and, of what fa_work_class() calls partial, the lists show the row a key. */
+/* Whether the mask and, of what fa_work_class() calls partial, the lists and the neighbourhood show the row a key. */
 FA_KERNEL_FN bool fa_work_sees(FA_WORK w, fa_row r, int key)
 {
     return fa_row_sees(r, w.walk.mask, key) &&
-           (!FA_LISTS(w) || !fa_work_has(w, FA_TABLE_LIST_CUTS) || fa_work_lists(w, r, key));
+           (!FA_LISTS(w) || ((!fa_work_has(w, FA_TABLE_LIST_CUTS) || fa_work_lists(w, r, key)) &&
+                             (!fa_work_has(w, FA_TABLE_NEAR) || fa_near_has(w, r, key))));
 }
 
 /*

@@ -10,6 +10,11 @@
 #include "table.h"
 #include "walk.h"
 
+FA_KERNEL_FN bool fa_work_has(FA_WORK w, int flag)
+{
+    return (FA_PARAM(w, flags) & flag) != 0;
+}
+
 /* The first word of the list of a block of rows; `head` counts lists. */
 FA_KERNEL_FN int fa_list_at(FA_WORK w, int head, int block)
 {

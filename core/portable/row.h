@@ -9,10 +9,11 @@
 #include "mask.h"
 
 FA_STRUCT(fa_row)
-    int position;   /* of the query in its sequence                       */
-    int head;       /* the query head                                     */
-    int begin, end; /* its interval of keys, see mask.h                   */
-    bool exists;    /* false: the row is past the last, and stands for it */
+    int position;                 /* of the query in its sequence                       */
+    int head;                     /* the query head                                     */
+    int begin, end;               /* its interval of keys, see mask.h                   */
+    bool exists;                  /* false: the row is past the last, and stands for it */
+    fa_uint near_begin, near_end; /* its neighbourhood, see near.h; else 0 */
 FA_STRUCT_END(fa_row)
 
 FA_FN int fa_row_position(int group, int row)
@@ -35,6 +36,7 @@ FA_FN fa_row fa_row_of(fa_mask mask, int group, int head_kv, int row, int row_en
     r.head = fa_row_head(group, head_kv, row);
     r.begin = fa_mask_begin(mask, r.position);
     r.end = fa_mask_end(mask, r.position);
+    r.near_begin = r.near_end = 0u;
     return r;
 }
 

@@ -21,6 +21,11 @@
 #define FA_TABLE_PAGES 64
 #define FA_TABLE_LISTS 128
 #define FA_TABLE_LIST_CUTS 256 /* a kernel's blocks are in several of the lists': single rows and keys tell */
+#define FA_TABLE_NEAR 512      /* rows see a neighbourhood of keys */
+
+/* Tokens of a box of a neighbourhood, which are 1 << FA_NEAR_SHIFT. */
+#define FA_NEAR_SHIFT 6
+#define FA_NEAR_BLOCK (1 << FA_NEAR_SHIFT)
 
 /* Where the scale and the zero of an element of k or v lie, in elements of their tensors: see scales.h. And the bytes of a row. */
 FA_STRUCT(fa_scales)
@@ -54,7 +59,9 @@ FA_STRUCT(fa_table_params)
     /* Lists of key blocks, a bit each: the first word, rows and keys of a block, words of a list, query heads that share a list,
      * words between the lists of heads and of sequences. */
     int lists_at, list_rows, list_keys, list_words, list_heads, list_head_stride, list_sequence_stride;
-    int unused;
+    /* A neighbourhood, see near.h: its first word, tokens of the grid, the guards of a word. */
+    int near_at, near_tokens;
+    fa_uint near_guards;
 FA_STRUCT_END(fa_table_params)
 
 FA_STRUCT(fa_table_sequence)

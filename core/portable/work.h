@@ -37,7 +37,10 @@
 /* Row number `row` of the item's key head, see row.h. */
 FA_KERNEL_FN fa_row fa_work_row(FA_WORK w, int row)
 {
-    return fa_row_of(w.walk.mask, FA_PARAM(w, group), w.head_kv, row, w.row_end);
+    const fa_row r = fa_row_of(w.walk.mask, FA_PARAM(w, group), w.head_kv, row, w.row_end);
+    if (FA_LISTS(w) && fa_work_has(w, FA_TABLE_NEAR))
+        return fa_near_row(w, r);
+    return r;
 }
 
 /* Whether nothing hides the key. */

@@ -231,7 +231,8 @@ static fa_status create(fa_saliency *s, const fa_saliency_desc *given)
         return fa_fail(FA_INVALID, "attention is NULL");
     FA_TRY(fa_problem_init(s->device->context, d.attention, &s->problem));
     if (s->problem.features & FA_FEATURE_LISTS)
-        return fa_fail(FA_UNSUPPORTED, "attention.lists is given, expected NULL: saliencies do not serve it");
+        return fa_fail(FA_UNSUPPORTED, "attention.%s is given, expected NULL: saliencies do not serve it",
+                       s->problem.lists.given ? "lists" : "neighbourhood");
     FA_TRY(check(s, &d));
     FA_TRY(fill_params(s, &d, NULL, &s->own));
     FA_TRY(check_turns(s, &d));

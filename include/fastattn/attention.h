@@ -249,6 +249,7 @@ typedef struct fa_neighbourhood {
  *   cache_batch_idx        page_table of one page per sequence: a cache entry is a page
  *   learnable_sink, s_aux  sinks
  *   softmax_lse            lse; a row without keys has -inf here and +inf there
+ *   kernel_size, stride, dilation, is_causal of NATTEN's na1d(), na2d(), na3d()  neighbourhood
  *   BlockMask of FlexAttention, indptr and indices of FlashInfer's block-sparse wrapper, base_blockmask  lists
  *   num_splits             tuning->splits; its combine step is fa_merge_run(), or part of the run
  *   head_dim_v of FlashMLA v_in_k = 1, v.shape[3] = head_dim_v; its k_cache is k, of one head
@@ -413,6 +414,12 @@ typedef struct fa_attention_desc {
 
     /* Lists of key blocks; all is copied. NULL: none. */
     const fa_block_lists *lists;
+
+    /* Row i of each sequence is token i of this grid, in the grid's order, and so is key i. Keys behind the grid's are seen by every
+     * row (additional KV). Masks, lists and `keep` hold besides. There is a row for each token, and a key for each or more; sequences with
+     * lengths of their own may have fewer. Without `lists` the library makes them: keys far from a block of rows are neither read nor computed, and with
+     * dynamic_lengths these lists stay as they are. It takes 12 bytes for each token in the work of each run. Copied. NULL: none. */
+    const fa_neighbourhood *neighbourhood;
 } fa_attention_desc;
 
 #ifdef __cplusplus

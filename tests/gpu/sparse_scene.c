@@ -27,7 +27,7 @@ static fa_attention_desc desc_of(const sparse_scene *s)
 void scene_expect(sparse_scene *s, const fa_block_mask *mask, const uint32_t *bits)
 {
     const int64_t words = (s->keys + 31) / 32;
-    const fa_block_lists lists = lists_of(mask);
+    fa_block_lists lists;
     fa_attention_desc d = desc_of(s);
     d.keep = fa_tensor_make(FA_BOOL, s->batch, s->heads_q, s->rows, s->keys);
     ck_assert_int_eq(fa_reference_attention(context, &d,
@@ -35,7 +35,10 @@ void scene_expect(sparse_scene *s, const fa_block_mask *mask, const uint32_t *bi
                                             exact, NULL),
                      FA_OK);
     d = desc_of(s);
-    d.lists = &lists;
+    d.neighbourhood = s->neighbourhood;
+    if (mask)
+        lists = lists_of(mask);
+    d.lists = mask ? &lists : NULL;
     if (bits)
         d.keep = fa_tensor_make(FA_I32, 1, 1, s->rows, words);
     const fa_status status = fa_attention_host(device, &d, s->q, s->k, s->v, NULL, bits, o, NULL);

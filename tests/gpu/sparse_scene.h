@@ -13,6 +13,7 @@ enum { MOST_HEADS = 4, MOST_BATCH = 2, MOST_ROWS = 200, MOST_KEYS = 300, DIM = 1
 typedef struct sparse_scene {
     int64_t batch, heads_q, heads_kv, rows, keys;
     fa_mask_kind mask;
+    const fa_neighbourhood *neighbourhood; /* of runs; NULL: none */
     uint8_t keep[MOST_BATCH * MOST_HEADS * MOST_ROWS * MOST_KEYS];
     float q[MOST_BATCH * MOST_HEADS * MOST_ROWS * DIM], k[MOST_BATCH * MOST_HEADS * MOST_KEYS * DIM],
         v[MOST_BATCH * MOST_HEADS * MOST_KEYS * DIM];
@@ -20,7 +21,7 @@ typedef struct sparse_scene {
 
 void scene_draw(sparse_scene *s, random_state *random);
 
-/* Runs with the lists and `bits` (which may be NULL: none), and expects what the oracle makes of `keep`. */
+/* Runs with the lists and `bits` (each may be NULL: none), and expects what the oracle makes of `keep`. */
 void scene_expect(sparse_scene *s, const fa_block_mask *mask, const uint32_t *bits);
 
 /* `keep` as the lists of the mask have it. */

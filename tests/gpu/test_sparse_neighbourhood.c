@@ -209,6 +209,10 @@ START_TEST(neighbourhoods)
         memcpy(s.keep, seen, (size_t)(tokens * keys));
         memcpy(s.keep + tokens * keys, seen, (size_t)(tokens * keys));
         scene_expect(&s, mask, bits);
+        s.neighbourhood = &d; /* beside the lists, and beside those that it has itself */
+        scene_expect(&s, mask, NULL);
+        scene_expect(&s, NULL, NULL);
+        s.neighbourhood = NULL;
         fa_block_mask_destroy(mask);
     }
 }

@@ -11,7 +11,7 @@ int main(void)
         schedule_suite, balance_suite,   softmax_suite,  merge_suite,   reference_suite, context_suite,
         plan_suite,     run_suite,       registry_suite, structs_suite, workspace_suite, messages_suite,
         overlap_suite,  host_suite,      lengths_suite,  fill_suite,    pages_suite,     cascade_suite,
-        scales_suite,   cooperate_suite, lists_suite,
+        scales_suite,   cooperate_suite, lists_suite,    near_suite,
     };
     SRunner *runner = srunner_create(NULL);
     for (size_t i = 0; i < sizeof(suites) / sizeof(suites[0]); i++)

@@ -24,6 +24,7 @@ Suite *run_suite(void);
 Suite *lengths_suite(void);
 Suite *fill_suite(void);
 Suite *lists_suite(void);
+Suite *near_suite(void);
 Suite *pages_suite(void);
 Suite *overlap_suite(void);
 Suite *host_suite(void);

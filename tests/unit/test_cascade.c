@@ -289,6 +289,12 @@ static void listed(scene *s)
     s->desc.lists = &lists;
 }
 
+static void near(scene *s)
+{
+    static const fa_neighbourhood grid = {.struct_size = sizeof(grid)};
+    s->desc.neighbourhood = &grid;
+}
+
 START_TEST(refusals)
 {
     static const struct {
@@ -301,6 +307,7 @@ START_TEST(refusals)
         {more_rows, FA_UNSUPPORTED, "cu_rows_q goes from 0 to 2, a cascade serves 0 to q.shape[2], 3"},
         {no_pages, FA_INVALID, "page_table.shape is all 0, expected pages"},
         {listed, FA_UNSUPPORTED, "lists is given, expected NULL: a cascade does not serve it"},
+        {near, FA_UNSUPPORTED, "neighbourhood is given, expected NULL: a cascade does not serve it"},
     };
     for (int i = 0; i < COUNT(bad); i++) {
         scene s = {.sequences = 2, .cu = {0, 1, 2}, .lens = {5, 5}, .table = {{1}, {1}}};

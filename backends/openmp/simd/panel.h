@@ -22,7 +22,26 @@ typedef struct fa_panel {
     int position[PANEL]; /* query row within the sequence; unused lanes repeat the last */
     int head[PANEL];     /* query head */
     int begin[PANEL], end[PANEL];
+    /* Of neighbourhoods: the bits of each axis in a word of near.h, and between which each lane sees them. */
+    int near_axes, near_field[FA_AXES], near_begin[FA_AXES][PANEL], near_end[FA_AXES][PANEL];
 } fa_panel;
+
+static inline void panel_near(fa_panel *panel)
+{
+    const fa_cpu_keys w = {.params = panel->run->work, .sequence = panel->sequence};
+    panel->near_axes = 0;
+    for (uint32_t rest = w.params->near_guards, low = 1, guard; rest; rest &= rest - 1, low = guard << 1) {
+        guard = rest & (0u - rest);
+        panel->near_field[panel->near_axes++] = (int)(guard - low);
+    }
+    for (int i = 0; i < PANEL; i++) {
+        const fa_row r = fa_near_row(w, (fa_row){.position = panel->position[i]});
+        for (int n = 0; n < panel->near_axes; n++) {
+            panel->near_begin[n][i] = (int)r.near_begin & panel->near_field[n];
+            panel->near_end[n][i] = ((int)r.near_end & panel->near_field[n]) + 1;
+        }
+    }
+}
 
 static inline void panel_init(fa_panel *panel, const fa_cpu_run *run, const fa_table_item *item, int row)
 {
@@ -39,6 +58,8 @@ static inline void panel_init(fa_panel *panel, const fa_cpu_run *run, const fa_t
         panel->begin[i] = at.begin;
         panel->end[i] = at.end;
     }
+    if (run->near)
+        panel_near(panel);
     panel->first = panel->position[0];
     panel->last = panel->position[PANEL - 1];
 }

@@ -96,6 +96,7 @@ c_struct!(fa_attention_desc {
     want_status: i32,
     v_in_k: i32,
     lists: *const c_void,
+    neighbourhood: *const c_void,
 });
 
 c_struct!(fa_inputs {
