@@ -59,6 +59,9 @@ bool conform_add_masks(conform_list *list);
 /* Lists of key blocks. */
 bool conform_add_lists(conform_list *list);
 
+/* Neighbourhoods of a grid. */
+bool conform_add_near(conform_list *list);
+
 /* Keys in pages, first keys, latent attention; formats of caches. */
 bool conform_add_caches(conform_list *list);
 bool conform_add_formats(conform_list *list);

@@ -157,6 +157,8 @@ typedef struct conform_case {
     int32_t list_part; /* of blocks that lists have, in percent; below 100, key blocks 1, 4, 7 are in none */
     conform_list_heads list_heads;
     bool list_each, list_mask; /* a list for each sequence; as a block mask                   */
+    fa_neighbourhood
+        near;  /* of no axes: there is none. Sequences without lengths have a row for each token */
     bool ramp; /* q and k have one dim that is not 0: rows are +-gain_q, keys fall from gain_k on */
     conform_blocks blocks;
     int32_t block_q, block_kv, splits;
@@ -239,6 +241,8 @@ typedef struct conform_data {
     fa_block_lists lists;
     uint8_t *list_mask; /* 1 for each block of keys of each list; NULL: there are none */
     int32_t *list_indptr, *list_indices;
+    fa_neighbourhood near;
+    int32_t near_tokens, (*near_at)[3]; /* of its grid, in its order: where each is; NULL: there is none */
 } conform_data;
 
 /* data.c */
@@ -270,6 +274,14 @@ void conform_place_hazard(conform_data *data, conform_hazard hazard);
 /* Lists of key blocks, where the case has some. False without memory. */
 bool conform_make_lists(const conform_case *c, const conform_sizes *sizes, conform_data *data,
                         conform_random *random);
+
+/* near.c */
+
+/* A neighbourhood, where the case has one. False without memory. */
+bool conform_make_near(const conform_case *c, conform_data *data);
+
+/* Whether it shows the row a key; there must be one. */
+bool conform_near_shows(const conform_data *data, int64_t row, int64_t key);
 
 /* tensors.c */
 

@@ -429,7 +429,7 @@ bool conform_data_make(const conform_case *c, const conform_sizes *sizes, uint64
         return false;
     deal_pages(c->order, data, &random);
     conform_fill(c, data, &random);
-    if (!conform_make_lists(c, sizes, data, &random))
+    if (!conform_make_lists(c, sizes, data, &random) || !conform_make_near(c, data))
         return false;
     if (c->hazard >= CONFORM_NAN_Q && !make_tame(data))
         return false;
@@ -457,5 +457,6 @@ void conform_data_free(conform_data *data)
     free(data->list_mask);
     free(data->list_indptr);
     free(data->list_indices);
+    free(data->near_at);
     *data = (conform_data){0};
 }

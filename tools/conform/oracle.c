@@ -177,6 +177,8 @@ static bool sees(const row_of *r, int64_t j)
         visible = true;
     if (visible && r->data->list_mask)
         visible = lists(r, j);
+    if (visible && r->data->near_at)
+        visible = conform_near_shows(r->data, r->i, j);
     return visible && (d->keep.shape[0] == 0 || keeps(r, j));
 }
 
