@@ -49,10 +49,7 @@ FA_KERNEL_FN float fa_merge_lse(FA_TASK t, int row, int part)
 /* Element `at` of the parts. */
 FA_KERNEL_FN float fa_merge_element(FA_TASK t, FA_AT at)
 {
-    int type = FA_TASK_CONSTANT(t, 0);
-    if (type == 0)
-        return FA_AS_FLOAT(FA_GET32(t, 0, at * FA_INDEX(4)));
-    return fa_float_widen(type, FA_GET16(t, 0, at * FA_INDEX(2)));
+    return FA_GET_ELEMENT(t, 0, FA_TASK_CONSTANT(t, 0), at);
 }
 
 /* Where a part of the row that begins at element `from` lies. */
@@ -116,9 +113,8 @@ FA_KERNEL_FN float fa_merge_factor(FA_TASK t, FA_AT factors, int part, int i)
 FA_KERNEL_FN void fa_merge_unit(FA_TASK t, fa_merge_sum m, int row, FA_AT from, FA_AT factors, FA_AT to,
                                 int count)
 {
-    const int parts = FA_MERGE_IS(t, parts), type = FA_TASK_CONSTANT(t, 1);
+    const int parts = FA_MERGE_IS(t, parts);
     float total[FA_MERGE_UNIT];
-    fa_task_bytes b;
     int i;
     for (i = 0; i < FA_MERGE_UNIT; i++)
         total[i] = 0.0f;
@@ -131,17 +127,9 @@ FA_KERNEL_FN void fa_merge_unit(FA_TASK t, fa_merge_sum m, int row, FA_AT from, 
             total[i] += weight * (fa_merge_element(t, fa_merge_part(t, from, n) + FA_INDEX(i)) *
                                   fa_merge_factor(t, factors, n, i));
     }
-    for (i = 0; i < 9; i++)
-        b.word[i] = 0u;
-    for (i = 0; i < count; i++) {
-        const float x = m.closed.factor == 0.0f ? 0.0f : total[i];
-        if (type == 0)
-            b.word[i] = FA_AS_UINT(x);
-        else
-            b.word[i >> 1] |= fa_float_narrow(type, x) << FA_UINT(16 * (i & 1));
-    }
-    const int size = type == 0 ? 4 : 2;
-    FA_PUT_BYTES(t, 1, to * FA_INDEX(size), b, count * size)
+    for (i = 0; i < count; i++)
+        total[i] = m.closed.factor == 0.0f ? 0.0f : total[i];
+    FA_PUT_ELEMENTS(t, 1, FA_TASK_CONSTANT(t, 1), to, total, count)
 }
 
 /* The row of a work-group, for one of its work-items. */

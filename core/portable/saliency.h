@@ -41,9 +41,6 @@ FA_TASK_VIEW(fa_table_sequence)
 FA_TASK_VIEW(float)
 
 #define FA_SALIENCY_IS(t, name) FA_TASK_PARAM(t, fa_saliency_params, name)
-#define FA_SALIENCY_ELEMENT(t, n, type, at)                      \
-    ((type) == 0 ? FA_AS_FLOAT(FA_GET32(t, n, (at)*FA_INDEX(4))) \
-                 : fa_float_widen(type, FA_GET16(t, n, (at)*FA_INDEX(2))))
 
 /* A row of keys, as the functions of work.h take it. */
 FA_STRUCT(fa_saliency_work)
@@ -57,7 +54,7 @@ FA_STRUCT_END(fa_saliency_work)
 #define FA_PARAM(w, member) FA_SALIENCY_IS(FA_TASK_OF((w).task), table.member)
 #define FA_SEQUENCE(w, member) (w).its.member
 #define FA_FLOAT_AT(w, n) FA_TASK_LIST(FA_TASK_OF((w).task), float, n)
-#define FA_LOAD_BIAS(w, n) FA_SALIENCY_ELEMENT(FA_TASK_OF((w).task), 4, FA_PARAM(w, bias_type), n)
+#define FA_LOAD_BIAS(w, n) FA_GET_ELEMENT(FA_TASK_OF((w).task), 4, FA_PARAM(w, bias_type), n)
 #define FA_LOAD_KEEP(w, n) FA_GET8(FA_TASK_OF((w).task), 3, n)
 #define FA_LATE(x) (x)
 #define FA_LOAD_BITS(w, n) FA_GET32(FA_TASK_OF((w).task), 3, (n)*FA_INDEX(4))
@@ -158,12 +155,12 @@ FA_KERNEL_FN float fa_saliency_product(FA_TASK t, fa_saliency_work w, FA_AT q, f
             const fa_four four = fa_saliency_decode(t, w, key, d);
             FA_UNROLLED
             for (int i = 0; i < 4; i++)
-                x += FA_SALIENCY_ELEMENT(t, 0, type_q, q + FA_INDEX(d + i)) * four.x[i];
+                x += FA_GET_ELEMENT(t, 0, type_q, q + FA_INDEX(d + i)) * four.x[i];
         }
     } else {
         for (int d = 0; d < dim; d++)
-            x += FA_SALIENCY_ELEMENT(t, 0, type_q, q + FA_INDEX(d)) *
-                 FA_SALIENCY_ELEMENT(t, 1, type_k, key.k + FA_INDEX(d));
+            x += FA_GET_ELEMENT(t, 0, type_q, q + FA_INDEX(d)) *
+                 FA_GET_ELEMENT(t, 1, type_k, key.k + FA_INDEX(d));
     }
     return x;
 }

@@ -78,6 +78,29 @@ FA_STRUCT_END(fa_task_bytes)
 #define FA_SEQUENCE_WORD(t, of, n, word) \
     FA_INT(FA_GET32(t, of, (FA_INDEX(n) * FA_INDEX(FA_SEQUENCE_WORDS) + FA_INDEX(word)) * FA_INDEX(4)))
 
+/* Element `at` of operand n, of that type: f32, f16 or bf16. */
+#define FA_GET_ELEMENT(t, n, type, at)                           \
+    ((type) == 0 ? FA_AS_FLOAT(FA_GET32(t, n, (at)*FA_INDEX(4))) \
+                 : fa_float_widen(type, FA_GET16(t, n, (at)*FA_INDEX(2))))
+
+/* Writes x[0] to x[count - 1], at most 9 floats, as elements from `at` on of operand n, of such a type. */
+#define FA_PUT_ELEMENTS(t, n, type, at, x, count)                                       \
+    {                                                                                   \
+        const int element_size = (type) == 0 ? 4 : 2;                                   \
+        fa_task_bytes elements;                                                         \
+        int element;                                                                    \
+        for (element = 0; element < 9; element++)                                       \
+            elements.word[element] = 0u;                                                \
+        for (element = 0; element < (count); element++) {                               \
+            if ((type) == 0)                                                            \
+                elements.word[element] = FA_AS_UINT((x)[element]);                      \
+            else                                                                        \
+                elements.word[element >> 1] |= fa_float_narrow(type, (x)[element])      \
+                                               << FA_UINT(16 * (element & 1));          \
+        }                                                                               \
+        FA_PUT_BYTES(t, n, (at)*FA_INDEX(element_size), elements, (count)*element_size) \
+    }
+
 /* The bits of number `at` of operand n, which holds scales or zeros of that type. */
 #define FA_GET_SCALE(t, n, type, at)                             \
     ((type) == 0              ? FA_GET32(t, n, (at)*FA_INDEX(4)) \
