@@ -32,6 +32,8 @@
 #define FA_APPEND_ARGS_0_1 FA_SIZE_THROUGH(fa_append_args, v_zero_offset)
 #define FA_MERGE_DESC_0_1 FA_SIZE_THROUGH(fa_merge_desc, factor_stride)
 #define FA_MERGE_ARGS_0_1 FA_SIZE_THROUGH(fa_merge_args, factors_offset)
+#define FA_MIX_DESC_0_1 FA_SIZE_THROUGH(fa_mix_desc, placed)
+#define FA_MIX_ARGS_0_1 FA_SIZE_THROUGH(fa_mix_args, places_offset)
 #define FA_CASCADE_INFO_0_1 FA_SIZE_THROUGH(fa_cascade_info, first_kv)
 #define FA_CASCADE_LEVEL_0_1 FA_SIZE_THROUGH(fa_cascade_level, cu_sequences)
 #define FA_SALIENCY_DESC_0_1 FA_SIZE_THROUGH(fa_saliency_desc, plan)
@@ -77,6 +79,8 @@ _Static_assert(FA_APPEND_DESC_0_1 == sizeof(fa_append_desc), "name the last fiel
 _Static_assert(FA_APPEND_ARGS_0_1 == sizeof(fa_append_args), "name the last field above");
 _Static_assert(FA_MERGE_DESC_0_1 == sizeof(fa_merge_desc), "name the last field above");
 _Static_assert(FA_MERGE_ARGS_0_1 == sizeof(fa_merge_args), "name the last field above");
+_Static_assert(FA_MIX_DESC_0_1 == sizeof(fa_mix_desc), "name the last field above");
+_Static_assert(FA_MIX_ARGS_0_1 == sizeof(fa_mix_args), "name the last field above");
 _Static_assert(FA_CASCADE_INFO_0_1 == sizeof(fa_cascade_info), "name the last field above");
 _Static_assert(FA_CASCADE_LEVEL_0_1 == sizeof(fa_cascade_level), "name the last field above");
 _Static_assert(FA_SALIENCY_DESC_0_1 == sizeof(fa_saliency_desc), "name the last field above");

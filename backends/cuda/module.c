@@ -36,7 +36,8 @@ const char *fa_cu_module_name(int line, int type)
                                                 [FA_TASK_APPEND_SCALED] = "append_scaled",
                                                 [FA_TASK_SALIENCY] = "saliency",
                                                 [FA_TASK_SHIFT] = "shift",
-                                                [FA_TASK_RELIST] = "relist"};
+                                                [FA_TASK_RELIST] = "relist",
+                                                [FA_TASK_MIX] = "mix"};
     return type == FA_CUDA_TASK ? tasks[line] : fa_cuda_table[line].name;
 }
 

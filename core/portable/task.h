@@ -36,7 +36,8 @@
 #define FA_TASK_SALIENCY 5
 #define FA_TASK_SHIFT 6
 #define FA_TASK_RELIST 7
-#define FA_TASKS 8
+#define FA_TASK_MIX 8
+#define FA_TASKS 9
 
 #define FA_TASK_SHARED_INTS 4
 

@@ -16,6 +16,7 @@
 #include "cooperate.h"
 #include "device.h"
 #include "merge.h"
+#include "mix.h"
 #include "opencl.h"
 #include "plan.h"
 #include "ranks.h"

@@ -77,6 +77,9 @@ __device__ __forceinline__ int *task_shared()
 #elif FA_ROW == FA_TASK_RELIST
 #include "core/portable/relist.h"
 #define FA_TASK_RUN fa_relist_group
+#elif FA_ROW == FA_TASK_MIX
+#include "core/portable/mix.h"
+#define FA_TASK_RUN fa_mix_group
 #endif
 
 extern "C" __global__ void __launch_bounds__(MOST_THREADS) fa_task(const fa_cuda_task t)

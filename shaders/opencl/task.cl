@@ -81,6 +81,10 @@ typedef struct task {
 #include "core/portable/relist.h"
 #define FA_TASK_RUN fa_relist_group
 #define FA_SHARED_INTS 1
+#elif FA_TASK_KIND == FA_TASK_MIX
+#include "core/portable/mix.h"
+#define FA_TASK_RUN fa_mix_group
+#define FA_SHARED_INTS 1
 #endif
 
 __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_task(

@@ -28,6 +28,7 @@ SCALAR = [
     ("saliency", "saliency.comp", [], (ADDRESS,)),
     ("shift", "shift.comp", [], (ADDRESS,)),
     ("relist", "relist.comp", [], (ADDRESS,)),
+    ("mix", "mix.comp", [], (ADDRESS,)),
 ]
 MATRIX = [
     ("matrix4", "matrix.comp", ["-DFA_ELEMENTS=4"], (ADDRESS,)),
