@@ -83,6 +83,7 @@ PORTABLE_MUTATIONS = {
     "tiles: keys staged over rows of q": (PORTABLE + "stage.h", "STAGE_ROWS, LINE_P(FA_DEPTH))", "STAGE_ROWS, LINE_P(FA_DEPTH / 2))", "causal-br/f32*", False),
     "parts of lengths on the device begin early": (PORTABLE + "fill.h", "FA_MIN(part, rest);", "0;", "lengths-device*", True),
     "values of all segments by one factor": (PORTABLE + "merge.h", "FA_INDEX(part) * FA_WIDE(FA_MERGE_IS(t, factor_part_stride))", "FA_INDEX(0 * part) * FA_WIDE(FA_MERGE_IS(t, factor_part_stride))", "test_segments", True),
+    "mixes: the last run of a list alone": (PORTABLE + "mix.h", "total[i] += part[i];", "total[i] = part[i];", "test_mix", True),
     "mean of a key is its sum": (PORTABLE + "saliency.h", "sum / FA_FLOAT(seen)", "sum", "test_saliency", True),
     "a run's rows taken for its keys": (PORTABLE + "saliency.h", "s.rows = FA_SALIENCY_WORD(t, n, FA_SEQUENCE_ROWS_WORD);", "s.rows = FA_SALIENCY_WORD(t, n, FA_SEQUENCE_COUNT_WORD);", "test_saliency", True),
     "slopes of the first sequence": (PORTABLE + "shift.h", "+ sequence * FA_SHIFT_IS(t, slope_stride)", "+ 0 * sequence", "test_cascades", True),
