@@ -60,6 +60,9 @@
 #define FA_SPARSE_DISTANCE_DESC_0_1 FA_SIZE_THROUGH(fa_sparse_distance_desc, heads)
 #define FA_SPARSE_NEIGHBOURHOOD_DESC_0_1 FA_SIZE_THROUGH(fa_sparse_neighbourhood_desc, extra_keys)
 #define FA_SPARSE_PERMUTED_DESC_0_1 FA_SIZE_THROUGH(fa_sparse_permuted_desc, order)
+#define FA_POLICY_LISTS_0_1 FA_SIZE_THROUGH(fa_policy_lists, weights)
+#define FA_POLICY_RAZOR_DESC_0_1 FA_SIZE_THROUGH(fa_policy_razor_desc, bias_keys)
+#define FA_POLICY_RAZOR_SCORES_DESC_0_1 FA_SIZE_THROUGH(fa_policy_razor_scores_desc, period)
 #define FA_VULKAN_DEVICE_DESC_0_1 FA_SIZE_THROUGH(fa_vulkan_device_desc, get_instance_proc_addr)
 
 /* Until 0.1 is released, its last fields are the last there are. The first field added later ends these lines. */
@@ -108,6 +111,10 @@ _Static_assert(FA_SPARSE_PERMUTED_DESC_0_1 == sizeof(fa_sparse_permuted_desc), "
 _Static_assert(FA_SPARSE_NEIGHBOURHOOD_DESC_0_1 == sizeof(fa_sparse_neighbourhood_desc),
                "name the last field above");
 _Static_assert(FA_SPARSE_DISTANCE_DESC_0_1 == sizeof(fa_sparse_distance_desc), "name the last field above");
+_Static_assert(FA_POLICY_LISTS_0_1 == sizeof(fa_policy_lists), "name the last field above");
+_Static_assert(FA_POLICY_RAZOR_DESC_0_1 == sizeof(fa_policy_razor_desc), "name the last field above");
+_Static_assert(FA_POLICY_RAZOR_SCORES_DESC_0_1 == sizeof(fa_policy_razor_scores_desc),
+               "name the last field above");
 _Static_assert(FA_VULKAN_DEVICE_DESC_0_1 == sizeof(fa_vulkan_device_desc), "name the last field above");
 
 /*

@@ -19,6 +19,7 @@
 #include "mix.h"
 #include "opencl.h"
 #include "plan.h"
+#include "policies.h"
 #include "ranks.h"
 #include "ring.h"
 #include "saliency.h"

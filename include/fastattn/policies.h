@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * Policies for caches: which keys of a cache stay, and what stands for those that go, as the field's papers choose them. They are
+ * functions on the host and need no device. What they make are lists for a mix (mix.h), which compresses keys and values on any
+ * device, or slots for appends (append.h). docs/sparse.md shows the way from lists to attention, and what each policy promises.
+ *
+ * What holds for all of them. Heads are those of k and v; with a batch, its entries follow each other as further heads. All that is
+ * given is read during the call, and no longer. The same arguments give the same results on every machine. Nothing is written unless
+ * the call succeeds. FA_INVALID: NULL where it is not allowed; a field that is wrong, which the message names with its value.
+ * FA_OUT_OF_MEMORY. Thread-safe.
+ */
+#ifndef FASTATTN_POLICIES_H
+#define FASTATTN_POLICIES_H
+
+#include "attention.h"
+#include "context.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/**
+ * Where a policy writes its lists: the caller's memory. The new keys of all heads are packed one behind the other, head by head: those
+ * of head h are cu_keys[h] to cu_keys[h + 1] - 1, and each is made of one list. So cu_keys is cu_rows_kv32 of an attention in
+ * which each KV head is a sequence of its own, with the query heads of its group as heads: q of shape (heads, group, rows, dim),
+ * which is the same memory. The mix has `from` of shape (1, heads, keys, dim) and `to` of (1, 1, cu_keys[heads], dim).
+ */
+typedef struct fa_policy_lists {
+    size_t struct_size; /* sizeof(fa_policy_lists)                                                    */
+    int32_t *cu_keys;   /* (heads + 1)                                                                */
+    int32_t *offsets;   /* room for heads * keys + 1; cu_keys[heads] + 1 are written                  */
+    int32_t *rows;      /* room for heads * keys; offsets[cu_keys[heads]] are written: h * keys + key */
+    float *weights;     /* the same; NULL: not wanted, where a list has one key or a policy says so   */
+} fa_policy_lists;
+
+/**
+ * RazorAttention (arXiv 2407.15891). Retrieval heads keep all keys. Any other keeps the first `sinks` keys and the last
+ * max(recent, keys / ratio), rounded down; the keys between are dropped, and their mean is one key and value more, the compensation
+ * token, which counts as often as keys were dropped: its scores get the logarithm of that number. It comes first; keys keep
+ * their order behind it. Where nothing is dropped there is none.
+ *
+ * `bias` is that logarithm for an attention as fa_policy_lists has it: (heads, bias_keys) numbers, which are 0 but for compensation
+ * tokens; the description has bias of FA_F32, shape (heads, 1, 1, bias_keys).
+ *
+ * Defaults are the paper's. What q and k are made of is the caller's: the paper takes keys as they are in the cache, rotated.
+ */
+typedef struct fa_policy_razor_desc {
+    size_t struct_size;       /* sizeof(fa_policy_razor_desc)                              */
+    int64_t heads, keys;      /* 1 to FA_MAX_LENGTH, together at most 2^31 - 1             */
+    const uint8_t *retrieval; /* (heads), not 0 is a retrieval head                        */
+    int64_t sinks;            /* N0; 0: 4; -1: none                                        */
+    int64_t recent;           /* S0; 0: 4000                                               */
+    double ratio;             /* C, at least 1; 0: 5                                       */
+    int64_t bias_keys;        /* of a head, `keys` or more, as a cache that grows needs; 0: keys */
+} fa_policy_razor_desc;
+
+/** Makes the lists and the bias. Weights are wanted; `bias` may be NULL. */
+FA_API fa_status fa_policy_razor(const fa_policy_razor_desc *desc, const fa_policy_lists *lists, float *bias);
+
+/**
+ * How much each query head is an echo head and an induction head, from a prompt of tokens at random that repeats after `period` of
+ * them (the paper: 2500 tokens, four times). The echo score is the weight that a row gives to the same token in all repetitions
+ * before, the induction score that of the tokens behind those; both are means over the rows from the second repetition on. Weights
+ * are those of causal attention. The paper says which tokens they are; that all repetitions before count, and the mean, is our reading.
+ *
+ * `lse` is that of attention (heads_q, rows), f32. Without it (NULL) it is computed here, in time as rows * rows * dim for each head,
+ * in the place of rows * rows / period * dim.
+ */
+typedef struct fa_policy_razor_scores_desc {
+    size_t struct_size;        /* sizeof(fa_policy_razor_scores_desc)                   */
+    int64_t heads_q, heads_kv; /* heads_q is a multiple                                 */
+    int64_t rows, dim;         /* rows are as many as keys. 1 to FA_MAX_LENGTH          */
+    const float *q, *k;        /* (heads_q, rows, dim), (heads_kv, rows, dim)           */
+    const float *lse;
+    double scale;   /* of the products, finite; 0: 1/sqrt(dim)                          */
+    int64_t period; /* 2 to rows - 1                                                    */
+} fa_policy_razor_scores_desc;
+
+/** Writes heads_q scores of each kind. */
+FA_API fa_status fa_policy_razor_scores(const fa_policy_razor_scores_desc *desc, double *induction,
+                                        double *echo);
+
+/**
+ * Chooses retrieval heads among all query heads of a model: the induction_part with the largest induction scores and the echo_part
+ * with the largest echo scores, each the nearest number of heads, and one at least; 0: the paper's, 0.14 and 0.01. Of equal scores the lower head comes
+ * first. A KV head keeps all keys if one of its query heads was chosen, which is our choice for groups. retrieval is (heads_q /
+ * group). Parts are from 0 to 1, -1 is none.
+ */
+FA_API fa_status fa_policy_razor_heads(fa_context *context, int64_t heads_q, int64_t group,
+                                       const double *induction, const double *echo, double induction_part,
+                                       double echo_part, uint8_t *retrieval);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
