@@ -63,6 +63,7 @@
 #define FA_POLICY_LISTS_0_1 FA_SIZE_THROUGH(fa_policy_lists, weights)
 #define FA_POLICY_RAZOR_DESC_0_1 FA_SIZE_THROUGH(fa_policy_razor_desc, bias_keys)
 #define FA_POLICY_RAZOR_SCORES_DESC_0_1 FA_SIZE_THROUGH(fa_policy_razor_scores_desc, period)
+#define FA_POLICY_PREFIX_DESC_0_1 FA_SIZE_THROUGH(fa_policy_prefix_desc, budget)
 #define FA_VULKAN_DEVICE_DESC_0_1 FA_SIZE_THROUGH(fa_vulkan_device_desc, get_instance_proc_addr)
 
 /* Until 0.1 is released, its last fields are the last there are. The first field added later ends these lines. */
@@ -115,6 +116,7 @@ _Static_assert(FA_POLICY_LISTS_0_1 == sizeof(fa_policy_lists), "name the last fi
 _Static_assert(FA_POLICY_RAZOR_DESC_0_1 == sizeof(fa_policy_razor_desc), "name the last field above");
 _Static_assert(FA_POLICY_RAZOR_SCORES_DESC_0_1 == sizeof(fa_policy_razor_scores_desc),
                "name the last field above");
+_Static_assert(FA_POLICY_PREFIX_DESC_0_1 == sizeof(fa_policy_prefix_desc), "name the last field above");
 _Static_assert(FA_VULKAN_DEVICE_DESC_0_1 == sizeof(fa_vulkan_device_desc), "name the last field above");
 
 /*

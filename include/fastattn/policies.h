@@ -90,6 +90,24 @@ FA_API fa_status fa_policy_razor_heads(fa_context *context, int64_t heads_q, int
                                        const double *induction, const double *echo, double induction_part,
                                        double echo_part, uint8_t *retrieval);
 
+/**
+ * PrefixKV (arXiv 2412.03409): how many keys each layer keeps of a budget for all layers. A layer's keys, the most important first,
+ * have a cumulative importance, as a part of the layer's whole. Each layer keeps its shortest prefix that has `ratio` of its
+ * importance or more, with one ratio for all layers: the largest whose prefixes are `budget` keys or fewer, found by bisection, exact to
+ * the last bit. Of equal importance the lower key comes first. Sums are in double.
+ */
+typedef struct fa_policy_prefix_desc {
+    size_t struct_size; /* sizeof(fa_policy_prefix_desc)                                       */
+    int64_t layers, keys;
+    const float *
+        importance; /* (layers, keys), such as fa_saliency_run()'s: finite, at least 0, and not 0 in all of a layer */
+    int64_t budget; /* keys of all layers: `layers` or more                            */
+} fa_policy_prefix_desc;
+
+/** Writes `counts` (layers), and if it is not NULL `kept` (layers, keys): the first counts[l] of layer l are its keys, ascending. */
+FA_API fa_status fa_policy_prefix(fa_context *context, const fa_policy_prefix_desc *desc, double *ratio,
+                                  int64_t *counts, int32_t *kept);
+
 #ifdef __cplusplus
 }
 #endif
