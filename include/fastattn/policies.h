@@ -108,6 +108,30 @@ typedef struct fa_policy_prefix_desc {
 FA_API fa_status fa_policy_prefix(fa_context *context, const fa_policy_prefix_desc *desc, double *ratio,
                                   int64_t *counts, int32_t *kept);
 
+/**
+ * KVMerger (arXiv 2407.08454): neighbouring keys that are alike become one. Keys of a head are a set if each is more like the
+ * next than `threshold`, by the cosine of the two. The last `recent` keys and the `heavy` ones of most importance among the others stay
+ * themselves, and no set goes across them. In a set the key of most importance is the pivot p; key i of it has the weight
+ *     w_i = g_i / sum g,   g_i = exp(-|k_p - k_i|^2 / (2 sigma^2)),
+ * and so has its value. Of equal importance the lower key comes first. Sums are in double.
+ *
+ * The paper's threshold depends on the model; 0 is 0.75, its number for Llama 2 as far as we know. With sigma 0, sigma is the root
+ * mean square of the distances of the others of the set from its pivot, which is our choice: the paper derives one from the set too.
+ */
+typedef struct fa_policy_merge_desc {
+    size_t struct_size;       /* sizeof(fa_policy_merge_desc)                             */
+    int64_t heads, keys, dim; /* 1 to FA_MAX_LENGTH, heads and keys together at most 2^31 - 1 */
+    const float *k;           /* (heads, keys, dim)                                        */
+    const float *importance;  /* (heads, keys), no NaN: aggregated attention, as fa_saliency_run()'s sums */
+    double threshold;         /* -1 to 1; 0: 0.75                                          */
+    double sigma;             /* finite, at least 0                                        */
+    int64_t recent, heavy;    /* at least 0                                                */
+} fa_policy_merge_desc;
+
+/** Makes the lists. Weights are wanted. */
+FA_API fa_status fa_policy_merge(fa_context *context, const fa_policy_merge_desc *desc,
+                                 const fa_policy_lists *lists);
+
 #ifdef __cplusplus
 }
 #endif
