@@ -65,6 +65,7 @@
 #define FA_POLICY_RAZOR_SCORES_DESC_0_1 FA_SIZE_THROUGH(fa_policy_razor_scores_desc, period)
 #define FA_POLICY_PREFIX_DESC_0_1 FA_SIZE_THROUGH(fa_policy_prefix_desc, budget)
 #define FA_POLICY_MERGE_DESC_0_1 FA_SIZE_THROUGH(fa_policy_merge_desc, heavy)
+#define FA_POLICY_ZIP_DESC_0_1 FA_SIZE_THROUGH(fa_policy_zip_desc, each_head)
 #define FA_VULKAN_DEVICE_DESC_0_1 FA_SIZE_THROUGH(fa_vulkan_device_desc, get_instance_proc_addr)
 
 /* Until 0.1 is released, its last fields are the last there are. The first field added later ends these lines. */
@@ -119,6 +120,7 @@ _Static_assert(FA_POLICY_RAZOR_SCORES_DESC_0_1 == sizeof(fa_policy_razor_scores_
                "name the last field above");
 _Static_assert(FA_POLICY_PREFIX_DESC_0_1 == sizeof(fa_policy_prefix_desc), "name the last field above");
 _Static_assert(FA_POLICY_MERGE_DESC_0_1 == sizeof(fa_policy_merge_desc), "name the last field above");
+_Static_assert(FA_POLICY_ZIP_DESC_0_1 == sizeof(fa_policy_zip_desc), "name the last field above");
 _Static_assert(FA_VULKAN_DEVICE_DESC_0_1 == sizeof(fa_vulkan_device_desc), "name the last field above");
 
 /*

@@ -132,6 +132,33 @@ typedef struct fa_policy_merge_desc {
 FA_API fa_status fa_policy_merge(fa_context *context, const fa_policy_merge_desc *desc,
                                  const fa_policy_lists *lists);
 
+/**
+ * ZipVL (arXiv 2410.08584): how many tokens of a layer are important, and which. They are as many as are needed so that the largest
+ * weights sum to `part` of all or more; those of the largest saliency are chosen. One choice serves both
+ *  - the prompt: q, k and v of the important tokens alone are gathered (a mix with `lists`), attended to with the description's
+ *    causal mask, whose order they keep, and their rows of o scattered (a mix with places);
+ *  - the cache: important tokens go to `slots` of a cache of more bits, the others to `other_slots` of one of fewer, each by an
+ *    append (append.h); both are then attended to as segments (segments.h).
+ * Heads of a layer choose together, by their sums; with `each_head` each on its own. Of equal ones the lower key comes first. Sums are
+ * in double.
+ */
+typedef struct fa_policy_zip_desc {
+    size_t struct_size;    /* sizeof(fa_policy_zip_desc)                                          */
+    int64_t heads, keys;   /* 1 to FA_MAX_LENGTH, together at most 2^31 - 1                       */
+    const float *weights;  /* (heads, keys), finite, at least 0: fa_saliency_run() with `sums`    */
+    const float *saliency; /* (heads, keys), no NaN: fa_saliency_run() without; NULL: the weights */
+    double part;           /* above 0, at most 1; 0: the paper's, 0.975                           */
+    int32_t each_head;     /* 0 or 1                                                              */
+} fa_policy_zip_desc;
+
+/**
+ * Where it writes. Lists, whose `struct_size` is set, are of important tokens, for each head, and have no weights. `slots` and
+ * `other_slots` are (keys), with each_head (heads, keys), and may be NULL: where a token goes in a cache that has the tokens of all
+ * heads (with each_head, else of one) one behind the other; -1 where it does not go.
+ */
+FA_API fa_status fa_policy_zip(fa_context *context, const fa_policy_zip_desc *desc,
+                               const fa_policy_lists *lists, int32_t *slots, int32_t *other_slots);
+
 #ifdef __cplusplus
 }
 #endif
