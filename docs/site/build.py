@@ -24,8 +24,8 @@ import reference  # noqa: E402
 CONTENTS = {
     "Use": [
         ("Overview", "README"), "docs/gallery", "docs/building", "docs/python", "python/README", "docs/integrations",
-        "integrations/*/README", "examples/README", "docs/threads", "docs/sparse", "docs/ranks",
-        "docs/cooperate",
+        "integrations/*/README", "examples/README", "docs/threads", "docs/sparse", "docs/recipes",
+        "docs/ranks", "docs/cooperate",
     ],
     "Reference": ["api/index", "api/python", "docs/glossary", "docs/numerics", "docs/benchmarks", "CHANGELOG"],
     "Inside": [
