@@ -28,8 +28,9 @@
 #define FA_PUT32(t, n, byte, bits) fa_task_put32((t)->at[n] + (byte), bits)
 #define FA_TASK_BARRIER (void)0 /* a group is one function */
 #define FA_IN_WORD(t, n, byte) (((uintptr_t)(t)->at[n] + (uintptr_t)(byte)) % 4 == 0)
-/* Where there is one work-item. */
+#define FA_TASK_ALONE
 #define FA_TASK_SHARED(t, n) ((t)->shared[n])
+#define FA_TASK_SHARED_ADD(t, n, x) ((t)->shared[n] = (int)((uint32_t)(t)->shared[n] + (uint32_t)(x)))
 #define FA_TASK_SYNC(t) ((void)(t))
 #define FA_TASK_LOW(at) ((uint32_t)(at))
 #define FA_TASK_HIGH(at) ((uint32_t)((uint64_t)(at) >> 32))

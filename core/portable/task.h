@@ -15,9 +15,11 @@
  *   FA_PUT8(t, n, at, bits), FA_PUT16, FA_PUT32  likewise written; no two work-items write the same bits
  *   FA_UNROLLED, FA_ROLLED   before a loop that is, or is not, to be unrolled
  *   FA_IN_WORD(t, n, at)     whether the even byte `at` lies at a multiple of four in memory
+ *   FA_TASK_ALONE            is defined where a group has one work-item
  *   FA_TASK_BARRIER          no work-item of the group goes on before all are here, and what they wrote is seen by all
- * Programs of one work-group, whose work-items work together, also in
+ * Programs of which the work-items of a group work together, also in
  *   FA_TASK_SHARED(t, n)     int number n that they share, of FA_TASK_SHARED_INTS for each
+ *   FA_TASK_SHARED_ADD(t, n, x)  adds to it, while others do too; more than 32 bits wrap around
  *   FA_TASK_SYNC(t)          all have come here, and see what each has shared
  *   FA_TASK_LOW(at), FA_TASK_HIGH(at)  the lower and the upper 32 bits of an FA_AT
  */
@@ -80,6 +82,7 @@ FA_STRUCT_END(fa_task_bytes)
     FA_INT(FA_GET32(t, of, (FA_INDEX(n) * FA_INDEX(FA_SEQUENCE_WORDS) + FA_INDEX(word)) * FA_INDEX(4)))
 
 /* Element `at` of operand n, of that type: f32, f16 or bf16. */
+/* Element `at` of operand n, of f32, f16 or bf16. */
 #define FA_GET_ELEMENT(t, n, type, at)                           \
     ((type) == 0 ? FA_AS_FLOAT(FA_GET32(t, n, (at)*FA_INDEX(4))) \
                  : fa_float_widen(type, FA_GET16(t, n, (at)*FA_INDEX(2))))

@@ -37,15 +37,12 @@
 #define FA_TASK_LOW(at) fa_uint(at)
 #define FA_TASK_HIGH(at) fa_uint((at) >> 32)
 #define FA_TASK_SHARED(t, n) task_shared()[n]
+#define FA_TASK_SHARED_ADD(t, n, x) atomicAdd(&task_shared()[n], x)
 #define FA_TASK_SYNC(t) __syncthreads()
 
 constexpr int MOST_THREADS = 256;
 
-__device__ __forceinline__ int *task_shared()
-{
-    __shared__ int room[FA_TASK_SHARED_INTS * MOST_THREADS];
-    return room;
-}
+__device__ int *task_shared();
 
 /* What programs share; then one. */
 #include "core/portable/decode.h"
@@ -81,6 +78,15 @@ __device__ __forceinline__ int *task_shared()
 #include "core/portable/mix.h"
 #define FA_TASK_RUN fa_mix_group
 #endif
+#ifndef FA_SHARED_INTS
+#define FA_SHARED_INTS (FA_TASK_SHARED_INTS * MOST_THREADS)
+#endif
+
+__device__ __forceinline__ int *task_shared()
+{
+    __shared__ int room[FA_SHARED_INTS];
+    return room;
+}
 
 extern "C" __global__ void __launch_bounds__(MOST_THREADS) fa_task(const fa_cuda_task t)
 {

@@ -92,11 +92,15 @@ uint shift_of(address p)
 #else
 #define FA_TASK_HIGH(at) 0u
 #endif
-/* Of programs that share: a kernel defines FA_SHARES before. */
+/* Of programs that share: a kernel defines FA_SHARES before, and FA_SHARED_INTS if what it shares has a number of its own. */
 #ifdef FA_SHARES
 #include "core/portable/task.h"
-shared int task_shared[FA_TASK_SHARED_INTS * GROUP];
+#ifndef FA_SHARED_INTS
+#define FA_SHARED_INTS (FA_TASK_SHARED_INTS * GROUP)
+#endif
+shared int task_shared[FA_SHARED_INTS];
 #define FA_TASK_SHARED(t, n) task_shared[n]
+#define FA_TASK_SHARED_ADD(t, n, x) atomicAdd(task_shared[n], x)
 #define FA_TASK_SYNC(t) barrier()
 #endif
 
