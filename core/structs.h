@@ -66,6 +66,8 @@
 #define FA_POLICY_PREFIX_DESC_0_1 FA_SIZE_THROUGH(fa_policy_prefix_desc, budget)
 #define FA_POLICY_MERGE_DESC_0_1 FA_SIZE_THROUGH(fa_policy_merge_desc, heavy)
 #define FA_POLICY_ZIP_DESC_0_1 FA_SIZE_THROUGH(fa_policy_zip_desc, each_head)
+#define FA_POOLING_DESC_0_1 FA_SIZE_THROUGH(fa_pooling_desc, chunk)
+#define FA_POOLING_ARGS_0_1 FA_SIZE_THROUGH(fa_pooling_args, means_offset)
 #define FA_VULKAN_DEVICE_DESC_0_1 FA_SIZE_THROUGH(fa_vulkan_device_desc, get_instance_proc_addr)
 
 /* Until 0.1 is released, its last fields are the last there are. The first field added later ends these lines. */
@@ -121,6 +123,8 @@ _Static_assert(FA_POLICY_RAZOR_SCORES_DESC_0_1 == sizeof(fa_policy_razor_scores_
 _Static_assert(FA_POLICY_PREFIX_DESC_0_1 == sizeof(fa_policy_prefix_desc), "name the last field above");
 _Static_assert(FA_POLICY_MERGE_DESC_0_1 == sizeof(fa_policy_merge_desc), "name the last field above");
 _Static_assert(FA_POLICY_ZIP_DESC_0_1 == sizeof(fa_policy_zip_desc), "name the last field above");
+_Static_assert(FA_POOLING_DESC_0_1 == sizeof(fa_pooling_desc), "name the last field above");
+_Static_assert(FA_POOLING_ARGS_0_1 == sizeof(fa_pooling_args), "name the last field above");
 _Static_assert(FA_VULKAN_DEVICE_DESC_0_1 == sizeof(fa_vulkan_device_desc), "name the last field above");
 
 /*

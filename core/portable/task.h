@@ -39,6 +39,7 @@
 #define FA_TASK_SHIFT 6
 #define FA_TASK_RELIST 7
 #define FA_TASK_MIX 8
+#define FA_TASK_POOL 8
 #define FA_TASKS 9
 
 #define FA_TASK_SHARED_INTS 4

@@ -24,6 +24,7 @@
 #include "ring.h"
 #include "saliency.h"
 #include "segments.h"
+#include "select.h"
 #include "sparse.h"
 #include "transport.h"
 #include "vulkan.h"

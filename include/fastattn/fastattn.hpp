@@ -37,6 +37,7 @@ inline void destroy(fa_device *object) noexcept { fa_device_close(object); }
 inline void destroy(fa_merge *object) noexcept { fa_merge_destroy(object); }
 inline void destroy(fa_mix *object) noexcept { fa_mix_destroy(object); }
 inline void destroy(fa_plan *object) noexcept { fa_plan_destroy(object); }
+inline void destroy(fa_pooling *object) noexcept { fa_pooling_destroy(object); }
 inline void destroy(fa_queue *object) noexcept { fa_queue_destroy(object); }
 inline void destroy(fa_ring *object) noexcept { fa_ring_destroy(object); }
 inline void destroy(fa_saliency *object) noexcept { fa_saliency_destroy(object); }
@@ -89,6 +90,7 @@ using device = handle<fa_device>;
 using merge = handle<fa_merge>;
 using mix = handle<fa_mix>;
 using plan = handle<fa_plan>;
+using pooling = handle<fa_pooling>;
 using queue = handle<fa_queue>;
 using ring = handle<fa_ring>;
 using saliency = handle<fa_saliency>;

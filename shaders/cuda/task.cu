@@ -50,6 +50,7 @@ __device__ int *task_shared();
 #include "core/portable/softmax.h"
 #include "core/portable/table.h"
 #include "core/portable/task.h"
+#include "core/portable/visible.h"
 #if FA_ROW == FA_TASK_APPEND || FA_ROW == FA_TASK_APPEND_SCALED
 #if FA_ROW == FA_TASK_APPEND_SCALED
 #define FA_APPEND_SCALES
@@ -77,6 +78,9 @@ __device__ int *task_shared();
 #elif FA_ROW == FA_TASK_MIX
 #include "core/portable/mix.h"
 #define FA_TASK_RUN fa_mix_group
+#elif FA_ROW == FA_TASK_POOL
+#include "core/portable/pool.h"
+#define FA_TASK_RUN fa_pooling_group
 #endif
 #ifndef FA_SHARED_INTS
 #define FA_SHARED_INTS (FA_TASK_SHARED_INTS * MOST_THREADS)

@@ -51,6 +51,7 @@ typedef struct task {
 #include "core/portable/softmax.h"
 #include "core/portable/table.h"
 #include "core/portable/task.h"
+#include "core/portable/visible.h"
 #if FA_TASK_KIND == FA_TASK_APPEND || FA_TASK_KIND == FA_TASK_APPEND_SCALED
 #if FA_TASK_KIND == FA_TASK_APPEND_SCALED
 #define FA_APPEND_SCALES
@@ -85,6 +86,9 @@ typedef struct task {
 #elif FA_TASK_KIND == FA_TASK_MIX
 #include "core/portable/mix.h"
 #define FA_TASK_RUN fa_mix_group
+#elif FA_TASK_KIND == FA_TASK_POOL
+#include "core/portable/pool.h"
+#define FA_TASK_RUN fa_pooling_group
 #define FA_SHARED_INTS 1
 #endif
 

@@ -29,6 +29,7 @@ SCALAR = [
     ("shift", "shift.comp", [], (ADDRESS,)),
     ("relist", "relist.comp", [], (ADDRESS,)),
     ("mix", "mix.comp", [], (ADDRESS,)),
+    ("pool", "pool.comp", [], (ADDRESS,)),
 ]
 MATRIX = [
     ("matrix4", "matrix.comp", ["-DFA_ELEMENTS=4"], (ADDRESS,)),
