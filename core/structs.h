@@ -68,6 +68,8 @@
 #define FA_POLICY_ZIP_DESC_0_1 FA_SIZE_THROUGH(fa_policy_zip_desc, each_head)
 #define FA_POOLING_DESC_0_1 FA_SIZE_THROUGH(fa_pooling_desc, chunk)
 #define FA_POOLING_ARGS_0_1 FA_SIZE_THROUGH(fa_pooling_args, means_offset)
+#define FA_ROW_SCORES_DESC_0_1 FA_SIZE_THROUGH(fa_row_scores_desc, weighted)
+#define FA_ROW_SCORES_ARGS_0_1 FA_SIZE_THROUGH(fa_row_scores_args, scores_offset)
 #define FA_VULKAN_DEVICE_DESC_0_1 FA_SIZE_THROUGH(fa_vulkan_device_desc, get_instance_proc_addr)
 
 /* Until 0.1 is released, its last fields are the last there are. The first field added later ends these lines. */
@@ -125,6 +127,8 @@ _Static_assert(FA_POLICY_MERGE_DESC_0_1 == sizeof(fa_policy_merge_desc), "name t
 _Static_assert(FA_POLICY_ZIP_DESC_0_1 == sizeof(fa_policy_zip_desc), "name the last field above");
 _Static_assert(FA_POOLING_DESC_0_1 == sizeof(fa_pooling_desc), "name the last field above");
 _Static_assert(FA_POOLING_ARGS_0_1 == sizeof(fa_pooling_args), "name the last field above");
+_Static_assert(FA_ROW_SCORES_DESC_0_1 == sizeof(fa_row_scores_desc), "name the last field above");
+_Static_assert(FA_ROW_SCORES_ARGS_0_1 == sizeof(fa_row_scores_args), "name the last field above");
 _Static_assert(FA_VULKAN_DEVICE_DESC_0_1 == sizeof(fa_vulkan_device_desc), "name the last field above");
 
 /*

@@ -18,7 +18,7 @@
  *   FA_TASK_ALONE            is defined where a group has one work-item
  *   FA_TASK_BARRIER          no work-item of the group goes on before all are here, and what they wrote is seen by all
  * Programs of which the work-items of a group work together, also in
- *   FA_TASK_SHARED(t, n)     int number n that they share, of FA_TASK_SHARED_INTS for each
+ *   FA_TASK_SHARED(t, n)     int number n that they share, of FA_TASK_SHARED_INTS for each, or of a number of the program's below
  *   FA_TASK_SHARED_ADD(t, n, x)  adds to it, while others do too; more than 32 bits wrap around
  *   FA_TASK_SYNC(t)          all have come here, and see what each has shared
  *   FA_TASK_LOW(at), FA_TASK_HIGH(at)  the lower and the upper 32 bits of an FA_AT
@@ -40,9 +40,12 @@
 #define FA_TASK_RELIST 7
 #define FA_TASK_MIX 8
 #define FA_TASK_POOL 8
-#define FA_TASKS 9
+#define FA_TASK_ROW_SCORES 9
+#define FA_TASKS 10
 
 #define FA_TASK_SHARED_INTS 4
+/* What such a program shares in all. */
+#define FA_ROW_SCORES_SHARED 3104
 
 /* Up to 36 bytes in words, the first in the low bits, on their way to an even byte. */
 FA_STRUCT(fa_task_bytes)

@@ -40,6 +40,7 @@ inline void destroy(fa_plan *object) noexcept { fa_plan_destroy(object); }
 inline void destroy(fa_pooling *object) noexcept { fa_pooling_destroy(object); }
 inline void destroy(fa_queue *object) noexcept { fa_queue_destroy(object); }
 inline void destroy(fa_ring *object) noexcept { fa_ring_destroy(object); }
+inline void destroy(fa_row_scores *object) noexcept { fa_row_scores_destroy(object); }
 inline void destroy(fa_saliency *object) noexcept { fa_saliency_destroy(object); }
 inline void destroy(fa_segments *object) noexcept { fa_segments_destroy(object); }
 inline void destroy(fa_sharded_context *object) noexcept { fa_sharded_context_destroy(object); }
@@ -93,6 +94,7 @@ using plan = handle<fa_plan>;
 using pooling = handle<fa_pooling>;
 using queue = handle<fa_queue>;
 using ring = handle<fa_ring>;
+using row_scores = handle<fa_row_scores>;
 using saliency = handle<fa_saliency>;
 using segments = handle<fa_segments>;
 using sharded_context = handle<fa_sharded_context>;

@@ -56,6 +56,47 @@ typedef struct fa_pooling_args {
 
 FA_API fa_status fa_pooling_run(const fa_pooling *pooling, fa_queue *queue, const fa_pooling_args *args);
 
+/**
+ * Scores of rows and columns: scale times the product of a row of q, or of the mean of a chunk of such, and a key, or the mean of a
+ * chunk of keys. q is (batch, heads_q, score rows, dim), k (batch, heads_kv, columns, dim), each f32, f16 or bf16, any strides. Query
+ * head h has KV head h / (heads_q / heads_kv). The scores are f32, contiguous, of shape (batch, heads_q, score rows, columns).
+ *
+ * `shape` says what rows and columns stand for: score row r for rows r * block_rows and on of shape.rows, column c for keys c * block_keys
+ * and on of shape.keys. There are ceil(rows / block_rows) score rows and ceil(keys / block_keys) columns; a block size of 0 is 1. With
+ * a causal mask a score row sees the columns that begin up to the position of the last of its rows; of others, nothing is written.
+ *
+ * With `weighted`, scores are those of DeepSeek's indexer (DeepSeek-V3.2-Exp),
+ *     score(r, c) = sum_h weight(r, h) * max(scale * (q_rh . k_c), 0),
+ * summed over the query heads in their order, and of shape (batch, 1, score rows, columns). `weights` is f32, contiguous, of
+ * shape (batch, score rows, heads_q).
+ */
+typedef struct fa_row_scores_desc {
+    size_t struct_size; /* sizeof(fa_row_scores_desc) */
+    fa_sparse_shape shape;
+    fa_tensor q, k;
+    double scale;     /* finite; 0: 1/sqrt(dim)            */
+    int32_t weighted; /* 1: summed over heads, as above    */
+} fa_row_scores_desc;
+
+/** Prepared scores. */
+typedef struct fa_row_scores fa_row_scores;
+
+FA_API fa_status fa_row_scores_create(fa_device *device, const fa_row_scores_desc *desc,
+                                      fa_row_scores **scores);
+
+/** Destroys scores that no queue still runs. NULL is allowed. */
+FA_API void fa_row_scores_destroy(fa_row_scores *scores);
+
+/** The memory of one run. `weights` is given exactly if the description is weighted. */
+typedef struct fa_row_scores_args {
+    size_t struct_size; /* sizeof(fa_row_scores_args) */
+    fa_buffer *q, *k, *weights, *scores;
+    size_t q_offset, k_offset, weights_offset, scores_offset;
+} fa_row_scores_args;
+
+FA_API fa_status fa_row_scores_run(const fa_row_scores *scores, fa_queue *queue,
+                                   const fa_row_scores_args *args);
+
 #ifdef __cplusplus
 }
 #endif

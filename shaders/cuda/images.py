@@ -27,6 +27,8 @@ WHOLE_ROWS = {"fma576": [6], "rows576": [6]}
 # Tasks, in the order of their numbers (core/portable/task.h); the type in their place is FA_CUDA_TASK.
 TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "mix"], 4
 TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "pool"], 4
+TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "pool",
+                     "row_scores"], 4
 
 
 def entries(path):

@@ -81,6 +81,10 @@ __device__ int *task_shared();
 #elif FA_ROW == FA_TASK_POOL
 #include "core/portable/pool.h"
 #define FA_TASK_RUN fa_pooling_group
+#elif FA_ROW == FA_TASK_ROW_SCORES
+#include "core/portable/row_scores.h"
+#define FA_TASK_RUN fa_row_scores_group
+#define FA_SHARED_INTS FA_ROW_SCORES_SHARED
 #endif
 #ifndef FA_SHARED_INTS
 #define FA_SHARED_INTS (FA_TASK_SHARED_INTS * MOST_THREADS)

@@ -90,6 +90,10 @@ typedef struct task {
 #include "core/portable/pool.h"
 #define FA_TASK_RUN fa_pooling_group
 #define FA_SHARED_INTS 1
+#elif FA_TASK_KIND == FA_TASK_ROW_SCORES
+#include "core/portable/row_scores.h"
+#define FA_TASK_RUN fa_row_scores_group
+#define FA_SHARED_INTS FA_ROW_SCORES_SHARED
 #endif
 
 __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_task(

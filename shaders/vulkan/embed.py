@@ -30,6 +30,7 @@ SCALAR = [
     ("relist", "relist.comp", [], (ADDRESS,)),
     ("mix", "mix.comp", [], (ADDRESS,)),
     ("pool", "pool.comp", [], (ADDRESS,)),
+    ("row_scores", "row_scores.comp", [], (ADDRESS,)),
 ]
 MATRIX = [
     ("matrix4", "matrix.comp", ["-DFA_ELEMENTS=4"], (ADDRESS,)),
