@@ -70,6 +70,8 @@
 #define FA_POOLING_ARGS_0_1 FA_SIZE_THROUGH(fa_pooling_args, means_offset)
 #define FA_ROW_SCORES_DESC_0_1 FA_SIZE_THROUGH(fa_row_scores_desc, weighted)
 #define FA_ROW_SCORES_ARGS_0_1 FA_SIZE_THROUGH(fa_row_scores_args, scores_offset)
+#define FA_SELECT_DESC_0_1 FA_SIZE_THROUGH(fa_select_desc, want_counts)
+#define FA_SELECT_ARGS_0_1 FA_SIZE_THROUGH(fa_select_args, visible_offset)
 #define FA_VULKAN_DEVICE_DESC_0_1 FA_SIZE_THROUGH(fa_vulkan_device_desc, get_instance_proc_addr)
 
 /* Until 0.1 is released, its last fields are the last there are. The first field added later ends these lines. */
@@ -129,6 +131,8 @@ _Static_assert(FA_POOLING_DESC_0_1 == sizeof(fa_pooling_desc), "name the last fi
 _Static_assert(FA_POOLING_ARGS_0_1 == sizeof(fa_pooling_args), "name the last field above");
 _Static_assert(FA_ROW_SCORES_DESC_0_1 == sizeof(fa_row_scores_desc), "name the last field above");
 _Static_assert(FA_ROW_SCORES_ARGS_0_1 == sizeof(fa_row_scores_args), "name the last field above");
+_Static_assert(FA_SELECT_DESC_0_1 == sizeof(fa_select_desc), "name the last field above");
+_Static_assert(FA_SELECT_ARGS_0_1 == sizeof(fa_select_args), "name the last field above");
 _Static_assert(FA_VULKAN_DEVICE_DESC_0_1 == sizeof(fa_vulkan_device_desc), "name the last field above");
 
 /*

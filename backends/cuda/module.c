@@ -40,7 +40,8 @@ const char *fa_cu_module_name(int line, int type)
                                                 [FA_TASK_MIX] = "mix"};
                                                 [FA_TASK_POOL] = "pool"};
                                                 [FA_TASK_POOL] = "pool",
-                                                [FA_TASK_ROW_SCORES] = "row_scores"};
+                                                [FA_TASK_ROW_SCORES] = "row_scores",
+                                                [FA_TASK_SELECT] = "select"};
     return type == FA_CUDA_TASK ? tasks[line] : fa_cuda_table[line].name;
 }
 

@@ -41,11 +41,13 @@
 #define FA_TASK_MIX 8
 #define FA_TASK_POOL 8
 #define FA_TASK_ROW_SCORES 9
-#define FA_TASKS 10
+#define FA_TASK_SELECT 10
+#define FA_TASKS 11
 
 #define FA_TASK_SHARED_INTS 4
-/* What such a program shares in all. */
+/* What these programs share in all. */
 #define FA_ROW_SCORES_SHARED 3104
+#define FA_SELECT_SHARED 800
 
 /* Up to 36 bytes in words, the first in the low bits, on their way to an even byte. */
 FA_STRUCT(fa_task_bytes)

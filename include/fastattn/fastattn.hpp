@@ -43,6 +43,7 @@ inline void destroy(fa_ring *object) noexcept { fa_ring_destroy(object); }
 inline void destroy(fa_row_scores *object) noexcept { fa_row_scores_destroy(object); }
 inline void destroy(fa_saliency *object) noexcept { fa_saliency_destroy(object); }
 inline void destroy(fa_segments *object) noexcept { fa_segments_destroy(object); }
+inline void destroy(fa_select *object) noexcept { fa_select_destroy(object); }
 inline void destroy(fa_sharded_context *object) noexcept { fa_sharded_context_destroy(object); }
 inline void destroy(fa_sharded_layer *object) noexcept { fa_sharded_layer_destroy(object); }
 inline void destroy(fa_transport *object) noexcept { fa_transport_destroy(object); }
@@ -97,6 +98,7 @@ using ring = handle<fa_ring>;
 using row_scores = handle<fa_row_scores>;
 using saliency = handle<fa_saliency>;
 using segments = handle<fa_segments>;
+using select = handle<fa_select>;
 using sharded_context = handle<fa_sharded_context>;
 using sharded_layer = handle<fa_sharded_layer>;
 using transport = handle<fa_transport>;

@@ -97,6 +97,58 @@ typedef struct fa_row_scores_args {
 FA_API fa_status fa_row_scores_run(const fa_row_scores *scores, fa_queue *queue,
                                    const fa_row_scores_args *args);
 
+/**
+ * The best columns of each row of scores, as lists. The scores are f32, contiguous, of shape (batch, heads, score rows, columns), and
+ * `shape` says what rows and columns stand for, as above. A row chooses from the columns that it sees: all, with a causal mask those
+ * up to its own, or with `visible` as many as a run says. Its own column is that of the position of the last of its rows, or
+ * the last that it sees by a run's number.
+ *  - `topk`: the k best, or all that it sees if these are fewer. Of equal scores the lower column comes first; NaN comes last.
+ *  - `threshold`: the fewest best whose softmax sum, over all that it sees, is `threshold` or more. Weights count in steps of 2^-28 of
+ *    the greatest; NaN and -inf have none, and of +inf each has as much as another.
+ *  - `first` columns, the lowest, and `own`, its own column and those before it, are chosen before all others, and count.
+ *
+ * A list is what `list_rows` score rows and `list_heads` heads choose together: list (n, h, r) of heads h * list_heads and on and score
+ * rows r * list_rows and on, of shape (batch, heads / list_heads, ceil(score rows / list_rows)). Lists come in up to three forms:
+ *  - `bits`, always: 32-bit words, ceil(columns / 32) for each list, as `keep` takes them where a list is a row's and a column is a key.
+ *  - `mask`, a byte for each column of each list, 1 or 0: fa_device_lists.mask, for lists of block_rows * list_rows rows and of
+ *    block_keys keys.
+ *  - `indices`, `width` int32 for each list: its columns in ascending order, then -1. What goes beyond the width is left out. With an
+ *    indptr of multiples of the width they are fa_device_lists.indices too, which passes -1 over.
+ *  - `counts`, an int32 for each list: how many columns it has.
+ */
+typedef struct fa_select_desc {
+    size_t struct_size; /* sizeof(fa_select_desc) */
+    fa_sparse_shape shape;
+    int64_t batch, heads;           /* of the scores, at least 1                                      */
+    int64_t topk;                   /* 1 to FA_MAX_LENGTH; 0: `threshold` is given                    */
+    double threshold;               /* above 0, at most 1; then at most 131072 columns. 0: topk is    */
+    int64_t first, own;             /* columns always chosen, together at most topk; 0: none          */
+    int32_t visible;                /* 1: a run says how many columns each row sees                   */
+    int64_t list_rows, list_heads;  /* score rows and heads of a list, the heads a divisor; 0: 1      */
+    int64_t width;                  /* columns of `indices`, 0 to FA_MAX_LENGTH; 0: none are written  */
+    int32_t want_mask, want_counts; /* 1: these are written                                          */
+} fa_select_desc;
+
+/** A prepared selection. */
+typedef struct fa_select fa_select;
+
+FA_API fa_status fa_select_create(fa_device *device, const fa_select_desc *desc, fa_select **select);
+
+/** Destroys a selection that no queue still runs. NULL is allowed. */
+FA_API void fa_select_destroy(fa_select *select);
+
+/**
+ * The memory of one run. mask, indices, counts and visible are given exactly if the description has them. `visible` is int32, of
+ * shape (batch, score rows); its numbers are held within 0 and the columns.
+ */
+typedef struct fa_select_args {
+    size_t struct_size; /* sizeof(fa_select_args) */
+    fa_buffer *scores, *bits, *mask, *indices, *counts, *visible;
+    size_t scores_offset, bits_offset, mask_offset, indices_offset, counts_offset, visible_offset;
+} fa_select_args;
+
+FA_API fa_status fa_select_run(const fa_select *select, fa_queue *queue, const fa_select_args *args);
+
 #ifdef __cplusplus
 }
 #endif

@@ -28,7 +28,7 @@ WHOLE_ROWS = {"fma576": [6], "rows576": [6]}
 TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "mix"], 4
 TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "pool"], 4
 TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "pool",
-                     "row_scores"], 4
+                     "row_scores", "select"], 4
 
 
 def entries(path):

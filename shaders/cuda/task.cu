@@ -85,6 +85,10 @@ __device__ int *task_shared();
 #include "core/portable/row_scores.h"
 #define FA_TASK_RUN fa_row_scores_group
 #define FA_SHARED_INTS FA_ROW_SCORES_SHARED
+#elif FA_ROW == FA_TASK_SELECT
+#include "core/portable/select.h"
+#define FA_TASK_RUN fa_select_group
+#define FA_SHARED_INTS FA_SELECT_SHARED
 #endif
 #ifndef FA_SHARED_INTS
 #define FA_SHARED_INTS (FA_TASK_SHARED_INTS * MOST_THREADS)

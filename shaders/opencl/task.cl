@@ -94,6 +94,10 @@ typedef struct task {
 #include "core/portable/row_scores.h"
 #define FA_TASK_RUN fa_row_scores_group
 #define FA_SHARED_INTS FA_ROW_SCORES_SHARED
+#elif FA_TASK_KIND == FA_TASK_SELECT
+#include "core/portable/select.h"
+#define FA_TASK_RUN fa_select_group
+#define FA_SHARED_INTS FA_SELECT_SHARED
 #endif
 
 __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_task(

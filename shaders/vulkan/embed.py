@@ -31,6 +31,7 @@ SCALAR = [
     ("mix", "mix.comp", [], (ADDRESS,)),
     ("pool", "pool.comp", [], (ADDRESS,)),
     ("row_scores", "row_scores.comp", [], (ADDRESS,)),
+    ("select", "select.comp", [], (ADDRESS,)),
 ]
 MATRIX = [
     ("matrix4", "matrix.comp", ["-DFA_ELEMENTS=4"], (ADDRESS,)),
