@@ -14,12 +14,11 @@ fa_capacity fa_capacity_of(const fa_schedule *schedule)
 /* Rows of all heads in sequences of any lengths, and the most blocks that they make. */
 static bool count_rows(const fa_problem *p, int64_t block_q, int64_t *rows, int64_t *blocks)
 {
-    const int64_t *q = p->tensor[FA_Q].shape;
     int64_t length = 0;
     *rows = *blocks = 0;
     if (p->heads_kv == 0 || p->sequences == 0)
         return true;
-    if (!fa_mul_i64(q[2], p->group, &length))
+    if (!fa_mul_i64(fa_problem_rows(p), p->group, &length))
         return false;
     if (p->packed_q) /* each sequence may end with a block that it does not fill */
         *blocks = FA_MIN(length / block_q + p->sequences, length);
@@ -36,7 +35,7 @@ fa_status fa_capacity_init(const fa_problem *problem, const fa_limits *limits, c
     const int64_t keys = FA_MIN(problem->keys, FA_MAX_LENGTH);
     const int64_t key_blocks = fa_ceil_div(keys, tiling->block_kv);
     const int32_t asked = FA_MIN(problem->tuning.splits, fa_tiling_parts(limits));
-    const int64_t longest = FA_MIN(problem->tensor[FA_Q].shape[2], FA_MAX_LENGTH) * problem->group;
+    const int64_t longest = FA_MIN(fa_problem_rows(problem), FA_MAX_LENGTH) * problem->group;
     /* Parts that each block has at most because it must, and what splitting for balance may add. */
     int64_t parts =
         FA_MAX(asked, fa_ceil_div(key_blocks, fa_planner_most_blocks(limits, traits, tiling, can_split)));

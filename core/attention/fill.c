@@ -79,6 +79,8 @@ static void fill_params(const fa_plan *plan, fa_fill_params *out)
     out->part_cost = (float)rule.part_cost;
     out->merge_cost = (float)rule.merge_cost;
     out->launch_cost = (float)rule.launch_cost;
+    out->row_lists = p->row_lists;
+    out->batch_rows = (int)FA_MIN(p->tensor[FA_Q].shape[2], INT32_MAX);
     out->head_words = WORDS(sizeof(out->head));
     out->words = WORDS(sizeof(*out));
     out->partial_rows_word = WORDS(offsetof(fa_table_params, partial_rows));

@@ -42,6 +42,7 @@ const char *fa_feature_name(unsigned feature);
 /* One entry of a dense batch, or one packed sequence. */
 typedef struct fa_sequence {
     int64_t q_batch, q_row;   /* where its rows begin in q and o    */
+    int32_t q_head;           /* and its heads: 0 where it has all  */
     int64_t kv_batch, kv_row; /* where its keys begin in k and v; 0 where they lie in pages */
     int32_t number;           /* of its entry in bias, keep and the page table */
     int32_t first; /* the number of the first key that it uses; here, keys count from that one on */
@@ -79,6 +80,8 @@ typedef struct fa_problem {
     bool on_device;           /* which may lie on the device                                  */
     bool want_status;         /* runs say whether their pages were the pool's                 */
     bool has_lens_q, has_lens_kv, has_first_kv; /* what the description gives                 */
+    int32_t
+        row_lists; /* lists of keys of each row of q, each a sequence of one row; 0: q has sequences of rows */
     int64_t sequences;
     fa_sequence *sequence;
     fa_scales k_scales, v_scales;
@@ -118,10 +121,17 @@ fa_status fa_problem_with_lengths(const fa_problem *problem, const fa_lengths *l
 int32_t fa_problem_most_rows(const fa_problem *problem);
 int32_t fa_problem_most_keys(const fa_problem *problem);
 
+/* The most rows of q that a sequence may have, as its tensor is. */
+static inline int64_t fa_problem_rows(const fa_problem *p)
+{
+    return p->row_lists > 0 ? 1 : p->tensor[FA_Q].shape[2];
+}
+
 /* The row of the LSE array, and of a (batch, head, row) tensor, that belongs to row i of a sequence. */
 static inline int64_t fa_problem_lse_index(const fa_problem *p, const fa_sequence *s, int head, int64_t i)
 {
-    return (s->q_batch * p->heads_q + head) * p->tensor[FA_O].shape[2] + s->q_row + i;
+    const int64_t *o = p->tensor[FA_O].shape;
+    return (s->q_batch * o[1] + s->q_head + head) * o[2] + s->q_row + i;
 }
 
 /* How many slopes there are, where there are any. */

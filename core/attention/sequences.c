@@ -91,7 +91,7 @@ static bool is_paged(const fa_problem *p, int operand)
 /* The most rows, or keys, of a sequence. */
 static int64_t most_of(const fa_problem *p, int operand)
 {
-    return operand == FA_K ? p->keys : p->tensor[operand].shape[2];
+    return operand == FA_K ? p->keys : fa_problem_rows(p);
 }
 
 static fa_status check_side(const fa_problem *p, int operand, const fa_side_lists *side)
@@ -200,6 +200,7 @@ void fa_sequences_fill(fa_problem *p, const fa_side_lists *q, const fa_side_list
         fa_sequence *s = &p->sequence[n];
         int32_t none;
         s->number = (int32_t)n;
+        s->q_head = 0;
         s->len_q = place_sequence(p, FA_Q, q, n, &s->q_batch, &s->q_row, &none);
         s->len_kv = place_sequence(p, FA_K, kv, n, &s->kv_batch, &s->kv_row, &s->first);
         s->mask = fa_mask_of(p->rule, s->len_q, s->len_kv, s->first);

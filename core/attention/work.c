@@ -78,10 +78,10 @@ void fa_work_sequences(const fa_problem *p, fa_table_sequence *out)
     for (int64_t n = 0; n < p->sequences; n++) {
         const fa_sequence *s = &p->sequence[n];
         out[n] = (fa_table_sequence){
-            .q_at = fa_tensor_offset(&p->tensor[FA_Q], s->q_batch, 0, s->q_row),
+            .q_at = fa_tensor_offset(&p->tensor[FA_Q], s->q_batch, s->q_head, s->q_row),
             .k_at = fa_tensor_offset(&p->tensor[FA_K], s->kv_batch, 0, s->kv_row),
             .v_at = fa_tensor_offset(&p->tensor[FA_V], s->kv_batch, 0, s->kv_row),
-            .o_at = fa_tensor_offset(&p->tensor[FA_O], s->q_batch, 0, s->q_row),
+            .o_at = fa_tensor_offset(&p->tensor[FA_O], s->q_batch, s->q_head, s->q_row),
             .lse_at = fa_problem_lse_index(p, s, 0, 0),
             .number = s->number,
             .first = s->first,

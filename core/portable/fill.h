@@ -47,6 +47,8 @@ FA_STRUCT(fa_fill_params)
     /* Costs, in those of a whole block of keys: of an item, of a part of a row block, of merging at all, of starting more
      * units than one. */
     float item_cost, part_cost, merge_cost, launch_cost;
+    int row_lists;  /* each row of q is so many sequences; 0: q has sequences of rows */
+    int batch_rows; /* then of q, in a batch entry */
     int head_words; /* of `head` */
     int words;      /* of this struct */
     int partial_rows_word, items_word, merges_word,
@@ -338,6 +340,9 @@ FA_KERNEL_FN void fa_fill_put_long(FA_TASK t, int word, FA_AT value)
 #define FA_FILL_ROW(t, x, batch, row)                            \
     (FA_INDEX(batch) * FA_WIDE(FA_FILL_HEAD(t, x##_stride[0])) + \
      FA_INDEX(row) * FA_WIDE(FA_FILL_HEAD(t, x##_stride[2])))
+/* Of a head further. */
+#define FA_FILL_HEAD_ROW(t, x, batch, head, row) \
+    (FA_FILL_ROW(t, x, batch, row) + FA_INDEX(head) * FA_WIDE(FA_FILL_HEAD(t, x##_stride[1])))
 
 /* Words of the table's entries. */
 #define FA_FILL_ENTRY_WORDS 8
@@ -346,16 +351,25 @@ FA_KERNEL_FN void fa_fill_put_long(FA_TASK t, int word, FA_AT value)
 FA_KERNEL_FN void fa_fill_put_sequence(FA_TASK t, int n, fa_fill_sequence s)
 {
     const int at = (FA_FILL_HEAD(t, sequences_at) + n) * FA_SEQUENCE_WORDS;
-    const int heads_q = FA_FILL_PARAM(t, heads_kv) * FA_FILL_HEAD(t, group);
+    const int lists = FA_FILL_PARAM(t, row_lists),
+              heads = FA_FILL_PARAM(t, heads_kv) * FA_FILL_HEAD(t, group);
+    const int heads_q = heads * FA_MAX(lists, 1);
     const bool paged = fa_fill_paged(t);
-    const int batch_q = fa_fill_has(t, FA_FILL_PACKED_Q) ? 0 : n;
+    int batch_q = fa_fill_has(t, FA_FILL_PACKED_Q) ? 0 : n, head = 0;
     const int batch_kv = fa_fill_has(t, FA_FILL_PACKED_KV) || paged ? 0 : n;
-    fa_fill_put_long(t, at, FA_FILL_ROW(t, q, batch_q, s.q_row));
+    if (lists > 0) {
+        const int row = n / lists;
+        head = (n - row * lists) * heads;
+        batch_q = row / FA_FILL_PARAM(t, batch_rows);
+        s.q_row = row - batch_q * FA_FILL_PARAM(t, batch_rows);
+    }
+    fa_fill_put_long(t, at, FA_FILL_HEAD_ROW(t, q, batch_q, head, s.q_row));
     fa_fill_put_long(t, at + 2, FA_FILL_ROW(t, k, batch_kv, s.kv_row));
     fa_fill_put_long(t, at + 4, FA_FILL_ROW(t, v, batch_kv, s.kv_row));
-    fa_fill_put_long(t, at + 6, FA_FILL_ROW(t, o, batch_q, s.q_row));
+    fa_fill_put_long(t, at + 6, FA_FILL_HEAD_ROW(t, o, batch_q, head, s.q_row));
     fa_fill_put_long(t, at + 8,
-                     FA_INDEX(batch_q) * FA_INDEX(heads_q) * FA_INDEX(FA_FILL_HEAD(t, lse_rows)) +
+                     (FA_INDEX(batch_q) * FA_INDEX(heads_q) + FA_INDEX(head)) *
+                             FA_INDEX(FA_FILL_HEAD(t, lse_rows)) +
                          FA_INDEX(s.q_row));
     fa_fill_put(t, at + 10, n);
     fa_fill_put(t, at + 11, s.mask.len_kv);
