@@ -43,6 +43,8 @@
 #define FA_TASK_ROW_SCORES 9
 #define FA_TASK_SELECT 10
 #define FA_TASKS 11
+#define FA_TASK_KEY_LIST 8
+#define FA_TASKS 9
 
 #define FA_TASK_SHARED_INTS 4
 /* What these programs share in all. */

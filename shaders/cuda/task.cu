@@ -89,6 +89,9 @@ __device__ int *task_shared();
 #include "core/portable/select.h"
 #define FA_TASK_RUN fa_select_group
 #define FA_SHARED_INTS FA_SELECT_SHARED
+#elif FA_ROW == FA_TASK_KEY_LIST
+#include "core/portable/key_list.h"
+#define FA_TASK_RUN fa_key_list_group
 #endif
 #ifndef FA_SHARED_INTS
 #define FA_SHARED_INTS (FA_TASK_SHARED_INTS * MOST_THREADS)

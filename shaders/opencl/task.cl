@@ -98,6 +98,10 @@ typedef struct task {
 #include "core/portable/select.h"
 #define FA_TASK_RUN fa_select_group
 #define FA_SHARED_INTS FA_SELECT_SHARED
+#elif FA_TASK_KIND == FA_TASK_KEY_LIST
+#include "core/portable/key_list.h"
+#define FA_TASK_RUN fa_key_list_group
+#define FA_SHARED_INTS 1
 #endif
 
 __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_task(

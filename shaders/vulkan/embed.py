@@ -32,6 +32,7 @@ SCALAR = [
     ("pool", "pool.comp", [], (ADDRESS,)),
     ("row_scores", "row_scores.comp", [], (ADDRESS,)),
     ("select", "select.comp", [], (ADDRESS,)),
+    ("key_list", "key_list.comp", [], (ADDRESS,)),
 ]
 MATRIX = [
     ("matrix4", "matrix.comp", ["-DFA_ELEMENTS=4"], (ADDRESS,)),
