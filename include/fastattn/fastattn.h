@@ -15,6 +15,7 @@
 #include "context.h"
 #include "cooperate.h"
 #include "device.h"
+#include "key_lists.h"
 #include "merge.h"
 #include "mix.h"
 #include "opencl.h"
