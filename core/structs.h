@@ -72,6 +72,7 @@
 #define FA_ROW_SCORES_ARGS_0_1 FA_SIZE_THROUGH(fa_row_scores_args, scores_offset)
 #define FA_SELECT_DESC_0_1 FA_SIZE_THROUGH(fa_select_desc, want_counts)
 #define FA_SELECT_ARGS_0_1 FA_SIZE_THROUGH(fa_select_args, visible_offset)
+#define FA_SPARSE_INDEXER_DESC_0_1 FA_SIZE_THROUGH(fa_sparse_indexer_desc, indices)
 #define FA_KEY_LISTS_DESC_0_1 FA_SIZE_THROUGH(fa_key_lists_desc, unique)
 #define FA_VULKAN_DEVICE_DESC_0_1 FA_SIZE_THROUGH(fa_vulkan_device_desc, get_instance_proc_addr)
 
@@ -134,6 +135,7 @@ _Static_assert(FA_ROW_SCORES_DESC_0_1 == sizeof(fa_row_scores_desc), "name the l
 _Static_assert(FA_ROW_SCORES_ARGS_0_1 == sizeof(fa_row_scores_args), "name the last field above");
 _Static_assert(FA_SELECT_DESC_0_1 == sizeof(fa_select_desc), "name the last field above");
 _Static_assert(FA_SELECT_ARGS_0_1 == sizeof(fa_select_args), "name the last field above");
+_Static_assert(FA_SPARSE_INDEXER_DESC_0_1 == sizeof(fa_sparse_indexer_desc), "name the last field above");
 _Static_assert(FA_KEY_LISTS_DESC_0_1 == sizeof(fa_key_lists_desc), "name the last field above");
 _Static_assert(FA_VULKAN_DEVICE_DESC_0_1 == sizeof(fa_vulkan_device_desc), "name the last field above");
 

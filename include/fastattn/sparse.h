@@ -211,6 +211,27 @@ typedef struct fa_sparse_distance_desc {
 FA_API fa_status fa_sparse_distance(fa_context *context, const fa_sparse_distance_desc *desc,
                                     fa_block_mask **mask);
 
+/**
+ * DeepSeek's indexer (DeepSeek-V3.2-Exp): which single keys each row attends to, of those that the mask shows it the `topk` of the largest
+ *     score(i, j) = sum_h weight(i, h) * max(q(h, i) . k(j), 0),
+ * a sum over the indexer's own heads, in double. Of equal scores the lower key is taken; one that is no number comes last. These are
+ * `indices` of a fa_key_lists_desc: a row's keys in ascending order, then -1. shape.block_rows and block_keys are 0 or 1.
+ *
+ * A score costs heads * dim products. Where a row sees no more than `topk` keys, all are chosen, and nothing is computed.
+ */
+typedef struct fa_sparse_indexer_desc {
+    size_t struct_size; /* sizeof(fa_sparse_indexer_desc) */
+    fa_sparse_shape shape;
+    int64_t heads, dim;   /* of the indexer: 1 to FA_MAX_LENGTH                */
+    const float *q, *k;   /* (heads, rows, dim) and (keys, dim), contiguous    */
+    const float *weights; /* (rows, heads)                                     */
+    int64_t topk;         /* numbers in a list: 1 to FA_MAX_LENGTH; 0: 2048    */
+    int32_t *indices;     /* (rows, topk), written                             */
+} fa_sparse_indexer_desc;
+
+/** Writes the lists, if the call succeeds. Thread-safe; errors are those of the planners above. */
+FA_API fa_status fa_sparse_indexer(fa_context *context, const fa_sparse_indexer_desc *desc);
+
 #ifdef __cplusplus
 }
 #endif
