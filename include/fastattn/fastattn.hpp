@@ -34,6 +34,7 @@ inline void destroy(fa_cascade *object) noexcept { fa_cascade_destroy(object); }
 inline void destroy(fa_context *object) noexcept { fa_context_destroy(object); }
 inline void destroy(fa_cooperate *object) noexcept { fa_cooperate_destroy(object); }
 inline void destroy(fa_device *object) noexcept { fa_device_close(object); }
+inline void destroy(fa_key_lists *object) noexcept { fa_key_lists_destroy(object); }
 inline void destroy(fa_merge *object) noexcept { fa_merge_destroy(object); }
 inline void destroy(fa_mix *object) noexcept { fa_mix_destroy(object); }
 inline void destroy(fa_plan *object) noexcept { fa_plan_destroy(object); }
@@ -89,6 +90,7 @@ using cascade = handle<fa_cascade>;
 using context = handle<fa_context>;
 using cooperate = handle<fa_cooperate>;
 using device = handle<fa_device>;
+using key_lists = handle<fa_key_lists>;
 using merge = handle<fa_merge>;
 using mix = handle<fa_mix>;
 using plan = handle<fa_plan>;
