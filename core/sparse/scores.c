@@ -4,6 +4,7 @@
 #include <fastattn/attention.h>
 
 #include "core/attention/checks.h"
+#include "core/portable/lang.h"
 #include "core/size.h"
 
 fa_status fa_vectors_check(const fa_vectors *v)
@@ -34,4 +35,15 @@ int fa_ranked_order(const void *a, const void *b)
     if (x->score != y->score && x->score == x->score)
         return x->score > y->score ? -1 : 1;
     return (x->index > y->index) - (x->index < y->index);
+}
+
+int64_t fa_ranked_keep(fa_ranked *best, int64_t count, int64_t most, fa_ranked next)
+{
+    int64_t at = FA_MIN(count, most - 1);
+    if (most == 0 || (count == most && fa_ranked_order(&best[most - 1], &next) < 0))
+        return count;
+    for (; at > 0 && fa_ranked_order(&next, &best[at - 1]) < 0; at--)
+        best[at] = best[at - 1];
+    best[at] = next;
+    return FA_MIN(count + 1, most);
 }

@@ -58,4 +58,7 @@ typedef struct fa_ranked {
 /* The larger score first, of equal ones the lower index; what is no number comes last. For qsort(). */
 int fa_ranked_order(const void *a, const void *b);
 
+/* Keeps the `most` best, in order, of `count` and one more. Returns how many there are. */
+int64_t fa_ranked_keep(fa_ranked *best, int64_t count, int64_t most, fa_ranked next);
+
 #endif

@@ -56,18 +56,6 @@ static void pool(gate *g, const fa_list_maker *m)
     }
 }
 
-/* Keeps the `most` best, in order. Returns how many there are. */
-static int64_t keep_best(fa_ranked *best, int64_t count, int64_t most, fa_ranked next)
-{
-    int64_t at = FA_MIN(count, most - 1);
-    if (most == 0 || (count == most && fa_ranked_order(&best[most - 1], &next) < 0))
-        return count;
-    for (; at > 0 && fa_ranked_order(&next, &best[at - 1]) < 0; at--)
-        best[at] = best[at - 1];
-    best[at] = next;
-    return FA_MIN(count + 1, most);
-}
-
 /* Adds the chunks of one row of a query head. */
 static void choose(gate *g, fa_list_maker *m, int64_t head, int64_t row)
 {
@@ -89,8 +77,8 @@ static void choose(gate *g, fa_list_maker *m, int64_t head, int64_t row)
     for (int64_t n = 0; n < dim; n++)
         g->row[n] = (double)fa_row_at(&g->vectors, head, row)[n];
     for (int64_t chunk = 0; chunk < end; chunk++)
-        count = keep_best(g->best, count, most,
-                          (fa_ranked){fa_dot(g->row, means + chunk * dim, dim), (int32_t)chunk});
+        count = fa_ranked_keep(g->best, count, most,
+                               (fa_ranked){fa_dot(g->row, means + chunk * dim, dim), (int32_t)chunk});
     for (int64_t n = 0; n < count; n++)
         fa_maker_add(m, g->best[n].index, g->best[n].index + 1);
 }
