@@ -394,6 +394,44 @@ fa_status fa_problem_refuse_lists(const fa_attention_desc *desc, const char *of)
                    desc->lists ? "lists" : "neighbourhood", of);
 }
 
+fa_status fa_problem_refuse_choices(const fa_attention_desc *d, const char *of)
+{
+    const struct {
+        const char *name;
+        int64_t value;
+    } number[] = {{"window_left", d->window_left},
+                  {"window_right", d->window_right},
+                  {"prefix", d->prefix},
+                  {"diagonal_offset", d->diagonal_offset},
+                  {"sequences", d->sequences},
+                  {"keep_last", d->keep_last},
+                  {"dynamic_lengths", d->dynamic_lengths},
+                  {"want_status", d->want_status}};
+    const struct {
+        const char *name;
+        bool given;
+    } list[] = {{"cu_rows_q", d->cu_rows_q || d->cu_rows_q32},
+                {"cu_rows_kv", d->cu_rows_kv || d->cu_rows_kv32},
+                {"lens_q", d->lens_q || d->lens_q32},
+                {"lens_kv", d->lens_kv || d->lens_kv32},
+                {"first_kv", d->first_kv || d->first_kv32},
+                {"alibi_slopes", d->alibi_slopes != NULL},
+                {"bias", !fa_tensor_is_absent(&d->bias)},
+                {"keep", !fa_tensor_is_absent(&d->keep)},
+                {"lists", d->lists != NULL}};
+    for (size_t i = 0; i < sizeof(number) / sizeof(number[0]); i++) {
+        if (number[i].value != 0)
+            return fa_fail(FA_UNSUPPORTED, "attention->%s is %lld, expected 0: %s does not serve it",
+                           number[i].name, (long long)number[i].value, of);
+    }
+    for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++) {
+        if (list[i].given)
+            return fa_fail(FA_UNSUPPORTED, "attention->%s is given, expected none: %s does not serve it",
+                           list[i].name, of);
+    }
+    return FA_OK;
+}
+
 fa_status fa_problem_init(const fa_context *context, const fa_attention_desc *desc, fa_problem *problem)
 {
     memset(problem, 0, sizeof(*problem));

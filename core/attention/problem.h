@@ -105,6 +105,12 @@ fa_status fa_problem_read_desc(const fa_attention_desc *theirs, fa_attention_des
 /* FA_UNSUPPORTED where a description has lists of key blocks or a neighbourhood; `of` is what does not serve them. */
 fa_status fa_problem_refuse_lists(const fa_attention_desc *desc, const char *of);
 
+/*
+ * FA_UNSUPPORTED where a description says, beside its mask, which rows there are and which keys they see, or where keys stand: windows,
+ * lengths, bias and the like. `of` is what does not serve them; they are the fields of its `attention`.
+ */
+fa_status fa_problem_refuse_choices(const fa_attention_desc *desc, const char *of);
+
 /* Validates and normalises. On failure the problem is empty and needs no release. */
 fa_status fa_problem_init(const struct fa_context *context, const fa_attention_desc *desc,
                           fa_problem *problem);

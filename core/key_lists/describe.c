@@ -12,40 +12,7 @@
 
 enum { MOST_LISTS = 1 << 24 };
 
-/* What a row's list says, or what depends on where among all keys a key stands. */
-static fa_status refuse(const fa_attention_desc *d)
-{
-    const struct {
-        const char *name;
-        int64_t value;
-    } number[] = {{"mask", (int64_t)d->mask},        {"window_left", d->window_left},
-                  {"window_right", d->window_right}, {"prefix", d->prefix},
-                  {"sequences", d->sequences},       {"dynamic_lengths", d->dynamic_lengths},
-                  {"want_status", d->want_status}};
-    const struct {
-        const char *name;
-        bool given;
-    } list[] = {{"cu_rows_q", d->cu_rows_q || d->cu_rows_q32},
-                {"cu_rows_kv", d->cu_rows_kv || d->cu_rows_kv32},
-                {"lens_q", d->lens_q || d->lens_q32},
-                {"lens_kv", d->lens_kv || d->lens_kv32},
-                {"first_kv", d->first_kv || d->first_kv32},
-                {"alibi_slopes", d->alibi_slopes != NULL},
-                {"bias", !fa_tensor_is_absent(&d->bias)},
-                {"keep", !fa_tensor_is_absent(&d->keep)},
-                {"lists", d->lists != NULL}};
-    for (size_t i = 0; i < sizeof(number) / sizeof(number[0]); i++) {
-        if (number[i].value != 0)
-            return fa_fail(FA_UNSUPPORTED, "attention->%s is %lld, lists of keys serve 0 only",
-                           number[i].name, (long long)number[i].value);
-    }
-    for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++) {
-        if (list[i].given)
-            return fa_fail(FA_UNSUPPORTED, "attention->%s is given, lists of keys do not serve it",
-                           list[i].name);
-    }
-    return FA_OK;
-}
+#define OF "an attention to lists of keys"
 
 /* The caller's problem, valid. Slots are those of pages that some table has, which is not looked at. */
 static fa_status read_problem(fa_key_lists *l, const fa_key_lists_desc *desc, fa_attention_desc *d)
@@ -53,7 +20,10 @@ static fa_status read_problem(fa_key_lists *l, const fa_key_lists_desc *desc, fa
     if (!desc->attention)
         return fa_fail(FA_INVALID, "attention is NULL");
     FA_TRY(fa_problem_read_desc(desc->attention, d));
-    FA_TRY(refuse(d));
+    if (d->mask != FA_MASK_NONE)
+        return fa_fail(FA_UNSUPPORTED, "attention->mask is %d, expected 0: " OF " does not serve it",
+                       (int)d->mask);
+    FA_TRY(fa_problem_refuse_choices(d, OF));
     FA_TRY(fa_check_limit("slots", desc->slots, 0, 1));
     FA_TRY(fa_check_limit("unique", desc->unique, 0, 1));
     FA_TRY(fa_check_limit("topk", desc->topk, 1, FA_MAX_LENGTH));
@@ -199,7 +169,6 @@ fa_status fa_key_lists_describe(fa_key_lists *l, const fa_key_lists_desc *desc, 
     d->q = fa_tensor_make(d->q.dtype, l->lists, heads, 1, q[3]);
     d->o = fa_tensor_make(d->o.dtype, l->lists, heads, 1, l->problem.tensor[FA_O].shape[3]);
     d->page_table = fa_tensor_make(FA_I32, l->lists, 1, 1, l->topk);
-    d->diagonal_offset = 0;
     d->alignment = FA_ALIGN_DEFAULT;
     d->dynamic_lengths = 2;
     return FA_OK;

@@ -28,7 +28,7 @@ extern "C" {
  *
  * Keys lie anywhere in memory, so that each is fetched on its own. k and v, and scales of theirs that differ from key to key,
  * lie in the same order: their strides along batch (or page), key, and with lists of each KV head also head, are multiples of
- * each other. Otherwise FA_UNSUPPORTED, which names the stride. So are, by name: masks, windows, prefix, ALiBi, bias, keep,
+ * each other. Otherwise FA_UNSUPPORTED, which names the stride. So are, by name: masks, windows, prefix, diagonal_offset, ALiBi, bias, keep,
  * lists of blocks, packed sequences, lengths, first keys and want_status: the list of a row says what it sees. And sinks or
  * scales that differ from head to head, where KV heads have lists of their own.
  */
