@@ -38,6 +38,8 @@
 #define FA_CASCADE_LEVEL_0_1 FA_SIZE_THROUGH(fa_cascade_level, cu_sequences)
 #define FA_SALIENCY_DESC_0_1 FA_SIZE_THROUGH(fa_saliency_desc, plan)
 #define FA_SALIENCY_ARGS_0_1 FA_SIZE_THROUGH(fa_saliency_args, work_offset)
+#define FA_GATHER_DESC_0_1 FA_SIZE_THROUGH(fa_gather_desc, scatter)
+#define FA_GATHER_ARGS_0_1 FA_SIZE_THROUGH(fa_gather_args, to_offset)
 #define FA_SEGMENT_0_1 FA_SIZE_THROUGH(fa_segment, first_kv32)
 #define FA_SEGMENTS_DESC_0_1 FA_SIZE_THROUGH(fa_segments_desc, v_channels_stride)
 #define FA_SEGMENT_ARGS_0_1 FA_SIZE_THROUGH(fa_segment_args, v_zero_offset)
@@ -99,6 +101,8 @@ _Static_assert(FA_CASCADE_INFO_0_1 == sizeof(fa_cascade_info), "name the last fi
 _Static_assert(FA_CASCADE_LEVEL_0_1 == sizeof(fa_cascade_level), "name the last field above");
 _Static_assert(FA_SALIENCY_DESC_0_1 == sizeof(fa_saliency_desc), "name the last field above");
 _Static_assert(FA_SALIENCY_ARGS_0_1 == sizeof(fa_saliency_args), "name the last field above");
+_Static_assert(FA_GATHER_DESC_0_1 == sizeof(fa_gather_desc), "name the last field above");
+_Static_assert(FA_GATHER_ARGS_0_1 == sizeof(fa_gather_args), "name the last field above");
 _Static_assert(FA_SEGMENT_0_1 == sizeof(fa_segment), "name the last field above");
 _Static_assert(FA_SEGMENTS_DESC_0_1 == sizeof(fa_segments_desc), "name the last field above");
 _Static_assert(FA_SEGMENT_ARGS_0_1 == sizeof(fa_segment_args), "name the last field above");

@@ -19,6 +19,7 @@
 #include "merge.h"
 #include "mix.h"
 #include "opencl.h"
+#include "permute.h"
 #include "plan.h"
 #include "policies.h"
 #include "ranks.h"

@@ -30,6 +30,7 @@ TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "salie
 TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "pool",
                      "row_scores", "select"], 4
 TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "key_list"], 4
+TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "gather"], 4
 
 
 def entries(path):

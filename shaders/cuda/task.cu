@@ -92,6 +92,9 @@ __device__ int *task_shared();
 #elif FA_ROW == FA_TASK_KEY_LIST
 #include "core/portable/key_list.h"
 #define FA_TASK_RUN fa_key_list_group
+#elif FA_ROW == FA_TASK_GATHER
+#include "core/portable/gather.h"
+#define FA_TASK_RUN fa_gather_group
 #endif
 #ifndef FA_SHARED_INTS
 #define FA_SHARED_INTS (FA_TASK_SHARED_INTS * MOST_THREADS)

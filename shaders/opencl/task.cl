@@ -101,6 +101,9 @@ typedef struct task {
 #elif FA_TASK_KIND == FA_TASK_KEY_LIST
 #include "core/portable/key_list.h"
 #define FA_TASK_RUN fa_key_list_group
+#elif FA_TASK_KIND == FA_TASK_GATHER
+#include "core/portable/gather.h"
+#define FA_TASK_RUN fa_gather_group
 #define FA_SHARED_INTS 1
 #endif
 

@@ -33,6 +33,7 @@ SCALAR = [
     ("row_scores", "row_scores.comp", [], (ADDRESS,)),
     ("select", "select.comp", [], (ADDRESS,)),
     ("key_list", "key_list.comp", [], (ADDRESS,)),
+    ("gather", "gather.comp", [], (ADDRESS,)),
 ]
 MATRIX = [
     ("matrix4", "matrix.comp", ["-DFA_ELEMENTS=4"], (ADDRESS,)),

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * Operations on a device that bring rows into another order, for attention that sorts its keys or rows: a gather by
+ * lists. They run in a queue's order, beside attention.
+ */
+#ifndef FASTATTN_PERMUTE_H
+#define FASTATTN_PERMUTE_H
+
+#include "attention.h"
+#include "buffer.h"
+#include "device.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * What holds for each of the objects below. It never changes once it is made, and any number of threads may run it, each with its
+ * own queue and outputs. Creating copies everything out of the description, and sets the object to NULL on failure.
+ * FA_INVALID: NULL, or a field is wrong, which the message names. FA_UNSUPPORTED: a tensor larger than the device's kernels reach;
+ * numbers that the device's loops do not count to. FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST. An object is destroyed when no
+ * queue runs it any more; NULL is allowed. A run allocates nothing; its buffers must live until it is done, and `args` is
+ * copied. FA_INVALID from a run: a buffer is missing, too small, of another device, or misaligned; or what is written shares
+ * bytes with another operand. Nothing is written then. All functions are thread-safe.
+ */
+
+/**
+ * Rows in the order of lists. A list is of one head, or of some that follow each other, and row i of it is number order[i]:
+ *  - gather: row i of `to` is row order[i] of `from`. Where order[i] is no row of `from`, as -1 is none, it is zeros.
+ *  - scatter: row order[i] of `to` is row i of `from`. Where order[i] is no row of `to`, nothing is written; a list names no row
+ *    twice, or either may be there. Rows that no list names stay as they are. So a scatter undoes a gather by the same lists.
+ */
+typedef struct fa_gather_desc {
+    size_t struct_size; /* sizeof(fa_gather_desc) */
+    /* f32, f16, bf16 or i32, and of one type; any strides, but elements of `to` do not overlap. Both have the same batch and dims. A
+     * gather may have fewer heads in `from`, each of which serves as many of `to` as the others (as KV heads serve query heads). */
+    fa_tensor from, to;
+    /* FA_I32, of shape (batch or 1, heads, rows, 1), any strides. Its heads divide those of `to` evenly; its rows are those
+     * of `to`, or in a scatter those of `from`. */
+    fa_tensor order;
+    int32_t scatter; /* 0: gather, 1: scatter */
+} fa_gather_desc;
+
+/** A prepared gather or scatter. */
+typedef struct fa_gather fa_gather;
+
+/** Prepares it on `device`. Destroy with fa_gather_destroy(). */
+FA_API fa_status fa_gather_create(fa_device *device, const fa_gather_desc *desc, fa_gather **gather);
+FA_API void fa_gather_destroy(fa_gather *gather);
+
+/** The memory of a run. A tensor's first element lies `..._offset` bytes into its buffer. */
+typedef struct fa_gather_args {
+    size_t struct_size; /* sizeof(fa_gather_args) */
+    fa_buffer *from, *order, *to;
+    size_t from_offset, order_offset, to_offset;
+} fa_gather_args;
+
+/** Enqueues it on a queue of its device. */
+FA_API fa_status fa_gather_run(const fa_gather *gather, fa_queue *queue, const fa_gather_args *args);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
