@@ -40,6 +40,8 @@
 #define FA_SALIENCY_ARGS_0_1 FA_SIZE_THROUGH(fa_saliency_args, work_offset)
 #define FA_GATHER_DESC_0_1 FA_SIZE_THROUGH(fa_gather_desc, scatter)
 #define FA_GATHER_ARGS_0_1 FA_SIZE_THROUGH(fa_gather_args, to_offset)
+#define FA_SORT_DESC_0_1 FA_SIZE_THROUGH(fa_sort_desc, want_offsets)
+#define FA_SORT_ARGS_0_1 FA_SIZE_THROUGH(fa_sort_args, workspace_offset)
 #define FA_SEGMENT_0_1 FA_SIZE_THROUGH(fa_segment, first_kv32)
 #define FA_SEGMENTS_DESC_0_1 FA_SIZE_THROUGH(fa_segments_desc, v_channels_stride)
 #define FA_SEGMENT_ARGS_0_1 FA_SIZE_THROUGH(fa_segment_args, v_zero_offset)
@@ -103,6 +105,8 @@ _Static_assert(FA_SALIENCY_DESC_0_1 == sizeof(fa_saliency_desc), "name the last 
 _Static_assert(FA_SALIENCY_ARGS_0_1 == sizeof(fa_saliency_args), "name the last field above");
 _Static_assert(FA_GATHER_DESC_0_1 == sizeof(fa_gather_desc), "name the last field above");
 _Static_assert(FA_GATHER_ARGS_0_1 == sizeof(fa_gather_args), "name the last field above");
+_Static_assert(FA_SORT_DESC_0_1 == sizeof(fa_sort_desc), "name the last field above");
+_Static_assert(FA_SORT_ARGS_0_1 == sizeof(fa_sort_args), "name the last field above");
 _Static_assert(FA_SEGMENT_0_1 == sizeof(fa_segment), "name the last field above");
 _Static_assert(FA_SEGMENTS_DESC_0_1 == sizeof(fa_segments_desc), "name the last field above");
 _Static_assert(FA_SEGMENT_ARGS_0_1 == sizeof(fa_segment_args), "name the last field above");

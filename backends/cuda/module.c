@@ -44,6 +44,8 @@ const char *fa_cu_module_name(int line, int type)
                                                 [FA_TASK_SELECT] = "select"};
                                                 [FA_TASK_KEY_LIST] = "key_list"};
                                                 [FA_TASK_GATHER] = "gather"};
+                                                [FA_TASK_GATHER] = "gather",
+                                                [FA_TASK_SORT] = "sort"};
     return type == FA_CUDA_TASK ? tasks[line] : fa_cuda_table[line].name;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * Operations on a device that bring rows into another order, for attention that sorts its keys or rows: a gather by
- * lists. They run in a queue's order, beside attention.
+ * Operations on a device that bring rows into another order, for attention that sorts its keys or rows: a gather by lists, a
+ * counting sort and a hash. They run in a queue's order, beside attention.
  */
 #ifndef FASTATTN_PERMUTE_H
 #define FASTATTN_PERMUTE_H
@@ -57,6 +57,46 @@ typedef struct fa_gather_args {
 
 /** Enqueues it on a queue of its device. */
 FA_API fa_status fa_gather_run(const fa_gather *gather, fa_queue *queue, const fa_gather_args *args);
+
+/**
+ * A counting sort: numbers 0 to buckets - 1 into their order, equal ones in the order in which they are (stable). Each list is
+ * sorted on its own, and each piece of a list, where there are pieces. What is below 0, or `buckets` or more, is in no bucket and
+ * comes last in its piece, as it came. The result depends on nothing but the numbers.
+ *
+ * It goes through the numbers twice, and through buckets * 128 counts for each piece.
+ */
+typedef struct fa_sort_desc {
+    size_t struct_size;       /* sizeof(fa_sort_desc)                                                       */
+    int64_t lists;            /* 0 or more                                                                  */
+    int64_t count;            /* numbers of a list, 0 to FA_MAX_LENGTH                                      */
+    int64_t buckets;          /* 1 to 2^16                                                                  */
+    int64_t pieces;           /* of every list; 0: it is one, and cu_pieces is NULL                         */
+    const int64_t *cu_pieces; /* pieces + 1 offsets from 0 to `count`, which never decrease                 */
+    int32_t want_offsets;     /* 1: also write where buckets begin                                          */
+} fa_sort_desc;
+
+/** A prepared sort. */
+typedef struct fa_sort fa_sort;
+
+/** Prepares it on `device`. Destroy with fa_sort_destroy(). */
+FA_API fa_status fa_sort_create(fa_device *device, const fa_sort_desc *desc, fa_sort **sort);
+FA_API void fa_sort_destroy(fa_sort *sort);
+
+/** The bytes of scratch memory that each run needs. 0 for NULL. */
+FA_API size_t fa_sort_workspace(const fa_sort *sort);
+
+/** The memory of a run, all int32 and contiguous. */
+typedef struct fa_sort_args {
+    size_t struct_size;      /* sizeof(fa_sort_args)                                                  */
+    fa_buffer *keys, *order; /* (lists, count): the numbers; which of them comes there in order       */
+    /* (lists, pieces, buckets + 1): bucket b of a piece is order[offsets[b]] to order[offsets[b + 1] - 1] of its list. NULL
+     * exactly if not wanted. */
+    fa_buffer *offsets, *workspace;
+    size_t keys_offset, order_offset, offsets_offset, workspace_offset;
+} fa_sort_args;
+
+/** Enqueues it on a queue of its device. */
+FA_API fa_status fa_sort_run(const fa_sort *sort, fa_queue *queue, const fa_sort_args *args);
 
 #ifdef __cplusplus
 }

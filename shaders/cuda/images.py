@@ -31,6 +31,8 @@ TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "salie
                      "row_scores", "select"], 4
 TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "key_list"], 4
 TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "gather"], 4
+TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "gather",
+                    "sort"], 4
 
 
 def entries(path):

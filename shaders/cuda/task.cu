@@ -95,6 +95,9 @@ __device__ int *task_shared();
 #elif FA_ROW == FA_TASK_GATHER
 #include "core/portable/gather.h"
 #define FA_TASK_RUN fa_gather_group
+#elif FA_ROW == FA_TASK_SORT
+#include "core/portable/sort.h"
+#define FA_TASK_RUN fa_sort_group
 #endif
 #ifndef FA_SHARED_INTS
 #define FA_SHARED_INTS (FA_TASK_SHARED_INTS * MOST_THREADS)

@@ -105,6 +105,10 @@ typedef struct task {
 #include "core/portable/gather.h"
 #define FA_TASK_RUN fa_gather_group
 #define FA_SHARED_INTS 1
+#elif FA_TASK_KIND == FA_TASK_SORT
+#include "core/portable/sort.h"
+#define FA_TASK_RUN fa_sort_group
+#define FA_SHARED_INTS (FA_TASK_SHARED_INTS * FA_GROUP)
 #endif
 
 __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_task(

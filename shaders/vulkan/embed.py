@@ -34,6 +34,7 @@ SCALAR = [
     ("select", "select.comp", [], (ADDRESS,)),
     ("key_list", "key_list.comp", [], (ADDRESS,)),
     ("gather", "gather.comp", [], (ADDRESS,)),
+    ("sort", "sort.comp", [], (ADDRESS,)),
 ]
 MATRIX = [
     ("matrix4", "matrix.comp", ["-DFA_ELEMENTS=4"], (ADDRESS,)),

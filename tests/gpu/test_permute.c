@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Gathers and scatters on a backend, whose name is the argument: against their definitions. */
+/* Gathers, scatters and sorts on a backend, whose name is the argument: against their definitions. */
 #include <fastattn/permute.h>
 #include <string.h>
 
@@ -183,6 +183,146 @@ START_TEST(gathers_refused)
 }
 END_TEST
 
+enum { LISTS = 3, MOST = 2500, PIECES = 4, MOST_BUCKETS = 600 };
+
+typedef struct numbers {
+    fa_sort_desc desc;
+    int64_t cu[PIECES + 1];
+    int32_t keys[LISTS * MOST], order[LISTS * MOST], offsets[LISTS * PIECES * (MOST_BUCKETS + 1)];
+} numbers;
+
+static void make_numbers(numbers *s, int64_t count, int64_t buckets, bool pieces, random_state *random)
+{
+    s->desc = (fa_sort_desc){sizeof(s->desc), LISTS, count, buckets, .want_offsets = 1};
+    if (pieces) {
+        s->desc.pieces = PIECES;
+        s->desc.cu_pieces = s->cu;
+    }
+    memcpy(s->cu, (int64_t[]){0, count / 3, count / 3, count - count / 5, count}, sizeof(s->cu));
+    for (int i = 0; i < LISTS * MOST; i++) {
+        s->keys[i] = (int32_t)(random_bits(random) % (uint64_t)(buckets + 1));
+        s->keys[i] = i % 57 == 11 ? -1 - i : s->keys[i];
+    }
+    memset(s->order, 0x5a, sizeof(s->order));
+    memset(s->offsets, 0x5a, sizeof(s->offsets));
+}
+
+/* The definition: bucket after bucket, and in each the numbers as they come. */
+static void sort_numbers(numbers *s)
+{
+    const int64_t whole[2] = {0, s->desc.count}, *cu = s->desc.pieces ? s->cu : whole,
+                  pieces = s->desc.pieces ? s->desc.pieces : 1, buckets = s->desc.buckets;
+    for (int64_t job = 0; job < LISTS * pieces; job++) {
+        const int64_t list = job / pieces * s->desc.count, first = cu[job % pieces],
+                      last = cu[job % pieces + 1];
+        int64_t to = first;
+        for (int64_t b = 0; b <= buckets; b++) {
+            s->offsets[job * (buckets + 1) + b] = (int32_t)to;
+            for (int64_t i = first; i < last; i++) {
+                const int32_t key = s->keys[list + i];
+                if (b < buckets ? key == b : key < 0 || key >= buckets)
+                    s->order[list + to++] = (int32_t)i;
+            }
+        }
+    }
+}
+
+static void check_sort(numbers *s)
+{
+    static numbers found;
+    fa_sort *sort;
+    ck_assert_msg(fa_sort_create(device, &s->desc, &sort) == FA_OK, "%s", fa_last_error());
+    fa_sort_args args = {.struct_size = sizeof(args),
+                         .keys = upload(s->keys, sizeof(s->keys)),
+                         .order = upload(s->order, sizeof(s->order)),
+                         .offsets = upload(s->offsets, sizeof(s->offsets))};
+    ck_assert_int_eq(fa_buffer_create(device, fa_sort_workspace(sort), &args.workspace), FA_OK);
+    ck_assert_msg(fa_sort_run(sort, queue, &args) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_buffer_read(queue, args.order, 0, found.order, sizeof(found.order)), FA_OK);
+    ck_assert_int_eq(fa_buffer_read(queue, args.offsets, 0, found.offsets, sizeof(found.offsets)), FA_OK);
+    sort_numbers(s);
+    for (int i = 0; i < COUNT(found.order); i++)
+        ck_assert_msg(found.order[i] == s->order[i], "number %d in order is %d, expected %d", i,
+                      found.order[i], s->order[i]);
+    ck_assert_mem_eq(found.offsets, s->offsets, sizeof(found.offsets));
+    fa_buffer *const buffer[] = {args.keys, args.order, args.offsets, args.workspace};
+    for (int i = 0; i < COUNT(buffer); i++)
+        fa_buffer_destroy(buffer[i]);
+    fa_sort_destroy(sort);
+}
+
+START_TEST(sorts)
+{
+    static numbers s;
+    random_state random = {7};
+    if (!device)
+        return;
+    static const int64_t count[] = {MOST, 1, 130, 700}, buckets[] = {16, 3, 1, MOST_BUCKETS};
+    for (int i = 0; i < COUNT(count); i++) {
+        make_numbers(&s, count[i], buckets[i], i % 2 == 0, &random);
+        check_sort(&s);
+    }
+}
+END_TEST
+
+START_TEST(sorts_refused)
+{
+    static const int64_t cu[] = {0, 6, 5, 10}, late[] = {1, 10}, early[] = {0, 9};
+    const fa_sort_desc good = {.struct_size = sizeof(good), .lists = LISTS, .count = 10, .buckets = 4};
+    fa_sort *sort;
+    if (!device)
+        return;
+    fa_sort_desc bad[9] = {good, good, good, good, good, good, good, good, good};
+    bad[0].lists = -1;
+    bad[1].count = (int64_t)FA_MAX_LENGTH + 1;
+    bad[2].buckets = 0;
+    bad[3].want_offsets = 2;
+    bad[4].pieces = 3;
+    bad[5].pieces = 3;
+    bad[5].cu_pieces = cu;
+    bad[6].pieces = bad[7].pieces = 1;
+    bad[6].cu_pieces = late;
+    bad[7].cu_pieces = early;
+    bad[8].cu_pieces = cu;
+    static const char *const message[] = {"lists is -1",       "count is 268435457",
+                                          "buckets is 0",      "want_offsets is 2",
+                                          "cu_pieces is NULL", "cu_pieces[2] is 5, expected 6 to 10",
+                                          "cu_pieces[0] is 1", "cu_pieces[1] is 9, expected 10",
+                                          "cu_pieces is given"};
+    for (int i = 0; i < COUNT(bad); i++) {
+        ck_assert_int_eq(fa_sort_create(device, &bad[i], &sort), FA_INVALID);
+        ck_assert_ptr_null(sort);
+        assert_message(message[i]);
+    }
+    ck_assert_int_eq(fa_sort_create(NULL, &good, &sort), FA_INVALID);
+    ck_assert_int_eq(fa_sort_create(device, NULL, &sort), FA_INVALID);
+    ck_assert_int_eq(fa_sort_create(device, &good, NULL), FA_INVALID);
+    ck_assert_int_eq(fa_sort_create(device, &good, &sort), FA_OK);
+    static const int32_t keys[LISTS * 10];
+    fa_buffer *in = upload(keys, sizeof(keys)), *out = upload(keys, sizeof(keys)), *scratch;
+    ck_assert_int_eq(fa_buffer_create(device, fa_sort_workspace(sort), &scratch), FA_OK);
+    const fa_sort_args args = {.struct_size = sizeof(args), .keys = in, .order = out, .workspace = scratch};
+    fa_sort_args wrong[4] = {args, args, args, args};
+    wrong[0].order = in;
+    wrong[1].offsets = out;
+    wrong[2].workspace = NULL;
+    wrong[3].keys_offset = 8;
+    static const char *const why[] = {"args.order overlaps args.keys", "args.offsets is given",
+                                      "args.workspace is NULL", "args.keys has"};
+    for (int i = 0; i < COUNT(wrong); i++) {
+        ck_assert_int_eq(fa_sort_run(sort, queue, &wrong[i]), FA_INVALID);
+        assert_message(why[i]);
+    }
+    ck_assert_int_eq(fa_sort_run(sort, NULL, &args), FA_INVALID);
+    ck_assert_int_eq(fa_queue_wait(queue), FA_OK);
+    fa_buffer_destroy(in);
+    fa_buffer_destroy(out);
+    fa_buffer_destroy(scratch);
+    fa_sort_destroy(sort);
+    ck_assert_uint_eq(fa_sort_workspace(NULL), 0);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     if (argc != 2)
@@ -191,5 +331,7 @@ int main(int argc, char **argv)
     TCase *tc = add_backend_case(suite, argv[1]);
     tcase_add_test(tc, gathers);
     tcase_add_test(tc, gathers_refused);
+    tcase_add_test(tc, sorts);
+    tcase_add_test(tc, sorts_refused);
     return run_on_backend(suite);
 }
