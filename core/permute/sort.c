@@ -2,6 +2,7 @@
 #include <fastattn/permute.h>
 #include <string.h>
 
+#include "core/attention/checks.h"
 #include "core/backend.h"
 #include "core/binding.h"
 #include "core/context.h"
@@ -33,17 +34,10 @@ struct fa_sort {
 
 static const char *const names[OPERANDS] = {"keys", "order", "offsets", "workspace"};
 
-static fa_status check_range(const char *name, int64_t value, int64_t low, int64_t high)
-{
-    return value >= low && value <= high ? FA_OK
-                                         : fa_fail(FA_INVALID, "%s is %lld, expected %lld to %lld", name,
-                                                   (long long)value, (long long)low, (long long)high);
-}
-
 static fa_status check_pieces(const fa_sort_desc *d)
 {
     const int64_t *cu = d->cu_pieces;
-    FA_TRY(check_range("pieces", d->pieces, 0, MOST_PIECES));
+    FA_TRY(fa_check_limit("pieces", d->pieces, 0, MOST_PIECES));
     if ((cu != NULL) != (d->pieces > 0))
         return fa_fail(FA_INVALID, "cu_pieces is %s, expected %s with pieces %lld", cu ? "given" : "NULL",
                        cu ? "NULL" : "offsets", (long long)d->pieces);
@@ -58,9 +52,9 @@ static fa_status check_pieces(const fa_sort_desc *d)
 
 static fa_status check(const fa_sort_desc *d)
 {
-    FA_TRY(check_range("lists", d->lists, 0, INT32_MAX));
-    FA_TRY(check_range("count", d->count, 0, FA_MAX_LENGTH));
-    FA_TRY(check_range("buckets", d->buckets, 1, MOST_BUCKETS));
+    FA_TRY(fa_check_limit("lists", d->lists, 0, INT32_MAX));
+    FA_TRY(fa_check_limit("count", d->count, 0, FA_MAX_LENGTH));
+    FA_TRY(fa_check_limit("buckets", d->buckets, 1, MOST_BUCKETS));
     if (d->want_offsets != 0 && d->want_offsets != 1)
         return fa_fail(FA_INVALID, "want_offsets is %d, expected 0 or 1", d->want_offsets);
     return check_pieces(d);
