@@ -40,6 +40,8 @@
 #define FA_SALIENCY_ARGS_0_1 FA_SIZE_THROUGH(fa_saliency_args, work_offset)
 #define FA_GATHER_DESC_0_1 FA_SIZE_THROUGH(fa_gather_desc, scatter)
 #define FA_GATHER_ARGS_0_1 FA_SIZE_THROUGH(fa_gather_args, to_offset)
+#define FA_HASH_DESC_0_1 FA_SIZE_THROUGH(fa_hash_desc, seed)
+#define FA_HASH_ARGS_0_1 FA_SIZE_THROUGH(fa_hash_args, buckets_offset)
 #define FA_SORT_DESC_0_1 FA_SIZE_THROUGH(fa_sort_desc, want_offsets)
 #define FA_SORT_ARGS_0_1 FA_SIZE_THROUGH(fa_sort_args, workspace_offset)
 #define FA_SEGMENT_0_1 FA_SIZE_THROUGH(fa_segment, first_kv32)
@@ -105,6 +107,8 @@ _Static_assert(FA_SALIENCY_DESC_0_1 == sizeof(fa_saliency_desc), "name the last 
 _Static_assert(FA_SALIENCY_ARGS_0_1 == sizeof(fa_saliency_args), "name the last field above");
 _Static_assert(FA_GATHER_DESC_0_1 == sizeof(fa_gather_desc), "name the last field above");
 _Static_assert(FA_GATHER_ARGS_0_1 == sizeof(fa_gather_args), "name the last field above");
+_Static_assert(FA_HASH_DESC_0_1 == sizeof(fa_hash_desc), "name the last field above");
+_Static_assert(FA_HASH_ARGS_0_1 == sizeof(fa_hash_args), "name the last field above");
 _Static_assert(FA_SORT_DESC_0_1 == sizeof(fa_sort_desc), "name the last field above");
 _Static_assert(FA_SORT_ARGS_0_1 == sizeof(fa_sort_args), "name the last field above");
 _Static_assert(FA_SEGMENT_0_1 == sizeof(fa_segment), "name the last field above");

@@ -46,7 +46,8 @@
 #define FA_TASK_KEY_LIST 8
 #define FA_TASK_GATHER 8
 #define FA_TASK_SORT 9
-#define FA_TASKS 10
+#define FA_TASK_HASH 10
+#define FA_TASKS 11
 
 #define FA_TASK_SHARED_INTS 4
 /* What these programs share in all. */

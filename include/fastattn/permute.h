@@ -98,6 +98,41 @@ typedef struct fa_sort_args {
 /** Enqueues it on a queue of its device. */
 FA_API fa_status fa_sort_run(const fa_sort *sort, fa_queue *queue, const fa_sort_args *args);
 
+/**
+ * A hash of rows that gives neighbours in angle near buckets: the angular LSH of HyperAttention (arXiv 2310.05869). Directions are
+ * drawn by seed alone, the same for all heads, and each number of them is nearly normal: a sum of twelve uniform ones. Bit n
+ * of a row's signs is 1 if its product with direction n is above 0. The bucket of signs s is the number b with s = b ^ (b >> 1): buckets
+ * beside each other differ in one sign (Gray code). The authors' program takes s ^ (s >> 1) for the bucket, which does not keep
+ * this.
+ *
+ * Products and sums are in f32, one by one in the order of the dims, and rounded alike on every backend. So buckets are the same
+ * on each, but for rows of numbers below 2^-126, which a GPU may take for 0. A sum that is no number counts as not above 0.
+ */
+typedef struct fa_hash_desc {
+    size_t struct_size; /* sizeof(fa_hash_desc)                                             */
+    fa_tensor from;     /* f32, f16 or bf16; any strides                                    */
+    int32_t directions; /* 1 to 16, for 2^directions buckets; 0: 7                          */
+    uint64_t seed;
+} fa_hash_desc;
+
+/** A prepared hash. */
+typedef struct fa_hash fa_hash;
+
+/** Prepares it on `device`. Destroy with fa_hash_destroy(). */
+FA_API fa_status fa_hash_create(fa_device *device, const fa_hash_desc *desc, fa_hash **hash);
+FA_API void fa_hash_destroy(fa_hash *hash);
+
+/** The memory of a run. */
+typedef struct fa_hash_args {
+    size_t struct_size; /* sizeof(fa_hash_args)                                             */
+    fa_buffer *from;
+    fa_buffer *buckets; /* int32, contiguous, (batch, head, row)                            */
+    size_t from_offset, buckets_offset;
+} fa_hash_args;
+
+/** Enqueues it on a queue of its device. */
+FA_API fa_status fa_hash_run(const fa_hash *hash, fa_queue *queue, const fa_hash_args *args);
+
 #ifdef __cplusplus
 }
 #endif

@@ -32,7 +32,7 @@ TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "salie
 TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "key_list"], 4
 TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "gather"], 4
 TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "gather",
-                    "sort"], 4
+                    "sort", "hash"], 4
 
 
 def entries(path):

@@ -98,6 +98,9 @@ __device__ int *task_shared();
 #elif FA_ROW == FA_TASK_SORT
 #include "core/portable/sort.h"
 #define FA_TASK_RUN fa_sort_group
+#elif FA_ROW == FA_TASK_HASH
+#include "core/portable/hash.h"
+#define FA_TASK_RUN fa_hash_group
 #endif
 #ifndef FA_SHARED_INTS
 #define FA_SHARED_INTS (FA_TASK_SHARED_INTS * MOST_THREADS)

@@ -109,6 +109,10 @@ typedef struct task {
 #include "core/portable/sort.h"
 #define FA_TASK_RUN fa_sort_group
 #define FA_SHARED_INTS (FA_TASK_SHARED_INTS * FA_GROUP)
+#elif FA_TASK_KIND == FA_TASK_HASH
+#include "core/portable/hash.h"
+#define FA_TASK_RUN fa_hash_group
+#define FA_SHARED_INTS 1
 #endif
 
 __kernel __attribute__((reqd_work_group_size(FA_GROUP, 1, 1))) void fa_task(

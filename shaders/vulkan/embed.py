@@ -35,6 +35,7 @@ SCALAR = [
     ("key_list", "key_list.comp", [], (ADDRESS,)),
     ("gather", "gather.comp", [], (ADDRESS,)),
     ("sort", "sort.comp", [], (ADDRESS,)),
+    ("hash", "hash.comp", [], (ADDRESS,)),
 ]
 MATRIX = [
     ("matrix4", "matrix.comp", ["-DFA_ELEMENTS=4"], (ADDRESS,)),

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Gathers, scatters and sorts on a backend, whose name is the argument: against their definitions. */
+/* Gathers, scatters, sorts and hashes on a backend, whose name is the argument: against their definitions. */
 #include <fastattn/permute.h>
+#include <fastattn/reference.h>
 #include <string.h>
 
+#include "core/sparse/mask.h"
 #include "tests/gpu/on_backend.h"
 
 enum { BATCH = 2, HEADS = 4, ROWS = 9, LISTED = 13, BYTES = 1 << 16 };
@@ -323,6 +325,107 @@ START_TEST(sorts_refused)
 }
 END_TEST
 
+enum { HASH_DIM = 40, HASHED = 150 };
+
+typedef struct hashed {
+    fa_hash_desc desc;
+    unsigned char from[HASHED * HASH_DIM * sizeof(float)];
+    int32_t buckets[HASHED];
+} hashed;
+
+/* Number d of direction n: the sum of twelve uniform numbers, without its mean. */
+static float direction(uint64_t seed, int n, int d)
+{
+    double sum = -6;
+    for (int i = 0; i < 12; i++)
+        sum += (double)(fa_sparse_random(seed, (uint64_t)n, (uint64_t)d, (uint64_t)i) >> 32) * 0x1p-32;
+    return (float)sum;
+}
+
+static int bucket_of(const hashed *h, int row)
+{
+    int signs = 0, bucket = 0;
+    for (int n = 0; n < h->desc.directions; n++) {
+        volatile float sum = 0; /* each product and each sum is rounded */
+        for (int d = 0; d < HASH_DIM; d++) {
+            const volatile float product =
+                fa_element(h->desc.from.dtype, h->from, row * HASH_DIM + d) * direction(h->desc.seed, n, d);
+            sum = sum + product;
+        }
+        signs |= (sum > 0) << n;
+    }
+    while ((bucket ^ bucket >> 1) != signs)
+        bucket++;
+    return bucket;
+}
+
+static void check_hash(fa_dtype dtype, int directions, random_state *random)
+{
+    static hashed h;
+    fa_hash *hash;
+    h = (hashed){.desc = {.struct_size = sizeof(h.desc),
+                          .from = fa_tensor_make(dtype, 2, 3, HASHED / 6, HASH_DIM),
+                          .directions = directions,
+                          .seed = random_bits(random)}};
+    for (int i = 0; i < HASHED * HASH_DIM; i++) {
+        const float x = random_float(random, -1, 1);
+        fa_elements_store(dtype, h.from, i, &x, 1);
+    }
+    ck_assert_msg(fa_hash_create(device, &h.desc, &hash) == FA_OK, "%s", fa_last_error());
+    const fa_hash_args args = {.struct_size = sizeof(args),
+                               .from = upload(h.from, sizeof(h.from)),
+                               .buckets = upload(h.buckets, sizeof(h.buckets))};
+    ck_assert_msg(fa_hash_run(hash, queue, &args) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_buffer_read(queue, args.buckets, 0, h.buckets, sizeof(h.buckets)), FA_OK);
+    for (int i = 0; i < HASHED; i++)
+        ck_assert_msg(h.buckets[i] == bucket_of(&h, i), "row %d is in bucket %d, expected %d", i,
+                      h.buckets[i], bucket_of(&h, i));
+    fa_buffer_destroy(args.from);
+    fa_buffer_destroy(args.buckets);
+    fa_hash_destroy(hash);
+}
+
+START_TEST(hashes)
+{
+    static const fa_dtype dtypes[] = {FA_F32, FA_F16, FA_BF16};
+    static const int directions[] = {7, 1, 16};
+    random_state random = {13};
+    for (int i = 0; i < COUNT(dtypes) && device; i++)
+        check_hash(dtypes[i], directions[i], &random);
+}
+END_TEST
+
+START_TEST(hashes_refused)
+{
+    const fa_hash_desc good = {.struct_size = sizeof(good), .from = fa_tensor_make(FA_F16, 1, 1, 4, 8)};
+    fa_hash *hash;
+    if (!device)
+        return;
+    fa_hash_desc bad[3] = {good, good, good};
+    bad[0].from.dtype = FA_I32;
+    bad[1].directions = 17;
+    bad[2].from.shape[2] = -1;
+    static const char *const message[] = {"from.dtype is i32", "directions is 17, expected 1 to 16",
+                                          "from.shape[2] is -1"};
+    for (int i = 0; i < COUNT(bad); i++) {
+        ck_assert_int_eq(fa_hash_create(device, &bad[i], &hash), FA_INVALID);
+        ck_assert_ptr_null(hash);
+        assert_message(message[i]);
+    }
+    ck_assert_int_eq(fa_hash_create(device, &good, &hash), FA_OK);
+    static const char zeros[64];
+    fa_buffer *zero = upload(zeros, sizeof(zeros));
+    fa_hash_args args = {.struct_size = sizeof(args), .from = zero};
+    ck_assert_int_eq(fa_hash_run(hash, queue, &args), FA_INVALID);
+    assert_message("args.buckets is NULL");
+    args.buckets = zero;
+    ck_assert_int_eq(fa_hash_run(hash, queue, &args), FA_INVALID);
+    assert_message("args.buckets overlaps args.from");
+    fa_buffer_destroy(zero);
+    fa_hash_destroy(hash);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     if (argc != 2)
@@ -333,5 +436,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, gathers_refused);
     tcase_add_test(tc, sorts);
     tcase_add_test(tc, sorts_refused);
+    tcase_add_test(tc, hashes);
+    tcase_add_test(tc, hashes_refused);
     return run_on_backend(suite);
 }

@@ -75,6 +75,7 @@ PORTABLE_MUTATIONS = {
     "a row behind the last gathered": (PORTABLE + "gather.h", "listed < FA_GATHER_IS(t, limit)", "listed <= FA_GATHER_IS(t, limit)", "test_permute", True),
     "half a word of a row lost": (PORTABLE + "gather.h", "<< 16;", "<< 15;", "test_permute", True),
     "numbers of no bucket in the first": (PORTABLE + "sort.h", "key > last ? last : key", "key > last ? 0 : key", "test_permute", True),
+    "signs taken for a bucket": (PORTABLE + "hash.h", "rank ^= rank >> FA_UINT(shift);", ";", "test_permute", True),
     "bf16 cut off": (PORTABLE + "format.h", "(bits + 0x7fffu + (bits >> 16 & 1u)) >> 16", "bits >> 16", "causal-br/*bf16*", True),
     "one page more than the pool has": (PORTABLE + "scales.h", "page >= 0 && page < pages", "page >= 0 && page <= pages", "lost-pages24/f16/*", False),
     "status of the next entry": (PORTABLE + "pages.h", "return e + 1;", "return e + 2;", "lost-pages24/f16/*", False),
