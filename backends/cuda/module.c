@@ -47,6 +47,7 @@ const char *fa_cu_module_name(int line, int type)
                                                 [FA_TASK_GATHER] = "gather",
                                                 [FA_TASK_SORT] = "sort",
                                                 [FA_TASK_HASH] = "hash"};
+                                                [FA_TASK_CLUSTER] = "cluster"};
     return type == FA_CUDA_TASK ? tasks[line] : fa_cuda_table[line].name;
 }
 

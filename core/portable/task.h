@@ -48,6 +48,8 @@
 #define FA_TASK_SORT 9
 #define FA_TASK_HASH 10
 #define FA_TASKS 11
+#define FA_TASK_CLUSTER 8
+#define FA_TASKS 9
 
 #define FA_TASK_SHARED_INTS 4
 /* What these programs share in all. */

@@ -33,6 +33,7 @@ TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "salie
 TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "gather"], 4
 TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "gather",
                     "sort", "hash"], 4
+TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "cluster"], 4
 
 
 def entries(path):

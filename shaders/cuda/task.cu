@@ -101,6 +101,9 @@ __device__ int *task_shared();
 #elif FA_ROW == FA_TASK_HASH
 #include "core/portable/hash.h"
 #define FA_TASK_RUN fa_hash_group
+#elif FA_ROW == FA_TASK_CLUSTER
+#include "core/portable/cluster.h"
+#define FA_TASK_RUN fa_cluster_group
 #endif
 #ifndef FA_SHARED_INTS
 #define FA_SHARED_INTS (FA_TASK_SHARED_INTS * MOST_THREADS)

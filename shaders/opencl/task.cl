@@ -112,6 +112,9 @@ typedef struct task {
 #elif FA_TASK_KIND == FA_TASK_HASH
 #include "core/portable/hash.h"
 #define FA_TASK_RUN fa_hash_group
+#elif FA_TASK_KIND == FA_TASK_CLUSTER
+#include "core/portable/cluster.h"
+#define FA_TASK_RUN fa_cluster_group
 #define FA_SHARED_INTS 1
 #endif
 

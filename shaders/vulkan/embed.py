@@ -36,6 +36,7 @@ SCALAR = [
     ("gather", "gather.comp", [], (ADDRESS,)),
     ("sort", "sort.comp", [], (ADDRESS,)),
     ("hash", "hash.comp", [], (ADDRESS,)),
+    ("cluster", "cluster.comp", [], (ADDRESS,)),
 ]
 MATRIX = [
     ("matrix4", "matrix.comp", ["-DFA_ELEMENTS=4"], (ADDRESS,)),
