@@ -36,6 +36,8 @@
 #define FA_MIX_ARGS_0_1 FA_SIZE_THROUGH(fa_mix_args, places_offset)
 #define FA_CASCADE_INFO_0_1 FA_SIZE_THROUGH(fa_cascade_info, first_kv)
 #define FA_CASCADE_LEVEL_0_1 FA_SIZE_THROUGH(fa_cascade_level, cu_sequences)
+#define FA_CLUSTER_DESC_0_1 FA_SIZE_THROUGH(fa_cluster_desc, seed)
+#define FA_CLUSTER_ARGS_0_1 FA_SIZE_THROUGH(fa_cluster_args, counts_offset)
 #define FA_SALIENCY_DESC_0_1 FA_SIZE_THROUGH(fa_saliency_desc, plan)
 #define FA_SALIENCY_ARGS_0_1 FA_SIZE_THROUGH(fa_saliency_args, work_offset)
 #define FA_GATHER_DESC_0_1 FA_SIZE_THROUGH(fa_gather_desc, scatter)
@@ -103,6 +105,8 @@ _Static_assert(FA_MIX_DESC_0_1 == sizeof(fa_mix_desc), "name the last field abov
 _Static_assert(FA_MIX_ARGS_0_1 == sizeof(fa_mix_args), "name the last field above");
 _Static_assert(FA_CASCADE_INFO_0_1 == sizeof(fa_cascade_info), "name the last field above");
 _Static_assert(FA_CASCADE_LEVEL_0_1 == sizeof(fa_cascade_level), "name the last field above");
+_Static_assert(FA_CLUSTER_DESC_0_1 == sizeof(fa_cluster_desc), "name the last field above");
+_Static_assert(FA_CLUSTER_ARGS_0_1 == sizeof(fa_cluster_args), "name the last field above");
 _Static_assert(FA_SALIENCY_DESC_0_1 == sizeof(fa_saliency_desc), "name the last field above");
 _Static_assert(FA_SALIENCY_ARGS_0_1 == sizeof(fa_saliency_args), "name the last field above");
 _Static_assert(FA_GATHER_DESC_0_1 == sizeof(fa_gather_desc), "name the last field above");

@@ -11,6 +11,7 @@
 #include "bias.h"
 #include "buffer.h"
 #include "cascade.h"
+#include "cluster.h"
 #include "common.h"
 #include "context.h"
 #include "cooperate.h"
