@@ -69,6 +69,8 @@ PORTABLE_MUTATIONS = {
     "lists of the first rows alone": (PORTABLE + "lists.h", "n < lists * blocks", "n < 1", "list-7x5*", True),
     "lists never cut": (PORTABLE + "lists.h", "cuts = lacks != 0u;", "cuts = false;", "list-7x5*", True),
     "a list's next block passed over": (PORTABLE + "lists.h", "found > last", "found >= last", "list-64x64*/f32*", True),
+    "k-means: the last of the nearest": (PORTABLE + "cluster.h", "distance < least", "distance <= least", "test_clusters", True),
+    "k-means: empty clusters at 0": (PORTABLE + "cluster.h", "if (count > 0 && d + i < end)", "if (d + i < end)", "test_clusters", True),
     "lists from the device: the last block lost": (PORTABLE + "relist.h", "n < last", "n + 1 < last", "test_lists", True),
     "a key that a list has twice counts twice": (PORTABLE + "key_list.h", "t, list, i))) == number)", "t, list, i))) == -number)", "test_key_lists", True),
     "pages of the first list's head": (PORTABLE + "key_list.h", "head * FA_KEY_LIST_IS(t, head_step)", "0 * head", "test_key_lists", True),
