@@ -89,10 +89,7 @@ static void add_weights(sorter *s, int64_t head, int64_t row, int64_t keys)
     const float *q = fa_row_at(v, head, row), *k = fa_key_at(v, head / (v->heads_q / v->heads_kv), 0);
     double most = -INFINITY, sum = 0;
     for (int64_t key = 0; key < keys; key++) {
-        double dot = 0;
-        for (int64_t d = 0; d < v->dim; d++)
-            dot += (double)q[d] * (double)k[key * v->dim + d];
-        s->chances[key] = dot * s->desc.scale;
+        s->chances[key] = fa_product(q, k + key * v->dim, v->dim) * s->desc.scale;
         most = fmax(most, s->chances[key]);
     }
     for (int64_t key = 0; key < keys; key++)
@@ -125,19 +122,6 @@ static void sort_keys(sorter *s, const fa_list_maker *m, int64_t head_kv)
                 s->means + (head_kv * m->key_blocks + block) * s->desc.dim);
 }
 
-/* The fewest of `count` scores whose softmax sums to the threshold: adds their blocks. */
-static void add_heaviest(sorter *s, fa_list_maker *m, int64_t count)
-{
-    double total = 0, sum = 0;
-    qsort(s->ranked, (size_t)count, sizeof(*s->ranked), fa_ranked_order);
-    for (int64_t n = count - 1; n >= 0; n--)
-        total += exp(s->ranked[n].score - s->ranked[0].score);
-    for (int64_t n = 0; n < count && !(sum >= s->desc.threshold * total); n++) {
-        sum += exp(s->ranked[n].score - s->ranked[0].score);
-        fa_maker_add(m, s->ranked[n].index, s->ranked[n].index + 1);
-    }
-}
-
 static void choose(sorter *s, fa_list_maker *m, int64_t head, int64_t row_block)
 {
     const int64_t dim = s->desc.dim, head_kv = head / (s->desc.heads_q / s->desc.heads_kv);
@@ -153,8 +137,9 @@ static void choose(sorter *s, fa_list_maker *m, int64_t head, int64_t row_block)
             s->ranked[count++] = (fa_ranked){dot * s->desc.scale, (int32_t)block};
         }
     }
-    if (count > 0)
-        add_heaviest(s, m, count);
+    count = fa_ranked_fewest(s->ranked, count, s->desc.threshold);
+    for (int64_t n = 0; n < count; n++)
+        fa_maker_add(m, s->ranked[n].index, s->ranked[n].index + 1);
     while (s->order[head_kv * m->shape.keys + start] != 0)
         start++;
     fa_maker_add(m, start / m->shape.block_keys, start / m->shape.block_keys + 1);

@@ -2,6 +2,8 @@
 #include "core/sparse/scores.h"
 
 #include <fastattn/attention.h>
+#include <math.h>
+#include <stdlib.h>
 
 #include "core/attention/checks.h"
 #include "core/portable/lang.h"
@@ -46,4 +48,16 @@ int64_t fa_ranked_keep(fa_ranked *best, int64_t count, int64_t most, fa_ranked n
         best[at] = best[at - 1];
     best[at] = next;
     return FA_MIN(count + 1, most);
+int64_t fa_ranked_fewest(fa_ranked *ranked, int64_t count, double threshold)
+{
+    double total = 0, sum = 0;
+    int64_t fewest = 0;
+    if (count == 0)
+        return 0;
+    qsort(ranked, (size_t)count, sizeof(*ranked), fa_ranked_order);
+    for (int64_t n = count - 1; n >= 0; n--)
+        total += exp(ranked[n].score - ranked[0].score);
+    for (; fewest < count && !(sum >= threshold * total); fewest++)
+        sum += exp(ranked[fewest].score - ranked[0].score);
+    return fewest;
 }
