@@ -12,6 +12,7 @@
 #include "buffer.h"
 #include "cascade.h"
 #include "cluster.h"
+#include "clustered.h"
 #include "common.h"
 #include "context.h"
 #include "cooperate.h"
