@@ -83,6 +83,7 @@
 #define FA_SPARSE_INDEXER_DESC_0_1 FA_SIZE_THROUGH(fa_sparse_indexer_desc, indices)
 #define FA_KEY_LISTS_DESC_0_1 FA_SIZE_THROUGH(fa_key_lists_desc, unique)
 #define FA_SPARSE_CLUSTERED_DESC_0_1 FA_SIZE_THROUGH(fa_sparse_clustered_desc, chosen)
+#define FA_SPARSE_SQUEEZED_DESC_0_1 FA_SIZE_THROUGH(fa_sparse_squeezed_desc, per_kv_head)
 #define FA_VULKAN_DEVICE_DESC_0_1 FA_SIZE_THROUGH(fa_vulkan_device_desc, get_instance_proc_addr)
 
 /* Until 0.1 is released, its last fields are the last there are. The first field added later ends these lines. */
@@ -155,6 +156,7 @@ _Static_assert(FA_SELECT_ARGS_0_1 == sizeof(fa_select_args), "name the last fiel
 _Static_assert(FA_SPARSE_INDEXER_DESC_0_1 == sizeof(fa_sparse_indexer_desc), "name the last field above");
 _Static_assert(FA_KEY_LISTS_DESC_0_1 == sizeof(fa_key_lists_desc), "name the last field above");
 _Static_assert(FA_SPARSE_CLUSTERED_DESC_0_1 == sizeof(fa_sparse_clustered_desc), "name the last field above");
+_Static_assert(FA_SPARSE_SQUEEZED_DESC_0_1 == sizeof(fa_sparse_squeezed_desc), "name the last field above");
 _Static_assert(FA_VULKAN_DEVICE_DESC_0_1 == sizeof(fa_vulkan_device_desc), "name the last field above");
 
 /*

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/sparse/mask.h"
 
+#include <fastattn/clustered.h>
 #include <string.h>
 
 #include "core/attention/checks.h"
@@ -23,6 +24,32 @@ void fa_block_mask_destroy(fa_block_mask *mask)
     fa_release(mask->context, mask->indptr, (size_t)mask->offsets * sizeof(*mask->indptr));
     fa_release(mask->context, mask->indices, (size_t)mask->room * sizeof(*mask->indices));
     fa_release(mask->context, mask, sizeof(*mask));
+}
+
+fa_status fa_block_mask_keys(const fa_block_mask *mask, int64_t most, int32_t *keys)
+{
+    fa_clear_error();
+    if (!mask || !keys)
+        return fa_fail(FA_INVALID, "%s is NULL", mask ? "keys" : "mask");
+    const fa_block_lists *l = &mask->lists;
+    if (l->block_rows != 1 || l->block_keys != 1)
+        return fa_fail(FA_INVALID, "mask has blocks of %d rows and %d keys, expected 1 and 1", l->block_rows,
+                       l->block_keys);
+    const int64_t lists = mask->offsets - 1, rows = l->row_blocks;
+    for (int64_t n = 0; n < lists; n++) {
+        if (mask->indptr[n + 1] - mask->indptr[n] > most)
+            return fa_fail(FA_INVALID, "most is %lld, but list %lld has %d keys", (long long)most,
+                           (long long)n, mask->indptr[n + 1] - mask->indptr[n]);
+    }
+    for (int64_t n = 0; n < lists; n++) {
+        const int64_t row = n % rows, head = n / rows % l->heads, sequence = n / rows / l->heads;
+        int32_t *to = keys + ((sequence * rows + row) * l->heads + head) * most;
+        for (int64_t i = 0; i < most; i++) {
+            const int64_t at = mask->indptr[n] + i;
+            to[i] = at < mask->indptr[n + 1] ? mask->indices[at] : -1;
+        }
+    }
+    return FA_OK;
 }
 
 fa_status fa_planner_enter(const fa_context *context, const void *desc, fa_block_mask **mask)

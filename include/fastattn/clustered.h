@@ -54,6 +54,63 @@ typedef struct fa_sparse_clustered_desc {
 FA_API fa_status fa_sparse_clustered(fa_context *context, const fa_sparse_clustered_desc *desc,
                                      fa_block_mask **mask);
 
+/**
+ * Clusters of a fixed context: Squeezed Attention (arXiv 2411.09688). The first `context` keys are clustered once, before there are
+ * rows. A row gives each cluster a weight for each of its keys,
+ *     S_j = exp(scale q c_j) / sum_i N_i exp(scale q c_i),
+ * where c_j is the centroid of cluster j and N_j how many keys it has. It sees the keys of the clusters whose S_j is above
+ * `threshold`, and all keys behind the context: those of the user's input, whose causal mask is the description's own.
+ *
+ * With `coarse`, the centroids themselves are clustered, and rows look at two levels: S of the coarse clusters first (whose keys are
+ * those of all their clusters), then of the clusters in coarse ones above `coarse_threshold`, as if there were no others.
+ * That denominators of the second level leave out what the first did is our own choice.
+ *
+ * The paper clusters directions: fa_cluster_host() with `normalise`, k-means++ and 300 iterations, to 5 % of the keys. Then
+ * FA_CLUSTER_MEANS without `normalise` makes centroids means of the keys themselves. The threshold is one for all heads
+ * (fa_sparse_squeezed_thresholds()).
+ *
+ * block_rows and block_keys are 1 if 0: then lists have single keys of single rows, and are the paper's. fa_block_mask_keys()
+ * writes them for attention to lists of keys. Larger blocks, or lists for each KV head (`per_kv_head`), give more: what one of
+ * their rows sees, in whole blocks.
+ */
+typedef struct fa_sparse_squeezed_desc {
+    size_t struct_size;        /* sizeof(fa_sparse_squeezed_desc) */
+    fa_sparse_shape shape;     /* keys are the context and those behind it                      */
+    int64_t context;           /* 1 to keys                                                     */
+    int64_t heads_q, heads_kv; /* heads_q is a multiple                                         */
+    int64_t dim;               /* 1 to FA_MAX_LENGTH                                            */
+    const float *q;            /* (heads_q, rows, dim), contiguous                              */
+    fa_clusters fine;          /* of (heads_kv, context)                                        */
+    fa_clusters coarse;        /* of (heads_kv, fine.clusters); all 0: one level                */
+    double scale;              /* of the products, finite; 0: 1/sqrt(dim)                       */
+    double threshold;          /* from 0 to 1                                  */
+    double coarse_threshold;   /* the same of coarse clusters                                   */
+    int32_t per_kv_head;       /* 1: query heads of a KV head share lists; 0: each has its own  */
+} fa_sparse_squeezed_desc;
+
+/** Makes the lists. */
+FA_API fa_status fa_sparse_squeezed(fa_context *context, const fa_sparse_squeezed_desc *desc,
+                                    fa_block_mask **mask);
+
+/**
+ * The thresholds with which the rows of q, as the last 100 rows of the context (the paper's observation window), see the wanted
+ * part of the context's keys: the greatest with which the mean part over rows and query heads is `share` or more, as clusters of the same S
+ * are seen together. With coarse clusters, first `coarse_share` of the keys are left, then of these so many that `share` of all are.
+ * *threshold, *coarse_threshold and what desc has beside rows (shape.keys and blocks, thresholds, per_kv_head) are not read.
+ * coarse_threshold is written 0 without coarse clusters. FA_INVALID: as fa_sparse_squeezed(); a share is not above 0 and at most 1, or
+ * `share` is above coarse_share. FA_OUT_OF_MEMORY: it takes 16 bytes for each cluster of each row and query head. Thread-safe.
+ */
+FA_API fa_status fa_sparse_squeezed_thresholds(fa_context *context, const fa_sparse_squeezed_desc *desc,
+                                               double share, double coarse_share, double *threshold,
+                                               double *coarse_threshold);
+
+/**
+ * Writes the lists of a mask whose blocks are single rows and keys as numbers of keys: (sequences, rows, heads, most), what is over
+ * is -1. That is what attention to lists of keys takes. FA_INVALID: NULL; a block is larger; a list has more than `most` keys, and the
+ * message says how many. Nothing is written then. Thread-safe.
+ */
+FA_API fa_status fa_block_mask_keys(const fa_block_mask *mask, int64_t most, int32_t *keys);
+
 #ifdef __cplusplus
 }
 #endif
