@@ -177,6 +177,8 @@ static bool values_in_keys(const fa_cpu_run *run)
 
 /* `masked`: the mask, a list or a neighbourhood hides some of its keys from some row. */
 static key_block fetch_block(const fa_cpu_run *run, const fa_table_item *item, int begin, int end,
+/* `masked`: the mask or a list hides some of its keys from some row. `next`: the first key of the block that is met then. */
+static key_block fetch_block(const fa_cpu_run *run, const fa_table_item *item, int begin, int end, int next,
                              bool masked, const tile_scratch *s)
 {
     const fa_args *a = &run->plan->args;
@@ -188,8 +190,8 @@ static key_block fetch_block(const fa_cpu_run *run, const fa_table_item *item, i
         .cut = masked && (run->cuts || run->near),
         .transformed = run->plan->score.transforms,
         .values = in_k ? keys : block_rows(run, FA_V, item, begin, end, s->v_rows),
-        .k_ahead = ahead_of(run, FA_K, item, end),
-        .v_ahead = in_k ? nothing_ahead : ahead_of(run, FA_V, item, end),
+        .k_ahead = ahead_of(run, FA_K, item, next),
+        .v_ahead = in_k ? nothing_ahead : ahead_of(run, FA_V, item, next),
     };
     block.k = fetch_keys(&keys, end - begin, a->dim_qk, s->k);
     block.cleaned = (masked || run->keep) && !rows_finite(&block.values, end - begin, a->dim_v);
@@ -229,11 +231,12 @@ static void run_item(const fa_cpu_run *run, const fa_table_item *item, void *mem
 
     start_panels(run, item, &s, panels);
     tile_begin();
-    for (int key = fa_work_next(w, terms, item->key_begin, a->block_kv); key < item->key_end;
-         key = fa_work_next(w, terms, key + a->block_kv, a->block_kv)) {
+    for (int key = fa_work_next(w, terms, item->key_begin, a->block_kv), next; key < item->key_end;
+         key = next) {
         int end = FA_MIN(key + a->block_kv, item->key_end);
         bool masked = fa_work_class(w, key, end) == FA_CLASS_PARTIAL;
-        key_block block = fetch_block(run, item, key, end, masked, &s);
+        next = fa_work_next(w, terms, key + a->block_kv, a->block_kv);
+        key_block block = fetch_block(run, item, key, end, next, masked, &s);
         for (int i = 0; i < panels; i++) {
             visit(&s.panel[i], &block, s.qt + (size_t)i * s.qt_size, s.st, s.max + i * PANEL,
                   s.sum + i * PANEL, s.ot + (size_t)i * s.ot_size);
