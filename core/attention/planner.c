@@ -31,19 +31,34 @@ static uint64_t count_pairs(const fa_mask *m, int64_t row, int64_t rows, int64_t
     return (uint64_t)((first - begin) * rows + ends - begins);
 }
 
+/* Of rows [row, row + rows), and the keys of 32 blocks from key `begin` on that `bits` has. */
+static uint64_t word_pairs(const fa_lists *l, const fa_sequence *s, int64_t row, int64_t rows, int64_t begin,
+                           uint32_t bits)
+{
+    const int64_t end = begin + 32 * (int64_t)l->block_keys;
+    uint64_t pairs = 0;
+    if (begin >= 0 && end <= s->len_kv) {
+        const int seen = fa_mask_classify(s->mask, (int)row, (int)(row + rows), (int)begin, (int)end);
+        if (seen != FA_CLASS_PARTIAL)
+            return seen == FA_CLASS_FULL ? (uint64_t)(rows * l->block_keys * FA_COUNT_BITS(bits)) : 0;
+    }
+    for (; bits != 0; bits &= bits - 1) {
+        const int64_t key = begin + (int64_t)__builtin_ctz(bits) * l->block_keys;
+        const int64_t first = FA_MAX(key, 0), last = FA_MIN(key + l->block_keys, s->len_kv);
+        if (first < last)
+            pairs += count_pairs(&s->mask, row, rows, first, last);
+    }
+    return pairs;
+}
+
 /* Of the rows of one block, and the keys that its list has. */
 static uint64_t listed_pairs(const fa_lists *l, const fa_sequence *s, int64_t head, int64_t row)
 {
     const uint32_t *list = fa_lists_of(l, s->number, head, row);
-    const int64_t rows = FA_MIN(l->block_rows, s->len_q - row);
+    const int64_t rows = FA_MIN(l->block_rows, s->len_q - row), keys = 32 * (int64_t)l->block_keys;
     uint64_t pairs = 0;
-    for (int64_t block = s->first / l->block_keys; block * l->block_keys < (int64_t)s->first + s->len_kv;
-         block++) {
-        const int64_t begin = block * l->block_keys - s->first;
-        if (list[block / 32] >> (block % 32) & 1)
-            pairs +=
-                count_pairs(&s->mask, row, rows, FA_MAX(begin, 0), FA_MIN(begin + l->block_keys, s->len_kv));
-    }
+    for (int64_t word = s->first / keys; word * keys < (int64_t)s->first + s->len_kv; word++)
+        pairs += word_pairs(l, s, row, rows, word * keys - s->first, list[word]);
     return pairs;
 }
 
@@ -165,11 +180,6 @@ static int64_t count_in(int64_t from, int64_t to, int64_t a, int64_t b, int64_t 
     return a - from + clamp(c, b, to) - b;
 }
 
-typedef struct block_walk {
-    double cycles;
-    int64_t full, partial, keys;
-} block_walk;
-
 /* The same view in blocks of keys: those that some row sees, and those that all rows see whole. */
 typedef struct block_view {
     int64_t prefix, begin, end, all_prefix, all_begin, all_end;
@@ -208,7 +218,7 @@ static block_view view_blocks(const fa_planner *w, const row_view *v)
  * Classes and cost of the blocks [from, to) of keys: what fa_mask_classify() says of each, in one step. `cut` keys of
  * the last are not there: the rows' sight ends before them.
  */
-static block_walk walk_blocks(const fa_planner *w, const block_view *v, int64_t from, int64_t to, int64_t cut)
+static fa_walked walk_blocks(const fa_planner *w, const block_view *v, int64_t from, int64_t to, int64_t cut)
 {
     int64_t seen = count_in(from, to, v->prefix, v->begin, v->end);
     int64_t full = count_in(from, to, v->all_prefix, v->all_begin, v->all_end);
@@ -217,7 +227,7 @@ static block_walk walk_blocks(const fa_planner *w, const block_view *v, int64_t 
     double cycles = fmax(whole - (cut > 0), 0) * w->block_cycles;
     if (cut > 0)
         cycles += fa_tiling_block_cycles(w->limits, w->traits, &w->shape, w->rows, w->block_kv - cut);
-    return (block_walk){
+    return (fa_walked){
         .cycles = cycles, .full = full, .partial = seen - full, .keys = seen * w->block_kv - cut};
 }
 
@@ -241,6 +251,7 @@ typedef struct row_block {
     row_view view;
     int32_t sequence, head, row_begin, row_end;
     int64_t begin, end, blocks, parts;
+    fa_walked listed; /* where there are lists */
 } row_block;
 
 /* As kernels meet it, where there are lists. */
@@ -249,18 +260,88 @@ static fa_listed listed_of(const fa_planner *w, const row_block *b)
     return fa_listed_of(w->problem, &w->params, b->sequence, b->head, b->row_begin, b->row_end, (int)b->end);
 }
 
-static int64_t count_listed(const fa_planner *w, const row_block *b)
+/*
+ * Of the word of the lists that the listed block at `key` is in: its blocks from there on, if every row sees all their keys. They
+ * end at *end. 0: they are to be looked at one by one.
+ */
+static int64_t add_word(const fa_planner *w, const fa_listed *of, int key, int64_t *end, fa_walked *walk)
 {
-    const fa_listed of = listed_of(w, b);
-    int64_t blocks = 0;
-    for (int key = fa_listed_next(of, 0, w->block_kv); key < b->end;
-         key = fa_listed_next(of, key + w->block_kv, w->block_kv))
-        blocks++;
+    const int size = w->params.list_keys, number = of->sequence->first + key, block = number / size;
+    *end = (block / 32 + 1) * 32 * (int64_t)size - of->sequence->first;
+    if (number % size != 0 || size % w->block_kv != 0 || *end > of->walk.key_end ||
+        fa_walk_class(of->walk, key, (int)*end) != FA_CLASS_FULL)
+        return 0;
+    const fa_uint here = UINT32_MAX << block % 32;
+    const int64_t each = size / w->block_kv;
+    const int64_t blocks = each * FA_COUNT_BITS(fa_list_word(*of, block / 32, false) & here);
+    const int64_t full = each * FA_COUNT_BITS(fa_list_word(*of, block / 32, true) & here);
+    walk->cycles += (double)blocks * w->block_cycles;
+    walk->full += full;
+    walk->partial += blocks - full;
+    walk->keys += blocks * w->block_kv;
     return blocks;
 }
 
-static row_block make_row_block(const fa_planner *w, int64_t n, int32_t head, int64_t row_begin,
-                                int64_t row_end)
+static void add_block(const fa_planner *w, const fa_listed *of, int key, fa_walked *walk)
+{
+    const int end = FA_MIN(key + w->block_kv, of->walk.key_end);
+    const int block_end = FA_MIN(key + w->block_kv, of->walk.mask.len_kv);
+    const bool seen = fa_walk_class(of->walk, key, block_end) == FA_CLASS_FULL;
+    const bool full = seen && !fa_list_cuts(*of, key, end);
+    const double share = w->traits->clips && !seen ? 0.5 : 1; /* lists are not clipped to */
+    walk->cycles += end < key + w->block_kv
+                        ? fa_tiling_block_cycles(w->limits, w->traits, &w->shape, w->rows, end - key)
+                        : share * w->block_cycles;
+    walk->full += full;
+    walk->partial += !full;
+    walk->keys += end - key;
+}
+
+/* Adds listed blocks from the one at *key on, at most `most`, and says how many. *key becomes the next one. */
+static int64_t add_listed(const fa_planner *w, const fa_listed *of, int64_t most, int *key, fa_walked *walk)
+{
+    fa_walked word = *walk;
+    int64_t end, blocks = add_word(w, of, *key, &end, &word);
+    if (blocks > 0 && blocks <= most) {
+        *walk = word;
+    } else {
+        blocks = 1;
+        end = (int64_t)*key + w->block_kv;
+        add_block(w, of, *key, walk);
+    }
+    *key = end < of->walk.key_end ? fa_listed_next(*of, (int)end, w->block_kv) : of->walk.key_end;
+    return blocks;
+}
+
+/* What so many listed blocks from the one at *key on come to, or as many as there are. *key becomes the next one. */
+static fa_walked walk_listed(const fa_planner *w, const fa_listed *of, int64_t blocks, int *key)
+{
+    fa_walked walk = {0};
+    while (blocks > 0 && *key < of->walk.key_end)
+        blocks -= add_listed(w, of, blocks, key, &walk);
+    return walk;
+}
+
+static int first_listed(const fa_planner *w, const row_block *b, const fa_listed *of)
+{
+    return fa_listed_next(*of, (int)b->begin, w->block_kv);
+}
+
+/* What the row block meets that the walk is at. However it is split, that is the same. */
+static fa_walked walk_once(fa_planner *w, const row_block *b)
+{
+    fa_walked *walked = &w->walked[w->row_block];
+    if (w->row_block == w->counted) {
+        const fa_listed of = listed_of(w, b);
+        int key = first_listed(w, b, &of);
+        fa_planner_take_rows(w, b->row_end - b->row_begin);
+        *walked = walk_listed(w, &of, INT64_MAX, &key);
+        w->counted++;
+    }
+    return *walked;
+}
+
+static row_block make_row_block(fa_planner *w, int64_t n, int32_t head, int64_t row_begin, int64_t row_end)
 {
     const int32_t group = w->problem->group;
     row_block b = {
@@ -270,7 +351,11 @@ static row_block make_row_block(const fa_planner *w, int64_t n, int32_t head, in
     int64_t first = b.view.prefix > 0 ? 0 : divide(b.view.begin, w->block_kv);
     b.begin = first * w->block_kv;
     b.end = FA_MAX(b.view.end, b.view.prefix);
-    b.blocks = fa_lists_planned(w->problem) ? count_listed(w, &b) : divide_up(b.end - b.begin, w->block_kv);
+    b.blocks = divide_up(b.end - b.begin, w->block_kv);
+    if (fa_lists_planned(w->problem)) {
+        b.listed = walk_once(w, &b);
+        b.blocks = b.listed.full + b.listed.partial;
+    }
     int64_t parts = w->splits ? FA_MIN(w->splits, fa_tiling_parts(w->limits)) : divide_up(b.blocks, w->chunk);
     parts = FA_MAX(parts, divide_up(b.blocks, w->most));
     b.parts = FA_MAX(FA_MIN(parts, b.blocks), 1);
@@ -294,8 +379,8 @@ static int64_t part_begin(const sharing *s, int64_t part)
     return s->first + s->step * part + (s->rest > 0 ? s->rest * part / s->parts : 0);
 }
 
-static block_walk walk_part(const fa_planner *w, const row_block *b, const block_view *view, int64_t from,
-                            int64_t to)
+static fa_walked walk_part(const fa_planner *w, const row_block *b, const block_view *view, int64_t from,
+                           int64_t to)
 {
     const int64_t keys = to * w->block_kv;
     return walk_blocks(w, view, from, to, keys - FA_MIN(keys, b->end));
@@ -339,7 +424,7 @@ static void rank_row_block(fa_planner *w, const row_block *b)
 }
 
 /* What part number `part` of a row block meets: [begin, end). */
-static void add_piece(fa_planner *w, const row_block *b, const block_walk *walk, int64_t part, int64_t begin,
+static void add_piece(fa_planner *w, const row_block *b, const fa_walked *walk, int64_t part, int64_t begin,
                       int64_t end, fa_schedule *out)
 {
     const int64_t heads = w->heads;
@@ -370,7 +455,7 @@ static void fill_row_block(fa_planner *w, const row_block *b, fa_schedule *out)
     int64_t from = s.first;
     for (int64_t part = 0, to; part < s.parts; part++, from = to) {
         to = part_begin(&s, part + 1);
-        const block_walk walk = walk_part(w, b, &view, from, to);
+        const fa_walked walk = walk_part(w, b, &view, from, to);
         add_piece(w, b, &walk, part, from * w->block_kv, FA_MIN(to * w->block_kv, b->end), out);
     }
 }
@@ -394,19 +479,20 @@ static void add_listed(const fa_planner *w, const fa_listed *of, int key, block_
 static void take_listed(fa_planner *w, const row_block *b, fa_pass what, fa_schedule *out)
 {
     const fa_listed of = listed_of(w, b);
-    int key = fa_listed_next(of, 0, w->block_kv);
-    int64_t block = 0;
+    const int end = b->blocks > 0 ? (int)b->end : 0;
+    int key = FA_MIN(first_listed(w, b, &of), end);
     for (int64_t part = 0; part < b->parts; part++) {
-        const int begin = b->blocks > 0 ? key : 0;
-        block_walk walk = {0};
-        for (; block < b->blocks * (part + 1) / b->parts; block++) {
-            add_listed(w, &of, key, &walk);
-            key = fa_listed_next(of, key + w->block_kv, w->block_kv);
-        }
+        const int64_t blocks = b->blocks * (part + 1) / b->parts - b->blocks * part / b->parts;
+        const int begin = key;
+        fa_walked walk = b->listed;
+        if (b->parts > 1)
+            walk = walk_listed(w, &of, blocks, &key);
+        else
+            key = end;
         if (what == FA_PASS_RANK)
             add_rank(w, walk.cycles + w->end_cycles, 1);
         else
-            add_piece(w, b, &walk, part, begin, b->blocks > 0 ? FA_MIN(key, b->end) : 0, out);
+            add_piece(w, b, &walk, part, begin, key, out);
     }
 }
 
@@ -434,6 +520,16 @@ int64_t fa_planner_most_items(const fa_planner *w)
     return w->capacity ? w->capacity->items : FA_MAX_ITEMS;
 }
 
+int64_t fa_planner_walked(const fa_planner *w)
+{
+    const fa_problem *p = w->problem;
+    int64_t blocks = 0;
+    for (int64_t n = 0; fa_lists_planned(p) && n < p->sequences; n++)
+        blocks += fa_ceil_div((int64_t)p->sequence[n].len_q * p->group, w->block_q);
+    return FA_MIN(blocks * (p->heads_kv / FA_MAX(w->heads, 1)),
+                  fa_planner_most_items(w) / FA_MAX(w->heads, 1) + 1);
+}
+
 /* The row blocks of a sequence, of KV heads from `head` on that are alike. */
 static void walk_rows(fa_planner *w, int64_t n, int32_t head, fa_pass what, fa_schedule *out)
 {
@@ -441,6 +537,7 @@ static void walk_rows(fa_planner *w, int64_t n, int32_t head, fa_pass what, fa_s
     for (int64_t row = 0; row < rows && out->items <= fa_planner_most_items(w); row += w->block_q) {
         const row_block b = make_row_block(w, n, head, row, FA_MIN(row + w->block_q, rows));
         take_row_block(w, &b, what, out);
+        w->row_block++;
         out->items += w->heads * b.parts;
         out->merges += b.parts > 1 ? w->heads : 0;
         out->partial_rows += b.parts > 1 ? w->heads * b.parts * (b.row_end - b.row_begin) : 0;
@@ -451,6 +548,7 @@ void fa_planner_walk(fa_planner *w, fa_pass what, fa_schedule *out)
 {
     const int32_t heads = w->problem->heads_kv;
     *out = (fa_schedule){.splits = 1};
+    w->row_block = 0;
     if (what != FA_PASS_COUNT)
         w->ranks = 0;
     for (int64_t n = 0; n < w->problem->sequences && heads > 0; n++) {

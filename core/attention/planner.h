@@ -31,6 +31,12 @@ typedef struct fa_load {
     int64_t units;
 } fa_load;
 
+/* Blocks of keys that a row block meets, what they cost, and how many keys they have. */
+typedef struct fa_walked {
+    double cycles;
+    int64_t full, partial, keys;
+} fa_walked;
+
 typedef struct fa_planner {
     const fa_problem *problem;
     const fa_limits *limits;
@@ -51,6 +57,10 @@ typedef struct fa_planner {
     int64_t ranks;
     bool filled;   /* pieces are those of the ranks */
     fa_load *load; /* one for each unit, at most */
+    /* Where there are lists: of each row block, in the order of the walk. Counted in the first walk that looks. */
+    fa_walked *walked;
+    int64_t row_block; /* at which the walk is */
+    int64_t counted;   /* row blocks that were */
     /* Cycles of a whole block of keys, and of an item's end, for the rows that were asked for last. */
     int32_t rows;
     double block_cycles, end_cycles;
@@ -69,6 +79,9 @@ int32_t fa_planner_most_blocks(const fa_limits *limits, const fa_tile_traits *tr
 
 /* Visible pairs of all heads, and no more than the type holds. */
 uint64_t fa_schedule_count_pairs(const fa_problem *problem);
+
+/* Row blocks of which fa_planner.walked has room, so that the walk never needs more; 0: there are no lists. */
+int64_t fa_planner_walked(const fa_planner *w);
 
 /* The most items of a schedule. */
 int64_t fa_planner_most_items(const fa_planner *w);

@@ -323,7 +323,7 @@ static fa_status copy_lists(const fa_planner *w, fa_schedule *s)
 /* What fa_schedule_make() works in: where its lists lie, in bytes. All hold words of 64 bits. */
 typedef struct room {
     int64_t pieces;
-    size_t load, item, merge, bytes;
+    size_t load, walked, item, merge, bytes;
 } room;
 
 static bool lay_out_room(const fa_problem *problem, const fa_limits *limits, const fa_capacity *capacity,
@@ -333,6 +333,9 @@ static bool lay_out_room(const fa_problem *problem, const fa_limits *limits, con
     r->load = list_bytes(r->pieces);
     size_t end = r->load;
     bool fits = fa_grow(&end, limits->units, sizeof(fa_load));
+    r->walked = end;
+    if (fa_lists_planned(problem))
+        fits = fits && fa_grow(&end, (size_t)r->pieces + 1, sizeof(fa_walked));
     r->item = end;
     fits = fits && fa_grow(&end, (size_t)capacity->items, sizeof(fa_work_item));
     r->merge = end;
@@ -357,6 +360,7 @@ fa_status fa_schedule_make(const fa_problem *problem, const fa_limits *limits, c
     (void)lay_out_room(problem, limits, capacity, &r);
     w.capacity = capacity;
     w.load = (fa_load *)(void *)(bytes + r.load);
+    w.walked = (fa_walked *)(void *)(bytes + r.walked);
     lay_out(&w, memory, r.pieces);
     fa_status status = choose(&w, can_split, schedule);
     if (status != FA_OK)
@@ -377,12 +381,15 @@ fa_status fa_schedule_init(const fa_context *context, const fa_problem *problem,
     *schedule = (fa_schedule){0};
     w.context = context;
     w.load = fa_alloc(context, limits->units * sizeof(*w.load));
-    fa_status status = w.load ? choose(&w, can_split, schedule) : FA_OUT_OF_MEMORY;
+    const size_t walked = (size_t)fa_planner_walked(&w) * sizeof(*w.walked);
+    w.walked = fa_alloc(context, walked);
+    fa_status status = w.load && w.walked ? choose(&w, can_split, schedule) : FA_OUT_OF_MEMORY;
     if (status == FA_OK) {
         make_pieces(&w, schedule);
         status = copy_lists(&w, schedule);
     }
     fa_release(context, w.piece, list_bytes(w.room));
+    fa_release(context, w.walked, walked);
     fa_release(context, w.load, limits->units * sizeof(*w.load));
     if (status != FA_OK)
         *schedule = (fa_schedule){0};

@@ -18,13 +18,15 @@ static const fa_limits limits = {.units = 8,
 static const fa_tile_traits traits = {
     .tile = {4, 4, 1}, .element_bytes = 4, .buffers = 1, .flops_per_cycle = 32, .scores_per_cycle = 1};
 
+enum { MOST_KEYS = 150 };
+
 /* A description with what it points to. */
 typedef struct random_case {
     fa_attention_desc desc;
     fa_tuning tuning;
     int64_t cu_q[8], cu_kv[8], lens[8], first[8];
     fa_block_lists lists;
-    uint8_t mask[3 * 12 * 40 * 60];
+    uint8_t mask[3 * 12 * 40 * MOST_KEYS];
 } random_case;
 
 static void add_offsets(random_state *random, int64_t *cu, int64_t sequences, int64_t longest)
@@ -34,12 +36,12 @@ static void add_offsets(random_state *random, int64_t *cu, int64_t sequences, in
         cu[n + 1] = cu[n] + (random_between(random, 0, 3) ? random_between(random, 0, longest) : 0);
 }
 
-static void make_random(random_state *random, random_case *c)
+static void make_random(random_state *random, int64_t most_keys, random_case *c)
 {
     static const fa_mask_kind kinds[] = {FA_MASK_NONE, FA_MASK_CAUSAL_TOP_LEFT, FA_MASK_CAUSAL_BOTTOM_RIGHT};
     int64_t batch = random_between(random, 0, 3), heads_kv = random_between(random, 1, 3);
     int64_t group = random_between(random, 1, 4), len_q = random_between(random, 0, 40);
-    int64_t len_kv = random_between(random, 0, 60);
+    int64_t len_kv = random_between(random, 0, most_keys);
     c->desc = make_desc(batch, heads_kv * group, heads_kv, len_q, len_kv, random_between(random, 1, 8));
     fa_attention_desc *d = &c->desc;
     d->mask = kinds[random_bits(random) % 3];
@@ -88,7 +90,7 @@ static void add_lists(random_state *random, random_case *c)
         .sequences = random_between(random, 0, 1) && sequences > 0 ? sequences : 1,
         .heads = heads[random_between(random, 0, 2)],
         .row_blocks = 40,
-        .key_blocks = 60,
+        .key_blocks = MOST_KEYS,
         .mask = c->mask,
     };
     for (size_t i = 0; i < sizeof(c->mask); i++)
@@ -320,7 +322,7 @@ START_TEST(random_problems_are_covered_once)
     random_state random = {(uint64_t)_i + 1};
     for (int n = 0; n < 150; n++) {
         random_case c;
-        make_random(&random, &c);
+        make_random(&random, 60, &c);
         fa_limits on = limits;
         on.units = (uint32_t)random_between(&random, 1, 64);
         planned p;
@@ -369,13 +371,15 @@ START_TEST(listed_problems_are_covered_once)
     static random_case c;
     random_state random = {(uint64_t)_i + 77};
     for (int n = 0; n < 60; n++) {
-        make_random(&random, &c);
+        const int32_t block_kv = (int32_t)random_between(&random, 1, n % 2 ? 2 : 12);
+        make_random(&random, MOST_KEYS, &c);
         add_lists(&random, &c);
+        if (n % 2) /* lists of more than a word */
+            c.lists.block_keys = (int32_t)random_between(&random, 1, 4);
         fa_limits on = limits;
         on.units = (uint32_t)random_between(&random, 1, 64);
         planned p;
-        plan(&c.desc, &on, (int32_t)random_between(&random, 1, 12), (int32_t)random_between(&random, 1, 12),
-             true, &p);
+        plan(&c.desc, &on, (int32_t)random_between(&random, 1, 12), block_kv, true, &p);
         tally t = make_tally(&p);
         check_items(&p);
         check_counts(&c.desc, &p, check_pairs(&c.desc, &p, &t));
