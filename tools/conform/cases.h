@@ -56,8 +56,9 @@ bool conform_add(conform_list *list, const conform_case *c, const char *label, .
 /* Masks, packed sequences, lengths, the diagonal. */
 bool conform_add_masks(conform_list *list);
 
-/* Lists of key blocks. */
+/* Lists of key blocks, drawn and as planners make them. */
 bool conform_add_lists(conform_list *list);
+bool conform_add_planners(conform_list *list);
 
 /* Neighbourhoods of a grid. */
 bool conform_add_near(conform_list *list);

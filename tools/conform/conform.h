@@ -8,6 +8,7 @@
 
 #include <fastattn/fastattn.h>
 #include <fastattn/reference.h>
+#include <fastattn/sparse.h>
 
 #include "tools/check.h"
 #include "tools/kvtype.h"
@@ -106,6 +107,16 @@ typedef enum conform_list_heads {
     CONFORM_LIST_HEADS_Q
 } conform_list_heads;
 
+/* What makes the lists of key blocks; NONE: they are drawn. */
+typedef enum conform_planner {
+    CONFORM_PLAN_NONE,
+    CONFORM_PLAN_WINDOW,
+    CONFORM_PLAN_STREAMING,
+    CONFORM_PLAN_DISTANCE,
+    CONFORM_PLAN_TOPK,
+    CONFORM_PLAN_PERMUTED
+} conform_planner;
+
 typedef enum conform_test {
     CONFORM_RUN,
     CONFORM_THREADS,
@@ -155,6 +166,7 @@ typedef struct conform_case {
     kv_rows rows_k, rows_v;       /* of bitmap_f16, what they have room for */
     int32_t list_rows, list_keys; /* of a block of lists; 0: there are none                     */
     int32_t list_part; /* of blocks that lists have, in percent; below 100, key blocks 1, 4, 7 are in none */
+    conform_planner planner;
     conform_list_heads list_heads;
     bool list_each, list_mask; /* a list for each sequence; as a block mask                   */
     fa_neighbourhood
@@ -269,9 +281,17 @@ void conform_fill(const conform_case *c, conform_data *data, conform_random *ran
 /* One number in the middle of the first sequence's first head. */
 void conform_place_hazard(conform_data *data, conform_hazard hazard);
 
+/* planners.c */
+
+/* The lists of the case's planner, for the q and k that the data hold. */
+fa_status conform_plan(fa_context *context, const conform_case *c, const conform_sizes *sizes,
+                       const conform_data *data, fa_block_mask **mask);
+
 /* lists.c */
 
-/* Lists of key blocks, where the case has some. False without memory. */
+/* Heads that have lists of their own. */
+int64_t conform_list_count(const conform_case *c);
+/* Lists of key blocks, where the case has some. False without memory, or where a planner makes none. */
 bool conform_make_lists(const conform_case *c, const conform_sizes *sizes, conform_data *data,
                         conform_random *random);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Lists of key blocks: their cases, and what they hold. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "tools/conform/cases.h"
 
@@ -31,43 +32,91 @@ static void draw_blocks(const conform_case *c, conform_data *data, int64_t lists
     }
 }
 
-bool conform_make_lists(const conform_case *c, const conform_sizes *sizes, conform_data *data,
-                        conform_random *random)
+/* The blocks of a planner's lists. */
+static void copy_blocks(const fa_block_lists *from, conform_data *data, int64_t lists)
 {
-    fa_attention_desc *d = &data->desc;
+    memset(data->list_mask, 0, (size_t)(lists * from->key_blocks));
+    for (int64_t n = 0; n < lists; n++) {
+        for (int32_t i = from->indptr[n]; i < from->indptr[n + 1]; i++)
+            data->list_mask[n * from->key_blocks + from->indices[i]] = 1;
+    }
+}
+
+int64_t conform_list_count(const conform_case *c)
+{
+    return c->list_heads == CONFORM_LIST_SHARED    ? 1
+           : c->list_heads == CONFORM_LIST_HEADS_Q ? c->heads_q
+                                                   : c->heads_kv;
+}
+
+/* How many blocks the lists have, and whose they are. */
+static fa_block_lists size_lists(const conform_case *c, const conform_sizes *sizes, const conform_data *data)
+{
+    const fa_attention_desc *d = &data->desc;
     const int64_t pages = d->page_table.shape[3];
-    int64_t rows = sizes->len_q, keys = sizes->len_kv, heads = 1;
-    if (c->list_rows == 0)
-        return true;
+    int64_t rows = sizes->len_q, keys = sizes->len_kv;
     if (d->dynamic_lengths > 0) { /* any sequence may be as long as the tensors */
         rows = d->q.shape[2];
         keys = d->k.shape[2] * (pages > 0 ? pages : 1);
     }
-    if (c->list_heads != CONFORM_LIST_SHARED)
-        heads = c->list_heads == CONFORM_LIST_HEADS_Q ? c->heads_q : c->heads_kv;
-    data->lists = (fa_block_lists){
-        .struct_size = sizeof(data->lists),
+    return (fa_block_lists){
+        .struct_size = sizeof(fa_block_lists),
         .block_rows = c->list_rows,
         .block_keys = c->list_keys,
         .sequences = c->list_each ? c->batch : 1,
-        .heads = heads,
+        .heads = conform_list_count(c),
         .row_blocks = (rows + c->list_rows - 1) / c->list_rows,
         .key_blocks = (keys + c->list_keys - 1) / c->list_keys,
     };
-    const int64_t lists = data->lists.sequences * heads * data->lists.row_blocks;
+}
+
+/* `planned`: a planner's lists; NULL: they are drawn. False without memory. */
+static bool fill_lists(const conform_case *c, const fa_block_lists *planned, conform_data *data,
+                       conform_random *random)
+{
+    const int64_t lists = data->lists.sequences * data->lists.heads * data->lists.row_blocks;
     const size_t blocks = (size_t)(lists * data->lists.key_blocks);
     data->list_mask = malloc(blocks + 1);
     data->list_indptr = malloc(((size_t)lists + 1) * sizeof(int32_t));
     data->list_indices = malloc((blocks + 1) * sizeof(int32_t));
     if (!data->list_mask || !data->list_indptr || !data->list_indices)
         return false;
-    draw_blocks(c, data, lists, random);
+    if (planned)
+        copy_blocks(planned, data, lists);
+    else
+        draw_blocks(c, data, lists, random);
     compress(data, lists);
     data->lists.mask = c->list_mask ? data->list_mask : NULL;
     data->lists.indptr = c->list_mask ? NULL : data->list_indptr;
     data->lists.indices = c->list_mask ? NULL : data->list_indices;
-    d->lists = &data->lists;
+    data->desc.lists = &data->lists;
     return true;
+}
+
+static bool make_planned(const conform_case *c, const conform_sizes *sizes, conform_data *data)
+{
+    fa_context *context;
+    fa_block_mask *mask = NULL;
+    fa_block_lists lists = {.struct_size = sizeof(lists)};
+    if (fa_context_create(NULL, &context) != FA_OK)
+        return false;
+    bool made = conform_plan(context, c, sizes, data, &mask) == FA_OK &&
+                fa_block_mask_lists(mask, &lists) == FA_OK && lists.sequences == data->lists.sequences &&
+                lists.heads == data->lists.heads && lists.row_blocks == data->lists.row_blocks &&
+                lists.key_blocks == data->lists.key_blocks;
+    made = made && fill_lists(c, &lists, data, NULL);
+    fa_block_mask_destroy(mask);
+    fa_context_destroy(context);
+    return made;
+}
+
+bool conform_make_lists(const conform_case *c, const conform_sizes *sizes, conform_data *data,
+                        conform_random *random)
+{
+    if (c->list_rows == 0)
+        return true;
+    data->lists = size_lists(c, sizes, data);
+    return c->planner == CONFORM_PLAN_NONE ? fill_lists(c, NULL, data, random) : make_planned(c, sizes, data);
 }
 
 /* Small dims: what lists do to them is the same. */
