@@ -84,6 +84,8 @@
 #define FA_KEY_LISTS_DESC_0_1 FA_SIZE_THROUGH(fa_key_lists_desc, unique)
 #define FA_SPARSE_CLUSTERED_DESC_0_1 FA_SIZE_THROUGH(fa_sparse_clustered_desc, chosen)
 #define FA_SPARSE_SQUEEZED_DESC_0_1 FA_SIZE_THROUGH(fa_sparse_squeezed_desc, per_kv_head)
+#define FA_GATE_DESC_0_1 FA_SIZE_THROUGH(fa_gate_desc, pool_q)
+#define FA_GATE_ARGS_0_1 FA_SIZE_THROUGH(fa_gate_args, workspace_offset)
 #define FA_VULKAN_DEVICE_DESC_0_1 FA_SIZE_THROUGH(fa_vulkan_device_desc, get_instance_proc_addr)
 
 /* Until 0.1 is released, its last fields are the last there are. The first field added later ends these lines. */
@@ -157,6 +159,8 @@ _Static_assert(FA_SPARSE_INDEXER_DESC_0_1 == sizeof(fa_sparse_indexer_desc), "na
 _Static_assert(FA_KEY_LISTS_DESC_0_1 == sizeof(fa_key_lists_desc), "name the last field above");
 _Static_assert(FA_SPARSE_CLUSTERED_DESC_0_1 == sizeof(fa_sparse_clustered_desc), "name the last field above");
 _Static_assert(FA_SPARSE_SQUEEZED_DESC_0_1 == sizeof(fa_sparse_squeezed_desc), "name the last field above");
+_Static_assert(FA_GATE_DESC_0_1 == sizeof(fa_gate_desc), "name the last field above");
+_Static_assert(FA_GATE_ARGS_0_1 == sizeof(fa_gate_args), "name the last field above");
 _Static_assert(FA_VULKAN_DEVICE_DESC_0_1 == sizeof(fa_vulkan_device_desc), "name the last field above");
 
 /*

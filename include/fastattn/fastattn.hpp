@@ -35,6 +35,7 @@ inline void destroy(fa_context *object) noexcept { fa_context_destroy(object); }
 inline void destroy(fa_cooperate *object) noexcept { fa_cooperate_destroy(object); }
 inline void destroy(fa_device *object) noexcept { fa_device_close(object); }
 inline void destroy(fa_key_lists *object) noexcept { fa_key_lists_destroy(object); }
+inline void destroy(fa_gate *object) noexcept { fa_gate_destroy(object); }
 inline void destroy(fa_merge *object) noexcept { fa_merge_destroy(object); }
 inline void destroy(fa_mix *object) noexcept { fa_mix_destroy(object); }
 inline void destroy(fa_plan *object) noexcept { fa_plan_destroy(object); }
@@ -92,6 +93,7 @@ using context = handle<fa_context>;
 using cooperate = handle<fa_cooperate>;
 using device = handle<fa_device>;
 using key_lists = handle<fa_key_lists>;
+using gate = handle<fa_gate>;
 using merge = handle<fa_merge>;
 using mix = handle<fa_mix>;
 using plan = handle<fa_plan>;

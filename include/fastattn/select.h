@@ -149,6 +149,57 @@ typedef struct fa_select_args {
 
 FA_API fa_status fa_select_run(const fa_select *select, fa_queue *queue, const fa_select_args *args);
 
+/**
+ * MoBA's gate (arXiv 2502.13189) as one object: fa_pooling of k, fa_row_scores with q, fa_select with the row's own chunk, what
+ * fa_sparse_topk() computes on the host. Chunks are the blocks of keys. A row meets the `topk` chunks of the largest products with their
+ * means; with a causal mask its own is always one of them, and it chooses from those before. Lists are for blocks of `block_rows` rows,
+ * which meet what one of their rows does, or, with `pool_q`, what the mean of their rows does: a gate of so many times less work
+ * that is no longer the paper's.
+ *
+ * It leaves a mask, a byte for each chunk of each list, for a plan whose lists have no contents:
+ *     fa_plan_schedule_device() or fa_plan_schedule(), fa_gate_run(), fa_plan_schedule_lists() with the mask, fa_plan_run().
+ * The host never waits, and learns nothing.
+ */
+typedef struct fa_gate_desc {
+    size_t struct_size; /* sizeof(fa_gate_desc) */
+    fa_tensor q,
+        k; /* (batch, heads_q, rows, dim) and (batch, heads_kv, keys, dim), f32, f16 or bf16, any strides */
+    int32_t block_rows,
+        block_keys;    /* 1 to FA_MAX_LENGTH; 0: 1 and 128                                                */
+    fa_mask_kind mask; /* the description's                                                               */
+    int64_t topk;      /* 1 to FA_MAX_LENGTH; 0: 8                                                        */
+    int32_t
+        per_kv_head; /* 1: query heads of a KV head share lists, which have the chunks of all; 0: each has its own */
+    int32_t pool_q; /* 1: rows of a block choose by their mean                                         */
+} fa_gate_desc;
+
+/** A prepared gate. */
+typedef struct fa_gate fa_gate;
+
+FA_API fa_status fa_gate_create(fa_device *device, const fa_gate_desc *desc, fa_gate **gate);
+
+/** Destroys a gate that no queue still runs. NULL is allowed. */
+FA_API void fa_gate_destroy(fa_gate *gate);
+
+/** The bytes of scratch memory that each run needs: scores in f32 foremost, and means and bits. 0 for NULL. Thread-safe. */
+FA_API size_t fa_gate_workspace(const fa_gate *gate);
+
+/** Fills the sizes of `lists`, and no contents, for the description of the plan that the mask is for. struct_size is set by the caller. */
+FA_API fa_status fa_gate_lists(const fa_gate *gate, fa_block_lists *lists);
+
+/**
+ * The memory of one run. The mask has a byte for each of sequences * heads * row_blocks * key_blocks, as fa_gate_lists() has them.
+ * The workspace's contents are undefined before and after.
+ */
+typedef struct fa_gate_args {
+    size_t struct_size; /* sizeof(fa_gate_args) */
+    fa_buffer *q, *k, *mask, *workspace;
+    size_t q_offset, k_offset, mask_offset,
+        workspace_offset; /* the mask's a multiple of 4, the workspace's of 64 */
+} fa_gate_args;
+
+FA_API fa_status fa_gate_run(const fa_gate *gate, fa_queue *queue, const fa_gate_args *args);
+
 #ifdef __cplusplus
 }
 #endif
