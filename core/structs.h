@@ -86,6 +86,10 @@
 #define FA_SPARSE_SQUEEZED_DESC_0_1 FA_SIZE_THROUGH(fa_sparse_squeezed_desc, per_kv_head)
 #define FA_GATE_DESC_0_1 FA_SIZE_THROUGH(fa_gate_desc, pool_q)
 #define FA_GATE_ARGS_0_1 FA_SIZE_THROUGH(fa_gate_args, workspace_offset)
+#define FA_NSA_COMPRESS_DESC_0_1 FA_SIZE_THROUGH(fa_nsa_compress_desc, compressed)
+#define FA_NSA_SELECT_DESC_0_1 FA_SIZE_THROUGH(fa_nsa_select_desc, local)
+#define FA_NSA_DESC_0_1 FA_SIZE_THROUGH(fa_nsa_desc, index_count)
+#define FA_NSA_ARGS_0_1 FA_SIZE_THROUGH(fa_nsa_args, v_zero_offset)
 #define FA_VULKAN_DEVICE_DESC_0_1 FA_SIZE_THROUGH(fa_vulkan_device_desc, get_instance_proc_addr)
 
 /* Until 0.1 is released, its last fields are the last there are. The first field added later ends these lines. */
@@ -161,6 +165,10 @@ _Static_assert(FA_SPARSE_CLUSTERED_DESC_0_1 == sizeof(fa_sparse_clustered_desc),
 _Static_assert(FA_SPARSE_SQUEEZED_DESC_0_1 == sizeof(fa_sparse_squeezed_desc), "name the last field above");
 _Static_assert(FA_GATE_DESC_0_1 == sizeof(fa_gate_desc), "name the last field above");
 _Static_assert(FA_GATE_ARGS_0_1 == sizeof(fa_gate_args), "name the last field above");
+_Static_assert(FA_NSA_COMPRESS_DESC_0_1 == sizeof(fa_nsa_compress_desc), "name the last field above");
+_Static_assert(FA_NSA_SELECT_DESC_0_1 == sizeof(fa_nsa_select_desc), "name the last field above");
+_Static_assert(FA_NSA_DESC_0_1 == sizeof(fa_nsa_desc), "name the last field above");
+_Static_assert(FA_NSA_ARGS_0_1 == sizeof(fa_nsa_args), "name the last field above");
 _Static_assert(FA_VULKAN_DEVICE_DESC_0_1 == sizeof(fa_vulkan_device_desc), "name the last field above");
 
 /*

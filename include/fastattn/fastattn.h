@@ -20,6 +20,7 @@
 #include "key_lists.h"
 #include "merge.h"
 #include "mix.h"
+#include "nsa.h"
 #include "opencl.h"
 #include "permute.h"
 #include "plan.h"

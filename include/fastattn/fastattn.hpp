@@ -38,6 +38,7 @@ inline void destroy(fa_key_lists *object) noexcept { fa_key_lists_destroy(object
 inline void destroy(fa_gate *object) noexcept { fa_gate_destroy(object); }
 inline void destroy(fa_merge *object) noexcept { fa_merge_destroy(object); }
 inline void destroy(fa_mix *object) noexcept { fa_mix_destroy(object); }
+inline void destroy(fa_nsa *object) noexcept { fa_nsa_destroy(object); }
 inline void destroy(fa_plan *object) noexcept { fa_plan_destroy(object); }
 inline void destroy(fa_pooling *object) noexcept { fa_pooling_destroy(object); }
 inline void destroy(fa_queue *object) noexcept { fa_queue_destroy(object); }
@@ -96,6 +97,7 @@ using key_lists = handle<fa_key_lists>;
 using gate = handle<fa_gate>;
 using merge = handle<fa_merge>;
 using mix = handle<fa_mix>;
+using nsa = handle<fa_nsa>;
 using plan = handle<fa_plan>;
 using pooling = handle<fa_pooling>;
 using queue = handle<fa_queue>;
