@@ -37,16 +37,14 @@ const char *fa_cu_module_name(int line, int type)
                                                 [FA_TASK_SALIENCY] = "saliency",
                                                 [FA_TASK_SHIFT] = "shift",
                                                 [FA_TASK_RELIST] = "relist",
-                                                [FA_TASK_MIX] = "mix"};
-                                                [FA_TASK_POOL] = "pool"};
+                                                [FA_TASK_MIX] = "mix",
                                                 [FA_TASK_POOL] = "pool",
                                                 [FA_TASK_ROW_SCORES] = "row_scores",
-                                                [FA_TASK_SELECT] = "select"};
-                                                [FA_TASK_KEY_LIST] = "key_list"};
-                                                [FA_TASK_GATHER] = "gather"};
+                                                [FA_TASK_SELECT] = "select",
+                                                [FA_TASK_KEY_LIST] = "key_list",
                                                 [FA_TASK_GATHER] = "gather",
                                                 [FA_TASK_SORT] = "sort",
-                                                [FA_TASK_HASH] = "hash"};
+                                                [FA_TASK_HASH] = "hash",
                                                 [FA_TASK_CLUSTER] = "cluster"};
     return type == FA_CUDA_TASK ? tasks[line] : fa_cuda_table[line].name;
 }

@@ -175,9 +175,10 @@ static bool values_in_keys(const fa_cpu_run *run)
     return (features & FA_FEATURE_V_IN_K) && !(features & FA_FEATURE_SCALES);
 }
 
-/* `masked`: the mask, a list or a neighbourhood hides some of its keys from some row. */
-static key_block fetch_block(const fa_cpu_run *run, const fa_table_item *item, int begin, int end,
-/* `masked`: the mask or a list hides some of its keys from some row. `next`: the first key of the block that is met then. */
+/*
+ * `masked`: the mask, a list or a neighbourhood hides some of its keys from some row. `next`: the first key of the block that is
+ * met then.
+ */
 static key_block fetch_block(const fa_cpu_run *run, const fa_table_item *item, int begin, int end, int next,
                              bool masked, const tile_scratch *s)
 {

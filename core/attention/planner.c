@@ -261,14 +261,14 @@ static fa_listed listed_of(const fa_planner *w, const row_block *b)
 }
 
 /*
- * Of the word of the lists that the listed block at `key` is in: its blocks from there on, if every row sees all their keys. They
- * end at *end. 0: they are to be looked at one by one.
+ * Of the word of the lists that the listed block at `key` is in: its blocks from there on, if the mask and the neighbourhood
+ * show every row all their keys. They end at *end. 0: they are to be looked at one by one.
  */
 static int64_t add_word(const fa_planner *w, const fa_listed *of, int key, int64_t *end, fa_walked *walk)
 {
     const int size = w->params.list_keys, number = of->sequence->first + key, block = number / size;
     *end = (block / 32 + 1) * 32 * (int64_t)size - of->sequence->first;
-    if (number % size != 0 || size % w->block_kv != 0 || *end > of->walk.key_end ||
+    if (w->problem->near.words || number % size != 0 || size % w->block_kv != 0 || *end > of->walk.key_end ||
         fa_walk_class(of->walk, key, (int)*end) != FA_CLASS_FULL)
         return 0;
     const fa_uint here = UINT32_MAX << block % 32;
@@ -287,7 +287,7 @@ static void add_block(const fa_planner *w, const fa_listed *of, int key, fa_walk
     const int end = FA_MIN(key + w->block_kv, of->walk.key_end);
     const int block_end = FA_MIN(key + w->block_kv, of->walk.mask.len_kv);
     const bool seen = fa_walk_class(of->walk, key, block_end) == FA_CLASS_FULL;
-    const bool full = seen && !fa_list_cuts(*of, key, end);
+    const bool full = seen && !fa_listed_cuts(*of, key, end);
     const double share = w->traits->clips && !seen ? 0.5 : 1; /* lists are not clipped to */
     walk->cycles += end < key + w->block_kv
                         ? fa_tiling_block_cycles(w->limits, w->traits, &w->shape, w->rows, end - key)
@@ -458,21 +458,6 @@ static void fill_row_block(fa_planner *w, const row_block *b, fa_schedule *out)
         const fa_walked walk = walk_part(w, b, &view, from, to);
         add_piece(w, b, &walk, part, from * w->block_kv, FA_MIN(to * w->block_kv, b->end), out);
     }
-}
-
-static void add_listed(const fa_planner *w, const fa_listed *of, int key, block_walk *walk)
-{
-    const int end = FA_MIN(key + w->block_kv, of->walk.key_end);
-    const int block_end = FA_MIN(key + w->block_kv, of->walk.mask.len_kv);
-    const bool seen = fa_walk_class(of->walk, key, block_end) == FA_CLASS_FULL;
-    const bool full = seen && !fa_listed_cuts(*of, key, end);
-    const double share = w->traits->clips && !seen ? 0.5 : 1; /* lists are not clipped to */
-    walk->cycles += end < key + w->block_kv
-                        ? fa_tiling_block_cycles(w->limits, w->traits, &w->shape, w->rows, end - key)
-                        : share * w->block_cycles;
-    walk->full += full;
-    walk->partial += !full;
-    walk->keys += end - key;
 }
 
 /* Of a row block with lists: parts have as many of its blocks each. */

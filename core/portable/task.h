@@ -39,17 +39,15 @@
 #define FA_TASK_SHIFT 6
 #define FA_TASK_RELIST 7
 #define FA_TASK_MIX 8
-#define FA_TASK_POOL 8
-#define FA_TASK_ROW_SCORES 9
-#define FA_TASK_SELECT 10
-#define FA_TASKS 11
-#define FA_TASK_KEY_LIST 8
-#define FA_TASK_GATHER 8
-#define FA_TASK_SORT 9
-#define FA_TASK_HASH 10
-#define FA_TASKS 11
-#define FA_TASK_CLUSTER 8
-#define FA_TASKS 9
+#define FA_TASK_POOL 9
+#define FA_TASK_ROW_SCORES 10
+#define FA_TASK_SELECT 11
+#define FA_TASK_KEY_LIST 12
+#define FA_TASK_GATHER 13
+#define FA_TASK_SORT 14
+#define FA_TASK_HASH 15
+#define FA_TASK_CLUSTER 16
+#define FA_TASKS 17
 
 #define FA_TASK_SHARED_INTS 4
 /* What these programs share in all. */

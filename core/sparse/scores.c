@@ -48,6 +48,8 @@ int64_t fa_ranked_keep(fa_ranked *best, int64_t count, int64_t most, fa_ranked n
         best[at] = best[at - 1];
     best[at] = next;
     return FA_MIN(count + 1, most);
+}
+
 int64_t fa_ranked_fewest(fa_ranked *ranked, int64_t count, double threshold)
 {
     double total = 0, sum = 0;

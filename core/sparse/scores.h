@@ -69,6 +69,7 @@ int fa_ranked_order(const void *a, const void *b);
 
 /* Keeps the `most` best, in order, of `count` and one more. Returns how many there are. */
 int64_t fa_ranked_keep(fa_ranked *best, int64_t count, int64_t most, fa_ranked next);
+
 /* Sorts them. Returns how many there are of the first, the fewest whose part of the softmax of all is the threshold or more. */
 int64_t fa_ranked_fewest(fa_ranked *ranked, int64_t count, double threshold);
 

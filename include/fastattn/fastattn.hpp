@@ -31,11 +31,12 @@ namespace fastattn
 inline void destroy(fa_append *object) noexcept { fa_append_destroy(object); }
 inline void destroy(fa_buffer *object) noexcept { fa_buffer_destroy(object); }
 inline void destroy(fa_cascade *object) noexcept { fa_cascade_destroy(object); }
+inline void destroy(fa_cluster *object) noexcept { fa_cluster_destroy(object); }
 inline void destroy(fa_context *object) noexcept { fa_context_destroy(object); }
 inline void destroy(fa_cooperate *object) noexcept { fa_cooperate_destroy(object); }
 inline void destroy(fa_device *object) noexcept { fa_device_close(object); }
-inline void destroy(fa_key_lists *object) noexcept { fa_key_lists_destroy(object); }
 inline void destroy(fa_gate *object) noexcept { fa_gate_destroy(object); }
+inline void destroy(fa_key_lists *object) noexcept { fa_key_lists_destroy(object); }
 inline void destroy(fa_merge *object) noexcept { fa_merge_destroy(object); }
 inline void destroy(fa_mix *object) noexcept { fa_mix_destroy(object); }
 inline void destroy(fa_nsa *object) noexcept { fa_nsa_destroy(object); }
@@ -44,7 +45,6 @@ inline void destroy(fa_pooling *object) noexcept { fa_pooling_destroy(object); }
 inline void destroy(fa_queue *object) noexcept { fa_queue_destroy(object); }
 inline void destroy(fa_ring *object) noexcept { fa_ring_destroy(object); }
 inline void destroy(fa_row_scores *object) noexcept { fa_row_scores_destroy(object); }
-inline void destroy(fa_cluster *object) noexcept { fa_cluster_destroy(object); }
 inline void destroy(fa_saliency *object) noexcept { fa_saliency_destroy(object); }
 inline void destroy(fa_segments *object) noexcept { fa_segments_destroy(object); }
 inline void destroy(fa_select *object) noexcept { fa_select_destroy(object); }
@@ -90,11 +90,12 @@ template <class T> class handle
 using append = handle<fa_append>;
 using buffer = handle<fa_buffer>;
 using cascade = handle<fa_cascade>;
+using cluster = handle<fa_cluster>;
 using context = handle<fa_context>;
 using cooperate = handle<fa_cooperate>;
 using device = handle<fa_device>;
-using key_lists = handle<fa_key_lists>;
 using gate = handle<fa_gate>;
+using key_lists = handle<fa_key_lists>;
 using merge = handle<fa_merge>;
 using mix = handle<fa_mix>;
 using nsa = handle<fa_nsa>;
@@ -103,7 +104,6 @@ using pooling = handle<fa_pooling>;
 using queue = handle<fa_queue>;
 using ring = handle<fa_ring>;
 using row_scores = handle<fa_row_scores>;
-using cluster = handle<fa_cluster>;
 using saliency = handle<fa_saliency>;
 using segments = handle<fa_segments>;
 using select = handle<fa_select>;

@@ -25,15 +25,8 @@ UNITS = {
 WHOLE_ROWS = {"fma576": [6], "rows576": [6]}
 
 # Tasks, in the order of their numbers (core/portable/task.h); the type in their place is FA_CUDA_TASK.
-TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "mix"], 4
-TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "pool"], 4
-TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "pool",
-                     "row_scores", "select"], 4
-TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "key_list"], 4
-TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "gather"], 4
-TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "gather",
-                    "sort", "hash"], 4
-TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "cluster"], 4
+TASKS, TASK_TYPE = ["append", "fill", "states", "pages", "append_scaled", "saliency", "shift", "relist", "mix", "pool",
+                    "row_scores", "select", "key_list", "gather", "sort", "hash", "cluster"], 4
 
 
 def entries(path):

@@ -86,6 +86,7 @@ typedef struct task {
 #elif FA_TASK_KIND == FA_TASK_MIX
 #include "core/portable/mix.h"
 #define FA_TASK_RUN fa_mix_group
+#define FA_SHARED_INTS 1
 #elif FA_TASK_KIND == FA_TASK_POOL
 #include "core/portable/pool.h"
 #define FA_TASK_RUN fa_pooling_group
@@ -101,6 +102,7 @@ typedef struct task {
 #elif FA_TASK_KIND == FA_TASK_KEY_LIST
 #include "core/portable/key_list.h"
 #define FA_TASK_RUN fa_key_list_group
+#define FA_SHARED_INTS 1
 #elif FA_TASK_KIND == FA_TASK_GATHER
 #include "core/portable/gather.h"
 #define FA_TASK_RUN fa_gather_group
@@ -112,6 +114,7 @@ typedef struct task {
 #elif FA_TASK_KIND == FA_TASK_HASH
 #include "core/portable/hash.h"
 #define FA_TASK_RUN fa_hash_group
+#define FA_SHARED_INTS 1
 #elif FA_TASK_KIND == FA_TASK_CLUSTER
 #include "core/portable/cluster.h"
 #define FA_TASK_RUN fa_cluster_group

@@ -53,8 +53,9 @@ static void measure_case(const char *name, fa_block_mask *mask)
 
 int main(int argc, char **argv)
 {
-    const fa_sparse_neighbourhood_desc near = {
+    const fa_neighbourhood near = {
         .struct_size = sizeof(near), .axes = 3, .size = {128, 128, 16}, .kernel = {13, 13, 5}};
+    const fa_sparse_neighbourhood_desc patches = {.struct_size = sizeof(patches), .neighbourhood = &near};
     const fa_sparse_window_desc drawn = {
         .struct_size = sizeof(drawn),
         .shape = {.rows = (int64_t)BLOCKS * BLOCK, .keys = (int64_t)BLOCKS * BLOCK},
@@ -65,7 +66,7 @@ int main(int argc, char **argv)
     fa_block_mask *mask;
     need(fa_context_create(NULL, &context));
     need(fa_device_open(context, argc > 1 ? argv[1] : "openmp", 0, &device));
-    need(fa_sparse_neighbourhood(context, &near, &mask));
+    need(fa_sparse_neighbourhood(context, &patches, &mask));
     measure_case("neighbourhood", mask);
     need(fa_sparse_window(context, &drawn, &mask));
     measure_case("random", mask);

@@ -288,10 +288,9 @@ bool conform_list_make(uint64_t seed, conform_list *list)
     *list = (conform_list){0};
     bool ok = add_dims(list) && add_edges(list) && add_long(list) && add_lengths(list) && add_heads(list) &&
               add_types(list) && add_layouts(list) && conform_add_masks(list) && conform_add_lists(list) &&
-              conform_add_near(list) && conform_add_caches(list) && conform_add_formats(list) &&
-              conform_add_planners(list) && conform_add_caches(list) && conform_add_formats(list) &&
-              conform_add_scores(list) && conform_add_hazards(list) && add_blocks(list) &&
-              add_threads_and_merges(list) && add_empty(list);
+              conform_add_near(list) && conform_add_planners(list) && conform_add_caches(list) &&
+              conform_add_formats(list) && conform_add_scores(list) && conform_add_hazards(list) &&
+              add_blocks(list) && add_threads_and_merges(list) && add_empty(list);
     for (int i = 0; ok && i < RANDOM_CASES; i++) {
         conform_case c = basic;
         conform_draw(seed, i, &c);
