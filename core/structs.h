@@ -90,6 +90,7 @@
 #define FA_NSA_SELECT_DESC_0_1 FA_SIZE_THROUGH(fa_nsa_select_desc, local)
 #define FA_NSA_DESC_0_1 FA_SIZE_THROUGH(fa_nsa_desc, index_count)
 #define FA_NSA_ARGS_0_1 FA_SIZE_THROUGH(fa_nsa_args, v_zero_offset)
+#define FA_RETRIEVAL_DESC_0_1 FA_SIZE_THROUGH(fa_retrieval_desc, budget)
 #define FA_VULKAN_DEVICE_DESC_0_1 FA_SIZE_THROUGH(fa_vulkan_device_desc, get_instance_proc_addr)
 
 /* Until 0.1 is released, its last fields are the last there are. The first field added later ends these lines. */
@@ -169,6 +170,7 @@ _Static_assert(FA_NSA_COMPRESS_DESC_0_1 == sizeof(fa_nsa_compress_desc), "name t
 _Static_assert(FA_NSA_SELECT_DESC_0_1 == sizeof(fa_nsa_select_desc), "name the last field above");
 _Static_assert(FA_NSA_DESC_0_1 == sizeof(fa_nsa_desc), "name the last field above");
 _Static_assert(FA_NSA_ARGS_0_1 == sizeof(fa_nsa_args), "name the last field above");
+_Static_assert(FA_RETRIEVAL_DESC_0_1 == sizeof(fa_retrieval_desc), "name the last field above");
 _Static_assert(FA_VULKAN_DEVICE_DESC_0_1 == sizeof(fa_vulkan_device_desc), "name the last field above");
 
 /*

@@ -111,6 +111,51 @@ FA_API fa_status fa_sparse_squeezed_thresholds(fa_context *context, const fa_spa
  */
 FA_API fa_status fa_block_mask_keys(const fa_block_mask *mask, int64_t most, int32_t *keys);
 
+/**
+ * Retrieval at semantic boundaries: LouisKV (arXiv 2510.11292), of one sequence that decodes. The prompt's keys are clustered;
+ * those of the output are segments, which boundaries end. A token is a boundary if the cosine of its query and of the one before,
+ * as a mean over query heads, is below `similarity`; the first token is one. At a boundary the open segment is closed and the
+ * next begins with this token, and each KV head chooses anew among clusters and closed segments: by the product of the token's query with
+ * the centroid (of a segment the mean of its keys), as a mean over the query heads of the KV head, the largest first, as long
+ * as all chosen have no more than `budget` keys; what does not fit is passed over. Between boundaries the choice stays.
+ * A token sees what is chosen and all of the open segment, itself included.
+ *
+ * From the paper are the boundaries, the two kinds of units and the reuse. Our own are the numbers that 0 stands for, that one boundary is
+ * for all heads, and that what does not fit is passed over.
+ */
+typedef struct fa_retrieval_desc {
+    size_t struct_size;        /* sizeof(fa_retrieval_desc) */
+    int64_t heads_q, heads_kv; /* heads_q is a multiple                                       */
+    int64_t dim;               /* 1 to FA_MAX_LENGTH                                          */
+    int64_t prompt;            /* keys, 1 to FA_MAX_LENGTH                                    */
+    fa_clusters clusters;      /* of (heads_kv, prompt)                                       */
+    double similarity;         /* from -1 to 1; 0: 0.7                                        */
+    int64_t budget;            /* keys of each KV head, 1 to FA_MAX_LENGTH; 0: 512            */
+} fa_retrieval_desc;
+
+/** A sequence that retrieves. One thread at a time may use one. */
+typedef struct fa_retrieval fa_retrieval;
+
+/**
+ * Begins a sequence. Everything is copied out of desc. Destroy with fa_retrieval_destroy(), before the context. *retrieval is NULL
+ * on failure. FA_INVALID: NULL; a field is wrong, which the message names. FA_OUT_OF_MEMORY. Thread-safe.
+ */
+FA_API fa_status fa_retrieval_create(fa_context *context, const fa_retrieval_desc *desc,
+                                     fa_retrieval **retrieval);
+
+/** Destroys it. NULL is allowed. */
+FA_API void fa_retrieval_destroy(fa_retrieval *retrieval);
+
+/**
+ * The next token of the output, with its query (heads_q, dim) and its key (heads_kv, dim). *retrieved is 1 if it is a boundary, so that
+ * other keys may be seen than before; 0: those before, and the token's own. `mask` may be NULL: no lists are made. *mask is a new
+ * object: lists of one row for each KV head, in blocks of one key, of the prompt's keys and those of the output so far.
+ * On failure the sequence is as it was, and *mask is NULL. FA_INVALID: NULL. FA_OUT_OF_MEMORY: no memory; more than FA_MAX_LENGTH
+ * keys.
+ */
+FA_API fa_status fa_retrieval_step(fa_retrieval *retrieval, const float *q, const float *k,
+                                   int32_t *retrieved, fa_block_mask **mask);
+
 #ifdef __cplusplus
 }
 #endif
