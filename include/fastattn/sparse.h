@@ -217,7 +217,8 @@ FA_API fa_status fa_sparse_distance(fa_context *context, const fa_sparse_distanc
  * a sum over the indexer's own heads, in double. Of equal scores the lower key is taken; one that is no number comes last. These are
  * `indices` of a fa_key_lists_desc: a row's keys in ascending order, then -1. shape.block_rows and block_keys are 0 or 1.
  *
- * A score costs heads * dim products. Where a row sees no more than `topk` keys, all are chosen, and nothing is computed.
+ * A score costs heads * dim products. Where a row sees no more than `topk` keys, all are chosen, and nothing is computed. On the
+ * device, fa_row_scores and fa_select of select.h do the same, without a way through the host.
  */
 typedef struct fa_sparse_indexer_desc {
     size_t struct_size; /* sizeof(fa_sparse_indexer_desc) */

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* DeepSeek's indexer: its lists against ranks that are counted key by key, attention to them against the oracle. */
+/*
+ * DeepSeek's indexer, on the host and by operations of a device: its lists against ranks that are counted key by key, attention to
+ * them against the oracle.
+ */
 #include <fastattn/reference.h>
 #include <math.h>
 #include <string.h>
@@ -59,14 +62,15 @@ static fa_buffer *make_buffer(size_t bytes)
     return buffer;
 }
 
-/* Attention of all heads to the chosen keys. */
-static void check_attention(const fa_sparse_indexer_desc *d)
+/* Attention of all heads to the chosen keys, whose lists are the host's, or where `given` is not NULL the device's. */
+static void check_attention(const fa_sparse_indexer_desc *d, fa_buffer *given)
 {
     static float o[MOST_HEADS * MOST_ROWS * DIM];
     static double exact[MOST_HEADS * MOST_ROWS * DIM];
     const int64_t rows = s.heads_q * s.rows;
     fa_attention_desc desc = make_desc(1, s.heads_q, s.heads_kv, s.rows, s.keys, DIM);
-    const fa_key_lists_desc of = {.struct_size = sizeof(of), .attention = &desc, .topk = d->topk};
+    const fa_key_lists_desc of = {
+        .struct_size = sizeof(of), .attention = &desc, .topk = d->topk, .unique = 1};
     fa_key_lists *lists;
     ck_assert_msg(fa_key_lists_create(device, &of, &lists) == FA_OK, "%s", fa_last_error());
     const fa_attention_args args = {.struct_size = sizeof(args),
@@ -76,7 +80,10 @@ static void check_attention(const fa_sparse_indexer_desc *d)
                                     .o = make_buffer(sizeof(o)),
                                     .workspace = make_buffer(fa_key_lists_workspace(lists) + 1),
                                     .work = make_buffer(fa_key_lists_work(lists))};
-    ck_assert_int_eq(fa_key_lists_schedule(lists, queue, indices, NULL, 0, args.work, 0), FA_OK);
+    if (given)
+        ck_assert_int_eq(fa_key_lists_schedule_device(lists, queue, given, 0, NULL, 0, args.work, 0), FA_OK);
+    else
+        ck_assert_int_eq(fa_key_lists_schedule(lists, queue, indices, NULL, 0, args.work, 0), FA_OK);
     ck_assert_msg(fa_key_lists_run(lists, queue, &args) == FA_OK, "%s", fa_last_error());
     ck_assert_int_eq(fa_buffer_read(queue, args.o, 0, o, sizeof(o)), FA_OK);
     for (int64_t i = 0; i < rows * s.keys; i++)
@@ -93,6 +100,24 @@ static void check_attention(const fa_sparse_indexer_desc *d)
     fa_key_lists_destroy(lists);
 }
 
+static fa_sparse_indexer_desc draw_desc(random_state *random)
+{
+    s.heads_kv = random_between(random, 1, 2);
+    s.heads_q = s.heads_kv * random_between(random, 1, 2);
+    s.rows = random_between(random, 1, 40);
+    s.keys = random_between(random, 1, 100);
+    return (fa_sparse_indexer_desc){
+        .struct_size = sizeof(fa_sparse_indexer_desc),
+        .shape = {.rows = s.rows, .keys = s.keys, .mask = (fa_mask_kind)random_between(random, 0, 2)},
+        .heads = random_between(random, 1, INDEX_HEADS),
+        .dim = random_between(random, 1, DIM),
+        .q = q,
+        .k = s.k,
+        .weights = weights,
+        .topk = random_between(random, 1, MOST_TOPK),
+        .indices = indices};
+}
+
 START_TEST(top_keys)
 {
     random_state random = {(uint64_t)_i + 1};
@@ -102,26 +127,79 @@ START_TEST(top_keys)
             q[i] = random_float(&random, -2, 2);
         for (int i = 0; i < COUNT(weights); i++)
             weights[i] = random_float(&random, -0.25f, 1);
-        s.heads_kv = random_between(&random, 1, 2);
-        s.heads_q = s.heads_kv * random_between(&random, 1, 2);
-        s.rows = random_between(&random, 1, 40);
-        s.keys = random_between(&random, 1, 100);
-        const fa_sparse_indexer_desc d = {
-            .struct_size = sizeof(d),
-            .shape = {.rows = s.rows, .keys = s.keys, .mask = (fa_mask_kind)random_between(&random, 0, 2)},
-            .heads = random_between(&random, 1, INDEX_HEADS),
-            .dim = random_between(&random, 1, DIM),
-            .q = q,
-            .k = s.k,
-            .weights = weights,
-            .topk = random_between(&random, 1, MOST_TOPK),
-            .indices = indices};
+        const fa_sparse_indexer_desc d = draw_desc(&random);
         /* Keys that are alike, to the bit. */
         for (int64_t key = 1; key < 6; key++)
             memcpy(s.k + 3 * key * d.dim, s.k, (size_t)d.dim * sizeof(float));
         ck_assert_int_eq(fa_sparse_indexer(context, &d), FA_OK);
         check_lists(&d);
-        check_attention(&d);
+        check_attention(&d, NULL);
+    }
+}
+END_TEST
+
+static void draw_whole(float *x, int count, random_state *random)
+{
+    for (int i = 0; i < count; i++)
+        x[i] = (float)random_between(random, -3, 3);
+}
+
+/* Scores and the choice of keys by operations of select.h, into a buffer that the host does not read. */
+static fa_buffer *index_on_device(const fa_sparse_indexer_desc *d)
+{
+    const fa_row_scores_desc score = {.struct_size = sizeof(score),
+                                      .shape = d->shape,
+                                      .q = fa_tensor_make(FA_F32, 1, d->heads, s.rows, d->dim),
+                                      .k = fa_tensor_make(FA_F32, 1, 1, s.keys, d->dim),
+                                      .scale = 1,
+                                      .weighted = 1};
+    const fa_select_desc best = {.struct_size = sizeof(best),
+                                 .shape = d->shape,
+                                 .batch = 1,
+                                 .heads = 1,
+                                 .topk = d->topk,
+                                 .width = d->topk};
+    fa_row_scores *scores;
+    fa_select *select;
+    ck_assert_msg(fa_row_scores_create(device, &score, &scores) == FA_OK, "%s", fa_last_error());
+    ck_assert_msg(fa_select_create(device, &best, &select) == FA_OK, "%s", fa_last_error());
+    const fa_row_scores_args of = {.struct_size = sizeof(of),
+                                   .q = upload(q, sizeof(q)),
+                                   .k = upload(s.k, sizeof(s.k)),
+                                   .weights = upload(weights, sizeof(weights)),
+                                   .scores = make_buffer((size_t)(s.rows * s.keys) * sizeof(float))};
+    const fa_select_args to = {.struct_size = sizeof(to),
+                               .scores = of.scores,
+                               .bits = make_buffer((size_t)(s.rows * ((s.keys + 31) / 32)) * 4),
+                               .indices = make_buffer((size_t)(s.rows * d->topk) * sizeof(int32_t))};
+    ck_assert_msg(fa_row_scores_run(scores, queue, &of) == FA_OK, "%s", fa_last_error());
+    ck_assert_msg(fa_select_run(select, queue, &to) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_queue_wait(queue), FA_OK);
+    fa_buffer *const all[] = {of.q, of.k, of.weights, of.scores, to.bits};
+    for (int i = 0; i < COUNT(all); i++)
+        fa_buffer_destroy(all[i]);
+    fa_row_scores_destroy(scores);
+    fa_select_destroy(select);
+    return to.indices;
+}
+
+/* Of whole numbers, whose scores f32 holds: ties are ties, and the lists are the host's. */
+START_TEST(on_device)
+{
+    random_state random = {(uint64_t)_i + 20};
+    for (int n = 0; device && n < (slow ? 1 : 6); n++) {
+        scene_draw(&s, &random);
+        const fa_sparse_indexer_desc d = draw_desc(&random);
+        draw_whole(q, COUNT(q), &random);
+        draw_whole(s.k, COUNT(s.k), &random);
+        draw_whole(weights, COUNT(weights), &random);
+        fa_buffer *chosen_keys = index_on_device(&d);
+        ck_assert_int_eq(fa_buffer_read(queue, chosen_keys, 0, indices, (size_t)(d.shape.rows * d.topk) * 4),
+                         FA_OK);
+        check_lists(&d);
+        memset(indices, 0, sizeof(indices));
+        check_attention(&d, chosen_keys);
+        fa_buffer_destroy(chosen_keys);
     }
 }
 END_TEST
@@ -210,6 +288,7 @@ int main(int argc, char **argv)
     TCase *tc = add_backend_case(suite, argv[1]);
     tcase_set_timeout(tc, 300);
     tcase_add_loop_test(tc, top_keys, 0, 4);
+    tcase_add_loop_test(tc, on_device, 0, 3);
     tcase_add_test(tc, indexer_defaults);
     tcase_add_test(tc, refused);
     return run_on_backend(suite);
