@@ -42,6 +42,7 @@
 #define FA_SALIENCY_ARGS_0_1 FA_SIZE_THROUGH(fa_saliency_args, work_offset)
 #define FA_GATHER_DESC_0_1 FA_SIZE_THROUGH(fa_gather_desc, scatter)
 #define FA_GATHER_ARGS_0_1 FA_SIZE_THROUGH(fa_gather_args, to_offset)
+#define FA_HYPER_DESC_0_1 FA_SIZE_THROUGH(fa_hyper_desc, seed)
 #define FA_HASH_DESC_0_1 FA_SIZE_THROUGH(fa_hash_desc, seed)
 #define FA_HASH_ARGS_0_1 FA_SIZE_THROUGH(fa_hash_args, buckets_offset)
 #define FA_SORT_DESC_0_1 FA_SIZE_THROUGH(fa_sort_desc, want_offsets)
@@ -120,6 +121,7 @@ _Static_assert(FA_SALIENCY_DESC_0_1 == sizeof(fa_saliency_desc), "name the last 
 _Static_assert(FA_SALIENCY_ARGS_0_1 == sizeof(fa_saliency_args), "name the last field above");
 _Static_assert(FA_GATHER_DESC_0_1 == sizeof(fa_gather_desc), "name the last field above");
 _Static_assert(FA_GATHER_ARGS_0_1 == sizeof(fa_gather_args), "name the last field above");
+_Static_assert(FA_HYPER_DESC_0_1 == sizeof(fa_hyper_desc), "name the last field above");
 _Static_assert(FA_HASH_DESC_0_1 == sizeof(fa_hash_desc), "name the last field above");
 _Static_assert(FA_HASH_ARGS_0_1 == sizeof(fa_hash_args), "name the last field above");
 _Static_assert(FA_SORT_DESC_0_1 == sizeof(fa_sort_desc), "name the last field above");

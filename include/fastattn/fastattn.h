@@ -18,6 +18,7 @@
 #include "cooperate.h"
 #include "device.h"
 #include "key_lists.h"
+#include "hyper.h"
 #include "merge.h"
 #include "mix.h"
 #include "nsa.h"
