@@ -29,6 +29,7 @@ namespace fastattn
 {
 
 inline void destroy(fa_append *object) noexcept { fa_append_destroy(object); }
+inline void destroy(fa_block_mask *object) noexcept { fa_block_mask_destroy(object); }
 inline void destroy(fa_buffer *object) noexcept { fa_buffer_destroy(object); }
 inline void destroy(fa_cascade *object) noexcept { fa_cascade_destroy(object); }
 inline void destroy(fa_cluster *object) noexcept { fa_cluster_destroy(object); }
@@ -36,6 +37,9 @@ inline void destroy(fa_context *object) noexcept { fa_context_destroy(object); }
 inline void destroy(fa_cooperate *object) noexcept { fa_cooperate_destroy(object); }
 inline void destroy(fa_device *object) noexcept { fa_device_close(object); }
 inline void destroy(fa_gate *object) noexcept { fa_gate_destroy(object); }
+inline void destroy(fa_gather *object) noexcept { fa_gather_destroy(object); }
+inline void destroy(fa_hash *object) noexcept { fa_hash_destroy(object); }
+inline void destroy(fa_hyper *object) noexcept { fa_hyper_destroy(object); }
 inline void destroy(fa_key_lists *object) noexcept { fa_key_lists_destroy(object); }
 inline void destroy(fa_merge *object) noexcept { fa_merge_destroy(object); }
 inline void destroy(fa_mix *object) noexcept { fa_mix_destroy(object); }
@@ -43,15 +47,15 @@ inline void destroy(fa_nsa *object) noexcept { fa_nsa_destroy(object); }
 inline void destroy(fa_plan *object) noexcept { fa_plan_destroy(object); }
 inline void destroy(fa_pooling *object) noexcept { fa_pooling_destroy(object); }
 inline void destroy(fa_queue *object) noexcept { fa_queue_destroy(object); }
+inline void destroy(fa_retrieval *object) noexcept { fa_retrieval_destroy(object); }
 inline void destroy(fa_ring *object) noexcept { fa_ring_destroy(object); }
 inline void destroy(fa_row_scores *object) noexcept { fa_row_scores_destroy(object); }
-inline void destroy(fa_cluster *object) noexcept { fa_cluster_destroy(object); }
-inline void destroy(fa_retrieval *object) noexcept { fa_retrieval_destroy(object); }
 inline void destroy(fa_saliency *object) noexcept { fa_saliency_destroy(object); }
 inline void destroy(fa_segments *object) noexcept { fa_segments_destroy(object); }
 inline void destroy(fa_select *object) noexcept { fa_select_destroy(object); }
 inline void destroy(fa_sharded_context *object) noexcept { fa_sharded_context_destroy(object); }
 inline void destroy(fa_sharded_layer *object) noexcept { fa_sharded_layer_destroy(object); }
+inline void destroy(fa_sort *object) noexcept { fa_sort_destroy(object); }
 inline void destroy(fa_transport *object) noexcept { fa_transport_destroy(object); }
 
 /**
@@ -90,6 +94,7 @@ template <class T> class handle
 };
 
 using append = handle<fa_append>;
+using block_mask = handle<fa_block_mask>;
 using buffer = handle<fa_buffer>;
 using cascade = handle<fa_cascade>;
 using cluster = handle<fa_cluster>;
@@ -97,6 +102,9 @@ using context = handle<fa_context>;
 using cooperate = handle<fa_cooperate>;
 using device = handle<fa_device>;
 using gate = handle<fa_gate>;
+using gather = handle<fa_gather>;
+using hash = handle<fa_hash>;
+using hyper = handle<fa_hyper>;
 using key_lists = handle<fa_key_lists>;
 using merge = handle<fa_merge>;
 using mix = handle<fa_mix>;
@@ -104,15 +112,15 @@ using nsa = handle<fa_nsa>;
 using plan = handle<fa_plan>;
 using pooling = handle<fa_pooling>;
 using queue = handle<fa_queue>;
+using retrieval = handle<fa_retrieval>;
 using ring = handle<fa_ring>;
 using row_scores = handle<fa_row_scores>;
-using cluster = handle<fa_cluster>;
-using retrieval = handle<fa_retrieval>;
 using saliency = handle<fa_saliency>;
 using segments = handle<fa_segments>;
 using select = handle<fa_select>;
 using sharded_context = handle<fa_sharded_context>;
 using sharded_layer = handle<fa_sharded_layer>;
+using sort = handle<fa_sort>;
 using transport = handle<fa_transport>;
 
 /** A struct of the library, such as fa_attention_desc: struct_size is set, all other fields are zero, their default. */
