@@ -64,13 +64,9 @@ static void mark(merging *m, int64_t head)
 static bool is_like_next(const merging *m, int64_t head, int64_t key)
 {
     const float *a = fa_key_at(&m->vectors, head, key), *b = a + m->desc.dim;
-    double ab = 0, aa = 0, bb = 0;
-    for (int64_t d = 0; d < m->desc.dim; d++) {
-        ab += (double)a[d] * (double)b[d];
-        aa += (double)a[d] * (double)a[d];
-        bb += (double)b[d] * (double)b[d];
-    }
-    return ab / (sqrt(aa) * sqrt(bb)) > m->desc.threshold;
+    const int64_t dim = m->desc.dim;
+    const double lengths = sqrt(fa_product(a, a, dim)) * sqrt(fa_product(b, b, dim));
+    return fa_product(a, b, dim) / lengths > m->desc.threshold;
 }
 
 static double distance(const merging *m, int64_t head, int64_t one, int64_t other)

@@ -78,10 +78,7 @@ static double score(const fa_policy_razor_scores_desc *d, const fa_vectors *v, i
                     int64_t key)
 {
     const float *q = fa_row_at(v, head, row), *k = fa_key_at(v, head / (d->heads_q / d->heads_kv), key);
-    double sum = 0;
-    for (int64_t n = 0; n < d->dim; n++)
-        sum += (double)q[n] * (double)k[n];
-    return d->scale * sum;
+    return d->scale * fa_product(q, k, d->dim);
 }
 
 static double lse_of(const fa_policy_razor_scores_desc *d, const fa_vectors *v, int64_t head, int64_t row)
