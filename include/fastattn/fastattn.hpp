@@ -50,7 +50,6 @@ inline void destroy(fa_queue *object) noexcept { fa_queue_destroy(object); }
 inline void destroy(fa_retrieval *object) noexcept { fa_retrieval_destroy(object); }
 inline void destroy(fa_ring *object) noexcept { fa_ring_destroy(object); }
 inline void destroy(fa_row_scores *object) noexcept { fa_row_scores_destroy(object); }
-inline void destroy(fa_retrieval *object) noexcept { fa_retrieval_destroy(object); }
 inline void destroy(fa_saliency *object) noexcept { fa_saliency_destroy(object); }
 inline void destroy(fa_segments *object) noexcept { fa_segments_destroy(object); }
 inline void destroy(fa_select *object) noexcept { fa_select_destroy(object); }
@@ -116,7 +115,6 @@ using queue = handle<fa_queue>;
 using retrieval = handle<fa_retrieval>;
 using ring = handle<fa_ring>;
 using row_scores = handle<fa_row_scores>;
-using retrieval = handle<fa_retrieval>;
 using saliency = handle<fa_saliency>;
 using segments = handle<fa_segments>;
 using select = handle<fa_select>;
