@@ -1,12 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The part of matrix.comp that hides scores, makes weights of them, and rescales the output to the new maximum of each row. */
 
-/* Whether the row of a slot sees a key. */
-bool slot_sees(int t, int slot, int key)
-{
-    return fa_work_sees(w, fa_work_row(w, w.row_begin + first_row + 16 * t + row_of_slot(slot)), key);
-}
-
 /* Scores are scaled where the plan wants natural ones, and hidden where they are. */
 void mask_in_registers(int t, int key, int key_end, bool masked)
 {
@@ -18,10 +12,12 @@ void mask_in_registers(int t, int key, int key_end, bool masked)
     if (!masked && key_end == key + BLOCK_KV)
         return;
     int begin[SLOTS], end[SLOTS];
+    fa_row rows[SLOTS]; /* of lists and neighbourhoods alone */
     [[unroll]] for (int r = 0; r < SLOTS; r++) {
         const fa_row at_row = fa_work_row(w, w.row_begin + first_row + 16 * t + row_of_slot(r));
         begin[r] = masked ? at_row.begin : 0;
         end[r] = masked ? min(at_row.end, key_end) : key_end;
+        rows[r] = at_row;
     }
     const int prefix = min(w.walk.mask.prefix, key_end);
     [[unroll]] for (int n = 0; n < STEPS_KV; n++) {
@@ -30,7 +26,7 @@ void mask_in_registers(int t, int key, int key_end, bool masked)
         const int j = key + 16 * n + place[i] % 16;                                                    \
         if (j >= prefix && (j < begin[slot_of(i)] || j >= end[slot_of(i)]))                            \
             x[i] = FA_NEG_INF;                                                                         \
-        if (LISTS != 0 && masked && j < key_end && !slot_sees(t, slot_of(i), j))                       \
+        if (LISTS != 0 && masked && j < key_end && !fa_work_sees(w, rows[slot_of(i)], j))              \
             x[i] = FA_NEG_INF;                                                                         \
     }
         accumulator x = s[t][n];
