@@ -32,6 +32,7 @@ typedef struct bench_case {
     bool v_in_k;    /* v is the first dims of k */
     double density; /* of random lists of key blocks; 0: there are none */
     int64_t list_block;
+    fa_neighbourhood near; /* of no axes: there is none */
 } bench_case;
 
 typedef struct bench_cases {

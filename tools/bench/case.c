@@ -177,6 +177,8 @@ static bool describe(setup *s)
         return stop(s->result, BENCH_UNSERVED, "lengths", "out of memory");
     if (!random_lists_make(c->density, c->list_block, 1, &s->desc, &s->lists))
         return stop(s->result, BENCH_UNSERVED, "lists", "out of memory");
+    if (c->near.axes > 0)
+        s->desc.neighbourhood = &c->near;
     if (c->v_in_k)
         kv_types_share(&s->desc);
     return kv_types_scale(&c->kv, &s->desc, why, sizeof(why)) ||
@@ -467,6 +469,12 @@ static bool measure(setup *s, runner *ours, runner *standard, double min_time)
     return true;
 }
 
+/* Whether it is compared with the same of all keys. */
+static bool is_sparse(const bench_case *c)
+{
+    return c->density > 0 || c->near.axes > 0;
+}
+
 static void conclude(bench_result *result, const bench_peak *peak, runner *ours, runner *standard)
 {
     double median = bench_median(ours->seconds, ours->samples);
@@ -475,7 +483,7 @@ static void conclude(bench_result *result, const bench_peak *peak, runner *ours,
     result->ms_min = 1e3 * ours->seconds[0];
     result->ms_wall = 1e3 * bench_median(ours->walls, ours->samples);
     result->by_device = ours->by_device;
-    const bool listed = result->problem.density > 0;
+    const bool listed = is_sparse(&result->problem);
     result->flops_rate = (listed ? ours->info.flops : bench_flops(&result->problem)) / median;
     result->bytes_rate = ours->bytes / median;
     result->peak_fraction =
@@ -508,15 +516,17 @@ static bool find_standard(setup *s, const runner *ours, runner *standard)
     return s->result->status == BENCH_UNSERVED;
 }
 
-/* The same without lists, with blocks of the planner's choice: what lists are compared with. */
+/* The same of all keys, with blocks of the planner's choice: what lists and neighbourhoods are compared with. */
 static bool find_dense(setup *s, const char *kernel, runner *dense)
 {
-    const fa_block_lists *lists = s->desc.lists;
+    const fa_attention_desc sparse = s->desc;
     const fa_tuning tuning = {.struct_size = sizeof(tuning), .kernel = kernel};
     double error;
     s->desc.lists = NULL;
+    s->desc.neighbourhood = NULL;
     const bool ok = runner_create(s, &tuning, BENCH_RUN, dense) && check(s, dense, &error);
-    s->desc.lists = lists;
+    s->desc.lists = sparse.lists;
+    s->desc.neighbourhood = sparse.neighbourhood;
     return ok;
 }
 
@@ -538,11 +548,11 @@ static void run_case(setup *s, const bench_peak *peak, const bench_options *opti
         result->block_kv = ours.info.block_kv;
         result->splits = ours.info.splits;
         /* The baseline is run with a plan, which would be no measure of a call that makes one. */
-        bool compare = (options->standard || c->density > 0) && c->call == BENCH_RUN;
+        bool compare = (options->standard || is_sparse(c)) && c->call == BENCH_RUN;
         bool right = check(s, &ours, &result->max_error);
         if (right && compare)
-            right = c->density > 0 ? find_dense(s, options->kernel, &standard)
-                                   : find_standard(s, &ours, &standard);
+            right =
+                is_sparse(c) ? find_dense(s, options->kernel, &standard) : find_standard(s, &ours, &standard);
         runner *baseline = standard.plan ? &standard : NULL;
         if (right && measure(s, &ours, baseline, options->min_time))
             conclude(result, peak, &ours, baseline);

@@ -6,6 +6,7 @@
 
 #include "tools/bench/bench.h"
 #include "tools/cli.h"
+#include "tools/grid.h"
 #include "tools/output.h"
 #include "tools/random_lists.h"
 
@@ -58,6 +59,7 @@ static const char usage[] =
     "  fastattn bench --shape B1,H32,S1,D128,HK8,SK16384 --dtype bf16\n"
     "  fastattn bench --shape B1,H8,S2048,D128 --block-q 256 --block-kv 128\n"
     "  fastattn bench --shape B1,H8,S16384,D128 --density 0.25 --list-block 64\n"
+    "  fastattn bench --shape B1,H8,S4096,D64 --dtype f16 --grid 64x64 --neighbourhood 13x13\n"
     "  fastattn bench --suite decode --page 16 --scatter 1\n"
     "  fastattn bench --suite prefill --json prefill.json --plot prefill.svg";
 
@@ -69,6 +71,7 @@ typedef struct arguments {
     int causal, v_in_k, no_standard, no_peak, verbose, ignore_memory;
     int64_t block_q, block_kv, splits, page, scatter, list_block;
     double min_time, density;
+    grid_options grid;
 } arguments;
 
 /* What there is to do, and what came of it. */
@@ -98,6 +101,7 @@ static int parse(arguments *a, int argc, char **argv)
          "random lists of key blocks, with this part of the blocks for each block of rows; timed in turn with the "
          "same without lists, and how their times compare is printed; 0: no lists"},
         {"list-block", 'i', &a->list_block, "rows and keys of a block of those lists; 64"},
+        GRID_OPTIONS(a->grid),
         {"page", 'i', &a->page,
          "keys of a page: k and v are pools of pages, and each sequence has SK keys; 0: no pages"},
         {"scatter", 'i', &a->scatter,
@@ -132,6 +136,10 @@ static int parse(arguments *a, int argc, char **argv)
         cli_error(command, "--causal without --shape: a suite has its own masks");
         return 2;
     }
+    if (a->grid.size && !a->shape) {
+        cli_error(command, "--grid without --shape: a suite has rows of its own");
+        return 2;
+    }
     if (!(a->min_time > 0 && a->min_time <= 3600)) {
         cli_error(command, "--min-time is %g, expected more than 0 and at most 3600 seconds", a->min_time);
         return 2;
@@ -157,17 +165,20 @@ static bool apply_options(const arguments *a, bench_cases *cases)
     fa_tuning tuning;
     paging pages;
     kv_types kv;
+    fa_neighbourhood near;
     if (!pages_options(command, a->page, a->scatter, &pages) || !kv_types_option(command, a->kv_type, &kv) ||
         !kv_types_whole(command, &kv) || !cli_int32(command, "block-q", a->block_q, &tuning.block_q) ||
         !cli_int32(command, "block-kv", a->block_kv, &tuning.block_kv) ||
         !cli_int32(command, "splits", a->splits, &tuning.splits))
         return false;
-    if (!random_lists_options(command, a->density, a->list_block, 0, 1))
+    if (!random_lists_options(command, a->density, a->list_block, 0, 1) ||
+        !grid_parse(command, &a->grid, &near))
         return false;
     for (size_t i = 0; i < cases->count; i++) {
         bench_case *c = &cases->item[i];
         c->density = a->density;
         c->list_block = a->list_block;
+        c->near = near;
         if (c->axis == BENCH_BY_BLOCK && tuning.block_kv) {
             cli_error(command, "--block-kv with --suite %s, which has its own widths of blocks", a->suite);
             return false;

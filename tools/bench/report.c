@@ -106,7 +106,10 @@ void bench_print_row(const bench_result *r)
     print_ms(r->ms_min);
     printf("%-6s %9.1f %8.2f %6s %-7s %9s %9.1e\n", clock_name(r), 1e-9 * r->flops_rate, 1e-9 * r->bytes_rate,
            fraction, bench_bound_name(r->bound), ratio, r->max_error);
-    if (!isnan(r->ratio_dense))
+    if (!isnan(r->ratio_dense) && r->problem.near.axes > 0)
+        printf("      what rows see are %.3f of the pairs: %.3f of the time of all keys\n", r->part,
+               r->ratio_dense);
+    else if (!isnan(r->ratio_dense))
         printf("      lists of blocks of %" PRId64
                " have %.3f of the pairs: %.3f of the time without lists, expected at "
                "most %.3f\n",

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Is what is about to be timed right? The oracle needs minutes for a long problem, so it sees samples. */
+#include <fastattn/sparse.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tools/bench/bench.h"
@@ -15,6 +17,7 @@ typedef struct piece {
     bool whole;
     int64_t batch, head_kv, row, rows;
     fa_block_lists *lists; /* room for those of the piece */
+    uint8_t *keep;         /* likewise, for what its rows see of a neighbourhood */
 } piece;
 
 /* Rows of heads of a contiguous tensor, as a view: the strides stay those of the whole. */
@@ -60,6 +63,22 @@ static void take_lists(const piece *p, fa_attention_desc *part)
     part->lists = p->lists;
 }
 
+/* The piece's rows have other numbers in a problem of its own: what they see is said by `keep`. */
+static void take_near(const piece *p, fa_attention_desc *part, fa_inputs *inputs)
+{
+    const int64_t keys = part->k.shape[2];
+    for (int64_t i = 0; part->neighbourhood && i < p->rows * keys; i++) {
+        int32_t sees = 0;
+        (void)fa_sparse_neighbourhood_sees(part->neighbourhood, p->row + i / keys, i % keys, &sees);
+        p->keep[i] = (uint8_t)sees;
+    }
+    if (!part->neighbourhood)
+        return;
+    part->neighbourhood = NULL;
+    part->keep = fa_tensor_make(FA_BOOL, 1, 1, p->rows, keys);
+    inputs->keep = p->keep;
+}
+
 /* A problem of its own that has the piece as its answer: the same keys, the diagonal moved to its rows. A pool of pages
  * stays whole, and the page table is one line. */
 static void describe_piece(const fa_attention_desc *desc, const bench_data *data, const piece *p,
@@ -97,6 +116,7 @@ static void describe_piece(const fa_attention_desc *desc, const bench_data *data
     part->k = part_of(&desc->k, pool, 1, keys);
     part->v = part_of(&desc->v, pool, 1, keys);
     take_lists(p, part);
+    take_near(p, part, inputs);
     part->diagonal_offset = desc->diagonal_offset + p->row + p->rows - desc->q.shape[2];
     inputs->q = address(data->q, &desc->q, p->batch, head, p->row);
     inputs->k = address(data->k, &desc->k, batch, p->head_kv, 0);
@@ -162,7 +182,11 @@ bool bench_verify(fa_context *context, const bench_case *c, const fa_attention_d
                .rows = most_rows < 1                  ? 1
                        : (double)s->len_q < most_rows ? s->len_q
                                                       : (int64_t)most_rows};
-    for (int64_t i = 0; i < pieces; i++) {
+    p.keep = malloc(desc->neighbourhood ? (size_t)(p.rows * s->len_kv) : 1);
+    bool right = p.keep != NULL;
+    if (!right)
+        (void)snprintf(message, message_size, "out of memory");
+    for (int64_t i = 0; right && i < pieces; i++) {
         /* From the first row of the first head to the last row of the last: tails are where mistakes are. */
         int64_t last = pieces > 1 ? pieces - 1 : 1, instance = (instances - 1) * i / last;
         p.batch = instance / s->heads_kv;
@@ -170,8 +194,8 @@ bool bench_verify(fa_context *context, const bench_case *c, const fa_attention_d
         p.row = (s->len_q - p.rows) * i / last;
         if (desc->lists)
             p.row -= p.row % desc->lists->block_rows;
-        if (!verify_piece(context, desc, data, &p, means, max_error, message, message_size))
-            return false;
+        right = verify_piece(context, desc, data, &p, means, max_error, message, message_size);
     }
-    return true;
+    free(p.keep);
+    return right;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "tools/cli.h"
+#include "tools/grid.h"
 #include "tools/kvtype.h"
 #include "tools/output.h"
 #include "tools/pages.h"
@@ -43,6 +44,7 @@ static const char usage[] =
     "  fastattn plan --shape B1,H1,S4096,D64 --window-left 512 --block-q 128 --block-kv 128\n"
     "  fastattn plan --shape B1,H1,S2048,D64 --packed 300,1200,548 --causal top-left --svg tiles.svg\n"
     "  fastattn plan --shape B1,H8,S2048,D128 --density 0.25 --list-block 64 --head 3   lists of key blocks\n"
+    "  fastattn plan --shape B1,H8,S4096,D64 --grid 64x64 --neighbourhood 13x13   NATTEN\n"
     "  fastattn plan --shape B1,H8,S2048,D128 --threads 1,2,4,8-64     a line for each number of threads\n"
     "  fastattn plan --shape B1,H32,S1,D128,HK8,SK1048576 --dtype f16 --ranks 2-1024 --link 10,50";
 
@@ -52,6 +54,7 @@ typedef struct plan_options {
     int64_t window_left, window_right, prefix, page, scatter, block_q, block_kv, splits, width;
     int64_t list_block, list_seed, head;
     double density;
+    grid_options grid;
     int json, verbose, v_in_k;
 } plan_options;
 
@@ -76,6 +79,7 @@ static int parse(plan_options *o, int argc, char **argv)
          "random lists of key blocks for each head of k and v, with this part of the blocks; 0: no lists"},
         {"list-block", 'i', &o->list_block, "rows and keys of a block of those lists; 64"},
         {"list-seed", 'i', &o->list_seed, "what those lists are drawn by; 1"},
+        GRID_OPTIONS(o->grid),
         {"head", 'i', &o->head, "the head of k and v that the picture is of; 0"},
         {"page", 'i', &o->page,
          "keys of a page: k and v are pools of pages, and each sequence has SK keys; 0: no pages"},
@@ -123,6 +127,7 @@ typedef struct problem {
     int64_t *lens_kv;
     int64_t cu_rows[MAX_PACKED + 1];
     random_lists lists;
+    fa_neighbourhood near;
     int64_t head; /* of k and v, in pictures */
     fa_attention_desc desc;
 } problem;
@@ -192,8 +197,10 @@ static int make_problem(const plan_options *o, problem *p)
         cli_error(command, "no memory for the lengths of %" PRId64 " sequences", s->batch);
         return EXIT_FAILED;
     }
-    if (!random_lists_options(command, o->density, o->list_block, o->head, s->heads_kv))
+    if (!random_lists_options(command, o->density, o->list_block, o->head, s->heads_kv) ||
+        !grid_parse(command, &o->grid, &p->near))
         return EXIT_USAGE;
+    d->neighbourhood = p->near.axes > 0 ? &p->near : NULL;
     if (!random_lists_make(o->density, o->list_block, (uint64_t)o->list_seed, d, &p->lists)) {
         cli_error(command, "no memory for lists of blocks of %" PRId64, o->list_block);
         return EXIT_FAILED;
@@ -274,7 +281,9 @@ static void name_mask(const plan_options *o, char *text, size_t size)
                  {"window-right", NULL, o->window_right},
                  {"prefix", NULL, o->prefix},
                  {"packed", o->packed, 0},
-                 {"lists of blocks of", NULL, o->density != 0 ? o->list_block : 0}};
+                 {"lists of blocks of", NULL, o->density != 0 ? o->list_block : 0},
+                 {"neighbourhood", o->grid.kernel, 0},
+                 {"of a grid", o->grid.size, 0}};
     size_t used = 0;
     (void)snprintf(text, size, "no mask");
     for (size_t i = 0; i < sizeof(given) / sizeof(given[0]); i++) {
@@ -453,7 +462,7 @@ static int read_ranks(const plan_options *o, const problem *p, ranks_options *r)
                 {"window-left", o->window_left}, {"window-right", o->window_right},
                 {"prefix", o->prefix},           {"packed", o->packed != NULL},
                 {"v-in-k", o->v_in_k},           {"align", o->align},
-                {"density", o->density != 0}};
+                {"density", o->density != 0},    {"grid", o->grid.size != NULL}};
     for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++) {
         if (none[i].given) {
             cli_error(command, "--%s does not go with --ranks", none[i].name);
