@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The arguments of a call in their places, and those that are plain values. */
+#include <stdio.h>
 #include <string.h>
 
 #include "binding.h"
@@ -138,13 +139,26 @@ bool fa_py_arguments_tuple(const char *function, PyObject *args, PyObject *keywo
     return complete(function, values);
 }
 
-/* ---- plain values ---- */
+/* ---- values ---- */
 
 bool fa_py_wrong_type(PyObject *value, const char *name, const char *expected)
 {
     PyErr_Format(PyExc_TypeError, "%s is of type %R, expected %s", name, (PyObject *)Py_TYPE(value),
                  expected);
     return false;
+}
+
+PyObject *fa_py_attribute(PyObject *object, const char *name, const char *expected)
+{
+    const char *dot = strchr(name, '.');
+    PyObject *value = PyObject_GetAttrString(object, dot + 1);
+    if (value || !PyErr_ExceptionMatches(PyExc_AttributeError))
+        return value;
+    char argument[64];
+    (void)snprintf(argument, sizeof argument, "%.*s", (int)(dot - name), name);
+    PyErr_Clear();
+    (void)fa_py_wrong_type(object, argument, expected);
+    return NULL;
 }
 
 bool fa_py_whole_number(PyObject *value, const char *name, int64_t *to)

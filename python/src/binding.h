@@ -213,6 +213,10 @@ bool fa_py_arguments_tuple(const char *function, PyObject *args, PyObject *keywo
 /* False: a TypeError is set, which names what was expected. */
 bool fa_py_wrong_type(PyObject *value, const char *name, const char *expected);
 
+/* An attribute of an argument; `name` is "argument.attribute". Without it the argument is not what was expected. A new
+ * reference. */
+PyObject *fa_py_attribute(PyObject *object, const char *name, const char *expected);
+
 /* A whole number; `name` is its name in messages. */
 bool fa_py_whole_number(PyObject *value, const char *name, int64_t *to);
 

@@ -10,13 +10,7 @@ static const char *const size_names[4] = {"lists.sequences", "lists.heads", "lis
 /* The value of an attribute whose name in messages is `name`. A new reference. */
 static PyObject *attribute(PyObject *lists, const char *name)
 {
-    PyObject *value = PyObject_GetAttrString(lists, strchr(name, '.') + 1);
-    if (value || !PyErr_ExceptionMatches(PyExc_AttributeError))
-        return value;
-    PyErr_Clear();
-    PyErr_Format(PyExc_TypeError, "lists is of type %R, expected a fastattn.BlockLists",
-                 (PyObject *)Py_TYPE(lists));
-    return NULL;
+    return fa_py_attribute(lists, name, "a fastattn.BlockLists");
 }
 
 /* A whole number, left as it is where the attribute is None; `given` says whether it is not. */
