@@ -33,6 +33,7 @@ __all__ = [
     "DeviceLostError",
     "Error",
     "InvalidError",
+    "Neighbourhood",
     "NoDeviceError",
     "OutOfMemoryError",
     "Plan",
@@ -117,6 +118,35 @@ class BlockLists:
     heads: int | None = None
     row_blocks: int | None = None
     key_blocks: int | None = None
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """Neighbourhood attention (NATTEN), for `neighbourhood` of attention(), supports() and Plan.
+
+    Tokens are those of a grid. On each axis a token sees a window of `kernel` tokens around it, shifted inwards at the
+    borders; it sees another token if it does so on all axes.
+
+    size: tokens on each axis, of 1 to 3 axes; the last one is the fastest.
+    kernel: tokens of the window, 1 to size / dilation.
+    stride: so many tokens share a window, 1 to kernel; None: 1.
+    dilation: a token sees only those whose number differs by a multiple of it, 1 to size; None: 1.
+    causal: True: none behind the token's own.
+    tile: tokens of a patch. Rows and keys come in an order where those of a patch follow each other, which
+        fastattn.sparse.neighbourhood_order() tells. None: 64, with two axes 8, with three 4. What divides the lengths
+        costs least.
+
+    Each is one number for all axes, or a list or int32 or int64 array with a number for each. Attributes are read, and
+    copied, by the call that is given them. Errors name them, as "neighbourhood.kernel[1]": InvalidError: a value is
+    wrong; TypeError: a type.
+    """
+
+    size: Any
+    kernel: Any
+    stride: Any = None
+    dilation: Any = None
+    causal: Any = False
+    tile: Any = None
 
 
 def merge(partial: Any, partial_lse: Any, *, out: Any = None) -> tuple[Any, Any]:

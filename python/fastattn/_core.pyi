@@ -2,7 +2,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal, SupportsFloat, TypedDict, final, overload
 
-from . import BlockLists
+from . import BlockLists, Neighbourhood
 
 __version__: str
 
@@ -49,6 +49,7 @@ def attention(
     cu_seqlens_q: Any = None,
     cu_seqlens_k: Any = None,
     lists: BlockLists | None = None,
+    neighbourhood: Neighbourhood | None = None,
     page_table: Any = None,
     k_format: str | None = None,
     v_format: str | None = None,
@@ -96,6 +97,7 @@ def attention(
     cu_seqlens_q: Any = None,
     cu_seqlens_k: Any = None,
     lists: BlockLists | None = None,
+    neighbourhood: Neighbourhood | None = None,
     page_table: Any = None,
     k_format: str | None = None,
     v_format: str | None = None,
@@ -142,6 +144,7 @@ def supports(
     cu_seqlens_q: Any = None,
     cu_seqlens_k: Any = None,
     lists: BlockLists | None = None,
+    neighbourhood: Neighbourhood | None = None,
     page_table: Any = None,
     k_format: str | None = None,
     v_format: str | None = None,
@@ -191,6 +194,7 @@ class Plan:
         cu_seqlens_q: Any = None,
         cu_seqlens_k: Any = None,
         lists: BlockLists | None = None,
+        neighbourhood: Neighbourhood | None = None,
         page_table: Any = None,
         k_format: str | None = None,
         v_format: str | None = None,

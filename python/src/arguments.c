@@ -31,6 +31,7 @@ const char *const fa_py_argument_names[ARGUMENTS] = {
     [ARG_CU_SEQLENS_Q] = "cu_seqlens_q",
     [ARG_CU_SEQLENS_K] = "cu_seqlens_k",
     [ARG_LISTS] = "lists",
+    [ARG_NEIGHBOURHOOD] = "neighbourhood",
     [ARG_PAGE_TABLE] = "page_table",
     [ARG_K_FORMAT] = "k_format",
     [ARG_V_FORMAT] = "v_format",

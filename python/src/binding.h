@@ -177,6 +177,7 @@ typedef enum fa_py_argument {
     ARG_CU_SEQLENS_Q,
     ARG_CU_SEQLENS_K,
     ARG_LISTS,
+    ARG_NEIGHBOURHOOD,
     ARG_PAGE_TABLE,
     ARG_K_FORMAT,
     ARG_V_FORMAT,
@@ -258,6 +259,7 @@ typedef struct fa_py_problem {
     int list_count;
     int64_t entries; /* of lists: sequences, or q's batch */
     fa_block_lists block_lists;
+    fa_neighbourhood neighbourhood;
     int64_t index_count; /* of their indices */
     bool rows_first;     /* layout BSHD */
 } fa_py_problem;
@@ -301,6 +303,11 @@ bool fa_py_masks_read(PyObject *const values[ARGUMENTS], fa_attention_desc *desc
 
 /* Copies lists of key blocks to problem->block_lists. `desc` has k and the page table that say how many keys there may be. */
 bool fa_py_block_lists_read(PyObject *lists, const fa_attention_desc *desc, fa_py_problem *problem);
+
+/* ---- neighbourhood.c ---- */
+
+/* Reads a neighbourhood. Bytes between its fields are 0. */
+bool fa_py_neighbourhood_read(PyObject *value, fa_neighbourhood *to);
 
 /* ---- plan.c ---- */
 

@@ -6,9 +6,10 @@
     "out=None, mask=None, is_causal=False, attn_mask=None, scale=None, enable_gqa=True, layout='BHSD', "           \
     "softcap=0.0, window=None, window_size=None, prefix=0, diagonal_offset=0, alignment=None, alibi_slopes=None, " \
     "sinks=None, bias_factors=None, lens_q=None, lens_kv=None, first_kv=None, cu_seqlens_q=None, "                 \
-    "cu_seqlens_k=None, lists=None, page_table=None, k_format=None, v_format=None, k_scale=None, v_scale=None, "   \
-    "k_zero=None, v_zero=None, k_factor=None, v_factor=None, keep_last=0, v_in_k=None, dynamic_lengths=False, "    \
-    "return_lse=False, device=None, kernel=None, block_q=0, block_kv=0, splits=0"
+    "cu_seqlens_k=None, lists=None, neighbourhood=None, page_table=None, k_format=None, v_format=None, "           \
+    "k_scale=None, v_scale=None, k_zero=None, v_zero=None, k_factor=None, v_factor=None, keep_last=0, "            \
+    "v_in_k=None, dynamic_lengths=False, return_lse=False, device=None, kernel=None, block_q=0, block_kv=0, "      \
+    "splits=0"
 
 const char fa_py_attention_doc[] =
     "attention(q, k, v=None, *, " ARGUMENTS_TEXT ")\n--\n\n"
@@ -44,6 +45,8 @@ const char fa_py_attention_doc[] =
     "lists: a BlockLists, the blocks of keys that each block of rows meets (block-sparse attention); the masks hold\n"
     "    besides. They are copied. A row without a key is 0. Each other content of them makes a plan: where they change\n"
     "    from call to call, Plan.run() takes them.\n"
+    "neighbourhood: a Neighbourhood: row i and key i are token i of a grid, in its order; a row sees a window of keys.\n"
+    "    There is a row for each token; keys behind the grid's are seen by all rows. The masks hold besides.\n"
     "page_table: (sequences, pages) or (pages,), int32. k and v are then pools of pages, whose axis 0 counts pages.\n"
     "k_format, v_format: k or v is uint8, its last axis the bytes of a row in this format, such as 'q8_0'.\n"
     "k_scale, v_scale, k_zero, v_zero: of k and v in 8 bits or fewer; arrays of k's axes, each of size 1 or a divisor\n"
@@ -81,8 +84,8 @@ const char fa_py_plan_doc[] =
     "\n"
     "Arguments are those of attention(). Arrays may be Spec; only their layout counts. dynamic_lengths=True: lens_q,\n"
     "lens_kv, first_kv and cu_seqlens may differ from run to run, at most what the arrays hold; those that are given\n"
-    "here are what the plan is made for. So may lists, where the plan has some. The plan copies lists. Errors as\n"
-    "attention(). Any number of threads may run one.";
+    "here are what the plan is made for. So may lists, where the plan has some. The plan copies lists and the\n"
+    "neighbourhood. Errors as attention(). Any number of threads may run one.";
 
 const char fa_py_run_doc[] =
     "run(q, k, v=None, *, out=None, attn_mask=None, page_table=None, k_scale=None, v_scale=None, k_zero=None, "

@@ -70,11 +70,12 @@ static bool key_make(key_bytes *key, const fa_py_device *device, const fa_py_pro
     copy->cu_rows_q = copy->cu_rows_kv = copy->lens_q = copy->lens_kv = copy->first_kv = NULL;
     copy->bias_factors = copy->alibi_slopes = copy->sinks = NULL;
     copy->lists = NULL;
+    copy->neighbourhood = NULL;
     copy->tuning = NULL;
     const int64_t n = problem->entries, heads = desc->q.shape[1];
     const bool lists = desc->cu_rows_q || desc->cu_rows_kv || desc->lens_q || desc->lens_kv ||
                        desc->first_kv || desc->bias_factors || desc->alibi_slopes || desc->sinks ||
-                       desc->lists || desc->tuning;
+                       desc->lists || desc->neighbourhood || desc->tuning;
     return !lists ||
            (key_list(key, desc->cu_rows_q, n + 1, sizeof(int64_t)) &&
             key_list(key, desc->cu_rows_kv, n + 1, sizeof(int64_t)) &&
@@ -84,6 +85,7 @@ static bool key_make(key_bytes *key, const fa_py_device *device, const fa_py_pro
             key_list(key, desc->bias_factors, heads, sizeof(float)) &&
             key_list(key, desc->alibi_slopes, desc->alibi_stride ? n * heads : heads, sizeof(float)) &&
             key_list(key, desc->sinks, heads, sizeof(float)) && key_blocks(key, problem) &&
+            key_list(key, desc->neighbourhood, 1, sizeof(fa_neighbourhood)) &&
             key_list(key, desc->tuning ? problem->kernel : NULL, (int64_t)sizeof problem->kernel, 1) &&
             key_list(key, desc->tuning ? &desc->tuning->block_q : NULL, 3, sizeof(int32_t)));
 }

@@ -8,7 +8,7 @@
 typedef struct plan_object {
     PyObject_HEAD fa_py_plan *plan;
     fa_attention_desc desc; /* without its lists */
-    bool has_lists;         /* of key blocks: the plan keeps them, and no run reads them again */
+    bool has_lists;         /* of key blocks */
     PyObject *values[ARGUMENTS];
 } plan_object;
 
@@ -27,6 +27,12 @@ static bool is_operand(int argument)
     case ARG_V_ZERO: return true;
     default: return false;
     }
+}
+
+/* What the plan has copied, and no run reads again. */
+static bool is_copied(int argument)
+{
+    return argument == ARG_LISTS || argument == ARG_NEIGHBOURHOOD;
 }
 
 /* What a run may bring with dynamic_lengths. */
@@ -55,7 +61,7 @@ static int plan_init(PyObject *self, PyObject *args, PyObject *keywords)
         object->desc = problem.desc;
         object->has_lists = problem.desc.lists;
         for (int argument = 0; argument < ARGUMENTS; argument++) {
-            if (!is_operand(argument) && argument != ARG_LISTS)
+            if (!is_operand(argument) && !is_copied(argument))
                 object->values[argument] = Py_XNewRef(values[argument]);
         }
     }

@@ -310,6 +310,14 @@ static bool read_block_lists(PyObject *value, const fa_attention_desc *desc, fa_
     return fa_py_block_lists_read(value, desc, problem);
 }
 
+static bool read_neighbourhood(PyObject *value, fa_py_problem *problem)
+{
+    if (!fa_py_given(value))
+        return true;
+    problem->desc.neighbourhood = &problem->neighbourhood;
+    return fa_py_neighbourhood_read(value, &problem->neighbourhood);
+}
+
 /* One length for all of `entries`, or a list; the first list says how many sequences there are. */
 static bool read_run_list(PyObject *const values[], fa_py_problem *lists, int argument, int64_t entries,
                           int64_t *sequences, const int64_t **to)
@@ -505,7 +513,8 @@ bool fa_py_problem_read(PyObject *const values[ARGUMENTS], fa_py_problem *proble
            fa_py_masks_read(values, desc) && read_attn_mask(values, problem) &&
            read_page_table(values, problem) && read_scales(values, problem) &&
            read_lengths(values, problem) &&
-           read_block_lists(values[ARG_LISTS], desc, problem, &desc->lists) && read_terms(values, problem) &&
+           read_block_lists(values[ARG_LISTS], desc, problem, &desc->lists) &&
+           read_neighbourhood(values[ARG_NEIGHBOURHOOD], problem) && read_terms(values, problem) &&
            read_tuning(values, problem);
 }
 

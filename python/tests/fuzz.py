@@ -111,6 +111,7 @@ class Fuzz:
             "cu_seqlens_q": lambda: offsets(rows),
             "cu_seqlens_k": lambda: offsets(keys),
             "lists": lambda: self.lists(batch, heads, rows, keys),
+            "neighbourhood": lambda: self.neighbourhood(rows),
             "page_table": lambda: np.random.default_rng(n(99)).integers(-1, 3, (batch, n(4)), np.int32),
             "k_format": lambda: self.random.choice(list(fastattn._core.formats())),
             "v_format": lambda: self.random.choice(list(fastattn._core.formats())),
@@ -156,6 +157,16 @@ class Fuzz:
         if self.rare(8):
             fields[self.random.choice([*fields, "heads", "sequences"])] = self.junk()
         return fastattn.BlockLists(**fields)
+
+    def neighbourhood(self, rows):
+        """Of one axis or two, most of which fit."""
+        pick, n = self.pick, self.random.randrange
+        fields = {"size": pick(rows, [rows], [1, rows], [-(-rows // 2), 2]), "kernel": pick(1, 1, 2, 3)}
+        for name in ("stride", "dilation", "causal", "tile"):
+            fields[name] = pick(None, 1, 2, [1, 1])
+        if self.rare(8):
+            fields[self.random.choice(list(fields))] = self.junk()
+        return fastattn.Neighbourhood(**fields)
 
     def one(self):
         batch, heads, rows, keys = self.size(1, 2), self.size(1, 2, 4), self.size(1, 5, 20), self.size(1, 7, 40)

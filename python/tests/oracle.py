@@ -28,6 +28,38 @@ def visible(rows, keys, mask, window, prefix, first, place):
     return seen & (j >= first)
 
 
+def natten_window(i, length, kernel, stride, causal):
+    """The tokens of an axis that token i sees: `kernel` around the leader of those that share a window."""
+    together = [j for j in range(length) if j // stride == i // stride]
+    leader = together[-1] if causal else min(together[0] + stride // 2, length - 1)
+    if causal:
+        return [j for j in range(length) if leader - kernel < j <= i]
+    start = leader - kernel // 2
+    while start < 0:
+        start += 1
+    while start + kernel > length:
+        start -= 1
+    return list(range(start, start + kernel))
+
+
+def natten(size, kernel, stride, dilation, causal, tile):
+    """Which tokens of a grid each token sees, and the order of tokens by group, patch and place in it. An argument has an
+    entry for each axis."""
+    axes = range(len(size))
+    tokens = list(np.ndindex(*size))
+    sees = [[set() for _ in range(size[n])] for n in axes]
+    for n in axes:
+        for group in range(dilation[n]):
+            here = range(group, size[n], dilation[n])
+            for i, token in enumerate(here):
+                sees[n][token] = {here[j] for j in natten_window(i, len(here), kernel[n], stride[n], causal[n])}
+    seen = np.array([[all(b[n] in sees[n][a[n]] for n in axes) for b in tokens] for a in tokens])
+    number = lambda t: ([t[n] % dilation[n] for n in axes], [t[n] // dilation[n] // tile[n] for n in axes],
+                        [t[n] // dilation[n] % tile[n] for n in axes])
+    order = np.array(sorted(range(len(tokens)), key=lambda at: number(tokens[at])))
+    return seen, order
+
+
 def head(q, k, v, seen, place, scale, softcap, slope, bias, sink, weights="f32"):
     """One head of one sequence: output, LSE and the tolerance of the output, by element, and of the LSE."""
     u = UNIT["f32"]

@@ -215,6 +215,41 @@ class Errors(unittest.TestCase):
         self.refuse(bad, r"lists.row_blocks is 3, expected \d+ to", dynamic_lengths=True, lens_q=3,
                     lists=fastattn.BlockLists(2, 8, mask))
 
+    def test_neighbourhood(self):
+        """9 rows and 13 keys."""
+        bad = fastattn.InvalidError
+        for kind, text, fields in [
+            (bad, r"neighbourhood.size\[1\] is 0, expected at least 1", {"size": (9, 0)}),
+            (bad, "neighbourhood.size has 0 entries, expected 1 to 3", {"size": ()}),
+            (bad, "neighbourhood.size has 4 entries, expected 1 to 3", {"size": (3, 3, 1, 1)}),
+            (bad, r"neighbourhood.size\[0\] is 4294967305, .*32 bits", {"size": 2**32 + 9}),
+            (bad, "neighbourhood.size.* 64 bits", {"size": 2**70}),
+            (bad, r"neighbourhood.size\[1\] is .* more than", {"size": [2**15] * 2}),
+            (TypeError, "neighbourhood.size is of type <class 'NoneType'>, expected whole numbers", {"size": None}),
+            (TypeError, r"neighbourhood.size\[1\] is of type <class 'float'>", {"size": (3, 3.0)}),
+            (TypeError, "neighbourhood.kernel is of type <class 'NoneType'>", {"kernel": None}),
+            (TypeError, "neighbourhood.kernel is of type <class 'str'>", {"kernel": "3"}),
+            (bad, "neighbourhood.kernel has 2 entries, expected 1 as neighbourhood.size", {"kernel": (3, 3)}),
+            (bad, r"neighbourhood.kernel\[0\] is 10, expected 1 to 9", {"kernel": 10}),
+            (bad, r"neighbourhood.kernel\[0\] is 5, expected 1 to 4", {"kernel": 5, "dilation": 2}),
+            (bad, r"neighbourhood.stride\[0\] is 0, expected at least 1", {"stride": 0}),
+            (bad, r"neighbourhood.stride\[0\] is 4, expected 1 to 3", {"stride": 4}),
+            (bad, r"neighbourhood.dilation\[0\] is 10, expected 1 to 9", {"dilation": 10}),
+            (bad, r"neighbourhood.causal\[0\] is 2, expected 0 to 1", {"causal": 2}),
+            (bad, r"neighbourhood.tile\[0\] is 0, expected at least 1", {"tile": [0]}),
+            (bad, "neighbourhood.tile has 2 axes of int32", {"tile": np.ones((1, 1), np.int32)}),
+            (bad, "neighbourhood.size: the grid has 8 tokens, a sequence 9 rows", {"size": 8}),
+        ]:
+            with self.subTest(text):
+                like = fastattn.Neighbourhood(**{"size": 9, "kernel": 3, **fields})
+                self.refuse(kind, text, neighbourhood=like)
+        for other in ({"size": 9, "kernel": 3}, 5, np.ones(3), "size"):
+            self.refuse(TypeError, "neighbourhood is of type .* a fastattn.Neighbourhood", neighbourhood=other)
+        q, k, v = self.three
+        like = fastattn.Neighbourhood(9, 3)
+        with self.assertRaisesRegex(bad, "neighbourhood is of the plan"):
+            fastattn.Plan(q, k, v, neighbourhood=like, dynamic_lengths=True).run(q, k, v, neighbourhood=like)
+
     def test_lists_of_a_run(self):
         q, k, v = self.three
         lists = fastattn.BlockLists(4, 8, np.ones((3, 2), bool))

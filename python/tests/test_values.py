@@ -178,6 +178,44 @@ class Values(unittest.TestCase):
         full = seen_by(masks[0], 8, 16, 37, 75)
         np.testing.assert_allclose(still.run(q, k, v), fastattn.attention(q, k, v, attn_mask=full), rtol=2e-6, atol=2e-6)
 
+    def test_neighbourhood(self):
+        for size, kernel, stride, dilation, causal, tile in (
+                ([30], [7], [1], [1], [False], [64]), ([31], [6], [4], [2], [True], [5]),
+                ([7, 9], [3, 4], [2, 1], [1, 2], [False, True], [8, 8]),
+                ([6, 8], [3, 8], [3, 5], [1, 1], [False] * 2, [2, 4]),
+                ([4, 5, 6], [3, 2, 3], [1, 2, 3], [1, 2, 1], [True, False, False], [4, 4, 4])):
+            seen, order = oracle.natten(size, kernel, stride, dilation, causal, tile)
+            full = np.pad(seen[order][:, order], ((0, 0), (0, 5)), constant_values=True)
+            three = problem(rows=len(order), keys=len(order) + 5)
+            like = fastattn.Neighbourhood(size, tuple(kernel), np.array(stride), np.array(dilation, np.int32), causal,
+                                          tile)
+            self.check(*three, given={"neighbourhood": like}, attn_mask=full)
+            keep = draw(full.shape, seed=14) > 0
+            self.check(*three, given={"neighbourhood": like, "attn_mask": keep}, attn_mask=full & keep)
+            plan = fastattn.Plan(*three, neighbourhood=like)
+            np.testing.assert_array_equal(plan.run(*three), fastattn.attention(*three, neighbourhood=like))
+
+    def test_neighbourhood_of_defaults(self):
+        """One number is for all axes, None is the default, and plans are told apart by all of them."""
+        three = problem(rows=80, keys=80)
+        plain = {"kernel": 3, "stride": 1, "dilation": 1, "causal": False, "tile": 8}
+        for change in ({}, {"kernel": 5}, {"stride": 2}, {"dilation": 2}, {"causal": True}, {"tile": 2}):
+            fields = plain | change
+            seen, order = oracle.natten([8, 10], *([value] * 2 for value in fields.values()))
+            for given in (fields, {"kernel": 3} | change):
+                like = fastattn.Neighbourhood((8, 10), **given)
+                self.check(*three, given={"neighbourhood": like}, attn_mask=seen[order][:, order])
+        before = fastattn.plan_cache_info()["misses"]
+        fastattn.attention(*three, neighbourhood=fastattn.Neighbourhood([8, 10], (3, 3), tile=[2, 2]), return_lse=True)
+        self.assertEqual(fastattn.plan_cache_info()["misses"], before)
+
+    def test_neighbourhood_is_copied(self):
+        three, size = problem(rows=30, keys=30), [30]
+        plan = fastattn.Plan(*three, neighbourhood=fastattn.Neighbourhood(size, 7), dynamic_lengths=True)
+        want = plan.run(*three)
+        size[0] = None
+        np.testing.assert_array_equal(plan.run(*three), want)
+
     def test_bits(self):
         q, k, v = problem()
         keep = draw((2, 4, 9, 13), seed=7) > 0
