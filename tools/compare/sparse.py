@@ -107,7 +107,7 @@ def near(size, width, one, other):
 
 def neighbourhood(options, in_patches):
     size, width = options.grid, min(options.kernel_size, options.grid)
-    order = patches(size)
+    there = patches(size).to(options.device)
 
     def sees(b, h, row, key):
         return near(size, width, row // size, key // size) & near(size, width, row % size, key % size)
@@ -115,15 +115,11 @@ def neighbourhood(options, in_patches):
     def sees_patches(b, h, row, key):
         return sees(b, h, there[row], there[key])
 
-    there = order.to(options.device)
-    seen = sees_patches(None, None, *grid_of(size * size, options.device))
-    block = PATCH * PATCH
-    lists = seen.view(size * size // block, block, -1, block).any(3).any(1).cpu()
     return Case(
         f"{width}x{width} of {size}x{size}" + (", patches" if in_patches else ""),
         size * size,
         sees_patches if in_patches else sees,
-        {"lists": fastattn.BlockLists(block, block, lists), "attn_mask": seen[None, None]},
+        {"neighbourhood": fastattn.Neighbourhood((size, size), width, tile=PATCH)},
         order=None if in_patches else there,
     )
 
@@ -153,8 +149,7 @@ def ours(case, tensors, arguments):
     if case.packed:
         tensors = [tensor[0] for tensor in tensors]
     plan = fastattn.Plan(*tensors, **arguments)
-    again = {name: arguments[name] for name in ("attn_mask",) if name in arguments}
-    return plan, lambda: plan.run(*tensors, **again)
+    return plan, lambda: plan.run(*tensors)
 
 
 def in_pytorch_s_order(case, result):
