@@ -6,11 +6,11 @@
  *
  *   time_gate BACKEND [TOKENS, 65536]
  */
-#include <fastattn/fastattn.h>
 #include <fastattn/reference.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
+
+#include "tests/gpu/measure.h"
 
 enum { HEADS = 8, GROUP = 4, DIM = 128, CHUNK = 512, ROWS = 128, TOPK = 8, TURNS = 9 };
 
@@ -18,41 +18,10 @@ static fa_device *device;
 static fa_queue *queue;
 static uint64_t state = 1;
 
-static void need(fa_status status)
-{
-    if (status == FA_OK)
-        return;
-    (void)fprintf(stderr, "%s: %s\n", fa_status_name(status), fa_last_error());
-    exit(status == FA_NO_DEVICE ? 77 : EXIT_FAILURE);
-}
-
-static uint32_t draw(void)
-{
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(state >> 33);
-}
-
-static float draw_float(void)
-{
-    return (float)draw() / (float)(1u << 30) - 1.0f;
-}
-
-static fa_buffer *buffer_of(size_t bytes, const void *from)
-{
-    fa_buffer *buffer;
-    need(fa_buffer_create(device, bytes, &buffer));
-    if (from)
-        need(fa_buffer_write(queue, buffer, 0, from, bytes));
-    return buffer;
-}
-
 /* A direction of a chunk of a head: signs. */
 static float direction(int head, int64_t chunk, int dim)
 {
-    uint64_t n = ((uint64_t)chunk * HEADS + (uint64_t)head) * DIM + (uint64_t)dim + 1;
-    n = (n ^ n << 21 ^ n << 43) * 0x9e3779b97f4a7c15u;
-    n = (n ^ n >> 32) * 0xd6e8feb86659fd93u;
-    return n >> 63 ? 1.0f : -1.0f;
+    return sign_of(((uint64_t)chunk * HEADS + (uint64_t)head) * DIM + (uint64_t)dim + 1);
 }
 
 /* (heads, tokens, dim): keys of a chunk lie around its direction. */
@@ -63,9 +32,9 @@ static fa_buffer *draw_keys(int64_t tokens, float strength)
     for (size_t i = 0; x && i < count; i++) {
         const int64_t token = (int64_t)(i / DIM) % tokens;
         const int head = (int)(i / DIM / (size_t)tokens);
-        x[i] = fa_f32_to_f16(strength * direction(head, token / CHUNK, (int)(i % DIM)) + draw_float());
+        x[i] = fa_f32_to_f16(strength * direction(head, token / CHUNK, (int)(i % DIM)) + draw_float(&state));
     }
-    fa_buffer *buffer = buffer_of(count * sizeof(*x), x);
+    fa_buffer *buffer = buffer_of(device, queue, count * sizeof(*x), x);
     free(x);
     return buffer;
 }
@@ -81,18 +50,18 @@ static fa_buffer *draw_rows(int64_t tokens)
         const int head = (int)((int64_t)row / tokens / GROUP);
         if (token % CHUNK == 0) {
             state = (uint64_t)(own * HEADS + head) + 1;
-            sought[0] = draw() % (own + 1);
+            sought[0] = draw(&state) % (own + 1);
             for (int n = 1; n < TOPK - 1; n++) /* apart where there are enough */
                 sought[n] = (sought[0] + n * (own + 1) / (TOPK - 1)) % (own + 1);
         }
         for (int d = 0; d < DIM; d++) {
-            float sum = draw_float();
+            float sum = draw_float(&state);
             for (int n = 0; n < TOPK - 1; n++)
                 sum += 0.5f * direction(head, sought[n], d);
             x[row * DIM + (size_t)d] = fa_f32_to_f16(sum);
         }
     }
-    fa_buffer *buffer = buffer_of(count * sizeof(*x), x);
+    fa_buffer *buffer = buffer_of(device, queue, count * sizeof(*x), x);
     free(x);
     return buffer;
 }
@@ -105,50 +74,31 @@ typedef struct scene {
     fa_gate_args gated;
 } scene;
 
-static void run_dense(const scene *s)
+static void run_dense(const void *what)
 {
+    const scene *s = what;
     fa_attention_args args = s->args;
     args.work = NULL;
     need(fa_plan_run(s->dense, queue, &args));
 }
 
-static void run_sparse(const scene *s)
+static void run_sparse(const void *what)
 {
+    const scene *s = what;
     need(fa_plan_run(s->sparse, queue, &s->args));
 }
 
-static void run_gate(const scene *s)
+static void run_gate(const void *what)
 {
+    const scene *s = what;
     const fa_device_lists lists = {.struct_size = sizeof(lists), .mask = s->gated.mask};
     need(fa_gate_run(s->gate, queue, &s->gated));
     need(fa_plan_schedule_lists(s->sparse, queue, &lists, s->args.work, 0));
 }
 
-static double now(void)
+static double measure(void (*run)(const void *), const scene *s)
 {
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_size(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double measure(void (*run)(const scene *), const scene *s)
-{
-    double seconds[TURNS];
-    for (int turn = -2; turn < TURNS; turn++) { /* the first two warm up */
-        const double begin = now();
-        run(s);
-        need(fa_queue_wait(queue));
-        if (turn >= 0)
-            seconds[turn] = now() - begin;
-    }
-    qsort(seconds, TURNS, sizeof(seconds[0]), by_size);
-    return seconds[TURNS / 2];
+    return measure_median(queue, TURNS, run, s);
 }
 
 /* The part of blocks that lists have, of those that a causal mask shows. */
@@ -178,10 +128,11 @@ static void measure_gate(scene *s, const fa_gate_desc *gate, fa_attention_desc d
     desc.lists = &lists;
     desc.dynamic_lengths = 2;
     need(fa_plan_create(device, &desc, &s->sparse));
-    s->gated.mask = buffer_of((size_t)(lists.heads * lists.row_blocks * lists.key_blocks), NULL);
-    s->gated.workspace = buffer_of(fa_gate_workspace(s->gate), NULL);
-    s->args.work = buffer_of(fa_plan_work(s->sparse), NULL);
-    s->args.workspace = buffer_of(fa_plan_workspace(s->sparse) + 1, NULL);
+    s->gated.mask =
+        buffer_of(device, queue, (size_t)(lists.heads * lists.row_blocks * lists.key_blocks), NULL);
+    s->gated.workspace = buffer_of(device, queue, fa_gate_workspace(s->gate), NULL);
+    s->args.work = buffer_of(device, queue, fa_plan_work(s->sparse), NULL);
+    s->args.workspace = buffer_of(device, queue, fa_plan_workspace(s->sparse) + 1, NULL);
     need(fa_plan_schedule_device(s->sparse, queue, &lengths, s->args.work, 0));
     const double gating = measure(run_gate, s), sparse = measure(run_sparse, s), saved = dense - sparse;
     (void)printf("%-22s gate and lists %9.3f ms, attention %9.3f ms, density %.3f, gate / saved %.3f\n",
@@ -209,8 +160,8 @@ static void measure_all(int64_t tokens)
     s.gated.q = s.args.q = draw_rows(tokens);
     s.gated.k = s.args.k = draw_keys(tokens, 1);
     s.args.v = draw_keys(tokens, 0);
-    s.args.o = buffer_of((size_t)(HEADS * GROUP * tokens) * DIM * sizeof(uint16_t), NULL);
-    s.args.workspace = buffer_of(fa_plan_workspace(s.dense) + 1, NULL);
+    s.args.o = buffer_of(device, queue, (size_t)(HEADS * GROUP * tokens) * DIM * sizeof(uint16_t), NULL);
+    s.args.workspace = buffer_of(device, queue, fa_plan_workspace(s.dense) + 1, NULL);
     const double dense = measure(run_dense, &s);
     (void)printf("%lld tokens, dense %.3f ms\n", (long long)tokens, dense * 1e3);
     fa_buffer_destroy(s.args.workspace);
