@@ -5,10 +5,10 @@
  *
  *   time_sparse BACKEND [TOKENS, 65536] [METHOD...]
  *
- * The prompt has planted structure. It consists of runs of 64 to 192 tokens, and each run of each KV head has one of TOKENS / 1024 topics.
- * Keys lie around the direction of their topic, and rows look for that of their own: some 9 of 10 parts of a row's weight are on the
- * 1024 or so keys of its topic, in some eight places of the prompt. Values lie around a direction of their topic too, so that what is
- * attended to matters. Runs begin anywhere, so that no block or chunk is one.
+ * The prompt has planted structure. It consists of runs of 64 to 192 tokens, and each run of each KV head has one of TOKENS / 1024
+ * topics. Keys lie around the direction of their topic, and rows look for that of their own: their scores are about 8 there and around
+ * 0 elsewhere, so that more than nine tenths of a late row's weight are on some 1024 keys, in eight or so places. Values lie around a
+ * direction of their topic too, so that it matters what is attended to. Runs begin anywhere: they are no blocks or chunks.
  */
 #include <fastattn/hyper.h>
 #include <fastattn/merge.h>
@@ -152,7 +152,7 @@ static void report(const char *name, const char *where, double planning, double 
         const double expected = number(exact, i), difference = fabs(number(o, i) - expected);
         squares += difference * difference;
         all += expected * expected;
-        most = difference <= most ? most : difference; /* NaN too */
+        most = difference <= most || isnan(most) ? most : difference; /* NaN stays */
     }
     free(o);
     (void)printf("%-9s %-7s %11.3f %11.3f %9.3f %9.3f %9.3f %10.2e %10.2e\n", name, where, planning * 1e3,
