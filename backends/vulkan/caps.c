@@ -236,7 +236,8 @@ static void read_features(const fa_vk_instance *instance, VkPhysicalDevice devic
                       subgroup->subgroupSize <= MIN_GROUP;
     caps->matrix = f->matrix.cooperativeMatrix && f->float16.shaderFloat16 &&
                    f->memory_model.vulkanMemoryModel && f->storage16.storageBuffer16BitAccess &&
-                   caps->subgroups && (on & FA_VULKAN_COOPERATIVE_MATRIX) && f->base.features.shaderInt16 &&
+                   caps->subgroups && (subgroup->supportedOperations & VK_SUBGROUP_FEATURE_BALLOT_BIT) &&
+                   (on & FA_VULKAN_COOPERATIVE_MATRIX) && f->base.features.shaderInt16 &&
                    subgroup->subgroupSize >= 16 && has_matrix_shape(instance, device);
     caps->portability = f->portability;
 }

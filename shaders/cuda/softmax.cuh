@@ -127,6 +127,11 @@ struct work {
 #include "core/portable/work.h"
 #include "core/portable/keys.h"
 #include "core/portable/lanes.h"
+#define FA_LANES 32
+#define FA_LANE int(threadIdx.x % 32)
+#define FA_BALLOT(x) __ballot_sync(0xffffffffu, x)
+#define FA_LOWEST(bits) (__ffs(bits) - 1)
+#include "core/portable/met.h"
 
 __device__ __forceinline__ fa_key_place work::place_of(int key) const
 {

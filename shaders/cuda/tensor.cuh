@@ -752,7 +752,8 @@ struct tensor_kernel {
 
     __device__ void run()
     {
-        int key = fa_work_next(s, TRANSFORMS, s.key_begin, BLOCK_KV), stage = 0;
+        fa_met met = fa_met_from(s, TRANSFORMS, s.key_begin, BLOCK_KV);
+        int key = met.key, stage = 0;
         typename held_rows<TILES, HELD>::vectors::room room_q;
         q.rows.use(room_q);
         leave_notes();
@@ -761,8 +762,10 @@ struct tensor_kernel {
         start();
         ROLLED
         while (key < s.key_end) {
-            const int key_end = FA_MIN(key + BLOCK_KV, s.key_end), next = fa_work_next(s, TRANSFORMS, key + BLOCK_KV, BLOCK_KV);
-            const bool cut = s.is_cut(key, key_end);
+            const int key_end = FA_MIN(key + BLOCK_KV, s.key_end);
+            const bool cut = fa_met_cut(s, met, key_end, BLOCK_KV);
+            met = fa_met_next(s, TRANSFORMS, met, BLOCK_KV);
+            const int next = met.key;
             wait_copies<0>();
             __syncthreads();
             if constexpr (UNIT < 80)

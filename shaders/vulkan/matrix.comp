@@ -24,6 +24,7 @@
 #extension GL_KHR_memory_scope_semantics : require
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_KHR_shader_subgroup_shuffle : require
+#extension GL_KHR_shader_subgroup_ballot : require
 #extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
 #define FA_SUBGROUPS
 #define FA_HALVES
@@ -31,6 +32,12 @@
 #include "keys.glsl"
 #include "formats.glsl"
 #include "staged.glsl"
+
+#define FA_LANES min(SUBGROUP, 32)
+#define FA_LANE int(gl_SubgroupInvocationID)
+#define FA_BALLOT(bit) subgroupBallot(bit).x
+#define FA_LOWEST(bits) findLSB(bits)
+#include "core/portable/met.h"
 
 layout(constant_id = FA_VK_BLOCK_Q) const int BLOCK_Q = 64;
 layout(constant_id = FA_VK_BLOCK_KV) const int BLOCK_KV = 32;
@@ -374,7 +381,8 @@ void main()
     find_places();
     load_rows();
 
-    int key = fa_work_next(w, TRANSFORM != 0, w.key_begin, BLOCK_KV);
+    fa_met met = fa_met_from(w, TRANSFORM != 0, w.key_begin, BLOCK_KV);
+    int key = met.key;
     if (key < w.key_end) {
         if (PAGES != 0) {
             find_keys(key, w.key_end);
@@ -384,8 +392,10 @@ void main()
         put_keys();
     }
     while (key < w.key_end) {
-        const int key_end = min(key + BLOCK_KV, w.key_end), next = fa_work_next(w, TRANSFORM != 0, key + BLOCK_KV, BLOCK_KV);
-        const bool masked = fa_work_class(w, key, key_end) == FA_CLASS_PARTIAL;
+        const int key_end = min(key + BLOCK_KV, w.key_end);
+        const bool masked = fa_met_cut(w, met, key_end, BLOCK_KV);
+        met = fa_met_next(w, TRANSFORM != 0, met, BLOCK_KV);
+        const int next = met.key;
         const bool hides = masked || (w.flags & FA_TABLE_KEEP) != 0;
         barrier();
         fetch_values(key, key_end);

@@ -76,7 +76,8 @@ void vkGetPhysicalDeviceProperties2(VkPhysicalDevice device, VkPhysicalDevicePro
             VkPhysicalDeviceSubgroupProperties *g = (VkPhysicalDeviceSubgroupProperties *)(void *)s;
             g->subgroupSize = 32;
             g->supportedStages = VK_SHADER_STAGE_COMPUTE_BIT;
-            g->supportedOperations = VK_SUBGROUP_FEATURE_BASIC_BIT | VK_SUBGROUP_FEATURE_SHUFFLE_BIT;
+            g->supportedOperations = VK_SUBGROUP_FEATURE_BASIC_BIT | VK_SUBGROUP_FEATURE_SHUFFLE_BIT |
+                                     VK_SUBGROUP_FEATURE_BALLOT_BIT;
         }
     }
 }
