@@ -31,6 +31,7 @@
 #define FA_TASK_ALONE
 #define FA_TASK_SHARED(t, n) ((t)->shared[n])
 #define FA_TASK_SHARED_ADD(t, n, x) ((t)->shared[n] = (int)((uint32_t)(t)->shared[n] + (uint32_t)(x)))
+#define FA_TASK_SHARED_OR(t, n, x) ((t)->shared[n] = (int)((uint32_t)(t)->shared[n] | (uint32_t)(x)))
 #define FA_TASK_SYNC(t) ((void)(t))
 #define FA_TASK_LOW(at) ((uint32_t)(at))
 #define FA_TASK_HIGH(at) ((uint32_t)((uint64_t)(at) >> 32))

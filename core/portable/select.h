@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The best columns of each row of scores, in the words of task.h. A row's scores are ordered as integers. Few best are kept by one
- * work-item for each list, as it goes through the columns. Else a work-group does a list: it finds the least score that is
- * chosen digit by digit, 8 bits at a time, from how much lies on each digit, and then takes what is above. Sums are of integers,
- * and so the same in any order.
+ * work-item for each row, as it goes through the columns: a list of few rows has one work-item, one of many a work-group. Else a
+ * work-group does a row at a time: it finds the least score that is chosen digit by digit, 8 bits at a time, from how much lies on
+ * each digit, and then takes what is above. Sums are of integers, and so the same in any order.
  */
 #ifndef FA_PORTABLE_SELECT_H
 #define FA_PORTABLE_SELECT_H
@@ -12,11 +12,17 @@
 #include "task.h"
 #include "visible.h"
 
-/* Up to so many best are few; lists of a work-group then. */
+/* Up to so many best, of so many columns, are few; lists of a work-group where each has one work-item. */
 #define FA_SELECT_FEW 16
+#define FA_SELECT_FEW_COLUMNS 4096
 #define FA_SELECT_LISTS 64
 
-/* Operands. Constant 0 says whether the best are few. */
+/* How a list is made, which constant 0 says: by a work-group row by row or, where the best are few, all its rows at once or alone. */
+#define FA_SELECT_BY_ROW 0
+#define FA_SELECT_AT_ONCE 1
+#define FA_SELECT_ALONE 2
+
+/* Operands. */
 #define FA_SELECT_SCORES 0
 #define FA_SELECT_BITS 1
 #define FA_SELECT_MASK 2
@@ -24,11 +30,18 @@
 #define FA_SELECT_COUNTS 4
 #define FA_SELECT_VISIBLE 5
 
-/* Shared: two ints of each digit, the same of each FA_SELECT_SPAN digits, one of each work-item, of which there are at most 256. */
+/*
+ * Shared: two ints of each digit, the same of each FA_SELECT_SPAN digits, one of each work-item, of which there are at most 256.
+ * In the place of digits, the words of a list that is made at once.
+ */
 #define FA_SELECT_DIGITS 256
 #define FA_SELECT_SPAN 16
 #define FA_SELECT_SPANS_AT 512
 #define FA_SELECT_ITEMS_AT 544
+
+#if FA_SELECT_FEW_COLUMNS / 32 > FA_SELECT_ITEMS_AT
+#error "the words of a list lie where work-items have theirs"
+#endif
 
 FA_STRUCT(fa_select_params)
     fa_visible_rule rule;
@@ -381,8 +394,11 @@ FA_KERNEL_FN void fa_select_take_few(FA_TASK t, fa_select_row r, int list)
     }
     FA_UNROLLED
     for (i = 0; i < FA_SELECT_FEW; i++) {
-        if (column[i] >= 0)
-            fa_select_mark(t, list, column[i] >> 5, 1u << FA_UINT(column[i] & 31));
+        const fa_uint bit = 1u << FA_UINT(column[i] & 31);
+        if (column[i] >= 0 && FA_TASK_CONSTANT(t, 0) == FA_SELECT_AT_ONCE)
+            FA_TASK_SHARED_OR(t, column[i] >> 5, FA_INT(bit));
+        else if (column[i] >= 0)
+            fa_select_mark(t, list, column[i] >> 5, bit);
     }
 }
 
@@ -445,28 +461,50 @@ FA_KERNEL_FN void fa_select_put(FA_TASK t, int list, int begin, int end, fa_sele
         FA_PUT32(t, 4, FA_INDEX(list) * FA_INDEX(4), FA_UINT(tally.all));
 }
 
-/* A list: by all work-items of a group or, where the best are few, by one. */
+/* Row n of those of a list, head by head. */
+FA_KERNEL_FN fa_select_row fa_select_row_of_list(FA_TASK t, int line, int first, int rows, int n)
+{
+    return fa_select_row_of(t, line, line * FA_SELECT_IS(t, each) + n / rows, first + n % rows);
+}
+
+/* What `count` rows of a list choose, in words [begin, end), which are the work-item's own: each row by one work-item. */
+FA_KERNEL_FN void fa_select_at_once(FA_TASK t, int list, int line, int first, int rows, int count, int begin,
+                                    int end, int item, int items)
+{
+    for (int word = begin; word < end; word++)
+        FA_TASK_SHARED(t, word) = 0;
+    FA_TASK_SYNC(t);
+    for (int n = item; n < count; n += items)
+        fa_select_take_few(t, fa_select_row_of_list(t, line, first, rows, n), list);
+    FA_TASK_SYNC(t);
+    for (int word = begin; word < end; word++)
+        fa_select_mark(t, list, word, FA_UINT(FA_TASK_SHARED(t, word)));
+}
+
+/* A list, by so many work-items. */
 FA_KERNEL_FN void fa_select_list(FA_TASK t, int list, int item, int items)
 {
-    const int lists = FA_SELECT_IS(t, lists), each = FA_SELECT_IS(t, each), words = FA_SELECT_IS(t, words);
+    const int lists = FA_SELECT_IS(t, lists), words = FA_SELECT_IS(t, words), way = FA_TASK_CONSTANT(t, 0);
     const int line = list / lists, first = (list - line * lists) * FA_SELECT_IS(t, list_rows);
-    const int rows = FA_MIN(FA_SELECT_IS(t, list_rows), FA_SELECT_IS(t, rows) - first);
+    const int rows = FA_MIN(FA_SELECT_IS(t, list_rows), FA_SELECT_IS(t, rows) - first),
+              count = FA_SELECT_IS(t, each) * rows;
     const int share = (words + items - 1) / items, begin = FA_MIN(item * share, words),
               end = FA_MIN(begin + share, words);
-    const bool few = FA_TASK_CONSTANT(t, 0) != 0;
     fa_select_tally tally;
     for (int word = begin; word < end; word++)
         FA_PUT32(t, 1, FA_SELECT_WORD_AT(t, list, word), 0u);
-    for (int n = 0; n < each * rows; n++) {
-        const fa_select_row r = fa_select_row_of(t, line, line * each + n / rows, first + n % rows);
-        if (few)
+    if (way == FA_SELECT_AT_ONCE)
+        fa_select_at_once(t, list, line, first, rows, count, begin, end, item, items);
+    for (int n = 0; n < count && way != FA_SELECT_AT_ONCE; n++) {
+        const fa_select_row r = fa_select_row_of_list(t, line, first, rows, n);
+        if (way == FA_SELECT_ALONE)
             fa_select_take_few(t, r, list);
         else
             fa_select_take(t, r, fa_select_choose(t, r, item, items), list, begin, end, item, items);
     }
     tally.before = 0;
     tally.all = fa_select_length(t, list, begin, end);
-    if (!few)
+    if (way != FA_SELECT_ALONE)
         tally = fa_select_add_up(t, tally.all, item, items);
     fa_select_put(t, list, begin, end, tally, item, items);
 }
@@ -475,7 +513,7 @@ FA_KERNEL_FN void fa_select_list(FA_TASK t, int list, int item, int items)
 FA_KERNEL_FN void fa_select_group(FA_TASK t, int group, int item, int items)
 {
     const int count = FA_SELECT_IS(t, lines) * FA_SELECT_IS(t, lists);
-    if (FA_TASK_CONSTANT(t, 0) == 0) {
+    if (FA_TASK_CONSTANT(t, 0) != FA_SELECT_ALONE) {
         if (group < count)
             fa_select_list(t, group, item, items);
     } else {

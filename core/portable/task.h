@@ -20,6 +20,7 @@
  * Programs of which the work-items of a group work together, also in
  *   FA_TASK_SHARED(t, n)     int number n that they share, of FA_TASK_SHARED_INTS for each, or of a number of the program's below
  *   FA_TASK_SHARED_ADD(t, n, x)  adds to it, while others do too; more than 32 bits wrap around
+ *   FA_TASK_SHARED_OR(t, n, x)   sets bits of it, likewise
  *   FA_TASK_SYNC(t)          all have come here, and see what each has shared
  *   FA_TASK_LOW(at), FA_TASK_HIGH(at)  the lower and the upper 32 bits of an FA_AT
  */

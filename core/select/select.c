@@ -11,8 +11,8 @@
 
 #include "core/portable/select.h"
 
-/* Of more columns one work-item takes long, of more weights sums do not fit. */
-enum { GROUP = 256, FEW_COLUMNS = 4096, MOST_WEIGHTS = 1 << 17 };
+/* Work-items of a group, and where the best are few; of so many rows a list has a group then; of more weights sums do not fit. */
+enum { GROUP = 256, FEW_GROUP = 64, MANY_ROWS = 32, MOST_WEIGHTS = 1 << 17 };
 
 _Static_assert(FA_SELECT_ITEMS_AT + GROUP <= FA_SELECT_SHARED, "task.h has room for what is shared");
 
@@ -93,21 +93,34 @@ static void fill_params(fa_select *s, const fa_select_desc *d, const fa_visible_
     };
 }
 
+static int64_t rows_of_list(const fa_select_params *p)
+{
+    return (int64_t)FA_MIN(p->list_rows, p->rows) * p->each;
+}
+
+/* How lists are made. */
+static int way_of(const fa_select_params *p)
+{
+    if (p->topk == 0 || p->topk > FA_SELECT_FEW || p->rule.columns > FA_SELECT_FEW_COLUMNS)
+        return FA_SELECT_BY_ROW;
+    return rows_of_list(p) < MANY_ROWS ? FA_SELECT_ALONE : FA_SELECT_AT_ONCE;
+}
+
 /* Of each row of a list: four digits, and twice the share of columns; or all columns. */
 static fa_status check_turns(const fa_step *step, const fa_select_params *p)
 {
+    const int way = step->task.constant[0];
     const int64_t items = fa_step_items(step), columns = p->rule.columns,
-                  words = fa_ceil_div(p->words, items);
-    const int64_t rows = (int64_t)FA_MIN(p->list_rows, p->rows) * p->each;
+                  words = way == FA_SELECT_ALONE ? p->words : fa_ceil_div(p->words, items);
+    const int64_t rows = way == FA_SELECT_AT_ONCE ? fa_ceil_div(rows_of_list(p), items) : rows_of_list(p);
     int64_t row = 5 * (columns / items + 1 + 512 / items + 2 * FA_SELECT_SPAN + 20) +
                   2 * (33 * words + GROUP) + 64,
             turns;
-    if (step->task.constant[0])
+    if (way != FA_SELECT_BY_ROW)
         row = (FA_SELECT_FEW + 1) * (columns + 3);
     if (!fa_mul_i64(rows, row, &turns))
         turns = INT64_MAX / 2;
-    return fa_step_check_turns(step,
-                               turns + 100 * (step->task.constant[0] ? p->words : words) + p->width + GROUP);
+    return fa_step_check_turns(step, turns + 100 * words + p->width + GROUP);
 }
 
 static fa_status add_operands(fa_step *step, const fa_select_desc *d, const fa_select_params *p)
@@ -141,7 +154,6 @@ static fa_status init(fa_step *step, const void *desc)
     int64_t lines;
     FA_TRY(fa_copy_struct(&d, sizeof(d), FA_SELECT_DESC_0_1, desc, "fa_select_desc"));
     FA_TRY(check(&d, &rule));
-    const bool few = d.topk > 0 && d.topk <= FA_SELECT_FEW && rule.columns <= FEW_COLUMNS;
     if (!fa_mul_i64(d.batch, d.heads, &lines) || lines > INT32_MAX)
         return fa_fail(FA_UNSUPPORTED, "batch is %lld and heads %lld: at most %d heads are served",
                        (long long)d.batch, (long long)d.heads, INT32_MAX);
@@ -150,12 +162,13 @@ static fa_status init(fa_step *step, const void *desc)
     step->names = names;
     step->operands = sizeof(names) / sizeof(names[0]);
     FA_TRY(add_operands(step, &d, &s->params));
-    if (few)
+    const int way = way_of(&s->params);
+    if (way == FA_SELECT_ALONE)
         step->groups = (int32_t)fa_ceil_div(step->groups, FA_SELECT_LISTS);
     step->task.kind = FA_TASK_SELECT;
     step->task.name = "select";
-    step->task.group = few ? FA_SELECT_LISTS : GROUP;
-    step->task.constant[0] = few;
+    step->task.group = way == FA_SELECT_BY_ROW ? GROUP : FEW_GROUP;
+    step->task.constant[0] = way;
     step->task.params = &s->params;
     step->task.params_bytes = sizeof(s->params);
     step->task.run = run_group;

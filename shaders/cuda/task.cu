@@ -38,6 +38,7 @@
 #define FA_TASK_HIGH(at) fa_uint((at) >> 32)
 #define FA_TASK_SHARED(t, n) task_shared()[n]
 #define FA_TASK_SHARED_ADD(t, n, x) atomicAdd(&task_shared()[n], x)
+#define FA_TASK_SHARED_OR(t, n, x) atomicOr(&task_shared()[n], x)
 #define FA_TASK_SYNC(t) __syncthreads()
 
 constexpr int MOST_THREADS = 256;

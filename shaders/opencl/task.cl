@@ -42,6 +42,7 @@ typedef struct task {
 #define FA_TASK_HIGH(at) ((uint)((at) >> 32))
 #define FA_TASK_SHARED(t, n) ((t)->shared)[n]
 #define FA_TASK_SHARED_ADD(t, n, x) (void)atomic_add(&((t)->shared)[n], x)
+#define FA_TASK_SHARED_OR(t, n, x) (void)atomic_or(&((t)->shared)[n], x)
 #define FA_TASK_SYNC(t) barrier(CLK_LOCAL_MEM_FENCE)
 
 #pragma OPENCL FP_CONTRACT OFF /* codes are what ggml's quantiser makes, to the bit */

@@ -101,6 +101,7 @@ uint shift_of(address p)
 shared int task_shared[FA_SHARED_INTS];
 #define FA_TASK_SHARED(t, n) task_shared[n]
 #define FA_TASK_SHARED_ADD(t, n, x) atomicAdd(task_shared[n], x)
+#define FA_TASK_SHARED_OR(t, n, x) atomicOr(task_shared[n], x)
 #define FA_TASK_SYNC(t) barrier()
 #endif
 

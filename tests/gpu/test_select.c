@@ -443,6 +443,24 @@ START_TEST(best)
 }
 END_TEST
 
+/* Lists of fewer rows than a work-group takes at once, of as many, of more, and of more than it has work-items. */
+START_TEST(many_rows)
+{
+    static const int64_t list_rows[] = {15, 16, 17, 40, 70};
+    static choice_scene s;
+    random_state random = {(uint64_t)_i + 1};
+    for (size_t n = 0; device && n < (slow ? 2 : COUNT(list_rows)); n++) {
+        draw_choice(&s, random_between(&random, 60, 90), random_between(&random, 1, 80), true, &random);
+        s.desc.topk = random_between(&random, 4, 16);
+        s.desc.list_rows = list_rows[slow ? 2 * n + (size_t)_i : n];
+        s.desc.list_heads = 2;
+        s.lists = blocks_of(s.rows, s.desc.list_rows);
+        s.lines = s.desc.batch * s.desc.heads / 2;
+        check_choice(&s);
+    }
+}
+END_TEST
+
 /* A list for each row alone, as rounding may decide of more or less. */
 START_TEST(thresholds)
 {
@@ -493,6 +511,7 @@ int main(int argc, char **argv)
     tcase_add_loop_test(tc, means, 0, slow ? 1 : 4);
     tcase_add_loop_test(tc, row_scores, 0, slow ? 2 : 4);
     tcase_add_loop_test(tc, best, 0, slow ? 2 : 8);
+    tcase_add_loop_test(tc, many_rows, 0, slow ? 2 : 4);
     tcase_add_loop_test(tc, thresholds, 0, slow ? 2 : 8);
     tcase_add_loop_test(tc, long_row, 0, 2);
     return run_on_backend(suite);

@@ -79,6 +79,7 @@ PORTABLE_MUTATIONS = {
     "numbers of no bucket in the first": (PORTABLE + "sort.h", "key > last ? last : key", "key > last ? 0 : key", "test_permute", True),
     "signs taken for a bucket": (PORTABLE + "hash.h", "rank ^= rank >> FA_UINT(shift);", ";", "test_permute", True),
     "gates: of equal scores the last": (PORTABLE + "select.h", "better || key > next;", "better || key >= next;", "test_select", True),
+    "choices: rows that others have": (PORTABLE + "select.h", "n < count; n += items)\n        fa_select_take_few", "n < count; n += items + 1)\n        fa_select_take_few", "test_select", True),
     "choices: a digit too low": (PORTABLE + "select.h", "if (!fa_select_less(s, p.rest))", "if (fa_select_less(p.rest, s))", "test_select", True),
     "scores: dims beyond the last": (PORTABLE + "row_scores.h", "d < FA_ROW_SCORES_IS(t, dim); d += FA_TILE_DIMS", "d + FA_TILE_DIMS < FA_ROW_SCORES_IS(t, dim); d += FA_TILE_DIMS", "test_select", True),
     "neighbourhoods never cut": (PORTABLE + "near.h", "cuts = !fa_near_holds(", "cuts = false && !fa_near_holds(", "neighbour-2d/f32*", True),
