@@ -2,7 +2,8 @@
 /*
  * Not a test: a measurement. A causal prompt of f16 with 32 query heads, 8 KV heads and 128 dims, in which each 512 rows look for the same
  * seven chunks of 512 keys: how long a gate takes that finds these and the own one (MoBA), and how much of dense attention's time it
- * saves. The median of several runs, each waited for.
+ * saves. Beside it what the gate of each row does one after the other: means, scores, choice. The median of several runs, each waited
+ * for.
  *
  *   time_gate BACKEND [TOKENS, 65536]
  */
@@ -72,6 +73,12 @@ typedef struct scene {
     fa_gate *gate;
     fa_attention_args args;
     fa_gate_args gated;
+    fa_pooling *pooling;
+    fa_row_scores *scores;
+    fa_select *select;
+    fa_pooling_args pooled;
+    fa_row_scores_args scored;
+    fa_select_args selected;
 } scene;
 
 static void run_dense(const void *what)
@@ -97,6 +104,22 @@ static void run_gate(const void *what)
 }
 
 static double measure(void (*run)(const void *), const scene *s)
+static void run_pooling(const scene *s)
+{
+    need(fa_pooling_run(s->pooling, queue, &s->pooled));
+}
+
+static void run_scores(const scene *s)
+{
+    need(fa_row_scores_run(s->scores, queue, &s->scored));
+}
+
+static void run_select(const scene *s)
+{
+    need(fa_select_run(s->select, queue, &s->selected));
+}
+
+static double now(void)
 {
     return measure_median(queue, TURNS, run, s);
 }
@@ -145,6 +168,58 @@ static void measure_gate(scene *s, const fa_gate_desc *gate, fa_attention_desc d
     fa_gate_destroy(s->gate);
 }
 
+/* The objects of a gate of each row, and their memory. */
+static void make_parts(scene *s, const fa_gate_desc *gate)
+{
+    const int64_t rows = gate->q.shape[2], chunks = (rows + CHUNK - 1) / CHUNK,
+                  lists = HEADS * ((rows + ROWS - 1) / ROWS);
+    const fa_sparse_shape shape = {
+        .rows = rows, .keys = rows, .block_rows = 1, .block_keys = CHUNK, .mask = gate->mask};
+    const fa_pooling_desc pooling = {sizeof(pooling), gate->k, CHUNK};
+    const fa_row_scores_desc scores = {.struct_size = sizeof(scores),
+                                       .shape = shape,
+                                       .q = gate->q,
+                                       .k = fa_tensor_make(FA_F32, 1, HEADS, chunks, DIM),
+                                       .scale = 1};
+    const fa_select_desc select = {.struct_size = sizeof(select),
+                                   .shape = shape,
+                                   .batch = 1,
+                                   .heads = HEADS * GROUP,
+                                   .topk = gate->topk,
+                                   .own = 1,
+                                   .list_rows = ROWS,
+                                   .list_heads = GROUP,
+                                   .want_mask = 1};
+    need(fa_pooling_create(device, &pooling, &s->pooling));
+    need(fa_row_scores_create(device, &scores, &s->scores));
+    need(fa_select_create(device, &select, &s->select));
+    fa_buffer *const means = buffer_of((size_t)(HEADS * chunks) * DIM * sizeof(float), NULL);
+    fa_buffer *const products = buffer_of((size_t)(HEADS * GROUP * rows * chunks) * sizeof(float), NULL);
+    s->pooled = (fa_pooling_args){.struct_size = sizeof(s->pooled), .x = s->args.k, .means = means};
+    s->scored = (fa_row_scores_args){
+        .struct_size = sizeof(s->scored), .q = s->args.q, .k = means, .scores = products};
+    s->selected =
+        (fa_select_args){.struct_size = sizeof(s->selected),
+                         .scores = products,
+                         .bits = buffer_of((size_t)(lists * ((chunks + 31) / 32)) * sizeof(uint32_t), NULL),
+                         .mask = buffer_of((size_t)(lists * chunks), NULL)};
+}
+
+static void measure_parts(scene *s, const fa_gate_desc *gate)
+{
+    make_parts(s, gate);
+    const double pooling = measure(run_pooling, s), scores = measure(run_scores, s),
+                 select = measure(run_select, s);
+    (void)printf("%-22s means %9.3f ms, scores %9.3f ms, choice %9.3f ms\n", "of it", pooling * 1e3,
+                 scores * 1e3, select * 1e3);
+    fa_buffer *const all[] = {s->pooled.means, s->scored.scores, s->selected.bits, s->selected.mask};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        fa_buffer_destroy(all[i]);
+    fa_select_destroy(s->select);
+    fa_row_scores_destroy(s->scores);
+    fa_pooling_destroy(s->pooling);
+}
+
 static void measure_all(int64_t tokens)
 {
     fa_attention_desc desc = {
@@ -174,6 +249,7 @@ static void measure_all(int64_t tokens)
                          .topk = TOPK,
                          .per_kv_head = 1};
     measure_gate(&s, &gate, desc, dense);
+    measure_parts(&s, &gate);
     gate.pool_q = 1;
     measure_gate(&s, &gate, desc, dense);
     fa_buffer *const all[] = {s.args.q, s.args.k, s.args.v, s.args.o};
