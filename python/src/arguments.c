@@ -179,6 +179,17 @@ bool fa_py_whole_number(PyObject *value, const char *name, int64_t *to)
     return true;
 }
 
+bool fa_py_small_number(PyObject *value, const char *name, int32_t *to)
+{
+    int64_t wide = 0;
+    if (!fa_py_whole_number(value, name, &wide))
+        return false;
+    if (wide < INT32_MIN || wide > INT32_MAX)
+        return fa_py_fail(FA_INVALID, "%s is %lld, which does not fit into 32 bits", name, (long long)wide);
+    *to = (int32_t)wide;
+    return true;
+}
+
 bool fa_py_read_int64(PyObject *const values[], int argument, int64_t *to)
 {
     return !fa_py_given(values[argument]) ||
@@ -187,14 +198,8 @@ bool fa_py_read_int64(PyObject *const values[], int argument, int64_t *to)
 
 bool fa_py_read_int32(PyObject *const values[], int argument, int32_t *to)
 {
-    int64_t wide = *to;
-    if (!fa_py_read_int64(values, argument, &wide))
-        return false;
-    if (wide < INT32_MIN || wide > INT32_MAX)
-        return fa_py_fail(FA_INVALID, "%s is %lld, which does not fit into 32 bits",
-                          fa_py_argument_names[argument], (long long)wide);
-    *to = (int32_t)wide;
-    return true;
+    return !fa_py_given(values[argument]) ||
+           fa_py_small_number(values[argument], fa_py_argument_names[argument], to);
 }
 
 bool fa_py_read_float(PyObject *const values[], int argument, float *to)

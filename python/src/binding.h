@@ -134,6 +134,9 @@ typedef struct fa_py_device {
     struct fa_py_device *next;
 } fa_py_device;
 
+/* The context of all devices, made when it is first asked for. NULL with an exception set. */
+fa_context *fa_py_context(void);
+
 PyObject *fa_py_devices(PyObject *module, PyObject *unused);
 PyObject *fa_py_kernels(PyObject *module, PyObject *name);
 
@@ -221,6 +224,9 @@ PyObject *fa_py_attribute(PyObject *object, const char *name, const char *expect
 /* A whole number; `name` is its name in messages. */
 bool fa_py_whole_number(PyObject *value, const char *name, int64_t *to);
 
+/* The same in 32 bits. */
+bool fa_py_small_number(PyObject *value, const char *name, int32_t *to);
+
 /* The value of an argument; *to stays where it was not given. */
 bool fa_py_read_int64(PyObject *const values[], int argument, int64_t *to);
 bool fa_py_read_int32(PyObject *const values[], int argument, int32_t *to);
@@ -295,6 +301,9 @@ static inline bool fa_py_given(PyObject *value)
 }
 
 /* ---- masks.c ---- */
+
+/* The kind of mask of a name. */
+bool fa_py_mask_named(PyObject *value, fa_mask_kind *to);
 
 /* Reads mask, is_causal, windows, prefix, diagonal_offset and alignment. */
 bool fa_py_masks_read(PyObject *const values[ARGUMENTS], fa_attention_desc *desc);

@@ -17,15 +17,15 @@ static int32_t threads_wanted(void)
     return threads > 0 && threads <= FA_MAX_THREADS ? (int32_t)threads : 0;
 }
 
-static bool have_context(void)
+fa_context *fa_py_context(void)
 {
     if (context)
-        return true;
+        return context;
     fa_context_options options = {.struct_size = sizeof options, .threads = threads_wanted()};
     const fa_status status = fa_context_create(&options, &context);
     if (status != FA_OK)
         fa_py_raise(status);
-    return status == FA_OK;
+    return context;
 }
 
 static PyObject *describe(const fa_device_info *info)
@@ -41,7 +41,7 @@ PyObject *fa_py_devices(PyObject *module, PyObject *unused)
 {
     (void)module;
     (void)unused;
-    if (!have_context())
+    if (!fa_py_context())
         return NULL;
     size_t count;
     Py_BEGIN_ALLOW_THREADS count = fa_device_count(context);
@@ -68,7 +68,7 @@ static fa_py_device *open_device(const char *name)
         if (strcmp(device->name, name) == 0)
             return device;
     }
-    if (!have_context())
+    if (!fa_py_context())
         return NULL;
     fa_py_device *device = calloc(1, sizeof *device);
     if (!device || !(device->name = strdup(name))) {

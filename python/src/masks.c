@@ -4,6 +4,24 @@
 
 #include "binding.h"
 
+bool fa_py_mask_named(PyObject *value, fa_mask_kind *to)
+{
+    const char *name = fa_py_read_text(value, ARG_MASK);
+    if (!name)
+        return false;
+    if (strcmp(name, "none") == 0)
+        *to = FA_MASK_NONE;
+    else if (strcmp(name, "causal") == 0 || strcmp(name, "causal_bottom_right") == 0)
+        *to = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+    else if (strcmp(name, "causal_top_left") == 0)
+        *to = FA_MASK_CAUSAL_TOP_LEFT;
+    else
+        return fa_py_fail(
+            FA_INVALID, "mask is '%s', expected 'none', 'causal', 'causal_top_left' or 'causal_bottom_right'",
+            name);
+    return true;
+}
+
 static bool read_mask(PyObject *const values[], fa_attention_desc *desc)
 {
     bool causal = false;
@@ -13,22 +31,11 @@ static bool read_mask(PyObject *const values[], fa_attention_desc *desc)
     PyObject *value = values[ARG_MASK];
     if (!fa_py_given(value))
         return true;
-    const char *name = fa_py_read_text(value, ARG_MASK);
-    if (!name)
+    if (!fa_py_mask_named(value, &desc->mask))
         return false;
-    if (strcmp(name, "none") == 0)
-        desc->mask = FA_MASK_NONE;
-    else if (strcmp(name, "causal") == 0 || strcmp(name, "causal_bottom_right") == 0)
-        desc->mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
-    else if (strcmp(name, "causal_top_left") == 0)
-        desc->mask = FA_MASK_CAUSAL_TOP_LEFT;
-    else
-        return fa_py_fail(
-            FA_INVALID, "mask is '%s', expected 'none', 'causal', 'causal_top_left' or 'causal_bottom_right'",
-            name);
     if (causal && desc->mask != FA_MASK_CAUSAL_TOP_LEFT)
-        return fa_py_fail(FA_INVALID, "is_causal is True, which means 'causal_top_left', but mask is '%s'",
-                          name);
+        return fa_py_fail(FA_INVALID, "is_causal is True, which means 'causal_top_left', but mask is '%U'",
+                          value);
     return true;
 }
 
