@@ -22,6 +22,9 @@ bool fa_py_errors_add(PyObject *module);
 /* Raises the exception of a status, with the library's message in which fields have their Python names. */
 void fa_py_raise(fa_status status);
 
+/* The same of functions whose arguments have the names of C. */
+void fa_py_raise_plain(fa_status status);
+
 /* Raises the exception of a status with a message of the binding. Always false. */
 bool fa_py_fail(fa_status status, const char *format, ...);
 

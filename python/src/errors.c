@@ -55,13 +55,13 @@ static PyObject *class_of(fa_status status)
     return fa_py_error;
 }
 
-/* Names of the C interface, and the arguments that they are. */
+/* Names of the C interface, and the arguments of attention() that they are. */
 static const char *const renamed[][2] = {
     {"cu_rows_q", "cu_seqlens_q"},    {"cu_rows_q32", "cu_seqlens_q"}, {"cu_rows_kv", "cu_seqlens_k"},
     {"cu_rows_kv32", "cu_seqlens_k"}, {"bias", "attn_mask"},           {"keep", "attn_mask"},
     {"window_left", "window[0]"},     {"window_right", "window[1]"},   {"o", "out"},
 };
-static const char *const prefixes[] = {"args.", "desc.", "tuning.", "lengths."};
+static const char *const prefixes[] = {"args.", "desc.", "tuning.", "lengths.", "shape."};
 
 static bool is_name(char c)
 {
@@ -69,7 +69,7 @@ static bool is_name(char c)
 }
 
 /* The message with Python's names, as much of it as there is room for. */
-static void rename_fields(const char *from, char *to, size_t room)
+static void rename_fields(const char *from, bool of_attention, char *to, size_t room)
 {
     const char *const end = to + room - 1;
     while (*from && to < end) {
@@ -84,7 +84,7 @@ static void rename_fields(const char *from, char *to, size_t room)
         const char *word = from;
         size_t size = length ? length : 1;
         from += size;
-        for (size_t at = 0; at < sizeof renamed / sizeof *renamed; at++) {
+        for (size_t at = 0; of_attention && at < sizeof renamed / sizeof *renamed; at++) {
             if (strlen(renamed[at][0]) == length && strncmp(word, renamed[at][0], length) == 0) {
                 word = renamed[at][1];
                 size = strlen(word);
@@ -101,16 +101,26 @@ static void rename_fields(const char *from, char *to, size_t room)
     *to = '\0';
 }
 
-void fa_py_raise(fa_status status)
+static void raise_message(fa_status status, bool of_attention)
 {
     char message[4096];
-    rename_fields(fa_last_error(), message, sizeof message);
+    rename_fields(fa_last_error(), of_attention, message, sizeof message);
     if (!*message)
         (void)snprintf(message, sizeof message, "%s", fa_status_name(status));
     PyObject *text = PyUnicode_DecodeUTF8(message, (Py_ssize_t)strlen(message), "replace");
     if (text)
         PyErr_SetObject(class_of(status), text);
     Py_XDECREF(text);
+}
+
+void fa_py_raise(fa_status status)
+{
+    raise_message(status, true);
+}
+
+void fa_py_raise_plain(fa_status status)
+{
+    raise_message(status, false);
 }
 
 bool fa_py_fail(fa_status status, const char *format, ...)
