@@ -347,6 +347,11 @@ PyObject *fa_py_plan_type(void);
 PyObject *fa_py_append(PyObject *module, PyObject *args, PyObject *keywords);
 PyObject *fa_py_merge(PyObject *module, PyObject *args, PyObject *keywords);
 
+/* ---- sparse.c ---- */
+
+PyObject *fa_py_sparse(PyObject *module, PyObject *args);
+PyObject *fa_py_neighbourhood_order(PyObject *module, PyObject *value);
+
 /* ---- run.c ---- */
 
 /* Runs a plan on the problem's operands, all of which are open. False with an exception set. */

@@ -26,6 +26,8 @@ static PyMethodDef functions[] = {
     {"time_runs", FAST(fa_py_time_runs), NULL},
     {"append", (PyCFunction)(void (*)(void))fa_py_append, METH_VARARGS | METH_KEYWORDS, NULL},
     {"merge", (PyCFunction)(void (*)(void))fa_py_merge, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"sparse", fa_py_sparse, METH_VARARGS, NULL},
+    {"neighbourhood_order", fa_py_neighbourhood_order, METH_O, NULL},
     {"devices", fa_py_devices, METH_NOARGS, NULL},
     {"kernels", fa_py_kernels, METH_O, NULL},
     {"plan_cache_info", fa_py_plan_cache_info, METH_NOARGS, fa_py_cache_info_doc},
