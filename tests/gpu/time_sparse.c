@@ -7,8 +7,8 @@
  *
  * The prompt has planted structure. It consists of runs of 64 to 192 tokens, and each run of each KV head has one of TOKENS / 1024
  * topics. Keys lie around the direction of their topic, and rows look for that of their own: their scores are about 8 there and around
- * 0 elsewhere, so that more than nine tenths of a late row's weight are on some 1024 keys, in eight or so places. Values lie around a
- * direction of their topic too, so that it matters what is attended to. Runs begin anywhere: they are no blocks or chunks.
+ * 0 elsewhere. So more than nine tenths of a late row's weight are, on average, on some 1024 keys, in eight or so places. Values lie
+ * around a direction of their topic too, so that it matters what is attended to. Runs begin anywhere: they are no blocks or chunks.
  */
 #include <fastattn/hyper.h>
 #include <fastattn/merge.h>
@@ -592,10 +592,28 @@ static const struct method {
     {"nsa", time_nsa},
 };
 
-static void time_method(const char *name)
+static bool is_method(const char *name)
 {
     for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
-        if (!name || strcmp(name, methods[i].name) == 0) {
+        if (strcmp(name, methods[i].name) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool is_named(const char *name, int count, char **names)
+{
+    bool named = count == 0;
+    for (int i = 0; i < count; i++)
+        named = named || strcmp(name, names[i]) == 0;
+    return named;
+}
+
+/* Those that are named, or all. */
+static void time_methods(int count, char **names)
+{
+    for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
+        if (is_named(methods[i].name, count, names)) {
             spoil_output();
             methods[i].time(methods[i].name);
         }
@@ -618,6 +636,14 @@ int main(int count, char **arguments)
 {
     const char *backend = count > 1 ? arguments[1] : NULL;
     tokens = count > 2 ? strtoll(arguments[2], NULL, 10) : 65536;
+    bool fine = tokens >= 32 && tokens <= FA_MAX_LENGTH; /* NSA's compressed keys have 32 */
+    for (int i = 3; i < count; i++)
+        fine = fine && is_method(arguments[i]);
+    if (!fine) {
+        (void)fprintf(stderr,
+                      "usage: time_sparse BACKEND [TOKENS, at least 32] [moba|moba-128|hyper|pbs|nsa...]\n");
+        return EXIT_FAILURE;
+    }
     need(fa_context_create(NULL, &context));
     need(fa_device_open(context, backend, NULL, &device));
     need(fa_queue_create(device, &queue));
@@ -627,10 +653,7 @@ int main(int count, char **arguments)
     (void)printf("%lld tokens, dense %.3f ms\n%-9s %-7s %11s %11s %9s %9s %9s %10s %10s\n", (long long)tokens,
                  dense_seconds * 1e3, "method", "plans", "plan, ms", "attend, ms", "plan/d", "attend/d",
                  "both/d", "error", "largest");
-    for (int i = 3; i < count; i++)
-        time_method(arguments[i]);
-    if (count <= 3)
-        time_method(NULL);
+    time_methods(count > 3 ? count - 3 : 0, arguments + 3);
     fa_buffer *const all[] = {args.q, args.k, args.v, args.o};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         fa_buffer_destroy(all[i]);
