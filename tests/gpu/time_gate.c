@@ -103,23 +103,25 @@ static void run_gate(const void *what)
     need(fa_plan_schedule_lists(s->sparse, queue, &lists, s->args.work, 0));
 }
 
-static double measure(void (*run)(const void *), const scene *s)
-static void run_pooling(const scene *s)
+static void run_pooling(const void *what)
 {
+    const scene *s = what;
     need(fa_pooling_run(s->pooling, queue, &s->pooled));
 }
 
-static void run_scores(const scene *s)
+static void run_scores(const void *what)
 {
+    const scene *s = what;
     need(fa_row_scores_run(s->scores, queue, &s->scored));
 }
 
-static void run_select(const scene *s)
+static void run_select(const void *what)
 {
+    const scene *s = what;
     need(fa_select_run(s->select, queue, &s->selected));
 }
 
-static double now(void)
+static double measure(void (*run)(const void *), const scene *s)
 {
     return measure_median(queue, TURNS, run, s);
 }
@@ -193,16 +195,17 @@ static void make_parts(scene *s, const fa_gate_desc *gate)
     need(fa_pooling_create(device, &pooling, &s->pooling));
     need(fa_row_scores_create(device, &scores, &s->scores));
     need(fa_select_create(device, &select, &s->select));
-    fa_buffer *const means = buffer_of((size_t)(HEADS * chunks) * DIM * sizeof(float), NULL);
-    fa_buffer *const products = buffer_of((size_t)(HEADS * GROUP * rows * chunks) * sizeof(float), NULL);
+    fa_buffer *const means = buffer_of(device, queue, (size_t)(HEADS * chunks) * DIM * sizeof(float), NULL);
+    fa_buffer *const products =
+        buffer_of(device, queue, (size_t)(HEADS * GROUP * rows * chunks) * sizeof(float), NULL);
     s->pooled = (fa_pooling_args){.struct_size = sizeof(s->pooled), .x = s->args.k, .means = means};
     s->scored = (fa_row_scores_args){
         .struct_size = sizeof(s->scored), .q = s->args.q, .k = means, .scores = products};
-    s->selected =
-        (fa_select_args){.struct_size = sizeof(s->selected),
-                         .scores = products,
-                         .bits = buffer_of((size_t)(lists * ((chunks + 31) / 32)) * sizeof(uint32_t), NULL),
-                         .mask = buffer_of((size_t)(lists * chunks), NULL)};
+    s->selected = (fa_select_args){
+        .struct_size = sizeof(s->selected),
+        .scores = products,
+        .bits = buffer_of(device, queue, (size_t)(lists * ((chunks + 31) / 32)) * sizeof(uint32_t), NULL),
+        .mask = buffer_of(device, queue, (size_t)(lists * chunks), NULL)};
 }
 
 static void measure_parts(scene *s, const fa_gate_desc *gate)
