@@ -102,19 +102,6 @@ static fa_status find_tiling(const fa_device *device, const fa_problem *problem,
     return FA_OK;
 }
 
-/* Takes `kernel`, which serves the problem, if that is faster than what was found so far. */
-static fa_status consider(const fa_device *device, const fa_problem *problem, const fa_tile_problem *shape,
-                          const fa_kernel *kernel, const fa_kernel **best, fa_tiling *tiling)
-{
-    fa_tiling candidate;
-    fa_status status = find_tiling(device, problem, shape, kernel, fa_tiling_fastest, &candidate);
-    if (status == FA_OK && (!*best || candidate.seconds < tiling->seconds)) {
-        *best = kernel;
-        *tiling = candidate;
-    }
-    return status;
-}
-
 /* The largest multiple of `tile` up to `block` that divides `whole`. Where there is none, what covers `whole`, or `block`. */
 static int64_t dividing(int64_t whole, int64_t tile, int64_t block)
 {
@@ -160,12 +147,41 @@ static bool begins_within(const fa_problem *p, int32_t block_kv)
     return p->on_device && p->has_first_kv;
 }
 
-bool fa_plan_lists_cut(const fa_plan *plan, const fa_problem *p)
+/* Whether lists end within blocks of the kernel. */
+static bool cut_by_lists(const fa_problem *p, const fa_kernel *kernel, const fa_tiling *tiling)
 {
     const fa_lists *l = &p->lists;
-    return l->bits && (plan->kernel->baseline || l->heads % p->group != 0 ||
-                       l->block_keys % plan->tiling.block_kv != 0 ||
-                       listed_rows(p) % plan->tiling.block_q != 0 || begins_within(p, plan->tiling.block_kv));
+    return l->bits &&
+           (kernel->baseline || l->heads % p->group != 0 || l->block_keys % tiling->block_kv != 0 ||
+            listed_rows(p) % tiling->block_q != 0 || begins_within(p, tiling->block_kv));
+}
+
+bool fa_plan_lists_cut(const fa_plan *plan, const fa_problem *p)
+{
+    return cut_by_lists(p, plan->kernel, &plan->tiling);
+}
+
+/*
+ * Takes `kernel`, which serves the problem, if that is faster than what was found so far. Where lists end within blocks,
+ * each key of such a block is looked up: on tensor cores that takes many times as long as the block.
+ */
+static fa_status consider(const fa_device *device, const fa_problem *problem, const fa_tile_problem *shape,
+                          const fa_kernel *kernel, const fa_kernel **best, fa_tiling *tiling)
+{
+    const double cut = 4;
+    fa_tiling candidate;
+    fa_status status = find_tiling(device, problem, shape, kernel, fa_tiling_fastest, &candidate);
+    if (status == FA_OK && problem->lists.bits && !kernel->baseline) {
+        fa_tiling fitted = candidate;
+        fit_lists(device, problem, shape, kernel, &fitted);
+        if (cut_by_lists(problem, kernel, &fitted))
+            candidate.seconds *= cut;
+    }
+    if (status == FA_OK && (!*best || candidate.seconds < tiling->seconds)) {
+        *best = kernel;
+        *tiling = candidate;
+    }
+    return status;
 }
 
 fa_status fa_plan_choose_for(const fa_device *device, const fa_problem *problem, const fa_tile_problem *mean,
