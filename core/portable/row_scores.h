@@ -77,15 +77,27 @@ FA_STRUCT_END(fa_patch)
      FA_INDEX(of) * FA_WIDE(FA_ROW_SCORES_IS(t, x##_stride)[1]) +           \
      FA_INDEX(first) * FA_WIDE(FA_ROW_SCORES_IS(t, x##_stride)[2]))
 
-/* Stages `live` dims of `count` vectors of operand n from element `from` on; the rest of `most` and of the dims becomes 0. */
-#define FA_ROW_SCORES_STAGE(t, n, from, stride, count, live, most, place)                    \
-    for (int stage = item; stage < (most)*FA_TILE_DIMS; stage += items) {                    \
-        const int vector = stage / FA_TILE_DIMS, dim = stage - vector * FA_TILE_DIMS;        \
-        float x = 0.0f;                                                                      \
-        if (vector < (count) && dim < (live))                                                \
-            x = FA_GET_ELEMENT(t, n, FA_TASK_CONSTANT(t, n),                                 \
-                               (from) + FA_INDEX(vector) * FA_WIDE(stride) + FA_INDEX(dim)); \
-        FA_TASK_SHARED(t, place(dim) + vector) = FA_INT(FA_AS_UINT(x));                      \
+/* Dims that a work-item reads before it shares them, so that it waits for memory once. */
+#define FA_STAGE_DIMS 4
+#define FA_STAGE_PARTS (FA_TILE_DIMS / FA_STAGE_DIMS)
+
+/*
+ * Stages `live` dims of `count` vectors of operand n from element `from` on; the rest of `most` and of the dims becomes 0. In the
+ * place of what there is not, the last that there is is read: a branch would wait for each.
+ */
+#define FA_ROW_SCORES_STAGE(t, n, from, step, count, live, most, place)                                     \
+    for (int stage = item; stage < (most)*FA_STAGE_PARTS; stage += items) {                                 \
+        const int vector = stage / FA_STAGE_PARTS, dim = (stage - vector * FA_STAGE_PARTS) * FA_STAGE_DIMS; \
+        const FA_AT at = (from) + FA_INDEX(FA_MIN(vector, (count)-1)) * (step);                             \
+        float x[FA_STAGE_DIMS];                                                                             \
+        int i;                                                                                              \
+        FA_UNROLLED                                                                                         \
+        for (i = 0; i < FA_STAGE_DIMS; i++)                                                                 \
+            x[i] = FA_GET_ELEMENT(t, n, FA_TASK_CONSTANT(t, n), at + FA_INDEX(FA_MIN(dim + i, (live)-1)));  \
+        FA_UNROLLED                                                                                         \
+        for (i = 0; i < FA_STAGE_DIMS; i++)                                                                 \
+            FA_TASK_SHARED(t, place(dim + i) + vector) =                                                    \
+                vector < (count) && dim + i < (live) ? FA_INT(FA_AS_UINT(x[i])) : 0;                        \
     }
 
 /* Brings dims [d, d + FA_TILE_DIMS) of the tile, of its rows from `from` on, to shared memory, which nobody reads any more. */
@@ -98,9 +110,10 @@ FA_KERNEL_FN void fa_row_scores_stage(FA_TASK t, fa_row_scores_tile tile, int fr
     const FA_AT q = FA_ROW_SCORES_AT(t, q, tile, tile.head, first) + FA_INDEX(d);
     const FA_AT k =
         FA_ROW_SCORES_AT(t, k, tile, tile.head / FA_ROW_SCORES_IS(t, group), tile.column) + FA_INDEX(d);
-    FA_ROW_SCORES_STAGE(t, 0, q, FA_ROW_SCORES_IS(t, q_stride)[2], rows, live, FA_STAGED_ROWS, FA_STAGE_ROW)
-    FA_ROW_SCORES_STAGE(t, 1, k, FA_ROW_SCORES_IS(t, k_stride)[2], columns, live, FA_TILE_COLUMNS,
-                        FA_STAGE_COLUMN)
+    const FA_AT q_step = FA_WIDE(FA_ROW_SCORES_IS(t, q_stride)[2]),
+                k_step = FA_WIDE(FA_ROW_SCORES_IS(t, k_stride)[2]);
+    FA_ROW_SCORES_STAGE(t, 0, q, q_step, rows, live, FA_STAGED_ROWS, FA_STAGE_ROW)
+    FA_ROW_SCORES_STAGE(t, 1, k, k_step, columns, live, FA_TILE_COLUMNS, FA_STAGE_COLUMN)
     FA_TASK_SYNC(t);
 }
 

@@ -86,7 +86,9 @@ static fa_status check_turns(const fa_step *step, const fa_row_scores_desc *d)
 {
     const int64_t items = fa_step_items(step), steps = fa_ceil_div(d->q.shape[3], FA_TILE_DIMS),
                   heads = d->weighted ? d->q.shape[1] : 1, patches = fa_ceil_div(256, items),
-                  patch = 8 + 4 + 8 * 5, staged = (FA_TILE_ROWS + FA_TILE_COLUMNS) * FA_TILE_DIMS / items;
+                  patch = 8 + 4 + 8 * 5,
+                  staged =
+                      (FA_TILE_ROWS + FA_TILE_COLUMNS) * FA_STAGE_PARTS / items * (1 + 2 * FA_STAGE_DIMS);
     int64_t turns;
     if (!fa_mul_i64(steps * (staged + FA_TILE_DIMS * (1 + patch)) + 3 * patch, patches, &turns) ||
         !fa_mul_i64(turns, FA_MAX(heads, 1), &turns))
