@@ -11,6 +11,7 @@ import unittest
 
 import fastattn
 import numpy as np
+from fastattn import sparse
 
 try:
     import torch
@@ -168,6 +169,29 @@ class Fuzz:
             fields[self.random.choice(list(fields))] = self.junk()
         return fastattn.Neighbourhood(**fields)
 
+    def planner(self, heads, rows, keys, dim):
+        """Lists of a planner, most of whose arguments fit."""
+        pick, n = self.pick, self.random.randrange
+        q, k = (self.array((heads, size, dim), np.float32) for size in (rows, keys))
+        near = self.neighbourhood(rows)
+        usual = {"block_rows": pick(0, 1, 3, 8), "block_keys": pick(0, 1, 3, 8)}
+        name, positional, options = pick(
+            ("window", (rows, keys), {"window_left": n(9), "global_last": n(2), "random": n(3), "heads": heads}),
+            ("streaming", (rows, keys, [n(3) - 1 for _ in range(heads)]),
+             {"streaming_info": pick(None, [[1, 2]] * heads),
+              "base_blockmask": pick(None, self.array((1, 1, 3, 3), bool))}),
+            ("topk", (q, k), {"topk": n(9), "per_kv_head": pick(True, False)}),
+            ("permuted", (q, pick(k, q)), {"segment": pick(0, 24), "threshold": pick(None, 0.5), "without_own": True}),
+            ("distance", (rows, keys), {"probability": pick(None, [1, 0.5], [0, 2.0]), "heads": heads}),
+            ("neighbourhood", (near,), {"extra_keys": n(5)}), ("neighbourhood_order", (near,), {}))
+        if name != "neighbourhood_order":
+            options |= usual
+        if not name.startswith("neighbourhood"):
+            options["mask"] = pick(None, "causal", "causal_top_left")
+        if options and self.rare(4):
+            options[self.random.choice(list(options))] = self.junk()
+        return getattr(sparse, name)(*[self.junk() if self.rare(20) else x for x in positional], **options)
+
     def one(self):
         batch, heads, rows, keys = self.size(1, 2), self.size(1, 2, 4), self.size(1, 5, 20), self.size(1, 7, 40)
         heads_kv, dim = self.pick(1, heads, heads), self.size(8, 16, 32, 64)
@@ -185,7 +209,7 @@ class Fuzz:
         three = [self.junk() if self.rare(60) else x for x in (q, k, v)]
         if self.rare(8):
             arguments["out"] = self.pick(q, k, self.array((batch, heads, rows, dim), dtype))
-        what = self.random.randrange(12)
+        what = self.random.randrange(13)
         try:
             if what == 0:
                 return fastattn.supports(*three, **arguments)
@@ -195,6 +219,8 @@ class Fuzz:
                 return plan.run(*three, **{name: value for name, value in arguments.items() if self.rare(3)})
             if what == 2:
                 return self.cache(three)
+            if what == 12:
+                return self.planner(heads, rows, keys, dim)
             if what == 3:
                 lse = self.array((batch, heads, rows), np.float32)
                 return fastattn.merge(self.pick(q, [q, q], []), self.pick(lse, [lse, lse]), out=self.pick(None, q, self.junk()))
