@@ -27,9 +27,16 @@ __all__ = ["distance", "neighbourhood", "neighbourhood_order", "permuted", "stre
 Mask = Literal["none", "causal", "causal_top_left", "causal_bottom_right"]
 
 
+def _read(name: str, value: Any) -> Any:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} is of type {type(value)}, which is no array: {error}") from None
+
+
 def _array(name: str, value: Any, dtype: str, *sizes: int | None) -> Any:
     """The value as a contiguous array of the type, with axes of the sizes; None: of any size."""
-    array = np.asarray(value)
+    array = _read(name, value)
     if not np.can_cast(array.dtype, dtype, "same_kind"):
         raise TypeError(f"{name}.dtype is {array.dtype}, expected {dtype}")
     if len(array.shape) != len(sizes) or any(size not in (None, n) for size, n in zip(sizes, array.shape)):
@@ -111,7 +118,7 @@ def streaming(
     if base_blockmask is not None:
         blocks = [-(-_whole(name, count) // (_whole("block_" + name, size) or 128))
                   for name, count, size in (("rows", rows, block_rows), ("keys", keys, block_keys))]
-        base = _array("base_blockmask", np.asarray(base_blockmask) != 0, "bool", None, None, *blocks)
+        base = _array("base_blockmask", _read("base_blockmask", base_blockmask) != 0, "bool", None, None, *blocks)
         fields |= {"base_blockmask": base, "sequences": base.shape[0], "masks": base.shape[1]}
     return _plan("streaming", rows=rows, keys=keys, block_rows=block_rows, block_keys=block_keys, mask=mask, **fields)
 
