@@ -93,7 +93,6 @@ FA_STRUCT_END(fa_task_bytes)
 #define FA_SEQUENCE_WORD(t, of, n, word) \
     FA_INT(FA_GET32(t, of, (FA_INDEX(n) * FA_INDEX(FA_SEQUENCE_WORDS) + FA_INDEX(word)) * FA_INDEX(4)))
 
-/* Element `at` of operand n, of that type: f32, f16 or bf16. */
 /* Element `at` of operand n, of f32, f16 or bf16. */
 #define FA_GET_ELEMENT(t, n, type, at)                           \
     ((type) == 0 ? FA_AS_FLOAT(FA_GET32(t, n, (at)*FA_INDEX(4))) \
