@@ -12,10 +12,15 @@ typedef struct matrix_entry {
     int32_t max_block_q;
 } matrix_entry;
 
-/* Best first. What of it a device runs, and in blocks of how many rows, follows from the device. */
+/*
+ * Best first. What of it a device runs, and in blocks of how many rows, follows from the device. The short ones are for lists
+ * whose blocks have 64 rows.
+ */
 static const matrix_entry entries[] = {
     {{"matrix64", {.kind = FA_GPU_MATRIX, .tiles = 2, .in_registers = true}, 64, 64}, 128},
     {{"matrix128", {.kind = FA_GPU_MATRIX, .tiles = 1, .in_registers = true}, 128, 64}, 128},
+    {{"matrix64_short", {.kind = FA_GPU_MATRIX, .tiles = 2, .in_registers = true}, 64, 64}, 64},
+    {{"matrix128_short", {.kind = FA_GPU_MATRIX, .tiles = 1, .in_registers = true}, 128, 64}, 64},
     {{"matrix256", {.kind = FA_GPU_MATRIX, .tiles = 1, .in_registers = true}, 256, 32}, 64},
     {{"matrix128_memory", {.kind = FA_GPU_MATRIX, .tiles = 1}, 128, 32}, 64},
     {{"matrix256_memory", {.kind = FA_GPU_MATRIX, .tiles = 1}, 256, 32}, 32},
