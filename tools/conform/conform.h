@@ -289,8 +289,6 @@ fa_status conform_plan(fa_context *context, const conform_case *c, const conform
 
 /* lists.c */
 
-/* Heads that have lists of their own. */
-int64_t conform_list_count(const conform_case *c);
 /* Lists of key blocks, where the case has some. False without memory, or where a planner makes none. */
 bool conform_make_lists(const conform_case *c, const conform_sizes *sizes, conform_data *data,
                         conform_random *random);

@@ -42,7 +42,8 @@ static void copy_blocks(const fa_block_lists *from, conform_data *data, int64_t 
     }
 }
 
-int64_t conform_list_count(const conform_case *c)
+/* Heads that have lists of their own. */
+static int64_t count_heads(const conform_case *c)
 {
     return c->list_heads == CONFORM_LIST_SHARED    ? 1
            : c->list_heads == CONFORM_LIST_HEADS_Q ? c->heads_q
@@ -64,7 +65,7 @@ static fa_block_lists size_lists(const conform_case *c, const conform_sizes *siz
         .block_rows = c->list_rows,
         .block_keys = c->list_keys,
         .sequences = c->list_each ? c->batch : 1,
-        .heads = conform_list_count(c),
+        .heads = count_heads(c),
         .row_blocks = (rows + c->list_rows - 1) / c->list_rows,
         .key_blocks = (keys + c->list_keys - 1) / c->list_keys,
     };

@@ -117,7 +117,7 @@ fa_status conform_plan(fa_context *context, const conform_case *c, const conform
                                    .block_rows = c->list_rows,
                                    .block_keys = c->list_keys,
                                    .mask = c->mask};
-    const int64_t heads = conform_list_count(c);
+    const int64_t heads = data->lists.heads;
     float *q = copy_rows(data, CONFORM_Q), *k = copy_rows(data, CONFORM_K);
     fa_status status = FA_OUT_OF_MEMORY;
     if (q && k) {
