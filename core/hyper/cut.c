@@ -6,6 +6,7 @@
 #include "core/portable/lang.h"
 #include "core/size.h"
 #include "core/status.h"
+#include "core/tensor.h"
 
 static bool is_causal(const fa_hyper *h)
 {
@@ -16,6 +17,8 @@ int fa_hyper_levels(const fa_hyper *h)
 {
     int64_t longest = h->entry.q.shape[2], most = FA_MAX(longest, h->entry.k.shape[2]);
     int levels = 0;
+    if (fa_tensor_is_empty(&h->problem.tensor[FA_Q]) || fa_tensor_is_empty(&h->problem.tensor[FA_K]))
+        return 0; /* nothing is sorted or sampled */
     if (!is_causal(h))
         return most > h->desc.min_seq ? 1 : 0;
     for (; longest > h->desc.min_seq; longest -= longest / 2)

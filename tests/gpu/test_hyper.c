@@ -293,6 +293,58 @@ START_TEST(error_of_planted)
 }
 END_TEST
 
+/* Where there is nothing to sort or to sample, it is the plan that is exact. */
+START_TEST(without_rows_or_keys)
+{
+    static const int64_t sizes[][4] = {{1, 1, 8, 0}, {1, 1, 0, 8}, {0, 1, 8, 8}, {1, 0, 8, 8}};
+    static const char space[1 << 14];
+    float o[8 * DIM];
+    for (int i = 0; i < COUNT(sizes) && device; i++) {
+        const int64_t *n = sizes[i];
+        const fa_attention_desc a = make_desc(n[0], n[1], n[1], n[2], n[3], DIM);
+        const fa_hyper_desc d = {
+            .struct_size = sizeof(d), .attention = &a, .block = 4, .sample = 4, .min_seq = 4};
+        fa_hyper *hyper;
+        ck_assert_msg(fa_hyper_create(device, &d, &hyper) == FA_OK, "%s", fa_last_error());
+        memset(o, 0x35, sizeof(o));
+        const fa_attention_args args = {.struct_size = sizeof(args),
+                                        .q = upload(o, sizeof(o)),
+                                        .k = upload(o, sizeof(o)),
+                                        .v = upload(o, sizeof(o)),
+                                        .o = upload(o, sizeof(o)),
+                                        .workspace = upload(space, sizeof(space))};
+        ck_assert_uint_le(fa_hyper_workspace(hyper), sizeof(space));
+        ck_assert_msg(fa_hyper_run(hyper, queue, &args) == FA_OK, "%s", fa_last_error());
+        ck_assert_int_eq(fa_buffer_read(queue, args.o, 0, o, sizeof(o)), FA_OK);
+        for (int at = 0; at < COUNT(o) && i == 0; at++) /* rows that see no key */
+            ck_assert_float_eq(o[at], 0);
+        fa_buffer *const all[] = {args.q, args.k, args.v, args.o, args.workspace};
+        for (int at = 0; at < COUNT(all); at++)
+            fa_buffer_destroy(all[at]);
+        fa_hyper_destroy(hyper);
+    }
+}
+END_TEST
+
+/* Each allocation in turn gets no memory; the fixture finds what is left behind. */
+START_TEST(out_of_memory)
+{
+    random_state random = {17};
+    fa_hyper *hyper;
+    fa_status status = FA_OUT_OF_MEMORY;
+    if (!device || slow)
+        return;
+    make_scene(&s, FA_F32, true, 90, 90, &random);
+    for (int n = 0; n < 1000 && status == FA_OUT_OF_MEMORY; n++) {
+        memory.fail_at = memory.calls + n;
+        status = fa_hyper_create(device, &s.desc, &hyper);
+        memory.fail_at = -1;
+    }
+    ck_assert_int_eq(status, FA_OK);
+    fa_hyper_destroy(hyper);
+}
+END_TEST
+
 START_TEST(refused)
 {
     random_state random = {17};
@@ -346,6 +398,8 @@ int main(int argc, char **argv)
     tcase_set_timeout(tc, 300);
     tcase_add_test(tc, definition);
     tcase_add_test(tc, error_of_planted);
+    tcase_add_test(tc, without_rows_or_keys);
+    tcase_add_test(tc, out_of_memory);
     tcase_add_test(tc, refused);
     return run_on_backend(suite);
 }
