@@ -26,7 +26,9 @@ int64_t fa_nsa_seen(int64_t position, int32_t kernel, int32_t stride)
 int64_t fa_nsa_compressed(int64_t keys, int32_t kernel, int32_t stride)
 {
     fa_clear_error();
-    return fa_nsa_check_sizes(&kernel, &stride) == FA_OK ? fa_nsa_seen(keys - 1, kernel, stride) : 0;
+    if (fa_nsa_check_sizes(&kernel, &stride) != FA_OK || keys < kernel || keys > FA_MAX_LENGTH)
+        return 0;
+    return fa_nsa_seen(keys - 1, kernel, stride);
 }
 
 static fa_status check(fa_nsa_compress_desc *d, int64_t *count)

@@ -405,6 +405,8 @@ START_TEST(planners_refuse)
     }
     ck_assert_int_eq(fa_nsa_compressed(100, 6, 4), 0);
     ck_assert_int_eq(fa_nsa_compressed(7, 8, 4), 0);
+    ck_assert_int_eq(fa_nsa_compressed(INT64_MIN, 8, 4), 0);
+    ck_assert_int_eq(fa_nsa_compressed((int64_t)FA_MAX_LENGTH + 1, 8, 4), 0);
 }
 END_TEST
 
