@@ -24,7 +24,11 @@ static const char *const names[BRANCHES] = {"compressed", "selected", "window"};
 
 struct fa_nsa {
     fa_device *device;
-    int64_t rows, heads, keys;
+    int64_t rows, heads, heads_kv, keys;
+    fa_problem problem; /* attention's */
+    bool has_problem;
+    fa_tensor compressed[2]; /* k and v */
+    size_t compressed_span[2];
     fa_plan *plan[BRANCHES];
     /* Row r of head h is the sum of that row of all branches, which follow each other in the workspace. */
     fa_mix *mix;
@@ -72,6 +76,7 @@ static fa_status check(fa_nsa *s, fa_nsa_desc *d, fa_attention_desc *a)
     FA_TRY(fa_check_limit("attention->q.shape[2]", a->q.shape[2], 1, FA_MAX_LENGTH));
     FA_TRY(fa_check_limit("attention->k.shape[2]", a->k.shape[2], 1, FA_MAX_LENGTH));
     s->heads = a->q.shape[1];
+    s->heads_kv = a->k.shape[1];
     s->rows = a->q.shape[2];
     s->keys = a->k.shape[2];
     return FA_OK;
@@ -81,15 +86,16 @@ static fa_status check_compressed(const fa_nsa *s, const fa_nsa_desc *d, const c
                                   fa_dtype dtype)
 {
     char field[32] = "";
-    const int64_t expected = fa_nsa_seen(s->keys - 1, d->kernel, d->stride);
+    const int64_t expected[] = {1, s->heads_kv, fa_nsa_seen(s->keys - 1, d->kernel, d->stride)};
     (void)strcat(strcat(field, name), ".dtype");
     FA_TRY(fa_dtype_check_float(t->dtype, field));
     FA_TRY(fa_dtype_check_one(t->dtype, dtype, field));
     FA_TRY(fa_tensor_normalise(t, name, false));
-    if (t->shape[0] != 1 || t->shape[2] != expected)
-        return fa_fail(FA_INVALID, "%s.shape[%d] is %lld, expected %lld", name, t->shape[0] != 1 ? 0 : 2,
-                       (long long)t->shape[t->shape[0] != 1 ? 0 : 2],
-                       (long long)(t->shape[0] != 1 ? 1 : expected));
+    for (int axis = 0; axis < 3; axis++) {
+        if (t->shape[axis] != expected[axis])
+            return fa_fail(FA_INVALID, "%s.shape[%d] is %lld, expected %lld", name, axis,
+                           (long long)t->shape[axis], (long long)expected[axis]);
+    }
     return FA_OK;
 }
 
@@ -122,6 +128,10 @@ static fa_status make_compressed(fa_nsa *s, const fa_nsa_desc *given, fa_attenti
     const fa_tensor none = {.shape = {0}};
     FA_TRY(check_compressed(s, &d, "compressed_k", &d.compressed_k, d.compressed_k.dtype));
     FA_TRY(check_compressed(s, &d, "compressed_v", &d.compressed_v, d.compressed_k.dtype));
+    s->compressed[0] = d.compressed_k;
+    s->compressed[1] = d.compressed_v;
+    FA_TRY(fa_tensor_extent(&s->compressed[0], "compressed_k", &s->compressed_span[0]));
+    FA_TRY(fa_tensor_extent(&s->compressed[1], "compressed_v", &s->compressed_span[1]));
     fa_status status = make_groups(s, &d, &g);
     a.mask = FA_MASK_NONE;
     a.k = d.compressed_k;
@@ -227,14 +237,13 @@ static fa_status create(fa_nsa *s, const fa_nsa_desc *given)
 {
     fa_nsa_desc d;
     fa_attention_desc a;
-    fa_problem whole;
     FA_TRY(fa_copy_struct(&d, sizeof(d), FA_NSA_DESC_0_1, given, "fa_nsa_desc"));
     if (!d.attention)
         return fa_fail(FA_INVALID, "attention is NULL");
     FA_TRY(fa_problem_read_desc(d.attention, &a));
     FA_TRY(check(s, &d, &a));
-    FA_TRY(fa_problem_init(s->device->context, &a, &whole));
-    fa_problem_release(s->device->context, &whole);
+    FA_TRY(fa_problem_init(s->device->context, &a, &s->problem));
+    s->has_problem = true;
     FA_TRY(make_plans(s, &d, a));
     FA_TRY(make_mix(s, &a));
     return lay_out(s, a.o.shape[3]);
@@ -269,6 +278,8 @@ void fa_nsa_destroy(fa_nsa *s)
         fa_plan_destroy(s->plan[branch]);
     fa_mix_destroy(s->mix);
     fa_buffer_destroy(s->tables);
+    if (s->has_problem)
+        fa_problem_release(s->device->context, &s->problem);
     fa_release(s->device->context, s, sizeof(*s));
     fa_message_restore(&kept);
 }
@@ -340,15 +351,45 @@ static fa_attention_args args_of(const fa_nsa *s, const fa_nsa_args *a, int bran
     return args;
 }
 
+/* All operands before anything runs: what a branch writes may not be what another reads, nor what the sum does. */
+static fa_status check_memory(const fa_nsa *s, const fa_nsa_args *a)
+{
+    static const char *const compressed[] = {"compressed_k", "compressed_v"};
+    const fa_buffer *const buffer[] = {a->compressed_k, a->compressed_v};
+    const size_t offset[] = {a->compressed_k_offset, a->compressed_v_offset},
+                 gates = (size_t)(BRANCHES * s->heads * s->rows) * sizeof(float);
+    fa_attention_args whole = args_of(s, a, SELECTED);
+    whole.o = a->o;
+    whole.o_offset = a->o_offset;
+    whole.workspace_offset = a->workspace_offset;
+    const fa_binding binding = fa_binding_of(&whole);
+    FA_TRY(fa_binding_check(&binding, s->device, &s->problem, s->workspace, fa_nsa_work(s)));
+    FA_TRY(fa_buffer_check(s->device, "args.", "gates", a->gates, a->gates_offset, sizeof(float), gates));
+    fa_memory memory[5] = {
+        {"o", fa_buffer_extent(&s->problem.tensor[FA_O], s->problem.span[FA_O], a->o, a->o_offset), true},
+        {"workspace", fa_buffer_bytes(s->workspace, a->workspace, a->workspace_offset), true},
+        {"gates", fa_buffer_bytes(gates, a->gates, a->gates_offset), false},
+    };
+    int count = 3;
+    for (int n = 0; n < 2; n++) {
+        const fa_tensor *t = &s->compressed[n];
+        const size_t span = s->compressed_span[n];
+        if (span == 0 && !buffer[n])
+            continue;
+        FA_TRY(fa_buffer_check(s->device, "args.", compressed[n], buffer[n], offset[n],
+                               fa_dtype_align(t->dtype), span));
+        memory[count++] = (fa_memory){compressed[n], fa_buffer_extent(t, span, buffer[n], offset[n]), false};
+    }
+    return fa_memory_check_overlap(memory, count);
+}
+
 fa_status fa_nsa_run(const fa_nsa *nsa, fa_queue *queue, const fa_nsa_args *args)
 {
     fa_clear_error();
     fa_nsa_args a;
     FA_TRY(fa_call_check("nsa", nsa, nsa ? nsa->device : NULL, queue, "args", args));
     FA_TRY(fa_copy_struct(&a, sizeof(a), FA_NSA_ARGS_0_1, args, "fa_nsa_args"));
-    FA_TRY(fa_buffer_check(nsa->device, "args.", "workspace", a.workspace, a.workspace_offset, 64,
-                           nsa->workspace));
-    FA_TRY(fa_work_check(nsa->device, "args.", a.work, a.work_offset, fa_nsa_work(nsa)));
+    FA_TRY(check_memory(nsa, &a));
     for (int branch = 0; branch < BRANCHES; branch++) {
         const fa_attention_args of = args_of(nsa, &a, branch);
         FA_TRY(in_branch(fa_plan_run(nsa->plan[branch], queue, &of), branch));

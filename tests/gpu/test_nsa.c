@@ -456,6 +456,8 @@ START_TEST(objects_refuse)
     REFUSED(FA_INVALID, "selected: ");
     d.compressed_k.shape[2]++;
     REFUSED(FA_INVALID, "compressed: compressed_k.shape[2] is");
+    d.compressed_k.shape[1] = 2 * s.select.heads_kv;
+    REFUSED(FA_INVALID, "compressed: compressed_k.shape[1] is");
     d.compressed_v.dtype = FA_BF16;
     REFUSED(FA_INVALID, "compressed_v.dtype is bf16, expected f32");
     d.attention = NULL;
@@ -464,7 +466,7 @@ START_TEST(objects_refuse)
     const fa_nsa_args args = {.struct_size = sizeof(args)};
     OK(fa_nsa_create(device, &d, &nsa));
     ck_assert_int_eq(fa_nsa_run(nsa, queue, &args), FA_INVALID);
-    assert_message("args.workspace is NULL");
+    assert_message("args.q is NULL");
     ck_assert_int_eq(fa_nsa_schedule(nsa, queue, NULL, NULL, 0), FA_INVALID);
     assert_message("lists is NULL");
     fa_nsa_destroy(nsa);
@@ -480,6 +482,55 @@ START_TEST(objects_refuse)
 }
 END_TEST
 
+/* What a run writes shares no byte with what any of its branches reads, or what their sum does. */
+START_TEST(memory_refused)
+{
+    random_state random = {4};
+    if (!device)
+        return;
+    draw_scene(&random);
+    s.select.shape.rows = s.select.shape.keys = s.compress.keys = 50;
+    compress_scene();
+    fa_attention_desc a = make_desc(1, s.select.heads_q, s.select.heads_kv, 50, 50, DIM);
+    a.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
+    const fa_nsa_desc d = describe(&a);
+    fa_nsa *nsa;
+    OK(fa_nsa_create(device, &d, &nsa));
+    fa_buffer *read = make_buffer(sizeof(s.q) + fa_nsa_work(nsa)), *o = make_buffer(sizeof(s.o)),
+              *workspace = make_buffer(fa_nsa_workspace(nsa) + fa_nsa_work(nsa) + sizeof(s.gates) +
+                                       sizeof(s.compressed_k));
+    const fa_nsa_args good = {.struct_size = sizeof(good),
+                              .q = read,
+                              .k = read,
+                              .v = read,
+                              .o = o,
+                              .compressed_k = read,
+                              .compressed_v = read,
+                              .gates = read,
+                              .workspace = workspace,
+                              .work = read};
+    fa_nsa_args bad[6] = {good, good, good, good, good, good};
+    static const char *const message[] = {
+        "args.workspace overlaps args.work",         "args.workspace overlaps args.gates",
+        "args.workspace overlaps args.compressed_k", "args.o overlaps args.q",
+        "args.o overlaps args.compressed_v",         "args.gates is NULL"};
+    bad[0].work = workspace;
+    bad[1].gates = workspace;
+    bad[2].compressed_k = workspace;
+    bad[3].q = o;
+    bad[4].compressed_v = o;
+    bad[5].gates = NULL;
+    for (int i = 0; i < COUNT(bad); i++) {
+        ck_assert_int_eq(fa_nsa_run(nsa, queue, &bad[i]), FA_INVALID);
+        assert_message(message[i]);
+    }
+    fa_buffer_destroy(read);
+    fa_buffer_destroy(o);
+    fa_buffer_destroy(workspace);
+    fa_nsa_destroy(nsa);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     if (argc != 2)
@@ -491,5 +542,6 @@ int main(int argc, char **argv)
     tcase_add_test(tc, nsa_defaults);
     tcase_add_test(tc, planners_refuse);
     tcase_add_test(tc, objects_refuse);
+    tcase_add_test(tc, memory_refused);
     return run_on_backend(suite);
 }
