@@ -14,6 +14,9 @@
 /* Work-items of a group, and where the best are few; of so many rows a list has a group then; of more weights sums do not fit. */
 enum { GROUP = 256, FEW_GROUP = 64, MANY_ROWS = 32, MOST_WEIGHTS = 1 << 17 };
 
+/* Of a threshold: whatever part this is of a weight, it is above 0 in f32, and no subnormal number. */
+static const float LEAST_PART = 0x1p-60f;
+
 _Static_assert(FA_SELECT_ITEMS_AT + GROUP <= FA_SELECT_SHARED, "task.h has room for what is shared");
 
 struct fa_select {
@@ -84,7 +87,7 @@ static void fill_params(fa_select *s, const fa_select_desc *d, const fa_visible_
         .words = (int)fa_ceil_div(rule->columns, 32),
         .width = (int)d->width,
         .topk = (int)d->topk,
-        .threshold = (float)d->threshold,
+        .threshold = FA_MAX((float)d->threshold, LEAST_PART),
         .first = (int)d->first,
         .own = (int)d->own,
         .has_visible = d->visible,

@@ -477,6 +477,35 @@ START_TEST(thresholds)
 }
 END_TEST
 
+/* What is next to nothing is still more than nothing: the best alone, unless nothing has a weight. */
+START_TEST(least_threshold)
+{
+    static const double least[] = {1e-6, 1e-40, 1e-300};
+    static choice_scene s;
+    for (int n = 0; device && n < COUNT(least); n++) {
+        s.desc = (fa_select_desc){.struct_size = sizeof(s.desc),
+                                  .shape = {.rows = 2, .keys = 5, .block_rows = 1, .block_keys = 1},
+                                  .batch = 1,
+                                  .heads = 1,
+                                  .threshold = least[n],
+                                  .list_rows = 1,
+                                  .list_heads = 1,
+                                  .want_counts = 1};
+        s.rows = s.lists = 2;
+        s.lines = 1;
+        s.columns = 5;
+        for (int i = 0; i < 5; i++) {
+            s.scores[i] = (float)(i * i % 5);
+            s.scores[5 + i] = i % 2 ? NAN : -INFINITY;
+        }
+        run_choice(&s);
+        ck_assert_uint_eq(s.bits[0], 1 << 2);
+        ck_assert_uint_eq(s.bits[1], 0);
+        ck_assert_int_eq(s.counts[0], 1);
+    }
+}
+END_TEST
+
 /* A row of many columns, of which 2048 are chosen. */
 START_TEST(long_row)
 {
@@ -513,6 +542,7 @@ int main(int argc, char **argv)
     tcase_add_loop_test(tc, best, 0, slow ? 2 : 8);
     tcase_add_loop_test(tc, many_rows, 0, slow ? 2 : 4);
     tcase_add_loop_test(tc, thresholds, 0, slow ? 2 : 8);
+    tcase_add_test(tc, least_threshold);
     tcase_add_loop_test(tc, long_row, 0, 2);
     return run_on_backend(suite);
 }
