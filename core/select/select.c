@@ -70,7 +70,12 @@ static fa_status check(fa_select_desc *d, fa_visible_rule *rule)
                        (long long)d->list_heads, (long long)d->heads);
     FA_TRY(fa_check_limit("width", d->width, 0, FA_MAX_LENGTH));
     FA_TRY(fa_check_limit("want_mask", d->want_mask, 0, 1));
-    return fa_check_limit("want_counts", d->want_counts, 0, 1);
+    FA_TRY(fa_check_limit("want_counts", d->want_counts, 0, 1));
+    if (FA_MIN(d->list_rows, fa_ceil_div(d->shape.rows, d->shape.block_rows)) * d->list_heads > INT32_MAX)
+        return fa_fail(FA_UNSUPPORTED,
+                       "list_rows is %lld and list_heads %lld: at most %d rows of a list are served",
+                       (long long)d->list_rows, (long long)d->list_heads, INT32_MAX);
+    return FA_OK;
 }
 
 static void fill_params(fa_select *s, const fa_select_desc *d, const fa_visible_rule *rule)

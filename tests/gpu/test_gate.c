@@ -287,6 +287,8 @@ START_TEST(refused_select)
     REFUSED(fa_select, x, (d.topk = 0, d.threshold = 1, d.shape.keys = 131073), FA_UNSUPPORTED,
             "threshold is given for 131073 columns");
     REFUSED(fa_select, x, d.batch = d.heads = FA_MAX_LENGTH, FA_UNSUPPORTED, "at most 2147483647 heads");
+    REFUSED(fa_select, x, (d.shape.rows = d.list_rows = 1 << 20, d.heads = d.list_heads = 1 << 12),
+            FA_UNSUPPORTED, "list_rows is 1048576 and list_heads 4096");
     fa_select *select;
     succeed(fa_select_create(device, &good, &select));
     fa_select_args args = {.struct_size = sizeof(args),
