@@ -10,8 +10,13 @@
 #include <fastattn/buffer.h>
 #include <fastattn/device.h>
 #include <stdbool.h>
+#include <stdint.h>
 
-enum { FA_TASK_OPERANDS = 14, FA_TASK_CONSTANTS = 4 };
+enum {
+    FA_TASK_OPERANDS = 14,
+    FA_TASK_CONSTANTS = 4,
+    FA_TASK_MOST = INT32_MAX - 1023 /* what programs count in steps of a group's work-items, in 32 bits */
+};
 
 /* What C functions are given: the words of core/portable/task.h for C are in core/task_words.h. */
 typedef struct fa_task_view {

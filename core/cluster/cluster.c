@@ -49,13 +49,14 @@ static fa_status fill_params(fa_cluster *c)
     const fa_cluster_desc *d = &c->desc;
     const int64_t *shape = d->rows.shape;
     int64_t lines, rows, clusters;
-    if (!fa_mul_i64(shape[0], shape[1], &lines) || !fa_mul_i64(lines, shape[2], &rows) || rows > INT32_MAX ||
-        !fa_mul_i64(lines, d->clusters, &clusters) || clusters > INT32_MAX || shape[3] > INT32_MAX)
+    if (!fa_mul_i64(shape[0], shape[1], &lines) || !fa_mul_i64(lines, shape[2], &rows) ||
+        rows > FA_TASK_MOST || !fa_mul_i64(lines, d->clusters, &clusters) || clusters > FA_TASK_MOST ||
+        shape[3] > FA_TASK_MOST)
         return fa_fail(FA_UNSUPPORTED,
                        "rows.shape is %lld x %lld x %lld rows of %lld dims, clusters %lld: at most %d of all "
                        "are served",
                        (long long)shape[0], (long long)shape[1], (long long)shape[2], (long long)shape[3],
-                       (long long)d->clusters, INT32_MAX);
+                       (long long)d->clusters, FA_TASK_MOST);
     c->params = (fa_cluster_params){
         .stride = {d->rows.stride[0], d->rows.stride[1], d->rows.stride[2]},
         .lines = (int)lines,

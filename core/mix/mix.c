@@ -32,10 +32,12 @@ static fa_status check_tensor(fa_tensor *t, const char *name, const char *type_n
     FA_TRY(fa_tensor_normalise(t, name, false));
     FA_TRY(fa_tensor_extent(t, name, span));
     if (!fa_mul_i64(t->shape[0], t->shape[1], &rows) || !fa_mul_i64(rows, t->shape[2], &rows) ||
-        rows > INT32_MAX || t->shape[3] > INT32_MAX)
-        return fa_fail(FA_UNSUPPORTED, "%s.shape is %lld x %lld x %lld rows of %lld, at most %d are served",
-                       name, (long long)t->shape[0], (long long)t->shape[1], (long long)t->shape[2],
-                       (long long)t->shape[3], INT32_MAX);
+        rows > INT32_MAX)
+        return fa_fail(FA_UNSUPPORTED, "%s.shape is %lld x %lld x %lld rows, at most %d are served", name,
+                       (long long)t->shape[0], (long long)t->shape[1], (long long)t->shape[2], INT32_MAX);
+    if (t->shape[3] > FA_TASK_MOST)
+        return fa_fail(FA_UNSUPPORTED, "%s.shape[3] is %lld, at most %d is served", name,
+                       (long long)t->shape[3], FA_TASK_MOST);
     *all = (int)rows;
     return FA_OK;
 }

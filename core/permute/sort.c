@@ -18,7 +18,8 @@ enum {
     GROUP = 128,
     MOST_BUCKETS = 1 << 16,
     MOST_PIECES = 1 << 24,
-    SCRATCH = 1 << 23 /* counts of all work-groups, unless one needs more */
+    SCRATCH = 1 << 23,              /* counts of all work-groups, unless one needs more */
+    MOST_JOBS = INT32_MAX - SCRATCH /* a group goes from job to job in steps of all groups */
 };
 
 struct fa_sort {
@@ -71,9 +72,9 @@ static fa_status fill_params(fa_sort *s)
     const fa_sort_desc *d = &s->desc;
     const int64_t pieces = FA_MAX(d->pieces, 1), bins = d->buckets + 1, each = bins * items_of(s);
     int64_t jobs;
-    if (!fa_mul_i64(d->lists, pieces, &jobs) || jobs > INT32_MAX)
+    if (!fa_mul_i64(d->lists, pieces, &jobs) || jobs > MOST_JOBS)
         return fa_fail(FA_UNSUPPORTED, "lists is %lld, pieces %lld: at most %d of all are served",
-                       (long long)d->lists, (long long)pieces, INT32_MAX);
+                       (long long)d->lists, (long long)pieces, MOST_JOBS);
     s->params = (fa_sort_params){
         .lists = (int)d->lists,
         .pieces = (int)pieces,

@@ -136,9 +136,9 @@ fa_status fa_step_tensor(fa_tensor *tensor, const char *name, size_t *span)
     FA_TRY(fa_tensor_normalise(tensor, name, false));
     FA_TRY(fa_tensor_extent(tensor, name, span));
     for (int axis = 0; axis < 4; axis++) {
-        if (tensor->shape[axis] > INT32_MAX)
+        if (tensor->shape[axis] > FA_TASK_MOST)
             return fa_fail(FA_UNSUPPORTED, "%s.shape[%d] is %lld, at most %d is served", name, axis,
-                           (long long)tensor->shape[axis], INT32_MAX);
+                           (long long)tensor->shape[axis], FA_TASK_MOST);
     }
     return FA_OK;
 }

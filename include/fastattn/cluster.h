@@ -53,7 +53,7 @@ typedef struct fa_cluster_desc {
  * Clusters in host memory. `rows` is the first element of desc.rows. `nearest` is (batch, heads, rows), `centroids` (batch, heads,
  * clusters, dim), `counts` (batch, heads, clusters), all contiguous; counts is NULL exactly with FA_CLUSTER_NEAREST. They share no
  * memory. Iterations end when no row has another cluster than before, which changes no result. FA_INVALID: NULL; desc is wrong, and
- * the message names the field; `nearest` is read and has no such cluster. FA_UNSUPPORTED: more than 2^31 - 1 rows or clusters
+ * the message names the field; `nearest` is read and has no such cluster. FA_UNSUPPORTED: more than 2^31 - 1024 rows or clusters
  * of all heads. FA_OUT_OF_MEMORY: sizes that no memory holds; no memory for k-means++. Nothing is written on failure. Thread-safe.
  */
 FA_API fa_status fa_cluster_host(fa_context *context, const fa_cluster_desc *desc, const void *rows,
@@ -64,8 +64,8 @@ typedef struct fa_cluster fa_cluster;
 
 /**
  * Prepares it on `device`. Everything is copied out of desc. Destroy with fa_cluster_destroy(). *cluster is NULL on failure.
- * FA_INVALID: NULL, or desc is wrong; the message names the field. FA_UNSUPPORTED: FA_CLUSTER_PLUS_PLUS; more than 2^31 - 1 rows or
- * clusters of all heads; a tensor larger than the device's kernels reach; more rows or clusters than its driver lets loops
+ * FA_INVALID: NULL, or desc is wrong; the message names the field. FA_UNSUPPORTED: FA_CLUSTER_PLUS_PLUS; more than 2^31 - 1024 rows
+ * or clusters of all heads; a tensor larger than the device's kernels reach; more rows or clusters than its driver lets loops
  * count. FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST. Thread-safe.
  */
 FA_API fa_status fa_cluster_create(fa_device *device, const fa_cluster_desc *desc, fa_cluster **cluster);

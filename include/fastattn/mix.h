@@ -35,9 +35,9 @@ typedef struct fa_mix fa_mix;
 
 /**
  * Prepares a mix on `device`. Everything is copied out of desc. Destroy with fa_mix_destroy(). *mix is NULL on failure. FA_INVALID:
- * NULL, or desc is wrong; the message names the field. FA_UNSUPPORTED: more than 2^31 - 1 rows of a tensor; a tensor larger than
- * the device's kernels reach; a longer list than its driver lets loops count. FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST.
- * Thread-safe.
+ * NULL, or desc is wrong; the message names the field. FA_UNSUPPORTED: more than 2^31 - 1 rows of a tensor or 2^31 - 1024
+ * dims; a tensor larger than the device's kernels reach; a longer list than its driver lets loops count. FA_OUT_OF_MEMORY. FA_COMPILE.
+ * FA_DEVICE_LOST. Thread-safe.
  */
 FA_API fa_status fa_mix_create(fa_device *device, const fa_mix_desc *desc, fa_mix **mix);
 

@@ -19,7 +19,7 @@ extern "C" {
 /*
  * What holds for all. An object never changes; any number of threads may run one, each with its own queue and output. Everything is
  * copied out of desc. *object is NULL on failure. Creating: FA_INVALID: NULL, or desc is wrong, which the message names by field
- * and value. FA_UNSUPPORTED: more than 2^31 - 1 of what kernels count; a tensor larger than the device's kernels reach; more turns of
+ * and value. FA_UNSUPPORTED: more than 2^31 - 1024 of what kernels count; a tensor larger than the device's kernels reach; more turns of
  * loops than its driver allows. FA_OUT_OF_MEMORY. FA_COMPILE. FA_DEVICE_LOST. Running allocates nothing; buffers must live until it
  * is done; `args` is copied. FA_INVALID: a buffer is missing, not expected, too small, of another device, or misaligned; what is written
  * shares bytes with another operand. Nothing is written then. FA_DEVICE_LOST. Offsets are in bytes.

@@ -322,6 +322,8 @@ START_TEST(refused)
     REFUSED(FA_INVALID, "rows.shape[2] is 0");
     d.clusters = 10;
     REFUSED(FA_INVALID, "clusters is 10");
+    d.rows.shape[2] = INT32_MAX;
+    REFUSED(FA_UNSUPPORTED, "rows.shape is 1 x 1 x 2147483647 rows");
     d.iterations = -1;
     REFUSED(FA_INVALID, "iterations is -1");
     d.iterations = 2;

@@ -198,6 +198,7 @@ START_TEST(refused_pooling)
         .struct_size = sizeof(good), .x = fa_tensor_make(FA_F32, 1, 2, 8, 4), .chunk = 4};
     if (!device)
         return;
+    REFUSED(fa_pooling, x, d.x.shape[3] = INT32_MAX, FA_UNSUPPORTED, "x.shape[3] is 2147483647");
     REFUSED(fa_pooling, x, d.chunk = 0, FA_INVALID, "chunk is 0");
     REFUSED(fa_pooling, x, d.x.dtype = FA_Q8_0, FA_INVALID, "x.dtype is q8_0");
     REFUSED(fa_pooling, x, d.x.shape[2] = -1, FA_INVALID, "x.shape[2] is -1");

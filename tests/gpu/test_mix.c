@@ -213,6 +213,8 @@ START_TEST(descriptions_refused)
     REFUSED(FA_INVALID, "to.stride lets elements share memory");
     d.from = (fa_tensor){FA_F32, {1 << 20, 1 << 20, 1, 8}, {0, 0, 0, 1}};
     REFUSED(FA_UNSUPPORTED, "from.shape is 1048576 x 1048576 x 1");
+    d.from = d.to = fa_tensor_make(FA_F32, 1, 1, 1, INT32_MAX);
+    REFUSED(FA_UNSUPPORTED, "from.shape[3] is 2147483647");
     d.lists = -1;
     REFUSED(FA_INVALID, "lists is -1");
     d.entries = INT64_MAX;

@@ -296,6 +296,11 @@ START_TEST(sorts_refused)
         ck_assert_ptr_null(sort);
         assert_message(message[i]);
     }
+    fa_sort_desc many = good;
+    many.lists = INT32_MAX;
+    many.count = 1;
+    ck_assert_int_eq(fa_sort_create(device, &many, &sort), FA_UNSUPPORTED);
+    assert_message("lists is 2147483647, pieces 1");
     ck_assert_int_eq(fa_sort_create(NULL, &good, &sort), FA_INVALID);
     ck_assert_int_eq(fa_sort_create(device, NULL, &sort), FA_INVALID);
     ck_assert_int_eq(fa_sort_create(device, &good, NULL), FA_INVALID);
