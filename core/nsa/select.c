@@ -80,10 +80,7 @@ static void weigh(chooser *c, int64_t head, int64_t row, int64_t count)
     double most = -INFINITY, sum = 0;
     for (int64_t key = 0; key < count; key++) {
         const float *k = fa_key_at(v, head / (v->heads_q / v->heads_kv), key);
-        double product = 0;
-        for (int64_t n = 0; n < v->dim; n++)
-            product += (double)q[n] * (double)k[n];
-        c->weight[key] = c->desc.scale * product;
+        c->weight[key] = c->desc.scale * fa_product(q, k, v->dim);
         most = fmax(most, c->weight[key]);
     }
     for (int64_t key = 0; key < count; key++) {

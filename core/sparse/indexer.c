@@ -34,10 +34,7 @@ static double score_of(const fa_sparse_indexer_desc *d, const fa_vectors *v, int
     const float *k = fa_key_at(v, 0, key);
     double score = 0;
     for (int64_t h = 0; h < d->heads; h++) {
-        const float *q = fa_row_at(v, h, row);
-        double product = 0;
-        for (int64_t n = 0; n < d->dim; n++)
-            product += (double)q[n] * (double)k[n];
+        const double product = fa_product(fa_row_at(v, h, row), k, d->dim);
         score += (double)d->weights[row * d->heads + h] * (product < 0 ? 0 : product); /* NaN stays NaN */
     }
     return score;
