@@ -14,7 +14,7 @@
 
 #include "core/portable/mix.h"
 
-enum { OPERANDS = FA_MIX_PLACES + 1 };
+enum { OPERANDS = FA_MIX_PLACES + 1, GROUP = 32 };
 
 struct fa_mix {
     fa_device *device;
@@ -58,10 +58,12 @@ static fa_status check(fa_mix *m, fa_mix_desc *d)
     FA_TRY(fa_check_limit("weighted", d->weighted, 0, 1));
     FA_TRY(fa_check_limit("placed", d->placed, 0, 1));
     d->longest = d->longest ? d->longest : d->entries;
-    const int32_t most = m->device->limits.loop_turns;
-    if (most > 0 && d->longest > most / (2 + 2 * FA_MIX_UNIT))
-        return fa_fail(FA_UNSUPPORTED, "longest is %lld entries, but %s ends loops after %d turns",
-                       (long long)d->longest, m->device->info.name, most);
+    const int64_t most = m->device->limits.loop_turns,
+                  turns = (2 + 2 * FA_MIX_UNIT) * fa_ceil_div(d->to.shape[3], GROUP * FA_MIX_UNIT);
+    if (most > 0 && turns > 0 && d->longest > most / turns)
+        return fa_fail(
+            FA_UNSUPPORTED, "longest is %lld entries of %lld dims, but %s ends loops after %lld turns",
+            (long long)d->longest, (long long)d->to.shape[3], m->device->info.name, (long long)most);
     return FA_OK;
 }
 
@@ -116,7 +118,7 @@ static fa_status create(fa_mix *m, const fa_mix_desc *given)
         .device = m->device,
         .kind = FA_TASK_MIX,
         .name = "mix",
-        .group = 32,
+        .group = GROUP,
         .constant = {(int32_t)d.from.dtype, (int32_t)d.to.dtype, d.weighted, d.placed},
         .params = &m->params,
         .params_bytes = sizeof(m->params),

@@ -182,6 +182,42 @@ START_TEST(nothing)
 }
 END_TEST
 
+/* A driver that ends long loops is asked before, whatever the dims are: else the sum is whole. */
+START_TEST(long_loops)
+{
+    enum { WIDE = 2048, LONG = 6000 };
+    static const int32_t offsets[] = {0, LONG}, rows[LONG];
+    static float x[WIDE];
+    fa_mix *mix = NULL;
+    const fa_mix_desc d = {.struct_size = sizeof(d),
+                           .from = fa_tensor_make(FA_F32, 1, 1, 1, WIDE),
+                           .to = fa_tensor_make(FA_F32, 1, 1, 1, WIDE),
+                           .lists = 1,
+                           .entries = LONG};
+    if (!device)
+        return;
+    for (int i = 0; i < WIDE; i++)
+        x[i] = 1;
+    if (fa_mix_create(device, &d, &mix) != FA_OK) {
+        assert_message("longest is 6000 entries of 2048 dims, but");
+        return;
+    }
+    const fa_mix_args args = {.struct_size = sizeof(args),
+                              .from = upload(x, sizeof(x)),
+                              .to = upload(x, sizeof(x)),
+                              .offsets = upload(offsets, sizeof(offsets)),
+                              .rows = upload(rows, sizeof(rows))};
+    ck_assert_msg(fa_mix_run(mix, queue, &args) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_buffer_read(queue, args.to, 0, x, sizeof(x)), FA_OK);
+    for (int i = 0; i < WIDE; i++)
+        ck_assert_float_eq(x[i], LONG);
+    fa_buffer *const all[] = {args.from, args.to, args.offsets, args.rows};
+    for (int i = 0; i < COUNT(all); i++)
+        fa_buffer_destroy(all[i]);
+    fa_mix_destroy(mix);
+}
+END_TEST
+
 #define REFUSED(status, part)                                      \
     do {                                                           \
         ck_assert_int_eq(fa_mix_create(device, &d, &mix), status); \
@@ -275,6 +311,7 @@ int main(int argc, char **argv)
     tcase_set_timeout(tc, 300);
     tcase_add_test(tc, mixes);
     tcase_add_test(tc, nothing);
+    tcase_add_test(tc, long_loops);
     tcase_add_test(tc, descriptions_refused);
     tcase_add_test(tc, runs_refused);
     return run_on_backend(suite);
