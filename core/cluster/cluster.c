@@ -12,6 +12,8 @@
 #include "core/structs.h"
 #include "core/tensor.h"
 
+enum { GROUP = 32 }; /* work-items that do the dims of a cluster */
+
 static const char *const names[FA_CLUSTER_OPERANDS] = {"rows", "nearest", "centroids", "counts"};
 
 static fa_status check_rows(fa_tensor *rows, size_t *span)
@@ -124,7 +126,7 @@ static void fill_task(fa_cluster *c, int program)
         .device = c->device,
         .kind = FA_TASK_CLUSTER,
         .name = "cluster",
-        .group = program == FA_CLUSTER_FIND ? FA_CLUSTER_ROWS : 32,
+        .group = program == FA_CLUSTER_FIND ? FA_CLUSTER_ROWS : GROUP,
         .constant = {(int32_t)c->desc.rows.dtype, program},
         .params = &c->params,
         .params_bytes = sizeof(c->params),
@@ -142,9 +144,10 @@ static fa_status check_turns(const fa_cluster *c)
     const int64_t most = c->device->limits.loop_turns, dim = c->params.dim,
                   in_row = c->desc.normalise ? dim + FA_CLUSTER_UNIT : FA_CLUSTER_UNIT,
                   find = FA_CLUSTER_ROWS + (1 + (int64_t)c->params.clusters) * (dim + 1),
-                  mean = dim + (int64_t)c->params.rows * (in_row + 1);
+                  mean = 1 + (int64_t)c->params.rows * (in_row + 1),
+                  units = fa_ceil_div(dim, GROUP * FA_CLUSTER_UNIT);
     const bool finds = fa_cluster_has(c, FA_CLUSTER_FIND) && find > most,
-               means = fa_cluster_has(c, FA_CLUSTER_MEAN) && mean > most;
+               means = fa_cluster_has(c, FA_CLUSTER_MEAN) && mean > most / units;
     if (most > 0 && (finds || means))
         return fa_fail(
             FA_UNSUPPORTED, "%d rows and %d clusters of %d dims, but %s ends loops after %lld turns",

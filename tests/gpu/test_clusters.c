@@ -298,6 +298,40 @@ START_TEST(directions)
 }
 END_TEST
 
+/* A driver that ends long loops is asked before, whatever the dims are: else the mean is of all rows. */
+START_TEST(long_loops)
+{
+    enum { WIDE = 1024, LONG = 6000 };
+    static const int32_t nearest[LONG];
+    static float ones[WIDE], mean[WIDE];
+    fa_cluster *cluster;
+    const fa_cluster_desc all = {.struct_size = sizeof(all),
+                                 .rows = {FA_F32, {1, 1, LONG, WIDE}, {0, 0, 0, 1}},
+                                 .clusters = 1,
+                                 .steps = FA_CLUSTER_MEANS};
+    if (!device)
+        return;
+    for (int i = 0; i < WIDE; i++)
+        ones[i] = 1;
+    if (fa_cluster_create(device, &all, &cluster) != FA_OK) {
+        assert_message("6000 rows and 1 clusters of 1024 dims, but");
+        return;
+    }
+    const fa_cluster_args args = {.struct_size = sizeof(args),
+                                  .rows = upload(ones, sizeof(ones)),
+                                  .nearest = upload(nearest, sizeof(nearest)),
+                                  .centroids = upload(mean, sizeof(mean)),
+                                  .counts = upload(nearest, sizeof(int32_t))};
+    ck_assert_msg(fa_cluster_run(cluster, queue, &args) == FA_OK, "%s", fa_last_error());
+    ck_assert_int_eq(fa_buffer_read(queue, args.centroids, 0, mean, sizeof(mean)), FA_OK);
+    ck_assert_mem_eq(mean, ones, sizeof(mean));
+    fa_buffer *const memory_of[] = {args.rows, args.nearest, args.centroids, args.counts};
+    for (int i = 0; i < COUNT(memory_of); i++)
+        fa_buffer_destroy(memory_of[i]);
+    fa_cluster_destroy(cluster);
+}
+END_TEST
+
 #define REFUSED(status, part)                                           \
     do {                                                                \
         fa_cluster *none = (fa_cluster *)&d;                            \
@@ -386,6 +420,7 @@ int main(int argc, char **argv)
     tcase_add_test(tc, drawn_rows);
     tcase_add_test(tc, plus_plus);
     tcase_add_test(tc, directions);
+    tcase_add_test(tc, long_loops);
     tcase_add_test(tc, refused);
     tcase_add_test(tc, runs_refused);
     return run_on_backend(suite);
