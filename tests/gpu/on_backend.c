@@ -42,10 +42,21 @@ int run_on_backend(Suite *suite)
     return result == EXIT_SUCCESS && !had_device ? SKIPPED : result;
 }
 
-fa_buffer *upload(const void *from, size_t bytes)
+void succeed(fa_status status)
+{
+    ck_assert_msg(status == FA_OK, "%s", fa_last_error());
+}
+
+fa_buffer *make_buffer(size_t bytes)
 {
     fa_buffer *buffer;
     ck_assert_int_eq(fa_buffer_create(device, bytes, &buffer), FA_OK);
+    return buffer;
+}
+
+fa_buffer *upload(const void *from, size_t bytes)
+{
+    fa_buffer *buffer = make_buffer(bytes);
     ck_assert_int_eq(fa_buffer_write(queue, buffer, 0, from, bytes), FA_OK);
     return buffer;
 }

@@ -18,7 +18,11 @@ TCase *add_backend_case(Suite *suite, const char *name);
 /* run_unforked(), or SKIPPED where there was no device. */
 int run_on_backend(Suite *suite);
 
-/* A buffer with these bytes. */
+/* Fails with the message of a call that failed. */
+void succeed(fa_status status);
+
+/* A buffer of so many bytes, and one with these bytes. */
+fa_buffer *make_buffer(size_t bytes);
 fa_buffer *upload(const void *from, size_t bytes);
 
 #endif

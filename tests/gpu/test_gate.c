@@ -11,18 +11,6 @@
 
 static sparse_scene s;
 
-static fa_buffer *make_buffer(size_t bytes)
-{
-    fa_buffer *buffer;
-    ck_assert_int_eq(fa_buffer_create(device, bytes, &buffer), FA_OK);
-    return buffer;
-}
-
-static void succeed(fa_status status)
-{
-    ck_assert_msg(status == FA_OK, "%s", fa_last_error());
-}
-
 /* Small integers and chunks of powers of two: sums are exact in f32, and many are equal. */
 static void draw_gate(fa_gate_desc *d, random_state *random)
 {

@@ -201,15 +201,6 @@ static void check_scene(void)
     }
 }
 
-static fa_buffer *make_buffer(size_t bytes)
-{
-    fa_buffer *buffer;
-    ck_assert_int_eq(fa_buffer_create(device, bytes, &buffer), FA_OK);
-    return buffer;
-}
-
-#define OK(call) ck_assert_msg((call) == FA_OK, "%s", fa_last_error())
-
 static void run_scene(bool on_device)
 {
     fa_key_lists *lists;
@@ -219,7 +210,7 @@ static void run_scene(bool on_device)
         d.page_table = (fa_tensor){.dtype = FA_F32};
     s.lists.struct_size = sizeof(s.lists);
     s.lists.attention = &d;
-    OK(fa_key_lists_create(device, &s.lists, &lists));
+    succeed(fa_key_lists_create(device, &s.lists, &lists));
     fa_buffer *indices = upload(s.indices, sizeof(s.indices)), *table = upload(s.lost, sizeof(s.lost));
     fa_buffer *own = s.counted == LINES ? table : NULL;
     const fa_attention_args args = {
@@ -236,12 +227,12 @@ static void run_scene(bool on_device)
         .work_offset = 256,
     };
     if (on_device)
-        OK(fa_key_lists_schedule_device(lists, queue, indices, 0, own, 0, args.work, 256));
+        succeed(fa_key_lists_schedule_device(lists, queue, indices, 0, own, 0, args.work, 256));
     else
-        OK(fa_key_lists_schedule(lists, queue, s.indices, own, 0, args.work, 256));
-    OK(fa_key_lists_run(lists, queue, &args));
-    OK(fa_buffer_read(queue, args.o, 0, s.o, sizeof(s.o)));
-    OK(fa_buffer_read(queue, args.lse, 0, s.lse, sizeof(s.lse)));
+        succeed(fa_key_lists_schedule(lists, queue, s.indices, own, 0, args.work, 256));
+    succeed(fa_key_lists_run(lists, queue, &args));
+    succeed(fa_buffer_read(queue, args.o, 0, s.o, sizeof(s.o)));
+    succeed(fa_buffer_read(queue, args.lse, 0, s.lse, sizeof(s.lse)));
     fa_buffer *const all[] = {args.q,   args.k,         args.v,    args.o,  args.k_scale, args.v_scale,
                               args.lse, args.workspace, args.work, indices, table};
     for (int i = 0; i < COUNT(all); i++)
@@ -324,13 +315,13 @@ START_TEST(many_keys)
         keep[i / TOPK * KEYS + key] = 1;
     }
     const fa_key_lists_desc of = {.struct_size = sizeof(of), .attention = &d, .topk = TOPK, .unique = 1};
-    OK(fa_key_lists_create(device, &of, &lists));
+    succeed(fa_key_lists_create(device, &of, &lists));
     fa_attention_desc masked = d;
     masked.keep = fa_tensor_make(FA_BOOL, 1, 1, ROWS, KEYS);
     const fa_inputs in = {.q = q, .k = k, .v = k, .keep = keep};
-    OK(fa_reference_attention(context, &masked, &in, exact, NULL));
+    succeed(fa_reference_attention(context, &masked, &in, exact, NULL));
     double lse[ROWS];
-    OK(fa_reference_limit(context, &masked, &in, FA_F32, 64, limit, lse));
+    succeed(fa_reference_limit(context, &masked, &in, FA_F32, 64, limit, lse));
     fa_buffer *given = upload(indices, sizeof(indices));
     const fa_attention_args args = {.struct_size = sizeof(args),
                                     .q = upload(q, sizeof(q)),
@@ -339,9 +330,9 @@ START_TEST(many_keys)
                                     .o = make_buffer(sizeof(o)),
                                     .workspace = make_buffer(fa_key_lists_workspace(lists) + 1),
                                     .work = make_buffer(fa_key_lists_work(lists))};
-    OK(fa_key_lists_schedule_device(lists, queue, given, 0, NULL, 0, args.work, 0));
-    OK(fa_key_lists_run(lists, queue, &args));
-    OK(fa_buffer_read(queue, args.o, 0, o, sizeof(o)));
+    succeed(fa_key_lists_schedule_device(lists, queue, given, 0, NULL, 0, args.work, 0));
+    succeed(fa_key_lists_run(lists, queue, &args));
+    succeed(fa_buffer_read(queue, args.o, 0, o, sizeof(o)));
     for (int i = 0; i < ROWS * D; i++)
         ck_assert_msg(fabs((double)o[i] - exact[i]) <= limit[i / D], "o[%d] is %g, expected %g", i,
                       (double)o[i], exact[i]);

@@ -177,13 +177,6 @@ START_TEST(as_masks_say)
 }
 END_TEST
 
-static fa_buffer *make_buffer(size_t bytes)
-{
-    fa_buffer *buffer;
-    ck_assert_int_eq(fa_buffer_create(device, bytes, &buffer), FA_OK);
-    return buffer;
-}
-
 /* Indices out of range and twice, before and between those that count: more than there are blocks. */
 static void litter(scene *s, const fa_block_lists *l)
 {

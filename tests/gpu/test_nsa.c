@@ -230,15 +230,6 @@ static void check_output(void)
     }
 }
 
-static fa_buffer *make_buffer(size_t bytes)
-{
-    fa_buffer *buffer;
-    ck_assert_int_eq(fa_buffer_create(device, bytes, &buffer), FA_OK);
-    return buffer;
-}
-
-#define OK(call) ck_assert_msg((call) == FA_OK, "%s", fa_last_error())
-
 static fa_nsa_desc describe(const fa_attention_desc *attention)
 {
     return (fa_nsa_desc){
@@ -262,8 +253,8 @@ static void schedule_on_device(const fa_nsa *nsa, const fa_block_lists *l, fa_bu
         .indptr = upload(l->indptr, (lists + 1) * sizeof(int32_t)),
         .indices = count > 0 ? upload(l->indices, count * sizeof(int32_t)) : upload(&none, sizeof(none)),
     };
-    OK(fa_nsa_schedule_device(nsa, queue, &given, work, 0));
-    OK(fa_queue_wait(queue));
+    succeed(fa_nsa_schedule_device(nsa, queue, &given, work, 0));
+    succeed(fa_queue_wait(queue));
     fa_buffer_destroy(given.indptr);
     fa_buffer_destroy(given.indices);
 }
@@ -277,7 +268,7 @@ static void run_scene(const fa_block_lists *l, bool on_device)
     const int32_t count = l->indptr[l->heads * l->row_blocks];
     d.index_count = !on_device ? 0 : count > 0 ? count : 1;
     fa_nsa *nsa;
-    OK(fa_nsa_create(device, &d, &nsa));
+    succeed(fa_nsa_create(device, &d, &nsa));
     const fa_nsa_args args = {.struct_size = sizeof(args),
                               .q = upload(s.q, sizeof(s.q)),
                               .k = upload(s.k, sizeof(s.k)),
@@ -291,9 +282,9 @@ static void run_scene(const fa_block_lists *l, bool on_device)
     if (on_device)
         schedule_on_device(nsa, l, args.work);
     else
-        OK(fa_nsa_schedule(nsa, queue, l, args.work, 0));
-    OK(fa_nsa_run(nsa, queue, &args));
-    OK(fa_buffer_read(queue, args.o, 0, s.o, sizeof(s.o)));
+        succeed(fa_nsa_schedule(nsa, queue, l, args.work, 0));
+    succeed(fa_nsa_run(nsa, queue, &args));
+    succeed(fa_buffer_read(queue, args.o, 0, s.o, sizeof(s.o)));
     fa_buffer *const all[] = {
         args.q,     args.k,         args.v,   args.o, args.compressed_k, args.compressed_v,
         args.gates, args.workspace, args.work};
@@ -309,7 +300,7 @@ START_TEST(as_defined)
         fa_block_mask *mask;
         draw_scene(&random);
         compress_scene();
-        OK(fa_nsa_select(context, &s.select, &mask));
+        succeed(fa_nsa_select(context, &s.select, &mask));
         const fa_block_lists l = lists_of(mask);
         check_lists(&l);
         run_scene(&l, random_between(&random, 0, 1));
@@ -336,7 +327,7 @@ START_TEST(nsa_defaults)
                                   .dim = 1,
                                   .q = &one,
                                   .compressed = k};
-    OK(fa_nsa_select(context, &d, &mask));
+    succeed(fa_nsa_select(context, &d, &mask));
     const fa_block_lists l = lists_of(mask);
     ck_assert_int_eq(l.block_rows, 1);
     ck_assert_int_eq(l.block_keys, 64);
@@ -464,7 +455,7 @@ START_TEST(objects_refuse)
     REFUSED(FA_INVALID, "attention is NULL");
     fa_nsa *nsa;
     const fa_nsa_args args = {.struct_size = sizeof(args)};
-    OK(fa_nsa_create(device, &d, &nsa));
+    succeed(fa_nsa_create(device, &d, &nsa));
     ck_assert_int_eq(fa_nsa_run(nsa, queue, &args), FA_INVALID);
     assert_message("args.q is NULL");
     ck_assert_int_eq(fa_nsa_schedule(nsa, queue, NULL, NULL, 0), FA_INVALID);
@@ -495,7 +486,7 @@ START_TEST(memory_refused)
     a.mask = FA_MASK_CAUSAL_BOTTOM_RIGHT;
     const fa_nsa_desc d = describe(&a);
     fa_nsa *nsa;
-    OK(fa_nsa_create(device, &d, &nsa));
+    succeed(fa_nsa_create(device, &d, &nsa));
     fa_buffer *read = make_buffer(sizeof(s.q) + fa_nsa_work(nsa)), *o = make_buffer(sizeof(s.o)),
               *workspace = make_buffer(fa_nsa_workspace(nsa) + fa_nsa_work(nsa) + sizeof(s.gates) +
                                        sizeof(s.compressed_k));

@@ -11,22 +11,10 @@
 
 enum { MOST_FLOATS = 1 << 17 };
 
-static fa_buffer *make_buffer(size_t bytes)
-{
-    fa_buffer *buffer;
-    ck_assert_int_eq(fa_buffer_create(device, bytes, &buffer), FA_OK);
-    return buffer;
-}
-
 static void destroy_all(fa_buffer *const *all, int count)
 {
     for (int i = 0; i < count; i++)
         fa_buffer_destroy(all[i]);
-}
-
-static void succeed(fa_status status)
-{
-    ck_assert_msg(status == FA_OK, "%s", fa_last_error());
 }
 
 /* A tensor whose strides leave gaps, some of it in memory. */

@@ -55,13 +55,6 @@ static void check_lists(const fa_sparse_indexer_desc *d)
     }
 }
 
-static fa_buffer *make_buffer(size_t bytes)
-{
-    fa_buffer *buffer;
-    ck_assert_int_eq(fa_buffer_create(device, bytes, &buffer), FA_OK);
-    return buffer;
-}
-
 /* Attention of all heads to the chosen keys, whose lists are the host's, or where `given` is not NULL the device's. */
 static void check_attention(const fa_sparse_indexer_desc *d, fa_buffer *given)
 {
