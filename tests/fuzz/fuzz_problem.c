@@ -85,6 +85,7 @@ typedef struct arrays {
     fa_tuning tuning;
     char kernel[80];
     fa_block_lists lists;
+    fa_neighbourhood neighbourhood;
     int32_t indptr[MAX_LISTS + 1], indices[4 * MAX_LISTS];
     uint8_t mask[MAX_BLOCKS];
 } arrays;
@@ -291,6 +292,36 @@ static void take_lists(bytes *b, fa_attention_desc *d, arrays *a)
     d->lists = l;
 }
 
+/* A grid that mostly has as many tokens as there are rows. Not of large problems, as lists. */
+static void take_neighbourhood(bytes *b, fa_attention_desc *d, arrays *a)
+{
+    const uint8_t kind = take(b);
+    fa_neighbourhood *n = &a->neighbourhood;
+    if (!(kind & 1) || d->q.shape[2] < 1 || d->q.shape[2] > 1 << 10 || d->k.shape[2] > 1 << 10)
+        return;
+    *n = (fa_neighbourhood){
+        .struct_size = kind == 255 ? (size_t)take_number(b) % sizeof(*n) : sizeof(*n),
+        .axes = kind == 255 ? (int32_t)take_raw(b) : 1 + kind / 2 % 3,
+    };
+    int32_t tokens = (int32_t)d->q.shape[2];
+    for (int axis = 2; axis >= 0; axis--) {
+        const int32_t size = 1 + take(b) % 8, kernel = 1 + take(b) % 8;
+        const bool last = axis == 0 || tokens % size != 0;
+        n->size[axis] = axis >= n->axes ? 0 : last ? tokens : size;
+        tokens = axis >= n->axes ? tokens : tokens / n->size[axis];
+        n->kernel[axis] = kernel;
+        n->stride[axis] = take(b) % (kernel + 1);
+        n->dilation[axis] = take(b) % 3;
+        n->causal[axis] = take(b) % 2;
+        n->tile[axis] = take(b) % 8;
+    }
+    const uint8_t stray = take(b);
+    int32_t *const fields[] = {n->size, n->kernel, n->stride, n->dilation, n->causal, n->tile};
+    if (stray < 36)
+        fields[stray / 6][stray % 3] = (int32_t)take_number(b);
+    d->neighbourhood = n;
+}
+
 static void take_desc(bytes *b, fa_attention_desc *d, arrays *a)
 {
     memset(d, 0, sizeof(*d));
@@ -323,6 +354,7 @@ static void take_desc(bytes *b, fa_attention_desc *d, arrays *a)
     }
     take_additions(b, d, a);
     take_lists(b, d, a);
+    take_neighbourhood(b, d, a);
 }
 
 /* Hostile sizes may make the library ask for a lot: it gets little, and must give all of it back. */
