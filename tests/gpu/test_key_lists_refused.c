@@ -108,6 +108,7 @@ static void make_scene(scene *s)
 
 static void drop_scene(scene *s)
 {
+    ck_assert_int_eq(fa_queue_wait(queue), FA_OK); /* a schedule may still write */
     fa_buffer_destroy(s->work);
     fa_buffer_destroy(s->other);
     fa_key_lists_destroy(s->lists);
